@@ -1,2 +1,3 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Tools and library for famfs pools.
+pub mod view;

@@ -1,4 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A daemonless vhost-user back-end that exports a shared memory pool to a guest.
+//! Virtual machines that share one memory pool.
+//!
+//! ```text
+//! Pool -> Window -> shared memory region message -> guest
+//! ```
+//!
+//! A [`pool`] is host memory or a file; a [`window`] is the checked range of it that one guest
+//! sees. The [`device`] is a virtio-pmem device ([`pmem`]) behind a vhost-user connection
+//! ([`server`]): it asks the VMM to map the window into the guest (SHMEM_MAP, sent by
+//! [`mapper`] when [`lifecycle`] says so) and answers flush requests ([`queue`]). From then on
+//! loads and stores of the guest go to the pool's pages; no process of the host is involved.
+//! [`launch`] starts whole virtual machines that share a pool.
+//!
+//! Dependencies point one way: `run -> server -> device -> mapper, queue, lifecycle -> pmem,
+//! pool, window -> units`; `launch` uses `pool`.
+//!
+//! Guests are hostile until proven otherwise: a malformed request is given back, a broken queue
+//! is ignored until the guest resets its device, and neither ends the process.
+//!
+//! Not here: coherency between guests that write to the same file, and protection of one guest's
+//! data from another guest of the same pool.
 
+pub mod args;
+pub mod device;
 pub mod launch;
+pub mod lifecycle;
+pub mod mapper;
+pub mod pmem;
+pub mod pool;
+pub mod queue;
+pub mod run;
+pub mod server;
+pub mod signals;
+pub mod sys;
+mod throttle;
+pub mod units;
+pub mod window;

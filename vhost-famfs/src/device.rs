@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The device: a window of a pool behind a vhost-user connection.
+//!
+//! Three threads call in here: the connection's (front-end messages), the queue's (kicks) and
+//! the mapper. Every lock is short and none is held over a system call that can wait; the
+//! front-end's messages are always answered at once, because QEMU holds its big lock meanwhile.
+
+use std::io;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+use vhost::vhost_user::Backend;
+use vhost::vhost_user::message::{
+    VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures,
+};
+use vhost_user_backend::{VhostUserBackend, VringRwLock, VringT};
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_queue::QueueT;
+use vm_memory::{
+    GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::event::{
+    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
+};
+
+use crate::lifecycle::{Generation, Lifecycle, OnAck, OnFlush, OnTable, Phase};
+use crate::mapper::{self, Order};
+use crate::pmem::{F_SHMEM_REGION, QUEUES, Reply};
+use crate::pool::{Identity, Pool};
+use crate::queue::{self, Batch};
+use crate::throttle::Throttle;
+use crate::window::Window;
+
+/// Largest queue that a front-end may set; QEMU's default is 64.
+const MAX_QUEUE_SIZE: usize = 256;
+
+/// Event number of [`Device::wake_consumer`]; the library keeps 0..=[`QUEUES`] for itself.
+pub const WAKE_EVENT: u16 = 2;
+const _: () = assert!(WAKE_EVENT as usize > QUEUES);
+
+/// Guest memory as the vhost-user library shares it.
+pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
+
+/// One guest's view of a pool.
+pub struct Device {
+    pool: Pool,
+    window: Window,
+    memory: Memory,
+    life: Mutex<Lifecycle>,
+    channel: Mutex<Option<Backend>>,
+    orders: Sender<Order>,
+    wake: (EventConsumer, EventNotifier),
+    broken: Mutex<Option<Generation>>,
+    throttle: Mutex<Throttle>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The state is plain data that every holder leaves consistent.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Device {
+    /// A device for one connection.
+    pub fn new(pool: Pool, window: Window, memory: Memory) -> io::Result<Arc<Self>> {
+        let wake = new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?;
+        let mut failed = None;
+        let device = Arc::new_cyclic(|weak| {
+            let orders = mapper::spawn(weak.clone()).unwrap_or_else(|err| {
+                failed = Some(err);
+                std::sync::mpsc::channel().0
+            });
+            Self {
+                pool,
+                window,
+                memory,
+                life: Mutex::default(),
+                channel: Mutex::default(),
+                orders,
+                wake,
+                broken: Mutex::default(),
+                throttle: Mutex::default(),
+            }
+        });
+        failed.map_or(Ok(device), Err)
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The part of the pool that the guest sees.
+    pub fn window(&self) -> Window {
+        self.window
+    }
+
+    /// Becomes readable when requests that waited for the window can be answered; to be
+    /// registered with the queue's thread as [`WAKE_EVENT`].
+    pub fn wake_consumer(&self) -> &EventConsumer {
+        &self.wake.0
+    }
+
+    /// Whether the guest may be using the window now.
+    pub fn is_started(&self) -> bool {
+        matches!(lock(&self.life).phase(), Phase::Starting | Phase::Mapped | Phase::Failed)
+    }
+
+    /// Whether a map posted for `generation` should still be sent.
+    pub fn wants_map(&self, generation: Generation) -> bool {
+        lock(&self.life).wants_map(generation)
+    }
+
+    /// The front-end answered the map of `generation`, or the channel broke.
+    pub fn on_map_answer(
+        &self,
+        generation: Generation,
+        (took, result): (Duration, io::Result<()>),
+    ) {
+        let outcome = lock(&self.life).on_ack(generation, result.is_ok());
+        let (offset, len, us) = (self.window.offset(), self.window.len(), took.as_micros());
+        match (outcome, result) {
+            (OnAck::Mapped, _) => info!(offset, len, ack = 0, us, "window mapped"),
+            (OnAck::Stale, _) => info!(offset, len, us, "map answered after the device stopped"),
+            (OnAck::AlreadyMapped, _) => {
+                info!(offset, len, us, "map refused, the window is there already");
+            }
+            (OnAck::Failed, result) => {
+                let cause = result.err().map(|e| e.to_string()).unwrap_or_default();
+                error!(
+                    offset,
+                    len,
+                    us,
+                    cause,
+                    "map refused: the guest does not see the pool, its flushes fail; \
+                     the VMM's own messages tell why"
+                );
+            }
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Err(err) = self.wake.1.notify() {
+            error!(%err, "cannot wake the queue's thread: waiting flushes hang until the next one");
+        }
+    }
+
+    fn holds_window(&self, memory: &GuestMemoryMmap) -> bool {
+        memory.iter().any(|region| {
+            region.file_offset().is_some_and(|at| {
+                at.start() == self.window.offset()
+                    && region.len() == self.window.len()
+                    && Identity::of(at.file()).is_ok_and(|id| id == self.pool.identity())
+            })
+        })
+    }
+
+    fn post_map(&self, generation: Generation) {
+        let Some(channel) = lock(&self.channel).clone() else { return };
+        if self.orders.send(Order { generation, channel }).is_err() {
+            self.on_map_answer(generation, (Duration::ZERO, Err(io::Error::other("no mapper"))));
+        }
+    }
+
+    /// Answers the requests that are available now. A driver that adds more meanwhile kicks
+    /// again, so there is no loop that a hostile ring could keep busy.
+    fn serve(&self, ring: &VringRwLock) {
+        let (flush, generation) = {
+            let life = lock(&self.life);
+            (life.on_flush(), life.generation())
+        };
+        if flush == OnFlush::Wait || *lock(&self.broken) == Some(generation) {
+            return;
+        }
+        let batch = {
+            let mut ring = ring.get_mut();
+            if !ring.is_enabled() || !ring.get_queue().ready() {
+                return;
+            }
+            queue::peek(&mut ring, &self.memory.memory())
+        };
+        let done = batch.and_then(|batch| {
+            self.report_malformed(&batch);
+            let reply = if batch.has_flush() { self.flush(flush) } else { Reply::Failed };
+            let mut ring = ring.get_mut();
+            // Stopped while the pool was synced: the requests stay in the ring.
+            let stopped = !ring.get_queue().ready() || lock(&self.life).generation() != generation;
+            if stopped || batch.pending.is_empty() {
+                return Ok(());
+            }
+            queue::answer(&mut ring, &self.memory.memory(), &batch, reply)?;
+            if let Err(err) = ring.signal_used_queue() {
+                self.complain(|suppressed| warn!(%err, suppressed, "cannot notify the guest"));
+            }
+            Ok(())
+        });
+        if let Err(err) = done {
+            *lock(&self.broken) = Some(generation);
+            self.complain(|suppressed| {
+                error!(%err, suppressed, "queue is broken and ignored until the guest resets it");
+            });
+        }
+    }
+
+    fn flush(&self, how: OnFlush) -> Reply {
+        let result = match how {
+            OnFlush::Sync => self.pool.sync(),
+            _ => Err(io::Error::other("the window is not mapped")),
+        };
+        match result {
+            Ok(()) => Reply::Done,
+            Err(err) => {
+                self.complain(|suppressed| error!(%err, suppressed, "flush failed"));
+                Reply::Failed
+            }
+        }
+    }
+
+    fn report_malformed(&self, batch: &Batch) {
+        for err in batch.pending.iter().filter_map(|p| p.request.err()) {
+            self.complain(|suppressed| warn!(%err, suppressed, "malformed request from the guest"));
+        }
+    }
+
+    fn complain(&self, log: impl Fn(u64)) {
+        let admitted = lock(&self.throttle).admit(Instant::now());
+        if let Some(suppressed) = admitted {
+            log(suppressed);
+        }
+    }
+}
+
+impl VhostUserBackend for Device {
+    type Bitmap = ();
+    type Vring = VringRwLock;
+
+    fn num_queues(&self) -> usize {
+        QUEUES
+    }
+
+    fn max_queue_size(&self) -> usize {
+        MAX_QUEUE_SIZE
+    }
+
+    fn features(&self) -> u64 {
+        1 << VIRTIO_F_VERSION_1
+            | 1 << F_SHMEM_REGION
+            | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+    }
+
+    /// Without CONFIGURE_MEM_SLOTS: QEMU 11.1 crashes on the next start if it was negotiated
+    /// and a window is mapped.
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::BACKEND_REQ
+            | VhostUserProtocolFeatures::BACKEND_SEND_FD
+            | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::SHMEM
+            | VhostUserProtocolFeatures::MQ
+    }
+
+    fn acked_features(&self, features: u64) {
+        if features & 1 << F_SHMEM_REGION == 0 {
+            warn!(
+                features = format_args!("{features:#x}"),
+                "the guest's driver does not use VIRTIO_PMEM_F_SHMEM_REGION (Linux 6.9 has it): \
+                 it will not find the pool"
+            );
+        }
+        match lock(&self.life).on_start() {
+            Ok(_) => info!(features = format_args!("{features:#x}"), "started by the guest"),
+            Err(err) => error!(%err, "cannot map the window"),
+        }
+    }
+
+    fn set_event_idx(&self, _enabled: bool) {
+        // VIRTIO_F_EVENT_IDX is not offered.
+    }
+
+    fn update_memory(&self, memory: Memory) -> io::Result<()> {
+        let holds_window = self.holds_window(&memory.memory());
+        let action = lock(&self.life).on_table(holds_window);
+        match action {
+            OnTable::Nothing => {}
+            OnTable::Send(generation) => self.post_map(generation),
+            OnTable::Kept => {
+                info!("window is still mapped");
+                self.wake();
+            }
+        }
+        Ok(())
+    }
+
+    fn set_backend_req_fd(&self, backend: Backend) {
+        *lock(&self.channel) = Some(backend);
+        lock(&self.life).on_channel();
+    }
+
+    fn get_shmem_config(&self) -> io::Result<VhostUserShMemConfig> {
+        lock(&self.life).on_regions();
+        let regions = self.window.regions();
+        // A window has one or two regions.
+        let count = u32::try_from(regions.len()).map_err(io::Error::other)?;
+        Ok(VhostUserShMemConfig::new(count, &regions))
+    }
+
+    fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
+        new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC).ok()
+    }
+
+    fn stop_vring(&self, _queue: u32) -> io::Result<()> {
+        lock(&self.life).on_stop();
+        info!("stopped");
+        Ok(())
+    }
+
+    /// Never fails: an error would end the queue's thread silently.
+    fn handle_event(
+        &self,
+        event: u16,
+        _events: EventSet,
+        rings: &[VringRwLock],
+        _thread: usize,
+    ) -> io::Result<()> {
+        if event == WAKE_EVENT {
+            // Readable is all that counts; a spurious wake-up finds an empty queue.
+            let _ = self.wake.0.consume();
+        }
+        rings.iter().for_each(|ring| self.serve(ring));
+        Ok(())
+    }
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The window: the checked range of a pool that one guest sees.
+
+use crate::units::{ALIGNMENT, Bytes};
+
+/// A range of a pool, aligned, not empty and inside the pool by construction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    offset: u64,
+    len: u64,
+}
+
+/// Why a range is not a window.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WindowError {
+    /// Offset or length is not a multiple of 2 MiB.
+    #[error("window {what} {found} is not a multiple of 2 MiB: {way_out}", way_out = nearest(*.found))]
+    Unaligned {
+        /// `offset` or `length`.
+        what: &'static str,
+        /// Its value in bytes.
+        found: u64,
+    },
+    /// Nothing to show to the guest.
+    #[error("window is empty: its length must be at least 2 MiB")]
+    Empty,
+    /// The range reaches beyond the pool.
+    #[error("window of {len} at offset {offset} does not fit into the pool of {pool}")]
+    Outside {
+        /// Offset in the pool.
+        offset: Bytes,
+        /// Length asked for.
+        len: Bytes,
+        /// Size of the pool.
+        pool: Bytes,
+    },
+    /// No power of two that a 64-bit BAR can hold.
+    #[error("window of {0} is larger than a PCI memory region can be")]
+    TooLarge(Bytes),
+}
+
+fn nearest(found: u64) -> String {
+    let below = found - found % ALIGNMENT;
+    match below.checked_add(ALIGNMENT) {
+        Some(above) => format!("use {below} or {above}"),
+        None => format!("use {below}"),
+    }
+}
+
+impl Window {
+    /// Checks the range `offset`, `len` (default: to the end of the pool) of a pool of
+    /// `pool_size` bytes.
+    pub fn new(pool_size: u64, offset: u64, len: Option<u64>) -> Result<Self, WindowError> {
+        let outside = |len| WindowError::Outside {
+            offset: Bytes(offset),
+            len: Bytes(len),
+            pool: Bytes(pool_size),
+        };
+        let rest = pool_size.checked_sub(offset).ok_or_else(|| outside(len.unwrap_or(0)))?;
+        let len = len.unwrap_or(rest);
+        for (what, found) in [("offset", offset), ("length", len)] {
+            if !found.is_multiple_of(ALIGNMENT) {
+                return Err(WindowError::Unaligned { what, found });
+            }
+        }
+        if len == 0 {
+            return Err(WindowError::Empty);
+        }
+        if len > rest {
+            return Err(outside(len));
+        }
+        if len > 1 << 62 {
+            return Err(WindowError::TooLarge(Bytes(len)));
+        }
+        Ok(Self { offset, len })
+    }
+
+    /// Offset in bytes from the start of the pool.
+    pub fn offset(self) -> u64 {
+        self.offset
+    }
+
+    /// Length in bytes.
+    pub fn len(self) -> u64 {
+        self.len
+    }
+
+    /// Never: an empty range is not a window.
+    pub fn is_empty(self) -> bool {
+        false
+    }
+
+    /// Sizes in bytes of the shared memory regions to announce. The first is the window; a
+    /// second one, which is never mapped, fills up to a power of two.
+    ///
+    /// QEMU 11.1 makes one PCI BAR of all regions and aborts unless the sum is a power of two;
+    /// rounding the window itself up would show the guest a device with a hole at its end.
+    pub fn regions(self) -> Vec<u64> {
+        match self.len.next_power_of_two() - self.len {
+            0 => vec![self.len],
+            filler => vec![self.len, filler],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn defaults_to_the_whole_pool() {
+        let window = Window::new(64 * MIB, 0, None).unwrap();
+        assert_eq!((window.offset(), window.len()), (0, 64 * MIB));
+        let window = Window::new(64 * MIB, 4 * MIB, None).unwrap();
+        assert_eq!((window.offset(), window.len()), (4 * MIB, 60 * MIB));
+    }
+
+    #[test]
+    fn refuses_ranges_outside_the_pool() {
+        for (offset, len) in [(0, 66), (64, 2), (62, 4), (128, 2)] {
+            let result = Window::new(64 * MIB, offset * MIB, Some(len * MIB));
+            assert!(matches!(result, Err(WindowError::Outside { .. })), "{offset}+{len}");
+        }
+        let huge = u64::MAX - (ALIGNMENT - 1);
+        assert!(Window::new(64 * MIB, huge, Some(huge)).is_err());
+        assert!(Window::new(64 * MIB, 2 * MIB, Some(huge)).is_err());
+        assert_eq!(Window::new(64 * MIB, 64 * MIB, None), Err(WindowError::Empty));
+        assert!(matches!(Window::new(1 << 63, 0, None), Err(WindowError::TooLarge(_))));
+    }
+
+    #[test]
+    fn names_the_nearest_sizes() {
+        let err = Window::new(64 * MIB, 4097, Some(2 * MIB)).unwrap_err();
+        assert_eq!(
+            err.to_string(),
+            "window offset 4097 is not a multiple of 2 MiB: use 0 or 2097152"
+        );
+    }
+
+    #[test]
+    fn regions_sum_up_to_a_power_of_two() {
+        for pool in [16 * MIB, 18 * MIB, (3 << 30) + 2 * MIB, 1 << 40] {
+            let window = Window::new(pool, 0, None).unwrap();
+            let regions = window.regions();
+            assert_eq!(regions[0], pool);
+            assert!(regions.iter().sum::<u64>().is_power_of_two());
+            assert!(regions.len() <= 2);
+        }
+    }
+}

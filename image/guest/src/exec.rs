@@ -13,7 +13,7 @@
 //! 3. The guest sends [`Reply::Output`] as it comes and ends with exactly one [`Reply::Exit`] or
 //!    [`Reply::Refused`] with the id of the command. The end is reached when the process has ended *and* its
 //!    output streams are closed by all who inherited them.
-//! 4. [`Request::Kill`] kills the command's process group; the `Exit` still comes.
+//! 4. Closing the connection, or opening another session, kills the command's process group.
 //! 5. [`Reply::Attach`] comes unasked when the state of the pool changes.
 //! 6. [`Request::Poweroff`] starts an orderly power-off; the answer is the end of the machine.
 //!
@@ -68,11 +68,6 @@ pub enum Request {
         id: u64,
         /// At most [`CHUNK`] bytes; none closes the stream.
         data: Bytes,
-    },
-    /// Kills a command and what it started in its process group.
-    Kill {
-        /// The command.
-        id: u64,
     },
     /// Shuts the guest down.
     Poweroff,
@@ -257,8 +252,8 @@ mod tests {
             b"{}",
             b"\xff\xfe",
             br#"{"request":"format-disk"}"#,
-            br#"{"request":"kill","id":-1}"#,
-            br#"{"request":"kill","id":1,"force":true}"#,
+            br#"{"request":"stdin","id":-1,"data":""}"#,
+            br#"{"request":"poweroff","force":true}"#,
             br#"{"request":"stdin","id":1,"data":"*"}"#,
         ];
         for line in lines.into_iter().chain([too_much.as_slice()]) {

@@ -1,2 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Starting virtual machines that share a pool: command lines, processes, the guest agent.
+//! Starting virtual machines that share a pool.
+//!
+//! ```text
+//!  VmConfig --command_line()--> argv --Vm::start()--> QEMU process
+//!      |                                               |  console log, QMP socket
+//!      | pools: the Backend's socket, or a file        |  agent socket <-> appliance-agent in the guest
+//!      '-- Image (vmlinux, initrd.img, root.erofs)     '-- memory::of_process(pid)
+//! ```
+//!
+//! Principles: a command line is a pure function of its configuration; everything that waits has a deadline;
+//! a process started here ends with its owner ([`Vm`], [`Backend`]) and with the program that started it,
+//! however that ends; an error names the VM and shows what QEMU and the console said last.
+//!
+//! This is a library for programs: it prints nothing and keeps no state on disk beyond the life of a VM.
+
+mod accelerator;
+mod backend;
+mod deadline;
+mod exec;
+mod image;
+pub mod memory;
+mod process;
+mod qemu;
+mod qmp;
+mod version;
+mod vm;
+
+pub use accelerator::Accelerator;
+pub use appliance::attach::Attach;
+pub use appliance::exec::Status;
+pub use backend::{Backend, BackendConfig, BackendError};
+pub use exec::{Command, ExecError, Output};
+pub use image::{Image, ImageError};
+pub use qemu::{ConfigError, Disk, PoolDevice, VmConfig, shell_quoted};
+pub use qmp::{Qmp, QmpError};
+pub use version::{QemuVersion, VersionError};
+pub use vm::{Ready, Shutdown, Vm, VmError};

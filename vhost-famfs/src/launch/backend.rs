@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The back-end processes of a pool: one for each VM.
+
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
+
+use super::deadline::Deadline;
+use super::process;
+
+/// Time for a back-end to open its pool and listen.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// A back-end to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendConfig {
+    /// The `vhost-famfs` program.
+    pub program: PathBuf,
+    /// The pool.
+    pub pool: PathBuf,
+    /// The socket it makes; nothing is there yet.
+    pub socket: PathBuf,
+    /// File that receives its messages; it stays.
+    pub log: PathBuf,
+}
+
+/// `vhost-famfs device` for one VM. It ends when its VM does; dropping kills it.
+#[derive(Debug)]
+pub struct Backend {
+    config: BackendConfig,
+    child: Child,
+}
+
+/// A back-end that does not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The log cannot be written.
+    #[error("cannot write the back-end's log {}", log.display())]
+    Log {
+        /// The file.
+        log: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// It cannot be started at all.
+    #[error("cannot start {}", program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// It ended before it listened.
+    #[error("the back-end of {} ended ({status}); it said:\n{output}", pool.display())]
+    Ended {
+        /// The pool.
+        pool: PathBuf,
+        /// How.
+        status: ExitStatus,
+        /// Its last messages.
+        output: String,
+    },
+    /// It runs but does not listen.
+    #[error("the back-end of {} does not listen on {} after {START_LIMIT:?}; it said:\n{output}", pool.display(), socket.display())]
+    NoSocket {
+        /// The pool.
+        pool: PathBuf,
+        /// The socket.
+        socket: PathBuf,
+        /// Its last messages.
+        output: String,
+    },
+    /// It still runs although its VM has ended.
+    #[error("the back-end of {} has not ended after {limit:?}; it said:\n{output}", pool.display())]
+    StillRunning {
+        /// The pool.
+        pool: PathBuf,
+        /// The time given.
+        limit: Duration,
+        /// Its last messages.
+        output: String,
+    },
+}
+
+impl Backend {
+    /// Starts a back-end and returns when it listens.
+    ///
+    /// # Errors
+    /// Whatever keeps it from listening, with what it said.
+    pub fn start(config: BackendConfig) -> Result<Self, BackendError> {
+        let log = fs::File::create(&config.log)
+            .map_err(|source| BackendError::Log { log: config.log.clone(), source })?;
+        let mut command = process::tied(config.program.as_os_str());
+        command.arg("device").arg("--pool").arg(&config.pool);
+        command.arg("--socket-path").arg(&config.socket);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
+        let child = process::spawn(command)
+            .map_err(|source| BackendError::Spawn { program: config.program.clone(), source })?;
+        let mut backend = Self { config, child };
+        // Looked at, not connected to: a back-end serves one connection, and that is QEMU's.
+        let listens = Deadline::after(START_LIMIT).poll(|| match backend.exit_status() {
+            Some(status) => Err(backend.ended(status)),
+            None => Ok(listening(&backend.config.socket).then_some(())),
+        })?;
+        if listens.is_none() {
+            return Err(BackendError::NoSocket {
+                pool: backend.config.pool.clone(),
+                socket: backend.config.socket.clone(),
+                output: process::tail(&backend.config.log),
+            });
+        }
+        Ok(backend)
+    }
+
+    /// The socket for the VM.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.config.socket
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Waits for it to end after its VM has.
+    ///
+    /// # Errors
+    /// It ended with an error, or still runs after `limit`; then it is killed.
+    pub fn finish(mut self, limit: Duration) -> Result<(), BackendError> {
+        let ended = Deadline::after(limit)
+            .poll(|| Ok::<_, std::convert::Infallible>(self.exit_status()))
+            .unwrap_or_else(|never| match never {});
+        match ended {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => Err(self.ended(status)),
+            None => Err(BackendError::StillRunning {
+                pool: self.config.pool.clone(),
+                limit,
+                output: process::tail(&self.config.log),
+            }),
+        }
+    }
+
+    fn ended(&self, status: ExitStatus) -> BackendError {
+        let output = process::tail(&self.config.log);
+        BackendError::Ended { pool: self.config.pool.clone(), status, output }
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        // Both fail only for a child that has been waited for already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_file(&self.config.socket);
+    }
+}
+
+/// Whether the kernel knows of a socket that listens on a path.
+fn listening(socket: &Path) -> bool {
+    let table = fs::read("/proc/net/unix").unwrap_or_default();
+    let table = String::from_utf8_lossy(&table);
+    table.lines().any(|line| listens_on(line) == socket.to_str())
+}
+
+/// The path of a line of /proc/net/unix, if that socket listens.
+///
+/// The columns are `Num RefCount Protocol Flags Type St Inode Path`; flag 0x10000 (`__SO_ACCEPTCON`) says that
+/// it listens (proc(5), net/unix).
+fn listens_on(line: &str) -> Option<&str> {
+    let mut rest = line;
+    let mut flags = "";
+    for column in 0..7 {
+        let (word, after) = rest.trim_start().split_once(' ')?;
+        if column == 3 {
+            flags = word;
+        }
+        rest = after;
+    }
+    (flags == "00010000").then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    fn config(dir: &Path, program: &str) -> BackendConfig {
+        BackendConfig {
+            program: program.into(),
+            pool: dir.join("pool"),
+            socket: dir.join("a socket"),
+            log: dir.join("log"),
+        }
+    }
+
+    #[test]
+    fn only_a_listening_socket_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a socket");
+        assert!(!listening(&path));
+        let listener = UnixListener::bind(&path).unwrap();
+        assert!(listening(&path));
+        let client = UnixStream::connect(&path).unwrap();
+        drop(listener);
+        assert!(!listening(&path), "{client:?}");
+        assert_eq!(listens_on("Num       RefCount Protocol Flags    Type St Inode Path"), None);
+    }
+
+    #[test]
+    fn an_early_end_is_reported_with_what_was_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("back-end");
+        fs::write(&program, "#!/bin/sh\necho \"no pool: $3\" >&2; exit 7\n").unwrap();
+        fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        let error = Backend::start(config(dir.path(), program.to_str().unwrap())).unwrap_err();
+        let pool = dir.path().join("pool");
+        let expected = format!(
+            "the back-end of {0} ended (exit status: 7); it said:\n  no pool: {0}",
+            pool.display()
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Backend::start(config(dir.path(), "/nonexistent/vhost-famfs")).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/vhost-famfs"), "{error}");
+    }
+}

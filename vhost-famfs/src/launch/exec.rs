@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The host's end of the guest command protocol ([`appliance::exec`]).
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use appliance::attach::Attach;
+use appliance::exec::{self, Bytes, CHUNK, MAX_STDIN, Reply, Request, Status, Stream};
+use appliance::line::Lines;
+use uuid::Uuid;
+
+use super::deadline::Deadline;
+
+/// Most bytes of output kept for one command: a guest must not fill the host's memory.
+const MAX_OUTPUT: usize = 64 * 1024 * 1024;
+
+/// A command for a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Command {
+    argv: Vec<String>,
+    env: BTreeMap<String, String>,
+    stdin: Vec<u8>,
+}
+
+impl Command {
+    /// A program of the guest, found in its `PATH`, and its arguments.
+    pub fn new<W: Into<String>>(argv: impl IntoIterator<Item = W>) -> Self {
+        Self { argv: argv.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// A script for the guest's `bash`; it ends at the first command that fails.
+    #[must_use]
+    pub fn shell(script: &str) -> Self {
+        Self::new(["bash", "-euo", "pipefail", "-c", script])
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Gives it standard input, at most [`MAX_STDIN`] bytes.
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = bytes.into();
+        self
+    }
+}
+
+impl std::fmt::Display for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.argv.join(" "))
+    }
+}
+
+/// What a command said and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// How it ended.
+    pub status: Status,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// A guest that does not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// The agent's socket cannot be used.
+    #[error("agent socket {}", socket.display())]
+    Socket {
+        /// The socket.
+        socket: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// QEMU closed the connection: it has ended.
+    #[error("the VM has ended")]
+    Ended,
+    /// No answer in time.
+    #[error("{doing}: not finished after {limit:?}")]
+    Timeout {
+        /// What was going on.
+        doing: String,
+        /// The time given.
+        limit: Duration,
+    },
+    /// The guest's agent is from another source tree.
+    #[error(
+        "the guest's agent speaks protocol version {found}, expected {expected}; build the image anew"
+    )]
+    Version {
+        /// The guest's.
+        found: u32,
+        /// Ours.
+        expected: u32,
+    },
+    /// The guest did not start a command.
+    #[error("the guest refused: {command}: {reason}")]
+    Refused {
+        /// The command.
+        command: String,
+        /// Why.
+        reason: String,
+    },
+    /// The guest sent something that is not in the protocol.
+    #[error("the guest's agent sent an unexpected message: {0}")]
+    Protocol(String),
+    /// More input than the guest holds.
+    #[error(
+        "{0} bytes of standard input, at most {MAX_STDIN}; put larger data into the pool or on a disk"
+    )]
+    Input(usize),
+    /// More output than the host holds.
+    #[error("{0}: more than {MAX_OUTPUT} bytes of output")]
+    TooMuchOutput(String),
+}
+
+/// A connection to a guest's agent. After an error it is closed, which ends the command in the guest; the
+/// next use opens another.
+#[derive(Debug)]
+pub(super) struct Agent {
+    socket: PathBuf,
+    connection: Option<Connection>,
+}
+
+/// What the agent says at the start of a session.
+#[derive(Debug, Clone)]
+pub(super) struct Hello {
+    pub(super) boot_id: String,
+    pub(super) uptime_ms: u64,
+    pub(super) attach: Attach,
+}
+
+impl Agent {
+    /// The agent behind a socket. Nothing is opened yet.
+    pub(super) fn new(socket: PathBuf) -> Self {
+        Self { socket, connection: None }
+    }
+
+    /// Tries to connect; `false` if nobody listens yet.
+    pub(super) fn connect(&mut self) -> Result<bool, ExecError> {
+        let failed = |source| ExecError::Socket { socket: self.socket.clone(), source };
+        match UnixStream::connect(&self.socket) {
+            Ok(stream) => {
+                self.connection = Some(Connection::open(stream).map_err(failed)?);
+                Ok(true)
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Waits until the guest's agent answers.
+    pub(super) fn hello(&mut self, limit: Duration) -> Result<Hello, ExecError> {
+        self.session("waiting for the guest's agent", limit, |connection, wait| {
+            connection.greeted(wait).cloned()
+        })
+    }
+
+    /// Waits until the pool is mounted, or will not be. Gives the guest as it is then.
+    pub(super) fn attached(&mut self, limit: Duration) -> Result<Hello, ExecError> {
+        self.session("waiting for the guest to mount the pool", limit, |connection, wait| {
+            loop {
+                let hello = connection.greeted(wait)?;
+                if hello.attach != Attach::Pending {
+                    return Ok(hello.clone());
+                }
+                connection.receive(wait)?;
+            }
+        })
+    }
+
+    /// Runs a command to its end.
+    pub(super) fn exec(&mut self, command: &Command, limit: Duration) -> Result<Output, ExecError> {
+        if command.stdin.len() > MAX_STDIN {
+            return Err(ExecError::Input(command.stdin.len()));
+        }
+        self.session(&command.to_string(), limit, |connection, wait| {
+            connection.greeted(wait)?;
+            connection.run(command, wait)
+        })
+    }
+
+    /// Asks for an orderly power-off.
+    pub(super) fn poweroff(&mut self, limit: Duration) -> Result<(), ExecError> {
+        self.session("asking the guest to power off", limit, |connection, wait| {
+            connection.greeted(wait)?;
+            connection.send(&Request::Poweroff, wait)
+        })
+    }
+
+    /// Does something on an open connection, and closes it if that fails.
+    fn session<T>(
+        &mut self,
+        doing: &str,
+        limit: Duration,
+        work: impl FnOnce(&mut Connection, &Wait<'_>) -> Result<T, Failure>,
+    ) -> Result<T, ExecError> {
+        if self.connection.is_none() && !self.connect()? {
+            return Err(ExecError::Ended);
+        }
+        let Some(connection) = &mut self.connection else { return Err(ExecError::Ended) };
+        let wait = Wait { doing, limit, deadline: Deadline::after(limit) };
+        work(connection, &wait).map_err(|failure| {
+            let refused = matches!(failure, Failure::Exec(ExecError::Refused { .. }));
+            if !refused {
+                self.connection = None;
+            }
+            match failure {
+                Failure::Exec(error) => error,
+                Failure::Io(source) => ExecError::Socket { socket: self.socket.clone(), source },
+            }
+        })
+    }
+}
+
+/// What is being waited for, and how long.
+struct Wait<'a> {
+    doing: &'a str,
+    limit: Duration,
+    deadline: Deadline,
+}
+
+impl Wait<'_> {
+    fn left(&self) -> Result<Duration, ExecError> {
+        self.deadline.left().ok_or_else(|| self.timeout())
+    }
+
+    fn timeout(&self) -> ExecError {
+        ExecError::Timeout { doing: self.doing.to_owned(), limit: self.limit }
+    }
+}
+
+/// An error without the socket's name, which only the [`Agent`] knows.
+enum Failure {
+    Io(io::Error),
+    Exec(ExecError),
+}
+
+impl From<ExecError> for Failure {
+    fn from(error: ExecError) -> Self {
+        Self::Exec(error)
+    }
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: UnixStream,
+    lines: Lines,
+    session: String,
+    hello: Option<Hello>,
+    last_id: u64,
+}
+
+impl Connection {
+    /// Starts a session. The guest answers when it is up; nothing is waited for.
+    fn open(stream: UnixStream) -> io::Result<Self> {
+        let session = Uuid::new_v4().to_string();
+        let hello = Request::Hello { version: exec::VERSION, session: session.clone() };
+        // The line feed ends whatever an earlier host left unfinished.
+        let mut line = vec![b'\n'];
+        line.extend(exec::encode(&hello)?);
+        (&stream).write_all(&line)?;
+        Ok(Self { stream, lines: Lines::default(), session, hello: None, last_id: 0 })
+    }
+
+    /// Waits for the answer to the first message.
+    fn greeted(&mut self, wait: &Wait<'_>) -> Result<&Hello, Failure> {
+        while self.hello.is_none() {
+            self.receive(wait)?;
+        }
+        self.hello.as_ref().ok_or_else(|| Failure::Exec(wait.timeout()))
+    }
+
+    fn run(&mut self, command: &Command, wait: &Wait<'_>) -> Result<Output, Failure> {
+        self.last_id += 1;
+        let id = self.last_id;
+        let has_input = !command.stdin.is_empty();
+        let (argv, env) = (command.argv.clone(), command.env.clone());
+        self.send(&Request::Exec { id, argv, env, stdin: has_input }, wait)?;
+        if has_input {
+            for chunk in command.stdin.chunks(CHUNK).chain([&[][..]]) {
+                self.send(&Request::Stdin { id, data: Bytes(chunk.to_vec()) }, wait)?;
+            }
+        }
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        loop {
+            match self.receive(wait)? {
+                Some(Reply::Output { id: of, stream, data: Bytes(data) }) if of == id => {
+                    if stdout.len() + stderr.len() + data.len() > MAX_OUTPUT {
+                        return Err(ExecError::TooMuchOutput(wait.doing.to_owned()).into());
+                    }
+                    match stream {
+                        Stream::Stdout => stdout.extend(data),
+                        Stream::Stderr => stderr.extend(data),
+                    }
+                }
+                Some(Reply::Exit { id: of, status }) if of == id => {
+                    return Ok(Output { status, stdout, stderr });
+                }
+                Some(Reply::Refused { id: of, reason }) if of == Some(id) || of.is_none() => {
+                    return Err(
+                        ExecError::Refused { command: wait.doing.to_owned(), reason }.into()
+                    );
+                }
+                Some(other) => return Err(ExecError::Protocol(format!("{other:?}")).into()),
+                None => {}
+            }
+        }
+    }
+
+    fn send(&mut self, request: &Request, wait: &Wait<'_>) -> Result<(), Failure> {
+        let line = exec::encode(request).map_err(|error| Failure::Io(error.into()))?;
+        self.stream.set_write_timeout(Some(wait.left()?)).map_err(Failure::Io)?;
+        self.stream.write_all(&line).map_err(|error| io_failure(error, wait))
+    }
+
+    /// Takes the next message. Greetings and changes of the pool's state are kept and not returned, nor is
+    /// anything of an earlier session.
+    fn receive(&mut self, wait: &Wait<'_>) -> Result<Option<Reply>, Failure> {
+        let line = loop {
+            if let Some(line) = self.lines.next_line() {
+                break line;
+            }
+            self.stream.set_read_timeout(Some(wait.left()?)).map_err(Failure::Io)?;
+            let mut bytes = [0; 16 * 1024];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Err(ExecError::Ended.into()),
+                Ok(count) => self.lines.push(&bytes[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(io_failure(error, wait)),
+            }
+        };
+        let reply = line
+            .map_err(|error| error.to_string())
+            .and_then(|line| exec::decode::<Reply>(&line).map_err(|error| error.to_string()));
+        match reply {
+            Ok(Reply::Hello { version, session, boot_id, uptime_ms, attach })
+                if session == self.session =>
+            {
+                if version != exec::VERSION {
+                    let expected = exec::VERSION;
+                    return Err(ExecError::Version { found: version, expected }.into());
+                }
+                self.hello = Some(Hello { boot_id, uptime_ms, attach });
+                Ok(None)
+            }
+            // Up to the greeting, everything is of an earlier session.
+            _ if self.hello.is_none() => Ok(None),
+            Ok(Reply::Attach { attach: new }) => {
+                if let Some(hello) = &mut self.hello {
+                    hello.attach = new;
+                }
+                Ok(None)
+            }
+            Ok(reply) => Ok(Some(reply)),
+            Err(error) => Err(ExecError::Protocol(error).into()),
+        }
+    }
+}
+
+/// A closed connection and an expired timeout have errors of their own.
+fn io_failure(error: io::Error, wait: &Wait<'_>) -> Failure {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Failure::Exec(wait.timeout()),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+            Failure::Exec(ExecError::Ended)
+        }
+        _ => Failure::Io(error),
+    }
+}
+
+#[cfg(test)]
+#[path = "exec_tests.rs"]
+mod tests;

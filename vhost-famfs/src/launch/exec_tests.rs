@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A guest's agent: answers the greeting as told, then hands each request to `answer`.
+fn guest(
+    socket: &Path,
+    attach: Attach,
+    answer: impl Fn(Request, &mut dyn FnMut(Reply)) + Send + 'static,
+) -> JoinHandle<()> {
+    let listener = UnixListener::bind(socket).unwrap();
+    thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut send = |reply: Reply| {
+            // A host that closed the connection is part of some tests.
+            let _ = (&stream).write_all(&exec::encode(&reply).unwrap());
+        };
+        (&stream).write_all(b"left over from an earlier host\n").unwrap();
+        for line in BufReader::new(&stream).lines().map_while(Result::ok) {
+            if line.is_empty() {
+                continue;
+            }
+            match exec::decode(line.as_bytes()).unwrap() {
+                Request::Hello { version, session } => {
+                    let boot_id = "boot".into();
+                    send(Reply::Hello {
+                        version,
+                        session,
+                        boot_id,
+                        uptime_ms: 5,
+                        attach: attach.clone(),
+                    });
+                }
+                request => answer(request, &mut send),
+            }
+        }
+    })
+}
+
+fn output(id: u64, stream: Stream, text: &str) -> Reply {
+    Reply::Output { id, stream, data: Bytes(text.into()) }
+}
+
+#[test]
+fn a_command_runs_with_input_and_both_streams() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent");
+    let guest = guest(&socket, Attach::Off, |request, send| match request {
+        Request::Exec { id, argv, env, stdin } => {
+            assert_eq!((argv, stdin), (vec!["tr".into(), "a".into()], true));
+            send(output(id, Stream::Stdout, &env["LANG"]));
+        }
+        Request::Stdin { id, data } if data.0.is_empty() => {
+            send(output(id, Stream::Stderr, "done"));
+            send(Reply::Attach { attach: Attach::Mounted { uptime_ms: 9 } });
+            send(Reply::Exit { id, status: Status::Code(3) });
+        }
+        Request::Stdin { id, data } => {
+            send(output(id, Stream::Stdout, &format!(" {}", data.0.len())))
+        }
+        other => panic!("unexpected {other:?}"),
+    });
+    let mut agent = Agent::new(socket);
+    let command = Command::new(["tr", "a"]).env("LANG", "C").stdin(vec![b'x'; CHUNK + 1]);
+    let result = agent.exec(&command, LIMIT).unwrap();
+    assert_eq!(String::from_utf8(result.stdout).unwrap(), format!("C {CHUNK} 1"));
+    assert_eq!((result.stderr, result.status), (b"done".to_vec(), Status::Code(3)));
+    assert_eq!(agent.attached(LIMIT).unwrap().attach, Attach::Mounted { uptime_ms: 9 });
+    drop(agent);
+    guest.join().unwrap();
+}
+
+#[test]
+fn a_refusal_leaves_the_session_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent");
+    let guest = guest(&socket, Attach::Off, |request, send| match request {
+        Request::Exec { id, .. } if id == 1 => {
+            send(Reply::Refused { id: Some(id), reason: "no such program".into() });
+        }
+        Request::Exec { id, .. } => send(Reply::Exit { id, status: Status::Signal(9) }),
+        other => panic!("unexpected {other:?}"),
+    });
+    let mut agent = Agent::new(socket);
+    let error = agent.exec(&Command::new(["nothing"]), LIMIT).unwrap_err();
+    assert_eq!(error.to_string(), "the guest refused: nothing: no such program");
+    let output = agent.exec(&Command::new(["true"]), LIMIT).unwrap();
+    assert_eq!(output.status, Status::Signal(9));
+    drop(agent);
+    guest.join().unwrap();
+}
+
+#[test]
+fn silence_ends_with_the_limit_and_the_name_of_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent");
+    let guest = guest(&socket, Attach::Pending, |_, _| {});
+    let mut agent = Agent::new(socket);
+    let limit = Duration::from_millis(50);
+    let error = agent.exec(&Command::new(["sleep", "9"]), limit).unwrap_err();
+    assert_eq!(error.to_string(), "sleep 9: not finished after 50ms");
+    // The connection was closed, which is what ends the command in the guest.
+    guest.join().unwrap();
+}
+
+#[test]
+fn a_lying_guest_is_an_error() {
+    let lies: [fn(u64) -> Reply; 3] = [
+        |id| output(id + 1, Stream::Stdout, "whose?"),
+        |id| Reply::Exit { id: id + 1, status: Status::Code(0) },
+        |id| Reply::Output { id, stream: Stream::Stdout, data: Bytes(vec![0; CHUNK + 1]) },
+    ];
+    for lie in lies {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("agent");
+        let guest = guest(&socket, Attach::Off, move |request, send| {
+            let Request::Exec { id, .. } = request else { panic!("unexpected {request:?}") };
+            send(lie(id));
+        });
+        let mut agent = Agent::new(socket);
+        let error = agent.exec(&Command::new(["true"]), LIMIT).unwrap_err();
+        assert!(matches!(error, ExecError::Protocol(_)), "{error}");
+        guest.join().unwrap();
+    }
+}
+
+#[test]
+fn another_protocol_version_is_named() {
+    let (host, mut guest) = UnixStream::pair().unwrap();
+    let mut connection = Connection::open(host).unwrap();
+    let session = connection.session.clone();
+    let (boot_id, attach) = (String::new(), Attach::Off);
+    let hello = Reply::Hello { version: 99, session, boot_id, uptime_ms: 0, attach };
+    guest.write_all(&exec::encode(&hello).unwrap()).unwrap();
+    let wait = Wait { doing: "test", limit: LIMIT, deadline: Deadline::after(LIMIT) };
+    let Err(Failure::Exec(error)) = connection.greeted(&wait) else { panic!("accepted") };
+    assert!(error.to_string().contains("version 99, expected 1"), "{error}");
+}

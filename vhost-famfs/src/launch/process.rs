@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Child processes that do not outlive this program.
+//!
+//! The kernel's parent-death signal does it, set by util-linux's `setpriv` between fork and exec, which needs
+//! no unsafe code here. It fires when the *thread* that forked ends, so one thread that lives as long as the
+//! program does all the forking.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+
+/// Most lines of a log that go into an error message.
+const TAIL_LINES: usize = 12;
+
+type Request = (Command, Sender<io::Result<Child>>);
+
+/// A command that is killed when this program ends. Start it with [`spawn`] only.
+pub(super) fn tied(program: &OsStr) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
+/// Starts a command from the thread that does not end.
+pub(super) fn spawn(command: Command) -> io::Result<Child> {
+    static SPAWNER: OnceLock<Mutex<Sender<Request>>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (sender, requests) = mpsc::channel::<Request>();
+        thread::spawn(move || {
+            for (mut command, answer) in requests {
+                // A caller that no longer listens is gone with its thread; so is its child then.
+                if let Err(mpsc::SendError(Ok(mut child))) = answer.send(command.spawn()) {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                }
+            }
+        });
+        Mutex::new(sender)
+    });
+    let (answer, child) = mpsc::channel();
+    let ended = || io::Error::other("the thread that starts processes has ended");
+    spawner
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .send((command, answer))
+        .map_err(|_| ended())?;
+    match child.recv().map_err(|_| ended())? {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(io::Error::new(error.kind(), "setpriv not found; install the package util-linux"))
+        }
+        result => result,
+    }
+}
+
+/// The last lines of a log, each indented; says so if there are none.
+pub(super) fn tail(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    if lines.is_empty() {
+        return "  (nothing)".into();
+    }
+    let lines = lines[lines.len().saturating_sub(TAIL_LINES)..].iter();
+    // Control characters of a guest do not reach the reader's terminal.
+    let clean = |line: &&str| line.chars().filter(|c| !c.is_control()).collect::<String>();
+    lines.map(|line| format!("  {}", clean(line))).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_child_outlives_the_thread_that_asked_for_it() {
+        let mut child = thread::spawn(|| {
+            let mut command = tied(OsStr::new("sleep"));
+            command.arg("60");
+            spawn(command).unwrap()
+        })
+        .join()
+        .unwrap();
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(child.try_wait().unwrap(), None, "it is still running");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn the_tail_is_short_and_clean() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(tail(log.path()), "  (nothing)");
+        let lines: String = (0..100).map(|n| format!("line {n}\r\n\n")).collect();
+        fs::write(log.path(), lines + "\x1b[31mred\n").unwrap();
+        let tail = tail(log.path());
+        assert_eq!(tail.lines().count(), TAIL_LINES);
+        assert!(tail.ends_with("  line 99\n  [31mred"), "{tail:?}");
+    }
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Which QEMU this is.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr;
+
+/// Version of a QEMU program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QemuVersion {
+    major: u32,
+    minor: u32,
+}
+
+/// A program that is no QEMU, or none that can do what is asked.
+#[derive(Debug, thiserror::Error)]
+pub enum VersionError {
+    /// The program does not start.
+    #[error("cannot run {} --version", program.display())]
+    Run {
+        /// The program.
+        program: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It said something else.
+    #[error("{} --version says {found:?}, expected \"QEMU emulator version X.Y\"", program.display())]
+    Unknown {
+        /// The program.
+        program: PathBuf,
+        /// The first line of its answer.
+        found: String,
+    },
+    /// Too old.
+    #[error(
+        "{} is QEMU {found}, but {purpose} needs {needed} or newer; \
+         install a newer one, or run: cargo xtask setup", program.display()
+    )]
+    TooOld {
+        /// The program.
+        program: PathBuf,
+        /// Its version.
+        found: QemuVersion,
+        /// The oldest that will do.
+        needed: QemuVersion,
+        /// What for.
+        purpose: &'static str,
+    },
+}
+
+impl QemuVersion {
+    /// The first with `VHOST_USER_BACKEND_SHMEM_MAP` and `vhost-user-test-device-pci`.
+    pub const SHARED_MEMORY: Self = Self { major: 11, minor: 1 };
+
+    /// Asks a program for its version.
+    ///
+    /// # Errors
+    /// It does not start or does not answer as QEMU does.
+    pub fn of(program: &Path) -> Result<Self, VersionError> {
+        let output = Command::new(program)
+            .arg("--version")
+            .output()
+            .map_err(|source| VersionError::Run { program: program.into(), source })?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.parse().map_err(|()| VersionError::Unknown {
+            program: program.into(),
+            found: text.lines().next().unwrap_or_default().into(),
+        })
+    }
+
+    /// Demands a version for a purpose.
+    ///
+    /// # Errors
+    /// As [`Self::of`], and if the program is older than `needed`.
+    pub fn require(
+        program: &Path,
+        needed: Self,
+        purpose: &'static str,
+    ) -> Result<Self, VersionError> {
+        let found = Self::of(program)?;
+        if found < needed {
+            return Err(VersionError::TooOld { program: program.into(), found, needed, purpose });
+        }
+        Ok(found)
+    }
+}
+
+impl FromStr for QemuVersion {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let rest = text.strip_prefix("QEMU emulator version ").ok_or(())?;
+        let mut numbers = rest.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) => Ok(Self { major, minor }),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for QemuVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read() {
+        let table = [
+            ("QEMU emulator version 11.1.3 (Debian 1:11.1.3+ds-1)\nCopyright", Ok((11, 1))),
+            ("QEMU emulator version 7.2.17", Ok((7, 2))),
+            ("QEMU emulator version 12.0", Ok((12, 0))),
+            ("QEMU emulator version eleven", Err(())),
+            ("qemu-img version 11.1.3", Err(())),
+            ("", Err(())),
+        ];
+        for (text, expected) in table {
+            let expected = expected.map(|(major, minor)| QemuVersion { major, minor });
+            assert_eq!(text.parse::<QemuVersion>(), expected, "{text:?}");
+        }
+        assert!(
+            "QEMU emulator version 9.2.0".parse::<QemuVersion>().unwrap()
+                < QemuVersion::SHARED_MEMORY
+        );
+    }
+
+    #[test]
+    fn a_program_that_is_no_qemu_is_named() {
+        let error = QemuVersion::of(Path::new("/bin/echo")).unwrap_err().to_string();
+        assert!(error.starts_with("/bin/echo --version says"), "{error}");
+    }
+}

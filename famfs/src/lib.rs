@@ -1,3 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Tools and library for famfs pools.
+pub mod alloc;
+pub mod check;
+pub mod format;
+pub mod log;
+pub mod map;
+pub mod media;
+pub mod mkfs;
+pub mod path;
+pub mod prng;
+pub mod replay;
+pub mod role;
+pub mod superblock;
+pub mod sys;
 pub mod view;

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The log: reading its entries, appending to it, making an empty one.
+//!
+//! The entries below `next_index` are published. An append writes the entries behind them, makes
+//! them durable, and only then moves `next_seqnum` and `next_index`, in this order. So a crash at
+//! any store leaves a log whose published entries are complete.
+
+use zerocopy::little_endian::U64;
+use zerocopy::{FromZeros, IntoBytes, transmute};
+
+use crate::format::{self, ENTRY_LEN, Entry, LOG_HEADER_LEN, LOG_MAGIC, LOG_OFFSET};
+use crate::media::{Media, MediaError};
+
+/// Device offset of the header's `next_seqnum`; `next_index` follows.
+const NEXT_SEQNUM_OFFSET: u64 = LOG_OFFSET + 32;
+const NEXT_INDEX_OFFSET: u64 = LOG_OFFSET + 40;
+/// Entries that one read of a scan fetches: about 1 MiB.
+const SCAN_ENTRIES: usize = 1928;
+
+/// Why a log cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The bytes are out of reach.
+    #[error("cannot access the log")]
+    Media(#[from] MediaError),
+    /// The header is not one.
+    #[error("log header at {offset:#x}: magic {found:#x}, expected {LOG_MAGIC:#x}")]
+    Magic {
+        /// Offset in the device or pool.
+        offset: u64,
+        /// What is there.
+        found: u64,
+    },
+    /// A header field does not fit the rest.
+    #[error("log header at {offset:#x}: {field} {found:#x}, expected {expected:#x}")]
+    Header {
+        /// Offset in the device or pool.
+        offset: u64,
+        /// Name of the field.
+        field: &'static str,
+        /// Value on the media.
+        found: u64,
+        /// Value that would fit.
+        expected: u64,
+    },
+    /// A published entry is damaged; it and all behind it are lost.
+    #[error("log slot {slot} at {offset:#x}: {field} {found:#x}, expected {expected:#x}")]
+    Slot {
+        /// Index of the slot.
+        slot: u64,
+        /// Offset in the device or pool.
+        offset: u64,
+        /// "checksum" or "sequence number".
+        field: &'static str,
+        /// Value on the media.
+        found: u64,
+        /// Value that would fit.
+        expected: u64,
+    },
+    /// The header claims more entries than there are slots.
+    #[error("log header at {offset:#x}: next index {found}, but the log has {slots} slots")]
+    PastEnd {
+        /// Offset in the device or pool.
+        offset: u64,
+        /// Value on the media.
+        found: u64,
+        /// Number of slots.
+        slots: u64,
+    },
+    /// The two counters differ in a way that no interrupted append leaves.
+    #[error(
+        "log header at {offset:#x}: next sequence number {next_seqnum}, next index {next_index}, \
+         expected them to be equal"
+    )]
+    Counters {
+        /// Offset in the device or pool.
+        offset: u64,
+        /// Value on the media.
+        next_seqnum: u64,
+        /// Value on the media.
+        next_index: u64,
+    },
+    /// There is no room for more entries.
+    #[error(
+        "the log is full: {needed} more entries needed, {free} of {slots} slots free; \
+         make a larger log with `famfs mkfs --loglen`"
+    )]
+    Full {
+        /// Entries to append.
+        needed: u64,
+        /// Slots left.
+        free: u64,
+        /// Slots of the log.
+        slots: u64,
+    },
+}
+
+/// A log with a valid header.
+pub struct Log<'m> {
+    media: &'m dyn Media,
+    slots: u64,
+    next_seqnum: u64,
+    next_index: u64,
+}
+
+impl<'m> Log<'m> {
+    /// Reads and checks the header of a log of `log_len` bytes.
+    pub fn open(media: &'m dyn Media, log_len: u64) -> Result<Self, LogError> {
+        let mut bytes = [0; size_of::<format::LogHeader>()];
+        media.read_at(LOG_OFFSET, &mut bytes)?;
+        let raw: format::LogHeader = transmute!(bytes);
+        let offset = LOG_OFFSET + media.origin();
+        if raw.magic.get() != LOG_MAGIC {
+            return Err(LogError::Magic { offset, found: raw.magic.get() });
+        }
+        let slots = format::slots(log_len);
+        for (field, found, expected) in [
+            ("checksum", raw.crc.get(), raw.checksum()),
+            ("length", raw.len.get(), log_len),
+            ("last index", raw.last_index.get(), slots.saturating_sub(1)),
+        ] {
+            if found != expected {
+                return Err(LogError::Header { offset, field, found, expected });
+            }
+        }
+        let (next_seqnum, next_index) = (raw.next_seqnum.get(), raw.next_index.get());
+        Ok(Self { media, slots, next_seqnum, next_index })
+    }
+
+    /// Writes an empty log of `log_len` bytes, header last.
+    pub fn format(media: &dyn Media, log_len: u64) -> Result<(), MediaError> {
+        let zeros = vec![0; 1 << 20];
+        let mut offset = LOG_OFFSET;
+        while offset < LOG_OFFSET + log_len {
+            media.write_at(offset, &zeros)?;
+            offset += zeros.len() as u64;
+        }
+        media.persist(LOG_OFFSET, log_len)?;
+        let mut raw = format::LogHeader {
+            magic: U64::new(LOG_MAGIC),
+            len: U64::new(log_len),
+            last_index: U64::new(format::slots(log_len).saturating_sub(1)),
+            crc: U64::ZERO,
+            next_seqnum: U64::ZERO,
+            next_index: U64::ZERO,
+        };
+        raw.crc = U64::new(raw.checksum());
+        media.write_at(LOG_OFFSET, raw.as_bytes())?;
+        media.persist(LOG_OFFSET, LOG_HEADER_LEN)
+    }
+
+    /// Slots of the log.
+    pub fn slots(&self) -> u64 {
+        self.slots
+    }
+
+    /// Slots that hold no published entry.
+    pub fn free_slots(&self) -> u64 {
+        self.slots.saturating_sub(self.next_index)
+    }
+
+    /// Number of published entries, as far as there are slots for them.
+    pub fn published(&self) -> u64 {
+        self.next_index.min(self.slots)
+    }
+
+    /// Sequence number of the next entry, as on the media.
+    pub fn next_seqnum(&self) -> u64 {
+        self.next_seqnum
+    }
+
+    /// Index of the next entry, as on the media.
+    pub fn next_index(&self) -> u64 {
+        self.next_index
+    }
+
+    /// The published entries in order; ends behind the first error.
+    pub fn entries(&self) -> Entries<'_> {
+        self.range(0, self.published())
+    }
+
+    /// What is wrong with the counters; an interrupted append is not (see [`Log::interrupted`]).
+    pub fn counter_problem(&self) -> Option<LogError> {
+        let offset = LOG_OFFSET + self.media.origin();
+        let Self { next_seqnum, next_index, slots, .. } = *self;
+        if next_index > slots {
+            return Some(LogError::PastEnd { offset, found: next_index, slots });
+        }
+        if next_seqnum == next_index || self.interrupted().is_some() {
+            return None;
+        }
+        Some(LogError::Counters { offset, next_seqnum, next_index })
+    }
+
+    /// Number of complete entries behind the published ones that an append, cut short between
+    /// its last two stores, left unpublished.
+    pub fn interrupted(&self) -> Option<u64> {
+        let plausible = self.next_index < self.next_seqnum && self.next_seqnum <= self.slots;
+        let complete =
+            || self.range(self.next_index, self.next_seqnum).all(|entry| entry.is_ok());
+        (plausible && complete()).then(|| self.next_seqnum - self.next_index)
+    }
+
+    /// Makes the log ready for appends: publishes what an interrupted append had completed, and
+    /// refuses counters that make no sense.
+    pub fn prepare_append(&mut self) -> Result<(), LogError> {
+        if let Some(problem) = self.counter_problem() {
+            return Err(problem);
+        }
+        if self.next_index != self.next_seqnum {
+            self.publish(self.next_seqnum)?;
+        }
+        Ok(())
+    }
+
+    /// Appends entries, given as kind and body, and publishes them together.
+    pub fn append(&mut self, entries: &[(u32, [u8; 520])]) -> Result<(), LogError> {
+        let needed = entries.len() as u64;
+        let free = self.free_slots();
+        if needed > free {
+            return Err(LogError::Full { needed, free, slots: self.slots });
+        }
+        let first = format::slot_offset(self.next_index);
+        let mut bytes = Vec::with_capacity(entries.len() * size_of::<Entry>());
+        for (seqnum, (kind, body)) in (self.next_index..).zip(entries) {
+            bytes.extend_from_slice(Entry::new(seqnum, *kind, *body).as_bytes());
+        }
+        self.media.write_at(first, &bytes)?;
+        self.media.persist(first, ENTRY_LEN * needed)?;
+        self.publish(self.next_index + needed)
+    }
+
+    fn publish(&mut self, next: u64) -> Result<(), LogError> {
+        self.media.write_at(NEXT_SEQNUM_OFFSET, &next.to_le_bytes())?;
+        self.media.write_at(NEXT_INDEX_OFFSET, &next.to_le_bytes())?;
+        self.media.persist(NEXT_SEQNUM_OFFSET, 16)?;
+        (self.next_seqnum, self.next_index) = (next, next);
+        Ok(())
+    }
+
+    fn range(&self, next: u64, end: u64) -> Entries<'_> {
+        Entries { media: self.media, next, end, chunk: Vec::new(), at: 0 }
+    }
+}
+
+/// Entries of a log in order, each with its slot, checked.
+pub struct Entries<'l> {
+    media: &'l dyn Media,
+    next: u64,
+    end: u64,
+    chunk: Vec<Entry>,
+    at: usize,
+}
+
+impl Entries<'_> {
+    fn fetch(&mut self) -> Result<Entry, LogError> {
+        if self.at == self.chunk.len() {
+            let left = usize::try_from(self.end - self.next).unwrap_or(usize::MAX);
+            self.chunk.resize(left.min(SCAN_ENTRIES), Entry::new_zeroed());
+            self.media.read_at(format::slot_offset(self.next), self.chunk.as_mut_bytes())?;
+            self.at = 0;
+        }
+        let entry = self.chunk[self.at];
+        self.at += 1;
+        self.check(&entry).map(|()| entry).or_else(|_| self.read_again())
+    }
+
+    /// Looks at a bad entry once more, past the CPU's caches.
+    fn read_again(&self) -> Result<Entry, LogError> {
+        let offset = format::slot_offset(self.next);
+        let mut bytes = [0; size_of::<Entry>()];
+        self.media.refresh(offset, ENTRY_LEN)?;
+        self.media.read_at(offset, &mut bytes)?;
+        let entry: Entry = transmute!(bytes);
+        self.check(&entry).map(|()| entry)
+    }
+
+    fn check(&self, entry: &Entry) -> Result<(), LogError> {
+        let slot = self.next;
+        let offset = format::slot_offset(slot) + self.media.origin();
+        for (field, found, expected) in [
+            ("checksum", entry.crc.get(), entry.checksum()),
+            ("sequence number", entry.seqnum.get(), slot),
+        ] {
+            if found != expected {
+                return Err(LogError::Slot { slot, offset, field, found, expected });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Result<(u64, Entry), LogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next >= self.end {
+            return None;
+        }
+        let slot = self.next;
+        let result = self.fetch().map(|entry| (slot, entry));
+        self.next = if result.is_ok() { slot + 1 } else { self.end };
+        Some(result)
+    }
+}

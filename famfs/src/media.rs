@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Where a file system's bytes come from: a pool file on the host, or the superblock and log
+//! files of a mounted one.
+//!
+//! Offsets are device offsets: byte 0 is the first byte of the superblock in either view.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use crate::format::LOG_OFFSET;
+use crate::sys::dax::{Access, Mapping};
+use crate::view::{View, ViewError};
+
+/// Bytes of a famfs device.
+pub trait Media: Send + Sync {
+    /// Size of the device in bytes.
+    fn len(&self) -> u64;
+
+    /// Whether the device has no bytes at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Offset of the device's byte 0 in what the user named, for messages.
+    fn origin(&self) -> u64;
+
+    /// Copies bytes from `offset` into `buf`.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), MediaError>;
+
+    /// Copies `buf` to `offset`. Eight aligned bytes become visible at once.
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), MediaError>;
+
+    /// Makes what was written to the range durable before anything that is written later.
+    fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError>;
+
+    /// Forgets cached copies of the range, so that the next read sees what others wrote.
+    fn refresh(&self, offset: u64, len: u64) -> Result<(), MediaError>;
+}
+
+/// Why bytes of the media are out of reach.
+#[derive(Debug, thiserror::Error)]
+pub enum MediaError {
+    /// A file could not be opened or measured.
+    #[error("cannot open {}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The path leads to something that has no bytes to map.
+    #[error("{} is no pool: expected a regular file or a block device", path.display())]
+    Kind {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process holds the pool's lock.
+    #[error(
+        "pool {} is in use by another process; wait for it, or stop the virtual machines that \
+         have it open", path.display()
+    )]
+    Busy {
+        /// The pool.
+        path: PathBuf,
+    },
+    /// The pool's info block is damaged.
+    #[error("pool {}", path.display())]
+    View {
+        /// The pool.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ViewError,
+    },
+    /// Reading or writing failed.
+    #[error("cannot {action} {len} bytes at offset {offset:#x} of {}", path.display())]
+    Io {
+        /// "read", "write" or "sync".
+        action: &'static str,
+        /// Offset in the named file.
+        offset: u64,
+        /// Number of bytes.
+        len: u64,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// A pool file, seen without a guest: famfs starts where the pool's view says.
+#[derive(Debug)]
+pub struct PoolFile {
+    file: File,
+    path: PathBuf,
+    view: View,
+    pool_len: u64,
+}
+
+impl PoolFile {
+    /// Opens a pool file or block device. A writer takes the pool's lock and keeps it.
+    pub fn open(path: &Path, access: Access) -> Result<Self, MediaError> {
+        let open_error = |source| MediaError::Open { path: path.to_owned(), source };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(access == Access::Write)
+            .open(path)
+            .map_err(open_error)?;
+        let kind = file.metadata().map_err(open_error)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(MediaError::Kind { path: path.to_owned() });
+        }
+        if access == Access::Write {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(MediaError::Busy { path: path.to_owned() });
+                }
+                Err(err) => return Err(open_error(err.into())),
+            }
+        }
+        // Metadata has no size for a block device; the end of the file serves both.
+        let pool_len = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))
+            .map_err(|err| open_error(err.into()))?;
+        let view = View::detect(&file, pool_len)
+            .map_err(|source| MediaError::View { path: path.to_owned(), source })?;
+        Ok(Self { file, path: path.to_owned(), view, pool_len })
+    }
+
+    /// The view that guests have of this pool.
+    pub fn view(&self) -> View {
+        self.view
+    }
+
+    fn check(&self, action: &'static str, offset: u64, len: u64) -> Result<u64, MediaError> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.len() => Ok(offset + self.origin()),
+            _ => Err(self.io_error(action, offset, len, io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    fn io_error(&self, action: &'static str, offset: u64, len: u64, source: io::Error) -> MediaError {
+        let offset = offset.saturating_add(self.origin());
+        MediaError::Io { action, offset, len, path: self.path.clone(), source }
+    }
+}
+
+impl Media for PoolFile {
+    fn len(&self) -> u64 {
+        self.pool_len.saturating_sub(self.view.data_offset())
+    }
+
+    fn origin(&self) -> u64 {
+        self.view.data_offset()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), MediaError> {
+        let len = buf.len() as u64;
+        let at = self.check("read", offset, len)?;
+        self.file.read_exact_at(buf, at).map_err(|err| self.io_error("read", offset, len, err))
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), MediaError> {
+        let len = buf.len() as u64;
+        let at = self.check("write", offset, len)?;
+        self.file.write_all_at(buf, at).map_err(|err| self.io_error("write", offset, len, err))
+    }
+
+    fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError> {
+        self.file.sync_data().map_err(|err| self.io_error("sync", offset, len, err))
+    }
+
+    fn refresh(&self, _offset: u64, _len: u64) -> Result<(), MediaError> {
+        // The page cache is the memory that guests map.
+        Ok(())
+    }
+}
+
+/// The superblock and log of a mounted file system, through its `.meta` files.
+#[derive(Debug)]
+pub struct MetaFiles {
+    superblock: Mapping,
+    log: Option<Mapping>,
+    device: PathBuf,
+    device_len: u64,
+}
+
+impl MetaFiles {
+    /// Joins the two mappings; without a log only the superblock can be reached.
+    pub fn new(
+        superblock: Mapping,
+        log: Option<Mapping>,
+        device: PathBuf,
+        device_len: u64,
+    ) -> Result<Self, MediaError> {
+        let media = Self { superblock, log, device, device_len };
+        media.refresh(0, media.superblock.len() as u64)?;
+        if let Some(log) = &media.log {
+            media.refresh(LOG_OFFSET, log.len() as u64)?;
+        }
+        Ok(media)
+    }
+
+    /// Runs `op` on the mapping that holds the range, at its offset in there.
+    fn locate(
+        &self,
+        action: &'static str,
+        offset: u64,
+        len: u64,
+        op: impl FnOnce(&Mapping, usize) -> io::Result<()>,
+    ) -> Result<(), MediaError> {
+        let (mapping, start) = match offset.checked_sub(LOG_OFFSET) {
+            None => (Some(&self.superblock), offset),
+            Some(start) => (self.log.as_ref(), start),
+        };
+        let start = usize::try_from(start).unwrap_or(usize::MAX);
+        let result = match mapping {
+            Some(mapping) => op(mapping, start),
+            None => Err(io::ErrorKind::NotFound.into()),
+        };
+        let path = || self.device.clone();
+        result.map_err(|source| MediaError::Io { action, offset, len, path: path(), source })
+    }
+}
+
+/// Length of a range as the mapping counts it; what does not fit is refused there.
+fn as_len(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}
+
+impl Media for MetaFiles {
+    fn len(&self) -> u64 {
+        self.device_len
+    }
+
+    fn origin(&self) -> u64 {
+        0
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), MediaError> {
+        self.locate("read", offset, buf.len() as u64, |map, start| map.read(start, buf))
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), MediaError> {
+        self.locate("write", offset, buf.len() as u64, |map, start| map.write(start, buf))
+    }
+
+    fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError> {
+        self.locate("sync", offset, len, |map, start| map.write_back(start, as_len(len)))
+    }
+
+    fn refresh(&self, offset: u64, len: u64) -> Result<(), MediaError> {
+        self.locate("read", offset, len, |map, start| map.invalidate(start, as_len(len)))
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Making an empty file system, and killing one.
+
+use uuid::Uuid;
+
+use crate::format::{ALLOC_UNIT, OMF_MINOR};
+use crate::log::{Log, LogError};
+use crate::media::{Media, MediaError};
+use crate::superblock::{self, MIN_DEVICE_LEN, Superblock, SuperblockError};
+
+/// What to make.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Length of the log in bytes; by default 8 MiB, less on small devices.
+    pub log_len: Option<u64>,
+    /// Make it even if there is a file system already.
+    pub force: bool,
+    /// Identity of the file system.
+    pub fs_uuid: Uuid,
+    /// Identity of the device.
+    pub dev_uuid: Uuid,
+    /// Identity of the master.
+    pub system_uuid: Uuid,
+    /// Device name to record.
+    pub dev_name: String,
+}
+
+/// Why no file system was made.
+#[derive(Debug, thiserror::Error)]
+pub enum MkfsError {
+    /// There is one already.
+    #[error("already has a famfs superblock{}; use --force to destroy it", .fs_uuid.map(|u| format!(" (file system {u})")).unwrap_or_default())]
+    Formatted {
+        /// Its identity, if the superblock is intact.
+        fs_uuid: Option<Uuid>,
+    },
+    /// The device is too small or too large.
+    #[error(
+        "device of {len} bytes: expected at least {MIN_DEVICE_LEN} and at most {}",
+        superblock::MAX_DEVICE_LEN
+    )]
+    DeviceLength {
+        /// Its size in bytes.
+        len: u64,
+    },
+    /// The log length is not usable on this device.
+    #[error("log length {log_len}: expected a power of two from 2 MiB that leaves room for data on {device_len} bytes")]
+    LogLength {
+        /// The length asked for.
+        log_len: u64,
+        /// Size of the device in bytes.
+        device_len: u64,
+    },
+    /// The superblock could not be read.
+    #[error(transparent)]
+    Superblock(#[from] SuperblockError),
+    /// The media could not be written.
+    #[error("cannot write superblock and log")]
+    Media(#[from] MediaError),
+    /// The log that was written is not there.
+    #[error("the new log does not read back")]
+    Verify(#[from] LogError),
+}
+
+/// The log length for a device, checked.
+pub fn log_len(wanted: Option<u64>, device_len: u64) -> Result<u64, MkfsError> {
+    if !(MIN_DEVICE_LEN..=superblock::MAX_DEVICE_LEN).contains(&device_len) {
+        return Err(MkfsError::DeviceLength { len: device_len });
+    }
+    let log_len = wanted.unwrap_or_else(|| superblock::default_log_len(device_len));
+    // Superblock, log and one unit of data; is_log_len bounds the sum.
+    if !superblock::is_log_len(log_len) || log_len + 2 * ALLOC_UNIT > device_len {
+        return Err(MkfsError::LogLength { log_len, device_len });
+    }
+    Ok(log_len)
+}
+
+/// Refuses media that hold a file system, intact or of another version.
+pub fn check_unformatted(media: &dyn Media) -> Result<(), MkfsError> {
+    match Superblock::read(media) {
+        Ok(superblock) => Err(MkfsError::Formatted { fs_uuid: Some(superblock.fs_uuid) }),
+        Err(err) if err.is_unformatted() => Ok(()),
+        Err(err @ SuperblockError::Media(_)) => Err(err.into()),
+        Err(_) => Err(MkfsError::Formatted { fs_uuid: None }),
+    }
+}
+
+/// Makes an empty file system. A crash leaves none, or the whole one.
+pub fn mkfs(media: &dyn Media, options: &Options) -> Result<Superblock, MkfsError> {
+    let log_len = log_len(options.log_len, media.len())?;
+    if !options.force {
+        check_unformatted(media)?;
+    }
+    kill(media)?;
+    media.write_at(0, &vec![0; 2 << 20])?;
+    media.persist(0, ALLOC_UNIT)?;
+    Log::format(media, log_len)?;
+    let superblock = Superblock {
+        log_len,
+        omf_minor: OMF_MINOR,
+        fs_uuid: options.fs_uuid,
+        dev_uuid: options.dev_uuid,
+        system_uuid: options.system_uuid,
+        dev_size: media.len(),
+        dev_name: options.dev_name.clone(),
+    };
+    media.write_at(0, &superblock.encode())?;
+    media.persist(0, ALLOC_UNIT)?;
+    let written = Superblock::read(media)?;
+    Log::open(media, log_len)?;
+    Ok(written)
+}
+
+/// Wipes the superblock's magic number; log and data stay as they are.
+pub fn kill(media: &dyn Media) -> Result<(), MediaError> {
+    media.write_at(0, &[0; 8])?;
+    media.persist(0, 8)
+}

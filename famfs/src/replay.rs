@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! From log entries to a plan: the directories and files that a log describes. Pure: nothing is
+//! created here, and nothing in a hostile log can make the plan name anything outside the file
+//! system or let two files share memory.
+
+use std::collections::HashMap;
+
+use zerocopy::transmute;
+
+use crate::alloc::SpaceMap;
+use crate::format::{self, ENTRY_FILE, ENTRY_MKDIR, Entry, FileBody, MkdirBody};
+use crate::log::{Log, LogError};
+use crate::map::{DataArea, FileMap, MapError};
+use crate::path::{PathError, RelPath};
+
+/// Owner and permissions of a file or directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits (`07777`).
+    pub mode: u32,
+}
+
+/// A file or directory of the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Where it is.
+    pub path: RelPath,
+    /// Slot of its log entry.
+    pub slot: u64,
+    /// Whose it is.
+    pub owner: Owner,
+    /// What it is.
+    pub kind: NodeKind,
+}
+
+/// What a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A directory.
+    Dir,
+    /// A file.
+    File {
+        /// Size in bytes.
+        size: u64,
+        /// Where its bytes are.
+        map: FileMap,
+    },
+}
+
+/// An entry with a good checksum that cannot be carried out; it is left out of the plan.
+#[derive(Debug, thiserror::Error)]
+#[error("log slot {slot} at {offset:#x}{}", .path.as_ref().map(|p| format!(": \"{p}\"")).unwrap_or_default())]
+pub struct EntryError {
+    /// Slot of the entry.
+    pub slot: u64,
+    /// Offset of the entry in the device or pool.
+    pub offset: u64,
+    /// Path of the entry, if it has a legal one.
+    pub path: Option<RelPath>,
+    /// Why it was left out.
+    #[source]
+    pub problem: EntryProblem,
+}
+
+/// Why an entry was left out of the plan.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryProblem {
+    /// The path is not legal.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The map is not legal.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// An earlier entry has the path.
+    #[error("the path is taken since slot {0}")]
+    Exists(u64),
+    /// The directory it should be in has no entry before this one.
+    #[error("its directory \"{0}\" is not in the log before it")]
+    NoParent(RelPath),
+    /// What it should be in is a file.
+    #[error("\"{0}\" is a file, expected a directory")]
+    ParentIsFile(RelPath),
+    /// Its memory belongs to another file, or twice to this one.
+    #[error("it shares memory with {0}")]
+    Overlap(String),
+}
+
+/// All that a log describes.
+#[derive(Debug)]
+pub struct Plan {
+    nodes: Vec<Node>,
+    by_path: HashMap<RelPath, usize>,
+    /// Free and taken memory.
+    pub space: SpaceMap,
+    /// Entries that were left out.
+    pub refused: Vec<EntryError>,
+    /// Number of those that share memory with an earlier file.
+    pub collisions: u64,
+    /// Entries of unknown types, which later versions of the format may add.
+    pub unknown: u64,
+    /// The damaged entry at which reading ended.
+    pub stopped: Option<LogError>,
+}
+
+impl Plan {
+    /// Reads a log's entries in order, up to the first damaged one.
+    pub fn read(log: &Log<'_>, area: DataArea, origin: u64) -> Self {
+        let mut plan = Self {
+            nodes: Vec::new(),
+            by_path: HashMap::new(),
+            space: SpaceMap::new(area),
+            refused: Vec::new(),
+            collisions: 0,
+            unknown: 0,
+            stopped: None,
+        };
+        for entry in log.entries() {
+            match entry {
+                Ok((slot, entry)) => plan.take(slot, &entry, area, origin),
+                Err(err) => plan.stopped = Some(err),
+            }
+        }
+        plan
+    }
+
+    /// Directories and files, directories before what is in them.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Finds a file or directory.
+    pub fn get(&self, path: &RelPath) -> Option<&Node> {
+        self.by_path.get(path).map(|&index| &self.nodes[index])
+    }
+
+    /// Numbers of files and directories.
+    pub fn counts(&self) -> (usize, usize) {
+        let dirs = self.nodes.iter().filter(|node| node.kind == NodeKind::Dir).count();
+        (self.nodes.len() - dirs, dirs)
+    }
+
+    /// Whether there is a directory for a new node; the root always is.
+    pub fn check_parent(&self, path: &RelPath) -> Result<(), EntryProblem> {
+        let Some(parent) = path.parent() else { return Ok(()) };
+        match self.get(&parent) {
+            None => Err(EntryProblem::NoParent(parent)),
+            Some(Node { kind: NodeKind::File { .. }, .. }) => {
+                Err(EntryProblem::ParentIsFile(parent))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Adds a node whose path is free, whose directory exists and whose memory is its own.
+    pub fn insert(&mut self, node: Node) {
+        self.by_path.insert(node.path.clone(), self.nodes.len());
+        self.nodes.push(node);
+    }
+
+    fn take(&mut self, slot: u64, entry: &Entry, area: DataArea, origin: u64) {
+        let offset = format::slot_offset(slot) + origin;
+        let (path, node) = match entry.kind.get() {
+            ENTRY_FILE => {
+                let body: FileBody = transmute!(entry.body);
+                let path = RelPath::from_field(&body.path);
+                let node = self.file(slot, &body, path.clone(), area);
+                (path, node)
+            }
+            ENTRY_MKDIR => {
+                let body: MkdirBody = transmute!(entry.body);
+                let path = RelPath::from_field(&body.path);
+                let owner = Owner {
+                    uid: body.uid.get(),
+                    gid: body.gid.get(),
+                    mode: body.mode.get() & 0o7777,
+                };
+                let node = path
+                    .clone()
+                    .map_err(EntryProblem::from)
+                    .map(|path| Node { path, slot, owner, kind: NodeKind::Dir });
+                (path, node)
+            }
+            _ => {
+                self.unknown += 1;
+                return;
+            }
+        };
+        let placed = node.and_then(|node| {
+            if let Some(taken) = self.get(&node.path) {
+                return Err(EntryProblem::Exists(taken.slot));
+            }
+            self.check_parent(&node.path)?;
+            Ok(node)
+        });
+        match placed {
+            Ok(node) => self.insert(node),
+            Err(problem) => {
+                self.refused.push(EntryError { slot, offset, path: path.ok(), problem });
+            }
+        }
+    }
+
+    /// Checks a file entry and marks its memory, which stays taken even if its path is refused.
+    fn file(
+        &mut self,
+        slot: u64,
+        body: &FileBody,
+        path: Result<RelPath, PathError>,
+        area: DataArea,
+    ) -> Result<Node, EntryProblem> {
+        let map = FileMap::parse(body, area)?;
+        let mut fresh = true;
+        for extent in map.extents() {
+            fresh &= self.space.mark(*extent);
+        }
+        if !fresh {
+            self.collisions += 1;
+            return Err(EntryProblem::Overlap(self.who_has(&map)));
+        }
+        let owner =
+            Owner { uid: body.uid.get(), gid: body.gid.get(), mode: body.mode.get() & 0o7777 };
+        let kind = NodeKind::File { size: body.size.get(), map };
+        Ok(Node { path: path?, slot, owner, kind })
+    }
+
+    /// Names the first file that shares memory with `map`.
+    fn who_has(&self, map: &FileMap) -> String {
+        let other = self.nodes.iter().find(|node| match &node.kind {
+            NodeKind::Dir => false,
+            NodeKind::File { map: other, .. } => map.extents().iter().any(|a| {
+                other.extents().iter().any(|b| {
+                    a.offset < b.offset + b.len && b.offset < a.offset + a.len
+                })
+            }),
+        });
+        match other {
+            Some(node) => format!("\"{}\" of slot {}", node.path, node.slot),
+            None => "itself or a file that was left out".to_owned(),
+        }
+    }
+}

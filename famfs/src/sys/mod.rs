@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The only modules with `unsafe`: mappings of shared memory, CPU cache lines, ioctls.
+
+pub mod cache;
+pub mod dax;

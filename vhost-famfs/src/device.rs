@@ -252,10 +252,10 @@ impl VhostUserBackend for Device {
     }
 
     /// Without CONFIGURE_MEM_SLOTS: QEMU 11.1 crashes on the next start if it was negotiated
-    /// and a window is mapped.
+    /// and a window is mapped. Without CONFIG: the configuration space only tells where the
+    /// memory is if it is not a shared memory region, and QEMU warns about an unused one.
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        VhostUserProtocolFeatures::CONFIG
-            | VhostUserProtocolFeatures::BACKEND_REQ
+        VhostUserProtocolFeatures::BACKEND_REQ
             | VhostUserProtocolFeatures::BACKEND_SEND_FD
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::SHMEM

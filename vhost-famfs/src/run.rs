@@ -97,7 +97,7 @@ fn readonly_refused(pool: &Pool) -> String {
 fn start_log(format: LogFormat, verbose: bool) {
     // The queue library logs every error that a guest causes, without a limit; ours are limited.
     let level = if verbose { "debug" } else { "info" };
-    let filter = EnvFilter::new(format!("{level},virtio_queue=off,vhost=warn"));
+    let filter = EnvFilter::new(format!("warn,vhost_famfs={level},virtio_queue=off"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

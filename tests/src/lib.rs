@@ -1,2 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the tests that boot virtual machines have in common.
+//! Clusters of appliance VMs on one pool: what the tests that boot virtual machines, the
+//! benchmarks and the demo have in common.
+//!
+//! ```text
+//! Artifacts (what was built) -> Pool (host memory) -> Cluster of Nodes (VM, back-end)
+//! ```
+
+mod artifacts;
+mod cluster;
+mod kernel_log;
+mod memory_dir;
+mod pool;
+
+pub use artifacts::Artifacts;
+pub use cluster::{Cluster, Member, Node, Transport};
+pub use memory_dir::memory_dir;
+pub use pool::{Pool, View};

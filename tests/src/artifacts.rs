@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What was built, handed from `cargo xtask test` to the test programs it runs.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// Where the things that a virtual machine needs are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Artifacts {
+    /// QEMU, 11.1 or newer.
+    pub qemu: PathBuf,
+    /// `mkfs.erofs`, to hand files to a guest as a disk.
+    pub mkfs_erofs: PathBuf,
+    /// The directory of the appliance image.
+    pub image: PathBuf,
+    /// The directory of the host's programs.
+    pub programs: PathBuf,
+    /// The directory of the module's test programs.
+    pub module_tests: PathBuf,
+    /// Where console logs go.
+    pub logs: PathBuf,
+    /// Where sockets and other files that live as long as a run go.
+    pub runtime: PathBuf,
+    /// Whether to run what takes longer than continuous integration allows.
+    pub all: bool,
+}
+
+impl Artifacts {
+    /// The environment variable that names the file with this description.
+    pub const VARIABLE: &str = "VHOST_FAMFS_ARTIFACTS";
+
+    /// Writes the description to a file.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).context("cannot describe the artifacts")?;
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Reads the description that [`Self::VARIABLE`] names.
+    pub fn from_env() -> Result<Self> {
+        let path = env::var_os(Self::VARIABLE).with_context(|| {
+            format!("{} is not set: run this through 'cargo xtask test'", Self::VARIABLE)
+        })?;
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("cannot parse {}", path.display()))
+    }
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Several appliance VMs on one pool.
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+use uuid::Uuid;
+use vhost_famfs::launch::{
+    Accelerator, Backend, BackendConfig, Command, Disk, Image, Output, PoolDevice, Ready, Shutdown,
+    Vm, VmConfig,
+};
+
+use crate::kernel_log;
+use crate::{Artifacts, Pool};
+
+/// How long a VM may take to shut down.
+const POWEROFF: Duration = Duration::from_secs(60);
+
+/// How long a back-end may take to notice that its VM is gone.
+const BACKEND_EXIT: Duration = Duration::from_secs(10);
+
+/// How a VM gets at the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Through a back-end of its own, which hands the pool to QEMU (SHMEM_MAP).
+    Shmem,
+    /// As QEMU's own virtio-pmem device.
+    Pmem {
+        /// QEMU keeps the guest from writing.
+        readonly: bool,
+    },
+}
+
+/// A VM to start.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Whether it has the pool's system UUID: the one that may create files.
+    pub master: bool,
+    /// How it gets at the pool; `None` for a VM without one.
+    pub transport: Option<Transport>,
+    /// Read-only disks.
+    pub disks: Vec<Disk>,
+}
+
+impl Member {
+    /// A VM on the pool through a back-end.
+    pub fn new(name: &str, master: bool) -> Self {
+        let transport = Some(Transport::Shmem);
+        Self { name: name.to_owned(), master, transport, disks: Vec::new() }
+    }
+
+    /// The same with another way to the pool.
+    pub fn with_transport(mut self, transport: Option<Transport>) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// The same with one more disk.
+    pub fn with_disk(mut self, disk: Disk) -> Self {
+        self.disks.push(disk);
+        self
+    }
+}
+
+/// A VM that was started, with its back-end.
+#[derive(Debug)]
+pub struct Node {
+    /// What it was started as.
+    pub member: Member,
+    /// The VM.
+    pub vm: Vm,
+    /// Its back-end, if its transport has one.
+    pub backend: Option<Backend>,
+    console_log: PathBuf,
+}
+
+impl Node {
+    /// Runs a command in the guest; anything but success is an error with what it said.
+    pub fn run(&self, command: &Command, limit: Duration) -> Result<Output> {
+        let output = self.vm.exec(command, limit)?;
+        if !output.status.success() {
+            bail!(
+                "VM {}: {command}: {}: {}{}",
+                self.vm.name(),
+                output.status,
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(output)
+    }
+
+    /// Powers the VM off and checks that it went in order: guest, QEMU, back-end, kernel log.
+    fn end(self) -> Result<()> {
+        let Self { member: Member { name, .. }, vm, backend, console_log } = self;
+        let shutdown = vm.poweroff(POWEROFF)?;
+        if shutdown != Shutdown::Orderly {
+            bail!("VM {name}: did not power off within {POWEROFF:?}: {shutdown:?}");
+        }
+        if let Some(backend) = backend {
+            backend.finish(BACKEND_EXIT)?;
+        }
+        let log = fs::read(&console_log)
+            .with_context(|| format!("cannot read {}", console_log.display()))?;
+        let faults = kernel_log::faults(&String::from_utf8_lossy(&log));
+        if !faults.is_empty() {
+            bail!("VM {name}: {} reports:\n{}", console_log.display(), faults.join("\n"));
+        }
+        Ok(())
+    }
+}
+
+/// Several VMs, started together. Dropping it kills them.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Node>,
+    /// For sockets; removed after the VMs.
+    runtime: TempDir,
+}
+
+impl Cluster {
+    /// Starts the VMs and their back-ends; they boot meanwhile.
+    pub fn start(
+        artifacts: &Artifacts,
+        pool: &Pool,
+        memory: u64,
+        members: Vec<Member>,
+    ) -> Result<Self> {
+        let runtime = tempfile::Builder::new()
+            .prefix("vhost-famfs-")
+            .tempdir_in(&artifacts.runtime)
+            .with_context(|| format!("cannot use {}", artifacts.runtime.display()))?;
+        fs::create_dir_all(&artifacts.logs)
+            .with_context(|| format!("cannot create {}", artifacts.logs.display()))?;
+        let image = Image::open(&artifacts.image)?;
+        let (accelerator, _) = Accelerator::detect();
+        let mut cluster = Self { nodes: Vec::new(), runtime };
+        for member in members {
+            let dir = cluster.runtime.path().to_owned();
+            let console_log = artifacts.logs.join(format!("{}.console", member.name));
+            let backend = match member.transport {
+                Some(Transport::Shmem) => Some(Backend::start(BackendConfig {
+                    program: artifacts.programs.join("vhost-famfs"),
+                    pool: pool.path().to_owned(),
+                    socket: dir.join(format!("{}.sock", member.name)),
+                    log: artifacts.logs.join(format!("{}.backend", member.name)),
+                })?),
+                _ => None,
+            };
+            let mut config = VmConfig::new(
+                &member.name,
+                &artifacts.qemu,
+                image.clone(),
+                dir.join(&member.name),
+                &console_log,
+            );
+            config.accelerator = accelerator;
+            config.memory = memory;
+            config.uuid = if member.master { pool.system() } else { Uuid::new_v4() };
+            config.disks.clone_from(&member.disks);
+            config.pools = match (member.transport, &backend) {
+                (Some(Transport::Pmem { readonly }), _) => vec![PoolDevice::Pmem {
+                    path: pool.path().to_owned(),
+                    size: pool.size(),
+                    readonly,
+                }],
+                (_, Some(backend)) => {
+                    vec![PoolDevice::Shmem { socket: backend.socket().to_owned() }]
+                }
+                (_, None) => Vec::new(),
+            };
+            let vm = Vm::start(config)?;
+            cluster.nodes.push(Node { member, vm, backend, console_log });
+        }
+        Ok(cluster)
+    }
+
+    /// Waits until every VM has mounted the pool (or is up, if it has none).
+    pub fn wait_ready(&self, limit: Duration) -> Result<Vec<Ready>> {
+        self.in_all(|node| Ok(node.vm.wait_ready(limit)?))
+    }
+
+    /// Does the same with every VM at the same time; the results are in their order.
+    pub fn in_all<T: Send>(&self, work: impl Fn(&Node) -> Result<T> + Sync) -> Result<Vec<T>> {
+        thread::scope(|scope| {
+            let work = &work;
+            let threads: Vec<_> =
+                self.nodes.iter().map(|node| scope.spawn(move || work(node))).collect();
+            threads.into_iter().map(join).collect()
+        })
+    }
+
+    /// The VMs in the order in which they were given.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The VM of that name.
+    pub fn node(&self, name: &str) -> Result<&Node> {
+        self.nodes
+            .iter()
+            .find(|node| node.member.name == name)
+            .with_context(|| format!("no VM {name} in this cluster"))
+    }
+
+    /// Powers all VMs off and checks that each went in order and left a clean kernel log.
+    pub fn end(mut self) -> Result<()> {
+        let nodes = std::mem::take(&mut self.nodes);
+        thread::scope(|scope| {
+            let threads: Vec<_> =
+                nodes.into_iter().map(|node| scope.spawn(move || node.end())).collect();
+            threads.into_iter().map(join).collect::<Result<Vec<()>>>()
+        })?;
+        Ok(())
+    }
+}
+
+/// The result of a thread; a panic in it goes on here.
+fn join<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a guest's kernel log must not hold.
+
+/// What the kernel prints when something is wrong with it.
+const FAULTS: &[&str] = &[
+    "WARNING:",
+    "BUG:",
+    "Oops",
+    "KASAN:",
+    "possible circular locking",
+    "possible recursive locking",
+    "inconsistent lock state",
+    "Busy inodes",
+    "general protection fault",
+    "Kernel panic",
+    "blocked for more than",
+];
+
+/// The lines of a console log that report a fault of the kernel.
+pub fn faults(log: &str) -> Vec<String> {
+    log.lines()
+        .filter(|line| FAULTS.iter().any(|fault| line.contains(fault)))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::faults;
+
+    #[test]
+    fn faults_are_found_and_nothing_else() {
+        let log = "[    1.0] dax0.0: bound\n\
+                   [    2.0] WARNING: CPU: 0 PID: 1 at fs/dax.c:1\n\
+                   [    3.0] VFS: Busy inodes after unmount of dax0.0\n\
+                   [    4.0] virtio_pmem: no warning here\n";
+        assert_eq!(faults(log).len(), 2);
+        assert!(faults("[    1.0] all quiet\n").is_empty());
+    }
+}

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * famfs: differences between kernels. No other file looks at the version.
+ *
+ * The code is written for the newest kernel; this file gives older ones
+ * (from 6.12 on, pmem devices only) the same interface.
+ */
+#ifndef _FAMFS_COMPAT_H
+#define _FAMFS_COMPAT_H
+
+#include <linux/dax.h>
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/slab.h>
+#include <linux/version.h>
+
+/* Exported by drivers/dax, but in no public header */
+struct inode *dax_inode(struct dax_device *dax_dev);
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
+
+/* What a file is asked to map: "struct famfs_vma" */
+#define famfs_vma vm_area_desc
+#define famfs_mmap_op mmap_prepare
+#define FAMFS_MMAP_FILE_ARG
+
+static inline struct file *famfs_vma_file(const struct vm_area_desc *desc)
+{
+	return desc->file;
+}
+
+static inline bool famfs_vma_supported(const struct vm_area_desc *desc,
+				       const struct inode *inode,
+				       struct dax_device *dax_dev)
+{
+	return daxdev_mapping_supported(desc, inode, dax_dev);
+}
+
+static inline void famfs_vma_setup(struct vm_area_desc *desc,
+				   const struct vm_operations_struct *ops)
+{
+	desc->vm_ops = ops;
+	vma_desc_set_flags(desc, VMA_HUGEPAGE_BIT);
+}
+
+static inline void famfs_pin_dentry(struct dentry *dentry, struct inode *inode)
+{
+	d_make_persistent(dentry, inode);
+}
+
+#define famfs_kill_pinned_super kill_anon_super
+
+/* The arguments of ->create */
+#define FAMFS_CREATE_ARGS struct mnt_idmap *idmap, struct inode *dir, \
+			  struct dentry *dentry, umode_t mode
+
+#else
+
+#define famfs_vma vm_area_struct
+#define famfs_mmap_op mmap
+#define FAMFS_MMAP_FILE_ARG struct file *file,
+
+static inline struct file *famfs_vma_file(const struct vm_area_struct *vma)
+{
+	return vma->vm_file;
+}
+
+static inline bool famfs_vma_supported(struct vm_area_struct *vma,
+				       const struct inode *inode,
+				       struct dax_device *dax_dev)
+{
+	return daxdev_mapping_supported(vma, dax_dev);
+}
+
+static inline void famfs_vma_setup(struct vm_area_struct *vma,
+				   const struct vm_operations_struct *ops)
+{
+	vma->vm_ops = ops;
+	vm_flags_set(vma, VM_HUGEPAGE);
+}
+
+/* The extra reference keeps the dentry; kill_litter_super() drops it */
+static inline void famfs_pin_dentry(struct dentry *dentry, struct inode *inode)
+{
+	d_instantiate(dentry, inode);
+	dget(dentry);
+}
+
+#define famfs_kill_pinned_super kill_litter_super
+
+#define FAMFS_CREATE_ARGS struct mnt_idmap *idmap, struct inode *dir, \
+			  struct dentry *dentry, umode_t mode, bool excl
+
+#endif
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 15, 0)
+
+/* What ->mkdir returns */
+#define famfs_mkdir_ret struct dentry *
+#define famfs_mkdir_error(err) ERR_PTR(err)
+
+/* Unmap the file, wait for pinned pages, take the folios out of the mapping */
+static inline void famfs_drop_dax_entries(struct inode *inode)
+{
+	dax_break_layout_final(inode);
+}
+
+/* truncate_inode_pages_final() wants the entries gone already */
+static inline void famfs_evict_dax_entries(struct inode *inode)
+{
+	famfs_drop_dax_entries(inode);
+}
+
+#else
+
+#define famfs_mkdir_ret int
+#define famfs_mkdir_error(err) (err)
+
+/* Idle DAX pages hold one reference on these kernels */
+static inline void famfs_drop_dax_entries(struct inode *inode)
+{
+	struct page *page;
+
+	while ((page = dax_layout_busy_page(inode->i_mapping)))
+		wait_var_event(page, page_ref_count(page) == 1);
+	truncate_inode_pages(inode->i_mapping, 0);
+}
+
+static inline void famfs_evict_dax_entries(struct inode *inode)
+{
+}
+
+#endif
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 2, 0)
+
+/* No driver here gives a devdax device the pages that fs/dax.c needs */
+static inline struct dax_device *dax_dev_get(dev_t devt)
+{
+	return NULL;
+}
+
+static inline int fs_dax_get(struct dax_device *dax_dev, void *holder,
+			     const struct dax_holder_operations *ops)
+{
+	return -EOPNOTSUPP;
+}
+
+#endif
+
+/* Some stable kernels have it too */
+#ifndef kzalloc_obj
+#define kzalloc_obj(obj, gfp) kzalloc(sizeof(obj), gfp)
+#endif
+
+#endif /* _FAMFS_COMPAT_H */

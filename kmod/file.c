@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * famfs: reading, writing and mapping files, all of it through fs/dax.c.
+ *
+ * A file's extents never change, so the lookup takes no lock. What the locks
+ * here are for: the inode lock because dax_iomap_rw() asks for it, and the
+ * invalidate lock so that no fault can slip past a loss of the device.
+ */
+#include <linux/dax.h>
+#include <linux/fs.h>
+#include <linux/huge_mm.h>
+#include <linux/iomap.h>
+#include <linux/pagemap.h>
+#include <linux/splice.h>
+#include <linux/uio.h>
+
+#include "famfs.h"
+#include "compat.h"
+
+static int famfs_iomap_begin(struct inode *inode, loff_t pos, loff_t length,
+			     unsigned int flags, struct iomap *iomap,
+			     struct iomap *srcmap)
+{
+	struct famfs_fs_info *fsi = famfs_sb(inode->i_sb);
+	struct famfs_map *map = famfs_inode_map(inode);
+	struct famfs_piece piece;
+
+	if (famfs_is_dead(fsi) || pos >= map->file_size)
+		return -EIO;
+
+	famfs_piece_at(map, pos, &piece);
+	iomap->type = IOMAP_MAPPED;
+	iomap->flags = 0;
+	iomap->dax_dev = fsi->dax_dev;
+	iomap->offset = piece.file_offset;
+	iomap->addr = fsi->start + piece.dev_offset;
+	iomap->length = piece.len;
+	return 0;
+}
+
+static const struct iomap_ops famfs_iomap_ops = {
+	.iomap_begin = famfs_iomap_begin,
+};
+
+static ssize_t famfs_read_iter(struct kiocb *iocb, struct iov_iter *to)
+{
+	struct inode *inode = file_inode(iocb->ki_filp);
+	loff_t size = i_size_read(inode);
+	ssize_t ret;
+
+	if (!famfs_inode_map(inode))
+		return -ENODATA;
+	if (!iov_iter_count(to) || iocb->ki_pos >= size)
+		return 0;
+
+	if (iocb->ki_flags & IOCB_NOWAIT) {
+		if (!inode_trylock_shared(inode))
+			return -EAGAIN;
+	} else {
+		inode_lock_shared(inode);
+	}
+
+	iov_iter_truncate(to, size - iocb->ki_pos);
+	ret = dax_iomap_rw(iocb, to, &famfs_iomap_ops);
+	inode_unlock_shared(inode);
+
+	file_accessed(iocb->ki_filp);
+	return ret;
+}
+
+static ssize_t famfs_write_locked(struct kiocb *iocb, struct iov_iter *from)
+{
+	loff_t size = i_size_read(file_inode(iocb->ki_filp));
+	ssize_t ret;
+
+	ret = generic_write_checks(iocb, from);
+	if (ret <= 0)
+		return ret;
+
+	/* Space is never allocated on write */
+	if (iocb->ki_pos >= size)
+		return -ENOSPC;
+	iov_iter_truncate(from, size - iocb->ki_pos);
+
+	ret = kiocb_modified(iocb);
+	if (ret)
+		return ret;
+	return dax_iomap_rw(iocb, from, &famfs_iomap_ops);
+}
+
+static ssize_t famfs_write_iter(struct kiocb *iocb, struct iov_iter *from)
+{
+	struct inode *inode = file_inode(iocb->ki_filp);
+	ssize_t ret;
+
+	if (!famfs_inode_map(inode))
+		return -ENODATA;
+
+	if (iocb->ki_flags & IOCB_NOWAIT) {
+		if (!inode_trylock(inode))
+			return -EAGAIN;
+	} else {
+		inode_lock(inode);
+	}
+	ret = famfs_write_locked(iocb, from);
+	inode_unlock(inode);
+
+	if (ret > 0)
+		ret = generic_write_sync(iocb, ret);
+	return ret;
+}
+
+static vm_fault_t famfs_huge_fault(struct vm_fault *vmf, unsigned int order)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	struct inode *inode = file_inode(vma->vm_file);
+	bool write = (vmf->flags & FAULT_FLAG_WRITE) &&
+		     (vma->vm_flags & VM_SHARED);
+	vm_fault_t ret;
+
+	if (write) {
+		sb_start_pagefault(inode->i_sb);
+		file_update_time(vma->vm_file);
+	}
+	filemap_invalidate_lock_shared(inode->i_mapping);
+	/* No pfn: that is for file systems with metadata to commit first */
+	ret = dax_iomap_fault(vmf, order, NULL, NULL, &famfs_iomap_ops);
+	filemap_invalidate_unlock_shared(inode->i_mapping);
+	if (write)
+		sb_end_pagefault(inode->i_sb);
+	return ret;
+}
+
+static vm_fault_t famfs_fault(struct vm_fault *vmf)
+{
+	return famfs_huge_fault(vmf, 0);
+}
+
+/* ->map_pages is left out: it maps page cache folios, of which DAX has none */
+static const struct vm_operations_struct famfs_vm_operations = {
+	.fault = famfs_fault,
+	.huge_fault = famfs_huge_fault,
+	.page_mkwrite = famfs_fault,
+	.pfn_mkwrite = famfs_fault,
+};
+
+static int famfs_mmap(FAMFS_MMAP_FILE_ARG struct famfs_vma *vma)
+{
+	struct inode *inode = file_inode(famfs_vma_file(vma));
+	struct famfs_fs_info *fsi = famfs_sb(inode->i_sb);
+
+	if (!famfs_inode_map(inode))
+		return -ENODATA;
+	if (famfs_is_dead(fsi))
+		return -EIO;
+	if (!famfs_vma_supported(vma, inode, fsi->dax_dev))
+		return -EOPNOTSUPP;
+
+	file_accessed(famfs_vma_file(vma));
+	famfs_vma_setup(vma, &famfs_vm_operations);
+	return 0;
+}
+
+static int famfs_open(struct inode *inode, struct file *file)
+{
+	if (famfs_is_dead(famfs_sb(inode->i_sb)))
+		return -EIO;
+
+	file->f_mode |= FMODE_CAN_ODIRECT | FMODE_NOWAIT;
+	return generic_file_open(inode, file);
+}
+
+const struct address_space_operations famfs_aops = {
+	.dirty_folio = noop_dirty_folio,
+};
+
+const struct file_operations famfs_file_operations = {
+	.owner = THIS_MODULE,
+	.open = famfs_open,
+	.llseek = generic_file_llseek,
+	.read_iter = famfs_read_iter,
+	.write_iter = famfs_write_iter,
+	.splice_read = copy_splice_read,
+	.splice_write = iter_file_splice_write,
+	.unlocked_ioctl = famfs_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.famfs_mmap_op = famfs_mmap,
+	.get_unmapped_area = thp_get_unmapped_area,
+	.fsync = noop_fsync,
+	.fop_flags = FOP_MMAP_SYNC,
+};

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * famfs: inodes and directories, which exist in memory only.
+ *
+ * Files are born empty and without data; MAP_CREATE gives them their bytes
+ * and their size. There are no links, symbolic links, device nodes or renames:
+ * the log that the name space is built from cannot express them.
+ */
+#include <linux/fs.h>
+#include <linux/pagemap.h>
+
+#include "famfs.h"
+#include "compat.h"
+
+static int famfs_setattr(struct mnt_idmap *idmap, struct dentry *dentry,
+			 struct iattr *attr)
+{
+	struct inode *inode = d_inode(dentry);
+
+	/* The extents decide the size, now and for as long as the file lives */
+	if (attr->ia_valid & ATTR_SIZE) {
+		if (attr->ia_size != i_size_read(inode))
+			return -EPERM;
+		attr->ia_valid &= ~ATTR_SIZE;
+	}
+	return simple_setattr(idmap, dentry, attr);
+}
+
+static const struct inode_operations famfs_file_inode_operations = {
+	.setattr = famfs_setattr,
+};
+
+static const struct inode_operations famfs_dir_inode_operations;
+
+struct inode *famfs_new_inode(struct super_block *sb, const struct inode *dir,
+			      umode_t mode)
+{
+	struct inode *inode = new_inode(sb);
+
+	if (!inode)
+		return NULL;
+
+	inode->i_ino = get_next_ino();
+	inode_init_owner(&nop_mnt_idmap, inode, dir, mode);
+	simple_inode_init_ts(inode);
+	if (S_ISDIR(mode)) {
+		inode->i_op = &famfs_dir_inode_operations;
+		inode->i_fop = &simple_dir_operations;
+		/* For its own "." entry */
+		inc_nlink(inode);
+	} else {
+		inode->i_op = &famfs_file_inode_operations;
+		inode->i_fop = &famfs_file_operations;
+		inode->i_mapping->a_ops = &famfs_aops;
+	}
+	return inode;
+}
+
+static int famfs_make_node(struct inode *dir, struct dentry *dentry,
+			   umode_t mode)
+{
+	struct inode *inode;
+
+	if (famfs_is_dead(famfs_sb(dir->i_sb)))
+		return -EIO;
+
+	inode = famfs_new_inode(dir->i_sb, dir, mode);
+	if (!inode)
+		return -ENOMEM;
+
+	famfs_pin_dentry(dentry, inode);
+	inode_set_mtime_to_ts(dir, inode_set_ctime_current(dir));
+	return 0;
+}
+
+/* User space takes this symbol in kallsyms as a sign of the module: keep it */
+static int famfs_create(FAMFS_CREATE_ARGS)
+{
+	return famfs_make_node(dir, dentry, mode | S_IFREG);
+}
+
+static famfs_mkdir_ret famfs_mkdir(struct mnt_idmap *idmap, struct inode *dir,
+				   struct dentry *dentry, umode_t mode)
+{
+	int err;
+
+	err = famfs_make_node(dir, dentry, mode | S_IFDIR);
+	if (!err)
+		inc_nlink(dir);
+	return famfs_mkdir_error(err);
+}
+
+static const struct inode_operations famfs_dir_inode_operations = {
+	.create = famfs_create,
+	.lookup = simple_lookup,
+	.mkdir = famfs_mkdir,
+	.rmdir = simple_rmdir,
+	.setattr = famfs_setattr,
+	.unlink = simple_unlink,
+};
+
+void famfs_evict_inode(struct inode *inode)
+{
+	struct famfs_fs_info *fsi = famfs_sb(inode->i_sb);
+	struct famfs_map *map = famfs_inode_map(inode);
+
+	if (map) {
+		famfs_retire_map(fsi, map);
+		/* Waits, if it must, until nobody has the pages pinned */
+		famfs_evict_dax_entries(inode);
+	}
+	truncate_inode_pages_final(&inode->i_data);
+	clear_inode(inode);
+	/* Only now may another file get the same range of the device */
+	if (map)
+		famfs_free_map(fsi, map);
+}

@@ -9,7 +9,8 @@
 //!    the guest runs. The guest ends a command of an earlier session and answers [`Reply::Hello`] with the
 //!    same session name. The host drops everything before that answer: it belongs to an earlier host.
 //! 2. [`Request::Exec`] starts a command. One runs at a time; a second one is [`Reply::Refused`].
-//!    If `stdin` is set, [`Request::Stdin`] messages follow, the last one without data.
+//!    If `stdin` is set, [`Request::Stdin`] messages follow, the last one without data; more than
+//!    [`MAX_STDIN`] bytes kill the command.
 //! 3. The guest sends [`Reply::Output`] as it comes and ends with exactly one [`Reply::Exit`] or
 //!    [`Reply::Refused`] with the id of the command. The end is reached when the process has ended *and* its
 //!    output streams are closed by all who inherited them.
@@ -70,7 +71,7 @@ pub enum Request {
         data: Bytes,
     },
     /// Shuts the guest down.
-    Poweroff,
+    Poweroff {},
 }
 
 /// From guest to host.
@@ -217,7 +218,7 @@ mod tests {
                 r#"{"request":"exec","id":7,"argv":["cat","/mnt/famfs/ä b"],"env":{"LANG":"C"},"stdin":false}"#,
                 encode(&exec).unwrap(),
             ),
-            (r#"{"request":"poweroff"}"#, encode(&Request::Poweroff).unwrap()),
+            (r#"{"request":"poweroff"}"#, encode(&Request::Poweroff {}).unwrap()),
             (
                 r#"{"reply":"output","id":7,"stream":"stderr","data":"AP8K"}"#,
                 encode(&Reply::Output {

@@ -200,7 +200,7 @@ impl Agent {
     pub(super) fn poweroff(&mut self, limit: Duration) -> Result<(), ExecError> {
         self.session("asking the guest to power off", limit, |connection, wait| {
             connection.greeted(wait)?;
-            connection.send(&Request::Poweroff, wait)
+            connection.send(&Request::Poweroff {}, wait)
         })
     }
 

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The command that runs, if one does.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use appliance::exec::{Bytes, CHUNK, MAX_STDIN, Reply, Status, Stream};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+
+use crate::outlet::Outlet;
+
+/// Place for one command.
+#[derive(Clone, Default)]
+pub struct Slot {
+    running: Arc<Mutex<Option<Running>>>,
+}
+
+/// A command that has not been reaped: its process group cannot be another's.
+struct Running {
+    id: u64,
+    group: Pid,
+    stdin: Option<Sender<Vec<u8>>>,
+    /// Bytes of standard input taken so far.
+    received: usize,
+}
+
+impl Slot {
+    /// Starts a command; its replies go to `outlet` as of `session`.
+    ///
+    /// # Errors
+    /// Why it cannot start, for people.
+    pub fn start(
+        &self,
+        id: u64,
+        argv: &[String],
+        env: &BTreeMap<String, String>,
+        stdin: bool,
+        session: u64,
+        outlet: &Outlet,
+    ) -> Result<(), String> {
+        let mut running = self.lock();
+        if let Some(running) = &*running {
+            return Err(format!("command {} is still running", running.id));
+        }
+        let [program, arguments @ ..] = argv else { return Err("no program to run".into()) };
+        let input = if stdin { Stdio::piped() } else { Stdio::null() };
+        let mut child = Command::new(program)
+            .args(arguments)
+            .envs(env)
+            .stdin(input)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(|error| format!("cannot run {program}: {error}"))?;
+        let group = Pid::from_child(&child);
+        let stdin = child.stdin.take().map(|pipe| {
+            let (sender, chunks) = mpsc::channel();
+            thread::spawn(move || feed(pipe, &chunks));
+            sender
+        });
+        *running = Some(Running { id, group, stdin, received: 0 });
+        let (slot, outlet) = (self.clone(), outlet.clone());
+        thread::spawn(move || slot.attend(child, id, group, session, &outlet));
+        Ok(())
+    }
+
+    /// Hands standard input to a command; no bytes close it. Input for a command that has ended is dropped:
+    /// its end and the input have crossed. Too much input kills the command.
+    pub fn input(&self, id: u64, data: Vec<u8>) {
+        let mut running = self.lock();
+        let Some(command) = running.as_mut().filter(|command| command.id == id) else { return };
+        command.received += data.len();
+        if command.received > MAX_STDIN {
+            eprintln!(
+                "appliance-agent: command {id}: more than {MAX_STDIN} bytes of standard input"
+            );
+            drop(running);
+            self.kill();
+        } else if data.is_empty() {
+            command.stdin = None;
+        } else if let Some(stdin) = &command.stdin {
+            // A program that closed its standard input does not want the rest.
+            let _ = stdin.send(data);
+        }
+    }
+
+    /// Kills the command with all of its process group, and forgets it.
+    pub fn kill(&self) {
+        let mut running = self.lock();
+        if let Some(command) = running.take() {
+            // Fails only if the whole group has ended by itself.
+            let _ = kill_process_group(command.group, Signal::KILL);
+        }
+    }
+
+    /// Sends what the command writes, and how it ends.
+    fn attend(&self, mut child: Child, id: u64, group: Pid, session: u64, outlet: &Outlet) {
+        let streams = (child.stdout.take(), child.stderr.take());
+        thread::scope(|scope| {
+            scope.spawn(|| pump(streams.0, id, Stream::Stdout, session, outlet));
+            scope.spawn(|| pump(streams.1, id, Stream::Stderr, session, outlet));
+        });
+        // Waits without reaping: the group stays the command's until the slot is empty.
+        let _ = waitid(WaitId::Pid(group), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        let status = {
+            let mut running = self.lock();
+            let status = child.wait();
+            if running.as_ref().is_some_and(|running| running.group == group) {
+                *running = None;
+            }
+            status
+        };
+        let reply = match status {
+            Ok(status) => Reply::Exit { id, status: as_reported(status) },
+            Err(error) => Reply::Refused { id: Some(id), reason: format!("cannot wait: {error}") },
+        };
+        outlet.send(session, &reply);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn as_reported(status: ExitStatus) -> Status {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Status::Code(code),
+        (None, signal) => Status::Signal(signal.unwrap_or_default()),
+    }
+}
+
+/// Sends a stream of a command until it is closed.
+fn pump(stream: Option<impl Read>, id: u64, name: Stream, session: u64, outlet: &Outlet) {
+    let Some(mut stream) = stream else { return };
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => return,
+            Ok(count) => {
+                let data = Bytes(chunk[..count].to_vec());
+                outlet.send(session, &Reply::Output { id, stream: name, data });
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                eprintln!("appliance-agent: command {id}: {name:?}: {error}");
+                return;
+            }
+        }
+    }
+}
+
+/// Writes standard input until all is written or the program wants no more.
+fn feed(mut pipe: impl Write, chunks: &Receiver<Vec<u8>>) {
+    for chunk in chunks {
+        if pipe.write_all(&chunk).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "command_tests.rs"]
+mod tests;

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+use super::*;
+use appliance::exec::decode;
+use appliance::line::Lines;
+use std::time::{Duration, Instant};
+
+/// Collects what an outlet writes.
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sink {
+    fn replies(&self) -> Vec<Reply> {
+        let mut lines = Lines::default();
+        lines.push(&self.0.lock().unwrap());
+        std::iter::from_fn(|| lines.next_line())
+            .map(|line| decode(&line.unwrap()).unwrap())
+            .collect()
+    }
+
+    /// Waits for the last reply of a command.
+    fn finished(&self) -> Vec<Reply> {
+        let start = Instant::now();
+        loop {
+            let replies = self.replies();
+            if let Some(Reply::Exit { .. }) = replies.last() {
+                return replies;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "no end: {replies:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+struct Bench {
+    slot: Slot,
+    outlet: Outlet,
+    sink: Sink,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let sink = Sink::default();
+        let outlet = Outlet::new(sink.clone());
+        outlet.set_session(Some(1));
+        Self { slot: Slot::default(), outlet, sink }
+    }
+
+    fn start(&self, id: u64, argv: &[&str], stdin: bool) -> Result<(), String> {
+        let argv: Vec<String> = argv.iter().copied().map(Into::into).collect();
+        self.slot.start(id, &argv, &BTreeMap::new(), stdin, 1, &self.outlet)
+    }
+}
+
+fn text(replies: &[Reply], wanted: Stream) -> String {
+    let bytes = replies.iter().filter_map(|reply| match reply {
+        Reply::Output { stream, data, .. } if *stream == wanted => Some(data.0.clone()),
+        _ => None,
+    });
+    String::from_utf8(bytes.flatten().collect()).unwrap()
+}
+
+#[test]
+fn input_output_and_exit_code_arrive() {
+    let bench = Bench::new();
+    bench.start(1, &["sh", "-c", "cat; echo oops >&2; exit 3"], true).unwrap();
+    bench.slot.input(1, b"hello".to_vec());
+    bench.slot.input(1, Vec::new());
+    let replies = bench.sink.finished();
+    assert_eq!(text(&replies, Stream::Stdout), "hello");
+    assert_eq!(text(&replies, Stream::Stderr), "oops\n");
+    assert_eq!(replies.last(), Some(&Reply::Exit { id: 1, status: Status::Code(3) }));
+    bench.start(2, &["true"], false).expect("the slot is free again");
+}
+
+#[test]
+fn one_command_at_a_time() {
+    let bench = Bench::new();
+    bench.start(1, &["sleep", "60"], false).unwrap();
+    assert_eq!(bench.start(2, &["true"], false).unwrap_err(), "command 1 is still running");
+    bench.slot.kill();
+    let replies = bench.sink.finished();
+    assert_eq!(replies, [Reply::Exit { id: 1, status: Status::Signal(9) }]);
+}
+
+#[test]
+fn what_cannot_run_is_refused() {
+    let bench = Bench::new();
+    let error = bench.start(1, &["/nonexistent"], false).unwrap_err();
+    assert!(error.starts_with("cannot run /nonexistent: No such file"), "{error}");
+    assert_eq!(bench.start(1, &[], false).unwrap_err(), "no program to run");
+    assert_eq!(bench.sink.replies(), []);
+}
+
+#[test]
+fn an_earlier_session_is_not_heard() {
+    let bench = Bench::new();
+    bench.start(1, &["sh", "-c", "echo late; sleep 60"], false).unwrap();
+    bench.outlet.set_session(None);
+    bench.slot.kill();
+    bench.outlet.set_session(Some(2));
+    // The same id in the next session.
+    let argv = ["echo".to_owned(), "new".to_owned()];
+    bench.slot.start(1, &argv, &BTreeMap::new(), false, 2, &bench.outlet).unwrap();
+    let replies = bench.sink.finished();
+    assert!(text(&replies, Stream::Stdout).ends_with("new\n"), "{replies:?}");
+    assert_eq!(replies.last(), Some(&Reply::Exit { id: 1, status: Status::Code(0) }));
+    assert_eq!(replies.iter().filter(|reply| matches!(reply, Reply::Exit { .. })).count(), 1);
+}
+
+#[test]
+fn too_much_input_ends_the_command() {
+    let bench = Bench::new();
+    bench.start(1, &["sleep", "60"], true).unwrap();
+    for _ in 0..=MAX_STDIN / CHUNK {
+        bench.slot.input(1, vec![0; CHUNK]);
+    }
+    let replies = bench.sink.finished();
+    assert_eq!(replies, [Reply::Exit { id: 1, status: Status::Signal(9) }]);
+}

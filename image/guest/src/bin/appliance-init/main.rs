@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Process 1 of the initrd: loads the modules that reach the root disk, mounts it, and becomes systemd.
+//!
+//! No shell, no device manager: the initrd holds this program, the modules, and their load order.
+//! Whatever fails is said on the console, and the machine powers off: a VM that cannot boot must not linger.
+
+mod modules;
+mod root;
+
+use std::convert::Infallible;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::{self, Command, ExitCode};
+
+use anyhow::{Context, Result};
+use rustix::mount::{MountFlags, mount, mount_move};
+use rustix::system::{RebootCommand, reboot};
+
+/// Where the root is mounted before it becomes `/`.
+const NEW_ROOT: &str = "/new-root";
+
+/// What takes over.
+const SYSTEMD: &str = "/usr/lib/systemd/systemd";
+
+/// Kernel file systems: where, which, and whether programs and devices on them count.
+const KERNEL_MOUNTS: [(&str, &str, MountFlags); 3] = [
+    ("/dev", "devtmpfs", MountFlags::NOSUID),
+    ("/proc", "proc", MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC)),
+    ("/sys", "sysfs", MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC)),
+];
+
+fn main() -> ExitCode {
+    if process::id() != 1 {
+        eprintln!("appliance-init is started by the kernel as process 1 of the appliance's initrd");
+        return ExitCode::from(2);
+    }
+    let Err(error) = boot();
+    eprintln!("appliance-init: {error:#}; powering off");
+    // If even this fails, returning makes the kernel panic, which ends the VM as well.
+    let _ = reboot(RebootCommand::PowerOff);
+    ExitCode::FAILURE
+}
+
+fn boot() -> Result<Infallible> {
+    for (path, kind, flags) in KERNEL_MOUNTS {
+        fs::create_dir_all(path).with_context(|| format!("cannot make {path}"))?;
+        mount(kind, path, kind, flags, None).with_context(|| format!("cannot mount {path}"))?;
+    }
+    modules::load()?;
+    let command_line = fs::read_to_string("/proc/cmdline").context("cannot read /proc/cmdline")?;
+    let device = root::find(root::from_command_line(&command_line)?)?;
+    fs::create_dir_all(NEW_ROOT).with_context(|| format!("cannot make {NEW_ROOT}"))?;
+    mount(&device, NEW_ROOT, "erofs", MountFlags::RDONLY, None)
+        .with_context(|| format!("cannot mount {} as erofs", device.display()))?;
+    switch_root()
+}
+
+/// Makes the mounted root `/`, gives back the memory of the initrd, and runs systemd.
+fn switch_root() -> Result<Infallible> {
+    for (path, ..) in KERNEL_MOUNTS {
+        let target = format!("{NEW_ROOT}{path}");
+        mount_move(path, &target).with_context(|| format!("cannot move {path} to {target}"))?;
+    }
+    // The only large things in the initrd; this program's own pages go with its image, at exec.
+    fs::remove_dir_all(modules::DIR).with_context(|| format!("cannot remove {}", modules::DIR))?;
+    fs::remove_file("/init").context("cannot remove /init")?;
+    rustix::process::chdir(NEW_ROOT).with_context(|| format!("cannot enter {NEW_ROOT}"))?;
+    mount_move(".", "/").context("cannot move the root to /")?;
+    rustix::process::chroot(".").context("cannot make the root the root")?;
+    let error = Command::new(SYSTEMD).exec();
+    Err(error).with_context(|| format!("cannot run {SYSTEMD}"))
+}

@@ -46,18 +46,26 @@ pub struct Member {
     pub transport: Option<Transport>,
     /// Read-only disks.
     pub disks: Vec<Disk>,
+    /// Whether its serial console is this terminal, with a shell on it.
+    pub interactive: bool,
 }
 
 impl Member {
     /// A VM on the pool through a back-end.
     pub fn new(name: &str, master: bool) -> Self {
         let transport = Some(Transport::Shmem);
-        Self { name: name.to_owned(), master, transport, disks: Vec::new() }
+        Self { name: name.to_owned(), master, transport, disks: Vec::new(), interactive: false }
     }
 
     /// The same with another way to the pool.
     pub fn with_transport(mut self, transport: Option<Transport>) -> Self {
         self.transport = transport;
+        self
+    }
+
+    /// The same with its console on this terminal.
+    pub fn on_terminal(mut self) -> Self {
+        self.interactive = true;
         self
     }
 
@@ -162,6 +170,7 @@ impl Cluster {
             );
             config.accelerator = accelerator;
             config.memory = memory;
+            config.interactive = member.interactive;
             config.uuid = if member.master { pool.system() } else { Uuid::new_v4() };
             config.disks.clone_from(&member.disks);
             config.pools = match (member.transport, &backend) {
@@ -199,6 +208,11 @@ impl Cluster {
     /// The VMs in the order in which they were given.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// The processes of the VMs. A back-end ends with its VM.
+    pub fn pids(&self) -> impl Iterator<Item = u32> {
+        self.nodes.iter().map(|node| node.vm.pid())
     }
 
     /// The VM of that name.

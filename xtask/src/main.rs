@@ -1,4 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Build, test and demonstrate vhost-famfs: `cargo xtask help`.
+//!
+//! ```text
+//! setup -> tools tree (QEMU, kernel headers, mkosi ..., in the cache directory)
+//! build -> host programs, guest programs, famfs.ko        (target/)
+//! image -> the appliance                                  (target/image/)
+//! demo, vm, test, bench -> virtual machines from the image
+//! ```
+//! Each command runs the ones above it that it needs; each does nothing when its result is
+//! still good. What the programs do is not here: xtask only calls them.
 
-fn main() {}
+mod args;
+mod bench;
+mod build;
+mod clean;
+mod demo;
+mod exec;
+mod hash;
+mod image;
+mod interrupt;
+mod packages;
+mod paths;
+mod setup;
+mod test;
+mod tools;
+mod vm;
+
+use std::process::ExitCode;
+
+use args::Command;
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let result = match args::Args::parse().command {
+        Command::Setup => setup::run().map(|_| ExitCode::SUCCESS),
+        Command::Build => build::run().map(|_| ExitCode::SUCCESS),
+        Command::Image => image::run().map(|_| ExitCode::SUCCESS),
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Vm(args) => vm::run(&args),
+        Command::Clean(args) => clean::run(&args).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}

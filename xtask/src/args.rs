@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The command line. The doc comments here are the text of `--help`.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// Build, test and demonstrate vhost-famfs
+///
+/// Slow things (the tools tree, packages) are kept in $XDG_CACHE_HOME/vhost-famfs; everything
+/// else stays under target/.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, about)]
+pub struct Args {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Install what the project needs: host packages and the tools tree (needs root, apt)
+    Setup,
+    /// Build the host programs, the guest programs and famfs.ko
+    Build,
+    /// Build the appliance image into target/image
+    Image,
+    /// Share a directory between several VMs through one pool, check every file, print what it cost
+    Demo(DemoArgs),
+    /// Run the tests; closes with the line "N passed, N failed, N skipped"
+    Test(TestArgs),
+    /// Run benchmarks; prints tables and writes target/bench/NAME.json
+    Bench(BenchArgs),
+    /// Start one appliance VM with a pool and give its console to this terminal
+    Vm(VmArgs),
+    /// Remove what was built
+    Clean(CleanArgs),
+}
+
+/// Options of `demo`.
+#[derive(Debug, ClapArgs)]
+pub struct DemoArgs {
+    /// Directory to put into the pool [default: the Rust toolchain's own library directory]
+    #[arg(long, value_name = "DIR")]
+    pub share: Option<PathBuf>,
+
+    /// Number of VMs: one master, the others read-only clients
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub vms: u32,
+
+    /// Memory of each VM in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 768, value_parser = clap::value_parser!(u64).range(256..))]
+    pub memory: u64,
+
+    /// Size of the pool in MiB [default: what the directory needs]
+    #[arg(long, value_name = "MIB")]
+    pub pool_size: Option<u64>,
+
+    /// Also print the report as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Seconds a VM may take to boot and mount
+    #[arg(long, value_name = "SECONDS", default_value_t = 240)]
+    pub deadline: u64,
+}
+
+/// Options of `test`.
+#[derive(Debug, ClapArgs)]
+pub struct TestArgs {
+    /// Suites to run [default: all]
+    #[arg(value_name = "SUITE")]
+    pub suites: Vec<Suite>,
+
+    /// Also run what takes longer than continuous integration allows
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// A test suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Suite {
+    /// Lints, house rules, unit and property tests: no privileges
+    Unit,
+    /// The back-end against an in-process vhost-user front-end
+    Protocol,
+    /// The famfs tools on pool files, media vectors, damaged images
+    Tools,
+    /// famfs.ko: warnings, ABI, and its test programs in a VM
+    Kmod,
+    /// The back-end under a real QEMU
+    Device,
+    /// What the appliance image holds and how it boots
+    Image,
+    /// Several VMs on one pool, from host to guest and back
+    Guest,
+}
+
+/// Options of `bench`.
+#[derive(Debug, ClapArgs)]
+pub struct BenchArgs {
+    /// Benchmarks to run [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<Benchmark>,
+}
+
+/// A benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Benchmark {
+    /// Power-on to a mounted pool
+    Boot,
+    /// The famfs tools against plain file tools
+    Tools,
+    /// famfs.ko against raw access to the window
+    Kmod,
+    /// Connect to mapped window
+    Device,
+}
+
+/// Options of `vm`.
+#[derive(Debug, ClapArgs)]
+pub struct VmArgs {
+    /// Use this pool file instead of a new, empty one that is removed afterwards
+    #[arg(long, value_name = "FILE")]
+    pub pool: Option<PathBuf>,
+
+    /// Memory of the VM in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(256..))]
+    pub memory: u64,
+}
+
+/// Options of `clean`.
+#[derive(Debug, ClapArgs)]
+pub struct CleanArgs {
+    /// Also remove the cache: the tools tree and the packages
+    #[arg(long)]
+    pub cache: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line_is_consistent() {
+        super::Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Mapping the window: a large pool against a small one. The work is one mmap in QEMU, so the
+//! size of the pool must not matter.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use vm_tests::{Artifacts, Cluster, Member, Pool, View};
+
+use super::Measurement;
+use super::measurement::Better;
+use super::sample::medians;
+use crate::{image, paths};
+
+/// The sizes of the pools, and memory for the page structures of the large one.
+const LARGE: u64 = 16 << 30;
+const SMALL: u64 = 64 << 20;
+const MEMORY: u64 = 1 << 30;
+
+/// How long a boot may take.
+const DEADLINE: Duration = Duration::from_secs(240);
+
+/// Boots a VM on each pool and reads from the back-end's log how long the map took.
+pub fn run() -> Result<Vec<Measurement>> {
+    let artifacts = image::run()?.artifacts(&paths::target().join("vm/bench-device"))?;
+    let make = |size| {
+        // Only superblock and log take memory; the rest of the pool stays a hole.
+        let pool = Pool::create(&artifacts, size, SMALL, View::Devdax)?;
+        pool.mkfs(&[]).map(|()| pool)
+    };
+    let (large, small) = (make(LARGE)?, make(SMALL)?);
+    let (value, peer) = medians(|| map(&artifacts, &large), || map(&artifacts, &small))?;
+    Ok(vec![Measurement::new(
+        "device.map",
+        "SHMEM_MAP of a 16 GiB pool, request to ack",
+        "us",
+        value,
+        ("a 64 MiB pool", peer),
+        (Better::Lower, 1.5),
+    )])
+}
+
+/// Microseconds that QEMU took to map the window.
+fn map(artifacts: &Artifacts, pool: &Pool) -> Result<f64> {
+    let cluster = Cluster::start(artifacts, pool, MEMORY, vec![Member::new("vm", true)])?;
+    cluster.wait_ready(DEADLINE)?;
+    cluster.end()?;
+    let path = artifacts.logs.join("vm.backend");
+    let log =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    log.lines()
+        .filter(|line| line.contains("window mapped"))
+        .find_map(|line| line.rsplit_once(" us=")?.1.trim().parse().ok())
+        .with_context(|| format!("no 'window mapped' with its time in {}", path.display()))
+}

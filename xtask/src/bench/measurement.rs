@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! One figure beside its peer.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+/// Which way a figure is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Better {
+    /// Small is good: times, bytes used.
+    Lower,
+    /// Large is good: rates.
+    Higher,
+}
+
+/// A measured value, the same thing measured with a peer in the same run, and the goal.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measurement {
+    /// A stable name for tools that compare runs.
+    pub id: String,
+    /// What was measured, in words.
+    pub what: String,
+    /// The value.
+    pub value: f64,
+    /// The unit of `value` and `peer_value`.
+    pub unit: &'static str,
+    /// What it is compared with.
+    pub peer: String,
+    /// The peer's value.
+    pub peer_value: f64,
+    /// The goal for `value / peer_value`.
+    pub goal: f64,
+    /// Which way is better.
+    pub better: Better,
+    /// Whether the ratio reaches the goal.
+    pub ok: bool,
+}
+
+impl Measurement {
+    /// A measurement; `ok` follows from the figures.
+    pub fn new(
+        id: &str,
+        what: &str,
+        unit: &'static str,
+        value: f64,
+        (peer, peer_value): (&str, f64),
+        (better, goal): (Better, f64),
+    ) -> Self {
+        let ratio = value / peer_value;
+        let ok = match better {
+            Better::Lower => ratio <= goal,
+            Better::Higher => ratio >= goal,
+        };
+        Self {
+            id: id.to_owned(),
+            what: what.to_owned(),
+            value,
+            unit,
+            peer: peer.to_owned(),
+            peer_value,
+            goal,
+            better,
+            ok,
+        }
+    }
+}
+
+/// The measurements as a table.
+pub fn table(name: &str, measurements: &[Measurement]) -> String {
+    let mut text = format!(
+        "{name:<44} {:>12} {:>12} {:>7} {:>9}  peer\n",
+        "value", "peer value", "ratio", "goal"
+    );
+    for m in measurements {
+        let sign = match m.better {
+            Better::Lower => "<=",
+            Better::Higher => ">=",
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{:<44} {:>9.3} {:<2} {:>9.3} {:<2} {:>7.2} {:>9} {}{}",
+            m.what,
+            m.value,
+            m.unit,
+            m.peer_value,
+            m.unit,
+            m.value / m.peer_value,
+            format!("{sign} {:.2}", m.goal),
+            m.peer,
+            if m.ok { "" } else { "  (goal missed)" }
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Better, Measurement};
+
+    #[test]
+    fn goal_follows_the_direction() {
+        let make = |better| Measurement::new("i", "w", "s", 2.0, ("p", 1.0), (better, 1.5));
+        assert!(!make(Better::Lower).ok);
+        assert!(make(Better::Higher).ok);
+    }
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `cargo xtask build`: host programs, guest programs, famfs.ko and its test programs.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::tools::Tools;
+use crate::{exec, paths, setup};
+
+/// The target of guest programs. It is named on the command line so that cargo builds
+/// procedural macros and build scripts without the guest's flags.
+const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// What was built, and where.
+pub struct Built {
+    /// The tools it was built with.
+    pub tools: Tools,
+    /// The host's programs: `vhost-famfs`, `famfs`.
+    pub host: PathBuf,
+    /// The guest's static programs: `famfs`, `appliance-init`, `appliance-agent`.
+    pub guest: PathBuf,
+    /// The kernel module.
+    pub module: PathBuf,
+    /// The module's test programs: static, each prints TAP.
+    pub module_tests: PathBuf,
+}
+
+/// Builds everything that is not up to date.
+pub fn run() -> Result<Built> {
+    let tools = setup::run()?;
+    let target = paths::target();
+    let host = target.join("release");
+    exec::step(
+        "build-host",
+        "Building the host programs",
+        cargo().args(["build", "--release", "-p", "famfs", "-p", "vhost-famfs"]),
+    )?;
+    let guest_target = target.join("guest");
+    exec::step(
+        "build-guest",
+        "Building the guest programs",
+        cargo()
+            .args(["build", "--release", "-p", "famfs", "-p", "appliance"])
+            .args(["--target", GUEST_TARGET, "--target-dir"])
+            .arg(&guest_target)
+            .env("RUSTFLAGS", "-C target-feature=+crt-static"),
+    )?;
+    let (headers, _) = tools.kernel_headers()?;
+    let module_dir = target.join("kmod");
+    exec::step(
+        "build-kmod",
+        "Building famfs.ko",
+        make(&tools, &paths::root().join("kmod"), &module_dir)
+            .arg(format!("KDIR={}", headers.display())),
+    )?;
+    let module_tests = target.join("kmod-tests");
+    exec::step(
+        "build-kmod-tests",
+        "Building the module's test programs",
+        &mut make(&tools, &paths::root().join("kmod/tests"), &module_tests),
+    )?;
+    Ok(Built {
+        tools,
+        host,
+        guest: guest_target.join(GUEST_TARGET).join("release"),
+        module: module_dir.join("famfs.ko"),
+        module_tests,
+    })
+}
+
+/// The cargo that runs us.
+pub fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(paths::root());
+    command
+}
+
+/// `make` in `dir` with the kernel's compiler, output to `out`.
+pub fn make(tools: &Tools, dir: &Path, out: &Path) -> Command {
+    let mut command = tools.command("make");
+    command.arg("-C").arg(dir).arg(format!("OUT={}", out.display())).arg("CC=gcc-14");
+    command
+}

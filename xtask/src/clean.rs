@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `cargo xtask clean`: removes what was built, and with `--cache` what was downloaded.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::args::CleanArgs;
+use crate::paths;
+
+/// Removes target/ except xtask itself, which cargo is running, and the cache if asked.
+pub fn run(args: &CleanArgs) -> Result<()> {
+    for name in ["bench", "guest", "image", "kmod", "kmod-tests", "log", "release", "vm"] {
+        remove(&paths::target().join(name))?;
+    }
+    if args.cache {
+        remove(&paths::cache()?)?;
+    }
+    Ok(())
+}
+
+/// Removes a directory tree and says so; nothing there is no error.
+fn remove(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Ok(()) => eprintln!("removed {}", dir.display()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot remove {}", dir.display()));
+        }
+    }
+    Ok(())
+}

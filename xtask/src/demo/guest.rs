@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the demo does inside the VMs.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use vhost_famfs::launch::Command;
+use vm_tests::{Cluster, Node};
+
+use super::report::Faults;
+
+/// Where the appliance mounts the pool.
+const MOUNT_POINT: &str = "/mnt/famfs";
+
+/// How long a VM may take to hash all files: under emulation this is minutes for gigabytes.
+const CHECK: Duration = Duration::from_secs(1800);
+
+/// How long anything else may take.
+const SHORT: Duration = Duration::from_secs(60);
+
+/// The file that the master creates, and the seed of its content.
+const NEW_FILE: &str = "/mnt/famfs/created-by-the-demo";
+const SEED: &str = "42";
+
+/// What checking all files in one VM gave.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// Files whose SHA-256 was right.
+    pub verified: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Page faults on their mappings.
+    pub faults: Faults,
+    /// Time from the start of the attach step to the mounted pool.
+    pub attach_ms: f64,
+    /// The guest's page cache after all files were read, bytes.
+    pub page_cache: u64,
+}
+
+/// What `famfs sum --check --faults --json` prints.
+#[derive(Deserialize)]
+struct Sum {
+    ok: u64,
+    bytes: u64,
+    faults: Faults,
+}
+
+/// What `famfs attach --json` printed at boot.
+#[derive(Deserialize)]
+struct AttachReport {
+    total_ms: f64,
+}
+
+/// Checks every file of the list in every VM at the same time.
+pub fn check_files(cluster: &Cluster, manifest: &[u8]) -> Result<Vec<Checked>> {
+    cluster.in_all(|node| {
+        let command =
+            Command::new(["famfs", "sum", "--check", "-", "--faults", "--json", MOUNT_POINT])
+                .stdin(manifest);
+        let sum: Sum = json(node, &command, CHECK)?;
+        let attach: AttachReport =
+            json(node, &Command::new(["cat", "/run/famfs/attach.json"]), SHORT)?;
+        Ok(Checked {
+            verified: sum.ok,
+            bytes: sum.bytes,
+            faults: sum.faults,
+            attach_ms: attach.total_ms,
+            page_cache: page_cache(node)?,
+        })
+    })
+}
+
+/// Creates a file in the master and verifies its content in every VM, after a log replay in the
+/// others. The result says for each VM whether the content was right.
+pub fn share_new_file(cluster: &Cluster) -> Result<Vec<bool>> {
+    for node in cluster.nodes().iter().filter(|node| node.member.master) {
+        let create = ["famfs", "creat", "--size", "8m", "--seed", SEED, NEW_FILE];
+        node.run(&Command::new(create), SHORT)?;
+    }
+    cluster.in_all(|node| {
+        node.run(&Command::new(["famfs", "logplay", MOUNT_POINT]), SHORT)?;
+        let verify = ["famfs", "verify", "--seed", SEED, "--file", NEW_FILE];
+        let output = node.vm.exec(&Command::new(verify), SHORT)?;
+        Ok(output.status.success())
+    })
+}
+
+/// The guest's page cache.
+fn page_cache(node: &Node) -> Result<u64> {
+    let output = node.run(&Command::new(["cat", "/proc/meminfo"]), SHORT)?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Cached:")?.trim().strip_suffix(" kB"))
+        .context("no line 'Cached' in the guest's /proc/meminfo")?;
+    let kib: u64 =
+        kib.parse().with_context(|| format!("the guest's /proc/meminfo says Cached: {kib}"))?;
+    Ok(kib << 10)
+}
+
+/// Runs a command that prints JSON.
+fn json<T: for<'a> Deserialize<'a>>(node: &Node, command: &Command, limit: Duration) -> Result<T> {
+    let output = node.run(command, limit)?;
+    serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("VM {}: cannot read what '{command}' printed", node.vm.name()))
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `cargo xtask demo`: one directory, one pool, several VMs, and what it cost.
+
+mod guest;
+mod report;
+mod share;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Pid;
+use serde::Deserialize;
+use vhost_famfs::launch::memory::{self, PoolFile};
+use vm_tests::{Artifacts, Cluster, Member, Pool, View};
+
+use crate::args::DemoArgs;
+use crate::interrupt::Interrupt;
+use crate::{exec, image, paths, setup};
+use guest::Checked;
+use report::{HostMemory, Report, Shared, VmRow};
+use share::Share;
+
+/// Guest memory that a pool costs: a 64-byte `struct page` for each 4 KiB page.
+const PAGE_STRUCTS: u64 = 64;
+
+/// Memory that a guest's kernel and programs take up in the end, for the check that the host
+/// has enough.
+const GUEST_NEEDS: u64 = 400 << 20;
+
+/// What `famfs cp --json` says of what it left out.
+#[derive(Deserialize)]
+struct Copied {
+    skipped: Vec<Skipped>,
+}
+
+/// A file that famfs cannot hold, and why.
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
+struct Skipped {
+    path: PathBuf,
+    reason: String,
+}
+
+/// Runs the demo; success means that every check passed.
+pub fn run(args: &DemoArgs) -> Result<ExitCode> {
+    let interrupt = Interrupt::listen()?;
+    let report = demo(args, &interrupt).map_err(|error| interrupt.explain(error))?;
+    println!("{report}");
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&report).context("cannot write JSON")?;
+        std::fs::write(path, text + "\n")
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let problems = report.problems();
+    for problem in &problems {
+        eprintln!("demo: {problem}");
+    }
+    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn demo(args: &DemoArgs, interrupt: &Interrupt) -> Result<Report> {
+    // What the user gave is checked before anything slow begins.
+    let share = Share::scan(&share_dir(args)?)?;
+    let needed = share.pool_size();
+    let size = args.pool_size.map_or(needed, |mib| mib << 20);
+    if size < needed {
+        bail!(
+            "{} needs a pool of {} MiB, --pool-size gives {} MiB: leave it out, or share less",
+            share.dir.display(),
+            needed >> 20,
+            size >> 20
+        );
+    }
+    setup::run()?;
+    let artifacts = prepare()?;
+    interrupt.check()?;
+
+    let vms = u64::from(args.vms);
+    let content = share.bytes() + share.log_size() + vms * GUEST_NEEDS;
+    let pool = Pool::create(&artifacts, size, content, View::Devdax)?;
+    eprintln!("Pool: {} MiB at {}", size >> 20, pool.path().display());
+    let skipped = fill(&pool, &share)?;
+    interrupt.check()?;
+    let left_out: HashSet<PathBuf> = skipped.iter().map(|s| s.path.clone()).collect();
+    let (manifest, files) = share.manifest(&left_out)?;
+
+    let ram = (args.memory << 20) + (size / PAGE_STRUCTS).next_multiple_of(2 << 20);
+    let cluster = Cluster::start(&artifacts, &pool, ram, members(args.vms))?;
+    interrupt.ends(cluster.pids().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)))?;
+    eprintln!("Booting {} VMs ...", args.vms);
+    let ready = cluster.wait_ready(Duration::from_secs(args.deadline))?;
+    eprintln!("Checking {files} files in every VM ...");
+    let checked = guest::check_files(&cluster, &manifest)?;
+    eprintln!("Creating a file in one VM and reading it in the others ...");
+    let seen = guest::share_new_file(&cluster)?;
+
+    let file = PoolFile::of(pool.path())?;
+    let mut rows = Vec::new();
+    for (index, node) in cluster.nodes().iter().enumerate() {
+        let held = memory::of_process(node.vm.pid(), &file)?;
+        let Checked { verified, bytes, faults, attach_ms, page_cache } = checked[index].clone();
+        rows.push(VmRow {
+            name: node.member.name.clone(),
+            role: if node.member.master { "master" } else { "client" },
+            boot_s: ready[index].boot.as_secs_f64(),
+            attach_ms,
+            verified,
+            bytes,
+            faults,
+            new_file: seen[index],
+            ram,
+            ram_used: held.ram.rss,
+            page_cache,
+            pool_mapped: held.pool.rss,
+            pool_share: held.pool.pss,
+        });
+    }
+    let host = HostMemory::account(pool.allocated()?, &rows);
+    eprintln!("Shutting down ...");
+    interrupt.forget();
+    cluster.end()?;
+    Ok(Report {
+        shared: Shared {
+            dir: share.dir,
+            files,
+            bytes: rows.first().map_or(0, |row| row.bytes),
+            skipped,
+            pool: size,
+        },
+        vms: rows,
+        host,
+    })
+}
+
+/// The directory to share: the one asked for, else the toolchain's libraries.
+fn share_dir(args: &DemoArgs) -> Result<PathBuf> {
+    if let Some(dir) = &args.share {
+        if !dir.is_dir() {
+            bail!("--share {}: no such directory", dir.display());
+        }
+        return Ok(dir.clone());
+    }
+    let sysroot = exec::output(Command::new("rustc").args(["--print", "sysroot"]))
+        .context("cannot ask the Rust toolchain for its directory; give one with --share")?;
+    Ok(Path::new(&sysroot).join("lib"))
+}
+
+/// Builds what the demo needs.
+fn prepare() -> Result<Artifacts> {
+    let imaged = image::run()?;
+    imaged.artifacts(&paths::target().join("vm/demo"))
+}
+
+/// Makes the file system and copies the directory into it, from the host.
+fn fill(pool: &Pool, share: &Share) -> Result<Vec<Skipped>> {
+    pool.mkfs(&["--loglen", &share.log_size().to_string()])?;
+    eprintln!("Copying {} MiB from {} ...", share.bytes() >> 20, share.dir.display());
+    let source = share.dir.join(".");
+    let options = ["cp", "--recursive", "--skip-unsupported", "--json"].map(Into::into);
+    let output = pool.famfs(options.into_iter().chain([source.into_os_string(), "/".into()]))?;
+    let copied: Copied =
+        serde_json::from_slice(&output).context("cannot read what 'famfs cp --json' printed")?;
+    pool.famfs(["fsck"]).context("the pool is not clean after the copy")?;
+    Ok(copied.skipped)
+}
+
+/// One master and clients.
+fn members(count: u32) -> Vec<Member> {
+    (1..=count).map(|n| Member::new(&format!("vm{n}"), n == 1)).collect()
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `cargo xtask image`: the appliance image, from what `build` made.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use vm_tests::Artifacts;
+
+use crate::build::{self, Built};
+use crate::hash::Key;
+use crate::{exec, packages, paths};
+
+/// What was built, and the image made of it.
+pub struct Imaged {
+    /// The programs and the module.
+    pub built: Built,
+    /// The directory of the image.
+    pub dir: PathBuf,
+}
+
+impl Imaged {
+    /// What a cluster of VMs needs, with its logs in `logs`.
+    pub fn artifacts(&self, logs: &Path) -> Result<Artifacts> {
+        let Built { tools, host, module_tests, .. } = &self.built;
+        Ok(Artifacts {
+            qemu: tools.executable("qemu-system-x86_64")?,
+            mkfs_erofs: tools.executable("mkfs.erofs")?,
+            image: self.dir.clone(),
+            programs: host.clone(),
+            module_tests: module_tests.clone(),
+            logs: logs.to_owned(),
+            runtime: paths::runtime(),
+            all: false,
+        })
+    }
+}
+
+/// Builds the image unless it is there, made of the same inputs.
+pub fn run() -> Result<Imaged> {
+    let built = build::run()?;
+    let dir = paths::target().join("image");
+    let stamp = dir.join("inputs");
+    let root = paths::root();
+    let key = Key::default()
+        .text(&built.tools.key())
+        .path(&root.join("mkosi.conf"))?
+        .path(&root.join("image"))?
+        .path(&built.guest.join("famfs"))?
+        .path(&built.guest.join("appliance-init"))?
+        .path(&built.guest.join("appliance-agent"))?
+        .path(&built.module)?
+        .finish();
+    if fs::read_to_string(&stamp).is_ok_and(|old| old == key) {
+        return Ok(Imaged { built, dir });
+    }
+    let cache = paths::cache()?.join("packages");
+    fs::create_dir_all(&dir)
+        .and_then(|()| fs::create_dir_all(&cache))
+        .with_context(|| format!("cannot create {} or {}", dir.display(), cache.display()))?;
+    match fs::remove_file(&stamp) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot remove {}", stamp.display()));
+        }
+        _ => {}
+    }
+    let sources = paths::target().join("mkosi.sources");
+    fs::write(&sources, packages::sources()?)
+        .with_context(|| format!("cannot write {}", sources.display()))?;
+    exec::step(
+        "image",
+        "Building the appliance image",
+        built
+            .tools
+            .command("bash")
+            .arg(root.join("image/build.sh"))
+            .arg("--output")
+            .arg(&dir)
+            .arg("--programs")
+            .arg(&built.guest)
+            .arg("--module")
+            .arg(&built.module)
+            .arg("--sources")
+            .arg(&sources)
+            .arg("--package-cache")
+            .arg(&cache),
+    )?;
+    fs::write(&stamp, key).with_context(|| format!("cannot write {}", stamp.display()))?;
+    Ok(Imaged { built, dir })
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Packages on the host, and where packages come from.
+//!
+//! The project names no mirror: the Debian archive that the host's own apt uses serves the
+//! tools tree and the image too.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::exec;
+
+/// The distribution release of the tools tree and of the appliance.
+pub const SUITE: &str = "trixie";
+
+/// The keyring that signs the archive, from the package `debian-archive-keyring`.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Host programs that `setup` needs, with the package that has each.
+const NEEDED: &[(&str, &str)] =
+    &[("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux"), ("cc", "gcc")];
+
+/// The URI of the Debian archive in the host's apt configuration.
+fn archive() -> Result<String> {
+    let targets = exec::output(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(REPO_URI)",
+        "Identifier: Packages",
+        "Origin: Debian",
+        "Label: Debian",
+        "Component: main",
+    ]))
+    .context("cannot ask apt for its package sources")?;
+    targets.lines().next().map(str::to_owned).context(
+        "the host's apt configuration has no Debian archive (Origin Debian, component main); \
+         add one to /etc/apt/sources.list.d and run 'apt-get update', or install recent enough \
+         tools on the host (see 'cargo xtask setup --help')",
+    )
+}
+
+/// The contents of a deb822 sources file for [`SUITE`], its updates and its backports.
+pub fn sources() -> Result<String> {
+    let uri = archive()?;
+    Ok(format!(
+        "Types: deb\nURIs: {uri}\nSuites: {SUITE} {SUITE}-updates {SUITE}-backports\n\
+         Components: main\nSigned-By: {KEYRING}\n"
+    ))
+}
+
+/// Installs the host packages that are missing. Does nothing when none is.
+pub fn install_missing() -> Result<()> {
+    let missing: Vec<&str> = NEEDED
+        .iter()
+        .filter(|(program, _)| !exec::in_path(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() && std::path::Path::new(KEYRING).exists() {
+        return Ok(());
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!(
+            "missing packages: {} debian-archive-keyring; run 'cargo xtask setup' as root, or \
+             install them with apt-get",
+            missing.join(" ")
+        );
+    }
+    if !exec::in_path("apt-get") {
+        bail!("missing programs: {}; install them: this host has no apt-get", missing.join(" "));
+    }
+    exec::step("apt-update", "Updating the package lists", Command::new("apt-get").arg("update"))?;
+    exec::step(
+        "apt-install",
+        "Installing host packages",
+        Command::new("apt-get")
+            .args(["install", "--yes", "--no-install-recommends", "debian-archive-keyring"])
+            .args(&missing)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )
+}

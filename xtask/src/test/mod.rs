@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `cargo xtask test`: runs the suites and adds up what they counted.
+
+mod suites;
+mod tally;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::args::{Suite, TestArgs};
+pub use tally::Tally;
+
+/// Runs the suites and closes with one plain line. A suite that cannot run counts as failed.
+pub fn run(args: &TestArgs) -> Result<ExitCode> {
+    let chosen: Vec<Suite> = Suite::value_variants()
+        .iter()
+        .copied()
+        .filter(|suite| args.suites.is_empty() || args.suites.contains(suite))
+        .collect();
+    let mut total = Tally::default();
+    for suite in chosen {
+        let name = suite.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
+        println!("== suite {name}");
+        let mut tally = Tally::default();
+        if let Err(error) = suites::run(suite, args.all, &mut tally) {
+            println!("suite {name} cannot run: {error:#}");
+            tally.failed += 1;
+        }
+        if tally.is_empty() {
+            println!("suite {name} ran no test");
+            tally.failed += 1;
+        }
+        println!("== suite {name}: {tally}");
+        total.add(&tally);
+    }
+    println!("{total}");
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

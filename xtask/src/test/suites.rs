@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What each suite runs.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::Tally;
+use crate::args::Suite;
+use crate::build;
+use crate::{image, paths, setup};
+
+/// Runs one suite and counts into `tally`.
+pub fn run(suite: Suite, all: bool, tally: &mut Tally) -> Result<()> {
+    match suite {
+        Suite::Unit => {
+            lint("rustfmt", build::cargo().args(["fmt", "--all", "--check"]), tally)?;
+            let clippy = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-Dwarnings"];
+            lint("clippy", build::cargo().args(clippy), tally)?;
+            cargo_test(&["--workspace", "--lib", "--bins"], tally)?;
+            cargo_test(&["-p", "vm-tests", "--test", "house"], tally)
+        }
+        Suite::Protocol => cargo_test(&["-p", "vhost-famfs", "--test", "*"], tally),
+        Suite::Tools => cargo_test(&["-p", "famfs", "--test", "*"], tally),
+        Suite::Kmod => {
+            kmod_lints(tally)?;
+            in_vms("kmod", all, tally)
+        }
+        Suite::Device => in_vms("device", all, tally),
+        Suite::Image => in_vms("image", all, tally),
+        Suite::Guest => in_vms("guest", all, tally),
+    }
+}
+
+/// Runs a checking program; it counts as one test.
+fn lint(name: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    println!("check {name} ... {}", if status.success() { "ok" } else { "FAILED" });
+    tally.check(status.success());
+    Ok(())
+}
+
+/// Compiler warnings, sparse and the kernel's style check over the module.
+fn kmod_lints(tally: &mut Tally) -> Result<()> {
+    let tools = setup::run()?;
+    let (headers, _) = tools.kernel_headers()?;
+    let kmod = paths::root().join("kmod");
+    let out = paths::target().join("kmod-check");
+    let mut check = build::make(&tools, &kmod, &out);
+    lint("famfs.ko W=1 C=1", check.arg(format!("KDIR={}", headers.display())).arg("check"), tally)?;
+    let scripts = tools
+        .kernel_scripts()
+        .context("these tools have no checkpatch.pl: the tools tree has, the host has not")?;
+    let mut files: Vec<_> = kmod
+        .read_dir()
+        .with_context(|| format!("cannot list {}", kmod.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "c" || e == "h"))
+        .collect();
+    files.push(kmod.join("uapi/famfs_ioctl.h"));
+    let mut checkpatch = Command::new("perl");
+    checkpatch
+        .arg(scripts.join("checkpatch.pl"))
+        .args(["--strict", "--terse", "--no-tree", "--quiet", "--file"])
+        .args(files);
+    lint("checkpatch --strict", &mut checkpatch, tally)
+}
+
+/// Runs one of the test programs that boot virtual machines.
+fn in_vms(name: &str, all: bool, tally: &mut Tally) -> Result<()> {
+    let mut artifacts = image::run()?.artifacts(&paths::target().join("vm").join(name))?;
+    artifacts.all = all;
+    artifacts.save(&paths::target().join("artifacts.json"))?;
+    cargo_test(&["-p", "vm-tests", "--test", name], tally)
+}
+
+/// Runs `cargo test` with `args`, shows its output and counts its tests. A run that fails
+/// without a failed test (it does not compile, it crashed) counts as one failure.
+fn cargo_test(args: &[&str], tally: &mut Tally) -> Result<()> {
+    let mut child = build::cargo()
+        .args(["test", "--no-fail-fast"])
+        .args(args)
+        .env(vm_tests::Artifacts::VARIABLE, paths::target().join("artifacts.json"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run cargo")?;
+    let failed_before = tally.failed;
+    let stdout = child.stdout.take().context("cargo has no standard output")?;
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("cannot read what cargo prints")?;
+        println!("{line}");
+        tally.read_line(&line);
+    }
+    let status = child.wait().context("cannot wait for cargo")?;
+    if !status.success() && tally.failed == failed_before {
+        println!("cargo test {}: {status}", args.join(" "));
+        tally.failed += 1;
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Counting tests: what a run printed, added up.
+
+use std::fmt;
+
+/// How many tests passed, failed and were skipped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Tests that passed.
+    pub passed: u64,
+    /// Tests that failed, and suites that could not run.
+    pub failed: u64,
+    /// Tests that were not run; each printed its reason.
+    pub skipped: u64,
+}
+
+impl Tally {
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Adds another count.
+    pub fn add(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
+    /// Counts one check.
+    pub fn check(&mut self, passed: bool) {
+        if passed {
+            self.passed += 1;
+        } else {
+            self.failed += 1;
+        }
+    }
+
+    /// Adds the counts of a line by which a libtest harness closes a test binary:
+    /// `test result: ok. 3 passed; 0 failed; 1 ignored; ...`. Other lines count nothing.
+    pub fn read_line(&mut self, line: &str) {
+        let Some((_, counts)) =
+            line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
+        else {
+            return;
+        };
+        for part in counts.split("; ") {
+            let Some((number, what)) = part.split_once(' ') else { continue };
+            let Ok(number) = number.parse::<u64>() else { continue };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.skipped += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tally;
+
+    #[test]
+    fn reads_the_closing_line_of_libtest() {
+        let mut tally = Tally::default();
+        tally.read_line("test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s");
+        tally.read_line("test result: ok. 4 passed; 0 failed; 0 ignored");
+        tally.read_line("test passed ... ok");
+        assert_eq!(tally, Tally { passed: 7, failed: 2, skipped: 1 });
+        assert_eq!(tally.to_string(), "7 passed, 2 failed, 1 skipped");
+    }
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The tools: QEMU, kernel headers with their compiler, mkosi, mkfs.erofs.
+//!
+//! They come from the host when all of them are recent enough there. Otherwise they come from
+//! the *tools tree*, a Debian root in the cache directory, whose `/usr` takes the place of the
+//! host's in a mount namespace of its own for each program. Everything outside `/usr` stays the
+//! host's, so paths, sockets and devices are the same inside and outside.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::hash::Key;
+use crate::packages::{self, SUITE};
+use crate::{exec, paths};
+
+/// Packages from the stable suite.
+const STABLE: &[&str] = &[
+    "busybox-static",
+    "ca-certificates",
+    "cpio",
+    "debian-archive-keyring",
+    "dosfstools",
+    "e2fsprogs",
+    "erofs-utils",
+    "fio",
+    "gcc-14",
+    "kmod",
+    "libc6-dev",
+    "make",
+    "mkosi",
+    "mmdebstrap",
+    "mtools",
+    "ndctl",
+    "python3",
+    "sparse",
+    "systemd-repart",
+    "systemd-ukify",
+    "xz-utils",
+    "zstd",
+];
+
+/// Packages from backports: QEMU with `vhost-user-test-device` and SHMEM_MAP, and the headers
+/// of the first kernel line with fsdev_dax.
+const BACKPORTS: &[&str] =
+    &["linux-headers-cloud-amd64", "linux-libc-dev", "linux-source", "qemu-system-x86"];
+
+/// Where the tree keeps the kernel's checking scripts, unpacked from the source package.
+const SCRIPTS: &str = "usr/src/linux-scripts";
+
+/// The checking scripts and the word lists they read.
+const SCRIPT_FILES: [&str; 3] = ["checkpatch.pl", "const_structs.checkpatch", "spelling.txt"];
+
+/// Raised when the way the tree is built changes.
+const RECIPE: &str = "1";
+
+/// Programs that must all be on the host, at least this recent, to do without the tree.
+const ON_HOST: &[(&str, &str, (u32, u32))] = &[
+    ("qemu-system-x86_64", "--version", (11, 1)),
+    ("mkosi", "--version", (25, 3)),
+    ("mkfs.erofs", "-V", (1, 8)),
+    ("gcc-14", "-dumpfullversion", (14, 0)),
+];
+
+/// The oldest kernel whose headers will do: fsdev_dax came with it.
+const KERNEL: (u32, u32) = (7, 2);
+
+/// Where the tools are.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// The tools tree, or `None` for the host itself.
+    tree: Option<PathBuf>,
+}
+
+impl Tools {
+    /// The host's own tools, if every one of them is recent enough.
+    pub fn on_host() -> Option<Self> {
+        let recent = ON_HOST.iter().all(|(program, flag, minimum)| {
+            exec::in_path(program)
+                && exec::output(Command::new(program).arg(flag))
+                    .ok()
+                    .and_then(|text| version(&text))
+                    .is_some_and(|found| found >= *minimum)
+        });
+        let host = Self { tree: None };
+        (recent && host.kernel_headers().is_ok()).then_some(host)
+    }
+
+    /// The tools tree, if it was built before from the same list.
+    pub fn cached() -> Result<Option<Self>> {
+        let tree = tree_path()?;
+        Ok(tree.join("usr").is_dir().then_some(Self { tree: Some(tree) }))
+    }
+
+    /// Builds the tools tree, all or nothing, and removes trees of older lists.
+    pub fn build() -> Result<Self> {
+        let tree = tree_path()?;
+        let cache = paths::cache()?;
+        fs::create_dir_all(&cache)
+            .with_context(|| format!("cannot create the cache directory {}", cache.display()))?;
+        let lock = lock(&cache)?;
+        if tree.join("usr").is_dir() {
+            return Ok(Self { tree: Some(tree) });
+        }
+        remove_trees(&cache)?;
+        let work = tree.with_extension("part");
+        let sources = cache.join("tools.sources");
+        fs::write(&sources, packages::sources()?)
+            .with_context(|| format!("cannot write {}", sources.display()))?;
+        let backports = format!(
+            "chroot \"$1\" apt-get install --yes --no-install-recommends -t {SUITE}-backports {}",
+            BACKPORTS.join(" ")
+        );
+        let scripts = format!(
+            "tar -C \"$1/{SCRIPTS}\" --strip-components=2 --wildcards -xf \
+             \"$1\"/usr/src/linux-source-*.tar.xz {}",
+            SCRIPT_FILES.map(|name| format!("'*/scripts/{name}'")).join(" ")
+        );
+        exec::step(
+            "tools",
+            "Building the tools tree (1 to 3 minutes, 1.5 GB, kept in the cache)",
+            Command::new("mmdebstrap")
+                .args(["--mode=root", "--variant=minbase", "--aptopt=Acquire::Languages \"none\""])
+                .arg(format!("--include={}", STABLE.join(",")))
+                .arg(format!("--customize-hook={backports}"))
+                .arg(format!("--customize-hook=mkdir \"$1/{SCRIPTS}\" && {scripts}"))
+                .args([SUITE.as_ref(), work.as_os_str(), sources.as_os_str()]),
+        )?;
+        fs::rename(&work, &tree)
+            .with_context(|| format!("cannot move the tools tree to {}", tree.display()))?;
+        drop(lock);
+        Ok(Self { tree: Some(tree) })
+    }
+
+    /// A command that runs `program` of these tools.
+    pub fn command(&self, program: &str) -> Command {
+        let Some(tree) = &self.tree else { return Command::new(program) };
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", ENTER]);
+        command.arg(tree).arg(program);
+        command
+    }
+
+    /// The path of an executable that stands for `program` of these tools: the program itself
+    /// on the host, else a script beside the tree that enters it.
+    pub fn executable(&self, program: &str) -> Result<PathBuf> {
+        let Some(tree) = &self.tree else { return Ok(PathBuf::from(program)) };
+        let dir = tree.with_extension("bin");
+        let path = dir.join(program);
+        let script = format!(
+            "#!/bin/sh\nexec unshare --mount --propagation private sh -c '{ENTER}' \\\n\t'{}' \
+             {program} \"$@\"\n",
+            tree.display()
+        );
+        if fs::read_to_string(&path).is_ok_and(|old| old == script) {
+            return Ok(path);
+        }
+        fs::create_dir_all(&dir)
+            .and_then(|()| fs::write(&path, script))
+            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// The directory of the kernel headers, as the tools see it, and the kernel's release.
+    pub fn kernel_headers(&self) -> Result<(PathBuf, String)> {
+        let base = self.tree.clone().unwrap_or_else(|| PathBuf::from("/"));
+        let src = base.join("usr/src");
+        let newest = fs::read_dir(&src)
+            .with_context(|| format!("cannot list {}", src.display()))?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter_map(|name| {
+                let release = name.strip_prefix("linux-headers-")?.to_owned();
+                release.ends_with("-cloud-amd64").then_some((version(&release)?, release))
+            })
+            .max();
+        match newest {
+            Some((found, release)) if found >= KERNEL => {
+                Ok((PathBuf::from(format!("/usr/src/linux-headers-{release}")), release))
+            }
+            _ => anyhow::bail!(
+                "no kernel headers of Linux {}.{} or newer (cloud-amd64) in {}",
+                KERNEL.0,
+                KERNEL.1,
+                src.display()
+            ),
+        }
+    }
+
+    /// The directory with the kernel's checking scripts, if these tools have it.
+    pub fn kernel_scripts(&self) -> Option<PathBuf> {
+        let tree = self.tree.as_ref()?;
+        Some(tree.join(SCRIPTS)).filter(|dir| dir.is_dir())
+    }
+
+    /// What identifies these tools in the key of a result made with them.
+    pub fn key(&self) -> String {
+        self.tree.as_ref().map_or_else(|| "host".to_owned(), |tree| tree.display().to_string())
+    }
+}
+
+/// Puts the tree's `/usr` (and what it needs of `/etc`) in place of the host's and becomes the
+/// program. `$0` is the tree, `$@` the program and its arguments.
+const ENTER: &str = "mount --bind \"$0/usr\" /usr && \
+     mount --bind \"$0/etc/alternatives\" /etc/alternatives && exec \"$@\"";
+
+/// Where the tree of the present list belongs.
+fn tree_path() -> Result<PathBuf> {
+    let key = Key::default().text(RECIPE).text(SUITE).text(&STABLE.join(" "));
+    let key = key.text(&BACKPORTS.join(" ")).finish();
+    Ok(paths::cache()?.join(format!("tools-{key}")))
+}
+
+/// Keeps two builds of the tree apart; held until dropped.
+fn lock(cache: &Path) -> Result<fs::File> {
+    let path = cache.join("tools.lock");
+    let file =
+        fs::File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
+}
+
+/// Removes complete and partial trees, and their scripts.
+fn remove_trees(cache: &Path) -> Result<()> {
+    for entry in fs::read_dir(cache).with_context(|| format!("cannot list {}", cache.display()))? {
+        let path = entry.with_context(|| format!("cannot list {}", cache.display()))?.path();
+        let is_tree = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("tools-"));
+        if is_tree && path.is_dir() {
+            fs::remove_dir_all(&path)
+                .with_context(|| format!("cannot remove the old tree {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The first "major.minor" in a text.
+fn version(text: &str) -> Option<(u32, u32)> {
+    text.split(|c: char| !(c.is_ascii_digit() || c == '.')).find_map(|word| {
+        let mut numbers = word.split('.').map(str::parse::<u32>);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn versions_are_found_in_what_programs_print() {
+        assert_eq!(version("QEMU emulator version 11.1.3 (Debian 1:11.1.3)"), Some((11, 1)));
+        assert_eq!(version("mkfs.erofs (erofs-utils) 1.8.6"), Some((1, 8)));
+        assert_eq!(version("7.3.4+deb13-cloud-amd64"), Some((7, 3)));
+        assert_eq!(version("mkosi 25.3"), Some((25, 3)));
+        assert_eq!(version("no version 7 here"), None);
+    }
+}

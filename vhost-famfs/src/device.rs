@@ -54,7 +54,16 @@ pub struct Device {
     orders: Sender<Order>,
     wake: (EventConsumer, EventNotifier),
     broken: Mutex<Option<Generation>>,
-    throttle: Mutex<Throttle>,
+    complaints: Mutex<Complaints>,
+}
+
+/// One limit for each line that a guest can cause, so that none hides another.
+#[derive(Default)]
+struct Complaints {
+    malformed: Throttle,
+    broken: Throttle,
+    flush: Throttle,
+    notify: Throttle,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -81,7 +90,7 @@ impl Device {
                 orders,
                 wake,
                 broken: Mutex::default(),
-                throttle: Mutex::default(),
+                complaints: Mutex::default(),
             }
         });
         failed.map_or(Ok(device), Err)
@@ -193,13 +202,16 @@ impl Device {
             }
             queue::answer(&mut ring, &self.memory.memory(), &batch, reply)?;
             if let Err(err) = ring.signal_used_queue() {
-                self.complain(|suppressed| warn!(%err, suppressed, "cannot notify the guest"));
+                self.complain(
+                    |c| &mut c.notify,
+                    |suppressed| warn!(%err, suppressed, "cannot notify the guest"),
+                );
             }
             Ok(())
         });
         if let Err(err) = done {
             *lock(&self.broken) = Some(generation);
-            self.complain(|suppressed| {
+            self.complain(|c| &mut c.broken, |suppressed| {
                 error!(%err, suppressed, "queue is broken and ignored until the guest resets it");
             });
         }
@@ -213,7 +225,10 @@ impl Device {
         match result {
             Ok(()) => Reply::Done,
             Err(err) => {
-                self.complain(|suppressed| error!(%err, suppressed, "flush failed"));
+                self.complain(
+                    |c| &mut c.flush,
+                    |suppressed| error!(%err, suppressed, "flush failed"),
+                );
                 Reply::Failed
             }
         }
@@ -221,12 +236,15 @@ impl Device {
 
     fn report_malformed(&self, batch: &Batch) {
         for err in batch.pending.iter().filter_map(|p| p.request.err()) {
-            self.complain(|suppressed| warn!(%err, suppressed, "malformed request from the guest"));
+            self.complain(
+                |c| &mut c.malformed,
+                |suppressed| warn!(%err, suppressed, "malformed request from the guest"),
+            );
         }
     }
 
-    fn complain(&self, log: impl Fn(u64)) {
-        let admitted = lock(&self.throttle).admit(Instant::now());
+    fn complain(&self, about: fn(&mut Complaints) -> &mut Throttle, log: impl Fn(u64)) {
+        let admitted = about(&mut lock(&self.complaints)).admit(Instant::now());
         if let Some(suppressed) = admitted {
             log(suppressed);
         }

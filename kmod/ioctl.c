@@ -65,6 +65,7 @@ static u64 famfs_lay_out_extents(struct famfs_map *map)
 /* Every strip must hold the chunks that fall to it. */
 static int famfs_check_strips(const struct famfs_map *map)
 {
+	unsigned int shift;
 	u64 chunks, rows;
 	u32 extra, i;
 
@@ -73,12 +74,13 @@ static int famfs_check_strips(const struct famfs_map *map)
 	if (map->nbytes < map->file_size)
 		return -EINVAL;
 
-	chunks = DIV_ROUND_UP_ULL(map->file_size, map->chunk_size);
+	shift = ilog2(map->chunk_size);
+	chunks = ((map->file_size - 1) >> shift) + 1;
 	rows = div_u64_rem(chunks, map->nr_spans, &extra);
 	for (i = 0; i < map->nr_spans; i++) {
 		u64 needed = rows + (i < extra);
 
-		if (map->spans[i].len >> ilog2(map->chunk_size) < needed)
+		if (map->spans[i].len >> shift < needed)
 			return -EINVAL;
 	}
 	return 0;

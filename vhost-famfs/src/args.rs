@@ -93,6 +93,7 @@ struct InspectArgs {
 ///     -device vhost-user-test-device-pci,chardev=pool,virtio-id=27 ...
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
+#[command(override_usage = "vhost-famfs device --pool <PATH> --socket-path <PATH> [OPTIONS]")]
 #[command(group(ArgGroup::new("memory").args(["pool", "pool_fd"])))]
 #[command(group(ArgGroup::new("endpoint").args(["socket_path", "fd"])))]
 struct DeviceArgs {
@@ -112,10 +113,10 @@ struct DeviceArgs {
     #[arg(long, value_name = "FDNUM")]
     fd: Option<RawFd>,
     /// First byte of the pool that the VM sees; a multiple of 2M.
-    #[arg(long, value_parser = parse_size, default_value = "0")]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "0")]
     offset: u64,
     /// Number of bytes that the VM sees; a multiple of 2M. [default: to the end of the pool]
-    #[arg(long, value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     length: Option<u64>,
     /// Refused on this transport; the message names the one that can.
     #[arg(long)]
@@ -126,7 +127,7 @@ struct DeviceArgs {
     /// Form of the log on standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-    /// Log more.
+    /// Log every memory table and every batch of requests.
     #[arg(short, long)]
     verbose: bool,
 }

@@ -10,7 +10,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 use vhost::vhost_user::Backend;
 use vhost::vhost_user::message::{
     VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures,
@@ -201,6 +201,7 @@ impl Device {
                 return Ok(());
             }
             queue::answer(&mut ring, &self.memory.memory(), &batch, reply)?;
+            debug!(requests = batch.pending.len(), ?reply, "answered");
             if let Err(err) = ring.signal_used_queue() {
                 self.complain(
                     |c| &mut c.notify,
@@ -300,6 +301,7 @@ impl VhostUserBackend for Device {
 
     fn update_memory(&self, memory: Memory) -> io::Result<()> {
         let holds_window = self.holds_window(&memory.memory());
+        debug!(regions = memory.memory().num_regions(), holds_window, "memory table");
         let action = lock(&self.life).on_table(holds_window);
         match action {
             OnTable::Nothing => {}

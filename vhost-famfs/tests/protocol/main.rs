@@ -19,8 +19,8 @@ use vm_memory::{Bytes, GuestAddress};
 
 use backend::{Backend, Inherited, MIB, TestPool, program};
 use vmm::{
-    INDIRECT, NEXT, QUEUE_SIZE, RAM_SIZE, REPLY, REQUEST, USED, Used, Vmm, WINDOW_ADDR, WRITE,
-    expected_features, expected_protocol_features, same_file,
+    INDIRECT, Link, NEXT, QUEUE_SIZE, RAM_SIZE, REPLY, REQUEST, USED, Used, Vmm, WINDOW_ADDR,
+    WRITE, expected_features, expected_protocol_features, same_file,
 };
 
 // Set-up
@@ -279,7 +279,7 @@ fn malformed_chains_are_given_back() {
     let mut backend = Backend::start(&pool, &[]);
     let mut vmm = Vmm::running(&backend);
     let end = RAM_SIZE as u64;
-    let chains: [(&str, &[(u64, u32, u16)]); 12] = [
+    let chains: [(&str, &[Link]); 12] = [
         ("no reply", &[(REQUEST, 4, 0)]),
         ("no request", &[(REPLY, 4, WRITE)]),
         ("short request", &[(REQUEST, 3, NEXT), (REPLY, 4, WRITE)]),

@@ -55,6 +55,9 @@ pub struct Map {
     pub file: File,
 }
 
+/// A descriptor: address, length, flags.
+pub type Link = (u64, u32, u16);
+
 /// An entry of the used ring.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Used {
@@ -272,8 +275,8 @@ impl Vmm {
         self.channel.write_all(&reply).unwrap();
     }
 
-    /// Puts a chain of (address, length, flags) into the queue; returns its head.
-    pub fn offer(&mut self, chain: &[(u64, u32, u16)]) -> u16 {
+    /// Puts a chain into the queue; returns its head.
+    pub fn offer(&mut self, chain: &[Link]) -> u16 {
         let head = self.next_descriptor;
         for &(addr, len, flags) in chain {
             self.next_descriptor = (self.next_descriptor + 1) % QUEUE_SIZE;

@@ -1,3 +1,151 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! placeholder
-fn main() {}
+//! The back-end under a real QEMU: the window's size, its data, and what restarts it.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use vhost_famfs::launch::Command;
+use vm_tests::{Artifacts, Cluster, Member, Node, Pool, Session, View};
+
+/// No power of two: the device reports two regions whose sum is one.
+const POOL: u64 = 130 << 20;
+const MEMORY: u64 = 512 << 20;
+const BOOT: Duration = Duration::from_secs(240);
+const SHORT: Duration = Duration::from_secs(60);
+
+/// Where the guest writes, where the host writes, and what.
+const GUEST_OFFSET: u64 = 64 << 20;
+const HOST_OFFSET: u64 = 96 << 20;
+
+fn main() -> Result<ExitCode> {
+    let artifacts = Artifacts::from_env()?;
+    let mut session = Session::from_args();
+    session.scenario("one window", |s| one_window(s, &artifacts));
+    Ok(session.finish())
+}
+
+fn one_window(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
+    let pool = Pool::create(artifacts, POOL, POOL, View::Raw)?;
+    let host = File::options().read(true).write(true).open(pool.path())?;
+    let members = ["survivor", "orphan"].map(|name| Member::new(name, false).without_attach());
+    let mut cluster = Cluster::start(artifacts, &pool, MEMORY, members.into())?;
+    cluster.wait_ready(BOOT)?;
+    cluster.in_all(|node| node.run(&Command::shell("modprobe nd_pmem"), SHORT))?;
+    let (survivor, orphan) = (cluster.node("survivor")?, cluster.node("orphan")?);
+
+    session.check("the device has exactly the pool's size", || {
+        for node in cluster.nodes() {
+            let sectors = text(node, "cat /sys/block/pmem0/size")?;
+            ensure!(sectors == (POOL / 512).to_string(), "{sectors} sectors");
+        }
+        Ok(())
+    });
+    session.check("what a guest writes is in the pool and in the other guest", || {
+        write(survivor, GUEST_OFFSET, "guest to all")?;
+        ensure!(read_host(&host, GUEST_OFFSET)? == "guest to all", "the host reads other data");
+        let seen = read(orphan, GUEST_OFFSET)?;
+        ensure!(seen == "guest to all", "the other guest reads {seen:?}");
+        Ok(())
+    });
+    session.check("what the host writes is in the guests", || {
+        host.write_all_at(b"host to all", HOST_OFFSET)?;
+        for node in cluster.nodes() {
+            let seen = read(node, HOST_OFFSET)?;
+            ensure!(seen == "host to all", "{} reads {seen:?}", node.member.name);
+        }
+        Ok(())
+    });
+    session.check("a flush succeeds once the window is mapped", || {
+        text(survivor, "sync /dev/pmem0").map(|_| ())
+    });
+    session.check("unbinding and binding the driver brings the window back, 5 times", || {
+        for _ in 0..5 {
+            text(survivor, REBIND)?;
+            let seen = read(survivor, GUEST_OFFSET)?;
+            ensure!(seen == "guest to all", "the guest reads {seen:?}");
+        }
+        Ok(())
+    });
+    session.check("stop and cont leave the window as it is", || {
+        let mut qmp = survivor.vm.qmp(SHORT)?;
+        for _ in 0..3 {
+            qmp.execute("stop", json!({}), SHORT)?;
+            qmp.execute("cont", json!({}), SHORT)?;
+        }
+        let seen = read(survivor, HOST_OFFSET)?;
+        ensure!(seen == "host to all", "the guest reads {seen:?}");
+        Ok(())
+    });
+    session.check("a VM whose back-end was killed keeps its memory", || {
+        let backend = orphan.backend.as_ref().context("no back-end")?;
+        let pid = Pid::from_raw(i32::try_from(backend.pid())?).context("no process id")?;
+        kill_process(pid, Signal::KILL)?;
+        write(survivor, GUEST_OFFSET, "after the kill")?;
+        let seen = read(orphan, GUEST_OFFSET)?;
+        ensure!(seen == "after the kill", "the orphan reads {seen:?}");
+        Ok(())
+    });
+    let mut orphan = cluster.remove("orphan")?;
+    session.check("that VM powers off in order", || {
+        orphan.backend = None;
+        orphan.end()
+    });
+    let survivor = cluster.remove("survivor")?;
+    let socket = survivor.backend.as_ref().context("no back-end")?.socket().to_owned();
+    session.check("a back-end ends with its VM and leaves no socket", || {
+        survivor.end()?;
+        ensure!(!socket.exists(), "{} is still there", socket.display());
+        Ok(())
+    });
+    Ok(())
+}
+
+/// Takes the virtio driver off the device and puts it back.
+const REBIND: &str = "cd /sys/bus/virtio/drivers/virtio_pmem
+    device=$(basename virtio*)
+    echo $device > unbind
+    echo $device > bind
+    for try in {1..200}; do [[ -b /dev/pmem0 ]] && exit 0; sleep 0.05; done
+    echo 'no /dev/pmem0 after 10 s' >&2; exit 1";
+
+/// Runs a script in the guest and returns what it prints.
+fn text(node: &Node, script: &str) -> Result<String> {
+    let output = node.run(&Command::shell(script), SHORT)?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Writes a text at an offset of the guest's device, past its page cache.
+fn write(node: &Node, offset: u64, words: &str) -> Result<()> {
+    let mut block = words.as_bytes().to_vec();
+    block.resize(4096, 0);
+    let dd = format!(
+        "dd of=/dev/pmem0 bs=4096 seek={} oflag=direct iflag=fullblock conv=notrunc status=none",
+        offset / 4096
+    );
+    node.run(&Command::shell(&dd).stdin(block), SHORT).map(|_| ())
+}
+
+/// Reads a text at an offset of the guest's device, past its page cache.
+fn read(node: &Node, offset: u64) -> Result<String> {
+    let dd =
+        format!("dd if=/dev/pmem0 bs=4096 skip={} count=1 iflag=direct status=none", offset / 4096);
+    let output = node.run(&Command::shell(&dd), SHORT)?;
+    Ok(until_nul(&output.stdout))
+}
+
+/// Reads a text at an offset of the pool.
+fn read_host(pool: &File, offset: u64) -> Result<String> {
+    let mut block = [0; 4096];
+    pool.read_exact_at(&mut block, offset)?;
+    Ok(until_nul(&block))
+}
+
+fn until_nul(block: &[u8]) -> String {
+    let end = block.iter().position(|byte| *byte == 0).unwrap_or(block.len());
+    String::from_utf8_lossy(&block[..end]).into_owned()
+}

@@ -1,3 +1,217 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! placeholder
-fn main() {}
+//! Several VMs on one pool, from host to guest and back.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use vhost_famfs::launch::memory::{self, PoolFile};
+use vhost_famfs::launch::{Command, Output};
+use vm_tests::{Artifacts, Cluster, Member, Node, Pool, Session, Transport, View};
+
+const POOL: u64 = 512 << 20;
+const MEMORY: u64 = 768 << 20;
+const BOOT: Duration = Duration::from_secs(240);
+const SHORT: Duration = Duration::from_secs(120);
+
+/// The large file that the host puts into the pool: 32 units of 2 MiB.
+const LARGE: u64 = 64 << 20;
+
+fn main() -> Result<ExitCode> {
+    let artifacts = Artifacts::from_env()?;
+    let mut session = Session::from_args();
+    session.scenario("three VMs, one pool", |s| three_vms(s, &artifacts));
+    session.scenario("raw view and a read-only window", |s| raw_view(s, &artifacts));
+    Ok(session.finish())
+}
+
+/// A pool that the host fills; a master and two clients.
+fn three_vms(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
+    let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
+    pool.mkfs(&[])?;
+    let source = tempfile::tempdir().context("no temporary directory")?;
+    let small_files = make_source(source.path())?;
+    let from = source.path().join(".");
+    session.check("cp names what famfs cannot hold, and copies nothing", || {
+        let error = pool.famfs(["cp".as_ref(), "-r".as_ref(), from.as_os_str(), "/".as_ref()]);
+        let text = format!("{:#}", error.err().context("the copy succeeded")?);
+        ensure!(text.contains("empty") && text.contains("--skip-unsupported"), "{text}");
+        let listing: Value = serde_json::from_slice(&pool.famfs(["ls", "--json"])?)?;
+        ensure!(!listing.to_string().contains("plain"), "{listing}");
+        Ok(())
+    });
+    let options = ["cp", "-r", "--skip-unsupported"].map(Into::into);
+    pool.famfs(options.into_iter().chain([from.into_os_string(), "/".into()]))?;
+    pool.famfs(["creat", "--size", &LARGE.to_string(), "--seed", "7", "/large"])?;
+    let sums = pool.famfs(["sum"])?;
+
+    let members =
+        vec![Member::new("master", true), Member::new("one", false), Member::new("two", false)];
+    let cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
+    cluster.wait_ready(BOOT)?;
+    let (master, one) = (cluster.node("master")?, cluster.node("one")?);
+
+    session.check("every VM reads every file right", || {
+        let reports = cluster.in_all(|node| {
+            let check = ["famfs", "sum", "--check", "-", "--json", "/mnt/famfs"];
+            json(node, Command::new(check).stdin(sums.clone()))
+        })?;
+        for report in reports {
+            ensure!(report["ok"] == small_files + 1, "{report}");
+        }
+        Ok(())
+    });
+    session.check("64 MiB are mapped by 32 faults of 2 MiB and none of 4 KiB", || {
+        for report in cluster.in_all(|node| {
+            json(node, Command::new(["famfs", "sum", "--faults", "--json", "/mnt/famfs/large"]))
+        })? {
+            let faults = &report["faults"];
+            ensure!(faults["pmd"] == LARGE >> 21 && faults["pte"] == 0, "{report}");
+        }
+        Ok(())
+    });
+    session.check("only the master may create", || {
+        let create = ["famfs", "creat", "--size", "4m", "--seed", "3", "/mnt/famfs/by-client"];
+        let output = one.vm.exec(&Command::new(create), SHORT)?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!output.status.success() && text.contains("master"), "{output:?}");
+        Ok(())
+    });
+    session.check("a file of the master appears in the clients after a replay", || {
+        let name = "/mnt/famfs/from the master";
+        run(master, &["famfs", "creat", "--size", "4m", "--seed", "9", name])?;
+        for client in cluster.nodes().iter().filter(|node| !node.member.master) {
+            let before = client.vm.exec(&Command::new(["test", "-e", name]), SHORT)?;
+            ensure!(!before.status.success(), "it was there before the replay");
+            run(client, &["famfs", "logplay", "/mnt/famfs"])?;
+            run(client, &["famfs", "verify", "--seed", "9", "--file", name])?;
+        }
+        Ok(())
+    });
+    session.check("a second mount of the device is refused as busy", || {
+        let mount =
+            Command::shell("mkdir -p /tmp/second && mount -t famfs /dev/dax0.0 /tmp/second 2>&1");
+        let output = one.vm.exec(&mount, SHORT)?;
+        let text = String::from_utf8_lossy(&output.stdout).to_lowercase();
+        ensure!(!output.status.success() && text.contains("busy"), "{output:?}");
+        Ok(())
+    });
+    session.check("unmount, unload, load, attach again", || {
+        run(one, &["famfs", "umount", "/mnt/famfs"])?;
+        run(one, &["rmmod", "famfs"])?;
+        run(one, &["famfs", "attach"])?;
+        run(one, &["famfs", "verify", "--seed", "7", "--file", "/mnt/famfs/large"]).map(|_| ())
+    });
+    session.check("the kernel, the tools and the log agree on where a file is", || {
+        let map = json(master, Command::new(["famfs", "getmap", "--json", "/mnt/famfs/large"]))?;
+        let extents = map.to_string();
+        let listing: Value = serde_json::from_slice(&pool.famfs(["ls", "--json", "/large"])?)?;
+        let offset = find_number(&listing, "offset").context("no offset in ls --json")?;
+        ensure!(extents.contains(&offset.to_string()), "kernel: {map}, log: {listing}");
+        Ok(())
+    });
+    session.check("the host holds the pool once", || {
+        let file = PoolFile::of(pool.path())?;
+        let mut share = 0;
+        for node in cluster.nodes() {
+            let held = memory::of_process(node.vm.pid(), &file)?;
+            ensure!(held.pool.rss >= LARGE, "{}: {held:?}", node.member.name);
+            share += held.pool.pss;
+        }
+        let allocated = pool.allocated()?;
+        ensure!(share <= allocated, "shares of {share} bytes, the pool has {allocated}");
+        Ok(())
+    });
+    session.check("all shut down in order", || cluster.end());
+    session.check("the host finds the pool clean and sees the master's file", || {
+        pool.famfs(["fsck"])?;
+        pool.famfs(["verify", "--seed", "9", "--file", "/from the master"])?;
+        Ok(())
+    });
+    Ok(())
+}
+
+/// A pool without a devdax info block, through QEMU's own virtio-pmem.
+fn raw_view(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
+    let pool = Pool::create(artifacts, POOL, POOL, View::Raw)?;
+    pool.mkfs(&[])?;
+    pool.famfs(["creat", "--size", "8m", "--seed", "5", "/file"])?;
+    let pmem = |readonly| Some(Transport::Pmem { readonly });
+    let members = vec![
+        Member::new("writer", true).with_transport(pmem(false)),
+        Member::new("reader", false).with_transport(pmem(true)),
+    ];
+    let cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
+    cluster.wait_ready(BOOT)?;
+    let reader = cluster.node("reader")?;
+    session.check("both read the file", || {
+        let verify = ["famfs", "verify", "--seed", "5", "--file", "/mnt/famfs/file"];
+        cluster.in_all(|node| run(node, &verify)).map(|_| ())
+    });
+    session.check("the device is /dev/pmem0", || {
+        let source = run(reader, &["findmnt", "--noheadings", "--output", "SOURCE", "/mnt/famfs"])?;
+        ensure!(source.stdout.trim_ascii() == b"/dev/pmem0", "{source:?}");
+        Ok(())
+    });
+    session.check("root in the read-only VM cannot change the pool", || {
+        let before = pool.famfs(["sum"])?;
+        let write = "famfs umount /mnt/famfs
+            dd if=/dev/zero of=/dev/pmem0 bs=1M seek=12 count=4 oflag=direct conv=notrunc || true
+            sync";
+        reader.vm.exec(&Command::shell(write), SHORT)?;
+        ensure!(pool.famfs(["sum"])? == before, "the pool's files changed");
+        pool.famfs(["fsck"])?;
+        Ok(())
+    });
+    session.check("both shut down in order", || cluster.end());
+    Ok(())
+}
+
+/// A directory with names and sizes that are easy to get wrong. Returns how many of its files
+/// famfs can hold.
+fn make_source(dir: &Path) -> Result<u64> {
+    let deep = dir.join("a directory/日本");
+    fs::create_dir_all(&deep).context("cannot make the source")?;
+    let mut count = 0;
+    let mut write = |path: &Path, size: usize| {
+        let content: Vec<u8> = (0..=250).cycle().take(size).collect();
+        count += 1;
+        fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
+    };
+    write(&dir.join("plain"), 1)?;
+    write(&dir.join("one page"), 4096)?;
+    write(&deep.join("été"), (2 << 20) + 1)?;
+    write(&dir.join("n".repeat(79)), 100)?;
+    for number in 0..100 {
+        write(&dir.join(format!("a directory/small {number}")), 1000 + number)?;
+    }
+    fs::write(dir.join("nothing in it"), "").context("cannot make the source")?;
+    fs::write(dir.join("n".repeat(80)), "too long").context("cannot make the source")?;
+    Ok(count)
+}
+
+/// Runs a command that must succeed.
+fn run(node: &Node, argv: &[&str]) -> Result<Output> {
+    node.run(&Command::new(argv.iter().copied()), SHORT)
+}
+
+/// Runs a command that prints JSON.
+fn json(node: &Node, command: Command) -> Result<Value> {
+    let output = node.run(&command, SHORT)?;
+    serde_json::from_slice(&output.stdout).with_context(|| format!("'{command}' printed no JSON"))
+}
+
+/// The first number with this key anywhere in a JSON value.
+fn find_number(value: &Value, key: &str) -> Option<u64> {
+    match value {
+        Value::Object(map) => map
+            .get(key)
+            .and_then(Value::as_u64)
+            .or_else(|| map.values().find_map(|value| find_number(value, key))),
+        Value::Array(list) => list.iter().find_map(|value| find_number(value, key)),
+        _ => None,
+    }
+}

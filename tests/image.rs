@@ -1,3 +1,131 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! placeholder
-fn main() {}
+//! What the appliance image holds and how it boots.
+
+use std::fs;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use vhost_famfs::launch::{Attach, Command};
+use vm_tests::{Artifacts, Cluster, Member, Pool, Session, View};
+
+const POOL: u64 = 64 << 20;
+const MEMORY: u64 = 512 << 20;
+const BOOT: Duration = Duration::from_secs(240);
+const SHORT: Duration = Duration::from_secs(60);
+
+/// What is shipped: compressed kernel, initrd and root.
+const SHIPPED: [&str; 3] = ["vmlinuz", "initrd.img", "root.erofs"];
+const MAX_SHIPPED: u64 = 45_000_000;
+
+fn main() -> Result<ExitCode> {
+    let artifacts = Artifacts::from_env()?;
+    let mut session = Session::from_args();
+    session.scenario("files", |s| files(s, &artifacts));
+    session.scenario("boot without a pool", |s| boot(s, &artifacts));
+    session.scenario("damaged pools", |s| damaged_pools(s, &artifacts));
+    Ok(session.finish())
+}
+
+fn files(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
+    session.check("what is shipped is at most 45 MB", || {
+        let mut total = 0;
+        for name in SHIPPED {
+            let path = artifacts.image.join(name);
+            let metadata =
+                path.metadata().with_context(|| format!("no file {}", path.display()))?;
+            total += metadata.len();
+        }
+        ensure!(total <= MAX_SHIPPED, "{total} bytes, at most {MAX_SHIPPED}");
+        Ok(())
+    });
+    session.check("the manifest lists the packages", || {
+        let path = artifacts.image.join("manifest.json");
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let manifest: serde_json::Value = serde_json::from_str(&text)?;
+        let packages = manifest["packages"].as_array().context("no list of packages")?;
+        let systemd = packages.iter().any(|package| package["name"] == "systemd");
+        ensure!(systemd, "no systemd among {} packages", packages.len());
+        Ok(())
+    });
+    Ok(())
+}
+
+fn boot(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
+    let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
+    let member = Member::new("plain", false).with_transport(None);
+    let cluster = Cluster::start(artifacts, &pool, MEMORY, vec![member])?;
+    let ready = cluster.wait_ready(BOOT)?;
+    let node = cluster.node("plain")?;
+    let says = |command: &[&str]| -> Result<String> {
+        let output = node.run(&Command::new(command.iter().copied()), SHORT)?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    session.check("the guest says that it has no pool", || {
+        ensure!(ready[0].attach == Attach::Off, "{:?}", ready[0].attach);
+        Ok(())
+    });
+    session.check("no unit failed", || {
+        let failed = says(&["systemctl", "list-units", "--failed", "--plain", "--no-legend"])?;
+        ensure!(failed.is_empty(), "{failed}");
+        Ok(())
+    });
+    session.check("the root is read-only", || {
+        let options = says(&["findmnt", "--noheadings", "--output", "FSTYPE,OPTIONS", "/"])?;
+        ensure!(options.starts_with("erofs") && options.contains("ro"), "{options}");
+        let touched = node.vm.exec(&Command::new(["touch", "/usr/bin/x"]), SHORT)?;
+        ensure!(!touched.status.success(), "a file was made in /usr/bin");
+        Ok(())
+    });
+    session.check("the host name is the VM's", || {
+        let name = says(&["uname", "-n"])?;
+        ensure!(name == "plain", "{name}");
+        Ok(())
+    });
+    session.check("no module takes dax devices from fsdev_dax", || {
+        let found = says(&["find", "/usr/lib/modules", "-name", "device_dax.ko*"])?;
+        ensure!(found.is_empty(), "{found}");
+        let famfs = says(&["find", "/usr/lib/modules", "-name", "famfs.ko"])?;
+        ensure!(!famfs.is_empty(), "no famfs.ko");
+        Ok(())
+    });
+    session.check("nothing listens on the network", || {
+        for table in ["/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/udp6"] {
+            let exists = node.vm.exec(&Command::new(["test", "-e", table]), SHORT)?;
+            if exists.status.success() {
+                let sockets = says(&["cat", table])?;
+                ensure!(sockets.lines().count() <= 1, "{table}:\n{sockets}");
+            }
+        }
+        Ok(())
+    });
+    session.check("a command's streams and exit status arrive", || {
+        let script = "cat; echo to-stderr >&2; exit 7";
+        let output = node.vm.exec(&Command::shell(script).stdin("to-stdin"), SHORT)?;
+        ensure!(output.stdout == b"to-stdin", "{output:?}");
+        ensure!(output.stderr == b"to-stderr\n", "{output:?}");
+        ensure!(output.status == vhost_famfs::launch::Status::Code(7), "{output:?}");
+        Ok(())
+    });
+    session.check("shuts down in order", || cluster.end());
+    Ok(())
+}
+
+/// A pool that is no famfs: the VM says so instead of waiting for ever.
+fn damaged_pools(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
+    let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
+    let cluster = Cluster::start(artifacts, &pool, MEMORY, vec![Member::new("bare", true)])?;
+    session.check("a pool without a file system is reported with the way out", || {
+        match cluster.wait_ready(BOOT) {
+            Ok(ready) => anyhow::bail!("the VM says: {:?}", ready[0].attach),
+            Err(error) => {
+                let text = format!("{error:#}");
+                ensure!(text.contains("not mounted") && text.contains("mkfs"), "{text}");
+                Ok(())
+            }
+        }
+    });
+    session.check("that VM shuts down in order", || cluster.end());
+    Ok(())
+}

@@ -1,3 +1,114 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! placeholder
-fn main() {}
+//! famfs.ko in a guest: its test programs on /dev/dax and on /dev/pmem.
+
+use std::fs;
+use std::process::{Command as HostCommand, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use vhost_famfs::launch::{Command, Disk};
+use vm_tests::{Artifacts, Cluster, Member, Node, Pool, Session, Transport, View};
+
+const POOL: u64 = 512 << 20;
+const MEMORY: u64 = 1 << 30;
+const BOOT: Duration = Duration::from_secs(240);
+
+/// A test program may take this long under emulation.
+const PROGRAM: Duration = Duration::from_secs(600);
+const SHORT: Duration = Duration::from_secs(60);
+
+/// The serial number of the disk with the test programs.
+const DISK: &str = "kmod-tests";
+
+/// Prints numbers for another test; has no test points.
+const NO_TEST: &str = "uapi_probe";
+
+fn main() -> Result<ExitCode> {
+    let artifacts = Artifacts::from_env()?;
+    let mut session = Session::from_args();
+    for (name, view, device) in
+        [("devdax", View::Devdax, "/dev/dax0.0"), ("pmem", View::Raw, "/dev/pmem0")]
+    {
+        session.scenario(name, |s| run_programs(s, &artifacts, name, view, device));
+    }
+    Ok(session.finish())
+}
+
+/// Boots a VM, unmounts the pool, and runs every program on its device.
+fn run_programs(
+    session: &mut Session,
+    artifacts: &Artifacts,
+    name: &str,
+    view: View,
+    device: &str,
+) -> Result<()> {
+    let dir = tempfile::tempdir().context("no temporary directory")?;
+    let disk = Disk { path: dir.path().join("tests.erofs"), serial: DISK.to_owned() };
+    let made = HostCommand::new(&artifacts.mkfs_erofs)
+        .arg("--quiet")
+        .arg(&disk.path)
+        .arg(&artifacts.module_tests)
+        .output()
+        .context("cannot run mkfs.erofs")?;
+    ensure!(made.status.success(), "mkfs.erofs: {}", String::from_utf8_lossy(&made.stderr));
+
+    let pool = Pool::create(artifacts, POOL, POOL, view)?;
+    pool.mkfs(&[])?;
+    let member = Member::new(name, true)
+        .with_transport(Some(Transport::Pmem { readonly: false }))
+        .with_disk(disk);
+    let cluster = Cluster::start(artifacts, &pool, MEMORY, vec![member])?;
+    cluster.wait_ready(BOOT)?;
+    let node = cluster.node(name)?;
+    node.run(&Command::new(["famfs", "umount", "/mnt/famfs"]), SHORT)?;
+    node.run(&Command::shell(&mount_disk()), SHORT)?;
+
+    for program in programs(artifacts)? {
+        let path = format!("/run/tests/{program}");
+        let output = node.vm.exec(&Command::new([&path, device, "/mnt/famfs"]), PROGRAM)?;
+        let label = format!("{name}/{program}");
+        session.tap(&label, &String::from_utf8_lossy(&output.stdout));
+        session.check(&format!("{label}: exits with success"), || {
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(output.status.success(), "{}: {stderr}", output.status);
+            Ok(())
+        });
+        session.check(&format!("{label}: the kernel log stays clean"), || clean(node));
+    }
+    session.check(&format!("{name}: nothing holds the module"), || {
+        node.run(&Command::new(["rmmod", "famfs"]), SHORT).map(|_| ())
+    });
+    session.check(&format!("{name}: shuts down in order"), || cluster.end());
+    Ok(())
+}
+
+/// The names of the test programs.
+fn programs(artifacts: &Artifacts) -> Result<Vec<String>> {
+    let dir = &artifacts.module_tests;
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .with_context(|| format!("cannot list {}", dir.display()))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name != NO_TEST)
+        .collect();
+    names.sort();
+    ensure!(!names.is_empty(), "no test programs in {}", dir.display());
+    Ok(names)
+}
+
+/// Mounts the disk with the test programs, found by its serial number.
+fn mount_disk() -> String {
+    format!(
+        "for disk in /sys/block/vd*; do
+            if [[ $(< $disk/serial) == {DISK} ]]; then
+                mkdir -p /run/tests && mount -t erofs -o ro /dev/${{disk##*/}} /run/tests && exit 0
+            fi
+        done
+        echo 'no disk {DISK}' >&2; exit 1"
+    )
+}
+
+fn clean(node: &Node) -> Result<()> {
+    let faults = node.kernel_faults()?;
+    ensure!(faults.is_empty(), "{}", faults.join("\n"));
+    Ok(())
+}

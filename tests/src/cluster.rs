@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use appliance::attach::NO_POOL_CREDENTIAL;
 use tempfile::TempDir;
 use uuid::Uuid;
 use vhost_famfs::launch::{
@@ -46,6 +47,8 @@ pub struct Member {
     pub transport: Option<Transport>,
     /// Read-only disks.
     pub disks: Vec<Disk>,
+    /// Whether it mounts the pool at boot.
+    pub attach: bool,
     /// Whether its serial console is this terminal, with a shell on it.
     pub interactive: bool,
 }
@@ -54,12 +57,25 @@ impl Member {
     /// A VM on the pool through a back-end.
     pub fn new(name: &str, master: bool) -> Self {
         let transport = Some(Transport::Shmem);
-        Self { name: name.to_owned(), master, transport, disks: Vec::new(), interactive: false }
+        Self {
+            name: name.to_owned(),
+            master,
+            transport,
+            disks: Vec::new(),
+            attach: true,
+            interactive: false,
+        }
     }
 
     /// The same with another way to the pool.
     pub fn with_transport(mut self, transport: Option<Transport>) -> Self {
         self.transport = transport;
+        self
+    }
+
+    /// The same, with the pool's device left alone at boot.
+    pub fn without_attach(mut self) -> Self {
+        self.attach = false;
         self
     }
 
@@ -104,8 +120,13 @@ impl Node {
         Ok(output)
     }
 
+    /// The lines of the kernel's log so far that report a fault.
+    pub fn kernel_faults(&self) -> Result<Vec<String>> {
+        kernel_log::faults_in(&self.console_log)
+    }
+
     /// Powers the VM off and checks that it went in order: guest, QEMU, back-end, kernel log.
-    fn end(self) -> Result<()> {
+    pub fn end(self) -> Result<()> {
         let Self { member: Member { name, .. }, vm, backend, console_log } = self;
         let shutdown = vm.poweroff(POWEROFF)?;
         if shutdown != Shutdown::Orderly {
@@ -114,9 +135,7 @@ impl Node {
         if let Some(backend) = backend {
             backend.finish(BACKEND_EXIT)?;
         }
-        let log = fs::read(&console_log)
-            .with_context(|| format!("cannot read {}", console_log.display()))?;
-        let faults = kernel_log::faults(&String::from_utf8_lossy(&log));
+        let faults = kernel_log::faults_in(&console_log)?;
         if !faults.is_empty() {
             bail!("VM {name}: {} reports:\n{}", console_log.display(), faults.join("\n"));
         }
@@ -172,6 +191,9 @@ impl Cluster {
             config.memory = memory;
             config.interactive = member.interactive;
             config.uuid = if member.master { pool.system() } else { Uuid::new_v4() };
+            if !member.attach {
+                config.credentials.insert(NO_POOL_CREDENTIAL.to_owned(), "1".to_owned());
+            }
             config.disks.clone_from(&member.disks);
             config.pools = match (member.transport, &backend) {
                 (Some(Transport::Pmem { readonly }), _) => vec![PoolDevice::Pmem {
@@ -221,6 +243,12 @@ impl Cluster {
             .iter()
             .find(|node| node.member.name == name)
             .with_context(|| format!("no VM {name} in this cluster"))
+    }
+
+    /// Takes one VM out, to end it on its own.
+    pub fn remove(&mut self, name: &str) -> Result<Node> {
+        let index = self.nodes.iter().position(|node| node.member.name == name);
+        Ok(self.nodes.remove(index.with_context(|| format!("no VM {name} in this cluster"))?))
     }
 
     /// Powers all VMs off and checks that each went in order and left a clean kernel log.

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a guest's kernel log must not hold.
 
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
 /// What the kernel prints when something is wrong with it.
 const FAULTS: &[&str] = &[
     "WARNING:",
@@ -16,8 +21,14 @@ const FAULTS: &[&str] = &[
     "blocked for more than",
 ];
 
+/// The lines of a console log file that report a fault of the kernel.
+pub fn faults_in(log: &Path) -> Result<Vec<String>> {
+    let text = fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
+    Ok(faults(&String::from_utf8_lossy(&text)))
+}
+
 /// The lines of a console log that report a fault of the kernel.
-pub fn faults(log: &str) -> Vec<String> {
+fn faults(log: &str) -> Vec<String> {
     log.lines()
         .filter(|line| FAULTS.iter().any(|fault| line.contains(fault)))
         .map(str::to_owned)

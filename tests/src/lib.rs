@@ -11,8 +11,10 @@ mod cluster;
 mod kernel_log;
 mod memory_dir;
 mod pool;
+mod session;
 
 pub use artifacts::Artifacts;
 pub use cluster::{Cluster, Member, Node, Transport};
 pub use memory_dir::memory_dir;
 pub use pool::{Pool, View};
+pub use session::Session;

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Tests that read like a session: boot once, check many things, shut down.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+
+/// Runs scenarios and counts their checks. It prints as the standard test harness does.
+#[derive(Debug)]
+pub struct Session {
+    filters: Vec<String>,
+    passed: u64,
+    failed: u64,
+}
+
+impl Session {
+    /// A session with the words of the command line as filters for scenarios: with any, only
+    /// the scenarios that hold one of them run.
+    pub fn from_args() -> Self {
+        let filters = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+        Self { filters, passed: 0, failed: 0 }
+    }
+
+    /// Runs a scenario: a few boots with the checks made on them. An error of the scenario
+    /// itself (a VM does not come up) counts as one failed check.
+    pub fn scenario(&mut self, name: &str, run: impl FnOnce(&mut Self) -> Result<()>) {
+        if !self.filters.is_empty() && !self.filters.iter().any(|word| name.contains(word)) {
+            return;
+        }
+        let start = Instant::now();
+        println!("-- {name}");
+        if let Err(error) = run(self) {
+            println!("test {name} ... FAILED\n{error:#}");
+            self.failed += 1;
+        }
+        println!("-- {name}: {:.1} s", start.elapsed().as_secs_f64());
+    }
+
+    /// Makes one check.
+    pub fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
+        match check() {
+            Ok(()) => {
+                println!("test {name} ... ok");
+                self.passed += 1;
+            }
+            Err(error) => {
+                println!("test {name} ... FAILED\n{error:#}");
+                self.failed += 1;
+            }
+        }
+    }
+
+    /// Takes over the results of a program that printed TAP (Test Anything Protocol): each
+    /// test point is a check. A program that does not keep its own plan fails.
+    pub fn tap(&mut self, program: &str, text: &str) {
+        let mut seen = 0;
+        let mut planned = None;
+        for line in text.lines() {
+            let (passed, rest) = match (line.strip_prefix("ok "), line.strip_prefix("not ok ")) {
+                (Some(rest), _) => (true, rest),
+                (_, Some(rest)) => (false, rest),
+                _ => {
+                    planned = line.strip_prefix("1..").and_then(|n| n.parse().ok()).or(planned);
+                    if line.starts_with('#') {
+                        println!("{line}");
+                    }
+                    continue;
+                }
+            };
+            seen += 1;
+            let name = rest.split_once(" - ").map_or(rest, |(_, name)| name);
+            self.check(&format!("{program}: {name}"), || {
+                anyhow::ensure!(passed, "{line}");
+                Ok(())
+            });
+        }
+        if planned != Some(seen) {
+            let planned = planned.map_or_else(|| "no plan".to_owned(), |n: u64| n.to_string());
+            println!("test {program} ... FAILED\nplanned {planned}, {seen} test points:\n{text}");
+            self.failed += 1;
+        }
+    }
+
+    /// Closes with the counts.
+    pub fn finish(&self) -> ExitCode {
+        let ok = self.failed == 0 && (self.passed > 0 || !self.filters.is_empty());
+        println!(
+            "\ntest result: {}. {} passed; {} failed; 0 ignored",
+            if ok { "ok" } else { "FAILED" },
+            self.passed,
+            self.failed
+        );
+        if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Session;
+
+    fn session() -> Session {
+        Session { filters: Vec::new(), passed: 0, failed: 0 }
+    }
+
+    #[test]
+    fn errors_are_failures() {
+        let mut session = session();
+        session.scenario("one", |s| {
+            s.check("good", || Ok(()));
+            s.check("bad", || anyhow::bail!("no"));
+            anyhow::bail!("and the scenario too")
+        });
+        assert_eq!((session.passed, session.failed), (1, 2));
+    }
+
+    #[test]
+    fn tap_must_keep_its_plan() {
+        let mut complete = session();
+        complete.tap("p", "TAP version 13\n1..2\nok 1 - a\n# note\nnot ok 2 - b\n");
+        assert_eq!((complete.passed, complete.failed), (1, 1));
+        let mut crashed = session();
+        crashed.tap("p", "1..2\nok 1 - a\n");
+        assert_eq!((crashed.passed, crashed.failed), (1, 1));
+        let mut silent = session();
+        silent.tap("p", "");
+        assert_eq!((silent.passed, silent.failed), (0, 1));
+    }
+}

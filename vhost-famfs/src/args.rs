@@ -198,6 +198,9 @@ pub enum ArgsError {
     /// Neither name nor descriptor.
     #[error("no {0} given")]
     Missing(&'static str),
+    /// One descriptor cannot be both.
+    #[error("--pool-fd and --fd both name descriptor {0}")]
+    SameFd(RawFd),
 }
 
 fn source(
@@ -229,6 +232,11 @@ impl TryFrom<Cli> for Config {
                 Self::Inspect { path: args.path, json: args.json }
             }
             Command::Device(args) if args.print_capabilities => Self::Capabilities,
+            Command::Device(DeviceArgs { pool_fd: Some(one), fd: Some(other), .. })
+                if one == other =>
+            {
+                return Err(ArgsError::SameFd(one));
+            }
             Command::Device(args) => Self::Device(DeviceConfig {
                 pool: source(args.pool, args.pool_fd, "pool")?,
                 socket: source(args.socket_path, args.fd, "socket")?,

@@ -132,7 +132,10 @@ impl Server {
     /// Takes over a socket that listens already.
     pub fn from_fd(fd: OwnedFd) -> Result<Self, ServerError> {
         match rustix::net::sockopt::socket_acceptconn(&fd) {
-            Ok(true) => Ok(Self { listener: UnixListener::from(fd), file: None }),
+            Ok(true) => {
+                info!("listening on the inherited socket");
+                Ok(Self { listener: UnixListener::from(fd), file: None })
+            }
             _ => Err(ServerError::NotListening),
         }
     }

@@ -93,11 +93,11 @@ impl Backend {
         let log = tempfile::tempfile().unwrap();
         let child = command.stderr(log.try_clone().unwrap()).spawn().unwrap();
         let mut backend = Self { child, log, socket: socket.to_owned() };
-        until("socket", || {
+        until("listening back-end", || {
             if let Some(status) = backend.child.try_wait().unwrap() {
                 panic!("ended before it listened, {status}: {}", backend.log());
             }
-            socket.exists().then_some(())
+            backend.log().contains("listening").then_some(())
         });
         backend
     }

@@ -8,6 +8,7 @@ mod vmm;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::net::UnixListener;
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::process::Signal;
@@ -19,8 +20,8 @@ use vm_memory::{Bytes, GuestAddress};
 
 use backend::{Backend, Inherited, MIB, TestPool, program};
 use vmm::{
-    INDIRECT, Link, NEXT, QUEUE_SIZE, RAM_SIZE, REPLY, REQUEST, USED, Used, Vmm, WINDOW_ADDR,
-    WRITE, expected_features, expected_protocol_features, same_file,
+    AVAIL, INDIRECT, Link, NEXT, QUEUE_SIZE, RAM_SIZE, REPLY, REQUEST, TABLE, USED, Used, Vmm,
+    WINDOW_ADDR, WRITE, expected_features, expected_protocol_features, same_file,
 };
 
 // Set-up
@@ -401,6 +402,62 @@ fn the_used_ring_is_only_written_where_it_lies() {
     let at = USED + 4 + 8 * u64::from(QUEUE_SIZE);
     vmm.ram.read_slice(&mut behind, GuestAddress(at)).unwrap();
     assert!(behind.iter().all(|byte| *byte == 0));
+}
+
+/// Rings of random numbers, among them many that are nearly right.
+#[test]
+fn survives_random_rings() {
+    const ROUNDS: usize = 300;
+    let pool = TestPool::tmpfs(16 * MIB);
+    let mut backend = Backend::start(&pool, &[]);
+    let mut vmm = Vmm::running(&backend);
+    vmm.add_window(&pool);
+    vmm.set_mem_table();
+    let mut random = Random(0x5eed);
+    let edges = [0, REQUEST, REPLY, TABLE, AVAIL, USED, RAM_SIZE as u64 - 2, WINDOW_ADDR, u64::MAX];
+    let mut answered = 0;
+    for round in 0..ROUNDS {
+        vmm.stop();
+        vmm.forget_queue();
+        vmm.start();
+        for index in 0..QUEUE_SIZE {
+            let addr = random.pick(&edges).wrapping_add(random.below(8));
+            let len = *random.pick(&[0, 1, 3, 4, 5, 4096, u32::MAX]);
+            let [flags, next] = [8, u64::from(QUEUE_SIZE) + 2]
+                .map(|limit| u16::try_from(random.below(limit)).unwrap());
+            vmm.set_descriptor(index, Descriptor::new(addr, len, flags, next));
+            vmm.set_avail_entry(index, u16::try_from(random.below(70)).unwrap());
+        }
+        vmm.set_avail_index(u16::try_from(random.below(70)).unwrap());
+        vmm.kick();
+        // Most rounds are looked at before the next one begins; the check below is that some are.
+        std::thread::sleep(Duration::from_millis(2));
+        answered += usize::from(vmm.used_index() > 0);
+        assert!(backend.is_running(), "round {round}: {}", backend.log());
+    }
+    assert!(answered > ROUNDS / 10, "only {answered} rounds were looked at");
+    backend.expect_log("queue is broken");
+    backend.expect_log("malformed request");
+    vmm.stop();
+    vmm.forget_queue();
+    vmm.start();
+    assert_eq!(vmm.flush(), 0);
+}
+
+/// Xorshift, so that a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[usize::try_from(self.below(from.len() as u64)).unwrap()]
+    }
 }
 
 // Connection and process

@@ -295,9 +295,13 @@ impl Vmm {
     }
 
     pub fn offer_head(&mut self, head: u16) {
-        let slot = AVAIL + 4 + 2 * u64::from(self.avail % QUEUE_SIZE);
-        self.ram.write_obj(head, GuestAddress(slot)).unwrap();
+        self.set_avail_entry(self.avail % QUEUE_SIZE, head);
         self.set_avail_index(self.avail.wrapping_add(1));
+    }
+
+    pub fn set_avail_entry(&self, index: u16, head: u16) {
+        let at = AVAIL + 4 + 2 * u64::from(index);
+        self.ram.write_obj(head, GuestAddress(at)).unwrap();
     }
 
     pub fn set_avail_index(&mut self, index: u16) {
@@ -310,7 +314,7 @@ impl Vmm {
         self.kick.write(1).unwrap();
     }
 
-    fn used_index(&self) -> u16 {
+    pub fn used_index(&self) -> u16 {
         self.ram.read_obj(GuestAddress(USED + 2)).unwrap()
     }
 

@@ -59,6 +59,7 @@ static inline void parse_arguments(int argc, char **argv)
 	}
 	dev = argv[1];
 	mnt = argv[2];
+	tap_start();
 	if (stat(dev, &st))
 		bail("%s", dev);
 	dev_is_char = S_ISCHR(st.st_mode);

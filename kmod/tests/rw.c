@@ -180,7 +180,6 @@ int main(int argc, char **argv)
 {
 	int fd;
 
-	plan(5 + 6 + 8 + 7 + 10 + 11 + 8 + 4 + 1);
 	set_up(argc, argv);
 	test_stub();
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Results in the Test Anything Protocol: "1..N", then N lines "ok" or "not ok" */
+/*
+ * Results in the Test Anything Protocol: N lines "ok" or "not ok", then the
+ * plan "1..N". It comes last, so that a program that dies early has none.
+ */
 #ifndef _FAMFS_TAP_H
 #define _FAMFS_TAP_H
 
@@ -10,13 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int tap_planned, tap_run, tap_failed;
+static int tap_run, tap_failed;
 
-static inline void plan(int tests)
+static inline void tap_start(void)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	tap_planned = tests;
-	printf("TAP version 13\n1..%d\n", tests);
+	puts("TAP version 13");
 }
 
 __attribute__((format(printf, 1, 2)))
@@ -93,10 +95,7 @@ static inline bool fails(long long ret, int want, const char *what)
 
 static inline int tap_exit(void)
 {
-	if (tap_run != tap_planned) {
-		note("planned %d tests, ran %d", tap_planned, tap_run);
-		return 1;
-	}
+	printf("1..%d\n", tap_run);
 	return !!tap_failed;
 }
 

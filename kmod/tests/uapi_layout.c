@@ -69,10 +69,8 @@ static const struct {
 
 int main(void)
 {
-	size_t count = sizeof(facts) / sizeof(facts[0]);
-
-	plan(count);
-	for (size_t i = 0; i < count; i++)
+	tap_start();
+	for (size_t i = 0; i < sizeof(facts) / sizeof(facts[0]); i++)
 		is(facts[i].got, facts[i].want, facts[i].what);
 	return tap_exit();
 }

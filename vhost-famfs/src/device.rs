@@ -285,7 +285,7 @@ impl VhostUserBackend for Device {
         if features & 1 << F_SHMEM_REGION == 0 {
             warn!(
                 features = format_args!("{features:#x}"),
-                "the guest's driver does not use VIRTIO_PMEM_F_SHMEM_REGION (Linux 6.9 has it): \
+                "the guest's driver does not use VIRTIO_PMEM_F_SHMEM_REGION, its kernel is too old: \
                  it will not find the pool"
             );
         }

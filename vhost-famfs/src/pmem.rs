@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! virtio-pmem by its specification (virtio 1.3, section 5.19; `linux/virtio_pmem.h`): numbers,
+//! virtio-pmem by its specification (virtio 1.2, section 5.19; `linux/virtio_pmem.h`): numbers,
 //! the request and its reply. Pure: nothing here touches memory or a queue.
 
 use virtio_queue::desc::split::Descriptor;

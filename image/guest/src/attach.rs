@@ -22,7 +22,7 @@ pub enum Attach {
         /// Guest uptime when the unit finished, milliseconds.
         uptime_ms: u64,
     },
-    /// The unit failed; its messages are in the kernel log and on the console.
+    /// The unit failed; its messages are on the console.
     Failed {
         /// systemd's word for the reason (`$SERVICE_RESULT`): `exit-code`, `signal`, `timeout`, ...
         result: String,

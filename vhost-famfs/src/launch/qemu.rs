@@ -297,10 +297,14 @@ impl VmConfig {
             format!("root=/dev/disk/by-id/virtio-{ROOT_SERIAL}"),
             // A panic ends the VM at once instead of waiting for someone to read it: it is in the console log.
             "panic=-1".into(),
-            // What services write to the kernel log is not rate-limited away.
+            // Warnings and worse on the console, which is slow to print; the rest is for dmesg.
+            "loglevel=5".into(),
+            // systemd's messages are not rate-limited out of the kernel log.
             "printk.devkmsg=on".into(),
+            "systemd.tty.term.console=dumb".into(),
+            // No security module has a policy here.
+            "lsm=".into(),
             "audit=0".into(),
-            "apparmor=0".into(),
             "8250.nr_uarts=1".into(),
         ];
         if self.accelerator == Accelerator::Tcg {
@@ -369,10 +373,7 @@ impl PoolDevice {
                 argv.option("-chardev", join([head.as_ref(), &quote(socket.as_os_str())]));
                 argv.option(
                     "-device",
-                    format!(
-                        "vhost-user-test-device-pci,chardev=pool{index},virtio-id=27,\
-                         num_vqs=1,vq_size=64"
-                    ),
+                    format!("vhost-user-test-device-pci,chardev=pool{index},virtio-id=27"),
                 );
             }
             Self::Pmem { path, size, readonly } => {

@@ -27,8 +27,8 @@ fn the_plain_appliance_is_this_command() {
         -smbios type=11,value=io.systemd.credential:famfs.no-pool=1 \
         -smbios type=11,value=io.systemd.credential:system.hostname=vm1 \
         -bios qboot.rom -kernel IMAGE/vmlinux -initrd IMAGE/initrd.img -append 'console=ttyS0 \
-        root=/dev/disk/by-id/virtio-famfs-root panic=-1 printk.devkmsg=on audit=0 apparmor=0 \
-        8250.nr_uarts=1 mitigations=off nokaslr tsc=reliable no_timer_check cryptomgr.notests' \
+        root=/dev/disk/by-id/virtio-famfs-root panic=-1 loglevel=5 printk.devkmsg=on \
+        systemd.tty.term.console=dumb lsm= audit=0 8250.nr_uarts=1 mitigations=off nokaslr tsc=reliable no_timer_check cryptomgr.notests' \
         -blockdev driver=file,node-name=disk0,read-only=on,filename=IMAGE/root.erofs \
         -device virtio-blk-pci,drive=disk0,serial=famfs-root \
         -chardev file,id=console,path=/logs/vm,,1 -serial chardev:console \
@@ -45,7 +45,7 @@ fn a_back_end_comes_before_everything_with_a_number() {
     config.pools = vec![PoolDevice::Shmem { socket: "/run/pool.sock".into() }];
     let text = text(&config);
     let device = "-chardev socket,id=pool0,path=/run/pool.sock -device \
-        vhost-user-test-device-pci,chardev=pool0,virtio-id=27,num_vqs=1,vq_size=64 -blockdev";
+        vhost-user-test-device-pci,chardev=pool0,virtio-id=27 -blockdev";
     assert!(text.contains(device), "{text}");
     assert!(!text.contains("no-pool"), "{text}");
 }

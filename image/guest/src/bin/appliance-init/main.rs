@@ -9,6 +9,7 @@ mod root;
 
 use std::convert::Infallible;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command, ExitCode};
 
@@ -22,11 +23,22 @@ const NEW_ROOT: &str = "/new-root";
 /// What takes over.
 const SYSTEMD: &str = "/usr/lib/systemd/systemd";
 
-/// Kernel file systems: where, which, and whether programs and devices on them count.
+const NO_DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
+const DATA_ONLY: MountFlags = NO_DEVICES.union(MountFlags::NOEXEC);
+
+/// Kernel file systems, mounted in the initrd and moved to the root.
 const KERNEL_MOUNTS: [(&str, &str, MountFlags); 3] = [
     ("/dev", "devtmpfs", MountFlags::NOSUID),
-    ("/proc", "proc", MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC)),
-    ("/sys", "sysfs", MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC)),
+    ("/proc", "proc", DATA_ONLY),
+    ("/sys", "sysfs", DATA_ONLY),
+];
+
+/// Mounted over the read-only root: here because a system call costs nothing, a mount unit a process.
+/// What else there is (/run, /dev/shm, control groups), systemd mounts itself.
+const ROOT_MOUNTS: [(&str, &str, MountFlags); 3] = [
+    ("/sys/kernel/tracing", "tracefs", DATA_ONLY),
+    ("/tmp", "tmpfs", NO_DEVICES),
+    ("/var", "tmpfs", NO_DEVICES),
 ];
 
 fn main() -> ExitCode {
@@ -44,7 +56,7 @@ fn main() -> ExitCode {
 fn boot() -> Result<Infallible> {
     for (path, kind, flags) in KERNEL_MOUNTS {
         fs::create_dir_all(path).with_context(|| format!("cannot make {path}"))?;
-        mount(kind, path, kind, flags, None).with_context(|| format!("cannot mount {path}"))?;
+        mount_kind(kind, path, flags)?;
     }
     modules::load()?;
     let command_line = fs::read_to_string("/proc/cmdline").context("cannot read /proc/cmdline")?;
@@ -67,6 +79,15 @@ fn switch_root() -> Result<Infallible> {
     rustix::process::chdir(NEW_ROOT).with_context(|| format!("cannot enter {NEW_ROOT}"))?;
     mount_move(".", "/").context("cannot move the root to /")?;
     rustix::process::chroot(".").context("cannot make the root the root")?;
+    for (path, kind, flags) in ROOT_MOUNTS {
+        mount_kind(kind, path, flags)?;
+    }
+    symlink("/run", "/var/run").context("cannot make /var/run")?;
     let error = Command::new(SYSTEMD).exec();
     Err(error).with_context(|| format!("cannot run {SYSTEMD}"))
+}
+
+/// Mounts a file system that has no device.
+fn mount_kind(kind: &str, path: &str, flags: MountFlags) -> Result<()> {
+    mount(kind, path, kind, flags, None).with_context(|| format!("cannot mount {kind} on {path}"))
 }

@@ -1,0 +1,137 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+# Builds the appliance image: mkosi for the root tree, then what a VM boots from it.
+set -euo pipefail
+
+usage() {
+    cat <<'HELP'
+Build the appliance image.
+
+usage: image/build.sh OPTION...
+
+  --output DIR         where vmlinux, vmlinuz, initrd.img, root.erofs and manifest.json go
+  --work DIR           scratch directory on the same file system; emptied first
+  --programs DIR       static binaries: famfs, appliance-init, appliance-agent
+  --module FILE        famfs.ko; it decides the kernel version
+  --without-module KVER
+                       no famfs.ko, kernel KVER: an image that cannot mount a pool
+  --package-cache DIR  where downloaded packages are kept
+  --sources FILE       apt sources in deb822 format (default: mkosi's own)
+  --help               this text
+
+Runs as root, with mkosi 25, mkfs.erofs, cpio, xz, zstd and kmod in PATH.
+Prints the path and size of each file it made, one a line.
+HELP
+}
+
+fail() {
+    echo "image/build.sh: $*" >&2
+    exit 1
+}
+
+output='' work='' programs='' module='' kver='' cache='' sources=''
+while (($#)); do
+    case $1 in
+        --help) usage; exit 0 ;;
+        --output | --work | --programs | --module | --without-module | --package-cache | --sources)
+            (($# >= 2)) || fail "$1 needs a value"
+            ;;&
+        --output) output=$2 ;;
+        --work) work=$2 ;;
+        --programs) programs=$2 ;;
+        --module) module=$2 ;;
+        --without-module) kver=$2 ;;
+        --package-cache) cache=$2 ;;
+        --sources) sources=$2 ;;
+        *) fail "unknown option $1; see --help" ;;
+    esac
+    shift 2
+done
+for option in output work programs cache; do
+    [[ ${!option} ]] || fail "--${option/cache/package-cache} is missing; see --help"
+done
+[[ $module || $kver ]] || fail "give --module FILE or --without-module KVER"
+[[ ! $module || ! $kver ]] || fail "--module and --without-module exclude each other"
+
+source_dir=$(realpath "$(dirname "$0")/..")
+
+# Everything that is added to what the packages bring.
+extra_tree() {
+    local tree=$work/extra program
+    install -d "$tree/usr/bin"
+    for program in famfs appliance-agent; do
+        [[ -x $programs/$program ]] || fail "no program $programs/$program"
+        install -s -m 755 "$programs/$program" "$tree/usr/bin/"
+    done
+    [[ -x $programs/appliance-init ]] || fail "no program $programs/appliance-init"
+    if [[ $module ]]; then
+        kver=$(modinfo -F vermagic "$module" | cut -d ' ' -f 1)
+        [[ $kver ]] || fail "$module is no kernel module: it names no kernel version"
+        install -D -m 644 "$module" "$tree/usr/lib/modules/$kver/extra/famfs.ko"
+        strip --strip-debug "$tree/usr/lib/modules/$kver/extra/famfs.ko"
+    fi
+}
+
+root_tree() {
+    local options=()
+    if [[ $sources ]]; then
+        install -D -m 644 "$sources" "$work/sandbox/etc/apt/sources.list.d/mkosi.sources"
+        options+=(--sandbox-tree "$work/sandbox")
+    fi
+    mkdir -p "$cache" "$work/mkosi" "$work/workspace"
+    mkosi --directory "$source_dir" "${options[@]}" \
+        --extra-tree "$work/extra" \
+        --package "linux-modules-$kver" --package "linux-binary-$kver" \
+        --package-cache-directory "$cache" --workspace-directory "$work/workspace" \
+        --output-directory "$work/mkosi" --force build >"$work/mkosi.log" 2>&1 ||
+        fail "mkosi failed; the last lines of $work/mkosi.log:"$'\n'"$(tail -n 20 "$work/mkosi.log")"
+}
+
+# The ELF kernel inside a bzImage: QEMU enters it directly (PVH), without firmware and decompression.
+extract_vmlinux() {
+    local offset
+    # The magic number of a zstd frame (RFC 8878); the first one is the kernel.
+    offset=$(LC_ALL=C grep --only-matching --byte-offset --text --max-count=1 --perl-regexp \
+        '\x28\xb5\x2f\xfd' "$1" | head -n 1 | cut -d : -f 1)
+    [[ $offset ]] || fail "$1 holds no zstd frame"
+    # The frame is followed by other parts of the image, which zstd takes for garbage.
+    tail -c +$((offset + 1)) "$1" | zstd --decompress --stdout --quiet 2>/dev/null >"$2" || true
+    [[ $(head -c 4 "$2") == $'\x7fELF' ]] || fail "$1 holds no ELF kernel"
+}
+
+initrd() {
+    local tree=$work/initrd root=$work/mkosi/root name path
+    install -d "$tree/modules"
+    install -s -m 755 "$programs/appliance-init" "$tree/init"
+    grep -v '^#' "$source_dir/image/modules.initrd" | while read -r name; do
+        modprobe --dirname "$root" --set-version "$kver" --show-depends "$name" ||
+            fail "the kernel has no module $name"
+    done | sed -n 's/^insmod //p' | while read -r path; do
+        name=$(basename "$path")
+        [[ -e $tree/modules/$name ]] && continue
+        install -m 644 "$path" "$tree/modules/"
+        echo "$name" >>"$tree/modules/order"
+    done
+    find "$tree" -exec touch --no-dereference --date "@$epoch" {} +
+    (cd "$tree" && find . | LC_ALL=C sort |
+        cpio --create --format=newc --owner=0:0 --reproducible --quiet) |
+        zstd -19 --quiet --stdout >"$work/out/initrd.img"
+}
+
+epoch=$(sed -n 's/^SourceDateEpoch=//p' "$source_dir/mkosi.conf")
+mkdir -p "$work" "$output"
+find "$work" -mindepth 1 -delete
+mkdir "$work/out"
+extra_tree
+root_tree
+cp "$work/mkosi/vmlinuz" "$work/out/vmlinuz"
+cp "$work/mkosi/root.manifest" "$work/out/manifest.json"
+extract_vmlinux "$work/out/vmlinuz" "$work/out/vmlinux"
+initrd
+# The UUID is fixed for the same reason as the times: same input, same bytes.
+mkfs.erofs -z lz4hc,12 -C 65536 -T "$epoch" -U 4d57e2a6-5f2c-4f5e-9b0e-6b1f7d3a9c10 \
+    --all-root --quiet "$work/out/root.erofs" "$work/mkosi/root" >"$work/mkfs.log" 2>&1 ||
+    fail "mkfs.erofs failed: $(tail -n 5 "$work/mkfs.log")"
+# All or nothing: an image is never half old and half new for longer than these renames.
+mv "$work"/out/* "$output/"
+find "$output" -maxdepth 1 -type f -printf '%p %s\n' | sort

@@ -133,7 +133,8 @@ mod tests {
     #[test]
     fn marks_tell_collisions() {
         let mut space = space(8);
-        let extent = |unit, units| Extent { offset: START + unit * ALLOC_UNIT, len: units * ALLOC_UNIT };
+        let extent =
+            |unit, units| Extent { offset: START + unit * ALLOC_UNIT, len: units * ALLOC_UNIT };
         assert!(space.mark(extent(2, 3)));
         assert!(space.is_taken(extent(4, 2)) && !space.is_taken(extent(5, 2)));
         assert!(!space.mark(extent(4, 2)));

@@ -240,10 +240,10 @@ const _: () = {
     assert!(offset_of!(Superblock, crc) == 96);
     assert!(offset_of!(Superblock, dev_size) == 112);
     assert!(offset_of!(Superblock, dev_name) == 136);
-    assert!(size_of::<LogHeader>() == LOG_HEADER_LEN as usize);
+    assert!(size_of::<LogHeader>() as u64 == LOG_HEADER_LEN);
     assert!(offset_of!(LogHeader, crc) == 24);
     assert!(offset_of!(LogHeader, next_index) == 40);
-    assert!(size_of::<Entry>() == ENTRY_LEN as usize);
+    assert!(size_of::<Entry>() as u64 == ENTRY_LEN);
     assert!(offset_of!(Entry, body) == 16);
     assert!(offset_of!(Entry, crc) == 536);
     assert!(size_of::<FileBody>() == 520);

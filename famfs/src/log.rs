@@ -196,8 +196,7 @@ impl<'m> Log<'m> {
     /// its last two stores, left unpublished.
     pub fn interrupted(&self) -> Option<u64> {
         let plausible = self.next_index < self.next_seqnum && self.next_seqnum <= self.slots;
-        let complete =
-            || self.range(self.next_index, self.next_seqnum).all(|entry| entry.is_ok());
+        let complete = || self.range(self.next_index, self.next_seqnum).all(|entry| entry.is_ok());
         (plausible && complete()).then(|| self.next_seqnum - self.next_index)
     }
 

@@ -201,7 +201,10 @@ impl FileMap {
                 let mut skip = offset;
                 for extent in extents {
                     if skip < extent.len {
-                        return Some(Extent { offset: extent.offset + skip, len: extent.len - skip });
+                        return Some(Extent {
+                            offset: extent.offset + skip,
+                            len: extent.len - skip,
+                        });
                     }
                     skip -= extent.len;
                 }
@@ -232,8 +235,8 @@ fn parse_extents(raw: &[format::RawExtent], area: DataArea) -> Result<Vec<Extent
         if raw.devindex.get() != 0 {
             return Err(MapError::Device { index, found: raw.devindex.get() });
         }
-        let in_area = offset >= area.start
-            && offset.checked_add(len).is_some_and(|end| end <= area.end);
+        let in_area =
+            offset >= area.start && offset.checked_add(len).is_some_and(|end| end <= area.end);
         if !in_area {
             let DataArea { start, end } = area;
             return Err(MapError::Outside { index, offset, len, start, end });
@@ -277,12 +280,32 @@ mod tests {
     #[test]
     fn refuses_bad_extents() {
         for (map, size, message) in [
-            (vec![extent(4, 1)], 1, "extent 0 is 2097152 bytes at 0x800000, expected within 0xa00000..0xc800000"),
-            (vec![extent(99, 2)], 1, "extent 0 is 4194304 bytes at 0xc600000, expected within 0xa00000..0xc800000"),
-            (vec![Extent { offset: MIB2 * 6, len: u64::MAX }], 1, "expected within 0xa00000..0xc800000"),
-            (vec![extent(5, 1), Extent { offset: 6 * MIB2, len: 4096 }], 1, "extent 1 is 4096 bytes at 0xc00000, expected multiples of 2 MiB"),
+            (
+                vec![extent(4, 1)],
+                1,
+                "extent 0 is 2097152 bytes at 0x800000, expected within 0xa00000..0xc800000",
+            ),
+            (
+                vec![extent(99, 2)],
+                1,
+                "extent 0 is 4194304 bytes at 0xc600000, expected within 0xa00000..0xc800000",
+            ),
+            (
+                vec![Extent { offset: MIB2 * 6, len: u64::MAX }],
+                1,
+                "expected within 0xa00000..0xc800000",
+            ),
+            (
+                vec![extent(5, 1), Extent { offset: 6 * MIB2, len: 4096 }],
+                1,
+                "extent 1 is 4096 bytes at 0xc00000, expected multiples of 2 MiB",
+            ),
             (vec![extent(5, 0)], 1, "extent 0 is 0 bytes at 0xa00000, expected multiples of 2 MiB"),
-            (vec![extent(5, 1)], MIB2 + 1, "file size is 2097153, but the extents hold only 2097152 bytes"),
+            (
+                vec![extent(5, 1)],
+                MIB2 + 1,
+                "file size is 2097153, but the extents hold only 2097152 bytes",
+            ),
             (vec![], 1, "extent count is 0, expected 1 to 16"),
             (vec![extent(5, 1)], 0, "file size is 0, expected at least 1"),
         ] {

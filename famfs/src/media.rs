@@ -142,7 +142,13 @@ impl PoolFile {
         }
     }
 
-    fn io_error(&self, action: &'static str, offset: u64, len: u64, source: io::Error) -> MediaError {
+    fn io_error(
+        &self,
+        action: &'static str,
+        offset: u64,
+        len: u64,
+        source: io::Error,
+    ) -> MediaError {
         let offset = offset.saturating_add(self.origin());
         MediaError::Io { action, offset, len, path: self.path.clone(), source }
     }

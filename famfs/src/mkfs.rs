@@ -44,7 +44,9 @@ pub enum MkfsError {
         len: u64,
     },
     /// The log length is not usable on this device.
-    #[error("log length {log_len}: expected a power of two from 2 MiB that leaves room for data on {device_len} bytes")]
+    #[error(
+        "log length {log_len}: expected a power of two from 2 MiB that leaves room for data on {device_len} bytes"
+    )]
     LogLength {
         /// The length asked for.
         log_len: u64,

@@ -164,7 +164,10 @@ mod tests {
         assert_eq!(error("a/../../b"), "path \"a/../../b\" leaves the file system through \"..\"");
         assert_eq!(error("a/.."), "path \"a/..\" names the root of the file system");
         assert_eq!(error("a\0b"), "path \"a\\u{0}b\" is not terminated by one NUL");
-        assert_eq!(error("x/../.meta/.log"), "path \"x/../.meta/.log\" is below .meta, which is reserved");
+        assert_eq!(
+            error("x/../.meta/.log"),
+            "path \"x/../.meta/.log\" is below .meta, which is reserved"
+        );
         assert!(error(&"x".repeat(80)).ends_with("has 80 bytes, expected at most 79"));
         assert_eq!(RelPath::from_field(&[b'x'; 80]).unwrap_err(), PathError::Nul("x".repeat(80)));
     }

@@ -178,10 +178,12 @@ impl Plan {
                     gid: body.gid.get(),
                     mode: body.mode.get() & 0o7777,
                 };
-                let node = path
-                    .clone()
-                    .map_err(EntryProblem::from)
-                    .map(|path| Node { path, slot, owner, kind: NodeKind::Dir });
+                let node = path.clone().map_err(EntryProblem::from).map(|path| Node {
+                    path,
+                    slot,
+                    owner,
+                    kind: NodeKind::Dir,
+                });
                 (path, node)
             }
             _ => {
@@ -232,9 +234,10 @@ impl Plan {
         let other = self.nodes.iter().find(|node| match &node.kind {
             NodeKind::Dir => false,
             NodeKind::File { map: other, .. } => map.extents().iter().any(|a| {
-                other.extents().iter().any(|b| {
-                    a.offset < b.offset + b.len && b.offset < a.offset + a.len
-                })
+                other
+                    .extents()
+                    .iter()
+                    .any(|b| a.offset < b.offset + b.len && b.offset < a.offset + a.len)
             }),
         });
         match other {

@@ -68,18 +68,28 @@ pub fn system_uuid() -> Result<Uuid, RoleError> {
     system_uuid_below(Path::new("/"))
 }
 
+/// This system's UUID if it has one; nothing is made.
+pub fn known_system_uuid() -> Result<Option<Uuid>, RoleError> {
+    known_below(Path::new("/"))
+}
+
 fn system_uuid_below(root: &Path) -> Result<Uuid, RoleError> {
+    if let Some(uuid) = known_below(root)? {
+        return Ok(uuid);
+    }
+    let path = root.join(UUID_FILE);
+    create(&path).map_err(|source| RoleError::File { action: "create", path, source })
+}
+
+fn known_below(root: &Path) -> Result<Option<Uuid>, RoleError> {
     let path = root.join(UUID_FILE);
     match fs::read(&path) {
-        Ok(bytes) => return parse(&path, &bytes),
+        Ok(bytes) => return parse(&path, &bytes).map(Some),
         Err(err) if err.kind() == io::ErrorKind::NotFound => {}
         Err(source) => return Err(RoleError::File { action: "read", path, source }),
     }
     let dmi = fs::read(root.join(DMI_FILE)).ok().and_then(|b| parse(&path, &b).ok());
-    match dmi {
-        Some(uuid) if !uuid.is_nil() && !uuid.is_max() => Ok(uuid),
-        _ => create(&path).map_err(|source| RoleError::File { action: "create", path, source }),
-    }
+    Ok(dmi.filter(|uuid| !uuid.is_nil() && !uuid.is_max()))
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Uuid, RoleError> {
@@ -96,8 +106,7 @@ fn create(path: &Path) -> io::Result<Uuid> {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
     }
     let uuid = Uuid::new_v4();
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(path)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(path)?;
     io::Write::write_all(&mut file, format!("{uuid}\0").as_bytes())?;
     Ok(uuid)
 }
@@ -109,7 +118,10 @@ mod tests {
     const FILE: &str = "12345678-9abc-4def-8123-456789abcdef";
     const DMI: &str = "4f04cd51-11d6-4da2-8cd8-e9c1ff2eae0d";
 
-    fn system(file: Option<&str>, dmi: Option<&str>) -> (tempfile::TempDir, Result<Uuid, RoleError>) {
+    fn system(
+        file: Option<&str>,
+        dmi: Option<&str>,
+    ) -> (tempfile::TempDir, Result<Uuid, RoleError>) {
         let root = tempfile::tempdir().unwrap();
         for (name, text) in [(UUID_FILE, file), (DMI_FILE, dmi)] {
             if let Some(text) = text {

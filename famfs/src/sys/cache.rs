@@ -60,9 +60,8 @@ mod arch {
     use std::sync::LazyLock;
 
     /// CPUID leaf 7, EBX: bit 23 CLFLUSHOPT, bit 24 CLWB (Intel SDM volume 2, CPUID).
-    static LEAF_7_EBX: LazyLock<u32> = LazyLock::new(|| {
-        if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).ebx } else { 0 }
-    });
+    static LEAF_7_EBX: LazyLock<u32> =
+        LazyLock::new(|| if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).ebx } else { 0 });
 
     pub fn write_back_line() -> unsafe fn(*const u8) {
         if *LEAF_7_EBX & 1 << 24 != 0 { clwb } else { invalidate_line() }

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Carrying out a plan: making the files and directories of a log appear in a mounted famfs.
+
+use std::io;
+
+use crate::mount::MountedVolume;
+use crate::path::RelPath;
+use crate::replay::{Node, NodeKind, Owner, Plan};
+use crate::role::Role;
+
+/// Why a file or directory of the log does not appear.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The system refused.
+    #[error("cannot make \"{path}\" of log slot {slot}")]
+    Make {
+        /// The file or directory.
+        path: RelPath,
+        /// Slot of its entry.
+        slot: u64,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Something else is at its place.
+    #[error("\"{path}\" of log slot {slot} is in the way: found {found}, expected {expected}")]
+    InTheWay {
+        /// The file or directory.
+        path: RelPath,
+        /// Slot of its entry.
+        slot: u64,
+        /// What is there.
+        found: String,
+        /// What the log says.
+        expected: String,
+    },
+}
+
+/// What became of a plan.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Files made.
+    pub files: u64,
+    /// Directories made.
+    pub directories: u64,
+    /// Files and directories that were there.
+    pub existed: u64,
+    /// What could not be made.
+    pub errors: Vec<ApplyError>,
+}
+
+/// Makes what is missing. `each` is told every path that is made, or would be with `dry_run`.
+pub fn apply(
+    volume: &MountedVolume,
+    plan: &Plan,
+    role: Role,
+    dry_run: bool,
+    mut each: impl FnMut(&RelPath),
+) -> Applied {
+    let mut applied = Applied::default();
+    for node in plan.nodes() {
+        match apply_node(volume, node, role, dry_run) {
+            Ok(false) => applied.existed += 1,
+            Ok(true) => {
+                each(&node.path);
+                match node.kind {
+                    NodeKind::Dir => applied.directories += 1,
+                    NodeKind::File { .. } => applied.files += 1,
+                }
+            }
+            Err(err) => applied.errors.push(err),
+        }
+    }
+    applied
+}
+
+/// Makes one file or directory; false if it was there.
+fn apply_node(
+    volume: &MountedVolume,
+    node: &Node,
+    role: Role,
+    dry_run: bool,
+) -> Result<bool, ApplyError> {
+    let Node { path, slot, .. } = node;
+    let error = |source| ApplyError::Make { path: path.clone(), slot: *slot, source };
+    if let Some((is_dir, size)) = volume.existing(path).map_err(error)? {
+        let found = describe(is_dir, size);
+        let expected = match &node.kind {
+            NodeKind::Dir => describe(true, 0),
+            NodeKind::File { size, .. } => describe(false, *size),
+        };
+        if found == expected {
+            return Ok(false);
+        }
+        return Err(ApplyError::InTheWay { path: path.clone(), slot: *slot, found, expected });
+    }
+    if dry_run {
+        return Ok(true);
+    }
+    match &node.kind {
+        NodeKind::Dir => volume.make_dir_fd(path, node.owner),
+        NodeKind::File { size, map } => {
+            volume.make_file_fd(path, for_role(node.owner, role), *size, map).map(drop)
+        }
+    }
+    .map_err(error)?;
+    Ok(true)
+}
+
+fn describe(is_dir: bool, size: u64) -> String {
+    if is_dir { "a directory".to_owned() } else { format!("a file of {size} bytes") }
+}
+
+/// Clients must not change files: theirs have no write bits, as with the reference.
+fn for_role(owner: Owner, role: Role) -> Owner {
+    match role {
+        Role::Master => owner,
+        Role::Client => Owner { mode: owner.mode & !0o222, ..owner },
+    }
+}

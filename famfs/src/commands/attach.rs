@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs attach`
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use famfs::args::Attach;
+use famfs::check::one_line;
+use famfs::guest::{self, Finding};
+use famfs::mount::{Mounted, MountedVolume};
+use famfs::mounts;
+use famfs::sys::dax::Access;
+use serde::Serialize;
+
+use super::play::{Played, play, summary, system_or_client};
+use crate::output::{FAILED, OK, Outcome, print_json};
+
+/// Modules that a guest with a virtio-pmem pool needs and that nothing loads by itself.
+const MODULES: [&str; 5] = ["virtio_pmem", "nd_pmem", "dax_pmem", "fsdev_dax", "famfs"];
+/// First and longest pause between two looks.
+const SHORT_PAUSE: Duration = Duration::from_millis(10);
+const LONG_PAUSE: Duration = Duration::from_millis(500);
+
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    device: PathBuf,
+    mount_point: PathBuf,
+    role: &'static str,
+    files: u64,
+    directories: u64,
+    existed: u64,
+    errors: usize,
+    steps: Vec<Step>,
+}
+
+#[derive(Serialize)]
+struct Step {
+    name: &'static str,
+    milliseconds: u128,
+}
+
+pub fn run(args: &Attach) -> Outcome {
+    let mut clock = Clock::start();
+    fs::create_dir_all(&args.mount_point)
+        .with_context(|| format!("cannot make {}", args.mount_point.display()))?;
+    let mount_point = args.mount_point.canonicalize()?;
+    let attached = mounts::read()?
+        .into_iter()
+        .find(|mount| mount.fs_type == "famfs" && mount.mount_point == mount_point);
+    let (device, volume) = match &attached {
+        Some(mount) => (mount.source.clone(), Mounted::at(&mount_point, &mount.source)?),
+        None => {
+            load_modules();
+            clock.step("modules");
+            let found = find(args)?;
+            clock.step("device");
+            found
+        }
+    };
+    let volume = volume.open(Access::Read, system_or_client())?;
+    clock.step("open");
+    let played = play(&volume, volume.role(), false, false)?;
+    clock.step("logplay");
+    if attached.is_none() {
+        volume.mounted().attach(&mount_point)?;
+        clock.step("mount");
+    }
+    report(args, device, mount_point, &volume, &played, clock.steps)?;
+    Ok(if played.damaged { FAILED } else { OK })
+}
+
+/// Loads what there is. What is missing may be built in; if not, no device will show up.
+fn load_modules() {
+    for name in MODULES {
+        let modprobe = Command::new("modprobe").args(["-q", name]).stderr(Stdio::null()).status();
+        if let Err(err) = modprobe {
+            eprintln!("famfs: cannot run modprobe, so modules must be loaded already: {err}");
+            return;
+        }
+    }
+}
+
+/// Waits until a device holds a famfs.
+fn find(args: &Attach) -> Result<(PathBuf, Mounted)> {
+    let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    let mut pause = SHORT_PAUSE;
+    loop {
+        let mut reasons = BTreeMap::new();
+        let mut found = look(args.device.as_deref(), &mut reasons);
+        match found.len() {
+            0 => {}
+            1 => return Ok(found.remove(0)),
+            _ => {
+                let names: Vec<String> =
+                    found.iter().map(|(device, _)| device.display().to_string()).collect();
+                bail!("several devices hold a famfs: {}; choose with --device", names.join(", "));
+            }
+        }
+        if Instant::now() >= deadline {
+            return Err(not_found(args, &reasons));
+        }
+        sleep(pause);
+        pause = (pause * 2).min(LONG_PAUSE);
+    }
+}
+
+/// Looks at every device, or the one that is named.
+fn look(named: Option<&Path>, reasons: &mut BTreeMap<PathBuf, String>) -> Vec<(PathBuf, Mounted)> {
+    let mut found = Vec::new();
+    let dax = guest::dax_devices();
+    let pmem = guest::pmem_devices();
+    let dax = dax.iter().map(|name| (name, true));
+    for (name, is_dax) in dax.chain(pmem.iter().map(|name| (name, false))) {
+        let device = Path::new("/dev").join(name);
+        if named.is_some_and(|named| named != device) {
+            continue;
+        }
+        let finding = if is_dax {
+            guest::bind_fsdev(name).map(|()| guest::look_at_dax(name))
+        } else {
+            guest::look_at_pmem(name)
+        };
+        match finding {
+            Ok(Finding::Famfs(mounted)) => found.push((device, mounted)),
+            Ok(Finding::Not(reason)) => {
+                reasons.insert(device, reason);
+            }
+            Err(err) => {
+                reasons.insert(device, one_line(&err));
+            }
+        }
+    }
+    found
+}
+
+fn not_found(args: &Attach, reasons: &BTreeMap<PathBuf, String>) -> anyhow::Error {
+    let mut text = format!("no famfs found within {} seconds", args.timeout);
+    for (device, reason) in reasons {
+        text.push_str(&format!("\n  {}: {reason}", device.display()));
+    }
+    if reasons.is_empty() {
+        text.push_str(match &args.device {
+            Some(_) => "\nthe named device is not there; without --device all are looked at",
+            None => "\nthere is no dax or pmem device: does this VM have a virtio-pmem device?",
+        });
+    } else {
+        text.push_str("\nformat one with `famfs mkfs`, or check the pool on the host");
+    }
+    anyhow!(text)
+}
+
+fn report(
+    args: &Attach,
+    device: PathBuf,
+    mount_point: PathBuf,
+    volume: &MountedVolume,
+    played: &Played,
+    steps: Vec<Step>,
+) -> Result<()> {
+    let role = volume.role().name();
+    let applied = &played.applied;
+    if args.json {
+        return print_json(&Report {
+            version: 1,
+            device,
+            mount_point,
+            role,
+            files: applied.files,
+            directories: applied.directories,
+            existed: applied.existed,
+            errors: applied.errors.len(),
+            steps,
+        });
+    }
+    let (device, mount_point) = (device.display(), mount_point.display());
+    println!("{device} on {mount_point}: {role}, {}", summary(applied));
+    for step in steps {
+        println!("  {:<8} {:>6} ms", step.name, step.milliseconds);
+    }
+    Ok(())
+}
+
+/// Times of the steps so far.
+struct Clock {
+    last: Instant,
+    steps: Vec<Step>,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { last: Instant::now(), steps: Vec::new() }
+    }
+
+    fn step(&mut self, name: &'static str) {
+        self.steps.push(Step { name, milliseconds: self.last.elapsed().as_millis() });
+        self.last = Instant::now();
+    }
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs fsck`
+
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use famfs::args::Fsck;
+use famfs::check::{self, Report, data_area};
+use famfs::log::Log;
+use famfs::media::{Media, PoolFile};
+use famfs::mount::Mounted;
+use famfs::replay::Plan;
+use famfs::superblock::Superblock;
+use famfs::sys::dax::Access;
+use famfs::volume::{OfflineVolume, Volume};
+
+use super::mkfs::refuse_mounted;
+use crate::output::{FAILED, Failure, OK, OrExit, Outcome, human, print_json};
+use crate::place::Place;
+
+/// No such device, pool or path.
+const NOT_FOUND: u8 = 2;
+/// The device is mounted.
+const MOUNTED: u8 = 16;
+
+pub fn run(pool: Option<&Path>, args: &Fsck) -> Outcome {
+    let volume = open(pool, args)?;
+    let media = volume.media();
+    let report = report(media)?;
+    if args.json {
+        print_json(&report)?;
+    } else {
+        print(args, &report);
+    }
+    Ok(if report.problems.is_empty() { OK } else { FAILED })
+}
+
+fn open(pool: Option<&Path>, args: &Fsck) -> Result<Box<dyn Volume>, Failure> {
+    let path = match (pool, &args.path) {
+        (Some(pool), None) => {
+            pool.metadata()
+                .with_context(|| format!("cannot check {}", pool.display()))
+                .or_exit(NOT_FOUND)?;
+            return Ok(Box::new(OfflineVolume::new(PoolFile::open(pool, Access::Read)?)));
+        }
+        (None, Some(path)) => path,
+        _ => return Err(anyhow!("name either a device or path, or --pool FILE").into()),
+    };
+    let kind = path
+        .metadata()
+        .with_context(|| format!("cannot check {}", path.display()))
+        .or_exit(NOT_FOUND)?
+        .file_type();
+    if kind.is_char_device() || kind.is_block_device() {
+        refuse_mounted(path).context("check the mount point instead").or_exit(MOUNTED)?;
+        let mounted = Mounted::detached(path).map_err(|err| {
+            let busy = err.device_errno() == Some(rustix::io::Errno::BUSY.raw_os_error());
+            Failure { code: if busy { MOUNTED } else { FAILED }, error: err.into() }
+        })?;
+        return Ok(Box::new(mounted.open(Access::Read, None)?));
+    }
+    Ok(Place::open(None, Some(path), Access::Read)?.volume)
+}
+
+fn report(media: &dyn Media) -> Result<Report> {
+    let superblock = Superblock::read(media)?;
+    let log = Log::open(media, superblock.log_len)?;
+    let plan = Plan::read(&log, data_area(&superblock, media.len()), media.origin());
+    Ok(check::check(media, &superblock, &log, &plan))
+}
+
+fn print(args: &Fsck, report: &Report) {
+    let size = |bytes: u64| if args.human { human(bytes) } else { bytes.to_string() };
+    let Report { log, space, .. } = report;
+    println!("famfs {}", report.fs_uuid);
+    if args.verbose {
+        println!("  device uuid: {}", report.dev_uuid);
+        println!("  master: system {}", report.system_uuid);
+        println!("  data area: {:#x} to {:#x}", space.start, space.start + space.capacity);
+    }
+    println!("  log_len: {}", size(log.bytes));
+    println!("  log: {} of {} slots used", log.entries, log.slots);
+    println!("  {} files, {} directories", report.files, report.directories);
+    println!("Device capacity: {}", size(report.device_bytes));
+    println!("File bytes: {}", size(report.file_bytes));
+    println!("Used space: {}", size(space.used));
+    println!("Free space: {}", size(space.free));
+    println!("Largest free piece: {}", size(space.largest_free));
+    if report.unknown_entries > 0 {
+        println!("  {} log entries of unknown types", report.unknown_entries);
+    }
+    for note in &report.notes {
+        println!("note: {note}");
+    }
+    for problem in &report.problems {
+        println!("problem: {problem}");
+    }
+    match report.problems.len() {
+        0 => println!("clean"),
+        count => println!("{count} problems"),
+    }
+}

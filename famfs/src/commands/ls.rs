@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs ls`
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use famfs::args::Ls;
+use famfs::map::{Extent, FileMap};
+use famfs::replay::{Node, NodeKind};
+use famfs::sys::dax::Access;
+use serde::Serialize;
+
+use super::warn_of_damage;
+use crate::output::{FAILED, OK, Outcome, print_json};
+use crate::place::Place;
+
+#[derive(Serialize)]
+struct List {
+    version: u32,
+    entries: Vec<Item>,
+}
+
+#[derive(Serialize)]
+struct Item {
+    path: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    size: u64,
+    uid: u32,
+    gid: u32,
+    mode: String,
+    slot: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    map: Option<MapItem>,
+}
+
+/// A file's map as the JSON reports show it.
+#[derive(Serialize)]
+pub struct MapItem {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chunk_size: Option<u64>,
+    extents: Vec<ExtentItem>,
+}
+
+#[derive(Serialize)]
+struct ExtentItem {
+    offset: u64,
+    len: u64,
+}
+
+impl From<&FileMap> for MapItem {
+    fn from(map: &FileMap) -> Self {
+        let (kind, chunk_size) = match map {
+            FileMap::Simple(_) => ("simple", None),
+            FileMap::Interleaved { chunk_size, .. } => ("interleaved", Some(*chunk_size)),
+        };
+        let item = |extent: &Extent| ExtentItem { offset: extent.offset, len: extent.len };
+        Self { kind, chunk_size, extents: map.extents().iter().map(item).collect() }
+    }
+}
+
+pub fn run(pool: Option<&Path>, args: &Ls) -> Outcome {
+    let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
+    let plan = place.plan()?;
+    let damaged = warn_of_damage(&plan);
+    let mut nodes: Vec<&Node> = plan.nodes().iter().collect();
+    if let Some(path) = &place.path {
+        nodes.retain(|node| node.path.is_within(path));
+        if nodes.is_empty() {
+            return Err(anyhow::anyhow!("\"{path}\" is not in the log").into());
+        }
+    }
+    nodes.sort_by(|a, b| a.path.cmp(&b.path));
+    if args.json {
+        let entries = nodes.into_iter().map(item).collect();
+        print_json(&List { version: 1, entries })?;
+    } else {
+        print(&nodes)?;
+    }
+    Ok(if damaged { FAILED } else { OK })
+}
+
+fn item(node: &Node) -> Item {
+    let (kind, size, map) = match &node.kind {
+        NodeKind::Dir => ("directory", 0, None),
+        NodeKind::File { size, map } => ("file", *size, Some(map.into())),
+    };
+    Item {
+        path: node.path.to_string(),
+        kind,
+        size,
+        uid: node.owner.uid,
+        gid: node.owner.gid,
+        mode: format!("{:04o}", node.owner.mode),
+        slot: node.slot,
+        map,
+    }
+}
+
+fn print(nodes: &[&Node]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    for node in nodes {
+        let item = item(node);
+        let letter = if item.kind == "file" { '-' } else { 'd' };
+        let line = writeln!(
+            out,
+            "{letter}{} {:>5} {:>5} {:>12} {}",
+            permissions(node.owner.mode),
+            item.uid,
+            item.gid,
+            item.size,
+            item.path
+        );
+        match line {
+            // The reader of a pipe has seen enough.
+            Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(err) => bail!(err),
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Permission bits as ls(1) shows them.
+fn permissions(mode: u32) -> String {
+    let mut text: Vec<u8> =
+        (0..9).map(|bit| if mode & (0o400 >> bit) != 0 { b"rwx"[bit % 3] } else { b'-' }).collect();
+    for (bit, at, set, unset) in
+        [(0o4000, 2, b's', b'S'), (0o2000, 5, b's', b'S'), (0o1000, 8, b't', b'T')]
+    {
+        if mode & bit != 0 {
+            text[at] = if text[at] == b'x' { set } else { unset };
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::permissions;
+
+    #[test]
+    fn permissions_as_in_ls() {
+        for (mode, text) in [
+            (0o644, "rw-r--r--"),
+            (0o4755, "rwsr-xr-x"),
+            (0o2644, "rw-r-Sr--"),
+            (0o1777, "rwxrwxrwt"),
+        ] {
+            assert_eq!(permissions(mode), text);
+        }
+    }
+}

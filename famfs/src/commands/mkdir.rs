@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs mkdir`
+
+use std::path::Path;
+
+use famfs::args::Mkdir;
+use famfs::path::RelPath;
+use famfs::replay::NodeKind;
+use famfs::sys::dax::Access;
+
+use crate::output::{OK, Outcome};
+use crate::place::{Place, owner};
+
+const DEFAULT_MODE: u32 = 0o755;
+
+pub fn run(pool: Option<&Path>, args: &Mkdir) -> Outcome {
+    let place = Place::open(pool, Some(&args.path), Access::Write)?;
+    let mut writer = place.writer()?;
+    let owner = owner(args.owner.uid, args.owner.gid, args.owner.mode.unwrap_or(DEFAULT_MODE));
+    let path = match (&place.path, args.parents) {
+        (None, true) => return Ok(OK),
+        _ => place.file_path()?,
+    };
+    for dir in if args.parents { chain(path) } else { vec![path.clone()] } {
+        let exists = writer.plan().get(&dir).is_some_and(|node| node.kind == NodeKind::Dir);
+        if args.parents && exists {
+            continue;
+        }
+        writer.mkdir(&dir, owner)?;
+        if args.verbose {
+            println!("{dir}");
+        }
+    }
+    writer.commit()?;
+    Ok(OK)
+}
+
+/// The path and all directories above it, from the top.
+fn chain(path: &RelPath) -> Vec<RelPath> {
+    let mut chain = vec![path.clone()];
+    let mut next = path.parent();
+    while let Some(dir) = next {
+        next = dir.parent();
+        chain.push(dir);
+    }
+    chain.reverse();
+    chain
+}

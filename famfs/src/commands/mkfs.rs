@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs mkfs`
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use famfs::args::Mkfs;
+use famfs::format::slots;
+use famfs::media::{Media, PoolFile};
+use famfs::mkfs::{self, Options};
+use famfs::mount::Mounted;
+use famfs::mounts;
+use famfs::role;
+use famfs::superblock::{MIN_LOG_LEN, Superblock};
+use famfs::sys::dax::Access;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::output::{OK, OrExit, Outcome, human, print_json};
+
+/// Exit code of every failure, as with the reference.
+const MKFS_FAILED: u8 = 2;
+
+#[derive(Serialize)]
+struct Made {
+    version: u32,
+    device: String,
+    device_bytes: u64,
+    view_offset: u64,
+    log_bytes: u64,
+    log_slots: u64,
+    data_start: u64,
+    fs_uuid: String,
+    dev_uuid: String,
+    system_uuid: String,
+}
+
+pub fn run(pool: Option<&Path>, args: &Mkfs) -> Outcome {
+    make(pool, args).or_exit(MKFS_FAILED)?;
+    Ok(OK)
+}
+
+fn make(pool: Option<&Path>, args: &Mkfs) -> Result<()> {
+    let media: Box<dyn Media> = match (pool, &args.device) {
+        (Some(pool), None) => Box::new(PoolFile::open(pool, Access::Write)?),
+        (None, Some(device)) => Box::new(open_device(device, args)?),
+        _ => bail!("name either a device or --pool FILE"),
+    };
+    let name = pool.or(args.device.as_deref()).map(|path| path.display().to_string());
+    let name = name.unwrap_or_default();
+    if args.kill {
+        mkfs::kill(&*media)?;
+        println!("{name}: superblock wiped");
+        return Ok(());
+    }
+    let options = Options {
+        log_len: args.loglen,
+        force: args.force,
+        fs_uuid: args.fs_uuid.unwrap_or_else(Uuid::new_v4),
+        dev_uuid: args.dev_uuid.unwrap_or_else(Uuid::new_v4),
+        system_uuid: match args.system_uuid {
+            Some(uuid) => uuid,
+            // On the host nothing is left behind: without a UUID of its own no system is master.
+            None if pool.is_some() => role::known_system_uuid()?.unwrap_or_else(Uuid::new_v4),
+            None => role::system_uuid()?,
+        },
+        dev_name: name.clone(),
+    };
+    let made = mkfs::mkfs(&*media, &options).with_context(|| name.clone())?;
+    report(name, &*media, &made, args.json)
+}
+
+/// Reaches a guest's device by making a file system for it that is mounted nowhere.
+fn open_device(device: &Path, args: &Mkfs) -> Result<impl Media + use<>> {
+    refuse_mounted(device)?;
+    let mounted = Mounted::detached(device)?;
+    let device_len = mounted.device_len()?;
+    if args.kill {
+        return Ok(mounted.raw_meta(MIN_LOG_LEN)?);
+    }
+    // Before the log's file is made: it shows whether the length fits, but says it less well.
+    let log_len =
+        mkfs::log_len(args.loglen, device_len).with_context(|| device.display().to_string())?;
+    Ok(mounted.raw_meta(log_len)?)
+}
+
+/// Refuses a device that is mounted under this name, and says where.
+pub fn refuse_mounted(device: &Path) -> Result<()> {
+    let device =
+        device.canonicalize().with_context(|| format!("cannot find {}", device.display()))?;
+    for mount in mounts::read()? {
+        let same = mount.source.canonicalize().is_ok_and(|source| source == device);
+        if mount.fs_type == "famfs" && same {
+            bail!("{} is mounted on {}", device.display(), mount.mount_point.display());
+        }
+    }
+    Ok(())
+}
+
+fn report(name: String, media: &dyn Media, made: &Superblock, json: bool) -> Result<()> {
+    let log_slots = slots(made.log_len);
+    if json {
+        return print_json(&Made {
+            version: 1,
+            device: name,
+            device_bytes: media.len(),
+            view_offset: media.origin(),
+            log_bytes: made.log_len,
+            log_slots,
+            data_start: made.data_start(),
+            fs_uuid: made.fs_uuid.to_string(),
+            dev_uuid: made.dev_uuid.to_string(),
+            system_uuid: made.system_uuid.to_string(),
+        });
+    }
+    println!("{name}: famfs {}", made.fs_uuid);
+    println!(
+        "  device {}, log {} for {log_slots} files and directories, {} for data",
+        human(media.len()),
+        human(made.log_len),
+        human(made.capacity(media.len()) - made.data_start()),
+    );
+    println!("  master: system {}", made.system_uuid);
+    Ok(())
+}

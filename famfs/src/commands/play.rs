@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Playing a log: shared by `mount`, `logplay` and `attach`.
+
+use anyhow::Result;
+use famfs::apply::{Applied, apply};
+use famfs::check::{data_area, one_line};
+use famfs::log::Log;
+use famfs::mount::MountedVolume;
+use famfs::replay::Plan;
+use famfs::role::{self, Role};
+use famfs::superblock::Superblock;
+use famfs::volume::Volume;
+use uuid::Uuid;
+
+use super::warn_of_damage;
+
+/// What became of a log.
+pub struct Played {
+    /// What was made.
+    pub applied: Applied,
+    /// Whether anything in the log could not be played.
+    pub damaged: bool,
+}
+
+/// Makes all that is missing of a log; what cannot be made is told on standard error.
+pub fn play(volume: &MountedVolume, role: Role, dry_run: bool, verbose: bool) -> Result<Played> {
+    let media = volume.media();
+    let superblock = Superblock::read(media)?;
+    let log = Log::open(media, superblock.log_len)?;
+    let plan = Plan::read(&log, data_area(&superblock, media.len()), media.origin());
+    let applied = apply(volume, &plan, role, dry_run, |path| {
+        if verbose {
+            println!("{path}");
+        }
+    });
+    let mut damaged = warn_of_damage(&plan);
+    if let Some(problem) = log.counter_problem() {
+        eprintln!("famfs: {}", one_line(&problem));
+        damaged = true;
+    }
+    for error in &applied.errors {
+        eprintln!("famfs: {}", one_line(error));
+    }
+    damaged |= !applied.errors.is_empty();
+    Ok(Played { applied, damaged })
+}
+
+/// This system's UUID for its role; whoever has none is a client, and is told why.
+pub fn system_or_client() -> Option<Uuid> {
+    role::system_uuid().map_err(|err| eprintln!("famfs: client only: {}", one_line(&err))).ok()
+}
+
+/// What was made, in words.
+pub fn summary(applied: &Applied) -> String {
+    let Applied { files, directories, existed, .. } = applied;
+    format!("{files} new files, {directories} new directories, {existed} were there")
+}

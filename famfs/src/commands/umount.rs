@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs umount`
+
+use anyhow::{Context, anyhow};
+use famfs::args::Umount;
+use famfs::mounts;
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
+
+use crate::output::{OK, Outcome};
+
+pub fn run(args: &Umount) -> Outcome {
+    let path = args.mount_point.display();
+    let mount = mounts::locate(&args.mount_point)?;
+    if !mount.inside.as_os_str().is_empty() {
+        let found = mount.mount.mount_point.display();
+        return Err(anyhow!("{path} is no mount point; did you mean {found}?").into());
+    }
+    match unmount(&mount.mount.mount_point, UnmountFlags::NOFOLLOW) {
+        Err(Errno::BUSY) => {
+            Err(anyhow!("{path} is busy: a process has files, mappings or its directory there")
+                .into())
+        }
+        result => {
+            result.with_context(|| format!("cannot unmount {path}"))?;
+            Ok(OK)
+        }
+    }
+}

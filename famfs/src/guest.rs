@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A guest's memory devices in sysfs: which there are, what they hold, which driver has them.
+//!
+//! A pool comes as a virtio-pmem device. With an info block libnvdimm makes a dax device of it,
+//! which the driver fsdev_dax must have for famfs; without one it becomes a pmem block device.
+//! What a device holds is found out by looking, never by its number.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::format::SUPERBLOCK_MAGIC;
+use crate::mount::Mounted;
+use crate::superblock::{Superblock, SuperblockError};
+use crate::view::INFO_BLOCK_OFFSET;
+
+/// Devices that dax drivers can have.
+const DAX_DEVICES: &str = "/sys/bus/dax/devices";
+/// Drivers for them.
+const DAX_DRIVERS: &str = "/sys/bus/dax/drivers";
+/// The driver that gives pmem block devices, with its `bind` and `unbind`.
+const ND_PMEM: &str = "/sys/bus/nd/drivers/nd_pmem";
+/// Block devices of the kernel.
+const BLOCK: &str = "/sys/class/block";
+/// Bytes to look at: superblock and info block.
+const HEAD_LEN: usize = 8192;
+
+/// A step with a device that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}", path.display())]
+pub struct GuestError {
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn error(action: &'static str, path: &Path, source: io::Error) -> GuestError {
+    GuestError { action, path: path.to_owned(), source }
+}
+
+/// What a device turned out to be.
+#[derive(Debug)]
+pub enum Finding {
+    /// It holds a famfs, which is mounted nowhere yet.
+    Famfs(Mounted),
+    /// It is no pool, or not yet: the reason.
+    Not(String),
+}
+
+/// Names of the dax devices, such as `dax0.0`.
+pub fn dax_devices() -> Vec<String> {
+    names(DAX_DEVICES, |_| true)
+}
+
+/// Names of the pmem block devices, such as `pmem0`.
+pub fn pmem_devices() -> Vec<String> {
+    names(BLOCK, |name| name.starts_with("pmem"))
+}
+
+/// Entries of a sysfs directory; none if the directory is not there (yet).
+fn names(dir: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| wanted(name))
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+/// Gives a dax device to fsdev_dax, unless another driver than device_dax has it.
+pub fn bind_fsdev(name: &str) -> Result<(), GuestError> {
+    let driver_link = Path::new(DAX_DEVICES).join(name).join("driver");
+    let driver = fs::read_link(&driver_link).ok();
+    let driver = driver.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
+    match driver {
+        Some("fsdev_dax") => return Ok(()),
+        Some("device_dax") => write_sysfs(&Path::new(DAX_DRIVERS).join("device_dax/unbind"), name)?,
+        Some(_) | None => {}
+    }
+    write_sysfs(&Path::new(DAX_DRIVERS).join("fsdev_dax/new_id"), name)
+}
+
+/// Looks at a dax device through a famfs that is mounted nowhere: the only way, its node can
+/// neither be read nor mapped.
+pub fn look_at_dax(name: &str) -> Finding {
+    let device = Path::new("/dev").join(name);
+    let mounted = match Mounted::detached(&device) {
+        Ok(mounted) => mounted,
+        Err(err) => return Finding::Not(crate::check::one_line(&err)),
+    };
+    let superblock = mounted.superblock_media().map(|media| Superblock::read(&media));
+    match superblock {
+        Ok(Ok(_)) => Finding::Famfs(mounted),
+        Ok(Err(SuperblockError::Magic { found: 0, .. })) => Finding::Not(
+            "reads zero: not formatted, or the back-end has not mapped the pool".to_owned(),
+        ),
+        Ok(Err(err)) => Finding::Not(crate::check::one_line(&err)),
+        Err(err) => Finding::Not(crate::check::one_line(&err)),
+    }
+}
+
+/// Looks at a pmem block device. One whose info block appeared only after the driver looked is
+/// handed to the driver once more, and then becomes a dax device.
+pub fn look_at_pmem(name: &str) -> Result<Finding, GuestError> {
+    let device = Path::new("/dev").join(name);
+    let head = read_head(&device).map_err(|err| error("read", &device, err))?;
+    let info_block = usize::try_from(INFO_BLOCK_OFFSET).ok().and_then(|at| head.get(at..));
+    if info_block.is_some_and(|block| block.starts_with(b"NVDIMM_DAX_INFO\0")) {
+        probe_again(name)?;
+        return Ok(Finding::Not("has a devdax info block; handed to its driver again".to_owned()));
+    }
+    if head.starts_with(&SUPERBLOCK_MAGIC.to_le_bytes()) {
+        return Ok(match Mounted::detached(&device) {
+            Ok(mounted) => Finding::Famfs(mounted),
+            Err(err) => Finding::Not(crate::check::one_line(&err)),
+        });
+    }
+    let reason = if head.iter().all(|&byte| byte == 0) {
+        "reads zero: not formatted, or the back-end has not mapped the pool"
+    } else {
+        "holds neither a famfs superblock nor a devdax info block"
+    };
+    Ok(Finding::Not(reason.to_owned()))
+}
+
+/// The device's first bytes, past the page cache, which would keep what was there too early.
+fn read_head(device: &Path) -> io::Result<Vec<u8>> {
+    let direct = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+    let file = fs::OpenOptions::new().read(true).custom_flags(direct).open(device)?;
+    // Direct I/O wants an aligned buffer; twice the length holds an aligned part of the length.
+    let mut buf = vec![0; 2 * HEAD_LEN];
+    let start = buf.as_ptr().align_offset(HEAD_LEN).min(HEAD_LEN);
+    file.read_exact_at(&mut buf[start..start + HEAD_LEN], 0)?;
+    Ok(buf[start..start + HEAD_LEN].to_vec())
+}
+
+/// Takes a pmem device's namespace from its driver and gives it back.
+fn probe_again(name: &str) -> Result<(), GuestError> {
+    let link = Path::new(BLOCK).join(name).join("device");
+    let namespace = fs::canonicalize(&link).map_err(|err| error("resolve", &link, err))?;
+    let Some(namespace) = namespace.file_name().and_then(|name| name.to_str()) else {
+        return Err(error("resolve", &link, io::ErrorKind::InvalidData.into()));
+    };
+    write_sysfs(&Path::new(ND_PMEM).join("unbind"), namespace)?;
+    // The driver answers ENXIO when it hands the namespace over to a dax device: as wanted.
+    let _ = write_sysfs(&Path::new(ND_PMEM).join("bind"), namespace);
+    Ok(())
+}
+
+fn write_sysfs(path: &Path, value: &str) -> Result<(), GuestError> {
+    fs::write(path, value).map_err(|err| error("write", path, err))
+}

@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A famfs of the kernel: making one for a device, mounted or not, and working on its files.
+//!
+//! The kernel's file system starts empty. The superblock and the log become files of it
+//! (`.meta/.superblock`, `.meta/.log`), because a devdax device can be reached in no other way.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
+};
+
+use uuid::Uuid;
+
+use crate::format::{ALLOC_UNIT, LOG_OFFSET};
+use crate::map::{Extent, FileMap};
+use crate::media::{Media, MediaError, MetaFiles};
+use crate::path::{META_DIR, RelPath};
+use crate::replay::Owner;
+use crate::role::Role;
+use crate::superblock::{Superblock, SuperblockError};
+use crate::sys::dax::{Access, Mapping};
+use crate::sys::ioctl::{self, FileType};
+use crate::volume::{FileBytes, Volume};
+
+const SUPERBLOCK_FILE: &str = ".superblock";
+const LOG_FILE: &str = ".log";
+/// Where nothing but the file system itself is reached, whatever others make of its directories.
+const INSIDE: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_XDEV)
+    .union(ResolveFlags::NO_MAGICLINKS);
+
+/// Why a device is not mounted, or a mounted one not usable.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The kernel has no famfs.
+    #[error("the kernel has no famfs file system; load its module with `modprobe famfs`")]
+    NoModule,
+    /// The kernel refused the device.
+    #[error("cannot mount {}{}", device.display(), if detail.is_empty() { String::new() } else { format!(" ({detail})") })]
+    Device {
+        /// The device.
+        device: PathBuf,
+        /// What the file system says about it.
+        detail: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The new file system could not be attached to its directory.
+    #[error("cannot mount on {}", mount_point.display())]
+    Attach {
+        /// The directory.
+        mount_point: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The files of superblock and log could not be made or used.
+    #[error("cannot {action} {META_DIR}/{name}")]
+    Meta {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        name: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// There is no usable superblock.
+    #[error(transparent)]
+    Superblock(#[from] SuperblockError),
+    /// The meta files could not be read.
+    #[error(transparent)]
+    Media(#[from] MediaError),
+}
+
+impl MountError {
+    /// The kernel's error number, if it refused the device.
+    pub fn device_errno(&self) -> Option<i32> {
+        match self {
+            Self::Device { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+}
+
+/// A famfs of the kernel, through its root directory. A detached one vanishes when dropped.
+#[derive(Debug)]
+pub struct Mounted {
+    root: OwnedFd,
+    device: PathBuf,
+}
+
+impl Mounted {
+    /// Makes a file system for a device, without a mount point.
+    pub fn detached(device: &Path) -> Result<Self, MountError> {
+        let context = match fsopen("famfs", FsOpenFlags::FSOPEN_CLOEXEC) {
+            Err(Errno::NODEV) => return Err(MountError::NoModule),
+            context => context,
+        };
+        let error = |context: Option<&OwnedFd>, err: Errno| MountError::Device {
+            device: device.to_owned(),
+            detail: context.map(context_message).unwrap_or_default(),
+            source: err.into(),
+        };
+        let context = context.map_err(|err| error(None, err))?;
+        let flags = MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC
+            | MountAttrFlags::MOUNT_ATTR_NOATIME;
+        let root = fsconfig_set_string(&context, "source", device)
+            .and_then(|()| fsconfig_create(&context))
+            .and_then(|()| fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags))
+            .map_err(|err| error(Some(&context), err))?;
+        Ok(Self { root, device: device.to_owned() })
+    }
+
+    /// Opens the file system that is mounted at a directory.
+    pub fn at(mount_point: &Path, device: &Path) -> Result<Self, MountError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(mount_point, flags, Mode::empty()).map_err(|err| {
+            MountError::Attach { mount_point: mount_point.to_owned(), source: err.into() }
+        })?;
+        Ok(Self { root, device: device.to_owned() })
+    }
+
+    /// Attaches a detached file system to a directory.
+    pub fn attach(&self, mount_point: &Path) -> Result<(), MountError> {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(&self.root, "", rustix::fs::CWD, mount_point, flags).map_err(|err| {
+            MountError::Attach { mount_point: mount_point.to_owned(), source: err.into() }
+        })
+    }
+
+    /// Size of the device in bytes.
+    pub fn device_len(&self) -> Result<u64, MountError> {
+        let stat = rustix::fs::fstatfs(&self.root).map_err(|err| MountError::Device {
+            device: self.device.clone(),
+            detail: String::new(),
+            source: err.into(),
+        })?;
+        let block = u64::try_from(stat.f_bsize).unwrap_or(0);
+        Ok(stat.f_blocks.saturating_mul(block))
+    }
+
+    /// Reaches superblock and a log of `log_len` bytes for writing, whatever the device holds.
+    pub fn raw_meta(&self, log_len: u64) -> Result<MetaFiles, MountError> {
+        let superblock = self.map_meta(FileType::Superblock, Access::Write, ALLOC_UNIT, 0o444)?.1;
+        let log = self.map_meta(FileType::Log, Access::Write, log_len, 0o644)?.1;
+        Ok(MetaFiles::new(superblock, Some(log), self.device.clone(), self.device_len()?)?)
+    }
+
+    /// Reaches the superblock only, for reading.
+    pub fn superblock_media(&self) -> Result<MetaFiles, MountError> {
+        let superblock = self.map_meta(FileType::Superblock, Access::Read, ALLOC_UNIT, 0o444)?.1;
+        Ok(MetaFiles::new(superblock, None, self.device.clone(), self.device_len()?)?)
+    }
+
+    /// Reaches superblock and log of a formatted device. A writer waits for the log's lock.
+    /// `system` is this system's UUID; without one it is a client.
+    pub fn open(self, access: Access, system: Option<Uuid>) -> Result<MountedVolume, MountError> {
+        let superblock = Superblock::read(&self.superblock_media()?)?;
+        let role = system.map_or(Role::Client, |system| Role::of(&superblock, system));
+        let mode = if role == Role::Master { 0o644 } else { 0o444 };
+        let (lock, log) = self.map_meta(FileType::Log, access, superblock.log_len, mode)?;
+        if access == Access::Write {
+            rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+                .map_err(|err| meta_error("lock", LOG_FILE, err))?;
+        }
+        let superblock = self.map_meta(FileType::Superblock, Access::Read, ALLOC_UNIT, 0o444)?.1;
+        let meta = MetaFiles::new(superblock, Some(log), self.device.clone(), self.device_len()?)?;
+        Ok(MountedVolume { mounted: self, meta, role, _lock: lock })
+    }
+
+    /// Opens a meta file, made if missing, and maps it.
+    fn map_meta(
+        &self,
+        kind: FileType,
+        access: Access,
+        len: u64,
+        mode: u32,
+    ) -> Result<(File, Mapping), MountError> {
+        let (name, offset) = match kind {
+            FileType::Log => (LOG_FILE, LOG_OFFSET),
+            FileType::Superblock | FileType::Regular => (SUPERBLOCK_FILE, 0),
+        };
+        let error = |action| move |err| meta_error(action, name, err);
+        match rustix::fs::mkdirat(&self.root, META_DIR, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(err) => return Err(meta_error("make the directory of", name, err)),
+        }
+        let path = format!("{META_DIR}/{name}");
+        let writing = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+        let reading = OFlags::RDONLY | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(mode);
+        // A user without privileges may look at what is there already.
+        let file = match rustix::fs::openat2(&self.root, &path, writing, mode, INSIDE) {
+            Err(Errno::ACCESS | Errno::ROFS) if access == Access::Read => {
+                rustix::fs::openat2(&self.root, &path, reading, Mode::empty(), INSIDE)
+            }
+            file => file,
+        };
+        let file = File::from(file.map_err(error("open"))?);
+        if ioctl::map_get(&file).is_err() {
+            let map = FileMap::Simple(vec![Extent { offset, len }]);
+            // The older interface is the one that every famfs has for these files.
+            ioctl::map_create_v42(&file, kind, len, &map).map_err(error("map"))?;
+        }
+        let len = usize::try_from(len).map_err(|_| meta_error("map", name, Errno::OVERFLOW))?;
+        let mapping = Mapping::new(&file, len, access).map_err(|source| MountError::Meta {
+            action: "map",
+            name,
+            source,
+        })?;
+        Ok((file, mapping))
+    }
+}
+
+fn meta_error(action: &'static str, name: &'static str, err: Errno) -> MountError {
+    MountError::Meta { action, name, source: err.into() }
+}
+
+/// The messages that the file system left in its context, "e famfs: ..." each.
+fn context_message(context: &OwnedFd) -> String {
+    let mut messages = Vec::new();
+    let mut buf = [0; 1024];
+    while let Ok(len) = rustix::io::read(context, &mut buf) {
+        let text = String::from_utf8_lossy(&buf[..len]);
+        messages.push(text.trim().trim_start_matches("e ").to_owned());
+    }
+    messages.join("; ")
+}
+
+/// A kernel's famfs with its superblock and log.
+#[derive(Debug)]
+pub struct MountedVolume {
+    mounted: Mounted,
+    meta: MetaFiles,
+    role: Role,
+    /// Holds the log's lock for a writer.
+    _lock: File,
+}
+
+impl MountedVolume {
+    /// The file system's root.
+    pub fn mounted(&self) -> &Mounted {
+        &self.mounted
+    }
+
+    /// What this system may do.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Makes a directory with exactly this owner and mode.
+    pub fn make_dir_fd(&self, path: &RelPath, owner: Owner) -> io::Result<()> {
+        let root = &self.mounted.root;
+        let parent = self.parent_fd(path)?;
+        let name = last_name(path);
+        rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::openat2(root, path.as_path(), flags, Mode::empty(), INSIDE)?;
+        set_owner(&dir, owner)
+    }
+
+    /// Makes a file with exactly this owner, mode and memory; takes it back if that fails.
+    pub fn make_file_fd(
+        &self,
+        path: &RelPath,
+        owner: Owner,
+        size: u64,
+        map: &FileMap,
+    ) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        let stub = rustix::fs::openat2(&self.mounted.root, path.as_path(), flags, mode, INSIDE)?;
+        let made = ioctl::nop(&stub)
+            .and_then(|()| ioctl::map_create(&stub, FileType::Regular, size, map))
+            .map_err(io::Error::from)
+            .and_then(|()| set_owner(&stub, owner));
+        if let Err(err) = made {
+            // An empty stub would look like a file of the log; its own failure tells nothing new.
+            let _ = self.remove(path, false);
+            return Err(err);
+        }
+        Ok(File::from(stub))
+    }
+
+    /// Type and size of what is at a path; `None` if nothing is.
+    pub fn existing(&self, path: &RelPath) -> io::Result<Option<(bool, u64)>> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        match rustix::fs::openat2(&self.mounted.root, path.as_path(), flags, Mode::empty(), INSIDE)
+        {
+            Ok(found) => {
+                let metadata = File::from(found).metadata()?;
+                Ok(Some((metadata.is_dir(), metadata.len())))
+            }
+            Err(Errno::NOENT) => Ok(None),
+            Err(err) => Err(err.into()),
+        }
+    }
+
+    fn parent_fd(&self, path: &RelPath) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(match path.parent() {
+            None => self.mounted.root.try_clone()?,
+            Some(parent) => rustix::fs::openat2(
+                &self.mounted.root,
+                parent.as_path(),
+                flags,
+                Mode::empty(),
+                INSIDE,
+            )?,
+        })
+    }
+}
+
+fn last_name(path: &RelPath) -> &Path {
+    path.as_path().file_name().map_or(path.as_path(), Path::new)
+}
+
+/// Sets owner and mode whatever the umask is; the mode last, because chown clears bits of it.
+fn set_owner(fd: impl AsFd, owner: Owner) -> io::Result<()> {
+    let user = rustix::fs::Uid::from_raw(owner.uid);
+    let group = rustix::fs::Gid::from_raw(owner.gid);
+    rustix::fs::fchown(&fd, Some(user), Some(group))?;
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(owner.mode))?;
+    Ok(())
+}
+
+impl Volume for MountedVolume {
+    fn media(&self) -> &dyn Media {
+        &self.meta
+    }
+
+    fn make_dir(&self, path: &RelPath, owner: Owner) -> io::Result<()> {
+        self.make_dir_fd(path, owner)
+    }
+
+    fn make_file(
+        &self,
+        path: &RelPath,
+        owner: Owner,
+        size: u64,
+        map: &FileMap,
+    ) -> io::Result<Box<dyn FileBytes + '_>> {
+        let file = self.make_file_fd(path, owner, size, map)?;
+        Ok(Box::new(MappedFile::new(&file, size, Access::Write)?))
+    }
+
+    fn open_file(
+        &self,
+        path: &RelPath,
+        size: u64,
+        _map: &FileMap,
+        access: Access,
+    ) -> io::Result<Box<dyn FileBytes + '_>> {
+        let flags = match access {
+            Access::Read => OFlags::RDONLY,
+            Access::Write => OFlags::RDWR,
+        };
+        let flags = flags | OFlags::CLOEXEC;
+        let file =
+            rustix::fs::openat2(&self.mounted.root, path.as_path(), flags, Mode::empty(), INSIDE)?;
+        Ok(Box::new(MappedFile::new(&File::from(file), size, access)?))
+    }
+
+    fn remove(&self, path: &RelPath, is_dir: bool) -> io::Result<()> {
+        let parent = self.parent_fd(path)?;
+        let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        Ok(rustix::fs::unlinkat(&parent, last_name(path), flags)?)
+    }
+}
+
+/// A file's bytes through a shared mapping.
+pub struct MappedFile {
+    mapping: Mapping,
+}
+
+impl MappedFile {
+    /// Maps the first `size` bytes of a file.
+    pub fn new(file: &File, size: u64, access: Access) -> io::Result<Self> {
+        let len = usize::try_from(size).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        Ok(Self { mapping: Mapping::new(file, len, access)? })
+    }
+}
+
+fn position(offset: u64) -> io::Result<usize> {
+    usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+impl FileBytes for MappedFile {
+    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.mapping.read(position(offset)?, buf)
+    }
+
+    fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.mapping.write(position(offset)?, buf)
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        self.mapping.write_back(0, self.mapping.len())
+    }
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Which famfs is mounted where, from the kernel's mount table.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
+
+/// The kernel's mount table of this process, proc_pid_mountinfo(5).
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+/// A line of the mount table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountEntry {
+    /// Which directory of the file system is mounted; "/" for all of it.
+    pub root: PathBuf,
+    /// Where it is mounted.
+    pub mount_point: PathBuf,
+    /// Type of the file system.
+    pub fs_type: String,
+    /// Device as given to mount.
+    pub source: PathBuf,
+}
+
+/// Why a path does not lead into a famfs.
+#[derive(Debug, thiserror::Error)]
+pub enum MountsError {
+    /// The mount table could not be read.
+    #[error("cannot read {MOUNTINFO}")]
+    Table(#[source] io::Error),
+    /// The path could not be resolved.
+    #[error("cannot resolve {}", path.display())]
+    Resolve {
+        /// The path.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Another file system is there.
+    #[error("{} is on a {fs_type} file system at {}, expected a mounted famfs (or --pool FILE)", path.display(), mount_point.display())]
+    NotFamfs {
+        /// The path.
+        path: PathBuf,
+        /// What is mounted there.
+        fs_type: String,
+        /// Where that is mounted.
+        mount_point: PathBuf,
+    },
+    /// Only a part of the famfs is mounted, so that paths of the log do not fit.
+    #[error("{} is a bind mount of directory {} of a famfs, expected the whole of it", mount_point.display(), root.display())]
+    Partial {
+        /// Where it is mounted.
+        mount_point: PathBuf,
+        /// The directory that is mounted.
+        root: PathBuf,
+    },
+}
+
+/// A path inside a mounted famfs.
+#[derive(Clone, Debug)]
+pub struct MountedPath {
+    /// The mount.
+    pub mount: MountEntry,
+    /// The path relative to the mount point, possibly empty, as bytes not yet checked.
+    pub inside: PathBuf,
+}
+
+/// Reads the mount table.
+pub fn read() -> Result<Vec<MountEntry>, MountsError> {
+    let table = fs::read(MOUNTINFO).map_err(MountsError::Table)?;
+    Ok(table.split(|&b| b == b'\n').filter_map(parse_line).collect())
+}
+
+/// Finds the famfs that a path leads into. The path need not exist, but what exists of it is
+/// resolved, symbolic links included.
+pub fn locate(path: &Path) -> Result<MountedPath, MountsError> {
+    let (existing, rest) = resolve(path)?;
+    let mount = read()?
+        .into_iter()
+        // The last one of several mounts on one directory is the one that is seen.
+        .filter(|mount| existing.starts_with(&mount.mount_point))
+        .max_by_key(|mount| mount.mount_point.components().count());
+    let Some(mount) = mount else {
+        return Err(MountsError::Table(io::ErrorKind::InvalidData.into()));
+    };
+    if mount.fs_type != "famfs" {
+        let MountEntry { fs_type, mount_point, .. } = mount;
+        return Err(MountsError::NotFamfs { path: path.to_owned(), fs_type, mount_point });
+    }
+    if mount.root != Path::new("/") {
+        let MountEntry { root, mount_point, .. } = mount;
+        return Err(MountsError::Partial { mount_point, root });
+    }
+    let inside = existing.strip_prefix(&mount.mount_point).unwrap_or(Path::new("")).join(rest);
+    Ok(MountedPath { mount, inside })
+}
+
+/// Splits a path into what exists, resolved, and the rest.
+fn resolve(path: &Path) -> Result<(PathBuf, PathBuf), MountsError> {
+    let error = |source| MountsError::Resolve { path: path.to_owned(), source };
+    let absolute = std::path::absolute(path).map_err(error)?;
+    for existing in absolute.ancestors() {
+        match existing.canonicalize() {
+            Ok(resolved) => {
+                let rest = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
+                if rest.components().any(|part| part == Component::ParentDir) {
+                    return Err(error(io::ErrorKind::NotFound.into()));
+                }
+                return Ok((resolved, rest.to_owned()));
+            }
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+            Err(err) => return Err(error(err)),
+        }
+    }
+    Err(error(io::ErrorKind::NotFound.into()))
+}
+
+/// Reads one line: fields up to a lone "-", then type, source and options.
+fn parse_line(line: &[u8]) -> Option<MountEntry> {
+    let fields: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
+    let dash = fields.iter().position(|field| *field == b"-")?;
+    Some(MountEntry {
+        root: unescape(fields.get(3)?),
+        mount_point: unescape(fields.get(4)?),
+        fs_type: String::from_utf8_lossy(fields.get(dash + 1)?).into_owned(),
+        source: unescape(fields.get(dash + 2)?),
+    })
+}
+
+/// Undoes the kernel's escapes: a backslash and three octal digits.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, tail)) = rest.split_first() {
+        let code = tail
+            .get(..3)
+            .filter(|_| first == b'\\')
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        bytes.push(code.unwrap_or(first));
+        rest = if code.is_some() { &tail[3..] } else { tail };
+    }
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_escaped_lines_of_any_length() {
+        let line = b"36 35 0:42 / /mnt/with\\040space rw,noatime shared:1 - famfs /dev/dax0.0 rw";
+        let entry = parse_line(line).unwrap();
+        assert_eq!(entry.mount_point, Path::new("/mnt/with space"));
+        assert_eq!((entry.fs_type.as_str(), entry.source.to_str()), ("famfs", Some("/dev/dax0.0")));
+        assert_eq!(parse_line(b"36 35 0:42 / /mnt"), None);
+        assert_eq!(unescape(b"a\\b\\0"), Path::new("a\\b\\0"));
+    }
+
+    #[test]
+    fn other_file_systems_are_named() {
+        let error = locate(Path::new("/proc/self/status")).unwrap_err().to_string();
+        assert!(error.contains("is on a proc file system"), "{error}");
+        assert!(locate(Path::new("/proc/no/such/file")).is_err());
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a path on the command line means: a path in a pool file, or in a mounted famfs.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use famfs::check::data_area;
+use famfs::log::Log;
+use famfs::media::PoolFile;
+use famfs::mount::Mounted;
+use famfs::mounts;
+use famfs::path::RelPath;
+use famfs::replay::{Owner, Plan};
+use famfs::role;
+use famfs::superblock::Superblock;
+use famfs::sys::dax::Access;
+use famfs::volume::{OfflineVolume, Volume};
+use famfs::writer::Writer;
+use uuid::Uuid;
+
+/// A file system and a path in it.
+pub struct Place {
+    /// The file system.
+    pub volume: Box<dyn Volume>,
+    /// The path; `None` is the root.
+    pub path: Option<RelPath>,
+    /// This system's UUID; `None` offline, where the pool's lock makes the master.
+    system: Option<Uuid>,
+}
+
+impl Place {
+    /// Finds the file system of a path. `path` may be missing only with a pool.
+    pub fn open(pool: Option<&Path>, path: Option<&Path>, access: Access) -> Result<Self> {
+        match pool {
+            Some(pool) => {
+                let bytes = path.map_or(b"".as_slice(), |path| path.as_os_str().as_bytes());
+                let path = inside(bytes.trim_ascii_start_slash())?;
+                let volume = Box::new(OfflineVolume::new(PoolFile::open(pool, access)?));
+                Ok(Self { volume, path, system: None })
+            }
+            None => {
+                let path = path.context("name a path in a mounted famfs, or use --pool FILE")?;
+                Self::mounted(path, access)
+            }
+        }
+    }
+
+    fn mounted(path: &Path, access: Access) -> Result<Self> {
+        let found = mounts::locate(path)?;
+        let path = inside(found.inside.as_os_str().as_bytes())?;
+        let system = match access {
+            // Whoever only reads is a client as well as a master.
+            Access::Read => None,
+            Access::Write => Some(role::system_uuid()?),
+        };
+        let mounted = Mounted::at(&found.mount.mount_point, &found.mount.source)?;
+        let volume = Box::new(mounted.open(access, system)?);
+        Ok(Self { volume, path, system })
+    }
+
+    /// Opens the file system for additions.
+    pub fn writer(&self) -> Result<Writer<'_>> {
+        Ok(Writer::open(&*self.volume, self.system)?)
+    }
+
+    /// Reads the log.
+    pub fn plan(&self) -> Result<Plan> {
+        let media = self.volume.media();
+        let superblock = Superblock::read(media)?;
+        let log = Log::open(media, superblock.log_len)?;
+        Ok(Plan::read(&log, data_area(&superblock, media.len()), media.origin()))
+    }
+
+    /// The path, which must not be the root.
+    pub fn file_path(&self) -> Result<&RelPath> {
+        self.path.as_ref().context("the path names the root of the file system, expected a file")
+    }
+}
+
+/// A path below the root; nothing, `.` and the like are the root itself.
+fn inside(bytes: &[u8]) -> Result<Option<RelPath>> {
+    use famfs::path::PathError;
+    match RelPath::new(bytes) {
+        Ok(path) => Ok(Some(path)),
+        Err(PathError::Empty(_)) => Ok(None),
+        Err(err) => Err(err.into()),
+    }
+}
+
+trait TrimSlash {
+    fn trim_ascii_start_slash(&self) -> &[u8];
+}
+
+impl TrimSlash for [u8] {
+    /// A pool's paths may be written with a leading slash: its root is the pool's.
+    fn trim_ascii_start_slash(&self) -> &[u8] {
+        let start = self.iter().position(|&b| b != b'/').unwrap_or(self.len());
+        &self[start..]
+    }
+}
+
+/// The owner of a new file or directory: as asked, else the caller.
+pub fn owner(uid: Option<u32>, gid: Option<u32>, mode: u32) -> Owner {
+    Owner {
+        uid: uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
+        gid: gid.unwrap_or_else(|| rustix::process::getegid().as_raw()),
+        mode,
+    }
+}
+
+/// Permission bits as asked for, less the caller's umask, as the reference does for files.
+pub fn masked(mode: u32) -> u32 {
+    use rustix::fs::Mode;
+    let mask = rustix::process::umask(Mode::empty());
+    rustix::process::umask(mask);
+    mode & !mask.as_raw_mode()
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A file system to work on, whether it is mounted or a pool file on the host.
+
+use std::io;
+
+use crate::format::ALLOC_UNIT;
+use crate::map::FileMap;
+use crate::media::{Media, PoolFile};
+use crate::path::RelPath;
+use crate::replay::Owner;
+use crate::sys::dax::Access;
+
+/// A file system whose files can be made and reached. Nothing here touches the log.
+pub trait Volume {
+    /// Superblock and log.
+    fn media(&self) -> &dyn Media;
+
+    /// Makes a directory.
+    fn make_dir(&self, path: &RelPath, owner: Owner) -> io::Result<()>;
+
+    /// Makes a file with its memory; its contents are what the memory holds.
+    fn make_file(
+        &self,
+        path: &RelPath,
+        owner: Owner,
+        size: u64,
+        map: &FileMap,
+    ) -> io::Result<Box<dyn FileBytes + '_>>;
+
+    /// Opens a file of the log.
+    fn open_file(
+        &self,
+        path: &RelPath,
+        size: u64,
+        map: &FileMap,
+        access: Access,
+    ) -> io::Result<Box<dyn FileBytes + '_>>;
+
+    /// Takes back a file or directory that did not make it into the log.
+    fn remove(&self, path: &RelPath, is_dir: bool) -> io::Result<()>;
+}
+
+/// The bytes of one file.
+pub trait FileBytes {
+    /// Copies bytes out of the file.
+    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+
+    /// Copies bytes into the file.
+    fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
+
+    /// Makes what was written visible to other hosts.
+    fn finish(&self) -> io::Result<()>;
+}
+
+/// A pool file: files exist as soon as the log has them, their bytes are ranges of the pool.
+pub struct OfflineVolume {
+    pool: PoolFile,
+}
+
+impl OfflineVolume {
+    /// Works on an open pool file.
+    pub fn new(pool: PoolFile) -> Self {
+        Self { pool }
+    }
+}
+
+impl Volume for OfflineVolume {
+    fn media(&self) -> &dyn Media {
+        &self.pool
+    }
+
+    fn make_dir(&self, _path: &RelPath, _owner: Owner) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn make_file(
+        &self,
+        path: &RelPath,
+        _owner: Owner,
+        size: u64,
+        map: &FileMap,
+    ) -> io::Result<Box<dyn FileBytes + '_>> {
+        self.open_file(path, size, map, Access::Write)
+    }
+
+    fn open_file(
+        &self,
+        _path: &RelPath,
+        size: u64,
+        map: &FileMap,
+        _access: Access,
+    ) -> io::Result<Box<dyn FileBytes + '_>> {
+        Ok(Box::new(PoolRanges { pool: &self.pool, size, map: map.clone() }))
+    }
+
+    fn remove(&self, _path: &RelPath, _is_dir: bool) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct PoolRanges<'p> {
+    pool: &'p PoolFile,
+    size: u64,
+    map: FileMap,
+}
+
+impl PoolRanges<'_> {
+    /// Calls `op` with device offset and bounds in the buffer, for each contiguous piece.
+    fn pieces(
+        &self,
+        offset: u64,
+        len: usize,
+        mut op: impl FnMut(u64, std::ops::Range<usize>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if offset.checked_add(len as u64).is_none_or(|end| end > self.size) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut done = 0;
+        while done < len {
+            let Some(piece) = self.map.piece(offset + done as u64) else {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            };
+            let piece_len = usize::try_from(piece.len).unwrap_or(usize::MAX).min(len - done);
+            op(piece.offset, done..done + piece_len)?;
+            done += piece_len;
+        }
+        Ok(())
+    }
+}
+
+impl FileBytes for PoolRanges<'_> {
+    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.pieces(offset, buf.len(), |at, range| {
+            self.pool.read_at(at, &mut buf[range]).map_err(io::Error::other)
+        })
+    }
+
+    fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.pieces(offset, buf.len(), |at, range| {
+            self.pool.write_at(at, &buf[range]).map_err(io::Error::other)
+        })
+    }
+
+    /// The append that publishes the file syncs the pool before it moves the index.
+    fn finish(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Bytes that one copy step moves: an allocation unit, so that a step touches few huge pages.
+// 2 MiB fits every usize.
+#[allow(clippy::cast_possible_truncation)]
+pub const COPY_STEP: usize = ALLOC_UNIT as usize;
+
+/// Splits `size` bytes into steps of [`COPY_STEP`]: offset and length of each.
+pub fn steps(size: u64) -> impl Iterator<Item = (u64, usize)> {
+    (0..size).step_by(COPY_STEP).map(move |offset| {
+        let left = usize::try_from(size - offset).unwrap_or(usize::MAX);
+        (offset, left.min(COPY_STEP))
+    })
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A writing session: the one place where files and directories are added to a file system.
+//!
+//! A session reads the log once. A file's bytes are complete before its entry is published;
+//! entries are published in batches, which the log keeps atomic.
+
+use std::io;
+
+use uuid::Uuid;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::check::data_area;
+use crate::format::{ENTRY_FILE, ENTRY_MKDIR, FILE_FLAGS, FileBody, MkdirBody};
+use crate::log::{Log, LogError};
+use crate::map::{Extent, FileMap};
+use crate::path::RelPath;
+use crate::replay::{EntryProblem, Node, NodeKind, Owner, Plan};
+use crate::role::Role;
+use crate::superblock::{Superblock, SuperblockError};
+use crate::volume::{FileBytes, Volume};
+
+/// Entries of a batch: few, so that other systems see files early.
+const BATCH_ENTRIES: usize = 256;
+/// Bytes of file data of a batch; bounds what an interrupted copy has done in vain.
+const BATCH_BYTES: u64 = 64 << 20;
+
+/// Why nothing can be added to a file system.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// There is no usable superblock.
+    #[error(transparent)]
+    Superblock(#[from] SuperblockError),
+    /// The log is not usable.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// An entry of the log is damaged: what is behind it is unknown, and its memory too.
+    #[error("the log is damaged, so nothing can be added; see `famfs fsck`")]
+    Damaged(#[source] LogError),
+    /// This system may only read.
+    #[error(
+        "this system ({system}) is a client, only the master ({master}) can add files; \
+         put the master's UUID into /opt/famfs/system_uuid to act as master"
+    )]
+    Client {
+        /// This system's UUID.
+        system: Uuid,
+        /// The superblock's system UUID.
+        master: Uuid,
+    },
+    /// The path is taken, or there is no directory for it.
+    #[error("cannot make \"{path}\"")]
+    Path {
+        /// The new file or directory.
+        path: RelPath,
+        /// What stands in the way.
+        source: EntryProblem,
+    },
+    /// No free run of memory is long enough.
+    #[error(
+        "no space for \"{path}\": {size} bytes needed in one piece, {free} free, the largest \
+         free piece has {largest}"
+    )]
+    NoSpace {
+        /// The new file.
+        path: RelPath,
+        /// Its size in bytes.
+        size: u64,
+        /// Free bytes in all.
+        free: u64,
+        /// Bytes of the longest free run.
+        largest: u64,
+    },
+    /// The mounted file system refused.
+    #[error("cannot {action} \"{path}\"")]
+    Volume {
+        /// What was tried.
+        action: &'static str,
+        /// The file or directory.
+        path: RelPath,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// A file system open for additions.
+pub struct Writer<'v> {
+    volume: &'v dyn Volume,
+    log: Log<'v>,
+    plan: Plan,
+    batch: Vec<(u32, [u8; 520])>,
+    /// Paths of the batch, with "is a directory".
+    batch_paths: Vec<(RelPath, bool)>,
+    batch_bytes: u64,
+}
+
+impl<'v> Writer<'v> {
+    /// Opens a file system. `system` is this system's UUID, which must be the master's; `None`
+    /// for a pool file, whose lock makes its holder the master.
+    pub fn open(volume: &'v dyn Volume, system: Option<Uuid>) -> Result<Self, WriteError> {
+        let media = volume.media();
+        let superblock = Superblock::read(media)?;
+        if let Some(problem) = superblock.size_problem(media.len()) {
+            return Err(problem.into());
+        }
+        if let Some(system) = system
+            && Role::of(&superblock, system) == Role::Client
+        {
+            return Err(WriteError::Client { system, master: superblock.system_uuid });
+        }
+        let mut log = Log::open(media, superblock.log_len)?;
+        log.prepare_append()?;
+        let area = data_area(&superblock, media.len());
+        let mut plan = Plan::read(&log, area, media.origin());
+        if let Some(damage) = plan.stopped.take() {
+            return Err(WriteError::Damaged(damage));
+        }
+        let (batch, batch_paths) = (Vec::new(), Vec::new());
+        Ok(Self { volume, log, plan, batch, batch_paths, batch_bytes: 0 })
+    }
+
+    /// What the file system holds, additions of this session included.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Refuses a session that needs more log entries than there are slots.
+    pub fn check_slots(&self, needed: u64) -> Result<(), WriteError> {
+        let free = self.log.free_slots().saturating_sub(self.batch.len() as u64);
+        if needed > free {
+            return Err(LogError::Full { needed, free, slots: self.log.slots() }.into());
+        }
+        Ok(())
+    }
+
+    /// Takes memory for a file of `size` bytes, which becomes [`Writer::create`]'s.
+    pub fn allocate(&mut self, path: &RelPath, size: u64) -> Result<Extent, WriteError> {
+        self.plan.space.allocate(size).ok_or_else(|| WriteError::NoSpace {
+            path: path.clone(),
+            size,
+            free: self.plan.space.free(),
+            largest: self.plan.space.largest_free(),
+        })
+    }
+
+    /// Adds a directory.
+    pub fn mkdir(&mut self, path: &RelPath, owner: Owner) -> Result<(), WriteError> {
+        self.check_path(path)?;
+        self.check_slots(1)?;
+        self.volume
+            .make_dir(path, owner)
+            .map_err(|source| volume_error("make directory", path, source))?;
+        let mut body = MkdirBody::new_zeroed();
+        body.uid = U32::new(owner.uid);
+        body.gid = U32::new(owner.gid);
+        body.mode = U32::new(owner.mode);
+        body.path = path.to_field();
+        self.queue(path, ENTRY_MKDIR, body.as_bytes(), owner, NodeKind::Dir)
+    }
+
+    /// Adds a file of `size` bytes in `extent`, after `fill` has written its bytes. If it fails,
+    /// the file does not exist and the memory is free again.
+    pub fn create<E: From<WriteError>>(
+        &mut self,
+        path: &RelPath,
+        owner: Owner,
+        size: u64,
+        extent: Extent,
+        fill: impl FnOnce(&dyn FileBytes) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let made = self.make_and_fill(path, owner, size, extent, fill);
+        if made.is_err() {
+            self.plan.space.release(extent);
+        }
+        let map = made?;
+        let mut body = FileBody::new_zeroed();
+        body.size = U64::new(size);
+        body.flags = U32::new(FILE_FLAGS);
+        body.uid = U32::new(owner.uid);
+        body.gid = U32::new(owner.gid);
+        body.mode = U32::new(owner.mode);
+        body.path = path.to_field();
+        map.encode(&mut body);
+        self.batch_bytes += size;
+        self.queue(path, ENTRY_FILE, body.as_bytes(), owner, NodeKind::File { size, map })?;
+        Ok(())
+    }
+
+    fn make_and_fill<E: From<WriteError>>(
+        &self,
+        path: &RelPath,
+        owner: Owner,
+        size: u64,
+        extent: Extent,
+        fill: impl FnOnce(&dyn FileBytes) -> Result<(), E>,
+    ) -> Result<FileMap, E> {
+        self.check_path(path)?;
+        self.check_slots(1)?;
+        let map = FileMap::Simple(vec![extent]);
+        let bytes = self
+            .volume
+            .make_file(path, owner, size, &map)
+            .map_err(|source| volume_error("make file", path, source))?;
+        let filled = fill(&*bytes).and_then(|()| {
+            bytes.finish().map_err(|source| volume_error("write back", path, source).into())
+        });
+        if filled.is_err() {
+            // The error that brought us here is the one to tell.
+            let _ = self.volume.remove(path, false);
+        }
+        filled.map(|()| map)
+    }
+
+    /// Publishes what was added so far.
+    pub fn commit(&mut self) -> Result<(), WriteError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let result = self.log.append(&self.batch);
+        if result.is_err() {
+            for (path, is_dir) in self.batch_paths.iter().rev() {
+                // The log's error is the one to tell; a stub without entry goes at the next mount.
+                let _ = self.volume.remove(path, *is_dir);
+            }
+        }
+        self.batch.clear();
+        self.batch_paths.clear();
+        self.batch_bytes = 0;
+        Ok(result?)
+    }
+
+    fn check_path(&self, path: &RelPath) -> Result<(), WriteError> {
+        let problem = match self.plan.get(path) {
+            Some(node) => Err(EntryProblem::Exists(node.slot)),
+            None => self.plan.check_parent(path),
+        };
+        problem.map_err(|source| WriteError::Path { path: path.clone(), source })
+    }
+
+    fn queue(
+        &mut self,
+        path: &RelPath,
+        kind: u32,
+        body: &[u8],
+        owner: Owner,
+        node: NodeKind,
+    ) -> Result<(), WriteError> {
+        let slot = self.log.next_index() + self.batch.len() as u64;
+        let mut bytes = [0; 520];
+        bytes.copy_from_slice(body);
+        self.batch.push((kind, bytes));
+        self.batch_paths.push((path.clone(), node == NodeKind::Dir));
+        self.plan.insert(Node { path: path.clone(), slot, owner, kind: node });
+        if self.batch.len() >= BATCH_ENTRIES || self.batch_bytes >= BATCH_BYTES {
+            self.commit()?;
+        }
+        Ok(())
+    }
+}
+
+fn volume_error(action: &'static str, path: &RelPath, source: io::Error) -> WriteError {
+    WriteError::Volume { action, path: path.clone(), source }
+}

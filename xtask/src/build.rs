@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `cargo xtask build`: host programs, guest programs, famfs.ko and its test programs.
+//! `cargo xtask build`: host programs with their manuals, guest programs, famfs.ko and its
+//! test programs.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::tools::Tools;
-use crate::{exec, paths, setup};
+use crate::{exec, manual, paths, setup};
 
 /// The target of guest programs. It is named on the command line so that cargo builds
 /// procedural macros and build scripts without the guest's flags.
@@ -38,6 +39,7 @@ pub fn run() -> Result<Built> {
         "Building the host programs",
         cargo().args(["build", "--release", "-p", "famfs", "-p", "vhost-famfs"]),
     )?;
+    manual::write()?;
     let guest_target = target.join("guest");
     exec::step(
         "build-guest",

@@ -9,9 +9,25 @@ use anyhow::{Context, Result};
 use crate::args::CleanArgs;
 use crate::paths;
 
+/// What xtask makes under target/.
+const BUILT: &[&str] = &[
+    "bench",
+    "completions",
+    "guest",
+    "image",
+    "image-work",
+    "kmod",
+    "kmod-check",
+    "kmod-tests",
+    "log",
+    "man",
+    "release",
+    "vm",
+];
+
 /// Removes target/ except xtask itself, which cargo is running, and the cache if asked.
 pub fn run(args: &CleanArgs) -> Result<()> {
-    for name in ["bench", "guest", "image", "kmod", "kmod-tests", "log", "release", "vm"] {
+    for name in BUILT {
         remove(&paths::target().join(name))?;
     }
     if args.cache {

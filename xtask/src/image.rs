@@ -76,6 +76,8 @@ pub fn run() -> Result<Imaged> {
             .arg(root.join("image/build.sh"))
             .arg("--output")
             .arg(&dir)
+            .arg("--work")
+            .arg(paths::target().join("image-work"))
             .arg("--programs")
             .arg(&built.guest)
             .arg("--module")

@@ -19,6 +19,7 @@ mod exec;
 mod hash;
 mod image;
 mod interrupt;
+mod manual;
 mod packages;
 mod paths;
 mod setup;

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Manual pages and shell completions, from the same source as `--help`.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use clap::{CommandFactory, ValueEnum};
+use clap_complete::Shell;
+
+use crate::paths;
+
+/// Writes target/man/*.1 and target/completions/* for both programs.
+pub fn write() -> Result<()> {
+    let man = paths::target().join("man");
+    let completions = paths::target().join("completions");
+    for dir in [&man, &completions] {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    }
+    for (name, command) in
+        [("famfs", famfs::args::Cli::command()), ("vhost-famfs", vhost_famfs::args::Cli::command())]
+    {
+        clap_mangen::generate_to(command.clone(), &man)
+            .with_context(|| format!("cannot write the manual of {name} to {}", man.display()))?;
+        for shell in Shell::value_variants() {
+            clap_complete::generate_to(*shell, &mut command.clone(), name, &completions)
+                .with_context(|| {
+                    format!("cannot write completions of {name} to {}", completions.display())
+                })?;
+        }
+    }
+    Ok(())
+}

@@ -282,6 +282,8 @@ void famfs_release_device(struct famfs_fs_info *fsi)
  *
  * A devdax device can be put together from several ranges; I/O across a seam
  * fails, so no extent may cross one.
+ *
+ * Return: true if there is.
  */
 bool famfs_device_has(struct famfs_fs_info *fsi, u64 offset, u64 len)
 {

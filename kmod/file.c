@@ -6,6 +6,7 @@
  * here are for: the inode lock because dax_iomap_rw() asks for it, and the
  * invalidate lock so that no fault can slip past a loss of the device.
  */
+#include <linux/blkdev.h>
 #include <linux/dax.h>
 #include <linux/fs.h>
 #include <linux/huge_mm.h>
@@ -13,6 +14,7 @@
 #include <linux/pagemap.h>
 #include <linux/splice.h>
 #include <linux/uio.h>
+#include <linux/writeback.h>
 
 #include "famfs.h"
 #include "compat.h"
@@ -161,6 +163,34 @@ static int famfs_mmap(FAMFS_MMAP_FILE_ARG struct famfs_vma *vma)
 	return 0;
 }
 
+/*
+ * A devdax device is memory and has nothing to flush. Behind a pmem device
+ * there can be caches, of CPU and host, and a flush that can fail.
+ */
+static int famfs_fsync(struct file *file, loff_t start, loff_t end,
+		       int datasync)
+{
+	struct inode *inode = file_inode(file);
+	struct famfs_fs_info *fsi = famfs_sb(inode->i_sb);
+	struct writeback_control wbc = {
+		.sync_mode = WB_SYNC_ALL,
+		.nr_to_write = LONG_MAX,
+		.range_start = start,
+		.range_end = end,
+	};
+	int err;
+
+	if (famfs_is_dead(fsi))
+		return -EIO;
+	if (fsi->is_char || !famfs_inode_map(inode))
+		return 0;
+
+	err = dax_writeback_mapping_range(inode->i_mapping, fsi->dax_dev, &wbc);
+	if (err)
+		return err;
+	return blkdev_issue_flush(file_bdev(fsi->bdev_file));
+}
+
 static int famfs_open(struct inode *inode, struct file *file)
 {
 	if (famfs_is_dead(famfs_sb(inode->i_sb)))
@@ -186,6 +216,6 @@ const struct file_operations famfs_file_operations = {
 	.compat_ioctl = compat_ptr_ioctl,
 	.famfs_mmap_op = famfs_mmap,
 	.get_unmapped_area = thp_get_unmapped_area,
-	.fsync = noop_fsync,
+	.fsync = famfs_fsync,
 	.fop_flags = FOP_MMAP_SYNC,
 };

@@ -62,6 +62,10 @@ static void test_shared(int fd)
 	pwrite(fd, &byte, 1, SIZE / 2);
 	is(mem[SIZE / 2], 0x5a, "a load sees what write(2) wrote");
 	works(msync(mem, SIZE, MS_SYNC), "msync");
+	count_faults();
+	write_all(mem, SIZE, 4);
+	/* What was written back is mapped read-only, to see the next write */
+	expect_faults(dev_is_char ? 0 : SIZE / PMD, 0, "write after msync");
 	munmap(mem, SIZE);
 }
 

@@ -19,7 +19,7 @@ usage: image/build.sh OPTION...
   --sources FILE       apt sources in deb822 format (default: mkosi's own)
   --help               this text
 
-Runs as root, with mkosi 25, mkfs.erofs, cpio, xz, zstd and kmod in PATH.
+Runs as root, with mkosi 25, erofs-utils, cpio, xz, zstd, kmod and binutils installed.
 Prints the path and size of each file it made, one a line.
 HELP
 }
@@ -52,6 +52,11 @@ for option in output work programs cache; do
 done
 [[ $module || $kver ]] || fail "give --module FILE or --without-module KVER"
 [[ ! $module || ! $kver ]] || fail "--module and --without-module exclude each other"
+
+((EUID == 0)) || fail "runs as root only: mkosi unpacks packages with their owners"
+for program in mkosi mkfs.erofs cpio xz zstd modprobe depmod modinfo strip; do
+    command -v "$program" >/dev/null || fail "no program $program; in a checkout, run: cargo xtask image"
+done
 
 source_dir=$(realpath "$(dirname "$0")/..")
 
@@ -87,16 +92,26 @@ root_tree() {
         fail "mkosi failed; the last lines of $work/mkosi.log:"$'\n'"$(tail -n 20 "$work/mkosi.log")"
 }
 
+# number SIZE OFFSET FILE: a little-endian unsigned number.
+number() {
+    od --address-radix=n --endian=little --format="u$1" --skip-bytes="$2" --read-bytes="$1" "$3" |
+        tr -d ' '
+}
+
 # The ELF kernel inside a bzImage: QEMU enters it directly (PVH), without firmware and decompression.
+# Offsets are those of the kernel's Documentation/arch/x86/boot.rst.
 extract_vmlinux() {
-    local offset
-    # The magic number of a zstd frame (RFC 8878); the first one is the kernel.
-    offset=$(LC_ALL=C grep --only-matching --byte-offset --text --max-count=1 --perl-regexp \
-        '\x28\xb5\x2f\xfd' "$1" | head -n 1 | cut -d : -f 1)
-    [[ $offset ]] || fail "$1 holds no zstd frame"
-    # The frame is followed by other parts of the image, which zstd takes for garbage.
-    tail -c +$((offset + 1)) "$1" | zstd --decompress --stdout --quiet 2>/dev/null >"$2" || true
-    [[ $(head -c 4 "$2") == $'\x7fELF' ]] || fail "$1 holds no ELF kernel"
+    local sectors start length size
+    [[ $(dd if="$1" iflag=skip_bytes,count_bytes skip=$((0x202)) count=4 status=none) == HdrS ]] ||
+        fail "$1 is no bzImage"
+    sectors=$(number 1 $((0x1f1)) "$1")
+    start=$(((sectors + 1) * 512 + $(number 4 $((0x248)) "$1")))
+    # The payload ends with the size that it has when it is decompressed.
+    length=$(($(number 4 $((0x24c)) "$1") - 4))
+    size=$(number 4 $((start + length)) "$1")
+    dd if="$1" iflag=skip_bytes,count_bytes skip=$start count=$length bs=1M status=none |
+        zstd --decompress --stdout --quiet >"$2" || fail "$1: its kernel is not compressed with zstd"
+    [[ $(stat --format=%s "$2") == "$size" ]] || fail "$1: its kernel is not of $size bytes"
 }
 
 initrd() {

@@ -14,8 +14,8 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
-/// Most lines of a log that go into an error message.
-const TAIL_LINES: usize = 12;
+/// Most lines of a log that go into an error message: a kernel panic with its call trace.
+const TAIL_LINES: usize = 32;
 
 type Request = (Command, Sender<io::Result<Child>>);
 

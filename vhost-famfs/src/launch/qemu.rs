@@ -346,11 +346,13 @@ impl VmConfig {
         };
         argv.option("-chardev", join([console.as_ref(), &log]));
         argv.option("-serial", "chardev:console");
-        for (id, socket) in [("agent", self.agent_socket()), ("qmp", self.qmp_socket())] {
-            let head = format!("socket,id={id},server=on,wait=off,path=");
-            argv.option("-chardev", join([head.as_ref(), &quote(socket.as_os_str())]));
-        }
-        argv.option("-mon", "chardev=qmp,mode=control");
+        let agent = quote(self.agent_socket().as_os_str());
+        argv.option(
+            "-chardev",
+            join(["socket,id=agent,server=on,wait=off,path=".as_ref(), &agent]),
+        );
+        let qmp = quote(self.qmp_socket().as_os_str());
+        argv.option("-qmp", join(["unix:".as_ref(), &qmp, ",server=on,wait=off".as_ref()]));
         argv.option("-device", "virtio-serial-pci,max_ports=2");
         argv.option("-device", format!("virtserialport,nr=1,chardev=agent,name={PORT}"));
     }

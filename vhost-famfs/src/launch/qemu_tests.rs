@@ -33,7 +33,7 @@ fn the_plain_appliance_is_this_command() {
         -device virtio-blk-pci,drive=disk0,serial=famfs-root \
         -chardev file,id=console,path=/logs/vm,,1 -serial chardev:console \
         -chardev socket,id=agent,server=on,wait=off,path=/run/vm1/agent.sock \
-        -chardev socket,id=qmp,server=on,wait=off,path=/run/vm1/qmp.sock -mon chardev=qmp,mode=control \
+        -qmp unix:/run/vm1/qmp.sock,server=on,wait=off \
         -device virtio-serial-pci,max_ports=2 \
         -device virtserialport,nr=1,chardev=agent,name=org.vhost-famfs.exec.0";
     assert_eq!(text(&config()), expected);

@@ -100,35 +100,52 @@ static inline void famfs_pin_dentry(struct dentry *dentry, struct inode *inode)
 #define famfs_mkdir_ret struct dentry *
 #define famfs_mkdir_error(err) ERR_PTR(err)
 
+static inline void famfs_wait_unpinned(struct dax_device *dax_dev,
+				       pgoff_t pgoff, long nr_pages)
+{
+}
+
 /* Unmap the file, wait for pinned pages, take the folios out of the mapping */
 static inline void famfs_drop_dax_entries(struct inode *inode)
 {
 	dax_break_layout_final(inode);
 }
 
-/* truncate_inode_pages_final() wants the entries gone already */
-static inline void famfs_evict_dax_entries(struct inode *inode)
-{
-	famfs_drop_dax_entries(inode);
-}
-
 #else
+
+#include <linux/pfn_t.h>
 
 #define famfs_mkdir_ret int
 #define famfs_mkdir_error(err) (err)
 
-/* Idle DAX pages hold one reference on these kernels */
-static inline void famfs_drop_dax_entries(struct inode *inode)
+/*
+ * Wait until nobody uses the pages of a file that is mapped no more. There is
+ * dax_layout_busy_page(), but that overlooks files without a mapping. Idle DAX
+ * pages have one reference on these kernels.
+ */
+static inline void famfs_wait_unpinned(struct dax_device *dax_dev,
+				       pgoff_t pgoff, long nr_pages)
 {
 	struct page *page;
+	pfn_t pfn;
+	int id;
 
-	while ((page = dax_layout_busy_page(inode->i_mapping)))
-		wait_var_event(page, page_ref_count(page) == 1);
-	truncate_inode_pages(inode->i_mapping, 0);
+	id = dax_read_lock();
+	nr_pages = dax_direct_access(dax_dev, pgoff, nr_pages, DAX_ACCESS,
+				     NULL, &pfn);
+	dax_read_unlock(id);
+
+	/* Without the device there are no pages, and no entries to drop */
+	for (; nr_pages > 0; nr_pages--, pfn.val++) {
+		page = pfn_t_to_page(pfn);
+		wait_var_event(&page->_refcount, page_ref_count(page) <= 1);
+	}
 }
 
-static inline void famfs_evict_dax_entries(struct inode *inode)
+/* Take the pages, unmapped and not pinned, out of the mapping */
+static inline void famfs_drop_dax_entries(struct inode *inode)
 {
+	truncate_inode_pages(inode->i_mapping, 0);
 }
 
 #endif

@@ -112,19 +112,20 @@ static void famfs_unmap_file(struct address_space *mapping)
 	filemap_invalidate_unlock(mapping);
 }
 
-static void famfs_revoke_map(struct famfs_map *map, int mf_flags)
+static void famfs_revoke_map(struct famfs_fs_info *fsi, struct famfs_map *map,
+			     int mf_flags)
 {
-	struct inode *inode = map->inode;
+	struct address_space *mapping = map->inode->i_mapping;
 
 	if (!(mf_flags & MF_MEM_PRE_REMOVE)) {
-		famfs_unmap_file(inode->i_mapping);
+		famfs_unmap_file(mapping);
 		return;
 	}
 
-	famfs_kill_users(inode->i_mapping, mf_flags);
-	famfs_unmap_file(inode->i_mapping);
+	famfs_kill_users(mapping, mf_flags);
+	famfs_unmap_file(mapping);
 	/* Without the lock, or a fault could keep the owner of a pin waiting */
-	famfs_drop_dax_entries(inode);
+	famfs_drop_pages(fsi, map);
 }
 
 static bool famfs_any_dying(struct famfs_fs_info *fsi)
@@ -149,7 +150,7 @@ static void famfs_revoke_all(struct famfs_fs_info *fsi, int mf_flags)
 		if (map->dying)
 			continue;
 		famfs_begin_use(fsi, map);
-		famfs_revoke_map(map, mf_flags);
+		famfs_revoke_map(fsi, map, mf_flags);
 		famfs_end_use(fsi, map);
 	}
 

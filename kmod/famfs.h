@@ -171,6 +171,7 @@ void famfs_evict_inode(struct inode *inode);
 /* map.c */
 int famfs_attach_map(struct inode *inode, struct famfs_map *map);
 void famfs_retire_map(struct famfs_fs_info *fsi, struct famfs_map *map);
+void famfs_drop_pages(struct famfs_fs_info *fsi, struct famfs_map *map);
 void famfs_free_map(struct famfs_fs_info *fsi, struct famfs_map *map);
 void famfs_piece_at(const struct famfs_map *map, u64 pos,
 		    struct famfs_piece *piece);

@@ -106,8 +106,7 @@ void famfs_evict_inode(struct inode *inode)
 
 	if (map) {
 		famfs_retire_map(fsi, map);
-		/* Waits, if it must, until nobody has the pages pinned */
-		famfs_evict_dax_entries(inode);
+		famfs_drop_pages(fsi, map);
 	}
 	truncate_inode_pages_final(&inode->i_data);
 	clear_inode(inode);

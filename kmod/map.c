@@ -114,6 +114,24 @@ void famfs_retire_map(struct famfs_fs_info *fsi, struct famfs_map *map)
 	map->dying = true;
 }
 
+/*
+ * Take the file's pages out of its mapping, once nobody has them pinned. The
+ * file is mapped no more, or dead.
+ */
+void famfs_drop_pages(struct famfs_fs_info *fsi, struct famfs_map *map)
+{
+	u32 i;
+
+	for (i = 0; i < map->nr_spans; i++) {
+		struct famfs_span *span = &map->spans[i];
+
+		famfs_wait_unpinned(fsi->dax_dev,
+				    (fsi->start + span->offset) >> PAGE_SHIFT,
+				    span->len >> PAGE_SHIFT);
+	}
+	famfs_drop_dax_entries(map->inode);
+}
+
 /* After eviction: the ranges of the device are free for other files. */
 void famfs_free_map(struct famfs_fs_info *fsi, struct famfs_map *map)
 {

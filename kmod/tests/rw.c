@@ -112,7 +112,9 @@ static void test_flags(void)
 	is(pwrite(fd, data + PMD, 4096, PMD), 4096, "direct write");
 	is(preadv2(fd, &iov, 1, 0, RWF_NOWAIT), 4096, "read without waiting");
 	iov.iov_base = data;
-	is(pwritev2(fd, &iov, 1, 0, RWF_NOWAIT), 4096, "write without waiting");
+	/* Some kernels do not set the times of a file without waiting */
+	ok(pwritev2(fd, &iov, 1, 0, RWF_NOWAIT) == 4096 || errno == EAGAIN,
+	   "write without waiting");
 	works(fsync(fd), "fsync");
 	works(fdatasync(fd), "fdatasync");
 	is(lseek(fd, 0, SEEK_END), SIZE, "seek to the end");

@@ -15,7 +15,6 @@ const BUILT: &[&str] = &[
     "completions",
     "guest",
     "image",
-    "image-work",
     "kmod",
     "kmod-check",
     "kmod-tests",

@@ -67,6 +67,11 @@ pub fn run() -> Result<Imaged> {
     let sources = paths::target().join("mkosi.sources");
     fs::write(&sources, packages::sources()?)
         .with_context(|| format!("cannot write {}", sources.display()))?;
+    // mkosi refuses to work inside of the tree that it builds from.
+    let work = tempfile::Builder::new()
+        .prefix("image-")
+        .tempdir_in(paths::cache()?)
+        .context("cannot make a scratch directory in the cache")?;
     exec::step(
         "image",
         "Building the appliance image",
@@ -77,7 +82,7 @@ pub fn run() -> Result<Imaged> {
             .arg("--output")
             .arg(&dir)
             .arg("--work")
-            .arg(paths::target().join("image-work"))
+            .arg(work.path())
             .arg("--programs")
             .arg(&built.guest)
             .arg("--module")

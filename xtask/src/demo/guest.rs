@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the demo does inside the VMs.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use vhost_famfs::launch::Command;
+use vhost_famfs::launch::{Command, Output};
 use vm_tests::{Cluster, Node};
 
+use super::meminfo;
 use super::report::Faults;
 
 /// Where the appliance mounts the pool.
@@ -38,13 +40,24 @@ pub struct Checked {
     pub page_cache: u64,
 }
 
-/// What `famfs sum --check --faults --json` prints.
+/// What `famfs sum --check --faults --json` prints, as far as it matters here.
 #[derive(Deserialize)]
 struct Sum {
-    ok: u64,
+    files: Vec<serde::de::IgnoredAny>,
+    failed: u64,
     bytes: u64,
-    faults: Faults,
+    faults: FaultResults,
 }
+
+/// Faults by size, each by the kernel's word for the result.
+#[derive(Deserialize)]
+struct FaultResults {
+    pmd: HashMap<String, u64>,
+    pte: HashMap<String, u64>,
+}
+
+/// The result of a fault that mapped the page.
+const MAPPED: &str = "NOPAGE";
 
 /// Checks every file of the list in every VM at the same time.
 pub fn check_files(cluster: &Cluster, manifest: &[u8]) -> Result<Vec<Checked>> {
@@ -52,11 +65,14 @@ pub fn check_files(cluster: &Cluster, manifest: &[u8]) -> Result<Vec<Checked>> {
         let command =
             Command::new(["famfs", "sum", "--check", "-", "--faults", "--json", MOUNT_POINT])
                 .stdin(manifest);
-        let sum: Sum = json(node, &command, CHECK)?;
+        // A file that is wrong is counted, and reported with all the rest.
+        let output = node.vm.exec(&command, CHECK)?;
+        let sum: Sum = parse(node, &command, &output)?;
+        let mapped = |results: &HashMap<String, u64>| results.get(MAPPED).copied().unwrap_or(0);
         Ok(Checked {
-            verified: sum.ok,
+            verified: sum.files.len() as u64 - sum.failed,
             bytes: sum.bytes,
-            faults: sum.faults,
+            faults: Faults { pmd: mapped(&sum.faults.pmd), pte: mapped(&sum.faults.pte) },
             attach_ms: attach_ms(node)?,
             page_cache: page_cache(node)?,
         })
@@ -100,19 +116,17 @@ fn attach_ms(node: &Node) -> Result<f64> {
 /// The guest's page cache.
 fn page_cache(node: &Node) -> Result<u64> {
     let output = node.run(&Command::new(["cat", "/proc/meminfo"]), SHORT)?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let kib = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Cached:")?.trim().strip_suffix(" kB"))
-        .context("no line 'Cached' in the guest's /proc/meminfo")?;
-    let kib: u64 =
-        kib.parse().with_context(|| format!("the guest's /proc/meminfo says Cached: {kib}"))?;
-    Ok(kib << 10)
+    meminfo(&String::from_utf8_lossy(&output.stdout), "Cached")
+        .context("no line 'Cached' in the guest's /proc/meminfo")
 }
 
-/// Runs a command that prints JSON.
-fn json<T: for<'a> Deserialize<'a>>(node: &Node, command: &Command, limit: Duration) -> Result<T> {
-    let output = node.run(command, limit)?;
-    serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("VM {}: cannot read what '{command}' printed", node.vm.name()))
+/// Reads the JSON that a command printed.
+fn parse<T: for<'a> Deserialize<'a>>(node: &Node, command: &Command, output: &Output) -> Result<T> {
+    serde_json::from_slice(&output.stdout).with_context(|| {
+        format!(
+            "VM {}: cannot read what '{command}' printed; it also said: {}",
+            node.vm.name(),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })
 }

@@ -77,6 +77,7 @@ fn demo(args: &DemoArgs, interrupt: &Interrupt) -> Result<Report> {
     let artifacts = prepare()?;
     interrupt.check()?;
 
+    let shmem_before = shmem()?;
     let vms = u64::from(args.vms);
     let content = share.bytes() + share.log_size() + vms * GUEST_NEEDS;
     let pool = Pool::create(&artifacts, size, content, View::Devdax)?;
@@ -117,7 +118,8 @@ fn demo(args: &DemoArgs, interrupt: &Interrupt) -> Result<Report> {
             pool_share: held.pool.pss,
         });
     }
-    let host = HostMemory::account(pool.allocated()?, &rows);
+    let growth = shmem()?.saturating_sub(shmem_before);
+    let host = HostMemory::account(pool.allocated()?, &rows, growth);
     eprintln!("Shutting down ...");
     interrupt.forget();
     cluster.end()?;
@@ -163,7 +165,26 @@ fn fill(pool: &Pool, share: &Share) -> Result<Vec<Skipped>> {
     let copied: Copied =
         serde_json::from_slice(&output).context("cannot read what 'famfs cp --json' printed")?;
     pool.famfs(["fsck"]).context("the pool is not clean after the copy")?;
-    Ok(copied.skipped)
+    // As the report and the list of checksums name files: relative to the directory.
+    let relative = |Skipped { path, reason }| {
+        let path = path.strip_prefix(&share.dir).map(Path::to_path_buf).unwrap_or(path);
+        Skipped { path, reason }
+    };
+    Ok(copied.skipped.into_iter().map(relative).collect())
+}
+
+/// All shared memory of the host, by the kernel's counter.
+fn shmem() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    meminfo(&text, "Shmem").context("no line 'Shmem' in /proc/meminfo")
+}
+
+/// The bytes of a line of /proc/meminfo (proc(5)).
+fn meminfo(text: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let kib: u64 = value.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib << 10)
 }
 
 /// One master and clients.

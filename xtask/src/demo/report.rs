@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::Skipped;
 
@@ -38,7 +38,7 @@ pub struct Shared {
 }
 
 /// DAX page faults by size.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Faults {
     /// Mappings of 2 MiB made by one fault.
     pub pmd: u64,
@@ -90,11 +90,14 @@ pub struct HostMemory {
     pub total: u64,
     /// What the same data would take with a copy in each VM.
     pub with_copies: u64,
+    /// By how much the kernel's count of all shared memory grew meanwhile. Pool and RAM are
+    /// shared memory; so may be what other programs took or gave back.
+    pub shmem_growth: u64,
 }
 
 impl HostMemory {
     /// Adds up the rows.
-    pub fn account(pool: u64, rows: &[VmRow]) -> Self {
+    pub fn account(pool: u64, rows: &[VmRow], shmem_growth: u64) -> Self {
         let ram: u64 = rows.iter().map(|row| row.ram_used).sum();
         let pool_in_vms: u64 = rows.iter().map(|row| row.pool_share).sum();
         let widest = rows.iter().map(|row| row.pool_mapped).max().unwrap_or(0);
@@ -105,6 +108,7 @@ impl HostMemory {
             ram,
             total: ram + pool_in_vms + unmapped,
             with_copies: ram + pool * rows.len() as u64,
+            shmem_growth,
         }
     }
 
@@ -156,7 +160,13 @@ impl fmt::Display for Report {
             shared.pool >> 20
         )?;
         for Skipped { path, reason } in &shared.skipped {
-            writeln!(f, "  left out: {} ({reason})", path.display())?;
+            // Some reasons name the path themselves.
+            let path = path.display().to_string();
+            if reason.contains(&path) {
+                writeln!(f, "  left out: {reason}")?;
+            } else {
+                writeln!(f, "  left out: {path}: {reason}")?;
+            }
         }
         writeln!(
             f,
@@ -206,7 +216,12 @@ impl fmt::Display for Report {
             mib(host.total),
             host.deviation() * 100.0
         )?;
-        write!(f, "  with a copy in each VM       {:>10}", mib(host.with_copies))
+        writeln!(f, "  with a copy in each VM       {:>10}", mib(host.with_copies))?;
+        write!(
+            f,
+            "  Shmem in /proc/meminfo grew  {:>10}   (pool and RAM, and other programs of the host)",
+            mib(host.shmem_growth)
+        )
     }
 }
 
@@ -233,7 +248,7 @@ mod tests {
     }
 
     fn report(rows: Vec<VmRow>) -> Report {
-        let host = HostMemory::account(90 << 20, &rows);
+        let host = HostMemory::account(90 << 20, &rows, 0);
         let shared =
             Shared { dir: "/d".into(), files: 3, bytes: 4 << 20, skipped: vec![], pool: 1 << 30 };
         Report { shared, vms: rows, host }

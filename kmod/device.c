@@ -216,6 +216,17 @@ static int famfs_hold_block(struct famfs_fs_info *fsi, struct fs_context *fc,
 	return 0;
 }
 
+/**
+ * famfs_device_read_only - may the device only be read?
+ * @fsi: the mount
+ *
+ * Return: true for a block device that was set read-only.
+ */
+bool famfs_device_read_only(const struct famfs_fs_info *fsi)
+{
+	return fsi->bdev_file && bdev_read_only(file_bdev(fsi->bdev_file));
+}
+
 static int famfs_open_block(struct super_block *sb, struct fs_context *fc)
 {
 	struct famfs_fs_info *fsi = famfs_sb(sb);
@@ -229,6 +240,10 @@ static int famfs_open_block(struct super_block *sb, struct fs_context *fc)
 	}
 	/* famfs_release_device() closes it, after an error too */
 	fsi->bdev_file = file;
+	if (!(fc->sb_flags & SB_RDONLY) && famfs_device_read_only(fsi)) {
+		errorfc(fc, "%s: the device is read-only", fc->source);
+		return -EACCES;
+	}
 	return famfs_hold_block(fsi, fc, file_bdev(file));
 }
 

@@ -153,6 +153,7 @@ int famfs_find_device(struct fs_context *fc, const char *source,
 int famfs_open_device(struct super_block *sb, struct fs_context *fc,
 		      const struct path *path);
 void famfs_release_device(struct famfs_fs_info *fsi);
+bool famfs_device_read_only(const struct famfs_fs_info *fsi);
 bool famfs_device_has(struct famfs_fs_info *fsi, u64 offset, u64 len);
 int famfs_device_init(void);
 void famfs_device_exit(void);

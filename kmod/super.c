@@ -209,6 +209,10 @@ static int famfs_reconfigure(struct fs_context *fc)
 
 	if (new->mode != fsi->mode)
 		return invalfc(fc, "mode: only at mount, use chmod");
+	if (!(fc->sb_flags & SB_RDONLY) && famfs_device_read_only(fsi)) {
+		errorfc(fc, "the device is read-only");
+		return -EACCES;
+	}
 	return 0;
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Mounting: what is refused and how, options, and one mount per device. */
+#include <linux/fs.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -134,6 +135,23 @@ static void test_read_only(void)
 	works(umount(mnt), "unmount");
 }
 
+/* A block device can be set read-only, which stores would not notice */
+static void test_read_only_device(void)
+{
+	int on = 1, off = 0;
+	int fd = open(dev, O_RDONLY);
+
+	if (ioctl(fd, BLKROSET, &on))
+		bail("set %s read-only", dev);
+	fails(mount_famfs(""), EACCES, "mount a read-only device");
+	works(mount(dev, mnt, "famfs", MS_RDONLY, ""), "mount it read-only");
+	fails(mount(NULL, mnt, NULL, MS_REMOUNT, ""), EACCES,
+	      "remount it read-write");
+	works(umount(mnt), "unmount");
+	ioctl(fd, BLKROSET, &off);
+	close(fd);
+}
+
 static bool log_has(int fs, const char *text)
 {
 	char message[1024];
@@ -230,6 +248,8 @@ int main(int argc, char **argv)
 	test_one_mount();
 	test_options();
 	test_read_only();
+	if (!dev_is_char)
+		test_read_only_device();
 	test_fsconfig();
 	test_user_namespace();
 	test_storm();

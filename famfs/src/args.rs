@@ -221,13 +221,14 @@ pub struct Creat {
 
 /// Options of `cp`.
 #[derive(Args, Debug)]
+#[command(override_usage = "famfs cp [OPTIONS] <SRC>... <DEST>")]
 #[command(after_help = "\
 All sources are looked at first: what famfs cannot hold (empty files, symbolic links, special \
 files, paths of more than 79 bytes), too little space or a full log stop the copy before anything \
 is written. A file appears only when its data is complete. `DIR/.` copies what is in DIR.")]
 pub struct Cp {
-    /// Files and directories to copy, and the target as last one
-    #[arg(value_name = "SRC DEST", required = true, num_args = 2..)]
+    /// Files and directories to copy, and last the target: a directory, or a new name for one file
+    #[arg(value_name = "SRC", required = true, num_args = 2..)]
     pub paths: Vec<PathBuf>,
     /// Copy directories with all that is in them
     #[arg(short, long)]

@@ -7,9 +7,8 @@ use serde::Serialize;
 
 use crate::format::{self, ALLOC_UNIT};
 use crate::log::Log;
-use crate::map::DataArea;
 use crate::media::Media;
-use crate::replay::Plan;
+use crate::replay::{NodeKind, Plan};
 use crate::superblock::Superblock;
 
 /// The result of a check. `problems` empty means clean.
@@ -77,12 +76,6 @@ pub struct SpaceReport {
     pub largest_free: u64,
 }
 
-/// The part of a device that files may use.
-pub fn data_area(superblock: &Superblock, device_len: u64) -> DataArea {
-    let start = superblock.data_start();
-    DataArea { start, end: superblock.capacity(device_len).max(start) }
-}
-
 /// An error and its causes in one line.
 pub fn one_line(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -102,8 +95,8 @@ pub fn check(media: &dyn Media, superblock: &Superblock, log: &Log<'_>, plan: &P
         .nodes()
         .iter()
         .map(|node| match &node.kind {
-            crate::replay::NodeKind::File { size, .. } => *size,
-            crate::replay::NodeKind::Dir => 0,
+            NodeKind::File { size, .. } => *size,
+            NodeKind::Dir => 0,
         })
         .sum();
     let mut problems = Vec::new();
@@ -126,7 +119,7 @@ pub fn check(media: &dyn Media, superblock: &Superblock, log: &Log<'_>, plan: &P
             superblock.dev_size
         ));
     }
-    let area = data_area(superblock, media.len());
+    let area = superblock.data_area(media.len());
     Report {
         version: 1,
         fs_uuid: superblock.fs_uuid.to_string(),

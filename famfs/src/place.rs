@@ -5,7 +5,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use famfs::check::data_area;
 use famfs::log::Log;
 use famfs::media::PoolFile;
 use famfs::mount::Mounted;
@@ -69,7 +68,7 @@ impl Place {
         let media = self.volume.media();
         let superblock = Superblock::read(media)?;
         let log = Log::open(media, superblock.log_len)?;
-        Ok(Plan::read(&log, data_area(&superblock, media.len()), media.origin()))
+        Ok(Plan::read(&log, superblock.data_area(media.len()), media.origin()))
     }
 
     /// The path, which must not be the root.

@@ -76,10 +76,10 @@ pub enum EntryProblem {
     #[error(transparent)]
     Map(#[from] MapError),
     /// An earlier entry has the path.
-    #[error("the path is taken since slot {0}")]
+    #[error("it exists already, from log slot {0}")]
     Exists(u64),
     /// The directory it should be in has no entry before this one.
-    #[error("its directory \"{0}\" is not in the log before it")]
+    #[error("its directory \"{0}\" does not exist")]
     NoParent(RelPath),
     /// What it should be in is a file.
     #[error("\"{0}\" is a file, expected a directory")]

@@ -7,6 +7,7 @@ use zerocopy::{FromZeros, IntoBytes, transmute};
 
 use crate::format::{self, ALLOC_UNIT, LOG_OFFSET, OMF_MAJOR, OMF_MINOR};
 use crate::format::{SUPERBLOCK_MAGIC, SUPERBLOCK_VERSION};
+use crate::map::DataArea;
 use crate::media::{Media, MediaError};
 
 /// Smallest device that can hold superblock, log and one allocation unit of data, with room to
@@ -169,6 +170,12 @@ impl Superblock {
         let known = if self.dev_size == 0 { device_len } else { self.dev_size };
         let len = known.min(device_len).min(MAX_DEVICE_LEN);
         len - len % ALLOC_UNIT
+    }
+
+    /// The part of a device of `device_len` bytes that files may use.
+    pub fn data_area(&self, device_len: u64) -> DataArea {
+        let start = self.data_start();
+        DataArea { start, end: self.capacity(device_len).max(start) }
     }
 
     /// What is odd about the device size, which no checksum protects.

@@ -10,7 +10,6 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::check::data_area;
 use crate::format::{ENTRY_FILE, ENTRY_MKDIR, FILE_FLAGS, FileBody, MkdirBody};
 use crate::log::{Log, LogError};
 use crate::map::{Extent, FileMap};
@@ -110,7 +109,7 @@ impl<'v> Writer<'v> {
         }
         let mut log = Log::open(media, superblock.log_len)?;
         log.prepare_append()?;
-        let area = data_area(&superblock, media.len());
+        let area = superblock.data_area(media.len());
         let mut plan = Plan::read(&log, area, media.origin());
         if let Some(damage) = plan.stopped.take() {
             return Err(WriteError::Damaged(damage));

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use famfs::args::Fsck;
-use famfs::check::{self, Report, data_area};
+use famfs::check::{self, Report};
 use famfs::log::Log;
 use famfs::media::{Media, PoolFile};
 use famfs::mount::Mounted;
@@ -66,7 +66,7 @@ fn open(pool: Option<&Path>, args: &Fsck) -> Result<Box<dyn Volume>, Failure> {
 fn report(media: &dyn Media) -> Result<Report> {
     let superblock = Superblock::read(media)?;
     let log = Log::open(media, superblock.log_len)?;
-    let plan = Plan::read(&log, data_area(&superblock, media.len()), media.origin());
+    let plan = Plan::read(&log, superblock.data_area(media.len()), media.origin());
     Ok(check::check(media, &superblock, &log, &plan))
 }
 
@@ -98,6 +98,6 @@ fn print(args: &Fsck, report: &Report) {
     }
     match report.problems.len() {
         0 => println!("clean"),
-        count => println!("{count} problems"),
+        count => println!("damaged: {count} found"),
     }
 }

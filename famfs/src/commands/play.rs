@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use famfs::apply::{Applied, apply};
-use famfs::check::{data_area, one_line};
+use famfs::check::one_line;
 use famfs::log::Log;
 use famfs::mount::MountedVolume;
 use famfs::replay::Plan;
@@ -27,7 +27,7 @@ pub fn play(volume: &MountedVolume, role: Role, dry_run: bool, verbose: bool) ->
     let media = volume.media();
     let superblock = Superblock::read(media)?;
     let log = Log::open(media, superblock.log_len)?;
-    let plan = Plan::read(&log, data_area(&superblock, media.len()), media.origin());
+    let plan = Plan::read(&log, superblock.data_area(media.len()), media.origin());
     let applied = apply(volume, &plan, role, dry_run, |path| {
         if verbose {
             println!("{path}");

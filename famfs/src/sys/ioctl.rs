@@ -30,9 +30,9 @@ pub enum FileType {
 }
 
 /// `FAMFS_EXTENT_SIMPLE`.
-const EXTENT_SIMPLE: u32 = 0;
+pub const EXTENT_SIMPLE: u32 = 0;
 /// `FAMFS_EXTENT_INTERLEAVED`.
-const EXTENT_INTERLEAVED: u32 = 1;
+pub const EXTENT_INTERLEAVED: u32 = 1;
 
 /// `struct famfs_extent`.
 #[derive(Clone, Copy, Debug, Default)]

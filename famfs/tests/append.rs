@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Crash safety: whatever part of a session's stores reaches the media, the file system mounts
+//! with a prefix of its files, and each of them is complete.
+//!
+//! A device in memory records every store of at most eight bytes, and every time that a range was
+//! made durable. The model of a crash: stores that were made durable are there; of the others,
+//! each cache line has any prefix of its own.
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{LazyLock, Mutex};
+
+use famfs::log::Log;
+use famfs::map::FileMap;
+use famfs::media::{Media, MediaError};
+use famfs::mkfs::{self, mkfs};
+use famfs::path::RelPath;
+use famfs::prng::SeededBytes;
+use famfs::replay::{NodeKind, Owner, Plan};
+use famfs::superblock::Superblock;
+use famfs::sys::dax::Access;
+use famfs::volume::{FileBytes, Volume};
+use famfs::writer::{WriteError, Writer};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+const DEVICE_LEN: u64 = 64 << 20;
+const LINE: u64 = 64;
+const OWNER: Owner = Owner { uid: 1, gid: 2, mode: 0o640 };
+
+/// Contents by the offset of each eight bytes; what is not there is zero.
+type Words = BTreeMap<u64, [u8; 8]>;
+
+#[derive(Clone, Debug)]
+enum Event {
+    Store {
+        offset: u64,
+        word: [u8; 8],
+    },
+    Durable {
+        start: u64,
+        end: u64,
+    },
+    /// A commit returned: so many files and directories were reported complete.
+    Reported(usize),
+}
+
+#[derive(Clone, Default)]
+struct State {
+    words: Words,
+    events: Vec<Event>,
+}
+
+/// How the real media make things durable.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// Cache lines of the range that is named, file data when a file is finished.
+    Mapped,
+    /// All of the pool, when the log asks for it.
+    PoolFile,
+}
+
+struct Device {
+    state: Mutex<State>,
+    kind: Kind,
+}
+
+impl Device {
+    fn new(words: Words, kind: Kind) -> Self {
+        Self { state: Mutex::new(State { words, events: Vec::new() }), kind }
+    }
+
+    fn note(&self, event: Event) {
+        self.state.lock().unwrap().events.push(event);
+    }
+}
+
+impl Media for Device {
+    fn len(&self) -> u64 {
+        DEVICE_LEN
+    }
+
+    fn origin(&self) -> u64 {
+        0
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), MediaError> {
+        buf.fill(0);
+        let end = offset + buf.len() as u64;
+        let state = self.state.lock().unwrap();
+        for (&at, word) in state.words.range(offset.saturating_sub(7)..end) {
+            for (byte, at) in word.iter().zip(at..) {
+                if (offset..end).contains(&at) {
+                    buf[usize::try_from(at - offset).unwrap()] = *byte;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), MediaError> {
+        let mut state = self.state.lock().unwrap();
+        let end = offset + buf.len() as u64;
+        let first = offset - offset % 8;
+        for start in (first..end).step_by(8) {
+            let old = state.words.get(&start).copied();
+            let mut word = old.unwrap_or_default();
+            for (byte, at) in word.iter_mut().zip(start..) {
+                if (offset..end).contains(&at) {
+                    *byte = buf[usize::try_from(at - offset).unwrap()];
+                }
+            }
+            if old.is_some() || word != [0; 8] {
+                state.words.insert(start, word);
+                state.events.push(Event::Store { offset: start, word });
+            }
+        }
+        Ok(())
+    }
+
+    fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError> {
+        let (start, end) = match self.kind {
+            Kind::Mapped => (offset - offset % LINE, offset + len),
+            Kind::PoolFile => (0, DEVICE_LEN),
+        };
+        self.note(Event::Durable { start, end });
+        Ok(())
+    }
+
+    fn refresh(&self, _offset: u64, _len: u64) -> Result<(), MediaError> {
+        Ok(())
+    }
+}
+
+/// Files of the device, of one extent each.
+struct DeviceVolume<'d>(&'d Device);
+
+struct DeviceFile<'d> {
+    device: &'d Device,
+    start: u64,
+    size: u64,
+}
+
+impl Volume for DeviceVolume<'_> {
+    fn media(&self) -> &dyn Media {
+        self.0
+    }
+
+    fn make_dir(&self, _path: &RelPath, _owner: Owner) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn make_file(
+        &self,
+        path: &RelPath,
+        _owner: Owner,
+        size: u64,
+        map: &FileMap,
+    ) -> io::Result<Box<dyn FileBytes + '_>> {
+        self.open_file(path, size, map, Access::Write)
+    }
+
+    fn open_file(
+        &self,
+        _path: &RelPath,
+        size: u64,
+        map: &FileMap,
+        _access: Access,
+    ) -> io::Result<Box<dyn FileBytes + '_>> {
+        Ok(Box::new(DeviceFile { device: self.0, start: map.extents()[0].offset, size }))
+    }
+
+    fn remove(&self, _path: &RelPath, _is_dir: bool) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl FileBytes for DeviceFile<'_> {
+    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.device.read_at(self.start + offset, buf).map_err(io::Error::other)
+    }
+
+    fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.device.write_at(self.start + offset, buf).map_err(io::Error::other)
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        match self.device.kind {
+            Kind::Mapped => self.device.persist(self.start, self.size).map_err(io::Error::other),
+            Kind::PoolFile => Ok(()),
+        }
+    }
+}
+
+/// What a session adds, in order.
+#[derive(Clone, Debug)]
+enum Action {
+    Mkdir,
+    /// A file of this many bytes.
+    Create(usize),
+    Commit,
+}
+
+fn path(number: usize) -> RelPath {
+    RelPath::new(format!("n{number}").as_bytes()).unwrap()
+}
+
+/// The bytes of the file of this number.
+fn contents(number: usize, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    SeededBytes::new(u32::try_from(number).unwrap() + 1).fill(&mut bytes);
+    bytes
+}
+
+/// An empty file system; made once, because it is most of a session's stores.
+static FORMATTED: LazyLock<Words> = LazyLock::new(|| {
+    let device = Device::new(Words::new(), Kind::Mapped);
+    let options = mkfs::Options {
+        log_len: None,
+        force: false,
+        fs_uuid: Uuid::from_u128(1),
+        dev_uuid: Uuid::from_u128(2),
+        system_uuid: Uuid::from_u128(3),
+        dev_name: "test".into(),
+    };
+    mkfs(&device, &options).unwrap();
+    device.state.into_inner().unwrap().words
+});
+
+/// Runs a session on a new file system and tells all that it stored.
+fn record(actions: &[Action], kind: Kind) -> (Words, Vec<Event>) {
+    let start = FORMATTED.clone();
+    let device = Device::new(start.clone(), kind);
+    let volume = DeviceVolume(&device);
+    let mut writer = Writer::open(&volume, None).unwrap();
+    let mut made = 0;
+    for action in actions {
+        match action {
+            Action::Mkdir => writer.mkdir(&path(made), OWNER).unwrap(),
+            Action::Create(len) => {
+                let size = *len as u64;
+                let extent = writer.allocate(&path(made), size).unwrap();
+                let bytes = contents(made, *len);
+                let fill = |file: &dyn FileBytes| -> Result<(), WriteError> {
+                    file.write(0, &bytes).unwrap();
+                    Ok(())
+                };
+                writer.create(&path(made), OWNER, size, extent, fill).unwrap();
+            }
+            Action::Commit => {
+                writer.commit().unwrap();
+                device.note(Event::Reported(made));
+                continue;
+            }
+        }
+        made += 1;
+    }
+    drop(writer);
+    (start, device.state.into_inner().unwrap().events)
+}
+
+/// The media after a crash behind the first `cut` events. `keep` tells how many of the stores of
+/// a cache line that were not durable have arrived, given their number.
+fn crash(
+    start: &Words,
+    events: &[Event],
+    cut: usize,
+    mut keep: impl FnMut(usize) -> usize,
+) -> Words {
+    /// A cache line's stores in order, and how many of them are durable.
+    type Line = (Vec<(u64, [u8; 8])>, usize);
+    let mut lines: BTreeMap<u64, Line> = BTreeMap::new();
+    for event in &events[..cut] {
+        match event {
+            Event::Store { offset, word } => {
+                lines.entry(offset / LINE).or_default().0.push((*offset, *word));
+            }
+            Event::Durable { start, end } => {
+                for (_, (stores, durable)) in lines.range_mut(start / LINE..end.div_ceil(LINE)) {
+                    *durable = stores.len();
+                }
+            }
+            Event::Reported(_) => {}
+        }
+    }
+    let mut words = start.clone();
+    for (stores, durable) in lines.into_values() {
+        let arrived = durable + keep(stores.len() - durable);
+        words.extend(stores.into_iter().take(arrived));
+    }
+    words
+}
+
+fn check_after_crash(words: Words, actions: &[Action], reported: usize) {
+    let device = Device::new(words, Kind::Mapped);
+    let superblock = Superblock::read(&device).unwrap();
+    let log = Log::open(&device, superblock.log_len).unwrap();
+    assert!(log.counter_problem().is_none(), "{:?}", log.counter_problem());
+    let unpublished = log.interrupted().unwrap_or(0);
+    let plan = Plan::read(&log, superblock.data_area(DEVICE_LEN), 0);
+    assert!(plan.stopped.is_none() && plan.refused.is_empty(), "{:?}", plan.stopped);
+    let found = plan.nodes().len();
+    assert!(found >= reported, "{found} files and directories, {reported} were reported");
+
+    let made: Vec<&Action> = actions.iter().filter(|a| !matches!(a, Action::Commit)).collect();
+    for (number, (node, action)) in plan.nodes().iter().zip(&made).enumerate() {
+        assert_eq!((&node.path, node.owner), (&path(number), OWNER));
+        match (&node.kind, action) {
+            (NodeKind::Dir, Action::Mkdir) => {}
+            (NodeKind::File { size, map }, Action::Create(len)) => {
+                assert_eq!(*size, *len as u64);
+                let mut bytes = vec![0; *len];
+                device.read_at(map.extents()[0].offset, &mut bytes).unwrap();
+                assert!(bytes == contents(number, *len), "file {number} is not complete");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    // The next session goes on from there.
+    let volume = DeviceVolume(&device);
+    let mut writer = Writer::open(&volume, None).unwrap();
+    assert_eq!(writer.plan().nodes().len() as u64, found as u64 + unpublished);
+    writer.mkdir(&path(1000), OWNER).unwrap();
+    writer.commit().unwrap();
+    drop(writer);
+    let log = Log::open(&device, superblock.log_len).unwrap();
+    let plan = Plan::read(&log, superblock.data_area(DEVICE_LEN), 0);
+    assert!(plan.get(&path(1000)).is_some() && plan.stopped.is_none());
+}
+
+fn reported(events: &[Event]) -> usize {
+    let counts = events.iter().rev().find_map(|event| match event {
+        Event::Reported(count) => Some(*count),
+        _ => None,
+    });
+    counts.unwrap_or(0)
+}
+
+/// Every cut of one session, with all, none and half of what was not durable.
+#[test]
+fn every_cut_of_a_session_leaves_a_prefix() {
+    use Action::{Commit, Create, Mkdir};
+    let actions = [Mkdir, Create(100), Commit, Create(9), Create(65), Mkdir, Commit, Create(1)];
+    for kind in [Kind::Mapped, Kind::PoolFile] {
+        let (start, events) = record(&actions, kind);
+        for cut in 0..=events.len() {
+            let reported = reported(&events[..cut]);
+            for share in 0..=2 {
+                let words = crash(&start, &events, cut, |pending| pending * share / 2);
+                check_after_crash(words, &actions, reported);
+            }
+        }
+    }
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![Just(Action::Mkdir), (1_usize..300).prop_map(Action::Create), Just(Action::Commit),]
+}
+
+proptest! {
+    /// Any session, cut anywhere, with any choice of what had arrived.
+    #[test]
+    fn any_crash_leaves_a_prefix(
+        actions in prop::collection::vec(action(), 1..12),
+        mapped in any::<bool>(),
+        cut in any::<prop::sample::Index>(),
+        choices in prop::collection::vec(any::<prop::sample::Index>(), 32),
+    ) {
+        let kind = if mapped { Kind::Mapped } else { Kind::PoolFile };
+        let (start, events) = record(&actions, kind);
+        let cut = cut.index(events.len() + 1);
+        let mut choices = choices.iter().cycle();
+        let words = crash(&start, &events, cut, |pending| {
+            choices.next().unwrap().index(pending + 1)
+        });
+        check_after_crash(words, &actions, reported(&events[..cut]));
+    }
+}

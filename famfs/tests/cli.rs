@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Sessions with the command, as documents: `tests/cli/*.md`.
+
+use std::path::{Path, PathBuf};
+
+/// A program of the system that a session may use.
+fn program(name: &str) -> PathBuf {
+    let found = ["/usr/bin", "/bin"].map(|dir| Path::new(dir).join(name));
+    found.into_iter().find(|path| path.exists()).unwrap_or_else(|| panic!("{name} is not there"))
+}
+
+#[test]
+fn sessions() {
+    let cases = trycmd::TestCases::new();
+    for name in ["truncate", "ln"] {
+        cases.register_bin(name, program(name));
+    }
+    cases.case("tests/cli/*.md");
+}

@@ -266,25 +266,28 @@ int famfs_open_device(struct super_block *sb, struct fs_context *fc,
 	return famfs_open_block(sb, fc);
 }
 
+static void famfs_put_dax_device(struct famfs_fs_info *fsi)
+{
+	guard(mutex)(&famfs_holders_lock);
+	famfs_drop_holder(fsi);
+	/*
+	 * A device that was removed is not ours since; its dax_device may have
+	 * a new holder, which fs_put_dax() would throw out.
+	 */
+	if (fsi->removed)
+		put_dax(fsi->dax_dev);
+	else
+		fs_put_dax(fsi->dax_dev, fsi);
+}
+
 /**
  * famfs_release_device - undo famfs_open_device(), complete or not
  * @fsi: the mount, without inodes
  */
 void famfs_release_device(struct famfs_fs_info *fsi)
 {
-	scoped_guard(mutex, &famfs_holders_lock) {
-		if (!fsi->dax_dev)
-			break;
-		famfs_drop_holder(fsi);
-		/*
-		 * A device that was removed is not ours since; its dax_device
-		 * may have a new holder, which fs_put_dax() would throw out.
-		 */
-		if (fsi->removed)
-			put_dax(fsi->dax_dev);
-		else
-			fs_put_dax(fsi->dax_dev, fsi);
-	}
+	if (fsi->dax_dev)
+		famfs_put_dax_device(fsi);
 	if (fsi->bdev_file)
 		bdev_fput(fsi->bdev_file);
 }

@@ -139,6 +139,10 @@ static bool famfs_any_dying(struct famfs_fs_info *fsi)
 	return false;
 }
 
+/*
+ * Do this to all maps. Only when the device is removed, those count too whose
+ * inodes are being evicted: their pages must not outlive it either.
+ */
 static void famfs_revoke_all(struct famfs_fs_info *fsi, int mf_flags)
 {
 	struct famfs_map *map;
@@ -154,7 +158,6 @@ static void famfs_revoke_all(struct famfs_fs_info *fsi, int mf_flags)
 		famfs_end_use(fsi, map);
 	}
 
-	/* Eviction drops the entries itself, but that must be done as well */
 	if (mf_flags & MF_MEM_PRE_REMOVE)
 		wait_event_cmd(fsi->maps_wait, !famfs_any_dying(fsi),
 			       mutex_unlock(&fsi->maps_lock),
@@ -242,38 +245,38 @@ static int famfs_device_removed(struct famfs_fs_info *fsi, int mf_flags)
 	return 0;
 }
 
+static int famfs_handle_failure(struct famfs_fs_info *fsi, u64 offset, u64 len,
+				int mf_flags)
+{
+	u64 end;
+
+	guard(mutex)(&fsi->failure_lock);
+	if (mf_flags & MF_MEM_PRE_REMOVE)
+		return famfs_device_removed(fsi, mf_flags);
+
+	/* From bytes of the dax device to pages of the partition */
+	if (check_add_overflow(offset, len, &end))
+		end = U64_MAX;
+	end = min(end, fsi->start + fsi->size);
+	offset = max(offset, fsi->start);
+	if (offset >= end)
+		return -ENXIO;
+	offset = round_down(offset - fsi->start, PAGE_SIZE);
+	end = round_up(end - fsi->start, PAGE_SIZE);
+	return famfs_memory_lost(fsi, offset, end, mf_flags);
+}
+
 static int famfs_notify_failure(struct dax_device *dax_dev, u64 offset, u64 len,
 				int mf_flags)
 {
-	bool remove = mf_flags & MF_MEM_PRE_REMOVE;
 	struct famfs_fs_info *fsi;
-	u64 end;
 	int err;
 
-	fsi = famfs_get_holder(dax_dev, remove);
+	fsi = famfs_get_holder(dax_dev, mf_flags & MF_MEM_PRE_REMOVE);
 	if (!fsi)
 		return -EOPNOTSUPP;
 
-	scoped_guard(mutex, &fsi->failure_lock) {
-		if (remove) {
-			err = famfs_device_removed(fsi, mf_flags);
-			break;
-		}
-		/* From bytes of the dax device to pages of the partition */
-		if (check_add_overflow(offset, len, &end))
-			end = U64_MAX;
-		end = min(end, fsi->start + fsi->size);
-		offset = max(offset, fsi->start);
-		if (offset >= end) {
-			err = -ENXIO;
-			break;
-		}
-		err = famfs_memory_lost(fsi,
-					round_down(offset - fsi->start,
-						   PAGE_SIZE),
-					round_up(end - fsi->start, PAGE_SIZE),
-					mf_flags);
-	}
+	err = famfs_handle_failure(fsi, offset, len, mf_flags);
 	trace_famfs_notify_failure(fsi, offset, len, mf_flags, err);
 	famfs_put_fs_info(fsi);
 	return err;

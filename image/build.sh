@@ -73,7 +73,6 @@ extra_tree() {
         kver=$(modinfo -F vermagic "$module" | cut -d ' ' -f 1)
         [[ $kver ]] || fail "$module is no kernel module: it names no kernel version"
         install -D -m 644 "$module" "$tree/usr/lib/modules/$kver/extra/famfs.ko"
-        strip --strip-debug "$tree/usr/lib/modules/$kver/extra/famfs.ko"
     fi
 }
 

@@ -6,8 +6,8 @@
 //!  port: replies  <-- outlet  <-- command, pool (watches for famfs-attach's report)
 //! ```
 //!
-//! `appliance-agent` serves; `appliance-agent report` is run by famfs-attach.service when it has started or
-//! failed.
+//! `appliance-agent` serves. famfs-attach.service runs the other two forms: `appliance-agent attach COMMAND...`
+//! and, at its end, `appliance-agent attach-ended`.
 
 mod command;
 mod outlet;
@@ -21,14 +21,15 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => session::serve(),
-        ["report"] => pool::report(),
+        [] => session::serve().map(|()| ExitCode::SUCCESS),
+        ["attach", program, ref arguments @ ..] => pool::run_attach(program, arguments),
+        ["attach-ended"] => pool::report_failure().map(|()| ExitCode::SUCCESS),
         _ => Err(anyhow::anyhow!(
-            "unexpected arguments {arguments:?}; usage: appliance-agent [report]"
+            "unexpected arguments {arguments:?}; usage: appliance-agent [attach COMMAND... | attach-ended]"
         )),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("appliance-agent: {error:#}");
             ExitCode::FAILURE

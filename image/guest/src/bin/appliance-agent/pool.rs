@@ -5,6 +5,7 @@ use std::env;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
+use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -65,28 +66,40 @@ impl Pool {
     }
 }
 
-/// Writes the report; run by famfs-attach.service as `ExecStartPost=` and `ExecStopPost=`.
-pub fn report() -> Result<()> {
-    let variable = |name| env::var(name).unwrap_or_default();
-    let Some(attach) = outcome(&variable("SERVICE_RESULT"), variable("EXIT_STATUS"), uptime_ms()?)
-    else {
-        return Ok(());
-    };
-    fs::create_dir_all(DIR).with_context(|| format!("cannot make {DIR}"))?;
-    let (new, report) = (Path::new(DIR).join("new"), Path::new(DIR).join(REPORT));
-    fs::write(&new, serde_json::to_vec(&attach)?)
-        .and_then(|()| fs::rename(&new, &report))
-        .with_context(|| format!("cannot write {}", report.display()))
+/// Runs the command that mounts the pool, reports success, and exits as it does.
+pub fn run_attach(program: &str, arguments: &[&str]) -> Result<ExitCode> {
+    let status = Command::new(program)
+        .args(arguments)
+        .status()
+        .with_context(|| format!("cannot run {program}"))?;
+    if status.success() {
+        report(&Attach::Mounted { uptime_ms: uptime_ms()? })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// What systemd's variables say (systemd.exec(5)); `None` for a unit that was stopped as planned.
-fn outcome(result: &str, status: String, uptime_ms: u64) -> Option<Attach> {
-    match result {
-        // Set for ExecStop= and ExecStopPost= only: this is ExecStartPost=.
-        "" => Some(Attach::Mounted { uptime_ms }),
-        "success" => None,
-        result => Some(Attach::Failed { result: result.into(), status, uptime_ms }),
+/// Reports how famfs-attach.service ended, unless it was stopped as planned; its `ExecStopPost=`.
+pub fn report_failure() -> Result<()> {
+    let variable = |name| env::var(name).unwrap_or_default();
+    match failure(variable("SERVICE_RESULT"), variable("EXIT_STATUS"), uptime_ms()?) {
+        Some(attach) => report(&attach),
+        None => Ok(()),
     }
+}
+
+/// What systemd's variables say (systemd.exec(5)).
+fn failure(result: String, status: String, uptime_ms: u64) -> Option<Attach> {
+    (result != "success").then_some(Attach::Failed { result, status, uptime_ms })
+}
+
+fn report(attach: &Attach) -> Result<()> {
+    fs::create_dir_all(DIR).with_context(|| format!("cannot make {DIR}"))?;
+    let (new, report) = (Path::new(DIR).join("new"), Path::new(DIR).join(REPORT));
+    fs::write(&new, serde_json::to_vec(attach)?)
+        .and_then(|()| fs::rename(&new, &report))
+        .with_context(|| format!("cannot write {}", report.display()))
 }
 
 /// Time since the kernel started, in milliseconds.
@@ -115,12 +128,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn systemd_is_understood() {
+    fn only_a_failure_is_reported_at_the_end() {
         let failed =
             Attach::Failed { result: "exit-code".into(), status: "1".into(), uptime_ms: 7 };
-        assert_eq!(outcome("", String::new(), 7), Some(Attach::Mounted { uptime_ms: 7 }));
-        assert_eq!(outcome("exit-code", "1".into(), 7), Some(failed));
-        assert_eq!(outcome("success", "0".into(), 7), None);
+        assert_eq!(failure("exit-code".into(), "1".into(), 7), Some(failed));
+        assert_eq!(failure("success".into(), "0".into(), 7), None);
+    }
+
+    #[test]
+    fn the_exit_code_of_the_command_is_passed_on() {
+        let code = run_attach("sh", &["-c", "exit 3"]).unwrap();
+        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(3)));
+        assert!(run_attach("/nonexistent", &[]).is_err());
     }
 
     #[test]

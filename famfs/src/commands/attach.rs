@@ -75,14 +75,12 @@ pub fn run(args: &Attach) -> Outcome {
     Ok(if played.damaged { FAILED } else { OK })
 }
 
-/// Loads what there is. What is missing may be built in; if not, no device will show up.
+/// Loads what there is, by one process. What is missing may be built in; if not, no device will show up.
 fn load_modules() {
-    for name in MODULES {
-        let modprobe = Command::new("modprobe").args(["-q", name]).stderr(Stdio::null()).status();
-        if let Err(err) = modprobe {
-            eprintln!("famfs: cannot run modprobe, so modules must be loaded already: {err}");
-            return;
-        }
+    let modprobe =
+        Command::new("modprobe").args(["-q", "-a"]).args(MODULES).stderr(Stdio::null()).status();
+    if let Err(err) = modprobe {
+        eprintln!("famfs: cannot run modprobe, so modules must be loaded already: {err}");
     }
 }
 

@@ -9,7 +9,7 @@ use famfs::log::Log;
 use famfs::media::PoolFile;
 use famfs::mount::Mounted;
 use famfs::mounts;
-use famfs::path::RelPath;
+use famfs::path::{PathError, RelPath};
 use famfs::replay::{Owner, Plan};
 use famfs::role;
 use famfs::superblock::Superblock;
@@ -34,7 +34,7 @@ impl Place {
         match pool {
             Some(pool) => {
                 let bytes = path.map_or(b"".as_slice(), |path| path.as_os_str().as_bytes());
-                let path = inside(bytes.trim_ascii_start_slash())?;
+                let path = inside(without_slash(bytes))?;
                 let volume = Box::new(OfflineVolume::new(PoolFile::open(pool, access)?));
                 Ok(Self { volume, path, system: None })
             }
@@ -79,7 +79,6 @@ impl Place {
 
 /// A path below the root; nothing, `.` and the like are the root itself.
 fn inside(bytes: &[u8]) -> Result<Option<RelPath>> {
-    use famfs::path::PathError;
     match RelPath::new(bytes) {
         Ok(path) => Ok(Some(path)),
         Err(PathError::Empty(_)) => Ok(None),
@@ -87,16 +86,10 @@ fn inside(bytes: &[u8]) -> Result<Option<RelPath>> {
     }
 }
 
-trait TrimSlash {
-    fn trim_ascii_start_slash(&self) -> &[u8];
-}
-
-impl TrimSlash for [u8] {
-    /// A pool's paths may be written with a leading slash: its root is the pool's.
-    fn trim_ascii_start_slash(&self) -> &[u8] {
-        let start = self.iter().position(|&b| b != b'/').unwrap_or(self.len());
-        &self[start..]
-    }
+/// A pool's paths may be written with a leading slash: its root is the pool's.
+fn without_slash(path: &[u8]) -> &[u8] {
+    let start = path.iter().position(|&b| b != b'/').unwrap_or(path.len());
+    &path[start..]
 }
 
 /// The owner of a new file or directory: as asked, else the caller.

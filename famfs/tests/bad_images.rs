@@ -4,12 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 mod common;
+#[path = "common/images.rs"]
+mod images;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use common::{DEVICE_LEN, Pool, image, vector};
+use common::Pool;
+use images::{DEVICE_LEN, image, vector};
 
 /// Files and directories of the undamaged image.
 const ALL: usize = 17;

@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 mod common;
+#[path = "common/images.rs"]
+mod images;
 
 use std::fs;
 
-use common::{DEVICE_LEN, Pool, image, vector};
+use common::Pool;
 use famfs::format::{DaxdevBody, LOG_OFFSET};
 use famfs::format::{
     ENTRY_DAXDEV, ENTRY_FILE, ENTRY_MKDIR, EXT_INTERLEAVED, Entry, FileBody, InterleavedMap,
@@ -18,6 +20,7 @@ use famfs::mkfs::{Options, mkfs};
 use famfs::superblock;
 use famfs::sys::dax::Access;
 use famfs::view::View;
+use images::{DEVICE_LEN, image, vector};
 use serde_json::{Value, json};
 use uuid::Uuid;
 use zerocopy::{FromBytes, transmute};

@@ -75,7 +75,8 @@ pub fn run(args: &Attach) -> Outcome {
     Ok(if played.damaged { FAILED } else { OK })
 }
 
-/// Loads what there is, by one process. What is missing may be built in; if not, no device will show up.
+/// Loads what there is, by one process. What is missing may be built in; if not, no device will
+/// show up.
 fn load_modules() {
     let modprobe =
         Command::new("modprobe").args(["-q", "-a"]).args(MODULES).stderr(Stdio::null()).status();

@@ -1,25 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Pool files made of the images in `tests/vectors`.
+//! Pool files that go away with the test.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tempfile::TempDir;
-
-/// Size of the device that the images of small file systems were made on.
-pub const DEVICE_LEN: u64 = 64 << 30;
-
-/// A file of the test vectors.
-pub fn vector(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name)
-}
-
-/// An image's bytes.
-pub fn image(name: &str) -> Vec<u8> {
-    let path = vector(name);
-    let packed = fs::read(&path).unwrap_or_else(|err| panic!("{}: {err}", path.display()));
-    zstd::decode_all(packed.as_slice()).unwrap_or_else(|err| panic!("{}: {err}", path.display()))
-}
 
 /// A pool file in a directory that goes away with the test.
 pub struct Pool {

@@ -90,10 +90,14 @@ fn one_window(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(seen == "after the kill", "the orphan reads {seen:?}");
         Ok(())
     });
-    let mut orphan = cluster.remove("orphan")?;
-    session.check("that VM powers off in order", || {
-        orphan.backend = None;
-        orphan.end()
+    let orphan = cluster.remove("orphan")?;
+    // Its guest cannot shut down in order: the sync on the way waits for a flush that nobody
+    // answers any more.
+    session.check("that VM can be ended by its control socket", || {
+        orphan.vm.qmp(SHORT)?.execute("quit", json!({}), SHORT)?;
+        let status = orphan.vm.wait_exit(SHORT).context("QEMU does not end")?;
+        ensure!(status.success(), "QEMU: {status}");
+        Ok(())
     });
     let survivor = cluster.remove("survivor")?;
     let socket = survivor.backend.as_ref().context("no back-end")?.socket().to_owned();

@@ -161,8 +161,8 @@ impl fmt::Display for Report {
         )?;
         for Skipped { path, reason } in &shared.skipped {
             // Some reasons name the path themselves.
-            let path = path.display().to_string();
-            if reason.contains(&path) {
+            let path = path.display();
+            if reason.contains(&format!("\"{path}\"")) {
                 writeln!(f, "  left out: {reason}")?;
             } else {
                 writeln!(f, "  left out: {path}: {reason}")?;

@@ -190,8 +190,12 @@ impl Mounted {
             FileType::Superblock | FileType::Regular => (SUPERBLOCK_FILE, 0),
         };
         let error = |action| move |err| meta_error(action, name, err);
-        match rustix::fs::mkdirat(&self.root, META_DIR, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        // Modes are set once more after the making, because the umask must not matter.
+        let dir_mode = Mode::from_raw_mode(0o755);
+        match rustix::fs::mkdirat(&self.root, META_DIR, dir_mode) {
+            Ok(()) => rustix::fs::chmodat(&self.root, META_DIR, dir_mode, AtFlags::empty())
+                .map_err(error("set the mode of the directory of"))?,
+            Err(Errno::EXIST) => {}
             Err(err) => return Err(meta_error("make the directory of", name, err)),
         }
         let path = format!("{META_DIR}/{name}");
@@ -210,6 +214,7 @@ impl Mounted {
             let map = FileMap::Simple(vec![Extent { offset, len }]);
             // The older interface is the one that every famfs has for these files.
             ioctl::map_create_v42(&file, kind, len, &map).map_err(error("map"))?;
+            rustix::fs::fchmod(&file, mode).map_err(error("set the mode of"))?;
         }
         let len = usize::try_from(len).map_err(|_| meta_error("map", name, Errno::OVERFLOW))?;
         let mapping = Mapping::new(&file, len, access).map_err(|source| MountError::Meta {

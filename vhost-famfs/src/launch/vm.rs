@@ -386,3 +386,7 @@ fn launch(config: &VmConfig, argv: &[OsString]) -> Result<Child, VmError> {
         cleanup(VmError::Spawn { name: config.name.clone(), program: config.qemu.clone(), source })
     })
 }
+
+#[cfg(test)]
+#[path = "vm_tests.rs"]
+mod tests;

@@ -349,21 +349,28 @@ pub struct Attach {
     pub json: bool,
 }
 
-/// Reads a size with a binary unit: `4096`, `8k`, `16M`, `1GiB`, `2t`.
+/// Reads a size with a binary unit: `4096`, `8k`, `16M`, `1GiB`, `2t`. `GB` and its like are
+/// refused, because programs differ about what they mean.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
-    let (number, unit) = lower.split_at(digits);
-    let shift = match unit {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    if number.is_empty() || unit.starts_with('.') {
+        return Err("expected a whole number and a unit, as in 8m or 512MiB".to_owned());
+    }
+    let shift = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 0,
         "k" | "kib" => 10,
         "m" | "mib" => 20,
         "g" | "gib" => 30,
         "t" | "tib" => 40,
-        _ => return Err(format!("unit \"{unit}\", expected k, m, g or t")),
+        _ => {
+            return Err(format!(
+                "unknown unit \"{unit}\": expected k, m, g or t, or the same with iB (powers of 1024)"
+            ));
+        }
     };
-    let number: u64 = number.parse().map_err(|_| "expected a number, as in 8m".to_owned())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "more than 64 bits".to_owned())
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "more bytes than fit into 64 bits".to_owned())
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {

@@ -5,11 +5,11 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use famfs::args::parse_size;
 use famfs::view::View;
 use uuid::Uuid;
 
 use crate::pool::CreateOptions;
-use crate::units::parse_size;
 
 /// Gives virtual machines a shared memory pool.
 ///

@@ -35,3 +35,19 @@ fn arguments(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     }
     args
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_the_program_is_a_command() {
+        let run = |args: &[&str]| arguments(args.iter().map(OsString::from));
+        assert_eq!(
+            run(&["/sbin/mkfs.famfs", "-f", "/dev/x"]),
+            ["/sbin/mkfs.famfs", "mkfs", "-f", "/dev/x"]
+        );
+        assert_eq!(run(&["mount.famfs"]), ["mount.famfs", "mount"]);
+        assert_eq!(run(&["/usr/bin/famfs", "ls"]), ["/usr/bin/famfs", "ls"]);
+    }
+}

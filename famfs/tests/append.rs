@@ -360,6 +360,8 @@ fn action() -> impl Strategy<Value = Action> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Any session, cut anywhere, with any choice of what had arrived.
     #[test]
     fn any_crash_leaves_a_prefix(

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a copy makes of its sources, and that it writes nothing if it cannot write all.
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use common::Pool;
+use famfs::copy::{Copy, CopyError, Destination, Done, Options, scan};
+use famfs::media::PoolFile;
+use famfs::mkfs::{self, mkfs};
+use famfs::replay::NodeKind;
+use famfs::superblock::Superblock;
+use famfs::sys::dax::Access;
+use famfs::view::{INFO_BLOCK_OFFSET, InfoBlock};
+use famfs::volume::{OfflineVolume, Volume};
+use famfs::writer::{WriteError, Writer};
+use uuid::Uuid;
+use zerocopy::IntoBytes;
+
+const POOL_LEN: u64 = 64 << 20;
+
+fn open(pool: &Pool) -> OfflineVolume {
+    OfflineVolume::new(PoolFile::open(&pool.path, Access::Write).unwrap())
+}
+
+fn format(volume: &OfflineVolume, log_len: Option<u64>) {
+    let options = mkfs::Options {
+        log_len,
+        force: false,
+        fs_uuid: Uuid::nil(),
+        dev_uuid: Uuid::nil(),
+        system_uuid: Uuid::nil(),
+        dev_name: "pool".into(),
+    };
+    mkfs(volume.media(), &options).unwrap();
+}
+
+fn copy(
+    volume: &OfflineVolume,
+    sources: &[&Path],
+    destination: &Destination,
+    options: &Options,
+) -> Result<Done, CopyError> {
+    let sources: Vec<PathBuf> = sources.iter().map(|path| path.to_path_buf()).collect();
+    let scan = scan(&sources, destination, options)?;
+    let mut writer = Writer::open(volume, None).unwrap();
+    Copy::prepare(scan, &mut writer)?.run(volume, &mut writer, |_| true)
+}
+
+/// Path, mode and size (of files) of all there is.
+fn contents(volume: &OfflineVolume) -> Vec<(String, u32, Option<u64>)> {
+    let writer = Writer::open(volume, None).unwrap();
+    let item = |node: &famfs::replay::Node| {
+        let size = match node.kind {
+            NodeKind::Dir => None,
+            NodeKind::File { size, .. } => Some(size),
+        };
+        (node.path.to_string(), node.owner.mode, size)
+    };
+    writer.plan().nodes().iter().map(item).collect()
+}
+
+const ALL: Options =
+    Options { recursive: true, skip_unsupported: true, mode: None, uid: Some(7), gid: Some(8) };
+
+#[test]
+fn a_tree_keeps_its_shape_and_modes() {
+    let pool = Pool::new(&[], POOL_LEN);
+    let volume = open(&pool);
+    format(&volume, None);
+    let source = tempfile::tempdir().unwrap();
+    let long = "n".repeat(60);
+    fs::create_dir_all(source.path().join("a").join(&long).join(&long)).unwrap();
+    fs::write(source.path().join("a").join(&long).join("x"), "x").unwrap();
+    fs::write(source.path().join("a").join(&long).join(&long).join("y"), "y").unwrap();
+    fs::write(source.path().join("a/exec"), "exec").unwrap();
+    for (name, mode) in [("a", 0o750), ("a/exec", 0o4711)] {
+        fs::set_permissions(source.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::set_permissions(source.path().join("a").join(&long), fs::Permissions::from_mode(0o700))
+        .unwrap();
+    fs::set_permissions(
+        source.path().join("a").join(&long).join("x"),
+        fs::Permissions::from_mode(0o600),
+    )
+    .unwrap();
+
+    let into_root = Destination::Into(None);
+    let refused = copy(
+        &volume,
+        &[&source.path().join("a")],
+        &into_root,
+        &Options { skip_unsupported: false, ..ALL },
+    );
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("has 123 bytes, expected at most 79; its contents"), "{message}");
+    assert!(contents(&volume).is_empty(), "nothing was written");
+
+    copy(&volume, &[&source.path().join("a")], &into_root, &ALL).unwrap();
+    let expected = [
+        ("a".to_owned(), 0o750, None),
+        ("a/exec".to_owned(), 0o4711, Some(4)),
+        (format!("a/{long}"), 0o700, None),
+        (format!("a/{long}/x"), 0o600, Some(1)),
+    ];
+    assert_eq!(contents(&volume), expected);
+}
+
+#[test]
+fn two_sources_of_one_name_are_refused() {
+    let pool = Pool::new(&[], POOL_LEN);
+    let volume = open(&pool);
+    format(&volume, None);
+    let source = tempfile::tempdir().unwrap();
+    for dir in ["one", "two"] {
+        fs::create_dir(source.path().join(dir)).unwrap();
+        fs::write(source.path().join(dir).join("same"), "text").unwrap();
+    }
+    let sources = [&*source.path().join("one/same"), &*source.path().join("two/same")];
+    let error = copy(&volume, &sources, &Destination::Into(None), &ALL).unwrap_err();
+    assert!(error.to_string().contains("another source has the same target"), "{error}");
+    assert!(contents(&volume).is_empty());
+
+    // Directories of one name become one, in a second copy too.
+    let sources = [&*source.path().join("one/."), &*source.path().join("two/same")];
+    copy(&volume, &sources[..1], &Destination::Into(None), &ALL).unwrap();
+    let done = copy(&volume, &sources, &Destination::Into(None), &ALL);
+    assert!(matches!(done, Err(CopyError::Taken(_))));
+    let done = copy(&volume, &sources[1..], &Destination::Into(None), &ALL).unwrap();
+    assert_eq!((done.files, done.overwritten), (0, 1));
+}
+
+#[test]
+fn a_full_log_is_seen_before_anything_is_written() {
+    let pool = Pool::new(&[], 16 << 30);
+    let volume = open(&pool);
+    format(&volume, Some(2 << 20));
+    let source = tempfile::tempdir().unwrap();
+    for number in 0..3854 {
+        fs::write(source.path().join(format!("f{number}")), "x").unwrap();
+    }
+    let everything = source.path().join(".");
+    copy(&volume, &[&everything], &Destination::Into(None), &ALL).unwrap();
+    let one_more = source.path().join("f0");
+    let as_new = Destination::As(famfs::path::RelPath::new(b"more").unwrap());
+    let error = copy(&volume, &[&one_more], &as_new, &ALL).unwrap_err();
+    assert!(matches!(error, CopyError::Write(WriteError::Log(_))), "{error:?}");
+    assert!(error.to_string().contains("0 of 3854 slots free"), "{error}");
+    assert_eq!(contents(&volume).len(), 3854);
+}
+
+#[test]
+fn a_source_that_shrinks_is_not_published() {
+    let pool = Pool::new(&[], POOL_LEN);
+    let volume = open(&pool);
+    format(&volume, None);
+    let source = tempfile::tempdir().unwrap();
+    let path = source.path().join("file");
+    fs::write(&path, vec![1; 5 << 20]).unwrap();
+    let scan = scan(std::slice::from_ref(&path), &Destination::Into(None), &ALL).unwrap();
+    let mut writer = Writer::open(&volume, None).unwrap();
+    let free = writer.plan().space.free();
+    let copy = Copy::prepare(scan, &mut writer).unwrap();
+    fs::write(&path, "short").unwrap();
+    let error = copy.run(&volume, &mut writer, |_| true).unwrap_err();
+    assert!(error.to_string().contains("changed while it was copied"), "{error}");
+    assert_eq!(writer.plan().space.free(), free, "its memory is free again");
+    drop(writer);
+    assert!(contents(&volume).is_empty());
+}
+
+#[test]
+fn the_info_block_of_a_pool_stays() {
+    let pool = Pool::new(&[], POOL_LEN);
+    let block = InfoBlock::build(POOL_LEN, Uuid::from_u128(5)).unwrap();
+    let file = fs::OpenOptions::new().read(true).write(true).open(&pool.path).unwrap();
+    file.write_all_at(block.as_bytes(), INFO_BLOCK_OFFSET).unwrap();
+    let volume = open(&pool);
+    format(&volume, None);
+    copy(&volume, &[Path::new("Cargo.toml")], &Destination::Into(None), &ALL).unwrap();
+
+    let mut found = [0; 4096];
+    file.read_exact_at(&mut found, INFO_BLOCK_OFFSET).unwrap();
+    assert_eq!(found, block.as_bytes());
+    let mut superblock = [0; 200];
+    file.read_exact_at(&mut superblock, 2 << 20).unwrap();
+    let superblock = Superblock::parse(&superblock, 2 << 20).unwrap();
+    assert_eq!(superblock.dev_size, POOL_LEN - (2 << 20));
+    assert_eq!(superblock.dev_size, volume.media().len());
+    assert_eq!(contents(&volume).len(), 1);
+}

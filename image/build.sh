@@ -134,7 +134,11 @@ initrd() {
 
 epoch=$(sed -n 's/^SourceDateEpoch=//p' "$source_dir/mkosi.conf")
 mkdir -p "$work" "$output"
+# A mistyped --work must not cost anyone a directory.
+[[ -e $work/.image-work || -z $(ls --almost-all "$work") ]] ||
+    fail "--work $work is not empty and no scratch directory of an earlier build; remove it or name another"
 find "$work" -mindepth 1 -delete
+touch "$work/.image-work"
 mkdir "$work/out"
 extra_tree
 root_tree

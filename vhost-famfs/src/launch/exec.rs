@@ -17,6 +17,9 @@ use super::deadline::Deadline;
 /// Most bytes of output kept for one command: a guest must not fill the host's memory.
 const MAX_OUTPUT: usize = 64 * 1024 * 1024;
 
+/// Most characters of a command in a message.
+const MAX_SHOWN: usize = 120;
+
 /// A command for a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Command {
@@ -52,9 +55,14 @@ impl Command {
     }
 }
 
+/// The command for messages: its first line, cut to [`MAX_SHOWN`] characters.
 impl std::fmt::Display for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.argv.join(" "))
+        let whole = self.argv.join(" ");
+        let shown: String =
+            whole.trim_start().chars().take_while(|&c| c != '\n').take(MAX_SHOWN).collect();
+        let rest = if shown.len() < whole.trim().len() { "..." } else { "" };
+        write!(f, "{shown}{rest}")
     }
 }
 

@@ -142,3 +142,15 @@ fn another_protocol_version_is_named() {
     let Err(Failure::Exec(error)) = connection.greeted(&wait) else { panic!("accepted") };
     assert!(error.to_string().contains("version 99, expected 1"), "{error}");
 }
+
+#[test]
+fn a_command_is_shown_on_one_short_line() {
+    let table = [
+        (Command::new(["cat", "/mnt/famfs/ä b"]), "cat /mnt/famfs/ä b".to_owned()),
+        (Command::new(["sh", "-c", "one\ntwo"]), "sh -c one...".to_owned()),
+        (Command::new(["x".repeat(1000)]), "x".repeat(MAX_SHOWN) + "..."),
+    ];
+    for (command, expected) in table {
+        assert_eq!(command.to_string(), expected);
+    }
+}

@@ -6,10 +6,8 @@ use std::error::Error;
 use serde::Serialize;
 
 use crate::format::{self, ALLOC_UNIT};
-use crate::log::Log;
 use crate::media::Media;
-use crate::replay::{NodeKind, Plan};
-use crate::superblock::Superblock;
+use crate::replay::{Contents, NodeKind};
 
 /// The result of a check. `problems` empty means clean.
 #[derive(Debug, Serialize)]
@@ -89,7 +87,8 @@ pub fn one_line(error: &dyn Error) -> String {
 }
 
 /// Checks everything behind a valid superblock and a valid log header.
-pub fn check(media: &dyn Media, superblock: &Superblock, log: &Log<'_>, plan: &Plan) -> Report {
+pub fn check(media: &dyn Media, contents: &Contents<'_>) -> Report {
+    let Contents { superblock, log, plan } = contents;
     let (files, directories) = plan.counts();
     let file_bytes = plan
         .nodes()

@@ -5,14 +5,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use famfs::log::Log;
 use famfs::media::PoolFile;
 use famfs::mount::Mounted;
 use famfs::mounts;
 use famfs::path::{PathError, RelPath};
-use famfs::replay::{Owner, Plan};
+use famfs::replay::{Contents, Owner, Plan};
 use famfs::role;
-use famfs::superblock::Superblock;
 use famfs::sys::dax::Access;
 use famfs::volume::{OfflineVolume, Volume};
 use famfs::writer::Writer;
@@ -65,10 +63,7 @@ impl Place {
 
     /// Reads the log.
     pub fn plan(&self) -> Result<Plan> {
-        let media = self.volume.media();
-        let superblock = Superblock::read(media)?;
-        let log = Log::open(media, superblock.log_len)?;
-        Ok(Plan::read(&log, superblock.data_area(media.len()), media.origin()))
+        Ok(Contents::read(self.volume.media())?.plan)
     }
 
     /// The path, which must not be the root.

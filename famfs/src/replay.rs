@@ -11,7 +11,9 @@ use crate::alloc::SpaceMap;
 use crate::format::{self, ENTRY_FILE, ENTRY_MKDIR, Entry, FileBody, MkdirBody};
 use crate::log::{Log, LogError};
 use crate::map::{DataArea, FileMap, MapError};
+use crate::media::Media;
 use crate::path::{PathError, RelPath};
+use crate::superblock::{Superblock, SuperblockError};
 
 /// Owner and permissions of a file or directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +89,37 @@ pub enum EntryProblem {
     /// Its memory belongs to another file, or twice to this one.
     #[error("it shares memory with {0}")]
     Overlap(String),
+}
+
+/// A file system as it was read: its superblock, its log, and what the log describes.
+pub struct Contents<'m> {
+    /// The superblock.
+    pub superblock: Superblock,
+    /// The log.
+    pub log: Log<'m>,
+    /// What the log describes.
+    pub plan: Plan,
+}
+
+/// Why a file system cannot be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentsError {
+    /// There is no usable superblock.
+    #[error(transparent)]
+    Superblock(#[from] SuperblockError),
+    /// There is no usable log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+impl<'m> Contents<'m> {
+    /// Reads a whole file system.
+    pub fn read(media: &'m dyn Media) -> Result<Self, ContentsError> {
+        let superblock = Superblock::read(media)?;
+        let log = Log::open(media, superblock.log_len)?;
+        let plan = Plan::read(&log, superblock.data_area(media.len()), media.origin());
+        Ok(Self { superblock, log, plan })
+    }
 }
 
 /// All that a log describes.

@@ -11,14 +11,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{LazyLock, Mutex};
 
-use famfs::log::Log;
 use famfs::map::FileMap;
 use famfs::media::{Media, MediaError};
 use famfs::mkfs::{self, mkfs};
 use famfs::path::RelPath;
 use famfs::prng::SeededBytes;
-use famfs::replay::{NodeKind, Owner, Plan};
-use famfs::superblock::Superblock;
+use famfs::replay::{Contents, NodeKind, Owner};
 use famfs::sys::dax::Access;
 use famfs::volume::{FileBytes, Volume};
 use famfs::writer::{WriteError, Writer};
@@ -294,11 +292,9 @@ fn crash(
 
 fn check_after_crash(words: Words, actions: &[Action], reported: usize) {
     let device = Device::new(words, Kind::Mapped);
-    let superblock = Superblock::read(&device).unwrap();
-    let log = Log::open(&device, superblock.log_len).unwrap();
+    let Contents { log, plan, .. } = Contents::read(&device).unwrap();
     assert!(log.counter_problem().is_none(), "{:?}", log.counter_problem());
     let unpublished = log.interrupted().unwrap_or(0);
-    let plan = Plan::read(&log, superblock.data_area(DEVICE_LEN), 0);
     assert!(plan.stopped.is_none() && plan.refused.is_empty(), "{:?}", plan.stopped);
     let found = plan.nodes().len();
     assert!(found >= reported, "{found} files and directories, {reported} were reported");
@@ -325,8 +321,7 @@ fn check_after_crash(words: Words, actions: &[Action], reported: usize) {
     writer.mkdir(&path(1000), OWNER).unwrap();
     writer.commit().unwrap();
     drop(writer);
-    let log = Log::open(&device, superblock.log_len).unwrap();
-    let plan = Plan::read(&log, superblock.data_area(DEVICE_LEN), 0);
+    let plan = Contents::read(&device).unwrap().plan;
     assert!(plan.get(&path(1000)).is_some() && plan.stopped.is_none());
 }
 

@@ -14,11 +14,9 @@ use std::sync::LazyLock;
 use common::Pool;
 use famfs::check;
 use famfs::format::{ENTRY_LEN, Entry, LOG_OFFSET, slot_offset};
-use famfs::log::Log;
 use famfs::map::Extent;
 use famfs::media::{Media, PoolFile};
-use famfs::replay::{NodeKind, Plan};
-use famfs::superblock::Superblock;
+use famfs::replay::{Contents, NodeKind};
 use famfs::sys::dax::Access;
 use images::{DEVICE_LEN, image};
 use proptest::prelude::*;
@@ -32,11 +30,10 @@ const ENTRIES: u64 = 18;
 /// Reads everything and checks what a plan promises.
 fn check_promises(pool: &Pool) {
     let media = PoolFile::open(&pool.path, Access::Read).unwrap();
-    let Ok(superblock) = Superblock::read(&media) else { return };
-    let Ok(log) = Log::open(&media, superblock.log_len) else { return };
+    let Ok(contents) = Contents::read(&media) else { return };
+    check::check(&media, &contents);
+    let Contents { superblock, plan, .. } = contents;
     let area = superblock.data_area(media.len());
-    let plan = Plan::read(&log, area, media.origin());
-    check::check(&media, &superblock, &log, &plan);
 
     let mut taken: Vec<Extent> = Vec::new();
     for node in plan.nodes() {
@@ -140,9 +137,7 @@ fn shared_memory_is_found() {
     apply(&mut bytes, &Damage::Twin { from: 8, to: 11, at: 120 });
     let pool = Pool::new(&bytes, DEVICE_LEN);
     let media = PoolFile::open(&pool.path, Access::Read).unwrap();
-    let superblock = Superblock::read(&media).unwrap();
-    let log = Log::open(&media, superblock.log_len).unwrap();
-    let plan = Plan::read(&log, superblock.data_area(media.len()), 0);
+    let plan = Contents::read(&media).unwrap().plan;
     assert_eq!(plan.collisions, 1);
     let text = check::one_line(&plan.refused[0]);
     assert!(text.ends_with("it shares memory with \"a/b/c/big\" of slot 8"), "{text}");

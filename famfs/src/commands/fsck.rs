@@ -4,14 +4,12 @@
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, anyhow};
 use famfs::args::Fsck;
 use famfs::check::{self, Report};
-use famfs::log::Log;
-use famfs::media::{Media, PoolFile};
+use famfs::media::PoolFile;
 use famfs::mount::Mounted;
-use famfs::replay::Plan;
-use famfs::superblock::Superblock;
+use famfs::replay::Contents;
 use famfs::sys::dax::Access;
 use famfs::volume::{OfflineVolume, Volume};
 
@@ -27,7 +25,7 @@ const MOUNTED: u8 = 16;
 pub fn run(pool: Option<&Path>, args: &Fsck) -> Outcome {
     let volume = open(pool, args)?;
     let media = volume.media();
-    let report = report(media)?;
+    let report = check::check(media, &Contents::read(media)?);
     if args.json {
         print_json(&report)?;
     } else {
@@ -61,13 +59,6 @@ fn open(pool: Option<&Path>, args: &Fsck) -> Result<Box<dyn Volume>, Failure> {
         return Ok(Box::new(mounted.open(Access::Read, None)?));
     }
     Ok(Place::open(None, Some(path), Access::Read)?.volume)
-}
-
-fn report(media: &dyn Media) -> Result<Report> {
-    let superblock = Superblock::read(media)?;
-    let log = Log::open(media, superblock.log_len)?;
-    let plan = Plan::read(&log, superblock.data_area(media.len()), media.origin());
-    Ok(check::check(media, &superblock, &log, &plan))
 }
 
 fn print(args: &Fsck, report: &Report) {

@@ -4,11 +4,9 @@
 use anyhow::Result;
 use famfs::apply::{Applied, apply};
 use famfs::check::one_line;
-use famfs::log::Log;
 use famfs::mount::MountedVolume;
-use famfs::replay::Plan;
+use famfs::replay::Contents;
 use famfs::role::{self, Role};
-use famfs::superblock::Superblock;
 use famfs::volume::Volume;
 use uuid::Uuid;
 
@@ -24,10 +22,7 @@ pub struct Played {
 
 /// Makes all that is missing of a log; what cannot be made is told on standard error.
 pub fn play(volume: &MountedVolume, role: Role, dry_run: bool, verbose: bool) -> Result<Played> {
-    let media = volume.media();
-    let superblock = Superblock::read(media)?;
-    let log = Log::open(media, superblock.log_len)?;
-    let plan = Plan::read(&log, superblock.data_area(media.len()), media.origin());
+    let Contents { log, plan, .. } = Contents::read(volume.media())?;
     let applied = apply(volume, &plan, role, dry_run, |path| {
         if verbose {
             println!("{path}");

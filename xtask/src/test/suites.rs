@@ -19,6 +19,7 @@ pub fn run(suite: Suite, all: bool, tally: &mut Tally) -> Result<()> {
             let clippy = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-Dwarnings"];
             lint("clippy", build::cargo().args(clippy), tally)?;
             cargo_test(&["--workspace", "--lib", "--bins"], tally)?;
+            cargo_test(&["-p", "xtask", "--test", "refusals"], tally)?;
             cargo_test(&["-p", "vm-tests", "--test", "house"], tally)
         }
         Suite::Protocol => cargo_test(&["-p", "vhost-famfs", "--test", "*"], tally),

@@ -29,7 +29,7 @@ pub fn run(args: &VmArgs) -> Result<ExitCode> {
         }
     };
     eprintln!("Pool: {}", pool.path().display());
-    eprintln!("The pool is at /mnt/famfs in the VM. 'poweroff' ends the VM; Ctrl-A x kills it.");
+    eprintln!("The pool is at /mnt/famfs in the VM. 'exit' powers the VM off, Ctrl-A x kills it.");
     let member = Member::new("vm", true).on_terminal();
     let cluster = Cluster::start(&artifacts, &pool, args.memory << 20, vec![member])?;
     let node = cluster.node("vm")?;

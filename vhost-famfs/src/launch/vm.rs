@@ -118,7 +118,7 @@ pub enum VmError {
         stderr: String,
     },
     /// The guest is not ready in time.
-    #[error("VM {name}: {source}; last lines of {}:\n{console}", log.display())]
+    #[error("VM {name}: {cause}; last lines of {}:\n{console}", log.display())]
     NotReady {
         /// The VM.
         name: String,
@@ -127,7 +127,7 @@ pub enum VmError {
         /// Its last lines.
         console: String,
         /// The cause.
-        source: ExecError,
+        cause: ExecError,
     },
     /// The guest is up, but its pool is not mounted.
     #[error(
@@ -311,7 +311,7 @@ impl Vm {
             return self.ended(source);
         }
         let (log, console) = self.console();
-        VmError::NotReady { name: self.config.name.clone(), log, console, source }
+        VmError::NotReady { name: self.config.name.clone(), log, console, cause: source }
     }
 
     /// The error for a QEMU that is gone; `source` if, against all appearance, it is not.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhost-famfs`: see [`vhost_famfs`] for what it does.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -12,7 +13,8 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
-            eprintln!("vhost-famfs: {err:#}");
+            // Not eprintln: it panics if nobody reads.
+            let _ = writeln!(io::stderr(), "vhost-famfs: {err:#}");
             ExitCode::FAILURE
         }
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the program does once it knows what is asked.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, Result, bail};
@@ -19,21 +20,23 @@ pub fn run(config: Config) -> Result<()> {
     match config {
         Config::Create { options, json } => print(&pool::create(&options)?, json),
         Config::Inspect { path, json } => print(&pool::inspect(&path)?, json),
-        Config::Capabilities => {
-            Ok(writeln!(io::stdout(), "{}", json!({ "type": "pmem", "features": [] }))?)
-        }
+        Config::Capabilities => say(json!({ "type": "pmem", "features": [] })),
         Config::Device(config) => device(config),
     }
 }
 
 fn print(report: &Report, json: bool) -> Result<()> {
-    let mut out = io::stdout().lock();
-    if json {
-        writeln!(out, "{}", serde_json::to_string(report)?)?;
-    } else {
-        writeln!(out, "{report}")?;
+    if json { say(serde_json::to_string(report)?) } else { say(report) }
+}
+
+/// Prints a result. A reader that has closed the pipe has read enough.
+fn say(text: impl Display) -> Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(err) if err.kind() != io::ErrorKind::BrokenPipe => {
+            Err(err).context("cannot write to standard output")
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn device(config: DeviceConfig) -> Result<()> {
@@ -100,6 +103,8 @@ fn start_log(format: LogFormat, verbose: bool) {
     let filter = EnvFilter::new(format!("warn,vhost_famfs={level},virtio_queue=off"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A log that nobody reads any more is no reason to panic in a thread that serves the VM.
+        .log_internal_errors(false)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
     match format {

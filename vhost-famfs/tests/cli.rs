@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::os::unix::net::UnixListener;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use rustix::fs::FlockOperation;
 
@@ -61,6 +61,37 @@ fn only_a_listening_socket_is_taken_over() {
     assert_fails_with(&output, "not a listening unix stream socket");
     let output = vhost_famfs(&["device", "--pool-fd", &number, "--socket-path", "unused"]);
     assert_fails_with(&output, "not open for reading and writing");
+}
+
+/// A pipe that nobody reads any more, as `| head` leaves it behind.
+fn broken_pipe() -> std::io::PipeWriter {
+    std::io::pipe().unwrap().1
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_failure() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let pool = dir.path().join("pool");
+    let pool = pool.to_str().unwrap();
+    for arguments in [
+        &["pool", "create", pool, "--size", "16M"][..],
+        &["pool", "inspect", pool],
+        &["pool", "inspect", pool, "--json"],
+        &["device", "--print-capabilities"],
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-famfs"));
+        let child = command.args(arguments).stdout(broken_pipe()).stderr(Stdio::piped()).spawn();
+        let output = child.unwrap().wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
+        assert!(output.status.success(), "{arguments:?}: {}", output.status);
+    }
+}
+
+#[test]
+fn an_error_that_nobody_reads_is_still_an_exit_code() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-famfs"));
+    let status = command.args(["pool", "inspect", "missing"]).stderr(broken_pipe()).status();
+    assert_eq!(status.unwrap().code(), Some(1));
 }
 
 #[test]

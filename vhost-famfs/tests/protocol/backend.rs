@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::thread::sleep;
@@ -100,6 +101,17 @@ impl Backend {
             backend.log().contains("listening").then_some(())
         });
         backend
+    }
+
+    /// Serves `pool` with a log that goes to a pipe that nobody reads.
+    pub fn start_unheard(pool: &TestPool) -> Self {
+        let socket = pool.beside("unheard");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let inherited = Inherited::new(&listener);
+        let mut command = program();
+        command.arg("device").arg("--pool").arg(pool.path());
+        command.args(["--fd", &inherited.number()]).stderr(std::io::pipe().unwrap().1);
+        Self { child: command.spawn().unwrap(), log: tempfile::tempfile().unwrap(), socket }
     }
 
     /// What it wrote to standard error so far.

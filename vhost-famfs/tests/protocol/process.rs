@@ -81,6 +81,21 @@ fn a_protocol_error_ends_the_program_with_a_message() {
 }
 
 #[test]
+fn serves_on_when_nobody_reads_its_log() {
+    let pool = TestPool::tmpfs(16 * MIB);
+    let mut backend = Backend::start_unheard(&pool);
+    let (mut vmm, _) = Vmm::set_up(&backend);
+    vmm.start();
+    vmm.expect_map();
+    vmm.acknowledge(0);
+    while vmm.flush() != 0 {
+        // The answer to the map and the flush may cross.
+    }
+    drop(vmm);
+    backend.wait_for_success();
+}
+
+#[test]
 fn serves_one_connection_and_takes_its_socket_away() {
     let pool = TestPool::tmpfs(16 * MIB);
     let mut backend = Backend::start(&pool, &[]);

@@ -1,104 +1,111 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Free space: which allocation units are taken, built from the log and never stored.
 
+use std::collections::BTreeMap;
+
 use crate::format::ALLOC_UNIT;
 use crate::map::{DataArea, Extent};
 
-/// Which allocation units of the data area are taken.
+/// Which allocation units of the data area are taken, kept as the runs that are free: their
+/// number follows the number of files, whatever a log claims about the files' sizes.
 #[derive(Clone, Debug)]
 pub struct SpaceMap {
     area: DataArea,
-    used: Vec<bool>,
-    used_units: u64,
-    /// No unit below this one is free.
-    first_free: usize,
+    /// First unit and length of each free run; runs neither overlap nor touch.
+    free: BTreeMap<u64, u64>,
+    free_units: u64,
+    units: u64,
 }
 
 impl SpaceMap {
     /// A map of an empty data area.
     pub fn new(area: DataArea) -> Self {
-        let units = index(area.end.saturating_sub(area.start) / ALLOC_UNIT);
-        Self { area, used: vec![false; units], used_units: 0, first_free: 0 }
+        let units = area.end.saturating_sub(area.start) / ALLOC_UNIT;
+        let free = (units > 0).then_some((0, units)).into_iter().collect();
+        Self { area, free, free_units: units, units }
     }
 
     /// Marks an extent of the data area as taken; false if a part of it already was.
     pub fn mark(&mut self, extent: Extent) -> bool {
-        let units = self.units(extent);
-        let mut fresh = true;
-        for used in &mut self.used[units] {
-            fresh &= !*used;
-            self.used_units += u64::from(!*used);
-            *used = true;
+        let (start, end) = self.range(extent);
+        let mut taken = 0;
+        while let Some((run, len)) =
+            self.last_run_before(end).filter(|(run, len)| run + len > start)
+        {
+            let (cut, cut_end) = (run.max(start), (run + len).min(end));
+            self.free.remove(&run);
+            if run < cut {
+                self.free.insert(run, cut - run);
+            }
+            if cut_end < run + len {
+                self.free.insert(cut_end, run + len - cut_end);
+            }
+            taken += cut_end - cut;
         }
-        fresh
-    }
-
-    /// Whether a part of the extent is taken.
-    pub fn is_taken(&self, extent: Extent) -> bool {
-        let units = self.units(extent);
-        self.used[units].contains(&true)
+        self.free_units -= taken;
+        taken == end - start
     }
 
     /// Takes the first free run of at least `size` bytes, in whole units.
     pub fn allocate(&mut self, size: u64) -> Option<Extent> {
-        let wanted = index(size.div_ceil(ALLOC_UNIT));
-        let mut run = 0;
-        while self.used.get(self.first_free) == Some(&true) {
-            self.first_free += 1;
+        let wanted = size.div_ceil(ALLOC_UNIT);
+        if wanted == 0 {
+            return None;
         }
-        for unit in self.first_free..self.used.len() {
-            run = if self.used[unit] { 0 } else { run + 1 };
-            if run == wanted && wanted > 0 {
-                let first = (unit + 1 - wanted) as u64;
-                let extent = Extent {
-                    offset: self.area.start + first * ALLOC_UNIT,
-                    len: wanted as u64 * ALLOC_UNIT,
-                };
-                self.mark(extent);
-                return Some(extent);
-            }
-        }
-        None
+        let first = self.free.iter().find(|(_, len)| **len >= wanted).map(|(first, _)| *first)?;
+        let extent =
+            Extent { offset: self.area.start + first * ALLOC_UNIT, len: wanted * ALLOC_UNIT };
+        self.mark(extent);
+        Some(extent)
     }
 
     /// Gives back an extent that was allocated for a file which did not come to be.
     pub fn release(&mut self, extent: Extent) {
-        let units = self.units(extent);
-        self.first_free = self.first_free.min(units.start);
-        for used in &mut self.used[units] {
-            self.used_units -= u64::from(*used);
-            *used = false;
+        // What is free already must not count twice; what touches grows together.
+        self.mark(extent);
+        let (mut start, mut end) = self.range(extent);
+        if start == end {
+            return;
         }
+        self.free_units += end - start;
+        if let Some((run, len)) =
+            self.last_run_before(start).filter(|(run, len)| run + len == start)
+        {
+            self.free.remove(&run);
+            start -= len;
+        }
+        if let Some(len) = self.free.remove(&end) {
+            end += len;
+        }
+        self.free.insert(start, end - start);
     }
 
     /// Bytes that files take, in whole units.
     pub fn used(&self) -> u64 {
-        self.used_units * ALLOC_UNIT
+        (self.units - self.free_units) * ALLOC_UNIT
     }
 
     /// Bytes that are free.
     pub fn free(&self) -> u64 {
-        self.used.len() as u64 * ALLOC_UNIT - self.used()
+        self.free_units * ALLOC_UNIT
     }
 
     /// Length in bytes of the longest free run: the largest file that still fits.
     pub fn largest_free(&self) -> u64 {
-        let runs = self.used.split(|used| *used).map(<[bool]>::len);
-        runs.max().unwrap_or(0) as u64 * ALLOC_UNIT
+        self.free.values().max().unwrap_or(&0) * ALLOC_UNIT
     }
 
-    /// Indexes of an extent's units, cut to the data area.
-    fn units(&self, extent: Extent) -> std::ops::Range<usize> {
-        let unit = |offset: u64| index(offset / ALLOC_UNIT).min(self.used.len());
+    /// The last free run that starts before a unit.
+    fn last_run_before(&self, unit: u64) -> Option<(u64, u64)> {
+        self.free.range(..unit).next_back().map(|(run, len)| (*run, *len))
+    }
+
+    /// First unit of an extent and the one behind its last, cut to the data area.
+    fn range(&self, extent: Extent) -> (u64, u64) {
         let start = extent.offset.saturating_sub(self.area.start);
-        let end = start.saturating_add(extent.len).saturating_add(ALLOC_UNIT - 1);
-        unit(start)..unit(end)
+        let end = start.saturating_add(extent.len).div_ceil(ALLOC_UNIT).min(self.units);
+        ((start / ALLOC_UNIT).min(end), end)
     }
-}
-
-/// A number of units as an index; a value beyond the address space is beyond every map.
-fn index(units: u64) -> usize {
-    usize::try_from(units).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -136,9 +143,14 @@ mod tests {
         let extent =
             |unit, units| Extent { offset: START + unit * ALLOC_UNIT, len: units * ALLOC_UNIT };
         assert!(space.mark(extent(2, 3)));
-        assert!(space.is_taken(extent(4, 2)) && !space.is_taken(extent(5, 2)));
-        assert!(!space.mark(extent(4, 2)));
+        assert!(!space.mark(extent(4, 2)), "one of two units is taken");
         assert_eq!(space.used(), 4 * ALLOC_UNIT);
+        assert!(!space.mark(extent(0, 8)) && !space.mark(extent(7, 9)));
+        assert_eq!((space.free(), space.largest_free()), (0, 0));
+        space.release(extent(6, 2));
+        space.release(extent(2, 2));
+        space.release(extent(4, 2));
+        assert_eq!((space.free(), space.largest_free()), (6 * ALLOC_UNIT, 6 * ALLOC_UNIT));
     }
 
     proptest! {

@@ -146,7 +146,7 @@ impl FileMap {
             }
             other => return Err(MapError::ExtentType(other)),
         };
-        // At most 16 extents within a device of at most 1 PiB: no overflow.
+        // At most 16 extents within a device of at most 2^46 bytes: no overflow.
         let held = map.extents().iter().map(|extent| extent.len).sum();
         if held < size {
             return Err(MapError::TooShort { size, held });

@@ -3,14 +3,14 @@
 //! created here, and nothing in a hostile log can make the plan name anything outside the file
 //! system or let two files share memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use zerocopy::transmute;
 
 use crate::alloc::SpaceMap;
 use crate::format::{self, ENTRY_FILE, ENTRY_MKDIR, Entry, FileBody, MkdirBody};
 use crate::log::{Log, LogError};
-use crate::map::{DataArea, FileMap, MapError};
+use crate::map::{DataArea, Extent, FileMap, MapError};
 use crate::media::Media;
 use crate::path::{PathError, RelPath};
 use crate::superblock::{Superblock, SuperblockError};
@@ -127,6 +127,8 @@ impl<'m> Contents<'m> {
 pub struct Plan {
     nodes: Vec<Node>,
     by_path: HashMap<RelPath, usize>,
+    /// The nodes' extents by offset: end of the extent, and whose it is.
+    extents: BTreeMap<u64, (u64, usize)>,
     /// Free and taken memory.
     pub space: SpaceMap,
     /// Entries that were left out.
@@ -145,6 +147,7 @@ impl Plan {
         let mut plan = Self {
             nodes: Vec::new(),
             by_path: HashMap::new(),
+            extents: BTreeMap::new(),
             space: SpaceMap::new(area),
             refused: Vec::new(),
             collisions: 0,
@@ -190,7 +193,12 @@ impl Plan {
 
     /// Adds a node whose path is free, whose directory exists and whose memory is its own.
     pub fn insert(&mut self, node: Node) {
-        self.by_path.insert(node.path.clone(), self.nodes.len());
+        let index = self.nodes.len();
+        self.by_path.insert(node.path.clone(), index);
+        if let NodeKind::File { map, .. } = &node.kind {
+            let owned = |extent: &Extent| (extent.offset, (extent.offset + extent.len, index));
+            self.extents.extend(map.extents().iter().map(owned));
+        }
         self.nodes.push(node);
     }
 
@@ -262,19 +270,18 @@ impl Plan {
         Ok(Node { path: path?, slot, owner, kind })
     }
 
-    /// Names the first file that shares memory with `map`.
+    /// Names a file that shares memory with `map`.
     fn who_has(&self, map: &FileMap) -> String {
-        let other = self.nodes.iter().find(|node| match &node.kind {
-            NodeKind::Dir => false,
-            NodeKind::File { map: other, .. } => map.extents().iter().any(|a| {
-                other
-                    .extents()
-                    .iter()
-                    .any(|b| a.offset < b.offset + b.len && b.offset < a.offset + a.len)
-            }),
+        // The nodes' extents are disjoint, so only the last one before an end can reach back.
+        let owner = map.extents().iter().find_map(|extent| {
+            let before = self.extents.range(..extent.offset + extent.len).next_back();
+            before.filter(|(_, (end, _))| *end > extent.offset).map(|(_, (_, index))| *index)
         });
-        match other {
-            Some(node) => format!("\"{}\" of slot {}", node.path, node.slot),
+        match owner {
+            Some(index) => {
+                let node = &self.nodes[index];
+                format!("\"{}\" of slot {}", node.path, node.slot)
+            }
             None => "itself or a file that was left out".to_owned(),
         }
     }

@@ -14,7 +14,7 @@ use crate::media::{Media, MediaError};
 /// be of use.
 pub const MIN_DEVICE_LEN: u64 = 14 << 20;
 /// Largest device in bytes: 64 TiB, all that an x86-64 CPU with four-level paging can address. A
-/// larger sparse file must not make the tools' space map (32 MiB for this) grow without bound.
+/// larger sparse file is no memory that any guest could map.
 pub const MAX_DEVICE_LEN: u64 = 1 << 46;
 /// Shortest log: below the reference's 8 MiB, so that a small pool has room for data.
 pub const MIN_LOG_LEN: u64 = ALLOC_UNIT;

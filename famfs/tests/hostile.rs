@@ -13,14 +13,17 @@ use std::sync::LazyLock;
 
 use common::Pool;
 use famfs::check;
-use famfs::format::{ENTRY_LEN, Entry, LOG_OFFSET, slot_offset};
-use famfs::map::Extent;
+use famfs::format::{ALLOC_UNIT, ENTRY_FILE, ENTRY_LEN, Entry, FileBody, LOG_OFFSET, slot_offset};
+use famfs::log::Log;
+use famfs::map::{Extent, FileMap};
 use famfs::media::{Media, PoolFile};
+use famfs::mkfs::{self, mkfs};
 use famfs::replay::{Contents, NodeKind};
 use famfs::sys::dax::Access;
 use images::{DEVICE_LEN, image};
 use proptest::prelude::*;
-use zerocopy::{FromBytes, IntoBytes, little_endian::U64};
+use uuid::Uuid;
+use zerocopy::{FromBytes, FromZeros, IntoBytes, little_endian::U64};
 
 /// Superblock, log header and 18 entries of the image with every kind of entry.
 static MIXED: LazyLock<Vec<u8>> =
@@ -142,6 +145,54 @@ fn shared_memory_is_found() {
     let text = check::one_line(&plan.refused[0]);
     assert!(text.ends_with("it shares memory with \"a/b/c/big\" of slot 8"), "{text}");
     assert_eq!(plan.nodes().len(), 16);
+}
+
+/// A file entry with a path of its own.
+fn file_entry(number: u64, extents: Vec<Extent>) -> (u32, [u8; 520]) {
+    let mut body = FileBody::new_zeroed();
+    body.size = U64::new(1);
+    put(&mut body.path, 0, format!("f{number}").as_bytes());
+    FileMap::Simple(extents).encode(&mut body);
+    (ENTRY_FILE, body.as_bytes().try_into().unwrap())
+}
+
+/// Entries that claim as much as they can cost no more than others: with a step for every unit
+/// or for every earlier file this would take hours.
+#[test]
+fn a_full_log_of_claims_to_everything_is_read() {
+    let pool = Pool::new(&[], 8 << 40);
+    let media = PoolFile::open(&pool.path, Access::Write).unwrap();
+    let options = mkfs::Options {
+        log_len: None,
+        force: false,
+        fs_uuid: Uuid::nil(),
+        dev_uuid: Uuid::nil(),
+        system_uuid: Uuid::nil(),
+        dev_name: "pool".into(),
+    };
+    let superblock = mkfs(&media, &options).unwrap();
+    let mut log = Log::open(&media, superblock.log_len).unwrap();
+    let area = superblock.data_area(media.len());
+    let half = log.slots() / 2;
+    let honest = |number: u64| {
+        let unit = |n: u64| area.start + (number * 32 + n * 2) * ALLOC_UNIT;
+        (0..16).map(|n| Extent { offset: unit(n), len: ALLOC_UNIT }).collect()
+    };
+    let everything = vec![Extent { offset: area.start, len: area.end - area.start }; 16];
+    let entries: Vec<_> = (0..half)
+        .map(|number| file_entry(number, honest(number)))
+        .chain((half..log.slots()).map(|number| file_entry(number, everything.clone())))
+        .collect();
+    log.append(&entries).unwrap();
+
+    let plan = Contents::read(&media).unwrap().plan;
+    assert_eq!((plan.nodes().len() as u64, plan.collisions), (half, log.slots() - half));
+    assert_eq!(plan.space.free(), 0);
+    let text = check::one_line(&plan.refused[0]);
+    assert!(
+        text.ends_with(&format!("memory with \"f{}\" of slot {}", half - 1, half - 1)),
+        "{text}"
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
 
 use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Output, Stdio};
 
@@ -34,7 +35,41 @@ fn a_pool_that_another_program_changes_is_busy() {
     rustix::fs::flock(&file, FlockOperation::LockExclusive).unwrap();
     let output = vhost_famfs(&["device", "--pool", pool, "--socket-path", socket]);
     assert_fails_with(&output, "busy");
-    assert_fails_with(&vhost_famfs(&["pool", "inspect", pool]), "busy");
+    let inspected = vhost_famfs(&["pool", "inspect", pool]);
+    assert!(inspected.status.success(), "looking takes no lock: {inspected:?}");
+}
+
+/// Runs the program without the privilege to write to files that are read-only.
+fn unprivileged(arguments: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_vhost-famfs");
+    if !rustix::process::geteuid().is_root() {
+        return vhost_famfs(arguments);
+    }
+    let without = ["--bounding-set=-dac_override", "--inh-caps=-dac_override"];
+    Command::new("setpriv").args(without).arg(program).args(arguments).output().unwrap()
+}
+
+#[test]
+fn a_pool_can_be_looked_at_by_those_who_may_only_read_it() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = dir.path().join("pool");
+    let pool = path.to_str().unwrap();
+    assert!(vhost_famfs(&["pool", "create", pool, "--size", "16M"]).status.success());
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o400)).unwrap();
+    let output = unprivileged(&["device", "--pool", pool, "--socket-path", "unused"]);
+    assert_fails_with(&output, "no permission to read and write it");
+    let output = unprivileged(&["pool", "inspect", pool]);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(stdout.contains("view:       devdax"), "{output:?}");
+}
+
+#[test]
+fn looking_at_a_pipe_does_not_wait_for_a_writer() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let pipe = dir.path().join("pipe");
+    let pipe = pipe.to_str().unwrap();
+    assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    assert_fails_with(&vhost_famfs(&["pool", "inspect", pipe]), "is a pipe");
 }
 
 #[test]

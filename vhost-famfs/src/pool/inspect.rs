@@ -2,14 +2,15 @@
 //! What a pool is, for people and for programs.
 
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
+use std::fs::OpenOptions;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use famfs::view::{INFO_BLOCK_LEN, INFO_BLOCK_OFFSET, InfoBlock, View};
+use rustix::fs::OFlags;
 use serde::Serialize;
-use std::os::unix::fs::FileExt;
 
-use super::{Kind, Pool, PoolError};
+use super::{Facts, Kind, PoolError, open};
 use crate::units::Bytes;
 
 /// A pool as `vhost-famfs pool inspect --json` prints it.
@@ -35,28 +36,32 @@ pub struct Report {
     pub ino: u64,
 }
 
-/// Looks at the pool `path`; changes nothing.
+/// Looks at the pool `path`; changes nothing, and takes no lock that could be in another
+/// program's way. Permission to read is enough.
 pub fn inspect(path: &Path) -> Result<Report, PoolError> {
-    let pool = Pool::open(path)?;
+    // Without NONBLOCK, opening a pipe would wait for a writer.
+    let nonblock = OFlags::NONBLOCK.bits().cast_signed();
+    let file = open(path, OpenOptions::new().read(true).custom_flags(nonblock), "read")?;
+    let Facts { identity, size, kind } = Facts::of(&file, path)?;
     let io = |action| move |source| PoolError::Io { pool: path.to_owned(), action, source };
-    let allocated = pool.file().metadata().map_err(io("read its size"))?.blocks() * 512;
+    let allocated = file.metadata().map_err(io("read its size"))?.blocks() * 512;
     let mut block = [0; INFO_BLOCK_LEN];
-    pool.file().read_exact_at(&mut block, INFO_BLOCK_OFFSET).map_err(io("read its info block"))?;
-    let (view, uuid, damage) = match InfoBlock::parse(&block, pool.size()) {
+    file.read_exact_at(&mut block, INFO_BLOCK_OFFSET).map_err(io("read its info block"))?;
+    let (view, uuid, damage) = match InfoBlock::parse(&block, size) {
         Ok(Some(block)) => (View::Devdax.name(), Some(block.uuid().to_string()), None),
         Ok(None) => (View::Raw.name(), None, None),
         Err(error) => ("damaged", None, Some(error.to_string())),
     };
     Ok(Report {
         path: path.to_owned(),
-        kind: pool.kind(),
-        size: pool.size(),
+        kind,
+        size,
         allocated,
         view,
         damage,
         uuid,
-        dev: pool.identity().dev,
-        ino: pool.identity().ino,
+        dev: identity.dev,
+        ino: identity.ino,
     })
 }
 

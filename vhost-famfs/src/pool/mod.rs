@@ -82,9 +82,14 @@ pub enum PoolError {
     /// Nothing by this name.
     #[error("pool {path}: no such file; `vhost-famfs pool create {path} --size 1G` makes one", path = .0.display())]
     Missing(PathBuf),
-    /// Not allowed to open it read-write.
-    #[error("pool {}: no permission to read and write it", .0.display())]
-    Permission(PathBuf),
+    /// Not allowed to open it.
+    #[error("pool {}: no permission to {access} it", .pool.display())]
+    Permission {
+        /// The pool.
+        pool: PathBuf,
+        /// `read`, or `read and write`.
+        access: &'static str,
+    },
     /// A system call failed.
     #[error("pool {}: cannot {action}", .pool.display())]
     Io {
@@ -123,6 +128,33 @@ pub enum PoolError {
     Busy(PathBuf),
 }
 
+/// What a file that can be a pool is.
+#[derive(Clone, Copy, Debug)]
+struct Facts {
+    identity: Identity,
+    size: u64,
+    kind: Kind,
+}
+
+impl Facts {
+    /// Refuses files that cannot be pools.
+    fn of(file: &File, path: &Path) -> Result<Self, PoolError> {
+        let meta = file.metadata().map_err(|source| PoolError::Io {
+            pool: path.to_owned(),
+            action: "read its size",
+            source,
+        })?;
+        if let Some(found) = not_a_file(&meta) {
+            return Err(PoolError::Type { pool: path.to_owned(), found });
+        }
+        let (kind, size) = (kind_of(file, path)?, meta.len());
+        if size < MIN_SIZE || !size.is_multiple_of(ALIGNMENT) {
+            return Err(PoolError::Size { pool: path.to_owned(), found: Bytes(size) });
+        }
+        Ok(Self { identity: Identity { dev: meta.dev(), ino: meta.ino() }, size, kind })
+    }
+}
+
 /// An open pool that nobody can shrink while it is open.
 ///
 /// A memfd is sealed. Files take a shared lock (flock), which programs that resize or rewrite
@@ -132,23 +164,13 @@ pub enum PoolError {
 pub struct Pool {
     file: File,
     path: PathBuf,
-    identity: Identity,
-    size: u64,
-    kind: Kind,
+    facts: Facts,
 }
 
 impl Pool {
     /// Opens the pool `path` for reading and writing.
     pub fn open(path: &Path) -> Result<Self, PoolError> {
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(|source| {
-            let pool = path.to_owned();
-            match source.kind() {
-                io::ErrorKind::NotFound => PoolError::Missing(pool),
-                io::ErrorKind::PermissionDenied => PoolError::Permission(pool),
-                io::ErrorKind::IsADirectory => PoolError::Type { pool, found: "a directory" },
-                _ => PoolError::Io { pool, action: "open it", source },
-            }
-        })?;
+        let file = open(path, OpenOptions::new().read(true).write(true), "read and write")?;
         Self::from_file(file, path.to_owned())
     }
 
@@ -167,32 +189,14 @@ impl Pool {
     }
 
     fn from_file(file: File, path: PathBuf) -> Result<Self, PoolError> {
-        let io = |action| {
-            let pool = path.clone();
-            move |source| PoolError::Io { pool, action, source }
-        };
-        let meta = file.metadata().map_err(io("read its size"))?;
-        if let Some(found) = not_a_file(&meta) {
-            return Err(PoolError::Type { pool: path, found });
-        }
-        let kind = kind_of(&file, &path)?;
-        let size = meta.len();
-        if size < MIN_SIZE || !size.is_multiple_of(ALIGNMENT) {
-            return Err(PoolError::Size { pool: path, found: Bytes(size) });
-        }
-        let pool = Self {
-            identity: Identity { dev: meta.dev(), ino: meta.ino() },
-            file,
-            path,
-            size,
-            kind,
-        };
+        let facts = Facts::of(&file, &path)?;
+        let pool = Self { file, path, facts };
         pool.hold_size()?;
         Ok(pool)
     }
 
     fn hold_size(&self) -> Result<(), PoolError> {
-        if self.kind == Kind::Memfd && self.seal()? {
+        if self.facts.kind == Kind::Memfd && self.seal()? {
             return Ok(());
         }
         match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockShared) {
@@ -229,23 +233,35 @@ impl Pool {
 
     /// Which file it is.
     pub fn identity(&self) -> Identity {
-        self.identity
+        self.facts.identity
     }
 
     /// Its size in bytes, a multiple of 2 MiB.
     pub fn size(&self) -> u64 {
-        self.size
+        self.facts.size
     }
 
     /// What it is made of.
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.facts.kind
     }
 
     /// Makes everything stored so far as durable as the pool's kind allows.
     pub fn sync(&self) -> io::Result<()> {
-        if self.kind.has_storage() { self.file.sync_data() } else { Ok(()) }
+        if self.facts.kind.has_storage() { self.file.sync_data() } else { Ok(()) }
     }
+}
+
+fn open(path: &Path, options: &OpenOptions, access: &'static str) -> Result<File, PoolError> {
+    options.open(path).map_err(|source| {
+        let pool = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => PoolError::Missing(pool),
+            io::ErrorKind::PermissionDenied => PoolError::Permission { pool, access },
+            io::ErrorKind::IsADirectory => PoolError::Type { pool, found: "a directory" },
+            _ => PoolError::Io { pool, action: "open it", source },
+        }
+    })
 }
 
 fn name_of(fd: impl AsFd) -> PathBuf {

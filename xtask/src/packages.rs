@@ -20,8 +20,21 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const NEEDED: &[(&str, &str)] =
     &[("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux"), ("cc", "gcc")];
 
-/// The URI of the Debian archive in the host's apt configuration.
+/// The URI of the Debian archive in the host's apt configuration. The lists that name the
+/// origin of each source are fetched if they are missing, as they are on many fresh machines.
 fn archive() -> Result<String> {
+    if let Some(uri) = known_archive()? {
+        return Ok(uri);
+    }
+    update()?;
+    known_archive()?.context(
+        "the host's apt configuration has no Debian archive (Origin Debian, component main); \
+         add one to /etc/apt/sources.list.d and try again",
+    )
+}
+
+/// The same, from the package lists that are there.
+fn known_archive() -> Result<Option<String>> {
     let targets = exec::output(Command::new("apt-get").args([
         "indextargets",
         "--format",
@@ -32,11 +45,12 @@ fn archive() -> Result<String> {
         "Component: main",
     ]))
     .context("cannot ask apt for its package sources")?;
-    targets.lines().next().map(str::to_owned).context(
-        "the host's apt configuration has no Debian archive (Origin Debian, component main); \
-         add one to /etc/apt/sources.list.d and run 'apt-get update', or install recent enough \
-         tools on the host (see 'cargo xtask setup --help')",
-    )
+    Ok(targets.lines().next().map(str::to_owned))
+}
+
+/// Fetches the package lists.
+fn update() -> Result<()> {
+    exec::step("apt-update", "Updating the package lists", Command::new("apt-get").arg("update"))
 }
 
 /// The contents of a deb822 sources file for [`SUITE`], its updates and its backports.
@@ -68,7 +82,7 @@ pub fn install_missing() -> Result<()> {
     if !exec::in_path("apt-get") {
         bail!("missing programs: {}; install them: this host has no apt-get", missing.join(" "));
     }
-    exec::step("apt-update", "Updating the package lists", Command::new("apt-get").arg("update"))?;
+    update()?;
     exec::step(
         "apt-install",
         "Installing host packages",

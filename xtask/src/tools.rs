@@ -54,6 +54,9 @@ const SCRIPTS: &str = "usr/src/linux-scripts";
 /// The checking scripts and the word lists they read.
 const SCRIPT_FILES: [&str; 3] = ["checkpatch.pl", "const_structs.checkpatch", "spelling.txt"];
 
+/// What the tree takes while it is being made: itself and its packages.
+const TREE_BYTES: u64 = 2 << 30;
+
 /// Raised when the way the tree is built changes.
 const RECIPE: &str = "1";
 
@@ -106,6 +109,7 @@ impl Tools {
             return Ok(Self { tree: Some(tree) });
         }
         remove_trees(&cache)?;
+        check_space(&cache)?;
         let work = tree.with_extension("part");
         let sources = cache.join("tools.sources");
         fs::write(&sources, packages::sources()?)
@@ -221,6 +225,22 @@ fn lock(cache: &Path) -> Result<fs::File> {
         fs::File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     Ok(file)
+}
+
+/// Refuses to begin what cannot be finished.
+fn check_space(cache: &Path) -> Result<()> {
+    let free = rustix::fs::statvfs(cache)
+        .with_context(|| format!("cannot look at {}", cache.display()))?;
+    let free = free.f_bavail.saturating_mul(free.f_frsize);
+    anyhow::ensure!(
+        free >= TREE_BYTES,
+        "no space for the tools tree: {} has {} MiB free, {} MiB are needed; free some, or set \
+         XDG_CACHE_HOME to another place",
+        cache.display(),
+        free >> 20,
+        TREE_BYTES >> 20
+    );
+    Ok(())
 }
 
 /// Removes complete and partial trees, and their scripts.

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     match commands::run(&cli) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!("famfs: {:#}", failure.error);
+            output::notice!("{:#}", failure.error);
             ExitCode::from(failure.code)
         }
     }

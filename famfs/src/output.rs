@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the commands share: exit codes, JSON, sizes, progress, and stopping on a signal.
 
-use std::io::{IsTerminal, Write};
+use std::fmt;
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -44,12 +46,41 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
     }
 }
 
+/// Prints a line on standard output, with the arguments of [`format!`].
+macro_rules! say {
+    ($($args:tt)*) => { $crate::output::print_line(format_args!($($args)*)) };
+}
+/// Prints a message on standard error, with the arguments of [`format!`].
+macro_rules! notice {
+    ($($args:tt)*) => { $crate::output::print_notice(format_args!($($args)*)) };
+}
+pub(crate) use {notice, say};
+
+/// What [`say!`] does.
+pub fn print_line(line: fmt::Arguments<'_>) -> anyhow::Result<()> {
+    to_stdout(|out| writeln!(out, "{line}"))
+}
+
+/// What [`notice!`] does. Work does not end because nobody can be told about it.
+pub fn print_notice(message: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "famfs: {message}");
+}
+
 /// Prints a value as JSON.
 pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, value)?;
-    writeln!(out)?;
-    Ok(())
+    to_stdout(|out| {
+        serde_json::to_writer_pretty(&mut *out, value)?;
+        writeln!(out)
+    })
+}
+
+/// Writes to standard output. A reader that has seen enough, as in `| head`, is no error.
+pub fn to_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(err) if err.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write to standard output"),
+    }
 }
 
 /// A size with a binary unit, as in "1.5 GiB".
@@ -59,7 +90,7 @@ pub fn human(bytes: u64) -> String {
 
 /// A progress bar on a terminal, nothing elsewhere.
 pub fn progress_bar(bytes: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
+    if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let style =

@@ -18,7 +18,7 @@ use famfs::sys::dax::Access;
 use serde::Serialize;
 
 use super::play::{Played, play, summary, system_or_client};
-use crate::output::{FAILED, OK, Outcome, print_json};
+use crate::output::{FAILED, OK, Outcome, notice, print_json, say};
 
 /// Modules that a guest with a virtio-pmem pool needs and that nothing loads by itself.
 const MODULES: [&str; 5] = ["virtio_pmem", "nd_pmem", "dax_pmem", "fsdev_dax", "famfs"];
@@ -81,7 +81,7 @@ fn load_modules() {
     let modprobe =
         Command::new("modprobe").args(["-q", "-a"]).args(MODULES).stderr(Stdio::null()).status();
     if let Err(err) = modprobe {
-        eprintln!("famfs: cannot run modprobe, so modules must be loaded already: {err}");
+        notice!("cannot run modprobe, so modules must be loaded already: {err}");
     }
 }
 
@@ -178,9 +178,9 @@ fn report(
         });
     }
     let (device, mount_point) = (device.display(), mount_point.display());
-    println!("{device} on {mount_point}: {role}, {}", summary(applied));
+    say!("{device} on {mount_point}: {role}, {}", summary(applied))?;
     for step in steps {
-        println!("  {:<8} {:>6} ms", step.name, step.milliseconds);
+        say!("  {:<8} {:>6} ms", step.name, step.milliseconds)?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use famfs::sys::dax::Access;
 use serde::Serialize;
 
 use crate::output::{FAILED, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar};
-use crate::output::{stop_flag, stopped};
+use crate::output::{say, stop_flag, stopped};
 use crate::place::{Place, masked};
 
 #[derive(Serialize)]
@@ -100,14 +100,14 @@ fn report(args: &Cp, done: Done, skipped: &[Unsupported], seconds: f64) -> Resul
         });
     }
     for item in skipped {
-        println!("skipped {}: {}", item.source.display(), item.reason);
+        say!("skipped {}: {}", item.source.display(), item.reason)?;
     }
     if args.verbose || !skipped.is_empty() {
-        println!(
+        say!(
             "{files} files, {directories} directories, {overwritten} overwritten, {} skipped, {}",
             skipped.len(),
             human(bytes)
-        );
+        )?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use famfs::sys::dax::Access;
 use famfs::volume::{COPY_STEP, FileBytes, Volume, steps};
 use uuid::Uuid;
 
-use crate::output::{INTERRUPTED, OK, OrExit, Outcome, stop_flag, stopped};
+use crate::output::{INTERRUPTED, OK, OrExit, Outcome, say, stop_flag, stopped};
 use crate::place::{Place, masked, owner};
 
 const DEFAULT_MODE: u32 = 0o644;
@@ -44,8 +44,8 @@ pub fn run(pool: Option<&Path>, args: &Creat) -> Outcome {
     result.or_exit(code)?;
     if args.verbose {
         match seed {
-            Some(seed) => println!("{path}: {} bytes of seed {seed}", args.size),
-            None => println!("{path}: {} bytes", args.size),
+            Some(seed) => say!("{path}: {} bytes of seed {seed}", args.size)?,
+            None => say!("{path}: {} bytes", args.size)?,
         }
     }
     Ok(OK)

@@ -4,7 +4,7 @@
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, Result, anyhow};
 use famfs::args::Fsck;
 use famfs::check::{self, Report};
 use famfs::media::PoolFile;
@@ -14,7 +14,7 @@ use famfs::sys::dax::Access;
 use famfs::volume::{OfflineVolume, Volume};
 
 use super::mkfs::refuse_mounted;
-use crate::output::{FAILED, Failure, OK, OrExit, Outcome, human, print_json};
+use crate::output::{FAILED, Failure, OK, OrExit, Outcome, human, print_json, to_stdout};
 use crate::place::Place;
 
 /// No such device, pool or path.
@@ -29,7 +29,7 @@ pub fn run(pool: Option<&Path>, args: &Fsck) -> Outcome {
     if args.json {
         print_json(&report)?;
     } else {
-        print(args, &report);
+        print(args, &report)?;
     }
     Ok(if report.problems.is_empty() { OK } else { FAILED })
 }
@@ -61,34 +61,41 @@ fn open(pool: Option<&Path>, args: &Fsck) -> Result<Box<dyn Volume>, Failure> {
     Ok(Place::open(None, Some(path), Access::Read)?.volume)
 }
 
-fn print(args: &Fsck, report: &Report) {
+fn print(args: &Fsck, report: &Report) -> Result<()> {
     let size = |bytes: u64| if args.human { human(bytes) } else { bytes.to_string() };
     let Report { log, space, .. } = report;
-    println!("famfs {}", report.fs_uuid);
-    if args.verbose {
-        println!("  device uuid: {}", report.dev_uuid);
-        println!("  master: system {}", report.system_uuid);
-        println!("  data area: {:#x} to {:#x}", space.start, space.start + space.capacity);
-    }
-    println!("  log_len: {}", size(log.bytes));
-    println!("  log: {} of {} slots used", log.entries, log.slots);
-    println!("  {} files, {} directories", report.files, report.directories);
-    println!("Device capacity: {}", size(report.device_bytes));
-    println!("File bytes: {}", size(report.file_bytes));
-    println!("Used space: {}", size(space.used));
-    println!("Free space: {}", size(space.free));
-    println!("Largest free piece: {}", size(space.largest_free));
-    if report.unknown_entries > 0 {
-        println!("  {} log entries of unknown types", report.unknown_entries);
-    }
-    for note in &report.notes {
-        println!("note: {note}");
-    }
-    for problem in &report.problems {
-        println!("problem: {problem}");
-    }
-    match report.problems.len() {
-        0 => println!("clean"),
-        count => println!("damaged: {count} found"),
-    }
+    to_stdout(|out| {
+        writeln!(out, "famfs {}", report.fs_uuid)?;
+        if args.verbose {
+            writeln!(out, "  device uuid: {}", report.dev_uuid)?;
+            writeln!(out, "  master: system {}", report.system_uuid)?;
+            writeln!(
+                out,
+                "  data area: {:#x} to {:#x}",
+                space.start,
+                space.start + space.capacity
+            )?;
+        }
+        writeln!(out, "  log_len: {}", size(log.bytes))?;
+        writeln!(out, "  log: {} of {} slots used", log.entries, log.slots)?;
+        writeln!(out, "  {} files, {} directories", report.files, report.directories)?;
+        writeln!(out, "Device capacity: {}", size(report.device_bytes))?;
+        writeln!(out, "File bytes: {}", size(report.file_bytes))?;
+        writeln!(out, "Used space: {}", size(space.used))?;
+        writeln!(out, "Free space: {}", size(space.free))?;
+        writeln!(out, "Largest free piece: {}", size(space.largest_free))?;
+        if report.unknown_entries > 0 {
+            writeln!(out, "  {} log entries of unknown types", report.unknown_entries)?;
+        }
+        for note in &report.notes {
+            writeln!(out, "note: {note}")?;
+        }
+        for problem in &report.problems {
+            writeln!(out, "problem: {problem}")?;
+        }
+        match report.problems.len() {
+            0 => writeln!(out, "clean"),
+            count => writeln!(out, "damaged: {count} found"),
+        }
+    })
 }

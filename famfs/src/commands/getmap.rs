@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, Result, anyhow};
 use famfs::args::Getmap;
 use famfs::map::FileMap;
 use famfs::sys::ioctl;
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::ls::MapItem;
-use crate::output::{FAILED, Failure, OK, OrExit, Outcome, print_json};
+use crate::output::{FAILED, Failure, OK, OrExit, Outcome, print_json, say};
 
 /// Exit codes of the reference.
 const NO_MAP: u8 = 2;
@@ -44,7 +44,7 @@ pub fn run(args: &Getmap) -> Outcome {
         if args.json {
             files.push(Item { path: path.display().to_string(), size, map: (&map).into() });
         } else if !args.quiet {
-            print(path, size, &map);
+            print(path, size, &map)?;
         }
     }
     if args.json {
@@ -72,16 +72,17 @@ fn get(path: &Path) -> Result<(u64, FileMap), Failure> {
     })
 }
 
-fn print(path: &Path, size: u64, map: &FileMap) {
-    println!("{}: {size} bytes", path.display());
+fn print(path: &Path, size: u64, map: &FileMap) -> Result<()> {
+    say!("{}: {size} bytes", path.display())?;
     let what = match map {
         FileMap::Simple(_) => "extent",
         FileMap::Interleaved { chunk_size, .. } => {
-            println!("  interleaved, chunks of {chunk_size} bytes");
+            say!("  interleaved, chunks of {chunk_size} bytes")?;
             "strip"
         }
     };
     for (index, extent) in map.extents().iter().enumerate() {
-        println!("  {what} {index}: offset {:#x}, length {:#x}", extent.offset, extent.len);
+        say!("  {what} {index}: offset {:#x}, length {:#x}", extent.offset, extent.len)?;
     }
+    Ok(())
 }

@@ -8,7 +8,7 @@ use famfs::role::Role;
 use famfs::sys::dax::Access;
 
 use super::play::{play, summary, system_or_client};
-use crate::output::{FAILED, OK, Outcome};
+use crate::output::{FAILED, OK, Outcome, say};
 
 pub fn run(args: &Logplay) -> Outcome {
     let found = mounts::locate(&args.mount_point)?;
@@ -16,6 +16,6 @@ pub fn run(args: &Logplay) -> Outcome {
     let volume = mounted.open(Access::Read, system_or_client())?;
     let role = if args.client { Role::Client } else { volume.role() };
     let played = play(&volume, role, args.dry_run, args.verbose)?;
-    println!("{}: {}", found.mount.mount_point.display(), summary(&played.applied));
+    say!("{}: {}", found.mount.mount_point.display(), summary(&played.applied))?;
     Ok(if played.damaged { FAILED } else { OK })
 }

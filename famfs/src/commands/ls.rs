@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `famfs ls`
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
-use anyhow::{Result, bail};
 use famfs::args::Ls;
 use famfs::map::{Extent, FileMap};
 use famfs::replay::{Node, NodeKind};
@@ -12,7 +11,7 @@ use famfs::sys::dax::Access;
 use serde::Serialize;
 
 use super::warn_of_damage;
-use crate::output::{FAILED, OK, Outcome, print_json};
+use crate::output::{FAILED, OK, Outcome, print_json, to_stdout};
 use crate::place::Place;
 
 #[derive(Serialize)]
@@ -78,7 +77,7 @@ pub fn run(pool: Option<&Path>, args: &Ls) -> Outcome {
         let entries = nodes.into_iter().map(item).collect();
         print_json(&List { version: 1, entries })?;
     } else {
-        print(&nodes)?;
+        to_stdout(|out| nodes.iter().try_for_each(|node| print(out, node)))?;
     }
     Ok(if damaged { FAILED } else { OK })
 }
@@ -89,7 +88,8 @@ fn item(node: &Node) -> Item {
         NodeKind::File { size, map } => ("file", *size, Some(map.into())),
     };
     Item {
-        path: node.path.to_string(),
+        // Not as it is displayed: JSON has escapes of its own.
+        path: String::from_utf8_lossy(node.path.as_bytes()).into_owned(),
         kind,
         size,
         uid: node.owner.uid,
@@ -100,28 +100,18 @@ fn item(node: &Node) -> Item {
     }
 }
 
-fn print(nodes: &[&Node]) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    for node in nodes {
-        let item = item(node);
-        let letter = if item.kind == "file" { '-' } else { 'd' };
-        let line = writeln!(
-            out,
-            "{letter}{} {:>5} {:>5} {:>12} {}",
-            permissions(node.owner.mode),
-            item.uid,
-            item.gid,
-            item.size,
-            item.path
-        );
-        match line {
-            // The reader of a pipe has seen enough.
-            Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-            Err(err) => bail!(err),
-            Ok(()) => {}
-        }
-    }
-    Ok(())
+fn print(out: &mut dyn Write, node: &Node) -> io::Result<()> {
+    let item = item(node);
+    let letter = if item.kind == "file" { '-' } else { 'd' };
+    writeln!(
+        out,
+        "{letter}{} {:>5} {:>5} {:>12} {}",
+        permissions(node.owner.mode),
+        item.uid,
+        item.gid,
+        item.size,
+        node.path
+    )
 }
 
 /// Permission bits as ls(1) shows them.

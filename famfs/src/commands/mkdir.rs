@@ -8,7 +8,7 @@ use famfs::path::RelPath;
 use famfs::replay::NodeKind;
 use famfs::sys::dax::Access;
 
-use crate::output::{OK, Outcome};
+use crate::output::{OK, Outcome, say};
 use crate::place::{Place, owner};
 
 const DEFAULT_MODE: u32 = 0o755;
@@ -21,17 +21,19 @@ pub fn run(pool: Option<&Path>, args: &Mkdir) -> Outcome {
         (None, true) => return Ok(OK),
         _ => place.file_path()?,
     };
+    let mut made = Vec::new();
     for dir in if args.parents { chain(path) } else { vec![path.clone()] } {
         let exists = writer.plan().get(&dir).is_some_and(|node| node.kind == NodeKind::Dir);
         if args.parents && exists {
             continue;
         }
         writer.mkdir(&dir, owner)?;
-        if args.verbose {
-            println!("{dir}");
-        }
+        made.push(dir);
     }
     writer.commit()?;
+    for dir in made.iter().filter(|_| args.verbose) {
+        say!("{dir}")?;
+    }
     Ok(OK)
 }
 

@@ -16,7 +16,7 @@ use famfs::sys::dax::Access;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::output::{OK, OrExit, Outcome, human, print_json};
+use crate::output::{OK, OrExit, Outcome, human, print_json, say};
 
 /// Exit code of every failure, as with the reference.
 const MKFS_FAILED: u8 = 2;
@@ -50,8 +50,7 @@ fn make(pool: Option<&Path>, args: &Mkfs) -> Result<()> {
     let name = name.unwrap_or_default();
     if args.kill {
         mkfs::kill(&*media)?;
-        println!("{name}: superblock wiped");
-        return Ok(());
+        return say!("{name}: superblock wiped");
     }
     let options = Options {
         log_len: args.loglen,
@@ -113,13 +112,12 @@ fn report(name: String, media: &dyn Media, made: &Superblock, json: bool) -> Res
             system_uuid: made.system_uuid.to_string(),
         });
     }
-    println!("{name}: famfs {}", made.fs_uuid);
-    println!(
+    say!("{name}: famfs {}", made.fs_uuid)?;
+    say!(
         "  device {}, log {} for {log_slots} files and directories, {} for data",
         human(media.len()),
         human(made.log_len),
         human(made.capacity(media.len()) - made.data_start()),
-    );
-    println!("  master: system {}", made.system_uuid);
-    Ok(())
+    )?;
+    say!("  master: system {}", made.system_uuid)
 }

@@ -21,7 +21,7 @@ use famfs::args::{Cli, Command};
 use famfs::check::one_line;
 use famfs::replay::Plan;
 
-use crate::output::Outcome;
+use crate::output::{Outcome, notice};
 
 /// Runs a command.
 pub fn run(cli: &Cli) -> Outcome {
@@ -54,10 +54,10 @@ fn needs_mount(command: &Command) -> anyhow::Error {
 /// Tells what of a log is left out of its plan. True if that is anything.
 fn warn_of_damage(plan: &Plan) -> bool {
     for refused in &plan.refused {
-        eprintln!("famfs: left out: {}", one_line(refused));
+        notice!("left out: {}", one_line(refused));
     }
     if let Some(damage) = &plan.stopped {
-        eprintln!("famfs: the log ends early: {}", one_line(damage));
+        notice!("the log ends early: {}", one_line(damage));
     }
     !plan.refused.is_empty() || plan.stopped.is_some()
 }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::mkfs::refuse_mounted;
 use super::play::{play, summary, system_or_client};
-use crate::output::{FAILED, Failure, OK, OrExit, Outcome};
+use crate::output::{FAILED, Failure, OK, OrExit, Outcome, say};
 
 /// The device is none that famfs can use (ENODEV, as with the reference).
 const NO_DAX_DEVICE: u8 = 19;
@@ -45,13 +45,13 @@ pub fn run(args: &Mount) -> Outcome {
     if !remount {
         volume.mounted().attach(&mount_point)?;
     }
-    println!(
+    say!(
         "{} on {}: {}, {}",
         device.display(),
         mount_point.display(),
         volume.role().name(),
         summary(&played.applied)
-    );
+    )?;
     Ok(if played.damaged { FAILED } else { OK })
 }
 

@@ -11,6 +11,7 @@ use famfs::volume::Volume;
 use uuid::Uuid;
 
 use super::warn_of_damage;
+use crate::output::{notice, say};
 
 /// What became of a log.
 pub struct Played {
@@ -23,26 +24,28 @@ pub struct Played {
 /// Makes all that is missing of a log; what cannot be made is told on standard error.
 pub fn play(volume: &MountedVolume, role: Role, dry_run: bool, verbose: bool) -> Result<Played> {
     let Contents { log, plan, .. } = Contents::read(volume.media())?;
+    let mut told = Ok(());
     let applied = apply(volume, &plan, role, dry_run, |path| {
-        if verbose {
-            println!("{path}");
+        if verbose && told.is_ok() {
+            told = say!("{path}");
         }
     });
     let mut damaged = warn_of_damage(&plan);
     if let Some(problem) = log.counter_problem() {
-        eprintln!("famfs: {}", one_line(&problem));
+        notice!("{}", one_line(&problem));
         damaged = true;
     }
     for error in &applied.errors {
-        eprintln!("famfs: {}", one_line(error));
+        notice!("{}", one_line(error));
     }
     damaged |= !applied.errors.is_empty();
+    told?;
     Ok(Played { applied, damaged })
 }
 
 /// This system's UUID for its role; whoever has none is a client, and is told why.
 pub fn system_or_client() -> Option<Uuid> {
-    role::system_uuid().map_err(|err| eprintln!("famfs: client only: {}", one_line(&err))).ok()
+    role::system_uuid().map_err(|err| notice!("client only: {}", one_line(&err))).ok()
 }
 
 /// What was made, in words.

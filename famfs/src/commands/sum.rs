@@ -2,7 +2,7 @@
 //! `famfs sum`
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -20,7 +20,8 @@ use famfs::volume::{COPY_STEP, FileBytes, steps};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::output::{FAILED, INTERRUPTED, OK, Outcome, human, print_json, stop_flag, stopped};
+use crate::output::{FAILED, INTERRUPTED, OK, Outcome, human, print_json, say, stop_flag};
+use crate::output::{notice, stopped, to_stdout};
 use crate::place::Place;
 
 mod manifest;
@@ -80,7 +81,7 @@ pub fn run(pool: Option<&Path>, args: &Sum) -> Outcome {
     if args.json {
         print_json(&report)?;
     } else {
-        summarize(args, &report);
+        summarize(args, &report)?;
     }
     Ok(code)
 }
@@ -112,26 +113,27 @@ fn check(source: &Source, line: &Line, stop: &AtomicBool) -> Item {
 
 fn tell(line: &Line, item: &Item) -> Result<()> {
     match (item.ok, &item.error) {
-        (_, Some(error)) => eprintln!("famfs: {}: {error}", item.path),
-        (Some(false), None) => println!("{}: FAILED", item.path),
+        (_, Some(error)) => notice!("{}: {error}", item.path),
+        (Some(false), None) => say!("{}: FAILED", item.path)?,
         (Some(true), None) => {}
         (None, None) => {
-            std::io::stdout().write_all(&manifest::format(&item.sha256, &line.name))?;
+            to_stdout(|out| out.write_all(&manifest::format(&item.sha256, &line.name)))?;
         }
     }
     Ok(())
 }
 
-fn summarize(args: &Sum, report: &Report) {
+fn summarize(args: &Sum, report: &Report) -> Result<()> {
     if args.check.is_some() {
         let Report { files, bytes, failed, .. } = report;
         let ok = files.len() as u64 - failed;
-        println!("{ok} files OK, {failed} failed, {}", human(*bytes));
+        say!("{ok} files OK, {failed} failed, {}", human(*bytes))?;
     }
     if let Some(Faults { pmd, pte }) = &report.faults {
         // Not on standard output, where the list of sums may be.
-        eprintln!("faults of 2 MiB: {pmd:?}, of 4 KiB: {pte:?}");
+        notice!("faults of 2 MiB: {pmd:?}, of 4 KiB: {pte:?}");
     }
+    Ok(())
 }
 
 /// Where the files are.

@@ -11,7 +11,7 @@ use famfs::replay::{NodeKind, Plan};
 use famfs::sys::dax::Access;
 use famfs::volume::{COPY_STEP, Volume, steps};
 
-use crate::output::{FAILED, OK, Outcome};
+use crate::output::{FAILED, OK, Outcome, notice, say};
 use crate::place::Place;
 
 pub fn run(pool: Option<&Path>, args: &Verify) -> Outcome {
@@ -20,12 +20,12 @@ pub fn run(pool: Option<&Path>, args: &Verify) -> Outcome {
     let difference = first_difference(&*place.volume, &place.plan()?, path, args.seed)?;
     if let Some(offset) = difference {
         if !args.quiet {
-            eprintln!("famfs: \"{path}\" differs from seed {} at offset {offset}", args.seed);
+            notice!("\"{path}\" differs from seed {} at offset {offset}", args.seed);
         }
         return Ok(FAILED);
     }
     if !args.quiet {
-        println!("{path}: equal to seed {}", args.seed);
+        say!("{path}: equal to seed {}", args.seed)?;
     }
     Ok(OK)
 }

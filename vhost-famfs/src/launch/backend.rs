@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
@@ -171,25 +172,26 @@ impl Drop for Backend {
 /// Whether the kernel knows of a socket that listens on a path.
 fn listening(socket: &Path) -> bool {
     let table = fs::read("/proc/net/unix").unwrap_or_default();
-    let table = String::from_utf8_lossy(&table);
-    table.lines().any(|line| listens_on(line) == socket.to_str())
+    let socket = socket.as_os_str().as_bytes();
+    table.split(|&byte| byte == b'\n').any(|line| listens_on(line) == Some(socket))
 }
 
 /// The path of a line of /proc/net/unix, if that socket listens.
 ///
 /// The columns are `Num RefCount Protocol Flags Type St Inode Path`; flag 0x10000 (`__SO_ACCEPTCON`) says that
 /// it listens (proc(5), net/unix).
-fn listens_on(line: &str) -> Option<&str> {
+fn listens_on(line: &[u8]) -> Option<&[u8]> {
     let mut rest = line;
-    let mut flags = "";
+    let mut flags: &[u8] = b"";
     for column in 0..7 {
-        let (word, after) = rest.trim_start().split_once(' ')?;
+        rest = rest.trim_ascii_start();
+        let end = rest.iter().position(|&byte| byte == b' ')?;
         if column == 3 {
-            flags = word;
+            flags = &rest[..end];
         }
-        rest = after;
+        rest = &rest[end + 1..];
     }
-    (flags == "00010000").then_some(rest)
+    (flags == b"00010000").then_some(rest)
 }
 
 #[cfg(test)]
@@ -217,7 +219,16 @@ mod tests {
         let client = UnixStream::connect(&path).unwrap();
         drop(listener);
         assert!(!listening(&path), "{client:?}");
-        assert_eq!(listens_on("Num       RefCount Protocol Flags    Type St Inode Path"), None);
+        assert_eq!(listens_on(b"Num       RefCount Protocol Flags    Type St Inode Path"), None);
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_counts_when_it_listens() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(std::ffi::OsStr::from_bytes(b"\xff socket"));
+        assert!(!listening(&path));
+        let _listener = UnixListener::bind(&path).unwrap();
+        assert!(listening(&path));
     }
 
     #[test]

@@ -37,10 +37,6 @@ use crate::window::Window;
 /// Largest queue that a front-end may set; QEMU's default is 64.
 const MAX_QUEUE_SIZE: usize = 256;
 
-/// Event number of [`Device::wake_consumer`]; the library keeps 0..=[`QUEUES`] for itself.
-pub const WAKE_EVENT: u16 = 2;
-const _: () = assert!(WAKE_EVENT as usize > QUEUES);
-
 /// Guest memory as the vhost-user library shares it.
 pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 
@@ -52,7 +48,6 @@ pub struct Device {
     life: Mutex<Lifecycle>,
     channel: Mutex<Option<Backend>>,
     orders: Sender<Order>,
-    wake: (EventConsumer, EventNotifier),
     broken: Mutex<Option<Generation>>,
     complaints: Mutex<Complaints>,
 }
@@ -74,7 +69,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Device {
     /// A device for one connection.
     pub fn new(pool: Pool, window: Window, memory: Memory) -> io::Result<Arc<Self>> {
-        let wake = new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?;
         let mut failed = None;
         let device = Arc::new_cyclic(|weak| {
             let orders = mapper::spawn(weak.clone()).unwrap_or_else(|err| {
@@ -88,7 +82,6 @@ impl Device {
                 life: Mutex::default(),
                 channel: Mutex::default(),
                 orders,
-                wake,
                 broken: Mutex::default(),
                 complaints: Mutex::default(),
             }
@@ -104,12 +97,6 @@ impl Device {
     /// The part of the pool that the guest sees.
     pub fn window(&self) -> Window {
         self.window
-    }
-
-    /// Becomes readable when requests that waited for the window can be answered; to be
-    /// registered with the queue's thread as [`WAKE_EVENT`].
-    pub fn wake_consumer(&self) -> &EventConsumer {
-        &self.wake.0
     }
 
     /// Whether the guest may be using the window now.
@@ -147,13 +134,6 @@ impl Device {
                      the VMM's own messages tell why"
                 );
             }
-        }
-        self.wake();
-    }
-
-    fn wake(&self) {
-        if let Err(err) = self.wake.1.notify() {
-            error!(%err, "cannot wake the queue's thread: waiting flushes hang until the next one");
         }
     }
 
@@ -306,10 +286,7 @@ impl VhostUserBackend for Device {
         match action {
             OnTable::Nothing => {}
             OnTable::Send(generation) => self.post_map(generation),
-            OnTable::Kept => {
-                info!("window is still mapped");
-                self.wake();
-            }
+            OnTable::Kept => info!("window is still mapped"),
         }
         Ok(())
     }
@@ -340,15 +317,11 @@ impl VhostUserBackend for Device {
     /// Never fails: an error would end the queue's thread silently.
     fn handle_event(
         &self,
-        event: u16,
+        _event: u16,
         _events: EventSet,
         rings: &[VringRwLock],
         _thread: usize,
     ) -> io::Result<()> {
-        if event == WAKE_EVENT {
-            // Readable is all that counts; a spurious wake-up finds an empty queue.
-            let _ = self.wake.0.consume();
-        }
         rings.iter().for_each(|ring| self.serve(ring));
         Ok(())
     }

@@ -84,7 +84,7 @@ pub enum OnAck {
 /// What a flush may answer now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFlush {
-    /// Leave it in the queue until the window is mapped or not.
+    /// Leave it in the queue until the next start.
     Wait,
     /// Sync the pool and answer with the result.
     Sync,
@@ -199,8 +199,10 @@ impl Lifecycle {
     pub fn on_flush(&self) -> OnFlush {
         match self.phase {
             Phase::Mapped => OnFlush::Sync,
-            Phase::Failed => OnFlush::Refuse,
-            Phase::Idle | Phase::Ready | Phase::Starting | Phase::Stopped => OnFlush::Wait,
+            // A window that is not mapped swallows stores: those before this flush are lost,
+            // whatever becomes of the map.
+            Phase::Starting | Phase::Failed => OnFlush::Refuse,
+            Phase::Idle | Phase::Ready | Phase::Stopped => OnFlush::Wait,
         }
     }
 }
@@ -230,7 +232,7 @@ mod tests {
         let mut life = ready();
         assert_eq!(life.on_table(false), OnTable::Nothing, "before the features");
         let start = life.on_start().unwrap();
-        assert_eq!(life.on_flush(), OnFlush::Wait);
+        assert_eq!(life.on_flush(), OnFlush::Refuse, "what was stored so far is lost");
         assert_eq!(life.on_table(false), OnTable::Send(start));
         assert!(life.wants_map(start));
         assert_eq!(life.on_table(false), OnTable::Nothing, "the map is on its way");

@@ -3,8 +3,7 @@
 //!
 //! Each value is read from guest memory once; what follows uses the copy. A request is *peeked*
 //! and stays in the available ring until it is answered: a device that is stopped in between
-//! simply does not answer, and the request is there at the next start. That also makes the ring
-//! itself the bounded queue of requests that wait for the window.
+//! simply does not answer, and the request is there at the next start.
 
 use vhost_user_backend::VringState;
 use virtio_queue::desc::split::Descriptor;

@@ -2,7 +2,7 @@
 //! The socket, and the one connection that is served on it.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -14,9 +14,8 @@ use tracing::{info, warn};
 use vhost::vhost_user::{Error as VhostUserError, Listener};
 use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
-use vmm_sys_util::epoll::EventSet;
 
-use crate::device::{Device, WAKE_EVENT};
+use crate::device::Device;
 use crate::pool::{Identity, Pool};
 use crate::window::Window;
 
@@ -151,15 +150,6 @@ impl Server {
         let device = Device::new(pool, window, memory.clone()).map_err(ServerError::Setup)?;
         let mut daemon = VhostUserDaemon::new("vhost-user".to_owned(), device.clone(), memory)
             .map_err(daemon_error)?;
-        for handler in daemon.get_epoll_handlers() {
-            handler
-                .register_listener(
-                    device.wake_consumer().as_raw_fd(),
-                    EventSet::IN,
-                    u64::from(WAKE_EVENT),
-                )
-                .map_err(ServerError::Setup)?;
-        }
         daemon.start(&mut Listener::from(self.listener)).map_err(daemon_error)?;
         // One process serves one VM: a second one gets a clear error instead of a silent wait.
         drop(self.file.take());

@@ -352,6 +352,11 @@ impl Vmm {
         self.offer(&[(REQUEST, 4, NEXT), (REPLY, 4, WRITE)])
     }
 
+    /// Waits until a flush succeeds: the first one may overtake the answer to the map.
+    pub fn expect_flush(&mut self) {
+        crate::backend::until("flush that succeeds", || (self.flush() == 0).then_some(()));
+    }
+
     /// Flushes and returns the reply's `ret`.
     pub fn flush(&mut self) -> u32 {
         let head = self.offer_flush();

@@ -106,6 +106,9 @@ pub enum CopyError {
         /// What the system says.
         source: io::Error,
     },
+    /// Files that were overwritten may not survive a crash.
+    #[error("cannot make durable what was copied")]
+    Sync(#[source] io::Error),
     /// The file system could not be changed.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -364,6 +367,7 @@ impl Copy {
             }
         }
         writer.commit()?;
+        volume.sync().map_err(CopyError::Sync)?;
         result.map(|()| done)
     }
 }

@@ -380,6 +380,11 @@ impl Volume for MountedVolume {
         let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         Ok(rustix::fs::unlinkat(&parent, last_name(path), flags)?)
     }
+
+    /// [`MappedFile::finish`] has done it.
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A file's bytes through a shared mapping.

@@ -38,6 +38,10 @@ pub trait Volume {
 
     /// Takes back a file or directory that did not make it into the log.
     fn remove(&self, path: &RelPath, is_dir: bool) -> io::Result<()>;
+
+    /// Makes durable what was written to files that the log has already; files that are new are
+    /// made so by the append that publishes them.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// The bytes of one file.
@@ -96,6 +100,10 @@ impl Volume for OfflineVolume {
     fn remove(&self, _path: &RelPath, _is_dir: bool) -> io::Result<()> {
         Ok(())
     }
+
+    fn sync(&self) -> io::Result<()> {
+        self.pool.persist(0, self.pool.len()).map_err(io::Error::other)
+    }
 }
 
 struct PoolRanges<'p> {
@@ -141,7 +149,8 @@ impl FileBytes for PoolRanges<'_> {
         })
     }
 
-    /// The append that publishes the file syncs the pool before it moves the index.
+    /// The append that publishes the file syncs the pool before it moves the index; a file that
+    /// is there already waits for [`Volume::sync`].
     fn finish(&self) -> io::Result<()> {
         Ok(())
     }

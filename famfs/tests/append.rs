@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{LazyLock, Mutex};
 
+use famfs::copy::{Copy, Destination, Options, scan};
 use famfs::map::FileMap;
 use famfs::media::{Media, MediaError};
 use famfs::mkfs::{self, mkfs};
@@ -171,6 +172,13 @@ impl Volume for DeviceVolume<'_> {
 
     fn remove(&self, _path: &RelPath, _is_dir: bool) -> io::Result<()> {
         Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        match self.0.kind {
+            Kind::Mapped => Ok(()),
+            Kind::PoolFile => self.0.persist(0, DEVICE_LEN).map_err(io::Error::other),
+        }
     }
 }
 
@@ -347,6 +355,34 @@ fn every_cut_of_a_session_leaves_a_prefix() {
                 check_after_crash(words, &actions, reported);
             }
         }
+    }
+}
+
+/// Overwriting appends nothing to the log, and is as durable as the rest when it is reported.
+#[test]
+fn an_overwritten_file_survives_a_crash() {
+    let source = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(source.path(), contents(7, 100)).unwrap();
+    for kind in [Kind::Mapped, Kind::PoolFile] {
+        let (mut start, events) = record(&[Action::Create(100), Action::Commit], kind);
+        start = crash(&start, &events, events.len(), |pending| pending);
+        let device = Device::new(start.clone(), kind);
+        let volume = DeviceVolume(&device);
+        let mut writer = Writer::open(&volume, None).unwrap();
+        let target = Destination::As(path(0));
+        let found = scan(&[source.path().into()], &target, &Options::default()).unwrap();
+        let copy = Copy::prepare(found, &mut writer).unwrap();
+        assert_eq!(copy.run(&volume, &mut writer, |_| true).unwrap().overwritten, 1);
+        drop(writer);
+
+        let events = device.state.into_inner().unwrap().events;
+        let words = crash(&start, &events, events.len(), |_| 0);
+        let device = Device::new(words, kind);
+        let mut bytes = vec![0; 100];
+        let plan = Contents::read(&device).unwrap().plan;
+        let NodeKind::File { map, .. } = &plan.nodes()[0].kind else { panic!("no file") };
+        device.read_at(map.extents()[0].offset, &mut bytes).unwrap();
+        assert!(bytes == contents(7, 100), "{kind:?}: the old bytes are back");
     }
 }
 

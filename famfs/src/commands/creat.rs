@@ -84,7 +84,10 @@ fn refill(
                 .open_file(path, *size, map, Access::Write)
                 .with_context(|| format!("cannot open \"{path}\""))?;
             fill(&*bytes)?;
-            bytes.finish().with_context(|| format!("cannot write back \"{path}\""))
+            bytes
+                .finish()
+                .and_then(|()| volume.sync())
+                .with_context(|| format!("cannot write back \"{path}\""))
         }
     }
 }

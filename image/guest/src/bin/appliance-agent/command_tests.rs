@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 use super::*;
+use appliance::attach::Attach;
 use appliance::exec::decode;
 use appliance::line::Lines;
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ impl Sink {
         lines.push(&self.0.lock().unwrap());
         std::iter::from_fn(|| lines.next_line())
             .map(|line| decode(&line.unwrap()).unwrap())
+            .filter(|reply| *reply != greeting())
             .collect()
     }
 
@@ -42,6 +44,11 @@ impl Sink {
     }
 }
 
+/// Takes the place of a session's first reply.
+fn greeting() -> Reply {
+    Reply::Attach { attach: Attach::Off }
+}
+
 struct Bench {
     slot: Slot,
     outlet: Outlet,
@@ -52,7 +59,7 @@ impl Bench {
     fn new() -> Self {
         let sink = Sink::default();
         let outlet = Outlet::new(sink.clone());
-        outlet.set_session(Some(1));
+        outlet.open(1, greeting);
         Self { slot: Slot::default(), outlet, sink }
     }
 
@@ -106,9 +113,9 @@ fn what_cannot_run_is_refused() {
 fn an_earlier_session_is_not_heard() {
     let bench = Bench::new();
     bench.start(1, &["sh", "-c", "echo late; sleep 60"], false).unwrap();
-    bench.outlet.set_session(None);
+    bench.outlet.close();
     bench.slot.kill();
-    bench.outlet.set_session(Some(2));
+    bench.outlet.open(2, greeting);
     // The same id in the next session.
     let argv = ["echo".to_owned(), "new".to_owned()];
     bench.slot.start(1, &argv, &BTreeMap::new(), false, 2, &bench.outlet).unwrap();

@@ -24,9 +24,17 @@ impl Outlet {
         Self { state: Arc::new(Mutex::new(State { port: Box::new(port), session: None })) }
     }
 
-    /// Changes the session.
-    pub fn set_session(&self, session: Option<u64>) {
-        self.state().session = session;
+    /// Opens a session with a greeting. It is made and sent before anything else can be: what changes after it
+    /// was made follows it.
+    pub fn open(&self, session: u64, greeting: impl FnOnce() -> Reply) {
+        let mut state = self.state();
+        state.session = Some(session);
+        state.write(&greeting());
+    }
+
+    /// Ends the session.
+    pub fn close(&self) {
+        self.state().session = None;
     }
 
     /// Sends a reply of one session.
@@ -57,5 +65,49 @@ impl State {
         if let Err(error) = written {
             eprintln!("appliance-agent: cannot reply to the host: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use appliance::attach::Attach;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    struct Port(mpsc::Sender<Vec<u8>>);
+
+    impl Write for Port {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.send(bytes.to_vec()).map_err(std::io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The host drops what comes before the greeting: a change of the pool must not be there.
+    #[test]
+    fn nothing_comes_between_a_greeting_and_its_state() {
+        let (sender, written) = mpsc::channel();
+        let outlet = Outlet::new(Port(sender));
+        let greeting = Reply::Refused { id: None, reason: "stands for a greeting".into() };
+        let change = Reply::Attach { attach: Attach::Mounted { uptime_ms: 1 } };
+        thread::scope(|scope| {
+            outlet.open(1, || {
+                scope.spawn(|| outlet.announce(&change));
+                assert!(
+                    written.recv_timeout(Duration::from_millis(100)).is_err(),
+                    "a reply overtook"
+                );
+                greeting.clone()
+            });
+        });
+        let replies: Vec<Reply> =
+            written.try_iter().map(|line| exec::decode(&line).unwrap()).collect();
+        assert_eq!(replies, [greeting, change]);
     }
 }

@@ -96,22 +96,22 @@ impl Session {
     fn open(&mut self, session: String) {
         self.close();
         self.number += 1;
-        self.outlet.set_session(Some(self.number));
-        match pool::uptime_ms() {
-            Ok(uptime_ms) => self.reply(&Reply::Hello {
+        self.outlet.open(self.number, || match pool::uptime_ms() {
+            Ok(uptime_ms) => Reply::Hello {
                 version: exec::VERSION,
                 session,
                 boot_id: self.boot_id.clone(),
                 uptime_ms,
                 attach: self.pool.attach(),
-            }),
-            Err(error) => self.refuse(None, format!("{error:#}")),
-        }
+            },
+            Err(error) => Reply::Refused { id: None, reason: format!("{error:#}") },
+        });
     }
 
     fn close(&mut self) {
-        self.outlet.set_session(None);
+        // The command first: its output may be blocking the outlet, which a host that is gone does not empty.
         self.slot.kill();
+        self.outlet.close();
     }
 
     fn power_off(&mut self) {
@@ -126,10 +126,6 @@ impl Session {
     }
 
     fn refuse(&self, id: Option<u64>, reason: String) {
-        self.reply(&Reply::Refused { id, reason });
-    }
-
-    fn reply(&self, reply: &Reply) {
-        self.outlet.send(self.number, reply);
+        self.outlet.send(self.number, &Reply::Refused { id, reason });
     }
 }

@@ -63,17 +63,20 @@ fn one_window(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     session.check("a flush succeeds once the window is mapped", || {
         text(survivor, "sync /dev/pmem0").map(|_| ())
     });
-    session.check("unbinding and binding the driver brings the window back, 5 times", || {
-        for _ in 0..5 {
+    let cycles = if artifacts.all { 100 } else { 5 };
+    let rebinds =
+        format!("unbinding and binding the driver brings the window back, {cycles} times");
+    session.check(&rebinds, || {
+        for _ in 0..cycles {
             text(survivor, REBIND)?;
             let seen = read(survivor, GUEST_OFFSET)?;
             ensure!(seen == "guest to all", "the guest reads {seen:?}");
         }
         Ok(())
     });
-    session.check("stop and cont leave the window as it is", || {
+    session.check(&format!("stop and cont leave the window as it is, {cycles} times"), || {
         let mut qmp = survivor.vm.qmp(SHORT)?;
-        for _ in 0..3 {
+        for _ in 0..cycles {
             qmp.execute("stop", json!({}), SHORT)?;
             qmp.execute("cont", json!({}), SHORT)?;
         }

@@ -5,11 +5,13 @@
 //! only then [`Copy::run`] writes. So what cannot work fails before anything is written.
 
 use std::collections::HashSet;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use crate::format::ALLOC_UNIT;
 use crate::map::Extent;
@@ -87,8 +89,8 @@ pub enum CopyError {
         /// Free bytes.
         free: u64,
     },
-    /// The source became shorter.
-    #[error("{} changed while it was copied: fewer than {size} bytes", path.display())]
+    /// The source became shorter, or another file.
+    #[error("{} changed while it was copied: expected the same file with {size} bytes", path.display())]
     Changed {
         /// The source.
         path: PathBuf,
@@ -131,6 +133,8 @@ struct Item {
     source: PathBuf,
     path: RelPath,
     owner: Owner,
+    /// Device and inode of the source.
+    id: (u64, u64),
     /// `None` for a directory.
     size: Option<u64>,
 }
@@ -225,7 +229,8 @@ impl Scan {
                         },
                     };
                     let size = kind.is_file().then_some(metadata.len());
-                    self.items.push(Item { source: source.to_owned(), path, owner, size });
+                    let id = (metadata.dev(), metadata.ino());
+                    self.items.push(Item { source: source.to_owned(), path, owner, id, size });
                 }
                 if kind.is_dir() {
                     self.visit_children(source, path, options)?;
@@ -298,7 +303,7 @@ impl Copy {
     /// Finds out what to make, and takes memory and log slots for it.
     pub fn prepare(scan: Scan, writer: &mut Writer<'_>) -> Result<Self, CopyError> {
         let (mut steps, mut taken, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-        let (mut bytes, mut needed) = (0, 0_u64);
+        let (mut bytes, mut needed) = (0_u64, 0_u64);
         for item in scan.items {
             let existing = writer.plan().get(&item.path).cloned();
             let new = seen.insert(item.path.clone());
@@ -319,7 +324,7 @@ impl Copy {
                 taken.push(Unsupported { source: item.source, reason });
                 continue;
             }
-            bytes += item.size.unwrap_or(0);
+            bytes = item.size.unwrap_or(0).saturating_add(bytes);
             match (existing, item.size) {
                 (Some(node), Some(_)) => steps.push(Step::Overwrite(item, node)),
                 (None, Some(size)) => {
@@ -413,11 +418,20 @@ fn fill(
     progress: &mut impl FnMut(u64) -> bool,
 ) -> Result<(), CopyError> {
     let read_error = |err| source_error("read", &item.source, err);
-    let mut file = File::open(&item.source).map_err(read_error)?;
+    let changed = || CopyError::Changed { path: item.source.clone(), size };
+    // A pipe that has taken the file's place must not be waited for.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let mut file =
+        OpenOptions::new().read(true).custom_flags(flags).open(&item.source).map_err(read_error)?;
+    // Nor must a link lead to a file that was never looked at: the sources may be others' own.
+    let metadata = file.metadata().map_err(read_error)?;
+    if (metadata.dev(), metadata.ino()) != item.id {
+        return Err(changed());
+    }
     for (offset, len) in steps(size) {
         let buf = &mut buf[..len];
         file.read_exact(buf).map_err(|err| match err.kind() {
-            io::ErrorKind::UnexpectedEof => CopyError::Changed { path: item.source.clone(), size },
+            io::ErrorKind::UnexpectedEof => changed(),
             _ => read_error(err),
         })?;
         bytes

@@ -6,10 +6,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 
 use crate::format::LOG_OFFSET;
 use crate::sys::dax::{Access, Mapping};
@@ -67,6 +67,12 @@ pub enum MediaError {
         /// The pool.
         path: PathBuf,
     },
+    /// The kernel has claimed the block device.
+    #[error("{} is mounted or part of another device; unmount it, or use its mount point", path.display())]
+    Claimed {
+        /// The block device.
+        path: PathBuf,
+    },
     /// The pool's info block is damaged.
     #[error("pool {}", path.display())]
     View {
@@ -101,18 +107,27 @@ pub struct PoolFile {
 }
 
 impl PoolFile {
-    /// Opens a pool file or block device. A writer takes the pool's lock and keeps it.
+    /// Opens a pool file or block device. A writer takes the pool's lock and keeps it, and does
+    /// not get a block device that is mounted.
     pub fn open(path: &Path, access: Access) -> Result<Self, MediaError> {
         let open_error = |source| MediaError::Open { path: path.to_owned(), source };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(access == Access::Write)
-            .open(path)
-            .map_err(open_error)?;
-        let kind = file.metadata().map_err(open_error)?.file_type();
+        let kind = path.metadata().map_err(open_error)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             return Err(MediaError::Kind { path: path.to_owned() });
         }
+        let exclusive = match access == Access::Write && kind.is_block_device() {
+            true => OFlags::EXCL,
+            false => OFlags::empty(),
+        };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(access == Access::Write)
+            .custom_flags(exclusive.bits().cast_signed())
+            .open(path)
+            .map_err(|err| match err.kind() {
+                io::ErrorKind::ResourceBusy => MediaError::Claimed { path: path.to_owned() },
+                _ => open_error(err),
+            })?;
         if access == Access::Write {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}

@@ -173,6 +173,60 @@ fn a_source_that_shrinks_is_not_published() {
     assert!(contents(&volume).is_empty());
 }
 
+/// What was looked at is what is copied, even if the owner of the source plays tricks.
+#[test]
+fn a_source_that_becomes_another_file_is_not_published() {
+    let source = tempfile::tempdir().unwrap();
+    let (path, secret) = (source.path().join("file"), source.path().join("secret"));
+    fs::write(&secret, "secret").unwrap();
+    let link = || std::os::unix::fs::symlink(&secret, &path).unwrap();
+    let pipe = || {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    };
+    for replace in [&link as &dyn Fn(), &pipe] {
+        fs::write(&path, "public").unwrap();
+        let pool = Pool::new(&[], POOL_LEN);
+        let volume = open(&pool);
+        format(&volume, None);
+        let scan = scan(std::slice::from_ref(&path), &Destination::Into(None), &ALL).unwrap();
+        let mut writer = Writer::open(&volume, None).unwrap();
+        let copy = Copy::prepare(scan, &mut writer).unwrap();
+        fs::remove_file(&path).unwrap();
+        replace();
+        let error = copy.run(&volume, &mut writer, |_| true).unwrap_err();
+        assert!(error.to_string().contains("expected the same file with 6 bytes"), "{error}");
+        drop(writer);
+        assert!(contents(&volume).is_empty());
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+/// Sparse files can claim more bytes than 64 bits count.
+#[test]
+fn sources_of_any_size_are_added_up() {
+    let pool = Pool::new(&[], POOL_LEN);
+    let volume = open(&pool);
+    format(&volume, None);
+    let source = tempfile::tempdir_in("/dev/shm").unwrap();
+    for number in 0..3 {
+        let file = fs::File::create(source.path().join(format!("f{number}"))).unwrap();
+        file.set_len(i64::MAX as u64).unwrap();
+    }
+    let error = copy(&volume, &[source.path()], &Destination::Into(None), &ALL).unwrap_err();
+    assert!(matches!(error, CopyError::NoSpace { needed: u64::MAX, .. }), "{error:?}");
+}
+
+#[test]
+fn a_pipe_is_no_pool() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pipe");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let error = PoolFile::open(&path, Access::Read).unwrap_err().to_string();
+    assert!(error.ends_with("expected a regular file or a block device"), "{error}");
+}
+
 #[test]
 fn the_info_block_of_a_pool_stays() {
     let pool = Pool::new(&[], POOL_LEN);

@@ -85,11 +85,11 @@ pub struct Mkfs {
     /// Device (/dev/dax0.0 or /dev/pmem0); not with --pool
     #[arg(value_name = "DEV")]
     pub device: Option<PathBuf>,
-    /// Destroy the file system that is there
+    /// Destroy the file system or other data that is there
     #[arg(short, long)]
     pub force: bool,
     /// Only wipe the superblock, so that the device counts as unformatted (needs --force)
-    #[arg(short, long, requires = "force")]
+    #[arg(short, long, requires = "force", conflicts_with = "json")]
     pub kill: bool,
     /// Length of the log, a power of two from 2 MiB [default: 8m, less on pools below 128 MiB]
     #[arg(short, long, value_name = "SIZE", value_parser = parse_size)]

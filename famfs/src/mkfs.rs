@@ -3,10 +3,14 @@
 
 use uuid::Uuid;
 
-use crate::format::{ALLOC_UNIT, OMF_MINOR};
+use crate::format::{self, ALLOC_UNIT, OMF_MINOR};
 use crate::log::{Log, LogError};
 use crate::media::{Media, MediaError};
 use crate::superblock::{self, MIN_DEVICE_LEN, Superblock, SuperblockError};
+
+/// Bytes that are looked at for other data. The superblocks and partition tables of other
+/// systems begin in there, and the devdax info block, which is none of famfs, behind it.
+const HEAD_LEN: usize = 4096;
 
 /// What to make.
 #[derive(Clone, Debug)]
@@ -33,6 +37,17 @@ pub enum MkfsError {
     Formatted {
         /// Its identity, if the superblock is intact.
         fs_uuid: Option<Uuid>,
+    },
+    /// There is something that is not ours.
+    #[error(
+        "holds other data ({found:#04x} at offset {offset:#x}, expected zeros); \
+         use --force to destroy it"
+    )]
+    Foreign {
+        /// The first byte that is not zero.
+        found: u8,
+        /// Its offset in the device or pool.
+        offset: u64,
     },
     /// The device is too small or too large.
     #[error(
@@ -77,13 +92,28 @@ pub fn log_len(wanted: Option<u64>, device_len: u64) -> Result<u64, MkfsError> {
     Ok(log_len)
 }
 
-/// Refuses media that hold a file system, intact or of another version.
+/// Refuses media that hold a file system, intact or of another version, or other data.
 pub fn check_unformatted(media: &dyn Media) -> Result<(), MkfsError> {
     match Superblock::read(media) {
         Ok(superblock) => Err(MkfsError::Formatted { fs_uuid: Some(superblock.fs_uuid) }),
-        Err(err) if err.is_unformatted() => Ok(()),
+        Err(SuperblockError::Magic { .. }) => check_blank(media),
         Err(err @ SuperblockError::Media(_)) => Err(err.into()),
         Err(_) => Err(MkfsError::Formatted { fs_uuid: None }),
+    }
+}
+
+/// Refuses media that begin with what no famfs leaves there. What a killed superblock leaves
+/// behind its magic number is ours.
+fn check_blank(media: &dyn Media) -> Result<(), MkfsError> {
+    let mut head = [0; HEAD_LEN];
+    media.read_at(0, &mut head).map_err(SuperblockError::from)?;
+    let ours = size_of::<u64>()..size_of::<format::Superblock>();
+    let mut others = head.iter().zip(0_u64..).enumerate();
+    match others.find(|(at, (byte, _))| **byte != 0 && !ours.contains(at)) {
+        Some((_, (found, at))) => {
+            Err(MkfsError::Foreign { found: *found, offset: media.origin() + at })
+        }
+        None => Ok(()),
     }
 }
 

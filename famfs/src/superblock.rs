@@ -85,13 +85,6 @@ pub enum SuperblockError {
     },
 }
 
-impl SuperblockError {
-    /// Whether the media holds no file system at all, so that making one destroys none.
-    pub fn is_unformatted(&self) -> bool {
-        matches!(self, Self::Magic { .. })
-    }
-}
-
 impl Superblock {
     /// Reads the superblock of a device and checks it against the device's size.
     pub fn read(media: &dyn Media) -> Result<Self, SuperblockError> {

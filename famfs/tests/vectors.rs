@@ -217,7 +217,7 @@ fn mkfs_writes_what_the_reference_writes() {
         let log_len = superblock["log_len"].as_u64();
         let options = Options {
             log_len: log_len.filter(|len| *len != superblock::DEFAULT_LOG_LEN),
-            force: false,
+            force: true,
             fs_uuid: uuid("fs_uuid"),
             dev_uuid: uuid("dev_uuid"),
             system_uuid: uuid("system_uuid"),

@@ -13,6 +13,7 @@ use appliance::line::Lines;
 use uuid::Uuid;
 
 use super::deadline::Deadline;
+use super::socket::connect_until;
 
 /// Most bytes of output kept for one command: a guest must not fill the host's memory.
 const MAX_OUTPUT: usize = 64 * 1024 * 1024;
@@ -154,9 +155,9 @@ impl Agent {
     }
 
     /// Tries to connect; `false` if nobody listens yet.
-    pub(super) fn connect(&mut self) -> Result<bool, ExecError> {
+    pub(super) fn connect(&mut self, deadline: Deadline) -> Result<bool, ExecError> {
         let failed = |source| ExecError::Socket { socket: self.socket.clone(), source };
-        match UnixStream::connect(&self.socket) {
+        match connect_until(&self.socket, deadline) {
             Ok(stream) => {
                 self.connection = Some(Connection::open(stream).map_err(failed)?);
                 Ok(true)
@@ -219,11 +220,11 @@ impl Agent {
         limit: Duration,
         work: impl FnOnce(&mut Connection, &Wait<'_>) -> Result<T, Failure>,
     ) -> Result<T, ExecError> {
-        if self.connection.is_none() && !self.connect()? {
+        let wait = Wait { doing, limit, deadline: Deadline::after(limit) };
+        if self.connection.is_none() && !self.connect(wait.deadline)? {
             return Err(ExecError::Ended);
         }
         let Some(connection) = &mut self.connection else { return Err(ExecError::Ended) };
-        let wait = Wait { doing, limit, deadline: Deadline::after(limit) };
         work(connection, &wait).map_err(|failure| {
             let refused = matches!(failure, Failure::Exec(ExecError::Refused { .. }));
             if !refused {

@@ -23,6 +23,7 @@ pub mod memory;
 mod process;
 mod qemu;
 mod qmp;
+mod socket;
 mod version;
 mod vm;
 

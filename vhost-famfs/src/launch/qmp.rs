@@ -10,6 +10,7 @@ use appliance::line::Lines;
 use serde_json::{Value, json};
 
 use super::deadline::Deadline;
+use super::socket::connect_until;
 
 /// A QMP session. QEMU serves one at a time.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ impl Qmp {
     /// # Errors
     /// Nobody listens, or nobody answers within `limit`.
     pub fn connect(socket: &Path, limit: Duration) -> Result<Self, QmpError> {
-        let stream = UnixStream::connect(socket)
+        let stream = connect_until(socket, Deadline::after(limit))
             .map_err(|source| QmpError::Socket { socket: socket.into(), source })?;
         let mut qmp = Self { socket: socket.into(), stream, lines: Lines::default() };
         // The greeting is skipped like an event.
@@ -81,7 +82,10 @@ impl Qmp {
     ) -> Result<Value, QmpError> {
         let deadline = Deadline::after(limit);
         let request = format!("{}\n", json!({"execute": command, "arguments": arguments}));
-        self.stream.write_all(request.as_bytes()).map_err(|source| self.failed(source))?;
+        self.stream
+            .set_write_timeout(Some(limit))
+            .and_then(|()| self.stream.write_all(request.as_bytes()))
+            .map_err(|source| self.failed(source))?;
         loop {
             let mut message = self.message(command, deadline)?;
             if let Some(value) = message.get_mut("return") {

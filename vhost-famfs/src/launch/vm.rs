@@ -287,11 +287,13 @@ impl Vm {
 
     /// Connects to the agent's socket as soon as QEMU listens on it.
     fn connect(&self) -> Result<(), VmError> {
-        let connected = Deadline::after(START_LIMIT).poll(|| {
+        let deadline = Deadline::after(START_LIMIT);
+        let connected = deadline.poll(|| {
             if self.exit_status().is_some() {
                 return Err(self.ended(ExecError::Ended));
             }
-            let connected = self.agent().connect().map_err(|error| self.not_ready(error))?;
+            let connected =
+                self.agent().connect(deadline).map_err(|error| self.not_ready(error))?;
             Ok(connected.then_some(()))
         })?;
         connected.ok_or_else(|| VmError::NoSocket {

@@ -191,7 +191,7 @@ impl Source {
     fn sum(&self, name: &[u8], stop: &AtomicBool) -> Result<(u64, String)> {
         match self {
             Self::Pool(place, plan) => {
-                let path = pool_path(name, place)?;
+                let path = pool_path(name, place, plan)?;
                 let Some(NodeKind::File { size, map }) = plan.get(&path).map(|node| &node.kind)
                 else {
                     bail!("no such file in the pool");
@@ -225,13 +225,11 @@ fn name_below(path: &RelPath, place: &Place) -> Option<Vec<u8>> {
 }
 
 /// The inverse of [`name_below`].
-fn pool_path(name: &[u8], place: &Place) -> Result<RelPath> {
+fn pool_path(name: &[u8], place: &Place, plan: &Plan) -> Result<RelPath> {
     let Some(root) = &place.path else { return Ok(RelPath::new(name)?) };
-    let is_root = root.as_path().file_name().is_some_and(|own| own.as_bytes() == name);
-    let child = RelPath::new(&[root.as_bytes(), b"/", name].concat());
-    match child {
-        Ok(child) if !is_root => Ok(child),
-        _ => Ok(root.clone()),
+    match plan.get(root).map(|node| &node.kind) {
+        Some(NodeKind::File { .. }) => Ok(root.clone()),
+        _ => Ok(RelPath::new(&[root.as_bytes(), b"/", name].concat())?),
     }
 }
 

@@ -5,6 +5,7 @@
 //! the mapper. Every lock is short and none is held over a system call that can wait; the
 //! front-end's messages are always answered at once, because QEMU holds its big lock meanwhile.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,16 +50,8 @@ pub struct Device {
     channel: Mutex<Option<Backend>>,
     orders: Sender<Order>,
     broken: Mutex<Option<Generation>>,
-    complaints: Mutex<Complaints>,
-}
-
-/// One limit for each line that a guest can cause, so that none hides another.
-#[derive(Default)]
-struct Complaints {
-    malformed: Throttle,
-    broken: Throttle,
-    flush: Throttle,
-    notify: Throttle,
+    /// One for each line that a guest can cause, so that none hides another.
+    limits: Mutex<HashMap<&'static str, Throttle>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -83,7 +76,7 @@ impl Device {
                 channel: Mutex::default(),
                 orders,
                 broken: Mutex::default(),
-                complaints: Mutex::default(),
+                limits: Mutex::default(),
             }
         });
         failed.map_or(Ok(device), Err)
@@ -118,22 +111,27 @@ impl Device {
         let outcome = lock(&self.life).on_ack(generation, result.is_ok());
         let (offset, len, us) = (self.window.offset(), self.window.len(), took.as_micros());
         match (outcome, result) {
-            (OnAck::Mapped, _) => info!(offset, len, ack = 0, us, "window mapped"),
-            (OnAck::Stale, _) => info!(offset, len, us, "map answered after the device stopped"),
-            (OnAck::AlreadyMapped, _) => {
-                info!(offset, len, us, "map refused, the window is there already");
-            }
-            (OnAck::Failed, result) => {
+            (OnAck::Mapped, _) => self.limited("mapped", |suppressed| {
+                info!(offset, len, ack = 0, us, suppressed, "window mapped");
+            }),
+            (OnAck::Stale, _) => self.limited("stale", |suppressed| {
+                info!(offset, len, us, suppressed, "map answered after the device stopped");
+            }),
+            (OnAck::AlreadyMapped, _) => self.limited("already mapped", |suppressed| {
+                info!(offset, len, us, suppressed, "map refused, the window is there already");
+            }),
+            (OnAck::Failed, result) => self.limited("refused", |suppressed| {
                 let cause = result.err().map(|e| e.to_string()).unwrap_or_default();
                 error!(
                     offset,
                     len,
                     us,
                     cause,
+                    suppressed,
                     "map refused: the guest does not see the pool, its flushes fail; \
                      the VMM's own messages tell why"
                 );
-            }
+            }),
         }
     }
 
@@ -183,16 +181,15 @@ impl Device {
             queue::answer(&mut ring, &self.memory.memory(), &batch, reply)?;
             debug!(requests = batch.pending.len(), ?reply, "answered");
             if let Err(err) = ring.signal_used_queue() {
-                self.complain(
-                    |c| &mut c.notify,
-                    |suppressed| warn!(%err, suppressed, "cannot notify the guest"),
-                );
+                self.limited("notify", |suppressed| {
+                    warn!(%err, suppressed, "cannot notify the guest");
+                });
             }
             Ok(())
         });
         if let Err(err) = done {
             *lock(&self.broken) = Some(generation);
-            self.complain(|c| &mut c.broken, |suppressed| {
+            self.limited("broken", |suppressed| {
                 error!(%err, suppressed, "queue is broken and ignored until the guest resets it");
             });
         }
@@ -206,10 +203,7 @@ impl Device {
         match result {
             Ok(()) => Reply::Done,
             Err(err) => {
-                self.complain(
-                    |c| &mut c.flush,
-                    |suppressed| error!(%err, suppressed, "flush failed"),
-                );
+                self.limited("flush", |suppressed| error!(%err, suppressed, "flush failed"));
                 Reply::Failed
             }
         }
@@ -217,17 +211,17 @@ impl Device {
 
     fn report_malformed(&self, batch: &Batch) {
         for err in batch.pending.iter().filter_map(|p| p.request.err()) {
-            self.complain(
-                |c| &mut c.malformed,
-                |suppressed| warn!(%err, suppressed, "malformed request from the guest"),
-            );
+            self.limited("malformed", |suppressed| {
+                warn!(%err, suppressed, "malformed request from the guest");
+            });
         }
     }
 
-    fn complain(&self, about: fn(&mut Complaints) -> &mut Throttle, log: impl Fn(u64)) {
-        let admitted = about(&mut lock(&self.complaints)).admit(Instant::now());
+    /// Logs a line, unless it was just logged; tells it how many were not, if any.
+    fn limited(&self, line: &'static str, log: impl FnOnce(Option<u64>)) {
+        let admitted = lock(&self.limits).entry(line).or_default().admit(Instant::now());
         if let Some(suppressed) = admitted {
-            log(suppressed);
+            log((suppressed > 0).then_some(suppressed));
         }
     }
 }
@@ -262,16 +256,26 @@ impl VhostUserBackend for Device {
     }
 
     fn acked_features(&self, features: u64) {
-        if features & 1 << F_SHMEM_REGION == 0 {
-            warn!(
-                features = format_args!("{features:#x}"),
-                "the guest's driver does not use VIRTIO_PMEM_F_SHMEM_REGION, its kernel is too old: \
-                 it will not find the pool"
-            );
+        let has_region = features & 1 << F_SHMEM_REGION != 0;
+        let started = lock(&self.life).on_start();
+        let features = format_args!("{features:#x}");
+        if !has_region {
+            self.limited("old driver", |suppressed| {
+                warn!(
+                    features,
+                    suppressed,
+                    "the guest's driver does not use VIRTIO_PMEM_F_SHMEM_REGION, its kernel is too \
+                     old: it will not find the pool"
+                );
+            });
         }
-        match lock(&self.life).on_start() {
-            Ok(_) => info!(features = format_args!("{features:#x}"), "started by the guest"),
-            Err(err) => error!(%err, "cannot map the window"),
+        match started {
+            Ok(_) => self.limited("started", |suppressed| {
+                info!(features, suppressed, "started by the guest");
+            }),
+            Err(err) => self.limited("not started", |suppressed| {
+                error!(%err, suppressed, "cannot map the window");
+            }),
         }
     }
 
@@ -286,7 +290,9 @@ impl VhostUserBackend for Device {
         match action {
             OnTable::Nothing => {}
             OnTable::Send(generation) => self.post_map(generation),
-            OnTable::Kept => info!("window is still mapped"),
+            OnTable::Kept => self.limited("kept", |suppressed| {
+                info!(suppressed, "window is still mapped");
+            }),
         }
         Ok(())
     }
@@ -310,7 +316,7 @@ impl VhostUserBackend for Device {
 
     fn stop_vring(&self, _queue: u32) -> io::Result<()> {
         lock(&self.life).on_stop();
-        info!("stopped");
+        self.limited("stopped", |suppressed| info!(suppressed, "stopped"));
         Ok(())
     }
 

@@ -132,6 +132,21 @@ fn stops_on_request_while_the_map_is_not_answered() {
     backend.wait_for_success();
 }
 
+/// What a back-end costs does not depend on the size of the pool.
+#[test]
+fn a_large_pool_takes_no_memory() {
+    const LIMIT_KIB: u64 = 16 << 10;
+    let pool = TestPool::tmpfs(1 << 40);
+    let backend = Backend::start(&pool, &[]);
+    let mut vmm = Vmm::running(&backend);
+    vmm.add_window(&pool);
+    vmm.set_mem_table();
+    assert_eq!(vmm.flush(), 0);
+    let resident = backend.resident_kib();
+    println!("resident: {resident} KiB");
+    assert!(resident < LIMIT_KIB, "{resident} KiB are resident");
+}
+
 // Descriptors from a parent
 
 fn device(arguments: &[&str]) -> std::process::Command {

@@ -67,13 +67,14 @@ pub enum Command {
 /// Owner options of the commands that add files.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct OwnerArgs {
-    /// Permission bits in octal
+    /// Permission bits in octal, less the umask except for mkdir [default: the source's for cp,
+    /// else 0644, for mkdir 0755]
     #[arg(short, long, value_name = "MODE", value_parser = parse_mode)]
     pub mode: Option<u32>,
-    /// User number
+    /// User number [default: the source's for cp, else the caller's]
     #[arg(short, long)]
     pub uid: Option<u32>,
-    /// Group number
+    /// Group number [default: as for --uid]
     #[arg(short, long)]
     pub gid: Option<u32>,
 }
@@ -199,7 +200,8 @@ pub struct Mkdir {
 /// Options of `creat`.
 #[derive(Args, Debug)]
 pub struct Creat {
-    /// File to make; a file of the same size is kept, and filled again with --seed or --randomize
+    /// File to make; a file of the same size is kept, and filled again with --seed or --randomize,
+    /// in place
     #[arg(value_name = "FILE")]
     pub path: PathBuf,
     /// Size, with k, m, g or t for KiB to TiB
@@ -225,7 +227,9 @@ pub struct Creat {
 #[command(after_help = "\
 All sources are looked at first: what famfs cannot hold (empty files, symbolic links, special \
 files, paths of more than 79 bytes), too little space or a full log stop the copy before anything \
-is written. A file appears only when its data is complete. `DIR/.` copies what is in DIR.")]
+is written. A new file appears only when its data is complete; a file that is there with the same \
+size is overwritten in place, so others see it change, and an interrupted copy leaves it half new. \
+`DIR/.` copies what is in DIR.")]
 pub struct Cp {
     /// Files and directories to copy, and last the target: a directory, or a new name for one file
     #[arg(value_name = "SRC", required = true, num_args = 2..)]

@@ -12,12 +12,19 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use common::Pool;
+use famfs::format::LOG_OFFSET;
+use famfs::media::{Media, PoolFile};
+use famfs::superblock::DEFAULT_LOG_LEN;
+use famfs::sys::dax::Access;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 const FILES: usize = 5;
 /// Above the size of a batch, so that each file is published by itself.
 const FILE_LEN: u64 = 65 << 20;
+
+/// Where the first file lies.
+const DATA_START: u64 = LOG_OFFSET + DEFAULT_LOG_LEN;
 
 fn famfs(pool: &Pool) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_famfs"));
@@ -102,6 +109,34 @@ fn a_killed_copy_leaves_a_clean_pool_that_can_be_filled() {
     assert!(check(&pool, sources.path()) >= 1);
     output(famfs(&pool).args(["cp", "-r"]).arg(sources.path().join(".")).arg("/"));
     assert_eq!(check(&pool, sources.path()), FILES);
+}
+
+/// A file that is filled again stays, and the message does not say otherwise.
+#[test]
+fn a_stopped_creat_says_what_is_left() {
+    let pool = pool();
+    output(famfs(&pool).args(["creat", "-s", "256m", "f"]));
+    let media = PoolFile::open(&pool.path, Access::Read).unwrap();
+    let first_bytes = || {
+        let mut bytes = [0; 8];
+        media.read_at(DATA_START, &mut bytes).unwrap();
+        bytes
+    };
+    assert_eq!(first_bytes(), [0; 8]);
+
+    let mut creat = famfs(&pool);
+    let creat = creat.args(["creat", "-s", "256m", "-S", "1", "f"]).stderr(Stdio::piped());
+    let creat = creat.spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while first_bytes() == [0; 8] {
+        assert!(Instant::now() < deadline, "nothing was written in a minute");
+    }
+    kill_process(Pid::from_child(&creat), Signal::INT).unwrap();
+    let stopped = creat.wait_with_output().unwrap();
+    assert_eq!(stopped.status.code(), Some(130));
+    let message = String::from_utf8(stopped.stderr).unwrap();
+    assert_eq!(message, "famfs: \"f\" is filled only in part: interrupted\n");
+    assert_eq!(listed(&pool), 1);
 }
 
 #[test]

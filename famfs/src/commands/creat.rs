@@ -11,7 +11,7 @@ use famfs::sys::dax::Access;
 use famfs::volume::{COPY_STEP, FileBytes, Volume, steps};
 use uuid::Uuid;
 
-use crate::output::{INTERRUPTED, OK, OrExit, Outcome, say, stop_flag, stopped};
+use crate::output::{INTERRUPTED, OK, OrExit, Outcome, progress_bar, say, stop_flag, stopped};
 use crate::place::{Place, masked, owner};
 
 const DEFAULT_MODE: u32 = 0o644;
@@ -24,10 +24,14 @@ pub fn run(pool: Option<&Path>, args: &Creat) -> Outcome {
     let seed = seed(args);
     let mut interrupted = false;
     let mut fill = |bytes: &dyn FileBytes| {
-        write(bytes, args.size, seed, || {
+        let bar = progress_bar(args.size);
+        let filled = write(bytes, args.size, seed, |len| {
+            bar.inc(len);
             interrupted = stopped(&stop);
             !interrupted
-        })
+        });
+        bar.finish_and_clear();
+        filled
     };
     let result = match writer.plan().get(path) {
         Some(existing) => refill(&*place.volume, existing, args, seed, fill),
@@ -36,7 +40,9 @@ pub fn run(pool: Option<&Path>, args: &Creat) -> Outcome {
             let mode = args.owner.mode.map_or(DEFAULT_MODE, masked);
             let owner = owner(args.owner.uid, args.owner.gid, mode);
             let extent = writer.allocate(path, args.size)?;
-            writer.create(path, owner, args.size, extent, |bytes| fill(bytes))?;
+            writer.create(path, owner, args.size, extent, |bytes| {
+                fill(bytes).with_context(|| format!("\"{path}\" was not made"))
+            })?;
             Ok(writer.commit()?)
         })(),
     };
@@ -83,7 +89,7 @@ fn refill(
             let bytes = volume
                 .open_file(path, *size, map, Access::Write)
                 .with_context(|| format!("cannot open \"{path}\""))?;
-            fill(&*bytes)?;
+            fill(&*bytes).with_context(|| format!("\"{path}\" is filled only in part"))?;
             bytes
                 .finish()
                 .and_then(|()| volume.sync())
@@ -96,7 +102,7 @@ fn write(
     bytes: &dyn FileBytes,
     size: u64,
     seed: Option<u32>,
-    mut go_on: impl FnMut() -> bool,
+    mut go_on: impl FnMut(u64) -> bool,
 ) -> Result<()> {
     let mut stream = seed.map(SeededBytes::new);
     let mut buf = vec![0; COPY_STEP];
@@ -106,8 +112,8 @@ fn write(
             stream.fill(buf);
         }
         bytes.write(offset, buf).with_context(|| format!("cannot write at offset {offset}"))?;
-        if !go_on() {
-            bail!("interrupted; the file was not made");
+        if !go_on(len as u64) {
+            bail!("interrupted");
         }
     }
     Ok(())

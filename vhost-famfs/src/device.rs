@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
@@ -64,7 +64,13 @@ impl Device {
     pub fn new(pool: Pool, window: Window, memory: Memory) -> io::Result<Arc<Self>> {
         let mut failed = None;
         let device = Arc::new_cyclic(|weak| {
-            let orders = mapper::spawn(weak.clone()).unwrap_or_else(|err| {
+            let device: Weak<Self> = weak.clone();
+            let carry_out = move |order| {
+                if let Some(device) = device.upgrade() {
+                    device.map(&order);
+                }
+            };
+            let orders = mapper::spawn(carry_out).unwrap_or_else(|err| {
                 failed = Some(err);
                 std::sync::mpsc::channel().0
             });
@@ -82,28 +88,22 @@ impl Device {
         failed.map_or(Ok(device), Err)
     }
 
-    /// The pool.
-    pub fn pool(&self) -> &Pool {
-        &self.pool
-    }
-
-    /// The part of the pool that the guest sees.
-    pub fn window(&self) -> Window {
-        self.window
-    }
-
     /// Whether the guest may be using the window now.
     pub fn is_started(&self) -> bool {
         matches!(lock(&self.life).phase(), Phase::Starting | Phase::Mapped | Phase::Failed)
     }
 
-    /// Whether a map posted for `generation` should still be sent.
-    pub fn wants_map(&self, generation: Generation) -> bool {
-        lock(&self.life).wants_map(generation)
+    /// Sends a map, in the mapper's thread, unless the device was stopped meanwhile.
+    fn map(&self, order: &Order) {
+        let wanted = lock(&self.life).wants_map(order.generation);
+        if wanted {
+            let answer = mapper::send(&order.channel, &self.pool, self.window);
+            self.on_map_answer(order.generation, answer);
+        }
     }
 
     /// The front-end answered the map of `generation`, or the channel broke.
-    pub fn on_map_answer(
+    fn on_map_answer(
         &self,
         generation: Generation,
         (took, result): (Duration, io::Result<()>),

@@ -12,8 +12,8 @@
 //! loads and stores of the guest go to the pool's pages; no process of the host is involved.
 //! [`launch`] starts whole virtual machines that share a pool.
 //!
-//! Dependencies point one way: `run -> server -> device -> mapper, queue, lifecycle -> pmem,
-//! pool, window -> units`; `launch` uses `pool`.
+//! Dependencies point one way: `run -> args, server -> device -> mapper, queue, lifecycle -> pmem,
+//! pool, window -> units`; `launch` uses only `units`, and the appliance's protocol.
 //!
 //! Guests are hostile until proven otherwise: a malformed request is given back, a broken queue
 //! is ignored until the guest resets its device, and neither ends the process.

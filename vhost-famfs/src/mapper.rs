@@ -5,15 +5,13 @@
 //! callbacks must never wait for that answer; they post an order here.
 
 use std::io;
-use std::sync::Weak;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use vhost::vhost_user::message::{VhostUserMMap, VhostUserMMapFlags};
 use vhost::vhost_user::{Backend, VhostUserFrontendReqHandler};
 
-use crate::device::Device;
 use crate::lifecycle::Generation;
 use crate::pmem::SHMEM_REGION_ID;
 use crate::pool::Pool;
@@ -27,25 +25,18 @@ pub struct Order {
     pub channel: Backend,
 }
 
-/// Starts the thread; it ends when the sender is dropped.
-pub fn spawn(device: Weak<Device>) -> io::Result<Sender<Order>> {
+/// Starts the thread, which carries out one order after the other and ends when the sender is
+/// dropped.
+pub fn spawn(carry_out: impl Fn(Order) + Send + 'static) -> io::Result<Sender<Order>> {
     let (sender, orders) = channel();
-    thread::Builder::new().name("mapper".to_owned()).spawn(move || run(&device, &orders))?;
+    thread::Builder::new()
+        .name("mapper".to_owned())
+        .spawn(move || orders.into_iter().for_each(carry_out))?;
     Ok(sender)
 }
 
-fn run(device: &Weak<Device>, orders: &Receiver<Order>) {
-    while let Ok(order) = orders.recv() {
-        let Some(device) = device.upgrade() else { return };
-        if device.wants_map(order.generation) {
-            let result = send(&order.channel, device.pool(), device.window());
-            device.on_map_answer(order.generation, result);
-        }
-    }
-}
-
 /// Sends SHMEM_MAP for the window and waits for the answer; returns how long that took.
-fn send(channel: &Backend, pool: &Pool, window: Window) -> (Duration, io::Result<()>) {
+pub fn send(channel: &Backend, pool: &Pool, window: Window) -> (Duration, io::Result<()>) {
     let request = VhostUserMMap {
         shmid: SHMEM_REGION_ID,
         fd_offset: window.offset(),

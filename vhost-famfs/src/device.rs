@@ -103,11 +103,7 @@ impl Device {
     }
 
     /// The front-end answered the map of `generation`, or the channel broke.
-    fn on_map_answer(
-        &self,
-        generation: Generation,
-        (took, result): (Duration, io::Result<()>),
-    ) {
+    fn on_map_answer(&self, generation: Generation, (took, result): (Duration, io::Result<()>)) {
         let outcome = lock(&self.life).on_ack(generation, result.is_ok());
         let (offset, len, us) = (self.window.offset(), self.window.len(), took.as_micros());
         match (outcome, result) {
@@ -298,6 +294,9 @@ impl VhostUserBackend for Device {
     }
 
     fn set_backend_req_fd(&self, backend: Backend) {
+        // A front-end without REPLY_ACK promises no answers, and the library would then take every
+        // map for done. It must answer this one, or the window counts as not mapped.
+        backend.set_reply_ack_flag(true);
         *lock(&self.channel) = Some(backend);
         lock(&self.life).on_channel();
     }

@@ -51,6 +51,23 @@ fn names_the_feature_that_a_front_end_lacks() {
     assert_eq!(vmm.flush(), 1, "what the guest stores goes nowhere");
 }
 
+#[test]
+fn a_front_end_that_promises_no_answer_must_answer_the_map() {
+    let pool = TestPool::tmpfs(16 * MIB);
+    let backend = Backend::start(&pool, &[]);
+    let mut vmm = Vmm::connect(&backend);
+    vmm.frontend.get_features().unwrap();
+    let offered = vmm.frontend.get_protocol_features().unwrap();
+    vmm.frontend.set_protocol_features(offered - VhostUserProtocolFeatures::REPLY_ACK).unwrap();
+    vmm.send_channel();
+    vmm.frontend.get_shmem_config().unwrap();
+    vmm.start();
+    vmm.expect_map();
+    assert_eq!(vmm.flush(), 1, "nobody said that the window is there");
+    vmm.acknowledge(0);
+    vmm.expect_flush();
+}
+
 // The window
 
 #[test]

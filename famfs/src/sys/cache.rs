@@ -56,7 +56,7 @@ impl AlignDown for *const u8 {
 #[cfg(target_arch = "x86_64")]
 mod arch {
     use std::arch::asm;
-    use std::arch::x86_64::{__cpuid, __cpuid_count, _mm_clflush, _mm_sfence};
+    use std::arch::x86_64::{__cpuid, __cpuid_count, _mm_clflush, _mm_mfence};
     use std::sync::LazyLock;
 
     /// CPUID leaf 7, EBX: bit 23 CLFLUSHOPT, bit 24 CLWB (Intel SDM volume 2, CPUID).
@@ -71,9 +71,10 @@ mod arch {
         if *LEAF_7_EBX & 1 << 23 != 0 { clflushopt } else { clflush }
     }
 
+    /// Orders loads too, which a store fence would let overtake the invalidation.
     pub fn fence() {
-        // SAFETY: every x86-64 CPU has SSE.
-        unsafe { _mm_sfence() };
+        // SAFETY: every x86-64 CPU has SSE2.
+        unsafe { _mm_mfence() };
     }
 
     unsafe fn clwb(line: *const u8) {

@@ -77,7 +77,11 @@ pub fn bind_fsdev(name: &str) -> Result<(), GuestError> {
     match driver {
         Some("fsdev_dax") => return Ok(()),
         Some("device_dax") => write_sysfs(&Path::new(DAX_DRIVERS).join("device_dax/unbind"), name)?,
-        Some(_) | None => {}
+        Some(other) => {
+            let held = io::Error::other(format!("the driver {other} has it, expected device_dax"));
+            return Err(error("take", &driver_link, held));
+        }
+        None => {}
     }
     write_sysfs(&Path::new(DAX_DRIVERS).join("fsdev_dax/new_id"), name)
 }

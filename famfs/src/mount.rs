@@ -262,15 +262,17 @@ impl MountedVolume {
         self.role
     }
 
-    /// Makes a directory with exactly this owner and mode.
+    /// Makes a directory with exactly this owner and mode; takes it back if that fails.
     pub fn make_dir_fd(&self, path: &RelPath, owner: Owner) -> io::Result<()> {
         let root = &self.mounted.root;
         let parent = self.parent_fd(path)?;
         let name = last_name(path);
         rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::openat2(root, path.as_path(), flags, Mode::empty(), INSIDE)?;
-        set_owner(&dir, owner)
+        rustix::fs::openat2(root, path.as_path(), flags, Mode::empty(), INSIDE)
+            .map_err(io::Error::from)
+            .and_then(|dir| set_owner(&dir, owner))
+            .inspect_err(|_| self.take_back(path, true))
     }
 
     /// Makes a file with exactly this owner, mode and memory; takes it back if that fails.
@@ -288,12 +290,25 @@ impl MountedVolume {
             .and_then(|()| ioctl::map_create(&stub, FileType::Regular, size, map))
             .map_err(io::Error::from)
             .and_then(|()| set_owner(&stub, owner));
-        if let Err(err) = made {
-            // An empty stub would look like a file of the log; its own failure tells nothing new.
-            let _ = self.remove(path, false);
-            return Err(err);
-        }
+        // An empty stub would look like a file of the log.
+        made.inspect_err(|_| self.take_back(path, false))?;
         Ok(File::from(stub))
+    }
+
+    /// Removes what could not be completed; why that was is what the user must know.
+    fn take_back(&self, path: &RelPath, is_dir: bool) {
+        let _ = self.remove(path, is_dir);
+    }
+
+    /// Waits until no other process makes files of the log, and keeps others waiting until the
+    /// result is dropped: each would take the files that the other begins for strangers.
+    pub fn lock_for_play(&self) -> Result<OwnedFd, MountError> {
+        let error = |err| meta_error("lock", "", err);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::openat2(&self.mounted.root, META_DIR, flags, Mode::empty(), INSIDE)
+            .map_err(error)?;
+        rustix::fs::flock(&dir, FlockOperation::LockExclusive).map_err(error)?;
+        Ok(dir)
     }
 
     /// Type and size of what is at a path; `None` if nothing is.
@@ -355,7 +370,9 @@ impl Volume for MountedVolume {
         map: &FileMap,
     ) -> io::Result<Box<dyn FileBytes + '_>> {
         let file = self.make_file_fd(path, owner, size, map)?;
-        Ok(Box::new(MappedFile::new(&file, size, Access::Write)?))
+        let bytes = MappedFile::new(&file, size, Access::Write)
+            .inspect_err(|_| self.take_back(path, false))?;
+        Ok(Box::new(bytes))
     }
 
     fn open_file(

@@ -70,6 +70,15 @@ pub enum WriteError {
         /// Bytes of the longest free run.
         largest: u64,
     },
+    /// Something is mounted at its place that the log does not know.
+    #[error(
+        "\"{path}\" is there, but not in the log: a command was killed, or another program made it; \
+         remove it, or unmount and mount again"
+    )]
+    Leftover {
+        /// The new file or directory.
+        path: RelPath,
+    },
     /// The mounted file system refused.
     #[error("cannot {action} \"{path}\"")]
     Volume {
@@ -258,5 +267,9 @@ impl<'v> Writer<'v> {
 }
 
 fn volume_error(action: &'static str, path: &RelPath, source: io::Error) -> WriteError {
-    WriteError::Volume { action, path: path.clone(), source }
+    let path = path.clone();
+    match source.kind() {
+        io::ErrorKind::AlreadyExists => WriteError::Leftover { path },
+        _ => WriteError::Volume { action, path, source },
+    }
 }

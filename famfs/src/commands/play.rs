@@ -23,6 +23,7 @@ pub struct Played {
 
 /// Makes all that is missing of a log; what cannot be made is told on standard error.
 pub fn play(volume: &MountedVolume, role: Role, dry_run: bool, verbose: bool) -> Result<Played> {
+    let _only_player = (!dry_run).then(|| volume.lock_for_play()).transpose()?;
     let Contents { log, plan, .. } = Contents::read(volume.media())?;
     let mut told = Ok(());
     let applied = apply(volume, &plan, role, dry_run, |path| {

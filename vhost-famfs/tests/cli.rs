@@ -3,7 +3,9 @@
 //! another program to be in the way.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
 
+use std::ffi::OsStr;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Output, Stdio};
@@ -127,6 +129,19 @@ fn an_error_that_nobody_reads_is_still_an_exit_code() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-famfs"));
     let status = command.args(["pool", "inspect", "missing"]).stderr(broken_pipe()).status();
     assert_eq!(status.unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_name_that_is_no_text_can_be_reported() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let pool = dir.path().join(OsStr::from_bytes(b"p\xffl"));
+    for arguments in [["create", "--size", "16M", "--json"].as_slice(), &["inspect", "--json"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-famfs"));
+        let output = command.arg("pool").args(arguments).arg(&pool).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(report["path"].as_str().unwrap().ends_with("/p\u{fffd}l"), "{report}");
+    }
 }
 
 #[test]

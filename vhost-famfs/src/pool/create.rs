@@ -32,7 +32,7 @@ pub struct CreateOptions {
     pub uuid: Option<Uuid>,
 }
 
-/// Why no pool was made. Nothing is left behind.
+/// Why no pool was made. Nothing is left behind, except by [`CreateError::Pool`].
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// Not a size that a guest can map.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use famfs::view::{INFO_BLOCK_LEN, INFO_BLOCK_OFFSET, InfoBlock, View};
 use rustix::fs::OFlags;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{Facts, Kind, PoolError, open};
 use crate::units::Bytes;
@@ -16,7 +16,8 @@ use crate::units::Bytes;
 /// A pool as `vhost-famfs pool inspect --json` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Where it is.
+    /// Where it is; bytes that are not UTF-8 are replaced in JSON, which cannot carry them.
+    #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
     /// What it is made of.
     pub kind: Kind,
@@ -34,6 +35,10 @@ pub struct Report {
     pub dev: u64,
     /// Inode number.
     pub ino: u64,
+}
+
+fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 /// Looks at the pool `path`; changes nothing, and takes no lock that could be in another

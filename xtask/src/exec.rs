@@ -22,10 +22,9 @@ pub fn step(name: &str, what: &str, command: &mut Command) -> Result<()> {
     let log = File::create(&log_path)
         .with_context(|| format!("cannot create the log {}", log_path.display()))?;
     let start = Instant::now();
-    eprint!("{what} ...");
-    if !io::stderr().is_terminal() {
-        eprintln!();
-    }
+    // On a terminal the result takes the place of the announcement.
+    let (end, back) = if io::stderr().is_terminal() { ("", "\r") } else { ("\n", "") };
+    eprint!("{what} ...{end}");
     let status = command
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("cannot share the log between streams")?)
@@ -33,10 +32,10 @@ pub fn step(name: &str, what: &str, command: &mut Command) -> Result<()> {
         .status()
         .with_context(|| format!("cannot run {:?}", command.get_program()))?;
     if status.success() {
-        eprintln!("{what}: done in {:.1} s", start.elapsed().as_secs_f64());
+        eprintln!("{back}{what}: done in {:.1} s", start.elapsed().as_secs_f64());
         return Ok(());
     }
-    eprintln!("{what}: FAILED ({status}); the last lines of {}:", log_path.display());
+    eprintln!("{back}{what}: FAILED ({status}); the last lines of {}:", log_path.display());
     io::stderr().write_all(tail(&log_path).as_bytes()).ok();
     bail!("{what} failed: {status} (whole log: {})", log_path.display())
 }

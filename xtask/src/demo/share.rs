@@ -99,14 +99,28 @@ impl Share {
             File::open(&path)
                 .and_then(|mut file| io::copy(&mut file, &mut hash))
                 .with_context(|| format!("cannot read {}", path.display()))?;
-            text.extend(hash.finalize().iter().flat_map(|b| format!("{b:02x}").into_bytes()));
-            text.extend_from_slice(b"  ");
-            text.extend_from_slice(name.as_os_str().as_bytes());
-            text.push(b'\n');
+            let sum: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+            text.extend(line(&sum, name.as_os_str().as_bytes()));
             lines += 1;
         }
         Ok((text, lines))
     }
+}
+
+/// A line of sha256sum(1). A name with a line break or a backslash is escaped, and its line
+/// begins with a backslash.
+fn line(sum: &str, name: &[u8]) -> Vec<u8> {
+    let escaped: Vec<u8> = name
+        .iter()
+        .flat_map(|byte| match byte {
+            b'\n' => b"\\n".to_vec(),
+            b'\r' => b"\\r".to_vec(),
+            b'\\' => b"\\\\".to_vec(),
+            other => vec![*other],
+        })
+        .collect();
+    let mark: &[u8] = if escaped == name { b"" } else { b"\\" };
+    [mark, sum.as_bytes(), b"  ", &escaped, b"\n"].concat()
 }
 
 #[cfg(test)]
@@ -146,6 +160,12 @@ mod tests {
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  d/a b\n"
         );
         assert_eq!(lines, 1);
+    }
+
+    #[test]
+    fn names_that_break_lines_are_escaped() {
+        assert_eq!(line("00", b"a b"), b"00  a b\n");
+        assert_eq!(line("00", b"a\nb\\"), b"\\00  a\\nb\\\\\n");
     }
 
     #[test]

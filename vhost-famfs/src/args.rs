@@ -52,7 +52,7 @@ struct CreateArgs {
     /// What guests see.
     #[arg(long, value_enum, default_value_t = ViewArg::Devdax)]
     view: ViewArg,
-    /// Identity of the devdax info block. [default: random]
+    /// Identity of the devdax info block [default: random]
     #[arg(long)]
     uuid: Option<Uuid>,
     /// Print the result as JSON.
@@ -87,9 +87,9 @@ struct InspectArgs {
 ///
 ///   vhost-famfs device --pool /dev/shm/pool --socket-path /run/vm1.sock
 ///
-///   qemu-system-x86_64 -machine q35,memory-backend=ram -m 1G
-///     -object memory-backend-memfd,id=ram,size=1G,share=on
-///     -chardev socket,id=pool,path=/run/vm1.sock
+///   qemu-system-x86_64 -machine q35,memory-backend=ram -m 1G \
+///     -object memory-backend-memfd,id=ram,size=1G,share=on \
+///     -chardev socket,id=pool,path=/run/vm1.sock \
 ///     -device vhost-user-test-device-pci,chardev=pool,virtio-id=27 ...
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
@@ -115,7 +115,7 @@ struct DeviceArgs {
     /// First byte of the pool that the VM sees; a multiple of 2M.
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "0")]
     offset: u64,
-    /// Number of bytes that the VM sees; a multiple of 2M. [default: to the end of the pool]
+    /// Number of bytes that the VM sees; a multiple of 2M [default: to the end of the pool]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     length: Option<u64>,
     /// Refused on this transport; the message names the one that can.

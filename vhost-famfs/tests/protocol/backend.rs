@@ -33,6 +33,8 @@ pub fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
 /// A pool in a directory of its own that goes with it.
 pub struct TestPool {
     dir: TempDir,
+    /// Not in `dir`, whose name may be too long for a socket's.
+    sockets: TempDir,
     pub size: u64,
 }
 
@@ -42,13 +44,13 @@ impl TestPool {
         Self::new(TempDir::new_in("/dev/shm").unwrap(), size)
     }
 
-    /// On storage, as far as the temporary directory is.
+    /// On storage: in cargo's directory, because /tmp is often a tmpfs.
     pub fn file(size: u64) -> Self {
-        Self::new(TempDir::new().unwrap(), size)
+        Self::new(TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap(), size)
     }
 
     fn new(dir: TempDir, size: u64) -> Self {
-        let pool = Self { dir, size };
+        let pool = Self { dir, sockets: TempDir::new().unwrap(), size };
         File::create_new(pool.path()).unwrap().set_len(size).unwrap();
         pool
     }
@@ -59,6 +61,11 @@ impl TestPool {
 
     pub fn open(&self) -> File {
         File::options().read(true).write(true).open(self.path()).unwrap()
+    }
+
+    /// A name for a socket.
+    pub fn socket(&self, name: &str) -> PathBuf {
+        self.sockets.path().join(name)
     }
 
     /// A name next to the pool.
@@ -83,7 +90,7 @@ impl Backend {
     pub fn start(pool: &TestPool, arguments: &[&str]) -> Self {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let socket = pool.beside(&format!("socket{count}"));
+        let socket = pool.socket(&format!("{count}"));
         let mut command = program();
         command.arg("device").arg("--pool").arg(pool.path()).args(arguments);
         Self::spawn(command.arg("--socket-path").arg(&socket), &socket)
@@ -105,7 +112,7 @@ impl Backend {
 
     /// Serves `pool` with a log that goes to a pipe that nobody reads.
     pub fn start_unheard(pool: &TestPool) -> Self {
-        let socket = pool.beside("unheard");
+        let socket = pool.socket("unheard");
         let listener = UnixListener::bind(&socket).unwrap();
         let inherited = Inherited::new(&listener);
         let mut command = program();

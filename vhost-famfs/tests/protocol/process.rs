@@ -180,7 +180,7 @@ fn serves_an_inherited_memfd_and_seals_it() {
 #[test]
 fn serves_on_an_inherited_socket() {
     let pool = TestPool::tmpfs(16 * MIB);
-    let socket = pool.beside("inherited");
+    let socket = pool.socket("inherited");
     let listener = UnixListener::bind(&socket).unwrap();
     let mut backend = {
         let inherited = Inherited::new(&listener);

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
@@ -72,10 +73,10 @@ pub struct OwnerArgs {
     #[arg(short, long, value_name = "MODE", value_parser = parse_mode)]
     pub mode: Option<u32>,
     /// User number [default: the source's for cp, else the caller's]
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = parse_id())]
     pub uid: Option<u32>,
     /// Group number [default: as for --uid]
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = parse_id())]
     pub gid: Option<u32>,
 }
 
@@ -375,6 +376,11 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     };
     let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
     bytes.ok_or_else(|| "more bytes than fit into 64 bits".to_owned())
+}
+
+/// User and group numbers; the highest is chown(2)'s "leave it as it is".
+fn parse_id() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(..i64::from(u32::MAX))
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {

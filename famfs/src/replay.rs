@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use zerocopy::little_endian::U32;
 use zerocopy::transmute;
 
 use crate::alloc::SpaceMap;
@@ -15,6 +16,9 @@ use crate::media::Media;
 use crate::path::{PathError, RelPath};
 use crate::superblock::{Superblock, SuperblockError};
 
+/// What chown(2) takes for "leave it as it is": nobody's number.
+pub const NO_ID: u32 = u32::MAX;
+
 /// Owner and permissions of a file or directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
@@ -24,6 +28,18 @@ pub struct Owner {
     pub gid: u32,
     /// Permission bits (`07777`).
     pub mode: u32,
+}
+
+impl Owner {
+    /// Checks the fields of an entry. Bits of the mode that are no permissions do not count.
+    fn parse(uid: U32, gid: U32, mode: U32) -> Result<Self, EntryProblem> {
+        for (what, id) in [("user", uid.get()), ("group", gid.get())] {
+            if id == NO_ID {
+                return Err(EntryProblem::Owner { what, found: id });
+            }
+        }
+        Ok(Self { uid: uid.get(), gid: gid.get(), mode: mode.get() & 0o7777 })
+    }
 }
 
 /// A file or directory of the plan.
@@ -71,6 +87,14 @@ pub struct EntryError {
 /// Why an entry was left out of the plan.
 #[derive(Debug, thiserror::Error)]
 pub enum EntryProblem {
+    /// A number that no user or group has.
+    #[error("{what} is {found}, expected 0 to {}", NO_ID - 1)]
+    Owner {
+        /// "user" or "group".
+        what: &'static str,
+        /// Value on the media.
+        found: u32,
+    },
     /// The path is not legal.
     #[error(transparent)]
     Path(#[from] PathError),
@@ -214,17 +238,11 @@ impl Plan {
             ENTRY_MKDIR => {
                 let body: MkdirBody = transmute!(entry.body);
                 let path = RelPath::from_field(&body.path);
-                let owner = Owner {
-                    uid: body.uid.get(),
-                    gid: body.gid.get(),
-                    mode: body.mode.get() & 0o7777,
-                };
-                let node = path.clone().map_err(EntryProblem::from).map(|path| Node {
-                    path,
-                    slot,
-                    owner,
-                    kind: NodeKind::Dir,
-                });
+                let owner = Owner::parse(body.uid, body.gid, body.mode);
+                let node = path
+                    .clone()
+                    .map_err(EntryProblem::from)
+                    .and_then(|path| Ok(Node { path, slot, owner: owner?, kind: NodeKind::Dir }));
                 (path, node)
             }
             _ => {
@@ -264,8 +282,7 @@ impl Plan {
             self.collisions += 1;
             return Err(EntryProblem::Overlap(self.who_has(&map)));
         }
-        let owner =
-            Owner { uid: body.uid.get(), gid: body.gid.get(), mode: body.mode.get() & 0o7777 };
+        let owner = Owner::parse(body.uid, body.gid, body.mode)?;
         let kind = NodeKind::File { size: body.size.get(), map };
         Ok(Node { path: path?, slot, owner, kind })
     }

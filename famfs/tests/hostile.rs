@@ -195,6 +195,19 @@ fn a_full_log_of_claims_to_everything_is_read() {
     );
 }
 
+/// chown(2) would take it for "leave it as it is": the file would be root's.
+#[test]
+fn nobodys_number_owns_no_file() {
+    let mut bytes = MIXED.clone();
+    apply(&mut bytes, &Damage::Entry { slot: 8, at: 28, bytes: vec![0xff; 4] });
+    let pool = Pool::new(&bytes, DEVICE_LEN);
+    let media = PoolFile::open(&pool.path, Access::Read).unwrap();
+    let plan = Contents::read(&media).unwrap().plan;
+    let text = check::one_line(&plan.refused[0]);
+    assert!(text.ends_with("user is 4294967295, expected 0 to 4294967294"), "{text}");
+    assert_eq!(plan.nodes().len(), 16);
+}
+
 #[test]
 fn every_flipped_bit_and_every_truncation_is_survived() {
     let used = usize::try_from(slot_offset(ENTRIES)).unwrap();

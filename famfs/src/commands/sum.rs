@@ -155,6 +155,11 @@ impl Source {
             if super::warn_of_damage(&plan) {
                 bail!("the pool is damaged; see `famfs fsck`");
             }
+            if let Some(path) = &place.path
+                && plan.get(path).is_none()
+            {
+                bail!("\"{path}\" is not in the log");
+            }
             return Ok(Self::Pool(Box::new(place), Box::new(plan)));
         }
         let root = args.path.clone().context("name a file or directory, or use --pool FILE")?;

@@ -70,12 +70,22 @@ fn names(dir: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
 }
 
 /// Gives a dax device to fsdev_dax, unless another driver than device_dax has it.
-pub fn bind_fsdev(name: &str) -> Result<(), GuestError> {
+///
+/// device_dax may have given it to a program that has it mapped. So it is taken from there only
+/// if it is a virtual machine's window (virtio-pmem), or `asked` for by name.
+pub fn bind_fsdev(name: &str, asked: bool) -> Result<(), GuestError> {
     let driver_link = Path::new(DAX_DEVICES).join(name).join("driver");
     let driver = fs::read_link(&driver_link).ok();
     let driver = driver.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
     match driver {
         Some("fsdev_dax") => return Ok(()),
+        Some("device_dax") if !asked && !is_window(name) => {
+            let used = io::Error::other(
+                "device_dax has it and it is no virtio-pmem device; name it with --device if it \
+                 is the pool",
+            );
+            return Err(error("take", &driver_link, used));
+        }
         Some("device_dax") => write_sysfs(&Path::new(DAX_DRIVERS).join("device_dax/unbind"), name)?,
         Some(other) => {
             let held = io::Error::other(format!("the driver {other} has it, expected device_dax"));
@@ -84,6 +94,12 @@ pub fn bind_fsdev(name: &str) -> Result<(), GuestError> {
         None => {}
     }
     write_sysfs(&Path::new(DAX_DRIVERS).join("fsdev_dax/new_id"), name)
+}
+
+/// Whether a dax device is the memory of a virtio device.
+fn is_window(name: &str) -> bool {
+    let device = fs::canonicalize(Path::new(DAX_DEVICES).join(name)).unwrap_or_default();
+    device.iter().any(|part| part.to_string_lossy().starts_with("virtio"))
 }
 
 /// Looks at a dax device through a famfs that is mounted nowhere: the only way, its node can

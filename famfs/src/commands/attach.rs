@@ -121,7 +121,7 @@ fn look(named: Option<&Path>, reasons: &mut BTreeMap<PathBuf, String>) -> Vec<(P
             continue;
         }
         let finding = if is_dax {
-            guest::bind_fsdev(name).map(|()| guest::look_at_dax(name))
+            guest::bind_fsdev(name, named.is_some()).map(|()| guest::look_at_dax(name))
         } else {
             guest::look_at_pmem(name)
         };

@@ -151,19 +151,19 @@ impl Device {
     /// Answers the requests that are available now. A driver that adds more meanwhile kicks
     /// again, so there is no loop that a hostile ring could keep busy.
     fn serve(&self, ring: &VringRwLock) {
-        let (flush, generation) = {
-            let life = lock(&self.life);
-            (life.on_flush(), life.generation())
-        };
-        if flush == OnFlush::Wait || *lock(&self.broken) == Some(generation) {
-            return;
-        }
-        let batch = {
+        let (flush, generation, batch) = {
             let mut ring = ring.get_mut();
             if !ring.is_enabled() || !ring.get_queue().ready() {
                 return;
             }
-            queue::peek(&mut ring, &self.memory.memory())
+            // Held over the look at the ring: whether the window is mapped is asked for the
+            // moment at which the requests were there.
+            let life = lock(&self.life);
+            let (flush, generation) = (life.on_flush(), life.generation());
+            if flush == OnFlush::Wait || *lock(&self.broken) == Some(generation) {
+                return;
+            }
+            (flush, generation, queue::peek(&mut ring, &self.memory.memory()))
         };
         let done = batch.and_then(|batch| {
             self.report_malformed(&batch);

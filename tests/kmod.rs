@@ -13,8 +13,9 @@ const POOL: u64 = 512 << 20;
 const MEMORY: u64 = 1 << 30;
 const BOOT: Duration = Duration::from_secs(240);
 
-/// A test program may take this long under emulation.
+/// A test program may take this long under emulation, and this long with its long count.
 const PROGRAM: Duration = Duration::from_secs(600);
+const LONG_PROGRAM: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_secs(60);
 
 /// The serial number of the disk with the test programs.
@@ -65,7 +66,10 @@ fn run_programs(
 
     for program in programs(artifacts)? {
         let path = format!("/run/tests/{program}");
-        let output = node.vm.exec(&Command::new([&path, device, "/mnt/famfs"]), PROGRAM)?;
+        let count = count(&program, artifacts.all);
+        let limit = if count.is_some() { LONG_PROGRAM } else { PROGRAM };
+        let words = [path.as_str(), device, "/mnt/famfs"].into_iter().chain(count);
+        let output = node.vm.exec(&Command::new(words), limit)?;
         let label = format!("{name}/{program}");
         session.tap(&label, &String::from_utf8_lossy(&output.stdout));
         session.check(&format!("{label}: exits with success"), || {
@@ -93,6 +97,11 @@ fn programs(artifacts: &Artifacts) -> Result<Vec<String>> {
     names.sort();
     ensure!(!names.is_empty(), "no test programs in {}", dir.display());
     Ok(names)
+}
+
+/// How often the random tests try, unless they choose themselves: a third argument.
+fn count(program: &str, all: bool) -> Option<&'static str> {
+    (all && matches!(program, "fuzz" | "fsx")).then_some("1000000")
 }
 
 /// Mounts the disk with the test programs, found by its serial number.

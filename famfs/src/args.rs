@@ -55,6 +55,8 @@ pub enum Command {
     Ls(Ls),
     /// Check a file system without changing it
     Fsck(Fsck),
+    /// Show every byte of superblock and log
+    Dump(Dump),
     /// Show where files lie on the device
     Getmap(Getmap),
     /// Compare a file with the data that `creat --seed` wrote
@@ -286,6 +288,22 @@ pub struct Fsck {
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     pub help: Option<bool>,
+}
+
+/// Options of `dump`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Damaged media are shown like whole ones; what has only one right value and another one on the media \
+is marked WRONG. Whether files can be used is told by fsck.
+
+Exit codes: 0 everything is shown, whatever it is; 1 some bytes could not be read.")]
+pub struct Dump {
+    /// A path in a mounted famfs; not with --pool
+    #[arg(value_name = "PATH")]
+    pub path: Option<PathBuf>,
+    /// Print fields as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `getmap`.

@@ -115,7 +115,7 @@ impl RelPath {
 }
 
 /// Bytes as text that cannot harm a terminal: control characters escaped, the rest as it is.
-fn escape(bytes: &[u8]) -> String {
+pub fn escape(bytes: &[u8]) -> String {
     let mut text = String::new();
     for c in String::from_utf8_lossy(bytes).chars() {
         if c.is_control() {

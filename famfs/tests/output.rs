@@ -45,6 +45,8 @@ fn a_reader_that_leaves_is_no_error() {
         &["ls", "--json"],
         &["fsck", "-v"],
         &["fsck", "--json"],
+        &["dump"],
+        &["dump", "--json"],
         &["sum"],
         &["sum", "--json"],
         &["mkfs", "--force"],

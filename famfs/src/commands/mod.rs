@@ -4,6 +4,7 @@
 mod attach;
 mod cp;
 mod creat;
+mod dump;
 mod fsck;
 mod getmap;
 mod logplay;
@@ -33,6 +34,7 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Cp(args) => cp::run(pool, args),
         Command::Ls(args) => ls::run(pool, args),
         Command::Fsck(args) => fsck::run(pool, args),
+        Command::Dump(args) => dump::run(pool, args),
         Command::Verify(args) => verify::run(pool, args),
         Command::Sum(args) => sum::run(pool, args),
         command if pool.is_some() => Err(needs_mount(command).into()),

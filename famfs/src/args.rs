@@ -55,6 +55,16 @@ pub enum Command {
     Ls(Ls),
     /// Check a file system without changing it
     Fsck(Fsck),
+    /// Print the contents of files
+    Cat(Cat),
+    /// Show a file's owner, log slot and place on the device
+    Stat(Stat),
+    /// Show how much space and how many log slots are left
+    Df(Df),
+    /// Show how much space directories take
+    Du(Du),
+    /// Draw the tree of files and directories
+    Tree(Tree),
     /// Show every byte of superblock and log
     Dump(Dump),
     /// Show where files lie on the device
@@ -288,6 +298,76 @@ pub struct Fsck {
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     pub help: Option<bool>,
+}
+
+/// Options of `cat`.
+#[derive(Args, Debug)]
+pub struct Cat {
+    /// Files of a mounted famfs; with --pool paths in the pool
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+}
+
+/// Options of `stat`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+It shows what the log says. The list in JSON is that of `ls --json`.")]
+pub struct Stat {
+    /// Files and directories of a mounted famfs; with --pool paths in the pool
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Print the list as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `df`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Files take whole units of 2 MiB, and every file and directory one log slot. A new file needs one \
+free piece as large as itself. Exit code 1 also if the file system is damaged: the figures may \
+then be wrong.")]
+pub struct Df {
+    /// A path in a mounted famfs; not needed with --pool
+    #[arg(value_name = "PATH")]
+    pub path: Option<PathBuf>,
+    /// Print sizes with units
+    #[arg(long)]
+    pub human: bool,
+    /// Print the sizes as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `du`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A line for each directory: bytes that its files take in units of 2 MiB, bytes that are in them, \
+path. Exit code 1 also if files are left out because the log is damaged.")]
+pub struct Du {
+    /// File or directory; with --pool a path in the pool [default: the root]
+    pub path: Option<PathBuf>,
+    /// Only the sum of PATH
+    #[arg(short, long)]
+    pub summarize: bool,
+    /// Print sizes with units
+    #[arg(long)]
+    pub human: bool,
+    /// Print the sums as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `tree`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Exit code 1 also if files are left out because the log is damaged.")]
+pub struct Tree {
+    /// File or directory; with --pool a path in the pool [default: the root]
+    pub path: Option<PathBuf>,
+    /// Print the tree as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `dump`.

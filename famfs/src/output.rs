@@ -77,9 +77,19 @@ pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 /// Writes to standard output. A reader that has seen enough, as in `| head`, is no error.
 pub fn to_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
-    match write(&mut out).and_then(|()| out.flush()) {
-        Err(err) if err.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("cannot write to standard output"),
+    is_read(write(&mut out).and_then(|()| out.flush())).map(drop)
+}
+
+/// Writes bytes of a longer stream to standard output; false if nobody reads them any more.
+pub fn bytes_to_stdout(bytes: &[u8]) -> anyhow::Result<bool> {
+    let mut out = io::stdout().lock();
+    is_read(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+fn is_read(written: io::Result<()>) -> anyhow::Result<bool> {
+    match written {
+        Err(err) if err.kind() == ErrorKind::BrokenPipe => Ok(false),
+        result => result.map(|()| true).context("cannot write to standard output"),
     }
 }
 

@@ -45,6 +45,15 @@ fn a_reader_that_leaves_is_no_error() {
         &["ls", "--json"],
         &["fsck", "-v"],
         &["fsck", "--json"],
+        &["cat", "a/Cargo.toml", "a/b/c"],
+        &["stat", "a/b/c", "a"],
+        &["stat", "--json", "a"],
+        &["df"],
+        &["df", "--json"],
+        &["du"],
+        &["du", "--json"],
+        &["tree"],
+        &["tree", "--json"],
         &["dump"],
         &["dump", "--json"],
         &["sum"],
@@ -67,7 +76,7 @@ fn messages_that_nobody_reads_change_nothing() {
 fn a_full_disk_is_an_error() {
     let pool = formatted_pool();
     let full = || -> File { OpenOptions::new().write(true).open("/dev/full").unwrap() };
-    for args in [&["ls", "--json"][..], &["fsck"]] {
+    for args in [&["ls", "--json"][..], &["fsck"], &["df"], &["dump"]] {
         let (code, message) = run(famfs(&pool).args(args), full().into());
         assert_eq!(code, Some(1), "{args:?}");
         assert!(

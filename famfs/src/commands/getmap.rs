@@ -74,6 +74,11 @@ fn get(path: &Path) -> Result<(u64, FileMap), Failure> {
 
 fn print(path: &Path, size: u64, map: &FileMap) -> Result<()> {
     say!("{}: {size} bytes", path.display())?;
+    print_map(map)
+}
+
+/// Prints where a file's bytes are, a line for each extent.
+pub(super) fn print_map(map: &FileMap) -> Result<()> {
     let what = match map {
         FileMap::Simple(_) => "extent",
         FileMap::Interleaved { chunk_size, .. } => {

@@ -10,14 +10,21 @@ use famfs::replay::{Node, NodeKind};
 use famfs::sys::dax::Access;
 use serde::Serialize;
 
-use super::warn_of_damage;
+use super::{nodes_at, warn_of_damage};
 use crate::output::{FAILED, OK, Outcome, print_json, to_stdout};
 use crate::place::Place;
 
+/// Files and directories as the JSON reports show them.
 #[derive(Serialize)]
-struct List {
+pub(super) struct List {
     version: u32,
     entries: Vec<Item>,
+}
+
+impl List {
+    pub(super) fn of(nodes: &[&Node]) -> Self {
+        Self { version: 1, entries: nodes.iter().map(|node| item(node)).collect() }
+    }
 }
 
 #[derive(Serialize)]
@@ -65,17 +72,9 @@ pub fn run(pool: Option<&Path>, args: &Ls) -> Outcome {
     let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
     let plan = place.plan()?;
     let damaged = warn_of_damage(&plan);
-    let mut nodes: Vec<&Node> = plan.nodes().iter().collect();
-    if let Some(path) = &place.path {
-        nodes.retain(|node| node.path.is_within(path));
-        if nodes.is_empty() {
-            return Err(anyhow::anyhow!("\"{path}\" is not in the log").into());
-        }
-    }
-    nodes.sort_by(|a, b| a.path.cmp(&b.path));
+    let nodes = nodes_at(&place, &plan)?;
     if args.json {
-        let entries = nodes.into_iter().map(item).collect();
-        print_json(&List { version: 1, entries })?;
+        print_json(&List::of(&nodes))?;
     } else {
         to_stdout(|out| nodes.iter().try_for_each(|node| print(out, node)))?;
     }

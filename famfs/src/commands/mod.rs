@@ -2,8 +2,11 @@
 //! The commands, one file each.
 
 mod attach;
+mod cat;
 mod cp;
 mod creat;
+mod df;
+mod du;
 mod dump;
 mod fsck;
 mod getmap;
@@ -13,16 +16,21 @@ mod mkdir;
 mod mkfs;
 mod mount;
 mod play;
+mod stat;
 mod sum;
+mod tree;
 mod umount;
 mod verify;
 
-use anyhow::anyhow;
+use anyhow::{Result, anyhow, bail};
 use famfs::args::{Cli, Command};
 use famfs::check::one_line;
-use famfs::replay::Plan;
+use famfs::map::FileMap;
+use famfs::path::RelPath;
+use famfs::replay::{Node, NodeKind, Plan};
 
 use crate::output::{Outcome, notice};
+use crate::place::Place;
 
 /// Runs a command.
 pub fn run(cli: &Cli) -> Outcome {
@@ -34,6 +42,11 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Cp(args) => cp::run(pool, args),
         Command::Ls(args) => ls::run(pool, args),
         Command::Fsck(args) => fsck::run(pool, args),
+        Command::Cat(args) => cat::run(pool, args),
+        Command::Stat(args) => stat::run(pool, args),
+        Command::Df(args) => df::run(pool, args),
+        Command::Du(args) => du::run(pool, args),
+        Command::Tree(args) => tree::run(pool, args),
         Command::Dump(args) => dump::run(pool, args),
         Command::Verify(args) => verify::run(pool, args),
         Command::Sum(args) => sum::run(pool, args),
@@ -51,6 +64,28 @@ fn needs_mount(command: &Command) -> anyhow::Error {
         Command::Getmap(_) => anyhow!("getmap asks the kernel; for a pool use `ls --json`"),
         _ => anyhow!("this command works on a mounted famfs and takes no --pool"),
     }
+}
+
+/// Size and map of a file of the log.
+fn file_of<'p>(plan: &'p Plan, path: &RelPath) -> Result<(u64, &'p FileMap)> {
+    match plan.get(path).map(|node| &node.kind) {
+        Some(NodeKind::File { size, map }) => Ok((*size, map)),
+        Some(NodeKind::Dir) => bail!("\"{path}\" is a directory"),
+        None => bail!("\"{path}\" is not in the log"),
+    }
+}
+
+/// Files and directories at and below the place's path, directories before what is in them.
+fn nodes_at<'p>(place: &Place, plan: &'p Plan) -> Result<Vec<&'p Node>> {
+    let mut nodes: Vec<&Node> = plan.nodes().iter().collect();
+    if let Some(path) = &place.path {
+        nodes.retain(|node| node.path.is_within(path));
+        if nodes.is_empty() {
+            bail!("\"{path}\" is not in the log");
+        }
+    }
+    nodes.sort_by(|a, b| a.path.as_path().cmp(b.path.as_path()));
+    Ok(nodes)
 }
 
 /// Tells what of a log is left out of its plan. True if that is anything.

@@ -3,14 +3,15 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use famfs::args::Verify;
 use famfs::path::RelPath;
 use famfs::prng::SeededBytes;
-use famfs::replay::{NodeKind, Plan};
+use famfs::replay::Plan;
 use famfs::sys::dax::Access;
 use famfs::volume::{COPY_STEP, Volume, steps};
 
+use super::file_of;
 use crate::output::{FAILED, OK, Outcome, notice, say};
 use crate::place::Place;
 
@@ -37,11 +38,7 @@ fn first_difference(
     path: &RelPath,
     seed: u32,
 ) -> Result<Option<u64>> {
-    let (size, map) = match plan.get(path).map(|node| &node.kind) {
-        Some(NodeKind::File { size, map }) => (*size, map),
-        Some(NodeKind::Dir) => bail!("\"{path}\" is a directory"),
-        None => bail!("\"{path}\" is not in the log"),
-    };
+    let (size, map) = file_of(plan, path)?;
     let bytes = volume
         .open_file(path, size, map, Access::Read)
         .with_context(|| format!("cannot open \"{path}\""))?;

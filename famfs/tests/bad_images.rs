@@ -124,6 +124,18 @@ fn what_is_not_damaged_is_listed() {
     }
 }
 
+/// File "one" has slot 4, which comes before every damage that leaves anything.
+#[test]
+fn files_before_the_damage_are_read() {
+    for Case { image, usable, .. } in CASES {
+        let pool = pool(image);
+        for command in ["cat", "stat"] {
+            let run = famfs(&pool, &[command, "one"]);
+            assert_eq!(run.code, i32::from(usable == 0), "{image} {command}:\n{}", run.text);
+        }
+    }
+}
+
 /// Behind a damaged entry nobody knows what memory is taken, so nothing is added there.
 #[test]
 fn only_an_intact_log_is_written() {

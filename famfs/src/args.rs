@@ -71,6 +71,8 @@ pub enum Command {
     Getmap(Getmap),
     /// Compare a file with the data that `creat --seed` wrote
     Verify(Verify),
+    /// Compare what read(2) and mmap(2) give of a file
+    Chkread(Chkread),
     /// Print or check SHA-256 sums of files read through mmap
     Sum(Sum),
     /// Find this guest's pool, mount it and play its log
@@ -414,6 +416,15 @@ pub struct Verify {
     /// Print nothing, only tell by the exit code
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// Options of `chkread`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Both must give the same bytes, on famfs as on any file system. Exit code 1 if they differ.")]
+pub struct Chkread {
+    /// File to read in both ways
+    pub file: PathBuf,
 }
 
 /// Options of `sum`.

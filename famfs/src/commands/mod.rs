@@ -3,6 +3,7 @@
 
 mod attach;
 mod cat;
+mod chkread;
 mod cp;
 mod creat;
 mod df;
@@ -54,6 +55,7 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Mount(args) => mount::run(args),
         Command::Umount(args) => umount::run(args),
         Command::Logplay(args) => logplay::run(args),
+        Command::Chkread(args) => chkread::run(args),
         Command::Getmap(args) => getmap::run(args),
         Command::Attach(args) => attach::run(args),
     }

@@ -115,6 +115,19 @@ fn three_vms(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(extents.contains(&offset.to_string()), "kernel: {map}, log: {listing}");
         Ok(())
     });
+    session.check("the reading commands work on a mount", || {
+        let plain = run(one, &["famfs", "cat", "/mnt/famfs/plain"])?;
+        ensure!(plain.stdout == [0], "cat: {plain:?}");
+        run(one, &["famfs", "chkread", "/mnt/famfs/large"])?;
+        run(one, &["famfs", "tree", "/mnt/famfs"])?;
+        run(one, &["famfs", "stat", "/mnt/famfs/large"])?;
+        run(one, &["famfs", "du", "-s", "/mnt/famfs"])?;
+        let space = json(one, Command::new(["famfs", "df", "--json", "/mnt/famfs"]))?;
+        ensure!(space["used"].as_u64().is_some_and(|used| used >= LARGE), "df: {space}");
+        let dump = json(one, Command::new(["famfs", "dump", "--json", "/mnt/famfs"]))?;
+        ensure!(dump["log_length_from"] == "superblock", "dump: {}", dump["log_length_from"]);
+        Ok(())
+    });
     session.check("the host holds the pool once", || {
         let file = PoolFile::of(pool.path())?;
         let mut share = 0;

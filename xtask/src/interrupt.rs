@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -57,14 +57,12 @@ impl Interrupt {
 
     /// An error once the user asked to stop.
     pub fn check(&self) -> Result<()> {
-        if self.seen.load(Ordering::Relaxed) {
-            anyhow::bail!("interrupted");
-        }
+        anyhow::ensure!(!self.seen(), "interrupted");
         Ok(())
     }
 
-    /// What to report for `error`: after a signal, what failed is no news.
-    pub fn explain(&self, error: Error) -> Error {
-        if self.seen.load(Ordering::Relaxed) { Error::msg("interrupted") } else { error }
+    /// Whether the user asked to stop. What fails after that is no news.
+    pub fn seen(&self) -> bool {
+        self.seen.load(Ordering::Relaxed)
     }
 }

@@ -30,6 +30,9 @@ const PAGE_STRUCTS: u64 = 64;
 /// has enough.
 const GUEST_NEEDS: u64 = 400 << 20;
 
+/// The exit code after Ctrl-C, as of a shell: 128 and the number of SIGINT.
+const INTERRUPTED: u8 = 130;
+
 /// What `famfs cp --json` says of what it left out.
 #[derive(Deserialize)]
 struct Copied {
@@ -46,7 +49,13 @@ struct Skipped {
 /// Runs the demo; success means that every check passed.
 pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     let interrupt = Interrupt::listen()?;
-    let report = demo(args, &interrupt).map_err(|error| interrupt.explain(error))?;
+    let report = match demo(args, &interrupt) {
+        Err(_) if interrupt.seen() => {
+            eprintln!("demo: interrupted; everything that it started is down");
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+        result => result?,
+    };
     println!("{report}");
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report).context("cannot write JSON")?;

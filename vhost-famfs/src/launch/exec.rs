@@ -56,7 +56,7 @@ impl Command {
     }
 }
 
-/// The command for messages: its first line, cut to [`MAX_SHOWN`] characters.
+/// The command for messages: its first line, cut to `MAX_SHOWN` characters.
 impl std::fmt::Display for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let whole = self.argv.join(" ");

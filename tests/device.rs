@@ -10,12 +10,11 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use vhost_famfs::launch::Command;
-use vm_tests::{Artifacts, Cluster, Member, Node, Pool, Session, View};
+use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
 /// No power of two: the device reports two regions whose sum is one.
 const POOL: u64 = 130 << 20;
 const MEMORY: u64 = 512 << 20;
-const BOOT: Duration = Duration::from_secs(240);
 const SHORT: Duration = Duration::from_secs(60);
 
 /// Where the guest writes, where the host writes, and what.

@@ -10,11 +10,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use vhost_famfs::launch::memory::{self, PoolFile};
 use vhost_famfs::launch::{Command, Output};
-use vm_tests::{Artifacts, Cluster, Member, Node, Pool, Session, Transport, View};
+use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, Transport, View};
 
 const POOL: u64 = 512 << 20;
 const MEMORY: u64 = 768 << 20;
-const BOOT: Duration = Duration::from_secs(240);
 const SHORT: Duration = Duration::from_secs(120);
 
 /// The large file that the host puts into the pool: 32 units of 2 MiB.

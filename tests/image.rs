@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use vhost_famfs::launch::{Attach, Command};
-use vm_tests::{Artifacts, Cluster, Member, Pool, Session, View};
+use vm_tests::{Artifacts, BOOT, Cluster, Member, Pool, Session, View};
 
 const POOL: u64 = 64 << 20;
 const MEMORY: u64 = 512 << 20;
-const BOOT: Duration = Duration::from_secs(240);
 const SHORT: Duration = Duration::from_secs(60);
 
 /// What is shipped: compressed kernel, initrd and root.

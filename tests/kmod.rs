@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use vhost_famfs::launch::{Command, Disk};
-use vm_tests::{Artifacts, Cluster, Member, Node, Pool, Session, Transport, View};
+use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, Transport, View};
 
 const POOL: u64 = 512 << 20;
 const MEMORY: u64 = 1 << 30;
-const BOOT: Duration = Duration::from_secs(240);
 
 /// A test program may take this long under emulation, and this long with its long count.
 const PROGRAM: Duration = Duration::from_secs(600);

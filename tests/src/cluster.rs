@@ -18,6 +18,9 @@ use vhost_famfs::launch::{
 use crate::kernel_log;
 use crate::{Artifacts, Pool};
 
+/// How long a VM may take until its pool is mounted: under emulation, on a busy host.
+pub const BOOT: Duration = Duration::from_secs(240);
+
 /// How long a VM may take to shut down.
 const POWEROFF: Duration = Duration::from_secs(60);
 

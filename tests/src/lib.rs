@@ -14,7 +14,7 @@ mod pool;
 mod session;
 
 pub use artifacts::Artifacts;
-pub use cluster::{Cluster, Member, Node, Transport};
+pub use cluster::{BOOT, Cluster, Member, Node, Transport};
 pub use memory_dir::memory_dir;
 pub use pool::{Pool, View};
 pub use session::Session;

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Power-on to a mounted pool, against the same VM without a pool.
 
-use std::time::Duration;
-
 use anyhow::Result;
-use vm_tests::{Artifacts, Cluster, Member, Pool, Transport, View};
+use vm_tests::{Artifacts, BOOT, Cluster, Member, Pool, Transport, View};
 
 use super::Measurement;
 use super::measurement::Better;
@@ -14,9 +12,6 @@ use crate::{image, paths};
 /// The pool and the VM's memory.
 const POOL: u64 = 512 << 20;
 const MEMORY: u64 = 1 << 30;
-
-/// How long a boot may take.
-const DEADLINE: Duration = Duration::from_secs(240);
 
 /// Boots VMs one after the other.
 pub fn run() -> Result<Vec<Measurement>> {
@@ -39,7 +34,7 @@ pub fn run() -> Result<Vec<Measurement>> {
 fn boot(artifacts: &Artifacts, pool: &Pool, transport: Option<Transport>) -> Result<f64> {
     let member = Member::new("vm", true).with_transport(transport);
     let cluster = Cluster::start(artifacts, pool, MEMORY, vec![member])?;
-    let ready = cluster.wait_ready(DEADLINE)?;
+    let ready = cluster.wait_ready(BOOT)?;
     cluster.end()?;
     Ok(ready[0].boot.as_secs_f64())
 }

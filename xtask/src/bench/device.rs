@@ -3,10 +3,9 @@
 //! size of the pool must not matter.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
-use vm_tests::{Artifacts, Cluster, Member, Pool, View};
+use vm_tests::{Artifacts, BOOT, Cluster, Member, Pool, View};
 
 use super::Measurement;
 use super::measurement::Better;
@@ -17,9 +16,6 @@ use crate::{image, paths};
 const LARGE: u64 = 16 << 30;
 const SMALL: u64 = 64 << 20;
 const MEMORY: u64 = 1 << 30;
-
-/// How long a boot may take.
-const DEADLINE: Duration = Duration::from_secs(240);
 
 /// Boots a VM on each pool and reads from the back-end's log how long the map took.
 pub fn run() -> Result<Vec<Measurement>> {
@@ -44,7 +40,7 @@ pub fn run() -> Result<Vec<Measurement>> {
 /// Microseconds that QEMU took to map the window.
 fn map(artifacts: &Artifacts, pool: &Pool) -> Result<f64> {
     let cluster = Cluster::start(artifacts, pool, MEMORY, vec![Member::new("vm", true)])?;
-    cluster.wait_ready(DEADLINE)?;
+    cluster.wait_ready(BOOT)?;
     cluster.end()?;
     let path = artifacts.logs.join("vm.backend");
     let log =

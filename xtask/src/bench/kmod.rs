@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use vhost_famfs::launch::Command;
-use vm_tests::{Cluster, Member, Pool, View};
+use vm_tests::{BOOT, Cluster, Member, Pool, View};
 
 use super::Measurement;
 use super::measurement::Better;
@@ -29,7 +29,7 @@ pub fn run() -> Result<Vec<Measurement>> {
     pool.mkfs(&[])?;
     pool.famfs(["creat", "--size", &FILE.to_string(), "--seed", "1", "/file"])?;
     let cluster = Cluster::start(&artifacts, &pool, MEMORY, vec![Member::new("vm", true)])?;
-    cluster.wait_ready(DEADLINE)?;
+    cluster.wait_ready(BOOT)?;
     let node = cluster.node("vm")?;
     node.run(&Command::new(["cp", "/mnt/famfs/file", "/tmp/file"]), DEADLINE)?;
     let read = |path: &str| -> Result<f64> {

@@ -53,9 +53,10 @@ fn kmod_lints(tally: &mut Tally) -> Result<()> {
     let out = paths::target().join("kmod-check");
     let mut check = build::make(&tools, &kmod, &out);
     lint("famfs.ko W=1 C=1", check.arg(format!("KDIR={}", headers.display())).arg("check"), tally)?;
-    let scripts = tools
-        .kernel_scripts()
-        .context("these tools have no checkpatch.pl: the tools tree has, the host has not")?;
+    let Some(scripts) = tools.kernel_scripts() else {
+        tally.skip("checkpatch --strict", "the host's own tools have no checkpatch.pl");
+        return Ok(());
+    };
     let mut files: Vec<_> = kmod
         .read_dir()
         .with_context(|| format!("cannot list {}", kmod.display()))?

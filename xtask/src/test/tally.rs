@@ -36,6 +36,12 @@ impl Tally {
         }
     }
 
+    /// Counts a check that cannot be made here, and says why.
+    pub fn skip(&mut self, name: &str, reason: &str) {
+        println!("check {name} ... skipped: {reason}");
+        self.skipped += 1;
+    }
+
     /// Adds the counts of a line by which a libtest harness closes a test binary:
     /// `test result: ok. 3 passed; 0 failed; 1 ignored; ...`. Other lines count nothing.
     pub fn read_line(&mut self, line: &str) {

@@ -19,46 +19,67 @@ use crate::{exec, paths};
 
 /// Packages from the stable suite.
 const STABLE: &[&str] = &[
+    "bc",
+    "bison",
     "busybox-static",
     "ca-certificates",
     "cpio",
+    "cryptsetup-bin",
     "debian-archive-keyring",
     "dosfstools",
     "e2fsprogs",
     "erofs-utils",
     "fio",
+    "flex",
     "gcc-14",
+    "gcc-14-multilib",
     "kmod",
     "libc6-dev",
+    "libc6-dev-i386",
+    "libelf-dev",
+    "libssl-dev",
+    "linux-headers-cloud-amd64",
     "make",
     "mkosi",
     "mmdebstrap",
     "mtools",
     "ndctl",
+    "ovmf",
+    "perl",
     "python3",
+    "qemu-utils",
+    "sbsigntool",
     "sparse",
+    "systemd-boot-efi",
     "systemd-repart",
     "systemd-ukify",
+    "xfsprogs",
     "xz-utils",
     "zstd",
 ];
 
 /// Packages from backports: QEMU with `vhost-user-test-device` and SHMEM_MAP, and the headers
-/// of the first kernel line with fsdev_dax.
+/// of a kernel line with fsdev_dax. Headers of the stable suite's kernel stay beside them.
 const BACKPORTS: &[&str] =
     &["linux-headers-cloud-amd64", "linux-libc-dev", "linux-source", "qemu-system-x86"];
 
 /// Where the tree keeps the kernel's checking scripts, unpacked from the source package.
 const SCRIPTS: &str = "usr/src/linux-scripts";
 
-/// The checking scripts and the word lists they read.
-const SCRIPT_FILES: [&str; 3] = ["checkpatch.pl", "const_structs.checkpatch", "spelling.txt"];
+/// The checking scripts, the word lists they read and the library they import.
+const SCRIPT_FILES: [&str; 5] = [
+    "scripts/checkpatch.pl",
+    "scripts/const_structs.checkpatch",
+    "scripts/spelling.txt",
+    "tools/docs/kernel-doc",
+    "tools/lib/python/kdoc",
+];
 
 /// What the tree takes while it is being made: itself and its packages.
 const TREE_BYTES: u64 = 2 << 30;
 
 /// Raised when the way the tree is built changes.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
 /// Programs that must all be on the host, at least this recent, to do without the tree.
 const ON_HOST: &[(&str, &str, (u32, u32))] = &[
@@ -119,9 +140,9 @@ impl Tools {
             BACKPORTS.join(" ")
         );
         let scripts = format!(
-            "tar -C \"$1/{SCRIPTS}\" --strip-components=2 --wildcards -xf \
+            "tar -C \"$1/{SCRIPTS}\" --strip-components=1 --wildcards -xf \
              \"$1\"/usr/src/linux-source-*.tar.xz {}",
-            SCRIPT_FILES.map(|name| format!("'*/scripts/{name}'")).join(" ")
+            SCRIPT_FILES.map(|name| format!("'linux-source-*/{name}'")).join(" ")
         );
         exec::step(
             "tools",

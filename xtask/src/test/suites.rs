@@ -66,7 +66,7 @@ fn kmod_lints(tally: &mut Tally) -> Result<()> {
     files.push(kmod.join("uapi/famfs_ioctl.h"));
     let mut checkpatch = Command::new("perl");
     checkpatch
-        .arg(scripts.join("checkpatch.pl"))
+        .arg(scripts.join("scripts/checkpatch.pl"))
         .args(["--strict", "--terse", "--no-tree", "--quiet"])
         // An out-of-tree module has to look at the version: in compat.h, as a house rule.
         .args(["--ignore", "LINUX_VERSION_CODE,CONSTANT_COMPARISON", "--file"])

@@ -48,16 +48,28 @@ pub struct Applied {
     pub errors: Vec<ApplyError>,
 }
 
-/// Makes what is missing. `each` is told every path that is made, or would be with `dry_run`.
+/// Makes what is missing of a plan. `each` is told every path that is made, or would be with
+/// `dry_run`.
 pub fn apply(
     volume: &MountedVolume,
     plan: &Plan,
     role: Role,
     dry_run: bool,
+    each: impl FnMut(&RelPath),
+) -> Applied {
+    apply_nodes(volume, plan.nodes(), role, dry_run, each)
+}
+
+/// The same for some nodes of a plan.
+pub fn apply_nodes<'p>(
+    volume: &MountedVolume,
+    nodes: impl IntoIterator<Item = &'p Node>,
+    role: Role,
+    dry_run: bool,
     mut each: impl FnMut(&RelPath),
 ) -> Applied {
     let mut applied = Applied::default();
-    for node in plan.nodes() {
+    for node in nodes {
         match apply_node(volume, node, role, dry_run) {
             Ok(false) => applied.existed += 1,
             Ok(true) => {

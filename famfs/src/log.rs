@@ -174,9 +174,9 @@ impl<'m> Log<'m> {
         self.next_index
     }
 
-    /// The published entries in order; ends behind the first error.
-    pub fn entries(&self) -> Entries<'_> {
-        self.range(0, self.published())
+    /// The published entries from a slot on, in order; ends behind the first error.
+    pub fn entries_from(&self, first: u64) -> Entries<'_> {
+        self.range(first, self.published())
     }
 
     /// What is wrong with the counters; an interrupted append is not (see [`Log::interrupted`]).

@@ -163,6 +163,8 @@ pub struct Plan {
     pub unknown: u64,
     /// The damaged entry at which reading ended.
     pub stopped: Option<LogError>,
+    /// The first slot that was not read yet.
+    next: u64,
 }
 
 impl Plan {
@@ -177,14 +179,30 @@ impl Plan {
             collisions: 0,
             unknown: 0,
             stopped: None,
+            next: 0,
         };
-        for entry in log.entries() {
+        plan.read_on(log, area, origin);
+        plan
+    }
+
+    /// Reads the entries that were published since, from where reading ended. A damaged entry is
+    /// looked at once more.
+    pub fn read_on(&mut self, log: &Log<'_>, area: DataArea, origin: u64) {
+        self.stopped = None;
+        for entry in log.entries_from(self.next) {
             match entry {
-                Ok((slot, entry)) => plan.take(slot, &entry, area, origin),
-                Err(err) => plan.stopped = Some(err),
+                Ok((slot, entry)) => {
+                    self.take(slot, &entry, area, origin);
+                    self.next = slot + 1;
+                }
+                Err(err) => self.stopped = Some(err),
             }
         }
-        plan
+    }
+
+    /// The first slot that was not read yet.
+    pub fn next_slot(&self) -> u64 {
+        self.next
     }
 
     /// Directories and files, directories before what is in them.

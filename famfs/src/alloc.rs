@@ -3,8 +3,98 @@
 
 use std::collections::BTreeMap;
 
-use crate::format::ALLOC_UNIT;
-use crate::map::{DataArea, Extent};
+use crate::format::{ALLOC_UNIT, MAX_EXTENTS};
+use crate::map::{DataArea, Extent, FileMap};
+
+/// Most buckets that a device can be cut into, as with the reference.
+pub const MAX_BUCKETS: u64 = 64;
+
+/// How the bytes of new files are spread: chunk after chunk goes to the next of several strips,
+/// each of which lies in another bucket, an equal part of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Striping {
+    /// Parts that the device is cut into.
+    pub buckets: u64,
+    /// Strips of a file.
+    pub strips: usize,
+    /// Bytes that go to one strip before the next strip's turn; a shorter file is not spread.
+    pub chunk_size: u64,
+}
+
+/// Why files cannot be spread as asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StripingError {
+    /// The chunks are not made of allocation units.
+    #[error("chunk size is {0}, expected a power of two from 2 MiB")]
+    ChunkSize(u64),
+    /// The number of buckets is out of range.
+    #[error("{0} buckets, expected 1 to {MAX_BUCKETS}")]
+    Buckets(u64),
+    /// The number of strips is out of range.
+    #[error(
+        "{strips} strips in {buckets} buckets, expected 1 to {MAX_EXTENTS}, and no more than there \
+         are buckets"
+    )]
+    Strips {
+        /// Strips of a file.
+        strips: usize,
+        /// Parts that the device is cut into.
+        buckets: u64,
+    },
+    /// A bucket has no room for a chunk.
+    #[error(
+        "{buckets} buckets on a device of {device_len} bytes have {bucket_len} bytes each, expected \
+         room for a chunk of {chunk_size}"
+    )]
+    BucketLength {
+        /// Parts that the device is cut into.
+        buckets: u64,
+        /// Bytes of the device that files may use.
+        device_len: u64,
+        /// Bytes of a bucket.
+        bucket_len: u64,
+        /// Bytes of a chunk.
+        chunk_size: u64,
+    },
+}
+
+impl Striping {
+    /// Checks the numbers against each other and the device.
+    pub fn check(&self, area: DataArea) -> Result<(), StripingError> {
+        let Self { buckets, strips, chunk_size } = *self;
+        if !chunk_size.is_power_of_two() || chunk_size < ALLOC_UNIT {
+            return Err(StripingError::ChunkSize(chunk_size));
+        }
+        if !(1..=MAX_BUCKETS).contains(&buckets) {
+            return Err(StripingError::Buckets(buckets));
+        }
+        if !(1..=MAX_EXTENTS).contains(&strips) || strips as u64 > buckets {
+            return Err(StripingError::Strips { strips, buckets });
+        }
+        let bucket_len = self.bucket_units(area) * ALLOC_UNIT;
+        if bucket_len < chunk_size {
+            let device_len = area.end;
+            return Err(StripingError::BucketLength {
+                buckets,
+                device_len,
+                bucket_len,
+                chunk_size,
+            });
+        }
+        Ok(())
+    }
+
+    /// Bytes of each strip of a file; `None` if that is more than 64 bits can tell.
+    pub fn strip_len(&self, size: u64) -> Option<u64> {
+        let stripe = self.chunk_size.checked_mul(self.strips as u64)?;
+        size.div_ceil(stripe).checked_mul(self.chunk_size)
+    }
+
+    /// Units of a bucket; the first one begins with the superblock.
+    fn bucket_units(&self, area: DataArea) -> u64 {
+        area.end / ALLOC_UNIT / self.buckets
+    }
+}
 
 /// Which allocation units of the data area are taken, kept as the runs that are free: their
 /// number follows the number of files, whatever a log claims about the files' sizes.
@@ -57,6 +147,41 @@ impl SpaceMap {
             Extent { offset: self.area.start + first * ALLOC_UNIT, len: wanted * ALLOC_UNIT };
         self.mark(extent);
         Some(extent)
+    }
+
+    /// Takes memory for a file that is spread: strips of one length, each the first fit in a
+    /// bucket of its own. `turn` says which bucket comes first, so that files take turns.
+    pub fn allocate_striped(&mut self, size: u64, how: &Striping, turn: u64) -> Option<FileMap> {
+        if size < how.chunk_size {
+            return self.allocate(size).map(|extent| FileMap::Simple(vec![extent]));
+        }
+        let strip_len = how.strip_len(size)?;
+        let bucket_len = how.bucket_units(self.area) * ALLOC_UNIT;
+        let strips: Vec<Extent> = (0..how.buckets)
+            .map(|n| (turn % how.buckets + n) % how.buckets * bucket_len)
+            .filter_map(|start| self.find_within(start, start + bucket_len, strip_len))
+            .take(how.strips)
+            .collect();
+        if strips.len() < how.strips {
+            return None;
+        }
+        for strip in &strips {
+            self.mark(*strip);
+        }
+        Some(FileMap::Interleaved { chunk_size: how.chunk_size, strips })
+    }
+
+    /// The first free extent of `len` bytes within a part of the device.
+    fn find_within(&self, start: u64, end: u64, len: u64) -> Option<Extent> {
+        let unit = |offset: u64| offset.saturating_sub(self.area.start) / ALLOC_UNIT;
+        let (first, last, wanted) = (unit(start), unit(end), len / ALLOC_UNIT);
+        let before = self.last_run_before(first);
+        let inside = self.free.range(first..last).map(|(run, len)| (*run, *len));
+        let found = before.into_iter().chain(inside).find_map(|(run, len)| {
+            let (from, to) = (run.max(first), (run + len).min(last));
+            (to.saturating_sub(from) >= wanted).then_some(from)
+        })?;
+        Some(Extent { offset: self.area.start + found * ALLOC_UNIT, len })
     }
 
     /// Gives back an extent that was allocated for a file which did not come to be.
@@ -153,7 +278,109 @@ mod tests {
         assert_eq!((space.free(), space.largest_free()), (6 * ALLOC_UNIT, 6 * ALLOC_UNIT));
     }
 
+    fn striping(buckets: u64, strips: usize, chunks: u64) -> Striping {
+        Striping { buckets, strips, chunk_size: chunks * ALLOC_UNIT }
+    }
+
+    fn units(map: Option<FileMap>) -> Vec<(u64, u64)> {
+        let unit = |e: &Extent| (e.offset / ALLOC_UNIT, e.len / ALLOC_UNIT);
+        map.iter().flat_map(|map| map.extents().iter().map(unit)).collect()
+    }
+
+    #[test]
+    fn strips_lie_in_buckets_of_their_own() {
+        // 5 units of superblock and log, 59 of data: 8 buckets of 8 units.
+        let mut space = space(59);
+        let how = striping(8, 3, 1);
+        assert_eq!(how.check(space.area), Ok(()));
+        let size = 4 * ALLOC_UNIT;
+        let mut file = |turn| units(space.allocate_striped(size, &how, turn));
+        assert_eq!(file(0), [(5, 2), (8, 2), (16, 2)], "the first bucket begins with the log");
+        assert_eq!(file(7), [(56, 2), (10, 2), (18, 2)], "one unit of bucket 0 is left");
+        assert_eq!(file(15), [(58, 2), (12, 2), (20, 2)]);
+        let small = space.allocate_striped(ALLOC_UNIT - 1, &how, 3);
+        assert!(matches!(small, Some(FileMap::Simple(_))), "shorter than a chunk");
+    }
+
+    #[test]
+    fn strips_that_do_not_fit_take_nothing() {
+        let mut space = space(59);
+        let how = striping(8, 8, 1);
+        let free = space.free();
+        assert_eq!(space.allocate_striped(8 * 4 * ALLOC_UNIT, &how, 0), None, "bucket 0 has 3");
+        assert_eq!(space.allocate_striped(u64::MAX, &how, 0), None);
+        assert_eq!(space.free(), free);
+        assert!(space.allocate_striped(8 * 3 * ALLOC_UNIT, &how, 0).is_some());
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_are_refused() {
+        let area = space(59).area;
+        for (how, message) in [
+            (striping(8, 0, 1), "0 strips in 8 buckets, expected 1 to 16"),
+            (striping(8, 9, 1), "9 strips in 8 buckets, expected 1 to 16"),
+            (striping(64, 17, 1), "17 strips in 64 buckets, expected 1 to 16"),
+            (striping(65, 1, 1), "65 buckets, expected 1 to 64"),
+            (striping(0, 1, 1), "0 buckets, expected 1 to 64"),
+            (striping(8, 1, 3), "chunk size is 6291456, expected a power of two from 2 MiB"),
+            (striping(8, 1, 0), "chunk size is 0, expected a power of two from 2 MiB"),
+            (striping(8, 1, 16), "8 buckets on a device of 134217728 bytes have 16777216 bytes"),
+        ] {
+            let error = how.check(area).unwrap_err().to_string();
+            assert!(error.starts_with(message), "{error}");
+        }
+    }
+
     proptest! {
+        /// Whatever is asked for: strips are aligned, of one length, in different buckets, within
+        /// the data area and nobody else's, and the same calls give the same strips.
+        #[test]
+        fn strips_are_disjoint(
+            files in prop::collection::vec((1..70 * ALLOC_UNIT, 0_u64..99, any::<bool>()), 1..30),
+            (buckets, strips, chunk) in (1_u64..=20, 1_usize..=16, 0_u32..3),
+        ) {
+            let how = striping(buckets, strips.min(usize::try_from(buckets).unwrap()), 1 << chunk);
+            let (mut space, mut again) = (space(300), space(300));
+            prop_assume!(how.check(space.area).is_ok());
+            let bucket_len = how.bucket_units(space.area) * ALLOC_UNIT;
+            let mut taken: Vec<Extent> = Vec::new();
+            for (size, turn, striped) in files {
+                let map = match striped {
+                    true => space.allocate_striped(size, &how, turn),
+                    false => space.allocate(size).map(|extent| FileMap::Simple(vec![extent])),
+                };
+                if striped {
+                    prop_assert_eq!(&map, &again.allocate_striped(size, &how, turn));
+                } else {
+                    again.allocate(size);
+                }
+                let Some(map) = map else { continue };
+                let extents = map.extents();
+                if let FileMap::Interleaved { chunk_size, strips } = &map {
+                    prop_assert!(strips.iter().all(|s| s.len == strips[0].len));
+                    prop_assert!(strips[0].len.is_multiple_of(*chunk_size));
+                    let mut buckets: Vec<u64> = strips.iter().map(|s| s.offset / bucket_len).collect();
+                    let ends = strips.iter().map(|s| (s.offset + s.len - 1) / bucket_len);
+                    prop_assert!(ends.eq(buckets.iter().copied()), "a strip leaves its bucket");
+                    buckets.sort_unstable();
+                    buckets.dedup();
+                    prop_assert_eq!(buckets.len(), strips.len());
+                }
+                prop_assert!(extents.iter().map(|e| e.len).sum::<u64>() >= size);
+                prop_assert!(map.piece(size - 1).is_some());
+                for extent in extents {
+                    prop_assert!(extent.offset >= START && extent.offset.is_multiple_of(ALLOC_UNIT));
+                    prop_assert!(extent.offset + extent.len <= START + 300 * ALLOC_UNIT);
+                    let apart = |old: &Extent| {
+                        extent.offset >= old.offset + old.len || old.offset >= extent.offset + extent.len
+                    };
+                    prop_assert!(taken.iter().all(apart));
+                    taken.push(*extent);
+                }
+                prop_assert_eq!(space.used(), taken.iter().map(|e| e.len).sum::<u64>());
+            }
+        }
+
         /// Extents never overlap, never leave the area, and free + used is the whole.
         #[test]
         fn allocations_are_disjoint(sizes in prop::collection::vec(1..9 * ALLOC_UNIT, 1..40)) {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use crate::format::ALLOC_UNIT;
-use crate::map::Extent;
+use crate::map::FileMap;
 use crate::path::{PathError, RelPath};
 use crate::replay::{Node, NodeKind, Owner};
 use crate::sys::dax::Access;
@@ -274,7 +274,7 @@ fn source_error(action: &'static str, path: &Path, source: io::Error) -> CopyErr
 /// What to do for one item.
 enum Step {
     Mkdir(Item),
-    Create(Item, u64, Extent),
+    Create(Item, u64, FileMap),
     /// A file of the same size is there: its bytes are replaced, as in the reference.
     Overwrite(Item, Node),
 }
@@ -330,7 +330,7 @@ impl Copy {
                 (None, Some(size)) => {
                     let units = size.div_ceil(ALLOC_UNIT);
                     needed = needed.saturating_add(units.saturating_mul(ALLOC_UNIT));
-                    let nowhere = Extent { offset: 0, len: 0 };
+                    let nowhere = FileMap::Simple(Vec::new());
                     steps.push(Step::Create(item, size, nowhere));
                 }
                 (None, None) if new => steps.push(Step::Mkdir(item)),
@@ -347,8 +347,8 @@ impl Copy {
             return Err(CopyError::NoSpace { needed, free });
         }
         for step in &mut steps {
-            if let Step::Create(item, size, extent) = step {
-                *extent = writer.allocate(&item.path, *size)?;
+            if let Step::Create(item, size, map) = step {
+                *map = writer.allocate(&item.path, *size)?;
             }
         }
         Ok(Self { steps, bytes })
@@ -390,8 +390,8 @@ fn take_step(
             writer.mkdir(&item.path, item.owner)?;
             done.directories += 1;
         }
-        Step::Create(item, size, extent) => {
-            writer.create(&item.path, item.owner, size, extent, |bytes| {
+        Step::Create(item, size, map) => {
+            writer.create(&item.path, item.owner, size, map, |bytes| {
                 fill(&item, size, bytes, buf, progress)
             })?;
             done.files += 1;

@@ -10,9 +10,10 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::alloc::{Striping, StripingError};
 use crate::format::{ENTRY_FILE, ENTRY_MKDIR, FILE_FLAGS, FileBody, MkdirBody};
 use crate::log::{Log, LogError};
-use crate::map::{Extent, FileMap};
+use crate::map::{DataArea, FileMap};
 use crate::path::RelPath;
 use crate::replay::{EntryProblem, Node, NodeKind, Owner, Plan};
 use crate::role::Role;
@@ -70,6 +71,24 @@ pub enum WriteError {
         /// Bytes of the longest free run.
         largest: u64,
     },
+    /// There are too few buckets with a free run for a strip.
+    #[error(
+        "no space for \"{path}\": {strips} strips of {strip_len} bytes needed in buckets of their \
+         own, {free} bytes are free in all"
+    )]
+    NoStrips {
+        /// The new file.
+        path: RelPath,
+        /// Strips of the file.
+        strips: usize,
+        /// Bytes of a strip.
+        strip_len: u64,
+        /// Free bytes in all.
+        free: u64,
+    },
+    /// Files cannot be spread as asked for.
+    #[error("cannot interleave files")]
+    Striping(#[from] StripingError),
     /// Something is mounted at its place that the log does not know.
     #[error(
         "\"{path}\" is there, but not in the log: a command was killed, or another program made it; \
@@ -96,6 +115,10 @@ pub struct Writer<'v> {
     volume: &'v dyn Volume,
     log: Log<'v>,
     plan: Plan,
+    area: DataArea,
+    striping: Option<Striping>,
+    /// Counts files, so that interleaved ones take turns with the buckets.
+    turn: u64,
     batch: Vec<(u32, [u8; 520])>,
     /// Paths of the batch, with "is a directory".
     batch_paths: Vec<(RelPath, bool)>,
@@ -123,8 +146,17 @@ impl<'v> Writer<'v> {
         if let Some(damage) = plan.stopped.take() {
             return Err(WriteError::Damaged(damage));
         }
-        let (batch, batch_paths) = (Vec::new(), Vec::new());
-        Ok(Self { volume, log, plan, batch, batch_paths, batch_bytes: 0 })
+        Ok(Self {
+            volume,
+            plan,
+            area,
+            striping: None,
+            turn: log.next_index(),
+            log,
+            batch: Vec::new(),
+            batch_paths: Vec::new(),
+            batch_bytes: 0,
+        })
     }
 
     /// What the file system holds, additions of this session included.
@@ -141,14 +173,41 @@ impl<'v> Writer<'v> {
         Ok(())
     }
 
+    /// Spreads the files that are allocated from now on.
+    pub fn interleave(&mut self, striping: Striping) -> Result<(), WriteError> {
+        striping.check(self.area)?;
+        self.striping = Some(striping);
+        Ok(())
+    }
+
     /// Takes memory for a file of `size` bytes, which becomes [`Writer::create`]'s.
-    pub fn allocate(&mut self, path: &RelPath, size: u64) -> Result<Extent, WriteError> {
-        self.plan.space.allocate(size).ok_or_else(|| WriteError::NoSpace {
-            path: path.clone(),
-            size,
-            free: self.plan.space.free(),
-            largest: self.plan.space.largest_free(),
-        })
+    pub fn allocate(&mut self, path: &RelPath, size: u64) -> Result<FileMap, WriteError> {
+        let space = &mut self.plan.space;
+        let map = match &self.striping {
+            Some(how) => space.allocate_striped(size, how, self.turn),
+            None => space.allocate(size).map(|extent| FileMap::Simple(vec![extent])),
+        };
+        self.turn += 1;
+        map.ok_or_else(|| self.no_space(path, size))
+    }
+
+    fn no_space(&self, path: &RelPath, size: u64) -> WriteError {
+        let (path, space) = (path.clone(), &self.plan.space);
+        let free = space.free();
+        match self.striping.filter(|how| size >= how.chunk_size) {
+            Some(how) => {
+                let strip_len = how.strip_len(size).unwrap_or(u64::MAX);
+                WriteError::NoStrips { path, strips: how.strips, strip_len, free }
+            }
+            None => WriteError::NoSpace { path, size, free, largest: space.largest_free() },
+        }
+    }
+
+    /// Gives back memory that no file was made of.
+    pub fn release(&mut self, map: &FileMap) {
+        for extent in map.extents() {
+            self.plan.space.release(*extent);
+        }
     }
 
     /// Adds a directory.
@@ -166,21 +225,17 @@ impl<'v> Writer<'v> {
         self.queue(path, ENTRY_MKDIR, body.as_bytes(), owner, NodeKind::Dir)
     }
 
-    /// Adds a file of `size` bytes in `extent`, after `fill` has written its bytes. If it fails,
+    /// Adds a file of `size` bytes in the memory of `map`, after `fill` has written its bytes. If it fails,
     /// the file does not exist and the memory is free again.
     pub fn create<E: From<WriteError>>(
         &mut self,
         path: &RelPath,
         owner: Owner,
         size: u64,
-        extent: Extent,
+        map: FileMap,
         fill: impl FnOnce(&dyn FileBytes) -> Result<(), E>,
     ) -> Result<(), E> {
-        let made = self.make_and_fill(path, owner, size, extent, fill);
-        if made.is_err() {
-            self.plan.space.release(extent);
-        }
-        let map = made?;
+        self.make_and_fill(path, owner, size, &map, fill).inspect_err(|_| self.release(&map))?;
         let mut body = FileBody::new_zeroed();
         body.size = U64::new(size);
         body.flags = U32::new(FILE_FLAGS);
@@ -199,15 +254,14 @@ impl<'v> Writer<'v> {
         path: &RelPath,
         owner: Owner,
         size: u64,
-        extent: Extent,
+        map: &FileMap,
         fill: impl FnOnce(&dyn FileBytes) -> Result<(), E>,
-    ) -> Result<FileMap, E> {
+    ) -> Result<(), E> {
         self.check_path(path)?;
         self.check_slots(1)?;
-        let map = FileMap::Simple(vec![extent]);
         let bytes = self
             .volume
-            .make_file(path, owner, size, &map)
+            .make_file(path, owner, size, map)
             .map_err(|source| volume_error("make file", path, source))?;
         let filled = fill(&*bytes).and_then(|()| {
             bytes.finish().map_err(|source| volume_error("write back", path, source).into())
@@ -216,7 +270,7 @@ impl<'v> Writer<'v> {
             // The error that brought us here is the one to tell.
             let _ = self.volume.remove(path, false);
         }
-        filled.map(|()| map)
+        filled
     }
 
     /// Publishes what was added so far.

@@ -39,8 +39,8 @@ pub fn run(pool: Option<&Path>, args: &Creat) -> Outcome {
         None => (|| {
             let mode = args.owner.mode.map_or(DEFAULT_MODE, masked);
             let owner = owner(args.owner.uid, args.owner.gid, mode);
-            let extent = writer.allocate(path, args.size)?;
-            writer.create(path, owner, args.size, extent, |bytes| {
+            let map = writer.allocate(path, args.size)?;
+            writer.create(path, owner, args.size, map, |bytes| {
                 fill(bytes).with_context(|| format!("\"{path}\" was not made"))
             })?;
             Ok(writer.commit()?)

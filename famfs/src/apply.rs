@@ -3,6 +3,7 @@
 
 use std::io;
 
+use crate::map::FileMap;
 use crate::mount::MountedVolume;
 use crate::path::RelPath;
 use crate::replay::{Node, NodeKind, Owner, Plan};
@@ -48,21 +49,47 @@ pub struct Applied {
     pub errors: Vec<ApplyError>,
 }
 
+/// Where the files and directories of a plan appear.
+pub trait Tree {
+    /// Type (whether a directory) and size of what is at a path; `None` if nothing is.
+    fn existing(&self, path: &RelPath) -> io::Result<Option<(bool, u64)>>;
+
+    /// Makes a directory with exactly this owner and mode.
+    fn make_dir(&self, path: &RelPath, owner: Owner) -> io::Result<()>;
+
+    /// Makes a file with exactly this owner, mode and memory.
+    fn make_file(&self, path: &RelPath, owner: Owner, size: u64, map: &FileMap) -> io::Result<()>;
+}
+
+impl Tree for MountedVolume {
+    fn existing(&self, path: &RelPath) -> io::Result<Option<(bool, u64)>> {
+        self.root().existing(path)
+    }
+
+    fn make_dir(&self, path: &RelPath, owner: Owner) -> io::Result<()> {
+        self.root().make_dir(path, owner)
+    }
+
+    fn make_file(&self, path: &RelPath, owner: Owner, size: u64, map: &FileMap) -> io::Result<()> {
+        self.make_mapped(path, owner, size, map).map(drop)
+    }
+}
+
 /// Makes what is missing of a plan. `each` is told every path that is made, or would be with
 /// `dry_run`.
 pub fn apply(
-    volume: &MountedVolume,
+    tree: &dyn Tree,
     plan: &Plan,
     role: Role,
     dry_run: bool,
     each: impl FnMut(&RelPath),
 ) -> Applied {
-    apply_nodes(volume, plan.nodes(), role, dry_run, each)
+    apply_nodes(tree, plan.nodes(), role, dry_run, each)
 }
 
 /// The same for some nodes of a plan.
 pub fn apply_nodes<'p>(
-    volume: &MountedVolume,
+    tree: &dyn Tree,
     nodes: impl IntoIterator<Item = &'p Node>,
     role: Role,
     dry_run: bool,
@@ -70,7 +97,7 @@ pub fn apply_nodes<'p>(
 ) -> Applied {
     let mut applied = Applied::default();
     for node in nodes {
-        match apply_node(volume, node, role, dry_run) {
+        match apply_node(tree, node, role, dry_run) {
             Ok(false) => applied.existed += 1,
             Ok(true) => {
                 each(&node.path);
@@ -86,15 +113,10 @@ pub fn apply_nodes<'p>(
 }
 
 /// Makes one file or directory; false if it was there.
-fn apply_node(
-    volume: &MountedVolume,
-    node: &Node,
-    role: Role,
-    dry_run: bool,
-) -> Result<bool, ApplyError> {
+fn apply_node(tree: &dyn Tree, node: &Node, role: Role, dry_run: bool) -> Result<bool, ApplyError> {
     let Node { path, slot, .. } = node;
     let error = |source| ApplyError::Make { path: path.clone(), slot: *slot, source };
-    if let Some((is_dir, size)) = volume.existing(path).map_err(error)? {
+    if let Some((is_dir, size)) = tree.existing(path).map_err(error)? {
         let found = describe(is_dir, size);
         let expected = match &node.kind {
             NodeKind::Dir => describe(true, 0),
@@ -109,9 +131,9 @@ fn apply_node(
         return Ok(true);
     }
     match &node.kind {
-        NodeKind::Dir => volume.make_dir_fd(path, node.owner),
+        NodeKind::Dir => tree.make_dir(path, node.owner),
         NodeKind::File { size, map } => {
-            volume.make_file_fd(path, for_role(node.owner, role), *size, map).map(drop)
+            tree.make_file(path, for_role(node.owner, role), *size, map)
         }
     }
     .map_err(error)?;

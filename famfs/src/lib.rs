@@ -25,6 +25,7 @@
 pub mod alloc;
 pub mod apply;
 pub mod args;
+pub mod beneath;
 pub mod check;
 pub mod copy;
 pub mod dump;

@@ -6,10 +6,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create,
@@ -18,6 +18,7 @@ use rustix::mount::{
 
 use uuid::Uuid;
 
+use crate::beneath::Root;
 use crate::format::{ALLOC_UNIT, LOG_OFFSET};
 use crate::map::{Extent, FileMap};
 use crate::media::{Media, MediaError, MetaFiles};
@@ -31,11 +32,6 @@ use crate::volume::{FileBytes, Volume};
 
 const SUPERBLOCK_FILE: &str = ".superblock";
 const LOG_FILE: &str = ".log";
-/// Where nothing but the file system itself is reached, whatever others make of its directories.
-const INSIDE: ResolveFlags = ResolveFlags::BENEATH
-    .union(ResolveFlags::NO_SYMLINKS)
-    .union(ResolveFlags::NO_XDEV)
-    .union(ResolveFlags::NO_MAGICLINKS);
 
 /// Why a device is not mounted, or a mounted one not usable.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +88,7 @@ impl MountError {
 /// A famfs of the kernel, through its root directory. A detached one vanishes when dropped.
 #[derive(Debug)]
 pub struct Mounted {
-    root: OwnedFd,
+    root: Root,
     device: PathBuf,
 }
 
@@ -117,7 +113,7 @@ impl Mounted {
             .and_then(|()| fsconfig_create(&context))
             .and_then(|()| fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags))
             .map_err(|err| error(Some(&context), err))?;
-        Ok(Self { root, device: device.to_owned() })
+        Ok(Self { root: Root::new(root), device: device.to_owned() })
     }
 
     /// Opens the file system that is mounted at a directory.
@@ -126,7 +122,7 @@ impl Mounted {
         let root = rustix::fs::open(mount_point, flags, Mode::empty()).map_err(|err| {
             MountError::Attach { mount_point: mount_point.to_owned(), source: err.into() }
         })?;
-        Ok(Self { root, device: device.to_owned() })
+        Ok(Self { root: Root::new(root), device: device.to_owned() })
     }
 
     /// Attaches a detached file system to a directory.
@@ -199,13 +195,12 @@ impl Mounted {
             Err(err) => return Err(meta_error("make the directory of", name, err)),
         }
         let path = format!("{META_DIR}/{name}");
-        let writing = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-        let reading = OFlags::RDONLY | OFlags::CLOEXEC;
+        let path = Path::new(&path);
         let mode = Mode::from_raw_mode(mode);
         // A user without privileges may look at what is there already.
-        let file = match rustix::fs::openat2(&self.root, &path, writing, mode, INSIDE) {
+        let file = match self.root.open(path, OFlags::RDWR | OFlags::CREATE, mode) {
             Err(Errno::ACCESS | Errno::ROFS) if access == Access::Read => {
-                rustix::fs::openat2(&self.root, &path, reading, Mode::empty(), INSIDE)
+                self.root.open(path, OFlags::RDONLY, Mode::empty())
             }
             file => file,
         };
@@ -262,95 +257,34 @@ impl MountedVolume {
         self.role
     }
 
-    /// Makes a directory with exactly this owner and mode; takes it back if that fails.
-    pub fn make_dir_fd(&self, path: &RelPath, owner: Owner) -> io::Result<()> {
-        let root = &self.mounted.root;
-        let parent = self.parent_fd(path)?;
-        let name = last_name(path);
-        rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700))?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::openat2(root, path.as_path(), flags, Mode::empty(), INSIDE)
-            .map_err(io::Error::from)
-            .and_then(|dir| set_owner(&dir, owner))
-            .inspect_err(|_| self.take_back(path, true))
+    /// The files and directories.
+    pub fn root(&self) -> &Root {
+        &self.mounted.root
     }
 
     /// Makes a file with exactly this owner, mode and memory; takes it back if that fails.
-    pub fn make_file_fd(
+    pub fn make_mapped(
         &self,
         path: &RelPath,
         owner: Owner,
         size: u64,
         map: &FileMap,
     ) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(0o600);
-        let stub = rustix::fs::openat2(&self.mounted.root, path.as_path(), flags, mode, INSIDE)?;
-        let made = ioctl::nop(&stub)
-            .and_then(|()| ioctl::map_create(&stub, FileType::Regular, size, map))
-            .map_err(io::Error::from)
-            .and_then(|()| set_owner(&stub, owner));
-        // An empty stub would look like a file of the log.
-        made.inspect_err(|_| self.take_back(path, false))?;
-        Ok(File::from(stub))
-    }
-
-    /// Removes what could not be completed; why that was is what the user must know.
-    fn take_back(&self, path: &RelPath, is_dir: bool) {
-        let _ = self.remove(path, is_dir);
+        self.root().make_file(path, owner, |stub| {
+            ioctl::nop(stub)?;
+            Ok(ioctl::map_create(stub, FileType::Regular, size, map)?)
+        })
     }
 
     /// Waits until no other process makes files of the log, and keeps others waiting until the
     /// result is dropped: each would take the files that the other begins for strangers.
     pub fn lock_for_play(&self) -> Result<OwnedFd, MountError> {
         let error = |err| meta_error("lock", "", err);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::openat2(&self.mounted.root, META_DIR, flags, Mode::empty(), INSIDE)
-            .map_err(error)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let dir = self.root().open(Path::new(META_DIR), flags, Mode::empty()).map_err(error)?;
         rustix::fs::flock(&dir, FlockOperation::LockExclusive).map_err(error)?;
         Ok(dir)
     }
-
-    /// Type and size of what is at a path; `None` if nothing is.
-    pub fn existing(&self, path: &RelPath) -> io::Result<Option<(bool, u64)>> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        match rustix::fs::openat2(&self.mounted.root, path.as_path(), flags, Mode::empty(), INSIDE)
-        {
-            Ok(found) => {
-                let metadata = File::from(found).metadata()?;
-                Ok(Some((metadata.is_dir(), metadata.len())))
-            }
-            Err(Errno::NOENT) => Ok(None),
-            Err(err) => Err(err.into()),
-        }
-    }
-
-    fn parent_fd(&self, path: &RelPath) -> io::Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(match path.parent() {
-            None => self.mounted.root.try_clone()?,
-            Some(parent) => rustix::fs::openat2(
-                &self.mounted.root,
-                parent.as_path(),
-                flags,
-                Mode::empty(),
-                INSIDE,
-            )?,
-        })
-    }
-}
-
-fn last_name(path: &RelPath) -> &Path {
-    path.as_path().file_name().map_or(path.as_path(), Path::new)
-}
-
-/// Sets owner and mode whatever the umask is; the mode last, because chown clears bits of it.
-fn set_owner(fd: impl AsFd, owner: Owner) -> io::Result<()> {
-    let user = rustix::fs::Uid::from_raw(owner.uid);
-    let group = rustix::fs::Gid::from_raw(owner.gid);
-    rustix::fs::fchown(&fd, Some(user), Some(group))?;
-    rustix::fs::fchmod(&fd, Mode::from_raw_mode(owner.mode))?;
-    Ok(())
 }
 
 impl Volume for MountedVolume {
@@ -359,7 +293,7 @@ impl Volume for MountedVolume {
     }
 
     fn make_dir(&self, path: &RelPath, owner: Owner) -> io::Result<()> {
-        self.make_dir_fd(path, owner)
+        self.root().make_dir(path, owner)
     }
 
     fn make_file(
@@ -369,9 +303,9 @@ impl Volume for MountedVolume {
         size: u64,
         map: &FileMap,
     ) -> io::Result<Box<dyn FileBytes + '_>> {
-        let file = self.make_file_fd(path, owner, size, map)?;
+        let file = self.make_mapped(path, owner, size, map)?;
         let bytes = MappedFile::new(&file, size, Access::Write)
-            .inspect_err(|_| self.take_back(path, false))?;
+            .inspect_err(|_| self.root().take_back(path, false))?;
         Ok(Box::new(bytes))
     }
 
@@ -386,16 +320,12 @@ impl Volume for MountedVolume {
             Access::Read => OFlags::RDONLY,
             Access::Write => OFlags::RDWR,
         };
-        let flags = flags | OFlags::CLOEXEC;
-        let file =
-            rustix::fs::openat2(&self.mounted.root, path.as_path(), flags, Mode::empty(), INSIDE)?;
+        let file = self.root().open(path.as_path(), flags, Mode::empty())?;
         Ok(Box::new(MappedFile::new(&File::from(file), size, access)?))
     }
 
     fn remove(&self, path: &RelPath, is_dir: bool) -> io::Result<()> {
-        let parent = self.parent_fd(path)?;
-        let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-        Ok(rustix::fs::unlinkat(&parent, last_name(path), flags)?)
+        self.root().remove(path, is_dir)
     }
 
     /// [`MappedFile::finish`] has done it.

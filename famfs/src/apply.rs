@@ -36,6 +36,15 @@ pub enum ApplyError {
     },
 }
 
+impl ApplyError {
+    /// The file or directory.
+    pub fn path(&self) -> &RelPath {
+        match self {
+            Self::Make { path, .. } | Self::InTheWay { path, .. } => path,
+        }
+    }
+}
+
 /// What became of a plan.
 #[derive(Debug, Default)]
 pub struct Applied {

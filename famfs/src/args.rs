@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The command line. Options that the reference tools have too mean the same here.
 
+mod following;
 mod mounting;
 mod reading;
 mod writing;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand};
 
+pub use self::following::*;
 pub use self::mounting::*;
 pub use self::reading::*;
 pub use self::writing::*;
@@ -52,6 +54,8 @@ pub enum Command {
     Umount(Umount),
     /// Make the files appear that were added since the mount or the last logplay
     Logplay(Logplay),
+    /// Follow the log, and make new files appear at once
+    Watch(Watch),
     /// Make a directory
     Mkdir(Mkdir),
     /// Make a file of a given size

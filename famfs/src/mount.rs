@@ -173,6 +173,16 @@ impl Mounted {
         Ok(MountedVolume { mounted: self, meta, role, _lock: lock })
     }
 
+    /// Opens the file of superblock or log, which must be there, for reading.
+    pub fn meta_file(&self, kind: FileType) -> Result<File, MountError> {
+        let (name, _) = meta_place(kind);
+        let path = format!("{META_DIR}/{name}");
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        rustix::fs::openat2(&self.root, path, flags, Mode::empty(), INSIDE)
+            .map(File::from)
+            .map_err(|err| meta_error("open", name, err))
+    }
+
     /// Opens a meta file, made if missing, and maps it.
     fn map_meta(
         &self,
@@ -181,10 +191,7 @@ impl Mounted {
         len: u64,
         mode: u32,
     ) -> Result<(File, Mapping), MountError> {
-        let (name, offset) = match kind {
-            FileType::Log => (LOG_FILE, LOG_OFFSET),
-            FileType::Superblock | FileType::Regular => (SUPERBLOCK_FILE, 0),
-        };
+        let (name, offset) = meta_place(kind);
         let error = |action| move |err| meta_error(action, name, err);
         // Modes are set once more after the making, because the umask must not matter.
         let dir_mode = Mode::from_raw_mode(0o755);
@@ -218,6 +225,14 @@ impl Mounted {
             source,
         })?;
         Ok((file, mapping))
+    }
+}
+
+/// Name of a meta file, and its offset on the device.
+fn meta_place(kind: FileType) -> (&'static str, u64) {
+    match kind {
+        FileType::Log => (LOG_FILE, LOG_OFFSET),
+        FileType::Superblock | FileType::Regular => (SUPERBLOCK_FILE, 0),
     }
 }
 

@@ -74,6 +74,12 @@ pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     })
 }
 
+/// Prints a value as JSON on one line.
+pub fn print_json_line(value: &impl Serialize) -> anyhow::Result<()> {
+    let line = serde_json::to_string(value).context("cannot write JSON")?;
+    say!("{line}")
+}
+
 /// Writes to standard output. A reader that has seen enough, as in `| head`, is no error.
 pub fn to_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());

@@ -22,6 +22,7 @@ mod sum;
 mod tree;
 mod umount;
 mod verify;
+mod watch;
 
 use anyhow::{Result, anyhow, bail};
 use famfs::args::{Cli, Command};
@@ -55,6 +56,7 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Mount(args) => mount::run(args),
         Command::Umount(args) => umount::run(args),
         Command::Logplay(args) => logplay::run(args),
+        Command::Watch(args) => watch::run(args),
         Command::Chkread(args) => chkread::run(args),
         Command::Getmap(args) => getmap::run(args),
         Command::Attach(args) => attach::run(args),

@@ -4,6 +4,7 @@
 use anyhow::{Context, anyhow};
 use famfs::args::Umount;
 use famfs::mounts;
+use famfs::watcher::Watcher;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
@@ -16,10 +17,21 @@ pub fn run(args: &Umount) -> Outcome {
         let found = mount.mount.mount_point.display();
         return Err(anyhow!("{path} is no mount point; did you mean {found}?").into());
     }
-    match unmount(&mount.mount.mount_point, UnmountFlags::NOFOLLOW) {
+    let mount_point = &mount.mount.mount_point;
+    let detach = || unmount(mount_point, UnmountFlags::NOFOLLOW);
+    let mut result = detach();
+    // A watch holds the log; it ends when it is asked, others do not.
+    let watched = result == Err(Errno::BUSY) && Watcher::end(mount_point)?;
+    if watched {
+        result = detach();
+    }
+    match result {
         Err(Errno::BUSY) => {
-            Err(anyhow!("{path} is busy: a process has files, mappings or its directory there")
-                .into())
+            let watch = if watched { "; `famfs watch` was ended, start it again" } else { "" };
+            Err(anyhow!(
+                "{path} is busy: a process has files, mappings or its directory there{watch}"
+            )
+            .into())
         }
         result => {
             result.with_context(|| format!("cannot unmount {path}"))?;

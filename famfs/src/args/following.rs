@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Options of the commands that look after a guest's pool.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Options of `watch`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+It plays the log, then looks at its header again and again and makes new files appear at once. \
+Looks come every millisecond after a change, and slow down to --interval when nothing happens. \
+One watch per mounted famfs. It ends when the famfs is unmounted (`famfs umount` asks it to let \
+go), on SIGINT and SIGTERM. Under systemd it tells when it is ready (Type=notify).
+
+Each error is told once. Files that cannot be made are tried again every second.
+
+With --json each event is a line: `ready`, `directory`, `file`, `error`, `end`.
+
+Exit codes: 0 stopped or unmounted; 1 failure, such as memory that cannot be read any more; 3 the \
+file system was made anew, so it must be unmounted and mounted again.")]
+pub struct Watch {
+    /// Mount point, or any path in the mounted famfs
+    #[arg(value_name = "MPT")]
+    pub mount_point: PathBuf,
+    /// Longest pause between two looks, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub interval: u64,
+    /// Play as a client, even on the master: files lose their write bits
+    #[arg(short, long)]
+    pub client: bool,
+    /// Name every file and directory that appears
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Print events as JSON, one a line
+    #[arg(long)]
+    pub json: bool,
+}

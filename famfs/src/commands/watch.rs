@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs watch`
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use famfs::args::Watch;
+use famfs::check::one_line;
+use famfs::follow::{FollowError, Follower, Pace, Step};
+use famfs::mount::Mounted;
+use famfs::mounts;
+use famfs::replay::{Node, NodeKind};
+use famfs::sys::dax::Access;
+use famfs::watcher::Watcher;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use sd_notify::NotifyState;
+use serde::Serialize;
+
+use super::play::system_or_client;
+use crate::output::{FAILED, OK, Outcome, notice, print_json_line, say, stop_flag, stopped};
+
+/// Exit code when the file system that is mounted is not the one in the memory any more.
+const REMADE: u8 = 3;
+/// How often what could not be made is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A line of the JSON output.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Event<'a> {
+    /// The log is played, from now on it is followed.
+    Ready { version: u32, mount_point: &'a Path, role: &'static str, files: usize, directories: usize },
+    /// A directory was made.
+    Directory { path: String, slot: u64 },
+    /// A file was made.
+    File { path: String, slot: u64, size: u64 },
+    /// What went wrong.
+    Error { message: &'a str },
+    /// Nothing more is followed.
+    End { reason: &'static str },
+}
+
+pub fn run(args: &Watch) -> Outcome {
+    let stop = stop_flag()?;
+    let found = mounts::locate(&args.mount_point)?;
+    let mount_point = found.mount.mount_point;
+    let _watcher = Watcher::begin(&mount_point)?;
+    let table = MountTable::open(&mount_point)?;
+    let system = if args.client { None } else { system_or_client() };
+    let volume = Mounted::at(&mount_point, &found.mount.source)?.open(Access::Read, system)?;
+    let mut teller = Teller { args, told: HashSet::new(), failure: None };
+    let (mut follower, step) = Follower::start(volume, system, |node| teller.made(node))?;
+    teller.step(&step);
+    teller.ready(&mount_point, &follower);
+    let end = follow(args, &mut follower, &table, &mut teller, &stop);
+    // Whoever started this may be gone; there is nobody else to tell.
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    if let Some(failure) = teller.failure {
+        return Err(failure.into());
+    }
+    match end {
+        Ok(reason) => {
+            teller.end(reason)?;
+            Ok(OK)
+        }
+        Err(err) => {
+            teller.end("error")?;
+            let code = match err {
+                FollowError::Remade { .. } | FollowError::Rewritten { .. } => REMADE,
+                _ => FAILED,
+            };
+            Err(crate::output::Failure { code, error: err.into() })
+        }
+    }
+}
+
+/// Looks and plays until it is told to stop; the reason.
+fn follow(
+    args: &Watch,
+    follower: &mut Follower,
+    table: &MountTable,
+    teller: &mut Teller<'_>,
+    stop: &AtomicBool,
+) -> Result<&'static str, FollowError> {
+    let mut pace = Pace::new(Duration::from_millis(args.interval));
+    let mut tried = Instant::now();
+    while !stopped(stop) && teller.failure.is_none() {
+        if !table.wait(pace.pause()) {
+            return Ok("unmounted");
+        }
+        let changed = follower.look()?;
+        if !changed && !(follower.has_failed() && tried.elapsed() >= RETRY) {
+            pace.relax();
+            continue;
+        }
+        tried = Instant::now();
+        match follower.advance(|node| teller.made(node)) {
+            Ok(step) => {
+                teller.step(&step);
+                pace.hurry();
+            }
+            Err(err) if err.may_pass() => {
+                teller.error(&one_line(&err));
+                pace.relax();
+            }
+            Err(err) => return Err(err),
+        }
+    }
+    Ok("stopped")
+}
+
+/// The kernel's mount table, which says when the file system is not mounted any more.
+struct MountTable {
+    file: File,
+    mount_point: PathBuf,
+}
+
+impl MountTable {
+    fn open(mount_point: &Path) -> Result<Self> {
+        let file = File::open("/proc/self/mountinfo").context("cannot open the mount table")?;
+        Ok(Self { file, mount_point: mount_point.to_owned() })
+    }
+
+    /// Waits, but not longer than until the table changes or a signal arrives; false if the file
+    /// system is not in the table any more.
+    fn wait(&self, pause: Duration) -> bool {
+        let pause = Timespec::try_from(pause).unwrap_or_default();
+        match poll(&mut [PollFd::new(&self.file, PollFlags::PRI)], Some(&pause)) {
+            Ok(0) | Err(Errno::INTR) => true,
+            _ => mounts::read().is_ok_and(|table| {
+                let ours = |mount: &mounts::MountEntry| {
+                    mount.fs_type == "famfs" && mount.mount_point == self.mount_point
+                };
+                table.iter().any(ours)
+            }),
+        }
+    }
+}
+
+/// Tells what happens; every message once.
+struct Teller<'a> {
+    args: &'a Watch,
+    told: HashSet<String>,
+    /// Why nothing can be told any more.
+    failure: Option<anyhow::Error>,
+}
+
+impl Teller<'_> {
+    fn ready(&mut self, mount_point: &Path, follower: &Follower) {
+        let (files, directories) = follower.plan().counts();
+        let role = follower.role().name();
+        let status = format!("{role}, following the log of {}", mount_point.display());
+        // Without a manager there is nobody to tell.
+        let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+        if self.args.json {
+            self.event(&Event::Ready { version: 1, mount_point, role, files, directories });
+        } else if self.args.verbose {
+            self.line(&format!("{status}: {files} files, {directories} directories"));
+        }
+    }
+
+    fn made(&mut self, node: &Node) {
+        if self.args.json {
+            let path = String::from_utf8_lossy(node.path.as_bytes()).into_owned();
+            let slot = node.slot;
+            self.event(&match node.kind {
+                NodeKind::Dir => Event::Directory { path, slot },
+                NodeKind::File { size, .. } => Event::File { path, slot, size },
+            });
+        } else if self.args.verbose {
+            self.line(&node.path.to_string());
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        for problem in &step.problems {
+            self.error(problem);
+        }
+        for error in &step.applied.errors {
+            self.error(&one_line(error));
+        }
+    }
+
+    fn error(&mut self, message: &str) {
+        if self.told.insert(message.to_owned()) {
+            notice!("{message}");
+            if self.args.json {
+                self.event(&Event::Error { message });
+            }
+        }
+    }
+
+    fn end(&self, reason: &'static str) -> Result<()> {
+        if self.args.json { print_json_line(&Event::End { reason }) } else { Ok(()) }
+    }
+
+    fn event(&mut self, event: &Event<'_>) {
+        self.failure = self.failure.take().or_else(|| print_json_line(event).err());
+    }
+
+    fn line(&mut self, text: &str) {
+        self.failure = self.failure.take().or_else(|| say!("{text}").err());
+    }
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The one program that follows the log of a mounted file system: telling whether there is one,
+//! and asking it to end, because it keeps the file system from being unmounted.
+//!
+//! It holds the lock of a file below /run/famfs, named after the file system's device number, and
+//! writes its process number there. The lock says whether it lives; the number says who it is.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// Where the files are; gone after a boot, as the watchers are.
+const DIR: &str = "/run/famfs";
+/// How long a watcher may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a watcher can neither be nor be asked to end.
+#[derive(Debug, thiserror::Error)]
+pub enum WatcherError {
+    /// There is one already.
+    #[error("{} is followed already, by process {pid}", mount_point.display())]
+    Busy {
+        /// The mount point.
+        mount_point: PathBuf,
+        /// Process number of the other.
+        pid: i32,
+    },
+    /// The watcher did not end.
+    #[error("process {pid}, which follows the log, did not end within {} s", PATIENCE.as_secs())]
+    Stays {
+        /// Process number of the watcher.
+        pid: i32,
+    },
+    /// A file or process could not be used.
+    #[error("cannot {action} {}", path.display())]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// The right to follow a mounted file system, until it is dropped.
+#[derive(Debug)]
+pub struct Watcher {
+    _lock: File,
+}
+
+impl Watcher {
+    /// Becomes the one watcher of the file system that is mounted at a directory.
+    pub fn begin(mount_point: &Path) -> Result<Self, WatcherError> {
+        fs::create_dir_all(DIR).map_err(|err| system("make", Path::new(DIR), err))?;
+        let path = file_of(mount_point)?;
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(false).mode(0o644);
+        let mut file = options.open(&path).map_err(|err| system("open", &path, err))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let pid = read_pid(&mut file).map_or(0, pid_number);
+                return Err(WatcherError::Busy { mount_point: mount_point.to_owned(), pid });
+            }
+            Err(err) => return Err(system("lock", &path, err.into())),
+        }
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(|err| system("write", &path, err))?;
+        Ok(Self { _lock: file })
+    }
+
+    /// The process that follows a mounted file system, if there is one.
+    pub fn of(mount_point: &Path) -> Result<Option<i32>, WatcherError> {
+        Ok(find(mount_point)?.map(pid_number))
+    }
+
+    /// Asks the watcher of a file system to end and waits for it; false if there is none.
+    pub fn end(mount_point: &Path) -> Result<bool, WatcherError> {
+        let Some(pid) = find(mount_point)? else { return Ok(false) };
+        let path = file_of(mount_point)?;
+        let error = |err: Errno| system("end the process of", &path, err.into());
+        let process = match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(Errno::SRCH) => return Ok(true),
+            process => process.map_err(error)?,
+        };
+        // The number may have become another process's between the reading and the opening, but
+        // not any more if the lock is still held by the one that wrote it.
+        if find(mount_point)? != Some(pid) {
+            return Ok(true);
+        }
+        match pidfd_send_signal(&process, Signal::TERM) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(err) => return Err(error(err)),
+        }
+        let patience = Timespec::try_from(PATIENCE).unwrap_or_default();
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience)) {
+            Ok(0) => Err(WatcherError::Stays { pid: pid_number(pid) }),
+            Ok(_) => Ok(true),
+            Err(err) => Err(error(err)),
+        }
+    }
+}
+
+fn find(mount_point: &Path) -> Result<Option<Pid>, WatcherError> {
+    let path = file_of(mount_point)?;
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(err) => return Err(system("open", &path, err)),
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(None),
+        Err(Errno::WOULDBLOCK) => Ok(read_pid(&mut file)),
+        Err(err) => Err(system("lock", &path, err.into())),
+    }
+}
+
+fn read_pid(file: &mut File) -> Option<Pid> {
+    let mut text = String::new();
+    file.take(32).read_to_string(&mut text).ok()?;
+    Pid::from_raw(text.trim().parse().ok().filter(|pid| *pid > 1)?)
+}
+
+fn file_of(mount_point: &Path) -> Result<PathBuf, WatcherError> {
+    let device = fs::metadata(mount_point).map_err(|err| system("look at", mount_point, err))?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    Ok(Path::new(DIR).join(format!("watch-{major}-{minor}.pid")))
+}
+
+fn system(action: &'static str, path: &Path, source: io::Error) -> WatcherError {
+    WatcherError::System { action, path: path.to_owned(), source }
+}
+
+fn pid_number(pid: Pid) -> i32 {
+    pid.as_raw_nonzero().get()
+}

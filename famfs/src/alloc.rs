@@ -220,6 +220,14 @@ impl SpaceMap {
         self.free.values().max().unwrap_or(&0) * ALLOC_UNIT
     }
 
+    /// The runs that are free, in order.
+    pub fn free_runs(&self) -> impl Iterator<Item = Extent> {
+        self.free.iter().map(|(first, len)| Extent {
+            offset: self.area.start + first * ALLOC_UNIT,
+            len: len * ALLOC_UNIT,
+        })
+    }
+
     /// The last free run that starts before a unit.
     fn last_run_before(&self, unit: u64) -> Option<(u64, u64)> {
         self.free.range(..unit).next_back().map(|(run, len)| (*run, *len))

@@ -76,6 +76,8 @@ pub enum Command {
     Du(Du),
     /// Draw the tree of files and directories
     Tree(Tree),
+    /// Draw where files and free space are
+    Map(Map),
     /// Show every byte of superblock and log
     Dump(Dump),
     /// Show where files lie on the device

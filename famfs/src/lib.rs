@@ -41,6 +41,7 @@ pub mod mkfs;
 pub mod mount;
 pub mod mounts;
 pub mod path;
+pub mod picture;
 pub mod prng;
 pub mod replay;
 pub mod role;

@@ -132,7 +132,8 @@ fn read_pid(file: &mut File) -> Option<Pid> {
 }
 
 fn file_of(mount_point: &Path) -> Result<PathBuf, WatcherError> {
-    let device = fs::metadata(mount_point).map_err(|err| system("look at", mount_point, err))?.dev();
+    let device =
+        fs::metadata(mount_point).map_err(|err| system("look at", mount_point, err))?.dev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     Ok(Path::new(DIR).join(format!("watch-{major}-{minor}.pid")))
 }

@@ -29,6 +29,7 @@ const ORDER: [&str; 29] = [
     "replay",
     "check",
     "dump",
+    "picture",
     "sys::ioctl",
     // Acting on a file system.
     "mounts",

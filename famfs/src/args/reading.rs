@@ -111,6 +111,26 @@ pub struct Tree {
     pub json: bool,
 }
 
+/// Options of `map`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+However many files there are, the picture stays of one size: a cell then stands for more memory. \
+Letters and colours are the largest files. Colours are left out in a pipe, with NO_COLOR, and \
+with TERM=dumb. The JSON report has the cells of the SVG picture.
+
+Exit code 1 also if files are left out because the log is damaged.")]
+pub struct Map {
+    /// A path in a mounted famfs; not needed with --pool
+    #[arg(value_name = "PATH")]
+    pub path: Option<PathBuf>,
+    /// Write an SVG picture to this file instead, whose name must end in .svg
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Options of `dump`.
 #[derive(Args, Debug)]
 #[command(after_help = "\

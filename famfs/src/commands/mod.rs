@@ -13,6 +13,7 @@ mod fsck;
 mod getmap;
 mod logplay;
 mod ls;
+mod map;
 mod mkdir;
 mod mkfs;
 mod mount;
@@ -49,6 +50,7 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Df(args) => df::run(pool, args),
         Command::Du(args) => du::run(pool, args),
         Command::Tree(args) => tree::run(pool, args),
+        Command::Map(args) => map::run(pool, args),
         Command::Dump(args) => dump::run(pool, args),
         Command::Verify(args) => verify::run(pool, args),
         Command::Sum(args) => sum::run(pool, args),

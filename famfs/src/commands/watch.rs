@@ -34,7 +34,13 @@ const RETRY: Duration = Duration::from_secs(1);
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Event<'a> {
     /// The log is played, from now on it is followed.
-    Ready { version: u32, mount_point: &'a Path, role: &'static str, files: usize, directories: usize },
+    Ready {
+        version: u32,
+        mount_point: &'a Path,
+        role: &'static str,
+        files: usize,
+        directories: usize,
+    },
     /// A directory was made.
     Directory { path: String, slot: u64 },
     /// A file was made.

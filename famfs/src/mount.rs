@@ -178,7 +178,8 @@ impl Mounted {
         let (name, _) = meta_place(kind);
         let path = format!("{META_DIR}/{name}");
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        rustix::fs::openat2(&self.root, path, flags, Mode::empty(), INSIDE)
+        self.root
+            .open(Path::new(&path), flags, Mode::empty())
             .map(File::from)
             .map_err(|err| meta_error("open", name, err))
     }

@@ -136,6 +136,11 @@ fn parse_id() -> RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(..i64::from(u32::MAX))
 }
 
+/// Numbers of threads, as many as the reference takes.
+fn parse_threads() -> RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(..=256)
+}
+
 fn parse_mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o7777 => Ok(mode),

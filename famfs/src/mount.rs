@@ -28,7 +28,7 @@ use crate::role::Role;
 use crate::superblock::{Superblock, SuperblockError};
 use crate::sys::dax::{Access, Mapping};
 use crate::sys::ioctl::{self, FileType};
-use crate::volume::{FileBytes, Volume};
+use crate::volume::{FileBytes, TransferError, Volume};
 
 const SUPERBLOCK_FILE: &str = ".superblock";
 const LOG_FILE: &str = ".log";
@@ -374,6 +374,31 @@ impl FileBytes for MappedFile {
 
     fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         self.mapping.write(position(offset)?, buf)
+    }
+
+    /// The kernel copies straight into the mapping, and reports memory errors instead of a signal.
+    fn write_from(
+        &self,
+        source: &File,
+        offset: u64,
+        len: usize,
+        _buf: &mut [u8],
+    ) -> Result<(), TransferError> {
+        let at = position(offset).map_err(TransferError::Target)?;
+        self.mapping.fill_from(source, offset, at, len).map_err(|err| {
+            match err.raw_os_error() == Some(Errno::FAULT.raw_os_error()) {
+                true => TransferError::Target(err),
+                false => TransferError::Source(err),
+            }
+        })
+    }
+
+    fn write_back(&self, offset: u64, len: usize) -> io::Result<()> {
+        self.mapping.write_back(position(offset)?, len)
+    }
+
+    fn refresh(&self, offset: u64, len: usize) -> io::Result<()> {
+        self.mapping.invalidate(position(offset)?, len)
     }
 
     fn finish(&self) -> io::Result<()> {

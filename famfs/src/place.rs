@@ -31,8 +31,7 @@ impl Place {
     pub fn open(pool: Option<&Path>, path: Option<&Path>, access: Access) -> Result<Self> {
         match pool {
             Some(pool) => {
-                let bytes = path.map_or(b"".as_slice(), |path| path.as_os_str().as_bytes());
-                let path = inside(without_slash(bytes))?;
+                let path = pool_path(path.unwrap_or(Path::new("")))?;
                 let volume = Box::new(OfflineVolume::new(PoolFile::open(pool, access)?));
                 Ok(Self { volume, path, system: None })
             }
@@ -56,9 +55,12 @@ impl Place {
         Ok(Self { volume, path, system })
     }
 
-    /// Opens the file system for additions.
-    pub fn writer(&self) -> Result<Writer<'_>> {
-        Ok(Writer::open(&*self.volume, self.system)?)
+    /// Opens the file system for additions; with `dry_run` for a session that changes nothing.
+    pub fn writer(&self, dry_run: bool) -> Result<Writer<'_>> {
+        Ok(match dry_run {
+            true => Writer::preview(&*self.volume, self.system)?,
+            false => Writer::open(&*self.volume, self.system)?,
+        })
     }
 
     /// Reads the log.
@@ -72,6 +74,11 @@ impl Place {
     }
 }
 
+/// A path in a pool file, which may be written with a leading slash: its root is the pool's.
+pub fn pool_path(path: &Path) -> Result<Option<RelPath>> {
+    inside(without_slash(path.as_os_str().as_bytes()))
+}
+
 /// A path below the root; nothing, `.` and the like are the root itself.
 fn inside(bytes: &[u8]) -> Result<Option<RelPath>> {
     match RelPath::new(bytes) {
@@ -81,7 +88,6 @@ fn inside(bytes: &[u8]) -> Result<Option<RelPath>> {
     }
 }
 
-/// A pool's paths may be written with a leading slash: its root is the pool's.
 fn without_slash(path: &[u8]) -> &[u8] {
     let start = path.iter().position(|&b| b != b'/').unwrap_or(path.len());
     &path[start..]

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A file system to work on, whether it is mounted or a pool file on the host.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 use crate::format::ALLOC_UNIT;
 use crate::map::FileMap;
@@ -44,16 +46,48 @@ pub trait Volume {
     fn sync(&self) -> io::Result<()>;
 }
 
-/// The bytes of one file.
-pub trait FileBytes {
+/// The bytes of one file. Several threads may work on different ranges.
+pub trait FileBytes: Send + Sync {
     /// Copies bytes out of the file.
     fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 
     /// Copies bytes into the file.
     fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
 
-    /// Makes what was written visible to other hosts.
+    /// Copies `len` bytes from `offset` of a source file to the same offset. `buf` is there to
+    /// be used. [`io::ErrorKind::UnexpectedEof`] says that the source is shorter.
+    fn write_from(
+        &self,
+        source: &File,
+        offset: u64,
+        len: usize,
+        buf: &mut [u8],
+    ) -> Result<(), TransferError> {
+        for (at, len) in pieces(offset, len, buf.len()) {
+            let buf = &mut buf[..len];
+            source.read_exact_at(buf, at).map_err(TransferError::Source)?;
+            self.write(at, buf).map_err(TransferError::Target)?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was written to a range visible to other hosts.
+    fn write_back(&self, offset: u64, len: usize) -> io::Result<()>;
+
+    /// Forgets cached copies of a range, so that the next read sees what the memory holds.
+    fn refresh(&self, offset: u64, len: usize) -> io::Result<()>;
+
+    /// Makes all that was written visible to other hosts.
     fn finish(&self) -> io::Result<()>;
+}
+
+/// Which side of a copy failed.
+#[derive(Debug)]
+pub enum TransferError {
+    /// Reading the source.
+    Source(io::Error),
+    /// Writing the file.
+    Target(io::Error),
 }
 
 /// A pool file: files exist as soon as the log has them, their bytes are ranges of the pool.
@@ -149,11 +183,25 @@ impl FileBytes for PoolRanges<'_> {
         })
     }
 
+    fn write_back(&self, _offset: u64, _len: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn refresh(&self, _offset: u64, _len: usize) -> io::Result<()> {
+        // The page cache is the memory that guests map.
+        Ok(())
+    }
+
     /// The append that publishes the file syncs the pool before it moves the index; a file that
     /// is there already waits for [`Volume::sync`].
     fn finish(&self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Splits a range into pieces of at most `most` bytes: offset and length of each.
+fn pieces(offset: u64, len: usize, most: usize) -> impl Iterator<Item = (u64, usize)> {
+    (0..len).step_by(most.max(1)).map(move |at| (offset + at as u64, most.min(len - at)))
 }
 
 /// Bytes that one copy step moves: an allocation unit, so that a step touches few huge pages.

@@ -123,12 +123,28 @@ pub struct Writer<'v> {
     /// Paths of the batch, with "is a directory".
     batch_paths: Vec<(RelPath, bool)>,
     batch_bytes: u64,
+    /// Nothing is changed, only looked at and counted.
+    preview: bool,
 }
 
 impl<'v> Writer<'v> {
     /// Opens a file system. `system` is this system's UUID, which must be the master's; `None`
     /// for a pool file, whose lock makes its holder the master.
     pub fn open(volume: &'v dyn Volume, system: Option<Uuid>) -> Result<Self, WriteError> {
+        Self::start(volume, system, false)
+    }
+
+    /// Opens a file system for a session that only says what it would do: every check is made,
+    /// space and slots are counted, and nothing is changed.
+    pub fn preview(volume: &'v dyn Volume, system: Option<Uuid>) -> Result<Self, WriteError> {
+        Self::start(volume, system, true)
+    }
+
+    fn start(
+        volume: &'v dyn Volume,
+        system: Option<Uuid>,
+        preview: bool,
+    ) -> Result<Self, WriteError> {
         let media = volume.media();
         let superblock = Superblock::read(media)?;
         if let Some(problem) = superblock.size_problem(media.len()) {
@@ -140,7 +156,11 @@ impl<'v> Writer<'v> {
             return Err(WriteError::Client { system, master: superblock.system_uuid });
         }
         let mut log = Log::open(media, superblock.log_len)?;
-        log.prepare_append()?;
+        match (preview, log.counter_problem()) {
+            (true, Some(problem)) => return Err(problem.into()),
+            (true, None) => {}
+            (false, _) => log.prepare_append()?,
+        }
         let area = superblock.data_area(media.len());
         let mut plan = Plan::read(&log, area, media.origin());
         if let Some(damage) = plan.stopped.take() {
@@ -156,7 +176,13 @@ impl<'v> Writer<'v> {
             batch: Vec::new(),
             batch_paths: Vec::new(),
             batch_bytes: 0,
+            preview,
         })
+    }
+
+    /// Whether this session changes nothing.
+    pub fn is_preview(&self) -> bool {
+        self.preview
     }
 
     /// What the file system holds, additions of this session included.
@@ -214,9 +240,11 @@ impl<'v> Writer<'v> {
     pub fn mkdir(&mut self, path: &RelPath, owner: Owner) -> Result<(), WriteError> {
         self.check_path(path)?;
         self.check_slots(1)?;
-        self.volume
-            .make_dir(path, owner)
-            .map_err(|source| volume_error("make directory", path, source))?;
+        if !self.preview {
+            self.volume
+                .make_dir(path, owner)
+                .map_err(|source| volume_error("make directory", path, source))?;
+        }
         let mut body = MkdirBody::new_zeroed();
         body.uid = U32::new(owner.uid);
         body.gid = U32::new(owner.gid);
@@ -225,8 +253,8 @@ impl<'v> Writer<'v> {
         self.queue(path, ENTRY_MKDIR, body.as_bytes(), owner, NodeKind::Dir)
     }
 
-    /// Adds a file of `size` bytes in the memory of `map`, after `fill` has written its bytes. If it fails,
-    /// the file does not exist and the memory is free again.
+    /// Adds a file of `size` bytes in the memory of `map`, after `fill` has written its bytes. If
+    /// it fails, the file does not exist and the memory is free again.
     pub fn create<E: From<WriteError>>(
         &mut self,
         path: &RelPath,
@@ -235,7 +263,43 @@ impl<'v> Writer<'v> {
         map: FileMap,
         fill: impl FnOnce(&dyn FileBytes) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.make_and_fill(path, owner, size, &map, fill).inspect_err(|_| self.release(&map))?;
+        if !self.preview {
+            let bytes = self.begin(path, owner, size, &map).inspect_err(|_| self.release(&map))?;
+            let filled = fill(&*bytes).and_then(|()| {
+                bytes.finish().map_err(|source| volume_error("write back", path, source).into())
+            });
+            drop(bytes);
+            filled.inspect_err(|_| self.abandon(path, &map))?;
+        }
+        Ok(self.publish(path, owner, size, map)?)
+    }
+
+    /// Makes a file whose bytes are to be written; it is not in the log before
+    /// [`Writer::publish`].
+    pub fn begin(
+        &self,
+        path: &RelPath,
+        owner: Owner,
+        size: u64,
+        map: &FileMap,
+    ) -> Result<Box<dyn FileBytes + 'v>, WriteError> {
+        self.check_path(path)?;
+        self.check_slots(1)?;
+        self.volume
+            .make_file(path, owner, size, map)
+            .map_err(|source| volume_error("make file", path, source))
+    }
+
+    /// Adds a file that was begun and whose bytes are complete and written back.
+    pub fn publish(
+        &mut self,
+        path: &RelPath,
+        owner: Owner,
+        size: u64,
+        map: FileMap,
+    ) -> Result<(), WriteError> {
+        self.check_path(path)?;
+        self.check_slots(1)?;
         let mut body = FileBody::new_zeroed();
         body.size = U64::new(size);
         body.flags = U32::new(FILE_FLAGS);
@@ -245,37 +309,20 @@ impl<'v> Writer<'v> {
         body.path = path.to_field();
         map.encode(&mut body);
         self.batch_bytes += size;
-        self.queue(path, ENTRY_FILE, body.as_bytes(), owner, NodeKind::File { size, map })?;
-        Ok(())
+        self.queue(path, ENTRY_FILE, body.as_bytes(), owner, NodeKind::File { size, map })
     }
 
-    fn make_and_fill<E: From<WriteError>>(
-        &self,
-        path: &RelPath,
-        owner: Owner,
-        size: u64,
-        map: &FileMap,
-        fill: impl FnOnce(&dyn FileBytes) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.check_path(path)?;
-        self.check_slots(1)?;
-        let bytes = self
-            .volume
-            .make_file(path, owner, size, map)
-            .map_err(|source| volume_error("make file", path, source))?;
-        let filled = fill(&*bytes).and_then(|()| {
-            bytes.finish().map_err(|source| volume_error("write back", path, source).into())
-        });
-        if filled.is_err() {
-            // The error that brought us here is the one to tell.
-            let _ = self.volume.remove(path, false);
-        }
-        filled
+    /// Takes back a file that was begun, and its memory.
+    pub fn abandon(&mut self, path: &RelPath, map: &FileMap) {
+        // The error that led here is the one to tell.
+        let _ = self.volume.remove(path, false);
+        self.release(map);
     }
 
     /// Publishes what was added so far.
     pub fn commit(&mut self) -> Result<(), WriteError> {
-        if self.batch.is_empty() {
+        // A preview keeps its batch: the slots of what comes after count on.
+        if self.batch.is_empty() || self.preview {
             return Ok(());
         }
         let result = self.log.append(&self.batch);

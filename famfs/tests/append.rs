@@ -11,14 +11,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{LazyLock, Mutex};
 
-use famfs::copy::{Copy, Destination, Options, scan};
+use famfs::copy::Copy;
 use famfs::map::FileMap;
 use famfs::media::{Media, MediaError};
 use famfs::mkfs::{self, mkfs};
 use famfs::path::RelPath;
 use famfs::prng::SeededBytes;
 use famfs::replay::{Contents, NodeKind, Owner};
+use famfs::sources::{Destination, Options, scan};
 use famfs::sys::dax::Access;
+use famfs::transfer::How;
 use famfs::volume::{FileBytes, Volume};
 use famfs::writer::{WriteError, Writer};
 use proptest::prelude::*;
@@ -191,11 +193,20 @@ impl FileBytes for DeviceFile<'_> {
         self.device.write_at(self.start + offset, buf).map_err(io::Error::other)
     }
 
-    fn finish(&self) -> io::Result<()> {
+    fn write_back(&self, offset: u64, len: usize) -> io::Result<()> {
+        let start = self.start + offset;
         match self.device.kind {
-            Kind::Mapped => self.device.persist(self.start, self.size).map_err(io::Error::other),
+            Kind::Mapped => self.device.persist(start, len as u64).map_err(io::Error::other),
             Kind::PoolFile => Ok(()),
         }
+    }
+
+    fn refresh(&self, _offset: u64, _len: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        self.write_back(0, usize::try_from(self.size).unwrap())
     }
 }
 
@@ -372,7 +383,10 @@ fn an_overwritten_file_survives_a_crash() {
         let target = Destination::As(path(0));
         let found = scan(&[source.path().into()], &target, &Options::default()).unwrap();
         let copy = Copy::prepare(found, &mut writer).unwrap();
-        assert_eq!(copy.run(&volume, &mut writer, |_| true).unwrap().overwritten, 1);
+        assert_eq!(
+            copy.run(&volume, &mut writer, &How::default(), |_| true).unwrap().overwritten,
+            1
+        );
         drop(writer);
 
         let events = device.state.into_inner().unwrap().events;

@@ -9,12 +9,14 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use common::Pool;
-use famfs::copy::{Copy, CopyError, Destination, Done, Options, scan};
+use famfs::copy::{Copy, CopyError, Done};
 use famfs::media::PoolFile;
 use famfs::mkfs::{self, mkfs};
 use famfs::replay::NodeKind;
+use famfs::sources::{Destination, Options, scan};
 use famfs::superblock::Superblock;
 use famfs::sys::dax::Access;
+use famfs::transfer::How;
 use famfs::view::{INFO_BLOCK_OFFSET, InfoBlock};
 use famfs::volume::{OfflineVolume, Volume};
 use famfs::writer::{WriteError, Writer};
@@ -48,7 +50,7 @@ fn copy(
     let sources: Vec<PathBuf> = sources.iter().map(|path| path.to_path_buf()).collect();
     let scan = scan(&sources, destination, options)?;
     let mut writer = Writer::open(volume, None).unwrap();
-    Copy::prepare(scan, &mut writer)?.run(volume, &mut writer, |_| true)
+    Copy::prepare(scan, &mut writer)?.run(volume, &mut writer, &How::default(), |_| true)
 }
 
 /// Path, mode and size (of files) of all there is.
@@ -103,8 +105,8 @@ fn a_tree_keeps_its_shape_and_modes() {
     copy(&volume, &[&source.path().join("a")], &into_root, &ALL).unwrap();
     let expected = [
         ("a".to_owned(), 0o750, None),
-        ("a/exec".to_owned(), 0o4711, Some(4)),
         (format!("a/{long}"), 0o700, None),
+        ("a/exec".to_owned(), 0o4711, Some(4)),
         (format!("a/{long}/x"), 0o600, Some(1)),
     ];
     assert_eq!(contents(&volume), expected);
@@ -131,7 +133,7 @@ fn two_sources_of_one_name_are_refused() {
     let done = copy(&volume, &sources, &Destination::Into(None), &ALL);
     assert!(matches!(done, Err(CopyError::Taken(_))));
     let done = copy(&volume, &sources[1..], &Destination::Into(None), &ALL).unwrap();
-    assert_eq!((done.files, done.overwritten), (0, 1));
+    assert_eq!((done.files, done.overwritten, done.unchanged), (0, 0, 1));
 }
 
 #[test]
@@ -166,7 +168,7 @@ fn a_source_that_shrinks_is_not_published() {
     let free = writer.plan().space.free();
     let copy = Copy::prepare(scan, &mut writer).unwrap();
     fs::write(&path, "short").unwrap();
-    let error = copy.run(&volume, &mut writer, |_| true).unwrap_err();
+    let error = copy.run(&volume, &mut writer, &How::default(), |_| true).unwrap_err();
     assert!(error.to_string().contains("changed while it was copied"), "{error}");
     assert_eq!(writer.plan().space.free(), free, "its memory is free again");
     drop(writer);
@@ -194,7 +196,7 @@ fn a_source_that_becomes_another_file_is_not_published() {
         let copy = Copy::prepare(scan, &mut writer).unwrap();
         fs::remove_file(&path).unwrap();
         replace();
-        let error = copy.run(&volume, &mut writer, |_| true).unwrap_err();
+        let error = copy.run(&volume, &mut writer, &How::default(), |_| true).unwrap_err();
         assert!(error.to_string().contains("expected the same file with 6 bytes"), "{error}");
         drop(writer);
         assert!(contents(&volume).is_empty());
@@ -246,4 +248,133 @@ fn the_info_block_of_a_pool_stays() {
     assert_eq!(superblock.dev_size, POOL_LEN - (2 << 20));
     assert_eq!(superblock.dev_size, volume.media().len());
     assert_eq!(contents(&volume).len(), 1);
+}
+
+/// Makes files `f0`, `f1` ... of seeded bytes, one of them of many pieces.
+fn seeded_files(dir: &Path, count: usize) {
+    for number in 0..count {
+        let len = if number == 3 { 9 << 20 } else { 1000 * number + 1 };
+        let mut bytes = vec![0; len];
+        let seed = u32::try_from(number).unwrap() + 1;
+        famfs::prng::SeededBytes::new(seed).fill(&mut bytes);
+        fs::write(dir.join(format!("f{number}")), bytes).unwrap();
+    }
+}
+
+/// The bytes of a file of the file system.
+fn read_back(volume: &OfflineVolume, name: &str) -> Vec<u8> {
+    let writer = Writer::open(volume, None).unwrap();
+    let path = famfs::path::RelPath::new(name.as_bytes()).unwrap();
+    let NodeKind::File { size, map } = &writer.plan().get(&path).unwrap().kind else {
+        panic!("{name} is a directory")
+    };
+    let bytes = volume.open_file(&path, *size, map, Access::Read).unwrap();
+    let mut found = vec![0; usize::try_from(*size).unwrap()];
+    bytes.read(0, &mut found).unwrap();
+    found
+}
+
+/// Whatever the number of threads, the log is the same and the bytes are right.
+#[test]
+fn threads_change_nothing_but_the_time() {
+    let source = tempfile::tempdir().unwrap();
+    seeded_files(source.path(), 12);
+    let mut logs = Vec::new();
+    for threads in [1, 2, 7] {
+        let pool = Pool::new(&[], POOL_LEN);
+        let volume = open(&pool);
+        format(&volume, None);
+        let mut writer = Writer::open(&volume, None).unwrap();
+        let found = scan(&[source.path().join(".")], &Destination::Into(None), &ALL).unwrap();
+        let how = How { threads, verify: true };
+        let copy = Copy::prepare(found, &mut writer).unwrap();
+        let done = copy.run(&volume, &mut writer, &how, |_| true).unwrap();
+        assert_eq!((done.files, done.overwritten, done.unchanged), (12, 0, 0));
+        drop(writer);
+        for number in 0..12 {
+            let name = format!("f{number}");
+            assert!(read_back(&volume, &name) == fs::read(source.path().join(&name)).unwrap());
+        }
+        let mut log = vec![0; 20 * 544];
+        famfs::media::Media::read_at(volume.media(), 2 << 20, &mut log).unwrap();
+        logs.push(log);
+    }
+    assert!(logs[0] == logs[1] && logs[1] == logs[2]);
+}
+
+/// An interrupted copy keeps what was complete; the same copy again does the rest only.
+#[test]
+fn a_second_run_goes_on_after_an_interruption() {
+    let source = tempfile::tempdir().unwrap();
+    seeded_files(source.path(), 12);
+    let everything = [source.path().join(".")];
+    for stop_at in [1, 4, 5, 9, 14] {
+        let pool = Pool::new(&[], POOL_LEN);
+        let volume = open(&pool);
+        format(&volume, None);
+        let mut writer = Writer::open(&volume, None).unwrap();
+        let free = writer.plan().space.free();
+        let found = scan(&everything, &Destination::Into(None), &ALL).unwrap();
+        let pieces = std::sync::atomic::AtomicU64::new(0);
+        let error = Copy::prepare(found, &mut writer)
+            .unwrap()
+            .run(&volume, &mut writer, &How { threads: 3, verify: false }, |_| {
+                pieces.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1 < stop_at
+            })
+            .unwrap_err();
+        assert!(matches!(error, CopyError::Interrupted), "{error:?}");
+        let taken = free - writer.plan().space.free();
+        drop(writer);
+        let kept = contents(&volume);
+        assert!(kept.len() < 12, "stopped after {stop_at} pieces, but all is there");
+        let sizes = kept.iter().map(|(_, _, size)| size.unwrap().next_multiple_of(2 << 20));
+        assert_eq!(taken, sizes.sum::<u64>(), "what is not complete takes no space");
+
+        let sources = [everything[0].as_path()];
+        let done = copy(&volume, &sources, &Destination::Into(None), &ALL).unwrap();
+        let kept = kept.len() as u64;
+        assert_eq!((done.files, done.unchanged, done.overwritten), (12 - kept, kept, 0));
+        for number in 0..12 {
+            let name = format!("f{number}");
+            assert!(read_back(&volume, &name) == fs::read(source.path().join(&name)).unwrap());
+        }
+    }
+}
+
+/// Only what differs is written to a file that is there.
+#[test]
+fn a_changed_source_changes_the_copy() {
+    let source = tempfile::tempdir().unwrap();
+    seeded_files(source.path(), 4);
+    let pool = Pool::new(&[], POOL_LEN);
+    let volume = open(&pool);
+    format(&volume, None);
+    let everything = source.path().join(".");
+    copy(&volume, &[&everything], &Destination::Into(None), &ALL).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(source.path().join("f3")).unwrap();
+    file.write_all_at(b"changed", 5 << 20).unwrap();
+    let done = copy(&volume, &[&everything], &Destination::Into(None), &ALL).unwrap();
+    assert_eq!((done.files, done.unchanged, done.overwritten), (0, 3, 1));
+    assert!(read_back(&volume, "f3") == fs::read(source.path().join("f3")).unwrap());
+}
+
+/// A preview makes every check, and changes no byte.
+#[test]
+fn a_preview_writes_nothing() {
+    let source = tempfile::tempdir().unwrap();
+    seeded_files(source.path(), 4);
+    let pool = Pool::new(&[], POOL_LEN);
+    let volume = open(&pool);
+    format(&volume, None);
+    let before = fs::read(&pool.path).unwrap();
+    let mut writer = Writer::preview(&volume, None).unwrap();
+    let found = scan(&[source.path().join(".")], &Destination::Into(None), &ALL).unwrap();
+    let copy = Copy::prepare(found, &mut writer).unwrap();
+    assert_eq!(copy.actions().count(), 4);
+    let owner = famfs::replay::Owner { uid: 0, gid: 0, mode: 0o755 };
+    let dir = famfs::path::RelPath::new(b"dir").unwrap();
+    writer.mkdir(&dir, owner).unwrap();
+    assert!(writer.mkdir(&dir, owner).is_err(), "it counts as made");
+    writer.commit().unwrap();
+    assert!(fs::read(&pool.path).unwrap() == before);
 }

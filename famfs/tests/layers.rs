@@ -40,7 +40,10 @@ const ORDER: &[&str] = &[
     "follow",
     "watcher",
     "writer",
+    "transfer",
+    "sources",
     "copy",
+    "extract",
     "guest",
     "faults",
 ];

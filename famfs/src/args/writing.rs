@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{OwnerArgs, parse_size};
+use super::{OwnerArgs, parse_size, parse_threads};
 
 /// Options of `mkdir`.
 #[derive(Args, Debug)]
@@ -54,9 +54,23 @@ pub struct Creat {
 #[command(after_help = "\
 All sources are looked at first: what famfs cannot hold (empty files, symbolic links, special \
 files, paths of more than 79 bytes), too little space or a full log stop the copy before anything \
-is written. A new file appears only when its data is complete; a file that is there with the same \
-size is overwritten in place, so others see it change, and an interrupted copy leaves it half new. \
-`DIR/.` copies what is in DIR.")]
+is written. Holes of sparse files become zeros, and take space. `DIR/.` copies what is in DIR.
+
+A new file appears only when its data is complete and written back. A file that is there with the \
+same size is compared with its source, and what differs is replaced in place: others see it \
+change. So the same command, run again after an interruption, goes on where the first run ended. \
+Owner and mode of what is there stay.
+
+With --out a file appears under its name only when it is complete, and replaces one that is there. \
+Modes are kept, but never set-user-ID and set-group-ID bits; owners only for root.
+
+Examples:
+  famfs cp -r dataset /mnt/famfs             copy a tree into a mounted famfs
+  famfs --pool pool cp -r -m 444 dataset/. / copy what is in it into a pool file
+  famfs --pool pool cp --dry-run -r dataset / say what would be copied
+  famfs --pool pool cp --out -r /data out    copy a tree out of a pool file
+
+Exit codes: 0 success; 1 failure; 2 wrong usage; 130 interrupted.")]
 pub struct Cp {
     /// Files and directories to copy, and last the target: a directory, or a new name for one file
     #[arg(value_name = "SRC", required = true, num_args = 2..)]
@@ -64,9 +78,21 @@ pub struct Cp {
     /// Copy directories with all that is in them
     #[arg(short, long)]
     pub recursive: bool,
+    /// Copy out of the pool of --pool: SRC are its paths, DEST is one of the host
+    #[arg(short, long)]
+    pub out: bool,
+    /// Number of threads; 0 takes one per processor, at most 8
+    #[arg(short, long, value_name = "N", default_value_t = 0, value_parser = parse_threads())]
+    pub threads: u16,
+    /// Read back what was written, and compare it with the source before it appears
+    #[arg(short = 'c', long, visible_alias = "compare")]
+    pub verify: bool,
     /// Leave out what famfs cannot hold, and say so
     #[arg(long)]
     pub skip_unsupported: bool,
+    /// Check everything, and print what would be done
+    #[arg(long, visible_alias = "dryrun")]
+    pub dry_run: bool,
     /// Owner and permissions.
     #[command(flatten)]
     pub owner: OwnerArgs,

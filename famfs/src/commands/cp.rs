@@ -5,40 +5,80 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use famfs::args::Cp;
-use famfs::copy::{self, Copy, CopyError, Destination, Done, Options, Unsupported};
+use famfs::copy::{Action, Copy, CopyError, Done};
+use famfs::extract::{self, ExtractError};
+use famfs::path::RelPath;
 use famfs::replay::{NodeKind, Plan};
+use famfs::sources::{Destination, Options, Unsupported, scan};
 use famfs::sys::dax::Access;
+use famfs::transfer::How;
 use serde::Serialize;
 
-use crate::output::{FAILED, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar};
+use super::warn_of_damage;
+use crate::output::{
+    FAILED, Failure, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar,
+};
 use crate::output::{say, stop_flag, stopped};
-use crate::place::{Place, masked};
+use crate::place::{Place, masked, pool_path};
 
-#[derive(Serialize)]
-struct Report<'a> {
+#[derive(Default, Serialize)]
+struct Report {
     version: u32,
+    dry_run: bool,
     files: u64,
     overwritten: u64,
+    unchanged: u64,
     directories: u64,
     bytes: u64,
     seconds: f64,
-    skipped: Vec<Skipped<'a>>,
+    skipped: Vec<Skipped>,
+    /// What a dry run would do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actions: Option<Vec<Planned>>,
 }
 
 #[derive(Serialize)]
-struct Skipped<'a> {
+struct Skipped {
     path: String,
-    reason: &'a str,
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct Planned {
+    action: &'static str,
+    source: String,
+    target: String,
 }
 
 pub fn run(pool: Option<&Path>, args: &Cp) -> Outcome {
     let Some((target, sources)) = args.paths.split_last() else { return Ok(OK) };
-    let stop = stop_flag()?;
     let start = Instant::now();
+    let (mut report, damaged) = match args.out {
+        true => copy_out(pool, args, sources, target)?,
+        false => (copy_in(pool, args, sources, target)?, false),
+    };
+    report.version = 1;
+    report.dry_run = args.dry_run;
+    report.seconds = start.elapsed().as_secs_f64();
+    if args.json {
+        print_json(&report)?;
+    } else {
+        print(args, &report)?;
+    }
+    Ok(if damaged { FAILED } else { OK })
+}
+
+fn copy_in(
+    pool: Option<&Path>,
+    args: &Cp,
+    sources: &[PathBuf],
+    target: &Path,
+) -> Result<Report, Failure> {
+    let stop = stop_flag()?;
     let place = Place::open(pool, Some(target), Access::Write)?;
-    let mut writer = place.writer()?;
+    let mut writer = place.writer(args.dry_run)?;
     let destination = destination(&place, writer.plan(), target, sources)?;
     let options = Options {
         recursive: args.recursive,
@@ -47,19 +87,47 @@ pub fn run(pool: Option<&Path>, args: &Cp) -> Outcome {
         uid: args.owner.uid,
         gid: args.owner.gid,
     };
-    let scan = copy::scan(sources, &destination, &options)?;
-    let skipped = scan.unsupported.clone();
+    let scan = scan(sources, &destination, &options)?;
+    let skipped = scan.unsupported.iter().map(Skipped::from).collect();
     let copy = Copy::prepare(scan, &mut writer)?;
+    if args.dry_run {
+        return Ok(Report { skipped, ..planned(&copy) });
+    }
+    let how = match (How::default(), usize::from(args.threads)) {
+        (default, 0) => How { verify: args.verify, ..default },
+        (_, threads) => How { threads, verify: args.verify },
+    };
     let bar = progress_bar(copy.bytes);
-    let result = copy.run(&*place.volume, &mut writer, |bytes| {
+    let result = copy.run(&*place.volume, &mut writer, &how, |bytes| {
         bar.inc(bytes);
         !stopped(&stop)
     });
     bar.finish_and_clear();
     let code = if matches!(result, Err(CopyError::Interrupted)) { INTERRUPTED } else { FAILED };
-    let done = result.or_exit(code)?;
-    report(args, done, &skipped, start.elapsed().as_secs_f64())?;
-    Ok(OK)
+    let Done { files, overwritten, unchanged, directories, bytes } = result.or_exit(code)?;
+    Ok(Report { files, overwritten, unchanged, directories, bytes, skipped, ..Report::default() })
+}
+
+impl From<&Unsupported> for Skipped {
+    fn from(item: &Unsupported) -> Self {
+        Self { path: item.source.display().to_string(), reason: item.reason.clone() }
+    }
+}
+
+/// What a copy would do, counted and listed.
+fn planned(copy: &Copy) -> Report {
+    let mut report = Report { bytes: copy.bytes, ..Report::default() };
+    let actions = copy.actions().map(|(action, source, target)| {
+        let (count, action) = match action {
+            Action::Mkdir => (&mut report.directories, "mkdir"),
+            Action::Create => (&mut report.files, "create"),
+            Action::Update => (&mut report.overwritten, "update"),
+        };
+        *count += 1;
+        Planned { action, source: source.display().to_string(), target: target.to_string() }
+    });
+    let actions = actions.collect();
+    Report { actions: Some(actions), ..report }
 }
 
 /// What the last argument means: a directory to copy into, or a new name for the only source.
@@ -82,32 +150,94 @@ fn destination(
     }
 }
 
-fn report(args: &Cp, done: Done, skipped: &[Unsupported], seconds: f64) -> Result<()> {
-    let Done { files, overwritten, directories, bytes } = done;
-    if args.json {
-        let skipped = skipped
-            .iter()
-            .map(|item| Skipped { path: item.source.display().to_string(), reason: &item.reason })
-            .collect();
-        return print_json(&Report {
-            version: 1,
-            files,
-            overwritten,
-            directories,
-            bytes,
-            seconds,
-            skipped,
-        });
+fn copy_out(
+    pool: Option<&Path>,
+    args: &Cp,
+    sources: &[PathBuf],
+    target: &Path,
+) -> Result<(Report, bool), Failure> {
+    let pool = pool.context("--out needs --pool FILE; out of a mounted famfs copy with cp(1)")?;
+    if args.owner.mode.is_some() || args.owner.uid.is_some() || args.owner.gid.is_some() {
+        return Err(anyhow::anyhow!("--mode, --uid and --gid are not for --out").into());
     }
-    for item in skipped {
-        say!("skipped {}: {}", item.source.display(), item.reason)?;
+    let stop = stop_flag()?;
+    let place = Place::open(Some(pool), None, Access::Read)?;
+    let plan = place.plan()?;
+    let damaged = warn_of_damage(&plan);
+    let into = target.is_dir();
+    if !into && sources.len() > 1 {
+        let error = "is no directory, expected one for more than one source";
+        return Err(anyhow::anyhow!("{} {error}", target.display()).into());
     }
-    if args.verbose || !skipped.is_empty() {
-        say!(
-            "{files} files, {directories} directories, {overwritten} overwritten, {} skipped, {}",
-            skipped.len(),
-            human(bytes)
-        )?;
+    let mut items = Vec::new();
+    for source in sources {
+        let path = pool_path(source)?;
+        let name = path.as_ref().and_then(|path| path.as_path().file_name());
+        // `DIR/.` and the root mean what is in the directory.
+        let contents = source.as_os_str().as_bytes().ends_with(b"/.");
+        let target = match name.filter(|_| into && !contents) {
+            Some(name) => target.join(name),
+            None => target.to_owned(),
+        };
+        items.extend(extract::list(&plan, path.as_ref(), &target, args.recursive)?);
+    }
+    let bytes = items.iter().filter_map(extract::Item::size).sum();
+    let report = Report { bytes, ..Report::default() };
+    if args.dry_run {
+        return Ok((planned_out(&items, report), damaged));
+    }
+    let bar = progress_bar(bytes);
+    let result = extract::extract(&*place.volume, &items, |bytes| {
+        bar.inc(bytes);
+        !stopped(&stop)
+    });
+    bar.finish_and_clear();
+    let code = if matches!(result, Err(ExtractError::Interrupted)) { INTERRUPTED } else { FAILED };
+    let (files, directories) = result.or_exit(code)?;
+    Ok((Report { files, directories, ..report }, damaged))
+}
+
+fn planned_out(items: &[extract::Item<'_>], mut report: Report) -> Report {
+    let mut actions = Vec::new();
+    for item in items {
+        let action = match (item.size(), item.target.exists()) {
+            (None, true) => continue,
+            (None, false) => "mkdir",
+            (Some(_), true) => "replace",
+            (Some(_), false) => "create",
+        };
+        match action {
+            "mkdir" => report.directories += 1,
+            "replace" => report.overwritten += 1,
+            _ => report.files += 1,
+        }
+        let source = item.path().map_or("/".to_owned(), RelPath::to_string);
+        let target = item.target.display().to_string();
+        actions.push(Planned { action, source, target });
+    }
+    Report { actions: Some(actions), ..report }
+}
+
+fn print(args: &Cp, report: &Report) -> Result<()> {
+    for Planned { action, source, target } in report.actions.iter().flatten() {
+        match *action {
+            "mkdir" => say!("would make directory {target}")?,
+            "update" => say!("would compare {target} with {source} and replace what differs")?,
+            "replace" => say!("would replace {target} with {source}")?,
+            _ => say!("would copy {source} to {target}")?,
+        }
+    }
+    for item in &report.skipped {
+        say!("skipped {}: {}", item.path, item.reason)?;
+    }
+    if args.verbose || args.dry_run || !report.skipped.is_empty() {
+        let Report { files, directories, overwritten, unchanged, bytes, skipped, .. } = report;
+        let skipped = skipped.len();
+        let counts = format!("{files} files, {directories} directories, {overwritten} overwritten");
+        match args.dry_run {
+            true => say!("{counts}, {skipped} skipped, {}; nothing was written", human(*bytes))?,
+            false => say!("{counts}, {unchanged} unchanged, {skipped} skipped, {}", human(*bytes))?,
+        }
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ pub fn run(pool: Option<&Path>, args: &Creat) -> Outcome {
     let stop = stop_flag()?;
     let place = Place::open(pool, Some(&args.path), Access::Write)?;
     let path = place.file_path()?;
-    let mut writer = place.writer()?;
+    let mut writer = place.writer(false)?;
     let seed = seed(args);
     let mut interrupted = false;
     let mut fill = |bytes: &dyn FileBytes| {

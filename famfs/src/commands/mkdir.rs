@@ -15,7 +15,7 @@ const DEFAULT_MODE: u32 = 0o755;
 
 pub fn run(pool: Option<&Path>, args: &Mkdir) -> Outcome {
     let place = Place::open(pool, Some(&args.path), Access::Write)?;
-    let mut writer = place.writer()?;
+    let mut writer = place.writer(false)?;
     let owner = owner(args.owner.uid, args.owner.gid, args.owner.mode.unwrap_or(DEFAULT_MODE));
     let path = match (&place.path, args.parents) {
         (None, true) => return Ok(OK),

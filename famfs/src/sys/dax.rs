@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -83,6 +84,34 @@ impl Mapping {
         Ok(())
     }
 
+    /// Reads `len` bytes from `from` of another file straight into the mapping. `EFAULT` says that
+    /// the memory could not be written, [`io::ErrorKind::UnexpectedEof`] that the file is shorter.
+    pub fn fill_from(&self, source: &File, from: u64, offset: usize, len: usize) -> io::Result<()> {
+        if self.access == Access::Read {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        self.range(offset, len)?;
+        let mut done = 0;
+        while done < len {
+            let to = self.range(offset + done, len - done)?;
+            let at = libc::off_t::try_from(from + done as u64)
+                .map_err(|_| io::ErrorKind::InvalidInput)?;
+            // SAFETY: `range` checked the destination; the kernel writes it like another system.
+            let read = unsafe { libc::pread(source.as_raw_fd(), to.cast(), len - done, at) };
+            match usize::try_from(read) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => done += read,
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the cache lines of a range back to memory; what is written later stays later.
     pub fn write_back(&self, offset: usize, len: usize) -> io::Result<()> {
         let start = self.range(offset, len)?;
@@ -134,6 +163,21 @@ mod tests {
         reader.read(4090, &mut text).unwrap();
         reader.read(8, &mut word).unwrap();
         assert_eq!((&text, u64::from_ne_bytes(word)), (b"across a page", 7));
+    }
+
+    #[test]
+    fn is_filled_from_a_file() {
+        let (file, source) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        file.set_len(8192).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&source, b"0123456789", 0).unwrap();
+        let map = Mapping::new(&file, 8192, Access::Write).unwrap();
+        map.fill_from(&source, 2, 4090, 8).unwrap();
+        let mut found = [0; 8];
+        map.read(4090, &mut found).unwrap();
+        assert_eq!(&found, b"23456789");
+        let short = map.fill_from(&source, 2, 0, 9).unwrap_err();
+        assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(map.fill_from(&source, 0, 8190, 3).is_err(), "outside");
     }
 
     #[test]

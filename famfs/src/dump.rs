@@ -7,7 +7,8 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::check::one_line;
 use crate::fields::{self, Field};
-use crate::format::{self, ENTRY_LEN, Entry, LOG_HEADER_LEN, LOG_OFFSET, LogHeader, Superblock};
+use crate::format::{self, ENTRY_LEN, Entry, LEASE_MAGIC, LEASE_OFFSET, LOG_HEADER_LEN};
+use crate::format::{LOG_OFFSET, Lease, LogHeader, Superblock};
 use crate::media::{Media, MediaError};
 use crate::superblock::{default_log_len, is_log_len};
 
@@ -32,6 +33,11 @@ pub struct Area {
 pub enum AreaKind {
     /// The superblock.
     Superblock {
+        /// Its fields.
+        fields: Vec<Field>,
+    },
+    /// The master's lease.
+    Lease {
         /// Its fields.
         fields: Vec<Field>,
     },
@@ -164,6 +170,13 @@ impl<'m> Dump<'m> {
         let fields = fields::superblock(&read_superblock(self.media)?, origin);
         walk.give(size_of::<Superblock>() as u64, AreaKind::Superblock { fields })
             .map_err(Stop::Visit)?;
+        let lease = read_lease(self.media)?;
+        if lease.magic.get() == LEASE_MAGIC {
+            walk.unused(LEASE_OFFSET)?;
+            let fields = fields::lease(&lease, origin + LEASE_OFFSET);
+            walk.give(size_of::<Lease>() as u64, AreaKind::Lease { fields })
+                .map_err(Stop::Visit)?;
+        }
         walk.unused(LOG_OFFSET)?;
         let header = read_header(self.media)?;
         let fields = fields::log_header(&header, origin + LOG_OFFSET, self.log_len);
@@ -192,6 +205,12 @@ impl<'m> Dump<'m> {
 fn read_superblock(media: &dyn Media) -> Result<Superblock, MediaError> {
     let mut raw = Superblock::new_zeroed();
     media.read_at(0, raw.as_mut_bytes())?;
+    Ok(raw)
+}
+
+fn read_lease(media: &dyn Media) -> Result<Lease, MediaError> {
+    let mut raw = Lease::new_zeroed();
+    media.read_at(LEASE_OFFSET, raw.as_mut_bytes())?;
     Ok(raw)
 }
 
@@ -229,6 +248,7 @@ struct Walk<'m, V> {
 impl<V: FnMut(Area) -> Result<(), E>, E> Walk<'_, V> {
     fn give(&mut self, bytes: u64, kind: AreaKind) -> Result<(), E> {
         if let AreaKind::Superblock { fields }
+        | AreaKind::Lease { fields }
         | AreaKind::LogHeader { fields }
         | AreaKind::LogSlot { fields, .. } = &kind
         {

@@ -11,10 +11,10 @@ use uuid::Uuid;
 use zerocopy::{IntoBytes, transmute};
 
 use crate::format::{
-    ALLOC_UNIT, DaxdevBody, ENTRY_DAXDEV, ENTRY_DELETE, ENTRY_FILE, ENTRY_MKDIR, EXT_INTERLEAVED,
-    EXT_SIMPLE, Entry, FileBody, InterleavedMap, LOG_MAGIC, LOG_OFFSET, LogHeader, MAX_EXTENTS,
-    MkdirBody, OMF_MAJOR, RawExtent, SUPERBLOCK_MAGIC, SUPERBLOCK_VERSION, SimpleMap, Superblock,
-    slots,
+    ALLOC_UNIT, DaxdevBody, DeleteBody, ENTRY_DAXDEV, ENTRY_DELETE, ENTRY_FILE, ENTRY_MKDIR,
+    EXT_INTERLEAVED, EXT_SIMPLE, Entry, FileBody, InterleavedMap, LEASE_MAGIC, LOG_MAGIC,
+    LOG_OFFSET, Lease, LogHeader, MAX_EXTENTS, MkdirBody, OMF_MAJOR, RawExtent, SUPERBLOCK_MAGIC,
+    SUPERBLOCK_VERSION, SimpleMap, Superblock, slots,
 };
 use crate::path::escape;
 
@@ -155,6 +155,26 @@ pub fn superblock(raw: &Superblock, offset: u64) -> Vec<Field> {
     fields.list
 }
 
+/// The fields of a lease found at `offset`.
+pub fn lease(raw: &Lease, offset: u64) -> Vec<Field> {
+    let mut fields = Fields::new(raw.as_bytes(), offset);
+    let layout = layout!(Lease {
+        magic: Hex,
+        pad: Zero,
+        fs_uuid: Uuid,
+        system_uuid: Uuid,
+        machine_uuid: Uuid,
+        boot_id: Uuid,
+        crc: Hex,
+        rest: Zero,
+        heartbeat: Number,
+    });
+    fields.add(0, size_of::<Lease>(), "", &layout);
+    fields.expect("magic", format!("{LEASE_MAGIC:#x}"));
+    fields.expect("crc", format!("{:#x}", raw.checksum()));
+    fields.list
+}
+
 /// The fields of the header, found at `offset`, of a log of `log_len` bytes.
 pub fn log_header(raw: &LogHeader, offset: u64, log_len: u64) -> Vec<Field> {
     let mut fields = Fields::new(raw.as_bytes(), offset);
@@ -189,6 +209,10 @@ pub fn entry(raw: &Entry, offset: u64, slot: u64) -> Vec<Field> {
             let layout =
                 layout!(MkdirBody { uid: Number, gid: Number, mode: Mode, path: Text, rest: Zero });
             fields.add(body, size_of::<MkdirBody>(), "", &layout);
+        }
+        ENTRY_DELETE => {
+            let layout = layout!(DeleteBody { slot: Number, path: Text, rest: Zero });
+            fields.add(body, size_of::<DeleteBody>(), "", &layout);
         }
         ENTRY_DAXDEV => {
             let layout = layout!(DaxdevBody {
@@ -343,6 +367,8 @@ mod tests {
         ) {
             let header = LogHeader::read_from_bytes(&bytes[..48]).unwrap();
             assert_tiles(&log_header(&header, 7, 8 << 20), 7, &bytes[..48]);
+            let lease_block = Lease::read_from_bytes(&bytes[..136]).unwrap();
+            assert_tiles(&lease(&lease_block, 7), 7, &bytes[..136]);
             let block = Superblock::read_from_bytes(&bytes[..200]).unwrap();
             assert_tiles(&superblock(&block, 0), 0, &bytes[..200]);
             let mut bytes = bytes;

@@ -75,6 +75,42 @@ pub struct Superblock {
     pub dev_name: [u8; 64],
 }
 
+/// Device offset of the [`Lease`]: in the superblock's 2 MiB, which the reference neither writes
+/// nor reads behind its superblock, and behind everything that block devices are probed for.
+pub const LEASE_OFFSET: u64 = 0x4000;
+/// First bytes of a lease: `FAMLEASE` as text.
+pub const LEASE_MAGIC: u64 = u64::from_le_bytes(*b"FAMLEASE");
+
+/// Which running system holds the master's role, at [`LEASE_OFFSET`]; ours alone.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Lease {
+    /// [`LEASE_MAGIC`].
+    pub magic: U64,
+    /// Zero.
+    pub pad: U64,
+
+    /// Identity of the file system: a lease of an earlier one does not count.
+    pub fs_uuid: [u8; 16],
+
+    /// System UUID of the holder.
+    pub system_uuid: [u8; 16],
+
+    /// Machine UUID of the holder from its firmware, or zero.
+    pub machine_uuid: [u8; 16],
+
+    /// Boot id of the holder's kernel: clones of one machine have different ones.
+    pub boot_id: [u8; 16],
+
+    /// CRC-32 of the bytes before this field.
+    pub crc: U64,
+    /// Zero; puts the heartbeat into a cache line that is not the identity's.
+    pub rest: [u8; 40],
+
+    /// Another number with every beat; zero if the lease is free. No checksum: one store.
+    pub heartbeat: U64,
+}
+
 /// The log's header, at [`LOG_OFFSET`].
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -116,7 +152,8 @@ pub struct Entry {
 pub const ENTRY_FILE: u32 = 0;
 /// [`Entry::kind`] of a directory.
 pub const ENTRY_MKDIR: u32 = 1;
-/// [`Entry::kind`] of a deletion: reserved, not written by anybody.
+/// [`Entry::kind`] of a deletion. The reference reserves the number but gives it no body; ours
+/// is [`DeleteBody`]. Its tools skip the entry and go on to show the file.
 pub const ENTRY_DELETE: u32 = 2;
 /// [`Entry::kind`] of a further device of the file system.
 pub const ENTRY_DAXDEV: u32 = 3;
@@ -212,6 +249,19 @@ pub struct MkdirBody {
     pub rest: [u8; 428],
 }
 
+/// Body of a deletion. What is deleted is named by slot and path, so that neither a path that is
+/// used again nor a log that is moved makes it hit something else.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct DeleteBody {
+    /// Slot of the entry of the file or directory.
+    pub slot: U64,
+    /// Path of it, NUL-terminated.
+    pub path: [u8; MAX_PATH + 1],
+    /// Zero.
+    pub rest: [u8; 432],
+}
+
 /// Body of an entry that adds a device; read by nobody yet.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -240,6 +290,11 @@ const _: () = {
     assert!(offset_of!(Superblock, crc) == 96);
     assert!(offset_of!(Superblock, dev_size) == 112);
     assert!(offset_of!(Superblock, dev_name) == 136);
+    assert!(size_of::<Lease>() == 136);
+    assert!(offset_of!(Lease, system_uuid) == 32);
+    assert!(offset_of!(Lease, crc) == 80);
+    assert!(offset_of!(Lease, heartbeat) == 128);
+    assert!(LEASE_OFFSET.is_multiple_of(64) && LEASE_OFFSET + 136 < ALLOC_UNIT);
     assert!(size_of::<LogHeader>() as u64 == LOG_HEADER_LEN);
     assert!(offset_of!(LogHeader, crc) == 24);
     assert!(offset_of!(LogHeader, next_index) == 40);
@@ -257,6 +312,8 @@ const _: () = {
     assert!(offset_of!(InterleavedMap, strips) == 24);
     assert!(size_of::<MkdirBody>() == 520);
     assert!(offset_of!(MkdirBody, path) == 12);
+    assert!(size_of::<DeleteBody>() == 520);
+    assert!(offset_of!(DeleteBody, path) == 8);
     assert!(size_of::<DaxdevBody>() == 520);
 };
 
@@ -269,6 +326,13 @@ impl Superblock {
     /// The checksum that belongs into [`Superblock::crc`].
     pub fn checksum(&self) -> u64 {
         crc64(&self.as_bytes()[..96])
+    }
+}
+
+impl Lease {
+    /// The checksum that belongs into [`Lease::crc`].
+    pub fn checksum(&self) -> u64 {
+        crc64(&self.as_bytes()[..80])
     }
 }
 

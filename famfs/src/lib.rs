@@ -35,6 +35,7 @@ pub mod fields;
 pub mod follow;
 pub mod format;
 pub mod guest;
+pub mod lease;
 pub mod log;
 pub mod map;
 pub mod media;

@@ -37,6 +37,11 @@ pub trait Media: Send + Sync {
     /// Makes what was written to the range durable before anything that is written later.
     fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError>;
 
+    /// Makes what was written to the range visible to other systems, durable or not.
+    fn show(&self, offset: u64, len: u64) -> Result<(), MediaError> {
+        self.persist(offset, len)
+    }
+
     /// Forgets cached copies of the range, so that the next read sees what others wrote.
     fn refresh(&self, offset: u64, len: u64) -> Result<(), MediaError>;
 }
@@ -145,6 +150,16 @@ impl PoolFile {
         Ok(Self { file, path: path.to_owned(), view, pool_len })
     }
 
+    /// A second handle of the open pool, with the same lock.
+    pub fn try_clone(&self) -> Result<Self, MediaError> {
+        let path = self.path.clone();
+        let file = self
+            .file
+            .try_clone()
+            .map_err(|source| MediaError::Open { path: path.clone(), source })?;
+        Ok(Self { file, path, ..*self })
+    }
+
     /// The view that guests have of this pool.
     pub fn view(&self) -> View {
         self.view
@@ -192,6 +207,11 @@ impl Media for PoolFile {
 
     fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError> {
         self.file.sync_data().map_err(|err| self.io_error("sync", offset, len, err))
+    }
+
+    fn show(&self, _offset: u64, _len: u64) -> Result<(), MediaError> {
+        // As below.
+        Ok(())
     }
 
     fn refresh(&self, _offset: u64, _len: u64) -> Result<(), MediaError> {

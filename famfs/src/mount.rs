@@ -157,6 +157,12 @@ impl Mounted {
         Ok(MetaFiles::new(superblock, None, self.device.clone(), self.device_len()?)?)
     }
 
+    /// Reaches the superblock's 2 MiB for writing: for the master's lease.
+    pub fn lease_media(&self) -> Result<MetaFiles, MountError> {
+        let superblock = self.map_meta(FileType::Superblock, Access::Write, ALLOC_UNIT, 0o444)?.1;
+        Ok(MetaFiles::new(superblock, None, self.device.clone(), self.device_len()?)?)
+    }
+
     /// Reaches superblock and log of a formatted device. A writer waits for the log's lock.
     /// `system` is this system's UUID; without one it is a client.
     pub fn open(self, access: Access, system: Option<Uuid>) -> Result<MountedVolume, MountError> {
@@ -306,6 +312,10 @@ impl MountedVolume {
 impl Volume for MountedVolume {
     fn media(&self) -> &dyn Media {
         &self.meta
+    }
+
+    fn lease_media(&self) -> io::Result<Box<dyn Media>> {
+        Ok(Box::new(self.mounted.lease_media().map_err(io::Error::other)?))
     }
 
     fn make_dir(&self, path: &RelPath, owner: Owner) -> io::Result<()> {

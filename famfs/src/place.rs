@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a path on the command line means: a path in a pool file, or in a mounted famfs.
 
+use std::cell::OnceCell;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use famfs::lease::{Holder, Keeper, Timing};
 use famfs::media::PoolFile;
 use famfs::mount::Mounted;
 use famfs::mounts;
 use famfs::path::{PathError, RelPath};
 use famfs::replay::{Contents, Owner, Plan};
-use famfs::role;
+use famfs::role::{self, Role};
+use famfs::superblock::Superblock;
 use famfs::sys::dax::Access;
 use famfs::volume::{OfflineVolume, Volume};
 use famfs::writer::Writer;
 use uuid::Uuid;
+
+use crate::output::notice;
 
 /// A file system and a path in it.
 pub struct Place {
@@ -24,6 +29,8 @@ pub struct Place {
     pub path: Option<RelPath>,
     /// This system's UUID; `None` offline, where the pool's lock makes the master.
     system: Option<Uuid>,
+    /// The master's lease, of a writer.
+    lease: OnceCell<Keeper>,
 }
 
 impl Place {
@@ -33,7 +40,7 @@ impl Place {
             Some(pool) => {
                 let path = pool_path(path.unwrap_or(Path::new("")))?;
                 let volume = Box::new(OfflineVolume::new(PoolFile::open(pool, access)?));
-                Ok(Self { volume, path, system: None })
+                Ok(Self { volume, path, system: None, lease: OnceCell::new() })
             }
             None => {
                 let path = path.context("name a path in a mounted famfs, or use --pool FILE")?;
@@ -52,15 +59,43 @@ impl Place {
         };
         let mounted = Mounted::at(&found.mount.mount_point, &found.mount.source)?;
         let volume = Box::new(mounted.open(access, system)?);
-        Ok(Self { volume, path, system })
+        Ok(Self { volume, path, system, lease: OnceCell::new() })
     }
 
     /// Opens the file system for additions; with `dry_run` for a session that changes nothing.
     pub fn writer(&self, dry_run: bool) -> Result<Writer<'_>> {
-        Ok(match dry_run {
-            true => Writer::preview(&*self.volume, self.system)?,
-            false => Writer::open(&*self.volume, self.system)?,
+        if dry_run {
+            return Ok(Writer::preview(&*self.volume, self.system)?);
+        }
+        // Before the log is read, so that nobody adds to it afterwards.
+        let lease = self.lease()?;
+        let writer = Writer::open(&*self.volume, self.system)?;
+        Ok(match lease {
+            Some(lease) => writer.guarded_by(lease),
+            None => writer,
         })
+    }
+
+    /// The master's lease, taken at the first call; a client does not get it.
+    fn lease(&self) -> Result<Option<&Keeper>> {
+        if let Some(lease) = self.lease.get() {
+            return Ok(Some(lease));
+        }
+        let superblock = Superblock::read(self.volume.media())?;
+        if self.system.is_some_and(|system| Role::of(&superblock, system) == Role::Client) {
+            return Ok(None);
+        }
+        let me = Holder::this(self.system.unwrap_or_default())?;
+        let media = self.volume.lease_media()?;
+        let timing = Timing::default();
+        let waiting = |holder: &Holder| {
+            notice!(
+                "waiting up to {} seconds to see whether the last master is alive: {holder}",
+                timing.expiry.as_secs()
+            );
+        };
+        let taken = Keeper::acquire(media, superblock.fs_uuid, me, false, timing, waiting)?;
+        Ok(Some(self.lease.get_or_init(|| taken)))
     }
 
     /// Reads the log.

@@ -2,7 +2,7 @@
 //! Who may write a file system's log: the system whose UUID its superblock holds.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -88,8 +88,7 @@ fn known_below(root: &Path) -> Result<Option<Uuid>, RoleError> {
         Err(err) if err.kind() == io::ErrorKind::NotFound => {}
         Err(source) => return Err(RoleError::File { action: "read", path, source }),
     }
-    let dmi = fs::read(root.join(DMI_FILE)).ok().and_then(|b| parse(&path, &b).ok());
-    Ok(dmi.filter(|uuid| !uuid.is_nil() && !uuid.is_max()))
+    Ok(machine_below(root))
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Uuid, RoleError> {
@@ -100,15 +99,38 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Uuid, RoleError> {
     })
 }
 
-/// Makes the file as the reference does: 36 characters and a NUL, mode 0444.
+/// The machine's UUID as its firmware tells it, if it does and may be read.
+pub fn machine_uuid() -> Option<Uuid> {
+    machine_below(Path::new("/"))
+}
+
+fn machine_below(root: &Path) -> Option<Uuid> {
+    let path = root.join(DMI_FILE);
+    let uuid = fs::read(&path).ok().and_then(|bytes| parse(&path, &bytes).ok())?;
+    (!uuid.is_nil() && !uuid.is_max()).then_some(uuid)
+}
+
+/// Makes the file as the reference does: 36 characters and a NUL, mode 0444. It appears with all
+/// of its contents, and of two that make it at once both use the one that came first.
 fn create(path: &Path) -> io::Result<Uuid> {
-    if let Some(dir) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
-    }
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
     let uuid = Uuid::new_v4();
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(path)?;
-    io::Write::write_all(&mut file, format!("{uuid}\0").as_bytes())?;
-    Ok(uuid)
+    let draft = path.with_extension(uuid.simple().to_string());
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(&draft)?;
+    let made = file
+        .write_all(format!("{uuid}\0").as_bytes())
+        .and_then(|()| file.sync_all())
+        // A link, because a rename would replace what another one made meanwhile.
+        .and_then(|()| fs::hard_link(&draft, path));
+    // The draft has done its work; a leftover harms nobody.
+    let _ = fs::remove_file(&draft);
+    match made {
+        Ok(()) => Ok(uuid),
+        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => parse(path, &fs::read(path)?)
+            .map_err(|err| io::Error::new(io::ErrorKind::InvalidData, err)),
+        Err(err) => Err(err),
+    }
 }
 
 #[cfg(test)]
@@ -148,6 +170,20 @@ mod tests {
         assert_eq!(system_uuid_below(root.path()).unwrap(), made);
         let bytes = fs::read(root.path().join(UUID_FILE)).unwrap();
         assert_eq!(bytes, format!("{made}\0").as_bytes());
+    }
+
+    #[test]
+    fn all_that_make_it_at_once_agree() {
+        let root = tempfile::tempdir().unwrap();
+        let make = || system_uuid_below(root.path()).unwrap();
+        let made: Vec<Uuid> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..16).map(|_| scope.spawn(make)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(made.iter().all(|uuid| *uuid == made[0]), "{made:?}");
+        let dir = root.path().join(UUID_FILE);
+        let left = fs::read_dir(dir.parent().unwrap()).unwrap().count();
+        assert_eq!(left, 1, "drafts are removed");
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub trait Volume {
     /// Superblock and log.
     fn media(&self) -> &dyn Media;
 
+    /// A further handle of the superblock's 2 MiB, for the master's lease.
+    fn lease_media(&self) -> io::Result<Box<dyn Media>>;
+
     /// Makes a directory.
     fn make_dir(&self, path: &RelPath, owner: Owner) -> io::Result<()>;
 
@@ -105,6 +108,10 @@ impl OfflineVolume {
 impl Volume for OfflineVolume {
     fn media(&self) -> &dyn Media {
         &self.pool
+    }
+
+    fn lease_media(&self) -> io::Result<Box<dyn Media>> {
+        Ok(Box::new(self.pool.try_clone().map_err(io::Error::other)?))
     }
 
     fn make_dir(&self, _path: &RelPath, _owner: Owner) -> io::Result<()> {

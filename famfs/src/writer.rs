@@ -12,6 +12,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::alloc::{Striping, StripingError};
 use crate::format::{ENTRY_FILE, ENTRY_MKDIR, FILE_FLAGS, FileBody, MkdirBody};
+use crate::lease::{Keeper, LeaseError};
 use crate::log::{Log, LogError};
 use crate::map::{DataArea, FileMap};
 use crate::path::RelPath;
@@ -86,6 +87,9 @@ pub enum WriteError {
         /// Free bytes in all.
         free: u64,
     },
+    /// Another system has become the master.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     /// Files cannot be spread as asked for.
     #[error("cannot interleave files")]
     Striping(#[from] StripingError),
@@ -116,6 +120,7 @@ pub struct Writer<'v> {
     log: Log<'v>,
     plan: Plan,
     area: DataArea,
+    lease: Option<&'v Keeper>,
     striping: Option<Striping>,
     /// Counts files, so that interleaved ones take turns with the buckets.
     turn: u64,
@@ -170,6 +175,7 @@ impl<'v> Writer<'v> {
             volume,
             plan,
             area,
+            lease: None,
             striping: None,
             turn: log.next_index(),
             log,
@@ -197,6 +203,12 @@ impl<'v> Writer<'v> {
             return Err(LogError::Full { needed, free, slots: self.log.slots() }.into());
         }
         Ok(())
+    }
+
+    /// Publishes only while the master's lease is held.
+    pub fn guarded_by(mut self, lease: &'v Keeper) -> Self {
+        self.lease = Some(lease);
+        self
     }
 
     /// Spreads the files that are allocated from now on.
@@ -325,7 +337,8 @@ impl<'v> Writer<'v> {
         if self.batch.is_empty() || self.preview {
             return Ok(());
         }
-        let result = self.log.append(&self.batch);
+        let held = self.lease.map_or(Ok(()), Keeper::check).map_err(WriteError::from);
+        let result = held.and_then(|()| Ok(self.log.append(&self.batch)?));
         if result.is_err() {
             for (path, is_dir) in self.batch_paths.iter().rev() {
                 // The log's error is the one to tell; a stub without entry goes at the next mount.
@@ -335,7 +348,7 @@ impl<'v> Writer<'v> {
         self.batch.clear();
         self.batch_paths.clear();
         self.batch_bytes = 0;
-        Ok(result?)
+        result
     }
 
     fn check_path(&self, path: &RelPath) -> Result<(), WriteError> {

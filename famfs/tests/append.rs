@@ -148,6 +148,10 @@ impl Volume for DeviceVolume<'_> {
         self.0
     }
 
+    fn lease_media(&self) -> io::Result<Box<dyn Media>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn make_dir(&self, _path: &RelPath, _owner: Owner) -> io::Result<()> {
         Ok(())
     }

@@ -25,6 +25,7 @@ const ORDER: &[&str] = &[
     "alloc",
     "mkfs",
     "role",
+    "lease",
     // What it means as a whole.
     "replay",
     "check",

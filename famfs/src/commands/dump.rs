@@ -135,6 +135,10 @@ fn print_area(out: &mut dyn Write, area: &Area) -> io::Result<()> {
             writeln!(out, "\nsuperblock at {offset:#x}, {bytes} bytes")?;
             fields
         }
+        AreaKind::Lease { fields } => {
+            writeln!(out, "\nmaster's lease at {offset:#x}, {bytes} bytes")?;
+            fields
+        }
         AreaKind::LogHeader { fields } => {
             writeln!(out, "\nlog header at {offset:#x}, {bytes} bytes")?;
             fields

@@ -39,6 +39,7 @@ pub mod lease;
 pub mod log;
 pub mod map;
 pub mod media;
+pub mod memory;
 pub mod mkfs;
 pub mod mount;
 pub mod mounts;

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes, transmute};
 
-use crate::format::{self, ALLOC_UNIT, LOG_OFFSET, OMF_MAJOR, OMF_MINOR};
+use crate::format::{self, ALLOC_UNIT, LOG_OFFSET, OMF_MAJOR};
 use crate::format::{SUPERBLOCK_MAGIC, SUPERBLOCK_VERSION};
 use crate::map::DataArea;
 use crate::media::{Media, MediaError};
@@ -138,7 +138,7 @@ impl Superblock {
         raw.log_len = U64::new(self.log_len);
         raw.alloc_unit = U64::new(ALLOC_UNIT);
         raw.omf_major = U32::new(OMF_MAJOR);
-        raw.omf_minor = U32::new(OMF_MINOR);
+        raw.omf_minor = U32::new(self.omf_minor);
         raw.fs_uuid = self.fs_uuid.into_bytes();
         raw.dev_uuid = self.dev_uuid.into_bytes();
         raw.system_uuid = self.system_uuid.into_bytes();
@@ -204,6 +204,7 @@ pub fn default_log_len(device_len: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::OMF_MINOR;
 
     fn sample() -> Superblock {
         Superblock {

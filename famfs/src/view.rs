@@ -209,7 +209,7 @@ impl InfoBlock {
         }
         let block: Self = zerocopy::transmute!(*bytes);
         let found = block.checksum.get();
-        let expected = fletcher64(bytes);
+        let expected = Self::checksum(bytes);
         if found != expected {
             return Err(ViewError::Checksum { found, expected });
         }
@@ -228,6 +228,11 @@ impl InfoBlock {
             Some((field, found, expected)) => Err(ViewError::Field { field, found, expected }),
             None => Ok(Some(block)),
         }
+    }
+
+    /// The checksum that belongs into the last eight bytes of a block.
+    pub fn checksum(bytes: &[u8; INFO_BLOCK_LEN]) -> u64 {
+        fletcher64(bytes)
     }
 
     /// Identity of the block.

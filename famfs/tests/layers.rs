@@ -19,6 +19,7 @@ const ORDER: &[&str] = &[
     "sys::cache",
     "sys::dax",
     "media",
+    "memory",
     // What the media holds.
     "superblock",
     "log",

@@ -87,6 +87,8 @@ pub enum Suite {
     Protocol,
     /// The famfs tools on pool files, media vectors, damaged images
     Tools,
+    /// Fuzz targets, each for a fixed time from a kept corpus
+    Fuzz,
     /// famfs.ko: warnings, ABI, and its test programs in a VM
     Kmod,
     /// The back-end under a real QEMU

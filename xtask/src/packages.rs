@@ -18,7 +18,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Host programs that `setup` needs, with the package that has each.
 const NEEDED: &[(&str, &str)] =
-    &[("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux"), ("cc", "gcc")];
+    &[("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux"), ("cc", "gcc"), ("c++", "g++")];
 
 /// The URI of the Debian archive in the host's apt configuration. The lists that name the
 /// origin of each source are fetched if they are missing, as they are on many fresh machines.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `cargo xtask test`: runs the suites and adds up what they counted.
 
+mod fuzz;
 mod suites;
 mod tally;
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::Tally;
+use super::{Tally, fuzz};
 use crate::args::Suite;
 use crate::build;
 use crate::{image, paths, setup};
@@ -23,7 +23,11 @@ pub fn run(suite: Suite, all: bool, tally: &mut Tally) -> Result<()> {
             cargo_test(&["-p", "vm-tests", "--test", "house"], tally)
         }
         Suite::Protocol => cargo_test(&["-p", "vhost-famfs", "--test", "*"], tally),
-        Suite::Tools => cargo_test(&["-p", "famfs", "--test", "*"], tally),
+        Suite::Tools => {
+            cargo_test(&["-p", "famfs", "--test", "*"], tally)?;
+            cargo_test(&["-p", "fuzz", "--test", "*"], tally)
+        }
+        Suite::Fuzz => fuzz::run(all, tally),
         Suite::Kmod => {
             kmod_lints(tally)?;
             in_vms("kmod", all, tally)

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A file system as the input of a target: one byte of choices ([`Choices`]), a superblock (200
+//! bytes), a log header (48 bytes), and log entries (544 bytes each). What is missing is zero.
+
+use famfs::format::{ENTRY_LEN, Entry, LOG_OFFSET, LogHeader, Superblock, slot_offset};
+use famfs::media::Media;
+use famfs::memory::Memory;
+use zerocopy::little_endian::U64;
+use zerocopy::{FromZeros, IntoBytes};
+
+/// Bytes of an entry.
+const ENTRY: usize = size_of::<Entry>();
+
+/// The first byte of the input.
+#[derive(Clone, Copy, Debug)]
+pub struct Choices(u8);
+
+impl Choices {
+    /// Correct the superblock's checksum.
+    pub const SUPERBLOCK: u8 = 1;
+    /// Correct the log header's checksum.
+    pub const HEADER: u8 = 2;
+    /// Correct the entries' sequence numbers and checksums: what a hostile master can do.
+    pub const ENTRIES: u8 = 4;
+    /// For the target to use.
+    pub const EXTRA: u8 = 8;
+
+    /// Whether a choice was made.
+    pub fn has(self, choice: u8) -> bool {
+        self.0 & choice != 0
+    }
+
+    /// Size of the device in bytes: the three highest bits.
+    pub fn device_len(self) -> u64 {
+        let mib = 1 << 20;
+        [64 << 30, 16 * mib, (16 * mib) - 1, 8 * mib, 1 << 40, 1 << 46, 4 * mib, 200]
+            [usize::from(self.0 >> 5)]
+    }
+}
+
+/// A device with the file system that the input describes.
+pub fn parse(data: &[u8]) -> (Memory, Choices) {
+    let (first, data) = data.split_first().unwrap_or((&0, &[]));
+    let choices = Choices(*first);
+    let media = Memory::new(choices.device_len());
+
+    let mut superblock = Superblock::new_zeroed();
+    let data = fill(superblock.as_mut_bytes(), data);
+    if choices.has(Choices::SUPERBLOCK) {
+        superblock.crc = U64::new(superblock.checksum());
+    }
+    put(&media, 0, superblock.as_bytes());
+
+    let mut header = LogHeader::new_zeroed();
+    let data = fill(header.as_mut_bytes(), data);
+    if choices.has(Choices::HEADER) {
+        header.crc = U64::new(header.checksum());
+    }
+    put(&media, LOG_OFFSET, header.as_bytes());
+
+    for (bytes, slot) in data.chunks(ENTRY).zip(0..) {
+        let mut entry = Entry::new_zeroed();
+        fill(entry.as_mut_bytes(), bytes);
+        if choices.has(Choices::ENTRIES) {
+            entry = Entry::new(slot, entry.kind.get(), entry.body);
+        }
+        put(&media, slot_offset(slot), entry.as_bytes());
+    }
+    (media, choices)
+}
+
+/// The input for a device: `first` byte, superblock, log header and `entries` entries.
+pub fn build(first: u8, media: &dyn Media, entries: u64) -> Vec<u8> {
+    let mut data = vec![first];
+    let log_bytes = 48 + ENTRY_LEN * entries;
+    for (offset, len) in [(0, 200), (LOG_OFFSET, log_bytes)] {
+        let start = data.len();
+        data.resize(start + usize::try_from(len).unwrap_or(0), 0);
+        // A device that is cut short has zeros there.
+        let _ = media.read_at(offset, &mut data[start..]);
+    }
+    data
+}
+
+/// Copies bytes as far as there are any; returns the rest.
+fn fill<'d>(to: &mut [u8], data: &'d [u8]) -> &'d [u8] {
+    let (head, rest) = data.split_at(data.len().min(to.len()));
+    to[..head.len()].copy_from_slice(head);
+    rest
+}
+
+/// Writes what the device has room for.
+fn put(media: &Memory, offset: u64, bytes: &[u8]) {
+    let room = usize::try_from(media.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+    // Within the device, where memory takes everything.
+    let _ = media.write_at(offset, &bytes[..room.min(bytes.len())]);
+}

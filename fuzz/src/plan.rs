@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Target: from a log to a plan. Input: a file system ([`crate::image`]).
+//!
+//! Invariants of every plan, whatever the log holds ([`promises`]):
+//! * paths are normal, relative, unique, outside of `.meta`, and below a directory of the plan;
+//! * a file has at least one byte; its extents lie in the data area, are its own, and hold it;
+//! * every published entry is a node, was refused, is of an unknown type, or lies behind the
+//!   damage at which reading stopped;
+//! * free and used memory add up to the data area, and what is allocated next is nobody's;
+//! * memory follows the input, not what the input claims;
+//! * where appending is allowed, an entry can be appended, and everything else stays as it was.
+
+use std::collections::{BTreeMap, HashSet};
+
+use famfs::check;
+use famfs::format::{ALLOC_UNIT, ENTRY_MKDIR, MkdirBody};
+use famfs::log::Log;
+use famfs::map::Extent;
+use famfs::media::Media;
+use famfs::memory::Memory;
+use famfs::path::{META_DIR, RelPath};
+use famfs::replay::{Contents, Node, NodeKind, Plan};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::{bounded, image};
+
+/// Bytes that may be allocated however small the input: the scan's buffer, and the tables.
+const ALLOWANCE: usize = 4 << 20;
+/// Bytes that may be allocated for each byte of input. An entry of 544 bytes becomes a node, its
+/// path in two indexes, extents, or an error with its text.
+const PER_BYTE: usize = 64;
+
+/// Runs the target.
+///
+/// # Panics
+/// When an invariant does not hold.
+pub fn run(data: &[u8]) {
+    let (media, _) = image::parse(data);
+    let limit = ALLOWANCE + PER_BYTE * data.len();
+    let nodes = bounded(limit, || {
+        let Ok(contents) = Contents::read(&media) else { return None };
+        promises(&media, &contents);
+        let report = check::check(&media, &contents);
+        let clean = contents.plan.stopped.is_none() && contents.plan.refused.is_empty();
+        assert!(clean || !report.problems.is_empty(), "fsck says nothing of what was left out");
+        Some(contents.plan.nodes().to_vec())
+    });
+    if let Some(nodes) = nodes {
+        append(&media, &nodes);
+    }
+}
+
+/// Asserts what a plan promises.
+///
+/// # Panics
+/// When it does not keep it.
+pub fn promises(media: &dyn Media, contents: &Contents<'_>) {
+    let Contents { superblock, log, plan } = contents;
+    let area = superblock.data_area(media.len());
+    let (mut dirs, mut seen) = (HashSet::new(), HashSet::new());
+    let mut taken = BTreeMap::new();
+    for node in plan.nodes() {
+        let path = node.path.as_bytes();
+        let mut parts = path.split(|&byte| byte == b'/');
+        assert!(parts.all(|part| !matches!(part, b"" | b"." | b"..") && !part.contains(&0)));
+        assert!(path.split(|&byte| byte == b'/').next() != Some(META_DIR.as_bytes()));
+        assert!(seen.insert(&node.path), "two nodes have one path");
+        assert!(node.path.parent().is_none_or(|dir| dirs.contains(&dir)), "no directory for it");
+        assert_eq!(node.owner.mode & !0o7777, 0);
+        assert!(node.slot < log.published());
+        let NodeKind::File { size, map } = &node.kind else {
+            dirs.insert(node.path.clone());
+            continue;
+        };
+        assert!(*size > 0 && map.piece(size - 1).is_some(), "the last byte has no place");
+        for extent in map.extents() {
+            assert!(extent.offset >= area.start && extent.offset + extent.len <= area.end);
+            assert!(is_apart(&taken, extent), "two files share memory");
+            taken.insert(extent.offset, extent.len);
+        }
+    }
+
+    let left_out = plan.refused.len() as u64 + plan.unknown;
+    let stopped = plan.stopped.is_some();
+    let read = plan.nodes().len() as u64 + left_out;
+    assert!(read == log.published() || stopped && read < log.published());
+    assert_eq!(read, plan.next_slot());
+
+    let mut space = plan.space.clone();
+    assert_eq!(space.free() + space.used(), area.end - area.start);
+    assert!(space.used() >= taken.values().sum());
+    if let Some(extent) = space.allocate(ALLOC_UNIT + 1) {
+        assert!(extent.offset >= area.start && extent.offset + extent.len <= area.end);
+        assert!(extent.len == 2 * ALLOC_UNIT && is_apart(&taken, &extent));
+    }
+}
+
+/// Whether an extent overlaps none of those that are taken, given as offsets and lengths.
+fn is_apart(taken: &BTreeMap<u64, u64>, extent: &Extent) -> bool {
+    let before = taken.range(..extent.offset + extent.len).next_back();
+    before.is_none_or(|(offset, len)| offset + len <= extent.offset)
+}
+
+/// Appends a directory where that is allowed.
+fn append(media: &Memory, before: &[Node]) {
+    let contents = Contents::read(media).expect("it was readable a moment ago");
+    let (damaged, log_len) = (contents.plan.stopped.is_some(), contents.superblock.log_len);
+    let area = contents.superblock.data_area(media.len());
+    let mut log = Log::open(media, log_len).expect("it was readable a moment ago");
+    if damaged || log.prepare_append().is_err() {
+        return;
+    }
+    let recovered = Plan::read(&log, area, 0);
+    assert!(recovered.nodes().starts_with(before), "recovery changed what was published");
+    let Some(name) = (0..).find_map(|number: u32| {
+        let path = RelPath::new(format!("new {number}").as_bytes()).ok()?;
+        recovered.get(&path).is_none().then_some(path)
+    }) else {
+        return;
+    };
+    let mut body = MkdirBody::new_zeroed();
+    body.path = name.to_field();
+    let mut bytes = [0; 520];
+    bytes.copy_from_slice(body.as_bytes());
+    let full = log.free_slots() == 0;
+    assert_eq!(log.append(&[(ENTRY_MKDIR, bytes)]).is_err(), full);
+    let after = Contents::read(media).expect("appending damaged the header");
+    assert!(after.log.counter_problem().is_none());
+    assert!(after.plan.nodes().starts_with(recovered.nodes()));
+    assert_eq!(after.plan.get(&name).is_some(), !full);
+}

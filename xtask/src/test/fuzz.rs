@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Coverage-guided fuzzing with the stable compiler: libFuzzer, and LLVM's own instrumentation.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+
+use super::Tally;
+use crate::{build, exec, paths};
+
+/// Seconds that each target runs in continuous integration, and with `--all`.
+const SECONDS: u64 = 60;
+const SECONDS_ALL: u64 = 600;
+/// Targets that run at a time.
+const AT_A_TIME: usize = 2;
+/// Seconds that one input may take, and MiB of memory that a target may have.
+const INPUT_SECONDS: u64 = 10;
+const MEMORY_MIB: u64 = 1024;
+/// The build's target is named so that build scripts are built without the instrumentation.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// What libFuzzer expects of instrumented code: a counter for each edge, and a hook for each
+/// comparison.
+const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
+    -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+    -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares";
+/// How much of its output a failed target shows.
+const TAIL_LINES: usize = 30;
+
+/// Builds all targets and runs each for its time. Each counts as one test.
+pub fn run(all: bool, tally: &mut Tally) -> Result<()> {
+    ensure!(exec::in_path("c++"), "libFuzzer needs a C++ compiler: install the package g++");
+    let programs = build()?;
+    let mut names: Vec<String> = fs::read_dir(sources().join("fuzz_targets"))
+        .context("cannot list fuzz/fuzz_targets")?
+        .filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_str()?.to_owned()))
+        .collect();
+    names.sort_unstable_by(|one, other| other.cmp(one));
+    let seconds = if all { SECONDS_ALL } else { SECONDS };
+    let waiting = Mutex::new(names);
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let results: Vec<Result<Tally>> = thread::scope(|scope| {
+        let worker = || {
+            let mut tally = Tally::default();
+            while let Some(name) = next() {
+                tally.check(fuzz(&name, &programs, seconds)?);
+            }
+            Ok(tally)
+        };
+        let workers: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(worker)).collect();
+        let join = |worker: thread::ScopedJoinHandle<'_, Result<Tally>>| {
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        workers.into_iter().map(join).collect()
+    });
+    for result in results {
+        tally.add(&result?);
+    }
+    Ok(())
+}
+
+/// The crate of the targets.
+fn sources() -> PathBuf {
+    paths::root().join("fuzz")
+}
+
+/// Builds the targets; returns the directory of their programs.
+fn build() -> Result<PathBuf> {
+    let target = paths::target().join("fuzz");
+    exec::step(
+        "build-fuzz",
+        "Building the fuzz targets",
+        build::cargo()
+            .args(["build", "-p", "fuzz", "--bins", "--features", "libfuzzer"])
+            .args(["--profile", "fuzz", "--target", TARGET, "--target-dir"])
+            .arg(&target)
+            .env("RUSTFLAGS", RUSTFLAGS),
+    )?;
+    Ok(target.join(TARGET).join("fuzz"))
+}
+
+/// Runs one target; false if it found something. What it learns is kept in target/fuzz/corpus,
+/// from where the next run goes on.
+fn fuzz(name: &str, programs: &Path, seconds: u64) -> Result<bool> {
+    let target = paths::target().join("fuzz");
+    let (learned, found) = (target.join("corpus").join(name), target.join("crashes").join(name));
+    for dir in [&learned, &found] {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    }
+    let program = programs.join(name);
+    let log_path = target.join(format!("{name}.log"));
+    let log =
+        File::create(&log_path).with_context(|| format!("cannot create {}", log_path.display()))?;
+    let status = Command::new(&program)
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-timeout={INPUT_SECONDS}"))
+        .arg(format!("-rss_limit_mb={MEMORY_MIB}"))
+        .arg(format!("-artifact_prefix={}/", found.display()))
+        .arg("-print_final_stats=1")
+        .arg(&learned)
+        .arg(sources().join("corpus").join(name))
+        .env("RUST_BACKTRACE", "1")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().context("cannot share the log between streams")?)
+        .stderr(log)
+        .status()
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    let text = String::from_utf8_lossy(&fs::read(&log_path).unwrap_or_default()).into_owned();
+    if status.success() {
+        let runs =
+            text.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
+        println!("fuzz {name} ... ok ({} inputs in {seconds} s)", runs.unwrap_or("?").trim());
+        return Ok(true);
+    }
+    let lines: Vec<&str> = text.lines().collect();
+    println!("fuzz {name} ... FAILED ({status})");
+    println!("{}", lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n"));
+    let written = "Test unit written to ";
+    if let Some((_, input)) = lines.iter().find_map(|line| line.split_once(written)) {
+        println!("input:  {input}");
+        println!("replay: {} {input}", program.display());
+        println!("keep:   cp {input} fuzz/crashes/{name}/  (`cargo test -p fuzz` replays it)");
+    }
+    Ok(false)
+}

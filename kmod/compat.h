@@ -150,9 +150,11 @@ static inline void famfs_drop_dax_entries(struct inode *inode)
 
 #endif
 
-#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 2, 0)
+/* Is there a driver that gives a devdax device the pages fs/dax.c needs? */
+#define FAMFS_HAS_FSDEV (LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0))
 
-/* No driver here gives a devdax device the pages that fs/dax.c needs */
+#if !FAMFS_HAS_FSDEV
+
 static inline struct dax_device *dax_dev_get(dev_t devt)
 {
 	return NULL;

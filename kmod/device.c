@@ -66,6 +66,11 @@ static int famfs_check_node(struct fs_context *fc, const char *source,
 			source, MAJOR(inode->i_rdev), MINOR(inode->i_rdev));
 		return -ENXIO;
 	}
+	if (S_ISCHR(inode->i_mode) && !FAMFS_HAS_FSDEV) {
+		errorfc(fc, "%s: devdax needs fsdev_dax of Linux 7.2, use pmem",
+			source);
+		return -EOPNOTSUPP;
+	}
 	return 0;
 }
 
@@ -164,9 +169,7 @@ static int famfs_open_char(struct famfs_fs_info *fsi, struct fs_context *fc,
 
 	dax_dev = dax_dev_get(fsi->devt);
 	if (!dax_dev) {
-		err = -EOPNOTSUPP;
-		errorfc(fc, "%s: this kernel has no fsdev_dax, use pmem mode",
-			fc->source);
+		err = -ENOMEM;
 		goto close;
 	}
 

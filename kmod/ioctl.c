@@ -44,9 +44,10 @@ static int famfs_check_span(struct famfs_fs_info *fsi,
 	/* The start of the device is the superblock's, and a typical slip */
 	if (!span->offset && map->file_type != FAMFS_FILE_SUPERBLOCK)
 		return -EINVAL;
-	if (!famfs_device_has(fsi, span->offset, span->len))
-		return -ERANGE;
-	return 0;
+	if (famfs_device_has(fsi, span->offset, span->len))
+		return 0;
+	/* A device that has just been removed has no memory at all */
+	return famfs_is_dead(fsi) ? -EIO : -ERANGE;
 }
 
 /* Lay the extents out one after the other. The sum cannot overflow. */

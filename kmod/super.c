@@ -6,6 +6,7 @@
  * mount from a log that it keeps on the device. So a mount needs nothing from
  * the device's contents, and an unformatted device mounts as well.
  */
+#include <linux/capability.h>
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
 #include <linux/module.h>
@@ -207,6 +208,9 @@ static int famfs_reconfigure(struct fs_context *fc)
 	struct famfs_fs_info *fsi = famfs_sb(fc->root->d_sb);
 	struct famfs_fs_info *new = fc->s_fs_info;
 
+	if (fc->source && !famfs_test_super(fc->root->d_sb, fc))
+		return invalfc(fc, "%s: not the device that is mounted",
+			       fc->source);
 	if (new->mode != fsi->mode)
 		return invalfc(fc, "mode: only at mount, use chmod");
 	if (!(fc->sb_flags & SB_RDONLY) && famfs_device_read_only(fsi)) {
@@ -234,6 +238,13 @@ static const struct fs_context_operations famfs_context_operations = {
 static int famfs_init_fs_context(struct fs_context *fc)
 {
 	struct famfs_fs_info *fsi;
+
+	/*
+	 * The VFS asks only when all options are read, and their errors end up
+	 * in the kernel log. A user namespace is not enough to write there.
+	 */
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
 
 	fsi = kzalloc_obj(*fsi, GFP_KERNEL);
 	if (!fsi)

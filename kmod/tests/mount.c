@@ -206,6 +206,50 @@ static void test_user_namespace(void)
 	is(status, 0, "mount in a user namespace: EPERM");
 }
 
+/* The messages of the kernel log that are there to be read, of any level */
+static int new_messages(int kmsg)
+{
+	char message[8192];
+	int count = 0;
+
+	while (read(kmsg, message, sizeof(message)) > 0 || errno == EPIPE)
+		count++;
+	return count;
+}
+
+/*
+ * Who is root in a user namespace only may call all of mount's interfaces, but
+ * gets no further than EPERM, and does not get to write the kernel log.
+ */
+static void test_quiet(void)
+{
+	int kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+	int status;
+	pid_t child;
+
+	works(mount_famfs(""), "mount");
+	works(lseek(kmsg, 0, SEEK_END), "go to the end of the kernel log");
+	fflush(stdout);
+	child = fork();
+	if (!child) {
+		if (unshare(CLONE_NEWUSER | CLONE_NEWNS))
+			_exit(2);
+		_exit(mount_from("/dev/null", "") != -1 || errno != EPERM ||
+		      mount_from("/nowhere", "") != -1 || errno != EPERM ||
+		      mount_famfs("mode=10000") != -1 || errno != EPERM ||
+		      mount_famfs("bogus") != -1 || errno != EPERM ||
+		      fsopen("famfs", 0) != -1 || errno != EPERM ||
+		      !mount(NULL, mnt, NULL, MS_REMOUNT, "mode=10000"));
+	}
+	waitpid(child, &status, 0);
+	is(status, 0, "in a user namespace, bad mounts and remounts: EPERM");
+	is(new_messages(kmsg), 0, "the kernel log has no message of them");
+	fails(mount_from("/dev/null", ""), ENXIO, "the same as root");
+	ok(new_messages(kmsg) > 0, "the kernel log tells root why");
+	close(kmsg);
+	works(umount(mnt), "unmount");
+}
+
 /* Everybody mounts and unmounts; who is not first gets EBUSY, nothing else */
 static void test_storm(void)
 {
@@ -252,6 +296,7 @@ int main(int argc, char **argv)
 		test_read_only_device();
 	test_fsconfig();
 	test_user_namespace();
+	test_quiet();
 	test_storm();
 	works(umount(SCRATCH), "unmount the scratch directory");
 	rmdir(SCRATCH);

@@ -13,7 +13,9 @@
 #include <linux/dax.h>
 #include <linux/fs.h>
 #include <linux/interval_tree.h>
+#include <linux/jump_label.h>
 #include <linux/list.h>
+#include <linux/mm_types.h>
 #include <linux/mutex.h>
 #include <linux/refcount.h>
 #include <linux/wait.h>
@@ -181,6 +183,12 @@ void famfs_piece_of_span(const struct famfs_span *span, u64 dev_offset,
 
 /* ioctl.c */
 long famfs_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
+
+/* counters.c */
+DECLARE_STATIC_KEY_FALSE(famfs_count_faults);
+void famfs_count_fault(unsigned int order, vm_fault_t ret);
+int famfs_counters_init(void);
+void famfs_counters_exit(void);
 
 /* file.c */
 extern const struct file_operations famfs_file_operations;

@@ -130,6 +130,8 @@ static vm_fault_t famfs_huge_fault(struct vm_fault *vmf, unsigned int order)
 	filemap_invalidate_unlock_shared(inode->i_mapping);
 	if (write)
 		sb_end_pagefault(inode->i_sb);
+	if (static_branch_unlikely(&famfs_count_faults))
+		famfs_count_fault(order, ret);
 	return ret;
 }
 

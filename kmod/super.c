@@ -294,15 +294,26 @@ static int __init famfs_init(void)
 	if (err)
 		return err;
 
+	err = famfs_counters_init();
+	if (err)
+		goto device_exit;
+
 	err = register_filesystem(&famfs_fs_type);
 	if (err)
-		famfs_device_exit();
+		goto counters_exit;
+	return 0;
+
+counters_exit:
+	famfs_counters_exit();
+device_exit:
+	famfs_device_exit();
 	return err;
 }
 
 static void __exit famfs_exit(void)
 {
 	unregister_filesystem(&famfs_fs_type);
+	famfs_counters_exit();
 	famfs_device_exit();
 }
 

@@ -1,0 +1,33 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Does what DKMS does with dkms.conf: reads it, checks its conditions, builds in a copy, cleans.
+#
+# usage: dkms.sh SOURCE KERNEL_HEADERS WORK
+set -euo pipefail
+
+fail() {
+    echo "dkms.conf: $*" >&2
+    exit 1
+}
+
+source=$1 kernel_source_dir=$2 work=$3
+cp -r "$source" "$work/famfs"
+cd "$work/famfs"
+. ./dkms.conf
+
+release=$(<"$kernel_source_dir/include/config/kernel.release")
+[[ $PACKAGE_NAME == famfs && $PACKAGE_VERSION ]] || fail "package $PACKAGE_NAME $PACKAGE_VERSION"
+[[ ${DEST_MODULE_LOCATION[0]} == /* ]] || fail "DEST_MODULE_LOCATION ${DEST_MODULE_LOCATION[0]} is not absolute"
+[[ $AUTOINSTALL == yes ]] || fail "AUTOINSTALL is $AUTOINSTALL"
+printf '%s\n' "$BUILD_EXCLUSIVE_KERNEL_MIN" "$release" | sort --version-sort --check=silent ||
+    fail "refuses kernel $release"
+for option in $BUILD_EXCLUSIVE_CONFIG; do
+    grep -q "^$option=[ym]" "$kernel_source_dir/include/config/auto.conf" ||
+        fail "wants $option, which $release has not"
+done
+
+eval "${MAKE[0]}" >make.log 2>&1 || fail "${MAKE[0]}: $(tail -n 20 make.log)"
+module=${BUILT_MODULE_LOCATION[0]:-.}/${BUILT_MODULE_NAME[0]}.ko
+[[ $(modinfo -F vermagic "$module") == "$release "* ]] || fail "$module is not for $release"
+eval "$CLEAN" >clean.log 2>&1 || fail "$CLEAN: $(tail -n 20 clean.log)"
+[[ ! -e $module ]] || fail "$CLEAN leaves $module"

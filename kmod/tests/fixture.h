@@ -16,6 +16,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -188,6 +189,46 @@ static inline int touch(const volatile char *mem)
 		(void)*mem;
 	sigaction(SIGBUS, &old, NULL);
 	return code;
+}
+
+/* The exit status of a child; -1 if a signal ended it */
+static inline int wait_for(pid_t child)
+{
+	int status;
+
+	waitpid(child, &status, 0);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* Fill a page and give it to a pipe, which pins it until somebody reads it. */
+static inline void pin_page(char *page, int pipes[2])
+{
+	struct iovec iov = { .iov_base = page, .iov_len = 4096 };
+
+	if (pipe(pipes))
+		bail("pipe");
+	memset(page, 'p', 4096);
+	is(vmsplice(pipes[1], &iov, 1, 0), 4096, "vmsplice a page");
+}
+
+/*
+ * A process that reads the pipe after a second. It exits with 0 if the page
+ * was in it as pin_page() filled it. Nothing else may interrupt the wait for
+ * a pin, so the process that waits cannot be the one that ends it.
+ */
+static inline pid_t unpin_later(int pipes[2])
+{
+	char page[4096] = "", want[4096];
+	pid_t child;
+
+	fflush(stdout);
+	child = fork();
+	if (child)
+		return child;
+	memset(want, 'p', sizeof(want));
+	sleep(1);
+	_exit(read(pipes[0], page, sizeof(page)) != sizeof(page) ||
+	      memcmp(page, want, sizeof(page)));
 }
 
 #endif /* _FAMFS_FIXTURE_H */

@@ -62,6 +62,18 @@ static const struct famfs_ioc_simple_extent strip_at_0[2] = {
 	{ 0, 0, 2 * PMD }, { 0, BASE, 2 * PMD },
 };
 
+static const struct famfs_ioc_simple_extent unaligned_strip[2] = {
+	{ 0, BASE, 2 * PMD }, { 0, BASE + 2 * PMD + 4096, 2 * PMD },
+};
+
+static const struct famfs_ioc_simple_extent empty_strip[2] = {
+	{ 0, BASE, 2 * PMD }, { 0, BASE + 2 * PMD, 0 },
+};
+
+static const struct famfs_ioc_simple_extent far_strip[2] = {
+	{ 0, BASE, 2 * PMD }, { 0, 1ULL << 62, 2 * PMD },
+};
+
 static const struct {
 	const char *what;
 	int error;
@@ -84,6 +96,14 @@ static const struct {
 	  other_device },
 	{ "interleaved: strip at offset 0", EINVAL, PMD, PMD, 2, PMD,
 	  strip_at_0 },
+	{ "interleaved: unaligned strip", EINVAL, PMD, PMD, 2, PMD,
+	  unaligned_strip },
+	{ "interleaved: strip of length 0", EINVAL, PMD, PMD, 2, PMD,
+	  empty_strip },
+	{ "interleaved: strip beyond the device", ERANGE, PMD, PMD, 2, PMD,
+	  far_strip },
+	{ "interleaved: last strip of 16 too short", EINVAL, 32 * PMD + 1,
+	  2 * PMD, 16, 32 * PMD + 1, strips },
 	{ "interleaved: bad list pointer", EFAULT, PMD, PMD, 2, PMD,
 	  (void *)8 },
 };
@@ -278,6 +298,39 @@ static void test_round_trip_interleaved(int fd)
 	   map.ext_list_count == 3, "MAP_GET counts the strips");
 }
 
+/* As many strips as there can be, chunks of every power of two that fits */
+static void test_strips(void)
+{
+	struct famfs_ioc_get_fmap get;
+	char what[64];
+
+	for (uint64_t n = 1; n <= FAMFS_MAX_STRIPS; n *= 2) {
+		for (uint64_t chunk = PMD; chunk <= 2 * PMD; chunk *= 2) {
+			uint64_t size = n * 2 * PMD - 1;
+			int fd = make_stub("strips");
+
+			memset(&get, 0xee, sizeof(get));
+			snprintf(what, sizeof(what),
+				 "%d strips with chunks of %d MiB come back",
+				 (int)n, (int)(chunk / MIB));
+			ok(!map_interleaved(fd, size, chunk, n, strips) &&
+			   !ioctl(fd, FAMFSIOC_MAP_GET_V2, &get) &&
+			   get.fmap.file_size == size &&
+			   get.fmap.file_type == FAMFS_FILE_REGULAR &&
+			   get.fmap.ext_type == FAMFS_EXTENT_INTERLEAVED &&
+			   get.fmap.nextents == 1 && !get.fmap.reserved &&
+			   !get.fmap.extents && !get.interleaved.strips &&
+			   get.interleaved.nstrips == n &&
+			   get.interleaved.chunk_size == chunk &&
+			   get.interleaved.nbytes == size &&
+			   !memcmp(get.strips, strips, n * sizeof(*strips)),
+			   "%s", what);
+			close(fd);
+			unlink(at("strips"));
+		}
+	}
+}
+
 static void test_permissions(void)
 {
 	struct famfs_ioc_simple_extent extent = {
@@ -384,6 +437,7 @@ int main(int argc, char **argv)
 	test_round_trip_v42(fds[1]);
 	test_overlap(fds[2]);
 	test_round_trip_v43(fds[3]);
+	test_strips();
 	test_round_trip_interleaved(fds[4]);
 	test_permissions();
 	test_race();

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A page of a file goes bad: who touches it is told the exact address, and
- * the mount is over for everybody, but nothing worse.
+ * A page of a file goes bad, by each way that the kernel has to say so: who
+ * touches it is told the exact address, and the mount is over for everybody,
+ * but nothing worse.
  */
 #include "fixture.h"
 
-/* Not used by the other tests: the page stays bad until the next boot */
+/* Not used by the other tests: these pages stay bad until the next boot */
 #define BAD (240 * MIB)
 #define GOOD (48 * MIB)
 #define BAD_PAGE 7
+
+#define DEBUGFS "/sys/kernel/debug"
+#define CORRUPT_PFN DEBUGFS "/hwpoison/corrupt-pfn"
+#define HARD_OFFLINE "/sys/devices/system/memory/hard_offline_page"
 
 static siginfo_t poison_info;
 
@@ -19,7 +24,62 @@ static void on_poison(int sig, siginfo_t *info, void *context)
 	poison_info = *info;
 }
 
-static void poison(char *page)
+/* The page frame number behind an address of this process */
+static uint64_t pfn_of(const volatile char *page)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+	uint64_t entry;
+
+	(void)*page;
+	if (pread(fd, &entry, 8, (uintptr_t)page / 4096 * 8) != 8 ||
+	    !(entry >> 63))
+		bail("pagemap of %p", (void *)page);
+	close(fd);
+	return entry & ((1ULL << 55) - 1);
+}
+
+static int write_number(const char *path, uint64_t number)
+{
+	char text[32];
+	int fd = open(path, O_WRONLY), ret, error;
+
+	snprintf(text, sizeof(text), "%#llx", (unsigned long long)number);
+	ret = write(fd, text, strlen(text));
+	error = errno;
+	close(fd);
+	errno = error;
+	return ret;
+}
+
+static int by_madvise(char *page)
+{
+	return madvise(page, 4096, MADV_HWPOISON);
+}
+
+static int by_hwpoison_inject(char *page)
+{
+	if (system("modprobe hwpoison_inject"))
+		bail("load hwpoison_inject");
+	mount("none", DEBUGFS, "debugfs", 0, NULL);
+	return write_number(CORRUPT_PFN, pfn_of(page));
+}
+
+static int by_hard_offline(char *page)
+{
+	return write_number(HARD_OFFLINE, pfn_of(page) * 4096);
+}
+
+static const struct injector {
+	const char *name;
+	int (*inject)(char *page);
+} injectors[] = {
+	{ "MADV_HWPOISON", by_madvise },
+	{ "corrupt-pfn", by_hwpoison_inject },
+	{ "hard_offline_page", by_hard_offline },
+};
+
+/* The caller, who has the page mapped, counts as one who has touched it. */
+static void poison(const struct injector *injector, char *page)
 {
 	struct sigaction action = {
 		.sa_sigaction = on_poison,
@@ -27,9 +87,15 @@ static void poison(char *page)
 	};
 	struct sigaction old;
 
+	memset(&poison_info, 0, sizeof(poison_info));
 	sigaction(SIGBUS, &action, &old);
-	works(madvise(page, 4096, MADV_HWPOISON), "MADV_HWPOISON");
+	works(injector->inject(page), injector->name);
 	sigaction(SIGBUS, &old, NULL);
+	is(poison_info.si_signo, SIGBUS, "who touches it gets SIGBUS");
+	is(poison_info.si_code, BUS_MCEERR_AR, "with the code of bad memory");
+	if (!ok(poison_info.si_addr == page, "the exact address"))
+		note("%p and not %p", poison_info.si_addr, page);
+	is(poison_info.si_addr_lsb, 21, "and the size of what was mapped");
 }
 
 /* A process with the bad page mapped, which touches it again when told to */
@@ -59,34 +125,40 @@ static pid_t start_bystander(char *mem, int *gate)
 	return child;
 }
 
+/* All that a mount does is over, but the ends of it */
 static void test_disabled(int bad_fd, int good_fd, char *good)
 {
 	struct famfs_ioc_simple_extent extent = {
 		.offset = GOOD + 4 * PMD, .len = PMD,
 	};
+	struct famfs_ioc_map map;
+	struct stat st;
 	char byte = 0;
 
 	is(touch(good), BUS_ADRERR, "a mapping of another file");
 	fails(pread(bad_fd, &byte, 1, 0), EIO, "read the file");
 	fails(pread(good_fd, &byte, 1, 0), EIO, "read another file");
 	fails(pwrite(good_fd, &byte, 1, 0), EIO, "write another file");
+	fails(fsync(good_fd), EIO, "fsync");
 	fails(map_simple(good_fd, PMD, 1, &extent), EIO, "MAP_CREATE");
+	fails(ioctl(good_fd, FAMFSIOC_MAP_GET, &map), EIO, "MAP_GET");
 	fails(open(at("good"), O_RDWR), EIO, "open");
 	fails(open(at("new"), O_RDWR | O_CREAT, 0600), EIO, "create");
 	fails(mkdir(at("dir"), 0700), EIO, "mkdir");
 	ok(mmap(NULL, PMD, PROT_READ, MAP_SHARED, good_fd, 0) == MAP_FAILED &&
 	   errno == EIO, "mmap: EIO");
+	works(stat(at("good"), &st), "stat");
+	works(unlink(at("good")), "unlink");
 }
 
-int main(int argc, char **argv)
+static void test_injector(const struct injector *injector, uint64_t bad_offset)
 {
 	int bad_fd, good_fd, gate, status;
-	char *bad, *good, *copy;
+	char *bad, *good, *copy, *page;
 	pid_t bystander;
 	char byte;
 
-	set_up(argc, argv);
-	bad_fd = make_file("bad", BAD, 2 * PMD);
+	bad_fd = make_file("bad", bad_offset, 2 * PMD);
 	good_fd = make_file("good", GOOD, PMD);
 	bad = map_file(bad_fd, 2 * PMD, PROT_READ | PROT_WRITE, MAP_SHARED);
 	good = map_file(good_fd, PMD, PROT_READ | PROT_WRITE, MAP_SHARED);
@@ -97,14 +169,9 @@ int main(int argc, char **argv)
 	bystander = start_bystander(bad + PMD, &gate);
 
 	/* In the middle of a 2 MiB page */
-	poison(bad + PMD + BAD_PAGE * 4096);
-	is(poison_info.si_code, BUS_MCEERR_AR, "who touches it gets a signal");
-	ok(poison_info.si_addr == bad + PMD + BAD_PAGE * 4096,
-	   "with the exact address");
-	if (poison_info.si_addr != bad + PMD + BAD_PAGE * 4096)
-		note("%p and not %p", poison_info.si_addr,
-		     bad + PMD + BAD_PAGE * 4096);
-	is(touch(bad + PMD + BAD_PAGE * 4096), BUS_ADRERR, "the bad page");
+	page = bad + PMD + BAD_PAGE * 4096;
+	poison(injector, page);
+	is(touch(page), BUS_ADRERR, "the bad page");
 	is(touch(bad), BUS_ADRERR, "another page of the file");
 	test_disabled(bad_fd, good_fd, good);
 	is(touch(copy), 0, "a private copy stays");
@@ -127,5 +194,33 @@ int main(int argc, char **argv)
 	is(pread(good_fd, &byte, 1, PMD - 1), 1, "read the other file");
 	is(byte, 'g', "its data is there");
 	close(good_fd);
+	unlink(at("good"));
+}
+
+/* Bad memory that is in no file disturbs nobody */
+static void test_unused(void)
+{
+	int fd = make_file("gone", BAD + 4 * 2 * PMD, PMD);
+	char *mem = map_file(fd, PMD, PROT_READ | PROT_WRITE, MAP_SHARED);
+	uint64_t pfn = pfn_of(mem);
+	char byte = 'x';
+
+	munmap(mem, PMD);
+	close(fd);
+	unlink(at("gone"));
+	fd = make_file("good", GOOD, PMD);
+	works(write_number(CORRUPT_PFN, pfn), "poison a page of no file");
+	is(pwrite(fd, &byte, 1, 0), 1, "write a file");
+	is(pread(fd, &byte, 1, 0), 1, "read it");
+	close(fd);
+	unlink(at("good"));
+}
+
+int main(int argc, char **argv)
+{
+	set_up(argc, argv);
+	for (size_t i = 0; i < ARRAY_SIZE(injectors); i++)
+		test_injector(&injectors[i], BAD + i * 2 * PMD);
+	test_unused();
 	return tear_down();
 }

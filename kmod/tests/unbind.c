@@ -5,7 +5,6 @@
  */
 #include <libgen.h>
 #include <limits.h>
-#include <sys/uio.h>
 
 #include "fixture.h"
 
@@ -155,27 +154,15 @@ static void test_pinned(void)
 {
 	int fd = make_file("pinned", BASE, PMD);
 	char *mem = map_file(fd, PMD, PROT_READ | PROT_WRITE, MAP_SHARED);
-	struct iovec iov = { .iov_base = mem, .iov_len = 4096 };
-	char page[4096] = "";
-	int pipes[2], status;
+	int pipes[2];
 	pid_t child;
 
-	if (pipe(pipes))
-		bail("pipe");
-	memset(mem, 'q', 4096);
-	is(vmsplice(pipes[1], &iov, 1, 0), 4096, "vmsplice a page");
+	pin_page(mem, pipes);
 	munmap(mem, PMD);
 	close(fd);
-	fflush(stdout);
-	child = fork();
-	if (!child) {
-		sleep(1);
-		_exit(read(pipes[0], page, sizeof(page)) != sizeof(page) ||
-		      page[4095] != 'q');
-	}
+	child = unpin_later(pipes);
 	works(unbind(), "unbind while a page is in a pipe");
-	waitpid(child, &status, 0);
-	is(status, 0, "the pipe had the data");
+	is(wait_for(child), 0, "the pipe had the data");
 	close(pipes[0]);
 	close(pipes[1]);
 	works(umount(mnt), "unmount");
@@ -214,6 +201,94 @@ static void test_unlinked(void)
 	works(mount_famfs(""), "mount");
 }
 
+/*
+ * Create, map, touch and unlink files until the device is gone. The exit
+ * status tells the error that is not due to that.
+ */
+static void storm_worker(int number)
+{
+	struct famfs_ioc_simple_extent extent = {
+		.offset = BASE + 2 * number * PMD, .len = 2 * PMD,
+	};
+	char path[4096];
+
+	snprintf(path, sizeof(path), "%s/storm%d", mnt, number);
+	for (;;) {
+		int fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+		char *mem;
+
+		if (fd < 0)
+			_exit(errno == EIO ? 0 : errno);
+		if (map_simple(fd, 2 * PMD, 1, &extent))
+			_exit(errno == EIO ? 0 : errno);
+		mem = mmap(NULL, 2 * PMD, PROT_READ | PROT_WRITE, MAP_SHARED,
+			   fd, 0);
+		if (mem == MAP_FAILED)
+			_exit(errno == EIO ? 0 : errno);
+		if (touch(mem) || touch(mem + PMD))
+			_exit(0);
+		if (!touch(mem) && pwrite(fd, "s", 1, PMD) < 0)
+			_exit(errno == EIO ? 0 : errno);
+		munmap(mem, 2 * PMD);
+		close(fd);
+		unlink(path);
+	}
+}
+
+/* The driver goes while files come and go, at any moment of that */
+static void test_storm(void)
+{
+	enum { WORKERS = 4, ROUNDS = 8 };
+	int unbound = 0, over = 0, back = 0;
+
+	for (int round = 0; round < ROUNDS; round++) {
+		pid_t children[WORKERS];
+		bool rebind_first = round % 2;
+
+		fflush(stdout);
+		for (int i = 0; i < WORKERS; i++) {
+			children[i] = fork();
+			if (!children[i])
+				storm_worker(i);
+		}
+		usleep(30000 + 17000 * round);
+		unbound += unbind() > 0;
+		for (int i = 0; i < WORKERS; i++) {
+			int status;
+
+			/* Who waits in a fault or in a call is told too */
+			waitpid(children[i], &status, 0);
+			over += !status || (WIFSIGNALED(status) &&
+					    WTERMSIG(status) == SIGBUS);
+			if (WIFEXITED(status) && WEXITSTATUS(status))
+				note("worker: %s",
+				     strerror(WEXITSTATUS(status)));
+		}
+		if (rebind_first)
+			back += !bind_again();
+		if (umount(mnt))
+			bail("unmount");
+		if (!rebind_first)
+			back += !bind_again();
+		if (mount_famfs(""))
+			bail("mount");
+	}
+	is(unbound, ROUNDS, "unbind in the middle of a storm");
+	is(over, ROUNDS * WORKERS, "the storm ends with EIO or SIGBUS");
+	is(back, ROUNDS, "bind, before the unmount and after it, and mount");
+}
+
+/* Without a driver, or with none that serves files, there is nothing to mount */
+static void test_no_driver(void)
+{
+	works(umount(mnt), "unmount");
+	works(unbind(), "unbind");
+	fails(mount_famfs(""), dev_is_char ? ENXIO : ENOENT,
+	      "mount without a driver");
+	works(bind_again(), "bind");
+	works(mount_famfs(""), "mount");
+}
+
 int main(int argc, char **argv)
 {
 	set_up(argc, argv);
@@ -223,6 +298,8 @@ int main(int argc, char **argv)
 	test_mapped();
 	test_pinned();
 	test_unlinked();
+	test_storm();
+	test_no_driver();
 	rmdir(SECOND);
 	return tear_down();
 }

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Unlinked files: data and device range stay theirs until the last mapping,
- * descriptor or pin is gone.
+ * Unlinked files: data and device range stay theirs until the last mapping or
+ * descriptor is gone. Pins are in gup.c.
  */
-#include <sys/uio.h>
-#include <time.h>
-
 #include "fixture.h"
 
 #define BASE (48 * MIB)
@@ -92,47 +89,6 @@ static void test_child(void)
 	close(to_child[0]);
 }
 
-/*
- * Pages given to a pipe are pinned: the last close waits until it is empty,
- * and nothing interrupts that. So another process has to empty it.
- */
-static void test_pin(void)
-{
-	int fd = make_file("pinned", BASE, SIZE);
-	char *mem = map_file(fd, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED);
-	struct iovec iov = { .iov_base = mem, .iov_len = 4096 };
-	struct timespec start, end;
-	char page[4096] = "";
-	int pipes[2], status;
-	pid_t child;
-
-	if (pipe(pipes))
-		bail("pipe");
-	memset(mem, 'p', 4096);
-	works(madvise(mem, SIZE, MADV_DONTFORK), "keep it from the child");
-	is(vmsplice(pipes[1], &iov, 1, 0), 4096, "vmsplice a page");
-	unlink(at("pinned"));
-	close(fd);
-	fflush(stdout);
-	child = fork();
-	if (!child) {
-		sleep(1);
-		_exit(read(pipes[0], page, sizeof(page)) != sizeof(page) ||
-		      page[4095] != 'p');
-	}
-	clock_gettime(CLOCK_MONOTONIC, &start);
-	munmap(mem, SIZE);
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	ok((end.tv_sec - start.tv_sec) * 1000 +
-	   (end.tv_nsec - start.tv_nsec) / 1000000 > 500,
-	   "munmap waits for the pin");
-	waitpid(child, &status, 0);
-	is(status, 0, "the pipe had the data");
-	works(try_range(), "the range after the pipe is empty");
-	close(pipes[0]);
-	close(pipes[1]);
-}
-
 static void test_stub(void)
 {
 	int fd = make_stub("stub");
@@ -173,7 +129,6 @@ int main(int argc, char **argv)
 	test_mapping();
 	test_descriptor();
 	test_child();
-	test_pin();
 	test_names();
 	return tear_down();
 }

@@ -77,7 +77,8 @@ extra_tree() {
 }
 
 root_tree() {
-    local options=()
+    local options=() kernel
+    read -ra kernel <<<"$(kernel_packages)"
     if [[ $sources ]]; then
         install -D -m 644 "$sources" "$work/sandbox/etc/apt/sources.list.d/mkosi.sources"
         options+=(--sandbox-tree "$work/sandbox")
@@ -85,10 +86,18 @@ root_tree() {
     mkdir -p "$cache" "$work/mkosi" "$work/workspace"
     mkosi --directory "$source_dir" "${options[@]}" \
         --extra-tree "$work/extra" \
-        --package "linux-modules-$kver" --package "linux-binary-$kver" \
+        "${kernel[@]}" \
         --package-cache-directory "$cache" --workspace-directory "$work/workspace" \
         --output-directory "$work/mkosi" --force build >"$work/mkosi.log" 2>&1 ||
         fail "mkosi failed; the last lines of $work/mkosi.log:"$'\n'"$(tail -n 20 "$work/mkosi.log")"
+}
+
+# The packages with kernel and modules: Debian has had them in one, with an initramfs generator in tow, before Linux 7.
+kernel_packages() {
+    case $kver in
+        6.*) echo "--package=linux-image-$kver" ;;
+        *) echo "--package=linux-modules-$kver" "--package=linux-binary-$kver" ;;
+    esac
 }
 
 # number SIZE OFFSET FILE: a little-endian unsigned number.

@@ -31,7 +31,40 @@ fn main() -> Result<ExitCode> {
     {
         session.scenario(name, |s| run_programs(s, &artifacts, name, view, device));
     }
+    if let Some(image) = artifacts.lts_image.clone() {
+        let lts = Artifacts { image, ..artifacts };
+        session
+            .scenario("lts-pmem", |s| run_programs(s, &lts, "lts-pmem", View::Raw, "/dev/pmem0"));
+        session.scenario("lts-devdax", |s| refuse_devdax(s, &lts));
+    }
     Ok(session.finish())
+}
+
+/// The long-term kernel has no fsdev_dax: a devdax device is refused, with the reason and the
+/// way out.
+fn refuse_devdax(session: &mut Session, lts: &Artifacts) -> Result<()> {
+    let pool = Pool::create(lts, POOL, POOL, View::Devdax)?;
+    let member = Member::new("lts-devdax", true)
+        .with_transport(Some(Transport::Pmem { readonly: false }))
+        .without_attach();
+    let cluster = Cluster::start(lts, &pool, MEMORY, vec![member])?;
+    cluster.wait_ready(BOOT)?;
+    let node = cluster.node("lts-devdax")?;
+    node.run(&Command::shell("modprobe -a nd_pmem dax_pmem famfs && test -c /dev/dax0.0"), SHORT)?;
+    let mount = Command::shell("mount -t famfs /dev/dax0.0 /mnt/famfs; echo $?; dmesg | tail -n 3");
+    let output = node.run(&mount, SHORT)?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    session.check("lts-devdax: a devdax device is refused", || {
+        ensure!(
+            text.contains("/dev/dax0.0: devdax needs fsdev_dax of Linux 7.2, use pmem"),
+            "{text}"
+        );
+        ensure!(text.contains("32\n") && text.contains("not supported"), "{text}");
+        Ok(())
+    });
+    session.check("lts-devdax: shuts down in order", || cluster.end());
+    Ok(())
 }
 
 /// Boots a VM, unmounts the pool, and runs every program on its device.

@@ -17,6 +17,8 @@ pub struct Artifacts {
     pub mkfs_erofs: PathBuf,
     /// The directory of the appliance image.
     pub image: PathBuf,
+    /// The directory of the same image with the long-term kernel, for the tests that need it.
+    pub lts_image: Option<PathBuf>,
     /// The directory of the host's programs.
     pub programs: PathBuf,
     /// The directory of the module's test programs.

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::tools::Tools;
+use crate::tools::{KernelHeaders, Tools};
 use crate::{exec, manual, paths, setup};
 
 /// The target of guest programs. It is named on the command line so that cargo builds
@@ -50,14 +50,7 @@ pub fn run() -> Result<Built> {
             .arg(&guest_target)
             .env("RUSTFLAGS", "-C target-feature=+crt-static"),
     )?;
-    let (headers, _) = tools.kernel_headers()?;
-    let module_dir = target.join("kmod");
-    exec::step(
-        "build-kmod",
-        "Building famfs.ko",
-        make(&tools, &paths::root().join("kmod"), &module_dir)
-            .arg(format!("KDIR={}", headers.display())),
-    )?;
+    let module = module(&tools, &tools.kernel_headers()?, &target.join("kmod"))?;
     let module_tests = target.join("kmod-tests");
     exec::step(
         "build-kmod-tests",
@@ -68,9 +61,20 @@ pub fn run() -> Result<Built> {
         tools,
         host,
         guest: guest_target.join(GUEST_TARGET).join("release"),
-        module: module_dir.join("famfs.ko"),
+        module,
         module_tests,
     })
+}
+
+/// Builds famfs.ko in `dir` for the kernel that the headers are of.
+pub fn module(tools: &Tools, headers: &KernelHeaders, dir: &Path) -> Result<PathBuf> {
+    exec::step(
+        &format!("build-{}", dir.file_name().unwrap_or_default().display()),
+        &format!("Building famfs.ko for {}", headers.release),
+        make(tools, &paths::root().join("kmod"), dir)
+            .arg(format!("KDIR={}", headers.dir.display())),
+    )?;
+    Ok(dir.join("famfs.ko"))
 }
 
 /// The cargo that runs us.

@@ -29,6 +29,7 @@ impl Imaged {
             image: self.dir.clone(),
             programs: host.clone(),
             module_tests: module_tests.clone(),
+            lts_image: None,
             logs: logs.to_owned(),
             runtime: paths::runtime(),
             all: false,
@@ -40,6 +41,22 @@ impl Imaged {
 pub fn run() -> Result<Imaged> {
     let built = build::run()?;
     let dir = paths::target().join("image");
+    make(&built, &built.module, &dir)?;
+    Ok(Imaged { built, dir })
+}
+
+/// Builds the same image with the long-term kernel, and returns its directory; `None` if the
+/// tools have no headers of one.
+pub fn run_lts(built: &Built) -> Result<Option<PathBuf>> {
+    let Some(headers) = built.tools.lts_headers()? else { return Ok(None) };
+    let module = build::module(&built.tools, &headers, &paths::target().join("kmod-lts"))?;
+    let dir = paths::target().join("image-lts");
+    make(built, &module, &dir)?;
+    Ok(Some(dir))
+}
+
+/// Builds an image with this module, which decides the kernel, in `dir`.
+fn make(built: &Built, module: &Path, dir: &Path) -> Result<()> {
     let stamp = dir.join("inputs");
     let root = paths::root();
     let key = Key::default()
@@ -49,13 +66,13 @@ pub fn run() -> Result<Imaged> {
         .path(&built.guest.join("famfs"))?
         .path(&built.guest.join("appliance-init"))?
         .path(&built.guest.join("appliance-agent"))?
-        .path(&built.module)?
+        .path(module)?
         .finish();
     if fs::read_to_string(&stamp).is_ok_and(|old| old == key) {
-        return Ok(Imaged { built, dir });
+        return Ok(());
     }
     let cache = paths::cache()?.join("packages");
-    fs::create_dir_all(&dir)
+    fs::create_dir_all(dir)
         .and_then(|()| fs::create_dir_all(&cache))
         .with_context(|| format!("cannot create {} or {}", dir.display(), cache.display()))?;
     match fs::remove_file(&stamp) {
@@ -72,26 +89,26 @@ pub fn run() -> Result<Imaged> {
         .prefix("image-")
         .tempdir_in(paths::cache()?)
         .context("cannot make a scratch directory in the cache")?;
+    let name = dir.file_name().unwrap_or_default().display();
     exec::step(
-        "image",
-        "Building the appliance image",
+        &name.to_string(),
+        &format!("Building the appliance {name}"),
         built
             .tools
             .command("bash")
             .arg(root.join("image/build.sh"))
             .arg("--output")
-            .arg(&dir)
+            .arg(dir)
             .arg("--work")
             .arg(work.path())
             .arg("--programs")
             .arg(&built.guest)
             .arg("--module")
-            .arg(&built.module)
+            .arg(module)
             .arg("--sources")
             .arg(&sources)
             .arg("--package-cache")
             .arg(&cache),
     )?;
-    fs::write(&stamp, key).with_context(|| format!("cannot write {}", stamp.display()))?;
-    Ok(Imaged { built, dir })
+    fs::write(&stamp, key).with_context(|| format!("cannot write {}", stamp.display()))
 }

@@ -92,6 +92,27 @@ const ON_HOST: &[(&str, &str, (u32, u32))] = &[
 /// The oldest kernel whose headers will do: fsdev_dax came with it.
 const KERNEL: (u32, u32) = (7, 2);
 
+/// The long-term line that is tested beside it, with pmem only.
+const LTS: (u32, u32) = (6, 12);
+
+/// An installed set of kernel headers.
+#[derive(Clone, Debug)]
+pub struct KernelHeaders {
+    /// The directory, as the tools see it.
+    pub dir: PathBuf,
+    /// The kernel's release, as `uname -r` prints it.
+    pub release: String,
+    version: (u32, u32),
+}
+
+impl KernelHeaders {
+    /// The headers of that release; `None` if it does not begin with a version.
+    fn new(release: &str) -> Option<Self> {
+        let dir = PathBuf::from(format!("/usr/src/linux-headers-{release}"));
+        Some(Self { dir, release: release.to_owned(), version: version(release)? })
+    }
+}
+
 /// Where the tools are.
 #[derive(Clone, Debug)]
 pub struct Tools {
@@ -190,29 +211,37 @@ impl Tools {
         Ok(path)
     }
 
-    /// The directory of the kernel headers, as the tools see it, and the kernel's release.
-    pub fn kernel_headers(&self) -> Result<(PathBuf, String)> {
+    /// The headers that the module is built with first of all: the newest.
+    pub fn kernel_headers(&self) -> Result<KernelHeaders> {
+        self.all_kernel_headers()?.pop().filter(|newest| newest.version >= KERNEL).with_context(
+            || {
+                format!(
+                    "no kernel headers of Linux {}.{} or newer (cloud-amd64) in /usr/src",
+                    KERNEL.0, KERNEL.1
+                )
+            },
+        )
+    }
+
+    /// The headers of the long-term line that the module supports too, if these tools have any.
+    pub fn lts_headers(&self) -> Result<Option<KernelHeaders>> {
+        Ok(self.all_kernel_headers()?.into_iter().rev().find(|headers| headers.version == LTS))
+    }
+
+    /// All kernel headers, of the oldest kernel first.
+    pub fn all_kernel_headers(&self) -> Result<Vec<KernelHeaders>> {
         let base = self.tree.clone().unwrap_or_else(|| PathBuf::from("/"));
         let src = base.join("usr/src");
-        let newest = fs::read_dir(&src)
+        let mut found: Vec<_> = fs::read_dir(&src)
             .with_context(|| format!("cannot list {}", src.display()))?
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
             .filter_map(|name| {
-                let release = name.strip_prefix("linux-headers-")?.to_owned();
-                release.ends_with("-cloud-amd64").then_some((version(&release)?, release))
+                let release = name.strip_prefix("linux-headers-")?;
+                release.ends_with("-cloud-amd64").then(|| KernelHeaders::new(release))?
             })
-            .max();
-        match newest {
-            Some((found, release)) if found >= KERNEL => {
-                Ok((PathBuf::from(format!("/usr/src/linux-headers-{release}")), release))
-            }
-            _ => anyhow::bail!(
-                "no kernel headers of Linux {}.{} or newer (cloud-amd64) in {}",
-                KERNEL.0,
-                KERNEL.1,
-                src.display()
-            ),
-        }
+            .collect();
+        found.sort_by(|a, b| (a.version, &a.release).cmp(&(b.version, &b.release)));
+        Ok(found)
     }
 
     /// The directory with the kernel's checking scripts, if these tools have it.

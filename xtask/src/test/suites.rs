@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::{Tally, fuzz};
+use super::{Tally, fuzz, kmod};
 use crate::args::Suite;
 use crate::build;
-use crate::{image, paths, setup};
+use crate::{image, paths};
 
 /// Runs one suite and counts into `tally`.
 pub fn run(suite: Suite, all: bool, tally: &mut Tally) -> Result<()> {
@@ -20,7 +20,7 @@ pub fn run(suite: Suite, all: bool, tally: &mut Tally) -> Result<()> {
             lint("clippy", build::cargo().args(clippy), tally)?;
             cargo_test(&["--workspace", "--lib", "--bins"], tally)?;
             cargo_test(&["-p", "xtask", "--test", "refusals"], tally)?;
-            cargo_test(&["-p", "vm-tests", "--test", "house"], tally)
+            cargo_test(&["-p", "vm-tests", "--test", "house", "--test", "manual"], tally)
         }
         Suite::Protocol => cargo_test(&["-p", "vhost-famfs", "--test", "*"], tally),
         Suite::Tools => {
@@ -29,7 +29,7 @@ pub fn run(suite: Suite, all: bool, tally: &mut Tally) -> Result<()> {
         }
         Suite::Fuzz => fuzz::run(all, tally),
         Suite::Kmod => {
-            kmod_lints(tally)?;
+            kmod::lints(tally)?;
             in_vms("kmod", all, tally)
         }
         Suite::Device => in_vms("device", all, tally),
@@ -39,7 +39,7 @@ pub fn run(suite: Suite, all: bool, tally: &mut Tally) -> Result<()> {
 }
 
 /// Runs a checking program; it counts as one test.
-fn lint(name: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
+pub fn lint(name: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
     let status = command
         .stdin(Stdio::null())
         .status()
@@ -49,39 +49,20 @@ fn lint(name: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Compiler warnings, sparse and the kernel's style check over the module.
-fn kmod_lints(tally: &mut Tally) -> Result<()> {
-    let tools = setup::run()?;
-    let (headers, _) = tools.kernel_headers()?;
-    let kmod = paths::root().join("kmod");
-    let out = paths::target().join("kmod-check");
-    let mut check = build::make(&tools, &kmod, &out);
-    lint("famfs.ko W=1 C=1", check.arg(format!("KDIR={}", headers.display())).arg("check"), tally)?;
-    let Some(scripts) = tools.kernel_scripts() else {
-        tally.skip("checkpatch --strict", "the host's own tools have no checkpatch.pl");
-        return Ok(());
-    };
-    let mut files: Vec<_> = kmod
-        .read_dir()
-        .with_context(|| format!("cannot list {}", kmod.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|e| e == "c" || e == "h"))
-        .collect();
-    files.push(kmod.join("uapi/famfs_ioctl.h"));
-    let mut checkpatch = Command::new("perl");
-    checkpatch
-        .arg(scripts.join("scripts/checkpatch.pl"))
-        .args(["--strict", "--terse", "--no-tree", "--quiet"])
-        // An out-of-tree module has to look at the version: in compat.h, as a house rule.
-        .args(["--ignore", "LINUX_VERSION_CODE,CONSTANT_COMPARISON", "--file"])
-        .args(files);
-    lint("checkpatch --strict", &mut checkpatch, tally)
-}
-
 /// Runs one of the test programs that boot virtual machines.
 fn in_vms(name: &str, all: bool, tally: &mut Tally) -> Result<()> {
-    let mut artifacts = image::run()?.artifacts(&paths::target().join("vm").join(name))?;
+    let imaged = image::run()?;
+    let mut artifacts = imaged.artifacts(&paths::target().join("vm").join(name))?;
     artifacts.all = all;
+    if name == "kmod" {
+        artifacts.lts_image = image::run_lts(&imaged.built)?;
+        if artifacts.lts_image.is_none() {
+            tally.skip(
+                "famfs.ko on the long-term kernel",
+                "the host's own tools have no headers of it",
+            );
+        }
+    }
     artifacts.save(&paths::target().join("artifacts.json"))?;
     cargo_test(&["-p", "vm-tests", "--test", name], tally)
 }

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What can be checked of the kernel module without booting it.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::Tally;
+use super::suites::lint;
+use crate::tools::{KernelHeaders, Tools};
+use crate::{build, exec, paths, setup};
+
+/// Warnings of compiler, sparse and kernel-doc for every kernel there are headers of, the
+/// kernel's style check, and the ways to install the module.
+pub fn lints(tally: &mut Tally) -> Result<()> {
+    let tools = setup::run()?;
+    for headers in tools.all_kernel_headers()? {
+        check(&tools, &headers, tally)?;
+    }
+    checkpatch(&tools, tally)?;
+    manual(tally)?;
+    let newest = tools.kernel_headers()?;
+    script(&tools, &newest, "dkms.sh", "dkms.conf builds and cleans", tally)?;
+    script(&tools, &newest, "sign.sh", "make sign, make install", tally)?;
+    script(&tools, &newest, "jump_label.sh", "counters that are off cost nothing", tally)
+}
+
+/// `make check`.
+fn check(tools: &Tools, headers: &KernelHeaders, tally: &mut Tally) -> Result<()> {
+    let out = paths::target().join(format!("kmod-check-{}", headers.release));
+    let mut check = build::make(tools, &source(), &out);
+    check.arg(format!("KDIR={}", headers.dir.display())).arg("check");
+    let what = match tools.kernel_scripts() {
+        Some(scripts) => {
+            check.arg(format!("KERNEL_DOC={}", scripts.join("tools/docs/kernel-doc").display()));
+            "W=1, sparse and kernel-doc"
+        }
+        None => "W=1 and sparse",
+    };
+    lint(&format!("famfs.ko for {}: {what}", headers.release), &mut check, tally)
+}
+
+/// The kernel's style check over module and interface.
+fn checkpatch(tools: &Tools, tally: &mut Tally) -> Result<()> {
+    let Some(scripts) = tools.kernel_scripts() else {
+        tally.skip("checkpatch --strict", "the host's own tools have no checkpatch.pl");
+        return Ok(());
+    };
+    let kmod = source();
+    let mut files: Vec<_> = kmod
+        .read_dir()
+        .with_context(|| format!("cannot list {}", kmod.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "c" || e == "h"))
+        .collect();
+    files.push(kmod.join("uapi/famfs_ioctl.h"));
+    let mut checkpatch = Command::new("perl");
+    checkpatch
+        .arg(scripts.join("scripts/checkpatch.pl"))
+        .args(["--strict", "--terse", "--no-tree", "--quiet"])
+        // An out-of-tree module has to look at the version: in compat.h, as a house rule.
+        .args(["--ignore", "LINUX_VERSION_CODE,CONSTANT_COMPARISON", "--file"])
+        .args(files);
+    lint("checkpatch --strict", &mut checkpatch, tally)
+}
+
+/// Warnings of the formatter about famfs(5).
+fn manual(tally: &mut Tally) -> Result<()> {
+    let name = "famfs(5) formats without warnings";
+    if !exec::in_path("groff") {
+        tally.skip(name, "this host has no groff");
+        return Ok(());
+    }
+    // Warnings do not change groff's exit status: they must not be there at all.
+    let mut groff = Command::new("sh");
+    groff.args(["-c", "! groff -man -ww -z -Tutf8 \"$0\" 2>&1 | grep ."]);
+    lint(name, groff.arg(paths::root().join("docs/man/famfs.5")), tally)
+}
+
+/// Runs a script of the module's with the sources, the headers and a scratch directory.
+fn script(
+    tools: &Tools,
+    headers: &KernelHeaders,
+    name: &str,
+    what: &str,
+    tally: &mut Tally,
+) -> Result<()> {
+    let work = tempfile::tempdir().context("no temporary directory")?;
+    let mut command = tools.command("bash");
+    command.arg(source().join("tests").join(name)).arg(source());
+    lint(what, command.arg(&headers.dir).arg(work.path()), tally)
+}
+
+/// The directory of the module.
+fn source() -> PathBuf {
+    paths::root().join("kmod")
+}

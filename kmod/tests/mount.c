@@ -190,6 +190,30 @@ static void test_fsconfig(void)
 	close(fs);
 }
 
+/* A remount may name the source, but not another one */
+static void test_reconfigure(void)
+{
+	int fs;
+
+	works(mount_famfs(""), "mount");
+	fs = fspick(AT_FDCWD, mnt, 0);
+	works(fs, "fspick");
+	works(fsconfig(fs, FSCONFIG_SET_STRING, "source", dev, 0), "source");
+	works(fsconfig(fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0),
+	      "reconfigure with the same source");
+	close(fs);
+
+	fs = fspick(AT_FDCWD, mnt, 0);
+	works(fsconfig(fs, FSCONFIG_SET_STRING, "source", "/dev/vda", 0),
+	      "another source");
+	log_has(fs, "");
+	fails(fsconfig(fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0), EINVAL,
+	      "reconfigure with that");
+	ok(log_has(fs, "not the device that is mounted"), "the log tells why");
+	close(fs);
+	works(umount(mnt), "unmount");
+}
+
 static void test_user_namespace(void)
 {
 	pid_t child;
@@ -295,6 +319,7 @@ int main(int argc, char **argv)
 	if (!dev_is_char)
 		test_read_only_device();
 	test_fsconfig();
+	test_reconfigure();
 	test_user_namespace();
 	test_quiet();
 	test_storm();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The command line. Options that the reference tools have too mean the same here.
 
+mod archives;
 mod following;
 mod mounting;
 mod reading;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand};
 
+pub use self::archives::*;
 pub use self::following::*;
 pub use self::mounting::*;
 pub use self::reading::*;
@@ -62,6 +64,10 @@ pub enum Command {
     Creat(Creat),
     /// Copy files and directory trees into a famfs
     Cp(Cp),
+    /// Write a tar archive of files and directories
+    Export(Export),
+    /// Unpack a tar archive
+    Import(Import),
     /// List files and directories
     Ls(Ls),
     /// Check a file system without changing it

@@ -48,30 +48,14 @@ impl RelPath {
     /// Checks a path and brings it into normal form.
     pub fn new(path: &[u8]) -> Result<Self, PathError> {
         let shown = || escape(path);
-        if path.first() == Some(&b'/') {
-            return Err(PathError::Absolute(shown()));
+        let normal = normal(path)?;
+        if normal.split(|&b| b == b'/').next() == Some(META_DIR.as_bytes()) {
+            return Err(PathError::Reserved(shown()));
         }
-        if path.contains(&0) {
-            return Err(PathError::Nul(shown()));
+        if normal.len() > MAX_PATH {
+            return Err(PathError::TooLong { path: shown(), len: normal.len() });
         }
-        let mut parts: Vec<&[u8]> = Vec::new();
-        for part in path.split(|&b| b == b'/') {
-            match part {
-                b"" | b"." => {}
-                b".." if parts.pop().is_none() => return Err(PathError::Escape(shown())),
-                b".." => {}
-                name => parts.push(name),
-            }
-        }
-        let normal = parts.join(&b'/');
-        match parts.first() {
-            None => Err(PathError::Empty(shown())),
-            Some(&first) if first == META_DIR.as_bytes() => Err(PathError::Reserved(shown())),
-            Some(_) if normal.len() > MAX_PATH => {
-                Err(PathError::TooLong { path: shown(), len: normal.len() })
-            }
-            Some(_) => Ok(Self(normal)),
-        }
+        Ok(Self(normal))
     }
 
     /// Reads a path field of a log entry.
@@ -112,6 +96,27 @@ impl RelPath {
             None => false,
         }
     }
+}
+
+/// Brings a relative path into normal form: without `.`, `..` and doubled slashes, and not empty.
+pub fn normal(path: &[u8]) -> Result<Vec<u8>, PathError> {
+    let shown = || escape(path);
+    if path.first() == Some(&b'/') {
+        return Err(PathError::Absolute(shown()));
+    }
+    if path.contains(&0) {
+        return Err(PathError::Nul(shown()));
+    }
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in path.split(|&b| b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." if parts.pop().is_none() => return Err(PathError::Escape(shown())),
+            b".." => {}
+            name => parts.push(name),
+        }
+    }
+    if parts.is_empty() { Err(PathError::Empty(shown())) } else { Ok(parts.join(&b'/')) }
 }
 
 /// Bytes as text that cannot harm a terminal: control characters escaped, the rest as it is.

@@ -29,6 +29,8 @@ const ORDER: &[&str] = &[
     "lease",
     // What it means as a whole.
     "replay",
+    "archive",
+    "pack",
     "check",
     "dump",
     "picture",
@@ -36,6 +38,7 @@ const ORDER: &[&str] = &[
     // Acting on a file system.
     "mounts",
     "volume",
+    "stream",
     "beneath",
     "mount",
     "apply",
@@ -46,6 +49,8 @@ const ORDER: &[&str] = &[
     "sources",
     "copy",
     "extract",
+    "import",
+    "export",
     "guest",
     "faults",
 ];

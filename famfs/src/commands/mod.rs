@@ -9,8 +9,10 @@ mod creat;
 mod df;
 mod du;
 mod dump;
+mod export;
 mod fsck;
 mod getmap;
+mod import;
 mod logplay;
 mod ls;
 mod map;
@@ -43,6 +45,8 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Mkdir(args) => mkdir::run(pool, args),
         Command::Creat(args) => creat::run(pool, args),
         Command::Cp(args) => cp::run(pool, args),
+        Command::Export(args) => export::run(pool, args),
+        Command::Import(args) => import::run(pool, args),
         Command::Ls(args) => ls::run(pool, args),
         Command::Fsck(args) => fsck::run(pool, args),
         Command::Cat(args) => cat::run(pool, args),

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs export`
+
+use std::fs::{self, File};
+use std::io::{self, IsTerminal};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use famfs::args::Export;
+use famfs::export::{self, Done, ExportError};
+use famfs::replay::{Node, NodeKind};
+use famfs::sys::dax::Access;
+use serde::Serialize;
+
+use super::{nodes_at, warn_of_damage};
+use crate::output::{FAILED, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar};
+use crate::output::{say, stop_flag, stopped};
+use crate::place::Place;
+
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    files: u64,
+    directories: u64,
+    packs: u64,
+    bytes: u64,
+}
+
+pub fn run(pool: Option<&Path>, args: &Export) -> Outcome {
+    if args.output.is_none() && io::stdout().is_terminal() {
+        let error =
+            anyhow::anyhow!("an archive is nothing to look at: use --output FILE, or a pipe");
+        return Err(error.into());
+    }
+    let stop = stop_flag()?;
+    let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
+    let plan = place.plan()?;
+    let damaged = warn_of_damage(&plan);
+    let nodes = nodes_at(&place, &plan)?;
+    // A file keeps its name, a directory stands for what is in it.
+    let below = match &place.path {
+        Some(path) if matches!(nodes[..], [Node { kind: NodeKind::File { .. }, .. }]) => {
+            path.parent()
+        }
+        path => path.clone(),
+    };
+    let bytes = nodes.iter().map(|node| size(node)).sum();
+    let bar = progress_bar(bytes);
+    let mut progress = |bytes| {
+        bar.inc(bytes);
+        !stopped(&stop)
+    };
+    let volume = &*place.volume;
+    let result = match &args.output {
+        None => {
+            let out = io::BufWriter::new(io::stdout().lock());
+            export::export(volume, &nodes, below.as_ref(), args.keep_packs, out, &mut progress)
+        }
+        Some(path) => {
+            let part = part_of(path)?;
+            let file =
+                File::create(&part).with_context(|| format!("cannot make {}", part.display()))?;
+            let out = io::BufWriter::new(file);
+            let result =
+                export::export(volume, &nodes, below.as_ref(), args.keep_packs, out, &mut progress)
+                    .and_then(|done| {
+                        fs::rename(&part, path).map_err(ExportError::End)?;
+                        Ok(done)
+                    });
+            if result.is_err() {
+                // The first error is the one to tell.
+                let _ = fs::remove_file(&part);
+            }
+            result
+        }
+    };
+    bar.finish_and_clear();
+    let code = if matches!(result, Err(ExportError::Interrupted)) { INTERRUPTED } else { FAILED };
+    report(args, result.or_exit(code)?)?;
+    Ok(if damaged { FAILED } else { OK })
+}
+
+/// The name of an archive that is not complete yet.
+fn part_of(path: &Path) -> anyhow::Result<std::path::PathBuf> {
+    let Some(name) = path.file_name() else { bail!("{}: expected a file name", path.display()) };
+    let mut name = name.to_owned();
+    name.push(".part");
+    Ok(path.with_file_name(name))
+}
+
+fn size(node: &Node) -> u64 {
+    match node.kind {
+        NodeKind::File { size, .. } => size,
+        NodeKind::Dir => 0,
+    }
+}
+
+/// Standard output is free for a report only if the archive goes elsewhere.
+fn report(args: &Export, done: Done) -> anyhow::Result<()> {
+    let Done { files, directories, packs, bytes } = done;
+    let Some(path) = &args.output else { return Ok(()) };
+    if args.json {
+        return print_json(&Report { version: 1, files, directories, packs, bytes });
+    }
+    let packs = if packs == 0 { String::new() } else { format!(", {packs} packs unpacked") };
+    let bytes = human(bytes);
+    say!("{}: {files} files, {directories} directories{packs}, {bytes}", path.display())
+}

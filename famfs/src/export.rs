@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Packing a part of a file system into a tar archive.
+
+use std::io::{self, BufReader, Read, Write};
+
+use tar::Builder;
+
+use crate::archive::{ArchiveError, Content, LeftOut, read_stream};
+use crate::pack::{SUFFIX, append, is_pack};
+use crate::path::RelPath;
+use crate::replay::{Node, NodeKind};
+use crate::stream::FileReader;
+use crate::sys::dax::Access;
+use crate::volume::{COPY_STEP, Volume};
+
+/// Why a file system, or a part of it, is not packed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// A file cannot be opened.
+    #[error("cannot open \"{path}\"")]
+    Open {
+        /// The file.
+        path: RelPath,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file cannot be read, or the archive cannot be written.
+    #[error("cannot copy \"{path}\" into the archive")]
+    Copy {
+        /// The file or directory.
+        path: RelPath,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A pack's own archive is damaged.
+    #[error(
+        "\"{path}\" is marked as a pack, but cannot be unpacked; use --keep-packs to export it as it is"
+    )]
+    Pack {
+        /// The pack.
+        path: RelPath,
+        /// What is wrong with it.
+        source: ArchiveError,
+    },
+    /// A pack holds what no pack may hold.
+    #[error("\"{path}\" is marked as a pack, but {}: {}; use --keep-packs to export it as it is", member.name, member.reason)]
+    Member {
+        /// The pack.
+        path: RelPath,
+        /// The member.
+        member: LeftOut,
+    },
+    /// The user asked to stop.
+    #[error("interrupted; the archive is not complete")]
+    Interrupted,
+    /// The end of the archive cannot be written.
+    #[error("cannot write the archive")]
+    End(#[source] io::Error),
+}
+
+/// What was packed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Files, those of packs counted one by one.
+    pub files: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Packs that were unpacked.
+    pub packs: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
+}
+
+/// Writes the archive of some nodes. Names lose what `below` names: the directory that is
+/// exported. `progress` is told the bytes of each step, and answers whether to go on.
+pub fn export(
+    volume: &dyn Volume,
+    nodes: &[&Node],
+    below: Option<&RelPath>,
+    keep_packs: bool,
+    out: impl Write,
+    progress: &mut dyn FnMut(u64) -> bool,
+) -> Result<Done, ExportError> {
+    let mut builder = Builder::new(out);
+    let mut done = Done::default();
+    for node in nodes {
+        let Some(name) = name_below(&node.path, below) else { continue };
+        let copy = |source| ExportError::Copy { path: node.path.clone(), source };
+        let NodeKind::File { size, map } = &node.kind else {
+            append(&mut builder, name, node.owner, None, io::empty()).map_err(copy)?;
+            done.directories += 1;
+            continue;
+        };
+        let bytes = volume
+            .open_file(&node.path, *size, map, Access::Read)
+            .map_err(|source| ExportError::Open { path: node.path.clone(), source })?;
+        let reader = || BufReader::with_capacity(COPY_STEP, FileReader::new(&*bytes, *size));
+        if !keep_packs
+            && let Some(dir) = name.strip_suffix(SUFFIX)
+            && is_pack(FileReader::new(&*bytes, *size))
+        {
+            unpack(&mut builder, node, dir, reader(), &mut done)?;
+            done.packs += 1;
+            if !progress(*size) {
+                return Err(ExportError::Interrupted);
+            }
+            continue;
+        }
+        let mut stopped = false;
+        let input = Watched { input: reader(), progress: &mut *progress, stopped: &mut stopped };
+        let result = append(&mut builder, name, node.owner, Some(*size), input);
+        if stopped {
+            return Err(ExportError::Interrupted);
+        }
+        result.map_err(copy)?;
+        done.files += 1;
+        done.bytes += size;
+    }
+    builder.into_inner().and_then(|mut out| out.flush()).map_err(ExportError::End)?;
+    Ok(done)
+}
+
+/// The name in the archive; none for the exported directory itself.
+fn name_below<'p>(path: &'p RelPath, below: Option<&RelPath>) -> Option<&'p [u8]> {
+    match below {
+        None => Some(path.as_bytes()),
+        Some(dir) => path.as_bytes().strip_prefix(dir.as_bytes())?.strip_prefix(b"/"),
+    }
+}
+
+/// Copies the members of a pack, as the directory that it was.
+fn unpack<W: Write>(
+    builder: &mut Builder<W>,
+    node: &Node,
+    dir: &[u8],
+    input: impl Read,
+    done: &mut Done,
+) -> Result<(), ExportError> {
+    // Two kinds of errors come out of the reading: the archive's, and those that end it here.
+    enum End {
+        Archive(ArchiveError),
+        Export(ExportError),
+    }
+    impl From<ArchiveError> for End {
+        fn from(error: ArchiveError) -> Self {
+            Self::Archive(error)
+        }
+    }
+    let path = || node.path.clone();
+    let result = read_stream(input, |member, bytes| {
+        let member =
+            member.map_err(|member| End::Export(ExportError::Member { path: path(), member }))?;
+        let mut name = dir.to_vec();
+        if !member.name.is_empty() {
+            name.push(b'/');
+            name.extend(&member.name);
+        }
+        let size = match member.content {
+            Content::Dir => None,
+            Content::File { size, .. } => Some(size),
+        };
+        append(builder, &name, member.owner, size, bytes)
+            .map_err(|source| End::Export(ExportError::Copy { path: path(), source }))?;
+        match size {
+            None => done.directories += 1,
+            Some(size) => {
+                done.files += 1;
+                done.bytes += size;
+            }
+        }
+        Ok(())
+    });
+    result.map_err(|end| match end {
+        End::Archive(source) => ExportError::Pack { path: path(), source },
+        End::Export(error) => error,
+    })
+}
+
+/// A file that is read, and a progress that is told.
+struct Watched<'p, R> {
+    input: R,
+    progress: &'p mut dyn FnMut(u64) -> bool,
+    stopped: &'p mut bool,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(buf)?;
+        if !(self.progress)(read as u64) {
+            *self.stopped = true;
+            return Err(io::Error::other("stopped"));
+        }
+        Ok(read)
+    }
+}

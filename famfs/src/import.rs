@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Unpacking a tar archive into a file system.
+//!
+//! An archive in a file is looked at first: what cannot work fails before anything is written. One
+//! that comes as a stream is taken member by member, and what is complete before an error stays.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Take};
+
+use crate::archive::{ArchiveError, Content, LeftOut, Member, read_headers, read_stream};
+use crate::format::ALLOC_UNIT;
+use crate::map::FileMap;
+use crate::pack::{self, Pack};
+use crate::path::RelPath;
+use crate::replay::{NodeKind, Owner};
+use crate::stream::FileWriter;
+use crate::volume::{COPY_STEP, FileBytes, steps};
+use crate::writer::{WriteError, Writer};
+
+/// How many members an error message lists.
+const LISTED: usize = 10;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory that the members come into; `None` is the root.
+    pub into: Option<RelPath>,
+    /// Leave out what famfs cannot hold.
+    pub skip_unsupported: bool,
+    /// Make one file of each directory of small files.
+    pub pack: bool,
+    /// Owner and mode of directories that the archive has no member for.
+    pub owner: Owner,
+}
+
+/// Why an archive is not unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The archive cannot be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// Members that famfs cannot hold, or whose place is taken.
+    #[error("{} of the members cannot be unpacked{}\nuse --skip-unsupported to unpack the rest", .0.len(), list(.0))]
+    Unsupported(Vec<LeftOut>),
+    /// All together need more than is free.
+    #[error(
+        "no space: the files need {needed} bytes in units of 2 MiB, {free} are free; nothing was written"
+    )]
+    NoSpace {
+        /// Sum of the files' sizes in whole units.
+        needed: u64,
+        /// Free bytes.
+        free: u64,
+    },
+    /// The bytes of a member cannot be read.
+    #[error("cannot read the bytes of \"{path}\" from the archive")]
+    Bytes {
+        /// The file in the file system.
+        path: RelPath,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file could not be written.
+    #[error("cannot write \"{path}\"")]
+    Target {
+        /// The file in the file system.
+        path: RelPath,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The user asked to stop.
+    #[error("interrupted; what was complete is kept")]
+    Interrupted,
+    /// The file system could not be changed.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+fn list(items: &[LeftOut]) -> String {
+    let lines = items.iter().take(LISTED).map(|item| format!("\n  {}: {}", item.name, item.reason));
+    let mut text: String = lines.collect();
+    if items.len() > LISTED {
+        text.push_str(&format!("\n  and {} more", items.len() - LISTED));
+    }
+    text
+}
+
+/// What was unpacked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Files made, packs among them.
+    pub files: u64,
+    /// Directories made.
+    pub directories: u64,
+    /// Packs made.
+    pub packs: u64,
+    /// Files that are in the packs.
+    pub packed_files: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Members that were left out.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A file or directory to make.
+struct Item {
+    path: RelPath,
+    owner: Owner,
+    what: What,
+}
+
+enum What {
+    Dir,
+    File { size: u64, position: u64 },
+    Pack { size: u64, pack: Pack },
+}
+
+impl What {
+    fn size(&self) -> Option<u64> {
+        match self {
+            Self::Dir => None,
+            Self::File { size, .. } | Self::Pack { size, .. } => Some(*size),
+        }
+    }
+}
+
+/// An unpacking under way.
+pub struct Import<'w, 'v> {
+    writer: &'w mut Writer<'v>,
+    options: Options,
+    /// Paths of this archive, and whether they are directories.
+    seen: HashMap<RelPath, bool>,
+    done: Done,
+    buf: Vec<u8>,
+}
+
+impl<'w, 'v> Import<'w, 'v> {
+    /// Begins to unpack into a file system.
+    pub fn new(writer: &'w mut Writer<'v>, options: Options) -> Self {
+        let (seen, done, buf) = (HashMap::new(), Done::default(), vec![0; COPY_STEP]);
+        Self { writer, options, seen, done, buf }
+    }
+
+    /// Unpacks an archive in a file. `begin` is told how many bytes there are, `progress` the
+    /// bytes of each step; it answers whether to go on.
+    pub fn file(
+        mut self,
+        file: &File,
+        begin: impl FnOnce(u64),
+        progress: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Done, ImportError> {
+        let mut members = Vec::new();
+        read_headers(BufReader::new(file), |member| {
+            match member {
+                Ok(member) => members.push(member),
+                Err(left_out) => self.done.left_out.push(left_out),
+            }
+            Ok::<_, ImportError>(())
+        })?;
+        let mut items = Vec::new();
+        if self.options.pack {
+            let (packs, rest) = pack::split(members, self.options.owner);
+            members = rest;
+            for pack in packs {
+                self.place_pack(pack, &mut items);
+            }
+        }
+        for member in members {
+            if let Err(left_out) = self.place(&member, &mut items) {
+                self.done.left_out.push(left_out);
+            }
+        }
+        if !self.done.left_out.is_empty() && !self.options.skip_unsupported {
+            return Err(ImportError::Unsupported(self.done.left_out));
+        }
+        let items = self.make_room(items)?;
+        begin(items.iter().filter_map(|(item, _)| item.what.size()).sum());
+        let mut result = Ok(());
+        for (item, map) in items {
+            result = match &item.what {
+                What::File { position, .. } => {
+                    let bytes = part(file, *position, item.what.size().unwrap_or(0));
+                    bytes
+                        .map_err(|source| bytes_error(&item.path, source))
+                        .and_then(|mut bytes| self.make(&item, map, &mut bytes, progress))
+                }
+                What::Pack { pack, .. } => self.make_pack(&item, pack, map, file, progress),
+                What::Dir => self.make(&item, map, &mut io::empty(), progress),
+            };
+            if result.is_err() {
+                break;
+            }
+        }
+        self.finish(result)
+    }
+
+    /// Unpacks an archive that comes as a stream.
+    pub fn stream(
+        mut self,
+        input: impl Read,
+        progress: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Done, ImportError> {
+        let result = read_stream(BufReader::with_capacity(COPY_STEP, input), |member, bytes| {
+            let mut items = Vec::new();
+            if let Err(left_out) = member.and_then(|member| self.place(&member, &mut items)) {
+                if !self.options.skip_unsupported {
+                    return Err(ImportError::Unsupported(vec![left_out]));
+                }
+                self.done.left_out.push(left_out);
+            }
+            for (item, map) in self.make_room(items)? {
+                self.make(&item, map, bytes, progress)?;
+            }
+            Ok(())
+        });
+        self.finish(result)
+    }
+
+    /// Publishes what is complete, whatever came then.
+    fn finish(self, result: Result<(), ImportError>) -> Result<Done, ImportError> {
+        self.writer.commit()?;
+        result.map(|()| self.done)
+    }
+
+    /// Finds out what to make for a member: itself, and directories above it that are missing.
+    fn place(&mut self, member: &Member, items: &mut Vec<Item>) -> Result<(), LeftOut> {
+        let what = match member.content {
+            Content::Dir if member.name.is_empty() => return Ok(()),
+            Content::Dir => What::Dir,
+            Content::File { size: 0, .. } => {
+                let reason = "empty file: famfs files have at least one byte";
+                return Err(LeftOut::new(&member.name, reason));
+            }
+            Content::File { size, position } => What::File { size, position },
+        };
+        self.place_item(&member.name, member.owner, what, items)
+    }
+
+    fn place_pack(&mut self, pack: Pack, items: &mut Vec<Item>) {
+        let name = pack.path();
+        let size = pack.size().map_err(|err| LeftOut::new(&name, err));
+        let placed = size.and_then(|size| {
+            self.place_item(&name, pack.file_owner(), What::Pack { size, pack }, items)
+        });
+        self.done.left_out.extend(placed.err());
+    }
+
+    fn place_item(
+        &mut self,
+        name: &[u8],
+        owner: Owner,
+        what: What,
+        items: &mut Vec<Item>,
+    ) -> Result<(), LeftOut> {
+        let left_out = |reason: String| LeftOut::new(name, reason);
+        let path = match &self.options.into {
+            Some(dir) => RelPath::new(&[dir.as_bytes(), b"/", name].concat()),
+            None => RelPath::new(name),
+        };
+        let path = path.map_err(|err| left_out(err.to_string()))?;
+        let taken = self.writer.plan().get(&path).map(|node| &node.kind);
+        match (taken, &what) {
+            (Some(NodeKind::Dir), What::Dir) => return Ok(()),
+            (Some(NodeKind::Dir), _) => return Err(left_out(format!("\"{path}\" is a directory"))),
+            (Some(NodeKind::File { .. }), _) => {
+                return Err(left_out(format!("\"{path}\" exists already")));
+            }
+            (None, what) => match (self.seen.get(&path), what) {
+                (None, _) => {}
+                (Some(true), What::Dir) => return Ok(()),
+                _ => return Err(left_out("another member has the same name".to_owned())),
+            },
+        }
+        let mut missing = Vec::new();
+        let mut above = path.parent();
+        while let Some(dir) = above {
+            match self.writer.plan().get(&dir).map(|node| &node.kind) {
+                Some(NodeKind::Dir) => break,
+                Some(NodeKind::File { .. }) => {
+                    return Err(left_out(format!("\"{dir}\" is a file, expected a directory")));
+                }
+                None => match self.seen.get(&dir) {
+                    Some(true) => break,
+                    Some(false) => {
+                        let reason = format!("\"{dir}\" is a file of this archive too");
+                        return Err(left_out(reason));
+                    }
+                    None => {}
+                },
+            }
+            above = dir.parent();
+            missing.push(dir);
+        }
+        for dir in missing.into_iter().rev() {
+            self.seen.insert(dir.clone(), true);
+            items.push(Item { path: dir, owner: self.options.owner, what: What::Dir });
+        }
+        self.seen.insert(path.clone(), what.size().is_none());
+        items.push(Item { path, owner, what });
+        Ok(())
+    }
+
+    /// Takes memory and log slots for all items.
+    fn make_room(&mut self, items: Vec<Item>) -> Result<Vec<(Item, Option<FileMap>)>, ImportError> {
+        self.writer.check_slots(items.len() as u64)?;
+        let units = |size: u64| size.div_ceil(ALLOC_UNIT).saturating_mul(ALLOC_UNIT);
+        let sizes = items.iter().filter_map(|item| item.what.size());
+        let needed = sizes.fold(0_u64, |sum, size| sum.saturating_add(units(size)));
+        let free = self.writer.plan().space.free();
+        if needed > free {
+            return Err(ImportError::NoSpace { needed, free });
+        }
+        items
+            .into_iter()
+            .map(|item| {
+                let size = item.what.size();
+                let map = size.map(|size| self.writer.allocate(&item.path, size)).transpose()?;
+                Ok((item, map))
+            })
+            .collect()
+    }
+
+    /// Makes a directory, or a file of what `bytes` gives.
+    fn make(
+        &mut self,
+        item: &Item,
+        map: Option<FileMap>,
+        bytes: &mut dyn Read,
+        progress: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<(), ImportError> {
+        let (Some(size), Some(map)) = (item.what.size(), map) else {
+            self.writer.mkdir(&item.path, item.owner)?;
+            self.done.directories += 1;
+            return Ok(());
+        };
+        let buf = &mut self.buf;
+        self.writer.create(&item.path, item.owner, size, map, |file: &dyn FileBytes| {
+            for (offset, len) in steps(size) {
+                let buf = &mut buf[..len];
+                bytes.read_exact(buf).map_err(|source| bytes_error(&item.path, source))?;
+                file.write(offset, buf)
+                    .map_err(|source| ImportError::Target { path: item.path.clone(), source })?;
+                if !progress(len as u64) {
+                    return Err(ImportError::Interrupted);
+                }
+            }
+            Ok(())
+        })?;
+        self.done.files += 1;
+        self.done.bytes += size;
+        Ok(())
+    }
+
+    fn make_pack(
+        &mut self,
+        item: &Item,
+        pack: &Pack,
+        map: Option<FileMap>,
+        file: &File,
+        progress: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<(), ImportError> {
+        let (What::Pack { size, .. }, Some(map)) = (&item.what, map) else { return Ok(()) };
+        self.writer.create(&item.path, item.owner, *size, map, |bytes: &dyn FileBytes| {
+            // Few large writes instead of many of a block each.
+            let out = io::BufWriter::with_capacity(COPY_STEP, FileWriter::new(bytes));
+            pack.write(out, |member| match member.content {
+                Content::File { size, position } => part(file, position, size),
+                Content::Dir => part(file, 0, 0),
+            })
+            .map_err(|source| bytes_error(&item.path, source))?;
+            if progress(*size) { Ok(()) } else { Err(ImportError::Interrupted) }
+        })?;
+        let files = pack.members.iter().filter(|member| member.content != Content::Dir).count();
+        self.done.files += 1;
+        self.done.packs += 1;
+        self.done.packed_files += files as u64;
+        self.done.bytes += size;
+        Ok(())
+    }
+}
+
+fn bytes_error(path: &RelPath, source: io::Error) -> ImportError {
+    ImportError::Bytes { path: path.clone(), source }
+}
+
+/// A part of an archive's file.
+fn part(mut file: &File, position: u64, size: u64) -> io::Result<Take<&File>> {
+    file.seek(SeekFrom::Start(position))?;
+    Ok(file.take(size))
+}

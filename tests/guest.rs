@@ -81,17 +81,23 @@ fn three_vms(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(!output.status.success() && text.contains("master"), "{output:?}");
         Ok(())
     });
-    session.check("a file of the master appears in the clients after a replay", || {
-        let name = "/mnt/famfs/from the master";
-        run(master, &["famfs", "creat", "--size", "4m", "--seed", "9", name])?;
-        for client in cluster.nodes().iter().filter(|node| !node.member.master) {
-            let before = client.vm.exec(&Command::new(["test", "-e", name]), SHORT)?;
-            ensure!(!before.status.success(), "it was there before the replay");
-            run(client, &["famfs", "logplay", "/mnt/famfs"])?;
-            run(client, &["famfs", "verify", "--seed", "9", "--file", name])?;
-        }
-        Ok(())
-    });
+    session.check(
+        "without a watch a file of the master appears in the clients after a replay",
+        || {
+            let name = "/mnt/famfs/from the master";
+            // Only a unit that has finished its start stays stopped.
+            let stop = "systemctl start famfs-watch && systemctl stop famfs-watch";
+            cluster.in_all(|node| node.run(&Command::shell(stop), SHORT))?;
+            run(master, &["famfs", "creat", "--size", "4m", "--seed", "9", name])?;
+            for client in cluster.nodes().iter().filter(|node| !node.member.master) {
+                let before = client.vm.exec(&Command::new(["test", "-e", name]), SHORT)?;
+                ensure!(!before.status.success(), "it was there before the replay");
+                run(client, &["famfs", "logplay", "/mnt/famfs"])?;
+                run(client, &["famfs", "verify", "--seed", "9", "--file", name])?;
+            }
+            Ok(())
+        },
+    );
     session.check("a second mount of the device is refused", || {
         let mount =
             Command::shell("mkdir -p /tmp/second && mount -t famfs /dev/dax0.0 /tmp/second 2>&1");

@@ -9,7 +9,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
@@ -18,6 +19,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// Where the files are; gone after a boot, as the watchers are.
 const DIR: &str = "/run/famfs";
+/// How long a watcher may take to write its number.
+const BEGINNING: Duration = Duration::from_secs(1);
 /// How long a watcher may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -118,15 +121,25 @@ fn find(mount_point: &Path) -> Result<Option<Pid>, WatcherError> {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(err) => return Err(system("open", &path, err)),
     };
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(None),
-        Err(Errno::WOULDBLOCK) => Ok(read_pid(&mut file)),
-        Err(err) => Err(system("lock", &path, err.into())),
+    let deadline = Instant::now() + BEGINNING;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => return Ok(None),
+            Err(Errno::WOULDBLOCK) => {}
+            Err(err) => return Err(system("lock", &path, err.into())),
+        }
+        // One that has just begun has not written its number yet.
+        match read_pid(&mut file) {
+            Some(pid) => return Ok(Some(pid)),
+            None if Instant::now() >= deadline => return Ok(None),
+            None => sleep(Duration::from_millis(1)),
+        }
     }
 }
 
 fn read_pid(file: &mut File) -> Option<Pid> {
     let mut text = String::new();
+    file.rewind().ok()?;
     file.take(32).read_to_string(&mut text).ok()?;
     Pid::from_raw(text.trim().parse().ok().filter(|pid| *pid > 1)?)
 }

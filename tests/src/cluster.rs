@@ -2,7 +2,7 @@
 //! Several appliance VMs on one pool.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -121,6 +121,11 @@ impl Node {
             );
         }
         Ok(output)
+    }
+
+    /// The file with everything that the guest wrote to its console.
+    pub fn console_log(&self) -> &Path {
+        &self.console_log
     }
 
     /// The lines of the kernel's log so far that report a fault.

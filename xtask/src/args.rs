@@ -97,6 +97,8 @@ pub enum Suite {
     Image,
     /// Several VMs on one pool, from host to guest and back
     Guest,
+    /// The famfs tools in VMs: a reader that follows, a master that is killed
+    Pool,
 }
 
 /// Options of `bench`.

@@ -35,6 +35,7 @@ pub fn run(suite: Suite, all: bool, tally: &mut Tally) -> Result<()> {
         Suite::Device => in_vms("device", all, tally),
         Suite::Image => in_vms("image", all, tally),
         Suite::Guest => in_vms("guest", all, tally),
+        Suite::Pool => in_vms("pool", all, tally),
     }
 }
 

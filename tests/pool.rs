@@ -10,7 +10,7 @@ mod latency;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail};
 use vhost_famfs::launch::{Command, Output};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
@@ -20,10 +20,6 @@ const MEMORY: u64 = 768 << 20;
 const CONTENT: u64 = 512 << 20;
 /// A command in a guest, under emulation on a busy host.
 const LIMIT: Duration = Duration::from_secs(300);
-
-/// Files and directories of the tree that is made, copied and verified.
-const FILES: usize = 1000;
-const DIRECTORIES: usize = 100;
 
 fn main() -> Result<ExitCode> {
     let artifacts = Artifacts::from_env()?;

@@ -197,7 +197,8 @@ impl<R: Read> Read for Guarded<R> {
 
 impl<R: Seek> Seek for Guarded<R> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.input.seek(to)
+        // A size that leads behind all that a file can be is one more that leads behind its end.
+        self.input.seek(to).or_else(|_| self.input.seek(SeekFrom::End(0)))
     }
 }
 

@@ -148,6 +148,11 @@ impl Follower {
         &self.volume
     }
 
+    /// Identity of the file system.
+    pub fn fs_uuid(&self) -> Uuid {
+        self.superblock.fs_uuid
+    }
+
     /// What the log describes, as far as it was read.
     pub fn plan(&self) -> &Plan {
         &self.plan

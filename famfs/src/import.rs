@@ -30,6 +30,8 @@ pub struct Options {
     pub skip_unsupported: bool,
     /// Make one file of each directory of small files.
     pub pack: bool,
+    /// Only look, and write nothing.
+    pub dry_run: bool,
     /// Owner and mode of directories that the archive has no member for.
     pub owner: Owner,
 }
@@ -330,10 +332,17 @@ impl<'w, 'v> Import<'w, 'v> {
         progress: &mut dyn FnMut(u64) -> bool,
     ) -> Result<(), ImportError> {
         let (Some(size), Some(map)) = (item.what.size(), map) else {
-            self.writer.mkdir(&item.path, item.owner)?;
+            if !self.options.dry_run {
+                self.writer.mkdir(&item.path, item.owner)?;
+            }
             self.done.directories += 1;
             return Ok(());
         };
+        self.done.files += 1;
+        self.done.bytes += size;
+        if self.options.dry_run {
+            return Ok(());
+        }
         let buf = &mut self.buf;
         self.writer.create(&item.path, item.owner, size, map, |file: &dyn FileBytes| {
             for (offset, len) in steps(size) {
@@ -346,10 +355,7 @@ impl<'w, 'v> Import<'w, 'v> {
                 }
             }
             Ok(())
-        })?;
-        self.done.files += 1;
-        self.done.bytes += size;
-        Ok(())
+        })
     }
 
     fn make_pack(
@@ -361,6 +367,14 @@ impl<'w, 'v> Import<'w, 'v> {
         progress: &mut dyn FnMut(u64) -> bool,
     ) -> Result<(), ImportError> {
         let (What::Pack { size, .. }, Some(map)) = (&item.what, map) else { return Ok(()) };
+        let files = pack.members.iter().filter(|member| member.content != Content::Dir).count();
+        self.done.files += 1;
+        self.done.packs += 1;
+        self.done.packed_files += files as u64;
+        self.done.bytes += size;
+        if self.options.dry_run {
+            return Ok(());
+        }
         self.writer.create(&item.path, item.owner, *size, map, |bytes: &dyn FileBytes| {
             // Few large writes instead of many of a block each.
             let out = io::BufWriter::with_capacity(COPY_STEP, FileWriter::new(bytes));
@@ -370,13 +384,7 @@ impl<'w, 'v> Import<'w, 'v> {
             })
             .map_err(|source| bytes_error(&item.path, source))?;
             if progress(*size) { Ok(()) } else { Err(ImportError::Interrupted) }
-        })?;
-        let files = pack.members.iter().filter(|member| member.content != Content::Dir).count();
-        self.done.files += 1;
-        self.done.packs += 1;
-        self.done.packed_files += files as u64;
-        self.done.bytes += size;
-        Ok(())
+        })
     }
 }
 

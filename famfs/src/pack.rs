@@ -111,6 +111,10 @@ impl Pack {
         let mut mark = Header::new_ustar();
         mark.set_path("pax_global_header")?;
         mark.set_entry_type(EntryType::XGlobalHeader);
+        mark.set_mode(0o644);
+        mark.set_uid(0);
+        mark.set_gid(0);
+        mark.set_mtime(0);
         mark.set_size(MARK_RECORD.len() as u64);
         mark.set_cksum();
         builder.append(&mark, MARK_RECORD)?;

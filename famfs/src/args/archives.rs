@@ -63,6 +63,9 @@ pub struct Import {
     /// Leave out what famfs cannot hold, and say so
     #[arg(long)]
     pub skip_unsupported: bool,
+    /// Only look at the archive and say what would be made
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
     /// Print what was done as JSON
     #[arg(long)]
     pub json: bool,

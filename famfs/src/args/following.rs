@@ -13,6 +13,8 @@ Looks come every millisecond after a change, and slow down to --interval when no
 One watch per mounted famfs. It ends when the famfs is unmounted (`famfs umount` asks it to let \
 go), on SIGINT and SIGTERM. Under systemd it tells when it is ready (Type=notify).
 
+On the master it also keeps the master's lease, so that no clone of this system can add files.
+
 Each error is told once. Files that cannot be made are tried again every second.
 
 With --json each event is a line: `ready`, `directory`, `file`, `error`, `end`.

@@ -20,6 +20,7 @@ use crate::place::{Place, masked, owner};
 #[derive(Serialize)]
 struct Report<'a> {
     version: u32,
+    dry_run: bool,
     files: u64,
     directories: u64,
     packs: u64,
@@ -46,7 +47,7 @@ pub fn run(pool: Option<&Path>, args: &Args) -> Outcome {
     }
     let stop = stop_flag()?;
     let place = Place::open(pool, args.path.as_deref(), Access::Write)?;
-    let mut writer = place.writer()?;
+    let mut writer = place.writer(args.dry_run)?;
     if let Some(path) = &place.path {
         match writer.plan().get(path).map(|node| &node.kind) {
             Some(NodeKind::Dir) => {}
@@ -63,6 +64,7 @@ pub fn run(pool: Option<&Path>, args: &Args) -> Outcome {
         into: place.path.clone(),
         skip_unsupported: args.skip_unsupported,
         pack: args.pack,
+        dry_run: args.dry_run,
         owner: owner(None, None, masked(0o777)),
     };
     let import = Import::new(&mut writer, options);
@@ -105,6 +107,7 @@ fn report(args: &Args, done: &Done) -> Result<()> {
             .collect();
         return print_json(&Report {
             version: 1,
+            dry_run: args.dry_run,
             files: *files,
             directories: *directories,
             packs: *packs,
@@ -121,5 +124,6 @@ fn report(args: &Args, done: &Done) -> Result<()> {
         _ => format!(", {packs} of them packs of {packed_files} files"),
     };
     let (skipped, bytes) = (left_out.len(), human(*bytes));
-    say!("{files} files{packs}, {directories} directories, {skipped} skipped, {bytes}")
+    let would = if args.dry_run { "would make " } else { "" };
+    say!("{would}{files} files{packs}, {directories} directories, {skipped} skipped, {bytes}")
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `famfs watch`
 
+mod master;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ use rustix::io::Errno;
 use sd_notify::NotifyState;
 use serde::Serialize;
 
+use self::master::Lease;
 use super::play::system_or_client;
 use crate::output::{FAILED, OK, Outcome, notice, print_json_line, say, stop_flag, stopped};
 
@@ -63,7 +66,8 @@ pub fn run(args: &Watch) -> Outcome {
     let (mut follower, step) = Follower::start(volume, system, |node| teller.made(node))?;
     teller.step(&step);
     teller.ready(&mount_point, &follower);
-    let end = follow(args, &mut follower, &table, &mut teller, &stop);
+    let mut lease = Lease::new(system);
+    let end = follow(args, &mut follower, &mut lease, &table, &mut teller, &stop);
     // Whoever started this may be gone; there is nobody else to tell.
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     if let Some(failure) = teller.failure {
@@ -89,6 +93,7 @@ pub fn run(args: &Watch) -> Outcome {
 fn follow(
     args: &Watch,
     follower: &mut Follower,
+    lease: &mut Lease,
     table: &MountTable,
     teller: &mut Teller<'_>,
     stop: &AtomicBool,
@@ -99,8 +104,12 @@ fn follow(
         if !table.wait(pace.pause()) {
             return Ok("unmounted");
         }
+        if let Some(problem) = lease.tend(follower) {
+            teller.error(&problem);
+        }
         let changed = follower.look()?;
-        if !changed && !(follower.has_failed() && tried.elapsed() >= RETRY) {
+        let again = follower.has_failed() && tried.elapsed() >= RETRY;
+        if !(changed || again) {
             pace.relax();
             continue;
         }

@@ -3,11 +3,14 @@
 
 use std::io;
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::map::FileMap;
 use crate::mount::MountedVolume;
 use crate::path::RelPath;
-use crate::replay::{Node, NodeKind, Owner, Plan};
+use crate::replay::{Deletion, Node, NodeKind, Owner, Plan};
 use crate::role::Role;
+use crate::sys::ioctl;
 
 /// Why a file or directory of the log does not appear.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +24,27 @@ pub enum ApplyError {
         slot: u64,
         /// What the system says.
         source: io::Error,
+    },
+    /// The system refused to remove what was deleted.
+    #[error("cannot remove \"{path}\", which log slot {slot} deletes")]
+    Remove {
+        /// The file or directory.
+        path: RelPath,
+        /// Slot of the deleting entry.
+        slot: u64,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file is there, but its memory is not the one of the log.
+    #[error(
+        "\"{path}\" of log slot {slot} is mounted with other memory than the log says: the file \
+         system was made anew or compacted meanwhile; unmount it and mount it again"
+    )]
+    OtherMemory {
+        /// The file.
+        path: RelPath,
+        /// Slot of its entry.
+        slot: u64,
     },
     /// Something else is at its place.
     #[error("\"{path}\" of log slot {slot} is in the way: found {found}, expected {expected}")]
@@ -40,7 +64,10 @@ impl ApplyError {
     /// The file or directory.
     pub fn path(&self) -> &RelPath {
         match self {
-            Self::Make { path, .. } | Self::InTheWay { path, .. } => path,
+            Self::Make { path, .. }
+            | Self::Remove { path, .. }
+            | Self::OtherMemory { path, .. }
+            | Self::InTheWay { path, .. } => path,
         }
     }
 }
@@ -52,6 +79,8 @@ pub struct Applied {
     pub files: u64,
     /// Directories made.
     pub directories: u64,
+    /// Deleted files and directories that were removed.
+    pub removed: u64,
     /// Files and directories that were there.
     pub existed: u64,
     /// What could not be made.
@@ -62,6 +91,12 @@ pub struct Applied {
 pub trait Tree {
     /// Type (whether a directory) and size of what is at a path; `None` if nothing is.
     fn existing(&self, path: &RelPath) -> io::Result<Option<(bool, u64)>>;
+
+    /// Where a file's bytes are; `None` if that cannot be told.
+    fn memory(&self, path: &RelPath) -> io::Result<Option<FileMap>>;
+
+    /// Removes a file or an empty directory.
+    fn unlink(&self, path: &RelPath, is_dir: bool) -> io::Result<()>;
 
     /// Makes a directory with exactly this owner and mode.
     fn make_dir(&self, path: &RelPath, owner: Owner) -> io::Result<()>;
@@ -75,6 +110,16 @@ impl Tree for MountedVolume {
         self.root().existing(path)
     }
 
+    fn memory(&self, path: &RelPath) -> io::Result<Option<FileMap>> {
+        let file = self.root().open(path.as_path(), OFlags::RDONLY, Mode::empty())?;
+        // Some kernels tell only the shorter maps.
+        Ok(ioctl::map_get(file).ok().map(|(_, map)| map))
+    }
+
+    fn unlink(&self, path: &RelPath, is_dir: bool) -> io::Result<()> {
+        self.root().remove(path, is_dir)
+    }
+
     fn make_dir(&self, path: &RelPath, owner: Owner) -> io::Result<()> {
         self.root().make_dir(path, owner)
     }
@@ -84,8 +129,8 @@ impl Tree for MountedVolume {
     }
 }
 
-/// Makes what is missing of a plan. `each` is told every path that is made, or would be with
-/// `dry_run`.
+/// Removes what a plan's log deleted and makes what is missing of the plan. `each` is told every
+/// path that is made, or would be with `dry_run`.
 pub fn apply(
     tree: &dyn Tree,
     plan: &Plan,
@@ -93,7 +138,54 @@ pub fn apply(
     dry_run: bool,
     each: impl FnMut(&RelPath),
 ) -> Applied {
-    apply_nodes(tree, plan.nodes(), role, dry_run, each)
+    let (removed, mut errors) = apply_deletions(tree, plan, 0, dry_run);
+    let mut applied = apply_nodes(tree, plan.nodes(), role, dry_run, each);
+    applied.removed = removed;
+    errors.append(&mut applied.errors);
+    Applied { errors, ..applied }
+}
+
+/// Removes what the entries from a slot on deleted and what is there as it was deleted; how many,
+/// and what could not be removed.
+pub fn apply_deletions(
+    tree: &dyn Tree,
+    plan: &Plan,
+    from: u64,
+    dry_run: bool,
+) -> (u64, Vec<ApplyError>) {
+    let (mut removed, mut errors) = (0, Vec::new());
+    for Deletion { slot, node } in plan.deletions_since(from) {
+        match remove_deleted(tree, plan, node, dry_run) {
+            Ok(true) => removed += 1,
+            Ok(false) => {}
+            Err(source) => {
+                errors.push(ApplyError::Remove { path: node.path.clone(), slot: *slot, source });
+            }
+        }
+    }
+    (removed, errors)
+}
+
+/// Removes a node that was deleted; false if it is not there. What another entry made at the same
+/// path is told apart by its memory.
+fn remove_deleted(tree: &dyn Tree, plan: &Plan, node: &Node, dry_run: bool) -> io::Result<bool> {
+    let path = &node.path;
+    let again = plan.get(path).map(|node| &node.kind);
+    let is_dir = match (tree.existing(path)?, &node.kind) {
+        (Some((true, _)), NodeKind::Dir) if again != Some(&NodeKind::Dir) => true,
+        (Some((false, found)), NodeKind::File { size, map }) if found == *size => {
+            match tree.memory(path)? {
+                Some(found) if found != *map => return Ok(false),
+                None if again.is_some() => return Ok(false),
+                _ => false,
+            }
+        }
+        _ => return Ok(false),
+    };
+    if !dry_run {
+        tree.unlink(path, is_dir)?;
+    }
+    Ok(true)
 }
 
 /// The same for some nodes of a plan.
@@ -132,6 +224,11 @@ fn apply_node(tree: &dyn Tree, node: &Node, role: Role, dry_run: bool) -> Result
             NodeKind::File { size, .. } => describe(false, *size),
         };
         if found == expected {
+            if let NodeKind::File { map, .. } = &node.kind
+                && tree.memory(path).map_err(error)?.is_some_and(|found| found != *map)
+            {
+                return Err(ApplyError::OtherMemory { path: path.clone(), slot: *slot });
+            }
             return Ok(false);
         }
         return Err(ApplyError::InTheWay { path: path.clone(), slot: *slot, found, expected });

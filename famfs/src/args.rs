@@ -2,6 +2,7 @@
 //! The command line. Options that the reference tools have too mean the same here.
 
 mod archives;
+mod deleting;
 mod following;
 mod mounting;
 mod reading;
@@ -13,6 +14,7 @@ use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand};
 
 pub use self::archives::*;
+pub use self::deleting::*;
 pub use self::following::*;
 pub use self::mounting::*;
 pub use self::reading::*;
@@ -68,6 +70,8 @@ pub enum Command {
     Export(Export),
     /// Unpack a tar archive
     Import(Import),
+    /// Delete files and directories
+    Rm(Rm),
     /// List files and directories
     Ls(Ls),
     /// Check a file system without changing it

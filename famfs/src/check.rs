@@ -72,6 +72,8 @@ pub struct SpaceReport {
     pub free: u64,
     /// Longest free run.
     pub largest_free: u64,
+    /// Part of `used` that deleted files keep until the log is compacted.
+    pub deleted: u64,
 }
 
 /// An error and its causes in one line.
@@ -111,6 +113,15 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> Report {
             log.next_index()
         ));
     }
+    let deletions = plan.deletions_since(0).len();
+    if deletions > 0 {
+        notes.push(format!(
+            "{deletions} files and directories are deleted; `famfs compact` frees their {} bytes \
+             and {} log slots",
+            plan.deleted_space(),
+            2 * deletions
+        ));
+    }
     if superblock.dev_size > 0 && superblock.dev_size < media.len() {
         notes.push(format!(
             "the device has {} bytes, but the file system uses only {}",
@@ -142,6 +153,7 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> Report {
             used: plan.space.used(),
             free: plan.space.free(),
             largest_free: plan.space.largest_free(),
+            deleted: plan.deleted_space(),
         },
         collisions: plan.collisions,
         unknown_entries: plan.unknown,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::apply::{Applied, apply_nodes};
+use crate::apply::{Applied, apply_deletions, apply_nodes};
 use crate::check::one_line;
 use crate::format;
 use crate::log::{Log, LogError};
@@ -206,20 +206,20 @@ impl Follower {
             return Err(FollowError::Rewritten { read, found });
         }
         let area = superblock.data_area(media.len());
-        let (nodes, refused) = (self.plan.nodes().len(), self.plan.refused.len());
+        let (first, refused) = (self.plan.next_slot(), self.plan.refused.len());
         self.plan.read_on(&log, area, media.origin());
         let mut step = Step::default();
         step.problems.extend(log.counter_problem().as_ref().map(|err| one_line(err)));
         self.superblock = superblock;
-        self.make(nodes, refused, &mut step, each)?;
+        self.make(first, refused, &mut step, each)?;
         (self.superblock_bytes, self.header) = (superblock_bytes, header);
         Ok(step)
     }
 
-    /// Makes the plan's nodes from one on, and tells what is left out of it.
+    /// Removes and makes what the entries from a slot on say, and tells what is left out of it.
     fn make(
         &mut self,
-        first_node: usize,
+        first_slot: u64,
         first_refused: usize,
         step: &mut Step,
         mut each: impl FnMut(&Node),
@@ -228,13 +228,17 @@ impl Follower {
         step.problems.extend(refused.iter().map(|err| one_line(err)));
         step.problems.extend(self.plan.stopped.as_ref().map(|err| one_line(err)));
         let again = self.failed.iter().filter_map(|path| self.plan.get(path));
-        let nodes = again.chain(&self.plan.nodes()[first_node..]);
+        let nodes = again.chain(self.plan.nodes_since(first_slot));
         let _only_player = self.volume.lock_for_play()?;
+        let (removed, mut errors) = apply_deletions(&self.volume, &self.plan, first_slot, false);
         step.applied = apply_nodes(&self.volume, nodes, self.role(), false, |path| {
             if let Some(node) = self.plan.get(path) {
                 each(node);
             }
         });
+        step.applied.removed = removed;
+        errors.append(&mut step.applied.errors);
+        step.applied.errors = errors;
         self.failed = step.applied.errors.iter().map(|err| err.path().clone()).collect();
         Ok(())
     }

@@ -115,7 +115,7 @@ pub fn pool_path(path: &Path) -> Result<Option<RelPath>> {
 }
 
 /// A path below the root; nothing, `.` and the like are the root itself.
-fn inside(bytes: &[u8]) -> Result<Option<RelPath>> {
+pub fn inside(bytes: &[u8]) -> Result<Option<RelPath>> {
     match RelPath::new(bytes) {
         Ok(path) => Ok(Some(path)),
         Err(PathError::Empty(_)) => Ok(None),

@@ -3,13 +3,14 @@
 //! created here, and nothing in a hostile log can make the plan name anything outside the file
 //! system or let two files share memory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use zerocopy::little_endian::U32;
 use zerocopy::transmute;
 
 use crate::alloc::SpaceMap;
-use crate::format::{self, ENTRY_FILE, ENTRY_MKDIR, Entry, FileBody, MkdirBody};
+use crate::format::{self, DeleteBody, ENTRY_DELETE, ENTRY_FILE, ENTRY_MKDIR};
+use crate::format::{Entry, FileBody, MkdirBody};
 use crate::log::{Log, LogError};
 use crate::map::{DataArea, Extent, FileMap, MapError};
 use crate::media::Media;
@@ -69,6 +70,15 @@ pub enum NodeKind {
     },
 }
 
+/// A file or directory that a later entry deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// Slot of the deleting entry.
+    pub slot: u64,
+    /// What was deleted. Its memory stays taken, because others may have it mapped.
+    pub node: Node,
+}
+
 /// An entry with a good checksum that cannot be carried out; it is left out of the plan.
 #[derive(Debug, thiserror::Error)]
 #[error("log slot {slot} at {offset:#x}{}", .path.as_ref().map(|p| format!(": \"{p}\"")).unwrap_or_default())]
@@ -107,6 +117,20 @@ pub enum EntryProblem {
     /// The directory it should be in has no entry before this one.
     #[error("its directory \"{0}\" does not exist")]
     NoParent(RelPath),
+    /// There is nothing to delete.
+    #[error("nothing to delete: it does not exist")]
+    NotThere,
+    /// What is to be deleted is another entry's.
+    #[error("to delete is what slot {expected} made, but it is from slot {found}")]
+    OtherSlot {
+        /// Slot of what is there.
+        found: u64,
+        /// Slot that the deletion names.
+        expected: u64,
+    },
+    /// A directory with something in it.
+    #[error("the directory is not empty: {0} files and directories are in it")]
+    NotEmpty(u32),
     /// What it should be in is a file.
     #[error("\"{0}\" is a file, expected a directory")]
     ParentIsFile(RelPath),
@@ -150,6 +174,11 @@ impl<'m> Contents<'m> {
 #[derive(Debug)]
 pub struct Plan {
     nodes: Vec<Node>,
+    /// Number of what is directly in each node.
+    children: Vec<u32>,
+    /// Nodes that were deleted and not yet taken out.
+    dead: HashSet<usize>,
+    deletions: Vec<Deletion>,
     by_path: HashMap<RelPath, usize>,
     /// The nodes' extents by offset: end of the extent, and whose it is.
     extents: BTreeMap<u64, (u64, usize)>,
@@ -172,6 +201,9 @@ impl Plan {
     pub fn read(log: &Log<'_>, area: DataArea, origin: u64) -> Self {
         let mut plan = Self {
             nodes: Vec::new(),
+            children: Vec::new(),
+            dead: HashSet::new(),
+            deletions: Vec::new(),
             by_path: HashMap::new(),
             extents: BTreeMap::new(),
             space: SpaceMap::new(area),
@@ -198,6 +230,7 @@ impl Plan {
                 Err(err) => self.stopped = Some(err),
             }
         }
+        self.sweep();
     }
 
     /// The first slot that was not read yet.
@@ -208,6 +241,25 @@ impl Plan {
     /// Directories and files, directories before what is in them.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// The directories and files of the entries from a slot on.
+    pub fn nodes_since(&self, slot: u64) -> &[Node] {
+        &self.nodes[self.nodes.partition_point(|node| node.slot < slot)..]
+    }
+
+    /// What was deleted by the entries from a slot on, in their order.
+    pub fn deletions_since(&self, slot: u64) -> &[Deletion] {
+        &self.deletions[self.deletions.partition_point(|deletion| deletion.slot < slot)..]
+    }
+
+    /// Bytes that deleted files keep until the log is compacted.
+    pub fn deleted_space(&self) -> u64 {
+        let extents = self.deletions.iter().filter_map(|deletion| match &deletion.node.kind {
+            NodeKind::File { map, .. } => Some(map.extents()),
+            NodeKind::Dir => None,
+        });
+        extents.flatten().map(|extent| extent.len).sum()
     }
 
     /// Finds a file or directory.
@@ -241,7 +293,56 @@ impl Plan {
             let owned = |extent: &Extent| (extent.offset, (extent.offset + extent.len, index));
             self.extents.extend(map.extents().iter().map(owned));
         }
+        if let Some(parent) = self.parent_index(&node.path) {
+            self.children[parent] += 1;
+        }
         self.nodes.push(node);
+        self.children.push(0);
+    }
+
+    /// What stands against the deletion of a file or directory; its node, if nothing does.
+    pub fn check_delete(&self, path: &RelPath) -> Result<&Node, EntryProblem> {
+        let Some(&index) = self.by_path.get(path) else { return Err(EntryProblem::NotThere) };
+        match self.children[index] {
+            0 => Ok(&self.nodes[index]),
+            count => Err(EntryProblem::NotEmpty(count)),
+        }
+    }
+
+    /// Deletes what an earlier slot made. It stays among the nodes until [`Plan::sweep`].
+    pub fn delete(&mut self, slot: u64, path: &RelPath, made_by: u64) -> Result<(), EntryProblem> {
+        let node = self.check_delete(path)?.clone();
+        if node.slot != made_by {
+            return Err(EntryProblem::OtherSlot { found: node.slot, expected: made_by });
+        }
+        if let Some(parent) = self.parent_index(path) {
+            self.children[parent] -= 1;
+        }
+        self.dead.extend(self.by_path.remove(path));
+        self.deletions.push(Deletion { slot, node });
+        Ok(())
+    }
+
+    /// Takes what was deleted out of the nodes.
+    pub fn sweep(&mut self) {
+        if self.dead.is_empty() {
+            return;
+        }
+        let dead = std::mem::take(&mut self.dead);
+        let nodes = std::mem::take(&mut self.nodes);
+        self.by_path.clear();
+        self.extents.clear();
+        self.children.clear();
+        // Directories come before what is in them, so this counts the children again.
+        for (index, node) in nodes.into_iter().enumerate() {
+            if !dead.contains(&index) {
+                self.insert(node);
+            }
+        }
+    }
+
+    fn parent_index(&self, path: &RelPath) -> Option<usize> {
+        path.parent().and_then(|parent| self.by_path.get(&parent).copied())
     }
 
     fn take(&mut self, slot: u64, entry: &Entry, area: DataArea, origin: u64) {
@@ -262,6 +363,16 @@ impl Plan {
                     .map_err(EntryProblem::from)
                     .and_then(|path| Ok(Node { path, slot, owner: owner?, kind: NodeKind::Dir }));
                 (path, node)
+            }
+            ENTRY_DELETE => {
+                let body: DeleteBody = transmute!(entry.body);
+                let path = RelPath::from_field(&body.path);
+                let deleted = path.clone().map_err(EntryProblem::from);
+                let deleted = deleted.and_then(|path| self.delete(slot, &path, body.slot.get()));
+                if let Err(problem) = deleted {
+                    self.refused.push(EntryError { slot, offset, path: path.ok(), problem });
+                }
+                return;
             }
             _ => {
                 self.unknown += 1;
@@ -317,7 +428,7 @@ impl Plan {
                 let node = &self.nodes[index];
                 format!("\"{}\" of slot {}", node.path, node.slot)
             }
-            None => "itself or a file that was left out".to_owned(),
+            None => "itself, or a file that was left out or deleted".to_owned(),
         }
     }
 }

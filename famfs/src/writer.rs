@@ -11,7 +11,8 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::alloc::{Striping, StripingError};
-use crate::format::{ENTRY_FILE, ENTRY_MKDIR, FILE_FLAGS, FileBody, MkdirBody};
+use crate::format::{DeleteBody, ENTRY_DELETE, ENTRY_FILE, ENTRY_MKDIR};
+use crate::format::{FILE_FLAGS, FileBody, MkdirBody};
 use crate::lease::{Keeper, LeaseError};
 use crate::log::{Log, LogError};
 use crate::map::{DataArea, FileMap};
@@ -53,6 +54,14 @@ pub enum WriteError {
     #[error("cannot make \"{path}\"")]
     Path {
         /// The new file or directory.
+        path: RelPath,
+        /// What stands in the way.
+        source: EntryProblem,
+    },
+    /// The path cannot be deleted.
+    #[error("cannot delete \"{path}\"")]
+    Delete {
+        /// The file or directory.
         path: RelPath,
         /// What stands in the way.
         source: EntryProblem,
@@ -125,8 +134,10 @@ pub struct Writer<'v> {
     /// Counts files, so that interleaved ones take turns with the buckets.
     turn: u64,
     batch: Vec<(u32, [u8; 520])>,
-    /// Paths of the batch, with "is a directory".
+    /// Paths that the batch makes, with "is a directory".
     batch_paths: Vec<(RelPath, bool)>,
+    /// Paths that the batch deletes, likewise.
+    batch_deleted: Vec<(RelPath, bool)>,
     batch_bytes: u64,
     /// Nothing is changed, only looked at and counted.
     preview: bool,
@@ -181,6 +192,7 @@ impl<'v> Writer<'v> {
             log,
             batch: Vec::new(),
             batch_paths: Vec::new(),
+            batch_deleted: Vec::new(),
             batch_bytes: 0,
             preview,
         })
@@ -348,7 +360,35 @@ impl<'v> Writer<'v> {
         self.batch.clear();
         self.batch_paths.clear();
         self.batch_bytes = 0;
-        result
+        self.plan.sweep();
+        let deleted = std::mem::take(&mut self.batch_deleted);
+        result?;
+        // Published first: a crash in between leaves what the next play of the log removes.
+        for (path, is_dir) in deleted {
+            match self.volume.remove(&path, is_dir) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(WriteError::Volume { action: "remove", path, source });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a file or an empty directory. Its memory stays taken until the log is compacted,
+    /// and its path can be used again after [`Writer::commit`].
+    pub fn delete(&mut self, path: &RelPath) -> Result<(), WriteError> {
+        self.check_slots(1)?;
+        let error = |source| WriteError::Delete { path: path.clone(), source };
+        let node = self.plan.check_delete(path).map_err(error)?;
+        let (made_by, is_dir) = (node.slot, node.kind == NodeKind::Dir);
+        let mut body = DeleteBody::new_zeroed();
+        body.slot = U64::new(made_by);
+        body.path = path.to_field();
+        let slot = self.log.next_index() + self.batch.len() as u64;
+        self.plan.delete(slot, path, made_by).map_err(error)?;
+        self.batch_deleted.push((path.clone(), is_dir));
+        self.push(ENTRY_DELETE, body.as_bytes())
     }
 
     fn check_path(&self, path: &RelPath) -> Result<(), WriteError> {
@@ -368,11 +408,16 @@ impl<'v> Writer<'v> {
         node: NodeKind,
     ) -> Result<(), WriteError> {
         let slot = self.log.next_index() + self.batch.len() as u64;
+        self.batch_paths.push((path.clone(), node == NodeKind::Dir));
+        self.plan.insert(Node { path: path.clone(), slot, owner, kind: node });
+        self.push(kind, body)
+    }
+
+    /// Adds an entry to the batch, and publishes a batch that is large enough.
+    fn push(&mut self, kind: u32, body: &[u8]) -> Result<(), WriteError> {
         let mut bytes = [0; 520];
         bytes.copy_from_slice(body);
         self.batch.push((kind, bytes));
-        self.batch_paths.push((path.clone(), node == NodeKind::Dir));
-        self.plan.insert(Node { path: path.clone(), slot, owner, kind: node });
         if self.batch.len() >= BATCH_ENTRIES || self.batch_bytes >= BATCH_BYTES {
             self.commit()?;
         }

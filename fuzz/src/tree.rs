@@ -54,6 +54,14 @@ impl Tree for Plain {
         self.root.existing(path)
     }
 
+    fn memory(&self, _: &RelPath) -> io::Result<Option<FileMap>> {
+        Ok(None)
+    }
+
+    fn unlink(&self, path: &RelPath, is_dir: bool) -> io::Result<()> {
+        self.root.remove(path, is_dir)
+    }
+
     fn make_dir(&self, path: &RelPath, owner: Owner) -> io::Result<()> {
         self.root.make_dir(path, Self::owner(owner, true))
     }

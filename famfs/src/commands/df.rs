@@ -20,6 +20,7 @@ struct Space {
     used: u64,
     free: u64,
     largest_free: u64,
+    deleted: u64,
     file_bytes: u64,
     log_slots: u64,
     log_slots_used: u64,
@@ -38,6 +39,7 @@ pub fn run(pool: Option<&Path>, args: &Df) -> Outcome {
         used: report.space.used,
         free: report.space.free,
         largest_free: report.space.largest_free,
+        deleted: report.space.deleted,
         file_bytes: report.file_bytes,
         log_slots: report.log.slots,
         log_slots_used: report.log.entries,
@@ -61,6 +63,9 @@ fn print(args: &Df, space: &Space) -> anyhow::Result<()> {
             ("bytes of files", space.file_bytes),
         ] {
             writeln!(out, "{name:<18} {:>14}", size(bytes))?;
+        }
+        if space.deleted > 0 {
+            writeln!(out, "{:<18} {:>14}", "deleted, see rm", size(space.deleted))?;
         }
         writeln!(
             out,

@@ -20,6 +20,7 @@ mod mkdir;
 mod mkfs;
 mod mount;
 mod play;
+mod rm;
 mod stat;
 mod sum;
 mod tree;
@@ -47,6 +48,7 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Cp(args) => cp::run(pool, args),
         Command::Export(args) => export::run(pool, args),
         Command::Import(args) => import::run(pool, args),
+        Command::Rm(args) => rm::run(pool, args),
         Command::Ls(args) => ls::run(pool, args),
         Command::Fsck(args) => fsck::run(pool, args),
         Command::Cat(args) => cat::run(pool, args),

@@ -51,6 +51,7 @@ pub fn system_or_client() -> Option<Uuid> {
 
 /// What was made, in words.
 pub fn summary(applied: &Applied) -> String {
-    let Applied { files, directories, existed, .. } = applied;
-    format!("{files} new files, {directories} new directories, {existed} were there")
+    let Applied { files, directories, existed, removed, .. } = applied;
+    let text = format!("{files} new files, {directories} new directories, {existed} were there");
+    if *removed == 0 { text } else { format!("{text}, {removed} were deleted") }
 }

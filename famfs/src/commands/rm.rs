@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs rm`
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use famfs::args::Rm;
+use famfs::mounts;
+use famfs::path::RelPath;
+use famfs::replay::{Node, NodeKind, Plan};
+use famfs::sys::dax::Access;
+use serde::Serialize;
+
+use crate::output::{INTERRUPTED, OK, OrExit, Outcome, human, print_json, say, stop_flag, stopped};
+use crate::place::{Place, inside, pool_path};
+
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    dry_run: bool,
+    files: u64,
+    directories: u64,
+    /// Bytes that `compact` will free.
+    bytes: u64,
+    paths: Vec<String>,
+}
+
+pub fn run(pool: Option<&Path>, args: &Rm) -> Outcome {
+    let stop = stop_flag()?;
+    let Some(first) = args.paths.first() else { return Ok(OK) };
+    let place = Place::open(pool, Some(first), Access::Write)?;
+    let mut writer = place.writer(args.dry_run)?;
+    let nodes = doomed(pool, args, writer.plan())?;
+    writer.check_slots(nodes.len() as u64)?;
+    let mut report = Report {
+        version: 1,
+        dry_run: args.dry_run,
+        files: 0,
+        directories: 0,
+        bytes: 0,
+        paths: Vec::new(),
+    };
+    for node in nodes {
+        if stopped(&stop) {
+            writer.commit()?;
+            return Err(anyhow::anyhow!("interrupted; {} paths are deleted", report.paths.len()))
+                .or_exit(INTERRUPTED);
+        }
+        writer.delete(&node.path)?;
+        match &node.kind {
+            NodeKind::Dir => report.directories += 1,
+            NodeKind::File { map, .. } => {
+                report.files += 1;
+                report.bytes += map.extents().iter().map(|extent| extent.len).sum::<u64>();
+            }
+        }
+        report.paths.push(node.path.to_string());
+    }
+    writer.commit()?;
+    tell(args, &report)?;
+    Ok(OK)
+}
+
+fn tell(args: &Rm, report: &Report) -> Result<()> {
+    if args.json {
+        return print_json(report);
+    }
+    if args.verbose || args.dry_run {
+        for path in &report.paths {
+            say!("{path}")?;
+        }
+        let Report { files, directories, bytes, .. } = report;
+        let verb = if args.dry_run { "would be deleted" } else { "deleted" };
+        say!(
+            "{files} files and {directories} directories {verb}; `famfs compact` then frees {}",
+            human(*bytes)
+        )?;
+    }
+    Ok(())
+}
+
+/// What is to be deleted, what is in a directory before it.
+fn doomed(pool: Option<&Path>, args: &Rm, plan: &Plan) -> Result<Vec<Node>> {
+    let mut roots = Vec::new();
+    for path in paths(pool, args)? {
+        match plan.get(&path).map(|node| &node.kind) {
+            Some(NodeKind::Dir) if !args.recursive => {
+                plan.check_delete(&path)
+                    .with_context(|| format!("\"{path}\" is a directory; see --recursive"))?;
+                roots.push(path);
+            }
+            Some(_) => roots.push(path),
+            None if args.force => {}
+            None => bail!("\"{path}\" is not in the log"),
+        }
+    }
+    let is_doomed = |node: &&Node| roots.iter().any(|root| node.path.is_within(root));
+    let mut nodes: Vec<Node> = plan.nodes().iter().filter(is_doomed).cloned().collect();
+    // Directories come before what is in them, and so are deleted after it.
+    nodes.reverse();
+    Ok(nodes)
+}
+
+/// The arguments as paths of one file system.
+fn paths(pool: Option<&Path>, args: &Rm) -> Result<Vec<RelPath>> {
+    let mut mount_point = None;
+    let mut paths = Vec::new();
+    for path in &args.paths {
+        let found = match pool {
+            Some(_) => pool_path(path)?,
+            None => {
+                let found = mounts::locate(path)?;
+                let at = found.mount.mount_point;
+                let first = mount_point.get_or_insert_with(|| at.clone());
+                if *first != at {
+                    let (first, at) = (first.display(), at.display());
+                    bail!("{} is on {at}, expected all paths to be on {first}", path.display());
+                }
+                inside(found.inside.as_os_str().as_encoded_bytes())?
+            }
+        };
+        let found = found.with_context(|| {
+            format!("{} is the root of the file system; it stays", path.display())
+        })?;
+        paths.push(found);
+    }
+    Ok(paths)
+}

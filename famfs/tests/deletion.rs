@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Deleting: what the log says, what readers see, and what appears in a mounted tree.
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
+mod common;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+
+use common::Pool;
+use famfs::apply::{ApplyError, Tree, apply};
+use famfs::map::FileMap;
+use famfs::media::PoolFile;
+use famfs::mkfs::{self, mkfs};
+use famfs::path::RelPath;
+use famfs::replay::{Contents, EntryProblem, NodeKind, Owner, Plan};
+use famfs::role::Role;
+use famfs::sys::dax::Access;
+use famfs::volume::{OfflineVolume, Volume};
+use famfs::writer::{WriteError, Writer};
+use uuid::Uuid;
+
+const OWNER: Owner = Owner { uid: 1, gid: 2, mode: 0o640 };
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text.as_bytes()).unwrap()
+}
+
+/// An empty file system; the pool must outlive the volume.
+fn volume() -> (Pool, OfflineVolume) {
+    let pool = Pool::new(&[], 64 << 20);
+    let file = PoolFile::open(&pool.path, Access::Write).unwrap();
+    let options = mkfs::Options {
+        log_len: None,
+        force: false,
+        fs_uuid: Uuid::from_u128(1),
+        dev_uuid: Uuid::from_u128(2),
+        system_uuid: Uuid::from_u128(3),
+        dev_name: "test".into(),
+    };
+    mkfs(&file, &options).unwrap();
+    (pool, OfflineVolume::new(file))
+}
+
+fn create(writer: &mut Writer<'_>, name: &str, size: u64) {
+    let map = writer.allocate(&path(name), size).unwrap();
+    writer.create(&path(name), OWNER, size, map, |_| Ok::<_, WriteError>(())).unwrap();
+    writer.commit().unwrap();
+}
+
+fn delete(writer: &mut Writer<'_>, name: &str) {
+    writer.delete(&path(name)).unwrap();
+    writer.commit().unwrap();
+}
+
+fn plan(volume: &OfflineVolume) -> Plan {
+    Contents::read(volume.media()).unwrap().plan
+}
+
+fn names(plan: &Plan) -> Vec<String> {
+    plan.nodes().iter().map(|node| node.path.to_string()).collect()
+}
+
+#[test]
+fn a_path_is_free_again_but_not_its_memory() {
+    let (_pool, volume) = volume();
+    let mut writer = Writer::open(&volume, None).unwrap();
+    create(&mut writer, "a", 5 << 20);
+    create(&mut writer, "b", 1);
+    let used = writer.plan().space.used();
+    delete(&mut writer, "a");
+    assert_eq!(names(writer.plan()), ["b"]);
+    assert_eq!((writer.plan().space.used(), writer.plan().deleted_space()), (used, 6 << 20));
+    create(&mut writer, "a", 9);
+    drop(writer);
+
+    let plan = plan(&volume);
+    assert!(plan.refused.is_empty() && plan.stopped.is_none(), "{:?}", plan.refused);
+    assert_eq!(names(&plan), ["b", "a"]);
+    assert_eq!(plan.space.used(), used + (2 << 20));
+    let deleted = &plan.deletions_since(0)[0];
+    let NodeKind::File { map: old, .. } = &deleted.node.kind else { panic!("no file") };
+    let NodeKind::File { map: new, .. } = &plan.get(&path("a")).unwrap().kind else { panic!() };
+    assert_ne!(old, new);
+    assert_eq!(plan.deletions_since(3).len(), 0, "it is slot 2 that deletes");
+}
+
+#[test]
+fn only_empty_directories_go() {
+    let (_pool, volume) = volume();
+    let mut writer = Writer::open(&volume, None).unwrap();
+    writer.mkdir(&path("d"), OWNER).unwrap();
+    writer.mkdir(&path("d/e"), OWNER).unwrap();
+    create(&mut writer, "d/e/f", 1);
+    for (name, expected) in [("d", "1 files and"), ("d/e", "1 files and"), ("x", "does not exist")]
+    {
+        let WriteError::Delete { source, .. } = writer.delete(&path(name)).unwrap_err() else {
+            panic!("{name}")
+        };
+        assert!(source.to_string().contains(expected), "{name}: {source}");
+    }
+    // Children first; all in one batch.
+    for name in ["d/e/f", "d/e", "d"] {
+        writer.delete(&path(name)).unwrap();
+    }
+    writer.commit().unwrap();
+    drop(writer);
+    let plan = plan(&volume);
+    assert_eq!((names(&plan).len(), plan.refused.len(), plan.counts()), (0, 0, (0, 0)));
+}
+
+/// A hostile or foreign log may say anything; nothing is deleted that is not named exactly.
+#[test]
+fn a_deletion_of_something_else_is_refused() {
+    use famfs::format::{DeleteBody, ENTRY_DELETE};
+    use famfs::log::Log;
+    use zerocopy::{FromZeros, IntoBytes};
+
+    let (_pool, volume) = volume();
+    let mut writer = Writer::open(&volume, None).unwrap();
+    create(&mut writer, "a", 1);
+    delete(&mut writer, "a");
+    create(&mut writer, "a", 1);
+    drop(writer);
+    let mut log =
+        Log::open(volume.media(), Contents::read(volume.media()).unwrap().superblock.log_len)
+            .unwrap();
+    let entry = |slot: u64, name: &str| {
+        let mut body = DeleteBody::new_zeroed();
+        body.slot = slot.into();
+        body.path[..name.len()].copy_from_slice(name.as_bytes());
+        let mut bytes = [0; 520];
+        bytes.copy_from_slice(body.as_bytes());
+        (ENTRY_DELETE, bytes)
+    };
+    // The old one again, none, outside, no NUL.
+    let endless = "x".repeat(80);
+    log.append(&[entry(0, "a"), entry(7, "b"), entry(2, "../a"), entry(2, &endless)]).unwrap();
+    let plan = plan(&volume);
+    assert_eq!(names(&plan), ["a"]);
+    let problems: Vec<&EntryProblem> = plan.refused.iter().map(|err| &err.problem).collect();
+    assert!(matches!(problems[0], EntryProblem::OtherSlot { found: 2, expected: 0 }));
+    assert!(matches!(problems[1], EntryProblem::NotThere));
+    assert!(matches!(problems[2..], [EntryProblem::Path(_), EntryProblem::Path(_)]));
+}
+
+/// A mounted tree as a model: what is at each path, and with which memory.
+#[derive(Default)]
+struct Model(RefCell<BTreeMap<String, Option<(u64, FileMap)>>>);
+
+impl Tree for Model {
+    fn existing(&self, path: &RelPath) -> io::Result<Option<(bool, u64)>> {
+        let found = self.0.borrow().get(&path.to_string()).cloned();
+        Ok(found.map(|file| file.map_or((true, 0), |(size, _)| (false, size))))
+    }
+
+    fn memory(&self, path: &RelPath) -> io::Result<Option<FileMap>> {
+        Ok(self.0.borrow()[&path.to_string()].clone().map(|(_, map)| map))
+    }
+
+    fn unlink(&self, path: &RelPath, is_dir: bool) -> io::Result<()> {
+        let mut tree = self.0.borrow_mut();
+        let below = format!("{path}/");
+        assert!(!tree.keys().any(|name| name.starts_with(&below)), "{path} is not empty");
+        assert_eq!(tree.remove(&path.to_string()).unwrap().is_none(), is_dir);
+        Ok(())
+    }
+
+    fn make_dir(&self, path: &RelPath, _owner: Owner) -> io::Result<()> {
+        self.0.borrow_mut().insert(path.to_string(), None);
+        Ok(())
+    }
+
+    fn make_file(&self, path: &RelPath, _: Owner, size: u64, map: &FileMap) -> io::Result<()> {
+        self.0.borrow_mut().insert(path.to_string(), Some((size, map.clone())));
+        Ok(())
+    }
+}
+
+#[test]
+fn mounted_trees_follow() {
+    let (_pool, volume) = volume();
+    let (follower, late) = (Model::default(), Model::default());
+    let play = |tree: &Model| apply(tree, &plan(&volume), Role::Client, false, |_| {});
+    let mut writer = Writer::open(&volume, None).unwrap();
+    writer.mkdir(&path("d"), OWNER).unwrap();
+    create(&mut writer, "d/f", 3);
+    create(&mut writer, "same", 3);
+    assert_eq!(play(&follower).files, 2);
+
+    delete(&mut writer, "d/f");
+    delete(&mut writer, "d");
+    delete(&mut writer, "same");
+    // A file where a directory was, and one with the same size as before.
+    create(&mut writer, "d", 4);
+    create(&mut writer, "same", 3);
+    for (tree, removed) in [(&follower, 3), (&late, 0), (&follower, 0)] {
+        let applied = play(tree);
+        assert!(applied.errors.is_empty(), "{:?}", applied.errors);
+        assert_eq!(applied.removed, removed);
+    }
+    assert_eq!(*follower.0.borrow(), *late.0.borrow());
+    let in_the_log: Vec<String> = follower.0.borrow().keys().cloned().collect();
+    assert_eq!(in_the_log, ["d", "same"]);
+}
+
+/// `mkfs --force` or `compact` behind the back of a mount: the names are the same, the memory is
+/// not.
+#[test]
+fn other_memory_under_the_same_name_is_told() {
+    let (_pool, volume) = volume();
+    let mut writer = Writer::open(&volume, None).unwrap();
+    create(&mut writer, "a", 3);
+    let stale = Model::default();
+    let elsewhere = writer.allocate(&path("a"), 3).unwrap();
+    stale.make_file(&path("a"), OWNER, 3, &elsewhere).unwrap();
+    let applied = apply(&stale, &plan(&volume), Role::Master, false, |_| {});
+    assert!(matches!(&applied.errors[..], [ApplyError::OtherMemory { slot: 0, .. }]));
+    assert!(applied.errors[0].to_string().contains("unmount it and mount it again"));
+}

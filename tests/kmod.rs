@@ -2,12 +2,14 @@
 //! famfs.ko in a guest: its test programs on /dev/dax and on /dev/pmem.
 
 use std::fs;
-use std::process::{Command as HostCommand, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use vhost_famfs::launch::{Command, Disk};
-use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, Transport, View};
+use vhost_famfs::launch::Command;
+use vm_tests::{
+    Artifacts, BOOT, Cluster, Member, Node, Pool, Session, Transport, View, mount_disk, pack_disk,
+};
 
 const POOL: u64 = 512 << 20;
 const MEMORY: u64 = 1 << 30;
@@ -76,14 +78,8 @@ fn run_programs(
     device: &str,
 ) -> Result<()> {
     let dir = tempfile::tempdir().context("no temporary directory")?;
-    let disk = Disk { path: dir.path().join("tests.erofs"), serial: DISK.to_owned() };
-    let made = HostCommand::new(&artifacts.mkfs_erofs)
-        .arg("--quiet")
-        .arg(&disk.path)
-        .arg(&artifacts.module_tests)
-        .output()
-        .context("cannot run mkfs.erofs")?;
-    ensure!(made.status.success(), "mkfs.erofs: {}", String::from_utf8_lossy(&made.stderr));
+    let path = dir.path().join("tests.erofs");
+    let disk = pack_disk(artifacts, &artifacts.module_tests, path, DISK)?;
 
     let pool = Pool::create(artifacts, POOL, POOL, view)?;
     pool.mkfs(&[])?;
@@ -94,7 +90,7 @@ fn run_programs(
     cluster.wait_ready(BOOT)?;
     let node = cluster.node(name)?;
     node.run(&Command::new(["famfs", "umount", "/mnt/famfs"]), SHORT)?;
-    node.run(&Command::shell(&mount_disk()), SHORT)?;
+    mount_disk(node, DISK, "/run/tests")?;
 
     for program in programs(artifacts)? {
         let path = format!("/run/tests/{program}");
@@ -134,18 +130,6 @@ fn programs(artifacts: &Artifacts) -> Result<Vec<String>> {
 /// How often the random tests try, unless they choose themselves: a third argument.
 fn count(program: &str, all: bool) -> Option<&'static str> {
     (all && matches!(program, "fuzz" | "fsx")).then_some("1000000")
-}
-
-/// Mounts the disk with the test programs, found by its serial number.
-fn mount_disk() -> String {
-    format!(
-        "for disk in /sys/block/vd*; do
-            if [[ $(< $disk/serial) == {DISK} ]]; then
-                mkdir -p /run/tests && mount -t erofs -o ro /dev/${{disk##*/}} /run/tests && exit 0
-            fi
-        done
-        echo 'no disk {DISK}' >&2; exit 1"
-    )
 }
 
 fn clean(node: &Node) -> Result<()> {

@@ -54,6 +54,8 @@ pub struct Member {
     pub attach: bool,
     /// Whether its serial console is this terminal, with a shell on it.
     pub interactive: bool,
+    /// Whether its clock counts instructions.
+    pub counted: bool,
 }
 
 impl Member {
@@ -67,6 +69,7 @@ impl Member {
             disks: Vec::new(),
             attach: true,
             interactive: false,
+            counted: false,
         }
     }
 
@@ -85,6 +88,13 @@ impl Member {
     /// The same with its console on this terminal.
     pub fn on_terminal(mut self) -> Self {
         self.interactive = true;
+        self
+    }
+
+    /// The same with a clock that counts instructions, one each nanosecond: the same work takes
+    /// the same time in every run, on any host. It has one processor and is emulated.
+    pub fn counting_instructions(mut self) -> Self {
+        self.counted = true;
         self
     }
 
@@ -198,6 +208,11 @@ impl Cluster {
             config.accelerator = accelerator;
             config.memory = memory;
             config.interactive = member.interactive;
+            if member.counted {
+                config.accelerator = Accelerator::Tcg;
+                config.cpus = 1;
+                config.qemu_args = ["-icount", "shift=0,sleep=off"].map(Into::into).into();
+            }
             config.uuid = if member.master { pool.system() } else { Uuid::new_v4() };
             if !member.attach {
                 config.credentials.insert(NO_POOL_CREDENTIAL.to_owned(), "1".to_owned());

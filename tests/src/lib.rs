@@ -8,6 +8,7 @@
 
 mod artifacts;
 mod cluster;
+mod disk;
 mod kernel_log;
 mod memory_dir;
 mod pool;
@@ -15,6 +16,7 @@ mod session;
 
 pub use artifacts::Artifacts;
 pub use cluster::{BOOT, Cluster, Member, Node, Transport};
+pub use disk::{mount_disk, pack_disk};
 pub use memory_dir::memory_dir;
 pub use pool::{Pool, View};
 pub use session::Session;

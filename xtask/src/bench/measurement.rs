@@ -30,12 +30,12 @@ pub struct Measurement {
     pub peer: String,
     /// The peer's value.
     pub peer_value: f64,
-    /// The goal for `value / peer_value`.
-    pub goal: f64,
+    /// The goal for `value / peer_value`; none for what is only recorded.
+    pub goal: Option<f64>,
     /// Which way is better.
     pub better: Better,
     /// Whether the ratio reaches the goal.
-    pub ok: bool,
+    pub ok: Option<bool>,
 }
 
 impl Measurement {
@@ -46,13 +46,14 @@ impl Measurement {
         unit: &'static str,
         value: f64,
         (peer, peer_value): (&str, f64),
-        (better, goal): (Better, f64),
+        (better, goal): (Better, impl Into<Option<f64>>),
     ) -> Self {
         let ratio = value / peer_value;
-        let ok = match better {
+        let goal = goal.into();
+        let ok = goal.map(|goal| match better {
             Better::Lower => ratio <= goal,
             Better::Higher => ratio >= goal,
-        };
+        });
         Self {
             id: id.to_owned(),
             what: what.to_owned(),
@@ -70,7 +71,7 @@ impl Measurement {
 /// The measurements as a table.
 pub fn table(name: &str, measurements: &[Measurement]) -> String {
     let mut text = format!(
-        "{name:<44} {:>12} {:>12} {:>7} {:>9}  peer\n",
+        "{name:<44} {:>16} {:>16} {:>6} {:>9} peer\n",
         "value", "peer value", "ratio", "goal"
     );
     for m in measurements {
@@ -81,16 +82,16 @@ pub fn table(name: &str, measurements: &[Measurement]) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "{:<44} {:>9.3} {:<2} {:>9.3} {:<2} {:>7.2} {:>9} {}{}",
+            "{:<44} {:>10.3} {:<5} {:>10.3} {:<5} {:>6.3} {:>9} {}{}",
             m.what,
             m.value,
             m.unit,
             m.peer_value,
             m.unit,
             m.value / m.peer_value,
-            format!("{sign} {:.2}", m.goal),
+            m.goal.map_or_else(|| "-".to_owned(), |goal| format!("{sign} {goal:.2}")),
             m.peer,
-            if m.ok { "" } else { "  (goal missed)" }
+            if m.ok == Some(false) { "  (goal missed)" } else { "" }
         );
     }
     text
@@ -103,7 +104,14 @@ mod tests {
     #[test]
     fn goal_follows_the_direction() {
         let make = |better| Measurement::new("i", "w", "s", 2.0, ("p", 1.0), (better, 1.5));
-        assert!(!make(Better::Lower).ok);
-        assert!(make(Better::Higher).ok);
+        assert_eq!(make(Better::Lower).ok, Some(false));
+        assert_eq!(make(Better::Higher).ok, Some(true));
+    }
+
+    #[test]
+    fn what_has_no_goal_cannot_miss_it() {
+        let recorded = Measurement::new("i", "w", "s", 2.0, ("p", 1.0), (Better::Lower, None));
+        assert_eq!(recorded.ok, None);
+        assert!(!super::table("t", &[recorded]).contains("missed"));
     }
 }

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Making many files, and finding the bytes of files with many extents.
+
+use anyhow::Result;
+
+use super::guest::{Clock, Guest, Scale};
+use super::pmem::{FileSystem, OFFSET};
+use crate::bench::measurement::Measurement;
+use crate::bench::sample::medians_of;
+
+/// How many files are made.
+const FILES: &str = "10000";
+
+/// The size of a file with several extents or strips.
+const SIZE: u64 = 64 << 20;
+
+/// A way to lay out a file: what the program `place` calls it, the name of one part, and what
+/// the lookup costs with 16 of them against one.
+const LAYOUTS: [(&str, &str, f64); 2] = [("extents", "extent", 1.05), ("strips", "strip", 1.01)];
+
+/// Both, on a famfs of their own.
+pub fn run(guest: &Guest, clock: Clock) -> Result<Vec<Measurement>> {
+    FileSystem::Famfs.mount(guest)?;
+    let mut measurements = vec![create(guest, clock)?];
+    if clock == Clock::Instructions {
+        measurements.extend(look_up(guest, clock)?);
+    }
+    guest.shell("umount /run/mnt")?;
+    Ok(measurements)
+}
+
+/// Files with a map against files without anything.
+fn create(guest: &Guest, clock: Clock) -> Result<Measurement> {
+    guest.shell("mkdir -p /run/empty && mount -t tmpfs -o noatime tmpfs /run/empty")?;
+    let offset = OFFSET.to_string();
+    let medians = medians_of(clock.rounds(), || {
+        Ok(vec![
+            guest.measure("create", &["/run/mnt/many", FILES, &offset])?,
+            guest.measure("create", &["/run/empty/many", FILES])?,
+        ])
+    })?;
+    guest.shell("umount /run/empty")?;
+    Ok(clock.measurement(
+        ("create", "10,000 files: open, MAP_CREATE, close"),
+        Scale::Million,
+        medians[0],
+        ("empty files on tmpfs", medians[1]),
+        Some(2.0),
+    ))
+}
+
+/// A file in 16 parts against one in a single part.
+fn look_up(guest: &Guest, clock: Clock) -> Result<Vec<Measurement>> {
+    let mut measurements = Vec::new();
+    for (layout, part, goal) in LAYOUTS {
+        let mut values = Vec::new();
+        for (index, parts) in (0..).zip([1, 16]) {
+            let path = format!("/run/mnt/{layout}-{parts}");
+            let offset = OFFSET + index * SIZE;
+            guest.shell(&format!("place {layout} {path} {SIZE} {offset} {parts}"))?;
+            values.push(guest.measure("lookup", &[&path])?);
+            guest.shell(&format!("rm {path}"))?;
+        }
+        measurements.push(clock.measurement(
+            (&format!("lookup.{layout}"), &format!("read(2) of 64 bytes, file of 16 {layout}")),
+            Scale::One,
+            values[1],
+            (&format!("file of one {part}"), values[0]),
+            Some(goal),
+        ));
+    }
+    Ok(measurements)
+}

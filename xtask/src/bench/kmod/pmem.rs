@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! famfs against xfs and ext4 with DAX, one after the other on the same pmem device.
+
+use anyhow::Result;
+use vm_tests::View;
+
+use super::disk::Bench;
+use super::guest::{Clock, Guest, Scale};
+use super::{files, fio};
+use crate::bench::measurement::Measurement;
+use crate::bench::sample::medians_of;
+
+/// The pool has room for 10,000 files of 2 MiB; what is written to is this much. The guest's
+/// memory has to hold the page structures.
+const POOL: u64 = 21 << 30;
+const CONTENT: u64 = 3 << 30;
+const MEMORY: u64 = 2 << 30;
+
+/// The file that is read and written, and the bytes of each call.
+const FILE: u64 = 128 << 20;
+const BLOCK: u64 = 2 << 20;
+const PATH: &str = "/run/mnt/file";
+
+/// Where on the device files of famfs begin.
+pub const OFFSET: u64 = 64 << 20;
+
+const SET_UP: &str = "
+    modprobe -a virtio_pmem nd_pmem famfs
+    for type in xfs ext4; do
+        grep -qw $type /proc/filesystems || modprobe --dirname /run/bench/kernel $type
+    done
+    for _ in {1..100}; do
+        [[ -b /dev/pmem0 ]] && break
+        sleep 0.1
+    done
+    mkdir -p /run/mnt";
+
+/// A file system with DAX.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystem {
+    /// Ours.
+    Famfs,
+    /// The one of the review's comparison.
+    Xfs,
+    /// The other one with DAX.
+    Ext4,
+}
+
+impl FileSystem {
+    /// All of them; famfs first.
+    pub const ALL: [Self; 3] = [Self::Famfs, Self::Xfs, Self::Ext4];
+
+    /// What it is called in names of measurements.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Famfs => "famfs",
+            Self::Xfs => "xfs",
+            Self::Ext4 => "ext4",
+        }
+    }
+
+    /// What it is called as a peer.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Famfs => "famfs",
+            Self::Xfs => "xfs -o dax",
+            Self::Ext4 => "ext4 -o dax",
+        }
+    }
+
+    /// Makes it, empty, and mounts it. The peers may place files by 2 MiB, as famfs does.
+    pub fn mount(self, guest: &Guest) -> Result<()> {
+        let script = match self {
+            Self::Famfs => "mount -t famfs -o noatime /dev/pmem0 /run/mnt",
+            Self::Xfs => {
+                "mkfs.xfs -q -f -m reflink=0 -d su=2m,sw=1 /dev/pmem0
+                 mount -t xfs -o noatime,dax=always /dev/pmem0 /run/mnt"
+            }
+            Self::Ext4 => {
+                "mkfs.ext4 -q -F -b 4096 -E stride=512,stripe_width=512 /dev/pmem0
+                 mount -t ext4 -o noatime,dax=always /dev/pmem0 /run/mnt"
+            }
+        };
+        guest.shell(script).map(|_| ())
+    }
+
+    /// Makes files of `size` bytes each with all their space allocated.
+    pub fn allocate(self, guest: &Guest, names: &[String], size: u64) -> Result<()> {
+        let lines: Vec<_> = names
+            .iter()
+            .zip(0..)
+            .map(|(name, i)| match self {
+                Self::Famfs => {
+                    let offset = OFFSET + i * size;
+                    format!("place extents /run/mnt/{name} {size} {offset} 1")
+                }
+                _ => format!("fallocate --length {size} /run/mnt/{name}"),
+            })
+            .collect();
+        guest.shell(&lines.join("\n")).map(|_| ())
+    }
+}
+
+/// Everything that is measured on a pmem device.
+pub fn run(bench: &Bench, clock: Clock) -> Result<Vec<Measurement>> {
+    let guest = Guest::start(bench, clock, View::Raw, (POOL, CONTENT), MEMORY)?;
+    guest.shell(SET_UP)?;
+    let mut measurements = uses(&guest, clock)?;
+    measurements.extend(files::run(&guest, clock)?);
+    if clock == Clock::Time {
+        measurements.extend(fio::run(&guest)?);
+    }
+    guest.end()?;
+    Ok(measurements)
+}
+
+/// What is done to a preallocated file: a name for the measurement, what it is, and how large its
+/// values are. Writing comes first: until then the peers take their space for empty.
+const USES: [(&str, &str, Scale); 4] = [
+    ("write", "write(2) of 128 MiB, 2 MiB at a time", Scale::Million),
+    ("read", "read(2) of 128 MiB, 2 MiB at a time", Scale::Million),
+    ("fault.read", "2 MiB fault, for reading", Scale::One),
+    ("fault.write", "2 MiB fault, for writing", Scale::One),
+];
+
+/// The same file on each file system in turn.
+fn uses(guest: &Guest, clock: Clock) -> Result<Vec<Measurement>> {
+    let (block, size) = (BLOCK.to_string(), FILE.to_string());
+    let medians = medians_of(clock.rounds(), || {
+        let mut values = Vec::new();
+        for file_system in FileSystem::ALL {
+            file_system.mount(guest)?;
+            file_system.allocate(guest, &["file".to_owned()], FILE)?;
+            values.push(guest.measure("stream", &["write", PATH, &block])?);
+            values.push(guest.measure("stream", &["read", PATH, &block])?);
+            values.push(guest.measure("fault", &["read", PATH, "0", &size])?);
+            values.push(guest.measure("fault", &["write", PATH, "0", &size])?);
+            guest.shell("umount /run/mnt")?;
+        }
+        Ok(values)
+    })?;
+    let (famfs, peers) = medians.split_at(USES.len());
+    let mut measurements = Vec::new();
+    for (peer, values) in FileSystem::ALL[1..].iter().zip(peers.chunks(USES.len())) {
+        for ((row, value), peer_value) in USES.into_iter().zip(famfs).zip(values) {
+            let (id, what, scale) = row;
+            let id = format!("{id}.{}", peer.id());
+            let peer = (peer.name(), *peer_value);
+            measurements.push(clock.measurement((&id, what), scale, *value, peer, Some(1.0)));
+        }
+    }
+    Ok(measurements)
+}

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use vhost::vhost_user::Backend;
 use vhost::vhost_user::message::{
     VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures,
 };
-use vhost_user_backend::{VhostUserBackend, VringRwLock, VringT};
+use vhost_user_backend::{VhostUserBackend, VringT};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_queue::QueueT;
 use vm_memory::{
@@ -27,11 +28,13 @@ use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
+use crate::durability::Durability;
 use crate::lifecycle::{Generation, Lifecycle, OnAck, OnFlush, OnTable, Phase};
 use crate::mapper::{self, Order};
 use crate::pmem::{F_SHMEM_REGION, QUEUES, Reply};
 use crate::pool::{Identity, Pool};
 use crate::queue::{self, Batch};
+use crate::ring::Ring;
 use crate::throttle::Throttle;
 use crate::window::Window;
 
@@ -50,6 +53,9 @@ pub struct Device {
     channel: Mutex<Option<Backend>>,
     orders: Sender<Order>,
     broken: Mutex<Option<Generation>>,
+    durability: Mutex<Durability>,
+    /// The descriptor that ends the queue's thread; the library gives its ownership up.
+    exit: Mutex<Option<RawFd>>,
     /// One for each line that a guest can cause, so that none hides another.
     limits: Mutex<HashMap<&'static str, Throttle>>,
 }
@@ -82,6 +88,8 @@ impl Device {
                 channel: Mutex::default(),
                 orders,
                 broken: Mutex::default(),
+                durability: Mutex::default(),
+                exit: Mutex::default(),
                 limits: Mutex::default(),
             }
         });
@@ -91,6 +99,11 @@ impl Device {
     /// Whether the guest may be using the window now.
     pub fn is_started(&self) -> bool {
         matches!(lock(&self.life).phase(), Phase::Starting | Phase::Mapped | Phase::Failed)
+    }
+
+    /// The descriptor that the library left open when the connection ended; nobody owns it.
+    pub fn take_exit_descriptor(&self) -> Option<RawFd> {
+        lock(&self.exit).take()
     }
 
     /// Sends a map, in the mapper's thread, unless the device was stopped meanwhile.
@@ -150,7 +163,7 @@ impl Device {
 
     /// Answers the requests that are available now. A driver that adds more meanwhile kicks
     /// again, so there is no loop that a hostile ring could keep busy.
-    fn serve(&self, ring: &VringRwLock) {
+    fn serve(&self, ring: &Ring) {
         let (flush, generation, batch) = {
             let mut ring = ring.get_mut();
             if !ring.is_enabled() || !ring.get_queue().ready() {
@@ -175,8 +188,14 @@ impl Device {
                 return Ok(());
             }
             queue::answer(&mut ring, &self.memory.memory(), &batch, reply)?;
+            if batch.has_flush() {
+                lock(&self.durability).delivered(reply);
+            }
             debug!(requests = batch.pending.len(), ?reply, "answered");
-            if let Err(err) = ring.signal_used_queue() {
+            // A descriptor that takes no more has notifications enough waiting.
+            if let Err(err) = ring.signal_used_queue()
+                && err.kind() != io::ErrorKind::WouldBlock
+            {
                 self.limited("notify", |suppressed| {
                     warn!(%err, suppressed, "cannot notify the guest");
                 });
@@ -196,13 +215,14 @@ impl Device {
             OnFlush::Sync => self.pool.sync(),
             _ => Err(io::Error::other("the window is not mapped")),
         };
-        match result {
-            Ok(()) => Reply::Done,
-            Err(err) => {
-                self.limited("flush", |suppressed| error!(%err, suppressed, "flush failed"));
-                Reply::Failed
-            }
+        let reply = match how {
+            OnFlush::Sync => lock(&self.durability).record(result.is_ok()),
+            _ => Reply::Failed,
+        };
+        if let Err(err) = result {
+            self.limited("flush", |suppressed| error!(%err, suppressed, "flush failed"));
         }
+        reply
     }
 
     fn report_malformed(&self, batch: &Batch) {
@@ -222,9 +242,27 @@ impl Device {
     }
 }
 
+/// Refuses memory that its file does not have: to touch it would end the process with SIGBUS.
+fn check_backing(memory: &GuestMemoryMmap) -> io::Result<()> {
+    for region in memory.iter() {
+        let Some(at) = region.file_offset() else { continue };
+        let meta = at.file().metadata()?;
+        let end = at.start().checked_add(region.len());
+        if meta.is_file() && end.is_none_or(|end| end > meta.len()) {
+            return Err(io::Error::other(format!(
+                "memory table: {} bytes at offset {} of a file of {} bytes",
+                region.len(),
+                at.start(),
+                meta.len()
+            )));
+        }
+    }
+    Ok(())
+}
+
 impl VhostUserBackend for Device {
     type Bitmap = ();
-    type Vring = VringRwLock;
+    type Vring = Ring;
 
     fn num_queues(&self) -> usize {
         QUEUES
@@ -280,6 +318,7 @@ impl VhostUserBackend for Device {
     }
 
     fn update_memory(&self, memory: Memory) -> io::Result<()> {
+        check_backing(&memory.memory())?;
         let holds_window = self.holds_window(&memory.memory());
         debug!(regions = memory.memory().num_regions(), holds_window, "memory table");
         let action = lock(&self.life).on_table(holds_window);
@@ -310,7 +349,10 @@ impl VhostUserBackend for Device {
     }
 
     fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
-        new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC).ok()
+        let (consumer, notifier) =
+            new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC).ok()?;
+        *lock(&self.exit) = Some(consumer.as_raw_fd());
+        Some((consumer, notifier))
     }
 
     fn stop_vring(&self, _queue: u32) -> io::Result<()> {
@@ -324,7 +366,7 @@ impl VhostUserBackend for Device {
         &self,
         _event: u16,
         _events: EventSet,
-        rings: &[VringRwLock],
+        rings: &[Ring],
         _thread: usize,
     ) -> io::Result<()> {
         rings.iter().for_each(|ring| self.serve(ring));

@@ -23,13 +23,17 @@
 
 pub mod args;
 pub mod device;
+pub mod durability;
 pub mod launch;
 pub mod lifecycle;
+pub mod listen;
 pub mod mapper;
 pub mod pmem;
 pub mod pool;
 pub mod queue;
+pub mod ring;
 pub mod run;
+pub mod sandbox;
 pub mod server;
 pub mod signals;
 pub mod sys;

@@ -4,18 +4,22 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
 use vhost_famfs::args::{Cli, Config};
 
+/// Exit code for a command line that cannot be carried out, as clap's.
+const WRONG_COMMAND_LINE: u8 = 2;
+
 fn main() -> ExitCode {
-    let result =
-        Config::try_from(Cli::parse()).map_err(anyhow::Error::from).and_then(vhost_famfs::run::run);
+    let (result, code) = match Config::try_from(Cli::read(std::env::args_os())) {
+        Ok(config) => (vhost_famfs::run::run(config), ExitCode::FAILURE),
+        Err(err) => (Err(err.into()), ExitCode::from(WRONG_COMMAND_LINE)),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             // Not eprintln: it panics if nobody reads.
             let _ = writeln!(io::stderr(), "vhost-famfs: {err:#}");
-            ExitCode::FAILURE
+            code
         }
     }
 }

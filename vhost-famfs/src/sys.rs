@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The one place that needs `unsafe`: taking over a descriptor that a parent process passed.
+//! What needs `unsafe`: taking over descriptors that nobody owns, and the memory policy of a
+//! mapping.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use vm_memory::MmapRegion;
 
 /// Takes ownership of the inherited descriptor `number`.
 ///
@@ -25,6 +28,48 @@ pub fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: the lookup above found the descriptor open, and by this function's contract it
     // was open before the process opened anything, so nothing else in the process owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Closes a descriptor that a library gave up without closing it.
+///
+/// Call it only for a number that `into_raw_fd` returned and that nothing uses any more.
+pub fn close_abandoned(number: RawFd) {
+    // SAFETY: by this function's contract `into_raw_fd` gave the ownership up and nobody took it.
+    drop(unsafe { OwnedFd::from_raw_fd(number) });
+}
+
+/// `MPOL_BIND` of `linux/mempolicy.h`.
+const MPOL_BIND: libc::c_long = 2;
+/// Highest NUMA node that can be named; the kernel's own limit is 1024.
+pub const MAX_NODE: u32 = 1023;
+
+/// Binds the pages of a shared mapping of tmpfs or hugetlbfs to a NUMA node. The policy belongs
+/// to the file: it holds for every later fault of every process, until the file is gone.
+pub fn bind_to_node(mapping: &MmapRegion, node: u32) -> io::Result<()> {
+    const BITS: u32 = libc::c_ulong::BITS;
+    let mut mask: [libc::c_ulong; (MAX_NODE / BITS + 1) as usize] = [0; _];
+    let word = usize::try_from(node / BITS).map_err(io::Error::other)?;
+    let Some(word) = mask.get_mut(word) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    *word |= 1 << (node % BITS);
+    // The kernel reads one bit less than it is told.
+    let bits = libc::c_ulong::from(MAX_NODE) + 2;
+    let flags: libc::c_uint = 0;
+    // SAFETY: `mapping` is mapped for as long as it is borrowed, `mask` has at least `bits - 1`
+    // bits, and the call changes neither the mapping's addresses nor its contents.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mbind,
+            mapping.as_ptr(),
+            mapping.size(),
+            MPOL_BIND,
+            mask.as_ptr(),
+            bits,
+            flags,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

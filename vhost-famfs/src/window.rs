@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The window: the checked range of a pool that one guest sees.
 
-use crate::units::{ALIGNMENT, Bytes};
+use crate::units::Bytes;
 
 /// A range of a pool, aligned, not empty and inside the pool by construction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,16 +13,18 @@ pub struct Window {
 /// Why a range is not a window.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WindowError {
-    /// Offset or length is not a multiple of 2 MiB.
-    #[error("window {what} {found} is not a multiple of 2 MiB: {way_out}", way_out = nearest(*.found))]
+    /// Offset or length is not a multiple of the pool's unit.
+    #[error("window {what} {found} is not a multiple of {unit}: {way_out}", way_out = nearest(*.found, unit.0))]
     Unaligned {
         /// `offset` or `length`.
         what: &'static str,
         /// Its value in bytes.
         found: u64,
+        /// What it must be a multiple of.
+        unit: Bytes,
     },
     /// Nothing to show to the guest.
-    #[error("window is empty: its length must be at least 2 MiB")]
+    #[error("window is empty: its length must not be 0")]
     Empty,
     /// The range reaches beyond the pool.
     #[error("window of {len} at offset {offset} does not fit into the pool of {pool}")]
@@ -39,9 +41,9 @@ pub enum WindowError {
     TooLarge(Bytes),
 }
 
-fn nearest(found: u64) -> String {
-    let below = found - found % ALIGNMENT;
-    match below.checked_add(ALIGNMENT) {
+fn nearest(found: u64, unit: u64) -> String {
+    let below = found - found % unit;
+    match below.checked_add(unit) {
         Some(above) => format!("use {below} or {above}"),
         None => format!("use {below}"),
     }
@@ -49,8 +51,14 @@ fn nearest(found: u64) -> String {
 
 impl Window {
     /// Checks the range `offset`, `len` (default: to the end of the pool) of a pool of
-    /// `pool_size` bytes.
-    pub fn new(pool_size: u64, offset: u64, len: Option<u64>) -> Result<Self, WindowError> {
+    /// `pool_size` bytes. Both must be multiples of `unit`: 2 MiB, or the pool's page size if
+    /// that is larger.
+    pub fn new(
+        pool_size: u64,
+        unit: u64,
+        offset: u64,
+        len: Option<u64>,
+    ) -> Result<Self, WindowError> {
         let outside = |len| WindowError::Outside {
             offset: Bytes(offset),
             len: Bytes(len),
@@ -59,8 +67,8 @@ impl Window {
         let rest = pool_size.checked_sub(offset).ok_or_else(|| outside(len.unwrap_or(0)))?;
         let len = len.unwrap_or(rest);
         for (what, found) in [("offset", offset), ("length", len)] {
-            if !found.is_multiple_of(ALIGNMENT) {
-                return Err(WindowError::Unaligned { what, found });
+            if !found.is_multiple_of(unit) {
+                return Err(WindowError::Unaligned { what, found, unit: Bytes(unit) });
             }
         }
         if len == 0 {
@@ -106,33 +114,34 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::ALIGNMENT;
 
     const MIB: u64 = 1 << 20;
 
     #[test]
     fn defaults_to_the_whole_pool() {
-        let window = Window::new(64 * MIB, 0, None).unwrap();
+        let window = Window::new(64 * MIB, ALIGNMENT, 0, None).unwrap();
         assert_eq!((window.offset(), window.len()), (0, 64 * MIB));
-        let window = Window::new(64 * MIB, 4 * MIB, None).unwrap();
+        let window = Window::new(64 * MIB, ALIGNMENT, 4 * MIB, None).unwrap();
         assert_eq!((window.offset(), window.len()), (4 * MIB, 60 * MIB));
     }
 
     #[test]
     fn refuses_ranges_outside_the_pool() {
         for (offset, len) in [(0, 66), (64, 2), (62, 4), (128, 2)] {
-            let result = Window::new(64 * MIB, offset * MIB, Some(len * MIB));
+            let result = Window::new(64 * MIB, ALIGNMENT, offset * MIB, Some(len * MIB));
             assert!(matches!(result, Err(WindowError::Outside { .. })), "{offset}+{len}");
         }
         let huge = u64::MAX - (ALIGNMENT - 1);
-        assert!(Window::new(64 * MIB, huge, Some(huge)).is_err());
-        assert!(Window::new(64 * MIB, 2 * MIB, Some(huge)).is_err());
-        assert_eq!(Window::new(64 * MIB, 64 * MIB, None), Err(WindowError::Empty));
-        assert!(matches!(Window::new(1 << 63, 0, None), Err(WindowError::TooLarge(_))));
+        assert!(Window::new(64 * MIB, ALIGNMENT, huge, Some(huge)).is_err());
+        assert!(Window::new(64 * MIB, ALIGNMENT, 2 * MIB, Some(huge)).is_err());
+        assert_eq!(Window::new(64 * MIB, ALIGNMENT, 64 * MIB, None), Err(WindowError::Empty));
+        assert!(matches!(Window::new(1 << 63, ALIGNMENT, 0, None), Err(WindowError::TooLarge(_))));
     }
 
     #[test]
     fn names_the_nearest_sizes() {
-        let err = Window::new(64 * MIB, 4097, Some(2 * MIB)).unwrap_err();
+        let err = Window::new(64 * MIB, ALIGNMENT, 4097, Some(2 * MIB)).unwrap_err();
         assert_eq!(
             err.to_string(),
             "window offset 4097 is not a multiple of 2 MiB: use 0 or 2097152"
@@ -142,7 +151,7 @@ mod tests {
     #[test]
     fn regions_sum_up_to_a_power_of_two() {
         for pool in [16 * MIB, 18 * MIB, (3 << 30) + 2 * MIB, 1 << 40] {
-            let window = Window::new(pool, 0, None).unwrap();
+            let window = Window::new(pool, ALIGNMENT, 0, None).unwrap();
             let regions = window.regions();
             assert_eq!(regions[0], pool);
             assert!(regions.iter().sum::<u64>().is_power_of_two());

@@ -7,16 +7,20 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use famfs::mkfs::{self, MkfsError};
+use famfs::role;
 use famfs::view::{INFO_BLOCK_OFFSET, InfoBlock, View, ViewError};
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use uuid::Uuid;
 use zerocopy::IntoBytes;
 
-use super::{Kind, MIN_SIZE, PoolError, Report, inspect, kind_of};
+use super::kind::{Facts, kind_of};
+use super::media::{PoolBytes, PoolMedia};
+use super::memory::{self, MemoryError, Progress};
+use super::{Kind, MIN_SIZE, PoolError, Report, inspect};
 use crate::units::{ALIGNMENT, Bytes};
 
 /// What kind of pool to make.
@@ -30,6 +34,19 @@ pub struct CreateOptions {
     pub view: View,
     /// Identity of the devdax info block; random if not given. Without meaning in the raw view.
     pub uuid: Option<Uuid>,
+    /// Make an empty famfs in it.
+    pub mkfs: bool,
+    /// NUMA node that its memory comes from.
+    pub numa: Option<u32>,
+    /// Take all memory now.
+    pub prefault: bool,
+}
+
+impl CreateOptions {
+    /// A pool with nothing special.
+    pub fn new(path: PathBuf, size: u64, view: View) -> Self {
+        Self { path, size, view, uuid: None, mkfs: false, numa: None, prefault: false }
+    }
 }
 
 /// Why no pool was made. Nothing is left behind, except by [`CreateError::Pool`].
@@ -37,11 +54,13 @@ pub struct CreateOptions {
 pub enum CreateError {
     /// Not a size that a guest can map.
     #[error(
-        "pool size {found} is too small or uneven: expected a multiple of 2 MiB of at least 16 MiB, such as {near}"
+        "pool size {found} is too small or uneven: expected a multiple of {unit} of at least 16 MiB, such as {near}"
     )]
     Size {
         /// Size asked for.
         found: Bytes,
+        /// What it must be a multiple of: 2 MiB, or the size of its pages.
+        unit: Bytes,
         /// A size that would do.
         near: Bytes,
     },
@@ -96,6 +115,33 @@ pub enum CreateError {
         #[source]
         source: ViewError,
     },
+    /// The memory cannot be had.
+    #[error("pool {}", .pool.display())]
+    Memory {
+        /// The pool.
+        pool: PathBuf,
+        /// Why.
+        #[source]
+        source: MemoryError,
+    },
+    /// There is no famfs in it.
+    #[error("pool {}: cannot make a famfs", .pool.display())]
+    Mkfs {
+        /// The pool.
+        pool: PathBuf,
+        /// Why.
+        #[source]
+        source: MkfsError,
+    },
+    /// The system has no identity to be the famfs's master.
+    #[error("pool {}: cannot make a famfs", .pool.display())]
+    Role {
+        /// The pool.
+        pool: PathBuf,
+        /// Why.
+        #[source]
+        source: role::RoleError,
+    },
     /// A system call failed.
     #[error("pool {}: cannot {action}", .pool.display())]
     Io {
@@ -112,38 +158,47 @@ pub enum CreateError {
     Pool(#[from] PoolError),
 }
 
-/// Makes a pool.
+/// Makes a pool; `progress` is called while memory is taken.
 ///
-/// On storage its blocks are reserved, so that no store of a guest can meet a full file system
-/// (which would end the VM with SIGBUS). In tmpfs memory is taken when it is first touched;
-/// that there is enough now is checked, that it stays so is not.
-pub fn create(options: &CreateOptions) -> Result<Report, CreateError> {
-    let CreateOptions { path, size, view, uuid } = options;
-    check_size(*size)?;
+/// On storage its blocks are reserved and in hugetlbfs its pages taken, so that no store of a
+/// guest can meet a full file system (which would end the VM with SIGBUS). In tmpfs memory is
+/// taken when it is first touched, unless `prefault` says otherwise; that there is enough now is
+/// checked, that it stays so is not.
+pub fn create(options: &CreateOptions, progress: Progress<'_>) -> Result<Report, CreateError> {
+    let path = &options.path;
+    check_size(options.size, ALIGNMENT)?;
     let directory = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    let maker = Maker { path, directory, size: *size };
+    let maker = Maker { path, directory, size: options.size };
     let file = maker.open()?;
-    maker.reserve(&file)?;
-    if *view == View::Devdax {
-        let block = InfoBlock::build(*size, uuid.unwrap_or_else(Uuid::new_v4))
+    let (kind, page_size) = kind_of(&file, path)?;
+    check_size(options.size, page_size.max(ALIGNMENT))?;
+    maker.allocate(&file, kind, page_size, options, progress)?;
+    let facts = Facts::of(&file, path)?;
+    if options.view == View::Devdax {
+        let block = InfoBlock::build(options.size, options.uuid.unwrap_or_else(Uuid::new_v4))
             .map_err(|source| CreateError::View { pool: path.clone(), source })?;
-        file.write_all_at(block.as_bytes(), INFO_BLOCK_OFFSET)
+        PoolBytes { file: &file, facts }
+            .write(INFO_BLOCK_OFFSET, block.as_bytes())
             .map_err(|source| maker.io("write the devdax info block", source))?;
+    }
+    if options.mkfs {
+        maker.mkfs(&PoolMedia::new(&file, facts, path, options.view))?;
     }
     file.sync_all().map_err(|source| maker.io("sync it", source))?;
     maker.link(&file)?;
     Ok(inspect(path)?)
 }
 
-fn check_size(size: u64) -> Result<(), CreateError> {
-    if size >= MIN_SIZE && size.is_multiple_of(ALIGNMENT) {
+fn check_size(size: u64, unit: u64) -> Result<(), CreateError> {
+    if size >= MIN_SIZE && size.is_multiple_of(unit) {
         return Ok(());
     }
-    let near = size.checked_next_multiple_of(ALIGNMENT).unwrap_or(MIN_SIZE).max(MIN_SIZE);
-    Err(CreateError::Size { found: Bytes(size), near: Bytes(near) })
+    let least = MIN_SIZE.next_multiple_of(unit);
+    let near = size.checked_next_multiple_of(unit).unwrap_or(least).max(least);
+    Err(CreateError::Size { found: Bytes(size), unit: Bytes(unit), near: Bytes(near) })
 }
 
 struct Maker<'a> {
@@ -171,29 +226,75 @@ impl Maker<'_> {
         }
     }
 
-    fn reserve(&self, file: &File) -> Result<(), CreateError> {
+    /// Gives the file its size and, where its kind or the options ask for it, its memory.
+    fn allocate(
+        &self,
+        file: &File,
+        kind: Kind,
+        page_size: u64,
+        options: &CreateOptions,
+        progress: Progress<'_>,
+    ) -> Result<(), CreateError> {
+        let memory = |source| CreateError::Memory { pool: self.path.to_owned(), source };
+        if let Some(node) = options.numa {
+            memory::check_node(kind, node).map_err(memory)?;
+        }
+        self.check_space(file)?;
+        if kind == Kind::Hugetlbfs || (options.prefault && kind != Kind::File) {
+            memory::check_free(kind, page_size, self.size, options.numa).map_err(memory)?;
+        }
+        if kind != Kind::File {
+            file.set_len(self.size).map_err(|source| self.io("set its size", source))?;
+        }
+        if let Some(node) = options.numa {
+            memory::bind(file, self.size, node).map_err(memory)?;
+        }
+        if options.prefault || matches!(kind, Kind::File | Kind::Hugetlbfs) {
+            memory::take(file, page_size, 0, self.size, progress).map_err(|errno| match errno {
+                Errno::NOSPC | Errno::DQUOT => self.no_space(file),
+                errno => self.io("take its memory or storage", errno.into()),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn check_space(&self, file: &File) -> Result<(), CreateError> {
         let stat = rustix::fs::fstatvfs(file)
             .map_err(|errno| self.io("find the free space", errno.into()))?;
-        let space = || CreateError::Space {
+        // A tmpfs or hugetlbfs without a limit reports no blocks at all.
+        let unlimited = stat.f_blocks == 0;
+        if !unlimited && stat.f_bavail.saturating_mul(stat.f_frsize) < self.size {
+            return Err(self.no_space(file));
+        }
+        Ok(())
+    }
+
+    fn no_space(&self, file: &File) -> CreateError {
+        let free = rustix::fs::fstatvfs(file)
+            .map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        CreateError::Space {
             pool: self.path.to_owned(),
             directory: self.directory.to_owned(),
             needed: Bytes(self.size),
-            free: stat.f_bavail.saturating_mul(stat.f_frsize),
+            free,
+        }
+    }
+
+    fn mkfs(&self, media: &PoolMedia<'_>) -> Result<(), CreateError> {
+        let pool = || self.path.to_owned();
+        // The host is no master for having made the pool: a guest whose system UUID it is, is.
+        let system = role::known_system_uuid()
+            .map_err(|source| CreateError::Role { pool: pool(), source })?;
+        let options = mkfs::Options {
+            log_len: None,
+            force: false,
+            fs_uuid: Uuid::new_v4(),
+            dev_uuid: Uuid::new_v4(),
+            system_uuid: system.unwrap_or_else(Uuid::new_v4),
+            dev_name: self.path.display().to_string(),
         };
-        // A tmpfs without a limit reports no blocks at all.
-        let unlimited = stat.f_blocks == 0;
-        if !unlimited && stat.f_bavail.saturating_mul(stat.f_frsize) < self.size {
-            return Err(space());
-        }
-        if kind_of(file, self.path)? == Kind::File {
-            let result = rustix::fs::fallocate(file, FallocateFlags::empty(), 0, self.size);
-            return match result {
-                Ok(()) => Ok(()),
-                Err(Errno::NOSPC | Errno::DQUOT) => Err(space()),
-                Err(errno) => Err(self.io("reserve its space", errno.into())),
-            };
-        }
-        file.set_len(self.size).map_err(|source| self.io("set its size", source))
+        mkfs::mkfs(media, &options).map_err(|source| CreateError::Mkfs { pool: pool(), source })?;
+        Ok(())
     }
 
     fn link(&self, file: &File) -> Result<(), CreateError> {
@@ -215,14 +316,18 @@ mod tests {
     use super::*;
 
     fn options(path: PathBuf, view: View) -> CreateOptions {
-        CreateOptions { path, size: 16 << 20, view, uuid: None }
+        CreateOptions::new(path, 16 << 20, view)
+    }
+
+    fn make(options: &CreateOptions) -> Result<Report, CreateError> {
+        create(options, &mut |_, _| ())
     }
 
     #[test]
     fn makes_both_views() {
         let dir = tempfile::tempdir().unwrap();
         for view in [View::Devdax, View::Raw] {
-            let report = create(&options(dir.path().join(view.name()), view)).unwrap();
+            let report = make(&options(dir.path().join(view.name()), view)).unwrap();
             assert_eq!(report.view, view.name());
             assert_eq!(report.size, 16 << 20);
         }
@@ -233,7 +338,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pool");
         std::fs::write(&path, "precious").unwrap();
-        let err = create(&options(path.clone(), View::Raw)).unwrap_err();
+        let err = make(&options(path.clone(), View::Raw)).unwrap_err();
         assert!(matches!(err, CreateError::Exists(_)), "{err}");
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
@@ -242,7 +347,7 @@ mod tests {
     fn leaves_nothing_behind_on_failure() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pool");
-        let result = create(&CreateOptions { size: 1 << 62, ..options(path, View::Raw) });
+        let result = make(&CreateOptions { size: 1 << 62, ..options(path, View::Raw) });
         assert!(matches!(result, Err(CreateError::Space { .. })), "{result:?}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
@@ -250,10 +355,50 @@ mod tests {
     #[test]
     fn proposes_a_size_that_works() {
         for (size, near) in [(0, 16), (1, 16), (15 << 20, 16), ((17 << 20) + 1, 18)] {
-            let Err(CreateError::Size { near: found, .. }) = check_size(size) else {
+            let Err(CreateError::Size { near: found, .. }) = check_size(size, ALIGNMENT) else {
                 panic!("{size} was taken")
             };
             assert_eq!(found, Bytes(near << 20));
         }
+    }
+
+    #[test]
+    fn can_hold_a_famfs_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        for view in [View::Devdax, View::Raw] {
+            let options = options(dir.path().join(view.name()), view);
+            let report = make(&CreateOptions { mkfs: true, ..options }).unwrap();
+            let famfs = report.famfs.unwrap();
+            assert_eq!((famfs.files, famfs.problem), (0, None));
+        }
+    }
+
+    #[test]
+    fn takes_all_memory_if_asked_to() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let options = CreateOptions {
+            size: 130 << 20,
+            prefault: true,
+            numa: Some(0),
+            ..options(dir.path().join("pool"), View::Devdax)
+        };
+        let mut steps = Vec::new();
+        let report = create(&options, &mut |done, all| steps.push((done, all))).unwrap();
+        assert_eq!(report.allocated, 130 << 20);
+        let mib = |n: u64| n << 20;
+        assert_eq!(steps, [(mib(64), mib(130)), (mib(128), mib(130)), (mib(130), mib(130))]);
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_not_taken() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = dir.path().join("pool");
+        let options = CreateOptions { numa: Some(999), ..options(path.clone(), View::Raw) };
+        let err = make(&options).unwrap_err();
+        assert!(
+            matches!(err, CreateError::Memory { source: MemoryError::Node { .. }, .. }),
+            "{err}"
+        );
+        assert!(!path.exists());
     }
 }

@@ -2,15 +2,19 @@
 //! What a pool is, for people and for programs.
 
 use std::fmt;
-use std::fs::OpenOptions;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use famfs::view::{INFO_BLOCK_LEN, INFO_BLOCK_OFFSET, InfoBlock, View};
 use rustix::fs::OFlags;
 use serde::{Serialize, Serializer};
 
-use super::{Facts, Kind, PoolError, open};
+use super::famfs_report::{self, FamfsReport};
+use super::holders::{self, Holder};
+use super::kind::Facts;
+use super::media::{PoolBytes, PoolMedia};
+use super::{Kind, PoolError, open};
 use crate::units::Bytes;
 
 /// A pool as `vhost-famfs pool inspect --json` prints it.
@@ -23,6 +27,8 @@ pub struct Report {
     pub kind: Kind,
     /// Size in bytes.
     pub size: u64,
+    /// Bytes of a page of its memory, as its kind has it; [`Holder::huge`] tells what is used.
+    pub page_size: u64,
     /// Bytes of memory or storage that it takes now.
     pub allocated: u64,
     /// `devdax`, `raw`, or `damaged` for an info block that does not add up.
@@ -31,6 +37,10 @@ pub struct Report {
     pub damage: Option<String>,
     /// Identity of the devdax info block.
     pub uuid: Option<String>,
+    /// The file system in it.
+    pub famfs: Option<FamfsReport>,
+    /// Processes that use it.
+    pub holders: Vec<Holder>,
     /// Device number of the file system.
     pub dev: u64,
     /// Inode number.
@@ -44,27 +54,52 @@ fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error>
 /// Looks at the pool `path`; changes nothing, and takes no lock that could be in another
 /// program's way. Permission to read is enough.
 pub fn inspect(path: &Path) -> Result<Report, PoolError> {
+    let (file, facts) = open_to_read(path)?;
+    let mut report = without_holders(&file, facts, path)?;
+    report.holders = holders::find(path, facts.identity);
+    Ok(report)
+}
+
+/// Opens a pool for looking at it.
+pub(super) fn open_to_read(path: &Path) -> Result<(File, Facts), PoolError> {
     // Without NONBLOCK, opening a pipe would wait for a writer.
     let nonblock = OFlags::NONBLOCK.bits().cast_signed();
     let file = open(path, OpenOptions::new().read(true).custom_flags(nonblock), "read")?;
-    let Facts { identity, size, kind } = Facts::of(&file, path)?;
+    let facts = Facts::of(&file, path)?;
+    Ok((file, facts))
+}
+
+/// What the pool's own bytes tell.
+pub(super) fn without_holders(file: &File, facts: Facts, path: &Path) -> Result<Report, PoolError> {
+    let Facts { identity, size, kind, page_size } = facts;
     let io = |action| move |source| PoolError::Io { pool: path.to_owned(), action, source };
-    let allocated = file.metadata().map_err(io("read its size"))?.blocks() * 512;
+    let allocated = match kind {
+        Kind::Devdax => size,
+        _ => file.metadata().map_err(io("read its size"))?.blocks() * 512,
+    };
     let mut block = [0; INFO_BLOCK_LEN];
-    file.read_exact_at(&mut block, INFO_BLOCK_OFFSET).map_err(io("read its info block"))?;
-    let (view, uuid, damage) = match InfoBlock::parse(&block, size) {
-        Ok(Some(block)) => (View::Devdax.name(), Some(block.uuid().to_string()), None),
-        Ok(None) => (View::Raw.name(), None, None),
-        Err(error) => ("damaged", None, Some(error.to_string())),
+    PoolBytes { file, facts }
+        .read(INFO_BLOCK_OFFSET, &mut block)
+        .map_err(io("read its info block"))?;
+    let read = |view| famfs_report::read(&PoolMedia::new(file, facts, path, view));
+    let (view, uuid, damage, famfs) = match InfoBlock::parse(&block, size) {
+        Ok(Some(block)) => {
+            (View::Devdax.name(), Some(block.uuid().to_string()), None, read(View::Devdax))
+        }
+        Ok(None) => (View::Raw.name(), None, None, read(View::Raw)),
+        Err(error) => ("damaged", None, Some(error.to_string()), None),
     };
     Ok(Report {
         path: path.to_owned(),
         kind,
         size,
+        page_size,
         allocated,
         view,
         damage,
         uuid,
+        famfs,
+        holders: Vec::new(),
         dev: identity.dev,
         ino: identity.ino,
     })
@@ -73,8 +108,11 @@ pub fn inspect(path: &Path) -> Result<Report, PoolError> {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "pool:       {}", self.path.display())?;
-        writeln!(f, "kind:       {}", self.kind.name())?;
-        writeln!(f, "size:       {}", Bytes(self.size))?;
+        write!(f, "kind:       {}", self.kind.name())?;
+        if self.kind == Kind::Hugetlbfs {
+            write!(f, " (pages of {})", Bytes(self.page_size))?;
+        }
+        writeln!(f, "\nsize:       {}", Bytes(self.size))?;
         writeln!(f, "allocated:  {}", Bytes(self.allocated))?;
         write!(f, "view:       {}", self.view)?;
         match (self.view, &self.damage) {
@@ -86,13 +124,56 @@ impl fmt::Display for Report {
         if let Some(uuid) = &self.uuid {
             write!(f, "\nuuid:       {uuid}")?;
         }
+        match &self.famfs {
+            Some(famfs) => write!(f, "\nfamfs:      {famfs}")?,
+            None => write!(f, "\nfamfs:      none")?,
+        }
+        for holder in &self.holders {
+            write!(f, "\nheld by:    {holder}")?;
+        }
         Ok(())
+    }
+}
+
+impl fmt::Display for FamfsReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(problem) = &self.problem {
+            return write!(f, "damaged ({problem})");
+        }
+        write!(
+            f,
+            "{}, {} files, {} directories, {} of {} used, log {} of {} entries",
+            self.uuid,
+            self.files,
+            self.directories,
+            Bytes(self.used),
+            Bytes(self.capacity),
+            self.log_entries,
+            self.log_slots
+        )
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.command, self.pid)?;
+        if self.mapped == 0 {
+            return write!(f, ", open");
+        }
+        write!(
+            f,
+            ", maps {}, {} in its page table, {} of these by huge pages",
+            Bytes(self.mapped),
+            Bytes(self.resident),
+            Bytes(self.huge)
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::FileExt;
 
     #[test]
     fn tells_a_damaged_block_from_no_block() {

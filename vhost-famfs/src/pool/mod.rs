@@ -2,79 +2,42 @@
 //! Pools: host memory or a file that several guests map.
 
 mod create;
+mod famfs_report;
+mod holders;
+mod hugepages;
 mod inspect;
+mod kind;
+mod list;
+mod media;
+mod memory;
+mod remove;
+mod resize;
 
-pub use create::{CreateOptions, create};
+pub use create::{CreateError, CreateOptions, create};
+pub use famfs_report::FamfsReport;
+pub use holders::Holder;
 pub use inspect::{Report, inspect};
+pub use kind::{Identity, Kind};
+pub use list::{ListError, list, table};
+pub use media::PoolMedia;
+pub use memory::MemoryError;
+pub use remove::{RemoveError, remove};
+pub use resize::{ResizeError, ResizeOptions, resize};
+
+use kind::{Facts, is_memfd, name_of};
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, SealFlags};
 use rustix::io::Errno;
-use serde::Serialize;
 
-use crate::units::{ALIGNMENT, Bytes};
+use crate::units::Bytes;
 
 /// Smallest pool in bytes: libnvdimm aligns regions to 16 MiB.
 pub const MIN_SIZE: u64 = 16 << 20;
-
-/// `f_type` of tmpfs, and of the kernel's internal mount that memfds live on.
-const TMPFS_MAGIC: i64 = 0x0102_1994;
-/// `f_type` of hugetlbfs.
-const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
-
-/// What a pool is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Kind {
-    /// An anonymous memory file, inherited as a descriptor.
-    Memfd,
-    /// A file in tmpfs, such as /dev/shm.
-    Tmpfs,
-    /// A regular file on a file system with storage below.
-    File,
-}
-
-impl Kind {
-    /// The kind's name as it is printed.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Memfd => "memfd",
-            Self::Tmpfs => "tmpfs",
-            Self::File => "file",
-        }
-    }
-
-    /// Whether a flush has anything to write to storage.
-    pub fn has_storage(self) -> bool {
-        match self {
-            Self::Memfd | Self::Tmpfs => false,
-            Self::File => true,
-        }
-    }
-}
-
-/// Which file a pool is, wherever its name moves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Device number of the file system.
-    pub dev: u64,
-    /// Inode number.
-    pub ino: u64,
-}
-
-impl Identity {
-    /// The identity of an open file.
-    pub fn of(file: &File) -> io::Result<Self> {
-        let meta = file.metadata()?;
-        Ok(Self { dev: meta.dev(), ino: meta.ino() })
-    }
-}
 
 /// Why a file cannot be used as a pool.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +65,7 @@ pub enum PoolError {
         source: io::Error,
     },
     /// Not a file that can be mapped by several programs.
-    #[error("pool {}: is {found}, expected a memfd, a file in tmpfs or a regular file", .pool.display())]
+    #[error("pool {}: is {found}, expected a memfd, a file in tmpfs or hugetlbfs, a regular file or /dev/daxX.Y", .pool.display())]
     Type {
         /// The pool.
         pool: PathBuf,
@@ -126,33 +89,6 @@ pub enum PoolError {
          `lsof {path}` names the program, wait for it or stop it", path = .0.display()
     )]
     Busy(PathBuf),
-}
-
-/// What a file that can be a pool is.
-#[derive(Clone, Copy, Debug)]
-struct Facts {
-    identity: Identity,
-    size: u64,
-    kind: Kind,
-}
-
-impl Facts {
-    /// Refuses files that cannot be pools.
-    fn of(file: &File, path: &Path) -> Result<Self, PoolError> {
-        let meta = file.metadata().map_err(|source| PoolError::Io {
-            pool: path.to_owned(),
-            action: "read its size",
-            source,
-        })?;
-        if let Some(found) = not_a_file(&meta) {
-            return Err(PoolError::Type { pool: path.to_owned(), found });
-        }
-        let (kind, size) = (kind_of(file, path)?, meta.len());
-        if size < MIN_SIZE || !size.is_multiple_of(ALIGNMENT) {
-            return Err(PoolError::Size { pool: path.to_owned(), found: Bytes(size) });
-        }
-        Ok(Self { identity: Identity { dev: meta.dev(), ino: meta.ino() }, size, kind })
-    }
 }
 
 /// An open pool that nobody can shrink while it is open.
@@ -196,7 +132,7 @@ impl Pool {
     }
 
     fn hold_size(&self) -> Result<(), PoolError> {
-        if self.facts.kind == Kind::Memfd && self.seal()? {
+        if is_memfd(&self.file) && self.seal()? {
             return Ok(());
         }
         match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockShared) {
@@ -241,12 +177,19 @@ impl Pool {
         self.facts.size
     }
 
+    /// What offset and length of a window must be multiples of, in bytes: the size of its pages,
+    /// at least 2 MiB.
+    pub fn unit(&self) -> u64 {
+        self.facts.unit()
+    }
+
     /// What it is made of.
     pub fn kind(&self) -> Kind {
         self.facts.kind
     }
 
-    /// Makes everything stored so far as durable as the pool's kind allows.
+    /// Makes everything stored so far as durable as the pool's kind allows: writes a file back
+    /// (pages that guests dirtied through a mapping too), and has nothing to do for memory.
     pub fn sync(&self) -> io::Result<()> {
         if self.facts.kind.has_storage() { self.file.sync_data() } else { Ok(()) }
     }
@@ -262,48 +205,4 @@ fn open(path: &Path, options: &OpenOptions, access: &'static str) -> Result<File
             _ => PoolError::Io { pool, action: "open it", source },
         }
     })
-}
-
-fn name_of(fd: impl AsFd) -> PathBuf {
-    let number = fd.as_fd().as_raw_fd();
-    std::fs::read_link(format!("/proc/self/fd/{number}"))
-        .unwrap_or_else(|_| PathBuf::from(format!("descriptor {number}")))
-}
-
-fn not_a_file(meta: &std::fs::Metadata) -> Option<&'static str> {
-    let kind = meta.file_type();
-    if kind.is_file() {
-        None
-    } else if kind.is_dir() {
-        Some("a directory")
-    } else if kind.is_char_device() {
-        Some("a character device")
-    } else if kind.is_block_device() {
-        Some("a block device")
-    } else if kind.is_fifo() {
-        Some("a pipe")
-    } else {
-        Some("a socket or another special file")
-    }
-}
-
-fn kind_of(file: &File, path: &Path) -> Result<Kind, PoolError> {
-    let stat = rustix::fs::fstatfs(file).map_err(|errno| PoolError::Io {
-        pool: path.to_owned(),
-        action: "find its file system",
-        source: errno.into(),
-    })?;
-    match stat.f_type {
-        TMPFS_MAGIC if is_memfd(file) => Ok(Kind::Memfd),
-        TMPFS_MAGIC => Ok(Kind::Tmpfs),
-        HUGETLBFS_MAGIC => {
-            Err(PoolError::Type { pool: path.to_owned(), found: "a file in hugetlbfs" })
-        }
-        _ => Ok(Kind::File),
-    }
-}
-
-/// The kernel names a memfd `/memfd:NAME (deleted)`.
-fn is_memfd(fd: impl AsFd) -> bool {
-    name_of(fd).as_os_str().as_encoded_bytes().starts_with(b"/memfd:")
 }

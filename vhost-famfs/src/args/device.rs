@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `device`.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, ValueEnum};
+use famfs::args::parse_size;
+
+use super::ArgsError;
+use crate::sandbox::Violation;
+
+/// Show a pool to one VM: a vhost-user back-end for virtio-pmem (device id 27).
+///
+/// Serves one connection and exits when the VM goes. One process per VM; any number of
+/// processes can serve the same pool. It must live as long as its VM. When the VM connects, the
+/// process drops its privileges and all system calls that it no longer needs.
+///
+/// Example, in two shells:
+///
+///   vhost-famfs device --pool /dev/shm/pool --socket-path /run/vm1.sock
+///
+///   qemu-system-x86_64 -machine q35,memory-backend=ram -m 1G \
+///     -object memory-backend-memfd,id=ram,size=1G,share=on \
+///     -chardev socket,id=pool,path=/run/vm1.sock \
+///     -device vhost-user-test-device-pci,chardev=pool,virtio-id=27 ...
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+#[command(override_usage = "vhost-famfs device --pool <PATH> --socket-path <PATH> [OPTIONS]")]
+#[command(group(ArgGroup::new("memory").args(["pool", "pool_fd"])))]
+#[command(group(ArgGroup::new("endpoint").args(["socket_path", "fd"])))]
+pub(super) struct DeviceArgs {
+    /// The pool, by name.
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["pool_fd", "print_capabilities"])]
+    pool: Option<PathBuf>,
+    /// The pool, as an open descriptor that the parent process passes (a memfd, for example).
+    #[arg(long, value_name = "FDNUM")]
+    pool_fd: Option<RawFd>,
+    /// Listen here for the VMM. A socket left over from an earlier run is replaced.
+    #[arg(short, long, value_name = "PATH")]
+    socket_path: Option<PathBuf>,
+    /// Listen on this inherited socket. Under systemd the socket of the unit is found without it.
+    #[arg(long, value_name = "FDNUM")]
+    fd: Option<RawFd>,
+    /// First byte of the pool that the VM sees; a multiple of 2M.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "0")]
+    offset: u64,
+    /// Number of bytes that the VM sees; a multiple of 2M [default: to the end of the pool]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    length: Option<u64>,
+    /// Refused on this transport; the message names the one that can.
+    #[arg(long)]
+    readonly: bool,
+    /// Print the capabilities of this back-end as JSON and exit.
+    #[arg(long)]
+    pub(super) print_capabilities: bool,
+    /// What the process gives up when the VM connects.
+    #[arg(long, value_enum, default_value_t = SandboxArg::Kill)]
+    sandbox: SandboxArg,
+    /// Form of the log on standard error.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// Log every memory table and every batch of requests.
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+/// What happens to a system call that a back-end does not need.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SandboxArg {
+    /// Drop privileges; the kernel kills the process at a system call that is not on the list.
+    Kill,
+    /// Drop privileges; the kernel logs such a call (audit) and lets it through.
+    Log,
+    /// Keep privileges and system calls, for debugging.
+    None,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line of text per event.
+    Text,
+    /// One JSON object per event.
+    Json,
+}
+
+/// Something by name, or an inherited descriptor's number.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Source {
+    /// By name.
+    Path(PathBuf),
+    /// By number.
+    Fd(RawFd),
+    /// The socket that systemd passes (`LISTEN_FDS`).
+    Activation,
+}
+
+/// How to serve one VM.
+#[derive(Debug)]
+pub struct DeviceConfig {
+    /// The pool.
+    pub pool: Source,
+    /// The socket.
+    pub socket: Source,
+    /// Offset in bytes of the window in the pool.
+    pub offset: u64,
+    /// Length in bytes of the window; to the end of the pool if not given.
+    pub length: Option<u64>,
+    /// The user asks for a read-only window.
+    pub readonly: bool,
+    /// The sandbox; `None` for none.
+    pub sandbox: Option<Violation>,
+    /// Form of the log.
+    pub log_format: LogFormat,
+    /// Log more.
+    pub verbose: bool,
+}
+
+fn source(path: Option<PathBuf>, fd: Option<RawFd>) -> Option<Source> {
+    path.map(Source::Path).or(fd.map(Source::Fd))
+}
+
+/// Whether systemd, or a program that does as it does, passes a socket.
+fn is_activated() -> bool {
+    std::env::var_os("LISTEN_FDS").is_some()
+}
+
+impl TryFrom<DeviceArgs> for DeviceConfig {
+    type Error = ArgsError;
+
+    fn try_from(args: DeviceArgs) -> Result<Self, ArgsError> {
+        if let (Some(one), Some(other)) = (args.pool_fd, args.fd)
+            && one == other
+        {
+            return Err(ArgsError::SameFd(one));
+        }
+        let socket = source(args.socket_path, args.fd);
+        let activated = is_activated().then_some(Source::Activation);
+        Ok(Self {
+            pool: source(args.pool, args.pool_fd).ok_or(ArgsError::NoPool)?,
+            socket: socket.or(activated).ok_or(ArgsError::NoSocket)?,
+            offset: args.offset,
+            length: args.length,
+            readonly: args.readonly,
+            sandbox: match args.sandbox {
+                SandboxArg::Kill => Some(Violation::Kill),
+                SandboxArg::Log => Some(Violation::Log),
+                SandboxArg::None => None,
+            },
+            log_format: args.log_format,
+            verbose: args.verbose,
+        })
+    }
+}

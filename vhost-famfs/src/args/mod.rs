@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The command line, and its translation into what the rest of the program takes.
+
+mod device;
+mod pool;
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::path::Path;
+
+use clap::{Parser, Subcommand};
+
+use device::DeviceArgs;
+pub use device::{DeviceConfig, LogFormat, Source};
+use pool::PoolCommand;
+pub use pool::PoolConfig;
+
+/// Name under which the program is `vhost-famfs device`, as the vhost-user conventions want a
+/// program of its own for each back-end.
+pub const DEVICE_PROGRAM: &str = "vhost-user-famfs";
+
+/// Gives virtual machines a shared memory pool.
+///
+/// A pool is a file in memory (tmpfs, hugetlbfs, memfd) or on storage that several VMs map at the
+/// same time. `pool create` makes one; `device` shows it to one VM as a virtio-pmem device.
+///
+/// Exit codes: 0 done (for `device`: the VM went away, or SIGTERM), 1 failed (the message on
+/// standard error says what and what to do), 2 wrong command line.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make, find, look at, resize or remove pools.
+    #[command(subcommand)]
+    Pool(PoolCommand),
+    Device(DeviceArgs),
+}
+
+impl Cli {
+    /// Parses a command line whose first word is the program's name. Ends the program for
+    /// `--help`, and with code 2 for what clap refuses.
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Self {
+        Self::parse_from(as_device(words))
+    }
+}
+
+/// Adds the command that is in the name of the program.
+fn as_device(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<_> = words.into_iter().collect();
+    let name = words.first().and_then(|word| Path::new(word).file_name());
+    if name.is_some_and(|name| name == DEVICE_PROGRAM) {
+        words.insert(1, "device".into());
+    }
+    words
+}
+
+/// What to do, free of the command line's form.
+#[derive(Debug)]
+pub enum Config {
+    /// Work on pools.
+    Pool(PoolConfig),
+    /// Print the back-end's capabilities.
+    Capabilities,
+    /// Serve one VM.
+    Device(DeviceConfig),
+}
+
+/// A command line that clap cannot check by itself.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArgsError {
+    /// Nothing to show to a VM.
+    #[error("no pool: give --pool PATH, or --pool-fd for one that the parent process opened")]
+    NoPool,
+    /// Nowhere to listen.
+    #[error(
+        "no socket: give --socket-path PATH, or --fd for one that the parent process opened, or \
+         start it from a systemd socket unit"
+    )]
+    NoSocket,
+    /// One descriptor cannot be both.
+    #[error("--pool-fd and --fd both name descriptor {0}")]
+    SameFd(RawFd),
+}
+
+impl TryFrom<Cli> for Config {
+    type Error = ArgsError;
+
+    fn try_from(cli: Cli) -> Result<Self, ArgsError> {
+        Ok(match cli.command {
+            Command::Pool(command) => Self::Pool(command.into()),
+            Command::Device(args) if args.print_capabilities => Self::Capabilities,
+            Command::Device(args) => Self::Device(args.try_into()?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Config, String> {
+        let words = as_device(line.split_whitespace().map(OsString::from));
+        let cli = Cli::try_parse_from(words).map_err(|err| err.to_string())?;
+        Config::try_from(cli).map_err(|err| err.to_string())
+    }
+
+    #[test]
+    fn is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn device_needs_one_pool_and_one_socket() {
+        assert!(parse("vhost-famfs device --pool p --socket-path s").is_ok());
+        assert!(parse("vhost-famfs device --pool-fd 3 --fd 4").is_ok());
+        assert!(parse("vhost-famfs device --pool p").is_err());
+        assert!(parse("vhost-famfs device --socket-path s").is_err());
+        assert!(parse("vhost-famfs device --pool p --pool-fd 3 --fd 4").is_err());
+        assert!(parse("vhost-famfs device --pool p --socket-path s --fd 4").is_err());
+    }
+
+    #[test]
+    fn capabilities_need_nothing_else() {
+        for line in
+            ["vhost-famfs device --print-capabilities", "/x/vhost-user-famfs --print-capabilities"]
+        {
+            assert!(matches!(parse(line), Ok(Config::Capabilities)), "{line}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The socket that a VMM connects to: its own, one from a parent process, or one from systemd.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use tracing::{info, warn};
+
+use crate::pool::Identity;
+
+/// Longest wait for another program that looks at a stale socket in the same directory.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+const LOCK_TICK: Duration = Duration::from_millis(5);
+
+/// Why there is no socket to listen on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Another program listens there.
+    #[error("socket {}: another program is listening on it; every VM needs a socket of its own", .0.display())]
+    Live(PathBuf),
+    /// There is a file, but not a socket.
+    #[error("socket {}: exists and is not a socket; it is not replaced", .0.display())]
+    NotSocket(PathBuf),
+    /// The descriptor is not a listening socket.
+    #[error(
+        "descriptor is not a listening unix stream socket: --fd takes a socket after listen(2), as systemd passes it"
+    )]
+    NotListening,
+    /// A system call failed.
+    #[error("socket {}: cannot {action}", .path.display())]
+    Io {
+        /// The socket's path.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A listening socket; the file goes when the connection is made or the value dropped.
+#[derive(Debug)]
+pub struct Socket {
+    listener: UnixListener,
+    file: Option<SocketFile>,
+}
+
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    identity: Identity,
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), identity: identity_of(path)? })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Only ours: somebody else's socket may have taken the name meanwhile.
+        if identity_of(&self.path).is_ok_and(|now| now == self.identity)
+            && let Err(err) = std::fs::remove_file(&self.path)
+        {
+            warn!(path = %self.path.display(), %err, "cannot remove the socket");
+        }
+    }
+}
+
+fn identity_of(path: &Path) -> io::Result<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    path.symlink_metadata().map(|meta| Identity { dev: meta.dev(), ino: meta.ino() })
+}
+
+impl Socket {
+    /// Listens on a new socket at `path`, replacing one that nobody listens on any more.
+    pub fn bind(path: &Path) -> Result<Self, ListenError> {
+        let io = |action| {
+            let path = path.to_owned();
+            move |source| ListenError::Io { path, action, source }
+        };
+        let listener = loop {
+            match UnixListener::bind(path) {
+                Ok(listener) => break listener,
+                Err(err) if err.kind() == io::ErrorKind::AddrInUse => remove_stale(path)?,
+                Err(err) => return Err(io("listen on it")(err)),
+            }
+        };
+        let file = SocketFile::new(path).map_err(io("look at it"))?;
+        info!(path = %path.display(), "listening");
+        Ok(Self { listener, file: Some(file) })
+    }
+
+    /// Takes over a socket that listens already.
+    pub fn from_fd(fd: OwnedFd) -> Result<Self, ListenError> {
+        match rustix::net::sockopt::socket_acceptconn(&fd) {
+            Ok(true) => {
+                info!("listening on the inherited socket");
+                Ok(Self { listener: UnixListener::from(fd), file: None })
+            }
+            _ => Err(ListenError::NotListening),
+        }
+    }
+
+    /// The listener alone; the file of the socket goes.
+    pub fn into_listener(self) -> UnixListener {
+        drop(self.file);
+        self.listener
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+/// Removes the socket `path` if nobody listens on it.
+///
+/// Of several programs that find one stale socket, only the holder of the directory's lock looks
+/// and removes: without the lock, a program could look, and then remove what another one has made
+/// in between.
+fn remove_stale(path: &Path) -> Result<(), ListenError> {
+    let io = |action| move |source| ListenError::Io { path: path.to_owned(), action, source };
+    let _held = lock_directory(path).map_err(io("lock its directory"))?;
+    match path.symlink_metadata() {
+        Ok(meta) if !meta.file_type().is_socket() => Err(ListenError::NotSocket(path.to_owned())),
+        Ok(_) if is_live(path).map_err(io("find out whether it is in use"))? => {
+            Err(ListenError::Live(path.to_owned()))
+        }
+        Ok(_) => {
+            info!(path = %path.display(), "removing a socket that nobody listens on");
+            std::fs::remove_file(path).map_err(io("remove the stale socket"))
+        }
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(err) => Err(io("look at it")(err)),
+    }
+}
+
+/// Locks the directory of `path` until the result is dropped. Holders only look at a socket and
+/// remove it, so one that holds it for longer is another program, and is reported.
+fn lock_directory(path: &Path) -> io::Result<File> {
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let file = File::open(directory)?;
+    let end = Instant::now() + LOCK_LIMIT;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => std::thread::sleep(LOCK_TICK),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Whether a program listens on the socket, found out without using up a connection: a
+/// connection of the wrong type is refused differently by a socket that is bound.
+fn is_live(path: &Path) -> io::Result<bool> {
+    let probe = UnixDatagram::unbound()?;
+    match probe.connect(path) {
+        Ok(()) => Ok(true),
+        Err(err) if err.raw_os_error() == Some(Errno::PROTOTYPE.raw_os_error()) => Ok(true),
+        Err(err) if err.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        Err(err) => Err(err),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_live_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let first = Socket::bind(&path).unwrap();
+        assert!(matches!(Socket::bind(&path), Err(ListenError::Live(_))));
+        first.listener.set_nonblocking(true).unwrap();
+        let err = first.listener.accept().unwrap_err();
+        assert_eq!(err.kind(), io::ErrorKind::WouldBlock, "the probe used up a connection");
+        drop(first);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        Socket::bind(&path).unwrap();
+    }
+
+    #[test]
+    fn of_many_that_find_a_stale_socket_one_listens() {
+        for _ in 0..50 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("s");
+            drop(UnixListener::bind(&path).unwrap());
+            let start = std::sync::Barrier::new(4);
+            let results: Vec<_> = std::thread::scope(|scope| {
+                let bind = || {
+                    start.wait();
+                    Socket::bind(&path)
+                };
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(bind)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let (servers, losers): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+            assert_eq!(servers.len(), 1, "{losers:?}");
+            assert!(losers.iter().all(|l| matches!(l, Err(ListenError::Live(_)))), "{losers:?}");
+            UnixStream::connect(&path).expect("the winner's socket was removed");
+        }
+    }
+
+    #[test]
+    fn a_file_is_not_replaced() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(matches!(Socket::bind(file.path()), Err(ListenError::NotSocket(_))));
+        assert!(file.path().exists());
+    }
+
+    #[test]
+    fn someone_elses_socket_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let server = Socket::bind(&path).unwrap();
+        // The old inode keeps a name, so that the new socket cannot get its number.
+        std::fs::rename(&path, dir.path().join("old")).unwrap();
+        let _other = UnixListener::bind(&path).unwrap();
+        drop(server);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn only_listening_sockets_are_taken() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        assert!(matches!(Socket::from_fd(one.into()), Err(ListenError::NotListening)));
+    }
+}

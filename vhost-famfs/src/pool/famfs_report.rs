@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a pool's file system is, as far as `pool inspect` tells it; `famfs fsck` tells all.
+
+use famfs::check::one_line;
+use famfs::media::Media;
+use famfs::replay::{Contents, ContentsError};
+use famfs::superblock::SuperblockError;
+use serde::Serialize;
+
+/// The famfs in a pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FamfsReport {
+    /// Identity of the file system.
+    pub uuid: String,
+    /// Entries in the log.
+    pub log_entries: u64,
+    /// Entries that the log has room for.
+    pub log_slots: u64,
+    /// Files.
+    pub files: usize,
+    /// Directories.
+    pub directories: usize,
+    /// Bytes that files take.
+    pub used: u64,
+    /// Bytes that files can take.
+    pub capacity: u64,
+    /// What keeps it from being read, if anything does.
+    pub problem: Option<String>,
+}
+
+/// Reads the file system on a device; `None` if there is none.
+pub(super) fn read(media: &dyn Media) -> Option<FamfsReport> {
+    let contents = match Contents::read(media) {
+        Ok(contents) => contents,
+        Err(ContentsError::Superblock(SuperblockError::Magic { .. })) => return None,
+        Err(err) => {
+            return Some(FamfsReport { problem: Some(one_line(&err)), ..FamfsReport::default() });
+        }
+    };
+    let (files, directories) = contents.plan.counts();
+    let space = &contents.plan.space;
+    Some(FamfsReport {
+        uuid: contents.superblock.fs_uuid.to_string(),
+        log_entries: contents.log.published(),
+        log_slots: contents.log.slots(),
+        files,
+        directories,
+        used: space.used(),
+        capacity: space.used() + space.free(),
+        problem: contents.plan.stopped.as_ref().map(|err| one_line(err)),
+    })
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Who has a pool open or mapped, as /proc tells (proc_pid_fd(5), proc_pid_maps(5)).
+
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::kind::Identity;
+use crate::launch::memory::{self, PoolFile};
+
+/// A process that uses a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Holder {
+    /// Process id.
+    pub pid: u32,
+    /// Name of its program.
+    pub command: String,
+    /// Whether it has a descriptor of the pool.
+    pub open: bool,
+    /// Bytes of the pool in its address space.
+    pub mapped: u64,
+    /// Bytes of these that are in memory and in its page table.
+    pub resident: u64,
+    /// Bytes of these that it reaches by huge pages.
+    pub huge: u64,
+}
+
+/// The processes that use the pool at `path`, without this one. Of processes of other users only
+/// root sees the descriptors; one that ends meanwhile is left out.
+pub(super) fn find(path: &Path, identity: Identity) -> Vec<Holder> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let pool = PoolFile::of(path).ok();
+    let mut holders: Vec<_> = processes
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| *pid != std::process::id())
+        .filter_map(|pid| holder(pid, identity, pool.as_ref()))
+        .collect();
+    holders.sort_by_key(|holder| holder.pid);
+    holders
+}
+
+fn holder(pid: u32, identity: Identity, pool: Option<&PoolFile>) -> Option<Holder> {
+    let open = has_open(pid, identity);
+    // The full account costs the kernel a walk through the page table.
+    let usage = if maps(pid, identity) {
+        memory::of_process(pid, pool?).ok()?.pool
+    } else {
+        memory::Usage::default()
+    };
+    (open || usage.size > 0).then(|| Holder {
+        pid,
+        command: fs::read_to_string(format!("/proc/{pid}/comm"))
+            .map(|name| name.trim_end().to_owned())
+            .unwrap_or_default(),
+        open,
+        mapped: usage.size,
+        resident: usage.rss,
+        huge: usage.huge,
+    })
+}
+
+fn has_open(pid: u32, identity: Identity) -> bool {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    descriptors
+        .filter_map(|entry| fs::metadata(entry.ok()?.path()).ok())
+        .any(|meta| Identity::from_metadata(&meta) == identity)
+}
+
+/// Whether a mapping of the process has the pool's inode number.
+fn maps(pid: u32, identity: Identity) -> bool {
+    let inode = identity.ino.to_string();
+    let table = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+    String::from_utf8_lossy(&table)
+        .lines()
+        .any(|line| line.split_ascii_whitespace().nth(4) == Some(inode.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn finds_a_process_that_has_the_file_open() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let identity = Identity::of(file.as_file()).unwrap();
+        assert_eq!(find(file.path(), identity), [], "this process does not count");
+        let input = fs::File::open(file.path()).unwrap();
+        let mut child = Command::new("sleep").arg("60").stdin(Stdio::from(input)).spawn().unwrap();
+        let holders = find(file.path(), identity);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(holders.len(), 1, "{holders:?}");
+        assert_eq!((holders[0].pid, holders[0].open, holders[0].mapped), (child.id(), true, 0));
+    }
+}

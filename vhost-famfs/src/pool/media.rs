@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The bytes of a pool of any kind, and the famfs device in it.
+//!
+//! Files are read and written by system calls. hugetlbfs has no write(2) and devdax neither
+//! read(2) nor write(2): there the bytes go through a mapping, in copies.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use famfs::media::{Media, MediaError};
+use famfs::sys::dax::{Access, Mapping};
+use famfs::view::View;
+
+use super::kind::Facts;
+
+/// The bytes of an open pool, from its first one.
+pub(super) struct PoolBytes<'f> {
+    pub file: &'f File,
+    pub facts: Facts,
+}
+
+impl PoolBytes<'_> {
+    /// Copies bytes out of the pool.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        if self.facts.kind.has_read() {
+            return self.file.read_exact_at(buf, offset);
+        }
+        self.map(offset, buf.len(), Access::Read)?.read(index(offset)?, buf)
+    }
+
+    /// Copies bytes into the pool. Of hugetlbfs the pages must be there.
+    pub fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        if self.facts.kind.has_write() {
+            return self.file.write_all_at(buf, offset);
+        }
+        self.map(offset, buf.len(), Access::Write)?.write(index(offset)?, buf)
+    }
+
+    /// Maps the pool from its start to behind a range.
+    fn map(&self, offset: u64, len: usize, access: Access) -> io::Result<Mapping> {
+        let end = offset.checked_add(len as u64).filter(|end| *end <= self.facts.size);
+        let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
+        Mapping::new(self.file, index(end.next_multiple_of(self.facts.page_size))?, access)
+    }
+}
+
+fn index(offset: u64) -> io::Result<usize> {
+    usize::try_from(offset).map_err(io::Error::other)
+}
+
+/// The famfs device in a pool: what guests see behind the view's offset.
+pub struct PoolMedia<'f> {
+    bytes: PoolBytes<'f>,
+    path: PathBuf,
+    view: View,
+}
+
+impl<'f> PoolMedia<'f> {
+    pub(super) fn new(file: &'f File, facts: Facts, path: &Path, view: View) -> Self {
+        Self { bytes: PoolBytes { file, facts }, path: path.to_owned(), view }
+    }
+
+    /// The pool offset of a range of the device.
+    fn at(&self, action: &'static str, offset: u64, len: usize) -> Result<u64, MediaError> {
+        match offset.checked_add(len as u64) {
+            Some(end) if end <= self.len() => Ok(offset + self.origin()),
+            _ => Err(self.error(action, offset, len as u64)(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    fn error(
+        &self,
+        action: &'static str,
+        offset: u64,
+        len: u64,
+    ) -> impl Fn(io::Error) -> MediaError {
+        let (offset, path) = (offset.saturating_add(self.origin()), self.path.clone());
+        move |source| MediaError::Io { action, offset, len, path: path.clone(), source }
+    }
+}
+
+impl Media for PoolMedia<'_> {
+    fn len(&self) -> u64 {
+        self.bytes.facts.size.saturating_sub(self.view.data_offset())
+    }
+
+    fn origin(&self) -> u64 {
+        self.view.data_offset()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), MediaError> {
+        let at = self.at("read", offset, buf.len())?;
+        self.bytes.read(at, buf).map_err(self.error("read", offset, buf.len() as u64))
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), MediaError> {
+        let at = self.at("write", offset, buf.len())?;
+        self.bytes.write(at, buf).map_err(self.error("write", offset, buf.len() as u64))
+    }
+
+    fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError> {
+        if !self.bytes.facts.kind.has_storage() {
+            return Ok(());
+        }
+        self.bytes.file.sync_data().map_err(self.error("sync", offset, len))
+    }
+
+    fn refresh(&self, _offset: u64, _len: u64) -> Result<(), MediaError> {
+        // The page cache is the memory that guests map.
+        Ok(())
+    }
+}

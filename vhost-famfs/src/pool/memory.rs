@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Taking a pool's memory, and where from.
+
+use std::fs::{self, File};
+use std::io;
+
+use rustix::fs::FallocateFlags;
+use vm_memory::{FileOffset, MmapRegion};
+
+use super::hugepages::{HugePages, TooFew};
+use super::kind::Kind;
+use crate::sys;
+use crate::units::Bytes;
+
+/// Bytes that are taken between two reports of progress, and so the longest wait for Ctrl-C.
+const STEP: u64 = 64 << 20;
+
+/// Called with the bytes that are done and all bytes.
+pub type Progress<'p> = &'p mut dyn FnMut(u64, u64);
+
+/// Why the memory cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The host has too few huge pages.
+    #[error(transparent)]
+    HugePages(#[from] TooFew),
+    /// The host has too little memory.
+    #[error("needs {needed}, but the host has only {available} bytes of memory available")]
+    Little {
+        /// Bytes to take.
+        needed: Bytes,
+        /// What the kernel says is available.
+        available: u64,
+    },
+    /// Memory of a NUMA node for something else than memory.
+    #[error(
+        "--numa: a pool of kind {} does not keep to a node; use a directory in tmpfs or hugetlbfs",
+        .0.name()
+    )]
+    Placement(Kind),
+    /// No such node.
+    #[error("--numa {node}: the host has no memory there, only on nodes {found}")]
+    Node {
+        /// The node asked for.
+        node: u32,
+        /// The nodes that there are, as the kernel prints them.
+        found: String,
+    },
+    /// A system call failed.
+    #[error("cannot {action}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn cannot(action: &'static str) -> impl Fn(io::Error) -> MemoryError {
+    move |source| MemoryError::Io { action, source }
+}
+
+/// Refuses a NUMA node without memory, and a kind of pool that does not keep to one.
+pub(super) fn check_node(kind: Kind, node: u32) -> Result<(), MemoryError> {
+    if !matches!(kind, Kind::Tmpfs | Kind::Hugetlbfs) {
+        return Err(MemoryError::Placement(kind));
+    }
+    let found = fs::read_to_string("/sys/devices/system/node/has_memory")
+        .map_err(cannot("find the NUMA nodes with memory"))?;
+    let found = found.trim();
+    if holds(found, node) {
+        return Ok(());
+    }
+    Err(MemoryError::Node { node, found: found.to_owned() })
+}
+
+/// Whether a number is in a list such as `0-2,5`.
+fn holds(list: &str, number: u32) -> bool {
+    list.split(',').any(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let bounds = (first.parse::<u32>(), last.parse::<u32>());
+        matches!(bounds, (Ok(first), Ok(last)) if (first..=last).contains(&number))
+    })
+}
+
+/// Makes all memory of the file come from one NUMA node.
+pub(super) fn bind(file: &File, size: u64, node: u32) -> Result<(), MemoryError> {
+    let action = cannot("bind its memory to the NUMA node");
+    let file = file.try_clone().map_err(&action)?;
+    let size = usize::try_from(size).map_err(|err| action(io::Error::other(err)))?;
+    let mapping = MmapRegion::from_file(FileOffset::new(file, 0), size)
+        .map_err(|err| action(io::Error::other(err)))?;
+    sys::bind_to_node(&mapping, node).map_err(action)
+}
+
+/// Refuses to take more memory than there is.
+pub(super) fn check_free(
+    kind: Kind,
+    page_size: u64,
+    bytes: u64,
+    node: Option<u32>,
+) -> Result<(), MemoryError> {
+    if kind == Kind::Hugetlbfs {
+        let pages = HugePages::read(page_size, node)
+            .map_err(cannot("find the number of free huge pages"))?;
+        return Ok(pages.check(bytes)?);
+    }
+    let available = available().map_err(cannot("find the available memory"))?;
+    if bytes <= available {
+        return Ok(());
+    }
+    Err(MemoryError::Little { needed: Bytes(bytes), available })
+}
+
+/// `MemAvailable` of proc_meminfo(5), in bytes.
+fn available() -> io::Result<u64> {
+    let table = fs::read_to_string("/proc/meminfo")?;
+    let line = table.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.map(|kib| kib << 10).ok_or_else(|| io::Error::other("no MemAvailable in /proc/meminfo"))
+}
+
+/// Takes the memory or storage of the bytes from `from` to `size`.
+pub(super) fn take(
+    file: &File,
+    page_size: u64,
+    from: u64,
+    size: u64,
+    progress: Progress<'_>,
+) -> rustix::io::Result<()> {
+    let step = STEP.next_multiple_of(page_size);
+    let mut done = from;
+    while done < size {
+        let len = step.min(size - done);
+        rustix::fs::fallocate(file, FallocateFlags::empty(), done, len)?;
+        done += len;
+        progress(done - from, size - from);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_lists_of_nodes() {
+        for (list, inside, outside) in [("0", 0, 1), ("0-2,5", 5, 4), ("0-2,5", 1, 6), ("", 9, 0)] {
+            assert_eq!(holds(list, inside), !list.is_empty(), "{inside} in {list:?}");
+            assert!(!holds(list, outside), "{outside} in {list:?}");
+        }
+    }
+
+    #[test]
+    fn only_memory_has_a_place() {
+        for kind in [Kind::File, Kind::Memfd, Kind::Devdax] {
+            assert!(matches!(check_node(kind, 0), Err(MemoryError::Placement(_))));
+        }
+        assert!(matches!(check_node(Kind::Tmpfs, 1023), Err(MemoryError::Node { .. })));
+        check_node(Kind::Tmpfs, 0).unwrap();
+    }
+}

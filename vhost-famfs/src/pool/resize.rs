@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Changing the size of a pool that nobody uses.
+//!
+//! A pool's size is in three places: the file's length, the info block, the superblock. They are
+//! changed in an order in which the length is never smaller than what the other two promise. A
+//! crash in between leaves an info block of the other size; the same command finishes the work.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use famfs::format::ALLOC_UNIT;
+use famfs::media::{Media, MediaError};
+use famfs::replay::{Contents, ContentsError, NodeKind};
+use famfs::superblock::SuperblockError;
+use famfs::view::{INFO_BLOCK_LEN, INFO_BLOCK_OFFSET, InfoBlock, View, ViewError};
+use rustix::fs::{FlockOperation, SeekFrom};
+use rustix::io::Errno;
+use zerocopy::IntoBytes;
+
+use super::holders::{self, Holder};
+use super::kind::Facts;
+use super::media::{PoolBytes, PoolMedia};
+use super::memory::{self, MemoryError, Progress};
+use super::remove::names;
+use super::{Kind, MIN_SIZE, PoolError, Report, inspect, open};
+use crate::units::Bytes;
+
+/// Which pool, and how large it is to be.
+#[derive(Clone, Debug)]
+pub struct ResizeOptions {
+    /// The pool.
+    pub path: PathBuf,
+    /// New size in bytes.
+    pub size: u64,
+}
+
+/// Why a pool was not resized; it is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ResizeError {
+    /// It is no pool.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// Not a size that a guest can map.
+    #[error("pool size {found}: expected a multiple of {unit}, at least 16 MiB")]
+    Size {
+        /// Size asked for.
+        found: Bytes,
+        /// What it must be a multiple of.
+        unit: Bytes,
+    },
+    /// Somebody uses it.
+    #[error("pool {}: in use by {}, who would not notice; end them first", .pool.display(), names(.holders))]
+    Held {
+        /// The pool.
+        pool: PathBuf,
+        /// Who.
+        holders: Vec<Holder>,
+    },
+    /// The end of the pool holds data.
+    #[error("pool {}: holds data up to {end}, and would lose it at {size}", .pool.display())]
+    Data {
+        /// The pool.
+        pool: PathBuf,
+        /// First byte behind the data.
+        end: Bytes,
+        /// Size asked for.
+        size: Bytes,
+    },
+    /// What it holds cannot be told.
+    #[error("pool {}: its file system is damaged, so what a smaller size would cut off is not known", .pool.display())]
+    Damaged {
+        /// The pool.
+        pool: PathBuf,
+        /// How.
+        #[source]
+        source: ContentsError,
+    },
+    /// Some of its log cannot be read.
+    #[error("pool {}: its log cannot be read to its end, so what a smaller size would cut off is not known; see `famfs --pool {} fsck`", .0.display(), .0.display())]
+    Unread(PathBuf),
+    /// The info block is not the pool's.
+    #[error("pool {}: no pool that can be resized", .pool.display())]
+    View {
+        /// The pool.
+        pool: PathBuf,
+        /// Why.
+        #[source]
+        source: ViewError,
+    },
+    /// The memory cannot be had.
+    #[error("pool {}", .pool.display())]
+    Memory {
+        /// The pool.
+        pool: PathBuf,
+        /// Why.
+        #[source]
+        source: MemoryError,
+    },
+    /// The superblock cannot be written.
+    #[error(transparent)]
+    Media(#[from] MediaError),
+    /// A device has the size that it has.
+    #[error("pool {}: is a device, whose size is that of its hardware", .0.display())]
+    Device(PathBuf),
+    /// A system call failed.
+    #[error("pool {}: cannot {action}", .pool.display())]
+    Io {
+        /// The pool.
+        pool: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Makes a pool larger, or cuts space without data off its end.
+pub fn resize(options: &ResizeOptions, progress: Progress<'_>) -> Result<Report, ResizeError> {
+    let ResizeOptions { path, size } = options;
+    let file = open(path, OpenOptions::new().read(true).write(true), "read and write")?;
+    let facts = Facts::of(&file, path)?;
+    if facts.kind == Kind::Devdax {
+        return Err(ResizeError::Device(path.clone()));
+    }
+    if *size < MIN_SIZE || !size.is_multiple_of(facts.unit()) {
+        return Err(ResizeError::Size { found: Bytes(*size), unit: Bytes(facts.unit()) });
+    }
+    let work = Work { file: &file, path, old: facts, new: Facts { size: *size, ..facts } };
+    work.claim()?;
+    let view = work.view()?;
+    if *size < facts.size {
+        work.check_cut(view)?;
+        work.record(view)?;
+        file.set_len(*size).map_err(work.cannot("set its size"))?;
+    } else {
+        work.grow(progress)?;
+        work.record(view)?;
+    }
+    file.sync_all().map_err(work.cannot("sync it"))?;
+    Ok(inspect(path)?)
+}
+
+struct Work<'w> {
+    file: &'w File,
+    path: &'w Path,
+    old: Facts,
+    new: Facts,
+}
+
+impl Work<'_> {
+    fn cannot(&self, action: &'static str) -> impl Fn(io::Error) -> ResizeError {
+        let pool = self.path.to_owned();
+        move |source| ResizeError::Io { pool: pool.clone(), action, source }
+    }
+
+    /// Makes sure that nobody uses the pool, and that no program of this project begins to.
+    fn claim(&self) -> Result<(), ResizeError> {
+        let lock = rustix::fs::flock(self.file, FlockOperation::NonBlockingLockExclusive);
+        let holders = holders::find(self.path, self.old.identity);
+        if !holders.is_empty() {
+            return Err(ResizeError::Held { pool: self.path.to_owned(), holders });
+        }
+        match lock {
+            Ok(()) => Ok(()),
+            Err(Errno::WOULDBLOCK) => Err(PoolError::Busy(self.path.to_owned()).into()),
+            Err(errno) => Err(self.cannot("lock it")(errno.into())),
+        }
+    }
+
+    /// The pool's view. A block that fits the new size is what an interrupted resize left.
+    fn view(&self) -> Result<View, ResizeError> {
+        let mut block = [0; INFO_BLOCK_LEN];
+        PoolBytes { file: self.file, facts: self.old }
+            .read(INFO_BLOCK_OFFSET, &mut block)
+            .map_err(self.cannot("read its info block"))?;
+        let parsed = InfoBlock::parse(&block, self.old.size)
+            .or_else(|err| InfoBlock::parse(&block, self.new.size).map_err(|_| err));
+        match parsed {
+            Ok(Some(_)) => Ok(View::Devdax),
+            Ok(None) => Ok(View::Raw),
+            Err(source) => Err(ResizeError::View { pool: self.path.to_owned(), source }),
+        }
+    }
+
+    /// Refuses to cut off data.
+    fn check_cut(&self, view: View) -> Result<(), ResizeError> {
+        let end = match self.contents_end(view)? {
+            Some(end) => end,
+            None => self.bytes_end()?,
+        };
+        if end <= self.new.size {
+            return Ok(());
+        }
+        Err(ResizeError::Data {
+            pool: self.path.to_owned(),
+            end: Bytes(end),
+            size: Bytes(self.new.size),
+        })
+    }
+
+    /// The pool offset behind the last file, of a pool with a famfs.
+    fn contents_end(&self, view: View) -> Result<Option<u64>, ResizeError> {
+        let media = PoolMedia::new(self.file, self.old, self.path, view);
+        let contents = match Contents::read(&media) {
+            Ok(contents) => contents,
+            Err(ContentsError::Superblock(SuperblockError::Magic { .. })) => return Ok(None),
+            Err(source) => {
+                return Err(ResizeError::Damaged { pool: self.path.to_owned(), source });
+            }
+        };
+        let plan = &contents.plan;
+        if plan.stopped.is_some() || !plan.refused.is_empty() || plan.unknown > 0 {
+            return Err(ResizeError::Unread(self.path.to_owned()));
+        }
+        let files = plan.nodes().iter().filter_map(|node| match &node.kind {
+            NodeKind::File { map, .. } => Some(map),
+            NodeKind::Dir => None,
+        });
+        let ends = files.flat_map(|map| map.extents()).map(|e| e.offset.saturating_add(e.len));
+        // A superblock without a unit for data would not be taken.
+        let least = contents.superblock.data_start() + ALLOC_UNIT;
+        let end = ends.max().unwrap_or(0).max(least);
+        Ok(Some(end.next_multiple_of(ALLOC_UNIT) + media.origin()))
+    }
+
+    /// The offset behind the last byte that is not zero, of a pool without a famfs.
+    fn bytes_end(&self) -> Result<u64, ResizeError> {
+        let cannot = self.cannot("read it");
+        let mut end = self.new.size;
+        let mut at = self.new.size;
+        let mut buf = vec![0; 1 << 20];
+        while at < self.old.size {
+            at = match rustix::fs::seek(self.file, SeekFrom::Data(at)) {
+                Ok(at) => at,
+                Err(Errno::NXIO) => break,
+                Err(errno) => return Err(cannot(errno.into())),
+            };
+            let len = usize::try_from(self.old.size - at).unwrap_or(usize::MAX).min(buf.len());
+            let bytes = PoolBytes { file: self.file, facts: self.old };
+            bytes.read(at, &mut buf[..len]).map_err(&cannot)?;
+            if let Some(last) = buf[..len].iter().rposition(|byte| *byte != 0) {
+                end = at + last as u64 + 1;
+            }
+            at += len as u64;
+        }
+        Ok(end)
+    }
+
+    fn grow(&self, progress: Progress<'_>) -> Result<(), ResizeError> {
+        let (old, new) = (self.old.size, self.new.size);
+        let memory = |source| ResizeError::Memory { pool: self.path.to_owned(), source };
+        if self.old.kind == Kind::Hugetlbfs {
+            memory::check_free(self.old.kind, self.old.page_size, new - old, None)
+                .map_err(memory)?;
+        }
+        let taken = match self.old.kind {
+            Kind::File | Kind::Hugetlbfs => {
+                memory::take(self.file, self.old.page_size, old, new, progress)
+            }
+            _ => self
+                .file
+                .set_len(new)
+                .map_err(|err| Errno::from_io_error(&err).unwrap_or(Errno::IO)),
+        };
+        taken.map_err(|errno| {
+            // As it was: nothing has been written behind the old end.
+            let _ = self.file.set_len(old);
+            self.cannot("take the memory or storage for its new size")(errno.into())
+        })
+    }
+
+    /// Writes the new size into info block and superblock.
+    fn record(&self, view: View) -> Result<(), ResizeError> {
+        // While it shrinks, the file is still as long as it was.
+        let smaller = if self.new.size < self.old.size { self.new } else { self.old };
+        let media = PoolMedia::new(self.file, smaller, self.path, view);
+        let superblock = famfs::superblock::Superblock::read(&media);
+        if let Ok(mut superblock) = superblock {
+            let media = PoolMedia::new(self.file, self.new, self.path, view);
+            superblock.dev_size = media.len();
+            media.write_at(0, &superblock.encode())?;
+            media.persist(0, media.len())?;
+        }
+        if view == View::Devdax {
+            self.record_block()?;
+        }
+        Ok(())
+    }
+
+    fn record_block(&self) -> Result<(), ResizeError> {
+        let view = |source| ResizeError::View { pool: self.path.to_owned(), source };
+        let bytes = PoolBytes { file: self.file, facts: self.new };
+        let mut block = [0; INFO_BLOCK_LEN];
+        bytes.read(INFO_BLOCK_OFFSET, &mut block).map_err(self.cannot("read its info block"))?;
+        let old = InfoBlock::parse(&block, self.old.size)
+            .or_else(|_| InfoBlock::parse(&block, self.new.size))
+            .map_err(view)?;
+        let Some(old) = old else { return Ok(()) };
+        let block = InfoBlock::build(self.new.size, old.uuid()).map_err(view)?;
+        bytes
+            .write(INFO_BLOCK_OFFSET, block.as_bytes())
+            .and_then(|()| self.file.sync_data())
+            .map_err(self.cannot("write its info block"))
+    }
+}
+
+#[cfg(test)]
+#[path = "resize_tests.rs"]
+mod tests;

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+use super::*;
+use crate::pool::{CreateOptions, create};
+use std::os::unix::fs::FileExt;
+
+const MIB: u64 = 1 << 20;
+
+fn pool(dir: &tempfile::TempDir, view: View, mkfs: bool) -> PathBuf {
+    let path = dir.path().join(format!("{}-{mkfs}", view.name()));
+    let options = CreateOptions { mkfs, ..CreateOptions::new(path.clone(), 32 * MIB, view) };
+    create(&options, &mut |_, _| ()).unwrap();
+    path
+}
+
+fn to(path: &Path, size: u64) -> Result<Report, ResizeError> {
+    resize(&ResizeOptions { path: path.to_owned(), size }, &mut |_, _| ())
+}
+
+#[test]
+fn grows_and_shrinks_every_view() {
+    let dir = tempfile::tempdir().unwrap();
+    for view in [View::Raw, View::Devdax] {
+        for mkfs in [false, true] {
+            let path = pool(&dir, view, mkfs);
+            let before = inspect(&path).unwrap();
+            for size in [64 * MIB, 18 * MIB, 18 * MIB] {
+                let report = to(&path, size).unwrap();
+                assert_eq!((report.size, report.view), (size, view.name()));
+                assert_eq!(report.uuid, before.uuid, "the block keeps its identity");
+                let ids = [&report, &before].map(|r| r.famfs.as_ref().map(|f| f.uuid.clone()));
+                assert_eq!(ids[0], ids[1]);
+                assert!(report.famfs.is_none_or(|famfs| famfs.problem.is_none()));
+            }
+        }
+    }
+}
+
+#[test]
+fn new_space_of_a_famfs_can_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = pool(&dir, View::Devdax, true);
+    let capacity = |report: Report| report.famfs.unwrap().capacity;
+    let before = capacity(inspect(&path).unwrap());
+    assert_eq!(capacity(to(&path, 64 * MIB).unwrap()), before + 32 * MIB);
+}
+
+#[test]
+fn data_is_not_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = pool(&dir, View::Raw, false);
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(b"precious", 30 * MIB).unwrap();
+    drop(file);
+    let err = to(&path, 16 * MIB).unwrap_err();
+    assert!(matches!(err, ResizeError::Data { .. }), "{err}");
+    assert_eq!(inspect(&path).unwrap().size, 32 * MIB);
+    // The last byte of data may be the last byte of the pool.
+    let end = 30 * MIB + 8;
+    assert!(matches!(err, ResizeError::Data { end: Bytes(found), .. } if found == end), "{err}");
+}
+
+#[test]
+fn a_log_that_would_not_fit_is_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pool");
+    let options =
+        CreateOptions { mkfs: true, ..CreateOptions::new(path.clone(), 1 << 30, View::Raw) };
+    create(&options, &mut |_, _| ()).unwrap();
+    // 2 MiB of superblock and a log of 8 MiB fit into 16 MiB; its space can be cut to that.
+    to(&path, 16 * MIB).unwrap();
+}
+
+#[test]
+fn a_pool_in_use_keeps_its_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = pool(&dir, View::Raw, false);
+    let holder = File::open(&path).unwrap();
+    rustix::fs::flock(&holder, FlockOperation::LockShared).unwrap();
+    let err = to(&path, 64 * MIB).unwrap_err();
+    assert!(matches!(err, ResizeError::Pool(PoolError::Busy(_))), "{err}");
+    assert_eq!(inspect(&path).unwrap().size, 32 * MIB);
+}
+
+#[test]
+fn an_interrupted_resize_is_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = pool(&dir, View::Devdax, true);
+    // As a crash leaves it that came after the file had grown.
+    File::options().write(true).open(&path).unwrap().set_len(64 * MIB).unwrap();
+    assert_eq!(inspect(&path).unwrap().view, "damaged");
+    // The block still fits the size to go back to.
+    assert_eq!(to(&path, 32 * MIB).unwrap().view, "devdax");
+    // And one that came after the block of a smaller size was written.
+    let block = InfoBlock::build(24 * MIB, uuid::Uuid::nil()).unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(block.as_bytes(), INFO_BLOCK_OFFSET).unwrap();
+    drop(file);
+    assert_eq!(to(&path, 24 * MIB).unwrap().view, "devdax");
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `device`.
+
+use std::io::{self, IsTerminal};
+use std::os::fd::OwnedFd;
+
+use anyhow::{Context, Result, bail};
+use listenfd::ListenFd;
+use sd_notify::NotifyState;
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{DeviceConfig, LogFormat, Source};
+use crate::launch::shell_quoted;
+use crate::listen::Socket;
+use crate::pool::{Kind, Pool};
+use crate::sandbox::Sandbox;
+use crate::window::Window;
+use crate::{server, signals, sys};
+
+pub(super) fn run(config: DeviceConfig) -> Result<()> {
+    // First of all, before the process opens anything: the numbers belong to the parent.
+    let inherited = |source: &Source, option: &str| match source {
+        Source::Path(_) => Ok(None),
+        Source::Fd(number) => {
+            sys::inherited_fd(*number).map(Some).with_context(|| format!("{option} {number}"))
+        }
+        Source::Activation => activated().map(Some),
+    };
+    let pool_fd = inherited(&config.pool, "--pool-fd")?;
+    let socket_fd = inherited(&config.socket, "--fd")?;
+    start_log(config.log_format, config.verbose);
+    let stop = signals::stop_requests().context("cannot handle signals")?;
+
+    let pool = match (&config.pool, pool_fd) {
+        (_, Some(fd)) => Pool::from_fd(fd)?,
+        (Source::Path(path), None) => Pool::open(path)?,
+        (_, None) => bail!("--pool-fd: not open"),
+    };
+    let window = Window::new(pool.size(), pool.unit(), config.offset, config.length)
+        .with_context(|| format!("pool {}", pool.path().display()))?;
+    if config.readonly {
+        bail!(readonly_refused(&pool));
+    }
+    if pool.kind() == Kind::Devdax {
+        bail!(devdax_refused(&pool));
+    }
+    info!(
+        path = %pool.path().display(),
+        dev = pool.identity().dev,
+        ino = pool.identity().ino,
+        size = pool.size(),
+        kind = pool.kind().name(),
+        offset = window.offset(),
+        len = window.len(),
+        "pool open"
+    );
+    let sandbox = config.sandbox.map(Sandbox::prepare).transpose()?;
+    let socket = match (&config.socket, socket_fd) {
+        (_, Some(fd)) => Socket::from_fd(fd)?,
+        (Source::Path(path), None) => Socket::bind(path)?,
+        (_, None) => bail!("--fd: not open"),
+    };
+    notify(&[NotifyState::Ready, NotifyState::Status("waiting for the VM")]);
+    let lock_down = || {
+        notify(&[NotifyState::Status("serving the VM")]);
+        sandbox.map_or(Ok(()), Sandbox::enter)
+    };
+    server::serve(socket, pool, window, stop, lock_down)?;
+    Ok(())
+}
+
+/// The socket that systemd passes.
+fn activated() -> Result<OwnedFd> {
+    let mut passed = ListenFd::from_env();
+    if passed.len() > 1 {
+        bail!("systemd passes {} sockets, expected one: a back-end serves one VM", passed.len());
+    }
+    let listener = passed.take_unix_listener(0).context("the socket that systemd passes")?;
+    let listener = listener.context(
+        "LISTEN_FDS is set, but for another process (LISTEN_PID); give --socket-path or --fd",
+    )?;
+    Ok(listener.into())
+}
+
+/// Tells the service manager, if there is one.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(err) = sd_notify::notify(state) {
+        warn!(%err, "cannot notify the service manager");
+    }
+}
+
+/// A command line for a QEMU that maps the pool itself.
+fn without_backend(pool: &Pool, readonly: bool) -> String {
+    let path = pool.path().display().to_string();
+    let readonly = if readonly { "readonly=on," } else { "" };
+    // A comma ends a value of QEMU's; two of them are one.
+    let backend = format!(
+        "memory-backend-file,id=pool,share=on,{readonly}mem-path={},size={},align={}M",
+        path.replace(',', ",,"),
+        pool.size(),
+        pool.unit() >> 20,
+    );
+    format!(
+        "  -m 1G,slots=1,maxmem={maxmem}M \\\n  \
+         -object {backend} \\\n  \
+         -device virtio-pmem-pci,memdev=pool",
+        maxmem = (pool.size() >> 20) + 1024,
+        backend = shell_quoted(&[backend.into()]),
+    )
+}
+
+fn readonly_refused(pool: &Pool) -> String {
+    format!(
+        "--readonly: refused, because QEMU 11.1 maps the window writable whatever the back-end \
+         asks for, and the guest could change the pool; let QEMU map the pool itself, without \
+         this program:\n{}",
+        without_backend(pool, true)
+    )
+}
+
+fn devdax_refused(pool: &Pool) -> String {
+    format!(
+        "pool {}: refused, because QEMU 11.1 maps windows at addresses that are not multiples of \
+         {} MiB, which a devdax device needs; let QEMU map the device itself, without this \
+         program:\n{}",
+        pool.path().display(),
+        pool.unit() >> 20,
+        without_backend(pool, false)
+    )
+}
+
+fn start_log(format: LogFormat, verbose: bool) {
+    // The queue library logs every error that a guest causes, without a limit; ours are limited.
+    let level = if verbose { "debug" } else { "info" };
+    let filter = EnvFilter::new(format!("warn,vhost_famfs={level},virtio_queue=off"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        // A log that nobody reads any more is no reason to panic in a thread that serves the VM.
+        .log_internal_errors(false)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the program does once it knows what is asked.
+
+mod device;
+mod pool;
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use crate::args::Config;
+
+/// What `--print-capabilities` and the description for the VMM's registry call this back-end. The
+/// list of the conventions (QEMU's vhost-user.json) has no name for virtio-pmem.
+pub const BACKEND_TYPE: &str = "pmem";
+
+/// Runs one command to its end.
+pub fn run(config: Config) -> Result<()> {
+    match config {
+        Config::Pool(config) => pool::run(config),
+        Config::Capabilities => say(json!({ "type": BACKEND_TYPE, "features": [] })),
+        Config::Device(config) => device::run(config),
+    }
+}
+
+/// Prints a result. A reader that has closed the pipe has read enough.
+fn say(text: impl Display) -> Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(err) if err.kind() != io::ErrorKind::BrokenPipe => {
+            Err(err).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The list of system calls: what the connection, the queue and the log need, and what glibc and
+//! musl call for threads, memory and time.
+
+use std::collections::BTreeMap;
+
+use libc::c_long;
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch,
+};
+
+use super::{SandboxError, Violation};
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// System calls that do no harm whatever their arguments are.
+const ANY_ARGUMENTS: &[c_long] = &[
+    // Descriptors that are open.
+    libc::SYS_close,
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_lseek,
+    libc::SYS_fstat,
+    libc::SYS_fdatasync,
+    libc::SYS_fsync,
+    libc::SYS_msync,
+    // Sockets that are there; `accept4` needs a listening socket, which cannot be made any more.
+    libc::SYS_accept4,
+    libc::SYS_recvmsg,
+    libc::SYS_recvfrom,
+    libc::SYS_sendmsg,
+    libc::SYS_sendto,
+    libc::SYS_getsockopt,
+    libc::SYS_shutdown,
+    // Waiting.
+    libc::SYS_ppoll,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_eventfd2,
+    libc::SYS_futex,
+    libc::SYS_restart_syscall,
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_clock_gettime,
+    libc::SYS_gettimeofday,
+    // Memory.
+    libc::SYS_brk,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    // Threads, signals and the end.
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_membarrier,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_getrandom,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+];
+
+/// Those that newer architectures no longer have.
+#[cfg(target_arch = "x86_64")]
+const LEGACY: &[c_long] = &[libc::SYS_poll, libc::SYS_epoll_wait];
+#[cfg(not(target_arch = "x86_64"))]
+const LEGACY: &[c_long] = &[];
+
+/// `FIONBIO`: libraries use it to make a descriptor non-blocking.
+const FIONBIO: u64 = 0x5421;
+
+/// A filter that makes glibc start threads with `clone`, whose flags a filter can see, instead
+/// of `clone3`, whose flags it cannot.
+pub(super) fn compatibility() -> Result<BpfProgram, SandboxError> {
+    let rules = Rules::from([(libc::SYS_clone3, Vec::new())]);
+    let errno = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+    compile(rules, SeccompAction::Allow, errno)
+}
+
+/// The list.
+pub(super) fn allowed(violation: Violation) -> Result<BpfProgram, SandboxError> {
+    let otherwise = match violation {
+        Violation::Kill => SeccompAction::KillProcess,
+        Violation::Log => SeccompAction::Log,
+    };
+    let rules = rules().map_err(|err| SandboxError::Build(err.into()))?;
+    compile(rules, otherwise, SeccompAction::Allow)
+}
+
+fn compile(
+    rules: Rules,
+    otherwise: SeccompAction,
+    on_match: SeccompAction,
+) -> Result<BpfProgram, SandboxError> {
+    let build = || -> Result<BpfProgram, BackendError> {
+        let arch = TargetArch::try_from(std::env::consts::ARCH)?;
+        SeccompFilter::new(rules, otherwise, on_match, arch)?.try_into()
+    };
+    build().map_err(|err| SandboxError::Build(err.into()))
+}
+
+fn rules() -> Result<Rules, BackendError> {
+    let mut rules: Rules =
+        ANY_ARGUMENTS.iter().chain(LEGACY).map(|call| (*call, Vec::new())).collect();
+    let executable = flag(libc::PROT_EXEC);
+    // abort(3) signals the process itself.
+    let myself = u64::from(std::process::id());
+    rules.extend([
+        (libc::SYS_mmap, vec![without(2, executable)?]),
+        (libc::SYS_mprotect, vec![without(2, executable)?]),
+        // The other filter answers it with ENOSYS; here it would be killed, and that weighs more.
+        (libc::SYS_clone3, Vec::new()),
+        // Only for threads.
+        (libc::SYS_clone, vec![with(0, flag(libc::CLONE_THREAD))?]),
+        // Only of a descriptor, not of a name.
+        (libc::SYS_statx, vec![with(2, flag(libc::AT_EMPTY_PATH))?]),
+        (libc::SYS_newfstatat, vec![with(3, flag(libc::AT_EMPTY_PATH))?]),
+        (libc::SYS_ioctl, vec![equal(1, FIONBIO)?]),
+        (libc::SYS_tgkill, vec![equal(0, myself)?]),
+        (
+            libc::SYS_prctl,
+            vec![equal(0, flag(libc::PR_SET_NAME))?, equal(0, flag(libc::PR_SET_VMA))?],
+        ),
+        (
+            libc::SYS_fcntl,
+            [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC]
+                .into_iter()
+                .map(|command| equal(1, flag(command)))
+                .collect::<Result<_, _>>()?,
+        ),
+    ]);
+    Ok(rules)
+}
+
+fn flag(number: i32) -> u64 {
+    u64::from(number.unsigned_abs())
+}
+
+fn rule(argument: u8, how: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
+    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, value)?;
+    SeccompRule::new(vec![condition])
+}
+
+fn equal(argument: u8, value: u64) -> Result<SeccompRule, BackendError> {
+    rule(argument, SeccompCmpOp::Eq, value)
+}
+
+/// The argument has this bit.
+fn with(argument: u8, bit: u64) -> Result<SeccompRule, BackendError> {
+    rule(argument, SeccompCmpOp::MaskedEq(bit), bit)
+}
+
+/// The argument does not have this bit.
+fn without(argument: u8, bit: u64) -> Result<SeccompRule, BackendError> {
+    rule(argument, SeccompCmpOp::MaskedEq(bit), 0)
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a back-end gives up before it reads the first byte from a VMM.
+//!
+//! Everything that it needs is open by then, so no name space is needed: no new privileges, no
+//! capabilities, resource limits, and a list of system calls outside of which the kernel kills
+//! the process. The list has no way to open, make or remove a file or a socket, to run a
+//! program, or to make memory executable.
+
+mod filter;
+
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use seccompiler::BpfProgram;
+
+/// Open descriptors that a connection can need: two memory tables of at most 32 regions each (a
+/// new one is mapped before the old one goes), and some twenty of our own.
+const MAX_DESCRIPTORS: u64 = 128;
+
+/// What happens to a system call that is not on the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// The kernel kills the process.
+    Kill,
+    /// The kernel logs it (audit) and lets it through.
+    Log,
+}
+
+/// Why a back-end could not be locked down.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The filter cannot be built, as on an architecture that it does not know.
+    #[error("sandbox: cannot build the system call filter; --sandbox none runs without")]
+    Build(#[source] seccompiler::Error),
+    /// The kernel does not take the filter.
+    #[error(
+        "sandbox: the kernel does not take the system call filter (CONFIG_SECCOMP_FILTER?); --sandbox none runs without"
+    )]
+    Load(#[source] seccompiler::Error),
+    /// A privilege cannot be given up.
+    #[error("sandbox: cannot {action}; --sandbox none runs without")]
+    GiveUp {
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A sandbox that is ready to be entered.
+pub struct Sandbox {
+    compatibility: BpfProgram,
+    allowed: BpfProgram,
+}
+
+impl Sandbox {
+    /// Builds the filters. Nothing is given up yet.
+    pub fn prepare(violation: Violation) -> Result<Self, SandboxError> {
+        Ok(Self { compatibility: filter::compatibility()?, allowed: filter::allowed(violation)? })
+    }
+
+    /// Locks the calling thread down, and every thread that it starts from now on. There is no
+    /// way back. Call it while the process has one thread.
+    pub fn enter(self) -> Result<(), SandboxError> {
+        let give_up = |action| {
+            move |errno: rustix::io::Errno| SandboxError::GiveUp { action, source: errno.into() }
+        };
+        limit(Resource::Nofile, MAX_DESCRIPTORS)
+            .map_err(give_up("limit the number of descriptors"))?;
+        // A core file would hold the guest's memory.
+        limit(Resource::Core, 0).map_err(give_up("switch core files off"))?;
+        rustix::thread::set_no_new_privs(true).map_err(give_up("refuse new privileges"))?;
+        let none = CapabilitySet::empty();
+        let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+        rustix::thread::set_capabilities(None, sets).map_err(give_up("drop the capabilities"))?;
+        for program in [&self.compatibility, &self.allowed] {
+            seccompiler::apply_filter(program).map_err(SandboxError::Load)?;
+        }
+        Ok(())
+    }
+}
+
+/// Lowers a limit for good; one that is lower already stays.
+fn limit(resource: Resource, value: u64) -> rustix::io::Result<()> {
+    let now = getrlimit(resource);
+    let at_most = |old: Option<u64>| Some(old.map_or(value, |old| old.min(value)));
+    setrlimit(resource, Rlimit { current: at_most(now.current), maximum: at_most(now.maximum) })
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Pools in huge pages, in a hugetlbfs of the test's own. Skipped where none can be reserved, which
+//! takes root.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+const MIB: u64 = 1 << 20;
+
+/// Reserved huge pages of 2 MiB and a mount of them; given back at the end.
+struct HugePages {
+    before: String,
+    mount: tempfile::TempDir,
+}
+
+const NR_HUGEPAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+
+impl HugePages {
+    fn reserve(count: u64) -> Option<Self> {
+        let before = fs::read_to_string(NR_HUGEPAGES).ok()?;
+        let total = before.trim().parse::<u64>().unwrap() + count;
+        fs::write(NR_HUGEPAGES, total.to_string()).ok()?;
+        let pages = Self { before, mount: tempfile::tempdir().unwrap() };
+        if fs::read_to_string(NR_HUGEPAGES).unwrap().trim() != total.to_string() {
+            return None;
+        }
+        let mut mount = Command::new("mount");
+        let mounted = mount.args(["-t", "hugetlbfs", "-o", "pagesize=2M", "none"]);
+        mounted.arg(pages.mount.path()).status().unwrap().success().then_some(pages)
+    }
+
+    fn pool(&self) -> PathBuf {
+        self.mount.path().join("pool")
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        // The second fails if there was no mount, and the first then has nothing to do.
+        let _ = Command::new("umount").arg(self.mount.path()).status();
+        let _ = fs::write(NR_HUGEPAGES, &self.before);
+    }
+}
+
+fn vhost_famfs(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_vhost-famfs")).args(arguments).output().unwrap()
+}
+
+fn report(output: &Output) -> serde_json::Value {
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn main() {
+    let Some(pages) = HugePages::reserve(24) else {
+        println!("pools in huge pages ... skipped: no 24 huge pages of 2 MiB can be reserved");
+        println!("test result: ok. 0 passed; 0 failed; 1 ignored");
+        return;
+    };
+    lives_in_huge_pages(&pages);
+    println!("test pools in huge pages ... ok");
+    println!("test result: ok. 1 passed; 0 failed; 0 ignored");
+}
+
+fn lives_in_huge_pages(pages: &HugePages) {
+    let path = pages.pool();
+    let pool = path.to_str().unwrap();
+    let create = |size| vhost_famfs(&["pool", "create", pool, "--size", size, "--mkfs", "--json"]);
+
+    // More than there are.
+    let refused = create("1T");
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(message.contains("needs 524288 huge pages of 2048 KiB"), "{message}");
+    let command = message.split_once("reserve them with\n").unwrap().1.trim();
+    assert!(command.starts_with("echo ") && command.ends_with(NR_HUGEPAGES), "{command}");
+    assert!(!path.exists());
+
+    let made = report(&create("32M"));
+    assert_eq!((&made["kind"], &made["view"]), (&"hugetlbfs".into(), &"devdax".into()));
+    assert_eq!(made["page_size"], 2 * MIB);
+    assert_eq!(made["allocated"], 32 * MIB, "all pages are taken, so no VM can run out of them");
+    assert_eq!(made["famfs"]["files"], 0);
+    assert!(made["famfs"]["problem"].is_null(), "{made}");
+
+    let grown = report(&vhost_famfs(&["pool", "resize", pool, "--size", "40M", "--json"]));
+    assert_eq!(grown["allocated"], 40 * MIB);
+    let too_much = vhost_famfs(&["pool", "resize", pool, "--size", "1G"]);
+    let message = String::from_utf8_lossy(&too_much.stderr);
+    assert!(message.contains("huge pages of 2048 KiB"), "{message}");
+    let shrunk = report(&vhost_famfs(&["pool", "resize", pool, "--size", "32M", "--json"]));
+    assert_eq!(shrunk["allocated"], 32 * MIB);
+    assert_eq!(shrunk["famfs"]["uuid"], made["famfs"]["uuid"]);
+
+    let listed = report(&vhost_famfs(&["pool", "list", "--json"]));
+    let found = listed.as_array().unwrap().iter().any(|report| report["path"] == pool);
+    assert!(found, "a hugetlbfs mount is a usual place: {listed}");
+
+    assert_eq!(vhost_famfs(&["pool", "rm", pool]).status.code(), Some(1), "it holds a famfs");
+    assert!(vhost_famfs(&["pool", "rm", pool, "--force"]).status.success());
+    assert!(!path.exists());
+}

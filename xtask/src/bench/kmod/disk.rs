@@ -53,7 +53,7 @@ impl Bench {
     /// Builds the benchmark programs and makes the disk.
     pub fn new(imaged: &Imaged, logs: &Path) -> Result<Self> {
         let tools = &imaged.built.tools;
-        let (_, release) = tools.kernel_headers()?;
+        let release = tools.kernel_headers()?.release;
         let package = modules_package(&imaged.dir, &release)?;
         let dir = tempfile::Builder::new()
             .prefix("bench-")

@@ -18,10 +18,24 @@ pub fn medians(
 
 /// Takes several values together, always as many, for an odd number of rounds, and returns the
 /// median of each.
-pub fn medians_of(rounds: usize, mut take: impl FnMut() -> Result<Vec<f64>>) -> Result<Vec<f64>> {
+pub fn medians_of(rounds: usize, take: impl FnMut() -> Result<Vec<f64>>) -> Result<Vec<f64>> {
+    each_of(rounds, take, median)
+}
+
+/// The same with the smallest of each: for work that others can only make longer.
+pub fn least_of(rounds: usize, take: impl FnMut() -> Result<Vec<f64>>) -> Result<Vec<f64>> {
+    each_of(rounds, take, |values| values.into_iter().fold(f64::INFINITY, f64::min))
+}
+
+/// Takes values together for some rounds and makes one of those in the same place.
+fn each_of(
+    rounds: usize,
+    mut take: impl FnMut() -> Result<Vec<f64>>,
+    make_one: impl Fn(Vec<f64>) -> f64,
+) -> Result<Vec<f64>> {
     let taken = (0..rounds).map(|_| take()).collect::<Result<Vec<_>>>()?;
     let count = taken.first().map_or(0, Vec::len);
-    Ok((0..count).map(|i| median(taken.iter().map(|values| values[i]).collect())).collect())
+    Ok((0..count).map(|i| make_one(taken.iter().map(|values| values[i]).collect())).collect())
 }
 
 /// The middle value of an odd number of values.
@@ -45,9 +59,12 @@ mod tests {
     }
 
     #[test]
-    fn each_value_has_a_median_of_its_own() {
-        let mut rounds = [vec![1.0, 9.0], vec![3.0, 7.0], vec![2.0, 8.0]].into_iter();
-        let medians = super::medians_of(3, || Ok(rounds.next().unwrap())).unwrap();
+    fn each_value_is_chosen_among_its_own() {
+        let rounds = || [vec![1.0, 9.0], vec![3.0, 7.0], vec![2.0, 8.0]].into_iter();
+        let (mut first, mut second) = (rounds(), rounds());
+        let medians = super::medians_of(3, || Ok(first.next().unwrap())).unwrap();
         assert_eq!(medians, [2.0, 8.0]);
+        let least = super::least_of(3, || Ok(second.next().unwrap())).unwrap();
+        assert_eq!(least, [1.0, 7.0]);
     }
 }

@@ -7,7 +7,7 @@ use vm_tests::View;
 use super::disk::Bench;
 use super::guest::{Clock, Guest, Scale};
 use crate::bench::measurement::Measurement;
-use crate::bench::sample::medians_of;
+use crate::bench::sample::least_of;
 
 /// The pool, and the guest's memory.
 const POOL: u64 = 512 << 20;
@@ -44,7 +44,7 @@ const TO_FSDEV_DAX: &str = "
 pub fn run(bench: &Bench, clock: Clock) -> Result<Vec<Measurement>> {
     let guest = Guest::start(bench, clock, View::Devdax, (POOL, POOL), MEMORY)?;
     guest.shell(SET_UP)?;
-    let values = medians_of(clock.rounds(), || in_turn(&guest))?;
+    let values = least_of(clock.rounds(), || in_turn(&guest))?;
     guest.end()?;
     let rows = [
         ("fault.first", "2 MiB fault, range not mapped before", Scale::One, None),

@@ -8,7 +8,7 @@ use super::disk::Bench;
 use super::guest::{Clock, Guest, Scale};
 use super::{files, fio};
 use crate::bench::measurement::Measurement;
-use crate::bench::sample::medians_of;
+use crate::bench::sample::least_of;
 
 /// The pool has room for 10,000 files of 2 MiB; what is written to is this much. The guest's
 /// memory has to hold the page structures.
@@ -126,7 +126,7 @@ const USES: [(&str, &str, Scale); 4] = [
 /// The same file on each file system in turn.
 fn uses(guest: &Guest, clock: Clock) -> Result<Vec<Measurement>> {
     let (block, size) = (BLOCK.to_string(), FILE.to_string());
-    let medians = medians_of(clock.rounds(), || {
+    let least = least_of(clock.rounds(), || {
         let mut values = Vec::new();
         for file_system in FileSystem::ALL {
             file_system.mount(guest)?;
@@ -139,7 +139,7 @@ fn uses(guest: &Guest, clock: Clock) -> Result<Vec<Measurement>> {
         }
         Ok(values)
     })?;
-    let (famfs, peers) = medians.split_at(USES.len());
+    let (famfs, peers) = least.split_at(USES.len());
     let mut measurements = Vec::new();
     for (peer, values) in FileSystem::ALL[1..].iter().zip(peers.chunks(USES.len())) {
         for ((row, value), peer_value) in USES.into_iter().zip(famfs).zip(values) {

@@ -8,7 +8,9 @@
 
 pub mod image;
 pub mod map;
+pub mod messages;
 pub mod plan;
+pub mod queue;
 pub mod superblock;
 pub mod tree;
 pub mod view;
@@ -28,7 +30,9 @@ pub type Target = (&'static str, fn(&[u8]));
 /// Every target.
 pub const TARGETS: &[Target] = &[
     ("map", map::run),
+    ("messages", messages::run),
     ("plan", plan::run),
+    ("queue", queue::run),
     ("superblock", superblock::run),
     ("tree", tree::run),
     ("view", view::run),

@@ -92,6 +92,15 @@ pub enum Command {
     Dump(Dump),
     /// Show where files lie on the device
     Getmap(Getmap),
+    /// Make superblock and log appear as files of a mounted famfs
+    Mkmeta(Mkmeta),
+    /// Check that every file of a mounted famfs has its memory
+    Check(Check),
+    /// Write the CPU's caches of files back to memory, and forget them
+    Flush(Flush),
+    /// Make a second file of a file's memory, to test fsck
+    #[command(hide = true)]
+    Clone(CloneFile),
     /// Compare a file with the data that `creat --seed` wrote
     Verify(Verify),
     /// Compare what read(2) and mmap(2) give of a file
@@ -144,6 +153,17 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 /// User and group numbers; the highest is chown(2)'s "leave it as it is".
 fn parse_id() -> RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(..i64::from(u32::MAX))
+}
+
+/// Reads a file and the seed of its data: `FILE,SEED`.
+fn parse_file_and_seed(text: &str) -> Result<(PathBuf, u32), String> {
+    let (file, seed) = text.rsplit_once(',').ok_or("expected FILE,SEED")?;
+    let seed =
+        seed.parse().map_err(|_| format!("seed \"{seed}\": expected a number of 32 bits"))?;
+    match file.is_empty() {
+        true => Err("expected a file before the comma".to_owned()),
+        false => Ok((file.into(), seed)),
+    }
 }
 
 /// Numbers of threads, as many as the reference takes.

@@ -6,15 +6,15 @@ mod commands;
 mod output;
 mod place;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use famfs::args::Cli;
+use famfs::args::{Cli, Command, MountHelper};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(arguments(std::env::args_os()));
+    let cli = parse(std::env::args_os().collect());
     match commands::run(&cli) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
@@ -24,30 +24,51 @@ fn main() -> ExitCode {
     }
 }
 
-/// Makes the command out of the program's name where mkfs(8), fsck(8) or mount(8) calls it.
-fn arguments(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let mut args: Vec<OsString> = args.collect();
-    let name = args.first().and_then(|name| Path::new(name).file_stem()).map(ToOwned::to_owned);
-    let helper =
-        args.first().is_some_and(|name| Path::new(name).extension() == Some("famfs".as_ref()));
-    if let (true, Some(name)) = (helper, name) {
-        args.insert(1, name);
+/// Reads the command line; the program's name counts where mkfs(8), fsck(8) or mount(8) calls it.
+fn parse(args: Vec<OsString>) -> Cli {
+    match helper(&args) {
+        // mount(8) has a protocol of its own for its helpers.
+        Some("mount") => {
+            let args = MountHelper::parse_from(args);
+            Cli { pool: None, command: Command::Mount(args.into()) }
+        }
+        Some(command) => {
+            let command = OsString::from(command);
+            let (program, rest) = args.split_at(1);
+            Cli::parse_from(program.iter().chain([&command]).chain(rest))
+        }
+        None => Cli::parse_from(args),
     }
-    args
+}
+
+/// The command in the name of the program: `mkfs` of `/sbin/mkfs.famfs`.
+fn helper(args: &[OsString]) -> Option<&str> {
+    let name = Path::new(args.first()?);
+    let name = name.file_stem().filter(|_| name.extension() == Some("famfs".as_ref()));
+    name.and_then(OsStr::to_str)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn command(args: &[&str]) -> Command {
+        parse(args.iter().map(OsString::from).collect()).command
+    }
+
     #[test]
     fn the_name_of_the_program_is_a_command() {
-        let run = |args: &[&str]| arguments(args.iter().map(OsString::from));
-        assert_eq!(
-            run(&["/sbin/mkfs.famfs", "-f", "/dev/x"]),
-            ["/sbin/mkfs.famfs", "mkfs", "-f", "/dev/x"]
-        );
-        assert_eq!(run(&["mount.famfs"]), ["mount.famfs", "mount"]);
-        assert_eq!(run(&["/usr/bin/famfs", "ls"]), ["/usr/bin/famfs", "ls"]);
+        let made = command(&["/sbin/mkfs.famfs", "-f", "/dev/x"]);
+        assert!(matches!(made, Command::Mkfs(args) if args.force));
+        assert!(matches!(command(&["/sbin/fsck.famfs", "/dev/x"]), Command::Fsck(_)));
+        assert!(matches!(command(&["/usr/bin/famfs", "ls", "/x"]), Command::Ls(_)));
+    }
+
+    #[test]
+    fn mount_8_calls_its_helper_in_its_own_way() {
+        let line = ["mount.famfs", "/dev/x", "/mnt", "-sfv", "-n", "-o", "ro,noatime"];
+        let Command::Mount(mount) = command(&line) else { panic!("no mount") };
+        assert!(mount.dry_run && mount.sloppy && mount.verbose);
+        assert_eq!(mount.options, ["ro", "noatime"]);
     }
 }

@@ -117,17 +117,13 @@ fn check_blank(media: &dyn Media) -> Result<(), MkfsError> {
     }
 }
 
-/// Makes an empty file system. A crash leaves none, or the whole one.
-pub fn mkfs(media: &dyn Media, options: &Options) -> Result<Superblock, MkfsError> {
+/// What [`mkfs`] would make, after all its checks; nothing is changed.
+pub fn plan(media: &dyn Media, options: &Options) -> Result<Superblock, MkfsError> {
     let log_len = log_len(options.log_len, media.len())?;
     if !options.force {
         check_unformatted(media)?;
     }
-    kill(media)?;
-    media.write_at(0, &vec![0; 2 << 20])?;
-    media.persist(0, ALLOC_UNIT)?;
-    Log::format(media, log_len)?;
-    let superblock = Superblock {
+    Ok(Superblock {
         log_len,
         omf_minor: OMF_MINOR,
         fs_uuid: options.fs_uuid,
@@ -135,7 +131,17 @@ pub fn mkfs(media: &dyn Media, options: &Options) -> Result<Superblock, MkfsErro
         system_uuid: options.system_uuid,
         dev_size: media.len(),
         dev_name: options.dev_name.clone(),
-    };
+    })
+}
+
+/// Makes an empty file system. A crash leaves none, or the whole one.
+pub fn mkfs(media: &dyn Media, options: &Options) -> Result<Superblock, MkfsError> {
+    let superblock = plan(media, options)?;
+    let log_len = superblock.log_len;
+    kill(media)?;
+    media.write_at(0, &vec![0; 2 << 20])?;
+    media.persist(0, ALLOC_UNIT)?;
+    Log::format(media, log_len)?;
     media.write_at(0, &superblock.encode())?;
     media.persist(0, ALLOC_UNIT)?;
     let written = Superblock::read(media)?;

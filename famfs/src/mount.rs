@@ -9,10 +9,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
@@ -28,6 +28,7 @@ use crate::role::Role;
 use crate::superblock::{Superblock, SuperblockError};
 use crate::sys::dax::{Access, Mapping};
 use crate::sys::ioctl::{self, FileType};
+use crate::sys::mount_attr;
 use crate::volume::{FileBytes, TransferError, Volume};
 
 const SUPERBLOCK_FILE: &str = ".superblock";
@@ -123,6 +124,35 @@ impl Mounted {
             MountError::Attach { mount_point: mount_point.to_owned(), source: err.into() }
         })?;
         Ok(Self { root: Root::new(root), device: device.to_owned() })
+    }
+
+    /// Opens a mounted file system to make its files appear, in a read-only mount too: there
+    /// through a mount of its own, which ends with this value.
+    pub fn for_play(mount_point: &Path, device: &Path) -> Result<Self, MountError> {
+        let mounted = Self::at(mount_point, device)?;
+        let flags = rustix::fs::statvfs(mount_point).map(|stat| stat.f_flag);
+        if !flags.is_ok_and(|flags| flags.contains(StatVfsMountFlags::RDONLY)) {
+            return Ok(mounted);
+        }
+        let error = |err: io::Error| MountError::Attach {
+            mount_point: mount_point.to_owned(),
+            source: err,
+        };
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let own = rustix::mount::open_tree(rustix::fs::CWD, mount_point, flags)
+            .map_err(|err| error(err.into()))?;
+        mount_attr::set_read_only(&own, false).map_err(error)?;
+        Ok(Self { root: Root::new(own), device: device.to_owned() })
+    }
+
+    /// Makes this mount read-only, or writable; nothing changes for other mounts of the file
+    /// system.
+    pub fn set_read_only(&self, read_only: bool) -> Result<(), MountError> {
+        mount_attr::set_read_only(&self.root, read_only).map_err(|source| MountError::Device {
+            device: self.device.clone(),
+            detail: "changing read-only".to_owned(),
+            source,
+        })
     }
 
     /// Attaches a detached file system to a directory.

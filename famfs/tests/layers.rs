@@ -35,6 +35,7 @@ const ORDER: &[&str] = &[
     "dump",
     "picture",
     "sys::ioctl",
+    "sys::mount_attr",
     // Acting on a file system.
     "mounts",
     "volume",

@@ -3,14 +3,35 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Parser};
 use uuid::Uuid;
 
 use super::parse_size;
 
+/// Which of the reference's implementations to use; here there is one. FAMFS_MODE=fuse is refused,
+/// unless --nofuse is given.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ModeArgs {
+    /// Use the kernel module: always so; with FAMFS_MODE=fuse in the environment needed
+    #[arg(short = 'F', long)]
+    pub nofuse: bool,
+    /// Refused: there is no FUSE mode
+    #[arg(long, hide = true)]
+    pub fuse: bool,
+    /// Give a devdax device to the driver fsdev_dax first
+    #[arg(short = 'M', long)]
+    pub set_daxmode: bool,
+}
+
 /// Options of `mkfs`.
 #[derive(Args, Debug)]
-#[command(after_help = "Exit codes: 0 success, 2 any failure.")]
+#[command(after_help = "\
+Examples:
+  famfs --pool /dev/shm/pool mkfs            a file system in a pool file
+  famfs mkfs --loglen 64m /dev/dax0.0        on a device, with room for 123361 files
+  famfs mkfs --force --kill /dev/dax0.0      wipe the superblock only
+
+Exit codes: 0 success; 2 any failure.")]
 pub struct Mkfs {
     /// Device (/dev/dax0.0 or /dev/pmem0); not with --pool
     #[arg(value_name = "DEV")]
@@ -19,7 +40,7 @@ pub struct Mkfs {
     #[arg(short, long)]
     pub force: bool,
     /// Only wipe the superblock, so that the device counts as unformatted (needs --force)
-    #[arg(short, long, requires = "force", conflicts_with = "json")]
+    #[arg(short, long, requires = "force")]
     pub kill: bool,
     /// Length of the log, a power of two from 2 MiB [default: 8m, less on pools below 128 MiB]
     #[arg(short, long, value_name = "SIZE", value_parser = parse_size)]
@@ -33,16 +54,39 @@ pub struct Mkfs {
     /// UUID of the device [default: random]
     #[arg(long, value_name = "UUID")]
     pub dev_uuid: Option<Uuid>,
+    /// Check everything, and print what would be made
+    #[arg(long, visible_alias = "dryrun")]
+    pub dry_run: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+    /// Accepted: the result is always printed
+    #[arg(short, long, hide = true)]
+    pub verbose: bool,
+    /// Accepted: the file system's memory is reached in one way
+    #[arg(short = 'D', long, hide = true)]
+    pub nodax: bool,
+    /// Which implementation.
+    #[command(flatten)]
+    pub mode: ModeArgs,
 }
 
 /// Options of `mount`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Exit codes: 0 success; 1 failure; 19 not a device that famfs can use. If only some log entries \
-cannot be played, the file system stays mounted with all others, and the exit code is 1.")]
+The log is played before the file system is attached, so all files appear at once. If only some \
+log entries cannot be played, it is mounted with all others, and the exit code is 1.
+
+As mount.famfs it serves mount(8) and fstab(5), whose generic options are accepted. `ro` mounts \
+read-only; logplay still makes new files appear. famfs is always nosuid, nodev and noexec.
+
+Examples:
+  famfs mount /dev/dax0.0 /mnt/famfs         mount, and make the files of the log appear
+  famfs mount -o ro /dev/dax0.0 /mnt/famfs   the same, read-only
+  famfs mount --dry-run /dev/dax0.0 /mnt/famfs
+  mount -t famfs /dev/dax0.0 /mnt/famfs      through mount(8)
+
+Exit codes: 0 success; 1 failure; 2 wrong usage; 19 not a device that famfs can use.")]
 pub struct Mount {
     /// Device (/dev/dax0.0 or /dev/pmem0)
     #[arg(value_name = "DEV")]
@@ -59,16 +103,64 @@ pub struct Mount {
     /// Name every file and directory that appears
     #[arg(short, long)]
     pub verbose: bool,
-    /// Options of mount(8): `remount`; `defaults`, `noatime`, `dax=always` change nothing
+    /// Options of mount(8), separated by commas: `remount`, `ro`, `rw`; others of mount(8) change
+    /// nothing
     #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
+    /// Ignore options that are not known
+    #[arg(long, hide = true)]
+    pub sloppy: bool,
+    /// Check everything, and print what would appear
+    #[arg(long, visible_alias = "dryrun")]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Which implementation.
+    #[command(flatten)]
+    pub mode: ModeArgs,
+    /// Options of FUSE.
+    #[command(flatten)]
+    pub fuse_options: FuseArgs,
     /// Options without effect.
     #[command(flatten)]
     pub compat: LogplayCompat,
 }
 
-/// Options that the reference's scripts pass and that change nothing here.
+/// Options of the reference's FUSE mode, which is not here.
 #[derive(Args, Debug)]
+pub struct FuseArgs {
+    /// Refused: as --fuse
+    #[arg(short = 'f', hide = true)]
+    pub fuse_mode: bool,
+    /// Refused: where FUSE finds the shadow files
+    #[arg(short = 'S', long, hide = true)]
+    pub shadow: Option<PathBuf>,
+    /// Only for FUSE: ignored
+    #[arg(short = 't', long, hide = true)]
+    pub timeout: Option<String>,
+    /// Only for FUSE: ignored
+    #[arg(short = 'c', long, hide = true)]
+    pub cache: Option<String>,
+    /// Only for FUSE: ignored
+    #[arg(short, long, hide = true)]
+    pub debug: bool,
+    /// Only for FUSE: ignored
+    #[arg(short = 'u', long, hide = true)]
+    pub nouseraccess: bool,
+    /// Only for FUSE: ignored
+    #[arg(short = 'p', long, hide = true)]
+    pub nodefaultperm: bool,
+    /// Only for FUSE: ignored
+    #[arg(short, long, hide = true)]
+    pub bouncedax: bool,
+    /// Accepted: a mount needs no temporary mount point
+    #[arg(short = 'D', long, hide = true)]
+    pub dummy: bool,
+}
+
+/// Options that the reference's scripts pass and that change nothing here.
+#[derive(Args, Debug, Default)]
 pub struct LogplayCompat {
     /// Accepted: the log is always read through mmap
     #[arg(short = 'm', long, hide = true)]
@@ -76,27 +168,111 @@ pub struct LogplayCompat {
     /// Accepted: the log is always read through mmap
     #[arg(short = 'r', long, hide = true)]
     pub read: bool,
-    /// Accepted: there is no FUSE mode
-    #[arg(short = 'F', long, hide = true)]
-    pub nofuse: bool,
+}
+
+/// Mount a famfs for mount(8) and fstab(5)
+///
+/// mount(8) calls this program for file systems of type famfs. By hand `famfs mount` is the better
+/// command.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mount.famfs",
+    version,
+    after_help = "\
+Exit codes: those of `famfs mount`."
+)]
+pub struct MountHelper {
+    /// Device
+    #[arg(value_name = "DEV")]
+    pub device: PathBuf,
+    /// Directory to mount on
+    #[arg(value_name = "MPT")]
+    pub mount_point: PathBuf,
+    /// Ignore mount options that are not known
+    #[arg(short)]
+    pub sloppy: bool,
+    /// Fake: do everything but mount
+    #[arg(short)]
+    pub fake: bool,
+    /// Accepted: there is no /etc/mtab to write
+    #[arg(short)]
+    pub no_mtab: bool,
+    /// Name every file and directory that appears
+    #[arg(short)]
+    pub verbose: bool,
+    /// Accepted: the mount namespace, which mount(8) has entered
+    #[arg(short = 'N', value_name = "NAMESPACE")]
+    pub namespace: Option<PathBuf>,
+    /// Mount options, separated by commas
+    #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
+    pub options: Vec<String>,
+    /// Type of the file system; a subtype is ignored
+    #[arg(short = 't', value_name = "TYPE")]
+    pub fs_type: Option<String>,
+}
+
+impl From<MountHelper> for Mount {
+    fn from(helper: MountHelper) -> Self {
+        Self {
+            device: helper.device,
+            mount_point: helper.mount_point,
+            remount: false,
+            load_module: false,
+            verbose: helper.verbose,
+            options: helper.options,
+            sloppy: helper.sloppy,
+            dry_run: helper.fake,
+            json: false,
+            mode: ModeArgs { nofuse: false, fuse: false, set_daxmode: false },
+            fuse_options: FuseArgs {
+                fuse_mode: false,
+                shadow: None,
+                timeout: None,
+                cache: None,
+                debug: false,
+                nouseraccess: false,
+                nodefaultperm: false,
+                bouncedax: false,
+                dummy: false,
+            },
+            compat: LogplayCompat::default(),
+        }
+    }
 }
 
 /// Options of `umount`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  famfs umount /mnt/famfs
+
+Exit codes: 0 success; 1 failure; 2 wrong usage.")]
 pub struct Umount {
     /// Mount point
     #[arg(value_name = "MPT")]
     pub mount_point: PathBuf,
+    /// Check everything, and print what would be unmounted
+    #[arg(long, visible_alias = "dryrun")]
+    pub dry_run: bool,
 }
 
 /// Options of `logplay`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+`famfs watch` does the same whenever the log grows.
+
+Examples:
+  famfs logplay /mnt/famfs                   make new files appear
+  famfs logplay --dry-run -v /mnt/famfs      name what would appear
+  famfs logplay --dry-run --daxdev /dev/dax0.0
+
+Exit codes: 0 success; 1 failure, or some entries could not be played; 2 wrong usage.")]
 pub struct Logplay {
     /// Mount point, or any path in the mounted famfs
-    #[arg(value_name = "MPT")]
-    pub mount_point: PathBuf,
+    #[arg(value_name = "MPT", required_unless_present = "daxdev")]
+    pub mount_point: Option<PathBuf>,
     /// Only count what would appear
-    #[arg(short = 'n', long)]
+    #[arg(short = 'n', long, visible_alias = "dryrun")]
     pub dry_run: bool,
     /// Name every file and directory that appears
     #[arg(short, long)]
@@ -104,9 +280,46 @@ pub struct Logplay {
     /// Play as a client, even on the master: files lose their write bits
     #[arg(short, long)]
     pub client: bool,
+    /// Look at the log of a device that is not mounted (with --dry-run)
+    #[arg(short, long, value_name = "DEV", requires = "dry_run", conflicts_with = "mount_point")]
+    pub daxdev: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Refused: shadow files are FUSE's
+    #[arg(short = 'S', long, hide = true)]
+    pub shadow: Option<PathBuf>,
+    /// Refused: as --shadow
+    #[arg(short = 's', long, hide = true)]
+    pub shadowtest: bool,
+    /// Which implementation.
+    #[command(flatten)]
+    pub mode: ModeArgs,
     /// Options without effect.
     #[command(flatten)]
     pub compat: LogplayCompat,
+}
+
+/// Options of `mkmeta`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Needed only after a mount(2) that no famfs tool made: mount, logplay and attach do it themselves. \
+Files that are there are left alone.
+
+Examples:
+  famfs mkmeta /dev/dax0.0
+
+Exit codes: 0 success; 1 failure; 2 wrong usage.")]
+pub struct Mkmeta {
+    /// Device that is mounted
+    #[arg(value_name = "DEV")]
+    pub device: PathBuf,
+    /// Name what is made
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Print what would be done
+    #[arg(long, visible_alias = "dryrun")]
+    pub dry_run: bool,
 }
 
 /// Options of `attach`.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::{ModeArgs, parse_file_and_seed, parse_threads};
+
 /// Options of `ls`.
 #[derive(Args, Debug)]
 pub struct Ls {
@@ -20,8 +22,13 @@ pub struct Ls {
 #[command(
     disable_help_flag = true,
     after_help = "\
-Exit codes: 0 clean; 1 damaged; 2 no such device or path; 16 the device is mounted (check the \
-mount point instead)."
+Examples:
+  famfs --pool /dev/shm/pool fsck            check a pool file
+  famfs fsck -h /mnt/famfs                   check what is mounted
+  famfs fsck --json /mnt/famfs               the report for a program
+
+Exit codes: 0 clean; 1 damaged; 2 no such device or path, or wrong usage; 16 the device is mounted \
+(check the mount point instead)."
 )]
 pub struct Fsck {
     /// Device that is not mounted, or a path in a mounted famfs; not with --pool
@@ -36,6 +43,28 @@ pub struct Fsck {
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
+    /// Show the free space of N equal parts of the device, as interleaved files see it
+    #[arg(short = 'B', long, value_name = "N", default_value_t = 0,
+        value_parser = clap::value_parser!(u16).range(..=64))]
+    pub nbuckets: u16,
+    /// Load the kernel module first
+    #[arg(short = 'L', long)]
+    pub load_module: bool,
+    /// Which implementation.
+    #[command(flatten)]
+    pub mode: ModeArgs,
+    /// Refused: there is no FUSE mode
+    #[arg(short = 'f', hide = true)]
+    pub fuse_mode: bool,
+    /// Accepted: the log is always read through mmap
+    #[arg(short = 'm', long, hide = true)]
+    pub mmap: bool,
+    /// Accepted: the log is always read through mmap
+    #[arg(short = 'r', long, hide = true)]
+    pub read: bool,
+    /// Accepted: the file system's memory is reached in one way
+    #[arg(short = 'D', long, hide = true)]
+    pub nodax: bool,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     pub help: Option<bool>,
@@ -150,14 +179,24 @@ pub struct Dump {
 /// Options of `getmap`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Exit codes: 0 success; 1 not on a famfs; 2 the file has no map; 9 no such file; 21 no regular file.")]
+On a mounted famfs it asks the kernel, with --pool the log.
+
+Examples:
+  famfs getmap /mnt/famfs/data               offset and length of every extent
+  famfs --pool /dev/shm/pool getmap --json /data
+
+Exit codes: 0 success; 1 not on a famfs; 2 the file has no map, or wrong usage; 9 no such file; 21 \
+no regular file.")]
 pub struct Getmap {
-    /// Files of a mounted famfs
+    /// Files of a mounted famfs; with --pool paths in the pool
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
     /// Print nothing, only tell by the exit code
     #[arg(short, long)]
     pub quiet: bool,
+    /// Go on with the next file after an error; the exit code is the last error's
+    #[arg(short = 'c', long = "continue")]
+    pub go_on: bool,
     /// Print the maps as JSON
     #[arg(long)]
     pub json: bool,
@@ -165,25 +204,113 @@ pub struct Getmap {
 
 /// Options of `verify`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  famfs verify -S 42 -f /mnt/famfs/new
+  famfs verify --multi /mnt/famfs/a,1 --multi /mnt/famfs/b,2 --threads 2
+  famfs --pool /dev/shm/pool verify -S 42 -f /new
+
+Exit codes: 0 equal; 1 a file differs or cannot be read; 2 wrong usage; 130 interrupted.")]
 pub struct Verify {
     /// Seed that the file was made with
-    #[arg(short = 'S', long)]
-    pub seed: u32,
+    #[arg(short = 'S', long, requires = "path", required_unless_present = "multi")]
+    pub seed: Option<u32>,
     /// File to check
-    #[arg(short = 'f', long = "file", value_name = "FILE")]
-    pub path: PathBuf,
+    #[arg(
+        short = 'f',
+        long = "file",
+        visible_alias = "filename",
+        value_name = "FILE",
+        requires = "seed"
+    )]
+    pub path: Option<PathBuf>,
+    /// File and seed, separated by a comma; once for each file
+    #[arg(short, long, value_name = "FILE,SEED", conflicts_with_all = ["seed", "path"],
+        value_parser = parse_file_and_seed)]
+    pub multi: Vec<(PathBuf, u32)>,
+    /// Number of threads for --multi; 0 takes one per processor, at most 8
+    #[arg(short, long, visible_alias = "threadct", value_name = "N", default_value_t = 0,
+        value_parser = parse_threads())]
+    pub threads: u16,
     /// Print nothing, only tell by the exit code
     #[arg(short, long)]
     pub quiet: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `chkread`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Both must give the same bytes, on famfs as on any file system. Exit code 1 if they differ.")]
+Both must give the same bytes, on famfs as on any file system.
+
+Examples:
+  famfs chkread /mnt/famfs/data
+  famfs chkread -s /mnt/famfs/.meta/.superblock
+  famfs chkread -l /mnt/famfs/.meta/.log
+
+Exit codes: 0 the same; 1 they differ, or failure; 2 wrong usage.")]
 pub struct Chkread {
     /// File to read in both ways
     pub file: PathBuf,
+    /// The file is a famfs superblock, which must be valid too
+    #[arg(short, long)]
+    pub superblock: bool,
+    /// The file is a famfs log, whose header must be valid too
+    #[arg(short, long, conflicts_with = "superblock")]
+    pub log: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `check`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+fsck checks superblock and log; check looks at every file that is mounted. A file without a map was \
+made by other programs than famfs tools (cp, touch) and has no memory. Files of the log that are \
+not there yet are counted, but no error: logplay makes them appear.
+
+Examples:
+  famfs check /mnt/famfs
+
+Exit codes: 0 all files are right; 1 some are not, or failure; 2 wrong usage.")]
+pub struct Check {
+    /// Mount point
+    #[arg(value_name = "MPT")]
+    pub mount_point: PathBuf,
+    /// Name every file
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `flush`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+For memory that is not coherent between hosts: after a program has changed a file through mmap, and \
+before one reads what another host has changed. famfs tools do it themselves.
+
+Examples:
+  famfs flush /mnt/famfs/data
+
+Exit codes: 0 success; 1 some file could not be flushed; 2 wrong usage.")]
+pub struct Flush {
+    /// Files of a mounted famfs
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Name every file
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Print what would be flushed
+    #[arg(long, visible_alias = "dryrun")]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `sum`.

@@ -37,8 +37,8 @@ pub struct Creat {
     /// Fill with the data of this seed, which `verify` knows; 0 takes a random one [default: zeros]
     #[arg(short = 'S', long)]
     pub seed: Option<u32>,
-    /// Fill with the data of a random seed
-    #[arg(short, long, conflicts_with = "seed")]
+    /// Fill with the data of --seed, or without it of a random seed
+    #[arg(short, long)]
     pub randomize: bool,
     /// Owner and permissions.
     #[command(flatten)]
@@ -82,7 +82,8 @@ pub struct Cp {
     #[arg(short, long)]
     pub out: bool,
     /// Number of threads; 0 takes one per processor, at most 8
-    #[arg(short, long, value_name = "N", default_value_t = 0, value_parser = parse_threads())]
+    #[arg(short, long, visible_alias = "threadct", value_name = "N", default_value_t = 0,
+        value_parser = parse_threads())]
     pub threads: u16,
     /// Read back what was written, and compare it with the source before it appears
     #[arg(short = 'c', long, visible_alias = "compare")]
@@ -102,4 +103,29 @@ pub struct Cp {
     /// Print a summary even if nothing was left out
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+/// Options of `clone`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The log then has two files with the same memory, which fsck reports as damage, and which nothing \
+but mkfs mends. It is for tests of fsck only.
+
+Examples:
+  famfs clone /mnt/famfs/data /mnt/famfs/crossed
+
+Exit codes: 0 success; 1 failure; 2 wrong usage.")]
+pub struct CloneFile {
+    /// File whose memory is to be shared; with --pool a path in the pool
+    #[arg(value_name = "SRC")]
+    pub source: PathBuf,
+    /// New file
+    #[arg(value_name = "DST")]
+    pub target: PathBuf,
+    /// Name what is made
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Check everything, and print what would be made
+    #[arg(long, visible_alias = "dryrun")]
+    pub dry_run: bool,
 }

@@ -7,13 +7,18 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use famfs::args::Fsck;
 use famfs::check::{self, Report};
+use famfs::format::ALLOC_UNIT;
 use famfs::media::PoolFile;
 use famfs::mount::Mounted;
-use famfs::replay::Contents;
+use famfs::replay::{Contents, Plan};
 use famfs::sys::dax::Access;
 use famfs::volume::{OfflineVolume, Volume};
 
+use serde::Serialize;
+
 use super::mkfs::refuse_mounted;
+use super::mode;
+use super::mount::load_module;
 use crate::output::{FAILED, Failure, OK, OrExit, Outcome, human, print_json, to_stdout};
 use crate::place::Place;
 
@@ -23,15 +28,56 @@ const NOT_FOUND: u8 = 2;
 const MOUNTED: u8 = 16;
 
 pub fn run(pool: Option<&Path>, args: &Fsck) -> Outcome {
+    mode::check(args.mode, args.fuse_mode)?;
+    if args.load_module {
+        load_module("famfs")?;
+    }
     let volume = open(pool, args)?;
     let media = volume.media();
-    let report = check::check(media, &Contents::read(media)?);
+    let contents = Contents::read(media)?;
+    let report = check::check(media, &contents);
+    let buckets = buckets(&report, &contents.plan, args.nbuckets.into());
     if args.json {
-        print_json(&report)?;
+        print_json(&WithBuckets { report: &report, buckets: &buckets })?;
     } else {
-        print(args, &report)?;
+        print(args, &report, &buckets)?;
     }
     Ok(if report.problems.is_empty() { OK } else { FAILED })
+}
+
+/// The report, and the free space of parts of the device if that is asked for.
+#[derive(Serialize)]
+struct WithBuckets<'r> {
+    #[serde(flatten)]
+    report: &'r Report,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    buckets: &'r [Bucket],
+}
+
+/// One of the equal parts of a device that the strips of interleaved files come from; in bytes.
+#[derive(Serialize)]
+struct Bucket {
+    offset: u64,
+    len: u64,
+    free: u64,
+    largest_free: u64,
+}
+
+/// Cuts the device into `count` parts, as the allocation of interleaved files does.
+fn buckets(report: &Report, plan: &Plan, count: u64) -> Vec<Bucket> {
+    let units = report.device_bytes / ALLOC_UNIT;
+    let len = units.checked_div(count).unwrap_or(0) * ALLOC_UNIT;
+    let bucket = |index: u64| {
+        let (offset, end) = (index * len, (index + 1) * len);
+        let (mut free, mut largest_free) = (0, 0);
+        for run in plan.space.free_runs() {
+            let here = (run.offset + run.len).min(end).saturating_sub(run.offset.max(offset));
+            free += here;
+            largest_free = here.max(largest_free);
+        }
+        Bucket { offset, len, free, largest_free }
+    };
+    (0..count).map(bucket).collect()
 }
 
 fn open(pool: Option<&Path>, args: &Fsck) -> Result<Box<dyn Volume>, Failure> {
@@ -51,6 +97,7 @@ fn open(pool: Option<&Path>, args: &Fsck) -> Result<Box<dyn Volume>, Failure> {
         .or_exit(NOT_FOUND)?
         .file_type();
     if kind.is_char_device() || kind.is_block_device() {
+        mode::set_daxmode(args.mode, path)?;
         refuse_mounted(path).context("check the mount point instead").or_exit(MOUNTED)?;
         let mounted = Mounted::detached(path).map_err(|err| {
             let busy = err.device_errno() == Some(rustix::io::Errno::BUSY.raw_os_error());
@@ -61,7 +108,7 @@ fn open(pool: Option<&Path>, args: &Fsck) -> Result<Box<dyn Volume>, Failure> {
     Ok(Place::open(None, Some(path), Access::Read)?.volume)
 }
 
-fn print(args: &Fsck, report: &Report) -> Result<()> {
+fn print(args: &Fsck, report: &Report, buckets: &[Bucket]) -> Result<()> {
     let size = |bytes: u64| if args.human { human(bytes) } else { bytes.to_string() };
     let Report { log, space, .. } = report;
     to_stdout(|out| {
@@ -84,6 +131,15 @@ fn print(args: &Fsck, report: &Report) -> Result<()> {
         writeln!(out, "Used space: {}", size(space.used))?;
         writeln!(out, "Free space: {}", size(space.free))?;
         writeln!(out, "Largest free piece: {}", size(space.largest_free))?;
+        for (index, bucket) in buckets.iter().enumerate() {
+            writeln!(
+                out,
+                "Bucket {index}: offset {:#x}, free {}, largest free piece {}",
+                bucket.offset,
+                size(bucket.free),
+                size(bucket.largest_free)
+            )?;
+        }
         if report.unknown_entries > 0 {
             writeln!(out, "  {} log entries of unknown types", report.unknown_entries)?;
         }

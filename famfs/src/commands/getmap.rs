@@ -8,12 +8,15 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use famfs::args::Getmap;
 use famfs::map::FileMap;
+use famfs::replay::NodeKind;
+use famfs::sys::dax::Access;
 use famfs::sys::ioctl;
 use rustix::io::Errno;
 use serde::Serialize;
 
 use super::ls::MapItem;
-use crate::output::{FAILED, Failure, OK, OrExit, Outcome, print_json, say};
+use crate::output::{FAILED, Failure, OK, OrExit, Outcome, notice, print_json, say};
+use crate::place::Place;
 
 /// Exit codes of the reference.
 const NO_MAP: u8 = 2;
@@ -33,13 +36,28 @@ struct Item {
     map: MapItem,
 }
 
-pub fn run(args: &Getmap) -> Outcome {
+pub fn run(pool: Option<&Path>, args: &Getmap) -> Outcome {
     let mut files = Vec::new();
+    let mut code = OK;
     for path in &args.files {
-        let (size, map) = match get(path) {
+        let found = match pool {
+            Some(pool) => get_offline(pool, path),
+            None => get(path),
+        };
+        let (size, map) = match found {
             Ok(found) => found,
-            Err(failure) if args.quiet => return Ok(failure.code),
-            Err(failure) => return Err(failure),
+            Err(failure) => {
+                code = failure.code;
+                match (args.go_on, args.quiet) {
+                    (false, false) => return Err(failure),
+                    (true, false) => notice!("{:#}", failure.error),
+                    (_, true) => {}
+                }
+                if args.go_on {
+                    continue;
+                }
+                return Ok(code);
+            }
         };
         if args.json {
             files.push(Item { path: path.display().to_string(), size, map: (&map).into() });
@@ -50,7 +68,18 @@ pub fn run(args: &Getmap) -> Outcome {
     if args.json {
         print_json(&Maps { version: 1, files })?;
     }
-    Ok(OK)
+    Ok(code)
+}
+
+/// Size and map of a file of a pool, as the log says.
+fn get_offline(pool: &Path, path: &Path) -> Result<(u64, FileMap), Failure> {
+    let place = Place::open(Some(pool), Some(path), Access::Read)?;
+    let path = place.file_path().or_exit(NOT_REGULAR)?;
+    match place.plan()?.get(path).map(|node| &node.kind) {
+        Some(NodeKind::File { size, map }) => Ok((*size, map.clone())),
+        Some(NodeKind::Dir) => Err(anyhow!("\"{path}\" is a directory")).or_exit(NOT_REGULAR),
+        None => Err(anyhow!("\"{path}\" is not in the log")).or_exit(NOT_FOUND),
+    }
 }
 
 fn get(path: &Path) -> Result<(u64, FileMap), Failure> {

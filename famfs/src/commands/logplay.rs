@@ -1,21 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `famfs logplay`
 
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
 use famfs::args::Logplay;
 use famfs::mount::Mounted;
 use famfs::mounts;
 use famfs::role::Role;
 use famfs::sys::dax::Access;
 
-use super::play::{play, summary, system_or_client};
-use crate::output::{FAILED, OK, Outcome, say};
+use super::mkfs::refuse_mounted;
+use super::mode;
+use super::play::{Report, play, system_or_client};
+use crate::output::{FAILED, OK, Outcome};
 
 pub fn run(args: &Logplay) -> Outcome {
-    let found = mounts::locate(&args.mount_point)?;
-    let mounted = Mounted::at(&found.mount.mount_point, &found.mount.source)?;
+    mode::check(args.mode, args.shadowtest)?;
+    mode::refuse_shadow(args.shadow.as_deref())?;
+    let (mounted, place) = open(args)?;
     let volume = mounted.open(Access::Read, system_or_client())?;
     let role = if args.client { Role::Client } else { volume.role() };
-    let played = play(&volume, role, args.dry_run, args.verbose)?;
-    say!("{}: {}", found.mount.mount_point.display(), summary(&played.applied))?;
+    let played = play(&volume, role, args.dry_run, args.verbose && !args.json)?;
+    let report = Report::new(&played, role, args.dry_run);
+    report.print(args.json, &place.display().to_string())?;
     Ok(if played.damaged { FAILED } else { OK })
+}
+
+/// The file system, and what to call it.
+fn open(args: &Logplay) -> Result<(Mounted, PathBuf)> {
+    match (&args.mount_point, &args.daxdev) {
+        (Some(path), _) => {
+            let mount = mounts::locate(path)?.mount;
+            mode::set_daxmode(args.mode, &mount.source)?;
+            Ok((Mounted::for_play(&mount.mount_point, &mount.source)?, mount.mount_point))
+        }
+        (None, Some(device)) => {
+            mode::set_daxmode(args.mode, device)?;
+            refuse_mounted(device)?;
+            Ok((Mounted::detached(device)?, device.clone()))
+        }
+        (None, None) => bail!("name a mount point, or a device with --daxdev"),
+    }
 }

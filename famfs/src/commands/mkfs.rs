@@ -16,6 +16,7 @@ use famfs::sys::dax::Access;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::mode;
 use crate::output::{OK, OrExit, Outcome, human, print_json, say};
 
 /// Exit code of every failure, as with the reference.
@@ -24,6 +25,7 @@ const MKFS_FAILED: u8 = 2;
 #[derive(Serialize)]
 struct Made {
     version: u32,
+    dry_run: bool,
     device: String,
     device_bytes: u64,
     view_offset: u64,
@@ -35,7 +37,16 @@ struct Made {
     system_uuid: String,
 }
 
+#[derive(Serialize)]
+struct Killed {
+    version: u32,
+    dry_run: bool,
+    device: String,
+    killed: bool,
+}
+
 pub fn run(pool: Option<&Path>, args: &Mkfs) -> Outcome {
+    mode::check(args.mode, false).or_exit(MKFS_FAILED)?;
     make(pool, args).or_exit(MKFS_FAILED)?;
     Ok(OK)
 }
@@ -49,8 +60,7 @@ fn make(pool: Option<&Path>, args: &Mkfs) -> Result<()> {
     let name = pool.or(args.device.as_deref()).map(|path| path.display().to_string());
     let name = name.unwrap_or_default();
     if args.kill {
-        mkfs::kill(&*media)?;
-        return say!("{name}: superblock wiped");
+        return kill(&name, &*media, args);
     }
     let options = Options {
         log_len: args.loglen,
@@ -61,16 +71,36 @@ fn make(pool: Option<&Path>, args: &Mkfs) -> Result<()> {
             Some(uuid) => uuid,
             // On the host nothing is left behind: without a UUID of its own no system is master.
             None if pool.is_some() => role::known_system_uuid()?.unwrap_or_else(Uuid::new_v4),
+            // A dry run does not make the file of the UUID.
+            None if args.dry_run => role::known_system_uuid()?.unwrap_or_else(Uuid::new_v4),
             None => role::system_uuid()?,
         },
         dev_name: name.clone(),
     };
-    let made = mkfs::mkfs(&*media, &options).with_context(|| name.clone())?;
-    report(name, &*media, &made, args.json)
+    let made = match args.dry_run {
+        true => mkfs::plan(&*media, &options),
+        false => mkfs::mkfs(&*media, &options),
+    };
+    let made = made.with_context(|| name.clone())?;
+    report(name, &*media, &made, args)
+}
+
+fn kill(name: &str, media: &dyn Media, args: &Mkfs) -> Result<()> {
+    if !args.dry_run {
+        mkfs::kill(media)?;
+    }
+    match (args.json, args.dry_run) {
+        (true, dry_run) => {
+            print_json(&Killed { version: 1, dry_run, device: name.to_owned(), killed: true })
+        }
+        (false, true) => say!("{name}: would wipe the superblock"),
+        (false, false) => say!("{name}: superblock wiped"),
+    }
 }
 
 /// Reaches a guest's device by making a file system for it that is mounted nowhere.
 fn open_device(device: &Path, args: &Mkfs) -> Result<impl Media + use<>> {
+    mode::set_daxmode(args.mode, device)?;
     refuse_mounted(device)?;
     let mounted = Mounted::detached(device)?;
     let device_len = mounted.device_len()?;
@@ -96,11 +126,12 @@ pub fn refuse_mounted(device: &Path) -> Result<()> {
     Ok(())
 }
 
-fn report(name: String, media: &dyn Media, made: &Superblock, json: bool) -> Result<()> {
+fn report(name: String, media: &dyn Media, made: &Superblock, args: &Mkfs) -> Result<()> {
     let log_slots = slots(made.log_len);
-    if json {
+    if args.json {
         return print_json(&Made {
             version: 1,
+            dry_run: args.dry_run,
             device: name,
             device_bytes: media.len(),
             view_offset: media.origin(),
@@ -112,7 +143,8 @@ fn report(name: String, media: &dyn Media, made: &Superblock, json: bool) -> Res
             system_uuid: made.system_uuid.to_string(),
         });
     }
-    say!("{name}: famfs {}", made.fs_uuid)?;
+    let would = if args.dry_run { "would make " } else { "" };
+    say!("{name}: {would}famfs {}", made.fs_uuid)?;
     say!(
         "  device {}, log {} for {log_slots} files and directories, {} for data",
         human(media.len()),

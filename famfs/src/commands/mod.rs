@@ -3,13 +3,16 @@
 
 mod attach;
 mod cat;
+mod check;
 mod chkread;
+mod clone;
 mod cp;
 mod creat;
 mod df;
 mod du;
 mod dump;
 mod export;
+mod flush;
 mod fsck;
 mod getmap;
 mod import;
@@ -18,6 +21,8 @@ mod ls;
 mod map;
 mod mkdir;
 mod mkfs;
+mod mkmeta;
+mod mode;
 mod mount;
 mod play;
 mod rm;
@@ -59,23 +64,24 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Map(args) => map::run(pool, args),
         Command::Dump(args) => dump::run(pool, args),
         Command::Verify(args) => verify::run(pool, args),
+        Command::Getmap(args) => getmap::run(pool, args),
+        Command::Clone(args) => clone::run(pool, args),
         Command::Sum(args) => sum::run(pool, args),
-        command if pool.is_some() => Err(needs_mount(command).into()),
+        _ if pool.is_some() => Err(needs_mount().into()),
         Command::Mount(args) => mount::run(args),
         Command::Umount(args) => umount::run(args),
         Command::Logplay(args) => logplay::run(args),
         Command::Watch(args) => watch::run(args),
         Command::Chkread(args) => chkread::run(args),
-        Command::Getmap(args) => getmap::run(args),
+        Command::Mkmeta(args) => mkmeta::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Flush(args) => flush::run(args),
         Command::Attach(args) => attach::run(args),
     }
 }
 
-fn needs_mount(command: &Command) -> anyhow::Error {
-    match command {
-        Command::Getmap(_) => anyhow!("getmap asks the kernel; for a pool use `ls --json`"),
-        _ => anyhow!("this command works on a mounted famfs and takes no --pool"),
-    }
+fn needs_mount() -> anyhow::Error {
+    anyhow!("this command works on a mounted famfs and takes no --pool")
 }
 
 /// Size and map of a file of the log.

@@ -12,14 +12,18 @@ use famfs::sys::dax::Access;
 use rustix::io::Errno;
 
 use super::mkfs::refuse_mounted;
-use super::play::{play, summary, system_or_client};
-use crate::output::{FAILED, Failure, OK, OrExit, Outcome, say};
+use super::mode;
+use super::play::{Report, play, system_or_client};
+use crate::output::{FAILED, Failure, OK, OrExit, Outcome, notice};
 
 /// The device is none that famfs can use (ENODEV, as with the reference).
 const NO_DAX_DEVICE: u8 = 19;
 
 pub fn run(args: &Mount) -> Outcome {
-    let remount = args.remount | wants_remount(&args.options)?;
+    mode::check(args.mode, args.fuse_options.fuse_mode)?;
+    mode::check_fuse_options(&args.fuse_options)?;
+    let options = MountOptions::read(&args.options, args.sloppy)?;
+    let remount = args.remount || options.remount;
     if args.load_module {
         load_module("famfs")?;
     }
@@ -33,44 +37,107 @@ pub fn run(args: &Mount) -> Outcome {
         .canonicalize()
         .with_context(|| format!("cannot find {}", args.mount_point.display()))?;
     let volume = if remount {
-        change_mount(&device, &mount_point)?
+        open_again(&device, &mount_point)?
     } else {
+        mode::set_daxmode(args.mode, &device)?;
         refuse_mounted(&device)?;
         refuse_mount_point(&mount_point)?;
         let mounted = Mounted::detached(&device).map_err(refused_device)?;
         mounted.open(Access::Read, system_or_client())?
     };
     // Played before it is attached, so that the files appear all at once.
-    let played = play(&volume, volume.role(), false, args.verbose)?;
-    if !remount {
-        volume.mounted().attach(&mount_point)?;
+    let played = play(&volume, volume.role(), args.dry_run, args.verbose && !args.json)?;
+    match (args.dry_run, remount) {
+        (true, _) => {}
+        (false, true) => {
+            Mounted::at(&mount_point, &device)?.set_read_only(options.read_only)?;
+        }
+        (false, false) => {
+            if options.read_only {
+                volume.mounted().set_read_only(true)?;
+            }
+            volume.mounted().attach(&mount_point)?;
+        }
     }
-    say!(
-        "{} on {}: {}, {}",
-        device.display(),
-        mount_point.display(),
-        volume.role().name(),
-        summary(&played.applied)
-    )?;
+    let role = volume.role();
+    let name = format!("{} on {}: {}", device.display(), mount_point.display(), role.name());
+    Report::new(&played, role, args.dry_run).print(args.json, &name)?;
     Ok(if played.damaged { FAILED } else { OK })
 }
 
-/// Reads the options of mount(8). Only one has a meaning; what would be ignored is refused.
-fn wants_remount(options: &[String]) -> Result<bool> {
-    const NO_CHANGE: [&str; 7] =
-        ["defaults", "rw", "nosuid", "nodev", "noexec", "noatime", "dax=always"];
-    let mut remount = false;
-    for option in options {
-        match option.as_str() {
-            "remount" => remount = true,
-            option if NO_CHANGE.contains(&option) => {}
-            option => bail!(
-                "mount option \"{option}\", expected one of remount, {}",
-                NO_CHANGE.join(", ")
-            ),
+/// What the options of mount(8) ask for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct MountOptions {
+    remount: bool,
+    read_only: bool,
+}
+
+impl MountOptions {
+    /// What famfs always does, or what is for mount(8) and systemd and not for a file system.
+    const NO_CHANGE: [&str; 35] = [
+        "defaults",
+        "rw",
+        "nosuid",
+        "nodev",
+        "noexec",
+        "async",
+        "noatime",
+        "nodiratime",
+        "relatime",
+        "norelatime",
+        "strictatime",
+        "nostrictatime",
+        "lazytime",
+        "nolazytime",
+        "iversion",
+        "noiversion",
+        "silent",
+        "loud",
+        "nosymfollow",
+        "symfollow",
+        "auto",
+        "noauto",
+        "user",
+        "nouser",
+        "users",
+        "owner",
+        "group",
+        "nogroup",
+        "noowner",
+        "nofail",
+        "_netdev",
+        "atime",
+        "dax=always",
+        "dax",
+        "dirsync",
+    ];
+    /// Options of the same kind that carry a value.
+    const NO_CHANGE_WITH_VALUE: [&str; 3] = ["x-", "X-", "comment="];
+    /// What files of a shared memory must not do.
+    const NEVER: [&str; 3] = ["suid", "dev", "exec"];
+
+    fn read(options: &[String], sloppy: bool) -> Result<Self> {
+        let mut found = Self::default();
+        for option in options {
+            match option.as_str() {
+                "remount" => found.remount = true,
+                "ro" => found.read_only = true,
+                option if Self::NO_CHANGE.contains(&option) || option.is_empty() => {
+                    found.read_only &= option != "rw";
+                }
+                option if Self::NO_CHANGE_WITH_VALUE.iter().any(|o| option.starts_with(o)) => {}
+                option if Self::NEVER.contains(&option) => {
+                    bail!("mount option \"{option}\": famfs is always nosuid, nodev and noexec")
+                }
+                option if sloppy => notice!("mount option \"{option}\" is ignored"),
+                option => bail!(
+                    "mount option \"{option}\", expected remount, ro, rw, dax=always or one of \
+                     those of every file system in mount(8)"
+                ),
+            }
         }
+        Ok(found)
     }
-    Ok(remount)
 }
 
 /// Loads a kernel module with what it needs.
@@ -85,7 +152,8 @@ pub fn load_module(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn change_mount(device: &Path, mount_point: &Path) -> Result<MountedVolume> {
+/// Reaches a mount that is there, so that its flags can be changed and its log played.
+fn open_again(device: &Path, mount_point: &Path) -> Result<MountedVolume> {
     let mount = mounts::locate(mount_point)?.mount;
     if mount.mount_point != mount_point || mount.source.canonicalize()? != device {
         bail!(
@@ -96,11 +164,7 @@ fn change_mount(device: &Path, mount_point: &Path) -> Result<MountedVolume> {
             mount.mount_point.display()
         );
     }
-    use rustix::mount::{MountFlags, mount_remount};
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
-    mount_remount(mount_point, flags, c"")
-        .with_context(|| format!("cannot remount {}", mount_point.display()))?;
-    Ok(Mounted::at(mount_point, device)?.open(Access::Read, system_or_client())?)
+    Ok(Mounted::for_play(mount_point, device)?.open(Access::Read, system_or_client())?)
 }
 
 /// Refuses to hide a famfs under another one.
@@ -125,4 +189,28 @@ fn refused_device(err: MountError) -> Failure {
         false => FAILED,
     };
     Failure { code, error: err.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(options: &[&str], sloppy: bool) -> Result<MountOptions> {
+        MountOptions::read(&options.iter().map(ToString::to_string).collect::<Vec<_>>(), sloppy)
+    }
+
+    #[test]
+    fn options_of_mount_8() {
+        let plain = MountOptions::default();
+        assert_eq!(
+            read(&["rw", "noatime", "dax=always", "x-systemd.after=a"], false).unwrap(),
+            plain
+        );
+        let read_only = MountOptions { remount: true, read_only: true };
+        assert_eq!(read(&["remount", "ro"], false).unwrap(), read_only);
+        assert_eq!(read(&["ro", "rw"], false).unwrap(), plain, "the last one counts");
+        assert!(read(&["suid"], true).is_err());
+        assert!(read(&["size=1g"], false).is_err());
+        assert_eq!(read(&["size=1g"], true).unwrap(), plain);
+    }
 }

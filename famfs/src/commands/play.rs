@@ -8,10 +8,11 @@ use famfs::mount::MountedVolume;
 use famfs::replay::Contents;
 use famfs::role::{self, Role};
 use famfs::volume::Volume;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::warn_of_damage;
-use crate::output::{notice, say};
+use crate::output::{notice, print_json, say};
 
 /// What became of a log.
 pub struct Played {
@@ -47,6 +48,48 @@ pub fn play(volume: &MountedVolume, role: Role, dry_run: bool, verbose: bool) ->
 /// This system's UUID for its role; whoever has none is a client, and is told why.
 pub fn system_or_client() -> Option<Uuid> {
     role::system_uuid().map_err(|err| notice!("client only: {}", one_line(&err))).ok()
+}
+
+/// A play as it is told.
+#[derive(Serialize)]
+pub struct Report {
+    version: u32,
+    dry_run: bool,
+    role: &'static str,
+    files: u64,
+    directories: u64,
+    existed: u64,
+    errors: usize,
+    damaged: bool,
+}
+
+impl Report {
+    /// Tells what became of a log, or with `dry_run` would become of it.
+    pub fn new(played: &Played, role: Role, dry_run: bool) -> Self {
+        let Applied { files, directories, existed, errors, .. } = &played.applied;
+        Self {
+            version: 1,
+            dry_run,
+            role: role.name(),
+            files: *files,
+            directories: *directories,
+            existed: *existed,
+            errors: errors.len(),
+            damaged: played.damaged,
+        }
+    }
+
+    /// Prints it as JSON, or as a line that begins with `name`.
+    pub fn print(&self, json: bool, name: &str) -> Result<()> {
+        if json {
+            return print_json(self);
+        }
+        let Self { dry_run, files, directories, existed, .. } = self;
+        let would = if *dry_run { "would make " } else { "" };
+        say!(
+            "{name}: {would}{files} new files, {directories} new directories, {existed} were there"
+        )
+    }
 }
 
 /// What was made, in words.

@@ -8,7 +8,7 @@ use famfs::watcher::Watcher;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
-use crate::output::{OK, Outcome};
+use crate::output::{OK, Outcome, say};
 
 pub fn run(args: &Umount) -> Outcome {
     let path = args.mount_point.display();
@@ -18,6 +18,10 @@ pub fn run(args: &Umount) -> Outcome {
         return Err(anyhow!("{path} is no mount point; did you mean {found}?").into());
     }
     let mount_point = &mount.mount.mount_point;
+    if args.dry_run {
+        say!("would unmount {} from {}", mount.mount.source.display(), mount_point.display())?;
+        return Ok(OK);
+    }
     let detach = || unmount(mount_point, UnmountFlags::NOFOLLOW);
     let mut result = detach();
     // A watch holds the log; it ends when it is asked, others do not.

@@ -4,3 +4,4 @@
 pub mod cache;
 pub mod dax;
 pub mod ioctl;
+pub mod mount_attr;

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Changing the attributes of one mount: mount_setattr(2), which rustix does not have.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// Makes a mount read-only, or writable, through an open directory that is its root.
+pub fn set_read_only(root: impl AsFd, read_only: bool) -> io::Result<()> {
+    let (attr_set, attr_clr) = match read_only {
+        true => (libc::MOUNT_ATTR_RDONLY, 0),
+        false => (0, libc::MOUNT_ATTR_RDONLY),
+    };
+    let attr = libc::mount_attr { attr_set, attr_clr, propagation: 0, userns_fd: 0 };
+    let root = root.as_fd().as_raw_fd();
+    // SAFETY: the path is empty and ends with a NUL; `attr` lives past the call, and its size is
+    // the one that is given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            root,
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -19,7 +19,7 @@ Examples:
   famfs --pool POOL export -o all.tar
   famfs export /mnt/famfs/a | famfs --pool OTHER import /b
 
-Exit code 1 also if files are left out because the log is damaged.")]
+Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage.")]
 pub struct Export {
     /// File or directory; with --pool a path in the pool [default: the root]
     pub path: Option<PathBuf>,
@@ -50,7 +50,9 @@ are fine.
 
 Examples:
   tar -c dataset | famfs --pool POOL import
-  famfs import --pack --input dataset.tar /mnt/famfs/datasets")]
+  famfs import --pack --input dataset.tar /mnt/famfs/datasets
+
+Exit codes: 0 success; 1 failure; 2 wrong usage; 130 interrupted.")]
 pub struct Import {
     /// Directory to unpack into; with --pool a path in the pool [default: the root]
     pub path: Option<PathBuf>,

@@ -19,6 +19,9 @@ Each error is told once. Files that cannot be made are tried again every second.
 
 With --json each event is a line: `ready`, `directory`, `file`, `error`, `end`.
 
+Examples:
+  famfs watch /mnt/famfs
+
 Exit codes: 0 stopped or unmounted; 1 failure, such as memory that cannot be read any more; 3 the \
 file system was made anew, so it must be unmounted and mounted again.")]
 pub struct Watch {

@@ -324,6 +324,15 @@ pub struct Mkmeta {
 
 /// Options of `attach`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+It loads the modules, gives a virtio-pmem pool to the driver fsdev_dax, and mounts the one device \
+that holds a famfs. What is mounted already gets its new files.
+
+Examples:
+  famfs attach
+  famfs attach --mount-point /mnt/famfs --device /dev/dax0.0 --json
+
+Exit codes: 0 success; 1 failure, or some entries could not be played; 2 wrong usage.")]
 pub struct Attach {
     /// Directory to mount on, made if missing
     #[arg(long, value_name = "DIR", default_value = "/mnt/famfs")]

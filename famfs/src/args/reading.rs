@@ -9,6 +9,14 @@ use super::{ModeArgs, parse_file_and_seed, parse_threads};
 
 /// Options of `ls`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+It shows what the log says, with all that is below a directory.
+
+Examples:
+  famfs ls /mnt/famfs
+  famfs --pool /dev/shm/pool ls --json /data
+
+Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage.")]
 pub struct Ls {
     /// File or directory; with --pool a path in the pool [default: the root]
     pub path: Option<PathBuf>,
@@ -72,6 +80,11 @@ pub struct Fsck {
 
 /// Options of `cat`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  famfs --pool /dev/shm/pool cat /data/a
+
+Exit codes: 0 success; 1 some file could not be printed; 2 wrong usage.")]
 pub struct Cat {
     /// Files of a mounted famfs; with --pool paths in the pool
     #[arg(value_name = "FILE", required = true)]
@@ -81,7 +94,13 @@ pub struct Cat {
 /// Options of `stat`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-It shows what the log says. The list in JSON is that of `ls --json`.")]
+It shows what the log says. The list in JSON is that of `ls --json`.
+
+Examples:
+  famfs stat /mnt/famfs/data
+  famfs --pool /dev/shm/pool stat --json /data
+
+Exit codes: 0 success; 1 some path is not in the log, or failure; 2 wrong usage.")]
 pub struct Stat {
     /// Files and directories of a mounted famfs; with --pool paths in the pool
     #[arg(value_name = "PATH", required = true)]
@@ -95,8 +114,14 @@ pub struct Stat {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Files take whole units of 2 MiB, and every file and directory one log slot. A new file needs one \
-free piece as large as itself. Exit code 1 also if the file system is damaged: the figures may \
-then be wrong.")]
+free piece as large as itself.
+
+Examples:
+  famfs df --human /mnt/famfs
+  famfs --pool /dev/shm/pool df --json
+
+Exit codes: 0 success; 1 failure, or the file system is damaged, so that the figures may be wrong; \
+2 wrong usage.")]
 pub struct Df {
     /// A path in a mounted famfs; not needed with --pool
     #[arg(value_name = "PATH")]
@@ -113,7 +138,13 @@ pub struct Df {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A line for each directory: bytes that its files take in units of 2 MiB, bytes that are in them, \
-path. Exit code 1 also if files are left out because the log is damaged.")]
+path.
+
+Examples:
+  famfs du --human -s /mnt/famfs/data
+  famfs --pool /dev/shm/pool du
+
+Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage.")]
 pub struct Du {
     /// File or directory; with --pool a path in the pool [default: the root]
     pub path: Option<PathBuf>,
@@ -131,7 +162,11 @@ pub struct Du {
 /// Options of `tree`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Exit code 1 also if files are left out because the log is damaged.")]
+Examples:
+  famfs tree /mnt/famfs
+  famfs --pool /dev/shm/pool tree --json /data
+
+Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage.")]
 pub struct Tree {
     /// File or directory; with --pool a path in the pool [default: the root]
     pub path: Option<PathBuf>,
@@ -147,7 +182,11 @@ However many files there are, the picture stays of one size: a cell then stands 
 Letters and colours are the largest files. Colours are left out in a pipe, with NO_COLOR, and \
 with TERM=dumb. The JSON report has the cells of the SVG picture.
 
-Exit code 1 also if files are left out because the log is damaged.")]
+Examples:
+  famfs map /mnt/famfs                       a picture in the terminal
+  famfs --pool /dev/shm/pool map -o map.svg  a picture in a file
+
+Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage.")]
 pub struct Map {
     /// A path in a mounted famfs; not needed with --pool
     #[arg(value_name = "PATH")]
@@ -165,6 +204,10 @@ pub struct Map {
 #[command(after_help = "\
 Damaged media are shown like whole ones; what has only one right value and another one on the media \
 is marked WRONG. Whether files can be used is told by fsck.
+
+Examples:
+  famfs --pool /dev/shm/pool dump
+  famfs dump --json /mnt/famfs
 
 Exit codes: 0 everything is shown, whatever it is; 1 some bytes could not be read.")]
 pub struct Dump {
@@ -317,7 +360,13 @@ pub struct Flush {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The format is that of sha256sum, with names relative to PATH, so a list made from a source \
-directory checks its copy. Files that are no regular files are left out.")]
+directory checks its copy. Files that are no regular files are left out.
+
+Examples:
+  famfs --pool /dev/shm/pool sum             sums of all files
+  famfs sum --faults --json /mnt/famfs/data  and how the kernel mapped them
+
+Exit codes: 0 success; 1 a sum is wrong, or failure; 2 wrong usage.")]
 pub struct Sum {
     /// File or directory, on any file system; with --pool a path in the pool [default: the root]
     pub path: Option<PathBuf>,

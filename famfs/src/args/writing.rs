@@ -9,6 +9,13 @@ use super::{OwnerArgs, parse_size, parse_threads};
 
 /// Options of `mkdir`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  famfs mkdir /mnt/famfs/models
+  famfs mkdir -p -m 2775 -g 100 /mnt/famfs/data/2026
+  famfs --pool /dev/shm/pool mkdir -p /data/2026
+
+Exit codes: 0 success; 1 failure; 2 wrong usage.")]
 pub struct Mkdir {
     /// Directory to make
     #[arg(value_name = "DIR")]
@@ -19,6 +26,9 @@ pub struct Mkdir {
     /// Owner and permissions.
     #[command(flatten)]
     pub owner: OwnerArgs,
+    /// Check everything, and print what would be made
+    #[arg(long, visible_alias = "dryrun")]
+    pub dry_run: bool,
     /// Name what is made
     #[arg(short, long)]
     pub verbose: bool,

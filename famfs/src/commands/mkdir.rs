@@ -15,7 +15,7 @@ const DEFAULT_MODE: u32 = 0o755;
 
 pub fn run(pool: Option<&Path>, args: &Mkdir) -> Outcome {
     let place = Place::open(pool, Some(&args.path), Access::Write)?;
-    let mut writer = place.writer(false)?;
+    let mut writer = place.writer(args.dry_run)?;
     let owner = owner(args.owner.uid, args.owner.gid, args.owner.mode.unwrap_or(DEFAULT_MODE));
     let path = match (&place.path, args.parents) {
         (None, true) => return Ok(OK),
@@ -31,8 +31,11 @@ pub fn run(pool: Option<&Path>, args: &Mkdir) -> Outcome {
         made.push(dir);
     }
     writer.commit()?;
-    for dir in made.iter().filter(|_| args.verbose) {
-        say!("{dir}")?;
+    for dir in made.iter().filter(|_| args.verbose || args.dry_run) {
+        match args.dry_run {
+            true => say!("would make directory {dir}")?,
+            false => say!("{dir}")?,
+        }
     }
     Ok(OK)
 }

@@ -9,7 +9,8 @@ Build the appliance image.
 
 usage: image/build.sh OPTION...
 
-  --output DIR         where vmlinux, vmlinuz, initrd.img, root.erofs and manifest.json go
+  --output DIR         where vmlinux, vmlinuz, initrd.img, root.erofs, manifest.json and
+                       test-modules/ go
   --work DIR           scratch directory on the same file system; emptied first
   --programs DIR       static binaries: famfs, appliance-init, appliance-agent
   --module FILE        famfs.ko; it decides the kernel version
@@ -153,6 +154,7 @@ extra_tree
 root_tree
 cp "$work/mkosi/vmlinuz" "$work/out/vmlinuz"
 cp "$work/mkosi/root.manifest" "$work/out/manifest.json"
+cp -r "$work/mkosi/test-modules" "$work/out/"
 extract_vmlinux "$work/out/vmlinuz" "$work/out/vmlinux"
 initrd
 # The UUID is fixed for the same reason as the times: same input, same bytes.
@@ -160,5 +162,6 @@ mkfs.erofs -z lz4hc,12 -C 65536 -T "$epoch" -U 4d57e2a6-5f2c-4f5e-9b0e-6b1f7d3a9
     --all-root --quiet "$work/out/root.erofs" "$work/mkosi/root" >"$work/mkfs.log" 2>&1 ||
     fail "mkfs.erofs failed: $(tail -n 5 "$work/mkfs.log")"
 # All or nothing: an image is never half old and half new for longer than these renames.
+rm -rf "$output/test-modules"
 mv "$work"/out/* "$output/"
 find "$output" -maxdepth 1 -type f -printf '%p %s\n' | sort

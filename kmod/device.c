@@ -177,6 +177,14 @@ static int famfs_open_char(struct famfs_fs_info *fsi, struct fs_context *fc,
 	switch (err) {
 	case 0:
 		fsi->size = famfs_probe_size(dax_dev);
+		if (fsi->size)
+			break;
+		/* The driver has just gone, without a word to a new holder */
+		fallthrough;
+	case -ENODEV:
+		/* mount(8) takes ENODEV for an unknown file system type */
+		err = -ENXIO;
+		errorfc(fc, "%s: no driver is bound to it", fc->source);
 		break;
 	case -EOPNOTSUPP:
 		errorfc(fc, "%s: bind it to the driver fsdev_dax first",
@@ -184,11 +192,6 @@ static int famfs_open_char(struct famfs_fs_info *fsi, struct fs_context *fc,
 		break;
 	case -EBUSY:
 		errorfc(fc, "%s: in use by another file system", fc->source);
-		break;
-	case -ENODEV:
-		/* mount(8) takes ENODEV for an unknown file system type */
-		err = -ENXIO;
-		errorfc(fc, "%s: no driver is bound to it", fc->source);
 		break;
 	}
 	/* fs_dax_get() took a reference of its own */

@@ -2,6 +2,7 @@
 //! famfs.ko in a guest: its test programs on /dev/dax and on /dev/pmem.
 
 use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -78,8 +79,7 @@ fn run_programs(
     device: &str,
 ) -> Result<()> {
     let dir = tempfile::tempdir().context("no temporary directory")?;
-    let path = dir.path().join("tests.erofs");
-    let disk = pack_disk(artifacts, &artifacts.module_tests, path, DISK)?;
+    let disk = test_disk(artifacts, dir.path())?;
 
     let pool = Pool::create(artifacts, POOL, POOL, view)?;
     pool.mkfs(&[])?;
@@ -91,6 +91,7 @@ fn run_programs(
     let node = cluster.node(name)?;
     node.run(&Command::new(["famfs", "umount", "/mnt/famfs"]), SHORT)?;
     mount_disk(node, DISK, "/run/tests")?;
+    node.run(&Command::new(["insmod", "/run/tests/hwpoison-inject.ko"]), SHORT)?;
 
     for program in programs(artifacts)? {
         let path = format!("/run/tests/{program}");
@@ -107,11 +108,54 @@ fn run_programs(
         });
         session.check(&format!("{label}: the kernel log stays clean"), || clean(node));
     }
+    if view == View::Devdax {
+        session.check(&format!("{name}: a device with another driver is refused"), || {
+            other_driver(node)
+        });
+    }
     session.check(&format!("{name}: nothing holds the module"), || {
         node.run(&Command::new(["rmmod", "famfs"]), SHORT).map(|_| ())
     });
     session.check(&format!("{name}: shuts down in order"), || cluster.end());
     Ok(())
+}
+
+/// A devdax device that is bound to device_dax is refused, with what to do about it, and works
+/// again after that was done.
+fn other_driver(node: &Node) -> Result<()> {
+    let script = "
+        set -e
+        drivers=/sys/bus/dax/drivers
+        echo dax0.0 >$drivers/fsdev_dax/unbind
+        insmod /run/tests/device_dax.ko
+        [[ -e $drivers/device_dax/dax0.0 ]] || echo dax0.0 >$drivers/device_dax/bind
+        ! mount -t famfs /dev/dax0.0 /mnt/famfs
+        dmesg | tail -n 1
+        echo dax0.0 >$drivers/device_dax/unbind
+        rmmod device_dax
+        echo dax0.0 >$drivers/fsdev_dax/bind
+        mount -t famfs /dev/dax0.0 /mnt/famfs
+        umount /mnt/famfs";
+    let output = node.run(&Command::shell(script), SHORT)?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(said.contains("/dev/dax0.0: bind it to the driver fsdev_dax first"), "{said}");
+    let mount = String::from_utf8_lossy(&output.stderr);
+    ensure!(mount.contains("not supported"), "{mount}");
+    clean(node)
+}
+
+/// A disk with the test programs and the kernel modules that only they need.
+fn test_disk(artifacts: &Artifacts, dir: &Path) -> Result<Disk> {
+    let tree = dir.join("tests");
+    fs::create_dir(&tree).context("cannot make a directory for the test programs")?;
+    for from in [&artifacts.module_tests, &artifacts.image.join("test-modules")] {
+        for entry in from.read_dir().with_context(|| format!("cannot list {}", from.display()))? {
+            let path = entry.with_context(|| format!("cannot list {}", from.display()))?.path();
+            fs::copy(&path, tree.join(path.file_name().unwrap_or_default()))
+                .with_context(|| format!("cannot copy {}", path.display()))?;
+        }
+    }
+    pack_disk(artifacts, &tree, dir.join("tests.erofs"), DISK)
 }
 
 /// The names of the test programs.

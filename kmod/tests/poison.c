@@ -12,6 +12,7 @@
 #define BAD_PAGE 7
 
 #define DEBUGFS "/sys/kernel/debug"
+/* Of the kernel module hwpoison-inject */
 #define CORRUPT_PFN DEBUGFS "/hwpoison/corrupt-pfn"
 #define HARD_OFFLINE "/sys/devices/system/memory/hard_offline_page"
 
@@ -58,8 +59,6 @@ static int by_madvise(char *page)
 
 static int by_hwpoison_inject(char *page)
 {
-	if (system("modprobe hwpoison_inject"))
-		bail("load hwpoison_inject");
 	mount("none", DEBUGFS, "debugfs", 0, NULL);
 	return write_number(CORRUPT_PFN, pfn_of(page));
 }

@@ -193,5 +193,6 @@ void famfs_counters_exit(void);
 /* file.c */
 extern const struct file_operations famfs_file_operations;
 extern const struct address_space_operations famfs_aops;
+int famfs_sync_fs(struct super_block *sb, int wait);
 
 #endif /* _FAMFS_H */

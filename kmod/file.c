@@ -165,6 +165,21 @@ static int famfs_mmap(FAMFS_MMAP_FILE_ARG struct famfs_vma *vma)
 	return 0;
 }
 
+/* From the caches of the processors to the device, which has its own. */
+static int famfs_write_back(struct inode *inode, loff_t start, loff_t end)
+{
+	struct writeback_control wbc = {
+		.sync_mode = WB_SYNC_ALL,
+		.nr_to_write = LONG_MAX,
+		.range_start = start,
+		.range_end = end,
+	};
+
+	return dax_writeback_mapping_range(inode->i_mapping,
+					   famfs_sb(inode->i_sb)->dax_dev,
+					   &wbc);
+}
+
 /*
  * A devdax device is memory and has nothing to flush. Behind a pmem device
  * there can be caches, of CPU and host, and a flush that can fail.
@@ -174,12 +189,6 @@ static int famfs_fsync(struct file *file, loff_t start, loff_t end,
 {
 	struct inode *inode = file_inode(file);
 	struct famfs_fs_info *fsi = famfs_sb(inode->i_sb);
-	struct writeback_control wbc = {
-		.sync_mode = WB_SYNC_ALL,
-		.nr_to_write = LONG_MAX,
-		.range_start = start,
-		.range_end = end,
-	};
 	int err;
 
 	if (famfs_is_dead(fsi))
@@ -187,9 +196,41 @@ static int famfs_fsync(struct file *file, loff_t start, loff_t end,
 	if (fsi->is_char || !famfs_inode_map(inode))
 		return 0;
 
-	err = dax_writeback_mapping_range(inode->i_mapping, fsi->dax_dev, &wbc);
+	err = famfs_write_back(inode, start, end);
 	if (err)
 		return err;
+	return blkdev_issue_flush(file_bdev(fsi->bdev_file));
+}
+
+/**
+ * famfs_sync_fs - do what fsync(2) does for all files
+ * @sb: the mount
+ * @wait: unless set, there is another call to come that is
+ *
+ * The VFS does not write back by itself what has no backing device to be
+ * accounted to.
+ *
+ * Return: 0 or the first error.
+ */
+int famfs_sync_fs(struct super_block *sb, int wait)
+{
+	struct famfs_fs_info *fsi = famfs_sb(sb);
+	struct famfs_map *map;
+	int err;
+
+	if (!wait || fsi->is_char)
+		return 0;
+
+	scoped_guard(mutex, &fsi->maps_lock) {
+		/* Nothing is left to save, and unmounting has to work */
+		if (fsi->dead)
+			return 0;
+		list_for_each_entry(map, &fsi->maps, entry) {
+			err = famfs_write_back(map->inode, 0, LLONG_MAX);
+			if (err)
+				return err;
+		}
+	}
 	return blkdev_issue_flush(file_bdev(fsi->bdev_file));
 }
 

@@ -58,6 +58,7 @@ static int famfs_show_options(struct seq_file *m, struct dentry *root)
 static const struct super_operations famfs_super_operations = {
 	.statfs = famfs_statfs,
 	.evict_inode = famfs_evict_inode,
+	.sync_fs = famfs_sync_fs,
 	.show_options = famfs_show_options,
 };
 

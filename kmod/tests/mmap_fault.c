@@ -66,6 +66,10 @@ static void test_shared(int fd)
 	write_all(mem, SIZE, 4);
 	/* What was written back is mapped read-only, to see the next write */
 	expect_faults(dev_is_char ? 0 : SIZE / PMD, 0, "write after msync");
+	works(syncfs(fd), "syncfs");
+	count_faults();
+	write_all(mem, SIZE, 4);
+	expect_faults(dev_is_char ? 0 : SIZE / PMD, 0, "write after syncfs");
 	munmap(mem, SIZE);
 }
 

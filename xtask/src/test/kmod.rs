@@ -22,6 +22,7 @@ pub fn lints(tally: &mut Tally) -> Result<()> {
     manual(tally)?;
     let newest = tools.kernel_headers()?;
     script(&tools, &newest, "dkms.sh", "dkms.conf builds and cleans", tally)?;
+    script(&tools, &newest, "kconfig.sh", "Kconfig reads as in a kernel tree", tally)?;
     script(&tools, &newest, "sign.sh", "make sign, make install", tally)?;
     script(&tools, &newest, "jump_label.sh", "counters that are off cost nothing", tally)
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! famfs(5) and docs/famfs-kernel.md against the module's source: what one has, the other tells.
+//! famfs(5), docs/famfs-kernel.md and dkms.conf against the source: what one has, the other tells.
 
 // A failed unwrap is a failed test here, outside the test functions too.
 #![allow(clippy::unwrap_used)]
@@ -124,4 +124,11 @@ fn the_tables_name_every_source_and_test() {
             assert!(text.contains(&format!("`{name}`")), "docs/famfs-kernel.md has no `{name}`");
         }
     }
+}
+
+#[test]
+fn dkms_has_the_version_of_the_project() {
+    let conf = read("kmod/dkms.conf");
+    let version = format!("PACKAGE_VERSION=\"{}\"", env!("CARGO_PKG_VERSION"));
+    assert!(conf.lines().any(|line| line == version), "kmod/dkms.conf has no {version}");
 }

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Every report is what docs/famfs.schema.json says, and every command with reports is in there.
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use clap::CommandFactory;
+use famfs::args::Cli;
+use serde_json::Value;
+
+const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/famfs.schema.json");
+/// Commands that need a mounted famfs; their reports are checked in VMs.
+const GUEST: [&str; 6] = ["attach", "check", "flush", "logplay", "mount", "watch"];
+
+fn schema() -> Value {
+    serde_json::from_slice(&fs::read(SCHEMA).unwrap()).unwrap()
+}
+
+/// Name of a command's schema; `map` is that of a file's map.
+fn name_of(command: &str) -> &str {
+    if command == "map" { "map_of_pool" } else { command }
+}
+
+/// What a report is, if not what the schema says.
+fn problem(command: &str, report: &Value) -> Option<String> {
+    let mut schemas = boon::Schemas::new();
+    let mut compiler = boon::Compiler::new();
+    compiler.add_resource("famfs.json", schema()).unwrap();
+    let at = format!("famfs.json#/$defs/{}", name_of(command));
+    let index = compiler.compile(&at, &mut schemas).unwrap();
+    schemas.validate(report, index).err().map(|err| format!("{err:#}"))
+}
+
+/// Runs a session in a directory; each command prints a report, whatever its exit code.
+fn session(dir: &Path, lines: &[&str]) -> Vec<(String, Value)> {
+    let run = |line: &&str| {
+        let args: Vec<&str> = line.split_whitespace().collect();
+        let output = Command::new(env!("CARGO_BIN_EXE_famfs"))
+            .current_dir(dir)
+            .args(["--pool", "pool"])
+            .args(&args)
+            .arg("--json")
+            .output()
+            .unwrap();
+        let report = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|err| panic!("{line}: {err}: {output:?}"));
+        (args[0].to_owned(), report)
+    };
+    lines.iter().map(run).collect()
+}
+
+#[test]
+fn reports_are_what_the_schema_says() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("src/d")).unwrap();
+    for (name, text) in [("src/a", "a"), ("src/d/b", "bb"), ("src/empty", "")] {
+        fs::write(dir.path().join(name), text).unwrap();
+    }
+    let pool = fs::File::create(dir.path().join("pool")).unwrap();
+    pool.set_len(64 << 20).unwrap();
+    let tar = Command::new("tar").args(["-cf", "t.tar", "src/d"]).current_dir(dir.path()).status();
+    assert!(tar.unwrap().success());
+    let lines = [
+        "mkfs --dry-run",
+        "mkfs",
+        "mkfs --force --kill --dry-run",
+        "cp -r --skip-unsupported --dry-run src /",
+        "cp -r --skip-unsupported src /",
+        "cp --out -r src out",
+        "ls",
+        "stat src src/a",
+        "df",
+        "du",
+        "tree",
+        "fsck",
+        "fsck -B 4",
+        "dump",
+        "map",
+        "getmap src/a",
+        "verify -S 1 -f src/a",
+        "verify --multi none,1",
+        "sum",
+        "sum --check /dev/null",
+        "export --output x.tar",
+        "import --dry-run --input t.tar /src/d",
+        "rm --dry-run src/a",
+        "rm src/a",
+    ];
+    let mut found = Vec::new();
+    for (command, report) in session(dir.path(), &lines) {
+        if let Some(problem) = problem(&command, &report) {
+            found.push(format!("{command}: {problem}"));
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn a_wrong_report_is_noticed() {
+    let report = serde_json::json!({"version": 1, "entries": [], "new": 1});
+    assert!(problem("ls", &report).is_some(), "an unknown field");
+    assert!(problem("ls", &serde_json::json!({"version": 2, "entries": []})).is_some());
+    assert!(problem("ls", &serde_json::json!({"version": 1, "entries": []})).is_none());
+}
+
+#[test]
+fn every_command_with_reports_is_in_the_schema() {
+    let schema = schema();
+    let cli = Cli::command();
+    let mut count = 0;
+    for command in cli.get_subcommands() {
+        if command.get_arguments().any(|arg| arg.get_id() == "json") {
+            let name = command.get_name();
+            assert!(schema["$defs"][name_of(name)].is_object(), "{name} is not in {SCHEMA}");
+            count += 1;
+        }
+    }
+    assert!(count >= 20 && GUEST.iter().all(|name| schema["$defs"][name].is_object()));
+}

@@ -6,18 +6,25 @@
 mod kill;
 #[path = "pool/latency.rs"]
 mod latency;
+#[path = "pool/source.rs"]
+mod source;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 use vhost_famfs::launch::{Command, Output};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
+
+use source::{MOUNT_POINT, Source, Tree};
 
 const POOL: u64 = 3 << 30;
 const MEMORY: u64 = 768 << 20;
 /// Bytes of host memory that the files take; the pool's other bytes stay holes.
 const CONTENT: u64 = 512 << 20;
+/// The tree that is copied.
+const TREE: Tree = Tree { directories: 100, files: 10, largest: 32 << 10 };
 /// A command in a guest, under emulation on a busy host.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -33,7 +40,12 @@ fn main() -> Result<ExitCode> {
 fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let pool = Pool::create(artifacts, POOL, CONTENT, View::Devdax)?;
     pool.mkfs(&[])?;
-    let members = vec![Member::new("master", true), Member::new("reader", false)];
+    let dir = tempfile::tempdir().context("no temporary directory")?;
+    let source = Source::make(artifacts, dir.path(), TREE)?;
+    let members = vec![
+        Member::new("master", true).with_disk(source.disk.clone()),
+        Member::new("reader", false),
+    ];
     let cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
     cluster.wait_ready(BOOT)?;
     let (master, reader) = (cluster.node("master")?, cluster.node("reader")?);
@@ -43,8 +55,81 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     session
         .check("a new file is visible in the other VM", || latency::check(&pool, master, reader));
     session.check("a watch that waits takes little of the processor", || latency::idle(reader));
+    session.check("1,000 files in 100 directories appear in the reader, and are right", || {
+        source.mount(master)?;
+        shell(master, "famfs mkdir /mnt/famfs/tree")?;
+        shell(master, &format!("famfs cp -r {MOUNT_POINT}/. /mnt/famfs/tree"))?;
+        let copied = Instant::now();
+        wait_for(reader, "[[ $(find /mnt/famfs/tree -type f | wc -l) == 1000 ]]")?;
+        println!("# all are visible {:.1?} after the end of the copy", copied.elapsed());
+        check_tree(reader, &source)
+    });
+    session.check("spread files read back right, in every VM and on the host", || {
+        for (seed, strips) in [(11, 2), (12, 3), (13, 8)] {
+            let name = format!("spread{strips}");
+            let create =
+                format!("famfs creat -s 21m -S {seed} -B 16 -N {strips} -C 2m /mnt/famfs/{name}");
+            shell(master, &create)?;
+            wait_for(reader, &format!("test -e /mnt/famfs/{name}"))?;
+            let seed = seed.to_string();
+            for node in [master, reader] {
+                shell(node, &format!("famfs verify -S {seed} -f /mnt/famfs/{name}"))?;
+            }
+            pool.famfs(["verify", "-S", &seed, "-f", &format!("/{name}")])?;
+            let map: Value = serde_json::from_slice(&pool.famfs(["ls", "--json", &name])?)?;
+            let map = &map["entries"][0]["map"];
+            let found = map["extents"].as_array().map_or(0, Vec::len);
+            ensure!(map["type"] == "interleaved" && found == strips, "{map}");
+        }
+        Ok(())
+    });
+    session.check("doctor finds both healthy, and files mapped by 2 MiB", || {
+        for node in [master, reader] {
+            let output = shell(node, "famfs doctor --json")?;
+            let report: Value = serde_json::from_slice(&output.stdout)?;
+            ensure!(status(&report, "mapping") == Some("ok"), "{report:#}");
+            ensure!(status(&report, "watch") == Some("ok"), "{report:#}");
+            ensure!(status(&report, "files") == Some("ok"), "{report:#}");
+        }
+        Ok(())
+    });
+    session.check("umount ends the watch, and after a new mount all is there again", || {
+        shell(reader, "famfs umount /mnt/famfs")?;
+        shell(reader, "[[ $(systemctl show -P Result famfs-watch) == success ]]")?;
+        let doctor = reader.vm.exec(&Command::new(["famfs", "doctor"]), LIMIT)?;
+        let text = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        ensure!(!doctor.status.success() && text.contains("mend: famfs attach"), "{text}");
+        shell(reader, "famfs attach && systemctl start famfs-watch")?;
+        check_tree(reader, &source)
+    });
+    session.check("a file system that is made anew ends the watch with a word", || {
+        shell(master, "famfs umount /mnt/famfs && famfs mkfs --force /dev/dax0.0")?;
+        wait_for(reader, "[[ $(systemctl show -P ExecMainStatus famfs-watch) == 3 ]]")?;
+        let console = std::fs::read(reader.console_log()).context("cannot read the console")?;
+        let console = String::from_utf8_lossy(&console);
+        ensure!(console.contains("the file system was made anew"), "the console does not say it");
+        shell(reader, "famfs umount /mnt/famfs && famfs attach")?;
+        shell(reader, "[[ ! -e /mnt/famfs/tree ]]").map(drop)
+    });
     session.check("all shut down in order", || cluster.end());
     Ok(())
+}
+
+/// Checks all files by their sums, and some by the seeds that they were made from.
+fn check_tree(node: &Node, source: &Source) -> Result<()> {
+    let check = ["famfs", "sum", "--check", "-", "/mnt/famfs/tree"];
+    node.run(&Command::new(check).stdin(source.list()), LIMIT)?;
+    for directory in (0..TREE.directories).step_by(20) {
+        let seed = TREE.seed(directory, 3);
+        shell(node, &format!("famfs verify -S {seed} -f /mnt/famfs/tree/d{directory}/f3"))?;
+    }
+    Ok(())
+}
+
+/// How a check of `doctor` went.
+fn status<'r>(report: &'r Value, check: &str) -> Option<&'r str> {
+    let findings = report["findings"].as_array()?;
+    findings.iter().find(|finding| finding["check"] == check)?["status"].as_str()
 }
 
 /// Runs a shell script that must succeed.

@@ -107,6 +107,8 @@ pub enum Command {
     Chkread(Chkread),
     /// Print or check SHA-256 sums of files read through mmap
     Sum(Sum),
+    /// Find out what is wrong, and name the command that mends it
+    Doctor(Doctor),
     /// Find this guest's pool, mount it and play its log
     Attach(Attach),
 }

@@ -41,3 +41,21 @@ pub struct Watch {
     #[arg(long)]
     pub json: bool,
 }
+
+/// Options of `doctor`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+In a guest it looks at the kernel, the module, the memory devices with their drivers, the mount, \
+the media, the role, the files, the watch, and touches a file to see that it is mapped by 2 MiB \
+pages. With --pool it looks at a pool file on the host. For each finding it names the command that \
+mends it. Nothing is changed.
+
+Exit codes: 0 nothing failed; 1 something failed. Warnings do not count.")]
+pub struct Doctor {
+    /// A path in a mounted famfs; not needed with --pool [default: the first that is mounted]
+    #[arg(value_name = "PATH")]
+    pub path: Option<PathBuf>,
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
+}

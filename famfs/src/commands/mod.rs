@@ -9,6 +9,7 @@ mod clone;
 mod cp;
 mod creat;
 mod df;
+mod doctor;
 mod du;
 mod dump;
 mod export;
@@ -62,6 +63,7 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Du(args) => du::run(pool, args),
         Command::Tree(args) => tree::run(pool, args),
         Command::Map(args) => map::run(pool, args),
+        Command::Doctor(args) => doctor::run(pool, args),
         Command::Dump(args) => dump::run(pool, args),
         Command::Verify(args) => verify::run(pool, args),
         Command::Getmap(args) => getmap::run(pool, args),

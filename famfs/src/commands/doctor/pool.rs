@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A pool file on the host.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use famfs::check::one_line;
+use famfs::format::ALLOC_UNIT;
+use famfs::media::{Media, PoolFile};
+use famfs::sys::dax::Access;
+use rustix::fs::{Access as Right, statfs};
+
+use super::{Finding, media};
+use crate::output::human;
+
+/// File systems that a pool may be on, by the magic of linux/magic.h.
+const TMPFS: u32 = 0x0102_1994;
+const HUGETLBFS: u32 = 0x9584_58f6;
+
+/// Looks at a pool file.
+pub fn examine(path: &Path) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let pool = match PoolFile::open(path, Access::Read) {
+        Ok(pool) => pool,
+        Err(err) => {
+            let mend = format!("vhost-famfs pool create {} --size 8G", path.display());
+            return vec![Finding::failed("pool", one_line(&err), mend)];
+        }
+    };
+    findings.push(Finding::ok("pool", format!("{}, {}", path.display(), human(pool.len()))));
+    findings.push(access(path));
+    findings.push(memory(path));
+    let len = pool.len() + pool.origin();
+    findings.push(if len % ALLOC_UNIT == 0 {
+        let view = pool.view();
+        Finding::ok(
+            "view",
+            format!("{}, famfs starts at {}", view.name(), human(view.data_offset())),
+        )
+    } else {
+        let whole = len.next_multiple_of(ALLOC_UNIT);
+        let mend = format!("truncate -s {whole} {}, while nothing uses it", path.display());
+        Finding::failed("view", format!("{len} bytes, expected a multiple of 2 MiB"), mend)
+    });
+    findings.push(users(path));
+    let fsck = format!("famfs --pool {} fsck", path.display());
+    media::examine(&pool, &fsck, &mut findings);
+    findings
+}
+
+fn access(path: &Path) -> Finding {
+    match rustix::fs::access(path, Right::READ_OK | Right::WRITE_OK) {
+        Ok(()) => Finding::ok("access", "readable and writable"),
+        Err(err) => {
+            let mend = format!("chown or chmod {}, or use another user", path.display());
+            Finding::warning("access", format!("not writable: {err}"), mend)
+        }
+    }
+}
+
+/// What memory the pool is.
+fn memory(path: &Path) -> Finding {
+    let stat = match statfs(path) {
+        Ok(stat) => stat,
+        Err(err) => {
+            return Finding::skipped("memory", err.to_string(), "use a mounted file system");
+        }
+    };
+    // The field is a signed or unsigned word of different width by architecture; the magic has 32 bits.
+    let magic = u32::try_from(stat.f_type & 0xffff_ffff).unwrap_or(0);
+    match magic {
+        HUGETLBFS => Finding::ok("memory", "hugetlbfs"),
+        TMPFS if uses_huge_pages(path) => Finding::ok("memory", "tmpfs with huge pages"),
+        TMPFS => Finding::warning(
+            "memory",
+            "tmpfs with 4 KiB pages: the processor needs more of its TLB",
+            "mount -t tmpfs -o huge=always tmpfs DIR, and make the pool there",
+        ),
+        _ if path.metadata().is_ok_and(|metadata| !metadata.is_file()) => {
+            Finding::ok("memory", "a device")
+        }
+        _ => Finding::warning(
+            "memory",
+            "a file on a disk: what guests store goes to the disk",
+            "make the pool on tmpfs or hugetlbfs if it need not survive the host",
+        ),
+    }
+}
+
+/// Whether the tmpfs of a path was mounted with huge pages.
+fn uses_huge_pages(path: &Path) -> bool {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let path = path.canonicalize().unwrap_or_default();
+    let mount = table.lines().filter_map(|line| {
+        let point = line.split(' ').nth(4)?;
+        path.starts_with(point).then_some((point.len(), line))
+    });
+    mount
+        .max_by_key(|(len, _)| *len)
+        .is_some_and(|(_, line)| line.contains("huge=always") || line.contains("huge=within_size"))
+}
+
+/// Who holds the pool's lock. One that others use is as it should be; the user wants to know.
+fn users(path: &Path) -> Finding {
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let holders: Vec<String> = match path.metadata() {
+        Ok(metadata) => holders(&locks, metadata.dev(), metadata.ino())
+            .into_iter()
+            .map(|pid| {
+                let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                format!("{} ({pid})", name.trim())
+            })
+            .collect(),
+        Err(_) => Vec::new(),
+    };
+    match holders.is_empty() {
+        true => Finding::ok("in use", "by nobody who locks it"),
+        false => Finding::ok("in use", format!("locked by {}", holders.join(", "))),
+    }
+}
+
+/// The processes with a lock on a file, by proc_locks(5).
+fn holders(locks: &str, device: u64, inode: u64) -> Vec<u32> {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let file = format!("{major:02x}:{minor:02x}:{inode}");
+    let mut pids: Vec<u32> = locks
+        .lines()
+        .filter(|line| !line.contains("->"))
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            (fields.get(5) == Some(&file.as_str())).then(|| fields.get(4)?.parse().ok())?
+        })
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_kernels_locks() {
+        let locks = "\
+1: FLOCK  ADVISORY  READ 4711 00:1b:23 0 EOF
+2: FLOCK  ADVISORY  READ 4712 00:1b:23 0 EOF
+2: -> FLOCK  ADVISORY  WRITE 4713 00:1b:23 0 EOF
+3: POSIX  ADVISORY  WRITE 4712 00:1b:23 0 EOF
+4: FLOCK  ADVISORY  WRITE 9 00:1b:230 0 EOF
+";
+        assert_eq!(holders(locks, rustix::fs::makedev(0, 0x1b), 23), [4711, 4712]);
+    }
+}

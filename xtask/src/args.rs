@@ -120,6 +120,8 @@ pub enum Benchmark {
     Kmod,
     /// Connect to mapped window
     Device,
+    /// A new file of the master to its being visible in another VM
+    Watch,
 }
 
 /// Options of `vm`.

@@ -8,6 +8,7 @@ mod machine;
 mod measurement;
 mod sample;
 mod tools;
+mod watch;
 
 use std::fs;
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
             Benchmark::Tools => ("tools", tools::run()?),
             Benchmark::Kmod => ("kmod", kmod::run()?),
             Benchmark::Device => ("device", device::run()?),
+            Benchmark::Watch => ("watch", watch::run()?),
         };
         println!("{}", measurement::table(name, &measurements));
         save(name, &serde_json::to_value(&measurements).context("cannot write JSON")?)?;

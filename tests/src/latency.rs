@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! How long a new file takes to be visible in another VM, by the host's clock.
+//!
+//! The host sees the same memory as the guests: the moment in which the master publishes an entry
+//! is when the log's index moves, and the moment in which the reader has the file is when a byte
+//! of a file changes that a loop in the reader writes as soon as it finds the new file.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::{Node, Pool};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use vhost_famfs::launch::Command;
+
+/// Files that are made, one after the other.
+const CREATES: usize = 60;
+/// How long all of it may take: under emulation, on a busy host.
+const LIMIT: Duration = Duration::from_secs(300);
+/// How long the host waits between two looks: short beside what is measured.
+const PAUSE: Duration = Duration::from_micros(100);
+/// Where famfs starts in a pool with a devdax info block, and the log's index in there
+/// (shared with the file format's description in `famfs::format`).
+const VIEW: u64 = 2 << 20;
+const NEXT_INDEX: u64 = VIEW + famfs::format::LOG_OFFSET + 40;
+
+/// Milliseconds from the publishing of each of 60 files by the master to its being seen in the
+/// reader, sorted. Both follow the log.
+pub fn watch_latency(pool: &Pool, master: &Node, reader: &Node) -> Result<Vec<f64>> {
+    // The reader's loop answers in this file, which every VM may write with the right of root.
+    let begin = "famfs mkdir /mnt/famfs/latency && famfs creat -s 4096 /mnt/famfs/latency/ack";
+    master.run(&Command::shell(begin), LIMIT)?;
+    let wait = "until [[ -e /mnt/famfs/latency/ack ]]; do sleep 0.1; done";
+    reader.run(&Command::shell(wait), LIMIT)?;
+    let listing: Value = serde_json::from_slice(&pool.famfs(["ls", "--json", "/latency/ack"])?)?;
+    let ack = listing["entries"][0]["map"]["extents"][0]["offset"]
+        .as_u64()
+        .with_context(|| format!("no offset of the file in {listing}"))?;
+    let memory = File::open(pool.path()).context("cannot open the pool")?;
+    let index = || read_u64(&memory, NEXT_INDEX);
+    let answer = || read_u64(&memory, VIEW + ack).map(|bytes| usize::from(bytes.to_le_bytes()[0]));
+    let first = index()?;
+    // Without a process between the finding and the answer.
+    let answering = format!(
+        "cd /mnt/famfs/latency
+        for n in {{1..{CREATES}}}; do
+            printf -v byte '\\\\x%02x' $n
+            until [[ -e f$n ]]; do :; done
+            printf $byte 1<>ack
+        done"
+    );
+    let making =
+        format!("for n in {{1..{CREATES}}}; do famfs creat -s 4096 /mnt/famfs/latency/f$n; done");
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| reader.run(&Command::shell(&answering), LIMIT).map(drop));
+        let master = scope.spawn(|| master.run(&Command::shell(&making), LIMIT).map(drop));
+        let deadline = Instant::now() + LIMIT;
+        let (mut published, mut seen) = (Vec::new(), Vec::new());
+        while seen.len() < CREATES {
+            let now = Instant::now();
+            // The answer first: what is seen was published before.
+            let (answer, index) = (answer()?, index()?);
+            while first + (published.len() as u64) < index {
+                published.push(now);
+            }
+            while seen.len() < answer {
+                seen.push(now);
+            }
+            if now > deadline {
+                bail!("{} files published, {} seen", published.len(), seen.len());
+            }
+            thread::sleep(PAUSE);
+        }
+        for thread in [reader, master] {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        ensure!(published.len() == CREATES, "{} files published", published.len());
+        let mut times: Vec<f64> = published
+            .iter()
+            .zip(&seen)
+            .map(|(from, to)| to.saturating_duration_since(*from).as_secs_f64() * 1000.0)
+            .collect();
+        times.sort_by(f64::total_cmp);
+        Ok(times)
+    })
+}
+
+fn read_u64(file: &File, offset: u64) -> Result<u64> {
+    let mut bytes = [0; 8];
+    file.read_exact_at(&mut bytes, offset).context("cannot read the pool")?;
+    Ok(u64::from_le_bytes(bytes))
+}

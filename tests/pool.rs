@@ -111,6 +111,16 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         shell(reader, "famfs umount /mnt/famfs && famfs attach")?;
         shell(reader, "[[ ! -e /mnt/famfs/tree ]]").map(drop)
     });
+    session.check("memory that is taken away ends the watch with an error", || {
+        shell(reader, "systemctl start famfs-watch")?;
+        shell(reader, "echo dax0.0 > /sys/bus/dax/drivers/fsdev_dax/unbind")?;
+        wait_for(reader, "[[ $(systemctl show -P ExecMainStatus famfs-watch) == 1 ]]")?;
+        let console = std::fs::read(reader.console_log()).context("cannot read the console")?;
+        let console = String::from_utf8_lossy(&console);
+        let told = console.matches("cannot read the log").count();
+        ensure!(told == 1, "the console says it {told} times");
+        shell(reader, "famfs umount /mnt/famfs").map(drop)
+    });
     session.check("all shut down in order", || cluster.end());
     Ok(())
 }

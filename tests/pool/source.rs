@@ -9,9 +9,7 @@ use std::process::Command as HostCommand;
 use anyhow::{Context, Result, ensure};
 use famfs::prng::SeededBytes;
 use vhost_famfs::launch::Disk;
-use vm_tests::{Artifacts, Node, Pool};
-
-use super::shell;
+use vm_tests::{Artifacts, Node, Pool, mount_disk, pack_disk};
 
 /// Where guests have the tree.
 pub const MOUNT_POINT: &str = "/run/source";
@@ -60,8 +58,7 @@ impl Source {
                     .context("cannot make the source")?;
             }
         }
-        let disk = Disk { path: dir.join("source.erofs"), serial: SERIAL.to_owned() };
-        output(HostCommand::new(&artifacts.mkfs_erofs).arg("--quiet").arg(&disk.path).arg(&root))?;
+        let disk = pack_disk(artifacts, &root, dir.join("source.erofs"), SERIAL)?;
         let list =
             output(HostCommand::new(artifacts.programs.join("famfs")).arg("sum").arg(&root))?;
         let sums: BTreeMap<String, String> = list
@@ -76,16 +73,7 @@ impl Source {
 
     /// Mounts the disk in a guest that has it.
     pub fn mount(&self, node: &Node) -> Result<()> {
-        let script = format!(
-            "for disk in /sys/block/vd*; do
-                if [[ $(< $disk/serial) == {SERIAL} ]]; then
-                    mkdir -p {MOUNT_POINT}
-                    mount -t erofs -o ro /dev/${{disk##*/}} {MOUNT_POINT} && exit 0
-                fi
-            done
-            echo 'no disk {SERIAL}' >&2; exit 1"
-        );
-        shell(node, &script).map(drop)
+        mount_disk(node, SERIAL, MOUNT_POINT)
     }
 
     /// The names of the directories.

@@ -18,6 +18,7 @@ const ORDER: &[&str] = &[
     "view",
     "sys::cache",
     "sys::dax",
+    "sys::signal",
     "media",
     "memory",
     // What the media holds.

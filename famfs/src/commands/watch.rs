@@ -17,6 +17,7 @@ use famfs::mount::Mounted;
 use famfs::mounts;
 use famfs::replay::{Node, NodeKind};
 use famfs::sys::dax::Access;
+use famfs::sys::signal::ignore_poison_notices;
 use famfs::watcher::Watcher;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -56,6 +57,8 @@ enum Event<'a> {
 
 pub fn run(args: &Watch) -> Outcome {
     let stop = stop_flag()?;
+    // Poisoned memory shows when it is read, with a message.
+    ignore_poison_notices().context("cannot ignore SIGBUS")?;
     let found = mounts::locate(&args.mount_point)?;
     let mount_point = found.mount.mount_point;
     let _watcher = Watcher::begin(&mount_point)?;

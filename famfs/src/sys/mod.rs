@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The only modules with `unsafe`: mappings of shared memory, CPU cache lines, ioctls.
+//! The only modules with `unsafe`: mappings of shared memory, CPU cache lines, ioctls,
+//! signals.
 
 pub mod cache;
 pub mod dax;
 pub mod ioctl;
 pub mod mount_attr;
+pub mod signal;

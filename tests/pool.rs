@@ -64,26 +64,9 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         println!("# all are visible {:.1?} after the end of the copy", copied.elapsed());
         check_tree(reader, &source)
     });
-    session.check("spread files read back right, in every VM and on the host", || {
-        for (seed, strips) in [(11, 2), (12, 3), (13, 8)] {
-            let name = format!("spread{strips}");
-            let create =
-                format!("famfs creat -s 21m -S {seed} -B 16 -N {strips} -C 2m /mnt/famfs/{name}");
-            shell(master, &create)?;
-            wait_for(reader, &format!("test -e /mnt/famfs/{name}"))?;
-            let seed = seed.to_string();
-            for node in [master, reader] {
-                shell(node, &format!("famfs verify -S {seed} -f /mnt/famfs/{name}"))?;
-            }
-            pool.famfs(["verify", "-S", &seed, "-f", &format!("/{name}")])?;
-            let map: Value = serde_json::from_slice(&pool.famfs(["ls", "--json", &name])?)?;
-            let map = &map["entries"][0]["map"];
-            let found = map["extents"].as_array().map_or(0, Vec::len);
-            ensure!(map["type"] == "interleaved" && found == strips, "{map}");
-        }
-        Ok(())
-    });
     session.check("doctor finds both healthy, and files mapped by 2 MiB", || {
+        shell(master, "famfs creat -s 4m /mnt/famfs/large")?;
+        wait_for(reader, "test -e /mnt/famfs/large")?;
         for node in [master, reader] {
             let output = shell(node, "famfs doctor --json")?;
             let report: Value = serde_json::from_slice(&output.stdout)?;

@@ -78,6 +78,7 @@ fn reports_are_what_the_schema_says() {
         "fsck -B 4",
         "dump",
         "map",
+        "doctor",
         "getmap src/a",
         "verify -S 1 -f src/a",
         "verify --multi none,1",

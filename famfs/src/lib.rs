@@ -46,6 +46,7 @@ pub mod memory;
 pub mod mkfs;
 pub mod mount;
 pub mod mounts;
+pub mod names;
 pub mod pack;
 pub mod path;
 pub mod picture;

@@ -14,7 +14,7 @@ pub const META_DIR: &str = ".meta";
 /// A path below the root of a famfs: not empty, relative, without `.`, `..` or doubled slashes,
 /// at most 79 bytes, not below `.meta`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RelPath(Vec<u8>);
+pub struct RelPath(Box<[u8]>);
 
 /// Why a path cannot be used inside a famfs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,7 +55,7 @@ impl RelPath {
         if normal.len() > MAX_PATH {
             return Err(PathError::TooLong { path: shown(), len: normal.len() });
         }
-        Ok(Self(normal))
+        Ok(Self(normal.into()))
     }
 
     /// Reads a path field of a log entry.
@@ -86,12 +86,12 @@ impl RelPath {
     /// The directory that holds this path; `None` for the root.
     pub fn parent(&self) -> Option<Self> {
         let slash = self.0.iter().rposition(|&b| b == b'/')?;
-        Some(Self(self.0[..slash].to_vec()))
+        Some(Self(self.0[..slash].into()))
     }
 
     /// Whether the path is `dir` or below it.
     pub fn is_within(&self, dir: &Self) -> bool {
-        match self.0.strip_prefix(dir.0.as_slice()) {
+        match self.0.strip_prefix(&*dir.0) {
             Some(rest) => rest.is_empty() || rest[0] == b'/',
             None => false,
         }
@@ -107,16 +107,21 @@ pub fn normal(path: &[u8]) -> Result<Vec<u8>, PathError> {
     if path.contains(&0) {
         return Err(PathError::Nul(shown()));
     }
-    let mut parts: Vec<&[u8]> = Vec::new();
+    let mut normal = Vec::with_capacity(path.len());
     for part in path.split(|&b| b == b'/') {
         match part {
             b"" | b"." => {}
-            b".." if parts.pop().is_none() => return Err(PathError::Escape(shown())),
-            b".." => {}
-            name => parts.push(name),
+            b".." if normal.is_empty() => return Err(PathError::Escape(shown())),
+            b".." => normal.truncate(normal.iter().rposition(|&b| b == b'/').unwrap_or(0)),
+            name => {
+                if !normal.is_empty() {
+                    normal.push(b'/');
+                }
+                normal.extend_from_slice(name);
+            }
         }
     }
-    if parts.is_empty() { Err(PathError::Empty(shown())) } else { Ok(parts.join(&b'/')) }
+    if normal.is_empty() { Err(PathError::Empty(shown())) } else { Ok(normal) }
 }
 
 /// Bytes as text that cannot harm a terminal: control characters escaped, the rest as it is.

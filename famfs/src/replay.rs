@@ -3,7 +3,7 @@
 //! created here, and nothing in a hostile log can make the plan name anything outside the file
 //! system or let two files share memory.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use zerocopy::little_endian::U32;
 use zerocopy::transmute;
@@ -14,6 +14,7 @@ use crate::format::{Entry, FileBody, MkdirBody};
 use crate::log::{Log, LogError};
 use crate::map::{DataArea, Extent, FileMap, MapError};
 use crate::media::Media;
+use crate::names::NameIndex;
 use crate::path::{PathError, RelPath};
 use crate::superblock::{Superblock, SuperblockError};
 
@@ -170,6 +171,16 @@ impl<'m> Contents<'m> {
     }
 }
 
+/// The nodes' extents by offset: end of the extent, and index of the node.
+type Owners = BTreeMap<u64, (u64, usize)>;
+
+fn own(owners: &mut Owners, index: usize, node: &Node) {
+    if let NodeKind::File { map, .. } = &node.kind {
+        let owned = |extent: &Extent| (extent.offset, (extent.offset + extent.len, index));
+        owners.extend(map.extents().iter().map(owned));
+    }
+}
+
 /// All that a log describes.
 #[derive(Debug)]
 pub struct Plan {
@@ -179,9 +190,9 @@ pub struct Plan {
     /// Nodes that were deleted and not yet taken out.
     dead: HashSet<usize>,
     deletions: Vec<Deletion>,
-    by_path: HashMap<RelPath, usize>,
-    /// The nodes' extents by offset: end of the extent, and whose it is.
-    extents: BTreeMap<u64, (u64, usize)>,
+    by_path: NameIndex,
+    /// Whose the memory is; made when somebody asks, which nobody does of a good log.
+    owners: Option<Owners>,
     /// Free and taken memory.
     pub space: SpaceMap,
     /// Entries that were left out.
@@ -204,8 +215,8 @@ impl Plan {
             children: Vec::new(),
             dead: HashSet::new(),
             deletions: Vec::new(),
-            by_path: HashMap::new(),
-            extents: BTreeMap::new(),
+            by_path: NameIndex::default(),
+            owners: None,
             space: SpaceMap::new(area),
             refused: Vec::new(),
             collisions: 0,
@@ -264,7 +275,7 @@ impl Plan {
 
     /// Finds a file or directory.
     pub fn get(&self, path: &RelPath) -> Option<&Node> {
-        self.by_path.get(path).map(|&index| &self.nodes[index])
+        self.index_of(path).map(|index| &self.nodes[index])
     }
 
     /// Numbers of files and directories.
@@ -288,21 +299,21 @@ impl Plan {
     /// Adds a node whose path is free, whose directory exists and whose memory is its own.
     pub fn insert(&mut self, node: Node) {
         let index = self.nodes.len();
-        self.by_path.insert(node.path.clone(), index);
-        if let NodeKind::File { map, .. } = &node.kind {
-            let owned = |extent: &Extent| (extent.offset, (extent.offset + extent.len, index));
-            self.extents.extend(map.extents().iter().map(owned));
+        if let Some(owners) = &mut self.owners {
+            own(owners, index, &node);
         }
         if let Some(parent) = self.parent_index(&node.path) {
             self.children[parent] += 1;
         }
         self.nodes.push(node);
         self.children.push(0);
+        let nodes = &self.nodes;
+        self.by_path.insert(index, |index| &nodes[index].path);
     }
 
     /// What stands against the deletion of a file or directory; its node, if nothing does.
     pub fn check_delete(&self, path: &RelPath) -> Result<&Node, EntryProblem> {
-        let Some(&index) = self.by_path.get(path) else { return Err(EntryProblem::NotThere) };
+        let Some(index) = self.index_of(path) else { return Err(EntryProblem::NotThere) };
         match self.children[index] {
             0 => Ok(&self.nodes[index]),
             count => Err(EntryProblem::NotEmpty(count)),
@@ -318,7 +329,8 @@ impl Plan {
         if let Some(parent) = self.parent_index(path) {
             self.children[parent] -= 1;
         }
-        self.dead.extend(self.by_path.remove(path));
+        let nodes = &self.nodes;
+        self.dead.extend(self.by_path.remove(path, |index| &nodes[index].path));
         self.deletions.push(Deletion { slot, node });
         Ok(())
     }
@@ -331,7 +343,7 @@ impl Plan {
         let dead = std::mem::take(&mut self.dead);
         let nodes = std::mem::take(&mut self.nodes);
         self.by_path.clear();
-        self.extents.clear();
+        self.owners = None;
         self.children.clear();
         // Directories come before what is in them, so this counts the children again.
         for (index, node) in nodes.into_iter().enumerate() {
@@ -341,28 +353,25 @@ impl Plan {
         }
     }
 
+    fn index_of(&self, path: &RelPath) -> Option<usize> {
+        self.by_path.get(path, |index| &self.nodes[index].path)
+    }
+
     fn parent_index(&self, path: &RelPath) -> Option<usize> {
-        path.parent().and_then(|parent| self.by_path.get(&parent).copied())
+        self.index_of(&path.parent()?)
     }
 
     fn take(&mut self, slot: u64, entry: &Entry, area: DataArea, origin: u64) {
         let offset = format::slot_offset(slot) + origin;
-        let (path, node) = match entry.kind.get() {
+        let (path, made) = match entry.kind.get() {
             ENTRY_FILE => {
                 let body: FileBody = transmute!(entry.body);
-                let path = RelPath::from_field(&body.path);
-                let node = self.file(slot, &body, path.clone(), area);
-                (path, node)
+                (RelPath::from_field(&body.path), self.file(&body, area))
             }
             ENTRY_MKDIR => {
                 let body: MkdirBody = transmute!(entry.body);
-                let path = RelPath::from_field(&body.path);
                 let owner = Owner::parse(body.uid, body.gid, body.mode);
-                let node = path
-                    .clone()
-                    .map_err(EntryProblem::from)
-                    .and_then(|path| Ok(Node { path, slot, owner: owner?, kind: NodeKind::Dir }));
-                (path, node)
+                (RelPath::from_field(&body.path), owner.map(|owner| (owner, NodeKind::Dir)))
             }
             ENTRY_DELETE => {
                 let body: DeleteBody = transmute!(entry.body);
@@ -379,29 +388,27 @@ impl Plan {
                 return;
             }
         };
-        let placed = node.and_then(|node| {
-            if let Some(taken) = self.get(&node.path) {
-                return Err(EntryProblem::Exists(taken.slot));
-            }
-            self.check_parent(&node.path)?;
-            Ok(node)
-        });
-        match placed {
-            Ok(node) => self.insert(node),
-            Err(problem) => {
-                self.refused.push(EntryError { slot, offset, path: path.ok(), problem });
-            }
+        let (path, problem) = match (path, made) {
+            (Ok(path), Ok((owner, kind))) => match self.check_free(&path) {
+                Ok(()) => return self.insert(Node { path, slot, owner, kind }),
+                Err(problem) => (Some(path), problem),
+            },
+            (path, Err(problem)) => (path.ok(), problem),
+            (Err(problem), Ok(_)) => (None, problem.into()),
+        };
+        self.refused.push(EntryError { slot, offset, path, problem });
+    }
+
+    /// Whether a new node may have a path.
+    fn check_free(&self, path: &RelPath) -> Result<(), EntryProblem> {
+        match self.get(path) {
+            Some(taken) => Err(EntryProblem::Exists(taken.slot)),
+            None => self.check_parent(path),
         }
     }
 
     /// Checks a file entry and marks its memory, which stays taken even if its path is refused.
-    fn file(
-        &mut self,
-        slot: u64,
-        body: &FileBody,
-        path: Result<RelPath, PathError>,
-        area: DataArea,
-    ) -> Result<Node, EntryProblem> {
+    fn file(&mut self, body: &FileBody, area: DataArea) -> Result<(Owner, NodeKind), EntryProblem> {
         let map = FileMap::parse(body, area)?;
         let mut fresh = true;
         for extent in map.extents() {
@@ -412,15 +419,21 @@ impl Plan {
             return Err(EntryProblem::Overlap(self.who_has(&map)));
         }
         let owner = Owner::parse(body.uid, body.gid, body.mode)?;
-        let kind = NodeKind::File { size: body.size.get(), map };
-        Ok(Node { path: path?, slot, owner, kind })
+        Ok((owner, NodeKind::File { size: body.size.get(), map }))
     }
 
     /// Names a file that shares memory with `map`.
-    fn who_has(&self, map: &FileMap) -> String {
+    fn who_has(&mut self, map: &FileMap) -> String {
+        let owners = self.owners.get_or_insert_with(|| {
+            let mut owners = Owners::new();
+            for (index, node) in self.nodes.iter().enumerate() {
+                own(&mut owners, index, node);
+            }
+            owners
+        });
         // The nodes' extents are disjoint, so only the last one before an end can reach back.
         let owner = map.extents().iter().find_map(|extent| {
-            let before = self.extents.range(..extent.offset + extent.len).next_back();
+            let before = owners.range(..extent.offset + extent.len).next_back();
             before.filter(|(_, (end, _))| *end > extent.offset).map(|(_, (_, index))| *index)
         });
         match owner {

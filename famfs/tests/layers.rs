@@ -11,6 +11,7 @@ const ORDER: &[&str] = &[
     // What the bytes mean; no I/O.
     "format",
     "path",
+    "names",
     "prng",
     "map",
     "fields",

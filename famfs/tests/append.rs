@@ -4,7 +4,8 @@
 //!
 //! A device in memory records every store of at most eight bytes, and every time that a range was
 //! made durable. The model of a crash: stores that were made durable are there; of the others,
-//! each cache line has any prefix of its own.
+//! each cache line has any prefix of its own. Within one write of more than eight bytes the order
+//! of the stores is the copying routine's affair, so they come in either order.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ type Words = BTreeMap<u64, [u8; 8]>;
 #[derive(Clone, Debug)]
 enum Event {
     Store {
+        /// Number of the write that it is part of.
+        write: usize,
         offset: u64,
         word: [u8; 8],
     },
@@ -102,6 +105,7 @@ impl Media for Device {
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), MediaError> {
         let mut state = self.state.lock().unwrap();
+        let write = state.events.len();
         let end = offset + buf.len() as u64;
         let first = offset - offset % 8;
         for start in (first..end).step_by(8) {
@@ -114,7 +118,7 @@ impl Media for Device {
             }
             if old.is_some() || word != [0; 8] {
                 state.words.insert(start, word);
-                state.events.push(Event::Store { offset: start, word });
+                state.events.push(Event::Store { write, offset: start, word });
             }
         }
         Ok(())
@@ -281,21 +285,35 @@ fn record(actions: &[Action], kind: Kind) -> (Words, Vec<Event>) {
     (start, device.state.into_inner().unwrap().events)
 }
 
+/// In which order the stores of one write are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Forward,
+    Backward,
+}
+
+const FORWARD: Order = Order::Forward;
+const BACKWARD: Order = Order::Backward;
+
 /// The media after a crash behind the first `cut` events. `keep` tells how many of the stores of
-/// a cache line that were not durable have arrived, given their number.
+/// a cache line that were not durable have arrived, given the line's rank and their number.
 fn crash(
     start: &Words,
     events: &[Event],
     cut: usize,
-    mut keep: impl FnMut(usize) -> usize,
+    order: Order,
+    mut keep: impl FnMut(usize, usize) -> usize,
 ) -> Words {
-    /// A cache line's stores in order, and how many of them are durable.
-    type Line = (Vec<(u64, [u8; 8])>, usize);
+    /// A cache line's stores in order, each with its write, and how many of them are durable.
+    type Line = (Vec<(usize, u64, [u8; 8])>, usize);
     let mut lines: BTreeMap<u64, Line> = BTreeMap::new();
     for event in &events[..cut] {
         match event {
-            Event::Store { offset, word } => {
-                lines.entry(offset / LINE).or_default().0.push((*offset, *word));
+            Event::Store { write, offset, word } => {
+                let stores = &mut lines.entry(offset / LINE).or_default().0;
+                let same = stores.iter().rev().take_while(|store| store.0 == *write).count();
+                let at = if order == Order::Backward { stores.len() - same } else { stores.len() };
+                stores.insert(at, (*write, *offset, *word));
             }
             Event::Durable { start, end } => {
                 for (_, (stores, durable)) in lines.range_mut(start / LINE..end.div_ceil(LINE)) {
@@ -306,9 +324,9 @@ fn crash(
         }
     }
     let mut words = start.clone();
-    for (stores, durable) in lines.into_values() {
-        let arrived = durable + keep(stores.len() - durable);
-        words.extend(stores.into_iter().take(arrived));
+    for (rank, (stores, durable)) in lines.into_values().enumerate() {
+        let arrived = durable + keep(rank, stores.len() - durable);
+        words.extend(stores.into_iter().take(arrived).map(|(_, offset, word)| (offset, word)));
     }
     words
 }
@@ -356,7 +374,7 @@ fn reported(events: &[Event]) -> usize {
     counts.unwrap_or(0)
 }
 
-/// Every cut of one session, with all, none and half of what was not durable.
+/// Every cut at eight bytes of one session, with all, none and half of what was not durable.
 #[test]
 fn every_cut_of_a_session_leaves_a_prefix() {
     use Action::{Commit, Create, Mkdir};
@@ -365,9 +383,40 @@ fn every_cut_of_a_session_leaves_a_prefix() {
         let (start, events) = record(&actions, kind);
         for cut in 0..=events.len() {
             let reported = reported(&events[..cut]);
-            for share in 0..=2 {
-                let words = crash(&start, &events, cut, |pending| pending * share / 2);
+            for (share, order) in [(0, FORWARD), (1, FORWARD), (1, BACKWARD), (2, FORWARD)] {
+                let words = crash(&start, &events, cut, order, |_, pending| pending * share / 2);
                 check_after_crash(words, &actions, reported);
+            }
+        }
+    }
+}
+
+/// Every cut at eight bytes, and at each every single cache line that is ahead of all others, or
+/// behind them, by every number of its stores.
+#[test]
+fn every_line_ahead_or_behind_leaves_a_prefix() {
+    use Action::{Commit, Create, Mkdir};
+    let actions = [Create(9), Commit, Create(65), Mkdir, Commit];
+    for kind in [Kind::Mapped, Kind::PoolFile] {
+        let (start, events) = record(&actions, kind);
+        for cut in 0..=events.len() {
+            let reported = reported(&events[..cut]);
+            let mut pending = Vec::new();
+            crash(&start, &events, cut, FORWARD, |_, count| {
+                pending.push(count);
+                0
+            });
+            for (line, count) in pending.into_iter().enumerate() {
+                // None and all of the line are what other lines' turns have.
+                for (kept, order) in (1..count).flat_map(|kept| [(kept, FORWARD), (kept, BACKWARD)])
+                {
+                    for others in [0, usize::MAX] {
+                        let words = crash(&start, &events, cut, order, |rank, count| {
+                            if rank == line { kept } else { others.min(count) }
+                        });
+                        check_after_crash(words, &actions, reported);
+                    }
+                }
             }
         }
     }
@@ -380,7 +429,7 @@ fn an_overwritten_file_survives_a_crash() {
     std::fs::write(source.path(), contents(7, 100)).unwrap();
     for kind in [Kind::Mapped, Kind::PoolFile] {
         let (mut start, events) = record(&[Action::Create(100), Action::Commit], kind);
-        start = crash(&start, &events, events.len(), |pending| pending);
+        start = crash(&start, &events, events.len(), FORWARD, |_, pending| pending);
         let device = Device::new(start.clone(), kind);
         let volume = DeviceVolume(&device);
         let mut writer = Writer::open(&volume, None).unwrap();
@@ -394,7 +443,7 @@ fn an_overwritten_file_survives_a_crash() {
         drop(writer);
 
         let events = device.state.into_inner().unwrap().events;
-        let words = crash(&start, &events, events.len(), |_| 0);
+        let words = crash(&start, &events, events.len(), FORWARD, |_, _| 0);
         let device = Device::new(words, kind);
         let mut bytes = vec![0; 100];
         let plan = Contents::read(&device).unwrap().plan;
@@ -416,6 +465,7 @@ proptest! {
     fn any_crash_leaves_a_prefix(
         actions in prop::collection::vec(action(), 1..12),
         mapped in any::<bool>(),
+        forward in any::<bool>(),
         cut in any::<prop::sample::Index>(),
         choices in prop::collection::vec(any::<prop::sample::Index>(), 32),
     ) {
@@ -423,7 +473,8 @@ proptest! {
         let (start, events) = record(&actions, kind);
         let cut = cut.index(events.len() + 1);
         let mut choices = choices.iter().cycle();
-        let words = crash(&start, &events, cut, |pending| {
+        let order = if forward { FORWARD } else { BACKWARD };
+        let words = crash(&start, &events, cut, order, |_, pending| {
             choices.next().unwrap().index(pending + 1)
         });
         check_after_crash(words, &actions, reported(&events[..cut]));

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{Ordering, fence};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -67,17 +68,19 @@ impl Mapping {
         Ok(())
     }
 
-    /// Copies bytes into the mapping. Eight aligned bytes are one store.
+    /// Copies bytes into the mapping. Eight aligned bytes are one store, which no earlier store
+    /// falls behind, on whatever processor.
     pub fn write(&self, offset: usize, buf: &[u8]) -> io::Result<()> {
         if self.access == Access::Read {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let to = self.range(offset, buf.len())?;
         match <[u8; 8]>::try_from(buf) {
-            // SAFETY: `range` checked the eight bytes, the guard their alignment.
-            Ok(word) if to.addr() % 8 == 0 => unsafe {
-                to.cast::<u64>().write_volatile(u64::from_ne_bytes(word));
-            },
+            Ok(word) if to.addr() % 8 == 0 => {
+                fence(Ordering::Release);
+                // SAFETY: `range` checked the eight bytes, the guard their alignment.
+                unsafe { to.cast::<u64>().write_volatile(u64::from_ne_bytes(word)) };
+            }
             // SAFETY: `range` checked the destination; `buf` overlaps no mapping.
             _ => unsafe { ptr::copy_nonoverlapping(buf.as_ptr(), to, buf.len()) },
         }

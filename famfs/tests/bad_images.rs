@@ -13,6 +13,7 @@ use std::process::Command;
 
 use common::Pool;
 use images::{DEVICE_LEN, image, vector};
+use serde_json::Value;
 
 /// Files and directories of the undamaged image.
 const ALL: usize = 17;
@@ -112,6 +113,24 @@ fn fsck_names_the_damage() {
         assert!(run.text.contains(message), "{image}:\n{}", run.text);
         let tolerated = message == CLEAN || image == "log-next-index-short";
         assert_eq!(run.code, if tolerated { 0 } else { 1 }, "{image}:\n{}", run.text);
+    }
+}
+
+/// Where any of the reference's checks failed or crashed, ours says that something is wrong.
+#[test]
+fn fsck_finds_at_least_what_the_reference_finds() {
+    let recorded: Value =
+        serde_json::from_slice(&fs::read(vector("bad/expected.json")).unwrap()).unwrap();
+    let recorded = recorded.as_array().unwrap();
+    assert_eq!(recorded.len(), CASES.len());
+    for record in recorded {
+        let image = record["image"].as_str().unwrap().strip_suffix(".img.zst").unwrap();
+        let checks = record["reference"].as_object().unwrap();
+        let failed = |(name, result): (&String, &Value)| name != "role" && result != "rc=0";
+        if checks.iter().any(failed) {
+            let run = famfs(&pool(image), &["fsck"]);
+            assert_eq!(run.code, 1, "{image}: {checks:?}\n{}", run.text);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod common;
 #[path = "common/images.rs"]
 mod images;
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use common::Pool;
@@ -172,6 +173,20 @@ fn decode_file(body: &FileBody) -> Value {
         object.insert("simple".into(), decode_extents(extents));
     }
     value
+}
+
+/// Nothing lies in the directory that no test looks at; `bad` has its own tests.
+#[test]
+fn every_vector_has_a_test() {
+    let with_expectation: BTreeSet<&str> =
+        IMAGES.iter().flat_map(|(image, expected)| [*image, *expected]).collect();
+    let others =
+        ["pool-8g.first18m-with-nvdimm-info.raw.zst", "prng-seed-1.bin", "prng-seed-42.bin"];
+    for entry in fs::read_dir(vector("")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let known = with_expectation.contains(name.as_str()) || others.contains(&name.as_str());
+        assert!(known || ["bad", "README.md"].contains(&name.as_str()), "{name}");
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub struct Measurement {
     /// The value.
     pub value: f64,
     /// The unit of `value` and `peer_value`.
-    pub unit: &'static str,
+    pub unit: String,
     /// What it is compared with.
     pub peer: String,
     /// The peer's value.
@@ -43,7 +43,7 @@ impl Measurement {
     pub fn new(
         id: &str,
         what: &str,
-        unit: &'static str,
+        unit: &str,
         value: f64,
         (peer, peer_value): (&str, f64),
         (better, goal): (Better, impl Into<Option<f64>>),
@@ -58,7 +58,7 @@ impl Measurement {
             id: id.to_owned(),
             what: what.to_owned(),
             value,
-            unit,
+            unit: unit.to_owned(),
             peer: peer.to_owned(),
             peer_value,
             goal,

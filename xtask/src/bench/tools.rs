@@ -1,57 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The famfs tools against plain file tools, on the host.
+//! The famfs tools on pool files: what the crate's own benchmark measures.
 
-use std::process::Command;
-use std::time::Instant;
+use std::process::{Command, Stdio};
 
-use anyhow::Result;
-use vm_tests::{Pool, View, memory_dir};
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
 
 use super::Measurement;
 use super::measurement::Better;
-use super::sample::medians;
-use crate::{exec, image, paths};
+use crate::build;
 
-/// Size of the file that is copied, and of the pool.
-const FILE: u64 = 256 << 20;
-const POOL: u64 = 512 << 20;
+/// One line that the benchmark prints.
+#[derive(Deserialize)]
+struct Line {
+    id: String,
+    what: String,
+    unit: String,
+    value: f64,
+    peer: String,
+    peer_value: f64,
+    lower_is_better: bool,
+    goal: f64,
+}
 
-/// Copies a file into a pool and into a tmpfs.
+/// Runs the benchmark with the compiler's optimisation.
 pub fn run() -> Result<Vec<Measurement>> {
-    let artifacts = image::run()?.artifacts(&paths::target().join("vm/bench-tools"))?;
-    let dir = memory_dir(4 * FILE)?;
-    let source = dir.path().join("source");
-    let pool = Pool::create(&artifacts, POOL, FILE, View::Devdax)?;
-    pool.mkfs(&[])?;
-    pool.famfs(["creat", "--size", &FILE.to_string(), "--seed", "1", "/seeded"])?;
-    // The pool's own data, so that no page of the source is a hole.
-    exec::output(Command::new("dd").args(["bs=2M", "skip=6", "status=none"]).args([
-        format!("if={}", pool.path().display()),
-        format!("of={}", source.display()),
-        format!("count={}", FILE >> 21),
-    ]))?;
-    let rate = |start: Instant| (FILE >> 20) as f64 / start.elapsed().as_secs_f64();
-    let into_pool = || {
-        pool.mkfs(&["--force"])?;
-        let start = Instant::now();
-        pool.famfs(["cp".as_ref(), source.as_os_str(), "/copy".as_ref()])?;
-        Ok(rate(start))
+    let mut bench: Command = build::cargo();
+    let output = bench
+        .args(["bench", "--quiet", "-p", "famfs", "--bench", "tools"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    ensure!(output.status.success(), "cargo bench -p famfs --bench tools: {}", output.status);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let read = |line: &str| {
+        let line: Line =
+            serde_json::from_str(line).with_context(|| format!("no measurement: {line}"))?;
+        let better = if line.lower_is_better { Better::Lower } else { Better::Higher };
+        let peer = (line.peer.as_str(), line.peer_value);
+        let goal = (better, line.goal);
+        Ok(Measurement::new(&line.id, &line.what, &line.unit, line.value, peer, goal))
     };
-    let into_tmpfs = || {
-        let copy = dir.path().join("copy");
-        let start = Instant::now();
-        exec::output(Command::new("cp").arg("--reflink=never").arg(&source).arg(&copy))?;
-        let rate = rate(start);
-        std::fs::write(&copy, "")?;
-        Ok(rate)
-    };
-    let (value, peer) = medians(into_pool, into_tmpfs)?;
-    Ok(vec![Measurement::new(
-        "tools.cp",
-        "famfs cp of one file into a pool",
-        "MiB/s",
-        value,
-        ("cp to a file on tmpfs", peer),
-        (Better::Higher, 0.9),
-    )])
+    text.lines().filter(|line| line.starts_with('{')).map(read).collect()
 }

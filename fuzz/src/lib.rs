@@ -6,6 +6,7 @@
 //! `cargo test -p fuzz` replays `corpus/` and `crashes/` without a fuzzer. A new target is a
 //! module here, a line in [`TARGETS`], a program in `fuzz_targets/`, and a corpus.
 
+pub mod archive;
 pub mod image;
 pub mod map;
 pub mod messages;
@@ -29,6 +30,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
+    ("archive", archive::run),
     ("map", map::run),
     ("messages", messages::run),
     ("plan", plan::run),

@@ -4,9 +4,10 @@
 //! Invariants of every plan, whatever the log holds ([`promises`]):
 //! * paths are normal, relative, unique, outside of `.meta`, and below a directory of the plan;
 //! * a file has at least one byte; its extents lie in the data area, are its own, and hold it;
-//! * every published entry is a node, was refused, is of an unknown type, or lies behind the
-//!   damage at which reading stopped;
-//! * free and used memory add up to the data area, and what is allocated next is nobody's;
+//! * every published entry is a node, was refused, deletes or was deleted, is of an unknown type,
+//!   or lies behind the damage at which reading stopped;
+//! * free and used memory add up to the data area, and what is allocated next is nobody's,
+//!   not even a deleted file's;
 //! * memory follows the input, not what the input claims;
 //! * where appending is allowed, an entry can be appended, and everything else stays as it was.
 
@@ -80,9 +81,19 @@ pub fn promises(media: &dyn Media, contents: &Contents<'_>) {
         }
     }
 
+    // The memory of what was deleted stays taken; a deletion has two entries.
+    let deletions = plan.deletions_since(0);
+    for deletion in deletions {
+        let NodeKind::File { map, .. } = &deletion.node.kind else { continue };
+        for extent in map.extents() {
+            assert!(is_apart(&taken, extent), "a deleted file's memory is used again");
+            taken.insert(extent.offset, extent.len);
+        }
+    }
+
     let left_out = plan.refused.len() as u64 + plan.unknown;
     let stopped = plan.stopped.is_some();
-    let read = plan.nodes().len() as u64 + left_out;
+    let read = (plan.nodes().len() + 2 * deletions.len()) as u64 + left_out;
     assert!(read == log.published() || stopped && read < log.published());
     assert_eq!(read, plan.next_slot());
 

@@ -29,8 +29,9 @@ const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
     -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares";
-/// How much of its output a failed target shows.
-const TAIL_LINES: usize = 30;
+/// How much of its output a failed target shows: from a panic on, or of its end.
+const PANIC_LINES: usize = 4;
+const TAIL_LINES: usize = 20;
 
 /// Builds all targets and runs each for its time. Each counts as one test.
 pub fn run(all: bool, tally: &mut Tally) -> Result<()> {
@@ -119,7 +120,14 @@ fn fuzz(name: &str, programs: &Path, seconds: u64) -> Result<bool> {
     }
     let lines: Vec<&str> = text.lines().collect();
     println!("fuzz {name} ... FAILED ({status})");
-    println!("{}", lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n"));
+    // A panic says what is wrong; without one, the end of the output does.
+    let tail = lines.len().saturating_sub(TAIL_LINES);
+    let shown = match lines.iter().position(|line| line.contains(" panicked at ")) {
+        Some(at) => &lines[at..lines.len().min(at + PANIC_LINES)],
+        None => &lines[tail..],
+    };
+    println!("{}", shown.join("\n"));
+    println!("output: {}", log_path.display());
     let written = "Test unit written to ";
     if let Some((_, input)) = lines.iter().find_map(|line| line.split_once(written)) {
         println!("input:  {input}");

@@ -13,7 +13,8 @@
 //! [`launch`] starts whole virtual machines that share a pool.
 //!
 //! Dependencies point one way: `run -> args, server -> device -> mapper, queue, lifecycle -> pmem,
-//! pool, window -> units`; `launch` uses only `units`, and the appliance's protocol.
+//! pool, window -> units` and `run -> listen, sandbox`; `pool` uses `launch::memory`; `launch` uses
+//! only `units`, and the appliance's protocol.
 //!
 //! Guests are hostile until proven otherwise: a malformed request is given back, a broken queue
 //! is ignored until the guest resets its device, and neither ends the process.

@@ -98,7 +98,7 @@ It shows what the log says. The list in JSON is that of `ls --json`.
 
 Examples:
   famfs stat /mnt/famfs/data
-  famfs --pool /dev/shm/pool stat --json /data
+  famfs --pool /dev/shm/pool stat --json /data/a
 
 Exit codes: 0 success; 1 some path is not in the log, or failure; 2 wrong usage.")]
 pub struct Stat {
@@ -226,7 +226,7 @@ On a mounted famfs it asks the kernel, with --pool the log.
 
 Examples:
   famfs getmap /mnt/famfs/data               offset and length of every extent
-  famfs --pool /dev/shm/pool getmap --json /data
+  famfs --pool /dev/shm/pool getmap --json /data/a
 
 Exit codes: 0 success; 1 not on a famfs; 2 the file has no map, or wrong usage; 9 no such file; 21 \
 no regular file.")]

@@ -75,10 +75,10 @@ With --out a file appears under its name only when it is complete, and replaces 
 Modes are kept, but never set-user-ID and set-group-ID bits; owners only for root.
 
 Examples:
-  famfs cp -r dataset /mnt/famfs             copy a tree into a mounted famfs
-  famfs --pool pool cp -r -m 444 dataset/. / copy what is in it into a pool file
-  famfs --pool pool cp --dry-run -r dataset / say what would be copied
-  famfs --pool pool cp --out -r /data out    copy a tree out of a pool file
+  famfs cp -r dataset /mnt/famfs               copy a tree into a mounted famfs
+  famfs --pool pool cp -r -m 444 dataset/. /   copy what is in it into a pool file
+  famfs --pool pool cp --dry-run -r dataset /  say what would be copied
+  famfs --pool pool cp --out -r /data out      copy a tree out of a pool file
 
 Exit codes: 0 success; 1 failure; 2 wrong usage; 130 interrupted.")]
 pub struct Cp {

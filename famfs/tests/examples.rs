@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The examples of the helps and of docs/famfs-tools.md run: those on a pool file here, each in a
+//! directory of its own; those of a guest are listed, so that a new one is not overlooked.
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use clap::CommandFactory;
+use famfs::args::Cli;
+
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/famfs-tools.md");
+/// Words that an example has which needs a guest, or a device of one.
+const GUEST_WORDS: [&str; 5] = ["/mnt/famfs", "/dev/dax", "attach", "doctor", "watch"];
+
+/// Example lines of the helps and of the document, without what explains them.
+fn examples() -> Vec<String> {
+    let mut lines = Vec::new();
+    for command in Cli::command().get_subcommands() {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let after = help.split("Examples:\n").nth(1).unwrap_or("").to_owned();
+        let indented = after.lines().take_while(|line| line.starts_with("  "));
+        lines.extend(indented.map(|line| line.trim_start().split("  ").next().unwrap().to_owned()));
+    }
+    let document = fs::read_to_string(DOCUMENT).unwrap();
+    for block in document.split("```sh\n").skip(1) {
+        let block = block.split("```").next().unwrap();
+        let code = block.lines().map(|line| line.split("  #").next().unwrap().trim_end());
+        lines.extend(code.filter(|line| !line.is_empty()).map(ToOwned::to_owned));
+    }
+    lines
+}
+
+fn is_guests(line: &str) -> bool {
+    GUEST_WORDS.iter().any(|word| line.contains(word))
+}
+
+/// Makes what the examples work on: source files, and pools with files.
+fn prepare(dir: &Path, bin: &Path, formatted: bool) {
+    let script = "mkdir dataset && echo a > dataset/a && echo b > dataset/b
+        tar -cf dataset.tar dataset && cp dataset.tar small.tar
+        truncate -s 64M pool other";
+    let contents = "famfs --pool pool mkfs && famfs --pool other mkfs
+        famfs --pool pool mkdir /data && famfs --pool pool cp dataset/a /data/a
+        famfs --pool pool creat -s 4k -S 42 /new
+        famfs --pool other mkdir b";
+    run(dir, bin, script);
+    if formatted {
+        run(dir, bin, contents);
+    }
+}
+
+fn run(dir: &Path, bin: &Path, script: &str) {
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let output = Command::new("sh")
+        .args(["-e", "-c", script])
+        .current_dir(dir)
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{script}: {output:?}");
+}
+
+#[test]
+fn examples_on_pool_files_run() {
+    let bin = Path::new(env!("CARGO_BIN_EXE_famfs")).parent().unwrap();
+    let mut count = 0;
+    for line in examples() {
+        if is_guests(&line) || !line.starts_with("famfs ") && !line.contains("| famfs ") {
+            continue;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path(), bin, !line.contains(" mkfs"));
+        if line.contains("rm -r dataset")
+            || line.contains("export /dataset")
+            || line.contains("--out -r /dataset")
+        {
+            run(dir.path(), bin, "famfs --pool pool cp -r dataset /");
+        }
+        let script = line.replace("/dev/shm/pool", "pool");
+        run(dir.path(), bin, &script.replace("POOL", "pool").replace("OTHER", "other"));
+        count += 1;
+    }
+    assert!(count > 25, "only {count} examples");
+}
+
+/// Whoever owns a pool file needs no privileges.
+#[test]
+fn a_pool_of_ones_own_needs_no_root() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65534;
+
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("famfs");
+    fs::copy(env!("CARGO_BIN_EXE_famfs"), &program).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let own = dir.path().join("own");
+    fs::create_dir(&own).unwrap();
+    let root = rustix::process::geteuid().is_root();
+    if root {
+        std::os::unix::fs::chown(&own, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let script = "truncate -s 64M pool && echo text > file
+        ../famfs --pool pool mkfs && ../famfs --pool pool cp file /copy
+        ../famfs --pool pool mkdir dir && ../famfs --pool pool creat -s 1m -S 3 dir/new
+        ../famfs --pool pool verify -S 3 -f dir/new && ../famfs --pool pool cp --out -r / out
+        cmp file out/copy && ../famfs --pool pool fsck";
+    let mut command = Command::new("sh");
+    command.args(["-e", "-c", script]).current_dir(&own);
+    if root {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}

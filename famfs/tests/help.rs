@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The help of every command teaches: what it does, examples, exit codes.
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
+use clap::{CommandFactory, Parser};
+use famfs::args::Cli;
+
+/// The commands and what stands behind their options.
+fn helps() -> Vec<(String, String)> {
+    let cli = Cli::command();
+    let help = |command: &clap::Command| {
+        let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        (command.get_name().to_owned(), text)
+    };
+    cli.get_subcommands().map(help).collect()
+}
+
+/// Example lines of a help: indented by two, an explanation may follow after spaces.
+fn examples(help: &str) -> Vec<String> {
+    let after = help.split("Examples:\n").nth(1).unwrap_or("");
+    after
+        .lines()
+        .take_while(|line| line.starts_with("  "))
+        .map(|line| line.trim_start().split("  ").next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn every_command_has_examples_and_exit_codes() {
+    let mut missing = Vec::new();
+    for (name, help) in helps() {
+        for part in ["Examples:\n", "Exit codes: 0 "] {
+            if !help.contains(part) {
+                missing.push(format!("{name}: no {:?}", part.trim_end()));
+            }
+        }
+        if examples(&help).is_empty() {
+            missing.push(format!("{name}: no example line"));
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// Every part of an example that is a famfs command is one that the program takes.
+#[test]
+fn every_example_is_a_valid_command_line() {
+    let mut count = 0;
+    for (name, help) in helps() {
+        let lines = examples(&help);
+        let parts = lines.iter().flat_map(|line| line.split(" | "));
+        for part in parts.filter(|part| part.starts_with("famfs ")) {
+            let parsed = Cli::try_parse_from(part.split_whitespace());
+            assert!(parsed.is_ok(), "{name}: {part}: {}", parsed.unwrap_err());
+            count += 1;
+        }
+    }
+    assert!(count > 40, "only {count} examples");
+}
+
+/// Every option explains itself.
+#[test]
+fn every_option_has_a_help() {
+    let cli = Cli::command();
+    for command in cli.get_subcommands() {
+        for arg in command.get_arguments() {
+            assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
+        }
+    }
+}

@@ -27,3 +27,29 @@ pub fn set_read_only(root: impl AsFd, read_only: bool) -> io::Result<()> {
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, StatVfsMountFlags, fstatvfs};
+    use rustix::io::Errno;
+    use rustix::mount::{OpenTreeFlags, open_tree};
+
+    use super::*;
+
+    /// On a private copy of a mount, which root may make; others are refused even that.
+    #[test]
+    fn a_mount_becomes_read_only_and_back() {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let own = match open_tree(CWD, "/", flags) {
+            Err(err) if !rustix::process::geteuid().is_root() => {
+                return assert_eq!(err, Errno::PERM);
+            }
+            own => own.unwrap(),
+        };
+        for read_only in [true, false] {
+            set_read_only(&own, read_only).unwrap();
+            let found = fstatvfs(&own).unwrap().f_flag.contains(StatVfsMountFlags::RDONLY);
+            assert_eq!(found, read_only);
+        }
+    }
+}

@@ -246,7 +246,12 @@ fn parse_extents(raw: &[format::RawExtent], area: DataArea) -> Result<Vec<Extent
         }
         Ok(Extent { offset, len })
     };
-    raw.iter().enumerate().map(parse).collect()
+    // Collecting results would guess four: too much for most of a million files.
+    let mut extents = Vec::with_capacity(raw.len());
+    for extent in raw.iter().enumerate().map(parse) {
+        extents.push(extent?);
+    }
+    Ok(extents)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Finding nodes by path, with a few bytes for each: the paths stay where the nodes are.
+//! Finding nodes by path, with 17 bytes for each: the paths stay where the nodes are, their hashes
+//! are kept so that growing touches no path.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -12,20 +13,23 @@ use crate::path::RelPath;
 /// The hasher has a random key: whoever writes a log cannot choose paths that collide.
 #[derive(Debug, Default)]
 pub struct NameIndex {
-    table: HashTable<usize>,
+    /// Hash and index of each.
+    table: HashTable<(u64, usize)>,
     hasher: RandomState,
 }
 
 impl NameIndex {
     /// Finds the index of a path; `path_of` gives the path of an index.
     pub fn get<'n>(&self, path: &RelPath, path_of: impl Fn(usize) -> &'n RelPath) -> Option<usize> {
-        self.table.find(self.hasher.hash_one(path), |index| path_of(*index) == path).copied()
+        let hash = self.hasher.hash_one(path);
+        let found = self.table.find(hash, |(_, index)| path_of(*index) == path)?;
+        Some(found.1)
     }
 
-    /// Adds an index, whose path must not be there yet.
-    pub fn insert<'n>(&mut self, index: usize, path_of: impl Fn(usize) -> &'n RelPath) {
-        let hash = self.hasher.hash_one(path_of(index));
-        self.table.insert_unique(hash, index, |other| self.hasher.hash_one(path_of(*other)));
+    /// Adds the index of a path, which must not be there yet.
+    pub fn insert(&mut self, path: &RelPath, index: usize) {
+        let hash = self.hasher.hash_one(path);
+        self.table.insert_unique(hash, (hash, index), |(hash, _)| *hash);
     }
 
     /// Takes a path out; returns its index.
@@ -35,8 +39,8 @@ impl NameIndex {
         path_of: impl Fn(usize) -> &'n RelPath,
     ) -> Option<usize> {
         let hash = self.hasher.hash_one(path);
-        let found = self.table.find_entry(hash, |index| path_of(*index) == path).ok()?;
-        Some(found.remove().0)
+        let found = self.table.find_entry(hash, |(_, index)| path_of(*index) == path).ok()?;
+        Some(found.remove().0.1)
     }
 
     /// Takes everything out.
@@ -55,8 +59,8 @@ mod tests {
             (0..1000).map(|n| RelPath::new(format!("p{n}").as_bytes()).unwrap()).collect();
         let path_of = |index: usize| &paths[index];
         let mut names = NameIndex::default();
-        for index in 0..999 {
-            names.insert(index, path_of);
+        for (index, path) in paths.iter().enumerate().take(999) {
+            names.insert(path, index);
         }
         for index in (0..999).step_by(2) {
             assert_eq!(names.remove(&paths[index], path_of), Some(index));

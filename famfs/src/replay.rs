@@ -305,10 +305,9 @@ impl Plan {
         if let Some(parent) = self.parent_index(&node.path) {
             self.children[parent] += 1;
         }
+        self.by_path.insert(&node.path, index);
         self.nodes.push(node);
         self.children.push(0);
-        let nodes = &self.nodes;
-        self.by_path.insert(index, |index| &nodes[index].path);
     }
 
     /// What stands against the deletion of a file or directory; its node, if nothing does.

@@ -10,14 +10,13 @@
 #include <pthread.h>
 
 #include "fuzz_request.h"
+#include "leak.h"
 
 #define CALLS 100000
 #define THREADS 4
 #define FILES 6
 #define MAX_UNITS (64 * 1024)
 #define MAX_NOTES 10
-/* Of slab memory that the kernel does not give back; noise is 1 MiB or so */
-#define MAX_LEAK (8 * MIB)
 
 /* A file of the mount, also when it has no name any more */
 struct node {
@@ -379,35 +378,21 @@ static void *work(void *argument)
 	return NULL;
 }
 
-static uint64_t unreclaimable_slab(void)
-{
-	FILE *file = fopen("/proc/meminfo", "r");
-	unsigned long long kib = 0;
-	char line[128];
-
-	while (file && fgets(line, sizeof(line), file))
-		if (sscanf(line, "SUnreclaim: %llu", &kib) == 1)
-			break;
-	if (!kib)
-		bail("no SUnreclaim in /proc/meminfo");
-	fclose(file);
-	return kib * KIB;
-}
-
 int main(int argc, char **argv)
 {
 	static struct worker workers[THREADS];
-	uint64_t accepted[2] = { 0 }, refused[2] = { 0 }, slab, more;
+	uint64_t accepted[2] = { 0 }, refused[2] = { 0 };
 	struct statfs before, after;
+	struct held held;
 
 	parse_random_arguments(argc, argv, CALLS);
+	held = held_by_module();
 	set_up(argc, argv);
 	if (dev_size / PMD > MAX_UNITS)
 		bail("%s is larger than %llu bytes", dev, MAX_UNITS * PMD);
 	note("%llu calls, seed %llu", (unsigned long long)count,
 	     (unsigned long long)seed);
 	statfs(mnt, &before);
-	slab = unreclaimable_slab();
 
 	for (int i = 0; i < THREADS; i++) {
 		struct worker *w = &workers[i];
@@ -440,9 +425,7 @@ int main(int argc, char **argv)
 	is(bad_io, 0, "files with a map can be used");
 	statfs(mnt, &after);
 	is(after.f_bfree, before.f_bfree, "all is free again");
-	more = unreclaimable_slab();
-	more = more > slab ? more - slab : 0;
-	if (!ok(more < MAX_LEAK, "no kernel memory is lost"))
-		note("%llu bytes more", (unsigned long long)more);
-	return tear_down();
+	works(umount(mnt), "unmount");
+	expect_held(&held);
+	return tap_exit();
 }

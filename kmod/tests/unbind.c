@@ -3,62 +3,10 @@
  * The driver is taken away from the device while it is mounted, and given
  * back. The struct pages of the device go away in between.
  */
-#include <libgen.h>
-#include <limits.h>
-
-#include "fixture.h"
+#include "driver.h"
 
 #define BASE (32 * MIB)
 #define SECOND "/tmp/famfs_unbind_test"
-
-static char driver[PATH_MAX], device[NAME_MAX + 1];
-
-static void find_driver(void)
-{
-	char link[PATH_MAX], name[PATH_MAX];
-
-	snprintf(name, sizeof(name), "%s", dev);
-	if (dev_is_char) {
-		strcpy(driver, "/sys/bus/dax/drivers/fsdev_dax");
-		snprintf(device, sizeof(device), "%.64s", basename(name));
-		return;
-	}
-	strcpy(driver, "/sys/bus/nd/drivers/nd_pmem");
-	snprintf(link, sizeof(link), "/sys/class/block/%.64s/device",
-		 basename(name));
-	if (!realpath(link, name))
-		bail("%s", link);
-	snprintf(device, sizeof(device), "%.64s", basename(name));
-}
-
-static int driver_write(const char *file)
-{
-	char path[PATH_MAX + 16];
-	int fd, ret;
-
-	snprintf(path, sizeof(path), "%s/%s", driver, file);
-	fd = open(path, O_WRONLY);
-	ret = write(fd, device, strlen(device));
-	close(fd);
-	return ret;
-}
-
-static int unbind(void)
-{
-	return driver_write("unbind");
-}
-
-/* The node may come a little later than the device. */
-static int bind_again(void)
-{
-	struct stat st;
-
-	if (driver_write("bind") < 0)
-		return -1;
-	for (int i = 0; i < 100 && stat(dev, &st); i++)
-		usleep(50000);
-	return stat(dev, &st);
-}
 
 static void test_idle(void)
 {

@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Random reads and writes in every way there is, checked against a copy of
- * the file in ordinary memory: fsx DEVICE MOUNTPOINT [OPERATIONS [SEED]].
+ * the file in ordinary memory:
+ *
+ * fsx DEVICE MOUNTPOINT [OPERATIONS [SEED [write|verify]]]
+ *
+ * With "write" here and "verify" in another VM that has the same memory, that
+ * one looks at the files through a mount of its own at every stop.
  */
 #include "random.h"
+#include "two_vms.h"
 
 #define OPERATIONS 20000
 #define BASE (32 * MIB)
@@ -386,9 +392,92 @@ static bool run_operations(uint64_t last)
 	return true;
 }
 
-int main(int argc, char **argv)
+static uint64_t piece_len(uint64_t pos)
+{
+	return SIZE - pos < PMD ? SIZE - pos : PMD;
+}
+
+/* What the files have to hold, for the verifier */
+static void tell_pieces(void)
+{
+	int piece = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+		for (uint64_t pos = 0; pos < SIZE; pos += PMD)
+			meeting->pieces[piece++] =
+				digest(files[i].shadow + pos, piece_len(pos));
+}
+
+/* Each piece is as the writer told, through the mapping and by read(2) */
+static bool verify_pieces(void)
 {
 	bool good = true;
+	int piece = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		for (uint64_t pos = 0; pos < SIZE; pos += PMD, piece++) {
+			uint64_t len = piece_len(pos);
+			uint64_t want = meeting->pieces[piece];
+			struct file *file = &files[i];
+
+			current = "load";
+			if (digest(file->mem + pos, len) != want)
+				good = complain(file, "2 MiB differ");
+			current = "pread";
+			if (pread(file->fd, buffer, len, pos) != (ssize_t)len ||
+			    digest(buffer, len) != want)
+				good = complain(file, "2 MiB differ");
+		}
+	}
+	return good;
+}
+
+static void write_for_verifier(void)
+{
+	bool good = true;
+
+	join_meeting();
+	for (int stop = 1; good && stop <= STOPS; stop++) {
+		good = ok(run_operations(count * stop / STOPS),
+			  "operations up to %llu",
+			  (unsigned long long)operation);
+		tell_pieces();
+		if (good)
+			good = ok(announce(stop), "the other VM has seen them");
+	}
+	memset(meeting, 0, sizeof(*meeting));
+	leave_meeting();
+}
+
+static void verify_writer(void)
+{
+	join_meeting();
+	for (int stop = 1; stop <= STOPS; stop++) {
+		operation = count * stop / STOPS;
+		if (!ok(wait_until(&meeting->written, stop) && verify_pieces(),
+			"all is as the other VM has written it, stop %d", stop))
+			break;
+		__atomic_store_n(&meeting->verified, stop, __ATOMIC_RELEASE);
+	}
+	leave_meeting();
+}
+
+static void run_alone(void)
+{
+	bool good = true;
+
+	for (int part = 1; good && part <= REMOUNTS; part++) {
+		good = run_operations(count * part / REMOUNTS);
+		ok(good, "operations up to %llu",
+		   (unsigned long long)operation);
+		if (good)
+			good = ok(remount(), "and all is there after a remount");
+	}
+}
+
+int main(int argc, char **argv)
+{
+	const char *role = argc > 5 ? argv[5] : "";
 
 	parse_random_arguments(argc, argv, OPERATIONS);
 	set_up(argc, argv);
@@ -405,13 +494,12 @@ int main(int argc, char **argv)
 		memcpy(files[i].shadow, files[i].mem, SIZE);
 	}
 
-	for (int part = 1; good && part <= REMOUNTS; part++) {
-		good = run_operations(count * part / REMOUNTS);
-		ok(good, "operations up to %llu",
-		   (unsigned long long)operation);
-		if (good)
-			good = ok(remount(), "and all is there after a remount");
-	}
+	if (!strcmp(role, "write"))
+		write_for_verifier();
+	else if (!strcmp(role, "verify"))
+		verify_writer();
+	else
+		run_alone();
 	close_files();
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
 		unlink(at(files[i].name));

@@ -16,6 +16,8 @@ usage: image/build.sh OPTION...
   --module FILE        famfs.ko; it decides the kernel version
   --without-module KVER
                        no famfs.ko, kernel KVER: an image that cannot mount a pool
+  --kernel DIR         take the kernel from DIR and not from a package: DIR/KVER holds vmlinuz
+                       and the modules, as in /lib/modules
   --package-cache DIR  where downloaded packages are kept
   --sources FILE       apt sources in deb822 format (default: mkosi's own)
   --help               this text
@@ -30,11 +32,11 @@ fail() {
     exit 1
 }
 
-output='' work='' programs='' module='' kver='' cache='' sources=''
+output='' work='' programs='' module='' kver='' kernel='' cache='' sources=''
 while (($#)); do
     case $1 in
         --help) usage; exit 0 ;;
-        --output | --work | --programs | --module | --without-module | --package-cache | --sources)
+        --output | --work | --programs | --module | --without-module | --kernel | --package-cache | --sources)
             (($# >= 2)) || fail "$1 needs a value"
             ;;&
         --output) output=$2 ;;
@@ -42,6 +44,7 @@ while (($#)); do
         --programs) programs=$2 ;;
         --module) module=$2 ;;
         --without-module) kver=$2 ;;
+        --kernel) kernel=$2 ;;
         --package-cache) cache=$2 ;;
         --sources) sources=$2 ;;
         *) fail "unknown option $1; see --help" ;;
@@ -73,21 +76,29 @@ extra_tree() {
     if [[ $module ]]; then
         kver=$(modinfo -F vermagic "$module" | cut -d ' ' -f 1)
         [[ $kver ]] || fail "$module is no kernel module: it names no kernel version"
+    fi
+    if [[ $kernel ]]; then
+        [[ -e $kernel/$kver/vmlinuz ]] || fail "no kernel $kernel/$kver/vmlinuz"
+        install -d "$tree/usr/lib/modules"
+        cp --recursive "$kernel/$kver" "$tree/usr/lib/modules/"
+    fi
+    if [[ $module ]]; then
         install -D -m 644 "$module" "$tree/usr/lib/modules/$kver/extra/famfs.ko"
     fi
 }
 
 root_tree() {
-    local options=() kernel
-    read -ra kernel <<<"$(kernel_packages)"
+    local options=()
     if [[ $sources ]]; then
         install -D -m 644 "$sources" "$work/sandbox/etc/apt/sources.list.d/mkosi.sources"
         options+=(--sandbox-tree "$work/sandbox")
     fi
+    if [[ ! $kernel ]]; then
+        readarray -t -O "${#options[@]}" options < <(kernel_packages)
+    fi
     mkdir -p "$cache" "$work/mkosi" "$work/workspace"
     mkosi --directory "$source_dir" "${options[@]}" \
         --extra-tree "$work/extra" \
-        "${kernel[@]}" \
         --package-cache-directory "$cache" --workspace-directory "$work/workspace" \
         --output-directory "$work/mkosi" --force build >"$work/mkosi.log" 2>&1 ||
         fail "mkosi failed; the last lines of $work/mkosi.log:"$'\n'"$(tail -n 20 "$work/mkosi.log")"
@@ -97,7 +108,7 @@ root_tree() {
 kernel_packages() {
     case $kver in
         6.*) echo "--package=linux-image-$kver" ;;
-        *) echo "--package=linux-modules-$kver" "--package=linux-binary-$kver" ;;
+        *) printf '%s\n' "--package=linux-modules-$kver" "--package=linux-binary-$kver" ;;
     esac
 }
 
@@ -155,7 +166,12 @@ root_tree
 cp "$work/mkosi/vmlinuz" "$work/out/vmlinuz"
 cp "$work/mkosi/root.manifest" "$work/out/manifest.json"
 cp -r "$work/mkosi/test-modules" "$work/out/"
-extract_vmlinux "$work/out/vmlinuz" "$work/out/vmlinux"
+if [[ $kernel ]]; then
+    # Code that KASAN checks cannot run as early as PVH enters a kernel. The firmware starts a bzImage as well.
+    cp "$work/out/vmlinuz" "$work/out/vmlinux"
+else
+    extract_vmlinux "$work/out/vmlinuz" "$work/out/vmlinux"
+fi
 initrd
 # The UUID is fixed for the same reason as the times: same input, same bytes.
 mkfs.erofs -z lz4hc,12 -C 65536 -T "$epoch" -U 4d57e2a6-5f2c-4f5e-9b0e-6b1f7d3a9c10 \

@@ -29,6 +29,8 @@ pub struct Artifacts {
     pub runtime: PathBuf,
     /// Whether to run what takes longer than continuous integration allows.
     pub all: bool,
+    /// Whether the image has the debug kernel, which is slow and has fault injection.
+    pub debug_kernel: bool,
 }
 
 impl Artifacts {

@@ -10,8 +10,13 @@ use anyhow::{Context, Result};
 const FAULTS: &[&str] = &[
     "WARNING:",
     "BUG:",
+    // A slab report: "BUG kmalloc-64 (...)".
+    "] BUG ",
     "Oops",
     "KASAN:",
+    "list_add corruption",
+    "list_del corruption",
+    "lockdep is turned off",
     "possible circular locking",
     "possible recursive locking",
     "inconsistent lock state",
@@ -44,8 +49,10 @@ mod tests {
         let log = "[    1.0] dax0.0: bound\n\
                    [    2.0] WARNING: CPU: 0 PID: 1 at fs/dax.c:1\n\
                    [    3.0] VFS: Busy inodes after unmount of dax0.0\n\
-                   [    4.0] virtio_pmem: no warning here\n";
-        assert_eq!(faults(log).len(), 2);
+                   [    4.0] virtio_pmem: no warning here\n\
+                   [    5.0] BUG kmalloc-64 (Tainted: G O): Poison overwritten\n\
+                   [    6.0] FAULT_INJECTION: DEBUG output\n";
+        assert_eq!(faults(log).len(), 3);
         assert!(faults("[    1.0] all quiet\n").is_empty());
     }
 }

@@ -15,8 +15,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session with the words of the command line as filters for scenarios: with any, only
-    /// the scenarios that hold one of them run.
+    /// A session with the words of the command line as filters: with any, only the scenarios
+    /// that hold one of them run. `SCENARIO/PART` runs only these parts of the scenario.
     pub fn from_args() -> Self {
         let filters = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
         Self { filters, passed: 0, failed: 0 }
@@ -25,7 +25,11 @@ impl Session {
     /// Runs a scenario: a few boots with the checks made on them. An error of the scenario
     /// itself (a VM does not come up) counts as one failed check.
     pub fn scenario(&mut self, name: &str, run: impl FnOnce(&mut Self) -> Result<()>) {
-        if !self.filters.is_empty() && !self.filters.iter().any(|word| name.contains(word)) {
+        let chosen = |word: &String| {
+            let scenario = word.split_once('/').map_or(word.as_str(), |(scenario, _)| scenario);
+            name.contains(scenario)
+        };
+        if !self.filters.is_empty() && !self.filters.iter().any(chosen) {
             return;
         }
         let start = Instant::now();
@@ -35,6 +39,13 @@ impl Session {
             self.failed += 1;
         }
         println!("-- {name}: {:.1} s", start.elapsed().as_secs_f64());
+    }
+
+    /// Whether a part of a scenario runs that others do not depend on.
+    pub fn wants(&self, label: &str) -> bool {
+        let of_parts = |word: &&String| word.contains('/');
+        self.filters.iter().filter(of_parts).count() == 0
+            || self.filters.iter().any(|word| label.contains(word.as_str()))
     }
 
     /// Makes one check.
@@ -112,6 +123,21 @@ mod tests {
             anyhow::bail!("and the scenario too")
         });
         assert_eq!((session.passed, session.failed), (1, 2));
+    }
+
+    #[test]
+    fn filters_choose_scenarios_and_their_parts() {
+        let mut session = session();
+        session.filters = vec!["pmem/storm".to_owned()];
+        session.scenario("devdax", |_| anyhow::bail!("not this one"));
+        session.scenario("pmem", |s| {
+            s.check("reached", || Ok(()));
+            Ok(())
+        });
+        assert_eq!((session.passed, session.failed), (1, 0));
+        assert!(session.wants("pmem/storm") && !session.wants("pmem/fuzz"));
+        session.filters = vec!["pmem".to_owned()];
+        assert!(session.wants("pmem/fuzz"));
     }
 
     #[test]

@@ -32,6 +32,12 @@ pub enum Command {
     Test(TestArgs),
     /// Run benchmarks; prints tables and writes target/bench/NAME.json
     Bench(BenchArgs),
+    /// Build a kernel with checkers (KASAN, lockdep, fault injection) for test --debug-kernel
+    ///
+    /// It is built from the distribution's kernel source package with kmod/debug.config: 20
+    /// minutes or more on 2 processors, 3 GB while it runs, 80 MB kept in the cache. A build that
+    /// is interrupted goes on the next time.
+    DebugKernel,
     /// Start one appliance VM with a pool and give its console to this terminal
     Vm(VmArgs),
     /// Remove what was built
@@ -76,6 +82,17 @@ pub struct TestArgs {
     /// Also run what takes longer than continuous integration allows
     #[arg(long)]
     pub all: bool,
+
+    /// Run famfs.ko's test programs on the debug kernel, the storm for 10 minutes
+    ///
+    /// Builds that kernel if it is not there, see 'debug-kernel'. Takes about an hour. All other
+    /// tests are left out.
+    #[arg(long, conflicts_with = "suites")]
+    pub debug_kernel: bool,
+
+    /// With --debug-kernel: only this part of it, as 'devdax' or 'pmem/storm'; more than once
+    #[arg(long, value_name = "PART", requires = "debug_kernel")]
+    pub only: Vec<String>,
 }
 
 /// A test suite.

@@ -2,14 +2,20 @@
 //! Running other programs: a line per step, the output in a log, the end of it on failure.
 
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Write};
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use rustix::process::Pid;
 
+use crate::interrupt::Interrupt;
 use crate::paths;
+
+/// Without a terminal, how often a long step says how far it is.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// How much of a log is shown when its step failed.
 const TAIL_LINES: usize = 40;
@@ -17,27 +23,124 @@ const TAIL_LINES: usize = 40;
 /// Runs `command` as the step `what`: prints one line, keeps all output in
 /// `target/log/NAME.log`, and shows the end of that log when the command fails.
 pub fn step(name: &str, what: &str, command: &mut Command) -> Result<()> {
-    let log_path = paths::target().join("log").join(format!("{name}.log"));
-    fs::create_dir_all(paths::target().join("log")).context("cannot create target/log")?;
-    let log = File::create(&log_path)
-        .with_context(|| format!("cannot create the log {}", log_path.display()))?;
-    let start = Instant::now();
+    let step = Step::begin(name, what)?;
     // On a terminal the result takes the place of the announcement.
-    let (end, back) = if io::stderr().is_terminal() { ("", "\r") } else { ("\n", "") };
-    eprint!("{what} ...{end}");
-    let status = command
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().context("cannot share the log between streams")?)
-        .stderr(log)
-        .status()
-        .with_context(|| format!("cannot run {:?}", command.get_program()))?;
-    if status.success() {
-        eprintln!("{back}{what}: done in {:.1} s", start.elapsed().as_secs_f64());
-        return Ok(());
+    eprint!("{what} ...{}", if step.terminal { "" } else { "\n" });
+    let status = step.spawn(command, step.output()?.into())?.wait().context("cannot wait")?;
+    step.end(status)
+}
+
+/// The same for a step of many minutes: shows how many of about `total` lines of output that
+/// `counts` were there, and ends the command when the user asks to stop.
+pub fn counted_step(
+    name: &str,
+    what: &str,
+    command: &mut Command,
+    total: u64,
+    counts: impl Fn(&str) -> bool,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let mut step = Step::begin(name, what)?;
+    eprintln!("{what} ...");
+    let mut child = step.spawn(command, Stdio::piped())?;
+    interrupt.ends([Pid::from_child(&child)])?;
+    let stdout = child.stdout.take().context("the command has no standard output")?;
+    let mut progress = Progress::new(total, step.terminal);
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line.context("cannot read what the command prints")?;
+        step.log.write_all(&line).and_then(|()| step.log.write_all(b"\n")).context("cannot log")?;
+        if counts(&String::from_utf8_lossy(&line)) {
+            progress.one_more();
+        }
     }
-    eprintln!("{back}{what}: FAILED ({status}); the last lines of {}:", log_path.display());
-    io::stderr().write_all(tail(&log_path).as_bytes()).ok();
-    bail!("{what} failed: {status} (whole log: {})", log_path.display())
+    let status = child.wait().context("cannot wait")?;
+    interrupt.forget();
+    progress.clear();
+    interrupt.check()?;
+    step.end(status)
+}
+
+/// A step that runs.
+struct Step<'a> {
+    what: &'a str,
+    log: File,
+    log_path: PathBuf,
+    start: Instant,
+    terminal: bool,
+}
+
+impl<'a> Step<'a> {
+    fn begin(name: &str, what: &'a str) -> Result<Self> {
+        let log_path = paths::target().join("log").join(format!("{name}.log"));
+        fs::create_dir_all(paths::target().join("log")).context("cannot create target/log")?;
+        let log = File::create(&log_path)
+            .with_context(|| format!("cannot create the log {}", log_path.display()))?;
+        Ok(Self {
+            what,
+            log,
+            log_path,
+            start: Instant::now(),
+            terminal: io::stderr().is_terminal(),
+        })
+    }
+
+    /// The log once more, for another stream.
+    fn output(&self) -> Result<File> {
+        self.log.try_clone().context("cannot share the log between streams")
+    }
+
+    fn spawn(&self, command: &mut Command, stdout: Stdio) -> Result<Child> {
+        command
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(self.output()?)
+            .spawn()
+            .with_context(|| format!("cannot run {:?}", command.get_program()))
+    }
+
+    fn end(&self, status: ExitStatus) -> Result<()> {
+        let Self { what, log_path, .. } = self;
+        let back = if self.terminal { "\r" } else { "" };
+        if status.success() {
+            eprintln!("{back}{what}: done in {:.1} s", self.start.elapsed().as_secs_f64());
+            return Ok(());
+        }
+        eprintln!("{back}{what}: FAILED ({status}); the last lines of {}:", log_path.display());
+        io::stderr().write_all(tail(log_path).as_bytes()).ok();
+        bail!("{what} failed: {status} (whole log: {})", log_path.display())
+    }
+}
+
+/// How far a counted step is: a bar on a terminal, else a line a minute.
+struct Progress {
+    done: u64,
+    total: u64,
+    bar: ProgressBar,
+    said: Option<Instant>,
+}
+
+impl Progress {
+    fn new(total: u64, terminal: bool) -> Self {
+        let style = ProgressStyle::with_template("{wide_bar} {pos} of about {len}, {elapsed}");
+        let bar = ProgressBar::new(total);
+        if let Ok(style) = style {
+            bar.set_style(style);
+        }
+        Self { done: 0, total, bar, said: (!terminal).then(Instant::now) }
+    }
+
+    fn one_more(&mut self) {
+        self.done += 1;
+        self.bar.inc(1);
+        if self.said.is_some_and(|said| said.elapsed() >= SAY_EVERY) {
+            eprintln!("  {} of about {}", self.done, self.total);
+            self.said = Some(Instant::now());
+        }
+    }
+
+    fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
 }
 
 /// The last lines of a log file.

@@ -9,7 +9,8 @@ use vm_tests::Artifacts;
 
 use crate::build::{self, Built};
 use crate::hash::Key;
-use crate::{exec, packages, paths};
+use crate::interrupt::Interrupt;
+use crate::{debug_kernel, exec, packages, paths};
 
 /// What was built, and the image made of it.
 pub struct Imaged {
@@ -33,6 +34,7 @@ impl Imaged {
             logs: logs.to_owned(),
             runtime: paths::runtime(),
             all: false,
+            debug_kernel: false,
         })
     }
 }
@@ -41,7 +43,7 @@ impl Imaged {
 pub fn run() -> Result<Imaged> {
     let built = build::run()?;
     let dir = paths::target().join("image");
-    make(&built, &built.module, &dir)?;
+    make(&built, &built.module, None, &dir)?;
     Ok(Imaged { built, dir })
 }
 
@@ -51,16 +53,29 @@ pub fn run_lts(built: &Built) -> Result<Option<PathBuf>> {
     let Some(headers) = built.tools.lts_headers()? else { return Ok(None) };
     let module = build::module(&built.tools, &headers, &paths::target().join("kmod-lts"))?;
     let dir = paths::target().join("image-lts");
-    make(built, &module, &dir)?;
+    make(built, &module, None, &dir)?;
     Ok(Some(dir))
 }
 
-/// Builds an image with this module, which decides the kernel, in `dir`.
-fn make(built: &Built, module: &Path, dir: &Path) -> Result<()> {
+/// The same image with the debug kernel.
+pub fn run_debug(interrupt: &Interrupt) -> Result<Imaged> {
+    let built = build::run()?;
+    let kernel = debug_kernel::build(&built.tools, interrupt)?;
+    let headers = kernel.headers()?;
+    let module = build::module(&built.tools, &headers, &paths::target().join("kmod-debug"))?;
+    let dir = paths::target().join("image-debug");
+    make(&built, &module, Some(&kernel.modules()), &dir)?;
+    Ok(Imaged { built, dir })
+}
+
+/// Builds an image with this module, which decides the kernel, in `dir`. The kernel comes from
+/// the distribution's packages, or from `kernels`, a directory like /lib/modules.
+fn make(built: &Built, module: &Path, kernels: Option<&Path>, dir: &Path) -> Result<()> {
     let stamp = dir.join("inputs");
     let root = paths::root();
     let key = Key::default()
         .text(&built.tools.key())
+        .text(&kernels.map_or_else(String::new, |dir| dir.display().to_string()))
         .path(&root.join("mkosi.conf"))?
         .path(&root.join("image"))?
         .path(&built.guest.join("famfs"))?
@@ -90,25 +105,24 @@ fn make(built: &Built, module: &Path, dir: &Path) -> Result<()> {
         .tempdir_in(paths::cache()?)
         .context("cannot make a scratch directory in the cache")?;
     let name = dir.file_name().unwrap_or_default().display();
-    exec::step(
-        &name.to_string(),
-        &format!("Building the appliance {name}"),
-        built
-            .tools
-            .command("bash")
-            .arg(root.join("image/build.sh"))
-            .arg("--output")
-            .arg(dir)
-            .arg("--work")
-            .arg(work.path())
-            .arg("--programs")
-            .arg(&built.guest)
-            .arg("--module")
-            .arg(module)
-            .arg("--sources")
-            .arg(&sources)
-            .arg("--package-cache")
-            .arg(&cache),
-    )?;
+    let mut command = built.tools.command("bash");
+    command
+        .arg(root.join("image/build.sh"))
+        .arg("--output")
+        .arg(dir)
+        .arg("--work")
+        .arg(work.path())
+        .arg("--programs")
+        .arg(&built.guest)
+        .arg("--module")
+        .arg(module)
+        .arg("--sources")
+        .arg(&sources)
+        .arg("--package-cache")
+        .arg(&cache);
+    if let Some(kernels) = kernels {
+        command.arg("--kernel").arg(kernels);
+    }
+    exec::step(&name.to_string(), &format!("Building the appliance {name}"), &mut command)?;
     fs::write(&stamp, key).with_context(|| format!("cannot write {}", stamp.display()))
 }

@@ -10,6 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+/// The exit code after Ctrl-C, as of a shell: 128 and the number of SIGINT.
+pub const INTERRUPTED: u8 = 130;
+
 /// Notices that the user asked to stop.
 ///
 /// A signal ends the processes that were handed in. Whoever waits for them sees them go, fails,

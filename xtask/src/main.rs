@@ -5,6 +5,7 @@
 //! setup -> tools tree (QEMU, kernel headers, mkosi ..., in the cache directory)
 //! build -> host programs, guest programs, famfs.ko        (target/)
 //! image -> the appliance                                  (target/image/)
+//! debug-kernel -> a kernel with checkers (in the cache directory)
 //! demo, vm, test, bench -> virtual machines from the image
 //! ```
 //! Each command runs the ones above it that it needs; each does nothing when its result is
@@ -13,7 +14,9 @@
 mod args;
 mod bench;
 mod build;
+mod cache;
 mod clean;
+mod debug_kernel;
 mod demo;
 mod exec;
 mod hash;
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run().map(|_| ExitCode::SUCCESS),
         Command::Build => build::run().map(|_| ExitCode::SUCCESS),
         Command::Image => image::run().map(|_| ExitCode::SUCCESS),
+        Command::DebugKernel => debug_kernel::run(),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),

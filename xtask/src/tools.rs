@@ -8,14 +8,14 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use crate::hash::Key;
 use crate::packages::{self, SUITE};
-use crate::{exec, paths};
+use crate::{cache, exec, paths};
 
 /// Packages from the stable suite.
 const STABLE: &[&str] = &[
@@ -108,7 +108,11 @@ pub struct KernelHeaders {
 impl KernelHeaders {
     /// The headers of that release; `None` if it does not begin with a version.
     fn new(release: &str) -> Option<Self> {
-        let dir = PathBuf::from(format!("/usr/src/linux-headers-{release}"));
+        Self::at(PathBuf::from(format!("/usr/src/linux-headers-{release}")), release)
+    }
+
+    /// The headers of that release in another directory.
+    pub fn at(dir: PathBuf, release: &str) -> Option<Self> {
         Some(Self { dir, release: release.to_owned(), version: version(release)? })
     }
 }
@@ -146,12 +150,12 @@ impl Tools {
         let cache = paths::cache()?;
         fs::create_dir_all(&cache)
             .with_context(|| format!("cannot create the cache directory {}", cache.display()))?;
-        let lock = lock(&cache)?;
+        let lock = cache::lock(&cache, "tools.lock")?;
         if tree.join("usr").is_dir() {
             return Ok(Self { tree: Some(tree) });
         }
-        remove_trees(&cache)?;
-        check_space(&cache)?;
+        cache::remove_others(&cache, "tools-", &[])?;
+        cache::check_space(&cache, "the tools tree", TREE_BYTES)?;
         let work = tree.with_extension("part");
         let sources = cache.join("tools.sources");
         fs::write(&sources, packages::sources()?)
@@ -250,6 +254,21 @@ impl Tools {
         Some(tree.join(SCRIPTS)).filter(|dir| dir.is_dir())
     }
 
+    /// The distribution's kernel source package: an archive, newest first.
+    pub fn kernel_source(&self) -> Result<PathBuf> {
+        let src = self.tree.clone().unwrap_or_else(|| PathBuf::from("/")).join("usr/src");
+        fs::read_dir(&src)
+            .with_context(|| format!("cannot list {}", src.display()))?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.starts_with("linux-source-") && name.ends_with(".tar.xz"))
+            .filter_map(|name| Some((version(&name.replace(['-', '_'], " "))?, name)))
+            .max()
+            .map(|(_, name)| src.join(name))
+            .with_context(|| {
+                format!("no kernel source in {}: install the package linux-source", src.display())
+            })
+    }
+
     /// What identifies these tools in the key of a result made with them.
     pub fn key(&self) -> String {
         self.tree.as_ref().map_or_else(|| "host".to_owned(), |tree| tree.display().to_string())
@@ -266,44 +285,6 @@ fn tree_path() -> Result<PathBuf> {
     let key = Key::default().text(RECIPE).text(SUITE).text(&STABLE.join(" "));
     let key = key.text(&BACKPORTS.join(" ")).finish();
     Ok(paths::cache()?.join(format!("tools-{key}")))
-}
-
-/// Keeps two builds of the tree apart; held until dropped.
-fn lock(cache: &Path) -> Result<fs::File> {
-    let path = cache.join("tools.lock");
-    let file =
-        fs::File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
-    Ok(file)
-}
-
-/// Refuses to begin what cannot be finished.
-fn check_space(cache: &Path) -> Result<()> {
-    let free = rustix::fs::statvfs(cache)
-        .with_context(|| format!("cannot look at {}", cache.display()))?;
-    let free = free.f_bavail.saturating_mul(free.f_frsize);
-    anyhow::ensure!(
-        free >= TREE_BYTES,
-        "no space for the tools tree: {} has {} MiB free, {} MiB are needed; free some, or set \
-         XDG_CACHE_HOME to another place",
-        cache.display(),
-        free >> 20,
-        TREE_BYTES >> 20
-    );
-    Ok(())
-}
-
-/// Removes complete and partial trees, and their scripts.
-fn remove_trees(cache: &Path) -> Result<()> {
-    for entry in fs::read_dir(cache).with_context(|| format!("cannot list {}", cache.display()))? {
-        let path = entry.with_context(|| format!("cannot list {}", cache.display()))?.path();
-        let is_tree = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("tools-"));
-        if is_tree && path.is_dir() {
-            fs::remove_dir_all(&path)
-                .with_context(|| format!("cannot remove the old tree {}", path.display()))?;
-        }
-    }
-    Ok(())
 }
 
 /// The first "major.minor" in a text.

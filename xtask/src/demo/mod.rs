@@ -17,7 +17,7 @@ use vhost_famfs::launch::memory::{self, PoolFile};
 use vm_tests::{Artifacts, Cluster, Member, Pool, View};
 
 use crate::args::DemoArgs;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{INTERRUPTED, Interrupt};
 use crate::{exec, image, paths, setup};
 use guest::Checked;
 use report::{HostMemory, Report, Shared, VmRow};
@@ -29,9 +29,6 @@ const PAGE_STRUCTS: u64 = 64;
 /// Memory that a guest's kernel and programs take up in the end, for the check that the host
 /// has enough.
 const GUEST_NEEDS: u64 = 400 << 20;
-
-/// The exit code after Ctrl-C, as of a shell: 128 and the number of SIGINT.
-const INTERRUPTED: u8 = 130;
 
 /// What `famfs cp --json` says of what it left out.
 #[derive(Deserialize)]

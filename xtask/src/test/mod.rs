@@ -16,6 +16,9 @@ pub use tally::Tally;
 
 /// Runs the suites and closes with one plain line. A suite that cannot run counts as failed.
 pub fn run(args: &TestArgs) -> Result<ExitCode> {
+    if args.debug_kernel {
+        return debug_kernel(args);
+    }
     let chosen: Vec<Suite> = Suite::value_variants()
         .iter()
         .copied()
@@ -39,4 +42,14 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
     }
     println!("{total}");
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the kmod suite's programs on the debug kernel.
+fn debug_kernel(args: &TestArgs) -> Result<ExitCode> {
+    println!("== suite kmod on the debug kernel");
+    let mut tally = Tally::default();
+    suites::on_debug_kernel(args.all, &args.only, &mut tally)?;
+    println!("{tally}");
+    let ok = tally.failed == 0 && !tally.is_empty();
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -5,10 +5,12 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
+use vm_tests::Artifacts;
 
 use super::{Tally, fuzz, kmod};
 use crate::args::Suite;
 use crate::build;
+use crate::interrupt::Interrupt;
 use crate::{image, paths};
 
 /// Runs one suite and counts into `tally`.
@@ -64,8 +66,26 @@ fn in_vms(name: &str, all: bool, tally: &mut Tally) -> Result<()> {
             );
         }
     }
+    with_artifacts(name, &artifacts, &[], tally)
+}
+
+/// Runs the module's test programs, or parts of that, on the debug kernel.
+pub fn on_debug_kernel(all: bool, parts: &[String], tally: &mut Tally) -> Result<()> {
+    let imaged = image::run_debug(&Interrupt::listen()?)?;
+    let artifacts = imaged.artifacts(&paths::target().join("vm/kmod-debug"))?;
+    with_artifacts("kmod", &Artifacts { all, debug_kernel: true, ..artifacts }, parts, tally)
+}
+
+fn with_artifacts(
+    name: &str,
+    artifacts: &Artifacts,
+    parts: &[String],
+    tally: &mut Tally,
+) -> Result<()> {
     artifacts.save(&paths::target().join("artifacts.json"))?;
-    cargo_test(&["-p", "vm-tests", "--test", name], tally)
+    let mut args = vec!["-p", "vm-tests", "--test", name, "--"];
+    args.extend(parts.iter().map(String::as_str));
+    cargo_test(&args, tally)
 }
 
 /// Runs `cargo test` with `args`, shows its output and counts its tests. A run that fails
@@ -74,7 +94,7 @@ fn cargo_test(args: &[&str], tally: &mut Tally) -> Result<()> {
     let mut child = build::cargo()
         .args(["test", "--no-fail-fast"])
         .args(args)
-        .env(vm_tests::Artifacts::VARIABLE, paths::target().join("artifacts.json"))
+        .env(Artifacts::VARIABLE, paths::target().join("artifacts.json"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

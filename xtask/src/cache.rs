@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The cache directory: one builder at a time, and no build that cannot be finished.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+/// Keeps two builds of the same thing apart; held until dropped.
+pub fn lock(cache: &Path, name: &str) -> Result<File> {
+    let path = cache.join(name);
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
+}
+
+/// Refuses to begin `what` when it needs more than the `bytes` that are free.
+pub fn check_space(cache: &Path, what: &str, bytes: u64) -> Result<()> {
+    let free = rustix::fs::statvfs(cache)
+        .with_context(|| format!("cannot look at {}", cache.display()))?;
+    let free = free.f_bavail.saturating_mul(free.f_frsize);
+    ensure!(
+        free >= bytes,
+        "no space for {what}: {} has {} MiB free, {} MiB are needed; free some, or set \
+         XDG_CACHE_HOME to another place",
+        cache.display(),
+        free >> 20,
+        bytes >> 20
+    );
+    Ok(())
+}
+
+/// Removes the directories of the cache that begin with `prefix`, except `keep`.
+pub fn remove_others(cache: &Path, prefix: &str, keep: &[&Path]) -> Result<()> {
+    for entry in fs::read_dir(cache).with_context(|| format!("cannot list {}", cache.display()))? {
+        let path = entry.with_context(|| format!("cannot list {}", cache.display()))?.path();
+        let ours = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix));
+        if ours && path.is_dir() && !keep.contains(&path.as_path()) {
+            fs::remove_dir_all(&path)
+                .with_context(|| format!("cannot remove the old {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    #[test]
+    fn more_than_there_is_gets_refused_with_a_way_out() {
+        let error = super::check_space(&std::env::temp_dir(), "a moon", u64::MAX).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("no space for a moon") && text.contains("XDG_CACHE_HOME"), "{text}");
+    }
+
+    #[test]
+    fn only_other_directories_of_the_same_kind_go() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["kernel-1", "kernel-2", "kernel-2.part", "tools-1"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        fs::write(dir.path().join("kernel-list"), "").unwrap();
+        super::remove_others(dir.path(), "kernel-", &[&dir.path().join("kernel-2")]).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["kernel-2", "kernel-list", "tools-1"]);
+    }
+}

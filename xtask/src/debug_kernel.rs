@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -23,6 +24,9 @@ const RECIPE: &str = "debug kernel 1";
 
 /// What the unpacked source, the objects and the result need at most.
 const BYTES: u64 = 3 << 30;
+
+/// How long a signal may take to be noticed here.
+const SIGNAL_LAG: Duration = Duration::from_millis(100);
 
 /// About how many files are compiled, for the progress.
 const FILES: u64 = 1420;
@@ -65,18 +69,18 @@ impl DebugKernel {
 pub fn run() -> Result<ExitCode> {
     let tools = setup::run()?;
     let interrupt = Interrupt::listen()?;
-    match build(&tools, &interrupt) {
-        Err(_) if interrupt.seen() => {
-            eprintln!("debug-kernel: interrupted; the next run goes on from here");
-            Ok(ExitCode::from(INTERRUPTED))
-        }
-        Err(error) => Err(error),
-        Ok(kernel) => {
-            eprintln!("Debug kernel: {}", kernel.dir.display());
-            eprintln!("Next: cargo xtask test --debug-kernel");
-            Ok(ExitCode::SUCCESS)
-        }
-    }
+    let kernel = build(&tools, &interrupt).map(Some).or_else(|error| {
+        // A signal from the terminal ends the command too, and that may be noticed first.
+        thread::sleep(SIGNAL_LAG);
+        if interrupt.seen() { Ok(None) } else { Err(error) }
+    })?;
+    let Some(kernel) = kernel else {
+        eprintln!("debug-kernel: interrupted; the next run goes on from here");
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    eprintln!("Debug kernel: {}", kernel.dir.display());
+    eprintln!("Next: cargo xtask test --debug-kernel");
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The kernel, built if it is not in the cache.

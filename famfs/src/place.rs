@@ -5,7 +5,9 @@ use std::cell::OnceCell;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use famfs::alloc::Striping;
+use famfs::args::InterleaveArgs;
 use famfs::lease::{Holder, Keeper, Timing};
 use famfs::media::PoolFile;
 use famfs::mount::Mounted;
@@ -115,7 +117,7 @@ pub fn pool_path(path: &Path) -> Result<Option<RelPath>> {
 }
 
 /// A path below the root; nothing, `.` and the like are the root itself.
-pub fn inside(bytes: &[u8]) -> Result<Option<RelPath>> {
+fn inside(bytes: &[u8]) -> Result<Option<RelPath>> {
     match RelPath::new(bytes) {
         Ok(path) => Ok(Some(path)),
         Err(PathError::Empty(_)) => Ok(None),
@@ -143,4 +145,43 @@ pub fn masked(mode: u32) -> u32 {
     let mask = rustix::process::umask(Mode::empty());
     rustix::process::umask(mask);
     mode & !mask.as_raw_mode()
+}
+
+/// Arguments as paths of one file system, none of which is its root.
+pub fn paths_of_one(pool: Option<&Path>, args: &[&Path]) -> Result<Vec<RelPath>> {
+    let mut mount_point = None;
+    let mut paths = Vec::new();
+    for path in args {
+        let found = match pool {
+            Some(_) => pool_path(path)?,
+            None => {
+                let found = mounts::locate(path)?;
+                let at = found.mount.mount_point;
+                let first = mount_point.get_or_insert_with(|| at.clone());
+                if *first != at {
+                    let (first, at) = (first.display(), at.display());
+                    bail!("{} is on {at}, expected all paths to be on {first}", path.display());
+                }
+                inside(found.inside.as_os_str().as_bytes())?
+            }
+        };
+        let root = || format!("{} is the root of the file system", path.display());
+        paths.push(found.with_context(root)?);
+    }
+    Ok(paths)
+}
+
+/// How files are to be interleaved, if they are.
+pub fn striping(args: &InterleaveArgs) -> Result<Option<Striping>> {
+    let InterleaveArgs { nbuckets, nstrips, chunksize } = *args;
+    match (nbuckets, nstrips, chunksize) {
+        (0, 0, 0) => Ok(None),
+        (1.., 1.., 1..) => {
+            Ok(Some(Striping { buckets: nbuckets, strips: nstrips, chunk_size: chunksize }))
+        }
+        _ => bail!(
+            "{nbuckets} buckets, {nstrips} strips, chunks of {chunksize} bytes: expected all three \
+             of -B, -N and -C, or none"
+        ),
+    }
 }

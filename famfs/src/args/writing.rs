@@ -34,28 +34,94 @@ pub struct Mkdir {
     pub verbose: bool,
 }
 
+/// How the bytes of new files are spread over the device.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct InterleaveArgs {
+    /// Interleave: parts that the device is cut into, 1 to 64; with -N and -C [default: off]
+    #[arg(short = 'B', long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub nbuckets: u64,
+    /// Interleave: strips of a file, 1 to 16, each in a part of its own
+    #[arg(short = 'N', long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub nstrips: usize,
+    /// Interleave: bytes in one strip before the next one's turn, a power of two from 2m; shorter
+    /// files are not spread
+    #[arg(short = 'C', long, alias = "chunk-size", value_name = "SIZE", value_parser = parse_size,
+          default_value = "0", hide_default_value = true)]
+    pub chunksize: u64,
+}
+
 /// Options of `creat`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+A file of the same size that is there is kept, and filled again with a seed, in place. With --multi \
+many files are made in one session, which reads the log once; they appear in the order given.
+
+Examples:
+  famfs creat -s 64m -S 42 /mnt/famfs/a                   64 MiB of the data of seed 42
+  famfs creat -s 1g -B 8 -N 4 -C 2m /mnt/famfs/b          over 4 strips in 4 of 8 parts
+  famfs --pool pool creat -M /a,8m,1 -M /b,8m,2 -M /c,4k  three files at once
+
+Exit codes: 0 success; 1 failure, and what was complete is kept; 2 wrong usage; 130 interrupted.")]
 pub struct Creat {
-    /// File to make; a file of the same size is kept, and filled again with --seed or --randomize,
-    /// in place
-    #[arg(value_name = "FILE")]
-    pub path: PathBuf,
+    /// File to make
+    #[arg(value_name = "FILE", required_unless_present = "multi", conflicts_with = "multi")]
+    pub path: Option<PathBuf>,
     /// Size, with k, m, g or t for KiB to TiB
-    #[arg(short, long, value_parser = parse_size)]
-    pub size: u64,
+    #[arg(short, long, value_parser = parse_size, required_unless_present = "multi",
+          conflicts_with = "multi")]
+    pub size: Option<u64>,
     /// Fill with the data of this seed, which `verify` knows; 0 takes a random one [default: zeros]
-    #[arg(short = 'S', long)]
+    #[arg(short = 'S', long, conflicts_with = "multi")]
     pub seed: Option<u32>,
     /// Fill with the data of --seed, or without it of a random seed
     #[arg(short, long)]
     pub randomize: bool,
+    /// One of several files to make, with its size and possibly the seed of its data; repeat it
+    #[arg(short = 'M', long, value_name = "FILE,SIZE[,SEED]", value_parser = parse_new_file)]
+    pub multi: Vec<NewFile>,
+    /// Files that are filled at the same time; 0 takes one per processor, at most 8
+    #[arg(short, long, value_name = "N", default_value_t = 0, value_parser = parse_threads())]
+    pub threads: u16,
+    /// Interleaving.
+    #[command(flatten)]
+    pub interleave: InterleaveArgs,
+    /// Check everything, and print what would be made
+    #[arg(long, visible_alias = "dryrun")]
+    pub dry_run: bool,
     /// Owner and permissions.
     #[command(flatten)]
     pub owner: OwnerArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
     /// Name what is made
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+/// A file of `creat --multi`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewFile {
+    /// Where it is to be.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Seed of its data.
+    pub seed: Option<u32>,
+}
+
+/// Reads `FILE,SIZE` or `FILE,SIZE,SEED`.
+fn parse_new_file(text: &str) -> Result<NewFile, String> {
+    let mut parts = text.split(',');
+    let (Some(path), Some(size), seed, None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err("expected FILE,SIZE or FILE,SIZE,SEED, as in /mnt/famfs/a,8m,42".to_owned());
+    };
+    let seed = seed.map(str::parse).transpose().map_err(|_| {
+        "the seed is no number from 0 to 4294967295, as in /mnt/famfs/a,8m,42".to_owned()
+    })?;
+    Ok(NewFile { path: path.into(), size: parse_size(size)?, seed })
 }
 
 /// Options of `cp`.
@@ -95,6 +161,9 @@ pub struct Cp {
     #[arg(short, long, visible_alias = "threadct", value_name = "N", default_value_t = 0,
         value_parser = parse_threads())]
     pub threads: u16,
+    /// Interleaving.
+    #[command(flatten)]
+    pub interleave: InterleaveArgs,
     /// Read back what was written, and compare it with the source before it appears
     #[arg(short = 'c', long, visible_alias = "compare")]
     pub verify: bool,
@@ -138,4 +207,19 @@ pub struct CloneFile {
     /// Check everything, and print what would be made
     #[arg(long, visible_alias = "dryrun")]
     pub dry_run: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_files_have_a_size_and_perhaps_a_seed() {
+        let file = |path: &str, size, seed| Ok(NewFile { path: path.into(), size, seed });
+        assert_eq!(parse_new_file("/mnt/a b,8k"), file("/mnt/a b", 8192, None));
+        assert_eq!(parse_new_file("a,1,0"), file("a", 1, Some(0)));
+        for text in ["a", "a,", "a,b", "a,1,", "a,1,-1", "a,1,2,3", "a,1,4294967296"] {
+            assert!(parse_new_file(text).is_err(), "{text}");
+        }
+    }
 }

@@ -21,7 +21,7 @@ use crate::output::{
     FAILED, Failure, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar,
 };
 use crate::output::{say, stop_flag, stopped};
-use crate::place::{Place, masked, pool_path};
+use crate::place::{Place, masked, pool_path, striping};
 
 #[derive(Default, Serialize)]
 struct Report {
@@ -79,6 +79,9 @@ fn copy_in(
     let stop = stop_flag()?;
     let place = Place::open(pool, Some(target), Access::Write)?;
     let mut writer = place.writer(args.dry_run)?;
+    if let Some(striping) = striping(&args.interleave)? {
+        writer.interleave(striping)?;
+    }
     let destination = destination(&place, writer.plan(), target, sources)?;
     let options = Options {
         recursive: args.recursive,

@@ -2,119 +2,251 @@
 //! `famfs creat`
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 use famfs::args::Creat;
+use famfs::map::FileMap;
+use famfs::path::RelPath;
 use famfs::prng::SeededBytes;
-use famfs::replay::{Node, NodeKind};
+use famfs::replay::{NodeKind, Owner, Plan};
 use famfs::sys::dax::Access;
+use famfs::transfer::How;
 use famfs::volume::{COPY_STEP, FileBytes, Volume, steps};
+use famfs::writer::Writer;
+use indicatif::ProgressBar;
+use serde::Serialize;
 use uuid::Uuid;
 
-use crate::output::{INTERRUPTED, OK, OrExit, Outcome, progress_bar, say, stop_flag, stopped};
-use crate::place::{Place, masked, owner};
+use crate::output::{FAILED, INTERRUPTED, OK, OrExit, Outcome};
+use crate::output::{print_json, progress_bar, say, stop_flag, stopped};
+use crate::place::{Place, masked, owner, paths_of_one, striping};
 
 const DEFAULT_MODE: u32 = 0o644;
 
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    dry_run: bool,
+    files: Vec<Job>,
+}
+
+/// A file to make or to fill again.
+#[derive(Clone, Serialize)]
+struct Job {
+    #[serde(serialize_with = "as_text")]
+    path: RelPath,
+    bytes: u64,
+    seed: Option<u32>,
+    /// "create", "fill" what is there, or "keep" it.
+    action: &'static str,
+}
+
+fn as_text<S: serde::Serializer>(path: &RelPath, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(path)
+}
+
 pub fn run(pool: Option<&Path>, args: &Creat) -> Outcome {
     let stop = stop_flag()?;
-    let place = Place::open(pool, Some(&args.path), Access::Write)?;
-    let path = place.file_path()?;
-    let mut writer = place.writer(false)?;
-    let seed = seed(args);
-    let mut interrupted = false;
-    let mut fill = |bytes: &dyn FileBytes| {
-        let bar = progress_bar(args.size);
-        let filled = write(bytes, args.size, seed, |len| {
-            bar.inc(len);
-            interrupted = stopped(&stop);
-            !interrupted
-        });
-        bar.finish_and_clear();
-        filled
+    let names: Vec<&Path> = match &args.path {
+        Some(path) => vec![path],
+        None => args.multi.iter().map(|file| file.path.as_path()).collect(),
     };
-    let result = match writer.plan().get(path) {
-        Some(existing) => refill(&*place.volume, existing, args, seed, fill),
-        None if args.size == 0 => Err(anyhow::anyhow!("size is 0, expected at least 1")),
-        None => (|| {
-            let mode = args.owner.mode.map_or(DEFAULT_MODE, masked);
-            let owner = owner(args.owner.uid, args.owner.gid, mode);
-            let map = writer.allocate(path, args.size)?;
-            writer.create(path, owner, args.size, map, |bytes| {
-                fill(bytes).with_context(|| format!("\"{path}\" was not made"))
-            })?;
-            Ok(writer.commit()?)
-        })(),
-    };
-    let code = if interrupted { INTERRUPTED } else { crate::output::FAILED };
-    result.or_exit(code)?;
-    if args.verbose {
-        match seed {
-            Some(seed) => say!("{path}: {} bytes of seed {seed}", args.size)?,
-            None => say!("{path}: {} bytes", args.size)?,
-        }
+    let Some(first) = names.first() else { return Ok(OK) };
+    let place = Place::open(pool, Some(first), Access::Write)?;
+    let mut writer = place.writer(args.dry_run)?;
+    if let Some(striping) = striping(&args.interleave)? {
+        writer.interleave(striping)?;
     }
+    let jobs = jobs(args, paths_of_one(pool, &names)?, writer.plan())?;
+    let new = jobs.iter().filter(|job| job.action == "create").count();
+    writer.check_slots(new as u64)?;
+    let mode = args.owner.mode.map_or(DEFAULT_MODE, masked);
+    let owner = owner(args.owner.uid, args.owner.gid, mode);
+    let threads = match args.threads {
+        0 => How::default().threads,
+        threads => threads.into(),
+    };
+    let filler = Filler { stop: &stop, bar: progress_bar(jobs.iter().map(|job| job.bytes).sum()) };
+    let made = make(&mut writer, &jobs, owner, threads, &*place.volume, &filler);
+    filler.bar.finish_and_clear();
+    // What is complete is kept, whatever became of the rest.
+    writer.commit()?;
+    made.or_exit(if stopped(&stop) { INTERRUPTED } else { FAILED })?;
+    tell(args, jobs)?;
     Ok(OK)
 }
 
-/// The seed to fill with; zero asks for a random one, as with the reference.
-fn seed(args: &Creat) -> Option<u32> {
-    match args.seed {
-        Some(0) => Some(random_seed()),
-        Some(seed) => Some(seed),
-        None => args.randomize.then(random_seed),
+fn tell(args: &Creat, jobs: Vec<Job>) -> Result<()> {
+    if args.json {
+        return print_json(&Report { version: 1, dry_run: args.dry_run, files: jobs });
     }
-}
-
-fn random_seed() -> u32 {
-    Uuid::new_v4().as_fields().0
-}
-
-/// Leaves a file of the right size as it is, or fills it again.
-fn refill(
-    volume: &dyn Volume,
-    existing: &Node,
-    args: &Creat,
-    seed: Option<u32>,
-    mut fill: impl FnMut(&dyn FileBytes) -> Result<()>,
-) -> Result<()> {
-    let path = &existing.path;
-    match &existing.kind {
-        NodeKind::Dir => bail!("\"{path}\" is a directory"),
-        NodeKind::File { size, .. } if *size != args.size => {
-            bail!("\"{path}\" exists with {size} bytes, not {}", args.size)
-        }
-        NodeKind::File { .. } if seed.is_none() => Ok(()),
-        NodeKind::File { size, map } => {
-            let bytes = volume
-                .open_file(path, *size, map, Access::Write)
-                .with_context(|| format!("cannot open \"{path}\""))?;
-            fill(&*bytes).with_context(|| format!("\"{path}\" is filled only in part"))?;
-            bytes
-                .finish()
-                .and_then(|()| volume.sync())
-                .with_context(|| format!("cannot write back \"{path}\""))
-        }
-    }
-}
-
-fn write(
-    bytes: &dyn FileBytes,
-    size: u64,
-    seed: Option<u32>,
-    mut go_on: impl FnMut(u64) -> bool,
-) -> Result<()> {
-    let mut stream = seed.map(SeededBytes::new);
-    let mut buf = vec![0; COPY_STEP];
-    for (offset, len) in steps(size) {
-        let buf = &mut buf[..len];
-        if let Some(stream) = &mut stream {
-            stream.fill(buf);
-        }
-        bytes.write(offset, buf).with_context(|| format!("cannot write at offset {offset}"))?;
-        if !go_on(len as u64) {
-            bail!("interrupted");
+    if args.verbose || args.dry_run {
+        for Job { path, bytes, seed, action } in jobs {
+            let action = if args.dry_run { format!("{action} ") } else { String::new() };
+            match seed {
+                Some(seed) => say!("{action}{path}: {bytes} bytes of seed {seed}")?,
+                None => say!("{action}{path}: {bytes} bytes")?,
+            }
         }
     }
     Ok(())
+}
+
+/// What is to be done for each file; refuses what cannot be before anything is made.
+fn jobs(args: &Creat, paths: Vec<RelPath>, plan: &Plan) -> Result<Vec<Job>> {
+    let sizes = match (args.size, args.path.is_some()) {
+        (Some(size), true) => vec![(size, args.seed)],
+        _ => args.multi.iter().map(|file| (file.size, file.seed)).collect(),
+    };
+    let mut seen = std::collections::HashSet::new();
+    let mut jobs = Vec::new();
+    for (path, (bytes, seed)) in paths.into_iter().zip(sizes) {
+        if !seen.insert(path.clone()) {
+            bail!("\"{path}\" is named twice");
+        }
+        // Zero asks for a random seed, as with the reference.
+        let seed = match seed {
+            Some(0) => Some(random_seed()),
+            None if args.randomize => Some(random_seed()),
+            seed => seed,
+        };
+        let action = match plan.get(&path).map(|node| &node.kind) {
+            None if bytes == 0 => bail!("size of \"{path}\" is 0, expected at least 1"),
+            None => "create",
+            Some(NodeKind::Dir) => bail!("\"{path}\" is a directory"),
+            Some(NodeKind::File { size, .. }) if *size != bytes => {
+                bail!("\"{path}\" exists with {size} bytes, not {bytes}")
+            }
+            Some(_) if seed.is_some() => "fill",
+            Some(_) => "keep",
+        };
+        jobs.push(Job { path, bytes, seed, action });
+    }
+    Ok(jobs)
+}
+
+fn random_seed() -> u32 {
+    Uuid::new_v4().as_fields().0.max(1)
+}
+
+/// A file whose bytes are to be written, with its memory if it is new.
+type Open<'j, 'v> = (&'j Job, Box<dyn FileBytes + 'v>, Option<FileMap>);
+
+/// Makes and fills files, some at a time, and adds them to the log in their order.
+fn make<'v>(
+    writer: &mut Writer<'v>,
+    jobs: &[Job],
+    owner: Owner,
+    threads: usize,
+    volume: &'v dyn Volume,
+    filler: &Filler<'_>,
+) -> Result<()> {
+    for group in jobs.chunks(threads.max(1)) {
+        let mut open: Vec<Open<'_, 'v>> = Vec::new();
+        let mut result = Ok(());
+        for job in group {
+            match begin(writer, job, owner, volume) {
+                Ok(begun) => open.extend(begun),
+                Err(err) => {
+                    result = Err(err);
+                    break;
+                }
+            }
+        }
+        let filled: Vec<Result<()>> = match (&result, &open[..]) {
+            (Err(_), _) => Vec::new(),
+            (Ok(()), [one]) => vec![filler.fill(one.0, &*one.1)],
+            (Ok(()), all) => thread::scope(|scope| {
+                let fill = |(job, bytes, _): &'_ Open<'_, 'v>| filler.fill(job, &**bytes);
+                let running: Vec<_> =
+                    all.iter().map(|one| scope.spawn(move || fill(one))).collect();
+                let end = |thread: thread::ScopedJoinHandle<'_, Result<()>>| {
+                    thread.join().unwrap_or_else(|_| bail!("a thread of creat panicked"))
+                };
+                running.into_iter().map(end).collect()
+            }),
+        };
+        let mut filled = filled.into_iter();
+        for (job, _, map) in open {
+            let complete = filled.next().unwrap_or_else(|| bail!("not reached"));
+            match map {
+                Some(map) if result.is_ok() && complete.is_ok() => {
+                    result = writer.publish(&job.path, owner, job.bytes, map).map_err(Into::into);
+                }
+                Some(map) => {
+                    writer.abandon(&job.path, &map);
+                    result = result.and_then(|()| {
+                        complete.with_context(|| format!("\"{}\" was not made", job.path))
+                    });
+                }
+                None => {
+                    result = result.and_then(|()| {
+                        complete.with_context(|| format!("\"{}\" is filled only in part", job.path))
+                    });
+                }
+            }
+        }
+        result?;
+    }
+    // Files that are new are made durable by their entries.
+    let refilled = jobs.iter().any(|job| job.action == "fill") && !writer.is_preview();
+    if refilled { volume.sync().context("cannot write back") } else { Ok(()) }
+}
+
+/// Opens what is to be filled; nothing for a file that is kept, or in a preview.
+fn begin<'j, 'v>(
+    writer: &mut Writer<'v>,
+    job: &'j Job,
+    owner: Owner,
+    volume: &'v dyn Volume,
+) -> Result<Option<Open<'j, 'v>>> {
+    let Job { path, bytes, action, .. } = job;
+    if *action == "create" {
+        let map = writer.allocate(path, *bytes)?;
+        if writer.is_preview() {
+            writer.publish(path, owner, *bytes, map)?;
+            return Ok(None);
+        }
+        let begun = writer.begin(path, owner, *bytes, &map);
+        let open = begun.inspect_err(|_| writer.release(&map))?;
+        return Ok(Some((job, open, Some(map))));
+    }
+    let Some(NodeKind::File { size, map }) = writer.plan().get(path).map(|node| &node.kind) else {
+        return Ok(None);
+    };
+    if *action == "keep" || writer.is_preview() {
+        return Ok(None);
+    }
+    let open = volume
+        .open_file(path, *size, map, Access::Write)
+        .with_context(|| format!("cannot open \"{path}\""))?;
+    Ok(Some((job, open, None)))
+}
+
+/// What all threads share.
+struct Filler<'v> {
+    stop: &'v AtomicBool,
+    bar: ProgressBar,
+}
+
+impl Filler<'_> {
+    /// Writes all bytes of a file, and writes them back.
+    fn fill(&self, job: &Job, bytes: &dyn FileBytes) -> Result<()> {
+        let mut stream = job.seed.map(SeededBytes::new);
+        let mut buf = vec![0; usize::try_from(job.bytes).unwrap_or(COPY_STEP).min(COPY_STEP)];
+        for (offset, len) in steps(job.bytes) {
+            let buf = &mut buf[..len];
+            if let Some(stream) = &mut stream {
+                stream.fill(buf);
+            }
+            bytes.write(offset, buf).with_context(|| format!("cannot write at offset {offset}"))?;
+            self.bar.inc(len as u64);
+            if stopped(self.stop) {
+                bail!("interrupted");
+            }
+        }
+        bytes.finish().context("cannot write back")
+    }
 }

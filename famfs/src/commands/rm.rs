@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `famfs rm`
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use famfs::args::Rm;
-use famfs::mounts;
-use famfs::path::RelPath;
 use famfs::replay::{Node, NodeKind, Plan};
 use famfs::sys::dax::Access;
 use serde::Serialize;
 
 use crate::output::{INTERRUPTED, OK, OrExit, Outcome, human, print_json, say, stop_flag, stopped};
-use crate::place::{Place, inside, pool_path};
+use crate::place::{Place, paths_of_one};
 
 #[derive(Serialize)]
 struct Report {
@@ -82,7 +80,8 @@ fn tell(args: &Rm, report: &Report) -> Result<()> {
 /// What is to be deleted, what is in a directory before it.
 fn doomed(pool: Option<&Path>, args: &Rm, plan: &Plan) -> Result<Vec<Node>> {
     let mut roots = Vec::new();
-    for path in paths(pool, args)? {
+    let paths: Vec<&Path> = args.paths.iter().map(PathBuf::as_path).collect();
+    for path in paths_of_one(pool, &paths)? {
         match plan.get(&path).map(|node| &node.kind) {
             Some(NodeKind::Dir) if !args.recursive => {
                 plan.check_delete(&path)
@@ -99,30 +98,4 @@ fn doomed(pool: Option<&Path>, args: &Rm, plan: &Plan) -> Result<Vec<Node>> {
     // Directories come before what is in them, and so are deleted after it.
     nodes.reverse();
     Ok(nodes)
-}
-
-/// The arguments as paths of one file system.
-fn paths(pool: Option<&Path>, args: &Rm) -> Result<Vec<RelPath>> {
-    let mut mount_point = None;
-    let mut paths = Vec::new();
-    for path in &args.paths {
-        let found = match pool {
-            Some(_) => pool_path(path)?,
-            None => {
-                let found = mounts::locate(path)?;
-                let at = found.mount.mount_point;
-                let first = mount_point.get_or_insert_with(|| at.clone());
-                if *first != at {
-                    let (first, at) = (first.display(), at.display());
-                    bail!("{} is on {at}, expected all paths to be on {first}", path.display());
-                }
-                inside(found.inside.as_os_str().as_encoded_bytes())?
-            }
-        };
-        let found = found.with_context(|| {
-            format!("{} is the root of the file system; it stays", path.display())
-        })?;
-        paths.push(found);
-    }
-    Ok(paths)
 }

@@ -55,8 +55,10 @@ static void test_sources(void)
 	      "a number that no device has");
 	mknod(SCRATCH "/other", (dev_is_char ? S_IFBLK : S_IFCHR) | 0600,
 	      st.st_rdev);
-	fails(mount_from(SCRATCH "/other", ""), ENXIO,
-	      "the device's number with the other type");
+	/* Some device of that type may have the number, and be in use */
+	ok(mount_from(SCRATCH "/other", "") == -1 &&
+	   (errno == ENXIO || errno == EBUSY || errno == EOPNOTSUPP),
+	   "the device's number with the other type");
 
 	mkdir(SCRATCH "/nodev", 0700);
 	if (mount("none", SCRATCH "/nodev", "tmpfs", MS_NODEV, ""))
@@ -234,10 +236,15 @@ static void test_user_namespace(void)
 static int new_messages(int kmsg)
 {
 	char message[8192];
+	ssize_t got;
 	int count = 0;
 
-	while (read(kmsg, message, sizeof(message)) > 0 || errno == EPIPE)
-		count++;
+	/* Others write into the log as well */
+	while ((got = read(kmsg, message, sizeof(message) - 1)) > 0 ||
+	       errno == EPIPE) {
+		message[got > 0 ? got : 0] = '\0';
+		count += !!strstr(message, "famfs");
+	}
 	return count;
 }
 

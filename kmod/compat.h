@@ -139,6 +139,7 @@ static inline void famfs_wait_unpinned(struct dax_device *dax_dev,
 	for (; nr_pages > 0; nr_pages--, pfn.val++) {
 		page = pfn_t_to_page(pfn);
 		wait_var_event(&page->_refcount, page_ref_count(page) <= 1);
+		cond_resched();
 	}
 }
 

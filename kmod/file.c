@@ -118,15 +118,20 @@ static vm_fault_t famfs_huge_fault(struct vm_fault *vmf, unsigned int order)
 	struct inode *inode = file_inode(vma->vm_file);
 	bool write = (vmf->flags & FAULT_FLAG_WRITE) &&
 		     (vma->vm_flags & VM_SHARED);
-	vm_fault_t ret;
+	vm_fault_t ret = VM_FAULT_SIGBUS;
 
 	if (write) {
 		sb_start_pagefault(inode->i_sb);
 		file_update_time(vma->vm_file);
 	}
 	filemap_invalidate_lock_shared(inode->i_mapping);
-	/* No pfn: that is for file systems with metadata to commit first */
-	ret = dax_iomap_fault(vmf, order, NULL, NULL, &famfs_iomap_ops);
+	/*
+	 * After a loss nothing may enter the mapping, not even the empty entry
+	 * of a fault that fails. No pfn: that is for file systems with metadata
+	 * to commit first.
+	 */
+	if (!famfs_is_dead(famfs_sb(inode->i_sb)))
+		ret = dax_iomap_fault(vmf, order, NULL, NULL, &famfs_iomap_ops);
 	filemap_invalidate_unlock_shared(inode->i_mapping);
 	if (write)
 		sb_end_pagefault(inode->i_sb);

@@ -10,6 +10,7 @@
 #include <linux/fs.h>
 #include <linux/log2.h>
 #include <linux/math64.h>
+#include <linux/pagemap.h>
 #include <linux/slab.h>
 
 #include "famfs.h"
@@ -121,6 +122,13 @@ void famfs_retire_map(struct famfs_fs_info *fsi, struct famfs_map *map)
 void famfs_drop_pages(struct famfs_fs_info *fsi, struct famfs_map *map)
 {
 	u32 i;
+
+	/*
+	 * Never mapped, or the device was removed and took the pages along:
+	 * these must not be looked at.
+	 */
+	if (mapping_empty(map->inode->i_mapping))
+		return;
 
 	for (i = 0; i < map->nr_spans; i++) {
 		struct famfs_span *span = &map->spans[i];

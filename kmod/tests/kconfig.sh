@@ -12,8 +12,12 @@ mainmenu "famfs in a kernel tree"
 config MODULES
 	bool "modules"
 	modules
+config BLOCK
+	bool "block devices"
 config FS_DAX
 	bool "DAX"
+config MEMORY_FAILURE
+	bool "memory failures"
 config INTERVAL_TREE
 	bool
 source "$source/Kconfig"
@@ -32,8 +36,11 @@ expect() {
     fi
 }
 
-expect 'CONFIG_MODULES=y CONFIG_FS_DAX=y CONFIG_FAMFS=m' CONFIG_FAMFS=m
-expect 'CONFIG_MODULES=y CONFIG_FS_DAX=y CONFIG_FAMFS=m' CONFIG_INTERVAL_TREE=y
-expect 'CONFIG_FS_DAX=y CONFIG_FAMFS=y' CONFIG_FAMFS=y
-expect 'CONFIG_MODULES=y CONFIG_FS_DAX=y' CONFIG_FAMFS=n
-expect 'CONFIG_MODULES=y CONFIG_FAMFS=m' CONFIG_FAMFS=n
+needed='CONFIG_BLOCK=y CONFIG_FS_DAX=y CONFIG_MEMORY_FAILURE=y'
+expect "CONFIG_MODULES=y $needed CONFIG_FAMFS=m" CONFIG_FAMFS=m
+expect "CONFIG_MODULES=y $needed CONFIG_FAMFS=m" CONFIG_INTERVAL_TREE=y
+expect "$needed CONFIG_FAMFS=y" CONFIG_FAMFS=y
+expect "CONFIG_MODULES=y $needed" CONFIG_FAMFS=n
+for missing in $needed; do
+    expect "CONFIG_MODULES=y ${needed/$missing/} CONFIG_FAMFS=m" CONFIG_FAMFS=n
+done

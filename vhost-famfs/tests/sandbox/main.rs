@@ -3,6 +3,8 @@
 //! with the name of a deed as its argument.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
 
+mod sys;
+
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -11,7 +13,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, ExitStatus};
 use std::thread;
 
-use rustix::mm::{MapFlags, ProtFlags};
 use vhost_famfs::sandbox::{Sandbox, Violation};
 
 /// SIGSYS, which ends a process that calls what it must not.
@@ -32,10 +33,7 @@ const FORBIDDEN: [Deed; 15] = [
     ("listen", || drop(UnixListener::bind("/nonexistent/socket"))),
     ("make a pair of sockets", || drop(UnixStream::pair())),
     ("run a program", || drop(Command::new("true").status())),
-    ("make memory executable", || {
-        let flags = MapFlags::PRIVATE;
-        let _ = sys::map_anonymous(ProtFlags::READ | ProtFlags::EXEC, flags);
-    }),
+    ("make memory executable", || _ = sys::map_executable_page()),
     ("signal another process", || {
         let _ = rustix::process::kill_process(
             rustix::process::getppid().unwrap(),
@@ -81,19 +79,6 @@ const ALLOWED: [Deed; 8] = [
         File::from(copy).metadata().unwrap();
     }),
 ];
-
-mod sys {
-    #![allow(unsafe_code)]
-    use super::*;
-
-    /// A page of memory, which goes with the process.
-    pub fn map_anonymous(protection: ProtFlags, flags: MapFlags) -> rustix::io::Result<usize> {
-        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
-        let page =
-            unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), 4096, protection, flags) };
-        page.map(|page| page.addr())
-    }
-}
 
 fn main() -> ExitCode {
     if let Some(name) =

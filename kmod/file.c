@@ -223,12 +223,14 @@ int famfs_sync_fs(struct super_block *sb, int wait)
 	struct famfs_map *map;
 	int err;
 
-	if (!wait || fsi->is_char)
+	if (!wait)
 		return 0;
 
 	scoped_guard(mutex, &fsi->maps_lock) {
-		/* Nothing is left to save, and unmounting has to work */
+		/* As fsync(2) says too; unmounting does not mind */
 		if (fsi->dead)
+			return -EIO;
+		if (fsi->is_char)
 			return 0;
 		list_for_each_entry(map, &fsi->maps, entry) {
 			err = famfs_write_back(map->inode, 0, LLONG_MAX);

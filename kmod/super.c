@@ -206,10 +206,11 @@ put_path:
 
 static int famfs_reconfigure(struct fs_context *fc)
 {
-	struct famfs_fs_info *fsi = famfs_sb(fc->root->d_sb);
+	struct super_block *sb = fc->root->d_sb;
+	struct famfs_fs_info *fsi = famfs_sb(sb);
 	struct famfs_fs_info *new = fc->s_fs_info;
 
-	if (fc->source && !famfs_test_super(fc->root->d_sb, fc))
+	if (fc->source && !famfs_test_super(sb, fc))
 		return invalfc(fc, "%s: not the device that is mounted",
 			       fc->source);
 	if (new->mode != fsi->mode)
@@ -218,6 +219,9 @@ static int famfs_reconfigure(struct fs_context *fc)
 		errorfc(fc, "the device is read-only");
 		return -EACCES;
 	}
+	/* The last chance: the VFS syncs nothing that is read-only */
+	if ((fc->sb_flags & SB_RDONLY) && !sb_rdonly(sb))
+		return sync_filesystem(sb);
 	return 0;
 }
 

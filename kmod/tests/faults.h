@@ -11,6 +11,8 @@
 struct faults {
 	/* Mapped by 2 MiB, mapped by 4 KiB, copied to private memory */
 	int pmd, pte, cow;
+	/* No faults, but what comes of them: entries that were written back */
+	int written_back;
 };
 
 static inline void tracing_write(const char *file, const char *text)
@@ -36,6 +38,7 @@ static inline void faults_set_up(void)
 	tracing_write("set_event_pid", pid);
 	tracing_write("events/fs_dax/dax_pmd_fault_done/enable", "1");
 	tracing_write("events/fs_dax/dax_pte_fault_done/enable", "1");
+	tracing_write("events/fs_dax/dax_writeback_one/enable", "1");
 }
 
 static inline void faults_tear_down(void)
@@ -62,6 +65,7 @@ static inline struct faults count_faults(void)
 		count.pmd += strstr(line, "dax_pmd_fault_done") && mapped;
 		count.pte += strstr(line, "dax_pte_fault_done") && mapped;
 		count.cow += !!strstr(line, "DONE_COW");
+		count.written_back += !!strstr(line, "dax_writeback_one:");
 	}
 	fclose(trace);
 	tracing_write("trace", "");

@@ -5,7 +5,7 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
-#include "fixture.h"
+#include "faults.h"
 
 #define SCRATCH "/tmp/famfs_mount_test"
 
@@ -134,6 +134,29 @@ static void test_read_only(void)
 	close(fd);
 	works(mount(NULL, mnt, NULL, MS_REMOUNT | MS_RDONLY, ""),
 	      "remount read-only");
+	works(umount(mnt), "unmount");
+}
+
+/* What is read-only is not synced by unmount: the remount has to do it */
+static void test_remount_syncs(void)
+{
+	char *mem;
+	int fd;
+
+	works(mount_famfs(""), "mount");
+	fd = make_file("dirty", 32 * MIB, PMD);
+	mem = map_file(fd, PMD, PROT_READ | PROT_WRITE, MAP_SHARED);
+	mem[0] = 'd';
+	munmap(mem, PMD);
+	close(fd);
+	faults_set_up();
+	count_faults();
+	works(mount(NULL, mnt, NULL, MS_REMOUNT | MS_RDONLY, ""),
+	      "remount read-only");
+	/* Of a devdax device nothing is ever dirty */
+	is(count_faults().written_back, !dev_is_char,
+	   "that writes back what was stored");
+	faults_tear_down();
 	works(umount(mnt), "unmount");
 }
 
@@ -323,6 +346,7 @@ int main(int argc, char **argv)
 	test_one_mount();
 	test_options();
 	test_read_only();
+	test_remount_syncs();
 	if (!dev_is_char)
 		test_read_only_device();
 	test_fsconfig();

@@ -144,6 +144,7 @@ static void test_disabled(int bad_fd, int good_fd, char *good)
 	fails(pread(good_fd, &byte, 1, 0), EIO, "read another file");
 	fails(pwrite(good_fd, &byte, 1, 0), EIO, "write another file");
 	fails(fsync(good_fd), EIO, "fsync");
+	fails(syncfs(good_fd), EIO, "syncfs");
 	fails(map_simple(good_fd, PMD, 1, &extent), EIO, "MAP_CREATE");
 	fails(ioctl(good_fd, FAMFSIOC_MAP_GET, &map), EIO, "MAP_GET");
 	fails(open(at("good"), O_RDWR), EIO, "open");

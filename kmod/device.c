@@ -8,6 +8,7 @@
  */
 #include <linux/blkdev.h>
 #include <linux/dax.h>
+#include <linux/file.h>
 #include <linux/fs_context.h>
 #include <linux/kdev_t.h>
 #include <linux/mount.h>
@@ -163,8 +164,11 @@ static int famfs_open_char(struct famfs_fs_info *fsi, struct fs_context *fc,
 	 */
 	file = dentry_open(path, O_RDONLY | O_LARGEFILE, current_cred());
 	if (IS_ERR(file)) {
-		errorfc(fc, "%s: no dax device with this number", fc->source);
-		return PTR_ERR(file);
+		err = PTR_ERR(file);
+		errorfc(fc, "%s: %s", fc->source,
+			err == -ENXIO ? "no dax device with this number" :
+					"cannot open it");
+		return err;
 	}
 
 	dax_dev = dax_dev_get(fsi->devt);

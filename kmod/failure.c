@@ -199,9 +199,11 @@ static int famfs_memory_lost(struct famfs_fs_info *fsi, u64 offset, u64 end,
 			     int mf_flags)
 {
 	struct interval_tree_node *node;
+	bool was_dead;
 	int err = 0;
 
 	mutex_lock(&fsi->maps_lock);
+	was_dead = fsi->dead;
 	while (offset < end && !err) {
 		struct famfs_span *span;
 		u64 span_end;
@@ -228,9 +230,9 @@ static int famfs_memory_lost(struct famfs_fs_info *fsi, u64 offset, u64 end,
 	}
 	mutex_unlock(&fsi->maps_lock);
 
-	/* Memory that is in no file hurts nobody */
-	if (!famfs_is_dead(fsi))
-		return 0;
+	/* Memory that is in no file hurts nobody; a dead mount stays so */
+	if (was_dead || !famfs_is_dead(fsi))
+		return err;
 
 	pr_err("%s: memory failure, mount disabled: unmount it\n", fsi->name);
 	famfs_revoke_all(fsi, mf_flags);

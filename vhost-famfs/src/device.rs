@@ -118,7 +118,9 @@ impl Device {
     /// The front-end answered the map of `generation`, or the channel broke.
     fn on_map_answer(&self, generation: Generation, (took, result): (Duration, io::Result<()>)) {
         let outcome = lock(&self.life).on_ack(generation, result.is_ok());
-        let (offset, len, us) = (self.window.offset(), self.window.len(), took.as_micros());
+        let (offset, len) = (self.window.offset(), self.window.len());
+        // A JSON log has no number as wide as that of `as_micros`.
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         match (outcome, result) {
             (OnAck::Mapped, _) => self.limited("mapped", |suppressed| {
                 info!(offset, len, ack = 0, us, suppressed, "window mapped");

@@ -136,11 +136,29 @@ impl Backend {
         });
     }
 
-    /// Its memory in RAM (`VmRSS` of proc(5)).
+    /// A file of its directory in /proc.
+    pub fn proc_file(&self, name: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).unwrap()
+    }
+
+    /// A field of proc_pid_status(5).
+    pub fn status(&self, field: &str) -> String {
+        status_field(&self.proc_file("status"), field)
+    }
+
+    /// Its threads, as directories in /proc/PID.
+    pub fn threads(&self) -> Vec<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        tasks.map(|t| format!("task/{}", t.unwrap().file_name().to_str().unwrap())).collect()
+    }
+
+    pub fn thread_status(&self, thread: &str, field: &str) -> String {
+        status_field(&self.proc_file(&format!("{thread}/status")), field)
+    }
+
+    /// Its memory in RAM (`VmRSS`).
     pub fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+        self.status("VmRSS").strip_suffix(" kB").unwrap().parse().unwrap()
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -162,6 +180,11 @@ impl Backend {
         let status = self.wait();
         assert!(status.success(), "{status}: {}", self.log());
     }
+}
+
+fn status_field(status: &str, field: &str) -> String {
+    let value = |line: &str| Some(line.strip_prefix(field)?.strip_prefix(':')?.trim().to_owned());
+    status.lines().find_map(value).unwrap()
 }
 
 impl Drop for Backend {

@@ -4,7 +4,9 @@
 
 mod backend;
 mod hostile;
+mod lockdown;
 mod process;
+mod reconnect;
 mod vmm;
 
 use std::fs::File;
@@ -231,6 +233,20 @@ fn flushes_every_kind_of_pool() {
         for _ in 0..3 * u32::from(QUEUE_SIZE) {
             assert_eq!(vmm.flush(), 0);
         }
+    }
+}
+
+#[test]
+fn an_interrupt_comes_after_the_answer() {
+    let pool = TestPool::tmpfs(16 * MIB);
+    let backend = Backend::start(&pool, &[]);
+    let mut vmm = Vmm::running(&backend);
+    vmm.expect_flush();
+    for _ in 0..1000 {
+        vmm.offer_flush();
+        vmm.kick();
+        vmm.wait_call();
+        vmm.take_used();
     }
 }
 

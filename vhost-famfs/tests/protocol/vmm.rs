@@ -4,8 +4,10 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,6 +18,7 @@ use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{ByteValued, Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
@@ -82,7 +85,11 @@ pub struct Vmm {
 
 /// A bare connection whose reads have a deadline.
 pub fn connect(backend: &Backend) -> UnixStream {
-    let socket = UnixStream::connect(&backend.socket).unwrap();
+    connect_to(&backend.socket)
+}
+
+fn connect_to(path: &Path) -> UnixStream {
+    let socket = UnixStream::connect(path).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
     socket
 }
@@ -97,11 +104,15 @@ fn memfd(len: usize) -> File {
 impl Vmm {
     /// Connects, and says nothing yet.
     pub fn connect(backend: &Backend) -> Self {
+        Self::connect_to(&backend.socket)
+    }
+
+    pub fn connect_to(path: &Path) -> Self {
         let (channel, their_channel) = UnixStream::pair().unwrap();
         channel.set_read_timeout(Some(DEADLINE)).unwrap();
         let ram = (GuestAddress(0), RAM_SIZE, Some(FileOffset::new(memfd(RAM_SIZE), 0)));
         Self {
-            frontend: Frontend::from_stream(connect(backend), 1),
+            frontend: Frontend::from_stream(connect_to(path), 1),
             channel,
             their_channel: Some(their_channel),
             ram: GuestMemoryMmap::from_ranges_with_files([ram]).unwrap(),
@@ -180,17 +191,44 @@ impl Vmm {
     }
 
     pub fn set_mem_table(&self) {
+        self.try_set_mem_table().unwrap();
+    }
+
+    pub fn try_set_mem_table(&self) -> vhost::Result<()> {
         let regions: Vec<_> = [Some(&self.ram), self.window.as_ref()]
             .into_iter()
             .flatten()
             .flat_map(GuestMemoryBackend::iter)
             .map(|region| VhostUserMemoryRegionInfo::from_guest_region(region).unwrap())
             .collect();
-        self.frontend.set_mem_table(&regions).unwrap();
+        self.frontend.set_mem_table(&regions).map(|_| ())
     }
 
     pub fn start_queue(&mut self, base: u16) {
-        let address = |gpa| self.ram.get_host_address(GuestAddress(gpa)).unwrap() as u64;
+        self.start_queue_at(0, base);
+    }
+
+    fn start_queue_at(&mut self, rings: u64, base: u16) {
+        self.set_num();
+        self.set_base(base);
+        self.set_addresses(rings);
+        self.set_kick();
+        self.set_call();
+        self.enable(true);
+    }
+
+    pub fn set_num(&self) {
+        self.frontend.set_vring_num(0, QUEUE_SIZE).unwrap();
+    }
+
+    pub fn set_base(&self, base: u16) {
+        self.frontend.set_vring_base(0, base).unwrap();
+    }
+
+    /// Tells where the rings are: at their addresses behind `rings`, in RAM or in the window.
+    pub fn set_addresses(&self, rings: u64) {
+        let memory = if rings < WINDOW_ADDR { &self.ram } else { self.window() };
+        let address = |gpa| memory.get_host_address(GuestAddress(rings + gpa)).unwrap() as u64;
         let config = VringConfigData {
             queue_max_size: QUEUE_SIZE,
             queue_size: QUEUE_SIZE,
@@ -200,13 +238,37 @@ impl Vmm {
             avail_ring_addr: address(AVAIL),
             log_addr: None,
         };
-        self.frontend.set_vring_num(0, QUEUE_SIZE).unwrap();
-        self.frontend.set_vring_base(0, base).unwrap();
         self.frontend.set_vring_addr(0, &config).unwrap();
+    }
+
+    pub fn set_kick(&self) {
         self.kick.write(1).unwrap();
         self.frontend.set_vring_kick(0, &self.kick).unwrap();
+    }
+
+    pub fn set_call(&self) {
         self.frontend.set_vring_call(0, &self.call).unwrap();
-        self.frontend.set_vring_enable(0, true).unwrap();
+    }
+
+    pub fn enable(&mut self, enable: bool) {
+        self.frontend.set_vring_enable(0, enable).unwrap();
+    }
+
+    /// Another descriptor of the kick.
+    pub fn kick_descriptor(&self) -> EventFd {
+        self.kick.try_clone().unwrap()
+    }
+
+    /// Stops, and starts with the rings in the window.
+    pub fn use_rings_at(&mut self, rings: u64) {
+        self.stop();
+        self.start_with_rings_at(rings);
+    }
+
+    pub fn start_with_rings_at(&mut self, rings: u64) {
+        self.set_features();
+        self.set_mem_table();
+        self.start_queue_at(rings, 0);
     }
 
     /// What QEMU sends on stop, reset and unbind; returns where the queue stopped.
@@ -329,6 +391,23 @@ impl Vmm {
         };
         crate::backend::until("interrupt", || self.is_announced());
         used
+    }
+
+    /// Waits for an interrupt, without the pauses of [`Self::expect_used`].
+    pub fn wait_call(&mut self) {
+        let epoll = Epoll::new().unwrap();
+        let event = EpollEvent::new(EventSet::IN, 0);
+        epoll.ctl(ControlOperation::Add, self.call.as_raw_fd(), event).unwrap();
+        let deadline = i32::try_from(DEADLINE.as_millis()).unwrap();
+        assert_eq!(epoll.wait(deadline, &mut [EpollEvent::default()]).unwrap(), 1);
+        self.call.read().unwrap();
+        self.announced = self.used_index();
+    }
+
+    /// Takes an entry that is there and announced.
+    pub fn take_used(&mut self) {
+        assert_ne!(self.used_index(), self.used);
+        self.used = self.used.wrapping_add(1);
     }
 
     /// Whether an interrupt came after the last entry that was taken; one interrupt can announce

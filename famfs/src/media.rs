@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, OFlags};
 
@@ -109,6 +110,8 @@ pub struct PoolFile {
     path: PathBuf,
     view: View,
     pool_len: u64,
+    /// What writes go through where the file system has no write(2): hugetlbfs.
+    mapping: Option<Arc<Mapping>>,
 }
 
 impl PoolFile {
@@ -147,7 +150,11 @@ impl PoolFile {
             .map_err(|err| open_error(err.into()))?;
         let view = View::detect(&file, pool_len)
             .map_err(|source| MediaError::View { path: path.to_owned(), source })?;
-        Ok(Self { file, path: path.to_owned(), view, pool_len })
+        let mapping = match access == Access::Write && is_on_hugetlbfs(&file).map_err(open_error)? {
+            true => Some(map(&file, pool_len).map_err(open_error)?),
+            false => None,
+        };
+        Ok(Self { file, path: path.to_owned(), view, pool_len, mapping })
     }
 
     /// A second handle of the open pool, with the same lock.
@@ -157,7 +164,7 @@ impl PoolFile {
             .file
             .try_clone()
             .map_err(|source| MediaError::Open { path: path.clone(), source })?;
-        Ok(Self { file, path, ..*self })
+        Ok(Self { file, path, mapping: self.mapping.clone(), ..*self })
     }
 
     /// The view that guests have of this pool.
@@ -184,6 +191,18 @@ impl PoolFile {
     }
 }
 
+/// Whether a file has no write(2) because it is made of huge pages.
+fn is_on_hugetlbfs(file: &File) -> io::Result<bool> {
+    Ok(rustix::fs::fstatfs(file)?.f_type == libc::HUGETLBFS_MAGIC)
+}
+
+/// Maps a whole file of huge pages. That reserves the pages it does not have yet, so that no later
+/// store ends the process: there are enough, or this fails.
+fn map(file: &File, len: u64) -> io::Result<Arc<Mapping>> {
+    let len = usize::try_from(len).map_err(io::Error::other)?;
+    Mapping::new(file, len, Access::Write).map(Arc::new)
+}
+
 impl Media for PoolFile {
     fn len(&self) -> u64 {
         self.pool_len.saturating_sub(self.view.data_offset())
@@ -202,7 +221,13 @@ impl Media for PoolFile {
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), MediaError> {
         let len = buf.len() as u64;
         let at = self.check("write", offset, len)?;
-        self.file.write_all_at(buf, at).map_err(|err| self.io_error("write", offset, len, err))
+        let written = match &self.mapping {
+            Some(mapping) => {
+                usize::try_from(at).map_err(io::Error::other).and_then(|at| mapping.write(at, buf))
+            }
+            None => self.file.write_all_at(buf, at),
+        };
+        written.map_err(|err| self.io_error("write", offset, len, err))
     }
 
     fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError> {

@@ -4,8 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use famfs::media::{Media, PoolFile};
+use famfs::sys::dax::Access;
 
 const MIB: u64 = 1 << 20;
 
@@ -85,6 +88,8 @@ fn lives_in_huge_pages(pages: &HugePages) {
     assert_eq!(made["famfs"]["files"], 0);
     assert!(made["famfs"]["problem"].is_null(), "{made}");
 
+    writes_without_a_guest(&path);
+
     let grown = report(&vhost_famfs(&["pool", "resize", pool, "--size", "40M", "--json"]));
     assert_eq!(grown["allocated"], 40 * MIB);
     let too_much = vhost_famfs(&["pool", "resize", pool, "--size", "1G"]);
@@ -101,4 +106,17 @@ fn lives_in_huge_pages(pages: &HugePages) {
     assert_eq!(vhost_famfs(&["pool", "rm", pool]).status.code(), Some(1), "it holds a famfs");
     assert!(vhost_famfs(&["pool", "rm", pool, "--force"]).status.success());
     assert!(!path.exists());
+}
+
+/// hugetlbfs has no write(2), which the tools must not need.
+fn writes_without_a_guest(pool: &Path) {
+    let at = 16 * MIB - 3;
+    let writer = PoolFile::open(pool, Access::Write).unwrap();
+    writer.write_at(at, b"across a page").unwrap();
+    writer.persist(at, 13).unwrap();
+    let reader = PoolFile::open(pool, Access::Read).unwrap();
+    let mut found = [0; 13];
+    reader.read_at(at, &mut found).unwrap();
+    assert_eq!(&found, b"across a page");
+    assert!(writer.write_at(writer.len() - 1, b"12").is_err(), "behind the end");
 }

@@ -12,9 +12,9 @@ use zerocopy::{IntoBytes, transmute};
 
 use crate::format::{
     ALLOC_UNIT, DaxdevBody, DeleteBody, ENTRY_DAXDEV, ENTRY_DELETE, ENTRY_FILE, ENTRY_MKDIR,
-    EXT_INTERLEAVED, EXT_SIMPLE, Entry, FileBody, InterleavedMap, LEASE_MAGIC, LOG_MAGIC,
-    LOG_OFFSET, Lease, LogHeader, MAX_EXTENTS, MkdirBody, OMF_MAJOR, RawExtent, SUPERBLOCK_MAGIC,
-    SUPERBLOCK_VERSION, SimpleMap, Superblock, slots,
+    ENTRY_VOID, EXT_INTERLEAVED, EXT_SIMPLE, Entry, FileBody, InterleavedMap, LEASE_MAGIC,
+    LOG_MAGIC, LOG_OFFSET, Lease, LogHeader, MAX_EXTENTS, MkdirBody, OMF_MAJOR, RawExtent,
+    SUPERBLOCK_MAGIC, SUPERBLOCK_VERSION, SimpleMap, Superblock, slots,
 };
 use crate::path::escape;
 
@@ -203,6 +203,12 @@ pub fn entry(raw: &Entry, offset: u64, slot: u64) -> Vec<Field> {
         layout!(Entry { seqnum: Number, kind: EntryType, pad: Zero, body: Nested, crc: Hex });
     let (body, crc) = (offset_of!(Entry, body), offset_of!(Entry, crc));
     fields.add(0, size_of::<Entry>(), "", &layout[..4]);
+    if raw.kind.get() == ENTRY_VOID {
+        // It makes up for the change of the type in the checksum.
+        fields.list.iter_mut().filter(|field| field.name == "pad").for_each(|field| {
+            field.expected = None;
+        });
+    }
     match raw.kind.get() {
         ENTRY_FILE => file(&mut fields, body, &transmute!(raw.body)),
         ENTRY_MKDIR => {
@@ -304,11 +310,12 @@ fn value(bytes: &[u8], kind: Kind) -> String {
     }
 }
 
-const ENTRY_TYPES: [(u32, &str); 4] = [
+const ENTRY_TYPES: [(u32, &str); 5] = [
     (ENTRY_FILE, "file"),
     (ENTRY_MKDIR, "directory"),
     (ENTRY_DELETE, "deletion"),
     (ENTRY_DAXDEV, "further device"),
+    (ENTRY_VOID, "void"),
 ];
 const MAP_TYPES: [(u32, &str); 2] = [(EXT_SIMPLE, "simple"), (EXT_INTERLEAVED, "interleaved")];
 

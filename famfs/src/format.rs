@@ -158,6 +158,10 @@ pub const ENTRY_DELETE: u32 = 2;
 /// [`Entry::kind`] of a further device of the file system.
 pub const ENTRY_DAXDEV: u32 = 3;
 
+/// [`Entry::kind`] of an entry that counts no more, "VOID" as text: what `famfs compact` makes of
+/// deleted files and of their deletions. Every reader skips it as a type it does not know.
+pub const ENTRY_VOID: u32 = u32::from_le_bytes(*b"VOID");
+
 /// Body of a file entry.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -361,6 +365,21 @@ impl Entry {
     pub fn checksum(&self) -> u64 {
         crc64(&self.as_bytes()[..536])
     }
+
+    /// `kind` and `pad` that make the entry void and leave its checksum right: one store of eight
+    /// bytes, and so atomic.
+    ///
+    /// Four bytes that follow a change can undo what it does to a CRC-32: the register takes them
+    /// by exclusive or. So the padding becomes the difference of the registers before it.
+    pub fn voided(&self) -> [u8; 8] {
+        let mut void = *self;
+        void.kind = U32::new(ENTRY_VOID);
+        let before = |entry: &Self| crc32fast::hash(&entry.as_bytes()[..12]);
+        void.pad = U32::new(before(self) ^ before(&void) ^ self.pad.get());
+        let mut word = [0; 8];
+        word.copy_from_slice(&void.as_bytes()[8..16]);
+        word
+    }
 }
 
 /// Number of slots in a log of `log_len` bytes.
@@ -376,6 +395,19 @@ pub fn slot_offset(index: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_void_entry_keeps_its_checksum() {
+        for seqnum in [0, 1, u64::MAX] {
+            for kind in [ENTRY_FILE, ENTRY_DELETE, 77] {
+                let mut entry = Entry::new(seqnum, kind, [kind.to_le_bytes()[0]; 520]);
+                let word = entry.voided();
+                entry.as_mut_bytes()[8..16].copy_from_slice(&word);
+                assert_eq!(entry.kind.get(), ENTRY_VOID);
+                assert_eq!(entry.checksum(), entry.crc.get());
+            }
+        }
+    }
 
     #[test]
     fn last_slot_of_each_log_length() {

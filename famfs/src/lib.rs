@@ -28,6 +28,7 @@ pub mod archive;
 pub mod args;
 pub mod beneath;
 pub mod check;
+pub mod compact;
 pub mod copy;
 pub mod dump;
 pub mod export;

@@ -14,6 +14,8 @@ use crate::media::{Media, MediaError};
 /// Device offset of the header's `next_seqnum`; `next_index` follows.
 const NEXT_SEQNUM_OFFSET: u64 = LOG_OFFSET + 32;
 const NEXT_INDEX_OFFSET: u64 = LOG_OFFSET + 40;
+/// Offset of `kind` in an entry.
+const KIND_OFFSET: u64 = 8;
 /// Entries that one read of a scan fetches: about 1 MiB.
 const SCAN_ENTRIES: usize = 1928;
 
@@ -227,6 +229,26 @@ impl<'m> Log<'m> {
         self.media.write_at(first, &bytes)?;
         self.media.persist(first, ENTRY_LEN * needed)?;
         self.publish(self.next_index + needed)
+    }
+
+    /// Makes a published entry void, with one store that is durable before any later one.
+    pub fn void(&mut self, slot: u64) -> Result<(), LogError> {
+        let Some(entry) = self.range(slot, slot + 1).next() else { return Ok(()) };
+        let word = entry?.1.voided();
+        let offset = format::slot_offset(slot) + KIND_OFFSET;
+        self.media.write_at(offset, &word)?;
+        Ok(self.media.persist(offset, word.len() as u64)?)
+    }
+
+    /// Gives the slots from `next` on back, whose entries must be void. The index goes first: a
+    /// crash in between looks like an interrupted append of void entries.
+    pub fn give_back(&mut self, next: u64) -> Result<(), LogError> {
+        self.media.write_at(NEXT_INDEX_OFFSET, &next.to_le_bytes())?;
+        self.media.persist(NEXT_INDEX_OFFSET, 8)?;
+        self.media.write_at(NEXT_SEQNUM_OFFSET, &next.to_le_bytes())?;
+        self.media.persist(NEXT_SEQNUM_OFFSET, 8)?;
+        (self.next_seqnum, self.next_index) = (next, next);
+        Ok(())
     }
 
     fn publish(&mut self, next: u64) -> Result<(), LogError> {

@@ -9,7 +9,7 @@ use zerocopy::little_endian::U32;
 use zerocopy::transmute;
 
 use crate::alloc::SpaceMap;
-use crate::format::{self, DeleteBody, ENTRY_DELETE, ENTRY_FILE, ENTRY_MKDIR};
+use crate::format::{self, DeleteBody, ENTRY_DELETE, ENTRY_FILE, ENTRY_MKDIR, ENTRY_VOID};
 use crate::format::{Entry, FileBody, MkdirBody};
 use crate::log::{Log, LogError};
 use crate::map::{DataArea, Extent, FileMap, MapError};
@@ -190,6 +190,10 @@ pub struct Plan {
     /// Nodes that were deleted and not yet taken out.
     dead: HashSet<usize>,
     deletions: Vec<Deletion>,
+    /// Slots of deletions of what is not there.
+    idle_deletions: Vec<u64>,
+    /// Slots of entries that count no more.
+    voids: Vec<u64>,
     by_path: NameIndex,
     /// Whose the memory is; made when somebody asks, which nobody does of a good log.
     owners: Option<Owners>,
@@ -215,6 +219,8 @@ impl Plan {
             children: Vec::new(),
             dead: HashSet::new(),
             deletions: Vec::new(),
+            idle_deletions: Vec::new(),
+            voids: Vec::new(),
             by_path: NameIndex::default(),
             owners: None,
             space: SpaceMap::new(area),
@@ -262,6 +268,16 @@ impl Plan {
     /// What was deleted by the entries from a slot on, in their order.
     pub fn deletions_since(&self, slot: u64) -> &[Deletion] {
         &self.deletions[self.deletions.partition_point(|deletion| deletion.slot < slot)..]
+    }
+
+    /// Slots of deletions of what is not there: harmless, and void after a compaction.
+    pub fn idle_deletions(&self) -> &[u64] {
+        &self.idle_deletions
+    }
+
+    /// Slots of entries that a compaction made void.
+    pub fn voids(&self) -> &[u64] {
+        &self.voids
     }
 
     /// Bytes that deleted files keep until the log is compacted.
@@ -372,12 +388,19 @@ impl Plan {
                 let owner = Owner::parse(body.uid, body.gid, body.mode);
                 (RelPath::from_field(&body.path), owner.map(|owner| (owner, NodeKind::Dir)))
             }
+            ENTRY_VOID => {
+                self.voids.push(slot);
+                return;
+            }
             ENTRY_DELETE => {
                 let body: DeleteBody = transmute!(entry.body);
                 let path = RelPath::from_field(&body.path);
                 let deleted = path.clone().map_err(EntryProblem::from);
                 let deleted = deleted.and_then(|path| self.delete(slot, &path, body.slot.get()));
-                if let Err(problem) = deleted {
+                if matches!(deleted, Err(EntryProblem::NotThere)) {
+                    // A compaction was interrupted behind the file's own entry.
+                    self.idle_deletions.push(slot);
+                } else if let Err(problem) = deleted {
                     self.refused.push(EntryError { slot, offset, path: path.ok(), problem });
                 }
                 return;

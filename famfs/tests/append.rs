@@ -12,7 +12,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{LazyLock, Mutex};
 
+use famfs::compact::compact;
 use famfs::copy::Copy;
+use famfs::log::Log;
 use famfs::map::FileMap;
 use famfs::media::{Media, MediaError};
 use famfs::mkfs::{self, mkfs};
@@ -420,6 +422,60 @@ fn every_line_ahead_or_behind_leaves_a_prefix() {
             }
         }
     }
+}
+
+/// Every cut of a compaction, with all, none and half of what was not durable: the same files, and
+/// a second compaction ends the work.
+#[test]
+fn every_cut_of_a_compaction_leaves_the_same_files() {
+    use Action::{Commit, Create, Mkdir};
+    let actions = [Mkdir, Create(100), Create(9), Mkdir, Create(65), Create(4), Commit];
+    for kind in [Kind::Mapped, Kind::PoolFile] {
+        let (start, events) = record(&actions, kind);
+        let start = crash(&start, &events, events.len(), FORWARD, |_, pending| pending);
+        let device = Device::new(start, kind);
+        let volume = DeviceVolume(&device);
+        let mut writer = Writer::open(&volume, None).unwrap();
+        let below = RelPath::new(b"n0/below").unwrap();
+        writer.mkdir(&below, OWNER).unwrap();
+        for path in [below, path(0), path(2), path(5), path(4)] {
+            writer.delete(&path).unwrap();
+        }
+        writer.commit().unwrap();
+        drop(writer);
+        let start = device.state.into_inner().unwrap().words;
+
+        let device = Device::new(start.clone(), kind);
+        let compacted = compact(&device, false).unwrap();
+        assert_eq!((compacted.deletions, compacted.slots, compacted.voids), (5, 8, 2));
+        let events = device.state.into_inner().unwrap().events;
+        for cut in 0..=events.len() {
+            for share in 0..=2 {
+                let words = crash(&start, &events, cut, FORWARD, |_, pending| pending * share / 2);
+                let device = Device::new(words, kind);
+                check_compacted(&device);
+                compact(&device, false).unwrap();
+                let used = check_compacted(&device);
+                assert_eq!(used, 2 << 20, "only file 1 has memory");
+                let log_len = Contents::read(&device).unwrap().superblock.log_len;
+                assert_eq!(Log::open(&device, log_len).unwrap().published(), 4);
+            }
+        }
+    }
+}
+
+/// Files 1 and 3 are there and whole, nothing else is, and nothing is wrong; the memory in use.
+fn check_compacted(device: &Device) -> u64 {
+    let Contents { log, plan, .. } = Contents::read(device).unwrap();
+    assert!(log.counter_problem().is_none() && plan.stopped.is_none());
+    assert!(plan.refused.is_empty(), "{:?}", plan.refused);
+    let names: Vec<_> = plan.nodes().iter().map(|node| node.path.clone()).collect();
+    assert_eq!(names, [path(1), path(3)]);
+    let NodeKind::File { map, .. } = &plan.nodes()[0].kind else { panic!("no file") };
+    let mut bytes = vec![0; 100];
+    device.read_at(map.extents()[0].offset, &mut bytes).unwrap();
+    assert!(bytes == contents(1, 100));
+    plan.space.used()
 }
 
 /// Overwriting appends nothing to the log, and is as durable as the rest when it is reported.

@@ -34,6 +34,7 @@ const ORDER: &[&str] = &[
     "archive",
     "pack",
     "check",
+    "compact",
     "dump",
     "picture",
     "sys::ioctl",

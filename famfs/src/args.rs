@@ -6,6 +6,7 @@ mod deleting;
 mod following;
 mod mounting;
 mod reading;
+mod roles;
 mod writing;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ pub use self::deleting::*;
 pub use self::following::*;
 pub use self::mounting::*;
 pub use self::reading::*;
+pub use self::roles::*;
 pub use self::writing::*;
 
 /// Make, fill, mount, check and read famfs file systems
@@ -72,6 +74,12 @@ pub enum Command {
     Import(Import),
     /// Delete files and directories
     Rm(Rm),
+    /// Give back what deleted files hold
+    Compact(Compact),
+    /// Show who is the master, and whether it is alive
+    Role(Role),
+    /// Make this or another system the master
+    Takeover(Takeover),
     /// List files and directories
     Ls(Ls),
     /// Check a file system without changing it

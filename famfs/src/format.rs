@@ -111,6 +111,9 @@ pub struct Lease {
     pub heartbeat: U64,
 }
 
+/// Device offset of a copy of the superblock that is there while its master changes; ours alone.
+pub const SUPERBLOCK_COPY_OFFSET: u64 = 0x5000;
+
 /// The log's header, at [`LOG_OFFSET`].
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

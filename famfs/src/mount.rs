@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::beneath::Root;
 use crate::format::{ALLOC_UNIT, LOG_OFFSET};
+use crate::lock::{self, LockError};
 use crate::map::{Extent, FileMap};
 use crate::media::{Media, MediaError, MetaFiles};
 use crate::path::{META_DIR, RelPath};
@@ -71,6 +72,9 @@ pub enum MountError {
     /// There is no usable superblock.
     #[error(transparent)]
     Superblock(#[from] SuperblockError),
+    /// Another process keeps a lock.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// The meta files could not be read.
     #[error(transparent)]
     Media(#[from] MediaError),
@@ -91,6 +95,8 @@ impl MountError {
 pub struct Mounted {
     root: Root,
     device: PathBuf,
+    /// Is told what is waited for.
+    tell: fn(&str),
 }
 
 impl Mounted {
@@ -114,7 +120,7 @@ impl Mounted {
             .and_then(|()| fsconfig_create(&context))
             .and_then(|()| fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags))
             .map_err(|err| error(Some(&context), err))?;
-        Ok(Self { root: Root::new(root), device: device.to_owned() })
+        Ok(Self { root: Root::new(root), device: device.to_owned(), tell: |_| {} })
     }
 
     /// Opens the file system that is mounted at a directory.
@@ -123,7 +129,13 @@ impl Mounted {
         let root = rustix::fs::open(mount_point, flags, Mode::empty()).map_err(|err| {
             MountError::Attach { mount_point: mount_point.to_owned(), source: err.into() }
         })?;
-        Ok(Self { root: Root::new(root), device: device.to_owned() })
+        Ok(Self { root: Root::new(root), device: device.to_owned(), tell: |_| {} })
+    }
+
+    /// Tells `tell` what is waited for, if that takes long.
+    pub fn telling(mut self, tell: fn(&str)) -> Self {
+        self.tell = tell;
+        self
     }
 
     /// Opens a mounted file system to make its files appear, in a read-only mount too: there
@@ -142,7 +154,7 @@ impl Mounted {
         let own = rustix::mount::open_tree(rustix::fs::CWD, mount_point, flags)
             .map_err(|err| error(err.into()))?;
         mount_attr::set_read_only(&own, false).map_err(error)?;
-        Ok(Self { root: Root::new(own), device: device.to_owned() })
+        Ok(Self { root: Root::new(own), device: device.to_owned(), tell: |_| {} })
     }
 
     /// Makes this mount read-only, or writable; nothing changes for other mounts of the file
@@ -199,14 +211,14 @@ impl Mounted {
         let superblock = Superblock::read(&self.superblock_media()?)?;
         let role = system.map_or(Role::Client, |system| Role::of(&superblock, system));
         let mode = if role == Role::Master { 0o644 } else { 0o444 };
-        let (lock, log) = self.map_meta(FileType::Log, access, superblock.log_len, mode)?;
+        let (locked, log) = self.map_meta(FileType::Log, access, superblock.log_len, mode)?;
         if access == Access::Write {
-            rustix::fs::flock(&lock, FlockOperation::LockExclusive)
-                .map_err(|err| meta_error("lock", LOG_FILE, err))?;
+            let name = format!("{META_DIR}/{LOG_FILE}");
+            lock::exclusive(&locked, &name, lock::PATIENCE, self.tell)?;
         }
         let superblock = self.map_meta(FileType::Superblock, Access::Read, ALLOC_UNIT, 0o444)?.1;
         let meta = MetaFiles::new(superblock, Some(log), self.device.clone(), self.device_len()?)?;
-        Ok(MountedVolume { mounted: self, meta, role, _lock: lock })
+        Ok(MountedVolume { mounted: self, meta, role, _lock: locked })
     }
 
     /// Opens the file of superblock or log, which must be there, for reading.
@@ -334,7 +346,7 @@ impl MountedVolume {
         let error = |err| meta_error("lock", "", err);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let dir = self.root().open(Path::new(META_DIR), flags, Mode::empty()).map_err(error)?;
-        rustix::fs::flock(&dir, FlockOperation::LockExclusive).map_err(error)?;
+        lock::exclusive(&dir, META_DIR, lock::PATIENCE, self.mounted.tell)?;
         Ok(dir)
     }
 }

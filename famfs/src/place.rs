@@ -59,7 +59,8 @@ impl Place {
             Access::Read => None,
             Access::Write => Some(role::system_uuid()?),
         };
-        let mounted = Mounted::at(&found.mount.mount_point, &found.mount.source)?;
+        let mounted = Mounted::at(&found.mount.mount_point, &found.mount.source)?
+            .telling(|text| notice!("{text}"));
         let volume = Box::new(mounted.open(access, system)?);
         Ok(Self { volume, path, system, lease: OnceCell::new() })
     }
@@ -79,7 +80,7 @@ impl Place {
     }
 
     /// The master's lease, taken at the first call; a client does not get it.
-    fn lease(&self) -> Result<Option<&Keeper>> {
+    pub fn lease(&self) -> Result<Option<&Keeper>> {
         if let Some(lease) = self.lease.get() {
             return Ok(Some(lease));
         }

@@ -6,7 +6,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes, transmute};
 
 use crate::format::{self, ALLOC_UNIT, LOG_OFFSET, OMF_MAJOR};
-use crate::format::{SUPERBLOCK_MAGIC, SUPERBLOCK_VERSION};
+use crate::format::{SUPERBLOCK_COPY_OFFSET, SUPERBLOCK_MAGIC, SUPERBLOCK_VERSION};
 use crate::map::DataArea;
 use crate::media::{Media, MediaError};
 
@@ -90,12 +90,28 @@ impl Superblock {
     pub fn read(media: &dyn Media) -> Result<Self, SuperblockError> {
         let mut bytes = [0; size_of::<format::Superblock>()];
         media.read_at(0, &mut bytes)?;
-        let superblock = Self::parse(&bytes, media.origin())?;
+        let superblock = match Self::parse(&bytes, media.origin()) {
+            Err(err @ SuperblockError::Checksum { .. }) => {
+                Self::read_copy(media, &bytes)?.ok_or(err)?
+            }
+            parsed => parsed?,
+        };
         let log_end = superblock.data_start();
         if log_end > media.len() {
             return Err(SuperblockError::Truncated { log_end, device_len: media.len() });
         }
         Ok(superblock)
+    }
+
+    /// The copy that a takeover leaves if it is interrupted: all but master and checksum are equal.
+    fn read_copy(media: &dyn Media, bytes: &[u8; 200]) -> Result<Option<Self>, SuperblockError> {
+        let mut copy = [0; size_of::<format::Superblock>()];
+        if media.len() < SUPERBLOCK_COPY_OFFSET + copy.len() as u64 {
+            return Ok(None);
+        }
+        media.read_at(SUPERBLOCK_COPY_OFFSET, &mut copy)?;
+        let same = copy[..80] == bytes[..80] && copy[104..] == bytes[104..];
+        Ok(if same { Self::parse(&copy, media.origin()).ok() } else { None })
     }
 
     /// Checks a superblock's bytes, found at `offset` of the device or pool.

@@ -42,7 +42,7 @@ pub enum WriteError {
     /// This system may only read.
     #[error(
         "this system ({system}) is a client, only the master ({master}) can add files; \
-         put the master's UUID into /opt/famfs/system_uuid to act as master"
+         make it the master with `famfs takeover`"
     )]
     Client {
         /// This system's UUID.

@@ -22,7 +22,9 @@ use famfs::path::RelPath;
 use famfs::prng::SeededBytes;
 use famfs::replay::{Contents, NodeKind, Owner};
 use famfs::sources::{Destination, Options, scan};
+use famfs::superblock::Superblock;
 use famfs::sys::dax::Access;
+use famfs::takeover::takeover;
 use famfs::transfer::How;
 use famfs::volume::{FileBytes, Volume};
 use famfs::writer::{WriteError, Writer};
@@ -476,6 +478,34 @@ fn check_compacted(device: &Device) -> u64 {
     device.read_at(map.extents()[0].offset, &mut bytes).unwrap();
     assert!(bytes == contents(1, 100));
     plan.space.used()
+}
+
+/// Every cut of a takeover: one of the two systems is the master, and the files are there.
+#[test]
+fn every_cut_of_a_takeover_leaves_one_master() {
+    let (start, events) = record(&[Action::Create(10), Action::Commit], Kind::Mapped);
+    let start = crash(&start, &events, events.len(), |pending| pending);
+    for kind in [Kind::Mapped, Kind::PoolFile] {
+        let device = Device::new(start.clone(), kind);
+        let new = Uuid::from_u128(0x4444_5555_6666_7777_8888_9999_aaaa_bbbb);
+        takeover(&device, new).unwrap();
+        let events = device.state.into_inner().unwrap().events;
+        for cut in 0..=events.len() {
+            for share in 0..=6 {
+                let words = crash(&start, &events, cut, |pending| pending * share / 6);
+                let device = Device::new(words, kind);
+                let Contents { superblock, plan, .. } = Contents::read(&device).unwrap();
+                let master = superblock.system_uuid;
+                assert!(master == new || master == Uuid::from_u128(3), "{master}");
+                assert_eq!(plan.nodes().len(), 1);
+                // Run again it ends the work.
+                takeover(&device, new).unwrap();
+                let mut first = [0; 200];
+                device.read_at(0, &mut first).unwrap();
+                assert_eq!(Superblock::parse(&first, 0).unwrap().system_uuid, new);
+            }
+        }
+    }
 }
 
 /// Overwriting appends nothing to the log, and is as durable as the rest when it is reported.

@@ -29,6 +29,7 @@ const ORDER: &[&str] = &[
     "mkfs",
     "role",
     "lease",
+    "takeover",
     // What it means as a whole.
     "replay",
     "archive",
@@ -41,6 +42,8 @@ const ORDER: &[&str] = &[
     "sys::mount_attr",
     // Acting on a file system.
     "mounts",
+    "holders",
+    "lock",
     "volume",
     "stream",
     "beneath",

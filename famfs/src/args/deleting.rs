@@ -38,3 +38,27 @@ pub struct Rm {
     #[arg(short, long)]
     pub verbose: bool,
 }
+
+/// Options of `compact`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The entries of deleted files, and their deletions, become void entries, which all readers skip, \
+also those of the reference. Void entries at the end of the log are given back; others keep their \
+slots. Each step is one atomic store, so an interruption does no harm: run it again.
+
+It works with --pool only, on a pool that nobody holds: it takes the pool's lock and the master's \
+lease, and refuses if another process has the pool open or mapped. Of processes of other users \
+only root sees that.
+
+Example:
+  famfs --pool pool compact --dry-run   say what would be freed
+
+Exit codes: 0 success; 1 failure, nothing is lost; 2 wrong usage.")]
+pub struct Compact {
+    /// Print what would be freed
+    #[arg(long, visible_alias = "dryrun")]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}

@@ -13,12 +13,13 @@ use famfs::sys::dax::Access;
 use super::mkfs::refuse_mounted;
 use super::mode;
 use super::play::{Report, play, system_or_client};
-use crate::output::{FAILED, OK, Outcome};
+use crate::output::{FAILED, OK, Outcome, notice};
 
 pub fn run(args: &Logplay) -> Outcome {
     mode::check(args.mode, args.shadowtest)?;
     mode::refuse_shadow(args.shadow.as_deref())?;
     let (mounted, place) = open(args)?;
+    let mounted = mounted.telling(|text| notice!("{text}"));
     let volume = mounted.open(Access::Read, system_or_client())?;
     let role = if args.client { Role::Client } else { volume.role() };
     let played = play(&volume, role, args.dry_run, args.verbose && !args.json)?;

@@ -6,6 +6,7 @@ mod cat;
 mod check;
 mod chkread;
 mod clone;
+mod compact;
 mod cp;
 mod creat;
 mod df;
@@ -27,8 +28,10 @@ mod mode;
 mod mount;
 mod play;
 mod rm;
+mod role;
 mod stat;
 mod sum;
+mod takeover;
 mod tree;
 mod umount;
 mod verify;
@@ -55,6 +58,9 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Export(args) => export::run(pool, args),
         Command::Import(args) => import::run(pool, args),
         Command::Rm(args) => rm::run(pool, args),
+        Command::Compact(args) => compact::run(pool, args),
+        Command::Role(args) => role::run(pool, args),
+        Command::Takeover(args) => takeover::run(pool, args),
         Command::Ls(args) => ls::run(pool, args),
         Command::Fsck(args) => fsck::run(pool, args),
         Command::Cat(args) => cat::run(pool, args),

@@ -40,6 +40,13 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "FILE")]
     pub pool: Option<PathBuf>,
 
+    /// Leave the CPU's caches alone: all systems that use the memory see it coherently
+    ///
+    /// That is so for virtual machines on one host. Without it cache lines are written back after
+    /// writing and dropped before reading, for memory that several hosts share.
+    #[arg(long, global = true, env = "FAMFS_COHERENT", hide_env_values = true)]
+    pub coherent: bool,
+
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

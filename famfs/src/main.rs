@@ -15,6 +15,7 @@ use famfs::args::{Cli, Command, MountHelper};
 
 fn main() -> ExitCode {
     let cli = parse(std::env::args_os().collect());
+    famfs::sys::cache::set_coherent(cli.coherent);
     match commands::run(&cli) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
@@ -30,7 +31,11 @@ fn parse(args: Vec<OsString>) -> Cli {
         // mount(8) has a protocol of its own for its helpers.
         Some("mount") => {
             let args = MountHelper::parse_from(args);
-            Cli { pool: None, command: Command::Mount(args.into()) }
+            Cli {
+                pool: None,
+                coherent: coherent_by_environment(),
+                command: Command::Mount(args.into()),
+            }
         }
         Some(command) => {
             let command = OsString::from(command);
@@ -46,6 +51,11 @@ fn helper(args: &[OsString]) -> Option<&str> {
     let name = Path::new(args.first()?);
     let name = name.file_stem().filter(|_| name.extension() == Some("famfs".as_ref()));
     name.and_then(OsStr::to_str)
+}
+
+/// What --coherent takes from the environment, for the helpers that mount(8) calls.
+fn coherent_by_environment() -> bool {
+    std::env::var_os("FAMFS_COHERENT").is_some_and(|value| !value.is_empty() && value != "0")
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FlockOperation, OFlags};
 
@@ -112,6 +113,8 @@ pub struct PoolFile {
     pool_len: u64,
     /// What writes go through where the file system has no write(2): hugetlbfs.
     mapping: Option<Arc<Mapping>>,
+    /// A sync failed, so that nobody knows what is durable.
+    sync_failed: AtomicBool,
 }
 
 impl PoolFile {
@@ -154,7 +157,8 @@ impl PoolFile {
             true => Some(map(&file, pool_len).map_err(open_error)?),
             false => None,
         };
-        Ok(Self { file, path: path.to_owned(), view, pool_len, mapping })
+        let (path, sync_failed) = (path.to_owned(), AtomicBool::new(false));
+        Ok(Self { file, path, view, pool_len, mapping, sync_failed })
     }
 
     /// A second handle of the open pool, with the same lock.
@@ -164,7 +168,9 @@ impl PoolFile {
             .file
             .try_clone()
             .map_err(|source| MediaError::Open { path: path.clone(), source })?;
-        Ok(Self { file, path, mapping: self.mapping.clone(), ..*self })
+        let (view, pool_len, mapping) = (self.view, self.pool_len, self.mapping.clone());
+        let sync_failed = AtomicBool::new(self.sync_failed.load(Ordering::Relaxed));
+        Ok(Self { file, path, view, pool_len, mapping, sync_failed })
     }
 
     /// The view that guests have of this pool.
@@ -231,7 +237,15 @@ impl Media for PoolFile {
     }
 
     fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError> {
-        self.file.sync_data().map_err(|err| self.io_error("sync", offset, len, err))
+        // The system tells a lost page once, and the next sync says that all is well.
+        if self.sync_failed.load(Ordering::Relaxed) {
+            let lost = io::Error::other("an earlier sync failed, so what was written may be lost");
+            return Err(self.io_error("sync", offset, len, lost));
+        }
+        self.file.sync_data().map_err(|err| {
+            self.sync_failed.store(true, Ordering::Relaxed);
+            self.io_error("sync", offset, len, err)
+        })
     }
 
     fn show(&self, _offset: u64, _len: u64) -> Result<(), MediaError> {

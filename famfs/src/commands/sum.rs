@@ -2,8 +2,9 @@
 //! `famfs sum`
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use famfs::mounts;
 use famfs::path::{META_DIR, RelPath};
 use famfs::replay::{NodeKind, Plan};
 use famfs::sys::dax::Access;
+use famfs::sys::ioctl;
 use famfs::volume::{COPY_STEP, FileBytes, steps};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -89,7 +91,7 @@ pub fn run(pool: Option<&Path>, args: &Sum) -> Outcome {
 fn read_list(list: &Path) -> Result<Vec<Line>> {
     let mut bytes = Vec::new();
     let read = match list.as_os_str() == "-" {
-        true => std::io::stdin().read_to_end(&mut bytes),
+        true => io::stdin().read_to_end(&mut bytes),
         false => File::open(list).and_then(|mut file| file.read_to_end(&mut bytes)),
     };
     read.with_context(|| format!("cannot read {}", list.display()))?;
@@ -202,7 +204,7 @@ impl Source {
                     bail!("no such file in the pool");
                 };
                 let bytes = place.volume.open_file(&path, *size, map, Access::Read)?;
-                hash(&*bytes, *size, stop)
+                hash(|offset, buf| bytes.read(offset, buf), *size, stop)
             }
             Self::Disk { root, .. } => {
                 let name = PathBuf::from(std::ffi::OsString::from_vec(name.to_vec()));
@@ -212,7 +214,15 @@ impl Source {
                 if size == 0 {
                     return Ok((0, hex(&Sha256::new().finalize())));
                 }
-                hash(&MappedFile::new(&file, size, Access::Read)?, size, stop)
+                // A file of famfs keeps its length. One of another file system may become shorter,
+                // which is an error of read(2), but ends whoever has it mapped.
+                match ioctl::nop(&file) {
+                    Ok(()) => {
+                        let mapped = MappedFile::new(&file, size, Access::Read)?;
+                        hash(|offset, buf| mapped.read(offset, buf), size, stop)
+                    }
+                    Err(_) => hash(|offset, buf| read_plain(&file, offset, buf), size, stop),
+                }
             }
         }
     }
@@ -257,14 +267,29 @@ fn walk(root: &Path, below: &Path, skip_meta: bool, names: &mut Vec<Vec<u8>>) ->
     Ok(())
 }
 
-fn hash(bytes: &dyn FileBytes, size: u64, stop: &AtomicBool) -> Result<(u64, String)> {
+/// Reads a file that may become shorter meanwhile.
+fn read_plain(file: &File, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+    file.read_exact_at(buf, offset).map_err(|err| match err.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            let text = format!("became shorter while it was read, at offset {offset}");
+            io::Error::new(err.kind(), text)
+        }
+        _ => err,
+    })
+}
+
+fn hash(
+    read: impl Fn(u64, &mut [u8]) -> io::Result<()>,
+    size: u64,
+    stop: &AtomicBool,
+) -> Result<(u64, String)> {
     let mut hash = Sha256::new();
     let mut buf = vec![0; COPY_STEP];
     for (offset, len) in steps(size) {
         if stopped(stop) {
             bail!("interrupted");
         }
-        bytes.read(offset, &mut buf[..len])?;
+        read(offset, &mut buf[..len])?;
         hash.update(&buf[..len]);
     }
     Ok((size, hex(&hash.finalize())))
@@ -272,4 +297,20 @@ fn hash(bytes: &dyn FileBytes, size: u64, stop: &AtomicBool) -> Result<(u64, Str
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A mapping would end the program with SIGBUS.
+    #[test]
+    fn a_file_that_becomes_shorter_is_an_error() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        let stop = AtomicBool::new(false);
+        let error = hash(|offset, buf| read_plain(&file, offset, buf), 3 << 20, &stop);
+        let error = error.unwrap_err().to_string();
+        assert_eq!(error, "became shorter while it was read, at offset 0");
+    }
 }

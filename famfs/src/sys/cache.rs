@@ -5,6 +5,8 @@
 //! coherent (every guest of one host) the instructions change nothing that can be seen.
 #![allow(unsafe_code)]
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 /// Smallest cache line of the supported CPUs; a longer line is only maintained more than once.
 const LINE: usize = 64;
 
@@ -26,11 +28,24 @@ pub unsafe fn invalidate(start: *const u8, len: usize) {
     unsafe { each_line(start, len, arch::invalidate_line()) };
 }
 
+/// Whether the memory is coherent between all that use it, so that fences are enough.
+static COHERENT: AtomicBool = AtomicBool::new(false);
+
+/// Says that all memory that this process maps is coherent between all systems that use it, as
+/// that of virtual machines on one host is: cache lines are left alone, fences stay.
+pub fn set_coherent(coherent: bool) {
+    COHERENT.store(coherent, Ordering::Relaxed);
+}
+
 /// Runs `line` on every cache line of the range.
 ///
 /// # Safety
 /// The range must be mapped for reading.
 unsafe fn each_line(start: *const u8, len: usize, line: unsafe fn(*const u8)) {
+    if COHERENT.load(Ordering::Relaxed) {
+        arch::fence();
+        return;
+    }
     let first = start.align_down(LINE);
     let end = start.wrapping_add(len);
     let mut at = first;

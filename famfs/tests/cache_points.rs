@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! When cache lines are written back and dropped: exactly what has changed, in an order that makes
+//! it right on memory that is not coherent between hosts.
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
+mod common;
+
+use std::sync::Mutex;
+
+use common::Pool;
+use famfs::compact::compact;
+use famfs::format::{ENTRY_LEN, ENTRY_MKDIR, LOG_OFFSET, slot_offset};
+use famfs::log::Log;
+use famfs::media::{Media, MediaError, PoolFile};
+use famfs::mkfs::{self, kill, mkfs};
+use famfs::replay::Contents;
+use famfs::sys::dax::Access;
+use uuid::Uuid;
+
+const MIB: u64 = 1 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Store(u64, u64),
+    WriteBack(u64, u64),
+    Drop(u64, u64),
+}
+use Event::{Drop, Store, WriteBack};
+
+/// A pool file that writes down what is done to it.
+struct Recorder {
+    pool: PoolFile,
+    events: Mutex<Vec<Event>>,
+}
+
+impl Recorder {
+    fn note(&self, event: Event) {
+        self.events.lock().unwrap().push(event);
+    }
+
+    fn taken(&self) -> Vec<Event> {
+        std::mem::take(&mut self.events.lock().unwrap())
+    }
+}
+
+impl Media for Recorder {
+    fn len(&self) -> u64 {
+        self.pool.len()
+    }
+
+    fn origin(&self) -> u64 {
+        self.pool.origin()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), MediaError> {
+        self.pool.read_at(offset, buf)
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), MediaError> {
+        self.note(Store(offset, buf.len() as u64));
+        self.pool.write_at(offset, buf)
+    }
+
+    fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError> {
+        self.note(WriteBack(offset, len));
+        self.pool.persist(offset, len)
+    }
+
+    fn refresh(&self, offset: u64, len: u64) -> Result<(), MediaError> {
+        self.note(Drop(offset, len));
+        self.pool.refresh(offset, len)
+    }
+}
+
+fn formatted() -> (Pool, Recorder) {
+    let pool = Pool::new(&[], 64 * MIB);
+    let file = PoolFile::open(&pool.path, Access::Write).unwrap();
+    let recorder = Recorder { pool: file, events: Mutex::default() };
+    let options = mkfs::Options {
+        log_len: Some(4 * MIB),
+        force: false,
+        fs_uuid: Uuid::from_u128(1),
+        dev_uuid: Uuid::from_u128(2),
+        system_uuid: Uuid::from_u128(3),
+        dev_name: "test".into(),
+    };
+    mkfs(&recorder, &options).unwrap();
+    (pool, recorder)
+}
+
+#[test]
+fn mkfs_writes_back_the_log_and_then_the_superblock() {
+    let (_pool, recorder) = formatted();
+    let events = recorder.taken();
+    let at = |event| events.iter().rposition(|found| *found == event).unwrap();
+    let (log, header) = (at(WriteBack(LOG_OFFSET, 4 * MIB)), at(WriteBack(LOG_OFFSET, 48)));
+    let superblock = at(WriteBack(0, 2 * MIB));
+    assert!(log < header && header < superblock, "{events:?}");
+    assert_eq!(superblock, events.len() - 1, "nothing is stored behind it");
+    kill(&recorder).unwrap();
+    assert_eq!(recorder.taken(), [Store(0, 8), WriteBack(0, 8)]);
+}
+
+#[test]
+fn an_append_writes_back_its_entries_and_then_the_index() {
+    let (_pool, recorder) = formatted();
+    let mut log = Log::open(&recorder, 4 * MIB).unwrap();
+    recorder.taken();
+    log.append(&[(ENTRY_MKDIR, [0; 520]), (ENTRY_MKDIR, [0; 520])]).unwrap();
+    let entries = (slot_offset(0), 2 * ENTRY_LEN);
+    let (seqnum, index) = (LOG_OFFSET + 32, LOG_OFFSET + 40);
+    assert_eq!(
+        recorder.taken(),
+        [
+            Store(entries.0, entries.1),
+            WriteBack(entries.0, entries.1),
+            Store(seqnum, 8),
+            Store(index, 8),
+            WriteBack(seqnum, 16),
+        ]
+    );
+}
+
+#[test]
+fn a_bad_entry_is_dropped_from_the_cache_and_read_once_more() {
+    let (_pool, recorder) = formatted();
+    let mut log = Log::open(&recorder, 4 * MIB).unwrap();
+    log.append(&[(ENTRY_MKDIR, [0; 520]), (ENTRY_MKDIR, [0; 520])]).unwrap();
+    recorder.write_at(slot_offset(1) + 100, &[1]).unwrap();
+    recorder.taken();
+    assert!(Contents::read(&recorder).unwrap().plan.stopped.is_some());
+    assert_eq!(recorder.taken(), [Drop(slot_offset(1), ENTRY_LEN)]);
+}
+
+#[test]
+fn a_void_entry_is_one_store_that_is_written_back() {
+    let (_pool, recorder) = formatted();
+    let mut log = Log::open(&recorder, 4 * MIB).unwrap();
+    log.append(&[(ENTRY_MKDIR, [0; 520])]).unwrap();
+    recorder.taken();
+    log.void(0).unwrap();
+    let word = slot_offset(0) + 8;
+    assert_eq!(recorder.taken(), [Store(word, 8), WriteBack(word, 8)]);
+    assert_eq!(compact(&recorder, true).unwrap().slots, 1);
+    assert_eq!(recorder.taken(), [], "a dry run changes nothing");
+}

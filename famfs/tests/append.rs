@@ -484,7 +484,7 @@ fn check_compacted(device: &Device) -> u64 {
 #[test]
 fn every_cut_of_a_takeover_leaves_one_master() {
     let (start, events) = record(&[Action::Create(10), Action::Commit], Kind::Mapped);
-    let start = crash(&start, &events, events.len(), |pending| pending);
+    let start = crash(&start, &events, events.len(), FORWARD, |_, pending| pending);
     for kind in [Kind::Mapped, Kind::PoolFile] {
         let device = Device::new(start.clone(), kind);
         let new = Uuid::from_u128(0x4444_5555_6666_7777_8888_9999_aaaa_bbbb);
@@ -492,7 +492,7 @@ fn every_cut_of_a_takeover_leaves_one_master() {
         let events = device.state.into_inner().unwrap().events;
         for cut in 0..=events.len() {
             for share in 0..=6 {
-                let words = crash(&start, &events, cut, |pending| pending * share / 6);
+                let words = crash(&start, &events, cut, FORWARD, |_, pending| pending * share / 6);
                 let device = Device::new(words, kind);
                 let Contents { superblock, plan, .. } = Contents::read(&device).unwrap();
                 let master = superblock.system_uuid;

@@ -88,6 +88,12 @@ fn reports_are_what_the_schema_says() {
         "import --dry-run --input t.tar /src/d",
         "rm --dry-run src/a",
         "rm src/a",
+        "creat --multi new,5,7 --multi other,5",
+        "creat --dry-run --size 5 --seed 9 new",
+        "compact --dry-run",
+        "compact",
+        "role",
+        "takeover --yes --system-uuid 44444444-4444-4444-8444-444444444444",
     ];
     let mut found = Vec::new();
     for (command, report) in session(dir.path(), &lines) {

@@ -24,6 +24,8 @@ use crate::output::{print_json, progress_bar, say, stop_flag, stopped};
 use crate::place::{Place, masked, owner, paths_of_one, striping};
 
 const DEFAULT_MODE: u32 = 0o644;
+/// Bytes of several files from which on their filling takes longer than starting threads.
+const WORTH_A_THREAD: u64 = 4 << 20;
 
 #[derive(Serialize)]
 struct Report {
@@ -134,6 +136,10 @@ fn random_seed() -> u32 {
 /// A file whose bytes are to be written, with its memory if it is new.
 type Open<'j, 'v> = (&'j Job, Box<dyn FileBytes + 'v>, Option<FileMap>);
 
+fn bytes_of(open: &[Open<'_, '_>]) -> u64 {
+    open.iter().map(|(job, ..)| job.bytes).sum()
+}
+
 /// Makes and fills files, some at a time, and adds them to the log in their order.
 fn make<'v>(
     writer: &mut Writer<'v>,
@@ -157,7 +163,9 @@ fn make<'v>(
         }
         let filled: Vec<Result<()>> = match (&result, &open[..]) {
             (Err(_), _) => Vec::new(),
-            (Ok(()), [one]) => vec![filler.fill(one.0, &*one.1)],
+            (Ok(()), all) if all.len() < 2 || bytes_of(all) < WORTH_A_THREAD => {
+                all.iter().map(|(job, bytes, _)| filler.fill(job, &**bytes)).collect()
+            }
             (Ok(()), all) => thread::scope(|scope| {
                 let fill = |(job, bytes, _): &'_ Open<'_, 'v>| filler.fill(job, &**bytes);
                 let running: Vec<_> =

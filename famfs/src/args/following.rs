@@ -50,6 +50,10 @@ the media, the role, the files, the watch, and touches a file to see that it is 
 pages. With --pool it looks at a pool file on the host. For each finding it names the command that \
 mends it. Nothing is changed.
 
+Examples:
+  famfs doctor
+  famfs --pool pool.img doctor --json
+
 Exit codes: 0 nothing failed; 1 something failed. Warnings do not count.")]
 pub struct Doctor {
     /// A path in a mounted famfs; not needed with --pool [default: the first that is mounted]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::format::{self, ALLOC_UNIT};
 use crate::media::Media;
 use crate::replay::{Contents, NodeKind};
+use crate::superblock::Superblock;
 
 /// The result of a check. `problems` empty means clean.
 #[derive(Debug, Serialize)]
@@ -116,11 +117,34 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> Report {
     let deletions = plan.deletions_since(0).len();
     if deletions > 0 {
         notes.push(format!(
-            "{deletions} files and directories are deleted; `famfs compact` frees their {} bytes \
-             and {} log slots",
-            plan.deleted_space(),
-            2 * deletions
+            "{deletions} files and directories are deleted; `famfs compact` frees their {} bytes",
+            plan.deleted_space()
         ));
+    }
+    let idle = plan.idle_deletions().len();
+    if idle > 0 {
+        notes.push(format!(
+            "{idle} deletions are of what is not there: a `famfs compact` was interrupted; run it \
+             again"
+        ));
+    }
+    if !plan.voids().is_empty() {
+        notes.push(format!("{} log slots are void since `famfs compact`", plan.voids().len()));
+    }
+    match Superblock::left_by_takeover(media) {
+        Ok(None) => {}
+        Ok(Some((copy, true))) => problems.push(format!(
+            "a takeover by system {} was interrupted: the superblock is not valid, and its copy at \
+             offset {:#x} is used; run `famfs takeover` again, the reference's tools need it",
+            copy.system_uuid,
+            format::SUPERBLOCK_COPY_OFFSET + media.origin()
+        )),
+        Ok(Some((copy, false))) => notes.push(format!(
+            "a takeover by system {} was interrupted, the master is system {}; run `famfs \
+             takeover` again",
+            copy.system_uuid, superblock.system_uuid
+        )),
+        Err(err) => problems.push(one_line(&err)),
     }
     if superblock.dev_size > 0 && superblock.dev_size < media.len() {
         notes.push(format!(

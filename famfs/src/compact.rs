@@ -14,7 +14,7 @@
 
 use crate::log::{Log, LogError};
 use crate::media::Media;
-use crate::replay::Plan;
+use crate::replay::{EntryError, Plan};
 use crate::superblock::{Superblock, SuperblockError};
 
 /// Why a log cannot be compacted.
@@ -29,6 +29,18 @@ pub enum CompactError {
     /// An entry of the log is damaged.
     #[error("the log is damaged, so nothing can be given back; see `famfs fsck`")]
     Damaged(#[source] LogError),
+    /// An entry was left out, and might count once another one is void.
+    #[error("an entry of the log is left out, so nothing can be given back; see `famfs fsck`")]
+    LeftOut(#[source] Box<EntryError>),
+    /// A later version of the format may delete in other ways.
+    #[error(
+        "{count} log entries are of types that this version does not know, so it cannot tell what \
+         is deleted; use the version that wrote them"
+    )]
+    Unknown {
+        /// Number of such entries.
+        count: u64,
+    },
 }
 
 /// What a compaction gave back, or would.
@@ -59,6 +71,12 @@ pub fn compact(media: &dyn Media, dry_run: bool) -> Result<Compacted, CompactErr
     let mut plan = Plan::read(&log, superblock.data_area(media.len()), media.origin());
     if let Some(damage) = plan.stopped.take() {
         return Err(CompactError::Damaged(damage));
+    }
+    if !plan.refused.is_empty() {
+        return Err(CompactError::LeftOut(Box::new(plan.refused.swap_remove(0))));
+    }
+    if plan.unknown > 0 {
+        return Err(CompactError::Unknown { count: plan.unknown });
     }
     let deletions = plan.deletions_since(0);
     // What was made later comes first: a directory is older than what is in it.

@@ -114,6 +114,15 @@ impl Superblock {
         Ok(if same { Self::parse(&copy, media.origin()).ok() } else { None })
     }
 
+    /// The copy that an interrupted takeover left, and whether the superblock itself is invalid
+    /// so that the copy is used.
+    pub fn left_by_takeover(media: &dyn Media) -> Result<Option<(Self, bool)>, SuperblockError> {
+        let mut bytes = [0; size_of::<format::Superblock>()];
+        media.read_at(0, &mut bytes)?;
+        let used = Self::parse(&bytes, media.origin()).is_err();
+        Ok(Self::read_copy(media, &bytes)?.map(|copy| (copy, used)))
+    }
+
     /// Checks a superblock's bytes, found at `offset` of the device or pool.
     pub fn parse(bytes: &[u8; 200], offset: u64) -> Result<Self, SuperblockError> {
         let raw: format::Superblock = transmute!(*bytes);

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{LazyLock, Mutex};
 
+use famfs::check::check;
 use famfs::compact::compact;
 use famfs::copy::Copy;
 use famfs::log::Log;
@@ -443,13 +444,16 @@ fn every_cut_of_a_compaction_leaves_the_same_files() {
         for path in [below, path(0), path(2), path(5), path(4)] {
             writer.delete(&path).unwrap();
         }
+        // Twice the same name.
+        writer.mkdir(&path(2), OWNER).unwrap();
+        writer.delete(&path(2)).unwrap();
         writer.commit().unwrap();
         drop(writer);
         let start = device.state.into_inner().unwrap().words;
 
         let device = Device::new(start.clone(), kind);
         let compacted = compact(&device, false).unwrap();
-        assert_eq!((compacted.deletions, compacted.slots, compacted.voids), (5, 8, 2));
+        assert_eq!((compacted.deletions, compacted.slots, compacted.voids), (6, 10, 2));
         let events = device.state.into_inner().unwrap().events;
         for cut in 0..=events.len() {
             for share in 0..=2 {
@@ -494,13 +498,20 @@ fn every_cut_of_a_takeover_leaves_one_master() {
             for share in 0..=6 {
                 let words = crash(&start, &events, cut, FORWARD, |_, pending| pending * share / 6);
                 let device = Device::new(words, kind);
-                let Contents { superblock, plan, .. } = Contents::read(&device).unwrap();
+                let contents = Contents::read(&device).unwrap();
+                let problems = check(&device, &contents).problems;
+                let mut first = [0; 200];
+                device.read_at(0, &mut first).unwrap();
+                match Superblock::parse(&first, 0) {
+                    Ok(_) => assert!(problems.is_empty(), "{problems:?}"),
+                    Err(_) => assert!(problems.len() == 1 && problems[0].contains("takeover")),
+                }
+                let Contents { superblock, plan, .. } = contents;
                 let master = superblock.system_uuid;
                 assert!(master == new || master == Uuid::from_u128(3), "{master}");
                 assert_eq!(plan.nodes().len(), 1);
                 // Run again it ends the work.
                 takeover(&device, new).unwrap();
-                let mut first = [0; 200];
                 device.read_at(0, &mut first).unwrap();
                 assert_eq!(Superblock::parse(&first, 0).unwrap().system_uuid, new);
             }

@@ -221,9 +221,11 @@ fn free_bytes(entry: &Entry) -> Vec<(Range<usize>, Range<u8>)> {
             free.push(all(path + path_end(&dir.path)..520));
         }
         _ => {
-            // Another type that nobody knows; the lowest two bits lead to types that are known.
+            // Another type that nobody knows, or with bit 0 a deletion of what is not there. Bit 1
+            // leads to a directory.
             let kind = offset_of!(Entry, kind);
-            free.extend([(kind..kind + 1, 2..8), (kind + 1..kind + 4, 0..8), all(0..520)]);
+            free.extend([(kind..kind + 1, 0..1), (kind..kind + 1, 2..8)]);
+            free.extend([(kind + 1..kind + 4, 0..8), all(0..520)]);
         }
     }
     free

@@ -10,6 +10,7 @@ use std::io;
 
 use common::Pool;
 use famfs::apply::{ApplyError, Tree, apply};
+use famfs::compact::{CompactError, compact};
 use famfs::map::FileMap;
 use famfs::media::PoolFile;
 use famfs::mkfs::{self, mkfs};
@@ -143,6 +144,40 @@ fn a_deletion_of_something_else_is_refused() {
     assert!(matches!(problems[0], EntryProblem::OtherSlot { found: 2, expected: 0 }));
     assert!(matches!(problems[1..], [EntryProblem::Path(_), EntryProblem::Path(_)]));
     assert_eq!(plan.idle_deletions(), [4], "of what is not there: harmless");
+    let refused = compact(volume.media(), false).unwrap_err();
+    assert!(matches!(refused, CompactError::LeftOut(_)), "{refused}");
+}
+
+#[test]
+fn a_compaction_keeps_the_new_file_of_an_old_name() {
+    let (_pool, volume) = volume();
+    let mut writer = Writer::open(&volume, None).unwrap();
+    create(&mut writer, "a", 5 << 20);
+    delete(&mut writer, "a");
+    create(&mut writer, "a", 9);
+    let before = writer.plan().get(&path("a")).unwrap().clone();
+    drop(writer);
+    let freed = compact(volume.media(), false).unwrap();
+    assert_eq!((freed.deletions, freed.bytes, freed.slots, freed.voids), (1, 6 << 20, 0, 2));
+    let after = plan(&volume);
+    assert_eq!(after.get(&path("a")), Some(&before));
+    assert_eq!((names(&after).len(), after.voids(), after.space.used()), (1, &[0, 1][..], 2 << 20));
+    assert_eq!(compact(volume.media(), false).unwrap().deletions, 0, "all is done");
+}
+
+/// Whatever a later version's entries mean, nothing is given back behind their back.
+#[test]
+fn a_log_with_unknown_entries_is_not_compacted() {
+    let (_pool, volume) = volume();
+    let mut writer = Writer::open(&volume, None).unwrap();
+    create(&mut writer, "a", 1);
+    delete(&mut writer, "a");
+    drop(writer);
+    let Contents { mut log, .. } = Contents::read(volume.media()).unwrap();
+    log.append(&[(77, [0; 520])]).unwrap();
+    let refused = compact(volume.media(), false).unwrap_err();
+    assert!(matches!(refused, CompactError::Unknown { count: 1 }), "{refused}");
+    assert_eq!(plan(&volume).deletions_since(0).len(), 1);
 }
 
 /// A mounted tree as a model: what is at each path, and with which memory.

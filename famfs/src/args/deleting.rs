@@ -44,14 +44,16 @@ pub struct Rm {
 #[command(after_help = "\
 The entries of deleted files, and their deletions, become void entries, which all readers skip, \
 also those of the reference. Void entries at the end of the log are given back; others keep their \
-slots. Each step is one atomic store, so an interruption does no harm: run it again.
+slots, which only a new file system has back: `export`, `mkfs --force`, `import`. A deletion needs a \
+free slot, so a full log takes none. Each step is one atomic store, so an interruption does no harm: run it again.
 
 It works with --pool only, on a pool that nobody holds: it takes the pool's lock and the master's \
 lease, and refuses if another process has the pool open or mapped. Of processes of other users \
-only root sees that.
+only root sees that, and of other hosts that share the memory nobody: stop their users first.
 
-Example:
+Examples:
   famfs --pool pool compact --dry-run   say what would be freed
+  famfs --pool pool compact             free it
 
 Exit codes: 0 success; 1 failure, nothing is lost; 2 wrong usage.")]
 pub struct Compact {

@@ -13,6 +13,10 @@ The superblock's system UUID says which system is the master. A clone of its dis
 UUID, so who writes also holds a lease with a heartbeat, which names the running kernel. It is \
 looked at for up to 5 seconds, to see whether the heart beats.
 
+Examples:
+  famfs role /mnt/famfs         whether this guest is the master
+  famfs --pool pool role        who is the master, and whether it is alive
+
 Exit codes: 0 whatever the role is; 1 failure; 2 wrong usage.")]
 pub struct Role {
     /// A path in a mounted famfs; not needed with --pool
@@ -32,8 +36,10 @@ replaced without --force. Do that only if you know that it is cut off or stopped
 for a moment.
 
 Examples:
-  famfs takeover --yes /mnt/famfs                     make this guest the master
-  famfs --pool pool takeover --yes --system-uuid UUID make the VM with this machine UUID the master
+  famfs takeover --yes /mnt/famfs      make this guest the master
+  famfs --pool pool takeover --yes --system-uuid 33333333-3333-4333-8333-333333333333
+
+The second makes the guest of that system UUID the master; `famfs role` says a guest's own.
 
 Exit codes: 0 success, or nothing to do; 1 failure, or not confirmed; 2 wrong usage; 3 the present \
 master is alive.")]

@@ -114,7 +114,7 @@ pub struct PoolFile {
     /// What writes go through where the file system has no write(2): hugetlbfs.
     mapping: Option<Arc<Mapping>>,
     /// A sync failed, so that nobody knows what is durable.
-    sync_failed: AtomicBool,
+    sync_failed: Arc<AtomicBool>,
 }
 
 impl PoolFile {
@@ -157,7 +157,7 @@ impl PoolFile {
             true => Some(map(&file, pool_len).map_err(open_error)?),
             false => None,
         };
-        let (path, sync_failed) = (path.to_owned(), AtomicBool::new(false));
+        let (path, sync_failed) = (path.to_owned(), Arc::default());
         Ok(Self { file, path, view, pool_len, mapping, sync_failed })
     }
 
@@ -169,7 +169,7 @@ impl PoolFile {
             .try_clone()
             .map_err(|source| MediaError::Open { path: path.clone(), source })?;
         let (view, pool_len, mapping) = (self.view, self.pool_len, self.mapping.clone());
-        let sync_failed = AtomicBool::new(self.sync_failed.load(Ordering::Relaxed));
+        let sync_failed = Arc::clone(&self.sync_failed);
         Ok(Self { file, path, view, pool_len, mapping, sync_failed })
     }
 

@@ -4,16 +4,18 @@
 //! Invariants of every plan, whatever the log holds ([`promises`]):
 //! * paths are normal, relative, unique, outside of `.meta`, and below a directory of the plan;
 //! * a file has at least one byte; its extents lie in the data area, are its own, and hold it;
-//! * every published entry is a node, was refused, deletes or was deleted, is of an unknown type,
-//!   or lies behind the damage at which reading stopped;
+//! * every published entry is a node, was refused, deletes or was deleted, is void or of an unknown
+//!   type, or lies behind the damage at which reading stopped;
 //! * free and used memory add up to the data area, and what is allocated next is nobody's,
 //!   not even a deleted file's;
 //! * memory follows the input, not what the input claims;
-//! * where appending is allowed, an entry can be appended, and everything else stays as it was.
+//! * where appending is allowed, an entry can be appended, and everything else stays as it was;
+//! * where compacting is allowed, all nodes stay, and only their memory is taken.
 
 use std::collections::{BTreeMap, HashSet};
 
 use famfs::check;
+use famfs::compact::compact;
 use famfs::format::{ALLOC_UNIT, ENTRY_MKDIR, MkdirBody};
 use famfs::log::Log;
 use famfs::map::Extent;
@@ -48,7 +50,24 @@ pub fn run(data: &[u8]) {
     });
     if let Some(nodes) = nodes {
         append(&media, &nodes);
+        compacted(&media);
     }
+}
+
+/// Compacts where that is allowed.
+fn compacted(media: &Memory) {
+    let before = Contents::read(media).expect("it was readable a moment ago").plan;
+    if compact(media, false).is_err() {
+        return;
+    }
+    let contents = Contents::read(media).expect("compacting damaged the header");
+    promises(media, &contents);
+    let Contents { log, plan, .. } = contents;
+    assert!(log.counter_problem().is_none() && log.interrupted().is_none());
+    assert_eq!(plan.nodes(), before.nodes());
+    assert!(plan.deletions_since(0).is_empty() && plan.idle_deletions().is_empty());
+    assert!(plan.refused.is_empty() && plan.stopped.is_none());
+    assert_eq!(plan.space.used() + before.deleted_space(), before.space.used());
 }
 
 /// Asserts what a plan promises.
@@ -91,7 +110,8 @@ pub fn promises(media: &dyn Media, contents: &Contents<'_>) {
         }
     }
 
-    let left_out = plan.refused.len() as u64 + plan.unknown;
+    let idle = plan.voids().len() + plan.idle_deletions().len();
+    let left_out = (plan.refused.len() + idle) as u64 + plan.unknown;
     let stopped = plan.stopped.is_some();
     let read = (plan.nodes().len() + 2 * deletions.len()) as u64 + left_out;
     assert!(read == log.published() || stopped && read < log.published());
@@ -122,7 +142,9 @@ fn append(media: &Memory, before: &[Node]) {
         return;
     }
     let recovered = Plan::read(&log, area, 0);
-    assert!(recovered.nodes().starts_with(before), "recovery changed what was published");
+    // What it publishes may delete.
+    let kept = recovered.nodes().starts_with(before) || !recovered.deletions_since(0).is_empty();
+    assert!(kept, "recovery changed what was published");
     let Some(name) = (0..).find_map(|number: u32| {
         let path = RelPath::new(format!("new {number}").as_bytes()).ok()?;
         recovered.get(&path).is_none().then_some(path)

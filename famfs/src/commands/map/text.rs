@@ -154,9 +154,13 @@ fn legend(out: &mut impl Write, picture: &Picture) -> std::io::Result<()> {
     }
 }
 
-/// An offset in at most nine characters.
+/// An offset in at most nine characters: without its fraction where that is too long.
 fn short(bytes: u64) -> String {
-    human(bytes).replace(".00 ", " ")
+    let text = human(bytes).replace(".00 ", " ");
+    match (text.find('.'), text.find(' ')) {
+        (Some(point), Some(unit)) if text.len() > 9 => text[..point].to_owned() + &text[unit..],
+        _ => text,
+    }
 }
 
 #[cfg(test)]
@@ -220,6 +224,14 @@ mod tests {
         assert!(text.starts_with("a\\u{1b}pool  128.00 MiB, 2 files, 1 directory"), "{text}");
         assert!(text.contains("\nlog        █·············· 3 of 15420 slots\n"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+
+    #[test]
+    fn offsets_fit_in_front_of_their_rows() {
+        let offsets = [0, 514 << 20, 24 << 29, 256_000_000_000, (1 << 40) - 1, 1_700_000_000_000];
+        let texts = offsets.map(short);
+        assert_eq!(texts, ["0 B", "514 MiB", "12 GiB", "238 GiB", "1024 GiB", "1.55 TiB"]);
+        assert!(texts.iter().all(|text| text.len() <= 9), "{texts:?}");
     }
 
     #[test]

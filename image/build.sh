@@ -72,6 +72,11 @@ extra_tree() {
         [[ -x $programs/$program ]] || fail "no program $programs/$program"
         install -s -m 755 "$programs/$program" "$tree/usr/bin/"
     done
+    install -d "$tree/usr/sbin"
+    # What mount(8), umount(8), fsck(8) and mkfs(8) look for.
+    for program in mkfs fsck mount umount; do
+        ln -s ../bin/famfs "$tree/usr/sbin/$program.famfs"
+    done
     [[ -x $programs/appliance-init ]] || fail "no program $programs/appliance-init"
     if [[ $module ]]; then
         kver=$(modinfo -F vermagic "$module" | cut -d ' ' -f 1)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The `famfs` command; also `mkfs.famfs`, `fsck.famfs` and `mount.famfs` by the name it is
-//! called by.
+//! The `famfs` command; also `mkfs.famfs`, `fsck.famfs`, `mount.famfs` and `umount.famfs` by the
+//! name it is called by.
 
 mod commands;
 mod output;
@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use famfs::args::{Cli, Command, MountHelper};
+use famfs::args::{Cli, Command, MountHelper, UmountHelper};
 
 fn main() -> ExitCode {
     let cli = parse(std::env::args_os().collect());
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
 /// Reads the command line; the program's name counts where mkfs(8), fsck(8) or mount(8) calls it.
 fn parse(args: Vec<OsString>) -> Cli {
     match helper(&args) {
-        // mount(8) has a protocol of its own for its helpers.
+        // mount(8) and umount(8) have protocols of their own for their helpers.
         Some("mount") => {
             let args = MountHelper::parse_from(args);
             Cli {
@@ -36,6 +36,10 @@ fn parse(args: Vec<OsString>) -> Cli {
                 coherent: coherent_by_environment(),
                 command: Command::Mount(args.into()),
             }
+        }
+        Some("umount") => {
+            let args = UmountHelper::parse_from(args);
+            Cli { pool: None, coherent: false, command: Command::Umount(args.into()) }
         }
         Some(command) => {
             let command = OsString::from(command);
@@ -80,5 +84,12 @@ mod tests {
         let Command::Mount(mount) = command(&line) else { panic!("no mount") };
         assert!(mount.dry_run && mount.sloppy && mount.verbose);
         assert_eq!(mount.options, ["ro", "noatime"]);
+    }
+
+    #[test]
+    fn umount_8_calls_its_helper_in_its_own_way() {
+        let line = ["umount.famfs", "/mnt", "-nlfvr", "-N", "/proc/1/ns/mnt", "-t", "famfs"];
+        let Command::Umount(umount) = command(&line) else { panic!("no umount") };
+        assert!(umount.lazy && !umount.dry_run);
     }
 }

@@ -243,17 +243,68 @@ impl From<MountHelper> for Mount {
 /// Options of `umount`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
+A `famfs watch` of the mount is asked to end first. Other processes that use files of the famfs \
+keep it mounted.
+
 Examples:
   famfs umount /mnt/famfs
+  umount /mnt/famfs            through umount(8), where umount.famfs is installed
 
 Exit codes: 0 success; 1 failure; 2 wrong usage.")]
 pub struct Umount {
     /// Mount point
     #[arg(value_name = "MPT")]
     pub mount_point: PathBuf,
+    /// Detach it at once, and let go of the memory when its last user is gone
+    #[arg(short, long)]
+    pub lazy: bool,
     /// Check everything, and print what would be unmounted
     #[arg(long, visible_alias = "dryrun")]
     pub dry_run: bool,
+}
+
+/// Unmount a famfs for umount(8)
+///
+/// umount(8) calls this program for file systems of type famfs, so that a `famfs watch` ends
+/// before. By hand `famfs umount` is the better command.
+#[derive(Debug, Parser)]
+#[command(
+    name = "umount.famfs",
+    version,
+    after_help = "\
+Exit codes: those of `famfs umount`."
+)]
+pub struct UmountHelper {
+    /// Mount point
+    #[arg(value_name = "MPT")]
+    pub mount_point: PathBuf,
+    /// Detach it at once, and let go of the memory when its last user is gone
+    #[arg(short)]
+    pub lazy: bool,
+    /// Accepted: there is no server that could be out of reach
+    #[arg(short)]
+    pub force: bool,
+    /// Accepted: there is no /etc/mtab to write
+    #[arg(short)]
+    pub no_mtab: bool,
+    /// Accepted: a famfs that stays mounted stays as it is
+    #[arg(short)]
+    pub read_only: bool,
+    /// Accepted: there is nothing to tell
+    #[arg(short)]
+    pub verbose: bool,
+    /// Accepted: the mount namespace, which umount(8) has entered
+    #[arg(short = 'N', value_name = "NAMESPACE")]
+    pub namespace: Option<PathBuf>,
+    /// Type of the file system; a subtype is ignored
+    #[arg(short = 't', value_name = "TYPE")]
+    pub fs_type: Option<String>,
+}
+
+impl From<UmountHelper> for Umount {
+    fn from(helper: UmountHelper) -> Self {
+        Self { mount_point: helper.mount_point, lazy: helper.lazy, dry_run: false }
+    }
 }
 
 /// Options of `logplay`.

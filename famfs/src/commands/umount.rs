@@ -22,7 +22,10 @@ pub fn run(args: &Umount) -> Outcome {
         say!("would unmount {} from {}", mount.mount.source.display(), mount_point.display())?;
         return Ok(OK);
     }
-    let detach = || unmount(mount_point, UnmountFlags::NOFOLLOW);
+    let mut flags = UnmountFlags::NOFOLLOW;
+    // A watch of what is detached sees that it is, and ends.
+    flags.set(UnmountFlags::DETACH, args.lazy);
+    let detach = || unmount(mount_point, flags);
     let mut result = detach();
     // A watch holds the log; it ends when it is asked, others do not.
     let watched = result == Err(Errno::BUSY) && Watcher::end(mount_point)?;

@@ -64,6 +64,25 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         println!("# all are visible {:.1?} after the end of the copy", copied.elapsed());
         check_tree(reader, &source)
     });
+    session.check("spread files read back right, in every VM and on the host", || {
+        for (seed, strips) in [(11, 2), (12, 3), (13, 8)] {
+            let name = format!("spread{strips}");
+            let create =
+                format!("famfs creat -s 21m -S {seed} -B 16 -N {strips} -C 2m /mnt/famfs/{name}");
+            shell(master, &create)?;
+            wait_for(reader, &format!("test -e /mnt/famfs/{name}"))?;
+            let seed = seed.to_string();
+            for node in [master, reader] {
+                shell(node, &format!("famfs verify -S {seed} -f /mnt/famfs/{name}"))?;
+            }
+            pool.famfs(["verify", "-S", &seed, "-f", &format!("/{name}")])?;
+            let map: Value = serde_json::from_slice(&pool.famfs(["ls", "--json", &name])?)?;
+            let map = &map["entries"][0]["map"];
+            let found = map["extents"].as_array().map_or(0, Vec::len);
+            ensure!(map["type"] == "interleaved" && found == strips, "{map}");
+        }
+        Ok(())
+    });
     session.check("doctor finds both healthy, and files mapped by 2 MiB", || {
         shell(master, "famfs creat -s 4m /mnt/famfs/large")?;
         wait_for(reader, "test -e /mnt/famfs/large")?;
@@ -76,8 +95,8 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         }
         Ok(())
     });
-    session.check("umount ends the watch, and after a new mount all is there again", || {
-        shell(reader, "famfs umount /mnt/famfs")?;
+    session.check("umount(8) ends the watch, and after a new mount all is there again", || {
+        shell(reader, "umount /mnt/famfs")?;
         shell(reader, "[[ $(systemctl show -P Result famfs-watch) == success ]]")?;
         let doctor = reader.vm.exec(&Command::new(["famfs", "doctor"]), LIMIT)?;
         let text = String::from_utf8_lossy(&doctor.stdout).into_owned();

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The master's VM is killed in the middle of a copy: what was reported complete is there, what
 //! is there is right, and the next boot goes on.
+//!
+//! A kill waits until the VM reports as many complete directories as its moment asks for, and then
+//! a part of the time that a directory takes. So every kill finds complete files and unfinished
+//! ones, however fast the host is today.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,12 +31,19 @@ const ALL_KILLS: u32 = 20;
 /// The tree that is copied.
 const TREE: Tree = Tree { directories: 10, files: 10, largest: 1 << 20 };
 
+/// The part of the copy in which the kills are, spread evenly over it.
+const FIRST: f64 = 0.1;
+const LAST: f64 = 0.9;
+/// How long the host waits between two looks at the console.
+const PAUSE: Duration = Duration::from_millis(2);
+
 /// The seed of the times of the kills; without it one is taken from the clock, and printed.
 const SEED: &str = "VHOST_FAMFS_SEED";
 /// How long QEMU may take to be gone.
 const GONE: Duration = Duration::from_secs(30);
 
-/// Copies once in full, to see that all works and how long it takes; then is killed at random.
+/// Copies once in full, to see that all works and how long it takes; then is killed at moments
+/// that the seed chooses.
 pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let dir = tempfile::tempdir().context("no temporary directory")?;
     let source = Source::make(artifacts, dir.path(), TREE)?;
@@ -54,7 +65,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         let check = ["famfs", "sum", "--check", "-", "/mnt/famfs/r0"];
         node.run(&Command::new(check).stdin(source.list()), LIMIT)?;
         cluster.end()?;
-        source.verify(&pool, "r0", &source.directories())
+        source.verify(&pool, "r0", &source.directories()).map(drop)
     });
     ensure!(!took.is_zero(), "the copy did not end: no time is known to kill at");
     println!(
@@ -62,16 +73,52 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         start.elapsed().as_secs_f64()
     );
 
-    for round in 1..=if artifacts.all { ALL_KILLS } else { KILLS } {
+    let rounds = if artifacts.all { ALL_KILLS } else { KILLS };
+    let directory = took / TREE.directories;
+    let (mut complete, mut unfinished) = (0, 0);
+    for round in 1..=rounds {
         if round.is_multiple_of(ROUNDS_PER_POOL) {
             pool.mkfs(&["--force"])?;
         }
-        let moment =
-            took.mul_f64(f64::from(super::source::number(&mut random)) / f64::from(u32::MAX));
+        let within = f64::from(super::source::number(&mut random)) / f64::from(u32::MAX);
+        let part = (f64::from(round - 1) + within) / f64::from(rounds);
+        let moment = Moment::new(FIRST + (LAST - FIRST) * part, directory);
         let name = format!("kill {round}: what was reported complete is right");
-        session.check(&name, || kill(artifacts, &pool, &source, round, moment));
+        session.check(&name, || {
+            let (reported, files) = kill(artifacts, &pool, &source, round, moment)?;
+            complete += usize::from(reported > 0);
+            unfinished += usize::from(files < source.files());
+            Ok(())
+        });
     }
+    println!(
+        "# of {rounds} kills {complete} left complete directories, {unfinished} missing files"
+    );
+    session.check("kills left both complete files and unfinished ones", || {
+        // One kill may be late on a busy host; the others still prove it.
+        let enough = usize::try_from(rounds)? - 1;
+        ensure!(complete >= enough && unfinished >= enough, "{complete} and {unfinished}");
+        Ok(())
+    });
     Ok(())
+}
+
+/// When a VM is killed.
+#[derive(Clone, Copy)]
+struct Moment {
+    /// Directories that must be reported complete before.
+    complete: usize,
+    /// The time after that.
+    then: Duration,
+}
+
+impl Moment {
+    /// The moment in which a part of the tree is copied, each directory of which takes a time.
+    fn new(part: f64, directory: Duration) -> Self {
+        let done = part * f64::from(TREE.directories);
+        let complete = (0..TREE.directories).filter(|n| f64::from(n + 1) <= done).count();
+        Self { complete, then: directory.mul_f64(done.fract()) }
+    }
 }
 
 fn seed() -> Result<u32> {
@@ -101,13 +148,14 @@ fn copying(round: u32) -> Command {
     Command::shell(&script)
 }
 
+/// Kills a VM that copies; the directories that it reported complete, and the files found.
 fn kill(
     artifacts: &Artifacts,
     pool: &Pool,
     source: &Source,
     round: u32,
-    moment: Duration,
-) -> Result<()> {
+    moment: Moment,
+) -> Result<(usize, usize)> {
     let mut cluster = boot(artifacts, pool, source)?;
     let node = cluster.remove("master")?;
     let pid = Pid::from_raw(node.vm.pid().cast_signed()).context("QEMU has no process number")?;
@@ -115,19 +163,27 @@ fn kill(
         let node = &node;
         // It ends when the VM is gone; what it says then is no news.
         let copy = scope.spawn(move || node.vm.exec(&copying(round), LIMIT).is_ok());
-        thread::sleep(moment);
+        let start = Instant::now();
+        while complete(node, round).is_ok_and(|names| names.len() < moment.complete)
+            && !copy.is_finished()
+        {
+            thread::sleep(PAUSE);
+        }
+        thread::sleep(moment.then);
+        let after = start.elapsed();
         let killed = kill_process(pid, Signal::KILL).context("cannot kill QEMU");
         let gone = node.vm.wait_exit(GONE);
         let finished = copy.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         killed?;
         ensure!(gone.is_some(), "QEMU is still there {} s after SIGKILL", GONE.as_secs());
-        println!("# killed after {moment:.1?}{}", if finished { ", behind the end" } else { "" });
+        println!("# killed after {after:.1?}{}", if finished { ", behind the end" } else { "" });
         Ok(())
     })?;
     let complete = complete(&node, round)?;
     drop((node, cluster));
     pool.famfs(["fsck"]).context("the pool is not clean")?;
-    source.verify(pool, &format!("r{round}"), &complete)
+    let files = source.verify(pool, &format!("r{round}"), &complete)?;
+    Ok((complete.len(), files))
 }
 
 /// The directories that the console says are complete.

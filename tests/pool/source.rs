@@ -81,14 +81,19 @@ impl Source {
         self.sums.keys().filter_map(|path| Some(path.split_once('/')?.0.to_owned())).collect()
     }
 
+    /// How many files there are.
+    pub fn files(&self) -> usize {
+        self.sums.len()
+    }
+
     /// The checksums, as `famfs sum --check` reads them.
     pub fn list(&self) -> String {
         self.sums.iter().map(|(path, sum)| format!("{sum}  {path}\n")).collect()
     }
 
     /// Checks on the host that the files below a directory of a pool are all right, and that
-    /// those of the complete directories are all there.
-    pub fn verify(&self, pool: &Pool, below: &str, complete: &BTreeSet<String>) -> Result<()> {
+    /// those of the complete directories are all there; the number of files found.
+    pub fn verify(&self, pool: &Pool, below: &str, complete: &BTreeSet<String>) -> Result<usize> {
         let sums = String::from_utf8(pool.famfs(["sum"])?)?;
         let prefix = format!("{below}/");
         let mut found = BTreeSet::new();
@@ -103,7 +108,7 @@ impl Source {
             let reported = path.split_once('/').is_some_and(|(dir, _)| complete.contains(dir));
             ensure!(!reported || found.contains(path.as_str()), "{path} was complete, and is lost");
         }
-        Ok(())
+        Ok(found.len())
     }
 }
 

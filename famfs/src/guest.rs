@@ -69,31 +69,55 @@ fn names(dir: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
     names
 }
 
+/// Who has a dax device.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DaxDriver {
+    Fsdev,
+    DeviceDax,
+    Nobody,
+}
+
 /// Gives a dax device to fsdev_dax, unless another driver than device_dax has it.
 ///
 /// device_dax may have given it to a program that has it mapped. So it is taken from there only
 /// if it is a virtual machine's window (virtio-pmem), or `asked` for by name.
 pub fn bind_fsdev(name: &str, asked: bool) -> Result<(), GuestError> {
+    match dax_driver(name, asked)? {
+        DaxDriver::Fsdev => return Ok(()),
+        DaxDriver::DeviceDax => {
+            write_sysfs(&Path::new(DAX_DRIVERS).join("device_dax/unbind"), name)?;
+        }
+        DaxDriver::Nobody => {}
+    }
+    write_sysfs(&Path::new(DAX_DRIVERS).join("fsdev_dax/new_id"), name)
+}
+
+/// Whether [`bind_fsdev`] would change anything; an error where it may not.
+pub fn needs_fsdev(name: &str, asked: bool) -> Result<bool, GuestError> {
+    Ok(dax_driver(name, asked)? != DaxDriver::Fsdev)
+}
+
+/// The driver of a dax device, if it may be taken from it.
+fn dax_driver(name: &str, asked: bool) -> Result<DaxDriver, GuestError> {
     let driver_link = Path::new(DAX_DEVICES).join(name).join("driver");
     let driver = fs::read_link(&driver_link).ok();
     let driver = driver.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
     match driver {
-        Some("fsdev_dax") => return Ok(()),
+        Some("fsdev_dax") => Ok(DaxDriver::Fsdev),
         Some("device_dax") if !asked && !is_window(name) => {
             let used = io::Error::other(
                 "device_dax has it and it is no virtio-pmem device; name it with --device if it \
                  is the pool",
             );
-            return Err(error("take", &driver_link, used));
+            Err(error("take", &driver_link, used))
         }
-        Some("device_dax") => write_sysfs(&Path::new(DAX_DRIVERS).join("device_dax/unbind"), name)?,
+        Some("device_dax") => Ok(DaxDriver::DeviceDax),
         Some(other) => {
             let held = io::Error::other(format!("the driver {other} has it, expected device_dax"));
-            return Err(error("take", &driver_link, held));
+            Err(error("take", &driver_link, held))
         }
-        None => {}
+        None => Ok(DaxDriver::Nobody),
     }
-    write_sysfs(&Path::new(DAX_DRIVERS).join("fsdev_dax/new_id"), name)
 }
 
 /// Whether a dax device is the memory of a virtio device.
@@ -126,8 +150,7 @@ pub fn look_at_dax(name: &str) -> Finding {
 pub fn look_at_pmem(name: &str) -> Result<Finding, GuestError> {
     let device = Path::new("/dev").join(name);
     let head = read_head(&device).map_err(|err| error("read", &device, err))?;
-    let info_block = usize::try_from(INFO_BLOCK_OFFSET).ok().and_then(|at| head.get(at..));
-    if info_block.is_some_and(|block| block.starts_with(b"NVDIMM_DAX_INFO\0")) {
+    if has_info_block(&head) {
         probe_again(name)?;
         return Ok(Finding::Not("has a devdax info block; handed to its driver again".to_owned()));
     }
@@ -143,6 +166,18 @@ pub fn look_at_pmem(name: &str) -> Result<Finding, GuestError> {
         "holds neither a famfs superblock nor a devdax info block"
     };
     Ok(Finding::Not(reason.to_owned()))
+}
+
+/// Whether [`look_at_pmem`] would hand a device to its driver again.
+pub fn needs_probe(name: &str) -> Result<bool, GuestError> {
+    let device = Path::new("/dev").join(name);
+    let head = read_head(&device).map_err(|err| error("read", &device, err))?;
+    Ok(has_info_block(&head))
+}
+
+fn has_info_block(head: &[u8]) -> bool {
+    let block = usize::try_from(INFO_BLOCK_OFFSET).ok().and_then(|at| head.get(at..));
+    block.is_some_and(|block| block.starts_with(b"NVDIMM_DAX_INFO\0"))
 }
 
 /// The device's first bytes, past the page cache, which would keep what was there too early.

@@ -32,8 +32,10 @@ use crate::sys::ioctl::{self, FileType};
 use crate::sys::mount_attr;
 use crate::volume::{FileBytes, TransferError, Volume};
 
-const SUPERBLOCK_FILE: &str = ".superblock";
-const LOG_FILE: &str = ".log";
+/// Name of the superblock's file in [`META_DIR`].
+pub const SUPERBLOCK_FILE: &str = ".superblock";
+/// Name of the log's file in [`META_DIR`].
+pub const LOG_FILE: &str = ".log";
 
 /// Why a device is not mounted, or a mounted one not usable.
 #[derive(Debug, thiserror::Error)]

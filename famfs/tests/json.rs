@@ -12,7 +12,8 @@ use serde_json::Value;
 
 const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/famfs.schema.json");
 /// Commands that need a mounted famfs; their reports are checked in VMs.
-const GUEST: [&str; 6] = ["attach", "check", "flush", "logplay", "mount", "watch"];
+const GUEST: [&str; 8] =
+    ["attach", "check", "flush", "logplay", "mkmeta", "mount", "umount", "watch"];
 
 fn schema() -> Value {
     serde_json::from_slice(&fs::read(SCHEMA).unwrap()).unwrap()
@@ -88,6 +89,10 @@ fn reports_are_what_the_schema_says() {
         "sum --check /dev/null",
         "export --output x.tar",
         "import --dry-run --input t.tar /src/d",
+        "mkdir --dry-run src/x",
+        "mkdir -p src/x/y",
+        "mkdir -p /",
+        "clone --dry-run src/a src/x/a",
         "rm --dry-run src/a",
         "rm src/a",
         "creat --multi new,5,7 --multi other,5",
@@ -96,6 +101,7 @@ fn reports_are_what_the_schema_says() {
         "compact",
         "role",
         "takeover --yes --system-uuid 44444444-4444-4444-8444-444444444444",
+        "clone src/d/b src/x/b",
     ];
     let mut found = Vec::new();
     for (command, report) in session(dir.path(), &lines) {

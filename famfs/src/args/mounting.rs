@@ -261,6 +261,9 @@ pub struct Umount {
     /// Check everything, and print what would be unmounted
     #[arg(long, visible_alias = "dryrun")]
     pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Unmount a famfs for umount(8)
@@ -303,7 +306,7 @@ pub struct UmountHelper {
 
 impl From<UmountHelper> for Umount {
     fn from(helper: UmountHelper) -> Self {
-        Self { mount_point: helper.mount_point, lazy: helper.lazy, dry_run: false }
+        Self { mount_point: helper.mount_point, lazy: helper.lazy, dry_run: false, json: false }
     }
 }
 
@@ -371,6 +374,9 @@ pub struct Mkmeta {
     /// Print what would be done
     #[arg(long, visible_alias = "dryrun")]
     pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `attach`.
@@ -381,6 +387,7 @@ that holds a famfs. What is mounted already gets its new files.
 
 Examples:
   famfs attach
+  famfs attach --dry-run                     say what would be loaded, bound and mounted
   famfs attach --mount-point /mnt/famfs --device /dev/dax0.0 --json
 
 Exit codes: 0 success; 1 failure, or some entries could not be played; 2 wrong usage.")]
@@ -394,6 +401,9 @@ pub struct Attach {
     /// Seconds to wait for the device
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub timeout: u64,
+    /// Look once, and print what would be loaded, bound and mounted
+    #[arg(long, visible_alias = "dryrun")]
+    pub dry_run: bool,
     /// Print the steps and their times as JSON
     #[arg(long)]
     pub json: bool,

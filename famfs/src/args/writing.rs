@@ -29,6 +29,9 @@ pub struct Mkdir {
     /// Check everything, and print what would be made
     #[arg(long, visible_alias = "dryrun")]
     pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
     /// Name what is made
     #[arg(short, long)]
     pub verbose: bool,
@@ -58,7 +61,7 @@ many files are made in one session, which reads the log once; they appear in the
 
 Examples:
   famfs creat -s 64m -S 42 /mnt/famfs/a                   64 MiB of the data of seed 42
-  famfs creat -s 1g -B 8 -N 4 -C 2m /mnt/famfs/b          over 4 strips in 4 of 8 parts
+  famfs creat -s 64m -B 8 -N 4 -C 2m /mnt/famfs/b         over 4 strips in 4 of 8 parts
   famfs --pool pool creat -M /a,8m,1 -M /b,8m,2 -M /c,4k  three files at once
 
 Exit codes: 0 success; 1 failure, and what was complete is kept; 2 wrong usage; 130 interrupted.")]
@@ -188,10 +191,11 @@ pub struct Cp {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The log then has two files with the same memory, which fsck reports as damage, and which nothing \
-but mkfs mends. It is for tests of fsck only.
+but mkfs mends. It is for tests of fsck only. On a mounted famfs it fails where the kernel refuses \
+such a file, as famfs.ko does.
 
 Examples:
-  famfs clone /mnt/famfs/data /mnt/famfs/crossed
+  famfs --pool /dev/shm/pool clone /data/a /data/crossed
 
 Exit codes: 0 success; 1 failure; 2 wrong usage.")]
 pub struct CloneFile {
@@ -207,6 +211,9 @@ pub struct CloneFile {
     /// Check everything, and print what would be made
     #[arg(long, visible_alias = "dryrun")]
     pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[cfg(test)]

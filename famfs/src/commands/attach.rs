@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `famfs attach`
 
+mod preview;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,6 +48,9 @@ struct Step {
 }
 
 pub fn run(args: &Attach) -> Outcome {
+    if args.dry_run {
+        return preview::run(args);
+    }
     let mut clock = Clock::start();
     fs::create_dir_all(&args.mount_point)
         .with_context(|| format!("cannot make {}", args.mount_point.display()))?;

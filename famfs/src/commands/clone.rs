@@ -1,17 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `famfs clone`
 
+use std::io;
 use std::path::Path;
 
 use anyhow::{Result, bail};
 use famfs::args::CloneFile;
+use famfs::map::FileMap;
 use famfs::mounts;
 use famfs::path::RelPath;
-use famfs::replay::NodeKind;
+use famfs::replay::{NodeKind, Owner};
 use famfs::sys::dax::Access;
+use famfs::writer::Writer;
+use rustix::io::Errno;
+use serde::Serialize;
 
-use crate::output::{OK, Outcome, notice, say};
+use crate::output::{OK, Outcome, notice, print_json, say};
 use crate::place::{Place, pool_path};
+
+const SHARED: &str =
+    "the kernel refuses two files of the same memory; unmount, and use --pool on the host";
+
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    dry_run: bool,
+    source: String,
+    path: String,
+    bytes: u64,
+}
 
 pub fn run(pool: Option<&Path>, args: &CloneFile) -> Outcome {
     let place = Place::open(pool, Some(&args.target), Access::Write)?;
@@ -26,19 +43,42 @@ pub fn run(pool: Option<&Path>, args: &CloneFile) -> Outcome {
         return Err(anyhow::anyhow!("\"{source}\" is a directory").into());
     };
     if !args.dry_run {
-        drop(writer.begin(target, node.owner, size, &map)?);
+        begin(&writer, target, node.owner, size, &map)?;
     }
     writer.publish(target, node.owner, size, map)?;
     writer.commit()?;
-    if args.dry_run {
-        say!("would make {target} of the memory of {source}")?;
-    } else {
+    if !args.dry_run {
         notice!("\"{target}\" and \"{source}\" have the same memory now: fsck reports damage");
-        if args.verbose {
-            say!("{target}: {size} bytes of {source}")?;
-        }
+    }
+    if args.json {
+        let (source, path) = (source.to_string(), target.to_string());
+        print_json(&Report { version: 1, dry_run: args.dry_run, source, path, bytes: size })?;
+    } else if args.dry_run {
+        say!("would make {target} of the memory of {source}")?;
+    } else if args.verbose {
+        say!("{target}: {size} bytes of {source}")?;
     }
     Ok(OK)
+}
+
+/// Makes the file, unless the kernel refuses files that share memory, as famfs.ko does.
+fn begin(
+    writer: &Writer<'_>,
+    target: &RelPath,
+    owner: Owner,
+    size: u64,
+    map: &FileMap,
+) -> Result<()> {
+    match writer.begin(target, owner, size, map) {
+        Ok(_) => Ok(()),
+        Err(err) => {
+            let err = anyhow::Error::from(err);
+            let is_busy = err.root_cause().downcast_ref().is_some_and(|cause: &io::Error| {
+                cause.raw_os_error() == Some(Errno::BUSY.raw_os_error())
+            });
+            Err(if is_busy { err.context(SHARED) } else { err })
+        }
+    }
 }
 
 /// The path of the source, which must be in the target's file system.

@@ -3,22 +3,35 @@
 
 use std::path::Path;
 
+use anyhow::Result;
 use famfs::args::Mkdir;
 use famfs::path::RelPath;
 use famfs::replay::NodeKind;
 use famfs::sys::dax::Access;
+use serde::Serialize;
 
-use crate::output::{OK, Outcome, say};
+use crate::output::{OK, Outcome, print_json, say};
 use crate::place::{Place, owner};
 
 const DEFAULT_MODE: u32 = 0o755;
+
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    dry_run: bool,
+    /// Directories that were not there before, from the top.
+    paths: Vec<String>,
+}
 
 pub fn run(pool: Option<&Path>, args: &Mkdir) -> Outcome {
     let place = Place::open(pool, Some(&args.path), Access::Write)?;
     let mut writer = place.writer(args.dry_run)?;
     let owner = owner(args.owner.uid, args.owner.gid, args.owner.mode.unwrap_or(DEFAULT_MODE));
     let path = match (&place.path, args.parents) {
-        (None, true) => return Ok(OK),
+        (None, true) => {
+            tell(args, &[])?;
+            return Ok(OK);
+        }
         _ => place.file_path()?,
     };
     let mut made = Vec::new();
@@ -31,13 +44,22 @@ pub fn run(pool: Option<&Path>, args: &Mkdir) -> Outcome {
         made.push(dir);
     }
     writer.commit()?;
+    tell(args, &made)?;
+    Ok(OK)
+}
+
+fn tell(args: &Mkdir, made: &[RelPath]) -> Result<()> {
+    if args.json {
+        let paths = made.iter().map(ToString::to_string).collect();
+        return print_json(&Report { version: 1, dry_run: args.dry_run, paths });
+    }
     for dir in made.iter().filter(|_| args.verbose || args.dry_run) {
         match args.dry_run {
             true => say!("would make directory {dir}")?,
             false => say!("{dir}")?,
         }
     }
-    Ok(OK)
+    Ok(())
 }
 
 /// The path and all directories above it, from the top.

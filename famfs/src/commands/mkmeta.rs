@@ -3,12 +3,26 @@
 
 use anyhow::{Context, anyhow};
 use famfs::args::Mkmeta;
-use famfs::mount::Mounted;
+use famfs::mount::{LOG_FILE, Mounted, SUPERBLOCK_FILE};
 use famfs::mounts;
+use famfs::path::META_DIR;
 use famfs::sys::dax::Access;
+use serde::Serialize;
 
 use super::play::system_or_client;
-use crate::output::{OK, Outcome, say};
+use crate::output::{OK, Outcome, print_json, say};
+
+const FILES: [&str; 2] = [SUPERBLOCK_FILE, LOG_FILE];
+
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    dry_run: bool,
+    device: String,
+    mount_point: String,
+    /// Paths of the superblock and the log.
+    files: [String; 2],
+}
 
 pub fn run(args: &Mkmeta) -> Outcome {
     let name = args.device.display();
@@ -19,14 +33,18 @@ pub fn run(args: &Mkmeta) -> Outcome {
             mount.fs_type == "famfs" && mount.source.canonicalize().is_ok_and(|path| path == device)
         })
         .ok_or_else(|| anyhow!("{name} is not mounted; mount it with `famfs mount`"))?;
-    let mount_point = mount.mount_point.display();
-    if args.dry_run {
-        say!("would make the files of superblock and log below {mount_point}/.meta, if missing")?;
-        return Ok(OK);
+    if !args.dry_run {
+        Mounted::at(&mount.mount_point, &mount.source)?.open(Access::Read, system_or_client())?;
     }
-    Mounted::at(&mount.mount_point, &mount.source)?.open(Access::Read, system_or_client())?;
-    if args.verbose {
-        say!("{mount_point}/.meta/.superblock and {mount_point}/.meta/.log are there")?;
+    let mount_point = mount.mount_point.display();
+    let files = FILES.map(|file| format!("{mount_point}/{META_DIR}/{file}"));
+    if args.json {
+        let (device, mount_point) = (name.to_string(), mount_point.to_string());
+        print_json(&Report { version: 1, dry_run: args.dry_run, device, mount_point, files })?;
+    } else if args.dry_run {
+        say!("would make {}, if missing", files.join(" and "))?;
+    } else if args.verbose {
+        say!("{} are there", files.join(" and "))?;
     }
     Ok(OK)
 }

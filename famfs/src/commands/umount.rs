@@ -1,14 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `famfs umount`
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, Result, anyhow};
 use famfs::args::Umount;
-use famfs::mounts;
+use famfs::mounts::{self, MountEntry};
 use famfs::watcher::Watcher;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
+use serde::Serialize;
 
-use crate::output::{OK, Outcome, say};
+use crate::output::{OK, Outcome, print_json, say};
+
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    dry_run: bool,
+    device: String,
+    mount_point: String,
+    /// Whether a `famfs watch` was asked to end.
+    watch_ended: bool,
+}
 
 pub fn run(args: &Umount) -> Outcome {
     let path = args.mount_point.display();
@@ -19,7 +30,7 @@ pub fn run(args: &Umount) -> Outcome {
     }
     let mount_point = &mount.mount.mount_point;
     if args.dry_run {
-        say!("would unmount {} from {}", mount.mount.source.display(), mount_point.display())?;
+        tell(args, &mount.mount, false)?;
         return Ok(OK);
     }
     let mut flags = UnmountFlags::NOFOLLOW;
@@ -42,7 +53,25 @@ pub fn run(args: &Umount) -> Outcome {
         }
         result => {
             result.with_context(|| format!("cannot unmount {path}"))?;
+            tell(args, &mount.mount, watched)?;
             Ok(OK)
         }
     }
+}
+
+fn tell(args: &Umount, mount: &MountEntry, watch_ended: bool) -> Result<()> {
+    let (device, mount_point) = (mount.source.display(), mount.mount_point.display());
+    if args.json {
+        return print_json(&Report {
+            version: 1,
+            dry_run: args.dry_run,
+            device: device.to_string(),
+            mount_point: mount_point.to_string(),
+            watch_ended,
+        });
+    }
+    if args.dry_run {
+        say!("would unmount {device} from {mount_point}")?;
+    }
+    Ok(())
 }

@@ -141,10 +141,10 @@ fn other_driver(node: &Node) -> Result<()> {
         echo dax0.0 >$drivers/fsdev_dax/unbind
         insmod /run/tests/device_dax.ko
         [[ -e $drivers/device_dax/dax0.0 ]] || echo dax0.0 >$drivers/device_dax/bind
-        ! mount -t famfs /dev/dax0.0 /mnt/famfs
+        ! mount -i -t famfs /dev/dax0.0 /mnt/famfs
         echo dax0.0 >$drivers/device_dax/unbind
         echo dax0.0 >$drivers/fsdev_dax/bind
-        mount -t famfs /dev/dax0.0 /mnt/famfs
+        mount -i -t famfs /dev/dax0.0 /mnt/famfs
         umount /mnt/famfs";
     let output = node.run(&Command::shell(script), SHORT)?;
     let mount = String::from_utf8_lossy(&output.stderr);

@@ -68,7 +68,7 @@ fn in_turn(guest: &Guest) -> Result<Vec<f64>> {
     let mut values = take(guest, DEVICE, OFFSET)?;
     guest.shell(TO_FSDEV_DAX)?;
     guest.shell(&format!(
-        "mount -t famfs -o noatime {DEVICE} /mnt/famfs
+        "mount -i -t famfs -o noatime {DEVICE} /mnt/famfs
          place extents {FILE} {LENGTH} {OFFSET} 1"
     ))?;
     values.extend(take(guest, FILE, 0)?);

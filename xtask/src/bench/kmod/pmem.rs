@@ -71,7 +71,7 @@ impl FileSystem {
     /// Makes it, empty, and mounts it. The peers may place files by 2 MiB, as famfs does.
     pub fn mount(self, guest: &Guest) -> Result<()> {
         let script = match self {
-            Self::Famfs => "mount -t famfs -o noatime /dev/pmem0 /run/mnt",
+            Self::Famfs => "mount -i -t famfs -o noatime /dev/pmem0 /run/mnt",
             Self::Xfs => {
                 "mkfs.xfs -q -f -m reflink=0 -d su=2m,sw=1 /dev/pmem0
                  mount -t xfs -o noatime,dax=always /dev/pmem0 /run/mnt"

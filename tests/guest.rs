@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Several VMs on one pool, from host to guest and back.
 
+#[path = "guest/mounted.rs"]
+mod mounted;
+
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,6 +26,7 @@ fn main() -> Result<ExitCode> {
     let artifacts = Artifacts::from_env()?;
     let mut session = Session::from_args();
     session.scenario("three VMs, one pool", |s| three_vms(s, &artifacts));
+    session.scenario("the tools on a mount", |s| mounted::scenario(s, &artifacts));
     session.scenario("raw view and a read-only window", |s| raw_view(s, &artifacts));
     Ok(session.finish())
 }
@@ -99,8 +103,9 @@ fn three_vms(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         },
     );
     session.check("a second mount of the device is refused", || {
-        let mount =
-            Command::shell("mkdir -p /tmp/second && mount -t famfs /dev/dax0.0 /tmp/second 2>&1");
+        let mount = Command::shell(
+            "mkdir -p /tmp/second && mount -i -t famfs /dev/dax0.0 /tmp/second 2>&1",
+        );
         let output = one.vm.exec(&mount, SHORT)?;
         let text = String::from_utf8_lossy(&output.stdout);
         ensure!(!output.status.success() && text.contains("mounted already"), "{text}");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The examples of the helps and of docs/famfs-tools.md run: those on a pool file here, each in a
-//! directory of its own; those of a guest are listed, so that a new one is not overlooked.
+//! The examples of the helps and of the documents run: those on a pool file here, each in a
+//! directory of its own; those of a guest in tests/guest/examples.sh, which a VM runs. One that is
+//! neither here nor there is an error, so that a new one is not overlooked.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 use std::fs;
@@ -10,12 +11,15 @@ use std::process::Command;
 use clap::CommandFactory;
 use famfs::args::Cli;
 
-const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/famfs-tools.md");
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// What a VM runs.
+const GUEST_SCRIPT: &str = "tests/guest/examples.sh";
 /// Words that an example has which needs a guest, or a device of one.
-const GUEST_WORDS: [&str; 5] = ["/mnt/famfs", "/dev/dax", "attach", "doctor", "watch"];
+const GUEST_WORDS: [&str; 5] =
+    ["/mnt/famfs", "/dev/dax", "famfs attach", "famfs doctor", "famfs watch"];
 
-/// Example lines of the helps and of the document, without what explains them.
-fn examples() -> Vec<String> {
+/// Example lines of the helps, without what explains them.
+fn examples_of_helps() -> Vec<String> {
     let mut lines = Vec::new();
     for command in Cli::command().get_subcommands() {
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
@@ -23,12 +27,36 @@ fn examples() -> Vec<String> {
         let indented = after.lines().take_while(|line| line.starts_with("  "));
         lines.extend(indented.map(|line| line.trim_start().split("  ").next().unwrap().to_owned()));
     }
-    let document = fs::read_to_string(DOCUMENT).unwrap();
-    for block in document.split("```sh\n").skip(1) {
-        let block = block.split("```").next().unwrap();
-        let code = block.lines().map(|line| line.split("  #").next().unwrap().trim_end());
-        lines.extend(code.filter(|line| !line.is_empty()).map(ToOwned::to_owned));
+    lines
+}
+
+/// Lines of code in the README and the documents that call famfs tools.
+fn examples_of_documents() -> Vec<String> {
+    let root = Path::new(ROOT);
+    let documents = root.join("docs").read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let mut lines = Vec::new();
+    for document in documents.chain([root.join("README.md")]) {
+        if document.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        let document = fs::read_to_string(document).unwrap();
+        for block in document.split("```sh\n").skip(1) {
+            let block = block.split("```").next().unwrap();
+            let code = block.lines().map(|line| line.split("  #").next().unwrap().trim_end());
+            lines.extend(code.filter(|line| calls_famfs(line)).map(ToOwned::to_owned));
+        }
     }
+    lines
+}
+
+/// Whether a line of code is an example of the tools.
+fn calls_famfs(line: &str) -> bool {
+    line.starts_with("famfs ") || line.contains("| famfs ") || line.contains(" -t famfs ")
+}
+
+fn examples() -> Vec<String> {
+    let mut lines = examples_of_helps();
+    lines.extend(examples_of_documents());
     lines
 }
 
@@ -67,9 +95,10 @@ fn examples_on_pool_files_run() {
     let bin = Path::new(env!("CARGO_BIN_EXE_famfs")).parent().unwrap();
     let mut count = 0;
     for line in examples() {
-        if is_guests(&line) || !line.starts_with("famfs ") && !line.contains("| famfs ") {
+        if is_guests(&line) {
             continue;
         }
+        assert!(calls_famfs(&line), "no example of famfs: {line}");
         let dir = tempfile::tempdir().unwrap();
         prepare(dir.path(), bin, !line.contains(" mkfs"));
         if line.contains("rm -r dataset")
@@ -83,6 +112,16 @@ fn examples_on_pool_files_run() {
         count += 1;
     }
     assert!(count > 25, "only {count} examples");
+}
+
+#[test]
+fn examples_of_a_guest_are_in_the_script_that_a_vm_runs() {
+    let script = fs::read_to_string(Path::new(ROOT).join(GUEST_SCRIPT)).unwrap();
+    let examples: Vec<String> = examples().into_iter().filter(|line| is_guests(line)).collect();
+    assert!(examples.len() > 40, "only {} examples", examples.len());
+    let is_missing = |line: &&String| !script.lines().any(|run| run == *line);
+    let missing: Vec<_> = examples.iter().filter(is_missing).collect();
+    assert!(missing.is_empty(), "not in {GUEST_SCRIPT}: {missing:#?}");
 }
 
 /// Whoever owns a pool file needs no privileges.

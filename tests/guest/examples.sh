@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+# The examples of helps and documents that need a guest, each as a line of its own, in an order that works. It runs in
+# a VM whose pool is not attached and may be made anew. famfs/tests/examples.rs looks whether none is missing.
+# Lines with "prepare" only make what the next examples need.
+prepare() { "$@"; }
+# Waits until the log is followed: whoever does that leaves its process number.
+watched() {
+    local file
+    while sleep 0.1; do
+        for file in /run/famfs/*; do
+            if [[ -s $file && -d /proc/$(<"$file") ]]; then return; fi
+        done
+    done
+}
+
+prepare mkdir -p /tmp/examples/dataset
+prepare cd /tmp/examples
+prepare dd if=/dev/urandom of=dataset/one bs=1000 count=1 status=none
+prepare dd if=/dev/urandom of=dataset/two bs=1000 count=1 status=none
+prepare truncate --size 64M OTHER
+prepare famfs --pool OTHER mkfs
+prepare famfs --pool OTHER mkdir b
+
+# Mounting.
+famfs attach --dry-run
+famfs attach
+prepare famfs umount /mnt/famfs
+famfs attach --mount-point /mnt/famfs
+famfs umount /mnt/famfs
+famfs attach --mount-point /mnt/famfs --device /dev/dax0.0 --json
+prepare famfs umount /mnt/famfs
+famfs logplay --dry-run --daxdev /dev/dax0.0
+famfs mkfs --force --kill /dev/dax0.0
+famfs mkfs --loglen 64m /dev/dax0.0
+famfs mount --dry-run /dev/dax0.0 /mnt/famfs
+famfs mount /dev/dax0.0 /mnt/famfs
+prepare famfs umount /mnt/famfs
+famfs mount -o ro /dev/dax0.0 /mnt/famfs
+prepare famfs umount /mnt/famfs
+mount -t famfs /dev/dax0.0 /mnt/famfs
+famfs mkmeta /dev/dax0.0
+
+# Writing.
+famfs watch /mnt/famfs &
+prepare watched
+famfs creat --size 64m --seed 42 /mnt/famfs/new
+famfs cp -r dataset /mnt/famfs
+famfs creat -s 64m -S 42 /mnt/famfs/a
+famfs creat -s 64m -B 8 -N 4 -C 2m /mnt/famfs/b
+prepare famfs rm /mnt/famfs/a /mnt/famfs/b
+prepare famfs creat -s 4m -S 9 /mnt/famfs/data
+prepare famfs creat -s 4m -S 1 /mnt/famfs/a
+prepare famfs creat -s 4m -S 2 /mnt/famfs/b
+prepare famfs creat -s 4m /mnt/famfs/old
+famfs rm /mnt/famfs/old
+famfs mkdir /mnt/famfs/models
+famfs logplay /mnt/famfs
+famfs logplay --dry-run -v /mnt/famfs
+
+# Reading.
+famfs ls /mnt/famfs
+famfs stat /mnt/famfs/data
+famfs tree /mnt/famfs
+famfs df --human /mnt/famfs
+famfs du --human -s /mnt/famfs/data
+famfs map /mnt/famfs
+famfs dump --json /mnt/famfs
+famfs getmap /mnt/famfs/data
+famfs verify --seed 42 --file /mnt/famfs/new
+famfs verify -S 42 -f /mnt/famfs/new
+famfs verify --multi /mnt/famfs/a,1 --multi /mnt/famfs/b,2 --threads 2
+famfs sum --faults /mnt/famfs/new
+famfs sum --faults --json /mnt/famfs/data
+famfs chkread /mnt/famfs/data
+famfs chkread -s /mnt/famfs/.meta/.superblock
+famfs chkread -l /mnt/famfs/.meta/.log
+famfs flush /mnt/famfs/data
+famfs check /mnt/famfs
+famfs fsck -h /mnt/famfs
+famfs fsck --json /mnt/famfs
+famfs doctor
+famfs doctor --json
+
+# Archives; names that were files become directories.
+prepare famfs export -o dataset.tar /mnt/famfs/dataset
+prepare famfs mkdir /mnt/famfs/datasets
+famfs import --pack --input dataset.tar /mnt/famfs/datasets
+prepare famfs rm /mnt/famfs/a /mnt/famfs/data
+prepare famfs mkdir /mnt/famfs/a
+prepare famfs cp dataset/one /mnt/famfs/a/one
+famfs export /mnt/famfs/a | famfs --pool OTHER import /b
+famfs mkdir -p -m 2775 -g 100 /mnt/famfs/data/2026
+
+# A watch ends when the file system is unmounted.
+prepare famfs umount /mnt/famfs
+prepare wait
+prepare famfs attach
+{ prepare watched; prepare famfs umount /mnt/famfs; } &
+famfs watch /mnt/famfs
+prepare wait

@@ -242,7 +242,7 @@ impl Mounted {
         len: u64,
         mode: u32,
     ) -> Result<(File, Mapping), MountError> {
-        let (name, offset) = meta_place(kind);
+        let name = meta_place(kind).0;
         let error = |action| move |err| meta_error(action, name, err);
         // Modes are set once more after the making, because the umask must not matter.
         let dir_mode = Mode::from_raw_mode(0o755);
@@ -254,21 +254,21 @@ impl Mounted {
         }
         let path = format!("{META_DIR}/{name}");
         let path = Path::new(&path);
-        let mode = Mode::from_raw_mode(mode);
+        let reopen = || self.root.open(path, OFlags::RDONLY, Mode::empty()).map(File::from);
         // A user without privileges may look at what is there already.
-        let file = match self.root.open(path, OFlags::RDWR | OFlags::CREATE, mode) {
-            Err(Errno::ACCESS | Errno::ROFS) if access == Access::Read => {
-                self.root.open(path, OFlags::RDONLY, Mode::empty())
-            }
-            file => file,
+        let there = match access {
+            Access::Read => reopen().ok().filter(|file| ioctl::map_get(file).is_ok()),
+            Access::Write => None,
         };
-        let file = File::from(file.map_err(error("open"))?);
-        if ioctl::map_get(&file).is_err() {
-            let map = FileMap::Simple(vec![Extent { offset, len }]);
-            // The older interface is the one that every famfs has for these files.
-            ioctl::map_create_v42(&file, kind, len, &map).map_err(error("map"))?;
-            rustix::fs::fchmod(&file, mode).map_err(error("set the mode of"))?;
-        }
+        let file = match (there, access) {
+            (Some(file), _) => file,
+            (None, Access::Write) => self.make_meta(kind, len, mode)?,
+            (None, Access::Read) => {
+                drop(self.make_meta(kind, len, mode)?);
+                // One that is open for writing keeps the mount from becoming read-only.
+                reopen().map_err(error("open"))?
+            }
+        };
         let len = usize::try_from(len).map_err(|_| meta_error("map", name, Errno::OVERFLOW))?;
         let mapping = Mapping::new(&file, len, access).map_err(|source| MountError::Meta {
             action: "map",
@@ -276,6 +276,24 @@ impl Mounted {
             source,
         })?;
         Ok((file, mapping))
+    }
+
+    /// Opens a meta file for writing, made and mapped if it is not.
+    fn make_meta(&self, kind: FileType, len: u64, mode: u32) -> Result<File, MountError> {
+        let (name, offset) = meta_place(kind);
+        let error = |action| move |err| meta_error(action, name, err);
+        let path = format!("{META_DIR}/{name}");
+        let mode = Mode::from_raw_mode(mode);
+        let flags = OFlags::RDWR | OFlags::CREATE;
+        let file = self.root.open(Path::new(&path), flags, mode).map_err(error("open"))?;
+        let file = File::from(file);
+        if ioctl::map_get(&file).is_err() {
+            let map = FileMap::Simple(vec![Extent { offset, len }]);
+            // The older interface is the one that every famfs has for these files.
+            ioctl::map_create_v42(&file, kind, len, &map).map_err(error("map"))?;
+            rustix::fs::fchmod(&file, mode).map_err(error("set the mode of"))?;
+        }
+        Ok(file)
     }
 }
 

@@ -126,9 +126,9 @@ fn writing(session: &mut Session, node: &Node) {
         run(
             node,
             "mkdir /tmp/source
-             for n in {1..8}; do head -c 4M /dev/urandom > /tmp/source/f$n; done
+             for n in {1..12}; do head -c 4M /dev/urandom > /tmp/source/f$n; done
              famfs cp -r -t 4 -c /tmp/source /mnt/famfs & copy=$!
-             until compgen -G '/mnt/famfs/source/*' > /dev/null; do sleep 0.01; done
+             until [[ -e /mnt/famfs/source && $(ls /mnt/famfs/source | wc -l) -gt 6 ]]; do :; done
              kill -INT $copy
              wait $copy || [[ $? == 130 ]]",
         )?;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use famfs::args::Chkread;
-use famfs::format::LOG_OFFSET;
+use famfs::format::{self, LOG_OFFSET};
 use famfs::log::Log;
 use famfs::media::{Media, MediaError};
 use famfs::mount::MappedFile;
@@ -53,12 +53,15 @@ fn check_kind(args: &Chkread) -> Result<()> {
         return Ok(());
     }
     let file = File::open(&args.file)?;
-    let size = file.metadata()?.len();
-    let bytes = MetaBytes { file, start: if args.log { LOG_OFFSET } else { 0 }, size };
-    match args.log {
-        true => Log::open(&bytes, size).map(drop)?,
-        false => Superblock::read(&bytes).map(drop)?,
+    if args.superblock {
+        let mut bytes = [0; size_of::<format::Superblock>()];
+        file.read_exact_at(&mut bytes, 0).context("cannot read the superblock")?;
+        Superblock::parse(&bytes, 0)?;
+        return Ok(());
     }
+    let size = file.metadata()?.len();
+    let bytes = MetaBytes { file, start: LOG_OFFSET, size };
+    Log::open(&bytes, size)?;
     Ok(())
 }
 

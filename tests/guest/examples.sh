@@ -36,7 +36,7 @@ famfs mount --dry-run /dev/dax0.0 /mnt/famfs
 famfs mount /dev/dax0.0 /mnt/famfs
 prepare famfs umount /mnt/famfs
 famfs mount -o ro /dev/dax0.0 /mnt/famfs
-prepare famfs umount /mnt/famfs
+umount /mnt/famfs
 mount -t famfs /dev/dax0.0 /mnt/famfs
 famfs mkmeta /dev/dax0.0
 
@@ -79,7 +79,6 @@ famfs check /mnt/famfs
 famfs fsck -h /mnt/famfs
 famfs fsck --json /mnt/famfs
 famfs doctor
-famfs doctor --json
 
 # Archives; names that were files become directories.
 prepare famfs export -o dataset.tar /mnt/famfs/dataset
@@ -95,6 +94,8 @@ famfs mkdir -p -m 2775 -g 100 /mnt/famfs/data/2026
 prepare famfs umount /mnt/famfs
 prepare wait
 prepare famfs attach
+famfs role /mnt/famfs
+famfs takeover --yes /mnt/famfs
 { prepare watched; prepare famfs umount /mnt/famfs; } &
 famfs watch /mnt/famfs
 prepare wait

@@ -122,24 +122,6 @@ fn looking(session: &mut Session, node: &Node) {
 
 /// The commands that write.
 fn writing(session: &mut Session, node: &Node) {
-    session.check("an interrupted copy on several threads goes on", || {
-        run(
-            node,
-            "mkdir /tmp/source
-             for n in {1..12}; do head -c 4M /dev/urandom > /tmp/source/f$n; done
-             famfs cp -r -t 4 -c /tmp/source /mnt/famfs & copy=$!
-             until [[ -e /mnt/famfs/source && $(ls /mnt/famfs/source | wc -l) -gt 6 ]]; do :; done
-             kill -INT $copy
-             wait $copy || [[ $? == 130 ]]",
-        )?;
-        let report = json(node, "famfs cp -r -t 4 -c --json /tmp/source /mnt/famfs")?;
-        let (new, same) = (report["files"].as_u64(), report["unchanged"].as_u64());
-        println!("# {new:?} files are new, {same:?} were there");
-        ensure!(same.is_some_and(|same| same >= 1), "{report}");
-        let sums = "cd /tmp/source && sha256sum f* | famfs sum --check - /mnt/famfs/source";
-        run(node, sums)?;
-        run(node, "famfs fsck /mnt/famfs && rm -r /tmp/source").map(drop)
-    });
     session.check("the kernel refuses a clone, which leaves nothing behind", || {
         let text = refused(node, "famfs clone /mnt/famfs/large /mnt/famfs/crossed", 1)?;
         ensure!(text.contains("two files of the same memory"), "{text}");

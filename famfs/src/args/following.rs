@@ -52,7 +52,7 @@ mends it. Nothing is changed.
 
 Examples:
   famfs doctor
-  famfs --pool pool.img doctor --json
+  famfs --pool /dev/shm/pool doctor --json
 
 Exit codes: 0 nothing failed; 1 something failed. Warnings do not count.")]
 pub struct Doctor {

@@ -22,9 +22,9 @@ openssl req -new -x509 -newkey rsa:2048 -nodes -days 2 -subj '/CN=famfs signing 
 ! make sign CERT="$work/cert.pem" || fail 'make sign works without KEY'
 grep -q 'KEY=FILE is missing' "$work/log" || fail "make sign without KEY says: $(tail "$work/log")"
 make sign KEY="$work/key.pem" CERT="$work/cert.pem" || fail "make sign: $(tail "$work/log")"
-make install INSTALL_MOD_PATH="$work/root" || fail "make install: $(tail "$work/log")"
+make install INSTALL_MOD_PATH="$work/staging" || fail "make install: $(tail "$work/log")"
 
-module=$(find "$work/root/lib/modules/$release" -name 'famfs.ko*')
+module=$(find "$work/staging/lib/modules/$release" -name 'famfs.ko*')
 [[ $module ]] || fail "make install installs nothing: $(tail "$work/log")"
 signer=$(modinfo -F signer "$module")
 [[ $signer == 'famfs signing test' ]] || fail "the signer of $module is '$signer'"

@@ -30,6 +30,9 @@ const DISK: &str = "kmod-tests";
 /// Prints numbers for another test; has no test points.
 const NO_TEST: &str = "uapi_probe";
 
+/// The VM that one thread emulates, for the programs that rewrite code that is running.
+const ONE_THREAD: &str = "one-thread";
+
 fn main() -> Result<ExitCode> {
     let artifacts = Artifacts::from_env()?;
     let mut session = Session::from_args();
@@ -37,6 +40,11 @@ fn main() -> Result<ExitCode> {
         [("devdax", View::Devdax, "/dev/dax0.0"), ("pmem", View::Raw, "/dev/pmem0")]
     {
         session.scenario(name, |s| run_programs(s, &artifacts, name, view, device));
+    }
+    if artifacts.all {
+        session.scenario(ONE_THREAD, |s| {
+            run_programs(s, &artifacts, ONE_THREAD, View::Devdax, "/dev/dax0.0")
+        });
     }
     session.scenario("two-vms", |s| run_two_vms(s, &artifacts));
     if let Some(image) = artifacts.lts_image.clone() {
@@ -79,9 +87,10 @@ fn boot(artifacts: &Artifacts, names: &[&str], view: View) -> Result<(Cluster, P
     let pool = Pool::create(artifacts, POOL, POOL, view)?;
     pool.mkfs(&[])?;
     let members = names.iter().enumerate().map(|(index, name)| {
-        Member::new(name, index == 0)
+        let member = Member::new(name, index == 0)
             .with_transport(Some(Transport::Pmem { readonly: false }))
-            .with_disk(disk.clone())
+            .with_disk(disk.clone());
+        if *name == ONE_THREAD { member.in_one_thread() } else { member }
     });
     let memory = if artifacts.debug_kernel { DEBUG_MEMORY } else { MEMORY };
     let cluster = Cluster::start(artifacts, &pool, memory, members.collect())?;
@@ -119,7 +128,7 @@ fn run_programs(
         report(session, node, &label, &output);
         println!("-- {label}: {:.1} s", start.elapsed().as_secs_f64());
     }
-    if view == View::Devdax {
+    if name == "devdax" {
         session.check(&format!("{name}: a device with another driver is refused"), || {
             other_driver(node)
         });
@@ -182,7 +191,10 @@ fn programs(artifacts: &Artifacts) -> Result<Vec<String>> {
 /// What `SCENARIO/PROGRAM` is told beside device and mount point; `None`: it does not run here.
 fn arguments(label: &str, artifacts: &Artifacts) -> Option<Vec<&'static str>> {
     let Artifacts { all, debug_kernel, .. } = *artifacts;
-    let program = label.rsplit('/').next().unwrap_or(label);
+    let (scenario, program) = label.split_once('/').unwrap_or(("", label));
+    if (scenario == ONE_THREAD) != (program == "counters_race") {
+        return None;
+    }
     match program {
         // Needs fault injection, which distributions leave out.
         "failslab" => debug_kernel.then(Vec::new),

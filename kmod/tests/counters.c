@@ -1,60 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The fault counters in /sys/fs/famfs: off, on, exact, and raced for. */
-#include <pthread.h>
+/* The fault counters in /sys/fs/famfs: off, on, exact, unloaded. */
 #include <sys/syscall.h>
 
+#include "counters.h"
 #include "faults.h"
 
 #define BASE (64 * MIB)
 #define SIZE (64 * MIB)
-#define COUNTERS "/sys/fs/famfs/"
-
-static long long counter(const char *name)
-{
-	char path[128];
-	long long value = -1;
-	FILE *file;
-
-	snprintf(path, sizeof(path), COUNTERS "%s", name);
-	file = fopen(path, "r");
-	if (!file || fscanf(file, "%lld", &value) != 1)
-		bail("read %s", path);
-	fclose(file);
-	return value;
-}
-
-static int enable(const char *text)
-{
-	int fd = open(COUNTERS "fault_count_enable", O_WRONLY);
-	int ret = write(fd, text, strlen(text));
-	int error = errno;
-
-	close(fd);
-	errno = error;
-	return ret;
-}
-
-static void read_all(int fd, uint64_t offset, uint64_t size)
-{
-	volatile char *mem = mmap(NULL, size, PROT_READ, MAP_SHARED, fd,
-				  offset);
-
-	if (mem == MAP_FAILED)
-		bail("mmap");
-	for (uint64_t i = 0; i < size; i += 4096)
-		(void)mem[i];
-	munmap((void *)mem, size);
-}
-
-static void expect(long long pmd, long long pte, const char *what)
-{
-	if (!ok(counter("pmd_fault_ct") == pmd &&
-		counter("pte_fault_ct") == pte && !counter("pud_fault_ct"),
-		"%s: %lld of 2 MiB, %lld of 4 KiB", what, pmd, pte))
-		note("%lld of 2 MiB, %lld of 4 KiB, %lld of 1 GiB",
-		     counter("pmd_fault_ct"), counter("pte_fault_ct"),
-		     counter("pud_fault_ct"));
-}
 
 static void test_off(int fd)
 {
@@ -105,45 +57,6 @@ static void test_on(int fd)
 	unlink(at("tail"));
 }
 
-static volatile bool stop;
-
-static void *toggle(void *number)
-{
-	for (uintptr_t i = (uintptr_t)number; !stop; i++)
-		if (enable(i % 2 ? "1\n" : "0\n") != 2)
-			return "enable";
-	return NULL;
-}
-
-static void *fault(void *fd)
-{
-	while (!stop)
-		read_all((intptr_t)fd, 0, 4 * PMD);
-	return NULL;
-}
-
-/* Two threads switch, two take faults: nothing but the counts is at stake */
-static void test_race(int fd)
-{
-	pthread_t threads[4];
-	void *result, *failed = NULL;
-
-	for (uintptr_t i = 0; i < 2; i++)
-		pthread_create(&threads[i], NULL, toggle, (void *)i);
-	for (int i = 2; i < 4; i++)
-		pthread_create(&threads[i], NULL, fault, (void *)(intptr_t)fd);
-	sleep(2);
-	stop = true;
-	for (size_t i = 0; i < ARRAY_SIZE(threads); i++) {
-		pthread_join(threads[i], &result);
-		failed = failed ?: result;
-	}
-	ok(!failed, "switch on and off while faults are taken");
-	enable("1\n");
-	read_all(fd, 0, SIZE);
-	expect(32, 0, "64 MiB after that");
-}
-
 /* The module goes while they are on, and comes back with them off */
 static void test_unload(void)
 {
@@ -168,7 +81,7 @@ int main(int argc, char **argv)
 	fd = make_file("file", BASE, SIZE);
 	test_off(fd);
 	test_on(fd);
-	test_race(fd);
+	enable("1\n");
 	close(fd);
 	faults_tear_down();
 	test_unload();

@@ -56,6 +56,8 @@ pub struct Member {
     pub interactive: bool,
     /// Whether its clock counts instructions.
     pub counted: bool,
+    /// Whether one thread emulates all its processors.
+    pub one_thread: bool,
 }
 
 impl Member {
@@ -70,6 +72,7 @@ impl Member {
             attach: true,
             interactive: false,
             counted: false,
+            one_thread: false,
         }
     }
 
@@ -95,6 +98,13 @@ impl Member {
     /// the same time in every run, on any host. It has one processor and is emulated.
     pub fn counting_instructions(mut self) -> Self {
         self.counted = true;
+        self
+    }
+
+    /// The same, emulated by one thread: for what rewrites code that is running, see
+    /// [`Accelerator::TcgOneThread`].
+    pub fn in_one_thread(mut self) -> Self {
+        self.one_thread = true;
         self
     }
 
@@ -208,6 +218,9 @@ impl Cluster {
             config.accelerator = accelerator;
             config.memory = memory;
             config.interactive = member.interactive;
+            if member.one_thread {
+                config.accelerator = Accelerator::TcgOneThread;
+            }
             if member.counted {
                 config.accelerator = Accelerator::Tcg;
                 config.cpus = 1;

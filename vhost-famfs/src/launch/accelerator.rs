@@ -11,6 +11,9 @@ pub enum Accelerator {
     Kvm,
     /// QEMU's own translator: everywhere, but slow.
     Tcg,
+    /// The same with one thread for all processors: slower still, but code that one processor rewrites is never
+    /// run by another as it was before, which a thread for each does not guarantee.
+    TcgOneThread,
 }
 
 impl Accelerator {
@@ -35,6 +38,7 @@ impl Accelerator {
         match self {
             Self::Kvm => "kvm",
             Self::Tcg => "tcg",
+            Self::TcgOneThread => "tcg,thread=single",
         }
     }
 
@@ -44,7 +48,7 @@ impl Accelerator {
             Self::Kvm => "host",
             // With "enhanced rep movsb" the guest copies with an instruction that TCG runs byte by byte,
             // four to five times slower than the loop the guest uses without it.
-            Self::Tcg => "max,-erms,-fsrm",
+            Self::Tcg | Self::TcgOneThread => "max,-erms,-fsrm",
         }
     }
 }

@@ -307,7 +307,7 @@ impl VmConfig {
             "audit=0".into(),
             "8250.nr_uarts=1".into(),
         ];
-        if self.accelerator == Accelerator::Tcg {
+        if self.accelerator != Accelerator::Kvm {
             // Translated code has no speculation to guard against, and its clock is QEMU's.
             words.extend(
                 [

@@ -5,7 +5,8 @@
  */
 #include <sys/stat.h>
 
-#include "famfs_map.h"
+#include "../tests/map.h"
+#include "bench.h"
 
 #define PASSES 3
 
@@ -21,7 +22,8 @@ static void create(uint64_t i, const uint64_t *offset)
 		die("create %s", name);
 	if (offset) {
 		extent.offset = *offset + i * PMD;
-		map_extents(fd, PMD, 1, &extent);
+		if (map_simple(fd, PMD, 1, &extent))
+			die("map %s", name);
 	}
 	close(fd);
 }

@@ -4,13 +4,14 @@
  * strips of equal length. They are in file order but start with the last, so
  * that no two are neighbours in both.
  */
-#include "famfs_map.h"
+#include "../tests/map.h"
+#include "bench.h"
 
 int main(int argc, char **argv)
 {
 	struct famfs_ioc_simple_extent ranges[FAMFS_MAX_EXTENTS] = { 0 };
 	uint64_t size, offset, count, i;
-	int fd;
+	int fd, err;
 
 	if (argc != 6)
 		usage("extents|strips PATH SIZE OFFSET COUNT");
@@ -30,8 +31,10 @@ int main(int argc, char **argv)
 	if (fd < 0)
 		die("create %s", argv[2]);
 	if (strcmp(argv[1], "strips"))
-		map_extents(fd, size, count, ranges);
+		err = map_simple(fd, size, count, ranges);
 	else
-		map_strips(fd, size, count, ranges);
+		err = map_interleaved(fd, size, PMD, count, ranges);
+	if (err)
+		die("map %s", argv[2]);
 	return 0;
 }

@@ -20,7 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../uapi/famfs_ioctl.h"
+#include "map.h"
 #include "tap.h"
 
 #define KIB 1024ULL
@@ -97,39 +97,6 @@ static inline int make_stub(const char *name)
 	if (fd < 0)
 		bail("create %s", at(name));
 	return fd;
-}
-
-static inline int map_simple(int fd, uint64_t size, uint32_t count,
-			     const struct famfs_ioc_simple_extent *extents)
-{
-	struct famfs_ioc_fmap fmap = {
-		.file_size = size,
-		.ext_type = FAMFS_EXTENT_SIMPLE,
-		.nextents = count,
-		.extents = (uintptr_t)extents,
-	};
-
-	return ioctl(fd, FAMFSIOC_MAP_CREATE_V2, &fmap);
-}
-
-static inline int map_interleaved(int fd, uint64_t size, uint64_t chunk_size,
-				  uint64_t nstrips,
-				  const struct famfs_ioc_simple_extent *strips)
-{
-	struct famfs_ioc_interleaved_extent ie = {
-		.nstrips = nstrips,
-		.chunk_size = chunk_size,
-		.nbytes = size,
-		.strips = (uintptr_t)strips,
-	};
-	struct famfs_ioc_fmap fmap = {
-		.file_size = size,
-		.ext_type = FAMFS_EXTENT_INTERLEAVED,
-		.nextents = 1,
-		.extents = (uintptr_t)&ie,
-	};
-
-	return ioctl(fd, FAMFSIOC_MAP_CREATE_V2, &fmap);
 }
 
 /* A file of @size bytes in one extent at @offset. */

@@ -3,7 +3,7 @@
  * famfs: differences between kernels. No other file looks at the version.
  *
  * The code is written for the newest kernel; this file gives older ones
- * (from 6.12 on, pmem devices only) the same interface.
+ * (6.12, and 7.0 on; pmem devices only) the same interface.
  */
 #ifndef _FAMFS_COMPAT_H
 #define _FAMFS_COMPAT_H
@@ -14,6 +14,13 @@
 #include <linux/pagemap.h>
 #include <linux/slab.h>
 #include <linux/version.h>
+
+/* Interfaces of mm changed in most of the releases between the two */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0) || \
+	(LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0) && \
+	 LINUX_VERSION_CODE < KERNEL_VERSION(7, 0, 0))
+#error "famfs builds for Linux 6.12 and for Linux 7.0 and newer"
+#endif
 
 /* Exported by drivers/dax, but in no public header */
 struct inode *dax_inode(struct dax_device *dax_dev);
@@ -55,7 +62,24 @@ static inline void famfs_pin_dentry(struct dentry *dentry, struct inode *inode)
 #define FAMFS_CREATE_ARGS struct mnt_idmap *idmap, struct inode *dir, \
 			  struct dentry *dentry, umode_t mode
 
+/* What ->mkdir returns */
+#define famfs_mkdir_ret struct dentry *
+#define famfs_mkdir_error(err) ERR_PTR(err)
+
+static inline void famfs_wait_unpinned(struct dax_device *dax_dev,
+				       pgoff_t pgoff, long nr_pages)
+{
+}
+
+/* Unmap the file, wait for pinned pages, take the folios out of the mapping */
+static inline void famfs_drop_dax_entries(struct inode *inode)
+{
+	dax_break_layout_final(inode);
+}
+
 #else
+
+#include <linux/pfn_t.h>
 
 #define famfs_vma vm_area_struct
 #define famfs_mmap_op mmap
@@ -92,29 +116,6 @@ static inline void famfs_pin_dentry(struct dentry *dentry, struct inode *inode)
 #define FAMFS_CREATE_ARGS struct mnt_idmap *idmap, struct inode *dir, \
 			  struct dentry *dentry, umode_t mode, bool excl
 
-#endif
-
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 15, 0)
-
-/* What ->mkdir returns */
-#define famfs_mkdir_ret struct dentry *
-#define famfs_mkdir_error(err) ERR_PTR(err)
-
-static inline void famfs_wait_unpinned(struct dax_device *dax_dev,
-				       pgoff_t pgoff, long nr_pages)
-{
-}
-
-/* Unmap the file, wait for pinned pages, take the folios out of the mapping */
-static inline void famfs_drop_dax_entries(struct inode *inode)
-{
-	dax_break_layout_final(inode);
-}
-
-#else
-
-#include <linux/pfn_t.h>
-
 #define famfs_mkdir_ret int
 #define famfs_mkdir_error(err) (err)
 
@@ -128,18 +129,25 @@ static inline void famfs_wait_unpinned(struct dax_device *dax_dev,
 {
 	struct page *page;
 	pfn_t pfn;
+	long i, got;
 	int id;
 
-	id = dax_read_lock();
-	nr_pages = dax_direct_access(dax_dev, pgoff, nr_pages, DAX_ACCESS,
-				     NULL, &pfn);
-	dax_read_unlock(id);
+	for (; nr_pages > 0; nr_pages -= got, pgoff += got) {
+		/* In this mode an answer ends before bad blocks, or behind */
+		id = dax_read_lock();
+		got = dax_direct_access(dax_dev, pgoff, nr_pages,
+					DAX_RECOVERY_WRITE, NULL, &pfn);
+		dax_read_unlock(id);
 
-	/* Without the device there are no pages, and no entries to drop */
-	for (; nr_pages > 0; nr_pages--, pfn.val++) {
-		page = pfn_t_to_page(pfn);
-		wait_var_event(&page->_refcount, page_ref_count(page) <= 1);
-		cond_resched();
+		/* Without the device there are no pages, no entries to drop */
+		if (got <= 0)
+			return;
+		for (i = 0; i < got; i++, pfn.val++) {
+			page = pfn_t_to_page(pfn);
+			wait_var_event(&page->_refcount,
+				       page_ref_count(page) <= 1);
+			cond_resched();
+		}
 	}
 }
 

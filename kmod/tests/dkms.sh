@@ -19,8 +19,12 @@ release=$(<"$kernel_source_dir/include/config/kernel.release")
 [[ $PACKAGE_NAME == famfs && $PACKAGE_VERSION ]] || fail "package $PACKAGE_NAME $PACKAGE_VERSION"
 [[ ${DEST_MODULE_LOCATION[0]} == /* ]] || fail "DEST_MODULE_LOCATION ${DEST_MODULE_LOCATION[0]} is not absolute"
 [[ $AUTOINSTALL == yes ]] || fail "AUTOINSTALL is $AUTOINSTALL"
-printf '%s\n' "$BUILD_EXCLUSIVE_KERNEL_MIN" "$release" | sort --version-sort --check=silent ||
-    fail "refuses kernel $release"
+for kernel in "$release" 6.12.1-generic 7.0.2 10.1.0; do
+    [[ $kernel =~ $BUILD_EXCLUSIVE_KERNEL ]] || fail "refuses kernel $kernel"
+done
+for kernel in 6.1.12 6.11.9 6.13.1 6.19.0 6.120.0; do
+    [[ ! $kernel =~ $BUILD_EXCLUSIVE_KERNEL ]] || fail "takes kernel $kernel"
+done
 for option in $BUILD_EXCLUSIVE_CONFIG; do
     grep -q "^$option=[ym]" "$kernel_source_dir/include/config/auto.conf" ||
         fail "wants $option, which $release has not"

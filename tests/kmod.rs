@@ -33,6 +33,11 @@ const NO_TEST: &str = "uapi_probe";
 /// The VM that one thread emulates, for the programs that rewrite code that is running.
 const ONE_THREAD: &str = "one-thread";
 
+/// The VM whose kernel looks for memory that nothing points to, and the programs that run in it.
+const KMEMLEAK: &str = "kmemleak";
+const LEAKERS: [&str; 7] =
+    ["fuzz", "map_create", "mount", "poison", "rw", "umount_busy", "unlink_mapped"];
+
 fn main() -> Result<ExitCode> {
     let artifacts = Artifacts::from_env()?;
     let mut session = Session::from_args();
@@ -44,6 +49,11 @@ fn main() -> Result<ExitCode> {
     if artifacts.all {
         session.scenario(ONE_THREAD, |s| {
             run_programs(s, &artifacts, ONE_THREAD, View::Devdax, "/dev/dax0.0")
+        });
+    }
+    if artifacts.debug_kernel {
+        session.scenario(KMEMLEAK, |s| {
+            run_programs(s, &artifacts, KMEMLEAK, View::Devdax, "/dev/dax0.0")
         });
     }
     session.scenario("two-vms", |s| run_two_vms(s, &artifacts));
@@ -90,7 +100,11 @@ fn boot(artifacts: &Artifacts, names: &[&str], view: View) -> Result<(Cluster, P
         let member = Member::new(name, index == 0)
             .with_transport(Some(Transport::Pmem { readonly: false }))
             .with_disk(disk.clone());
-        if *name == ONE_THREAD { member.in_one_thread() } else { member }
+        match *name {
+            ONE_THREAD => member.in_one_thread(),
+            KMEMLEAK => member.with_kernel_arg("kmemleak=on"),
+            _ => member,
+        }
     });
     let memory = if artifacts.debug_kernel { DEBUG_MEMORY } else { MEMORY };
     let cluster = Cluster::start(artifacts, &pool, memory, members.collect())?;
@@ -133,10 +147,29 @@ fn run_programs(
             other_driver(node)
         });
     }
+    if name == KMEMLEAK {
+        session.check(&format!("{name}: no memory of the module is lost"), || find_leaks(node));
+    }
     session.check(&format!("{name}: nothing holds the module"), || {
         node.run(&Command::new(["rmmod", "famfs"]), SHORT).map(|_| ())
     });
     session.check(&format!("{name}: shuts down in order"), || cluster.end());
+    Ok(())
+}
+
+/// Lets kmemleak look for what was allocated and is not referred to. An object is reported from an age of 5 s
+/// on (mm/kmemleak.c), and only if its contents stay the same between two scans.
+fn find_leaks(node: &Node) -> Result<()> {
+    let script = "
+        set -e
+        kmemleak=/sys/kernel/debug/kmemleak
+        [[ -e $kmemleak ]] || mount -t debugfs debugfs /sys/kernel/debug
+        for scan in 1 2 3; do sleep 6; echo scan >$kmemleak; done
+        cat $kmemleak";
+    let output = node.run(&Command::shell(script), LONG_PROGRAM)?;
+    let report = String::from_utf8_lossy(&output.stdout);
+    println!("# kmemleak: {} objects of the whole kernel", report.matches("unreferenced").count());
+    ensure!(!report.contains("famfs"), "{report}");
     Ok(())
 }
 
@@ -193,6 +226,9 @@ fn arguments(label: &str, artifacts: &Artifacts) -> Option<Vec<&'static str>> {
     let Artifacts { all, debug_kernel, .. } = *artifacts;
     let (scenario, program) = label.split_once('/').unwrap_or(("", label));
     if (scenario == ONE_THREAD) != (program == "counters_race") {
+        return None;
+    }
+    if scenario == KMEMLEAK && !LEAKERS.contains(&program) {
         return None;
     }
     match program {

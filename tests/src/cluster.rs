@@ -58,6 +58,8 @@ pub struct Member {
     pub counted: bool,
     /// Whether one thread emulates all its processors.
     pub one_thread: bool,
+    /// More words for the kernel command line.
+    pub kernel_args: Vec<String>,
 }
 
 impl Member {
@@ -73,6 +75,7 @@ impl Member {
             interactive: false,
             counted: false,
             one_thread: false,
+            kernel_args: Vec::new(),
         }
     }
 
@@ -105,6 +108,12 @@ impl Member {
     /// [`Accelerator::TcgOneThread`].
     pub fn in_one_thread(mut self) -> Self {
         self.one_thread = true;
+        self
+    }
+
+    /// The same with one more word on the kernel command line.
+    pub fn with_kernel_arg(mut self, word: &str) -> Self {
+        self.kernel_args.push(word.to_owned());
         self
     }
 
@@ -231,6 +240,7 @@ impl Cluster {
                 config.credentials.insert(NO_POOL_CREDENTIAL.to_owned(), "1".to_owned());
             }
             config.disks.clone_from(&member.disks);
+            config.kernel_args.clone_from(&member.kernel_args);
             config.pools = match (member.transport, &backend) {
                 (Some(Transport::Pmem { readonly }), _) => vec![PoolDevice::Pmem {
                     path: pool.path().to_owned(),

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Several VMs on one pool, from host to guest and back.
 
+#[path = "guest/clones.rs"]
+mod clones;
 #[path = "guest/mounted.rs"]
 mod mounted;
 
@@ -27,6 +29,7 @@ fn main() -> Result<ExitCode> {
     let mut session = Session::from_args();
     session.scenario("three VMs, one pool", |s| three_vms(s, &artifacts));
     session.scenario("the tools on a mount", |s| mounted::scenario(s, &artifacts));
+    session.scenario("clones", |s| clones::scenario(s, &artifacts));
     session.scenario("raw view and a read-only window", |s| raw_view(s, &artifacts));
     Ok(session.finish())
 }

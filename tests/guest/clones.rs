@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Two VMs that both take themselves for the master, as a VM and its clone do: the lease keeps them apart.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use vhost_famfs::launch::{Command, Output, Status};
+use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
+
+use super::{MEMORY, POOL};
+
+/// Bytes of host memory that the files take.
+const CONTENT: u64 = 288 << 20;
+
+/// A script in the guest, under emulation on a busy host.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Begins to write a large file, and comes back while that goes on.
+const WRITER: &str = "
+    famfs creat --size 256m --seed 3 /mnt/famfs/large >/run/writer.log 2>&1 &
+    echo $! >/run/writer
+    until [[ -e /mnt/famfs/large ]]; do kill -0 $! || exit 1; done";
+
+/// A VM with the master's system UUID, and its clone.
+pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
+    let pool = Pool::create(artifacts, POOL, CONTENT, View::Devdax)?;
+    pool.mkfs(&[])?;
+    let members = vec![Member::new("original", true), Member::new("clone", true)];
+    let cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
+    cluster.wait_ready(BOOT)?;
+    let (one, two) = (cluster.node("original")?, cluster.node("clone")?);
+    // The watch of one of them is first, and the other one sees its heart beat.
+    run(one, "until famfs role --json /mnt/famfs | grep -qE 'ours|alive'; do sleep 0.2; done")?;
+    let (first, second) = match role(one)?["lease"]["state"].as_str() {
+        Some("ours") => (one, two),
+        _ => (two, one),
+    };
+
+    session.check("clones: both are the master by name, one holds the lease", || {
+        for (node, state) in [(first, "ours"), (second, "alive")] {
+            let role = role(node)?;
+            ensure!(role["role"] == "master" && role["lease"]["state"] == state, "{role}");
+        }
+        Ok(())
+    });
+    session.check("clones: a living master keeps its clone out", || {
+        let said = refused(second, "famfs mkdir /mnt/famfs/second", 1)?;
+        ensure!(said.contains("another master is at work"), "{said}");
+        let said = refused(second, "famfs takeover --yes /mnt/famfs", 3)?;
+        ensure!(said.contains("--force"), "{said}");
+        Ok(())
+    });
+    session.check("clones: the lease of a VM that stands still expires", || {
+        run(first, WRITER)?;
+        signal(first, "STOP")?;
+        let outcome = run(second, "famfs mkdir /mnt/famfs/second && famfs fsck /mnt/famfs");
+        signal(first, "CONT")?;
+        outcome.map(drop)
+    });
+    session.check("clones: the former master wakes up, and publishes nothing more", || {
+        let script = "
+            while kill -0 $(cat /run/writer); do sleep 0.1; done 2>/dev/null
+            cat /run/writer.log
+            famfs logplay /mnt/famfs && famfs fsck /mnt/famfs && famfs ls /mnt/famfs";
+        let said = String::from_utf8_lossy(&run(first, script)?.stdout).into_owned();
+        ensure!(said.contains("the master's lease was taken by system"), "{said}");
+        ensure!(said.contains("second") && !said.contains("large"), "{said}");
+        let said = refused(first, "famfs mkdir /mnt/famfs/third", 1)?;
+        ensure!(said.contains("another master is at work"), "{said}");
+        Ok(())
+    });
+    session.check("clones: with --force the role comes back", || {
+        run(first, "famfs takeover --yes --force /mnt/famfs && famfs mkdir /mnt/famfs/third")
+            .map(drop)
+    });
+    session.check("clones: they shut down in order", || cluster.end());
+    session.check("clones: the host finds the pool clean", || pool.famfs(["fsck"]).map(drop));
+    Ok(())
+}
+
+/// Sends a signal to the process of a VM.
+fn signal(node: &Node, name: &str) -> Result<()> {
+    let pid = node.vm.pid().to_string();
+    let status = std::process::Command::new("kill").args(["-s", name, &pid]).status()?;
+    ensure!(status.success(), "kill -s {name} {pid}: {status}");
+    Ok(())
+}
+
+fn role(node: &Node) -> Result<Value> {
+    let output = run(node, "famfs role --json /mnt/famfs")?;
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Runs a script that must succeed.
+fn run(node: &Node, script: &str) -> Result<Output> {
+    node.run(&Command::shell(script), LIMIT)
+}
+
+/// Runs a script that must end with this exit code; returns all that it says.
+fn refused(node: &Node, script: &str, code: i32) -> Result<String> {
+    let output = node.vm.exec(&Command::shell(script), LIMIT)?;
+    let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    ensure!(output.status == Status::Code(code), "'{script}': {}: {text}", output.status);
+    Ok(text)
+}

@@ -11,8 +11,8 @@ use appliance::attach::NO_POOL_CREDENTIAL;
 use tempfile::TempDir;
 use uuid::Uuid;
 use vhost_famfs::launch::{
-    Accelerator, Backend, BackendConfig, Command, Disk, Image, Output, PoolDevice, Ready, Shutdown,
-    Vm, VmConfig,
+    Accelerator, Backend, BackendConfig, Command, Console, Disk, Image, Output, PoolDevice, Ready,
+    Shutdown, Vm, VmConfig,
 };
 
 use crate::kernel_log;
@@ -212,6 +212,7 @@ impl Cluster {
                 Some(Transport::Shmem) => Some(Backend::start(BackendConfig {
                     program: artifacts.programs.join("vhost-famfs"),
                     pool: pool.path().to_owned(),
+                    part: None,
                     socket: dir.join(format!("{}.sock", member.name)),
                     log: artifacts.logs.join(format!("{}.backend", member.name)),
                 })?),
@@ -226,7 +227,7 @@ impl Cluster {
             );
             config.accelerator = accelerator;
             config.memory = memory;
-            config.interactive = member.interactive;
+            config.console = if member.interactive { Console::Terminal } else { Console::Log };
             if member.one_thread {
                 config.accelerator = Accelerator::TcgOneThread;
             }

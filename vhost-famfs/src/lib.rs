@@ -10,7 +10,7 @@
 //! ([`server`]): it asks the VMM to map the window into the guest (SHMEM_MAP, sent by
 //! [`mapper`] when [`lifecycle`] says so) and answers flush requests ([`queue`]). From then on
 //! loads and stores of the guest go to the pool's pages; no process of the host is involved.
-//! [`launch`] starts whole virtual machines that share a pool.
+//! [`launch`] describes and starts whole virtual machines that share a pool.
 //!
 //! Dependencies point one way: `run -> args, server -> device -> mapper, queue, lifecycle -> pmem,
 //! pool, window -> units` and `run -> listen, sandbox`; `pool` uses `launch::memory`; `launch` uses

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Err(err) => (Err(err.into()), ExitCode::from(WRONG_COMMAND_LINE)),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(err) => {
             // Not eprintln: it panics if nobody reads.
             let _ = writeln!(io::stderr(), "vhost-famfs: {err:#}");

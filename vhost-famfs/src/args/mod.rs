@@ -3,6 +3,7 @@
 
 mod device;
 mod pool;
+mod up;
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -14,6 +15,8 @@ use device::DeviceArgs;
 pub use device::{DeviceConfig, LogFormat, Source};
 use pool::PoolCommand;
 pub use pool::PoolConfig;
+use up::UpArgs;
+pub use up::{Described, Emit, UpConfig};
 
 /// Name under which the program is `vhost-famfs device`, as the vhost-user conventions want a
 /// program of its own for each back-end.
@@ -39,6 +42,7 @@ enum Command {
     #[command(subcommand)]
     Pool(PoolCommand),
     Device(DeviceArgs),
+    Up(UpArgs),
 }
 
 impl Cli {
@@ -68,6 +72,8 @@ pub enum Config {
     Capabilities,
     /// Serve one VM.
     Device(DeviceConfig),
+    /// Start a cluster.
+    Up(UpConfig),
 }
 
 /// A command line that clap cannot check by itself.
@@ -82,6 +88,11 @@ pub enum ArgsError {
          start it from a systemd socket unit"
     )]
     NoSocket,
+    /// No cluster to start.
+    #[error(
+        "no cluster: give a cluster file, or --vms N with the directories to share (--share DIR)"
+    )]
+    NoCluster,
     /// One descriptor cannot be both.
     #[error("--pool-fd and --fd both name descriptor {0}")]
     SameFd(RawFd),
@@ -95,6 +106,7 @@ impl TryFrom<Cli> for Config {
             Command::Pool(command) => Self::Pool(command.into()),
             Command::Device(args) if args.print_capabilities => Self::Capabilities,
             Command::Device(args) => Self::Device(args.try_into()?),
+            Command::Up(args) => Self::Up(args.try_into()?),
         })
     }
 }

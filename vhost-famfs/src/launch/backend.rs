@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The back-end processes of a pool: one for each VM.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -22,10 +23,27 @@ pub struct BackendConfig {
     pub program: PathBuf,
     /// The pool.
     pub pool: PathBuf,
+    /// The part of the pool that the VM sees: first byte, number of bytes. `None` for all.
+    pub part: Option<(u64, u64)>,
     /// The socket it makes; nothing is there yet.
     pub socket: PathBuf,
     /// File that receives its messages; it stays.
     pub log: PathBuf,
+}
+
+impl BackendConfig {
+    /// Program and arguments.
+    #[must_use]
+    pub fn command_line(&self) -> Vec<OsString> {
+        let mut argv: Vec<OsString> = vec![self.program.clone().into(), "device".into()];
+        argv.extend(["--pool".into(), self.pool.clone().into()]);
+        if let Some((offset, length)) = self.part {
+            argv.extend(["--offset".into(), offset.to_string().into()]);
+            argv.extend(["--length".into(), length.to_string().into()]);
+        }
+        argv.extend(["--socket-path".into(), self.socket.clone().into()]);
+        argv
+    }
 }
 
 /// `vhost-famfs device` for one VM. It ends when its VM does; dropping kills it.
@@ -96,9 +114,9 @@ impl Backend {
     pub fn start(config: BackendConfig) -> Result<Self, BackendError> {
         let log = fs::File::create(&config.log)
             .map_err(|source| BackendError::Log { log: config.log.clone(), source })?;
-        let mut command = process::tied(config.program.as_os_str());
-        command.arg("device").arg("--pool").arg(&config.pool);
-        command.arg("--socket-path").arg(&config.socket);
+        let argv = config.command_line();
+        let mut command = process::tied(&argv[0]);
+        command.args(&argv[1..]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
         let child = process::spawn(command)
             .map_err(|source| BackendError::Spawn { program: config.program.clone(), source })?;
@@ -204,6 +222,7 @@ mod tests {
         BackendConfig {
             program: program.into(),
             pool: dir.join("pool"),
+            part: None,
             socket: dir.join("a socket"),
             log: dir.join("log"),
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     dir: PathBuf,
+    kernel: Option<PathBuf>,
 }
 
 /// A directory is not an appliance image.
@@ -35,7 +36,7 @@ impl Image {
             .find(|file| !dir.join(file).is_file())
         {
             Some(file) => Err(ImageError { dir, file }),
-            None => Ok(Self { dir }),
+            None => Ok(Self { dir, kernel: None }),
         }
     }
 
@@ -45,10 +46,17 @@ impl Image {
         &self.dir
     }
 
+    /// The same image with another kernel: one with a PVH entry point, that fits the modules in it.
+    #[must_use]
+    pub fn with_kernel(mut self, kernel: PathBuf) -> Self {
+        self.kernel = Some(kernel);
+        self
+    }
+
     /// The uncompressed kernel with its PVH entry point.
     #[must_use]
     pub fn kernel(&self) -> PathBuf {
-        self.dir.join(Self::KERNEL)
+        self.kernel.clone().unwrap_or_else(|| self.dir.join(Self::KERNEL))
     }
 
     /// The initial RAM file system: `appliance-init` and the modules that reach the root.

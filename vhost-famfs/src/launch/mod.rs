@@ -12,18 +12,27 @@
 //! a process started here ends with its owner ([`Vm`], [`Backend`]) and with the program that started it,
 //! however that ends; an error names the VM and shows what QEMU and the console said last.
 //!
+//! Whole clusters are described by a [`spec::Spec`] (from a [`cluster_file`] or the command line), which
+//! [`plan::Plan`] turns into command lines.
+//!
 //! This is a library for programs: it prints nothing and keeps no state on disk beyond the life of a VM.
 
 mod accelerator;
 mod backend;
+pub mod cluster_file;
 mod deadline;
 mod exec;
+pub mod host;
 mod image;
 pub mod memory;
+pub mod plan;
+mod plan_text;
 mod process;
 mod qemu;
 mod qmp;
+pub mod sizing;
 mod socket;
+pub mod spec;
 mod version;
 mod vm;
 
@@ -33,7 +42,7 @@ pub use appliance::exec::Status;
 pub use backend::{Backend, BackendConfig, BackendError};
 pub use exec::{Command, ExecError, Output};
 pub use image::{Image, ImageError};
-pub use qemu::{ConfigError, Disk, PoolDevice, VmConfig, shell_quoted};
+pub use qemu::{ConfigError, Console, Disk, PoolDevice, VmConfig, shell_quoted};
 pub use qmp::{Qmp, QmpError};
 pub use version::{QemuVersion, VersionError};
 pub use vm::{Ready, Shutdown, Vm, VmError};

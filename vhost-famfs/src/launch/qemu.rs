@@ -41,8 +41,8 @@ pub struct VmConfig {
     pub runtime_dir: PathBuf,
     /// File that receives the serial console; it stays.
     pub console_log: PathBuf,
-    /// Gives the serial console to the terminal of this program too, with a root shell on it.
-    pub interactive: bool,
+    /// Where the serial console goes beside that file.
+    pub console: Console,
     /// What runs the guest.
     pub accelerator: Accelerator,
     /// Number of virtual processors.
@@ -62,6 +62,20 @@ pub struct VmConfig {
     pub kernel_args: Vec<String>,
     /// More arguments for QEMU.
     pub qemu_args: Vec<OsString>,
+}
+
+/// Where a serial console goes beside its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Console {
+    /// Nowhere; it takes no input.
+    Log,
+    /// To the terminal of this program, with a root shell on it.
+    Terminal,
+    /// To whoever connects to [`VmConfig::console_socket`]; one at a time.
+    Socket {
+        /// With a root shell on it.
+        shell: bool,
+    },
 }
 
 /// How a pool comes into the VM.
@@ -166,7 +180,7 @@ impl VmConfig {
             image,
             runtime_dir: runtime_dir.into(),
             console_log: console_log.into(),
-            interactive: false,
+            console: Console::Log,
             accelerator: Accelerator::Tcg,
             cpus: 2,
             memory: 1024 * MIB,
@@ -189,6 +203,13 @@ impl VmConfig {
     #[must_use]
     pub fn qmp_socket(&self) -> PathBuf {
         self.runtime_dir.join("qmp.sock")
+    }
+
+    /// The socket of the serial console, if it has one.
+    #[must_use]
+    pub fn console_socket(&self) -> Option<PathBuf> {
+        let has_socket = matches!(self.console, Console::Socket { .. });
+        has_socket.then(|| self.runtime_dir.join("console.sock"))
     }
 
     /// Program and arguments.
@@ -222,6 +243,7 @@ impl VmConfig {
             word("disk serial", &disk.serial, MAX_SERIAL)?;
         }
         let mut sockets = vec![self.agent_socket(), self.qmp_socket()];
+        sockets.extend(self.console_socket());
         for pool in &self.pools {
             match pool {
                 PoolDevice::Shmem { socket } => sockets.push(socket.clone()),
@@ -285,7 +307,7 @@ impl VmConfig {
         if self.pools.is_empty() {
             credentials.insert(NO_POOL_CREDENTIAL.into(), "1".into());
         }
-        if self.interactive {
+        if matches!(self.console, Console::Terminal | Console::Socket { shell: true }) {
             credentials.insert(appliance::attach::CONSOLE_CREDENTIAL.into(), "shell".into());
         }
         credentials
@@ -338,13 +360,21 @@ impl VmConfig {
 
     fn channels(&self, argv: &mut CommandLine) {
         let log = quote(self.console_log.as_os_str());
-        let console: &str = if self.interactive {
+        let socket = self.console_socket().unwrap_or_default();
+        let console = match self.console {
+            Console::Log => join(["file,id=console,path=".as_ref(), &log]),
             // Ctrl-C goes to the guest; Ctrl-A x ends QEMU.
-            "stdio,id=console,mux=on,signal=off,logfile="
-        } else {
-            "file,id=console,path="
+            Console::Terminal => {
+                join(["stdio,id=console,mux=on,signal=off,logfile=".as_ref(), &log])
+            }
+            Console::Socket { .. } => join([
+                "socket,id=console,server=on,wait=off,path=".as_ref(),
+                &quote(socket.as_os_str()),
+                ",logfile=".as_ref(),
+                &log,
+            ]),
         };
-        argv.option("-chardev", join([console.as_ref(), &log]));
+        argv.option("-chardev", console);
         argv.option("-serial", "chardev:console");
         let agent = quote(self.agent_socket().as_os_str());
         argv.option(

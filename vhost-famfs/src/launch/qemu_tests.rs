@@ -76,7 +76,7 @@ fn disks_credentials_and_more_arguments_are_appended() {
     config.credentials.insert("famfs.note".into(), "a,b c".into());
     config.kernel_args = vec!["loglevel=8".into()];
     config.qemu_args = vec!["-S".into()];
-    config.interactive = true;
+    config.console = Console::Terminal;
     let text = text(&config);
     for part in [
         "-device virtio-blk-pci,drive=disk1,serial=tests ",

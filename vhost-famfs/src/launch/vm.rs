@@ -17,7 +17,7 @@ use serde_json::json;
 use super::deadline::Deadline;
 use super::exec::{Agent, Command, ExecError, Output};
 use super::process;
-use super::qemu::{ConfigError, PoolDevice, VmConfig};
+use super::qemu::{ConfigError, Console, PoolDevice, VmConfig};
 use super::qmp::{Qmp, QmpError};
 use super::version::{QemuVersion, VersionError};
 
@@ -380,7 +380,7 @@ fn launch(config: &VmConfig, argv: &[OsString]) -> Result<Child, VmError> {
         .map_err(|source| cleanup(failed("cannot write", &stderr_log(config), source)))?;
     let mut command = process::tied(&argv[0]);
     command.args(&argv[1..]).stderr(stderr);
-    if !config.interactive {
+    if config.console != Console::Terminal {
         // Ctrl-C is for this program, which then shuts the VM down; QEMU does not see it.
         command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
     }

@@ -170,6 +170,20 @@ pub(super) fn kind_of(file: &File, path: &Path) -> Result<(Kind, u64), PoolError
     })
 }
 
+/// The kind of a pool that is made as the file `path`.
+pub fn kind_for(path: &Path) -> Result<Kind, PoolError> {
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let file = File::open(directory).map_err(|source| PoolError::Io {
+        pool: path.to_owned(),
+        action: "open its directory",
+        source,
+    })?;
+    kind_of(&file, path).map(|(kind, _)| kind)
+}
+
 /// The kernel names a memfd `/memfd:NAME (deleted)`.
 pub(super) fn is_memfd(fd: impl AsFd) -> bool {
     name_of(fd).as_os_str().as_encoded_bytes().starts_with(b"/memfd:")

@@ -17,7 +17,7 @@ pub use create::{CreateError, CreateOptions, create};
 pub use famfs_report::FamfsReport;
 pub use holders::Holder;
 pub use inspect::{Report, inspect};
-pub use kind::{Identity, Kind};
+pub use kind::{Identity, Kind, kind_for};
 pub use list::{ListError, list, table};
 pub use media::PoolMedia;
 pub use memory::MemoryError;

@@ -3,9 +3,11 @@
 
 mod device;
 mod pool;
+mod up;
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -16,13 +18,15 @@ use crate::args::Config;
 /// list of the conventions (QEMU's vhost-user.json) has no name for virtio-pmem.
 pub const BACKEND_TYPE: &str = "pmem";
 
-/// Runs one command to its end.
-pub fn run(config: Config) -> Result<()> {
+/// Runs one command to its end, and tells the exit code of the program.
+pub fn run(config: Config) -> Result<ExitCode> {
     match config {
-        Config::Pool(config) => pool::run(config),
-        Config::Capabilities => say(json!({ "type": BACKEND_TYPE, "features": [] })),
-        Config::Device(config) => device::run(config),
+        Config::Pool(config) => pool::run(config)?,
+        Config::Capabilities => say(json!({ "type": BACKEND_TYPE, "features": [] }))?,
+        Config::Device(config) => device::run(config)?,
+        Config::Up(config) => return up::run(config),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints a result. A reader that has closed the pipe has read enough.

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `up`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use famfs::args::parse_size;
+
+use super::ArgsError;
+use crate::launch::spec::{MAX_VMS, check_name};
+
+/// Start a cluster: a pool, what is in it, and the VMs that share it.
+///
+/// Makes the pool if it is not there, copies files into it, starts the VMs with their back-ends,
+/// waits until every VM has mounted the pool, and prints a table. The VMs go on running when this
+/// command has ended; `down` ends them. Whatever was started is gone again if anything fails, or
+/// at Ctrl-C.
+///
+/// Examples:
+///
+///   vhost-famfs up --vms 3 --share /srv/models
+///
+///   vhost-famfs up cluster.toml
+///
+///   vhost-famfs up cluster.toml --dry-run
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct UpArgs {
+    /// Cluster file (TOML); docs/cluster-file.md describes it.
+    #[arg(value_name = "FILE", conflicts_with_all = ["vms", "share", "pool", "size"])]
+    file: Option<PathBuf>,
+    /// Without a cluster file: number of VMs; vm1, vm2 and so on.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_VMS as i64))]
+    vms: Option<u32>,
+    /// Without a cluster file: a directory or tar archive whose content is copied into the pool. More than once.
+    #[arg(long, value_name = "DIR", requires = "vms")]
+    share: Vec<PathBuf>,
+    /// Without a cluster file: the pool, by name; made if it is not there, and kept by `down`
+    /// [default: one in memory, for this cluster only]
+    #[arg(long, value_name = "PATH", requires = "vms")]
+    pool: Option<PathBuf>,
+    /// Without a cluster file: size of the pool, if it is made [default: what the shares need, and
+    /// 256M more]
+    #[arg(long, value_name = "SIZE", requires = "vms", value_parser = parse_size)]
+    size: Option<u64>,
+    /// Name of the cluster [default: the one in the file, else the file's name, else "default"]
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    name: Option<String>,
+    /// QEMU program, 11.1 or newer for VMs with a back-end [default: the one in PATH, else that of
+    /// the project's tools]
+    #[arg(long, value_name = "PATH")]
+    qemu: Option<PathBuf>,
+    /// Directory of the appliance image
+    #[arg(long, value_name = "DIR")]
+    image: Option<PathBuf>,
+    /// Seconds that a VM may take until it has mounted the pool.
+    #[arg(long, value_name = "SECONDS", default_value_t = 240)]
+    timeout: u64,
+    /// Print what would be done, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// With --dry-run: print it for another program.
+    #[arg(long, value_enum, value_name = "FORM", requires = "dry_run")]
+    emit: Option<Emit>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Another program that can start the VMs of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Emit {
+    /// Command lines for a shell.
+    Qemu,
+    /// Command lines of cloud-hypervisor.
+    CloudHypervisor,
+    /// Domains of libvirt.
+    Libvirt,
+    /// Units of systemd.
+    Systemd,
+}
+
+/// Which cluster to start, and how.
+#[derive(Debug)]
+pub struct UpConfig {
+    /// What describes it.
+    pub cluster: Described,
+    /// Its name, if it has another than the file tells.
+    pub name: Option<String>,
+    /// The QEMU program.
+    pub qemu: Option<PathBuf>,
+    /// The directory of the image.
+    pub image: Option<PathBuf>,
+    /// Time for a VM to mount the pool.
+    pub timeout: Duration,
+    /// Only print what would be done.
+    pub dry_run: bool,
+    /// For another program.
+    pub emit: Option<Emit>,
+    /// Print JSON.
+    pub json: bool,
+}
+
+/// What describes a cluster.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Described {
+    /// A cluster file.
+    File(PathBuf),
+    /// The command line.
+    Here {
+        /// Number of VMs.
+        vms: u32,
+        /// Directories and archives to share.
+        shares: Vec<PathBuf>,
+        /// The pool.
+        pool: Option<PathBuf>,
+        /// Its size in bytes.
+        size: Option<u64>,
+    },
+}
+
+/// A name of a cluster or VM.
+pub(super) fn name(text: &str) -> Result<String, String> {
+    check_name(text).map(|()| text.to_owned())
+}
+
+impl TryFrom<UpArgs> for UpConfig {
+    type Error = ArgsError;
+
+    fn try_from(args: UpArgs) -> Result<Self, ArgsError> {
+        let cluster = match (args.file, args.vms) {
+            (Some(file), _) => Described::File(file),
+            (None, Some(vms)) => {
+                let (shares, pool, size) = (args.share, args.pool, args.size);
+                Described::Here { vms, shares, pool, size }
+            }
+            (None, None) => return Err(ArgsError::NoCluster),
+        };
+        Ok(Self {
+            cluster,
+            name: args.name,
+            qemu: args.qemu,
+            image: args.image,
+            timeout: Duration::from_secs(args.timeout),
+            dry_run: args.dry_run,
+            emit: args.emit,
+            json: args.json,
+        })
+    }
+}

@@ -1,0 +1,400 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Cluster files: TOML, described in docs/cluster-file.md. An error names file, line and column.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use famfs::args::parse_size;
+use famfs::path::RelPath;
+use famfs::view::View;
+use serde::de::{Error as _, Visitor};
+use serde::{Deserialize, Deserializer};
+use toml::Spanned;
+
+use super::spec::{
+    Access, ImportSpec, MAX_VMS, PoolKind, PoolSpec, Spec, Transport, VmSpec, check_name,
+};
+
+/// Most bytes of a cluster file: a thousand VMs fit.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Why a cluster file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("cannot read the cluster file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// It is far too long, or no text.
+    #[error("{}: {what}, expected a cluster file (TOML)", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Something in it is wrong.
+    #[error("{}:{place}", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// Where, and what.
+        place: Box<Place>,
+    },
+}
+
+/// A place in a cluster file with what is wrong there.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// The line's text.
+    pub text: String,
+    /// What is wrong.
+    pub message: String,
+    /// The way out.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.line, self.column, self.message)?;
+        if !self.text.trim().is_empty() {
+            write!(f, "\n  {}\n  {}^", self.text, " ".repeat(self.column - 1))?;
+        }
+        match &self.hint {
+            Some(hint) => write!(f, "\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Something wrong at a range of bytes of the file.
+struct Fault {
+    at: Range<usize>,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Fault {
+    fn new(at: &Range<usize>, message: impl Into<String>, hint: &str) -> Self {
+        Self { at: at.clone(), message: message.into(), hint: Some(hint.to_owned()) }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileTable {
+    name: Option<Name>,
+    #[serde(default)]
+    pool: PoolTable,
+    #[serde(default)]
+    import: Vec<ImportTable>,
+    #[serde(default)]
+    vm: Vec<Spanned<VmTable>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct PoolTable {
+    path: Option<PathBuf>,
+    kind: Option<Spanned<PoolKind>>,
+    size: Option<Size>,
+    view: Option<ViewWord>,
+    numa: Option<u32>,
+    #[serde(default)]
+    prefault: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ViewWord {
+    Devdax,
+    Raw,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImportTable {
+    from: PathBuf,
+    to: Option<GuestDir>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VmTable {
+    name: Option<Name>,
+    count: Option<Spanned<u32>>,
+    access: Option<Spanned<AccessWord>>,
+    offset: Option<Spanned<Size>>,
+    length: Option<Spanned<Size>>,
+    transport: Option<Spanned<Transport>>,
+    memory: Option<Size>,
+    cpus: Option<Spanned<u32>>,
+    image: Option<PathBuf>,
+    kernel: Option<PathBuf>,
+    mount: Option<bool>,
+    #[serde(default)]
+    shell: bool,
+    #[serde(default)]
+    args: Vec<String>,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+enum AccessWord {
+    Rw,
+    Ro,
+    Slice,
+}
+
+/// A number of bytes, written as text with a binary unit.
+#[derive(Clone, Copy)]
+struct Size(u64);
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Size;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a size as text, as in \"512M\" or \"2G\" (powers of 1024)")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Size, E> {
+                parse_size(text).map(Size).map_err(|why| E::custom(format!("size {text:?}: {why}")))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// A checked name.
+struct Name(String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        check_name(&name).map_err(D::Error::custom)?;
+        Ok(Self(name))
+    }
+}
+
+/// A directory of the pool's file system; `/` is its root.
+struct GuestDir(Option<RelPath>);
+
+impl<'de> Deserialize<'de> for GuestDir {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        guest_dir(&text).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// Reads the name of a directory in the pool's file system: absolute or not, below its root.
+///
+/// # Errors
+/// Says why it is no such name.
+pub fn guest_dir(text: &str) -> Result<Option<RelPath>, String> {
+    let inside = text.trim_start_matches('/');
+    if inside.is_empty() {
+        return Ok(None);
+    }
+    RelPath::new(inside.as_bytes()).map(Some).map_err(|error| error.to_string())
+}
+
+/// Reads a cluster file.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub fn read(path: &Path) -> Result<Spec, FileError> {
+    let cannot = |source| FileError::Read { path: path.into(), source };
+    let not_text = |what| FileError::NotText { path: path.into(), what };
+    let metadata = fs::metadata(path).map_err(cannot)?;
+    if metadata.is_dir() {
+        return Err(not_text("it is a directory"));
+    }
+    if metadata.len() > MAX_FILE {
+        return Err(not_text("it is larger than 1 MiB"));
+    }
+    let bytes = fs::read(path).map_err(cannot)?;
+    let text = String::from_utf8(bytes).map_err(|_| not_text("it is not UTF-8 text"))?;
+    parse(&text, path).map_err(|fault| FileError::Wrong {
+        path: path.into(),
+        place: Box::new(place(&text, fault)),
+    })
+}
+
+/// The cluster in a text. `path` gives the default name, and what relative paths are relative to.
+fn parse(text: &str, path: &Path) -> Result<Spec, Fault> {
+    let table: FileTable = toml::from_str(text).map_err(|error| Fault {
+        at: error.span().unwrap_or(0..0),
+        message: error.message().lines().collect::<Vec<_>>().join("; "),
+        hint: None,
+    })?;
+    let name = match table.name {
+        Some(Name(name)) => name,
+        None => {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let hint = "give the cluster a name: name = \"demo\"";
+            check_name(&stem)
+                .map_err(|why| Fault::new(&(0..0), format!("file name: {why}"), hint))?;
+            stem
+        }
+    };
+    let base = path.parent().unwrap_or(Path::new(""));
+    let imports = table.import.into_iter().map(|import| ImportSpec {
+        from: base.join(import.from),
+        to: import.to.and_then(|GuestDir(to)| to),
+    });
+    let imports = imports.collect();
+    let pool = pool(table.pool, base)?;
+    let vms = vms(table.vm, base)?;
+    Ok(Spec { name, pool, imports, vms })
+}
+
+fn pool(table: PoolTable, base: &Path) -> Result<PoolSpec, Fault> {
+    if let (Some(kind), None) = (&table.kind, &table.path)
+        && matches!(kind.get_ref(), PoolKind::File | PoolKind::Devdax)
+    {
+        let hint = "add path = \"...\"; without a path the pool is in memory (tmpfs, hugetlbfs)";
+        return Err(Fault::new(&kind.span(), "a pool of this kind has no place of its own", hint));
+    }
+    Ok(PoolSpec {
+        path: table.path.map(|path| base.join(path)),
+        kind: table.kind.map(Spanned::into_inner),
+        size: table.size.map(|Size(size)| size),
+        view: table.view.map(|view| match view {
+            ViewWord::Devdax => View::Devdax,
+            ViewWord::Raw => View::Raw,
+        }),
+        numa: table.numa,
+        prefault: table.prefault,
+    })
+}
+
+fn vms(tables: Vec<Spanned<VmTable>>, base: &Path) -> Result<Vec<VmSpec>, Fault> {
+    if tables.is_empty() {
+        return Err(Fault::new(&(0..0), "no VM in this file", "add a table: [[vm]]"));
+    }
+    let (mut vms, mut names) = (Vec::new(), HashSet::new());
+    for table in tables {
+        let at = table.span();
+        let table = table.into_inner();
+        let count = table.count.as_ref().map_or(1, |count| *count.get_ref());
+        let numbered = table.count.is_some();
+        if let Some(given) = &table.count
+            && !(1..=MAX_VMS).contains(&usize::try_from(count).unwrap_or(usize::MAX))
+        {
+            let hint = "one table makes 1 to 64 VMs";
+            return Err(Fault::new(&given.span(), format!("count is {count}"), hint));
+        }
+        let name = table.name.as_ref().map_or("vm", |Name(name)| name.as_str()).to_owned();
+        let spec = vm(table, base)?;
+        for number in 1..=count {
+            let name = if numbered { format!("{name}{number}") } else { name.clone() };
+            check_name(&name).map_err(|why| Fault::new(&at, why, "use a shorter name"))?;
+            if !names.insert(name.clone()) {
+                let hint = "give each [[vm]] a name of its own; count = N adds a number to it";
+                return Err(Fault::new(&at, format!("a second VM named {name:?}"), hint));
+            }
+            vms.push(VmSpec { name, ..spec.clone() });
+        }
+        if vms.len() > MAX_VMS {
+            let message = format!("{} VMs, at most {MAX_VMS} are possible", vms.len());
+            return Err(Fault::new(&at, message, "start several clusters on one pool"));
+        }
+    }
+    Ok(vms)
+}
+
+/// A VM of a table; its name is not final.
+fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
+    if let Some(cpus) = &table.cpus
+        && *cpus.get_ref() == 0
+    {
+        return Err(Fault::new(&cpus.span(), "no processors", "expected at least 1"));
+    }
+    let transport = table.transport.as_ref().map(|transport| *transport.get_ref());
+    let access = access(&table)?;
+    if let Some(given) = &table.transport {
+        let conflict = match (access, given.get_ref()) {
+            (Access::ReadOnly, Transport::Shmem) => {
+                Some("QEMU maps the window of a back-end writable whatever it is asked for")
+            }
+            (Access::Slice { .. }, Transport::Pmem) => {
+                Some("a VMM that maps the pool by itself maps all of it")
+            }
+            _ => None,
+        };
+        if let Some(why) = conflict {
+            let message = format!(
+                "access {:?} and transport {:?}: {why}",
+                access.name(),
+                given.get_ref().name()
+            );
+            let hint = "leave transport out: the one that can do it is taken";
+            return Err(Fault::new(&given.span(), message, hint));
+        }
+    }
+    Ok(VmSpec {
+        name: String::new(),
+        access,
+        transport,
+        memory: table.memory.map(|Size(memory)| memory),
+        cpus: table.cpus.map_or(2, Spanned::into_inner),
+        image: table.image.map(|path| base.join(path)),
+        kernel: table.kernel.map(|path| base.join(path)),
+        mount: table.mount,
+        shell: table.shell,
+        args: table.args,
+    })
+}
+
+fn access(table: &VmTable) -> Result<Access, Fault> {
+    let word = table.access.as_ref().map_or(AccessWord::Rw, |word| *word.get_ref());
+    match (word, &table.offset, &table.length) {
+        (AccessWord::Slice, offset, Some(length)) => Ok(Access::Slice {
+            offset: offset.as_ref().map_or(0, |offset| offset.get_ref().0),
+            length: length.get_ref().0,
+        }),
+        (AccessWord::Slice, _, None) => {
+            let at = table.access.as_ref().map_or(0..0, Spanned::span);
+            let hint = "add length = \"1G\", and offset if it does not begin at 0";
+            Err(Fault::new(&at, "access is \"slice\", but there is no length", hint))
+        }
+        (_, Some(given), _) | (_, None, Some(given)) => {
+            let hint = "add access = \"slice\": the other kinds of access see the whole pool";
+            Err(Fault::new(&given.span(), "offset and length are for slices", hint))
+        }
+        (AccessWord::Rw, None, None) => Ok(Access::ReadWrite),
+        (AccessWord::Ro, None, None) => Ok(Access::ReadOnly),
+    }
+}
+
+/// Where in the text a fault is.
+fn place(text: &str, fault: Fault) -> Place {
+    let Fault { at, message, hint } = fault;
+    let start = (0..=at.start.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    let start = start.unwrap_or(0);
+    let begin = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[..begin].matches('\n').count() + 1;
+    let column = text[begin..start].chars().count() + 1;
+    let shown = text[begin..].lines().next().unwrap_or_default();
+    // A tab would move the mark away from its place.
+    let shown: String = shown.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    Place { line, column, text: shown, message, hint }
+}
+
+#[cfg(test)]
+#[path = "cluster_file_tests.rs"]
+mod tests;

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+use super::*;
+
+fn spec(text: &str) -> Spec {
+    parse(text, Path::new("/etc/demo.toml")).unwrap_or_else(|fault| panic!("{}", fault.message))
+}
+
+/// What is wrong with a text, as it is printed.
+fn wrong(text: &str) -> String {
+    let fault = parse(text, Path::new("/etc/demo.toml")).expect_err(text);
+    place(text, fault).to_string()
+}
+
+#[test]
+fn the_shortest_file_is_a_cluster() {
+    let spec = spec("[[vm]]\n");
+    assert_eq!((spec.name.as_str(), spec.vms.len()), ("demo", 1));
+    assert_eq!(spec.vms[0], VmSpec::new("vm"));
+    assert_eq!(spec.pool, PoolSpec::default());
+}
+
+#[test]
+fn every_key_is_read() {
+    let spec = spec(
+        r#"
+        name = "lab"
+        [pool]
+        path = "pools/a"
+        kind = "hugetlbfs"
+        size = "8G"
+        view = "raw"
+        numa = 1
+        prefault = true
+        [[import]]
+        from = "data"
+        to = "/models/big"
+        [[import]]
+        from = "/x.tar"
+        [[vm]]
+        name = "writer"
+        memory = "2G"
+        cpus = 4
+        transport = "pmem"
+        image = "image"
+        kernel = "/boot/vmlinux"
+        mount = false
+        shell = true
+        args = ["-device", "virtio-rng-pci"]
+        [[vm]]
+        name = "reader"
+        count = 2
+        access = "ro"
+        [[vm]]
+        name = "part"
+        access = "slice"
+        offset = "1G"
+        length = "512M"
+        "#,
+    );
+    assert_eq!(spec.name, "lab");
+    let pool = PoolSpec {
+        path: Some("/etc/pools/a".into()),
+        kind: Some(PoolKind::Hugetlbfs),
+        size: Some(8 << 30),
+        view: Some(View::Raw),
+        numa: Some(1),
+        prefault: true,
+    };
+    assert_eq!(spec.pool, pool);
+    assert_eq!(spec.imports[0].from, Path::new("/etc/data"));
+    assert_eq!(spec.imports[0].to.as_ref().unwrap().to_string(), "models/big");
+    assert_eq!((spec.imports[1].from.to_str(), &spec.imports[1].to), (Some("/x.tar"), &None));
+    let names: Vec<_> = spec.vms.iter().map(|vm| vm.name.as_str()).collect();
+    assert_eq!(names, ["writer", "reader1", "reader2", "part"]);
+    let writer = VmSpec {
+        name: "writer".into(),
+        access: Access::ReadWrite,
+        transport: Some(Transport::Pmem),
+        memory: Some(2 << 30),
+        cpus: 4,
+        image: Some("/etc/image".into()),
+        kernel: Some("/boot/vmlinux".into()),
+        mount: Some(false),
+        shell: true,
+        args: vec!["-device".into(), "virtio-rng-pci".into()],
+    };
+    assert_eq!(spec.vms[0], writer);
+    assert_eq!(spec.vms[2].access, Access::ReadOnly);
+    assert_eq!(spec.vms[3].access, Access::Slice { offset: 1 << 30, length: 512 << 20 });
+}
+
+#[test]
+fn a_fault_is_shown_where_it_is() {
+    let text = "[pool]\n  size = \"8GB\"\n[[vm]]\n";
+    let expected = "2:10: size \"8GB\": unknown unit \"GB\": expected k, m, g or t, or the same \
+                    with iB (powers of 1024)\n    size = \"8GB\"\n           ^";
+    assert_eq!(wrong(text), expected);
+    let text = "[[vm]]\naccess = \"slice\"\n";
+    let expected = "2:10: access is \"slice\", but there is no length\n  access = \"slice\"\n  \
+                    \u{20}        ^\nhint: add length = \"1G\", and offset if it does not begin at 0";
+    assert_eq!(wrong(text), expected);
+}
+
+#[test]
+fn what_is_not_understood_is_refused() {
+    let table = [
+        ("", "no VM in this file"),
+        ("[[vm]]\nmemroy = \"1G\"\n", "2:1: unknown field `memroy`, expected one of `name`"),
+        ("[[vm]]\nmemory = 1024\n", "expected a size as text"),
+        ("[[vm]]\nmemory = \"1G\n", "2:"),
+        ("[[vm]]\nname = \"../etc\"\n", "2:8: \"../etc\" is no name"),
+        ("[[vm]]\nname = \"a\"\n[[vm]]\nname = \"a\"\n", "3:1: a second VM named \"a\""),
+        ("[[vm]]\nname = \"a1\"\n[[vm]]\nname = \"a\"\ncount = 2\n", "a second VM named \"a1\""),
+        ("[[vm]]\ncount = 0\n", "2:9: count is 0"),
+        ("[[vm]]\ncount = 64\n[[vm]]\n", "3:1: 65 VMs, at most 64"),
+        ("[[vm]]\ncpus = 0\n", "2:8: no processors"),
+        ("[[vm]]\naccess = \"x\"\n", "2:10: unknown variant `x`, expected one of `rw`, `ro`"),
+        ("[[vm]]\nlength = \"1G\"\n", "2:10: offset and length are for slices"),
+        ("[[vm]]\naccess = \"ro\"\ntransport = \"shmem\"\n", "3:13: access \"ro\" and transport"),
+        (
+            "[[vm]]\naccess = \"slice\"\nlength = \"2M\"\ntransport = \"pmem\"\n",
+            "4:13: access \"slice\" and transport \"pmem\"",
+        ),
+        ("[pool]\nkind = \"file\"\n[[vm]]\n", "2:8: a pool of this kind has no place of its own"),
+        ("[pool]\nkind = \"memfd\"\n[[vm]]\n", "2:8: unknown variant `memfd`"),
+        ("[[import]]\nto = \"/\"\n[[vm]]\n", "missing field `from`"),
+        ("[[import]]\nfrom = \"x\"\nto = \"/../etc\"\n[[vm]]\n", "3:6: path \"../etc\" leaves"),
+        ("[[vm]]\nname = \"\u{e4}\"\ncpus = 0 # \u{e4}\n", "2:8: "),
+    ];
+    for (text, expected) in table {
+        let found = wrong(text);
+        assert!(found.contains(expected), "{text:?}\nfound    {found:?}\nexpected {expected:?}");
+    }
+}
+
+#[test]
+fn what_is_no_text_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = |path: &Path| read(path).unwrap_err().to_string();
+    assert!(error(dir.path()).contains("it is a directory"));
+    let file = dir.path().join("a b.toml");
+    assert!(error(&file).contains("cannot read"));
+    fs::write(&file, b"\xff").unwrap();
+    assert!(error(&file).contains("not UTF-8"));
+    fs::write(&file, "[[vm]]\n").unwrap();
+    let error = error(&file);
+    assert!(error.contains("a b.toml:1:1: file name:"), "{error}");
+    assert!(error.ends_with("hint: give the cluster a name: name = \"demo\""), "{error}");
+}

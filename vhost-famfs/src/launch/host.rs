@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What this host has to run a cluster with: programs, image, directories.
+
+use std::env;
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::accelerator::Accelerator;
+use super::image::Image;
+use super::version::{QemuVersion, VersionError};
+
+/// Environment variable that names the QEMU program.
+pub const QEMU_VARIABLE: &str = "VHOST_FAMFS_QEMU";
+
+/// Environment variable that names the directory of the appliance image.
+pub const IMAGE_VARIABLE: &str = "VHOST_FAMFS_IMAGE";
+
+/// The program of QEMU for x86-64.
+const QEMU: &str = "qemu-system-x86_64";
+
+/// Why this host cannot run a cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// There is no QEMU.
+    #[error(
+        "no {QEMU} found in PATH; install it (11.1 or newer), build the project's tools with \
+         `cargo xtask setup`, or name one with --qemu or ${QEMU_VARIABLE}"
+    )]
+    NoQemu,
+    /// It is not usable.
+    #[error(transparent)]
+    Version(#[from] VersionError),
+    /// There is no directory for what lives as long as a cluster.
+    #[error(
+        "no runtime directory: XDG_RUNTIME_DIR is not set and {} does not exist; log in through \
+         your system's login service, or set XDG_RUNTIME_DIR to a directory in memory of your own", .0.display()
+    )]
+    NoRuntime(PathBuf),
+    /// This program has no name.
+    #[error("cannot find the path of this program")]
+    Program(#[source] io::Error),
+}
+
+/// What a cluster is run with.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// The `vhost-famfs` program, for back-ends.
+    pub program: PathBuf,
+    /// QEMU.
+    pub qemu: PathBuf,
+    /// Its version.
+    pub qemu_version: QemuVersion,
+    /// What runs guests.
+    pub accelerator: Accelerator,
+    /// Why it is that one.
+    pub accelerator_reason: String,
+    /// The directory of the appliance image that VMs boot, if there is one.
+    pub image: Option<PathBuf>,
+    /// The directory of all clusters.
+    pub runtime: PathBuf,
+    /// The directory for pools in memory.
+    pub memory: PathBuf,
+}
+
+impl Host {
+    /// Looks for everything. What is given is taken, and not looked for.
+    ///
+    /// # Errors
+    /// What is missing, with the way out.
+    pub fn look(qemu: Option<&Path>, image: Option<&Path>) -> Result<Self, HostError> {
+        let program = env::current_exe().map_err(HostError::Program)?;
+        let qemu = match qemu {
+            Some(qemu) => qemu.to_owned(),
+            None => find_qemu()?,
+        };
+        let qemu_version = QemuVersion::of(&qemu)?;
+        let (accelerator, accelerator_reason) = Accelerator::detect();
+        Ok(Self {
+            image: image.map(Path::to_owned).or_else(|| find_image(&program)),
+            program,
+            qemu,
+            qemu_version,
+            accelerator,
+            accelerator_reason,
+            runtime: runtime_dir()?,
+            memory: PathBuf::from("/dev/shm"),
+        })
+    }
+}
+
+/// The directory of all clusters of this user: in `$XDG_RUNTIME_DIR`, else where login services
+/// put that. It need not exist.
+///
+/// # Errors
+/// There is no such place.
+pub fn runtime_dir() -> Result<PathBuf, HostError> {
+    const NAME: &str = "vhost-famfs";
+    if let Some(dir) = non_empty("XDG_RUNTIME_DIR") {
+        return Ok(PathBuf::from(dir).join(NAME));
+    }
+    let uid = rustix::process::geteuid();
+    let usual = PathBuf::from(format!("/run/user/{}", uid.as_raw()));
+    if usual.is_dir() {
+        return Ok(usual.join(NAME));
+    }
+    // Root has /run itself, as its services do.
+    if uid.is_root() && Path::new("/run").is_dir() {
+        return Ok(Path::new("/run").join(NAME));
+    }
+    Err(HostError::NoRuntime(usual))
+}
+
+/// QEMU by name: the variable, PATH, the project's tools tree.
+fn find_qemu() -> Result<PathBuf, HostError> {
+    if let Some(program) = non_empty(QEMU_VARIABLE) {
+        return Ok(program.into());
+    }
+    in_path(QEMU).or_else(in_tools).ok_or(HostError::NoQemu)
+}
+
+fn in_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file())
+}
+
+/// The script that enters the tools tree that `cargo xtask setup` made.
+fn in_tools() -> Option<PathBuf> {
+    let cache = match non_empty("XDG_CACHE_HOME") {
+        Some(dir) => PathBuf::from(dir),
+        None => PathBuf::from(non_empty("HOME")?).join(".cache"),
+    };
+    let entries = cache.join("vhost-famfs").read_dir().ok()?;
+    let dirs = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let tools = dirs.filter(|path| path.extension() == Some(OsStr::new("bin")));
+    tools.map(|dir| dir.join(QEMU)).find(|path| path.is_file())
+}
+
+/// The image: the variable, where the package has it, beside the programs of a build.
+fn find_image(program: &Path) -> Option<PathBuf> {
+    if let Some(dir) = non_empty(IMAGE_VARIABLE) {
+        return Some(dir.into());
+    }
+    let prefix = program.parent()?.parent()?;
+    let places = [prefix.join("share/vhost-famfs/image"), prefix.join("image")];
+    places.into_iter().find(|dir| Image::open(dir).is_ok())
+}
+
+fn non_empty(variable: &str) -> Option<std::ffi::OsString> {
+    env::var_os(variable).filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_is_found_beside_the_programs() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("release/vhost-famfs");
+        assert_eq!(find_image(&program), None);
+        let image = dir.path().join("image");
+        std::fs::create_dir(&image).unwrap();
+        for file in ["vmlinux", "initrd.img", "root.erofs"] {
+            std::fs::write(image.join(file), "").unwrap();
+        }
+        assert_eq!(find_image(&program), Some(image));
+    }
+
+    #[test]
+    fn programs_are_found_in_path() {
+        assert!(in_path("sh").is_some());
+        assert_eq!(in_path("no-such-program-anywhere"), None);
+    }
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A plan for people: `up --dry-run`.
+
+use std::fmt;
+
+use super::plan::{Plan, PoolPlan};
+use crate::units::Bytes;
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "cluster:      {}", self.name)?;
+        writeln!(f, "state in:     {}", self.dir.display())?;
+        writeln!(f, "accelerator:  {}", self.accelerator)?;
+        writeln!(f, "pool:         {}", self.pool)?;
+        for import in &self.pool.imports {
+            let to = import.to.as_ref().map(ToString::to_string).unwrap_or_default();
+            writeln!(f, "import:       {} -> /{to}", import.from.display())?;
+        }
+        write!(
+            f,
+            "\n{:<16} {:<6} {:<9} {:<5} {:>8} {:>4}  TRANSPORT BECAUSE",
+            "VM", "ACCESS", "TRANSPORT", "MOUNT", "MEMORY", "CPUS"
+        )?;
+        for vm in &self.vms {
+            let memory = format!("{} MiB", vm.config.memory >> 20);
+            write!(
+                f,
+                "\n{:<16} {:<6} {:<9} {:<5} {memory:>8} {:>4}  {}",
+                vm.name(),
+                vm.access.name(),
+                vm.transport.name(),
+                if vm.mount { "yes" } else { "no" },
+                vm.config.cpus,
+                vm.reason
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for PoolPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, view) = (self.kind.name(), self.view.name());
+        write!(f, "{} ({kind}, {}, {view} view", self.path.display(), Bytes(self.size))?;
+        f.write_str(if self.create.is_some() { ", made" } else { ", exists" })?;
+        if self.mkfs.is_some() {
+            f.write_str(", new famfs")?;
+        }
+        f.write_str(if self.ours { ", removed by down)" } else { ", kept by down)" })
+    }
+}

@@ -7,6 +7,7 @@ mod suites;
 mod tally;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -28,6 +29,7 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
     for suite in chosen {
         let name = suite.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
         println!("== suite {name}");
+        let start = Instant::now();
         let mut tally = Tally::default();
         if let Err(error) = suites::run(suite, args.all, &mut tally) {
             println!("suite {name} cannot run: {error:#}");
@@ -37,7 +39,7 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
             println!("suite {name} ran no test");
             tally.failed += 1;
         }
-        println!("== suite {name}: {tally}");
+        println!("== suite {name}: {tally} in {:.0} s", start.elapsed().as_secs_f64());
         total.add(&tally);
     }
     println!("{total}");

@@ -5,6 +5,8 @@
 mod clones;
 #[path = "guest/mounted.rs"]
 mod mounted;
+#[path = "guest/script.rs"]
+mod script;
 
 use std::fs;
 use std::path::Path;

@@ -1,20 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Two VMs that both take themselves for the master, as a VM and its clone do: the lease keeps them apart.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use vhost_famfs::launch::{Command, Output, Status};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
+use super::script::{json, refused, run};
 use super::{MEMORY, POOL};
 
 /// Bytes of host memory that the files take.
 const CONTENT: u64 = 288 << 20;
-
-/// A script in the guest, under emulation on a busy host.
-const LIMIT: Duration = Duration::from_secs(300);
 
 /// Begins to write a large file, and comes back while that goes on.
 const WRITER: &str = "
@@ -88,20 +83,5 @@ fn signal(node: &Node, name: &str) -> Result<()> {
 }
 
 fn role(node: &Node) -> Result<Value> {
-    let output = run(node, "famfs role --json /mnt/famfs")?;
-    Ok(serde_json::from_slice(&output.stdout)?)
-}
-
-/// Runs a script that must succeed.
-fn run(node: &Node, script: &str) -> Result<Output> {
-    node.run(&Command::shell(script), LIMIT)
-}
-
-/// Runs a script that must end with this exit code; returns all that it says.
-fn refused(node: &Node, script: &str, code: i32) -> Result<String> {
-    let output = node.vm.exec(&Command::shell(script), LIMIT)?;
-    let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    ensure!(output.status == Status::Code(code), "'{script}': {}: {text}", output.status);
-    Ok(text)
+    json(node, "famfs role --json /mnt/famfs")
 }

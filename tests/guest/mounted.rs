@@ -2,17 +2,13 @@
 //! Every command on a mounted famfs: mounting by hand and through mount(8), the commands that
 //! look at what is mounted, and the examples of helps and documents that need a guest.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use vhost_famfs::launch::{Command, Output, Status};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
+use super::script::{json, refused, run};
 use super::{MEMORY, POOL};
 
-/// A script in the guest, under emulation on a busy host.
-const LIMIT: Duration = Duration::from_secs(300);
 /// Bytes of host memory that the files take.
 const CONTENT: u64 = 512 << 20;
 
@@ -216,24 +212,4 @@ fn options(node: &Node, expected: &[&str]) -> Result<()> {
         ensure!(found.split(',').any(|o| o == *option), "{found}, expected {option}");
     }
     Ok(())
-}
-
-/// Runs a script that must succeed.
-fn run(node: &Node, script: &str) -> Result<Output> {
-    node.run(&Command::shell(script), LIMIT)
-}
-
-/// Runs a script that prints JSON.
-fn json(node: &Node, script: &str) -> Result<Value> {
-    let output = run(node, script)?;
-    serde_json::from_slice(&output.stdout).with_context(|| format!("'{script}' printed no JSON"))
-}
-
-/// Runs a script that must end with this exit code; returns all that it says.
-fn refused(node: &Node, script: &str, code: i32) -> Result<String> {
-    let output = node.vm.exec(&Command::shell(script), LIMIT)?;
-    let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    ensure!(output.status == Status::Code(code), "'{script}': {}: {text}", output.status);
-    Ok(text)
 }

@@ -135,7 +135,7 @@ pub enum Benchmark {
     Tools,
     /// famfs.ko against raw access to the window
     Kmod,
-    /// Connect to mapped window
+    /// The back-end: connect to mapped window, memory, wake-ups, flush
     Device,
     /// A new file of the master to its being visible in another VM
     Watch,

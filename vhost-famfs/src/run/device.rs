@@ -8,13 +8,15 @@ use anyhow::{Context, Result, bail};
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::{DeviceConfig, LogFormat, Source};
 use crate::launch::shell_quoted;
 use crate::listen::Socket;
 use crate::pool::{Kind, Pool};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Entered, Sandbox};
 use crate::window::Window;
 use crate::{server, signals, sys};
 
@@ -29,6 +31,7 @@ pub(super) fn run(config: DeviceConfig) -> Result<()> {
     };
     let pool_fd = inherited(&config.pool, "--pool-fd")?;
     let socket_fd = inherited(&config.socket, "--fd")?;
+    sys::share_one_heap();
     start_log(config.log_format, config.verbose);
     let stop = signals::stop_requests().context("cannot handle signals")?;
 
@@ -62,9 +65,10 @@ pub(super) fn run(config: DeviceConfig) -> Result<()> {
         (_, None) => bail!("--fd: not open"),
     };
     notify(&[NotifyState::Ready, NotifyState::Status("waiting for the VM")]);
+    let sandbox = sandbox.map(Sandbox::enter).transpose()?;
     let lock_down = || {
         notify(&[NotifyState::Status("serving the VM")]);
-        sandbox.map_or(Ok(()), Sandbox::enter)
+        sandbox.map_or(Ok(()), Entered::close)
     };
     server::serve(socket, pool, window, stop, lock_down)?;
     Ok(())
@@ -131,17 +135,20 @@ fn devdax_refused(pool: &Pool) -> String {
 }
 
 fn start_log(format: LogFormat, verbose: bool) {
+    let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
     // The queue library logs every error that a guest causes, without a limit; ours are limited.
-    let level = if verbose { "debug" } else { "info" };
-    let filter = EnvFilter::new(format!("warn,vhost_famfs={level},virtio_queue=off"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let levels = Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("vhost_famfs", level)
+        .with_target("virtio_queue", LevelFilter::OFF);
+    let lines = tracing_subscriber::fmt::layer()
         // A log that nobody reads any more is no reason to panic in a thread that serves the VM.
         .log_internal_errors(false)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
+    let log = tracing_subscriber::registry().with(levels);
     match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
+        LogFormat::Text => log.with(lines).init(),
+        LogFormat::Json => log.with(lines.json()).init(),
     }
 }

@@ -69,6 +69,19 @@ const ANY_ARGUMENTS: &[c_long] = &[
     libc::SYS_sigaltstack,
 ];
 
+/// What a back-end that still waits for its VM needs beside that: to take its socket away, to tell the
+/// service manager, and to give the rest up.
+const WAITING: &[c_long] = &[
+    libc::SYS_unlink,
+    libc::SYS_unlinkat,
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_connect,
+    libc::SYS_prlimit64,
+    libc::SYS_capset,
+    libc::SYS_seccomp,
+];
+
 /// Those that newer architectures no longer have.
 #[cfg(target_arch = "x86_64")]
 const LEGACY: &[c_long] = &[libc::SYS_poll, libc::SYS_epoll_wait];
@@ -86,14 +99,23 @@ pub(super) fn compatibility() -> Result<BpfProgram, SandboxError> {
     compile(rules, SeccompAction::Allow, errno)
 }
 
-/// The list.
-pub(super) fn allowed(violation: Violation) -> Result<BpfProgram, SandboxError> {
-    let otherwise = match violation {
+/// The list, with what a back-end needs that waits for its VM.
+pub(super) fn waiting(violation: Violation) -> Result<BpfProgram, SandboxError> {
+    let rules = rules().map_err(|err| SandboxError::Build(err.into()))?;
+    compile(rules, action(violation), SeccompAction::Allow)
+}
+
+/// What takes that away again. It is small: the kernel checks and translates it while the VM waits.
+pub(super) fn serving(violation: Violation) -> Result<BpfProgram, SandboxError> {
+    let rules = no_longer().map_err(|err| SandboxError::Build(err.into()))?;
+    compile(rules, SeccompAction::Allow, action(violation))
+}
+
+fn action(violation: Violation) -> SeccompAction {
+    match violation {
         Violation::Kill => SeccompAction::KillProcess,
         Violation::Log => SeccompAction::Log,
-    };
-    let rules = rules().map_err(|err| SandboxError::Build(err.into()))?;
-    compile(rules, otherwise, SeccompAction::Allow)
+    }
 }
 
 fn compile(
@@ -110,7 +132,7 @@ fn compile(
 
 fn rules() -> Result<Rules, BackendError> {
     let mut rules: Rules =
-        ANY_ARGUMENTS.iter().chain(LEGACY).map(|call| (*call, Vec::new())).collect();
+        ANY_ARGUMENTS.iter().chain(LEGACY).chain(WAITING).map(|call| (*call, Vec::new())).collect();
     let executable = flag(libc::PROT_EXEC);
     // abort(3) signals the process itself.
     let myself = u64::from(std::process::id());
@@ -121,14 +143,16 @@ fn rules() -> Result<Rules, BackendError> {
         (libc::SYS_clone3, Vec::new()),
         // Only for threads.
         (libc::SYS_clone, vec![with(0, flag(libc::CLONE_THREAD))?]),
-        // Only of a descriptor, not of a name.
-        (libc::SYS_statx, vec![with(2, flag(libc::AT_EMPTY_PATH))?]),
-        (libc::SYS_newfstatat, vec![with(3, flag(libc::AT_EMPTY_PATH))?]),
+        (libc::SYS_statx, Vec::new()),
+        (libc::SYS_newfstatat, Vec::new()),
         (libc::SYS_ioctl, vec![equal(1, FIONBIO)?]),
         (libc::SYS_tgkill, vec![equal(0, myself)?]),
         (
             libc::SYS_prctl,
-            vec![equal(0, flag(libc::PR_SET_NAME))?, equal(0, flag(libc::PR_SET_VMA))?],
+            [libc::PR_SET_NAME, libc::PR_SET_VMA, libc::PR_SET_NO_NEW_PRIVS]
+                .into_iter()
+                .map(|option| equal(0, flag(option)))
+                .collect::<Result<_, _>>()?,
         ),
         (
             libc::SYS_fcntl,
@@ -137,6 +161,18 @@ fn rules() -> Result<Rules, BackendError> {
                 .map(|command| equal(1, flag(command)))
                 .collect::<Result<_, _>>()?,
         ),
+    ]);
+    Ok(rules)
+}
+
+/// The system calls of [`rules`] that a back-end with a VM no longer has.
+fn no_longer() -> Result<Rules, BackendError> {
+    let mut rules: Rules = WAITING.iter().map(|call| (*call, Vec::new())).collect();
+    rules.extend([
+        // Only of a descriptor, not of a name.
+        (libc::SYS_statx, vec![without(2, flag(libc::AT_EMPTY_PATH))?]),
+        (libc::SYS_newfstatat, vec![without(3, flag(libc::AT_EMPTY_PATH))?]),
+        (libc::SYS_prctl, vec![equal(0, flag(libc::PR_SET_NO_NEW_PRIVS))?]),
     ]);
     Ok(rules)
 }

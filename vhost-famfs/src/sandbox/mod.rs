@@ -4,7 +4,8 @@
 //! Everything that it needs is open by then, so no name space is needed: no new privileges, no
 //! capabilities, resource limits, and a list of system calls outside of which the kernel kills
 //! the process. The list has no way to open, make or remove a file or a socket, to run a
-//! program, or to make memory executable.
+//! program, or to make memory executable. It is put in force in two steps: [`Sandbox::enter`] when
+//! the process listens, [`Entered::close`] when the VMM connects.
 
 mod filter;
 
@@ -52,34 +53,53 @@ pub enum SandboxError {
 /// A sandbox that is ready to be entered.
 pub struct Sandbox {
     compatibility: BpfProgram,
-    allowed: BpfProgram,
+    waiting: BpfProgram,
+    serving: BpfProgram,
 }
+
+/// A sandbox that has been entered and is not closed yet.
+pub struct Entered(BpfProgram);
 
 impl Sandbox {
     /// Builds the filters. Nothing is given up yet.
     pub fn prepare(violation: Violation) -> Result<Self, SandboxError> {
-        Ok(Self { compatibility: filter::compatibility()?, allowed: filter::allowed(violation)? })
+        Ok(Self {
+            compatibility: filter::compatibility()?,
+            waiting: filter::waiting(violation)?,
+            serving: filter::serving(violation)?,
+        })
     }
 
-    /// Locks the calling thread down, and every thread that it starts from now on. There is no
-    /// way back. Call it while the process has one thread.
-    pub fn enter(self) -> Result<(), SandboxError> {
-        let give_up = |action| {
-            move |errno: rustix::io::Errno| SandboxError::GiveUp { action, source: errno.into() }
-        };
+    /// Gives up what a process does not need that listens and waits for its VM: it can still remove a
+    /// file, and make a socket. Most of the work is here, where no VM waits for it.
+    ///
+    /// For the calling thread, and every thread that it starts from now on; there is no way back. Call
+    /// it while the process has one thread.
+    pub fn enter(self) -> Result<Entered, SandboxError> {
+        rustix::thread::set_no_new_privs(true).map_err(give_up("refuse new privileges"))?;
+        for program in [&self.compatibility, &self.waiting] {
+            seccompiler::apply_filter(program).map_err(SandboxError::Load)?;
+        }
+        Ok(Entered(self.serving))
+    }
+}
+
+impl Entered {
+    /// Gives up the rest. Call it in the same thread, while it is the only one.
+    pub fn close(self) -> Result<(), SandboxError> {
         limit(Resource::Nofile, MAX_DESCRIPTORS)
             .map_err(give_up("limit the number of descriptors"))?;
         // A core file would hold the guest's memory.
         limit(Resource::Core, 0).map_err(give_up("switch core files off"))?;
-        rustix::thread::set_no_new_privs(true).map_err(give_up("refuse new privileges"))?;
         let none = CapabilitySet::empty();
         let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
         rustix::thread::set_capabilities(None, sets).map_err(give_up("drop the capabilities"))?;
-        for program in [&self.compatibility, &self.allowed] {
-            seccompiler::apply_filter(program).map_err(SandboxError::Load)?;
-        }
-        Ok(())
+        seccompiler::apply_filter(&self.0).map_err(SandboxError::Load)
     }
+}
+
+fn give_up(action: &'static str) -> impl Fn(rustix::io::Errno) -> SandboxError {
+    move |errno| SandboxError::GiveUp { action, source: errno.into() }
 }
 
 /// Lowers a limit for good; one that is lower already stays.

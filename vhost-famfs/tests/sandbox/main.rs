@@ -21,11 +21,17 @@ const SIGSYS: i32 = 31;
 type Deed = (&'static str, fn());
 
 /// What kills the process. Every one of them would succeed, or fail harmlessly, without a sandbox.
-const FORBIDDEN: [Deed; 15] = [
+const FORBIDDEN: [Deed; 18] = [
     ("open a file", || drop(File::open("/dev/null"))),
     ("create a file", || drop(File::create("/dev/shm/vhost-famfs-forbidden"))),
     ("remove a file", || assert!(fs::remove_file("/nonexistent").is_err())),
-    ("look at a file by its name", || drop(fs::read_link("/proc/self/exe"))),
+    ("look at a file by its name", || drop(fs::metadata("/dev/null"))),
+    ("look whether a name is there", || drop(fs::symlink_metadata("/dev/null"))),
+    ("raise a limit", || {
+        let limit = rustix::process::Rlimit { current: Some(1), maximum: Some(1) };
+        let _ = rustix::process::setrlimit(rustix::process::Resource::Core, limit);
+    }),
+    ("read a link", || drop(fs::read_link("/proc/self/exe"))),
     ("list a directory", || drop(fs::read_dir("/"))),
     ("connect by TCP", || drop(TcpStream::connect("127.0.0.1:1"))),
     ("make a UDP socket", || drop(UdpSocket::bind("127.0.0.1:0"))),
@@ -125,7 +131,7 @@ fn locked_down(name: &str) -> ExitCode {
         if std::env::args().nth(2).is_some() { Violation::Log } else { Violation::Kill };
     let all = FORBIDDEN.iter().chain(&ALLOWED);
     let (_, deed) = all.into_iter().find(|(deed, _)| *deed == name).unwrap();
-    Sandbox::prepare(violation).unwrap().enter().unwrap();
+    Sandbox::prepare(violation).unwrap().enter().unwrap().close().unwrap();
     deed();
     ExitCode::SUCCESS
 }

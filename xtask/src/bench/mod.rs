@@ -6,6 +6,7 @@ mod device;
 mod kmod;
 mod machine;
 mod measurement;
+mod native;
 mod sample;
 mod tools;
 mod watch;

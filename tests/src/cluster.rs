@@ -203,7 +203,7 @@ impl Cluster {
         fs::create_dir_all(&artifacts.logs)
             .with_context(|| format!("cannot create {}", artifacts.logs.display()))?;
         let image = Image::open(&artifacts.image)?;
-        let (accelerator, _) = Accelerator::detect();
+        let (accelerator, _) = Accelerator::detect(&artifacts.qemu);
         let mut cluster = Self { nodes: Vec::new(), runtime };
         for member in members {
             let dir = cluster.runtime.path().to_owned();

@@ -24,6 +24,7 @@
 
 pub mod args;
 pub mod device;
+pub mod doctor;
 pub mod durability;
 pub mod launch;
 pub mod lifecycle;

@@ -2,6 +2,7 @@
 //! The command line, and its translation into what the rest of the program takes.
 
 mod device;
+mod doctor;
 mod pool;
 mod up;
 
@@ -13,6 +14,8 @@ use clap::{Parser, Subcommand};
 
 use device::DeviceArgs;
 pub use device::{DeviceConfig, LogFormat, Source};
+use doctor::DoctorArgs;
+pub use doctor::DoctorConfig;
 use pool::PoolCommand;
 pub use pool::PoolConfig;
 use up::UpArgs;
@@ -43,6 +46,7 @@ enum Command {
     Pool(PoolCommand),
     Device(DeviceArgs),
     Up(UpArgs),
+    Doctor(DoctorArgs),
 }
 
 impl Cli {
@@ -74,6 +78,8 @@ pub enum Config {
     Device(DeviceConfig),
     /// Start a cluster.
     Up(UpConfig),
+    /// Look at the host.
+    Doctor(DoctorConfig),
 }
 
 /// A command line that clap cannot check by itself.
@@ -107,6 +113,7 @@ impl TryFrom<Cli> for Config {
             Command::Device(args) if args.print_capabilities => Self::Capabilities,
             Command::Device(args) => Self::Device(args.try_into()?),
             Command::Up(args) => Self::Up(args.try_into()?),
+            Command::Doctor(args) => Self::Doctor(args.into()),
         })
     }
 }

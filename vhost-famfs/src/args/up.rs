@@ -24,6 +24,8 @@ use crate::launch::spec::{MAX_VMS, check_name};
 ///   vhost-famfs up cluster.toml
 ///
 ///   vhost-famfs up cluster.toml --dry-run
+///
+///   vhost-famfs up cluster.toml --dry-run --emit systemd --output units
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct UpArgs {
@@ -63,6 +65,9 @@ pub(super) struct UpArgs {
     /// With --dry-run: print it for another program.
     #[arg(long, value_enum, value_name = "FORM", requires = "dry_run")]
     emit: Option<Emit>,
+    /// With --emit: write the files into this directory instead; none is overwritten
+    #[arg(long, value_name = "DIR", requires = "emit")]
+    output: Option<PathBuf>,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -98,6 +103,8 @@ pub struct UpConfig {
     pub dry_run: bool,
     /// For another program.
     pub emit: Option<Emit>,
+    /// Where the files for it go, if not to standard output.
+    pub output: Option<PathBuf>,
     /// Print JSON.
     pub json: bool,
 }
@@ -145,6 +152,7 @@ impl TryFrom<UpArgs> for UpConfig {
             timeout: Duration::from_secs(args.timeout),
             dry_run: args.dry_run,
             emit: args.emit,
+            output: args.output,
             json: args.json,
         })
     }

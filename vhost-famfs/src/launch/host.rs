@@ -2,13 +2,13 @@
 //! What this host has to run a cluster with: programs, image, directories.
 
 use std::env;
-use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::accelerator::Accelerator;
 use super::image::Image;
-use super::version::{QemuVersion, VersionError};
+use super::select::{Qemu, SelectError};
+use super::version::QemuVersion;
 
 /// Environment variable that names the QEMU program.
 pub const QEMU_VARIABLE: &str = "VHOST_FAMFS_QEMU";
@@ -16,21 +16,12 @@ pub const QEMU_VARIABLE: &str = "VHOST_FAMFS_QEMU";
 /// Environment variable that names the directory of the appliance image.
 pub const IMAGE_VARIABLE: &str = "VHOST_FAMFS_IMAGE";
 
-/// The program of QEMU for x86-64.
-const QEMU: &str = "qemu-system-x86_64";
-
 /// Why this host cannot run a cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    /// There is no QEMU.
-    #[error(
-        "no {QEMU} found in PATH; install it (11.1 or newer), build the project's tools with \
-         `cargo xtask setup`, or name one with --qemu or ${QEMU_VARIABLE}"
-    )]
-    NoQemu,
-    /// It is not usable.
-    #[error(transparent)]
-    Version(#[from] VersionError),
+    /// There is no QEMU, or the one that was named is none.
+    #[error("name a QEMU with --qemu or ${QEMU_VARIABLE}, or install one")]
+    Qemu(#[source] SelectError),
     /// There is no directory for what lives as long as a cluster.
     #[error(
         "no runtime directory: XDG_RUNTIME_DIR is not set and {} does not exist; log in through \
@@ -70,12 +61,10 @@ impl Host {
     /// What is missing, with the way out.
     pub fn look(qemu: Option<&Path>, image: Option<&Path>) -> Result<Self, HostError> {
         let program = env::current_exe().map_err(HostError::Program)?;
-        let qemu = match qemu {
-            Some(qemu) => qemu.to_owned(),
-            None => find_qemu()?,
-        };
-        let qemu_version = QemuVersion::of(&qemu)?;
-        let (accelerator, accelerator_reason) = Accelerator::detect();
+        let named = non_empty(QEMU_VARIABLE).map(PathBuf::from);
+        let Qemu { program: qemu, version: qemu_version, .. } =
+            Qemu::select(qemu.or(named.as_deref())).map_err(HostError::Qemu)?;
+        let (accelerator, accelerator_reason) = Accelerator::detect(&qemu);
         Ok(Self {
             image: image.map(Path::to_owned).or_else(|| find_image(&program)),
             program,
@@ -111,31 +100,6 @@ pub fn runtime_dir() -> Result<PathBuf, HostError> {
     Err(HostError::NoRuntime(usual))
 }
 
-/// QEMU by name: the variable, PATH, the project's tools tree.
-fn find_qemu() -> Result<PathBuf, HostError> {
-    if let Some(program) = non_empty(QEMU_VARIABLE) {
-        return Ok(program.into());
-    }
-    in_path(QEMU).or_else(in_tools).ok_or(HostError::NoQemu)
-}
-
-fn in_path(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file())
-}
-
-/// The script that enters the tools tree that `cargo xtask setup` made.
-fn in_tools() -> Option<PathBuf> {
-    let cache = match non_empty("XDG_CACHE_HOME") {
-        Some(dir) => PathBuf::from(dir),
-        None => PathBuf::from(non_empty("HOME")?).join(".cache"),
-    };
-    let entries = cache.join("vhost-famfs").read_dir().ok()?;
-    let dirs = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let tools = dirs.filter(|path| path.extension() == Some(OsStr::new("bin")));
-    tools.map(|dir| dir.join(QEMU)).find(|path| path.is_file())
-}
-
 /// The image: the variable, where the package has it, beside the programs of a build.
 fn find_image(program: &Path) -> Option<PathBuf> {
     if let Some(dir) = non_empty(IMAGE_VARIABLE) {
@@ -165,11 +129,5 @@ mod tests {
             std::fs::write(image.join(file), "").unwrap();
         }
         assert_eq!(find_image(&program), Some(image));
-    }
-
-    #[test]
-    fn programs_are_found_in_path() {
-        assert!(in_path("sh").is_some());
-        assert_eq!(in_path("no-such-program-anywhere"), None);
     }
 }

@@ -19,8 +19,10 @@
 
 mod accelerator;
 mod backend;
+pub mod cloud_hypervisor;
 pub mod cluster_file;
 mod deadline;
+pub mod emit;
 mod exec;
 pub mod host;
 mod image;
@@ -30,13 +32,14 @@ mod plan_text;
 mod process;
 mod qemu;
 mod qmp;
+mod select;
 pub mod sizing;
 mod socket;
 pub mod spec;
 mod version;
 mod vm;
 
-pub use accelerator::Accelerator;
+pub use accelerator::{Accelerator, AcceleratorError};
 pub use appliance::attach::Attach;
 pub use appliance::exec::Status;
 pub use backend::{Backend, BackendConfig, BackendError};
@@ -44,5 +47,6 @@ pub use exec::{Command, ExecError, Output};
 pub use image::{Image, ImageError};
 pub use qemu::{ConfigError, Console, Disk, PoolDevice, VmConfig, shell_quoted};
 pub use qmp::{Qmp, QmpError};
+pub use select::{Origin, Qemu, SelectError, find_in_path};
 pub use version::{QemuVersion, VersionError};
 pub use vm::{Ready, Shutdown, Vm, VmError};

@@ -212,6 +212,11 @@ impl VmConfig {
         has_socket.then(|| self.runtime_dir.join("console.sock"))
     }
 
+    /// The serial number by which the guest finds its root disk.
+    pub(super) fn root_serial(&self) -> &'static str {
+        ROOT_SERIAL
+    }
+
     /// Program and arguments.
     ///
     /// # Errors
@@ -301,7 +306,8 @@ impl VmConfig {
         argv.option("-append", self.kernel_command_line());
     }
 
-    fn all_credentials(&self) -> BTreeMap<String, String> {
+    /// The credentials that the guest gets: the given ones, and those that the configuration implies.
+    pub(super) fn all_credentials(&self) -> BTreeMap<String, String> {
         let mut credentials = self.credentials.clone();
         credentials.entry("system.hostname".into()).or_insert_with(|| self.name.clone());
         if self.pools.is_empty() {
@@ -313,7 +319,8 @@ impl VmConfig {
         credentials
     }
 
-    fn kernel_command_line(&self) -> String {
+    /// The value of `-append`.
+    pub(super) fn kernel_command_line(&self) -> String {
         let mut words = vec![
             "console=ttyS0".to_owned(),
             format!("root=/dev/disk/by-id/virtio-{ROOT_SERIAL}"),
@@ -389,6 +396,13 @@ impl VmConfig {
 }
 
 impl PoolDevice {
+    /// Its arguments for QEMU, as the device of that number.
+    pub(super) fn arguments(&self, index: usize) -> Vec<OsString> {
+        let mut argv = CommandLine(Vec::new());
+        self.add(index, &mut argv);
+        argv.0
+    }
+
     /// Bytes of guest-physical address space that must be set aside beside the RAM.
     fn pmem_size(&self) -> u64 {
         match self {

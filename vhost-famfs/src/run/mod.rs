@@ -2,6 +2,7 @@
 //! What the program does once it knows what is asked.
 
 mod device;
+mod doctor;
 mod pool;
 mod up;
 
@@ -25,6 +26,7 @@ pub fn run(config: Config) -> Result<ExitCode> {
         Config::Capabilities => say(json!({ "type": BACKEND_TYPE, "features": [] }))?,
         Config::Device(config) => device::run(config)?,
         Config::Up(config) => return up::run(config),
+        Config::Doctor(config) => return doctor::run(&config),
     }
     Ok(ExitCode::SUCCESS)
 }

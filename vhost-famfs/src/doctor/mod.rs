@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a host has to run clusters with, and what is missing: one finding for each thing, with its remedy.
+
+mod host;
+mod memory;
+mod ublk;
+mod vmm;
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Serialize;
+
+/// How a check went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// As it should be.
+    Ok,
+    /// Works, but less well than it could, or not everything does.
+    Warning,
+    /// Clusters cannot be run.
+    Failed,
+    /// Not there, and not needed unless it is asked for.
+    Absent,
+}
+
+impl Status {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "FAILED",
+            Self::Absent => "absent",
+        }
+    }
+}
+
+/// The result of one check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub check: &'static str,
+    /// How it is.
+    pub status: Status,
+    /// What was found.
+    pub found: String,
+    /// The command that mends it, or else what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+}
+
+impl Finding {
+    fn ok(check: &'static str, found: impl Into<String>) -> Self {
+        Self { check, status: Status::Ok, found: found.into(), mend: None }
+    }
+
+    fn with(
+        check: &'static str,
+        status: Status,
+        found: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        Self { check, status, found: found.into(), mend: Some(mend.into()) }
+    }
+}
+
+/// All findings of a host.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Version of this form.
+    version: u32,
+    /// Whether clusters can be run.
+    pub healthy: bool,
+    /// What was found, in the order in which things are needed.
+    findings: Vec<Finding>,
+}
+
+impl Report {
+    fn new(findings: Vec<Finding>) -> Self {
+        let healthy = findings.iter().all(|finding| finding.status != Status::Failed);
+        Self { version: 1, healthy, findings }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Finding { check, status, found, mend }) in self.findings.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{:<8} {check:<17} {}", status.word(), one_line(found))?;
+            if let Some(mend) = mend {
+                write!(f, "\n{:<26} mend: {}", "", one_line(mend))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Looks at this host; `qemu` is taken instead of the one that would be found.
+#[must_use]
+pub fn examine(qemu: Option<&Path>) -> Report {
+    let (mut findings, qemu) = vmm::qemu(qemu);
+    findings.push(vmm::kvm(qemu.as_deref()));
+    findings.push(vmm::cloud_hypervisor());
+    findings.extend(host::examine());
+    findings.extend(memory::examine());
+    findings.push(ublk::examine());
+    Report::new(findings)
+}
+
+/// A message without line feeds, and without control characters that a program may have said.
+fn one_line(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    lines.join("; ").replace(":;", ":").chars().filter(|c| !c.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_failure_makes_a_host_unfit() {
+        let finding = |status| Finding::with("a check", status, "found\n  this", "do that");
+        let report = Report::new(vec![
+            Finding::ok("x", "y"),
+            finding(Status::Warning),
+            finding(Status::Absent),
+        ]);
+        assert!(report.healthy);
+        let report = Report::new(vec![Finding::ok("x", "y"), finding(Status::Failed)]);
+        assert!(!report.healthy);
+        let text = report.to_string();
+        assert_eq!(
+            text,
+            "ok       x                 y\nFAILED   a check           found; this\n\
+             \u{20}                          mend: do that"
+        );
+    }
+}

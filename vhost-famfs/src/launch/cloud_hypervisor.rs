@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a cloud-hypervisor program offers, by its own word.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Name of the program.
+pub const PROGRAM: &str = "cloud-hypervisor";
+
+/// Why pools come in by `--pmem` and not through a back-end.
+pub const NO_SHARED_MEMORY: &str = "its generic vhost-user device has no shared memory regions \
+    (VHOST_USER_PROTOCOL_F_SHMEM), which a back-end of vhost-famfs needs; it maps pools itself with --pmem";
+
+/// What was found out from `--version` and `--help`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloudHypervisor {
+    /// The program.
+    pub program: PathBuf,
+    /// Its version, as it says it.
+    pub version: String,
+    /// It has `--pmem`, with `discard_writes`.
+    pub pmem: bool,
+    /// It has the generic vhost-user device.
+    pub generic_vhost_user: bool,
+    /// Its help speaks of shared memory regions for that device.
+    pub shared_memory: bool,
+}
+
+/// A program that is no cloud-hypervisor.
+#[derive(Debug, thiserror::Error)]
+pub enum CloudHypervisorError {
+    /// It does not start.
+    #[error("cannot run {} {argument}", program.display())]
+    Run {
+        /// The program.
+        program: PathBuf,
+        /// What it was asked.
+        argument: &'static str,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It said something else.
+    #[error("{} --version says {found:?}, expected \"cloud-hypervisor vX.Y\"", program.display())]
+    Unknown {
+        /// The program.
+        program: PathBuf,
+        /// The first line of its answer.
+        found: String,
+    },
+}
+
+impl CloudHypervisor {
+    /// How pools come into its VMs, for people.
+    #[must_use]
+    pub fn transports(&self) -> &'static str {
+        match (self.pmem, self.generic_vhost_user, self.shared_memory) {
+            (false, _, _) => {
+                "it has no --pmem with discard_writes, so pools cannot come into its VMs"
+            }
+            (_, _, true) => {
+                "it maps pools itself (--pmem); that its vhost-user device has shared memory regions is new, and not used"
+            }
+            (_, true, false) => NO_SHARED_MEMORY,
+            (_, false, false) => {
+                "it has no generic vhost-user device; it maps pools itself with --pmem"
+            }
+        }
+    }
+
+    /// Asks a program.
+    ///
+    /// # Errors
+    /// It does not start, or does not answer as cloud-hypervisor does.
+    pub fn of(program: &Path) -> Result<Self, CloudHypervisorError> {
+        let ask = |argument| {
+            let output = Command::new(program).arg(argument).stdin(Stdio::null()).output();
+            match output {
+                Ok(output) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+                Err(source) => {
+                    let program = program.into();
+                    Err(CloudHypervisorError::Run { program, argument, source })
+                }
+            }
+        };
+        let version = ask("--version")?;
+        let first = version.lines().next().unwrap_or_default();
+        let version = first.strip_prefix("cloud-hypervisor v").map(str::to_owned);
+        let version = version.ok_or_else(|| CloudHypervisorError::Unknown {
+            program: program.into(),
+            found: first.into(),
+        })?;
+        let help = ask("--help")?;
+        let device = option(&help, "--generic-vhost-user");
+        Ok(Self {
+            program: program.into(),
+            version,
+            pmem: option(&help, "--pmem").is_some_and(|text| text.contains("discard_writes")),
+            generic_vhost_user: device.is_some(),
+            shared_memory: device.is_some_and(|text| {
+                let text = text.to_lowercase();
+                text.contains("shmem") || text.contains("shared memory")
+            }),
+        })
+    }
+}
+
+/// What a help text says of an option, up to the next one.
+fn option<'t>(help: &'t str, name: &str) -> Option<&'t str> {
+    let is_option = |line: &str| line.trim_start().starts_with('-');
+    let mut offset = 0;
+    let mut begin = None;
+    for line in help.split_inclusive('\n') {
+        if begin.is_some() && is_option(line) {
+            break;
+        }
+        if is_option(line) && line.split([' ', ',', '=', '\n']).any(|word| word == name) {
+            begin = Some(offset);
+        }
+        offset += line.len();
+    }
+    begin.map(|begin| &help[begin..offset])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn an_options_text_ends_at_the_next_option() {
+        let help = "Options:\n      --net <net>  none\n      --pmem <pmem>\n          file, \
+                    discard_writes\n  -v  more\n";
+        assert!(option(help, "--pmem").unwrap().ends_with("discard_writes\n"));
+        assert!(option(help, "--net").unwrap().ends_with("none\n"));
+        assert!(option(help, "-v").unwrap().ends_with("more\n"));
+        assert_eq!(option(help, "--generic-vhost-user"), None);
+    }
+
+    #[test]
+    fn what_is_offered_is_read_from_the_program() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("ch");
+        let write = |script: &str| {
+            std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        };
+        write(
+            "case $1 in --version) echo cloud-hypervisor v53.0.0;; \
+             *) echo '  --pmem <p>  file=,discard_writes=on|off'; \
+             echo '  --generic-vhost-user <g>  virtio_id=,socket=';; esac",
+        );
+        let found = CloudHypervisor::of(&program).unwrap();
+        assert_eq!(found.version, "53.0.0");
+        assert!(found.pmem && found.generic_vhost_user && !found.shared_memory, "{found:?}");
+        write("echo something else");
+        let error = CloudHypervisor::of(&program).unwrap_err().to_string();
+        assert!(error.contains("says \"something else\""), "{error}");
+    }
+}

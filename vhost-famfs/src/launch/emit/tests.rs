@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+use super::*;
+use crate::launch::host::Host;
+use crate::launch::{Accelerator, QemuVersion, cluster_file};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A host whose programs are real files, so that systemd finds them.
+fn plan(dir: &tempfile::TempDir, vms: &str) -> Plan {
+    let image = dir.path().join("image, of 100%");
+    fs::create_dir(&image).unwrap();
+    for file in ["vmlinux", "initrd.img", "root.erofs"] {
+        fs::write(image.join(file), "").unwrap();
+    }
+    let host = Host {
+        program: "/bin/true".into(),
+        qemu: "/bin/true".into(),
+        qemu_version: QemuVersion::SHARED_MEMORY,
+        accelerator: Accelerator::Tcg,
+        accelerator_reason: "no reason".into(),
+        image: Some(image),
+        runtime: dir.path().join("run"),
+        memory: dir.path().to_owned(),
+    };
+    let file = dir.path().join("lab.toml");
+    fs::create_dir(dir.path().join("data")).unwrap();
+    fs::write(dir.path().join("data/file"), "x").unwrap();
+    fs::write(&file, format!("[[import]]\nfrom = \"data\"\n{vms}")).unwrap();
+    Plan::new(&cluster_file::read(&file).unwrap(), &host).unwrap()
+}
+
+const TWO: &str = "[[vm]]\nname = \"a\"\nargs = [\"-msg\", \"it's & <$HOME> %h\"]\n\
+                   [[vm]]\nname = \"b\"\naccess = \"ro\"\n";
+
+fn only(files: Vec<Emitted>) -> String {
+    assert_eq!(files.len(), 1);
+    files.into_iter().next().unwrap().text
+}
+
+#[test]
+fn the_script_has_the_exact_command_lines() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let plan = plan(&dir, TWO);
+    let text = only(emit(&plan, Form::Qemu).unwrap());
+    for vm in &plan.vms {
+        let line = crate::launch::shell_quoted(&vm.config.command_line().unwrap());
+        assert!(text.contains(&format!("\n{line} < /dev/null &\n")), "{line}\nis not in\n{text}");
+    }
+    assert!(text.contains("--loglen") && text.contains("/data/. /\n"), "{text}");
+    let script = dir.path().join("lab.sh");
+    fs::write(&script, &text).unwrap();
+    let checked = Command::new("sh").arg("-n").arg(&script).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+}
+
+#[test]
+fn a_shell_reads_back_every_argument() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let plan = plan(&dir, TWO);
+    let argv = plan.vms[0].config.command_line().unwrap();
+    let line = crate::launch::shell_quoted(&argv);
+    let shell = Command::new("sh").arg("-c").arg(format!("printf '%s\\n' {line}")).output();
+    let expected: String = argv.iter().map(|word| format!("{}\n", word.display())).collect();
+    assert_eq!(String::from_utf8(shell.unwrap().stdout).unwrap(), expected);
+}
+
+#[test]
+fn domains_are_well_formed_and_hold_what_the_plan_does() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let plan = plan(&dir, TWO);
+    let files = emit(&plan, Form::Libvirt).unwrap();
+    assert_eq!(files.len(), 2);
+    for (file, vm) in files.iter().zip(&plan.vms) {
+        let printed = file.to_string();
+        let document = roxmltree::Document::parse(&printed).unwrap();
+        let root = document.root_element();
+        let child = |name: &str| {
+            let found = root.descendants().find(|node| node.has_tag_name(name));
+            found.and_then(|node| node.text()).unwrap_or_default().to_owned()
+        };
+        assert_eq!(child("name"), format!("lab-{}", vm.name()));
+        assert_eq!(child("uuid"), vm.config.uuid.to_string());
+        assert_eq!(child("memory"), (vm.config.memory >> 10).to_string());
+        assert_eq!(child("kernel"), vm.config.image.kernel().to_str().unwrap());
+        let space = "http://libvirt.org/schemas/domain/qemu/1.0";
+        let arguments: Vec<_> = root
+            .descendants()
+            .filter(|node| node.has_tag_name((space, "arg")))
+            .filter_map(|node| node.attribute("value"))
+            .collect();
+        let line = vm.config.command_line().unwrap();
+        let has = |argument: &&str| line.iter().any(|word| word == *argument);
+        let missing: Vec<_> =
+            arguments.iter().filter(|word| !word.starts_with("slots=") && !has(word)).collect();
+        assert!(missing.is_empty(), "not of the plan: {missing:?}");
+        let device =
+            if vm.backend.is_some() { "vhost-user-test-device-pci," } else { "virtio-pmem-pci," };
+        assert!(arguments.iter().any(|word| word.starts_with(device)), "{arguments:?}");
+    }
+}
+
+#[test]
+fn systemd_takes_the_units() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let plan = plan(&dir, TWO);
+    let units = dir.path().join("units");
+    fs::create_dir(&units).unwrap();
+    let files = emit(&plan, Form::Systemd).unwrap();
+    let paths: Vec<PathBuf> = files.iter().map(|file| units.join(&file.name)).collect();
+    for (file, path) in files.iter().zip(&paths) {
+        fs::write(path, &file.text).unwrap();
+    }
+    let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "lab-pool.service",
+            "lab-a-backend.service",
+            "lab-a.service",
+            "lab-b.service",
+            "lab.target"
+        ]
+    );
+    let mut verify = Command::new("systemd-analyze");
+    let output = verify.args(["verify", "--man=no", "--recursive-errors=no"]).args(&paths).output();
+    let output = output.expect("systemd-analyze checks the units; install the package systemd");
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaints}");
+    assert!(!complaints.contains(&units.display().to_string()), "{complaints}");
+}
+
+#[test]
+fn units_keep_what_systemd_would_replace() {
+    let words = ["it's", "$HOME", "100%", "a\"b\\c", ""].map(Into::into);
+    assert_eq!(systemd::words(&words).unwrap(), r#""it's" "$$HOME" "100%%" "a\"b\\c" """#);
+    let error = systemd::words(&["a\nb".into()]).unwrap_err().to_string();
+    assert!(error.contains("cannot be written into a unit of systemd"), "{error}");
+}
+
+#[test]
+fn cloud_hypervisor_maps_pools_itself() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut plan = plan(&dir, TWO);
+    let error = emit(&plan, Form::CloudHypervisor(None)).unwrap_err().to_string();
+    assert!(error.contains("image, of 100%"), "a comma cannot be quoted there: {error}");
+    for vm in &mut plan.vms {
+        vm.config.image = crate::launch::Image::open(with_image(&dir)).unwrap();
+    }
+    let text = only(emit(&plan, Form::CloudHypervisor(None)).unwrap());
+    let pool = plan.pool.path.display();
+    assert!(text.contains(&format!("--pmem file={pool},discard_writes=off")), "{text}");
+    assert!(text.contains(&format!("--pmem file={pool},discard_writes=on")), "the read-only VM");
+    assert!(text.contains("VHOST_USER_PROTOCOL_F_SHMEM"), "says why: {text}");
+    let old = CloudHypervisor {
+        program: "ch".into(),
+        version: "20.0".into(),
+        pmem: false,
+        generic_vhost_user: false,
+        shared_memory: false,
+    };
+    let error = emit(&plan, Form::CloudHypervisor(Some(&old))).unwrap_err().to_string();
+    assert!(error.contains("cloud-hypervisor 20.0: it has no --pmem"), "{error}");
+}
+
+fn with_image(dir: &tempfile::TempDir) -> PathBuf {
+    let image = dir.path().join("image");
+    if !image.exists() {
+        fs::create_dir(&image).unwrap();
+        for file in ["vmlinux", "initrd.img", "root.erofs"] {
+            fs::write(image.join(file), "").unwrap();
+        }
+    }
+    image
+}
+
+#[test]
+fn a_slice_needs_qemu() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let plan = plan(
+        &dir,
+        "[[vm]]\nname = \"part\"\naccess = \"slice\"\noffset = \"2M\"\nlength = \"2M\"\n",
+    );
+    let error = emit(&plan, Form::CloudHypervisor(None)).unwrap_err();
+    assert_eq!(error, EmitError::Slice("part".to_owned()));
+}

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `doctor`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::say;
+use crate::args::DoctorConfig;
+use crate::doctor;
+
+pub(super) fn run(config: &DoctorConfig) -> Result<ExitCode> {
+    let report = doctor::examine(config.qemu.as_deref());
+    if config.json {
+        say(serde_json::to_string(&report)?)?
+    } else {
+        say(&report)?
+    }
+    Ok(if report.healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

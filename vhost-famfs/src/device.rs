@@ -35,6 +35,7 @@ use crate::pmem::{F_SHMEM_REGION, QUEUES, Reply};
 use crate::pool::{Identity, Pool};
 use crate::queue::{self, Batch};
 use crate::ring::Ring;
+use crate::sys;
 use crate::throttle::Throttle;
 use crate::window::Window;
 
@@ -112,6 +113,8 @@ impl Device {
         if wanted {
             let answer = mapper::send(&order.channel, &self.pool, self.window);
             self.on_map_answer(order.generation, answer);
+            // The VM has its window; what it took to get here is not needed until the next start.
+            sys::release_code();
         }
     }
 

@@ -52,8 +52,9 @@ pub enum End {
 /// Waits for a VMM on `socket`, serves it until it disconnects or `stop` becomes readable, and
 /// returns.
 ///
-/// `lock_down` is called when a VMM connects, before a byte from it is read and while the process
-/// still has one thread. What it forbids must leave the system calls of [`crate::sandbox`].
+/// `lock_down` is called when a VMM connects, before a byte from it is read. Threads that wait for
+/// work are there already, and it must be for them too. What it forbids must leave the system calls of
+/// [`crate::sandbox`].
 pub fn serve(
     socket: Socket,
     pool: Pool,
@@ -62,18 +63,19 @@ pub fn serve(
     lock_down: impl FnOnce() -> Result<(), SandboxError>,
 ) -> Result<End, ServerError> {
     let stop = stop.as_fd();
-    if wait_readable(&[socket.as_fd(), stop])? == 1 {
-        info!("asked to stop before a VMM connected");
-        return Ok(End::Stopped);
-    }
     let ended = UnixStream::pair().map_err(ServerError::Setup)?;
-    // One process serves one VM: a second one gets a clear error instead of a silent wait.
-    let listener = socket.into_listener();
-    lock_down()?;
+    // All that can be had before there is a VM, which waits for the rest.
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
     let device = Device::new(pool, window, memory.clone()).map_err(ServerError::Setup)?;
     let mut daemon = VhostUserDaemon::new("vhost-user".to_owned(), device.clone(), memory)
         .map_err(daemon_error)?;
+    if wait_readable(&[socket.as_fd(), stop])? == 1 {
+        info!("asked to stop before a VMM connected");
+        return Ok(End::Stopped);
+    }
+    // One process serves one VM: a second one gets a clear error instead of a silent wait.
+    let listener = socket.into_listener();
+    lock_down()?;
     daemon.start(&mut Listener::from(listener)).map_err(daemon_error)?;
     info!("connected");
     let result = wait(&mut daemon, &device, stop, ended);

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What needs `unsafe`: taking over descriptors that nobody owns, the memory policy of a mapping,
-//! and that of the heap.
+//! that of the heap, and what the process keeps of its own code in memory.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
+use rustix::mm::{Advice, madvise};
 use vm_memory::MmapRegion;
 
 /// Takes ownership of the inherited descriptor `number`.
@@ -48,6 +50,43 @@ pub fn share_one_heap() {
     let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
+/// A part of the address space.
+type Range = (usize, usize);
+
+/// Where the code of the program and its libraries is mapped.
+static CODE: OnceLock<Vec<Range>> = OnceLock::new();
+
+/// Looks where this process has its code, for [`release_code`].
+pub fn find_code() {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    // That it was found already is no error.
+    let _ = CODE.set(maps.lines().filter_map(code).collect());
+}
+
+/// The range of a line of /proc/self/maps (proc_pid_maps(5)) if it is code from a file: never written to,
+/// by its protection.
+fn code(line: &str) -> Option<Range> {
+    let mut fields = line.split_ascii_whitespace();
+    let (range, protection) = (fields.next()?, fields.next()?);
+    let file = fields.nth(3)?;
+    let (begin, end) = range.split_once('-')?;
+    let address = |digits| usize::from_str_radix(digits, 16).ok();
+    (protection == "r-xp" && file.starts_with('/')).then_some((address(begin)?, address(end)?))
+}
+
+/// Takes the code that was found out of this process's memory. What is used again comes back from the page
+/// cache; that of the command line, say, does not.
+pub fn release_code() {
+    for &(begin, end) in CODE.get().into_iter().flatten() {
+        let address = std::ptr::without_provenance_mut(begin);
+        // SAFETY: `code` takes only private mappings of files that cannot be written to, so that the pages
+        // are those of the file and come back as they were; no library is ever unloaded.
+        let released = unsafe { madvise(address, end - begin, Advice::LinuxDontNeed) };
+        // Then it stays in memory, which is no harm.
+        let _ = released;
+    }
+}
+
 /// `MPOL_BIND` of `linux/mempolicy.h`.
 const MPOL_BIND: libc::c_long = 2;
 /// Highest NUMA node that can be named; the kernel's own limit is 1024.
@@ -85,6 +124,29 @@ pub fn bind_to_node(mapping: &MmapRegion, node: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_code_of_files_is_released() {
+        let line = |protection, file| format!("5574-5575 {protection} 00012000 fe:00 123   {file}");
+        assert_eq!(code(&line("r-xp", "/bin/x")), Some((0x5574, 0x5575)));
+        for (protection, file) in [
+            ("r--p", "/bin/x"),
+            ("rwxp", "/bin/x"),
+            ("r-xs", "/bin/x"),
+            ("r-xp", ""),
+            ("r-xp", "[vdso]"),
+        ] {
+            assert_eq!(code(&line(protection, file)), None, "{protection} {file}");
+        }
+    }
+
+    #[test]
+    fn a_process_goes_on_after_its_code_was_released() {
+        find_code();
+        assert!(CODE.get().is_some_and(|code| !code.is_empty()));
+        release_code();
+        assert_eq!("still here".replace("still ", ""), "here");
+    }
 
     #[test]
     fn refuses_what_is_not_open() {

@@ -32,6 +32,7 @@ pub(super) fn run(config: DeviceConfig) -> Result<()> {
     let pool_fd = inherited(&config.pool, "--pool-fd")?;
     let socket_fd = inherited(&config.socket, "--fd")?;
     sys::share_one_heap();
+    sys::find_code();
     start_log(config.log_format, config.verbose);
     let stop = signals::stop_requests().context("cannot handle signals")?;
 

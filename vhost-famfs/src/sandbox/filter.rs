@@ -70,15 +70,13 @@ const ANY_ARGUMENTS: &[c_long] = &[
 ];
 
 /// What a back-end that still waits for its VM needs beside that: to take its socket away, to tell the
-/// service manager, and to give the rest up.
+/// service manager, and to give these up too.
 const WAITING: &[c_long] = &[
     libc::SYS_unlink,
     libc::SYS_unlinkat,
     libc::SYS_socket,
     libc::SYS_socketpair,
     libc::SYS_connect,
-    libc::SYS_prlimit64,
-    libc::SYS_capset,
     libc::SYS_seccomp,
 ];
 

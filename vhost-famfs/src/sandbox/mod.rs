@@ -76,7 +76,14 @@ impl Sandbox {
     /// For the calling thread, and every thread that it starts from now on; there is no way back. Call
     /// it while the process has one thread.
     pub fn enter(self) -> Result<Entered, SandboxError> {
+        limit(Resource::Nofile, MAX_DESCRIPTORS)
+            .map_err(give_up("limit the number of descriptors"))?;
+        // A core file would hold the guest's memory.
+        limit(Resource::Core, 0).map_err(give_up("switch core files off"))?;
         rustix::thread::set_no_new_privs(true).map_err(give_up("refuse new privileges"))?;
+        let none = CapabilitySet::empty();
+        let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+        rustix::thread::set_capabilities(None, sets).map_err(give_up("drop the capabilities"))?;
         for program in [&self.compatibility, &self.waiting] {
             seccompiler::apply_filter(program).map_err(SandboxError::Load)?;
         }
@@ -85,16 +92,9 @@ impl Sandbox {
 }
 
 impl Entered {
-    /// Gives up the rest. Call it in the same thread, while it is the only one.
+    /// Gives up the rest, for all threads.
     pub fn close(self) -> Result<(), SandboxError> {
-        limit(Resource::Nofile, MAX_DESCRIPTORS)
-            .map_err(give_up("limit the number of descriptors"))?;
-        // A core file would hold the guest's memory.
-        limit(Resource::Core, 0).map_err(give_up("switch core files off"))?;
-        let none = CapabilitySet::empty();
-        let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
-        rustix::thread::set_capabilities(None, sets).map_err(give_up("drop the capabilities"))?;
-        seccompiler::apply_filter(&self.0).map_err(SandboxError::Load)
+        seccompiler::apply_filter_all_threads(&self.0).map_err(SandboxError::Load)
     }
 }
 

@@ -19,6 +19,7 @@
 
 mod accelerator;
 mod backend;
+pub mod check;
 pub mod cloud_hypervisor;
 pub mod cluster_file;
 mod deadline;

@@ -15,7 +15,9 @@ use famfs::sys::dax;
 use famfs::view::View;
 use uuid::Uuid;
 
+use super::accelerator::Accelerator;
 use super::backend::BackendConfig;
+use super::check;
 use super::host::Host;
 use super::image::{Image, ImageError};
 use super::qemu::{ConfigError, Console, PoolDevice, VmConfig};
@@ -429,6 +431,9 @@ fn plan_vm(
             readonly: spec.access == Access::ReadOnly,
         },
     }];
+    if host.accelerator != Accelerator::Kvm {
+        config.phys_bits = check::emulated_bits(check::needed_bits(&config, seen));
+    }
     config.qemu_args = spec.args.iter().map(Into::into).collect();
     // What is wrong with it comes out before anything is started.
     config.command_line()?;

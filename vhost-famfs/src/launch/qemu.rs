@@ -49,6 +49,8 @@ pub struct VmConfig {
     pub cpus: u32,
     /// Guest RAM in bytes, a multiple of 2 MiB.
     pub memory: u64,
+    /// Bits of the guest's physical addresses, where QEMU's default is too small for its pools.
+    pub phys_bits: Option<u32>,
     /// The machine's UUID (SMBIOS). famfs takes it as the system's: the VM whose UUID is the one in the pool's
     /// superblock is its master.
     pub uuid: Uuid,
@@ -184,6 +186,7 @@ impl VmConfig {
             accelerator: Accelerator::Tcg,
             cpus: 2,
             memory: 1024 * MIB,
+            phys_bits: None,
             uuid: Uuid::new_v4(),
             pools: Vec::new(),
             disks: Vec::new(),
@@ -285,7 +288,8 @@ impl VmConfig {
         argv.option("-name", &self.name);
         argv.option("-machine", "q35,memory-backend=ram");
         argv.option("-accel", self.accelerator.name());
-        argv.option("-cpu", self.accelerator.cpu());
+        let bits = self.phys_bits.map(|bits| format!(",phys-bits={bits}")).unwrap_or_default();
+        argv.option("-cpu", format!("{}{bits}", self.accelerator.cpu()));
         argv.option("-smp", self.cpus.to_string());
         if slots == 0 {
             argv.option("-m", format!("{memory}M"));

@@ -183,7 +183,7 @@ mod tests {
         assert!(error.contains("the search path has none"), "{error}");
         assert!(error.contains("11.1 or newer") && error.contains("cargo xtask setup"), "{error}");
         let other = dir.path().join(QEMU);
-        fs::copy("/bin/echo", &other).unwrap();
+        std::os::unix::fs::symlink("/bin/echo", &other).unwrap();
         let error = look(dir.path(), dir.path()).unwrap_err().to_string();
         assert!(error.contains(&format!("{} --version says", other.display())), "{error}");
         let error = Qemu::select(Some(&other)).unwrap_err().to_string();

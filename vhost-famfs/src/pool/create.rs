@@ -166,15 +166,8 @@ pub enum CreateError {
 /// checked, that it stays so is not.
 pub fn create(options: &CreateOptions, progress: Progress<'_>) -> Result<Report, CreateError> {
     let path = &options.path;
-    check_size(options.size, ALIGNMENT)?;
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let maker = Maker { path, directory, size: options.size };
-    let file = maker.open()?;
-    let (kind, page_size) = kind_of(&file, path)?;
-    check_size(options.size, page_size.max(ALIGNMENT))?;
+    let maker = Maker::new(options);
+    let (file, kind, page_size) = maker.open(options)?;
     maker.allocate(&file, kind, page_size, options, progress)?;
     let facts = Facts::of(&file, path)?;
     if options.view == View::Devdax {
@@ -192,6 +185,13 @@ pub fn create(options: &CreateOptions, progress: Progress<'_>) -> Result<Report,
     Ok(inspect(path)?)
 }
 
+/// Looks whether [`create`] would find room, and makes nothing.
+pub fn check_room(options: &CreateOptions) -> Result<(), CreateError> {
+    let maker = Maker::new(options);
+    let (file, kind, page_size) = maker.open(options)?;
+    maker.check_room(&file, kind, page_size, options)
+}
+
 fn check_size(size: u64, unit: u64) -> Result<(), CreateError> {
     if size >= MIN_SIZE && size.is_multiple_of(unit) {
         return Ok(());
@@ -207,8 +207,26 @@ struct Maker<'a> {
     size: u64,
 }
 
-impl Maker<'_> {
-    fn open(&self) -> Result<File, CreateError> {
+impl<'a> Maker<'a> {
+    fn new(options: &'a CreateOptions) -> Self {
+        let path = options.path.as_path();
+        let directory = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        Self { path, directory, size: options.size }
+    }
+
+    /// A file without a name, its kind, and the size of its pages.
+    fn open(&self, options: &CreateOptions) -> Result<(File, Kind, u64), CreateError> {
+        check_size(options.size, ALIGNMENT)?;
+        let file = self.open_unnamed()?;
+        let (kind, page_size) = kind_of(&file, self.path)?;
+        check_size(options.size, page_size.max(ALIGNMENT))?;
+        Ok((file, kind, page_size))
+    }
+
+    fn open_unnamed(&self) -> Result<File, CreateError> {
         // The link below is what decides; this only saves work and gives the better message.
         if self.path.symlink_metadata().is_ok() {
             return Err(CreateError::Exists(self.path.to_owned()));
@@ -236,13 +254,7 @@ impl Maker<'_> {
         progress: Progress<'_>,
     ) -> Result<(), CreateError> {
         let memory = |source| CreateError::Memory { pool: self.path.to_owned(), source };
-        if let Some(node) = options.numa {
-            memory::check_node(kind, node).map_err(memory)?;
-        }
-        self.check_space(file)?;
-        if kind == Kind::Hugetlbfs || (options.prefault && kind != Kind::File) {
-            memory::check_free(kind, page_size, self.size, options.numa).map_err(memory)?;
-        }
+        self.check_room(file, kind, page_size, options)?;
         if kind != Kind::File {
             file.set_len(self.size).map_err(|source| self.io("set its size", source))?;
         }
@@ -254,6 +266,25 @@ impl Maker<'_> {
                 Errno::NOSPC | Errno::DQUOT => self.no_space(file),
                 errno => self.io("take its memory or storage", errno.into()),
             })?;
+        }
+        Ok(())
+    }
+
+    /// Whether the memory or storage that the options ask for is there.
+    fn check_room(
+        &self,
+        file: &File,
+        kind: Kind,
+        page_size: u64,
+        options: &CreateOptions,
+    ) -> Result<(), CreateError> {
+        let memory = |source| CreateError::Memory { pool: self.path.to_owned(), source };
+        if let Some(node) = options.numa {
+            memory::check_node(kind, node).map_err(memory)?;
+        }
+        self.check_space(file)?;
+        if kind == Kind::Hugetlbfs || (options.prefault && kind != Kind::File) {
+            memory::check_free(kind, page_size, self.size, options.numa).map_err(memory)?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ mod memory;
 mod remove;
 mod resize;
 
-pub use create::{CreateError, CreateOptions, create};
+pub use create::{CreateError, CreateOptions, check_room, create};
 pub use famfs_report::FamfsReport;
 pub use holders::Holder;
 pub use inspect::{Report, inspect};
@@ -193,6 +193,16 @@ impl Pool {
     pub fn sync(&self) -> io::Result<()> {
         if self.facts.kind.has_storage() { self.file.sync_data() } else { Ok(()) }
     }
+}
+
+/// Looks whether the pool `path` may be read, and is one.
+pub fn check_readable(path: &Path) -> Result<(), PoolError> {
+    inspect::open_to_read(path).map(drop)
+}
+
+/// Looks whether the host has free huge pages of `page_size` bytes for so many bytes.
+pub fn check_huge_pages(page_size: u64, bytes: u64) -> Result<(), MemoryError> {
+    memory::check_free(Kind::Hugetlbfs, page_size, bytes, None)
 }
 
 fn open(path: &Path, options: &OpenOptions, access: &'static str) -> Result<File, PoolError> {

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use super::say;
 use crate::args::{Described, Emit, UpConfig};
+use crate::launch::check;
 use crate::launch::cloud_hypervisor::{self, CloudHypervisor};
 use crate::launch::cluster_file;
 use crate::launch::emit::{self, Form};
@@ -22,6 +23,7 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
     let spec = spec(&config)?;
     let host = Host::look(config.qemu.as_deref(), config.image.as_deref())?;
     let plan = Plan::new(&spec, &host)?;
+    check::before_start(&plan)?;
     if !config.dry_run {
         bail!("starting clusters is not in this build; use --dry-run");
     }

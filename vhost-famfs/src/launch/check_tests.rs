@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+use super::*;
+use crate::launch::cluster_file;
+use crate::launch::host::Host;
+use crate::launch::version::QemuVersion;
+use rustix::fs::FlockOperation;
+use tempfile::TempDir;
+
+/// The refusal of a cluster with this text as its file, on a host with everything.
+fn refusal(dir: &TempDir, accelerator: Accelerator, text: &str) -> Option<String> {
+    let image = dir.path().join("image");
+    fs::create_dir_all(&image).unwrap();
+    for file in ["vmlinux", "initrd.img", "root.erofs"] {
+        fs::write(image.join(file), "").unwrap();
+    }
+    let host = Host {
+        program: "vhost-famfs".into(),
+        qemu: "qemu".into(),
+        qemu_version: QemuVersion::SHARED_MEMORY,
+        accelerator,
+        accelerator_reason: "no reason".into(),
+        image: Some(image),
+        runtime: dir.path().join("run"),
+        memory: dir.path().to_owned(),
+    };
+    let file = dir.path().join("lab.toml");
+    fs::write(&file, text).unwrap();
+    let plan = Plan::new(&cluster_file::read(&file).unwrap(), &host).unwrap();
+    let error = before_start(&plan).err()?;
+    let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
+    Some(chain.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+}
+
+fn in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap()
+}
+
+/// A directory on storage: in cargo's, because /tmp is often a tmpfs.
+fn on_storage() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap()
+}
+
+fn pool(dir: &TempDir, size: u64) -> File {
+    let file = File::create_new(dir.path().join("pool")).unwrap();
+    file.set_len(size).unwrap();
+    file
+}
+
+const MINE: &str = "[pool]\npath = \"pool\"\n[[vm]]\nmount = false\n";
+
+#[test]
+fn a_pool_that_is_fit_is_let_through() {
+    let dir = in_memory();
+    pool(&dir, 16 << 20);
+    assert_eq!(refusal(&dir, Accelerator::Tcg, MINE), None);
+    assert_eq!(refusal(&dir, Accelerator::Tcg, "[[vm]]\n"), None, "one that would be made");
+}
+
+#[test]
+fn a_pool_that_another_program_changes_is_told() {
+    let dir = in_memory();
+    let file = pool(&dir, 16 << 20);
+    rustix::fs::flock(&file, FlockOperation::LockExclusive).unwrap();
+    let refusal = refusal(&dir, Accelerator::Tcg, MINE).unwrap();
+    assert!(refusal.contains("busy, another program changes it"), "{refusal}");
+}
+
+#[test]
+fn a_pool_to_be_made_must_have_a_size_and_room() {
+    let dir = in_memory();
+    for (size, expected) in
+        [("8M", "too small or uneven"), ("17M", "too small or uneven"), ("900T", "has only")]
+    {
+        let text = format!("[pool]\nsize = \"{size}\"\n[[vm]]\nmemory = \"64T\"\n");
+        let refusal = refusal(&dir, Accelerator::Tcg, &text).unwrap();
+        assert!(refusal.contains(expected), "{size}: {refusal}");
+    }
+}
+
+#[test]
+fn holes_must_have_room_in_the_file_system() {
+    let dir = on_storage();
+    pool(&dir, 16 << 20);
+    assert_eq!(refusal(&dir, Accelerator::Tcg, MINE), None);
+    let file = File::options().write(true).open(dir.path().join("pool")).unwrap();
+    // 8 TiB: within what file systems take for a file with holes.
+    file.set_len(8 << 40).unwrap();
+    let refusal = refusal(&dir, Accelerator::Tcg, MINE).unwrap();
+    assert!(
+        refusal.contains("of it are holes") && refusal.contains("fallocate --length"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn huge_pages_that_are_missing_are_told() {
+    let error = pool::check_huge_pages(2 << 20, 1 << 50).unwrap_err().to_string();
+    assert!(error.contains("nr_hugepages") || error.contains("huge pages"), "{error}");
+}
+
+#[test]
+fn a_large_pool_needs_address_bits() {
+    let bits = |size: u64, transport| {
+        let mut config = vm(transport, size);
+        config.memory = 1 << 30;
+        needed_bits(&config, size)
+    };
+    assert_eq!(bits(256 << 30, true), 40);
+    assert_eq!(bits(512 << 30, true), 41);
+    assert_eq!(bits(1 << 40, true), 42);
+    assert_eq!(bits(512 << 30, false), 40);
+    assert_eq!(emulated_bits(40), None);
+    assert_eq!(emulated_bits(42), Some(42));
+    assert_eq!(
+        host_bits("model name: x\naddress sizes\t: 46 bits physical, 48 bits virtual\n"),
+        46
+    );
+    assert_eq!(host_bits(""), EMULATED_BITS, "what QEMU has by default");
+}
+
+/// A VM with this transport to a pool.
+fn vm(shmem: bool, size: u64) -> VmConfig {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["vmlinux", "initrd.img", "root.erofs"] {
+        fs::write(dir.path().join(file), "").unwrap();
+    }
+    let image = crate::launch::Image::open(dir.path()).unwrap();
+    let mut config = VmConfig::new("vm", "qemu", image, "run", "log");
+    config.pools = vec![if shmem {
+        PoolDevice::Shmem { socket: "s".into() }
+    } else {
+        PoolDevice::Pmem { path: "p".into(), size, readonly: false }
+    }];
+    config
+}
+
+#[test]
+fn a_guest_gets_the_bits_or_the_pool_is_too_large() {
+    let dir = in_memory();
+    pool(&dir, 1 << 40);
+    let text = format!("{MINE}memory = \"20G\"\n");
+    assert_eq!(refusal(&dir, Accelerator::Tcg, &text), None, "an emulated processor gets the bits");
+    let file = File::options().write(true).open(dir.path().join("pool")).unwrap();
+    file.set_len(1 << 51).unwrap();
+    let text = format!("{MINE}memory = \"64T\"\n");
+    for accelerator in [Accelerator::Tcg, Accelerator::Kvm] {
+        let refusal = refusal(&dir, accelerator, &text).unwrap();
+        assert!(refusal.contains("needs a guest with 53 bits"), "{refusal}");
+    }
+}

@@ -10,7 +10,8 @@
 //! ([`server`]): it asks the VMM to map the window into the guest (SHMEM_MAP, sent by
 //! [`mapper`] when [`lifecycle`] says so) and answers flush requests ([`queue`]). From then on
 //! loads and stores of the guest go to the pool's pages; no process of the host is involved.
-//! [`launch`] describes and starts whole virtual machines that share a pool.
+//! [`launch`] describes and starts whole virtual machines that share a pool; a [`cluster`] of them
+//! outlives the command that starts it.
 //!
 //! Dependencies point one way: `run -> args, server -> device -> mapper, queue, lifecycle -> pmem,
 //! pool, window -> units` and `run -> listen, sandbox`; `pool` uses `launch::memory`; `launch` uses
@@ -23,6 +24,7 @@
 //! data from another guest of the same pool.
 
 pub mod args;
+pub mod cluster;
 pub mod device;
 pub mod doctor;
 pub mod durability;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What needs `unsafe`: taking over descriptors that nobody owns, the memory policy of a mapping,
-//! that of the heap, and what the process keeps of its own code in memory.
+//! What needs `unsafe`: taking over descriptors that nobody owns, keeping them from programs, the
+//! memory policy of a mapping, that of the heap, and what the process keeps of its own code in memory.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -85,6 +85,17 @@ pub fn release_code() {
         // Then it stays in memory, which is no harm.
         let _ = released;
     }
+}
+
+/// Keeps every descriptor but the standard ones from the programs that are started from now on.
+/// Processes that outlive this one would hold open what its parent happened to pass: pipes, locks.
+pub fn keep_descriptors() -> io::Result<()> {
+    // SAFETY: only the close-on-exec flag of descriptors is set, which nothing in this process
+    // depends on; close_range(2) takes no pointer.
+    let result = unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// `MPOL_BIND` of `linux/mempolicy.h`.

@@ -14,7 +14,8 @@ use rustix::fs::FlockOperation;
 
 #[test]
 fn reads_as_documented() {
-    trycmd::TestCases::new().case("tests/cli/*.md");
+    // No cluster of the user is looked at.
+    trycmd::TestCases::new().env("XDG_RUNTIME_DIR", "/nonexistent").case("tests/cli/*.md");
 }
 
 fn vhost_famfs(arguments: &[&str]) -> Output {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The command line, and its translation into what the rest of the program takes.
 
+mod cluster;
 mod device;
 mod doctor;
 mod pool;
@@ -12,6 +13,8 @@ use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
+use cluster::{ConsoleArgs, DownArgs, ExecArgs, LogsArgs, PsArgs};
+pub use cluster::{ConsoleConfig, DownConfig, ExecConfig, LogsConfig, PsConfig};
 use device::DeviceArgs;
 pub use device::{DeviceConfig, LogFormat, Source};
 use doctor::DoctorArgs;
@@ -28,10 +31,14 @@ pub const DEVICE_PROGRAM: &str = "vhost-user-famfs";
 /// Gives virtual machines a shared memory pool.
 ///
 /// A pool is a file in memory (tmpfs, hugetlbfs, memfd) or on storage that several VMs map at the
-/// same time. `pool create` makes one; `device` shows it to one VM as a virtio-pmem device.
+/// same time. `up` starts a cluster of VMs that share one, `ps`, `exec`, `console` and `logs` look
+/// into it, `down` ends it. For VMs that other programs start, `pool create` makes a pool and
+/// `device` shows it to one VM as a virtio-pmem device.
 ///
 /// Exit codes: 0 done (for `device`: the VM went away, or SIGTERM), 1 failed (the message on
-/// standard error says what and what to do), 2 wrong command line.
+/// standard error says what and what to do), 2 wrong command line, 130 interrupted. `exec` has the
+/// codes of the command, 125 if it could not be run, 128 and the number of a signal that ended it.
+/// `ps` has 3 if something of a cluster has ended.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
@@ -47,6 +54,11 @@ enum Command {
     Device(DeviceArgs),
     Up(UpArgs),
     Doctor(DoctorArgs),
+    Down(DownArgs),
+    Ps(PsArgs),
+    Exec(ExecArgs),
+    Console(ConsoleArgs),
+    Logs(LogsArgs),
 }
 
 impl Cli {
@@ -80,6 +92,16 @@ pub enum Config {
     Up(UpConfig),
     /// Look at the host.
     Doctor(DoctorConfig),
+    /// End a cluster.
+    Down(DownConfig),
+    /// Look at clusters.
+    Ps(PsConfig),
+    /// Run a command in a VM.
+    Exec(ExecConfig),
+    /// Attach to a serial console.
+    Console(ConsoleConfig),
+    /// Show logs.
+    Logs(LogsConfig),
 }
 
 /// A command line that clap cannot check by itself.
@@ -114,6 +136,11 @@ impl TryFrom<Cli> for Config {
             Command::Device(args) => Self::Device(args.try_into()?),
             Command::Up(args) => Self::Up(args.try_into()?),
             Command::Doctor(args) => Self::Doctor(args.into()),
+            Command::Down(args) => Self::Down(args.into()),
+            Command::Ps(args) => Self::Ps(args.into()),
+            Command::Exec(args) => Self::Exec(args.into()),
+            Command::Console(args) => Self::Console(args.into()),
+            Command::Logs(args) => Self::Logs(args.into()),
         })
     }
 }

@@ -5,13 +5,12 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use super::deadline::Deadline;
-use super::process;
+use super::process::{self, Lifetime};
 
 /// Time for a back-end to open its pool and listen.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -51,6 +50,8 @@ impl BackendConfig {
 pub struct Backend {
     config: BackendConfig,
     child: Child,
+    /// It is no longer ours to end.
+    left: bool,
 }
 
 /// A back-end that does not do its work.
@@ -112,28 +113,44 @@ impl Backend {
     /// # Errors
     /// Whatever keeps it from listening, with what it said.
     pub fn start(config: BackendConfig) -> Result<Self, BackendError> {
+        let mut backend = Self::spawn(config, Lifetime::Tied)?;
+        backend.wait_listening()?;
+        Ok(backend)
+    }
+
+    /// Starts a back-end and does not wait for it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(config: BackendConfig, lifetime: Lifetime) -> Result<Self, BackendError> {
         let log = fs::File::create(&config.log)
             .map_err(|source| BackendError::Log { log: config.log.clone(), source })?;
-        let argv = config.command_line();
-        let mut command = process::tied(&argv[0]);
-        command.args(&argv[1..]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
-        let child = process::spawn(command)
+        let child = lifetime
+            .start(&config.command_line(), log)
             .map_err(|source| BackendError::Spawn { program: config.program.clone(), source })?;
-        let mut backend = Self { config, child };
+        Ok(Self { config, child, left: false })
+    }
+
+    /// Waits until it listens.
+    ///
+    /// # Errors
+    /// Whatever keeps it from listening, with what it said.
+    pub fn wait_listening(&mut self) -> Result<(), BackendError> {
         // Looked at, not connected to: a back-end serves one connection, and that is QEMU's.
-        let listens = Deadline::after(START_LIMIT).poll(|| match backend.exit_status() {
-            Some(status) => Err(backend.ended(status)),
-            None => Ok(listening(&backend.config.socket).then_some(())),
+        let listens = Deadline::after(START_LIMIT).poll(|| match self.exit_status() {
+            Some(status) => Err(self.ended(status)),
+            None => Ok(listening(&self.config.socket).then_some(())),
         })?;
-        if listens.is_none() {
-            return Err(BackendError::NoSocket {
-                pool: backend.config.pool.clone(),
-                socket: backend.config.socket.clone(),
-                output: process::tail(&backend.config.log),
-            });
-        }
-        Ok(backend)
+        listens.ok_or_else(|| BackendError::NoSocket {
+            pool: self.config.pool.clone(),
+            socket: self.config.socket.clone(),
+            output: process::tail(&self.config.log),
+        })
+    }
+
+    /// Leaves it to itself: it goes on when this value is gone.
+    pub fn leave(mut self) {
+        self.left = true;
     }
 
     /// The socket for the VM.
@@ -180,6 +197,9 @@ impl Backend {
 
 impl Drop for Backend {
     fn drop(&mut self) {
+        if self.left {
+            return;
+        }
         // Both fail only for a child that has been waited for already.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -48,6 +48,11 @@ impl Command {
         self
     }
 
+    /// Words and variables, as a request has them.
+    pub(super) fn parts(&self) -> (Vec<String>, BTreeMap<String, String>) {
+        (self.argv.clone(), self.env.clone())
+    }
+
     /// Gives it standard input, at most [`MAX_STDIN`] bytes.
     #[must_use]
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
@@ -213,8 +218,13 @@ impl Agent {
         })
     }
 
+    /// Closes the connection; the next use opens another.
+    pub(super) fn close(&mut self) {
+        self.connection = None;
+    }
+
     /// Does something on an open connection, and closes it if that fails.
-    fn session<T>(
+    pub(super) fn session<T>(
         &mut self,
         doing: &str,
         limit: Duration,
@@ -239,10 +249,10 @@ impl Agent {
 }
 
 /// What is being waited for, and how long.
-struct Wait<'a> {
-    doing: &'a str,
-    limit: Duration,
-    deadline: Deadline,
+pub(super) struct Wait<'a> {
+    pub(super) doing: &'a str,
+    pub(super) limit: Duration,
+    pub(super) deadline: Deadline,
 }
 
 impl Wait<'_> {
@@ -256,7 +266,7 @@ impl Wait<'_> {
 }
 
 /// An error without the socket's name, which only the [`Agent`] knows.
-enum Failure {
+pub(super) enum Failure {
     Io(io::Error),
     Exec(ExecError),
 }
@@ -267,8 +277,9 @@ impl From<ExecError> for Failure {
     }
 }
 
+/// An open session.
 #[derive(Debug)]
-struct Connection {
+pub(super) struct Connection {
     stream: UnixStream,
     lines: Lines,
     session: String,
@@ -289,18 +300,28 @@ impl Connection {
     }
 
     /// Waits for the answer to the first message.
-    fn greeted(&mut self, wait: &Wait<'_>) -> Result<&Hello, Failure> {
+    pub(super) fn greeted(&mut self, wait: &Wait<'_>) -> Result<&Hello, Failure> {
         while self.hello.is_none() {
             self.receive(wait)?;
         }
         self.hello.as_ref().ok_or_else(|| Failure::Exec(wait.timeout()))
     }
 
-    fn run(&mut self, command: &Command, wait: &Wait<'_>) -> Result<Output, Failure> {
+    /// A number for a command that no other of this session has.
+    pub(super) fn next_id(&mut self) -> u64 {
         self.last_id += 1;
-        let id = self.last_id;
+        self.last_id
+    }
+
+    /// The connection for another thread, which only writes.
+    pub(super) fn stream_clone(&self) -> io::Result<UnixStream> {
+        self.stream.try_clone()
+    }
+
+    fn run(&mut self, command: &Command, wait: &Wait<'_>) -> Result<Output, Failure> {
+        let id = self.next_id();
         let has_input = !command.stdin.is_empty();
-        let (argv, env) = (command.argv.clone(), command.env.clone());
+        let (argv, env) = command.parts();
         self.send(&Request::Exec { id, argv, env, stdin: has_input }, wait)?;
         if has_input {
             for chunk in command.stdin.chunks(CHUNK).chain([&[][..]]) {
@@ -333,7 +354,7 @@ impl Connection {
         }
     }
 
-    fn send(&mut self, request: &Request, wait: &Wait<'_>) -> Result<(), Failure> {
+    pub(super) fn send(&mut self, request: &Request, wait: &Wait<'_>) -> Result<(), Failure> {
         let line = exec::encode(request).map_err(|error| Failure::Io(error.into()))?;
         self.stream.set_write_timeout(Some(wait.left()?)).map_err(Failure::Io)?;
         self.stream.write_all(&line).map_err(|error| io_failure(error, wait))
@@ -341,7 +362,7 @@ impl Connection {
 
     /// Takes the next message. Greetings and changes of the pool's state are kept and not returned, nor is
     /// anything of an earlier session.
-    fn receive(&mut self, wait: &Wait<'_>) -> Result<Option<Reply>, Failure> {
+    pub(super) fn receive(&mut self, wait: &Wait<'_>) -> Result<Option<Reply>, Failure> {
         let line = loop {
             if let Some(line) = self.lines.next_line() {
                 break line;

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Child processes that do not outlive this program.
+//! Child processes: those that do not outlive this program, and those that do.
 //!
-//! The kernel's parent-death signal does it, set by util-linux's `setpriv` between fork and exec, which needs
+//! For the first, the kernel's parent-death signal does it, set by util-linux's `setpriv` between fork and exec, which needs
 //! no unsafe code here. It fires when the *thread* that forked ends, so one thread that lives as long as the
 //! program does all the forking.
 
-use std::ffi::OsStr;
-use std::fs;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -18,6 +19,44 @@ use std::thread;
 const TAIL_LINES: usize = 32;
 
 type Request = (Command, Sender<io::Result<Child>>);
+
+/// How long a child process lives.
+#[derive(Debug)]
+pub enum Lifetime {
+    /// Not longer than this program, however that ends.
+    Tied,
+    /// As long as it has work, in a session of its own: neither the end of this program nor that of
+    /// the shell ends it.
+    Detached {
+        /// The environment variable that the process is found by, and its value.
+        mark: (&'static str, String),
+        /// What the process holds open: its standard input. Locks of it are held with it.
+        holds: Option<File>,
+    },
+}
+
+impl Lifetime {
+    /// Starts a program that reads nothing, with what it says on standard error in a file.
+    pub(super) fn start(self, argv: &[OsString], stderr: File) -> io::Result<Child> {
+        match self {
+            Self::Tied => {
+                let mut command = tied(&argv[0]);
+                // Ctrl-C is for this program, which then ends the others in order.
+                command.args(&argv[1..]).stdin(Stdio::null()).stdout(Stdio::null());
+                command.stderr(stderr).process_group(0);
+                spawn(command)
+            }
+            Self::Detached { mark: (name, value), holds } => {
+                // Without a process group of its own `setsid` needs no second process, so the
+                // child's id is the program's.
+                let mut command = Command::new("setsid");
+                command.args(argv).env(name, value).stdout(Stdio::null()).stderr(stderr);
+                command.stdin(holds.map_or_else(Stdio::null, Stdio::from));
+                command.spawn().map_err(|error| missing(error, "setsid"))
+            }
+        }
+    }
+}
 
 /// A command that is killed when this program ends. Start it with [`spawn`] only.
 pub(super) fn tied(program: &OsStr) -> Command {
@@ -49,11 +88,17 @@ pub(super) fn spawn(command: Command) -> io::Result<Child> {
         .unwrap_or_else(PoisonError::into_inner)
         .send((command, answer))
         .map_err(|_| ended())?;
-    match child.recv().map_err(|_| ended())? {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(io::Error::new(error.kind(), "setpriv not found; install the package util-linux"))
+    child.recv().map_err(|_| ended())?.map_err(|error| missing(error, "setpriv"))
+}
+
+/// Names the helper program that is not there.
+fn missing(error: io::Error, program: &str) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            let text = format!("{program} not found; install the package util-linux");
+            io::Error::new(error.kind(), text)
         }
-        result => result,
+        _ => error,
     }
 }
 
@@ -89,6 +134,26 @@ mod tests {
         assert_eq!(child.try_wait().unwrap(), None, "it is still running");
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_detached_child_has_a_session_of_its_own_and_what_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = dir.path().join("held");
+        fs::write(&held, "contents").unwrap();
+        let report = File::create(dir.path().join("report")).unwrap();
+        let lifetime = Lifetime::Detached {
+            mark: ("MARK_OF_A_TEST", "xyz".into()),
+            holds: Some(File::open(&held).unwrap()),
+        };
+        let script = "cat >&2; echo \" $MARK_OF_A_TEST $$ $(ps -o sid= -p $$)\" >&2";
+        let argv = ["sh", "-c", script].map(OsString::from);
+        let mut child = lifetime.start(&argv, report).unwrap();
+        assert!(child.wait().unwrap().success());
+        let report = fs::read_to_string(dir.path().join("report")).unwrap();
+        let pid = child.id().to_string();
+        let words: Vec<_> = report.split_whitespace().collect();
+        assert_eq!(words, ["contents", "xyz", &pid, &pid]);
     }
 
     #[test]

@@ -5,9 +5,8 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use serde_json::json;
 
 use super::deadline::Deadline;
 use super::exec::{Agent, Command, ExecError, Output};
-use super::process;
+use super::process::{self, Lifetime};
 use super::qemu::{ConfigError, Console, PoolDevice, VmConfig};
 use super::qmp::{Qmp, QmpError};
 use super::version::{QemuVersion, VersionError};
@@ -34,6 +33,8 @@ pub struct Vm {
     started: Instant,
     child: Mutex<Child>,
     agent: Mutex<Agent>,
+    /// It is no longer ours to end.
+    left: bool,
 }
 
 /// A guest that is up, with its pool as it should be.
@@ -163,7 +164,7 @@ impl Vm {
     /// # Errors
     /// Anything that keeps QEMU from running, with what QEMU said.
     pub fn start(config: VmConfig) -> Result<Self, VmError> {
-        let argv = config.command_line()?;
+        config.command_line()?;
         if config.pools.iter().any(|pool| matches!(pool, PoolDevice::Shmem { .. })) {
             QemuVersion::require(
                 &config.qemu,
@@ -171,13 +172,26 @@ impl Vm {
                 "a pool served by a back-end",
             )?;
         }
+        let vm = Self::spawn(config, Lifetime::Tied)?;
+        vm.wait_started()?;
+        Ok(vm)
+    }
+
+    /// Starts QEMU, of a version that will do, and does not wait for it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(config: VmConfig, lifetime: Lifetime) -> Result<Self, VmError> {
+        let argv = config.command_line()?;
         let agent = Mutex::new(Agent::new(config.agent_socket()));
         let started = Instant::now();
-        let child = Mutex::new(launch(&config, &argv)?);
-        // From here on, dropping `vm` cleans up.
-        let vm = Self { config, started, child, agent };
-        vm.connect()?;
-        Ok(vm)
+        let child = Mutex::new(launch(&config, &argv, lifetime)?);
+        Ok(Self { config, started, child, agent, left: false })
+    }
+
+    /// Leaves QEMU to itself: it goes on when this value is gone.
+    pub fn leave(mut self) {
+        self.left = true;
     }
 
     /// The VM's name.
@@ -286,7 +300,10 @@ impl Vm {
     }
 
     /// Connects to the agent's socket as soon as QEMU listens on it.
-    fn connect(&self) -> Result<(), VmError> {
+    ///
+    /// # Errors
+    /// Anything that keeps QEMU from running, with what QEMU said.
+    pub fn wait_started(&self) -> Result<(), VmError> {
         let deadline = Deadline::after(START_LIMIT);
         let connected = deadline.poll(|| {
             if self.exit_status().is_some() {
@@ -342,6 +359,9 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
+        if self.left {
+            return;
+        }
         let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
         // Both fail only for a child that has been waited for already.
         let _ = child.kill();
@@ -355,7 +375,7 @@ fn stderr_log(config: &VmConfig) -> PathBuf {
     config.runtime_dir.join("qemu.log")
 }
 
-fn launch(config: &VmConfig, argv: &[OsString]) -> Result<Child, VmError> {
+fn launch(config: &VmConfig, argv: &[OsString], lifetime: Lifetime) -> Result<Child, VmError> {
     let failed = |doing, path: &Path, source| VmError::File {
         name: config.name.clone(),
         doing,
@@ -378,13 +398,14 @@ fn launch(config: &VmConfig, argv: &[OsString]) -> Result<Child, VmError> {
     };
     let stderr = fs::File::create(stderr_log(config))
         .map_err(|source| cleanup(failed("cannot write", &stderr_log(config), source)))?;
-    let mut command = process::tied(&argv[0]);
-    command.args(&argv[1..]).stderr(stderr);
-    if config.console != Console::Terminal {
-        // Ctrl-C is for this program, which then shuts the VM down; QEMU does not see it.
-        command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
-    }
-    process::spawn(command).map_err(|source| {
+    let child = if config.console == Console::Terminal {
+        let mut command = process::tied(&argv[0]);
+        command.args(&argv[1..]).stderr(stderr);
+        process::spawn(command)
+    } else {
+        lifetime.start(argv, stderr)
+    };
+    child.map_err(|source| {
         cleanup(VmError::Spawn { name: config.name.clone(), program: config.qemu.clone(), source })
     })
 }

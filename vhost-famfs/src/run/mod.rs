@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the program does once it knows what is asked.
 
+mod console;
 mod device;
 mod doctor;
+mod down;
+mod emit;
+mod exec;
+mod logs;
 mod pool;
+mod ps;
 mod up;
 
 use std::fmt::Display;
@@ -27,6 +33,11 @@ pub fn run(config: Config) -> Result<ExitCode> {
         Config::Device(config) => device::run(config)?,
         Config::Up(config) => return up::run(config),
         Config::Doctor(config) => return doctor::run(&config),
+        Config::Down(config) => down::run(config)?,
+        Config::Ps(config) => return ps::run(config),
+        Config::Exec(config) => return exec::run(config),
+        Config::Console(config) => console::run(config)?,
+        Config::Logs(config) => logs::run(config)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,68 +1,57 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `up`.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::Path;
+use std::fmt::Write;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
+use super::emit::emit;
 use super::say;
-use crate::args::{Described, Emit, UpConfig};
+use crate::args::{Described, UpConfig};
+use crate::cluster::up::{Event, Report, Start, UpError};
 use crate::launch::check;
-use crate::launch::cloud_hypervisor::{self, CloudHypervisor};
 use crate::launch::cluster_file;
-use crate::launch::emit::{self, Form};
-use crate::launch::find_in_path;
 use crate::launch::host::Host;
 use crate::launch::plan::Plan;
 use crate::launch::spec::Spec;
+use crate::sys;
+
+/// The exit code after Ctrl-C, as of a shell: 128 and the number of SIGINT.
+const INTERRUPTED: u8 = 130;
 
 pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
     let spec = spec(&config)?;
     let host = Host::look(config.qemu.as_deref(), config.image.as_deref())?;
     let plan = Plan::new(&spec, &host)?;
     check::before_start(&plan)?;
-    if !config.dry_run {
-        bail!("starting clusters is not in this build; use --dry-run");
+    if config.dry_run {
+        match config.emit {
+            None => say(&plan)?,
+            Some(form) => emit(&plan, form, config.output.as_deref())?,
+        }
+        return Ok(ExitCode::SUCCESS);
     }
-    match config.emit {
-        None => say(&plan)?,
-        Some(form) => emit(&plan, form, config.output.as_deref())?,
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Writes the plan down for another program.
-fn emit(plan: &Plan, form: Emit, output: Option<&Path>) -> Result<()> {
-    let found = match form {
-        Emit::CloudHypervisor => find_in_path(cloud_hypervisor::PROGRAM),
-        _ => None,
-    };
-    let found = found.map(|program| CloudHypervisor::of(&program)).transpose()?;
-    let files = emit::emit(
-        plan,
-        match form {
-            Emit::Qemu => Form::Qemu,
-            Emit::CloudHypervisor => Form::CloudHypervisor(found.as_ref()),
-            Emit::Libvirt => Form::Libvirt,
-            Emit::Systemd => Form::Systemd,
-        },
-    )?;
-    for file in files {
-        match output {
-            None => say(&file)?,
-            Some(dir) => {
-                let path = dir.join(&file.name);
-                File::create_new(&path)
-                    .and_then(|mut made| made.write_all(file.text.as_bytes()))
-                    .with_context(|| format!("cannot write {}", path.display()))?;
-                say(path.display())?;
+    // The VMs outlive this program, and must not hold what its parent passed to it.
+    sys::keep_descriptors().context("cannot keep descriptors from the VMs")?;
+    match start(&plan, config.timeout) {
+        Ok(report) if config.json => say(serde_json::to_string(&report)?)?,
+        Ok(report) => say(table(&report))?,
+        Err(error) => {
+            if let Some(UpError::Interrupted) = error.downcast_ref() {
+                eprintln!("vhost-famfs: {error}");
+                return Ok(ExitCode::from(INTERRUPTED));
             }
+            return Err(error);
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The cluster that the command line describes.
@@ -80,4 +69,107 @@ fn spec(config: &UpConfig) -> Result<Spec> {
         spec.name.clone_from(name);
     }
     Ok(spec)
+}
+
+fn start(plan: &Plan, timeout: Duration) -> Result<Report> {
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot listen for signals")?;
+    let start = Start::new(plan)?;
+    let progress = Progress::new(plan.vms.len());
+    let (start, handle) = (&start, signals.handle());
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut asked = false;
+            for signal in signals.forever() {
+                // The second time, whatever is still in the way is left to `down`.
+                if asked {
+                    std::process::exit(128 + signal);
+                }
+                asked = true;
+                start.interrupt();
+            }
+        });
+        let result = start.run(timeout, &|event| progress.show(&event));
+        progress.0.finish_and_clear();
+        handle.close();
+        Ok(result?)
+    })
+}
+
+/// What is going on: a line that changes on a terminal, lines elsewhere.
+struct Progress(ProgressBar, usize);
+
+impl Progress {
+    fn new(vms: usize) -> Self {
+        let target = match io::stderr().is_terminal() {
+            true => ProgressDrawTarget::stderr(),
+            false => ProgressDrawTarget::hidden(),
+        };
+        Self(ProgressBar::with_draw_target(None, target), vms)
+    }
+
+    fn show(&self, event: &Event<'_>) {
+        match event {
+            Event::Taking(done, all) => self.bytes("taking memory", *done, *all),
+            Event::Copied(step, all) => {
+                let done = self.0.position() + step;
+                self.bytes("copying", done, *all);
+            }
+            Event::Starting => {
+                self.style("starting VMs {bar:30} {pos}/{len} up, {elapsed}");
+                self.0.set_length(self.1 as u64);
+                self.0.set_position(0);
+                self.0.enable_steady_tick(Duration::from_millis(250));
+            }
+            Event::Up(vm) => {
+                self.0.inc(1);
+                let what = if vm.mounted { "pool mounted" } else { "up" };
+                let line = format!("{}: {what} after {:.1} s", vm.name, vm.boot_seconds);
+                // Through the bar, which would write over it otherwise.
+                match self.0.is_hidden() {
+                    true => eprintln!("{line}"),
+                    false => self.0.println(line),
+                }
+            }
+        }
+    }
+
+    fn bytes(&self, what: &str, done: u64, all: u64) {
+        self.style(&format!("{what} {{bar:30}} {{binary_bytes}}/{{binary_total_bytes}} {{eta}}"));
+        self.0.set_length(all);
+        self.0.set_position(done);
+    }
+
+    fn style(&self, template: &str) {
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.0.set_style(style);
+        }
+    }
+}
+
+fn table(report: &Report) -> String {
+    let mut text =
+        format!("{:<16} {:<6} {:<9} {:<14} {:>8}", "VM", "ACCESS", "TRANSPORT", "MOUNT", "BOOT");
+    for vm in &report.vms {
+        let mount = match (vm.mounted, vm.master) {
+            (true, true) => "yes (master)",
+            (true, false) => "yes",
+            (false, _) => "no",
+        };
+        let boot = format!("{:.1} s", vm.boot_seconds);
+        let line =
+            format!("{:<16} {:<6} {:<9} {mount:<14} {boot:>8}", vm.name, vm.access, vm.transport);
+        let _ = write!(text, "\n{line}");
+    }
+    let imported = &report.imported;
+    let _ = write!(text, "\n\ncluster {} is up; pool {}", report.cluster, report.pool);
+    if imported.files > 0 {
+        let _ = write!(text, ", {} files of {} MiB", imported.files, imported.bytes >> 20);
+    }
+    if imported.left_out > 0 {
+        let _ = write!(text, ", {} left out (no regular files)", imported.left_out);
+    }
+    let first = report.vms.first().map_or("vm1", |vm| vm.name.as_str());
+    let _ = write!(text, "\nnext: vhost-famfs exec {first} -- ls /mnt/famfs; ps; down");
+    text
 }

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Processes that are not our children, named so that no other process can be meant.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Environment variable that processes of a cluster have; its value is the start's own id.
+pub const MARK: &str = "VHOST_FAMFS_CLUSTER_INSTANCE";
+
+/// A process, by what no later process can have: its id together with its start time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// When it was started: clock ticks since the host was booted (proc_pid_stat(5), field 22).
+    pub start_ticks: u64,
+}
+
+/// A process that was alive when this was made. Its id cannot pass to another process meanwhile
+/// without being noticed.
+#[derive(Debug)]
+pub struct Handle {
+    pid: u32,
+    fd: OwnedFd,
+}
+
+impl Process {
+    /// The process that has an id now.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        Ok(Self { pid, start_ticks: start_ticks(pid)? })
+    }
+
+    /// A handle of it; `None` if it has ended.
+    #[must_use]
+    pub fn open(self) -> Option<Handle> {
+        let handle = Handle::of(self.pid)?;
+        // Compared after the handle is open: from here on it stays that process.
+        let same = start_ticks(self.pid).is_ok_and(|ticks| ticks == self.start_ticks);
+        (same && handle.is_alive()).then_some(handle)
+    }
+
+    /// Whether it still runs.
+    #[must_use]
+    pub fn is_alive(self) -> bool {
+        self.open().is_some()
+    }
+}
+
+impl Handle {
+    fn of(pid: u32) -> Option<Self> {
+        let id = Pid::from_raw(i32::try_from(pid).ok()?)?;
+        Some(Self { pid, fd: pidfd_open(id, PidfdFlags::empty()).ok()? })
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Whether it still runs; one that nobody has waited for does not.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        !self.wait(Duration::ZERO)
+    }
+
+    /// Waits for its end; `false` if it still runs after `limit`.
+    #[must_use]
+    pub fn wait(&self, limit: Duration) -> bool {
+        let end = Instant::now() + limit;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+            // A pidfd is readable when its process has ended (pidfd_open(2)).
+            match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&timeout)) {
+                Ok(0) => return false,
+                Ok(_) => return true,
+                Err(rustix::io::Errno::INTR) if !left.is_zero() => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Sends it a signal; it may have ended meanwhile.
+    pub fn signal(&self, signal: Signal) {
+        let _ = pidfd_send_signal(&self.fd, signal);
+    }
+
+    /// Ends it: asks, waits, kills. `true` if asking was enough.
+    pub fn end(&self, limit: Duration) -> bool {
+        self.signal(Signal::TERM);
+        if self.wait(limit) {
+            return true;
+        }
+        self.kill();
+        false
+    }
+
+    /// Kills it and waits until it is gone.
+    pub fn kill(&self) {
+        /// A killed process goes as soon as it is not deep in the kernel.
+        const GONE: Duration = Duration::from_secs(20);
+        self.signal(Signal::KILL);
+        let _ = self.wait(GONE);
+    }
+}
+
+/// The start time of a process.
+fn start_ticks(pid: u32) -> io::Result<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    parse_start(&stat).ok_or_else(|| io::Error::other(format!("cannot read /proc/{pid}/stat")))
+}
+
+/// Field 22; the name in field 2 is in parentheses and may hold anything.
+fn parse_start(stat: &[u8]) -> Option<u64> {
+    let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
+    let rest = std::str::from_utf8(&stat[after_name..]).ok()?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// All living processes that have a cluster's mark.
+#[must_use]
+pub fn marked(instance: Uuid) -> Vec<Handle> {
+    let wanted = format!("{MARK}={instance}");
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| *pid != std::process::id())
+        .filter_map(|pid| {
+            let handle = Handle::of(pid)?;
+            let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+            let has = environment.split(|byte| *byte == 0).any(|word| word == wanted.as_bytes());
+            (has && handle.is_alive()).then_some(handle)
+        })
+        .collect()
+}
+
+/// Ends every process with a cluster's mark, however often new ones appear; the number of those that
+/// were there.
+pub fn kill_marked(instance: Uuid) -> usize {
+    let mut count = 0;
+    loop {
+        let found = marked(instance);
+        if found.is_empty() {
+            return count;
+        }
+        count += found.len();
+        found.iter().for_each(|handle| handle.signal(Signal::KILL));
+        found.iter().for_each(Handle::kill);
+    }
+}
+
+/// Which start of the host this is (random(4)).
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn names_with_parentheses_do_not_confuse() {
+        let stat = b"7 (a) 1 (b) S 1 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 1 2 3";
+        assert_eq!(parse_start(stat), Some(4711));
+        assert_eq!(parse_start(b"7 (a) S 1"), None);
+        assert_eq!(parse_start(b""), None);
+    }
+
+    #[test]
+    fn a_process_is_not_confused_with_a_later_one_of_its_id() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let process = Process::of(child.id()).unwrap();
+        let other = Process { start_ticks: process.start_ticks + 1, ..process };
+        assert!(process.is_alive() && !other.is_alive());
+        process.open().unwrap().kill();
+        assert!(!process.is_alive(), "one that nobody has waited for has ended");
+        child.wait().unwrap();
+        assert!(!process.is_alive());
+    }
+
+    #[test]
+    fn marked_processes_are_found_and_ended() {
+        let instance = Uuid::new_v4();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 60 & sleep 60"]).env(MARK, instance.to_string());
+        let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(10);
+        while marked(instance).len() < 3 && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(kill_marked(instance), 3);
+        assert!(marked(instance).is_empty());
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What runs, and what it costs: by the host kernel's own account.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::FindError;
+use super::directory::{Directory, DirectoryError};
+use super::process::Process;
+use super::state::{Phase, State, VmState};
+use crate::launch::memory::{self, PoolFile, VmMemory};
+use crate::units::Bytes;
+
+/// A cluster now.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Its name.
+    pub cluster: String,
+    /// How it is.
+    pub status: ClusterStatus,
+    /// Its pool.
+    pub pool: PoolReport,
+    /// Its VMs.
+    pub vms: Vec<VmReport>,
+    /// Bytes of host memory in all: the pool once, and the RAM that guests have touched.
+    pub host_bytes: u64,
+}
+
+/// How a cluster is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClusterStatus {
+    /// Everything runs.
+    Up,
+    /// A VM or a back-end has ended.
+    Degraded,
+    /// It is being started.
+    Starting,
+    /// Its start was cut short; `down` removes what is left.
+    Interrupted,
+}
+
+/// The pool of a cluster.
+#[derive(Debug, Serialize)]
+pub struct PoolReport {
+    /// The file or device.
+    pub path: String,
+    /// What it is made of.
+    pub kind: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Bytes of memory or storage that it takes, once for all VMs; `None` if it is gone.
+    pub allocated: Option<u64>,
+}
+
+/// A VM now.
+#[derive(Debug, Serialize)]
+pub struct VmReport {
+    /// Its name.
+    pub name: String,
+    /// How it is.
+    pub status: VmStatus,
+    /// `rw`, `ro` or `slice`.
+    pub access: String,
+    /// `shmem` or `pmem`.
+    pub transport: String,
+    /// Whether its start reported the pool as mounted.
+    pub mounted: bool,
+    /// Its QEMU, while it runs.
+    pub pid: Option<u32>,
+    /// Its back-end, while it runs.
+    pub backend_pid: Option<u32>,
+    /// Bytes of RAM that the guest has.
+    pub ram_bytes: u64,
+    /// Bytes of RAM that the guest has touched.
+    pub ram_touched_bytes: u64,
+    /// Bytes of the pool in its address space.
+    pub pool_mapped_bytes: u64,
+    /// Bytes of these that are in its page table: it has touched them.
+    pub pool_touched_bytes: u64,
+    /// Its part of these, each page divided by the number of processes that map it.
+    pub pool_share_bytes: u64,
+    /// Bytes of the pool that it reaches by huge pages.
+    pub pool_huge_bytes: u64,
+    /// What is wrong, and what to do.
+    pub note: Option<&'static str>,
+}
+
+/// How a VM is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VmStatus {
+    /// It runs.
+    Running,
+    /// It runs, but its back-end has ended.
+    NoFlush,
+    /// It has ended.
+    Ended,
+    /// It was not started yet.
+    NotStarted,
+}
+
+impl VmStatus {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::NoFlush => "no-flush",
+            Self::Ended => "ended",
+            Self::NotStarted => "not-started",
+        }
+    }
+}
+
+/// Looks at a cluster. Changes nothing, and takes no lock that another command waits for.
+///
+/// # Errors
+/// There is no state of it.
+pub fn look(directory: &Directory) -> Result<Report, FindError> {
+    let state = super::state_of(directory)?;
+    let pool = PoolFile::of(&state.pool.path).ok();
+    let vms: Vec<_> = state.vms.iter().map(|vm| look_at(vm, pool.as_ref())).collect();
+    let allocated = memory::allocated(&state.pool.path).ok();
+    let in_memory = matches!(state.pool.kind.as_str(), "tmpfs" | "hugetlbfs");
+    let pool_bytes = allocated.filter(|_| in_memory).unwrap_or(0);
+    let host_bytes = vms.iter().map(|vm| vm.ram_touched_bytes).sum::<u64>() + pool_bytes;
+    let status = status(&state, &vms, directory)?;
+    let State { name, pool, .. } = state;
+    let (path, kind, size) = (pool.path.display().to_string(), pool.kind, pool.size);
+    let pool = PoolReport { path, kind, size, allocated };
+    Ok(Report { cluster: name, status, pool, vms, host_bytes })
+}
+
+fn status(
+    state: &State,
+    vms: &[VmReport],
+    directory: &Directory,
+) -> Result<ClusterStatus, FindError> {
+    if state.phase == Phase::Starting {
+        if state.launcher.is_alive() {
+            return Ok(ClusterStatus::Starting);
+        }
+        // It may have finished between the two looks.
+        return match directory.read() {
+            Ok(Some(now)) if now.phase == Phase::Up => Ok(ClusterStatus::Up),
+            Ok(_) => Ok(ClusterStatus::Interrupted),
+            Err(error @ DirectoryError::State { .. }) => Err(error.into()),
+            Err(_) => Ok(ClusterStatus::Interrupted),
+        };
+    }
+    let fine = vms.iter().all(|vm| vm.status == VmStatus::Running);
+    Ok(if fine { ClusterStatus::Up } else { ClusterStatus::Degraded })
+}
+
+fn look_at(vm: &VmState, pool: Option<&PoolFile>) -> VmReport {
+    let alive = |process: Option<Process>| process.and_then(Process::open);
+    let (qemu, backend) = (alive(vm.qemu), alive(vm.backend));
+    let (status, note) = match (&vm.qemu, &qemu) {
+        (None, _) => (VmStatus::NotStarted, None),
+        (Some(_), None) => (
+            VmStatus::Ended,
+            Some("`vhost-famfs logs` has its last words; the others are not affected"),
+        ),
+        (Some(_), Some(_)) if vm.backend.is_some() && backend.is_none() => (
+            VmStatus::NoFlush,
+            Some(
+                "its back-end has ended: memory is intact, flush is lost; power it off, do not reboot it",
+            ),
+        ),
+        _ => (VmStatus::Running, None),
+    };
+    let held = match (&qemu, pool) {
+        // The process may end while it is looked at.
+        (Some(qemu), Some(pool)) => memory::of_process(qemu.pid(), pool).unwrap_or_default(),
+        _ => VmMemory::default(),
+    };
+    VmReport {
+        name: vm.name.clone(),
+        status,
+        access: vm.access.clone(),
+        transport: vm.transport.clone(),
+        mounted: vm.booted.as_ref().is_some_and(|booted| booted.mounted),
+        pid: qemu.as_ref().map(super::process::Handle::pid),
+        backend_pid: backend.as_ref().map(super::process::Handle::pid),
+        ram_bytes: vm.memory,
+        ram_touched_bytes: held.ram.rss,
+        pool_mapped_bytes: held.pool.size,
+        pool_touched_bytes: held.pool.rss,
+        pool_share_bytes: held.pool.pss,
+        pool_huge_bytes: held.pool.huge,
+        note,
+    }
+}
+
+impl VmReport {
+    /// The size of the pages by which the host maps the pool for this VM.
+    fn pages(&self) -> &'static str {
+        match (self.pool_huge_bytes, self.pool_touched_bytes) {
+            (_, 0) => "-",
+            (0, _) => "4K",
+            (huge, touched) if huge >= touched => "huge",
+            _ => "mixed",
+        }
+    }
+}
+
+/// Bytes in whole MiB, for columns.
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = match self.status {
+            ClusterStatus::Up => "up",
+            ClusterStatus::Degraded => "degraded: not everything runs",
+            ClusterStatus::Starting => "being started",
+            ClusterStatus::Interrupted => "its start was cut short; `vhost-famfs down` removes it",
+        };
+        writeln!(f, "cluster {}: {status}", self.cluster)?;
+        let PoolReport { path, kind, size, allocated } = &self.pool;
+        let allocated = allocated.map_or("gone".to_owned(), |bytes| format!("{} used", mib(bytes)));
+        writeln!(f, "pool {path}: {kind}, {}, {allocated}, shared by all VMs", Bytes(*size))?;
+        write!(
+            f,
+            "\n{:<16} {:<11} {:<6} {:<9} {:>9} {:>9} {:>11} {:>12} {:>6}",
+            "VM",
+            "STATE",
+            "ACCESS",
+            "TRANSPORT",
+            "PID",
+            "RAM USED",
+            "POOL MAPPED",
+            "POOL TOUCHED",
+            "PAGES"
+        )?;
+        for vm in &self.vms {
+            write!(
+                f,
+                "\n{:<16} {:<11} {:<6} {:<9} {:>9} {:>9} {:>11} {:>12} {:>6}",
+                vm.name,
+                vm.status.name(),
+                vm.access,
+                vm.transport,
+                vm.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+                mib(vm.ram_touched_bytes),
+                mib(vm.pool_mapped_bytes),
+                mib(vm.pool_touched_bytes),
+                vm.pages()
+            )?;
+        }
+        for vm in &self.vms {
+            if let Some(note) = vm.note {
+                write!(f, "\n{}: {note}", vm.name)?;
+            }
+        }
+        let ram: u64 = self.vms.iter().map(|vm| vm.ram_touched_bytes).sum();
+        write!(f, "\n\nhost memory: {}", mib(self.host_bytes))?;
+        write!(f, " = pool once {}", mib(self.host_bytes - ram))?;
+        write!(f, " + guest RAM {}", mib(ram))
+    }
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What is known of a cluster: `state.json` in its directory.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::process::Process;
+use crate::launch::plan::{Plan, PoolPlan, VmPlan};
+
+/// Version of the file. Another one is refused: it is of another version of this program.
+pub const VERSION: u32 = 1;
+
+/// A cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Its name.
+    pub name: String,
+    /// The mark of its processes.
+    pub instance: Uuid,
+    /// The start of the host that its processes belong to.
+    pub boot_id: String,
+    /// How far it is.
+    pub phase: Phase,
+    /// The process that starts it, or did.
+    pub launcher: Process,
+    /// Its pool.
+    pub pool: PoolState,
+    /// Its VMs.
+    pub vms: Vec<VmState>,
+}
+
+/// How far a cluster is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// It is being started, or its start was cut short.
+    Starting,
+    /// All its VMs were up.
+    Up,
+}
+
+/// The pool of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolState {
+    /// The file or device.
+    pub path: PathBuf,
+    /// What it is made of.
+    pub kind: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What guests see.
+    pub view: String,
+    /// Whether it was made for this cluster and goes with it.
+    pub ours: bool,
+    /// Whether this start makes it: then a start that fails takes it away.
+    pub made: bool,
+}
+
+/// A VM of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmState {
+    /// Its name.
+    pub name: String,
+    /// `rw`, `ro` or `slice`.
+    pub access: String,
+    /// `shmem` or `pmem`.
+    pub transport: String,
+    /// Whether the guest was to mount the pool.
+    pub mount: bool,
+    /// The guest's RAM in bytes.
+    pub memory: u64,
+    /// QEMU, once it is started.
+    pub qemu: Option<Process>,
+    /// Its back-end, once it is started and if it has one.
+    pub backend: Option<Process>,
+    /// How its start went, once it was up.
+    pub booted: Option<Booted>,
+}
+
+/// The start of a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Booted {
+    /// From the start of QEMU to the guest's report, milliseconds.
+    pub boot_ms: u64,
+    /// Whether the pool is mounted in it.
+    pub mounted: bool,
+}
+
+impl State {
+    /// A cluster of which nothing is started yet.
+    #[must_use]
+    pub fn new(plan: &Plan, boot_id: String, launcher: Process) -> Self {
+        Self {
+            version: VERSION,
+            name: plan.name.clone(),
+            instance: plan.instance,
+            boot_id,
+            phase: Phase::Starting,
+            launcher,
+            pool: PoolState::new(&plan.pool),
+            vms: plan.vms.iter().map(VmState::new).collect(),
+        }
+    }
+}
+
+impl PoolState {
+    fn new(plan: &PoolPlan) -> Self {
+        Self {
+            path: plan.path.clone(),
+            kind: plan.kind.name().to_owned(),
+            size: plan.size,
+            view: plan.view.name().to_owned(),
+            ours: plan.ours,
+            made: plan.create.is_some(),
+        }
+    }
+}
+
+impl VmState {
+    fn new(plan: &VmPlan) -> Self {
+        Self {
+            name: plan.name().to_owned(),
+            access: plan.access.name().to_owned(),
+            transport: plan.transport.name().to_owned(),
+            mount: plan.mount,
+            memory: plan.config.memory,
+            qemu: None,
+            backend: None,
+            booted: None,
+        }
+    }
+}

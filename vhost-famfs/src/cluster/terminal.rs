@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A terminal on the serial console of a VM.
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+
+/// Ctrl-], as in telnet: ends the connection.
+pub const ESCAPE: u8 = 0x1d;
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The VM has ended.
+    Vm,
+    /// The user left.
+    User,
+}
+
+/// The user's terminal, without echo and line by line, until dropped.
+struct Raw(Termios);
+
+impl Raw {
+    /// `None` if standard input is no terminal.
+    fn enter() -> io::Result<Option<Self>> {
+        let stdin = io::stdin();
+        if !stdin.is_terminal() {
+            return Ok(None);
+        }
+        let before = tcgetattr(&stdin)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(&stdin, OptionalActions::Drain, &raw)?;
+        Ok(Some(Self(before)))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &self.0);
+    }
+}
+
+/// Connects the terminal to a console until either ends.
+///
+/// # Errors
+/// The console or a stream of this program cannot be used.
+pub fn attach(socket: &Path) -> io::Result<End> {
+    let mut console = UnixStream::connect(socket)?;
+    let raw = Raw::enter()?;
+    let (stdin, mut stdout) = (io::stdin(), io::stdout());
+    let (mut listening, mut buffer) = (true, [0; 4096]);
+    loop {
+        let (from_vm, from_user) = {
+            let mut fds = vec![PollFd::from_borrowed_fd(console.as_fd(), PollFlags::IN)];
+            if listening {
+                fds.push(PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN));
+            }
+            match poll(&mut fds, None) {
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            }
+            let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+            (ready(0), ready(1))
+        };
+        if from_vm {
+            match console.read(&mut buffer) {
+                Ok(0) => return Ok(End::Vm),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(End::Vm),
+                count => {
+                    stdout.write_all(&buffer[..count?])?;
+                    stdout.flush()?;
+                }
+            }
+        }
+        if from_user {
+            // Not through the library's buffer, which a poll does not see.
+            let count = rustix::io::read(&stdin, &mut buffer)?;
+            let typed = &buffer[..count];
+            let escape = typed.iter().position(|byte| *byte == ESCAPE).filter(|_| raw.is_some());
+            console.write_all(&typed[..escape.unwrap_or(count)])?;
+            if escape.is_some() {
+                return Ok(End::User);
+            }
+            // What came by a pipe has been said; the answers may still come.
+            listening = count > 0;
+        }
+    }
+}

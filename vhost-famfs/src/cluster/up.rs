@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Starting a cluster: all of it, or nothing.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::directory::{Directory, DirectoryError, Lock};
+use super::fill::{self, FillError, Filled};
+use super::process::{self, MARK, Process};
+use super::state::{Booted, Phase, State};
+use crate::launch::plan::{Plan, VmPlan};
+use crate::launch::{Attach, Backend, BackendError, Lifetime, Ready, Vm, VmError};
+use crate::pool::PoolError;
+
+/// Why a cluster is not up. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    /// Its directory cannot be made.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// Its pool cannot be made or filled.
+    #[error(transparent)]
+    Fill(#[from] FillError),
+    /// Its pool cannot be held.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// A back-end does not start.
+    #[error("VM {vm}")]
+    Backend {
+        /// The VM.
+        vm: String,
+        /// The cause.
+        #[source]
+        source: BackendError,
+    },
+    /// A VM does not start.
+    #[error(transparent)]
+    Vm(#[from] Box<VmError>),
+    /// A process that was started is not there.
+    #[error("VM {vm}: cannot look at process {pid}")]
+    Process {
+        /// The VM.
+        vm: String,
+        /// The process.
+        pid: u32,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel does not tell who we are.
+    #[error("cannot look at this process in /proc")]
+    This(#[source] io::Error),
+    /// The user asked to stop.
+    #[error("interrupted; nothing of the cluster is left")]
+    Interrupted,
+}
+
+/// What happens during a start, for people.
+#[derive(Debug)]
+pub enum Event<'e> {
+    /// The memory of the pool is being taken: bytes so far, and in all.
+    Taking(u64, u64),
+    /// Bytes of the imports were copied; how many there are in all.
+    Copied(u64, u64),
+    /// The VMs are being started.
+    Starting,
+    /// A VM is up.
+    Up(&'e VmReport),
+}
+
+/// A cluster that is up.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Its name.
+    pub cluster: String,
+    /// Its pool.
+    pub pool: String,
+    /// Bytes of the pool.
+    pub size: u64,
+    /// What was copied into it.
+    pub imported: Filled,
+    /// From the first back-end's start until all VMs were up, seconds.
+    pub seconds: f64,
+    /// Its VMs.
+    pub vms: Vec<VmReport>,
+}
+
+/// A VM that is up.
+#[derive(Debug, Clone, Serialize)]
+pub struct VmReport {
+    /// Its name.
+    pub name: String,
+    /// `rw`, `ro` or `slice`.
+    pub access: &'static str,
+    /// `shmem` or `pmem`.
+    pub transport: &'static str,
+    /// Whether the pool is mounted in it.
+    pub mounted: bool,
+    /// Whether it is the master of the pool's file system.
+    pub master: bool,
+    /// From the start of QEMU to the guest's report, seconds.
+    pub boot_seconds: f64,
+}
+
+/// A start under way. Every process is started under its lock, so that whoever ends the start misses
+/// none.
+pub struct Start<'p> {
+    plan: &'p Plan,
+    directory: Directory,
+    interrupted: AtomicBool,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    state: State,
+    /// Kept until the cluster is up or gone.
+    lock: Option<Lock>,
+    aborted: bool,
+}
+
+type Node<'p> = (&'p VmPlan, Vm, Option<Backend>);
+
+impl<'p> Start<'p> {
+    /// Takes the cluster's name; nothing is started.
+    ///
+    /// # Errors
+    /// A cluster of this name is up.
+    pub fn new(plan: &'p Plan) -> Result<Self, UpError> {
+        let launcher = Process::of(std::process::id()).map_err(UpError::This)?;
+        let state = State::new(plan, process::boot_id().map_err(UpError::This)?, launcher);
+        let base = plan.dir.parent().unwrap_or(Path::new("."));
+        let directory = Directory::new(base, &plan.name);
+        let lock = directory.create()?;
+        let start = Self {
+            plan,
+            directory,
+            interrupted: AtomicBool::new(false),
+            inner: Mutex::new(Inner { state, lock: Some(lock), aborted: false }),
+        };
+        let written = start.directory.write(&start.inner().state);
+        if let Err(error) = written {
+            start.abort();
+            return Err(error.into());
+        }
+        Ok(start)
+    }
+
+    /// Brings the cluster up. VMs may take `limit` each until they have mounted the pool.
+    ///
+    /// # Errors
+    /// The first thing that failed. Nothing is left.
+    pub fn run(
+        &self,
+        limit: Duration,
+        events: &(dyn Fn(Event<'_>) + Sync),
+    ) -> Result<Report, UpError> {
+        let result = self.bring_up(limit, events);
+        if result.is_err() {
+            self.abort();
+            // What is interrupted fails in some way or other; that is no news.
+            if self.interrupted.load(Ordering::Relaxed) {
+                return Err(UpError::Interrupted);
+            }
+        }
+        result
+    }
+
+    /// Ends the start at the user's wish, from another thread: [`Start::run`] fails.
+    pub fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::Relaxed);
+        self.abort();
+    }
+
+    /// Ends and removes everything that was started or made, unless the cluster is up.
+    fn abort(&self) {
+        let mut inner = self.inner();
+        if inner.state.phase == Phase::Up {
+            return;
+        }
+        inner.aborted = true;
+        process::kill_marked(self.plan.instance);
+        if self.plan.pool.create.is_some() {
+            let _ = fs::remove_file(&self.plan.pool.path);
+        }
+        let _ = self.directory.remove();
+    }
+
+    fn bring_up(
+        &self,
+        limit: Duration,
+        events: &(dyn Fn(Event<'_>) + Sync),
+    ) -> Result<Report, UpError> {
+        let pool = &self.plan.pool;
+        fill::make(pool, &mut |done, all| events(Event::Taking(done, all)))?;
+        let all = pool.needs.bytes;
+        drop(self.going_on()?);
+        let imported = fill::fill(pool, &|bytes| {
+            events(Event::Copied(bytes, all));
+            !self.interrupted.load(Ordering::Relaxed)
+        })?;
+        let held = fill::hold(&pool.path)?;
+        events(Event::Starting);
+        let begun = Instant::now();
+        let nodes = self.start_all(&held)?;
+        let vms = self.wait_all(&nodes, limit, events)?;
+        let seconds = begun.elapsed().as_secs_f64();
+        {
+            let mut inner = self.going_on()?;
+            let up = State { phase: Phase::Up, ..inner.state.clone() };
+            self.directory.write(&up)?;
+            inner.state = up;
+            inner.lock = None;
+        }
+        for (_, vm, backend) in nodes {
+            vm.leave();
+            if let Some(backend) = backend {
+                backend.leave();
+            }
+        }
+        Ok(Report {
+            cluster: self.plan.name.clone(),
+            pool: pool.path.display().to_string(),
+            size: pool.size,
+            imported,
+            seconds,
+            vms,
+        })
+    }
+
+    fn start_all(&self, held: &File) -> Result<Vec<Node<'p>>, UpError> {
+        let mut nodes = Vec::new();
+        let mut backends = Vec::new();
+        // All back-ends first: they get ready while the next one is started.
+        for (index, vm) in self.plan.vms.iter().enumerate() {
+            backends.push(self.start_backend(index, vm)?);
+        }
+        for ((index, vm), mut backend) in self.plan.vms.iter().enumerate().zip(backends) {
+            if let Some(backend) = &mut backend {
+                let failed = |source| UpError::Backend { vm: vm.name().to_owned(), source };
+                backend.wait_listening().map_err(failed)?;
+            }
+            nodes.push((vm, self.start_vm(index, vm, held)?, backend));
+        }
+        Ok(nodes)
+    }
+
+    fn start_backend(&self, index: usize, vm: &VmPlan) -> Result<Option<Backend>, UpError> {
+        let Some(config) = &vm.backend else { return Ok(None) };
+        let mut inner = self.going_on()?;
+        let failed = |source| UpError::Backend { vm: vm.name().to_owned(), source };
+        let backend = Backend::spawn(config.clone(), self.detached(None)).map_err(failed)?;
+        inner.state.vms[index].backend = Some(started(vm, backend.pid())?);
+        self.directory.write(&inner.state)?;
+        Ok(Some(backend))
+    }
+
+    fn start_vm(&self, index: usize, vm: &VmPlan, held: &File) -> Result<Vm, UpError> {
+        let mut inner = self.going_on()?;
+        // A VM with a back-end has the lock through that. One that maps the pool by itself
+        // inherits the locked file.
+        let io = |source| PoolError::Io {
+            pool: self.plan.pool.path.clone(),
+            action: "keep it locked",
+            source,
+        };
+        let holds = match &vm.backend {
+            Some(_) => None,
+            None => Some(held.try_clone().map_err(io)?),
+        };
+        let machine = Vm::spawn(vm.config.clone(), self.detached(holds)).map_err(Box::new)?;
+        inner.state.vms[index].qemu = Some(started(vm, machine.pid())?);
+        self.directory.write(&inner.state)?;
+        Ok(machine)
+    }
+
+    fn detached(&self, holds: Option<File>) -> Lifetime {
+        Lifetime::Detached { mark: (MARK, self.plan.instance.to_string()), holds }
+    }
+
+    /// Waits for all VMs at the same time. The first that fails ends the wait for the others.
+    fn wait_all(
+        &self,
+        nodes: &[Node<'p>],
+        limit: Duration,
+        events: &(dyn Fn(Event<'_>) + Sync),
+    ) -> Result<Vec<VmReport>, UpError> {
+        let (results, outcomes) = std::sync::mpsc::channel();
+        thread::scope(|scope| {
+            for (index, (plan, vm, _)) in nodes.iter().enumerate() {
+                let results = results.clone();
+                scope.spawn(move || {
+                    let ready = vm.wait_started().and_then(|()| match plan.mount {
+                        true => vm.wait_ready(limit),
+                        false => vm.wait_up(limit),
+                    });
+                    // Nobody listens any more once another VM has failed.
+                    let _ = results.send((index, ready));
+                });
+            }
+            drop(results);
+            let mut reports: Vec<Option<VmReport>> = nodes.iter().map(|_| None).collect();
+            for (index, ready) in outcomes {
+                let done =
+                    ready.map_err(|error| UpError::from(Box::new(error))).and_then(|ready| {
+                        let report = self.booted(index, &ready)?;
+                        events(Event::Up(&report));
+                        Ok(report)
+                    });
+                match done {
+                    Ok(report) => reports[index] = Some(report),
+                    Err(error) => {
+                        // Ends the other waits too.
+                        self.abort();
+                        return Err(error);
+                    }
+                }
+            }
+            Ok(reports.into_iter().flatten().collect())
+        })
+    }
+
+    fn booted(&self, index: usize, ready: &Ready) -> Result<VmReport, UpError> {
+        let plan = &self.plan.vms[index];
+        let mounted = matches!(ready.attach, Attach::Mounted { .. });
+        let boot_ms = u64::try_from(ready.boot.as_millis()).unwrap_or(u64::MAX);
+        let mut inner = self.going_on()?;
+        inner.state.vms[index].booted = Some(Booted { boot_ms, mounted });
+        self.directory.write(&inner.state)?;
+        Ok(VmReport {
+            name: plan.name().to_owned(),
+            access: plan.access.name(),
+            transport: plan.transport.name(),
+            mounted,
+            master: plan.master,
+            boot_seconds: ready.boot.as_secs_f64(),
+        })
+    }
+
+    /// The state, unless the start was given up.
+    fn going_on(&self) -> Result<MutexGuard<'_, Inner>, UpError> {
+        let inner = self.inner();
+        if inner.aborted { Err(UpError::Interrupted) } else { Ok(inner) }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn started(vm: &VmPlan, pid: u32) -> Result<Process, UpError> {
+    Process::of(pid).map_err(|source| UpError::Process { vm: vm.name().to_owned(), pid, source })
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The guest of a VM that another program started: its commands with their streams as they come.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use appliance::exec::{self, Bytes, CHUNK, MAX_STDIN, Reply, Request, Status, Stream};
+
+use super::deadline::Deadline;
+use super::exec::{Agent, Command, Connection, ExecError, Failure, Wait};
+
+/// Time for one message to go or come; a command may take any number of them.
+const STEP: Duration = Duration::from_secs(3600);
+
+/// A guest, by the socket of its agent. Nothing is open between two calls.
+#[derive(Debug)]
+pub struct Guest {
+    agent: Agent,
+}
+
+/// The streams of a command.
+pub struct Streams<'s> {
+    /// Bytes for its standard input, if it gets any; read by a thread that may outlive the command.
+    pub input: Option<Box<dyn Read + Send>>,
+    /// Receives its standard output.
+    pub stdout: &'s mut dyn Write,
+    /// Receives its standard error.
+    pub stderr: &'s mut dyn Write,
+}
+
+impl Guest {
+    /// The guest behind a socket.
+    #[must_use]
+    pub fn new(agent_socket: PathBuf) -> Self {
+        Self { agent: Agent::new(agent_socket) }
+    }
+
+    /// Asks for an orderly power-off.
+    ///
+    /// # Errors
+    /// The agent does not take the request within `limit`.
+    pub fn poweroff(&mut self, limit: Duration) -> Result<(), ExecError> {
+        self.agent.poweroff(limit)
+    }
+
+    /// Runs a command to its end, however long that takes. `limit` is for the agent to answer: it
+    /// serves one program at a time.
+    ///
+    /// The command is killed when this program ends or the call fails.
+    ///
+    /// # Errors
+    /// The VM has ended, the guest did not start the command, or a stream cannot be used.
+    pub fn stream(
+        &mut self,
+        command: &Command,
+        streams: Streams<'_>,
+        limit: Duration,
+    ) -> Result<Status, ExecError> {
+        let too_much = Arc::new(AtomicBool::new(false));
+        let doing = command.to_string();
+        let result =
+            self.agent.session("waiting for the guest's agent", limit, |connection, wait| {
+                connection.greeted(wait)?;
+                connection.stream(command, &doing, streams, &too_much)
+            });
+        if too_much.load(Ordering::Relaxed) {
+            return Err(ExecError::Input(MAX_STDIN + 1));
+        }
+        // What is said about one command is not for the next.
+        self.agent.close();
+        result
+    }
+}
+
+impl Connection {
+    fn stream(
+        &mut self,
+        command: &Command,
+        doing: &str,
+        mut streams: Streams<'_>,
+        too_much: &Arc<AtomicBool>,
+    ) -> Result<Status, Failure> {
+        let step = || Wait { doing, limit: STEP, deadline: Deadline::after(STEP) };
+        let id = self.next_id();
+        let (argv, env) = command.parts();
+        let stdin = streams.input.is_some();
+        self.send(&Request::Exec { id, argv, env, stdin }, &step())?;
+        if let Some(input) = streams.input.take() {
+            let port = self.stream_clone().map_err(Failure::Io)?;
+            let too_much = Arc::clone(too_much);
+            thread::spawn(move || {
+                if feed(input, &port, id).is_err() {
+                    too_much.store(true, Ordering::Relaxed);
+                    let _ = port.shutdown(Shutdown::Both);
+                }
+            });
+        }
+        loop {
+            match self.receive(&step()) {
+                Ok(Some(Reply::Output { id: of, stream, data: Bytes(data) })) if of == id => {
+                    let to = match stream {
+                        Stream::Stdout => &mut streams.stdout,
+                        Stream::Stderr => &mut streams.stderr,
+                    };
+                    to.write_all(&data).and_then(|()| to.flush()).map_err(Failure::Io)?;
+                }
+                Ok(Some(Reply::Exit { id: of, status })) if of == id => return Ok(status),
+                Ok(Some(Reply::Refused { id: of, reason })) if of == Some(id) || of.is_none() => {
+                    let command = doing.to_owned();
+                    return Err(ExecError::Refused { command, reason }.into());
+                }
+                Ok(Some(other)) => return Err(ExecError::Protocol(format!("{other:?}")).into()),
+                // Nothing was said for an hour: it is still at work.
+                Ok(None) | Err(Failure::Exec(ExecError::Timeout { .. })) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+}
+
+/// Sends standard input until its end; an error if there is more than the guest holds.
+fn feed(
+    mut input: Box<dyn Read + Send>,
+    mut port: &std::os::unix::net::UnixStream,
+    id: u64,
+) -> Result<(), ()> {
+    let (mut buffer, mut sent) = (vec![0; CHUNK], 0);
+    loop {
+        let count = match input.read(&mut buffer) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            // What cannot be read has ended.
+            Err(_) => 0,
+        };
+        sent += count;
+        if sent > MAX_STDIN {
+            return Err(());
+        }
+        let request = Request::Stdin { id, data: Bytes(buffer[..count].to_vec()) };
+        let line = exec::encode(&request).map_err(|_| ())?;
+        // A command that has ended wants no more.
+        if port.write_all(&line).is_err() || count == 0 {
+            return Ok(());
+        }
+    }
+}

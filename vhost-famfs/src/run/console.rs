@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `console`.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
+
+use anyhow::{Context, Result};
+
+use crate::args::ConsoleConfig;
+use crate::cluster::terminal::{End, attach};
+use crate::cluster::{VmPaths, find, state_of, vm_of};
+use crate::launch::host::runtime_dir;
+
+/// How much of the log is shown before what comes: about a screen.
+const SHOWN: u64 = 2048;
+
+pub(super) fn run(config: ConsoleConfig) -> Result<()> {
+    let directory = find(&runtime_dir()?, config.cluster.as_deref())?;
+    let state = state_of(&directory)?;
+    let vm = vm_of(&state, &config.vm)?;
+    let paths = VmPaths::new(&directory, &vm.name);
+    let terminal = io::stdin().is_terminal();
+    if terminal {
+        eprintln!("Console of {}; Ctrl-] leaves.", vm.name);
+    }
+    // A VM that has ended has a log, if nothing else.
+    show_end(&paths).context("cannot show the console's log")?;
+    let end = attach(&paths.console).with_context(|| {
+        format!("VM {}: cannot attach to its console; does it run? see `vhost-famfs ps`", vm.name)
+    })?;
+    if terminal {
+        match end {
+            End::Vm => eprintln!("\nThe VM has ended."),
+            End::User => eprintln!("\nThe VM goes on."),
+        }
+    }
+    Ok(())
+}
+
+fn show_end(paths: &VmPaths) -> io::Result<()> {
+    let Ok(mut log) = File::open(&paths.console_log) else { return Ok(()) };
+    let len = log.metadata()?.len();
+    log.seek(SeekFrom::Start(len.saturating_sub(SHOWN)))?;
+    let mut end = Vec::new();
+    log.take(SHOWN).read_to_end(&mut end)?;
+    io::stdout().write_all(&end)?;
+    io::stdout().flush()
+}

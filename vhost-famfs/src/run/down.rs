@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `down`.
+
+use anyhow::Result;
+
+use super::say;
+use crate::args::DownConfig;
+use crate::cluster::down::{Options, Report, down};
+use crate::cluster::find;
+use crate::launch::host::runtime_dir;
+
+pub(super) fn run(config: DownConfig) -> Result<()> {
+    let directory = find(&runtime_dir()?, config.cluster.as_deref())?;
+    let options = Options { limit: config.timeout, keep_pool: config.keep_pool };
+    let report = down(&directory, options)?;
+    if config.json { say(serde_json::to_string(&report)?) } else { say(text(&report)) }
+}
+
+fn text(report: &Report) -> String {
+    let mut lines: Vec<String> =
+        report.vms.iter().map(|vm| format!("{}: {}", vm.name, vm.end.name())).collect();
+    if report.strays > 0 {
+        lines.push(format!("{} other processes of the cluster: killed", report.strays));
+    }
+    match &report.pool {
+        Some(pool) if report.pool_removed => lines.push(format!("pool {pool}: removed")),
+        Some(pool) => lines.push(format!("pool {pool}: kept")),
+        None => {}
+    }
+    lines.push(format!("cluster {}: down", report.cluster));
+    lines.join("\n")
+}

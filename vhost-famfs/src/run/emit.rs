@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `up --emit`.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::say;
+use crate::args::Emit;
+use crate::launch::cloud_hypervisor::{self, CloudHypervisor};
+use crate::launch::emit::{self, Form};
+use crate::launch::find_in_path;
+use crate::launch::plan::Plan;
+
+/// Writes the plan down for another program.
+pub(super) fn emit(plan: &Plan, form: Emit, output: Option<&Path>) -> Result<()> {
+    let found = match form {
+        Emit::CloudHypervisor => find_in_path(cloud_hypervisor::PROGRAM),
+        _ => None,
+    };
+    let found = found.map(|program| CloudHypervisor::of(&program)).transpose()?;
+    let files = emit::emit(
+        plan,
+        match form {
+            Emit::Qemu => Form::Qemu,
+            Emit::CloudHypervisor => Form::CloudHypervisor(found.as_ref()),
+            Emit::Libvirt => Form::Libvirt,
+            Emit::Systemd => Form::Systemd,
+        },
+    )?;
+    for file in files {
+        match output {
+            None => say(&file)?,
+            Some(dir) => {
+                let path = dir.join(&file.name);
+                File::create_new(&path)
+                    .and_then(|mut made| made.write_all(file.text.as_bytes()))
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+                say(path.display())?;
+            }
+        }
+    }
+    Ok(())
+}

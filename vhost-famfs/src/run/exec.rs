@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `exec`.
+
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::args::ExecConfig;
+use crate::cluster::{VmPaths, find, state_of, vm_of};
+use crate::launch::host::runtime_dir;
+use crate::launch::{Command, ExecError, Guest, Status, Streams};
+
+/// The command was not run, as other programs that run commands have it (env(1), docker).
+const NOT_RUN: u8 = 125;
+
+/// Added to the number of the signal that ended a command, as shells do.
+const SIGNALLED: i32 = 128;
+
+pub(super) fn run(config: ExecConfig) -> Result<ExitCode> {
+    match status(config) {
+        Ok(Status::Code(code)) => Ok(exit_code(code)),
+        Ok(Status::Signal(signal)) => Ok(exit_code(SIGNALLED + signal)),
+        Err(error) => {
+            // Not eprintln: it panics if nobody reads.
+            let _ = writeln!(io::stderr(), "vhost-famfs: {error:#}");
+            Ok(ExitCode::from(NOT_RUN))
+        }
+    }
+}
+
+fn exit_code(code: i32) -> ExitCode {
+    u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+fn status(config: ExecConfig) -> Result<Status> {
+    let directory = find(&runtime_dir()?, config.cluster.as_deref())?;
+    let state = state_of(&directory)?;
+    let vm = vm_of(&state, &config.vm)?;
+    if !vm.qemu.is_some_and(|qemu| qemu.is_alive()) {
+        bail!("VM {} of cluster {} does not run; see `vhost-famfs ps`", vm.name, state.name);
+    }
+    let mut command = Command::new(config.command);
+    for (name, value) in config.env {
+        command = command.env(name, value);
+    }
+    let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
+    let input: Option<Box<dyn Read + Send>> = match config.stdin {
+        true => Some(Box::new(io::stdin())),
+        false => None,
+    };
+    let streams = Streams { input, stdout: &mut stdout, stderr: &mut stderr };
+    let mut guest = Guest::new(VmPaths::new(&directory, &config.vm).agent);
+    match guest.stream(&command, streams, config.timeout) {
+        Err(ExecError::Timeout { limit, .. }) => bail!(
+            "VM {}: the guest did not take the command within {limit:?}: another one runs in it \
+             (one at a time), or it hangs; see `vhost-famfs logs {}`",
+            config.vm,
+            config.vm
+        ),
+        result => Ok(result?),
+    }
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `logs`.
+
+use std::io;
+
+use anyhow::{Context, Result};
+
+use crate::args::LogsConfig;
+use crate::cluster::logs::Logs;
+use crate::cluster::{find, state_of, vm_of};
+use crate::launch::host::runtime_dir;
+
+pub(super) fn run(config: LogsConfig) -> Result<()> {
+    let directory = find(&runtime_dir()?, config.cluster.as_deref())?;
+    let state = state_of(&directory)?;
+    if let Some(vm) = &config.vm {
+        vm_of(&state, vm)?;
+    }
+    let mut logs = Logs::new(&directory, &state, config.vm.as_deref(), config.kind);
+    let mut stdout = io::stdout();
+    let printed = match config.follow {
+        true => logs.follow(&mut stdout),
+        false => logs.print(&mut stdout).and_then(|()| logs.finish(&mut stdout)),
+    };
+    match printed {
+        // A reader that has closed the pipe has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed.context("cannot write to standard output"),
+    }
+}

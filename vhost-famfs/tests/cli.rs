@@ -8,6 +8,7 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use rustix::fs::FlockOperation;
@@ -64,6 +65,69 @@ fn a_pool_can_be_looked_at_by_those_who_may_only_read_it() {
     let output = unprivileged(&["pool", "inspect", pool]);
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(stdout.contains("view:       devdax"), "{output:?}");
+}
+
+/// A cluster of one VM on `pool`, with everything that a host needs for it in the same directory. Returns
+/// the arguments of `up --dry-run`.
+fn cluster(dir: &Path, pool: &str) -> Vec<String> {
+    let file = |name: &str, text: &str| {
+        let path = dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    for name in ["vmlinux", "initrd.img", "root.erofs"] {
+        file(name, "");
+    }
+    let qemu = file("qemu", "#!/bin/sh\necho QEMU emulator version 11.1.3\n");
+    std::fs::set_permissions(&qemu, PermissionsExt::from_mode(0o755)).unwrap();
+    let cluster = file("lab.toml", &format!("[pool]\npath = {pool:?}\n[[vm]]\nmount = false\n"));
+    let image = dir.to_str().unwrap();
+    ["up", &cluster, "--dry-run", "--qemu", &qemu, "--image", image].map(str::to_owned).into()
+}
+
+#[test]
+fn a_pool_without_permission_is_told_before_a_vm_starts() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = dir.path().join("pool");
+    let pool = path.to_str().unwrap();
+    assert!(vhost_famfs(&["pool", "create", pool, "--size", "16M"]).status.success());
+    let arguments = cluster(dir.path(), pool);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let output = unprivileged(&arguments);
+    assert!(output.status.success(), "{output:?}");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o400)).unwrap();
+    assert_fails_with(&unprivileged(&arguments), "no permission to read and write it");
+}
+
+#[test]
+fn a_socket_path_that_is_too_long_is_told_before_a_vm_starts() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let pool = dir.path().join("pool");
+    let pool = pool.to_str().unwrap();
+    assert!(vhost_famfs(&["pool", "create", pool, "--size", "16M"]).status.success());
+    let runtime = dir.path().join("r".repeat(90));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-famfs"));
+    command.args(cluster(dir.path(), pool)).env("XDG_RUNTIME_DIR", runtime);
+    assert_fails_with(
+        &command.output().unwrap(),
+        "at most 107 are possible; use a shorter directory",
+    );
+}
+
+#[test]
+fn emitted_files_replace_nothing() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let pool = dir.path().join("pool");
+    let pool = pool.to_str().unwrap();
+    assert!(vhost_famfs(&["pool", "create", pool, "--size", "16M"]).status.success());
+    let mut arguments = cluster(dir.path(), pool);
+    let output = dir.path().to_str().unwrap();
+    arguments.extend(["--emit", "systemd", "--output", output].map(str::to_owned));
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let first = vhost_famfs(&arguments);
+    assert!(first.status.success(), "{first:?}");
+    assert!(String::from_utf8_lossy(&first.stdout).contains("/lab.target\n"), "{first:?}");
+    assert_fails_with(&vhost_famfs(&arguments), "lab-pool.service: File exists");
 }
 
 #[test]

@@ -116,6 +116,8 @@ pub enum Suite {
     Guest,
     /// The famfs tools in VMs: a reader that follows, a master that is killed
     Pool,
+    /// `vhost-famfs up`, `ps`, `exec`, `down`, and what is killed in between
+    Cluster,
 }
 
 /// Options of `bench`.
@@ -139,6 +141,8 @@ pub enum Benchmark {
     Device,
     /// A new file of the master to its being visible in another VM
     Watch,
+    /// `vhost-famfs up` against the same command lines by hand
+    Up,
 }
 
 /// Options of `vm`.

@@ -9,6 +9,7 @@ mod measurement;
 mod native;
 mod sample;
 mod tools;
+mod up;
 mod watch;
 
 use std::fs;
@@ -42,6 +43,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
             Benchmark::Kmod => ("kmod", kmod::run()?),
             Benchmark::Device => ("device", device::run()?),
             Benchmark::Watch => ("watch", watch::run()?),
+            Benchmark::Up => ("up", up::run()?),
         };
         println!("{}", measurement::table(name, &measurements));
         save(name, &serde_json::to_value(&measurements).context("cannot write JSON")?)?;

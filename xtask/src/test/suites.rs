@@ -38,6 +38,7 @@ pub fn run(suite: Suite, all: bool, tally: &mut Tally) -> Result<()> {
         Suite::Image => in_vms("image", all, tally),
         Suite::Guest => in_vms("guest", all, tally),
         Suite::Pool => in_vms("pool", all, tally),
+        Suite::Cluster => in_vms("cluster", all, tally),
     }
 }
 

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Clusters as users start them: up, ps, exec, logs, down, and what is killed in between.
+
+#[path = "cluster/kills.rs"]
+mod kills;
+#[path = "cluster/program.rs"]
+mod program;
+
+use std::fs;
+use std::io::Write;
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use program::{Program, until};
+use vm_tests::{Artifacts, Session};
+
+fn main() -> Result<ExitCode> {
+    let artifacts = Artifacts::from_env()?;
+    let mut session = Session::from_args();
+    session.scenario("file", |s| from_a_file(s, &artifacts));
+    session.scenario("kills", |s| kills::scenario(s, &artifacts));
+    Ok(session.finish())
+}
+
+/// A writer and a reader that cannot write, on a pool with a directory and a tar archive in it.
+fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
+    let program = Program::new(artifacts)?;
+    let dir = program.pools.path();
+    let pool = dir.join("tank");
+    fs::create_dir_all(dir.join("data/sub"))?;
+    fs::write(dir.join("data/sub/one"), vec![b'1'; 5 << 20])?;
+    fs::write(dir.join("data/two"), "two")?;
+    let mut tar = std::process::Command::new("tar");
+    tar.current_dir(dir.join("data")).args(["-cf", "../data.tar", "two"]);
+    ensure!(tar.status()?.success(), "tar fails");
+    let text = "name = \"lab\"\n[pool]\npath = \"tank\"\nsize = \"128M\"\n\
+                [[import]]\nfrom = \"data\"\nto = \"/a/b\"\n[[import]]\nfrom = \"data.tar\"\n\
+                [[vm]]\nname = \"writer\"\nmemory = \"640M\"\n\
+                [[vm]]\nname = \"reader\"\naccess = \"ro\"\nmemory = \"640M\"\n";
+    let file = dir.join("lab.toml").to_string_lossy().into_owned();
+    fs::write(&file, text)?;
+
+    let report = program.json(&["up", &file, "--json"])?;
+    let state = program.state("lab")?;
+    session.check("every VM reports its mount, with the transport that its access needs", || {
+        let vms = report["vms"].as_array().context("no VMs")?;
+        ensure!(vms.iter().all(|vm| vm["mounted"] == true), "{report}");
+        ensure!(vms[0]["transport"] == "shmem" && vms[0]["master"] == true, "{report}");
+        ensure!(vms[1]["transport"] == "pmem" && vms[1]["access"] == "ro", "{report}");
+        ensure!(report["imported"]["files"] == 3, "{report}");
+        Ok(())
+    });
+    session.check("the imports are where the file puts them, in every VM", || {
+        for vm in ["writer", "reader"] {
+            let script = "cd /mnt/famfs; find . -path ./.meta -prune -o -type f -print | sort; cat two; \
+                          tr -d 1 < a/b/sub/one | wc -c";
+            let seen = program.shell(vm, script)?;
+            ensure!(seen == "./a/b/sub/one\n./a/b/two\n./two\ntwo0\n", "{vm}: {seen:?}");
+        }
+        Ok(())
+    });
+    session.check("a store of the writer is seen by the reader, which cannot store", || {
+        program.shell("writer", "printf TWO 1<>/mnt/famfs/two")?;
+        let seen = program.shell("reader", "cat /mnt/famfs/two")?;
+        ensure!(seen == "TWO", "{seen:?}");
+        // It may fail or be swallowed; what counts is the pool.
+        program.shell("reader", "printf bad 1<>/mnt/famfs/two || true")?;
+        let held = program.famfs(&pool, &["cat", "two"])?;
+        ensure!(held.stdout == b"TWO", "the pool holds {held:?}");
+        Ok(())
+    });
+    session.check("exec has the streams and the exit code of the command", || exec(&program));
+    session.check("ps tells states, and the memory of the kernel's account", || {
+        let (report, code) = program.ps()?;
+        ensure!(code == Some(0) && report["status"] == "up", "{code:?} {report}");
+        let number = |value: &serde_json::Value| value.as_u64().context("no number");
+        let mut ram = 0;
+        for vm in report["vms"].as_array().context("no VMs")? {
+            ensure!(vm["status"] == "running", "{report}");
+            ensure!(number(&vm["pool_mapped_bytes"])? == 128 << 20, "{report}");
+            ensure!(number(&vm["pool_touched_bytes"])? > 4 << 20, "{report}");
+            ensure!(number(&vm["ram_touched_bytes"])? < number(&vm["ram_bytes"])?, "{report}");
+            ram += number(&vm["ram_touched_bytes"])?;
+        }
+        ensure!(
+            number(&report["host_bytes"])? == ram + number(&report["pool"]["allocated"])?,
+            "the pool is not counted once: {report}"
+        );
+        Ok(())
+    });
+    session.check("logs and console show what the guest wrote", || {
+        program.shell("reader", "echo a word to the host > /dev/ttyS0")?;
+        let shown = || program.ok(&["logs", "reader", "--of", "console"]);
+        until("the word is in the log", Duration::from_secs(20), || {
+            Ok(shown()?.contains("reader console | a word to the host"))
+        })?;
+        let logs = program.ok(&["logs"])?;
+        ensure!(logs.contains("writer backend | ") && logs.contains("window mapped"), "{logs}");
+        let mut console = program.command(&["console", "reader"]);
+        let mut console = console.stdout(Stdio::piped()).spawn()?;
+        std::thread::sleep(Duration::from_millis(300));
+        console.kill()?;
+        let shown = String::from_utf8_lossy(&console.wait_with_output()?.stdout).into_owned();
+        ensure!(shown.contains("a word to the host"), "{shown:?}");
+        Ok(())
+    });
+    session.check("the pool is locked while a VM maps it, with either transport", || {
+        // The back-end's lock goes with the writer; the reader's VM has none.
+        program.shell("writer", "systemctl start poweroff.target; sleep 60").ok();
+        until("the writer ends", Duration::from_secs(30), || {
+            Ok(program.ps()?.0["vms"][0]["status"] == "ended")
+        })?;
+        let backend = &program.ps()?.0["vms"][0]["backend_pid"];
+        ensure!(backend.is_null(), "the back-end outlives its VM: {backend}");
+        let mkfs = program.famfs(&pool, &["mkfs", "--force"])?;
+        ensure!(!mkfs.status.success(), "a pool in use was formatted: {mkfs:?}");
+        let seen = program.shell("reader", "cat /mnt/famfs/two")?;
+        ensure!(seen == "TWO", "{seen:?}");
+        Ok(())
+    });
+    session.check("a second cluster of the name is refused, and harms nothing", || {
+        let output = program.run(&["up", &file])?;
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(1), "{output:?}");
+        ensure!(stderr.contains("in use") || stderr.contains("is up"), "{stderr}");
+        program.shell("reader", "true").map(drop)
+    });
+    session.check("down leaves nothing but the user's pool", || {
+        let down = program.json(&["down", "lab", "--json"])?;
+        ensure!(down["pool_removed"] == false && down["strays"] == 0, "{down}");
+        ensure!(down["vms"][0]["end"] == "was-dead", "{down}");
+        ensure!(down["vms"][1]["end"] == "orderly", "{down}");
+        program.check_nothing_left(&state["instance"])?;
+        let fsck = program.famfs(&pool, &["fsck"])?;
+        ensure!(fsck.status.success(), "{fsck:?}");
+        Ok(())
+    });
+    Ok(())
+}
+
+fn exec(program: &Program<'_>) -> Result<()> {
+    let script = "cat; echo oops >&2; exit 7";
+    let mut command =
+        program.command(&["exec", "--env", "X=y", "writer", "--", "sh", "-c", script]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    // Dropped at once: the end of the input reaches the guest.
+    child.stdin.take().context("no input")?.write_all(b"through\n")?;
+    let output = child.wait_with_output()?;
+    ensure!(output.status.code() == Some(7), "{output:?}");
+    ensure!(output.stdout == b"through\n" && output.stderr == b"oops\n", "{output:?}");
+    let killed = program.run(&["exec", "writer", "--", "sh", "-c", "kill -9 $$"])?;
+    ensure!(killed.status.code() == Some(137), "{killed:?}");
+    let missing = program.run(&["exec", "writer", "--", "no-such-program"])?;
+    ensure!(missing.status.code() == Some(125), "{missing:?}");
+    // A command ends with the program that runs it.
+    let mut sleeper = program.command(&["exec", "-n", "writer", "--", "sleep", "12345"]).spawn()?;
+    std::thread::sleep(Duration::from_secs(1));
+    sleeper.kill()?;
+    sleeper.wait()?;
+    until("the command ends with us", Duration::from_secs(20), || {
+        Ok(!program.shell("writer", "ps ax || true")?.contains("sleep 12345"))
+    })
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The program as a user runs it, with a runtime directory of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+use vhost_famfs::cluster::process;
+use vm_tests::{Artifacts, memory_dir};
+
+/// `vhost-famfs`, its clusters, and a place for pools.
+pub struct Program<'a> {
+    artifacts: &'a Artifacts,
+    runtime: TempDir,
+    /// In memory.
+    pub pools: TempDir,
+}
+
+impl<'a> Program<'a> {
+    pub fn new(artifacts: &'a Artifacts) -> Result<Self> {
+        let runtime = tempfile::Builder::new()
+            .prefix("vhost-famfs-")
+            .tempdir_in(&artifacts.runtime)
+            .with_context(|| format!("cannot use {}", artifacts.runtime.display()))?;
+        Ok(Self { artifacts, runtime, pools: memory_dir(1 << 30)? })
+    }
+
+    /// A command line of it.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(self.artifacts.programs.join("vhost-famfs"));
+        command.args(words).stdin(Stdio::null());
+        command.env("XDG_RUNTIME_DIR", self.runtime.path());
+        command.env("VHOST_FAMFS_QEMU", &self.artifacts.qemu);
+        command.env("VHOST_FAMFS_IMAGE", &self.artifacts.image);
+        command
+    }
+
+    /// Runs it to its end, whatever that is.
+    pub fn run(&self, words: &[&str]) -> Result<Output> {
+        self.command(words).output().context("cannot run vhost-famfs")
+    }
+
+    /// Runs it with success, and gives what it prints.
+    pub fn ok(&self, words: &[&str]) -> Result<String> {
+        let output = self.run(words)?;
+        ensure!(output.status.success(), "{words:?}: {output:?}");
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs it with success, and reads what it prints as JSON.
+    pub fn json(&self, words: &[&str]) -> Result<Value> {
+        Ok(serde_json::from_str(&self.ok(words)?)?)
+    }
+
+    /// Runs a script in a VM, with success.
+    pub fn shell(&self, vm: &str, script: &str) -> Result<String> {
+        self.ok(&["exec", "--no-stdin", vm, "--", "bash", "-euo", "pipefail", "-c", script])
+    }
+
+    /// What `ps --json` tells of the only cluster, and the exit code.
+    pub fn ps(&self) -> Result<(Value, Option<i32>)> {
+        let output = self.run(&["ps", "--json"])?;
+        let reports: Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("not what ps should print: {output:?}"))?;
+        Ok((reports[0].clone(), output.status.code()))
+    }
+
+    /// Runs `famfs --pool` on a pool.
+    pub fn famfs(&self, pool: &Path, words: &[&str]) -> Result<Output> {
+        let mut command = Command::new(self.artifacts.programs.join("famfs"));
+        command.arg("--pool").arg(pool).args(words).output().context("cannot run famfs")
+    }
+
+    /// The state of a cluster, as it is on disk.
+    pub fn state(&self, cluster: &str) -> Result<Value> {
+        let path = self.directory().join(cluster).join("state.json");
+        Ok(serde_json::from_str(&fs::read_to_string(path)?)?)
+    }
+
+    /// The directory of all clusters.
+    pub fn directory(&self) -> PathBuf {
+        self.runtime.path().join("vhost-famfs")
+    }
+
+    /// Fails if anything of a cluster is left: a process, or a file.
+    pub fn check_nothing_left(&self, instance: &Value) -> Result<()> {
+        if let Some(instance) = instance.as_str() {
+            let left = process::marked(instance.parse()?);
+            ensure!(left.is_empty(), "processes are left: {left:?}");
+        }
+        ensure!(!self.directory().exists(), "{} is left", self.directory().display());
+        Ok(())
+    }
+}
+
+impl Drop for Program<'_> {
+    /// A test that failed half-way leaves nothing.
+    fn drop(&mut self) {
+        for entry in fs::read_dir(self.directory()).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let _ = self.run(&["down", "--timeout", "1", &name.to_string_lossy()]);
+        }
+    }
+}
+
+/// Looks until there is something to see.
+pub fn until(what: &str, limit: Duration, mut look: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + limit;
+    while !look()? {
+        if Instant::now() > end {
+            bail!("{what}: not within {limit:?}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}

@@ -23,6 +23,9 @@ pub struct Artifacts {
     pub programs: PathBuf,
     /// The directory of the module's test programs.
     pub module_tests: PathBuf,
+    /// A directory with programs for guests and their libraries, for the tests that need them;
+    /// a guest has it at [`Self::GUEST_PROGRAMS`].
+    pub guest_programs: Option<PathBuf>,
     /// Where console logs go.
     pub logs: PathBuf,
     /// Where sockets and other files that live as long as a run go.
@@ -36,6 +39,9 @@ pub struct Artifacts {
 impl Artifacts {
     /// The environment variable that names the file with this description.
     pub const VARIABLE: &str = "VHOST_FAMFS_ARTIFACTS";
+
+    /// Where a guest has [`Self::guest_programs`].
+    pub const GUEST_PROGRAMS: &str = "/run/tests";
 
     /// Writes the description to a file.
     pub fn save(&self, path: &Path) -> Result<()> {

@@ -42,5 +42,6 @@ pub mod server;
 pub mod signals;
 pub mod sys;
 mod throttle;
+pub mod ublk;
 pub mod units;
 pub mod window;

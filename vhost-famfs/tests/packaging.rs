@@ -46,13 +46,17 @@ fn the_description_for_the_registry_is_what_the_program_is() {
 #[test]
 fn systemd_takes_the_units() {
     let dir = tempfile::tempdir().unwrap();
-    let names = ["vhost-famfs@vm1.socket", "vhost-famfs@vm1.service"].map(|name| {
+    let names = ["", "-ublk"].map(|kind| {
+        [format!("vhost-famfs{kind}@vm1.socket"), format!("vhost-famfs{kind}@vm1.service")]
+    });
+    let install = |name: String| {
         let unit = fs::read_to_string(shipped("units").join(name.replace("vm1", ""))).unwrap();
         let installed = unit.replace("/usr/bin/vhost-famfs", env!("CARGO_BIN_EXE_vhost-famfs"));
         let path = dir.path().join(name);
         fs::write(&path, installed).unwrap();
         path
-    });
+    };
+    let names: Vec<_> = names.into_iter().flatten().map(install).collect();
     let mut verify = Command::new("systemd-analyze");
     let output = verify.args(["verify", "--man=no", "--recursive-errors=no"]).args(&names).output();
     let output = output.expect("systemd-analyze checks the units; install the package systemd");

@@ -114,6 +114,8 @@ pub enum Suite {
     Image,
     /// Several VMs on one pool, from host to guest and back
     Guest,
+    /// Block devices of images and pools (ublk), in a VM
+    Ublk,
     /// The famfs tools in VMs: a reader that follows, a master that is killed
     Pool,
     /// `vhost-famfs up`, `ps`, `exec`, `down`, and what is killed in between
@@ -139,6 +141,8 @@ pub enum Benchmark {
     Kmod,
     /// The back-end: connect to mapped window, memory, wake-ups, flush
     Device,
+    /// Block devices of images and overlays against loop and qemu-nbd
+    Ublk,
     /// A new file of the master to its being visible in another VM
     Watch,
     /// `vhost-famfs up` against the same command lines by hand

@@ -30,6 +30,7 @@ impl Imaged {
             image: self.dir.clone(),
             programs: host.clone(),
             module_tests: module_tests.clone(),
+            guest_programs: None,
             lts_image: None,
             logs: logs.to_owned(),
             runtime: paths::runtime(),

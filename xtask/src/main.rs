@@ -19,6 +19,7 @@ mod clean;
 mod debug_kernel;
 mod demo;
 mod exec;
+mod guest_programs;
 mod hash;
 mod image;
 mod interrupt;

@@ -4,6 +4,9 @@
 //! The project names no mirror: the Debian archive that the host's own apt uses serves the
 //! tools tree and the image too.
 
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -19,6 +22,12 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Host programs that `setup` needs, with the package that has each.
 const NEEDED: &[(&str, &str)] =
     &[("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux"), ("cc", "gcc"), ("c++", "g++")];
+
+/// The package with libclang, which the library of `vhost-famfs ublk` is built with.
+const LIBCLANG: &str = "libclang-dev";
+
+/// Names the directory of libclang to the builds that look for it (crate `clang-sys`).
+const LIBCLANG_PATH: &str = "LIBCLANG_PATH";
 
 /// The URI of the Debian archive in the host's apt configuration. The lists that name the
 /// origin of each source are fetched if they are missing, as they are on many fresh machines.
@@ -64,18 +73,34 @@ pub fn sources() -> Result<String> {
 
 /// Installs the host packages that are missing. Does nothing when none is.
 pub fn install_missing() -> Result<()> {
-    let missing: Vec<&str> = NEEDED
+    let mut missing: Vec<&str> = NEEDED
         .iter()
         .filter(|(program, _)| !exec::in_path(program))
         .map(|(_, package)| *package)
         .collect();
-    if missing.is_empty() && std::path::Path::new(KEYRING).exists() {
+    missing.extend(libclang());
+    if !Path::new(KEYRING).exists() {
+        missing.push("debian-archive-keyring");
+    }
+    install(&missing)
+}
+
+/// Installs what `cargo build` itself needs, if it is missing.
+pub fn install_missing_for_build() -> Result<()> {
+    install(&libclang().into_iter().collect::<Vec<_>>())
+}
+
+fn libclang() -> Option<&'static str> {
+    (!has_libclang()).then_some(LIBCLANG)
+}
+
+fn install(missing: &[&str]) -> Result<()> {
+    if missing.is_empty() {
         return Ok(());
     }
     if !rustix::process::geteuid().is_root() {
         bail!(
-            "missing packages: {} debian-archive-keyring; run 'cargo xtask setup' as root, or \
-             install them with apt-get",
+            "missing packages: {}; run 'cargo xtask setup' as root, or install them with apt-get",
             missing.join(" ")
         );
     }
@@ -87,8 +112,51 @@ pub fn install_missing() -> Result<()> {
         "apt-install",
         "Installing host packages",
         Command::new("apt-get")
-            .args(["install", "--yes", "--no-install-recommends", "debian-archive-keyring"])
-            .args(&missing)
+            .args(["install", "--yes", "--no-install-recommends"])
+            .args(missing)
             .env("DEBIAN_FRONTEND", "noninteractive"),
     )
+}
+
+/// Whether the host has a libclang that builds find: where [`LIBCLANG_PATH`] says, or where
+/// distributions put it.
+fn has_libclang() -> bool {
+    let told = env::var_os(LIBCLANG_PATH).map(PathBuf::from);
+    // Debian's packages of several versions lie side by side.
+    let versions = fs::read_dir("/usr/lib").into_iter().flatten().filter_map(|entry| {
+        let entry = entry.ok()?;
+        let name = entry.file_name().into_string().ok()?;
+        name.starts_with("llvm").then(|| entry.path().join("lib"))
+    });
+    let usual = ["/usr/lib64", "/usr/lib", "/usr/local/lib"].map(PathBuf::from);
+    told.into_iter().chain(versions).chain(usual).any(|dir| holds_libclang(&dir))
+}
+
+fn holds_libclang(dir: &Path) -> bool {
+    let names = fs::read_dir(dir).into_iter().flatten();
+    names.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).any(|name| {
+        let rest = name.strip_prefix("libclang");
+        // libclang.so, libclang.so.1, libclang-14.so.1; not libclang-cpp.so.14, another library.
+        rest.is_some_and(|rest| rest.contains(".so") && !rest.starts_with("-cpp"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::holds_libclang;
+
+    #[test]
+    fn libclang_is_told_from_its_relatives() {
+        for (name, expected) in [
+            ("libclang.so", true),
+            ("libclang.so.1", true),
+            ("libclang-14.so.1", true),
+            ("libclang-cpp.so.14", false),
+            ("libclangAST.a", false),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join(name), "").unwrap();
+            assert_eq!(holds_libclang(dir.path()), expected, "{name}");
+        }
+    }
 }

@@ -14,12 +14,13 @@ pub fn run() -> Result<Tools> {
              mount namespace; run it as root"
         );
     }
+    // Also where the tools are there: they may be older than what the host needs.
+    packages::install_missing()?;
     if let Some(tools) = Tools::on_host() {
         return Ok(tools);
     }
     if let Some(tools) = Tools::cached()? {
         return Ok(tools);
     }
-    packages::install_missing()?;
     Tools::build()
 }

@@ -5,6 +5,7 @@ mod cluster;
 mod device;
 mod doctor;
 mod pool;
+mod ublk;
 mod up;
 
 use std::ffi::OsString;
@@ -21,6 +22,8 @@ use doctor::DoctorArgs;
 pub use doctor::DoctorConfig;
 use pool::PoolCommand;
 pub use pool::PoolConfig;
+use ublk::UblkCommand;
+pub use ublk::UblkConfig;
 use up::UpArgs;
 pub use up::{Described, Emit, UpConfig};
 
@@ -59,6 +62,9 @@ enum Command {
     Exec(ExecArgs),
     Console(ConsoleArgs),
     Logs(LogsArgs),
+    /// Show an image or a pool to the host as a block device.
+    #[command(subcommand)]
+    Ublk(UblkCommand),
 }
 
 impl Cli {
@@ -102,6 +108,8 @@ pub enum Config {
     Console(ConsoleConfig),
     /// Show logs.
     Logs(LogsConfig),
+    /// Work on block devices.
+    Ublk(UblkConfig),
 }
 
 /// A command line that clap cannot check by itself.
@@ -124,6 +132,15 @@ pub enum ArgsError {
     /// One descriptor cannot be both.
     #[error("--pool-fd and --fd both name descriptor {0}")]
     SameFd(RawFd),
+    /// Nobody has said what is to become of writes.
+    #[error(
+        "no place for changes: give --overlay FILE to keep them, --ephemeral to forget them, or \
+         --read-only to have none"
+    )]
+    NoChanges,
+    /// A path that cannot be made absolute.
+    #[error("cannot tell the directory of {path}: {reason}", path = .0.display(), reason = .1)]
+    Path(std::path::PathBuf, String),
 }
 
 impl TryFrom<Cli> for Config {
@@ -141,6 +158,7 @@ impl TryFrom<Cli> for Config {
             Command::Exec(args) => Self::Exec(args.into()),
             Command::Console(args) => Self::Console(args.into()),
             Command::Logs(args) => Self::Logs(args.into()),
+            Command::Ublk(command) => Self::Ublk(command.try_into()?),
         })
     }
 }

@@ -135,7 +135,7 @@ fn devdax_refused(pool: &Pool) -> String {
     )
 }
 
-fn start_log(format: LogFormat, verbose: bool) {
+pub(super) fn start_log(format: LogFormat, verbose: bool) {
     let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
     // The queue library logs every error that a guest causes, without a limit; ours are limited.
     let levels = Targets::new()

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the program does once it knows what is asked.
 
+mod bar;
 mod console;
 mod device;
 mod doctor;
@@ -10,12 +11,16 @@ mod exec;
 mod logs;
 mod pool;
 mod ps;
+#[cfg(feature = "ublk")]
+mod ublk;
 mod up;
 
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+#[cfg(not(feature = "ublk"))]
+use anyhow::bail;
 use anyhow::{Context, Result};
 use serde_json::json;
 
@@ -38,6 +43,13 @@ pub fn run(config: Config) -> Result<ExitCode> {
         Config::Exec(config) => return exec::run(config),
         Config::Console(config) => console::run(config)?,
         Config::Logs(config) => logs::run(config)?,
+        #[cfg(feature = "ublk")]
+        Config::Ublk(config) => ublk::run(config)?,
+        #[cfg(not(feature = "ublk"))]
+        Config::Ublk(_) => bail!(
+            "this program was built without ublk; build it with the cargo feature `ublk`, which \
+             is on by default and needs libclang"
+        ),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `pool`.
 
-use std::time::Duration;
-
 use anyhow::Result;
-use indicatif::{ProgressBar, ProgressStyle};
 
+use super::bar::Bar;
 use super::say;
 use crate::args::PoolConfig;
 use crate::pool::{self, Report};
@@ -13,9 +11,9 @@ use crate::pool::{self, Report};
 pub(super) fn run(config: PoolConfig) -> Result<()> {
     match config {
         PoolConfig::Create { options, json } => {
-            let bar = Bar::default();
+            let bar = Bar::new("taking memory");
             let report = pool::create(&options, &mut |done, total| bar.show(done, total))?;
-            bar.0.finish_and_clear();
+            bar.clear();
             print(&report, json)
         }
         PoolConfig::List { directories, json } => {
@@ -24,9 +22,9 @@ pub(super) fn run(config: PoolConfig) -> Result<()> {
         }
         PoolConfig::Inspect { path, json } => print(&pool::inspect(&path)?, json),
         PoolConfig::Resize { options, json } => {
-            let bar = Bar::default();
+            let bar = Bar::new("taking memory");
             let report = pool::resize(&options, &mut |done, total| bar.show(done, total))?;
-            bar.0.finish_and_clear();
+            bar.clear();
             print(&report, json)
         }
         PoolConfig::Remove { path, force } => {
@@ -38,29 +36,4 @@ pub(super) fn run(config: PoolConfig) -> Result<()> {
 
 fn print(report: &Report, json: bool) -> Result<()> {
     if json { say(serde_json::to_string(report)?) } else { say(report) }
-}
-
-/// A progress bar that appears when the work takes long enough to be noticed, on a terminal only.
-struct Bar(ProgressBar);
-
-impl Default for Bar {
-    fn default() -> Self {
-        let bar = ProgressBar::no_length();
-        let template = "taking memory {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        Self(bar)
-    }
-}
-
-impl Bar {
-    fn show(&self, done: u64, total: u64) {
-        const NOTICED: Duration = Duration::from_millis(300);
-        self.0.set_length(total);
-        self.0.update(|state| state.set_pos(done));
-        if self.0.elapsed() > NOTICED {
-            self.0.tick();
-        }
-    }
 }

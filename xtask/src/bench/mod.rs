@@ -9,6 +9,7 @@ mod measurement;
 mod native;
 mod sample;
 mod tools;
+mod ublk;
 mod up;
 mod watch;
 
@@ -42,6 +43,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
             Benchmark::Tools => ("tools", tools::run()?),
             Benchmark::Kmod => ("kmod", kmod::run()?),
             Benchmark::Device => ("device", device::run()?),
+            Benchmark::Ublk => ("ublk", ublk::run()?),
             Benchmark::Watch => ("watch", watch::run()?),
             Benchmark::Up => ("up", up::run()?),
         };

@@ -13,6 +13,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::args::{Suite, TestArgs};
+use crate::packages;
 pub use tally::Tally;
 
 /// Runs the suites and closes with one plain line. A suite that cannot run counts as failed.
@@ -25,6 +26,7 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
         .copied()
         .filter(|suite| args.suites.is_empty() || args.suites.contains(suite))
         .collect();
+    packages::install_missing_for_build()?;
     let mut total = Tally::default();
     for suite in chosen {
         let name = suite.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What each suite runs.
 
-use std::io::{BufRead, BufReader};
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -9,9 +11,9 @@ use vm_tests::Artifacts;
 
 use super::{Tally, fuzz, kmod};
 use crate::args::Suite;
-use crate::build;
+use crate::build::{self, Built};
 use crate::interrupt::Interrupt;
-use crate::{image, paths};
+use crate::{guest_programs, image, paths};
 
 /// Runs one suite and counts into `tally`.
 pub fn run(suite: Suite, all: bool, tally: &mut Tally) -> Result<()> {
@@ -39,6 +41,10 @@ pub fn run(suite: Suite, all: bool, tally: &mut Tally) -> Result<()> {
         Suite::Guest => in_vms("guest", all, tally),
         Suite::Pool => in_vms("pool", all, tally),
         Suite::Cluster => in_vms("cluster", all, tally),
+        Suite::Ublk => {
+            without_default_features(tally)?;
+            in_vms("ublk", all, tally)
+        }
     }
 }
 
@@ -67,7 +73,32 @@ fn in_vms(name: &str, all: bool, tally: &mut Tally) -> Result<()> {
             );
         }
     }
+    if name == "ublk" {
+        artifacts.guest_programs = Some(guest_programs(&imaged.built)?);
+    }
     with_artifacts(name, &artifacts, &[], tally)
+}
+
+/// What the guest of the ublk suite runs beside what the appliance has.
+fn guest_programs(built: &Built) -> Result<PathBuf> {
+    let dir = paths::target().join("ublk-programs");
+    match fs::remove_dir_all(&dir) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => {
+            return Err(err).with_context(|| format!("cannot remove {}", dir.display()));
+        }
+        _ => {}
+    }
+    let program = built.host.join("vhost-famfs");
+    let names = ["fio", "mkfs.ext4", "logger", "cmp", "diff", "setpriv"].map(Path::new);
+    let programs: Vec<&Path> = names.into_iter().chain([program.as_path()]).collect();
+    guest_programs::collect(&built.tools, &dir, Artifacts::GUEST_PROGRAMS, &programs)?;
+    Ok(dir)
+}
+
+/// The program without what needs libclang to be built.
+fn without_default_features(tally: &mut Tally) -> Result<()> {
+    let build = ["check", "--quiet", "-p", "vhost-famfs", "--no-default-features"];
+    lint("vhost-famfs builds without ublk", build::cargo().args(build), tally)
 }
 
 /// Runs the module's test programs, or parts of that, on the debug kernel.

@@ -13,7 +13,7 @@ use vm_tests::{Artifacts, pack_disk};
 
 use crate::build;
 use crate::image::Imaged;
-use crate::{exec, paths};
+use crate::{exec, guest_programs, paths};
 
 /// Where guests mount the disk.
 pub const PROGRAMS: &str = "/run/bench";
@@ -21,19 +21,11 @@ pub const PROGRAMS: &str = "/run/bench";
 /// The serial number of the disk.
 pub const DISK: &str = "kmod-bench";
 
-/// Fills directory `$1`, which the guest has at `$4`: programs of the tools with their libraries
-/// and the loader that belongs to them, and the modules of kernel `$3` from its package `$2`.
+/// Fills directory `$1` with the modules of kernel `$3` from its package `$2`.
 const FILL: &str = r#"
 set -eu
 PATH=/usr/sbin:/usr/bin
-mkdir -p "$1/tools" "$1/lib" "$1/kernel"
-for program in fio mkfs.ext4 mkfs.xfs; do
-    cp -L "$(command -v $program)" "$1/tools/"
-    ldd "$1/tools/$program" | sed -n 's,^[^/]*\(/[^ ]*\) (0x.*,\1,p' | xargs cp -L -t "$1/lib"
-    printf '#!/bin/sh\nexec %s --library-path %s %s "$@"\n' \
-        "$4/lib/ld-linux-x86-64.so.2" "$4/lib" "$4/tools/$program" >"$1/bin/$program"
-    chmod +x "$1/bin/$program"
-done
+mkdir -p "$1/kernel"
 dpkg-deb --extract "$2" "$1/kernel"
 ln -s usr/lib "$1/kernel/lib"
 depmod --basedir "$1/kernel" "$3"
@@ -66,8 +58,10 @@ impl Bench {
             &mut build::make(tools, &paths::root().join("kmod/bench"), &tree.join("bin")),
         )?;
         let mut fill = tools.command("sh");
-        fill.args(["-c", FILL, "sh"]).arg(&tree).arg(package).arg(release).arg(PROGRAMS);
-        exec::step("bench-disk", "Collecting the peers' programs and modules", &mut fill)?;
+        fill.args(["-c", FILL, "sh"]).arg(&tree).arg(package).arg(release);
+        exec::step("bench-disk", "Collecting the peers' modules", &mut fill)?;
+        let peers = ["fio", "mkfs.ext4", "mkfs.xfs"].map(Path::new);
+        guest_programs::collect(tools, &tree, PROGRAMS, &peers)?;
         let artifacts = imaged.artifacts(logs)?;
         let disk = pack_disk(&artifacts, &tree, dir.path().join("disk.erofs"), DISK)?;
         Ok(Self { artifacts, disk, _dir: dir })

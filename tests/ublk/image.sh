@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+# shellcheck shell=bash
+# The device that this VM has booted from, exported.
+root=$(findmnt --noheadings --output SOURCE /)
+serve add --image "$root" --read-only --queues 2
+[[ $(blockdev --getro "$device" 2>/dev/null || cat /sys/block/"${device#/dev/}"/ro) == 1 ]]
+queues=(/sys/block/"${device#/dev/}"/mq/*)
+((${#queues[@]} == 2)) || fail "${#queues[@]} queues"
+cmp "$root" "$device"
+mkdir -p $scratch/mnt
+mount -t erofs -o ro "$device" $scratch/mnt
+diff -r /usr/bin $scratch/mnt/usr/bin
+diff -r /usr/lib/systemd $scratch/mnt/usr/lib/systemd
+refused "is in use" vhost-famfs ublk del "$device"
+umount $scratch/mnt
+remove

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+# shellcheck shell=bash
+# $kills is how often. fio writes and reads back all the time; whatever the server had answered
+# when it was killed must be there, flushed or not, for the system has gone on.
+truncate --size 64M $scratch/image
+serve add --image $scratch/image --overlay $scratch/overlay
+fio --name=kills --filename="$device" --direct=1 --ioengine=io_uring --iodepth=8 --rw=randwrite --bs=4k \
+    --size=32M --fsync=16 --verify=crc32c --verify_fatal=1 --verify_backlog=512 --time_based \
+    --runtime=$((kills * 4 + 4)) --output=$scratch/fio >/dev/null &
+fio=$!
+RANDOM=$kills
+for ((kill = 1; kill <= kills; kill++)); do
+    sleep $((RANDOM % 2)).$((RANDOM % 1000))
+    kill -0 $fio || fail "fio has ended: $(<$scratch/fio)"
+    kill -KILL "$server"
+    wait "$server" || true
+    for _ in {1..100}; do
+        [[ $(vhost-famfs ublk list) == *" waiting "* ]] && break
+        sleep 0.1
+    done
+    serve recover "$device"
+done
+wait $fio || fail "fio: $(<$scratch/fio)"
+grep -E ' (read|write): IOPS' $scratch/fio | tr -s ' '
+# All of it is in the overlay, for a new device too: verified against a copy.
+digest=$(digest "$device")
+remove
+serve add --image $scratch/image --overlay $scratch/overlay
+[[ $(digest "$device") == "$digest" ]] || fail "the new device has other contents"
+remove
+rm $scratch/image $scratch/overlay $scratch/fio
+echo "$kills kills and recoveries"

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+# shellcheck shell=bash
+truncate --size 1M $scratch/image
+add=(vhost-famfs ublk add)
+overlay=(--overlay $scratch/overlay)
+refused "no such file" "${add[@]}" --image $scratch/none "${overlay[@]}"
+refused "no device 9" vhost-famfs ublk del 9
+refused "no device 9" vhost-famfs ublk recover 9
+[[ ! -e $scratch/overlay ]] || fail "an overlay was made"
+
+serve add --image $scratch/image "${overlay[@]}" --id 5
+[[ $device == /dev/ublkb5 ]]
+refused "overlay $scratch/overlay: busy" "${add[@]}" --image $scratch/image "${overlay[@]}"
+refused "device 5 exists already" "${add[@]}" --image $scratch/image --overlay $scratch/second --id 5
+[[ ! -e $scratch/second ]] || fail "the overlay of a device that was not made"
+refused "needs no recovery: it is live" vhost-famfs ublk recover 5
+printf x | dd of="$device" bs=512 conv=notrunc,fsync status=none
+remove
+
+# Another image, a longer one, a shorter one.
+printf x | dd of=$scratch/image bs=1 seek=700000 conv=notrunc status=none
+refused "belongs to another base: to one with SHA-256" "${add[@]}" --image $scratch/image "${overlay[@]}"
+truncate --size 2M $scratch/image
+refused "to one of 1048576 bytes, the image has 2097152" "${add[@]}" --image $scratch/image "${overlay[@]}"
+truncate --size 512K $scratch/image
+refused "to one of 1048576 bytes, the image has 524288" "${add[@]}" --image $scratch/image "${overlay[@]}"
+truncate --size 1000 $scratch/image
+refused "not a multiple of 512" "${add[@]}" --image $scratch/image --ephemeral
+
+# An image that is cut off below a device: errors where it is missing, and nowhere else.
+truncate --size 0 $scratch/image
+truncate --size 1M $scratch/image
+serve add --image $scratch/image --read-only
+truncate --size 512K $scratch/image
+dd if="$device" of=/dev/null bs=64k count=8 iflag=direct status=none
+! dd if="$device" of=/dev/null bs=64k skip=8 count=1 iflag=direct status=none 2>/dev/null
+remove
+
+# A mounted device goes only by force.
+truncate --size 16M $scratch/image
+serve add --image $scratch/image --ephemeral
+mkfs.ext4 -q -F "$device" 2>/dev/null
+mkdir -p $scratch/mnt
+mount -t ext4 "$device" $scratch/mnt
+refused "is in use" vhost-famfs ublk del "$device"
+umount $scratch/mnt
+remove
+
+# A server of an ephemeral device is killed: nothing to recover, and the rest can be removed.
+serve add --image $scratch/image --ephemeral
+kill -KILL "$server"
+wait "$server" || true
+refused "cannot be recovered" vhost-famfs ublk recover "$device"
+vhost-famfs ublk del "$device" >/dev/null
+
+# SIGTERM ends in order.
+serve add --image $scratch/image --ephemeral
+kill "$server"
+wait "$server" || fail "exit code $? after SIGTERM"
+[[ ! -e $device ]]
+rm $scratch/image $scratch/overlay

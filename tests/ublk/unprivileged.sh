@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+# shellcheck shell=bash
+as_user() {
+    setpriv --reuid 1234 --regid 1234 --clear-groups "$@"
+}
+mkdir $scratch/user
+truncate --size 16M $scratch/user/image
+chown -R 1234:1234 $scratch/user
+export XDG_RUNTIME_DIR=$scratch/user
+refused "no permission" as_user vhost-famfs ublk list
+# What the udev rules of docs/ublk.md do; this guest runs no udev.
+chown 1234:1234 /dev/ublk-control
+while sleep 0.02; do
+    chown 1234:1234 /dev/ublk[bc][0-9]* 2>/dev/null || true
+done &
+rules=$!
+trap 'status=$?; kill $rules; chown 0:0 /dev/ublk-control; clean_up $status' EXIT
+: >$scratch/out.user
+setsid setpriv --reuid 1234 --regid 1234 --clear-groups /run/tests/bin/vhost-famfs ublk add \
+    --image $scratch/user/image --overlay $scratch/user/overlay >$scratch/out.user 2>$scratch/err.user </dev/null &
+server=$!
+for _ in {1..300}; do
+    device=$(<$scratch/out.user)
+    [[ $device ]] && break
+    kill -0 $server 2>/dev/null || fail "$(<$scratch/err.user)"
+    sleep 0.1
+done
+sleep 0.2
+as_user dd if=/dev/zero of="$device" bs=1M count=1 oflag=direct status=none
+[[ $(as_user vhost-famfs ublk list) == *"changes in $scratch/user/overlay"* ]]
+as_user vhost-famfs ublk del "$device" >/dev/null
+wait $server || fail "exit code $?: $(<$scratch/err.user)"
+rm -r $scratch/user

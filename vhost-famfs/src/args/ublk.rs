@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `ublk`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::{ArgGroup, Args, Subcommand};
+
+use super::ArgsError;
+use crate::ublk::export::{Changes, Source};
+
+/// Where changes that are not kept go, if TMPDIR does not say otherwise.
+const SCRATCH: &str = "/var/tmp";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum UblkCommand {
+    Add(AddArgs),
+    List(ListArgs),
+    Del(DelArgs),
+    Recover(RecoverArgs),
+}
+
+/// Make a block device, /dev/ublkbN, and serve it until it is removed.
+///
+/// With --image, many devices share one image that is only read; each has its changes in an
+/// overlay of its own. With --pool, the device is what guests see of the pool.
+///
+/// The command prints the name of the device when it can be used, and goes on: it is the process
+/// that serves the device. It ends when `ublk del`, SIGTERM or SIGINT removes the device. If it is
+/// killed, programs that use the device wait until `ublk recover` serves it again.
+///
+/// Examples:
+///
+///   vhost-famfs ublk add --image root.img --overlay vm1.overlay &
+///
+///   systemd-run --unit=vm1-disk vhost-famfs ublk add --image root.img --ephemeral
+///
+///   vhost-famfs ublk add --pool /dev/shm/pool --read-only
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+#[command(group(ArgGroup::new("shown").args(["image", "pool"]).required(true)))]
+#[command(group(ArgGroup::new("changes").args(["overlay", "ephemeral"])))]
+pub(super) struct AddArgs {
+    /// Image file or block device; it is never written to. Its size is a multiple of 512.
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// File with the changes; made if it is not there. It belongs to this image: another one, or a
+    /// changed one, is refused, for which the whole image is read.
+    #[arg(long, value_name = "FILE", conflicts_with = "pool")]
+    overlay: Option<PathBuf>,
+    /// Forget the changes when the device goes. They are in a file without a name in $TMPDIR or
+    /// /var/tmp. The device cannot be recovered.
+    #[arg(long, conflicts_with_all = ["pool", "read_only"])]
+    ephemeral: bool,
+    /// Pool in tmpfs or in a file.
+    #[arg(long, value_name = "FILE")]
+    pool: Option<PathBuf>,
+    /// Refuse writes. With --overlay, show what is in it.
+    #[arg(long)]
+    read_only: bool,
+    /// Number of the device [default: the next one]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..1 << 20))]
+    id: Option<u32>,
+    /// Number of queues, each with a thread [default: one for each processor, at most 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32))]
+    queues: Option<u16>,
+    /// Print the device as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Show all devices, those of other programs too.
+///
+/// STATE: live; waiting (the server is gone, programs wait, see `ublk recover`); failing (the
+/// server is gone, requests fail); stopped (no block device).
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Print the devices as a JSON array.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Remove a device; the process that serves it flushes and ends.
+#[derive(Debug, Args)]
+pub(super) struct DelArgs {
+    /// Number of the device, or its name: 0, /dev/ublkb0.
+    #[arg(value_parser = parse_id)]
+    device: u32,
+    /// Also if it is mounted: from then on all access to it fails.
+    #[arg(long)]
+    force: bool,
+}
+
+/// Serve a device whose process was killed.
+///
+/// Programs that waited go on; what was answered before is there. Like `ublk add`, the command
+/// serves the device until it is removed.
+#[derive(Debug, Args)]
+pub(super) struct RecoverArgs {
+    /// Number of the device, or its name: 0, /dev/ublkb0.
+    #[arg(value_parser = parse_id)]
+    device: u32,
+    /// Print the device as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What to do with which device.
+#[derive(Debug)]
+pub enum UblkConfig {
+    /// Make and serve one.
+    Add {
+        /// What it shows.
+        source: Source,
+        /// Its number.
+        id: Option<u32>,
+        /// How many queues.
+        queues: Option<u16>,
+        /// Print JSON.
+        json: bool,
+    },
+    /// Print all.
+    List {
+        /// Print JSON.
+        json: bool,
+    },
+    /// Remove one.
+    Delete {
+        /// Its number.
+        id: u32,
+        /// Even if it is in use.
+        force: bool,
+    },
+    /// Serve one that has no server.
+    Recover {
+        /// Its number.
+        id: u32,
+        /// Print JSON.
+        json: bool,
+    },
+}
+
+fn parse_id(text: &str) -> Result<u32, String> {
+    let number = text.strip_prefix("/dev/").unwrap_or(text);
+    let number = number.strip_prefix("ublkb").unwrap_or(number);
+    number.parse().map_err(|_| "expected a number, or a name like /dev/ublkb0".to_owned())
+}
+
+/// Names are kept for `recover`, which may be run in another directory.
+fn absolute(path: &Path) -> Result<PathBuf, ArgsError> {
+    let error = |source: io::Error| ArgsError::Path(path.to_owned(), source.to_string());
+    std::path::absolute(path).map_err(error)
+}
+
+fn scratch() -> PathBuf {
+    let dir = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
+    dir.map_or_else(|| PathBuf::from(SCRATCH), PathBuf::from)
+}
+
+impl AddArgs {
+    fn changes(&self) -> Result<Changes, ArgsError> {
+        Ok(match (&self.overlay, self.ephemeral, self.read_only) {
+            (Some(overlay), _, false) => Changes::Overlay(absolute(overlay)?),
+            (Some(overlay), _, true) => Changes::Frozen(absolute(overlay)?),
+            (None, true, _) => Changes::Ephemeral(absolute(&scratch())?),
+            (None, false, true) => Changes::None,
+            (None, false, false) => return Err(ArgsError::NoChanges),
+        })
+    }
+
+    fn source(&self) -> Result<Source, ArgsError> {
+        match (&self.image, &self.pool) {
+            (_, Some(pool)) => {
+                Ok(Source::Pool { pool: absolute(pool)?, read_only: self.read_only })
+            }
+            (Some(image), None) => {
+                Ok(Source::Image { image: absolute(image)?, changes: self.changes()? })
+            }
+            (None, None) => Err(ArgsError::NoChanges),
+        }
+    }
+}
+
+impl TryFrom<UblkCommand> for UblkConfig {
+    type Error = ArgsError;
+
+    fn try_from(command: UblkCommand) -> Result<Self, ArgsError> {
+        Ok(match command {
+            UblkCommand::Add(args) => Self::Add {
+                source: args.source()?,
+                id: args.id,
+                queues: args.queues,
+                json: args.json,
+            },
+            UblkCommand::List(ListArgs { json }) => Self::List { json },
+            UblkCommand::Del(DelArgs { device, force }) => Self::Delete { id: device, force },
+            UblkCommand::Recover(RecoverArgs { device, json }) => {
+                Self::Recover { id: device, json }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_have_numbers_and_names() {
+        for text in ["7", "ublkb7", "/dev/ublkb7"] {
+            assert_eq!(parse_id(text), Ok(7));
+        }
+        for text in ["", "-1", "/dev/ublkc7", "sda"] {
+            assert!(parse_id(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The devices there are: listing and removing them.
+
+use std::fmt::{self, Display};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use serde::Serialize;
+
+use super::driver::{self, DriverError, State};
+use super::export::{Changes, Source};
+use super::record::{RecordError, Records};
+use super::server;
+use crate::units::Bytes;
+
+/// How long a server may take to end after its device was stopped: it flushes.
+const END: Duration = Duration::from_secs(60);
+const TICK: Duration = Duration::from_millis(20);
+
+/// Why a device cannot be removed or recovered.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// No such device.
+    #[error("no device {0}: `vhost-famfs ublk list` shows those there are")]
+    None(u32),
+    /// Not ours.
+    #[error(
+        "device {0} was not made by this program, or by another user; the program that made it \
+         can remove it"
+    )]
+    Foreign(u32),
+    /// Mounted, or opened exclusively.
+    #[error(
+        "device {id} is in use: {} is mounted or has a holder; unmount it, or give --force, \
+         after which all access to it fails", driver::node(*.id).display()
+    )]
+    Busy {
+        /// Its number.
+        id: u32,
+    },
+    /// Its server is there.
+    #[error("device {id} needs no recovery: it is {}, served by process {server}", .state.name())]
+    Served {
+        /// Its number.
+        id: u32,
+        /// What it does.
+        state: State,
+        /// Its server.
+        server: i32,
+    },
+    /// Not made for it.
+    #[error(
+        "device {0} cannot be recovered: what an --ephemeral device had is gone with its server; \
+         remove the rest of it with `vhost-famfs ublk del {0}`"
+    )]
+    Ephemeral(u32),
+    /// The data cannot be written.
+    #[error(
+        "device {id}: cannot flush it; give --force to remove it and lose what was not flushed"
+    )]
+    Flush {
+        /// Its number.
+        id: u32,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Its server does not end.
+    #[error("device {id} was stopped, but its server, process {server}, is still there")]
+    Stays {
+        /// Its number.
+        id: u32,
+        /// Its server.
+        server: i32,
+    },
+    /// The driver refuses.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The record cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// sysfs cannot be read.
+    #[error("cannot list the devices")]
+    List(#[source] io::Error),
+}
+
+/// A device, as `list` prints it.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Its number.
+    pub id: u32,
+    /// The block special file.
+    pub device: String,
+    /// What it does; `None` if the kernel does not tell us.
+    pub state: Option<State>,
+    /// Bytes.
+    pub size: Option<u64>,
+    /// The process that serves it, or did.
+    pub server: Option<i32>,
+    /// What it shows; `None` if another program or user made it.
+    pub source: Option<Source>,
+}
+
+/// All devices of the host.
+pub fn list(records: &Records) -> Result<Vec<Report>, DeviceError> {
+    let ids = driver::ids().map_err(DeviceError::List)?;
+    ids.into_iter()
+        .map(|id| {
+            let facts = driver::facts(id).ok();
+            Ok(Report {
+                id,
+                device: driver::node(id).display().to_string(),
+                state: facts.map(|facts| facts.state),
+                size: driver::size(id),
+                server: facts.map(|facts| facts.server),
+                source: records.get(id)?.map(|record| record.source),
+            })
+        })
+        .collect()
+}
+
+/// The reports as a table.
+pub fn table(reports: &[Report]) -> impl Display {
+    struct Table<'r>(&'r [Report]);
+    impl Display for Table<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "{:<14} {:<8} {:>14} {:>8}  SHOWS", "DEVICE", "STATE", "SIZE", "SERVER")?;
+            for report in self.0 {
+                let state = report.state.map_or("?", State::name);
+                let size = report.size.map_or_else(|| "-".to_owned(), |n| Bytes(n).to_string());
+                let server = report.server.filter(|server| *server > 0);
+                let server = server.map_or_else(|| "-".to_owned(), |server| server.to_string());
+                let shows = report.source.as_ref().map_or_else(
+                    || "another program's, or another user's".to_owned(),
+                    Source::to_string,
+                );
+                let device = &report.device;
+                write!(f, "\n{device:<14} {state:<8} {size:>14} {server:>8}  {shows}")?;
+            }
+            Ok(())
+        }
+    }
+    Table(reports)
+}
+
+impl Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pool { pool, read_only } => {
+                let access = if *read_only { ", read-only" } else { "" };
+                write!(f, "pool {}{access}", pool.display())
+            }
+            Self::Image { image, changes } => {
+                write!(f, "{}", image.display())?;
+                match changes {
+                    Changes::None => write!(f, ", read-only"),
+                    Changes::Overlay(path) => write!(f, ", changes in {}", path.display()),
+                    Changes::Frozen(path) => {
+                        write!(f, " with {}, read-only", path.display())
+                    }
+                    Changes::Ephemeral(_) => write!(f, ", changes not kept"),
+                }
+            }
+        }
+    }
+}
+
+/// Removes a device; its server ends. Without `force`, not one that is in use.
+pub fn delete(records: &Records, id: u32, force: bool) -> Result<(), DeviceError> {
+    if !driver::exists(id) {
+        records.remove(id)?;
+        return Err(DeviceError::None(id));
+    }
+    if records.get(id)?.is_none() {
+        return Err(DeviceError::Foreign(id));
+    }
+    let facts = driver::facts(id)?;
+    match flush_unused(id, facts.state) {
+        Err(_) if force => {}
+        result => result?,
+    }
+    server::stop(id)?;
+    if facts.state != State::Live {
+        // Nobody is there to do it.
+        remove_orphan(id)?;
+    }
+    let end = Instant::now() + END;
+    while driver::exists(id) {
+        if Instant::now() > end {
+            return Err(DeviceError::Stays { id, server: facts.server });
+        }
+        thread::sleep(TICK);
+    }
+    Ok(records.remove(id)?)
+}
+
+fn remove_orphan(id: u32) -> Result<(), DeviceError> {
+    let control = driver::control(id)?;
+    control.del_dev_async().map_err(driver::failed(format!("remove device {id}")))?;
+    Ok(())
+}
+
+/// Makes sure that nobody uses a device, and flushes it if there is somebody to take it.
+fn flush_unused(id: u32, state: State) -> Result<(), DeviceError> {
+    let busy = |source: io::Error| match Errno::from_io_error(&source) {
+        Some(Errno::BUSY) => DeviceError::Busy { id },
+        _ => DeviceError::Flush { id, source },
+    };
+    match open_alone(id) {
+        // Not started, or gone already.
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(err) if Errno::from_io_error(&err) == Some(Errno::NXIO) => Ok(()),
+        Err(err) => Err(busy(err)),
+        // The flush would wait for a server.
+        Ok(_) if state != State::Live => Ok(()),
+        Ok(file) => file.sync_all().map_err(busy),
+    }
+}
+
+/// Opens a block device as a mount does: for one at a time.
+fn open_alone(id: u32) -> io::Result<File> {
+    let exclusive = OFlags::EXCL.bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(exclusive).open(driver::node(id))
+}
+
+/// Writes back what programs wrote to a device through the page cache.
+pub fn flush(id: u32) -> io::Result<()> {
+    File::open(driver::node(id))?.sync_all()
+}
+
+/// What a device without a server shows, so that another process can serve it.
+pub fn orphan(records: &Records, id: u32) -> Result<Source, DeviceError> {
+    if !driver::exists(id) {
+        return Err(DeviceError::None(id));
+    }
+    let record = records.get(id)?.ok_or(DeviceError::Foreign(id))?;
+    if !record.source.is_recoverable() {
+        return Err(DeviceError::Ephemeral(id));
+    }
+    let facts = driver::facts(id)?;
+    if facts.state != State::Waiting && facts.state != State::Failing {
+        let (state, server) = (facts.state, facts.server);
+        return Err(DeviceError::Served { id, state, server });
+    }
+    Ok(record.source)
+}

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The kernel's side: is there a driver, may we use it, which devices does it have.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use libublk::ctrl::UblkCtrl;
+use libublk::{UblkError, sys};
+use rustix::io::Errno;
+
+/// Where devices are made (`CTRL_PATH` of libublk).
+const CONTROL: &str = "/dev/ublk-control";
+
+/// A directory with an entry for each device, its server alive or not.
+const CLASS: &str = "/sys/class/ublk-char";
+
+/// Why the driver does not do what is asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// No driver.
+    #[error(
+        "no {CONTROL}: this kernel has no ublk; load it with `modprobe ublk_drv` (Linux 6.5 or \
+         newer, CONFIG_BLK_DEV_UBLK)"
+    )]
+    Missing,
+    /// No permission.
+    #[error(
+        "{CONTROL}: no permission to use it; run this as root, or see \"Without root\" in \
+         docs/ublk.md"
+    )]
+    Permission,
+    /// The device file cannot be opened.
+    #[error("{CONTROL}: cannot open it")]
+    Open(#[source] io::Error),
+    /// Too old.
+    #[error("the kernel's ublk driver does not have {0}; Linux 6.5 or newer has it")]
+    Feature(&'static str),
+    /// The number is taken.
+    #[error("device {0} exists already; leave --id out to get the next number")]
+    Exists(u32),
+    /// A control command failed.
+    #[error("cannot {action}")]
+    Command {
+        /// What was tried.
+        action: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The kernel's answer in an error of the library.
+pub fn cause(err: UblkError) -> io::Error {
+    match err {
+        UblkError::UringIOError(code) | UblkError::OtherError(code) => {
+            io::Error::from_raw_os_error(code.saturating_neg())
+        }
+        UblkError::IOError(source) => source,
+        other => io::Error::other(other),
+    }
+}
+
+/// Adds to an error of the library what was tried.
+pub fn failed(action: impl Into<String>) -> impl FnOnce(UblkError) -> DriverError {
+    move |err| DriverError::Command { action: action.into(), source: cause(err) }
+}
+
+/// What the driver can do: `UBLK_F_*` of the kernel's `linux/ublk_cmd.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features(u64);
+
+impl Features {
+    /// Asks the driver.
+    pub fn of_driver() -> Result<Self, DriverError> {
+        match OpenOptions::new().read(true).write(true).open(CONTROL) {
+            Ok(_) => {}
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Err(DriverError::Missing),
+            Err(err) if err.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(DriverError::Permission);
+            }
+            Err(err) if Errno::from_io_error(&err) == Some(Errno::NODEV) => {
+                return Err(DriverError::Missing);
+            }
+            Err(err) => return Err(DriverError::Open(err)),
+        }
+        let features = UblkCtrl::get_features();
+        features.map(Self).ok_or(DriverError::Feature("a list of its features"))
+    }
+
+    /// Whether all of these are there.
+    pub fn has(self, flags: u32) -> bool {
+        self.0 & u64::from(flags) == u64::from(flags)
+    }
+}
+
+/// What a device does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Made, not started; or stopped.
+    Stopped,
+    /// Served.
+    Live,
+    /// Its server is gone; requests wait until another one recovers it.
+    Waiting,
+    /// Its server is gone; requests fail.
+    Failing,
+}
+
+impl State {
+    /// The state's name as it is printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Live => "live",
+            Self::Waiting => "waiting",
+            Self::Failing => "failing",
+        }
+    }
+
+    fn from_kernel(state: u16) -> Self {
+        match u32::from(state) {
+            sys::UBLK_S_DEV_LIVE => Self::Live,
+            sys::UBLK_S_DEV_QUIESCED => Self::Waiting,
+            sys::UBLK_S_DEV_FAIL_IO => Self::Failing,
+            _ => Self::Stopped,
+        }
+    }
+}
+
+/// What the kernel tells of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// What it does.
+    pub state: State,
+    /// The process that serves it, or did.
+    pub server: i32,
+}
+
+/// The device's block special file.
+pub fn node(id: u32) -> PathBuf {
+    PathBuf::from(format!("/dev/ublkb{id}"))
+}
+
+/// The device's character special file, which its server holds.
+pub fn server_node(id: u32) -> PathBuf {
+    PathBuf::from(format!("/dev/ublkc{id}"))
+}
+
+/// The numbers of all devices, of other programs too.
+pub fn ids() -> io::Result<Vec<u32>> {
+    let entries = match fs::read_dir(CLASS) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut ids = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("ublkc"));
+        ids.extend(number.and_then(|number| number.parse::<u32>().ok()));
+    }
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// Whether there is a device of that number.
+pub fn exists(id: u32) -> bool {
+    Path::new(CLASS).join(format!("ublkc{id}")).exists()
+}
+
+/// Bytes of the block device, as the block layer has them.
+pub fn size(id: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/sys/block/ublkb{id}/size")).ok()?;
+    text.trim().parse::<u64>().ok().map(|sectors| sectors * 512)
+}
+
+/// The controls of an existing device.
+pub fn control(id: u32) -> Result<UblkCtrl, DriverError> {
+    let number = i32::try_from(id).unwrap_or(i32::MAX);
+    UblkCtrl::new_simple(number).map_err(failed(format!("look at device {id}")))
+}
+
+/// Asks the kernel about a device.
+pub fn facts(id: u32) -> Result<Facts, DriverError> {
+    let info = control(id)?.dev_info();
+    Ok(Facts { state: State::from_kernel(info.state), server: info.ublksrv_pid })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_of_the_kernel_keep_their_meaning() {
+        let kind = |err| cause(err).kind();
+        assert_eq!(kind(UblkError::UringIOError(-libc::EACCES)), io::ErrorKind::PermissionDenied);
+        assert_eq!(kind(UblkError::OtherError(-libc::EEXIST)), io::ErrorKind::AlreadyExists);
+        assert_eq!(kind(UblkError::QueueIsDown), io::ErrorKind::Other);
+    }
+
+    #[test]
+    fn features_are_there_together_or_not() {
+        let features = Features(0b1010);
+        assert!(features.has(0b1000) && features.has(0b1010));
+        assert!(!features.has(0b0110));
+    }
+}

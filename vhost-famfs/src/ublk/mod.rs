@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Block devices of the host that are served by a process of ours (ublk): an image shared by
+//! many, with the changes of each in an overlay of its own; or a pool.
+//!
+//! ```text
+//! Source (what the user names) -> Export (open files) -> server: requests of /dev/ublkbN
+//!    |                             overlay, base, pool
+//!    `-> Record in /run -> list, del, recover
+//! ```
+//!
+//! One process serves one device and ends with it; there is no daemon. What the kernel knows of
+//! a device, `driver` tells; what it does not know (which files), the [`record`]. Dependencies
+//! point one way: `server, devices -> driver, record -> export -> overlay, base, crate::pool`.
+//!
+//! Without the cargo feature `ublk` there are no devices: what needs the kernel's driver is left
+//! out, and with it the library that needs libclang to be built.
+//!
+//! The files are trusted no further than they were checked: an overlay by header, length and the
+//! digest of its base, an image by its size. Requests come from the kernel, which has checked
+//! them against the size of the device; the export checks once more.
+
+pub mod base;
+#[cfg(feature = "ublk")]
+pub mod devices;
+#[cfg(feature = "ublk")]
+pub mod driver;
+pub mod export;
+pub mod overlay;
+pub mod record;
+#[cfg(feature = "ublk")]
+pub mod server;

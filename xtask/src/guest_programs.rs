@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Programs of the tools or of the host for guests that do not have them: each with its
+//! libraries, and with the loader that belongs to those.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::exec;
+use crate::tools::Tools;
+
+/// Fills directory `$1`, which the guest has at `$2`, with the programs that follow.
+const COLLECT: &str = r#"
+set -eu
+PATH=/usr/sbin:/usr/bin
+tree=$1 guest=$2
+shift 2
+mkdir -p "$tree/bin" "$tree/tools" "$tree/lib"
+for program; do
+    name=${program##*/}
+    cp -L "$(command -v "$program")" "$tree/tools/$name"
+    ldd "$tree/tools/$name" | sed -n 's,^[^/]*\(/[^ ]*\) (0x.*,\1,p' | xargs cp -L -t "$tree/lib"
+    printf '#!/bin/sh\nexec %s --library-path %s %s "$@"\n' \
+        "$guest/lib/ld-linux-x86-64.so.2" "$guest/lib" "$guest/tools/$name" >"$tree/bin/$name"
+    chmod +x "$tree/bin/$name"
+done
+"#;
+
+/// Puts programs into `tree`, which a guest will have at `guest`: what to call is in `bin` there.
+/// Programs are named, or given by their path.
+pub fn collect(tools: &Tools, tree: &Path, guest: &str, programs: &[&Path]) -> Result<()> {
+    let mut command = tools.command("sh");
+    command.args(["-c", COLLECT, "sh"]).arg(tree).arg(guest).args(programs);
+    exec::step("guest-programs", "Collecting programs for guests", &mut command)
+}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Several appliance VMs on one pool.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 use vhost_famfs::launch::{
     Accelerator, Backend, BackendConfig, Command, Console, Disk, Image, Output, PoolDevice, Ready,
-    Shutdown, Vm, VmConfig,
+    Root, Shutdown, Vm, VmConfig,
 };
 
 use crate::kernel_log;
@@ -50,6 +51,10 @@ pub struct Member {
     pub transport: Option<Transport>,
     /// Read-only disks.
     pub disks: Vec<Disk>,
+    /// Where its root file system is.
+    pub root: Root,
+    /// More credentials.
+    pub credentials: BTreeMap<String, String>,
     /// Whether it mounts the pool at boot.
     pub attach: bool,
     /// Whether its serial console is this terminal, with a shell on it.
@@ -71,6 +76,8 @@ impl Member {
             master,
             transport,
             disks: Vec::new(),
+            root: Root::Disk,
+            credentials: BTreeMap::new(),
             attach: true,
             interactive: false,
             counted: false,
@@ -114,6 +121,18 @@ impl Member {
     /// The same with one more word on the kernel command line.
     pub fn with_kernel_arg(mut self, word: &str) -> Self {
         self.kernel_args.push(word.to_owned());
+        self
+    }
+
+    /// The same with another root.
+    pub fn with_root(mut self, root: Root) -> Self {
+        self.root = root;
+        self
+    }
+
+    /// The same with one more credential.
+    pub fn with_credential(mut self, name: &str, value: &str) -> Self {
+        self.credentials.insert(name.to_owned(), value.to_owned());
         self
     }
 
@@ -237,6 +256,8 @@ impl Cluster {
                 config.qemu_args = ["-icount", "shift=0,sleep=off"].map(Into::into).into();
             }
             config.uuid = if member.master { pool.system() } else { Uuid::new_v4() };
+            config.root = member.root;
+            config.credentials.clone_from(&member.credentials);
             if !member.attach {
                 config.credentials.insert(NO_POOL_CREDENTIAL.to_owned(), "1".to_owned());
             }

@@ -24,8 +24,8 @@ pub enum Command {
     Setup,
     /// Build the host programs, the guest programs and famfs.ko
     Build,
-    /// Build the appliance image into target/image
-    Image,
+    /// Build the appliance image into target/image, and print its files with their sizes
+    Image(ImageArgs),
     /// Share a directory between several VMs through one pool, check every file, print what it cost
     Demo(DemoArgs),
     /// Run the tests; closes with the line "N passed, N failed, N skipped"
@@ -42,6 +42,64 @@ pub enum Command {
     Vm(VmArgs),
     /// Remove what was built
     Clean(CleanArgs),
+}
+
+/// Options of `image`.
+#[derive(Debug, ClapArgs)]
+pub struct ImageArgs {
+    /// Form of the image to build; more than once [default: default, dax, diskless and verity]
+    ///
+    /// These four are packed from one tree. debug and lts have a tree of their own, and go into
+    /// target/image-debug and target/image-lts.
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: Vec<Profile>,
+
+    /// Take the package versions that the mirror has now, and write them to the lock file
+    ///
+    /// Without this, packages of other versions than those in image/lock are an error.
+    #[arg(long)]
+    pub update: bool,
+
+    /// Only write what mkosi needs to target/mkosi, so that 'mkosi build' works
+    #[arg(long, conflicts_with_all = ["update", "sign_key"])]
+    pub prepare: bool,
+
+    /// Sign the UKIs for UEFI Secure Boot with this private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "sign_certificate")]
+    pub sign_key: Option<PathBuf>,
+
+    /// The certificate of --sign-key (PEM)
+    #[arg(long, value_name = "FILE", requires = "sign_key")]
+    pub sign_certificate: Option<PathBuf>,
+}
+
+/// A form of the image: a mkosi profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Profile {
+    /// A compressed root on a disk
+    Default,
+    /// A root in memory that VMs share
+    Dax,
+    /// Everything in the initrd, no systemd
+    Diskless,
+    /// The default root with hashes, so that a change in it is found out
+    Verity,
+    /// The default with a shell, gdb, strace, fio
+    Debug,
+    /// The default with Linux 6.12
+    Lts,
+}
+
+impl Profile {
+    /// Its name on the command line and for mkosi.
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether it has other packages than the others.
+    pub fn has_own_tree(self) -> bool {
+        matches!(self, Self::Debug | Self::Lts)
+    }
 }
 
 /// Options of `demo`.

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     let result = match args::Args::parse().command {
         Command::Setup => setup::run().map(|_| ExitCode::SUCCESS),
         Command::Build => build::run().map(|_| ExitCode::SUCCESS),
-        Command::Image => image::run().map(|_| ExitCode::SUCCESS),
+        Command::Image(args) => image::command(&args).map(|()| ExitCode::SUCCESS),
         Command::DebugKernel => debug_kernel::run(),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),

@@ -3,11 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Name of the credential that tells a guest that it has no pool: nothing is attached.
-pub const NO_POOL_CREDENTIAL: &str = "famfs.no-pool";
-
-/// Name of the credential that opens a root shell on the serial console.
-pub const CONSOLE_CREDENTIAL: &str = "famfs.console";
+pub use crate::credentials::{CONSOLE as CONSOLE_CREDENTIAL, NO_POOL as NO_POOL_CREDENTIAL};
 
 /// The state of `famfs-attach.service`, as the guest reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,7 +16,8 @@
 //!    output streams are closed by all who inherited them.
 //! 4. Closing the connection, or opening another session, kills the command's process group.
 //! 5. [`Reply::Attach`] comes unasked when the state of the pool changes.
-//! 6. [`Request::Poweroff`] starts an orderly power-off; the answer is the end of the machine.
+//! 6. [`Reply::Ran`] comes unasked when the command that a guest was started for has ended.
+//! 7. [`Request::Poweroff`] starts an orderly power-off; the answer is the end of the machine.
 //!
 //! Unknown messages and fields are refused: both ends come from one source tree.
 
@@ -32,7 +33,7 @@ use crate::attach::Attach;
 pub const PORT: &str = "org.vhost-famfs.exec.0";
 
 /// Version of this protocol. Both ends must have the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Most bytes of a stream in one message: with base64 half of the longest line.
 pub const CHUNK: usize = 48 * 1024;
@@ -90,11 +91,18 @@ pub enum Reply {
         uptime_ms: u64,
         /// State of the pool now.
         attach: Attach,
+        /// How the command of the credential `famfs.run` ended, if it has.
+        ran: Option<Status>,
     },
     /// The state of the pool has changed.
     Attach {
         /// The new state.
         attach: Attach,
+    },
+    /// The command of the credential `famfs.run` has ended; the machine powers off.
+    Ran {
+        /// How.
+        status: Status,
     },
     /// Output of a command.
     Output {

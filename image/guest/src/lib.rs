@@ -12,5 +12,6 @@
 //! other, bounded and checked before use. The guest trusts its host.
 
 pub mod attach;
+pub mod credentials;
 pub mod exec;
 pub mod line;

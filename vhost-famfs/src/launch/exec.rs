@@ -151,6 +151,7 @@ pub(super) struct Hello {
     pub(super) boot_id: String,
     pub(super) uptime_ms: u64,
     pub(super) attach: Attach,
+    pub(super) ran: Option<Status>,
 }
 
 impl Agent {
@@ -193,6 +194,18 @@ impl Agent {
                 let hello = connection.greeted(wait)?;
                 if hello.attach != Attach::Pending {
                     return Ok(hello.clone());
+                }
+                connection.receive(wait)?;
+            }
+        })
+    }
+
+    /// Waits until the command that the guest was started for has ended.
+    pub(super) fn ran(&mut self, limit: Duration) -> Result<Status, ExecError> {
+        self.session("waiting for the guest's command", limit, |connection, wait| {
+            loop {
+                if let Some(status) = connection.greeted(wait)?.ran {
+                    return Ok(status);
                 }
                 connection.receive(wait)?;
             }
@@ -380,14 +393,14 @@ impl Connection {
             .map_err(|error| error.to_string())
             .and_then(|line| exec::decode::<Reply>(&line).map_err(|error| error.to_string()));
         match reply {
-            Ok(Reply::Hello { version, session, boot_id, uptime_ms, attach })
+            Ok(Reply::Hello { version, session, boot_id, uptime_ms, attach, ran })
                 if session == self.session =>
             {
                 if version != exec::VERSION {
                     let expected = exec::VERSION;
                     return Err(ExecError::Version { found: version, expected }.into());
                 }
-                self.hello = Some(Hello { boot_id, uptime_ms, attach });
+                self.hello = Some(Hello { boot_id, uptime_ms, attach, ran });
                 Ok(None)
             }
             // Up to the greeting, everything is of an earlier session.
@@ -395,6 +408,12 @@ impl Connection {
             Ok(Reply::Attach { attach: new }) => {
                 if let Some(hello) = &mut self.hello {
                     hello.attach = new;
+                }
+                Ok(None)
+            }
+            Ok(Reply::Ran { status }) => {
+                if let Some(hello) = &mut self.hello {
+                    hello.ran = Some(status);
                 }
                 Ok(None)
             }

@@ -35,6 +35,7 @@ fn guest(
                         boot_id,
                         uptime_ms: 5,
                         attach: attach.clone(),
+                        ran: None,
                     });
                 }
                 request => answer(request, &mut send),
@@ -136,7 +137,7 @@ fn another_protocol_version_is_named() {
     let mut connection = Connection::open(host).unwrap();
     let session = connection.session.clone();
     let (boot_id, attach) = (String::new(), Attach::Off);
-    let hello = Reply::Hello { version: 99, session, boot_id, uptime_ms: 0, attach };
+    let hello = Reply::Hello { version: 99, session, boot_id, uptime_ms: 0, attach, ran: None };
     guest.write_all(&exec::encode(&hello).unwrap()).unwrap();
     let wait = Wait { doing: "test", limit: LIMIT, deadline: Deadline::after(LIMIT) };
     let Err(Failure::Exec(error)) = connection.greeted(&wait) else { panic!("accepted") };

@@ -1,16 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The files of an appliance image.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-/// An appliance image: a directory with the files that `image/build.sh` makes.
+/// Where a guest has its root file system from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Root {
+    /// A compressed image on a virtio disk (profile `default`).
+    #[default]
+    Disk,
+    /// An image that QEMU maps into the guest as read-only memory (profile `dax`): all VMs run their programs from the
+    /// same pages of the host.
+    Memory,
+    /// The initrd, without systemd (profile `diskless`).
+    Initrd,
+    /// A disk whose contents are checked against a hash (profile `verity`).
+    Verity,
+}
+
+impl Root {
+    /// Its profile of the image, for people.
+    #[must_use]
+    pub fn profile(self) -> &'static str {
+        match self {
+            Self::Disk => "default",
+            Self::Memory => "dax",
+            Self::Initrd => "diskless",
+            Self::Verity => "verity",
+        }
+    }
+}
+
+/// An appliance image: a directory with the files that `mkosi build` (`cargo xtask image`) makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     dir: PathBuf,
     kernel: Option<PathBuf>,
+    /// Bytes of the root in memory, if the image has one.
+    memory_root: Option<u64>,
+    /// The root hash, in hexadecimal, if the image has a checked root.
+    root_hash: Option<String>,
 }
 
-/// A directory is not an appliance image.
+/// A directory is not an appliance image, or not one with what is asked for.
 #[derive(Debug, thiserror::Error)]
 #[error("no appliance image in {}: {file} is missing; build one with: cargo xtask image", dir.display())]
 pub struct ImageError {
@@ -24,11 +57,15 @@ impl Image {
     const KERNEL: &str = "vmlinux";
     const INITRD: &str = "initrd.img";
     const ROOT: &str = "root.erofs";
+    const MEMORY_ROOT: &str = "root-dax.erofs";
+    const DISKLESS_INITRD: &str = "initrd-diskless.img";
+    const VERITY_ROOT: &str = "root-verity.raw";
+    const ROOT_HASH: &str = "root-verity.roothash";
 
     /// Takes a directory as an image.
     ///
     /// # Errors
-    /// Names the first file that is missing.
+    /// Names the first file that is missing of what every image has.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, ImageError> {
         let dir = dir.into();
         match [Self::KERNEL, Self::INITRD, Self::ROOT]
@@ -36,8 +73,29 @@ impl Image {
             .find(|file| !dir.join(file).is_file())
         {
             Some(file) => Err(ImageError { dir, file }),
-            None => Ok(Self { dir, kernel: None }),
+            None => Ok(Self {
+                memory_root: fs::metadata(dir.join(Self::MEMORY_ROOT)).ok().map(|file| file.len()),
+                root_hash: fs::read_to_string(dir.join(Self::ROOT_HASH))
+                    .ok()
+                    .map(|hash| hash.trim().to_owned()),
+                kernel: None,
+                dir,
+            }),
         }
+    }
+
+    /// Checks that the image has this kind of root.
+    ///
+    /// # Errors
+    /// Names the file that is missing.
+    pub fn require(&self, root: Root) -> Result<(), ImageError> {
+        let (there, file) = match root {
+            Root::Disk => (true, Self::ROOT),
+            Root::Memory => (self.memory_root.is_some(), Self::MEMORY_ROOT),
+            Root::Initrd => (self.dir.join(Self::DISKLESS_INITRD).is_file(), Self::DISKLESS_INITRD),
+            Root::Verity => (self.root_hash.is_some(), Self::ROOT_HASH),
+        };
+        if there { Ok(()) } else { Err(ImageError { dir: self.dir.clone(), file }) }
     }
 
     /// The directory.
@@ -59,16 +117,38 @@ impl Image {
         self.kernel.clone().unwrap_or_else(|| self.dir.join(Self::KERNEL))
     }
 
-    /// The initial RAM file system: `appliance-init` and the modules that reach the root.
+    /// The initial RAM file system: `appliance-init` and the modules that reach the root, or everything.
     #[must_use]
-    pub fn initrd(&self) -> PathBuf {
-        self.dir.join(Self::INITRD)
+    pub fn initrd(&self, root: Root) -> PathBuf {
+        self.dir.join(if root == Root::Initrd { Self::DISKLESS_INITRD } else { Self::INITRD })
     }
 
-    /// The read-only root file system.
+    /// The read-only root file system on a disk.
     #[must_use]
     pub fn root(&self) -> PathBuf {
         self.dir.join(Self::ROOT)
+    }
+
+    /// The disk of a kind of root that is on one.
+    #[must_use]
+    pub fn disk(&self, root: Root) -> Option<PathBuf> {
+        match root {
+            Root::Disk => Some(self.root()),
+            Root::Verity => Some(self.dir.join(Self::VERITY_ROOT)),
+            Root::Memory | Root::Initrd => None,
+        }
+    }
+
+    /// The root in memory and its size in bytes, if the image has one.
+    #[must_use]
+    pub fn memory_root(&self) -> Option<(PathBuf, u64)> {
+        self.memory_root.map(|size| (self.dir.join(Self::MEMORY_ROOT), size))
+    }
+
+    /// The hash of the checked root, in hexadecimal, if the image has one.
+    #[must_use]
+    pub fn root_hash(&self) -> Option<&str> {
+        self.root_hash.as_deref()
     }
 }
 
@@ -79,11 +159,33 @@ mod tests {
     #[test]
     fn a_missing_file_is_named_with_the_way_out() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("vmlinux"), "").unwrap();
+        fs::write(dir.path().join("vmlinux"), "").unwrap();
         let error = Image::open(dir.path()).unwrap_err().to_string();
         assert!(
             error.ends_with("initrd.img is missing; build one with: cargo xtask image"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_root_that_was_not_built_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["vmlinux", "initrd.img", "root.erofs"] {
+            fs::write(dir.path().join(file), "").unwrap();
+        }
+        let image = Image::open(dir.path()).unwrap();
+        image.require(Root::Disk).unwrap();
+        for (root, file) in [
+            (Root::Memory, "root-dax.erofs is missing"),
+            (Root::Initrd, "initrd-diskless.img is missing"),
+            (Root::Verity, "root-verity.roothash is missing"),
+        ] {
+            let error = image.require(root).unwrap_err().to_string();
+            assert!(error.contains(file), "{error}");
+        }
+        fs::write(dir.path().join("root-dax.erofs"), "12").unwrap();
+        let image = Image::open(dir.path()).unwrap();
+        image.require(Root::Memory).unwrap();
+        assert_eq!(image.memory_root(), Some((dir.path().join("root-dax.erofs"), 2)));
     }
 }

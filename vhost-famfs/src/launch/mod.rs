@@ -5,7 +5,7 @@
 //!  VmConfig --command_line()--> argv --Vm::start()--> QEMU process
 //!      |                                               |  console log, QMP socket
 //!      | pools: the Backend's socket, or a file        |  agent socket <-> appliance-agent in the guest
-//!      '-- Image (vmlinux, initrd.img, root.erofs)     '-- memory::of_process(pid)
+//!      '-- Image (kernel, initrd, root), Root           '-- memory::of_process(pid)
 //! ```
 //!
 //! Principles: a command line is a pure function of its configuration; everything that waits has a deadline;
@@ -47,7 +47,7 @@ pub use appliance::exec::Status;
 pub use backend::{Backend, BackendConfig, BackendError};
 pub use exec::{Command, ExecError, Output};
 pub use guest::{Guest, Streams};
-pub use image::{Image, ImageError};
+pub use image::{Image, ImageError, Root};
 pub use process::Lifetime;
 pub use qemu::{ConfigError, Console, Disk, PoolDevice, VmConfig, shell_quoted};
 pub use qmp::{Qmp, QmpError};

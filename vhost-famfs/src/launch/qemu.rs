@@ -7,11 +7,12 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use appliance::attach::NO_POOL_CREDENTIAL;
+use appliance::credentials::{self, CredentialError};
 use appliance::exec::PORT;
 use uuid::Uuid;
 
 use super::accelerator::Accelerator;
-use super::image::Image;
+use super::image::{Image, Root};
 use crate::units::{ALIGNMENT, Bytes};
 
 const MIB: u64 = 1 << 20;
@@ -28,6 +29,9 @@ const MAX_SERIAL: usize = 20;
 /// Serial number of the root disk; the guest finds its root by it.
 const ROOT_SERIAL: &str = "famfs-root";
 
+/// PCI slot of a root in memory: the guest finds its root by it, as nothing in a pool can imitate an address.
+const ROOT_SLOT: &str = "1e";
+
 /// The appliance's virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmConfig {
@@ -37,6 +41,8 @@ pub struct VmConfig {
     pub qemu: PathBuf,
     /// What to boot.
     pub image: Image,
+    /// Which root of the image.
+    pub root: Root,
     /// Directory for this VM's sockets: made at start, removed at the end.
     pub runtime_dir: PathBuf,
     /// File that receives the serial console; it stays.
@@ -164,6 +170,14 @@ pub enum ConfigError {
         /// The credential.
         id: String,
     },
+    /// A credential that the appliance does not understand.
+    #[error("VM {name}: {error}")]
+    Meaning {
+        /// The VM.
+        name: String,
+        /// What is wrong with it.
+        error: CredentialError,
+    },
 }
 
 impl VmConfig {
@@ -180,6 +194,7 @@ impl VmConfig {
             name: name.into(),
             qemu: qemu.into(),
             image,
+            root: Root::default(),
             runtime_dir: runtime_dir.into(),
             console_log: console_log.into(),
             console: Console::Log,
@@ -232,6 +247,7 @@ impl VmConfig {
         for (index, pool) in self.pools.iter().enumerate() {
             pool.add(index, &mut argv);
         }
+        self.memory_root(&mut argv);
         self.storage(&mut argv);
         self.channels(&mut argv);
         argv.0.extend(self.qemu_args.iter().cloned());
@@ -246,6 +262,10 @@ impl VmConfig {
         }
         if self.memory < MIN_MEMORY || !self.memory.is_multiple_of(ALIGNMENT) {
             return Err(ConfigError::Memory { name: name.clone(), memory: self.memory });
+        }
+        for (id, value) in &self.credentials {
+            credentials::check(id, value)
+                .map_err(|error| ConfigError::Meaning { name: name.clone(), error })?;
         }
         for disk in &self.disks {
             word("disk serial", &disk.serial, MAX_SERIAL)?;
@@ -278,8 +298,10 @@ impl VmConfig {
 
     fn machine(&self, argv: &mut CommandLine) {
         let memory = self.memory / MIB;
-        let pmem: u64 = self.pools.iter().map(PoolDevice::pmem_size).sum();
-        let slots = self.pools.iter().filter(|pool| pool.pmem_size() > 0).count();
+        let root = self.root_in_memory().map(|(_, size)| size);
+        let sizes = self.pools.iter().map(PoolDevice::pmem_size).chain(root);
+        let sizes: Vec<u64> = sizes.filter(|size| *size > 0).collect();
+        let (pmem, slots) = (sizes.iter().sum::<u64>(), sizes.len());
         argv.flag("-nodefaults");
         argv.flag("-no-user-config");
         // A VM ends where others reboot: QEMU 11.1 aborts when a vhost-user device starts a second time.
@@ -306,7 +328,7 @@ impl VmConfig {
         // qboot and the PVH entry skip the firmware and the kernel's own decompression.
         argv.option("-bios", "qboot.rom");
         argv.option("-kernel", self.image.kernel());
-        argv.option("-initrd", self.image.initrd());
+        argv.option("-initrd", self.image.initrd(self.root));
         argv.option("-append", self.kernel_command_line());
     }
 
@@ -325,11 +347,11 @@ impl VmConfig {
 
     /// The value of `-append`.
     pub(super) fn kernel_command_line(&self) -> String {
-        let mut words = vec![
-            "console=ttyS0".to_owned(),
-            format!("root=/dev/disk/by-id/virtio-{ROOT_SERIAL}"),
+        let mut words = vec!["console=ttyS0".to_owned()];
+        words.extend(self.root_words());
+        words.extend([
             // A panic ends the VM at once instead of waiting for someone to read it: it is in the console log.
-            "panic=-1".into(),
+            "panic=-1".to_owned(),
             // Warnings and worse on the console, which is slow to print; the rest is for dmesg.
             "loglevel=5".into(),
             // systemd's messages are not rate-limited out of the kernel log.
@@ -339,7 +361,7 @@ impl VmConfig {
             "lsm=".into(),
             "audit=0".into(),
             "8250.nr_uarts=1".into(),
-        ];
+        ]);
         if self.accelerator != Accelerator::Kvm {
             // Translated code has no speculation to guard against, and its clock is QEMU's.
             words.extend(
@@ -357,9 +379,38 @@ impl VmConfig {
         words.join(" ")
     }
 
+    /// What tells the guest where its root is.
+    fn root_words(&self) -> Vec<String> {
+        let disk = format!("root=/dev/disk/by-id/virtio-{ROOT_SERIAL}");
+        match self.root {
+            Root::Disk => vec![disk],
+            Root::Memory => vec![format!("root=/dev/disk/by-path/pci-0000:00:{ROOT_SLOT}.0")],
+            Root::Initrd => Vec::new(),
+            Root::Verity => {
+                vec![disk, format!("roothash={}", self.image.root_hash().unwrap_or_default())]
+            }
+        }
+    }
+
+    /// The root that becomes part of the guest's address space, with its size.
+    fn root_in_memory(&self) -> Option<(PathBuf, u64)> {
+        self.image.memory_root().filter(|_| self.root == Root::Memory)
+    }
+
+    fn memory_root(&self, argv: &mut CommandLine) {
+        let Some((path, size)) = self.root_in_memory() else { return };
+        // Mapped privately and never written: every VM has the pages of the host's page cache. The guest cannot even
+        // try, its memory is ROM.
+        let head = format!("memory-backend-file,id=root,share=off,readonly=on,rom=on,size={size},");
+        let path = quote(path.as_os_str());
+        argv.option("-object", join([head.as_ref(), "align=2M,mem-path=".as_ref(), &path]));
+        argv.option("-device", format!("virtio-pmem-pci,memdev=root,addr={ROOT_SLOT}"));
+    }
+
     fn storage(&self, argv: &mut CommandLine) {
-        let root = Disk { path: self.image.root(), serial: ROOT_SERIAL.into() };
-        for (index, disk) in std::iter::once(&root).chain(&self.disks).enumerate() {
+        let root = self.image.disk(self.root);
+        let root = root.map(|path| Disk { path, serial: ROOT_SERIAL.into() });
+        for (index, disk) in root.iter().chain(&self.disks).enumerate() {
             let node = format!("driver=file,node-name=disk{index},read-only=on,filename=");
             argv.option("-blockdev", join([node.as_ref(), &quote(disk.path.as_os_str())]));
             argv.option(

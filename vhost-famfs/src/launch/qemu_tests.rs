@@ -73,14 +73,14 @@ fn a_file_gets_address_space_and_its_access() {
 fn disks_credentials_and_more_arguments_are_appended() {
     let mut config = config();
     config.disks = vec![Disk { path: "/tests.img".into(), serial: "tests".into() }];
-    config.credentials.insert("famfs.note".into(), "a,b c".into());
+    config.credentials.insert("famfs.run".into(), "a,b c".into());
     config.kernel_args = vec!["loglevel=8".into()];
     config.qemu_args = vec!["-S".into()];
     config.console = Console::Terminal;
     let text = text(&config);
     for part in [
         "-device virtio-blk-pci,drive=disk1,serial=tests ",
-        "'type=11,value=io.systemd.credential:famfs.note=a,,b c'",
+        "'type=11,value=io.systemd.credential:famfs.run=a,,b c'",
         "credential:famfs.console=shell ",
         "cryptomgr.notests loglevel=8' ",
         "-chardev stdio,id=console,mux=on,signal=off,logfile=/logs/vm,,1 ",
@@ -88,6 +88,37 @@ fn disks_credentials_and_more_arguments_are_appended() {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
     assert!(text.ends_with(" -S"), "{text}");
+}
+
+#[test]
+fn a_root_in_memory_is_mapped_read_only_at_its_slot() {
+    let mut config = config();
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["vmlinux", "initrd.img", "root.erofs"] {
+        std::fs::write(dir.path().join(file), "").unwrap();
+    }
+    std::fs::File::create(dir.path().join("root-dax.erofs")).unwrap().set_len(64 * MIB).unwrap();
+    config.image = Image::open(dir.path()).unwrap();
+    config.root = Root::Memory;
+    let text = text(&config);
+    for part in [
+        "-m 1024M,maxmem=1088M,slots=1 ",
+        "memory-backend-file,id=root,share=off,readonly=on,rom=on,size=67108864,align=2M,mem-path=IMAGE/root-dax.erofs ",
+        "-device virtio-pmem-pci,memdev=root,addr=1e ",
+        "root=/dev/disk/by-path/pci-0000:00:1e.0 ",
+    ] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    assert!(!text.contains("virtio-blk"), "{text}");
+}
+
+#[test]
+fn a_guest_without_a_root_has_its_own_initrd() {
+    let mut config = config();
+    config.root = Root::Initrd;
+    let text = text(&config);
+    assert!(text.contains("-initrd IMAGE/initrd-diskless.img "), "{text}");
+    assert!(!text.contains("root=") && !text.contains("virtio-blk"), "{text}");
 }
 
 #[test]
@@ -102,7 +133,13 @@ fn kvm_needs_no_allowances() {
 #[test]
 fn what_cannot_be_run_is_refused() {
     type Change = fn(&mut VmConfig);
-    let table: [(Change, &str); 9] = [
+    let table: [(Change, &str); 10] = [
+        (
+            |c| {
+                c.credentials.insert("famfs.rol".into(), "client".into());
+            },
+            "VM vm1: unknown credential \"famfs.rol\"; known are famfs.no-pool",
+        ),
         (|c| c.name = "a,b".into(), "VM name \"a,b\": expected 1 to 32 letters"),
         (|c| c.name = String::new(), "VM name \"\""),
         (|c| c.cpus = 0, "VM vm1: no processors"),

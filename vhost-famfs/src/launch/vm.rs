@@ -11,10 +11,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use appliance::attach::Attach;
+use appliance::exec::Status;
 use serde_json::json;
 
 use super::deadline::Deadline;
 use super::exec::{Agent, Command, ExecError, Output};
+use super::image::ImageError;
 use super::process::{self, Lifetime};
 use super::qemu::{ConfigError, Console, PoolDevice, VmConfig};
 use super::qmp::{Qmp, QmpError};
@@ -67,6 +69,9 @@ pub enum VmError {
     /// The description is no VM.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The image lacks the root.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// The wrong QEMU.
     #[error(transparent)]
     Version(#[from] VersionError),
@@ -164,6 +169,7 @@ impl Vm {
     /// # Errors
     /// Anything that keeps QEMU from running, with what QEMU said.
     pub fn start(config: VmConfig) -> Result<Self, VmError> {
+        config.image.require(config.root)?;
         config.command_line()?;
         if config.pools.iter().any(|pool| matches!(pool, PoolDevice::Shmem { .. })) {
             QemuVersion::require(
@@ -254,6 +260,31 @@ impl Vm {
         })
     }
 
+    /// Waits until the command of the credential `famfs.run` has ended; the guest then powers off by itself. A
+    /// command that could not be run at all has exit code 127.
+    ///
+    /// # Errors
+    /// QEMU ended without a result, or there is none within `limit`.
+    pub fn wait_run(&self, limit: Duration) -> Result<Status, VmError> {
+        self.agent().ran(limit).map_err(|error| self.not_ready(error))
+    }
+
+    /// Asks the guest what is wrong with it: failed units, what `famfs doctor` finds, credentials that it does not
+    /// understand. Nothing is the healthy answer.
+    ///
+    /// # Errors
+    /// As for [`Self::exec`].
+    pub fn self_check(&self, limit: Duration) -> Result<Vec<String>, VmError> {
+        let output = self.exec(&Command::new(["/usr/bin/appliance-agent", "check"]), limit)?;
+        let mut problems: Vec<String> =
+            String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+        if !output.status.success() && problems.is_empty() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            problems.push(format!("the self-check failed: {}: {}", output.status, said.trim()));
+        }
+        Ok(problems)
+    }
+
     /// Opens QEMU's control socket.
     ///
     /// # Errors
@@ -321,7 +352,7 @@ impl Vm {
     }
 
     fn ready(&self, hello: super::exec::Hello) -> Ready {
-        let super::exec::Hello { boot_id, uptime_ms, attach } = hello;
+        let super::exec::Hello { boot_id, uptime_ms, attach, .. } = hello;
         Ready { boot: self.started.elapsed(), uptime_ms, boot_id, attach }
     }
 

@@ -37,7 +37,12 @@ pub fn run(suite: Suite, all: bool, tally: &mut Tally) -> Result<()> {
             in_vms("kmod", all, tally)
         }
         Suite::Device => in_vms("device", all, tally),
-        Suite::Image => in_vms("image", all, tally),
+        Suite::Image => {
+            if all {
+                reproducible(tally)?;
+            }
+            in_vms("image", all, tally)
+        }
         Suite::Guest => in_vms("guest", all, tally),
         Suite::Pool => in_vms("pool", all, tally),
         Suite::Cluster => in_vms("cluster", all, tally),
@@ -56,6 +61,21 @@ pub fn lint(name: &str, command: &mut Command, tally: &mut Tally) -> Result<()> 
         .with_context(|| format!("cannot run {}", command.get_program().display()))?;
     println!("check {name} ... {}", if status.success() { "ok" } else { "FAILED" });
     tally.check(status.success());
+    Ok(())
+}
+
+/// Builds the image a second time: it must be the same, bit by bit.
+fn reproducible(tally: &mut Tally) -> Result<()> {
+    let differences = image::differences(&image::run()?)?;
+    for line in &differences {
+        println!("{line}");
+    }
+    let same = differences.is_empty();
+    println!(
+        "check two builds of the image are identical ... {}",
+        if same { "ok" } else { "FAILED" }
+    );
+    tally.check(same);
     Ok(())
 }
 

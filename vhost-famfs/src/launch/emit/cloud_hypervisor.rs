@@ -73,7 +73,7 @@ fn command_line(vm: &VmPlan, plan: &Plan, program: &OsString) -> Result<Vec<OsSt
     let mut argv: Vec<OsString> = vec![program.clone()];
     let mut option = |name: &str, value: OsString| argv.extend([name.into(), value]);
     option("--kernel", config.image.kernel().into());
-    option("--initramfs", config.image.initrd().into());
+    option("--initramfs", config.image.initrd(config.root).into());
     option("--cmdline", config.kernel_command_line().into());
     option("--cpus", format!("boot={}", config.cpus).into());
     option("--memory", format!("size={}M,shared=on", config.memory >> 20).into());

@@ -100,7 +100,7 @@ fn domain(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
         uuid = config.uuid,
         cpus = config.cpus,
         kernel = path("kernel", &config.image.kernel())?,
-        initrd = path("initrd", &config.image.initrd())?,
+        initrd = path("initrd", &config.image.initrd(config.root))?,
         cmdline = escaped("kernel command line", &config.kernel_command_line())?,
         emulator = path("emulator", &config.qemu)?,
         root = path("image", &config.image.root())?,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 use super::*;
 use appliance::attach::Attach;
-use appliance::exec::decode;
+use appliance::exec::{Status, decode};
 use appliance::line::Lines;
 use std::time::{Duration, Instant};
 

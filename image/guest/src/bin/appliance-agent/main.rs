@@ -6,10 +6,15 @@
 //!  port: replies  <-- outlet  <-- command, pool (watches for famfs-attach's report)
 //! ```
 //!
-//! `appliance-agent` serves. famfs-attach.service runs the other two forms: `appliance-agent attach COMMAND...`
-//! and, at its end, `appliance-agent attach-ended`.
+//! `appliance-agent` serves; in the diskless appliance, `appliance-agent diskless` does, and ends when the host asks for
+//! a power-off. Units (or appliance-init) run the other forms: `attach` mounts the pool, `attach-ended` reports that
+//! this failed, `watch` follows the pool. `check` says
+//! what is wrong with the machine.
 
+mod batch;
 mod command;
+mod health;
+mod mounting;
 mod outlet;
 mod pool;
 mod port;
@@ -21,11 +26,14 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => session::serve().map(|()| ExitCode::SUCCESS),
-        ["attach", program, ref arguments @ ..] => pool::run_attach(program, arguments),
+        [] => session::serve(session::PowerOff::Systemd).map(|()| ExitCode::SUCCESS),
+        ["diskless"] => session::serve(session::PowerOff::Return).map(|()| ExitCode::SUCCESS),
+        ["attach"] => mounting::attach(),
         ["attach-ended"] => pool::report_failure().map(|()| ExitCode::SUCCESS),
+        ["watch"] => mounting::watch(),
+        ["check"] => health::check(),
         _ => Err(anyhow::anyhow!(
-            "unexpected arguments {arguments:?}; usage: appliance-agent [attach COMMAND... | attach-ended]"
+            "unexpected arguments {arguments:?}; usage: appliance-agent [diskless | attach | attach-ended | watch | check]"
         )),
     };
     match result {

@@ -45,12 +45,13 @@ impl Outlet {
         }
     }
 
-    /// Sends what concerns whichever session is open.
-    pub fn announce(&self, reply: &Reply) {
+    /// Sends what concerns whichever session is open; `false` if none is.
+    pub fn announce(&self, reply: &Reply) -> bool {
         let mut state = self.state();
         if state.session.is_some() {
             state.write(reply);
         }
+        state.session.is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -5,12 +5,12 @@ use std::env;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
-use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result};
 use appliance::attach::{Attach, NO_POOL_CREDENTIAL};
+use appliance::credentials::SYSTEM_DIR;
 use appliance::exec::Reply;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
@@ -18,6 +18,9 @@ use crate::outlet::Outlet;
 
 /// Holds the report.
 const DIR: &str = "/run/appliance";
+
+/// Exists once the pool is mounted: famfs-watch.service asks for it.
+const MOUNTED: &str = "mounted";
 
 /// The report: an [`Attach`] in JSON.
 const REPORT: &str = "attach.json";
@@ -56,7 +59,8 @@ impl Pool {
         while inotify.read(&mut events).is_ok() {
             if let Some(attach) = read_report() {
                 *self.state() = attach.clone();
-                outlet.announce(&Reply::Attach { attach });
+                // A host that is not there yet will ask.
+                let _ = outlet.announce(&Reply::Attach { attach });
             }
         }
     }
@@ -64,20 +68,6 @@ impl Pool {
     fn state(&self) -> MutexGuard<'_, Attach> {
         self.attach.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Runs the command that mounts the pool, reports success, and exits as it does.
-pub fn run_attach(program: &str, arguments: &[&str]) -> Result<ExitCode> {
-    let status = Command::new(program)
-        .args(arguments)
-        .status()
-        .with_context(|| format!("cannot run {program}"))?;
-    if status.success() {
-        report(&Attach::Mounted { uptime_ms: uptime_ms()? })?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let code = status.code().and_then(|code| u8::try_from(code).ok());
-    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// Reports how famfs-attach.service ended, unless it was stopped as planned; its `ExecStopPost=`.
@@ -94,7 +84,16 @@ fn failure(result: String, status: String, uptime_ms: u64) -> Option<Attach> {
     (result != "success").then_some(Attach::Failed { result, status, uptime_ms })
 }
 
-fn report(attach: &Attach) -> Result<()> {
+/// Lets famfs-watch.service start.
+pub fn mark_mounted() -> Result<()> {
+    let mark = Path::new(DIR).join(MOUNTED);
+    fs::create_dir_all(DIR)
+        .and_then(|()| fs::write(&mark, ""))
+        .with_context(|| format!("cannot write {}", mark.display()))
+}
+
+/// Leaves a report for the agent that serves the host.
+pub fn report(attach: &Attach) -> Result<()> {
     fs::create_dir_all(DIR).with_context(|| format!("cannot make {DIR}"))?;
     let (new, report) = (Path::new(DIR).join("new"), Path::new(DIR).join(REPORT));
     fs::write(&new, serde_json::to_vec(attach)?)
@@ -119,8 +118,7 @@ fn read_report() -> Option<Attach> {
 }
 
 fn credential_exists(name: &str) -> bool {
-    // Those that came by SMBIOS are here for all services (systemd.exec(5), LoadCredential=).
-    Path::new("/run/credentials/@system").join(name).exists()
+    Path::new(SYSTEM_DIR).join(name).exists()
 }
 
 #[cfg(test)]
@@ -133,13 +131,6 @@ mod tests {
             Attach::Failed { result: "exit-code".into(), status: "1".into(), uptime_ms: 7 };
         assert_eq!(failure("exit-code".into(), "1".into(), 7), Some(failed));
         assert_eq!(failure("success".into(), "0".into(), 7), None);
-    }
-
-    #[test]
-    fn the_exit_code_of_the_command_is_passed_on() {
-        let code = run_attach("sh", &["-c", "exit 3"]).unwrap();
-        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(3)));
-        assert!(run_attach("/nonexistent", &[]).is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read};
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use appliance::exec::{self, Reply, Request};
 use appliance::line::Lines;
 
+use crate::batch::Batch;
 use crate::command::Slot;
 use crate::outlet::Outlet;
 use crate::pool::{self, Pool};
@@ -19,23 +20,42 @@ use crate::port;
 /// Pause while no host is connected: the port cannot be waited for then.
 const NO_HOST: Duration = Duration::from_millis(50);
 
-/// Serves hosts, one after the other, for ever.
-pub fn serve() -> Result<()> {
+/// How the machine is powered off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerOff {
+    /// By a unit of systemd.
+    Systemd,
+    /// By whoever runs this program, when it returns.
+    Return,
+}
+
+/// Serves hosts, one after the other, until the machine is powered off.
+pub fn serve(power_off: PowerOff) -> Result<()> {
     let mut port = port::open()?;
     let outlet = Outlet::new(port.try_clone().context("cannot duplicate the port")?);
+    let pool = Pool::watch(outlet.clone())?;
+    let batch = Batch::start(pool.clone(), outlet.clone(), move || match power_off {
+        PowerOff::Systemd => {
+            start_poweroff().unwrap_or_else(|error| eprintln!("appliance-agent: {error}"))
+        }
+        PowerOff::Return => process::exit(0),
+    });
     let mut session = Session {
         boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .context("cannot read the boot id")?
             .trim()
             .into(),
-        pool: Pool::watch(outlet.clone())?,
+        pool,
+        batch,
         outlet,
         number: 0,
         slot: Slot::default(),
+        power_off,
+        ended: false,
     };
     let mut lines = Lines::default();
     let mut bytes = vec![0; 64 * 1024];
-    loop {
+    while !session.ended {
         match port.read(&mut bytes) {
             Ok(0) => {
                 session.close();
@@ -54,15 +74,21 @@ pub fn serve() -> Result<()> {
             Err(error) => return Err(error).context("cannot read from the host"),
         }
     }
+    session.slot.kill();
+    Ok(())
 }
 
 struct Session {
     boot_id: String,
     pool: Pool,
+    batch: Batch,
     outlet: Outlet,
     /// Counts the sessions, so that threads of an earlier one are told apart.
     number: u64,
     slot: Slot,
+    power_off: PowerOff,
+    /// Nothing more is served.
+    ended: bool,
 }
 
 impl Session {
@@ -103,6 +129,7 @@ impl Session {
                 boot_id: self.boot_id.clone(),
                 uptime_ms,
                 attach: self.pool.attach(),
+                ran: self.batch.ran(),
             },
             Err(error) => Reply::Refused { id: None, reason: format!("{error:#}") },
         });
@@ -115,17 +142,26 @@ impl Session {
     }
 
     fn power_off(&mut self) {
-        // Asks systemd directly; "systemctl poweroff" would ask for a login manager first.
-        let job = ["start", "--no-block", "--job-mode=replace-irreversibly", "poweroff.target"];
-        let status = Command::new("systemctl").args(job).stdin(Stdio::null()).status();
-        match status {
-            Ok(status) if status.success() => {}
-            Ok(status) => self.refuse(None, format!("systemctl start poweroff.target: {status}")),
-            Err(error) => self.refuse(None, format!("cannot run systemctl: {error}")),
+        if self.power_off == PowerOff::Return {
+            self.ended = true;
+            return;
+        }
+        if let Err(reason) = start_poweroff() {
+            self.refuse(None, reason);
         }
     }
 
     fn refuse(&self, id: Option<u64>, reason: String) {
         self.outlet.send(self.number, &Reply::Refused { id, reason });
+    }
+}
+
+/// Asks systemd directly; "systemctl poweroff" would ask for a login manager first.
+fn start_poweroff() -> Result<(), String> {
+    let job = ["start", "--no-block", "--job-mode=replace-irreversibly", "poweroff.target"];
+    match Command::new("systemctl").args(job).stdin(Stdio::null()).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("systemctl start poweroff.target: {status}")),
+        Err(error) => Err(format!("cannot run systemctl: {error}")),
     }
 }

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Process 1 of the initrd: loads the modules that reach the root disk, mounts it, and becomes systemd.
+//! Process 1 of the initrd: loads the modules that reach the root, mounts it, and becomes systemd.
 //!
-//! No shell, no device manager: the initrd holds this program, the modules, and their load order.
+//! No shell, no device manager: the initrd holds this program, the modules, and their load order. Without `root=` on
+//! the kernel command line the initrd is all there is, and this program stays: see [`diskless`].
 //! Whatever fails is said on the console, and the machine powers off: a VM that cannot boot must not linger.
 
+mod diskless;
 mod modules;
 mod root;
+mod sys;
+mod verity;
 
 use std::convert::Infallible;
 use std::fs;
@@ -23,8 +27,10 @@ const NEW_ROOT: &str = "/new-root";
 /// What takes over.
 const SYSTEMD: &str = "/usr/lib/systemd/systemd";
 
-const NO_DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
-const DATA_ONLY: MountFlags = NO_DEVICES.union(MountFlags::NOEXEC);
+/// For file systems without device nodes.
+pub const NO_DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
+/// For file systems that hold no programs either.
+pub const DATA_ONLY: MountFlags = NO_DEVICES.union(MountFlags::NOEXEC);
 
 /// Kernel file systems, mounted in the initrd and moved to the root.
 const KERNEL_MOUNTS: [(&str, &str, MountFlags); 3] = [
@@ -58,12 +64,18 @@ fn boot() -> Result<Infallible> {
         fs::create_dir_all(path).with_context(|| format!("cannot make {path}"))?;
         mount_kind(kind, path, flags)?;
     }
-    modules::load()?;
     let command_line = fs::read_to_string("/proc/cmdline").context("cannot read /proc/cmdline")?;
-    let device = root::find(root::from_command_line(&command_line)?)?;
+    let Some(root) = root::from_command_line(&command_line)? else {
+        return diskless::run(&command_line);
+    };
+    let hash = verity::root_hash(&command_line)?;
+    modules::load(if hash.is_some() { "verity" } else { root.kind() })?;
+    let mut device = root::find(root)?;
+    if let Some(hash) = hash {
+        device = verity::open(&device, hash)?;
+    }
     fs::create_dir_all(NEW_ROOT).with_context(|| format!("cannot make {NEW_ROOT}"))?;
-    mount(&device, NEW_ROOT, "erofs", MountFlags::RDONLY, None)
-        .with_context(|| format!("cannot mount {} as erofs", device.display()))?;
+    root.mount(&device, NEW_ROOT)?;
     switch_root()
 }
 
@@ -88,6 +100,6 @@ fn switch_root() -> Result<Infallible> {
 }
 
 /// Mounts a file system that has no device.
-fn mount_kind(kind: &str, path: &str, flags: MountFlags) -> Result<()> {
+pub fn mount_kind(kind: &str, path: &str, flags: MountFlags) -> Result<()> {
     mount(kind, path, kind, flags, None).with_context(|| format!("cannot mount {kind} on {path}"))
 }

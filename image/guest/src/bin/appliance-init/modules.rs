@@ -12,15 +12,20 @@ use rustix::system::finit_module;
 /// Holds the modules, not compressed, and the file [`ORDER`].
 pub const DIR: &str = "/modules";
 
-/// Names the modules' files, one a line, each after those that it needs.
+/// Names the modules' files, one a line, each after those that it needs. A second word is the only kind of root that
+/// needs the module.
 const ORDER: &str = "order";
 
-/// Loads all modules.
-pub fn load() -> Result<()> {
+/// Loads the modules for a kind of root.
+pub fn load(kind: &str) -> Result<()> {
     let order = Path::new(DIR).join(ORDER);
     let order =
         fs::read_to_string(&order).with_context(|| format!("cannot read {}", order.display()))?;
-    for name in order.lines() {
+    for line in order.lines() {
+        let (name, only) = line.split_once(' ').unwrap_or((line, kind));
+        if only != kind {
+            continue;
+        }
         let path = Path::new(DIR).join(name);
         let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
         match finit_module(&file, cstr!(""), 0) {

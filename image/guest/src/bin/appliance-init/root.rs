@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use rustix::mount::{MountFlags, mount};
 
 /// Time for the root device to appear. Probing is synchronous for all that QEMU has at power-on.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -17,29 +18,57 @@ const STEP: Duration = Duration::from_millis(10);
 /// How a virtio disk's serial number appears in udev's names of disks.
 const BY_ID: &str = "disk/by-id/virtio-";
 
+/// How udev names disks by the PCI address of their controllers.
+const BY_PATH: &str = "disk/by-path/pci-";
+
 /// A root device as the kernel command line names it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Root<'a> {
     /// `root=/dev/NAME`
     Name(&'a str),
     /// `root=/dev/disk/by-id/virtio-SERIAL`: a virtio disk, wherever it is plugged in.
     Serial(&'a str),
+    /// `root=/dev/disk/by-path/pci-ADDRESS`: a virtio-pmem device, by the one thing that the contents of another,
+    /// such as a pool, cannot imitate.
+    Memory(&'a str),
 }
 
-/// Reads `root=`. The last one counts, as for the kernel.
-pub fn from_command_line(command_line: &str) -> Result<Root<'_>> {
+impl Root<'_> {
+    /// The kind of root, as in `modules::load`.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Memory(_) => "pmem",
+            Self::Name(name) if name.starts_with("pmem") => "pmem",
+            Self::Name(_) | Self::Serial(_) => "disk",
+        }
+    }
+
+    /// Mounts the root, without the guest's page cache where it is memory already.
+    pub fn mount(self, device: &Path, target: &str) -> Result<()> {
+        let options = (self.kind() == "pmem").then_some(c"dax=always");
+        mount(device, target, "erofs", MountFlags::RDONLY, options)
+            .with_context(|| format!("cannot mount {} as erofs", device.display()))
+    }
+}
+
+/// Reads `root=`, if it is there. The last one counts, as for the kernel.
+pub fn from_command_line(command_line: &str) -> Result<Option<Root<'_>>> {
     let Some(value) =
         command_line.split_ascii_whitespace().rev().find_map(|word| word.strip_prefix("root="))
     else {
-        bail!("no root= on the kernel command line");
+        return Ok(None);
     };
     let name = value.strip_prefix("/dev/").unwrap_or_default();
-    let root = name.strip_prefix(BY_ID).map_or(Root::Name(name), Root::Serial);
-    let (Root::Name(word) | Root::Serial(word)) = root;
+    let root = match (name.strip_prefix(BY_ID), name.strip_prefix(BY_PATH)) {
+        (Some(serial), _) => Root::Serial(serial),
+        (_, Some(address)) => Root::Memory(address),
+        _ => Root::Name(name),
+    };
+    let (Root::Name(word) | Root::Serial(word) | Root::Memory(word)) = root;
     if word.is_empty() || word.contains('/') {
-        bail!("root={value}: expected /dev/NAME or /dev/{BY_ID}SERIAL");
+        bail!("root={value}: expected /dev/NAME, /dev/{BY_ID}SERIAL or /dev/{BY_PATH}ADDRESS");
     }
-    Ok(root)
+    Ok(Some(root))
 }
 
 /// Waits for the device and gives its node.
@@ -47,28 +76,56 @@ pub fn find(root: Root<'_>) -> Result<PathBuf> {
     let start = Instant::now();
     loop {
         let disks = disks();
-        let found = disks.iter().find(|(name, serial)| match root {
-            Root::Name(wanted) => name == wanted,
-            Root::Serial(wanted) => serial == wanted,
+        let found = disks.iter().find(|disk| match root {
+            Root::Name(wanted) => disk.name == wanted,
+            Root::Serial(wanted) => disk.serial == wanted,
+            Root::Memory(wanted) => {
+                disk.name.starts_with("pmem") && disk.path.iter().any(|part| part == wanted)
+            }
         });
-        if let Some((name, _)) = found {
-            return Ok(Path::new("/dev").join(name));
+        if let Some(disk) = found {
+            return Ok(Path::new("/dev").join(&disk.name));
         }
         if start.elapsed() > LIMIT {
-            bail!("no root device {root:?} after {LIMIT:?}; there are (name, serial): {disks:?}");
+            bail!("no root device {root:?} after {LIMIT:?}; there are: {disks:?}");
         }
         thread::sleep(STEP);
     }
 }
 
-/// Block devices with their serial numbers (empty where there is none).
-fn disks() -> Vec<(String, String)> {
+/// Waits for a file of /sys or /dev.
+pub fn wait_for(path: &Path) -> Result<()> {
+    let start = Instant::now();
+    while !path.exists() {
+        if start.elapsed() > LIMIT {
+            bail!("no {} after {LIMIT:?}", path.display());
+        }
+        thread::sleep(STEP);
+    }
+    Ok(())
+}
+
+/// A block device.
+#[derive(Debug)]
+struct Disk {
+    name: String,
+    /// Empty where there is none.
+    serial: String,
+    /// In /sys/devices.
+    path: PathBuf,
+}
+
+fn disks() -> Vec<Disk> {
     let Ok(entries) = fs::read_dir("/sys/block") else { return Vec::new() };
     entries
         .flatten()
         .map(|entry| {
             let serial = fs::read_to_string(entry.path().join("serial")).unwrap_or_default();
-            (entry.file_name().to_string_lossy().into_owned(), serial.trim().to_owned())
+            Disk {
+                name: entry.file_name().to_string_lossy().into_owned(),
+                serial: serial.trim().to_owned(),
+                path: fs::canonicalize(entry.path()).unwrap_or_default(),
+            }
         })
         .collect()
 }
@@ -83,23 +140,25 @@ mod tests {
             ("console=ttyS0 root=/dev/vda ro", Root::Name("vda")),
             ("root=/dev/disk/by-id/virtio-famfs-root\n", Root::Serial("famfs-root")),
             ("root=/dev/vda root=/dev/pmem0", Root::Name("pmem0")),
+            ("root=/dev/disk/by-path/pci-0000:00:1e.0", Root::Memory("0000:00:1e.0")),
         ];
         for (line, expected) in table {
-            assert_eq!(from_command_line(line).unwrap(), expected, "{line}");
+            assert_eq!(from_command_line(line).unwrap(), Some(expected), "{line}");
+        }
+        for line in ["", "ro", "xroot=/dev/vda"] {
+            assert_eq!(from_command_line(line).unwrap(), None, "{line}");
         }
     }
 
     #[test]
     fn what_names_no_device_is_refused() {
         for line in [
-            "",
-            "ro",
             "root=",
             "root=LABEL=x",
             "root=/dev/",
             "root=/dev/../etc",
             "root=/dev/disk/by-id/virtio-",
-            "xroot=/dev/vda",
+            "root=/dev/disk/by-path/pci-",
         ] {
             assert!(from_command_line(line).is_err(), "{line:?}");
         }

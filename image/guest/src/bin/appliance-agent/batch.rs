@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Batch mode: the command of the credential `famfs.run`, then power-off.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use appliance::attach::Attach;
+use appliance::credentials::{self, RUN};
+use appliance::exec::{Reply, Status};
+
+use crate::outlet::Outlet;
+use crate::pool::Pool;
+
+/// The shell, where there is one.
+const SHELL: &str = "/usr/bin/bash";
+
+/// Time for a host to take the result before the machine goes.
+const LISTEN: Duration = Duration::from_secs(10);
+
+/// Pause between two looks.
+const STEP: Duration = Duration::from_millis(20);
+
+/// What a shell says of a command that it cannot run.
+const CANNOT_RUN: i32 = 127;
+
+/// How the command ended, once it has.
+#[derive(Clone, Default)]
+pub struct Batch {
+    ran: Arc<Mutex<Option<Status>>>,
+}
+
+impl Batch {
+    /// Runs the command, if there is one, when the pool is mounted (or there is none); then calls `power_off`.
+    pub fn start(pool: Pool, outlet: Outlet, power_off: impl FnOnce() + Send + 'static) -> Self {
+        let batch = Self::default();
+        if let Some(command) = credentials::of_this_machine().remove(RUN) {
+            let batch = batch.clone();
+            thread::spawn(move || {
+                batch.run(&command, &pool, &outlet);
+                power_off();
+            });
+        }
+        batch
+    }
+
+    /// How the command ended.
+    pub fn ran(&self) -> Option<Status> {
+        *self.ran.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, command: &str, pool: &Pool, outlet: &Outlet) {
+        while pool.attach() == Attach::Pending {
+            thread::sleep(STEP);
+        }
+        let status = match pool.attach() {
+            Attach::Failed { .. } => {
+                eprintln!(
+                    "appliance-agent: {RUN}={command:?}: not run, because the pool is not mounted"
+                );
+                Status::Code(CANNOT_RUN)
+            }
+            _ => execute(command),
+        };
+        println!("appliance-agent: {RUN}: {status}");
+        *self.ran.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+        // A host that greets from now on gets the result with its greeting.
+        let start = Instant::now();
+        while !outlet.announce(&Reply::Ran { status }) && start.elapsed() < LISTEN {
+            thread::sleep(STEP);
+        }
+    }
+}
+
+/// Runs a command to its end; what it says goes to the console.
+fn execute(command: &str) -> Status {
+    let mut program = if Path::new(SHELL).exists() {
+        let mut shell = Command::new(SHELL);
+        shell.args(["-c", command]);
+        shell
+    } else {
+        let mut words = command.split_ascii_whitespace();
+        let mut program = Command::new(words.next().unwrap_or_default());
+        program.args(words);
+        program
+    };
+    match program.stdin(Stdio::null()).status() {
+        Ok(status) => as_reported(status),
+        Err(error) => {
+            eprintln!("appliance-agent: {RUN}={command:?}: {error}");
+            Status::Code(CANNOT_RUN)
+        }
+    }
+}
+
+/// An exit status as the protocol has it.
+pub fn as_reported(status: ExitStatus) -> Status {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Status::Code(code),
+        (None, signal) => Status::Signal(signal.unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_status_is_the_command_s() {
+        assert_eq!(execute("exit 3"), Status::Code(3));
+        assert_eq!(execute("kill -9 $$"), Status::Signal(9));
+        assert_eq!(execute("/nonexistent"), Status::Code(127));
+    }
+}

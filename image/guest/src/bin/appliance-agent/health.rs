@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The self-check: what is wrong with this machine, one problem a line.
+
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result};
+use appliance::credentials;
+
+/// Where there is no systemd, there are no units.
+const SYSTEMCTL: &str = "/usr/bin/systemctl";
+
+/// Prints the problems; the exit code is 1 if there are any.
+pub fn check() -> Result<ExitCode> {
+    let mut problems: Vec<String> = credentials::of_this_machine()
+        .iter()
+        .filter_map(|(name, value)| credentials::check(name, value).err())
+        .map(|error| error.to_string())
+        .collect();
+    problems.extend(failed_units()?);
+    problems.extend(doctor()?);
+    for problem in &problems {
+        println!("{problem}");
+    }
+    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn failed_units() -> Result<Vec<String>> {
+    if !Path::new(SYSTEMCTL).exists() {
+        return Ok(Vec::new());
+    }
+    let output = Command::new(SYSTEMCTL)
+        .args(["list-units", "--failed", "--plain", "--no-legend"])
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {SYSTEMCTL}"))?;
+    let units = String::from_utf8_lossy(&output.stdout).into_owned();
+    let names = units.lines().filter_map(|line| line.split_ascii_whitespace().next());
+    Ok(names.map(|unit| format!("unit failed: {unit}")).collect())
+}
+
+/// What `famfs doctor` finds; only asked where a pool is mounted.
+fn doctor() -> Result<Vec<String>> {
+    let mounts = std::fs::read_to_string("/proc/mounts").context("cannot read /proc/mounts")?;
+    if !mounts.lines().any(|line| line.split(' ').nth(2) == Some("famfs")) {
+        return Ok(Vec::new());
+    }
+    let output = Command::new("/usr/bin/famfs")
+        .arg("doctor")
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run famfs doctor")?;
+    if output.status.success() {
+        return Ok(Vec::new());
+    }
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    Ok(said.lines().map(|line| format!("famfs doctor: {}", line.trim())).collect())
+}

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The appliance's configuration: systemd credentials (systemd.io, "System and Service Credentials").
+//!
+//! The host gives them in the firmware's tables (SMBIOS type 11, `io.systemd.credential:NAME=VALUE`) or on the kernel
+//! command line (`systemd.set_credential=NAME:VALUE`). The host refuses what [`check`] refuses before it starts a VM;
+//! the guest checks again, because others start VMs too.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// Where systemd puts the credentials of the machine (systemd.exec(5), `LoadCredential=`).
+pub const SYSTEM_DIR: &str = "/run/credentials/@system";
+
+/// Any value: nothing is attached.
+pub const NO_POOL: &str = "famfs.no-pool";
+/// Any value: a root shell on the serial console; leaving it powers off.
+pub const CONSOLE: &str = "famfs.console";
+/// Where the pool is mounted.
+pub const MOUNT_POINT: &str = "famfs.mount-point";
+/// `devdax` or `raw`: which view the pool must have.
+pub const VIEW: &str = "famfs.view";
+/// `master` or `client`: what this VM must be to the pool.
+pub const ROLE: &str = "famfs.role";
+/// `read-write` or `read-only`: how the pool is mounted.
+pub const ACCESS: &str = "famfs.access";
+/// A command to run when the pool is mounted; its exit status goes to the host and the machine powers off.
+pub const RUN: &str = "famfs.run";
+/// The guest's name.
+pub const HOSTNAME: &str = "system.hostname";
+
+/// Where the pool is mounted without [`MOUNT_POINT`].
+pub const DEFAULT_MOUNT_POINT: &str = "/mnt/famfs";
+
+/// Those that begin so are ours: others are for systemd or for programs in the pool.
+const OURS: &str = "famfs.";
+
+/// Directories that can be written to, so that a mount point can be made there.
+const WRITABLE: [&str; 3] = ["/run/", "/tmp/", "/var/"];
+
+/// Longest command ([`RUN`]): SMBIOS strings and kernel command lines are short.
+const MAX_COMMAND: usize = 1024;
+
+/// A credential that the appliance does not understand.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialError {
+    /// The name.
+    #[error("unknown credential {name:?}; known are {}", known().join(", "))]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// The value.
+    #[error("credential {name}={value:?}: expected {expected}")]
+    Value {
+        /// The name.
+        name: String,
+        /// The value.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+}
+
+/// What a credential may be, in words, and the check of it.
+type Rule = (&'static str, &'static str, fn(&str) -> bool);
+
+const RULES: [Rule; 8] = [
+    (NO_POOL, "any value", |_| true),
+    (CONSOLE, "any value", |_| true),
+    (MOUNT_POINT, "/mnt/famfs or a directory below /run, /tmp or /var", is_mount_point),
+    (VIEW, "devdax or raw", |value| ["devdax", "raw"].contains(&value)),
+    (ROLE, "master or client", |value| ["master", "client"].contains(&value)),
+    (ACCESS, "read-write or read-only", |value| ["read-write", "read-only"].contains(&value)),
+    (RUN, "a command of at most 1024 bytes", |value| {
+        !value.trim().is_empty() && value.len() <= MAX_COMMAND
+    }),
+    (HOSTNAME, "1 to 64 letters, digits, '-' or '.'", |value| {
+        (1..=64).contains(&value.len())
+            && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+    }),
+];
+
+/// The names of all credentials that the appliance reads.
+#[must_use]
+pub fn known() -> Vec<&'static str> {
+    RULES.iter().map(|(name, ..)| *name).collect()
+}
+
+/// Checks one credential.
+///
+/// # Errors
+/// A name that begins like ours and is none of ours, or a value that its rule does not allow.
+pub fn check(name: &str, value: &str) -> Result<(), CredentialError> {
+    match RULES.iter().find(|(known, ..)| *known == name) {
+        Some((_, _, allowed)) if allowed(value) => Ok(()),
+        Some((_, expected, _)) => {
+            Err(CredentialError::Value { name: name.into(), value: value.into(), expected })
+        }
+        None if name.starts_with(OURS) => Err(CredentialError::Name { name: name.into() }),
+        None => Ok(()),
+    }
+}
+
+fn is_mount_point(value: &str) -> bool {
+    let plain = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte));
+    let clean = !value.split('/').skip(1).any(|part| ["", ".", ".."].contains(&part));
+    value == DEFAULT_MOUNT_POINT
+        || plain && clean && WRITABLE.iter().any(|dir| value.starts_with(dir))
+}
+
+/// The credentials of the machine that this program runs in; none where there is no [`SYSTEM_DIR`].
+#[must_use]
+pub fn of_this_machine() -> BTreeMap<String, String> {
+    let entries = fs::read_dir(Path::new(SYSTEM_DIR)).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let value = fs::read(entry.path()).ok()?;
+            let value = String::from_utf8_lossy(&value).trim_end_matches('\n').to_owned();
+            Some((entry.file_name().into_string().ok()?, value))
+        })
+        .collect()
+}
+
+/// Credentials on the kernel command line. A value with spaces stands in double quotes around the whole word.
+#[must_use]
+pub fn from_command_line(command_line: &str) -> BTreeMap<String, String> {
+    words(command_line)
+        .iter()
+        .filter_map(|word| word.strip_prefix("systemd.set_credential="))
+        .filter_map(|pair| pair.split_once(':'))
+        .filter(|(name, _)| is_name(name))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// Credentials in one raw SMBIOS structure of type 11: its header, then strings that end with a NUL each.
+#[must_use]
+pub fn from_smbios(raw: &[u8]) -> BTreeMap<String, String> {
+    // The header's second byte is its length (SMBIOS 3.7, 6.1.2).
+    let header = raw.get(1).copied().map_or(0, usize::from);
+    let strings = raw.get(header..).unwrap_or_default();
+    strings
+        .split(|&byte| byte == 0)
+        .filter_map(|text| std::str::from_utf8(text).ok()?.strip_prefix("io.systemd.credential:"))
+        .filter_map(|pair| pair.split_once('='))
+        .filter(|(name, _)| is_name(name))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// Whether a name can be a file's name in [`SYSTEM_DIR`].
+fn is_name(name: &str) -> bool {
+    (1..=255).contains(&name.len()) && !name.contains('/') && ![".", ".."].contains(&name)
+}
+
+/// The words of a kernel command line, in which double quotes hold spaces together.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for character in line.trim().chars() {
+        match character {
+            '"' => quoted = !quoted,
+            ' ' | '\n' if !quoted => words.push(String::new()),
+            other => words.last_mut().unwrap_or(&mut String::new()).push(other),
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_checked() {
+        let long = "x".repeat(2000);
+        let good = [
+            (NO_POOL, ""),
+            (MOUNT_POINT, "/mnt/famfs"),
+            (MOUNT_POINT, "/run/pools/a"),
+            (VIEW, "raw"),
+            (ROLE, "client"),
+            (ACCESS, "read-only"),
+            (RUN, "sha256sum /mnt/famfs/a"),
+            (HOSTNAME, "vm-1.example"),
+            ("ssh.authorized_keys.root", "is systemd's business"),
+        ];
+        for (name, value) in good {
+            assert_eq!(check(name, value), Ok(()), "{name}={value}");
+        }
+        let bad = [
+            ("famfs.rol", "client"),
+            (MOUNT_POINT, "/etc"),
+            (MOUNT_POINT, "/run/../etc"),
+            (MOUNT_POINT, "/run//a"),
+            (MOUNT_POINT, "/run/a b"),
+            (VIEW, "devdax "),
+            (ROLE, ""),
+            (ACCESS, "rw"),
+            (RUN, " "),
+            (RUN, &long),
+            (HOSTNAME, "a b"),
+        ];
+        for (name, value) in bad {
+            assert!(check(name, value).is_err(), "{name}={value}");
+        }
+        let error = check("famfs.rol", "client").unwrap_err().to_string();
+        assert!(error.contains("unknown credential \"famfs.rol\"") && error.contains("famfs.role"));
+        let error = check(ROLE, "boss").unwrap_err().to_string();
+        assert_eq!(error, "credential famfs.role=\"boss\": expected master or client");
+    }
+
+    #[test]
+    fn the_kernel_command_line_carries_them() {
+        let line = "ro systemd.set_credential=famfs.role:client \"systemd.set_credential=famfs.run:ls -l /\" \
+                    systemd.set_credential=../x:1 systemd.set_credential=none\n";
+        let expected = [(ROLE, "client"), (RUN, "ls -l /")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(from_command_line(line), BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn the_firmware_carries_them() {
+        let mut raw = vec![11, 5, 0, 0, 3];
+        raw.extend(b"io.systemd.credential:famfs.role=a=b\0other\0io.systemd.credential:/=1\0\0");
+        let expected = BTreeMap::from([(ROLE.to_owned(), "a=b".to_owned())]);
+        assert_eq!(from_smbios(&raw), expected);
+        for cut in 0..raw.len() {
+            assert!(from_smbios(&raw[..cut]).len() <= 1, "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A guest that is started for one command, and what the credentials say about its pool.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use vhost_famfs::launch::{Command, Root, Status};
+use vm_tests::{Artifacts, BOOT, Cluster, Member, Pool, Session, View};
+
+const POOL: u64 = 64 << 20;
+const MEMORY: u64 = 512 << 20;
+const SHORT: Duration = Duration::from_secs(60);
+
+/// One run of three VMs on one pool, two of them without a root.
+pub fn diskless(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
+    let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
+    pool.mkfs(&[])?;
+    let initrd = |name, master| Member::new(name, master).with_root(Root::Initrd);
+    let members = vec![
+        initrd("serving", true)
+            .with_credential("famfs.mount-point", "/run/pool")
+            .with_credential("famfs.view", "devdax"),
+        // The tools' word for a wrong usage is 2: a status that nothing else here has.
+        initrd("batch", false).with_credential("famfs.run", "famfs --no-such-option"),
+        // A second VM that claims to be master; the pool says who is.
+        Member::new("pretender", false).with_credential("famfs.role", "master"),
+    ];
+    let cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
+    let serving = cluster.node("serving")?;
+    session.check("without systemd, the pool is mounted where the host says", || {
+        serving.vm.wait_ready(BOOT)?;
+        let output = serving.run(&Command::new(["famfs", "df", "/run/pool"]), SHORT)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(text.contains("log slots used"), "{text}");
+        Ok(())
+    });
+    session.check("without systemd, the self-check finds nothing", || {
+        let problems = serving.vm.self_check(SHORT)?;
+        ensure!(problems.is_empty(), "{problems:?}");
+        Ok(())
+    });
+    let batch = cluster.node("batch")?;
+    session.check("the command's exit status reaches the host, then the VM powers off", || {
+        let status = batch.vm.wait_run(BOOT)?;
+        ensure!(status == Status::Code(2), "{status}");
+        let Some(status) = batch.vm.wait_exit(SHORT) else { bail!("still running") };
+        ensure!(status.success(), "QEMU: {status}");
+        Ok(())
+    });
+    session.check("a second master is refused, and says so", || {
+        match cluster.node("pretender")?.vm.wait_ready(BOOT) {
+            Ok(ready) => bail!("the VM says: {:?}", ready.attach),
+            Err(error) => {
+                let text = format!("{error:#}");
+                ensure!(text.contains("this VM is client of the pool"), "{text}");
+                Ok(())
+            }
+        }
+    });
+    session.check("its self-check names the unit", || {
+        let problems = cluster.node("pretender")?.vm.self_check(SHORT)?;
+        ensure!(problems == ["unit failed: famfs-attach.service"], "{problems:?}");
+        Ok(())
+    });
+    session.check("the others shut down in order", || {
+        let mut cluster = cluster;
+        drop(cluster.remove("batch")?);
+        cluster.end()
+    });
+    Ok(())
+}

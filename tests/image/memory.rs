@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! One root in the host's memory for several VMs.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use vhost_famfs::launch::{Command, Root, memory};
+use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
+
+const POOL: u64 = 64 << 20;
+const MEMORY: u64 = 512 << 20;
+const LONG: Duration = Duration::from_secs(180);
+const MIB: u64 = 1 << 20;
+
+/// Most that a guest may keep of its root in its own page cache.
+const MAX_CACHED: u64 = 2 * MIB;
+
+/// Reads every library and program, as programs that start do, and more.
+const READ_ALL: &str = "find /usr/lib /usr/bin -type f -exec cat {} + | wc -c";
+
+pub fn shared_root(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
+    let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
+    pool.mkfs(&[])?;
+    let member = |name, master| Member::new(name, master).with_root(Root::Memory);
+    let members = vec![member("first", true), member("second", false)];
+    let cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
+    cluster.wait_ready(BOOT)?;
+    let first = cluster.node("first")?;
+    session.check("the root is memory, the pool is found beside it", || {
+        let source = says(first, "findmnt --noheadings --output SOURCE,OPTIONS /")?;
+        ensure!(source.starts_with("/dev/pmem") && source.contains("dax=always"), "{source}");
+        let pool = says(first, "findmnt --noheadings --output FSTYPE /mnt/famfs")?;
+        ensure!(pool == "famfs", "{pool}");
+        Ok(())
+    });
+    session.check("reading every library and program caches under 2 MB", || {
+        let cached = |node: &Node| -> Result<u64> {
+            let text = says(node, "grep -E '^(Cached|Shmem):' /proc/meminfo")?;
+            let kib: Vec<u64> =
+                text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
+            ensure!(kib.len() == 2, "{text}");
+            // What tmpfs holds is counted as cached too, and is no file of the root.
+            Ok((kib[0] - kib[1]) * 1024)
+        };
+        cluster.in_all(|node| {
+            let read = says(node, READ_ALL)?;
+            ensure!(read.parse::<u64>()? > 30_000_000, "only {read} bytes");
+            let cached = cached(node)?;
+            println!(
+                "VM {}: {} KiB cached after reading {read} bytes",
+                node.vm.name(),
+                cached / 1024
+            );
+            ensure!(cached < MAX_CACHED, "VM {}: {cached} bytes cached", node.vm.name());
+            Ok(())
+        })?;
+        Ok(())
+    });
+    session.check("the host has the root's pages once for both VMs", || {
+        let (root, _) = first.vm.config().image.memory_root().context("no root in memory")?;
+        let file = memory::PoolFile::of(&root)?;
+        let usage: Vec<memory::Usage> = cluster
+            .pids()
+            .map(|pid| Ok(memory::of_process(pid, &file)?.pool))
+            .collect::<Result<_>>()?;
+        let largest = usage.iter().map(|usage| usage.rss).max().unwrap_or_default();
+        let shared: u64 = usage.iter().map(|usage| usage.pss).sum();
+        println!("root in memory: {} KiB each, {} KiB together", largest / 1024, shared / 1024);
+        ensure!(usage.iter().all(|usage| usage.rss > 30 * MIB), "{usage:?}");
+        ensure!(shared < largest + largest / 20, "{shared} bytes for both, {largest} for one");
+        Ok(())
+    });
+    session.check("both shut down in order", || cluster.end());
+    Ok(())
+}
+
+fn says(node: &Node, script: &str) -> Result<String> {
+    let output = node.run(&Command::shell(script), LONG)?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

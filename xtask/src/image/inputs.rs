@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! target/mkosi: what mkosi.conf includes and no checkout holds.
+//!
+//! ```text
+//! mkosi.conf               package sources, caches, our programs
+//! mkosi.conf.d/KERNEL.conf for a profile: kernel packages, famfs.ko, where the image goes
+//! programs/                appliance-init, which goes into the initrd and not into the root
+//! extra/, KERNEL/          trees to be copied into the root
+//! sandbox/etc/apt/         package sources and locked versions
+//! ```
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Job, lock};
+use crate::args::Profile;
+use crate::tools::Tools;
+use crate::{exec, packages, paths};
+
+/// The profile (in [`Kernel`] and in mkosi) without a name: the newest stock kernel.
+pub const STOCK: &str = "stock";
+
+/// The profile with the long-term kernel.
+pub const LTS: &str = "lts";
+
+/// The profile with the kernel of `cargo xtask debug-kernel`.
+pub const DEBUG_KERNEL: &str = "debug-kernel";
+
+/// What mount(8), umount(8), fsck(8) and mkfs(8) look for, as links to famfs.
+const HELPERS: [&str; 4] = ["mkfs", "fsck", "mount", "umount"];
+
+/// The kernel of an image.
+pub struct Kernel {
+    /// famfs.ko, which decides the kernel's release.
+    pub module: PathBuf,
+    profile: &'static str,
+    release: String,
+    /// A directory like /lib/modules to take the kernel from, instead of from packages.
+    modules: Option<PathBuf>,
+}
+
+impl Kernel {
+    /// The distribution's kernel that the module is for.
+    pub fn packaged(tools: &Tools, module: PathBuf, profile: &'static str) -> Result<Self> {
+        let release = release(tools, &module)?;
+        Ok(Self { module, profile, release, modules: None })
+    }
+
+    /// A kernel of our own; `modules` is like /lib/modules, with `vmlinuz` in it.
+    pub fn ours(tools: &Tools, module: PathBuf, modules: PathBuf) -> Result<Self> {
+        let release = release(tools, &module)?;
+        Ok(Self { module, profile: DEBUG_KERNEL, release, modules: Some(modules) })
+    }
+
+    /// What tells it from others, for the key of an image.
+    pub fn identity(&self) -> String {
+        let modules = self.modules.as_ref().map(|dir| dir.display().to_string());
+        format!("{} {}", self.release, modules.unwrap_or_default())
+    }
+
+    /// Kernel and modules: Debian has had them in one package, with an initramfs generator in tow, before Linux 7.
+    fn packages(&self) -> Vec<String> {
+        let release = &self.release;
+        match &self.modules {
+            Some(_) => Vec::new(),
+            None if release.starts_with("6.") => vec![format!("linux-image-{release}")],
+            None => vec![format!("linux-modules-{release}"), format!("linux-binary-{release}")],
+        }
+    }
+
+    /// When mkosi takes this kernel's file into account.
+    fn conditions(&self) -> String {
+        match self.profile {
+            STOCK => format!("Profiles=!{LTS}\nProfiles=!{DEBUG_KERNEL}\n"),
+            profile => format!("Profiles={profile}\n"),
+        }
+    }
+}
+
+/// Writes all of it for one job; what is there for other kernels stays.
+pub fn write(job: &Job<'_>) -> Result<()> {
+    let Job { built, kernel, dir, .. } = job;
+    let base = paths::root().join("target/mkosi");
+    let cache = paths::cache()?;
+    let (downloads, workspace) = (cache.join("packages"), cache.join("mkosi"));
+    let apt = base.join("sandbox/etc/apt");
+    let bin = base.join("extra/usr/bin");
+    let sbin = base.join("extra/usr/sbin");
+    let programs = base.join("programs");
+    let conf = base.join("mkosi.conf.d");
+    // The name of a root tree's file is what mkosi calls it by: nothing of an earlier run may stay.
+    for stale in ["sandbox", "extra", "programs", kernel.profile] {
+        let stale = base.join(stale);
+        if stale.exists() {
+            fs::remove_dir_all(&stale)
+                .with_context(|| format!("cannot remove {}", stale.display()))?;
+        }
+    }
+    let made = [
+        &downloads,
+        &workspace,
+        &apt.join("sources.list.d"),
+        &apt.join("preferences.d"),
+        &bin,
+        &sbin,
+    ]
+    .into_iter()
+    .chain([&programs, &conf, &base.join(kernel.profile)])
+    .try_for_each(fs::create_dir_all);
+    made.with_context(|| format!("cannot make directories in {}", base.display()))?;
+    save(&apt.join("sources.list.d/mkosi.sources"), &packages::sources()?)?;
+    save(
+        &apt.join("preferences.d/lock"),
+        &lock::preferences(&lock::path(variant(&job.profiles)))?,
+    )?;
+    for (program, to) in [("famfs", &bin), ("appliance-agent", &bin), ("appliance-init", &programs)]
+    {
+        install(&built.tools, &["-s", "-m", "755"], &built.guest.join(program), &to.join(program))?;
+    }
+    for helper in HELPERS {
+        let link = sbin.join(format!("{helper}.famfs"));
+        symlink("../bin/famfs", &link)
+            .with_context(|| format!("cannot make {}", link.display()))?;
+    }
+    let module = format!("{}/usr/lib/modules/{}/extra/famfs.ko", kernel.profile, kernel.release);
+    install(&built.tools, &["-D", "-m", "644"], &kernel.module, &base.join(module))?;
+    save(
+        &base.join("mkosi.conf"),
+        &format!(
+            "[Build]\nSandboxTrees={base}/sandbox\nPackageCacheDirectory={downloads}\n\
+             WorkspaceDirectory={workspace}\n\n[Content]\nExtraTrees={base}/extra\n",
+            base = base.display(),
+            downloads = downloads.display(),
+            workspace = workspace.display(),
+        ),
+    )?;
+    let mut text = format!(
+        "[Match]\n{}\n[Output]\nOutputDirectory={}\n\n[Build]\nEnvironment=KVER={}\n",
+        kernel.conditions(),
+        dir.display(),
+        kernel.release
+    );
+    if kernel.modules.is_some() {
+        text.push_str("Environment=KERNEL_IS_OURS=1\n");
+    }
+    text.push_str(&format!("\n[Content]\nExtraTrees={}\n", base.join(kernel.profile).display()));
+    if let Some(modules) = &kernel.modules {
+        let from = modules.join(&kernel.release);
+        text.push_str(&format!(
+            "ExtraTrees={}:/usr/lib/modules/{}\n",
+            from.display(),
+            kernel.release
+        ));
+    }
+    for package in kernel.packages() {
+        text.push_str(&format!("Packages={package}\n"));
+    }
+    save(&conf.join(format!("{}.conf", kernel.profile)), &text)
+}
+
+/// The profile that decides which lock file counts.
+fn variant(profiles: &[String]) -> Option<Profile> {
+    [Profile::Debug, Profile::Lts].into_iter().find(|profile| profiles.contains(&profile.name()))
+}
+
+/// The kernel release that a module is for.
+fn release(tools: &Tools, module: &Path) -> Result<String> {
+    let vermagic = exec::output(tools.command("modinfo").args(["-F", "vermagic"]).arg(module))?;
+    match vermagic.split_ascii_whitespace().next() {
+        Some(release) => Ok(release.to_owned()),
+        None => bail!("{} is no kernel module: it names no kernel version", module.display()),
+    }
+}
+
+fn install(tools: &Tools, options: &[&str], from: &Path, to: &Path) -> Result<()> {
+    exec::output(tools.command("install").args(options).arg(from).arg(to)).map(|_| ())
+}
+
+fn save(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}

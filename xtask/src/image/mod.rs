@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `cargo xtask image`: the appliance image, from what `build` made.
+//!
+//! ```text
+//! built programs, famfs.ko --inputs--> target/mkosi --mkosi build--> target/image
+//!                             ^  lock                      (mkosi.conf, image/mkosi.*)
+//! ```
+
+mod inputs;
+mod lock;
+mod sign;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use vm_tests::Artifacts;
+
+use crate::args::{ImageArgs, Profile};
+use crate::build::{self, Built};
+use crate::hash::Key;
+use crate::interrupt::Interrupt;
+use crate::{debug_kernel, exec, paths};
+use inputs::Kernel;
+
+/// What was built, and the image made of it.
+pub struct Imaged {
+    /// The programs and the module.
+    pub built: Built,
+    /// The directory of the image.
+    pub dir: PathBuf,
+}
+
+impl Imaged {
+    /// What a cluster of VMs needs, with its logs in `logs`.
+    pub fn artifacts(&self, logs: &Path) -> Result<Artifacts> {
+        let Built { tools, host, module_tests, .. } = &self.built;
+        Ok(Artifacts {
+            qemu: tools.executable("qemu-system-x86_64")?,
+            mkfs_erofs: tools.executable("mkfs.erofs")?,
+            image: self.dir.clone(),
+            programs: host.clone(),
+            module_tests: module_tests.clone(),
+            lts_image: None,
+            guest_programs: None,
+            logs: logs.to_owned(),
+            runtime: paths::runtime(),
+            all: false,
+            debug_kernel: false,
+        })
+    }
+}
+
+/// One run of mkosi.
+struct Job<'a> {
+    built: &'a Built,
+    kernel: Kernel,
+    /// None: those of mkosi's default.
+    profiles: Vec<String>,
+    /// Under target/.
+    dir: PathBuf,
+    /// Takes what the mirror has, instead of insisting on the lock file.
+    update: bool,
+}
+
+/// The command.
+pub fn command(args: &ImageArgs) -> Result<()> {
+    let built = build::run()?;
+    let own_tree = args.profile.iter().find(|profile| profile.has_own_tree());
+    let variant = own_tree.copied();
+    let kernel = match variant {
+        Some(Profile::Lts) => {
+            lts_kernel(&built)?.context("these tools have no headers of Linux 6.12")?
+        }
+        _ => stock_kernel(&built)?,
+    };
+    let mut job = Job {
+        built: &built,
+        kernel,
+        profiles: args.profile.iter().map(|profile| profile.name()).collect(),
+        dir: paths::target()
+            .join(variant.map_or("image".into(), |variant| format!("image-{}", variant.name()))),
+        update: args.update,
+    };
+    if args.prepare {
+        inputs::write(&job)?;
+        let mkosi = built.tools.executable("mkosi")?;
+        println!("target/mkosi is ready. To build the image into {}, run:", job.dir.display());
+        println!("{} --force build", mkosi.display());
+        return Ok(());
+    }
+    if variant == Some(Profile::Lts) {
+        job.profiles.push(Profile::Default.name());
+    }
+    job.make()?;
+    if args.update {
+        lock::write(&lock::path(variant), &job.dir.join("manifest.json"))?;
+    }
+    if let Some(key) = &args.sign_key {
+        let certificate = args.sign_certificate.as_deref().context("no certificate")?;
+        sign::sign(&built.tools, &job.dir, key, certificate)?;
+    }
+    for entry in sizes(&job.dir)? {
+        println!("{entry}");
+    }
+    Ok(())
+}
+
+/// Builds the image unless it is there, made of the same inputs.
+pub fn run() -> Result<Imaged> {
+    let built = build::run()?;
+    let dir = paths::target().join("image");
+    let kernel = stock_kernel(&built)?;
+    Job { built: &built, kernel, profiles: Vec::new(), dir: dir.clone(), update: false }.make()?;
+    Ok(Imaged { built, dir })
+}
+
+/// Builds the image once more, from its packages, and tells which files differ: their lines in
+/// the two lists of checksums.
+pub fn differences(imaged: &Imaged) -> Result<Vec<String>> {
+    let kernel = stock_kernel(&imaged.built)?;
+    let dir = paths::target().join("image-again");
+    if dir.exists() {
+        fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+    }
+    let profiles = Vec::new();
+    Job { built: &imaged.built, kernel, profiles, dir: dir.clone(), update: false }.make()?;
+    let sums = |dir: &Path| {
+        let path = dir.join("SHA256SUMS");
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let (first, second) = (sums(&imaged.dir)?, sums(&dir)?);
+    fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+    let missing = |from: &str, of: &str| -> Vec<String> {
+        from.lines()
+            .filter(|line| !of.lines().any(|other| other == *line))
+            .map(str::to_owned)
+            .collect()
+    };
+    Ok([missing(&first, &second), missing(&second, &first)].concat())
+}
+
+/// Builds the same image with the long-term kernel, and returns its directory; `None` if the
+/// tools have no headers of one.
+pub fn run_lts(built: &Built) -> Result<Option<PathBuf>> {
+    let Some(kernel) = lts_kernel(built)? else { return Ok(None) };
+    let dir = paths::target().join("image-lts");
+    let profiles = [Profile::Lts, Profile::Default].map(Profile::name).into();
+    Job { built, kernel, profiles, dir: dir.clone(), update: false }.make()?;
+    Ok(Some(dir))
+}
+
+/// The same image with the debug kernel.
+pub fn run_debug(interrupt: &Interrupt) -> Result<Imaged> {
+    let built = build::run()?;
+    let kernel = debug_kernel::build(&built.tools, interrupt)?;
+    let headers = kernel.headers()?;
+    let module = build::module(&built.tools, &headers, &paths::target().join("kmod-debug"))?;
+    let dir = paths::target().join("image-debug-kernel");
+    let kernel = Kernel::ours(&built.tools, module, kernel.modules())?;
+    let profiles = vec![inputs::DEBUG_KERNEL.to_owned(), Profile::Default.name()];
+    Job { built: &built, kernel, profiles, dir: dir.clone(), update: false }.make()?;
+    Ok(Imaged { built, dir })
+}
+
+fn stock_kernel(built: &Built) -> Result<Kernel> {
+    Kernel::packaged(&built.tools, built.module.clone(), inputs::STOCK)
+}
+
+fn lts_kernel(built: &Built) -> Result<Option<Kernel>> {
+    let Some(headers) = built.tools.lts_headers()? else { return Ok(None) };
+    let module = build::module(&built.tools, &headers, &paths::target().join("kmod-lts"))?;
+    Kernel::packaged(&built.tools, module, inputs::LTS).map(Some)
+}
+
+impl Job<'_> {
+    /// Runs mkosi, unless the image is there, made of the same inputs.
+    fn make(&self) -> Result<()> {
+        let Self { built, dir, .. } = self;
+        let stamp = dir.join("inputs");
+        let root = paths::root();
+        let key = Key::default()
+            .text(&built.tools.key())
+            .text(&self.profiles.join(" "))
+            .path(&root.join("mkosi.conf"))?
+            .path(&root.join("mkosi.profiles"))?
+            .path(&root.join("image"))?
+            .path(&built.guest.join("famfs"))?
+            .path(&built.guest.join("appliance-init"))?
+            .path(&built.guest.join("appliance-agent"))?
+            .path(&self.kernel.module)?
+            .text(&self.kernel.identity())
+            .finish();
+        if !self.update && fs::read_to_string(&stamp).is_ok_and(|old| old == key) {
+            return Ok(());
+        }
+        inputs::write(self)?;
+        // All or nothing: until the end, there is no image.
+        if dir.exists() {
+            fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+        }
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let name = dir.file_name().unwrap_or_default().display().to_string();
+        let mut command = built.tools.command("mkosi");
+        command.arg("--directory").arg(&root);
+        for profile in &self.profiles {
+            command.args(["--profile", profile]);
+        }
+        if self.update {
+            command.args(["--environment", "LOCK=ignore"]);
+        }
+        command.args(["--force", "build"]);
+        exec::step(&name, &format!("Building the appliance {name}"), &mut command)?;
+        fs::write(&stamp, key).with_context(|| format!("cannot write {}", stamp.display()))
+    }
+}
+
+/// The files of an image with their sizes, one a line.
+fn sizes(dir: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))?;
+    let mut lines = Vec::new();
+    for entry in entries.flatten() {
+        let metadata = entry.metadata().context("cannot look at a file of the image")?;
+        if metadata.is_file() {
+            lines.push(format!("{} {}", entry.path().display(), metadata.len()));
+        }
+    }
+    lines.sort();
+    Ok(lines)
+}

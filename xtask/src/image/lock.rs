@@ -53,6 +53,22 @@ pub fn write(lock: &Path, manifest: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The packages that are only in the lock file (`<`), or only in mkosi's manifest (`>`).
+pub fn differences(lock: &Path, manifest: &Path) -> Result<Vec<String>> {
+    let read = |path: &Path| {
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let (locked, found) = (read(lock)?, from_manifest(&read(manifest)?)?);
+    let only = |these: &str, those: &str, mark: char| -> Vec<String> {
+        these
+            .lines()
+            .filter(|line| !line.starts_with('#') && those.lines().all(|other| other != *line))
+            .map(|line| format!("{mark} {line}"))
+            .collect()
+    };
+    Ok([only(&locked, &found, '<'), only(&found, &locked, '>')].concat())
+}
+
 fn from_manifest(text: &str) -> Result<String> {
     let manifest: Value = serde_json::from_str(text).context("no JSON")?;
     let packages = manifest["packages"].as_array().context("no list of packages")?;
@@ -79,6 +95,17 @@ mod tests {
         assert_eq!(from_manifest(manifest).unwrap(), "a 1\nb 1:2-3\n");
         assert!(from_manifest("{}").is_err());
         assert!(from_manifest(r#"{"packages": [{"name": "b"}]}"#).is_err());
+    }
+
+    #[test]
+    fn differences_name_both_sides() {
+        let dir = tempfile::tempdir().unwrap();
+        let (lock, manifest) = (dir.path().join("lock"), dir.path().join("manifest.json"));
+        std::fs::write(&lock, "# comment\na 1\nb 2\n").unwrap();
+        let packages =
+            r#"{"packages": [{"name": "a", "version": "1"}, {"name": "b", "version": "3"}]}"#;
+        std::fs::write(&manifest, packages).unwrap();
+        assert_eq!(super::differences(&lock, &manifest).unwrap(), ["< b 2", "> b 3"]);
     }
 
     #[test]

@@ -59,8 +59,19 @@ struct Job<'a> {
     profiles: Vec<String>,
     /// Under target/.
     dir: PathBuf,
-    /// Takes what the mirror has, instead of insisting on the lock file.
-    update: bool,
+    /// What the lock file means for it.
+    lock: Lock,
+}
+
+/// What a lock file means for an image.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lock {
+    /// Other packages are an error: an image to be shipped.
+    Insist,
+    /// Its versions where the mirror still has them: an image for tests and demonstrations.
+    Prefer,
+    /// What the mirror has now becomes the lock file.
+    Update,
 }
 
 /// The command.
@@ -80,7 +91,7 @@ pub fn command(args: &ImageArgs) -> Result<()> {
         profiles: args.profile.iter().map(|profile| profile.name()).collect(),
         dir: paths::target()
             .join(variant.map_or("image".into(), |variant| format!("image-{}", variant.name()))),
-        update: args.update,
+        lock: if args.update { Lock::Update } else { Lock::Insist },
     };
     if args.prepare {
         inputs::write(&job)?;
@@ -111,8 +122,14 @@ pub fn run() -> Result<Imaged> {
     let built = build::run()?;
     let dir = paths::target().join("image");
     let kernel = stock_kernel(&built)?;
-    Job { built: &built, kernel, profiles: Vec::new(), dir: dir.clone(), update: false }.make()?;
+    Job { built: &built, kernel, profiles: Vec::new(), dir: dir.clone(), lock: Lock::Prefer }
+        .make()?;
     Ok(Imaged { built, dir })
+}
+
+/// How the packages of the image differ from those of the lock file, one a line.
+pub fn unlocked(imaged: &Imaged) -> Result<Vec<String>> {
+    lock::differences(&lock::path(None), &imaged.dir.join("manifest.json"))
 }
 
 /// Builds the image once more, from its packages, and tells which files differ: their lines in
@@ -124,7 +141,7 @@ pub fn differences(imaged: &Imaged) -> Result<Vec<String>> {
         fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     }
     let profiles = Vec::new();
-    Job { built: &imaged.built, kernel, profiles, dir: dir.clone(), update: false }.make()?;
+    Job { built: &imaged.built, kernel, profiles, dir: dir.clone(), lock: Lock::Prefer }.make()?;
     let sums = |dir: &Path| {
         let path = dir.join("SHA256SUMS");
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
@@ -146,7 +163,7 @@ pub fn run_lts(built: &Built) -> Result<Option<PathBuf>> {
     let Some(kernel) = lts_kernel(built)? else { return Ok(None) };
     let dir = paths::target().join("image-lts");
     let profiles = [Profile::Lts, Profile::Default].map(Profile::name).into();
-    Job { built, kernel, profiles, dir: dir.clone(), update: false }.make()?;
+    Job { built, kernel, profiles, dir: dir.clone(), lock: Lock::Prefer }.make()?;
     Ok(Some(dir))
 }
 
@@ -159,7 +176,7 @@ pub fn run_debug(interrupt: &Interrupt) -> Result<Imaged> {
     let dir = paths::target().join("image-debug-kernel");
     let kernel = Kernel::ours(&built.tools, module, kernel.modules())?;
     let profiles = vec![inputs::DEBUG_KERNEL.to_owned(), Profile::Default.name()];
-    Job { built: &built, kernel, profiles, dir: dir.clone(), update: false }.make()?;
+    Job { built: &built, kernel, profiles, dir: dir.clone(), lock: Lock::Prefer }.make()?;
     Ok(Imaged { built, dir })
 }
 
@@ -190,8 +207,9 @@ impl Job<'_> {
             .path(&built.guest.join("appliance-agent"))?
             .path(&self.kernel.module)?
             .text(&self.kernel.identity())
+            .text(if self.lock == Lock::Insist { "locked" } else { "" })
             .finish();
-        if !self.update && fs::read_to_string(&stamp).is_ok_and(|old| old == key) {
+        if self.lock != Lock::Update && fs::read_to_string(&stamp).is_ok_and(|old| old == key) {
             return Ok(());
         }
         inputs::write(self)?;
@@ -206,7 +224,7 @@ impl Job<'_> {
         for profile in &self.profiles {
             command.args(["--profile", profile]);
         }
-        if self.update {
+        if self.lock != Lock::Insist {
             command.args(["--environment", "LOCK=ignore"]);
         }
         command.args(["--force", "build"]);

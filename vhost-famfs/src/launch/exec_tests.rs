@@ -141,7 +141,8 @@ fn another_protocol_version_is_named() {
     guest.write_all(&exec::encode(&hello).unwrap()).unwrap();
     let wait = Wait { doing: "test", limit: LIMIT, deadline: Deadline::after(LIMIT) };
     let Err(Failure::Exec(error)) = connection.greeted(&wait) else { panic!("accepted") };
-    assert!(error.to_string().contains("version 99, expected 1"), "{error}");
+    let expected = format!("version 99, expected {}", exec::VERSION);
+    assert!(error.to_string().contains(&expected), "{error}");
 }
 
 #[test]

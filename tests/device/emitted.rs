@@ -88,7 +88,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
 }
 
 /// What the guest says on its console when it has mounted the pool with the one file in it.
-const MOUNTED: &str = "on /mnt/famfs: master, 1 new files";
+const MOUNTED: &str = "on /mnt/famfs: master, 1 files";
 
 fn wait(child: &mut Child) -> Result<ExitStatus> {
     let begin = Instant::now();

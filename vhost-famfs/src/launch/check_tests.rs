@@ -2,27 +2,12 @@
 use super::*;
 use crate::launch::cluster_file;
 use crate::launch::host::Host;
-use crate::launch::version::QemuVersion;
 use rustix::fs::FlockOperation;
 use tempfile::TempDir;
 
 /// The refusal of a cluster with this text as its file, on a host with everything.
 fn refusal(dir: &TempDir, accelerator: Accelerator, text: &str) -> Option<String> {
-    let image = dir.path().join("image");
-    fs::create_dir_all(&image).unwrap();
-    for file in ["vmlinux", "initrd.img", "root.erofs"] {
-        fs::write(image.join(file), "").unwrap();
-    }
-    let host = Host {
-        program: "vhost-famfs".into(),
-        qemu: "qemu".into(),
-        qemu_version: QemuVersion::SHARED_MEMORY,
-        accelerator,
-        accelerator_reason: "no reason".into(),
-        image: Some(image),
-        runtime: dir.path().join("run"),
-        memory: dir.path().to_owned(),
-    };
+    let host = Host { accelerator, ..Host::for_tests(dir.path(), "image") };
     let file = dir.path().join("lab.toml");
     fs::write(&file, text).unwrap();
     let plan = Plan::new(&cluster_file::read(&file).unwrap(), &host).unwrap();

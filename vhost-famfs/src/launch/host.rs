@@ -115,6 +115,28 @@ fn non_empty(variable: &str) -> Option<std::ffi::OsString> {
 }
 
 #[cfg(test)]
+impl Host {
+    /// A host with everything; its directories, and an image of this name, are in `dir`.
+    pub fn for_tests(dir: &Path, image: &str) -> Self {
+        let image = dir.join(image);
+        std::fs::create_dir_all(&image).unwrap();
+        for file in ["vmlinux", "initrd.img", "root.erofs"] {
+            std::fs::write(image.join(file), "").unwrap();
+        }
+        Self {
+            program: "vhost-famfs".into(),
+            qemu: "qemu".into(),
+            qemu_version: QemuVersion::SHARED_MEMORY,
+            accelerator: Accelerator::Tcg,
+            accelerator_reason: "no reason".into(),
+            image: Some(image),
+            runtime: dir.join("run"),
+            memory: dir.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 use super::*;
-use crate::launch::Accelerator;
 use crate::launch::cluster_file;
 use std::fs;
 
@@ -13,21 +12,7 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
-        let image = dir.path().join("image");
-        fs::create_dir(&image).unwrap();
-        for file in ["vmlinux", "initrd.img", "root.erofs"] {
-            fs::write(image.join(file), "").unwrap();
-        }
-        let host = Host {
-            program: "vhost-famfs".into(),
-            qemu: "qemu".into(),
-            qemu_version: QemuVersion::SHARED_MEMORY,
-            accelerator: Accelerator::Tcg,
-            accelerator_reason: "no reason".into(),
-            image: Some(image),
-            runtime: dir.path().join("run"),
-            memory: dir.path().to_owned(),
-        };
+        let host = Host::for_tests(dir.path(), "image");
         Self { dir, host }
     }
 

@@ -1,28 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 use super::*;
+use crate::launch::cluster_file;
 use crate::launch::host::Host;
-use crate::launch::{Accelerator, QemuVersion, cluster_file};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
 /// A host whose programs are real files, so that systemd finds them.
 fn plan(dir: &tempfile::TempDir, vms: &str) -> Plan {
-    let image = dir.path().join("image, of 100%");
-    fs::create_dir(&image).unwrap();
-    for file in ["vmlinux", "initrd.img", "root.erofs"] {
-        fs::write(image.join(file), "").unwrap();
-    }
-    let host = Host {
-        program: "/bin/true".into(),
-        qemu: "/bin/true".into(),
-        qemu_version: QemuVersion::SHARED_MEMORY,
-        accelerator: Accelerator::Tcg,
-        accelerator_reason: "no reason".into(),
-        image: Some(image),
-        runtime: dir.path().join("run"),
-        memory: dir.path().to_owned(),
-    };
+    let there = || "/bin/true".into();
+    let host =
+        Host { program: there(), qemu: there(), ..Host::for_tests(dir.path(), "image, of 100%") };
     let file = dir.path().join("lab.toml");
     fs::create_dir(dir.path().join("data")).unwrap();
     fs::write(dir.path().join("data/file"), "x").unwrap();

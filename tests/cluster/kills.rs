@@ -72,7 +72,9 @@ fn cluster(
         ensure!(code == Some(3) && report["status"] == "degraded", "{code:?} {report}");
         ensure!(report["vms"][2]["note"].to_string().contains("power it off"), "{report}");
         beat.goes_on()?;
-        // Its memory is the pool still.
+        // Its memory is the pool still, and it follows the log.
+        let exists = ["exec", "vm3", "--", "test", "-e", "/mnt/famfs/beat"];
+        until("vm3 has the file", BEAT_LIMIT, || Ok(program.run(&exists)?.status.success()))?;
         let one = program.shell("vm3", "head -c 8 /mnt/famfs/beat")?;
         beat.goes_on()?;
         let two = program.shell("vm3", "head -c 8 /mnt/famfs/beat")?;

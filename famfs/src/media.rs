@@ -68,7 +68,7 @@ pub enum MediaError {
     /// Another process holds the pool's lock.
     #[error(
         "pool {} is in use by another process; wait for it, or stop the virtual machines that \
-         have it open", path.display()
+         have it open (`fuser -v {}` names them)", path.display(), path.display()
     )]
     Busy {
         /// The pool.

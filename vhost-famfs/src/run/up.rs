@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -164,12 +164,16 @@ fn table(report: &Report) -> String {
     let imported = &report.imported;
     let _ = write!(text, "\n\ncluster {} is up; pool {}", report.cluster, report.pool);
     if imported.files > 0 {
-        let _ = write!(text, ", {} files of {} MiB", imported.files, imported.bytes >> 20);
+        let _ = write!(text, ", {} files, {}", imported.files, BinaryBytes(imported.bytes));
     }
     if imported.left_out > 0 {
         let _ = write!(text, ", {} left out (no regular files)", imported.left_out);
     }
     let first = report.vms.first().map_or("vm1", |vm| vm.name.as_str());
-    let _ = write!(text, "\nnext: vhost-famfs exec {first} -- ls /mnt/famfs; ps; down");
+    let name = &report.cluster;
+    let _ = write!(
+        text,
+        "\nnext: vhost-famfs exec --cluster {name} {first} -- ls /mnt/famfs; ps {name}; down {name}"
+    );
     text
 }

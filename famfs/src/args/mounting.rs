@@ -10,7 +10,7 @@ use super::parse_size;
 
 /// Which of the reference's implementations to use; here there is one. FAMFS_MODE=fuse is refused,
 /// unless --nofuse is given.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Copy, Debug, Default)]
 pub struct ModeArgs {
     /// Use the kernel module: always so; with FAMFS_MODE=fuse in the environment needed
     #[arg(short = 'F', long)]
@@ -128,7 +128,7 @@ pub struct Mount {
 }
 
 /// Options of the reference's FUSE mode, which is not here.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct FuseArgs {
     /// Refused: as --fuse
     #[arg(short = 'f', hide = true)]
@@ -223,18 +223,8 @@ impl From<MountHelper> for Mount {
             sloppy: helper.sloppy,
             dry_run: helper.fake,
             json: false,
-            mode: ModeArgs { nofuse: false, fuse: false, set_daxmode: false },
-            fuse_options: FuseArgs {
-                fuse_mode: false,
-                shadow: None,
-                timeout: None,
-                cache: None,
-                debug: false,
-                nouseraccess: false,
-                nodefaultperm: false,
-                bouncedax: false,
-                dummy: false,
-            },
+            mode: ModeArgs::default(),
+            fuse_options: FuseArgs::default(),
             compat: LogplayCompat::default(),
         }
     }

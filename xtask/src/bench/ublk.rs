@@ -34,6 +34,7 @@ measure() {
         --ramp_time=1 --output-format=json "${@:2}"
 }
 serve() {
+    : >out
     setsid vhost-famfs ublk add "$@" >out 2>err </dev/null &
     for _ in {1..300}; do
         device=$(<out)
@@ -46,6 +47,7 @@ serve() {
 "#;
 
 const SET_UP: &str = r#"
+modprobe loop
 insmod /run/tests/ublk_drv.ko
 insmod /run/tests/nbd.ko nbds_max=1
 head -c 192M /dev/urandom >image
@@ -75,7 +77,8 @@ rm overlay
 
 const QEMU_NBD: &str = r#"
 qemu-img create -q -f qcow2 -b image -F raw overlay.qcow2
-qemu-nbd --connect=/dev/nbd0 --format=qcow2 --cache=writeback --discard=unmap overlay.qcow2 >&2
+qemu-nbd --connect=/dev/nbd0 --socket="$PWD/nbd.sock" --format=qcow2 --cache=writeback \
+    --discard=unmap overlay.qcow2 >&2
 for _ in {1..100}; do
     [[ $(</sys/block/nbd0/size) != 0 ]] && break
     sleep 0.1

@@ -15,7 +15,7 @@
 //!
 //! Dependencies point one way: `run -> args, server -> device -> mapper, queue, lifecycle -> pmem,
 //! pool, window -> units` and `run -> listen, sandbox`; `pool` uses `launch::memory`; `launch` uses
-//! only `units`, and the appliance's protocol.
+//! `pool`, `units`, and the appliance's protocol; both, and `doctor`, use `host_memory`.
 //!
 //! Guests are hostile until proven otherwise: a malformed request is given back, a broken queue
 //! is ignored until the guest resets its device, and neither ends the process.
@@ -28,6 +28,7 @@ pub mod cluster;
 pub mod device;
 pub mod doctor;
 pub mod durability;
+pub mod host_memory;
 pub mod launch;
 pub mod lifecycle;
 pub mod listen;

@@ -2,23 +2,28 @@
 //! Memory: where pools go, huge pages, and the limits that end a VM in the middle of its work.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 
 use super::{Finding, Status};
+use crate::host_memory::{self, Available, Limit};
 use crate::units::Bytes;
 
 const PAGE: u64 = 2 << 20;
 
+/// RAM and pool of the smallest cluster that `up` makes unless it is told otherwise.
+const ONE_VM: u64 = (1 << 30) + (256 << 20);
+
 /// All checks.
 pub(super) fn examine() -> Vec<Finding> {
     vec![
+        available(),
         tmpfs(Path::new("/dev/shm")),
         transparent(Path::new("/sys/kernel/mm/transparent_hugepage/shmem_enabled")),
         reserved(Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB")),
         locked(),
-        cgroup(Path::new("/proc/self/cgroup"), Path::new("/sys/fs/cgroup")),
+        cgroup(&host_memory::limits()),
     ]
 }
 
@@ -109,19 +114,38 @@ fn locked() -> Finding {
     }
 }
 
+/// What VMs and pools can take now.
+fn available() -> Finding {
+    const CHECK: &str = "memory";
+    match Available::look() {
+        Ok(Available { bytes, bound }) => {
+            let found = format!("{} available for VMs and pools: {bound}", whole(bytes));
+            if bytes >= ONE_VM {
+                return Finding::ok(CHECK, found);
+            }
+            let mend = "end what needs it, or add swap space: a VM takes 1 GiB unless its cluster file says less";
+            Finding::with(CHECK, Status::Warning, found, mend)
+        }
+        Err(error) => {
+            let mend = "mount -t proc proc /proc";
+            Finding::with(CHECK, Status::Warning, error.to_string(), mend)
+        }
+    }
+}
+
 /// What the control group allows. Pages of a pool count in the group that touches them first.
-fn cgroup(membership: &Path, root: &Path) -> Finding {
+fn cgroup(limits: &[Limit]) -> Finding {
     const CHECK: &str = "cgroup memory";
-    let text = fs::read_to_string(membership).unwrap_or_default();
-    match smallest_limit(&text, root) {
+    match limits.iter().min_by_key(|limit| limit.left) {
         None => Finding::ok(CHECK, "no limit on the memory of this session"),
-        Some((limit, file)) => Finding::with(
+        Some(Limit { file, bytes, left }) => Finding::with(
             CHECK,
             Status::Warning,
             format!(
-                "{} holds this session to {}: a larger cluster is killed",
+                "{} holds this session to {}, of which {} are left: a larger cluster is refused",
                 file.display(),
-                Bytes(limit)
+                Bytes(*bytes),
+                whole(*left)
             ),
             format!(
                 "echo max > {}, or start in another slice (systemd-run --user --scope)",
@@ -131,27 +155,9 @@ fn cgroup(membership: &Path, root: &Path) -> Finding {
     }
 }
 
-/// The least limit on the way from a process's control group to the root.
-fn smallest_limit(membership: &str, root: &Path) -> Option<(u64, PathBuf)> {
-    let limits = membership.lines().filter_map(|line| {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (parts.next()?, parts.next()?);
-        let (base, name) = match controllers {
-            "" => (root.to_owned(), "memory.max"),
-            "memory" => (root.join("memory"), "memory.limit_in_bytes"),
-            _ => return None,
-        };
-        let own = base.join(path.trim_start_matches('/'));
-        let groups = own.ancestors().take_while(|dir| dir.starts_with(&base)).map(Path::to_owned);
-        let limit = groups.filter_map(|dir| {
-            let file = dir.join(name);
-            let bytes: u64 = fs::read_to_string(&file).ok()?.trim().parse().ok()?;
-            // The first version says "no limit" with the largest number of whole pages.
-            (bytes < i64::MAX.unsigned_abs() / 2).then_some((bytes, file))
-        });
-        limit.min()
-    });
-    limits.min()
+/// Whole MiB.
+fn whole(bytes: u64) -> Bytes {
+    Bytes(bytes & !((1 << 20) - 1))
 }
 
 #[cfg(test)]
@@ -159,27 +165,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_limit_up_to_the_root_counts() {
-        let dir = tempfile::tempdir().unwrap();
-        let group = dir.path().join("a/b");
-        fs::create_dir_all(&group).unwrap();
-        fs::write(group.join("memory.max"), "max\n").unwrap();
-        assert_eq!(smallest_limit("0::/a/b\n", dir.path()), None);
-        fs::write(dir.path().join("a/memory.max"), "1073741824\n").unwrap();
-        let (limit, file) = smallest_limit("0::/a/b\n", dir.path()).unwrap();
-        assert_eq!((limit, file), (1 << 30, dir.path().join("a/memory.max")));
-    }
-
-    #[test]
-    fn the_first_version_has_a_file_of_another_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let group = dir.path().join("memory/x");
-        fs::create_dir_all(&group).unwrap();
-        fs::write(group.join("memory.limit_in_bytes"), "9223372036854771712\n").unwrap();
-        let membership = "5:memory:/x\n3:cpuset:/x\n0::/\n";
-        assert_eq!(smallest_limit(membership, dir.path()), None);
-        fs::write(group.join("memory.limit_in_bytes"), "4096\n").unwrap();
-        assert_eq!(smallest_limit(membership, dir.path()).unwrap().0, 4096);
+    fn the_limit_with_the_least_left_is_told() {
+        assert_eq!(cgroup(&[]).status, Status::Ok);
+        let limit =
+            |file: &str, left: u64| Limit { file: file.into(), bytes: 8 << 30, left: left + 4096 };
+        let finding = cgroup(&[limit("/a/memory.max", 2 << 30), limit("/memory.max", 1 << 30)]);
+        let expected = "/memory.max holds this session to 8 GiB, of which 1 GiB are left: a larger cluster is refused";
+        assert_eq!((finding.status, finding.found.as_str()), (Status::Warning, expected));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::accelerator::Accelerator;
+use super::headroom::{Headroom, HeadroomError};
 use super::plan::{Plan, PoolPlan, VmPlan};
 use super::qemu::{PoolDevice, VmConfig};
 use super::spec::Access;
@@ -42,19 +43,19 @@ pub enum CheckError {
     /// A file with holes for which the file system has no room.
     #[error(
         "pool {}: {missing} of it are holes, and its file system has {free} bytes free: a store of a guest \
-         would end its VM (SIGBUS); free some space, or write the pool out with \
-         `fallocate --length {} {}`", path.display(), size.0, path.display()
+         would end its VM (SIGBUS); free some space there, or enlarge that file system", path.display()
     )]
     Holes {
         /// The pool.
         path: PathBuf,
-        /// Its size.
-        size: Bytes,
         /// Bytes without a block.
         missing: Bytes,
         /// Free bytes of the file system.
         free: u64,
     },
+    /// The host has not the memory.
+    #[error(transparent)]
+    Headroom(#[from] HeadroomError),
     /// The pool does not fit into the guest's addresses.
     #[error(
         "VM {name}: a pool of {size} needs a guest with {needed} bits of physical addresses, but {who} has \
@@ -83,16 +84,17 @@ pub enum CheckError {
     },
 }
 
-/// Checks a plan against the host as it is now.
+/// Checks a plan against the host as it is now; tells what memory it may take of what there is.
 ///
 /// # Errors
 /// The first thing that is in the way, with the way out.
-pub fn before_start(plan: &Plan) -> Result<(), CheckError> {
+pub fn before_start(plan: &Plan) -> Result<Headroom, CheckError> {
     for vm in &plan.vms {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         address_bits(vm, plan.pool.size, &cpuinfo)?;
     }
-    if plan.pool.create.is_some() { new_pool(&plan.pool) } else { existing_pool(plan) }
+    if plan.pool.create.is_some() { new_pool(&plan.pool) } else { existing_pool(plan) }?;
+    Ok(Headroom::check(plan)?)
 }
 
 /// What making the pool would need.
@@ -110,7 +112,7 @@ fn existing_pool(plan: &Plan) -> Result<(), CheckError> {
         // Takes the lock that VMs hold, and gives it back: a program that changes the pool has it.
         drop(Pool::open(path)?);
     }
-    if matches!(kind, Kind::File | Kind::Hugetlbfs) { holes(path, *size, *kind) } else { Ok(()) }
+    if *kind == Kind::Devdax { Ok(()) } else { holes(path, *size, *kind) }
 }
 
 /// Whether the rest of a file that has holes can be had.
@@ -128,12 +130,12 @@ fn holes(path: &Path, size: u64, kind: Kind) -> Result<(), CheckError> {
             .map_err(|source| CheckError::Memory { path: path.into(), source });
     }
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if missing <= free {
+    // A tmpfs without a limit reports no blocks at all.
+    if stat.f_blocks == 0 || missing <= free {
         return Ok(());
     }
     Err(CheckError::Holes {
         path: path.into(),
-        size: Bytes(size),
         missing: Bytes(missing.next_multiple_of(1 << 20)),
         free,
     })

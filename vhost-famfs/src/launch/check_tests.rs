@@ -72,7 +72,7 @@ fn holes_must_have_room_in_the_file_system() {
     file.set_len(8 << 40).unwrap();
     let refusal = refusal(&dir, Accelerator::Tcg, MINE).unwrap();
     assert!(
-        refusal.contains("of it are holes") && refusal.contains("fallocate --length"),
+        refusal.contains("of it are holes") && refusal.contains("free some space there"),
         "{refusal}"
     );
 }
@@ -122,14 +122,60 @@ fn vm(shmem: bool, size: u64) -> VmConfig {
 #[test]
 fn a_guest_gets_the_bits_or_the_pool_is_too_large() {
     let dir = in_memory();
-    pool(&dir, 1 << 40);
+    let file = pool(&dir, 1 << 40);
     let text = format!("{MINE}memory = \"20G\"\n");
-    assert_eq!(refusal(&dir, Accelerator::Tcg, &text), None, "an emulated processor gets the bits");
-    let file = File::options().write(true).open(dir.path().join("pool")).unwrap();
+    let told = refusal(&dir, Accelerator::Tcg, &text).unwrap();
+    assert!(!told.contains("physical addresses"), "an emulated processor gets the bits: {told}");
     file.set_len(1 << 51).unwrap();
     let text = format!("{MINE}memory = \"64T\"\n");
     for accelerator in [Accelerator::Tcg, Accelerator::Kvm] {
         let refusal = refusal(&dir, accelerator, &text).unwrap();
         assert!(refusal.contains("needs a guest with 53 bits"), "{refusal}");
     }
+}
+
+#[test]
+fn a_pool_that_exists_must_have_a_size_that_guests_can_map() {
+    for size in [8 << 20, 17 << 20] {
+        let dir = in_memory();
+        pool(&dir, size);
+        let mut spec = crate::launch::spec::Spec::of_shares("lab", 1, Vec::new());
+        spec.pool.path = Some(dir.path().join("pool"));
+        let refusal = Plan::new(&spec, &Host::for_tests(dir.path(), "image")).unwrap_err();
+        let refusal = refusal.to_string();
+        assert!(refusal.contains("is not a multiple of 2 MiB of at least 16 MiB"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_told() {
+    let dir = on_storage();
+    let text = "[pool]\npath = \"pool\"\nsize = \"900T\"\n[[vm]]\nmemory = \"64T\"\n";
+    let refusal = refusal(&dir, Accelerator::Tcg, text).unwrap();
+    assert!(refusal.contains("needs 900 TiB, but") && refusal.contains("bytes free"), "{refusal}");
+}
+
+#[test]
+fn holes_of_a_pool_in_memory_must_have_room() {
+    let dir = in_memory();
+    pool(&dir, 1 << 40);
+    let text = format!("{MINE}memory = \"20G\"\n");
+    let refusal = refusal(&dir, Accelerator::Tcg, &text).unwrap();
+    assert!(refusal.contains("1 TiB of it are holes"), "{refusal}");
+}
+
+#[test]
+fn all_vms_together_must_fit_into_memory() {
+    let dir = in_memory();
+    pool(&dir, 16 << 20);
+    // Each for itself would be refused too, but says another sum.
+    let text = format!("{MINE}memory = \"32T\"\ncount = 2\nname = \"vm\"\n");
+    let refusal = refusal(&dir, Accelerator::Tcg, &text).unwrap();
+    assert!(
+        refusal.contains(
+            "too little memory: 67108880 MiB may be taken, 64 TiB by 2 VMs and 16 MiB by the pool"
+        ),
+        "{refusal}"
+    );
+    assert!(refusal.contains("MiB available; give the VMs less"), "{refusal}");
 }

@@ -26,6 +26,7 @@ mod deadline;
 pub mod emit;
 mod exec;
 mod guest;
+pub mod headroom;
 pub mod host;
 mod image;
 pub mod memory;

@@ -9,6 +9,7 @@ use vm_memory::{FileOffset, MmapRegion};
 
 use super::hugepages::{HugePages, TooFew};
 use super::kind::Kind;
+use crate::host_memory::Available;
 use crate::sys;
 use crate::units::Bytes;
 
@@ -25,12 +26,14 @@ pub enum MemoryError {
     #[error(transparent)]
     HugePages(#[from] TooFew),
     /// The host has too little memory.
-    #[error("needs {needed}, but the host has only {available} bytes of memory available")]
+    #[error(
+        "needs {needed}, but {} has only {} bytes of memory available", .available.bound, .available.bytes
+    )]
     Little {
         /// Bytes to take.
         needed: Bytes,
-        /// What the kernel says is available.
-        available: u64,
+        /// What there is.
+        available: Available,
     },
     /// Memory of a NUMA node for something else than memory.
     #[error(
@@ -106,19 +109,11 @@ pub(super) fn check_free(
             .map_err(cannot("find the number of free huge pages"))?;
         return Ok(pages.check(bytes)?);
     }
-    let available = available().map_err(cannot("find the available memory"))?;
-    if bytes <= available {
+    let available = Available::look().map_err(cannot("find the available memory"))?;
+    if bytes <= available.bytes {
         return Ok(());
     }
     Err(MemoryError::Little { needed: Bytes(bytes), available })
-}
-
-/// `MemAvailable` of proc_meminfo(5), in bytes.
-fn available() -> io::Result<u64> {
-    let table = fs::read_to_string("/proc/meminfo")?;
-    let line = table.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kib.map(|kib| kib << 10).ok_or_else(|| io::Error::other("no MemAvailable in /proc/meminfo"))
 }
 
 /// Takes the memory or storage of the bytes from `from` to `size`.

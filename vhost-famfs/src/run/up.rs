@@ -30,10 +30,10 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
     let spec = spec(&config)?;
     let host = Host::look(config.qemu.as_deref(), config.image.as_deref())?;
     let plan = Plan::new(&spec, &host)?;
-    check::before_start(&plan)?;
+    let headroom = check::before_start(&plan)?;
     if config.dry_run {
         match config.emit {
-            None => say(&plan)?,
+            None => say(format!("{plan}\n\nmemory:       {headroom}"))?,
             Some(form) => emit(&plan, form, config.output.as_deref())?,
         }
         return Ok(ExitCode::SUCCESS);

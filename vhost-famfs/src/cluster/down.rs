@@ -15,6 +15,7 @@ use super::process::{self, Handle};
 use super::state::{Phase, State, VmState};
 use super::{FindError, VmPaths};
 use crate::launch::{Guest, Qmp, QmpError};
+use crate::pool;
 
 /// Time for QEMU to leave when it is told to.
 const QUIT_LIMIT: Duration = Duration::from_secs(5);
@@ -146,7 +147,8 @@ pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError
 
 /// Removes the pool if it is the cluster's own, or half made.
 fn remove_pool(state: &State, keep: bool) -> Result<bool, DownError> {
-    let half_made = state.phase == Phase::Starting && state.pool.made;
+    let is_made = |uuid| pool::form(&state.pool.path).is_ok_and(|form| form.uuid == Some(uuid));
+    let half_made = state.phase == Phase::Starting && state.pool.made.is_some_and(is_made);
     if !(half_made || state.pool.ours && !keep) {
         return Ok(false);
     }

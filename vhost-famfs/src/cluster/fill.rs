@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use famfs::copy::{Copy, CopyError};
 use famfs::import::{self, Import};
@@ -69,13 +70,19 @@ pub struct Filled {
     pub left_out: u64,
 }
 
-/// Makes the pool as planned. `progress` is told of the bytes of memory taken, and of all.
+/// Makes the pool as planned, and sets `made` as soon as its file is there. `progress` is told of the bytes of
+/// memory taken, and of all.
 ///
 /// # Errors
-/// It cannot be made; nothing is left of it.
-pub fn make(plan: &PoolPlan, progress: &mut dyn FnMut(u64, u64)) -> Result<(), FillError> {
+/// It cannot be made; of its file nothing is left unless `made` is set.
+pub fn make(
+    plan: &PoolPlan,
+    made: &AtomicBool,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(), FillError> {
     if let Some(options) = &plan.create {
         pool::create(options, progress)?;
+        made.store(true, Ordering::Relaxed);
     }
     if let Some(mkfs) = &plan.mkfs {
         format(&plan.path, mkfs)?;

@@ -58,8 +58,9 @@ pub struct PoolState {
     pub view: String,
     /// Whether it was made for this cluster and goes with it.
     pub ours: bool,
-    /// Whether this start makes it: then a start that fails takes it away.
-    pub made: bool,
+    /// The identity of the info block of the pool that this start makes: what is left of it goes with the rest if the
+    /// start is cut short. A raw pool has none, and stays.
+    pub made: Option<Uuid>,
 }
 
 /// A VM of a cluster.
@@ -119,7 +120,7 @@ impl PoolState {
             size: plan.size,
             view: plan.view.name().to_owned(),
             ours: plan.ours,
-            made: plan.create.is_some(),
+            made: plan.create.as_ref().and_then(|options| options.uuid),
         }
     }
 }

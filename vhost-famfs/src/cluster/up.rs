@@ -115,6 +115,8 @@ pub struct Start<'p> {
     plan: &'p Plan,
     directory: Directory,
     interrupted: AtomicBool,
+    /// The pool's file is of this start, not one that appeared since it was planned.
+    made: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -142,6 +144,7 @@ impl<'p> Start<'p> {
             plan,
             directory,
             interrupted: AtomicBool::new(false),
+            made: AtomicBool::new(false),
             inner: Mutex::new(Inner { state, lock: Some(lock), aborted: false }),
         };
         let written = start.directory.write(&start.inner().state);
@@ -186,7 +189,7 @@ impl<'p> Start<'p> {
         }
         inner.aborted = true;
         process::kill_marked(self.plan.instance);
-        if self.plan.pool.create.is_some() {
+        if self.made.load(Ordering::Relaxed) {
             let _ = fs::remove_file(&self.plan.pool.path);
         }
         let _ = self.directory.remove();
@@ -198,7 +201,7 @@ impl<'p> Start<'p> {
         events: &(dyn Fn(Event<'_>) + Sync),
     ) -> Result<Report, UpError> {
         let pool = &self.plan.pool;
-        fill::make(pool, &mut |done, all| events(Event::Taking(done, all)))?;
+        fill::make(pool, &self.made, &mut |done, all| events(Event::Taking(done, all)))?;
         let all = pool.needs.bytes;
         drop(self.going_on()?);
         let imported = fill::fill(pool, &|bytes| {
@@ -356,4 +359,26 @@ impl<'p> Start<'p> {
 
 fn started(vm: &VmPlan, pid: u32) -> Result<Process, UpError> {
     Process::of(pid).map_err(|source| UpError::Process { vm: vm.name().to_owned(), pid, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launch::host::Host;
+    use crate::launch::spec::Spec;
+
+    #[test]
+    fn a_pool_that_appears_meanwhile_is_not_ours_to_remove() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = dir.path().join("pool");
+        let mut spec = Spec::of_shares("lab", 1, Vec::new());
+        (spec.pool.path, spec.pool.size) = (Some(path.clone()), Some(16 << 20));
+        let plan = Plan::new(&spec, &Host::for_tests(dir.path(), "image")).unwrap();
+        fs::write(&path, "somebody's").unwrap();
+        let start = Start::new(&plan).unwrap();
+        let error = start.run(Duration::ZERO, &|_| ()).unwrap_err().to_string();
+        assert!(error.contains("exists already and is not replaced"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"somebody's");
+        assert!(!plan.dir.exists(), "nothing else is left");
+    }
 }

@@ -24,7 +24,7 @@ use super::qemu::{ConfigError, Console, PoolDevice, VmConfig};
 use super::sizing::{ImportError, Needs};
 use super::spec::{Access, ImportSpec, PoolKind, PoolSpec, Spec, Transport, VmSpec};
 use super::version::QemuVersion;
-use crate::pool::{self, CreateOptions, Kind, PoolError, Report};
+use crate::pool::{self, CreateOptions, Form, Kind, PoolError};
 use crate::units::{ALIGNMENT, Bytes};
 use crate::window::{Window, WindowError};
 
@@ -287,9 +287,8 @@ fn plan_pool(spec: &Spec, host: &Host, files: bool) -> Result<(PoolPlan, Uuid), 
     };
     let exists = path.symlink_metadata().is_ok();
     let (kind, size, view, create) = if exists {
-        let report = existing(asked, &path)?;
-        let view = if report.view == View::Devdax.name() { View::Devdax } else { View::Raw };
-        (report.kind, report.size, view, None)
+        let (kind, size, view) = existing(asked, &path)?;
+        (kind, size, view, None)
     } else {
         let options = new_pool(asked, &path, needs, !spec.imports.is_empty())?;
         let kind = pool::kind_for(&path)?;
@@ -324,28 +323,26 @@ fn own_pool(name: &str, asked: &PoolSpec, host: &Host) -> Result<PathBuf, PlanEr
     Ok(host.memory.join(file))
 }
 
-/// A pool that exists, as it was asked for.
-fn existing(asked: &PoolSpec, path: &Path) -> Result<Report, PlanError> {
-    let report = pool::inspect(path)?;
-    if let Some(damage) = report.damage {
-        return Err(PlanError::Damaged { path: path.into(), damage });
-    }
+/// Kind, size and view of a pool that exists, which are as they were asked for.
+fn existing(asked: &PoolSpec, path: &Path) -> Result<(Kind, u64, View), PlanError> {
+    let Form { kind, size, view, .. } = pool::form(path)?;
+    let view = view.map_err(|damage| PlanError::Damaged { path: path.into(), damage })?;
     let other = |what, found: String, asked: String| PlanError::OtherPool {
         path: path.into(),
         what,
         found,
         asked,
     };
-    if let Some(kind) = asked.kind.map(PoolKind::as_kind).filter(|kind| *kind != report.kind) {
-        return Err(other("its kind", report.kind.name().into(), kind.name().into()));
+    if let Some(asked) = asked.kind.map(PoolKind::as_kind).filter(|asked| *asked != kind) {
+        return Err(other("its kind", kind.name().into(), asked.name().into()));
     }
-    if let Some(size) = asked.size.filter(|size| *size != report.size) {
-        return Err(other("its size", Bytes(report.size).to_string(), Bytes(size).to_string()));
+    if let Some(asked) = asked.size.filter(|asked| *asked != size) {
+        return Err(other("its size", Bytes(size).to_string(), Bytes(asked).to_string()));
     }
-    if let Some(view) = asked.view.filter(|view| view.name() != report.view) {
-        return Err(other("its view", report.view.into(), view.name().into()));
+    if let Some(asked) = asked.view.filter(|asked| *asked != view) {
+        return Err(other("its view", view.name().into(), asked.name().into()));
     }
-    Ok(report)
+    Ok((kind, size, view))
 }
 
 fn new_pool(
@@ -370,7 +367,9 @@ fn new_pool(
     };
     let view = asked.view.unwrap_or(View::Devdax);
     let (numa, prefault) = (asked.numa, asked.prefault);
-    Ok(CreateOptions { numa, prefault, ..CreateOptions::new(path.to_owned(), size, view) })
+    // Chosen now, so that what a start has made can be told from another pool of the name.
+    let uuid = (view == View::Devdax).then(Uuid::new_v4);
+    Ok(CreateOptions { uuid, numa, prefault, ..CreateOptions::new(path.to_owned(), size, view) })
 }
 
 /// The superblock of a pool; `None` if there is no famfs.

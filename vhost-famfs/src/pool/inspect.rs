@@ -6,9 +6,10 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use famfs::view::{INFO_BLOCK_LEN, INFO_BLOCK_OFFSET, InfoBlock, View};
+use famfs::view::{INFO_BLOCK_LEN, INFO_BLOCK_OFFSET, InfoBlock, View, ViewError};
 use rustix::fs::OFlags;
 use serde::{Serialize, Serializer};
+use uuid::Uuid;
 
 use super::famfs_report::{self, FamfsReport};
 use super::holders::{self, Holder};
@@ -69,6 +70,43 @@ pub(super) fn open_to_read(path: &Path) -> Result<(File, Facts), PoolError> {
     Ok((file, facts))
 }
 
+/// What a cluster must know of a pool before it uses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// What it is made of.
+    pub kind: Kind,
+    /// Size in bytes.
+    pub size: u64,
+    /// What guests see of it, or why its info block does not add up.
+    pub view: Result<View, String>,
+    /// The identity of its info block, if it has one.
+    pub uuid: Option<Uuid>,
+}
+
+/// Looks at the pool `path` without its log and its users, whose number [`inspect`]'s time grows with.
+pub fn form(path: &Path) -> Result<Form, PoolError> {
+    let (file, facts) = open_to_read(path)?;
+    let (view, uuid) = match info_block(&file, facts, path)? {
+        Ok(Some(block)) => (Ok(View::Devdax), Some(block.uuid())),
+        Ok(None) => (Ok(View::Raw), None),
+        Err(error) => (Err(error.to_string()), None),
+    };
+    Ok(Form { kind: facts.kind, size: facts.size, view, uuid })
+}
+
+/// The info block of a pool; `None` if it has none.
+fn info_block(
+    file: &File,
+    facts: Facts,
+    path: &Path,
+) -> Result<Result<Option<InfoBlock>, ViewError>, PoolError> {
+    let mut block = [0; INFO_BLOCK_LEN];
+    PoolBytes { file, facts }.read(INFO_BLOCK_OFFSET, &mut block).map_err(|source| {
+        PoolError::Io { pool: path.to_owned(), action: "read its info block", source }
+    })?;
+    Ok(InfoBlock::parse(&block, facts.size))
+}
+
 /// What the pool's own bytes tell.
 pub(super) fn without_holders(file: &File, facts: Facts, path: &Path) -> Result<Report, PoolError> {
     let Facts { identity, size, kind, page_size } = facts;
@@ -77,12 +115,8 @@ pub(super) fn without_holders(file: &File, facts: Facts, path: &Path) -> Result<
         Kind::Devdax => size,
         _ => file.metadata().map_err(io("read its size"))?.blocks() * 512,
     };
-    let mut block = [0; INFO_BLOCK_LEN];
-    PoolBytes { file, facts }
-        .read(INFO_BLOCK_OFFSET, &mut block)
-        .map_err(io("read its info block"))?;
     let read = |view| famfs_report::read(&PoolMedia::new(file, facts, path, view));
-    let (view, uuid, damage, famfs) = match InfoBlock::parse(&block, size) {
+    let (view, uuid, damage, famfs) = match info_block(file, facts, path)? {
         Ok(Some(block)) => {
             (View::Devdax.name(), Some(block.uuid().to_string()), None, read(View::Devdax))
         }

@@ -16,7 +16,7 @@ mod resize;
 pub use create::{CreateError, CreateOptions, check_room, create};
 pub use famfs_report::FamfsReport;
 pub use holders::Holder;
-pub use inspect::{Report, inspect};
+pub use inspect::{Form, Report, form, inspect};
 pub use kind::{Identity, Kind, kind_for};
 pub use list::{ListError, list, table};
 pub use media::PoolMedia;

@@ -12,6 +12,7 @@ pub struct Session {
     filters: Vec<String>,
     passed: u64,
     failed: u64,
+    skipped: u64,
 }
 
 impl Session {
@@ -19,7 +20,7 @@ impl Session {
     /// that hold one of them run. `SCENARIO/PART` runs only these parts of the scenario.
     pub fn from_args() -> Self {
         let filters = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-        Self { filters, passed: 0, failed: 0 }
+        Self { filters, passed: 0, failed: 0, skipped: 0 }
     }
 
     /// Runs a scenario: a few boots with the checks made on them. An error of the scenario
@@ -62,6 +63,12 @@ impl Session {
         }
     }
 
+    /// Counts checks that cannot be made on this host, and says why.
+    pub fn skip(&mut self, name: &str, reason: &str) {
+        println!("test {name} ... ignored, {reason}");
+        self.skipped += 1;
+    }
+
     /// Takes over the results of a program that printed TAP (Test Anything Protocol): each
     /// test point is a check. A program that does not keep its own plan fails.
     pub fn tap(&mut self, program: &str, text: &str) {
@@ -97,10 +104,11 @@ impl Session {
     pub fn finish(&self) -> ExitCode {
         let ok = self.failed == 0 && (self.passed > 0 || !self.filters.is_empty());
         println!(
-            "\ntest result: {}. {} passed; {} failed; 0 ignored",
+            "\ntest result: {}. {} passed; {} failed; {} ignored",
             if ok { "ok" } else { "FAILED" },
             self.passed,
-            self.failed
+            self.failed,
+            self.skipped
         );
         if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
@@ -111,7 +119,7 @@ mod tests {
     use super::Session;
 
     fn session() -> Session {
-        Session { filters: Vec::new(), passed: 0, failed: 0 }
+        Session { filters: Vec::new(), passed: 0, failed: 0, skipped: 0 }
     }
 
     #[test]

@@ -3,49 +3,18 @@
 //! takes root.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
 
-use std::fs;
-use std::path::{Path, PathBuf};
+#[path = "support/huge_pages.rs"]
+mod huge_pages;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use famfs::media::{Media, PoolFile};
 use famfs::sys::dax::Access;
+use huge_pages::{HugePages, NR_HUGEPAGES};
 
 const MIB: u64 = 1 << 20;
-
-/// Reserved huge pages of 2 MiB and a mount of them; given back at the end.
-struct HugePages {
-    before: String,
-    mount: tempfile::TempDir,
-}
-
-const NR_HUGEPAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
-
-impl HugePages {
-    fn reserve(count: u64) -> Option<Self> {
-        let before = fs::read_to_string(NR_HUGEPAGES).ok()?;
-        let total = before.trim().parse::<u64>().unwrap() + count;
-        fs::write(NR_HUGEPAGES, total.to_string()).ok()?;
-        let pages = Self { before, mount: tempfile::tempdir().unwrap() };
-        if fs::read_to_string(NR_HUGEPAGES).unwrap().trim() != total.to_string() {
-            return None;
-        }
-        let mut mount = Command::new("mount");
-        let mounted = mount.args(["-t", "hugetlbfs", "-o", "pagesize=2M", "none"]);
-        mounted.arg(pages.mount.path()).status().unwrap().success().then_some(pages)
-    }
-
-    fn pool(&self) -> PathBuf {
-        self.mount.path().join("pool")
-    }
-}
-
-impl Drop for HugePages {
-    fn drop(&mut self) {
-        // The second fails if there was no mount, and the first then has nothing to do.
-        let _ = Command::new("umount").arg(self.mount.path()).status();
-        let _ = fs::write(NR_HUGEPAGES, &self.before);
-    }
-}
 
 fn vhost_famfs(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_vhost-famfs")).args(arguments).output().unwrap()
@@ -57,7 +26,7 @@ fn report(output: &Output) -> serde_json::Value {
 }
 
 fn main() {
-    let Some(pages) = HugePages::reserve(24) else {
+    let Some(pages) = HugePages::reserve(24).unwrap() else {
         println!("pools in huge pages ... skipped: no 24 huge pages of 2 MiB can be reserved");
         println!("test result: ok. 0 passed; 0 failed; 1 ignored");
         return;
@@ -68,7 +37,7 @@ fn main() {
 }
 
 fn lives_in_huge_pages(pages: &HugePages) {
-    let path = pages.pool();
+    let path = pages.path().join("pool");
     let pool = path.to_str().unwrap();
     let create = |size| vhost_famfs(&["pool", "create", pool, "--size", size, "--mkfs", "--json"]);
 
@@ -80,6 +49,8 @@ fn lives_in_huge_pages(pages: &HugePages) {
     let command = message.split_once("reserve them with\n").unwrap().1.trim();
     assert!(command.starts_with("echo ") && command.ends_with(NR_HUGEPAGES), "{command}");
     assert!(!path.exists());
+    let message = refused_cluster(&path);
+    assert!(message.contains("needs 524288 huge pages of 2048 KiB"), "{message}");
 
     let made = report(&create("32M"));
     assert_eq!((&made["kind"], &made["view"]), (&"hugetlbfs".into(), &"devdax".into()));
@@ -106,6 +77,24 @@ fn lives_in_huge_pages(pages: &HugePages) {
     assert_eq!(vhost_famfs(&["pool", "rm", pool]).status.code(), Some(1), "it holds a famfs");
     assert!(vhost_famfs(&["pool", "rm", pool, "--force"]).status.success());
     assert!(!path.exists());
+}
+
+/// What `up` says of a cluster on a pool of 1 TiB, before it makes anything.
+fn refused_cluster(pool: &Path) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["vmlinux", "initrd.img", "root.erofs"] {
+        std::fs::write(dir.path().join(name), "").unwrap();
+    }
+    let qemu = dir.path().join("qemu");
+    std::fs::write(&qemu, "#!/bin/sh\necho QEMU emulator version 11.1.3\n").unwrap();
+    std::fs::set_permissions(&qemu, PermissionsExt::from_mode(0o755)).unwrap();
+    let mut up = Command::new(env!("CARGO_BIN_EXE_vhost-famfs"));
+    up.args(["up", "--vms", "1", "--size", "1T", "--pool"]).arg(pool).arg("--qemu").arg(&qemu);
+    up.arg("--image").arg(dir.path()).env("XDG_RUNTIME_DIR", dir.path());
+    let refused = up.output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(!pool.exists() && !dir.path().join("vhost-famfs").exists(), "something was made");
+    String::from_utf8_lossy(&refused.stderr).into_owned()
 }
 
 /// hugetlbfs has no write(2), which the tools must not need.

@@ -81,8 +81,9 @@ pub(super) struct ExecArgs {
 
 /// Attach this terminal to the serial console of a VM.
 ///
-/// Shows the end of what was written so far. Ctrl-] leaves. There is a root shell on it if the
-/// cluster file says so (shell = true); leaving that shell powers the VM off.
+/// Shows the end of what was written so far. Ctrl-] leaves; all other keys, also Ctrl-C, are the
+/// guest's. There is a root shell on it if the cluster file says so (shell = true); leaving that
+/// shell powers the VM off.
 #[derive(Debug, Args)]
 pub(super) struct ConsoleArgs {
     /// The VM.

@@ -13,8 +13,8 @@ use crate::sandbox::Violation;
 /// Show a pool to one VM: a vhost-user back-end for virtio-pmem (device id 27).
 ///
 /// Serves one connection and exits when the VM goes. One process per VM; any number of
-/// processes can serve the same pool. It must live as long as its VM. When the VM connects, the
-/// process drops its privileges and all system calls that it no longer needs.
+/// processes can serve the same pool. It must live as long as its VM. When it listens, the
+/// process drops its privileges, and when the VM connects, all system calls that it no longer needs.
 ///
 /// Example, in two shells:
 ///
@@ -54,7 +54,7 @@ pub(super) struct DeviceArgs {
     /// Print the capabilities of this back-end as JSON and exit.
     #[arg(long)]
     pub(super) print_capabilities: bool,
-    /// What the process gives up when the VM connects.
+    /// What the process gives up before a VM speaks.
     #[arg(long, value_enum, default_value_t = SandboxArg::Kill)]
     sandbox: SandboxArg,
     /// Form of the log on standard error.

@@ -49,11 +49,12 @@ pub(super) struct UpArgs {
     /// Name of the cluster [default: the one in the file, else the file's name, else "default"]
     #[arg(long, value_name = "NAME", value_parser = name)]
     name: Option<String>,
-    /// QEMU program, 11.1 or newer for VMs with a back-end [default: the one in PATH, else that of
-    /// the project's tools]
+    /// QEMU program, 11.1 or newer for VMs with a back-end [default: $VHOST_FAMFS_QEMU, the one in
+    /// PATH, else that of the project's tools]
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
-    /// Directory of the appliance image
+    /// Directory of the appliance image [default: $VHOST_FAMFS_IMAGE, the installed one, else what
+    /// `cargo xtask image` made]
     #[arg(long, value_name = "DIR")]
     image: Option<PathBuf>,
     /// Seconds that a VM may take until it has mounted the pool.
@@ -69,7 +70,7 @@ pub(super) struct UpArgs {
     #[arg(long, value_name = "DIR", requires = "emit")]
     output: Option<PathBuf>,
     /// Print the result as JSON.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dry_run")]
     json: bool,
 }
 

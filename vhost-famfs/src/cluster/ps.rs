@@ -83,6 +83,8 @@ pub struct VmReport {
     pub pool_share_bytes: u64,
     /// Bytes of the pool that it reaches by huge pages.
     pub pool_huge_bytes: u64,
+    /// Bytes of the pages that the pool's file has on the host.
+    pub pool_page_bytes: u64,
     /// What is wrong, and what to do.
     pub note: Option<&'static str>,
 }
@@ -188,6 +190,7 @@ fn look_at(vm: &VmState, pool: Option<&PoolFile>) -> VmReport {
         pool_touched_bytes: held.pool.rss,
         pool_share_bytes: held.pool.pss,
         pool_huge_bytes: held.pool.huge,
+        pool_page_bytes: held.pool.page_size,
         note,
     }
 }
@@ -198,8 +201,10 @@ impl VmReport {
         match (self.pool_huge_bytes, self.pool_touched_bytes) {
             (_, 0) => "-",
             (0, _) => "4K",
-            (huge, touched) if huge >= touched => "huge",
-            _ => "mixed",
+            _ if self.pool_page_bytes == 1 << 30 => "1G",
+            // Huge pages of hugetlbfs, or those that tmpfs and file systems put in where they can.
+            (huge, touched) if huge >= touched => "2M",
+            _ => "4K+2M",
         }
     }
 }

@@ -10,6 +10,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
+use crate::signals;
+
 /// Ctrl-], as in telnet: ends the connection.
 pub const ESCAPE: u8 = 0x1d;
 
@@ -18,7 +20,7 @@ pub const ESCAPE: u8 = 0x1d;
 pub enum End {
     /// The VM has ended.
     Vm,
-    /// The user left.
+    /// The user left, or a signal asked this program to end.
     User,
 }
 
@@ -52,12 +54,18 @@ impl Drop for Raw {
 /// The console or a stream of this program cannot be used.
 pub fn attach(socket: &Path) -> io::Result<End> {
     let mut console = UnixStream::connect(socket)?;
+    // Before the terminal is changed: from then on a signal leads to the end of this function, which changes it
+    // back. Ctrl-C is typed, not a signal, on a raw terminal.
+    let stop = signals::stop_requests()?;
     let raw = Raw::enter()?;
     let (stdin, mut stdout) = (io::stdin(), io::stdout());
     let (mut listening, mut buffer) = (true, [0; 4096]);
     loop {
-        let (from_vm, from_user) = {
-            let mut fds = vec![PollFd::from_borrowed_fd(console.as_fd(), PollFlags::IN)];
+        let (from_vm, stopped, from_user) = {
+            let mut fds = vec![
+                PollFd::from_borrowed_fd(console.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
+            ];
             if listening {
                 fds.push(PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN));
             }
@@ -67,8 +75,11 @@ pub fn attach(socket: &Path) -> io::Result<End> {
                 Err(errno) => return Err(errno.into()),
             }
             let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
-            (ready(0), ready(1))
+            (ready(0), ready(1), ready(2))
         };
+        if stopped {
+            return Ok(End::User);
+        }
         if from_vm {
             match console.read(&mut buffer) {
                 Ok(0) => return Ok(End::Vm),

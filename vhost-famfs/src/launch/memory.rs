@@ -24,6 +24,8 @@ pub struct Usage {
     pub pss: u64,
     /// Pages of shared memory mapped as huge pages (`ShmemPmdMapped`, `FilePmdMapped`, hugetlb).
     pub huge: u64,
+    /// The size of the pages that the file has (`KernelPageSize`); of a tmpfs, those that are not huge.
+    pub page_size: u64,
 }
 
 /// What a VM's process holds.
@@ -125,6 +127,7 @@ fn parse(smaps: &str, pool: &PoolFile) -> VmMemory {
                 usage.huge += value;
             }
             "ShmemPmdMapped" | "FilePmdMapped" => usage.huge += value,
+            "KernelPageSize" => usage.page_size = value,
             _ => {}
         }
     }
@@ -166,6 +169,7 @@ ShmemPmdMapped:        0 kB
 VmFlags: rd wr sh mr mw me ms sd
 7f0020000000-7f0030000000 rw-s 00000000 00:1a 42                         /dev/shm/a pool: 1
 Size:             262144 kB
+KernelPageSize:        4 kB
 Rss:              262144 kB
 Pss:               87381 kB
 ShmemPmdMapped:   262144 kB
@@ -182,12 +186,19 @@ Rss:                   8 kB
         let pool = PoolFile { device: (0, 0x1a), inode: 42 };
         let kib = 1024;
         let expected = VmMemory {
-            ram: Usage { size: 524_288 * kib, rss: 131_072 * kib, pss: 131_072 * kib, huge: 0 },
+            ram: Usage {
+                size: 524_288 * kib,
+                rss: 131_072 * kib,
+                pss: 131_072 * kib,
+                huge: 0,
+                page_size: 4 * kib,
+            },
             pool: Usage {
                 size: 262_144 * kib,
                 rss: 262_144 * kib,
                 pss: 87_381 * kib,
                 huge: 262_144 * kib,
+                page_size: 4 * kib,
             },
         };
         assert_eq!(parse(SMAPS, &pool), expected);

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `console` on a terminal, which script(1) makes.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use vhost_famfs::launch::shell_quoted;
+
+use super::program::{Program, until};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A terminal with a shell script in it; what is on its screen is in a file.
+struct Terminal {
+    script: Child,
+    screen: tempfile::NamedTempFile,
+}
+
+impl Terminal {
+    /// Starts a script; `$PROGRAM` in it is `vhost-famfs`.
+    fn start(program: &Program<'_>, script: &str) -> Result<Self> {
+        let screen = tempfile::NamedTempFile::new().context("no temporary file")?;
+        let program = program.command(&[]);
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--flush", "--return", "--command", script, "/dev/null"]);
+        command.env("PROGRAM", shell_quoted(&[program.get_program().into()]));
+        command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.stdin(Stdio::piped()).stdout(File::create(screen.path())?);
+        Ok(Self { script: command.spawn().context("cannot run script")?, screen })
+    }
+
+    fn types(&mut self, keys: &[u8]) -> Result<()> {
+        Ok(self.script.stdin.as_mut().context("no keyboard")?.write_all(keys)?)
+    }
+
+    fn shows(&self, text: &str) -> Result<()> {
+        let seen = || Ok::<_, anyhow::Error>(fs::read_to_string(self.screen.path())?);
+        until(text, LIMIT, || Ok(seen()?.contains(text)))
+            .with_context(|| format!("the screen: {:?}", seen().unwrap_or_default()))
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.script.kill();
+        let _ = self.script.wait();
+    }
+}
+
+/// Talks with the shell on a VM's console, leaves it by its key, and then by a signal.
+pub fn check(program: &Program<'_>, vm: &str) -> Result<()> {
+    // The signal comes when the console has had time to change the terminal, and at the latest when it waits.
+    let script = format!(
+        "before=$(stty -g); $PROGRAM console {vm}; echo code $?
+         [ \"$before\" = \"$(stty -g)\" ] && echo restored by key
+         timeout --foreground --preserve-status 2 $PROGRAM console {vm}; echo code $?
+         [ \"$before\" = \"$(stty -g)\" ] && echo restored by signal"
+    );
+    let mut terminal = Terminal::start(program, &script)?;
+    terminal.shows(&format!("Console of {vm}; Ctrl-] leaves."))?;
+    // What is typed before the terminal is raw would be shown twice; that is all.
+    terminal.types(b"echo answer $((6 * 7))\r")?;
+    terminal.shows("answer 42")?;
+    terminal.types(b"sleep 1000\r")?;
+    // The interrupt is the guest's: neither the command nor the terminal's script ends.
+    terminal.types(b"\x03")?;
+    terminal.types(b"echo answer $((6 * 8))\r")?;
+    terminal.shows("answer 48")?;
+    terminal.types(b"\x1d")?;
+    terminal.shows("The VM goes on.")?;
+    terminal.shows("restored by key")?;
+    terminal.shows("restored by signal")?;
+    let status = terminal.script.wait()?;
+    ensure!(status.success(), "the terminal's script: {status}");
+    program.shell(vm, "true").map(drop)
+}

@@ -136,8 +136,10 @@ impl Vmm {
         vmm.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
         assert_eq!(vmm.frontend.get_queue_num().unwrap(), 1);
         vmm.send_channel();
-        vmm.frontend.set_owner().unwrap();
+        vmm.without_reply(|vmm| vmm.frontend.set_owner().unwrap());
+        assert_eq!(vmm.frontend.get_features().unwrap(), features);
         vmm.frontend.set_vring_call(0, &vmm.call).unwrap();
+        vmm.frontend.set_vring_err(0, &EventFd::new(0).unwrap()).unwrap();
         let config = vmm.frontend.get_shmem_config().unwrap();
         let count = usize::try_from(config.nregions).unwrap();
         let sizes = config.memory_sizes[..count].to_vec();
@@ -181,9 +183,16 @@ impl Vmm {
 
     /// The same, for a queue that was stopped at `base`.
     pub fn start_from(&mut self, base: u16) {
-        self.set_features();
+        self.without_reply(Self::set_features);
         self.set_mem_table();
         self.start_queue(base);
+    }
+
+    /// Sends what QEMU asks no reply to, and goes on at once.
+    fn without_reply(&self, send: impl FnOnce(&Self)) {
+        self.frontend.set_hdr_flags(VhostUserHeaderFlag::empty());
+        send(self);
+        self.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
     }
 
     pub fn set_features(&self) {
@@ -209,12 +218,15 @@ impl Vmm {
     }
 
     fn start_queue_at(&mut self, rings: u64, base: u16) {
-        self.set_num();
-        self.set_base(base);
-        self.set_addresses(rings);
+        self.without_reply(|vmm| {
+            vmm.set_num();
+            vmm.set_base(base);
+            vmm.set_addresses(rings);
+        });
         self.set_kick();
         self.set_call();
         self.enable(true);
+        self.set_call();
     }
 
     pub fn set_num(&self) {

@@ -3,6 +3,7 @@
 
 mod image {
     pub mod batch;
+    pub mod efi;
     pub mod files;
     pub mod memory;
     pub mod verity;
@@ -28,6 +29,9 @@ fn main() -> Result<ExitCode> {
     session.scenario("root in memory", |s| image::memory::shared_root(s, &artifacts));
     session.scenario("batch", |s| image::batch::diskless(s, &artifacts));
     session.scenario("verity", |s| image::verity::tampered(s, &artifacts));
+    if artifacts.all {
+        session.scenario("efi", |s| image::efi::uki(s, &artifacts));
+    }
     Ok(session.finish())
 }
 

@@ -14,7 +14,7 @@ const MEMORY: u64 = 512 << 20;
 const SHORT: Duration = Duration::from_secs(60);
 
 /// What the image needs for this root, beside the root itself.
-const FILES: [&str; 4] = ["vmlinux", "initrd.img", "root.erofs", "root-verity.roothash"];
+const FILES: [&str; 4] = ["vmlinux", "initrd.cpio", "root.erofs", "root-verity.roothash"];
 const ROOT: &str = "root-verity.raw";
 
 pub fn tampered(session: &mut Session, artifacts: &Artifacts) -> Result<()> {

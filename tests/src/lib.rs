@@ -13,6 +13,7 @@ mod kernel_log;
 mod latency;
 mod memory_dir;
 mod pool;
+mod root_cache;
 mod session;
 
 pub use artifacts::Artifacts;
@@ -21,4 +22,5 @@ pub use disk::{mount_disk, pack_disk};
 pub use latency::watch_latency;
 pub use memory_dir::memory_dir;
 pub use pool::{Pool, View};
+pub use root_cache::{cached, read_root};
 pub use session::Session;

@@ -75,7 +75,7 @@ fn cluster(dir: &Path, pool: &str) -> Vec<String> {
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    for name in ["vmlinux", "initrd.img", "root.erofs"] {
+    for name in ["vmlinux", "initrd.cpio", "root.erofs"] {
         file(name, "");
     }
     let qemu = file("qemu", "#!/bin/sh\necho QEMU emulator version 11.1.3\n");

@@ -106,7 +106,7 @@ fn a_large_pool_needs_address_bits() {
 /// A VM with this transport to a pool.
 fn vm(shmem: bool, size: u64) -> VmConfig {
     let dir = tempfile::tempdir().unwrap();
-    for file in ["vmlinux", "initrd.img", "root.erofs"] {
+    for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
         fs::write(dir.path().join(file), "").unwrap();
     }
     let image = crate::launch::Image::open(dir.path()).unwrap();

@@ -120,7 +120,7 @@ impl Host {
     pub fn for_tests(dir: &Path, image: &str) -> Self {
         let image = dir.join(image);
         std::fs::create_dir_all(&image).unwrap();
-        for file in ["vmlinux", "initrd.img", "root.erofs"] {
+        for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
             std::fs::write(image.join(file), "").unwrap();
         }
         Self {
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(find_image(&program), None);
         let image = dir.path().join("image");
         std::fs::create_dir(&image).unwrap();
-        for file in ["vmlinux", "initrd.img", "root.erofs"] {
+        for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
             std::fs::write(image.join(file), "").unwrap();
         }
         assert_eq!(find_image(&program), Some(image));

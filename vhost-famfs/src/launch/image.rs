@@ -55,10 +55,10 @@ pub struct ImageError {
 
 impl Image {
     const KERNEL: &str = "vmlinux";
-    const INITRD: &str = "initrd.img";
+    const INITRD: &str = "initrd.cpio";
     const ROOT: &str = "root.erofs";
     const MEMORY_ROOT: &str = "root-dax.erofs";
-    const DISKLESS_INITRD: &str = "initrd-diskless.img";
+    const DISKLESS_INITRD: &str = "initrd-diskless.cpio";
     const VERITY_ROOT: &str = "root-verity.raw";
     const ROOT_HASH: &str = "root-verity.roothash";
 
@@ -117,7 +117,7 @@ impl Image {
         self.kernel.clone().unwrap_or_else(|| self.dir.join(Self::KERNEL))
     }
 
-    /// The initial RAM file system: `appliance-init` and the modules that reach the root, or everything.
+    /// The initial RAM file system, not compressed: `appliance-init` and the modules that reach the root, or everything.
     #[must_use]
     pub fn initrd(&self, root: Root) -> PathBuf {
         self.dir.join(if root == Root::Initrd { Self::DISKLESS_INITRD } else { Self::INITRD })
@@ -162,7 +162,7 @@ mod tests {
         fs::write(dir.path().join("vmlinux"), "").unwrap();
         let error = Image::open(dir.path()).unwrap_err().to_string();
         assert!(
-            error.ends_with("initrd.img is missing; build one with: cargo xtask image"),
+            error.ends_with("initrd.cpio is missing; build one with: cargo xtask image"),
             "{error}"
         );
     }
@@ -170,14 +170,14 @@ mod tests {
     #[test]
     fn a_root_that_was_not_built_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        for file in ["vmlinux", "initrd.img", "root.erofs"] {
+        for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
             fs::write(dir.path().join(file), "").unwrap();
         }
         let image = Image::open(dir.path()).unwrap();
         image.require(Root::Disk).unwrap();
         for (root, file) in [
             (Root::Memory, "root-dax.erofs is missing"),
-            (Root::Initrd, "initrd-diskless.img is missing"),
+            (Root::Initrd, "initrd-diskless.cpio is missing"),
             (Root::Verity, "root-verity.roothash is missing"),
         ] {
             let error = image.require(root).unwrap_err().to_string();

@@ -3,7 +3,7 @@ use super::*;
 
 fn config() -> VmConfig {
     let dir = tempfile::tempdir().unwrap();
-    for file in ["vmlinux", "initrd.img", "root.erofs"] {
+    for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
         std::fs::write(dir.path().join(file), "").unwrap();
     }
     let image = Image::open(dir.path()).unwrap();
@@ -26,7 +26,7 @@ fn the_plain_appliance_is_this_command() {
         -uuid 00000000-0000-0000-0000-000000001234 \
         -smbios type=11,value=io.systemd.credential:famfs.no-pool=1 \
         -smbios type=11,value=io.systemd.credential:system.hostname=vm1 \
-        -bios qboot.rom -kernel IMAGE/vmlinux -initrd IMAGE/initrd.img -append 'console=ttyS0 \
+        -bios qboot.rom -kernel IMAGE/vmlinux -initrd IMAGE/initrd.cpio -append 'console=ttyS0 \
         root=/dev/disk/by-id/virtio-famfs-root panic=-1 loglevel=5 printk.devkmsg=on \
         systemd.tty.term.console=dumb lsm= audit=0 8250.nr_uarts=1 mitigations=off nokaslr tsc=reliable no_timer_check cryptomgr.notests' \
         -blockdev driver=file,node-name=disk0,read-only=on,filename=IMAGE/root.erofs \
@@ -94,7 +94,7 @@ fn disks_credentials_and_more_arguments_are_appended() {
 fn a_root_in_memory_is_mapped_read_only_at_its_slot() {
     let mut config = config();
     let dir = tempfile::tempdir().unwrap();
-    for file in ["vmlinux", "initrd.img", "root.erofs"] {
+    for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
         std::fs::write(dir.path().join(file), "").unwrap();
     }
     std::fs::File::create(dir.path().join("root-dax.erofs")).unwrap().set_len(64 * MIB).unwrap();
@@ -117,7 +117,7 @@ fn a_guest_without_a_root_has_its_own_initrd() {
     let mut config = config();
     config.root = Root::Initrd;
     let text = text(&config);
-    assert!(text.contains("-initrd IMAGE/initrd-diskless.img "), "{text}");
+    assert!(text.contains("-initrd IMAGE/initrd-diskless.cpio "), "{text}");
     assert!(!text.contains("root=") && !text.contains("virtio-blk"), "{text}");
 }
 

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 /// A directory with an image and a program that stands in for QEMU.
 fn config(dir: &TempDir, qemu: &str) -> VmConfig {
     let dir = dir.path();
-    for file in ["vmlinux", "initrd.img", "root.erofs"] {
+    for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
         fs::write(dir.join(file), "").unwrap();
     }
     let program = dir.join("qemu");

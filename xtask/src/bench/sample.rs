@@ -19,29 +19,31 @@ pub fn medians(
 /// Takes several values together, always as many, for an odd number of rounds, and returns the
 /// median of each.
 pub fn medians_of(rounds: usize, take: impl FnMut() -> Result<Vec<f64>>) -> Result<Vec<f64>> {
-    each_of(rounds, take, median)
+    Ok(columns(rounds, take)?.iter().map(|values| median(values)).collect())
 }
 
 /// The same with the smallest of each: for work that others can only make longer.
 pub fn least_of(rounds: usize, take: impl FnMut() -> Result<Vec<f64>>) -> Result<Vec<f64>> {
-    each_of(rounds, take, |values| values.into_iter().fold(f64::INFINITY, f64::min))
+    Ok(columns(rounds, take)?.iter().map(|values| least(values)).collect())
 }
 
-/// Takes values together for some rounds and makes one of those in the same place.
-fn each_of(
-    rounds: usize,
-    mut take: impl FnMut() -> Result<Vec<f64>>,
-    make_one: impl Fn(Vec<f64>) -> f64,
-) -> Result<Vec<f64>> {
+/// Takes values together for some rounds, and returns those that were in the same place.
+pub fn columns(rounds: usize, mut take: impl FnMut() -> Result<Vec<f64>>) -> Result<Vec<Vec<f64>>> {
     let taken = (0..rounds).map(|_| take()).collect::<Result<Vec<_>>>()?;
     let count = taken.first().map_or(0, Vec::len);
-    Ok((0..count).map(|i| make_one(taken.iter().map(|values| values[i]).collect())).collect())
+    Ok((0..count).map(|i| taken.iter().map(|values| values[i]).collect()).collect())
 }
 
 /// The middle value of an odd number of values.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+/// The smallest value.
+pub fn least(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
 }
 
 #[cfg(test)]

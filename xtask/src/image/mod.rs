@@ -8,7 +8,7 @@
 
 mod inputs;
 mod lock;
-mod sign;
+pub mod sign;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,9 @@ use crate::hash::Key;
 use crate::interrupt::Interrupt;
 use crate::{debug_kernel, exec, paths};
 use inputs::Kernel;
+
+/// The file of an image that says what it was made of.
+const STAMP: &str = "inputs";
 
 /// What was built, and the image made of it.
 pub struct Imaged {
@@ -109,6 +112,9 @@ pub fn command(args: &ImageArgs) -> Result<()> {
     }
     if let Some(key) = &args.sign_key {
         let certificate = args.sign_certificate.as_deref().context("no certificate")?;
+        // Signed files are not what the inputs alone give: the next build makes them anew.
+        let stamp = job.dir.join(STAMP);
+        fs::remove_file(&stamp).with_context(|| format!("cannot remove {}", stamp.display()))?;
         sign::sign(&built.tools, &job.dir, key, certificate)?;
     }
     for entry in sizes(&job.dir)? {
@@ -194,7 +200,7 @@ impl Job<'_> {
     /// Runs mkosi, unless the image is there, made of the same inputs.
     fn make(&self) -> Result<()> {
         let Self { built, dir, .. } = self;
-        let stamp = dir.join("inputs");
+        let stamp = dir.join(STAMP);
         let root = paths::root();
         let key = Key::default()
             .text(&built.tools.key())

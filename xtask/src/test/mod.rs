@@ -2,6 +2,7 @@
 //! `cargo xtask test`: runs the suites and adds up what they counted.
 
 mod fuzz;
+mod image;
 mod kmod;
 mod suites;
 mod tally;

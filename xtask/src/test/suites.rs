@@ -12,7 +12,6 @@ use vm_tests::Artifacts;
 use super::{Tally, fuzz, kmod};
 use crate::args::Suite;
 use crate::build::{self, Built};
-use crate::image::Imaged;
 use crate::interrupt::Interrupt;
 use crate::{guest_programs, image, paths};
 
@@ -39,11 +38,7 @@ pub fn run(suite: Suite, all: bool, tally: &mut Tally) -> Result<()> {
         }
         Suite::Device => in_vms("device", all, tally),
         Suite::Image => {
-            let imaged = image::run()?;
-            locked(&imaged, tally)?;
-            if all {
-                reproducible(&imaged, tally)?;
-            }
+            super::image::run(&image::run()?, all, tally)?;
             in_vms("image", all, tally)
         }
         Suite::Guest => in_vms("guest", all, tally),
@@ -64,38 +59,6 @@ pub fn lint(name: &str, command: &mut Command, tally: &mut Tally) -> Result<()> 
         .with_context(|| format!("cannot run {}", command.get_program().display()))?;
     println!("check {name} ... {}", if status.success() { "ok" } else { "FAILED" });
     tally.check(status.success());
-    Ok(())
-}
-
-/// The tests run on what the mirror has; whether that is what would be shipped is said here.
-fn locked(imaged: &Imaged, tally: &mut Tally) -> Result<()> {
-    let name = "the packages are those of the lock file";
-    let differences = image::unlocked(imaged)?;
-    for line in &differences {
-        println!("{line}");
-    }
-    match differences.is_empty() {
-        true => {
-            println!("check {name} ... ok");
-            tally.check(true);
-        }
-        false => tally.skip(name, "the mirror has others; see 'cargo xtask image --update'"),
-    }
-    Ok(())
-}
-
-/// Builds the image a second time: it must be the same, bit by bit.
-fn reproducible(imaged: &Imaged, tally: &mut Tally) -> Result<()> {
-    let differences = image::differences(imaged)?;
-    for line in &differences {
-        println!("{line}");
-    }
-    let same = differences.is_empty();
-    println!(
-        "check two builds of the image are identical ... {}",
-        if same { "ok" } else { "FAILED" }
-    );
-    tally.check(same);
     Ok(())
 }
 

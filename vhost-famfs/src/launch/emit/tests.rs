@@ -155,7 +155,7 @@ fn with_image(dir: &tempfile::TempDir) -> PathBuf {
     let image = dir.path().join("image");
     if !image.exists() {
         fs::create_dir(&image).unwrap();
-        for file in ["vmlinux", "initrd.img", "root.erofs"] {
+        for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
             fs::write(image.join(file), "").unwrap();
         }
     }

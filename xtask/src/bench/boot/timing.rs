@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Power-on to a mounted pool, against the floor.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use vhost_famfs::launch::Root;
+use vm_tests::{Artifacts, BOOT, Cluster, Member, Pool, View};
+
+use super::floor;
+use crate::bench::Measurement;
+use crate::bench::measurement::Better;
+use crate::bench::sample::{columns, least, median};
+
+/// The pool and the VM's memory.
+const POOL: u64 = 512 << 20;
+const MEMORY: u64 = 1 << 30;
+
+/// How often each is booted.
+const ROUNDS: usize = 5;
+
+/// The profiles, and how many times the floor they may take.
+const PROFILES: [(Root, f64); 3] = [(Root::Disk, 1.6), (Root::Memory, 1.5), (Root::Initrd, 1.15)];
+
+/// How often the floor's console is looked at.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// From the start of QEMU until the VM is where it should be, in seconds.
+struct Times {
+    /// By the clock.
+    wall: f64,
+    /// Of the host's processors, by all threads of QEMU.
+    cpu: f64,
+}
+
+/// Boots the floor and the profiles in turn, so that all see the same conditions.
+pub fn run(artifacts: &Artifacts, floor: &Artifacts) -> Result<Vec<Measurement>> {
+    let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
+    pool.mkfs(&[])?;
+    let samples = columns(ROUNDS, || {
+        let mut round = vec![to_shell(floor, &pool)?];
+        for (root, _) in PROFILES {
+            round.push(to_pool(artifacts, &pool, root)?);
+        }
+        Ok(round.iter().flat_map(|times| [times.wall, times.cpu]).collect())
+    })?;
+    // Wall and processor time of the floor, then of each profile.
+    let (floor, profiles) = samples.split_at(2);
+    let rows = PROFILES.iter().zip(profiles.chunks(2)).flat_map(|((root, goal), profile)| {
+        let profile_name = root.profile();
+        let row = |id: &str, what: &str, place: usize, one: fn(&[f64]) -> f64, goal| {
+            Measurement::new(
+                &format!("boot.{profile_name}.{id}"),
+                &format!("{profile_name}: {what}"),
+                "s",
+                one(&profile[place]),
+                ("kernel and busybox to its shell", one(&floor[place])),
+                (Better::Lower, goal),
+            )
+        };
+        [
+            row("mounted", "power-on to pool mounted", 0, median, Some(*goal)),
+            row("mounted.best", &format!("the same, best of {ROUNDS}"), 0, least, None),
+            row("mounted.cpu", "the same, QEMU's processor time", 1, median, None),
+        ]
+    });
+    Ok(rows.collect())
+}
+
+/// The appliance, until its agent says that the pool is mounted.
+fn to_pool(artifacts: &Artifacts, pool: &Pool, root: Root) -> Result<Times> {
+    let member = Member::new(root.profile(), true).with_root(root);
+    let cluster = Cluster::start(artifacts, pool, MEMORY, vec![member])?;
+    let ready = cluster.wait_ready(BOOT)?;
+    let cpu = processor_time(cluster.nodes()[0].vm.pid())?;
+    cluster.end()?;
+    Ok(Times { wall: ready[0].boot.as_secs_f64(), cpu })
+}
+
+/// The floor, until its shell has printed a line; it is killed then.
+fn to_shell(floor: &Artifacts, pool: &Pool) -> Result<Times> {
+    let member = Member::new("floor", true).with_root(Root::Initrd);
+    let cluster = Cluster::start(floor, pool, MEMORY, vec![member])?;
+    let node = cluster.node("floor")?;
+    loop {
+        let console = fs::read_to_string(node.console_log()).unwrap_or_default();
+        let wall = node.vm.started().elapsed();
+        if console.contains(floor::MARK) {
+            return Ok(Times { wall: wall.as_secs_f64(), cpu: processor_time(node.vm.pid())? });
+        }
+        ensure!(wall < BOOT && node.vm.exit_status().is_none(), "no shell: {console}");
+        thread::sleep(LOOK);
+    }
+}
+
+/// Seconds of processor time that a process has used: the user's and the system's (proc_pid_stat(5), fields 14 and 15).
+fn processor_time(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let ticks = ticks(&text).with_context(|| format!("cannot understand {path}: {text}"))?;
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// The sum of both fields. Field 2, a name in parentheses, may have spaces and parentheses itself.
+fn ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{processor_time, ticks};
+
+    #[test]
+    fn processor_time_is_read_from_stat() {
+        let stat = "7 (a (b) c) S 1 7 7 0 -1 4194560 2 3 4 5 100 23 6 7 20 0 3 0 99\n";
+        assert_eq!(ticks(stat), Some(123));
+        assert_eq!(ticks("7 (a"), None);
+        assert!(processor_time(std::process::id()).unwrap() >= 0.0);
+    }
+}

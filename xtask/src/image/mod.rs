@@ -26,6 +26,9 @@ use inputs::Kernel;
 /// The file of an image that says what it was made of.
 const STAMP: &str = "inputs";
 
+/// What the stamp ends with if the packages are those of the lock file.
+const LOCKED: &str = " locked";
+
 /// What was built, and the image made of it.
 pub struct Imaged {
     /// The programs and the module.
@@ -213,9 +216,15 @@ impl Job<'_> {
             .path(&built.guest.join("appliance-agent"))?
             .path(&self.kernel.module)?
             .text(&self.kernel.identity())
-            .text(if self.lock == Lock::Insist { "locked" } else { "" })
             .finish();
-        if self.lock != Lock::Update && fs::read_to_string(&stamp).is_ok_and(|old| old == key) {
+        let locked = format!("{key}{LOCKED}");
+        let there = fs::read_to_string(&stamp).unwrap_or_default();
+        let fits = match self.lock {
+            Lock::Insist => there == locked,
+            Lock::Prefer => there == locked || there == key,
+            Lock::Update => false,
+        };
+        if fits {
             return Ok(());
         }
         inputs::write(self)?;
@@ -235,7 +244,8 @@ impl Job<'_> {
         }
         command.args(["--force", "build"]);
         exec::step(&name, &format!("Building the appliance {name}"), &mut command)?;
-        fs::write(&stamp, key).with_context(|| format!("cannot write {}", stamp.display()))
+        fs::write(&stamp, if self.lock == Lock::Insist { locked } else { key })
+            .with_context(|| format!("cannot write {}", stamp.display()))
     }
 }
 

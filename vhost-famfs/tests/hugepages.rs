@@ -82,7 +82,7 @@ fn lives_in_huge_pages(pages: &HugePages) {
 /// What `up` says of a cluster on a pool of 1 TiB, before it makes anything.
 fn refused_cluster(pool: &Path) -> String {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["vmlinux", "initrd.img", "root.erofs"] {
+    for name in ["vmlinux", "initrd.cpio", "root.erofs"] {
         std::fs::write(dir.path().join(name), "").unwrap();
     }
     let qemu = dir.path().join("qemu");

@@ -31,7 +31,14 @@ const CHECKS: &[(&str, &str)] = &[
     ("without a driver it says so and makes nothing", include_str!("ublk/no_driver.sh")),
     ("the image is shown as it is", include_str!("ublk/image.sh")),
     ("changes are kept in the overlay, and the image stays", include_str!("ublk/overlay.sh")),
-    ("fio verifies what it wrote and what it trimmed", include_str!("ublk/verify.sh")),
+    (
+        "fio verifies what it wrote and what it trimmed",
+        concat!("options= zero_copy=true\n", include_str!("ublk/verify.sh")),
+    ),
+    (
+        "and with data copied through the server",
+        concat!("options=--copy zero_copy=false\n", include_str!("ublk/verify.sh")),
+    ),
     ("a pool is shown from where its view begins", include_str!("ublk/pool.sh")),
     ("what cannot be is refused, and nothing is left", include_str!("ublk/refusals.sh")),
     ("a full disk below an overlay fails writes, and no more", include_str!("ublk/full.sh")),

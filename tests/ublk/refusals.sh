@@ -14,8 +14,29 @@ refused "overlay $scratch/overlay: busy" "${add[@]}" --image $scratch/image "${o
 refused "device 5 exists already" "${add[@]}" --image $scratch/image --overlay $scratch/second --id 5
 [[ ! -e $scratch/second ]] || fail "the overlay of a device that was not made"
 refused "needs no recovery: it is live" vhost-famfs ublk recover 5
+# The device of another program, which leaves no record.
+mv /run/vhost-famfs/ublk/5.json $scratch/record
+refused "device 5 exists already" "${add[@]}" --image $scratch/image --ephemeral --id 5
+refused "not made by this program" vhost-famfs ublk del --force 5
+refused "not made by this program" vhost-famfs ublk recover 5
+mv $scratch/record /run/vhost-famfs/ublk/5.json
 printf x | dd of="$device" bs=512 conv=notrunc,fsync status=none
 remove
+
+# Many want the same number and the same new overlay: one gets them, and keeps them.
+rm $scratch/overlay
+for wish in {1..4}; do
+    setsid "${add[@]}" --image $scratch/image "${overlay[@]}" --id 6 >$scratch/out.$wish 2>&1 </dev/null &
+done
+for _ in {1..300}; do
+    [[ $(cat $scratch/out.[1-4] | grep -c 'exists already\|busy\|File exists') == 3 ]] && break
+    sleep 0.1
+done
+[[ $(cat $scratch/out.[1-4] | grep -c '^/dev/ublkb6$') == 1 ]] || fail "$(cat $scratch/out.[1-4])"
+[[ -e $scratch/overlay ]] || fail "the overlay of device 6 was removed"
+printf x | dd of=/dev/ublkb6 bs=512 conv=notrunc,fsync status=none
+vhost-famfs ublk del 6 >/dev/null
+wait
 
 # Another image, a longer one, a shorter one.
 printf x | dd of=$scratch/image bs=1 seek=700000 conv=notrunc status=none
@@ -52,6 +73,32 @@ kill -KILL "$server"
 wait "$server" || true
 refused "cannot be recovered" vhost-famfs ublk recover "$device"
 vhost-famfs ublk del "$device" >/dev/null
+
+# What a device showed is not there any more when it is to be recovered.
+rm $scratch/overlay
+serve add --image $scratch/image "${overlay[@]}"
+kill -KILL "$server"
+wait "$server" || true
+mv $scratch/overlay $scratch/away
+refused "its overlay is gone" vhost-famfs ublk recover "$device"
+[[ ! -e $scratch/overlay ]] || fail "an overlay was made to recover a device"
+"${add[@]}" --image $scratch/image "${overlay[@]}" >$scratch/out.other 2>&1 </dev/null &
+other=$!
+until [[ -s $scratch/out.other ]]; do sleep 0.1; done
+vhost-famfs ublk del "$(<$scratch/out.other)" >/dev/null
+wait $other
+refused "another overlay has the name of its own" vhost-famfs ublk recover "$device"
+mv $scratch/away $scratch/overlay
+serve recover "$device"
+remove
+serve add --image $scratch/image --read-only
+kill -KILL "$server"
+wait "$server" || true
+truncate --size 8M $scratch/image
+refused "has 16777216 bytes, what it shows has 8388608 now" vhost-famfs ublk recover "$device"
+truncate --size 16M $scratch/image
+serve recover "$device"
+remove
 
 # SIGTERM ends in order.
 serve add --image $scratch/image --ephemeral

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # shellcheck shell=bash
+# $options and $zero_copy tell which way data goes to and from the server.
 truncate --size 48M $scratch/image
-serve add --image $scratch/image --overlay $scratch/overlay
+serve add --image $scratch/image --overlay $scratch/overlay $options
+[[ $(vhost-famfs ublk list --json) == *"\"zero_copy\":$zero_copy,"* ]] || fail "$(vhost-famfs ublk list --json)"
 common=(--filename="$device" --direct=1 --ioengine=io_uring --verify=crc32c --verify_fatal=1 --output=$scratch/fio)
 fio --name=mixed --rw=randwrite --bssplit=512/20:4k/40:24k/20:128k/20 --blockalign=512 --size=32M \
     --iodepth=8 --fsync=32 "${common[@]}" >/dev/null || fail "$(<$scratch/fio)"

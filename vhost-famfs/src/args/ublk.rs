@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::ArgsError;
-use crate::ublk::export::{Changes, Source};
+use crate::ublk::source::{Changes, Source};
 
 /// Where changes that are not kept go, if TMPDIR does not say otherwise.
 const SCRATCH: &str = "/var/tmp";
@@ -64,6 +64,9 @@ pub(super) struct AddArgs {
     /// Number of queues, each with a thread [default: one for each processor, at most 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32))]
     queues: Option<u16>,
+    /// Copy all data through the process, as with drivers that do not have registered buffers.
+    #[arg(long)]
+    copy: bool,
     /// Print the device as JSON.
     #[arg(long)]
     json: bool,
@@ -116,6 +119,8 @@ pub enum UblkConfig {
         id: Option<u32>,
         /// How many queues.
         queues: Option<u16>,
+        /// No registered buffers.
+        copy: bool,
         /// Print JSON.
         json: bool,
     },
@@ -190,6 +195,7 @@ impl TryFrom<UblkCommand> for UblkConfig {
                 source: args.source()?,
                 id: args.id,
                 queues: args.queues,
+                copy: args.copy,
                 json: args.json,
             },
             UblkCommand::List(ListArgs { json }) => Self::List { json },

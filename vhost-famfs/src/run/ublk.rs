@@ -3,7 +3,6 @@
 
 use std::io::{self, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -22,9 +21,10 @@ use crate::args::{LogFormat, UblkConfig};
 use crate::signals;
 use crate::ublk::devices;
 use crate::ublk::driver::{self, Features};
-use crate::ublk::export::{Changes, Export, Source};
+use crate::ublk::export::{self, Opened};
 use crate::ublk::record::{Record, Records};
 use crate::ublk::server::{self, Device, Options};
+use crate::ublk::source::Source;
 
 /// How long the files of a server that was killed may stay locked: until the kernel has ended its
 /// last request.
@@ -43,34 +43,44 @@ pub(super) fn run(config: UblkConfig) -> Result<()> {
             devices::delete(&records, id, force)?;
             say(format_args!("{}: removed", driver::node(id).display()))
         }
-        UblkConfig::Add { source, id, queues, json } => {
-            serve(&records, &source, Device::New(id), queues, json)
+        UblkConfig::Add { source, id, queues, copy, json } => {
+            device::start_log(LogFormat::Text, false);
+            let opened = open(&source, Duration::ZERO)?;
+            let record = Record::new(source, opened.overlay);
+            serve(&records, &record, opened, Device::New { id, queues, copy }, json)
         }
         UblkConfig::Recover { id, json } => {
-            let source = devices::orphan(&records, id)?;
-            serve(&records, &source, Device::Orphan(id), None, json)
+            device::start_log(LogFormat::Text, false);
+            let record = devices::orphan(&records, id)?;
+            let opened = open(&record.source, PATIENCE)?;
+            devices::check_same(id, &record, &opened)?;
+            serve(&records, &record, opened, Device::Orphan(id), json)
         }
     }
 }
 
+fn open(source: &Source, patience: Duration) -> Result<Opened> {
+    let bar = Bar::new("checking the image");
+    let opened = export::open(source, patience, &mut |done, total| bar.show(done, total));
+    bar.clear();
+    Ok(opened?)
+}
+
 fn serve(
     records: &Records,
-    source: &Source,
+    record: &Record,
+    opened: Opened,
     device: Device,
-    queues: Option<u16>,
     json: bool,
 ) -> Result<()> {
-    device::start_log(LogFormat::Text, false);
     let listener = activated()?;
-    let new_overlay = NewOverlay::of(source);
-    let export = open(source, device)?;
+    let Opened { export, new_overlay, .. } = opened;
     let size = export.size();
     let stop = stop_requests().context("cannot handle signals")?;
     let options = Options {
         device,
-        read_only: source.is_read_only(),
-        recoverable: source.is_recoverable(),
-        queues,
+        read_only: record.source.is_read_only(),
+        recoverable: record.source.is_recoverable(),
         unprivileged: !rustix::process::geteuid().is_root(),
     };
     let (tell_started, started) = mpsc::channel();
@@ -85,10 +95,12 @@ fn serve(
         options,
         |id| {
             known = Some(id);
-            records.put(id, &Record::new(source.clone())).map_err(io::Error::other)
+            records.put(id, record).map_err(io::Error::other)
         },
         move |id| {
-            new_overlay.keep();
+            if let Some(new) = new_overlay {
+                new.keep();
+            }
             announce(id, size, json);
             if let Some(listener) = listener {
                 thread::spawn(move || tell_name(&listener, id));
@@ -103,50 +115,6 @@ fn serve(
         records.remove(id)?;
     }
     Ok(result?)
-}
-
-fn open(source: &Source, device: Device) -> Result<Export> {
-    let patience = match device {
-        Device::New(_) => Duration::ZERO,
-        Device::Orphan(_) => PATIENCE,
-    };
-    let bar = Bar::new("checking the image");
-    let export = source.open(patience, &mut |done, total| bar.show(done, total));
-    bar.clear();
-    Ok(export?)
-}
-
-/// An overlay that was not there before. It goes if no device comes of it.
-struct NewOverlay(Option<PathBuf>);
-
-impl NewOverlay {
-    fn of(source: &Source) -> Self {
-        Self(match source {
-            Source::Image { changes: Changes::Overlay(path), .. } if !exists(path) => {
-                Some(path.clone())
-            }
-            _ => None,
-        })
-    }
-
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for NewOverlay {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0
-            && exists(path)
-            && let Err(err) = std::fs::remove_file(path)
-        {
-            warn!(path = %path.display(), %err, "cannot remove the new overlay");
-        }
-    }
-}
-
-fn exists(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
 }
 
 /// SIGTERM, SIGINT, and the end of the terminal: a device whose server has gone without a word
@@ -228,22 +196,5 @@ mod tests {
             UnixStream::connect(&path).unwrap().read_to_string(&mut said).unwrap();
             assert_eq!(said, "/dev/ublkb7\n");
         }
-    }
-
-    #[test]
-    fn a_new_overlay_without_a_device_is_removed_and_no_other() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("overlay");
-        let changes = Changes::Overlay(path.clone());
-        let source = Source::Image { image: "image".into(), changes };
-        let new = NewOverlay::of(&source);
-        std::fs::write(&path, "new").unwrap();
-        drop(new);
-        assert!(!path.exists());
-        let new = NewOverlay::of(&source);
-        std::fs::write(&path, "new").unwrap();
-        new.keep();
-        drop(NewOverlay::of(&source));
-        assert!(path.exists());
     }
 }

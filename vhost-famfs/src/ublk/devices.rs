@@ -13,9 +13,10 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::driver::{self, DriverError, State};
-use super::export::{Changes, Source};
-use super::record::{RecordError, Records};
+use super::export::Opened;
+use super::record::{Record, RecordError, Records};
 use super::server;
+use super::source::Source;
 use crate::units::Bytes;
 
 /// How long a server may take to end after its device was stopped: it flushes.
@@ -59,6 +60,31 @@ pub enum DeviceError {
          remove the rest of it with `vhost-famfs ublk del {0}`"
     )]
     Ephemeral(u32),
+    /// Its overlay has gone.
+    #[error(
+        "device {0} cannot be recovered: its overlay is gone, see `vhost-famfs ublk list`; put it \
+         back, or remove the device with `vhost-famfs ublk del {0}`"
+    )]
+    NoOverlay(u32),
+    /// Its overlay was replaced.
+    #[error(
+        "device {0} cannot be recovered: another overlay has the name of its own, see \
+         `vhost-famfs ublk list`; put its own back"
+    )]
+    OtherOverlay(u32),
+    /// What it showed was changed meanwhile.
+    #[error(
+        "device {id} cannot be recovered: it has {expected} bytes, what it shows has {found} now; \
+         put the image or pool back that it was made of"
+    )]
+    Size {
+        /// Its number.
+        id: u32,
+        /// Bytes it was made with.
+        expected: u64,
+        /// Bytes there are.
+        found: u64,
+    },
     /// The data cannot be written.
     #[error(
         "device {id}: cannot flush it; give --force to remove it and lose what was not flushed"
@@ -102,6 +128,8 @@ pub struct Report {
     pub size: Option<u64>,
     /// The process that serves it, or did.
     pub server: Option<i32>,
+    /// Whether data goes between programs and files without a copy, where it can.
+    pub zero_copy: Option<bool>,
     /// What it shows; `None` if another program or user made it.
     pub source: Option<Source>,
 }
@@ -118,6 +146,7 @@ pub fn list(records: &Records) -> Result<Vec<Report>, DeviceError> {
                 state: facts.map(|facts| facts.state),
                 size: driver::size(id),
                 server: facts.map(|facts| facts.server),
+                zero_copy: facts.map(|facts| facts.registered),
                 source: records.get(id)?.map(|record| record.source),
             })
         })
@@ -146,28 +175,6 @@ pub fn table(reports: &[Report]) -> impl Display {
         }
     }
     Table(reports)
-}
-
-impl Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pool { pool, read_only } => {
-                let access = if *read_only { ", read-only" } else { "" };
-                write!(f, "pool {}{access}", pool.display())
-            }
-            Self::Image { image, changes } => {
-                write!(f, "{}", image.display())?;
-                match changes {
-                    Changes::None => write!(f, ", read-only"),
-                    Changes::Overlay(path) => write!(f, ", changes in {}", path.display()),
-                    Changes::Frozen(path) => {
-                        write!(f, " with {}, read-only", path.display())
-                    }
-                    Changes::Ephemeral(_) => write!(f, ", changes not kept"),
-                }
-            }
-        }
-    }
 }
 
 /// Removes a device; its server ends. Without `force`, not one that is in use.
@@ -234,7 +241,7 @@ pub fn flush(id: u32) -> io::Result<()> {
 }
 
 /// What a device without a server shows, so that another process can serve it.
-pub fn orphan(records: &Records, id: u32) -> Result<Source, DeviceError> {
+pub fn orphan(records: &Records, id: u32) -> Result<Record, DeviceError> {
     if !driver::exists(id) {
         return Err(DeviceError::None(id));
     }
@@ -247,5 +254,21 @@ pub fn orphan(records: &Records, id: u32) -> Result<Source, DeviceError> {
         let (state, server) = (facts.state, facts.server);
         return Err(DeviceError::Served { id, state, server });
     }
-    Ok(record.source)
+    Ok(record)
+}
+
+/// Refuses to serve a device with something else than it was made of.
+pub fn check_same(id: u32, record: &Record, opened: &Opened) -> Result<(), DeviceError> {
+    // A new one would be empty, and take the place of what programs have written.
+    if opened.new_overlay.is_some() {
+        return Err(DeviceError::NoOverlay(id));
+    }
+    if record.overlay != opened.overlay {
+        return Err(DeviceError::OtherOverlay(id));
+    }
+    let found = opened.export.size();
+    match driver::size(id) {
+        Some(expected) if expected != found => Err(DeviceError::Size { id, expected, found }),
+        _ => Ok(()),
+    }
 }

@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The kernel's side: is there a driver, may we use it, which devices does it have.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use libublk::ctrl::UblkCtrl;
 use libublk::{UblkError, sys};
+use rustix::fs::FlockOperation;
 use rustix::io::Errno;
+
+/// The flags of a device whose requests have registered buffers: the pages of a request are in
+/// the table of buffers of its queue's io_uring, as long as the request is with the process, which
+/// can also copy from and to them by pread(2) and pwrite(2) on the driver's file.
+pub const REGISTERED: u32 =
+    sys::UBLK_F_SUPPORT_ZERO_COPY | sys::UBLK_F_AUTO_BUF_REG | sys::UBLK_F_USER_COPY;
 
 /// Where devices are made (`CTRL_PATH` of libublk).
 const CONTROL: &str = "/dev/ublk-control";
@@ -33,6 +40,9 @@ pub enum DriverError {
     /// The device file cannot be opened.
     #[error("{CONTROL}: cannot open it")]
     Open(#[source] io::Error),
+    /// No lock.
+    #[error("{CONTROL}: cannot lock it")]
+    Lock(#[source] io::Error),
     /// Too old.
     #[error("the kernel's ublk driver does not have {0}; Linux 6.5 or newer has it")]
     Feature(&'static str),
@@ -66,26 +76,39 @@ pub fn failed(action: impl Into<String>) -> impl FnOnce(UblkError) -> DriverErro
     move |err| DriverError::Command { action: action.into(), source: cause(err) }
 }
 
-/// What the driver can do: `UBLK_F_*` of the kernel's `linux/ublk_cmd.h`.
+/// What the driver, or one of its devices, can do: `UBLK_F_*` of the kernel's `linux/ublk_cmd.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features(u64);
 
+fn open_control() -> Result<File, DriverError> {
+    OpenOptions::new().read(true).write(true).open(CONTROL).map_err(|err| match err.kind() {
+        io::ErrorKind::NotFound => DriverError::Missing,
+        io::ErrorKind::PermissionDenied => DriverError::Permission,
+        _ if Errno::from_io_error(&err) == Some(Errno::NODEV) => DriverError::Missing,
+        _ => DriverError::Open(err),
+    })
+}
+
+/// Waits until no other process of ours is between looking for a device and making it, and keeps
+/// others waiting until the result is dropped.
+pub fn lock() -> Result<File, DriverError> {
+    let control = open_control()?;
+    rustix::fs::flock(&control, FlockOperation::LockExclusive)
+        .map_err(|errno| DriverError::Lock(errno.into()))?;
+    Ok(control)
+}
+
 impl Features {
-    /// Asks the driver.
+    /// What the driver has in all.
     pub fn of_driver() -> Result<Self, DriverError> {
-        match OpenOptions::new().read(true).write(true).open(CONTROL) {
-            Ok(_) => {}
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return Err(DriverError::Missing),
-            Err(err) if err.kind() == io::ErrorKind::PermissionDenied => {
-                return Err(DriverError::Permission);
-            }
-            Err(err) if Errno::from_io_error(&err) == Some(Errno::NODEV) => {
-                return Err(DriverError::Missing);
-            }
-            Err(err) => return Err(DriverError::Open(err)),
-        }
+        open_control()?;
         let features = UblkCtrl::get_features();
         features.map(Self).ok_or(DriverError::Feature("a list of its features"))
+    }
+
+    /// What a device has.
+    pub fn of_device(info: &sys::ublksrv_ctrl_dev_info) -> Self {
+        Self(info.flags)
     }
 
     /// Whether all of these are there.
@@ -136,6 +159,8 @@ pub struct Facts {
     pub state: State,
     /// The process that serves it, or did.
     pub server: i32,
+    /// Whether its requests have registered buffers.
+    pub registered: bool,
 }
 
 /// The device's block special file.
@@ -184,7 +209,8 @@ pub fn control(id: u32) -> Result<UblkCtrl, DriverError> {
 /// Asks the kernel about a device.
 pub fn facts(id: u32) -> Result<Facts, DriverError> {
     let info = control(id)?.dev_info();
-    Ok(Facts { state: State::from_kernel(info.state), server: info.ublksrv_pid })
+    let registered = Features::of_device(&info).has(REGISTERED);
+    Ok(Facts { state: State::from_kernel(info.state), server: info.ublksrv_pid, registered })
 }
 
 #[cfg(test)]

@@ -1,62 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a device shows: an image, an image with an overlay, or a pool.
+//! What a device shows, with its files open: an image, an image with an overlay, or a pool.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use famfs::view::View;
-use rustix::fs::{FlockOperation, OFlags};
-use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::base::{Base, BaseError};
-use super::overlay::{self, BaseIdentity, Overlay, OverlayError, SECTOR, Storage};
+use super::overlay::{Overlay, SECTOR, Side, Storage};
+use super::overlay_file::{self, NewFile, OverlayFileError};
+use super::source::{Changes, Source};
 use crate::pool::{Pool, PoolError};
-
-/// Identifies the boot, and changes with each.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-
-/// Between two tries to lock an overlay that a dying server still holds.
-const LOCK_TICK: Duration = Duration::from_millis(20);
-
-/// What a device is to show, as the user names it. Kept for `recover`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
-pub enum Source {
-    /// An image.
-    Image {
-        /// The image, absolute.
-        image: PathBuf,
-        /// Where changes go.
-        changes: Changes,
-    },
-    /// What guests see of a pool.
-    Pool {
-        /// The pool, absolute.
-        pool: PathBuf,
-        /// No writes.
-        read_only: bool,
-    },
-}
-
-/// Where changes to an image go.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Changes {
-    /// There are none: the device is read-only.
-    None,
-    /// Into this overlay file, absolute, which is made if it is not there.
-    Overlay(PathBuf),
-    /// The device is read-only and shows what is in this overlay file.
-    Frozen(PathBuf),
-    /// Into a file without a name in this directory, which is gone when the device is.
-    Ephemeral(PathBuf),
-}
 
 /// Why something cannot be exported.
 #[derive(Debug, thiserror::Error)]
@@ -64,38 +23,12 @@ pub enum ExportError {
     /// The image is not usable.
     #[error(transparent)]
     Base(#[from] BaseError),
+    /// The overlay is not usable.
+    #[error(transparent)]
+    Overlay(#[from] OverlayFileError),
     /// The pool is not usable.
     #[error(transparent)]
     Pool(#[from] PoolError),
-    /// The overlay is not usable.
-    #[error("overlay {}", .path.display())]
-    Overlay {
-        /// The overlay.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: OverlayError,
-    },
-    /// Another device has it.
-    #[error(
-        "overlay {path}: busy, another device writes to it (`vhost-famfs ublk list` names it); \
-         an overlay serves one device", path = .0.display()
-    )]
-    Busy(PathBuf),
-    /// A read-only device makes no overlay.
-    #[error("overlay {}: no such file, and a read-only device does not make one", .0.display())]
-    Missing(PathBuf),
-    /// A system call on the overlay failed.
-    #[error("overlay {}: cannot {action} it", .path.display())]
-    Io {
-        /// The overlay, or the directory of an ephemeral one.
-        path: PathBuf,
-        /// What was tried.
-        action: &'static str,
-        /// The kernel's answer.
-        #[source]
-        source: io::Error,
-    },
     /// The pool's info block is damaged.
     #[error("pool {}: cannot tell its view", .pool.display())]
     View {
@@ -116,9 +49,6 @@ pub enum ExportError {
         /// Its kind.
         kind: &'static str,
     },
-    /// The kernel does not tell which boot this is.
-    #[error("cannot read the boot's identity from {BOOT_ID}")]
-    Boot(#[source] io::Error),
 }
 
 /// What serves the requests of a device.
@@ -132,41 +62,58 @@ pub enum Export {
     Pool(Pool, u64),
 }
 
-impl Source {
-    /// Opens it. A lock that a dying server still holds is waited for until `patience` is over;
-    /// `progress` is told how much of an image was read to check it, and how much there is.
-    pub fn open(
-        &self,
-        patience: Duration,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Export, ExportError> {
-        match self {
-            Self::Pool { pool, .. } => open_pool(pool),
-            Self::Image { image, changes } => {
-                let base = Base::open(image)?;
-                let overlay = match changes {
-                    Changes::None => return Ok(Export::Image(base)),
-                    Changes::Ephemeral(dir) => open_ephemeral(dir, base.size())?,
-                    Changes::Overlay(path) => open_overlay(path, &base, true, patience, progress)?,
-                    Changes::Frozen(path) => open_overlay(path, &base, false, patience, progress)?,
-                };
-                Ok(Export::Overlaid(base, overlay))
-            }
-        }
-    }
+/// Where bytes of a device are: in one file, in a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'e> {
+    /// The file.
+    pub file: BorrowedFd<'e>,
+    /// The first byte's offset in it.
+    pub offset: u64,
+}
 
-    /// Whether writes are refused.
-    pub fn is_read_only(&self) -> bool {
-        match self {
-            Self::Image { changes, .. } => matches!(changes, Changes::None | Changes::Frozen(_)),
-            Self::Pool { read_only, .. } => *read_only,
-        }
-    }
+/// What [`open`] has opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// What it is.
+    pub export: Export,
+    /// The identity of its overlay, if that outlives the device.
+    pub overlay: Option<Uuid>,
+    /// The overlay was made for it, and is to be kept when there is a device.
+    pub new_overlay: Option<NewFile>,
+}
 
-    /// Whether another process can take over where one was killed.
-    pub fn is_recoverable(&self) -> bool {
-        !matches!(self, Self::Image { changes: Changes::Ephemeral(_), .. })
+impl From<Export> for Opened {
+    /// Without an overlay that stays.
+    fn from(export: Export) -> Self {
+        Self { export, overlay: None, new_overlay: None }
     }
+}
+
+/// Opens what a device is to show. A lock that a dying server still holds is waited for until
+/// `patience` is over; `progress` is told how much of an image was read to check it, and how much
+/// there is.
+pub fn open(
+    source: &Source,
+    patience: Duration,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Opened, ExportError> {
+    let (image, changes) = match source {
+        Source::Pool { pool, .. } => return Ok(open_pool(pool)?.into()),
+        Source::Image { image, changes } => (image, changes),
+    };
+    let base = Base::open(image)?;
+    let (path, writable) = match changes {
+        Changes::None => return Ok(Export::Image(base).into()),
+        Changes::Ephemeral(dir) => {
+            let overlay = overlay_file::open_ephemeral(dir, base.size())?;
+            return Ok(Export::Overlaid(base, overlay).into());
+        }
+        Changes::Overlay(path) => (path, true),
+        Changes::Frozen(path) => (path, false),
+    };
+    let file = overlay_file::open(path, &base, writable, patience, progress)?;
+    let export = Export::Overlaid(base, file.overlay);
+    Ok(Opened { export, overlay: Some(file.uuid), new_overlay: file.new })
 }
 
 fn open_pool(path: &Path) -> Result<Export, ExportError> {
@@ -179,104 +126,27 @@ fn open_pool(path: &Path) -> Result<Export, ExportError> {
     Ok(Export::Pool(pool, view.data_offset()))
 }
 
-fn open_ephemeral(dir: &Path, size: u64) -> Result<Overlay<File>, ExportError> {
-    let io = |action| move |source| ExportError::Io { path: dir.to_owned(), action, source };
-    let unnamed = OFlags::TMPFILE.bits().cast_signed();
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).mode(0o600).custom_flags(unnamed).open(dir);
-    let file = file.map_err(io("make a file without a name in"))?;
-    file.set_len(overlay::file_len(size)).map_err(io("set the size of a file in"))?;
-    Ok(Overlay::ephemeral(file, size))
-}
-
-fn open_overlay(
-    path: &Path,
-    base: &Base,
-    writable: bool,
-    patience: Duration,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<Overlay<File>, ExportError> {
-    let io = |action| move |source| ExportError::Io { path: path.to_owned(), action, source };
-    let refused = |source| ExportError::Overlay { path: path.to_owned(), source };
-    let boot = boot()?;
-    match OpenOptions::new().read(true).write(writable).open(path) {
-        Ok(file) => {
-            lock(&file, path, writable, patience)?;
-            let len = file.metadata().map_err(io("look at"))?.len();
-            let header = overlay::read_header(&file, len).map_err(refused)?;
-            // The size first: it costs nothing.
-            let known = BaseIdentity { size: base.size(), ..header.base() };
-            overlay::check_base(&header, known).map_err(refused)?;
-            overlay::check_base(&header, base.identity(progress)?).map_err(refused)?;
-            Overlay::open(file, base.size(), boot, writable).map_err(refused)
-        }
-        Err(err) if err.kind() == io::ErrorKind::NotFound && writable => {
-            let identity = base.identity(progress)?;
-            create(path, identity, boot)
-        }
-        Err(err) if err.kind() == io::ErrorKind::NotFound => {
-            Err(ExportError::Missing(path.to_owned()))
-        }
-        Err(err) => Err(io("open")(err)),
-    }
-}
-
-/// Makes a new overlay; nothing is left of it if that fails.
-fn create(path: &Path, base: BaseIdentity, boot: Uuid) -> Result<Overlay<File>, ExportError> {
-    let io = |action| move |source| ExportError::Io { path: path.to_owned(), action, source };
-    let refused = |source| ExportError::Overlay { path: path.to_owned(), source };
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create_new(true).mode(0o600).open(path);
-    let file = file.map_err(io("make"))?;
-    let fill = |file: File| {
-        lock(&file, path, true, Duration::ZERO)?;
-        file.set_len(overlay::file_len(base.size)).map_err(io("set the size of"))?;
-        overlay::format(&file, base, Uuid::new_v4()).map_err(refused)?;
-        sync_directory(path).map_err(io("make its name durable, sync the directory of"))?;
-        Overlay::open(file, base.size, boot, true).map_err(refused)
-    };
-    fill(file).inspect_err(|_| {
-        // What failed is worth telling, not that this did too.
-        let _ = std::fs::remove_file(path);
-    })
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-fn lock(file: &File, path: &Path, alone: bool, patience: Duration) -> Result<(), ExportError> {
-    let operation = if alone {
-        FlockOperation::NonBlockingLockExclusive
-    } else {
-        FlockOperation::NonBlockingLockShared
-    };
-    let end = Instant::now() + patience;
-    loop {
-        match rustix::fs::flock(file, operation) {
-            Ok(()) => return Ok(()),
-            Err(Errno::WOULDBLOCK) if Instant::now() < end => thread::sleep(LOCK_TICK),
-            Err(Errno::WOULDBLOCK) => return Err(ExportError::Busy(path.to_owned())),
-            Err(errno) => {
-                let path = path.to_owned();
-                return Err(ExportError::Io { path, action: "lock", source: errno.into() });
-            }
-        }
-    }
-}
-
-fn boot() -> Result<Uuid, ExportError> {
-    let text = std::fs::read_to_string(BOOT_ID).map_err(ExportError::Boot)?;
-    Uuid::try_parse(text.trim()).map_err(|err| ExportError::Boot(io::Error::other(err)))
-}
-
 impl Export {
     /// Bytes of the device.
     pub fn size(&self) -> u64 {
         match self {
             Self::Image(base) | Self::Overlaid(base, _) => base.size(),
             Self::Pool(pool, origin) => pool.size() - origin,
+        }
+    }
+
+    /// Where a range of the device is, if one read of one file gets all of it.
+    pub fn place(&self, offset: u64, len: u64) -> Option<Place<'_>> {
+        self.check(offset, len).ok()?;
+        match self {
+            Self::Image(base) => Some(Place { file: base.as_fd(), offset }),
+            Self::Overlaid(base, overlay) => match overlay.side(offset, len)? {
+                Side::Base => Some(Place { file: base.as_fd(), offset }),
+                Side::Overlay(offset) => Some(Place { file: overlay.storage().as_fd(), offset }),
+            },
+            Self::Pool(pool, origin) => {
+                Some(Place { file: pool.file().as_fd(), offset: origin + offset })
+            }
         }
     }
 
@@ -370,7 +240,11 @@ mod tests {
 
         fn open(&self, changes: Changes) -> Result<Export, ExportError> {
             let source = Source::Image { image: self.image(), changes };
-            source.open(Duration::ZERO, &mut |_, _| {})
+            let opened = open(&source, Duration::ZERO, &mut |_, _| {})?;
+            if let Some(new) = opened.new_overlay {
+                new.keep();
+            }
+            Ok(opened.export)
         }
 
         fn changed(&self) -> Result<Export, ExportError> {
@@ -403,6 +277,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_one_piece_has_a_place() {
+        let files = Files::new();
+        let export = files.changed().unwrap();
+        export.write(4096, &[6; 1024]).unwrap();
+        let byte = |offset, len| {
+            let place = export.place(offset, len)?;
+            let mut byte = [0];
+            rustix::io::pread(place.file, &mut byte, place.offset).unwrap();
+            Some(byte[0])
+        };
+        assert_eq!(byte(0, 4096), Some(5));
+        assert_eq!(byte(4096, 1024), Some(6));
+        assert_eq!(byte(4096, 1536), None);
+        assert_eq!(byte(0, 8192), None);
+        assert_eq!(byte((1 << 20) - 512, 1024), None);
+        assert_eq!(byte(u64::MAX - 511, 512), None);
+    }
+
+    #[test]
     fn a_frozen_overlay_is_read_and_never_written() {
         let files = Files::new();
         let export = files.changed().unwrap();
@@ -428,58 +321,12 @@ mod tests {
     }
 
     #[test]
-    fn an_overlay_serves_one_device() {
-        let files = Files::new();
-        let _first = files.changed().unwrap();
-        assert!(matches!(files.changed(), Err(ExportError::Busy(_))));
-        assert!(matches!(files.open(Changes::Frozen(files.overlay())), Err(ExportError::Busy(_))));
-    }
-
-    #[test]
-    fn an_overlay_of_another_image_is_refused() {
-        let files = Files::new();
-        drop(files.changed().unwrap());
-        let refusal = || {
-            let err = files.changed().unwrap_err();
-            std::error::Error::source(&err).unwrap().to_string()
-        };
-        fs::write(files.image(), vec![4; 1 << 20]).unwrap();
-        assert!(refusal().contains("another base: to one with SHA-256 "), "{}", refusal());
-        fs::write(files.image(), vec![5; 512 << 10]).unwrap();
-        assert!(refusal().contains("one of 1048576 bytes, the image has 524288"), "{}", refusal());
-        fs::write(files.image(), vec![5; 1 << 20]).unwrap();
-        assert!(files.changed().is_ok());
-    }
-
-    #[test]
-    fn what_is_no_overlay_is_refused_and_left_alone() {
-        let files = Files::new();
-        for contents in [vec![], vec![0; 1 << 20], vec![1; 1 << 20]] {
-            fs::write(files.overlay(), &contents).unwrap();
-            assert!(matches!(files.changed(), Err(ExportError::Overlay { .. })));
-            assert_eq!(fs::read(files.overlay()).unwrap(), contents);
-        }
-        fs::remove_file(files.overlay()).unwrap();
-        let frozen = files.open(Changes::Frozen(files.overlay()));
-        assert!(matches!(frozen, Err(ExportError::Missing(_))));
-        assert!(!files.overlay().exists());
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_made_is_not_left() {
-        let files = Files::new();
-        let overlay = files.dir.path().join("no/overlay");
-        let err = files.open(Changes::Overlay(overlay)).unwrap_err();
-        assert!(matches!(err, ExportError::Io { action: "make", .. }), "{err}");
-    }
-
-    #[test]
     fn a_pool_is_shown_from_where_its_view_begins() {
         let dir = tempfile::tempdir().unwrap();
         let pool = dir.path().join("pool");
         fs::write(&pool, vec![1; 16 << 20]).unwrap();
         let source = Source::Pool { pool: pool.clone(), read_only: false };
-        let export = source.open(Duration::ZERO, &mut |_, _| {}).unwrap();
+        let export = open(&source, Duration::ZERO, &mut |_, _| {}).unwrap().export;
         assert_eq!(export.size(), 16 << 20);
         export.write(512, &[2; 512]).unwrap();
         export.write_zeros(1024, 512, false).unwrap();

@@ -3,14 +3,15 @@
 //! many, with the changes of each in an overlay of its own; or a pool.
 //!
 //! ```text
-//! Source (what the user names) -> Export (open files) -> server: requests of /dev/ublkbN
+//! Source (what the user names) -> Export (open files) -> server -> queues: requests of /dev/ublkbN
 //!    |                             overlay, base, pool
 //!    `-> Record in /run -> list, del, recover
 //! ```
 //!
 //! One process serves one device and ends with it; there is no daemon. What the kernel knows of
 //! a device, `driver` tells; what it does not know (which files), the [`record`]. Dependencies
-//! point one way: `server, devices -> driver, record -> export -> overlay, base, crate::pool`.
+//! point one way: `devices -> server -> queue -> driver, request -> export -> overlay_file ->
+//! overlay, base`, and `devices -> record -> source`.
 //!
 //! Without the cargo feature `ublk` there are no devices: what needs the kernel's driver is left
 //! out, and with it the library that needs libclang to be built.
@@ -26,6 +27,12 @@ pub mod devices;
 pub mod driver;
 pub mod export;
 pub mod overlay;
+pub mod overlay_file;
+#[cfg(feature = "ublk")]
+mod queue;
 pub mod record;
 #[cfg(feature = "ublk")]
+mod request;
+#[cfg(feature = "ublk")]
 pub mod server;
+pub mod source;

@@ -9,8 +9,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::export::Source;
+use super::source::Source;
 
 /// The version of the record's form.
 const VERSION: u32 = 1;
@@ -73,12 +74,15 @@ pub struct Record {
     version: u32,
     /// What it shows.
     pub source: Source,
+    /// The identity of its overlay, if it has one that outlives it.
+    #[serde(default)]
+    pub overlay: Option<Uuid>,
 }
 
 impl Record {
     /// The record of a new device.
-    pub fn new(source: Source) -> Self {
-        Self { version: VERSION, source }
+    pub fn new(source: Source, overlay: Option<Uuid>) -> Self {
+        Self { version: VERSION, source, overlay }
     }
 }
 
@@ -183,7 +187,7 @@ fn make_library_dir() -> Result<(), RecordError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::export::Changes;
+    use super::super::source::Changes;
     use super::*;
 
     fn user() -> u32 {
@@ -192,7 +196,8 @@ mod tests {
 
     fn record() -> Record {
         let changes = Changes::Overlay("/overlay".into());
-        Record::new(Source::Image { image: "/image".into(), changes })
+        let source = Source::Image { image: "/image".into(), changes };
+        Record::new(source, Some(Uuid::from_u128(5)))
     }
 
     #[test]

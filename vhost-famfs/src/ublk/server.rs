@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The process behind a device: takes requests from the kernel and carries them out.
 //!
-//! A thread for each queue waits in io_uring for requests and carries each one out at once, by
-//! system calls of its own. The device is made with user recovery: when the process dies, the
-//! kernel holds the requests back, those that were under way too, and hands them to the next
-//! process.
+//! A thread for each [`queue`] waits in io_uring for requests. The device is made with user
+//! recovery: when the process dies, the kernel holds the requests back, those that were under way
+//! too, and hands them to the next process.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use libublk::ctrl::{UblkCtrl, UblkCtrlBuilder};
-use libublk::helpers::IoBuf;
-use libublk::io::{BufDesc, BufDescList, UblkDev, UblkIOCtx, UblkQueue};
-use libublk::{UblkError, UblkFlags, UblkIORes, sys};
+use libublk::io::UblkDev;
+use libublk::{UblkError, UblkFlags, sys};
 use tracing::error;
 
 use super::driver::{self, DriverError, Features, failed};
 use super::export::Export;
+use super::queue;
 
 /// What the library calls our devices.
 const TARGET: &str = "vhost-famfs";
@@ -25,7 +24,7 @@ const TARGET: &str = "vhost-famfs";
 const DEPTH: u16 = 64;
 
 /// Largest request in bytes.
-const REQUEST: u32 = 512 << 10;
+const REQUEST: u32 = 1 << 20;
 
 /// What the kernel need not cut zeroing and discarding below; a bit of the map for each sector
 /// of it is written at once.
@@ -37,8 +36,15 @@ const MAX_QUEUES: u16 = 4;
 /// Which device to serve.
 #[derive(Clone, Copy, Debug)]
 pub enum Device {
-    /// A new one, of this number if there is one.
-    New(Option<u32>),
+    /// A new one.
+    New {
+        /// Its number; the next one if not given.
+        id: Option<u32>,
+        /// Number of queues; one for each processor if not given, up to [`MAX_QUEUES`].
+        queues: Option<u16>,
+        /// Registered buffers are not used, even if the driver has them.
+        copy: bool,
+    },
     /// One whose server is gone.
     Orphan(u32),
 }
@@ -52,8 +58,6 @@ pub struct Options {
     pub read_only: bool,
     /// Requests wait for another process if this one dies. Without, the device goes.
     pub recoverable: bool,
-    /// Number of queues; one for each processor if not given, up to [`MAX_QUEUES`].
-    pub queues: Option<u16>,
     /// The device belongs to a user without privileges.
     pub unprivileged: bool,
 }
@@ -80,15 +84,22 @@ pub fn serve(
     }
     let export = Arc::new(export);
     let served = Arc::clone(&export);
+    // Opened before there are queues, so that a failure is one of the device.
+    let pages = Arc::new(OnceLock::new());
+    let pages_of_queues = Arc::clone(&pages);
     let result = control.run_target(
         |device| {
             prepare(id)?;
             set_parameters(device, &export, options.read_only);
+            if Features::of_device(&device.dev_info).has(driver::REGISTERED) {
+                let file = queue::pages(device)?;
+                pages.get_or_init(|| file);
+            }
             Ok(())
         },
-        move |queue, device| {
-            if let Err(err) = serve_queue(queue, device, &served) {
-                error!(device = id, queue, err = %driver::cause(err), "queue ended");
+        move |number, device| {
+            if let Err(err) = queue::serve(number, device, &served, pages_of_queues.get()) {
+                error!(device = id, queue = number, err = %driver::cause(err), "queue ended");
             }
         },
         move |control| started(control.dev_info().dev_id),
@@ -99,8 +110,13 @@ pub fn serve(
     }
     let result = result.map(drop).map_err(failed(format!("serve device {id}")));
     if result.is_ok() {
-        // Without waiting for programs that still have it open. Others may have removed it before.
-        let _ = control.del_dev_async();
+        // Without waiting for programs that still have it open. Users may not do that: the library
+        // removes their devices when `control` goes.
+        let removed = control.del_dev_async();
+        if removed.is_err_and(|err| driver::cause(err).raw_os_error() == Some(libc::ENODEV)) {
+            // Others were faster, and another device may have its number already.
+            control.disown();
+        }
     }
     result
 }
@@ -116,32 +132,39 @@ fn control(options: Options, features: Features) -> Result<UblkCtrl, DriverError
     if !features.has(flags) {
         return Err(DriverError::Feature("recovery by the user, or devices of users"));
     }
-    let (id, role, action) = match options.device {
-        Device::New(None) => (-1, UblkFlags::UBLK_DEV_F_ADD_DEV, "make a device".to_owned()),
-        // The library removes the device when it finds that it cannot make it.
-        Device::New(Some(id)) if driver::exists(id) => return Err(DriverError::Exists(id)),
-        Device::New(Some(id)) => {
-            (number(id), UblkFlags::UBLK_DEV_F_ADD_DEV, format!("make device {id}"))
+    let builder = UblkCtrlBuilder::default().name(TARGET).depth(DEPTH).io_buf_bytes(REQUEST);
+    match options.device {
+        Device::New { id, queues, copy } => {
+            // The driver does not trust users with the pages of a request.
+            if !copy && !options.unprivileged && features.has(driver::REGISTERED) {
+                flags |= driver::REGISTERED;
+            }
+            let queues = queues.unwrap_or_else(default_queues);
+            add(builder.nr_queues(queues).ctrl_flags(u64::from(flags)), id)
         }
         Device::Orphan(id) => {
-            (number(id), UblkFlags::UBLK_DEV_F_RECOVER_DEV, format!("recover device {id}"))
+            // As many as it has: the library counts on that.
+            let queues = driver::control(id)?.dev_info().nr_hw_queues;
+            let orphan = builder.id(number(id)).nr_queues(queues).ctrl_flags(u64::from(flags));
+            let orphan = orphan.dev_flags(UblkFlags::UBLK_DEV_F_RECOVER_DEV);
+            orphan.build().map_err(failed(format!("recover device {id}")))
         }
+    }
+}
+
+/// Makes a device. When the library finds that it cannot, it removes the device of that number,
+/// whoever's that is: so it must not try with one that is taken. Processes of ours ask one after
+/// the other; another program would have to make its device between the two lines below.
+fn add(builder: UblkCtrlBuilder<'_>, id: Option<u32>) -> Result<UblkCtrl, DriverError> {
+    let builder = builder.dev_flags(UblkFlags::UBLK_DEV_F_ADD_DEV);
+    let Some(id) = id else {
+        return builder.build().map_err(failed("make a device"));
     };
-    let queues = match options.device {
-        // As many as it has: the library counts on that.
-        Device::Orphan(id) => driver::control(id)?.dev_info().nr_hw_queues,
-        Device::New(_) => options.queues.unwrap_or_else(default_queues),
-    };
-    UblkCtrlBuilder::default()
-        .name(TARGET)
-        .id(id)
-        .nr_queues(queues)
-        .depth(DEPTH)
-        .io_buf_bytes(REQUEST)
-        .ctrl_flags(u64::from(flags))
-        .dev_flags(role)
-        .build()
-        .map_err(failed(action))
+    let _alone = driver::lock()?;
+    if driver::exists(id) {
+        return Err(DriverError::Exists(id));
+    }
+    builder.id(number(id)).build().map_err(failed(format!("make device {id}")))
 }
 
 fn number(id: u32) -> i32 {
@@ -174,88 +197,4 @@ fn set_parameters(device: &mut UblkDev, export: &Export, read_only: bool) {
         max_discard_segments: 1,
         ..Default::default()
     };
-}
-
-/// Carries out the requests of one queue until the device is stopped.
-fn serve_queue(id: u16, device: &UblkDev, export: &Export) -> Result<(), UblkError> {
-    let mut buffers = device.alloc_queue_io_bufs();
-    let queue = UblkQueue::new(id, device)?
-        .submit_fetch_commands_unified(BufDescList::Slices(Some(&buffers)))?;
-    loop {
-        let round = queue.flush_and_wake_io_tasks(
-            |data, entry, _| {
-                // Anything else is the end of a request slot: the device is being stopped.
-                if i64::from(entry.result()) == i64::from(sys::UBLK_IO_RES_OK) {
-                    answer(&queue, UblkIOCtx::user_data_to_tag(data), &mut buffers, export);
-                }
-            },
-            1,
-        );
-        match round {
-            Ok(_) => {}
-            Err(UblkError::QueueIsDown) => return Ok(()),
-            Err(UblkError::IOError(err)) if err.kind() == io::ErrorKind::Interrupted => {}
-            Err(err) => return Err(err),
-        }
-    }
-}
-
-/// Carries out one request and gives the result back.
-fn answer(queue: &UblkQueue<'_>, tag: u32, buffers: &mut [IoBuf<u8>], export: &Export) {
-    let Ok(tag) = u16::try_from(tag) else { return };
-    let Some(buffer) = buffers.get_mut(usize::from(tag)) else { return };
-    let request = Request::of(queue.get_iod(tag));
-    let result = request.carry_out(export, buffer.as_mut_slice()).unwrap_or_else(|err| {
-        error!(queue = queue.get_qid(), ?request, %err, "request failed");
-        -err.raw_os_error().unwrap_or(libc::EIO)
-    });
-    let buffer = BufDesc::Slice(buffer.as_slice());
-    if let Err(err) = queue.complete_io_cmd_unified(tag, buffer, Ok(UblkIORes::Result(result))) {
-        error!(queue = queue.get_qid(), tag, %err, "cannot answer a request");
-    }
-}
-
-/// What is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Request {
-    operation: u32,
-    /// `UBLK_IO_F_*`.
-    flags: u32,
-    offset: u64,
-    len: u64,
-}
-
-impl Request {
-    fn of(descriptor: &sys::ublksrv_io_desc) -> Self {
-        Self {
-            operation: descriptor.op_flags & 0xff,
-            flags: descriptor.op_flags & !0xff,
-            offset: descriptor.start_sector.saturating_mul(512),
-            len: u64::from(descriptor.nr_sectors) * 512,
-        }
-    }
-
-    /// The number of bytes done, as the kernel wants it.
-    fn carry_out(self, export: &Export, buffer: &mut [u8]) -> io::Result<i32> {
-        let Self { operation, flags, offset, len } = self;
-        let part = usize::try_from(len).ok().and_then(|len| buffer.get_mut(..len));
-        match operation {
-            sys::UBLK_IO_OP_READ => {
-                export.read(offset, part.ok_or(io::ErrorKind::InvalidInput)?)?
-            }
-            sys::UBLK_IO_OP_WRITE => {
-                export.write(offset, part.ok_or(io::ErrorKind::InvalidInput)?)?;
-            }
-            sys::UBLK_IO_OP_FLUSH => export.flush()?,
-            sys::UBLK_IO_OP_DISCARD => export.discard(offset, len)?,
-            sys::UBLK_IO_OP_WRITE_ZEROES => {
-                export.write_zeros(offset, len, flags & sys::UBLK_IO_F_NOUNMAP != 0)?;
-            }
-            _ => return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
-        }
-        if flags & sys::UBLK_IO_F_FUA != 0 && operation != sys::UBLK_IO_OP_FLUSH {
-            export.flush()?;
-        }
-        i32::try_from(len).map_err(|_| io::ErrorKind::InvalidInput.into())
-    }
 }

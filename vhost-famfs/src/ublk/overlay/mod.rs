@@ -40,7 +40,7 @@ const PIECE: usize = 1 << 20;
 
 /// How long changes are to last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
+enum Keep {
     /// Until the file is removed.
     Forever,
     /// As long as the process: nothing but the data is written, if at all.
@@ -109,6 +109,15 @@ pub struct Overlay<S> {
     committing: Mutex<()>,
     /// A sync failed: the kernel forgets which pages it could not write.
     failed: AtomicBool,
+}
+
+/// Where bytes of a device are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// In the base, at their own place.
+    Base,
+    /// In the overlay file, from this byte on.
+    Overlay(u64),
 }
 
 /// The number of bytes that an overlay file over a base of `size` bytes has.
@@ -198,16 +207,6 @@ impl<S: Storage> Overlay<S> {
         }
     }
 
-    /// How long changes last.
-    pub fn keep(&self) -> Keep {
-        self.keep
-    }
-
-    /// How many bytes of the device the overlay holds.
-    pub fn changed(&self) -> u64 {
-        self.map(|map| map.count()) * SECTOR
-    }
-
     fn map<T>(&self, look: impl FnOnce(&Map) -> T) -> T {
         look(&self.present.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -224,6 +223,20 @@ impl<S: Storage> Overlay<S> {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         Ok(offset / SECTOR..end / SECTOR)
+    }
+
+    /// Where a range of bytes of the device is, if all of it is in one place.
+    pub fn side(&self, offset: u64, len: u64) -> Option<Side> {
+        let sectors = self.sectors(offset, len).ok()?;
+        let run = self.map(|map| map.run(sectors.start, sectors.end));
+        let side =
+            if run.present { Side::Overlay(self.layout.data() + offset) } else { Side::Base };
+        (run.end == sectors.end).then_some(side)
+    }
+
+    /// What it is stored in.
+    pub fn storage(&self) -> &S {
+        &self.storage
     }
 
     /// Fills `buf` from the device's byte `offset` on. What was never written comes from

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A queue of a device: a thread that takes its requests from io_uring and answers them.
+//!
+//! Data gets to and from the process in one of two ways: [`copied`] works with every driver;
+//! [`registered`] needs one with registered buffers, and copies less.
+
+mod copied;
+mod registered;
+
+use std::fs::File;
+use std::io;
+
+use libublk::io::{BufDesc, UblkDev, UblkIOCtx, UblkQueue};
+use libublk::{UblkError, UblkIORes, sys};
+use tracing::error;
+
+use super::export::Export;
+use super::request::Request;
+pub use registered::pages;
+
+/// Carries out the requests of one queue until the device is stopped. With registered buffers
+/// `pages` is what [`pages`] returned.
+pub fn serve(
+    id: u16,
+    device: &UblkDev,
+    export: &Export,
+    pages: Option<&File>,
+) -> Result<(), UblkError> {
+    match pages {
+        Some(pages) => registered::serve(id, device, export, pages),
+        None => copied::serve(id, device, export),
+    }
+}
+
+/// Hands everything that comes out of the ring, its user data and its result, to `handle`, until
+/// the device is stopped.
+fn run(queue: &UblkQueue<'_>, mut handle: impl FnMut(u64, i32)) -> Result<(), UblkError> {
+    loop {
+        match queue.flush_and_wake_io_tasks(|data, entry, _| handle(data, entry.result()), 1) {
+            Ok(_) => {}
+            Err(UblkError::QueueIsDown) => return Ok(()),
+            Err(UblkError::IOError(err)) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(err) => return Err(err),
+        }
+    }
+}
+
+/// The slot that user data belongs to.
+fn tag(data: u64) -> u16 {
+    // The library returns 16 bits in a larger integer.
+    u16::try_from(UblkIOCtx::user_data_to_tag(data)).unwrap_or(u16::MAX)
+}
+
+/// Whether a result announces a request. Anything else is the end of a slot: the device is being
+/// stopped.
+fn is_request(result: i32) -> bool {
+    i64::from(result) == i64::from(sys::UBLK_IO_RES_OK)
+}
+
+/// Gives the result of a request back, with the buffer for the next one in its slot.
+fn answer(
+    queue: &UblkQueue<'_>,
+    tag: u16,
+    request: Request,
+    result: io::Result<i32>,
+    buffer: BufDesc<'_>,
+) {
+    let result = result.unwrap_or_else(|err| {
+        error!(queue = queue.get_qid(), ?request, %err, "request failed");
+        -err.raw_os_error().unwrap_or(libc::EIO)
+    });
+    if let Err(err) = queue.complete_io_cmd_unified(tag, buffer, Ok(UblkIORes::Result(result))) {
+        error!(queue = queue.get_qid(), tag, %err, "cannot answer a request");
+    }
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The pages of a request are in the ring's table of buffers, in the place of its slot. A read of
+//! one piece of a file goes there at once, by io_uring. Everything else is done with a buffer of
+//! the process, by system calls: they are faster than io_uring for small data and for writes,
+//! which most file systems let workers of the ring do.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::ptr;
+
+use io_uring::{opcode, types};
+use libublk::io::{BufDesc, BufDescList, UblkDev, UblkIOCtx, UblkQueue};
+use libublk::{UblkError, sys};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+
+use super::super::export::Export;
+use super::super::request::Request;
+use super::{answer, is_request, run, tag};
+
+/// Reads of fewer bytes are copied: a copy takes less time than a second round of the ring.
+const WORTH_A_ROUND: u64 = 16 << 10;
+
+/// A queue and what it works with.
+struct Registered<'d> {
+    queue: &'d UblkQueue<'d>,
+    export: &'d Export,
+    /// From and to the pages of requests data is copied through this.
+    pages: &'d File,
+    buffer: Vec<u8>,
+}
+
+/// Carries out the requests of one queue until the device is stopped.
+pub fn serve(id: u16, device: &UblkDev, export: &Export, pages: &File) -> Result<(), UblkError> {
+    let slots: Vec<_> = (0..device.dev_info.queue_depth).map(slot).collect();
+    let queue =
+        UblkQueue::new(id, device)?.submit_fetch_commands_unified(BufDescList::AutoRegs(&slots))?;
+    let largest = usize::try_from(device.dev_info.max_io_buf_bytes).unwrap_or(0);
+    let mut registered = Registered { queue: &queue, export, pages, buffer: vec![0; largest] };
+    run(&queue, |data, result| {
+        let tag = tag(data);
+        if data == read_data(tag) {
+            registered.finish_read(tag, result);
+        } else if is_request(result) {
+            registered.take(tag);
+        }
+    })
+}
+
+/// The driver's file of a device, in which the pages of requests can be read and written. The
+/// library keeps it for itself and gives its number away only.
+pub fn pages(device: &UblkDev) -> io::Result<File> {
+    let process = pidfd_open(getpid(), PidfdFlags::empty())?;
+    Ok(pidfd_getfd(process, device.tgt.fds[0], PidfdGetfdFlags::empty())?.into())
+}
+
+/// Where the driver is to put the pages of a request. If it cannot, it says so in the request.
+fn slot(tag: u16) -> sys::ublk_auto_buf_reg {
+    let flags = u8::try_from(sys::UBLK_AUTO_BUF_REG_FALLBACK).unwrap_or(0);
+    sys::ublk_auto_buf_reg { index: tag, flags, ..Default::default() }
+}
+
+/// What a read of ours is known by when it is done.
+fn read_data(tag: u16) -> u64 {
+    UblkIOCtx::build_user_data(tag, sys::UBLK_IO_OP_READ, 0, true)
+}
+
+impl Registered<'_> {
+    /// Begins with a new request.
+    fn take(&mut self, tag: u16) {
+        let request = Request::of(self.queue.get_iod(tag));
+        if !self.start_read(tag, request) {
+            self.copy(tag, request);
+        }
+    }
+
+    /// Starts to read into the pages of a request, if that can be done at once and is worth it.
+    fn start_read(&self, tag: u16, request: Request) -> bool {
+        let is_registered = request.flags & sys::UBLK_IO_F_NEED_REG_BUF == 0;
+        if request.operation != sys::UBLK_IO_OP_READ
+            || !is_registered
+            || request.len < WORTH_A_ROUND
+        {
+            return false;
+        }
+        let Some(place) = self.export.place(request.offset, request.len) else { return false };
+        let Ok(len) = u32::try_from(request.len) else { return false };
+        // In a registered buffer, an address is the distance from its start.
+        let start = ptr::null_mut();
+        let file = types::Fd(place.file.as_raw_fd());
+        let read = opcode::ReadFixed::new(file, start, len, tag).offset(place.offset).build();
+        self.queue.ublk_submit_sqe_sync(read.user_data(read_data(tag))).is_ok()
+    }
+
+    /// Answers a request when its read is done. One that failed or fell short is done again by
+    /// copying, which finds out why.
+    fn finish_read(&mut self, tag: u16, result: i32) {
+        let request = Request::of(self.queue.get_iod(tag));
+        match request.done() {
+            Ok(all) if all == result => self.answer(tag, request, Ok(result)),
+            _ => self.copy(tag, request),
+        }
+    }
+
+    fn copy(&mut self, tag: u16, request: Request) {
+        let result = self.carry_out(tag, request);
+        self.answer(tag, request, result);
+    }
+
+    fn carry_out(&mut self, tag: u16, request: Request) -> io::Result<i32> {
+        let start = UblkIOCtx::ublk_user_copy_pos(self.queue.get_qid(), tag, 0);
+        let data = request.part_of(&mut self.buffer);
+        if request.operation == sys::UBLK_IO_OP_WRITE {
+            self.pages.read_exact_at(data.ok_or(io::ErrorKind::InvalidInput)?, start)?;
+        }
+        let done = request.carry_out(self.export, &mut self.buffer)?;
+        if request.operation == sys::UBLK_IO_OP_READ {
+            let data = request.part_of(&mut self.buffer).ok_or(io::ErrorKind::InvalidInput)?;
+            self.pages.write_all_at(data, start)?;
+        }
+        Ok(done)
+    }
+
+    fn answer(&self, tag: u16, request: Request, result: io::Result<i32>) {
+        answer(self.queue, tag, request, result, BufDesc::AutoReg(slot(tag)));
+    }
+}

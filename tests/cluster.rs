@@ -79,15 +79,23 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(code == Some(0) && report["status"] == "up", "{code:?} {report}");
         ensure!(report["pool"]["kind"] == "file", "no test of storage: {report}");
         let number = |value: &serde_json::Value| value.as_u64().context("no number");
-        let mut ram = 0;
+        let (mut ram, mut roots) = (0, 0);
         for vm in report["vms"].as_array().context("no VMs")? {
             ensure!(vm["status"] == "running", "{report}");
             ensure!(number(&vm["pool_mapped_bytes"])? == 128 << 20, "{report}");
             ensure!(number(&vm["pool_touched_bytes"])? > 4 << 20, "{report}");
             ensure!(number(&vm["ram_touched_bytes"])? < number(&vm["ram_bytes"])?, "{report}");
             ram += number(&vm["ram_touched_bytes"])?;
+            // They run from the image in memory, which is the default: programs and libraries at least.
+            ensure!(number(&vm["root_touched_bytes"])? > 4 << 20, "{report}");
+            roots += number(&vm["root_touched_bytes"])?;
         }
-        ensure!(number(&report["host_bytes"])? == ram, "storage is counted as memory: {report}");
+        let root = number(&report["root_bytes"])?;
+        ensure!(
+            number(&report["host_bytes"])? == ram + root,
+            "storage is counted as memory: {report}"
+        );
+        ensure!(root > 4 << 20 && root * 3 / 2 < roots, "the image is not counted once: {report}");
         Ok(())
     });
     session.check("logs and console show what the guest wrote", || {

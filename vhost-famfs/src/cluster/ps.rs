@@ -9,7 +9,7 @@ use super::FindError;
 use super::directory::{Directory, DirectoryError};
 use super::process::Process;
 use super::state::{Phase, State, VmState};
-use crate::launch::memory::{self, PoolFile, VmMemory};
+use crate::launch::memory::{self, PoolFile, Usage, VmMemory};
 use crate::units::Bytes;
 
 /// A cluster now.
@@ -23,7 +23,9 @@ pub struct Report {
     pub pool: PoolReport,
     /// Its VMs.
     pub vms: Vec<VmReport>,
-    /// Bytes of host memory in all: the pool once, and the RAM that guests have touched.
+    /// Bytes of images that are the root of VMs, once for all that share them: the sum of the VMs' parts.
+    pub root_bytes: u64,
+    /// Bytes of host memory in all: the pool once, roots once, and the RAM that guests have touched.
     pub host_bytes: u64,
 }
 
@@ -85,6 +87,10 @@ pub struct VmReport {
     pub pool_huge_bytes: u64,
     /// Bytes of the pages that the pool's file has on the host.
     pub pool_page_bytes: u64,
+    /// Bytes of its root in memory that are in its page table; 0 if the root is on a disk.
+    pub root_touched_bytes: u64,
+    /// Its part of these, each page divided by the number of processes that map it.
+    pub root_share_bytes: u64,
     /// What is wrong, and what to do.
     pub note: Option<&'static str>,
 }
@@ -125,12 +131,14 @@ pub fn look(directory: &Directory) -> Result<Report, FindError> {
     let allocated = memory::allocated(&state.pool.path).ok();
     let in_memory = matches!(state.pool.kind.as_str(), "tmpfs" | "hugetlbfs");
     let pool_bytes = allocated.filter(|_| in_memory).unwrap_or(0);
-    let host_bytes = vms.iter().map(|vm| vm.ram_touched_bytes).sum::<u64>() + pool_bytes;
+    let root_bytes = vms.iter().map(|vm| vm.root_share_bytes).sum();
+    let ram = vms.iter().map(|vm| vm.ram_touched_bytes).sum::<u64>();
+    let host_bytes = ram + pool_bytes + root_bytes;
     let status = status(&state, &vms, directory)?;
     let State { name, pool, .. } = state;
     let (path, kind, size) = (pool.path.display().to_string(), pool.kind, pool.size);
     let pool = PoolReport { path, kind, size, allocated };
-    Ok(Report { cluster: name, status, pool, vms, host_bytes })
+    Ok(Report { cluster: name, status, pool, vms, root_bytes, host_bytes })
 }
 
 fn status(
@@ -176,6 +184,7 @@ fn look_at(vm: &VmState, pool: Option<&PoolFile>) -> VmReport {
         (Some(qemu), Some(pool)) => memory::of_process(qemu.pid(), pool).unwrap_or_default(),
         _ => VmMemory::default(),
     };
+    let root = qemu.as_ref().and_then(|qemu| root_of(vm, qemu.pid())).unwrap_or_default();
     VmReport {
         name: vm.name.clone(),
         status,
@@ -191,8 +200,16 @@ fn look_at(vm: &VmState, pool: Option<&PoolFile>) -> VmReport {
         pool_share_bytes: held.pool.pss,
         pool_huge_bytes: held.pool.huge,
         pool_page_bytes: held.pool.page_size,
+        root_touched_bytes: root.rss,
+        root_share_bytes: root.pss,
         note,
     }
+}
+
+/// What a VM holds of its root in memory, if it has one.
+fn root_of(vm: &VmState, qemu: u32) -> Option<Usage> {
+    let file = PoolFile::of(vm.memory_root.as_ref()?).ok()?;
+    Some(memory::of_process(qemu, &file).ok()?.pool)
 }
 
 impl VmReport {
@@ -261,7 +278,10 @@ impl fmt::Display for Report {
         }
         let ram: u64 = self.vms.iter().map(|vm| vm.ram_touched_bytes).sum();
         write!(f, "\n\nhost memory: {}", mib(self.host_bytes))?;
-        write!(f, " = pool once {}", mib(self.host_bytes - ram))?;
+        write!(f, " = pool once {}", mib(self.host_bytes - ram - self.root_bytes))?;
+        if self.root_bytes > 0 {
+            write!(f, " + image once {}", mib(self.root_bytes))?;
+        }
         write!(f, " + guest RAM {}", mib(ram))
     }
 }

@@ -77,6 +77,9 @@ pub struct VmState {
     pub mount: bool,
     /// The guest's RAM in bytes.
     pub memory: u64,
+    /// The image file that is its root in memory, if that is so.
+    #[serde(default)]
+    pub memory_root: Option<PathBuf>,
     /// QEMU, once it is started.
     pub qemu: Option<Process>,
     /// Its back-end, once it is started and if it has one.
@@ -133,6 +136,7 @@ impl VmState {
             transport: plan.transport.name().to_owned(),
             mount: plan.mount,
             memory: plan.config.memory,
+            memory_root: plan.config.root_in_memory().map(|(path, _)| path),
             qemu: None,
             backend: None,
             booted: None,

@@ -15,6 +15,7 @@ use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
+use super::image::Root;
 use super::spec::{
     Access, ImportSpec, MAX_VMS, PoolKind, PoolSpec, Spec, Transport, VmSpec, check_name,
 };
@@ -143,6 +144,7 @@ struct VmTable {
     memory: Option<Size>,
     cpus: Option<Spanned<u32>>,
     image: Option<PathBuf>,
+    root: Option<RootWord>,
     kernel: Option<PathBuf>,
     mount: Option<bool>,
     #[serde(default)]
@@ -157,6 +159,13 @@ enum AccessWord {
     Rw,
     Ro,
     Slice,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "kebab-case")]
+enum RootWord {
+    Memory,
+    Disk,
 }
 
 /// A number of bytes, written as text with a binary unit.
@@ -353,6 +362,10 @@ fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
         memory: table.memory.map(|Size(memory)| memory),
         cpus: table.cpus.map_or(2, Spanned::into_inner),
         image: table.image.map(|path| base.join(path)),
+        root: table.root.map(|root| match root {
+            RootWord::Memory => Root::Memory,
+            RootWord::Disk => Root::Disk,
+        }),
         kernel: table.kernel.map(|path| base.join(path)),
         mount: table.mount,
         shell: table.shell,

@@ -20,6 +20,17 @@ pub enum Root {
 }
 
 impl Root {
+    /// The word for it in cluster files and tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Memory => "memory",
+            Self::Initrd => "initrd",
+            Self::Verity => "verity",
+        }
+    }
+
     /// Its profile of the image, for people.
     #[must_use]
     pub fn profile(self) -> &'static str {

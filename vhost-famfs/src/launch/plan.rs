@@ -19,7 +19,7 @@ use super::accelerator::Accelerator;
 use super::backend::BackendConfig;
 use super::check;
 use super::host::Host;
-use super::image::{Image, ImageError};
+use super::image::{Image, ImageError, Root};
 use super::qemu::{ConfigError, Console, PoolDevice, VmConfig};
 use super::sizing::{ImportError, Needs};
 use super::spec::{Access, ImportSpec, PoolKind, PoolSpec, Spec, Transport, VmSpec};
@@ -230,6 +230,19 @@ pub enum PlanError {
         /// Why not, and what to do.
         why: String,
     },
+    /// A root in memory that this QEMU cannot keep the guest from writing to.
+    #[error(
+        "VM {name}: root = \"memory\", but {} is QEMU {found}, and that needs {} or newer; take a newer one \
+         with --qemu, or leave root out", qemu.display(), QemuVersion::READ_ONLY_MEMORY
+    )]
+    Root {
+        /// The VM.
+        name: String,
+        /// The program.
+        qemu: PathBuf,
+        /// Its version.
+        found: QemuVersion,
+    },
     /// Too little RAM for the pool.
     #[error(
         "VM {name}: {memory} of memory, but the pool alone costs a guest {} and it needs {} beside \
@@ -405,6 +418,7 @@ fn plan_vm(
         return Err(PlanError::Memory { name: name.clone(), memory: Bytes(memory), pages });
     }
     let image = image(spec, host)?;
+    let root = root(spec, host, &image)?;
     let backend = (transport == Transport::Shmem).then(|| BackendConfig {
         program: host.program.clone(),
         pool: pool.path.clone(),
@@ -414,6 +428,7 @@ fn plan_vm(
     });
     let console = dir.join(format!("{name}.console"));
     let mut config = VmConfig::new(name, &host.qemu, image, dir.join(name), console);
+    config.root = root;
     config.console = Console::Socket { shell: spec.shell };
     config.accelerator = host.accelerator;
     config.cpus = spec.cpus;
@@ -490,6 +505,25 @@ fn image(spec: &VmSpec, host: &Host) -> Result<Image, PlanError> {
         None => Ok(image),
         Some(path) if path.is_file() => Ok(image.with_kernel(path.clone())),
         Some(path) => Err(PlanError::Kernel { name: name(), path: path.clone() }),
+    }
+}
+
+/// The root that is asked for; without that, the one that VMs share, where image and QEMU have it.
+fn root(spec: &VmSpec, host: &Host, image: &Image) -> Result<Root, PlanError> {
+    let recent = host.qemu_version >= QemuVersion::READ_ONLY_MEMORY;
+    let there = image.require(Root::Memory);
+    match (spec.root, there) {
+        (Some(Root::Memory), Err(source)) => {
+            Err(PlanError::Image { name: spec.name.clone(), source })
+        }
+        (Some(Root::Memory), Ok(())) if !recent => Err(PlanError::Root {
+            name: spec.name.clone(),
+            qemu: host.qemu.clone(),
+            found: host.qemu_version,
+        }),
+        (Some(root), _) => Ok(root),
+        (None, Ok(())) if recent => Ok(Root::Memory),
+        (None, _) => Ok(Root::Disk),
     }
 }
 

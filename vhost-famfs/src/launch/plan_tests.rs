@@ -74,6 +74,27 @@ fn a_qemu_without_shared_memory_maps_by_itself() {
 }
 
 #[test]
+fn the_root_is_shared_memory_where_that_works() {
+    let mut place = Place::new();
+    let root = |place: &Place, asked: &str| {
+        place.plan(&format!("[[vm]]\n{asked}\n")).unwrap().vms[0].config.root
+    };
+    assert_eq!(root(&place, ""), Root::Disk);
+    let refusal = place.refusal("[[vm]]\nroot = \"memory\"\n");
+    assert!(refusal.contains("root-dax.erofs is missing; build one with"), "{refusal}");
+    let file = place.host.image.as_ref().unwrap().join("root-dax.erofs");
+    fs::File::create(file).unwrap().set_len(2 << 20).unwrap();
+    assert_eq!(root(&place, ""), Root::Memory);
+    assert_eq!(root(&place, "root = \"disk\""), Root::Disk);
+    let text = place.plan("[[vm]]\n").unwrap().to_string();
+    assert!(text.contains("vm               rw     shmem     yes   memory"), "{text}");
+    place.host.qemu_version = "QEMU emulator version 8.1.0".parse().unwrap();
+    assert_eq!(root(&place, ""), Root::Disk);
+    let refusal = place.refusal("[[vm]]\nroot = \"memory\"\n");
+    assert!(refusal.contains("qemu is QEMU 8.1, and that needs 8.2 or newer"), "{refusal}");
+}
+
+#[test]
 fn the_pool_is_as_large_as_the_imports_need() {
     let place = Place::new();
     let data = place.dir.path().join("data");

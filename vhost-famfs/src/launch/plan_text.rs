@@ -18,18 +18,19 @@ impl fmt::Display for Plan {
         }
         write!(
             f,
-            "\n{:<16} {:<6} {:<9} {:<5} {:>8} {:>4}  TRANSPORT BECAUSE",
-            "VM", "ACCESS", "TRANSPORT", "MOUNT", "MEMORY", "CPUS"
+            "\n{:<16} {:<6} {:<9} {:<5} {:<6} {:>8} {:>4}  TRANSPORT BECAUSE",
+            "VM", "ACCESS", "TRANSPORT", "MOUNT", "ROOT", "MEMORY", "CPUS"
         )?;
         for vm in &self.vms {
             let memory = format!("{} MiB", vm.config.memory >> 20);
             write!(
                 f,
-                "\n{:<16} {:<6} {:<9} {:<5} {memory:>8} {:>4}  {}",
+                "\n{:<16} {:<6} {:<9} {:<5} {:<6} {memory:>8} {:>4}  {}",
                 vm.name(),
                 vm.access.name(),
                 vm.transport.name(),
                 if vm.mount { "yes" } else { "no" },
+                vm.config.root.name(),
                 vm.config.cpus,
                 vm.reason
             )?;

@@ -392,8 +392,9 @@ impl VmConfig {
         }
     }
 
-    /// The root that becomes part of the guest's address space, with its size.
-    fn root_in_memory(&self) -> Option<(PathBuf, u64)> {
+    /// The root that becomes part of the guest's address space, with its size in bytes.
+    #[must_use]
+    pub fn root_in_memory(&self) -> Option<(PathBuf, u64)> {
         self.image.memory_root().filter(|_| self.root == Root::Memory)
     }
 

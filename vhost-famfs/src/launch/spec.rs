@@ -9,6 +9,7 @@ use famfs::path::RelPath;
 use famfs::view::View;
 use serde::{Deserialize, Serialize};
 
+use super::image::Root;
 use crate::pool::Kind;
 
 /// Most characters of the name of a cluster or VM, which ends up in the paths of sockets.
@@ -160,6 +161,8 @@ pub struct VmSpec {
     pub cpus: u32,
     /// The directory of the appliance image; without it the installed one.
     pub image: Option<PathBuf>,
+    /// The root file system: [`Root::Memory`] or [`Root::Disk`]; without it, memory where that works.
+    pub root: Option<Root>,
     /// A kernel (`vmlinux` with a PVH entry, or `bzImage`) instead of the image's.
     pub kernel: Option<PathBuf>,
     /// Whether the guest mounts the pool; without it, unless it sees only a part.
@@ -180,6 +183,7 @@ impl VmSpec {
             memory: None,
             cpus: 2,
             image: None,
+            root: None,
             kernel: None,
             mount: None,
             shell: false,

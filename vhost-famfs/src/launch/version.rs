@@ -54,6 +54,9 @@ impl QemuVersion {
     /// The first with `VHOST_USER_BACKEND_SHMEM_MAP` and `vhost-user-test-device-pci`.
     pub const SHARED_MEMORY: Self = Self { major: 11, minor: 1 };
 
+    /// The first whose `memory-backend-file` has `rom=on`: memory of a guest that nothing can write to.
+    pub const READ_ONLY_MEMORY: Self = Self { major: 8, minor: 2 };
+
     /// Asks a program for its version.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ mod systemd;
 use std::fmt;
 
 use super::cloud_hypervisor::CloudHypervisor;
+use super::image::Root;
 use super::plan::Plan;
 
 /// A file that was made of a plan.
@@ -73,11 +74,20 @@ pub fn emit(plan: &Plan, form: Form<'_>) -> Result<Vec<Emitted>, EmitError> {
     match form {
         Form::Qemu => Ok(vec![qemu::script(plan)]),
         Form::CloudHypervisor(found) => {
-            cloud_hypervisor::script(plan, found).map(|file| vec![file])
+            cloud_hypervisor::script(&with_roots_on_disks(plan), found).map(|file| vec![file])
         }
-        Form::Libvirt => libvirt::domains(plan),
+        Form::Libvirt => libvirt::domains(&with_roots_on_disks(plan)),
         Form::Systemd => systemd::units(plan),
     }
+}
+
+/// For programs that have no read-only memory for a guest, or choose its address themselves.
+fn with_roots_on_disks(plan: &Plan) -> Plan {
+    let mut plan = plan.clone();
+    for vm in &mut plan.vms {
+        vm.config.root = Root::Disk;
+    }
+    plan
 }
 
 /// One file as it is; of several each with its name above, as a comment of its form.

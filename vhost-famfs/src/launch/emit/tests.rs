@@ -163,6 +163,26 @@ fn with_image(dir: &tempfile::TempDir) -> PathBuf {
 }
 
 #[test]
+fn only_qemu_gets_a_root_in_memory() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let image = with_image(&dir);
+    fs::File::create(image.join("root-dax.erofs")).unwrap().set_len(2 << 20).unwrap();
+    let plan = plan(&dir, &format!("[[vm]]\nimage = {image:?}\n"));
+    assert_eq!(plan.vms[0].config.root, crate::launch::Root::Memory);
+    let text =
+        |form| emit(&plan, form).unwrap().iter().map(ToString::to_string).collect::<String>();
+    for form in [Form::Qemu, Form::Systemd] {
+        let text = text(form);
+        assert!(text.contains("root-dax.erofs") && text.contains("/by-path/pci-"), "{text}");
+    }
+    for form in [Form::Libvirt, Form::CloudHypervisor(None)] {
+        let text = text(form);
+        assert!(text.contains("/root.erofs") && text.contains("/by-id/virtio-"), "{text}");
+        assert!(!text.contains("root-dax.erofs") && !text.contains("maxmem"), "{text}");
+    }
+}
+
+#[test]
 fn a_slice_needs_qemu() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let plan = plan(

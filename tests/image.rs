@@ -4,8 +4,11 @@
 mod image {
     pub mod batch;
     pub mod efi;
+    pub mod faults;
     pub mod files;
     pub mod memory;
+    pub mod mistakes;
+    pub mod units;
     pub mod verity;
 }
 
@@ -92,6 +95,7 @@ fn boot(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(output.status == vhost_famfs::launch::Status::Code(7), "{output:?}");
         Ok(())
     });
+    image::mistakes::told(session, node);
     session.check("shuts down in order", || cluster.end());
     Ok(())
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A guest that is started for one command, and what the credentials say about its pool.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -53,9 +54,11 @@ pub fn diskless(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
             Err(error) => {
                 let text = format!("{error:#}");
                 ensure!(text.contains("this VM is client of the pool"), "{text}");
-                Ok(())
             }
         }
+        let console = fs::read_to_string(cluster.node("pretender")?.console_log())?;
+        ensure!(console.contains("this VM is client of the pool"), "{console}");
+        Ok(())
     });
     session.check("its self-check names the unit", || {
         let problems = cluster.node("pretender")?.vm.self_check(SHORT)?;

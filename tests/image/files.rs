@@ -59,6 +59,7 @@ pub fn files(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(listed == there, "{listed} checksums for {there} files");
         Ok(())
     });
+    super::units::exposure(session, artifacts);
     bills(session, &read)
 }
 

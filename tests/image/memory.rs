@@ -7,6 +7,8 @@ use anyhow::{Context, Result, ensure};
 use vhost_famfs::launch::{Command, Root, memory};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View, cached, read_root};
 
+use super::faults;
+
 const POOL: u64 = 64 << 20;
 const MEMORY: u64 = 512 << 20;
 const LONG: Duration = Duration::from_secs(180);
@@ -19,7 +21,9 @@ pub fn shared_root(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
     pool.mkfs(&[])?;
     let member = |name, master| Member::new(name, master).with_root(Root::Memory);
-    let members = vec![member("first", true), member("second", false)];
+    let scratch = tempfile::tempdir()?;
+    let faults_disk = faults::disk(artifacts, scratch.path())?;
+    let members = vec![member("first", true).with_disk(faults_disk), member("second", false)];
     let cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
     cluster.wait_ready(BOOT)?;
     let first = cluster.node("first")?;
@@ -53,6 +57,9 @@ pub fn shared_root(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(usage.iter().all(|usage| usage.rss > 30 * MIB), "{usage:?}");
         ensure!(shared < largest + largest / 20, "{shared} bytes for both, {largest} for one");
         Ok(())
+    });
+    session.check("large files of the root are mapped by 2 MiB, to the fault", || {
+        faults::check(first)
     });
     session.check("both shut down in order", || cluster.end());
     Ok(())

@@ -15,6 +15,8 @@ pub struct Artifacts {
     pub qemu: PathBuf,
     /// `mkfs.erofs`, to hand files to a guest as a disk.
     pub mkfs_erofs: PathBuf,
+    /// `systemd-analyze` of the image's systemd, which judges its units.
+    pub systemd_analyze: PathBuf,
     /// The directory of the appliance image.
     pub image: PathBuf,
     /// The directory of the same image with the long-term kernel, for the tests that need it.

@@ -29,6 +29,9 @@ pub const RUN: &str = "famfs.run";
 /// The guest's name.
 pub const HOSTNAME: &str = "system.hostname";
 
+/// Keys for SSH: systemd's, for images with a server (systemd.io, "System Credentials"). The appliance has none.
+pub const SSH_KEYS: &str = "ssh.authorized_keys.root";
+
 /// Where the pool is mounted without [`MOUNT_POINT`].
 pub const DEFAULT_MOUNT_POINT: &str = "/mnt/famfs";
 
@@ -184,7 +187,7 @@ mod tests {
             (ACCESS, "read-only"),
             (RUN, "sha256sum /mnt/famfs/a"),
             (HOSTNAME, "vm-1.example"),
-            ("ssh.authorized_keys.root", "is systemd's business"),
+            (SSH_KEYS, "is systemd's business"),
         ];
         for (name, value) in good {
             assert_eq!(check(name, value), Ok(()), "{name}={value}");

@@ -44,6 +44,7 @@ impl Imaged {
         Ok(Artifacts {
             qemu: tools.executable("qemu-system-x86_64")?,
             mkfs_erofs: tools.executable("mkfs.erofs")?,
+            systemd_analyze: tools.executable("systemd-analyze")?,
             image: self.dir.clone(),
             programs: host.clone(),
             module_tests: module_tests.clone(),

@@ -5,18 +5,28 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
-use appliance::credentials;
+use appliance::credentials::{self, SSH_KEYS};
 
 /// Where there is no systemd, there are no units.
 const SYSTEMCTL: &str = "/usr/bin/systemctl";
 
+/// What a key is for.
+const SSH_SERVER: &str = "/usr/sbin/sshd";
+
 /// Prints the problems; the exit code is 1 if there are any.
 pub fn check() -> Result<ExitCode> {
-    let mut problems: Vec<String> = credentials::of_this_machine()
+    let credentials = credentials::of_this_machine();
+    let mut problems: Vec<String> = credentials
         .iter()
         .filter_map(|(name, value)| credentials::check(name, value).err())
         .map(|error| error.to_string())
         .collect();
+    if credentials.contains_key(SSH_KEYS) && !Path::new(SSH_SERVER).exists() {
+        problems.push(format!(
+            "credential {SSH_KEYS}: of no use, this image has no SSH server; the host runs commands with \
+             `vhost-famfs exec`"
+        ));
+    }
     problems.extend(failed_units()?);
     problems.extend(doctor()?);
     for problem in &problems {

@@ -6,6 +6,7 @@
 //! Whatever fails is said on the console, and the machine powers off: a VM that cannot boot must not linger.
 
 mod diskless;
+mod large;
 mod modules;
 mod root;
 mod sys;
@@ -76,6 +77,10 @@ fn boot() -> Result<Infallible> {
     }
     fs::create_dir_all(NEW_ROOT).with_context(|| format!("cannot make {NEW_ROOT}"))?;
     root.mount(&device, NEW_ROOT)?;
+    // Without it everything works, only slower.
+    if let Err(error) = large::map(NEW_ROOT) {
+        eprintln!("appliance-init: {error:#}; going on with small pages");
+    }
     switch_root()
 }
 

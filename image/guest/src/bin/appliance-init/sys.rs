@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The device mapper's ioctls: the mirror of what is needed of the kernel's `include/uapi/linux/dm-ioctl.h`.
+//! System calls that the compiler cannot check: mapping a file, and the device mapper's ioctls (the mirror of what is
+//! needed of the kernel's `include/uapi/linux/dm-ioctl.h`).
 #![allow(unsafe_code)]
 
 use std::fs::File;
+use std::ptr;
 
 use rustix::io;
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// The interface's version since Linux 3.
 const VERSION: [u32; 3] = [4, 0, 0];
@@ -67,6 +70,16 @@ const _: () = {
 const CREATE: Opcode = opcode::read_write::<Head>(0xfd, 3);
 const SUSPEND: Opcode = opcode::read_write::<Head>(0xfd, 6);
 const LOAD: Opcode = opcode::read_write::<Head>(0xfd, 9);
+
+/// Makes the kernel map the first `size` bytes of a file, as a read of each page would; then the mapping goes again.
+/// The kernel chooses an address that allows huge pages.
+pub fn populate(file: &File, size: usize) -> io::Result<()> {
+    let flags = MapFlags::SHARED | MapFlags::POPULATE;
+    // SAFETY: no address is asked for, so nothing that is mapped is replaced.
+    let base = unsafe { mmap(ptr::null_mut(), size, ProtFlags::READ, flags, file, 0)? };
+    // SAFETY: the mapping above, of `size` bytes, which nothing else knows of.
+    unsafe { munmap(base, size) }
+}
 
 /// Makes a read-only device of one target and returns its number (`/dev/dm-NUMBER`).
 ///

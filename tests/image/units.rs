@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! How far the image's units are locked down, by systemd's own reckoning.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use vm_tests::{Artifacts, Session};
+
+/// What goes into the image as it is, with our units where systemd looks for them.
+const TREE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../image/mkosi.extra");
+
+/// The units that run by themselves and take no orders, with the most exposure that each may have, in tenths of the 10
+/// that `systemd-analyze security` gives a unit without any setting. docs/appliance.md tells why famfs-attach.service
+/// has more, and why the others are not here.
+const MOST: [(&str, u32); 2] = [("famfs-watch.service", 29), ("famfs-attach.service", 38)];
+
+pub fn exposure(session: &mut Session, artifacts: &Artifacts) {
+    for (unit, most) in MOST {
+        let what = format!("{unit} is exposed at most {}.{}", most / 10, most % 10);
+        session.check(&what, || {
+            let judged = Command::new(&artifacts.systemd_analyze)
+                .args(["security", "--offline=true", "--no-pager"])
+                .arg(format!("--threshold={most}"))
+                .arg(format!("--root={TREE}"))
+                .arg(unit)
+                .output()
+                .context("cannot run systemd-analyze")?;
+            let said = String::from_utf8_lossy(&judged.stdout).into_owned();
+            ensure!(judged.status.success(), "{said}{}", String::from_utf8_lossy(&judged.stderr));
+            ensure!(said.contains("Overall exposure level"), "no verdict: {said:?}");
+            Ok(())
+        });
+    }
+}

@@ -42,6 +42,7 @@ fn every_key_is_read() {
         cpus = 4
         transport = "pmem"
         image = "image"
+        root = "disk"
         kernel = "/boot/vmlinux"
         mount = false
         shell = true
@@ -79,6 +80,7 @@ fn every_key_is_read() {
         memory: Some(2 << 30),
         cpus: 4,
         image: Some("/etc/image".into()),
+        root: Some(Root::Disk),
         kernel: Some("/boot/vmlinux".into()),
         mount: Some(false),
         shell: true,
@@ -107,6 +109,7 @@ fn what_is_not_understood_is_refused() {
         ("", "no VM in this file"),
         ("[[vm]]\nmemroy = \"1G\"\n", "2:1: unknown field `memroy`, expected one of `name`"),
         ("[[vm]]\nmemory = 1024\n", "expected a size as text"),
+        ("[[vm]]\nroot = \"ram\"\n", "unknown variant `ram`, expected `memory` or `disk`"),
         ("[[vm]]\nmemory = \"1G\n", "2:"),
         ("[[vm]]\nname = \"../etc\"\n", "2:8: \"../etc\" is no name"),
         ("[[vm]]\nname = \"a\"\n[[vm]]\nname = \"a\"\n", "3:1: a second VM named \"a\""),

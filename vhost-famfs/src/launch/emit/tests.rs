@@ -168,7 +168,7 @@ fn only_qemu_gets_a_root_in_memory() {
     let image = with_image(&dir);
     fs::File::create(image.join("root-dax.erofs")).unwrap().set_len(2 << 20).unwrap();
     let plan = plan(&dir, &format!("[[vm]]\nimage = {image:?}\n"));
-    assert_eq!(plan.vms[0].config.root, crate::launch::Root::Memory);
+    assert_eq!(plan.vms[0].config.root, Root::Memory);
     let text =
         |form| emit(&plan, form).unwrap().iter().map(ToString::to_string).collect::<String>();
     for form in [Form::Qemu, Form::Systemd] {

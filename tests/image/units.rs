@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
 use vm_tests::{Artifacts, Session};
 
 /// What goes into the image as it is, with our units where systemd looks for them.

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -37,9 +38,12 @@ impl Terminal {
     }
 
     fn shows(&self, text: &str) -> Result<()> {
-        let seen = || Ok::<_, anyhow::Error>(fs::read_to_string(self.screen.path())?);
-        until(text, LIMIT, || Ok(seen()?.contains(text)))
-            .with_context(|| format!("the screen: {:?}", seen().unwrap_or_default()))
+        until(text, LIMIT, || self.has(text))
+            .with_context(|| format!("the screen: {:?}", fs::read_to_string(self.screen.path())))
+    }
+
+    fn has(&self, text: &str) -> Result<bool> {
+        Ok(fs::read_to_string(self.screen.path())?.contains(text))
     }
 }
 
@@ -64,11 +68,16 @@ pub fn check(program: &Program<'_>, vm: &str) -> Result<()> {
     // What is typed before the terminal is raw would be shown twice; that is all.
     terminal.types(b"echo answer $((6 * 7))\r")?;
     terminal.shows("answer 42")?;
-    terminal.types(b"sleep 1000\r")?;
-    // The interrupt is the guest's: neither the command nor the terminal's script ends.
+    terminal.types(b"echo sleeps $((6 * 8)); sleep 1000\r")?;
+    terminal.shows("sleeps 48")?;
+    // The interrupt is the guest's: its command ends, and the terminal's script does not.
     terminal.types(b"\x03")?;
-    terminal.types(b"echo answer $((6 * 8))\r")?;
-    terminal.shows("answer 48")?;
+    until("the shell answers again", LIMIT, || {
+        // The guest throws away what was typed around an interrupt.
+        terminal.types(b"echo awake $((6 * 9))\r")?;
+        thread::sleep(Duration::from_millis(500));
+        terminal.has("awake 54")
+    })?;
     terminal.types(b"\x1d")?;
     terminal.shows("The VM goes on.")?;
     terminal.shows("restored by key")?;

@@ -3,8 +3,12 @@
 
 #[path = "cluster/console.rs"]
 mod console;
+#[path = "../vhost-famfs/tests/support/huge_pages.rs"]
+mod huge_pages;
 #[path = "cluster/kills.rs"]
 mod kills;
+#[path = "cluster/kinds.rs"]
+mod kinds;
 #[path = "cluster/program.rs"]
 mod program;
 
@@ -21,6 +25,7 @@ fn main() -> Result<ExitCode> {
     let artifacts = Artifacts::from_env()?;
     let mut session = Session::from_args();
     session.scenario("file", |s| from_a_file(s, &artifacts));
+    session.scenario("kinds", |s| kinds::scenario(s, &artifacts));
     session.scenario("kills", |s| kills::scenario(s, &artifacts));
     Ok(session.finish())
 }

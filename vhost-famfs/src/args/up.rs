@@ -60,6 +60,9 @@ pub(super) struct UpArgs {
     /// Seconds that a VM may take until it has mounted the pool.
     #[arg(long, value_name = "SECONDS", default_value_t = 240)]
     timeout: u64,
+    /// Start the VMs also if they and the pool could come to need more memory than there is.
+    #[arg(long)]
+    overcommit: bool,
     /// Print what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -100,6 +103,8 @@ pub struct UpConfig {
     pub image: Option<PathBuf>,
     /// Time for a VM to mount the pool.
     pub timeout: Duration,
+    /// More memory may be needed than there is.
+    pub overcommit: bool,
     /// Only print what would be done.
     pub dry_run: bool,
     /// For another program.
@@ -151,6 +156,7 @@ impl TryFrom<UpArgs> for UpConfig {
             qemu: args.qemu,
             image: args.image,
             timeout: Duration::from_secs(args.timeout),
+            overcommit: args.overcommit,
             dry_run: args.dry_run,
             emit: args.emit,
             output: args.output,

@@ -84,17 +84,23 @@ pub enum CheckError {
     },
 }
 
-/// Checks a plan against the host as it is now; tells what memory it may take of what there is.
+/// Checks a plan against the host as it is now; tells what memory it may take of what there is. With
+/// `overcommit` that may be more.
 ///
 /// # Errors
 /// The first thing that is in the way, with the way out.
-pub fn before_start(plan: &Plan) -> Result<Headroom, CheckError> {
+pub fn before_start(plan: &Plan, overcommit: bool) -> Result<Headroom, CheckError> {
     for vm in &plan.vms {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         address_bits(vm, plan.pool.size, &cpuinfo)?;
     }
     if plan.pool.create.is_some() { new_pool(&plan.pool) } else { existing_pool(plan) }?;
-    Ok(Headroom::check(plan)?)
+    let headroom = Headroom::of(plan)?;
+    if headroom.is_enough() || overcommit {
+        Ok(headroom)
+    } else {
+        Err(HeadroomError::TooLittle(headroom).into())
+    }
 }
 
 /// What making the pool would need.

@@ -5,13 +5,17 @@ use crate::launch::host::Host;
 use rustix::fs::FlockOperation;
 use tempfile::TempDir;
 
-/// The refusal of a cluster with this text as its file, on a host with everything.
-fn refusal(dir: &TempDir, accelerator: Accelerator, text: &str) -> Option<String> {
+/// The plan of a cluster with this text as its file, on a host with everything.
+fn plan(dir: &TempDir, accelerator: Accelerator, text: &str) -> Plan {
     let host = Host { accelerator, ..Host::for_tests(dir.path(), "image") };
     let file = dir.path().join("lab.toml");
     fs::write(&file, text).unwrap();
-    let plan = Plan::new(&cluster_file::read(&file).unwrap(), &host).unwrap();
-    let error = before_start(&plan).err()?;
+    Plan::new(&cluster_file::read(&file).unwrap(), &host).unwrap()
+}
+
+/// Why it is refused.
+fn refusal(dir: &TempDir, accelerator: Accelerator, text: &str) -> Option<String> {
+    let error = before_start(&plan(dir, accelerator, text), false).err()?;
     let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
     Some(chain.map(ToString::to_string).collect::<Vec<_>>().join(": "))
 }
@@ -178,4 +182,6 @@ fn all_vms_together_must_fit_into_memory() {
         "{refusal}"
     );
     assert!(refusal.contains("MiB available; give the VMs less"), "{refusal}");
+    let headroom = before_start(&plan(&dir, Accelerator::Tcg, &text), true).unwrap();
+    assert_eq!((headroom.ram, headroom.is_enough()), (64 << 40, false));
 }

@@ -30,7 +30,8 @@ pub enum HeadroomError {
     /// It would not be enough if the guests used all of it.
     #[error(
         "too little memory: {}; give the VMs less (memory = \"512M\" in a cluster file), start fewer, \
-         take a smaller pool, or {}", .0, way_out(&.0.available.bound)
+         take a smaller pool, or {}; if the guests will not use all of it, start them with --overcommit",
+        .0, way_out(&.0.available.bound)
     )]
     TooLittle(Headroom),
     /// The kernel does not tell what there is.
@@ -55,23 +56,24 @@ fn way_out(bound: &Bound) -> &'static str {
 }
 
 impl Headroom {
-    /// Compares what a plan may take with what there is.
+    /// What a plan may take, and what there is.
     ///
     /// # Errors
-    /// There is less.
-    pub fn check(plan: &Plan) -> Result<Self, HeadroomError> {
+    /// The pool or the kernel does not tell.
+    pub fn of(plan: &Plan) -> Result<Self, HeadroomError> {
         let source = |source| HeadroomError::Pool { path: plan.pool.path.clone(), source };
-        let headroom = Self {
+        Ok(Self {
             vms: plan.vms.len(),
             ram: plan.vms.iter().map(|vm| vm.config.memory).fold(0, u64::saturating_add),
             pool: missing(&plan.pool).map_err(source)?,
             available: Available::look().map_err(HeadroomError::Unknown)?,
-        };
-        if headroom.ram.saturating_add(headroom.pool) <= headroom.available.bytes {
-            Ok(headroom)
-        } else {
-            Err(HeadroomError::TooLittle(headroom))
-        }
+        })
+    }
+
+    /// Whether there is enough if guests use all that they may.
+    #[must_use]
+    pub fn is_enough(&self) -> bool {
+        self.ram.saturating_add(self.pool) <= self.available.bytes
     }
 }
 
@@ -107,7 +109,7 @@ mod tests {
             HeadroomError::TooLittle(headroom.clone()).to_string(),
             "too little memory: 3584 MiB may be taken, 3 GiB by 3 VMs and 512 MiB by the pool; this host has \
              3 GiB available; give the VMs less (memory = \"512M\" in a cluster file), start fewer, take a \
-             smaller pool, or add swap space"
+             smaller pool, or add swap space; if the guests will not use all of it, start them with --overcommit"
         );
         let bound = Bound::Group("/sys/fs/cgroup/x/memory.max".into());
         let available = Available { bound, ..headroom.available };
@@ -115,6 +117,6 @@ mod tests {
         assert!(
             text.contains("the control group limited by /sys/fs/cgroup/x/memory.max has 3 GiB")
         );
-        assert!(text.ends_with("or raise that limit"), "{text}");
+        assert!(text.contains("or raise that limit;"), "{text}");
     }
 }

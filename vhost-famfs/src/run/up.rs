@@ -30,7 +30,7 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
     let spec = spec(&config)?;
     let host = Host::look(config.qemu.as_deref(), config.image.as_deref())?;
     let plan = Plan::new(&spec, &host)?;
-    let headroom = check::before_start(&plan)?;
+    let headroom = check::before_start(&plan, config.overcommit)?;
     if config.dry_run {
         match config.emit {
             None => say(format!("{plan}\n\nmemory:       {headroom}"))?,

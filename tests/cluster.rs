@@ -33,7 +33,9 @@ fn main() -> Result<ExitCode> {
 /// A writer and a reader that cannot write, on a pool on storage with a directory and a tar archive in it.
 fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let program = Program::new(artifacts)?;
-    let dir = tempfile::tempdir_in(&artifacts.logs).context("no directory for a pool")?;
+    let logs = &artifacts.logs;
+    fs::create_dir_all(logs).with_context(|| format!("cannot create {}", logs.display()))?;
+    let dir = tempfile::tempdir_in(logs).context("no directory for a pool")?;
     let dir = dir.path();
     let pool = dir.join("tank");
     fs::create_dir_all(dir.join("data/sub"))?;

@@ -17,6 +17,10 @@ const MIB: u64 = 1 << 20;
 /// Most that a guest may keep of its root in its own page cache.
 const MAX_CACHED: u64 = 2 * MIB;
 
+/// Most of its RAM that a guest's kernel may keep from the start: code and data of its own, a 64th for the page structures,
+/// and those of the root and the pool.
+const MAX_RESERVED: u64 = 80 * MIB;
+
 pub fn shared_root(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
     pool.mkfs(&[])?;
@@ -56,6 +60,12 @@ pub fn shared_root(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         println!("root in memory: {} KiB each, {} KiB together", largest / 1024, shared / 1024);
         ensure!(usage.iter().all(|usage| usage.rss > 30 * MIB), "{usage:?}");
         ensure!(shared < largest + largest / 20, "{shared} bytes for both, {largest} for one");
+        Ok(())
+    });
+    session.check("no RAM is set aside to copy for devices", || {
+        let total = says(first, "sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo")?;
+        let reserved = MEMORY - total.parse::<u64>()? * 1024;
+        ensure!(reserved < MAX_RESERVED, "{} KiB are gone from the start", reserved / 1024);
         Ok(())
     });
     session.check("large files of the root are mapped by 2 MiB, to the fault", || {

@@ -361,6 +361,9 @@ impl VmConfig {
             "lsm=".into(),
             "audit=0".into(),
             "8250.nr_uarts=1".into(),
+            // Where memory above 4 GiB can come, the kernel sets 64 MiB aside to copy for devices that cannot reach
+            // it. Virtio devices can: here it is the least, 512 slots of 2 KiB.
+            "swiotlb=512".into(),
         ]);
         if self.accelerator != Accelerator::Kvm {
             // Translated code has no speculation to guard against, and its clock is QEMU's.

@@ -28,7 +28,7 @@ fn the_plain_appliance_is_this_command() {
         -smbios type=11,value=io.systemd.credential:system.hostname=vm1 \
         -bios qboot.rom -kernel IMAGE/vmlinux -initrd IMAGE/initrd.cpio -append 'console=ttyS0 \
         root=/dev/disk/by-id/virtio-famfs-root panic=-1 loglevel=5 printk.devkmsg=on \
-        systemd.tty.term.console=dumb lsm= audit=0 8250.nr_uarts=1 mitigations=off nokaslr tsc=reliable no_timer_check cryptomgr.notests' \
+        systemd.tty.term.console=dumb lsm= audit=0 8250.nr_uarts=1 swiotlb=512 mitigations=off nokaslr tsc=reliable no_timer_check cryptomgr.notests' \
         -blockdev driver=file,node-name=disk0,read-only=on,filename=IMAGE/root.erofs \
         -device virtio-blk-pci,drive=disk0,serial=famfs-root \
         -chardev file,id=console,path=/logs/vm,,1 -serial chardev:console \

@@ -73,6 +73,14 @@ kill -KILL "$server"
 wait "$server" || true
 refused "cannot be recovered" vhost-famfs ublk recover "$device"
 vhost-famfs ublk del "$device" >/dev/null
+# The kernel takes a moment to see that a server has gone.
+for _ in {1..5}; do
+    serve add --image $scratch/image --ephemeral
+    kill -KILL "$server"
+    vhost-famfs ublk del "$device" >/dev/null
+    wait "$server" || true
+    [[ ! -e /sys/class/ublk-char/ublkc${device#/dev/ublkb} ]] || fail "$device is still there"
+done
 
 # What a device showed is not there any more when it is to be recovered.
 rm $scratch/overlay
@@ -97,6 +105,8 @@ wait "$server" || true
 truncate --size 8M $scratch/image
 refused "has 16777216 bytes, what it shows has 8388608 now" vhost-famfs ublk recover "$device"
 truncate --size 16M $scratch/image
+serve recover "$device"
+kill -KILL "$server"
 serve recover "$device"
 remove
 

@@ -15,7 +15,8 @@
 //!
 //! Dependencies point one way: `run -> args, server -> device -> mapper, queue, lifecycle -> pmem,
 //! pool, window -> units` and `run -> listen, sandbox`; `pool` uses `launch::memory`; `launch` uses
-//! `pool`, `units`, and the appliance's protocol; both, and `doctor`, use `host_memory`.
+//! `pool`, `units`, and the appliance's protocol; both, and `doctor`, use `host_memory`; `cluster` and
+//! `ublk` use `pidfd`.
 //!
 //! Guests are hostile until proven otherwise: a malformed request is given back, a broken queue
 //! is ignored until the guest resets its device, and neither ends the process.
@@ -33,6 +34,7 @@ pub mod launch;
 pub mod lifecycle;
 pub mod listen;
 pub mod mapper;
+pub mod pidfd;
 pub mod pmem;
 pub mod pool;
 pub mod queue;

@@ -11,10 +11,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::directory::{Directory, DirectoryError};
-use super::process::{self, Handle};
+use super::process;
 use super::state::{Phase, State, VmState};
 use super::{FindError, VmPaths};
 use crate::launch::{Guest, Qmp, QmpError};
+use crate::pidfd::Handle;
 use crate::pool;
 
 /// Time for QEMU to leave when it is told to.

@@ -10,6 +10,7 @@ use super::directory::{Directory, DirectoryError};
 use super::process::Process;
 use super::state::{Phase, State, VmState};
 use crate::launch::memory::{self, PoolFile, Usage, VmMemory};
+use crate::pidfd::Handle;
 use crate::units::Bytes;
 
 /// A cluster now.
@@ -191,8 +192,8 @@ fn look_at(vm: &VmState, pool: Option<&PoolFile>) -> VmReport {
         access: vm.access.clone(),
         transport: vm.transport.clone(),
         mounted: vm.booted.as_ref().is_some_and(|booted| booted.mounted),
-        pid: qemu.as_ref().map(super::process::Handle::pid),
-        backend_pid: backend.as_ref().map(super::process::Handle::pid),
+        pid: qemu.as_ref().map(Handle::pid),
+        backend_pid: backend.as_ref().map(Handle::pid),
         ram_bytes: vm.memory,
         ram_touched_bytes: held.ram.rss,
         pool_mapped_bytes: held.pool.size,

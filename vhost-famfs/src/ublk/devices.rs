@@ -12,15 +12,18 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::driver::{self, DriverError, State};
+use super::driver::{self, DriverError, Facts, State};
 use super::export::Opened;
 use super::record::{Record, RecordError, Records};
 use super::server;
 use super::source::Source;
+use crate::pidfd::Handle;
 use crate::units::Bytes;
 
 /// How long a server may take to end after its device was stopped: it flushes.
 const END: Duration = Duration::from_secs(60);
+/// How long the kernel may take to see that a server has gone: it frees what the process had.
+const NOTICE: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_millis(20);
 
 /// Why a device cannot be removed or recovered.
@@ -102,8 +105,11 @@ pub enum DeviceError {
         /// Its number.
         id: u32,
         /// Its server.
-        server: i32,
+        server: u32,
     },
+    /// The kernel does not let it go.
+    #[error("device {0} was removed, but the kernel still shows it; try again")]
+    Lingers(u32),
     /// The driver refuses.
     #[error(transparent)]
     Driver(#[from] DriverError),
@@ -186,34 +192,62 @@ pub fn delete(records: &Records, id: u32, force: bool) -> Result<(), DeviceError
     if records.get(id)?.is_none() {
         return Err(DeviceError::Foreign(id));
     }
-    let facts = driver::facts(id)?;
-    match flush_unused(id, facts.state) {
+    let server = live_server(driver::facts(id)?);
+    match flush_unused(id, server.as_ref()) {
         Err(_) if force => {}
         result => result?,
     }
     server::stop(id)?;
-    if facts.state != State::Live {
-        // Nobody is there to do it.
-        remove_orphan(id)?;
-    }
-    let end = Instant::now() + END;
-    while driver::exists(id) {
-        if Instant::now() > end {
-            return Err(DeviceError::Stays { id, server: facts.server });
+    if let Some(server) = server {
+        // It removes the device, unless it dies before.
+        if !server.wait(END) {
+            return Err(DeviceError::Stays { id, server: server.pid() });
         }
-        thread::sleep(TICK);
     }
+    remove_orphan(id)?;
     Ok(records.remove(id)?)
 }
 
+/// The process that serves a device. A device stays live for a moment after its server was killed.
+fn live_server(facts: Facts) -> Option<Handle> {
+    let pid = u32::try_from(facts.server).ok().filter(|_| facts.state == State::Live)?;
+    Handle::of(pid).filter(Handle::is_alive)
+}
+
+/// Removes a device that nobody serves, if it is still there.
 fn remove_orphan(id: u32) -> Result<(), DeviceError> {
-    let control = driver::control(id)?;
-    control.del_dev_async().map_err(driver::failed(format!("remove device {id}")))?;
-    Ok(())
+    if driver::exists(id) {
+        let removed = driver::control(id).and_then(|control| {
+            // Those of users may only be removed by waiting until nobody has them open.
+            let of_user = driver::is_of_user(&control.dev_info());
+            let removed = if of_user { control.del_dev() } else { control.del_dev_async() };
+            removed.map(drop).map_err(driver::failed(format!("remove device {id}")))
+        });
+        // The server's own removal may end just now.
+        if driver::exists(id) {
+            removed?;
+        }
+    }
+    wait_until(NOTICE, || Ok(!driver::exists(id)))?.then_some(()).ok_or(DeviceError::Lingers(id))
+}
+
+/// Asks every now and then; whether the answer was yes within a time.
+fn wait_until(
+    limit: Duration,
+    mut is_so: impl FnMut() -> Result<bool, DeviceError>,
+) -> Result<bool, DeviceError> {
+    let end = Instant::now() + limit;
+    while !is_so()? {
+        if Instant::now() > end {
+            return Ok(false);
+        }
+        thread::sleep(TICK);
+    }
+    Ok(true)
 }
 
 /// Makes sure that nobody uses a device, and flushes it if there is somebody to take it.
-fn flush_unused(id: u32, state: State) -> Result<(), DeviceError> {
+fn flush_unused(id: u32, server: Option<&Handle>) -> Result<(), DeviceError> {
     let busy = |source: io::Error| match Errno::from_io_error(&source) {
         Some(Errno::BUSY) => DeviceError::Busy { id },
         _ => DeviceError::Flush { id, source },
@@ -223,9 +257,14 @@ fn flush_unused(id: u32, state: State) -> Result<(), DeviceError> {
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(err) if Errno::from_io_error(&err) == Some(Errno::NXIO) => Ok(()),
         Err(err) => Err(busy(err)),
-        // The flush would wait for a server.
-        Ok(_) if state != State::Live => Ok(()),
-        Ok(file) => file.sync_all().map_err(busy),
+        Ok(file) => match server {
+            // The flush would wait for a server.
+            None => Ok(()),
+            Some(server) => match file.sync_all() {
+                Err(err) if server.is_alive() => Err(busy(err)),
+                _ => Ok(()),
+            },
+        },
     }
 }
 
@@ -249,7 +288,11 @@ pub fn orphan(records: &Records, id: u32) -> Result<Record, DeviceError> {
     if !record.source.is_recoverable() {
         return Err(DeviceError::Ephemeral(id));
     }
-    let facts = driver::facts(id)?;
+    let mut facts = driver::facts(id)?;
+    wait_until(NOTICE, || {
+        facts = driver::facts(id)?;
+        Ok(facts.state != State::Live || live_server(facts).is_some())
+    })?;
     if facts.state != State::Waiting && facts.state != State::Failing {
         let (state, server) = (facts.state, facts.server);
         return Err(DeviceError::Served { id, state, server });

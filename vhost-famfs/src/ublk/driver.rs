@@ -206,6 +206,11 @@ pub fn control(id: u32) -> Result<UblkCtrl, DriverError> {
     UblkCtrl::new_simple(number).map_err(failed(format!("look at device {id}")))
 }
 
+/// Whether a device belongs to a user without privileges.
+pub fn is_of_user(info: &sys::ublksrv_ctrl_dev_info) -> bool {
+    Features::of_device(info).has(sys::UBLK_F_UNPRIVILEGED_DEV)
+}
+
 /// Asks the kernel about a device.
 pub fn facts(id: u32) -> Result<Facts, DriverError> {
     let info = control(id)?.dev_info();

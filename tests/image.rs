@@ -10,6 +10,7 @@ mod image {
     pub mod mistakes;
     pub mod units;
     pub mod verity;
+    pub mod vsock;
 }
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ fn main() -> Result<ExitCode> {
     session.scenario("verity", |s| image::verity::tampered(s, &artifacts));
     if artifacts.all {
         session.scenario("efi", |s| image::efi::uki(s, &artifacts));
+        session.scenario("vsock", |s| image::vsock::notifies(s, &artifacts));
     }
     Ok(session.finish())
 }

@@ -65,6 +65,8 @@ pub struct Member {
     pub one_thread: bool,
     /// More words for the kernel command line.
     pub kernel_args: Vec<String>,
+    /// More arguments for QEMU.
+    pub qemu_args: Vec<String>,
 }
 
 impl Member {
@@ -83,6 +85,7 @@ impl Member {
             counted: false,
             one_thread: false,
             kernel_args: Vec::new(),
+            qemu_args: Vec::new(),
         }
     }
 
@@ -121,6 +124,12 @@ impl Member {
     /// The same with one more word on the kernel command line.
     pub fn with_kernel_arg(mut self, word: &str) -> Self {
         self.kernel_args.push(word.to_owned());
+        self
+    }
+
+    /// The same with more arguments for QEMU.
+    pub fn with_qemu_args(mut self, args: &[String]) -> Self {
+        self.qemu_args.extend_from_slice(args);
         self
     }
 
@@ -246,6 +255,7 @@ impl Cluster {
             );
             config.accelerator = accelerator;
             config.memory = memory;
+            config.qemu_args = member.qemu_args.iter().map(Into::into).collect();
             config.console = if member.interactive { Console::Terminal } else { Console::Log };
             if member.one_thread {
                 config.accelerator = Accelerator::TcgOneThread;
@@ -253,7 +263,7 @@ impl Cluster {
             if member.counted {
                 config.accelerator = Accelerator::Tcg;
                 config.cpus = 1;
-                config.qemu_args = ["-icount", "shift=0,sleep=off"].map(Into::into).into();
+                config.qemu_args.extend(["-icount", "shift=0,sleep=off"].map(Into::into));
             }
             config.uuid = if member.master { pool.system() } else { Uuid::new_v4() };
             config.root = member.root;

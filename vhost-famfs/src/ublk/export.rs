@@ -217,28 +217,11 @@ impl Export {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ublk::test_files::Files;
     use std::fs;
 
-    struct Files {
-        dir: tempfile::TempDir,
-    }
-
     impl Files {
-        fn new() -> Self {
-            let files = Self { dir: tempfile::tempdir().unwrap() };
-            fs::write(files.image(), vec![5; 1 << 20]).unwrap();
-            files
-        }
-
-        fn image(&self) -> PathBuf {
-            self.dir.path().join("image")
-        }
-
-        fn overlay(&self) -> PathBuf {
-            self.dir.path().join("overlay")
-        }
-
-        fn open(&self, changes: Changes) -> Result<Export, ExportError> {
+        fn export(&self, changes: Changes) -> Result<Export, ExportError> {
             let source = Source::Image { image: self.image(), changes };
             let opened = open(&source, Duration::ZERO, &mut |_, _| {})?;
             if let Some(new) = opened.new_overlay {
@@ -248,7 +231,7 @@ mod tests {
         }
 
         fn changed(&self) -> Result<Export, ExportError> {
-            self.open(Changes::Overlay(self.overlay()))
+            self.export(Changes::Overlay(self.overlay()))
         }
     }
 
@@ -268,7 +251,7 @@ mod tests {
         export.flush().unwrap();
         drop(export);
         for changes in [Changes::Overlay(files.overlay()), Changes::Frozen(files.overlay())] {
-            let again = files.open(changes).unwrap();
+            let again = files.export(changes).unwrap();
             assert_eq!([0, 4096, 4608, 5120, 8192].map(|at| byte(&again, at)), [5, 6, 6, 5, 0]);
         }
         assert!(fs::read(files.image()).unwrap().iter().all(|byte| *byte == 5));
@@ -303,7 +286,7 @@ mod tests {
         // As after a kill: nothing was flushed.
         drop(export);
         let before = fs::read(files.overlay()).unwrap();
-        let frozen = files.open(Changes::Frozen(files.overlay())).unwrap();
+        let frozen = files.export(Changes::Frozen(files.overlay())).unwrap();
         assert_eq!((byte(&frozen, 0), byte(&frozen, 512)), (5, 6));
         frozen.flush().unwrap();
         assert!(frozen.write(0, &[7; 512]).is_err());
@@ -313,11 +296,11 @@ mod tests {
     #[test]
     fn an_ephemeral_device_leaves_nothing() {
         let files = Files::new();
-        let export = files.open(Changes::Ephemeral(files.dir.path().to_owned())).unwrap();
+        let export = files.export(Changes::Ephemeral(files.dir().to_owned())).unwrap();
         export.write(512, &[6; 512]).unwrap();
         export.flush().unwrap();
         assert_eq!((byte(&export, 0), byte(&export, 512)), (5, 6));
-        assert_eq!(fs::read_dir(files.dir.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(files.dir()).unwrap().count(), 1);
     }
 
     #[test]

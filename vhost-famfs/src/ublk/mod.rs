@@ -36,3 +36,5 @@ mod request;
 #[cfg(feature = "ublk")]
 pub mod server;
 pub mod source;
+#[cfg(test)]
+mod test_files;

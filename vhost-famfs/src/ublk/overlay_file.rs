@@ -209,27 +209,10 @@ fn boot() -> Result<Uuid, OverlayFileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ublk::test_files::Files;
     use std::fs;
 
-    struct Files {
-        dir: tempfile::TempDir,
-    }
-
     impl Files {
-        fn new() -> Self {
-            let files = Self { dir: tempfile::tempdir().unwrap() };
-            fs::write(files.image(), vec![5; 1 << 20]).unwrap();
-            files
-        }
-
-        fn image(&self) -> PathBuf {
-            self.dir.path().join("image")
-        }
-
-        fn overlay(&self) -> PathBuf {
-            self.dir.path().join("overlay")
-        }
-
         fn open(&self, path: &Path, writable: bool) -> Result<OverlayFile, OverlayFileError> {
             let base = Base::open(&self.image())?;
             open(path, &base, writable, Duration::ZERO, &mut |_, _| {})
@@ -280,7 +263,7 @@ mod tests {
             assert!(matches!(files.kept(), Err(OverlayFileError::Refused { .. })));
             assert_eq!(fs::read(files.overlay()).unwrap(), contents);
         }
-        for path in [files.dir.path(), Path::new("/dev/null")] {
+        for path in [files.dir(), Path::new("/dev/null")] {
             assert!(matches!(files.open(path, true), Err(OverlayFileError::Type(_))));
             assert!(matches!(files.open(path, false), Err(OverlayFileError::Type(_))));
         }
@@ -320,7 +303,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_made_is_not_left() {
         let files = Files::new();
-        let err = files.open(&files.dir.path().join("no/overlay"), true).unwrap_err();
+        let err = files.open(&files.dir().join("no/overlay"), true).unwrap_err();
         assert!(matches!(err, OverlayFileError::Io { action: "make", .. }), "{err}");
     }
 }

@@ -8,9 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::accelerator::Accelerator;
+use super::config::{PoolDevice, VmConfig};
 use super::headroom::{Headroom, HeadroomError};
 use super::plan::{Plan, PoolPlan, VmPlan};
-use super::qemu::{PoolDevice, VmConfig};
 use super::spec::Access;
 use crate::pool::{self, CreateError, Kind, MemoryError, Pool, PoolError};
 use crate::units::Bytes;

@@ -18,10 +18,12 @@
 //! This is a library for programs: it prints nothing and keeps no state on disk beyond the life of a VM.
 
 mod accelerator;
+mod arguments;
 mod backend;
 pub mod check;
 pub mod cloud_hypervisor;
 pub mod cluster_file;
+mod config;
 mod deadline;
 pub mod emit;
 mod exec;
@@ -31,7 +33,6 @@ pub mod host;
 mod image;
 pub mod memory;
 pub mod plan;
-mod plan_text;
 mod process;
 mod qemu;
 mod qmp;
@@ -45,12 +46,13 @@ mod vm;
 pub use accelerator::{Accelerator, AcceleratorError};
 pub use appliance::attach::Attach;
 pub use appliance::exec::Status;
+pub use arguments::shell_quoted;
 pub use backend::{Backend, BackendConfig, BackendError};
+pub use config::{ConfigError, Console, Disk, PoolDevice, VmConfig};
 pub use exec::{Command, ExecError, Output};
 pub use guest::{Guest, Streams};
 pub use image::{Image, ImageError, Root};
 pub use process::Lifetime;
-pub use qemu::{ConfigError, Console, Disk, PoolDevice, VmConfig, shell_quoted};
 pub use qmp::{Qmp, QmpError};
 pub use select::{Origin, Qemu, SelectError, find_in_path};
 pub use version::{QemuVersion, VersionError};

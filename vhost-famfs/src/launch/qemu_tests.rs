@@ -1,16 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
+use super::super::accelerator::Accelerator;
+use super::super::arguments::shell_quoted;
+use super::super::image::{Image, Root};
 use super::*;
-
-fn config() -> VmConfig {
-    let dir = tempfile::tempdir().unwrap();
-    for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
-        std::fs::write(dir.path().join(file), "").unwrap();
-    }
-    let image = Image::open(dir.path()).unwrap();
-    let mut config = VmConfig::new("vm1", "qemu-system-x86_64", image, "/run/vm1", "/logs/vm,1");
-    config.uuid = Uuid::from_u128(0x1234);
-    config
-}
 
 /// The command line as one text, with the image's directory as IMAGE.
 fn text(config: &VmConfig) -> String {
@@ -36,12 +28,12 @@ fn the_plain_appliance_is_this_command() {
         -qmp unix:/run/vm1/qmp.sock,server=on,wait=off \
         -device virtio-serial-pci,max_ports=2 \
         -device virtserialport,nr=1,chardev=agent,name=org.vhost-famfs.exec.0";
-    assert_eq!(text(&config()), expected);
+    assert_eq!(text(&VmConfig::for_tests()), expected);
 }
 
 #[test]
 fn a_back_end_comes_before_everything_with_a_number() {
-    let mut config = config();
+    let mut config = VmConfig::for_tests();
     config.pools = vec![PoolDevice::Shmem { socket: "/run/pool.sock".into() }];
     let text = text(&config);
     let device = "-chardev socket,id=pool0,path=/run/pool.sock -device \
@@ -52,7 +44,7 @@ fn a_back_end_comes_before_everything_with_a_number() {
 
 #[test]
 fn a_file_gets_address_space_and_its_access() {
-    let mut config = config();
+    let mut config = VmConfig::for_tests();
     let size = 512 * MIB;
     config.pools = vec![
         PoolDevice::Pmem { path: "/pools/a".into(), size, readonly: false },
@@ -71,7 +63,7 @@ fn a_file_gets_address_space_and_its_access() {
 
 #[test]
 fn disks_credentials_and_more_arguments_are_appended() {
-    let mut config = config();
+    let mut config = VmConfig::for_tests();
     config.disks = vec![Disk { path: "/tests.img".into(), serial: "tests".into() }];
     config.credentials.insert("famfs.run".into(), "a,b c".into());
     config.kernel_args = vec!["loglevel=8".into()];
@@ -92,7 +84,7 @@ fn disks_credentials_and_more_arguments_are_appended() {
 
 #[test]
 fn a_root_in_memory_is_mapped_read_only_at_its_slot() {
-    let mut config = config();
+    let mut config = VmConfig::for_tests();
     let dir = tempfile::tempdir().unwrap();
     for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
         std::fs::write(dir.path().join(file), "").unwrap();
@@ -114,7 +106,7 @@ fn a_root_in_memory_is_mapped_read_only_at_its_slot() {
 
 #[test]
 fn a_guest_without_a_root_has_its_own_initrd() {
-    let mut config = config();
+    let mut config = VmConfig::for_tests();
     config.root = Root::Initrd;
     let text = text(&config);
     assert!(text.contains("-initrd IMAGE/initrd-diskless.cpio "), "{text}");
@@ -123,57 +115,9 @@ fn a_guest_without_a_root_has_its_own_initrd() {
 
 #[test]
 fn kvm_needs_no_allowances() {
-    let mut config = config();
+    let mut config = VmConfig::for_tests();
     config.accelerator = Accelerator::Kvm;
     let text = text(&config);
     assert!(text.contains("-accel kvm -cpu host "), "{text}");
     assert!(!text.contains("mitigations"), "{text}");
-}
-
-#[test]
-fn what_cannot_be_run_is_refused() {
-    type Change = fn(&mut VmConfig);
-    let table: [(Change, &str); 10] = [
-        (
-            |c| {
-                c.credentials.insert("famfs.rol".into(), "client".into());
-            },
-            "VM vm1: unknown credential \"famfs.rol\"; known are famfs.no-pool",
-        ),
-        (|c| c.name = "a,b".into(), "VM name \"a,b\": expected 1 to 32 letters"),
-        (|c| c.name = String::new(), "VM name \"\""),
-        (|c| c.cpus = 0, "VM vm1: no processors"),
-        (|c| c.memory = 100 * MIB, "VM vm1: memory of 100 MiB, expected"),
-        (|c| c.memory += 1, "VM vm1: memory of 1073741825 bytes"),
-        (|c| c.runtime_dir = "/x".repeat(60).into(), "at most 107 are possible"),
-        (
-            |c| {
-                let path = "/pool".into();
-                c.pools = vec![PoolDevice::Pmem { path, size: 4096, readonly: true }];
-            },
-            "VM vm1: pool /pool: size of 4 KiB, expected a multiple of 2 MiB",
-        ),
-        (
-            |c| c.disks = vec![Disk { path: "/d".into(), serial: "x".repeat(21) }],
-            "expected 1 to 20 letters",
-        ),
-        (
-            |c| _ = c.credentials.insert("a".into(), "b\nc".into()),
-            "VM vm1: credential \"a\": NUL or line feed",
-        ),
-    ];
-    for (change, expected) in table {
-        let mut config = config();
-        change(&mut config);
-        let error = config.command_line().unwrap_err().to_string();
-        assert!(error.contains(expected), "{error:?} does not say {expected:?}");
-    }
-}
-
-#[test]
-fn a_shell_reads_back_what_was_quoted() {
-    let argv = ["a", "", "it's", "two words", "$HOME"].map(OsString::from);
-    let script = format!("printf '<%s>' {}", shell_quoted(&argv));
-    let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
-    assert_eq!(output.stdout, b"<a><><it's><two words><$HOME>");
 }

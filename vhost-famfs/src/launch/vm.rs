@@ -14,11 +14,11 @@ use appliance::attach::Attach;
 use appliance::exec::Status;
 use serde_json::json;
 
+use super::config::{ConfigError, Console, PoolDevice, VmConfig};
 use super::deadline::Deadline;
 use super::exec::{Agent, Command, ExecError, Output};
 use super::image::ImageError;
 use super::process::{self, Lifetime};
-use super::qemu::{ConfigError, Console, PoolDevice, VmConfig};
 use super::qmp::{Qmp, QmpError};
 use super::version::{QemuVersion, VersionError};
 

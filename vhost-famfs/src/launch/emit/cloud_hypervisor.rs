@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use super::{EmitError, Emitted, qemu};
 use crate::launch::cloud_hypervisor::{CloudHypervisor, NO_SHARED_MEMORY, PROGRAM};
+use crate::launch::config::ROOT_SERIAL;
 use crate::launch::plan::{Plan, VmPlan};
 use crate::launch::shell_quoted;
 use crate::launch::spec::{Access, Transport};
@@ -82,7 +83,7 @@ fn command_line(vm: &VmPlan, plan: &Plan, program: &OsString) -> Result<Vec<OsSt
         format!("uuid={},oem_strings=[{}]", config.uuid, strings.join(",")).into(),
     );
     option("--pmem", format!("file={pool},discard_writes={discard}").into());
-    option("--disk", format!("path={root},readonly=on,serial={}", config.root_serial()).into());
+    option("--disk", format!("path={root},readonly=on,serial={ROOT_SERIAL}").into());
     option("--serial", format!("file={console}").into());
     option("--console", "off".into());
     Ok(argv)

@@ -9,8 +9,8 @@ use appliance::exec::PORT;
 
 use super::{EmitError, Emitted, prepare};
 use crate::launch::Accelerator;
+use crate::launch::config::{PoolDevice, ROOT_SERIAL};
 use crate::launch::plan::{Plan, VmPlan};
-use crate::launch::qemu::PoolDevice;
 use crate::launch::shell_quoted;
 
 /// One domain for each VM.
@@ -104,7 +104,7 @@ fn domain(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
         cmdline = escaped("kernel command line", &config.kernel_command_line())?,
         emulator = path("emulator", &config.qemu)?,
         root = path("image", &config.image.root())?,
-        serial = config.root_serial(),
+        serial = ROOT_SERIAL,
         console = path("console log", &config.console_log)?,
         agent = path("socket", &config.agent_socket())?,
     );

@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
+use std::fs;
+
+use appliance::attach::NO_POOL_CREDENTIAL;
+use famfs::media::PoolFile;
+use famfs::superblock::Superblock;
+use famfs::sys::dax;
+
 use super::*;
 use crate::launch::cluster_file;
-use std::fs;
+use crate::launch::image::Root;
+use crate::pool;
 
 /// A host with everything, in a directory in memory.
 struct Place {

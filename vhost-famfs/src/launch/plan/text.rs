@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::plan::{Plan, PoolPlan};
+use super::{Plan, PoolPlan};
 use crate::units::Bytes;
 
 impl fmt::Display for Plan {

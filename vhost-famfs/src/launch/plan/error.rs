@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Why a cluster cannot be started.
+
+use std::path::PathBuf;
+
+use famfs::media::MediaError;
+use famfs::superblock::SuperblockError;
+
+use super::vm::MIN_MEMORY;
+use crate::launch::config::ConfigError;
+use crate::launch::image::ImageError;
+use crate::launch::sizing::ImportError;
+use crate::launch::spec::Transport;
+use crate::launch::version::QemuVersion;
+use crate::pool::PoolError;
+use crate::units::Bytes;
+use crate::window::WindowError;
+
+/// Why a cluster cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// What is to be imported cannot be looked at.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// The pool cannot be used.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The pool that exists is not the one that is asked for.
+    #[error("pool {}: {what} is {found}, but the cluster asks for {asked}", path.display())]
+    OtherPool {
+        /// The pool.
+        path: PathBuf,
+        /// What of it.
+        what: &'static str,
+        /// As it is.
+        found: String,
+        /// As it is asked for.
+        asked: String,
+    },
+    /// The info block of the pool is damaged.
+    #[error("pool {}: damaged info block: {damage}", path.display())]
+    Damaged {
+        /// The pool.
+        path: PathBuf,
+        /// In which way.
+        damage: String,
+    },
+    /// The file system of the pool cannot be read.
+    #[error("pool {}: cannot read its file system; see `famfs --pool {} fsck`", path.display(), path.display())]
+    Superblock {
+        /// The pool.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: SuperblockError,
+    },
+    /// The pool cannot be opened for a look at its file system.
+    #[error("pool {}", path.display())]
+    Media {
+        /// The pool.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: MediaError,
+    },
+    /// There is nothing to tell the pool's size from.
+    #[error(
+        "pool {}: does not exist and has no size; give it one (size = \"1G\" in the cluster file, \
+         --size 1G without one)", .0.display()
+    )]
+    NoSize(PathBuf),
+    /// The imports do not fit.
+    #[error(
+        "pool {}: {size} is too small for what is imported: {needed} are needed; leave the size \
+         out, or import less", path.display()
+    )]
+    TooSmall {
+        /// The pool.
+        path: PathBuf,
+        /// Its size.
+        size: Bytes,
+        /// The least that will do.
+        needed: Bytes,
+    },
+    /// Nothing to make a pool in huge pages in.
+    #[error(
+        "no hugetlbfs is mounted; mount one with `mount -t hugetlbfs none /dev/hugepages`, or give \
+         the pool a path"
+    )]
+    NoHugetlbfs,
+    /// Files cannot be copied into it from the host.
+    #[error("pool {}: files cannot be imported into a devdax device from the host; copy them in a VM", .0.display())]
+    ImportDevdax(PathBuf),
+    /// There is no image.
+    #[error(
+        "VM {0}: no appliance image; build one with `cargo xtask image`, or name its directory with \
+         --image or image = \"...\""
+    )]
+    NoImage(String),
+    /// The image is not complete.
+    #[error("VM {name}")]
+    Image {
+        /// The VM.
+        name: String,
+        /// The cause.
+        #[source]
+        source: ImageError,
+    },
+    /// The kernel is not there.
+    #[error("VM {name}: no kernel {}", path.display())]
+    Kernel {
+        /// The VM.
+        name: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A slice that the pool does not have.
+    #[error("VM {name}: slice of the pool")]
+    Slice {
+        /// The VM.
+        name: String,
+        /// The cause.
+        #[source]
+        source: WindowError,
+    },
+    /// A transport that cannot do it here.
+    #[error("VM {name}: transport {transport}: {why}")]
+    Transport {
+        /// The VM.
+        name: String,
+        /// The transport.
+        transport: Transport,
+        /// Why not, and what to do.
+        why: String,
+    },
+    /// A root in memory that this QEMU cannot keep the guest from writing to.
+    #[error(
+        "VM {name}: root = \"memory\", but {} is QEMU {found}, and that needs {} or newer; take a newer one \
+         with --qemu, or leave root out", qemu.display(), QemuVersion::READ_ONLY_MEMORY
+    )]
+    Root {
+        /// The VM.
+        name: String,
+        /// The program.
+        qemu: PathBuf,
+        /// Its version.
+        found: QemuVersion,
+    },
+    /// Too little RAM for the pool.
+    #[error(
+        "VM {name}: {memory} of memory, but the pool alone costs a guest {} and it needs {} beside \
+         that; give it at least {}", Bytes(*pages), Bytes(MIN_MEMORY), Bytes(pages + MIN_MEMORY)
+    )]
+    Memory {
+        /// The VM.
+        name: String,
+        /// What it has.
+        memory: Bytes,
+        /// What the pool costs.
+        pages: u64,
+    },
+    /// The VM is none.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}

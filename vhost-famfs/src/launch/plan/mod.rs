@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A cluster, decided to the last argument.
+//!
+//! ```text
+//! Spec (what is asked) + Host (what there is) --Plan::new()--> Plan --> up, or text for other programs
+//! ```
+//! Making a plan looks at the host and changes nothing.
+
+mod error;
+mod pool;
+mod text;
+mod vm;
+
+use std::path::PathBuf;
+
+use famfs::view::View;
+use uuid::Uuid;
+
+use super::backend::BackendConfig;
+use super::config::VmConfig;
+use super::host::Host;
+use super::sizing::Needs;
+use super::spec::{Access, ImportSpec, Spec, Transport, VmSpec};
+use crate::pool::{CreateOptions, Kind};
+
+pub use error::PlanError;
+
+/// A cluster that can be started.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Its name.
+    pub name: String,
+    /// Marks the processes of this start.
+    pub instance: Uuid,
+    /// The directory with its state and sockets; it does not exist.
+    pub dir: PathBuf,
+    /// What runs the guests, and why, for people.
+    pub accelerator: String,
+    /// Its pool.
+    pub pool: PoolPlan,
+    /// Its VMs.
+    pub vms: Vec<VmPlan>,
+}
+
+/// The pool of a cluster.
+#[derive(Debug, Clone)]
+pub struct PoolPlan {
+    /// The file or device.
+    pub path: PathBuf,
+    /// What it is made of.
+    pub kind: Kind,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What guests see of it.
+    pub view: View,
+    /// How it is made; `None` if it exists.
+    pub create: Option<CreateOptions>,
+    /// Whether it was made for the cluster and goes with it.
+    pub ours: bool,
+    /// The file system that is made in it; `None` if there is one, or none is needed.
+    pub mkfs: Option<MkfsPlan>,
+    /// What is copied into it.
+    pub imports: Vec<ImportSpec>,
+    /// What that takes.
+    pub needs: Needs,
+}
+
+/// The file system that is made in a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MkfsPlan {
+    /// Bytes of its log; `None` for what mkfs takes by itself.
+    pub log_len: Option<u64>,
+    /// The system UUID of its master.
+    pub system: Uuid,
+}
+
+/// A VM of a cluster.
+#[derive(Debug, Clone)]
+pub struct VmPlan {
+    /// What it may do with the pool.
+    pub access: Access,
+    /// How the pool comes into it.
+    pub transport: Transport,
+    /// Why it is that one, for people.
+    pub reason: &'static str,
+    /// Whether the guest mounts the pool, so that a start waits for it.
+    pub mount: bool,
+    /// Whether it is the one that may add files.
+    pub master: bool,
+    /// Its back-end, if the transport has one.
+    pub backend: Option<BackendConfig>,
+    /// The VM.
+    pub config: VmConfig,
+}
+
+impl VmPlan {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+}
+
+impl Plan {
+    /// Decides everything that the user left open, and checks that it can work.
+    ///
+    /// # Errors
+    /// The first thing that cannot, with the way out.
+    pub fn new(spec: &Spec, host: &Host) -> Result<Self, PlanError> {
+        let dir = host.runtime.join(&spec.name);
+        let mounts = |vm: &VmSpec| vm.mount.unwrap_or(!matches!(vm.access, Access::Slice { .. }));
+        let wants_files = !spec.imports.is_empty() || spec.vms.iter().any(mounts);
+        let (pool, system) = pool::plan(spec, host, wants_files)?;
+        let mut vms = Vec::new();
+        let mut master = None;
+        for vm in &spec.vms {
+            let first = vm.access == Access::ReadWrite && master.is_none();
+            if first {
+                master = Some(vm.name.clone());
+            }
+            let uuid = if first { system } else { Uuid::new_v4() };
+            vms.push(vm::plan(vm, host, &dir, &pool, mounts(vm), (first, uuid))?);
+        }
+        let accelerator = format!("{} ({})", host.accelerator, host.accelerator_reason);
+        let instance = Uuid::new_v4();
+        Ok(Self { name: spec.name.clone(), instance, dir, accelerator, pool, vms })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The pool of a cluster: the one that exists, or one to be made.
+
+use std::path::{Path, PathBuf};
+
+use famfs::media::PoolFile;
+use famfs::superblock::{Superblock, SuperblockError};
+use famfs::sys::dax;
+use famfs::view::View;
+use uuid::Uuid;
+
+use super::{MkfsPlan, PlanError, PoolPlan};
+use crate::launch::host::Host;
+use crate::launch::sizing::Needs;
+use crate::launch::spec::{PoolKind, PoolSpec, Spec};
+use crate::pool::{self, CreateOptions, Form, Kind, PoolError};
+use crate::units::Bytes;
+
+/// The pool, and the system UUID of its master.
+pub(super) fn plan(spec: &Spec, host: &Host, files: bool) -> Result<(PoolPlan, Uuid), PlanError> {
+    let mut needs = Needs::default();
+    for import in &spec.imports {
+        needs = needs.and(Needs::of(&import.from)?);
+    }
+    let asked = &spec.pool;
+    let path = match &asked.path {
+        Some(path) => path.clone(),
+        None => own_pool(&spec.name, asked, host)?,
+    };
+    let exists = path.symlink_metadata().is_ok();
+    let (kind, size, view, create) = if exists {
+        let (kind, size, view) = existing(asked, &path)?;
+        (kind, size, view, None)
+    } else {
+        let options = new_pool(asked, &path, needs, !spec.imports.is_empty())?;
+        let kind = pool::kind_for(&path)?;
+        if let Some(other) = asked.kind.map(PoolKind::as_kind).filter(|asked| *asked != kind) {
+            let (what, asked) = ("a file in its directory", other.name().to_owned());
+            return Err(PlanError::OtherPool { path, what, found: kind.name().into(), asked });
+        }
+        (kind, options.size, options.view, Some(options))
+    };
+    if kind == Kind::Devdax && !spec.imports.is_empty() {
+        return Err(PlanError::ImportDevdax(path));
+    }
+    let present = if exists && kind != Kind::Devdax { superblock(&path)? } else { None };
+    let system = present.as_ref().map_or_else(Uuid::new_v4, |superblock| superblock.system_uuid);
+    let log_len = (!spec.imports.is_empty()).then(|| needs.log_len());
+    // A devdax device is formatted in a VM.
+    let wanted = files && present.is_none() && kind != Kind::Devdax;
+    let mkfs = wanted.then_some(MkfsPlan { log_len, system });
+    let (ours, imports) = (asked.path.is_none(), spec.imports.clone());
+    Ok((PoolPlan { path, kind, size, view, create, ours, mkfs, imports, needs }, system))
+}
+
+/// Where a pool without a name goes.
+fn own_pool(name: &str, asked: &PoolSpec, host: &Host) -> Result<PathBuf, PlanError> {
+    let uid = rustix::process::geteuid().as_raw();
+    let file = format!("vhost-famfs-{uid}-{name}.pool");
+    if asked.kind == Some(PoolKind::Hugetlbfs) {
+        let mounts = famfs::mounts::read().unwrap_or_default();
+        let mount = mounts.into_iter().find(|mount| mount.fs_type == "hugetlbfs");
+        return Ok(mount.ok_or(PlanError::NoHugetlbfs)?.mount_point.join(file));
+    }
+    Ok(host.memory.join(file))
+}
+
+/// Kind, size and view of a pool that exists, which are as they were asked for.
+fn existing(asked: &PoolSpec, path: &Path) -> Result<(Kind, u64, View), PlanError> {
+    let Form { kind, size, view, .. } = pool::form(path)?;
+    let view = view.map_err(|damage| PlanError::Damaged { path: path.into(), damage })?;
+    let other = |what, found: String, asked: String| PlanError::OtherPool {
+        path: path.into(),
+        what,
+        found,
+        asked,
+    };
+    if let Some(asked) = asked.kind.map(PoolKind::as_kind).filter(|asked| *asked != kind) {
+        return Err(other("its kind", kind.name().into(), asked.name().into()));
+    }
+    if let Some(asked) = asked.size.filter(|asked| *asked != size) {
+        return Err(other("its size", Bytes(size).to_string(), Bytes(asked).to_string()));
+    }
+    if let Some(asked) = asked.view.filter(|asked| *asked != view) {
+        return Err(other("its view", view.name().into(), asked.name().into()));
+    }
+    Ok((kind, size, view))
+}
+
+fn new_pool(
+    asked: &PoolSpec,
+    path: &Path,
+    needs: Needs,
+    imports: bool,
+) -> Result<CreateOptions, PlanError> {
+    if asked.kind == Some(PoolKind::Devdax) {
+        return Err(PoolError::Missing(path.into()).into());
+    }
+    let needed = needs.pool_size();
+    let size = match asked.size {
+        Some(size) if imports && size < needs.least_pool_size() => {
+            let (path, needed) = (path.to_owned(), Bytes(needs.least_pool_size()));
+            return Err(PlanError::TooSmall { path, size: Bytes(size), needed });
+        }
+        Some(size) => size,
+        // A user's own file gets the size that he names.
+        None if !imports && asked.path.is_some() => return Err(PlanError::NoSize(path.into())),
+        None => needed,
+    };
+    let view = asked.view.unwrap_or(View::Devdax);
+    let (numa, prefault) = (asked.numa, asked.prefault);
+    // Chosen now, so that what a start has made can be told from another pool of the name.
+    let uuid = (view == View::Devdax).then(Uuid::new_v4);
+    Ok(CreateOptions { uuid, numa, prefault, ..CreateOptions::new(path.to_owned(), size, view) })
+}
+
+/// The superblock of a pool; `None` if there is no famfs.
+fn superblock(path: &Path) -> Result<Option<Superblock>, PlanError> {
+    let media = PoolFile::open(path, dax::Access::Read)
+        .map_err(|source| PlanError::Media { path: path.into(), source })?;
+    match Superblock::read(&media) {
+        Ok(superblock) => Ok(Some(superblock)),
+        Err(SuperblockError::Magic { .. }) => Ok(None),
+        Err(source) => Err(PlanError::Superblock { path: path.into(), source }),
+    }
+}

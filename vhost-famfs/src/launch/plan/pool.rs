@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The pool of a cluster: the one that exists, or one to be made.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use famfs::media::PoolFile;
@@ -53,10 +54,12 @@ pub(super) fn plan(spec: &Spec, host: &Host, files: bool) -> Result<(PoolPlan, U
     Ok((PoolPlan { path, kind, size, view, create, ours, mkfs, imports, needs }, system))
 }
 
-/// Where a pool without a name goes.
+/// Where a pool without a name goes. Names of clusters are unique in a runtime directory, and a user may have more than
+/// one: the digest of its path keeps their pools apart.
 fn own_pool(name: &str, asked: &PoolSpec, host: &Host) -> Result<PathBuf, PlanError> {
     let uid = rustix::process::geteuid().as_raw();
-    let file = format!("vhost-famfs-{uid}-{name}.pool");
+    let runtime = crc32fast::hash(host.runtime.as_os_str().as_bytes());
+    let file = format!("vhost-famfs-{uid}-{runtime:08x}-{name}.pool");
     if asked.kind == Some(PoolKind::Hugetlbfs) {
         let mounts = famfs::mounts::read().unwrap_or_default();
         let mount = mounts.into_iter().find(|mount| mount.fs_type == "hugetlbfs");

@@ -117,6 +117,16 @@ fn the_pool_is_as_large_as_the_imports_need() {
 }
 
 #[test]
+fn clusters_of_one_name_in_two_runtime_directories_have_two_pools() {
+    let mut place = Place::new();
+    let pool = |place: &Place| place.plan("[pool]\nsize = \"16M\"\n[[vm]]\n").unwrap().pool.path;
+    let first = pool(&place);
+    assert_eq!(pool(&place), first, "a pool that was kept is found again");
+    place.host.runtime = place.dir.path().join("another");
+    assert_ne!(pool(&place), first);
+}
+
+#[test]
 fn a_users_pool_is_taken_as_it_is() {
     let place = Place::new();
     let path = place.make_pool("mine", true);

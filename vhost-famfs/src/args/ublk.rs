@@ -61,7 +61,7 @@ pub(super) struct AddArgs {
     /// Number of the device [default: the next one]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..1 << 20))]
     id: Option<u32>,
-    /// Number of queues, each with a thread [default: one for each processor, at most 4]
+    /// Number of queues, each with a thread [default: one for every two processors, at most 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32))]
     queues: Option<u16>,
     /// Copy all data through the process, as with drivers that do not have registered buffers.

@@ -30,7 +30,7 @@ const REQUEST: u32 = 1 << 20;
 /// of it is written at once.
 const ZEROED_SECTORS: u32 = (128 << 20) / 512;
 
-/// Queues are of use for as many processors as submit requests; more than these only take memory.
+/// More queues only take memory.
 const MAX_QUEUES: u16 = 4;
 
 /// Which device to serve.
@@ -40,7 +40,7 @@ pub enum Device {
     New {
         /// Its number; the next one if not given.
         id: Option<u32>,
-        /// Number of queues; one for each processor if not given, up to [`MAX_QUEUES`].
+        /// Number of queues; one for every two processors if not given, up to [`MAX_QUEUES`].
         queues: Option<u16>,
         /// Registered buffers are not used, even if the driver has them.
         copy: bool,
@@ -171,9 +171,11 @@ fn number(id: u32) -> i32 {
     i32::try_from(id).unwrap_or(i32::MAX)
 }
 
+/// The thread of a queue stays on the processors that the queue takes requests from. With two of
+/// them, it can copy on one while the program that asks goes on with the other.
 fn default_queues() -> u16 {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    u16::try_from(processors).unwrap_or(MAX_QUEUES).min(MAX_QUEUES)
+    u16::try_from(processors.div_ceil(2)).unwrap_or(MAX_QUEUES).min(MAX_QUEUES)
 }
 
 /// Asks the kernel to stop a device: its server ends, requests fail.

@@ -39,6 +39,7 @@ const CHECKS: &[(&str, &str)] = &[
         "and with data copied through the server",
         concat!("options=--copy zero_copy=false\n", include_str!("ublk/verify.sh")),
     ),
+    ("what is in memory is read from there, and holes stay holes", include_str!("ublk/memory.sh")),
     ("a pool is shown from where its view begins", include_str!("ublk/pool.sh")),
     ("what cannot be is refused, and nothing is left", include_str!("ublk/refusals.sh")),
     ("a full disk below an overlay fails writes, and no more", include_str!("ublk/full.sh")),

@@ -170,6 +170,11 @@ pub(super) fn kind_of(file: &File, path: &Path) -> Result<(Kind, u64), PoolError
     })
 }
 
+/// Whether a file, or the node of a device, is in tmpfs. What cannot be asked is not.
+pub fn is_in_tmpfs(file: &File) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC)
+}
+
 /// The kind of a pool that is made as the file `path`.
 pub fn kind_for(path: &Path) -> Result<Kind, PoolError> {
     let directory = match path.parent() {

@@ -17,7 +17,7 @@ pub use create::{CreateError, CreateOptions, check_room, create};
 pub use famfs_report::FamfsReport;
 pub use holders::Holder;
 pub use inspect::{Form, Report, form, inspect};
-pub use kind::{Identity, Kind, kind_for};
+pub use kind::{Identity, Kind, is_in_tmpfs, kind_for};
 pub use list::{ListError, list, table};
 pub use media::PoolMedia;
 pub use memory::MemoryError;

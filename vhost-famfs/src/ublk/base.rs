@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
+use super::mapped::Mapped;
 use super::overlay::{BaseIdentity, Hasher, Header, MAX_SIZE, SECTOR};
 use crate::units::Bytes;
 
@@ -67,6 +68,7 @@ pub struct Base {
     file: File,
     path: PathBuf,
     size: u64,
+    mapped: Option<Mapped>,
 }
 
 impl Base {
@@ -100,7 +102,8 @@ impl Base {
         if Header::is_overlay(&start) {
             return Err(BaseError::IsOverlay(own()));
         }
-        Ok(Self { file, path: own(), size })
+        let mapped = Mapped::of(&file, size);
+        Ok(Self { file, path: own(), size, mapped })
     }
 
     /// Its size in bytes.
@@ -111,6 +114,11 @@ impl Base {
     /// The name it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Its bytes, if it is mapped.
+    pub fn mapped(&self) -> Option<&Mapped> {
+        self.mapped.as_ref()
     }
 
     /// Fills `buf` from `offset`.

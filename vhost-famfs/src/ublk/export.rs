@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use famfs::view::View;
 use uuid::Uuid;
+use vm_memory::VolatileSlice;
 
 use super::base::{Base, BaseError};
+use super::mapped::Mapped;
 use super::overlay::{Overlay, SECTOR, Side, Storage};
 use super::overlay_file::{self, NewFile, OverlayFileError};
 use super::source::{Changes, Source};
@@ -58,8 +60,15 @@ pub enum Export {
     Image(Base),
     /// An image below an overlay.
     Overlaid(Base, Overlay<File>),
-    /// A pool, from the byte on where its view begins.
-    Pool(Pool, u64),
+    /// A pool.
+    Pool {
+        /// The pool.
+        pool: Pool,
+        /// The byte where its view begins.
+        origin: u64,
+        /// Its bytes, if they are mapped.
+        mapped: Option<Mapped>,
+    },
 }
 
 /// Where bytes of a device are: in one file, in a row.
@@ -69,6 +78,14 @@ pub struct Place<'e> {
     pub file: BorrowedFd<'e>,
     /// The first byte's offset in it.
     pub offset: u64,
+    /// The bytes themselves, if they are mapped.
+    pub bytes: Option<VolatileSlice<'e>>,
+}
+
+impl<'e> Place<'e> {
+    fn new(file: BorrowedFd<'e>, mapped: Option<&'e Mapped>, offset: u64, len: u64) -> Self {
+        Self { file, offset, bytes: mapped.and_then(|mapped| mapped.bytes(offset, len)) }
+    }
 }
 
 /// What [`open`] has opened.
@@ -123,7 +140,8 @@ fn open_pool(path: &Path) -> Result<Export, ExportError> {
     }
     let view = View::detect(pool.file(), pool.size())
         .map_err(|err| ExportError::View { pool: path.to_owned(), source: Box::new(err) })?;
-    Ok(Export::Pool(pool, view.data_offset()))
+    let mapped = Mapped::of(pool.file(), pool.size());
+    Ok(Export::Pool { pool, origin: view.data_offset(), mapped })
 }
 
 impl Export {
@@ -131,23 +149,24 @@ impl Export {
     pub fn size(&self) -> u64 {
         match self {
             Self::Image(base) | Self::Overlaid(base, _) => base.size(),
-            Self::Pool(pool, origin) => pool.size() - origin,
+            Self::Pool { pool, origin, .. } => pool.size() - origin,
         }
     }
 
     /// Where a range of the device is, if one read of one file gets all of it.
     pub fn place(&self, offset: u64, len: u64) -> Option<Place<'_>> {
         self.check(offset, len).ok()?;
-        match self {
-            Self::Image(base) => Some(Place { file: base.as_fd(), offset }),
+        Some(match self {
+            Self::Image(base) => Place::new(base.as_fd(), base.mapped(), offset, len),
             Self::Overlaid(base, overlay) => match overlay.side(offset, len)? {
-                Side::Base => Some(Place { file: base.as_fd(), offset }),
-                Side::Overlay(offset) => Some(Place { file: overlay.storage().as_fd(), offset }),
+                Side::Base => Place::new(base.as_fd(), base.mapped(), offset, len),
+                // It has holes, or gets them.
+                Side::Overlay(offset) => Place::new(overlay.storage().as_fd(), None, offset, len),
             },
-            Self::Pool(pool, origin) => {
-                Some(Place { file: pool.file().as_fd(), offset: origin + offset })
+            Self::Pool { pool, origin, mapped } => {
+                Place::new(pool.file().as_fd(), mapped.as_ref(), origin + offset, len)
             }
-        }
+        })
     }
 
     /// Fills `buf` from the device's byte `offset` on.
@@ -157,7 +176,7 @@ impl Export {
             Self::Overlaid(base, overlay) => {
                 overlay.read(offset, buf, |offset, part| base.read_at(offset, part))
             }
-            Self::Pool(pool, origin) => pool.file().read_exact_at(buf, origin + offset),
+            Self::Pool { pool, origin, .. } => pool.file().read_exact_at(buf, origin + offset),
         }
     }
 
@@ -166,7 +185,7 @@ impl Export {
         match self {
             Self::Image(_) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             Self::Overlaid(_, overlay) => overlay.write(offset, buf),
-            Self::Pool(pool, origin) => {
+            Self::Pool { pool, origin, .. } => {
                 self.check(offset, buf.len() as u64)?;
                 pool.file().write_all_at(buf, origin + offset)
             }
@@ -178,7 +197,7 @@ impl Export {
         match self {
             Self::Image(_) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             Self::Overlaid(_, overlay) => overlay.write_zeros(offset, len, keep_space),
-            Self::Pool(pool, origin) => {
+            Self::Pool { pool, origin, .. } => {
                 self.check(offset, len)?;
                 // Guests may have the pages mapped: they stay where they are.
                 pool.file().zero(origin + offset, len)
@@ -189,7 +208,7 @@ impl Export {
     /// Takes the hint that a range is not needed any more. A pool keeps its memory.
     pub fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         match self {
-            Self::Image(_) | Self::Pool(..) => Ok(()),
+            Self::Image(_) | Self::Pool { .. } => Ok(()),
             Self::Overlaid(_, overlay) => overlay.discard(offset, len),
         }
     }
@@ -199,7 +218,7 @@ impl Export {
         match self {
             Self::Image(_) => Ok(()),
             Self::Overlaid(_, overlay) => overlay.commit(),
-            Self::Pool(pool, _) => pool.sync(),
+            Self::Pool { pool, .. } => pool.sync(),
         }
     }
 

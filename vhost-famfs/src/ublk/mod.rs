@@ -4,14 +4,14 @@
 //!
 //! ```text
 //! Source (what the user names) -> Export (open files) -> server -> queues: requests of /dev/ublkbN
-//!    |                             overlay, base, pool
+//!    |                             overlay, base, pool, mapped
 //!    `-> Record in /run -> list, del, recover
 //! ```
 //!
 //! One process serves one device and ends with it; there is no daemon. What the kernel knows of
 //! a device, `driver` tells; what it does not know (which files), the [`record`]. Dependencies
 //! point one way: `devices -> server -> queue -> driver, request -> export -> overlay_file ->
-//! overlay, base`, and `devices -> record -> source`.
+//! overlay, base -> mapped`, and `devices -> record -> source`.
 //!
 //! Without the cargo feature `ublk` there are no devices: what needs the kernel's driver is left
 //! out, and with it the library that needs libclang to be built.
@@ -26,6 +26,7 @@ pub mod devices;
 #[cfg(feature = "ublk")]
 pub mod driver;
 pub mod export;
+mod mapped;
 pub mod overlay;
 pub mod overlay_file;
 #[cfg(feature = "ublk")]

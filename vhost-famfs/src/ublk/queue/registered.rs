@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The pages of a request are in the ring's table of buffers, in the place of its slot. A read of
-//! one piece of a file goes there at once, by io_uring. Everything else is done with a buffer of
-//! the process, by system calls: they are faster than io_uring for small data and for writes,
-//! which most file systems let workers of the ring do.
+//! one piece of a file goes there at once: by a system call from a file that is mapped, by io_uring
+//! from any other. Everything else is done with a buffer of the process, by system calls: they are
+//! faster than io_uring for small data and for writes, which most file systems let workers of the
+//! ring do.
 
 use std::fs::File;
 use std::io;
@@ -11,15 +12,17 @@ use std::os::unix::fs::FileExt;
 use std::ptr;
 
 use io_uring::{opcode, types};
-use libublk::io::{BufDesc, BufDescList, UblkDev, UblkIOCtx, UblkQueue};
+use libublk::io::{BufDesc, BufDescList, UblkDev, UblkIOCtx, UblkQueue, with_task_io_ring};
 use libublk::{UblkError, sys};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-use super::super::export::Export;
+use super::super::export::{Export, Place};
 use super::super::request::Request;
 use super::{answer, is_request, run, tag};
+use crate::sys::write_volatile_at;
 
 /// Reads of fewer bytes are copied: a copy takes less time than a second round of the ring.
+/// What is copied takes less time than an answer, too: answers to several go together.
 const WORTH_A_ROUND: u64 = 16 << 10;
 
 /// A queue and what it works with.
@@ -70,21 +73,45 @@ impl Registered<'_> {
     /// Begins with a new request.
     fn take(&mut self, tag: u16) {
         let request = Request::of(self.queue.get_iod(tag));
-        if !self.start_read(tag, request) {
+        let place = match request.operation {
+            sys::UBLK_IO_OP_READ => self.export.place(request.offset, request.len),
+            _ => None,
+        };
+        let done = place.is_some_and(|place| {
+            self.read_mapped(tag, request, place) || self.start_read(tag, request, place)
+        });
+        if !done {
             self.copy(tag, request);
         }
     }
 
+    /// Copies what is mapped to the pages of a request, if all of it is there.
+    fn read_mapped(&self, tag: u16, request: Request, place: Place<'_>) -> bool {
+        let Some(bytes) = place.bytes else { return false };
+        let start = UblkIOCtx::ublk_user_copy_pos(self.queue.get_qid(), tag, 0);
+        let all = write_volatile_at(self.pages, &bytes, start).is_ok_and(|n| n == bytes.len());
+        if all {
+            self.answer(tag, request, request.done());
+            if request.len >= WORTH_A_ROUND {
+                Self::tell();
+            }
+        }
+        all
+    }
+
+    /// Gives answers to the kernel now: whoever waits for a large one shall not wait for the copies
+    /// of those behind it.
+    fn tell() {
+        // Those that it does not take now, it takes with the next ones.
+        let _ = with_task_io_ring(|ring| ring.submit());
+    }
+
     /// Starts to read into the pages of a request, if that can be done at once and is worth it.
-    fn start_read(&self, tag: u16, request: Request) -> bool {
+    fn start_read(&self, tag: u16, request: Request, place: Place<'_>) -> bool {
         let is_registered = request.flags & sys::UBLK_IO_F_NEED_REG_BUF == 0;
-        if request.operation != sys::UBLK_IO_OP_READ
-            || !is_registered
-            || request.len < WORTH_A_ROUND
-        {
+        if !is_registered || request.len < WORTH_A_ROUND {
             return false;
         }
-        let Some(place) = self.export.place(request.offset, request.len) else { return false };
         let Ok(len) = u32::try_from(request.len) else { return false };
         // In a registered buffer, an address is the distance from its start.
         let start = ptr::null_mut();

@@ -11,7 +11,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use famfs::args::{Cli, Command, MountHelper, UmountHelper};
+use famfs::args::{Attach, Cli, Command, MountHelper, UmountHelper};
+
+/// The variable that stands for --coherent.
+const COHERENT: &str = "FAMFS_COHERENT";
 
 fn main() -> ExitCode {
     let cli = parse(std::env::args_os().collect());
@@ -46,8 +49,17 @@ fn parse(args: Vec<OsString>) -> Cli {
             let (program, rest) = args.split_at(1);
             Cli::parse_from(program.iter().chain([&command]).chain(rest))
         }
-        None => Cli::parse_from(args),
+        None => attach(&args).unwrap_or_else(|| Cli::parse_from(args)),
     }
+}
+
+/// Reads `famfs attach OPTION...` without a description of all other commands, which takes longer
+/// to make than a virtual machine, which waits for this at its start, takes to mount. Whatever
+/// else is on the command line (global options, errors, --help) is not read here.
+fn attach(args: &[OsString]) -> Option<Cli> {
+    let args = args.get(1..).filter(|args| args.first().is_some_and(|name| name == "attach"))?;
+    let attach = Attach::try_parse_from(args).ok()?;
+    Some(Cli { pool: None, coherent: coherent_by_environment(), command: Command::Attach(attach) })
 }
 
 /// The command in the name of the program: `mkfs` of `/sbin/mkfs.famfs`.
@@ -59,7 +71,7 @@ fn helper(args: &[OsString]) -> Option<&str> {
 
 /// What --coherent takes from the environment, for the helpers that mount(8) calls.
 fn coherent_by_environment() -> bool {
-    std::env::var_os("FAMFS_COHERENT").is_some_and(|value| !value.is_empty() && value != "0")
+    std::env::var_os(COHERENT).is_some_and(|value| !value.is_empty() && value != "0")
 }
 
 #[cfg(test)]
@@ -76,6 +88,21 @@ mod tests {
         assert!(matches!(made, Command::Mkfs(args) if args.force));
         assert!(matches!(command(&["/sbin/fsck.famfs", "/dev/x"]), Command::Fsck(_)));
         assert!(matches!(command(&["/usr/bin/famfs", "ls", "/x"]), Command::Ls(_)));
+    }
+
+    #[test]
+    fn attach_is_read_alone_or_with_all_others() {
+        let options = ["famfs", "attach", "--mount-point", "/run/a", "--timeout", "7", "--json"];
+        let global = ["famfs", "attach", "--coherent", "--json"];
+        let list = |args: &[&str]| args.iter().map(OsString::from).collect::<Vec<_>>();
+        let alone = attach(&list(&options)).unwrap();
+        let Command::Attach(read) = alone.command else { panic!("no attach") };
+        assert!(read.mount_point == Path::new("/run/a") && read.timeout == 7 && read.json);
+        for args in [&global[..], &["famfs", "attach", "--help"], &["famfs", "ls"], &["famfs"]] {
+            assert!(attach(&list(args)).is_none(), "{args:?}");
+        }
+        let all = parse(list(&global));
+        assert!(all.coherent && matches!(all.command, Command::Attach(read) if read.json));
     }
 
     #[test]

@@ -369,8 +369,8 @@ pub struct Mkmeta {
     pub json: bool,
 }
 
-/// Options of `attach`.
-#[derive(Args, Debug)]
+/// Options of `attach`; a parser of its own as well, so that it can be read without the other commands.
+#[derive(Debug, Parser)]
 #[command(after_help = "\
 It loads the modules, gives a virtio-pmem pool to the driver fsdev_dax, and mounts the one device \
 that holds a famfs. What is mounted already gets its new files.

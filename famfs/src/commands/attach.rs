@@ -80,11 +80,20 @@ pub fn run(args: &Attach) -> Outcome {
     Ok(if played.damaged { FAILED } else { OK })
 }
 
-/// Loads what there is, by one process. What is missing may be built in; if not, no device will
-/// show up.
+/// Those of [`MODULES`] that are not loaded; some may be built in.
+fn missing_modules() -> Vec<&'static str> {
+    MODULES.into_iter().filter(|name| !Path::new("/sys/module").join(name).exists()).collect()
+}
+
+/// Loads what is missing, by one process. What stays missing may be built in; if not, no device
+/// will show up.
 fn load_modules() {
+    let missing = missing_modules();
+    if missing.is_empty() {
+        return;
+    }
     let modprobe =
-        Command::new("modprobe").args(["-q", "-a"]).args(MODULES).stderr(Stdio::null()).status();
+        Command::new("modprobe").args(["-q", "-a"]).args(missing).stderr(Stdio::null()).status();
     if let Err(err) = modprobe {
         notice!("cannot run modprobe, so modules must be loaded already: {err}");
     }

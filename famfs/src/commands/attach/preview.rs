@@ -12,7 +12,7 @@ use famfs::guest::{self, Finding, GuestError};
 use famfs::mounts;
 use serde::Serialize;
 
-use super::MODULES;
+use super::missing_modules;
 use crate::output::{FAILED, OK, Outcome, notice, print_json, say};
 
 #[derive(Serialize)]
@@ -64,16 +64,13 @@ pub fn run(args: &Attach) -> Outcome {
             modules: Vec::new(),
             devices: vec![Device { device: mount.source, action: Action::Logplay, reason: None }],
         },
-        None => {
-            let missing = |name: &&str| !Path::new("/sys/module").join(name).exists();
-            Report {
-                version: 1,
-                dry_run: true,
-                mount_point,
-                modules: MODULES.into_iter().filter(missing).collect(),
-                devices: look(args.device.as_deref()),
-            }
-        }
+        None => Report {
+            version: 1,
+            dry_run: true,
+            mount_point,
+            modules: missing_modules(),
+            devices: look(args.device.as_deref()),
+        },
     };
     tell(args, &report)?;
     let with = |action| report.devices.iter().filter(move |device| device.action == action).count();

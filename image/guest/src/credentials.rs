@@ -12,6 +12,9 @@ use std::path::Path;
 /// Where systemd puts the credentials of the machine (systemd.exec(5), `LoadCredential=`).
 pub const SYSTEM_DIR: &str = "/run/credentials/@system";
 
+/// The entries of the firmware's tables that hold strings for the guest (SMBIOS 3.7, 7.12: type 11).
+const DMI_ENTRIES: &str = "/sys/firmware/dmi/entries";
+
 /// Any value: nothing is attached.
 pub const NO_POOL: &str = "famfs.no-pool";
 /// Any value: a root shell on the serial console; leaving it powers off.
@@ -123,6 +126,19 @@ pub fn of_this_machine() -> BTreeMap<String, String> {
             Some((entry.file_name().into_string().ok()?, value))
         })
         .collect()
+}
+
+/// The credentials that the host gave, on the kernel command line and in the firmware's tables: for programs that run
+/// before anybody has put them into [`SYSTEM_DIR`].
+#[must_use]
+pub fn given(command_line: &str) -> BTreeMap<String, String> {
+    let mut found = from_command_line(command_line);
+    let entries = fs::read_dir(DMI_ENTRIES).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("11-")) {
+        let raw = fs::read(entry.path().join("raw")).unwrap_or_default();
+        found.extend(from_smbios(&raw));
+    }
+    found
 }
 
 /// Credentials on the kernel command line. A value with spaces stands in double quotes around the whole word.

@@ -36,9 +36,6 @@ const MOUNTS: [(&str, &str, MountFlags); 4] = [
     ("/sys/kernel/tracing", "tracefs", DATA_ONLY),
 ];
 
-/// The entries of the firmware's tables that hold strings for the guest (SMBIOS 3.7, 7.12: type 11).
-const DMI_ENTRIES: &str = "/sys/firmware/dmi/entries";
-
 /// Time for programs to end before they are killed.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -56,7 +53,7 @@ pub fn run(command_line: &str) -> Result<Infallible> {
     if let Some(name) = credentials.get(HOSTNAME) {
         sethostname(name.as_bytes()).with_context(|| format!("cannot take the name {name}"))?;
     }
-    modules::load("diskless")?;
+    modules::load(modules::INITRD, &[])?;
     let agent = start(&["diskless"])?;
     let attach = match credentials.contains_key(NO_POOL_CREDENTIAL) {
         true => None,
@@ -70,12 +67,7 @@ pub fn run(command_line: &str) -> Result<Infallible> {
 
 /// Credentials from the command line and the firmware, put where systemd would put them.
 fn take_credentials(command_line: &str) -> Result<BTreeMap<String, String>> {
-    let mut found = credentials::from_command_line(command_line);
-    let entries = fs::read_dir(DMI_ENTRIES).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("11-")) {
-        let raw = fs::read(entry.path().join("raw")).unwrap_or_default();
-        found.extend(credentials::from_smbios(&raw));
-    }
+    let found = credentials::given(command_line);
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Process 1 of the initrd: loads the modules that reach the root, mounts it, and becomes systemd.
+//! Process 1 of the initrd: loads the modules that reach the root, mounts it, and becomes systemd; a second process of
+//! it then loads what comes later ([`modules`]).
 //!
 //! No shell, no device manager: the initrd holds this program, the modules, and their load order. Without `root=` on
 //! the kernel command line the initrd is all there is, and this program stays: see [`diskless`].
@@ -13,12 +14,14 @@ mod sys;
 mod verity;
 
 use std::convert::Infallible;
+use std::env;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command, ExitCode};
 
 use anyhow::{Context, Result};
+use appliance::credentials::{self, NO_POOL};
 use rustix::mount::{MountFlags, mount, mount_move};
 use rustix::system::{RebootCommand, reboot};
 
@@ -40,6 +43,10 @@ const KERNEL_MOUNTS: [(&str, &str, MountFlags); 3] = [
     ("/sys", "sysfs", DATA_ONLY),
 ];
 
+/// systemd would mount it, but then the kernel runs modprobe for a module that Debian does not have. In the initrd there
+/// is no modprobe.
+const BPF: &str = "/sys/fs/bpf";
+
 /// Mounted over the read-only root: here because a system call costs nothing, a mount unit a process.
 /// What else there is (/run, /dev/shm, control groups), systemd mounts itself.
 const ROOT_MOUNTS: [(&str, &str, MountFlags); 3] = [
@@ -49,15 +56,32 @@ const ROOT_MOUNTS: [(&str, &str, MountFlags); 3] = [
 ];
 
 fn main() -> ExitCode {
+    // As process 1 it has words of the kernel command line for arguments.
     if process::id() != 1 {
-        eprintln!("appliance-init is started by the kernel as process 1 of the appliance's initrd");
-        return ExitCode::from(2);
+        return run_beside_systemd();
     }
     let Err(error) = boot();
     eprintln!("appliance-init: {error:#}; powering off");
     // If even this fails, returning makes the kernel panic, which ends the VM as well.
     let _ = reboot(RebootCommand::PowerOff);
     ExitCode::FAILURE
+}
+
+/// What this program does when it is not process 1.
+fn run_beside_systemd() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let [modules::LATER, kinds @ ..] = &arguments[..] else {
+        eprintln!("appliance-init is started by the kernel as process 1 of the appliance's initrd");
+        return ExitCode::from(2);
+    };
+    match modules::load_later(kinds) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("appliance-init: {error:#}; going on without");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn boot() -> Result<Infallible> {
@@ -70,7 +94,7 @@ fn boot() -> Result<Infallible> {
         return diskless::run(&command_line);
     };
     let hash = verity::root_hash(&command_line)?;
-    modules::load(if hash.is_some() { "verity" } else { root.kind() })?;
+    modules::load(modules::INITRD, &[if hash.is_some() { "verity" } else { root.kind() }])?;
     let mut device = root::find(root)?;
     if let Some(hash) = hash {
         device = verity::open(&device, hash)?;
@@ -81,17 +105,26 @@ fn boot() -> Result<Infallible> {
     if let Err(error) = large::map(NEW_ROOT) {
         eprintln!("appliance-init: {error:#}; going on with small pages");
     }
-    switch_root()
+    // Where this kernel has none, systemd will find out again.
+    let _ = mount("bpf", BPF, "bpf", DATA_ONLY, c"mode=0700");
+    switch_root()?;
+    let has_pool = !credentials::given(&command_line).contains_key(NO_POOL);
+    if let Err(error) = modules::start_loading(has_pool) {
+        eprintln!("appliance-init: {error:#}; famfs attach will load what it needs");
+    }
+    let error = Command::new(SYSTEMD).exec();
+    Err(error).with_context(|| format!("cannot run {SYSTEMD}"))
 }
 
-/// Makes the mounted root `/`, gives back the memory of the initrd, and runs systemd.
-fn switch_root() -> Result<Infallible> {
+/// Makes the mounted root `/`, and gives back the memory of the initrd.
+fn switch_root() -> Result<()> {
     for (path, ..) in KERNEL_MOUNTS {
         let target = format!("{NEW_ROOT}{path}");
         mount_move(path, &target).with_context(|| format!("cannot move {path} to {target}"))?;
     }
     // The only large things in the initrd; this program's own pages go with its image, at exec.
-    fs::remove_dir_all(modules::DIR).with_context(|| format!("cannot remove {}", modules::DIR))?;
+    fs::remove_dir_all(modules::INITRD_DIR)
+        .with_context(|| format!("cannot remove {}", modules::INITRD_DIR))?;
     fs::remove_file("/init").context("cannot remove /init")?;
     rustix::process::chdir(NEW_ROOT).with_context(|| format!("cannot enter {NEW_ROOT}"))?;
     mount_move(".", "/").context("cannot move the root to /")?;
@@ -99,9 +132,7 @@ fn switch_root() -> Result<Infallible> {
     for (path, kind, flags) in ROOT_MOUNTS {
         mount_kind(kind, path, flags)?;
     }
-    symlink("/run", "/var/run").context("cannot make /var/run")?;
-    let error = Command::new(SYSTEMD).exec();
-    Err(error).with_context(|| format!("cannot run {SYSTEMD}"))
+    symlink("/run", "/var/run").context("cannot make /var/run")
 }
 
 /// Mounts a file system that has no device.

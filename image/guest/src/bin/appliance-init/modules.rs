@@ -1,32 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The initrd's kernel modules.
+//! Kernel modules: those that reach the root, and those that are loaded while systemd starts.
+//!
+//! systemd starts on one processor, and needs none of the latter. So a second process of this program loads them
+//! meanwhile; what `famfs attach` finds loaded, it need not load.
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
+use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use rustix::cstr;
 use rustix::io::Errno;
 use rustix::system::finit_module;
 
-/// Holds the modules, not compressed, and the file [`ORDER`].
-pub const DIR: &str = "/modules";
+/// In an initrd, the directory of the modules that lie there, not compressed.
+pub const INITRD_DIR: &str = "/modules";
+/// The list of an initrd. A list names the files of modules, relative to its own directory, one a line, each after
+/// those that it needs. A second word holds the only kinds that need the module, with commas between them: kinds of
+/// root, or [`POOL`]. An empty line parts modules that need nothing of each other: both parts are loaded at once.
+pub const INITRD: &str = "/modules/order";
+/// The list of a root.
+const ROOT: &str = "/usr/lib/appliance/modules";
 
-/// Names the modules' files, one a line, each after those that it needs. A second word is the only kind of root that
-/// needs the module.
-const ORDER: &str = "order";
+/// The kind of modules that only machines with a pool need.
+const POOL: &str = "pool";
 
-/// Loads the modules for a kind of root.
-pub fn load(kind: &str) -> Result<()> {
-    let order = Path::new(DIR).join(ORDER);
-    let order =
-        fs::read_to_string(&order).with_context(|| format!("cannot read {}", order.display()))?;
-    for line in order.lines() {
-        let (name, only) = line.split_once(' ').unwrap_or((line, kind));
-        if only != kind {
+/// The argument that makes this program load the modules of [`ROOT`], and what may follow it.
+pub const LATER: &str = "load-modules";
+
+/// Loads the modules of a list that all machines need, or one of these kinds.
+pub fn load(list: &str, kinds: &[&str]) -> Result<()> {
+    let order = fs::read_to_string(list).with_context(|| format!("cannot read {list}"))?;
+    let Some((first, second)) = order.split_once("\n\n") else {
+        return load_part(list, &order, kinds);
+    };
+    thread::scope(|scope| {
+        let second = scope.spawn(|| load_part(list, second, kinds));
+        load_part(list, first, kinds)?;
+        second.join().unwrap_or_else(|_| Err(anyhow!("a thread that loads modules panicked")))
+    })
+}
+
+fn load_part(list: &str, part: &str, kinds: &[&str]) -> Result<()> {
+    for name in wanted(part, kinds) {
+        let path = Path::new(list).with_file_name(name);
+        if is_loaded(&path) {
             continue;
         }
-        let path = Path::new(DIR).join(name);
         let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
         match finit_module(&file, cstr!(""), 0) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -36,4 +57,53 @@ pub fn load(kind: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Starts a process that loads the modules of the root, and does not wait for it: it will be systemd's to reap.
+pub fn start_loading(has_pool: bool) -> Result<()> {
+    Command::new("/proc/self/exe")
+        .arg(LATER)
+        .args(has_pool.then_some(POOL))
+        .spawn()
+        .context("cannot run myself")?;
+    Ok(())
+}
+
+/// What the process does that [`start_loading`] starts.
+pub fn load_later(kinds: &[&str]) -> Result<()> {
+    load(ROOT, kinds)
+}
+
+/// The files that a list names for these kinds.
+fn wanted<'a>(list: &'a str, kinds: &[&str]) -> Vec<&'a str> {
+    let lines = list.lines().map(|line| line.split_once(' ').unwrap_or((line, "")));
+    lines
+        .filter(|(_, only)| only.is_empty() || only.split(',').any(|kind| kinds.contains(&kind)))
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// Whether the kernel has a module already, by the name of its file.
+fn is_loaded(path: &Path) -> bool {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().replace('-', "_");
+    Path::new("/sys/module").join(name).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wanted;
+
+    #[test]
+    fn modules_are_for_all_or_for_some() {
+        let list = "virtio_blk.ko disk,verity\nerofs.ko\nnd_pmem.ko pmem\n";
+        let table: [(&[&str], &[&str]); 4] = [
+            (&["disk"], &["virtio_blk.ko", "erofs.ko"]),
+            (&["verity"], &["virtio_blk.ko", "erofs.ko"]),
+            (&["pmem"], &["erofs.ko", "nd_pmem.ko"]),
+            (&[], &["erofs.ko"]),
+        ];
+        for (kinds, expected) in table {
+            assert_eq!(wanted(list, kinds), expected, "{kinds:?}");
+        }
+    }
 }

@@ -2,12 +2,14 @@
 //! `vhost-famfs up` against the same command lines, started by hand.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Pid;
 use vhost_famfs::launch::host::Host;
 use vhost_famfs::launch::plan::Plan;
 use vhost_famfs::launch::spec::Spec;
@@ -17,6 +19,7 @@ use vm_tests::{Artifacts, BOOT, Pool, View};
 use super::Measurement;
 use super::measurement::Better;
 use super::sample::medians;
+use crate::interrupt::Interrupt;
 use crate::{image, paths};
 
 /// The pool, and how many VMs share it.
@@ -28,7 +31,14 @@ pub fn run() -> Result<Vec<Measurement>> {
     let artifacts = image::run()?.artifacts(&paths::target().join("vm/bench-up"))?;
     let pool = Pool::create(&artifacts, POOL, POOL, View::Devdax)?;
     pool.mkfs(&[])?;
-    let (value, peer) = medians(|| up(&artifacts, &pool), || by_hand(&artifacts, &pool))?;
+    // What `up` starts outlives those who start it: a signal to this program alone has to be handed on.
+    let interrupt = Interrupt::listen()?;
+    let taken =
+        medians(|| up(&artifacts, &pool, &interrupt), || by_hand(&artifacts, &pool, &interrupt));
+    if interrupt.seen() {
+        bail!("interrupted; everything that it started is down");
+    }
+    let (value, peer) = taken?;
     Ok(vec![Measurement::new(
         "up.mounted",
         "vhost-famfs up of 3 VMs, to its end",
@@ -40,27 +50,36 @@ pub fn run() -> Result<Vec<Measurement>> {
 }
 
 /// Seconds that the command takes.
-fn up(artifacts: &Artifacts, pool: &Pool) -> Result<f64> {
+fn up(artifacts: &Artifacts, pool: &Pool, interrupt: &Interrupt) -> Result<f64> {
+    interrupt.check()?;
     let runtime = tempfile::tempdir_in(&artifacts.runtime).context("no runtime directory")?;
     let program = |command: &str| {
         let mut program = Command::new(artifacts.programs.join("vhost-famfs"));
         program.arg(command).env("XDG_RUNTIME_DIR", runtime.path());
         program.env("VHOST_FAMFS_QEMU", &artifacts.qemu);
         program.env("VHOST_FAMFS_IMAGE", &artifacts.image);
+        // Not in the terminal's group, whose Ctrl-C would be a second signal, or end `down`.
+        program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        program.process_group(0);
         program
     };
     let mut up = program("up");
     up.args(["--vms", &VMS.to_string(), "--pool"]).arg(pool.path());
     let begun = Instant::now();
-    let started = up.output().context("cannot run vhost-famfs")?;
+    let child = up.spawn().context("cannot run vhost-famfs")?;
+    // After a signal: `down` has to run all the same.
+    let _ = interrupt.ends([Pid::from_child(&child)]);
+    let started = child.wait_with_output().context("cannot wait for vhost-famfs")?;
     let seconds = begun.elapsed().as_secs_f64();
+    interrupt.forget();
     let ended = program("down").output().context("cannot run vhost-famfs")?;
     ensure!(started.status.success() && ended.status.success(), "{started:?} {ended:?}");
     Ok(seconds)
 }
 
 /// Seconds until all VMs have mounted, with the command lines that `up` would use.
-fn by_hand(artifacts: &Artifacts, pool: &Pool) -> Result<f64> {
+fn by_hand(artifacts: &Artifacts, pool: &Pool, interrupt: &Interrupt) -> Result<f64> {
+    interrupt.check()?;
     let runtime = tempfile::tempdir_in(&artifacts.runtime).context("no runtime directory")?;
     let plan = plan(artifacts, pool, runtime.path())?;
     fs::create_dir_all(&plan.dir).context("cannot make the cluster's directory")?;
@@ -75,6 +94,7 @@ fn by_hand(artifacts: &Artifacts, pool: &Pool) -> Result<f64> {
         backend.wait_listening()?;
         vms.push(Vm::spawn(vm.config.clone(), Lifetime::Tied)?);
     }
+    interrupt.ends(vms.iter().filter_map(|vm| Pid::from_raw(i32::try_from(vm.pid()).ok()?)))?;
     thread::scope(|scope| {
         let wait = |vm: &Vm| -> Result<()> {
             vm.wait_started()?;
@@ -88,6 +108,7 @@ fn by_hand(artifacts: &Artifacts, pool: &Pool) -> Result<f64> {
         Ok::<_, anyhow::Error>(())
     })?;
     let seconds = begun.elapsed().as_secs_f64();
+    interrupt.forget();
     for vm in vms {
         vm.poweroff(BOOT)?;
     }

@@ -14,6 +14,9 @@ use super::program::{Program, until};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// Time for a command of the guest's shell.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// A terminal with a shell script in it; what is on its screen is in a file.
 struct Terminal {
     script: Child,
@@ -38,8 +41,11 @@ impl Terminal {
     }
 
     fn shows(&self, text: &str) -> Result<()> {
-        until(text, LIMIT, || self.has(text))
-            .with_context(|| format!("the screen: {:?}", fs::read_to_string(self.screen.path())))
+        until(text, LIMIT, || self.has(text)).with_context(|| self.screen())
+    }
+
+    fn screen(&self) -> String {
+        format!("the screen: {:?}", fs::read_to_string(self.screen.path()))
     }
 
     fn has(&self, text: &str) -> Result<bool> {
@@ -70,14 +76,15 @@ pub fn check(program: &Program<'_>, vm: &str) -> Result<()> {
     terminal.shows("answer 42")?;
     terminal.types(b"echo sleeps $((6 * 8)); sleep 1000\r")?;
     terminal.shows("sleeps 48")?;
-    // The interrupt is the guest's: its command ends, and the terminal's script does not.
-    terminal.types(b"\x03")?;
-    until("the shell answers again", LIMIT, || {
-        // The guest throws away what was typed around an interrupt.
-        terminal.types(b"echo awake $((6 * 9))\r")?;
+    // The interrupt is the guest's: its command ends, and the terminal's script does not. It is typed again where it
+    // came before that command had the guest's terminal; what is typed around it is thrown away.
+    let answers = until("the shell answers again", LIMIT, || {
+        terminal.types(b"\x03")?;
         thread::sleep(Duration::from_millis(500));
-        terminal.has("awake 54")
-    })?;
+        terminal.types(b"echo awake $((6 * 9))\r")?;
+        Ok(until("the answer", ANSWER, || terminal.has("awake 54")).is_ok())
+    });
+    answers.with_context(|| terminal.screen())?;
     terminal.types(b"\x1d")?;
     terminal.shows("The VM goes on.")?;
     terminal.shows("restored by key")?;

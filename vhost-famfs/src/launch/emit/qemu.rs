@@ -47,7 +47,7 @@ fn start(vm: &VmPlan) -> String {
         let _ = write!(
             text,
             "{line} 2> {log} &\nbackend=$!\nuntil [ -S {socket} ]; do\n    \
-             kill -0 $backend || {{ cat {log} >&2; exit 1; }}\n    sleep 0.1\ndone\n"
+             kill -0 $backend 2> /dev/null || {{ cat {log} >&2; exit 1; }}\n    sleep 0.1\ndone\n"
         );
     }
     // The plan was made with this command line; it is checked there.

@@ -2,9 +2,13 @@
 use super::*;
 use crate::launch::cluster_file;
 use crate::launch::host::Host;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
+use std::thread;
+use std::time::Duration;
 
 /// A host whose programs are real files, so that systemd finds them.
 fn plan(dir: &tempfile::TempDir, vms: &str) -> Plan {
@@ -40,6 +44,57 @@ fn the_script_has_the_exact_command_lines() {
     fs::write(&script, &text).unwrap();
     let checked = Command::new("sh").arg("-n").arg(&script).output().unwrap();
     assert!(checked.status.success(), "{checked:?}");
+}
+
+/// Runs the script of a cluster with a VM that has a back-end. `device` is what the back-end does, in shell; QEMU tells
+/// what it finds.
+fn run_script(dir: &tempfile::TempDir, device: &str) -> Output {
+    let program = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let host = Host {
+        program: program("vhost-famfs", &format!("[ $1 != device ] || {{ {device}; }}")),
+        qemu: program("qemu", "[ -S ${0%/*}/run/lab/a.sock ] && echo a socket; : > ${0%/*}/ended"),
+        ..Host::for_tests(dir.path(), "image")
+    };
+    program("famfs", "");
+    let file = dir.path().join("lab.toml");
+    fs::write(&file, "[pool]\nsize = \"16M\"\n[[vm]]\nname = \"a\"\n").unwrap();
+    let plan = Plan::new(&cluster_file::read(&file).unwrap(), &host).unwrap();
+    let text = only(emit(&plan, Form::Qemu).unwrap());
+    Command::new("timeout").args(["20", "sh", "-c", &text]).output().unwrap()
+}
+
+#[test]
+fn a_vm_is_started_when_its_back_end_listens() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let socket = dir.path().join("run/lab/a.sock");
+    let output = thread::scope(|scope| {
+        // In the place of the back-end, and late.
+        let listener = scope.spawn(|| {
+            while !socket.parent().unwrap().exists() {
+                thread::sleep(Duration::from_millis(10));
+            }
+            thread::sleep(Duration::from_millis(300));
+            UnixListener::bind(&socket).unwrap()
+        });
+        let output = run_script(&dir, "until [ -e ${0%/*}/ended ]; do sleep 0.1; done");
+        drop(listener.join().unwrap());
+        output
+    });
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stdout, b"a socket\n", "{output:?}");
+}
+
+#[test]
+fn a_back_end_that_does_not_start_ends_the_script_with_its_words() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let output = run_script(&dir, "echo no pool >&2; exit 1");
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(1), &b""[..]), "{output:?}");
+    assert_eq!(output.stderr, b"no pool\n", "{output:?}");
 }
 
 #[test]
@@ -110,6 +165,11 @@ fn systemd_takes_the_units() {
             "lab.target"
         ]
     );
+    // A back-end is ready when it says so, and its VM waits for that.
+    assert!(files[1].text.contains("\nType=notify\n"), "{}", files[1].text);
+    let needs = "Requires=lab-pool.service lab-a-backend.service\n\
+                 After=lab-pool.service lab-a-backend.service\n";
+    assert!(files[2].text.contains(needs), "{}", files[2].text);
     let mut verify = Command::new("systemd-analyze");
     let output = verify.args(["verify", "--man=no", "--recursive-errors=no"]).args(&paths).output();
     let output = output.expect("systemd-analyze checks the units; install the package systemd");

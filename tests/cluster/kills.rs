@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! kill -9 at moments that a seed chooses: of a back-end, of a VM, of the launcher.
 
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -96,19 +97,24 @@ fn cluster(
         Ok(())
     });
     beat.stop()?;
+    let kept = format!("{pool}.kept");
     session.check(&format!("round {round}: down tells the truth, and the pool is clean"), || {
-        let report = program.json(&["down", "--keep-pool", "--json"])?;
+        // A second name of its file, by which to look at it afterwards.
+        std::fs::hard_link(&pool, &kept)?;
+        let report = program.json(&["down", "--json"])?;
         let ends: Vec<_> = (0..3).map(|index| report["vms"][index]["end"].clone()).collect();
         ensure!(ends[0] == "orderly" && ends[1] == "was-dead", "{report}");
         ensure!(ends[2] != "was-dead" && ends[2] != "not-started", "{report}");
         program.check_nothing_left(&state["instance"])?;
-        let fsck = program.famfs(pool.as_ref(), &["fsck"])?;
+        let removed = report["pool_removed"] == true;
+        ensure!(removed && !Path::new(&pool).exists(), "the pool is left: {report}");
+        let fsck = program.famfs(kept.as_ref(), &["fsck"])?;
         ensure!(fsck.status.success(), "the pool is not clean: {fsck:?}");
-        let file = program.famfs(pool.as_ref(), &["cat", "file"])?;
+        let file = program.famfs(kept.as_ref(), &["cat", "file"])?;
         ensure!(file.stdout == vec![7; 3 << 20], "a file is not what it was");
         Ok(())
     });
-    std::fs::remove_file(&pool).with_context(|| format!("cannot remove {pool}"))
+    std::fs::remove_file(&kept).with_context(|| format!("cannot remove {kept}"))
 }
 
 /// Kills `up` at some moment of a start.

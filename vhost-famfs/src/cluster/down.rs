@@ -194,3 +194,35 @@ fn end_vm(qemu: &Handle, paths: &VmPaths, limit: Duration) -> End {
     qemu.kill();
     End::Killed
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::process::Process;
+    use crate::launch::host::Host;
+    use crate::launch::plan::Plan;
+    use crate::launch::spec::Spec;
+
+    #[test]
+    fn a_pool_goes_with_the_cluster_that_it_was_made_for() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let named = Some(dir.path().join("pool"));
+        for (path, keep_pool, removed) in
+            [(None, false, true), (None, true, false), (named, false, false)]
+        {
+            let mut spec = Spec::of_shares("lab", 1, Vec::new());
+            (spec.pool.path, spec.pool.size) = (path, Some(16 << 20));
+            let plan = Plan::new(&spec, &Host::for_tests(dir.path(), "image")).unwrap();
+            pool::create(plan.pool.create.as_ref().unwrap(), &mut |_, _| ()).unwrap();
+            let directory = Directory::new(plan.dir.parent().unwrap(), &plan.name);
+            drop(directory.create().unwrap());
+            let launcher = Process::of(std::process::id()).unwrap();
+            let state = State::new(&plan, process::boot_id().unwrap(), launcher);
+            directory.write(&State { phase: Phase::Up, ..state }).unwrap();
+            let options = Options { limit: Duration::ZERO, keep_pool };
+            let report = down(&directory, options).unwrap();
+            assert_eq!((report.pool_removed, plan.pool.path.exists()), (removed, !removed));
+            assert!(!plan.dir.exists());
+        }
+    }
+}

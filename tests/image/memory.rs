@@ -27,15 +27,35 @@ pub fn shared_root(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let member = |name, master| Member::new(name, master).with_root(Root::Memory);
     let scratch = tempfile::tempdir()?;
     let faults_disk = faults::disk(artifacts, scratch.path())?;
-    let members = vec![member("first", true).with_disk(faults_disk), member("second", false)];
+    let members = vec![
+        member("first", true)
+            .with_disk(faults_disk)
+            .with_credential("famfs.mount-point", "/run/pool")
+            .with_credential("famfs.role", "master"),
+        member("second", false).with_credential("famfs.access", "read-only"),
+    ];
     let cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
     cluster.wait_ready(BOOT)?;
     let first = cluster.node("first")?;
     session.check("the root is memory, the pool is found beside it", || {
         let source = says(first, "findmnt --noheadings --output SOURCE,OPTIONS /")?;
         ensure!(source.starts_with("/dev/pmem") && source.contains("dax=always"), "{source}");
-        let pool = says(first, "findmnt --noheadings --output FSTYPE /mnt/famfs")?;
+        Ok(())
+    });
+    session.check("the pool is mounted and followed as the host says", || {
+        let pool = says(first, "findmnt --noheadings --output FSTYPE /run/pool")?;
         ensure!(pool == "famfs", "{pool}");
+        let watch = says(
+            first,
+            "tr '\\0' ' ' < /proc/$(systemctl show --value -p MainPID famfs-watch)/cmdline",
+        )?;
+        ensure!(watch == "/usr/bin/famfs watch /run/pool", "{watch}");
+        let second = cluster.node("second")?;
+        let options = says(second, "findmnt --noheadings --output OPTIONS /mnt/famfs")?;
+        ensure!(options.split(',').any(|option| option == "ro"), "{options}");
+        // Nothing can be made there, so it is not followed, and that is no failure.
+        let watch = says(second, "systemctl show --value -p ActiveState -p Result famfs-watch")?;
+        ensure!(watch.contains("inactive") && watch.contains("success"), "{watch}");
         Ok(())
     });
     session.check("reading every library and program caches under 2 MB", || {

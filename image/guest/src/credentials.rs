@@ -6,11 +6,14 @@
 //! the guest checks again, because others start VMs too.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs;
 use std::path::Path;
 
 /// Where systemd puts the credentials of the machine (systemd.exec(5), `LoadCredential=`).
 pub const SYSTEM_DIR: &str = "/run/credentials/@system";
+/// Names another directory for them, in units that cannot see that one (systemd.exec(5), "Environment Variables").
+const DIR_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
 /// The entries of the firmware's tables that hold strings for the guest (SMBIOS 3.7, 7.12: type 11).
 const DMI_ENTRIES: &str = "/sys/firmware/dmi/entries";
@@ -118,7 +121,8 @@ fn is_mount_point(value: &str) -> bool {
 /// The credentials of the machine that this program runs in; none where there is no [`SYSTEM_DIR`].
 #[must_use]
 pub fn of_this_machine() -> BTreeMap<String, String> {
-    let entries = fs::read_dir(Path::new(SYSTEM_DIR)).into_iter().flatten().flatten();
+    let dir = env::var_os(DIR_VARIABLE).unwrap_or_else(|| SYSTEM_DIR.into());
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| {
             let value = fs::read(entry.path()).ok()?;

@@ -4,15 +4,17 @@
 //! ```text
 //!  port: requests --> session --> command: one child, its streams pumped by threads
 //!  port: replies  <-- outlet  <-- command, pool (watches for famfs-attach's report)
+//!  mount point    <-- handover <-- attach (the program of famfs-attach.service)
 //! ```
 //!
 //! `appliance-agent` serves; in the diskless appliance, `appliance-agent diskless` does, and ends when the host asks for
-//! a power-off. Units (or appliance-init) run the other forms: `attach` mounts the pool, `attach-ended` reports that
-//! this failed, `watch` follows the pool. `check` says
+//! a power-off. Units (or appliance-init) run the other forms: `attach` mounts the pool and hands it to the one that
+//! serves, `attach-ended` reports that this failed, `watch` follows the pool. `check` says
 //! what is wrong with the machine.
 
 mod batch;
 mod command;
+mod handover;
 mod health;
 mod mounting;
 mod outlet;

@@ -10,10 +10,11 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, anyhow, ensure};
 use appliance::attach::Attach;
 use appliance::credentials::{self, ACCESS, DEFAULT_MOUNT_POINT, MOUNT_POINT, ROLE, VIEW};
-use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
+use rustix::fs::CWD;
+use rustix::mount::{MountFlags, OpenTreeFlags, UnmountFlags, mount_remount, open_tree, unmount};
 use serde::Deserialize;
 
-use crate::pool;
+use crate::{handover, pool};
 
 /// The tools.
 const FAMFS: &str = "/usr/bin/famfs";
@@ -26,7 +27,7 @@ struct Attached {
     files: u64,
 }
 
-/// Mounts the pool, checks that it is what was asked for, and reports success. Exits as famfs does.
+/// Mounts the pool, checks that it is what was asked for, shows it to all, and reports success. Exits as famfs does.
 pub fn attach() -> Result<ExitCode> {
     let credentials = checked_credentials()?;
     let mount_point = mount_point(&credentials);
@@ -50,11 +51,22 @@ pub fn attach() -> Result<ExitCode> {
         mount_remount(mount_point, MountFlags::RDONLY, "")
             .with_context(|| format!("cannot make {mount_point} read-only"))?;
     }
+    show_to_all(mount_point)?;
     let Attached { device, role, files } = attached;
     println!("{} on {mount_point}: {role}, {files} files", device.display());
     pool::mark_mounted()?;
     pool::report(&Attach::Mounted { uptime_ms: pool::uptime_ms()? })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is mounted here may be seen by this process alone: it goes to where all see it.
+fn show_to_all(mount_point: &str) -> Result<()> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mount = open_tree(CWD, mount_point, flags)
+        .with_context(|| format!("cannot open what is mounted on {mount_point}"))?;
+    unmount(mount_point, UnmountFlags::empty())
+        .with_context(|| format!("cannot unmount {mount_point}"))?;
+    handover::give(&mount)
 }
 
 /// Becomes `famfs watch`. A pool that is mounted read-only cannot be followed: nothing can be made in it.
@@ -77,6 +89,11 @@ fn checked_credentials() -> Result<BTreeMap<String, String>> {
         .collect();
     ensure!(wrong.is_empty(), "{}", wrong.join("; "));
     Ok(credentials)
+}
+
+/// Where this machine's pool belongs.
+pub fn mount_point_of_this_machine() -> Result<String> {
+    Ok(mount_point(&checked_credentials()?).to_owned())
 }
 
 fn mount_point(credentials: &BTreeMap<String, String>) -> &str {

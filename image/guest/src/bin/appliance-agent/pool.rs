@@ -2,8 +2,9 @@
 //! What became of the pool: reported by famfs-attach.service, told to the host.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -16,8 +17,8 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use crate::outlet::Outlet;
 
-/// Holds the report.
-const DIR: &str = "/run/appliance";
+/// Holds the report, and the socket at which the pool changes hands.
+pub const DIR: &str = "/run/appliance";
 
 /// Exists once the pool is mounted: famfs-watch.service asks for it.
 const MOUNTED: &str = "mounted";
@@ -37,7 +38,7 @@ impl Pool {
         if credential_exists(NO_POOL_CREDENTIAL) {
             return Ok(Self { attach: Arc::new(Mutex::new(Attach::Off)) });
         }
-        fs::create_dir_all(DIR).with_context(|| format!("cannot make {DIR}"))?;
+        make_dir()?;
         let inotify = inotify::init(CreateFlags::CLOEXEC).context("cannot use inotify")?;
         inotify::add_watch(&inotify, DIR, WatchFlags::MOVED_TO)
             .with_context(|| format!("cannot watch {DIR}"))?;
@@ -84,17 +85,22 @@ fn failure(result: String, status: String, uptime_ms: u64) -> Option<Attach> {
     (result != "success").then_some(Attach::Failed { result, status, uptime_ms })
 }
 
+/// Makes [`DIR`], for root alone.
+pub fn make_dir() -> Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(DIR).with_context(|| format!("cannot make {DIR}"))
+}
+
 /// Lets famfs-watch.service start.
 pub fn mark_mounted() -> Result<()> {
     let mark = Path::new(DIR).join(MOUNTED);
-    fs::create_dir_all(DIR)
-        .and_then(|()| fs::write(&mark, ""))
-        .with_context(|| format!("cannot write {}", mark.display()))
+    make_dir()?;
+    fs::write(&mark, "").with_context(|| format!("cannot write {}", mark.display()))
 }
 
 /// Leaves a report for the agent that serves the host.
 pub fn report(attach: &Attach) -> Result<()> {
-    fs::create_dir_all(DIR).with_context(|| format!("cannot make {DIR}"))?;
+    make_dir()?;
     let (new, report) = (Path::new(DIR).join("new"), Path::new(DIR).join(REPORT));
     fs::write(&new, serde_json::to_vec(attach)?)
         .and_then(|()| fs::rename(&new, &report))

@@ -13,6 +13,7 @@ use appliance::line::Lines;
 
 use crate::batch::Batch;
 use crate::command::Slot;
+use crate::handover;
 use crate::outlet::Outlet;
 use crate::pool::{self, Pool};
 use crate::port;
@@ -31,6 +32,7 @@ pub enum PowerOff {
 
 /// Serves hosts, one after the other, until the machine is powered off.
 pub fn serve(power_off: PowerOff) -> Result<()> {
+    handover::listen()?;
     let mut port = port::open()?;
     let outlet = Outlet::new(port.try_clone().context("cannot duplicate the port")?);
     let pool = Pool::watch(outlet.clone())?;

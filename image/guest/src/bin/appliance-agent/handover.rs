@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The pool changes hands: from the program that reads it to the one that may put it before all others.
+//!
+//! Whoever mounts a pool reads a log that other machines have written. famfs-attach.service does that locked in, with
+//! a mount namespace of its own, so nothing that it mounts is seen by others. It sends its mount as a file descriptor
+//! (unix(7), `SCM_RIGHTS`), and this program, which serves the host and is not locked in, attaches that to the pool's
+//! mount point (move_mount(2)), which it takes from the credentials itself.
+
+use std::fs;
+use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::mount::{MoveMountFlags, move_mount};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+use crate::{mounting, pool};
+
+/// Below [`pool::DIR`], which only root may enter.
+const SOCKET: &str = "pool.sock";
+
+/// Time for the other program to be there, and for each word of it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Pause between two tries to reach it.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The answer to a mount that was put in its place. Any other is the reason why not.
+const DONE: &str = "done";
+
+/// Takes pools from now on, in a thread.
+pub fn listen() -> Result<()> {
+    pool::make_dir()?;
+    let path = Path::new(pool::DIR).join(SOCKET);
+    let listener = bind(&path).with_context(|| format!("cannot listen at {}", path.display()))?;
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            if let Err(error) = stream.map_err(Into::into).and_then(|stream| answer(stream, place))
+            {
+                eprintln!("appliance-agent: cannot take a pool: {error:#}");
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Gives a mount to the program that listens; returns when all see it.
+pub fn give(mount: impl AsFd) -> Result<()> {
+    let path = Path::new(pool::DIR).join(SOCKET);
+    let stream =
+        reach(&path).with_context(|| format!("cannot reach the agent at {}", path.display()))?;
+    ask(stream, mount.as_fd())
+}
+
+/// A socket at a path, in place of one that an agent before this one has left.
+fn bind(path: &Path) -> std::io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(err) if err.kind() != ErrorKind::NotFound => return Err(err),
+        _ => {}
+    }
+    UnixListener::bind(path)
+}
+
+/// Connects; the other program may be about to start.
+fn reach(path: &Path) -> std::io::Result<UnixStream> {
+    let start = Instant::now();
+    loop {
+        match UnixStream::connect(path) {
+            Err(err)
+                if matches!(err.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+                    && start.elapsed() < PATIENCE =>
+            {
+                thread::sleep(PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn ask(mut stream: UnixStream, mount: BorrowedFd<'_>) -> Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut rights = SendAncillaryBuffer::new(&mut space);
+    let fds = [mount];
+    ensure!(rights.push(SendAncillaryMessage::ScmRights(&fds)), "no room for a descriptor");
+    // A descriptor travels with at least one byte.
+    sendmsg(&stream, &[IoSlice::new(b"m")], &mut rights, SendFlags::NOSIGNAL)
+        .context("cannot send the mount to the agent")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).context("no answer from the agent")?;
+    match answer.as_str() {
+        DONE => Ok(()),
+        "" => bail!("the agent ended before it answered"),
+        reason => Err(anyhow!("the agent: {reason}")),
+    }
+}
+
+/// Takes one mount, does with it what `place` does, and says how that went.
+fn answer(mut stream: UnixStream, place: impl FnOnce(OwnedFd) -> Result<()>) -> Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let result = take(&stream).and_then(place);
+    let text = result.as_ref().map_or_else(|error| format!("{error:#}"), |()| DONE.to_owned());
+    stream.write_all(text.as_bytes()).context("cannot answer")?;
+    result
+}
+
+fn take(stream: &UnixStream) -> Result<OwnedFd> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut rights = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    recvmsg(stream, &mut [IoSliceMut::new(&mut byte)], &mut rights, RecvFlags::CMSG_CLOEXEC)
+        .context("cannot receive")?;
+    let mut fds = rights.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+        _ => None,
+    });
+    fds.next().and_then(|mut fds| fds.next()).context("no mount came with the message")
+}
+
+/// Attaches a mount to the pool's mount point, unless its file system is there already.
+fn place(mount: OwnedFd) -> Result<()> {
+    let mount_point = mounting::mount_point_of_this_machine()?;
+    let cannot = || format!("cannot mount on {mount_point}");
+    fs::create_dir_all(&mount_point).with_context(cannot)?;
+    let there = rustix::fs::stat(&mount_point).with_context(cannot)?;
+    let ours = rustix::fs::fstat(&mount).with_context(cannot)?;
+    if there.st_dev == ours.st_dev {
+        return Ok(());
+    }
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&mount, "", rustix::fs::CWD, mount_point.as_str(), flags).with_context(cannot)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    /// The two ends in two threads: what is asked with a file, and answered by `place`.
+    fn hand_over(place: impl FnOnce(OwnedFd) -> Result<()> + Send) -> Result<()> {
+        let file = File::open("/proc/self/exe").unwrap();
+        let (here, there) = UnixStream::pair().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| answer(there, place));
+            ask(here, file.as_fd())
+        })
+    }
+
+    #[test]
+    fn the_same_file_arrives() {
+        let inode = fs::metadata("/proc/self/exe").unwrap().ino();
+        hand_over(|fd| {
+            assert_eq!(File::from(fd).metadata()?.ino(), inode);
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn the_giver_learns_why_not() {
+        let error = hand_over(|_| bail!("cannot mount on /mnt/famfs")).unwrap_err();
+        assert_eq!(error.to_string(), "the agent: cannot mount on /mnt/famfs");
+        let (here, there) = UnixStream::pair().unwrap();
+        drop(there);
+        let error = ask(here, File::open("/proc/self/exe").unwrap().as_fd()).unwrap_err();
+        assert!(error.to_string().starts_with("cannot send the mount"), "{error}");
+    }
+
+    #[test]
+    fn a_message_without_a_mount_is_refused() {
+        let (mut here, there) = UnixStream::pair().unwrap();
+        here.write_all(b"m").unwrap();
+        let error = answer(there, |_| Ok(())).unwrap_err();
+        assert_eq!(error.to_string(), "no mount came with the message");
+    }
+
+    #[test]
+    fn a_new_agent_takes_the_place_of_one_before() {
+        let dir = std::env::temp_dir().join(format!("appliance-agent-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let path = dir.join(SOCKET);
+        drop(bind(&path).unwrap());
+        assert!(path.exists());
+        let _listener = bind(&path).unwrap();
+        reach(&path).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

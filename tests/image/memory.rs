@@ -54,8 +54,11 @@ pub fn shared_root(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         let options = says(second, "findmnt --noheadings --output OPTIONS /mnt/famfs")?;
         ensure!(options.split(',').any(|option| option == "ro"), "{options}");
         // Nothing can be made there, so it is not followed, and that is no failure.
-        let watch = says(second, "systemctl show --value -p ActiveState -p Result famfs-watch")?;
-        ensure!(watch.contains("inactive") && watch.contains("success"), "{watch}");
+        let watch =
+            says(second, "systemctl show --value -p ActiveState -p ConditionResult famfs-watch")?;
+        ensure!(watch.split_whitespace().eq(["inactive", "no"]), "{watch}");
+        let problems = second.vm.self_check(LONG)?;
+        ensure!(problems.is_empty(), "{problems:?}");
         Ok(())
     });
     session.check("reading every library and program caches under 2 MB", || {

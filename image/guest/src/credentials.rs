@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
-use std::path::Path;
 
 /// Where systemd puts the credentials of the machine (systemd.exec(5), `LoadCredential=`).
 pub const SYSTEM_DIR: &str = "/run/credentials/@system";

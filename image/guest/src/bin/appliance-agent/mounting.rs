@@ -54,7 +54,9 @@ pub fn attach() -> Result<ExitCode> {
     show_to_all(mount_point)?;
     let Attached { device, role, files } = attached;
     println!("{} on {mount_point}: {role}, {files} files", device.display());
-    pool::mark_mounted()?;
+    if !is_read_only(&credentials) {
+        pool::mark_followed()?;
+    }
     pool::report(&Attach::Mounted { uptime_ms: pool::uptime_ms()? })?;
     Ok(ExitCode::SUCCESS)
 }

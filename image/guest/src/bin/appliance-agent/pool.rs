@@ -20,8 +20,8 @@ use crate::outlet::Outlet;
 /// Holds the report, and the socket at which the pool changes hands.
 pub const DIR: &str = "/run/appliance";
 
-/// Exists once the pool is mounted: famfs-watch.service asks for it.
-const MOUNTED: &str = "mounted";
+/// Exists once a pool is mounted that can be followed: famfs-watch.service asks for it.
+const FOLLOWED: &str = "followed";
 
 /// The report: an [`Attach`] in JSON.
 const REPORT: &str = "attach.json";
@@ -92,8 +92,8 @@ pub fn make_dir() -> Result<()> {
 }
 
 /// Lets famfs-watch.service start.
-pub fn mark_mounted() -> Result<()> {
-    let mark = Path::new(DIR).join(MOUNTED);
+pub fn mark_followed() -> Result<()> {
+    let mark = Path::new(DIR).join(FOLLOWED);
     make_dir()?;
     fs::write(&mark, "").with_context(|| format!("cannot write {}", mark.display()))
 }

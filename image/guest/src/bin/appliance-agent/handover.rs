@@ -6,10 +6,11 @@
 //! (unix(7), `SCM_RIGHTS`), and this program, which serves the host and is not locked in, attaches that to the pool's
 //! mount point (move_mount(2)), which it takes from the credentials itself.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread;
@@ -24,7 +25,7 @@ use rustix::net::{
 
 use crate::{mounting, pool};
 
-/// Below [`pool::DIR`], which only root may enter.
+/// Below [`pool::DIR`], for root alone.
 const SOCKET: &str = "pool.sock";
 
 /// Time for the other program to be there, and for each word of it.
@@ -60,13 +61,15 @@ pub fn give(mount: impl AsFd) -> Result<()> {
     ask(stream, mount.as_fd())
 }
 
-/// A socket at a path, in place of one that an agent before this one has left.
+/// A socket at a path that only root may connect to, in place of one that an agent before this one has left.
 fn bind(path: &Path) -> std::io::Result<UnixListener> {
     match fs::remove_file(path) {
         Err(err) if err.kind() != ErrorKind::NotFound => return Err(err),
         _ => {}
     }
-    UnixListener::bind(path)
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 /// Connects; the other program may be about to start.

@@ -2,9 +2,8 @@
 //! What became of the pool: reported by famfs-attach.service, told to the host.
 
 use std::env;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -85,10 +84,9 @@ fn failure(result: String, status: String, uptime_ms: u64) -> Option<Attach> {
     (result != "success").then_some(Attach::Failed { result, status, uptime_ms })
 }
 
-/// Makes [`DIR`], for root alone.
+/// Makes [`DIR`].
 pub fn make_dir() -> Result<()> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(DIR).with_context(|| format!("cannot make {DIR}"))
+    fs::create_dir_all(DIR).with_context(|| format!("cannot make {DIR}"))
 }
 
 /// Lets famfs-watch.service start.

@@ -11,7 +11,7 @@ mod writing;
 
 use std::path::PathBuf;
 
-use clap::builder::RangedI64ValueParser;
+use clap::builder::{FalseyValueParser, RangedI64ValueParser};
 use clap::{Args, Parser, Subcommand};
 
 pub use self::archives::*;
@@ -21,6 +21,9 @@ pub use self::mounting::*;
 pub use self::reading::*;
 pub use self::roles::*;
 pub use self::writing::*;
+
+/// The environment variable that stands for `--coherent`; empty, `0`, `no`, `off` and `false` do not.
+pub const COHERENT: &str = "FAMFS_COHERENT";
 
 /// Make, fill, mount, check and read famfs file systems
 ///
@@ -44,7 +47,8 @@ pub struct Cli {
     ///
     /// That is so for virtual machines on one host. Without it cache lines are written back after
     /// writing and dropped before reading, for memory that several hosts share.
-    #[arg(long, global = true, env = "FAMFS_COHERENT", hide_env_values = true)]
+    #[arg(long, global = true, env = COHERENT, hide_env_values = true)]
+    #[arg(value_parser = FalseyValueParser::new())]
     pub coherent: bool,
 
     /// What to do.

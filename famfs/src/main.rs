@@ -11,10 +11,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use famfs::args::{Attach, Cli, Command, MountHelper, UmountHelper};
-
-/// The variable that stands for --coherent.
-const COHERENT: &str = "FAMFS_COHERENT";
+use clap::builder::{FalseyValueParser, TypedValueParser};
+use famfs::args::{Attach, COHERENT, Cli, Command, MountHelper, UmountHelper};
 
 fn main() -> ExitCode {
     let cli = parse(std::env::args_os().collect());
@@ -69,9 +67,14 @@ fn helper(args: &[OsString]) -> Option<&str> {
     name.and_then(OsStr::to_str)
 }
 
-/// What --coherent takes from the environment, for the helpers that mount(8) calls.
+/// What --coherent takes from the environment, where the options of all commands are not read.
 fn coherent_by_environment() -> bool {
-    std::env::var_os(COHERENT).is_some_and(|value| !value.is_empty() && value != "0")
+    std::env::var_os(COHERENT).is_some_and(|value| means_coherent(&value))
+}
+
+/// What a value of [`COHERENT`] means: as for the other commands.
+fn means_coherent(value: &OsStr) -> bool {
+    FalseyValueParser::new().parse_ref(&clap::Command::new("famfs"), None, value).unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -88,6 +91,15 @@ mod tests {
         assert!(matches!(made, Command::Mkfs(args) if args.force));
         assert!(matches!(command(&["/sbin/fsck.famfs", "/dev/x"]), Command::Fsck(_)));
         assert!(matches!(command(&["/usr/bin/famfs", "ls", "/x"]), Command::Ls(_)));
+    }
+
+    #[test]
+    fn the_variable_has_one_meaning() {
+        for (value, coherent) in
+            [("1", true), ("yes", true), ("0", false), ("false", false), ("", false)]
+        {
+            assert_eq!(means_coherent(value.as_ref()), coherent, "{value:?}");
+        }
     }
 
     #[test]

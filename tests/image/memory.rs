@@ -54,8 +54,9 @@ pub fn shared_root(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         let options = says(second, "findmnt --noheadings --output OPTIONS /mnt/famfs")?;
         ensure!(options.split(',').any(|option| option == "ro"), "{options}");
         // Nothing can be made there, so it is not followed, and that is no failure.
-        let watch =
-            says(second, "systemctl show --value -p ActiveState -p ConditionResult famfs-watch")?;
+        let judged = "until systemctl show -p ConditionTimestampMonotonic famfs-watch | grep -qv '=0$'; do \
+                      sleep 0.1; done; systemctl show --value -p ActiveState -p ConditionResult famfs-watch";
+        let watch = says(second, judged)?;
         ensure!(watch.split_whitespace().eq(["inactive", "no"]), "{watch}");
         let problems = second.vm.self_check(LONG)?;
         ensure!(problems.is_empty(), "{problems:?}");

@@ -49,7 +49,7 @@ pub fn run(all: bool, tally: &mut Tally) -> Result<()> {
         let worker = || {
             let mut tally = Tally::default();
             while let Some(name) = next() {
-                tally.check(fuzz(&name, &programs, seconds)?);
+                fuzz(&name, &programs, seconds, &mut tally)?;
             }
             Ok(tally)
         };
@@ -85,9 +85,9 @@ fn build() -> Result<PathBuf> {
     Ok(target.join(TARGET).join("fuzz"))
 }
 
-/// Runs one target; false if it found something. What it learns is kept in target/fuzz/corpus,
+/// Runs one target; it fails if it found something. What it learns is kept in target/fuzz/corpus,
 /// from where the next run goes on.
-fn fuzz(name: &str, programs: &Path, seconds: u64) -> Result<bool> {
+fn fuzz(name: &str, programs: &Path, seconds: u64, tally: &mut Tally) -> Result<()> {
     let target = paths::target().join("fuzz");
     let (learned, found) = (target.join("corpus").join(name), target.join("crashes").join(name));
     for dir in [&learned, &found] {
@@ -116,7 +116,8 @@ fn fuzz(name: &str, programs: &Path, seconds: u64) -> Result<bool> {
         let runs =
             text.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
         println!("fuzz {name} ... ok ({} inputs in {seconds} s)", runs.unwrap_or("?").trim());
-        return Ok(true);
+        tally.pass();
+        return Ok(());
     }
     let lines: Vec<&str> = text.lines().collect();
     println!("fuzz {name} ... FAILED ({status})");
@@ -126,7 +127,9 @@ fn fuzz(name: &str, programs: &Path, seconds: u64) -> Result<bool> {
         Some(at) => &lines[at..lines.len().min(at + PANIC_LINES)],
         None => &lines[tail..],
     };
-    println!("{}", shown.join("\n"));
+    let shown = shown.join("\n");
+    println!("{shown}");
+    tally.fail(&format!("fuzz {name}"), &shown);
     println!("output: {}", log_path.display());
     let written = "Test unit written to ";
     if let Some((_, input)) = lines.iter().find_map(|line| line.split_once(written)) {
@@ -134,5 +137,5 @@ fn fuzz(name: &str, programs: &Path, seconds: u64) -> Result<bool> {
         println!("replay: {} {input}", program.display());
         println!("keep:   cp {input} fuzz/crashes/{name}/  (`cargo test -p fuzz` replays it)");
     }
-    Ok(false)
+    Ok(())
 }

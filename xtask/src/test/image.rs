@@ -29,11 +29,16 @@ pub fn run(imaged: &Imaged, all: bool, tally: &mut Tally) -> Result<()> {
 }
 
 fn report(name: &str, checked: Result<()>, tally: &mut Tally) {
-    match &checked {
-        Ok(()) => println!("check {name} ... ok"),
-        Err(error) => println!("check {name} ... FAILED\n{error:#}"),
+    match checked {
+        Ok(()) => {
+            println!("check {name} ... ok");
+            tally.pass();
+        }
+        Err(error) => {
+            println!("check {name} ... FAILED\n{error:#}");
+            tally.fail(name, &format!("{error:#}"));
+        }
     }
-    tally.check(checked.is_ok());
 }
 
 /// The tests run on what the mirror has; whether that is what would be shipped is said here.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `cargo xtask test`: runs the suites and adds up what they counted.
 
+mod failures;
 mod fuzz;
 mod image;
 mod kmod;
@@ -17,7 +18,7 @@ use crate::args::{Suite, TestArgs};
 use crate::packages;
 pub use tally::Tally;
 
-/// Runs the suites and closes with one plain line. A suite that cannot run counts as failed.
+/// Runs the suites, lists what failed, and closes with one plain line. A suite that cannot run counts as failed.
 pub fn run(args: &TestArgs) -> Result<ExitCode> {
     if args.debug_kernel {
         return debug_kernel(args);
@@ -36,16 +37,17 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
         let mut tally = Tally::default();
         if let Err(error) = suites::run(suite, args.all, &mut tally) {
             println!("suite {name} cannot run: {error:#}");
-            tally.failed += 1;
+            tally.fail("cannot run", &format!("{error:#}"));
         }
         if tally.is_empty() {
             println!("suite {name} ran no test");
-            tally.failed += 1;
+            tally.fail("ran no test", "");
         }
         println!("== suite {name}: {tally} in {:.0} s", start.elapsed().as_secs_f64());
+        tally.failures.set_suite(&name);
         total.add(&tally);
     }
-    println!("{total}");
+    println!("{}{total}", total.failures);
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -54,7 +56,8 @@ fn debug_kernel(args: &TestArgs) -> Result<ExitCode> {
     println!("== suite kmod on the debug kernel");
     let mut tally = Tally::default();
     suites::on_debug_kernel(args.all, &args.only, &mut tally)?;
-    println!("{tally}");
+    tally.failures.set_suite("kmod");
+    println!("{}{tally}", tally.failures);
     let ok = tally.failed == 0 && !tally.is_empty();
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

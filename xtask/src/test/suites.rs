@@ -58,7 +58,11 @@ pub fn lint(name: &str, command: &mut Command, tally: &mut Tally) -> Result<()> 
         .status()
         .with_context(|| format!("cannot run {}", command.get_program().display()))?;
     println!("check {name} ... {}", if status.success() { "ok" } else { "FAILED" });
-    tally.check(status.success());
+    if status.success() {
+        tally.pass();
+    } else {
+        tally.fail(name, &status.to_string());
+    }
     Ok(())
 }
 
@@ -141,10 +145,12 @@ fn cargo_test(args: &[&str], tally: &mut Tally) -> Result<()> {
         println!("{line}");
         tally.read_line(&line);
     }
+    tally.failures.end_program();
     let status = child.wait().context("cannot wait for cargo")?;
     if !status.success() && tally.failed == failed_before {
-        println!("cargo test {}: {status}", args.join(" "));
-        tally.failed += 1;
+        let name = format!("cargo test {}", args.join(" "));
+        println!("{name}: {status}");
+        tally.fail(&name, &status.to_string());
     }
     Ok(())
 }

@@ -3,8 +3,10 @@
 
 use std::fmt;
 
+use super::failures::Failures;
+
 /// How many tests passed, failed and were skipped.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// Tests that passed.
     pub passed: u64,
@@ -12,12 +14,14 @@ pub struct Tally {
     pub failed: u64,
     /// Tests that were not run; each printed its reason.
     pub skipped: u64,
+    /// What is known of those that failed.
+    pub failures: Failures,
 }
 
 impl Tally {
     /// Whether nothing was counted.
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        self.passed + self.failed + self.skipped == 0
     }
 
     /// Adds another count.
@@ -25,15 +29,18 @@ impl Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.failures.append(&other.failures);
     }
 
-    /// Counts one check.
-    pub fn check(&mut self, passed: bool) {
-        if passed {
-            self.passed += 1;
-        } else {
-            self.failed += 1;
-        }
+    /// Counts a test that passed.
+    pub fn pass(&mut self) {
+        self.passed += 1;
+    }
+
+    /// Counts a test that failed, or that could not run, and keeps what it said.
+    pub fn fail(&mut self, name: &str, said: &str) {
+        self.failed += 1;
+        self.failures.add(name, said);
     }
 
     /// Counts a check that cannot be made here, and says why.
@@ -43,8 +50,10 @@ impl Tally {
     }
 
     /// Adds the counts of a line by which a libtest harness closes a test binary:
-    /// `test result: ok. 3 passed; 0 failed; 1 ignored; ...`. Other lines count nothing.
+    /// `test result: ok. 3 passed; 0 failed; 1 ignored; ...`. Other lines count nothing; of failed tests they tell
+    /// what is kept.
     pub fn read_line(&mut self, line: &str) {
+        self.failures.read_line(line);
         let Some((_, counts)) =
             line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
         else {
@@ -79,7 +88,18 @@ mod tests {
         tally.read_line("test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s");
         tally.read_line("test result: ok. 4 passed; 0 failed; 0 ignored");
         tally.read_line("test passed ... ok");
-        assert_eq!(tally, Tally { passed: 7, failed: 2, skipped: 1 });
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (7, 2, 1));
         assert_eq!(tally.to_string(), "7 passed, 2 failed, 1 skipped");
+    }
+
+    #[test]
+    fn failures_go_with_the_counts() {
+        let mut tally = Tally::default();
+        tally.pass();
+        tally.fail("rustfmt", "exit status: 1");
+        let mut total = Tally::default();
+        total.add(&tally);
+        assert_eq!(total.to_string(), "1 passed, 1 failed, 0 skipped");
+        assert!(total.failures.to_string().contains("rustfmt\n   exit status: 1\n"));
     }
 }

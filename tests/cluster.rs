@@ -13,12 +13,11 @@ mod kinds;
 mod program;
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{ExitCode, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use program::{Program, until};
+use program::{LIMIT, Program, until};
 use vm_tests::{Artifacts, Session};
 
 fn main() -> Result<ExitCode> {
@@ -108,18 +107,20 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     session.check("logs and console show what the guest wrote", || {
         program.shell("reader", "echo a word to the host > /dev/ttyS0")?;
         let shown = || program.ok(&["logs", "reader", "--of", "console"]);
-        until("the word is in the log", Duration::from_secs(20), || {
+        until("the word is in the log", LIMIT, || {
             Ok(shown()?.contains("reader console | a word to the host"))
         })?;
         let logs = program.ok(&["logs"])?;
         ensure!(logs.contains("writer backend | ") && logs.contains("window mapped"), "{logs}");
+        let shown = tempfile::NamedTempFile::new()?;
         let mut console = program.command(&["console", "reader"]);
-        let mut console = console.stdout(Stdio::piped()).spawn()?;
-        std::thread::sleep(Duration::from_millis(300));
+        let mut console = console.stdout(shown.reopen()?).spawn()?;
+        let seen = until("the word is on the console", LIMIT, || {
+            Ok(String::from_utf8_lossy(&fs::read(shown.path())?).contains("a word to the host"))
+        });
         console.kill()?;
-        let shown = String::from_utf8_lossy(&console.wait_with_output()?.stdout).into_owned();
-        ensure!(shown.contains("a word to the host"), "{shown:?}");
-        Ok(())
+        console.wait()?;
+        seen
     });
     session.check("a terminal on the console is raw, and as before when it is left", || {
         console::check(&program, "writer")
@@ -127,9 +128,7 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     session.check("the pool is locked while a VM maps it, with either transport", || {
         // The back-end's lock goes with the writer; the reader's VM has none.
         program.shell("writer", "systemctl start poweroff.target; sleep 60").ok();
-        until("the writer ends", Duration::from_secs(30), || {
-            Ok(program.ps()?.0["vms"][0]["status"] == "ended")
-        })?;
+        until("the writer ends", LIMIT, || Ok(program.ps()?.0["vms"][0]["status"] == "ended"))?;
         let backend = &program.ps()?.0["vms"][0]["backend_pid"];
         ensure!(backend.is_null(), "the back-end outlives its VM: {backend}");
         let mkfs = program.famfs(&pool, &["mkfs", "--force"])?;
@@ -146,7 +145,7 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         program.shell("reader", "true").map(drop)
     });
     session.check("down leaves nothing but the user's pool", || {
-        let down = program.json(&["down", "lab", "--json"])?;
+        let down = program.json(&["down", "lab", "--timeout", "180", "--json"])?;
         ensure!(down["pool_removed"] == false && down["strays"] == 0, "{down}");
         ensure!(down["vms"][0]["end"] == "was-dead", "{down}");
         ensure!(down["vms"][1]["end"] == "orderly", "{down}");
@@ -174,11 +173,18 @@ fn exec(program: &Program<'_>) -> Result<()> {
     let missing = program.run(&["exec", "writer", "--", "no-such-program"])?;
     ensure!(missing.status.code() == Some(125), "{missing:?}");
     // A command ends with the program that runs it.
-    let mut sleeper = program.command(&["exec", "-n", "writer", "--", "sleep", "12345"]).spawn()?;
-    std::thread::sleep(Duration::from_secs(1));
+    let begun = "echo begun; exec sleep 12345";
+    let mut sleeper = program.command(&["exec", "-n", "writer", "--", "sh", "-c", begun]);
+    let mut sleeper = sleeper.stdout(Stdio::piped()).spawn()?;
+    let mut said = [0; 6];
+    sleeper.stdout.as_mut().context("no output")?.read_exact(&mut said)?;
     sleeper.kill()?;
     sleeper.wait()?;
-    until("the command ends with us", Duration::from_secs(20), || {
-        Ok(!program.shell("writer", "ps ax || true")?.contains("sleep 12345"))
+    ensure!(said == *b"begun\n", "{said:?}");
+    until("the command ends with us", LIMIT, || {
+        let running =
+            program.shell("writer", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; :")?;
+        ensure!(running.contains("appliance-agent"), "{running:?}");
+        Ok(!running.contains("sleep 12345"))
     })
 }

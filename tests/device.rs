@@ -27,7 +27,7 @@ use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 /// No power of two: the device reports two regions whose sum is one.
 const POOL: u64 = 34 << 20;
 const MEMORY: u64 = 512 << 20;
-const SHORT: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_secs(180);
 
 const PAGE: u64 = 4096;
 
@@ -65,7 +65,7 @@ fn one_window(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         .map(|name| Member::new(name, false).without_attach().with_disk(tools.clone()));
     let mut cluster = Cluster::start(artifacts, &pool, MEMORY, members.into())?;
     cluster.wait_ready(BOOT)?;
-    cluster.in_all(|node| node.run(&Command::shell("modprobe nd_pmem"), SHORT))?;
+    cluster.in_all(restart::probe)?;
     let (survivor, orphan) = (cluster.node("survivor")?, cluster.node("orphan")?);
 
     session.check("the device has exactly the pool's size", || {

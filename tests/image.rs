@@ -22,7 +22,7 @@ use vm_tests::{Artifacts, BOOT, Cluster, Member, Pool, Session, View};
 
 const POOL: u64 = 64 << 20;
 const MEMORY: u64 = 512 << 20;
-const SHORT: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_secs(180);
 
 fn main() -> Result<ExitCode> {
     let artifacts = Artifacts::from_env()?;

@@ -22,7 +22,7 @@ const DEBUG_MEMORY: u64 = 2 << 30;
 /// A test program may take this long under emulation, and this long if it is told how much to do.
 const PROGRAM: Duration = Duration::from_secs(600);
 const LONG_PROGRAM: Duration = Duration::from_secs(3600);
-const SHORT: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_secs(180);
 
 /// The serial number of the disk with the test programs.
 const DISK: &str = "kmod-tests";
@@ -76,7 +76,8 @@ fn refuse_devdax(session: &mut Session, lts: &Artifacts) -> Result<()> {
     let cluster = Cluster::start(lts, &pool, MEMORY, vec![member])?;
     cluster.wait_ready(BOOT)?;
     let node = cluster.node("lts-devdax")?;
-    node.run(&Command::shell("modprobe -a nd_pmem dax_pmem famfs && test -c /dev/dax0.0"), SHORT)?;
+    node.run(&Command::shell("modprobe -a nd_pmem dax_pmem famfs"), SHORT)?;
+    node.wait_for("test -c /dev/dax0.0")?;
     let mount = Command::new(["mount", "-t", "famfs", "/dev/dax0.0", "/mnt/famfs"]);
     let output = node.vm.exec(&mount, SHORT)?;
     session.check("lts-devdax: a devdax device is refused", || {
@@ -111,6 +112,7 @@ fn boot(artifacts: &Artifacts, names: &[&str], view: View) -> Result<(Cluster, P
     cluster.wait_ready(BOOT)?;
     for node in cluster.nodes() {
         // A watch that starts late would hold what a program mounts.
+        node.wait_watch()?;
         let umount = "systemctl stop famfs-watch && famfs umount /mnt/famfs";
         node.run(&Command::shell(umount), SHORT)?;
         mount_disk(node, DISK, "/run/tests")?;

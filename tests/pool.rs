@@ -12,7 +12,7 @@ mod source;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use vhost_famfs::launch::{Command, Output};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
@@ -49,9 +49,7 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
     cluster.wait_ready(BOOT)?;
     let (master, reader) = (cluster.node("master")?, cluster.node("reader")?);
-    for node in [master, reader] {
-        wait_for(node, "systemctl is-active --quiet famfs-watch")?;
-    }
+    cluster.in_all(Node::wait_watch)?;
     session
         .check("a new file is visible in the other VM", || latency::check(&pool, master, reader));
     session.check("a watch that waits takes little of the processor", || latency::idle(reader));
@@ -62,7 +60,7 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
             let create =
                 format!("famfs creat -s 21m -S {seed} -B 16 -N {strips} -C 2m /mnt/famfs/{name}");
             shell(master, &create)?;
-            wait_for(reader, &format!("test -e /mnt/famfs/{name}"))?;
+            reader.wait_for(&format!("test -e /mnt/famfs/{name}"))?;
             let seed = seed.to_string();
             for node in [master, reader] {
                 shell(node, &format!("famfs verify -S {seed} -f /mnt/famfs/{name}"))?;
@@ -80,13 +78,13 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         shell(master, "famfs mkdir /mnt/famfs/tree")?;
         shell(master, &format!("famfs cp -r {MOUNT_POINT}/. /mnt/famfs/tree"))?;
         let copied = Instant::now();
-        wait_for(reader, "[[ $(find /mnt/famfs/tree -type f | wc -l) == 1000 ]]")?;
+        reader.wait_for("[[ $(find /mnt/famfs/tree -type f | wc -l) == 1000 ]]")?;
         println!("# all are visible {:.1?} after the end of the copy", copied.elapsed());
         check_tree(reader, &source)
     });
     session.check("doctor finds both healthy, and files mapped by 2 MiB", || {
         shell(master, "famfs creat -s 4m /mnt/famfs/large")?;
-        wait_for(reader, "test -e /mnt/famfs/large")?;
+        reader.wait_for("test -e /mnt/famfs/large")?;
         for node in [master, reader] {
             let output = shell(node, "famfs doctor --json")?;
             let report: Value = serde_json::from_slice(&output.stdout)?;
@@ -98,6 +96,8 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     });
     session.check("umount(8) ends the watch, and after a new mount all is there again", || {
         shell(reader, "umount /mnt/famfs")?;
+        // What is still on its way out would not start again.
+        reader.wait_for("[[ $(systemctl show -P ActiveState famfs-watch) == inactive ]]")?;
         shell(reader, "[[ $(systemctl show -P Result famfs-watch) == success ]]")?;
         let doctor = reader.vm.exec(&Command::new(["famfs", "doctor"]), LIMIT)?;
         let text = String::from_utf8_lossy(&doctor.stdout).into_owned();
@@ -107,19 +107,16 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     });
     session.check("a file system that is made anew ends the watch with a word", || {
         shell(master, "famfs umount /mnt/famfs && famfs mkfs --force /dev/dax0.0")?;
-        wait_for(reader, "[[ $(systemctl show -P ExecMainStatus famfs-watch) == 3 ]]")?;
-        let console = std::fs::read(reader.console_log()).context("cannot read the console")?;
-        let console = String::from_utf8_lossy(&console);
-        ensure!(console.contains("the file system was made anew"), "the console does not say it");
+        reader.wait_for("[[ $(systemctl show -P ExecMainStatus famfs-watch) == 3 ]]")?;
+        reader.wait_console("the file system was made anew")?;
         shell(reader, "famfs umount /mnt/famfs && famfs attach")?;
         shell(reader, "[[ ! -e /mnt/famfs/tree ]]").map(drop)
     });
     session.check("memory that is taken away ends the watch with an error", || {
         shell(reader, "systemctl start famfs-watch")?;
         shell(reader, "echo dax0.0 > /sys/bus/dax/drivers/fsdev_dax/unbind")?;
-        wait_for(reader, "[[ $(systemctl show -P ExecMainStatus famfs-watch) == 1 ]]")?;
-        let console = std::fs::read(reader.console_log()).context("cannot read the console")?;
-        let console = String::from_utf8_lossy(&console);
+        reader.wait_for("[[ $(systemctl show -P ExecMainStatus famfs-watch) == 1 ]]")?;
+        let console = reader.wait_console("cannot read the log")?;
         let told = console.matches("cannot read the log").count();
         ensure!(told == 1, "the console says it {told} times");
         shell(reader, "famfs umount /mnt/famfs").map(drop)
@@ -147,18 +144,4 @@ fn status<'r>(report: &'r Value, check: &str) -> Option<&'r str> {
 /// Runs a shell script that must succeed.
 fn shell(node: &Node, script: &str) -> Result<Output> {
     node.run(&Command::shell(script), LIMIT)
-}
-
-/// Waits until a shell command succeeds.
-fn wait_for(node: &Node, command: &str) -> Result<()> {
-    let start = Instant::now();
-    loop {
-        if node.vm.exec(&Command::shell(command), LIMIT)?.status.success() {
-            return Ok(());
-        }
-        if start.elapsed() > LIMIT {
-            bail!("VM {}: not within {} s: {command}", node.member.name, LIMIT.as_secs());
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }

@@ -16,9 +16,9 @@ use vm_tests::{
 const POOL: u64 = 64 << 20;
 const MEMORY: u64 = 1 << 30;
 /// A script, under emulation on a busy host.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(600);
 /// The kills in a row that `--all` asks for, with their recoveries.
-const LONG_LIMIT: Duration = Duration::from_secs(900);
+const LONG_LIMIT: Duration = Duration::from_secs(1800);
 /// The serial number of the disk with programs.
 const DISK: &str = "ublk-tests";
 

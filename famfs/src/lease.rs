@@ -16,7 +16,7 @@
 use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -218,6 +218,9 @@ struct Shared {
     me: Holder,
     /// The next heartbeat; the first is random, as programs of one system may beat in turn.
     next: AtomicU64,
+    /// Who was seen to have taken it. It stays lost when a program of this system takes it back: what was read while it
+    /// was held may not be so any more.
+    lost: OnceLock<Holder>,
     stop: Mutex<bool>,
     wake: Condvar,
 }
@@ -252,7 +255,8 @@ impl Keeper {
         }
         let stop = Mutex::new(false);
         let next = AtomicU64::new(Uuid::new_v4().as_u64_pair().1);
-        let shared = Shared { media, fs_uuid, me, next, stop, wake: Condvar::new() };
+        let (lost, wake) = (OnceLock::new(), Condvar::new());
+        let shared = Shared { media, fs_uuid, me, next, lost, stop, wake };
         if mine.is_none() {
             shared.claim()?;
             thread::sleep(timing.settle);
@@ -311,9 +315,14 @@ impl Shared {
     }
 
     fn check(&self) -> Result<(), LeaseError> {
+        if let Some(holder) = self.lost.get() {
+            return Err(LeaseError::Lost { holder: *holder });
+        }
         match read(&*self.media, self.fs_uuid)? {
             Some(found) if found.holder.boot == self.me.boot => Ok(()),
-            Some(Found { holder, .. }) => Err(LeaseError::Lost { holder }),
+            Some(Found { holder, .. }) => {
+                Err(LeaseError::Lost { holder: *self.lost.get_or_init(|| holder) })
+            }
             None => Err(LeaseError::Gone { fs_uuid: self.fs_uuid }),
         }
     }
@@ -351,11 +360,14 @@ mod tests {
     use crate::sys::dax::Access;
 
     const FS: Uuid = Uuid::from_u128(77);
+    /// The dead are dead soon.
     const QUICK: Timing = Timing {
         interval: Duration::from_millis(20),
         expiry: Duration::from_millis(300),
         settle: Duration::from_millis(1),
     };
+    /// On a busy host a heart may miss many beats.
+    const PATIENT: Timing = Timing { expiry: Duration::from_secs(60), ..QUICK };
 
     fn system(boot: u128) -> Holder {
         // Clones: all that is copied with an image is the same.
@@ -374,7 +386,7 @@ mod tests {
 
         fn acquire(&self, me: Holder, force: bool) -> Result<Keeper, LeaseError> {
             let media = Box::new(self.0.try_clone().unwrap());
-            Keeper::acquire(media, FS, me, force, QUICK, |_| {})
+            Keeper::acquire(media, FS, me, force, PATIENT, |_| {})
         }
 
         fn found(&self) -> Found {
@@ -394,7 +406,7 @@ mod tests {
         assert_eq!(pool.found(), Found { holder: system(1), heartbeat: 0 });
         let start = Instant::now();
         pool.acquire(system(2), false).unwrap();
-        assert!(start.elapsed() < QUICK.expiry, "a lease that was given back is free at once");
+        assert!(start.elapsed() < PATIENT.expiry, "a lease that was given back is free at once");
     }
 
     #[test]
@@ -427,9 +439,13 @@ mod tests {
         drop(pool.acquire(system(1), false).unwrap());
         watch.check().unwrap();
         let before = pool.found().heartbeat;
-        thread::sleep(5 * QUICK.interval);
-        let after = pool.found().heartbeat;
-        assert!(before != 0 && after != 0 && before != after, "{before} {after}");
+        assert_ne!(before, 0);
+        let end = Instant::now() + PATIENT.expiry;
+        while pool.found().heartbeat == before {
+            assert!(Instant::now() < end, "the heart stands still at {before}");
+            thread::sleep(QUICK.interval);
+        }
+        assert_ne!(pool.found().heartbeat, 0);
     }
 
     #[test]
@@ -440,6 +456,25 @@ mod tests {
         assert!(matches!(first.check(), Err(LeaseError::Lost { .. })));
         drop(first);
         second.check().unwrap();
+    }
+
+    #[test]
+    fn what_was_lost_stays_lost_when_the_system_has_the_lease_again() {
+        let pool = Pool::new();
+        let stale = pool.acquire(system(1), false).unwrap();
+        let second = pool.acquire(system(2), true).unwrap();
+        // Its own heart notices, without being asked.
+        let end = Instant::now() + PATIENT.expiry;
+        while stale.shared.lost.get().is_none() {
+            assert!(Instant::now() < end, "nobody noticed");
+            thread::sleep(QUICK.interval);
+        }
+        drop(second);
+        let again = pool.acquire(system(1), false).unwrap();
+        assert!(matches!(stale.check(), Err(LeaseError::Lost { holder }) if holder == system(2)));
+        again.check().unwrap();
+        drop(stale);
+        assert_ne!(pool.found().heartbeat, 0, "the new one has it still");
     }
 
     #[test]

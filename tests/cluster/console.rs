@@ -12,10 +12,10 @@ use vhost_famfs::launch::shell_quoted;
 
 use super::program::{Program, until};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Time for a command of the guest's shell.
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// A terminal with a shell script in it; what is on its screen is in a file.
 struct Terminal {

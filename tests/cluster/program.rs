@@ -58,7 +58,8 @@ impl<'a> Program<'a> {
 
     /// Runs a script in a VM, with success.
     pub fn shell(&self, vm: &str, script: &str) -> Result<String> {
-        self.ok(&["exec", "--no-stdin", vm, "--", "bash", "-euo", "pipefail", "-c", script])
+        let exec = ["exec", "--no-stdin", "--timeout", "120", vm, "--"];
+        self.ok(&[&exec[..], &["bash", "-euo", "pipefail", "-c", script]].concat())
     }
 
     /// What `ps --json` tells of the only cluster, and the exit code.
@@ -106,6 +107,9 @@ impl Drop for Program<'_> {
         }
     }
 }
+
+/// How long anything may take on a busy host.
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// Looks until there is something to see.
 pub fn until(what: &str, limit: Duration, mut look: impl FnMut() -> Result<bool>) -> Result<()> {

@@ -80,8 +80,8 @@ const REBIND: &str = "cd /sys/bus/virtio/drivers/virtio_pmem
     device=$(basename virtio*)
     echo $device > unbind
     echo $device > bind
-    for try in {1..200}; do [[ -b /dev/pmem0 ]] && exit 0; sleep 0.05; done
-    echo 'no /dev/pmem0 after 10 s' >&2; exit 1";
+    for try in {1..1200}; do [[ -b /dev/pmem0 ]] && exit 0; sleep 0.1; done
+    echo 'no /dev/pmem0 after 120 s' >&2; exit 1";
 
 /// Does something so many times, and compares the window each time.
 fn repeat(
@@ -120,6 +120,12 @@ pub fn checksum(host: &File) -> Result<String> {
     Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// Loads the driver of the guest's device, and waits until the device is there: the guest is up before virtio-pmem is.
+pub fn probe(node: &Node) -> Result<()> {
+    text(node, "modprobe nd_pmem")?;
+    node.wait_for("[[ -b /dev/pmem0 ]]")
+}
+
 /// Boots the guest again and waits until it has its device.
 fn boot(node: &Node, mut restart: impl FnMut() -> Result<()>) -> Result<()> {
     let before = node.vm.wait_up(SHORT)?.boot_id;
@@ -129,7 +135,7 @@ fn boot(node: &Node, mut restart: impl FnMut() -> Result<()>) -> Result<()> {
         // What is left of the agent of before does not answer, which ends the session with it.
         let _ = node.vm.exec(&Command::new(["true"]), ANSWER);
         if node.vm.wait_up(BOOT)?.boot_id != before {
-            return text(node, "modprobe nd_pmem").map(drop);
+            return probe(node);
         }
         ensure!(begin.elapsed() < BOOT, "the guest has not booted again after {BOOT:?}");
     }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Two VMs that both take themselves for the master, as a VM and its clone do: the lease keeps them apart.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
-use super::script::{json, refused, run};
+use super::script::{LIMIT, json, refused, run};
 use super::{MEMORY, POOL};
 
 /// Bytes of host memory that the files take.
@@ -25,12 +28,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
     cluster.wait_ready(BOOT)?;
     let (one, two) = (cluster.node("original")?, cluster.node("clone")?);
-    // The watch of one of them is first, and the other one sees its heart beat.
-    run(one, "until famfs role --json /mnt/famfs | grep -qE 'ours|alive'; do sleep 0.2; done")?;
-    let (first, second) = match role(one)?["lease"]["state"].as_str() {
-        Some("ours") => (one, two),
-        _ => (two, one),
-    };
+    let (first, second) = settled(one, two)?;
 
     session.check("clones: both are the master by name, one holds the lease", || {
         for (node, state) in [(first, "ours"), (second, "alive")] {
@@ -70,6 +68,23 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     session.check("clones: they shut down in order", || cluster.end());
     session.check("clones: the host finds the pool clean", || pool.famfs(["fsck"]).map(drop));
     Ok(())
+}
+
+/// Waits until the watch of one of them has the lease, and the other one sees its heart beat; in this order. Both may
+/// have tried at the same moment.
+fn settled<'n>(one: &'n Node, two: &'n Node) -> Result<(&'n Node, &'n Node)> {
+    one.wait_watch()?;
+    two.wait_watch()?;
+    let end = Instant::now() + LIMIT;
+    loop {
+        let leases = [role(one)?, role(two)?].map(|role| role["lease"]["state"].clone());
+        match leases.each_ref().map(Value::as_str) {
+            [Some("ours"), Some("alive")] => return Ok((one, two)),
+            [Some("alive"), Some("ours")] => return Ok((two, one)),
+            _ => ensure!(Instant::now() < end, "not within {LIMIT:?}: {leases:?}"),
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// Sends a signal to the process of a VM.

@@ -9,7 +9,7 @@ use vhost_famfs::launch::{Command, Output, Status};
 use vm_tests::Node;
 
 /// A script in the guest, under emulation on a busy host.
-const LIMIT: Duration = Duration::from_secs(300);
+pub const LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs a script that must succeed.
 pub fn run(node: &Node, script: &str) -> Result<Output> {

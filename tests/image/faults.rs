@@ -13,7 +13,7 @@ use vm_tests::{Artifacts, Node, mount_disk, pack_disk};
 const SERIAL: &str = "faults";
 const MOUNT_POINT: &str = "/tmp/faults";
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/image/faults.c");
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 const PAGE: u64 = 4096;
 /// What one fault maps of a large file.

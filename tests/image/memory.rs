@@ -11,7 +11,7 @@ use super::faults;
 
 const POOL: u64 = 64 << 20;
 const MEMORY: u64 = 512 << 20;
-const LONG: Duration = Duration::from_secs(180);
+const LONG: Duration = Duration::from_secs(300);
 const MIB: u64 = 1 << 20;
 
 /// Most that a guest may keep of its root in its own page cache.
@@ -45,6 +45,7 @@ pub fn shared_root(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     session.check("the pool is mounted and followed as the host says", || {
         let pool = says(first, "findmnt --noheadings --output FSTYPE /run/pool")?;
         ensure!(pool == "famfs", "{pool}");
+        first.wait_watch()?;
         let watch = says(
             first,
             "tr '\\0' ' ' < /proc/$(systemctl show --value -p MainPID famfs-watch)/cmdline",
@@ -54,8 +55,9 @@ pub fn shared_root(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         let options = says(second, "findmnt --noheadings --output OPTIONS /mnt/famfs")?;
         ensure!(options.split(',').any(|option| option == "ro"), "{options}");
         // Nothing can be made there, so it is not followed, and that is no failure.
-        let judged = "until systemctl show -p ConditionTimestampMonotonic famfs-watch | grep -qv '=0$'; do \
-                      sleep 0.1; done; systemctl show --value -p ActiveState -p ConditionResult famfs-watch";
+        second
+            .wait_for("[[ $(systemctl show -P ConditionTimestampMonotonic famfs-watch) != 0 ]]")?;
+        let judged = "systemctl show --value -p ActiveState -p ConditionResult famfs-watch";
         let watch = says(second, judged)?;
         ensure!(watch.split_whitespace().eq(["inactive", "no"]), "{watch}");
         let problems = second.vm.self_check(LONG)?;

@@ -11,7 +11,7 @@ use vhost_famfs::launch::{Command, Root};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
 const MEMORY: u64 = 512 << 20;
-const SHORT: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_secs(180);
 
 /// What the image needs for this root, beside the root itself.
 const FILES: [&str; 4] = ["vmlinux", "initrd.cpio", "root.erofs", "root-verity.roothash"];

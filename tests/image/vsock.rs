@@ -15,7 +15,7 @@ use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
 const POOL: u64 = 64 << 20;
 const MEMORY: u64 = 512 << 20;
-const SHORT: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_secs(180);
 
 /// The program of the device.
 const DEVICE: &str = "vhost-device-vsock";

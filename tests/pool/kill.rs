@@ -40,7 +40,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// The seed of the times of the kills; without it one is taken from the clock, and printed.
 const SEED: &str = "VHOST_FAMFS_SEED";
 /// How long QEMU may take to be gone.
-const GONE: Duration = Duration::from_secs(30);
+const GONE: Duration = Duration::from_secs(120);
 
 /// Copies once in full, to see that all works and how long it takes; then is killed at moments
 /// that the seed chooses.

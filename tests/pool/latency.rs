@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a watch takes: time until a new file is visible in another VM, and the processor's.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use vm_tests::{Node, Pool, watch_latency};
 
 use super::shell;
@@ -10,6 +10,10 @@ use super::shell;
 /// (USER_HZ of proc_pid_stat(5)).
 const IDLE: f64 = 10.0;
 const TICKS: f64 = 100.0;
+
+/// Per cent of a processor that it may take, and how often that is looked at.
+const MOST: f64 = 25.0;
+const LOOKS: usize = 6;
 
 /// Measures, prints, and asks only for what a busy host can do.
 pub fn check(pool: &Pool, master: &Node, reader: &Node) -> Result<()> {
@@ -26,7 +30,8 @@ pub fn check(pool: &Pool, master: &Node, reader: &Node) -> Result<()> {
     Ok(())
 }
 
-/// How much of a processor the watch takes while nothing happens.
+/// How much of a processor the watch takes while nothing happens. A busy host adds to it, and takes nothing away: the
+/// least of a few looks counts.
 pub fn idle(node: &Node) -> Result<()> {
     let script = format!(
         "
@@ -34,11 +39,18 @@ pub fn idle(node: &Node) -> Result<()> {
         ticks() {{ read -ra stat < /proc/$pid/stat; echo $((stat[13] + stat[14])); }}
         sleep 1; before=$(ticks); sleep {IDLE}; echo $(($(ticks) - before))"
     );
-    let output = shell(node, &script)?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let ticks: f64 = text.trim().parse().with_context(|| format!("unexpected output: {text}"))?;
-    let share = ticks / (TICKS * IDLE) * 100.0;
-    println!("# an idle watch takes {share:.1} % of an emulated processor");
-    ensure!(share < 25.0, "{share:.1} %");
-    Ok(())
+    let mut least = f64::INFINITY;
+    for _ in 0..LOOKS {
+        let output = shell(node, &script)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let ticks: f64 =
+            text.trim().parse().with_context(|| format!("unexpected output: {text}"))?;
+        let share = ticks / (TICKS * IDLE) * 100.0;
+        println!("# an idle watch takes {share:.1} % of an emulated processor");
+        least = least.min(share);
+        if least < MOST {
+            return Ok(());
+        }
+    }
+    bail!("{least:.1} % at least, expected less than {MOST} %")
 }

@@ -23,10 +23,10 @@ use crate::{Artifacts, Pool};
 pub const BOOT: Duration = Duration::from_secs(240);
 
 /// How long a VM may take to shut down.
-const POWEROFF: Duration = Duration::from_secs(60);
+const POWEROFF: Duration = Duration::from_secs(180);
 
 /// How long a back-end may take to notice that its VM is gone.
-const BACKEND_EXIT: Duration = Duration::from_secs(10);
+const BACKEND_EXIT: Duration = Duration::from_secs(60);
 
 /// How a VM gets at the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

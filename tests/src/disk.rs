@@ -11,7 +11,7 @@ use vhost_famfs::launch::{Command, Disk};
 use crate::{Artifacts, Node};
 
 /// How long a guest may take to mount a disk.
-const MOUNT: Duration = Duration::from_secs(60);
+const MOUNT: Duration = Duration::from_secs(180);
 
 /// Packs `dir` into the disk image `path`; the guest finds it by its serial number.
 pub fn pack_disk(artifacts: &Artifacts, dir: &Path, path: PathBuf, serial: &str) -> Result<Disk> {

@@ -15,6 +15,7 @@ mod memory_dir;
 mod pool;
 mod root_cache;
 mod session;
+mod waiting;
 
 pub use artifacts::Artifacts;
 pub use cluster::{BOOT, Cluster, Member, Node, Transport};

@@ -14,7 +14,7 @@ const READ_ALL: &str = "find /usr/lib /usr/bin -type f -exec cat {} + | wc -c";
 /// The least that is of all programs and libraries; less means that some were not there.
 const LEAST: u64 = 30_000_000;
 
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Reads all of a guest's programs and libraries.
 pub fn read_root(node: &Node) -> Result<()> {

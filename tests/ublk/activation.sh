@@ -13,10 +13,7 @@ systemctl daemon-reload
 systemctl start vhost-famfs-ublk@vm1.socket
 [[ $(vhost-famfs ublk list --json) == '[]' ]] || fail "a device before it was asked for"
 logger --socket /run/vhost-famfs/ublk-vm1.sock question
-for _ in {1..300}; do
-    [[ $(systemctl show --property=ActiveState vhost-famfs-ublk@vm1.service) == ActiveState=active ]] && break
-    sleep 0.1
-done
+until_it_is systemctl is-active --quiet vhost-famfs-ublk@vm1.service
 device=/dev/ublkb0
 [[ -b $device ]] || fail "no $device: $(systemctl status --no-pager vhost-famfs-ublk@vm1.service)"
 dd if=/dev/zero of=$device bs=1M count=1 oflag=direct status=none

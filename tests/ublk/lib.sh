@@ -35,7 +35,7 @@ serve() {
     setsid vhost-famfs ublk "$@" >"$out" 2>"$err" </dev/null &
     server=$!
     local _
-    for _ in {1..600}; do
+    for _ in {1..1200}; do
         device=$(<"$out")
         if [[ $device ]]; then
             return
@@ -43,7 +43,7 @@ serve() {
         kill -0 "$server" 2>/dev/null || fail "ublk $*: ended: $(<"$err")"
         sleep 0.1
     done
-    fail "ublk $*: no device in 60 s: $(<"$err")"
+    fail "ublk $*: no device in 120 s: $(<"$err")"
 }
 
 # remove: removes the device; the server must end, with success.
@@ -60,6 +60,18 @@ refused() {
     message=$("$@" 2>&1 >/dev/null) || status=$?
     [[ $status == 1 ]] || fail "$*: exit code $status: $message"
     [[ $message == *"$text"* ]] || fail "$*: '$text' is not in: $message"
+}
+
+# until_it_is COMMAND...: waits until a command succeeds.
+until_it_is() {
+    local _
+    for _ in {1..1200}; do
+        if "$@"; then
+            return
+        fi
+        sleep 0.1
+    done
+    fail "not within 120 s: $*"
 }
 
 digest() {

@@ -28,10 +28,10 @@ rm $scratch/overlay
 for wish in {1..4}; do
     setsid "${add[@]}" --image $scratch/image "${overlay[@]}" --id 6 >$scratch/out.$wish 2>&1 </dev/null &
 done
-for _ in {1..300}; do
-    [[ $(cat $scratch/out.[1-4] | grep -c 'exists already\|busy\|File exists') == 3 ]] && break
-    sleep 0.1
-done
+all_have_answered() {
+    [[ $(cat $scratch/out.[1-4] | grep -c 'exists already\|busy\|File exists\|^/dev/') == 4 ]]
+}
+until_it_is all_have_answered
 [[ $(cat $scratch/out.[1-4] | grep -c '^/dev/ublkb6$') == 1 ]] || fail "$(cat $scratch/out.[1-4])"
 [[ -e $scratch/overlay ]] || fail "the overlay of device 6 was removed"
 printf x | dd of=/dev/ublkb6 bs=512 conv=notrunc,fsync status=none
@@ -92,7 +92,7 @@ refused "its overlay is gone" vhost-famfs ublk recover "$device"
 [[ ! -e $scratch/overlay ]] || fail "an overlay was made to recover a device"
 "${add[@]}" --image $scratch/image "${overlay[@]}" >$scratch/out.other 2>&1 </dev/null &
 other=$!
-until [[ -s $scratch/out.other ]]; do sleep 0.1; done
+until_it_is test -s $scratch/out.other
 vhost-famfs ublk del "$(<$scratch/out.other)" >/dev/null
 wait $other
 refused "another overlay has the name of its own" vhost-famfs ublk recover "$device"

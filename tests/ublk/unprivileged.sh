@@ -15,19 +15,22 @@ while sleep 0.02; do
 done &
 rules=$!
 trap 'status=$?; kill $rules; chown 0:0 /dev/ublk-control; clean_up $status' EXIT
+has_answered() {
+    kill -0 $server 2>/dev/null || fail "$(<$scratch/err.user)"
+    [[ -s $scratch/out.user ]]
+}
+is_the_users() {
+    [[ $(stat --format=%u "$device") == 1234 ]]
+}
 serve_user() {
     : >$scratch/out.user
     setsid setpriv --reuid 1234 --regid 1234 --clear-groups /run/tests/bin/vhost-famfs ublk add \
         --image $scratch/user/image --overlay $scratch/user/overlay >$scratch/out.user 2>$scratch/err.user </dev/null &
     server=$!
-    for _ in {1..300}; do
-        device=$(<$scratch/out.user)
-        [[ $device ]] && break
-        kill -0 $server 2>/dev/null || fail "$(<$scratch/err.user)"
-        sleep 0.1
-    done
-    # Until the rule above has seen the block device.
-    sleep 0.2
+    until_it_is has_answered
+    device=$(<$scratch/out.user)
+    # The rule above has to see the block device.
+    until_it_is is_the_users
 }
 serve_user
 as_user dd if=/dev/zero of="$device" bs=1M count=1 oflag=direct status=none

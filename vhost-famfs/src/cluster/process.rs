@@ -132,7 +132,7 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "sleep 60 & sleep 60"]).env(MARK, instance.to_string());
         let mut child = command.stdin(Stdio::null()).spawn().unwrap();
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(60);
         while marked(instance).len() < 3 && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
         }

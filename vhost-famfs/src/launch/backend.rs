@@ -13,7 +13,7 @@ use super::deadline::Deadline;
 use super::process::{self, Lifetime};
 
 /// Time for a back-end to open its pool and listen.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A back-end to start.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -162,7 +162,7 @@ mod tests {
                 "{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"no such thing\"}}\r\n",
             ],
         );
-        let limit = Duration::from_secs(5);
+        let limit = Duration::from_secs(60);
         let mut qmp = Qmp::connect(&socket, limit).unwrap();
         assert_eq!(qmp.execute("query-status", json!({}), limit).unwrap()["running"], false);
         let error = qmp.execute("fly", json!({}), limit).unwrap_err();

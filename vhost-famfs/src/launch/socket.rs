@@ -51,7 +51,7 @@ mod tests {
         };
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         listener.accept().unwrap();
-        waiting.push(connect_until(&path, Deadline::after(Duration::from_secs(5))).unwrap());
+        waiting.push(connect_until(&path, Deadline::after(Duration::from_secs(60))).unwrap());
     }
 
     #[test]

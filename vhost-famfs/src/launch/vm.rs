@@ -23,7 +23,7 @@ use super::qmp::{Qmp, QmpError};
 use super::version::{QemuVersion, VersionError};
 
 /// Time for QEMU to open its sockets, before the guest runs.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Time for QEMU to leave after `quit`.
 const QUIT_LIMIT: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@ use rustix::io::FdFlags;
 use tempfile::TempDir;
 
 /// Longest wait for anything; generous, because the machine may be busy.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(120);
 const TICK: Duration = Duration::from_millis(5);
 
 pub const MIB: u64 = 1 << 20;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::backend::{Backend, MIB, TestPool};
+use crate::backend::{Backend, DEADLINE, MIB, TestPool};
 use crate::vmm::{
     AVAIL, INDIRECT, Link, NEXT, QUEUE_SIZE, RAM_SIZE, REPLY, REQUEST, TABLE, USED, Used, Vmm,
     WINDOW_ADDR, WRITE,
@@ -173,6 +173,7 @@ fn the_used_ring_is_only_written_where_it_lies() {
 #[test]
 fn survives_random_rings() {
     const ROUNDS: usize = 300;
+    const LOOKED_AT: usize = 30;
     let pool = TestPool::tmpfs(16 * MIB);
     let mut backend = Backend::start(&pool, &[]);
     let mut vmm = Vmm::running(&backend);
@@ -180,8 +181,11 @@ fn survives_random_rings() {
     vmm.set_mem_table();
     let mut random = Random(0x5eed);
     let edges = [0, REQUEST, REPLY, TABLE, AVAIL, USED, RAM_SIZE as u64 - 2, WINDOW_ADDR, u64::MAX];
-    let mut answered = 0;
-    for round in 0..ROUNDS {
+    let (mut round, mut answered) = (0, 0);
+    let begin = Instant::now();
+    // On a busy host the program is late for most of them.
+    while round < ROUNDS || answered < LOOKED_AT && begin.elapsed() < DEADLINE {
+        round += 1;
         vmm.stop();
         vmm.forget_queue();
         vmm.start();
@@ -195,12 +199,12 @@ fn survives_random_rings() {
         }
         vmm.set_avail_index(u16::try_from(random.below(70)).unwrap());
         vmm.kick();
-        // Most rounds are looked at before the next one begins; the check below is that some are.
+        // Most rounds are looked at before the next one begins.
         std::thread::sleep(Duration::from_millis(2));
         answered += usize::from(vmm.used_index() > 0);
         assert!(backend.is_running(), "round {round}: {}", backend.log());
     }
-    assert!(answered > ROUNDS / 10, "only {answered} rounds were looked at");
+    assert!(answered >= LOOKED_AT, "only {answered} of {round} rounds were looked at");
     backend.expect_log("queue is broken");
     backend.expect_log("malformed request");
     vmm.stop();

@@ -65,7 +65,7 @@ fn run_script(dir: &tempfile::TempDir, device: &str) -> Output {
     fs::write(&file, "[pool]\nsize = \"16M\"\n[[vm]]\nname = \"a\"\n").unwrap();
     let plan = Plan::new(&cluster_file::read(&file).unwrap(), &host).unwrap();
     let text = only(emit(&plan, Form::Qemu).unwrap());
-    Command::new("timeout").args(["20", "sh", "-c", &text]).output().unwrap()
+    Command::new("timeout").args(["120", "sh", "-c", &text]).output().unwrap()
 }
 
 #[test]

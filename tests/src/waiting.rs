@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Waiting for what a guest does by itself: its units start, and what it writes reaches the console's file, in their
+//! own time.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use vhost_famfs::launch::Command;
+
+use crate::Node;
+
+/// How long anything in a guest may take, under emulation on a busy host.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Between two looks into a guest, and at a file of the host.
+const GUEST_PAUSE: Duration = Duration::from_millis(100);
+const HOST_PAUSE: Duration = Duration::from_millis(20);
+
+impl Node {
+    /// Waits until a shell command succeeds in the guest.
+    pub fn wait_for(&self, command: &str) -> Result<()> {
+        let end = Instant::now() + LIMIT;
+        while !self.vm.exec(&Command::shell(command), LIMIT)?.status.success() {
+            if Instant::now() > end {
+                bail!("VM {}: not within {LIMIT:?}: {command}", self.vm.name());
+            }
+            thread::sleep(GUEST_PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Waits until the guest follows the pool's log: a VM is ready when the pool is mounted, which is before. The unit
+    /// is active when the watch itself says so (`Type=notify`).
+    pub fn wait_watch(&self) -> Result<()> {
+        self.wait_for("systemctl is-active --quiet famfs-watch")
+    }
+
+    /// Waits until the console's file holds a text, and returns all of the file. What a program writes to the console
+    /// gets there after the program goes on.
+    pub fn wait_console(&self, text: &str) -> Result<String> {
+        let end = Instant::now() + LIMIT;
+        loop {
+            let console = fs::read(self.console_log()).context("cannot read the console")?;
+            let console = String::from_utf8_lossy(&console).into_owned();
+            if console.contains(text) {
+                return Ok(console);
+            }
+            if Instant::now() > end {
+                bail!("VM {}: {text:?} is not on the console:\n{console}", self.vm.name());
+            }
+            thread::sleep(HOST_PAUSE);
+        }
+    }
+}

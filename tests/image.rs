@@ -2,7 +2,9 @@
 //! What the appliance image holds and how it boots.
 
 mod image {
+    pub mod agent;
     pub mod batch;
+    pub mod confinement;
     pub mod efi;
     pub mod faults;
     pub mod files;
@@ -97,6 +99,8 @@ fn boot(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(output.status == vhost_famfs::launch::Status::Code(7), "{output:?}");
         Ok(())
     });
+    image::confinement::locked_in(session, node);
+    image::agent::comes_back(session, node);
     image::mistakes::told(session, node);
     session.check("shuts down in order", || cluster.end());
     Ok(())

@@ -5,26 +5,28 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::credentials::{CONSOLE as CONSOLE_CREDENTIAL, NO_POOL as NO_POOL_CREDENTIAL};
 
-/// The state of `famfs-attach.service`, as the guest reports it.
+/// What became of the pool, as the guest reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum Attach {
     /// The guest was started without a pool ([`NO_POOL_CREDENTIAL`]).
     Off,
-    /// The unit has not finished yet.
+    /// It is being looked for, or mounted.
     Pending,
     /// The pool is mounted.
     Mounted {
-        /// Guest uptime when the unit finished, milliseconds.
+        /// Guest uptime when it was, milliseconds.
         uptime_ms: u64,
+        /// How long finding, binding, replaying and mounting took, milliseconds.
+        took_ms: u64,
     },
-    /// The unit failed; its messages are on the console.
+    /// It could not be mounted; the reason is on the console.
     Failed {
-        /// systemd's word for the reason (`$SERVICE_RESULT`): `exit-code`, `signal`, `timeout`, ...
+        /// How the program that mounts it ended, in systemd's words (`$SERVICE_RESULT`): `exit-code` or `signal`.
         result: String,
-        /// Exit status or signal name of the program (`$EXIT_STATUS`), empty if it never ran.
+        /// Its exit status; empty after a signal.
         status: String,
-        /// Guest uptime when the unit failed, milliseconds.
+        /// Guest uptime then, milliseconds.
         uptime_ms: u64,
     },
 }

@@ -6,13 +6,12 @@
 //! the guest checks again, because others start VMs too.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fs;
+use std::path::Path;
 
-/// Where systemd puts the credentials of the machine (systemd.exec(5), `LoadCredential=`).
-pub const SYSTEM_DIR: &str = "/run/credentials/@system";
-/// Names another directory for them, in units that cannot see that one (systemd.exec(5), "Environment Variables").
-const DIR_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+/// Where `appliance-init` puts the credentials of the machine, for root alone. systemd has a directory of its own for
+/// them, but that is not there as early, and not visible to units with a mount namespace.
+pub const DIR: &str = "/run/appliance/credentials";
 
 /// The entries of the firmware's tables that hold strings for the guest (SMBIOS 3.7, 7.12: type 11).
 const DMI_ENTRIES: &str = "/sys/firmware/dmi/entries";
@@ -117,11 +116,10 @@ fn is_mount_point(value: &str) -> bool {
         || plain && clean && WRITABLE.iter().any(|dir| value.starts_with(dir))
 }
 
-/// The credentials of the machine that this program runs in; none where there is no [`SYSTEM_DIR`].
+/// The credentials of the machine that this program runs in; none where there is no [`DIR`].
 #[must_use]
 pub fn of_this_machine() -> BTreeMap<String, String> {
-    let dir = env::var_os(DIR_VARIABLE).unwrap_or_else(|| SYSTEM_DIR.into());
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let entries = fs::read_dir(DIR).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| {
             let value = fs::read(entry.path()).ok()?;
@@ -131,8 +129,14 @@ pub fn of_this_machine() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The credentials that the host gave, on the kernel command line and in the firmware's tables: for programs that run
-/// before anybody has put them into [`SYSTEM_DIR`].
+/// Whether the machine that this program runs in has a credential.
+#[must_use]
+pub fn is_given(name: &str) -> bool {
+    Path::new(DIR).join(name).exists()
+}
+
+/// The credentials that the host gave, on the kernel command line and in the firmware's tables: for `appliance-init`,
+/// which puts them into [`DIR`].
 #[must_use]
 pub fn given(command_line: &str) -> BTreeMap<String, String> {
     let mut found = from_command_line(command_line);
@@ -171,7 +175,7 @@ pub fn from_smbios(raw: &[u8]) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Whether a name can be a file's name in [`SYSTEM_DIR`].
+/// Whether a name can be a file's name in [`DIR`].
 fn is_name(name: &str) -> bool {
     (1..=255).contains(&name.len()) && !name.contains('/') && ![".", ".."].contains(&name)
 }

@@ -33,7 +33,7 @@ use crate::attach::Attach;
 pub const PORT: &str = "org.vhost-famfs.exec.0";
 
 /// Version of this protocol. Both ends must have the same.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Most bytes of a stream in one message: with base64 half of the longest line.
 pub const CHUNK: usize = 48 * 1024;

@@ -59,7 +59,7 @@ fn a_command_runs_with_input_and_both_streams() {
         }
         Request::Stdin { id, data } if data.0.is_empty() => {
             send(output(id, Stream::Stderr, "done"));
-            send(Reply::Attach { attach: Attach::Mounted { uptime_ms: 9 } });
+            send(Reply::Attach { attach: Attach::Mounted { uptime_ms: 9, took_ms: 4 } });
             send(Reply::Exit { id, status: Status::Code(3) });
         }
         Request::Stdin { id, data } => {
@@ -72,7 +72,7 @@ fn a_command_runs_with_input_and_both_streams() {
     let result = agent.exec(&command, LIMIT).unwrap();
     assert_eq!(String::from_utf8(result.stdout).unwrap(), format!("C {CHUNK} 1"));
     assert_eq!((result.stderr, result.status), (b"done".to_vec(), Status::Code(3)));
-    assert_eq!(agent.attached(LIMIT).unwrap().attach, Attach::Mounted { uptime_ms: 9 });
+    assert_eq!(agent.attached(LIMIT).unwrap().attach, Attach::Mounted { uptime_ms: 9, took_ms: 4 });
     drop(agent);
     guest.join().unwrap();
 }

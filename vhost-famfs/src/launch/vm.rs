@@ -137,13 +137,13 @@ pub enum VmError {
     },
     /// The guest is up, but its pool is not mounted.
     #[error(
-        "VM {name}: the pool is not mounted: famfs-attach.service ended with {result} {status}; \
+        "VM {name}: the pool is not mounted: the program that mounts it ended with {result} {status}; \
          last lines of {}:\n{console}", log.display()
     )]
     NotMounted {
         /// The VM.
         name: String,
-        /// systemd's word for the failure.
+        /// `exit-code` or `signal`.
         result: String,
         /// Exit status or signal.
         status: String,

@@ -34,8 +34,6 @@ pub struct Checked {
     pub bytes: u64,
     /// Page faults on their mappings.
     pub faults: Faults,
-    /// Time from the start of the attach step to the mounted pool.
-    pub attach_ms: f64,
     /// The guest's page cache after all files were read, bytes.
     pub page_cache: u64,
 }
@@ -73,7 +71,6 @@ pub fn check_files(cluster: &Cluster, manifest: &[u8]) -> Result<Vec<Checked>> {
             verified: sum.files.len() as u64 - sum.failed,
             bytes: sum.bytes,
             faults: Faults { pmd: mapped(&sum.faults.pmd), pte: mapped(&sum.faults.pte) },
-            attach_ms: attach_ms(node)?,
             page_cache: page_cache(node)?,
         })
     })
@@ -92,25 +89,6 @@ pub fn share_new_file(cluster: &Cluster) -> Result<Vec<bool>> {
         let output = node.vm.exec(&Command::new(verify), SHORT)?;
         Ok(output.status.success())
     })
-}
-
-/// How long the unit that finds, binds and mounts the pool ran, by systemd's clock.
-fn attach_ms(node: &Node) -> Result<f64> {
-    let show = Command::new([
-        "systemctl",
-        "show",
-        "famfs-attach.service",
-        "--property=ExecMainStartTimestampMonotonic,ExecMainExitTimestampMonotonic",
-    ]);
-    let output = node.run(&show, SHORT)?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let microseconds = |name: &str| -> Result<f64> {
-        text.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
-            .with_context(|| format!("systemctl show: no {name} in {text:?}"))
-    };
-    let start = microseconds("ExecMainStartTimestampMonotonic")?;
-    Ok((microseconds("ExecMainExitTimestampMonotonic")? - start) / 1000.0)
 }
 
 /// The guest's page cache.

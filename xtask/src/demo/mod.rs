@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::process::Pid;
 use serde::Deserialize;
+use vhost_famfs::launch::Attach;
 use vhost_famfs::launch::memory::{self, PoolFile};
 use vm_tests::{Artifacts, Cluster, Member, Pool, View};
 
@@ -107,12 +108,12 @@ fn demo(args: &DemoArgs, interrupt: &Interrupt) -> Result<Report> {
     let mut rows = Vec::new();
     for (index, node) in cluster.nodes().iter().enumerate() {
         let held = memory::of_process(node.vm.pid(), &file)?;
-        let Checked { verified, bytes, faults, attach_ms, page_cache } = checked[index].clone();
+        let Checked { verified, bytes, faults, page_cache } = checked[index].clone();
         rows.push(VmRow {
             name: node.member.name.clone(),
             role: if node.member.master { "master" } else { "client" },
             boot_s: ready[index].boot.as_secs_f64(),
-            attach_ms,
+            attach_ms: took(&ready[index].attach)?,
             verified,
             bytes,
             faults,
@@ -196,4 +197,12 @@ fn meminfo(text: &str, name: &str) -> Option<u64> {
 /// One master and clients.
 fn members(count: u32) -> Vec<Member> {
     (1..=count).map(|n| Member::new(&format!("vm{n}"), n == 1)).collect()
+}
+
+/// How long a guest took to mount the pool, milliseconds.
+fn took(attach: &Attach) -> Result<u64> {
+    match attach {
+        Attach::Mounted { took_ms, .. } => Ok(*took_ms),
+        other => bail!("a VM is ready, but its pool is not mounted: {other:?}"),
+    }
 }

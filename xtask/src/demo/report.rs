@@ -56,7 +56,7 @@ pub struct VmRow {
     /// From the start of QEMU to the mounted pool, seconds.
     pub boot_s: f64,
     /// Of that, finding, binding and mounting the pool, milliseconds.
-    pub attach_ms: f64,
+    pub attach_ms: u64,
     /// Files whose SHA-256 is that of the source.
     pub verified: u64,
     /// Their bytes.
@@ -186,7 +186,7 @@ impl fmt::Display for Report {
         for vm in &self.vms {
             writeln!(
                 f,
-                "{:<8}{:<8}{:>8.1}{:>11.0}{:>14}{:>7}{:>7}{:>10}{:>10}{:>12}{:>12}",
+                "{:<8}{:<8}{:>8.1}{:>11}{:>14}{:>7}{:>7}{:>10}{:>10}{:>12}{:>12}",
                 vm.name,
                 vm.role,
                 vm.boot_s,
@@ -234,7 +234,7 @@ mod tests {
             name: "vm".into(),
             role: "client",
             boot_s: 1.0,
-            attach_ms: 1.0,
+            attach_ms: 1,
             verified: 3,
             bytes: 4 << 20,
             faults: Faults { pmd: 2, pte: 1 },

@@ -4,7 +4,6 @@
 //! ```text
 //! mkosi.conf               package sources, caches, our programs
 //! mkosi.conf.d/KERNEL.conf for a profile: kernel packages, famfs.ko, where the image goes
-//! programs/                appliance-init, which goes into the initrd and not into the root
 //! extra/, KERNEL/          trees to be copied into the root
 //! sandbox/etc/apt/         package sources and locked versions
 //! ```
@@ -89,10 +88,9 @@ pub fn write(job: &Job<'_>) -> Result<()> {
     let apt = base.join("sandbox/etc/apt");
     let bin = base.join("extra/usr/bin");
     let sbin = base.join("extra/usr/sbin");
-    let programs = base.join("programs");
     let conf = base.join("mkosi.conf.d");
     // The name of a root tree's file is what mkosi calls it by: nothing of an earlier run may stay.
-    for stale in ["sandbox", "extra", "programs", kernel.profile] {
+    for stale in ["sandbox", "extra", kernel.profile] {
         let stale = base.join(stale);
         if stale.exists() {
             fs::remove_dir_all(&stale)
@@ -108,7 +106,7 @@ pub fn write(job: &Job<'_>) -> Result<()> {
         &sbin,
     ]
     .into_iter()
-    .chain([&programs, &conf, &base.join(kernel.profile)])
+    .chain([&conf, &base.join(kernel.profile)])
     .try_for_each(fs::create_dir_all);
     made.with_context(|| format!("cannot make directories in {}", base.display()))?;
     save(&apt.join("sources.list.d/mkosi.sources"), &packages::sources()?)?;
@@ -116,9 +114,13 @@ pub fn write(job: &Job<'_>) -> Result<()> {
         &apt.join("preferences.d/lock"),
         &lock::preferences(&lock::path(variant(&job.profiles)))?,
     )?;
-    for (program, to) in [("famfs", &bin), ("appliance-agent", &bin), ("appliance-init", &programs)]
-    {
-        install(&built.tools, &["-s", "-m", "755"], &built.guest.join(program), &to.join(program))?;
+    for program in ["famfs", "appliance-agent", "appliance-init"] {
+        install(
+            &built.tools,
+            &["-s", "-m", "755"],
+            &built.guest.join(program),
+            &bin.join(program),
+        )?;
     }
     for helper in HELPERS {
         let link = sbin.join(format!("{helper}.famfs"));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The pool changes hands: from the program that reads it to the one that may put it before all others.
 //!
-//! Whoever mounts a pool reads a log that other machines have written. famfs-attach.service does that locked in, with
-//! a mount namespace of its own, so nothing that it mounts is seen by others. It sends its mount as a file descriptor
+//! Whoever mounts a pool reads a log that other machines have written. `appliance-agent attach` does that locked in
+//! ([`confine`](crate::confine)), with a mount namespace of its own, so nothing that it mounts is seen by others. It sends its mount as a file descriptor
 //! (unix(7), `SCM_RIGHTS`), and this program, which serves the host and is not locked in, attaches that to the pool's
 //! mount point (move_mount(2)), which it takes from the credentials itself.
 
@@ -17,15 +17,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use appliance::report::DIR;
 use rustix::mount::{MoveMountFlags, move_mount};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-use crate::{mounting, pool};
+use crate::mounting;
 
-/// Below [`pool::DIR`], for root alone.
+/// Below [`DIR`], for root alone.
 const SOCKET: &str = "pool.sock";
 
 /// Time for the other program to be there, and for each word of it.
@@ -39,8 +40,7 @@ const DONE: &str = "done";
 
 /// Takes pools from now on, in a thread.
 pub fn listen() -> Result<()> {
-    pool::make_dir()?;
-    let path = Path::new(pool::DIR).join(SOCKET);
+    let path = Path::new(DIR).join(SOCKET);
     let listener = bind(&path).with_context(|| format!("cannot listen at {}", path.display()))?;
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -55,7 +55,7 @@ pub fn listen() -> Result<()> {
 
 /// Gives a mount to the program that listens; returns when all see it.
 pub fn give(mount: impl AsFd) -> Result<()> {
-    let path = Path::new(pool::DIR).join(SOCKET);
+    let path = Path::new(DIR).join(SOCKET);
     let stream =
         reach(&path).with_context(|| format!("cannot reach the agent at {}", path.display()))?;
     ask(stream, mount.as_fd())

@@ -7,8 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result};
 use appliance::credentials::{self, SSH_KEYS};
 
-/// Where there is no systemd, there are no units.
-const SYSTEMCTL: &str = "/usr/bin/systemctl";
+use crate::systemd;
 
 /// What a key is for.
 const SSH_SERVER: &str = "/usr/sbin/sshd";
@@ -27,26 +26,12 @@ pub fn check() -> Result<ExitCode> {
              `vhost-famfs exec`"
         ));
     }
-    problems.extend(failed_units()?);
+    problems.extend(systemd::failed_units()?);
     problems.extend(doctor()?);
     for problem in &problems {
         println!("{problem}");
     }
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn failed_units() -> Result<Vec<String>> {
-    if !Path::new(SYSTEMCTL).exists() {
-        return Ok(Vec::new());
-    }
-    let output = Command::new(SYSTEMCTL)
-        .args(["list-units", "--failed", "--plain", "--no-legend"])
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot run {SYSTEMCTL}"))?;
-    let units = String::from_utf8_lossy(&output.stdout).into_owned();
-    let names = units.lines().filter_map(|line| line.split_ascii_whitespace().next());
-    Ok(names.map(|unit| format!("unit failed: {unit}")).collect())
 }
 
 /// What `famfs doctor` finds; only asked where a pool is mounted.

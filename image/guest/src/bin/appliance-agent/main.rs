@@ -3,17 +3,18 @@
 //!
 //! ```text
 //!  port: requests --> session --> command: one child, its streams pumped by threads
-//!  port: replies  <-- outlet  <-- command, pool (watches for famfs-attach's report)
-//!  mount point    <-- handover <-- attach (the program of famfs-attach.service)
+//!  port: replies  <-- outlet  <-- command, pool (watches for the report of attach)
+//!  mount point    <-- handover <-- mounting (attach) in confinement
 //! ```
 //!
 //! `appliance-agent` serves; in the diskless appliance, `appliance-agent diskless` does, and ends when the host asks for
-//! a power-off. Units (or appliance-init) run the other forms: `attach` mounts the pool and hands it to the one that
-//! serves, `attach-ended` reports that this failed, `watch` follows the pool. `check` says
-//! what is wrong with the machine.
+//! a power-off. `attach` mounts the pool and hands it to the one that serves. appliance-init starts both. Units run
+//! `attached`, which waits for the end of that, and `watch`, which follows the pool (in the diskless appliance,
+//! appliance-init does). `check` says what is wrong with the machine.
 
 mod batch;
 mod command;
+mod confine;
 mod handover;
 mod health;
 mod mounting;
@@ -21,6 +22,8 @@ mod outlet;
 mod pool;
 mod port;
 mod session;
+mod sys;
+mod systemd;
 
 use std::env;
 use std::process::ExitCode;
@@ -31,11 +34,11 @@ fn main() -> ExitCode {
         [] => session::serve(session::PowerOff::Systemd).map(|()| ExitCode::SUCCESS),
         ["diskless"] => session::serve(session::PowerOff::Return).map(|()| ExitCode::SUCCESS),
         ["attach"] => mounting::attach(),
-        ["attach-ended"] => pool::report_failure().map(|()| ExitCode::SUCCESS),
+        ["attached"] => pool::wait_attached().map(|()| ExitCode::SUCCESS),
         ["watch"] => mounting::watch(),
         ["check"] => health::check(),
         _ => Err(anyhow::anyhow!(
-            "unexpected arguments {arguments:?}; usage: appliance-agent [diskless | attach | attach-ended | watch | check]"
+            "unexpected arguments {arguments:?}; usage: appliance-agent [diskless | attach | attached | watch | check]"
         )),
     };
     match result {

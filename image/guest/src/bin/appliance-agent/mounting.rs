@@ -10,11 +10,12 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, anyhow, ensure};
 use appliance::attach::Attach;
 use appliance::credentials::{self, ACCESS, DEFAULT_MOUNT_POINT, MOUNT_POINT, ROLE, VIEW};
+use appliance::report;
 use rustix::fs::CWD;
 use rustix::mount::{MountFlags, OpenTreeFlags, UnmountFlags, mount_remount, open_tree, unmount};
 use serde::Deserialize;
 
-use crate::{handover, pool};
+use crate::{confine, handover, pool};
 
 /// The tools.
 const FAMFS: &str = "/usr/bin/famfs";
@@ -27,8 +28,11 @@ struct Attached {
     files: u64,
 }
 
-/// Mounts the pool, checks that it is what was asked for, shows it to all, and reports success. Exits as famfs does.
+/// Gives up what it does not need, mounts the pool, checks that it is what was asked for, shows it to all, and reports
+/// success. Exits as famfs does.
 pub fn attach() -> Result<ExitCode> {
+    let start = report::uptime_ms().context("cannot read the time")?;
+    confine::enter()?;
     let credentials = checked_credentials()?;
     let mount_point = mount_point(&credentials);
     let output = Command::new(FAMFS)
@@ -57,7 +61,9 @@ pub fn attach() -> Result<ExitCode> {
     if !is_read_only(&credentials) {
         pool::mark_followed()?;
     }
-    pool::report(&Attach::Mounted { uptime_ms: pool::uptime_ms()? })?;
+    let uptime_ms = report::uptime_ms().context("cannot read the time")?;
+    let took_ms = uptime_ms.saturating_sub(start);
+    report::leave(&Attach::Mounted { uptime_ms, took_ms }).context("cannot report the mount")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -96,7 +96,7 @@ mod tests {
         let (sender, written) = mpsc::channel();
         let outlet = Outlet::new(Port(sender));
         let greeting = Reply::Refused { id: None, reason: "stands for a greeting".into() };
-        let change = Reply::Attach { attach: Attach::Mounted { uptime_ms: 1 } };
+        let change = Reply::Attach { attach: Attach::Mounted { uptime_ms: 1, took_ms: 0 } };
         thread::scope(|scope| {
             outlet.open(1, || {
                 scope.spawn(|| outlet.announce(&change));

@@ -3,20 +3,21 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read};
-use std::process::{self, Command, Stdio};
+use std::process;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use appliance::exec::{self, Reply, Request};
 use appliance::line::Lines;
+use appliance::report;
 
 use crate::batch::Batch;
 use crate::command::Slot;
 use crate::handover;
 use crate::outlet::Outlet;
-use crate::pool::{self, Pool};
-use crate::port;
+use crate::pool::Pool;
+use crate::{port, systemd};
 
 /// Pause while no host is connected: the port cannot be waited for then.
 const NO_HOST: Duration = Duration::from_millis(50);
@@ -38,7 +39,7 @@ pub fn serve(power_off: PowerOff) -> Result<()> {
     let pool = Pool::watch(outlet.clone())?;
     let batch = Batch::start(pool.clone(), outlet.clone(), move || match power_off {
         PowerOff::Systemd => {
-            start_poweroff().unwrap_or_else(|error| eprintln!("appliance-agent: {error}"))
+            systemd::power_off().unwrap_or_else(|error| eprintln!("appliance-agent: {error}"))
         }
         PowerOff::Return => process::exit(0),
     });
@@ -124,7 +125,7 @@ impl Session {
     fn open(&mut self, session: String) {
         self.close();
         self.number += 1;
-        self.outlet.open(self.number, || match pool::uptime_ms() {
+        self.outlet.open(self.number, || match report::uptime_ms() {
             Ok(uptime_ms) => Reply::Hello {
                 version: exec::VERSION,
                 session,
@@ -133,7 +134,7 @@ impl Session {
                 attach: self.pool.attach(),
                 ran: self.batch.ran(),
             },
-            Err(error) => Reply::Refused { id: None, reason: format!("{error:#}") },
+            Err(error) => Reply::Refused { id: None, reason: error.to_string() },
         });
     }
 
@@ -144,26 +145,18 @@ impl Session {
     }
 
     fn power_off(&mut self) {
+        // It may use what is about to be unmounted.
+        self.slot.kill();
         if self.power_off == PowerOff::Return {
             self.ended = true;
             return;
         }
-        if let Err(reason) = start_poweroff() {
+        if let Err(reason) = systemd::power_off() {
             self.refuse(None, reason);
         }
     }
 
     fn refuse(&self, id: Option<u64>, reason: String) {
         self.outlet.send(self.number, &Reply::Refused { id, reason });
-    }
-}
-
-/// Asks systemd directly; "systemctl poweroff" would ask for a login manager first.
-fn start_poweroff() -> Result<(), String> {
-    let job = ["start", "--no-block", "--job-mode=replace-irreversibly", "poweroff.target"];
-    match Command::new("systemctl").args(job).stdin(Stdio::null()).status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("systemctl start poweroff.target: {status}")),
-        Err(error) => Err(format!("cannot run systemctl: {error}")),
     }
 }

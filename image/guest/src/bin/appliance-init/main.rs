@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Process 1 of the initrd: loads the modules that reach the root, mounts it, and becomes systemd; a second process of
-//! it then loads what comes later ([`modules`]).
+//! it runs what serves the host and the pool meanwhile ([`services`]).
 //!
 //! No shell, no device manager: the initrd holds this program, the modules, and their load order. Without `root=` on
 //! the kernel command line the initrd is all there is, and this program stays: see [`diskless`].
@@ -10,6 +10,7 @@ mod diskless;
 mod large;
 mod modules;
 mod root;
+mod services;
 mod sys;
 mod verity;
 
@@ -21,7 +22,6 @@ use std::os::unix::process::CommandExt;
 use std::process::{self, Command, ExitCode};
 
 use anyhow::{Context, Result};
-use appliance::credentials::{self, NO_POOL};
 use rustix::mount::{MountFlags, mount, mount_move};
 use rustix::system::{RebootCommand, reboot};
 
@@ -48,7 +48,7 @@ const KERNEL_MOUNTS: [(&str, &str, MountFlags); 3] = [
 const BPF: &str = "/sys/fs/bpf";
 
 /// Mounted over the read-only root: here because a system call costs nothing, a mount unit a process.
-/// What else there is (/run, /dev/shm, control groups), systemd mounts itself.
+/// What else there is (/dev/shm, control groups), systemd mounts itself.
 const ROOT_MOUNTS: [(&str, &str, MountFlags); 3] = [
     ("/sys/kernel/tracing", "tracefs", DATA_ONLY),
     ("/tmp", "tmpfs", NO_DEVICES),
@@ -70,15 +70,14 @@ fn main() -> ExitCode {
 /// What this program does when it is not process 1.
 fn run_beside_systemd() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let [modules::LATER, kinds @ ..] = &arguments[..] else {
+    if arguments != [services::BESIDE] {
         eprintln!("appliance-init is started by the kernel as process 1 of the appliance's initrd");
         return ExitCode::from(2);
-    };
-    match modules::load_later(kinds) {
+    }
+    match services::run_beside_systemd() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("appliance-init: {error:#}; going on without");
+            eprintln!("appliance-init: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -108,10 +107,8 @@ fn boot() -> Result<Infallible> {
     // Where this kernel has none, systemd will find out again.
     let _ = mount("bpf", BPF, "bpf", DATA_ONLY, c"mode=0700");
     switch_root()?;
-    let has_pool = !credentials::given(&command_line).contains_key(NO_POOL);
-    if let Err(error) = modules::start_loading(has_pool) {
-        eprintln!("appliance-init: {error:#}; famfs attach will load what it needs");
-    }
+    services::take_credentials(&command_line)?;
+    services::start_beside_systemd()?;
     let error = Command::new(SYSTEMD).exec();
     Err(error).with_context(|| format!("cannot run {SYSTEMD}"))
 }
@@ -132,10 +129,18 @@ fn switch_root() -> Result<()> {
     for (path, kind, flags) in ROOT_MOUNTS {
         mount_kind(kind, path, flags)?;
     }
+    mount_run()?;
     symlink("/run", "/var/run").context("cannot make /var/run")
 }
 
 /// Mounts a file system that has no device.
 pub fn mount_kind(kind: &str, path: &str, flags: MountFlags) -> Result<()> {
     mount(kind, path, kind, flags, None).with_context(|| format!("cannot mount {kind} on {path}"))
+}
+
+/// Mounts /run, as systemd does where it is not.
+pub fn mount_run() -> Result<()> {
+    let options = c"mode=0755,size=20%,nr_inodes=800k";
+    fs::create_dir_all("/run").context("cannot make /run")?;
+    mount("tmpfs", "/run", "tmpfs", NO_DEVICES, options).context("cannot mount tmpfs on /run")
 }

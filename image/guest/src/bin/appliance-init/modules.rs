@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Kernel modules: those that reach the root, and those that are loaded while systemd starts.
-//!
-//! systemd starts on one processor, and needs none of the latter. So a second process of this program loads them
-//! meanwhile; what `famfs attach` finds loaded, it need not load.
+//! Kernel modules: those that reach the root, and those that are loaded while systemd starts, which needs none of them.
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
+use appliance::credentials::{self, NO_POOL};
 use rustix::cstr;
 use rustix::io::Errno;
 use rustix::system::finit_module;
@@ -21,13 +18,10 @@ pub const INITRD_DIR: &str = "/modules";
 /// root, or [`POOL`]. An empty line parts modules that need nothing of each other: both parts are loaded at once.
 pub const INITRD: &str = "/modules/order";
 /// The list of a root.
-const ROOT: &str = "/usr/lib/appliance/modules";
+pub const ROOT: &str = "/usr/lib/appliance/modules";
 
 /// The kind of modules that only machines with a pool need.
 const POOL: &str = "pool";
-
-/// The argument that makes this program load the modules of [`ROOT`], and what may follow it.
-pub const LATER: &str = "load-modules";
 
 /// Loads the modules of a list that all machines need, or one of these kinds.
 pub fn load(list: &str, kinds: &[&str]) -> Result<()> {
@@ -59,19 +53,9 @@ fn load_part(list: &str, part: &str, kinds: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Starts a process that loads the modules of the root, and does not wait for it: it will be systemd's to reap.
-pub fn start_loading(has_pool: bool) -> Result<()> {
-    Command::new("/proc/self/exe")
-        .arg(LATER)
-        .args(has_pool.then_some(POOL))
-        .spawn()
-        .context("cannot run myself")?;
-    Ok(())
-}
-
-/// What the process does that [`start_loading`] starts.
-pub fn load_later(kinds: &[&str]) -> Result<()> {
-    load(ROOT, kinds)
+/// The kinds of modules of [`ROOT`] that this machine needs.
+pub fn kinds_of_this_machine() -> Vec<&'static str> {
+    if credentials::is_given(NO_POOL) { Vec::new() } else { vec![POOL] }
 }
 
 /// The files that a list names for these kinds.

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The system calls of a program that mounts a pool: files, memory of its own, programs to run, waiting, and mounts. Not among
+//! them: modules, keys, clocks, other processes' memory, other name spaces, and sockets but those of unix(7).
+
+use std::collections::BTreeMap;
+use std::env::consts::ARCH;
+
+use anyhow::Result;
+use libc::c_long;
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch, apply_filter,
+};
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// Allowed whatever their arguments are.
+const CALLS: &[c_long] = &[
+    // Files by name.
+    libc::SYS_open,
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_access,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_stat,
+    libc::SYS_lstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_statfs,
+    libc::SYS_readlink,
+    libc::SYS_readlinkat,
+    libc::SYS_mkdir,
+    libc::SYS_mkdirat,
+    libc::SYS_rmdir,
+    libc::SYS_unlink,
+    libc::SYS_unlinkat,
+    libc::SYS_rename,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_link,
+    libc::SYS_linkat,
+    libc::SYS_symlink,
+    libc::SYS_symlinkat,
+    libc::SYS_chmod,
+    libc::SYS_fchmodat,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_fchownat,
+    libc::SYS_utimensat,
+    libc::SYS_getcwd,
+    libc::SYS_chdir,
+    libc::SYS_umask,
+    // Descriptors.
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_pread64,
+    libc::SYS_preadv,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_pwrite64,
+    libc::SYS_pwritev,
+    libc::SYS_lseek,
+    libc::SYS_close,
+    libc::SYS_close_range,
+    libc::SYS_dup,
+    libc::SYS_dup2,
+    libc::SYS_dup3,
+    libc::SYS_fcntl,
+    libc::SYS_flock,
+    libc::SYS_ioctl,
+    libc::SYS_fstat,
+    libc::SYS_fstatfs,
+    libc::SYS_fchmod,
+    libc::SYS_fchown,
+    libc::SYS_fchdir,
+    libc::SYS_ftruncate,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_getdents64,
+    libc::SYS_copy_file_range,
+    libc::SYS_sendfile,
+    libc::SYS_pipe,
+    libc::SYS_pipe2,
+    libc::SYS_eventfd2,
+    libc::SYS_memfd_create,
+    libc::SYS_inotify_init1,
+    libc::SYS_inotify_add_watch,
+    libc::SYS_inotify_rm_watch,
+    // Sockets that are there.
+    libc::SYS_connect,
+    libc::SYS_sendmsg,
+    libc::SYS_sendto,
+    libc::SYS_recvmsg,
+    libc::SYS_recvfrom,
+    libc::SYS_shutdown,
+    libc::SYS_getsockopt,
+    libc::SYS_setsockopt,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    // Waiting and time.
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_select,
+    libc::SYS_pselect6,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_futex,
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_getres,
+    libc::SYS_gettimeofday,
+    libc::SYS_restart_syscall,
+    // Memory.
+    libc::SYS_brk,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_msync,
+    libc::SYS_mincore,
+    libc::SYS_membarrier,
+    // Programs and threads.
+    libc::SYS_execve,
+    libc::SYS_fork,
+    libc::SYS_vfork,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_kill,
+    libc::SYS_tgkill,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_getpid,
+    libc::SYS_getppid,
+    libc::SYS_gettid,
+    libc::SYS_getpgid,
+    libc::SYS_getpgrp,
+    libc::SYS_setpgid,
+    libc::SYS_setsid,
+    libc::SYS_getuid,
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getegid,
+    libc::SYS_getgroups,
+    libc::SYS_getrlimit,
+    libc::SYS_prlimit64,
+    libc::SYS_getrusage,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_getcpu,
+    libc::SYS_set_tid_address,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_arch_prctl,
+    libc::SYS_prctl,
+    libc::SYS_capget,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_rt_sigtimedwait,
+    libc::SYS_sigaltstack,
+    libc::SYS_getrandom,
+    libc::SYS_uname,
+    libc::SYS_sysinfo,
+    // Mounts.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
+];
+
+/// `CLONE_NEW*` (clone(2)).
+const NAME_SPACES: i32 = libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET;
+
+/// Puts the list in force for the calling thread and what it starts.
+pub fn restrict() -> Result<()> {
+    // Its arguments are in memory, where no filter sees them: the C library makes do with clone.
+    let missing = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+    let clone3 = Rules::from([(libc::SYS_clone3, Vec::new())]);
+    apply_filter(&compile(clone3, SeccompAction::Allow, missing)?)?;
+    // Last, because it does not allow seccomp(2).
+    let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    apply_filter(&compile(rules()?, refused, SeccompAction::Allow)?)?;
+    Ok(())
+}
+
+fn compile(
+    rules: Rules,
+    otherwise: SeccompAction,
+    on_match: SeccompAction,
+) -> Result<BpfProgram, BackendError> {
+    SeccompFilter::new(rules, otherwise, on_match, TargetArch::try_from(ARCH)?)?.try_into()
+}
+
+fn rules() -> Result<Rules, BackendError> {
+    let mut rules: Rules = CALLS.iter().map(|call| (*call, Vec::new())).collect();
+    let not_executable = || argument(2, SeccompCmpOp::MaskedEq(flags(libc::PROT_EXEC)), 0);
+    let unix = || argument(0, SeccompCmpOp::Eq, flags(libc::AF_UNIX));
+    rules.extend([
+        (libc::SYS_mmap, vec![not_executable()?]),
+        (libc::SYS_mprotect, vec![not_executable()?]),
+        (libc::SYS_socket, vec![unix()?]),
+        (libc::SYS_socketpair, vec![unix()?]),
+        (libc::SYS_clone, vec![argument(0, SeccompCmpOp::MaskedEq(flags(NAME_SPACES)), 0)?]),
+        (libc::SYS_clone3, Vec::new()),
+    ]);
+    Ok(rules)
+}
+
+fn flags(bits: i32) -> u64 {
+    u64::from(bits.cast_unsigned())
+}
+
+/// An argument, of which the lower half counts, is so.
+fn argument(index: u8, how: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
+    let condition = SeccompCondition::new(index, SeccompCmpArgLen::Dword, how, value)?;
+    SeccompRule::new(vec![condition])
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What is asked of systemd. The agent may be there before it is, so it is waited for.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+/// Where there is no systemd, there is nothing to ask.
+const SYSTEMCTL: &str = "/usr/bin/systemctl";
+
+/// Where systemd listens to systemctl.
+const SOCKET: &str = "/run/systemd/private";
+
+/// Time for systemd to listen.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Pause between two looks.
+const STEP: Duration = Duration::from_millis(20);
+
+/// Powers the machine off. "systemctl poweroff" would ask for a login manager first.
+pub fn power_off() -> Result<(), String> {
+    wait_until_it_listens();
+    let job = ["start", "--no-block", "--job-mode=replace-irreversibly", "poweroff.target"];
+    match Command::new(SYSTEMCTL).args(job).stdin(Stdio::null()).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("systemctl start poweroff.target: {status}")),
+        Err(error) => Err(format!("cannot run {SYSTEMCTL}: {error}")),
+    }
+}
+
+/// The units that failed until the boot was over, one problem each.
+pub fn failed_units() -> Result<Vec<String>> {
+    if !Path::new(SYSTEMCTL).exists() {
+        return Ok(Vec::new());
+    }
+    wait_until_it_listens();
+    // Its answer is "degraded", and an error, if units have failed: which, the other command tells.
+    ask(&["is-system-running", "--wait"])?;
+    let units = ask(&["list-units", "--failed", "--plain", "--no-legend"])?;
+    let names = units.lines().filter_map(|line| line.split_ascii_whitespace().next());
+    Ok(names.map(|unit| format!("unit failed: {unit}")).collect())
+}
+
+fn ask(arguments: &[&str]) -> Result<String> {
+    let output = Command::new(SYSTEMCTL)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {SYSTEMCTL}"))?;
+    ensure!(
+        output.stderr.is_empty(),
+        "systemctl {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn wait_until_it_listens() {
+    let start = Instant::now();
+    while !Path::new(SOCKET).exists() && start.elapsed() < LIMIT {
+        thread::sleep(STEP);
+    }
+}

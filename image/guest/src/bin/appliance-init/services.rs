@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What serves the host and the pool: started as early as can be, not by systemd, which takes longer to start than all of this.
+//!
+//! ```text
+//! agent                                            serves the host
+//! modules  ->  agent attach (famfs attach)         mounts the pool
+//!                   |-- without systemd: agent watch (famfs watch); with it, famfs-watch.service
+//! ```
+//!
+//! Beside systemd this is a process of its own, which systemd does not look after.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use appliance::attach::Attach;
+use appliance::credentials::{self, NO_POOL};
+use appliance::report;
+use rustix::io::Errno;
+use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus, setrlimit, setsid, wait};
+
+use crate::modules;
+
+/// Serves the host, mounts and follows the pool.
+pub const AGENT: &str = "/usr/bin/appliance-agent";
+
+/// This program in the root: the one in the initrd is memory that each VM would have to keep.
+const MYSELF: &str = "/usr/bin/appliance-init";
+
+/// The argument that makes it run the services beside systemd.
+pub const BESIDE: &str = "services";
+
+/// The home directory, where there is one.
+const HOME: &str = "/root";
+
+/// Open files of the host's commands: what systemd gives its services.
+const FILES: Rlimit = Rlimit { current: Some(1024), maximum: Some(524_288) };
+
+/// Pause before an agent that failed is started again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Who is process 1.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Manager {
+    /// This program: the services last until the agent ends.
+    None,
+    /// systemd: they last until it ends the machine.
+    Systemd,
+}
+
+/// Puts the credentials from the command line and the firmware where the services look for them.
+pub fn take_credentials(command_line: &str) -> Result<()> {
+    fs::create_dir_all(report::DIR).with_context(|| format!("cannot make {}", report::DIR))?;
+    let dir = credentials::DIR;
+    DirBuilder::new().mode(0o700).create(dir).with_context(|| format!("cannot make {dir}"))?;
+    for (name, value) in credentials::given(command_line) {
+        let path = Path::new(dir).join(name);
+        fs::write(&path, value).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Starts a process that runs the services beside systemd, and does not wait for it: it will be a child of systemd.
+pub fn start_beside_systemd() -> Result<()> {
+    let child = Command::new(MYSELF).arg(BESIDE).spawn();
+    child.with_context(|| format!("cannot run {MYSELF}")).map(drop)
+}
+
+/// What that process does.
+pub fn run_beside_systemd() -> Result<()> {
+    setsid().context("cannot begin a session")?;
+    run(Manager::Systemd, || {
+        if let Err(error) = modules::load(modules::ROOT, &modules::kinds_of_this_machine()) {
+            eprintln!("appliance-init: {error:#}; going on without");
+        }
+        Ok(())
+    })
+}
+
+/// Starts the services, the agent while `load_modules` is at work, and looks after them.
+pub fn run(manager: Manager, load_modules: impl FnOnce() -> Result<()>) -> Result<()> {
+    setrlimit(Resource::Nofile, FILES).context("cannot set the limit of open files")?;
+    let agent = start_agent(manager)?;
+    load_modules()?;
+    let attach = match credentials::is_given(NO_POOL) {
+        true => None,
+        false => Some(start(&["attach"])?),
+    };
+    look_after(manager, agent, attach)
+}
+
+/// Waits for the services, and, as process 1, for everything that has no other parent.
+fn look_after(manager: Manager, mut agent: Pid, mut attach: Option<Pid>) -> Result<()> {
+    while let Some((pid, status)) = next_end()? {
+        if pid == agent {
+            if manager == Manager::None {
+                return Ok(());
+            }
+            eprintln!("appliance-init: {AGENT} ended ({}); starting it again", in_words(status));
+            thread::sleep(PAUSE);
+            agent = start_agent(manager)?;
+        } else if attach == Some(pid) {
+            attach = None;
+            match status.exit_status() {
+                Some(0) if manager == Manager::None => drop(start(&["watch"])?),
+                Some(0) => {}
+                code => report_failure(code)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn start_agent(manager: Manager) -> Result<Pid> {
+    match manager {
+        Manager::None => start(&["diskless"]),
+        Manager::Systemd => start(&[]),
+    }
+}
+
+/// Starts the agent in one of its forms.
+fn start(arguments: &[&str]) -> Result<Pid> {
+    let child = Command::new(AGENT)
+        .args(arguments)
+        .env_clear()
+        .env("HOME", if Path::new(HOME).exists() { HOME } else { "/" })
+        .env("LANG", "C.UTF-8")
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin")
+        .spawn()
+        .with_context(|| format!("cannot run {AGENT}"))?;
+    Ok(Pid::from_child(&child))
+}
+
+/// Tells the host, through the agent, that the pool could not be mounted.
+fn report_failure(code: Option<i32>) -> Result<()> {
+    let result = if code.is_some() { "exit-code" } else { "signal" };
+    let status = code.map_or_else(String::new, |code| code.to_string());
+    let uptime_ms = report::uptime_ms().context("cannot read the time")?;
+    report::leave(&Attach::Failed { result: result.into(), status, uptime_ms })
+        .context("cannot report that the pool is not mounted")
+}
+
+/// The next process that ends; `None` when there is none left.
+fn next_end() -> Result<Option<(Pid, WaitStatus)>> {
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(ended) => return Ok(ended),
+            Err(Errno::CHILD) => return Ok(None),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("cannot wait for programs"),
+        }
+    }
+}
+
+fn in_words(status: WaitStatus) -> String {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (_, Some(signal)) => format!("signal {signal}"),
+        _ => "for no reason known".into(),
+    }
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The agent's own process.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use vhost_famfs::launch::Command;
+use vm_tests::{Node, Session};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// An answer that does not come within this time does not come.
+const SOON: Duration = Duration::from_secs(5);
+
+/// With any VM.
+pub fn comes_back(session: &mut Session, node: &Node) {
+    session.check("an agent that is killed comes back", || {
+        let first = agent(node, LIMIT)?;
+        // It cannot report the end of what kills it.
+        let killed = node.vm.exec(&Command::shell("kill -KILL $PPID; sleep 60"), SOON);
+        ensure!(killed.is_err(), "{killed:?}");
+        let start = Instant::now();
+        loop {
+            match agent(node, SOON) {
+                Ok(second) if second != first => return Ok(()),
+                other if start.elapsed() > LIMIT => {
+                    anyhow::bail!("the agent was process {first}, and now: {other:?}")
+                }
+                _ => {}
+            }
+        }
+    });
+}
+
+/// The process that runs commands.
+fn agent(node: &Node, limit: Duration) -> Result<String> {
+    let output = node.vm.exec(&Command::shell("echo $PPID"), limit)?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the program that reads the log of a pool may do.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use vhost_famfs::launch::Command;
+use vm_tests::{Node, Session};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Starts an attach, which finds no pool and waits, and prints what its `famfs` has of privileges: capabilities, whether it
+/// can gain more, the mode of its system call filter (2: a list), and whether its name spaces are those of others.
+const LOOK: &str = r#"
+appliance-agent attach 2>/dev/null &
+trap 'kill $! && wait || true' EXIT
+pid=
+until [[ $pid ]]; do
+    for process in /proc/[0-9]*; do
+        [[ $(readlink $process/exe) != /usr/bin/famfs ]] || pid=${process##*/}
+    done
+done
+while IFS=$'\t' read -r name value; do
+    case $name in CapEff:|CapPrm:|CapInh:|CapBnd:|CapAmb:|NoNewPrivs:|Seccomp:) echo "$name $value" ;; esac
+done < /proc/$pid/status
+for kind in mnt net; do
+    [[ $(readlink /proc/$pid/ns/$kind) == $(readlink /proc/self/ns/$kind) ]] || echo "own $kind"
+done
+kill $pid
+"#;
+
+/// The capabilities are CHOWN, DAC_OVERRIDE, FOWNER, FSETID and SYS_ADMIN (linux/capability.h: 0, 1, 3, 4, 21).
+const EXPECTED: [&str; 9] = [
+    "CapInh: 0000000000000000",
+    "CapPrm: 000000000020001b",
+    "CapEff: 000000000020001b",
+    "CapBnd: 000000000020001b",
+    "CapAmb: 0000000000000000",
+    "NoNewPrivs: 1",
+    "Seccomp: 2",
+    "own mnt",
+    "own net",
+];
+
+/// With a VM that has no pool.
+pub fn locked_in(session: &mut Session, node: &Node) {
+    session.check("what reads a pool's log is locked in", || -> Result<()> {
+        let output = node.run(&Command::shell(LOOK), LIMIT)?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(said.lines().eq(EXPECTED), "{said}");
+        Ok(())
+    });
+}

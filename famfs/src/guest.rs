@@ -5,6 +5,7 @@
 //! which the driver fsdev_dax must have for famfs; without one it becomes a pmem block device.
 //! What a device holds is found out by looking, never by its number.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -23,6 +24,10 @@ const DAX_DRIVERS: &str = "/sys/bus/dax/drivers";
 const ND_PMEM: &str = "/sys/bus/nd/drivers/nd_pmem";
 /// Block devices of the kernel.
 const BLOCK: &str = "/sys/class/block";
+/// Devices of virtio.
+const VIRTIO_DEVICES: &str = "bus/virtio/devices";
+/// In a virtio device's `device`: persistent memory (Virtual I/O Device 1.3, section 5: 27).
+const VIRTIO_PMEM: &str = "0x001b";
 /// Bytes to look at: superblock and info block.
 const HEAD_LEN: usize = 8192;
 
@@ -56,6 +61,37 @@ pub fn dax_devices() -> Vec<String> {
 /// Names of the pmem block devices, such as `pmem0`.
 pub fn pmem_devices() -> Vec<String> {
     names(BLOCK, |name| name.starts_with("pmem"))
+}
+
+/// Virtio devices that are memory, such as `virtio1`, and have neither a dax nor a pmem device: at
+/// start those whose drivers are still at work.
+pub fn awaited_windows() -> BTreeSet<String> {
+    awaited_below(Path::new("/sys"))
+}
+
+fn awaited_below(sys: &Path) -> BTreeSet<String> {
+    let paths = |dir: &str| {
+        let entries = fs::read_dir(sys.join(dir)).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let is_memory = |device: &PathBuf| {
+        let id = fs::read_to_string(device.join("device")).unwrap_or_default();
+        id.trim_end() == VIRTIO_PMEM
+    };
+    let mut awaited: BTreeSet<String> =
+        paths(VIRTIO_DEVICES).into_iter().filter(is_memory).map(|path| name_of(&path)).collect();
+    // Each device lies below that which it came from: .../virtio1/ndbus0/region0/...
+    for device in ["bus/dax/devices", "class/block"].into_iter().flat_map(paths) {
+        let real = fs::canonicalize(device).unwrap_or_default();
+        for part in real.iter() {
+            awaited.remove(part.to_string_lossy().as_ref());
+        }
+    }
+    awaited
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Entries of a sysfs directory; none if the directory is not there (yet).
@@ -206,4 +242,35 @@ fn probe_again(name: &str) -> Result<(), GuestError> {
 
 fn write_sysfs(path: &Path, value: &str) -> Result<(), GuestError> {
     fs::write(path, value).map_err(|err| error("write", path, err))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_window_is_awaited_until_its_device_is_there() {
+        let sys = tempfile::tempdir().unwrap();
+        let sys = sys.path();
+        for (device, id) in [("virtio0", "0x0003"), ("virtio1", "0x001b"), ("virtio2", "0x001b")] {
+            let dir = sys.join("devices/pci0").join(device);
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("device"), format!("{id}\n")).unwrap();
+            link(sys, VIRTIO_DEVICES, device, &dir);
+        }
+        assert!(awaited_below(sys).iter().eq(["virtio1", "virtio2"]));
+        let below = |path: &str| sys.join("devices/pci0").join(path);
+        link(sys, "class/block", "pmem1", &below("virtio2/ndbus1/region1/block/pmem1"));
+        assert!(awaited_below(sys).iter().eq(["virtio1"]));
+        link(sys, "bus/dax/devices", "dax0.0", &below("virtio1/ndbus0/region0/dax0.1/dax0.0"));
+        assert!(awaited_below(sys).is_empty());
+    }
+
+    fn link(sys: &Path, class: &str, name: &str, to: &Path) {
+        fs::create_dir_all(to).unwrap();
+        fs::create_dir_all(sys.join(class)).unwrap();
+        symlink(to, sys.join(class).join(name)).unwrap();
+    }
 }

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `famfs attach`
 
+mod arrivals;
 mod preview;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -19,14 +20,17 @@ use famfs::mounts;
 use famfs::sys::dax::Access;
 use serde::Serialize;
 
+use self::arrivals::{Arrivals, DEV};
 use super::play::{Played, play, summary, system_or_client};
-use crate::output::{FAILED, OK, Outcome, notice, print_json, say};
+use crate::output::{FAILED, OK, Outcome, print_json, say};
 
 /// Modules that a guest with a virtio-pmem pool needs and that nothing loads by itself.
 const MODULES: [&str; 5] = ["virtio_pmem", "nd_pmem", "dax_pmem", "fsdev_dax", "famfs"];
 /// First and longest pause between two looks.
 const SHORT_PAUSE: Duration = Duration::from_millis(10);
 const LONG_PAUSE: Duration = Duration::from_millis(500);
+/// Time for the drivers of other memory devices once a famfs was found: there may be a second one.
+const SETTLE: Duration = Duration::from_secs(2);
 
 #[derive(Serialize)]
 struct Report {
@@ -61,9 +65,10 @@ pub fn run(args: &Attach) -> Outcome {
     let (device, volume) = match &attached {
         Some(mount) => (mount.source.clone(), Mounted::at(&mount_point, &mount.source)?),
         None => {
-            load_modules();
+            let arrivals = Arrivals::watch(Path::new(DEV));
+            let loaded = load_modules();
             clock.step("modules");
-            let found = find(args)?;
+            let found = find(args, &arrivals, loaded)?;
             clock.step("device");
             found
         }
@@ -85,30 +90,34 @@ fn missing_modules() -> Vec<&'static str> {
     MODULES.into_iter().filter(|name| !Path::new("/sys/module").join(name).exists()).collect()
 }
 
-/// Loads what is missing, by one process. What stays missing may be built in; if not, no device
-/// will show up.
-fn load_modules() {
+/// Loads what is missing, by one process; an error if that cannot be run. What stays missing may
+/// be built in, or somebody else is about to load it; if not, no device will show up.
+fn load_modules() -> io::Result<()> {
     let missing = missing_modules();
-    if missing.is_empty() {
-        return;
+    if !missing.is_empty() {
+        Command::new("modprobe").args(["-q", "-a"]).args(missing).stderr(Stdio::null()).status()?;
     }
-    let modprobe =
-        Command::new("modprobe").args(["-q", "-a"]).args(missing).stderr(Stdio::null()).status();
-    if let Err(err) = modprobe {
-        notice!("cannot run modprobe, so modules must be loaded already: {err}");
-    }
+    Ok(())
 }
 
 /// Waits until a device holds a famfs.
-fn find(args: &Attach) -> Result<(PathBuf, Mounted)> {
+fn find(args: &Attach, arrivals: &Arrivals, loaded: io::Result<()>) -> Result<(PathBuf, Mounted)> {
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     let mut pause = SHORT_PAUSE;
+    let mut settled = None;
     loop {
         let mut reasons = BTreeMap::new();
         let mut found = look(args.device.as_deref(), &mut reasons);
         match found.len() {
             0 => {}
-            1 => return Ok(found.remove(0)),
+            1 => {
+                let settled =
+                    *settled.get_or_insert_with(|| (Instant::now() + SETTLE).min(deadline));
+                let all = args.device.is_some() || guest::awaited_windows().is_empty();
+                if all || Instant::now() >= settled {
+                    return Ok(found.remove(0));
+                }
+            }
             _ => {
                 let names: Vec<String> =
                     found.iter().map(|(device, _)| device.display().to_string()).collect();
@@ -116,10 +125,14 @@ fn find(args: &Attach) -> Result<(PathBuf, Mounted)> {
             }
         }
         if Instant::now() >= deadline {
-            return Err(not_found(args, &reasons));
+            return Err(not_found(args, &reasons, loaded));
         }
-        sleep(pause);
-        pause = (pause * 2).min(LONG_PAUSE);
+        // A pool that is mapped late, or a driver that is loaded late, makes no new device. Those of
+        // a device that has just appeared are not far.
+        pause = match arrivals.wait(pause) {
+            true => SHORT_PAUSE,
+            false => (pause * 2).min(LONG_PAUSE),
+        };
     }
 }
 
@@ -152,7 +165,11 @@ fn look(named: Option<&Path>, reasons: &mut BTreeMap<PathBuf, String>) -> Vec<(P
     found
 }
 
-fn not_found(args: &Attach, reasons: &BTreeMap<PathBuf, String>) -> anyhow::Error {
+fn not_found(
+    args: &Attach,
+    reasons: &BTreeMap<PathBuf, String>,
+    loaded: io::Result<()>,
+) -> anyhow::Error {
     let mut text = format!("no famfs found within {} seconds", args.timeout);
     for (device, reason) in reasons {
         text.push_str(&format!("\n  {}: {reason}", device.display()));
@@ -164,6 +181,13 @@ fn not_found(args: &Attach, reasons: &BTreeMap<PathBuf, String>) -> anyhow::Erro
         });
     } else {
         text.push_str("\nformat one with `famfs mkfs`, or check the pool on the host");
+    }
+    let missing = missing_modules();
+    if !missing.is_empty() {
+        text.push_str(&format!("\nnot loaded, unless built in: {}", missing.join(", ")));
+    }
+    if let Err(err) = loaded {
+        text.push_str(&format!("\nno modules were loaded: cannot run modprobe: {err}"));
     }
     anyhow!(text)
 }

@@ -108,7 +108,8 @@ fn look_after(manager: Manager, mut agent: Pid, mut attach: Option<Pid>) -> Resu
             match status.exit_status() {
                 Some(0) if manager == Manager::None => drop(start(&["watch"])?),
                 Some(0) => {}
-                code => report_failure(code)?,
+                code => report_failure(code)
+                    .unwrap_or_else(|error| eprintln!("appliance-init: {error:#}")),
             }
         }
     }

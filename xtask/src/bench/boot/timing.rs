@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use vhost_famfs::launch::Root;
+use vhost_famfs::launch::{Command, Root};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Pool, View};
 
 use super::floor;
@@ -33,7 +33,13 @@ struct Times {
     wall: f64,
     /// Of the host's processors, by all threads of QEMU.
     cpu: f64,
+    /// By the clock, until systemd has started everything too, where there is one.
+    started: f64,
 }
+
+/// Waits for systemd, which may not even listen yet when the pool is mounted.
+const STARTED: &str =
+    "until [[ -S /run/systemd/private ]]; do sleep 0.1; done; systemctl is-system-running --wait";
 
 /// Boots the floor and the profiles in turn, so that all see the same conditions.
 pub fn run(artifacts: &Artifacts, floor: &Artifacts) -> Result<Vec<Measurement>> {
@@ -44,11 +50,11 @@ pub fn run(artifacts: &Artifacts, floor: &Artifacts) -> Result<Vec<Measurement>>
         for (root, _) in PROFILES {
             round.push(to_pool(artifacts, &pool, root)?);
         }
-        Ok(round.iter().flat_map(|times| [times.wall, times.cpu]).collect())
+        Ok(round.iter().flat_map(|times| [times.wall, times.cpu, times.started]).collect())
     })?;
-    // Wall and processor time of the floor, then of each profile.
-    let (floor, profiles) = samples.split_at(2);
-    let rows = PROFILES.iter().zip(profiles.chunks(2)).flat_map(|((root, goal), profile)| {
+    // The times of the floor, then of each profile.
+    let (floor, profiles) = samples.split_at(3);
+    let rows = PROFILES.iter().zip(profiles.chunks(3)).flat_map(|((root, goal), profile)| {
         let profile_name = root.profile();
         let row = |id: &str, what: &str, unit: &str, values: (f64, f64), goal: Option<f64>| {
             Measurement::new(
@@ -63,12 +69,16 @@ pub fn run(artifacts: &Artifacts, floor: &Artifacts) -> Result<Vec<Measurement>>
         let both =
             |place: usize, one: fn(&[f64]) -> f64| (one(&profile[place]), one(&floor[place]));
         let times = median(&ratios(&profile[0], &floor[0]));
-        [
+        let mut rows = vec![
             row("mounted", "to pool mounted, to the floor", "times", (times, 1.0), Some(*goal)),
             row("mounted.wall", "power-on to pool mounted", "s", both(0, median), None),
             row("mounted.best", &format!("the same, best of {ROUNDS}"), "s", both(0, least), None),
             row("mounted.cpu", "the same, QEMU's processor time", "s", both(1, median), None),
-        ]
+        ];
+        if *root != Root::Initrd {
+            rows.push(row("started", "until systemd has started all", "s", both(2, median), None));
+        }
+        rows
     });
     Ok(rows.collect())
 }
@@ -83,9 +93,14 @@ fn to_pool(artifacts: &Artifacts, pool: &Pool, root: Root) -> Result<Times> {
     let member = Member::new(root.profile(), true).with_root(root);
     let cluster = Cluster::start(artifacts, pool, MEMORY, vec![member])?;
     let ready = cluster.wait_ready(BOOT)?;
-    let cpu = processor_time(cluster.nodes()[0].vm.pid())?;
+    let node = &cluster.nodes()[0];
+    let cpu = processor_time(node.vm.pid())?;
+    if root != Root::Initrd {
+        node.run(&Command::shell(STARTED), BOOT)?;
+    }
+    let started = node.vm.started().elapsed().as_secs_f64();
     cluster.end()?;
-    Ok(Times { wall: ready[0].boot.as_secs_f64(), cpu })
+    Ok(Times { wall: ready[0].boot.as_secs_f64(), cpu, started })
 }
 
 /// The floor, until its shell has printed a line; it is killed then.
@@ -97,7 +112,8 @@ fn to_shell(floor: &Artifacts, pool: &Pool) -> Result<Times> {
         let console = fs::read_to_string(node.console_log()).unwrap_or_default();
         let wall = node.vm.started().elapsed();
         if console.contains(floor::MARK) {
-            return Ok(Times { wall: wall.as_secs_f64(), cpu: processor_time(node.vm.pid())? });
+            let (wall, cpu) = (wall.as_secs_f64(), processor_time(node.vm.pid())?);
+            return Ok(Times { wall, cpu, started: wall });
         }
         ensure!(wall < BOOT && node.vm.exit_status().is_none(), "no shell: {console}");
         thread::sleep(LOOK);

@@ -102,9 +102,9 @@ fn boot(artifacts: &Artifacts, names: &[&str], view: View) -> Result<(Cluster, P
             .with_transport(Some(Transport::Pmem { readonly: false }))
             .with_disk(disk.clone());
         match *name {
-            ONE_THREAD => member.in_one_thread(),
-            KMEMLEAK => member.with_kernel_arg("kmemleak=on"),
-            _ => member,
+            ONE_THREAD => member,
+            KMEMLEAK => member.in_threads().with_kernel_arg("kmemleak=on"),
+            _ => member.in_threads(),
         }
     });
     let memory = if artifacts.debug_kernel { DEBUG_MEMORY } else { MEMORY };

@@ -34,8 +34,9 @@ const LEN: usize = size_of::<format::Lease>();
 /// Bytes that say whose it is; the heartbeat is behind them.
 const IDENTITY_LEN: usize = 80 + size_of::<u64>();
 const HEARTBEAT_OFFSET: u64 = LEASE_OFFSET + 128;
-/// How long a block with a wrong checksum may be one that is just being written.
-const TORN: Duration = Duration::from_millis(20);
+/// How long a block with a wrong checksum may be one that is just being written: a VM may stand still meanwhile, as its
+/// host is busy.
+const TORN: Duration = Duration::from_millis(250);
 
 /// The lease's times.
 #[derive(Clone, Copy, Debug)]
@@ -160,7 +161,7 @@ pub fn read(media: &dyn Media, fs_uuid: Uuid) -> Result<Option<Found>, MediaErro
         if start.elapsed() > TORN {
             return Ok(None);
         }
-        thread::sleep(TORN / 10);
+        thread::sleep(TORN / 100);
     }
 }
 

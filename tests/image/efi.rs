@@ -48,7 +48,16 @@ fn start(artifacts: &Artifacts, pool: &Pool, dir: &Path, console: &Path) -> Resu
     let mut qemu = Command::new("setpriv");
     qemu.args(["--pdeathsig", "KILL", "--"]).arg(&artifacts.qemu);
     qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
-    qemu.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max,-erms,-fsrm", "-smp", "2"]);
+    qemu.args([
+        "-machine",
+        "q35",
+        "-accel",
+        "tcg,thread=single",
+        "-cpu",
+        "max,-erms,-fsrm",
+        "-smp",
+        "2",
+    ]);
     qemu.args(["-m", "512M,maxmem=1024M,slots=1", "-uuid", &pool.system().to_string()]);
     qemu.args(["-bios", FIRMWARE]);
     let esp = dir.join("esp");

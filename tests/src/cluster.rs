@@ -61,8 +61,8 @@ pub struct Member {
     pub interactive: bool,
     /// Whether its clock counts instructions.
     pub counted: bool,
-    /// Whether one thread emulates all its processors.
-    pub one_thread: bool,
+    /// Whether, without KVM, a thread for each of its processors emulates it.
+    pub threads: bool,
     /// More words for the kernel command line.
     pub kernel_args: Vec<String>,
     /// More arguments for QEMU.
@@ -83,7 +83,7 @@ impl Member {
             attach: true,
             interactive: false,
             counted: false,
-            one_thread: false,
+            threads: false,
             kernel_args: Vec::new(),
             qemu_args: Vec::new(),
         }
@@ -114,10 +114,10 @@ impl Member {
         self
     }
 
-    /// The same, emulated by one thread: for what rewrites code that is running, see
-    /// [`Accelerator::TcgOneThread`].
-    pub fn in_one_thread(mut self) -> Self {
-        self.one_thread = true;
+    /// The same, emulated by a thread for each processor: for what is to run at the same time, on a host that is not
+    /// busy; see [`Accelerator::TcgThreads`].
+    pub fn in_threads(mut self) -> Self {
+        self.threads = true;
         self
     }
 
@@ -257,8 +257,8 @@ impl Cluster {
             config.memory = memory;
             config.qemu_args = member.qemu_args.iter().map(Into::into).collect();
             config.console = if member.interactive { Console::Terminal } else { Console::Log };
-            if member.one_thread {
-                config.accelerator = Accelerator::TcgOneThread;
+            if member.threads && accelerator == Accelerator::Tcg {
+                config.accelerator = Accelerator::TcgThreads;
             }
             if member.counted {
                 config.accelerator = Accelerator::Tcg;

@@ -42,7 +42,7 @@ pub(super) fn kvm(qemu: Option<&Path>) -> Finding {
     let (accelerator, reason) = Accelerator::detect(qemu);
     match accelerator {
         Accelerator::Kvm => Finding::ok(CHECK, reason),
-        Accelerator::Tcg | Accelerator::TcgOneThread => Finding::with(
+        Accelerator::Tcg | Accelerator::TcgThreads => Finding::with(
             CHECK,
             Status::Warning,
             format!("{reason}: guests are emulated (TCG), which is slow"),

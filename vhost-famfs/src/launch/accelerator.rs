@@ -19,11 +19,13 @@ use super::deadline::Deadline;
 pub enum Accelerator {
     /// The processor, through /dev/kvm.
     Kvm,
-    /// QEMU's own translator: everywhere, but slow.
+    /// QEMU's own translator, with one thread for all processors: everywhere, but slow.
     Tcg,
-    /// The same with one thread for all processors: slower still, but code that one processor rewrites is never
-    /// run by another as it was before, which a thread for each does not guarantee.
-    TcgOneThread,
+    /// The same with a thread for each processor, which is faster where the host has many for few VMs. A store into
+    /// code drops the translations of it before it is made (`notdirty_write()` of QEMU's accel/tcg/cputlb.c), so another
+    /// processor may translate the old bytes in between, and keep that. Linux rewrites its code at boot and later
+    /// (static keys): where a thread waits for a processor of the host at that moment, the guest panics.
+    TcgThreads,
 }
 
 /// An accelerator that does not run a guest.
@@ -118,8 +120,8 @@ impl Accelerator {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Kvm => "kvm",
-            Self::Tcg => "tcg",
-            Self::TcgOneThread => "tcg,thread=single",
+            Self::Tcg => "tcg,thread=single",
+            Self::TcgThreads => "tcg,thread=multi",
         }
     }
 
@@ -129,7 +131,7 @@ impl Accelerator {
             Self::Kvm => "host",
             // With "enhanced rep movsb" the guest copies with an instruction that TCG runs byte by byte,
             // four to five times slower than the loop the guest uses without it.
-            Self::Tcg | Self::TcgOneThread => "max,-erms,-fsrm",
+            Self::Tcg | Self::TcgThreads => "max,-erms,-fsrm",
         }
     }
 }

@@ -177,7 +177,7 @@ fn address_bits(vm: &VmPlan, pool: u64, cpuinfo: &str) -> Result<(), CheckError>
     let needed = needed_bits(&vm.config, seen(vm, pool));
     let (found, who) = match vm.config.accelerator {
         Accelerator::Kvm => (host_bits(cpuinfo), "this host's processor"),
-        Accelerator::Tcg | Accelerator::TcgOneThread => (MOST_BITS, "QEMU's emulated processor"),
+        Accelerator::Tcg | Accelerator::TcgThreads => (MOST_BITS, "QEMU's emulated processor"),
     };
     if needed <= found {
         return Ok(());

@@ -13,7 +13,7 @@ fn text(config: &VmConfig) -> String {
 #[test]
 fn the_plain_appliance_is_this_command() {
     let expected = "qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none -name vm1 \
-        -machine q35,memory-backend=ram -accel tcg -cpu max,-erms,-fsrm -smp 2 -m 1024M \
+        -machine q35,memory-backend=ram -accel tcg,thread=single -cpu max,-erms,-fsrm -smp 2 -m 1024M \
         -object memory-backend-memfd,id=ram,size=1024M,share=on \
         -uuid 00000000-0000-0000-0000-000000001234 \
         -smbios type=11,value=io.systemd.credential:famfs.no-pool=1 \

@@ -48,7 +48,8 @@ fn in_qemu() -> Result<Measurement> {
 
 /// Microseconds that QEMU took to map the window.
 fn map(artifacts: &Artifacts, pool: &Pool) -> Result<f64> {
-    let cluster = Cluster::start(artifacts, pool, MEMORY, vec![Member::new("vm", true)])?;
+    let cluster =
+        Cluster::start(artifacts, pool, MEMORY, vec![Member::new("vm", true).in_threads()])?;
     cluster.wait_ready(BOOT)?;
     cluster.end()?;
     let path = artifacts.logs.join("vm.backend");

@@ -104,7 +104,7 @@ pub fn run() -> Result<Vec<Measurement>> {
     }
     let disk = pack_disk(&artifacts, &tree, dir.path().join("disk.erofs"), DISK)?;
     let pool = Pool::create(&artifacts, POOL, POOL, View::Devdax)?;
-    let member = Member::new("bench", false).with_transport(None).with_disk(disk);
+    let member = Member::new("bench", false).with_transport(None).with_disk(disk).in_threads();
     let cluster = Cluster::start(&artifacts, &pool, MEMORY, vec![member])?;
     cluster.wait_ready(BOOT)?;
     let node = cluster.node("bench")?;

@@ -20,7 +20,8 @@ pub fn run() -> Result<Vec<Measurement>> {
     let artifacts = image::run()?.artifacts(&paths::target().join("vm/bench-watch"))?;
     let pool = Pool::create(&artifacts, POOL, POOL, View::Devdax)?;
     pool.mkfs(&[])?;
-    let members = vec![Member::new("master", true), Member::new("reader", false)];
+    let members =
+        vec![Member::new("master", true).in_threads(), Member::new("reader", false).in_threads()];
     let cluster = Cluster::start(&artifacts, &pool, MEMORY, members)?;
     cluster.wait_ready(BOOT)?;
     let times = watch_latency(&pool, cluster.node("master")?, cluster.node("reader")?)?;

@@ -27,7 +27,7 @@ fn domain(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
     };
     let (kind, mode) = match config.accelerator {
         Accelerator::Kvm => ("kvm", "host-passthrough"),
-        Accelerator::Tcg | Accelerator::TcgOneThread => ("qemu", "maximum"),
+        Accelerator::Tcg | Accelerator::TcgThreads => ("qemu", "maximum"),
     };
     let features = if kind == "qemu" {
         "\n    <feature policy=\"disable\" name=\"erms\"/>\n    <feature policy=\"disable\" name=\"fsrm\"/>\n  "

@@ -90,7 +90,7 @@ fn ratios(values: &[f64], floor: &[f64]) -> Vec<f64> {
 
 /// The appliance, until its agent says that the pool is mounted.
 fn to_pool(artifacts: &Artifacts, pool: &Pool, root: Root) -> Result<Times> {
-    let member = Member::new(root.profile(), true).with_root(root);
+    let member = Member::new(root.profile(), true).with_root(root).in_threads();
     let cluster = Cluster::start(artifacts, pool, MEMORY, vec![member])?;
     let ready = cluster.wait_ready(BOOT)?;
     let node = &cluster.nodes()[0];
@@ -105,7 +105,7 @@ fn to_pool(artifacts: &Artifacts, pool: &Pool, root: Root) -> Result<Times> {
 
 /// The floor, until its shell has printed a line; it is killed then.
 fn to_shell(floor: &Artifacts, pool: &Pool) -> Result<Times> {
-    let member = Member::new("floor", true).with_root(Root::Initrd);
+    let member = Member::new("floor", true).with_root(Root::Initrd).in_threads();
     let cluster = Cluster::start(floor, pool, MEMORY, vec![member])?;
     let node = cluster.node("floor")?;
     loop {

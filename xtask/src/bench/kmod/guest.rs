@@ -108,6 +108,8 @@ impl Guest {
             .without_attach();
         if clock == Clock::Instructions {
             member = member.counting_instructions();
+        } else {
+            member = member.in_threads();
         }
         let cluster = Cluster::start(&bench.artifacts, &pool, memory, vec![member])?;
         cluster.wait_ready(BOOT)?;

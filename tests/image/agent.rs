@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use vhost_famfs::launch::Command;
 use vm_tests::{Node, Session};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// An answer that does not come within this time does not come.
 const SOON: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use vhost_famfs::launch::Command;
 use vm_tests::{Node, Session};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// Starts an attach, which finds no pool and waits, and prints what its `famfs` has of privileges: capabilities, whether it
 /// can gain more, the mode of its system call filter (2: a list), and whether its name spaces are those of others.

@@ -66,7 +66,7 @@ pub fn run(args: &Attach) -> Outcome {
         Some(mount) => (mount.source.clone(), Mounted::at(&mount_point, &mount.source)?),
         None => {
             let arrivals = Arrivals::watch(Path::new(DEV));
-            let loaded = load_modules();
+            let loaded = if args.no_modules { Ok(()) } else { load_modules() };
             clock.step("modules");
             let found = find(args, &arrivals, loaded)?;
             clock.step("device");
@@ -131,7 +131,7 @@ fn find(args: &Attach, arrivals: &Arrivals, loaded: io::Result<()>) -> Result<(P
         // a device that has just appeared are not far.
         pause = match arrivals.wait(pause) {
             true => SHORT_PAUSE,
-            false => (pause * 2).min(LONG_PAUSE),
+            false => (pause + SHORT_PAUSE).min(LONG_PAUSE),
         };
     }
 }

@@ -36,7 +36,7 @@ pub fn attach() -> Result<ExitCode> {
     let credentials = checked_credentials()?;
     let mount_point = mount_point(&credentials);
     let output = Command::new(FAMFS)
-        .args(["attach", "--json", "--mount-point", mount_point])
+        .args(["attach", "--no-modules", "--json", "--mount-point", mount_point])
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("cannot run {FAMFS}"))?;

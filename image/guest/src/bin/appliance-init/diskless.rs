@@ -34,6 +34,18 @@ pub fn run(command_line: &str) -> Result<Infallible> {
         Path::new(AGENT).exists(),
         "no root= on the kernel command line, and this initrd has no {AGENT} to do without"
     );
+    thread::scope(|scope| {
+        let loading = scope.spawn(|| modules::load(modules::INITRD, &[]));
+        prepare(command_line)?;
+        services::run(Manager::None, loading)
+    })?;
+    stop()?;
+    reboot(RebootCommand::PowerOff).context("cannot power off")?;
+    bail!("still running after the power was switched off")
+}
+
+/// Makes what the services expect.
+fn prepare(command_line: &str) -> Result<()> {
     for (path, kind, flags) in MOUNTS {
         fs::create_dir_all(path).with_context(|| format!("cannot make {path}"))?;
         mount_kind(kind, path, flags)?;
@@ -43,10 +55,7 @@ pub fn run(command_line: &str) -> Result<Infallible> {
     if let Some(name) = credentials::of_this_machine().get(HOSTNAME) {
         sethostname(name.as_bytes()).with_context(|| format!("cannot take the name {name}"))?;
     }
-    services::run(Manager::None, || modules::load(modules::INITRD, &[]))?;
-    stop()?;
-    reboot(RebootCommand::PowerOff).context("cannot power off")?;
-    bail!("still running after the power was switched off")
+    Ok(())
 }
 
 /// Ends all programs, then the mounts.

@@ -2,8 +2,8 @@
 //! What serves the host and the pool: started as early as can be, not by systemd, which takes longer to start than all of this.
 //!
 //! ```text
-//! agent                                            serves the host
-//! modules  ->  agent attach (famfs attach)         mounts the pool
+//! modules  ->  agent                               serves the host
+//! agent attach (famfs attach)                      mounts the pool
 //!                   |-- without systemd: agent watch (famfs watch); with it, famfs-watch.service
 //! ```
 //!
@@ -13,13 +13,14 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::Command;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use appliance::attach::Attach;
 use appliance::credentials::{self, NO_POOL};
 use appliance::report;
+use famfs::guest;
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus, setrlimit, setsid, wait};
 
@@ -73,24 +74,41 @@ pub fn start_beside_systemd() -> Result<()> {
 /// What that process does.
 pub fn run_beside_systemd() -> Result<()> {
     setsid().context("cannot begin a session")?;
-    run(Manager::Systemd, || {
-        if let Err(error) = modules::load(modules::ROOT, &modules::kinds_of_this_machine()) {
-            eprintln!("appliance-init: {error:#}; going on without");
-        }
-        Ok(())
+    thread::scope(|scope| {
+        let kinds = modules::kinds_of_this_machine();
+        run(Manager::Systemd, scope.spawn(move || modules::load(modules::ROOT, &kinds)))
     })
 }
 
-/// Starts the services, the agent while `load_modules` is at work, and looks after them.
-pub fn run(manager: Manager, load_modules: impl FnOnce() -> Result<()>) -> Result<()> {
+/// Starts the services while a thread loads the modules, and looks after them.
+pub fn run(manager: Manager, modules: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
     setrlimit(Resource::Nofile, FILES).context("cannot set the limit of open files")?;
-    let agent = start_agent(manager)?;
-    load_modules()?;
+    // It takes as long to start as the modules to load, and waits for its device.
     let attach = match credentials::is_given(NO_POOL) {
         true => None,
         false => Some(start(&["attach"])?),
     };
+    let loaded = modules.join();
+    match loaded.unwrap_or_else(|_| Err(anyhow!("the thread that loads modules panicked"))) {
+        Err(error) if manager == Manager::Systemd => {
+            eprintln!("appliance-init: {error:#}; going on without");
+        }
+        loaded => loaded?,
+    }
+    if attach.is_some() {
+        bind_dax_devices();
+    }
+    // Last, because it is needed last: the mount is given to it.
+    let agent = start_agent(manager)?;
     look_after(manager, agent, attach)
+}
+
+/// Does what `famfs attach` would do next, while that still starts: the kernel takes a while to make the page structures
+/// of a pool. What fails here fails there again, and is told there.
+fn bind_dax_devices() {
+    for device in guest::dax_devices() {
+        let _ = guest::bind_fsdev(&device, false);
+    }
 }
 
 /// Waits for the services, and, as process 1, for everything that has no other parent.

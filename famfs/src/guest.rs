@@ -11,8 +11,10 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use crate::format::SUPERBLOCK_MAGIC;
-use crate::mount::Mounted;
+use crate::mount::{MountError, Mounted};
 use crate::superblock::{Superblock, SuperblockError};
 use crate::view::INFO_BLOCK_OFFSET;
 
@@ -51,6 +53,8 @@ pub enum Finding {
     Famfs(Mounted),
     /// It is no pool, or not yet: the reason.
     Not(String),
+    /// Its driver is at work, so it cannot be looked at: what failed.
+    NotYet(String),
 }
 
 /// Names of the dax devices, such as `dax0.0`.
@@ -168,7 +172,7 @@ pub fn look_at_dax(name: &str) -> Finding {
     let device = Path::new("/dev").join(name);
     let mounted = match Mounted::detached(&device) {
         Ok(mounted) => mounted,
-        Err(err) => return Finding::Not(crate::check::one_line(&err)),
+        Err(err) => return refused(&err),
     };
     let superblock = mounted.superblock_media().map(|media| Superblock::read(&media));
     match superblock {
@@ -181,19 +185,33 @@ pub fn look_at_dax(name: &str) -> Finding {
     }
 }
 
+/// What it means that the kernel does not mount a device: one in use is out of the question, another
+/// may lack its driver, or the driver is not done.
+fn refused(err: &MountError) -> Finding {
+    let reason = crate::check::one_line(err);
+    match err.device_errno().map(Errno::from_raw_os_error) {
+        Some(Errno::BUSY) => Finding::Not(reason),
+        _ => Finding::NotYet(reason),
+    }
+}
+
 /// Looks at a pmem block device. One whose info block appeared only after the driver looked is
 /// handed to the driver once more, and then becomes a dax device.
 pub fn look_at_pmem(name: &str) -> Result<Finding, GuestError> {
     let device = Path::new("/dev").join(name);
-    let head = read_head(&device).map_err(|err| error("read", &device, err))?;
+    let head = match read_head(&device).map_err(|err| error("read", &device, err)) {
+        Ok(head) => head,
+        Err(err) => return Ok(Finding::NotYet(crate::check::one_line(&err))),
+    };
     if has_info_block(&head) {
         probe_again(name)?;
-        return Ok(Finding::Not("has a devdax info block; handed to its driver again".to_owned()));
+        let reason = "has a devdax info block; handed to its driver again";
+        return Ok(Finding::NotYet(reason.to_owned()));
     }
     if head.starts_with(&SUPERBLOCK_MAGIC.to_le_bytes()) {
         return Ok(match Mounted::detached(&device) {
             Ok(mounted) => Finding::Famfs(mounted),
-            Err(err) => Finding::Not(crate::check::one_line(&err)),
+            Err(err) => refused(&err),
         });
     }
     let reason = if head.iter().all(|&byte| byte == 0) {

@@ -106,15 +106,15 @@ fn find(args: &Attach, arrivals: &Arrivals, loaded: io::Result<()>) -> Result<(P
     let mut pause = SHORT_PAUSE;
     let mut settled = None;
     loop {
-        let mut reasons = BTreeMap::new();
-        let mut found = look(args.device.as_deref(), &mut reasons);
+        // Before the look: what appears after it was not looked at.
+        let all_there = args.device.is_some() || guest::awaited_windows().is_empty();
+        let Look { mut found, reasons, clear } = look(args.device.as_deref());
         match found.len() {
             0 => {}
             1 => {
                 let settled =
                     *settled.get_or_insert_with(|| (Instant::now() + SETTLE).min(deadline));
-                let all = args.device.is_some() || guest::awaited_windows().is_empty();
-                if all || Instant::now() >= settled {
+                if all_there && clear || Instant::now() >= settled {
                     return Ok(found.remove(0));
                 }
             }
@@ -136,9 +136,19 @@ fn find(args: &Attach, arrivals: &Arrivals, loaded: io::Result<()>) -> Result<(P
     }
 }
 
+/// What there is.
+struct Look {
+    /// Devices that hold a famfs.
+    found: Vec<(PathBuf, Mounted)>,
+    /// The others, and why not.
+    reasons: BTreeMap<PathBuf, String>,
+    /// Whether another look would see the same, as no driver is at work.
+    clear: bool,
+}
+
 /// Looks at every device, or the one that is named.
-fn look(named: Option<&Path>, reasons: &mut BTreeMap<PathBuf, String>) -> Vec<(PathBuf, Mounted)> {
-    let mut found = Vec::new();
+fn look(named: Option<&Path>) -> Look {
+    let mut look = Look { found: Vec::new(), reasons: BTreeMap::new(), clear: true };
     let dax = guest::dax_devices();
     let pmem = guest::pmem_devices();
     let dax = dax.iter().map(|name| (name, true));
@@ -152,17 +162,21 @@ fn look(named: Option<&Path>, reasons: &mut BTreeMap<PathBuf, String>) -> Vec<(P
         } else {
             guest::look_at_pmem(name)
         };
-        match finding {
-            Ok(Finding::Famfs(mounted)) => found.push((device, mounted)),
-            Ok(Finding::Not(reason)) => {
-                reasons.insert(device, reason);
+        let reason = match finding {
+            Ok(Finding::Famfs(mounted)) => {
+                look.found.push((device, mounted));
+                continue;
             }
-            Err(err) => {
-                reasons.insert(device, one_line(&err));
+            Ok(Finding::Not(reason)) => reason,
+            Ok(Finding::NotYet(reason)) => {
+                look.clear = false;
+                reason
             }
-        }
+            Err(err) => one_line(&err),
+        };
+        look.reasons.insert(device, reason);
     }
-    found
+    look
 }
 
 fn not_found(

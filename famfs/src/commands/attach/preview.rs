@@ -128,7 +128,7 @@ fn action_on_pmem(name: &str) -> Decision {
 fn decide(finding: Finding) -> Result<Action, String> {
     match finding {
         Finding::Famfs(_) => Ok(Action::Mount),
-        Finding::Not(reason) => Err(reason),
+        Finding::Not(reason) | Finding::NotYet(reason) => Err(reason),
     }
 }
 

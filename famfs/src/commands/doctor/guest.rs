@@ -148,6 +148,9 @@ fn unmounted(name: &str, found: String, is_dax: bool) -> Finding {
                 format!("famfs mkfs /dev/{name}, if it is the pool and nothing is to be kept");
             Finding::warning("device", format!("{found}; {reason}"), mend)
         }
+        Ok(Device::NotYet(reason)) => {
+            Finding::skipped("device", format!("{found}; {reason}"), "be root")
+        }
         Err(err) => Finding::skipped("device", format!("{found}; {}", one_line(&err)), "be root"),
     }
 }

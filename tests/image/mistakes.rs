@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use vhost_famfs::launch::{Command, Output};
 use vm_tests::{Node, Session};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// Puts other credentials in the place of the machine's.
 const GIVE: &str = "mount -t tmpfs -o mode=0700 none /run/appliance/credentials &&

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What is asked of systemd. The agent may be there before it is, so it is waited for.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -61,7 +62,7 @@ fn ask(arguments: &[&str]) -> Result<String> {
 
 fn wait_until_it_listens() {
     let start = Instant::now();
-    while !Path::new(SOCKET).exists() && start.elapsed() < LIMIT {
+    while UnixStream::connect(SOCKET).is_err() && start.elapsed() < LIMIT {
         thread::sleep(STEP);
     }
 }

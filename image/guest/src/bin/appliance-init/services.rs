@@ -10,6 +10,7 @@
 //! Beside systemd this is a process of its own, which systemd does not look after.
 
 use std::fs::{self, DirBuilder};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::Command;
@@ -23,6 +24,8 @@ use appliance::report;
 use famfs::guest;
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus, setrlimit, setsid, wait};
+
+use rustix::termios::tcdrain;
 
 use crate::modules;
 
@@ -159,6 +162,8 @@ fn report_failure(code: Option<i32>) -> Result<()> {
     let result = if code.is_some() { "exit-code" } else { "signal" };
     let status = code.map_or_else(String::new, |code| code.to_string());
     let uptime_ms = report::uptime_ms().context("cannot read the time")?;
+    // The reason is on the console by then. Where that is no terminal, it is already.
+    let _ = tcdrain(io::stderr());
     report::leave(&Attach::Failed { result: result.into(), status, uptime_ms })
         .context("cannot report that the pool is not mounted")
 }

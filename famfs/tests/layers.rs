@@ -49,6 +49,7 @@ const ORDER: &[&str] = &[
     "beneath",
     "mount",
     "apply",
+    "play",
     "follow",
     "watcher",
     "writer",
@@ -59,6 +60,8 @@ const ORDER: &[&str] = &[
     "import",
     "export",
     "guest",
+    "arrivals",
+    "search",
     "faults",
 ];
 /// The command line knows nothing but values.

@@ -391,9 +391,6 @@ pub struct Attach {
     /// Seconds to wait for the device
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub timeout: u64,
-    /// Load no modules: somebody else is about to, and only the device is waited for
-    #[arg(long)]
-    pub no_modules: bool,
     /// Look once, and print what would be loaded, bound and mounted
     #[arg(long, visible_alias = "dryrun")]
     pub dry_run: bool,

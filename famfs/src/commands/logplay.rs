@@ -25,7 +25,7 @@ pub fn run(args: &Logplay) -> Outcome {
     let played = play(&volume, role, args.dry_run, args.verbose && !args.json)?;
     let report = Report::new(&played, role, args.dry_run);
     report.print(args.json, &place.display().to_string())?;
-    Ok(if played.damaged { FAILED } else { OK })
+    Ok(if played.damaged() { FAILED } else { OK })
 }
 
 /// The file system, and what to call it.

@@ -39,9 +39,9 @@ mod watch;
 
 use anyhow::{Result, anyhow, bail};
 use famfs::args::{Cli, Command};
-use famfs::check::one_line;
 use famfs::map::FileMap;
 use famfs::path::RelPath;
+use famfs::play::left_out;
 use famfs::replay::{Node, NodeKind, Plan};
 
 use crate::output::{Outcome, notice};
@@ -116,11 +116,9 @@ fn nodes_at<'p>(place: &Place, plan: &'p Plan) -> Result<Vec<&'p Node>> {
 
 /// Tells what of a log is left out of its plan. True if that is anything.
 fn warn_of_damage(plan: &Plan) -> bool {
-    for refused in &plan.refused {
-        notice!("left out: {}", one_line(refused));
+    let left_out = left_out(plan);
+    for problem in &left_out {
+        notice!("{problem}");
     }
-    if let Some(damage) = &plan.stopped {
-        notice!("the log ends early: {}", one_line(damage));
-    }
-    !plan.refused.is_empty() || plan.stopped.is_some()
+    !left_out.is_empty()
 }

@@ -62,7 +62,7 @@ pub fn run(args: &Mount) -> Outcome {
     let role = volume.role();
     let name = format!("{} on {}: {}", device.display(), mount_point.display(), role.name());
     Report::new(&played, role, args.dry_run).print(args.json, &name)?;
-    Ok(if played.damaged { FAILED } else { OK })
+    Ok(if played.damaged() { FAILED } else { OK })
 }
 
 /// What the options of mount(8) ask for.

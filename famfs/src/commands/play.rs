@@ -2,47 +2,29 @@
 //! Playing a log: shared by `mount`, `logplay` and `attach`.
 
 use anyhow::Result;
-use famfs::apply::{Applied, apply};
+use famfs::apply::Applied;
 use famfs::check::one_line;
 use famfs::mount::MountedVolume;
-use famfs::replay::Contents;
+use famfs::play::Played;
 use famfs::role::{self, Role};
-use famfs::volume::Volume;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::warn_of_damage;
 use crate::output::{notice, print_json, say};
-
-/// What became of a log.
-pub struct Played {
-    /// What was made.
-    pub applied: Applied,
-    /// Whether anything in the log could not be played.
-    pub damaged: bool,
-}
 
 /// Makes all that is missing of a log; what cannot be made is told on standard error.
 pub fn play(volume: &MountedVolume, role: Role, dry_run: bool, verbose: bool) -> Result<Played> {
-    let _only_player = (!dry_run).then(|| volume.lock_for_play()).transpose()?;
-    let Contents { log, plan, .. } = Contents::read(volume.media())?;
     let mut told = Ok(());
-    let applied = apply(volume, &plan, role, dry_run, |path| {
+    let played = famfs::play::play(volume, role, dry_run, |path| {
         if verbose && told.is_ok() {
             told = say!("{path}");
         }
-    });
-    let mut damaged = warn_of_damage(&plan);
-    if let Some(problem) = log.counter_problem() {
-        notice!("{}", one_line(&problem));
-        damaged = true;
+    })?;
+    for problem in &played.problems {
+        notice!("{problem}");
     }
-    for error in &applied.errors {
-        notice!("{}", one_line(error));
-    }
-    damaged |= !applied.errors.is_empty();
     told?;
-    Ok(Played { applied, damaged })
+    Ok(played)
 }
 
 /// This system's UUID for its role; whoever has none is a client, and is told why.
@@ -75,7 +57,7 @@ impl Report {
             directories: *directories,
             existed: *existed,
             errors: errors.len(),
-            damaged: played.damaged,
+            damaged: played.damaged(),
         }
     }
 

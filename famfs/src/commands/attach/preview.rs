@@ -10,9 +10,9 @@ use famfs::args::Attach;
 use famfs::check::one_line;
 use famfs::guest::{self, Finding, GuestError};
 use famfs::mounts;
+use famfs::search::missing_modules;
 use serde::Serialize;
 
-use super::missing_modules;
 use crate::output::{FAILED, OK, Outcome, notice, print_json, say};
 
 #[derive(Serialize)]

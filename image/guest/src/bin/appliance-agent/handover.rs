@@ -2,7 +2,7 @@
 //! The pool changes hands: from the program that reads it to the one that may put it before all others.
 //!
 //! Whoever mounts a pool reads a log that other machines have written. `appliance-agent attach` does that locked in
-//! ([`confine`](crate::confine)), with a mount namespace of its own, so nothing that it mounts is seen by others. It sends its mount as a file descriptor
+//! ([`confine`](crate::confine)), and may not attach the mount that it makes to any directory. It sends it as a file descriptor
 //! (unix(7), `SCM_RIGHTS`), and this program, which serves the host and is not locked in, attaches that to the pool's
 //! mount point (move_mount(2)), which it takes from the credentials itself.
 

@@ -22,7 +22,6 @@ mod outlet;
 mod pool;
 mod port;
 mod session;
-mod sys;
 mod systemd;
 
 use std::env;
@@ -33,7 +32,7 @@ fn main() -> ExitCode {
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => session::serve(session::PowerOff::Systemd).map(|()| ExitCode::SUCCESS),
         ["diskless"] => session::serve(session::PowerOff::Return).map(|()| ExitCode::SUCCESS),
-        ["attach"] => mounting::attach(),
+        ["attach"] => mounting::attach().map(|()| ExitCode::SUCCESS),
         ["attached"] => pool::wait_attached().map(|()| ExitCode::SUCCESS),
         ["watch"] => mounting::watch(),
         ["check"] => health::check(),

@@ -4,77 +4,63 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use appliance::attach::Attach;
 use appliance::credentials::{self, ACCESS, DEFAULT_MOUNT_POINT, MOUNT_POINT, ROLE, VIEW};
 use appliance::report;
-use rustix::fs::CWD;
-use rustix::mount::{MountFlags, OpenTreeFlags, UnmountFlags, mount_remount, open_tree, unmount};
-use serde::Deserialize;
+use famfs::check::one_line;
+use famfs::play::play;
+use famfs::role::{self, Role};
+use famfs::search::Search;
+use famfs::sys::dax::Access;
 
 use crate::{confine, handover, pool};
 
 /// The tools.
 const FAMFS: &str = "/usr/bin/famfs";
 
-/// What is of interest here of what `famfs attach --json` prints.
-#[derive(Debug, Deserialize)]
-struct Attached {
-    device: PathBuf,
-    role: String,
-    files: u64,
-}
+/// Time for the pool's device to appear.
+const LIMIT: Duration = Duration::from_secs(30);
 
-/// Gives up what it does not need, mounts the pool, checks that it is what was asked for, shows it to all, and reports
-/// success. Exits as famfs does.
-pub fn attach() -> Result<ExitCode> {
+/// Gives up what it does not need, finds the pool, checks that it is what was asked for, makes its files, lets the agent mount it
+/// for all, and reports success.
+pub fn attach() -> Result<()> {
     let start = report::uptime_ms().context("cannot read the time")?;
     confine::enter()?;
     let credentials = checked_credentials()?;
-    let mount_point = mount_point(&credentials);
-    let output = Command::new(FAMFS)
-        .args(["attach", "--no-modules", "--json", "--mount-point", mount_point])
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot run {FAMFS}"))?;
-    if !output.status.success() {
-        let code = output.status.code().and_then(|code| u8::try_from(code).ok());
-        return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
+    let (device, mounted) = Search::begin(None, LIMIT).find()?;
+    let system = role::system_uuid()
+        .inspect_err(|error| eprintln!("appliance-agent: client only: {}", one_line(error)))
+        .ok();
+    let volume = mounted.open(Access::Read, system)?;
+    let role = volume.role();
+    expect(&device, role, &credentials)?;
+    let played = play(&volume, role, false, |_| {})?;
+    for problem in &played.problems {
+        eprintln!("appliance-agent: {}: {problem}", device.display());
     }
-    let attached: Attached =
-        serde_json::from_slice(&output.stdout).context("cannot understand famfs attach")?;
-    if let Err(error) = expect(&attached, &credentials) {
-        unmount(mount_point, UnmountFlags::empty())
-            .with_context(|| format!("{error}; and cannot unmount {mount_point}"))?;
-        return Err(error);
-    }
+    ensure!(!played.damaged(), "{}: not all of its log could be played", device.display());
     if is_read_only(&credentials) {
-        mount_remount(mount_point, MountFlags::RDONLY, "")
-            .with_context(|| format!("cannot make {mount_point} read-only"))?;
+        volume.mounted().set_read_only(true)?;
     }
-    show_to_all(mount_point)?;
-    let Attached { device, role, files } = attached;
-    println!("{} on {mount_point}: {role}, {files} files", device.display());
+    handover::give(volume.mounted())?;
+    println!(
+        "{} on {}: {}, {} files",
+        device.display(),
+        mount_point(&credentials),
+        role.name(),
+        played.applied.files
+    );
     if !is_read_only(&credentials) {
         pool::mark_followed()?;
     }
     let uptime_ms = report::uptime_ms().context("cannot read the time")?;
     let took_ms = uptime_ms.saturating_sub(start);
-    report::leave(&Attach::Mounted { uptime_ms, took_ms }).context("cannot report the mount")?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// What is mounted here may be seen by this process alone: it goes to where all see it.
-fn show_to_all(mount_point: &str) -> Result<()> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let mount = open_tree(CWD, mount_point, flags)
-        .with_context(|| format!("cannot open what is mounted on {mount_point}"))?;
-    unmount(mount_point, UnmountFlags::empty())
-        .with_context(|| format!("cannot unmount {mount_point}"))?;
-    handover::give(&mount)
+    report::leave(&Attach::Mounted { uptime_ms, took_ms }).context("cannot report the mount")
 }
 
 /// Becomes `famfs watch`. A pool that is mounted read-only cannot be followed: nothing can be made in it.
@@ -113,17 +99,17 @@ fn is_read_only(credentials: &BTreeMap<String, String>) -> bool {
 }
 
 /// Compares the pool with what the host said it must be.
-fn expect(attached: &Attached, credentials: &BTreeMap<String, String>) -> Result<()> {
-    if let Some(role) = credentials.get(ROLE) {
+fn expect(device: &Path, role: Role, credentials: &BTreeMap<String, String>) -> Result<()> {
+    if let Some(wanted) = credentials.get(ROLE) {
         ensure!(
-            attached.role == *role,
-            "this VM is {} of the pool, {ROLE} says {role}; the master is the VM whose UUID the pool was \
+            role.name() == wanted,
+            "this VM is {} of the pool, {ROLE} says {wanted}; the master is the VM whose UUID the pool was \
              formatted with",
-            attached.role
+            role.name()
         );
     }
     if let Some(view) = credentials.get(VIEW) {
-        let found = view_of(&attached.device)?;
+        let found = view_of(device)?;
         ensure!(found == view, "the pool's view is {found}, {VIEW} says {view}");
     }
     Ok(())
@@ -143,29 +129,28 @@ fn view_of(device: &Path) -> Result<&'static str> {
 mod tests {
     use super::*;
 
-    fn attached(device: &str) -> Attached {
-        Attached { device: device.into(), role: "client".into(), files: 0 }
-    }
-
     fn given(name: &str, value: &str) -> BTreeMap<String, String> {
         BTreeMap::from([(name.to_owned(), value.to_owned())])
     }
 
     #[test]
     fn what_the_host_asks_for_is_compared() {
-        let dax = attached("/dev/dax1.0");
-        expect(&dax, &BTreeMap::new()).unwrap();
-        expect(&dax, &given(ROLE, "client")).unwrap();
-        expect(&dax, &given(VIEW, "devdax")).unwrap();
-        expect(&attached("/dev/pmem0"), &given(VIEW, "raw")).unwrap();
-        let error = expect(&dax, &given(ROLE, "master")).unwrap_err().to_string();
+        let client = |device: &str, credentials: &BTreeMap<String, String>| {
+            expect(Path::new(device), Role::Client, credentials)
+        };
+        let dax = "/dev/dax1.0";
+        client(dax, &BTreeMap::new()).unwrap();
+        client(dax, &given(ROLE, "client")).unwrap();
+        client(dax, &given(VIEW, "devdax")).unwrap();
+        client("/dev/pmem0", &given(VIEW, "raw")).unwrap();
+        let error = client(dax, &given(ROLE, "master")).unwrap_err().to_string();
         assert!(
             error.starts_with("this VM is client of the pool, famfs.role says master"),
             "{error}"
         );
-        let error = expect(&dax, &given(VIEW, "raw")).unwrap_err().to_string();
+        let error = client(dax, &given(VIEW, "raw")).unwrap_err().to_string();
         assert_eq!(error, "the pool's view is devdax, famfs.view says raw");
-        assert!(expect(&attached("/dev/sda"), &given(VIEW, "raw")).is_err());
+        assert!(client("/dev/sda", &given(VIEW, "raw")).is_err());
     }
 
     #[test]

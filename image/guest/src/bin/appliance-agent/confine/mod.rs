@@ -1,21 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What is given up before a pool is looked at: whoever mounts it reads what other machines have written.
+//! What is given up before a pool is looked at: whoever makes a file system of it reads what other machines have written.
 //!
-//! Name spaces of its own for mounts and for the network, the few capabilities that mounting takes and no way to more, and a list
-//! of system calls ([`calls`]). Other calls are answered with EPERM. Programs that are started from here inherit all of it.
+//! There remain the few capabilities that this takes, with no way to more, and a list of system calls ([`calls`]), in which
+//! mounts that others would see are not. Other calls are answered with EPERM.
 
 mod calls;
 
 use anyhow::{Context, Result};
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
     set_no_new_privs,
 };
-
-use crate::sys;
 
 /// To bind drivers (files of root in /sys), to mount, and to make files with their owners and modes, set-user-ID bits too.
 const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN
@@ -26,10 +23,6 @@ const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN
 
 /// For the calling thread, which must be the only one of its process. There is no way back.
 pub fn enter() -> Result<()> {
-    sys::enter_name_spaces().context("cannot enter name spaces of its own")?;
-    // What is mounted from here on stays here, whatever others have made of the root's propagation.
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .context("cannot keep mounts apart")?;
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none).context("cannot switch core files off")?;
     give_up_capabilities().context("cannot give up capabilities")?;

@@ -11,10 +11,12 @@ const POOL: u64 = 64 << 20;
 const MEMORY: u64 = 512 << 20;
 const SHORT: Duration = Duration::from_secs(180);
 
-/// One run of three VMs on one pool, two of them without a root.
+/// One run of four VMs on one pool, three of them without a root.
 pub fn diskless(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
     pool.mkfs(&[])?;
+    let other = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
+    other.mkfs(&[])?;
     let initrd = |name, master| Member::new(name, master).with_root(Root::Initrd);
     let members = vec![
         initrd("serving", true)
@@ -24,6 +26,7 @@ pub fn diskless(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         initrd("batch", false).with_credential("famfs.run", "famfs --no-such-option"),
         // A second VM that claims to be master; the pool says who is.
         Member::new("pretender", false).with_credential("famfs.role", "master"),
+        initrd("torn", false).with_pool_beside(&other),
     ];
     let cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
     let serving = cluster.node("serving")?;
@@ -61,6 +64,16 @@ pub fn diskless(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         let problems = cluster.node("pretender")?.vm.self_check(SHORT)?;
         ensure!(problems == ["unit failed: famfs-attach.service"], "{problems:?}");
         Ok(())
+    });
+    session.check("of two pools neither is mounted, whichever comes first", || {
+        match cluster.node("torn")?.vm.wait_ready(BOOT) {
+            Ok(ready) => bail!("the VM says: {:?}", ready.attach),
+            Err(error) => {
+                let text = format!("{error:#}");
+                ensure!(text.contains("several devices hold a famfs: /dev/dax"), "{text}");
+                Ok(())
+            }
+        }
     });
     session.check("the others shut down in order", || {
         let mut cluster = cluster;

@@ -67,6 +67,8 @@ pub struct Member {
     pub kernel_args: Vec<String>,
     /// More arguments for QEMU.
     pub qemu_args: Vec<String>,
+    /// Pools beside the cluster's.
+    pub pools_beside: Vec<PoolDevice>,
 }
 
 impl Member {
@@ -86,6 +88,7 @@ impl Member {
             threads: false,
             kernel_args: Vec::new(),
             qemu_args: Vec::new(),
+            pools_beside: Vec::new(),
         }
     }
 
@@ -130,6 +133,13 @@ impl Member {
     /// The same with more arguments for QEMU.
     pub fn with_qemu_args(mut self, args: &[String]) -> Self {
         self.qemu_args.extend_from_slice(args);
+        self
+    }
+
+    /// The same with another pool beside the cluster's, mapped by QEMU itself.
+    pub fn with_pool_beside(mut self, pool: &Pool) -> Self {
+        let (path, size) = (pool.path().to_owned(), pool.size());
+        self.pools_beside.push(PoolDevice::Pmem { path, size, readonly: false });
         self
     }
 
@@ -284,6 +294,7 @@ impl Cluster {
                 }
                 (_, None) => Vec::new(),
             };
+            config.pools.extend(member.pools_beside.iter().cloned());
             let vm = Vm::start(config)?;
             cluster.nodes.push(Node { member, vm, backend, console_log });
         }

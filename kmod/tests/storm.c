@@ -14,7 +14,7 @@
 #include "leak.h"
 #include "storm_user.h"
 
-#define SECONDS 20
+#define SECONDS 10
 #define MOUNTER USERS
 #define WRECKER (USERS + 1)
 #define WORKERS (USERS + 2)

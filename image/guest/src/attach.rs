@@ -17,7 +17,7 @@ pub enum Attach {
     Mounted {
         /// Guest uptime when it was, milliseconds.
         uptime_ms: u64,
-        /// How long finding, binding, replaying and mounting took, milliseconds.
+        /// How long that took, with the wait for the pool's device, milliseconds.
         took_ms: u64,
     },
     /// It could not be mounted; the reason is on the console.

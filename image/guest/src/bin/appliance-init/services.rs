@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! modules  ->  agent                               serves the host
-//! agent attach (famfs attach)                      mounts the pool
-//!                   |-- without systemd: agent watch (famfs watch); with it, famfs-watch.service
+//! agent attach                                     mounts the pool
+//!            |-- without systemd: agent watch (famfs watch); with it, famfs-watch.service
 //! ```
 //!
 //! Beside systemd this is a process of its own, which systemd does not look after.
@@ -24,7 +24,6 @@ use appliance::report;
 use famfs::guest;
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus, setrlimit, setsid, wait};
-
 use rustix::termios::tcdrain;
 
 use crate::modules;
@@ -106,7 +105,7 @@ pub fn run(manager: Manager, modules: ScopedJoinHandle<'_, Result<()>>) -> Resul
     look_after(manager, agent, attach)
 }
 
-/// Does what `famfs attach` would do next, while that still starts: the kernel takes a while to make the page structures
+/// Does what the attach would do next, while that still starts: the kernel takes a while to make the page structures
 /// of a pool. What fails here fails there again, and is told there.
 fn bind_dax_devices() {
     for device in guest::dax_devices() {

@@ -44,6 +44,20 @@ static const struct iomap_ops famfs_iomap_ops = {
 	.iomap_begin = famfs_iomap_begin,
 };
 
+/*
+ * The lock delays the removal of the device, so that no call which found the
+ * mount alive goes on with what is bound next. A call that the removal
+ * overtakes is told the same as the next one, not that there is no device.
+ */
+static ssize_t famfs_iomap_rw(struct kiocb *iocb, struct iov_iter *iter)
+{
+	int id = dax_read_lock();
+	ssize_t ret = dax_iomap_rw(iocb, iter, &famfs_iomap_ops);
+
+	dax_read_unlock(id);
+	return ret == -ENXIO ? -EIO : ret;
+}
+
 static ssize_t famfs_read_iter(struct kiocb *iocb, struct iov_iter *to)
 {
 	struct inode *inode = file_inode(iocb->ki_filp);
@@ -63,7 +77,7 @@ static ssize_t famfs_read_iter(struct kiocb *iocb, struct iov_iter *to)
 	}
 
 	iov_iter_truncate(to, size - iocb->ki_pos);
-	ret = dax_iomap_rw(iocb, to, &famfs_iomap_ops);
+	ret = famfs_iomap_rw(iocb, to);
 	inode_unlock_shared(inode);
 
 	file_accessed(iocb->ki_filp);
@@ -87,7 +101,7 @@ static ssize_t famfs_write_locked(struct kiocb *iocb, struct iov_iter *from)
 	ret = kiocb_modified(iocb);
 	if (ret)
 		return ret;
-	return dax_iomap_rw(iocb, from, &famfs_iomap_ops);
+	return famfs_iomap_rw(iocb, from);
 }
 
 static ssize_t famfs_write_iter(struct kiocb *iocb, struct iov_iter *from)

@@ -115,6 +115,11 @@ fn three_vms(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         let output = one.vm.exec(&mount, SHORT)?;
         let text = String::from_utf8_lossy(&output.stdout);
         ensure!(!output.status.success() && text.contains("mounted already"), "{text}");
+        let attach = "famfs attach --mount-point /tmp/second --timeout 1 2>&1";
+        let output = one.vm.exec(&Command::shell(attach), SHORT)?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(!output.status.success(), "{text}");
+        ensure!(text.contains("mounted already, on /mnt/famfs: `famfs logplay"), "{text}");
         Ok(())
     });
     session.check("unmount, unload, load, attach again", || {

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use crate::format::SUPERBLOCK_MAGIC;
 use crate::mount::{MountError, Mounted};
+use crate::mounts;
 use crate::superblock::{Superblock, SuperblockError};
 use crate::view::INFO_BLOCK_OFFSET;
 
@@ -172,7 +173,7 @@ pub fn look_at_dax(name: &str) -> Finding {
     let device = Path::new("/dev").join(name);
     let mounted = match Mounted::detached(&device) {
         Ok(mounted) => mounted,
-        Err(err) => return refused(&err),
+        Err(err) => return refused(&device, &err),
     };
     let superblock = mounted.superblock_media().map(|media| Superblock::read(&media));
     match superblock {
@@ -187,12 +188,19 @@ pub fn look_at_dax(name: &str) -> Finding {
 
 /// What it means that the kernel does not mount a device: one in use is out of the question, another
 /// may lack its driver, or the driver is not done.
-fn refused(err: &MountError) -> Finding {
+fn refused(device: &Path, err: &MountError) -> Finding {
     let reason = crate::check::one_line(err);
-    match err.device_errno().map(Errno::from_raw_os_error) {
-        Some(Errno::BUSY) => Finding::Not(reason),
-        _ => Finding::NotYet(reason),
+    if err.device_errno() != Some(Errno::BUSY.raw_os_error()) {
+        return Finding::NotYet(reason);
     }
+    // Whoever else has it is not in this process's mount table.
+    Finding::Not(match mounts::of(device) {
+        Ok(Some(mount)) => {
+            let place = mount.mount_point.display();
+            format!("mounted already, on {place}: `famfs logplay {place}` plays its log")
+        }
+        _ => reason,
+    })
 }
 
 /// Looks at a pmem block device. One whose info block appeared only after the driver looked is
@@ -211,7 +219,7 @@ pub fn look_at_pmem(name: &str) -> Result<Finding, GuestError> {
     if head.starts_with(&SUPERBLOCK_MAGIC.to_le_bytes()) {
         return Ok(match Mounted::detached(&device) {
             Ok(mounted) => Finding::Famfs(mounted),
-            Err(err) => refused(&err),
+            Err(err) => refused(&device, &err),
         });
     }
     let reason = if head.iter().all(|&byte| byte == 0) {

@@ -72,6 +72,20 @@ pub fn read() -> Result<Vec<MountEntry>, MountsError> {
     Ok(table.split(|&b| b == b'\n').filter_map(parse_line).collect())
 }
 
+/// The famfs that is mounted on a directory, which is given without symbolic links.
+pub fn on(mount_point: &Path) -> Result<Option<MountEntry>, MountsError> {
+    let is_on = |mount: &MountEntry| mount.fs_type == "famfs" && mount.mount_point == mount_point;
+    Ok(read()?.into_iter().find(is_on))
+}
+
+/// The famfs of a device, which is given without symbolic links, whatever name it was mounted by.
+pub fn of(device: &Path) -> Result<Option<MountEntry>, MountsError> {
+    let is_of = |mount: &MountEntry| {
+        mount.fs_type == "famfs" && mount.source.canonicalize().is_ok_and(|path| path == device)
+    };
+    Ok(read()?.into_iter().find(is_of))
+}
+
 /// Finds the famfs that a path leads into. The path need not exist, but what exists of it is
 /// resolved, symbolic links included.
 pub fn locate(path: &Path) -> Result<MountedPath, MountsError> {

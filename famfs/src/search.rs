@@ -22,7 +22,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum SearchError {
     /// There is more than one.
-    #[error("several devices hold a famfs: {}; choose with --device", names(devices))]
+    #[error("several devices hold a famfs: {}", names(devices))]
     Several {
         /// The devices.
         devices: Vec<PathBuf>,

@@ -37,6 +37,16 @@ pub fn diskless(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(text.contains("log slots used"), "{text}");
         Ok(())
     });
+    session.check("a second attach says that the pool is mounted, where, and what to do", || {
+        let tried = serving.vm.exec(&Command::new(["appliance-agent", "attach"]), SHORT)?;
+        let said = String::from_utf8_lossy(&tried.stderr).into_owned();
+        ensure!(!tried.status.success(), "{tried:?}");
+        ensure!(
+            said.contains("is mounted on /run/pool already; `famfs logplay /run/pool`"),
+            "{said}"
+        );
+        Ok(())
+    });
     session.check("without systemd, the self-check finds nothing", || {
         let problems = serving.vm.self_check(SHORT)?;
         ensure!(problems.is_empty(), "{problems:?}");
@@ -63,6 +73,7 @@ pub fn diskless(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     session.check("of two pools neither is mounted, whichever comes first", || {
         let text = refusal(cluster.node("torn")?)?;
         ensure!(text.contains("several devices hold a famfs: /dev/dax"), "{text}");
+        ensure!(text.contains("set famfs.no-pool and choose"), "{text}");
         Ok(())
     });
     session.check("the others shut down in order", || {

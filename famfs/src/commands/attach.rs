@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use famfs::args::Attach;
 use famfs::mount::{Mounted, MountedVolume};
 use famfs::mounts;
 use famfs::play::Played;
-use famfs::search::{Search, missing_modules};
+use famfs::search::{Search, SearchError, missing_modules};
 use famfs::sys::dax::Access;
 use serde::Serialize;
 
@@ -48,18 +48,20 @@ pub fn run(args: &Attach) -> Outcome {
     fs::create_dir_all(&args.mount_point)
         .with_context(|| format!("cannot make {}", args.mount_point.display()))?;
     let mount_point = args.mount_point.canonicalize()?;
-    let attached = mounts::read()?
-        .into_iter()
-        .find(|mount| mount.fs_type == "famfs" && mount.mount_point == mount_point);
+    let attached = mounts::on(&mount_point)?;
     let (device, volume) = match &attached {
         Some(mount) => (mount.source.clone(), Mounted::at(&mount_point, &mount.source)?),
         None => {
             let search = Search::begin(args.device.as_deref(), Duration::from_secs(args.timeout));
             let loaded = load_modules();
             clock.step("modules");
-            let found = search.find().inspect_err(|_| {
+            let found = search.find().map_err(|err| {
                 if let Err(err) = loaded {
                     notice!("no modules were loaded: cannot run modprobe: {err}");
+                }
+                match err {
+                    SearchError::Several { .. } => anyhow!("{err}; choose with --device"),
+                    err => err.into(),
                 }
             })?;
             clock.step("device");

@@ -117,11 +117,8 @@ fn open_device(device: &Path, args: &Mkfs) -> Result<impl Media + use<>> {
 pub fn refuse_mounted(device: &Path) -> Result<()> {
     let device =
         device.canonicalize().with_context(|| format!("cannot find {}", device.display()))?;
-    for mount in mounts::read()? {
-        let same = mount.source.canonicalize().is_ok_and(|source| source == device);
-        if mount.fs_type == "famfs" && same {
-            bail!("{} is mounted on {}", device.display(), mount.mount_point.display());
-        }
+    if let Some(mount) = mounts::of(&device)? {
+        bail!("{} is mounted on {}", device.display(), mount.mount_point.display());
     }
     Ok(())
 }

@@ -27,11 +27,7 @@ struct Report {
 pub fn run(args: &Mkmeta) -> Outcome {
     let name = args.device.display();
     let device = args.device.canonicalize().with_context(|| format!("cannot find {name}"))?;
-    let mount = mounts::read()?
-        .into_iter()
-        .find(|mount| {
-            mount.fs_type == "famfs" && mount.source.canonicalize().is_ok_and(|path| path == device)
-        })
+    let mount = mounts::of(&device)?
         .ok_or_else(|| anyhow!("{name} is not mounted; mount it with `famfs mount`"))?;
     if !args.dry_run {
         Mounted::at(&mount.mount_point, &mount.source)?.open(Access::Read, system_or_client())?;

@@ -169,9 +169,7 @@ fn open_again(device: &Path, mount_point: &Path) -> Result<MountedVolume> {
 
 /// Refuses to hide a famfs under another one.
 fn refuse_mount_point(mount_point: &Path) -> Result<()> {
-    let table = mounts::read()?;
-    let taken = table.iter().find(|m| m.fs_type == "famfs" && m.mount_point == mount_point);
-    match taken {
+    match mounts::on(mount_point)? {
         Some(mount) => Err(anyhow!(
             "{} has {} mounted; unmount it first",
             mount_point.display(),

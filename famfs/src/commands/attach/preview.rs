@@ -53,10 +53,7 @@ enum Action {
 pub fn run(args: &Attach) -> Outcome {
     let mount_point =
         fs::canonicalize(&args.mount_point).unwrap_or_else(|_| args.mount_point.clone());
-    let mounted = mounts::read()?
-        .into_iter()
-        .find(|mount| mount.fs_type == "famfs" && mount.mount_point == mount_point);
-    let report = match mounted {
+    let report = match mounts::on(&mount_point)? {
         Some(mount) => Report {
             version: 1,
             dry_run: true,

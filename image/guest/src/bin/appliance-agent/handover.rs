@@ -128,16 +128,11 @@ fn take(stream: &UnixStream) -> Result<OwnedFd> {
     fds.next().and_then(|mut fds| fds.next()).context("no mount came with the message")
 }
 
-/// Attaches a mount to the pool's mount point, unless its file system is there already.
+/// Attaches a mount to the pool's mount point.
 fn place(mount: OwnedFd) -> Result<()> {
     let mount_point = mounting::mount_point_of_this_machine()?;
     let cannot = || format!("cannot mount on {mount_point}");
     fs::create_dir_all(&mount_point).with_context(cannot)?;
-    let there = rustix::fs::stat(&mount_point).with_context(cannot)?;
-    let ours = rustix::fs::fstat(&mount).with_context(cannot)?;
-    if there.st_dev == ours.st_dev {
-        return Ok(());
-    }
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(&mount, "", rustix::fs::CWD, mount_point.as_str(), flags).with_context(cannot)
 }

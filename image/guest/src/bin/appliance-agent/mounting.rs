@@ -8,14 +8,15 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use appliance::attach::Attach;
-use appliance::credentials::{self, ACCESS, DEFAULT_MOUNT_POINT, MOUNT_POINT, ROLE, VIEW};
+use appliance::credentials::{self, ACCESS, DEFAULT_MOUNT_POINT, MOUNT_POINT, NO_POOL, ROLE, VIEW};
 use appliance::report;
 use famfs::check::one_line;
+use famfs::mounts;
 use famfs::play::play;
 use famfs::role::{self, Role};
-use famfs::search::Search;
+use famfs::search::{Search, SearchError};
 use famfs::sys::dax::Access;
 
 use crate::{confine, handover, pool};
@@ -32,7 +33,14 @@ pub fn attach() -> Result<()> {
     let start = report::uptime_ms().context("cannot read the time")?;
     confine::enter()?;
     let credentials = checked_credentials()?;
-    let (device, mounted) = Search::begin(None, LIMIT).find()?;
+    let mount_point = mount_point(&credentials);
+    refuse_mounted(mount_point)?;
+    let (device, mounted) = Search::begin(None, LIMIT).find().map_err(|error| match error {
+        SearchError::Several { .. } => anyhow!(
+            "{error}; give this VM one of them, or set {NO_POOL} and choose with `famfs attach --device`"
+        ),
+        error => error.into(),
+    })?;
     let system = role::system_uuid()
         .inspect_err(|error| eprintln!("appliance-agent: client only: {}", one_line(error)))
         .ok();
@@ -49,9 +57,8 @@ pub fn attach() -> Result<()> {
     }
     handover::give(volume.mounted())?;
     println!(
-        "{} on {}: {}, {} files",
+        "{} on {mount_point}: {}, {} files",
         device.display(),
-        mount_point(&credentials),
         role.name(),
         played.applied.files
     );
@@ -61,6 +68,17 @@ pub fn attach() -> Result<()> {
     let uptime_ms = report::uptime_ms().context("cannot read the time")?;
     let took_ms = uptime_ms.saturating_sub(start);
     report::leave(&Attach::Mounted { uptime_ms, took_ms }).context("cannot report the mount")
+}
+
+/// Refuses to look for a pool where one is mounted: it would be its own, whose device the kernel mounts once, or hide it.
+fn refuse_mounted(mount_point: &str) -> Result<()> {
+    match mounts::on(Path::new(mount_point))? {
+        Some(mount) => bail!(
+            "{} is mounted on {mount_point} already; `famfs logplay {mount_point}` plays its log",
+            mount.source.display()
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Becomes `famfs watch`. A pool that is mounted read-only cannot be followed: nothing can be made in it.

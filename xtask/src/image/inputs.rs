@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Job, lock};
+use super::{Job, Lock, lock};
 use crate::args::Profile;
 use crate::tools::Tools;
 use crate::{exec, packages, paths};
@@ -110,10 +110,12 @@ pub fn write(job: &Job<'_>) -> Result<()> {
     .try_for_each(fs::create_dir_all);
     made.with_context(|| format!("cannot make directories in {}", base.display()))?;
     save(&apt.join("sources.list.d/mkosi.sources"), &packages::sources()?)?;
-    save(
-        &apt.join("preferences.d/lock"),
-        &lock::preferences(&lock::path(variant(&job.profiles)))?,
-    )?;
+    let preferences = match job.lock {
+        // An old version that the mirror still has beside the new one is not to be kept.
+        Lock::Update => String::new(),
+        Lock::Insist | Lock::Prefer => lock::preferences(&lock::path(variant(&job.profiles)))?,
+    };
+    save(&apt.join("preferences.d/lock"), &preferences)?;
     for program in ["famfs", "appliance-agent", "appliance-init"] {
         install(
             &built.tools,
@@ -164,7 +166,7 @@ pub fn write(job: &Job<'_>) -> Result<()> {
 }
 
 /// The profile that decides which lock file counts.
-fn variant(profiles: &[String]) -> Option<Profile> {
+pub fn variant(profiles: &[String]) -> Option<Profile> {
     [Profile::Debug, Profile::Lts].into_iter().find(|profile| profiles.contains(&profile.name()))
 }
 

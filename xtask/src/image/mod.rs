@@ -111,9 +111,6 @@ pub fn command(args: &ImageArgs) -> Result<()> {
         job.profiles.push(Profile::Default.name());
     }
     job.make()?;
-    if args.update {
-        lock::write(&lock::path(variant), &job.dir.join("manifest.json"))?;
-    }
     if let Some(key) = &args.sign_key {
         let certificate = args.sign_certificate.as_deref().context("no certificate")?;
         // Signed files are not what the inputs alone give: the next build makes them anew.
@@ -205,19 +202,7 @@ impl Job<'_> {
     fn make(&self) -> Result<()> {
         let Self { built, dir, .. } = self;
         let stamp = dir.join(STAMP);
-        let root = paths::root();
-        let key = Key::default()
-            .text(&built.tools.key())
-            .text(&self.profiles.join(" "))
-            .path(&root.join("mkosi.conf"))?
-            .path(&root.join("mkosi.profiles"))?
-            .path(&root.join("image"))?
-            .path(&built.guest.join("famfs"))?
-            .path(&built.guest.join("appliance-init"))?
-            .path(&built.guest.join("appliance-agent"))?
-            .path(&self.kernel.module)?
-            .text(&self.kernel.identity())
-            .finish();
+        let key = self.key()?;
         let locked = format!("{key}{LOCKED}");
         let there = fs::read_to_string(&stamp).unwrap_or_default();
         let fits = match self.lock {
@@ -236,7 +221,7 @@ impl Job<'_> {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let name = dir.file_name().unwrap_or_default().display().to_string();
         let mut command = built.tools.command("mkosi");
-        command.arg("--directory").arg(&root);
+        command.arg("--directory").arg(paths::root());
         for profile in &self.profiles {
             command.args(["--profile", profile]);
         }
@@ -245,8 +230,36 @@ impl Job<'_> {
         }
         command.args(["--force", "build"]);
         exec::step(&name, &format!("Building the appliance {name}"), &mut command)?;
-        fs::write(&stamp, if self.lock == Lock::Insist { locked } else { key })
-            .with_context(|| format!("cannot write {}", stamp.display()))
+        let key = match self.lock {
+            Lock::Insist => locked,
+            Lock::Prefer => key,
+            Lock::Update => {
+                lock::write(
+                    &lock::path(inputs::variant(&self.profiles)),
+                    &dir.join("manifest.json"),
+                )?;
+                // The lock file is an input too, and says now what is in the image.
+                format!("{}{LOCKED}", self.key()?)
+            }
+        };
+        fs::write(&stamp, key).with_context(|| format!("cannot write {}", stamp.display()))
+    }
+
+    /// Stands for everything that the image is made of.
+    fn key(&self) -> Result<String> {
+        let root = paths::root();
+        Ok(Key::default()
+            .text(&self.built.tools.key())
+            .text(&self.profiles.join(" "))
+            .path(&root.join("mkosi.conf"))?
+            .path(&root.join("mkosi.profiles"))?
+            .path(&root.join("image"))?
+            .path(&self.built.guest.join("famfs"))?
+            .path(&self.built.guest.join("appliance-init"))?
+            .path(&self.built.guest.join("appliance-agent"))?
+            .path(&self.kernel.module)?
+            .text(&self.kernel.identity())
+            .finish())
     }
 }
 

@@ -2,43 +2,63 @@
 //! Ctrl-C and its relatives: take down what was started, in order, then report.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 /// The exit code after Ctrl-C, as of a shell: 128 and the number of SIGINT.
 pub const INTERRUPTED: u8 = 130;
 
+/// The user asked to stop, and the clean-up has run: [`INTERRUPTED`] is the exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; everything that was started is down")]
+pub struct Interrupted;
+
 /// Notices that the user asked to stop.
 ///
 /// A signal ends the processes that were handed in. Whoever waits for them sees them go, fails,
-/// and its clean-up runs as after any failure. A second signal ends this program at once.
+/// and its clean-up runs as after any failure. A second signal ends this program at once, and so
+/// does one that comes when this value is gone.
 pub struct Interrupt {
-    seen: Arc<AtomicBool>,
-    processes: Arc<Mutex<Vec<Pid>>>,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    seen: AtomicBool,
+    processes: Mutex<Vec<Pid>>,
+}
+
+impl State {
+    fn processes(&self) -> MutexGuard<'_, Vec<Pid>> {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Interrupt {
     /// Starts to listen for SIGINT, SIGTERM and SIGHUP.
     pub fn listen() -> Result<Self> {
-        let interrupt = Self {
-            seen: Arc::new(AtomicBool::new(false)),
-            processes: Arc::new(Mutex::new(Vec::new())),
-        };
+        let interrupt = Self { state: Arc::default() };
         let mut signals =
             Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot listen for signals")?;
-        let (seen, processes) = (Arc::clone(&interrupt.seen), Arc::clone(&interrupt.processes));
+        let state = Arc::downgrade(&interrupt.state);
         thread::spawn(move || {
             for signal in signals.forever() {
-                if seen.swap(true, Ordering::Relaxed) {
+                let Some(state) = state.upgrade() else {
+                    // As if nobody had ever listened.
+                    let _ = emulate_default_handler(signal);
+                    continue;
+                };
+                if state.seen.swap(true, Ordering::Relaxed) {
                     std::process::exit(128 + signal);
                 }
                 eprintln!("\ninterrupted: shutting down (again to stop at once)");
-                for pid in processes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                for pid in state.processes().iter() {
                     // It may have ended by itself.
                     let _ = kill_process(*pid, Signal::TERM);
                 }
@@ -48,24 +68,23 @@ impl Interrupt {
     }
 
     /// Processes to end on a signal.
-    pub fn ends(&self, pids: impl IntoIterator<Item = Pid>) -> Result<()> {
-        self.processes.lock().unwrap_or_else(PoisonError::into_inner).extend(pids);
+    pub fn ends(&self, pids: impl IntoIterator<Item = Pid>) -> Result<(), Interrupted> {
+        self.state.processes().extend(pids);
         self.check()
     }
 
     /// Processes that ended in order: their ids may be given to others.
     pub fn forget(&self) {
-        self.processes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.state.processes().clear();
     }
 
     /// An error once the user asked to stop.
-    pub fn check(&self) -> Result<()> {
-        anyhow::ensure!(!self.seen(), "interrupted");
-        Ok(())
+    pub fn check(&self) -> Result<(), Interrupted> {
+        if self.seen() { Err(Interrupted) } else { Ok(()) }
     }
 
     /// Whether the user asked to stop. What fails after that is no news.
     pub fn seen(&self) -> bool {
-        self.seen.load(Ordering::Relaxed)
+        self.state.seen.load(Ordering::Relaxed)
     }
 }

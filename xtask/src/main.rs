@@ -35,6 +35,7 @@ use std::process::ExitCode;
 
 use args::Command;
 use clap::Parser;
+use interrupt::{INTERRUPTED, Interrupted};
 
 fn main() -> ExitCode {
     let result = match args::Args::parse().command {
@@ -50,6 +51,6 @@ fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");
-        ExitCode::FAILURE
+        if error.is::<Interrupted>() { ExitCode::from(INTERRUPTED) } else { ExitCode::FAILURE }
     })
 }

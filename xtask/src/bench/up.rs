@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Pid;
 use vhost_famfs::launch::host::Host;
 use vhost_famfs::launch::plan::Plan;
@@ -35,9 +35,7 @@ pub fn run() -> Result<Vec<Measurement>> {
     let interrupt = Interrupt::listen()?;
     let taken =
         medians(|| up(&artifacts, &pool, &interrupt), || by_hand(&artifacts, &pool, &interrupt));
-    if interrupt.seen() {
-        bail!("interrupted; everything that it started is down");
-    }
+    interrupt.check()?;
     let (value, peer) = taken?;
     Ok(vec![Measurement::new(
         "up.mounted",

@@ -30,7 +30,10 @@ const DISK: &str = "kmod-tests";
 /// Prints numbers for another test; has no test points.
 const NO_TEST: &str = "uapi_probe";
 
-/// The VM that one thread emulates, for the programs that rewrite code that is running.
+/// The VMs in which the programs run on two processors at the same time.
+const IN_THREADS: [&str; 2] = ["devdax", "pmem"];
+
+/// The VM for the programs that rewrite code that is running: one thread emulates it.
 const ONE_THREAD: &str = "one-thread";
 
 /// The VM whose kernel looks for memory that nothing points to, and the programs that run in it.
@@ -102,9 +105,9 @@ fn boot(artifacts: &Artifacts, names: &[&str], view: View) -> Result<(Cluster, P
             .with_transport(Some(Transport::Pmem { readonly: false }))
             .with_disk(disk.clone());
         match *name {
-            ONE_THREAD => member,
-            KMEMLEAK => member.in_threads().with_kernel_arg("kmemleak=on"),
-            _ => member.in_threads(),
+            KMEMLEAK => member.with_kernel_arg("kmemleak=on"),
+            name if IN_THREADS.contains(&name) => member.in_threads(),
+            _ => member,
         }
     });
     let memory = if artifacts.debug_kernel { DEBUG_MEMORY } else { MEMORY };

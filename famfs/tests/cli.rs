@@ -11,7 +11,10 @@ fn program(name: &str) -> PathBuf {
 
 #[test]
 fn sessions() {
+    // What the caller's shell says must not matter.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let cases = trycmd::TestCases::new();
+    cases.env("NO_COLOR", "1");
     for name in ["truncate", "ln"] {
         cases.register_bin(name, program(name));
     }

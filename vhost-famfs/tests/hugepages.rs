@@ -63,7 +63,7 @@ fn lives_in_huge_pages(pages: &HugePages) {
 
     let grown = report(&vhost_famfs(&["pool", "resize", pool, "--size", "40M", "--json"]));
     assert_eq!(grown["allocated"], 40 * MIB);
-    let too_much = vhost_famfs(&["pool", "resize", pool, "--size", "1G"]);
+    let too_much = vhost_famfs(&["pool", "resize", pool, "--size", "1T"]);
     let message = String::from_utf8_lossy(&too_much.stderr);
     assert!(message.contains("huge pages of 2048 KiB"), "{message}");
     let shrunk = report(&vhost_famfs(&["pool", "resize", pool, "--size", "32M", "--json"]));

@@ -130,7 +130,7 @@ mod tests {
     fn marked_processes_are_found_and_ended() {
         let instance = Uuid::new_v4();
         let mut command = Command::new("sh");
-        command.args(["-c", "sleep 60 & sleep 60"]).env(MARK, instance.to_string());
+        command.args(["-c", "sleep 60 & sleep 60; :"]).env(MARK, instance.to_string());
         let mut child = command.stdin(Stdio::null()).spawn().unwrap();
         let end = Instant::now() + Duration::from_secs(60);
         while marked(instance).len() < 3 && Instant::now() < end {

@@ -146,7 +146,7 @@ mod tests {
             mark: ("MARK_OF_A_TEST", "xyz".into()),
             holds: Some(File::open(&held).unwrap()),
         };
-        let script = "cat >&2; echo \" $MARK_OF_A_TEST $$ $(ps -o sid= -p $$)\" >&2";
+        let script = "cat >&2; echo \" $MARK_OF_A_TEST $$ $(cut -d ' ' -f 6 /proc/$$/stat)\" >&2";
         let argv = ["sh", "-c", script].map(OsString::from);
         let mut child = lifetime.start(&argv, report).unwrap();
         assert!(child.wait().unwrap().success());

@@ -128,9 +128,10 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     session.check("the pool is locked while a VM maps it, with either transport", || {
         // The back-end's lock goes with the writer; the reader's VM has none.
         program.shell("writer", "systemctl start poweroff.target; sleep 60").ok();
-        until("the writer ends", LIMIT, || Ok(program.ps()?.0["vms"][0]["status"] == "ended"))?;
-        let backend = &program.ps()?.0["vms"][0]["backend_pid"];
-        ensure!(backend.is_null(), "the back-end outlives its VM: {backend}");
+        until("the writer ends, and its back-end with it", LIMIT, || {
+            let writer = &program.ps()?.0["vms"][0];
+            Ok(writer["status"] == "ended" && writer["backend_pid"].is_null())
+        })?;
         let mkfs = program.famfs(&pool, &["mkfs", "--force"])?;
         ensure!(!mkfs.status.success(), "a pool in use was formatted: {mkfs:?}");
         let seen = program.shell("reader", "cat /mnt/famfs/two")?;

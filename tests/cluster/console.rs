@@ -4,7 +4,6 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -15,7 +14,7 @@ use super::program::{Program, until};
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Time for a command of the guest's shell.
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// A terminal with a shell script in it; what is on its screen is in a file.
 struct Terminal {
@@ -49,7 +48,12 @@ impl Terminal {
     }
 
     fn has(&self, text: &str) -> Result<bool> {
-        Ok(fs::read_to_string(self.screen.path())?.contains(text))
+        Ok(self.count(text)? > 0)
+    }
+
+    fn count(&self, text: &str) -> Result<usize> {
+        let screen = fs::read(self.screen.path())?;
+        Ok(String::from_utf8_lossy(&screen).matches(text).count())
     }
 }
 
@@ -77,10 +81,14 @@ pub fn check(program: &Program<'_>, vm: &str) -> Result<()> {
     terminal.types(b"echo sleeps $((6 * 8)); sleep 1000\r")?;
     terminal.shows("sleeps 48")?;
     // The interrupt is the guest's: its command ends, and the terminal's script does not. It is typed again where it
-    // came before that command had the guest's terminal; what is typed around it is thrown away.
+    // came before that command had the guest's terminal; what is typed before the next prompt may be thrown away.
+    let prompt = format!("root@{vm}:");
     let answers = until("the shell answers again", LIMIT, || {
+        let before = terminal.count(&prompt)?;
         terminal.types(b"\x03")?;
-        thread::sleep(Duration::from_millis(500));
+        if until("the prompt", ANSWER, || Ok(terminal.count(&prompt)? > before)).is_err() {
+            return Ok(false);
+        }
         terminal.types(b"echo awake $((6 * 9))\r")?;
         Ok(until("the answer", ANSWER, || terminal.has("awake 54")).is_ok())
     });

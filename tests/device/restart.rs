@@ -61,10 +61,8 @@ pub fn checks(session: &mut Session, artifacts: &Artifacts, host: &File, node: &
         || {
             repeat(boots, host, node, |node| {
                 boot(node, || {
-                    // It takes the answer with it.
-                    let _ = node
-                        .vm
-                        .exec(&Command::new(["systemctl", "--force", "--force", "reboot"]), ANSWER);
+                    // It takes the answer with it. In a session of its own it goes on when nobody waits any more.
+                    let _ = node.vm.exec(&Command::new(REBOOT), ANSWER);
                     Ok(())
                 })
             })
@@ -74,6 +72,9 @@ pub fn checks(session: &mut Session, artifacts: &Artifacts, host: &File, node: &
         control("set-action", json!({ "reboot": "shutdown" }))
     });
 }
+
+/// Boots the guest again at once.
+const REBOOT: [&str; 6] = ["setsid", "--fork", "systemctl", "--force", "--force", "reboot"];
 
 /// Takes the virtio driver off the device and puts it back.
 const REBIND: &str = "cd /sys/bus/virtio/drivers/virtio_pmem

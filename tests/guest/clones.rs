@@ -14,11 +14,13 @@ use super::{MEMORY, POOL};
 /// Bytes of host memory that the files take.
 const CONTENT: u64 = 288 << 20;
 
-/// Begins to write a large file, and comes back while that goes on.
+/// Begins to write a large file, and stops in the middle of that, however fast the host is. In a session of its own: one
+/// that is stopped when the shell ends would be hung up.
 const WRITER: &str = "
-    famfs creat --size 256m --seed 3 /mnt/famfs/large >/run/writer.log 2>&1 &
+    setsid famfs creat --size 256m --seed 3 /mnt/famfs/large >/run/writer.log 2>&1 &
     echo $! >/run/writer
-    until [[ -e /mnt/famfs/large ]]; do kill -0 $! || exit 1; done";
+    until [[ -e /mnt/famfs/large ]]; do kill -0 $! || exit 1; done
+    kill -STOP $!";
 
 /// A VM with the master's system UUID, and its clone.
 pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
@@ -53,6 +55,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     });
     session.check("clones: the former master wakes up, and publishes nothing more", || {
         let script = "
+            kill -CONT $(cat /run/writer)
             while kill -0 $(cat /run/writer); do sleep 0.1; done 2>/dev/null
             cat /run/writer.log
             famfs logplay /mnt/famfs && famfs fsck /mnt/famfs && famfs ls /mnt/famfs";

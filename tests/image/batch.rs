@@ -71,9 +71,10 @@ pub fn diskless(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         Ok(())
     });
     session.check("of two pools neither is mounted, whichever comes first", || {
-        let text = refusal(cluster.node("torn")?)?;
+        let torn = cluster.node("torn")?;
+        refusal(torn)?;
+        let text = torn.wait_console("set famfs.no-pool and choose")?;
         ensure!(text.contains("several devices hold a famfs: /dev/dax"), "{text}");
-        ensure!(text.contains("set famfs.no-pool and choose"), "{text}");
         Ok(())
     });
     session.check("the others shut down in order", || {

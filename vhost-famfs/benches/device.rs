@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the back-end costs, measured on the real program with a front-end in this process. Prints
-//! one JSON object per figure.
+//! one JSON object per figure. Arguments name what to measure: connect, memory, flush; without, all.
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on should panic where it is")]
 #![allow(dead_code, reason = "the protocol tests use the rest of the front-end")]
 
@@ -19,7 +19,7 @@ use vm_memory::volatile_memory::VolatileMemory;
 use vm_memory::{FileOffset, MmapRegion};
 use vmm_sys_util::eventfd::EventFd;
 
-use backend::{Backend, MIB, TestPool};
+use backend::{Backend, MIB, TestPool, until};
 use vmm::Vmm;
 
 const GIB: u64 = 1 << 30;
@@ -31,9 +31,15 @@ const FLUSHES: usize = 501;
 const COPYING: Duration = Duration::from_secs(30);
 
 fn main() {
-    connect();
-    memory_and_wakeups();
-    flush();
+    // Cargo adds an option of its own.
+    let wanted: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let parts: [(&str, fn()); 3] =
+        [("connect", connect), ("memory", memory_and_wakeups), ("flush", flush)];
+    for (name, measure) in parts {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            measure();
+        }
+    }
 }
 
 fn print(id: &str, what: &str, unit: &str, value: f64, peer: (&str, f64), goal: f64) {
@@ -56,6 +62,16 @@ fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
+/// A VMM is a program that must start before it connects, which takes longer than the rest of the
+/// back-end's start once that listens. It finds all threads waiting.
+fn wait_until_idle(backend: &Backend) {
+    let sleeps = |thread: &String| backend.thread_status(thread, "State").starts_with('S');
+    until("back-end that waits for its VM", || {
+        let threads = backend.threads();
+        (threads.len() > 2 && threads.iter().all(sleeps)).then_some(())
+    });
+}
+
 /// From connect(2) to the mapped window, for a small and a large pool in turn.
 fn connect() {
     let pools = [GIB, TIB].map(TestPool::tmpfs);
@@ -63,8 +79,11 @@ fn connect() {
     for _ in 0..CONNECTIONS {
         for (pool, times) in pools.iter().zip(&mut times) {
             let mut backend = Backend::start(pool, &[]);
+            wait_until_idle(&backend);
+            let ram = vmm::guest_ram();
             let begin = Instant::now();
-            let (mut vmm, _) = Vmm::set_up(&backend);
+            let mut vmm = Vmm::connect_with(&backend.socket, ram);
+            vmm.negotiate();
             vmm.start();
             let map = vmm.expect_map();
             vmm.add_file_as_window(map.file, map.len);

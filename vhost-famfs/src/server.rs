@@ -5,13 +5,14 @@ use std::error::Error;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tracing::{info, warn};
 use vhost::vhost_user::{Error as VhostUserError, Listener};
-use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
+use vhost_user_backend::{Error as DaemonError, ShutdownHandle, VhostUserDaemon};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::device::Device;
@@ -63,74 +64,84 @@ pub fn serve(
     lock_down: impl FnOnce() -> Result<(), SandboxError>,
 ) -> Result<End, ServerError> {
     let stop = stop.as_fd();
-    let ended = UnixStream::pair().map_err(ServerError::Setup)?;
+    let (done, finished) = UnixStream::pair().map_err(ServerError::Setup)?;
+    let (connected, connection) = channel();
     // All that can be had before there is a VM, which waits for the rest.
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
     let device = Device::new(pool, window, memory.clone()).map_err(ServerError::Setup)?;
     let mut daemon = VhostUserDaemon::new("vhost-user".to_owned(), device.clone(), memory)
         .map_err(daemon_error)?;
-    if wait_readable(&[socket.as_fd(), stop])? == 1 {
-        info!("asked to stop before a VMM connected");
-        return Ok(End::Stopped);
-    }
-    // One process serves one VM: a second one gets a clear error instead of a silent wait.
-    let listener = socket.into_listener();
-    lock_down()?;
-    daemon.start(&mut Listener::from(listener)).map_err(daemon_error)?;
-    info!("connected");
-    let result = wait(&mut daemon, &device, stop, ended);
-    // Its threads have ended when this returns.
-    drop(daemon);
-    if let Some(number) = device.take_exit_descriptor() {
-        sys::close_abandoned(number);
-    }
-    result
-}
-
-fn wait(
-    daemon: &mut VhostUserDaemon<Arc<Device>>,
-    device: &Device,
-    stop: BorrowedFd<'_>,
-    (done, finished): (UnixStream, UnixStream),
-) -> Result<End, ServerError> {
-    let shutdown = daemon.shutdown_handle();
-    std::thread::scope(|scope| {
-        let stopper = scope.spawn(move || {
-            let stopped = matches!(wait_readable(&[done.as_fd(), stop]), Ok(1));
-            if stopped {
-                if device.is_started() {
-                    warn!(
-                        "asked to stop while a VM uses the pool: the VM keeps its memory, its \
-                         flushes hang from now on; power it off, a reboot would abort QEMU"
-                    );
-                }
-                if let Some(shutdown) = shutdown {
-                    shutdown.shutdown();
-                }
-            }
-            stopped
-        });
+    let watched = device.as_ref();
+    thread::scope(|scope| {
+        let stopper = thread::Builder::new()
+            .name("stopper".to_owned())
+            .spawn_scoped(scope, move || shut_down_on(stop, &done, &connection, watched))
+            .map_err(ServerError::Setup)?;
+        // Dropped with this closure, whatever ends it: that ends the stopper.
+        let (connected, finished) = (connected, finished);
+        if wait_readable(&[socket.as_fd(), stop])? == 1 {
+            info!("asked to stop before a VMM connected");
+            return Ok(End::Stopped);
+        }
+        // One process serves one VM: a second one gets a clear error instead of a silent wait.
+        let listener = socket.into_listener();
+        lock_down()?;
+        daemon.start(&mut Listener::from(listener)).map_err(daemon_error)?;
+        info!("connected");
+        // The stopper may have ended already, because it cannot wait.
+        daemon.shutdown_handle().map(|handle| connected.send(handle));
         let result = daemon.wait();
         drop(finished);
         let stopped = stopper.join().unwrap_or(false);
-        match result {
-            _ if stopped => {
-                info!("stopped on request");
-                Ok(End::Stopped)
-            }
-            Ok(())
-            | Err(DaemonError::HandleRequest(
-                VhostUserError::Disconnected
-                | VhostUserError::PartialMessage
-                | VhostUserError::SocketBroken(_),
-            )) => {
-                info!("disconnected");
-                Ok(End::Disconnected)
-            }
-            Err(DaemonError::HandleRequest(err)) => Err(ServerError::Protocol(err)),
-            Err(err) => Err(daemon_error(err)),
+        // Its threads have ended when this returns.
+        drop(daemon);
+        if let Some(number) = device.take_exit_descriptor() {
+            sys::close_abandoned(number);
         }
+        end(result, stopped)
     })
+}
+
+/// Shuts the connection down when `stop` becomes readable, and returns whether it did; returns as
+/// soon as `done` is closed.
+fn shut_down_on(
+    stop: BorrowedFd<'_>,
+    done: &UnixStream,
+    connection: &Receiver<ShutdownHandle>,
+    device: &Device,
+) -> bool {
+    let stopped = matches!(wait_readable(&[done.as_fd(), stop]), Ok(1));
+    // Without a connection there is nothing to shut down: the sender is dropped.
+    let Some(connection) = stopped.then(|| connection.recv().ok()).flatten() else { return false };
+    if device.is_started() {
+        warn!(
+            "asked to stop while a VM uses the pool: the VM keeps its memory, its flushes hang \
+             from now on; power it off, a reboot would abort QEMU"
+        );
+    }
+    connection.shutdown();
+    true
+}
+
+/// How serving ended.
+fn end(result: Result<(), DaemonError>, stopped: bool) -> Result<End, ServerError> {
+    match result {
+        _ if stopped => {
+            info!("stopped on request");
+            Ok(End::Stopped)
+        }
+        Ok(())
+        | Err(DaemonError::HandleRequest(
+            VhostUserError::Disconnected
+            | VhostUserError::PartialMessage
+            | VhostUserError::SocketBroken(_),
+        )) => {
+            info!("disconnected");
+            Ok(End::Disconnected)
+        }
+        Err(DaemonError::HandleRequest(err)) => Err(ServerError::Protocol(err)),
+        Err(err) => Err(daemon_error(err)),
+    }
 }
 
 /// The cause in an error of the library, which is not an error type itself.

@@ -101,6 +101,12 @@ fn memfd(len: usize) -> File {
     file
 }
 
+/// The memory of a VM, which has it before it connects.
+pub fn guest_ram() -> GuestMemoryMmap {
+    let ram = (GuestAddress(0), RAM_SIZE, Some(FileOffset::new(memfd(RAM_SIZE), 0)));
+    GuestMemoryMmap::from_ranges_with_files([ram]).unwrap()
+}
+
 impl Vmm {
     /// Connects, and says nothing yet.
     pub fn connect(backend: &Backend) -> Self {
@@ -108,14 +114,18 @@ impl Vmm {
     }
 
     pub fn connect_to(path: &Path) -> Self {
+        Self::connect_with(path, guest_ram())
+    }
+
+    pub fn connect_with(path: &Path, ram: GuestMemoryMmap) -> Self {
+        let socket = connect_to(path);
         let (channel, their_channel) = UnixStream::pair().unwrap();
         channel.set_read_timeout(Some(DEADLINE)).unwrap();
-        let ram = (GuestAddress(0), RAM_SIZE, Some(FileOffset::new(memfd(RAM_SIZE), 0)));
         Self {
-            frontend: Frontend::from_stream(connect_to(path), 1),
+            frontend: Frontend::from_stream(socket, 1),
             channel,
             their_channel: Some(their_channel),
-            ram: GuestMemoryMmap::from_ranges_with_files([ram]).unwrap(),
+            ram,
             window: None,
             kick: EventFd::new(0).unwrap(),
             call: EventFd::new(libc_nonblock()).unwrap(),
@@ -129,22 +139,28 @@ impl Vmm {
     /// Connects and sets the device up; returns the sizes of the shared memory regions.
     pub fn set_up(backend: &Backend) -> (Self, Vec<u64>) {
         let mut vmm = Self::connect(backend);
-        let features = vmm.frontend.get_features().unwrap();
+        let sizes = vmm.negotiate();
+        (vmm, sizes)
+    }
+
+    /// What QEMU sends when it makes the device; returns the sizes of the shared memory regions.
+    pub fn negotiate(&mut self) -> Vec<u64> {
+        let features = self.frontend.get_features().unwrap();
         assert_eq!(features, expected_features());
-        let protocol = vmm.frontend.get_protocol_features().unwrap();
-        vmm.frontend.set_protocol_features(protocol).unwrap();
-        vmm.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-        assert_eq!(vmm.frontend.get_queue_num().unwrap(), 1);
-        vmm.send_channel();
-        vmm.without_reply(|vmm| vmm.frontend.set_owner().unwrap());
-        assert_eq!(vmm.frontend.get_features().unwrap(), features);
-        vmm.frontend.set_vring_call(0, &vmm.call).unwrap();
-        vmm.frontend.set_vring_err(0, &EventFd::new(0).unwrap()).unwrap();
-        let config = vmm.frontend.get_shmem_config().unwrap();
+        let protocol = self.frontend.get_protocol_features().unwrap();
+        self.frontend.set_protocol_features(protocol).unwrap();
+        self.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        assert_eq!(self.frontend.get_queue_num().unwrap(), 1);
+        self.send_channel();
+        self.without_reply(|vmm| vmm.frontend.set_owner().unwrap());
+        assert_eq!(self.frontend.get_features().unwrap(), features);
+        self.frontend.set_vring_call(0, &self.call).unwrap();
+        self.frontend.set_vring_err(0, &EventFd::new(0).unwrap()).unwrap();
+        let config = self.frontend.get_shmem_config().unwrap();
         let count = usize::try_from(config.nregions).unwrap();
         let sizes = config.memory_sizes[..count].to_vec();
         assert!(config.memory_sizes[count..].iter().all(|size| *size == 0));
-        (vmm, sizes)
+        sizes
     }
 
     /// Sets up, starts and maps: the usual life of a VM.

@@ -22,7 +22,7 @@ use vm_tests::{Artifacts, Session};
 
 fn main() -> Result<ExitCode> {
     let artifacts = Artifacts::from_env()?;
-    let mut session = Session::from_args();
+    let mut session = Session::from_args()?;
     session.scenario("file", |s| from_a_file(s, &artifacts));
     session.scenario("kinds", |s| kinds::scenario(s, &artifacts));
     session.scenario("kills", |s| kills::scenario(s, &artifacts));

@@ -38,7 +38,7 @@ const POKE_OFFSET: u64 = 30 << 20;
 
 fn main() -> Result<ExitCode> {
     let artifacts = Artifacts::from_env()?;
-    let mut session = Session::from_args();
+    let mut session = Session::from_args()?;
     session.scenario("accelerators", |s| {
         s.check("a guest of four instructions runs, and one that cannot is told", || {
             Accelerator::Tcg.try_with(&artifacts.qemu)?;

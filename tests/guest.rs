@@ -28,7 +28,7 @@ const LARGE: u64 = 64 << 20;
 
 fn main() -> Result<ExitCode> {
     let artifacts = Artifacts::from_env()?;
-    let mut session = Session::from_args();
+    let mut session = Session::from_args()?;
     session.scenario("three VMs, one pool", |s| three_vms(s, &artifacts));
     session.scenario("the tools on a mount", |s| mounted::scenario(s, &artifacts));
     session.scenario("clones", |s| clones::scenario(s, &artifacts));

@@ -28,7 +28,7 @@ const SHORT: Duration = Duration::from_secs(180);
 
 fn main() -> Result<ExitCode> {
     let artifacts = Artifacts::from_env()?;
-    let mut session = Session::from_args();
+    let mut session = Session::from_args()?;
     session.scenario("files", |s| image::files::files(s, &artifacts));
     session.scenario("boot without a pool", |s| boot(s, &artifacts));
     session.scenario("damaged pools", |s| damaged_pools(s, &artifacts));

@@ -19,7 +19,8 @@ const MEMORY: u64 = 1 << 30;
 /// KASAN keeps shadow memory, and what was freed for a while.
 const DEBUG_MEMORY: u64 = 2 << 30;
 
-/// A test program may take this long under emulation, and this long if it is told how much to do.
+/// A test program may take this long under emulation, and this long if it is told how much to do, or the kernel looks
+/// at each access.
 const PROGRAM: Duration = Duration::from_secs(600);
 const LONG_PROGRAM: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_secs(180);
@@ -43,7 +44,7 @@ const LEAKERS: [&str; 7] =
 
 fn main() -> Result<ExitCode> {
     let artifacts = Artifacts::from_env()?;
-    let mut session = Session::from_args();
+    let mut session = Session::from_args()?;
     for (name, view, device) in
         [("devdax", View::Devdax, "/dev/dax0.0"), ("pmem", View::Raw, "/dev/pmem0")]
     {
@@ -142,7 +143,8 @@ fn run_programs(
             continue;
         }
         let path = format!("/run/tests/{program}");
-        let limit = if arguments.is_empty() { PROGRAM } else { LONG_PROGRAM };
+        let short = arguments.is_empty() && !artifacts.debug_kernel;
+        let limit = if short { PROGRAM } else { LONG_PROGRAM };
         let words = [path.as_str(), device, "/mnt/famfs"].into_iter().chain(arguments);
         let start = Instant::now();
         let output = node.vm.exec(&Command::new(words), limit)?;

@@ -30,7 +30,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 fn main() -> Result<ExitCode> {
     let artifacts = Artifacts::from_env()?;
-    let mut session = Session::from_args();
+    let mut session = Session::from_args()?;
     session.scenario("a reader follows the master", |s| follow(s, &artifacts));
     session.scenario("a killed master", |s| kill::scenario(s, &artifacts));
     Ok(session.finish())

@@ -49,7 +49,7 @@ const CHECKS: &[(&str, &str)] = &[
 
 fn main() -> Result<ExitCode> {
     let artifacts = Artifacts::from_env()?;
-    let mut session = Session::from_args();
+    let mut session = Session::from_args()?;
     session.scenario("ublk", |s| scenario(s, &artifacts));
     Ok(session.finish())
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 use vhost_famfs::cluster::process;
-use vm_tests::{Artifacts, memory_dir};
+use vm_tests::{Artifacts, interrupt, memory_dir};
 
 /// `vhost-famfs`, its clusters, and a place for pools.
 pub struct Program<'a> {
@@ -115,6 +115,7 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 pub fn until(what: &str, limit: Duration, mut look: impl FnMut() -> Result<bool>) -> Result<()> {
     let end = Instant::now() + limit;
     while !look()? {
+        interrupt::check()?;
         if Instant::now() > end {
             bail!("{what}: not within {limit:?}");
         }

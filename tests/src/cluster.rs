@@ -16,8 +16,7 @@ use vhost_famfs::launch::{
     Root, Shutdown, Vm, VmConfig,
 };
 
-use crate::kernel_log;
-use crate::{Artifacts, Pool};
+use crate::{Artifacts, Pool, interrupt, kernel_log};
 
 /// How long a VM may take until its pool is mounted: under emulation, on a busy host.
 pub const BOOT: Duration = Duration::from_secs(240);
@@ -234,6 +233,7 @@ impl Cluster {
         memory: u64,
         members: Vec<Member>,
     ) -> Result<Self> {
+        interrupt::check()?;
         let runtime = tempfile::Builder::new()
             .prefix("vhost-famfs-")
             .tempdir_in(&artifacts.runtime)

@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 
+use crate::interrupt;
+
 /// Runs scenarios and counts their checks. It prints as the standard test harness does.
 #[derive(Debug)]
 pub struct Session {
@@ -18,9 +20,13 @@ pub struct Session {
 impl Session {
     /// A session with the words of the command line as filters: with any, only the scenarios
     /// that hold one of them run. `SCENARIO/PART` runs only these parts of the scenario.
-    pub fn from_args() -> Self {
+    ///
+    /// # Errors
+    /// Signals cannot be caught.
+    pub fn from_args() -> Result<Self> {
+        interrupt::listen()?;
         let filters = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-        Self { filters, passed: 0, failed: 0, skipped: 0 }
+        Ok(Self { filters, passed: 0, failed: 0, skipped: 0 })
     }
 
     /// Runs a scenario: a few boots with the checks made on them. An error of the scenario
@@ -30,14 +36,14 @@ impl Session {
             let scenario = word.split_once('/').map_or(word.as_str(), |(scenario, _)| scenario);
             name.contains(scenario)
         };
-        if !self.filters.is_empty() && !self.filters.iter().any(chosen) {
+        let wanted = self.filters.is_empty() || self.filters.iter().any(chosen);
+        if !wanted || interrupt::seen() {
             return;
         }
         let start = Instant::now();
         println!("-- {name}");
         if let Err(error) = run(self) {
-            println!("test {name} ... FAILED\n{error:#}");
-            self.failed += 1;
+            self.fail(name, &error);
         }
         println!("-- {name}: {:.1} s", start.elapsed().as_secs_f64());
     }
@@ -51,16 +57,20 @@ impl Session {
 
     /// Makes one check.
     pub fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
-        match check() {
+        match interrupt::check().and_then(|()| check()) {
             Ok(()) => {
                 println!("test {name} ... ok");
                 self.passed += 1;
             }
-            Err(error) => {
-                println!("test {name} ... FAILED\n{error:#}");
-                self.failed += 1;
-            }
+            Err(error) => self.fail(name, &error),
         }
+    }
+
+    fn fail(&mut self, name: &str, error: &anyhow::Error) {
+        if !interrupt::seen() {
+            println!("test {name} ... FAILED\n{error:#}");
+        }
+        self.failed += 1;
     }
 
     /// Counts checks that cannot be made on this host, and says why.
@@ -102,6 +112,9 @@ impl Session {
 
     /// Closes with the counts.
     pub fn finish(&self) -> ExitCode {
+        if interrupt::seen() {
+            return ExitCode::from(interrupt::INTERRUPTED);
+        }
         let ok = self.failed == 0 && (self.passed > 0 || !self.filters.is_empty());
         println!(
             "\ntest result: {}. {} passed; {} failed; {} ignored",

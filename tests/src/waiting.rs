@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use vhost_famfs::launch::Command;
 
-use crate::Node;
+use crate::{Node, interrupt};
 
 /// How long anything in a guest may take, under emulation on a busy host.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -47,6 +47,7 @@ impl Node {
             if console.contains(text) {
                 return Ok(console);
             }
+            interrupt::check()?;
             if Instant::now() > end {
                 bail!("VM {}: {text:?} is not on the console:\n{console}", self.vm.name());
             }

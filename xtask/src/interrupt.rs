@@ -10,9 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
-
-/// The exit code after Ctrl-C, as of a shell: 128 and the number of SIGINT.
-pub const INTERRUPTED: u8 = 130;
+pub use vm_tests::interrupt::INTERRUPTED;
 
 /// The user asked to stop, and the clean-up has run: [`INTERRUPTED`] is the exit code.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +36,13 @@ impl State {
     fn processes(&self) -> MutexGuard<'_, Vec<Pid>> {
         self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn end_processes(&self) {
+        for pid in self.processes().iter() {
+            // It may have ended by itself.
+            let _ = kill_process(*pid, Signal::TERM);
+        }
+    }
 }
 
 impl Interrupt {
@@ -58,19 +63,16 @@ impl Interrupt {
                     std::process::exit(128 + signal);
                 }
                 eprintln!("\ninterrupted: shutting down (again to stop at once)");
-                for pid in state.processes().iter() {
-                    // It may have ended by itself.
-                    let _ = kill_process(*pid, Signal::TERM);
-                }
+                state.end_processes();
             }
         });
         Ok(interrupt)
     }
 
-    /// Processes to end on a signal.
+    /// Processes to end on a signal; at once if it came already.
     pub fn ends(&self, pids: impl IntoIterator<Item = Pid>) -> Result<(), Interrupted> {
         self.state.processes().extend(pids);
-        self.check()
+        self.check().inspect_err(|_| self.state.end_processes())
     }
 
     /// Processes that ended in order: their ids may be given to others.

@@ -15,13 +15,15 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::args::{Suite, TestArgs};
+use crate::interrupt::Interrupt;
 use crate::packages;
 pub use tally::Tally;
 
 /// Runs the suites, lists what failed, and closes with one plain line. A suite that cannot run counts as failed.
 pub fn run(args: &TestArgs) -> Result<ExitCode> {
+    let interrupt = Interrupt::listen()?;
     if args.debug_kernel {
-        return debug_kernel(args);
+        return debug_kernel(args, &interrupt);
     }
     let chosen: Vec<Suite> = Suite::value_variants()
         .iter()
@@ -35,7 +37,9 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
         println!("== suite {name}");
         let start = Instant::now();
         let mut tally = Tally::default();
-        if let Err(error) = suites::run(suite, args.all, &mut tally) {
+        let result = suites::run(suite, args.all, &interrupt, &mut tally);
+        interrupt.check()?;
+        if let Err(error) = result {
             println!("suite {name} cannot run: {error:#}");
             tally.fail("cannot run", &format!("{error:#}"));
         }
@@ -52,10 +56,11 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
 }
 
 /// Runs the kmod suite's programs on the debug kernel.
-fn debug_kernel(args: &TestArgs) -> Result<ExitCode> {
+fn debug_kernel(args: &TestArgs, interrupt: &Interrupt) -> Result<ExitCode> {
     println!("== suite kmod on the debug kernel");
     let mut tally = Tally::default();
-    suites::on_debug_kernel(args.all, &args.only, &mut tally)?;
+    suites::on_debug_kernel(args.all, &args.only, interrupt, &mut tally)?;
+    interrupt.check()?;
     tally.failures.set_suite("kmod");
     println!("{}{tally}", tally.failures);
     let ok = tally.failed == 0 && !tally.is_empty();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
+use rustix::process::Pid;
 use vm_tests::Artifacts;
 
 use super::{Tally, fuzz, kmod};
@@ -16,37 +17,37 @@ use crate::interrupt::Interrupt;
 use crate::{guest_programs, image, paths};
 
 /// Runs one suite and counts into `tally`.
-pub fn run(suite: Suite, all: bool, tally: &mut Tally) -> Result<()> {
+pub fn run(suite: Suite, all: bool, interrupt: &Interrupt, tally: &mut Tally) -> Result<()> {
     match suite {
         Suite::Unit => {
             lint("rustfmt", build::cargo().args(["fmt", "--all", "--check"]), tally)?;
             let clippy = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-Dwarnings"];
             lint("clippy", build::cargo().args(clippy), tally)?;
-            cargo_test(&["--workspace", "--lib", "--bins"], tally)?;
-            cargo_test(&["-p", "xtask", "--test", "refusals"], tally)?;
-            cargo_test(&["-p", "vm-tests", "--test", "house", "--test", "manual"], tally)
+            cargo_test(&["--workspace", "--lib", "--bins"], interrupt, tally)?;
+            cargo_test(&["-p", "xtask", "--test", "refusals"], interrupt, tally)?;
+            cargo_test(&["-p", "vm-tests", "--test", "house", "--test", "manual"], interrupt, tally)
         }
-        Suite::Protocol => cargo_test(&["-p", "vhost-famfs", "--test", "*"], tally),
+        Suite::Protocol => cargo_test(&["-p", "vhost-famfs", "--test", "*"], interrupt, tally),
         Suite::Tools => {
-            cargo_test(&["-p", "famfs", "--test", "*"], tally)?;
-            cargo_test(&["-p", "fuzz", "--test", "*"], tally)
+            cargo_test(&["-p", "famfs", "--test", "*"], interrupt, tally)?;
+            cargo_test(&["-p", "fuzz", "--test", "*"], interrupt, tally)
         }
         Suite::Fuzz => fuzz::run(all, tally),
         Suite::Kmod => {
             kmod::lints(tally)?;
-            in_vms("kmod", all, tally)
+            in_vms("kmod", all, interrupt, tally)
         }
-        Suite::Device => in_vms("device", all, tally),
+        Suite::Device => in_vms("device", all, interrupt, tally),
         Suite::Image => {
             super::image::run(&image::run()?, all, tally)?;
-            in_vms("image", all, tally)
+            in_vms("image", all, interrupt, tally)
         }
-        Suite::Guest => in_vms("guest", all, tally),
-        Suite::Pool => in_vms("pool", all, tally),
-        Suite::Cluster => in_vms("cluster", all, tally),
+        Suite::Guest => in_vms("guest", all, interrupt, tally),
+        Suite::Pool => in_vms("pool", all, interrupt, tally),
+        Suite::Cluster => in_vms("cluster", all, interrupt, tally),
         Suite::Ublk => {
             without_default_features(tally)?;
-            in_vms("ublk", all, tally)
+            in_vms("ublk", all, interrupt, tally)
         }
     }
 }
@@ -67,7 +68,7 @@ pub fn lint(name: &str, command: &mut Command, tally: &mut Tally) -> Result<()> 
 }
 
 /// Runs one of the test programs that boot virtual machines.
-fn in_vms(name: &str, all: bool, tally: &mut Tally) -> Result<()> {
+fn in_vms(name: &str, all: bool, interrupt: &Interrupt, tally: &mut Tally) -> Result<()> {
     let imaged = image::run()?;
     let mut artifacts = imaged.artifacts(&paths::target().join("vm").join(name))?;
     artifacts.all = all;
@@ -83,7 +84,7 @@ fn in_vms(name: &str, all: bool, tally: &mut Tally) -> Result<()> {
     if name == "ublk" {
         artifacts.guest_programs = Some(guest_programs(&imaged.built)?);
     }
-    with_artifacts(name, &artifacts, &[], tally)
+    with_artifacts(name, &artifacts, &[], interrupt, tally)
 }
 
 /// What the guest of the ublk suite runs beside what the appliance has.
@@ -109,27 +110,34 @@ fn without_default_features(tally: &mut Tally) -> Result<()> {
 }
 
 /// Runs the module's test programs, or parts of that, on the debug kernel.
-pub fn on_debug_kernel(all: bool, parts: &[String], tally: &mut Tally) -> Result<()> {
-    let imaged = image::run_debug(&Interrupt::listen()?)?;
+pub fn on_debug_kernel(
+    all: bool,
+    parts: &[String],
+    interrupt: &Interrupt,
+    tally: &mut Tally,
+) -> Result<()> {
+    let imaged = image::run_debug(interrupt)?;
     let artifacts = imaged.artifacts(&paths::target().join("vm/kmod-debug"))?;
-    with_artifacts("kmod", &Artifacts { all, debug_kernel: true, ..artifacts }, parts, tally)
+    let artifacts = Artifacts { all, debug_kernel: true, ..artifacts };
+    with_artifacts("kmod", &artifacts, parts, interrupt, tally)
 }
 
 fn with_artifacts(
     name: &str,
     artifacts: &Artifacts,
     parts: &[String],
+    interrupt: &Interrupt,
     tally: &mut Tally,
 ) -> Result<()> {
     artifacts.save(&paths::target().join("artifacts.json"))?;
     let mut args = vec!["-p", "vm-tests", "--test", name, "--"];
     args.extend(parts.iter().map(String::as_str));
-    cargo_test(&args, tally)
+    cargo_test(&args, interrupt, tally)
 }
 
 /// Runs `cargo test` with `args`, shows its output and counts its tests. A run that fails
 /// without a failed test (it does not compile, it crashed) counts as one failure.
-fn cargo_test(args: &[&str], tally: &mut Tally) -> Result<()> {
+fn cargo_test(args: &[&str], interrupt: &Interrupt, tally: &mut Tally) -> Result<()> {
     let mut child = build::cargo()
         .args(["test", "--no-fail-fast"])
         .args(args)
@@ -138,6 +146,8 @@ fn cargo_test(args: &[&str], tally: &mut Tally) -> Result<()> {
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run cargo")?;
+    // Whether it comes to its end or not, what it says is read.
+    let _ = interrupt.ends([Pid::from_child(&child)]);
     let failed_before = tally.failed;
     let stdout = child.stdout.take().context("cargo has no standard output")?;
     for line in BufReader::new(stdout).lines() {
@@ -147,6 +157,7 @@ fn cargo_test(args: &[&str], tally: &mut Tally) -> Result<()> {
     }
     tally.failures.end_program();
     let status = child.wait().context("cannot wait for cargo")?;
+    interrupt.forget();
     if !status.success() && tally.failed == failed_before {
         let name = format!("cargo test {}", args.join(" "));
         println!("{name}: {status}");

@@ -7,6 +7,7 @@
 //! ```
 
 mod artifacts;
+mod clock;
 mod cluster;
 mod disk;
 pub mod interrupt;
@@ -16,6 +17,7 @@ mod memory_dir;
 mod pool;
 mod root_cache;
 mod session;
+mod sys;
 mod waiting;
 
 pub use artifacts::Artifacts;

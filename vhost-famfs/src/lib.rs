@@ -15,7 +15,7 @@
 //!
 //! Dependencies point one way: `run -> args, server -> device -> mapper, queue, lifecycle -> pmem,
 //! pool, window -> units` and `run -> listen, sandbox`; `pool` uses `launch::memory`; `launch` uses
-//! `pool`, `units`, and the appliance's protocol; both, and `doctor`, use `host_memory`; `cluster` and
+//! `pool`, `listen`, `units`, and the appliance's protocol; both, and `doctor`, use `host_memory`; `cluster` and
 //! `ublk` use `pidfd`.
 //!
 //! Guests are hostile until proven otherwise: a malformed request is given back, a broken queue

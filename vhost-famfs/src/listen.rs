@@ -19,6 +19,9 @@ use crate::pool::Identity;
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
 const LOCK_TICK: Duration = Duration::from_millis(5);
 
+/// Longest path of a Unix socket in bytes (`sun_path` of unix(7), less its final NUL).
+pub const MAX_PATH: usize = 107;
+
 /// Why there is no socket to listen on.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -28,6 +31,15 @@ pub enum ListenError {
     /// There is a file, but not a socket.
     #[error("socket {}: exists and is not a socket; it is not replaced", .0.display())]
     NotSocket(PathBuf),
+    /// Its directory is missing.
+    #[error("socket {}: its directory does not exist; make it first", .0.display())]
+    NoDirectory(PathBuf),
+    /// The kernel has no room for the name.
+    #[error(
+        "socket {}: its path has {} bytes, at most {MAX_PATH} are possible; a relative path may be shorter",
+        .0.display(), .0.as_os_str().len()
+    )]
+    TooLong(PathBuf),
     /// The descriptor is not a listening socket.
     #[error(
         "descriptor is not a listening unix stream socket: --fd takes a socket after listen(2), as systemd passes it"
@@ -88,10 +100,16 @@ impl Socket {
             let path = path.to_owned();
             move |source| ListenError::Io { path, action, source }
         };
+        if path.as_os_str().len() > MAX_PATH {
+            return Err(ListenError::TooLong(path.to_owned()));
+        }
         let listener = loop {
             match UnixListener::bind(path) {
                 Ok(listener) => break listener,
                 Err(err) if err.kind() == io::ErrorKind::AddrInUse => remove_stale(path)?,
+                Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                    return Err(ListenError::NoDirectory(path.to_owned()));
+                }
                 Err(err) => return Err(io("listen on it")(err)),
             }
         };
@@ -230,6 +248,15 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(matches!(Socket::bind(file.path()), Err(ListenError::NotSocket(_))));
         assert!(file.path().exists());
+    }
+
+    #[test]
+    fn names_the_longest_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |len: usize| dir.path().join("x".repeat(len - dir.path().as_os_str().len() - 1));
+        Socket::bind(&path(MAX_PATH)).unwrap();
+        let err = Socket::bind(&path(MAX_PATH + 1)).unwrap_err().to_string();
+        assert!(err.contains("has 108 bytes, at most 107"), "{err}");
     }
 
     #[test]

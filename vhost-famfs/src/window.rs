@@ -14,7 +14,7 @@ pub struct Window {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WindowError {
     /// Offset or length is not a multiple of the pool's unit.
-    #[error("window {what} {found} is not a multiple of {unit}: {way_out}", way_out = nearest(*.found, unit.0))]
+    #[error("window {what} {found} is not a multiple of {unit}: {way_out}", way_out = nearest(what, *.found, unit.0))]
     Unaligned {
         /// `offset` or `length`.
         what: &'static str,
@@ -26,6 +26,14 @@ pub enum WindowError {
     /// Nothing to show to the guest.
     #[error("window is empty: its length must not be 0")]
     Empty,
+    /// The range begins where the pool has ended.
+    #[error("window offset {offset} is not below {pool}, the size of the pool")]
+    Beyond {
+        /// Offset in the pool.
+        offset: Bytes,
+        /// Size of the pool.
+        pool: Bytes,
+    },
     /// The range reaches beyond the pool.
     #[error("window of {len} at offset {offset} does not fit into the pool of {pool}")]
     Outside {
@@ -41,9 +49,11 @@ pub enum WindowError {
     TooLarge(Bytes),
 }
 
-fn nearest(found: u64, unit: u64) -> String {
+fn nearest(what: &str, found: u64, unit: u64) -> String {
     let below = found - found % unit;
     match below.checked_add(unit) {
+        // A window of no bytes is none.
+        Some(above) if below == 0 && what == "length" => format!("use {above}"),
         Some(above) => format!("use {below} or {above}"),
         None => format!("use {below}"),
     }
@@ -59,12 +69,10 @@ impl Window {
         offset: u64,
         len: Option<u64>,
     ) -> Result<Self, WindowError> {
-        let outside = |len| WindowError::Outside {
-            offset: Bytes(offset),
-            len: Bytes(len),
-            pool: Bytes(pool_size),
-        };
-        let rest = pool_size.checked_sub(offset).ok_or_else(|| outside(len.unwrap_or(0)))?;
+        if offset >= pool_size {
+            return Err(WindowError::Beyond { offset: Bytes(offset), pool: Bytes(pool_size) });
+        }
+        let rest = pool_size - offset;
         let len = len.unwrap_or(rest);
         for (what, found) in [("offset", offset), ("length", len)] {
             if !found.is_multiple_of(unit) {
@@ -75,7 +83,8 @@ impl Window {
             return Err(WindowError::Empty);
         }
         if len > rest {
-            return Err(outside(len));
+            let (offset, len, pool) = (Bytes(offset), Bytes(len), Bytes(pool_size));
+            return Err(WindowError::Outside { offset, len, pool });
         }
         if len > 1 << 62 {
             return Err(WindowError::TooLarge(Bytes(len)));
@@ -128,14 +137,20 @@ mod tests {
 
     #[test]
     fn refuses_ranges_outside_the_pool() {
-        for (offset, len) in [(0, 66), (64, 2), (62, 4), (128, 2)] {
+        for (offset, len) in [(0, 66), (62, 4)] {
             let result = Window::new(64 * MIB, ALIGNMENT, offset * MIB, Some(len * MIB));
             assert!(matches!(result, Err(WindowError::Outside { .. })), "{offset}+{len}");
+        }
+        for (offset, len) in [(64, Some(2 * MIB)), (64, None), (128, None)] {
+            let err = Window::new(64 * MIB, ALIGNMENT, offset * MIB, len).unwrap_err();
+            let expected =
+                format!("window offset {offset} MiB is not below 64 MiB, the size of the pool");
+            assert_eq!(err.to_string(), expected);
         }
         let huge = u64::MAX - (ALIGNMENT - 1);
         assert!(Window::new(64 * MIB, ALIGNMENT, huge, Some(huge)).is_err());
         assert!(Window::new(64 * MIB, ALIGNMENT, 2 * MIB, Some(huge)).is_err());
-        assert_eq!(Window::new(64 * MIB, ALIGNMENT, 64 * MIB, None), Err(WindowError::Empty));
+        assert_eq!(Window::new(64 * MIB, ALIGNMENT, 0, Some(0)), Err(WindowError::Empty));
         assert!(matches!(Window::new(1 << 63, ALIGNMENT, 0, None), Err(WindowError::TooLarge(_))));
     }
 
@@ -146,6 +161,8 @@ mod tests {
             err.to_string(),
             "window offset 4097 is not a multiple of 2 MiB: use 0 or 2097152"
         );
+        let err = Window::new(64 * MIB, ALIGNMENT, 0, Some(3)).unwrap_err();
+        assert_eq!(err.to_string(), "window length 3 is not a multiple of 2 MiB: use 2097152");
     }
 
     #[test]

@@ -6,13 +6,11 @@ use std::path::PathBuf;
 use appliance::credentials::{self, CredentialError};
 
 use super::{PoolDevice, VmConfig};
+use crate::listen::MAX_PATH;
 use crate::units::{ALIGNMENT, Bytes};
 
 /// Least memory in which the appliance boots, in bytes.
 const MIN_MEMORY: u64 = 256 << 20;
-
-/// Longest path of a Unix socket (`sun_path` of unix(7), less its final NUL).
-const MAX_SOCKET_PATH: usize = 107;
 
 /// Longest serial number of a disk (virtio 1.3, 5.2: `VIRTIO_BLK_ID_BYTES`).
 const MAX_SERIAL: usize = 20;
@@ -56,7 +54,7 @@ pub enum ConfigError {
     },
     /// A socket path that the kernel does not take.
     #[error(
-        "VM {name}: socket path {} has {} bytes, at most {MAX_SOCKET_PATH} are possible; \
+        "VM {name}: socket path {} has {} bytes, at most {MAX_PATH} are possible; \
          use a shorter directory", path.display(), path.as_os_str().len()
     )]
     SocketPath {
@@ -114,9 +112,7 @@ impl VmConfig {
                 }
             }
         }
-        if let Some(path) =
-            sockets.into_iter().find(|path| path.as_os_str().len() > MAX_SOCKET_PATH)
-        {
+        if let Some(path) = sockets.into_iter().find(|path| path.as_os_str().len() > MAX_PATH) {
             return Err(ConfigError::SocketPath { name: name.clone(), path });
         }
         let unfit = |text: &str| text.contains(['\0', '\n']);

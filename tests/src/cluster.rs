@@ -16,7 +16,7 @@ use vhost_famfs::launch::{
     Root, Shutdown, Vm, VmConfig,
 };
 
-use crate::{Artifacts, Pool, clock, interrupt, kernel_log};
+use crate::{Artifacts, Pool, interrupt, kernel_log};
 
 /// How long a VM may take until its pool is mounted: under emulation, on a busy host.
 pub const BOOT: Duration = Duration::from_secs(240);
@@ -283,9 +283,6 @@ impl Cluster {
             }
             config.disks.clone_from(&member.disks);
             config.kernel_args.clone_from(&member.kernel_args);
-            if accelerator != Accelerator::Kvm && !member.counted {
-                config.kernel_args.push(clock::host_counter());
-            }
             config.pools = match (member.transport, &backend) {
                 (Some(Transport::Pmem { readonly }), _) => vec![PoolDevice::Pmem {
                     path: pool.path().to_owned(),

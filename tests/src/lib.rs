@@ -7,7 +7,6 @@
 //! ```
 
 mod artifacts;
-mod clock;
 mod cluster;
 mod disk;
 pub mod interrupt;
@@ -17,7 +16,6 @@ mod memory_dir;
 mod pool;
 mod root_cache;
 mod session;
-mod sys;
 mod waiting;
 
 pub use artifacts::Artifacts;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What needs `unsafe`: taking over descriptors that nobody owns, keeping them from programs, the
 //! memory policy of a mapping, that of the heap, what the process keeps of its own code in memory, and
-//! system calls on memory that others write.
+//! system calls on memory that others write, and the time stamp counter.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -146,6 +146,15 @@ pub fn write_volatile_at(
     // mapped; where the file below has none it returns EFAULT or a smaller count. Nothing is written.
     let count = unsafe { libc::pwrite(fd.as_raw_fd(), start.as_ptr().cast(), bytes.len(), offset) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// The processor's time stamp counter now; `None` on processors without one.
+pub fn time_stamp() -> Option<u64> {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: RDTSC has no operand, every x86-64 processor has it, and nothing here forbids it (prctl(2), PR_SET_TSC).
+    return Some(unsafe { std::arch::x86_64::_rdtsc() });
+    #[cfg(not(target_arch = "x86_64"))]
+    None
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@
 //!      '-- Image (kernel, initrd, root), Root           '-- memory::of_process(pid)
 //! ```
 //!
-//! Principles: a command line is a pure function of its configuration; everything that waits has a deadline;
+//! Principles: a command line is a pure function of its configuration (a VM that is started adds one word: how fast
+//! the host's counter is); everything that waits has a deadline;
 //! a process started here ends with its owner ([`Vm`], [`Backend`]) and with the program that started it,
 //! however that ends; an error names the VM and shows what QEMU and the console said last.
 //!
@@ -21,6 +22,7 @@ mod accelerator;
 mod arguments;
 mod backend;
 pub mod check;
+mod clock;
 pub mod cloud_hypervisor;
 pub mod cluster_file;
 mod config;

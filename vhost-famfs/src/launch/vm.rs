@@ -187,7 +187,8 @@ impl Vm {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn spawn(config: VmConfig, lifetime: Lifetime) -> Result<Self, VmError> {
+    pub fn spawn(mut config: VmConfig, lifetime: Lifetime) -> Result<Self, VmError> {
+        config.tell_clock();
         let argv = config.command_line()?;
         let agent = Mutex::new(Agent::new(config.agent_socket()));
         let started = Instant::now();

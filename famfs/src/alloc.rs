@@ -210,6 +210,13 @@ impl SpaceMap {
         (self.units - self.free_units) * ALLOC_UNIT
     }
 
+    /// Device offset behind the last unit that is taken.
+    pub fn end(&self) -> u64 {
+        let last = self.free.last_key_value();
+        let free = last.filter(|(run, len)| **run + **len == self.units);
+        self.area.start + free.map_or(self.units, |(run, _)| *run) * ALLOC_UNIT
+    }
+
     /// Bytes that are free.
     pub fn free(&self) -> u64 {
         self.free_units * ALLOC_UNIT
@@ -275,11 +282,14 @@ mod tests {
         let mut space = space(8);
         let extent =
             |unit, units| Extent { offset: START + unit * ALLOC_UNIT, len: units * ALLOC_UNIT };
+        assert_eq!(space.end(), START);
         assert!(space.mark(extent(2, 3)));
+        assert_eq!(space.end(), START + 5 * ALLOC_UNIT);
         assert!(!space.mark(extent(4, 2)), "one of two units is taken");
         assert_eq!(space.used(), 4 * ALLOC_UNIT);
         assert!(!space.mark(extent(0, 8)) && !space.mark(extent(7, 9)));
         assert_eq!((space.free(), space.largest_free()), (0, 0));
+        assert_eq!(space.end(), START + 8 * ALLOC_UNIT);
         space.release(extent(6, 2));
         space.release(extent(2, 2));
         space.release(extent(4, 2));

@@ -59,6 +59,7 @@ pub mod prng;
 pub mod replay;
 pub mod role;
 pub mod search;
+pub mod size;
 pub mod sources;
 pub mod stream;
 pub mod superblock;

@@ -202,6 +202,11 @@ impl<'m> Log<'m> {
         (plausible && complete()).then(|| self.next_seqnum - self.next_index)
     }
 
+    /// The entries that [`Log::interrupted`] counts.
+    pub fn unpublished(&self) -> Entries<'_> {
+        self.range(self.next_index, self.next_index + self.interrupted().unwrap_or(0))
+    }
+
     /// Makes the log ready for appends: publishes what an interrupted append had completed, and
     /// refuses counters that make no sense.
     pub fn prepare_append(&mut self) -> Result<(), LogError> {

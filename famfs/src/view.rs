@@ -201,6 +201,13 @@ impl InfoBlock {
         Ok(block)
     }
 
+    /// The length of the pool that a block says it was made for; `None` without the signature.
+    pub fn claimed_len(bytes: &[u8; INFO_BLOCK_LEN]) -> Option<u64> {
+        let block: Self = zerocopy::transmute!(*bytes);
+        let data_len = block.npfns.get().checked_mul(PAGE_SIZE)?;
+        (block.signature == SIGNATURE).then(|| data_len.checked_add(DEVDAX_DATA_OFFSET))?
+    }
+
     /// Reads a block from the media's bytes: `None` without the signature, an error if the
     /// signature is followed by anything but a block that fits a pool of `pool_len` bytes.
     pub fn parse(bytes: &[u8; INFO_BLOCK_LEN], pool_len: u64) -> Result<Option<Self>, ViewError> {

@@ -32,6 +32,7 @@ const ORDER: &[&str] = &[
     "takeover",
     // What it means as a whole.
     "replay",
+    "size",
     "archive",
     "pack",
     "check",

@@ -82,6 +82,19 @@ pub fn build(first: u8, media: &dyn Media, entries: u64) -> Vec<u8> {
     data
 }
 
+/// The same file system with so many entries on a device of `len` bytes.
+pub fn copy(media: &Memory, len: u64, entries: u64) -> Memory {
+    let copy = Memory::new(len);
+    let log_bytes = 48 + ENTRY_LEN * entries;
+    for (offset, wanted) in [(0, 200), (LOG_OFFSET, log_bytes)] {
+        let there = media.len().min(len).saturating_sub(offset).min(wanted);
+        let mut bytes = vec![0; usize::try_from(there).unwrap_or(0)];
+        // Both devices have this range.
+        let _ = media.read_at(offset, &mut bytes).and_then(|()| copy.write_at(offset, &bytes));
+    }
+    copy
+}
+
 /// Copies bytes as far as there are any; returns the rest.
 fn fill<'d>(to: &mut [u8], data: &'d [u8]) -> &'d [u8] {
     let (head, rest) = data.split_at(data.len().min(to.len()));

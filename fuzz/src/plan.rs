@@ -10,19 +10,22 @@
 //!   not even a deleted file's;
 //! * memory follows the input, not what the input claims;
 //! * where appending is allowed, an entry can be appended, and everything else stays as it was;
-//! * where compacting is allowed, all nodes stay, and only their memory is taken.
+//! * where compacting is allowed, all nodes stay, and only their memory is taken;
+//! * a device that is cut where the data ends keeps all of it, before and after a compaction, and
+//!   what is deleted still counts.
 
 use std::collections::{BTreeMap, HashSet};
 
 use famfs::check;
 use famfs::compact::compact;
-use famfs::format::{ALLOC_UNIT, ENTRY_MKDIR, MkdirBody};
+use famfs::format::{ALLOC_UNIT, ENTRY_LEN, ENTRY_MKDIR, MkdirBody};
 use famfs::log::Log;
 use famfs::map::Extent;
 use famfs::media::Media;
 use famfs::memory::Memory;
 use famfs::path::{META_DIR, RelPath};
 use famfs::replay::{Contents, Node, NodeKind, Plan};
+use famfs::size;
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::{bounded, image};
@@ -49,9 +52,46 @@ pub fn run(data: &[u8]) {
         Some(contents.plan.nodes().to_vec())
     });
     if let Some(nodes) = nodes {
+        // The input's, and the one that is appended.
+        let entries = (data.len() as u64).div_ceil(ENTRY_LEN) + 1;
+        resized(&media, entries);
         append(&media, &nodes);
         compacted(&media);
+        resized(&media, entries);
     }
+}
+
+/// Cuts the device where its data ends, as a pool is resized.
+fn resized(media: &Memory, entries: u64) {
+    let before = Contents::read(media).expect("it was readable a moment ago");
+    let Some(end) = size::data_end(&before, media.len()) else { return };
+    let area = before.superblock.data_area(media.len());
+    assert!(end.compacted <= end.now && end.now <= area.end.max(area.start + ALLOC_UNIT));
+    if before.superblock.size_problem(media.len()).is_some() || end.now > media.len() {
+        return;
+    }
+    let cut = image::copy(media, end.now, entries);
+    size::record(&cut, end.now).expect("the superblock is there");
+    let after = Contents::read(&cut).expect("cutting damaged the file system");
+    promises(&cut, &after);
+    assert!(after.superblock.size_problem(cut.len()).is_none());
+    assert_eq!(after.plan.nodes(), before.plan.nodes());
+    assert_eq!(after.plan.deletions_since(0), before.plan.deletions_since(0));
+    assert!(after.plan.refused.is_empty() && after.plan.stopped.is_none());
+    assert_eq!(after.log.interrupted(), before.log.interrupted());
+    assert_eq!(size::data_end(&after, cut.len()), Some(end));
+    // What an interrupted append left fits as well as it did before.
+    let whole = image::copy(media, media.len(), entries);
+    let [whole, cut] = [&whole, &cut].map(recovered);
+    assert_eq!(whole, cut);
+}
+
+/// The nodes, and the number of entries that are left out, once a log is ready for appends.
+fn recovered(media: &Memory) -> Option<(Vec<Node>, usize)> {
+    let Contents { superblock, mut log, .. } = Contents::read(media).ok()?;
+    log.prepare_append().ok()?;
+    let plan = Plan::read(&log, superblock.data_area(media.len()), 0);
+    Some((plan.nodes().to_vec(), plan.refused.len()))
 }
 
 /// Compacts where that is allowed.

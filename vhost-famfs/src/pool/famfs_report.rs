@@ -4,6 +4,7 @@
 use famfs::check::one_line;
 use famfs::media::Media;
 use famfs::replay::{Contents, ContentsError};
+use famfs::size;
 use famfs::superblock::SuperblockError;
 use serde::Serialize;
 
@@ -22,9 +23,14 @@ pub struct FamfsReport {
     pub directories: usize,
     /// Bytes that files take.
     pub used: u64,
+    /// Part of these that deleted files keep until `famfs compact`.
+    pub deleted: u64,
     /// Bytes that files can take.
     pub capacity: u64,
-    /// What keeps it from being read, if anything does.
+    /// First byte of the pool behind all of this, deleted files included: no smaller pool would do.
+    /// `None` if that is not known.
+    pub data_end: Option<u64>,
+    /// What keeps it, or a part of it, from being read, if anything does.
     pub problem: Option<String>,
 }
 
@@ -39,6 +45,8 @@ pub(super) fn read(media: &dyn Media) -> Option<FamfsReport> {
     };
     let (files, directories) = contents.plan.counts();
     let space = &contents.plan.space;
+    let stopped = contents.plan.stopped.as_ref().map(|err| one_line(err));
+    let refused = contents.plan.refused.first().map(|err| one_line(err));
     Some(FamfsReport {
         uuid: contents.superblock.fs_uuid.to_string(),
         log_entries: contents.log.published(),
@@ -46,7 +54,9 @@ pub(super) fn read(media: &dyn Media) -> Option<FamfsReport> {
         files,
         directories,
         used: space.used(),
+        deleted: contents.plan.deleted_space(),
         capacity: space.used() + space.free(),
-        problem: contents.plan.stopped.as_ref().map(|err| one_line(err)),
+        data_end: size::data_end(&contents, media.len()).map(|end| end.now + media.origin()),
+        problem: stopped.or(refused),
     })
 }

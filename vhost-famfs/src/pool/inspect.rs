@@ -176,15 +176,17 @@ impl fmt::Display for FamfsReport {
         }
         write!(
             f,
-            "{}, {} files, {} directories, {} of {} used, log {} of {} entries",
+            "{}, {} files, {} directories, {} of {} used",
             self.uuid,
             self.files,
             self.directories,
             Bytes(self.used),
-            Bytes(self.capacity),
-            self.log_entries,
-            self.log_slots
-        )
+            Bytes(self.capacity)
+        )?;
+        if self.deleted > 0 {
+            write!(f, " ({} by deleted files, until `famfs compact`)", Bytes(self.deleted))?;
+        }
+        write!(f, ", log {} of {} entries", self.log_entries, self.log_slots)
     }
 }
 

@@ -9,10 +9,10 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use famfs::format::ALLOC_UNIT;
-use famfs::media::{Media, MediaError};
-use famfs::replay::{Contents, ContentsError, NodeKind};
-use famfs::superblock::SuperblockError;
+use famfs::media::Media;
+use famfs::replay::{Contents, ContentsError};
+use famfs::size::{self, DataEnd};
+use famfs::superblock::{Superblock, SuperblockError};
 use famfs::view::{INFO_BLOCK_LEN, INFO_BLOCK_OFFSET, InfoBlock, View, ViewError};
 use rustix::fs::{FlockOperation, SeekFrom};
 use rustix::io::Errno;
@@ -58,7 +58,7 @@ pub enum ResizeError {
         holders: Vec<Holder>,
     },
     /// The end of the pool holds data.
-    #[error("pool {}: holds data up to {end}, and would lose it at {size}", .pool.display())]
+    #[error("pool {}: holds data up to {end}, and would lose it at {size}; the smallest size is {least}", .pool.display())]
     Data {
         /// The pool.
         pool: PathBuf,
@@ -66,6 +66,23 @@ pub enum ResizeError {
         end: Bytes,
         /// Size asked for.
         size: Bytes,
+        /// The smallest size that cuts nothing off.
+        least: Bytes,
+    },
+    /// The end of the pool holds what was deleted, and counts until it is compacted.
+    #[error(
+        "pool {}: deleted files still hold memory up to {end}, which {size} would cut off; give it back with \
+         `famfs --pool {} compact`: the smallest size is {least} then", .pool.display(), .pool.display()
+    )]
+    Deleted {
+        /// The pool.
+        pool: PathBuf,
+        /// First byte behind the deleted files.
+        end: Bytes,
+        /// Size asked for.
+        size: Bytes,
+        /// The smallest size once they are compacted.
+        least: Bytes,
     },
     /// What it holds cannot be told.
     #[error("pool {}: its file system is damaged, so what a smaller size would cut off is not known", .pool.display())]
@@ -98,8 +115,14 @@ pub enum ResizeError {
         source: MemoryError,
     },
     /// The superblock cannot be written.
-    #[error(transparent)]
-    Media(#[from] MediaError),
+    #[error("pool {}: cannot record its size in its file system", .pool.display())]
+    Record {
+        /// The pool.
+        pool: PathBuf,
+        /// Why.
+        #[source]
+        source: SuperblockError,
+    },
     /// A device has the size that it has.
     #[error("pool {}: is a device, whose size is that of its hardware", .0.display())]
     Device(PathBuf),
@@ -118,6 +141,16 @@ pub enum ResizeError {
 
 /// Makes a pool larger, or cuts space without data off its end.
 pub fn resize(options: &ResizeOptions, progress: Progress<'_>) -> Result<Report, ResizeError> {
+    change(options, progress, usize::MAX)?;
+    Ok(inspect(&options.path)?)
+}
+
+/// Changes the size in at most so many places, as if the host had crashed then.
+fn change(
+    options: &ResizeOptions,
+    progress: Progress<'_>,
+    places: usize,
+) -> Result<(), ResizeError> {
     let ResizeOptions { path, size } = options;
     let file = open(path, OpenOptions::new().read(true).write(true), "read and write")?;
     let facts = Facts::of(&file, path)?;
@@ -130,17 +163,31 @@ pub fn resize(options: &ResizeOptions, progress: Progress<'_>) -> Result<Report,
     let work = Work { file: &file, path, old: facts, new: Facts { size: *size, ..facts } };
     work.claim()?;
     let view = work.view()?;
-    if *size < facts.size {
+    let steps = if *size < facts.size {
         work.check_cut(view)?;
-        work.record(view)?;
-        file.set_len(*size).map_err(work.cannot("set its size"))?;
+        SHRINK
     } else {
         work.grow(progress)?;
-        work.record(view)?;
+        GROW
+    };
+    for step in steps.iter().take(places) {
+        work.take(*step, view)?;
     }
-    file.sync_all().map_err(work.cannot("sync it"))?;
-    Ok(inspect(path)?)
+    file.sync_all().map_err(work.cannot("sync it"))
 }
+
+/// A place of a pool's size.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Superblock,
+    Block,
+    Length,
+}
+
+/// The orders in which the file is never shorter than what the other two promise. Memory or storage
+/// for a larger file is taken before.
+const SHRINK: &[Step] = &[Step::Superblock, Step::Block, Step::Length];
+const GROW: &[Step] = &[Step::Superblock, Step::Block];
 
 struct Work<'w> {
     file: &'w File,
@@ -169,39 +216,55 @@ impl Work<'_> {
         }
     }
 
-    /// The pool's view. A block that fits the new size is what an interrupted resize left.
+    /// The pool's view.
     fn view(&self) -> Result<View, ResizeError> {
+        Ok(match self.info_block()? {
+            Some(_) => View::Devdax,
+            None => View::Raw,
+        })
+    }
+
+    /// The pool's info block, if it has one. After an interrupted resize it is one of a smaller
+    /// pool, or of the size asked for.
+    fn info_block(&self) -> Result<Option<InfoBlock>, ResizeError> {
         let mut block = [0; INFO_BLOCK_LEN];
         PoolBytes { file: self.file, facts: self.old }
             .read(INFO_BLOCK_OFFSET, &mut block)
             .map_err(self.cannot("read its info block"))?;
-        let parsed = InfoBlock::parse(&block, self.old.size)
-            .or_else(|err| InfoBlock::parse(&block, self.new.size).map_err(|_| err));
-        match parsed {
-            Ok(Some(_)) => Ok(View::Devdax),
-            Ok(None) => Ok(View::Raw),
-            Err(source) => Err(ResizeError::View { pool: self.path.to_owned(), source }),
-        }
+        let (old, new) = (self.old.size, self.new.size);
+        let left = InfoBlock::claimed_len(&block)
+            .filter(|len| (MIN_SIZE..=old).contains(len) || *len == new);
+        InfoBlock::parse(&block, left.unwrap_or(old))
+            .map_err(|source| ResizeError::View { pool: self.path.to_owned(), source })
     }
 
-    /// Refuses to cut off data.
+    /// Refuses to cut off data, or what was deleted and may still be played.
     fn check_cut(&self, view: View) -> Result<(), ResizeError> {
-        let end = match self.contents_end(view)? {
+        let DataEnd { now, compacted } = match self.data_end(view)? {
             Some(end) => end,
-            None => self.bytes_end()?,
+            None => self.bytes_end().map(|end| DataEnd { now: end, compacted: end })?,
         };
-        if end <= self.new.size {
+        let new = self.new.size;
+        if now <= new {
             return Ok(());
         }
-        Err(ResizeError::Data {
-            pool: self.path.to_owned(),
-            end: Bytes(end),
-            size: Bytes(self.new.size),
+        let pool = self.path.to_owned();
+        let least = |end: u64| Bytes(end.next_multiple_of(self.new.unit()).max(MIN_SIZE));
+        Err(match compacted < now {
+            true => ResizeError::Deleted {
+                pool,
+                end: Bytes(now),
+                size: Bytes(new),
+                least: least(compacted),
+            },
+            false => {
+                ResizeError::Data { pool, end: Bytes(now), size: Bytes(new), least: least(now) }
+            }
         })
     }
 
-    /// The pool offset behind the last file, of a pool with a famfs.
-    fn contents_end(&self, view: View) -> Result<Option<u64>, ResizeError> {
+    /// The pool offsets behind the data of a pool with a famfs.
+    fn data_end(&self, view: View) -> Result<Option<DataEnd>, ResizeError> {
         let media = PoolMedia::new(self.file, self.old, self.path, view);
         let contents = match Contents::read(&media) {
             Ok(contents) => contents,
@@ -210,19 +273,10 @@ impl Work<'_> {
                 return Err(ResizeError::Damaged { pool: self.path.to_owned(), source });
             }
         };
-        let plan = &contents.plan;
-        if plan.stopped.is_some() || !plan.refused.is_empty() || plan.unknown > 0 {
-            return Err(ResizeError::Unread(self.path.to_owned()));
-        }
-        let files = plan.nodes().iter().filter_map(|node| match &node.kind {
-            NodeKind::File { map, .. } => Some(map),
-            NodeKind::Dir => None,
-        });
-        let ends = files.flat_map(|map| map.extents()).map(|e| e.offset.saturating_add(e.len));
-        // A superblock without a unit for data would not be taken.
-        let least = contents.superblock.data_start() + ALLOC_UNIT;
-        let end = ends.max().unwrap_or(0).max(least);
-        Ok(Some(end.next_multiple_of(ALLOC_UNIT) + media.origin()))
+        let DataEnd { now, compacted } = size::data_end(&contents, media.len())
+            .ok_or_else(|| ResizeError::Unread(self.path.to_owned()))?;
+        let origin = media.origin();
+        Ok(Some(DataEnd { now: now + origin, compacted: compacted + origin }))
     }
 
     /// The offset behind the last byte that is not zero, of a pool without a famfs.
@@ -271,41 +325,42 @@ impl Work<'_> {
         })
     }
 
-    /// Writes the new size into info block and superblock.
+    /// Changes the size in one place.
+    fn take(&self, step: Step, view: View) -> Result<(), ResizeError> {
+        match step {
+            Step::Superblock => self.record(view),
+            Step::Block if view == View::Devdax => self.record_block(),
+            Step::Block => Ok(()),
+            Step::Length => self.file.set_len(self.new.size).map_err(self.cannot("set its size")),
+        }
+    }
+
+    /// Writes the new size into the superblock, if there is one.
     fn record(&self, view: View) -> Result<(), ResizeError> {
-        // While it shrinks, the file is still as long as it was.
-        let smaller = if self.new.size < self.old.size { self.new } else { self.old };
-        let media = PoolMedia::new(self.file, smaller, self.path, view);
-        let superblock = famfs::superblock::Superblock::read(&media);
-        if let Ok(mut superblock) = superblock {
-            let media = PoolMedia::new(self.file, self.new, self.path, view);
-            superblock.dev_size = media.len();
-            media.write_at(0, &superblock.encode())?;
-            media.persist(0, media.len())?;
+        let failed = |source| ResizeError::Record { pool: self.path.to_owned(), source };
+        let media = PoolMedia::new(self.file, self.new, self.path, view);
+        match Superblock::read(&media) {
+            Ok(_) => size::record(&media, media.len()).map_err(failed),
+            Err(source @ SuperblockError::Media(_)) => Err(failed(source)),
+            // None, or a damaged one in a pool that grows.
+            Err(_) => Ok(()),
         }
-        if view == View::Devdax {
-            self.record_block()?;
-        }
-        Ok(())
     }
 
     fn record_block(&self) -> Result<(), ResizeError> {
-        let view = |source| ResizeError::View { pool: self.path.to_owned(), source };
-        let bytes = PoolBytes { file: self.file, facts: self.new };
-        let mut block = [0; INFO_BLOCK_LEN];
-        bytes.read(INFO_BLOCK_OFFSET, &mut block).map_err(self.cannot("read its info block"))?;
-        let old = InfoBlock::parse(&block, self.old.size)
-            .or_else(|_| InfoBlock::parse(&block, self.new.size))
-            .map_err(view)?;
-        let Some(old) = old else { return Ok(()) };
-        let block = InfoBlock::build(self.new.size, old.uuid()).map_err(view)?;
-        bytes
+        let Some(old) = self.info_block()? else { return Ok(()) };
+        let block = InfoBlock::build(self.new.size, old.uuid())
+            .map_err(|source| ResizeError::View { pool: self.path.to_owned(), source })?;
+        PoolBytes { file: self.file, facts: self.new }
             .write(INFO_BLOCK_OFFSET, block.as_bytes())
             .and_then(|()| self.file.sync_data())
             .map_err(self.cannot("write its info block"))
     }
 }
 
+#[cfg(test)]
+#[path = "resize_model_tests.rs"]
+mod model_tests;
 #[cfg(test)]
 #[path = "resize_tests.rs"]
 mod tests;

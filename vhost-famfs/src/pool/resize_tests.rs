@@ -88,7 +88,10 @@ fn an_interrupted_resize_is_finished() {
     // As a crash leaves it that came after the file had grown.
     File::options().write(true).open(&path).unwrap().set_len(64 * MIB).unwrap();
     assert_eq!(inspect(&path).unwrap().view, "damaged");
-    // The block still fits the size to go back to.
+    // The same command finishes it, and one back to the old size undoes it.
+    assert_eq!(to(&path, 64 * MIB).unwrap().view, "devdax");
+    assert_eq!(to(&path, 32 * MIB).unwrap().view, "devdax");
+    File::options().write(true).open(&path).unwrap().set_len(64 * MIB).unwrap();
     assert_eq!(to(&path, 32 * MIB).unwrap().view, "devdax");
     // And one that came after the block of a smaller size was written.
     let block = InfoBlock::build(24 * MIB, uuid::Uuid::nil()).unwrap();

@@ -203,13 +203,14 @@ impl Copy {
         session.clean_up(writer);
         let committed = writer.commit();
         // What is the same may be so only since a copy that was killed before it came here.
-        if session.done.overwritten + session.done.unchanged > 0 {
-            volume.sync().map_err(CopyError::Sync)?;
-        }
+        let synced = match session.done.overwritten + session.done.unchanged {
+            0 => Ok(()),
+            _ => volume.sync().map_err(CopyError::Sync),
+        };
         // The first error is the cause of those that follow.
         match session.error {
             Some(error) => Err(error),
-            None => Ok(committed.map(|()| session.done)?),
+            None => committed.map_err(CopyError::from).and(synced).map(|()| session.done),
         }
     }
 }

@@ -221,8 +221,11 @@ impl<'w, 'v> Import<'w, 'v> {
 
     /// Publishes what is complete, whatever came then.
     fn finish(self, result: Result<(), ImportError>) -> Result<Done, ImportError> {
-        self.writer.commit()?;
-        result.map(|()| self.done)
+        let committed = self.writer.commit();
+        // The first error is the cause of those that follow.
+        result?;
+        committed?;
+        Ok(self.done)
     }
 
     /// Finds out what to make for a member: itself, and directories above it that are missing.

@@ -236,6 +236,13 @@ impl<'m> Log<'m> {
         self.publish(self.next_index + needed)
     }
 
+    /// Whether the media itself says now that all entries below `end` are published.
+    pub fn shows(&self, end: u64) -> bool {
+        let mut next = [0; 8];
+        let read = self.media.read_at(NEXT_INDEX_OFFSET, &mut next);
+        read.is_ok() && u64::from_le_bytes(next) >= end
+    }
+
     /// Makes a published entry void, with one store that is durable before any later one.
     pub fn void(&mut self, slot: u64) -> Result<(), LogError> {
         let Some(entry) = self.range(slot, slot + 1).next() else { return Ok(()) };

@@ -3,8 +3,12 @@
 //!
 //! A session reads the log once. A file's bytes are complete before its entry is published;
 //! entries are published in batches, which the log keeps atomic.
+//!
+//! A batch that cannot be published ends its session: what was planned on top of it, such as files
+//! in a directory of that batch, must not be published without it.
 
 use std::io;
+use std::sync::Arc;
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
@@ -121,6 +125,19 @@ pub enum WriteError {
         /// What the system says.
         source: io::Error,
     },
+    /// A deletion is published, and what it deletes is still mounted here.
+    #[error(
+        "\"{path}\" is deleted, but cannot be removed from this mount; `famfs logplay` tries again"
+    )]
+    Remains {
+        /// The file or directory.
+        path: RelPath,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A batch could not be published. The same error answers every later call of the session.
+    #[error(transparent)]
+    Ended(Arc<WriteError>),
 }
 
 /// A file system open for additions.
@@ -141,6 +158,8 @@ pub struct Writer<'v> {
     batch_bytes: u64,
     /// Nothing is changed, only looked at and counted.
     preview: bool,
+    /// Why a batch was not published: nothing is, from then on.
+    ended: Option<Arc<WriteError>>,
 }
 
 impl<'v> Writer<'v> {
@@ -195,6 +214,7 @@ impl<'v> Writer<'v> {
             batch_deleted: Vec::new(),
             batch_bytes: 0,
             preview,
+            ended: None,
         })
     }
 
@@ -208,8 +228,17 @@ impl<'v> Writer<'v> {
         &self.plan
     }
 
+    /// Refuses a session one batch of which was not published.
+    fn check_live(&self) -> Result<(), WriteError> {
+        match &self.ended {
+            Some(why) => Err(WriteError::Ended(why.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses a session that needs more log entries than there are slots.
     pub fn check_slots(&self, needed: u64) -> Result<(), WriteError> {
+        self.check_live()?;
         let free = self.log.free_slots().saturating_sub(self.batch.len() as u64);
         if needed > free {
             return Err(LogError::Full { needed, free, slots: self.log.slots() }.into());
@@ -225,6 +254,7 @@ impl<'v> Writer<'v> {
 
     /// Spreads the files that are allocated from now on.
     pub fn interleave(&mut self, striping: Striping) -> Result<(), WriteError> {
+        self.check_live()?;
         striping.check(self.area)?;
         self.striping = Some(striping);
         Ok(())
@@ -232,6 +262,7 @@ impl<'v> Writer<'v> {
 
     /// Takes memory for a file of `size` bytes, which becomes [`Writer::create`]'s.
     pub fn allocate(&mut self, path: &RelPath, size: u64) -> Result<FileMap, WriteError> {
+        self.check_live()?;
         let space = &mut self.plan.space;
         let map = match &self.striping {
             Some(how) => space.allocate_striped(size, how, self.turn),
@@ -262,8 +293,7 @@ impl<'v> Writer<'v> {
 
     /// Adds a directory.
     pub fn mkdir(&mut self, path: &RelPath, owner: Owner) -> Result<(), WriteError> {
-        self.check_path(path)?;
-        self.check_slots(1)?;
+        self.check_new(path)?;
         if !self.preview {
             self.volume
                 .make_dir(path, owner)
@@ -307,14 +337,14 @@ impl<'v> Writer<'v> {
         size: u64,
         map: &FileMap,
     ) -> Result<Box<dyn FileBytes + 'v>, WriteError> {
-        self.check_path(path)?;
-        self.check_slots(1)?;
+        self.check_new(path)?;
         self.volume
             .make_file(path, owner, size, map)
             .map_err(|source| volume_error("make file", path, source))
     }
 
-    /// Adds a file that was begun and whose bytes are complete and written back.
+    /// Adds a file that was begun and whose bytes are complete and written back. If it cannot be
+    /// added, it is taken back like one that was abandoned.
     pub fn publish(
         &mut self,
         path: &RelPath,
@@ -322,8 +352,7 @@ impl<'v> Writer<'v> {
         size: u64,
         map: FileMap,
     ) -> Result<(), WriteError> {
-        self.check_path(path)?;
-        self.check_slots(1)?;
+        self.check_new(path).inspect_err(|_| self.abandon(path, &map))?;
         let mut body = FileBody::new_zeroed();
         body.size = U64::new(size);
         body.flags = U32::new(FILE_FLAGS);
@@ -338,41 +367,74 @@ impl<'v> Writer<'v> {
 
     /// Takes back a file that was begun, and its memory.
     pub fn abandon(&mut self, path: &RelPath, map: &FileMap) {
-        // The error that led here is the one to tell.
-        let _ = self.volume.remove(path, false);
+        if !self.preview {
+            // The error that led here is the one to tell.
+            let _ = self.volume.remove(path, false);
+        }
         self.release(map);
     }
 
-    /// Publishes what was added so far.
+    /// Publishes what was added so far. If that fails, the session is over.
     pub fn commit(&mut self) -> Result<(), WriteError> {
+        self.check_live()?;
         // A preview keeps its batch: the slots of what comes after count on.
         if self.batch.is_empty() || self.preview {
             return Ok(());
         }
-        let held = self.lease.map_or(Ok(()), Keeper::check).map_err(WriteError::from);
-        let result = held.and_then(|()| Ok(self.log.append(&self.batch)?));
-        if result.is_err() {
-            for (path, is_dir) in self.batch_paths.iter().rev() {
-                // The log's error is the one to tell; a stub without entry goes at the next mount.
-                let _ = self.volume.remove(path, *is_dir);
-            }
-        }
-        self.batch.clear();
-        self.batch_paths.clear();
+        self.publish_batch().map_err(|error| {
+            let why = Arc::new(error);
+            self.ended = Some(why.clone());
+            WriteError::Ended(why)
+        })
+    }
+
+    fn publish_batch(&mut self) -> Result<(), WriteError> {
+        let batch = std::mem::take(&mut self.batch);
+        let made = std::mem::take(&mut self.batch_paths);
+        let deleted = std::mem::take(&mut self.batch_deleted);
         self.batch_bytes = 0;
         self.plan.sweep();
-        let deleted = std::mem::take(&mut self.batch_deleted);
-        result?;
-        // Published first: a crash in between leaves what the next play of the log removes.
+        let held = self.lease.map_or(Ok(()), Keeper::check);
+        let end = self.log.next_index() + batch.len() as u64;
+        let (appended, visible) = match held {
+            Ok(()) => match self.log.append(&batch) {
+                Ok(()) => (Ok(()), true),
+                // What failed may have come after the store that publishes.
+                Err(error) => (Err(error.into()), self.log.shows(end)),
+            },
+            Err(error) => (Err(error.into()), false),
+        };
+        let removed = match visible {
+            true => self.remove_deleted(deleted),
+            false => {
+                self.take_back(&made);
+                Ok(())
+            }
+        };
+        appended.and(removed)
+    }
+
+    /// Removes what was made for entries that are not published.
+    fn take_back(&self, made: &[(RelPath, bool)]) {
+        for (path, is_dir) in made.iter().rev() {
+            // The log's error is the one to tell; a stub without entry goes at the next mount.
+            let _ = self.volume.remove(path, *is_dir);
+        }
+    }
+
+    /// Removes what the published entries delete. A crash before the end leaves what the next play
+    /// of the log removes, and so does an error, which keeps none of the others back.
+    fn remove_deleted(&self, deleted: Vec<(RelPath, bool)>) -> Result<(), WriteError> {
+        let mut first = Ok(());
         for (path, is_dir) in deleted {
             match self.volume.remove(&path, is_dir) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(WriteError::Volume { action: "remove", path, source });
+                Err(source) if source.kind() != io::ErrorKind::NotFound && first.is_ok() => {
+                    first = Err(WriteError::Remains { path, source });
                 }
                 _ => {}
             }
         }
-        Ok(())
+        first
     }
 
     /// Deletes a file or an empty directory. Its memory stays taken until the log is compacted,
@@ -389,6 +451,13 @@ impl<'v> Writer<'v> {
         self.plan.delete(slot, path, made_by).map_err(error)?;
         self.batch_deleted.push((path.clone(), is_dir));
         self.push(ENTRY_DELETE, body.as_bytes())
+    }
+
+    /// Checks that a file or directory can be added.
+    fn check_new(&self, path: &RelPath) -> Result<(), WriteError> {
+        self.check_live()?;
+        self.check_path(path)?;
+        self.check_slots(1)
     }
 
     fn check_path(&self, path: &RelPath) -> Result<(), WriteError> {
@@ -422,6 +491,15 @@ impl<'v> Writer<'v> {
             self.commit()?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Writer<'_> {
+    /// Takes back what was added and never committed.
+    fn drop(&mut self) {
+        if !self.preview {
+            self.take_back(&self.batch_paths);
+        }
     }
 }
 

@@ -74,8 +74,9 @@ pub fn run(pool: Option<&Path>, args: &Creat) -> Outcome {
     let made = make(&mut writer, &jobs, owner, threads, &*place.volume, &filler);
     filler.bar.finish_and_clear();
     // What is complete is kept, whatever became of the rest.
-    writer.commit()?;
+    let committed = writer.commit();
     made.or_exit(if stopped(&stop) { INTERRUPTED } else { FAILED })?;
+    committed?;
     tell(args, jobs)?;
     Ok(OK)
 }

@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A device that fails: whichever access of a session it is, and however it fails, the file system
+//! stays clean, what was reported is there, and a session that could not publish a batch does
+//! nothing more.
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use famfs::check::check;
+use famfs::compact::compact;
+use famfs::copy::Copy;
+use famfs::format::LOG_OFFSET;
+use famfs::map::FileMap;
+use famfs::media::{Media, MediaError};
+use famfs::memory::Memory;
+use famfs::mkfs;
+use famfs::path::RelPath;
+use famfs::replay::{Contents, NodeKind, Owner};
+use famfs::sources::{self, Destination, scan};
+use famfs::superblock::Superblock;
+use famfs::sys::dax::Access;
+use famfs::takeover::takeover;
+use famfs::transfer::How;
+use famfs::volume::{FileBytes, Volume};
+use famfs::writer::{WriteError, Writer};
+use uuid::Uuid;
+
+const DEVICE_LEN: u64 = 1 << 30;
+const LOG_LEN: u64 = 2 << 20;
+const OWNER: Owner = Owner { uid: 1, gid: 2, mode: 0o640 };
+/// A file of this size fills a batch, so that its publication is an access of its own.
+const BATCH: u64 = 64 << 20;
+
+/// What the failing access does before it fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    Nothing,
+    /// The first half of its bytes is written.
+    Half,
+    /// All of it is done, and the error comes all the same.
+    All,
+}
+
+/// A device in memory that fails.
+struct Device {
+    memory: Memory,
+    failure: Failure,
+    /// Whether all accesses after the failing one fail too.
+    dead: bool,
+    /// Accesses before the one that fails.
+    left: AtomicUsize,
+    /// Only writes to the log fail.
+    only_log: bool,
+    /// What is mounted.
+    mounted: Mutex<BTreeSet<RelPath>>,
+}
+
+impl Device {
+    fn new(failure: Failure, dead: bool) -> Self {
+        let memory = Memory::new(DEVICE_LEN);
+        let options = mkfs::Options {
+            log_len: Some(LOG_LEN),
+            force: false,
+            fs_uuid: Uuid::from_u128(1),
+            dev_uuid: Uuid::from_u128(2),
+            system_uuid: Uuid::from_u128(3),
+            dev_name: "test".into(),
+        };
+        mkfs::mkfs(&memory, &options).unwrap();
+        let (left, mounted) = (AtomicUsize::new(usize::MAX), Mutex::default());
+        Self { memory, failure, dead, left, only_log: false, mounted }
+    }
+
+    /// Counts an access; the failure if it is its turn.
+    fn access(&self) -> Option<Failure> {
+        let next = |left: usize| match left {
+            0 if self.dead => Some(0),
+            left => Some(left.wrapping_sub(1)),
+        };
+        let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap();
+        (left == 0).then_some(self.failure)
+    }
+
+    fn error(&self, action: &'static str, offset: u64, len: u64) -> MediaError {
+        let source = io::ErrorKind::StorageFull.into();
+        MediaError::Io { action, offset, len, path: "memory".into(), source }
+    }
+}
+
+impl Media for Device {
+    fn len(&self) -> u64 {
+        self.memory.len()
+    }
+
+    fn origin(&self) -> u64 {
+        0
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), MediaError> {
+        match if self.only_log { None } else { self.access() } {
+            Some(_) => Err(self.error("read", offset, buf.len() as u64)),
+            None => self.memory.read_at(offset, buf),
+        }
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), MediaError> {
+        let counts = !self.only_log || (LOG_OFFSET..LOG_OFFSET + LOG_LEN).contains(&offset);
+        let failure = if counts { self.access() } else { None };
+        let done = match failure {
+            Some(Failure::Nothing) => 0,
+            Some(Failure::Half) => buf.len() / 16 * 8,
+            Some(Failure::All) | None => buf.len(),
+        };
+        self.memory.write_at(offset, &buf[..done])?;
+        match failure {
+            Some(_) => Err(self.error("write", offset, buf.len() as u64)),
+            None => Ok(()),
+        }
+    }
+
+    fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError> {
+        match if self.only_log { None } else { self.access() } {
+            Some(_) => Err(self.error("sync", offset, len)),
+            None => Ok(()),
+        }
+    }
+
+    fn refresh(&self, _offset: u64, _len: u64) -> Result<(), MediaError> {
+        Ok(())
+    }
+}
+
+struct DeviceFile<'d> {
+    device: &'d Device,
+    start: u64,
+}
+
+impl FileBytes for DeviceFile<'_> {
+    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.device.read_at(self.start + offset, buf).map_err(io::Error::other)
+    }
+
+    fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.device.write_at(self.start + offset, buf).map_err(io::Error::other)
+    }
+
+    fn write_back(&self, offset: u64, len: usize) -> io::Result<()> {
+        self.device.persist(self.start + offset, len as u64).map_err(io::Error::other)
+    }
+
+    fn refresh(&self, _offset: u64, _len: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Volume for Device {
+    fn media(&self) -> &dyn Media {
+        self
+    }
+
+    fn lease_media(&self) -> io::Result<Box<dyn Media>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn make_dir(&self, path: &RelPath, _owner: Owner) -> io::Result<()> {
+        match self.mounted.lock().unwrap().insert(path.clone()) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::AlreadyExists.into()),
+        }
+    }
+
+    fn make_file(
+        &self,
+        path: &RelPath,
+        owner: Owner,
+        size: u64,
+        map: &FileMap,
+    ) -> io::Result<Box<dyn FileBytes + '_>> {
+        self.make_dir(path, owner)?;
+        self.open_file(path, size, map, Access::Write)
+    }
+
+    fn open_file(
+        &self,
+        _path: &RelPath,
+        _size: u64,
+        map: &FileMap,
+        _access: Access,
+    ) -> io::Result<Box<dyn FileBytes + '_>> {
+        Ok(Box::new(DeviceFile { device: self, start: map.extents()[0].offset }))
+    }
+
+    fn remove(&self, path: &RelPath, _is_dir: bool) -> io::Result<()> {
+        match self.mounted.lock().unwrap().remove(path) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.persist(0, DEVICE_LEN).map_err(io::Error::other)
+    }
+}
+
+fn path(name: &str) -> RelPath {
+    RelPath::new(name.as_bytes()).unwrap()
+}
+
+/// A file that must be there with this byte, or must not be there at all.
+type Promises = BTreeMap<&'static str, Option<u8>>;
+
+/// What a user does, one command after the other; each has a session of its own, and reports what
+/// it has done. `promises` has what was reported last of each path, `tried` what no report was of.
+struct User<'d> {
+    device: &'d Device,
+    promises: RefCell<Promises>,
+}
+
+impl User<'_> {
+    /// Runs a command. Its changes are promised if it reports success, else nothing is.
+    fn command(
+        &self,
+        changes: &[(&'static str, Option<u8>)],
+        run: impl FnOnce(&mut Writer<'_>) -> Result<(), WriteError>,
+    ) {
+        for (name, _) in changes {
+            self.promises.borrow_mut().remove(name);
+        }
+        let Ok(mut writer) = Writer::open(self.device, None) else { return };
+        match run(&mut writer).and_then(|()| writer.commit()) {
+            Ok(()) => self.promises.borrow_mut().extend(changes.iter().copied()),
+            Err(WriteError::Ended(why)) => stays_ended(&mut writer, &why.to_string()),
+            Err(_) => {}
+        }
+    }
+
+    fn all(&self) {
+        self.command(
+            &[("d", Some(0)), ("d/1", Some(1)), ("d/2", Some(2)), ("d/3", Some(3))],
+            |w| {
+                w.mkdir(&path("d"), OWNER)?;
+                create(w, "d/1", BATCH, 1)?;
+                create(w, "d/2", 1, 2)?;
+                create(w, "d/3", BATCH, 3)
+            },
+        );
+        self.command(&[("d/2", None)], |w| w.delete(&path("d/2")));
+        self.command(&[("e", Some(0)), ("e/4", Some(4)), ("d/1", None)], |w| {
+            w.mkdir(&path("e"), OWNER)?;
+            w.delete(&path("d/1"))?;
+            create(w, "e/4", BATCH, 4)
+        });
+        let master = Uuid::from_u128(9);
+        if takeover(self.device, master).is_ok() {
+            assert_eq!(Superblock::read(&self.device.memory).unwrap().system_uuid, master);
+        }
+        // Which is done when nothing is mounted, and is no promise.
+        only_what_is_logged(self.device);
+        self.device.mounted.lock().unwrap().clear();
+        let _ = compact(self.device, false);
+        self.command(&[("5", Some(5))], |w| create(w, "5", 1, 5));
+    }
+}
+
+fn create(writer: &mut Writer<'_>, name: &str, size: u64, byte: u8) -> Result<(), WriteError> {
+    let map = writer.allocate(&path(name), size)?;
+    writer.create(&path(name), OWNER, size, map, |file| {
+        file.write(0, &[byte]).map_err(|source| WriteError::Volume {
+            action: "write",
+            path: path(name),
+            source,
+        })
+    })
+}
+
+/// Every further call gives the same error.
+fn stays_ended(writer: &mut Writer<'_>, why: &str) {
+    let map = FileMap::Simple(Vec::new());
+    let answers = [
+        writer.commit(),
+        writer.mkdir(&path("late"), OWNER),
+        writer.delete(&path("d")),
+        writer.allocate(&path("late"), 1).map(drop),
+        writer.begin(&path("late"), OWNER, 1, &map).map(drop),
+        writer.publish(&path("late"), OWNER, 1, map.clone()),
+        create(writer, "late", 1, 1),
+        writer.check_slots(1),
+        writer.commit(),
+    ];
+    for answer in answers {
+        assert_eq!(answer.unwrap_err().to_string(), why);
+    }
+}
+
+/// The file system is clean and keeps its promises; what is mounted is a part of it.
+fn judge(device: &Device, promises: &Promises, context: &str) {
+    let media = &device.memory;
+    let copy_used =
+        |media| Superblock::left_by_takeover(media).unwrap().is_some_and(|(_, used)| used);
+    if copy_used(media) {
+        // Half a store of the superblock: fsck asks for the takeover again, and so does a user.
+        assert_eq!(device.failure, Failure::Half, "{context}");
+        takeover(media, Uuid::from_u128(9)).unwrap();
+    }
+    let contents = Contents::read(media).unwrap();
+    let report = check(media, &contents);
+    assert!(report.problems.is_empty(), "{context}: {:?}", report.problems);
+    for (name, promise) in promises {
+        let node = contents.plan.get(&path(name));
+        match (node.map(|node| &node.kind), promise) {
+            (Some(NodeKind::Dir), Some(0)) | (None, None) => {}
+            (Some(NodeKind::File { map, .. }), Some(byte)) => {
+                let mut found = [0];
+                media.read_at(map.extents()[0].offset, &mut found).unwrap();
+                assert_eq!(found, [*byte], "{context}: {name}");
+            }
+            (found, promised) => panic!("{context}: {name} is {found:?}, promised {promised:?}"),
+        }
+    }
+    only_what_is_logged(device);
+}
+
+/// What is mounted is what the log has, or what it deletes: a deletion that an interrupted append
+/// left is carried out by the next play.
+fn only_what_is_logged(device: &Device) {
+    let Ok(Contents { plan, .. }) = Contents::read(&device.memory) else { return };
+    let deletions = plan.deletions_since(0);
+    for mounted in &*device.mounted.lock().unwrap() {
+        let deleted = deletions.iter().any(|deletion| deletion.node.path == *mounted);
+        let known = deleted || plan.get(mounted).is_some();
+        assert!(known || device.dead, "{mounted} is mounted only");
+    }
+}
+
+#[test]
+fn whichever_access_fails_nothing_reported_is_lost() {
+    for failure in [Failure::Nothing, Failure::Half, Failure::All] {
+        for dead in [false, true] {
+            let mut reached = 0;
+            for number in 0.. {
+                let device = Device::new(failure, dead);
+                device.left.store(number, Ordering::Relaxed);
+                let user = User { device: &device, promises: RefCell::default() };
+                user.all();
+                let context = format!("{failure:?} at access {number}, dead: {dead}");
+                judge(&device, &user.promises.borrow(), &context);
+                // Counted past zero, it wraps; else this access was never made.
+                let left = device.left.load(Ordering::Relaxed);
+                if left <= number && !(dead && left == 0) {
+                    assert_eq!(user.promises.borrow().len(), 7, "{context}");
+                    break;
+                }
+                reached = number;
+            }
+            assert!(reached > 50, "the session is no session: {reached}");
+        }
+    }
+}
+
+#[test]
+fn a_copy_ends_with_the_batch_that_was_not_published() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("d");
+    fs::create_dir(&source).unwrap();
+    // More than one batch.
+    for number in 0..300 {
+        fs::write(source.join(format!("f{number:03}")), b"x").unwrap();
+    }
+    let mut device = Device::new(Failure::Nothing, false);
+    device.only_log = true;
+    let mut writer = Writer::open(&device, None).unwrap();
+    let options = sources::Options { recursive: true, ..sources::Options::default() };
+    let found = scan(&[source], &Destination::Into(None), &options).unwrap();
+    let copy = Copy::prepare(found, &mut writer).unwrap();
+    device.left.store(0, Ordering::Relaxed);
+    let error =
+        copy.run(&device, &mut writer, &How { threads: 4, verify: false }, |_| true).unwrap_err();
+    assert!(error.to_string().contains("cannot access the log"), "{error}");
+    drop(writer);
+    judge(&device, &Promises::new(), "a copy");
+    let contents = Contents::read(&device.memory).unwrap();
+    assert_eq!((contents.log.published(), contents.plan.nodes().len()), (0, 0));
+    assert!(device.mounted.lock().unwrap().is_empty(), "the stubs are taken back");
+}

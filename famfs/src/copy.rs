@@ -75,6 +75,19 @@ pub enum CopyError {
         /// What the system says.
         source: io::Error,
     },
+    /// A thread panicked.
+    #[error(
+        "\"{path}\" is not complete: a thread that copied it panicked ({message}); please report this"
+    )]
+    Panicked {
+        /// The file in the file system.
+        path: RelPath,
+        /// What the panic said.
+        message: String,
+    },
+    /// No thread could be started.
+    #[error("cannot start a thread that copies")]
+    Threads(#[source] io::Error),
     /// Files that were overwritten may not survive a crash.
     #[error("cannot make durable what was copied")]
     Sync(#[source] io::Error),
@@ -199,7 +212,10 @@ impl Copy {
         let states = self.steps.iter().map(|_| State::Waiting).collect();
         let mut session =
             Session { steps: self.steps, states, next: 0, done: Done::default(), error: None };
-        with_crew(how, &progress, |crew| session.lead(volume, writer, crew));
+        let led = with_crew(how, &progress, |crew| session.lead(volume, writer, crew));
+        if let Err(error) = led {
+            session.fail(CopyError::Threads(error));
+        }
         session.clean_up(writer);
         let committed = writer.commit();
         // What is the same may be so only since a copy that was killed before it came here.
@@ -342,6 +358,7 @@ impl Session {
             Problem::Target(source) => CopyError::Target { path, source },
             Problem::Differs(offset) => CopyError::Differs { path, source_path, offset },
             Problem::Stopped => CopyError::Interrupted,
+            Problem::Panicked(message) => CopyError::Panicked { path, message },
         }
     }
 

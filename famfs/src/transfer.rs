@@ -3,11 +3,16 @@
 //!
 //! Files are cut into pieces of [`COPY_STEP`], so that one large file and many small ones keep
 //! all threads busy alike. A bounded number of pieces waits, so few files are open at a time.
+//!
+//! A thread that panics fails its file like any other error: the leader hears of every file that it
+//! handed over, and never waits for a thread that is gone.
 
+use std::any::Any;
 use std::fs::File;
 use std::io;
 use std::num::NonZero;
 use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +68,8 @@ pub enum Problem {
     Differs(u64),
     /// The user asked to stop, or another file failed.
     Stopped,
+    /// The thread panicked, with this message.
+    Panicked(String),
 }
 
 impl From<TransferError> for Problem {
@@ -135,24 +142,30 @@ impl<'v> Crew<'_, 'v> {
 }
 
 /// Starts threads, lets `lead` hand files to them, and ends with them. `progress` is told the
-/// bytes of each piece, and answers whether to go on.
+/// bytes of each piece, and answers whether to go on. Fewer threads than asked for will do, but
+/// one is needed.
 pub fn with_crew<'v, R>(
     how: &How,
     progress: &(dyn Fn(u64) -> bool + Sync),
     lead: impl FnOnce(Crew<'_, 'v>) -> R,
-) -> R {
+) -> io::Result<R> {
     let threads = how.threads.max(1);
     let (pieces, waiting) = sync_channel(threads * WAITING);
     let (tell, moved) = channel();
     let (waiting, stop) = (Mutex::new(waiting), AtomicBool::new(false));
     thread::scope(|scope| {
-        for _ in 0..threads {
+        for number in 0..threads {
             let worker =
                 Worker { waiting: &waiting, tell: tell.clone(), stop: &stop, verify: how.verify };
-            scope.spawn(move || worker.run(progress));
+            let thread = thread::Builder::new().name("transfer".to_owned());
+            match thread.spawn_scoped(scope, move || worker.run(progress)) {
+                Err(err) if number == 0 => return Err(err),
+                Err(_) => break,
+                Ok(_) => {}
+            }
         }
         drop(tell);
-        lead(Crew { pieces, moved, stop: &stop })
+        Ok(lead(Crew { pieces, moved, stop: &stop }))
     })
 }
 
@@ -167,20 +180,25 @@ impl<'v> Worker<'_, 'v> {
     fn run(self, progress: &(dyn Fn(u64) -> bool + Sync)) {
         let mut buffers = [vec![0; BUFFER], vec![0; BUFFER]];
         while let Some(Piece { file, offset, len }) = self.next() {
-            let moved = match self.stop.load(Ordering::Relaxed) {
-                true => Err(Problem::Stopped),
-                false => self.carry(&file, offset, len, &mut buffers),
+            let work = || {
+                if self.stop.load(Ordering::Relaxed) {
+                    return Err(Problem::Stopped);
+                }
+                self.carry(&file, offset, len, &mut buffers)?;
+                match progress(len as u64) {
+                    true => Ok(()),
+                    false => Err(Problem::Stopped),
+                }
             };
-            let moved = moved.and_then(|()| match progress(len as u64) {
-                true => Ok(()),
-                false => Err(Problem::Stopped),
-            });
+            // What is left of the buffers is written over by the next piece.
+            let moved = catch_unwind(AssertUnwindSafe(work))
+                .unwrap_or_else(|panic| Err(Problem::Panicked(message(&*panic))));
             self.settle(file, moved);
         }
     }
 
     fn next(&self) -> Option<Piece<'v>> {
-        // A thread that panicked ends the program with the scope; the queue is whole anyway.
+        // No thread panics while it holds the lock; the queue would be whole anyway.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
     }
 
@@ -226,6 +244,13 @@ impl<'v> Worker<'_, 'v> {
             false => Ok(()),
         }
     }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
 }
 
 /// Writes the parts of a piece that differ from the source; true if there are any.

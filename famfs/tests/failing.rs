@@ -391,3 +391,22 @@ fn a_copy_ends_with_the_batch_that_was_not_published() {
     assert_eq!((contents.log.published(), contents.plan.nodes().len()), (0, 0));
     assert!(device.mounted.lock().unwrap().is_empty(), "the stubs are taken back");
 }
+
+#[test]
+fn a_thread_that_panics_ends_the_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let names: Vec<_> = (0..40).map(|number| dir.path().join(format!("f{number}"))).collect();
+    for name in &names {
+        fs::write(name, b"x").unwrap();
+    }
+    let device = Device::new(Failure::Nothing, false);
+    let mut writer = Writer::open(&device, None).unwrap();
+    let found = scan(&names, &Destination::Into(None), &sources::Options::default()).unwrap();
+    let copy = Copy::prepare(found, &mut writer).unwrap();
+    let how = How { threads: 2, verify: false };
+    let error = copy.run(&device, &mut writer, &how, |_| panic!("as asked")).unwrap_err();
+    assert!(error.to_string().contains("panicked (as asked)"), "{error}");
+    drop(writer);
+    judge(&device, &Promises::new(), "a panic");
+    assert!(device.mounted.lock().unwrap().is_empty(), "the stubs are taken back");
+}

@@ -32,6 +32,7 @@ pub mod check;
 pub mod compact;
 pub mod copy;
 pub mod dump;
+pub mod error_report;
 pub mod export;
 pub mod extract;
 pub mod faults;

@@ -13,25 +13,27 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::builder::{FalseyValueParser, TypedValueParser};
 use famfs::args::{Attach, COHERENT, Cli, Command, MountHelper, UmountHelper};
+use famfs::error_report::wants_json;
 
 fn main() -> ExitCode {
-    let cli = parse(std::env::args_os().collect());
-    famfs::sys::cache::set_coherent(cli.coherent);
-    match commands::run(&cli) {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            output::notice!("{:#}", failure.error);
-            ExitCode::from(failure.code)
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let json = wants_json(&args);
+    let result = match parse(args) {
+        Ok(cli) => {
+            famfs::sys::cache::set_coherent(cli.coherent);
+            commands::run(&cli)
         }
-    }
+        Err(answer) => output::answer(&answer, json),
+    };
+    ExitCode::from(result.unwrap_or_else(|failure| output::fail(&failure, json)))
 }
 
 /// Reads the command line; the program's name counts where mkfs(8), fsck(8) or mount(8) calls it.
-fn parse(args: Vec<OsString>) -> Cli {
-    match helper(&args) {
+fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
+    Ok(match helper(&args) {
         // mount(8) and umount(8) have protocols of their own for their helpers.
         Some("mount") => {
-            let args = MountHelper::parse_from(args);
+            let args = MountHelper::try_parse_from(args)?;
             Cli {
                 pool: None,
                 coherent: coherent_by_environment(),
@@ -39,16 +41,19 @@ fn parse(args: Vec<OsString>) -> Cli {
             }
         }
         Some("umount") => {
-            let args = UmountHelper::parse_from(args);
+            let args = UmountHelper::try_parse_from(args)?;
             Cli { pool: None, coherent: false, command: Command::Umount(args.into()) }
         }
         Some(command) => {
             let command = OsString::from(command);
             let (program, rest) = args.split_at(1);
-            Cli::parse_from(program.iter().chain([&command]).chain(rest))
+            Cli::try_parse_from(program.iter().chain([&command]).chain(rest))?
         }
-        None => attach(&args).unwrap_or_else(|| Cli::parse_from(args)),
-    }
+        None => match attach(&args) {
+            Some(cli) => cli,
+            None => Cli::try_parse_from(args)?,
+        },
+    })
 }
 
 /// Reads `famfs attach OPTION...` without a description of all other commands, which takes longer
@@ -82,7 +87,7 @@ mod tests {
     use super::*;
 
     fn command(args: &[&str]) -> Command {
-        parse(args.iter().map(OsString::from).collect()).command
+        parse(args.iter().map(OsString::from).collect()).unwrap().command
     }
 
     #[test]
@@ -113,7 +118,7 @@ mod tests {
         for args in [&global[..], &["famfs", "attach", "--help"], &["famfs", "ls"], &["famfs"]] {
             assert!(attach(&list(args)).is_none(), "{args:?}");
         }
-        let all = parse(list(&global));
+        let all = parse(list(&global)).unwrap();
         assert!(all.coherent && matches!(all.command, Command::Attach(read) if read.json));
     }
 

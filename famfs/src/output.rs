@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
+use famfs::error_report::ErrorReport;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -14,6 +15,8 @@ use serde::Serialize;
 pub const OK: u8 = 0;
 /// Any failure without a code of its own.
 pub const FAILED: u8 = 1;
+/// A command line that cannot be read.
+pub const USAGE: u8 = 2;
 /// Ended by SIGINT, as shells count it.
 pub const INTERRUPTED: u8 = 130;
 
@@ -44,6 +47,33 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
     fn or_exit(self, code: u8) -> Result<T, Failure> {
         self.map_err(|error| Failure { code, error: error.into() })
     }
+}
+
+/// Tells why the program failed, once: on standard error, and on standard output if that is for
+/// programs. The exit code stands for it.
+pub fn fail(failure: &Failure, json: bool) -> u8 {
+    notice!("{:#}", failure.error);
+    if json {
+        // Its loss is told by the exit code.
+        let _ = print_json_line(&ErrorReport::new(&*failure.error, failure.code));
+    }
+    failure.code
+}
+
+/// Gives clap's answer to a command line that runs no command: a help, or what is wrong with it.
+pub fn answer(answer: &clap::Error, json: bool) -> Outcome {
+    // A reader that has seen enough of a help is no error.
+    let _ = answer.print();
+    if !answer.use_stderr() {
+        return Ok(OK);
+    }
+    if json {
+        let text = answer.render().to_string();
+        let message = text.lines().next().unwrap_or_default();
+        let message = message.strip_prefix("error: ").unwrap_or(message).to_owned();
+        let _ = print_json_line(&ErrorReport::new(&*anyhow::Error::msg(message), USAGE));
+    }
+    Ok(USAGE)
 }
 
 /// Prints a line on standard output, with the arguments of [`format!`].

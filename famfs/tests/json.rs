@@ -112,6 +112,33 @@ fn reports_are_what_the_schema_says() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// A failure is a report too: one line, with the exit code of the program.
+#[test]
+fn errors_are_what_the_schema_says() {
+    let dir = tempfile::tempdir().unwrap();
+    for (line, code, message) in [
+        ("--pool missing ls --json", 1, "cannot open missing"),
+        ("--pool missing fsck --json", 2, "cannot check missing"),
+        ("ls /proc --json", 1, "/proc is on a proc file system"),
+        ("--pool missing mkfs --json --loglen 8x", 2, "invalid value '8x'"),
+        ("umount --json --unknown /mnt", 2, "unexpected argument '--unknown'"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_famfs"))
+            .current_dir(dir.path())
+            .args(line.split(' '))
+            .output()
+            .unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|err| panic!("{line}: {err}: {output:?}"));
+        assert_eq!(problem("error", &report), None, "{line}: {report}");
+        assert_eq!(output.status.code(), Some(code), "{line}: {output:?}");
+        assert_eq!(report["error"]["exit_code"], code, "{line}: {report}");
+        let found = report["error"]["message"].as_str().unwrap();
+        assert!(found.starts_with(message), "{line}: {found}");
+        assert!(!output.stderr.is_empty(), "{line}: people are told too");
+    }
+}
+
 #[test]
 fn a_wrong_report_is_noticed() {
     let report = serde_json::json!({"version": 1, "entries": [], "new": 1});

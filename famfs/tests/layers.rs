@@ -8,6 +8,8 @@ use std::path::Path;
 /// Modules from the bottom up; a module may use those before it. The layers of the design, in
 /// an order that also forbids circles within a layer.
 const ORDER: &[&str] = &[
+    // What is said to programs.
+    "error_report",
     // What the bytes mean; no I/O.
     "format",
     "path",

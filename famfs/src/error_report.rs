@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! An error as other programs read it: the one form that both programs print with `--json`.
+
+use std::error::Error;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+
+use serde::Serialize;
+
+/// Version of the form.
+const VERSION: u32 = 1;
+
+/// An error, its causes, and the exit code that stands for it.
+#[derive(Debug, Serialize)]
+pub struct ErrorReport {
+    version: u32,
+    error: Item,
+}
+
+#[derive(Debug, Serialize)]
+struct Item {
+    message: String,
+    causes: Vec<String>,
+    hint: Option<String>,
+    exit_code: u8,
+}
+
+impl ErrorReport {
+    /// The report of an error, with the hint of the first [`Hinted`] in its chain.
+    pub fn new(error: &(dyn Error + 'static), exit_code: u8) -> Self {
+        let chain = || std::iter::successors(Some(error), |error| error.source());
+        let hint = chain().find_map(|error| error.downcast_ref::<Hinted>());
+        let hint = hint.map(|hinted| hinted.hint.clone());
+        let causes = chain().skip(1).map(ToString::to_string).collect();
+        let item = Item { message: error.to_string(), causes, hint, exit_code };
+        Self { version: VERSION, error: item }
+    }
+}
+
+/// An error with the command or option that leads out of it.
+#[derive(Debug)]
+pub struct Hinted {
+    /// What went wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+impl fmt::Display for Hinted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.message, self.hint)
+    }
+}
+
+impl Error for Hinted {}
+
+/// Whether a command line asks for JSON: known before it is read, and also if it cannot be.
+pub fn wants_json(args: &[OsString]) -> bool {
+    args.iter().map(OsString::as_os_str).take_while(|arg| *arg != "--").any(is_json)
+}
+
+fn is_json(arg: &OsStr) -> bool {
+    arg == "--json"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] Hinted);
+
+    #[test]
+    fn a_report_has_the_whole_chain() {
+        let inner = Hinted { message: "inner".to_owned(), hint: "do `x`".to_owned() };
+        let report = serde_json::to_value(ErrorReport::new(&Outer(inner), 3)).unwrap();
+        let expected = serde_json::json!({
+            "version": 1,
+            "error": {
+                "message": "outer",
+                "causes": ["inner; do `x`"],
+                "hint": "do `x`",
+                "exit_code": 3,
+            },
+        });
+        assert_eq!(report, expected);
+    }
+
+    #[test]
+    fn json_is_asked_for_before_the_words_of_others() {
+        let wants = |line: &str| {
+            wants_json(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
+        };
+        assert!(wants("famfs ls --json") && wants("famfs --unknown --json"));
+        assert!(!wants("famfs ls") && !wants("vhost-famfs exec vm1 -- famfs df --json"));
+    }
+}

@@ -101,7 +101,7 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         shell(reader, "[[ $(systemctl show -P Result famfs-watch) == success ]]")?;
         let doctor = reader.vm.exec(&Command::new(["famfs", "doctor"]), LIMIT)?;
         let text = String::from_utf8_lossy(&doctor.stdout).into_owned();
-        ensure!(!doctor.status.success() && text.contains("mend: famfs attach"), "{text}");
+        ensure!(!doctor.status.success() && text.contains("fix: famfs attach"), "{text}");
         shell(reader, "famfs attach && systemctl start famfs-watch")?;
         check_tree(reader, &source)
     });

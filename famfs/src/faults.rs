@@ -2,12 +2,14 @@
 //! Counting the kernel's DAX page faults: how many took a 2 MiB mapping, how many a 4 KiB one.
 //!
 //! A private tracing instance gets a histogram over the result of each of the two events
-//! `fs_dax:dax_pmd_fault_done` and `fs_dax:dax_pte_fault_done`, for this process only. Histograms
-//! count in the kernel, so no event can be lost.
+//! `fs_dax:dax_pmd_fault_done` and `fs_dax:dax_pte_fault_done`, for this thread and one file system
+//! only: where the root is a DAX file system too, the program's own pages are faulted in as well.
+//! Histograms count in the kernel, so no event can be lost.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -59,8 +61,10 @@ pub struct FaultCounter {
 }
 
 impl FaultCounter {
-    /// Starts counting this thread's faults.
-    pub fn start() -> Result<Self, FaultsError> {
+    /// Starts counting this thread's faults in the file system of a path.
+    pub fn start(path: &Path) -> Result<Self, FaultsError> {
+        let device = fs::metadata(path).map_err(|err| error("look at", path, err))?.dev();
+        let device = kernel_device(device);
         let instances = Path::new(TRACEFS).join("instances");
         if !instances.exists() {
             mount("tracefs", TRACEFS, "tracefs", MountFlags::empty(), None)
@@ -73,7 +77,8 @@ impl FaultCounter {
         let counter = Self { instance };
         for size in ["pmd", "pte"] {
             let path = counter.event(size).join("trigger");
-            fs::write(&path, format!("hist:keys=result if common_pid == {thread}\n"))
+            let ours = format!("common_pid == {thread} && dev == {device}");
+            fs::write(&path, format!("hist:keys=result if {ours}\n"))
                 .map_err(|err| error("write", &path, err))?;
         }
         Ok(counter)
@@ -105,6 +110,12 @@ fn error(action: &'static str, path: &Path, source: io::Error) -> FaultsError {
     FaultsError { action, path: path.to_owned(), source }
 }
 
+/// A device number as the kernel's events have it (MINORBITS of linux/kdev_t.h).
+fn kernel_device(device: u64) -> u64 {
+    const MINOR_BITS: u32 = 20;
+    u64::from(rustix::fs::major(device)) << MINOR_BITS | u64::from(rustix::fs::minor(device))
+}
+
 /// Reads lines such as `{ result:        256 } hitcount:          8`.
 fn parse_histogram(text: &str) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
@@ -129,6 +140,12 @@ fn name(result: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn device_numbers_are_the_kernels() {
+        assert_eq!(kernel_device(rustix::fs::makedev(0, 48)), 48);
+        assert_eq!(kernel_device(rustix::fs::makedev(259, 300)), 259 << 20 | 300);
+    }
 
     #[test]
     fn reads_the_kernels_histogram() {

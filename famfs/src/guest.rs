@@ -68,6 +68,29 @@ pub fn pmem_devices() -> Vec<String> {
     names(BLOCK, |name| name.starts_with("pmem"))
 }
 
+/// What uses a pmem block device other than famfs: where it is mounted, or the devices on top of it.
+/// It is no pool then.
+pub fn other_use(name: &str) -> Option<String> {
+    let dir = Path::new(BLOCK).join(name);
+    let number = fs::read_to_string(dir.join("dev")).ok()?;
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounted_by_number(&table, number.trim()).or_else(|| {
+        let above = names(&dir.join("holders").to_string_lossy(), |_| true);
+        (!above.is_empty()).then(|| format!("used by {}", above.join(", ")))
+    })
+}
+
+/// Where the device of a number is mounted, by proc_pid_mountinfo(5).
+fn mounted_by_number(table: &str, number: &str) -> Option<String> {
+    table.lines().find_map(|line| {
+        let (mount, fs) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(2);
+        let (found, point) = (fields.next()?, fields.nth(1)?);
+        let fs_type = fs.split(' ').next()?;
+        (found == number).then(|| format!("mounted on {point} as {fs_type}"))
+    })
+}
+
 /// Virtio devices that are memory, such as `virtio1`, and have neither a dax nor a pmem device: at
 /// start those whose drivers are still at work.
 pub fn awaited_windows() -> BTreeSet<String> {
@@ -292,6 +315,17 @@ mod tests {
         assert!(awaited_below(sys).iter().eq(["virtio1"]));
         link(sys, "bus/dax/devices", "dax0.0", &below("virtio1/ndbus0/region0/dax0.1/dax0.0"));
         assert!(awaited_below(sys).is_empty());
+    }
+
+    #[test]
+    fn a_root_in_memory_is_in_use() {
+        let table = "\
+21 1 259:0 / / ro,noatime shared:1 - erofs /dev/root ro,dax=always
+30 21 0:48 / /mnt/famfs rw - famfs /dev/dax0.0 rw
+";
+        let found = mounted_by_number(table, "259:0");
+        assert_eq!(found.as_deref(), Some("mounted on / as erofs"));
+        assert_eq!(mounted_by_number(table, "259:1"), None);
     }
 
     fn link(sys: &Path, class: &str, name: &str, to: &Path) {

@@ -33,7 +33,7 @@ struct Finding {
     check: &'static str,
     status: Status,
     found: String,
-    /// The command that mends it, or else what to do.
+    /// The command that fixes it, or else what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     mend: Option<String>,
 }
@@ -89,7 +89,7 @@ fn print(report: &Report) -> anyhow::Result<()> {
             };
             writeln!(out, "{word:<8} {check:<10} {}", escape(found.as_bytes()))?;
             if let Some(mend) = mend {
-                writeln!(out, "{:<19} mend: {}", "", escape(mend.as_bytes()))?;
+                writeln!(out, "{:<19} fix: {}", "", escape(mend.as_bytes()))?;
             }
         }
         Ok(())

@@ -61,7 +61,10 @@ pub fn run(pool: Option<&Path>, args: &Sum) -> Outcome {
         Some(list) => read_list(list)?,
         None => source.names()?.into_iter().map(Line::of_name).collect(),
     };
-    let counter = args.faults.then(FaultCounter::start).transpose()?;
+    let counter = match (args.faults, &args.path) {
+        (true, Some(path)) => Some(FaultCounter::start(path)?),
+        _ => None,
+    };
     let start = Instant::now();
     let mut report =
         Report { version: 1, files: Vec::new(), bytes: 0, seconds: 0.0, failed: 0, faults: None };

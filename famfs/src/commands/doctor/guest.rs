@@ -24,12 +24,13 @@ use crate::output::human;
 /// First kernels with which famfs.ko works on a pmem block device, and on a dax device.
 const PMEM_KERNEL: (u32, u32) = (6, 12);
 const DAX_KERNEL: (u32, u32) = (7, 2);
+/// Where the appliance says that this machine is not to mount a pool: a slice of one, or none.
+const NO_POOL: &str = "/run/appliance/credentials/famfs.no-pool";
 /// Most units of 2 MiB of a file that are touched to see how they are mapped.
 const TOUCHED: u64 = 16;
 
 /// Looks at a guest, and at one of its mounts.
 pub fn examine(path: Option<&Path>) -> Vec<Finding> {
-    let mut findings = vec![kernel(), module()];
     let mount = match path {
         Some(path) => mounts::locate(path).map(|found| Some(found.mount)),
         None => mounts::read().map(|table| table.into_iter().find(|m| m.fs_type == "famfs")),
@@ -37,15 +38,24 @@ pub fn examine(path: Option<&Path>) -> Vec<Finding> {
     let mount = match mount {
         Ok(mount) => mount,
         Err(err) => {
-            findings.push(Finding::failed("mount", one_line(&err), "famfs attach"));
-            return findings;
+            let failed = Finding::failed("mount", one_line(&err), "famfs attach");
+            return vec![kernel(None), module(), failed];
         }
     };
-    findings.extend(devices(mount.as_ref()));
+    let mut findings = vec![kernel(mount.as_ref())];
     let Some(mount) = mount else {
+        if Path::new(NO_POOL).exists() {
+            let found = "none, as this machine was started (credential famfs.no-pool)";
+            findings.push(Finding::ok("mount", found));
+            return findings;
+        }
+        findings.push(module());
+        findings.extend(devices(None));
         findings.push(Finding::failed("mount", "no famfs is mounted", "famfs attach"));
         return findings;
     };
+    findings.push(module());
+    findings.extend(devices(Some(&mount)));
     let (source, point) = (mount.source.display(), mount.mount_point.display());
     findings.push(Finding::ok("mount", format!("{source} on {point}")));
     match open(&mount) {
@@ -58,11 +68,16 @@ pub fn examine(path: Option<&Path>) -> Vec<Finding> {
     findings
 }
 
-fn kernel() -> Finding {
+/// Whether the kernel is new enough for what is mounted, or else for any device.
+fn kernel(mount: Option<&MountEntry>) -> Finding {
+    let needed = match mount {
+        Some(mount) if !is_dax(&mount.source) => PMEM_KERNEL,
+        _ => DAX_KERNEL,
+    };
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy().into_owned();
     match parse_release(&release) {
-        Some(version) if version >= DAX_KERNEL => Finding::ok("kernel", release),
+        Some(version) if version >= needed => Finding::ok("kernel", release),
         Some(version) if version >= PMEM_KERNEL => Finding::warning(
             "kernel",
             format!("{release}: works with pools of the raw view only, as /dev/pmem"),
@@ -74,6 +89,10 @@ fn kernel() -> Finding {
             "boot Linux 7.2 or newer",
         ),
     }
+}
+
+fn is_dax(device: &Path) -> bool {
+    device.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"dax"))
 }
 
 /// Major and minor number of a kernel's release.
@@ -104,15 +123,19 @@ fn devices(mount: Option<&MountEntry>) -> Vec<Finding> {
     }
     let is_mounted =
         |name: &str| mount.is_some_and(|mount| mount.source == Path::new("/dev").join(name));
-    let dax = dax.iter().map(|name| dax_device(name, is_mounted(name)));
+    let dax = dax.iter().map(|name| dax_device(name, is_mounted(name), mount.is_some()));
     let pmem = pmem.iter().map(|name| {
         let found = format!("{name}: a pmem block device");
-        if is_mounted(name) { Finding::ok("device", found) } else { unmounted(name, found, false) }
+        match guest::other_use(name) {
+            _ if is_mounted(name) => Finding::ok("device", found),
+            Some(other) => Finding::ok("device", format!("{found}, {other}; no pool")),
+            None => unmounted(name, found, mount.is_some(), false),
+        }
     });
     dax.chain(pmem).collect()
 }
 
-fn dax_device(name: &str, is_mounted: bool) -> Finding {
+fn dax_device(name: &str, is_mounted: bool, has_pool: bool) -> Finding {
     let dir = Path::new("/sys/bus/dax/devices").join(name);
     let number = |file: &str| -> Option<u64> {
         fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok()
@@ -129,27 +152,34 @@ fn dax_device(name: &str, is_mounted: bool) -> Finding {
         let found = format!("{found}, aligned to {align} bytes, expected 2 MiB");
         return Finding::failed("device", found, "on the host: vhost-famfs pool create");
     }
-    if is_mounted { Finding::ok("device", found) } else { unmounted(name, found, true) }
+    if is_mounted { Finding::ok("device", found) } else { unmounted(name, found, has_pool, true) }
 }
 
-/// A device that is not mounted: whether it could be.
-fn unmounted(name: &str, found: String, is_dax: bool) -> Finding {
+/// A device that is not mounted: whether it could be. `has_pool` if another one is: then this one
+/// need not hold a famfs.
+fn unmounted(name: &str, found: String, has_pool: bool, is_dax: bool) -> Finding {
     let content = match is_dax {
         true => Ok(guest::look_at_dax(name)),
-        false => guest::look_at_pmem(name),
+        false => match guest::needs_probe(name) {
+            // Handing it to its driver again is for `attach`: nothing is changed here.
+            Ok(true) => Ok(Device::NotYet("has a devdax info block, but no dax device".into())),
+            Ok(false) => guest::look_at_pmem(name),
+            Err(err) => Err(err),
+        },
     };
     match content {
         Ok(Device::Famfs(_)) => {
             let mend = format!("famfs attach --device /dev/{name}");
             Finding::warning("device", format!("{found}; holds a famfs that is not mounted"), mend)
         }
+        Ok(Device::Not(reason)) if has_pool => Finding::ok("device", format!("{found}; {reason}")),
         Ok(Device::Not(reason)) => {
-            let mend =
-                format!("famfs mkfs /dev/{name}, if it is the pool and nothing is to be kept");
+            let mend = "if it is the pool, on the host: vhost-famfs pool inspect POOL";
             Finding::warning("device", format!("{found}; {reason}"), mend)
         }
         Ok(Device::NotYet(reason)) => {
-            Finding::skipped("device", format!("{found}; {reason}"), "be root")
+            let mend = format!("famfs attach --device /dev/{name}");
+            Finding::skipped("device", format!("{found}; {reason}"), mend)
         }
         Err(err) => Finding::skipped("device", format!("{found}; {}", one_line(&err)), "be root"),
     }
@@ -163,7 +193,8 @@ fn open(mount: &MountEntry) -> anyhow::Result<MountedVolume> {
 fn contents(mount: &MountEntry, volume: &MountedVolume, findings: &mut Vec<Finding>) {
     let point = mount.mount_point.display();
     let fsck = format!("famfs fsck {point}");
-    let Some(contents) = media::examine(volume.media(), &fsck, findings) else { return };
+    let mkfs = format!("famfs mkfs {}", mount.source.display());
+    let Some(contents) = media::examine(volume.media(), &fsck, &mkfs, findings) else { return };
     findings.push(role_of(volume, &contents));
     findings.push(played(mount, volume, &contents.plan));
     findings.push(match Watcher::of(&mount.mount_point) {
@@ -219,7 +250,7 @@ fn mapping(mount: &MountEntry, volume: &MountedVolume, plan: &Plan) -> Finding {
         let mend = format!("on the master: famfs creat -s 2m {}/FILE", mount.mount_point.display());
         return Finding::skipped("mapping", "no file of at least 2 MiB to try it with", mend);
     };
-    let counter = match FaultCounter::start() {
+    let counter = match FaultCounter::start(&mount.mount_point) {
         Ok(counter) => counter,
         Err(err) => return Finding::skipped("mapping", one_line(&err), "be root"),
     };

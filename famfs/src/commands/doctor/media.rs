@@ -4,7 +4,8 @@
 use famfs::check::{check, one_line};
 use famfs::format::{OMF_MAJOR, SUPERBLOCK_VERSION};
 use famfs::media::Media;
-use famfs::replay::Contents;
+use famfs::replay::{Contents, ContentsError};
+use famfs::superblock::SuperblockError;
 
 use super::Finding;
 use crate::output::human;
@@ -12,16 +13,24 @@ use crate::output::human;
 /// Per cent of log slots or of space from which on a warning is due.
 const NEARLY_FULL: u64 = 90;
 
-/// Looks at superblock, log and space. `fsck` is the command that tells more.
+/// Looks at superblock, log and space. `fsck` is the command that tells more, `mkfs` the one that
+/// makes a file system in a new pool.
 pub fn examine<'m>(
     media: &'m dyn Media,
     fsck: &str,
+    mkfs: &str,
     findings: &mut Vec<Finding>,
 ) -> Option<Contents<'m>> {
     let contents = match Contents::read(media) {
         Ok(contents) => contents,
         Err(err) => {
-            let mend = format!("{fsck}; if nothing is to be kept: famfs mkfs --force");
+            let mend = match err {
+                // mkfs refuses by itself where there is any data.
+                ContentsError::Superblock(SuperblockError::Magic { found: 0, .. }) => {
+                    format!("{mkfs}, if the pool is new")
+                }
+                _ => format!("{fsck}, and restore the pool from a copy"),
+            };
             findings.push(Finding::failed("media", one_line(&err), mend));
             return None;
         }
@@ -47,7 +56,8 @@ pub fn examine<'m>(
     });
     let (entries, slots) = (report.log.entries, report.log.slots);
     let found = format!("{entries} of {slots} slots used");
-    let mend = "a larger log: export the files, famfs mkfs --force --loglen SIZE, import them";
+    let mend = "copy the files into a new pool with a longer log: famfs export, in the new pool \
+                famfs mkfs --loglen SIZE and famfs import";
     findings.push(fill("log", entries, slots, found, mend));
     let space = &report.space;
     let found = format!(

@@ -24,7 +24,10 @@ pub fn examine(path: &Path) -> Vec<Finding> {
     let pool = match PoolFile::open(path, Access::Read) {
         Ok(pool) => pool,
         Err(err) => {
-            let mend = format!("vhost-famfs pool create {} --size 8G", path.display());
+            let mend = match path.try_exists() {
+                Ok(false) => format!("vhost-famfs pool create {} --size 8G", path.display()),
+                _ => format!("vhost-famfs pool inspect {}", path.display()),
+            };
             return vec![Finding::failed("pool", one_line(&err), mend)];
         }
     };
@@ -44,8 +47,8 @@ pub fn examine(path: &Path) -> Vec<Finding> {
         Finding::failed("view", format!("{len} bytes, expected a multiple of 2 MiB"), mend)
     });
     findings.push(users(path));
-    let fsck = format!("famfs --pool {} fsck", path.display());
-    media::examine(&pool, &fsck, &mut findings);
+    let famfs = format!("famfs --pool {}", path.display());
+    media::examine(&pool, &format!("{famfs} fsck"), &format!("{famfs} mkfs"), &mut findings);
     findings
 }
 
@@ -72,19 +75,14 @@ fn memory(path: &Path) -> Finding {
     match magic {
         HUGETLBFS => Finding::ok("memory", "hugetlbfs"),
         TMPFS if uses_huge_pages(path) => Finding::ok("memory", "tmpfs with huge pages"),
-        TMPFS => Finding::warning(
+        TMPFS => Finding::ok(
             "memory",
-            "tmpfs with 4 KiB pages: the processor needs more of its TLB",
-            "mount -t tmpfs -o huge=always tmpfs DIR, and make the pool there",
+            "tmpfs with 4 KiB pages; a tmpfs that is mounted with huge=always has pages of 2 MiB",
         ),
         _ if path.metadata().is_ok_and(|metadata| !metadata.is_file()) => {
             Finding::ok("memory", "a device")
         }
-        _ => Finding::warning(
-            "memory",
-            "a file on a disk: what guests store goes to the disk",
-            "make the pool on tmpfs or hugetlbfs if it need not survive the host",
-        ),
+        _ => Finding::ok("memory", "a file on a disk: what guests store goes to the disk"),
     }
 }
 
@@ -108,14 +106,17 @@ fn users(path: &Path) -> Finding {
         Ok(metadata) => holders(&locks, metadata.dev(), metadata.ino())
             .into_iter()
             .map(|pid| {
-                let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-                format!("{} ({pid})", name.trim())
+                match fs::read(format!("/proc/{pid}/comm")) {
+                    Ok(name) => format!("{} ({pid})", String::from_utf8_lossy(name.trim_ascii())),
+                    // Of another user or namespace, or gone by now.
+                    Err(_) => format!("process {pid}"),
+                }
             })
             .collect(),
         Err(_) => Vec::new(),
     };
     match holders.is_empty() {
-        true => Finding::ok("in use", "by nobody who locks it"),
+        true => Finding::ok("in use", "not in use"),
         false => Finding::ok("in use", format!("locked by {}", holders.join(", "))),
     }
 }

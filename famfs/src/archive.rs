@@ -11,8 +11,9 @@ use std::rc::Rc;
 
 use tar::{Archive, Entries, Entry, EntryType};
 
-use crate::path::{PathError, escape, normal};
+use crate::path::{PathError, normal};
 use crate::replay::{NO_ID, Owner};
+use crate::terminal::escape_name as escape;
 
 /// Most bytes of headers of one member: its own 512 and those with a long name or pax records,
 /// which are kept in memory. PATH_MAX (4096) twice and some records fit many times.

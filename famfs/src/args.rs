@@ -5,19 +5,21 @@ mod archives;
 mod deleting;
 mod following;
 mod mounting;
+mod number;
 mod reading;
 mod roles;
 mod writing;
 
 use std::path::PathBuf;
 
-use clap::builder::{FalseyValueParser, RangedI64ValueParser};
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 
 pub use self::archives::*;
 pub use self::deleting::*;
 pub use self::following::*;
 pub use self::mounting::*;
+pub use self::number::{number, parse_size};
 pub use self::reading::*;
 pub use self::roles::*;
 pub use self::writing::*;
@@ -132,6 +134,14 @@ pub enum Command {
     Attach(Attach),
 }
 
+/// Of the commands that work on a mounted famfs: no help shows the option that they refuse.
+#[derive(Args, Clone, Debug, Default)]
+pub struct MountedOnly {
+    /// Refused: the command works on a mounted famfs
+    #[arg(long = "pool", hide = true, value_name = "FILE")]
+    pub pool: Option<PathBuf>,
+}
+
 /// Owner options of the commands that add files.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct OwnerArgs {
@@ -140,56 +150,21 @@ pub struct OwnerArgs {
     #[arg(short, long, value_name = "MODE", value_parser = parse_mode)]
     pub mode: Option<u32>,
     /// User number [default: the source's for cp, else the caller's]
-    #[arg(short, long, value_parser = parse_id())]
+    #[arg(short, long, value_parser = number::id())]
     pub uid: Option<u32>,
     /// Group number [default: as for --uid]
-    #[arg(short, long, value_parser = parse_id())]
+    #[arg(short, long, value_parser = number::id())]
     pub gid: Option<u32>,
-}
-
-/// Reads a size with a binary unit: `4096`, `8k`, `16M`, `1GiB`, `2t`. `GB` and its like are
-/// refused, because programs differ about what they mean.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    if number.is_empty() || unit.starts_with('.') {
-        return Err("expected a whole number and a unit, as in 8m or 512MiB".to_owned());
-    }
-    let shift = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        "t" | "tib" => 40,
-        _ => {
-            return Err(format!(
-                "unknown unit \"{unit}\": expected k, m, g or t, or the same with iB (powers of 1024)"
-            ));
-        }
-    };
-    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
-    bytes.ok_or_else(|| "more bytes than fit into 64 bits".to_owned())
-}
-
-/// User and group numbers; the highest is chown(2)'s "leave it as it is".
-fn parse_id() -> RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(..i64::from(u32::MAX))
 }
 
 /// Reads a file and the seed of its data: `FILE,SEED`.
 fn parse_file_and_seed(text: &str) -> Result<(PathBuf, u32), String> {
     let (file, seed) = text.rsplit_once(',').ok_or("expected FILE,SEED")?;
-    let seed =
-        seed.parse().map_err(|_| format!("seed \"{seed}\": expected a number of 32 bits"))?;
+    let seed = number::seed()(seed).map_err(|err| format!("seed \"{seed}\": {err}"))?;
     match file.is_empty() {
         true => Err("expected a file before the comma".to_owned()),
         false => Ok((file.into(), seed)),
     }
-}
-
-/// Numbers of threads, as many as the reference takes.
-fn parse_threads() -> RangedI64ValueParser<u16> {
-    clap::value_parser!(u16).range(..=256)
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {
@@ -208,18 +183,6 @@ mod tests {
     #[test]
     fn definition_is_sound() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_are_binary() {
-        for (text, size) in
-            [("0", 0), ("4096", 4096), ("8k", 8192), ("1GiB", 1 << 30), ("2T", 2 << 40)]
-        {
-            assert_eq!(parse_size(text), Ok(size), "{text}");
-        }
-        for text in ["", "k", "8x", "8kb", "-1", "1.5g", "99999999999t"] {
-            assert!(parse_size(text).is_err(), "{text}");
-        }
     }
 
     #[test]

@@ -406,7 +406,7 @@ impl Session {
 }
 
 /// Opens a source that was looked at.
-fn open(item: &Item, size: u64) -> Result<File, CopyError> {
+pub(crate) fn open(item: &Item, size: u64) -> Result<File, CopyError> {
     let read_error = |err| sources::read_error("read", &item.source, err);
     // A pipe that has taken the file's place must not be waited for.
     let flags = OFlags::NONBLOCK.bits().cast_signed();

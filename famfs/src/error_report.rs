@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::iter;
 
 use serde::Serialize;
 
@@ -28,7 +29,7 @@ struct Item {
 impl ErrorReport {
     /// The report of an error, with the hint of the first [`Hinted`] in its chain.
     pub fn new(error: &(dyn Error + 'static), exit_code: u8) -> Self {
-        let chain = || std::iter::successors(Some(error), |error| error.source());
+        let chain = || iter::successors(Some(error), |error| (*error).source());
         let hint = chain().find_map(|error| error.downcast_ref::<Hinted>());
         let hint = hint.map(|hinted| hinted.hint.clone());
         let causes = chain().skip(1).map(ToString::to_string).collect();
@@ -89,9 +90,8 @@ mod tests {
 
     #[test]
     fn json_is_asked_for_before_the_words_of_others() {
-        let wants = |line: &str| {
-            wants_json(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
-        };
+        let wants =
+            |line: &str| wants_json(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
         assert!(wants("famfs ls --json") && wants("famfs --unknown --json"));
         assert!(!wants("famfs ls") && !wants("vhost-famfs exec vm1 -- famfs df --json"));
     }

@@ -16,7 +16,7 @@ use crate::format::{
     LOG_MAGIC, LOG_OFFSET, Lease, LogHeader, MAX_EXTENTS, MkdirBody, OMF_MAJOR, RawExtent,
     SUPERBLOCK_MAGIC, SUPERBLOCK_VERSION, SimpleMap, Superblock, slots,
 };
-use crate::path::escape;
+use crate::terminal::escape_name as escape;
 
 /// A field of the media.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -28,8 +28,14 @@ fn main() -> ExitCode {
     ExitCode::from(result.unwrap_or_else(|failure| output::fail(&failure, json)))
 }
 
+/// What the reference's programs take for a help, as getopt(3) leaves it to them.
+const QUESTION: &str = "-?";
+
 /// Reads the command line; the program's name counts where mkfs(8), fsck(8) or mount(8) calls it.
-fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
+fn parse(mut args: Vec<OsString>) -> Result<Cli, clap::Error> {
+    for arg in args.iter_mut().filter(|arg| *arg == QUESTION) {
+        *arg = "--help".into();
+    }
     Ok(match helper(&args) {
         // mount(8) and umount(8) have protocols of their own for their helpers.
         Some("mount") => {
@@ -62,6 +68,9 @@ fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
 fn attach(args: &[OsString]) -> Option<Cli> {
     let args = args.get(1..).filter(|args| args.first().is_some_and(|name| name == "attach"))?;
     let attach = Attach::try_parse_from(args).ok()?;
+    if attach.mounted.pool.is_some() {
+        return None;
+    }
     Some(Cli { pool: None, coherent: coherent_by_environment(), command: Command::Attach(attach) })
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Which famfs is mounted where, from the kernel's mount table.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -47,6 +48,14 @@ pub enum MountsError {
         /// Where that is mounted.
         mount_point: PathBuf,
     },
+    /// No famfs is mounted.
+    #[error(
+        "no famfs is mounted here; mount one with `famfs mount` or name a pool with --pool FILE"
+    )]
+    None,
+    /// Which one is meant cannot be told.
+    #[error("several famfs are mounted, name a path in one of them: {}", list(.0))]
+    Several(Vec<PathBuf>),
     /// Only a part of the famfs is mounted, so that paths of the log do not fit.
     #[error("{} is a bind mount of directory {} of a famfs, expected the whole of it", mount_point.display(), root.display())]
     Partial {
@@ -55,6 +64,10 @@ pub enum MountsError {
         /// The directory that is mounted.
         root: PathBuf,
     },
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// A path inside a mounted famfs.
@@ -76,6 +89,28 @@ pub fn read() -> Result<Vec<MountEntry>, MountsError> {
 pub fn on(mount_point: &Path) -> Result<Option<MountEntry>, MountsError> {
     let is_on = |mount: &MountEntry| mount.fs_type == "famfs" && mount.mount_point == mount_point;
     Ok(read()?.into_iter().find(is_on))
+}
+
+/// The mount point of the one famfs that is mounted here.
+pub fn only() -> Result<PathBuf, MountsError> {
+    only_of(read()?)
+}
+
+/// The one famfs of a table. Further mounts of its device show the same files.
+fn only_of(table: Vec<MountEntry>) -> Result<PathBuf, MountsError> {
+    let is_whole = |mount: &MountEntry| mount.fs_type == "famfs" && mount.root == Path::new("/");
+    let mut found: Vec<MountEntry> = table.into_iter().filter(is_whole).collect();
+    let mut seen = HashSet::new();
+    found.retain(|mount| seen.insert(mount.source.clone()));
+    let mut points: Vec<PathBuf> = found.into_iter().map(|mount| mount.mount_point).collect();
+    match (points.pop(), points.is_empty()) {
+        (Some(point), true) => Ok(point),
+        (Some(point), false) => {
+            points.push(point);
+            Err(MountsError::Several(points))
+        }
+        (None, _) => Err(MountsError::None),
+    }
 }
 
 /// The famfs of a device, which is given without symbolic links, whatever name it was mounted by.
@@ -161,6 +196,26 @@ fn unescape(field: &[u8]) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_only_famfs_is_found_without_a_path() {
+        let entry = |source: &str, point: &str, fs_type: &str| MountEntry {
+            root: "/".into(),
+            mount_point: point.into(),
+            fs_type: fs_type.to_owned(),
+            source: source.into(),
+        };
+        let root = entry("/dev/root", "/", "erofs");
+        let pool = entry("/dev/dax0.0", "/mnt/famfs", "famfs");
+        let again = entry("/dev/dax0.0", "/mnt/bind", "famfs");
+        let other = entry("/dev/dax1.0", "/mnt/other", "famfs");
+        assert!(matches!(only_of(vec![root.clone()]), Err(MountsError::None)));
+        for table in [vec![root, pool.clone()], vec![pool.clone(), again]] {
+            assert_eq!(only_of(table).unwrap(), Path::new("/mnt/famfs"));
+        }
+        let both = only_of(vec![pool, other]).unwrap_err().to_string();
+        assert!(both.ends_with(": /mnt/famfs, /mnt/other"), "{both}");
+    }
 
     #[test]
     fn reads_escaped_lines_of_any_length() {

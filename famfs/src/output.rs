@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use famfs::error_report::ErrorReport;
+use famfs::terminal::Escaping;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -62,13 +63,15 @@ pub fn fail(failure: &Failure, json: bool) -> u8 {
 
 /// Gives clap's answer to a command line that runs no command: a help, or what is wrong with it.
 pub fn answer(answer: &clap::Error, json: bool) -> Outcome {
-    // A reader that has seen enough of a help is no error.
-    let _ = answer.print();
     if !answer.use_stderr() {
+        // A reader that has seen enough of a help is no error.
+        let _ = answer.print();
         return Ok(OK);
     }
+    // Without styles: what others chose may stand in it, as of `famfs rm *`.
+    let text = answer.render().to_string();
+    let _ = to_stderr(&text);
     if json {
-        let text = answer.render().to_string();
         let message = text.lines().next().unwrap_or_default();
         let message = message.strip_prefix("error: ").unwrap_or(message).to_owned();
         let _ = print_json_line(&ErrorReport::new(&*anyhow::Error::msg(message), USAGE));
@@ -93,7 +96,14 @@ pub fn print_line(line: fmt::Arguments<'_>) -> anyhow::Result<()> {
 
 /// What [`notice!`] does. Work does not end because nobody can be told about it.
 pub fn print_notice(message: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "famfs: {message}");
+    let _ = to_stderr(&format!("famfs: {message}\n"));
+}
+
+/// Writes text to standard error, without anything that could harm a terminal.
+fn to_stderr(text: &str) -> io::Result<()> {
+    let mut out = Escaping::new(io::stderr().lock());
+    out.write_all(text.as_bytes())?;
+    out.finish()
 }
 
 /// Prints a value as JSON.
@@ -110,13 +120,27 @@ pub fn print_json_line(value: &impl Serialize) -> anyhow::Result<()> {
     say!("{line}")
 }
 
-/// Writes to standard output. A reader that has seen enough, as in `| head`, is no error.
+/// Writes text to standard output, without anything that could harm a terminal. A reader that has
+/// seen enough, as in `| head`, is no error.
 pub fn to_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    is_read(write(&mut out).and_then(|()| out.flush())).map(drop)
+    let mut out = Escaping::new(BufWriter::new(io::stdout().lock()));
+    is_read(write(&mut out).and_then(|()| out.finish())).map(drop)
 }
 
-/// Writes bytes of a longer stream to standard output; false if nobody reads them any more.
+/// Writes text that has styles to standard output; what others chose of it was escaped before.
+pub fn styled_to_stdout(bytes: &[u8]) -> anyhow::Result<()> {
+    bytes_to_stdout(bytes).map(drop)
+}
+
+/// Writes a list to standard output: as it is for the program that reads it, escaped for people.
+pub fn list_to_stdout(bytes: &[u8]) -> anyhow::Result<()> {
+    if io::stdout().is_terminal() {
+        return to_stdout(|out| out.write_all(bytes));
+    }
+    bytes_to_stdout(bytes).map(drop)
+}
+
+/// Writes bytes of a file to standard output; false if nobody reads them any more.
 pub fn bytes_to_stdout(bytes: &[u8]) -> anyhow::Result<bool> {
     let mut out = io::stdout().lock();
     is_read(out.write_all(bytes).and_then(|()| out.flush()))

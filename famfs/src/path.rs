@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::format::MAX_PATH;
+use crate::terminal::escape_name as escape;
 
 /// Directory of the superblock and log files in a mount; no log entry may reach into it.
 pub const META_DIR: &str = ".meta";
@@ -124,19 +125,6 @@ pub fn normal(path: &[u8]) -> Result<Vec<u8>, PathError> {
     if normal.is_empty() { Err(PathError::Empty(shown())) } else { Ok(normal) }
 }
 
-/// Bytes as text that cannot harm a terminal: control characters escaped, the rest as it is.
-pub fn escape(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for c in String::from_utf8_lossy(bytes).chars() {
-        if c.is_control() {
-            text.extend(c.escape_default());
-        } else {
-            text.push(c);
-        }
-    }
-    text
-}
-
 impl fmt::Display for RelPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&escape(&self.0))
@@ -173,7 +161,7 @@ mod tests {
         );
         assert_eq!(error("a/../../b"), "path \"a/../../b\" leaves the file system through \"..\"");
         assert_eq!(error("a/.."), "path \"a/..\" names the root of the file system");
-        assert_eq!(error("a\0b"), "path \"a\\u{0}b\" is not terminated by one NUL");
+        assert_eq!(error("a\0b"), "path \"a\\u0000b\" is not terminated by one NUL");
         assert_eq!(
             error("x/../.meta/.log"),
             "path \"x/../.meta/.log\" is below .meta, which is reserved"

@@ -36,7 +36,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// Finds the file system of a path. `path` may be missing only with a pool.
+    /// Finds the file system of a path. Without a path it is the pool, or the one famfs that is
+    /// mounted here.
     pub fn open(pool: Option<&Path>, path: Option<&Path>, access: Access) -> Result<Self> {
         match pool {
             Some(pool) => {
@@ -44,10 +45,10 @@ impl Place {
                 let volume = Box::new(OfflineVolume::new(PoolFile::open(pool, access)?));
                 Ok(Self { volume, path, system: None, lease: OnceCell::new() })
             }
-            None => {
-                let path = path.context("name a path in a mounted famfs, or use --pool FILE")?;
-                Self::mounted(path, access)
-            }
+            None => match path {
+                Some(path) => Self::mounted(path, access),
+                None => Self::mounted(&mounts::only()?, access),
+            },
         }
     }
 
@@ -178,7 +179,7 @@ pub fn striping(args: &InterleaveArgs) -> Result<Option<Striping>> {
     match (nbuckets, nstrips, chunksize) {
         (0, 0, 0) => Ok(None),
         (1.., 1.., 1..) => {
-            Ok(Some(Striping { buckets: nbuckets, strips: nstrips, chunk_size: chunksize }))
+            Ok(Some(Striping { buckets: nbuckets, strips: nstrips.into(), chunk_size: chunksize }))
         }
         _ => bail!(
             "{nbuckets} buckets, {nstrips} strips, chunks of {chunksize} bytes: expected all three \

@@ -57,6 +57,33 @@ fn every_example_is_a_valid_command_line() {
     assert!(count > 40, "only {count} examples");
 }
 
+/// No help shows an option that its command refuses: --pool of what works on a mounted famfs.
+#[test]
+fn a_pool_is_offered_where_it_is_taken() {
+    let mut cli = Cli::command();
+    cli.build();
+    let (mut taken, mut refused) = (0, 0);
+    for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
+        let name = command.get_name();
+        let offered =
+            command.get_arguments().any(|arg| arg.get_id() == "pool" && !arg.is_hide_set());
+        // Some number of arguments is right for each command; none of them exists.
+        let answers = (0..=2).flat_map(|count| {
+            [&["--pool", "none", name][..], &[name, "--pool", "none"]].map(|words| {
+                let mut famfs = std::process::Command::new(env!("CARGO_BIN_EXE_famfs"));
+                let famfs = famfs.args(words).args(&["/none/a", "/none/b"][..count]);
+                let output = famfs.stdin(std::process::Stdio::null()).output().unwrap();
+                (output.status.code(), String::from_utf8(output.stderr).unwrap())
+            })
+        });
+        let refusals = answers.filter(|(_, text)| text.contains("takes no --pool")).count();
+        assert_eq!(offered, refusals == 0, "{name}: refused {refusals} times");
+        assert!(offered || refusals >= 2, "{name}: in one place of the command line only");
+        *if offered { &mut taken } else { &mut refused } += 1;
+    }
+    assert!(taken > 20 && refused == 9, "{taken} {refused}");
+}
+
 /// Every option explains itself.
 #[test]
 fn every_option_has_a_help() {

@@ -71,6 +71,7 @@ fn reports_are_what_the_schema_says() {
         "mkfs --force --kill --dry-run",
         "cp -r --skip-unsupported --dry-run src /",
         "cp -r --skip-unsupported src /",
+        "cp --compare -r src /",
         "cp --out -r src out",
         "ls",
         "stat src src/a",

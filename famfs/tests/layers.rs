@@ -8,8 +8,10 @@ use std::path::Path;
 /// Modules from the bottom up; a module may use those before it. The layers of the design, in
 /// an order that also forbids circles within a layer.
 const ORDER: &[&str] = &[
-    // What is said to programs.
+    // What is said to people and programs.
     "error_report",
+    "json_name",
+    "terminal",
     // What the bytes mean; no I/O.
     "format",
     "path",
@@ -59,6 +61,7 @@ const ORDER: &[&str] = &[
     "transfer",
     "sources",
     "copy",
+    "compare",
     "extract",
     "import",
     "export",

@@ -45,6 +45,7 @@ famfs watch /mnt/famfs &
 prepare watched
 famfs creat --size 64m --seed 42 /mnt/famfs/new
 famfs cp -r dataset /mnt/famfs
+famfs cp --compare -r dataset /mnt/famfs
 famfs creat -s 64m -S 42 /mnt/famfs/a
 famfs creat -s 64m -B 8 -N 4 -C 2m /mnt/famfs/b
 prepare famfs rm /mnt/famfs/a /mnt/famfs/b
@@ -61,8 +62,8 @@ famfs logplay --dry-run -v /mnt/famfs
 famfs ls /mnt/famfs
 famfs stat /mnt/famfs/data
 famfs tree /mnt/famfs
-famfs df --human /mnt/famfs
-famfs du --human -s /mnt/famfs/data
+famfs df -h /mnt/famfs
+famfs du -h -s /mnt/famfs/data
 famfs map /mnt/famfs
 famfs dump --json /mnt/famfs
 famfs getmap /mnt/famfs/data

@@ -35,7 +35,7 @@ pub struct Rm {
     #[arg(long)]
     pub json: bool,
     /// Name what is deleted
-    #[arg(short, long)]
+    #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
 }
 

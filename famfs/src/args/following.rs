@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::MountedOnly;
+use super::number::number;
+
 /// Options of `watch`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -29,17 +32,20 @@ pub struct Watch {
     #[arg(value_name = "MPT")]
     pub mount_point: PathBuf,
     /// Longest pause between two looks, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    #[arg(long, value_name = "MS", default_value_t = 5, value_parser = number::<u64>(1..=60_000))]
     pub interval: u64,
     /// Play as a client, even on the master: files lose their write bits
     #[arg(short, long)]
     pub client: bool,
     /// Name every file and directory that appears
-    #[arg(short, long)]
+    #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
     /// Print events as JSON, one a line
     #[arg(long)]
     pub json: bool,
+    /// No pool file.
+    #[command(flatten)]
+    pub mounted: MountedOnly,
 }
 
 /// Options of `doctor`.

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser};
 use uuid::Uuid;
 
-use super::parse_size;
+use super::MountedOnly;
+use super::number::{number, parse_size};
 
 /// Which of the reference's implementations to use; here there is one. FAMFS_MODE=fuse is refused,
 /// unless --nofuse is given.
@@ -61,7 +62,7 @@ pub struct Mkfs {
     #[arg(long)]
     pub json: bool,
     /// Accepted: the result is always printed
-    #[arg(short, long, hide = true)]
+    #[arg(short, long, hide = true, overrides_with = "verbose")]
     pub verbose: bool,
     /// Accepted: the file system's memory is reached in one way
     #[arg(short = 'D', long, hide = true)]
@@ -101,7 +102,7 @@ pub struct Mount {
     #[arg(short = 'L', long)]
     pub load_module: bool,
     /// Name every file and directory that appears
-    #[arg(short, long)]
+    #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
     /// Options of mount(8), separated by commas: `remount`, `ro`, `rw`; others of mount(8) change
     /// nothing
@@ -125,6 +126,9 @@ pub struct Mount {
     /// Options without effect.
     #[command(flatten)]
     pub compat: LogplayCompat,
+    /// No pool file.
+    #[command(flatten)]
+    pub mounted: MountedOnly,
 }
 
 /// Options of the reference's FUSE mode, which is not here.
@@ -198,7 +202,7 @@ pub struct MountHelper {
     #[arg(short)]
     pub no_mtab: bool,
     /// Name every file and directory that appears
-    #[arg(short)]
+    #[arg(short, overrides_with = "verbose")]
     pub verbose: bool,
     /// Accepted: the mount namespace, which mount(8) has entered
     #[arg(short = 'N', value_name = "NAMESPACE")]
@@ -226,6 +230,7 @@ impl From<MountHelper> for Mount {
             mode: ModeArgs::default(),
             fuse_options: FuseArgs::default(),
             compat: LogplayCompat::default(),
+            mounted: MountedOnly::default(),
         }
     }
 }
@@ -254,6 +259,9 @@ pub struct Umount {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+    /// No pool file.
+    #[command(flatten)]
+    pub mounted: MountedOnly,
 }
 
 /// Unmount a famfs for umount(8)
@@ -284,7 +292,7 @@ pub struct UmountHelper {
     #[arg(short)]
     pub read_only: bool,
     /// Accepted: there is nothing to tell
-    #[arg(short)]
+    #[arg(short, overrides_with = "verbose")]
     pub verbose: bool,
     /// Accepted: the mount namespace, which umount(8) has entered
     #[arg(short = 'N', value_name = "NAMESPACE")]
@@ -296,7 +304,13 @@ pub struct UmountHelper {
 
 impl From<UmountHelper> for Umount {
     fn from(helper: UmountHelper) -> Self {
-        Self { mount_point: helper.mount_point, lazy: helper.lazy, dry_run: false, json: false }
+        Self {
+            mount_point: helper.mount_point,
+            lazy: helper.lazy,
+            dry_run: false,
+            json: false,
+            mounted: MountedOnly::default(),
+        }
     }
 }
 
@@ -319,7 +333,7 @@ pub struct Logplay {
     #[arg(short = 'n', long, visible_alias = "dryrun")]
     pub dry_run: bool,
     /// Name every file and directory that appears
-    #[arg(short, long)]
+    #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
     /// Play as a client, even on the master: files lose their write bits
     #[arg(short, long)]
@@ -342,6 +356,9 @@ pub struct Logplay {
     /// Options without effect.
     #[command(flatten)]
     pub compat: LogplayCompat,
+    /// No pool file.
+    #[command(flatten)]
+    pub mounted: MountedOnly,
 }
 
 /// Options of `mkmeta`.
@@ -359,7 +376,7 @@ pub struct Mkmeta {
     #[arg(value_name = "DEV")]
     pub device: PathBuf,
     /// Name what is made
-    #[arg(short, long)]
+    #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
     /// Print what would be done
     #[arg(long, visible_alias = "dryrun")]
@@ -367,6 +384,9 @@ pub struct Mkmeta {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+    /// No pool file.
+    #[command(flatten)]
+    pub mounted: MountedOnly,
 }
 
 /// Options of `attach`; a parser of its own as well, so that it can be read without the other commands.
@@ -389,7 +409,8 @@ pub struct Attach {
     #[arg(long, value_name = "DEV")]
     pub device: Option<PathBuf>,
     /// Seconds to wait for the device
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+        value_parser = number::<u64>(0..=u64::MAX))]
     pub timeout: u64,
     /// Look once, and print what would be loaded, bound and mounted
     #[arg(long, visible_alias = "dryrun")]
@@ -397,4 +418,7 @@ pub struct Attach {
     /// Print the steps and their times as JSON
     #[arg(long)]
     pub json: bool,
+    /// No pool file.
+    #[command(flatten)]
+    pub mounted: MountedOnly,
 }

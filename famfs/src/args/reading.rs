@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ModeArgs, parse_file_and_seed, parse_threads};
+use super::number::{number, seed, threads};
+use super::{ModeArgs, MountedOnly, parse_file_and_seed};
 
 /// Options of `ls`.
 #[derive(Args, Debug)]
@@ -18,7 +19,8 @@ Examples:
 
 Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage.")]
 pub struct Ls {
-    /// File or directory; with --pool a path in the pool [default: the root]
+    /// File or directory; with --pool a path in the pool [default: the root of
+    /// the pool, or of the one famfs that is mounted]
     pub path: Option<PathBuf>,
     /// Print the list as JSON, with extents
     #[arg(long)]
@@ -46,14 +48,14 @@ pub struct Fsck {
     #[arg(short = 'h', long)]
     pub human: bool,
     /// Print UUIDs and the map's limits too
-    #[arg(short, long)]
+    #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
     /// Show the free space of N equal parts of the device, as interleaved files see it
     #[arg(short = 'B', long, value_name = "N", default_value_t = 0,
-        value_parser = clap::value_parser!(u16).range(..=64))]
+        value_parser = number::<u16>(0..=64))]
     pub nbuckets: u16,
     /// Load the kernel module first
     #[arg(short = 'L', long)]
@@ -61,9 +63,9 @@ pub struct Fsck {
     /// Which implementation.
     #[command(flatten)]
     pub mode: ModeArgs,
-    /// Refused: there is no FUSE mode
-    #[arg(short = 'f', hide = true)]
-    pub fuse_mode: bool,
+    /// Accepted: nothing is changed, with or without it
+    #[arg(short = 'f', long, hide = true)]
+    pub force: bool,
     /// Accepted: the log is always read through mmap
     #[arg(short = 'm', long, hide = true)]
     pub mmap: bool,
@@ -112,51 +114,64 @@ pub struct Stat {
 
 /// Options of `df`.
 #[derive(Args, Debug)]
-#[command(after_help = "\
+#[command(
+    disable_help_flag = true,
+    after_help = "\
 Files take whole units of 2 MiB, and every file and directory one log slot. A new file needs one \
 free piece as large as itself.
 
 Examples:
-  famfs df --human /mnt/famfs
+  famfs df -h /mnt/famfs
   famfs --pool /dev/shm/pool df --json
 
 Exit codes: 0 success; 1 failure, or the file system is damaged, so that the figures may be wrong; \
-2 wrong usage.")]
+2 wrong usage."
+)]
 pub struct Df {
-    /// A path in a mounted famfs; not needed with --pool
+    /// A path in a mounted famfs; not needed with --pool, or if only one is mounted
     #[arg(value_name = "PATH")]
     pub path: Option<PathBuf>,
     /// Print sizes with units
-    #[arg(long)]
+    #[arg(short = 'h', long)]
     pub human: bool,
     /// Print the sizes as JSON
     #[arg(long)]
     pub json: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
 }
 
 /// Options of `du`.
 #[derive(Args, Debug)]
-#[command(after_help = "\
+#[command(
+    disable_help_flag = true,
+    after_help = "\
 A line for each directory: bytes that its files take in units of 2 MiB, bytes that are in them, \
 path.
 
 Examples:
-  famfs du --human -s /mnt/famfs/data
+  famfs du -h -s /mnt/famfs/data
   famfs --pool /dev/shm/pool du
 
-Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage.")]
+Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage."
+)]
 pub struct Du {
-    /// File or directory; with --pool a path in the pool [default: the root]
+    /// File or directory; with --pool a path in the pool [default: the root of
+    /// the pool, or of the one famfs that is mounted]
     pub path: Option<PathBuf>,
     /// Only the sum of PATH
     #[arg(short, long)]
     pub summarize: bool,
     /// Print sizes with units
-    #[arg(long)]
+    #[arg(short = 'h', long)]
     pub human: bool,
     /// Print the sums as JSON
     #[arg(long)]
     pub json: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
 }
 
 /// Options of `tree`.
@@ -168,7 +183,8 @@ Examples:
 
 Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage.")]
 pub struct Tree {
-    /// File or directory; with --pool a path in the pool [default: the root]
+    /// File or directory; with --pool a path in the pool [default: the root of
+    /// the pool, or of the one famfs that is mounted]
     pub path: Option<PathBuf>,
     /// Print the tree as JSON
     #[arg(long)]
@@ -188,7 +204,7 @@ Examples:
 
 Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage.")]
 pub struct Map {
-    /// A path in a mounted famfs; not needed with --pool
+    /// A path in a mounted famfs; not needed with --pool, or if only one is mounted
     #[arg(value_name = "PATH")]
     pub path: Option<PathBuf>,
     /// Write an SVG picture to this file instead, whose name must end in .svg
@@ -256,7 +272,8 @@ Examples:
 Exit codes: 0 equal; 1 a file differs or cannot be read; 2 wrong usage; 130 interrupted.")]
 pub struct Verify {
     /// Seed that the file was made with
-    #[arg(short = 'S', long, requires = "path", required_unless_present = "multi")]
+    #[arg(short = 'S', long, requires = "path", required_unless_present = "multi",
+        value_parser = seed())]
     pub seed: Option<u32>,
     /// File to check
     #[arg(
@@ -273,7 +290,7 @@ pub struct Verify {
     pub multi: Vec<(PathBuf, u32)>,
     /// Number of threads for --multi; 0 takes one per processor, at most 8
     #[arg(short, long, visible_alias = "threadct", value_name = "N", default_value_t = 0,
-        value_parser = parse_threads())]
+        value_parser = threads())]
     pub threads: u16,
     /// Print nothing, only tell by the exit code
     #[arg(short, long)]
@@ -306,6 +323,9 @@ pub struct Chkread {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+    /// No pool file.
+    #[command(flatten)]
+    pub mounted: MountedOnly,
 }
 
 /// Options of `check`.
@@ -324,11 +344,17 @@ pub struct Check {
     #[arg(value_name = "MPT")]
     pub mount_point: PathBuf,
     /// Name every file
-    #[arg(short, long, action = clap::ArgAction::Count)]
-    pub verbose: u8,
+    #[arg(short, long, overrides_with = "verbose")]
+    pub verbose: bool,
+    /// Print nothing on standard output, only tell by the exit code
+    #[arg(short, long)]
+    pub quiet: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+    /// No pool file.
+    #[command(flatten)]
+    pub mounted: MountedOnly,
 }
 
 /// Options of `flush`.
@@ -346,7 +372,7 @@ pub struct Flush {
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
     /// Name every file
-    #[arg(short, long)]
+    #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
     /// Print what would be flushed
     #[arg(long, visible_alias = "dryrun")]
@@ -354,6 +380,9 @@ pub struct Flush {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+    /// No pool file.
+    #[command(flatten)]
+    pub mounted: MountedOnly,
 }
 
 /// Options of `sum`.
@@ -368,7 +397,8 @@ Examples:
 
 Exit codes: 0 success; 1 a sum is wrong, or failure; 2 wrong usage.")]
 pub struct Sum {
-    /// File or directory, on any file system; with --pool a path in the pool [default: the root]
+    /// File or directory, on any file system; with --pool a path in the pool [default: the root of
+    /// the pool, or of the one famfs that is mounted]
     pub path: Option<PathBuf>,
     /// Check the sums of this list (names relative to PATH; - is standard input)
     #[arg(short, long, value_name = "FILE")]

@@ -19,7 +19,7 @@ Examples:
 
 Exit codes: 0 whatever the role is; 1 failure; 2 wrong usage.")]
 pub struct Role {
-    /// A path in a mounted famfs; not needed with --pool
+    /// A path in a mounted famfs; not needed with --pool, or if only one is mounted
     pub path: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
@@ -44,7 +44,7 @@ The second makes the guest of that system UUID the master; `famfs role` says a g
 Exit codes: 0 success, or nothing to do; 1 failure, or not confirmed; 2 wrong usage; 3 the present \
 master is alive.")]
 pub struct Takeover {
-    /// A path in a mounted famfs; not needed with --pool
+    /// A path in a mounted famfs; not needed with --pool, or if only one is mounted
     pub path: Option<PathBuf>,
     /// UUID of the new master [default: this system's]
     #[arg(long, value_name = "UUID")]

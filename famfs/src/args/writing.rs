@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{OwnerArgs, parse_size, parse_threads};
+use super::OwnerArgs;
+use super::number::{number, parse_size, seed, threads};
 
 /// Options of `mkdir`.
 #[derive(Args, Debug)]
@@ -33,7 +34,7 @@ pub struct Mkdir {
     #[arg(long)]
     pub json: bool,
     /// Name what is made
-    #[arg(short, long)]
+    #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
 }
 
@@ -41,11 +42,13 @@ pub struct Mkdir {
 #[derive(Args, Clone, Copy, Debug)]
 pub struct InterleaveArgs {
     /// Interleave: parts that the device is cut into, 1 to 64; with -N and -C [default: off]
-    #[arg(short = 'B', long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(short = 'B', long, value_name = "N", default_value_t = 0, hide_default_value = true,
+        value_parser = number::<u64>(0..=u64::MAX))]
     pub nbuckets: u64,
     /// Interleave: strips of a file, 1 to 16, each in a part of its own
-    #[arg(short = 'N', long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub nstrips: usize,
+    #[arg(short = 'N', long, value_name = "N", default_value_t = 0, hide_default_value = true,
+        value_parser = number::<u16>(0..=u16::MAX))]
+    pub nstrips: u16,
     /// Interleave: bytes in one strip before the next one's turn, a power of two from 2m; shorter
     /// files are not spread
     #[arg(short = 'C', long, alias = "chunk-size", value_name = "SIZE", value_parser = parse_size,
@@ -56,7 +59,7 @@ pub struct InterleaveArgs {
 /// Options of `creat`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A file of the same size that is there is kept, and filled again with a seed, in place. With --multi \
+A file of the same size that is there is kept as it is, also with a seed. With --multi \
 many files are made in one session, which reads the log once; they appear in the order given.
 
 Examples:
@@ -74,7 +77,7 @@ pub struct Creat {
           conflicts_with = "multi")]
     pub size: Option<u64>,
     /// Fill with the data of this seed, which `verify` knows; 0 takes a random one [default: zeros]
-    #[arg(short = 'S', long, conflicts_with = "multi")]
+    #[arg(short = 'S', long, conflicts_with = "multi", value_parser = seed())]
     pub seed: Option<u32>,
     /// Fill with the data of --seed, or without it of a random seed
     #[arg(short, long)]
@@ -83,7 +86,8 @@ pub struct Creat {
     #[arg(short = 'M', long, value_name = "FILE,SIZE[,SEED]", value_parser = parse_new_file)]
     pub multi: Vec<NewFile>,
     /// Files that are filled at the same time; 0 takes one per processor, at most 8
-    #[arg(short, long, value_name = "N", default_value_t = 0, value_parser = parse_threads())]
+    #[arg(short, long, visible_alias = "threadct", value_name = "N", default_value_t = 0,
+        value_parser = threads())]
     pub threads: u16,
     /// Interleaving.
     #[command(flatten)]
@@ -98,7 +102,7 @@ pub struct Creat {
     #[arg(long)]
     pub json: bool,
     /// Name what is made
-    #[arg(short, long)]
+    #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
 }
 
@@ -121,10 +125,8 @@ fn parse_new_file(text: &str) -> Result<NewFile, String> {
     else {
         return Err("expected FILE,SIZE or FILE,SIZE,SEED, as in /mnt/famfs/a,8m,42".to_owned());
     };
-    let seed = seed.map(str::parse).transpose().map_err(|_| {
-        "the seed is no number from 0 to 4294967295, as in /mnt/famfs/a,8m,42".to_owned()
-    })?;
-    Ok(NewFile { path: path.into(), size: parse_size(size)?, seed })
+    let seed = seed.map(|text| self::seed()(text).map_err(|err| format!("seed: {err}")));
+    Ok(NewFile { path: path.into(), size: parse_size(size)?, seed: seed.transpose()? })
 }
 
 /// Options of `cp`.
@@ -148,8 +150,9 @@ Examples:
   famfs --pool pool cp -r -m 444 dataset/. /   copy what is in it into a pool file
   famfs --pool pool cp --dry-run -r dataset /  say what would be copied
   famfs --pool pool cp --out -r /data out      copy a tree out of a pool file
+  famfs cp --compare -r dataset /mnt/famfs     compare a tree with its copy
 
-Exit codes: 0 success; 1 failure; 2 wrong usage; 130 interrupted.")]
+Exit codes: 0 success; 1 failure, or with --compare a difference; 2 wrong usage; 130 interrupted.")]
 pub struct Cp {
     /// Files and directories to copy, and last the target: a directory, or a new name for one file
     #[arg(value_name = "SRC", required = true, num_args = 2..)]
@@ -162,13 +165,17 @@ pub struct Cp {
     pub out: bool,
     /// Number of threads; 0 takes one per processor, at most 8
     #[arg(short, long, visible_alias = "threadct", value_name = "N", default_value_t = 0,
-        value_parser = parse_threads())]
+        value_parser = threads())]
     pub threads: u16,
     /// Interleaving.
     #[command(flatten)]
     pub interleave: InterleaveArgs,
+    /// Only compare sizes and contents with the files that are there: write nothing, and fail if
+    /// one differs or is missing. Options about what is made have no effect
+    #[arg(short, long, conflicts_with_all = ["verify", "out"])]
+    pub compare: bool,
     /// Read back what was written, and compare it with the source before it appears
-    #[arg(short = 'c', long, visible_alias = "compare")]
+    #[arg(long)]
     pub verify: bool,
     /// Leave out what famfs cannot hold, and say so
     #[arg(long)]
@@ -183,7 +190,7 @@ pub struct Cp {
     #[arg(long)]
     pub json: bool,
     /// Print a summary even if nothing was left out
-    #[arg(short, long)]
+    #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
 }
 
@@ -206,7 +213,7 @@ pub struct CloneFile {
     #[arg(value_name = "DST")]
     pub target: PathBuf,
     /// Name what is made
-    #[arg(short, long)]
+    #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
     /// Check everything, and print what would be made
     #[arg(long, visible_alias = "dryrun")]
@@ -225,7 +232,7 @@ mod tests {
         let file = |path: &str, size, seed| Ok(NewFile { path: path.into(), size, seed });
         assert_eq!(parse_new_file("/mnt/a b,8k"), file("/mnt/a b", 8192, None));
         assert_eq!(parse_new_file("a,1,0"), file("a", 1, Some(0)));
-        for text in ["a", "a,", "a,b", "a,1,", "a,1,-1", "a,1,2,3", "a,1,4294967296"] {
+        for text in ["a", "a,", "a,b", "a,1,", "a,1,-1", "a,1,2,3", "a,1,4294967296", "a,1,010"] {
             assert!(parse_new_file(text).is_err(), "{text}");
         }
     }

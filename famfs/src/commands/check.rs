@@ -7,12 +7,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use famfs::args::Check;
+use famfs::json_name::Name;
 use famfs::mount::Mounted;
 use famfs::mounts;
 use famfs::path::{META_DIR, RelPath};
 use famfs::replay::{Contents, NodeKind, Plan};
 use famfs::sys::dax::Access;
 use famfs::sys::ioctl;
+use famfs::terminal::escape_name;
 use famfs::volume::Volume;
 use rustix::io::Errno;
 use serde::Serialize;
@@ -32,7 +34,8 @@ struct Report {
 
 #[derive(Serialize)]
 struct Problem {
-    path: String,
+    #[serde(flatten)]
+    path: Name,
     problem: String,
 }
 
@@ -47,15 +50,15 @@ pub fn run(args: &Check) -> Outcome {
     let plan = Contents::read(volume.media())?.plan;
     let damaged = warn_of_damage(&plan);
     let mut report = Report { version: 1, ..Report::default() };
-    let verbose = args.verbose > 0 && !args.json;
+    let verbose = args.verbose && !args.json && !args.quiet;
     walk(mount_point, Path::new(""), &plan, &mut report, verbose)?;
     let is_there = |path: &RelPath| mount_point.join(path.as_path()).symlink_metadata().is_ok();
     report.missing = plan.nodes().iter().filter(|node| !is_there(&node.path)).count() as u64;
     if args.json {
         print_json(&report)?;
-    } else {
+    } else if !args.quiet {
         for Problem { path, problem } in &report.problems {
-            say!("problem: {path}: {problem}")?;
+            say!("problem: {}: {problem}", escape_name(path.as_bytes()))?;
         }
         if report.missing > 0 {
             say!(
@@ -86,7 +89,7 @@ fn walk(root: &Path, inside: &Path, plan: &Plan, report: &mut Report, verbose: b
         }
         let path = root.join(&inside);
         if verbose {
-            say!("{}", path.display())?;
+            say!("{}", escape_name(path.as_os_str().as_bytes()))?;
         }
         let kind = path
             .symlink_metadata()
@@ -103,7 +106,7 @@ fn walk(root: &Path, inside: &Path, plan: &Plan, report: &mut Report, verbose: b
             Some("neither a file nor a directory".to_owned())
         };
         if let Some(problem) = problem {
-            report.problems.push(Problem { path: path.display().to_string(), problem });
+            report.problems.push(Problem { path: Name::of_path("path", &path), problem });
         }
     }
     Ok(())

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use famfs::args::CloneFile;
+use famfs::json_name::Name;
 use famfs::map::FileMap;
 use famfs::mounts;
 use famfs::path::RelPath;
@@ -25,8 +26,10 @@ const SHARED: &str =
 struct Report {
     version: u32,
     dry_run: bool,
-    source: String,
-    path: String,
+    #[serde(flatten)]
+    source: Name,
+    #[serde(flatten)]
+    path: Name,
     bytes: u64,
 }
 
@@ -51,7 +54,8 @@ pub fn run(pool: Option<&Path>, args: &CloneFile) -> Outcome {
         notice!("\"{target}\" and \"{source}\" have the same memory now: fsck reports damage");
     }
     if args.json {
-        let (source, path) = (source.to_string(), target.to_string());
+        let source = Name::new("source", source.as_bytes());
+        let path = Name::new("path", target.as_bytes());
         print_json(&Report { version: 1, dry_run: args.dry_run, source, path, bytes: size })?;
     } else if args.dry_run {
         say!("would make {target} of the memory of {source}")?;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `famfs cp`
 
+mod compare;
+
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -34,6 +36,9 @@ struct Report {
     bytes: u64,
     seconds: f64,
     skipped: Vec<Skipped>,
+    /// What --compare found to be different.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    differences: Option<Vec<Differing>>,
     /// What a dry run would do.
     #[serde(skip_serializing_if = "Option::is_none")]
     actions: Option<Vec<Planned>>,
@@ -42,6 +47,13 @@ struct Report {
 #[derive(Serialize)]
 struct Skipped {
     path: String,
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct Differing {
+    source: String,
+    target: String,
     reason: String,
 }
 
@@ -55,9 +67,10 @@ struct Planned {
 pub fn run(pool: Option<&Path>, args: &Cp) -> Outcome {
     let Some((target, sources)) = args.paths.split_last() else { return Ok(OK) };
     let start = Instant::now();
-    let (mut report, damaged) = match args.out {
-        true => copy_out(pool, args, sources, target)?,
-        false => (copy_in(pool, args, sources, target)?, false),
+    let (mut report, failed) = match (args.compare, args.out) {
+        (true, _) => compare::run(pool, args, sources, target)?,
+        (false, true) => copy_out(pool, args, sources, target)?,
+        (false, false) => (copy_in(pool, args, sources, target)?, false),
     };
     report.version = 1;
     report.dry_run = args.dry_run;
@@ -67,7 +80,7 @@ pub fn run(pool: Option<&Path>, args: &Cp) -> Outcome {
     } else {
         print(args, &report)?;
     }
-    Ok(if damaged { FAILED } else { OK })
+    Ok(if failed { FAILED } else { OK })
 }
 
 fn copy_in(
@@ -232,6 +245,9 @@ fn print(args: &Cp, report: &Report) -> Result<()> {
     }
     for item in &report.skipped {
         say!("skipped {}: {}", item.path, item.reason)?;
+    }
+    if args.compare {
+        return compare::print(args, report);
     }
     if args.verbose || args.dry_run || !report.skipped.is_empty() {
         let Report { files, directories, overwritten, unchanged, bytes, skipped, .. } = report;

@@ -7,20 +7,21 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 use famfs::args::Creat;
+use famfs::json_name::Name;
 use famfs::map::FileMap;
 use famfs::path::RelPath;
 use famfs::prng::SeededBytes;
 use famfs::replay::{NodeKind, Owner, Plan};
 use famfs::sys::dax::Access;
 use famfs::transfer::How;
-use famfs::volume::{COPY_STEP, FileBytes, Volume, steps};
+use famfs::volume::{COPY_STEP, FileBytes, steps};
 use famfs::writer::Writer;
 use indicatif::ProgressBar;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::output::{FAILED, INTERRUPTED, OK, OrExit, Outcome};
-use crate::output::{print_json, progress_bar, say, stop_flag, stopped};
+use crate::output::{notice, print_json, progress_bar, say, stop_flag, stopped};
 use crate::place::{Place, masked, owner, paths_of_one, striping};
 
 const DEFAULT_MODE: u32 = 0o644;
@@ -34,19 +35,19 @@ struct Report {
     files: Vec<Job>,
 }
 
-/// A file to make or to fill again.
+/// A file to make, or one that is there.
 #[derive(Clone, Serialize)]
 struct Job {
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "as_name", flatten)]
     path: RelPath,
     bytes: u64,
     seed: Option<u32>,
-    /// "create", "fill" what is there, or "keep" it.
+    /// "create" it, or "keep" what is there.
     action: &'static str,
 }
 
-fn as_text<S: serde::Serializer>(path: &RelPath, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(path)
+fn as_name<S: Serializer>(path: &RelPath, serializer: S) -> Result<S::Ok, S::Error> {
+    Name::new("path", path.as_bytes()).serialize(serializer)
 }
 
 pub fn run(pool: Option<&Path>, args: &Creat) -> Outcome {
@@ -71,7 +72,7 @@ pub fn run(pool: Option<&Path>, args: &Creat) -> Outcome {
         threads => threads.into(),
     };
     let filler = Filler { stop: &stop, bar: progress_bar(jobs.iter().map(|job| job.bytes).sum()) };
-    let made = make(&mut writer, &jobs, owner, threads, &*place.volume, &filler);
+    let made = make(&mut writer, &jobs, owner, threads, &filler);
     filler.bar.finish_and_clear();
     // What is complete is kept, whatever became of the rest.
     let committed = writer.commit();
@@ -82,6 +83,10 @@ pub fn run(pool: Option<&Path>, args: &Creat) -> Outcome {
 }
 
 fn tell(args: &Creat, jobs: Vec<Job>) -> Result<()> {
+    let kept = jobs.iter().filter(|job| job.action == "keep");
+    for Job { path, bytes, .. } in kept.filter(|job| job.seed.is_some()) {
+        notice!("\"{path}\" exists with {bytes} bytes: kept as it is, not filled");
+    }
     if args.json {
         return print_json(&Report { version: 1, dry_run: args.dry_run, files: jobs });
     }
@@ -122,7 +127,6 @@ fn jobs(args: &Creat, paths: Vec<RelPath>, plan: &Plan) -> Result<Vec<Job>> {
             Some(NodeKind::File { size, .. }) if *size != bytes => {
                 bail!("\"{path}\" exists with {size} bytes, not {bytes}")
             }
-            Some(_) if seed.is_some() => "fill",
             Some(_) => "keep",
         };
         jobs.push(Job { path, bytes, seed, action });
@@ -134,8 +138,8 @@ fn random_seed() -> u32 {
     Uuid::new_v4().as_fields().0.max(1)
 }
 
-/// A file whose bytes are to be written, with its memory if it is new.
-type Open<'j, 'v> = (&'j Job, Box<dyn FileBytes + 'v>, Option<FileMap>);
+/// A new file whose bytes are to be written, with its memory.
+type Open<'j, 'v> = (&'j Job, Box<dyn FileBytes + 'v>, FileMap);
 
 fn bytes_of(open: &[Open<'_, '_>]) -> u64 {
     open.iter().map(|(job, ..)| job.bytes).sum()
@@ -147,14 +151,13 @@ fn make<'v>(
     jobs: &[Job],
     owner: Owner,
     threads: usize,
-    volume: &'v dyn Volume,
     filler: &Filler<'_>,
 ) -> Result<()> {
     for group in jobs.chunks(threads.max(1)) {
         let mut open: Vec<Open<'_, 'v>> = Vec::new();
         let mut result = Ok(());
         for job in group {
-            match begin(writer, job, owner, volume) {
+            match begin(writer, job, owner) {
                 Ok(begun) => open.extend(begun),
                 Err(err) => {
                     result = Err(err);
@@ -180,58 +183,38 @@ fn make<'v>(
         let mut filled = filled.into_iter();
         for (job, _, map) in open {
             let complete = filled.next().unwrap_or_else(|| bail!("not reached"));
-            match map {
-                Some(map) if result.is_ok() && complete.is_ok() => {
-                    result = writer.publish(&job.path, owner, job.bytes, map).map_err(Into::into);
-                }
-                Some(map) => {
-                    writer.abandon(&job.path, &map);
-                    result = result.and_then(|()| {
-                        complete.with_context(|| format!("\"{}\" was not made", job.path))
-                    });
-                }
-                None => {
-                    result = result.and_then(|()| {
-                        complete.with_context(|| format!("\"{}\" is filled only in part", job.path))
-                    });
-                }
+            if result.is_ok() && complete.is_ok() {
+                result = writer.publish(&job.path, owner, job.bytes, map).map_err(Into::into);
+            } else {
+                writer.abandon(&job.path, &map);
+                result = result.and_then(|()| {
+                    complete.with_context(|| format!("\"{}\" was not made", job.path))
+                });
             }
         }
         result?;
     }
-    // Files that are new are made durable by their entries.
-    let refilled = jobs.iter().any(|job| job.action == "fill") && !writer.is_preview();
-    if refilled { volume.sync().context("cannot write back") } else { Ok(()) }
+    Ok(())
 }
 
-/// Opens what is to be filled; nothing for a file that is kept, or in a preview.
+/// Makes what is to be filled; nothing for a file that is kept, or in a preview.
 fn begin<'j, 'v>(
     writer: &mut Writer<'v>,
     job: &'j Job,
     owner: Owner,
-    volume: &'v dyn Volume,
 ) -> Result<Option<Open<'j, 'v>>> {
     let Job { path, bytes, action, .. } = job;
-    if *action == "create" {
-        let map = writer.allocate(path, *bytes)?;
-        if writer.is_preview() {
-            writer.publish(path, owner, *bytes, map)?;
-            return Ok(None);
-        }
-        let begun = writer.begin(path, owner, *bytes, &map);
-        let open = begun.inspect_err(|_| writer.release(&map))?;
-        return Ok(Some((job, open, Some(map))));
-    }
-    let Some(NodeKind::File { size, map }) = writer.plan().get(path).map(|node| &node.kind) else {
-        return Ok(None);
-    };
-    if *action == "keep" || writer.is_preview() {
+    if *action == "keep" {
         return Ok(None);
     }
-    let open = volume
-        .open_file(path, *size, map, Access::Write)
-        .with_context(|| format!("cannot open \"{path}\""))?;
-    Ok(Some((job, open, None)))
+    let map = writer.allocate(path, *bytes)?;
+    if writer.is_preview() {
+        writer.publish(path, owner, *bytes, map)?;
+        return Ok(None);
+    }
+    let begun = writer.begin(path, owner, *bytes, &map);
+    let open = begun.inspect_err(|_| writer.release(&map))?;
+    Ok(Some((job, open, map)))
 }
 
 /// What all threads share.

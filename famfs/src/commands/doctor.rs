@@ -8,7 +8,7 @@ mod pool;
 use std::path::Path;
 
 use famfs::args::Doctor;
-use famfs::path::escape;
+use famfs::terminal::escape_name;
 use serde::Serialize;
 
 use crate::output::{FAILED, OK, Outcome, print_json, to_stdout};
@@ -87,9 +87,9 @@ fn print(report: &Report) -> anyhow::Result<()> {
                 Status::Failed => "FAILED",
                 Status::Skipped => "skipped",
             };
-            writeln!(out, "{word:<8} {check:<10} {}", escape(found.as_bytes()))?;
+            writeln!(out, "{word:<8} {check:<10} {}", escape_name(found.as_bytes()))?;
             if let Some(mend) = mend {
-                writeln!(out, "{:<19} fix: {}", "", escape(mend.as_bytes()))?;
+                writeln!(out, "{:<19} fix: {}", "", escape_name(mend.as_bytes()))?;
             }
         }
         Ok(())

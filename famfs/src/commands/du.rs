@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use famfs::args::Du;
-use famfs::path::escape;
+use famfs::json_name::Name;
 use famfs::replay::NodeKind;
 use famfs::sys::dax::Access;
+use famfs::terminal::escape_name;
 use serde::Serialize;
 
 use super::{nodes_at, warn_of_damage};
@@ -23,7 +24,8 @@ struct Report {
 /// What the files at or below a path take together; sizes in bytes.
 #[derive(Serialize)]
 struct Item {
-    path: String,
+    #[serde(flatten)]
+    path: Name,
     files: u64,
     bytes: u64,
     allocated: u64,
@@ -65,7 +67,7 @@ pub fn run(pool: Option<&Path>, args: &Du) -> Outcome {
         let size = |bytes: u64| if args.human { human(bytes) } else { bytes.to_string() };
         to_stdout(|out| {
             entries.iter().try_for_each(|Item { path, bytes, allocated, .. }| {
-                let path = escape(path.as_bytes());
+                let path = escape_name(path.as_bytes());
                 writeln!(out, "{:>14} {:>14}  {path}", size(*allocated), size(*bytes))
             })
         })?;
@@ -77,7 +79,6 @@ impl Item {
     /// A sum without files yet; the empty path is the root.
     fn new(path: &Path) -> Self {
         let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
-        let path = path.to_string_lossy().into_owned();
-        Self { path, files: 0, bytes: 0, allocated: 0 }
+        Self { path: Name::of_path("path", path), files: 0, bytes: 0, allocated: 0 }
     }
 }

@@ -3,13 +3,16 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use famfs::args::Flush;
+use famfs::json_name::Name;
 use famfs::mount::MappedFile;
 use famfs::sys::dax::Access;
 use famfs::sys::ioctl;
+use famfs::terminal::escape_name;
 use famfs::volume::{FileBytes, steps};
 use serde::Serialize;
 
@@ -25,21 +28,22 @@ struct Report {
 
 #[derive(Serialize)]
 struct Flushed {
-    path: String,
+    #[serde(flatten)]
+    path: Name,
     bytes: u64,
 }
 
 pub fn run(args: &Flush) -> Outcome {
     let mut report = Report { version: 1, dry_run: args.dry_run, files: Vec::new(), failed: 0 };
     for path in &args.files {
-        let name = path.display();
+        let name = escape_name(path.as_os_str().as_bytes());
         match flush(path, args.dry_run).with_context(|| format!("cannot flush {name}")) {
             Ok(bytes) => {
                 if !args.json && (args.verbose || args.dry_run) {
                     let verb = if args.dry_run { "would flush" } else { "flushed" };
                     say!("{verb} {name}: {bytes} bytes")?;
                 }
-                report.files.push(Flushed { path: name.to_string(), bytes });
+                report.files.push(Flushed { path: Name::of_path("path", path), bytes });
             }
             Err(err) => {
                 notice!("{err:#}");

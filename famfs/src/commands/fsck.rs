@@ -28,7 +28,7 @@ const NOT_FOUND: u8 = 2;
 const MOUNTED: u8 = 16;
 
 pub fn run(pool: Option<&Path>, args: &Fsck) -> Outcome {
-    mode::check(args.mode, args.fuse_mode)?;
+    mode::check(args.mode, false)?;
     if args.load_module {
         load_module("famfs")?;
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use famfs::args::Getmap;
+use famfs::json_name::Name;
 use famfs::map::FileMap;
 use famfs::replay::NodeKind;
 use famfs::sys::dax::Access;
@@ -31,7 +32,8 @@ struct Maps {
 
 #[derive(Serialize)]
 struct Item {
-    path: String,
+    #[serde(flatten)]
+    path: Name,
     size: u64,
     map: MapItem,
 }
@@ -60,7 +62,7 @@ pub fn run(pool: Option<&Path>, args: &Getmap) -> Outcome {
             }
         };
         if args.json {
-            files.push(Item { path: path.display().to_string(), size, map: (&map).into() });
+            files.push(Item { path: Name::of_path("path", path), size, map: (&map).into() });
         } else if !args.quiet {
             print(path, size, &map)?;
         }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use famfs::args::Ls;
+use famfs::json_name::Name;
 use famfs::map::{Extent, FileMap};
 use famfs::replay::{Node, NodeKind};
 use famfs::sys::dax::Access;
@@ -29,7 +30,8 @@ impl List {
 
 #[derive(Serialize)]
 struct Item {
-    path: String,
+    #[serde(flatten)]
+    path: Name,
     #[serde(rename = "type")]
     kind: &'static str,
     size: u64,
@@ -87,8 +89,7 @@ fn item(node: &Node) -> Item {
         NodeKind::File { size, map } => ("file", *size, Some(map.into())),
     };
     Item {
-        // Not as it is displayed: JSON has escapes of its own.
-        path: String::from_utf8_lossy(node.path.as_bytes()).into_owned(),
+        path: Name::new("path", node.path.as_bytes()),
         kind,
         size,
         uid: node.owner.uid,

@@ -32,7 +32,7 @@ pub fn run(pool: Option<&Path>, args: &Map) -> Outcome {
     let picture = Picture::of(&superblock, &log, &plan, media.len(), cells);
     let name = match pool {
         Some(pool) => pool.display().to_string(),
-        None => args.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        None => args.path.as_ref().map_or("famfs".to_owned(), |path| path.display().to_string()),
     };
     if let Some(path) = &args.output {
         write_new(path, &svg::draw(&picture, &name))?;

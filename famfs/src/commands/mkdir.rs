@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use famfs::args::Mkdir;
+use famfs::json_name::Names;
 use famfs::path::RelPath;
 use famfs::replay::NodeKind;
 use famfs::sys::dax::Access;
@@ -20,7 +21,8 @@ struct Report {
     version: u32,
     dry_run: bool,
     /// Directories that were not there before, from the top.
-    paths: Vec<String>,
+    #[serde(flatten)]
+    paths: Names,
 }
 
 pub fn run(pool: Option<&Path>, args: &Mkdir) -> Outcome {
@@ -50,7 +52,7 @@ pub fn run(pool: Option<&Path>, args: &Mkdir) -> Outcome {
 
 fn tell(args: &Mkdir, made: &[RelPath]) -> Result<()> {
     if args.json {
-        let paths = made.iter().map(ToString::to_string).collect();
+        let paths = Names::new("paths", made.iter().map(RelPath::as_bytes));
         return print_json(&Report { version: 1, dry_run: args.dry_run, paths });
     }
     for dir in made.iter().filter(|_| args.verbose || args.dry_run) {

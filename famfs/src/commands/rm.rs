@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use famfs::args::Rm;
+use famfs::json_name::Names;
+use famfs::path::RelPath;
 use famfs::replay::{Node, NodeKind, Plan};
 use famfs::sys::dax::Access;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::output::{INTERRUPTED, OK, OrExit, Outcome, human, print_json, say, stop_flag, stopped};
 use crate::place::{Place, paths_of_one};
@@ -20,7 +22,15 @@ struct Report {
     directories: u64,
     /// Bytes that `compact` will free.
     bytes: u64,
-    paths: Vec<String>,
+    #[serde(serialize_with = "as_names", flatten)]
+    paths: Vec<RelPath>,
+}
+
+fn as_names<S: Serializer>(
+    paths: &[RelPath],
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    Names::new("paths", paths.iter().map(RelPath::as_bytes)).serialize(serializer)
 }
 
 pub fn run(pool: Option<&Path>, args: &Rm) -> Outcome {
@@ -52,7 +62,7 @@ pub fn run(pool: Option<&Path>, args: &Rm) -> Outcome {
                 report.bytes += map.extents().iter().map(|extent| extent.len).sum::<u64>();
             }
         }
-        report.paths.push(node.path.to_string());
+        report.paths.push(node.path);
     }
     writer.commit()?;
     tell(args, &report)?;

@@ -12,18 +12,20 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use famfs::args::Sum;
 use famfs::faults::{FaultCounter, Faults};
+use famfs::json_name::Name;
 use famfs::mount::MappedFile;
 use famfs::mounts;
 use famfs::path::{META_DIR, RelPath};
 use famfs::replay::{NodeKind, Plan};
 use famfs::sys::dax::Access;
 use famfs::sys::ioctl;
+use famfs::terminal::escape_name;
 use famfs::volume::{COPY_STEP, FileBytes, steps};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::output::{FAILED, INTERRUPTED, OK, Outcome, human, print_json, say, stop_flag};
-use crate::output::{notice, stopped, to_stdout};
+use crate::output::{list_to_stdout, notice, stopped};
 use crate::place::Place;
 
 mod manifest;
@@ -43,7 +45,8 @@ struct Report {
 
 #[derive(Serialize)]
 struct Item {
-    path: String,
+    #[serde(flatten)]
+    path: Name,
     size: u64,
     sha256: String,
     /// With --check: whether the sum is the one of the list.
@@ -61,8 +64,8 @@ pub fn run(pool: Option<&Path>, args: &Sum) -> Outcome {
         Some(list) => read_list(list)?,
         None => source.names()?.into_iter().map(Line::of_name).collect(),
     };
-    let counter = match (args.faults, &args.path) {
-        (true, Some(path)) => Some(FaultCounter::start(path)?),
+    let counter = match (args.faults, &source) {
+        (true, Source::Disk { root, .. }) => Some(FaultCounter::start(root)?),
         _ => None,
     };
     let start = Instant::now();
@@ -103,7 +106,7 @@ fn read_list(list: &Path) -> Result<Vec<Line>> {
 
 /// Sums one file and compares it with its line.
 fn check(source: &Source, line: &Line, stop: &AtomicBool) -> Item {
-    let path = String::from_utf8_lossy(&line.name).into_owned();
+    let path = Name::new("path", &line.name);
     match source.sum(&line.name, stop) {
         Ok((size, sha256)) => {
             let ok = line.sha256.as_ref().map(|expected| *expected == sha256);
@@ -117,13 +120,13 @@ fn check(source: &Source, line: &Line, stop: &AtomicBool) -> Item {
 }
 
 fn tell(line: &Line, item: &Item) -> Result<()> {
+    let name = escape_name(&line.name);
     match (item.ok, &item.error) {
-        (_, Some(error)) => notice!("{}: {error}", item.path),
-        (Some(false), None) => say!("{}: FAILED", item.path)?,
+        (_, Some(error)) => notice!("{name}: {error}"),
+        (Some(false), None) => say!("{name}: FAILED")?,
         (Some(true), None) => {}
-        (None, None) => {
-            to_stdout(|out| out.write_all(&manifest::format(&item.sha256, &line.name)))?;
-        }
+        // For sha256sum, byte for byte.
+        (None, None) => list_to_stdout(&manifest::format(&item.sha256, &line.name))?,
     }
     Ok(())
 }
@@ -167,7 +170,10 @@ impl Source {
             }
             return Ok(Self::Pool(Box::new(place), Box::new(plan)));
         }
-        let root = args.path.clone().context("name a file or directory, or use --pool FILE")?;
+        let root = match &args.path {
+            Some(path) => path.clone(),
+            None => mounts::only()?,
+        };
         let skip_meta = mounts::locate(&root).is_ok_and(|m| m.inside.as_os_str().is_empty());
         Ok(Self::Disk { root, skip_meta })
     }

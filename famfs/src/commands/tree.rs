@@ -6,9 +6,11 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use famfs::args::Tree;
-use famfs::path::{RelPath, escape};
+use famfs::json_name::Name;
+use famfs::path::RelPath;
 use famfs::replay::{Node, NodeKind};
 use famfs::sys::dax::Access;
+use famfs::terminal::escape_name;
 use serde::Serialize;
 
 use super::{nodes_at, warn_of_damage};
@@ -24,7 +26,8 @@ struct Report {
 /// A file, or a directory with what is in it.
 #[derive(Serialize)]
 struct Item {
-    name: String,
+    #[serde(flatten)]
+    name: Name,
     #[serde(rename = "type")]
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,13 +52,13 @@ pub fn run(pool: Option<&Path>, args: &Tree) -> Outcome {
     }
     let root = match place.path.as_ref().and_then(|path| plan.get(path)) {
         Some(node) => item(node, &children),
-        None => directory("/".to_owned(), None, &children),
+        None => directory(Name::new("name", b"/"), None, &children),
     };
     if args.json {
         print_json(&Report { version: 1, root })?;
     } else {
         to_stdout(|out| {
-            writeln!(out, "{}", escape(root.name.as_bytes()))?;
+            writeln!(out, "{}", escape_name(root.name.as_bytes()))?;
             print(out, &root, "")?;
             writeln!(out, "\n{directories} directories, {files} files")
         })?;
@@ -66,7 +69,7 @@ pub fn run(pool: Option<&Path>, args: &Tree) -> Outcome {
 /// A node with all below it; as deep as a path of 79 bytes can be.
 fn item(node: &Node, all: &Children<'_>) -> Item {
     let name = node.path.as_path().file_name().unwrap_or_default();
-    let name = name.to_string_lossy().into_owned();
+    let name = Name::of_path("name", Path::new(name));
     match node.kind {
         NodeKind::Dir => directory(name, Some(&node.path), all),
         NodeKind::File { size, .. } => {
@@ -75,7 +78,7 @@ fn item(node: &Node, all: &Children<'_>) -> Item {
     }
 }
 
-fn directory(name: String, path: Option<&RelPath>, all: &Children<'_>) -> Item {
+fn directory(name: Name, path: Option<&RelPath>, all: &Children<'_>) -> Item {
     let children = all.get(&path.cloned()).into_iter().flatten();
     let children = children.map(|node| item(node, all)).collect();
     Item { name, kind: "directory", size: None, children: Some(children) }
@@ -89,7 +92,7 @@ fn print(out: &mut dyn Write, item: &Item, indent: &str) -> io::Result<()> {
         } else {
             ("├── ", "│   ")
         };
-        writeln!(out, "{indent}{branch}{}", escape(child.name.as_bytes()))?;
+        writeln!(out, "{indent}{branch}{}", escape_name(child.name.as_bytes()))?;
         print(out, child, &format!("{indent}{below}"))?;
     }
     Ok(())

@@ -9,8 +9,10 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use famfs::args::Verify;
+use famfs::json_name::Name;
 use famfs::prng::SeededBytes;
 use famfs::sys::dax::Access;
+use famfs::terminal::escape_name;
 use famfs::volume::{COPY_STEP, steps};
 use serde::Serialize;
 
@@ -30,7 +32,8 @@ struct Report {
 
 #[derive(Serialize)]
 struct Verified {
-    path: String,
+    #[serde(flatten)]
+    path: Name,
     seed: u32,
     equal: bool,
     /// Offset of the first byte that differs.
@@ -48,6 +51,7 @@ pub fn run(pool: Option<&Path>, args: &Verify) -> Outcome {
     let failed = files.iter().filter(|file| !file.equal).count();
     for file in files.iter().filter(|_| !args.quiet) {
         let Verified { path, seed, .. } = file;
+        let path = escape_name(path.as_bytes());
         match (&file.error, file.difference) {
             (Some(error), _) => notice!("{error}"),
             (None, Some(offset)) => {
@@ -91,12 +95,12 @@ fn verify_all(pool: Option<&Path>, wanted: &[(PathBuf, u32)], threads: usize) ->
 fn verify(pool: Option<&Path>, path: &Path, seed: u32) -> Verified {
     let (name, compared) = match Place::open(pool, Some(path), Access::Read) {
         Ok(place) => {
-            let name = place.path.as_ref().map(ToString::to_string);
+            let name = place.path.as_ref().map(|path| Name::new("path", path.as_bytes()));
             (name, first_difference(&place, seed))
         }
         Err(error) => (None, Err(error)),
     };
-    let path = name.unwrap_or_else(|| path.display().to_string());
+    let path = name.unwrap_or_else(|| Name::of_path("path", path));
     match compared {
         Ok(difference) => {
             Verified { path, seed, equal: difference.is_none(), difference, error: None }

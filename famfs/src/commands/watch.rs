@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use famfs::args::Watch;
 use famfs::check::one_line;
 use famfs::follow::{FollowError, Follower, Pace, Step};
+use famfs::json_name::Name;
 use famfs::mount::Mounted;
 use famfs::mounts;
 use famfs::replay::{Node, NodeKind};
@@ -46,9 +47,18 @@ enum Event<'a> {
         directories: usize,
     },
     /// A directory was made.
-    Directory { path: String, slot: u64 },
+    Directory {
+        #[serde(flatten)]
+        path: Name,
+        slot: u64,
+    },
     /// A file was made.
-    File { path: String, slot: u64, size: u64 },
+    File {
+        #[serde(flatten)]
+        path: Name,
+        slot: u64,
+        size: u64,
+    },
     /// What went wrong.
     Error { message: &'a str },
     /// Nothing more is followed.
@@ -184,7 +194,7 @@ impl Teller<'_> {
 
     fn made(&mut self, node: &Node) {
         if self.args.json {
-            let path = String::from_utf8_lossy(node.path.as_bytes()).into_owned();
+            let path = Name::new("path", node.path.as_bytes());
             let slot = node.slot;
             self.event(&match node.kind {
                 NodeKind::Dir => Event::Directory { path, slot },

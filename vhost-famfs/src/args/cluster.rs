@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use famfs::args::number;
 
 use super::up::name;
 use crate::cluster::logs::Kind;
@@ -21,7 +22,8 @@ pub(super) struct DownArgs {
     #[arg(long)]
     keep_pool: bool,
     /// Seconds that guests may take to shut down.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+        value_parser = number::<u64>(0..=u64::MAX))]
     timeout: u64,
     /// Print the result as JSON.
     #[arg(long)]
@@ -75,7 +77,8 @@ pub(super) struct ExecArgs {
     #[arg(short, long)]
     no_stdin: bool,
     /// Seconds to wait until the guest takes the command.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+        value_parser = number::<u64>(0..=u64::MAX))]
     timeout: u64,
 }
 

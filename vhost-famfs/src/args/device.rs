@@ -61,7 +61,7 @@ pub(super) struct DeviceArgs {
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
     /// Log every memory table and every batch of requests.
-    #[arg(short, long)]
+    #[arg(short, long, overrides_with = "verbose")]
     verbose: bool,
 }
 

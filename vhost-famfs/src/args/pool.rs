@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use famfs::args::parse_size;
+use famfs::args::{number, parse_size};
 use famfs::view::View;
 use uuid::Uuid;
 
@@ -46,7 +46,7 @@ pub(super) struct CreateArgs {
     #[arg(long)]
     mkfs: bool,
     /// Take memory from this NUMA node only. For tmpfs and hugetlbfs; holds for every VM.
-    #[arg(long, value_name = "NODE", value_parser = clap::value_parser!(u32).range(..=1023))]
+    #[arg(long, value_name = "NODE", value_parser = number::<u32>(0..=1023))]
     numa: Option<u32>,
     /// Take all memory now, so that no VM can run out of it later. Always so in hugetlbfs, and on
     /// a disk.

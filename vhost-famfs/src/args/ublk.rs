@@ -5,12 +5,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, Subcommand};
+use famfs::args::number;
 
 use super::ArgsError;
 use crate::ublk::source::{Changes, Source};
 
 /// Where changes that are not kept go, if TMPDIR does not say otherwise.
 const SCRATCH: &str = "/var/tmp";
+
+/// The highest number of a device (ublk_drv's UBLK_MAX_UBLKS).
+const MAX_ID: u32 = (1 << 20) - 1;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UblkCommand {
@@ -59,10 +63,10 @@ pub(super) struct AddArgs {
     #[arg(long)]
     read_only: bool,
     /// Number of the device [default: the next one]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..1 << 20))]
+    #[arg(long, value_name = "N", value_parser = number::<u32>(0..=MAX_ID))]
     id: Option<u32>,
     /// Number of queues, each with a thread [default: one for every two processors, at most 4]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32))]
+    #[arg(long, value_name = "N", value_parser = number::<u16>(1..=32))]
     queues: Option<u16>,
     /// Copy all data through the process, as with drivers that do not have registered buffers.
     #[arg(long)]
@@ -148,7 +152,7 @@ pub enum UblkConfig {
 fn parse_id(text: &str) -> Result<u32, String> {
     let number = text.strip_prefix("/dev/").unwrap_or(text);
     let number = number.strip_prefix("ublkb").unwrap_or(number);
-    number.parse().map_err(|_| "expected a number, or a name like /dev/ublkb0".to_owned())
+    self::number(0..=MAX_ID)(number).map_err(|err| format!("{err}, or a name like /dev/ublkb0"))
 }
 
 /// Names are kept for `recover`, which may be run in another directory.

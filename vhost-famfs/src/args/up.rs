@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use famfs::args::parse_size;
+use famfs::args::{number, parse_size};
 
 use super::ArgsError;
 use crate::launch::spec::{MAX_VMS, check_name};
@@ -33,7 +33,7 @@ pub(super) struct UpArgs {
     #[arg(value_name = "FILE", conflicts_with_all = ["vms", "share", "pool", "size"])]
     file: Option<PathBuf>,
     /// Without a cluster file: number of VMs; vm1, vm2 and so on.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_VMS as i64))]
+    #[arg(long, value_name = "N", value_parser = number::<u32>(1..=MAX_VMS as u32))]
     vms: Option<u32>,
     /// Without a cluster file: a directory or tar archive whose content is copied into the pool. More than once.
     #[arg(long, value_name = "DIR", requires = "vms")]
@@ -58,7 +58,8 @@ pub(super) struct UpArgs {
     #[arg(long, value_name = "DIR")]
     image: Option<PathBuf>,
     /// Seconds that a VM may take until it has mounted the pool.
-    #[arg(long, value_name = "SECONDS", default_value_t = 240)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 240,
+        value_parser = number::<u64>(0..=u64::MAX))]
     timeout: u64,
     /// Start the VMs also if they and the pool could come to need more memory than there is.
     #[arg(long)]

@@ -3,8 +3,8 @@
 
 use std::fmt::Write;
 
-use famfs::path::escape;
 use famfs::picture::{Bar, Cell, NAMED_FILES, Picture};
+use famfs::terminal::escape_name as escape;
 
 use super::{Look, contents, count, free_space};
 use crate::output::human;
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn names_are_text_and_not_markup() {
-        assert_eq!(quote("a<b>&\u{1}"), "a&lt;b&gt;&amp;\\u{1}");
+        assert_eq!(quote("a<b>&\u{1}"), "a&lt;b&gt;&amp;\\u0001");
     }
 
     #[test]

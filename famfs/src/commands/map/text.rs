@@ -6,11 +6,11 @@ use std::io::Write;
 use anstream::AutoStream;
 use anstyle::{Ansi256Color, AnsiColor, Color, Style};
 use anyhow::Result;
-use famfs::path::escape;
 use famfs::picture::{Cell, NAMED_FILES, Picture};
+use famfs::terminal::escape_name as escape;
 
 use super::{Look, contents, count, free_space};
-use crate::output::{human, to_stdout};
+use crate::output::{human, styled_to_stdout};
 
 /// Width of the offset in front of a row.
 const LABEL: usize = 11;
@@ -36,11 +36,9 @@ fn columns() -> usize {
 /// Prints the map on standard output.
 pub fn print(picture: &Picture, name: &str) -> Result<()> {
     let choice = AutoStream::choice(&std::io::stdout());
-    to_stdout(|out| {
-        let mut bytes = Vec::new();
-        write(&mut AutoStream::new(&mut bytes, choice), picture, name, columns())?;
-        out.write_all(&bytes)
-    })
+    let mut bytes = Vec::new();
+    write(&mut AutoStream::new(&mut bytes, choice), picture, name, columns())?;
+    styled_to_stdout(&bytes)
 }
 
 /// Writes the map; the styles are taken out by `out` where they are not wanted.
@@ -221,7 +219,7 @@ mod tests {
         write(&mut out, &picture(cells), "a\u{1b}pool", 30).unwrap();
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.contains("A█▓░·x\n"), "{text}");
-        assert!(text.starts_with("a\\u{1b}pool  128.00 MiB, 2 files, 1 directory"), "{text}");
+        assert!(text.starts_with("a\\u001bpool  128.00 MiB, 2 files, 1 directory"), "{text}");
         assert!(text.contains("\nlog        █·············· 3 of 15420 slots\n"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text:?}");
     }

@@ -2,6 +2,8 @@
 //! Manual pages and shell completions: of the programs from the same source as `--help`, of
 //! the file system from docs/man.
 
+mod page;
+
 use std::fs;
 
 use anyhow::{Context, Result};
@@ -23,8 +25,8 @@ pub fn write() -> Result<()> {
     for (name, command) in
         [("famfs", famfs::args::Cli::command()), ("vhost-famfs", vhost_famfs::args::Cli::command())]
     {
-        clap_mangen::generate_to(command.clone(), &man)
-            .with_context(|| format!("cannot write the manual of {name} to {}", man.display()))?;
+        page::write_all(&command, &man)
+            .with_context(|| format!("cannot write the manual of {name}"))?;
         for shell in Shell::value_variants() {
             clap_complete::generate_to(*shell, &mut command.clone(), name, &completions)
                 .with_context(|| {

@@ -14,7 +14,7 @@
 //! outlives the command that starts it.
 //!
 //! Dependencies point one way: `run -> args, server -> device -> mapper, queue, lifecycle -> pmem,
-//! pool, window -> units` and `run -> listen, sandbox`; `pool` uses `launch::memory`; `launch` uses
+//! pool, window -> units` and `run -> listen, sandbox -> privileges`; `pool` uses `launch::memory`; `launch` uses
 //! `pool`, `listen`, `units`, and the appliance's protocol; both, and `doctor`, use `host_memory`; `cluster` and
 //! `ublk` use `pidfd`.
 //!
@@ -37,6 +37,7 @@ pub mod mapper;
 pub mod pidfd;
 pub mod pmem;
 pub mod pool;
+mod privileges;
 pub mod queue;
 pub mod ring;
 pub mod run;

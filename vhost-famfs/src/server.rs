@@ -18,7 +18,7 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use crate::device::Device;
 use crate::listen::Socket;
 use crate::pool::Pool;
-use crate::sandbox::SandboxError;
+use crate::sandbox::{Entered, SandboxError};
 use crate::sys;
 use crate::window::Window;
 
@@ -53,15 +53,15 @@ pub enum End {
 /// Waits for a VMM on `socket`, serves it until it disconnects or `stop` becomes readable, and
 /// returns.
 ///
-/// `lock_down` is called when a VMM connects, before a byte from it is read. Threads that wait for
-/// work are there already, and it must be for them too. What it forbids must leave the system calls of
-/// [`crate::sandbox`].
+/// `connecting` is called when a VMM connects. Then the sandbox is closed, before a byte from the VMM is read;
+/// threads that wait for work are there already, and it is for them too.
 pub fn serve(
     socket: Socket,
     pool: Pool,
     window: Window,
     stop: impl AsFd,
-    lock_down: impl FnOnce() -> Result<(), SandboxError>,
+    sandbox: Option<&Entered>,
+    connecting: impl FnOnce(),
 ) -> Result<End, ServerError> {
     let stop = stop.as_fd();
     let (done, finished) = UnixStream::pair().map_err(ServerError::Setup)?;
@@ -85,8 +85,10 @@ pub fn serve(
         }
         // One process serves one VM: a second one gets a clear error instead of a silent wait.
         let listener = socket.into_listener();
-        lock_down()?;
+        connecting();
+        sandbox.map_or(Ok(()), Entered::connecting)?;
         daemon.start(&mut Listener::from(listener)).map_err(daemon_error)?;
+        sandbox.map_or(Ok(()), Entered::connected)?;
         info!("connected");
         // The stopper may have ended already, because it cannot wait.
         daemon.shutdown_handle().map(|handle| connected.send(handle));

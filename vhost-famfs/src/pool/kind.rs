@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{major, minor};
+use rustix::fs::{FileType, major, minor};
 use serde::Serialize;
 
 use super::{MIN_SIZE, PoolError};
@@ -76,9 +76,15 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The identity of an open file.
+    /// The identity of an open file. A back-end asks for it in its sandbox, which has `fstat` alone.
     pub fn of(file: &File) -> io::Result<Self> {
-        Ok(Self::from_metadata(&file.metadata()?))
+        let stat = rustix::fs::fstat(file)?;
+        let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+        Ok(if is_device {
+            Self { dev: stat.st_rdev, ino: 0 }
+        } else {
+            Self { dev: stat.st_dev, ino: stat.st_ino }
+        })
     }
 
     /// The same from what `stat` tells.

@@ -16,7 +16,7 @@ use crate::args::{DeviceConfig, LogFormat, Source};
 use crate::launch::shell_quoted;
 use crate::listen::Socket;
 use crate::pool::{Kind, Pool};
-use crate::sandbox::{Entered, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::window::Window;
 use crate::{server, signals, sys};
 
@@ -67,11 +67,8 @@ pub(super) fn run(config: DeviceConfig) -> Result<()> {
     };
     notify(&[NotifyState::Ready, NotifyState::Status("waiting for the VM")]);
     let sandbox = sandbox.map(Sandbox::enter).transpose()?;
-    let lock_down = || {
-        notify(&[NotifyState::Status("serving the VM")]);
-        sandbox.map_or(Ok(()), Entered::close)
-    };
-    server::serve(socket, pool, window, stop, lock_down)?;
+    let connecting = || notify(&[NotifyState::Status("serving the VM")]);
+    server::serve(socket, pool, window, stop, sandbox.as_ref(), connecting)?;
     Ok(())
 }
 

@@ -27,8 +27,7 @@ const ANY_ARGUMENTS: &[c_long] = &[
     libc::SYS_fdatasync,
     libc::SYS_fsync,
     libc::SYS_msync,
-    // Sockets that are there; `accept4` needs a listening socket, which cannot be made any more.
-    libc::SYS_accept4,
+    // Sockets that are there.
     libc::SYS_recvmsg,
     libc::SYS_recvfrom,
     libc::SYS_sendmsg,
@@ -69,16 +68,22 @@ const ANY_ARGUMENTS: &[c_long] = &[
     libc::SYS_sigaltstack,
 ];
 
-/// What a back-end that still waits for its VM needs beside that: to take its socket away, to tell the
-/// service manager, and to give these up too.
+/// What a back-end that still waits for its VM needs beside that: to take its socket away and to tell the
+/// service manager. `statx` and `newfstatat` find files by their names whatever their flags are, because a
+/// filter cannot see whether the name is empty; from here on there is `fstat` for descriptors.
 const WAITING: &[c_long] = &[
+    libc::SYS_statx,
+    libc::SYS_newfstatat,
     libc::SYS_unlink,
     libc::SYS_unlinkat,
     libc::SYS_socket,
     libc::SYS_socketpair,
     libc::SYS_connect,
-    libc::SYS_seccomp,
 ];
+
+/// What the connection itself is made with, and the next filter put in force. A front-end can send a
+/// listening socket of its own, so `accept4` is not harmless once it may send anything.
+const CONNECTING: &[c_long] = &[libc::SYS_accept4, libc::SYS_seccomp];
 
 /// Those that newer architectures no longer have.
 #[cfg(target_arch = "x86_64")]
@@ -103,9 +108,16 @@ pub(super) fn waiting(violation: Violation) -> Result<BpfProgram, SandboxError> 
     compile(rules, action(violation), SeccompAction::Allow)
 }
 
-/// What takes that away again. It is small: the kernel checks and translates it while the VM waits.
+/// What takes that away again when the VMM is there. It is small: the kernel checks and translates it while
+/// the VM waits.
+pub(super) fn connecting(violation: Violation) -> Result<BpfProgram, SandboxError> {
+    let rules = WAITING.iter().map(|call| (*call, Vec::new())).collect();
+    compile(rules, SeccompAction::Allow, action(violation))
+}
+
+/// What takes the rest away when the connection is made.
 pub(super) fn serving(violation: Violation) -> Result<BpfProgram, SandboxError> {
-    let rules = no_longer().map_err(|err| SandboxError::Build(err.into()))?;
+    let rules = connected().map_err(|err| SandboxError::Build(err.into()))?;
     compile(rules, SeccompAction::Allow, action(violation))
 }
 
@@ -129,8 +141,8 @@ fn compile(
 }
 
 fn rules() -> Result<Rules, BackendError> {
-    let mut rules: Rules =
-        ANY_ARGUMENTS.iter().chain(LEGACY).chain(WAITING).map(|call| (*call, Vec::new())).collect();
+    let calls = [ANY_ARGUMENTS, LEGACY, WAITING, CONNECTING].concat();
+    let mut rules: Rules = calls.into_iter().map(|call| (call, Vec::new())).collect();
     let executable = flag(libc::PROT_EXEC);
     // abort(3) signals the process itself.
     let myself = u64::from(std::process::id());
@@ -141,8 +153,6 @@ fn rules() -> Result<Rules, BackendError> {
         (libc::SYS_clone3, Vec::new()),
         // Only for threads.
         (libc::SYS_clone, vec![with(0, flag(libc::CLONE_THREAD))?]),
-        (libc::SYS_statx, Vec::new()),
-        (libc::SYS_newfstatat, Vec::new()),
         (libc::SYS_ioctl, vec![equal(1, FIONBIO)?]),
         (libc::SYS_tgkill, vec![equal(0, myself)?]),
         (
@@ -163,15 +173,10 @@ fn rules() -> Result<Rules, BackendError> {
     Ok(rules)
 }
 
-/// The system calls of [`rules`] that a back-end with a VM no longer has.
-fn no_longer() -> Result<Rules, BackendError> {
-    let mut rules: Rules = WAITING.iter().map(|call| (*call, Vec::new())).collect();
-    rules.extend([
-        // Only of a descriptor, not of a name.
-        (libc::SYS_statx, vec![without(2, flag(libc::AT_EMPTY_PATH))?]),
-        (libc::SYS_newfstatat, vec![without(3, flag(libc::AT_EMPTY_PATH))?]),
-        (libc::SYS_prctl, vec![equal(0, flag(libc::PR_SET_NO_NEW_PRIVS))?]),
-    ]);
+/// The system calls of [`rules`] that a back-end with a connection no longer has.
+fn connected() -> Result<Rules, BackendError> {
+    let mut rules: Rules = CONNECTING.iter().map(|call| (*call, Vec::new())).collect();
+    rules.insert(libc::SYS_prctl, vec![equal(0, flag(libc::PR_SET_NO_NEW_PRIVS))?]);
     Ok(rules)
 }
 

@@ -4,16 +4,18 @@
 //! Everything that it needs is open by then, so no name space is needed: no new privileges, no
 //! capabilities, resource limits, and a list of system calls outside of which the kernel kills
 //! the process. The list has no way to open, make or remove a file or a socket, to run a
-//! program, or to make memory executable. It is put in force in two steps: [`Sandbox::enter`] when
-//! the process listens, [`Entered::close`] when the VMM connects.
+//! program, or to make memory executable. It is put in force in three steps: [`Sandbox::enter`] when
+//! the process listens, [`Entered::connecting`] when the VMM connects and before a byte from it is read,
+//! [`Entered::connected`] as soon as its connection is accepted.
 
 mod filter;
 
 use std::io;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::process::Resource;
 use seccompiler::BpfProgram;
+
+use crate::privileges;
 
 /// Open descriptors that a connection can need: two memory tables of at most 32 regions each (a
 /// new one is mapped before the old one goes), and some twenty of our own.
@@ -54,11 +56,15 @@ pub enum SandboxError {
 pub struct Sandbox {
     compatibility: BpfProgram,
     waiting: BpfProgram,
+    connecting: BpfProgram,
     serving: BpfProgram,
 }
 
 /// A sandbox that has been entered and is not closed yet.
-pub struct Entered(BpfProgram);
+pub struct Entered {
+    connecting: BpfProgram,
+    serving: BpfProgram,
+}
 
 impl Sandbox {
     /// Builds the filters. Nothing is given up yet.
@@ -66,6 +72,7 @@ impl Sandbox {
         Ok(Self {
             compatibility: filter::compatibility()?,
             waiting: filter::waiting(violation)?,
+            connecting: filter::connecting(violation)?,
             serving: filter::serving(violation)?,
         })
     }
@@ -76,35 +83,27 @@ impl Sandbox {
     /// For the calling thread, and every thread that it starts from now on; there is no way back. Call
     /// it while the process has one thread.
     pub fn enter(self) -> Result<Entered, SandboxError> {
-        limit(Resource::Nofile, MAX_DESCRIPTORS)
-            .map_err(give_up("limit the number of descriptors"))?;
-        // A core file would hold the guest's memory.
-        limit(Resource::Core, 0).map_err(give_up("switch core files off"))?;
-        rustix::thread::set_no_new_privs(true).map_err(give_up("refuse new privileges"))?;
-        let none = CapabilitySet::empty();
-        let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
-        rustix::thread::set_capabilities(None, sets).map_err(give_up("drop the capabilities"))?;
+        privileges::limit(Resource::Nofile, MAX_DESCRIPTORS).map_err(|errno| {
+            let action = "limit the number of descriptors";
+            SandboxError::GiveUp { action, source: errno.into() }
+        })?;
+        privileges::drop_all()
+            .map_err(|(action, source)| SandboxError::GiveUp { action, source: source.into() })?;
         for program in [&self.compatibility, &self.waiting] {
             seccompiler::apply_filter(program).map_err(SandboxError::Load)?;
         }
-        Ok(Entered(self.serving))
+        Ok(Entered { connecting: self.connecting, serving: self.serving })
     }
 }
 
 impl Entered {
-    /// Gives up the rest, for all threads.
-    pub fn close(self) -> Result<(), SandboxError> {
-        seccompiler::apply_filter_all_threads(&self.0).map_err(SandboxError::Load)
+    /// Gives up what is not needed to accept the VMM's connection, for all threads.
+    pub fn connecting(&self) -> Result<(), SandboxError> {
+        seccompiler::apply_filter_all_threads(&self.connecting).map_err(SandboxError::Load)
     }
-}
 
-fn give_up(action: &'static str) -> impl Fn(rustix::io::Errno) -> SandboxError {
-    move |errno| SandboxError::GiveUp { action, source: errno.into() }
-}
-
-/// Lowers a limit for good; one that is lower already stays.
-fn limit(resource: Resource, value: u64) -> rustix::io::Result<()> {
-    let now = getrlimit(resource);
-    let at_most = |old: Option<u64>| Some(old.map_or(value, |old| old.min(value)));
-    setrlimit(resource, Rlimit { current: at_most(now.current), maximum: at_most(now.maximum) })
+    /// Gives up the rest, for all threads, those that read from the connection too.
+    pub fn connected(&self) -> Result<(), SandboxError> {
+        seccompiler::apply_filter_all_threads(&self.serving).map_err(SandboxError::Load)
+    }
 }

@@ -182,7 +182,8 @@ impl Backend {
     }
 }
 
-fn status_field(status: &str, field: &str) -> String {
+/// A field of the text of proc_pid_status(5).
+pub fn status_field(status: &str, field: &str) -> String {
     let value = |line: &str| Some(line.strip_prefix(field)?.strip_prefix(':')?.trim().to_owned());
     status.lines().find_map(value).unwrap()
 }

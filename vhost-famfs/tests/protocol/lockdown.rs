@@ -2,9 +2,11 @@
 //! The sandbox around the real program, and its start by a service manager.
 
 use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use rustix::process::Signal;
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::backend::{Backend, DEADLINE, MIB, TestPool, program, until};
 use crate::vmm::Vmm;
@@ -16,6 +18,14 @@ fn gives_everything_up_when_the_vm_connects() {
     // What it does without from the start; it still has to take its socket away.
     until("filter", || (backend.status("Seccomp") == "2").then_some(()));
     let vmm = Vmm::running(&backend);
+    // Who may not empty it cannot gain anything by it either.
+    let ours = std::fs::read_to_string("/proc/self/status").unwrap();
+    let field = |name: &str| crate::backend::status_field(&ours, name);
+    let bounding = match rustix::process::geteuid().is_root() {
+        true => "0000000000000000".to_owned(),
+        false => field("CapBnd"),
+    };
+    let bounding = bounding.as_str();
     for thread in backend.threads() {
         for (field, value) in [
             ("NoNewPrivs", "1"),
@@ -23,6 +33,8 @@ fn gives_everything_up_when_the_vm_connects() {
             ("CapPrm", "0000000000000000"),
             ("CapEff", "0000000000000000"),
             ("CapInh", "0000000000000000"),
+            ("CapAmb", "0000000000000000"),
+            ("CapBnd", bounding),
         ] {
             assert_eq!(backend.thread_status(&thread, field), value, "{field} of {thread}");
         }
@@ -117,4 +129,20 @@ fn a_second_signal_ends_it_at_once() {
     backend.signal(Signal::TERM);
     let code = backend.wait().code();
     assert!(matches!(code, Some(0 | 1)), "{code:?}: {}", backend.log());
+}
+
+/// A front-end that takes the guest's RAM away ends the back-end of its own VM. The pool, and the back-ends of
+/// other VMs, are none the worse.
+#[test]
+fn a_vm_without_its_ram_hurts_no_other() {
+    let pool = TestPool::tmpfs(16 * MIB);
+    let (mut broken, other) = (Backend::start(&pool, &[]), Backend::start(&pool, &[]));
+    let (mut vmm, mut neighbour) = (Vmm::running(&broken), Vmm::running(&other));
+    vmm.expect_flush();
+    let region = vmm.ram.find_region(GuestAddress(0)).unwrap();
+    region.file_offset().unwrap().file().set_len(0).unwrap();
+    vmm.kick();
+    assert_eq!(broken.wait().signal(), Some(Signal::BUS.as_raw()), "{}", broken.log());
+    neighbour.expect_flush();
+    assert_eq!(pool.open().metadata().unwrap().len(), 16 * MIB);
 }

@@ -25,7 +25,7 @@ fn serve(pool: &TestPool, talk: impl FnOnce(&mut Vmm)) {
     let open = Pool::open(&pool.path()).unwrap();
     let window = Window::new(open.size(), open.unit(), 0, None).unwrap();
     let (stop, _running) = UnixStream::pair().unwrap();
-    let backend = thread::spawn(move || server::serve(socket, open, window, stop, || Ok(())));
+    let backend = thread::spawn(move || server::serve(socket, open, window, stop, None, || ()));
     let mut vmm = Vmm::connect_to(&path);
     talk(&mut vmm);
     drop(vmm);

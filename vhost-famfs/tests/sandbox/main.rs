@@ -13,6 +13,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, ExitStatus};
 use std::thread;
 
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::net::SocketFlags;
+use rustix::thread::SecureComputingMode;
 use vhost_famfs::sandbox::{Sandbox, Violation};
 
 /// SIGSYS, which ends a process that calls what it must not.
@@ -21,12 +24,28 @@ const SIGSYS: i32 = 31;
 type Deed = (&'static str, fn());
 
 /// What kills the process. Every one of them would succeed, or fail harmlessly, without a sandbox.
-const FORBIDDEN: [Deed; 18] = [
+const FORBIDDEN: [Deed; 22] = [
     ("open a file", || drop(File::open("/dev/null"))),
     ("create a file", || drop(File::create("/dev/shm/vhost-famfs-forbidden"))),
     ("remove a file", || assert!(fs::remove_file("/nonexistent").is_err())),
     ("look at a file by its name", || drop(fs::metadata("/dev/null"))),
     ("look whether a name is there", || drop(fs::symlink_metadata("/dev/null"))),
+    // Flags say that a descriptor is meant, the name says otherwise, and the kernel follows the name.
+    ("look at a file by a name that should be empty", || {
+        let flags = StatxFlags::BASIC_STATS;
+        let _ = rustix::fs::statx(CWD, "/dev/null", AtFlags::EMPTY_PATH, flags);
+    }),
+    ("look at a file by a name that should be empty, the old way", || {
+        let _ = rustix::fs::statat(CWD, "/dev/null", AtFlags::EMPTY_PATH);
+    }),
+    // What a front-end can send with a message.
+    ("accept a connection of a socket that it was given", || {
+        let _ = rustix::net::accept_with(io::stdin(), SocketFlags::CLOEXEC);
+    }),
+    ("change its filter", || {
+        let filter = rustix::thread::set_secure_computing_mode(SecureComputingMode::Filter);
+        let _ = filter;
+    }),
     ("raise a limit", || {
         let limit = rustix::process::Rlimit { current: Some(1), maximum: Some(1) };
         let _ = rustix::process::setrlimit(rustix::process::Resource::Core, limit);
@@ -82,7 +101,7 @@ const ALLOWED: [Deed; 8] = [
     ("sleep", || thread::sleep(std::time::Duration::from_millis(1))),
     ("duplicate a descriptor", || {
         let copy = rustix::io::fcntl_dupfd_cloexec(io::stderr(), 3).unwrap();
-        File::from(copy).metadata().unwrap();
+        assert!(rustix::fs::fstat(copy).is_ok());
     }),
 ];
 
@@ -131,7 +150,9 @@ fn locked_down(name: &str) -> ExitCode {
         if std::env::args().nth(2).is_some() { Violation::Log } else { Violation::Kill };
     let all = FORBIDDEN.iter().chain(&ALLOWED);
     let (_, deed) = all.into_iter().find(|(deed, _)| *deed == name).unwrap();
-    Sandbox::prepare(violation).unwrap().enter().unwrap().close().unwrap();
+    let entered = Sandbox::prepare(violation).unwrap().enter().unwrap();
+    entered.connecting().unwrap();
+    entered.connected().unwrap();
     deed();
     ExitCode::SUCCESS
 }

@@ -15,8 +15,8 @@
 //!
 //! Dependencies point one way: `run -> args, server -> device -> mapper, queue, lifecycle -> pmem,
 //! pool, window -> units` and `run -> listen, sandbox -> privileges`; `pool` uses `launch::memory`; `launch` uses
-//! `pool`, `listen`, `units`, and the appliance's protocol; both, and `doctor`, use `host_memory`; `cluster` and
-//! `ublk` use `pidfd`.
+//! `pool`, `listen`, `units`, and the appliance's protocol; both, and `doctor`, use `host_memory`; `launch` and
+//! `cluster` use `bounded_log`; `cluster` and `ublk` use `pidfd`.
 //!
 //! Guests are hostile until proven otherwise: a malformed request is given back, a broken queue
 //! is ignored until the guest resets its device, and neither ends the process.
@@ -25,6 +25,7 @@
 //! data from another guest of the same pool.
 
 pub mod args;
+pub mod bounded_log;
 pub mod cluster;
 pub mod device;
 pub mod doctor;

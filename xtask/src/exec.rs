@@ -20,6 +20,9 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 /// How much of a log is shown when its step failed.
 const TAIL_LINES: usize = 40;
 
+/// Where these lines are looked for: in so many bytes at its end.
+const TAIL_BYTES: u64 = 64 * 1024;
+
 /// Runs `command` as the step `what`: prints one line, keeps all output in
 /// `target/log/NAME.log`, and shows the end of that log when the command fails.
 pub fn step(name: &str, what: &str, command: &mut Command) -> Result<()> {
@@ -145,7 +148,8 @@ impl Progress {
 
 /// The last lines of a log file.
 fn tail(path: &Path) -> String {
-    let text = fs::read(path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+    let bytes = vhost_famfs::bounded_log::tail(path, TAIL_BYTES).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().collect();
     let mut end = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
     end.push('\n');

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What VMs wrote: to their consoles, and what QEMU and back-ends said.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use super::VmPaths;
 use super::directory::Directory;
 use super::state::State;
+use crate::bounded_log::Reader;
 
 /// Pause between two looks at logs that are followed.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -45,13 +45,14 @@ impl Kind {
     }
 }
 
+/// Bytes of output that are written at once.
+const BUFFER: usize = 64 * 1024;
+
 /// A log, and how far it was read.
 struct Log {
-    path: PathBuf,
+    reader: Reader,
+    /// What is in front of each of its lines.
     label: String,
-    position: u64,
-    /// The beginning of a line whose end has not come.
-    rest: Vec<u8>,
 }
 
 /// The logs of a cluster, or of one VM of it, or one kind of these.
@@ -71,10 +72,8 @@ impl Logs {
                 Kind::ALL.into_iter().filter(|found| kind.is_none_or(|kind| kind == *found));
             let name = vm.name.clone();
             kinds.map(move |kind| Log {
-                path: kind.path(&paths),
-                label: format!("{name} {}", kind.name()),
-                position: 0,
-                rest: Vec::new(),
+                reader: Reader::new(kind.path(&paths)),
+                label: format!("{name} {} | ", kind.name()),
             })
         });
         Self { directory: directory.clone(), logs: logs.collect() }
@@ -85,8 +84,9 @@ impl Logs {
     /// # Errors
     /// The output cannot be written.
     pub fn print(&mut self, to: &mut dyn Write) -> io::Result<()> {
+        let mut to = BufWriter::with_capacity(BUFFER, to);
         for log in &mut self.logs {
-            log.print(to)?;
+            log.print(&mut to)?;
         }
         to.flush()
     }
@@ -100,10 +100,7 @@ impl Logs {
             self.print(to)?;
             thread::sleep(PAUSE);
         }
-        for log in &mut self.logs {
-            log.print_rest(to)?;
-        }
-        to.flush()
+        self.finish(to)
     }
 
     /// Prints the ends of lines that have none.
@@ -111,47 +108,39 @@ impl Logs {
     /// # Errors
     /// The output cannot be written.
     pub fn finish(&mut self, to: &mut dyn Write) -> io::Result<()> {
-        for log in &mut self.logs {
-            log.print_rest(to)?;
+        for Log { reader, label } in &mut self.logs {
+            reader.finish(&mut |line| write_line(label, line, to))?;
         }
         to.flush()
     }
 }
 
 impl Log {
-    fn print(&mut self, to: &mut dyn Write) -> io::Result<()> {
+    fn print(&mut self, to: &mut impl Write) -> io::Result<()> {
+        let Self { reader, label } = self;
         // A log that is not there has nothing in it.
-        let _ = self.read();
-        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.rest.drain(..=end).collect();
-            self.line(&line, to)?;
+        let gap = reader.lines(&mut |line| write_line(label, line, to))?;
+        if gap {
+            // Told afterwards: where it was is known only when what is left has been read.
+            write_line(label, b"(lines before these are gone: the log is full)", to)?;
         }
         Ok(())
     }
+}
 
-    fn print_rest(&mut self, to: &mut dyn Write) -> io::Result<()> {
-        let rest = std::mem::take(&mut self.rest);
-        if rest.is_empty() { Ok(()) } else { self.line(&rest, to) }
-    }
-
-    fn read(&mut self) -> io::Result<()> {
-        let mut file = File::open(&self.path)?;
-        file.seek(SeekFrom::Start(self.position))?;
-        let count = file.read_to_end(&mut self.rest)?;
-        self.position += count as u64;
-        Ok(())
-    }
-
-    fn line(&self, line: &[u8], to: &mut dyn Write) -> io::Result<()> {
+fn write_line(label: &str, line: &[u8], to: &mut (impl Write + ?Sized)) -> io::Result<()> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    to.write_all(label.as_bytes())?;
+    if line.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        to.write_all(line)?;
+    } else {
         let text = String::from_utf8_lossy(line);
         // A guest does not get at the reader's terminal.
-        let clean: String = text
-            .chars()
-            .map(|c| if c == '\t' { ' ' } else { c })
-            .filter(|c| !c.is_control())
-            .collect();
-        writeln!(to, "{} | {clean}", self.label)
+        let clean = text.chars().map(|c| if c == '\t' { ' ' } else { c });
+        let clean: String = clean.filter(|c| !c.is_control()).collect();
+        to.write_all(clean.as_bytes())?;
     }
+    to.write_all(b"\n")
 }
 
 #[cfg(test)]
@@ -162,16 +151,42 @@ mod tests {
     fn lines_are_labelled_and_clean() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut log =
-            Log { path: path.clone(), label: "vm1 console".into(), position: 0, rest: Vec::new() };
+        let mut log = Log { reader: Reader::new(path.clone()), label: "vm1 console | ".into() };
         let mut shown = Vec::new();
         log.print(&mut shown).unwrap();
         std::fs::write(&path, "one\r\n\x1b[2Jtwo\nthr").unwrap();
         log.print(&mut shown).unwrap();
         std::fs::write(&path, "one\r\n\x1b[2Jtwo\nthree").unwrap();
         log.print(&mut shown).unwrap();
-        log.print_rest(&mut shown).unwrap();
+        let Log { reader, label } = &mut log;
+        reader.finish(&mut |line| write_line(label, line, &mut shown)).unwrap();
         let expected = "vm1 console | one\nvm1 console | [2Jtwo\nvm1 console | three\n";
         assert_eq!(String::from_utf8(shown).unwrap(), expected);
+    }
+
+    /// It took minutes when each line was taken off the front of what was left.
+    #[test]
+    fn a_log_of_empty_lines_is_printed_in_one_pass() {
+        const LINES: usize = 4 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, vec![b'\n'; LINES]).unwrap();
+        let mut log = Log { reader: Reader::new(path), label: "x | ".into() };
+        let mut shown = Counter(0);
+        log.print(&mut shown).unwrap();
+        assert_eq!(shown.0, LINES * "x | \n".len());
+    }
+
+    struct Counter(usize);
+
+    impl Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 }

@@ -6,7 +6,7 @@
 //! program does all the forking.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -15,8 +15,16 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
+use crate::bounded_log;
+
 /// Most lines of a log that go into an error message: a kernel panic with its call trace.
 const TAIL_LINES: usize = 32;
+
+/// Most characters of such a line.
+const TAIL_LINE: usize = 512;
+
+/// Where these lines are looked for: in so many bytes at the end of a log.
+const TAIL_BYTES: u64 = 64 * 1024;
 
 type Request = (Command, Sender<io::Result<Child>>);
 
@@ -104,21 +112,23 @@ fn missing(error: io::Error, program: &str) -> io::Error {
 
 /// The last lines of a log, each indented; says so if there are none.
 pub(super) fn tail(log: &Path) -> String {
-    let text = fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
+    let bytes = bounded_log::tail(log, TAIL_BYTES).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     if lines.is_empty() {
         return "  (nothing)".into();
     }
     let lines = lines[lines.len().saturating_sub(TAIL_LINES)..].iter();
     // Control characters of a guest do not reach the reader's terminal.
-    let clean = |line: &&str| line.chars().filter(|c| !c.is_control()).collect::<String>();
+    let clean =
+        |line: &&str| line.chars().filter(|c| !c.is_control()).take(TAIL_LINE).collect::<String>();
     lines.map(|line| format!("  {}", clean(line))).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::time::Duration;
 
     #[test]
@@ -165,5 +175,8 @@ mod tests {
         let tail = tail(log.path());
         assert_eq!(tail.lines().count(), TAIL_LINES);
         assert!(tail.ends_with("  line 99\n  [31mred"), "{tail:?}");
+        // A guest that writes much without a line feed.
+        fs::write(log.path(), vec![b'x'; 1 << 20]).unwrap();
+        assert_eq!(super::tail(log.path()).len(), 2 + TAIL_LINE);
     }
 }

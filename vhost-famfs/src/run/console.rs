@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `console`.
 
-use std::fs::File;
-use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
+use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, Result};
 
 use crate::args::ConsoleConfig;
+use crate::bounded_log::tail;
 use crate::cluster::terminal::{End, attach};
 use crate::cluster::{VmPaths, find, state_of, vm_of};
 use crate::launch::host::runtime_dir;
@@ -38,11 +38,8 @@ pub(super) fn run(config: ConsoleConfig) -> Result<()> {
 }
 
 fn show_end(paths: &VmPaths) -> io::Result<()> {
-    let Ok(mut log) = File::open(&paths.console_log) else { return Ok(()) };
-    let len = log.metadata()?.len();
-    log.seek(SeekFrom::Start(len.saturating_sub(SHOWN)))?;
-    let mut end = Vec::new();
-    log.take(SHOWN).read_to_end(&mut end)?;
+    // A log that cannot be read is shown as none: the console itself may work.
+    let end = tail(&paths.console_log, SHOWN).unwrap_or_default();
     io::stdout().write_all(&end)?;
     io::stdout().flush()
 }

@@ -25,6 +25,6 @@ pub(super) fn run(config: LogsConfig) -> Result<()> {
     match printed {
         // A reader that has closed the pipe has read enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        printed => printed.context("cannot write to standard output"),
+        printed => printed.context("cannot show the logs"),
     }
 }

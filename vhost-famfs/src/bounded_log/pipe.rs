@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The named pipe that a log is written through.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::with_suffix;
+
+/// The pipe of a log.
+#[must_use]
+pub fn pipe_of(log: &Path) -> PathBuf {
+    with_suffix(log, ".pipe")
+}
+
+/// Makes the pipe of a log, unless it is there, and opens its reading end. As long as that is open, programs
+/// can open the other end without waiting.
+///
+/// # Errors
+/// Something else has its name, or it cannot be made or opened.
+pub fn make_pipe(log: &Path) -> io::Result<File> {
+    let path = pipe_of(log);
+    let mode = Mode::RUSR | Mode::WUSR;
+    match rustix::fs::mkfifoat(CWD, &path, mode) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let pipe = File::from(rustix::fs::open(&path, flags, Mode::empty())?);
+    let meta = pipe.metadata()?;
+    if !meta.file_type().is_fifo() || meta.uid() != rustix::process::geteuid().as_raw() {
+        let text = format!("{}: expected a pipe of this user", path.display());
+        return Err(io::Error::other(text));
+    }
+    Ok(pipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_pipe_is_made_once_and_nothing_else_is_taken_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let held = make_pipe(&log).unwrap();
+        assert_eq!(held.metadata().unwrap().mode() & 0o777, 0o600);
+        // It does not wait: the reading end is open.
+        File::options().write(true).open(pipe_of(&log)).unwrap().write_all(b"x").unwrap();
+        make_pipe(&log).unwrap();
+        for other in ["file", "link"] {
+            let log = dir.path().join(other);
+            match other {
+                "file" => std::fs::write(pipe_of(&log), "").unwrap(),
+                _ => std::os::unix::fs::symlink("/dev/null", pipe_of(&log)).unwrap(),
+            }
+            make_pipe(&log).unwrap_err();
+        }
+    }
+}

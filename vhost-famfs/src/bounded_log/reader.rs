@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The end of a log that is read, in memory that does not grow with it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use super::older;
+
+/// Longest line that is given as one; a longer one comes in pieces of this length.
+pub const MAX_LINE: usize = 8 * 1024;
+
+/// Bytes that are read at once.
+const CHUNK: usize = 64 * 1024;
+
+/// How often a log that is being turned over while it is opened is opened again.
+const ATTEMPTS: usize = 8;
+
+/// A log, and how far it was read. The log need not be there yet, and may be turned over meanwhile.
+#[derive(Debug)]
+pub struct Reader {
+    log: PathBuf,
+    file: Option<File>,
+    /// The beginning of a line whose end has not come: less than [`MAX_LINE`] bytes.
+    rest: Vec<u8>,
+    chunk: Vec<u8>,
+}
+
+impl Reader {
+    /// A log of which nothing has been read.
+    #[must_use]
+    pub fn new(log: PathBuf) -> Self {
+        Self { log, file: None, rest: Vec::new(), chunk: vec![0; CHUNK] }
+    }
+
+    /// Hands out the lines that are there and were not handed out before, without their line feeds. `true` if
+    /// some before them are gone, because more was written than the log holds.
+    ///
+    /// What is written after the call began may be left to the next one, so that it ends however fast the
+    /// writer is.
+    ///
+    /// # Errors
+    /// That of `line`, or the log cannot be read.
+    pub fn lines(&mut self, line: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
+        let Some(mut file) = self.file.take() else { return self.begin(line) };
+        let newest = open(&self.log)?;
+        self.read(&mut file, u64::MAX, line)?;
+        let Some(newest) = newest.filter(|newest| !same(newest, &file)) else {
+            self.file = Some(file);
+            return Ok(false);
+        };
+        // The one that was read has been turned over. If it was so only once, it is the older one now.
+        let before = open(&older(&self.log))?;
+        let gap = before.as_ref().is_none_or(|before| !same(before, &file));
+        if gap {
+            self.finish(line)?;
+            if let Some(mut before) = before {
+                self.read(&mut before, u64::MAX, line)?;
+            }
+        }
+        self.read_newest(newest, line)?;
+        Ok(gap)
+    }
+
+    /// Hands out the end of a line that has no line feed.
+    ///
+    /// # Errors
+    /// That of `line`.
+    pub fn finish(&mut self, line: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let rest = std::mem::take(&mut self.rest);
+        if rest.is_empty() { Ok(()) } else { line(&rest) }
+    }
+
+    fn begin(&mut self, line: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
+        let (before, newest) = open_both(&self.log)?;
+        if let Some(mut before) = before {
+            self.read(&mut before, u64::MAX, line)?;
+        }
+        if let Some(newest) = newest {
+            self.read_newest(newest, line)?;
+        }
+        Ok(false)
+    }
+
+    /// Reads what is in the newest file now.
+    fn read_newest(
+        &mut self,
+        mut newest: File,
+        line: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let len = newest.metadata()?.len();
+        self.read(&mut newest, len, line)?;
+        self.file = Some(newest);
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        file: &mut File,
+        most: u64,
+        line: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut left = most;
+        while left > 0 {
+            let count = match file.read(&mut self.chunk) {
+                Ok(0) => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                count => count.map_err(named(&self.log))?,
+            };
+            left = left.saturating_sub(count as u64);
+            split(&mut self.rest, &self.chunk[..count], line)?;
+        }
+        Ok(())
+    }
+}
+
+/// Cuts bytes into lines; what has no end yet is in `rest`.
+fn split(
+    rest: &mut Vec<u8>,
+    mut bytes: &[u8],
+    line: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let part = &bytes[..end.unwrap_or(bytes.len())];
+        bytes = end.map_or(&[], |end| &bytes[end + 1..]);
+        let mut part = part;
+        while rest.len() + part.len() > MAX_LINE {
+            let (piece, more) = part.split_at(MAX_LINE - rest.len());
+            rest.extend_from_slice(piece);
+            line(rest)?;
+            rest.clear();
+            part = more;
+        }
+        if end.is_none() {
+            rest.extend_from_slice(part);
+        } else if rest.is_empty() {
+            line(part)?;
+        } else {
+            rest.extend_from_slice(part);
+            line(rest)?;
+            rest.clear();
+        }
+    }
+    Ok(())
+}
+
+/// The last bytes of a log, at most so many.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn tail(log: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let (before, newest) = open_both(log)?;
+    let mut left = most;
+    let mut parts = Vec::new();
+    for mut file in newest.into_iter().chain(before) {
+        let len = file.metadata()?.len();
+        let mut part = Vec::new();
+        file.seek(SeekFrom::Start(len.saturating_sub(left)))?;
+        file.take(left).read_to_end(&mut part)?;
+        left -= part.len() as u64;
+        parts.push(part);
+    }
+    parts.reverse();
+    Ok(parts.concat())
+}
+
+/// The older and the newest file of a log, as far as they are there: two different ones.
+fn open_both(log: &Path) -> io::Result<(Option<File>, Option<File>)> {
+    let mut both = (None, None);
+    for _ in 0..ATTEMPTS {
+        both = (open(&older(log))?, open(log)?);
+        let current = open(log)?;
+        // Turned over in between, there would be a gap, or one file twice.
+        match (&both.1, &current) {
+            (Some(newest), Some(current)) if same(newest, current) => break,
+            (None, None) => break,
+            _ => {}
+        }
+    }
+    Ok(both)
+}
+
+fn open(path: &Path) -> io::Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    // A pipe or a link in the place of a log is none.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    options.read(true).custom_flags(flags.bits().cast_signed());
+    match options.open(path) {
+        Ok(file) if file.metadata()?.is_file() => Ok(Some(file)),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(named(path)(error)),
+    }
+}
+
+fn named(path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))
+}
+
+fn same(one: &File, other: &File) -> bool {
+    let identity = |file: &File| file.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
+    identity(one).is_some() && identity(one) == identity(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::MIN_LIMIT;
+    use super::super::writer::Writer;
+    use super::*;
+    use std::fs;
+
+    fn lines(reader: &mut Reader) -> (Vec<String>, bool) {
+        let mut lines = Vec::new();
+        let gap = reader.lines(&mut |line| {
+            lines.push(String::from_utf8(line.to_vec()).unwrap());
+            Ok(())
+        });
+        (lines, gap.unwrap())
+    }
+
+    #[test]
+    fn lines_are_handed_out_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mut reader = Reader::new(log.clone());
+        assert_eq!(lines(&mut reader), (vec![], false));
+        fs::write(&log, "one\n\ntw").unwrap();
+        assert_eq!(lines(&mut reader).0, ["one", ""]);
+        fs::write(&log, "one\n\ntwo\nrest").unwrap();
+        assert_eq!(lines(&mut reader).0, ["two"]);
+        let mut rest = Vec::new();
+        let mut keep = |line: &[u8]| {
+            rest.extend_from_slice(line);
+            Ok(())
+        };
+        reader.finish(&mut keep).unwrap();
+        assert_eq!(rest, b"rest");
+    }
+
+    #[test]
+    fn a_line_without_an_end_comes_in_pieces() {
+        let (mut rest, mut found) = (Vec::new(), Vec::new());
+        let mut line = |line: &[u8]| {
+            found.push(line.len());
+            Ok(())
+        };
+        for _ in 0..10 {
+            split(&mut rest, &[b'x'; 5000], &mut line).unwrap();
+        }
+        split(&mut rest, b"\nnext\n", &mut line).unwrap();
+        assert_eq!(found, [8192, 8192, 8192, 8192, 8192, 8192, 848, 4]);
+        assert!(rest.capacity() <= 4 * MAX_LINE);
+    }
+
+    #[test]
+    fn every_line_of_a_log_that_is_turned_over_comes_once_or_is_said_to_be_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mut writer = Writer::new(&log, MIN_LIMIT).unwrap();
+        let mut reader = Reader::new(log);
+        let (mut next, mut gaps) = (0, 0);
+        // From less than a file to more than both between two looks.
+        for round in 1..60 {
+            for number in 0..round * 100 {
+                writer.add(format!("{round} {number}\n").as_bytes());
+            }
+            let (found, gap) = lines(&mut reader);
+            let last = format!("{round} {}", round * 100 - 1);
+            assert_eq!(found.last(), Some(&last));
+            if gap {
+                gaps += 1;
+            } else {
+                assert_eq!(found.len(), round * 100, "round {round}");
+            }
+            next += found.len();
+        }
+        assert!(gaps > 0 && next > 0);
+    }
+
+    #[test]
+    fn the_tail_goes_over_both_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        assert_eq!(tail(&log, 100).unwrap(), b"");
+        fs::write(older(&log), "0123456789").unwrap();
+        fs::write(&log, "abc").unwrap();
+        for (most, expected) in [(2, "bc"), (5, "89abc"), (100, "0123456789abc")] {
+            assert_eq!(tail(&log, most).unwrap(), expected.as_bytes());
+        }
+        let pipe = dir.path().join("link");
+        std::os::unix::fs::symlink(&log, &pipe).unwrap();
+        assert!(tail(&pipe, 10).is_err(), "links are not followed");
+    }
+}

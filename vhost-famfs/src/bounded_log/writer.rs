@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The end of a log that is written to.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::older;
+
+/// Most bytes of a log unless it is said otherwise.
+pub const DEFAULT_LIMIT: u64 = 16 << 20;
+
+/// Least limit: a kernel panic with all that led to it.
+pub const MIN_LIMIT: u64 = 64 << 10;
+
+/// A log that is written to. All names are looked up in its directory, which is open.
+#[derive(Debug)]
+pub(super) struct Writer {
+    dir: OwnedFd,
+    name: OsString,
+    older: OsString,
+    file: File,
+    /// Bytes in the file.
+    size: u64,
+    /// Most bytes of the file: half of the limit.
+    most: u64,
+    /// Bytes that could not be written, and have not been told.
+    lost: u64,
+}
+
+impl Writer {
+    /// Begins a log. A file that is there becomes the older half.
+    pub(super) fn new(log: &Path, limit: u64) -> io::Result<Self> {
+        let parent = log.parent().filter(|parent| *parent != Path::new(""));
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(parent.unwrap_or(Path::new(".")), flags, Mode::empty())?;
+        let name = |path: &Path| path.file_name().map(OsString::from);
+        let (Some(name), Some(older)) = (name(log), name(&older(log))) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        if rustix::fs::statat(&dir, &name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            rustix::fs::renameat(&dir, &name, &dir, &older)?;
+        }
+        let file = create(&dir, &name)?;
+        Ok(Self { dir, name, older, file, size: 0, most: limit / 2, lost: 0 })
+    }
+
+    /// Adds bytes. What cannot be written, as on a full disk, is counted, and told in the log when there is
+    /// room again: whoever writes must not have to wait for that.
+    pub(super) fn add(&mut self, mut bytes: &[u8]) {
+        if self.lost > 0 {
+            let line = format!("\n({} bytes of this log could not be written)\n", self.lost);
+            if self.store(line.as_bytes()).is_ok() {
+                self.lost = 0;
+            }
+        }
+        while !bytes.is_empty() {
+            match self.store(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.lost += bytes.len() as u64;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Stores the beginning of some bytes, and tells how many.
+    fn store(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.size >= self.most {
+            rustix::fs::renameat(&self.dir, &self.name, &self.dir, &self.older)?;
+            // Without a new file, the old one is full: nothing is written until there is one.
+            self.file = create(&self.dir, &self.name)?;
+            self.size = 0;
+        }
+        let room = usize::try_from(self.most - self.size).unwrap_or(usize::MAX);
+        let count = self.file.write(&bytes[..bytes.len().min(room)])?;
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.size += count as u64;
+        Ok(count)
+    }
+}
+
+fn create(dir: &OwnedFd, name: &OsString) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::APPEND | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    Ok(File::from(rustix::fs::openat(dir, name, flags, mode)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_log_has_the_last_of_what_was_written_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mut writer = Writer::new(&log, MIN_LIMIT).unwrap();
+        let mut all = Vec::new();
+        for number in 0..20_000 {
+            let line = format!("line {number}\n");
+            writer.add(line.as_bytes());
+            all.extend(line.into_bytes());
+            let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
+            assert!(size(&log) + size(&older(&log)) <= MIN_LIMIT);
+        }
+        let kept = [fs::read(older(&log)).unwrap(), fs::read(&log).unwrap()].concat();
+        assert!(kept.len() as u64 >= MIN_LIMIT / 2 && all.ends_with(&kept));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn one_write_larger_than_the_limit_keeps_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mut writer = Writer::new(&log, MIN_LIMIT).unwrap();
+        let bytes: Vec<u8> = (0..251).cycle().take(1_000_000).collect();
+        writer.add(&bytes);
+        let kept = [fs::read(older(&log)).unwrap(), fs::read(&log).unwrap()].concat();
+        assert!(bytes.ends_with(&kept) && kept.len() as u64 <= MIN_LIMIT);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted_and_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mut writer = Writer::new(&log, MIN_LIMIT).unwrap();
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let file = std::mem::replace(&mut writer.file, full);
+        writer.add(b"lost");
+        writer.add(b"lost too");
+        writer.file = file;
+        writer.add(b"written\n");
+        let text = fs::read_to_string(&log).unwrap();
+        assert_eq!(text, "\n(12 bytes of this log could not be written)\nwritten\n");
+    }
+
+    #[test]
+    fn an_earlier_log_is_the_older_half() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        Writer::new(&log, MIN_LIMIT).unwrap().add(b"before\n");
+        Writer::new(&log, MIN_LIMIT).unwrap().add(b"now\n");
+        assert_eq!(fs::read_to_string(older(&log)).unwrap(), "before\n");
+        assert_eq!(fs::read_to_string(&log).unwrap(), "now\n");
+    }
+}

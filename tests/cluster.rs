@@ -172,7 +172,10 @@ fn exec(program: &Program<'_>) -> Result<()> {
     let killed = program.run(&["exec", "writer", "--", "sh", "-c", "kill -9 $$"])?;
     ensure!(killed.status.code() == Some(137), "{killed:?}");
     let missing = program.run(&["exec", "writer", "--", "no-such-program"])?;
-    ensure!(missing.status.code() == Some(125), "{missing:?}");
+    ensure!(missing.status.code() == Some(127), "{missing:?}");
+    ensure!(String::from_utf8_lossy(&missing.stderr).contains("no-such-program"), "{missing:?}");
+    let no_program = program.run(&["exec", "writer", "--", "/etc/os-release"])?;
+    ensure!(no_program.status.code() == Some(126), "{no_program:?}");
     // A command ends with the program that runs it.
     let begun = "echo begun; exec sleep 12345";
     let mut sleeper = program.command(&["exec", "-n", "writer", "--", "sh", "-c", begun]);

@@ -9,7 +9,8 @@
 //!    the guest runs. The guest ends a command of an earlier session and answers [`Reply::Hello`] with the
 //!    same session name. The host drops everything before that answer: it belongs to an earlier host.
 //! 2. [`Request::Exec`] starts a command. One runs at a time; a second one is [`Reply::Refused`].
-//!    If `stdin` is set, [`Request::Stdin`] messages follow, the last one without data; more than
+//!    A program that is not there ends with code 127, one that cannot be executed with 126, each with the
+//!    reason on its standard error. If `stdin` is set, [`Request::Stdin`] messages follow, the last one without data; more than
 //!    [`MAX_STDIN`] bytes kill the command.
 //! 3. The guest sends [`Reply::Output`] as it comes and ends with exactly one [`Reply::Exit`] or
 //!    [`Reply::Refused`] with the id of the command. The end is reached when the process has ended *and* its

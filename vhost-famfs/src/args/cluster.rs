@@ -49,9 +49,11 @@ pub(super) struct PsArgs {
 
 /// Run a command in a VM.
 ///
-/// Its streams are those of this command; standard input may have 8 MiB. The exit code is its own.
-/// It is killed when this command ends, as by Ctrl-C. One command runs at a time in each VM. No
-/// network is needed.
+/// Its streams are those of this command; standard input may have 8 MiB. It is killed when this
+/// command ends, as by Ctrl-C. One command runs at a time in each VM. No network is needed.
+///
+/// The exit code is that of the command; 127 if there is no such program, 126 if it cannot be
+/// executed, 125 if `exec` itself fails, 128 + N if signal N ended the command.
 ///
 /// Examples:
 ///

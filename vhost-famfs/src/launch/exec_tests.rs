@@ -4,6 +4,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::thread::{self, JoinHandle};
 
+use super::super::guest::{Guest, Streams};
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -155,5 +156,39 @@ fn a_command_is_shown_on_one_short_line() {
     ];
     for (command, expected) in table {
         assert_eq!(command.to_string(), expected);
+    }
+}
+
+/// Talk that goes on for as long as the host listens.
+#[test]
+fn an_agent_that_only_talks_does_not_keep_a_command_for_ever() {
+    let talk: [fn(u64) -> Reply; 3] = [
+        |_| Reply::Attach { attach: Attach::Pending },
+        |_| Reply::Ran { status: Status::Code(0) },
+        |id| output(id, Stream::Stdout, ""),
+    ];
+    for say in talk {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("agent");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let agent = thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let hello = lines.find(|line| !line.is_empty()).unwrap();
+            let Request::Hello { version, session } = exec::decode(hello.as_bytes()).unwrap()
+            else {
+                panic!("unexpected {hello}")
+            };
+            let (boot_id, attach) = ("boot".to_owned(), Attach::Off);
+            let hello = Reply::Hello { version, session, boot_id, uptime_ms: 5, attach, ran: None };
+            (&stream).write_all(&exec::encode(&hello).unwrap()).unwrap();
+            let line = exec::encode(&say(1)).unwrap();
+            while (&stream).write_all(&line).is_ok() {}
+        });
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let streams = Streams { input: None, stdout: &mut stdout, stderr: &mut stderr };
+        let error = Guest::new(socket).stream(&Command::new(["true"]), streams, LIMIT).unwrap_err();
+        assert!(error.to_string().contains("no output of true"), "{error}");
+        agent.join().unwrap();
     }
 }

@@ -17,6 +17,10 @@ use super::exec::{Agent, Command, Connection, ExecError, Failure, Wait};
 /// Time for one message to go or come; a command may take any number of them.
 const STEP: Duration = Duration::from_secs(3600);
 
+/// Most messages during one command that neither bring output nor end it. A healthy agent sends one when the
+/// state of the pool changes; one that goes on talking would keep the command from ending.
+const MAX_TALK: u32 = 10_000;
+
 /// A guest, by the socket of its agent. Nothing is open between two calls.
 #[derive(Debug)]
 pub struct Guest {
@@ -100,9 +104,15 @@ impl Connection {
                 }
             });
         }
+        let mut talk = 0;
         loop {
+            if talk > MAX_TALK {
+                let said = format!("{talk} messages that are no output of {doing}");
+                return Err(ExecError::Protocol(said).into());
+            }
             match self.receive(&step()) {
                 Ok(Some(Reply::Output { id: of, stream, data: Bytes(data) })) if of == id => {
+                    talk += u32::from(data.is_empty());
                     let to = match stream {
                         Stream::Stdout => &mut streams.stdout,
                         Stream::Stderr => &mut streams.stderr,
@@ -115,8 +125,9 @@ impl Connection {
                     return Err(ExecError::Refused { command, reason }.into());
                 }
                 Ok(Some(other)) => return Err(ExecError::Protocol(format!("{other:?}")).into()),
+                Ok(None) => talk += 1,
                 // Nothing was said for an hour: it is still at work.
-                Ok(None) | Err(Failure::Exec(ExecError::Timeout { .. })) => {}
+                Err(Failure::Exec(ExecError::Timeout { .. })) => {}
                 Err(failure) => return Err(failure),
             }
         }

@@ -2,18 +2,23 @@
 //! The command that runs, if one does.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use appliance::exec::{Bytes, CHUNK, MAX_STDIN, Reply, Stream};
+use appliance::exec::{Bytes, CHUNK, MAX_STDIN, Reply, Status, Stream};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::batch::as_reported;
 use crate::outlet::Outlet;
+
+/// Exit codes of commands that were not run, as shells have them (POSIX, "Exit Status for Commands").
+const NOT_FOUND: i32 = 127;
+const NOT_EXECUTABLE: i32 = 126;
 
 /// Place for one command.
 #[derive(Clone, Default)]
@@ -50,15 +55,26 @@ impl Slot {
         }
         let [program, arguments @ ..] = argv else { return Err("no program to run".into()) };
         let input = if stdin { Stdio::piped() } else { Stdio::null() };
-        let mut child = Command::new(program)
+        let child = Command::new(program)
             .args(arguments)
             .envs(env)
             .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
-            .spawn()
-            .map_err(|error| format!("cannot run {program}: {error}"))?;
+            .spawn();
+        let mut child = match child {
+            Ok(child) => child,
+            Err(error) => {
+                let said = format!("cannot run {program}: {error}");
+                let code = not_run(&error).ok_or_else(|| said.clone())?;
+                drop(running);
+                let data = Bytes((said + "\n").into_bytes());
+                outlet.send(session, &Reply::Output { id, stream: Stream::Stderr, data });
+                outlet.send(session, &Reply::Exit { id, status: Status::Code(code) });
+                return Ok(());
+            }
+        };
         let group = Pid::from_child(&child);
         let stdin = child.stdin.take().map(|pipe| {
             let (sender, chunks) = mpsc::channel();
@@ -129,6 +145,15 @@ impl Slot {
     }
 }
 
+/// The exit code of a program that cannot be run; `None` if that is not the program's fault.
+fn not_run(error: &io::Error) -> Option<i32> {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Some(NOT_FOUND),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::IsADirectory => Some(NOT_EXECUTABLE),
+        _ => (error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error())).then_some(NOT_EXECUTABLE),
+    }
+}
+
 /// Sends a stream of a command until it is closed.
 fn pump(stream: Option<impl Read>, id: u64, name: Stream, session: u64, outlet: &Outlet) {
     let Some(mut stream) = stream else { return };
@@ -140,7 +165,7 @@ fn pump(stream: Option<impl Read>, id: u64, name: Stream, session: u64, outlet: 
                 let data = Bytes(chunk[..count].to_vec());
                 outlet.send(session, &Reply::Output { id, stream: name, data });
             }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 eprintln!("appliance-agent: command {id}: {name:?}: {error}");
                 return;

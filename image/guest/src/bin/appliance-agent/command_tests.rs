@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 use super::*;
 use appliance::attach::Attach;
-use appliance::exec::{Status, decode};
+use appliance::exec::decode;
 use appliance::line::Lines;
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 struct Sink(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -101,12 +101,23 @@ fn one_command_at_a_time() {
 }
 
 #[test]
-fn what_cannot_run_is_refused() {
+fn what_cannot_run_has_the_exit_code_of_shells_and_says_why() {
     let bench = Bench::new();
-    let error = bench.start(1, &["/nonexistent"], false).unwrap_err();
-    assert!(error.starts_with("cannot run /nonexistent: No such file"), "{error}");
-    assert_eq!(bench.start(1, &[], false).unwrap_err(), "no program to run");
-    assert_eq!(bench.sink.replies(), []);
+    let table = [
+        ("/nonexistent", 127, "No such file"),
+        ("no-such-program", 127, "No such file"),
+        ("/dev/null", 126, "Permission denied"),
+        ("/", 126, "Permission denied"),
+    ];
+    for (id, (program, code, why)) in (1..).zip(table) {
+        bench.start(id, &[program], false).unwrap();
+        let replies = bench.sink.finished();
+        assert_eq!(replies.last(), Some(&Reply::Exit { id, status: Status::Code(code) }));
+        let said = text(&replies, Stream::Stderr);
+        let said = said.lines().last().unwrap();
+        assert!(said.starts_with(&format!("cannot run {program}: {why}")), "{said}");
+    }
+    assert_eq!(bench.start(9, &[], false).unwrap_err(), "no program to run");
 }
 
 #[test]

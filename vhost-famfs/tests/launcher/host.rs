@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A host of its own for a test: a runtime directory, an image that nobody boots, a stand-in for QEMU, and a process
+//! that has nothing to do with any of it.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use signal_hook::iterator::Signals;
+use tempfile::TempDir;
+use vhost_famfs::cluster::process::MARK;
+
+use super::stand_in;
+
+/// The name by which this program is the process that must not be touched.
+pub const BYSTANDER: &str = "bystander";
+
+/// The `vhost-famfs` program with directories of its own.
+pub struct Host {
+    dir: TempDir,
+    bystander: Child,
+}
+
+impl Host {
+    /// A host with nothing on it. Its directory is in memory, for pools.
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("launcher-").tempdir_in("/dev/shm").unwrap();
+        let image = dir.path().join("image");
+        for part in [&image, &dir.path().join("run")] {
+            fs::create_dir(part).unwrap();
+        }
+        for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
+            fs::write(image.join(file), file).unwrap();
+        }
+        let program = std::env::current_exe().unwrap();
+        for name in stand_in::NAMES {
+            symlink(&program, dir.path().join(name)).unwrap();
+        }
+        let mut bystander = Command::new(program);
+        bystander.arg0(BYSTANDER).stdin(Stdio::piped());
+        // Like a process of a cluster, but of another one.
+        bystander.env(MARK, uuid::Uuid::new_v4().to_string());
+        Self { bystander: bystander.spawn().unwrap(), dir }
+    }
+
+    /// The directory of this host.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The directory of all clusters.
+    pub fn clusters(&self) -> PathBuf {
+        self.path().join("run/vhost-famfs")
+    }
+
+    /// A command line of `vhost-famfs`, with the stand-in of that name for QEMU.
+    pub fn command(&self, qemu: &str, words: &[&str]) -> Command {
+        assert!(stand_in::NAMES.contains(&qemu), "{qemu}: no such stand-in");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-famfs"));
+        command.args(words).stdin(Stdio::null());
+        command.env("XDG_RUNTIME_DIR", self.path().join("run"));
+        command.env("VHOST_FAMFS_QEMU", self.path().join(qemu));
+        command.env("VHOST_FAMFS_IMAGE", self.path().join("image"));
+        command
+    }
+
+    /// Runs it to its end, whatever that is.
+    pub fn run(&self, words: &[&str]) -> Output {
+        self.command("qemu", words).output().unwrap()
+    }
+
+    /// Runs it with success, and reads what it prints as JSON.
+    pub fn json(&self, words: &[&str]) -> Value {
+        let output = self.run(words);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// The state of a cluster as it is on disk, if there is one.
+    pub fn state(&self, cluster: &str) -> Option<Value> {
+        let text = fs::read(self.clusters().join(cluster).join("state.json")).ok()?;
+        Some(serde_json::from_slice(&text).unwrap())
+    }
+
+    /// The processes of this host: their command lines name its directory. The bystander is none of them.
+    pub fn processes(&self) -> Vec<(i32, String)> {
+        let dir = self.path().to_str().unwrap();
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let pids = entries.filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit());
+        pids.filter_map(|entry| {
+            let words = fs::read(entry.path().join("cmdline")).ok()?;
+            let words = String::from_utf8_lossy(&words).replace('\0', " ");
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            words.contains(dir).then_some((pid, words))
+        })
+        .collect()
+    }
+
+    /// Fails if a process or a directory of a cluster is left.
+    pub fn assert_nothing_left(&self, after: &str) {
+        let left = self.processes();
+        assert!(left.is_empty(), "{after}: processes are left: {left:#?}");
+        let clusters = self.clusters();
+        assert!(!clusters.exists(), "{after}: {} is left", clusters.display());
+    }
+
+    /// Fails if the process that has nothing to do with any cluster got a signal.
+    pub fn assert_bystander_unharmed(&mut self) {
+        drop(self.bystander.stdin.take());
+        let status = self.bystander.wait().unwrap();
+        assert!(status.success(), "a foreign process was signalled: {status}");
+    }
+}
+
+impl Drop for Host {
+    /// A test that failed half-way leaves nothing.
+    fn drop(&mut self) {
+        for entry in fs::read_dir(self.clusters()).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let _ = self.run(&["down", "--timeout", "1", &name.to_string_lossy()]);
+        }
+        for pid in self.processes().into_iter().filter_map(|(pid, _)| Pid::from_raw(pid)) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        drop(self.bystander.stdin.take());
+        let _ = self.bystander.wait();
+    }
+}
+
+/// Waits for the end of its input; any signal that can be caught is a failure.
+pub fn bystander() -> ExitCode {
+    use signal_hook::consts::{
+        SIGALRM, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
+    };
+    let all = [SIGALRM, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+    let mut signals = Signals::new(all).unwrap();
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            eprintln!("bystander: signal {signal}");
+            std::process::exit(1);
+        }
+    });
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Ends of `up`, `down` and of their processes at moments that a seed chooses. Whatever the moment, `down` clears
+//! everything, users' pools stay what they were, and no process of anybody else gets a signal.
+
+use std::fs::{self, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use famfs::media::PoolFile;
+use famfs::mkfs;
+use famfs::prng::SeededBytes;
+use famfs::sys::dax::Access;
+use libtest_mimic::Trial;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use uuid::Uuid;
+use vhost_famfs::pidfd::Handle;
+
+use super::host::Host;
+use super::trial;
+
+/// The seed of the moments; without it one is taken from the clock, and printed.
+const SEED: &str = "VHOST_FAMFS_SEED";
+
+/// How many times each kind is done.
+const ROUNDS: u32 = 60;
+
+/// The name of every cluster here.
+const NAME: &str = "lab";
+
+/// What a user has at the end of a pool.
+const TREASURE: [u8; 5000] = [b'$'; 5000];
+
+/// The size of named pools.
+const POOL_SIZE: u64 = 16 << 20;
+
+pub fn trials() -> Vec<Trial> {
+    let seed = match std::env::var(SEED) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{SEED}={text}: not a 32-bit number")),
+        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos(),
+    };
+    println!("# {SEED}={seed}");
+    type Round = fn(&mut Test);
+    let kinds: [(&str, Round); 4] = [
+        ("kills_of_up_leave_what_down_clears", up_is_killed),
+        ("an_up_that_is_asked_to_stop_leaves_nothing", up_is_stopped),
+        ("kills_of_down_leave_what_another_down_clears", down_is_killed),
+        ("kills_of_a_part_end_the_start_or_degrade_the_cluster", part_is_killed),
+    ];
+    let trials = (1..).zip(kinds).map(|(number, (name, round))| {
+        trial(name, move || {
+            let mut test = Test::new(seed.wrapping_add(number));
+            (0..ROUNDS).for_each(|_| round(&mut test));
+            test.host.assert_bystander_unharmed();
+        })
+    });
+    trials.collect()
+}
+
+struct Test {
+    host: Host,
+    random: SeededBytes,
+    /// How long an `up` takes that nothing disturbs.
+    up_takes: Duration,
+    /// All bytes of the user's pool.
+    users: Vec<u8>,
+}
+
+/// The pool of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PoolOf {
+    /// Made for the cluster, and goes with it.
+    Cluster,
+    /// Named by the user, and made by the start.
+    Start,
+    /// The user's, with a file in it.
+    User,
+}
+
+impl Test {
+    fn new(seed: u32) -> Self {
+        let (host, random) = (Host::new(), SeededBytes::new(seed));
+        let mut test = Self { host, random, up_takes: Duration::ZERO, users: Vec::new() };
+        // The first is slower: its programs are not in memory yet.
+        for _ in 0..2 {
+            let begun = Instant::now();
+            test.up("qemu", PoolOf::Cluster).wait().unwrap();
+            test.up_takes = begun.elapsed();
+            test.down(&[]);
+        }
+        test
+    }
+
+    /// A number below `end`.
+    fn below(&mut self, end: u32) -> u32 {
+        let mut bytes = [0; 4];
+        self.random.fill(&mut bytes);
+        u32::from_le_bytes(bytes) % end
+    }
+
+    /// Waits for a random part of a time.
+    fn wait_within(&mut self, most: Duration) -> Duration {
+        let part = most * self.below(1000) / 1000;
+        thread::sleep(part);
+        part
+    }
+
+    fn some_pool(&mut self) -> PoolOf {
+        match self.below(3) {
+            0 => PoolOf::Cluster,
+            1 => PoolOf::Start,
+            _ => PoolOf::User,
+        }
+    }
+
+    fn named_pool(&self) -> PathBuf {
+        self.host.path().join("named pool")
+    }
+
+    /// Makes the user's pool, with a file system and some bytes.
+    fn make_pool(&mut self) {
+        let pool = self.named_pool();
+        let made = self.host.run(&["pool", "create", pool.to_str().unwrap(), "--size", "16M"]);
+        assert!(made.status.success(), "{made:?}");
+        format(&pool);
+        let mut file = OpenOptions::new().read(true).write(true).open(&pool).unwrap();
+        file.write_all_at(&TREASURE, POOL_SIZE - TREASURE.len() as u64).unwrap();
+        self.users.clear();
+        file.read_to_end(&mut self.users).unwrap();
+    }
+
+    /// Starts an `up` of two VMs.
+    fn up(&mut self, qemu: &str, pool: PoolOf) -> Child {
+        let named = self.named_pool();
+        let named = named.to_str().unwrap();
+        let mut words = vec!["up", "--name", NAME, "--vms", "2", "--json"];
+        match pool {
+            PoolOf::Cluster => {}
+            PoolOf::Start => words.extend(["--pool", named, "--size", "16M"]),
+            PoolOf::User => {
+                self.make_pool();
+                words.extend(["--pool", named]);
+            }
+        }
+        let mut command = self.host.command(qemu, &words);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Takes the cluster down, which has to succeed.
+    fn down(&self, more: &[&str]) -> Value {
+        self.host.json(&[&["down", NAME, "--timeout", "1", "--json"], more].concat())
+    }
+
+    /// Clears what is left, if anything is; the state that was there.
+    fn clear(&self, more: &[&str], moment: &str) -> Option<Value> {
+        let state = self.host.state(NAME);
+        let listed = self.host.run(&["ps", "--json"]);
+        let code = listed.status.code().unwrap();
+        assert!(matches!(code, 0 | 3), "{moment}: ps: {listed:?}");
+        if self.host.clusters().join(NAME).exists() {
+            self.down(more);
+        } else {
+            let refused = self.host.run(&["down", NAME]);
+            assert_eq!(refused.status.code(), Some(1), "{moment}: {refused:?}");
+        }
+        self.host.assert_nothing_left(moment);
+        state
+    }
+
+    /// Looks at the pool after a cluster is gone, and removes it. A cluster that was up keeps a pool that the user named.
+    fn check_pool(&self, pool: PoolOf, state: Option<&Value>, moment: &str) {
+        let path = self.named_pool();
+        let was_up = state.is_some_and(|state| state["phase"] == "up");
+        if let Some(own) = state.and_then(|state| state["pool"]["path"].as_str())
+            && pool == PoolOf::Cluster
+        {
+            assert!(!Path::new(own).exists(), "{moment}: the cluster's pool {own} is left");
+        }
+        match pool {
+            PoolOf::User => {
+                let same = fs::read(&path).unwrap() == self.users;
+                assert!(same, "{moment}: the user's pool has changed");
+            }
+            PoolOf::Start if was_up => assert!(path.exists(), "{moment}: the named pool is gone"),
+            PoolOf::Start => assert!(!path.exists(), "{moment}: a half-made pool is left"),
+            PoolOf::Cluster => {}
+        }
+        if path.exists() {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+/// SIGKILL to `up`.
+fn up_is_killed(test: &mut Test) {
+    let pool = test.some_pool();
+    let mut up = test.up("qemu", pool);
+    let after = test.wait_within(test.up_takes * 5 / 4);
+    let moment = format!("up with a pool of {pool:?} killed after {after:?}");
+    up.kill().unwrap();
+    up.wait().unwrap();
+    let state = test.clear(&[], &moment);
+    test.check_pool(pool, state.as_ref(), &moment);
+}
+
+/// A signal by which users and their systems ask `up` to stop.
+fn up_is_stopped(test: &mut Test) {
+    let pool = test.some_pool();
+    let signal = [Signal::INT, Signal::TERM, Signal::HUP][test.below(3) as usize];
+    let mut up = test.up("qemu-slow", pool);
+    let after = test.wait_within(test.up_takes * 3);
+    let moment = format!("up with a pool of {pool:?} asked by {signal:?} after {after:?}");
+    // It may be done.
+    let _ = kill_process(Pid::from_child(&up), signal);
+    let status = up.wait().unwrap();
+    let state = if status.success() {
+        test.clear(&[], &moment)
+    } else {
+        test.host.assert_nothing_left(&format!("{moment}: {status}"));
+        None
+    };
+    test.check_pool(pool, state.as_ref(), &moment);
+}
+
+/// SIGKILL to `down`.
+fn down_is_killed(test: &mut Test) {
+    let pool = test.some_pool();
+    // Those that have to be waited for are few: QEMU has five seconds to leave.
+    let qemu = match test.below(20) {
+        0 => "qemu-stuck",
+        1 | 2 => "qemu-deaf",
+        _ => "qemu",
+    };
+    assert!(test.up(qemu, pool).wait().unwrap().success());
+    // A pool of the cluster's goes with it, whichever `down` comes so far.
+    let mut down = test.host.command("qemu", &["down", NAME, "--timeout", "1"]);
+    let mut down = down.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let after = test.wait_within(test.up_takes);
+    let moment = format!("down of {qemu} with a pool of {pool:?} killed after {after:?}");
+    down.kill().unwrap();
+    down.wait().unwrap();
+    let state = test.clear(&[], &moment);
+    if pool != PoolOf::Cluster {
+        assert!(test.named_pool().exists(), "{moment}: the user's pool is gone");
+    }
+    if pool != PoolOf::Start {
+        test.check_pool(pool, state.as_ref(), &moment);
+    }
+    let _ = fs::remove_file(test.named_pool());
+}
+
+/// SIGKILL to a VM or a back-end, in or after a start.
+fn part_is_killed(test: &mut Test) {
+    let pool = test.some_pool();
+    let mut up = test.up("qemu-slow", pool);
+    let (vm, part) = (test.below(2) as usize, ["qemu", "backend"][test.below(2) as usize]);
+    let end = Instant::now() + Duration::from_secs(60);
+    let victim = loop {
+        let state = test.host.state(NAME);
+        let pid = state.and_then(|state| state["vms"][vm][part]["pid"].as_u64());
+        if let Some(handle) = pid.and_then(|pid| Handle::of(u32::try_from(pid).unwrap())) {
+            break handle;
+        }
+        assert!(Instant::now() < end && up.try_wait().unwrap().is_none(), "up starts no {part}");
+        thread::sleep(Duration::from_millis(1));
+    };
+    let after = test.wait_within(test.up_takes * 2);
+    let moment = format!("the {part} of VM {vm} with a pool of {pool:?} killed after {after:?}");
+    victim.kill();
+    let status = up.wait().unwrap();
+    let state = if status.success() {
+        let listed = test.host.run(&["ps"]);
+        assert_eq!(listed.status.code(), Some(3), "{moment}: {listed:?}");
+        test.clear(&[], &moment)
+    } else {
+        test.host.assert_nothing_left(&format!("{moment}: {status}"));
+        None
+    };
+    test.check_pool(pool, state.as_ref(), &moment);
+}
+
+/// Makes a file system in a pool.
+fn format(pool: &Path) {
+    let media = PoolFile::open(pool, Access::Write).unwrap();
+    let [fs_uuid, dev_uuid, system_uuid] = [(); 3].map(|()| Uuid::new_v4());
+    let (log_len, force, dev_name) = (None, false, "pool".to_owned());
+    let options = mkfs::Options { log_len, force, fs_uuid, dev_uuid, system_uuid, dev_name };
+    mkfs::mkfs(&media, &options).unwrap();
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The launcher without virtual machines: `up`, `ps`, `exec`, `down` with a [stand-in](stand_in) for QEMU.
+//!
+//! The stand-in is this program again: a [`Host`](host::Host) links it under a name that begins with `qemu`. An `up`
+//! takes a tenth of a second, so hundreds of starts can be killed at random moments.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
+
+mod host;
+mod kills;
+mod stand_in;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() -> ExitCode {
+    let name = std::env::args_os().next().unwrap();
+    match Path::new(&name).file_name().unwrap().to_str().unwrap() {
+        name if name.starts_with("qemu") => return stand_in::run(name),
+        host::BYSTANDER => return host::bystander(),
+        _ => {}
+    }
+    let trials = kills::trials();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// A test: a function that panics if something is wrong.
+fn trial(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        test();
+        Ok(())
+    })
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Stands in for QEMU where only the launcher is looked at: it opens the sockets that its command line names,
+//! greets like a guest's agent, and leaves at `poweroff` and `quit`. The name that it is started by says how it behaves:
+//!
+//! - `qemu`: as it should.
+//! - `qemu-slow`: the guest takes a moment to come up.
+//! - `qemu-deaf`: the guest does not power off; QEMU leaves when it is told to.
+//! - `qemu-stuck`: QEMU does not leave either, and has to be killed.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use appliance::attach::Attach;
+use appliance::exec::{self, Bytes, Reply, Request, Status, Stream};
+use serde_json::{Value, json};
+
+/// How long it lives at most, so that none is left by a test that was killed.
+const LIFETIME: Duration = Duration::from_secs(600);
+
+/// How long a slow guest takes.
+const SLOW: Duration = Duration::from_millis(150);
+
+/// The exit code of QEMU after the trial of an accelerator.
+const TRIAL: u8 = 85;
+
+/// The names that it goes by.
+pub const NAMES: [&str; 4] = ["qemu", "qemu-slow", "qemu-deaf", "qemu-stuck"];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Normal,
+    Slow,
+    Deaf,
+    Stuck,
+}
+
+/// Is QEMU until it is told to leave.
+pub fn run(name: &str) -> ExitCode {
+    let argv: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let has = |word: &str| argv.iter().any(|arg| arg.to_string_lossy().contains(word));
+    if has("-version") {
+        println!("QEMU emulator version 11.1.3");
+        return ExitCode::SUCCESS;
+    }
+    if has("isa-debug-exit") {
+        return ExitCode::from(TRIAL);
+    }
+    let mode = match name {
+        "qemu" => Mode::Normal,
+        "qemu-slow" => Mode::Slow,
+        "qemu-deaf" => Mode::Deaf,
+        "qemu-stuck" => Mode::Stuck,
+        _ => panic!("{name}: no such stand-in"),
+    };
+    // A device that is started holds the connection to its back-end.
+    let pools = argv.iter().filter(|arg| is_chardev(arg, "pool"));
+    let held: Vec<_> = pools.map(|arg| UnixStream::connect(path_in(arg)).unwrap()).collect();
+    if let Some(console) = argv.iter().find(|arg| is_chardev(arg, "console")) {
+        serve_console(console);
+    }
+    let qmp = argv.iter().find(|arg| arg.as_bytes().starts_with(b"unix:")).unwrap();
+    serve(path_in(qmp), move |stream| monitor(stream, mode));
+    let agent = argv.iter().find(|arg| is_chardev(arg, "agent")).unwrap();
+    serve(path_in(agent), move |stream| agent_of_guest(stream, mode));
+    thread::sleep(LIFETIME);
+    drop(held);
+    ExitCode::FAILURE
+}
+
+fn is_chardev(arg: &OsString, id: &str) -> bool {
+    let text = arg.to_string_lossy();
+    let of_id = text.contains(&format!(",id={id}"));
+    of_id && ["socket,", "file,"].iter().any(|kind| text.starts_with(kind))
+}
+
+/// The path in an option list: after `path=` or `unix:`, up to a comma that is not doubled.
+fn path_in(arg: &OsString) -> PathBuf {
+    value_in(arg, "path=").or_else(|| value_in(arg, "unix:")).unwrap()
+}
+
+fn value_in(arg: &OsString, key: &str) -> Option<PathBuf> {
+    let bytes = arg.as_bytes();
+    let start = bytes.windows(key.len()).position(|part| part == key.as_bytes())? + key.len();
+    let mut value = Vec::new();
+    let mut rest = bytes[start..].iter().copied().peekable();
+    while let Some(byte) = rest.next() {
+        if byte == b',' && rest.next_if_eq(&b',').is_none() {
+            break;
+        }
+        value.push(byte);
+    }
+    Some(OsString::from_vec(value).into())
+}
+
+/// Serves one client after the other, as QEMU's character devices do.
+fn serve(path: PathBuf, client: impl Fn(UnixStream) + Send + 'static) {
+    let listener = UnixListener::bind(path).unwrap();
+    thread::spawn(move || listener.incoming().flatten().for_each(client));
+}
+
+/// A console that says one line; what comes in is dropped.
+fn serve_console(console: &OsString) {
+    const LINE: &str = "the stand-in for a guest is up\r\n";
+    if console.as_bytes().starts_with(b"file,") {
+        fs::write(path_in(console), LINE).unwrap();
+        return;
+    }
+    if let Some(log) = value_in(console, "logfile=") {
+        fs::write(log, LINE).unwrap();
+    }
+    serve(path_in(console), |stream| {
+        let _ = std::io::copy(&mut &stream, &mut std::io::sink());
+    });
+}
+
+/// QEMU's control socket (QMP).
+fn monitor(stream: UnixStream, mode: Mode) {
+    let _ = (&stream).write_all(b"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n");
+    for line in BufReader::new(&stream).lines().map_while(Result::ok) {
+        let request: Value = serde_json::from_str(&line).unwrap();
+        let _ = (&stream).write_all(format!("{}\r\n", json!({"return": {}})).as_bytes());
+        if request["execute"] == "quit" && mode != Mode::Stuck {
+            std::process::exit(0);
+        }
+    }
+}
+
+/// The agent in the guest. A command that it runs says its words.
+fn agent_of_guest(stream: UnixStream, mode: Mode) {
+    let say = |reply: &Reply| {
+        let _ = (&stream).write_all(&exec::encode(reply).unwrap());
+    };
+    for line in BufReader::new(&stream).lines().map_while(Result::ok) {
+        if line.is_empty() {
+            continue;
+        }
+        match serde_json::from_str(&line).unwrap() {
+            Request::Hello { session, .. } => {
+                if mode == Mode::Slow {
+                    thread::sleep(SLOW);
+                }
+                say(&hello(session));
+            }
+            Request::Exec { id, argv, .. } => {
+                let data = Bytes((argv.join(" ") + "\n").into_bytes());
+                say(&Reply::Output { id, stream: Stream::Stdout, data });
+                say(&Reply::Exit { id, status: Status::Code(0) });
+            }
+            Request::Stdin { .. } => {}
+            Request::Poweroff {} if matches!(mode, Mode::Deaf | Mode::Stuck) => {}
+            Request::Poweroff {} => std::process::exit(0),
+        }
+    }
+}
+
+fn hello(session: String) -> Reply {
+    Reply::Hello {
+        version: exec::VERSION,
+        session,
+        boot_id: "a boot".to_owned(),
+        uptime_ms: 5,
+        attach: Attach::Mounted { uptime_ms: 4, took_ms: 1 },
+        ran: None,
+    }
+}

@@ -11,6 +11,10 @@ use std::process::Command;
 /// A source file longer than this has more than one noun.
 const MAX_LINES: usize = 600;
 
+/// The extensions of what is written here, text for readers and test data aside.
+const SOURCES: [&str; 11] =
+    ["rs", "c", "h", "sh", "toml", "service", "socket", "target", "conf", "config", "jq"];
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
@@ -51,10 +55,9 @@ fn expect_none(rule: &str, found: Vec<String>) {
 
 #[test]
 fn every_source_file_names_its_licence() {
-    let sources = ["rs", "c", "h", "sh", "toml", "service", "target", "conf"];
     let found = files()
         .into_iter()
-        .filter(|(name, _)| has_extension(name, &sources))
+        .filter(|(name, _)| has_extension(name, &SOURCES))
         .filter(|(_, text)| {
             !text.lines().take(3).any(|line| line.contains("SPDX-License-Identifier: "))
         })
@@ -70,13 +73,13 @@ fn licences_are_the_right_ones() {
         .filter_map(|(name, text)| {
             let expected = match name.as_str() {
                 "kmod/uapi/famfs_ioctl.h" => "GPL-2.0 WITH Linux-syscall-note",
-                n if n.starts_with("kmod/") && has_extension(n, &["c", "h"]) => "GPL-2.0",
-                n if has_extension(n, &["rs"]) => "Apache-2.0 OR MIT",
-                _ => return None,
+                n if !has_extension(n, &SOURCES) => return None,
+                n if n.starts_with("kmod/") => "GPL-2.0",
+                _ => "Apache-2.0 OR MIT",
             };
-            let line = text.lines().next()?;
-            let licence = line.split("SPDX-License-Identifier: ").nth(1)?;
-            let licence = licence.trim_end_matches("*/").trim();
+            let mut lines = text.lines().take(3);
+            let licence = lines.find_map(|line| line.split("SPDX-License-Identifier: ").nth(1));
+            let licence = licence.unwrap_or("none").trim_end_matches("*/").trim();
             (licence != expected).then(|| format!("{name}: {licence}, expected {expected}"))
         })
         .collect();
@@ -121,6 +124,59 @@ fn nothing_is_left_unfinished() {
     sources.retain(|(name, _)| has_extension(name, &["rs", "c", "h", "sh"]));
     let found = holding(sources, &words.map(|word| word.concat()));
     expect_none("unfinished", found);
+}
+
+/// What a shell script does not notice when it fails, although the script ends at the first failure: a line that
+/// begins with `!`, and a substitution whose output is tested for being there or goes into a declaration.
+fn unnoticed(line: &str) -> bool {
+    let line = line.trim_start();
+    let declares = ["local ", "export ", "declare ", "readonly "].iter().any(|word| {
+        let assigned = line.strip_prefix(word).and_then(|rest| rest.split_once('='));
+        assigned.is_some_and(|(_, value)| value.trim_start_matches('"').starts_with("$("))
+    });
+    // `[[ $(COMMAND) ]]`, with nothing that the output is compared with.
+    let tests = line.split("[[ ").skip(1).filter_map(|rest| rest.split_once(" ]]"));
+    let only_output = tests.map(|(test, _)| test.trim_matches('"')).any(|test| {
+        let inside = test.strip_prefix("$(").and_then(|rest| rest.strip_suffix(')'));
+        inside.is_some_and(|inside| !inside.contains(')'))
+    });
+    line.starts_with("! ") || declares || only_output
+}
+
+#[test]
+fn shell_scripts_notice_every_failure() {
+    for line in ["! false", "[[ $(false) ]]", "  [[ \"$(a b)\" ]] || c", "local x=$(false)"] {
+        assert!(unnoticed(line), "{line}");
+    }
+    for line in ["if ! a; then", "[[ $(a) == b ]]", "x=$(a)", "local x", "[[ ! -e $x ]]"] {
+        assert!(!unnoticed(line), "{line}");
+    }
+    // Scripts are files, and texts in the programs that run them.
+    let found = files()
+        .into_iter()
+        .filter(|(name, text)| has_extension(name, &["sh", "rs"]) || text.starts_with("#!"))
+        .filter(|(name, _)| name != "tests/house.rs")
+        .flat_map(|(name, text)| {
+            let lines: Vec<_> = text.lines().map(str::to_owned).zip(1..).collect();
+            let found = lines.into_iter().filter(|(line, _)| unnoticed(line));
+            found.map(move |(line, number)| format!("{name}:{number}: {}", line.trim_start()))
+        })
+        .collect();
+    expect_none("a failure that the script does not notice", found);
+}
+
+#[test]
+fn shell_scripts_end_at_the_first_failure() {
+    let found = files()
+        .into_iter()
+        .filter(|(_, text)| {
+            let shebang = text.lines().next().unwrap_or_default();
+            shebang.starts_with("#!") && shebang.ends_with("bash")
+        })
+        .filter(|(_, text)| !text.lines().any(|line| line == "set -euo pipefail"))
+        .map(|(name, _)| name)
+        .collect();
+    expect_none("no line `set -euo pipefail`", found);
 }
 
 #[test]

@@ -192,7 +192,7 @@ fn other_driver(node: &Node) -> Result<()> {
         echo dax0.0 >$drivers/fsdev_dax/unbind
         insmod /run/tests/device_dax.ko
         [[ -e $drivers/device_dax/dax0.0 ]] || echo dax0.0 >$drivers/device_dax/bind
-        ! mount -i -t famfs /dev/dax0.0 /mnt/famfs
+        if mount -i -t famfs /dev/dax0.0 /mnt/famfs; then exit 1; fi
         echo dax0.0 >$drivers/device_dax/unbind
         echo dax0.0 >$drivers/fsdev_dax/bind
         mount -i -t famfs /dev/dax0.0 /mnt/famfs

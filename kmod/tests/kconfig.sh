@@ -30,7 +30,7 @@ expect() {
     # conf prints this line and nothing else when it is content.
     if grep -v -e '^#' log >&2; then exit 1; fi
     if [[ $2 == *=n ]]; then
-        ! grep "^${2%=n}=" .config >&2
+        if grep "^${2%=n}=" .config >&2; then exit 1; fi
     else
         grep -q "^$2$" .config || { echo "no $2 after $1" >&2; cat .config >&2; exit 1; }
     fi

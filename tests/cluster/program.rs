@@ -89,10 +89,9 @@ impl<'a> Program<'a> {
 
     /// Fails if anything of a cluster is left: a process, or a file.
     pub fn check_nothing_left(&self, instance: &Value) -> Result<()> {
-        if let Some(instance) = instance.as_str() {
-            let left = process::marked(instance.parse()?);
-            ensure!(left.is_empty(), "processes are left: {left:?}");
-        }
+        let instance = instance.as_str().context("the state had no mark of the processes")?;
+        let left = process::marked(instance.parse()?);
+        ensure!(left.is_empty(), "processes are left: {left:?}");
         ensure!(!self.directory().exists(), "{} is left", self.directory().display());
         Ok(())
     }

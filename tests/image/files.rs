@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The files of an image.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::process::Command;
 
@@ -50,13 +51,16 @@ pub fn files(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
             .output()
             .context("cannot run sha256sum")?;
         ensure!(sums.status.success(), "{}", String::from_utf8_lossy(&sums.stdout));
-        let listed = fs::read_to_string(artifacts.image.join("SHA256SUMS"))?.lines().count();
-        let there = fs::read_dir(&artifacts.image)?
+        let listed = fs::read_to_string(artifacts.image.join("SHA256SUMS"))?;
+        let listed: BTreeSet<String> =
+            listed.lines().filter_map(|line| Some(line.split_once("  ")?.1.to_owned())).collect();
+        let there: BTreeSet<String> = fs::read_dir(&artifacts.image)?
             .flatten()
             .filter(|entry| entry.path().is_file())
-            .filter(|entry| entry.file_name() != "SHA256SUMS" && entry.file_name() != "inputs")
-            .count();
-        ensure!(listed == there, "{listed} checksums for {there} files");
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| name != "SHA256SUMS" && name != "inputs")
+            .collect();
+        ensure!(listed == there, "checksums of {listed:?}, files {there:?}");
         Ok(())
     });
     super::units::exposure(session, artifacts);

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How far the image's units are locked down, by systemd's own reckoning.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
@@ -9,11 +13,24 @@ use vm_tests::{Artifacts, Session};
 /// What goes into the image as it is, with our units where systemd looks for them.
 const TREE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../image/mkosi.extra");
 
+/// The units of services that are not judged: root's shell may do everything.
+const NOT_JUDGED: [&str; 1] = ["appliance-console.service"];
+
 /// The units that run by themselves and take no orders, with the most exposure that each may have, in tenths of the 10
 /// that `systemd-analyze security` gives a unit without any setting. docs/appliance.md tells why the others are not here.
 const MOST: [(&str, u32); 2] = [("famfs-watch.service", 29), ("famfs-attach.service", 29)];
 
 pub fn exposure(session: &mut Session, artifacts: &Artifacts) {
+    session.check("every service of the image is judged, or known not to be", || {
+        let units = Path::new(TREE).join("usr/lib/systemd/system");
+        let there: BTreeSet<String> = fs::read_dir(&units)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .filter(|name| name.as_ref().map_or(true, |name| name.ends_with(".service")))
+            .collect::<io::Result<_>>()?;
+        let known = MOST.iter().map(|(unit, _)| *unit).chain(NOT_JUDGED).map(str::to_owned);
+        ensure!(there == known.collect(), "{there:?} in {}", units.display());
+        Ok(())
+    });
     for (unit, most) in MOST {
         let what = format!("{unit} is exposed at most {}.{}", most / 10, most % 10);
         session.check(&what, || {

@@ -25,7 +25,7 @@ serve add --image $scratch/image --read-only
 cp $scratch/image $scratch/copy
 truncate --size 8M $scratch/image
 dd if="$device" bs=1M count=8 iflag=direct status=none | cmp --bytes=8M $scratch/copy -
-! dd if="$device" of=/dev/null bs=1M skip=8 count=1 iflag=direct status=none 2>/dev/null
+refused "Input/output error" dd if="$device" of=/dev/null bs=1M skip=8 count=1 iflag=direct status=none
 remove
 
 # With holes: to look at them does not fill them.

@@ -54,7 +54,7 @@ truncate --size 1M $scratch/image
 serve add --image $scratch/image --read-only
 truncate --size 512K $scratch/image
 dd if="$device" of=/dev/null bs=64k count=8 iflag=direct status=none
-! dd if="$device" of=/dev/null bs=64k skip=8 count=1 iflag=direct status=none 2>/dev/null
+refused "Input/output error" dd if="$device" of=/dev/null bs=64k skip=8 count=1 iflag=direct status=none
 remove
 
 # A mounted device goes only by force.

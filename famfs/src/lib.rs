@@ -54,6 +54,7 @@ pub mod mkfs;
 pub mod mount;
 pub mod mounts;
 pub mod names;
+pub mod output_file;
 pub mod pack;
 pub mod path;
 pub mod picture;

@@ -52,6 +52,7 @@ const ORDER: &[&str] = &[
     "volume",
     "stream",
     "beneath",
+    "output_file",
     "mount",
     "apply",
     "play",

@@ -23,7 +23,8 @@ Exit codes: 0 success; 1 failure, or files are left out because the log is damag
 pub struct Export {
     /// File or directory; with --pool a path in the pool [default: the root]
     pub path: Option<PathBuf>,
-    /// Write the archive to this file, which appears when it is complete [default: standard output]
+    /// Write the archive to this file, which appears when it is complete; `-` is standard output
+    /// [default: -]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Leave packs as they are

@@ -207,7 +207,7 @@ pub struct Map {
     /// A path in a mounted famfs; not needed with --pool, or if only one is mounted
     #[arg(value_name = "PATH")]
     pub path: Option<PathBuf>,
-    /// Write an SVG picture to this file instead, whose name must end in .svg
+    /// Write an SVG picture to this file instead, whose name must end in .svg; `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Print the figures as JSON

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `famfs export`
 
-use std::fs::{self, File};
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use famfs::args::Export;
 use famfs::export::{self, Done, ExportError};
+use famfs::output_file::{OutputFile, is_stdout};
 use famfs::replay::{Node, NodeKind};
 use famfs::sys::dax::Access;
 use serde::Serialize;
@@ -27,10 +27,13 @@ struct Report {
 }
 
 pub fn run(pool: Option<&Path>, args: &Export) -> Outcome {
-    if args.output.is_none() && io::stdout().is_terminal() {
-        let error =
-            anyhow::anyhow!("an archive is nothing to look at: use --output FILE, or a pipe");
-        return Err(error.into());
+    // `-` is what it would be without the option.
+    let output = args.output.as_deref().filter(|path| !is_stdout(path));
+    if output.is_none() && io::stdout().is_terminal() {
+        return Err(anyhow!("standard output is a terminal: use --output FILE, or a pipe").into());
+    }
+    if output.is_none() && args.json {
+        return Err(anyhow!("--json needs an --output FILE other than standard output").into());
     }
     let stop = stop_flag()?;
     let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
@@ -51,41 +54,26 @@ pub fn run(pool: Option<&Path>, args: &Export) -> Outcome {
         !stopped(&stop)
     };
     let volume = &*place.volume;
-    let result = match &args.output {
+    let result = match output {
         None => {
             let out = io::BufWriter::new(io::stdout().lock());
             export::export(volume, &nodes, below.as_ref(), args.keep_packs, out, &mut progress)
         }
         Some(path) => {
-            let part = part_of(path)?;
-            let file =
-                File::create(&part).with_context(|| format!("cannot make {}", part.display()))?;
-            let out = io::BufWriter::new(file);
-            let result =
-                export::export(volume, &nodes, below.as_ref(), args.keep_packs, out, &mut progress)
-                    .and_then(|done| {
-                        fs::rename(&part, path).map_err(ExportError::End)?;
-                        Ok(done)
-                    });
-            if result.is_err() {
-                // The first error is the one to tell.
-                let _ = fs::remove_file(&part);
-            }
-            result
+            let failed = || format!("cannot write {}", path.display());
+            let mut file = OutputFile::create(path).with_context(failed)?;
+            let out = io::BufWriter::new(&mut file);
+            export::export(volume, &nodes, below.as_ref(), args.keep_packs, out, &mut progress)
+                .and_then(|done| {
+                    file.finish().map_err(ExportError::End)?;
+                    Ok(done)
+                })
         }
     };
     bar.finish_and_clear();
     let code = if matches!(result, Err(ExportError::Interrupted)) { INTERRUPTED } else { FAILED };
-    report(args, result.or_exit(code)?)?;
+    report(args, output, result.or_exit(code)?)?;
     Ok(if damaged { FAILED } else { OK })
-}
-
-/// The name of an archive that is not complete yet.
-fn part_of(path: &Path) -> anyhow::Result<std::path::PathBuf> {
-    let Some(name) = path.file_name() else { bail!("{}: expected a file name", path.display()) };
-    let mut name = name.to_owned();
-    name.push(".part");
-    Ok(path.with_file_name(name))
 }
 
 fn size(node: &Node) -> u64 {
@@ -96,9 +84,9 @@ fn size(node: &Node) -> u64 {
 }
 
 /// Standard output is free for a report only if the archive goes elsewhere.
-fn report(args: &Export, done: Done) -> anyhow::Result<()> {
+fn report(args: &Export, output: Option<&Path>, done: Done) -> anyhow::Result<()> {
     let Done { files, directories, packs, bytes } = done;
-    let Some(path) = &args.output else { return Ok(()) };
+    let Some(path) = output else { return Ok(()) };
     if args.json {
         return print_json(&Report { version: 1, files, directories, packs, bytes });
     }

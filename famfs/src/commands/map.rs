@@ -4,22 +4,22 @@
 mod svg;
 mod text;
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use famfs::args::Map;
+use famfs::output_file::{self, is_stdout};
 use famfs::picture::{Cell, Picture};
 use famfs::replay::Contents;
 use famfs::sys::dax::Access;
 
 use super::warn_of_damage;
-use crate::output::{FAILED, OK, Outcome, print_json, say};
+use crate::output::{FAILED, OK, Outcome, print_json, say, to_stdout};
 use crate::place::Place;
 
 pub fn run(pool: Option<&Path>, args: &Map) -> Outcome {
     if let Some(path) = &args.output {
-        check_name(path)?;
+        check_name(path, args.json)?;
     }
     let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
     let media = place.volume.media();
@@ -35,12 +35,20 @@ pub fn run(pool: Option<&Path>, args: &Map) -> Outcome {
         None => args.path.as_ref().map_or("famfs".to_owned(), |path| path.display().to_string()),
     };
     if let Some(path) = &args.output {
-        write_new(path, &svg::draw(&picture, &name))?;
+        let text = svg::draw(&picture, &name);
+        match is_stdout(path) {
+            // A reader that has seen enough is no error there.
+            true => to_stdout(|out| out.write_all(text.as_bytes()))?,
+            false => output_file::write(path, text.as_bytes())
+                .with_context(|| format!("cannot write {}", path.display()))?,
+        }
     }
     if args.json {
         print_json(&picture)?;
     } else if let Some(path) = &args.output {
-        say!("{}: {} files, {} cells", path.display(), picture.files, picture.cells.len())?;
+        if !is_stdout(path) {
+            say!("{}: {} files, {} cells", path.display(), picture.files, picture.cells.len())?;
+        }
     } else {
         text::print(&picture, &name)?;
     }
@@ -48,23 +56,17 @@ pub fn run(pool: Option<&Path>, args: &Map) -> Outcome {
 }
 
 /// Refuses names that promise another kind of picture, before anything is read.
-fn check_name(path: &Path) -> Result<()> {
+fn check_name(path: &Path, json: bool) -> Result<()> {
+    if is_stdout(path) {
+        if json {
+            bail!("--json and --output - both write to standard output: leave one out");
+        }
+        return Ok(());
+    }
     match path.extension() {
         Some(extension) if extension.eq_ignore_ascii_case("svg") => Ok(()),
-        _ => bail!("{}: expected a name that ends in .svg", path.display()),
+        _ => bail!("{}: expected a name that ends in .svg, or -", path.display()),
     }
-}
-
-/// Writes a whole file or leaves what was there.
-fn write_new(path: &Path, text: &str) -> Result<()> {
-    let part = path.with_extension("svg.part");
-    fs::write(&part, text)
-        .and_then(|()| fs::rename(&part, path))
-        .inspect_err(|_| {
-            // The first error is the one to tell.
-            let _ = fs::remove_file(&part);
-        })
-        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// What a cell shows.

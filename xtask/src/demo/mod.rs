@@ -11,6 +11,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use famfs::output_file;
 use rustix::process::Pid;
 use serde::Deserialize;
 use vhost_famfs::launch::Attach;
@@ -57,7 +58,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     println!("{report}");
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report).context("cannot write JSON")?;
-        std::fs::write(path, text + "\n")
+        output_file::write(path, (text + "\n").as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     let problems = report.problems();

@@ -13,25 +13,45 @@ use rustix::io::Errno;
 use crate::path::RelPath;
 use crate::replay::Owner;
 
+/// Where no link and no ".." leads out.
+const BELOW: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+
 /// Where nothing but the file system itself is reached.
-const INSIDE: ResolveFlags = ResolveFlags::BENEATH
-    .union(ResolveFlags::NO_SYMLINKS)
-    .union(ResolveFlags::NO_XDEV)
-    .union(ResolveFlags::NO_MAGICLINKS);
+const INSIDE: ResolveFlags = BELOW.union(ResolveFlags::NO_XDEV);
 
 /// A directory that no operation leaves.
 #[derive(Debug)]
-pub struct Root(OwnedFd);
+pub struct Root {
+    dir: OwnedFd,
+    resolve: ResolveFlags,
+}
 
 impl Root {
-    /// Takes an open directory as root.
+    /// Takes an open directory as root; what is mounted below it is not reached.
     pub fn new(dir: OwnedFd) -> Self {
-        Self(dir)
+        Self { dir, resolve: INSIDE }
+    }
+
+    /// Takes an open directory of the user's as root; what the user mounted below it counts.
+    pub fn with_mounts(dir: OwnedFd) -> Self {
+        Self { dir, resolve: BELOW }
     }
 
     /// Opens what is at a path. `mode` counts for a file that is made.
     pub fn open(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
-        rustix::fs::openat2(&self.0, path, flags | OFlags::CLOEXEC, mode, INSIDE)
+        rustix::fs::openat2(&self.dir, path, flags | OFlags::CLOEXEC, mode, self.resolve)
+    }
+
+    /// Opens the directory that a path's last name is in.
+    pub fn open_parent(&self, path: &Path) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        Ok(match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => {
+                self.open(parent, flags, Mode::empty())?
+            }
+            _ => self.dir.try_clone()?,
+        })
     }
 
     /// Type and size of what is at a path; `None` if nothing is.
@@ -84,18 +104,13 @@ impl Root {
     }
 
     fn parent(&self, path: &RelPath) -> io::Result<OwnedFd> {
-        Ok(match path.parent() {
-            None => self.0.try_clone()?,
-            Some(parent) => {
-                self.open(parent.as_path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?
-            }
-        })
+        self.open_parent(path.as_path())
     }
 }
 
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.dir.as_fd()
     }
 }
 

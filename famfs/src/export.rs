@@ -6,9 +6,10 @@ use std::io::{self, BufReader, Read, Write};
 use tar::Builder;
 
 use crate::archive::{ArchiveError, Content, LeftOut, read_stream};
+use crate::extract::SET_ID_BITS;
 use crate::pack::{SUFFIX, append, is_pack};
 use crate::path::RelPath;
-use crate::replay::{Node, NodeKind};
+use crate::replay::{Node, NodeKind, Owner};
 use crate::stream::FileReader;
 use crate::sys::dax::Access;
 use crate::volume::{COPY_STEP, Volume};
@@ -59,7 +60,7 @@ pub enum ExportError {
 }
 
 /// What was packed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Done {
     /// Files, those of packs counted one by one.
     pub files: u64,
@@ -69,6 +70,26 @@ pub struct Done {
     pub packs: u64,
     /// Bytes of the files.
     pub bytes: u64,
+    /// Files, directories and packs that lost set-user-ID or set-group-ID bits.
+    pub without_set_id: Vec<RelPath>,
+}
+
+/// How to pack.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Leave packs as they are.
+    pub keep_packs: bool,
+    /// Take set-user-ID and set-group-ID bits over, which any guest can set.
+    pub keep_set_id: bool,
+}
+
+impl Options {
+    /// The owner that a member gets, and whether it lost something.
+    fn owner(self, owner: Owner) -> (Owner, bool) {
+        let lost = !self.keep_set_id && owner.mode & SET_ID_BITS != 0;
+        let mode = if lost { owner.mode & !SET_ID_BITS } else { owner.mode };
+        (Owner { mode, ..owner }, lost)
+    }
 }
 
 /// Writes the archive of some nodes. Names lose what `below` names: the directory that is
@@ -77,7 +98,7 @@ pub fn export(
     volume: &dyn Volume,
     nodes: &[&Node],
     below: Option<&RelPath>,
-    keep_packs: bool,
+    options: Options,
     out: impl Write,
     progress: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Done, ExportError> {
@@ -86,8 +107,12 @@ pub fn export(
     for node in nodes {
         let Some(name) = name_below(&node.path, below) else { continue };
         let copy = |source| ExportError::Copy { path: node.path.clone(), source };
+        let (owner, lost) = options.owner(node.owner);
+        if lost {
+            done.without_set_id.push(node.path.clone());
+        }
         let NodeKind::File { size, map } = &node.kind else {
-            append(&mut builder, name, node.owner, None, io::empty()).map_err(copy)?;
+            append(&mut builder, name, owner, None, io::empty()).map_err(copy)?;
             done.directories += 1;
             continue;
         };
@@ -95,11 +120,11 @@ pub fn export(
             .open_file(&node.path, *size, map, Access::Read)
             .map_err(|source| ExportError::Open { path: node.path.clone(), source })?;
         let reader = || BufReader::with_capacity(COPY_STEP, FileReader::new(&*bytes, *size));
-        if !keep_packs
+        if !options.keep_packs
             && let Some(dir) = name.strip_suffix(SUFFIX)
             && is_pack(FileReader::new(&*bytes, *size))
         {
-            unpack(&mut builder, node, dir, reader(), &mut done)?;
+            unpack(&mut builder, (node, dir), options, reader(), &mut done)?;
             done.packs += 1;
             if !progress(*size) {
                 return Err(ExportError::Interrupted);
@@ -108,7 +133,7 @@ pub fn export(
         }
         let mut stopped = false;
         let input = Watched { input: reader(), progress: &mut *progress, stopped: &mut stopped };
-        let result = append(&mut builder, name, node.owner, Some(*size), input);
+        let result = append(&mut builder, name, owner, Some(*size), input);
         if stopped {
             return Err(ExportError::Interrupted);
         }
@@ -131,8 +156,8 @@ fn name_below<'p>(path: &'p RelPath, below: Option<&RelPath>) -> Option<&'p [u8]
 /// Copies the members of a pack, as the directory that it was.
 fn unpack<W: Write>(
     builder: &mut Builder<W>,
-    node: &Node,
-    dir: &[u8],
+    (node, dir): (&Node, &[u8]),
+    options: Options,
     input: impl Read,
     done: &mut Done,
 ) -> Result<(), ExportError> {
@@ -159,7 +184,12 @@ fn unpack<W: Write>(
             Content::Dir => None,
             Content::File { size, .. } => Some(size),
         };
-        append(builder, &name, member.owner, size, bytes)
+        let (owner, lost) = options.owner(member.owner);
+        // Once for the pack, however many of its members.
+        if lost && done.without_set_id.last() != Some(&node.path) {
+            done.without_set_id.push(node.path.clone());
+        }
+        append(builder, &name, owner, size, bytes)
             .map_err(|source| End::Export(ExportError::Copy { path: path(), source }))?;
         match size {
             None => done.directories += 1,

@@ -174,3 +174,68 @@ fn an_archive_that_fails_leaves_what_was_there() {
     assert_eq!(names(place.dir.path()), ["out.tar"]);
     assert_eq!(fs::read(place.path("out.tar")).unwrap(), b"old");
 }
+
+#[test]
+fn a_copy_out_follows_no_link_below_the_directory_that_was_named() {
+    let place = Place::new();
+    place.run(&["mkdir", "/current"]);
+    place.write("source", "from the pool");
+    place.run(&["cp", "source", "/current/file"]);
+    for dir in ["victim", "out"] {
+        fs::create_dir(place.path(dir)).unwrap();
+    }
+    symlink("../victim", place.path("out/current")).unwrap();
+    symlink("victim/new", place.path("out/file")).unwrap();
+    for args in [&["/."][..], &["/current"], &["/file"]] {
+        let args = [&["cp", "--out", "-r"], args, &["out"]].concat();
+        let message = place.refusal(&args);
+        assert!(message.contains("is there and no"), "{message}");
+    }
+    assert!(names(&place.path("victim")).is_empty());
+    assert_eq!(names(&place.path("out")), ["current", "file"]);
+    // A link to the directory is the user's own way of naming it.
+    symlink("victim", place.path("mine")).unwrap();
+    place.run(&["cp", "--out", "-r", "/.", "mine"]);
+    assert_eq!(fs::read(place.path("victim/current/file")).unwrap(), b"from the pool");
+    assert_eq!(names(&place.path("victim")), ["current", "file"]);
+    let file = place.path("victim/file");
+    place.run(&["cp", "--out", "/file", "victim/../victim/again"]);
+    assert_eq!(fs::read(file).unwrap(), fs::read(place.path("victim/again")).unwrap());
+}
+
+#[test]
+fn modes_come_out_whole_but_for_set_id_bits() {
+    let place = Place::new();
+    place.write("setuid", "#!/bin/sh\n");
+    fs::create_dir(place.path("sticky")).unwrap();
+    fs::create_dir(place.path("group")).unwrap();
+    for (name, mode) in [("setuid", 0o4755), ("sticky", 0o1777), ("group", 0o2775)] {
+        place.chmod(name, mode);
+        assert_eq!(place.mode(name), mode, "the host takes it");
+    }
+    place.run(&["cp", "-r", "setuid", "sticky", "group", "/"]);
+    let message = place.run(&["cp", "--out", "-r", "/.", "out"]);
+    let modes =
+        |dir: &str| ["setuid", "sticky", "group"].map(|name| place.mode(&format!("{dir}/{name}")));
+    assert_eq!(modes("out"), [0o755, 0o1777, 0o775]);
+    assert!(message.contains("2 copied without set-user-ID"), "{message}");
+    assert!(message.contains("\n  setuid") && message.contains("\n  group"), "{message}");
+    let message = place.run(&["cp", "--out", "--keep-set-id", "-r", "/.", "kept"]);
+    assert_eq!((modes("kept"), message.as_str()), ([0o4755, 0o1777, 0o2775], ""));
+
+    let modes = |archive: &[u8]| {
+        let mut archive = tar::Archive::new(archive);
+        let mode = |entry: std::io::Result<tar::Entry<'_, _>>| {
+            let entry: tar::Entry<'_, &[u8]> = entry.unwrap();
+            (entry.path().unwrap().display().to_string(), entry.header().mode().unwrap())
+        };
+        archive.entries().unwrap().map(mode).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let Output { stdout, stderr, .. } = place.famfs(&["export"]);
+    let found = modes(&stdout);
+    assert_eq!((found["setuid"], found["sticky/"], found["group/"]), (0o755, 0o1777, 0o775));
+    let message = String::from_utf8(stderr).unwrap();
+    assert!(message.contains("2 copied without set-user-ID"), "{message}");
+    let found = modes(&place.famfs(&["export", "--keep-set-id"]).stdout);
+    assert_eq!((found["setuid"], found["sticky/"], found["group/"]), (0o4755, 0o1777, 0o2775));
+}

@@ -9,7 +9,8 @@ use clap::Args;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Names in the archive are relative to PATH. Owners and modes are kept; times are 0, because the \
-media has none, so equal files give equal archives.
+media has none, so equal files give equal archives. Set-user-ID and set-group-ID bits are left out, \
+because any guest can set them, and what lost them is named; --keep-set-id keeps them.
 
 A pack (see `import --pack`) becomes the directory that it was made of, unless --keep-packs is \
 given.
@@ -30,6 +31,9 @@ pub struct Export {
     /// Leave packs as they are
     #[arg(long)]
     pub keep_packs: bool,
+    /// Keep set-user-ID and set-group-ID bits, which any guest can set
+    #[arg(long)]
+    pub keep_set_id: bool,
     /// Print what was done as JSON
     #[arg(long, requires = "output")]
     pub json: bool,

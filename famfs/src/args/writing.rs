@@ -143,7 +143,9 @@ change. So the same command, run again after an interruption, goes on where the 
 Owner and mode of what is there stay.
 
 With --out a file appears under its name only when it is complete, and replaces one that is there. \
-Modes are kept, but never set-user-ID and set-group-ID bits; owners only for root.
+Modes are kept, owners only for root. Set-user-ID and set-group-ID bits are left out, because any \
+guest can set them, and what lost them is named; --keep-set-id keeps them. Below DEST no symbolic \
+link is followed.
 
 Examples:
   famfs cp -r dataset /mnt/famfs               copy a tree into a mounted famfs
@@ -180,6 +182,9 @@ pub struct Cp {
     /// Leave out what famfs cannot hold, and say so
     #[arg(long)]
     pub skip_unsupported: bool,
+    /// With --out: keep set-user-ID and set-group-ID bits, which any guest can set
+    #[arg(long, requires = "out")]
+    pub keep_set_id: bool,
     /// Check everything, and print what would be done
     #[arg(long, visible_alias = "dryrun")]
     pub dry_run: bool,

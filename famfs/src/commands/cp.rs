@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use famfs::args::Cp;
 use famfs::copy::{Action, Copy, CopyError, Done};
-use famfs::extract::{self, ExtractError};
+use famfs::extract::{self, Base, ExtractError};
 use famfs::path::RelPath;
 use famfs::replay::{NodeKind, Plan};
 use famfs::sources::{Destination, Options, Unsupported, scan};
@@ -18,7 +18,7 @@ use famfs::sys::dax::Access;
 use famfs::transfer::How;
 use serde::Serialize;
 
-use super::warn_of_damage;
+use super::{tell_of_set_id, warn_of_damage};
 use crate::output::{
     FAILED, Failure, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar,
 };
@@ -39,6 +39,9 @@ struct Report {
     /// What --compare found to be different.
     #[serde(skip_serializing_if = "Option::is_none")]
     differences: Option<Vec<Differing>>,
+    /// What was copied out without its set-user-ID or set-group-ID bits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    without_set_id: Vec<String>,
     /// What a dry run would do.
     #[serde(skip_serializing_if = "Option::is_none")]
     actions: Option<Vec<Planned>>,
@@ -185,17 +188,23 @@ fn copy_out(
         let error = "is no directory, expected one for more than one source";
         return Err(anyhow::anyhow!("{} {error}", target.display()).into());
     }
+    // What is below the directory that was named is reached without links.
+    let base = match into {
+        true => Base::open(target)?,
+        false => Base::open(target.parent().unwrap_or(Path::new("")))?,
+    };
     let mut items = Vec::new();
     for source in sources {
         let path = pool_path(source)?;
         let name = path.as_ref().and_then(|path| path.as_path().file_name());
         // `DIR/.` and the root mean what is in the directory.
         let contents = source.as_os_str().as_bytes().ends_with(b"/.");
-        let target = match name.filter(|_| into && !contents) {
-            Some(name) => target.join(name),
-            None => target.to_owned(),
+        let below = match (into, name.filter(|_| !contents)) {
+            (true, Some(name)) => Path::new(name),
+            (true, None) => Path::new(""),
+            (false, _) => Path::new(target.file_name().unwrap_or_default()),
         };
-        items.extend(extract::list(&plan, path.as_ref(), &target, args.recursive)?);
+        items.extend(extract::list(&plan, path.as_ref(), (&base, below), args.recursive)?);
     }
     let bytes = items.iter().filter_map(extract::Item::size).sum();
     let report = Report { bytes, ..Report::default() };
@@ -203,20 +212,22 @@ fn copy_out(
         return Ok((planned_out(&items, report), damaged));
     }
     let bar = progress_bar(bytes);
-    let result = extract::extract(&*place.volume, &items, |bytes| {
+    let result = extract::extract(&*place.volume, &items, args.keep_set_id, |bytes| {
         bar.inc(bytes);
         !stopped(&stop)
     });
     bar.finish_and_clear();
     let code = if matches!(result, Err(ExtractError::Interrupted)) { INTERRUPTED } else { FAILED };
-    let (files, directories) = result.or_exit(code)?;
-    Ok((Report { files, directories, ..report }, damaged))
+    let extract::Done { files, directories, without_set_id } = result.or_exit(code)?;
+    tell_of_set_id(&without_set_id);
+    let without_set_id = without_set_id.iter().map(RelPath::to_string).collect();
+    Ok((Report { files, directories, without_set_id, ..report }, damaged))
 }
 
 fn planned_out(items: &[extract::Item<'_>], mut report: Report) -> Report {
     let mut actions = Vec::new();
     for item in items {
-        let action = match (item.size(), item.target.exists()) {
+        let action = match (item.size(), item.exists) {
             (None, true) => continue,
             (None, false) => "mkdir",
             (Some(_), true) => "replace",
@@ -228,7 +239,7 @@ fn planned_out(items: &[extract::Item<'_>], mut report: Report) -> Report {
             _ => report.files += 1,
         }
         let source = item.path().map_or("/".to_owned(), RelPath::to_string);
-        let target = item.target.display().to_string();
+        let target = item.target().display().to_string();
         actions.push(Planned { action, source, target });
     }
     Report { actions: Some(actions), ..report }

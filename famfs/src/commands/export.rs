@@ -6,13 +6,14 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use famfs::args::Export;
-use famfs::export::{self, Done, ExportError};
+use famfs::export::{self, Done, ExportError, Options};
 use famfs::output_file::{OutputFile, is_stdout};
+use famfs::path::RelPath;
 use famfs::replay::{Node, NodeKind};
 use famfs::sys::dax::Access;
 use serde::Serialize;
 
-use super::{nodes_at, warn_of_damage};
+use super::{nodes_at, tell_of_set_id, warn_of_damage};
 use crate::output::{FAILED, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar};
 use crate::output::{say, stop_flag, stopped};
 use crate::place::Place;
@@ -24,6 +25,9 @@ struct Report {
     directories: u64,
     packs: u64,
     bytes: u64,
+    /// What was exported without its set-user-ID or set-group-ID bits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    without_set_id: Vec<String>,
 }
 
 pub fn run(pool: Option<&Path>, args: &Export) -> Outcome {
@@ -54,25 +58,29 @@ pub fn run(pool: Option<&Path>, args: &Export) -> Outcome {
         !stopped(&stop)
     };
     let volume = &*place.volume;
+    let options = Options { keep_packs: args.keep_packs, keep_set_id: args.keep_set_id };
     let result = match output {
         None => {
             let out = io::BufWriter::new(io::stdout().lock());
-            export::export(volume, &nodes, below.as_ref(), args.keep_packs, out, &mut progress)
+            export::export(volume, &nodes, below.as_ref(), options, out, &mut progress)
         }
         Some(path) => {
             let failed = || format!("cannot write {}", path.display());
             let mut file = OutputFile::create(path).with_context(failed)?;
             let out = io::BufWriter::new(&mut file);
-            export::export(volume, &nodes, below.as_ref(), args.keep_packs, out, &mut progress)
-                .and_then(|done| {
+            export::export(volume, &nodes, below.as_ref(), options, out, &mut progress).and_then(
+                |done| {
                     file.finish().map_err(ExportError::End)?;
                     Ok(done)
-                })
+                },
+            )
         }
     };
     bar.finish_and_clear();
     let code = if matches!(result, Err(ExportError::Interrupted)) { INTERRUPTED } else { FAILED };
-    report(args, output, result.or_exit(code)?)?;
+    let done = result.or_exit(code)?;
+    tell_of_set_id(&done.without_set_id);
+    report(args, output, done)?;
     Ok(if damaged { FAILED } else { OK })
 }
 
@@ -85,10 +93,12 @@ fn size(node: &Node) -> u64 {
 
 /// Standard output is free for a report only if the archive goes elsewhere.
 fn report(args: &Export, output: Option<&Path>, done: Done) -> anyhow::Result<()> {
-    let Done { files, directories, packs, bytes } = done;
+    let Done { files, directories, packs, bytes, without_set_id } = done;
     let Some(path) = output else { return Ok(()) };
     if args.json {
-        return print_json(&Report { version: 1, files, directories, packs, bytes });
+        let without_set_id = without_set_id.iter().map(RelPath::to_string).collect();
+        let version = 1;
+        return print_json(&Report { version, files, directories, packs, bytes, without_set_id });
     }
     let packs = if packs == 0 { String::new() } else { format!(", {packs} packs unpacked") };
     let bytes = human(bytes);

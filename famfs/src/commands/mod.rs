@@ -47,6 +47,9 @@ use famfs::replay::{Node, NodeKind, Plan};
 use crate::output::{Outcome, notice};
 use crate::place::Place;
 
+/// Most names that a message lists.
+const LISTED: usize = 10;
+
 /// Runs a command.
 pub fn run(cli: &Cli) -> Outcome {
     let pool = cli.pool.as_deref();
@@ -121,4 +124,22 @@ fn warn_of_damage(plan: &Plan) -> bool {
         notice!("{problem}");
     }
     !left_out.is_empty()
+}
+
+/// Tells which files were copied without their set-user-ID or set-group-ID bits.
+fn tell_of_set_id(paths: &[RelPath]) {
+    if paths.is_empty() {
+        return;
+    }
+    let shown = paths.iter().take(LISTED).map(|path| format!("\n  {path}"));
+    let more = match paths.len().saturating_sub(LISTED) {
+        0 => String::new(),
+        more => format!("\n  and {more} more"),
+    };
+    notice!(
+        "{} copied without set-user-ID and set-group-ID bits, which guests can set; \
+         --keep-set-id keeps them:{}{more}",
+        paths.len(),
+        shown.collect::<String>()
+    );
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use famfs::args::number;
 
+use super::complete::{clusters, vms};
 use super::up::name;
 use crate::cluster::logs::Kind;
 
@@ -16,7 +17,7 @@ use crate::cluster::logs::Kind;
 #[derive(Debug, Args)]
 pub(super) struct DownArgs {
     /// The cluster [default: the only one]
-    #[arg(value_name = "CLUSTER", value_parser = name)]
+    #[arg(value_name = "CLUSTER", value_parser = name, add = clusters())]
     cluster: Option<String>,
     /// Leave the pool that was made for the cluster; the next `up` of its name uses it again.
     #[arg(long)]
@@ -40,7 +41,7 @@ pub(super) struct DownArgs {
 #[derive(Debug, Args)]
 pub(super) struct PsArgs {
     /// The cluster [default: all]
-    #[arg(value_name = "CLUSTER", value_parser = name)]
+    #[arg(value_name = "CLUSTER", value_parser = name, add = clusters())]
     cluster: Option<String>,
     /// Print a JSON array with an object for each cluster.
     #[arg(long)]
@@ -64,13 +65,13 @@ pub(super) struct PsArgs {
 #[command(verbatim_doc_comment)]
 pub(super) struct ExecArgs {
     /// The VM.
-    #[arg(value_name = "VM", value_parser = name)]
+    #[arg(value_name = "VM", value_parser = name, add = vms())]
     vm: String,
     /// The program, found in the guest's PATH, and its arguments.
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
     command: Vec<String>,
     /// The cluster [default: the only one]
-    #[arg(long, value_name = "NAME", value_parser = name)]
+    #[arg(long, value_name = "NAME", value_parser = name, add = clusters())]
     cluster: Option<String>,
     /// Set a variable in its environment: NAME=VALUE. More than once.
     #[arg(long, value_name = "VARIABLE", value_parser = variable)]
@@ -92,10 +93,10 @@ pub(super) struct ExecArgs {
 #[derive(Debug, Args)]
 pub(super) struct ConsoleArgs {
     /// The VM.
-    #[arg(value_name = "VM", value_parser = name)]
+    #[arg(value_name = "VM", value_parser = name, add = vms())]
     vm: String,
     /// The cluster [default: the only one]
-    #[arg(long, value_name = "NAME", value_parser = name)]
+    #[arg(long, value_name = "NAME", value_parser = name, add = clusters())]
     cluster: Option<String>,
 }
 
@@ -103,10 +104,10 @@ pub(super) struct ConsoleArgs {
 #[derive(Debug, Args)]
 pub(super) struct LogsArgs {
     /// The VM [default: all]
-    #[arg(value_name = "VM", value_parser = name)]
+    #[arg(value_name = "VM", value_parser = name, add = vms())]
     vm: Option<String>,
     /// The cluster [default: the only one]
-    #[arg(long, value_name = "NAME", value_parser = name)]
+    #[arg(long, value_name = "NAME", value_parser = name, add = clusters())]
     cluster: Option<String>,
     /// Only this log.
     #[arg(long, value_enum, value_name = "LOG")]

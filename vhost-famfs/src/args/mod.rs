@@ -2,6 +2,7 @@
 //! The command line, and its translation into what the rest of the program takes.
 
 mod cluster;
+pub mod complete;
 mod device;
 mod doctor;
 mod pool;

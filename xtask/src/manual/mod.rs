@@ -5,10 +5,13 @@
 mod page;
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, ValueEnum};
-use clap_complete::Shell;
+use clap_complete::env::Shells;
+use clap_complete::{Generator, Shell};
+use vhost_famfs::args::complete;
 
 use crate::paths;
 
@@ -27,12 +30,26 @@ pub fn write() -> Result<()> {
     {
         page::write_all(&command, &man)
             .with_context(|| format!("cannot write the manual of {name}"))?;
-        for shell in Shell::value_variants() {
-            clap_complete::generate_to(*shell, &mut command.clone(), name, &completions)
-                .with_context(|| {
-                    format!("cannot write completions of {name} to {}", completions.display())
-                })?;
-        }
+    }
+    for shell in Shell::value_variants() {
+        let mut command = famfs::args::Cli::command();
+        clap_complete::generate_to(*shell, &mut command, "famfs", &completions).with_context(
+            || format!("cannot write completions of famfs to {}", completions.display()),
+        )?;
+        ask_program(*shell, "vhost-famfs", &completions)?;
     }
     Ok(())
+}
+
+/// Writes completions that ask the program in the search path, which knows the names of clusters and VMs.
+fn ask_program(shell: Shell, name: &str, completions: &Path) -> Result<()> {
+    let path = completions.join(shell.file_name(name));
+    let shells = Shells::builtins();
+    let completer = shells.completer(&shell.to_string());
+    let completer = completer.with_context(|| format!("no completions for {shell}"))?;
+    let mut script = Vec::new();
+    completer
+        .write_registration(complete::VARIABLE, name, name, name, &mut script)
+        .and_then(|()| fs::write(&path, script))
+        .with_context(|| format!("cannot write {}", path.display()))
 }

@@ -14,7 +14,9 @@ pub struct Window {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WindowError {
     /// Offset or length is not a multiple of the pool's unit.
-    #[error("window {what} {found} is not a multiple of {unit}: {way_out}", way_out = nearest(what, *.found, unit.0))]
+    #[error(
+        "{what} {}: expected a multiple of {unit}, such as {}", Bytes(*.found), nearest(what, *.found, unit.0)
+    )]
     Unaligned {
         /// `offset` or `length`.
         what: &'static str,
@@ -24,10 +26,10 @@ pub enum WindowError {
         unit: Bytes,
     },
     /// Nothing to show to the guest.
-    #[error("window is empty: its length must not be 0")]
+    #[error("length 0: expected at least 2 MiB")]
     Empty,
     /// The range begins where the pool has ended.
-    #[error("window offset {offset} is not below {pool}, the size of the pool")]
+    #[error("offset {offset} is not inside the pool of {pool}")]
     Beyond {
         /// Offset in the pool.
         offset: Bytes,
@@ -35,7 +37,7 @@ pub enum WindowError {
         pool: Bytes,
     },
     /// The range reaches beyond the pool.
-    #[error("window of {len} at offset {offset} does not fit into the pool of {pool}")]
+    #[error("{len} at offset {offset} do not fit into the pool of {pool}")]
     Outside {
         /// Offset in the pool.
         offset: Bytes,
@@ -45,7 +47,7 @@ pub enum WindowError {
         pool: Bytes,
     },
     /// No power of two that a 64-bit BAR can hold.
-    #[error("window of {0} is larger than a PCI memory region can be")]
+    #[error("{0} are more than a PCI memory region can have")]
     TooLarge(Bytes),
 }
 
@@ -53,9 +55,9 @@ fn nearest(what: &str, found: u64, unit: u64) -> String {
     let below = found - found % unit;
     match below.checked_add(unit) {
         // A window of no bytes is none.
-        Some(above) if below == 0 && what == "length" => format!("use {above}"),
-        Some(above) => format!("use {below} or {above}"),
-        None => format!("use {below}"),
+        Some(above) if below == 0 && what == "length" => Bytes(above).to_string(),
+        Some(above) => format!("{} or {}", Bytes(below), Bytes(above)),
+        None => Bytes(below).to_string(),
     }
 }
 
@@ -143,8 +145,7 @@ mod tests {
         }
         for (offset, len) in [(64, Some(2 * MIB)), (64, None), (128, None)] {
             let err = Window::new(64 * MIB, ALIGNMENT, offset * MIB, len).unwrap_err();
-            let expected =
-                format!("window offset {offset} MiB is not below 64 MiB, the size of the pool");
+            let expected = format!("offset {offset} MiB is not inside the pool of 64 MiB");
             assert_eq!(err.to_string(), expected);
         }
         let huge = u64::MAX - (ALIGNMENT - 1);
@@ -159,10 +160,10 @@ mod tests {
         let err = Window::new(64 * MIB, ALIGNMENT, 4097, Some(2 * MIB)).unwrap_err();
         assert_eq!(
             err.to_string(),
-            "window offset 4097 is not a multiple of 2 MiB: use 0 or 2097152"
+            "offset 4097 bytes: expected a multiple of 2 MiB, such as 0 bytes or 2 MiB"
         );
         let err = Window::new(64 * MIB, ALIGNMENT, 0, Some(3)).unwrap_err();
-        assert_eq!(err.to_string(), "window length 3 is not a multiple of 2 MiB: use 2097152");
+        assert_eq!(err.to_string(), "length 3 bytes: expected a multiple of 2 MiB, such as 2 MiB");
     }
 
     #[test]

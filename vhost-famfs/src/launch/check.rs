@@ -11,7 +11,7 @@ use super::accelerator::Accelerator;
 use super::config::{PoolDevice, VmConfig};
 use super::headroom::{Headroom, HeadroomError};
 use super::plan::{Plan, PoolPlan, VmPlan};
-use super::spec::Access;
+use super::spec::{Access, Subject};
 use crate::pool::{self, CreateError, Kind, MemoryError, Pool, PoolError};
 use crate::units::Bytes;
 
@@ -82,6 +82,22 @@ pub enum CheckError {
         #[source]
         source: io::Error,
     },
+}
+
+impl CheckError {
+    /// What of the cluster it is about, if that is one thing.
+    #[must_use]
+    pub fn subject(&self) -> Option<Subject> {
+        match self {
+            Self::Create(CreateError::Size { .. } | CreateError::Space { .. })
+            | Self::Memory { .. } => Some(Subject::Pool("size")),
+            Self::Pool(_) | Self::Create(_) | Self::Holes { .. } | Self::Look { .. } => {
+                Some(Subject::Pool("path"))
+            }
+            Self::AddressBits { name, .. } => Some(Subject::Vm(name.clone(), "access")),
+            Self::Headroom(_) => None,
+        }
+    }
 }
 
 /// Checks a plan against the host as it is now; tells what memory it may take of what there is. With

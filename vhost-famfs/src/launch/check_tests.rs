@@ -10,7 +10,7 @@ fn plan(dir: &TempDir, accelerator: Accelerator, text: &str) -> Plan {
     let host = Host { accelerator, ..Host::for_tests(dir.path(), "image") };
     let file = dir.path().join("lab.toml");
     fs::write(&file, text).unwrap();
-    Plan::new(&cluster_file::read(&file).unwrap(), &host).unwrap()
+    Plan::new(&cluster_file::read(&file).unwrap().spec, &host).unwrap()
 }
 
 /// Why it is refused.
@@ -58,7 +58,7 @@ fn a_pool_that_another_program_changes_is_told() {
 fn a_pool_to_be_made_must_have_a_size_and_room() {
     let dir = in_memory();
     for (size, expected) in
-        [("8M", "too small or uneven"), ("17M", "too small or uneven"), ("900T", "has only")]
+        [("8M", "at least 16 MiB"), ("17M", "in steps of 2 MiB"), ("900T", "has only")]
     {
         let text = format!("[pool]\nsize = \"{size}\"\n[[vm]]\nmemory = \"64T\"\n");
         let refusal = refusal(&dir, Accelerator::Tcg, &text).unwrap();
@@ -147,7 +147,7 @@ fn a_pool_that_exists_must_have_a_size_that_guests_can_map() {
         spec.pool.path = Some(dir.path().join("pool"));
         let refusal = Plan::new(&spec, &Host::for_tests(dir.path(), "image")).unwrap_err();
         let refusal = refusal.to_string();
-        assert!(refusal.contains("is not a multiple of 2 MiB of at least 16 MiB"), "{refusal}");
+        assert!(refusal.contains("a pool needs at least 16 MiB, in steps of 2 MiB"), "{refusal}");
     }
 }
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Cluster files: TOML, described in docs/cluster-file.md. An error names file, line and column.
 
+mod text;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use famfs::args::parse_size;
@@ -17,8 +18,10 @@ use toml::Spanned;
 
 use super::image::Root;
 use super::spec::{
-    Access, ImportSpec, MAX_VMS, PoolKind, PoolSpec, Spec, Transport, VmSpec, check_name,
+    Access, ImportSpec, MAX_VMS, PoolKind, PoolSpec, Spec, Subject, Transport, VmSpec, check_name,
 };
+pub use text::Place;
+use text::{Fault, check_tables, place, range_of};
 
 /// Most bytes of a cluster file: a thousand VMs fit.
 const MAX_FILE: u64 = 1 << 20;
@@ -51,47 +54,6 @@ pub enum FileError {
         /// Where, and what.
         place: Box<Place>,
     },
-}
-
-/// A place in a cluster file with what is wrong there.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Line, from 1.
-    pub line: usize,
-    /// Column in characters, from 1.
-    pub column: usize,
-    /// The line's text.
-    pub text: String,
-    /// What is wrong.
-    pub message: String,
-    /// The way out.
-    pub hint: Option<String>,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.line, self.column, self.message)?;
-        if !self.text.trim().is_empty() {
-            write!(f, "\n  {}\n  {}^", self.text, " ".repeat(self.column - 1))?;
-        }
-        match &self.hint {
-            Some(hint) => write!(f, "\nhint: {hint}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Something wrong at a range of bytes of the file.
-struct Fault {
-    at: Range<usize>,
-    message: String,
-    hint: Option<String>,
-}
-
-impl Fault {
-    fn new(at: &Range<usize>, message: impl Into<String>, hint: &str) -> Self {
-        Self { at: at.clone(), message: message.into(), hint: Some(hint.to_owned()) }
-    }
 }
 
 #[derive(Deserialize)]
@@ -221,11 +183,48 @@ pub fn guest_dir(text: &str) -> Result<Option<RelPath>, String> {
     RelPath::new(inside.as_bytes()).map(Some).map_err(|error| error.to_string())
 }
 
+/// A cluster file that was read.
+#[derive(Debug)]
+pub struct ClusterFile {
+    /// What it asks for.
+    pub spec: Spec,
+    path: PathBuf,
+    text: String,
+    /// For each VM, the number of its table.
+    tables: Vec<usize>,
+}
+
+impl ClusterFile {
+    /// An error that came out when the cluster was planned, with the place that it is about, if that is in the file.
+    #[must_use]
+    pub fn locate(&self, subject: &Subject, error: &dyn std::error::Error) -> Option<FileError> {
+        let range = match subject {
+            Subject::Pool(key) => range_of(&self.text, "pool", 0, key),
+            Subject::Vm(name, key) => {
+                let vm = self.spec.vms.iter().position(|vm| vm.name == *name);
+                // An image that the file does not name is the host's, or the command line's.
+                let vm = vm.filter(|vm| *key != "image" || self.spec.vms[*vm].image.is_some());
+                vm.and_then(|vm| range_of(&self.text, "vm", self.tables[vm], key))
+            }
+            Subject::Import(from) => {
+                let imports = &mut self.spec.imports.iter();
+                let import = imports.position(|import| from.starts_with(&import.from));
+                import.and_then(|import| range_of(&self.text, "import", import, "from"))
+            }
+        };
+        let causes = std::iter::successors(Some(error), |error| error.source());
+        let message = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        let fault = Fault { at: range?, message, hint: None };
+        let place = Box::new(place(&self.text, fault));
+        Some(FileError::Wrong { path: self.path.clone(), place })
+    }
+}
+
 /// Reads a cluster file.
 ///
 /// # Errors
 /// What is wrong with it, and where.
-pub fn read(path: &Path) -> Result<Spec, FileError> {
+pub fn read(path: &Path) -> Result<ClusterFile, FileError> {
     let cannot = |source| FileError::Read { path: path.into(), source };
     let not_text = |what| FileError::NotText { path: path.into(), what };
     let metadata = fs::metadata(path).map_err(cannot)?;
@@ -237,14 +236,19 @@ pub fn read(path: &Path) -> Result<Spec, FileError> {
     }
     let bytes = fs::read(path).map_err(cannot)?;
     let text = String::from_utf8(bytes).map_err(|_| not_text("it is not UTF-8 text"))?;
-    parse(&text, path).map_err(|fault| FileError::Wrong {
-        path: path.into(),
-        place: Box::new(place(&text, fault)),
-    })
+    match parse(&text, path) {
+        Ok((spec, tables)) => Ok(ClusterFile { spec, path: path.into(), text, tables }),
+        Err(fault) => {
+            let place = Box::new(place(&text, fault));
+            Err(FileError::Wrong { path: path.into(), place })
+        }
+    }
 }
 
-/// The cluster in a text. `path` gives the default name, and what relative paths are relative to.
-fn parse(text: &str, path: &Path) -> Result<Spec, Fault> {
+/// The cluster in a text, and for each VM the number of its table. `path` gives the default name, and what relative
+/// paths are relative to.
+fn parse(text: &str, path: &Path) -> Result<(Spec, Vec<usize>), Fault> {
+    check_tables(text)?;
     let table: FileTable = toml::from_str(text).map_err(|error| Fault {
         at: error.span().unwrap_or(0..0),
         message: error.message().lines().collect::<Vec<_>>().join("; "),
@@ -267,8 +271,8 @@ fn parse(text: &str, path: &Path) -> Result<Spec, Fault> {
     });
     let imports = imports.collect();
     let pool = pool(table.pool, base)?;
-    let vms = vms(table.vm, base)?;
-    Ok(Spec { name, pool, imports, vms })
+    let (vms, tables) = vms(table.vm, base)?;
+    Ok((Spec { name, pool, imports, vms }, tables))
 }
 
 fn pool(table: PoolTable, base: &Path) -> Result<PoolSpec, Fault> {
@@ -291,12 +295,12 @@ fn pool(table: PoolTable, base: &Path) -> Result<PoolSpec, Fault> {
     })
 }
 
-fn vms(tables: Vec<Spanned<VmTable>>, base: &Path) -> Result<Vec<VmSpec>, Fault> {
+fn vms(tables: Vec<Spanned<VmTable>>, base: &Path) -> Result<(Vec<VmSpec>, Vec<usize>), Fault> {
     if tables.is_empty() {
         return Err(Fault::new(&(0..0), "no VM in this file", "add a table: [[vm]]"));
     }
-    let (mut vms, mut names) = (Vec::new(), HashSet::new());
-    for table in tables {
+    let (mut vms, mut numbers, mut names) = (Vec::new(), Vec::new(), HashSet::new());
+    for (number_of_table, table) in tables.into_iter().enumerate() {
         let at = table.span();
         let table = table.into_inner();
         let count = table.count.as_ref().map_or(1, |count| *count.get_ref());
@@ -317,13 +321,14 @@ fn vms(tables: Vec<Spanned<VmTable>>, base: &Path) -> Result<Vec<VmSpec>, Fault>
                 return Err(Fault::new(&at, format!("a second VM named {name:?}"), hint));
             }
             vms.push(VmSpec { name, ..spec.clone() });
+            numbers.push(number_of_table);
         }
         if vms.len() > MAX_VMS {
             let message = format!("{} VMs, at most {MAX_VMS} are possible", vms.len());
             return Err(Fault::new(&at, message, "start several clusters on one pool"));
         }
     }
-    Ok(vms)
+    Ok((vms, numbers))
 }
 
 /// A VM of a table; its name is not final.
@@ -392,20 +397,6 @@ fn access(table: &VmTable) -> Result<Access, Fault> {
         (AccessWord::Rw, None, None) => Ok(Access::ReadWrite),
         (AccessWord::Ro, None, None) => Ok(Access::ReadOnly),
     }
-}
-
-/// Where in the text a fault is.
-fn place(text: &str, fault: Fault) -> Place {
-    let Fault { at, message, hint } = fault;
-    let start = (0..=at.start.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
-    let start = start.unwrap_or(0);
-    let begin = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
-    let line = text[..begin].matches('\n').count() + 1;
-    let column = text[begin..start].chars().count() + 1;
-    let shown = text[begin..].lines().next().unwrap_or_default();
-    // A tab would move the mark away from its place.
-    let shown: String = shown.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    Place { line, column, text: shown, message, hint }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 use super::*;
 
 fn spec(text: &str) -> Spec {
-    parse(text, Path::new("/etc/demo.toml")).unwrap_or_else(|fault| panic!("{}", fault.message))
+    let parsed = parse(text, Path::new("/etc/demo.toml"));
+    parsed.unwrap_or_else(|fault| panic!("{}", fault.message)).0
 }
 
 /// What is wrong with a text, as it is printed.
@@ -126,7 +127,12 @@ fn what_is_not_understood_is_refused() {
         ),
         ("[pool]\nkind = \"file\"\n[[vm]]\n", "2:8: a pool of this kind has no place of its own"),
         ("[pool]\nkind = \"memfd\"\n[[vm]]\n", "2:8: unknown variant `memfd`"),
-        ("[[import]]\nto = \"/\"\n[[vm]]\n", "missing field `from`"),
+        ("[[import]]\nto = \"/\"\n[[vm]]\n", "1:1: this import has no `from`"),
+        ("[vm]\nname = \"a\"\n", "1:2: [vm] is a single table, expected [[vm]]"),
+        ("[[vm]]\n[import]\nfrom = \"x\"\n", "2:2: [import] is a single table"),
+        ("[[pool]]\nsize = \"1G\"\n[[vm]]\n", "1:3: [[pool]] is a list, expected [pool]"),
+        ("[[vm]]\n[[disk]]\n", "2:3: unknown table or key \"disk\""),
+        ("nmae = \"x\"\n[[vm]]\n", "1:1: unknown table or key \"nmae\""),
         ("[[import]]\nfrom = \"x\"\nto = \"/../etc\"\n[[vm]]\n", "3:6: path \"../etc\" leaves"),
         ("[[vm]]\nname = \"\u{e4}\"\ncpus = 0 # \u{e4}\n", "2:8: "),
     ];
@@ -149,4 +155,28 @@ fn what_is_no_text_is_told() {
     let error = error(&file);
     assert!(error.contains("a b.toml:1:1: file name:"), "{error}");
     assert!(error.ends_with("hint: give the cluster a name: name = \"demo\""), "{error}");
+}
+
+#[test]
+fn what_only_the_host_can_judge_has_its_place_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lab.toml");
+    let text = "[pool]\nsize = \"8M\"\n[[import]]\nfrom = \"x\"\n\
+                [[vm]]\ncount = 2\n[[vm]]\nname = \"other\"\n  memory = \"1M\"\n";
+    fs::write(&path, text).unwrap();
+    let file = read(&path).unwrap();
+    let cause = io::Error::other("this is wrong");
+    let located = |subject: &Subject| file.locate(subject, &cause).unwrap().to_string();
+    let table = [
+        (Subject::Pool("size"), ":2:8: this is wrong\n  size = \"8M\"\n         ^"),
+        (Subject::Pool("kind"), ":1:1: this is wrong\n  [pool]\n  ^"),
+        (Subject::Import(dir.path().join("x")), ":4:8: this is wrong"),
+        (Subject::Vm("vm2".into(), "memory"), ":5:1: this is wrong"),
+        (Subject::Vm("other".into(), "memory"), ":9:12: this is wrong"),
+    ];
+    for (subject, expected) in table {
+        let found = located(&subject);
+        assert!(found.starts_with(&format!("{}{expected}", path.display())), "{found}");
+    }
+    assert!(file.locate(&Subject::Vm("vm9".into(), "memory"), &cause).is_none());
 }

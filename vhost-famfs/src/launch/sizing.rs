@@ -61,6 +61,16 @@ pub enum ImportError {
     Empty(PathBuf),
 }
 
+impl ImportError {
+    /// The file or directory that it is about.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Read { path, .. } | Self::Archive { path, .. } | Self::Empty(path) => path,
+        }
+    }
+}
+
 impl Needs {
     /// What a directory or a tar archive takes.
     ///

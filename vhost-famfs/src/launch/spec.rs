@@ -31,6 +31,17 @@ pub struct Spec {
     pub vms: Vec<VmSpec>,
 }
 
+/// What of a cluster an error is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// A key of the pool.
+    Pool(&'static str),
+    /// A key of the VM of that name.
+    Vm(String, &'static str),
+    /// The import of that directory or archive.
+    Import(PathBuf),
+}
+
 /// A pool as it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PoolSpec {

@@ -53,9 +53,7 @@ impl CreateOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// Not a size that a guest can map.
-    #[error(
-        "pool size {found} is too small or uneven: expected a multiple of {unit} of at least 16 MiB, such as {near}"
-    )]
+    #[error("{found}: a pool needs at least 16 MiB, in steps of {unit}; did you mean {near}?")]
     Size {
         /// Size asked for.
         found: Bytes,

@@ -76,7 +76,7 @@ pub enum PoolError {
     #[error("pool {}: descriptor is not open for reading and writing", .0.display())]
     Access(PathBuf),
     /// Not a size that a guest can map.
-    #[error("pool {}: its size, {found}, is not a multiple of 2 MiB of at least 16 MiB", .pool.display())]
+    #[error("pool {}: its size is {found}: a pool needs at least 16 MiB, in steps of 2 MiB", .pool.display())]
     Size {
         /// The pool.
         pool: PathBuf,

@@ -42,7 +42,7 @@ pub enum ResizeError {
     #[error(transparent)]
     Pool(#[from] PoolError),
     /// Not a size that a guest can map.
-    #[error("pool size {found}: expected a multiple of {unit}, at least 16 MiB")]
+    #[error("{found}: a pool needs at least 16 MiB, in steps of {unit}")]
     Size {
         /// Size asked for.
         found: Bytes,

@@ -17,20 +17,22 @@ use super::say;
 use crate::args::{Described, UpConfig};
 use crate::cluster::up::{Event, Report, Start, UpError};
 use crate::launch::check;
-use crate::launch::cluster_file;
+use crate::launch::cluster_file::{self, ClusterFile};
 use crate::launch::host::Host;
 use crate::launch::plan::Plan;
-use crate::launch::spec::Spec;
+use crate::launch::spec::{Spec, Subject};
 use crate::sys;
 
 /// The exit code after Ctrl-C, as of a shell: 128 and the number of SIGINT.
 const INTERRUPTED: u8 = 130;
 
 pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
-    let spec = spec(&config)?;
+    let (spec, file) = spec(&config)?;
     let host = Host::look(config.qemu.as_deref(), config.image.as_deref())?;
-    let plan = Plan::new(&spec, &host)?;
-    let headroom = check::before_start(&plan, config.overcommit)?;
+    let file = file.as_ref();
+    let plan = Plan::new(&spec, &host).map_err(|error| located(file, error.subject(), error))?;
+    let headroom = check::before_start(&plan, config.overcommit)
+        .map_err(|error| located(file, error.subject(), error))?;
     if config.dry_run {
         match config.emit {
             None => say(format!("{plan}\n\nmemory:       {headroom}"))?,
@@ -54,21 +56,34 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The cluster that the command line describes.
-fn spec(config: &UpConfig) -> Result<Spec> {
-    let mut spec = match &config.cluster {
-        Described::File(path) => cluster_file::read(path)?,
+/// The cluster that the command line describes, and the file that it is in.
+fn spec(config: &UpConfig) -> Result<(Spec, Option<ClusterFile>)> {
+    let (mut spec, file) = match &config.cluster {
+        Described::File(path) => {
+            let file = cluster_file::read(path)?;
+            (file.spec.clone(), Some(file))
+        }
         Described::Here { vms, shares, pool, size } => {
             let mut spec = Spec::of_shares("default", *vms, shares.clone());
             spec.pool.path.clone_from(pool);
             spec.pool.size = *size;
-            spec
+            (spec, None)
         }
     };
     if let Some(name) = &config.name {
         spec.name.clone_from(name);
     }
-    Ok(spec)
+    Ok((spec, file))
+}
+
+/// An error about something in the cluster file, with its place there.
+fn located<E: std::error::Error + Send + Sync + 'static>(
+    file: Option<&ClusterFile>,
+    subject: Option<Subject>,
+    error: E,
+) -> anyhow::Error {
+    let located = file.zip(subject).and_then(|(file, subject)| file.locate(&subject, &error));
+    located.map_or_else(|| error.into(), Into::into)
 }
 
 fn start(plan: &Plan, timeout: Duration) -> Result<Report> {

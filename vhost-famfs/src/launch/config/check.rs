@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use appliance::credentials::{self, CredentialError};
 
 use super::{PoolDevice, VmConfig};
+use crate::launch::spec::Subject;
 use crate::listen::MAX_PATH;
 use crate::units::{ALIGNMENT, Bytes};
 
@@ -79,6 +80,18 @@ pub enum ConfigError {
         /// What is wrong with it.
         error: CredentialError,
     },
+}
+
+impl ConfigError {
+    /// What of the cluster it is about, if that is one thing.
+    pub(in crate::launch) fn subject(&self) -> Option<Subject> {
+        match self {
+            Self::Memory { name, .. } => Some(Subject::Vm(name.clone(), "memory")),
+            Self::Cpus { name } => Some(Subject::Vm(name.clone(), "cpus")),
+            Self::PoolSize { .. } => Some(Subject::Pool("size")),
+            _ => None,
+        }
+    }
 }
 
 impl VmConfig {

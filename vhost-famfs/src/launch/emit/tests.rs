@@ -19,7 +19,7 @@ fn plan(dir: &tempfile::TempDir, vms: &str) -> Plan {
     fs::create_dir(dir.path().join("data")).unwrap();
     fs::write(dir.path().join("data/file"), "x").unwrap();
     fs::write(&file, format!("[[import]]\nfrom = \"data\"\n{vms}")).unwrap();
-    Plan::new(&cluster_file::read(&file).unwrap(), &host).unwrap()
+    Plan::new(&cluster_file::read(&file).unwrap().spec, &host).unwrap()
 }
 
 const TWO: &str = "[[vm]]\nname = \"a\"\nargs = [\"-msg\", \"it's & <$HOME> %h\"]\n\
@@ -63,7 +63,7 @@ fn run_script(dir: &tempfile::TempDir, device: &str) -> Output {
     program("famfs", "");
     let file = dir.path().join("lab.toml");
     fs::write(&file, "[pool]\nsize = \"16M\"\n[[vm]]\nname = \"a\"\n").unwrap();
-    let plan = Plan::new(&cluster_file::read(&file).unwrap(), &host).unwrap();
+    let plan = Plan::new(&cluster_file::read(&file).unwrap().spec, &host).unwrap();
     let text = only(emit(&plan, Form::Qemu).unwrap());
     Command::new("timeout").args(["120", "sh", "-c", &text]).output().unwrap()
 }

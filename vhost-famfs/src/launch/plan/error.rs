@@ -10,7 +10,7 @@ use super::vm::MIN_MEMORY;
 use crate::launch::config::ConfigError;
 use crate::launch::image::ImageError;
 use crate::launch::sizing::ImportError;
-use crate::launch::spec::Transport;
+use crate::launch::spec::{Subject, Transport};
 use crate::launch::version::QemuVersion;
 use crate::pool::PoolError;
 use crate::units::Bytes;
@@ -115,7 +115,7 @@ pub enum PlanError {
         path: PathBuf,
     },
     /// A slice that the pool does not have.
-    #[error("VM {name}: slice of the pool")]
+    #[error("VM {name}: slice")]
     Slice {
         /// The VM.
         name: String,
@@ -162,4 +162,34 @@ pub enum PlanError {
     /// The VM is none.
     #[error(transparent)]
     Config(#[from] ConfigError),
+}
+
+impl PlanError {
+    /// What of the cluster it is about, if that is one thing.
+    #[must_use]
+    pub fn subject(&self) -> Option<Subject> {
+        Some(match self {
+            Self::Import(error) => Subject::Import(error.path().to_owned()),
+            Self::OtherPool { what, .. } => Subject::Pool(match *what {
+                "its size" => "size",
+                "its view" => "view",
+                _ => "kind",
+            }),
+            Self::TooSmall { .. } => Subject::Pool("size"),
+            Self::NoHugetlbfs => Subject::Pool("kind"),
+            Self::Pool(_)
+            | Self::Damaged { .. }
+            | Self::Superblock { .. }
+            | Self::Media { .. }
+            | Self::NoSize(_)
+            | Self::ImportDevdax(_) => Subject::Pool("path"),
+            Self::NoImage(name) | Self::Image { name, .. } => Subject::Vm(name.clone(), "image"),
+            Self::Kernel { name, .. } => Subject::Vm(name.clone(), "kernel"),
+            Self::Slice { name, .. } => Subject::Vm(name.clone(), "length"),
+            Self::Transport { name, .. } => Subject::Vm(name.clone(), "transport"),
+            Self::Root { name, .. } => Subject::Vm(name.clone(), "root"),
+            Self::Memory { name, .. } => Subject::Vm(name.clone(), "memory"),
+            Self::Config(error) => return error.subject(),
+        })
+    }
 }

@@ -36,7 +36,8 @@ pub(super) fn plan(spec: &Spec, host: &Host, files: bool) -> Result<(PoolPlan, U
         let options = new_pool(asked, &path, needs, !spec.imports.is_empty())?;
         let kind = pool::kind_for(&path)?;
         if let Some(other) = asked.kind.map(PoolKind::as_kind).filter(|asked| *asked != kind) {
-            let (what, asked) = ("a file in its directory", other.name().to_owned());
+            let what = "the kind of a new file in its directory";
+            let asked = other.name().to_owned();
             return Err(PlanError::OtherPool { path, what, found: kind.name().into(), asked });
         }
         (kind, options.size, options.view, Some(options))

@@ -27,7 +27,7 @@ impl Place {
     fn plan(&self, text: &str) -> Result<Plan, PlanError> {
         let file = self.dir.path().join("lab.toml");
         fs::write(&file, text).unwrap();
-        let plan = Plan::new(&cluster_file::read(&file).unwrap(), &self.host);
+        let plan = Plan::new(&cluster_file::read(&file).unwrap().spec, &self.host);
         assert!(!self.host.runtime.exists(), "planning makes nothing");
         plan
     }
@@ -171,7 +171,7 @@ fn what_cannot_work_is_refused_with_the_way_out() {
         ("[[vm]]\nmemory = \"300000K\"\n", "a multiple of 2 MiB"),
         (
             "[pool]\nsize = \"16M\"\n[[vm]]\naccess = \"slice\"\nlength = \"32M\"\n",
-            "does not fit into the pool of 16 MiB",
+            "do not fit into the pool of 16 MiB",
         ),
     ];
     for (text, expected) in table {

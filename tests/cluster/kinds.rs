@@ -102,7 +102,7 @@ fn account(program: &Program<'_>, kind: &Kind) -> Result<()> {
     // A guest that only looks at a page for the first time fills a hole of the file: between two of these, not in one.
     let inspect = || program.json(&["pool", "inspect", &pool.to_string_lossy(), "--json"]);
     let before = inspect()?["allocated"].clone();
-    let report = &program.json(&["ps", name, "--json"])?[0];
+    let report = &program.json(&["ps", name, "--json"])?["clusters"][0];
     let number = |value: &Value| value.as_u64().context("no number");
     let mut ram = 0;
     let huge = *pages != "4K";

@@ -67,7 +67,7 @@ impl<'a> Program<'a> {
         let output = self.run(&["ps", "--json"])?;
         let reports: Value = serde_json::from_slice(&output.stdout)
             .with_context(|| format!("not what ps should print: {output:?}"))?;
-        Ok((reports[0].clone(), output.status.code()))
+        Ok((reports["clusters"][0].clone(), output.status.code()))
     }
 
     /// Runs `famfs --pool` on a pool.

@@ -11,7 +11,7 @@ truncate --size 16M $scratch/image
 echo "OPTIONS=--image $scratch/image --overlay $scratch/overlay" >$scratch/vm1.conf
 systemctl daemon-reload
 systemctl start vhost-famfs-ublk@vm1.socket
-[[ $(vhost-famfs ublk list --json) == '[]' ]] || fail "a device before it was asked for"
+[[ $(vhost-famfs ublk list --json) == '{"version":1,"devices":[]}' ]] || fail "a device before it was asked for"
 logger --socket /run/vhost-famfs/ublk-vm1.sock question
 until_it_is systemctl is-active --quiet vhost-famfs-ublk@vm1.service
 device=/dev/ublkb0

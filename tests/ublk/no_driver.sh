@@ -5,4 +5,4 @@ refused "no /dev/ublk-control" vhost-famfs ublk add --image "$root" --overlay "$
 refused "no /dev/ublk-control" vhost-famfs ublk list
 [[ ! -e $scratch/overlay ]] || fail "an overlay was made"
 insmod /run/tests/ublk_drv.ko
-[[ $(vhost-famfs ublk list --json) == '[]' ]]
+[[ $(vhost-famfs ublk list --json) == '{"version":1,"devices":[]}' ]]

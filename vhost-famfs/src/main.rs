@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhost-famfs`: see [`vhost_famfs`] for what it does.
 
-use std::io::{self, Write};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
+use famfs::error_report::wants_json;
 use vhost_famfs::args::{Cli, Config, complete};
+use vhost_famfs::run::report::{WRONG_COMMAND_LINE, answer, fail};
 
-/// Exit code for a command line that cannot be carried out, as clap's.
-const WRONG_COMMAND_LINE: u8 = 2;
+/// Exit code of a failure that has none of its own.
+const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
     complete::answer();
-    let (result, code) = match Config::try_from(Cli::read(std::env::args_os())) {
-        Ok(config) => (vhost_famfs::run::run(config), ExitCode::FAILURE),
-        Err(err) => (Err(err.into()), ExitCode::from(WRONG_COMMAND_LINE)),
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let json = wants_json(&args);
+    let cli = match Cli::read(args) {
+        Ok(cli) => cli,
+        Err(said) => return answer(&said, json),
     };
-    match result {
-        Ok(code) => code,
-        Err(err) => {
-            // Not eprintln: it panics if nobody reads.
-            let _ = writeln!(io::stderr(), "vhost-famfs: {err:#}");
-            code
-        }
+    match Config::try_from(cli) {
+        Ok(config) => vhost_famfs::run::run(config).unwrap_or_else(|err| fail(&err, FAILED, json)),
+        Err(err) => fail(&err.into(), WRONG_COMMAND_LINE, json),
     }
 }

@@ -43,7 +43,7 @@ pub(super) struct PsArgs {
     /// The cluster [default: all]
     #[arg(value_name = "CLUSTER", value_parser = name, add = clusters())]
     cluster: Option<String>,
-    /// Print a JSON array with an object for each cluster.
+    /// Print JSON: an object for each cluster.
     #[arg(long)]
     json: bool,
 }

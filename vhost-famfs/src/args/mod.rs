@@ -69,10 +69,12 @@ enum Command {
 }
 
 impl Cli {
-    /// Parses a command line whose first word is the program's name. Ends the program for
-    /// `--help`, and with code 2 for what clap refuses.
-    pub fn read(words: impl IntoIterator<Item = OsString>) -> Self {
-        Self::parse_from(as_device(words))
+    /// Parses a command line whose first word is the program's name.
+    ///
+    /// # Errors
+    /// What clap refuses, and the text of `--help`.
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(as_device(words))
     }
 }
 

@@ -74,7 +74,7 @@ enum ViewArg {
 pub(super) struct ListArgs {
     /// More directories to look into.
     directories: Vec<PathBuf>,
-    /// Print the pools as a JSON array of what `inspect` prints.
+    /// Print the pools as JSON: for each what `inspect` prints.
     #[arg(long)]
     json: bool,
 }

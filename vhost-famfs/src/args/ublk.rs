@@ -82,7 +82,7 @@ pub(super) struct AddArgs {
 /// server is gone, requests fail); stopped (no block device).
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    /// Print the devices as a JSON array.
+    /// Print the devices as JSON.
     #[arg(long)]
     json: bool,
 }

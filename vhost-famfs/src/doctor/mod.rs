@@ -68,8 +68,6 @@ impl Finding {
 /// All findings of a host.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Version of this form.
-    version: u32,
     /// Whether clusters can be run.
     pub healthy: bool,
     /// What was found, in the order in which things are needed.
@@ -79,7 +77,7 @@ pub struct Report {
 impl Report {
     fn new(findings: Vec<Finding>) -> Self {
         let healthy = findings.iter().all(|finding| finding.status != Status::Failed);
-        Self { version: 1, healthy, findings }
+        Self { healthy, findings }
     }
 }
 

@@ -18,7 +18,7 @@ use super::media::{PoolBytes, PoolMedia};
 use super::{Kind, PoolError, open};
 use crate::units::Bytes;
 
-/// A pool as `vhost-famfs pool inspect --json` prints it.
+/// A pool as `vhost-famfs pool inspect --json` prints it, with a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Where it is; bytes that are not UTF-8 are replaced in JSON, which cannot carry them.

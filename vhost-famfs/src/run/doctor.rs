@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use super::report::json;
 use super::say;
 use crate::args::DoctorConfig;
 use crate::doctor;
@@ -12,7 +13,7 @@ use crate::doctor;
 pub(super) fn run(config: &DoctorConfig) -> Result<ExitCode> {
     let report = doctor::examine(config.qemu.as_deref());
     if config.json {
-        say(serde_json::to_string(&report)?)?
+        json(&report)?
     } else {
         say(&report)?
     }

@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 
+use super::report::json;
 use super::say;
 use crate::args::DownConfig;
 use crate::cluster::down::{Options, Report, down};
@@ -13,7 +14,7 @@ pub(super) fn run(config: DownConfig) -> Result<()> {
     let directory = find(&runtime_dir()?, config.cluster.as_deref())?;
     let options = Options { limit: config.timeout, keep_pool: config.keep_pool };
     let report = down(&directory, options)?;
-    if config.json { say(serde_json::to_string(&report)?) } else { say(text(&report)) }
+    if config.json { json(&report) } else { say(text(&report)) }
 }
 
 fn text(report: &Report) -> String {

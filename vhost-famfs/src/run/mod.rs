@@ -11,6 +11,7 @@ mod exec;
 mod logs;
 mod pool;
 mod ps;
+pub mod report;
 #[cfg(feature = "ublk")]
 mod ublk;
 mod up;

@@ -4,6 +4,7 @@
 use anyhow::Result;
 
 use super::bar::Bar;
+use super::report::{json, json_list};
 use super::say;
 use crate::args::PoolConfig;
 use crate::pool::{self, Report};
@@ -18,7 +19,7 @@ pub(super) fn run(config: PoolConfig) -> Result<()> {
         }
         PoolConfig::List { directories, json } => {
             let reports = pool::list(&directories)?;
-            if json { say(serde_json::to_string(&reports)?) } else { say(pool::table(&reports)) }
+            if json { json_list("pools", &reports) } else { say(pool::table(&reports)) }
         }
         PoolConfig::Inspect { path, json } => print(&pool::inspect(&path)?, json),
         PoolConfig::Resize { options, json } => {
@@ -34,6 +35,6 @@ pub(super) fn run(config: PoolConfig) -> Result<()> {
     }
 }
 
-fn print(report: &Report, json: bool) -> Result<()> {
-    if json { say(serde_json::to_string(report)?) } else { say(report) }
+fn print(report: &Report, as_json: bool) -> Result<()> {
+    if as_json { json(report) } else { say(report) }
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use super::report::json_list;
 use super::say;
 use crate::args::PsConfig;
 use crate::cluster::directory::{Directory, names};
@@ -34,7 +35,7 @@ pub(super) fn run(config: PsConfig) -> Result<ExitCode> {
     let fine = |status| matches!(status, ClusterStatus::Up | ClusterStatus::Starting);
     let fine = empty.is_empty() && reports.iter().all(|report| fine(report.status));
     if config.json {
-        say(serde_json::to_string(&reports)?)?;
+        json_list("clusters", &reports)?;
     } else if directories.is_empty() {
         say("no cluster is up")?;
     } else {

@@ -16,6 +16,7 @@ use signal_hook::consts::SIGHUP;
 use tracing::{info, warn};
 
 use super::bar::Bar;
+use super::report::{self, json_list};
 use super::{device, say};
 use crate::args::{LogFormat, UblkConfig};
 use crate::signals;
@@ -37,7 +38,7 @@ pub(super) fn run(config: UblkConfig) -> Result<()> {
     match config {
         UblkConfig::List { json } => {
             let reports = devices::list(&records)?;
-            if json { say(serde_json::to_string(&reports)?) } else { say(devices::table(&reports)) }
+            if json { json_list("devices", &reports) } else { say(devices::table(&reports)) }
         }
         UblkConfig::Delete { id, force } => {
             devices::delete(&records, id, force)?;
@@ -149,7 +150,9 @@ fn stop_when_asked(stop: &UnixStream, id: u32) {
 fn announce(id: u32, size: u64, json: bool) {
     let node = driver::node(id).display().to_string();
     let said = if json {
-        say(json!({ "id": id, "device": node, "size": size, "server": std::process::id() }))
+        report::json(
+            &json!({ "id": id, "device": node, "size": size, "server": std::process::id() }),
+        )
     } else {
         say(&node)
     };

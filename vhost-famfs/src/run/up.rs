@@ -13,6 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::emit::emit;
+use super::report::{fail, json};
 use super::say;
 use crate::args::{Described, UpConfig};
 use crate::cluster::up::{Event, Report, Start, UpError};
@@ -43,12 +44,11 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
     // The VMs outlive this program, and must not hold what its parent passed to it.
     sys::keep_descriptors().context("cannot keep descriptors from the VMs")?;
     match start(&plan, config.timeout) {
-        Ok(report) if config.json => say(serde_json::to_string(&report)?)?,
+        Ok(report) if config.json => json(&report)?,
         Ok(report) => say(table(&report))?,
         Err(error) => {
             if let Some(UpError::Interrupted) = error.downcast_ref() {
-                eprintln!("vhost-famfs: {error}");
-                return Ok(ExitCode::from(INTERRUPTED));
+                return Ok(fail(&error, INTERRUPTED, config.json));
             }
             return Err(error);
         }

@@ -7,6 +7,9 @@
 
 mod host;
 mod kills;
+mod reports;
+#[path = "../support/schema.rs"]
+mod schema;
 mod stand_in;
 
 use std::path::Path;
@@ -21,7 +24,7 @@ fn main() -> ExitCode {
         host::BYSTANDER => return host::bystander(),
         _ => {}
     }
-    let trials = kills::trials();
+    let trials = reports::trials().into_iter().chain(kills::trials()).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

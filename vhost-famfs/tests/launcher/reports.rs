@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What `up`, `ps` and `down` print for other programs, and what a shell completes while a cluster is up.
+
+use std::process::Command;
+
+use libtest_mimic::Trial;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::host::Host;
+use super::schema::problem;
+use super::trial;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("reports_of_clusters_are_what_the_schema_says", reports),
+        trial("bash_completes_words_and_names", completions),
+    ]
+}
+
+fn reports() {
+    let mut host = Host::new();
+    let up = host.json(&["up", "--name", "lab", "--vms", "2", "--json"]);
+    assert_eq!(problem("up", &up), None);
+    let ps = host.json(&["ps", "--json"]);
+    assert_eq!(problem("ps", &ps), None);
+    assert_eq!(ps["clusters"][0]["vms"].as_array().unwrap().len(), 2);
+    let pid = ps["clusters"][0]["vms"][1]["pid"].as_i64().unwrap();
+    kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
+    let ps = loop {
+        let output = host.run(&["ps", "lab", "--json"]);
+        if output.status.code() == Some(3) {
+            break serde_json::from_slice(&output.stdout).unwrap();
+        }
+    };
+    assert_eq!(problem("ps", &ps), None);
+    assert_eq!(ps["clusters"][0]["vms"][1]["status"], "ended");
+    let down = host.json(&["down", "--json"]);
+    assert_eq!(problem("down", &down), None);
+    host.assert_nothing_left("down");
+    host.assert_bystander_unharmed();
+}
+
+/// What bash offers for the last of these words, as it does when the tabulator key is pressed.
+fn completed(host: &Host, line: &[&str]) -> Vec<String> {
+    const SCRIPT: &str = r#"
+        source <(VHOST_FAMFS_COMPLETE=bash "$0")
+        function=$(complete -p vhost-famfs)
+        function=${function##*-F }
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_TYPE=9
+        "${function%% *}" vhost-famfs "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+        printf '%s\n' "${COMPREPLY[@]}""#;
+    let mut command = Command::new("bash");
+    command.args(["--norc", "-c", SCRIPT, env!("CARGO_BIN_EXE_vhost-famfs"), "vhost-famfs"]);
+    command.args(line).env("XDG_RUNTIME_DIR", host.path().join("run"));
+    let output = command.output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{line:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+fn completions() {
+    let host = Host::new();
+    host.json(&["up", "--name", "lab", "--vms", "2", "--json"]);
+    let table: [(&[&str], &[&str]); 11] = [
+        (&["po"], &["pool"]),
+        (&["pool", "cr"], &["create"]),
+        (&["pool", "create", "--vi"], &["--view"]),
+        (&["pool", "create", "--view", ""], &["devdax", "raw"]),
+        (&["up", "--over"], &["--overcommit"]),
+        (&["ublk", "rec"], &["recover"]),
+        (&["down", "l"], &["lab"]),
+        (&["exec", "v"], &["vm1", "vm2"]),
+        (&["exec", "--cluster", ""], &["lab"]),
+        (&["logs", "--of", "q"], &["qemu"]),
+        (&["console", "vm2"], &["vm2"]),
+    ];
+    for (line, expected) in table {
+        assert_eq!(completed(&host, line), expected, "{line:?}");
+    }
+    host.json(&["down", "--json"]);
+    assert_eq!(completed(&host, &["down", "l"]), [""; 1]);
+}

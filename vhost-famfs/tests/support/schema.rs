@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Reports against docs/vhost-famfs.schema.json.
+
+use serde_json::Value;
+
+pub const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/vhost-famfs.schema.json");
+
+/// All of it.
+pub fn schema() -> Value {
+    serde_json::from_slice(&std::fs::read(SCHEMA).unwrap()).unwrap()
+}
+
+/// What a report is, if not what the schema says of that name.
+pub fn problem(name: &str, report: &Value) -> Option<String> {
+    let mut schemas = boon::Schemas::new();
+    let mut compiler = boon::Compiler::new();
+    compiler.add_resource("vhost-famfs.json", schema()).unwrap();
+    let at = format!("vhost-famfs.json#/$defs/{name}");
+    let index = compiler.compile(&at, &mut schemas).unwrap();
+    schemas.validate(report, index).err().map(|err| format!("{name}: {err:#}: {report}"))
+}

@@ -42,9 +42,9 @@ wait
 printf x | dd of=$scratch/image bs=1 seek=700000 conv=notrunc status=none
 refused "belongs to another base: to one with SHA-256" "${add[@]}" --image $scratch/image "${overlay[@]}"
 truncate --size 2M $scratch/image
-refused "to one of 1048576 bytes, the image has 2097152" "${add[@]}" --image $scratch/image "${overlay[@]}"
+refused "to one of 1 MiB, the image has 2 MiB" "${add[@]}" --image $scratch/image "${overlay[@]}"
 truncate --size 512K $scratch/image
-refused "to one of 1048576 bytes, the image has 524288" "${add[@]}" --image $scratch/image "${overlay[@]}"
+refused "to one of 1 MiB, the image has 512 KiB" "${add[@]}" --image $scratch/image "${overlay[@]}"
 truncate --size 1000 $scratch/image
 refused "not a multiple of 512" "${add[@]}" --image $scratch/image --ephemeral
 
@@ -103,7 +103,7 @@ serve add --image $scratch/image --read-only
 kill -KILL "$server"
 wait "$server" || true
 truncate --size 8M $scratch/image
-refused "has 16777216 bytes, what it shows has 8388608 now" vhost-famfs ublk recover "$device"
+refused "has 16 MiB, what it shows has 8 MiB now" vhost-famfs ublk recover "$device"
 truncate --size 16M $scratch/image
 serve recover "$device"
 kill -KILL "$server"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Sizes as people read them: in binary units, as QEMU and mkfs take them.
+//! Sizes and numbers as people read them; sizes in binary units, as QEMU and mkfs take them.
 
 use std::fmt;
 
@@ -22,9 +22,44 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// A number of bytes that was measured, to a tenth of the largest binary unit below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct About(pub u64);
+
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
+            if self.0 >> shift > 0 {
+                let tenths = (u128::from(self.0) * 10) >> shift;
+                return write!(f, "{}.{} {unit}", tenths / 10, tenths % 10);
+            }
+        }
+        Bytes(self.0).fmt(f)
+    }
+}
+
+/// A number of things, in the singular if it is one.
+pub fn count(number: impl TryInto<u64>, one: &str, many: &str) -> String {
+    // What does not fit is many.
+    match number.try_into() {
+        Ok(1) => format!("1 {one}"),
+        Ok(number) => format!("{number} {many}"),
+        Err(_) => many.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn measures_and_numbers_are_short() {
+        assert_eq!(About((3 << 30) + (600 << 20)).to_string(), "3.5 GiB");
+        assert_eq!(About(u64::MAX).to_string(), "16777215.9 TiB");
+        assert_eq!(About(1023).to_string(), "1023 bytes");
+        assert_eq!(count(1_u64, "VM", "VMs"), "1 VM");
+        assert_eq!(count(0_usize, "VM", "VMs"), "0 VMs");
+    }
 
     #[test]
     fn prints_exactly() {

@@ -174,9 +174,7 @@ fn look_at(vm: &VmState, pool: Option<&PoolFile>) -> VmReport {
         ),
         (Some(_), Some(_)) if vm.backend.is_some() && backend.is_none() => (
             VmStatus::NoFlush,
-            Some(
-                "its back-end has ended: memory is intact, flush is lost; power it off, do not reboot it",
-            ),
+            Some("its back-end has ended: memory is intact, flushes fail; power it off, no reboot"),
         ),
         _ => (VmStatus::Running, None),
     };
@@ -243,24 +241,18 @@ impl fmt::Display for Report {
         writeln!(f, "cluster {}: {status}", self.cluster)?;
         let PoolReport { path, kind, size, allocated } = &self.pool;
         let allocated = allocated.map_or("gone".to_owned(), |bytes| format!("{} used", mib(bytes)));
-        writeln!(f, "pool {path}: {kind}, {}, {allocated}, shared by all VMs", Bytes(*size))?;
+        writeln!(f, "pool {path}\n     {kind}, {}, {allocated}", Bytes(*size))?;
+        // With the names that `up` gives, a row has 80 columns at most.
+        let name = self.vms.iter().map(|vm| vm.name.len()).max().unwrap_or(0).max(4);
         write!(
             f,
-            "\n{:<16} {:<11} {:<6} {:<9} {:>9} {:>9} {:>11} {:>12} {:>6}",
-            "VM",
-            "STATE",
-            "ACCESS",
-            "TRANSPORT",
-            "PID",
-            "RAM USED",
-            "POOL MAPPED",
-            "POOL TOUCHED",
-            "PAGES"
+            "\n{:<name$} {:<11} {:<6} {:<5} {:>7} {:>9} {:>10} {:>10} {:>6}",
+            "VM", "STATE", "ACCESS", "VIA", "PID", "RAM USED", "MAPPED", "TOUCHED", "PAGES"
         )?;
         for vm in &self.vms {
             write!(
                 f,
-                "\n{:<16} {:<11} {:<6} {:<9} {:>9} {:>9} {:>11} {:>12} {:>6}",
+                "\n{:<name$} {:<11} {:<6} {:<5} {:>7} {:>9} {:>10} {:>10} {:>6}",
                 vm.name,
                 vm.status.name(),
                 vm.access,

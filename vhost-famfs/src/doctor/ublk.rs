@@ -43,7 +43,7 @@ fn examine_in(root: &Path, release: &str) -> Finding {
         return Finding::with(CHECK, Status::Absent, "the module ublk_drv is not loaded", mend);
     }
     let found = format!("Linux {release} has no ublk_drv (CONFIG_BLK_DEV_UBLK)");
-    let mend = "only needed for block exports: boot a kernel of 6.0 or newer that has it";
+    let mend = "only needed for block exports: boot a kernel of 6.5 or newer that has it";
     Finding::with(CHECK, Status::Absent, found, mend)
 }
 

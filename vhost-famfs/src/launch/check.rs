@@ -13,7 +13,7 @@ use super::headroom::{Headroom, HeadroomError};
 use super::plan::{Plan, PoolPlan, VmPlan};
 use super::spec::{Access, Subject};
 use crate::pool::{self, CreateError, Kind, MemoryError, Pool, PoolError};
-use crate::units::Bytes;
+use crate::units::{About, Bytes};
 
 /// Bits of a guest's physical addresses that QEMU's own processor models have by default, and at most.
 const EMULATED_BITS: u32 = 40;
@@ -42,8 +42,8 @@ pub enum CheckError {
     Create(#[from] CreateError),
     /// A file with holes for which the file system has no room.
     #[error(
-        "pool {}: {missing} of it are holes, and its file system has {free} bytes free: a store of a guest \
-         would end its VM (SIGBUS); free some space there, or enlarge that file system", path.display()
+        "pool {}: {missing} of it are holes, and its file system has {} free: a store of a guest \
+         would end its VM (SIGBUS); free some space there, or enlarge that file system", path.display(), About(*free)
     )]
     Holes {
         /// The pool.

@@ -156,7 +156,7 @@ fn a_full_disk_is_told() {
     let dir = on_storage();
     let text = "[pool]\npath = \"pool\"\nsize = \"900T\"\n[[vm]]\nmemory = \"64T\"\n";
     let refusal = refusal(&dir, Accelerator::Tcg, text).unwrap();
-    assert!(refusal.contains("needs 900 TiB, but") && refusal.contains("bytes free"), "{refusal}");
+    assert!(refusal.contains("needs 900 TiB, but") && refusal.contains("iB free"), "{refusal}");
 }
 
 #[test]

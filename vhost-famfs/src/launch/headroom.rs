@@ -9,7 +9,7 @@ use super::memory;
 use super::plan::{Plan, PoolPlan};
 use crate::host_memory::{Available, Bound};
 use crate::pool::Kind;
-use crate::units::Bytes;
+use crate::units::{Bytes, count};
 
 /// What a cluster may take at most, and what there is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +92,8 @@ impl fmt::Display for Headroom {
         let Self { vms, ram, pool, available } = self;
         let up = |bytes: u64| Bytes(bytes.checked_next_multiple_of(1 << 20).unwrap_or(bytes));
         let down = Bytes(available.bytes & !((1 << 20) - 1));
-        write!(f, "{} may be taken, {} by {vms} VMs", up(ram.saturating_add(*pool)), up(*ram))?;
+        let vms = count(*vms, "VM", "VMs");
+        write!(f, "{} may be taken, {} by {vms}", up(ram.saturating_add(*pool)), up(*ram))?;
         write!(f, " and {} by the pool; {} has {down} available", up(*pool), available.bound)
     }
 }

@@ -21,7 +21,7 @@ use super::kind::{Facts, kind_of};
 use super::media::{PoolBytes, PoolMedia};
 use super::memory::{self, MemoryError, Progress};
 use super::{Kind, MIN_SIZE, PoolError, Report, inspect};
-use crate::units::{ALIGNMENT, Bytes};
+use crate::units::{ALIGNMENT, About, Bytes};
 
 /// What kind of pool to make.
 #[derive(Clone, Debug)]
@@ -93,7 +93,7 @@ pub enum CreateError {
         directory: PathBuf,
     },
     /// The file system is too full.
-    #[error("pool {}: needs {needed}, but {} has only {free} bytes free", .pool.display(), .directory.display())]
+    #[error("pool {}: needs {needed}, but {} has only {} free", .pool.display(), .directory.display(), About(*.free))]
     Space {
         /// The pool.
         pool: PathBuf,

@@ -16,7 +16,7 @@ use super::holders::{self, Holder};
 use super::kind::Facts;
 use super::media::{PoolBytes, PoolMedia};
 use super::{Kind, PoolError, open};
-use crate::units::Bytes;
+use crate::units::{About, Bytes, count};
 
 /// A pool as `vhost-famfs pool inspect --json` prints it, with a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -147,7 +147,7 @@ impl fmt::Display for Report {
             write!(f, " (pages of {})", Bytes(self.page_size))?;
         }
         writeln!(f, "\nsize:       {}", Bytes(self.size))?;
-        writeln!(f, "allocated:  {}", Bytes(self.allocated))?;
+        writeln!(f, "allocated:  {}", About(self.allocated))?;
         write!(f, "view:       {}", self.view)?;
         match (self.view, &self.damage) {
             ("devdax", _) => write!(f, " (guests see /dev/dax0.0)")?,
@@ -176,10 +176,10 @@ impl fmt::Display for FamfsReport {
         }
         write!(
             f,
-            "{}, {} files, {} directories, {} of {} used",
+            "{}, {}, {}, {} of {} used",
             self.uuid,
-            self.files,
-            self.directories,
+            count(self.files, "file", "files"),
+            count(self.directories, "directory", "directories"),
             Bytes(self.used),
             Bytes(self.capacity)
         )?;
@@ -200,8 +200,8 @@ impl fmt::Display for Holder {
             f,
             ", maps {}, {} in its page table, {} of these by huge pages",
             Bytes(self.mapped),
-            Bytes(self.resident),
-            Bytes(self.huge)
+            About(self.resident),
+            About(self.huge)
         )
     }
 }

@@ -11,7 +11,7 @@ use super::hugepages::{HugePages, TooFew};
 use super::kind::Kind;
 use crate::host_memory::Available;
 use crate::sys;
-use crate::units::Bytes;
+use crate::units::{About, Bytes};
 
 /// Bytes that are taken between two reports of progress, and so the longest wait for Ctrl-C.
 const STEP: u64 = 64 << 20;
@@ -27,7 +27,7 @@ pub enum MemoryError {
     HugePages(#[from] TooFew),
     /// The host has too little memory.
     #[error(
-        "needs {needed}, but {} has only {} bytes of memory available", .available.bound, .available.bytes
+        "needs {needed}, but {} has only {} of memory available", .available.bound, About(.available.bytes)
     )]
     Little {
         /// Bytes to take.

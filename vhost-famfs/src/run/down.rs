@@ -9,6 +9,7 @@ use crate::args::DownConfig;
 use crate::cluster::down::{Options, Report, down};
 use crate::cluster::find;
 use crate::launch::host::runtime_dir;
+use crate::units::count;
 
 pub(super) fn run(config: DownConfig) -> Result<()> {
     let directory = find(&runtime_dir()?, config.cluster.as_deref())?;
@@ -21,7 +22,8 @@ fn text(report: &Report) -> String {
     let mut lines: Vec<String> =
         report.vms.iter().map(|vm| format!("{}: {}", vm.name, vm.end.name())).collect();
     if report.strays > 0 {
-        lines.push(format!("{} other processes of the cluster: killed", report.strays));
+        let strays = count(report.strays, "other process", "other processes");
+        lines.push(format!("{strays} of the cluster: killed"));
     }
     match &report.pool {
         Some(pool) if report.pool_removed => lines.push(format!("pool {pool}: removed")),

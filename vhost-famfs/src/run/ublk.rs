@@ -21,7 +21,7 @@ use super::{device, say};
 use crate::args::{LogFormat, UblkConfig};
 use crate::signals;
 use crate::ublk::devices;
-use crate::ublk::driver::{self, Features};
+use crate::ublk::driver::{self, DriverError, Features};
 use crate::ublk::export::{self, Opened};
 use crate::ublk::record::{Record, Records};
 use crate::ublk::server::{self, Device, Options};
@@ -33,7 +33,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn run(config: UblkConfig) -> Result<()> {
     // Before anything is opened or made: without a driver there is nothing to do.
-    Features::of_driver()?;
+    match (Features::of_driver(), &config) {
+        (Err(DriverError::Missing), UblkConfig::List { json: true }) => {
+            return json_list::<devices::Report>("devices", &[]);
+        }
+        (Err(DriverError::Missing), UblkConfig::List { json: false }) => {
+            return say("no devices: the ublk driver is not loaded");
+        }
+        (features, _) => features?,
+    };
     let records = Records::open()?;
     match config {
         UblkConfig::List { json } => {

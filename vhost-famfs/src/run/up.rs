@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -23,6 +23,7 @@ use crate::launch::host::Host;
 use crate::launch::plan::Plan;
 use crate::launch::spec::{Spec, Subject};
 use crate::sys;
+use crate::units::{About, count};
 
 /// The exit code after Ctrl-C, as of a shell: 128 and the number of SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -179,7 +180,8 @@ fn table(report: &Report) -> String {
     let imported = &report.imported;
     let _ = write!(text, "\n\ncluster {} is up; pool {}", report.cluster, report.pool);
     if imported.files > 0 {
-        let _ = write!(text, ", {} files, {}", imported.files, BinaryBytes(imported.bytes));
+        let files = count(imported.files, "file", "files");
+        let _ = write!(text, ", {files}, {}", About(imported.bytes));
     }
     if imported.left_out > 0 {
         let _ = write!(text, ", {} left out (no regular files)", imported.left_out);

@@ -77,8 +77,8 @@ pub enum DeviceError {
     OtherOverlay(u32),
     /// What it showed was changed meanwhile.
     #[error(
-        "device {id} cannot be recovered: it has {expected} bytes, what it shows has {found} now; \
-         put the image or pool back that it was made of"
+        "device {id} cannot be recovered: it has {}, what it shows has {} now; \
+         put the image or pool back that it was made of", Bytes(*.expected), Bytes(*.found)
     )]
     Size {
         /// Its number.

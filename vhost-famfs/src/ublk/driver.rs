@@ -27,8 +27,8 @@ const CLASS: &str = "/sys/class/ublk-char";
 pub enum DriverError {
     /// No driver.
     #[error(
-        "no {CONTROL}: this kernel has no ublk; load it with `modprobe ublk_drv` (Linux 6.5 or \
-         newer, CONFIG_BLK_DEV_UBLK)"
+        "no {CONTROL}: the ublk driver is not loaded; load it with `modprobe ublk_drv` (Linux 6.5 \
+         or newer with CONFIG_BLK_DEV_UBLK)"
     )]
     Missing,
     /// No permission.

@@ -250,7 +250,7 @@ mod tests {
         fs::write(files.image(), vec![4; 1 << 20]).unwrap();
         assert!(refusal().contains("another base: to one with SHA-256 "), "{}", refusal());
         fs::write(files.image(), vec![5; 512 << 10]).unwrap();
-        assert!(refusal().contains("one of 1048576 bytes, the image has 524288"), "{}", refusal());
+        assert!(refusal().contains("one of 1 MiB, the image has 512 KiB"), "{}", refusal());
         fs::write(files.image(), vec![5; 1 << 20]).unwrap();
         assert!(files.kept().is_ok());
     }

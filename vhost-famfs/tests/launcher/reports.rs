@@ -34,6 +34,10 @@ fn reports() {
     };
     assert_eq!(problem("ps", &ps), None);
     assert_eq!(ps["clusters"][0]["vms"][1]["status"], "ended");
+    let table = host.run(&["ps"]).stdout;
+    let table = String::from_utf8(table).unwrap();
+    let wide = table.lines().find(|line| line.chars().count() > 80 && !line.starts_with("pool "));
+    assert_eq!(wide, None, "more than 80 columns");
     let down = host.json(&["down", "--json"]);
     assert_eq!(problem("down", &down), None);
     host.assert_nothing_left("down");

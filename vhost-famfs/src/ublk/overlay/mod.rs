@@ -35,6 +35,8 @@ use format::{Layout, PAGE, Session};
 use map::Map;
 pub use storage::Storage;
 
+use crate::units::Bytes;
+
 /// Maps are read in pieces of this size.
 const PIECE: usize = 1 << 20;
 
@@ -55,8 +57,8 @@ pub enum OverlayError {
     Header(#[from] HeaderError),
     /// It belongs to a base of another size.
     #[error(
-        "belongs to another base: to one of {expected} bytes, the image has {found}; give the \
-         image it was made over"
+        "belongs to another base: to one of {}, the image has {}; give the image it was made over",
+        Bytes(*.expected), Bytes(*.found)
     )]
     BaseSize {
         /// Of the overlay's base.

@@ -7,13 +7,13 @@ use clap::{Args, ValueEnum};
 use famfs::args::number;
 
 use super::complete::{clusters, vms};
-use super::up::name;
+use super::up::{MAX_SECONDS, name};
 use crate::cluster::logs::Kind;
 
 /// End a cluster: VMs, back-ends, and what was made for it.
 ///
-/// Guests are shut down in order; what does not follow is ended. In the end no process, socket or
-/// file of the cluster is left. A pool that `up` was given by name stays.
+/// Shuts the guests down in order, and ends those that do not follow. No process, socket or file of
+/// the cluster is left. A pool that was given to `up` by path stays.
 #[derive(Debug, Args)]
 pub(super) struct DownArgs {
     /// The cluster [default: the only one]
@@ -24,7 +24,7 @@ pub(super) struct DownArgs {
     keep_pool: bool,
     /// Seconds that guests may take to shut down.
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
-        value_parser = number::<u64>(0..=u64::MAX))]
+        value_parser = number::<u64>(0..=MAX_SECONDS))]
     timeout: u64,
     /// Print the result as JSON.
     #[arg(long)]
@@ -48,10 +48,10 @@ pub(super) struct PsArgs {
     json: bool,
 }
 
-/// Run a command in a VM.
+/// Run a command in a VM
 ///
-/// Its streams are those of this command; standard input may have 8 MiB. It is killed when this
-/// command ends, as by Ctrl-C. One command runs at a time in each VM. No network is needed.
+/// Standard input (at most 8 MiB), output and error are those of the command. It is killed when
+/// `exec` ends, for example by Ctrl-C. Each VM runs one command at a time. No network is needed.
 ///
 /// The exit code is that of the command; 127 if there is no such program, 126 if it cannot be
 /// executed, 125 if `exec` itself fails, 128 + N if signal N ended the command.
@@ -73,15 +73,15 @@ pub(super) struct ExecArgs {
     /// The cluster [default: the only one]
     #[arg(long, value_name = "NAME", value_parser = name, add = clusters())]
     cluster: Option<String>,
-    /// Set a variable in its environment: NAME=VALUE. More than once.
+    /// Set a variable in its environment: NAME=VALUE (repeatable).
     #[arg(long, value_name = "VARIABLE", value_parser = variable)]
     env: Vec<(String, String)>,
-    /// Give it no standard input; for commands in the background.
+    /// Give it no standard input, as for a command in the background.
     #[arg(short, long)]
     no_stdin: bool,
     /// Seconds to wait until the guest takes the command.
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
-        value_parser = number::<u64>(0..=u64::MAX))]
+        value_parser = number::<u64>(0..=MAX_SECONDS))]
     timeout: u64,
 }
 
@@ -109,10 +109,10 @@ pub(super) struct LogsArgs {
     /// The cluster [default: the only one]
     #[arg(long, value_name = "NAME", value_parser = name, add = clusters())]
     cluster: Option<String>,
-    /// Only this log.
+    /// Show only this log.
     #[arg(long, value_enum, value_name = "LOG")]
     of: Option<KindArg>,
-    /// Go on with what comes, until the cluster is gone.
+    /// Keep printing what is added, until the cluster is gone.
     #[arg(short, long)]
     follow: bool,
 }

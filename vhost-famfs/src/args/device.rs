@@ -10,7 +10,7 @@ use famfs::args::parse_size;
 use super::ArgsError;
 use crate::sandbox::Violation;
 
-/// Show a pool to one VM: a vhost-user back-end for virtio-pmem (device id 27).
+/// Show a pool to one VM: a vhost-user back-end for virtio-pmem (device id 27)
 ///
 /// Serves one connection and exits when the VM goes. One process per VM; any number of
 /// processes can serve the same pool. It must live as long as its VM. When it listens, the

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// Look at this host: what it has to run clusters with, what is missing, and what mends it.
+/// Check whether this host can run clusters, and how to fix what is missing
 ///
 /// Looks at VMMs and their versions, KVM (a guest of four instructions is run), the place for
-/// sockets, memory and its limits, huge pages, and ublk. Nothing is changed. `absent` is what is
-/// not there and not needed unless it is asked for.
+/// sockets, memory and its limits, huge pages, and ublk. Changes nothing. `absent` marks what is
+/// missing but only needed if you ask for it.
 ///
 /// Exit codes: 0 clusters can be run, 1 they cannot, 2 wrong command line.
 ///

@@ -19,7 +19,7 @@ pub(super) enum PoolCommand {
     Rm(RmArgs),
 }
 
-/// Make a new pool; never replaces a file.
+/// Make a new pool; never replaces a file
 ///
 /// Examples:
 ///

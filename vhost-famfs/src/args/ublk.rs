@@ -24,7 +24,7 @@ pub(super) enum UblkCommand {
     Recover(RecoverArgs),
 }
 
-/// Make a block device, /dev/ublkbN, and serve it until it is removed.
+/// Make a block device, /dev/ublkbN, and serve it until it is removed
 ///
 /// With --image, many devices share one image that is only read; each has its changes in an
 /// overlay of its own. With --pool, the device is what guests see of the pool.

@@ -10,12 +10,12 @@ use famfs::args::{number, parse_size};
 use super::ArgsError;
 use crate::launch::spec::{MAX_VMS, check_name};
 
-/// Start a cluster: a pool, what is in it, and the VMs that share it.
+/// Start a cluster: a pool, what is in it, and the VMs that share it
 ///
-/// Makes the pool if it is not there, copies files into it, starts the VMs with their back-ends,
-/// waits until every VM has mounted the pool, and prints a table. The VMs go on running when this
-/// command has ended; `down` ends them. Whatever was started is gone again if anything fails, or
-/// at Ctrl-C.
+/// Makes the pool if it does not exist, copies files into it, starts the VMs with their back-ends,
+/// waits until every VM has mounted the pool, and prints a table. The VMs keep running after this
+/// command; `down` ends them. If anything fails, or at Ctrl-C, everything that was started or made
+/// is removed again.
 ///
 /// Examples:
 ///
@@ -35,15 +35,14 @@ pub(super) struct UpArgs {
     /// Without a cluster file: number of VMs; vm1, vm2 and so on.
     #[arg(long, value_name = "N", value_parser = number::<u32>(1..=MAX_VMS as u32))]
     vms: Option<u32>,
-    /// Without a cluster file: a directory or tar archive whose content is copied into the pool. More than once.
+    /// Without a cluster file: copy the contents of this directory or tar archive into the pool (repeatable).
     #[arg(long, value_name = "DIR", requires = "vms")]
     share: Vec<PathBuf>,
-    /// Without a cluster file: the pool, by name; made if it is not there, and kept by `down`
+    /// Without a cluster file: path of the pool; made if it does not exist, and kept by `down`
     /// [default: one in memory, for this cluster only]
     #[arg(long, value_name = "PATH", requires = "vms")]
     pool: Option<PathBuf>,
-    /// Without a cluster file: size of the pool, if it is made [default: what the shares need, and
-    /// 256M more]
+    /// Without a cluster file: size of a new pool [default: what the shares need, plus 256M]
     #[arg(long, value_name = "SIZE", requires = "vms", value_parser = parse_size)]
     size: Option<u64>,
     /// Name of the cluster [default: the one in the file, else the file's name, else "default"]
@@ -59,18 +58,18 @@ pub(super) struct UpArgs {
     image: Option<PathBuf>,
     /// Seconds that a VM may take until it has mounted the pool.
     #[arg(long, value_name = "SECONDS", default_value_t = 240,
-        value_parser = number::<u64>(0..=u64::MAX))]
+        value_parser = number::<u64>(0..=MAX_SECONDS))]
     timeout: u64,
-    /// Start the VMs also if they and the pool could come to need more memory than there is.
+    /// Start even if the VMs and the pool could need more memory than the host has.
     #[arg(long)]
     overcommit: bool,
     /// Print what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
-    /// With --dry-run: print it for another program.
+    /// With --dry-run: print it in the form of another program.
     #[arg(long, value_enum, value_name = "FORM", requires = "dry_run")]
     emit: Option<Emit>,
-    /// With --emit: write the files into this directory instead; none is overwritten
+    /// With --emit: write files into this directory instead; existing files are not overwritten.
     #[arg(long, value_name = "DIR", requires = "emit")]
     output: Option<PathBuf>,
     /// Print the result as JSON.
@@ -133,6 +132,9 @@ pub enum Described {
         size: Option<u64>,
     },
 }
+
+/// Most seconds to wait for anything, a week: no clock runs over.
+pub(super) const MAX_SECONDS: u64 = 7 * 24 * 3600;
 
 /// A name of a cluster or VM.
 pub(super) fn name(text: &str) -> Result<String, String> {

@@ -30,7 +30,7 @@ fn setpriv() -> Finding {
 
 /// Sockets for the VMM: made by the back-end, and the VMM must be able to connect to them.
 fn runtime() -> Finding {
-    const CHECK: &str = "vhost-user sockets";
+    const CHECK: &str = "sockets";
     let dir = match runtime_dir() {
         Ok(dir) => dir,
         Err(error) => {

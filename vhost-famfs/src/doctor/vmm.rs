@@ -27,7 +27,8 @@ pub(super) fn qemu(given: Option<&Path>) -> (Vec<Finding>, Option<PathBuf>) {
             (vec![finding], Some(program))
         }
         Err(error) => {
-            let finding = Finding::with("qemu", Status::Failed, error.to_string(), SETUP);
+            let finding =
+                Finding::with("qemu", Status::Failed, famfs::check::one_line(&error), SETUP);
             (vec![finding], None)
         }
     }

@@ -112,7 +112,7 @@ fn what_is_not_understood_is_refused() {
         ("[[vm]]\nmemory = 1024\n", "expected a size as text"),
         ("[[vm]]\nroot = \"ram\"\n", "unknown variant `ram`, expected `memory` or `disk`"),
         ("[[vm]]\nmemory = \"1G\n", "2:"),
-        ("[[vm]]\nname = \"../etc\"\n", "2:8: \"../etc\" is no name"),
+        ("[[vm]]\nname = \"../etc\"\n", "2:8: \"../etc\" is not a valid name"),
         ("[[vm]]\nname = \"a\"\n[[vm]]\nname = \"a\"\n", "3:1: a second VM named \"a\""),
         ("[[vm]]\nname = \"a1\"\n[[vm]]\nname = \"a\"\ncount = 2\n", "a second VM named \"a1\""),
         ("[[vm]]\ncount = 0\n", "2:9: count is 0"),

@@ -20,7 +20,7 @@ pub const IMAGE_VARIABLE: &str = "VHOST_FAMFS_IMAGE";
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// There is no QEMU, or the one that was named is none.
-    #[error("name a QEMU with --qemu or ${QEMU_VARIABLE}, or install one")]
+    #[error("no QEMU to run VMs with; name one with --qemu or ${QEMU_VARIABLE}, or install one")]
     Qemu(#[source] SelectError),
     /// There is no directory for what lives as long as a cluster.
     #[error(

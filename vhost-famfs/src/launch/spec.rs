@@ -228,7 +228,7 @@ pub fn check_name(name: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "{name:?} is no name: expected 1 to {MAX_NAME} letters, digits or '-', not beginning with '-'"
+        "{name:?} is not a valid name: use 1 to {MAX_NAME} letters, digits or '-', and begin with a letter or digit"
     ))
 }
 

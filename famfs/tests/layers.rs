@@ -74,10 +74,21 @@ const ORDER: &[&str] = &[
 /// The command line knows nothing but values.
 const ALONE: &str = "args";
 
+/// The source of a module, and of all modules inside it.
 fn source(module: &str) -> String {
-    let path = format!("src/{}.rs", module.replace("::", "/"));
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    fs::read_to_string(&path).unwrap_or_else(|err| panic!("{}: {err}", path.display()))
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(module.replace("::", "/"));
+    let file = path.with_extension("rs");
+    let text = fs::read_to_string(&file).unwrap_or_else(|err| panic!("{}: {err}", file.display()));
+    text + &sources_in(&path)
+}
+
+fn sources_in(dir: &Path) -> String {
+    let Ok(entries) = fs::read_dir(dir) else { return String::new() };
+    let text = entries.map(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() { sources_in(&path) } else { fs::read_to_string(&path).unwrap() }
+    });
+    text.collect()
 }
 
 /// Modules that a source file names behind `crate::`.

@@ -93,10 +93,10 @@ famfs mkdir -p -m 2775 -g 100 /mnt/famfs/data/2026
 
 # A watch ends when the file system is unmounted.
 prepare famfs umount /mnt/famfs
-prepare wait
+prepare wait $!
 prepare famfs attach
 famfs role /mnt/famfs
 famfs takeover --yes /mnt/famfs
 { prepare watched; prepare famfs umount /mnt/famfs; } &
 famfs watch /mnt/famfs
-prepare wait
+prepare wait $!

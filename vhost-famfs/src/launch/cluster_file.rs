@@ -251,7 +251,7 @@ fn parse(text: &str, path: &Path) -> Result<(Spec, Vec<usize>), Fault> {
     check_tables(text)?;
     let table: FileTable = toml::from_str(text).map_err(|error| Fault {
         at: error.span().unwrap_or(0..0),
-        message: error.message().lines().collect::<Vec<_>>().join("; "),
+        message: in_words_of_toml(error.message()),
         hint: None,
     })?;
     let name = match table.name {
@@ -273,6 +273,13 @@ fn parse(text: &str, path: &Path) -> Result<(Spec, Vec<usize>), Fault> {
     let pool = pool(table.pool, base)?;
     let (vms, tables) = vms(table.vm, base)?;
     Ok((Spec { name, pool, imports, vms }, tables))
+}
+
+/// A message of the parser, which speaks of Rust's fields and variants.
+fn in_words_of_toml(message: &str) -> String {
+    let line = message.lines().collect::<Vec<_>>().join("; ");
+    let words = [("unknown field", "unknown key"), ("unknown variant", "unknown value")];
+    words.iter().fold(line, |line, (from, to)| line.replacen(from, to, 1))
 }
 
 fn pool(table: PoolTable, base: &Path) -> Result<PoolSpec, Fault> {

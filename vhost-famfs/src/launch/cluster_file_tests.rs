@@ -108,9 +108,9 @@ fn a_fault_is_shown_where_it_is() {
 fn what_is_not_understood_is_refused() {
     let table = [
         ("", "no VM in this file"),
-        ("[[vm]]\nmemroy = \"1G\"\n", "2:1: unknown field `memroy`, expected one of `name`"),
+        ("[[vm]]\nmemroy = \"1G\"\n", "2:1: unknown key `memroy`, expected one of `name`"),
         ("[[vm]]\nmemory = 1024\n", "expected a size as text"),
-        ("[[vm]]\nroot = \"ram\"\n", "unknown variant `ram`, expected `memory` or `disk`"),
+        ("[[vm]]\nroot = \"ram\"\n", "unknown value `ram`, expected `memory` or `disk`"),
         ("[[vm]]\nmemory = \"1G\n", "2:"),
         ("[[vm]]\nname = \"../etc\"\n", "2:8: \"../etc\" is not a valid name"),
         ("[[vm]]\nname = \"a\"\n[[vm]]\nname = \"a\"\n", "3:1: a second VM named \"a\""),
@@ -118,7 +118,7 @@ fn what_is_not_understood_is_refused() {
         ("[[vm]]\ncount = 0\n", "2:9: count is 0"),
         ("[[vm]]\ncount = 64\n[[vm]]\n", "3:1: 65 VMs, at most 64"),
         ("[[vm]]\ncpus = 0\n", "2:8: no processors"),
-        ("[[vm]]\naccess = \"x\"\n", "2:10: unknown variant `x`, expected one of `rw`, `ro`"),
+        ("[[vm]]\naccess = \"x\"\n", "2:10: unknown value `x`, expected one of `rw`, `ro`"),
         ("[[vm]]\nlength = \"1G\"\n", "2:10: offset and length are for slices"),
         ("[[vm]]\naccess = \"ro\"\ntransport = \"shmem\"\n", "3:13: access \"ro\" and transport"),
         (
@@ -126,7 +126,7 @@ fn what_is_not_understood_is_refused() {
             "4:13: access \"slice\" and transport \"pmem\"",
         ),
         ("[pool]\nkind = \"file\"\n[[vm]]\n", "2:8: a pool of this kind has no place of its own"),
-        ("[pool]\nkind = \"memfd\"\n[[vm]]\n", "2:8: unknown variant `memfd`"),
+        ("[pool]\nkind = \"memfd\"\n[[vm]]\n", "2:8: unknown value `memfd`"),
         ("[[import]]\nto = \"/\"\n[[vm]]\n", "1:1: this import has no `from`"),
         ("[vm]\nname = \"a\"\n", "1:2: [vm] is a single table, expected [[vm]]"),
         ("[[vm]]\n[import]\nfrom = \"x\"\n", "2:2: [import] is a single table"),

@@ -30,7 +30,7 @@ use crate::sandbox::Violation;
 #[command(group(ArgGroup::new("memory").args(["pool", "pool_fd"])))]
 #[command(group(ArgGroup::new("endpoint").args(["socket_path", "fd"])))]
 pub(super) struct DeviceArgs {
-    /// The pool, by name.
+    /// Path of the pool.
     #[arg(long, value_name = "PATH", required_unless_present_any = ["pool_fd", "print_capabilities"])]
     pool: Option<PathBuf>,
     /// The pool, as an open descriptor that the parent process passes (a memfd, for example).
@@ -49,7 +49,7 @@ pub(super) struct DeviceArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     length: Option<u64>,
     /// Refused on this transport; the message names the one that can.
-    #[arg(long)]
+    #[arg(long, hide = true)]
     readonly: bool,
     /// Print the capabilities of this back-end as JSON and exit.
     #[arg(long)]

@@ -39,10 +39,11 @@ pub const DEVICE_PROGRAM: &str = "vhost-user-famfs";
 /// into it, `down` ends it. For VMs that other programs start, `pool create` makes a pool and
 /// `device` shows it to one VM as a virtio-pmem device.
 ///
-/// Exit codes: 0 done (for `device`: the VM went away, or SIGTERM), 1 failed (the message on
-/// standard error says what and what to do), 2 wrong command line, 130 interrupted. `exec` has the
-/// codes of the command, 125 if it could not be run, 128 and the number of a signal that ended it.
-/// `ps` has 3 if something of a cluster has ended.
+/// Exit codes: 0 success (for `device`: the VM went away, or SIGTERM); 1 failure, with a message on
+/// standard error; 2 wrong command line; 130 interrupted. `exec` has the codes of its command, see
+/// there. `ps` has 3 if something of a cluster has ended.
+///
+/// Completions for bash: source <(VHOST_FAMFS_COMPLETE=bash vhost-famfs)
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {

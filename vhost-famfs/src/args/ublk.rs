@@ -100,8 +100,8 @@ pub(super) struct DelArgs {
 
 /// Serve a device whose process was killed.
 ///
-/// Programs that waited go on; what was answered before is there. Like `ublk add`, the command
-/// serves the device until it is removed.
+/// Programs that were waiting continue, and everything acknowledged before is there. Like `ublk add`,
+/// the command serves the device until it is removed.
 #[derive(Debug, Args)]
 pub(super) struct RecoverArgs {
     /// Number of the device, or its name: 0, /dev/ublkb0.

@@ -45,7 +45,7 @@ pub struct Finding {
     pub status: Status,
     /// What was found.
     pub found: String,
-    /// The command that mends it, or else what to do.
+    /// The command that fixes it, or else what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mend: Option<String>,
 }
@@ -89,7 +89,7 @@ impl fmt::Display for Report {
             }
             write!(f, "{:<8} {check:<17} {}", status.word(), one_line(found))?;
             if let Some(mend) = mend {
-                write!(f, "\n{:<26} mend: {}", "", one_line(mend))?;
+                write!(f, "\n{:<26} fix: {}", "", one_line(mend))?;
             }
         }
         Ok(())
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(
             text,
             "ok       x                 y\nFAILED   a check           found; this\n\
-             \u{20}                          mend: do that"
+             \u{20}                          fix: do that"
         );
     }
 }

@@ -208,6 +208,7 @@ fn a_name_that_is_no_text_can_be_reported() {
         assert!(output.status.success(), "{output:?}");
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert!(report["path"].as_str().unwrap().ends_with("/p\u{fffd}l"), "{report}");
+        assert!(report["path_bytes"].as_str().unwrap().ends_with("2f70ff6c"), "{report}");
     }
 }
 

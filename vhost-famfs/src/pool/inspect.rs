@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use famfs::json_name::Name;
 use famfs::view::{INFO_BLOCK_LEN, INFO_BLOCK_OFFSET, InfoBlock, View, ViewError};
 use rustix::fs::OFlags;
 use serde::{Serialize, Serializer};
@@ -21,8 +22,8 @@ use crate::units::{About, Bytes, count};
 /// A pool as `vhost-famfs pool inspect --json` prints it, with a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Where it is; bytes that are not UTF-8 are replaced in JSON, which cannot carry them.
-    #[serde(serialize_with = "as_text")]
+    /// Where it is; if that is not UTF-8, JSON has the bytes beside it.
+    #[serde(flatten, serialize_with = "as_name")]
     pub path: PathBuf,
     /// What it is made of.
     pub kind: Kind,
@@ -48,8 +49,8 @@ pub struct Report {
     pub ino: u64,
 }
 
-fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&path.display())
+fn as_name<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    Name::of_path("path", path).serialize(serializer)
 }
 
 /// Looks at the pool `path`; changes nothing, and takes no lock that could be in another

@@ -98,3 +98,18 @@ fn commands_survive_a_pool_that_changes() {
     // It was put back, and is what it was.
     famfs("fsck");
 }
+
+#[test]
+fn a_wrong_end_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let noticed = |script: &str| {
+        fs::write(dir.path().join("script"), script).unwrap();
+        std::panic::catch_unwind(|| commands::run("sh", "script", dir.path())).is_err()
+    };
+    for script in ["kill -9 $$", "kill -ABRT $$", "exit 101", "echo x panicked at y >&2; exit 1"] {
+        assert!(noticed(script), "{script}");
+    }
+    for script in ["exit 0", "exit 1", "echo an error >&2; exit 2"] {
+        assert!(!noticed(script), "{script}");
+    }
+}

@@ -71,8 +71,8 @@ fn names(dir: &Path) -> BTreeSet<String> {
     entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Runs one command line to its end, whatever it finds.
-fn run(program: &str, line: &str, dir: &Path) {
+/// Runs one command line to its end, whatever it finds; panics if it ends as it must not.
+pub fn run(program: &str, line: &str, dir: &Path) {
     let said = tempfile::tempfile().unwrap();
     let mut command = Command::new("prlimit");
     command.arg(format!("--as={MEMORY}")).arg("--core=0").arg(program);

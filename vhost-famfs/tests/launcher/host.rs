@@ -8,6 +8,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -103,7 +104,13 @@ impl Host {
 
     /// Fails if a process or a directory of a cluster is left.
     pub fn assert_nothing_left(&self, after: &str) {
-        let left = self.processes();
+        // Some end by themselves at once, such as a QEMU that is asked for its version.
+        let end = Instant::now() + Duration::from_secs(10);
+        let mut left = self.processes();
+        while !left.is_empty() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+            left = self.processes();
+        }
         assert!(left.is_empty(), "{after}: processes are left: {left:#?}");
         let clusters = self.clusters();
         assert!(!clusters.exists(), "{after}: {} is left", clusters.display());

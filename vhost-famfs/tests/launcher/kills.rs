@@ -133,18 +133,31 @@ impl Test {
         file.read_to_end(&mut self.users).unwrap();
     }
 
-    /// Starts an `up` of two VMs.
+    /// A directory to share.
+    fn share(&self) -> PathBuf {
+        let share = self.host.path().join("share");
+        fs::create_dir_all(share.join("inner")).unwrap();
+        fs::write(share.join("inner/large"), vec![1; 3 << 20]).unwrap();
+        fs::write(share.join("small"), "small").unwrap();
+        share
+    }
+
+    /// Starts an `up` of two VMs; one of two new pools is filled first.
     fn up(&mut self, qemu: &str, pool: PoolOf) -> Child {
+        let share = self.share();
         let named = self.named_pool();
         let named = named.to_str().unwrap();
         let mut words = vec!["up", "--name", NAME, "--vms", "2", "--json"];
         match pool {
             PoolOf::Cluster => {}
-            PoolOf::Start => words.extend(["--pool", named, "--size", "16M"]),
+            PoolOf::Start => words.extend(["--pool", named, "--size", "64M"]),
             PoolOf::User => {
                 self.make_pool();
                 words.extend(["--pool", named]);
             }
+        }
+        if pool != PoolOf::User && self.below(2) == 0 {
+            words.extend(["--share", share.to_str().unwrap()]);
         }
         let mut command = self.host.command(qemu, &words);
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()

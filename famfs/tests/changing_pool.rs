@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Every command of the host on a pool whose bytes a hostile guest keeps changing: no panic, no signal, no hang, bounded
-//! memory, and nothing written outside.
+//! Every command of the host on a pool whose bytes a hostile guest keeps changing: no panic, no
+//! signal, no hang, bounded memory, and nothing written outside.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 #[path = "common/commands.rs"]

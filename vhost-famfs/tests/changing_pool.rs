@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Every `pool` command on a pool whose bytes a hostile guest keeps changing, as famfs/tests/changing_pool.rs does it
-//! with the commands of famfs.
+//! Every `pool` command on a pool whose bytes a hostile guest keeps changing, as
+//! famfs/tests/changing_pool.rs does it with the commands of famfs.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 #[path = "../../famfs/tests/common/commands.rs"]

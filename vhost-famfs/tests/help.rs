@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The help of every command: one style, an explanation of every option, examples that are command lines.
+//! The help of every command: one style, an explanation of every option, examples that are command
+//! lines.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 use clap::{Command, CommandFactory, Parser};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Commands that run on a pool while something else changes it: each has to end by itself, in time, in bounded memory.
+//! Commands that run on a pool while something else changes it: each has to end by itself, in time,
+//! in bounded memory.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -19,8 +20,9 @@ const MEMORY: u64 = 2 << 30;
 /// Rust's exit code of a panic.
 const PANICKED: i32 = 101;
 
-/// Runs the command lines one after the other, again and again for a time, in `dir`, while the writer is at work; how
-/// many were run. Then nothing may be in `dir` that was not there, `may_appear` aside.
+/// Runs the command lines one after the other, again and again for a time, in `dir`, while the
+/// writer is at work; how many were run. Then nothing may be in `dir` that was not there,
+/// `may_appear` aside.
 pub fn run_all(
     program: &str,
     lines: &[String],

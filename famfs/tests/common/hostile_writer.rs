@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Plays the guest that owns a pool's memory and wishes the host ill: it keeps changing superblock, log, lease and
-//! data of a file system that others read and write, with good checksums as often as with bad ones.
+//! Plays the guest that owns a pool's memory and wishes the host ill: it keeps changing superblock,
+//! log, lease and data of a file system that others read and write, with good checksums as often as
+//! with bad ones.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;

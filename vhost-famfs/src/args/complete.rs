@@ -11,8 +11,8 @@ use crate::cluster::directory::{self, Directory};
 use crate::launch::host::runtime_dir;
 use crate::launch::spec::check_name;
 
-/// The environment variable by which a shell's completion asks this program, and the script for a shell is had:
-/// `VHOST_FAMFS_COMPLETE=bash vhost-famfs`.
+/// The environment variable by which a shell's completion asks this program, and the script for a
+/// shell is had: `VHOST_FAMFS_COMPLETE=bash vhost-famfs`.
 pub const VARIABLE: &str = "VHOST_FAMFS_COMPLETE";
 
 /// Answers the question of a shell's completion and ends the program, if there is one.

@@ -195,7 +195,8 @@ pub struct ClusterFile {
 }
 
 impl ClusterFile {
-    /// An error that came out when the cluster was planned, with the place that it is about, if that is in the file.
+    /// An error that came out when the cluster was planned, with the place that it is about, if
+    /// that is in the file.
     #[must_use]
     pub fn locate(&self, subject: &Subject, error: &dyn std::error::Error) -> Option<FileError> {
         let range = match subject {
@@ -245,8 +246,8 @@ pub fn read(path: &Path) -> Result<ClusterFile, FileError> {
     }
 }
 
-/// The cluster in a text, and for each VM the number of its table. `path` gives the default name, and what relative
-/// paths are relative to.
+/// The cluster in a text, and for each VM the number of its table. `path` gives the default name,
+/// and what relative paths are relative to.
 fn parse(text: &str, path: &Path) -> Result<(Spec, Vec<usize>), Fault> {
     check_tables(text)?;
     let table: FileTable = toml::from_str(text).map_err(|error| Fault {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What other programs read: reports and errors as JSON, in the forms of docs/vhost-famfs.schema.json.
+//! What other programs read: reports and errors as JSON, in the forms of
+//! docs/vhost-famfs.schema.json.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -36,7 +37,8 @@ pub(super) fn json_list<R: Serialize>(name: &str, reports: &[R]) -> Result<()> {
     json(&BTreeMap::from([(name, reports)]))
 }
 
-/// Tells why the program failed, once: on standard error, and on standard output if that is for programs.
+/// Tells why the program failed, once: on standard error, and on standard output if that is for
+/// programs.
 pub fn fail(error: &anyhow::Error, code: u8, json: bool) -> ExitCode {
     // Not eprintln: it panics if nobody reads.
     let _ = writeln!(io::stderr(), "vhost-famfs: {error:#}");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A host of its own for a test: a runtime directory, an image that nobody boots, a stand-in for QEMU, and a process
-//! that has nothing to do with any of it.
+//! A host of its own for a test: a runtime directory, an image that nobody boots, a stand-in for
+//! QEMU, and a process that has nothing to do with any of it.
 
 use std::fs;
 use std::io::Read;
@@ -88,7 +88,8 @@ impl Host {
         Some(serde_json::from_slice(&text).unwrap())
     }
 
-    /// The processes of this host: their command lines name its directory. The bystander is none of them.
+    /// The processes of this host: their command lines name its directory. The bystander is none of
+    /// them.
     pub fn processes(&self) -> Vec<(i32, String)> {
         let dir = self.path().to_str().unwrap();
         let entries = fs::read_dir("/proc").unwrap().flatten();

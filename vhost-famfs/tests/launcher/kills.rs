@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Ends of `up`, `down` and of their processes at moments that a seed chooses. Whatever the moment, `down` clears
-//! everything, users' pools stay what they were, and no process of anybody else gets a signal.
+//! Ends of `up`, `down` and of their processes at moments that a seed chooses. Whatever the moment,
+//! `down` clears everything, users' pools stay what they were, and no process of anybody else gets
+//! a signal.
 
 use std::fs::{self, OpenOptions};
 use std::io::Read;
@@ -184,7 +185,8 @@ impl Test {
         state
     }
 
-    /// Looks at the pool after a cluster is gone, and removes it. A cluster that was up keeps a pool that the user named.
+    /// Looks at the pool after a cluster is gone, and removes it. A cluster that was up keeps a
+    /// pool that the user named.
     fn check_pool(&self, pool: PoolOf, state: Option<&Value>, moment: &str) {
         let path = self.named_pool();
         let was_up = state.is_some_and(|state| state["phase"] == "up");

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The launcher without virtual machines: `up`, `ps`, `exec`, `down` with a [stand-in](stand_in) for QEMU.
+//! The launcher without virtual machines: `up`, `ps`, `exec`, `down` with a [stand-in](stand_in)
+//! for QEMU.
 //!
-//! The stand-in is this program again: a [`Host`](host::Host) links it under a name that begins with `qemu`. An `up`
-//! takes a tenth of a second, so hundreds of starts can be killed at random moments.
+//! The stand-in is this program again: a [`Host`](host::Host) links it under a name that begins
+//! with `qemu`. An `up` takes a tenth of a second, so hundreds of starts can be killed at random
+//! moments.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
 
 mod host;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What `up`, `ps` and `down` print for other programs, and what a shell completes while a cluster is up.
+//! What `up`, `ps` and `down` print for other programs, and what a shell completes while a cluster
+//! is up.
 
 use std::process::Command;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Stands in for QEMU where only the launcher is looked at: it opens the sockets that its command line names,
-//! greets like a guest's agent, and leaves at `poweroff` and `quit`. The name that it is started by says how it behaves:
+//! Stands in for QEMU where only the launcher is looked at: it opens the sockets that its command
+//! line names, greets like a guest's agent, and leaves at `poweroff` and `quit`. The name that it
+//! is started by says how it behaves:
 //!
 //! - `qemu`: as it should.
 //! - `qemu-slow`: the guest takes a moment to come up.

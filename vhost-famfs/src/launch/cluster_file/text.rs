@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The text of a cluster file: where in it things are, and what is wrong with its tables as a whole.
+//! The text of a cluster file: where in it things are, and what is wrong with its tables as a
+//! whole.
 
 use std::fmt;
 use std::ops::Range;

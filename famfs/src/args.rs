@@ -45,6 +45,14 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "FILE")]
     pub pool: Option<PathBuf>,
 
+    /// Also write to a pool file that another user owns or can change
+    ///
+    /// Without it, commands that write take only a pool file of this user or of root, with one name
+    /// and without write permission for group and others. Whoever can change the file sees what is
+    /// put into it, and can replace it.
+    #[arg(long, global = true)]
+    pub foreign_pool: bool,
+
     /// Leave the CPU's caches alone: all systems that use the memory see it coherently
     ///
     /// That is so for virtual machines on one host. Without it cache lines are written back after
@@ -140,6 +148,9 @@ pub struct MountedOnly {
     /// Refused: the command works on a mounted famfs
     #[arg(long = "pool", hide = true, value_name = "FILE")]
     pub pool: Option<PathBuf>,
+    /// Without effect there
+    #[arg(long = "foreign-pool", hide = true)]
+    pub foreign_pool: bool,
 }
 
 /// Owner options of the commands that add files.

@@ -55,6 +55,7 @@ pub mod mount;
 pub mod mounts;
 pub mod names;
 pub mod output_file;
+pub mod ownership;
 pub mod pack;
 pub mod path;
 pub mod picture;

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     let result = match parse(args) {
         Ok(cli) => {
             famfs::sys::cache::set_coherent(cli.coherent);
+            famfs::media::allow_foreign_pools(cli.foreign_pool);
             commands::run(&cli)
         }
         Err(answer) => output::answer(&answer, json),
@@ -42,13 +43,19 @@ fn parse(mut args: Vec<OsString>) -> Result<Cli, clap::Error> {
             let args = MountHelper::try_parse_from(args)?;
             Cli {
                 pool: None,
+                foreign_pool: false,
                 coherent: coherent_by_environment(),
                 command: Command::Mount(args.into()),
             }
         }
         Some("umount") => {
             let args = UmountHelper::try_parse_from(args)?;
-            Cli { pool: None, coherent: false, command: Command::Umount(args.into()) }
+            Cli {
+                pool: None,
+                foreign_pool: false,
+                coherent: false,
+                command: Command::Umount(args.into()),
+            }
         }
         Some(command) => {
             let command = OsString::from(command);
@@ -71,7 +78,12 @@ fn attach(args: &[OsString]) -> Option<Cli> {
     if attach.mounted.pool.is_some() {
         return None;
     }
-    Some(Cli { pool: None, coherent: coherent_by_environment(), command: Command::Attach(attach) })
+    Some(Cli {
+        pool: None,
+        foreign_pool: false,
+        coherent: coherent_by_environment(),
+        command: Command::Attach(attach),
+    })
 }
 
 /// The command in the name of the program: `mkfs` of `/sbin/mkfs.famfs`.

@@ -4,7 +4,7 @@
 //!
 //! Offsets are device offsets: byte 0 is the first byte of the superblock in either view.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{FlockOperation, OFlags};
 
 use crate::format::LOG_OFFSET;
+use crate::ownership;
 use crate::sys::dax::{Access, Mapping};
 use crate::view::{View, ViewError};
 
@@ -65,6 +66,17 @@ pub enum MediaError {
         /// The file.
         path: PathBuf,
     },
+    /// Others than this user could change the pool, or have put it there.
+    #[error(
+        "pool {} {fault}: whoever that is reads and changes what is put there; use a pool of your \
+         own, or give --foreign-pool", path.display()
+    )]
+    Foreign {
+        /// The pool.
+        path: PathBuf,
+        /// Why it is not this user's alone.
+        fault: ownership::Fault,
+    },
     /// Another process holds the pool's lock.
     #[error(
         "pool {} is in use by another process; wait for it, or stop the virtual machines that \
@@ -104,6 +116,15 @@ pub enum MediaError {
     },
 }
 
+/// Whether pools of other users are written to.
+static FOREIGN: AtomicBool = AtomicBool::new(false);
+
+/// Says that this process may write to pools that other users can change, which [`PoolFile::open`]
+/// refuses otherwise.
+pub fn allow_foreign_pools(allowed: bool) {
+    FOREIGN.store(allowed, Ordering::Relaxed);
+}
+
 /// A pool file, seen without a guest: famfs starts where the pool's view says.
 #[derive(Debug)]
 pub struct PoolFile {
@@ -118,27 +139,45 @@ pub struct PoolFile {
 }
 
 impl PoolFile {
-    /// Opens a pool file or block device. A writer takes the pool's lock and keeps it, and does
-    /// not get a block device that is mounted.
+    /// Opens a pool file or block device. A writer takes the pool's lock and keeps it, and gets neither
+    /// a block device that is mounted nor a file that other users but root can change
+    /// ([`allow_foreign_pools`]).
     pub fn open(path: &Path, access: Access) -> Result<Self, MediaError> {
         let open_error = |source| MediaError::Open { path: path.to_owned(), source };
-        let kind = path.metadata().map_err(open_error)?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(MediaError::Kind { path: path.to_owned() });
-        }
-        let exclusive = match access == Access::Write && kind.is_block_device() {
+        let own = access == Access::Write && !FOREIGN.load(Ordering::Relaxed);
+        // What is found here is only a hint; the open file is what counts.
+        let found = path.metadata().map_err(open_error)?;
+        check_kind(path, &found)?;
+        let exclusive = match access == Access::Write && found.file_type().is_block_device() {
             true => OFlags::EXCL,
             false => OFlags::empty(),
         };
+        // Of a pipe that has come in between, nobody waits for the other end.
+        let flags = exclusive | OFlags::NONBLOCK;
         let file = OpenOptions::new()
             .read(true)
             .write(access == Access::Write)
-            .custom_flags(exclusive.bits().cast_signed())
+            .custom_flags(flags.bits().cast_signed())
             .open(path)
             .map_err(|err| match err.kind() {
                 io::ErrorKind::ResourceBusy => MediaError::Claimed { path: path.to_owned() },
                 _ => open_error(err),
             })?;
+        let opened = file.metadata().map_err(open_error)?;
+        check_kind(path, &opened)?;
+        if own && opened.is_file() {
+            ownership::trusted_file(&opened)
+                .map_err(|fault| MediaError::Foreign { path: path.to_owned(), fault })?;
+        }
+        Self::from_file(file, path, access)
+    }
+
+    /// Takes a pool that is open already, as [`Self::open`] does; `path` is its name in messages.
+    ///
+    /// # Errors
+    /// It is locked, or cannot be measured.
+    pub fn from_file(file: File, path: &Path, access: Access) -> Result<Self, MediaError> {
+        let open_error = |source| MediaError::Open { path: path.to_owned(), source };
         if access == Access::Write {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
@@ -195,6 +234,14 @@ impl PoolFile {
         let offset = offset.saturating_add(self.origin());
         MediaError::Io { action, offset, len, path: self.path.clone(), source }
     }
+}
+
+fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), MediaError> {
+    let kind = metadata.file_type();
+    if kind.is_file() || kind.is_block_device() {
+        return Ok(());
+    }
+    Err(MediaError::Kind { path: path.to_owned() })
 }
 
 /// Whether a file has no write(2) because it is made of huge pages.

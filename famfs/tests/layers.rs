@@ -20,6 +20,7 @@ const ORDER: &[&str] = &[
     "map",
     "fields",
     // Reaching bytes.
+    "ownership",
     "view",
     "sys::cache",
     "sys::dax",

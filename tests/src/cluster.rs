@@ -249,6 +249,7 @@ impl Cluster {
             let backend = match member.transport {
                 Some(Transport::Shmem) => Some(Backend::start(BackendConfig {
                     program: artifacts.programs.join("vhost-famfs"),
+                    foreign: false,
                     pool: pool.path().to_owned(),
                     part: None,
                     socket: dir.join(format!("{}.sock", member.name)),

@@ -8,6 +8,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 use famfs::args::parse_size;
 
 use super::ArgsError;
+use crate::pool::Owners;
 use crate::sandbox::Violation;
 
 /// Show a pool to one VM: a vhost-user back-end for virtio-pmem (device id 27)
@@ -33,9 +34,13 @@ pub(super) struct DeviceArgs {
     /// Path of the pool.
     #[arg(long, value_name = "PATH", required_unless_present_any = ["pool_fd", "print_capabilities"])]
     pool: Option<PathBuf>,
-    /// The pool, as an open descriptor that the parent process passes (a memfd, for example).
+    /// The pool, as an open descriptor that the parent process passes (a memfd, for example); 0 is
+    /// standard input.
     #[arg(long, value_name = "FDNUM")]
     pool_fd: Option<RawFd>,
+    /// Take the pool also if another user owns it or can change it, or if its name is a link.
+    #[arg(long, requires = "pool")]
+    foreign_pool: bool,
     /// Listen here for the VMM. A socket left over from an earlier run is replaced.
     #[arg(short, long, value_name = "PATH")]
     socket_path: Option<PathBuf>,
@@ -101,6 +106,8 @@ pub enum Source {
 pub struct DeviceConfig {
     /// The pool.
     pub pool: Source,
+    /// Whose it may be.
+    pub owners: Owners,
     /// The socket.
     pub socket: Source,
     /// Offset in bytes of the window in the pool.
@@ -139,6 +146,7 @@ impl TryFrom<DeviceArgs> for DeviceConfig {
         let activated = is_activated().then_some(Source::Activation);
         Ok(Self {
             pool: source(args.pool, args.pool_fd).ok_or(ArgsError::NoPool)?,
+            owners: Owners::foreign(args.foreign_pool),
             socket: socket.or(activated).ok_or(ArgsError::NoSocket)?,
             offset: args.offset,
             length: args.length,

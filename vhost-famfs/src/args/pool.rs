@@ -8,7 +8,7 @@ use famfs::args::{number, parse_size};
 use famfs::view::View;
 use uuid::Uuid;
 
-use crate::pool::{CreateOptions, ResizeOptions};
+use crate::pool::{CreateOptions, Owners, ResizeOptions};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PoolCommand {
@@ -103,6 +103,9 @@ pub(super) struct ResizeArgs {
     /// New size: a multiple of 2M, at least 16M.
     #[arg(long, value_parser = parse_size)]
     size: u64,
+    /// Change the pool also if another user owns it or can change it.
+    #[arg(long)]
+    foreign_pool: bool,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -117,6 +120,9 @@ pub(super) struct RmArgs {
     /// use it keep their memory until they end.
     #[arg(long)]
     force: bool,
+    /// Remove it also if another user owns it or can change it.
+    #[arg(long)]
+    foreign_pool: bool,
 }
 
 /// What to do with a pool.
@@ -156,6 +162,8 @@ pub enum PoolConfig {
         path: PathBuf,
         /// Even with data or a holder.
         force: bool,
+        /// Whose it may be.
+        owners: Owners,
     },
 }
 
@@ -174,15 +182,19 @@ impl From<PoolCommand> for PoolConfig {
                     mkfs: args.mkfs,
                     numa: args.numa,
                     prefault: args.prefault,
+                    own: false,
                 },
                 json: args.json,
             },
             PoolCommand::List(ListArgs { directories, json }) => Self::List { directories, json },
             PoolCommand::Inspect(InspectArgs { path, json }) => Self::Inspect { path, json },
-            PoolCommand::Resize(ResizeArgs { path, size, json }) => {
-                Self::Resize { options: ResizeOptions { path, size }, json }
+            PoolCommand::Resize(ResizeArgs { path, size, foreign_pool, json }) => {
+                let owners = Owners::foreign(foreign_pool);
+                Self::Resize { options: ResizeOptions { path, size, owners }, json }
             }
-            PoolCommand::Rm(RmArgs { path, force }) => Self::Remove { path, force },
+            PoolCommand::Rm(RmArgs { path, force, foreign_pool }) => {
+                Self::Remove { path, force, owners: Owners::foreign(foreign_pool) }
+            }
         }
     }
 }

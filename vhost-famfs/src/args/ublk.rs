@@ -59,6 +59,9 @@ pub(super) struct AddArgs {
     /// Pool in tmpfs or in a file.
     #[arg(long, value_name = "FILE")]
     pool: Option<PathBuf>,
+    /// Show the pool also if another user owns it or can change it, or if its name is a link.
+    #[arg(long, requires = "pool")]
+    foreign_pool: bool,
     /// Refuse writes. With --overlay, show what is in it.
     #[arg(long)]
     read_only: bool,
@@ -180,7 +183,8 @@ impl AddArgs {
     fn source(&self) -> Result<Source, ArgsError> {
         match (&self.image, &self.pool) {
             (_, Some(pool)) => {
-                Ok(Source::Pool { pool: absolute(pool)?, read_only: self.read_only })
+                let (pool, foreign) = (absolute(pool)?, self.foreign_pool);
+                Ok(Source::Pool { pool, read_only: self.read_only, foreign })
             }
             (Some(image), None) => {
                 Ok(Source::Image { image: absolute(image)?, changes: self.changes()? })

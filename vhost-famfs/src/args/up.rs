@@ -45,6 +45,9 @@ pub(super) struct UpArgs {
     /// Without a cluster file: size of a new pool [default: what the shares need, plus 256M]
     #[arg(long, value_name = "SIZE", requires = "vms", value_parser = parse_size)]
     size: Option<u64>,
+    /// Use the pool also if another user owns it or can change it, or if its name is a link.
+    #[arg(long)]
+    foreign_pool: bool,
     /// Name of the cluster [default: the one in the file, else the file's name, else "default"]
     #[arg(long, value_name = "NAME", value_parser = name)]
     name: Option<String>,
@@ -97,6 +100,8 @@ pub struct UpConfig {
     pub cluster: Described,
     /// Its name, if it has another than the file tells.
     pub name: Option<String>,
+    /// The pool may be another user's.
+    pub foreign_pool: bool,
     /// The QEMU program.
     pub qemu: Option<PathBuf>,
     /// The directory of the image.
@@ -156,6 +161,7 @@ impl TryFrom<UpArgs> for UpConfig {
         Ok(Self {
             cluster,
             name: args.name,
+            foreign_pool: args.foreign_pool,
             qemu: args.qemu,
             image: args.image,
             timeout: Duration::from_secs(args.timeout),

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Ending a cluster: in order, then firmly; in the end nothing is left.
 
-use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use famfs::ownership::Fault;
 use serde::Serialize;
 use serde_json::json;
 
@@ -16,7 +15,7 @@ use super::state::{Phase, State, VmState};
 use super::{FindError, VmPaths};
 use crate::launch::{Guest, Qmp, QmpError};
 use crate::pidfd::Handle;
-use crate::pool;
+use crate::pool::{self, Owners, PoolError};
 
 /// Time for QEMU to leave when it is told to.
 const QUIT_LIMIT: Duration = Duration::from_secs(5);
@@ -43,7 +42,7 @@ pub enum DownError {
         path: PathBuf,
         /// The cause.
         #[source]
-        source: io::Error,
+        source: PoolError,
     },
 }
 
@@ -148,16 +147,25 @@ pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError
 
 /// Removes the pool if it is the cluster's own, or half made.
 fn remove_pool(state: &State, keep: bool) -> Result<bool, DownError> {
-    let is_made = |uuid| pool::form(&state.pool.path).is_ok_and(|form| form.uuid == Some(uuid));
+    let path = &state.pool.path;
+    let is_made =
+        |uuid| pool::form(path, Owners::Trusted).is_ok_and(|form| form.uuid == Some(uuid));
     let half_made = state.phase == Phase::Starting && state.pool.made.is_some_and(is_made);
     if !(half_made || state.pool.ours && !keep) {
         return Ok(false);
     }
-    match fs::remove_file(&state.pool.path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(DownError::Pool { path: state.pool.path.clone(), source }),
-    }
+    let removed = match pool::open_for(path, false, Owners::Trusted, None) {
+        Err(PoolError::Missing(_)) => return Ok(false),
+        // A second name does not make it another's.
+        Err(PoolError::Foreign { fault: Fault::Names { .. }, .. }) => {
+            pool::open_for(path, false, Owners::Any, None)
+        }
+        opened => opened,
+    };
+    removed
+        .and_then(|file| pool::unlink(path, &file))
+        .map(|()| true)
+        .map_err(|source| DownError::Pool { path: path.clone(), source })
 }
 
 fn end(vm: &VmState, paths: &VmPaths, limit: Duration) -> End {

@@ -2,8 +2,9 @@
 //! The pool of a cluster before its VMs start: made, formatted, filled, held.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 
 use famfs::copy::{Copy, CopyError};
 use famfs::import::{self, Import};
@@ -23,7 +24,7 @@ use uuid::Uuid;
 
 use crate::launch::plan::{MkfsPlan, PoolPlan};
 use crate::launch::spec::ImportSpec;
-use crate::pool::{self, CreateError, PoolError};
+use crate::pool::{self, CreateError, Identity, PoolError};
 
 /// Why the pool of a cluster is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -70,56 +71,113 @@ pub struct Filled {
     pub left_out: u64,
 }
 
-/// Makes the pool as planned, and sets `made` as soon as its file is there. `progress` is told of the bytes of
-/// memory taken, and of all.
-///
-/// # Errors
-/// It cannot be made; of its file nothing is left unless `made` is set.
-pub fn make(
-    plan: &PoolPlan,
-    made: &AtomicBool,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<(), FillError> {
-    if let Some(options) = &plan.create {
-        pool::create(options, progress)?;
-        made.store(true, Ordering::Relaxed);
-    }
-    if let Some(mkfs) = &plan.mkfs {
-        format(&plan.path, mkfs)?;
-    }
-    Ok(())
+/// The pool of a cluster, open: all that follows goes to this file, whatever becomes of its name.
+#[derive(Debug)]
+pub struct OpenPool {
+    file: File,
+    path: PathBuf,
 }
 
-fn format(path: &Path, plan: &MkfsPlan) -> Result<(), FillError> {
-    let media = PoolFile::open(path, Access::Write)?;
-    let options = mkfs::Options {
-        log_len: plan.log_len,
-        force: false,
-        fs_uuid: Uuid::new_v4(),
-        dev_uuid: Uuid::new_v4(),
-        system_uuid: plan.system,
-        dev_name: path.display().to_string(),
-    };
-    let failed = |source| FillError::Mkfs { path: path.into(), source };
-    mkfs::mkfs(&media, &options).map(drop).map_err(failed)
-}
+impl OpenPool {
+    /// Makes the pool as planned if it is not there, and opens it, to write with `write`. `made` is told of the
+    /// file as soon as it is there; `progress` is told of the bytes of memory taken, and of all.
+    ///
+    /// # Errors
+    /// It cannot be made or opened; of its file nothing is left unless `made` was told of it.
+    pub fn make(
+        plan: &PoolPlan,
+        write: bool,
+        made: impl FnOnce(Identity),
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, FillError> {
+        let mut identity = plan.identity;
+        if let Some(options) = &plan.create {
+            let report = pool::create(options, progress)?;
+            let new = Identity { dev: report.dev, ino: report.ino };
+            made(new);
+            identity = Some(new);
+        }
+        let file = pool::open_for(&plan.path, write, plan.owners, identity)?;
+        let open = Self { file, path: plan.path.clone() };
+        if let Some(mkfs) = &plan.mkfs {
+            open.format(mkfs)?;
+        }
+        Ok(open)
+    }
 
-/// Copies everything into the pool. `progress` is told the bytes of each step, and answers whether
-/// to go on.
-///
-/// # Errors
-/// The first that cannot be copied.
-pub fn fill(plan: &PoolPlan, progress: &(dyn Fn(u64) -> bool + Sync)) -> Result<Filled, FillError> {
-    let mut filled = Filled::default();
-    if plan.imports.is_empty() {
-        return Ok(filled);
+    fn io(&self, action: &'static str) -> impl Fn(io::Error) -> PoolError + use<> {
+        let pool = self.path.clone();
+        move |source| PoolError::Io { pool: pool.clone(), action, source }
     }
-    let volume = OfflineVolume::new(PoolFile::open(&plan.path, Access::Write)?);
-    for import in &plan.imports {
-        copy(import, &volume, &mut filled, progress)
-            .map_err(|source| FillError::Import { from: import.from.clone(), source })?;
+
+    /// Opens the same file once more, so that it can be locked by itself.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn again(&self, write: bool) -> Result<File, PoolError> {
+        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        File::options().read(true).write(write).open(link).map_err(self.io("open it again"))
     }
-    Ok(filled)
+
+    fn to_write(&self) -> Result<PoolFile, FillError> {
+        Ok(PoolFile::from_file(self.again(true)?, &self.path, Access::Write)?)
+    }
+
+    fn format(&self, plan: &MkfsPlan) -> Result<(), FillError> {
+        let options = mkfs::Options {
+            log_len: plan.log_len,
+            force: false,
+            fs_uuid: Uuid::new_v4(),
+            dev_uuid: Uuid::new_v4(),
+            system_uuid: plan.system,
+            dev_name: self.path.display().to_string(),
+        };
+        let failed = |source| FillError::Mkfs { path: self.path.clone(), source };
+        mkfs::mkfs(&self.to_write()?, &options).map(drop).map_err(failed)
+    }
+
+    /// Copies everything into the pool. `progress` is told the bytes of each step, and answers whether
+    /// to go on.
+    ///
+    /// # Errors
+    /// The first that cannot be copied.
+    pub fn fill(
+        &self,
+        plan: &PoolPlan,
+        progress: &(dyn Fn(u64) -> bool + Sync),
+    ) -> Result<Filled, FillError> {
+        let mut filled = Filled::default();
+        if plan.imports.is_empty() {
+            return Ok(filled);
+        }
+        let volume = OfflineVolume::new(self.to_write()?);
+        for import in &plan.imports {
+            copy(import, &volume, &mut filled, progress)
+                .map_err(|source| FillError::Import { from: import.from.clone(), source })?;
+        }
+        Ok(filled)
+    }
+
+    /// Takes the lock that keeps programs from resizing or formatting the pool. Whoever inherits the file
+    /// holds the lock too.
+    ///
+    /// # Errors
+    /// Another program changes the pool.
+    pub fn hold(&self) -> Result<(), PoolError> {
+        match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(()),
+            Err(Errno::WOULDBLOCK) => Err(PoolError::Busy(self.path.clone())),
+            Err(errno) => Err(self.io("lock it")(errno.into())),
+        }
+    }
+
+    /// The file with the lock.
+    ///
+    /// # Errors
+    /// There are no more descriptors.
+    pub fn held(&self) -> Result<File, PoolError> {
+        self.file.try_clone().map_err(self.io("keep it locked"))
+    }
 }
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -200,19 +258,4 @@ fn unpack(
     filled.bytes += done.bytes;
     filled.left_out += done.left_out.len() as u64;
     Ok(())
-}
-
-/// Opens the pool with the lock that keeps programs from resizing or formatting it. Whoever inherits
-/// the file holds the lock too.
-///
-/// # Errors
-/// Another program changes the pool.
-pub fn hold(path: &Path) -> Result<File, PoolError> {
-    let io = |action| move |source| PoolError::Io { pool: path.to_owned(), action, source };
-    let file = File::open(path).map_err(io("open it"))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => Err(PoolError::Busy(path.to_owned())),
-        Err(errno) => Err(io("lock it")(errno.into())),
-    }
 }

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Starting a cluster: all of it, or nothing.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::directory::{Directory, DirectoryError, Lock};
-use super::fill::{self, FillError, Filled};
+use super::fill::{FillError, Filled, OpenPool};
 use super::process::{self, MARK, Process};
 use super::state::{Booted, Phase, State};
 use crate::launch::plan::{Plan, VmPlan};
 use crate::launch::{Attach, Backend, BackendError, Lifetime, Ready, Vm, VmError};
-use crate::pool::PoolError;
+use crate::pool::{self, Identity, PoolError};
 
 /// Why a cluster is not up. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
@@ -115,8 +115,8 @@ pub struct Start<'p> {
     plan: &'p Plan,
     directory: Directory,
     interrupted: AtomicBool,
-    /// The pool's file is of this start, not one that appeared since it was planned.
-    made: AtomicBool,
+    /// The pool's file, if it is of this start and not one that appeared since it was planned.
+    made: OnceLock<Identity>,
     inner: Mutex<Inner>,
 }
 
@@ -144,7 +144,7 @@ impl<'p> Start<'p> {
             plan,
             directory,
             interrupted: AtomicBool::new(false),
-            made: AtomicBool::new(false),
+            made: OnceLock::new(),
             inner: Mutex::new(Inner { state, lock: Some(lock), aborted: false }),
         };
         let written = start.directory.write(&start.inner().state);
@@ -189,8 +189,10 @@ impl<'p> Start<'p> {
         }
         inner.aborted = true;
         process::kill_marked(self.plan.instance);
-        if self.made.load(Ordering::Relaxed) {
-            let _ = fs::remove_file(&self.plan.pool.path);
+        if let Some(made) = self.made.get() {
+            let pool = &self.plan.pool;
+            let _ = pool::open_for(&pool.path, false, pool.owners, Some(*made))
+                .and_then(|file| pool::unlink(&pool.path, &file));
         }
         let _ = self.directory.remove();
     }
@@ -201,17 +203,19 @@ impl<'p> Start<'p> {
         events: &(dyn Fn(Event<'_>) + Sync),
     ) -> Result<Report, UpError> {
         let pool = &self.plan.pool;
-        fill::make(pool, &self.made, &mut |done, all| events(Event::Taking(done, all)))?;
+        let made = |identity| _ = self.made.set(identity);
+        let taking = &mut |done, all| events(Event::Taking(done, all));
+        let open = OpenPool::make(pool, self.plan.writes_pool(), made, taking)?;
         let all = pool.needs.bytes;
         drop(self.going_on()?);
-        let imported = fill::fill(pool, &|bytes| {
+        let imported = open.fill(pool, &|bytes| {
             events(Event::Copied(bytes, all));
             !self.interrupted.load(Ordering::Relaxed)
         })?;
-        let held = fill::hold(&pool.path)?;
+        open.hold()?;
         events(Event::Starting);
         let begun = Instant::now();
-        let nodes = self.start_all(&held)?;
+        let nodes = self.start_all(&open)?;
         let vms = self.wait_all(&nodes, limit, events)?;
         let seconds = begun.elapsed().as_secs_f64();
         {
@@ -237,45 +241,47 @@ impl<'p> Start<'p> {
         })
     }
 
-    fn start_all(&self, held: &File) -> Result<Vec<Node<'p>>, UpError> {
+    fn start_all(&self, pool: &OpenPool) -> Result<Vec<Node<'p>>, UpError> {
         let mut nodes = Vec::new();
         let mut backends = Vec::new();
         // All back-ends first: they get ready while the next one is started.
         for (index, vm) in self.plan.vms.iter().enumerate() {
-            backends.push(self.start_backend(index, vm)?);
+            backends.push(self.start_backend(index, vm, pool)?);
         }
         for ((index, vm), mut backend) in self.plan.vms.iter().enumerate().zip(backends) {
             if let Some(backend) = &mut backend {
                 let failed = |source| UpError::Backend { vm: vm.name().to_owned(), source };
                 backend.wait_listening().map_err(failed)?;
             }
-            nodes.push((vm, self.start_vm(index, vm, held)?, backend));
+            nodes.push((vm, self.start_vm(index, vm, pool)?, backend));
         }
         Ok(nodes)
     }
 
-    fn start_backend(&self, index: usize, vm: &VmPlan) -> Result<Option<Backend>, UpError> {
+    fn start_backend(
+        &self,
+        index: usize,
+        vm: &VmPlan,
+        pool: &OpenPool,
+    ) -> Result<Option<Backend>, UpError> {
         let Some(config) = &vm.backend else { return Ok(None) };
         let mut inner = self.going_on()?;
         let failed = |source| UpError::Backend { vm: vm.name().to_owned(), source };
-        let backend = Backend::spawn(config.clone(), self.detached(None)).map_err(failed)?;
+        // It locks the pool for itself.
+        let lifetime = self.detached(Some(pool.again(true)?));
+        let backend = Backend::spawn(config.clone(), lifetime).map_err(failed)?;
         inner.state.vms[index].backend = Some(started(vm, backend.pid())?);
         self.directory.write(&inner.state)?;
         Ok(Some(backend))
     }
 
-    fn start_vm(&self, index: usize, vm: &VmPlan, held: &File) -> Result<Vm, UpError> {
+    fn start_vm(&self, index: usize, vm: &VmPlan, pool: &OpenPool) -> Result<Vm, UpError> {
         let mut inner = self.going_on()?;
         // A VM with a back-end has the lock through that. One that maps the pool by itself
         // inherits the locked file.
-        let io = |source| PoolError::Io {
-            pool: self.plan.pool.path.clone(),
-            action: "keep it locked",
-            source,
-        };
         let holds = match &vm.backend {
             Some(_) => None,
-            None => Some(held.try_clone().map_err(io)?),
+            None => Some(pool.held()?),
         };
         let machine = Vm::spawn(vm.config.clone(), self.detached(holds)).map_err(Box::new)?;
         inner.state.vms[index].qemu = Some(started(vm, machine.pid())?);
@@ -364,6 +370,8 @@ fn started(vm: &VmPlan, pid: u32) -> Result<Process, UpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+
     use crate::launch::host::Host;
     use crate::launch::spec::Spec;
 

@@ -22,6 +22,8 @@ pub struct BackendConfig {
     pub program: PathBuf,
     /// The pool.
     pub pool: PathBuf,
+    /// Whether the pool may be another user's.
+    pub foreign: bool,
     /// The part of the pool that the VM sees: first byte, number of bytes. `None` for all.
     pub part: Option<(u64, u64)>,
     /// The socket it makes; nothing is there yet.
@@ -34,8 +36,21 @@ impl BackendConfig {
     /// Program and arguments.
     #[must_use]
     pub fn command_line(&self) -> Vec<OsString> {
+        let mut name: Vec<OsString> = vec!["--pool".into(), self.pool.clone().into()];
+        if self.foreign {
+            name.push("--foreign-pool".into());
+        }
+        self.with_pool(name)
+    }
+
+    /// The same with the pool as standard input.
+    fn with_open_pool(&self) -> Vec<OsString> {
+        self.with_pool(vec!["--pool-fd".into(), "0".into()])
+    }
+
+    fn with_pool(&self, pool: Vec<OsString>) -> Vec<OsString> {
         let mut argv: Vec<OsString> = vec![self.program.clone().into(), "device".into()];
-        argv.extend(["--pool".into(), self.pool.clone().into()]);
+        argv.extend(pool);
         if let Some((offset, length)) = self.part {
             argv.extend(["--offset".into(), offset.to_string().into()]);
             argv.extend(["--length".into(), length.to_string().into()]);
@@ -125,8 +140,12 @@ impl Backend {
     pub fn spawn(config: BackendConfig, lifetime: Lifetime) -> Result<Self, BackendError> {
         let log = fs::File::create(&config.log)
             .map_err(|source| BackendError::Log { log: config.log.clone(), source })?;
+        let argv = match lifetime {
+            Lifetime::Detached { holds: Some(_), .. } => config.with_open_pool(),
+            _ => config.command_line(),
+        };
         let child = lifetime
-            .start(&config.command_line(), log)
+            .start(&argv, log)
             .map_err(|source| BackendError::Spawn { program: config.program.clone(), source })?;
         Ok(Self { config, child, left: false })
     }
@@ -242,6 +261,7 @@ mod tests {
         BackendConfig {
             program: program.into(),
             pool: dir.join("pool"),
+            foreign: false,
             part: None,
             socket: dir.join("a socket"),
             log: dir.join("log"),

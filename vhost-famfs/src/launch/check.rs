@@ -127,12 +127,12 @@ fn new_pool(plan: &PoolPlan) -> Result<(), CheckError> {
 
 /// What VMs need of a pool that is there.
 fn existing_pool(plan: &Plan) -> Result<(), CheckError> {
-    let PoolPlan { path, kind, size, .. } = &plan.pool;
+    let PoolPlan { path, kind, size, owners, .. } = &plan.pool;
     if plan.vms.iter().all(|vm| vm.access == Access::ReadOnly) {
-        pool::check_readable(path)?;
+        pool::check_readable(path, *owners)?;
     } else {
         // Takes the lock that VMs hold, and gives it back: a program that changes the pool has it.
-        drop(Pool::open(path)?);
+        drop(Pool::open(path, *owners)?);
     }
     if *kind == Kind::Devdax { Ok(()) } else { holes(path, *size, *kind) }
 }

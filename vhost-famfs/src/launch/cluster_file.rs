@@ -78,6 +78,8 @@ struct PoolTable {
     numa: Option<u32>,
     #[serde(default)]
     prefault: bool,
+    #[serde(default)]
+    foreign: bool,
 }
 
 #[derive(Deserialize)]
@@ -300,6 +302,7 @@ fn pool(table: PoolTable, base: &Path) -> Result<PoolSpec, Fault> {
         }),
         numa: table.numa,
         prefault: table.prefault,
+        foreign: table.foreign,
     })
 }
 

@@ -32,6 +32,7 @@ fn every_key_is_read() {
         view = "raw"
         numa = 1
         prefault = true
+        foreign = true
         [[import]]
         from = "data"
         to = "/models/big"
@@ -67,6 +68,7 @@ fn every_key_is_read() {
         view: Some(View::Raw),
         numa: Some(1),
         prefault: true,
+        foreign: true,
     };
     assert_eq!(spec.pool, pool);
     assert_eq!(spec.imports[0].from, Path::new("/etc/data"));

@@ -57,6 +57,8 @@ pub struct PoolSpec {
     pub numa: Option<u32>,
     /// Whether to take all its memory at once.
     pub prefault: bool,
+    /// Whether one that another user owns or can change will do.
+    pub foreign: bool,
 }
 
 /// What the pool of a cluster is made of. A memfd is missing: it has no name, and ends with the program that

@@ -25,6 +25,9 @@ use super::version::{QemuVersion, VersionError};
 /// Time for QEMU to open its sockets, before the guest runs.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// What a process finds its standard input by (proc_pid_fd(5)).
+const STANDARD_INPUT: &str = "/proc/self/fd/0";
+
 /// Time for QEMU to leave after `quit`.
 const QUIT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -189,7 +192,13 @@ impl Vm {
     /// It cannot be started.
     pub fn spawn(mut config: VmConfig, lifetime: Lifetime) -> Result<Self, VmError> {
         config.tell_clock();
-        let argv = config.command_line()?;
+        let argv = match lifetime {
+            // The file that is held, whatever has the pool's name by now.
+            Lifetime::Detached { holds: Some(_), .. } => {
+                config.with_pool_at(Path::new(STANDARD_INPUT)).command_line()?
+            }
+            _ => config.command_line()?,
+        };
         let agent = Mutex::new(Agent::new(config.agent_socket()));
         let started = Instant::now();
         let child = Mutex::new(launch(&config, &argv, lifetime)?);

@@ -20,8 +20,11 @@ use zerocopy::IntoBytes;
 use super::kind::{Facts, kind_of};
 use super::media::{PoolBytes, PoolMedia};
 use super::memory::{self, MemoryError, Progress};
-use super::{Kind, MIN_SIZE, PoolError, Report, inspect};
+use super::{Kind, MIN_SIZE, PoolError, Report, inspect, own};
 use crate::units::{ALIGNMENT, About, Bytes};
+
+/// How often the directory of this user's pools is made, if others remove it as often.
+const ATTEMPTS: u32 = 8;
 
 /// What kind of pool to make.
 #[derive(Clone, Debug)]
@@ -40,12 +43,14 @@ pub struct CreateOptions {
     pub numa: Option<u32>,
     /// Take all memory now.
     pub prefault: bool,
+    /// Its directory is that of this user's pools: made if it is not there.
+    pub own: bool,
 }
 
 impl CreateOptions {
     /// A pool with nothing special.
     pub fn new(path: PathBuf, size: u64, view: View) -> Self {
-        Self { path, size, view, uuid: None, mkfs: false, numa: None, prefault: false }
+        Self { path, size, view, uuid: None, mkfs: false, numa: None, prefault: false, own: false }
     }
 }
 
@@ -81,6 +86,9 @@ pub enum CreateError {
         /// Where it should go.
         directory: PathBuf,
     },
+    /// The directory of this user's pools cannot be used.
+    #[error(transparent)]
+    Directory(PoolError),
     /// The file system cannot make a file without a name.
     #[error(
         "pool {}: the file system of {} has no unnamed files (O_TMPFILE); \
@@ -165,6 +173,7 @@ pub enum CreateError {
 pub fn create(options: &CreateOptions, progress: Progress<'_>) -> Result<Report, CreateError> {
     let path = &options.path;
     let maker = Maker::new(options);
+    maker.make_directory()?;
     let (file, kind, page_size) = maker.open(options)?;
     maker.allocate(&file, kind, page_size, options, progress)?;
     let facts = Facts::of(&file, path)?;
@@ -185,7 +194,11 @@ pub fn create(options: &CreateOptions, progress: Progress<'_>) -> Result<Report,
 
 /// Looks whether [`create`] would find room, and makes nothing.
 pub fn check_room(options: &CreateOptions) -> Result<(), CreateError> {
-    let maker = Maker::new(options);
+    let mut maker = Maker::new(options);
+    if options.own && !own::check_own_directory(maker.directory).map_err(CreateError::Directory)? {
+        // The file system that it comes to is that of the directory above.
+        maker.directory = parent(maker.directory);
+    }
     let (file, kind, page_size) = maker.open(options)?;
     maker.check_room(&file, kind, page_size, options)
 }
@@ -203,16 +216,28 @@ struct Maker<'a> {
     path: &'a Path,
     directory: &'a Path,
     size: u64,
+    own: bool,
+}
+
+/// The directory of a path.
+pub(super) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
 }
 
 impl<'a> Maker<'a> {
     fn new(options: &'a CreateOptions) -> Self {
         let path = options.path.as_path();
-        let directory = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        Self { path, directory, size: options.size }
+        Self { path, directory: parent(path), size: options.size, own: options.own }
+    }
+
+    fn make_directory(&self) -> Result<(), CreateError> {
+        if self.own {
+            own::make_own_directory(self.directory).map_err(CreateError::Directory)?;
+        }
+        Ok(())
     }
 
     /// A file without a name, its kind, and the size of its pages.
@@ -328,7 +353,17 @@ impl<'a> Maker<'a> {
 
     fn link(&self, file: &File) -> Result<(), CreateError> {
         let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-        match rustix::fs::linkat(CWD, unnamed, CWD, self.path, AtFlags::SYMLINK_FOLLOW) {
+        let link = || rustix::fs::linkat(CWD, &unnamed, CWD, self.path, AtFlags::SYMLINK_FOLLOW);
+        let mut linked = link();
+        // Whoever removed the last pool may have removed the directory with it.
+        for _ in 0..ATTEMPTS {
+            if !self.own || linked != Err(Errno::NOENT) {
+                break;
+            }
+            self.make_directory()?;
+            linked = link();
+        }
+        match linked {
             Ok(()) => Ok(()),
             Err(Errno::EXIST) => Err(CreateError::Exists(self.path.to_owned())),
             Err(errno) => Err(self.io("give it its name", errno.into())),

@@ -2,21 +2,21 @@
 //! What a pool is, for people and for programs.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use famfs::json_name::Name;
 use famfs::view::{INFO_BLOCK_LEN, INFO_BLOCK_OFFSET, InfoBlock, View, ViewError};
-use rustix::fs::OFlags;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use super::famfs_report::{self, FamfsReport};
 use super::holders::{self, Holder};
-use super::kind::Facts;
+use super::kind::{Facts, Identity};
 use super::media::{PoolBytes, PoolMedia};
-use super::{Kind, PoolError, open};
+use super::open::{Owners, Purpose, open};
+use super::{Kind, PoolError};
 use crate::units::{About, Bytes, count};
 
 /// A pool as `vhost-famfs pool inspect --json` prints it, with a version.
@@ -56,17 +56,15 @@ fn as_name<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error>
 /// Looks at the pool `path`; changes nothing, and takes no lock that could be in another
 /// program's way. Permission to read is enough.
 pub fn inspect(path: &Path) -> Result<Report, PoolError> {
-    let (file, facts) = open_to_read(path)?;
+    let (file, facts) = open_to_read(path, Owners::Any)?;
     let mut report = without_holders(&file, facts, path)?;
     report.holders = holders::find(path, facts.identity);
     Ok(report)
 }
 
 /// Opens a pool for looking at it.
-pub(super) fn open_to_read(path: &Path) -> Result<(File, Facts), PoolError> {
-    // Without NONBLOCK, opening a pipe would wait for a writer.
-    let nonblock = OFlags::NONBLOCK.bits().cast_signed();
-    let file = open(path, OpenOptions::new().read(true).custom_flags(nonblock), "read")?;
+pub(super) fn open_to_read(path: &Path, owners: Owners) -> Result<(File, Facts), PoolError> {
+    let file = open(path, Purpose::Read, owners)?;
     let facts = Facts::of(&file, path)?;
     Ok((file, facts))
 }
@@ -82,17 +80,20 @@ pub struct Form {
     pub view: Result<View, String>,
     /// The identity of its info block, if it has one.
     pub uuid: Option<Uuid>,
+    /// Which file it is.
+    pub identity: Identity,
 }
 
 /// Looks at the pool `path` without its log and its users, whose number [`inspect`]'s time grows with.
-pub fn form(path: &Path) -> Result<Form, PoolError> {
-    let (file, facts) = open_to_read(path)?;
+pub fn form(path: &Path, owners: Owners) -> Result<Form, PoolError> {
+    let (file, facts) = open_to_read(path, owners)?;
     let (view, uuid) = match info_block(&file, facts, path)? {
         Ok(Some(block)) => (Ok(View::Devdax), Some(block.uuid())),
         Ok(None) => (Ok(View::Raw), None),
         Err(error) => (Err(error.to_string()), None),
     };
-    Ok(Form { kind: facts.kind, size: facts.size, view, uuid })
+    let Facts { kind, size, identity, .. } = facts;
+    Ok(Form { kind, size, view, uuid, identity })
 }
 
 /// The info block of a pool; `None` if it has none.

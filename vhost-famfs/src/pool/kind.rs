@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, major, minor};
 use serde::Serialize;
 
+use super::create::parent;
+use super::own::is_own_directory;
 use super::{MIN_SIZE, PoolError};
 use crate::units::{ALIGNMENT, Bytes};
 
@@ -181,12 +183,13 @@ pub fn is_in_tmpfs(file: &File) -> bool {
     rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC)
 }
 
-/// The kind of a pool that is made as the file `path`.
+/// The kind of a pool that is made as the file `path`; the directory of this user's pools need not be
+/// there yet.
 pub fn kind_for(path: &Path) -> Result<Kind, PoolError> {
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    let mut directory = parent(path);
+    if is_own_directory(directory) && !directory.exists() {
+        directory = parent(directory);
+    }
     let file = File::open(directory).map_err(|source| PoolError::Io {
         pool: path.to_owned(),
         action: "open its directory",

@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::inspect::{Report, open_to_read, without_holders};
+use super::open::Owners;
 use super::{holders, kind};
 use crate::units::Bytes;
 
@@ -73,7 +74,7 @@ fn collect(directory: &Path, paths: &mut BTreeSet<PathBuf>) -> io::Result<()> {
 
 /// A file that is plainly a pool: it has an info block or a famfs.
 fn pool(path: &Path) -> Option<Report> {
-    let (file, facts): (_, kind::Facts) = open_to_read(path).ok()?;
+    let (file, facts): (_, kind::Facts) = open_to_read(path, Owners::Any).ok()?;
     let mut report = without_holders(&file, facts, path).ok()?;
     if report.view == "raw" && report.famfs.is_none() {
         return None;

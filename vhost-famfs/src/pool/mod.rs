@@ -10,6 +10,8 @@ mod kind;
 mod list;
 mod media;
 mod memory;
+mod open;
+mod own;
 mod remove;
 mod resize;
 
@@ -21,16 +23,22 @@ pub use kind::{Identity, Kind, is_in_tmpfs, kind_for};
 pub use list::{ListError, list, table};
 pub use media::PoolMedia;
 pub use memory::MemoryError;
-pub use remove::{RemoveError, remove};
+pub use open::Owners;
+pub use own::{
+    check_own_directory, is_own_directory, make_own_directory, own_directory, tidy_own_directory,
+};
+pub use remove::{RemoveError, remove, unlink};
 pub use resize::{ResizeError, ResizeOptions, resize};
 
 use kind::{Facts, is_memfd, name_of};
+use open::{Purpose, open};
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use famfs::ownership::Fault;
 use rustix::fs::{FlockOperation, OFlags, SealFlags};
 use rustix::io::Errno;
 
@@ -52,6 +60,42 @@ pub enum PoolError {
         pool: PathBuf,
         /// `read`, or `read and write`.
         access: &'static str,
+    },
+    /// Others than this user could change it, or have put it there.
+    #[error(
+        "pool {} {fault}: whoever that is reads and changes what VMs store there; use a pool of \
+         your own, or give --foreign-pool (in a cluster file: foreign = true)", .pool.display()
+    )]
+    Foreign {
+        /// The pool.
+        pool: PathBuf,
+        /// Why it is not this user's alone.
+        fault: Fault,
+    },
+    /// The directory of this user's pools is not this user's alone.
+    #[error(
+        "directory {} {fault}: pools made for clusters would not be safe there; remove it, or name \
+         a pool in a directory of your own (--pool, or path in the cluster file)", .directory.display()
+    )]
+    Directory {
+        /// The directory.
+        directory: PathBuf,
+        /// What is wrong with it.
+        fault: Fault,
+    },
+    /// Another file has got its name.
+    #[error("pool {}: another file has got its name since this command began", .0.display())]
+    Replaced(PathBuf),
+    /// Its name leads to another one.
+    #[error(
+        "pool {}: is a symbolic link to {target}, and whoever made it can make it lead elsewhere; \
+         name {target} itself, or give --foreign-pool", .pool.display(), target = .target.display()
+    )]
+    Link {
+        /// The name.
+        pool: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
     },
     /// A system call failed.
     #[error("pool {}: cannot {action}", .pool.display())]
@@ -91,6 +135,30 @@ pub enum PoolError {
     Busy(PathBuf),
 }
 
+/// Opens the pool `path` to give it to others: a descriptor, whatever becomes of the name. With
+/// `expected`, it must be that file.
+///
+/// # Errors
+/// It cannot be opened, is another's, or another one.
+pub fn open_for(
+    path: &Path,
+    write: bool,
+    owners: Owners,
+    expected: Option<Identity>,
+) -> Result<File, PoolError> {
+    let purpose = if write { Purpose::ReadAndWrite } else { Purpose::Read };
+    let file = open(path, purpose, owners)?;
+    let found = Identity::of(&file).map_err(|source| PoolError::Io {
+        pool: path.to_owned(),
+        action: "look at it",
+        source,
+    })?;
+    match expected {
+        Some(expected) if expected != found => Err(PoolError::Replaced(path.to_owned())),
+        _ => Ok(file),
+    }
+}
+
 /// An open pool that nobody can shrink while it is open.
 ///
 /// A memfd is sealed. Files take a shared lock (flock), which programs that resize or rewrite
@@ -105,8 +173,8 @@ pub struct Pool {
 
 impl Pool {
     /// Opens the pool `path` for reading and writing.
-    pub fn open(path: &Path) -> Result<Self, PoolError> {
-        let file = open(path, OpenOptions::new().read(true).write(true), "read and write")?;
+    pub fn open(path: &Path, owners: Owners) -> Result<Self, PoolError> {
+        let file = open(path, Purpose::ReadAndWrite, owners)?;
         Self::from_file(file, path.to_owned())
     }
 
@@ -196,23 +264,11 @@ impl Pool {
 }
 
 /// Looks whether the pool `path` may be read, and is one.
-pub fn check_readable(path: &Path) -> Result<(), PoolError> {
-    inspect::open_to_read(path).map(drop)
+pub fn check_readable(path: &Path, owners: Owners) -> Result<(), PoolError> {
+    inspect::open_to_read(path, owners).map(drop)
 }
 
 /// Looks whether the host has free huge pages of `page_size` bytes for so many bytes.
 pub fn check_huge_pages(page_size: u64, bytes: u64) -> Result<(), MemoryError> {
     memory::check_free(Kind::Hugetlbfs, page_size, bytes, None)
-}
-
-fn open(path: &Path, options: &OpenOptions, access: &'static str) -> Result<File, PoolError> {
-    options.open(path).map_err(|source| {
-        let pool = path.to_owned();
-        match source.kind() {
-            io::ErrorKind::NotFound => PoolError::Missing(pool),
-            io::ErrorKind::PermissionDenied => PoolError::Permission { pool, access },
-            io::ErrorKind::IsADirectory => PoolError::Type { pool, found: "a directory" },
-            _ => PoolError::Io { pool, action: "open it", source },
-        }
-    })
 }

@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Removing a pool.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use famfs::mkfs::{MkfsError, check_unformatted};
 use famfs::view::View;
+use rustix::fs::{AtFlags, Mode, OFlags};
 
+use super::create::parent;
 use super::holders::{self, Holder};
 use super::inspect::{open_to_read, without_holders};
+use super::kind::Identity;
 use super::media::PoolMedia;
+use super::open::Owners;
+use super::own::tidy_own_directory;
 use super::{Kind, PoolError};
 
 /// Why a pool was not removed.
@@ -37,15 +43,6 @@ pub enum RemoveError {
     /// A device is not a file that can be removed.
     #[error("pool {}: is a device; `famfs --pool` and `ndctl` change what is on it", .0.display())]
     Device(PathBuf),
-    /// The kernel refused.
-    #[error("pool {}: cannot remove it", .pool.display())]
-    Io {
-        /// The pool.
-        pool: PathBuf,
-        /// The kernel's answer.
-        #[source]
-        source: io::Error,
-    },
 }
 
 /// Processes as one line names them.
@@ -58,8 +55,8 @@ pub(super) fn names(holders: &[Holder]) -> String {
 ///
 /// # Errors
 /// It is no pool (not even `force` removes that), it is used, or it holds data.
-pub fn remove(path: &Path, force: bool) -> Result<(), RemoveError> {
-    let (file, facts) = open_to_read(path)?;
+pub fn remove(path: &Path, force: bool, owners: Owners) -> Result<(), RemoveError> {
+    let (file, facts) = open_to_read(path, owners)?;
     let pool = || path.to_owned();
     if facts.kind == Kind::Devdax {
         return Err(RemoveError::Device(pool()));
@@ -88,7 +85,35 @@ pub fn remove(path: &Path, force: bool) -> Result<(), RemoveError> {
             return Err(RemoveError::Data { pool: pool(), found });
         }
     }
-    std::fs::remove_file(path).map_err(|source| RemoveError::Io { pool: pool(), source })
+    Ok(unlink(path, &file)?)
+}
+
+/// Takes its name `path` from an open file, and no other file's; of this user's pools the directory goes
+/// with the last.
+///
+/// # Errors
+/// The name is another file's, or cannot be removed.
+pub fn unlink(path: &Path, file: &File) -> Result<(), PoolError> {
+    let io = |action| move |source| PoolError::Io { pool: path.to_owned(), action, source };
+    let directory = parent(path);
+    let name =
+        path.file_name().ok_or_else(|| io("remove it")(io::ErrorKind::InvalidInput.into()))?;
+    // Held, so that what is looked at is what is removed, whatever becomes of the directory's own name.
+    let held = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+        .map_err(|errno| io("open its directory")(errno.into()))?;
+    let found = rustix::fs::statat(&held, name, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|errno| io("look at it")(errno.into()))?;
+    let expected = Identity::of(file).map_err(io("look at it"))?;
+    if (found.st_dev, found.st_ino) != (expected.dev, expected.ino) {
+        return Err(match path.read_link() {
+            Ok(target) => PoolError::Link { pool: path.to_owned(), target },
+            Err(_) => PoolError::Replaced(path.to_owned()),
+        });
+    }
+    rustix::fs::unlinkat(&held, name, AtFlags::empty())
+        .map_err(|errno| io("remove it")(errno.into()))?;
+    tidy_own_directory(directory);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -103,11 +128,11 @@ mod tests {
         for view in [View::Raw, View::Devdax] {
             let options = CreateOptions::new(path.clone(), 16 << 20, view);
             create(&options, &mut |_, _| ()).unwrap();
-            remove(&path, false).unwrap();
+            remove(&path, false, Owners::Trusted).unwrap();
             create(&CreateOptions { mkfs: true, ..options }, &mut |_, _| ()).unwrap();
-            let err = remove(&path, false).unwrap_err();
+            let err = remove(&path, false, Owners::Trusted).unwrap_err();
             assert!(matches!(err, RemoveError::Data { .. }), "{err}");
-            remove(&path, true).unwrap();
+            remove(&path, true, Owners::Trusted).unwrap();
             assert!(!path.exists());
         }
     }
@@ -117,13 +142,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("letter");
         std::fs::write(&path, "dear").unwrap();
-        assert!(matches!(remove(&path, true), Err(RemoveError::Pool(_))));
+        assert!(matches!(remove(&path, true, Owners::Trusted), Err(RemoveError::Pool(_))));
         assert!(path.exists());
         let path = dir.path().join("image");
         let mut disk = vec![0xeb; 512];
         disk.resize(16 << 20, 0);
         std::fs::write(&path, disk).unwrap();
-        assert!(matches!(remove(&path, false), Err(RemoveError::Data { .. })));
+        assert!(matches!(remove(&path, false, Owners::Trusted), Err(RemoveError::Data { .. })));
         assert!(path.exists());
     }
 }

@@ -5,7 +5,7 @@
 //! changed in an order in which the length is never smaller than what the other two promise. A
 //! crash in between leaves an info block of the other size; the same command finishes the work.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -22,8 +22,9 @@ use super::holders::{self, Holder};
 use super::kind::Facts;
 use super::media::{PoolBytes, PoolMedia};
 use super::memory::{self, MemoryError, Progress};
+use super::open::{Owners, Purpose, open};
 use super::remove::names;
-use super::{Kind, MIN_SIZE, PoolError, Report, inspect, open};
+use super::{Kind, MIN_SIZE, PoolError, Report, inspect};
 use crate::units::Bytes;
 
 /// Which pool, and how large it is to be.
@@ -33,6 +34,8 @@ pub struct ResizeOptions {
     pub path: PathBuf,
     /// New size in bytes.
     pub size: u64,
+    /// Whose pool it may be.
+    pub owners: Owners,
 }
 
 /// Why a pool was not resized; it is as it was.
@@ -151,8 +154,8 @@ fn change(
     progress: Progress<'_>,
     places: usize,
 ) -> Result<(), ResizeError> {
-    let ResizeOptions { path, size } = options;
-    let file = open(path, OpenOptions::new().read(true).write(true), "read and write")?;
+    let ResizeOptions { path, size, owners } = options;
+    let file = open(path, Purpose::ReadAndWrite, *owners)?;
     let facts = Facts::of(&file, path)?;
     if facts.kind == Kind::Devdax {
         return Err(ResizeError::Device(path.clone()));

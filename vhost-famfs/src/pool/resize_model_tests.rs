@@ -250,8 +250,9 @@ impl Model {
     }
 
     fn resize(&mut self, size: u64, crash: Option<u64>) {
-        let options = ResizeOptions { path: self.path.clone(), size };
-        let to = |size| resize(&ResizeOptions { path: self.path.clone(), size }, &mut |_, _| ());
+        let of = |size| ResizeOptions { path: self.path.clone(), size, owners: Owners::Trusted };
+        let options = of(size);
+        let to = |size| resize(&of(size), &mut |_, _| ());
         let before = inspect(&self.path).unwrap().size;
         let places = crash.and_then(|crash| usize::try_from(crash % 4).ok());
         let least = match change(&options, &mut |_, _| (), places.unwrap_or(usize::MAX)) {

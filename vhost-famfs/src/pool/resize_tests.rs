@@ -13,7 +13,8 @@ fn pool(dir: &tempfile::TempDir, view: View, mkfs: bool) -> PathBuf {
 }
 
 fn to(path: &Path, size: u64) -> Result<Report, ResizeError> {
-    resize(&ResizeOptions { path: path.to_owned(), size }, &mut |_, _| ())
+    let options = ResizeOptions { path: path.to_owned(), size, owners: Owners::Trusted };
+    resize(&options, &mut |_, _| ())
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail};
 use listenfd::ListenFd;
+use rustix::io::fcntl_dupfd_cloexec;
 use sd_notify::NotifyState;
 use tracing::{info, warn};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -20,6 +21,9 @@ use crate::sandbox::Sandbox;
 use crate::window::Window;
 use crate::{server, signals, sys};
 
+/// The first descriptor that is not a standard stream.
+const FIRST_FREE: i32 = 3;
+
 pub(super) fn run(config: DeviceConfig) -> Result<()> {
     // First of all, before the process opens anything: the numbers belong to the parent.
     let inherited = |source: &Source, option: &str| match source {
@@ -29,7 +33,13 @@ pub(super) fn run(config: DeviceConfig) -> Result<()> {
         }
         Source::Activation => activated().map(Some),
     };
-    let pool_fd = inherited(&config.pool, "--pool-fd")?;
+    let pool_fd = match &config.pool {
+        // Of standard input others in this process know too: it stays what it is.
+        Source::Fd(0) => Some(
+            fcntl_dupfd_cloexec(io::stdin(), FIRST_FREE).context("--pool-fd 0, standard input")?,
+        ),
+        pool => inherited(pool, "--pool-fd")?,
+    };
     let socket_fd = inherited(&config.socket, "--fd")?;
     sys::share_one_heap();
     sys::find_code();
@@ -38,7 +48,7 @@ pub(super) fn run(config: DeviceConfig) -> Result<()> {
 
     let pool = match (&config.pool, pool_fd) {
         (_, Some(fd)) => Pool::from_fd(fd)?,
-        (Source::Path(path), None) => Pool::open(path)?,
+        (Source::Path(path), None) => Pool::open(path, config.owners)?,
         (_, None) => bail!("--pool-fd: not open"),
     };
     let window = Window::new(pool.size(), pool.unit(), config.offset, config.length)

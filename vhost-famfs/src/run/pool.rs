@@ -28,8 +28,8 @@ pub(super) fn run(config: PoolConfig) -> Result<()> {
             bar.clear();
             print(&report, json)
         }
-        PoolConfig::Remove { path, force } => {
-            pool::remove(&path, force)?;
+        PoolConfig::Remove { path, force, owners } => {
+            pool::remove(&path, force, owners)?;
             say(format_args!("{}: removed", path.display()))
         }
     }

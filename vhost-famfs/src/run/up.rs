@@ -74,6 +74,7 @@ fn spec(config: &UpConfig) -> Result<(Spec, Option<ClusterFile>)> {
     if let Some(name) = &config.name {
         spec.name.clone_from(name);
     }
+    spec.pool.foreign |= config.foreign_pool;
     Ok((spec, file))
 }
 

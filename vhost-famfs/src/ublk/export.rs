@@ -17,7 +17,7 @@ use super::mapped::Mapped;
 use super::overlay::{Overlay, SECTOR, Side, Storage};
 use super::overlay_file::{self, NewFile, OverlayFileError};
 use super::source::{Changes, Source};
-use crate::pool::{Pool, PoolError};
+use crate::pool::{Owners, Pool, PoolError};
 
 /// Why something cannot be exported.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +115,9 @@ pub fn open(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Opened, ExportError> {
     let (image, changes) = match source {
-        Source::Pool { pool, .. } => return Ok(open_pool(pool)?.into()),
+        Source::Pool { pool, foreign, .. } => {
+            return Ok(open_pool(pool, Owners::foreign(*foreign))?.into());
+        }
         Source::Image { image, changes } => (image, changes),
     };
     let base = Base::open(image)?;
@@ -133,8 +135,8 @@ pub fn open(
     Ok(Opened { export, overlay: Some(file.uuid), new_overlay: file.new })
 }
 
-fn open_pool(path: &Path) -> Result<Export, ExportError> {
-    let pool = Pool::open(path)?;
+fn open_pool(path: &Path, owners: Owners) -> Result<Export, ExportError> {
+    let pool = Pool::open(path, owners)?;
     if !pool.kind().has_write() {
         return Err(ExportError::PoolKind { pool: path.to_owned(), kind: pool.kind().name() });
     }
@@ -327,7 +329,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pool = dir.path().join("pool");
         fs::write(&pool, vec![1; 16 << 20]).unwrap();
-        let source = Source::Pool { pool: pool.clone(), read_only: false };
+        let source = Source::Pool { pool: pool.clone(), read_only: false, foreign: false };
         let export = open(&source, Duration::ZERO, &mut |_, _| {}).unwrap().export;
         assert_eq!(export.size(), 16 << 20);
         export.write(512, &[2; 512]).unwrap();

@@ -23,6 +23,9 @@ pub enum Source {
         pool: PathBuf,
         /// No writes.
         read_only: bool,
+        /// It may be another user's.
+        #[serde(default)]
+        foreign: bool,
     },
 }
 
@@ -58,7 +61,7 @@ impl Source {
 impl Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pool { pool, read_only } => {
+            Self::Pool { pool, read_only, .. } => {
                 let access = if *read_only { ", read-only" } else { "" };
                 write!(f, "pool {}{access}", pool.display())
             }

@@ -8,7 +8,7 @@ use std::thread;
 
 use vhost::VhostBackend;
 use vhost_famfs::listen::Socket;
-use vhost_famfs::pool::Pool;
+use vhost_famfs::pool::{Owners, Pool};
 use vhost_famfs::server::{self, End};
 use vhost_famfs::window::Window;
 use vm_memory::{Bytes, GuestAddress};
@@ -22,7 +22,7 @@ use crate::vmm::{Vmm, WINDOW_ADDR};
 fn serve(pool: &TestPool, talk: impl FnOnce(&mut Vmm)) {
     let path = pool.socket("here");
     let socket = Socket::bind(&path).unwrap();
-    let open = Pool::open(&pool.path()).unwrap();
+    let open = Pool::open(&pool.path(), Owners::Trusted).unwrap();
     let window = Window::new(open.size(), open.unit(), 0, None).unwrap();
     let (stop, _running) = UnixStream::pair().unwrap();
     let backend = thread::spawn(move || server::serve(socket, open, window, stop, None, || ()));

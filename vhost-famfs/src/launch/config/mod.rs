@@ -6,7 +6,7 @@ mod kernel_line;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use appliance::attach::{CONSOLE_CREDENTIAL, NO_POOL_CREDENTIAL};
 use uuid::Uuid;
@@ -165,6 +165,17 @@ impl VmConfig {
             credentials.insert(CONSOLE_CREDENTIAL.into(), "shell".into());
         }
         credentials
+    }
+
+    /// The same with the pool that QEMU maps by itself at another path.
+    pub(super) fn with_pool_at(&self, path: &Path) -> Self {
+        let mut config = self.clone();
+        for pool in &mut config.pools {
+            if let PoolDevice::Pmem { path: old, .. } = pool {
+                path.clone_into(old);
+            }
+        }
+        config
     }
 
     /// The root that becomes part of the guest's address space, with its size in bytes.

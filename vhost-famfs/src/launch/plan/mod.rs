@@ -21,9 +21,10 @@ use super::config::VmConfig;
 use super::host::Host;
 use super::sizing::Needs;
 use super::spec::{Access, ImportSpec, Spec, Transport, VmSpec};
-use crate::pool::{CreateOptions, Kind};
+use crate::pool::{CreateOptions, Identity, Kind, Owners};
 
 pub use error::PlanError;
+pub use pool::is_own_pool;
 
 /// A cluster that can be started.
 #[derive(Debug, Clone)]
@@ -55,7 +56,11 @@ pub struct PoolPlan {
     pub view: View,
     /// How it is made; `None` if it exists.
     pub create: Option<CreateOptions>,
-    /// Whether it was made for the cluster and goes with it.
+    /// Whose it may be.
+    pub owners: Owners,
+    /// Which file it is, if it exists.
+    pub identity: Option<Identity>,
+    /// Whether it is made for the cluster and goes with it. One that was there before stays.
     pub ours: bool,
     /// The file system that is made in it; `None` if there is one, or none is needed.
     pub mkfs: Option<MkfsPlan>,
@@ -102,6 +107,14 @@ impl VmPlan {
 }
 
 impl Plan {
+    /// Whether anything of the cluster, or its start, writes to the pool.
+    #[must_use]
+    pub fn writes_pool(&self) -> bool {
+        let fills = self.pool.create.is_some() || self.pool.mkfs.is_some();
+        let only_reads = |vm: &VmPlan| vm.access == Access::ReadOnly;
+        fills || !self.pool.imports.is_empty() || !self.vms.iter().all(only_reads)
+    }
+
     /// Decides everything that the user left open, and checks that it can work.
     ///
     /// # Errors

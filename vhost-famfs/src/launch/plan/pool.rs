@@ -14,7 +14,7 @@ use super::{MkfsPlan, PlanError, PoolPlan};
 use crate::launch::host::Host;
 use crate::launch::sizing::Needs;
 use crate::launch::spec::{PoolKind, PoolSpec, Spec};
-use crate::pool::{self, CreateOptions, Form, Kind, PoolError};
+use crate::pool::{self, CreateOptions, Form, Identity, Kind, Owners, PoolError};
 use crate::units::Bytes;
 
 /// The pool, and the system UUID of its master.
@@ -28,10 +28,17 @@ pub(super) fn plan(spec: &Spec, host: &Host, files: bool) -> Result<(PoolPlan, U
         Some(path) => path.clone(),
         None => own_pool(&spec.name, asked, host)?,
     };
+    let own = asked.path.is_none();
+    let owners = Owners::foreign(asked.foreign && !own);
+    if own {
+        pool::check_own_directory(path.parent().unwrap_or(Path::new("/")))?;
+    }
     let exists = path.symlink_metadata().is_ok();
+    let mut identity = None;
     let (kind, size, view, create) = if exists {
-        let (kind, size, view) = existing(asked, &path)?;
-        (kind, size, view, None)
+        let form = existing(asked, &path, owners)?;
+        identity = Some(form.identity);
+        (form.kind, form.size, form.view, None)
     } else {
         let options = new_pool(asked, &path, needs, !spec.imports.is_empty())?;
         let kind = pool::kind_for(&path)?;
@@ -51,27 +58,49 @@ pub(super) fn plan(spec: &Spec, host: &Host, files: bool) -> Result<(PoolPlan, U
     // A devdax device is formatted in a VM.
     let wanted = files && present.is_none() && kind != Kind::Devdax;
     let mkfs = wanted.then_some(MkfsPlan { log_len, system });
-    let (ours, imports) = (asked.path.is_none(), spec.imports.clone());
-    Ok((PoolPlan { path, kind, size, view, create, ours, mkfs, imports, needs }, system))
+    // A pool that was there before was kept, or is somebody's: it does not go with this cluster.
+    let (ours, imports) = (own && !exists, spec.imports.clone());
+    let plan =
+        PoolPlan { path, kind, size, view, create, owners, identity, ours, mkfs, imports, needs };
+    Ok((plan, system))
 }
 
-/// Where a pool without a name goes. Names of clusters are unique in a runtime directory, and a user may have more than
-/// one: the digest of its path keeps their pools apart.
+/// The name of the pool that is made for a cluster. Names of clusters are unique in a runtime directory,
+/// and a user may have more than one: the digest of its path keeps their pools apart.
+fn file_name(runtime: &Path, name: &str) -> String {
+    format!("{:08x}-{name}.pool", crc32fast::hash(runtime.as_os_str().as_bytes()))
+}
+
+/// Whether a path is one where a pool without a name would be made for a cluster.
+#[must_use]
+pub fn is_own_pool(path: &Path, runtime: &Path, name: &str) -> bool {
+    let in_own = path.parent().is_some_and(pool::is_own_directory);
+    in_own && path.file_name().is_some_and(|found| found == file_name(runtime, name).as_str())
+}
+
+/// Where a pool without a name goes.
 fn own_pool(name: &str, asked: &PoolSpec, host: &Host) -> Result<PathBuf, PlanError> {
-    let uid = rustix::process::geteuid().as_raw();
-    let runtime = crc32fast::hash(host.runtime.as_os_str().as_bytes());
-    let file = format!("vhost-famfs-{uid}-{runtime:08x}-{name}.pool");
+    let file = file_name(&host.runtime, name);
     if asked.kind == Some(PoolKind::Hugetlbfs) {
         let mounts = famfs::mounts::read().unwrap_or_default();
         let mount = mounts.into_iter().find(|mount| mount.fs_type == "hugetlbfs");
-        return Ok(mount.ok_or(PlanError::NoHugetlbfs)?.mount_point.join(file));
+        let memory = mount.ok_or(PlanError::NoHugetlbfs)?.mount_point;
+        return Ok(pool::own_directory(&memory).join(file));
     }
-    Ok(host.memory.join(file))
+    Ok(pool::own_directory(&host.memory).join(file))
 }
 
-/// Kind, size and view of a pool that exists, which are as they were asked for.
-fn existing(asked: &PoolSpec, path: &Path) -> Result<(Kind, u64, View), PlanError> {
-    let Form { kind, size, view, .. } = pool::form(path)?;
+/// A pool that exists.
+struct Existing {
+    kind: Kind,
+    size: u64,
+    view: View,
+    identity: Identity,
+}
+
+/// A pool that exists, which is as it was asked for.
+fn existing(asked: &PoolSpec, path: &Path, owners: Owners) -> Result<Existing, PlanError> {
+    let Form { kind, size, view, identity, .. } = pool::form(path, owners)?;
     let view = view.map_err(|damage| PlanError::Damaged { path: path.into(), damage })?;
     let other = |what, found: String, asked: String| PlanError::OtherPool {
         path: path.into(),
@@ -88,7 +117,7 @@ fn existing(asked: &PoolSpec, path: &Path) -> Result<(Kind, u64, View), PlanErro
     if let Some(asked) = asked.view.filter(|asked| *asked != view) {
         return Err(other("its view", view.name().into(), asked.name().into()));
     }
-    Ok((kind, size, view))
+    Ok(Existing { kind, size, view, identity })
 }
 
 fn new_pool(
@@ -115,7 +144,9 @@ fn new_pool(
     let (numa, prefault) = (asked.numa, asked.prefault);
     // Chosen now, so that what a start has made can be told from another pool of the name.
     let uuid = (view == View::Devdax).then(Uuid::new_v4);
-    Ok(CreateOptions { uuid, numa, prefault, ..CreateOptions::new(path.to_owned(), size, view) })
+    let own = asked.path.is_none();
+    let options = CreateOptions::new(path.to_owned(), size, view);
+    Ok(CreateOptions { uuid, numa, prefault, own, ..options })
 }
 
 /// The superblock of a pool; `None` if there is no famfs.

@@ -15,7 +15,7 @@ use crate::launch::host::Host;
 use crate::launch::image::{Image, Root};
 use crate::launch::spec::{Access, Transport, VmSpec};
 use crate::launch::version::QemuVersion;
-use crate::pool::Kind;
+use crate::pool::{Kind, Owners};
 use crate::units::{ALIGNMENT, Bytes};
 use crate::window::Window;
 
@@ -55,6 +55,7 @@ pub(super) fn plan(
     let backend = (transport == Transport::Shmem).then(|| BackendConfig {
         program: host.program.clone(),
         pool: pool.path.clone(),
+        foreign: pool.owners == Owners::Any,
         part,
         socket: dir.join(format!("{name}.sock")),
         log: dir.join(format!("{name}.backend")),

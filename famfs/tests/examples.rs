@@ -66,11 +66,16 @@ fn is_guests(line: &str) -> bool {
 
 /// Makes what the examples work on: source files, and pools with files.
 fn prepare(dir: &Path, bin: &Path, formatted: bool) {
-    let script = "mkdir dataset && echo a > dataset/a && echo b > dataset/b
-        tar -cf dataset.tar dataset && cp dataset.tar small.tar
+    let script = "mkdir dataset
+        echo a > dataset/a
+        echo b > dataset/b
+        tar -cf dataset.tar dataset
+        cp dataset.tar small.tar
         truncate -s 64M pool other";
-    let contents = "famfs --pool pool mkfs && famfs --pool other mkfs
-        famfs --pool pool mkdir /data && famfs --pool pool cp dataset/a /data/a
+    let contents = "famfs --pool pool mkfs
+        famfs --pool other mkfs
+        famfs --pool pool mkdir /data
+        famfs --pool pool cp dataset/a /data/a
         famfs --pool pool creat -s 4k -S 42 /new
         famfs --pool other mkdir b";
     run(dir, bin, script);
@@ -81,8 +86,8 @@ fn prepare(dir: &Path, bin: &Path, formatted: bool) {
 
 fn run(dir: &Path, bin: &Path, script: &str) {
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    let output = Command::new("sh")
-        .args(["-e", "-c", script])
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", script])
         .current_dir(dir)
         .env("PATH", path)
         .output()
@@ -141,13 +146,18 @@ fn a_pool_of_ones_own_needs_no_root() {
     if root {
         std::os::unix::fs::chown(&own, Some(NOBODY), Some(NOBODY)).unwrap();
     }
-    let script = "truncate -s 64M pool && echo text > file
-        ../famfs --pool pool mkfs && ../famfs --pool pool cp file /copy
-        ../famfs --pool pool mkdir dir && ../famfs --pool pool creat -s 1m -S 3 dir/new
-        ../famfs --pool pool verify -S 3 -f dir/new && ../famfs --pool pool cp --out -r / out
-        cmp file out/copy && ../famfs --pool pool fsck";
-    let mut command = Command::new("sh");
-    command.args(["-e", "-c", script]).current_dir(&own);
+    let script = "truncate -s 64M pool
+        echo text > file
+        ../famfs --pool pool mkfs
+        ../famfs --pool pool cp file /copy
+        ../famfs --pool pool mkdir dir
+        ../famfs --pool pool creat -s 1m -S 3 dir/new
+        ../famfs --pool pool verify -S 3 -f dir/new
+        ../famfs --pool pool cp --out -r / out
+        cmp file out/copy
+        ../famfs --pool pool fsck";
+    let mut command = Command::new("bash");
+    command.args(["-euo", "pipefail", "-c", script]).current_dir(&own);
     if root {
         command.uid(NOBODY).gid(NOBODY);
     }

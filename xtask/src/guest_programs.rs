@@ -11,7 +11,7 @@ use crate::tools::Tools;
 
 /// Fills directory `$1`, which the guest has at `$2`, with the programs that follow.
 const COLLECT: &str = r#"
-set -eu
+set -euo pipefail
 PATH=/usr/sbin:/usr/bin
 tree=$1 guest=$2
 shift 2
@@ -29,7 +29,7 @@ done
 /// Puts programs into `tree`, which a guest will have at `guest`: what to call is in `bin` there.
 /// Programs are named, or given by their path.
 pub fn collect(tools: &Tools, tree: &Path, guest: &str, programs: &[&Path]) -> Result<()> {
-    let mut command = tools.command("sh");
-    command.args(["-c", COLLECT, "sh"]).arg(tree).arg(guest).args(programs);
+    let mut command = tools.command("bash");
+    command.args(["-c", COLLECT, "bash"]).arg(tree).arg(guest).args(programs);
     exec::step("guest-programs", "Collecting programs for guests", &mut command)
 }

@@ -74,8 +74,10 @@ fn manual(tally: &mut Tally) -> Result<()> {
         return Ok(());
     }
     // Warnings do not change groff's exit status: they must not be there at all.
+    let script = "said=$(groff -man -ww -z -Tutf8 \"$0\" 2>&1) && [ -z \"$said\" ] ||
+        { printf '%s\\n' \"$said\" >&2; exit 1; }";
     let mut groff = Command::new("sh");
-    groff.args(["-c", "! groff -man -ww -z -Tutf8 \"$0\" 2>&1 | grep ."]);
+    groff.args(["-c", script]);
     lint(name, groff.arg(paths::root().join("docs/man/famfs.5")), tally)
 }
 

@@ -89,7 +89,7 @@ impl Test {
         // The first is slower: its programs are not in memory yet.
         for _ in 0..2 {
             let begun = Instant::now();
-            test.up("qemu", PoolOf::Cluster).wait().unwrap();
+            test.bring_up("qemu", PoolOf::Cluster);
             test.up_takes = begun.elapsed();
             test.down(&[]);
         }
@@ -148,7 +148,8 @@ impl Test {
         let share = self.share();
         let named = self.named_pool();
         let named = named.to_str().unwrap();
-        let mut words = vec!["up", "--name", NAME, "--vms", "2", "--json"];
+        // The stand-in takes no memory, whatever the host has left.
+        let mut words = vec!["up", "--name", NAME, "--vms", "2", "--overcommit", "--json"];
         match pool {
             PoolOf::Cluster => {}
             PoolOf::Start => words.extend(["--pool", named, "--size", "64M"]),
@@ -161,7 +162,13 @@ impl Test {
             words.extend(["--share", share.to_str().unwrap()]);
         }
         let mut command = self.host.command(qemu, &words);
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Starts a cluster that has to come up.
+    fn bring_up(&mut self, qemu: &str, pool: PoolOf) {
+        let output = self.up(qemu, pool).wait_with_output().unwrap();
+        assert!(output.status.success(), "{qemu}, pool of {pool:?}: {output:?}");
     }
 
     /// Takes the cluster down, which has to succeed.
@@ -250,7 +257,7 @@ fn down_is_killed(test: &mut Test) {
         1 | 2 => "qemu-deaf",
         _ => "qemu",
     };
-    assert!(test.up(qemu, pool).wait().unwrap().success());
+    test.bring_up(qemu, pool);
     // A pool of the cluster's goes with it, whichever `down` comes so far.
     let mut down = test.host.command("qemu", &["down", NAME, "--timeout", "1"]);
     let mut down = down.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

@@ -20,7 +20,7 @@ pub fn trials() -> Vec<Trial> {
 
 fn reports() {
     let mut host = Host::new();
-    let up = host.json(&["up", "--name", "lab", "--vms", "2", "--json"]);
+    let up = host.json(&["up", "--name", "lab", "--vms", "2", "--overcommit", "--json"]);
     assert_eq!(problem("up", &up), None);
     let ps = host.json(&["ps", "--json"]);
     assert_eq!(problem("ps", &ps), None);
@@ -64,7 +64,7 @@ fn completed(host: &Host, line: &[&str]) -> Vec<String> {
 
 fn completions() {
     let host = Host::new();
-    host.json(&["up", "--name", "lab", "--vms", "2", "--json"]);
+    host.json(&["up", "--name", "lab", "--vms", "2", "--overcommit", "--json"]);
     let table: [(&[&str], &[&str]); 11] = [
         (&["po"], &["pool"]),
         (&["pool", "cr"], &["create"]),

@@ -87,6 +87,8 @@ pub(super) struct ExecArgs {
 
 /// Attach this terminal to the serial console of a VM.
 ///
+/// What the guest writes reaches the terminal as it is, control sequences too.
+///
 /// Shows the end of what was written so far. Ctrl-] leaves; all other keys, also Ctrl-C, are the
 /// guest's. There is a root shell on it if the cluster file says so (shell = true); leaving that
 /// shell powers the VM off.
@@ -101,6 +103,8 @@ pub(super) struct ConsoleArgs {
 }
 
 /// Show what VMs wrote to their consoles, and what QEMU and back-ends said.
+///
+/// On a terminal control characters are escaped; a pipe or a file gets what was written.
 #[derive(Debug, Args)]
 pub(super) struct LogsArgs {
     /// The VM [default: all]

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `device`.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail};
+use famfs::terminal::Escaping;
 use listenfd::ListenFd;
 use rustix::io::fcntl_dupfd_cloexec;
 use sd_notify::NotifyState;
@@ -152,8 +153,9 @@ pub(super) fn start_log(format: LogFormat, verbose: bool) {
     let lines = tracing_subscriber::fmt::layer()
         // A log that nobody reads any more is no reason to panic in a thread that serves the VM.
         .log_internal_errors(false)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
+        // No colours: what a VM says is in the lines, and no control sequence may pass.
+        .with_writer(|| Escaping::new(io::stderr()))
+        .with_ansi(false);
     let log = tracing_subscriber::registry().with(levels);
     match format {
         LogFormat::Text => log.with(lines).init(),

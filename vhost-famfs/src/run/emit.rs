@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::say;
+use super::{print_for_program, say};
 use crate::args::Emit;
 use crate::launch::cloud_hypervisor::{self, CloudHypervisor};
 use crate::launch::emit::{self, Form};
@@ -32,7 +32,7 @@ pub(super) fn emit(plan: &Plan, form: Emit, output: Option<&Path>) -> Result<()>
     )?;
     for file in files {
         match output {
-            None => say(&file)?,
+            None => print_for_program(&file)?,
             Some(dir) => {
                 let path = dir.join(&file.name);
                 File::create_new(&path)

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `exec`.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
+use super::notice;
 use crate::args::ExecConfig;
 use crate::cluster::{VmPaths, find, state_of, vm_of};
 use crate::launch::host::runtime_dir;
@@ -22,8 +23,7 @@ pub(super) fn run(config: ExecConfig) -> Result<ExitCode> {
         Ok(Status::Code(code)) => Ok(exit_code(code)),
         Ok(Status::Signal(signal)) => Ok(exit_code(SIGNALLED + signal)),
         Err(error) => {
-            // Not eprintln: it panics if nobody reads.
-            let _ = writeln!(io::stderr(), "vhost-famfs: {error:#}");
+            notice(format_args!("{error:#}"));
             Ok(ExitCode::from(NOT_RUN))
         }
     }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `logs`.
 
-use std::io;
+use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, Result};
+use famfs::terminal::Escaping;
 
 use crate::args::LogsConfig;
 use crate::cluster::logs::Logs;
@@ -17,7 +18,11 @@ pub(super) fn run(config: LogsConfig) -> Result<()> {
         vm_of(&state, vm)?;
     }
     let mut logs = Logs::new(&directory, &state, config.vm.as_deref(), config.kind);
-    let mut stdout = io::stdout();
+    // People see what guests wrote without control sequences; a program gets every byte.
+    let mut stdout: Box<dyn Write> = match io::stdout().is_terminal() {
+        true => Box::new(Escaping::new(io::stdout())),
+        false => Box::new(io::stdout()),
+    };
     let printed = match config.follow {
         true => logs.follow(&mut stdout),
         false => logs.print(&mut stdout).and_then(|()| logs.finish(&mut stdout)),

@@ -17,12 +17,13 @@ mod ublk;
 mod up;
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 #[cfg(not(feature = "ublk"))]
 use anyhow::bail;
 use anyhow::{Context, Result};
+use famfs::terminal::Escaping;
 use serde_json::json;
 
 use crate::args::Config;
@@ -55,12 +56,34 @@ pub fn run(config: Config) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints a result. A reader that has closed the pipe has read enough.
+/// Prints a result, without anything that could harm a terminal. A reader that has closed the pipe
+/// has read enough.
 fn say(text: impl Display) -> Result<()> {
+    let mut out = Escaping::new(io::stdout());
+    match writeln!(out, "{text}").and_then(|()| out.finish()) {
+        Err(err) if err.kind() != io::ErrorKind::BrokenPipe => {
+            Err(err).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints what a program reads, byte for byte; a terminal gets what [`say`] gives it.
+fn print_for_program(text: impl Display) -> Result<()> {
+    if io::stdout().is_terminal() {
+        return say(text);
+    }
     match writeln!(io::stdout(), "{text}") {
         Err(err) if err.kind() != io::ErrorKind::BrokenPipe => {
             Err(err).context("cannot write to standard output")
         }
         _ => Ok(()),
     }
+}
+
+/// Tells something on standard error, without anything that could harm a terminal. Work does not end
+/// because nobody can be told about it.
+pub fn notice(text: impl Display) {
+    let mut out = Escaping::new(io::stderr());
+    let _ = writeln!(out, "vhost-famfs: {text}").and_then(|()| out.finish());
 }

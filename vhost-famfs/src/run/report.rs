@@ -8,9 +8,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use famfs::error_report::ErrorReport;
+use famfs::terminal::Escaping;
 use serde::Serialize;
 
-use super::say;
+use super::{notice, say};
 
 /// Version of all reports. While it stays, fields are added, never changed or removed.
 const VERSION: u32 = 1;
@@ -40,8 +41,7 @@ pub(super) fn json_list<R: Serialize>(name: &str, reports: &[R]) -> Result<()> {
 /// Tells why the program failed, once: on standard error, and on standard output if that is for
 /// programs.
 pub fn fail(error: &anyhow::Error, code: u8, json: bool) -> ExitCode {
-    // Not eprintln: it panics if nobody reads.
-    let _ = writeln!(io::stderr(), "vhost-famfs: {error:#}");
+    notice(format_args!("{error:#}"));
     if json {
         print_error(error, code);
     }
@@ -50,13 +50,16 @@ pub fn fail(error: &anyhow::Error, code: u8, json: bool) -> ExitCode {
 
 /// Gives clap's answer to a command line that runs no command: a help, or what is wrong with it.
 pub fn answer(answer: &clap::Error, json: bool) -> ExitCode {
-    // A reader that has seen enough of a help is no error.
-    let _ = answer.print();
     if !answer.use_stderr() {
+        // A reader that has seen enough of a help is no error.
+        let _ = answer.print();
         return ExitCode::SUCCESS;
     }
+    // Without styles: what others chose may stand in it, as of `vhost-famfs pool rm *`.
+    let text = answer.render().to_string();
+    let mut out = Escaping::new(io::stderr());
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.finish());
     if json {
-        let text = answer.render().to_string();
         let message = text.lines().next().unwrap_or_default();
         let message = message.strip_prefix("error: ").unwrap_or(message).to_owned();
         print_error(&anyhow::Error::msg(message), WRONG_COMMAND_LINE);

@@ -61,6 +61,8 @@ pub enum Content {
 pub struct LeftOut {
     /// Its name, fit for a terminal.
     pub name: String,
+    /// Its name as it is in the archive.
+    pub bytes: Vec<u8>,
     /// Why.
     pub reason: String,
 }
@@ -68,7 +70,7 @@ pub struct LeftOut {
 impl LeftOut {
     /// A member with a reason.
     pub fn new(name: &[u8], reason: impl ToString) -> Self {
-        Self { name: escape(name), reason: reason.to_string() }
+        Self { name: escape(name), bytes: name.to_vec(), reason: reason.to_string() }
     }
 }
 

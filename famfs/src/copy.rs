@@ -20,6 +20,7 @@ use crate::path::RelPath;
 use crate::replay::{EntryProblem, Node, NodeKind};
 use crate::sources::{self, Item, Scan, SourceError, Unsupported};
 use crate::sys::dax::Access;
+use crate::terminal::shown;
 use crate::transfer::{Crew, How, Job, Moved, Problem, with_crew};
 use crate::volume::Volume;
 use crate::writer::{WriteError, Writer};
@@ -47,7 +48,10 @@ pub enum CopyError {
         holes: u64,
     },
     /// The source became shorter, or another file.
-    #[error("{} changed while it was copied: expected the same file with {size} bytes", path.display())]
+    #[error(
+        "{} changed while it was copied: expected the same file with {size} bytes",
+        shown(path)
+    )]
     Changed {
         /// The source.
         path: PathBuf,
@@ -55,7 +59,10 @@ pub enum CopyError {
         size: u64,
     },
     /// The memory does not hold what was written.
-    #[error("\"{path}\" differs from {} at offset {offset} after it was written", source_path.display())]
+    #[error(
+        "\"{path}\" differs from {} at offset {offset} after it was written",
+        shown(source_path)
+    )]
     Differs {
         /// The file in the file system.
         path: RelPath,

@@ -21,6 +21,7 @@ use crate::output_file::temporary_name;
 use crate::path::RelPath;
 use crate::replay::{Node, NodeKind, Owner, Plan};
 use crate::sys::dax::Access;
+use crate::terminal::shown;
 use crate::volume::{COPY_STEP, Volume, steps};
 
 /// Bits that let a program run with its file's owner or group, and give a directory's group on.
@@ -40,7 +41,7 @@ pub enum ExtractError {
     #[error("{} is a directory; use --recursive to copy it", .0.as_ref().map_or("/".to_owned(), |p| format!("\"{p}\"")))]
     NotRecursive(Option<RelPath>),
     /// Something else has the target's name.
-    #[error("{} is there and no {expected}", path.display())]
+    #[error("{} is there and no {expected}", shown(path))]
     InTheWay {
         /// The target.
         path: PathBuf,
@@ -56,7 +57,7 @@ pub enum ExtractError {
         source: io::Error,
     },
     /// The host refused.
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {}", shown(path))]
     Host {
         /// What was tried.
         action: &'static str,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::path::{PathError, RelPath};
 use crate::replay::Owner;
+use crate::terminal::shown;
 
 /// Bytes of a block as stat(2) counts what a file takes.
 const STAT_BLOCK: u64 = 512;
@@ -55,7 +56,7 @@ pub struct Unsupported {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// A source could not be read.
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {}", shown(path))]
     Read {
         /// "read" or "look at".
         action: &'static str,
@@ -65,7 +66,7 @@ pub enum SourceError {
         source: io::Error,
     },
     /// A directory without `--recursive`.
-    #[error("{} is a directory; use --recursive to copy it", .0.display())]
+    #[error("{} is a directory; use --recursive to copy it", shown(.0))]
     NotRecursive(PathBuf),
     /// Sources that famfs cannot hold.
     #[error("{} of the sources cannot be copied, so nothing was written:{}\nuse --skip-unsupported to copy the rest", .0.len(), list(.0))]
@@ -75,7 +76,7 @@ pub enum SourceError {
 pub(crate) fn list(items: &[Unsupported]) -> String {
     let mut text = String::new();
     for item in items.iter().take(LISTED) {
-        text.push_str(&format!("\n  {}: {}", item.source.display(), item.reason));
+        text.push_str(&format!("\n  {}: {}", shown(&item.source), item.reason));
     }
     if items.len() > LISTED {
         text.push_str(&format!("\n  and {} more", items.len() - LISTED));

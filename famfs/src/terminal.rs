@@ -8,6 +8,8 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::mem;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// Whether a character could control a terminal, or change the order in which text is shown: C0,
 /// DEL, C1, and the controls of Unicode's bidirectional algorithm (UAX #9, table 2).
@@ -28,6 +30,11 @@ pub fn escape_name(bytes: &[u8]) -> String {
         push_bytes(&mut text, chunk.invalid());
     }
     text
+}
+
+/// A path as a part of a line.
+pub fn shown(path: &Path) -> String {
+    escape_name(path.as_os_str().as_bytes())
 }
 
 fn push(text: &mut String, c: char, in_lines: bool) {

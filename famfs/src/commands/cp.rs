@@ -11,10 +11,12 @@ use anyhow::{Context, Result, bail};
 use famfs::args::Cp;
 use famfs::copy::{Action, Copy, CopyError, Done};
 use famfs::extract::{self, Base, ExtractError};
+use famfs::json_name::Name;
 use famfs::path::RelPath;
 use famfs::replay::{NodeKind, Plan};
 use famfs::sources::{Destination, Options, Unsupported, scan};
 use famfs::sys::dax::Access;
+use famfs::terminal::escape_name;
 use famfs::transfer::How;
 use serde::Serialize;
 
@@ -49,22 +51,27 @@ struct Report {
 
 #[derive(Serialize)]
 struct Skipped {
-    path: String,
+    #[serde(flatten)]
+    path: Name,
     reason: String,
 }
 
 #[derive(Serialize)]
 struct Differing {
-    source: String,
-    target: String,
+    #[serde(flatten)]
+    source: Name,
+    #[serde(flatten)]
+    target: Name,
     reason: String,
 }
 
 #[derive(Serialize)]
 struct Planned {
     action: &'static str,
-    source: String,
-    target: String,
+    #[serde(flatten)]
+    source: Name,
+    #[serde(flatten)]
+    target: Name,
 }
 
 pub fn run(pool: Option<&Path>, args: &Cp) -> Outcome {
@@ -129,7 +136,7 @@ fn copy_in(
 
 impl From<&Unsupported> for Skipped {
     fn from(item: &Unsupported) -> Self {
-        Self { path: item.source.display().to_string(), reason: item.reason.clone() }
+        Self { path: Name::of_path("path", &item.source), reason: item.reason.clone() }
     }
 }
 
@@ -143,7 +150,8 @@ fn planned(copy: &Copy) -> Report {
             Action::Update => (&mut report.overwritten, "update"),
         };
         *count += 1;
-        Planned { action, source: source.display().to_string(), target: target.to_string() }
+        let target = Name::new("target", target.as_bytes());
+        Planned { action, source: Name::of_path("source", source), target }
     });
     let actions = actions.collect();
     Report { actions: Some(actions), ..report }
@@ -238,8 +246,8 @@ fn planned_out(items: &[extract::Item<'_>], mut report: Report) -> Report {
             "replace" => report.overwritten += 1,
             _ => report.files += 1,
         }
-        let source = item.path().map_or("/".to_owned(), RelPath::to_string);
-        let target = item.target().display().to_string();
+        let source = Name::new("source", item.path().map_or(b"/", RelPath::as_bytes));
+        let target = Name::of_path("target", &item.target());
         actions.push(Planned { action, source, target });
     }
     Report { actions: Some(actions), ..report }
@@ -247,6 +255,7 @@ fn planned_out(items: &[extract::Item<'_>], mut report: Report) -> Report {
 
 fn print(args: &Cp, report: &Report) -> Result<()> {
     for Planned { action, source, target } in report.actions.iter().flatten() {
+        let [source, target] = [source, target].map(|name| escape_name(name.as_bytes()));
         match *action {
             "mkdir" => say!("would make directory {target}")?,
             "update" => say!("would compare {target} with {source} and replace what differs")?,
@@ -255,7 +264,7 @@ fn print(args: &Cp, report: &Report) -> Result<()> {
         }
     }
     for item in &report.skipped {
-        say!("skipped {}: {}", item.path, item.reason)?;
+        say!("skipped {}: {}", escape_name(item.path.as_bytes()), item.reason)?;
     }
     if args.compare {
         return compare::print(args, report);

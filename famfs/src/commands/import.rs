@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use famfs::args::Import as Args;
 use famfs::import::{Done, Import, ImportError, Options};
+use famfs::json_name::Name;
 use famfs::replay::NodeKind;
 use famfs::sys::dax::Access;
 use serde::Serialize;
@@ -31,7 +32,8 @@ struct Report<'a> {
 
 #[derive(Serialize)]
 struct Skipped<'a> {
-    path: &'a str,
+    #[serde(flatten)]
+    path: Name,
     reason: &'a str,
 }
 
@@ -103,7 +105,7 @@ fn report(args: &Args, done: &Done) -> Result<()> {
     if args.json {
         let skipped = left_out
             .iter()
-            .map(|item| Skipped { path: &item.name, reason: &item.reason })
+            .map(|item| Skipped { path: Name::new("path", &item.bytes), reason: &item.reason })
             .collect();
         return print_json(&Report {
             version: 1,

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use famfs::args::Cp;
 use famfs::compare::{CompareError, Compared, Difference, compare};
+use famfs::json_name::Name;
 use famfs::sources::{Options, scan};
 use famfs::sys::dax::Access;
+use famfs::terminal::escape_name;
 
 use super::{Differing, Report, Skipped, destination, warn_of_damage};
 use crate::output::{FAILED, Failure, INTERRUPTED, OrExit, human, progress_bar};
@@ -55,8 +57,9 @@ pub fn run(
 
 impl From<&Difference> for Differing {
     fn from(Difference { source, path, reason }: &Difference) -> Self {
-        let source = source.display().to_string();
-        Self { source, target: path.to_string(), reason: reason.clone() }
+        let source = Name::of_path("source", source);
+        let target = Name::new("target", path.as_bytes());
+        Self { source, target, reason: reason.clone() }
     }
 }
 
@@ -64,6 +67,7 @@ impl From<&Difference> for Differing {
 pub fn print(args: &Cp, report: &Report) -> Result<()> {
     let differences = report.differences.as_deref().unwrap_or_default();
     for Differing { source, target, reason } in differences {
+        let [source, target] = [source, target].map(|name| escape_name(name.as_bytes()));
         notice!("\"{target}\" {reason} ({source})");
     }
     if args.verbose {

@@ -19,8 +19,11 @@ const MARGIN: usize = 32;
 const LABEL: usize = 72;
 /// Width of the grid.
 const GRID: usize = WIDTH - 2 * MARGIN - LABEL;
-/// Characters of a path in the legend.
+/// Characters of a path in the legend, and of the name above the picture.
 const PATH_CHARS: usize = 36;
+const NAME_CHARS: usize = 80;
+/// The size of the name above the picture.
+const HEADING: &str = "font-size=\"20\"";
 /// Height of the gauges and of the longest bar of the histogram.
 const GAUGE: usize = 16;
 const BARS: usize = 64;
@@ -69,6 +72,17 @@ impl Drawing {
             writeln!(self.text, "<text x=\"{x}\" y=\"{y}\" {attributes}>{}</text>", quote(text));
     }
 
+    /// Text in one line that is no longer than `room`, whatever font there is: made narrower if it
+    /// could be.
+    fn line(&mut self, (x, y): (usize, usize), room: usize, attributes: &str, text: &str) {
+        let size = if attributes.contains(HEADING) { 20 } else { 13 };
+        // Wide for a font without serifs, whose letters are about half as wide as high.
+        let fits = text.chars().count() * size * 3 / 5 <= room;
+        let narrower =
+            format!("{attributes} textLength=\"{room}\" lengthAdjust=\"spacingAndGlyphs\"");
+        self.label(x, y, if fits { attributes } else { &narrower }, text);
+    }
+
     fn rect(&mut self, (x, y): (usize, usize), (width, height): (usize, usize), fill: &str) {
         let _ = writeln!(
             self.text,
@@ -77,7 +91,13 @@ impl Drawing {
     }
 
     fn head(&mut self, picture: &Picture, name: &str) {
-        self.label(MARGIN, self.y, "font-size=\"20\" font-weight=\"600\"", name);
+        let name = shorten(name, NAME_CHARS);
+        self.line(
+            (MARGIN, self.y),
+            WIDTH - 2 * MARGIN,
+            &format!("{HEADING} font-weight=\"600\""),
+            &name,
+        );
         let counts = format!(
             "{}, {}, file system {}",
             human(picture.device_bytes),
@@ -85,7 +105,7 @@ impl Drawing {
             picture.fs_uuid
         );
         self.y += 22;
-        self.label(MARGIN, self.y, &format!("fill=\"{PALE}\""), &counts);
+        self.line((MARGIN, self.y), WIDTH - 2 * MARGIN, &format!("fill=\"{PALE}\""), &counts);
         self.y += 24;
     }
 
@@ -119,7 +139,8 @@ impl Drawing {
             }
             x += part;
         }
-        self.label(left + width + 12, y + 13, &format!("fill=\"{PALE}\""), text);
+        let x = left + width + 12;
+        self.line((x, y + 13), WIDTH - MARGIN - x, &format!("fill=\"{PALE}\""), text);
         self.y += GAUGE + 10;
     }
 
@@ -184,7 +205,7 @@ impl Drawing {
         let files = picture.largest.iter().enumerate().map(|(rank, file)| {
             let size = human(file.size);
             let pieces = count(file.pieces as u64, "piece");
-            (Look::Named(rank), format!("{}: {size} in {pieces}", shorten(&file.path)))
+            (Look::Named(rank), format!("{}: {size} in {pieces}", shorten(&file.path, PATH_CHARS)))
         });
         let kinds = [
             (Look::One, "one other file"),
@@ -207,7 +228,7 @@ impl Drawing {
             if swatch {
                 self.rect((x, y - 11), (14, 14), fill(*look));
             }
-            self.label(x + 22, y, "", text);
+            self.line((x + 22, y), GRID / 2 - 30, "", text);
         }
         self.y += half * 20 + 20;
     }
@@ -248,12 +269,12 @@ fn shape(cells: usize) -> (usize, usize) {
 }
 
 /// A path that fits into a column: its end, which tells files apart.
-fn shorten(path: &str) -> String {
+fn shorten(path: &str, chars: usize) -> String {
     let count = path.chars().count();
-    if count <= PATH_CHARS {
+    if count <= chars {
         return path.to_owned();
     }
-    let end: String = path.chars().skip(count + 1 - PATH_CHARS).collect();
+    let end: String = path.chars().skip(count + 1 - chars).collect();
     format!("…{end}")
 }
 
@@ -285,9 +306,19 @@ mod tests {
 
     #[test]
     fn long_paths_keep_their_ends() {
-        assert_eq!(shorten("a/b"), "a/b");
-        let long = shorten(&"é".repeat(79));
+        assert_eq!(shorten("a/b", PATH_CHARS), "a/b");
+        let long = shorten(&"é".repeat(79), PATH_CHARS);
         assert_eq!((long.chars().count(), long.starts_with("…é")), (PATH_CHARS, true));
+    }
+
+    #[test]
+    fn no_line_is_cut_at_the_right_edge() {
+        for (room, count) in [(960, 10), (960, 200), (400, 40), (400, 100), (90, 30)] {
+            let mut drawing = Drawing { text: String::new(), y: 0 };
+            drawing.line((WIDTH - room, 0), room, "", &"m".repeat(count));
+            let narrowed = drawing.text.contains(&format!("textLength=\"{room}\""));
+            assert_eq!(narrowed, count * 13 * 3 / 5 > room, "{room} {count}: {}", drawing.text);
+        }
     }
 
     #[test]

@@ -135,13 +135,13 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> Report {
         Ok(None) => {}
         Ok(Some((copy, true))) => problems.push(format!(
             "a takeover by system {} was interrupted: the superblock is not valid, and its copy at \
-             offset {:#x} is used; run `famfs takeover` again, the reference's tools need it",
+             offset {:#x} is used; run `famfs takeover --yes` again, the reference's tools need it",
             copy.system_uuid,
             format::SUPERBLOCK_COPY_OFFSET + media.origin()
         )),
         Ok(Some((copy, false))) => notes.push(format!(
             "a takeover by system {} was interrupted, the master is system {}; run `famfs \
-             takeover` again",
+             takeover --yes` again",
             copy.system_uuid, superblock.system_uuid
         )),
         Err(err) => problems.push(one_line(&err)),

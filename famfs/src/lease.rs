@@ -111,7 +111,7 @@ pub enum LeaseError {
     /// Another running system is the master.
     #[error(
         "another master is at work: {holder} (its heartbeat was seen to move); stop it, or use \
-         `famfs takeover --force` to take the role from it"
+         `famfs takeover --yes --force` to take the role from it"
     )]
     Held {
         /// The other system.

@@ -156,7 +156,7 @@ fn explain(named: bool, reasons: &BTreeMap<PathBuf, String>) -> String {
         (true, false) => {
             "\nthere is no dax or pmem device: does this VM have a virtio-pmem device?"
         }
-        (false, _) => "\nformat one with `famfs mkfs`, or check the pool on the host",
+        (false, _) => "\non the host, `vhost-famfs pool inspect POOL` tells what the pool holds",
     });
     let missing = missing_modules();
     if !missing.is_empty() {

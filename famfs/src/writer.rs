@@ -46,7 +46,7 @@ pub enum WriteError {
     /// This system may only read.
     #[error(
         "this system ({system}) is a client, only the master ({master}) can add files; \
-         make it the master with `famfs takeover`"
+         make it the master with `famfs takeover --yes`"
     )]
     Client {
         /// This system's UUID.

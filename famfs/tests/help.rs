@@ -57,6 +57,45 @@ fn every_example_is_a_valid_command_line() {
     assert!(count > 40, "only {count} examples");
 }
 
+/// The commands that messages name between backquotes, of all sources.
+fn hints() -> Vec<String> {
+    let mut dirs = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+    let mut found = Vec::new();
+    while let Some(dir) = dirs.pop() {
+        for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                dirs.push(path);
+                continue;
+            }
+            let source = std::fs::read_to_string(&path).unwrap();
+            let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+            // A text that goes on in the next line begins there after its spaces.
+            let code: Vec<&str> = code.map(str::trim_start).collect();
+            let code = code.join("\n").replace("\\\n", "");
+            let hints = code.split("`famfs ").skip(1).filter_map(|rest| rest.split_once('`'));
+            found.extend(hints.map(|(hint, _)| format!("famfs {hint}")));
+        }
+    }
+    found
+}
+
+/// What a message tells to run can be run: the options are there. Operands and values may be left to
+/// the reader.
+#[test]
+fn every_hint_is_a_command_line() {
+    use clap::error::ErrorKind::{InvalidValue, MissingRequiredArgument};
+    let hints = hints();
+    assert!(hints.len() > 15, "only {hints:?}");
+    for hint in hints.iter().filter(|hint| !hint.contains('{')) {
+        if let Err(err) = Cli::try_parse_from(hint.split_whitespace()) {
+            let left = [MissingRequiredArgument, InvalidValue].contains(&err.kind());
+            assert!(left, "{hint}: {err}");
+        }
+        // It would ask, and nobody answers in a script.
+        assert!(!hint.contains("takeover") || hint.contains("--yes"), "{hint}");
+    }
+}
+
 /// No help shows an option that its command refuses: --pool of what works on a mounted famfs.
 #[test]
 fn a_pool_is_offered_where_it_is_taken() {

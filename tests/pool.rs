@@ -9,6 +9,8 @@ mod latency;
 #[path = "pool/source.rs"]
 mod source;
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -105,6 +107,26 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         shell(reader, "famfs attach && systemctl start famfs-watch")?;
         check_tree(reader, &source)
     });
+    session.check(
+        "a VM that takes entries back for a while does not end the others' watch",
+        || {
+            // The number of published entries, behind the info area and the superblock.
+            let file = File::options().read(true).write(true).open(pool.path())?;
+            let (at, mut entries) = ((4 << 20) + 40, [0; 8]);
+            file.read_exact_at(&mut entries, at)?;
+            file.write_all_at(&[0; 8], at)?;
+            reader.wait_console("the log was rewritten")?;
+            reader.wait_for(
+                "systemctl show -P StatusText famfs-watch | grep 'cannot follow the log'",
+            )?;
+            // For longer than the watch is patient.
+            shell(reader, "sleep 12; systemctl is-active famfs-watch")?;
+            file.write_all_at(&entries, at)?;
+            reader.wait_console("the log can be followed again")?;
+            shell(master, "famfs creat -s 2m /mnt/famfs/afterwards")?;
+            reader.wait_for("test -e /mnt/famfs/afterwards")
+        },
+    );
     session.check("a file system that is made anew ends the watch with a word", || {
         shell(master, "famfs umount /mnt/famfs && famfs mkfs --force /dev/dax0.0")?;
         reader.wait_for("[[ $(systemctl show -P ExecMainStatus famfs-watch) == 3 ]]")?;

@@ -138,23 +138,22 @@ pub fn apply(
     dry_run: bool,
     each: impl FnMut(&RelPath),
 ) -> Applied {
-    let (removed, mut errors) = apply_deletions(tree, plan, 0, dry_run);
+    let (removed, mut errors) = apply_deletions(tree, plan, plan.deletions_since(0), dry_run);
     let mut applied = apply_nodes(tree, plan.nodes(), role, dry_run, each);
     applied.removed = removed;
     errors.append(&mut applied.errors);
     Applied { errors, ..applied }
 }
 
-/// Removes what the entries from a slot on deleted and what is there as it was deleted; how many,
-/// and what could not be removed.
-pub fn apply_deletions(
+/// Removes what is there as it was deleted; how many, and what could not be removed.
+pub fn apply_deletions<'p>(
     tree: &dyn Tree,
     plan: &Plan,
-    from: u64,
+    deletions: impl IntoIterator<Item = &'p Deletion>,
     dry_run: bool,
 ) -> (u64, Vec<ApplyError>) {
     let (mut removed, mut errors) = (0, Vec::new());
-    for Deletion { slot, node } in plan.deletions_since(from) {
+    for Deletion { slot, node } in deletions {
         match remove_deleted(tree, plan, node, dry_run) {
             Ok(true) => removed += 1,
             Ok(false) => {}

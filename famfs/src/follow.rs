@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::apply::{Applied, apply_deletions, apply_nodes};
+use crate::apply::Applied;
+use crate::backlog::Backlog;
 use crate::check::one_line;
 use crate::format;
 use crate::log::{Log, LogError};
+use crate::map::DataArea;
 use crate::mount::{MountError, MountedVolume};
-use crate::path::RelPath;
 use crate::replay::{Node, Plan};
 use crate::role::Role;
 use crate::superblock::{Superblock, SuperblockError};
@@ -66,7 +67,7 @@ pub enum FollowError {
     /// Entries that were read are not published any more.
     #[error(
         "the log was rewritten: {read} entries were read, now it has {found}; the files that are \
-         mounted here may be those of the old one: unmount and mount again"
+         mounted here may be those of the old one: if this stays, unmount and mount again"
     )]
     Rewritten {
         /// Entries that were read.
@@ -74,12 +75,29 @@ pub enum FollowError {
         /// Entries that are published now.
         found: u64,
     },
+    /// The last entry that was read is another one.
+    #[error(
+        "the log was rewritten: its slot {slot} has another entry than the one that was read; the \
+         files that are mounted here may be those of the old log: if this stays, unmount and mount \
+         again"
+    )]
+    Replaced {
+        /// The entry's slot.
+        slot: u64,
+    },
 }
 
 impl FollowError {
-    /// Whether looking again may help.
+    /// Whether looking again may help: what one store of another system, or a process of this one
+    /// with a lock, can bring about, another one can undo.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Superblock(_) | Self::Log(_))
+        match self {
+            Self::Superblock(_) | Self::Log(_) | Self::Rewritten { .. } | Self::Replaced { .. } => {
+                true
+            }
+            Self::Mount(err) => matches!(err, MountError::Lock(_)),
+            Self::Remade { .. } | Self::Memory { .. } => false,
+        }
     }
 }
 
@@ -102,9 +120,15 @@ pub struct Follower {
     header: [u8; HEADER_LEN],
     /// When the superblock was looked at last.
     looked: Instant,
+    /// The part of the device that files may use, as it was at first: it does not change below a
+    /// mount, whatever somebody stores.
+    area: DataArea,
     plan: Plan,
-    /// Files and directories that could not be made, to be tried again.
-    failed: Vec<RelPath>,
+    /// Fewer entries were seen than had been read, so the log may be another one.
+    suspect: bool,
+    /// Entries left out of the plan that were told.
+    told: usize,
+    backlog: Backlog,
     system: Option<Uuid>,
 }
 
@@ -134,12 +158,15 @@ impl Follower {
             superblock_bytes,
             header,
             looked: Instant::now(),
+            area,
             plan,
-            failed: Vec::new(),
+            suspect: false,
+            told: 0,
+            backlog: Backlog::default(),
             system,
             volume,
         };
-        follower.make(0, 0, &mut step, each)?;
+        follower.make(&mut step, each)?;
         Ok((follower, step))
     }
 
@@ -163,10 +190,10 @@ impl Follower {
         self.system.map_or(Role::Client, |system| Role::of(&self.superblock, system))
     }
 
-    /// Whether files or directories could not be made, so that [`Self::advance`] is worth a try
+    /// Whether files or directories could not be made or removed, so that [`Self::advance`] is worth a try
     /// even if nothing changed.
     pub fn has_failed(&self) -> bool {
-        !self.failed.is_empty()
+        self.backlog.has_failed()
     }
 
     /// Looks whether anything was published since.
@@ -189,8 +216,8 @@ impl Follower {
         Ok(changed)
     }
 
-    /// Reads the entries that were published since and makes their files, and those that could
-    /// not be made before.
+    /// Reads the entries that were published since, makes and removes their files, and tries again
+    /// what failed before. After an error nothing is lost: the next call goes on from there.
     pub fn advance(&mut self, each: impl FnMut(&Node)) -> Result<Step, FollowError> {
         let superblock_bytes = read("superblock", &self.superblock_file, 0)?;
         let header = read("log", &self.log_file, 0)?;
@@ -202,44 +229,35 @@ impl Follower {
         }
         let log = Log::open(media, superblock.log_len)?;
         let (read, found) = (self.plan.next_slot(), log.published());
+        self.suspect |= found < read;
         if found < read {
             return Err(FollowError::Rewritten { read, found });
         }
-        let area = superblock.data_area(media.len());
-        let (first, refused) = (self.plan.next_slot(), self.plan.refused.len());
-        self.plan.read_on(&log, area, media.origin());
+        if self.suspect
+            && let Some(slot) = read.checked_sub(1)
+            && log.checksum(slot)? != self.plan.last_checksum()
+        {
+            return Err(FollowError::Replaced { slot });
+        }
+        self.suspect = false;
+        self.plan.read_on(&log, self.area, media.origin());
         let mut step = Step::default();
         step.problems.extend(log.counter_problem().as_ref().map(|err| one_line(err)));
         self.superblock = superblock;
-        self.make(first, refused, &mut step, each)?;
+        self.make(&mut step, each)?;
         (self.superblock_bytes, self.header) = (superblock_bytes, header);
         Ok(step)
     }
 
-    /// Removes and makes what the entries from a slot on say, and tells what is left out of it.
-    fn make(
-        &mut self,
-        first_slot: u64,
-        first_refused: usize,
-        step: &mut Step,
-        mut each: impl FnMut(&Node),
-    ) -> Result<(), FollowError> {
-        let refused = &self.plan.refused[first_refused..];
+    /// Removes and makes what the entries say, and tells what is left out of it.
+    fn make(&mut self, step: &mut Step, each: impl FnMut(&Node)) -> Result<(), FollowError> {
+        let _only_player = self.volume.lock_for_play()?;
+        let refused = &self.plan.refused[self.told..];
         step.problems.extend(refused.iter().map(|err| one_line(err)));
         step.problems.extend(self.plan.stopped.as_ref().map(|err| one_line(err)));
-        let again = self.failed.iter().filter_map(|path| self.plan.get(path));
-        let nodes = again.chain(self.plan.nodes_since(first_slot));
-        let _only_player = self.volume.lock_for_play()?;
-        let (removed, mut errors) = apply_deletions(&self.volume, &self.plan, first_slot, false);
-        step.applied = apply_nodes(&self.volume, nodes, self.role(), false, |path| {
-            if let Some(node) = self.plan.get(path) {
-                each(node);
-            }
-        });
-        step.applied.removed = removed;
-        errors.append(&mut step.applied.errors);
-        step.applied.errors = errors;
-        self.failed = step.applied.errors.iter().map(|err| err.path().clone()).collect();
+        self.told = self.plan.refused.len();
+        let role = self.role();
+        step.applied = self.backlog.carry_out(&self.volume, &self.plan, role, each);
         Ok(())
     }
 }

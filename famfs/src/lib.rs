@@ -27,6 +27,7 @@ pub mod apply;
 pub mod archive;
 pub mod args;
 pub mod arrivals;
+pub mod backlog;
 pub mod beneath;
 pub mod check;
 pub mod compact;

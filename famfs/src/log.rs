@@ -236,6 +236,11 @@ impl<'m> Log<'m> {
         self.publish(self.next_index + needed)
     }
 
+    /// The checksum of a published entry, which must be a good one.
+    pub fn checksum(&self, slot: u64) -> Result<Option<u64>, LogError> {
+        self.range(slot, slot + 1).next().map(|entry| Ok(entry?.1.crc.get())).transpose()
+    }
+
     /// Whether the media itself says now that all entries below `end` are published.
     pub fn shows(&self, end: u64) -> bool {
         let mut next = [0; 8];

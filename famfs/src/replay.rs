@@ -209,6 +209,8 @@ pub struct Plan {
     pub stopped: Option<LogError>,
     /// The first slot that was not read yet.
     next: u64,
+    /// Checksum of the entry before it.
+    last: Option<u64>,
 }
 
 impl Plan {
@@ -229,6 +231,7 @@ impl Plan {
             unknown: 0,
             stopped: None,
             next: 0,
+            last: None,
         };
         plan.read_on(log, area, origin);
         plan
@@ -243,6 +246,7 @@ impl Plan {
                 Ok((slot, entry)) => {
                     self.take(slot, &entry, area, origin);
                     self.next = slot + 1;
+                    self.last = Some(entry.crc.get());
                 }
                 Err(err) => self.stopped = Some(err),
             }
@@ -253,6 +257,11 @@ impl Plan {
     /// The first slot that was not read yet.
     pub fn next_slot(&self) -> u64 {
         self.next
+    }
+
+    /// The checksum of the last entry that was read.
+    pub fn last_checksum(&self) -> Option<u64> {
+        self.last
     }
 
     /// Directories and files, directories before what is in them.
@@ -268,6 +277,12 @@ impl Plan {
     /// What was deleted by the entries from a slot on, in their order.
     pub fn deletions_since(&self, slot: u64) -> &[Deletion] {
         &self.deletions[self.deletions.partition_point(|deletion| deletion.slot < slot)..]
+    }
+
+    /// The deletion of a slot, if that is one.
+    pub fn deletion(&self, slot: u64) -> Option<&Deletion> {
+        let found = self.deletions.binary_search_by_key(&slot, |deletion| deletion.slot);
+        found.ok().map(|index| &self.deletions[index])
     }
 
     /// Slots of deletions of what is not there: harmless, and void after a compaction.

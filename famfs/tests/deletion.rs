@@ -4,12 +4,13 @@
 
 mod common;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 
 use common::Pool;
 use famfs::apply::{ApplyError, Tree, apply};
+use famfs::backlog::Backlog;
 use famfs::compact::{CompactError, compact};
 use famfs::map::FileMap;
 use famfs::media::PoolFile;
@@ -238,6 +239,76 @@ fn mounted_trees_follow() {
     assert_eq!(*follower.0.borrow(), *late.0.borrow());
     let in_the_log: Vec<String> = follower.0.borrow().keys().cloned().collect();
     assert_eq!(in_the_log, ["d", "same"]);
+}
+
+/// A tree in which one thing cannot be removed.
+struct Stuck<'m> {
+    model: &'m Model,
+    stuck: Cell<Option<&'static str>>,
+}
+
+impl Tree for Stuck<'_> {
+    fn existing(&self, path: &RelPath) -> io::Result<Option<(bool, u64)>> {
+        self.model.existing(path)
+    }
+
+    fn memory(&self, path: &RelPath) -> io::Result<Option<FileMap>> {
+        self.model.memory(path)
+    }
+
+    fn unlink(&self, path: &RelPath, is_dir: bool) -> io::Result<()> {
+        let stuck = self.stuck.get().is_some_and(|stuck| path.to_string().starts_with(stuck));
+        if stuck {
+            Err(io::ErrorKind::ResourceBusy.into())
+        } else {
+            self.model.unlink(path, is_dir)
+        }
+    }
+
+    fn make_dir(&self, path: &RelPath, owner: Owner) -> io::Result<()> {
+        self.model.make_dir(path, owner)
+    }
+
+    fn make_file(&self, path: &RelPath, owner: Owner, size: u64, map: &FileMap) -> io::Result<()> {
+        self.model.make_file(path, owner, size, map)
+    }
+}
+
+#[test]
+fn a_deletion_that_failed_is_tried_again() {
+    let (_pool, volume) = volume();
+    let model = Model::default();
+    let tree = Stuck { model: &model, stuck: Cell::new(Some("d/f")) };
+    let mut backlog = Backlog::default();
+    let mut play = || {
+        let applied = backlog.carry_out(&tree, &plan(&volume), Role::Client, |_| {});
+        (applied, backlog.has_failed())
+    };
+    let mut writer = Writer::open(&volume, None).unwrap();
+    writer.mkdir(&path("d"), OWNER).unwrap();
+    create(&mut writer, "d/f", 3);
+    assert!(!play().1);
+
+    delete(&mut writer, "d/f");
+    create(&mut writer, "d/f", 3);
+    create(&mut writer, "other", 3);
+    // The new file is not the one that is there, so it has to wait for the deletion.
+    for _ in 0..2 {
+        let (applied, failed) = play();
+        let [ApplyError::Remove { slot: 2, .. }, ApplyError::OtherMemory { slot: 3, .. }] =
+            &applied.errors[..]
+        else {
+            panic!("{:?}", applied.errors)
+        };
+        assert!(failed && model.0.borrow().contains_key("other"));
+    }
+    tree.stuck.set(None);
+    let (applied, failed) = play();
+    assert!(applied.errors.is_empty() && !failed, "{:?}", applied.errors);
+    assert_eq!((applied.removed, applied.files), (1, 1));
+    let late = Model::default();
+    apply(&late, &plan(&volume), Role::Client, false, |_| {});
+    assert_eq!(*model.0.borrow(), *late.0.borrow());
 }
 
 /// `mkfs --force` or `compact` behind the back of a mount: the names are the same, the memory is

@@ -56,6 +56,7 @@ const ORDER: &[&str] = &[
     "output_file",
     "mount",
     "apply",
+    "backlog",
     "play",
     "follow",
     "watcher",

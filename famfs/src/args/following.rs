@@ -18,9 +18,11 @@ go), on SIGINT and SIGTERM. Under systemd it tells when it is ready (Type=notify
 
 On the master it also keeps the master's lease, so that no clone of this system can add files.
 
-Each error is told once. Files that cannot be made are tried again every second.
+Each error is told once. What cannot be made or removed is tried again after a second, then less \
+and less often, at least every 30 seconds. The same holds for a log that cannot be followed because \
+another system damaged it: once it is right again, the watch goes on.
 
-With --json each event is a line: `ready`, `directory`, `file`, `error`, `end`.
+With --json each event is a line: `ready`, `directory`, `file`, `error`, `recovered`, `end`.
 
 Examples:
   famfs watch /mnt/famfs

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use famfs::args::Watch;
+use famfs::backlog::Backoff;
 use famfs::check::one_line;
 use famfs::follow::{FollowError, Follower, Pace, Step};
 use famfs::json_name::Name;
@@ -31,8 +32,15 @@ use crate::output::{FAILED, OK, Outcome, notice, print_json_line, say, stop_flag
 
 /// Exit code when the file system that is mounted is not the one in the memory any more.
 const REMADE: u8 = 3;
-/// How often what could not be made is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+/// How long a log that cannot be followed is looked at as often as ever: whoever is writing it is
+/// done by then. What goes on for longer is looked at with a [`Backoff`].
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between two looks at a log that cannot be followed from the start.
+const START_PAUSE: Duration = Duration::from_millis(100);
+/// Different messages that are told, as another system that keeps changing the memory can bring
+/// about any number. Once there are so many, nothing is told for [`TELL_PAUSE`].
+const MOST_MESSAGES: usize = 100;
+const TELL_PAUSE: Duration = Duration::from_secs(60);
 
 /// A line of the JSON output.
 #[derive(Serialize)]
@@ -61,6 +69,8 @@ enum Event<'a> {
     },
     /// What went wrong.
     Error { message: &'a str },
+    /// What went wrong before is in order.
+    Recovered { message: &'a str },
     /// Nothing more is followed.
     End { reason: &'static str },
 }
@@ -74,9 +84,18 @@ pub fn run(args: &Watch) -> Outcome {
     let _watcher = Watcher::begin(&mount_point)?;
     let table = MountTable::open(&mount_point)?;
     let system = if args.client { None } else { system_or_client() };
-    let volume = Mounted::at(&mount_point, &found.mount.source)?.open(Access::Read, system)?;
-    let mut teller = Teller { args, told: HashSet::new(), failure: None };
-    let (mut follower, step) = Follower::start(volume, system, |node| teller.made(node))?;
+    let mut teller = Teller::new(args);
+    let start = Instant::now();
+    let (mut follower, step) = loop {
+        let volume = Mounted::at(&mount_point, &found.mount.source)?.open(Access::Read, system)?;
+        match Follower::start(volume, system, |node| teller.made(node)) {
+            Err(err) if err.may_pass() && start.elapsed() < PATIENCE && !stopped(&stop) => {
+                teller.error(&one_line(&err));
+                table.wait(START_PAUSE);
+            }
+            started => break started?,
+        }
+    };
     teller.step(&step);
     teller.ready(&mount_point, &follower);
     let mut lease = Lease::new(system);
@@ -112,34 +131,87 @@ fn follow(
     stop: &AtomicBool,
 ) -> Result<&'static str, FollowError> {
     let mut pace = Pace::new(Duration::from_millis(args.interval));
-    let mut tried = Instant::now();
+    // When to try again what could not be made or removed.
+    let mut retry = Backoff::new();
+    let mut trouble: Option<Trouble> = None;
     while !stopped(stop) && teller.failure.is_none() {
-        if !table.wait(pace.pause()) {
+        let pause = trouble.as_ref().map_or(Duration::ZERO, Trouble::pause);
+        if !table.wait(pause.max(pace.pause())) {
             return Ok("unmounted");
         }
         if let Some(problem) = lease.tend(follower) {
             teller.error(&problem);
         }
         let changed = follower.look()?;
-        let again = follower.has_failed() && tried.elapsed() >= RETRY;
-        if !(changed || again) {
+        let again = follower.has_failed() && retry.left().is_zero();
+        if !(changed || again || trouble.is_some()) {
             pace.relax();
             continue;
         }
-        tried = Instant::now();
+        let failed_before = follower.has_failed();
         match follower.advance(|node| teller.made(node)) {
             Ok(step) => {
                 teller.step(&step);
+                match (failed_before, follower.has_failed()) {
+                    (true, true) if again => retry.failed(),
+                    (false, true) => retry = Backoff::new(),
+                    (true, false) => teller.recovered("what could not be made or removed, now is"),
+                    _ => {}
+                }
+                if let Some(trouble) = trouble.take() {
+                    teller.status(&following(follower, &table.mount_point));
+                    if !trouble.is_new() {
+                        teller.recovered("the log can be followed again");
+                    }
+                }
                 pace.hurry();
             }
-            Err(err) if err.may_pass() => {
-                teller.error(&one_line(&err));
+            // A file system that is made anew stays so; what looks like one for a moment does not.
+            Err(err) if err.may_pass() || trouble.as_ref().is_none_or(Trouble::is_new) => {
+                let text = one_line(&err);
+                teller.error(&text);
+                teller.status(&format!("cannot follow the log: {text}"));
+                match &mut trouble {
+                    Some(trouble) => trouble.goes_on(),
+                    None => trouble = Some(Trouble::new()),
+                }
                 pace.relax();
             }
             Err(err) => return Err(err),
         }
     }
     Ok("stopped")
+}
+
+/// A log that cannot be followed at the moment.
+struct Trouble {
+    since: Instant,
+    backoff: Backoff,
+}
+
+impl Trouble {
+    fn new() -> Self {
+        Self { since: Instant::now(), backoff: Backoff::new() }
+    }
+
+    fn is_new(&self) -> bool {
+        self.since.elapsed() < PATIENCE
+    }
+
+    fn pause(&self) -> Duration {
+        if self.is_new() { Duration::ZERO } else { self.backoff.left() }
+    }
+
+    fn goes_on(&mut self) {
+        if !self.is_new() {
+            self.backoff.failed();
+        }
+    }
+}
+
+/// What a watch does, in words.
+fn following(follower: &Follower, mount_point: &Path) -> String {
+    format!("{}, following the log of {}", follower.role().name(), mount_point.display())
 }
 
 /// The kernel's mount table, which says when the file system is not mounted any more.
@@ -174,17 +246,27 @@ impl MountTable {
 struct Teller<'a> {
     args: &'a Watch,
     told: HashSet<String>,
+    /// When the last message was told.
+    last: Instant,
+    /// The status that the service manager was told last.
+    status: String,
     /// Why nothing can be told any more.
     failure: Option<anyhow::Error>,
 }
 
-impl Teller<'_> {
+impl<'a> Teller<'a> {
+    fn new(args: &'a Watch) -> Self {
+        let (told, last, status) = (HashSet::new(), Instant::now(), String::new());
+        Self { args, told, last, status, failure: None }
+    }
+
     fn ready(&mut self, mount_point: &Path, follower: &Follower) {
         let (files, directories) = follower.plan().counts();
         let role = follower.role().name();
-        let status = format!("{role}, following the log of {}", mount_point.display());
+        let status = following(follower, mount_point);
         // Without a manager there is nobody to tell.
-        let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+        let _ = sd_notify::notify(&[NotifyState::Ready]);
+        self.status(&status);
         if self.args.json {
             self.event(&Event::Ready { version: 1, mount_point, role, files, directories });
         } else if self.args.verbose {
@@ -215,11 +297,33 @@ impl Teller<'_> {
     }
 
     fn error(&mut self, message: &str) {
-        if self.told.insert(message.to_owned()) {
+        if self.told.len() >= MOST_MESSAGES && self.last.elapsed() >= TELL_PAUSE {
+            self.told.clear();
+        }
+        let room = self.told.len() < MOST_MESSAGES;
+        if room && self.told.insert(message.to_owned()) {
+            self.last = Instant::now();
             notice!("{message}");
             if self.args.json {
                 self.event(&Event::Error { message });
             }
+        }
+    }
+
+    /// Tells that errors are over. The next ones are told again.
+    fn recovered(&mut self, message: &str) {
+        self.told.clear();
+        notice!("{message}");
+        if self.args.json {
+            self.event(&Event::Recovered { message });
+        }
+    }
+
+    /// Tells the service manager, if there is one, how it is.
+    fn status(&mut self, status: &str) {
+        if self.status != status {
+            status.clone_into(&mut self.status);
+            let _ = sd_notify::notify(&[NotifyState::Status(status)]);
         }
     }
 

@@ -12,23 +12,43 @@ use std::path::Path;
 pub struct Process {
     /// Its number.
     pub pid: u32,
-    /// Its name, as the kernel keeps it.
-    pub name: String,
+    /// Its name, as the kernel keeps it; `None` if it has ended, or may not be looked at.
+    pub name: Option<String>,
+    /// Its user, if that can be told.
+    pub user: Option<u32>,
+}
+
+impl Process {
+    fn has_ended(&self) -> bool {
+        self.name.is_none()
+    }
 }
 
 impl std::fmt::Display for Process {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "process {} ({})", self.pid, self.name)
+        match &self.name {
+            Some(name) => write!(f, "process {} ({})", self.pid, name.escape_debug())?,
+            None => write!(f, "process {}", self.pid)?,
+        }
+        match self.user {
+            Some(user) if user != rustix::process::geteuid().as_raw() => {
+                write!(f, " of user {user}")
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 /// The other processes that have a file open or mapped.
 pub fn of(file: &Path) -> io::Result<Vec<Process>> {
     let wanted = fs::metadata(file)?;
-    let is_it = |path: &Path| {
-        fs::metadata(path)
-            .is_ok_and(|found| (found.dev(), found.ino()) == (wanted.dev(), wanted.ino()))
-    };
+    with_file((wanted.dev(), wanted.ino()), std::process::id())
+}
+
+/// The processes but one that have a file open or mapped, given as device and inode.
+fn with_file(wanted: (u64, u64), but: u32) -> io::Result<Vec<Process>> {
+    let is_it =
+        |path: &Path| fs::metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == wanted);
     let mut holders = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -38,7 +58,7 @@ pub fn of(file: &Path) -> io::Result<Vec<Process>> {
             let links = fs::read_dir(entry.path().join(dir)).into_iter().flatten().flatten();
             links.map(|link| link.path()).any(|link| is_it(&link))
         };
-        if pid != std::process::id() && (has("fd") || has("map_files")) {
+        if pid != but && (has("fd") || has("map_files")) {
             holders.push(named(pid));
         }
     }
@@ -47,23 +67,64 @@ pub fn of(file: &Path) -> io::Result<Vec<Process>> {
 
 /// A process with its name.
 pub fn named(pid: u32) -> Process {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    Process { pid, name: name.trim().to_owned() }
+    let dir = format!("/proc/{pid}");
+    let name = fs::read_to_string(format!("{dir}/comm")).ok();
+    let user = fs::metadata(&dir).ok().map(|metadata| metadata.uid());
+    Process { pid, name: name.map(|name| name.trim().to_owned()), user }
 }
 
-/// The process that holds the flock of a file, by the kernel's list of locks.
-pub fn of_lock(device: u64, inode: u64) -> Option<Process> {
+/// Who keeps others from a lock that is not free: as [`of_lock`], or all that have the file open.
+/// The kernel does not list a lock whose process has ended, while another one has inherited it.
+pub fn of_busy_lock(device: u64, inode: u64) -> Vec<Process> {
+    let holders = of_lock(device, inode);
+    match holders.is_empty() {
+        true => with_file((device, inode), std::process::id()).unwrap_or_default(),
+        false => holders,
+    }
+}
+
+/// The processes that hold a lock of a file, by the kernel's list of locks. In place of one that is
+/// gone, those that have the file open are named.
+pub fn of_lock(device: u64, inode: u64) -> Vec<Process> {
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let (gone, mut holders): (Vec<Process>, Vec<Process>) =
+        lockers(&locks, device, inode).into_iter().map(named).partition(Process::has_ended);
+    if !gone.is_empty() {
+        holders.extend(with_file((device, inode), std::process::id()).unwrap_or_default());
+        holders.sort_unstable_by_key(|process| process.pid);
+        holders.dedup_by_key(|process| process.pid);
+    }
+    // Processes that may not be looked at; their numbers are better than nothing.
+    if holders.is_empty() { gone } else { holders }
+}
+
+/// The processes with a lock on a file, by proc_locks(5).
+fn lockers(locks: &str, device: u64, inode: u64) -> Vec<u32> {
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    let wanted = format!("{major:02x}:{minor:02x}:{inode}");
-    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let file = format!("{major:02x}:{minor:02x}:{inode}");
     // "1: FLOCK  ADVISORY  WRITE 1234 00:2d:42 0 EOF"; waiters have "->" as second field.
-    locks.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        match fields[..] {
-            [_, "FLOCK", _, _, pid, file, ..] if file == wanted => pid.parse().ok().map(named),
-            _ => None,
+    let mut pids: Vec<u32> = locks
+        .lines()
+        .filter(|line| !line.contains("->"))
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            (fields.get(5) == Some(&file.as_str())).then(|| fields.get(4)?.parse().ok())?
+        })
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+/// Processes as a list in words: " by ...", or nothing if none is known.
+pub fn by(holders: &[Process]) -> String {
+    match holders {
+        [] => String::new(),
+        all => {
+            let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+            format!(" by {}", all.join(", "))
         }
-    })
+    }
 }
 
 #[cfg(test)]
@@ -93,11 +154,37 @@ mod tests {
         let input = fs::File::open(file.path()).unwrap();
         rustix::fs::flock(&input, rustix::fs::FlockOperation::LockExclusive).unwrap();
         let metadata = input.metadata().unwrap();
-        let mine = of_lock(metadata.dev(), metadata.ino()).unwrap();
-        assert_eq!(mine.pid, std::process::id());
+        let mine = || of_lock(metadata.dev(), metadata.ino());
+        assert_eq!(mine()[..], [named(std::process::id())]);
         let mut child = Command::new("sleep").arg("60").stdin(Stdio::from(input)).spawn().unwrap();
         expect(&[child.id()]);
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_was_inherited_is_not_nobodys() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // The shell locks the file and ends; what it has started keeps the lock.
+        let script = "exec 9<\"$1\"; flock 9; sleep 60 >/dev/null 2>&1 & echo $!";
+        let output =
+            Command::new("sh").args(["-c", script, "-"]).arg(file.path()).output().unwrap();
+        let heir: u32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+        let metadata = file.as_file().metadata().unwrap();
+        let text = by(&of_busy_lock(metadata.dev(), metadata.ino()));
+        Command::new("kill").arg(heir.to_string()).status().unwrap();
+        assert_eq!(text, format!(" by process {heir} (sleep)"));
+    }
+
+    #[test]
+    fn reads_the_kernels_locks() {
+        let locks = "\
+1: FLOCK  ADVISORY  READ 4711 00:1b:23 0 EOF
+2: FLOCK  ADVISORY  READ 4712 00:1b:23 0 EOF
+2: -> FLOCK  ADVISORY  WRITE 4713 00:1b:23 0 EOF
+3: POSIX  ADVISORY  WRITE 4712 00:1b:23 0 EOF
+4: FLOCK  ADVISORY  WRITE 9 00:1b:230 0 EOF
+";
+        assert_eq!(lockers(locks, rustix::fs::makedev(0, 0x1b), 23), [4711, 4712]);
     }
 }

@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::OFlags;
 
 use crate::format::LOG_OFFSET;
+use crate::holders::{self, Process};
+use crate::lock::{self, LockError};
 use crate::ownership;
 use crate::sys::dax::{Access, Mapping};
 use crate::view::{View, ViewError};
@@ -79,12 +81,15 @@ pub enum MediaError {
     },
     /// Another process holds the pool's lock.
     #[error(
-        "pool {} is in use by another process; wait for it, or stop the virtual machines that \
-         have it open (`fuser -v {}` names them)", path.display(), path.display()
+        "pool {} is in use by another process; it is locked{}: wait, or stop the virtual machines \
+         that have it open (`fuser -v {}` names them){}",
+        path.display(), holders::by(.holders), path.display(), lock::others(.holders)
     )]
     Busy {
         /// The pool.
         path: PathBuf,
+        /// Who holds the lock, as far as that can be told.
+        holders: Vec<Process>,
     },
     /// The kernel has claimed the block device.
     #[error("{} is mounted or part of another device; unmount it, or use its mount point", path.display())]
@@ -179,12 +184,12 @@ impl PoolFile {
     pub fn from_file(file: File, path: &Path, access: Access) -> Result<Self, MediaError> {
         let open_error = |source| MediaError::Open { path: path.to_owned(), source };
         if access == Access::Write {
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            match lock::exclusive(&file, "pool", lock::BRIEF, |_| {}) {
                 Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => {
-                    return Err(MediaError::Busy { path: path.to_owned() });
+                Err(LockError::Busy { holders, .. }) => {
+                    return Err(MediaError::Busy { path: path.to_owned(), holders });
                 }
-                Err(err) => return Err(open_error(err.into())),
+                Err(LockError::System { source, .. }) => return Err(open_error(source)),
             }
         }
         // Metadata has no size for a block device; the end of the file serves both.

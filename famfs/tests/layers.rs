@@ -25,6 +25,8 @@ const ORDER: &[&str] = &[
     "sys::cache",
     "sys::dax",
     "sys::signal",
+    "holders",
+    "lock",
     "media",
     "memory",
     // What the media holds.
@@ -48,8 +50,6 @@ const ORDER: &[&str] = &[
     "sys::mount_attr",
     // Acting on a file system.
     "mounts",
-    "holders",
-    "lock",
     "volume",
     "stream",
     "beneath",

@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::fs::FlockOperation;
+use famfs::lock::{self, LockError};
 use rustix::io::Errno;
 use tracing::{info, warn};
 
@@ -17,7 +17,6 @@ use crate::pool::Identity;
 
 /// Longest wait for another program that looks at a stale socket in the same directory.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
-const LOCK_TICK: Duration = Duration::from_millis(5);
 
 /// Longest path of a Unix socket in bytes (`sun_path` of unix(7), less its final NUL).
 pub const MAX_PATH: usize = 107;
@@ -150,11 +149,14 @@ impl AsFd for Socket {
 fn remove_stale(path: &Path) -> Result<(), ListenError> {
     let io = |action| move |source| ListenError::Io { path: path.to_owned(), action, source };
     let _held = lock_directory(path).map_err(io("lock its directory"))?;
+    let found = identity_of(path).ok();
     match path.symlink_metadata() {
         Ok(meta) if !meta.file_type().is_socket() => Err(ListenError::NotSocket(path.to_owned())),
         Ok(_) if is_live(path).map_err(io("find out whether it is in use"))? => {
             Err(ListenError::Live(path.to_owned()))
         }
+        // Without the lock, another program may have put its own socket there just now.
+        Ok(_) if identity_of(path).ok() != found => Ok(()),
         Ok(_) => {
             info!(path = %path.display(), "removing a socket that nobody listens on");
             std::fs::remove_file(path).map_err(io("remove the stale socket"))
@@ -165,21 +167,23 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
 }
 
 /// Locks the directory of `path` until the result is dropped. Holders only look at a socket and
-/// remove it, so one that holds it for longer is another program, and is reported.
+/// remove it, so one that holds it for longer is another program: any user who may read the
+/// directory can lock it. That keeps nobody from starting a VM, but is told.
 fn lock_directory(path: &Path) -> io::Result<File> {
     let directory = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
     let file = File::open(directory)?;
-    let end = Instant::now() + LOCK_LIMIT;
-    loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(Errno::WOULDBLOCK) if Instant::now() < end => std::thread::sleep(LOCK_TICK),
-            Err(errno) => return Err(errno.into()),
+    let name = directory.display().to_string();
+    match lock::exclusive(&file, &name, LOCK_LIMIT, |text| info!("{text}")) {
+        Ok(()) => {}
+        Err(error @ LockError::Busy { .. }) => {
+            warn!(socket = %path.display(), "going on without a lock: {error}");
         }
+        Err(LockError::System { source, .. }) => return Err(source),
     }
+    Ok(file)
 }
 
 /// Whether a program listens on the socket, found out without using up a connection: a
@@ -218,6 +222,16 @@ mod tests {
         let path = dir.path().join("s");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
+        Socket::bind(&path).unwrap();
+    }
+
+    #[test]
+    fn a_locked_directory_keeps_nobody_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        drop(UnixListener::bind(&path).unwrap());
+        let reader = File::open(dir.path()).unwrap();
+        lock::shared(&reader, "directory", Duration::ZERO, |_| {}).unwrap();
         Socket::bind(&path).unwrap();
     }
 

@@ -17,8 +17,6 @@ use famfs::sys::dax::Access;
 use famfs::transfer::How;
 use famfs::volume::OfflineVolume;
 use famfs::writer::{WriteError, Writer};
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -164,11 +162,7 @@ impl OpenPool {
     /// # Errors
     /// Another program changes the pool.
     pub fn hold(&self) -> Result<(), PoolError> {
-        match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(()),
-            Err(Errno::WOULDBLOCK) => Err(PoolError::Busy(self.path.clone())),
-            Err(errno) => Err(self.io("lock it")(errno.into())),
-        }
+        pool::lock_shared(&self.file, &self.path)
     }
 
     /// The file with the lock.

@@ -38,8 +38,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use famfs::holders::{self as famfs_holders, Process};
+use famfs::lock::{self, LockError};
 use famfs::ownership::Fault;
-use rustix::fs::{FlockOperation, OFlags, SealFlags};
+use rustix::fs::{OFlags, SealFlags};
 use rustix::io::Errno;
 
 use crate::units::Bytes;
@@ -129,10 +131,25 @@ pub enum PoolError {
     },
     /// Another program holds the pool for itself.
     #[error(
-        "pool {path}: busy, another program changes it (it holds an exclusive lock); \
-         `lsof {path}` names the program, wait for it or stop it", path = .0.display()
+        "pool {}: busy, another program changes it: it is locked{}; wait for that program, or stop it{}",
+        pool.display(), famfs_holders::by(.by), lock::others(.by)
     )]
-    Busy(PathBuf),
+    Busy {
+        /// The pool.
+        pool: PathBuf,
+        /// Who holds the lock, as far as that can be told.
+        by: Vec<Process>,
+    },
+}
+
+/// Takes the lock of a pool that its users share, and that keeps its size and form.
+pub(crate) fn lock_shared(file: &File, pool: &Path) -> Result<(), PoolError> {
+    lock::shared(file, "pool", lock::BRIEF, |_| {}).map_err(|error| match error {
+        LockError::Busy { holders: by, .. } => PoolError::Busy { pool: pool.to_owned(), by },
+        LockError::System { source, .. } => {
+            PoolError::Io { pool: pool.to_owned(), action: "lock it", source }
+        }
+    })
 }
 
 /// Opens the pool `path` to give it to others: a descriptor, whatever becomes of the name. With
@@ -203,11 +220,7 @@ impl Pool {
         if is_memfd(&self.file) && self.seal()? {
             return Ok(());
         }
-        match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(()),
-            Err(Errno::WOULDBLOCK) => Err(PoolError::Busy(self.path.clone())),
-            Err(errno) => Err(self.io("lock it", errno.into())),
-        }
+        lock_shared(&self.file, &self.path)
     }
 
     /// Seals the size; `false` if the memfd was made without `MFD_ALLOW_SEALING`.

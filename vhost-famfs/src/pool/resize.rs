@@ -9,12 +9,13 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use famfs::lock::{self, LockError};
 use famfs::media::Media;
 use famfs::replay::{Contents, ContentsError};
 use famfs::size::{self, DataEnd};
 use famfs::superblock::{Superblock, SuperblockError};
 use famfs::view::{INFO_BLOCK_LEN, INFO_BLOCK_OFFSET, InfoBlock, View, ViewError};
-use rustix::fs::{FlockOperation, SeekFrom};
+use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
@@ -207,15 +208,17 @@ impl Work<'_> {
 
     /// Makes sure that nobody uses the pool, and that no program of this project begins to.
     fn claim(&self) -> Result<(), ResizeError> {
-        let lock = rustix::fs::flock(self.file, FlockOperation::NonBlockingLockExclusive);
+        let lock = lock::exclusive(self.file, "pool", lock::BRIEF, |_| {});
         let holders = holders::find(self.path, self.old.identity);
         if !holders.is_empty() {
             return Err(ResizeError::Held { pool: self.path.to_owned(), holders });
         }
         match lock {
             Ok(()) => Ok(()),
-            Err(Errno::WOULDBLOCK) => Err(PoolError::Busy(self.path.to_owned()).into()),
-            Err(errno) => Err(self.cannot("lock it")(errno.into())),
+            Err(LockError::Busy { holders: by, .. }) => {
+                Err(PoolError::Busy { pool: self.path.to_owned(), by }.into())
+            }
+            Err(LockError::System { source, .. }) => Err(self.cannot("lock it")(source)),
         }
     }
 

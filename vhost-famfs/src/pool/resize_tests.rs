@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 use super::*;
 use crate::pool::{CreateOptions, create};
+use rustix::fs::FlockOperation;
 use std::os::unix::fs::FileExt;
 
 const MIB: u64 = 1 << 20;
@@ -78,7 +79,7 @@ fn a_pool_in_use_keeps_its_size() {
     let holder = File::open(&path).unwrap();
     rustix::fs::flock(&holder, FlockOperation::LockShared).unwrap();
     let err = to(&path, 64 * MIB).unwrap_err();
-    assert!(matches!(err, ResizeError::Pool(PoolError::Busy(_))), "{err}");
+    assert!(matches!(err, ResizeError::Pool(PoolError::Busy { .. })), "{err}");
     assert_eq!(inspect(&path).unwrap().size, 32 * MIB);
 }
 

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags};
-use rustix::io::Errno;
+use famfs::lock::{self, LockError};
+use rustix::fs::OFlags;
 
 use super::mapped::Mapped;
 use super::overlay::{BaseIdentity, Hasher, Header, MAX_SIZE, SECTOR};
@@ -47,8 +47,8 @@ pub enum BaseError {
         found: u64,
     },
     /// Another program writes to it.
-    #[error("image {}: busy, another program changes it (it holds an exclusive lock)", .0.display())]
-    Busy(PathBuf),
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// A system call failed.
     #[error("image {}: cannot {action} it", .path.display())]
     Io {
@@ -92,11 +92,8 @@ impl Base {
         if !(SECTOR..=MAX_SIZE).contains(&size) || !size.is_multiple_of(SECTOR) {
             return Err(BaseError::Size { path: own(), found: size });
         }
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(BaseError::Busy(own())),
-            Err(errno) => return Err(io("lock")(errno.into())),
-        }
+        let name = format!("image {}", path.display());
+        lock::shared(&file, &name, lock::BRIEF, |_| {})?;
         let mut start = [0; 8];
         file.read_exact_at(&mut start, 0).map_err(io("read"))?;
         if Header::is_overlay(&start) {

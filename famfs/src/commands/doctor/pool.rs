@@ -7,6 +7,7 @@ use std::path::Path;
 
 use famfs::check::one_line;
 use famfs::format::ALLOC_UNIT;
+use famfs::holders;
 use famfs::media::{Media, PoolFile};
 use famfs::sys::dax::Access;
 use rustix::fs::{Access as Right, statfs};
@@ -101,56 +102,10 @@ fn uses_huge_pages(path: &Path) -> bool {
 
 /// Who holds the pool's lock. One that others use is as it should be; the user wants to know.
 fn users(path: &Path) -> Finding {
-    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    let holders: Vec<String> = match path.metadata() {
-        Ok(metadata) => holders(&locks, metadata.dev(), metadata.ino())
-            .into_iter()
-            .map(|pid| {
-                match fs::read(format!("/proc/{pid}/comm")) {
-                    Ok(name) => format!("{} ({pid})", String::from_utf8_lossy(name.trim_ascii())),
-                    // Of another user or namespace, or gone by now.
-                    Err(_) => format!("process {pid}"),
-                }
-            })
-            .collect(),
-        Err(_) => Vec::new(),
-    };
+    let metadata = path.metadata();
+    let holders = metadata.map_or_else(|_| Vec::new(), |m| holders::of_lock(m.dev(), m.ino()));
     match holders.is_empty() {
         true => Finding::ok("in use", "not in use"),
-        false => Finding::ok("in use", format!("locked by {}", holders.join(", "))),
-    }
-}
-
-/// The processes with a lock on a file, by proc_locks(5).
-fn holders(locks: &str, device: u64, inode: u64) -> Vec<u32> {
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    let file = format!("{major:02x}:{minor:02x}:{inode}");
-    let mut pids: Vec<u32> = locks
-        .lines()
-        .filter(|line| !line.contains("->"))
-        .filter_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            (fields.get(5) == Some(&file.as_str())).then(|| fields.get(4)?.parse().ok())?
-        })
-        .collect();
-    pids.sort_unstable();
-    pids.dedup();
-    pids
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_the_kernels_locks() {
-        let locks = "\
-1: FLOCK  ADVISORY  READ 4711 00:1b:23 0 EOF
-2: FLOCK  ADVISORY  READ 4712 00:1b:23 0 EOF
-2: -> FLOCK  ADVISORY  WRITE 4713 00:1b:23 0 EOF
-3: POSIX  ADVISORY  WRITE 4712 00:1b:23 0 EOF
-4: FLOCK  ADVISORY  WRITE 9 00:1b:230 0 EOF
-";
-        assert_eq!(holders(locks, rustix::fs::makedev(0, 0x1b), 23), [4711, 4712]);
+        false => Finding::ok("in use", format!("locked{}", holders::by(&holders))),
     }
 }

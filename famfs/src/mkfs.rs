@@ -58,6 +58,14 @@ pub enum MkfsError {
         /// Its size in bytes.
         len: u64,
     },
+    /// The part of the device is not one.
+    #[error("size {len}: expected a multiple of 2 MiB within the device's {device_len} bytes")]
+    Size {
+        /// The size asked for.
+        len: u64,
+        /// Size of the device in bytes.
+        device_len: u64,
+    },
     /// The log length is not usable on this device.
     #[error(
         "log length {log_len}: expected a power of two from 2 MiB that leaves room for data on {device_len} bytes"
@@ -119,7 +127,19 @@ fn check_blank(media: &dyn Media) -> Result<(), MkfsError> {
 
 /// What [`mkfs`] would make, after all its checks; nothing is changed.
 pub fn plan(media: &dyn Media, options: &Options) -> Result<Superblock, MkfsError> {
-    let log_len = log_len(options.log_len, media.len())?;
+    plan_within(media, options, media.len())
+}
+
+/// What [`mkfs_within`] would make, likewise.
+pub fn plan_within(
+    media: &dyn Media,
+    options: &Options,
+    len: u64,
+) -> Result<Superblock, MkfsError> {
+    if len > media.len() || !len.is_multiple_of(ALLOC_UNIT) && len != media.len() {
+        return Err(MkfsError::Size { len, device_len: media.len() });
+    }
+    let log_len = log_len(options.log_len, len)?;
     if !options.force {
         check_unformatted(media)?;
     }
@@ -129,14 +149,23 @@ pub fn plan(media: &dyn Media, options: &Options) -> Result<Superblock, MkfsErro
         fs_uuid: options.fs_uuid,
         dev_uuid: options.dev_uuid,
         system_uuid: options.system_uuid,
-        dev_size: media.len(),
+        dev_size: len,
         dev_name: options.dev_name.clone(),
     })
 }
 
 /// Makes an empty file system. A crash leaves none, or the whole one.
 pub fn mkfs(media: &dyn Media, options: &Options) -> Result<Superblock, MkfsError> {
-    let superblock = plan(media, options)?;
+    mkfs_within(media, options, media.len())
+}
+
+/// The same, in the first `len` bytes of a device: what is behind is never allocated.
+pub fn mkfs_within(
+    media: &dyn Media,
+    options: &Options,
+    len: u64,
+) -> Result<Superblock, MkfsError> {
+    let superblock = plan_within(media, options, len)?;
     let log_len = superblock.log_len;
     kill(media)?;
     media.write_at(0, &vec![0; 2 << 20])?;

@@ -46,6 +46,10 @@ pub struct Mkfs {
     /// Length of the log, a power of two from 2 MiB [default: 8m, less on pools below 128 MiB]
     #[arg(short, long, value_name = "SIZE", value_parser = parse_size)]
     pub loglen: Option<u64>,
+    /// Use only so many bytes from the device's start, a multiple of 2 MiB; what is behind, such as
+    /// the slices of VMs, is never allocated [default: all]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub size: Option<u64>,
     /// UUID of the system that will be the master, for a VM its SMBIOS UUID [default: this one]
     #[arg(long, value_name = "UUID")]
     pub system_uuid: Option<Uuid>,

@@ -77,9 +77,10 @@ fn make(pool: Option<&Path>, args: &Mkfs) -> Result<()> {
         },
         dev_name: name.clone(),
     };
+    let len = args.size.unwrap_or_else(|| media.len());
     let made = match args.dry_run {
-        true => mkfs::plan(&*media, &options),
-        false => mkfs::mkfs(&*media, &options),
+        true => mkfs::plan_within(&*media, &options, len),
+        false => mkfs::mkfs_within(&*media, &options, len),
     };
     let made = made.with_context(|| name.clone())?;
     report(name, &*media, &made, args)
@@ -109,7 +110,8 @@ fn open_device(device: &Path, args: &Mkfs) -> Result<impl Media + use<>> {
     }
     // Before the log's file is made: it shows whether the length fits, but says it less well.
     let log_len =
-        mkfs::log_len(args.loglen, device_len).with_context(|| device.display().to_string())?;
+        mkfs::log_len(args.loglen, args.size.map_or(device_len, |size| size.min(device_len)))
+            .with_context(|| device.display().to_string())?;
     Ok(mounted.raw_meta(log_len)?)
 }
 

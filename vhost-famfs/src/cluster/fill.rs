@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use famfs::copy::{Copy, CopyError};
 use famfs::import::{self, Import};
-use famfs::media::{MediaError, PoolFile};
+use famfs::media::{Media, MediaError, PoolFile};
 use famfs::mkfs::{self, MkfsError};
 use famfs::path::RelPath;
 use famfs::replay::{NodeKind, Owner};
@@ -131,7 +131,9 @@ impl OpenPool {
             dev_name: self.path.display().to_string(),
         };
         let failed = |source| FillError::Mkfs { path: self.path.clone(), source };
-        mkfs::mkfs(&self.to_write()?, &options).map(drop).map_err(failed)
+        let media = self.to_write()?;
+        let len = plan.size.unwrap_or_else(|| media.len());
+        mkfs::mkfs_within(&media, &options, len).map(drop).map_err(failed)
     }
 
     /// Copies everything into the pool. `progress` is told the bytes of each step, and answers whether

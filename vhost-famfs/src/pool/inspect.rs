@@ -97,7 +97,7 @@ pub fn form(path: &Path, owners: Owners) -> Result<Form, PoolError> {
 }
 
 /// The info block of a pool; `None` if it has none.
-fn info_block(
+pub(super) fn info_block(
     file: &File,
     facts: Facts,
     path: &Path,

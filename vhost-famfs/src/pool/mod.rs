@@ -12,6 +12,7 @@ mod media;
 mod memory;
 mod open;
 mod own;
+mod part;
 mod remove;
 mod resize;
 
@@ -41,6 +42,7 @@ use std::path::{Path, PathBuf};
 use famfs::holders::{self as famfs_holders, Process};
 use famfs::lock::{self, LockError};
 use famfs::ownership::Fault;
+use famfs::superblock::SuperblockError;
 use rustix::fs::{OFlags, SealFlags};
 use rustix::io::Errno;
 
@@ -128,6 +130,34 @@ pub enum PoolError {
         pool: PathBuf,
         /// Its size.
         found: Bytes,
+    },
+    /// A part of it that lies over the files of others.
+    #[error(
+        "pool {}: its file system reaches to {end}, and {len} from {offset} lie over it: the guest \
+         would write over files of others; take a part from {end} on, the whole pool, or another \
+         pool (`famfs mkfs --size` makes a file system that leaves room)", .pool.display()
+    )]
+    OverFiles {
+        /// The pool.
+        pool: PathBuf,
+        /// Where the part begins.
+        offset: Bytes,
+        /// Its length.
+        len: Bytes,
+        /// Where the file system ends.
+        end: Bytes,
+    },
+    /// What of it is files cannot be told.
+    #[error(
+        "pool {}: its file system is damaged, so what part of it is free cannot be told; see \
+         `famfs --pool {} fsck`", .pool.display(), .pool.display()
+    )]
+    Files {
+        /// The pool.
+        pool: PathBuf,
+        /// How.
+        #[source]
+        source: SuperblockError,
     },
     /// Another program holds the pool for itself.
     #[error(
@@ -267,6 +297,21 @@ impl Pool {
     /// What it is made of.
     pub fn kind(&self) -> Kind {
         self.facts.kind
+    }
+
+    /// Refuses a part of the pool that lies over its file system and is not all of it: the guest
+    /// would write over the files of others.
+    pub fn check_part(&self, offset: u64, len: u64) -> Result<(), PoolError> {
+        if offset == 0 && len == self.size() {
+            return Ok(());
+        }
+        match part::famfs_end(&self.file, self.facts, &self.path)? {
+            Some(end) if offset < end && (offset > 0 || len < end) => {
+                let (offset, len, end) = (Bytes(offset), Bytes(len), Bytes(end));
+                Err(PoolError::OverFiles { pool: self.path.clone(), offset, len, end })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes everything stored so far as durable as the pool's kind allows: writes a file back

@@ -164,9 +164,13 @@ fn change(
     if *size < MIN_SIZE || !size.is_multiple_of(facts.unit()) {
         return Err(ResizeError::Size { found: Bytes(*size), unit: Bytes(facts.unit()) });
     }
-    let work = Work { file: &file, path, old: facts, new: Facts { size: *size, ..facts } };
+    let new = Facts { size: *size, ..facts };
+    let mut work = Work { file: &file, path, old: facts, new, limited: false };
     work.claim()?;
     let view = work.view()?;
+    if let Ok(superblock) = Superblock::read(&PoolMedia::new(&file, facts, path, view)) {
+        work.limited = work.is_limited(&superblock, view)?;
+    }
     let steps = if *size < facts.size {
         work.check_cut(view)?;
         SHRINK
@@ -189,8 +193,9 @@ enum Step {
 }
 
 /// The orders in which the file is never shorter than what the other two promise. Memory or storage
-/// for a larger file is taken before.
-const SHRINK: &[Step] = &[Step::Superblock, Step::Block, Step::Length];
+/// for a larger file is taken before. A block of another size than the file tells that a resize was
+/// interrupted, so it is the first to be written, and the last.
+const SHRINK: &[Step] = &[Step::Block, Step::Superblock, Step::Length];
 const GROW: &[Step] = &[Step::Superblock, Step::Block];
 
 struct Work<'w> {
@@ -198,6 +203,8 @@ struct Work<'w> {
     path: &'w Path,
     old: Facts,
     new: Facts,
+    /// Whether the file system leaves a part of the pool to others.
+    limited: bool,
 }
 
 impl Work<'_> {
@@ -233,10 +240,7 @@ impl Work<'_> {
     /// The pool's info block, if it has one. After an interrupted resize it is one of a smaller
     /// pool, or of the size asked for.
     fn info_block(&self) -> Result<Option<InfoBlock>, ResizeError> {
-        let mut block = [0; INFO_BLOCK_LEN];
-        PoolBytes { file: self.file, facts: self.old }
-            .read(INFO_BLOCK_OFFSET, &mut block)
-            .map_err(self.cannot("read its info block"))?;
+        let block = self.block_bytes()?;
         let (old, new) = (self.old.size, self.new.size);
         let left = InfoBlock::claimed_len(&block)
             .filter(|len| (MIN_SIZE..=old).contains(len) || *len == new);
@@ -244,11 +248,22 @@ impl Work<'_> {
             .map_err(|source| ResizeError::View { pool: self.path.to_owned(), source })
     }
 
+    fn block_bytes(&self) -> Result<[u8; INFO_BLOCK_LEN], ResizeError> {
+        let mut block = [0; INFO_BLOCK_LEN];
+        PoolBytes { file: self.file, facts: self.old }
+            .read(INFO_BLOCK_OFFSET, &mut block)
+            .map_err(self.cannot("read its info block"))?;
+        Ok(block)
+    }
+
     /// Refuses to cut off data, or what was deleted and may still be played.
     fn check_cut(&self, view: View) -> Result<(), ResizeError> {
         let DataEnd { now, compacted } = match self.data_end(view)? {
             Some(end) => end,
-            None => self.bytes_end().map(|end| DataEnd { now: end, compacted: end })?,
+            None => {
+                let end = self.bytes_end(self.new.size)?;
+                DataEnd { now: end, compacted: end }
+            }
         };
         let new = self.new.size;
         if now <= new {
@@ -282,14 +297,33 @@ impl Work<'_> {
         let DataEnd { now, compacted } = size::data_end(&contents, media.len())
             .ok_or_else(|| ResizeError::Unread(self.path.to_owned()))?;
         let origin = media.origin();
-        Ok(Some(DataEnd { now: now + origin, compacted: compacted + origin }))
+        let (mut now, mut compacted) = (now + origin, compacted + origin);
+        // Slices are behind a file system that does not have the whole pool.
+        if self.limited {
+            let behind = origin + contents.superblock.capacity(media.len());
+            let start = behind.max(self.new.size);
+            let end = self.bytes_end(start)?;
+            if end > start {
+                (now, compacted) = (now.max(end), compacted.max(end));
+            }
+        }
+        Ok(Some(DataEnd { now, compacted }))
     }
 
-    /// The offset behind the last byte that is not zero, of a pool without a famfs.
-    fn bytes_end(&self) -> Result<u64, ResizeError> {
+    /// Whether the file system leaves a part of the pool to others. An interrupted resize does not
+    /// count: then the size is the info block's.
+    fn is_limited(&self, superblock: &Superblock, view: View) -> Result<bool, ResizeError> {
+        let pool_len = match self.block_bytes().map(|block| InfoBlock::claimed_len(&block))? {
+            Some(len) if view == View::Devdax => len,
+            _ => self.old.size,
+        };
+        Ok(superblock.dev_size < pool_len.saturating_sub(view.data_offset()))
+    }
+
+    /// The offset behind the last byte from `start` on that is not zero; `start` if there is none.
+    fn bytes_end(&self, start: u64) -> Result<u64, ResizeError> {
         let cannot = self.cannot("read it");
-        let mut end = self.new.size;
-        let mut at = self.new.size;
+        let (mut end, mut at) = (start, start);
         let mut buf = vec![0; 1 << 20];
         while at < self.old.size {
             at = match rustix::fs::seek(self.file, SeekFrom::Data(at)) {
@@ -346,7 +380,14 @@ impl Work<'_> {
         let failed = |source| ResizeError::Record { pool: self.path.to_owned(), source };
         let media = PoolMedia::new(self.file, self.new, self.path, view);
         match Superblock::read(&media) {
-            Ok(_) => size::record(&media, media.len()).map_err(failed),
+            Ok(superblock) => {
+                // What was never the file system's does not become so.
+                let len = match self.limited {
+                    true => superblock.dev_size.min(media.len()),
+                    false => media.len(),
+                };
+                size::record(&media, len).map_err(failed)
+            }
             Err(source @ SuperblockError::Media(_)) => Err(failed(source)),
             // None, or a damaged one in a pool that grows.
             Err(_) => Ok(()),

@@ -73,6 +73,36 @@ fn a_log_that_would_not_fit_is_data() {
 }
 
 #[test]
+fn slices_behind_the_file_system_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    for view in [View::Devdax, View::Raw] {
+        let path = pool(&dir, view, false);
+        let options = famfs::mkfs::Options {
+            log_len: None,
+            force: true,
+            fs_uuid: uuid::Uuid::from_u128(1),
+            dev_uuid: uuid::Uuid::from_u128(2),
+            system_uuid: uuid::Uuid::from_u128(3),
+            dev_name: "x".into(),
+        };
+        let access = famfs::sys::dax::Access::Write;
+        let media = famfs::media::PoolFile::open(&path, access).unwrap();
+        famfs::mkfs::mkfs_within(&media, &options, 20 * MIB - media.origin()).unwrap();
+        drop(media);
+        let file = File::options().write(true).open(&path).unwrap();
+        file.write_all_at(b"slice", 24 * MIB).unwrap();
+        drop(file);
+        let capacity = |report: Report| report.famfs.unwrap().capacity;
+        let before = capacity(inspect(&path).unwrap());
+        let err = to(&path, 24 * MIB).unwrap_err();
+        let slice = 24 * MIB + 5;
+        assert!(matches!(err, ResizeError::Data { end: Bytes(end), .. } if end == slice), "{err}");
+        assert_eq!(capacity(to(&path, 64 * MIB).unwrap()), before, "it does not grow over it");
+        assert_eq!(capacity(to(&path, 26 * MIB).unwrap()), before);
+    }
+}
+
+#[test]
 fn a_pool_in_use_keeps_its_size() {
     let dir = tempfile::tempdir().unwrap();
     let path = pool(&dir, View::Raw, false);

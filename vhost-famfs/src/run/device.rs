@@ -57,6 +57,7 @@ pub(super) fn run(config: DeviceConfig) -> Result<()> {
     if config.readonly {
         bail!(readonly_refused(&pool));
     }
+    pool.check_part(window.offset(), window.len())?;
     if pool.kind() == Kind::Devdax {
         bail!(devdax_refused(&pool));
     }

@@ -39,6 +39,9 @@ pub(super) fn pool(plan: &Plan) -> Vec<String> {
         if let Some(length) = mkfs.log_len {
             rest.extend(["--loglen".into(), length.to_string().into()]);
         }
+        if let Some(size) = mkfs.size {
+            rest.extend(["--size".into(), size.to_string().into()]);
+        }
         commands.push(on_pool(&rest));
     }
     for import in imports {

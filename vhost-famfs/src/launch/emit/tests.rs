@@ -247,7 +247,7 @@ fn a_slice_needs_qemu() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let plan = plan(
         &dir,
-        "[[vm]]\nname = \"part\"\naccess = \"slice\"\noffset = \"2M\"\nlength = \"2M\"\n",
+        "[[vm]]\nname = \"part\"\naccess = \"slice\"\noffset = \"128M\"\nlength = \"2M\"\n",
     );
     let error = emit(&plan, Form::CloudHypervisor(None)).unwrap_err();
     assert_eq!(error, EmitError::Slice("part".to_owned()));

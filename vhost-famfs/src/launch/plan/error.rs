@@ -123,6 +123,35 @@ pub enum PlanError {
         #[source]
         source: WindowError,
     },
+    /// A slice that lies over the file system.
+    #[error(
+        "VM {name}: its slice begins at {offset}, but up to {end} pool {} has its file system: the \
+         guest would write over its files; begin at {end} or later, or take another pool \
+         (`famfs mkfs --size` makes a file system that leaves room)", path.display()
+    )]
+    SliceOverFiles {
+        /// The VM.
+        name: String,
+        /// The pool.
+        path: PathBuf,
+        /// Where the slice begins.
+        offset: Bytes,
+        /// Where the file system ends.
+        end: Bytes,
+    },
+    /// No room for the file system that the other VMs use.
+    #[error(
+        "VM {name}: its slice begins at {offset}, which leaves too little room in front of it for the \
+         file system of the other VMs: begin at {least} or later, or set mount = false for all VMs"
+    )]
+    SliceInFront {
+        /// The VM.
+        name: String,
+        /// Where the slice begins.
+        offset: Bytes,
+        /// Where it may begin.
+        least: Bytes,
+    },
     /// A transport that cannot do it here.
     #[error("VM {name}: transport {transport}: {why}")]
     Transport {
@@ -186,6 +215,9 @@ impl PlanError {
             Self::NoImage(name) | Self::Image { name, .. } => Subject::Vm(name.clone(), "image"),
             Self::Kernel { name, .. } => Subject::Vm(name.clone(), "kernel"),
             Self::Slice { name, .. } => Subject::Vm(name.clone(), "length"),
+            Self::SliceOverFiles { name, .. } | Self::SliceInFront { name, .. } => {
+                Subject::Vm(name.clone(), "offset")
+            }
             Self::Transport { name, .. } => Subject::Vm(name.clone(), "transport"),
             Self::Root { name, .. } => Subject::Vm(name.clone(), "root"),
             Self::Memory { name, .. } => Subject::Vm(name.clone(), "memory"),

@@ -62,6 +62,9 @@ pub struct PoolPlan {
     pub identity: Option<Identity>,
     /// Whether it is made for the cluster and goes with it. One that was there before stays.
     pub ours: bool,
+    /// First byte behind its file system, the one that is there or the one that is made: slices
+    /// begin there. `None` if it has none.
+    pub famfs_end: Option<u64>,
     /// The file system that is made in it; `None` if there is one, or none is needed.
     pub mkfs: Option<MkfsPlan>,
     /// What is copied into it.
@@ -75,6 +78,8 @@ pub struct PoolPlan {
 pub struct MkfsPlan {
     /// Bytes of its log; `None` for what mkfs takes by itself.
     pub log_len: Option<u64>,
+    /// Bytes of the device that it may use; `None` for all.
+    pub size: Option<u64>,
     /// The system UUID of its master.
     pub system: Uuid,
 }

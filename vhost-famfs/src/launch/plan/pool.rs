@@ -5,7 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use famfs::media::PoolFile;
-use famfs::superblock::{Superblock, SuperblockError};
+use famfs::mkfs;
+use famfs::superblock::{MIN_DEVICE_LEN, Superblock, SuperblockError};
 use famfs::sys::dax;
 use famfs::view::View;
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use uuid::Uuid;
 use super::{MkfsPlan, PlanError, PoolPlan};
 use crate::launch::host::Host;
 use crate::launch::sizing::Needs;
-use crate::launch::spec::{PoolKind, PoolSpec, Spec};
+use crate::launch::spec::{Access, PoolKind, PoolSpec, Spec};
 use crate::pool::{self, CreateOptions, Form, Identity, Kind, Owners, PoolError};
 use crate::units::Bytes;
 
@@ -57,12 +58,52 @@ pub(super) fn plan(spec: &Spec, host: &Host, files: bool) -> Result<(PoolPlan, U
     let log_len = (!spec.imports.is_empty()).then(|| needs.log_len());
     // A devdax device is formatted in a VM.
     let wanted = files && present.is_none() && kind != Kind::Devdax;
-    let mkfs = wanted.then_some(MkfsPlan { log_len, system });
+    let data_offset = view.data_offset();
+    let slice = first_slice(spec).filter(|_| wanted);
+    let limit = slice.map(|(offset, _)| offset);
+    let mkfs = wanted.then_some(MkfsPlan {
+        log_len,
+        size: limit.map(|limit| limit.saturating_sub(data_offset)),
+        system,
+    });
+    // In front of the slices there must be room for it; without slices the whole pool is.
+    if let Some((limit, name)) = slice
+        && mkfs::log_len(log_len, limit.saturating_sub(data_offset)).is_err()
+    {
+        let (offset, least) = (Bytes(limit), Bytes(MIN_DEVICE_LEN + data_offset));
+        return Err(PlanError::SliceInFront { name: name.to_owned(), offset, least });
+    }
+    let famfs_end = match (&present, limit) {
+        (Some(superblock), _) => Some(data_offset + superblock.capacity(size - data_offset)),
+        (None, Some(limit)) => Some(limit),
+        (None, None) => wanted.then_some(size),
+    };
     // A pool that was there before was kept, or is somebody's: it does not go with this cluster.
     let (ours, imports) = (own && !exists, spec.imports.clone());
-    let plan =
-        PoolPlan { path, kind, size, view, create, owners, identity, ours, mkfs, imports, needs };
+    let plan = PoolPlan {
+        path,
+        kind,
+        size,
+        view,
+        create,
+        owners,
+        identity,
+        ours,
+        famfs_end,
+        mkfs,
+        imports,
+        needs,
+    };
     Ok((plan, system))
+}
+
+/// Where the first slice begins, and whose it is.
+fn first_slice(spec: &Spec) -> Option<(u64, &str)> {
+    let starts = spec.vms.iter().filter_map(|vm| match vm.access {
+        Access::Slice { offset, .. } => Some((offset, vm.name.as_str())),
+        _ => None,
+    });
+    starts.min()
 }
 
 /// The name of the pool that is made for a cluster. Names of clusters are unique in a runtime directory,

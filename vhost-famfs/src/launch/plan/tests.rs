@@ -53,18 +53,18 @@ impl Place {
 fn the_best_transport_is_taken() {
     let place = Place::new();
     let plan = place
-        .plan("[[vm]]\nname = \"a\"\n[[vm]]\nname = \"b\"\naccess = \"ro\"\n[[vm]]\nname = \"c\"\naccess = \"slice\"\nlength = \"2M\"\n")
+        .plan("[[vm]]\nname = \"a\"\n[[vm]]\nname = \"b\"\naccess = \"ro\"\n[[vm]]\nname = \"c\"\naccess = \"slice\"\noffset = \"128M\"\nlength = \"2M\"\n")
         .unwrap();
     let [a, b, c] = &plan.vms[..] else { panic!("{plan:?}") };
     assert_eq!((a.transport, a.master, a.mount), (Transport::Shmem, true, true));
     assert_eq!((b.transport, b.master, b.mount), (Transport::Pmem, false, true));
     assert_eq!((c.transport, c.master, c.mount), (Transport::Shmem, false, false));
-    assert_eq!(c.backend.as_ref().unwrap().part, Some((0, 2 << 20)));
+    assert_eq!(c.backend.as_ref().unwrap().part, Some((128 << 20, 2 << 20)));
     assert!(b.backend.is_none() && c.config.credentials.contains_key(NO_POOL_CREDENTIAL));
     let command = c.backend.as_ref().unwrap().command_line();
     let run = place.host.runtime.join("lab").display().to_string();
     let expected = format!(
-        "vhost-famfs device --pool {} --offset 0 --length 2097152 --socket-path {run}/c.sock",
+        "vhost-famfs device --pool {} --offset 134217728 --length 2097152 --socket-path {run}/c.sock",
         plan.pool.path.display()
     );
     assert_eq!(crate::launch::shell_quoted(&command), expected);
@@ -170,6 +170,10 @@ fn what_cannot_work_is_refused_with_the_way_out() {
         ("[pool]\nsize = \"64G\"\n[[vm]]\nmemory = \"1G\"\n", "give it at least 1280 MiB"),
         ("[[vm]]\nmemory = \"300000K\"\n", "a multiple of 2 MiB"),
         (
+            "[[vm]]\n[[vm]]\nname = \"part\"\naccess = \"slice\"\nlength = \"2M\"\n",
+            "VM part: its slice begins at 0 bytes, which leaves too little room",
+        ),
+        (
             "[pool]\nsize = \"16M\"\n[[vm]]\naccess = \"slice\"\nlength = \"32M\"\n",
             "do not fit into the pool of 16 MiB",
         ),
@@ -180,4 +184,28 @@ fn what_cannot_work_is_refused_with_the_way_out() {
     }
     place.host.image = None;
     assert!(place.refusal("[[vm]]\n").contains("no appliance image"));
+}
+
+#[test]
+fn slices_and_files_lie_apart() {
+    let place = Place::new();
+    let part = |pool: &str, offset: u64| {
+        format!(
+            "{pool}[[vm]]\nname = \"a\"\n[[vm]]\nname = \"part\"\naccess = \"slice\"\n\
+             offset = \"{offset}M\"\nlength = \"2M\"\n"
+        )
+    };
+    // A file system that is made ends where the first slice begins.
+    let plan = place.plan(&part("", 128)).unwrap();
+    assert_eq!(plan.pool.mkfs.unwrap().size, Some(126 << 20), "the info area is not its own");
+    // One that is there has the whole pool.
+    let path = place.make_pool("whole", true);
+    let pool = format!("[pool]\npath = \"{}\"\n", path.display());
+    let refusal = place.refusal(&part(&pool, 32));
+    assert!(refusal.contains("up to 64 MiB pool"), "{refusal}");
+    // Without one, nothing is in the way.
+    let path = place.make_pool("none", false);
+    let pool = format!("[pool]\npath = \"{}\"\n", path.display());
+    let text = part(&pool, 0).replace("name = \"a\"\n", "name = \"a\"\nmount = false\n");
+    assert_eq!(place.plan(&text).unwrap().pool.mkfs, None);
 }

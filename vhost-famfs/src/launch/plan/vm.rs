@@ -43,6 +43,11 @@ pub(super) fn plan(
     if let Access::Slice { offset, length } = spec.access {
         Window::new(pool.size, ALIGNMENT, offset, Some(length))
             .map_err(|source| PlanError::Slice { name: name.clone(), source })?;
+        if let Some(end) = pool.famfs_end.filter(|end| offset < *end) {
+            let (name, path) = (name.clone(), pool.path.clone());
+            let (offset, end) = (Bytes(offset), Bytes(end));
+            return Err(PlanError::SliceOverFiles { name, path, offset, end });
+        }
         (seen, part) = (length, Some((offset, length)));
     }
     let pages = (seen / PAGE_STRUCTS).next_multiple_of(ALIGNMENT);

@@ -84,8 +84,10 @@ pub enum LogError {
     },
     /// There is no room for more entries.
     #[error(
-        "the log is full: {needed} more entries needed, {free} of {slots} slots free; \
-         make a larger log with `famfs mkfs --loglen`"
+        "the log is {}: {needed} more entries needed, {free} of {slots} slots free; the way to a \
+         longer log is a new file system: `famfs export` all files, `famfs mkfs --force --loglen`, \
+         which erases them, and `famfs import`",
+        if *.free == 0 { "full" } else { "too short for this" }
     )]
     Full {
         /// Entries to append.

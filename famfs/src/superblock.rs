@@ -49,7 +49,8 @@ pub enum SuperblockError {
     /// The magic number is missing: never formatted, or killed.
     #[error(
         "no famfs superblock: magic {found:#x} at offset {offset:#x}, expected {SUPERBLOCK_MAGIC:#x}; \
-         make a file system with `famfs mkfs`"
+         it was never formatted, or was wiped; `famfs mkfs` makes an empty file system, and erases \
+         what may be left of an old one"
     )]
     Magic {
         /// What is there.

@@ -151,8 +151,19 @@ fn a_full_log_is_seen_before_anything_is_written() {
     let as_new = Destination::As(famfs::path::RelPath::new(b"more").unwrap());
     let error = copy(&volume, &[&one_more], &as_new, &ALL).unwrap_err();
     assert!(matches!(error, CopyError::Write(WriteError::Log(_))), "{error:?}");
+    assert!(error.to_string().starts_with("the log is full: "), "{error}");
     assert!(error.to_string().contains("0 of 3854 slots free"), "{error}");
     assert_eq!(contents(&volume).len(), 3854);
+
+    // One that is empty, and shorter than what is asked for.
+    let pool = Pool::new(&[], 16 << 30);
+    let volume = open(&pool);
+    format(&volume, Some(2 << 20));
+    fs::write(source.path().join("one more"), "x").unwrap();
+    let error = copy(&volume, &[&everything], &Destination::Into(None), &ALL).unwrap_err();
+    let expected = "the log is too short for this: 3855 more entries needed, 3854 of 3854 slots";
+    assert!(error.to_string().starts_with(expected), "{error}");
+    assert!(error.to_string().contains("which erases them"), "{error}");
 }
 
 #[test]

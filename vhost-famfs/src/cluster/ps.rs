@@ -2,16 +2,26 @@
 //! What runs, and what it costs: by the host kernel's own account.
 
 use std::fmt;
+use std::thread;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::FindError;
+use super::VmPaths;
 use super::directory::{Directory, DirectoryError};
 use super::process::Process;
 use super::state::{Phase, State, VmState};
+use crate::launch::Guest;
 use crate::launch::memory::{self, PoolFile, Usage, VmMemory};
 use crate::pidfd::Handle;
 use crate::units::Bytes;
+
+/// How long a guest has time to tell how it follows the pool.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// How the status of a watch begins that cannot do its work (`famfs watch`).
+const CANNOT_FOLLOW: &str = "cannot follow the log";
 
 /// A cluster now.
 #[derive(Debug, Serialize)]
@@ -92,6 +102,8 @@ pub struct VmReport {
     pub root_touched_bytes: u64,
     /// Its part of these, each page divided by the number of processes that map it.
     pub root_share_bytes: u64,
+    /// What the guest's watch of the pool says of itself; `None` if the guest does not tell.
+    pub watch: Option<String>,
     /// What is wrong, and what to do.
     pub note: Option<&'static str>,
 }
@@ -121,14 +133,30 @@ impl VmStatus {
     }
 }
 
-/// Looks at a cluster. Changes nothing, and takes no lock that another command waits for.
+/// Asks the guests that run how they follow the pool, all at once.
+fn ask_guests(directory: &Directory, vms: &mut [VmReport]) {
+    thread::scope(|scope| {
+        for vm in vms.iter_mut().filter(|vm| vm.pid.is_some() && vm.mounted) {
+            let mut guest = Guest::new(VmPaths::new(directory, &vm.name).agent);
+            let ask = move || vm.watch = guest.watch_status(PATIENCE);
+            // Without a thread there is no answer, as from a guest that does not tell.
+            drop(thread::Builder::new().spawn_scoped(scope, ask));
+        }
+    });
+}
+
+/// Looks at a cluster. Changes nothing, and takes no lock that another command waits for. Guests that are busy with
+/// another command do not tell how they follow the pool.
 ///
 /// # Errors
 /// There is no state of it.
 pub fn look(directory: &Directory) -> Result<Report, FindError> {
     let state = super::state_of(directory)?;
     let pool = PoolFile::of(&state.pool.path).ok();
-    let vms: Vec<_> = state.vms.iter().map(|vm| look_at(vm, pool.as_ref())).collect();
+    let mut vms: Vec<_> = state.vms.iter().map(|vm| look_at(vm, pool.as_ref())).collect();
+    if state.phase == Phase::Up {
+        ask_guests(directory, &mut vms);
+    }
     let allocated = memory::allocated(&state.pool.path).ok();
     let in_memory = matches!(state.pool.kind.as_str(), "tmpfs" | "hugetlbfs");
     let pool_bytes = allocated.filter(|_| in_memory).unwrap_or(0);
@@ -201,6 +229,7 @@ fn look_at(vm: &VmState, pool: Option<&PoolFile>) -> VmReport {
         pool_page_bytes: held.pool.page_size,
         root_touched_bytes: root.rss,
         root_share_bytes: root.pss,
+        watch: None,
         note,
     }
 }
@@ -265,6 +294,9 @@ impl fmt::Display for Report {
             )?;
         }
         for vm in &self.vms {
+            if let Some(watch) = vm.watch.as_ref().filter(|text| text.starts_with(CANNOT_FOLLOW)) {
+                write!(f, "\n{}: {watch}; see `vhost-famfs logs {0}`", vm.name)?;
+            }
             if let Some(note) = vm.note {
                 write!(f, "\n{}: {note}", vm.name)?;
             }

@@ -192,3 +192,26 @@ fn an_agent_that_only_talks_does_not_keep_a_command_for_ever() {
         agent.join().unwrap();
     }
 }
+
+#[test]
+fn a_guest_tells_how_it_follows_the_pool() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, said, expected) in [
+        (
+            "fine",
+            "master, following the log of /run/pool\n",
+            Some("master, following the log of /run/pool"),
+        ),
+        ("hostile", "cannot follow\x1b]0;x\x07", Some("cannot follow\\u{1b}]0;x\\u{7}")),
+        ("silent", "\n", None),
+    ] {
+        let socket = dir.path().join(name);
+        let guest = guest(&socket, Attach::Off, move |request, send| {
+            let Request::Exec { id, .. } = request else { panic!("{request:?}") };
+            send(output(id, Stream::Stdout, said));
+            send(Reply::Exit { id, status: Status::Code(0) });
+        });
+        assert_eq!(Guest::new(socket).watch_status(LIMIT).as_deref(), expected);
+        guest.join().unwrap();
+    }
+}

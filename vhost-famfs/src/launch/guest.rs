@@ -21,6 +21,12 @@ const STEP: Duration = Duration::from_secs(3600);
 /// state of the pool changes; one that goes on talking would keep the command from ending.
 const MAX_TALK: u32 = 10_000;
 
+/// The guest's unit that follows the pool.
+const WATCH_SERVICE: &str = "famfs-watch.service";
+
+/// Characters of its status that count: a guest may say anything.
+const MOST_STATUS: usize = 300;
+
 /// A guest, by the socket of its agent. Nothing is open between two calls.
 #[derive(Debug)]
 pub struct Guest {
@@ -50,6 +56,22 @@ impl Guest {
     /// The agent does not take the request within `limit`.
     pub fn poweroff(&mut self, limit: Duration) -> Result<(), ExecError> {
         self.agent.poweroff(limit)
+    }
+
+    /// What the guest's watch of the pool says of itself, in one line without control characters. `None` if the guest
+    /// does not tell within `limit`, or has no service manager that knows.
+    pub fn watch_status(&mut self, limit: Duration) -> Option<String> {
+        let command =
+            Command::new(["systemctl", "show", "--property=StatusText", "--value", WATCH_SERVICE]);
+        let output = self.agent.exec(&command, limit);
+        self.agent.close();
+        let said = output.ok().filter(|output| output.status.success())?.stdout;
+        let text: String = String::from_utf8_lossy(said.trim_ascii())
+            .chars()
+            .take(MOST_STATUS)
+            .flat_map(char::escape_debug)
+            .collect();
+        (!text.is_empty()).then_some(text)
     }
 
     /// Runs a command to its end, however long that takes. `limit` is for the agent to answer: it

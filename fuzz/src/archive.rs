@@ -24,7 +24,7 @@ use famfs::replay::{Contents, Owner};
 use famfs::sys::dax::Access;
 use famfs::volume::{OfflineVolume, Volume};
 use famfs::writer::Writer;
-use rustix::fs::MemfdFlags;
+use rustix::fs::{MemfdFlags, Mode};
 use uuid::Uuid;
 
 use crate::{bounded, plan};
@@ -104,7 +104,10 @@ pub fn run(data: &[u8]) {
 }
 
 fn memory_file() -> File {
-    rustix::fs::memfd_create("fuzz", MemfdFlags::CLOEXEC).expect("no memory file").into()
+    let file = rustix::fs::memfd_create("fuzz", MemfdFlags::CLOEXEC).expect("no memory file");
+    // The kernel makes it writable for all, which no pool of ours is.
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(0o600)).expect("no memory file of ours");
+    file.into()
 }
 
 /// Corrects the checksums of the headers, which stand where the sizes before them say.

@@ -69,7 +69,7 @@ fn converse(path: &Path, data: &[u8]) {
     let pool = Pool::from_fd(pool).expect("a memfd is a pool");
     let socket = Socket::bind(path).expect("a new directory has room for a socket");
     let (stop, _running) = UnixStream::pair().expect("no sockets");
-    let backend = thread::spawn(move || server::serve(socket, pool, window, stop, || Ok(())));
+    let backend = thread::spawn(move || server::serve(socket, pool, window, stop, None, || ()));
     let stream = UnixStream::connect(path).expect("the back-end listens");
     send(&stream, data, &ours);
     drop(stream);

@@ -295,13 +295,15 @@ impl Drop for Keeper {
 }
 
 impl Shared {
-    /// Beats until it is told to stop, or the lease is lost, which [`Keeper::check`] tells.
+    /// Beats until it is told to stop, or the lease is lost, which [`Keeper::check`] tells. After any
+    /// other error the next beat may be possible: a heart that stood still for that would let another
+    /// system take this one for dead.
     fn keep(&self, pause: Duration) {
         let mut stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
         while !*stop {
             let waited = self.wake.wait_timeout(stop, pause);
             stop = waited.unwrap_or_else(PoisonError::into_inner).0;
-            if !*stop && self.beat().is_err() {
+            if !*stop && matches!(self.beat(), Err(LeaseError::Lost { .. })) {
                 return;
             }
         }
@@ -476,6 +478,26 @@ mod tests {
         again.check().unwrap();
         drop(stale);
         assert_ne!(pool.found().heartbeat, 0, "the new one has it still");
+    }
+
+    #[test]
+    fn a_heart_beats_on_after_a_damage_that_passes() {
+        let pool = Pool::new();
+        let keeper = pool.acquire(system(1), false).unwrap();
+        let mut magic = [0; 8];
+        pool.0.read_at(LEASE_OFFSET, &mut magic).unwrap();
+        pool.0.write_at(LEASE_OFFSET, &[0; 8]).unwrap();
+        assert!(matches!(keeper.check(), Err(LeaseError::Gone { .. })));
+        // Several beats long.
+        thread::sleep(PATIENT.interval * 2);
+        pool.0.write_at(LEASE_OFFSET, &magic).unwrap();
+        keeper.check().unwrap();
+        let before = pool.found().heartbeat;
+        let end = Instant::now() + Duration::from_secs(60);
+        while pool.found().heartbeat == before {
+            assert!(Instant::now() < end, "the heart stands still at {before}");
+            thread::sleep(QUICK.interval);
+        }
     }
 
     #[test]

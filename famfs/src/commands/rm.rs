@@ -54,7 +54,15 @@ pub fn run(pool: Option<&Path>, args: &Rm) -> Outcome {
             return Err(anyhow::anyhow!("interrupted; {} paths are deleted", report.paths.len()))
                 .or_exit(INTERRUPTED);
         }
-        writer.delete(&node.path)?;
+        if let Err(error) = writer.delete(&node.path) {
+            // What was deleted before stays so, and is told.
+            let done = match writer.commit() {
+                Ok(()) => "",
+                Err(_) => "not all of ",
+            };
+            let count = report.paths.len();
+            return Err(error).context(format!("{done}{count} paths before it are deleted"))?;
+        }
         match &node.kind {
             NodeKind::Dir => report.directories += 1,
             NodeKind::File { map, .. } => {

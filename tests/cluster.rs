@@ -60,6 +60,21 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(report["imported"]["files"] == 3, "{report}");
         Ok(())
     });
+    session.check("QEMU has a filter, no new privileges, and of root nothing", || {
+        for vm in state["vms"].as_array().context("no VMs")? {
+            let status = fs::read_to_string(format!("/proc/{}/status", vm["qemu"]["pid"]))?;
+            let field = |name: &str| {
+                let line = status.lines().find(|line| line.starts_with(name));
+                line.and_then(|line| line.split_ascii_whitespace().nth(1)).unwrap_or_default()
+            };
+            ensure!(field("Seccomp:") == "2" && field("NoNewPrivs:") == "1", "{status}");
+            ensure!(field("Uid:") != "0" && field("CapEff:") == "0000000000000000", "{status}");
+            if rustix::process::geteuid().is_root() {
+                ensure!(field("CapBnd:") == "0000000000000000", "{status}");
+            }
+        }
+        Ok(())
+    });
     session.check("the imports are where the file puts them, in every VM", || {
         for vm in ["writer", "reader"] {
             let script = "cd /mnt/famfs; find . -path ./.meta -prune -o -type f -print | sort; cat two; \

@@ -66,6 +66,10 @@ pub(super) struct UpArgs {
     /// Start even if the VMs and the pool could need more memory than the host has.
     #[arg(long)]
     overcommit: bool,
+    /// Do not confine QEMU: no system call filter; for root, all privileges. Also `confine = false` of a
+    /// VM in the cluster file. For QEMU arguments that need more, such as a helper program.
+    #[arg(long)]
+    unconfined: bool,
     /// Print what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -110,6 +114,8 @@ pub struct UpConfig {
     pub timeout: Duration,
     /// More memory may be needed than there is.
     pub overcommit: bool,
+    /// QEMU is not confined.
+    pub unconfined: bool,
     /// Only print what would be done.
     pub dry_run: bool,
     /// For another program.
@@ -166,6 +172,7 @@ impl TryFrom<UpArgs> for UpConfig {
             image: args.image,
             timeout: Duration::from_secs(args.timeout),
             overcommit: args.overcommit,
+            unconfined: args.unconfined,
             dry_run: args.dry_run,
             emit: args.emit,
             output: args.output,

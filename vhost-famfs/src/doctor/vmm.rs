@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Finding, Status};
 use crate::launch::cloud_hypervisor::{self, CloudHypervisor};
 use crate::launch::host::QEMU_VARIABLE;
-use crate::launch::{Accelerator, Qemu, QemuVersion, find_in_path};
+use crate::launch::{Accelerator, Confinement, Qemu, QemuVersion, find_in_path, has_filter};
 
 const SETUP: &str = "install QEMU 11.1 or newer, or run: cargo xtask setup";
 
@@ -24,7 +24,7 @@ pub(super) fn qemu(given: Option<&Path>) -> (Vec<Finding>, Option<PathBuf>) {
                     format!("{found}: too old for back-ends, VMs map whole pools themselves");
                 Finding::with("qemu", Status::Warning, found, SETUP)
             };
-            (vec![finding], Some(program))
+            (vec![finding, sandbox(&program)], Some(program))
         }
         Err(error) => {
             let finding =
@@ -32,6 +32,24 @@ pub(super) fn qemu(given: Option<&Path>) -> (Vec<Finding>, Option<PathBuf>) {
             (vec![finding], None)
         }
     }
+}
+
+/// What a guest that breaks QEMU would find.
+fn sandbox(qemu: &Path) -> Finding {
+    const CHECK: &str = "qemu sandbox";
+    if !has_filter(qemu) {
+        let found =
+            "built without its system call filter (-sandbox): `up` does not start VMs with it";
+        let mend = "install a QEMU with seccomp, or accept that with `up --unconfined`";
+        return Finding::with(CHECK, Status::Failed, found, mend);
+    }
+    let (confinement, reason) = Confinement::strongest();
+    let found = format!("{confinement} ({reason})");
+    if confinement == Confinement::Filter && rustix::process::geteuid().is_root() {
+        let mend = "start clusters as an ordinary user";
+        return Finding::with(CHECK, Status::Warning, found, mend);
+    }
+    Finding::ok(CHECK, found)
 }
 
 /// Whether guests run on the processor itself.

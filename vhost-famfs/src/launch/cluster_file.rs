@@ -113,6 +113,7 @@ struct VmTable {
     mount: Option<bool>,
     #[serde(default)]
     shell: bool,
+    confine: Option<bool>,
     #[serde(default)]
     args: Vec<String>,
 }
@@ -385,6 +386,7 @@ fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
         kernel: table.kernel.map(|path| base.join(path)),
         mount: table.mount,
         shell: table.shell,
+        confine: table.confine.unwrap_or(true),
         args: table.args,
     })
 }

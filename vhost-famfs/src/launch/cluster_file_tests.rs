@@ -87,6 +87,7 @@ fn every_key_is_read() {
         kernel: Some("/boot/vmlinux".into()),
         mount: Some(false),
         shell: true,
+        confine: true,
         args: vec!["-device".into(), "virtio-rng-pci".into()],
     };
     assert_eq!(spec.vms[0], writer);

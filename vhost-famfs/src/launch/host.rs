@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::accelerator::Accelerator;
+use super::confine::{Confinement, has_filter};
 use super::image::Image;
 use super::select::{Qemu, SelectError};
 use super::version::QemuVersion;
@@ -42,6 +43,12 @@ pub struct Host {
     pub qemu: PathBuf,
     /// Its version.
     pub qemu_version: QemuVersion,
+    /// Whether it has a system call filter.
+    pub qemu_filter: bool,
+    /// How QEMU is confined here.
+    pub confinement: Confinement,
+    /// Why it is not more, for people.
+    pub confinement_reason: &'static str,
     /// What runs guests.
     pub accelerator: Accelerator,
     /// Why it is that one.
@@ -65,7 +72,11 @@ impl Host {
         let Qemu { program: qemu, version: qemu_version, .. } =
             Qemu::select(qemu.or(named.as_deref())).map_err(HostError::Qemu)?;
         let (accelerator, accelerator_reason) = Accelerator::detect(&qemu);
+        let (confinement, confinement_reason) = Confinement::strongest();
         Ok(Self {
+            qemu_filter: has_filter(&qemu),
+            confinement,
+            confinement_reason,
             image: image.map(Path::to_owned).or_else(|| find_image(&program)),
             program,
             qemu,
@@ -127,6 +138,9 @@ impl Host {
             program: "vhost-famfs".into(),
             qemu: "qemu".into(),
             qemu_version: QemuVersion::SHARED_MEMORY,
+            qemu_filter: true,
+            confinement: Confinement::Filter,
+            confinement_reason: "it runs as you",
             accelerator: Accelerator::Tcg,
             accelerator_reason: "no reason".into(),
             image: Some(image),

@@ -7,6 +7,7 @@ use appliance::exec::PORT;
 
 use super::arguments::{CommandLine, join, quote};
 use super::config::{ConfigError, Console, Disk, PoolDevice, ROOT_SERIAL, ROOT_SLOT, VmConfig};
+use super::version::QemuVersion;
 
 const MIB: u64 = 1 << 20;
 
@@ -30,6 +31,16 @@ impl VmConfig {
         Ok(argv.0)
     }
 
+    /// The same as it is started: with what confines the program in front of it.
+    ///
+    /// # Errors
+    /// What cannot be run so.
+    pub fn confined_command_line(&self) -> Result<Vec<OsString>, ConfigError> {
+        let mut argv = self.confinement.prefix();
+        argv.extend(self.command_line()?);
+        Ok(argv)
+    }
+
     fn machine(&self, argv: &mut CommandLine) {
         let memory = self.memory / MIB;
         let root = self.root_in_memory().map(|(_, size)| size);
@@ -42,7 +53,18 @@ impl VmConfig {
         argv.flag("-no-reboot");
         argv.option("-display", "none");
         argv.option("-name", &self.name);
-        argv.option("-machine", "q35,memory-backend=ram");
+        // Nothing that no guest of ours needs: each device is code that a guest can reach.
+        let keyboard = match self.qemu_version >= QemuVersion::NO_KEYBOARD {
+            true => ",i8042=off",
+            false => "",
+        };
+        argv.option(
+            "-machine",
+            format!("q35,memory-backend=ram,sata=off,smbus=off,vmport=off{keyboard}"),
+        );
+        for (name, value) in self.confinement.options(self.qemu_version) {
+            argv.option(name, value);
+        }
         argv.option("-accel", self.accelerator.name());
         let bits = self.phys_bits.map(|bits| format!(",phys-bits={bits}")).unwrap_or_default();
         argv.option("-cpu", format!("{}{bits}", self.accelerator.cpu()));

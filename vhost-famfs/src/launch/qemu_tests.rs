@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 use super::super::accelerator::Accelerator;
 use super::super::arguments::shell_quoted;
+use super::super::confine::Confinement;
 use super::super::image::{Image, Root};
 use super::*;
 
@@ -13,7 +14,8 @@ fn text(config: &VmConfig) -> String {
 #[test]
 fn the_plain_appliance_is_this_command() {
     let expected = "qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none -name vm1 \
-        -machine q35,memory-backend=ram -accel tcg,thread=single -cpu max,-erms,-fsrm -smp 2 -m 1024M \
+        -machine q35,memory-backend=ram,sata=off,smbus=off,vmport=off,i8042=off \
+        -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny -accel tcg,thread=single -cpu max,-erms,-fsrm -smp 2 -m 1024M \
         -object memory-backend-memfd,id=ram,size=1024M,share=on \
         -uuid 00000000-0000-0000-0000-000000001234 \
         -smbios type=11,value=io.systemd.credential:famfs.no-pool=1 \
@@ -120,4 +122,22 @@ fn kvm_needs_no_allowances() {
     let text = text(&config);
     assert!(text.contains("-accel kvm -cpu host "), "{text}");
     assert!(!text.contains("mitigations"), "{text}");
+}
+
+#[test]
+fn an_old_qemu_keeps_its_keyboard_controller() {
+    let mut config = VmConfig::for_tests();
+    config.qemu_version = "QEMU emulator version 6.2.0".parse().unwrap();
+    let text = text(&config);
+    assert!(
+        text.contains("-machine q35,memory-backend=ram,sata=off,smbus=off,vmport=off -sandbox")
+    );
+}
+
+#[test]
+fn without_confinement_there_is_no_word_of_it() {
+    let mut config = VmConfig::for_tests();
+    config.confinement = Confinement::None;
+    assert!(!text(&config).contains("-sandbox"));
+    assert_eq!(config.confined_command_line().unwrap(), config.command_line().unwrap());
 }

@@ -182,6 +182,8 @@ pub struct VmSpec {
     pub mount: Option<bool>,
     /// Whether the serial console has a root shell.
     pub shell: bool,
+    /// Whether QEMU is confined.
+    pub confine: bool,
     /// More arguments for the VMM.
     pub args: Vec<String>,
 }
@@ -200,6 +202,7 @@ impl VmSpec {
             kernel: None,
             mount: None,
             shell: false,
+            confine: true,
             args: Vec::new(),
         }
     }

@@ -57,6 +57,12 @@ impl QemuVersion {
     /// The first whose `memory-backend-file` has `rom=on`: memory of a guest that nothing can write to.
     pub const READ_ONLY_MEMORY: Self = Self { major: 8, minor: 2 };
 
+    /// The first with `-run-with user=`; `-runas` did it before.
+    pub(super) const RUN_WITH_USER: Self = Self { major: 9, minor: 1 };
+
+    /// The first whose machine can do without a keyboard controller.
+    pub(super) const NO_KEYBOARD: Self = Self { major: 7, minor: 0 };
+
     /// Asks a program for its version.
     ///
     /// # Errors

@@ -195,9 +195,9 @@ impl Vm {
         let argv = match lifetime {
             // The file that is held, whatever has the pool's name by now.
             Lifetime::Detached { holds: Some(_), .. } => {
-                config.with_pool_at(Path::new(STANDARD_INPUT)).command_line()?
+                config.with_pool_at(Path::new(STANDARD_INPUT)).confined_command_line()?
             }
-            _ => config.command_line()?,
+            _ => config.confined_command_line()?,
         };
         let agent = Mutex::new(Agent::new(config.agent_socket()));
         let started = Instant::now();

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rustix::fs::Mode;
+use rustix::process::Resource;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -22,8 +24,8 @@ use crate::launch::cluster_file::{self, ClusterFile};
 use crate::launch::host::Host;
 use crate::launch::plan::Plan;
 use crate::launch::spec::{Spec, Subject};
-use crate::sys;
 use crate::units::{About, count};
+use crate::{privileges, sys};
 
 /// The exit code after Ctrl-C, as of a shell: 128 and the number of SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -44,6 +46,9 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
     }
     // The VMs outlive this program, and must not hold what its parent passed to it.
     sys::keep_descriptors().context("cannot keep descriptors from the VMs")?;
+    // What QEMU makes is for its owner; a core file of it would hold the guest's memory.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    privileges::limit(Resource::Core, 0).context("cannot switch core files off")?;
     match start(&plan, config.timeout) {
         Ok(report) if config.json => json(&report)?,
         Ok(report) => say(table(&report))?,
@@ -71,6 +76,9 @@ fn spec(config: &UpConfig) -> Result<(Spec, Option<ClusterFile>)> {
             (spec, None)
         }
     };
+    if config.unconfined {
+        spec.vms.iter_mut().for_each(|vm| vm.confine = false);
+    }
     if let Some(name) = &config.name {
         spec.name.clone_from(name);
     }

@@ -12,7 +12,9 @@ use appliance::attach::{CONSOLE_CREDENTIAL, NO_POOL_CREDENTIAL};
 use uuid::Uuid;
 
 use super::accelerator::Accelerator;
+use super::confine::Confinement;
 use super::image::{Image, Root};
+use super::version::QemuVersion;
 
 pub use check::ConfigError;
 
@@ -29,6 +31,10 @@ pub struct VmConfig {
     pub name: String,
     /// The QEMU program.
     pub qemu: PathBuf,
+    /// Its version, as far as options depend on it.
+    pub qemu_version: QemuVersion,
+    /// What it may do beside running a guest.
+    pub confinement: Confinement,
     /// What to boot.
     pub image: Image,
     /// Which root of the image.
@@ -117,6 +123,8 @@ impl VmConfig {
         Self {
             name: name.into(),
             qemu: qemu.into(),
+            qemu_version: QemuVersion::SHARED_MEMORY,
+            confinement: Confinement::Filter,
             image,
             root: Root::default(),
             runtime_dir: runtime_dir.into(),

@@ -51,7 +51,8 @@ fn start(vm: &VmPlan) -> String {
         );
     }
     // The plan was made with this command line; it is checked there.
-    let line = vm.config.command_line().map(|argv| shell_quoted(&argv)).unwrap_or_default();
+    let line =
+        vm.config.confined_command_line().map(|argv| shell_quoted(&argv)).unwrap_or_default();
     let _ = writeln!(text, "{line} < /dev/null &");
     text
 }

@@ -84,6 +84,8 @@ fn backend(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
 fn machine(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
     // The plan was made with this command line; it is checked there.
     let argv = vm.config.command_line().unwrap_or_default();
+    let bounding = vm.config.confinement.bounding_set();
+    let bounding = bounding.map(|set| format!("CapabilityBoundingSet={set}\n")).unwrap_or_default();
     let mut needs = pool_unit(plan);
     if vm.backend.is_some() {
         let _ = write!(needs, " {}", backend_unit(plan, vm));
@@ -91,13 +93,14 @@ fn machine(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
     let text = format!(
         "# {}\n[Unit]\nDescription=VM {} of cluster {}\nRequires={needs}\nAfter={needs}\n\
          PartOf={}.target\n\n\
-         [Service]\nType=exec\nUMask=0077\n\
+         [Service]\nType=exec\nUMask=0077\nNoNewPrivileges=yes\nLimitCORE=0\n{}\
          # Stopping is a power cut for the guest, which the pool survives; power the guest off before.\n\
          ExecStart={}\n",
         prepare::remark(vm),
         vm.name(),
         plan.name,
         plan.name,
+        bounding,
         words(&argv)?
     );
     Ok(Emitted { name: unit(plan, vm), text })

@@ -36,7 +36,7 @@ fn the_script_has_the_exact_command_lines() {
     let plan = plan(&dir, TWO);
     let text = only(emit(&plan, Form::Qemu).unwrap());
     for vm in &plan.vms {
-        let line = crate::launch::shell_quoted(&vm.config.command_line().unwrap());
+        let line = crate::launch::shell_quoted(&vm.config.confined_command_line().unwrap());
         assert!(text.contains(&format!("\n{line} < /dev/null &\n")), "{line}\nis not in\n{text}");
     }
     assert!(text.contains("--loglen") && text.contains("/data/. /\n"), "{text}");

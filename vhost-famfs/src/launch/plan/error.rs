@@ -175,6 +175,18 @@ pub enum PlanError {
         /// Its version.
         found: QemuVersion,
     },
+    /// This QEMU cannot be confined.
+    #[error(
+        "VM {name}: {} was built without its system call filter (-sandbox), so a guest that breaks it could do \
+         what you can; take another QEMU with --qemu, or accept that with --unconfined or confine = false",
+        qemu.display()
+    )]
+    Filter {
+        /// The VM.
+        name: String,
+        /// The program.
+        qemu: PathBuf,
+    },
     /// Too little RAM for the pool.
     #[error(
         "VM {name}: {memory} of memory, but the pool alone costs a guest {} and it needs {} beside \
@@ -221,6 +233,7 @@ impl PlanError {
             Self::Transport { name, .. } => Subject::Vm(name.clone(), "transport"),
             Self::Root { name, .. } => Subject::Vm(name.clone(), "root"),
             Self::Memory { name, .. } => Subject::Vm(name.clone(), "memory"),
+            Self::Filter { .. } => return None,
             Self::Config(error) => return error.subject(),
         })
     }

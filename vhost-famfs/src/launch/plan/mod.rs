@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::backend::BackendConfig;
 use super::config::VmConfig;
+use super::confine::Confinement;
 use super::host::Host;
 use super::sizing::Needs;
 use super::spec::{Access, ImportSpec, Spec, Transport, VmSpec};
@@ -37,6 +38,8 @@ pub struct Plan {
     pub dir: PathBuf,
     /// What runs the guests, and why, for people.
     pub accelerator: String,
+    /// How QEMU is confined, and why so, for people.
+    pub confinement: String,
     /// Its pool.
     pub pool: PoolPlan,
     /// Its VMs.
@@ -140,8 +143,13 @@ impl Plan {
             vms.push(vm::plan(vm, host, &dir, &pool, mounts(vm), (first, uuid))?);
         }
         let accelerator = format!("{} ({})", host.accelerator, host.accelerator_reason);
+        let confinement = match vms.iter().all(|vm| vm.config.confinement == Confinement::None) {
+            true => Confinement::None.to_string(),
+            false => format!("{} ({})", host.confinement, host.confinement_reason),
+        };
         let instance = Uuid::new_v4();
-        Ok(Self { name: spec.name.clone(), instance, dir, accelerator, pool, vms })
+        let name = spec.name.clone();
+        Ok(Self { name, instance, dir, accelerator, confinement, pool, vms })
     }
 }
 

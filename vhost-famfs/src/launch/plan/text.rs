@@ -11,6 +11,7 @@ impl fmt::Display for Plan {
         writeln!(f, "cluster:      {}", self.name)?;
         writeln!(f, "state in:     {}", self.dir.display())?;
         writeln!(f, "accelerator:  {}", self.accelerator)?;
+        writeln!(f, "QEMU:         {}", self.confinement)?;
         writeln!(f, "pool:         {}", self.pool)?;
         for import in &self.pool.imports {
             let to = import.to.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -11,6 +11,7 @@ use crate::launch::accelerator::Accelerator;
 use crate::launch::backend::BackendConfig;
 use crate::launch::check;
 use crate::launch::config::{Console, PoolDevice, VmConfig};
+use crate::launch::confine::Confinement;
 use crate::launch::host::Host;
 use crate::launch::image::{Image, Root};
 use crate::launch::spec::{Access, Transport, VmSpec};
@@ -70,6 +71,8 @@ pub(super) fn plan(
     config.root = root;
     config.console = Console::Socket { shell: spec.shell };
     config.accelerator = host.accelerator;
+    config.qemu_version = host.qemu_version;
+    config.confinement = confinement(spec, host)?;
     config.cpus = spec.cpus;
     config.memory = memory;
     config.uuid = uuid;
@@ -132,6 +135,17 @@ fn transport(
         (_, _) if !recent => refused(Transport::Shmem, old()),
         (_, Some(Transport::Shmem)) => Ok((Transport::Shmem, "asked for")),
         (_, None) => Ok((Transport::Shmem, "the default")),
+    }
+}
+
+/// As much as there can be, unless the user wants none.
+fn confinement(spec: &VmSpec, host: &Host) -> Result<Confinement, PlanError> {
+    match (spec.confine, host.qemu_filter) {
+        (false, _) => Ok(Confinement::None),
+        (true, true) => Ok(host.confinement.clone()),
+        (true, false) => {
+            Err(PlanError::Filter { name: spec.name.clone(), qemu: host.qemu.clone() })
+        }
     }
 }
 

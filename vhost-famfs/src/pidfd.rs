@@ -57,21 +57,20 @@ impl Handle {
         let _ = pidfd_send_signal(&self.fd, signal);
     }
 
-    /// Ends it: asks, waits, kills. `true` if asking was enough.
+    /// Ends it: asks, waits, kills. `false` if it is still there.
+    #[must_use]
     pub fn end(&self, limit: Duration) -> bool {
         self.signal(Signal::TERM);
-        if self.wait(limit) {
-            return true;
-        }
-        self.kill();
-        false
+        self.wait(limit) || self.kill()
     }
 
-    /// Kills it and waits until it is gone.
-    pub fn kill(&self) {
+    /// Kills it and waits until it is gone. `false` if it is still there, as one is that waits for a device
+    /// that does not answer.
+    #[must_use]
+    pub fn kill(&self) -> bool {
         /// A killed process goes as soon as it is not deep in the kernel.
         const GONE: Duration = Duration::from_secs(20);
         self.signal(Signal::KILL);
-        let _ = self.wait(GONE);
+        self.wait(GONE)
     }
 }

@@ -35,6 +35,18 @@ pub enum DownError {
     /// Its directory cannot be removed.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// Processes do not go.
+    #[error(
+        "cluster {cluster}: {} cannot be killed, because the kernel waits for a device or a file \
+         system for them; nothing was removed: run `vhost-famfs down {cluster}` again when they have \
+         gone, or restart the host", processes(.pids)
+    )]
+    Stuck {
+        /// The cluster.
+        cluster: String,
+        /// Their ids.
+        pids: Vec<u32>,
+    },
     /// Its pool cannot be removed.
     #[error("all VMs are down, but the pool {} cannot be removed", path.display())]
     Pool {
@@ -44,6 +56,11 @@ pub enum DownError {
         #[source]
         source: PoolError,
     },
+}
+
+fn processes(pids: &[u32]) -> String {
+    let list = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    if pids.len() == 1 { format!("process {list}") } else { format!("processes {list}") }
 }
 
 /// How to end a cluster.
@@ -137,8 +154,9 @@ pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError
             })
             .collect()
     });
-    // What was started and could not be written down any more.
-    let strays = process::kill_marked(state.instance);
+    // What was started and could not be written down any more, and what is left of what was.
+    let strays = process::kill_marked(state.instance)
+        .map_err(|pids| DownError::Stuck { cluster: state.name.clone(), pids })?;
     let pool_removed = remove_pool(&state, options.keep_pool)?;
     directory.remove()?;
     let pool = Some(state.pool.path.display().to_string());
@@ -181,7 +199,8 @@ fn end(vm: &VmState, paths: &VmPaths, limit: Duration) -> End {
     if let Some(backend) = backend
         && !backend.wait(if end == End::NotStarted { Duration::ZERO } else { BACKEND_LIMIT })
     {
-        backend.end(BACKEND_LIMIT);
+        // One that is still there is found by its mark.
+        let _ = backend.end(BACKEND_LIMIT);
     }
     end
 }
@@ -199,7 +218,8 @@ fn end_vm(qemu: &Handle, paths: &VmPaths, limit: Duration) -> End {
     if matches!(quit, Ok(_) | Err(QmpError::Ended { .. })) && qemu.wait(QUIT_LIMIT) {
         return End::Quit;
     }
-    qemu.kill();
+    // One that is still there is found by its mark.
+    let _ = qemu.kill();
     End::Killed
 }
 

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::thread;
 
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -79,16 +80,29 @@ pub fn marked(instance: Uuid) -> Vec<Handle> {
 
 /// Ends every process with a cluster's mark, however often new ones appear; the number of those that
 /// were there.
-pub fn kill_marked(instance: Uuid) -> usize {
+///
+/// # Errors
+/// The ids of those that are still there some time after they were killed.
+pub fn kill_marked(instance: Uuid) -> Result<usize, Vec<u32>> {
     let mut count = 0;
     loop {
         let found = marked(instance);
         if found.is_empty() {
-            return count;
+            return Ok(count);
         }
         count += found.len();
         found.iter().for_each(|handle| handle.signal(Signal::KILL));
-        found.iter().for_each(Handle::kill);
+        // All have the same time, from the same moment on.
+        let stuck = thread::scope(|scope| {
+            let waits: Vec<_> =
+                found.iter().map(|one| (one.pid(), scope.spawn(|| one.kill()))).collect();
+            let gone = |wait: thread::ScopedJoinHandle<'_, bool>| wait.join().unwrap_or(false);
+            waits.into_iter().filter_map(|(pid, wait)| (!gone(wait)).then_some(pid)).collect()
+        });
+        let stuck: Vec<u32> = stuck;
+        if !stuck.is_empty() {
+            return Err(stuck);
+        }
     }
 }
 
@@ -120,7 +134,7 @@ mod tests {
         let process = Process::of(child.id()).unwrap();
         let other = Process { start_ticks: process.start_ticks + 1, ..process };
         assert!(process.is_alive() && !other.is_alive());
-        process.open().unwrap().kill();
+        assert!(process.open().unwrap().kill());
         assert!(!process.is_alive(), "one that nobody has waited for has ended");
         child.wait().unwrap();
         assert!(!process.is_alive());
@@ -136,7 +150,7 @@ mod tests {
         while marked(instance).len() < 3 && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert_eq!(kill_marked(instance), 3);
+        assert_eq!(kill_marked(instance), Ok(3));
         assert!(marked(instance).is_empty());
         child.wait().unwrap();
     }

@@ -188,7 +188,10 @@ impl<'p> Start<'p> {
             return;
         }
         inner.aborted = true;
-        process::kill_marked(self.plan.instance);
+        if process::kill_marked(self.plan.instance).is_err() {
+            // What cannot be killed may still use the pool; `down` looks at it again.
+            return;
+        }
         if let Some(made) = self.made.get() {
             let pool = &self.plan.pool;
             let _ = pool::open_for(&pool.path, false, pool.owners, Some(*made))

@@ -292,7 +292,7 @@ fn part_is_killed(test: &mut Test) {
     };
     let after = test.wait_within(test.up_takes * 2);
     let moment = format!("the {part} of VM {vm} with a pool of {pool:?} killed after {after:?}");
-    victim.kill();
+    assert!(victim.kill(), "the process cannot be killed");
     let status = up.wait().unwrap();
     let state = if status.success() {
         let listed = test.host.run(&["ps"]);

@@ -43,7 +43,7 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let mut tar = std::process::Command::new("tar");
     tar.current_dir(dir.join("data")).args(["-cf", "../data.tar", "two"]);
     ensure!(tar.status()?.success(), "tar fails");
-    let text = "name = \"lab\"\n[pool]\npath = \"tank\"\nsize = \"128M\"\n\
+    let text = "name = \"lab\"\nlog-limit = \"256K\"\n[pool]\npath = \"tank\"\nsize = \"128M\"\n\
                 [[import]]\nfrom = \"data\"\nto = \"/a/b\"\n[[import]]\nfrom = \"data.tar\"\n\
                 [[vm]]\nname = \"writer\"\nmemory = \"640M\"\nshell = true\n\
                 [[vm]]\nname = \"reader\"\naccess = \"ro\"\nmemory = \"640M\"\n";
@@ -136,6 +136,27 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         console.kill()?;
         console.wait()?;
         seen
+    });
+    session.check("a guest that fills its console finds the end of its log", || {
+        let log = program.directory().join("lab/reader.console");
+        let size = |path: &std::path::Path| fs::metadata(path).map_or(0, |meta| meta.len());
+        let limit = 256 << 10;
+        // One byte after the other through an emulated UART: what is written is a little more than a log holds.
+        program.shell(
+            "reader",
+            "head -c 300000 /dev/zero | tr '\\0' x | fold > /dev/ttyS0; printf '\\nthe end\\n' > /dev/ttyS0",
+        )?;
+        until("the end is in the log", LIMIT, || {
+            Ok(String::from_utf8_lossy(&fs::read(&log)?).contains("the end"))
+        })?;
+        let held = size(&log) + size(&log.with_extension("console.old"));
+        ensure!(
+            (limit / 2..=limit).contains(&held),
+            "{held} bytes of log, expected {limit} at most"
+        );
+        let lines = program.ok(&["logs", "reader", "--of", "console"])?;
+        ensure!(lines.contains("reader console | the end"), "logs does not show the end");
+        Ok(())
     });
     session.check("a terminal on the console is raw, and as before when it is left", || {
         console::check(&program, "writer")

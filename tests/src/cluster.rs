@@ -254,6 +254,7 @@ impl Cluster {
                     part: None,
                     socket: dir.join(format!("{}.sock", member.name)),
                     log: artifacts.logs.join(format!("{}.backend", member.name)),
+                    piped: false,
                 })?),
                 _ => None,
             };

@@ -5,6 +5,7 @@ mod cluster;
 pub mod complete;
 mod device;
 mod doctor;
+mod keep_logs;
 mod pool;
 mod ublk;
 mod up;
@@ -21,6 +22,8 @@ use device::DeviceArgs;
 pub use device::{DeviceConfig, LogFormat, Source};
 use doctor::DoctorArgs;
 pub use doctor::DoctorConfig;
+use keep_logs::KeepLogsArgs;
+pub use keep_logs::KeepLogsConfig;
 use pool::PoolCommand;
 pub use pool::PoolConfig;
 use ublk::UblkCommand;
@@ -64,6 +67,8 @@ enum Command {
     Exec(ExecArgs),
     Console(ConsoleArgs),
     Logs(LogsArgs),
+    #[command(hide = true)]
+    KeepLogs(KeepLogsArgs),
     /// Show an image or a pool to the host as a block device.
     #[command(subcommand)]
     Ublk(UblkCommand),
@@ -112,6 +117,8 @@ pub enum Config {
     Console(ConsoleConfig),
     /// Show logs.
     Logs(LogsConfig),
+    /// Keep logs within their limit.
+    KeepLogs(KeepLogsConfig),
     /// Work on block devices.
     Ublk(UblkConfig),
 }
@@ -162,6 +169,7 @@ impl TryFrom<Cli> for Config {
             Command::Exec(args) => Self::Exec(args.into()),
             Command::Console(args) => Self::Console(args.into()),
             Command::Logs(args) => Self::Logs(args.into()),
+            Command::KeepLogs(args) => Self::KeepLogs(args.into()),
             Command::Ublk(command) => Self::Ublk(command.try_into()?),
         })
     }

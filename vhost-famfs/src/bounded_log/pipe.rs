@@ -5,11 +5,17 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::with_suffix;
+
+/// How long what was written may take to be in a log.
+const SETTLED: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(20);
 
 /// The pipe of a log.
 #[must_use]
@@ -37,6 +43,26 @@ pub fn make_pipe(log: &Path) -> io::Result<File> {
         return Err(io::Error::other(text));
     }
     Ok(pipe)
+}
+
+/// Opens what a program writes its log to: the pipe, or the file itself, from its beginning.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn open_for_writing(log: &Path, piped: bool) -> io::Result<File> {
+    if piped { File::options().write(true).open(pipe_of(log)) } else { File::create(log) }
+}
+
+/// Waits until what was written to a log's pipe is in the log, for a moment at most.
+pub fn settle(log: &Path) {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(pipe) = rustix::fs::open(pipe_of(log), flags, Mode::empty()) else { return };
+    let end = Instant::now() + SETTLED;
+    while rustix::io::ioctl_fionread(&pipe).is_ok_and(|left| left > 0) && Instant::now() < end {
+        thread::sleep(TICK);
+    }
+    // It was taken out of the pipe; now it is being written.
+    thread::sleep(TICK);
 }
 
 #[cfg(test)]

@@ -103,6 +103,12 @@ pub fn names(base: &Path) -> Result<Vec<String>, DirectoryError> {
 }
 
 impl Directory {
+    /// The directory of all clusters.
+    #[must_use]
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
     /// The directory of a cluster below that of all clusters.
     #[must_use]
     pub fn new(base: &Path, name: &str) -> Self {
@@ -205,7 +211,7 @@ impl Directory {
         // After a restart of the host the ids in it name other processes.
         if process::boot_id().is_ok_and(|now| now != state.boot_id) {
             for vm in &mut state.vms {
-                (vm.qemu, vm.backend) = (None, None);
+                (vm.qemu, vm.backend, vm.keeper) = (None, None, None);
             }
         }
         Ok(Some(state))

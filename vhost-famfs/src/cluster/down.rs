@@ -202,6 +202,12 @@ fn end(vm: &VmState, paths: &VmPaths, limit: Duration) -> End {
         // One that is still there is found by its mark.
         let _ = backend.end(BACKEND_LIMIT);
     }
+    // It ends when nobody writes any more.
+    if let Some(keeper) = vm.keeper.and_then(process::Process::open)
+        && !keeper.wait(BACKEND_LIMIT)
+    {
+        let _ = keeper.end(BACKEND_LIMIT);
+    }
     end
 }
 

@@ -16,6 +16,7 @@
 
 pub mod directory;
 pub mod down;
+pub mod failed;
 pub mod fill;
 pub mod logs;
 pub mod process;
@@ -133,7 +134,7 @@ impl VmPaths {
             qmp: own.join("qmp.sock"),
             console: own.join("console.sock"),
             console_log: all.join(format!("{vm}.console")),
-            qemu_log: own.join("qemu.log"),
+            qemu_log: all.join(format!("{vm}.qemu")),
             backend_log: all.join(format!("{vm}.backend")),
         }
     }

@@ -148,7 +148,7 @@ mod tests {
         let mut child = command.stdin(Stdio::null()).spawn().unwrap();
         let end = Instant::now() + Duration::from_secs(60);
         while marked(instance).len() < 3 && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
         assert_eq!(kill_marked(instance), Ok(3));
         assert!(marked(instance).is_empty());

@@ -84,6 +84,9 @@ pub struct VmState {
     pub qemu: Option<Process>,
     /// Its back-end, once it is started and if it has one.
     pub backend: Option<Process>,
+    /// What keeps its logs, once it is started.
+    #[serde(default)]
+    pub keeper: Option<Process>,
     /// How its start went, once it was up.
     pub booted: Option<Booted>,
 }
@@ -139,6 +142,7 @@ impl VmState {
             memory_root: plan.config.root_in_memory().map(|(path, _)| path),
             qemu: None,
             backend: None,
+            keeper: None,
             booted: None,
         }
     }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -12,11 +12,14 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::directory::{Directory, DirectoryError, Lock};
+use super::failed;
 use super::fill::{FillError, Filled, OpenPool};
 use super::process::{self, MARK, Process};
 use super::state::{Booted, Phase, State};
 use crate::launch::plan::{Plan, VmPlan};
-use crate::launch::{Attach, Backend, BackendError, Lifetime, Ready, Vm, VmError};
+use crate::launch::{
+    Attach, Backend, BackendConfig, BackendError, Lifetime, LogKeeper, Ready, Vm, VmConfig, VmError,
+};
 use crate::pool::{self, Identity, PoolError};
 
 /// Why a cluster is not up. Nothing of it is left.
@@ -40,6 +43,15 @@ pub enum UpError {
         #[source]
         source: BackendError,
     },
+    /// What keeps its logs does not start.
+    #[error("VM {vm}: cannot start what keeps its logs")]
+    Keeper {
+        /// The VM.
+        vm: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// A VM does not start.
     #[error(transparent)]
     Vm(#[from] Box<VmError>),
@@ -57,6 +69,15 @@ pub enum UpError {
     /// The kernel does not tell who we are.
     #[error("cannot look at this process in /proc")]
     This(#[source] io::Error),
+    /// Something of the above, with what there is to read about it.
+    #[error("the start failed, and its logs are in {} until the next one of this name", logs.display())]
+    Failed {
+        /// The directory of the logs.
+        logs: PathBuf,
+        /// What failed.
+        #[source]
+        source: Box<UpError>,
+    },
     /// The user asked to stop.
     #[error("interrupted; nothing of the cluster is left")]
     Interrupted,
@@ -125,6 +146,8 @@ struct Inner {
     /// Kept until the cluster is up or gone.
     lock: Option<Lock>,
     aborted: bool,
+    /// Where the logs of this start are, once it has failed.
+    kept: Option<PathBuf>,
 }
 
 type Node<'p> = (&'p VmPlan, Vm, Option<Backend>);
@@ -140,12 +163,14 @@ impl<'p> Start<'p> {
         let base = plan.dir.parent().unwrap_or(Path::new("."));
         let directory = Directory::new(base, &plan.name);
         let lock = directory.create()?;
+        // What an earlier start left; it may stay if it cannot be removed.
+        let _ = failed::forget(base, &plan.name);
         let start = Self {
             plan,
             directory,
             interrupted: AtomicBool::new(false),
             made: OnceLock::new(),
-            inner: Mutex::new(Inner { state, lock: Some(lock), aborted: false }),
+            inner: Mutex::new(Inner { state, lock: Some(lock), aborted: false, kept: None }),
         };
         let written = start.directory.write(&start.inner().state);
         if let Err(error) = written {
@@ -165,14 +190,19 @@ impl<'p> Start<'p> {
         events: &(dyn Fn(Event<'_>) + Sync),
     ) -> Result<Report, UpError> {
         let result = self.bring_up(limit, events);
-        if result.is_err() {
-            self.abort();
-            // What is interrupted fails in some way or other; that is no news.
-            if self.interrupted.load(Ordering::Relaxed) {
-                return Err(UpError::Interrupted);
-            }
+        let error = match result {
+            Ok(report) => return Ok(report),
+            Err(error) => error,
+        };
+        self.abort();
+        // What is interrupted fails in some way or other; that is no news.
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Err(UpError::Interrupted);
         }
-        result
+        Err(match self.inner().kept.take() {
+            Some(logs) => UpError::Failed { logs, source: Box::new(error) },
+            None => error,
+        })
     }
 
     /// Ends the start at the user's wish, from another thread: [`Start::run`] fails.
@@ -197,6 +227,12 @@ impl<'p> Start<'p> {
             let _ = pool::open_for(&pool.path, false, pool.owners, Some(*made))
                 .and_then(|file| pool::unlink(&pool.path, &file));
         }
+        if !self.interrupted.load(Ordering::Relaxed) {
+            let logs: Vec<_> = self.plan.vms.iter().flat_map(VmPlan::logs).collect();
+            // Without them, the end of the logs in the error is all that is left.
+            let kept = failed::keep(self.directory.base(), self.directory.name(), &logs);
+            inner.kept = kept.ok().flatten().or(inner.kept.take());
+        }
         let _ = self.directory.remove();
     }
 
@@ -218,6 +254,10 @@ impl<'p> Start<'p> {
         open.hold()?;
         events(Event::Starting);
         let begun = Instant::now();
+        let mut keepers = Vec::new();
+        for (index, vm) in self.plan.vms.iter().enumerate() {
+            keepers.push(self.start_keeper(index, vm)?);
+        }
         let nodes = self.start_all(&open)?;
         let vms = self.wait_all(&nodes, limit, events)?;
         let seconds = begun.elapsed().as_secs_f64();
@@ -228,6 +268,7 @@ impl<'p> Start<'p> {
             inner.state = up;
             inner.lock = None;
         }
+        drop(keepers);
         for (_, vm, backend) in nodes {
             vm.leave();
             if let Some(backend) = backend {
@@ -261,6 +302,18 @@ impl<'p> Start<'p> {
         Ok(nodes)
     }
 
+    /// What keeps the logs of a VM within their limit.
+    fn start_keeper(&self, index: usize, vm: &VmPlan) -> Result<LogKeeper, UpError> {
+        let mut inner = self.going_on()?;
+        let failed = |source| UpError::Keeper { vm: vm.name().to_owned(), source };
+        let (program, limit) = (&self.plan.program, self.plan.log_limit);
+        let keeper = LogKeeper::spawn(program, &vm.logs(), limit, self.detached(None));
+        let keeper = keeper.map_err(failed)?;
+        inner.state.vms[index].keeper = Some(started(vm, keeper.pid())?);
+        self.directory.write(&inner.state)?;
+        Ok(keeper)
+    }
+
     fn start_backend(
         &self,
         index: usize,
@@ -272,7 +325,8 @@ impl<'p> Start<'p> {
         let failed = |source| UpError::Backend { vm: vm.name().to_owned(), source };
         // It locks the pool for itself.
         let lifetime = self.detached(Some(pool.again(true)?));
-        let backend = Backend::spawn(config.clone(), lifetime).map_err(failed)?;
+        let config = BackendConfig { piped: true, ..config.clone() };
+        let backend = Backend::spawn(config, lifetime).map_err(failed)?;
         inner.state.vms[index].backend = Some(started(vm, backend.pid())?);
         self.directory.write(&inner.state)?;
         Ok(Some(backend))
@@ -286,7 +340,8 @@ impl<'p> Start<'p> {
             Some(_) => None,
             None => Some(pool.held()?),
         };
-        let machine = Vm::spawn(vm.config.clone(), self.detached(holds)).map_err(Box::new)?;
+        let config = VmConfig { piped: true, ..vm.config.clone() };
+        let machine = Vm::spawn(config, self.detached(holds)).map_err(Box::new)?;
         inner.state.vms[index].qemu = Some(started(vm, machine.pid())?);
         self.directory.write(&inner.state)?;
         Ok(machine)

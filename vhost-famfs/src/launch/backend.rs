@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::deadline::Deadline;
 use super::process::{self, Lifetime};
+use crate::bounded_log::open_for_writing;
 
 /// Time for a back-end to open its pool and listen.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -30,6 +31,8 @@ pub struct BackendConfig {
     pub socket: PathBuf,
     /// File that receives its messages; it stays.
     pub log: PathBuf,
+    /// It writes them through the log's pipe, which somebody reads already.
+    pub piped: bool,
 }
 
 impl BackendConfig {
@@ -138,7 +141,7 @@ impl Backend {
     /// # Errors
     /// It cannot be started.
     pub fn spawn(config: BackendConfig, lifetime: Lifetime) -> Result<Self, BackendError> {
-        let log = fs::File::create(&config.log)
+        let log = open_for_writing(&config.log, config.piped)
             .map_err(|source| BackendError::Log { log: config.log.clone(), source })?;
         let argv = match lifetime {
             Lifetime::Detached { holds: Some(_), .. } => config.with_open_pool(),
@@ -265,6 +268,7 @@ mod tests {
             part: None,
             socket: dir.join("a socket"),
             log: dir.join("log"),
+            piped: false,
         }
     }
 

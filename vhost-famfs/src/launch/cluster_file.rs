@@ -20,6 +20,7 @@ use super::image::Root;
 use super::spec::{
     Access, ImportSpec, MAX_VMS, PoolKind, PoolSpec, Spec, Subject, Transport, VmSpec, check_name,
 };
+use crate::bounded_log::MIN_LIMIT;
 pub use text::Place;
 use text::{Fault, check_tables, place, range_of};
 
@@ -60,6 +61,8 @@ pub enum FileError {
 #[serde(deny_unknown_fields)]
 struct FileTable {
     name: Option<Name>,
+    #[serde(rename = "log-limit")]
+    log_limit: Option<Spanned<Size>>,
     #[serde(default)]
     pool: PoolTable,
     #[serde(default)]
@@ -269,6 +272,13 @@ fn parse(text: &str, path: &Path) -> Result<(Spec, Vec<usize>), Fault> {
         }
     };
     let base = path.parent().unwrap_or(Path::new(""));
+    let log_limit = table.log_limit.as_ref().map(|limit| limit.get_ref().0);
+    if let Some(given) = &table.log_limit
+        && given.get_ref().0 < MIN_LIMIT
+    {
+        let hint = "give at least \"64K\", or leave it out for 16 MiB";
+        return Err(Fault::new(&given.span(), "too small for a log", hint));
+    }
     let imports = table.import.into_iter().map(|import| ImportSpec {
         from: base.join(import.from),
         to: import.to.and_then(|GuestDir(to)| to),
@@ -276,7 +286,7 @@ fn parse(text: &str, path: &Path) -> Result<(Spec, Vec<usize>), Fault> {
     let imports = imports.collect();
     let pool = pool(table.pool, base)?;
     let (vms, tables) = vms(table.vm, base)?;
-    Ok((Spec { name, pool, imports, vms }, tables))
+    Ok((Spec { name, pool, imports, log_limit, vms }, tables))
 }
 
 /// A message of the parser, which speaks of Rust's fields and variants.

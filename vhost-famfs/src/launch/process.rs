@@ -112,6 +112,7 @@ fn missing(error: io::Error, program: &str) -> io::Error {
 
 /// The last lines of a log, each indented; says so if there are none.
 pub(super) fn tail(log: &Path) -> String {
+    bounded_log::settle(log);
     let bytes = bounded_log::tail(log, TAIL_BYTES).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();

@@ -112,7 +112,8 @@ impl VmConfig {
     }
 
     fn channels(&self, argv: &mut CommandLine) {
-        let log = quote(self.console_log.as_os_str());
+        let log = self.console_target();
+        let log = quote(log.as_os_str());
         let socket = self.console_socket().unwrap_or_default();
         let console = match self.console {
             Console::Log => join(["file,id=console,path=".as_ref(), &log]),

@@ -27,6 +27,8 @@ pub struct Spec {
     pub pool: PoolSpec,
     /// What to put into the pool, in this order.
     pub imports: Vec<ImportSpec>,
+    /// Most bytes of each log of a VM.
+    pub log_limit: Option<u64>,
     /// Its VMs; no name is there twice.
     pub vms: Vec<VmSpec>,
 }
@@ -215,6 +217,7 @@ impl Spec {
         Self {
             name: name.to_owned(),
             pool: PoolSpec::default(),
+            log_limit: None,
             imports: shares.into_iter().map(|from| ImportSpec { from, to: None }).collect(),
             vms: (1..=vms).map(|number| VmSpec::new(format!("vm{number}"))).collect(),
         }

@@ -21,6 +21,7 @@ use super::image::ImageError;
 use super::process::{self, Lifetime};
 use super::qmp::{Qmp, QmpError};
 use super::version::{QemuVersion, VersionError};
+use crate::bounded_log::open_for_writing;
 
 /// Time for QEMU to open its sockets, before the guest runs.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -103,7 +104,9 @@ pub enum VmError {
         source: io::Error,
     },
     /// QEMU is gone.
-    #[error("VM {name}: QEMU ended ({status}); it said:\n{stderr}\nlast lines of {}:\n{console}", log.display())]
+    #[error(
+        "VM {name}: QEMU ended ({status}); it said:\n{stderr}\nthe console's last lines:\n{console}"
+    )]
     Ended {
         /// The VM.
         name: String,
@@ -111,8 +114,6 @@ pub enum VmError {
         status: ExitStatus,
         /// The last of its messages.
         stderr: String,
-        /// The console log.
-        log: PathBuf,
         /// Its last lines.
         console: String,
     },
@@ -127,12 +128,10 @@ pub enum VmError {
         stderr: String,
     },
     /// The guest is not ready in time.
-    #[error("VM {name}: {cause}; last lines of {}:\n{console}", log.display())]
+    #[error("VM {name}: {cause}; the console's last lines:\n{console}")]
     NotReady {
         /// The VM.
         name: String,
-        /// The console log.
-        log: PathBuf,
         /// Its last lines.
         console: String,
         /// The cause.
@@ -141,7 +140,7 @@ pub enum VmError {
     /// The guest is up, but its pool is not mounted.
     #[error(
         "VM {name}: the pool is not mounted: the program that mounts it ended with {result} {status}; \
-         last lines of {}:\n{console}", log.display()
+         the console's last lines:\n{console}"
     )]
     NotMounted {
         /// The VM.
@@ -150,8 +149,6 @@ pub enum VmError {
         result: String,
         /// Exit status or signal.
         status: String,
-        /// The console log.
-        log: PathBuf,
         /// Its last lines.
         console: String,
     },
@@ -252,8 +249,8 @@ impl Vm {
         let hello = self.agent().attached(limit).map_err(|error| self.not_ready(error))?;
         if let Attach::Failed { result, status, .. } = hello.attach {
             let name = self.config.name.clone();
-            let (log, console) = self.console();
-            return Err(VmError::NotMounted { name, result, status, log, console });
+            let console = self.console();
+            return Err(VmError::NotMounted { name, result, status, console });
         }
         Ok(self.ready(hello))
     }
@@ -357,7 +354,7 @@ impl Vm {
         connected.ok_or_else(|| VmError::NoSocket {
             name: self.config.name.clone(),
             socket: self.config.agent_socket(),
-            stderr: process::tail(&stderr_log(&self.config)),
+            stderr: process::tail(&self.config.stderr_log),
         })
     }
 
@@ -370,8 +367,8 @@ impl Vm {
         if matches!(source, ExecError::Ended) {
             return self.ended(source);
         }
-        let (log, console) = self.console();
-        VmError::NotReady { name: self.config.name.clone(), log, console, cause: source }
+        let (name, console) = (self.config.name.clone(), self.console());
+        VmError::NotReady { name, console, cause: source }
     }
 
     /// The error for a QEMU that is gone; `source` if, against all appearance, it is not.
@@ -380,13 +377,13 @@ impl Vm {
         let Some(status) = self.wait_exit(QUIT_LIMIT) else {
             return VmError::Exec { name, source };
         };
-        let (log, console) = self.console();
-        let stderr = process::tail(&stderr_log(&self.config));
-        VmError::Ended { name, status, stderr, log, console }
+        let console = self.console();
+        let stderr = process::tail(&self.config.stderr_log);
+        VmError::Ended { name, status, stderr, console }
     }
 
-    fn console(&self) -> (PathBuf, String) {
-        (self.config.console_log.clone(), process::tail(&self.config.console_log))
+    fn console(&self) -> String {
+        process::tail(&self.config.console_log)
     }
 
     fn child(&self) -> MutexGuard<'_, Child> {
@@ -411,11 +408,6 @@ impl Drop for Vm {
     }
 }
 
-/// Where QEMU's own messages go.
-fn stderr_log(config: &VmConfig) -> PathBuf {
-    config.runtime_dir.join("qemu.log")
-}
-
 fn launch(config: &VmConfig, argv: &[OsString], lifetime: Lifetime) -> Result<Child, VmError> {
     let failed = |doing, path: &Path, source| VmError::File {
         name: config.name.clone(),
@@ -437,8 +429,8 @@ fn launch(config: &VmConfig, argv: &[OsString], lifetime: Lifetime) -> Result<Ch
         let _ = fs::remove_dir_all(&config.runtime_dir);
         error
     };
-    let stderr = fs::File::create(stderr_log(config))
-        .map_err(|source| cleanup(failed("cannot write", &stderr_log(config), source)))?;
+    let stderr = open_for_writing(&config.stderr_log, config.piped)
+        .map_err(|source| cleanup(failed("cannot write", &config.stderr_log, source)))?;
     let child = if config.console == Console::Terminal {
         let mut command = process::tied(&argv[0]);
         command.args(&argv[1..]).stderr(stderr);

@@ -8,6 +8,7 @@ mod doctor;
 mod down;
 mod emit;
 mod exec;
+mod keep_logs;
 mod logs;
 mod pool;
 mod ps;
@@ -45,6 +46,7 @@ pub fn run(config: Config) -> Result<ExitCode> {
         Config::Exec(config) => return exec::run(config),
         Config::Console(config) => console::run(config)?,
         Config::Logs(config) => logs::run(config)?,
+        Config::KeepLogs(config) => keep_logs::run(&config)?,
         #[cfg(feature = "ublk")]
         Config::Ublk(config) => ublk::run(config)?,
         #[cfg(not(feature = "ublk"))]

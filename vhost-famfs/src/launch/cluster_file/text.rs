@@ -90,9 +90,9 @@ pub(super) fn check_tables(text: &str) -> Result<(), Fault> {
                     return Err(Fault::new(&import.span(), "this import has no `from`", hint));
                 }
             }
-            ("name" | "pool" | "vm" | "import", _) => {}
+            ("name" | "log-limit" | "pool" | "vm" | "import", _) => {}
             _ => {
-                let hint = "expected the key name, or the tables [pool], [[import]] and [[vm]]";
+                let hint = "expected the keys name and log-limit, or the tables [pool], [[import]] and [[vm]]";
                 return Err(Fault::new(
                     &key.span(),
                     format!("unknown table or key {name:?}"),

@@ -15,6 +15,7 @@ use super::accelerator::Accelerator;
 use super::confine::Confinement;
 use super::image::{Image, Root};
 use super::version::QemuVersion;
+use crate::bounded_log::pipe_of;
 
 pub use check::ConfigError;
 
@@ -43,6 +44,11 @@ pub struct VmConfig {
     pub runtime_dir: PathBuf,
     /// File that receives the serial console; it stays.
     pub console_log: PathBuf,
+    /// File that receives QEMU's messages.
+    pub stderr_log: PathBuf,
+    /// QEMU writes both through their pipes ([`pipe_of`]), which somebody reads already, and not into the
+    /// files.
+    pub piped: bool,
     /// Where the serial console goes beside that file.
     pub console: Console,
     /// What runs the guest.
@@ -120,6 +126,7 @@ impl VmConfig {
         runtime_dir: impl Into<PathBuf>,
         console_log: impl Into<PathBuf>,
     ) -> Self {
+        let runtime_dir = runtime_dir.into();
         Self {
             name: name.into(),
             qemu: qemu.into(),
@@ -127,7 +134,9 @@ impl VmConfig {
             confinement: Confinement::Filter,
             image,
             root: Root::default(),
-            runtime_dir: runtime_dir.into(),
+            stderr_log: runtime_dir.join("qemu.log"),
+            piped: false,
+            runtime_dir,
             console_log: console_log.into(),
             console: Console::Log,
             accelerator: Accelerator::Tcg,
@@ -141,6 +150,11 @@ impl VmConfig {
             kernel_args: Vec::new(),
             qemu_args: Vec::new(),
         }
+    }
+
+    /// What QEMU writes the console to.
+    pub(super) fn console_target(&self) -> PathBuf {
+        if self.piped { pipe_of(&self.console_log) } else { self.console_log.clone() }
     }
 
     /// The socket of the guest's command agent.

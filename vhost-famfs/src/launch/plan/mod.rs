@@ -22,6 +22,7 @@ use super::confine::Confinement;
 use super::host::Host;
 use super::sizing::Needs;
 use super::spec::{Access, ImportSpec, Spec, Transport, VmSpec};
+use crate::bounded_log::DEFAULT_LIMIT;
 use crate::pool::{CreateOptions, Identity, Kind, Owners};
 
 pub use error::PlanError;
@@ -40,6 +41,10 @@ pub struct Plan {
     pub accelerator: String,
     /// How QEMU is confined, and why so, for people.
     pub confinement: String,
+    /// The program that keeps logs.
+    pub program: PathBuf,
+    /// Most bytes of each log.
+    pub log_limit: u64,
     /// Its pool.
     pub pool: PoolPlan,
     /// Its VMs.
@@ -112,6 +117,14 @@ impl VmPlan {
     pub fn name(&self) -> &str {
         &self.config.name
     }
+
+    /// Its logs: of the console, of QEMU, and of the back-end if it has one.
+    #[must_use]
+    pub fn logs(&self) -> Vec<PathBuf> {
+        let backend = self.backend.as_ref().map(|backend| backend.log.clone());
+        let own = [self.config.console_log.clone(), self.config.stderr_log.clone()];
+        own.into_iter().chain(backend).collect()
+    }
 }
 
 impl Plan {
@@ -149,7 +162,9 @@ impl Plan {
         };
         let instance = Uuid::new_v4();
         let name = spec.name.clone();
-        Ok(Self { name, instance, dir, accelerator, confinement, pool, vms })
+        let program = host.program.clone();
+        let log_limit = spec.log_limit.unwrap_or(DEFAULT_LIMIT);
+        Ok(Self { name, instance, dir, accelerator, confinement, program, log_limit, pool, vms })
     }
 }
 

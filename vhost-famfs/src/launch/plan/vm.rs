@@ -65,9 +65,11 @@ pub(super) fn plan(
         part,
         socket: dir.join(format!("{name}.sock")),
         log: dir.join(format!("{name}.backend")),
+        piped: false,
     });
     let console = dir.join(format!("{name}.console"));
     let mut config = VmConfig::new(name, &host.qemu, image, dir.join(name), console);
+    config.stderr_log = dir.join(format!("{name}.qemu"));
     config.root = root;
     config.console = Console::Socket { shell: spec.shell };
     config.accelerator = host.accelerator;

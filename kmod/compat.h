@@ -2,8 +2,8 @@
 /*
  * famfs: differences between kernels. No other file looks at the version.
  *
- * The code is written for the newest kernel; this file gives older ones
- * (6.12, and 7.0 on; pmem devices only) the same interface.
+ * The code is written for the newest kernel; this file gives older ones (7.2,
+ * and 6.12, which has pmem devices only) the same interface.
  */
 #ifndef _FAMFS_COMPAT_H
 #define _FAMFS_COMPAT_H
@@ -15,17 +15,20 @@
 #include <linux/slab.h>
 #include <linux/version.h>
 
-/* Interfaces of mm changed in most of the releases between the two */
+/* Most releases in between changed an interface, and none of them was tried */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0) || \
 	(LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0) && \
-	 LINUX_VERSION_CODE < KERNEL_VERSION(7, 0, 0))
-#error "famfs builds for Linux 6.12 and for Linux 7.0 and newer"
+	 LINUX_VERSION_CODE < KERNEL_VERSION(7, 2, 0))
+#error "famfs builds for Linux 6.12 and for Linux 7.2 and newer"
 #endif
 
 /* Exported by drivers/dax, but in no public header */
 struct inode *dax_inode(struct dax_device *dax_dev);
 
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
+/* Is there a driver that gives a devdax device the pages fs/dax.c needs? */
+#define FAMFS_HAS_FSDEV (LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0))
+
+#if FAMFS_HAS_FSDEV
 
 /* What a file is asked to map: "struct famfs_vma" */
 #define famfs_vma vm_area_desc
@@ -57,10 +60,6 @@ static inline void famfs_pin_dentry(struct dentry *dentry, struct inode *inode)
 }
 
 #define famfs_kill_pinned_super kill_anon_super
-
-/* The arguments of ->create */
-#define FAMFS_CREATE_ARGS struct mnt_idmap *idmap, struct inode *dir, \
-			  struct dentry *dentry, umode_t mode
 
 /* What ->mkdir returns */
 #define famfs_mkdir_ret struct dentry *
@@ -113,9 +112,6 @@ static inline void famfs_pin_dentry(struct dentry *dentry, struct inode *inode)
 
 #define famfs_kill_pinned_super kill_litter_super
 
-#define FAMFS_CREATE_ARGS struct mnt_idmap *idmap, struct inode *dir, \
-			  struct dentry *dentry, umode_t mode, bool excl
-
 #define famfs_mkdir_ret int
 #define famfs_mkdir_error(err) (err)
 
@@ -157,13 +153,6 @@ static inline void famfs_drop_dax_entries(struct inode *inode)
 	truncate_inode_pages(inode->i_mapping, 0);
 }
 
-#endif
-
-/* Is there a driver that gives a devdax device the pages fs/dax.c needs? */
-#define FAMFS_HAS_FSDEV (LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0))
-
-#if !FAMFS_HAS_FSDEV
-
 static inline struct dax_device *dax_dev_get(dev_t devt)
 {
 	return NULL;
@@ -175,6 +164,15 @@ static inline int fs_dax_get(struct dax_device *dax_dev, void *holder,
 	return -EOPNOTSUPP;
 }
 
+#endif
+
+/* The arguments of ->create */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0)
+#define FAMFS_CREATE_ARGS struct mnt_idmap *idmap, struct inode *dir, \
+			  struct dentry *dentry, umode_t mode
+#else
+#define FAMFS_CREATE_ARGS struct mnt_idmap *idmap, struct inode *dir, \
+			  struct dentry *dentry, umode_t mode, bool excl
 #endif
 
 /* Some stable kernels have it too */

@@ -19,10 +19,10 @@ release=$(<"$kernel_source_dir/include/config/kernel.release")
 [[ $PACKAGE_NAME == famfs && $PACKAGE_VERSION ]] || fail "package $PACKAGE_NAME $PACKAGE_VERSION"
 [[ ${DEST_MODULE_LOCATION[0]} == /* ]] || fail "DEST_MODULE_LOCATION ${DEST_MODULE_LOCATION[0]} is not absolute"
 [[ $AUTOINSTALL == yes ]] || fail "AUTOINSTALL is $AUTOINSTALL"
-for kernel in "$release" 6.12.1-generic 7.0.2 10.1.0; do
+for kernel in "$release" 6.12.1-generic 7.2.0 7.2-rc1 7.10.3 8.0.1 10.1.0; do
     [[ $kernel =~ $BUILD_EXCLUSIVE_KERNEL ]] || fail "refuses kernel $kernel"
 done
-for kernel in 6.1.12 6.11.9 6.13.1 6.19.0 6.120.0; do
+for kernel in 6.1.12 6.11.9 6.13.1 6.19.0 6.120.0 7.0.2 7.1.9 7.1-rc3; do
     [[ ! $kernel =~ $BUILD_EXCLUSIVE_KERNEL ]] || fail "takes kernel $kernel"
 done
 for option in $BUILD_EXCLUSIVE_CONFIG; do

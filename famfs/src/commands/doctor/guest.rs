@@ -21,7 +21,8 @@ use famfs::watcher::Watcher;
 use super::{Finding, media};
 use crate::output::human;
 
-/// First kernels with which famfs.ko works on a pmem block device, and on a dax device.
+/// The kernel with which famfs.ko works on a pmem block device only, and the first one with which
+/// it works on a dax device too. It does not build for those in between.
 const PMEM_KERNEL: (u32, u32) = (6, 12);
 const DAX_KERNEL: (u32, u32) = (7, 2);
 /// Where the appliance says that this machine is not to mount a pool: a slice of one, or none.
@@ -77,15 +78,17 @@ fn kernel(mount: Option<&MountEntry>) -> Finding {
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy().into_owned();
     match parse_release(&release) {
-        Some(version) if version >= needed => Finding::ok("kernel", release),
-        Some(version) if version >= PMEM_KERNEL => Finding::warning(
+        Some(version) if version >= DAX_KERNEL || version == needed => {
+            Finding::ok("kernel", release)
+        }
+        Some(PMEM_KERNEL) => Finding::warning(
             "kernel",
             format!("{release}: works with pools of the raw view only, as /dev/pmem"),
             "boot Linux 7.2 or newer",
         ),
         _ => Finding::failed(
             "kernel",
-            format!("{release}, expected 6.12 or newer"),
+            format!("{release}, expected 6.12, or 7.2 or newer"),
             "boot Linux 7.2 or newer",
         ),
     }

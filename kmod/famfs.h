@@ -29,6 +29,8 @@ struct path;
  * struct famfs_fs_info - one mount
  * @ref: the super block, and each failure callback that runs
  * @mode: permission bits of the root directory
+ * @strict: only editors change names and attributes; read without a lock
+ * @editors: who they are, as struct famfs_editor; guarded by @editors_lock
  * @devt: number of the mounted device
  * @is_char: @devt is a character (devdax) and not a block (pmem) device
  * @name: name of the device node, for messages
@@ -48,6 +50,11 @@ struct path;
 struct famfs_fs_info {
 	refcount_t ref;
 	umode_t mode;
+
+	bool strict;
+	/** @editors_lock: a leaf */
+	struct mutex editors_lock;
+	struct list_head editors;
 
 	dev_t devt;
 	bool is_char;
@@ -159,6 +166,10 @@ bool famfs_device_read_only(const struct famfs_fs_info *fsi);
 bool famfs_device_has(struct famfs_fs_info *fsi, u64 offset, u64 len);
 int famfs_device_init(void);
 void famfs_device_exit(void);
+
+/* editor.c */
+extern const struct file_operations famfs_dir_operations;
+int famfs_may_edit(struct super_block *sb, const char *what, const char *hint);
 
 /* failure.c */
 extern const struct dax_holder_operations famfs_holder_ops;

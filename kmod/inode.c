@@ -4,7 +4,8 @@
  *
  * Files are born empty and without data; MAP_CREATE gives them their bytes
  * and their size. There are no links, symbolic links, device nodes or renames:
- * the log that the name space is built from cannot express them.
+ * the log that the name space is built from cannot express them. Those are here
+ * only to tell who tries what to do instead.
  */
 #include <linux/fs.h>
 #include <linux/pagemap.h>
@@ -16,12 +17,19 @@ static int famfs_setattr(struct mnt_idmap *idmap, struct dentry *dentry,
 			 struct iattr *attr)
 {
 	struct inode *inode = d_inode(dentry);
+	int err;
 
 	/* The extents decide the size, now and for as long as the file lives */
 	if (attr->ia_valid & ATTR_SIZE) {
 		if (attr->ia_size != i_size_read(inode))
 			return -EPERM;
 		attr->ia_valid &= ~ATTR_SIZE;
+	} else if (!(attr->ia_valid & ATTR_FORCE)) {
+		/* Forced is what comes with a write: privileges that it ends */
+		err = famfs_may_edit(inode->i_sb, "changing attributes",
+				     "famfs rm and famfs cp, with -m, -u, -g");
+		if (err)
+			return err;
 	}
 	return simple_setattr(idmap, dentry, attr);
 }
@@ -45,7 +53,7 @@ struct inode *famfs_new_inode(struct super_block *sb, const struct inode *dir,
 	simple_inode_init_ts(inode);
 	if (S_ISDIR(mode)) {
 		inode->i_op = &famfs_dir_inode_operations;
-		inode->i_fop = &simple_dir_operations;
+		inode->i_fop = &famfs_dir_operations;
 		/* For its own "." entry */
 		inc_nlink(inode);
 	} else {
@@ -76,6 +84,12 @@ static int famfs_make_node(struct inode *dir, struct dentry *dentry,
 /* User space takes this symbol in kallsyms as a sign of the module: keep it */
 static int famfs_create(FAMFS_CREATE_ARGS)
 {
+	int err;
+
+	err = famfs_may_edit(dir->i_sb, "creating a file",
+			     "famfs cp or famfs creat");
+	if (err)
+		return err;
 	return famfs_make_node(dir, dentry, mode | S_IFREG);
 }
 
@@ -84,19 +98,71 @@ static famfs_mkdir_ret famfs_mkdir(struct mnt_idmap *idmap, struct inode *dir,
 {
 	int err;
 
-	err = famfs_make_node(dir, dentry, mode | S_IFDIR);
+	err = famfs_may_edit(dir->i_sb, "making a directory", "famfs mkdir");
+	if (!err)
+		err = famfs_make_node(dir, dentry, mode | S_IFDIR);
 	if (!err)
 		inc_nlink(dir);
 	return famfs_mkdir_error(err);
 }
 
+static int famfs_unlink(struct inode *dir, struct dentry *dentry)
+{
+	int err;
+
+	err = famfs_may_edit(dir->i_sb, "removing a file", "famfs rm");
+	return err ?: simple_unlink(dir, dentry);
+}
+
+static int famfs_rmdir(struct inode *dir, struct dentry *dentry)
+{
+	int err;
+
+	err = famfs_may_edit(dir->i_sb, "removing a directory", "famfs rm -r");
+	return err ?: simple_rmdir(dir, dentry);
+}
+
+static int famfs_link(struct dentry *old_dentry, struct inode *dir,
+		      struct dentry *dentry)
+{
+	famfs_may_edit(dir->i_sb, "a link", "famfs cp, there are no links");
+	return -EPERM;
+}
+
+static int famfs_symlink(struct mnt_idmap *idmap, struct inode *dir,
+			 struct dentry *dentry, const char *target)
+{
+	famfs_may_edit(dir->i_sb, "a link", "famfs cp, there are no links");
+	return -EPERM;
+}
+
+static int famfs_mknod(struct mnt_idmap *idmap, struct inode *dir,
+		       struct dentry *dentry, umode_t mode, dev_t rdev)
+{
+	famfs_may_edit(dir->i_sb, "a special file",
+		       "there are regular files and directories only");
+	return -EPERM;
+}
+
+static int famfs_rename(struct mnt_idmap *idmap, struct inode *old_dir,
+			struct dentry *old_dentry, struct inode *new_dir,
+			struct dentry *new_dentry, unsigned int flags)
+{
+	famfs_may_edit(old_dir->i_sb, "renaming", "famfs cp and famfs rm");
+	return -EPERM;
+}
+
 static const struct inode_operations famfs_dir_inode_operations = {
 	.create = famfs_create,
+	.link = famfs_link,
 	.lookup = simple_lookup,
 	.mkdir = famfs_mkdir,
-	.rmdir = simple_rmdir,
+	.mknod = famfs_mknod,
+	.rename = famfs_rename,
+	.rmdir = famfs_rmdir,
 	.setattr = famfs_setattr,
-	.unlink = simple_unlink,
+	.symlink = famfs_symlink,
+	.unlink = famfs_unlink,
 };
 
 void famfs_evict_inode(struct inode *inode)

@@ -52,6 +52,8 @@ static int famfs_show_options(struct seq_file *m, struct dentry *root)
 	if (fsi->mode != FAMFS_ROOT_MODE)
 		seq_printf(m, ",mode=%03o", fsi->mode);
 	seq_puts(m, ",dax=always");
+	if (fsi->strict)
+		seq_puts(m, ",strict");
 	return 0;
 }
 
@@ -66,6 +68,7 @@ enum famfs_param {
 	OPT_SOURCE,
 	OPT_MODE,
 	OPT_DAX,
+	OPT_STRICT,
 };
 
 static const struct constant_table famfs_dax_modes[] = {
@@ -77,6 +80,7 @@ static const struct fs_parameter_spec famfs_parameters[] = {
 	fsparam_string("source", OPT_SOURCE),
 	fsparam_u32oct("mode", OPT_MODE),
 	fsparam_enum("dax", OPT_DAX, famfs_dax_modes),
+	fsparam_flag_no("strict", OPT_STRICT),
 	{}
 };
 
@@ -123,6 +127,9 @@ static int famfs_parse_param(struct fs_context *fc, struct fs_parameter *param)
 		return 0;
 	case OPT_DAX:
 		/* The only mode there is */
+		return 0;
+	case OPT_STRICT:
+		fsi->strict = !result.negated;
 		return 0;
 	}
 	return -EINVAL;
@@ -209,6 +216,7 @@ static int famfs_reconfigure(struct fs_context *fc)
 	struct super_block *sb = fc->root->d_sb;
 	struct famfs_fs_info *fsi = famfs_sb(sb);
 	struct famfs_fs_info *new = fc->s_fs_info;
+	int err;
 
 	if (fc->source && !famfs_test_super(sb, fc))
 		return invalfc(fc, "%s: not the device that is mounted",
@@ -220,8 +228,12 @@ static int famfs_reconfigure(struct fs_context *fc)
 		return -EACCES;
 	}
 	/* The last chance: the VFS syncs nothing that is read-only */
-	if ((fc->sb_flags & SB_RDONLY) && !sb_rdonly(sb))
-		return sync_filesystem(sb);
+	if ((fc->sb_flags & SB_RDONLY) && !sb_rdonly(sb)) {
+		err = sync_filesystem(sb);
+		if (err)
+			return err;
+	}
+	WRITE_ONCE(fsi->strict, new->strict);
 	return 0;
 }
 
@@ -256,6 +268,8 @@ static int famfs_init_fs_context(struct fs_context *fc)
 		return -ENOMEM;
 
 	refcount_set(&fsi->ref, 1);
+	mutex_init(&fsi->editors_lock);
+	INIT_LIST_HEAD(&fsi->editors);
 	INIT_LIST_HEAD(&fsi->holder_entry);
 	mutex_init(&fsi->failure_lock);
 	mutex_init(&fsi->maps_lock);
@@ -265,8 +279,11 @@ static int famfs_init_fs_context(struct fs_context *fc)
 	init_waitqueue_head(&fsi->maps_wait);
 
 	fsi->mode = FAMFS_ROOT_MODE;
-	if (fc->purpose == FS_CONTEXT_FOR_RECONFIGURE)
+	if (fc->purpose == FS_CONTEXT_FOR_RECONFIGURE) {
+		/* What a remount does not mention stays as it is */
 		fsi->mode = famfs_sb(fc->root->d_sb)->mode;
+		fsi->strict = famfs_sb(fc->root->d_sb)->strict;
+	}
 
 	fc->s_fs_info = fsi;
 	fc->ops = &famfs_context_operations;

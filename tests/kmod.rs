@@ -39,8 +39,8 @@ const ONE_THREAD: &str = "one-thread";
 
 /// The VM whose kernel looks for memory that nothing points to, and the programs that run in it.
 const KMEMLEAK: &str = "kmemleak";
-const LEAKERS: [&str; 7] =
-    ["fuzz", "map_create", "mount", "poison", "rw", "umount_busy", "unlink_mapped"];
+const LEAKERS: [&str; 8] =
+    ["fuzz", "map_create", "mount", "poison", "rw", "strict", "umount_busy", "unlink_mapped"];
 
 fn main() -> Result<ExitCode> {
     let artifacts = Artifacts::from_env()?;

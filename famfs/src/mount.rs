@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, move_mount,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
 use uuid::Uuid;
@@ -96,6 +96,8 @@ impl MountError {
 #[derive(Debug)]
 pub struct Mounted {
     root: Root,
+    /// Makes this process an editor of the mount, as long as it is open.
+    _editor: Option<OwnedFd>,
     device: PathBuf,
     /// Is told what is waited for.
     tell: fn(&str),
@@ -108,7 +110,15 @@ impl AsFd for Mounted {
 }
 
 impl Mounted {
-    /// Makes a file system for a device, without a mount point.
+    /// The file system whose root is open.
+    fn new(root: OwnedFd, device: &Path) -> Self {
+        let editor = become_editor(&root);
+        let tell = |_: &str| {};
+        Self { root: Root::new(root), _editor: editor, device: device.to_owned(), tell }
+    }
+
+    /// Makes a file system for a device, without a mount point. It is strict, if the kernel's famfs
+    /// can be: programs other than these tools do not change its names and attributes.
     pub fn detached(device: &Path) -> Result<Self, MountError> {
         let context = match fsopen("famfs", FsOpenFlags::FSOPEN_CLOEXEC) {
             Err(Errno::NODEV) => return Err(MountError::NoModule),
@@ -124,11 +134,15 @@ impl Mounted {
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC
             | MountAttrFlags::MOUNT_ATTR_NOATIME;
+        if fsconfig_set_flag(&context, "strict").is_err() {
+            // Its complaint would be taken for one about the device.
+            context_message(&context);
+        }
         let root = fsconfig_set_string(&context, "source", device)
             .and_then(|()| fsconfig_create(&context))
             .and_then(|()| fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags))
             .map_err(|err| error(Some(&context), err))?;
-        Ok(Self { root: Root::new(root), device: device.to_owned(), tell: |_| {} })
+        Ok(Self::new(root, device))
     }
 
     /// Opens the file system that is mounted at a directory.
@@ -137,7 +151,7 @@ impl Mounted {
         let root = rustix::fs::open(mount_point, flags, Mode::empty()).map_err(|err| {
             MountError::Attach { mount_point: mount_point.to_owned(), source: err.into() }
         })?;
-        Ok(Self { root: Root::new(root), device: device.to_owned(), tell: |_| {} })
+        Ok(Self::new(root, device))
     }
 
     /// Tells `tell` what is waited for, if that takes long.
@@ -150,8 +164,7 @@ impl Mounted {
     /// through a mount of its own, which ends with this value.
     pub fn for_play(mount_point: &Path, device: &Path) -> Result<Self, MountError> {
         let mounted = Self::at(mount_point, device)?;
-        let flags = rustix::fs::statvfs(mount_point).map(|stat| stat.f_flag);
-        if !flags.is_ok_and(|flags| flags.contains(StatVfsMountFlags::RDONLY)) {
+        if !mounted.is_read_only()? {
             return Ok(mounted);
         }
         let error = |err: io::Error| MountError::Attach {
@@ -162,17 +175,26 @@ impl Mounted {
         let own = rustix::mount::open_tree(rustix::fs::CWD, mount_point, flags)
             .map_err(|err| error(err.into()))?;
         mount_attr::set_read_only(&own, false).map_err(error)?;
-        Ok(Self { root: Root::new(own), device: device.to_owned(), tell: |_| {} })
+        Ok(Self::new(own, device))
+    }
+
+    /// Whether files of this mount cannot be written.
+    pub fn is_read_only(&self) -> Result<bool, MountError> {
+        match rustix::fs::fstatvfs(&self.root) {
+            Ok(stat) => Ok(stat.f_flag.contains(StatVfsMountFlags::RDONLY)),
+            Err(err) => Err(self.device_error("looking whether it is read-only", err.into())),
+        }
     }
 
     /// Makes this mount read-only, or writable; nothing changes for other mounts of the file
     /// system.
     pub fn set_read_only(&self, read_only: bool) -> Result<(), MountError> {
-        mount_attr::set_read_only(&self.root, read_only).map_err(|source| MountError::Device {
-            device: self.device.clone(),
-            detail: "changing read-only".to_owned(),
-            source,
-        })
+        mount_attr::set_read_only(&self.root, read_only)
+            .map_err(|err| self.device_error("changing read-only", err))
+    }
+
+    fn device_error(&self, detail: &str, source: io::Error) -> MountError {
+        MountError::Device { device: self.device.clone(), detail: detail.to_owned(), source }
     }
 
     /// Attaches a detached file system to a directory.
@@ -185,11 +207,8 @@ impl Mounted {
 
     /// Size of the device in bytes.
     pub fn device_len(&self) -> Result<u64, MountError> {
-        let stat = rustix::fs::fstatfs(&self.root).map_err(|err| MountError::Device {
-            device: self.device.clone(),
-            detail: String::new(),
-            source: err.into(),
-        })?;
+        let stat =
+            rustix::fs::fstatfs(&self.root).map_err(|err| self.device_error("", err.into()))?;
         let block = u64::try_from(stat.f_bsize).unwrap_or(0);
         Ok(stat.f_blocks.saturating_mul(block))
     }
@@ -301,6 +320,15 @@ impl Mounted {
         }
         Ok(file)
     }
+}
+
+/// Lets this process change a strict mount until the result is closed. The kernel refuses that to
+/// users without privileges, who cannot make files anyway, and one that knows no strict mounts
+/// refuses no change.
+fn become_editor(root: &OwnedFd) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::openat(root, ".", flags, Mode::empty()).ok()?;
+    ioctl::edit(&dir).ok().map(|()| dir)
 }
 
 /// Name of a meta file, and its offset on the device.

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use famfs::format::{ALLOC_UNIT, MAX_EXTENTS};
 use famfs::sys::ioctl::{
-    EXTENT_INTERLEAVED, EXTENT_SIMPLE, ExtentV42, FileType, Fmap, GetFmap, GetInterleaved,
+    EDIT, EXTENT_INTERLEAVED, EXTENT_SIMPLE, ExtentV42, FileType, Fmap, GetFmap, GetInterleaved,
     InterleavedExtent, MAP_CREATE_V42, MAP_CREATE_V43, MAP_GET_V42, MAP_GET_V43, MapV42, NOP,
     SimpleExtent,
 };
@@ -87,6 +87,7 @@ fn mirror() -> BTreeMap<String, u64> {
     put("FAMFSIOC_NOP", NOP.into());
     put("FAMFSIOC_MAP_CREATE_V2", MAP_CREATE_V43.into());
     put("FAMFSIOC_MAP_GET_V2", MAP_GET_V43.into());
+    put("FAMFSIOC_EDIT", EDIT.into());
     values
 }
 

@@ -288,6 +288,23 @@ static void call_other(struct worker *w, int slot)
 		report(&bad_errno, w, "ioctl %#lx: not ENOTTY", command);
 }
 
+/* A directory knows one of the ioctls, from a process that may use it */
+static void call_directory(struct worker *w)
+{
+	int dir = open(mnt, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	unsigned long command;
+
+	if (dir < 0 || ioctl(dir, FAMFSIOC_EDIT, random_u64(&w->state)))
+		report(&bad_errno, w, "EDIT: %s", strerrorname_np(errno));
+	command = _IOC(below(&w->state, 4), FAMFS_IOC_MAGIC,
+		       0x50 + below(&w->state, 16), below(&w->state, 8192));
+	if (command != FAMFSIOC_EDIT &&
+	    (ioctl(dir, command, w->arena.pages) != -1 || errno != ENOTTY))
+		report(&bad_errno, w, "ioctl %#lx of a directory: not ENOTTY",
+		       command);
+	close(dir);
+}
+
 /* What a file of a known size has to do for any of its bytes */
 static void call_io(struct worker *w, int slot)
 {
@@ -368,6 +385,7 @@ static void *work(void *argument)
 			break;
 		case 8:
 			call_other(w, slot);
+			call_directory(w);
 			break;
 		default:
 			call_create(w, slot);
@@ -384,6 +402,7 @@ int main(int argc, char **argv)
 	uint64_t accepted[2] = { 0 }, refused[2] = { 0 };
 	struct statfs before, after;
 	struct held held;
+	int editor;
 
 	parse_random_arguments(argc, argv, CALLS);
 	held = held_by_module();
@@ -393,6 +412,11 @@ int main(int argc, char **argv)
 	note("%llu calls, seed %llu", (unsigned long long)count,
 	     (unsigned long long)seed);
 	statfs(mnt, &before);
+	/* Names are changed all the time, which needs an editor meanwhile */
+	editor = open(mnt, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (ioctl(editor, FAMFSIOC_EDIT) ||
+	    mount(NULL, mnt, NULL, MS_REMOUNT | MS_NOATIME, "strict"))
+		bail("make the mount strict");
 
 	for (int i = 0; i < THREADS; i++) {
 		struct worker *w = &workers[i];
@@ -425,6 +449,7 @@ int main(int argc, char **argv)
 	is(bad_io, 0, "files with a map can be used");
 	statfs(mnt, &after);
 	is(after.f_bfree, before.f_bfree, "all is free again");
+	close(editor);
 	works(umount(mnt), "unmount");
 	expect_held(&held);
 	return tap_exit();

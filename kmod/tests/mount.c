@@ -6,27 +6,13 @@
 #include <sys/sysmacros.h>
 
 #include "faults.h"
+#include "log.h"
 
 #define SCRATCH "/tmp/famfs_mount_test"
 
 static int mount_from(const char *source, const char *options)
 {
 	return mount(source, mnt, "famfs", 0, options);
-}
-
-/* The options of the mount, as /proc/mounts has them */
-static bool mounts_line_has(const char *text)
-{
-	char line[4096], want[256];
-	bool found = false;
-	FILE *mounts = fopen("/proc/mounts", "r");
-
-	snprintf(want, sizeof(want), "%s %s famfs ", dev, mnt);
-	while (fgets(line, sizeof(line), mounts))
-		if (!strncmp(line, want, strlen(want)))
-			found = strstr(line, text);
-	fclose(mounts);
-	return found;
 }
 
 static mode_t root_mode(void)
@@ -101,7 +87,9 @@ static void test_options(void)
 
 	works(mount_famfs("dax=always"), "dax=always");
 	is(root_mode(), 0755, "the root directory has mode 0755");
-	ok(mounts_line_has("dax=always") && !mounts_line_has("mode="),
+	ok(mounts_line_has(dev, mnt, "dax=always") &&
+	   !mounts_line_has(dev, mnt, "mode=") &&
+	   !mounts_line_has(dev, mnt, "strict"),
 	   "/proc/mounts has just that");
 	statfs(mnt, &sfs);
 	is((unsigned int)sfs.f_type, FAMFS_STATFS_MAGIC, "statfs magic");
@@ -111,7 +99,7 @@ static void test_options(void)
 
 	works(mount_famfs("mode=1770"), "mode=1770");
 	is(root_mode(), 01770, "the root directory has it");
-	ok(mounts_line_has("mode=1770"), "/proc/mounts has it");
+	ok(mounts_line_has(dev, mnt, "mode=1770"), "/proc/mounts has it");
 	works(mount(NULL, mnt, NULL, MS_REMOUNT, "mode=1770,dax=always"),
 	      "remount with the same options");
 	fails(mount(NULL, mnt, NULL, MS_REMOUNT, "mode=0700"), EINVAL,
@@ -255,22 +243,6 @@ static void test_user_namespace(void)
 	is(status, 0, "mount in a user namespace: EPERM");
 }
 
-/* The module's messages that are there to be read, of any level */
-static int new_messages(int kmsg)
-{
-	char message[8192];
-	ssize_t got;
-	int count = 0;
-
-	/* Others write into the log as well, systemd of /mnt/famfs too */
-	while ((got = read(kmsg, message, sizeof(message) - 1)) > 0 ||
-	       errno == EPIPE) {
-		message[got > 0 ? got : 0] = '\0';
-		count += !!strstr(message, ";famfs: ");
-	}
-	return count;
-}
-
 /*
  * Who is root in a user namespace only may call all of mount's interfaces, but
  * gets no further than EPERM, and does not get to write the kernel log.
@@ -297,9 +269,9 @@ static void test_quiet(void)
 	}
 	waitpid(child, &status, 0);
 	is(status, 0, "in a user namespace, bad mounts and remounts: EPERM");
-	is(new_messages(kmsg), 0, "the kernel log has no message of them");
+	is(new_messages(kmsg, ""), 0, "the kernel log has no message of them");
 	fails(mount_from("/dev/null", ""), ENXIO, "the same as root");
-	ok(new_messages(kmsg) > 0, "the kernel log tells root why");
+	ok(new_messages(kmsg, "") > 0, "the kernel log tells root why");
 	close(kmsg);
 	works(umount(mnt), "unmount");
 }

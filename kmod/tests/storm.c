@@ -39,7 +39,7 @@ static void inject(char *mem, uint64_t *word)
 static bool try_mount(void)
 {
 	/* The old mount is in use; the driver, or just the node, is away */
-	if (!went("mount", mount_famfs(""),
+	if (!went("mount", mount_famfs(one_in(&state, 2) ? "" : "strict"),
 		  ERRORS(EBUSY, ENOENT, ENXIO, EOPNOTSUPP)))
 		return false;
 	add(MOUNTS);

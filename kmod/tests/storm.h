@@ -93,8 +93,11 @@ static int open_root(void)
 
 	if (!went("open the root", root, ERRORS(EIO)))
 		return -1;
-	if (!fstatfs(root, &sfs) && sfs.f_type == FAMFS_STATFS_MAGIC)
+	if (!fstatfs(root, &sfs) && sfs.f_type == FAMFS_STATFS_MAGIC) {
+		/* The mount may be strict */
+		went("EDIT", ioctl(root, FAMFSIOC_EDIT), ERRORS(0));
 		return root;
+	}
 	close(root);
 	nap(5);
 	return -1;

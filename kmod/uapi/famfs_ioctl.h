@@ -147,4 +147,12 @@ struct famfs_ioc_get_fmap {
 #define FAMFSIOC_MAP_GET_V2 \
 	_IOR(FAMFS_IOC_MAGIC, 0x55, struct famfs_ioc_get_fmap)
 
+/*
+ * On an open directory, with CAP_SYS_ADMIN: the calling process may change
+ * names and attributes of a mount with the option strict, until the directory
+ * is closed. Threads and programs it executes are the process, children are
+ * not. EBUSY: another process has asked on the same open directory.
+ */
+#define FAMFSIOC_EDIT _IO(FAMFS_IOC_MAGIC, 0x56)
+
 #endif /* _UAPI_FAMFS_IOCTL_H */

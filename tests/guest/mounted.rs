@@ -56,6 +56,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         run(node, "FAMFS_MODE=fuse famfs logplay --nofuse /mnt/famfs")?;
         run(node, "FAMFS_MODE=v1 famfs logplay /mnt/famfs").map(drop)
     });
+    strict(session, node);
     looking(session, node);
     writing(session, node);
     mounting(session, node);
@@ -68,6 +69,48 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     session.check("it shuts down in order", || cluster.end());
     session.check("the host finds the pool clean", || pool.famfs(["fsck"]).map(drop));
     Ok(())
+}
+
+/// What programs other than the tools may do in a mount of theirs.
+fn strict(session: &mut Session, node: &Node) {
+    session.check("what ordinary commands would do to this VM only is refused", || {
+        options(node, "FS-OPTIONS", &["strict"])?;
+        for command in [
+            "touch stranger",
+            "touch large",
+            "cp /etc/passwd stranger",
+            "mkdir stranger",
+            "rm large",
+            "rm -r dir",
+            "mv large stranger",
+            "ln large stranger",
+            "ln -s large stranger",
+            "chmod 600 large",
+            "chown 1000 large",
+        ] {
+            let text = refused(node, &format!("cd /mnt/famfs && {command}"), 1)?;
+            ensure!(text.contains("Operation not permitted"), "{command}: {text}");
+        }
+        run(node, "[[ ! -e /mnt/famfs/stranger ]] && famfs check /mnt/famfs")?;
+        let text =
+            refused(node, "sleep 6; mkdir /mnt/famfs/stranger || dmesg | tail -2 && false", 1)?;
+        ensure!(text.contains("famfs: dax0.0: ") && text.contains("famfs mkdir"), "{text}");
+        Ok(())
+    });
+    session.check("data is written by whom the mode allows, for all VMs", || {
+        run(
+            node,
+            "cd /mnt/famfs
+             head -c 5000 large > /tmp/head
+             dd if=/tmp/head of=large conv=notrunc,fsync status=none
+             famfs verify -S 7 -f large",
+        )
+        .map(drop)
+    });
+    session.check("a remount lifts it, for other tools", || {
+        run(node, "mount -i -o remount,nostrict /mnt/famfs && rmdir $(mktemp -d -p /mnt/famfs)")
+            .map(drop)
+    });
 }
 
 /// The commands that look at what is mounted.
@@ -134,11 +177,11 @@ fn writing(session: &mut Session, node: &Node) {
 fn mounting(session: &mut Session, node: &Node) {
     session.check("remount makes the mount read-only, and writable again", || {
         run(node, "famfs mount --remount -o ro /dev/dax0.0 /mnt/famfs")?;
-        options(node, &["ro"])?;
+        options(node, "VFS-OPTIONS", &["ro"])?;
         let text = refused(node, "famfs creat -s 1m /mnt/famfs/refused", 1)?;
         ensure!(text.to_lowercase().contains("read-only"), "{text}");
         run(node, "famfs mount -R -o rw /dev/dax0.0 /mnt/famfs")?;
-        options(node, &["rw"])?;
+        options(node, "VFS-OPTIONS", &["rw"])?;
         run(node, "famfs creat -s 1m /mnt/famfs/written").map(drop)
     });
     session.check("logplay makes files appear in a read-only mount", || {
@@ -150,7 +193,7 @@ fn mounting(session: &mut Session, node: &Node) {
              famfs logplay /mnt/famfs
              famfs verify -S 7 -f /mnt/famfs/large",
         )?;
-        options(node, &["ro"])
+        options(node, "VFS-OPTIONS", &["ro"])
     });
     session.check("umount refuses what is busy, and names it", || {
         let text = refused(node, "cd /mnt/famfs; famfs umount /mnt/famfs", 1)?;
@@ -180,10 +223,11 @@ fn mounting(session: &mut Session, node: &Node) {
     });
     session.check("mount(8) mounts, remounts and unmounts", || {
         run(node, "mount -t famfs -o ro,noatime /dev/dax0.0 /mnt/famfs")?;
-        options(node, &["ro", "nosuid", "nodev", "noexec", "noatime"])?;
+        options(node, "VFS-OPTIONS", &["ro", "nosuid", "nodev", "noexec", "noatime"])?;
+        options(node, "FS-OPTIONS", &["rw", "strict"])?;
         run(node, "famfs verify -S 7 -f /mnt/famfs/large")?;
         run(node, "mount -o remount,rw /mnt/famfs")?;
-        options(node, &["rw"])?;
+        options(node, "VFS-OPTIONS", &["rw"])?;
         run(node, "umount /mnt/famfs")?;
         let text = refused(node, "mount -t famfs -o suid /dev/dax0.0 /mnt/famfs", 1)?;
         ensure!(text.contains("always nosuid"), "{text}");
@@ -199,14 +243,14 @@ fn mounting(session: &mut Session, node: &Node) {
              mountpoint -q /mnt/famfs && exit 9
              mount --fstab /tmp/fstab --all",
         )?;
-        options(node, &["ro"])?;
+        options(node, "VFS-OPTIONS", &["ro"])?;
         run(node, "famfs check /mnt/famfs && famfs umount /mnt/famfs").map(drop)
     });
 }
 
-/// Checks that the mount has these options.
-fn options(node: &Node, expected: &[&str]) -> Result<()> {
-    let found = run(node, "findmnt --noheadings --output VFS-OPTIONS /mnt/famfs")?;
+/// Checks that the mount has these options, of one of the two kinds that findmnt(8) tells.
+fn options(node: &Node, kind: &str, expected: &[&str]) -> Result<()> {
+    let found = run(node, &format!("findmnt --noheadings --output {kind} /mnt/famfs"))?;
     let found = String::from_utf8_lossy(&found.stdout).trim().to_owned();
     for option in expected {
         ensure!(found.split(',').any(|o| o == *option), "{found}, expected {option}");

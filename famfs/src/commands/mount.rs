@@ -74,7 +74,7 @@ struct MountOptions {
 
 impl MountOptions {
     /// What famfs always does, or what is for mount(8) and systemd and not for a file system.
-    const NO_CHANGE: [&str; 35] = [
+    const NO_CHANGE: [&str; 36] = [
         "defaults",
         "rw",
         "nosuid",
@@ -109,6 +109,7 @@ impl MountOptions {
         "atime",
         "dax=always",
         "dax",
+        "strict",
         "dirsync",
     ];
     /// Options of the same kind that carry a value.
@@ -201,7 +202,7 @@ mod tests {
     fn options_of_mount_8() {
         let plain = MountOptions::default();
         assert_eq!(
-            read(&["rw", "noatime", "dax=always", "x-systemd.after=a"], false).unwrap(),
+            read(&["rw", "noatime", "dax=always", "strict", "x-systemd.after=a"], false).unwrap(),
             plain
         );
         let read_only = MountOptions { remount: true, read_only: true };

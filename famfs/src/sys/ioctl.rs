@@ -144,6 +144,8 @@ pub const NOP: Opcode = opcode::none(b'u', 0x53);
 pub const MAP_CREATE_V43: Opcode = opcode::write::<Fmap>(b'u', 0x54);
 /// `FAMFSIOC_MAP_GET_V2`.
 pub const MAP_GET_V43: Opcode = opcode::read::<GetFmap>(b'u', 0x55);
+/// `FAMFSIOC_EDIT`.
+pub const EDIT: Opcode = opcode::none(b'u', 0x56);
 
 /// Asks whether a file is one of famfs: `ENOTTY` if not.
 pub fn nop(file: impl AsFd) -> io::Result<()> {
@@ -151,6 +153,15 @@ pub fn nop(file: impl AsFd) -> io::Result<()> {
     let request = unsafe { NoArg::<NOP>::new() };
     // SAFETY: the request touches no memory of ours.
     unsafe { ioctl(file, request) }
+}
+
+/// Lets this process change names and attributes of a strict mount until `dir`, an open directory
+/// of it, is closed: `ENOTTY` if it is not on a famfs, or on one that has no strict mounts.
+pub fn edit(dir: impl AsFd) -> io::Result<()> {
+    // SAFETY: `EDIT` takes no argument.
+    let request = unsafe { NoArg::<EDIT>::new() };
+    // SAFETY: the request touches no memory of ours.
+    unsafe { ioctl(dir, request) }
 }
 
 /// Gives an empty file its memory.
@@ -274,12 +285,14 @@ mod tests {
         assert_eq!(NOP, 0x7553);
         assert_eq!(MAP_CREATE_V43, 0x4020_7554);
         assert_eq!(MAP_GET_V43, 0x81c0_7555);
+        assert_eq!(EDIT, 0x7556);
     }
 
     #[test]
     fn other_files_are_told_apart() {
         let file = tempfile::tempfile().unwrap();
         assert_eq!(nop(&file), Err(Errno::NOTTY));
+        assert_eq!(edit(&file), Err(Errno::NOTTY));
         assert_eq!(map_get(&file), Err(Errno::NOTTY));
         let map = FileMap::Simple(vec![Extent { offset: 2 << 20, len: 2 << 20 }]);
         assert_eq!(map_create(&file, FileType::Regular, 1, &map), Err(Errno::NOTTY));

@@ -178,8 +178,8 @@ void famfs_drop_holder(struct famfs_fs_info *fsi);
 extern struct mutex famfs_holders_lock;
 
 /* inode.c */
-struct inode *famfs_new_inode(struct super_block *sb, const struct inode *dir,
-			      umode_t mode);
+struct inode *famfs_new_inode(struct mnt_idmap *idmap, struct super_block *sb,
+			      const struct inode *dir, umode_t mode);
 void famfs_evict_inode(struct inode *inode);
 
 /* map.c */

@@ -40,8 +40,8 @@ static const struct inode_operations famfs_file_inode_operations = {
 
 static const struct inode_operations famfs_dir_inode_operations;
 
-struct inode *famfs_new_inode(struct super_block *sb, const struct inode *dir,
-			      umode_t mode)
+struct inode *famfs_new_inode(struct mnt_idmap *idmap, struct super_block *sb,
+			      const struct inode *dir, umode_t mode)
 {
 	struct inode *inode = new_inode(sb);
 
@@ -49,7 +49,7 @@ struct inode *famfs_new_inode(struct super_block *sb, const struct inode *dir,
 		return NULL;
 
 	inode->i_ino = get_next_ino();
-	inode_init_owner(&nop_mnt_idmap, inode, dir, mode);
+	inode_init_owner(idmap, inode, dir, mode);
 	simple_inode_init_ts(inode);
 	if (S_ISDIR(mode)) {
 		inode->i_op = &famfs_dir_inode_operations;
@@ -64,15 +64,15 @@ struct inode *famfs_new_inode(struct super_block *sb, const struct inode *dir,
 	return inode;
 }
 
-static int famfs_make_node(struct inode *dir, struct dentry *dentry,
-			   umode_t mode)
+static int famfs_make_node(struct mnt_idmap *idmap, struct inode *dir,
+			   struct dentry *dentry, umode_t mode)
 {
 	struct inode *inode;
 
 	if (famfs_is_dead(famfs_sb(dir->i_sb)))
 		return -EIO;
 
-	inode = famfs_new_inode(dir->i_sb, dir, mode);
+	inode = famfs_new_inode(idmap, dir->i_sb, dir, mode);
 	if (!inode)
 		return -ENOMEM;
 
@@ -90,7 +90,7 @@ static int famfs_create(FAMFS_CREATE_ARGS)
 			     "famfs cp or famfs creat");
 	if (err)
 		return err;
-	return famfs_make_node(dir, dentry, mode | S_IFREG);
+	return famfs_make_node(idmap, dir, dentry, mode | S_IFREG);
 }
 
 static famfs_mkdir_ret famfs_mkdir(struct mnt_idmap *idmap, struct inode *dir,
@@ -100,7 +100,7 @@ static famfs_mkdir_ret famfs_mkdir(struct mnt_idmap *idmap, struct inode *dir,
 
 	err = famfs_may_edit(dir->i_sb, "making a directory", "famfs mkdir");
 	if (!err)
-		err = famfs_make_node(dir, dentry, mode | S_IFDIR);
+		err = famfs_make_node(idmap, dir, dentry, mode | S_IFDIR);
 	if (!err)
 		inc_nlink(dir);
 	return famfs_mkdir_error(err);

@@ -147,7 +147,7 @@ static int famfs_fill_super(struct super_block *sb)
 	sb->s_blocksize_bits = PAGE_SHIFT;
 	sb->s_time_gran = 1;
 
-	root = famfs_new_inode(sb, NULL, S_IFDIR | fsi->mode);
+	root = famfs_new_inode(&nop_mnt_idmap, sb, NULL, S_IFDIR | fsi->mode);
 	sb->s_root = d_make_root(root);
 	return sb->s_root ? 0 : -ENOMEM;
 }
@@ -305,6 +305,7 @@ static struct file_system_type famfs_fs_type = {
 	.init_fs_context = famfs_init_fs_context,
 	.parameters = famfs_parameters,
 	.kill_sb = famfs_kill_sb,
+	.fs_flags = FS_ALLOW_IDMAP,
 };
 MODULE_ALIAS_FS("famfs");
 

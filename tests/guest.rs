@@ -92,6 +92,16 @@ fn three_vms(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(!output.status.success() && text.contains("master"), "{output:?}");
         Ok(())
     });
+    session.check("a client has the modes of the log, and whom they allow can write there", || {
+        script::run(master, "umask 0; famfs creat -s 4m -m 0666 /mnt/famfs/scratch")?;
+        one.wait_for("[[ -e /mnt/famfs/scratch ]]")?;
+        let write = "[[ $(stat -c %a /mnt/famfs/scratch) = 666 ]] && printf seen |
+             setpriv --reuid 1000 --regid 1000 --clear-groups dd of=/mnt/famfs/scratch conv=notrunc";
+        one.run(&Command::shell(write), SHORT)?;
+        let seen = run(master, &["head", "-c", "4", "/mnt/famfs/scratch"])?;
+        ensure!(seen.stdout == b"seen", "{seen:?}");
+        Ok(())
+    });
     session.check(
         "without a watch a file of the master appears in the clients after a replay",
         || {

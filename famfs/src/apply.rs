@@ -9,7 +9,6 @@ use crate::map::FileMap;
 use crate::mount::MountedVolume;
 use crate::path::RelPath;
 use crate::replay::{Deletion, Node, NodeKind, Owner, Plan};
-use crate::role::Role;
 use crate::sys::ioctl;
 
 /// Why a file or directory of the log does not appear.
@@ -131,15 +130,9 @@ impl Tree for MountedVolume {
 
 /// Removes what a plan's log deleted and makes what is missing of the plan. `each` is told every
 /// path that is made, or would be with `dry_run`.
-pub fn apply(
-    tree: &dyn Tree,
-    plan: &Plan,
-    role: Role,
-    dry_run: bool,
-    each: impl FnMut(&RelPath),
-) -> Applied {
+pub fn apply(tree: &dyn Tree, plan: &Plan, dry_run: bool, each: impl FnMut(&RelPath)) -> Applied {
     let (removed, mut errors) = apply_deletions(tree, plan, plan.deletions_since(0), dry_run);
-    let mut applied = apply_nodes(tree, plan.nodes(), role, dry_run, each);
+    let mut applied = apply_nodes(tree, plan.nodes(), dry_run, each);
     applied.removed = removed;
     errors.append(&mut applied.errors);
     Applied { errors, ..applied }
@@ -191,13 +184,12 @@ fn remove_deleted(tree: &dyn Tree, plan: &Plan, node: &Node, dry_run: bool) -> i
 pub fn apply_nodes<'p>(
     tree: &dyn Tree,
     nodes: impl IntoIterator<Item = &'p Node>,
-    role: Role,
     dry_run: bool,
     mut each: impl FnMut(&RelPath),
 ) -> Applied {
     let mut applied = Applied::default();
     for node in nodes {
-        match apply_node(tree, node, role, dry_run) {
+        match apply_node(tree, node, dry_run) {
             Ok(false) => applied.existed += 1,
             Ok(true) => {
                 each(&node.path);
@@ -213,7 +205,7 @@ pub fn apply_nodes<'p>(
 }
 
 /// Makes one file or directory; false if it was there.
-fn apply_node(tree: &dyn Tree, node: &Node, role: Role, dry_run: bool) -> Result<bool, ApplyError> {
+fn apply_node(tree: &dyn Tree, node: &Node, dry_run: bool) -> Result<bool, ApplyError> {
     let Node { path, slot, .. } = node;
     let error = |source| ApplyError::Make { path: path.clone(), slot: *slot, source };
     if let Some((is_dir, size)) = tree.existing(path).map_err(error)? {
@@ -237,9 +229,7 @@ fn apply_node(tree: &dyn Tree, node: &Node, role: Role, dry_run: bool) -> Result
     }
     match &node.kind {
         NodeKind::Dir => tree.make_dir(path, node.owner),
-        NodeKind::File { size, map } => {
-            tree.make_file(path, for_role(node.owner, role), *size, map)
-        }
+        NodeKind::File { size, map } => tree.make_file(path, node.owner, *size, map),
     }
     .map_err(error)?;
     Ok(true)
@@ -247,12 +237,4 @@ fn apply_node(tree: &dyn Tree, node: &Node, role: Role, dry_run: bool) -> Result
 
 fn describe(is_dir: bool, size: u64) -> String {
     if is_dir { "a directory".to_owned() } else { format!("a file of {size} bytes") }
-}
-
-/// Clients must not change files: theirs have no write bits, as with the reference.
-fn for_role(owner: Owner, role: Role) -> Owner {
-    match role {
-        Role::Master => owner,
-        Role::Client => Owner { mode: owner.mode & !0o222, ..owner },
-    }
 }

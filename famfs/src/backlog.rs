@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use crate::apply::{Applied, ApplyError, Tree, apply_deletions, apply_nodes};
 use crate::path::RelPath;
 use crate::replay::{Node, Plan};
-use crate::role::Role;
 
 /// What is not carried out yet.
 #[derive(Debug, Default)]
@@ -31,7 +30,6 @@ impl Backlog {
         &mut self,
         tree: &dyn Tree,
         plan: &Plan,
-        role: Role,
         mut each: impl FnMut(&Node),
     ) -> Applied {
         let again = self.deletions.iter().filter_map(|slot| plan.deletion(*slot));
@@ -41,7 +39,7 @@ impl Backlog {
         let new = plan.nodes_since(self.next).iter();
         // What failed may have been deleted, and made again by an entry that is new.
         let again = again.filter(|node| node.slot < self.next);
-        let mut applied = apply_nodes(tree, again.chain(new), role, false, |path| {
+        let mut applied = apply_nodes(tree, again.chain(new), false, |path| {
             if let Some(node) = plan.get(path) {
                 each(node);
             }

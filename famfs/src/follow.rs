@@ -256,8 +256,7 @@ impl Follower {
         step.problems.extend(refused.iter().map(|err| one_line(err)));
         step.problems.extend(self.plan.stopped.as_ref().map(|err| one_line(err)));
         self.told = self.plan.refused.len();
-        let role = self.role();
-        step.applied = self.backlog.carry_out(&self.volume, &self.plan, role, each);
+        step.applied = self.backlog.carry_out(&self.volume, &self.plan, each);
         Ok(())
     }
 }

@@ -6,7 +6,6 @@ use crate::check::one_line;
 use crate::mount::{MountError, MountedVolume};
 use crate::path::RelPath;
 use crate::replay::{Contents, ContentsError, Plan};
-use crate::role::Role;
 use crate::volume::Volume;
 
 /// What became of a log.
@@ -43,13 +42,12 @@ pub enum PlayError {
 /// The log cannot be read. What cannot be made of it is no error: see [`Played::problems`].
 pub fn play(
     volume: &MountedVolume,
-    role: Role,
     dry_run: bool,
     made: impl FnMut(&RelPath),
 ) -> Result<Played, PlayError> {
     let _only_player = (!dry_run).then(|| volume.lock_for_play()).transpose()?;
     let Contents { log, plan, .. } = Contents::read(volume.media())?;
-    let applied = apply(volume, &plan, role, dry_run, made);
+    let applied = apply(volume, &plan, dry_run, made);
     let mut problems = left_out(&plan);
     problems.extend(log.counter_problem().iter().map(|problem| one_line(problem)));
     problems.extend(applied.errors.iter().map(|error| one_line(error)));

@@ -17,7 +17,6 @@ use famfs::media::PoolFile;
 use famfs::mkfs::{self, mkfs};
 use famfs::path::RelPath;
 use famfs::replay::{Contents, EntryProblem, NodeKind, Owner, Plan};
-use famfs::role::Role;
 use famfs::sys::dax::Access;
 use famfs::volume::{OfflineVolume, Volume};
 use famfs::writer::{WriteError, Writer};
@@ -218,7 +217,7 @@ impl Tree for Model {
 fn mounted_trees_follow() {
     let (_pool, volume) = volume();
     let (follower, late) = (Model::default(), Model::default());
-    let play = |tree: &Model| apply(tree, &plan(&volume), Role::Client, false, |_| {});
+    let play = |tree: &Model| apply(tree, &plan(&volume), false, |_| {});
     let mut writer = Writer::open(&volume, None).unwrap();
     writer.mkdir(&path("d"), OWNER).unwrap();
     create(&mut writer, "d/f", 3);
@@ -281,7 +280,7 @@ fn a_deletion_that_failed_is_tried_again() {
     let tree = Stuck { model: &model, stuck: Cell::new(Some("d/f")) };
     let mut backlog = Backlog::default();
     let mut play = || {
-        let applied = backlog.carry_out(&tree, &plan(&volume), Role::Client, |_| {});
+        let applied = backlog.carry_out(&tree, &plan(&volume), |_| {});
         (applied, backlog.has_failed())
     };
     let mut writer = Writer::open(&volume, None).unwrap();
@@ -307,7 +306,7 @@ fn a_deletion_that_failed_is_tried_again() {
     assert!(applied.errors.is_empty() && !failed, "{:?}", applied.errors);
     assert_eq!((applied.removed, applied.files), (1, 1));
     let late = Model::default();
-    apply(&late, &plan(&volume), Role::Client, false, |_| {});
+    apply(&late, &plan(&volume), false, |_| {});
     assert_eq!(*model.0.borrow(), *late.0.borrow());
 }
 
@@ -321,7 +320,7 @@ fn other_memory_under_the_same_name_is_told() {
     let stale = Model::default();
     let elsewhere = writer.allocate(&path("a"), 3).unwrap();
     stale.make_file(&path("a"), OWNER, 3, &elsewhere).unwrap();
-    let applied = apply(&stale, &plan(&volume), Role::Master, false, |_| {});
+    let applied = apply(&stale, &plan(&volume), false, |_| {});
     assert!(matches!(&applied.errors[..], [ApplyError::OtherMemory { slot: 0, .. }]));
     assert!(applied.errors[0].to_string().contains("unmount it and mount it again"));
 }

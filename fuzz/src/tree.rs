@@ -23,7 +23,6 @@ use famfs::beneath::Root;
 use famfs::map::FileMap;
 use famfs::path::RelPath;
 use famfs::replay::{Contents, NodeKind, Owner, Plan};
-use famfs::role::Role;
 
 use crate::image::{self, Choices};
 
@@ -94,9 +93,9 @@ pub fn run(data: &[u8]) {
     }
     let tree = Plain { root: Root::new(File::open(&inside).expect("just made").into()) };
 
-    let first = apply(&tree, plan, Role::Master, false, |_| {});
+    let first = apply(&tree, plan, false, |_| {});
     check(plan, &first, &inside, link);
-    let again = apply(&tree, plan, Role::Master, false, |_| {});
+    let again = apply(&tree, plan, false, |_| {});
     assert_eq!((again.files, again.directories), (0, 0), "a second replay makes something");
     assert_eq!(again.existed, first.files + first.directories);
     assert_eq!(again.errors.len(), first.errors.len());

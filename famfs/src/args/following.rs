@@ -36,7 +36,7 @@ pub struct Watch {
     /// Longest pause between two looks, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 5, value_parser = number::<u64>(1..=60_000))]
     pub interval: u64,
-    /// Play as a client, even on the master: files lose their write bits
+    /// Follow as a client, even on the master: no lease is taken
     #[arg(short, long)]
     pub client: bool,
     /// Name every file and directory that appears

@@ -339,7 +339,7 @@ pub struct Logplay {
     /// Name every file and directory that appears
     #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
-    /// Play as a client, even on the master: files lose their write bits
+    /// Play as a client, even on the master: only the report differs
     #[arg(short, long)]
     pub client: bool,
     /// Look at the log of a device that is not mounted (with --dry-run)

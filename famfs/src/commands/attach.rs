@@ -70,7 +70,7 @@ pub fn run(args: &Attach) -> Outcome {
     };
     let volume = volume.open(Access::Read, system_or_client())?;
     clock.step("open");
-    let played = play(&volume, volume.role(), false, false)?;
+    let played = play(&volume, false, false)?;
     clock.step("logplay");
     if attached.is_none() {
         volume.mounted().attach(&mount_point)?;

@@ -22,7 +22,7 @@ pub fn run(args: &Logplay) -> Outcome {
     let mounted = mounted.telling(|text| notice!("{text}"));
     let volume = mounted.open(Access::Read, system_or_client())?;
     let role = if args.client { Role::Client } else { volume.role() };
-    let played = play(&volume, role, args.dry_run, args.verbose && !args.json)?;
+    let played = play(&volume, args.dry_run, args.verbose && !args.json)?;
     let report = Report::new(&played, role, args.dry_run);
     report.print(args.json, &place.display().to_string())?;
     Ok(if played.damaged() { FAILED } else { OK })

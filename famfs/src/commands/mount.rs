@@ -46,7 +46,7 @@ pub fn run(args: &Mount) -> Outcome {
         mounted.open(Access::Read, system_or_client())?
     };
     // Played before it is attached, so that the files appear all at once.
-    let played = play(&volume, volume.role(), args.dry_run, args.verbose && !args.json)?;
+    let played = play(&volume, args.dry_run, args.verbose && !args.json)?;
     match (args.dry_run, remount) {
         (true, _) => {}
         (false, true) => {

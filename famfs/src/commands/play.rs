@@ -13,9 +13,9 @@ use uuid::Uuid;
 use crate::output::{notice, print_json, say};
 
 /// Makes all that is missing of a log; what cannot be made is told on standard error.
-pub fn play(volume: &MountedVolume, role: Role, dry_run: bool, verbose: bool) -> Result<Played> {
+pub fn play(volume: &MountedVolume, dry_run: bool, verbose: bool) -> Result<Played> {
     let mut told = Ok(());
-    let played = famfs::play::play(volume, role, dry_run, |path| {
+    let played = famfs::play::play(volume, dry_run, |path| {
         if verbose && told.is_ok() {
             told = say!("{path}");
         }

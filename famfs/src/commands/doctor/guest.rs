@@ -229,7 +229,7 @@ fn role_of(volume: &MountedVolume, contents: &Contents<'_>) -> Finding {
 
 /// Whether all files of the log are there.
 fn played(mount: &MountEntry, volume: &MountedVolume, plan: &Plan) -> Finding {
-    let applied = apply(volume, plan, volume.role(), true, |_| {});
+    let applied = apply(volume, plan, true, |_| {});
     let mend = format!("famfs logplay {}", mount.mount_point.display());
     let missing = applied.files + applied.directories;
     if let Some(error) = applied.errors.first() {

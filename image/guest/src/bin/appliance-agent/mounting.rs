@@ -47,7 +47,7 @@ pub fn attach() -> Result<()> {
     let volume = mounted.open(Access::Read, system)?;
     let role = volume.role();
     expect(&device, role, &credentials)?;
-    let played = play(&volume, role, false, |_| {})?;
+    let played = play(&volume, false, |_| {})?;
     for problem in &played.problems {
         eprintln!("appliance-agent: {}: {problem}", device.display());
     }

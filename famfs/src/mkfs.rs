@@ -76,6 +76,12 @@ pub enum MkfsError {
         /// Size of the device in bytes.
         device_len: u64,
     },
+    /// What is there is not what was written.
+    #[error(
+        "the memory does not keep what is written to it: this system may only read it, as a VM \
+         with access = \"ro\"; nothing was made"
+    )]
+    NotKept,
     /// The superblock could not be read.
     #[error(transparent)]
     Superblock(#[from] SuperblockError),
@@ -173,6 +179,11 @@ pub fn mkfs_within(
     Log::format(media, log_len)?;
     media.write_at(0, &superblock.encode())?;
     media.persist(0, ALLOC_UNIT)?;
+    let mut kept = vec![0; superblock.encode().len()];
+    media.read_at(0, &mut kept)?;
+    if kept != superblock.encode() {
+        return Err(MkfsError::NotKept);
+    }
     let written = Superblock::read(media)?;
     Log::open(media, log_len)?;
     Ok(written)
@@ -182,4 +193,60 @@ pub fn mkfs_within(
 pub fn kill(media: &dyn Media) -> Result<(), MediaError> {
     media.write_at(0, &[0; 8])?;
     media.persist(0, 8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::PoolFile;
+    use crate::sys::dax::Access;
+
+    /// A pool whose stores are dropped, as the hypervisor does in a VM that may only read.
+    struct ReadOnly(PoolFile);
+
+    impl Media for ReadOnly {
+        fn len(&self) -> u64 {
+            self.0.len()
+        }
+
+        fn origin(&self) -> u64 {
+            self.0.origin()
+        }
+
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), MediaError> {
+            self.0.read_at(offset, buf)
+        }
+
+        fn write_at(&self, _: u64, _: &[u8]) -> Result<(), MediaError> {
+            Ok(())
+        }
+
+        fn persist(&self, _: u64, _: u64) -> Result<(), MediaError> {
+            Ok(())
+        }
+
+        fn refresh(&self, offset: u64, len: u64) -> Result<(), MediaError> {
+            self.0.refresh(offset, len)
+        }
+    }
+
+    #[test]
+    fn stores_that_are_dropped_make_no_file_system() {
+        let pool = tempfile::NamedTempFile::new().unwrap();
+        pool.as_file().set_len(64 << 20).unwrap();
+        let media = ReadOnly(PoolFile::open(pool.path(), Access::Write).unwrap());
+        let options = || Options {
+            log_len: None,
+            force: true,
+            fs_uuid: Uuid::from_u128(1),
+            dev_uuid: Uuid::from_u128(2),
+            system_uuid: Uuid::from_u128(3),
+            dev_name: "pool".to_owned(),
+        };
+        assert!(matches!(mkfs(&media, &options()), Err(MkfsError::NotKept)));
+        // Nor where an older one is, which would pass for the new one.
+        mkfs(&media.0, &options()).unwrap();
+        let again = Options { fs_uuid: Uuid::from_u128(4), ..options() };
+        assert!(matches!(mkfs(&media, &again), Err(MkfsError::NotKept)));
+    }
 }

@@ -27,6 +27,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let scratch = tempfile::tempdir().context("no temporary directory")?;
     let member = Member::new("reader", false)
         .with_transport(Some(Transport::Pmem { readonly: true }))
+        .with_credential("famfs.access", "read-only")
         .with_disk(poke::disk(artifacts, scratch.path())?);
     let cluster = Cluster::start(artifacts, &pool, MEMORY, vec![member])?;
     cluster.wait_ready(BOOT)?;
@@ -55,9 +56,12 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
                 "blockdev --setrw /dev/pmem0",
                 "dd if=/dev/zero of=/dev/pmem0 bs=1M oflag=direct conv=notrunc",
                 "dd if=/dev/zero of=/dev/pmem0 bs=1M conv=notrunc,fsync",
-                "famfs mkfs --force /dev/pmem0",
             ],
         )?;
+        let mkfs = Command::shell("famfs mkfs --force /dev/pmem0");
+        let mkfs = reader.vm.exec(&mkfs, SHORT)?;
+        let said = String::from_utf8_lossy(&mkfs.stderr).into_owned();
+        ensure!(said.contains("does not keep what is written"), "mkfs: {}: {said}", mkfs.status);
         poke::device(reader, "/dev/pmem0", POOL)?;
         text(reader, "echo 3 > /proc/sys/vm/drop_caches")?;
         unchanged()

@@ -88,8 +88,8 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         program.shell("writer", "printf TWO 1<>/mnt/famfs/two; sync /mnt/famfs/two")?;
         let seen = program.shell("reader", "cat /mnt/famfs/two")?;
         ensure!(seen == "TWO", "{seen:?}");
-        // It may fail or be swallowed; what counts is the pool.
-        program.shell("reader", "printf bad 1<>/mnt/famfs/two || true")?;
+        let said = program.shell("reader", "(printf bad 1<>/mnt/famfs/two) 2>&1 || true")?;
+        ensure!(said.contains("Read-only file system"), "{said:?}");
         let held = program.famfs(&pool, &["cat", "two"])?;
         ensure!(held.stdout == b"TWO", "the pool holds {held:?}");
         Ok(())

@@ -188,11 +188,13 @@ fn raw_view(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let pmem = |readonly| Some(Transport::Pmem { readonly });
     let members = vec![
         Member::new("writer", true).with_transport(pmem(false)),
-        Member::new("reader", false).with_transport(pmem(true)),
+        Member::new("reader", false)
+            .with_transport(pmem(true))
+            .with_credential("famfs.access", "read-only"),
     ];
     let cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
     cluster.wait_ready(BOOT)?;
-    let reader = cluster.node("reader")?;
+    let (writer, reader) = (cluster.node("writer")?, cluster.node("reader")?);
     session.check("both read the file", || {
         let verify = ["famfs", "verify", "--seed", "5", "--file", "/mnt/famfs/file"];
         cluster.in_all(|node| run(node, &verify)).map(|_| ())
@@ -202,6 +204,7 @@ fn raw_view(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(source.stdout.trim_ascii() == b"/dev/pmem0", "{source:?}");
         Ok(())
     });
+    reads_only(session, writer, reader);
     session.check("root in the read-only VM cannot change the pool", || {
         let before = pool.famfs(["sum"])?;
         let write = "famfs umount /mnt/famfs
@@ -214,6 +217,50 @@ fn raw_view(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     });
     session.check("both shut down in order", || cluster.end());
     Ok(())
+}
+
+/// A VM whose stores are dropped: its mount says so, and shows what others make all the same.
+fn reads_only(session: &mut Session, writer: &Node, reader: &Node) {
+    session.check("a read-only VM: writing is an error, before anything is lost", || {
+        for (script, word) in [
+            ("printf X | dd of=/mnt/famfs/file conv=notrunc", "Read-only file system"),
+            ("dd if=/dev/null of=/mnt/famfs/new", "Read-only file system"),
+            ("famfs creat -s 1m /mnt/famfs/new", "mounted read-only"),
+            ("famfs rm /mnt/famfs/file", "mounted read-only"),
+            ("famfs takeover --yes /mnt/famfs", "mounted read-only"),
+        ] {
+            let said = script::refused(reader, script, 1)?;
+            ensure!(said.contains(word), "{script}: {said}");
+        }
+        Ok(())
+    });
+    session.check("a read-only VM: files of the master appear by themselves, and go", || {
+        reader.wait_watch()?;
+        script::run(writer, "umask 0; famfs creat -s 4m -S 6 -m 0666 /mnt/famfs/late")?;
+        reader.wait_for("[[ -e /mnt/famfs/late ]]")?;
+        script::run(
+            reader,
+            "famfs verify -S 6 -f /mnt/famfs/late
+             [[ $(stat -c %a /mnt/famfs/late) = 666 ]]
+             findmnt -n -o VFS-OPTIONS /mnt/famfs | grep -q '^ro,'
+             [[ $(grep -c famfs /proc/mounts) = 1 ]]",
+        )?;
+        script::run(writer, "famfs rm /mnt/famfs/late")?;
+        reader.wait_for("[[ ! -e /mnt/famfs/late ]]").map(drop)
+    });
+    session.check(
+        "a read-only VM: the watch ends with the mount, whose device is free then",
+        || {
+            script::run(
+                reader,
+                "famfs umount /mnt/famfs
+             famfs attach
+             findmnt -n -o VFS-OPTIONS /mnt/famfs | grep -q '^ro,'
+             famfs verify -S 5 -f /mnt/famfs/file",
+            )
+            .map(drop)
+        },
+    );
 }
 
 /// A directory with names and sizes that are easy to get wrong. Returns how many of its files

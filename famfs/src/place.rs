@@ -62,6 +62,13 @@ impl Place {
         };
         let mounted = Mounted::at(&found.mount.mount_point, &found.mount.source)?
             .telling(|text| notice!("{text}"));
+        if access == Access::Write && mounted.is_read_only()? {
+            bail!(
+                "{} is mounted read-only: this system can read the famfs and not change it; run \
+                 the command on the master",
+                found.mount.mount_point.display()
+            );
+        }
         let volume = Box::new(mounted.open(access, system)?);
         Ok(Self { volume, path, system, lease: OnceCell::new() })
     }

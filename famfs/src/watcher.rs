@@ -7,6 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -86,29 +87,42 @@ impl Watcher {
     pub fn of(mount_point: &Path) -> Result<Option<i32>, WatcherError> {
         Ok(find(mount_point)?.map(pid_number))
     }
+}
 
-    /// Asks the watcher of a file system to end and waits for it; false if there is none.
-    pub fn end(mount_point: &Path) -> Result<bool, WatcherError> {
-        let Some(pid) = find(mount_point)? else { return Ok(false) };
+/// A process that follows a mounted file system, held so that its number is nobody else's.
+#[derive(Debug)]
+pub struct Running {
+    pid: Pid,
+    process: OwnedFd,
+    path: PathBuf,
+}
+
+impl Running {
+    /// The watcher of the file system that is mounted at a directory, if there is one.
+    pub fn find(mount_point: &Path) -> Result<Option<Self>, WatcherError> {
+        let Some(pid) = find(mount_point)? else { return Ok(None) };
         let path = file_of(mount_point)?;
-        let error = |err: Errno| system("end the process of", &path, err.into());
         let process = match pidfd_open(pid, PidfdFlags::empty()) {
-            Err(Errno::SRCH) => return Ok(true),
-            process => process.map_err(error)?,
+            Err(Errno::SRCH) => return Ok(None),
+            process => process.map_err(|err| system("find the process of", &path, err.into()))?,
         };
         // The number may have become another process's between the reading and the opening, but
         // not any more if the lock is still held by the one that wrote it.
-        if find(mount_point)? != Some(pid) {
-            return Ok(true);
-        }
-        match pidfd_send_signal(&process, Signal::TERM) {
+        let same = find(mount_point)? == Some(pid);
+        Ok(same.then_some(Self { pid, process, path }))
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn end(&self) -> Result<(), WatcherError> {
+        let error = |err: Errno| system("end the process of", &self.path, err.into());
+        match pidfd_send_signal(&self.process, Signal::TERM) {
             Ok(()) | Err(Errno::SRCH) => {}
             Err(err) => return Err(error(err)),
         }
         let patience = Timespec::try_from(PATIENCE).unwrap_or_default();
-        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience)) {
-            Ok(0) => Err(WatcherError::Stays { pid: pid_number(pid) }),
-            Ok(_) => Ok(true),
+        match poll(&mut [PollFd::new(&self.process, PollFlags::IN)], Some(&patience)) {
+            Ok(0) => Err(WatcherError::Stays { pid: pid_number(self.pid) }),
+            Ok(_) => Ok(()),
             Err(err) => Err(error(err)),
         }
     }

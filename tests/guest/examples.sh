@@ -27,6 +27,8 @@ famfs attach
 prepare famfs umount /mnt/famfs
 famfs attach --mount-point /mnt/famfs
 famfs umount /mnt/famfs
+famfs attach --read-only
+prepare famfs umount /mnt/famfs
 famfs attach --mount-point /mnt/famfs --device /dev/dax0.0 --json
 prepare famfs umount /mnt/famfs
 famfs logplay --dry-run --daxdev /dev/dax0.0

@@ -52,14 +52,9 @@ pub fn shared_root(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         )?;
         ensure!(watch == "/usr/bin/famfs watch /run/pool", "{watch}");
         let second = cluster.node("second")?;
-        let options = says(second, "findmnt --noheadings --output OPTIONS /mnt/famfs")?;
+        let options = says(second, "findmnt --noheadings --output VFS-OPTIONS /mnt/famfs")?;
         ensure!(options.split(',').any(|option| option == "ro"), "{options}");
-        // Nothing can be made there, so it is not followed, and that is no failure.
-        second
-            .wait_for("[[ $(systemctl show -P ConditionTimestampMonotonic famfs-watch) != 0 ]]")?;
-        let judged = "systemctl show --value -p ActiveState -p ConditionResult famfs-watch";
-        let watch = says(second, judged)?;
-        ensure!(watch.split_whitespace().eq(["inactive", "no"]), "{watch}");
+        second.wait_watch()?;
         let problems = second.vm.self_check(LONG)?;
         ensure!(problems.is_empty(), "{problems:?}");
         Ok(())

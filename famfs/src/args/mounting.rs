@@ -402,6 +402,7 @@ that holds a famfs. What is mounted already gets its new files.
 Examples:
   famfs attach
   famfs attach --dry-run                     say what would be loaded, bound and mounted
+  famfs attach --read-only                   in a VM that must not write
   famfs attach --mount-point /mnt/famfs --device /dev/dax0.0 --json
 
 Exit codes: 0 success; 1 failure, or some entries could not be played; 2 wrong usage.")]
@@ -412,6 +413,9 @@ pub struct Attach {
     /// Device to use, if there are several [default: the one that holds a famfs]
     #[arg(long, value_name = "DEV")]
     pub device: Option<PathBuf>,
+    /// Mount read-only: programs cannot write files, while files of the log still appear
+    #[arg(long)]
+    pub read_only: bool,
     /// Seconds to wait for the device
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
         value_parser = number::<u64>(0..=u64::MAX))]

@@ -18,6 +18,7 @@ use famfs::search::{Search, SearchError, missing_modules};
 use famfs::sys::dax::Access;
 use serde::Serialize;
 
+use super::mode;
 use super::play::{play, summary, system_or_client};
 use crate::output::{FAILED, OK, Outcome, notice, print_json, say};
 
@@ -50,7 +51,7 @@ pub fn run(args: &Attach) -> Outcome {
     let mount_point = args.mount_point.canonicalize()?;
     let attached = mounts::on(&mount_point)?;
     let (device, volume) = match &attached {
-        Some(mount) => (mount.source.clone(), Mounted::at(&mount_point, &mount.source)?),
+        Some(mount) => (mount.source.clone(), Mounted::for_play(&mount_point, &mount.source)?),
         None => {
             let search = Search::begin(args.device.as_deref(), Duration::from_secs(args.timeout));
             let loaded = load_modules();
@@ -72,9 +73,18 @@ pub fn run(args: &Attach) -> Outcome {
     clock.step("open");
     let played = play(&volume, false, false)?;
     clock.step("logplay");
-    if attached.is_none() {
-        volume.mounted().attach(&mount_point)?;
-        clock.step("mount");
+    match &attached {
+        None => {
+            if mode::read_only(args.read_only) {
+                volume.mounted().set_read_only(true)?;
+            }
+            volume.mounted().attach(&mount_point)?;
+            clock.step("mount");
+        }
+        Some(mount) if args.read_only => {
+            Mounted::at(&mount_point, &mount.source)?.set_read_only(true)?;
+        }
+        Some(_) => {}
     }
     report(args, device, mount_point, &volume, &played, clock.steps)?;
     Ok(if played.damaged() { FAILED } else { OK })

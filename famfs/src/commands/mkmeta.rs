@@ -30,7 +30,8 @@ pub fn run(args: &Mkmeta) -> Outcome {
     let mount = mounts::of(&device)?
         .ok_or_else(|| anyhow!("{name} is not mounted; mount it with `famfs mount`"))?;
     if !args.dry_run {
-        Mounted::at(&mount.mount_point, &mount.source)?.open(Access::Read, system_or_client())?;
+        let mounted = Mounted::for_play(&mount.mount_point, &mount.source)?;
+        mounted.open(Access::Read, system_or_client())?;
     }
     let mount_point = mount.mount_point.display();
     let files = FILES.map(|file| format!("{mount_point}/{META_DIR}/{file}"));

@@ -13,6 +13,19 @@ use crate::output::notice;
 /// The reference's choice of an implementation: `v1` is the kernel module, `fuse` is not here.
 const VARIABLE: &str = "FAMFS_MODE";
 
+/// Where the appliance says that this machine may only read its pool: its stores reach none.
+const ACCESS: &str = "/run/appliance/credentials/famfs.access";
+
+/// Whether a mount is to be read-only: as asked, or because nothing that is written would be kept.
+pub fn read_only(asked: bool) -> bool {
+    let given = std::fs::read_to_string(ACCESS).unwrap_or_default();
+    let only_reads = given.trim_end() == "read-only";
+    if only_reads && !asked {
+        notice!("this VM may only read the pool: it is mounted read-only");
+    }
+    asked || only_reads
+}
+
 /// Refuses FUSE. `fuse` is a further option that asks for it.
 pub fn check(mode: ModeArgs, fuse: bool) -> Result<()> {
     if mode.fuse || fuse {

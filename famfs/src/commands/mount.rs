@@ -50,10 +50,11 @@ pub fn run(args: &Mount) -> Outcome {
     match (args.dry_run, remount) {
         (true, _) => {}
         (false, true) => {
-            Mounted::at(&mount_point, &device)?.set_read_only(options.read_only)?;
+            let read_only = mode::read_only(options.read_only);
+            Mounted::at(&mount_point, &device)?.set_read_only(read_only)?;
         }
         (false, false) => {
-            if options.read_only {
+            if mode::read_only(options.read_only) {
                 volume.mounted().set_read_only(true)?;
             }
             volume.mounted().attach(&mount_point)?;

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, anyhow};
 use famfs::args::Umount;
 use famfs::mounts::{self, MountEntry};
-use famfs::watcher::Watcher;
+use famfs::watcher::Running;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use serde::Serialize;
@@ -37,10 +37,18 @@ pub fn run(args: &Umount) -> Outcome {
     // A watch of what is detached sees that it is, and ends.
     flags.set(UnmountFlags::DETACH, args.lazy);
     let detach = || unmount(mount_point, flags);
+    let watch = Running::find(mount_point)?;
     let mut result = detach();
-    // A watch holds the log; it ends when it is asked, others do not.
-    let watched = result == Err(Errno::BUSY) && Watcher::end(mount_point)?;
-    if watched {
+    // A watch holds the log; it ends when it is asked, others do not. That of a read-only mount
+    // keeps the device and not the mount, and the device is to be free after this.
+    let watched = match &watch {
+        Some(watch) if result.is_ok() || result == Err(Errno::BUSY) => {
+            watch.end()?;
+            true
+        }
+        _ => false,
+    };
+    if watched && result.is_err() {
         result = detach();
     }
     match result {

@@ -83,11 +83,14 @@ pub fn run(args: &Watch) -> Outcome {
     let mount_point = found.mount.mount_point;
     let _watcher = Watcher::begin(&mount_point)?;
     let table = MountTable::open(&mount_point)?;
-    let system = if args.client { None } else { system_or_client() };
+    // Whoever may not write is no master.
+    let client = args.client || Mounted::at(&mount_point, &found.mount.source)?.is_read_only()?;
+    let system = if client { None } else { system_or_client() };
     let mut teller = Teller::new(args);
     let start = Instant::now();
     let (mut follower, step) = loop {
-        let volume = Mounted::at(&mount_point, &found.mount.source)?.open(Access::Read, system)?;
+        let mounted = Mounted::for_play(&mount_point, &found.mount.source)?;
+        let volume = mounted.open(Access::Read, system)?;
         match Follower::start(volume, system, |node| teller.made(node)) {
             Err(err) if err.may_pass() && start.elapsed() < PATIENCE && !stopped(&stop) => {
                 teller.error(&one_line(&err));

@@ -3,7 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::credentials::{CONSOLE as CONSOLE_CREDENTIAL, NO_POOL as NO_POOL_CREDENTIAL};
+pub use crate::credentials::{
+    ACCESS as ACCESS_CREDENTIAL, CONSOLE as CONSOLE_CREDENTIAL, NO_POOL as NO_POOL_CREDENTIAL,
+    READ_ONLY,
+};
 
 /// What became of the pool, as the guest reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,8 +26,12 @@ pub const MOUNT_POINT: &str = "famfs.mount-point";
 pub const VIEW: &str = "famfs.view";
 /// `master` or `client`: what this VM must be to the pool.
 pub const ROLE: &str = "famfs.role";
-/// `read-write` or `read-only`: how the pool is mounted.
+/// [`READ_WRITE`] or [`READ_ONLY`]: how the pool is mounted.
 pub const ACCESS: &str = "famfs.access";
+/// Programs may write files.
+pub const READ_WRITE: &str = "read-write";
+/// They may not; the log is followed all the same.
+pub const READ_ONLY: &str = "read-only";
 /// A command to run when the pool is mounted; its exit status goes to the host and the machine powers off.
 pub const RUN: &str = "famfs.run";
 /// The guest's name.
@@ -78,7 +82,7 @@ const RULES: [Rule; 8] = [
     (MOUNT_POINT, "/mnt/famfs or a directory below /run, /tmp or /var", is_mount_point),
     (VIEW, "devdax or raw", |value| ["devdax", "raw"].contains(&value)),
     (ROLE, "master or client", |value| ["master", "client"].contains(&value)),
-    (ACCESS, "read-write or read-only", |value| ["read-write", "read-only"].contains(&value)),
+    (ACCESS, "read-write or read-only", |value| [READ_WRITE, READ_ONLY].contains(&value)),
     (RUN, "a command of at most 1024 bytes", |value| {
         !value.trim().is_empty() && value.len() <= MAX_COMMAND
     }),

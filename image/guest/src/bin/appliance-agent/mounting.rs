@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use appliance::attach::Attach;
-use appliance::credentials::{self, ACCESS, DEFAULT_MOUNT_POINT, MOUNT_POINT, NO_POOL, ROLE, VIEW};
+use appliance::credentials::{
+    self, ACCESS, DEFAULT_MOUNT_POINT, MOUNT_POINT, NO_POOL, READ_ONLY, ROLE, VIEW,
+};
 use appliance::report;
 use famfs::check::one_line;
 use famfs::mounts;
@@ -62,9 +64,7 @@ pub fn attach() -> Result<()> {
         role.name(),
         played.applied.files
     );
-    if !is_read_only(&credentials) {
-        pool::mark_followed()?;
-    }
+    pool::mark_followed()?;
     let uptime_ms = report::uptime_ms().context("cannot read the time")?;
     let took_ms = uptime_ms.saturating_sub(start);
     report::leave(&Attach::Mounted { uptime_ms, took_ms }).context("cannot report the mount")
@@ -81,12 +81,9 @@ fn refuse_mounted(mount_point: &str) -> Result<()> {
     }
 }
 
-/// Becomes `famfs watch`. A pool that is mounted read-only cannot be followed: nothing can be made in it.
+/// Becomes `famfs watch`.
 pub fn watch() -> Result<ExitCode> {
     let credentials = checked_credentials()?;
-    if is_read_only(&credentials) {
-        return Ok(ExitCode::SUCCESS);
-    }
     let error = Command::new(FAMFS).args(["watch", mount_point(&credentials)]).exec();
     Err(error).with_context(|| format!("cannot run {FAMFS}"))
 }
@@ -113,7 +110,7 @@ fn mount_point(credentials: &BTreeMap<String, String>) -> &str {
 }
 
 fn is_read_only(credentials: &BTreeMap<String, String>) -> bool {
-    credentials.get(ACCESS).is_some_and(|access| access == "read-only")
+    credentials.get(ACCESS).is_some_and(|access| access == READ_ONLY)
 }
 
 /// Compares the pool with what the host said it must be.
@@ -175,7 +172,7 @@ mod tests {
     fn the_pool_goes_where_the_host_says() {
         assert_eq!(mount_point(&BTreeMap::new()), "/mnt/famfs");
         assert_eq!(mount_point(&given(MOUNT_POINT, "/run/a")), "/run/a");
-        assert!(is_read_only(&given(ACCESS, "read-only")));
+        assert!(is_read_only(&given(ACCESS, READ_ONLY)));
         assert!(!is_read_only(&given(ACCESS, "read-write")));
     }
 }

@@ -17,7 +17,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use crate::outlet::Outlet;
 
-/// Exists once a pool is mounted that can be followed: famfs-watch.service asks for it.
+/// Exists once a pool is mounted: famfs-watch.service asks for it.
 const FOLLOWED: &str = "followed";
 
 /// Pause between two looks for a report.

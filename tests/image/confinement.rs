@@ -30,12 +30,28 @@ const EXPECTED: [&str; 7] = [
     "Seccomp: 2",
 ];
 
+/// The capabilities that commands of the host have: all 41 (linux/capability.h) but SYS_PACCT, AUDIT_CONTROL,
+/// MAC_OVERRIDE, MAC_ADMIN, WAKE_ALARM, BLOCK_SUSPEND, AUDIT_READ and CHECKPOINT_RESTORE (20, 30, 32, 33, 35, 36, 37, 40).
+const OF_COMMANDS: [&str; 3] =
+    ["CapPrm: 000000c4bfefffff", "CapEff: 000000c4bfefffff", "CapBnd: 000000c4bfefffff"];
+
 /// With a VM that has no pool.
 pub fn locked_in(session: &mut Session, node: &Node) {
     session.check("what reads a pool's log is locked in", || -> Result<()> {
         let output = node.run(&Command::shell(LOOK), LIMIT)?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(said.lines().eq(EXPECTED), "{said}");
+        Ok(())
+    });
+    session.check("the agent and its commands lack what they do not need", || -> Result<()> {
+        for process in ["self", "$PPID"] {
+            let look = format!(
+                "grep --extended-regexp '^Cap(Prm|Eff|Bnd):' /proc/{process}/status | sed 's/\t/ /'"
+            );
+            let output = node.run(&Command::shell(&look), LIMIT)?;
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            ensure!(said.lines().eq(OF_COMMANDS), "{process}: {said}");
+        }
         Ok(())
     });
 }

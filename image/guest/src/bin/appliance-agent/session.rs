@@ -14,6 +14,7 @@ use appliance::report;
 
 use crate::batch::Batch;
 use crate::command::Slot;
+use crate::confine;
 use crate::handover;
 use crate::outlet::Outlet;
 use crate::pool::Pool;
@@ -33,6 +34,7 @@ pub enum PowerOff {
 
 /// Serves hosts, one after the other, until the machine is powered off.
 pub fn serve(power_off: PowerOff) -> Result<()> {
+    confine::serve()?;
     handover::listen()?;
     let mut port = port::open()?;
     let outlet = Outlet::new(port.try_clone().context("cannot duplicate the port")?);

@@ -61,6 +61,13 @@ fn main() -> Result<ExitCode> {
         });
     }
     session.scenario("two-vms", |s| run_two_vms(s, &artifacts));
+    if let Some(image) = artifacts.oldest_image.clone() {
+        // New is the kernel here; how much can be done is seen on the newest one.
+        let oldest = Artifacts { image, all: false, ..artifacts.clone() };
+        session.scenario("oldest-devdax", |s| {
+            run_programs(s, &oldest, "oldest-devdax", View::Devdax, "/dev/dax0.0")
+        });
+    }
     if let Some(image) = artifacts.lts_image.clone() {
         let lts = Artifacts { image, ..artifacts };
         session

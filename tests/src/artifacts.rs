@@ -21,6 +21,8 @@ pub struct Artifacts {
     pub image: PathBuf,
     /// The directory of the same image with the long-term kernel, for the tests that need it.
     pub lts_image: Option<PathBuf>,
+    /// The directory of the same image with the oldest kernel that serves devdax devices.
+    pub oldest_image: Option<PathBuf>,
     /// The directory of the host's programs.
     pub programs: PathBuf,
     /// The directory of the module's test programs.

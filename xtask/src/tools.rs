@@ -59,7 +59,8 @@ const STABLE: &[&str] = &[
 ];
 
 /// Packages from backports: QEMU with `vhost-user-test-device` and SHMEM_MAP, and the headers
-/// of a kernel line with fsdev_dax. Headers of the stable suite's kernel stay beside them.
+/// of a kernel line with fsdev_dax. Headers of the stable suite's kernel stay beside them, and
+/// those of [`MORE_HEADERS`].
 const BACKPORTS: &[&str] =
     &["linux-headers-cloud-amd64", "linux-libc-dev", "linux-source", "qemu-system-x86"];
 
@@ -75,11 +76,27 @@ const SCRIPT_FILES: [&str; 5] = [
     "tools/lib/python/kdoc",
 ];
 
+/// Unpacks the headers of all other kernels that the archive has, in the tree: the module is
+/// compiled for them. They are not installed, because some depend on their kernel.
+const MORE_HEADERS: &str = r#"
+set -e
+cd "$(mktemp -d)"
+for name in $(apt-cache search --names-only "^linux-headers-[0-9].*-cloud-amd64$" | cut -d " " -f 1); do
+    release=${name#linux-headers-}
+    release=${release%-cloud-amd64}
+    [ -e "/usr/src/$name" ] ||
+        apt-get download "$name" "linux-headers-$release-common" "linux-kbuild-$release"
+done
+for package in *.deb; do
+    [ ! -e "$package" ] || dpkg-deb --extract "$package" /
+done
+rm -r "$PWD""#;
+
 /// What the tree takes while it is being made: itself and its packages.
-const TREE_BYTES: u64 = 2 << 30;
+const TREE_BYTES: u64 = 5 << 29;
 
 /// Raised when the way the tree is built changes.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
 
 /// Programs that must all be on the host, at least this recent, to do without the tree.
 const ON_HOST: &[(&str, &str, (u32, u32))] = &[
@@ -103,6 +120,8 @@ pub struct KernelHeaders {
     /// The kernel's release, as `uname -r` prints it.
     pub release: String,
     version: (u32, u32),
+    /// The third number, which stable releases have.
+    patch: u32,
 }
 
 impl KernelHeaders {
@@ -113,7 +132,15 @@ impl KernelHeaders {
 
     /// The headers of that release in another directory.
     pub fn at(dir: PathBuf, release: &str) -> Option<Self> {
-        Some(Self { dir, release: release.to_owned(), version: version(release)? })
+        let version = version(release)?;
+        let digits = |part: &str| part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        let patch = release.split('.').nth(2).and_then(|part| part[..digits(part)].parse().ok());
+        Some(Self { dir, release: release.to_owned(), version, patch: patch.unwrap_or(0) })
+    }
+
+    /// Whether the module is for this kernel (kmod/compat.h).
+    fn is_supported(&self) -> bool {
+        self.version == LTS || self.version >= KERNEL
     }
 }
 
@@ -171,11 +198,12 @@ impl Tools {
         );
         exec::step(
             "tools",
-            "Building the tools tree (1 to 3 minutes, 1.5 GB, kept in the cache)",
+            "Building the tools tree (1 to 3 minutes, 2 GB, kept in the cache)",
             Command::new("mmdebstrap")
                 .args(["--mode=root", "--variant=minbase", "--aptopt=Acquire::Languages \"none\""])
                 .arg(format!("--include={}", STABLE.join(",")))
                 .arg(format!("--customize-hook={backports}"))
+                .arg(format!("--customize-hook=chroot \"$1\" sh -c '{MORE_HEADERS}'"))
                 .arg(format!("--customize-hook=mkdir \"$1/{SCRIPTS}\" && {scripts}"))
                 .args([SUITE.as_ref(), work.as_os_str(), sources.as_os_str()]),
         )?;
@@ -232,7 +260,14 @@ impl Tools {
         Ok(self.all_kernel_headers()?.into_iter().rev().find(|headers| headers.version == LTS))
     }
 
-    /// All kernel headers, of the oldest kernel first.
+    /// The headers of the oldest kernel with fsdev_dax, unless that is the newest.
+    pub fn oldest_headers(&self) -> Result<Option<KernelHeaders>> {
+        let mut recent = self.all_kernel_headers()?.into_iter().filter(|h| h.version >= KERNEL);
+        let oldest = recent.next();
+        Ok(recent.next().and(oldest))
+    }
+
+    /// The headers of all kernels that the module is for, of the oldest first.
     pub fn all_kernel_headers(&self) -> Result<Vec<KernelHeaders>> {
         let base = self.tree.clone().unwrap_or_else(|| PathBuf::from("/"));
         let src = base.join("usr/src");
@@ -243,8 +278,9 @@ impl Tools {
                 let release = name.strip_prefix("linux-headers-")?;
                 release.ends_with("-cloud-amd64").then(|| KernelHeaders::new(release))?
             })
+            .filter(KernelHeaders::is_supported)
             .collect();
-        found.sort_by(|a, b| (a.version, &a.release).cmp(&(b.version, &b.release)));
+        found.sort_by_key(|headers| (headers.version, headers.patch));
         Ok(found)
     }
 
@@ -297,7 +333,27 @@ fn version(text: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::version;
+    use super::{KernelHeaders, version};
+
+    #[test]
+    fn kernels_are_in_the_order_of_their_numbers() {
+        let headers = |release| KernelHeaders::new(release).unwrap();
+        let number = |release| {
+            let headers = headers(release);
+            (headers.version, headers.patch)
+        };
+        assert!(number("7.2.9+deb13-cloud-amd64") < number("7.2.12+deb13-cloud-amd64"));
+        assert_eq!(number("7.3-rc1-cloud-amd64"), ((7, 3), 0));
+        for (release, expected) in [
+            ("6.12.107+deb13-cloud-amd64", true),
+            ("6.16.3+deb13-cloud-amd64", false),
+            ("7.1.4+deb13-cloud-amd64", false),
+            ("7.2.6+deb13-cloud-amd64", true),
+            ("8.0.1+deb14-cloud-amd64", true),
+        ] {
+            assert_eq!(headers(release).is_supported(), expected, "{release}");
+        }
+    }
 
     #[test]
     fn versions_are_found_in_what_programs_print() {

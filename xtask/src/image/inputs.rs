@@ -25,6 +25,9 @@ pub const STOCK: &str = "stock";
 /// The profile with the long-term kernel.
 pub const LTS: &str = "lts";
 
+/// The profile with the oldest kernel that serves devdax devices.
+pub const OLDEST: &str = "oldest";
+
 /// The profile with the kernel of `cargo xtask debug-kernel`.
 pub const DEBUG_KERNEL: &str = "debug-kernel";
 
@@ -73,7 +76,9 @@ impl Kernel {
     /// When mkosi takes this kernel's file into account.
     fn conditions(&self) -> String {
         match self.profile {
-            STOCK => format!("Profiles=!{LTS}\nProfiles=!{DEBUG_KERNEL}\n"),
+            STOCK => {
+                [LTS, OLDEST, DEBUG_KERNEL].map(|profile| format!("Profiles=!{profile}\n")).concat()
+            }
             profile => format!("Profiles={profile}\n"),
         }
     }

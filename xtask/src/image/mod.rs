@@ -49,6 +49,7 @@ impl Imaged {
             programs: host.clone(),
             module_tests: module_tests.clone(),
             lts_image: None,
+            oldest_image: None,
             guest_programs: None,
             logs: logs.to_owned(),
             runtime: paths::runtime(),
@@ -170,6 +171,18 @@ pub fn run_lts(built: &Built) -> Result<Option<PathBuf>> {
     let Some(kernel) = lts_kernel(built)? else { return Ok(None) };
     let dir = paths::target().join("image-lts");
     let profiles = [Profile::Lts, Profile::Default].map(Profile::name).into();
+    Job { built, kernel, profiles, dir: dir.clone(), lock: Lock::Prefer }.make()?;
+    Ok(Some(dir))
+}
+
+/// The same image with the oldest kernel that serves devdax devices; `None` if the tools have
+/// headers of one such kernel only.
+pub fn run_oldest(built: &Built) -> Result<Option<PathBuf>> {
+    let Some(headers) = built.tools.oldest_headers()? else { return Ok(None) };
+    let module = build::module(&built.tools, &headers, &paths::target().join("kmod-oldest"))?;
+    let kernel = Kernel::packaged(&built.tools, module, inputs::OLDEST)?;
+    let dir = paths::target().join("image-oldest");
+    let profiles = vec![inputs::OLDEST.to_owned(), Profile::Default.name()];
     Job { built, kernel, profiles, dir: dir.clone(), lock: Lock::Prefer }.make()?;
     Ok(Some(dir))
 }

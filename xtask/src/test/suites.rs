@@ -80,6 +80,15 @@ fn in_vms(name: &str, all: bool, interrupt: &Interrupt, tally: &mut Tally) -> Re
                 "the host's own tools have no headers of it",
             );
         }
+        if all {
+            artifacts.oldest_image = image::run_oldest(&imaged.built)?;
+            if artifacts.oldest_image.is_none() {
+                tally.skip(
+                    "famfs.ko on the oldest kernel with fsdev_dax",
+                    "these tools have headers of one such kernel only",
+                );
+            }
+        }
     }
     if name == "ublk" {
         artifacts.guest_programs = Some(guest_programs(&imaged.built)?);

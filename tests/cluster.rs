@@ -18,7 +18,7 @@ use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use program::{LIMIT, Program, until};
-use vm_tests::{Artifacts, Session};
+use vm_tests::{Artifacts, Session, health};
 
 fn main() -> Result<ExitCode> {
     let artifacts = Artifacts::from_env()?;
@@ -93,6 +93,11 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         let held = program.famfs(&pool, &["cat", "two"])?;
         ensure!(held.stdout == b"TWO", "the pool holds {held:?}");
         Ok(())
+    });
+    session.check("doctor finds nothing wrong with either VM", || {
+        ["writer", "reader"]
+            .iter()
+            .try_for_each(|vm| health::check(vm, program.shell(vm, health::DOCTOR)?.as_bytes()))
     });
     session.check("exec has the streams and the exit code of the command", || exec(&program));
     session.check("ps tells states, and the memory of the kernel's account", || {

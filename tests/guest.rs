@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use vhost_famfs::launch::memory::{self, PoolFile};
 use vhost_famfs::launch::{Command, Output};
-use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, Transport, View};
+use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, Transport, View, health};
 
 const POOL: u64 = 512 << 20;
 const MEMORY: u64 = 768 << 20;
@@ -84,6 +84,9 @@ fn three_vms(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
             ensure!(faults["pmd"]["NOPAGE"] == LARGE >> 21 && small == 0, "{report}");
         }
         Ok(())
+    });
+    session.check("doctor finds nothing wrong with any VM", || {
+        cluster.nodes().iter().try_for_each(doctor)
     });
     session.check("only the master may create", || {
         let create = ["famfs", "creat", "--size", "4m", "--seed", "3", "/mnt/famfs/by-client"];
@@ -180,6 +183,12 @@ fn three_vms(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     Ok(())
 }
 
+/// Fails if `famfs doctor` finds fault with a VM.
+fn doctor(node: &Node) -> Result<()> {
+    let output = node.run(&Command::new(["bash", "-c", health::DOCTOR]), SHORT)?;
+    health::check(&node.member.name, &output.stdout)
+}
+
 /// A pool without a devdax info block, through QEMU's own virtio-pmem.
 fn raw_view(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let pool = Pool::create(artifacts, POOL, POOL, View::Raw)?;
@@ -198,6 +207,9 @@ fn raw_view(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     session.check("both read the file", || {
         let verify = ["famfs", "verify", "--seed", "5", "--file", "/mnt/famfs/file"];
         cluster.in_all(|node| run(node, &verify)).map(|_| ())
+    });
+    session.check("doctor finds nothing wrong with either VM", || {
+        cluster.nodes().iter().try_for_each(doctor)
     });
     session.check("the device is /dev/pmem0", || {
         let source = run(reader, &["findmnt", "--noheadings", "--output", "SOURCE", "/mnt/famfs"])?;

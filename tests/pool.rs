@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use vhost_famfs::launch::{Command, Output};
-use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
+use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View, health};
 
 use source::{MOUNT_POINT, Source, Tree};
 
@@ -88,11 +88,8 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         shell(master, "famfs creat -s 4m /mnt/famfs/large")?;
         reader.wait_for("test -e /mnt/famfs/large")?;
         for node in [master, reader] {
-            let output = shell(node, "famfs doctor --json")?;
-            let report: Value = serde_json::from_slice(&output.stdout)?;
-            ensure!(status(&report, "mapping") == Some("ok"), "{report:#}");
-            ensure!(status(&report, "watch") == Some("ok"), "{report:#}");
-            ensure!(status(&report, "files") == Some("ok"), "{report:#}");
+            let output = shell(node, health::DOCTOR)?;
+            health::check(&node.member.name, &output.stdout)?;
         }
         Ok(())
     });
@@ -155,12 +152,6 @@ fn check_tree(node: &Node, source: &Source) -> Result<()> {
     let multi = files.map(|(d, f)| format!("-m/mnt/famfs/tree/d{d}/f{f},{}", TREE.seed(d, f)));
     let verify = ["famfs", "verify", "--quiet"].map(String::from).into_iter().chain(multi);
     node.run(&Command::new(verify), LIMIT).map(drop)
-}
-
-/// How a check of `doctor` went.
-fn status<'r>(report: &'r Value, check: &str) -> Option<&'r str> {
-    let findings = report["findings"].as_array()?;
-    findings.iter().find(|finding| finding["check"] == check)?["status"].as_str()
 }
 
 /// Runs a shell script that must succeed.

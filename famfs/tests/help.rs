@@ -79,8 +79,8 @@ fn hints() -> Vec<String> {
     found
 }
 
-/// What a message tells to run can be run: the options are there. Operands and values may be left to
-/// the reader.
+/// What a message tells to run can be run: the options are there. Operands and values may be left
+/// to the reader.
 #[test]
 fn every_hint_is_a_command_line() {
     use clap::error::ErrorKind::{InvalidValue, MissingRequiredArgument};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use vm_tests::{Artifacts, Session};
+use vm_tests::{Artifacts, Session, health};
 
 use super::huge_pages::HugePages;
 use super::program::Program;
@@ -39,6 +39,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         }
         None => session.skip("a cluster in huge pages", "no 32 pages of 2 MiB can be reserved"),
     }
+    slice(session, &program)?;
     // One after the other: four VMs that boot at once are slow on two processors.
     for kind in &kinds {
         let name = kind.name;
@@ -56,6 +57,9 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         session.check(&format!("{name}: ps and pool inspect tell its pages"), || {
             account(&program, kind)
         });
+        session.check(&format!("{name}: doctor finds nothing wrong with either VM"), || {
+            ["shmem", "pmem"].iter().try_for_each(|vm| doctor(&program, name, vm))
+        });
         session.check(&format!("{name}: down leaves the pool, clean"), || {
             program.ok(&["down", name])?;
             let fsck = program.famfs(&kind.pool, &["fsck"])?;
@@ -66,6 +70,30 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         });
     }
     Ok(())
+}
+
+fn doctor(program: &Program<'_>, cluster: &str, vm: &str) -> Result<()> {
+    let words = ["exec", "-n", "--cluster", cluster, vm, "--", "bash", "-c", health::DOCTOR];
+    health::check(vm, program.ok(&words)?.as_bytes())
+}
+
+/// A VM that sees a part of a pool without a famfs, and mounts nothing.
+fn slice(session: &mut Session, program: &Program<'_>) -> Result<()> {
+    let pool = program.pools.path().join("slices");
+    let text = format!(
+        "[pool]\npath = {pool:?}\nsize = \"64M\"\n[[vm]]\nname = \"slice\"\nmemory = \"512M\"\n\
+         access = \"slice\"\noffset = \"16M\"\nlength = \"32M\"\n"
+    );
+    let file = program.pools.path().join("slices.toml");
+    fs::write(&file, text)?;
+    program.json(&["up", &file.to_string_lossy(), "--json"]).context("cluster slices")?;
+    session.check("slices: doctor finds nothing wrong with the VM", || {
+        let words =
+            ["exec", "-n", "--cluster", "slices", "slice", "--", "famfs", "doctor", "--json"];
+        health::check("slice", program.ok(&words)?.as_bytes())
+    });
+    program.ok(&["down", "slices"])?;
+    program.ok(&["pool", "rm", "--force", &pool.to_string_lossy()]).map(drop)
 }
 
 fn up(program: &Program<'_>, kind: &Kind, data: &Path) -> Result<Value> {

@@ -9,6 +9,7 @@
 mod artifacts;
 mod cluster;
 mod disk;
+pub mod health;
 pub mod interrupt;
 mod kernel_log;
 mod latency;

@@ -83,8 +83,8 @@ fn print_for_program(text: impl Display) -> Result<()> {
     }
 }
 
-/// Tells something on standard error, without anything that could harm a terminal. Work does not end
-/// because nobody can be told about it.
+/// Tells something on standard error, without anything that could harm a terminal. Work does not
+/// end because nobody can be told about it.
 pub fn notice(text: impl Display) {
     let mut out = Escaping::new(io::stderr());
     let _ = writeln!(out, "vhost-famfs: {text}").and_then(|()| out.finish());

@@ -2,35 +2,24 @@
 //! Reading tar archives that nobody vouches for.
 //!
 //! A member becomes a checked value before anything is done with it: its name stays below the
-//! place it is unpacked at, and it is a file or a directory. What else an archive can hold is told
-//! with its name and the reason.
+//! place it is unpacked at, and it is a file, a directory, or something that a famfs cannot hold.
+//! An archive may be compressed.
 
-use std::cell::Cell;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::rc::Rc;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek};
 
-use tar::{Archive, Entries, Entry, EntryType};
+use tar::EntryType;
 
+use crate::compression::{Compression, Decoded};
+use crate::dropped::Attribute;
 use crate::path::{PathError, normal};
 use crate::replay::{NO_ID, Owner};
-use crate::terminal::escape_name as escape;
+use crate::tar_reader::{RawMember, TarReader};
+use crate::unsupported::{LeftOut, Why};
 
-/// Most bytes of headers of one member: its own 512 and those with a long name or pax records,
-/// which are kept in memory. PATH_MAX (4096) twice and some records fit many times.
-const MAX_HEADERS: u64 = 256 << 10;
+pub use crate::tar_reader::ArchiveError;
 
-/// Why an archive cannot be read to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum ArchiveError {
-    /// The bytes are no archive, or cannot be read.
-    #[error("cannot read the archive")]
-    Read(#[source] io::Error),
-    /// The end mark is missing.
-    #[error("the archive was cut short: it ends without an end mark")]
-    CutShort,
-}
-
-/// A file or directory of an archive.
+/// A member of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Path relative to where the archive is unpacked, in normal form; empty for that place
@@ -40,6 +29,8 @@ pub struct Member {
     pub owner: Owner,
     /// What it is.
     pub content: Content,
+    /// What it has and a famfs does not keep.
+    pub attributes: Vec<Attribute>,
 }
 
 /// What a member is.
@@ -54,155 +45,111 @@ pub enum Content {
         /// Where its bytes are in the archive.
         position: u64,
     },
+    /// Something else.
+    Unfit(Why),
 }
 
-/// A member that cannot be unpacked into a famfs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeftOut {
-    /// Its name, fit for a terminal.
-    pub name: String,
-    /// Its name as it is in the archive.
-    pub bytes: Vec<u8>,
-    /// Why.
-    pub reason: String,
-}
-
-impl LeftOut {
-    /// A member with a reason.
-    pub fn new(name: &[u8], reason: impl ToString) -> Self {
-        Self { name: escape(name), bytes: name.to_vec(), reason: reason.to_string() }
-    }
-}
-
-/// Reads all members of an archive that comes as a stream. `handle` gets each with its bytes, of
-/// which it may leave some.
+/// Reads all members of an archive that comes as a stream, compressed or not. `handle` gets each
+/// with its bytes, of which it may leave some.
 pub fn read_stream<E: From<ArchiveError>>(
     input: impl Read,
     handle: impl FnMut(Result<Member, LeftOut>, &mut dyn Read) -> Result<(), E>,
 ) -> Result<(), E> {
-    let (guarded, guard) = Guarded::new(input);
-    let mut archive = Archive::new(guarded);
-    let entries = archive.entries().map_err(ArchiveError::Read)?;
-    walk(entries, &guard, true, handle)
+    let mut reader = TarReader::stream(Decoded::new(input).map_err(ArchiveError::Read)?);
+    walk(&mut reader, handle)?;
+    Ok(reader.into_inner().finish().map_err(ArchiveError::Read)?)
 }
 
-/// Reads the headers of all members of an archive in a file, and none of their bytes.
+/// Reads the headers of all members of an archive in a file; of one that is not compressed none of
+/// their bytes.
 pub fn read_headers<E: From<ArchiveError>>(
-    input: impl Read + Seek,
+    mut input: impl Read + Seek,
     mut handle: impl FnMut(Result<Member, LeftOut>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let (guarded, guard) = Guarded::new(input);
-    let mut archive = Archive::new(guarded);
-    let entries = archive.entries_with_seek().map_err(ArchiveError::Read)?;
-    walk(entries, &guard, false, |member, _| handle(member))
+    match compression(&mut input)? {
+        Compression::None => walk(&mut TarReader::file(input), |member, _| handle(member)),
+        _ => read_stream(input, |member, _| handle(member)),
+    }
+}
+
+/// How the archive in a file is compressed.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn compression(input: &mut (impl Read + Seek)) -> Result<Compression, ArchiveError> {
+    let look = |input: &mut _| {
+        Seek::rewind(input)?;
+        let compression = Decoded::new(&mut *input)?.compression;
+        Seek::rewind(input)?;
+        Ok(compression)
+    };
+    look(input).map_err(ArchiveError::Read)
+}
+
+/// A buffered reader of an archive's file, from its start.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn from_start(mut file: &File) -> Result<BufReader<&File>, ArchiveError> {
+    file.rewind().map_err(ArchiveError::Read)?;
+    Ok(BufReader::new(file))
 }
 
 fn walk<R: Read, E: From<ArchiveError>>(
-    mut entries: Entries<'_, Guarded<R>>,
-    guard: &Guard,
-    drain: bool,
+    reader: &mut TarReader<R>,
     mut handle: impl FnMut(Result<Member, LeftOut>, &mut dyn Read) -> Result<(), E>,
 ) -> Result<(), E> {
-    loop {
-        guard.budget.set(MAX_HEADERS);
-        let Some(entry) = entries.next() else { break };
-        let mut entry = entry.map_err(ArchiveError::Read)?;
-        guard.budget.set(u64::MAX);
-        if let Some(member) = parse(&mut entry).map_err(ArchiveError::Read)? {
-            handle(member, &mut entry)?;
-        }
-        if drain {
-            io::copy(&mut entry, &mut io::sink()).map_err(ArchiveError::Read)?;
+    while let Some(raw) = reader.next_member()? {
+        if let Some(member) = parse(&raw)? {
+            handle(member, &mut reader.bytes())?;
         }
     }
-    if guard.ended.get() { Err(ArchiveError::CutShort.into()) } else { Ok(()) }
+    Ok(())
 }
 
 /// Checks a member; `None` for what is about the archive itself.
-fn parse<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<Option<Result<Member, LeftOut>>> {
-    let raw = entry.path_bytes().into_owned();
-    let refuse = |reason: &str| Ok(Some(Err(LeftOut::new(&raw, reason))));
-    let size = entry.size();
-    let content = match entry.header().entry_type() {
+fn parse(raw: &RawMember) -> Result<Option<Result<Member, LeftOut>>, ArchiveError> {
+    let content = match raw.header.entry_type() {
         EntryType::Regular | EntryType::Continuous => {
-            Content::File { size, position: entry.raw_file_position() }
+            Content::File { size: raw.size, position: raw.position }
         }
         EntryType::Directory => Content::Dir,
         EntryType::XGlobalHeader => return Ok(None),
-        EntryType::Symlink => return refuse("symbolic link"),
-        EntryType::Link => return refuse("hard link to another member"),
-        EntryType::Char | EntryType::Block | EntryType::Fifo => return refuse("special file"),
-        EntryType::GNUSparse => return refuse("sparse file: archive it without --sparse"),
-        other => return refuse(&format!("member of unknown type {:#04x}", other.as_byte())),
+        EntryType::Symlink => Content::Unfit(Why::SymbolicLink),
+        EntryType::Link => Content::Unfit(Why::HardLink),
+        EntryType::Char | EntryType::Block => Content::Unfit(Why::Device),
+        EntryType::Fifo => Content::Unfit(Why::Pipe),
+        EntryType::GNUSparse => Content::Unfit(Why::Sparse),
+        other => Content::Unfit(Why::Type(other.as_byte())),
     };
     // Sparse files of the pax format look like regular ones with a map in front of their bytes.
-    if let Some(records) = entry.pax_extensions()? {
-        for record in records {
-            if record?.key_bytes().starts_with(b"GNU.sparse.") {
-                return refuse("sparse file: archive it without --sparse");
-            }
-        }
-    }
-    let name = match normal(&raw) {
+    let sparse = raw.records.iter().any(|(key, _)| key.starts_with(b"GNU.sparse."));
+    let content = if sparse { Content::Unfit(Why::Sparse) } else { content };
+    let name = match normal(&raw.name) {
         Ok(name) => name,
         Err(PathError::Empty(_)) => Vec::new(),
-        Err(err) => return refuse(&err.to_string()),
+        Err(err) => return Ok(Some(Err(LeftOut::new(&raw.name, Why::of_path(&err), err)))),
     };
-    let header = entry.header();
-    let (uid, gid, mode) = (header.uid()?, header.gid()?, header.mode()?);
-    let id = |id: u64| u32::try_from(id).ok().filter(|id| *id != NO_ID);
-    let (Some(uid), Some(gid)) = (id(uid), id(gid)) else {
-        return refuse(&format!("owner {uid}:{gid}, expected numbers below {NO_ID}"));
+    let id = |key, field: io::Result<u64>| match raw.number(key) {
+        Some(number) => number,
+        None => field.map_err(|_| damaged(raw)),
     };
-    let owner = Owner { uid, gid, mode: mode & 0o7777 };
-    Ok(Some(Ok(Member { name, owner, content })))
+    let (uid, gid) = (id(b"uid", raw.header.uid())?, id(b"gid", raw.header.gid())?);
+    let mode = raw.header.mode().map_err(|_| damaged(raw))? & 0o7777;
+    let small = |id: u64| u32::try_from(id).ok().filter(|id| *id != NO_ID);
+    let (Some(uid), Some(gid)) = (small(uid), small(gid)) else {
+        let text = format!("owner {uid}:{gid}, expected numbers below {NO_ID}");
+        return Ok(Some(Err(LeftOut::new(&raw.name, Why::Owner, text))));
+    };
+    let found = raw.records.iter().filter_map(|(key, _)| Attribute::of_record(key));
+    let mut attributes: Vec<_> = found.collect();
+    attributes.sort_unstable();
+    attributes.dedup();
+    Ok(Some(Ok(Member { name, owner: Owner { uid, gid, mode }, content, attributes })))
 }
 
-/// What is known of the bytes that an archive takes.
-#[derive(Debug)]
-struct Guard {
-    /// Bytes that may still be read.
-    budget: Cell<u64>,
-    /// Whether the input came to its end.
-    ended: Cell<bool>,
-}
-
-/// An input that gives no more than it is allowed to, so that a header that claims to be huge
-/// cannot fill the memory.
-struct Guarded<R> {
-    input: R,
-    guard: Rc<Guard>,
-}
-
-impl<R> Guarded<R> {
-    fn new(input: R) -> (Self, Rc<Guard>) {
-        let guard = Rc::new(Guard { budget: Cell::new(MAX_HEADERS), ended: Cell::new(false) });
-        (Self { input, guard: guard.clone() }, guard)
-    }
-}
-
-impl<R: Read> Read for Guarded<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let budget = self.guard.budget.get();
-        if budget == 0 {
-            let text = format!("the headers of a member have more than {MAX_HEADERS} bytes");
-            return Err(io::Error::other(text));
-        }
-        let len = buf.len().min(usize::try_from(budget).unwrap_or(usize::MAX));
-        let read = self.input.read(&mut buf[..len])?;
-        self.guard.budget.set(budget - read as u64);
-        if read == 0 && len > 0 {
-            self.guard.ended.set(true);
-        }
-        Ok(read)
-    }
-}
-
-impl<R: Seek> Seek for Guarded<R> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        // A size that leads behind all that a file can be is one more that leads behind its end.
-        self.input.seek(to).or_else(|_| self.input.seek(SeekFrom::End(0)))
-    }
+fn damaged(raw: &RawMember) -> ArchiveError {
+    ArchiveError::Damaged { what: "damaged number in the header", at: raw.position }
 }
 
 #[cfg(test)]
@@ -242,7 +189,10 @@ mod tests {
     }
 
     fn reason(bytes: &[u8]) -> String {
-        members(bytes).unwrap().remove(0).unwrap_err().reason
+        match members(bytes).unwrap().remove(0) {
+            Ok(Member { content: Content::Unfit(why), .. }) => why.text(),
+            other => other.unwrap_err().reason,
+        }
     }
 
     #[test]
@@ -262,8 +212,8 @@ mod tests {
         for (kind, expected) in [
             (EntryType::Symlink, "symbolic link"),
             (EntryType::Link, "hard link to another member"),
-            (EntryType::Char, "special file"),
-            (EntryType::Fifo, "special file"),
+            (EntryType::Char, "device"),
+            (EntryType::Fifo, "named pipe"),
             (EntryType::new(b'Z'), "member of unknown type 0x5a"),
         ] {
             assert_eq!(reason(&archive(b"a", |header| header.set_entry_type(kind))), expected);
@@ -301,6 +251,44 @@ mod tests {
         let head = header.as_bytes().to_vec();
         let input = io::Cursor::new(head).chain(io::repeat(b'x').take(1 << 40));
         let error = read_stream(input, |_, _| Ok::<_, ArchiveError>(())).unwrap_err();
-        assert!(format!("{error:?}").contains("more than 262144 bytes"), "{error:?}");
+        assert!(error.to_string().contains("more than 262144 bytes"), "{error}");
+    }
+
+    /// A pax header with these records in front of a member called `a`.
+    fn with_records(records: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut builder = Builder::new(Vec::new());
+        builder.append_pax_extensions(records.iter().copied()).unwrap();
+        let mut bytes = builder.into_inner().unwrap();
+        bytes.truncate(bytes.len() - 1024);
+        bytes.extend(archive(b"a", |_| {}));
+        bytes
+    }
+
+    #[test]
+    fn a_value_with_a_line_break_is_one_value() {
+        let value = b"\x02\n20 path=../../evil\n";
+        let bytes = with_records(&[("SCHILY.xattr.security.capability", value)]);
+        let member = members(&bytes).unwrap().remove(0).unwrap();
+        assert_eq!(
+            (&member.name[..], member.attributes),
+            (&b"a"[..], vec![Attribute::Capabilities])
+        );
+        let bytes = with_records(&[("path", b"two\nlines"), ("uid", b"7"), ("size", b"2")]);
+        let member = members(&bytes).unwrap().remove(0).unwrap();
+        assert_eq!((&member.name[..], member.owner.uid), (&b"two\nlines"[..], 7));
+        assert!(matches!(member.content, Content::File { size: 2, .. }));
+        let error = members(&with_records(&[("size", b"many")])).unwrap_err();
+        assert!(error.to_string().contains("damaged number at byte"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_archive_is_told_without_its_bytes() {
+        let error = members(b"password: secret\n").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "it is text, expected a tar archive, as it is or compressed with gzip, xz or zstd"
+        );
+        assert!(members(&vec![b'x'; 1024]).unwrap_err().to_string().contains("it is text"));
+        assert!(members(b"").unwrap_err().to_string().contains("it is empty"));
     }
 }

@@ -6,7 +6,7 @@
 //! anything is written. A second copy of the same sources finds what a first one had finished:
 //! files that are there are compared, and only what differs is written.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -14,14 +14,16 @@ use std::path::PathBuf;
 
 use rustix::fs::OFlags;
 
+use crate::dropped::Dropped;
 use crate::format::ALLOC_UNIT;
 use crate::map::FileMap;
 use crate::path::RelPath;
-use crate::replay::{EntryProblem, Node, NodeKind};
+use crate::replay::{EntryProblem, Node, NodeKind, Owner};
 use crate::sources::{self, Item, Scan, SourceError, Unsupported};
 use crate::sys::dax::Access;
 use crate::terminal::shown;
 use crate::transfer::{Crew, How, Job, Moved, Problem, with_crew};
+use crate::unsupported::{Why, first_names, kept_owner};
 use crate::volume::Volume;
 use crate::writer::{WriteError, Writer};
 
@@ -32,8 +34,15 @@ pub enum CopyError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// Targets that are something else already.
-    #[error("{} of the targets are taken, so nothing was written:{}", .0.len(), sources::list(.0))]
+    #[error("{} of the targets are taken, so nothing was written:{}", .0.len(), first_names(.0))]
     Taken(Vec<Unsupported>),
+    /// Targets that would keep an owner or mode that is not the source's.
+    #[error(
+        "{} of the targets exist with another owner or mode, which no copy changes, so nothing was \
+         written:{}\nremove them first with `famfs rm`, give theirs with --uid, --gid and --mode, \
+         or use --skip-unsupported to copy and keep them", .0.len(), first_names(.0)
+    )]
+    Kept(Vec<Unsupported>),
     /// All together need more than is free.
     #[error(
         "no space: the files need {needed} bytes in units of 2 MiB, {free} are free; nothing was \
@@ -123,6 +132,10 @@ pub struct Copy {
     steps: Vec<Step>,
     /// Sum of the files' sizes.
     pub bytes: u64,
+    /// Targets that keep an owner or mode that is not the source's.
+    pub kept: Vec<Unsupported>,
+    /// What the sources have and a famfs does not keep.
+    pub dropped: Dropped,
 }
 
 /// What a copy did.
@@ -154,14 +167,21 @@ pub enum Action {
 impl Copy {
     /// Finds out what to make, and takes memory and log slots for it.
     pub fn prepare(scan: Scan, writer: &mut Writer<'_>) -> Result<Self, CopyError> {
-        let (mut steps, mut taken, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+        let (mut steps, mut taken, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
+        let mut kept = Vec::new();
         let (mut bytes, mut needed, holes) = (0_u64, 0_u64, scan.holes);
         for item in scan.items {
             let existing = writer.plan().get(&item.path).cloned();
-            let new = seen.insert(item.path.clone());
+            let before = existing.as_ref().map(|node| node.owner);
+            let before = before.or_else(|| seen.get(&item.path).copied());
+            let new = seen.insert(item.path.clone(), before.unwrap_or(item.owner)).is_none();
             if let Some(reason) = in_the_way(&item, existing.as_ref(), new) {
-                taken.push(Unsupported { source: item.source, reason });
+                taken.push(Unsupported { source: item.source, why: Why::Taken, reason });
                 continue;
+            }
+            if let Some(before) = before.filter(|before| *before != item.owner) {
+                let reason = format!("\"{}\" {}", item.path, kept_owner(before, item.owner));
+                kept.push(Unsupported { source: item.source.clone(), why: Why::Kept, reason });
             }
             check_parent(&item, &seen, writer)?;
             bytes = item.size.unwrap_or(0).saturating_add(bytes);
@@ -182,6 +202,9 @@ impl Copy {
         if !taken.is_empty() {
             return Err(CopyError::Taken(taken));
         }
+        if !kept.is_empty() && !scan.skip {
+            return Err(CopyError::Kept(kept));
+        }
         let new = steps.iter().filter(|step| !matches!(step, Step::Update(..))).count();
         writer.check_slots(new as u64)?;
         let free = writer.plan().space.free();
@@ -195,7 +218,7 @@ impl Copy {
         }
         // The log does not depend on which thread is done first: directories, then files.
         steps.sort_by_key(|step| !matches!(step, Step::Mkdir(_)));
-        Ok(Self { steps, bytes })
+        Ok(Self { steps, bytes, kept, dropped: scan.dropped })
     }
 
     /// What [`Copy::run`] will do, in order: each with its source and target.
@@ -256,10 +279,10 @@ fn in_the_way(item: &Item, existing: Option<&Node>, new: bool) -> Option<String>
 /// Refuses an item whose directory is neither there nor part of this copy.
 fn check_parent(
     item: &Item,
-    seen: &HashSet<RelPath>,
+    seen: &HashMap<RelPath, Owner>,
     writer: &Writer<'_>,
 ) -> Result<(), CopyError> {
-    if item.path.parent().is_some_and(|parent| seen.contains(&parent)) {
+    if item.path.parent().is_some_and(|parent| seen.contains_key(&parent)) {
         return Ok(());
     }
     let path = || item.path.clone();

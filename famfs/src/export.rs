@@ -5,13 +5,14 @@ use std::io::{self, BufReader, Read, Write};
 
 use tar::Builder;
 
-use crate::archive::{ArchiveError, Content, LeftOut, read_stream};
+use crate::archive::{ArchiveError, Content, read_stream};
 use crate::extract::SET_ID_BITS;
 use crate::pack::{SUFFIX, append, is_pack};
 use crate::path::RelPath;
 use crate::replay::{Node, NodeKind, Owner};
 use crate::stream::FileReader;
 use crate::sys::dax::Access;
+use crate::unsupported::LeftOut;
 use crate::volume::{COPY_STEP, Volume};
 
 /// Why a file system, or a part of it, is not packed.
@@ -183,6 +184,10 @@ fn unpack<W: Write>(
         let size = match member.content {
             Content::Dir => None,
             Content::File { size, .. } => Some(size),
+            Content::Unfit(why) => {
+                let member = LeftOut::plain(&member.name, why);
+                return Err(End::Export(ExportError::Member { path: path(), member }));
+            }
         };
         let (owner, lost) = options.owner(member.owner);
         // Once for the pack, however many of its members.

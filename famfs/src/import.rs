@@ -4,22 +4,30 @@
 //! An archive in a file is looked at first: what cannot work fails before anything is written. One
 //! that comes as a stream is taken member by member, and what is complete before an error stays.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Take};
 
-use crate::archive::{ArchiveError, Content, LeftOut, Member, read_headers, read_stream};
+use crate::archive::{ArchiveError, Content, Member};
+use crate::archive::{compression, from_start, read_headers, read_stream};
+use crate::compression::Compression;
+use crate::dropped::Dropped;
 use crate::format::ALLOC_UNIT;
 use crate::map::FileMap;
 use crate::pack::{self, Pack};
 use crate::path::RelPath;
 use crate::replay::{NodeKind, Owner};
 use crate::stream::FileWriter;
+use crate::terminal::escape_name;
+use crate::unsupported::{LeftOut, Why, counts, first_names, kept_owner};
 use crate::volume::{COPY_STEP, FileBytes, steps};
 use crate::writer::{WriteError, Writer};
 
-/// How many members an error message lists.
-const LISTED: usize = 10;
+/// Most bytes of names of members that a compressed archive may have: a short one can claim more
+/// than the memory holds. A log of 2 GiB has room for a quarter of that.
+const MAX_NAMES: u64 = 256 << 20;
+/// What a member takes in memory beside its name.
+const MEMBER: u64 = 128;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -43,8 +51,28 @@ pub enum ImportError {
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     /// Members that famfs cannot hold, or whose place is taken.
-    #[error("{} of the members cannot be unpacked{}\nuse --skip-unsupported to unpack the rest", .0.len(), list(.0))]
+    #[error(
+        "{} of the members cannot be unpacked ({}):{}\n\
+         use --skip-unsupported to unpack the rest", .0.len(), reasons(.0), first_names(.0)
+    )]
     Unsupported(Vec<LeftOut>),
+    /// A stream that has a file twice, or something else instead of it later.
+    #[error(
+        "\"{0}\" is in the archive twice, and its first version is in place already; \
+         import the archive from a file (--input), of which the last version is taken"
+    )]
+    Again(String),
+    /// A compressed archive with more members than memory should hold.
+    #[error("the names of the archive's members have more than {MAX_NAMES} bytes; unpack it first")]
+    Names,
+    /// Packs of a compressed archive.
+    #[error(
+        "--pack reads an archive out of order, and this one is compressed; decompress it first"
+    )]
+    CompressedPack,
+    /// The archive is not the one that was looked at.
+    #[error("the archive changed while it was unpacked: {0} of its files were not found again")]
+    Changed(usize),
     /// All together need more than is free.
     #[error(
         "no space: the files need {needed} bytes in units of 2 MiB, {free} are free; nothing was written"
@@ -79,13 +107,9 @@ pub enum ImportError {
     Write(#[from] WriteError),
 }
 
-fn list(items: &[LeftOut]) -> String {
-    let lines = items.iter().take(LISTED).map(|item| format!("\n  {}: {}", item.name, item.reason));
-    let mut text: String = lines.collect();
-    if items.len() > LISTED {
-        text.push_str(&format!("\n  and {} more", items.len() - LISTED));
-    }
-    text
+/// How many items there are of each reason.
+pub fn reasons(items: &[LeftOut]) -> String {
+    counts(items.iter().map(|item| item.why))
 }
 
 /// What was unpacked.
@@ -103,6 +127,137 @@ pub struct Done {
     pub bytes: u64,
     /// Members that were left out.
     pub left_out: Vec<LeftOut>,
+    /// Members that a later one of the same name took the place of.
+    pub superseded: u64,
+    /// What the members have and a famfs does not keep.
+    pub dropped: Dropped,
+}
+
+/// The members of an archive as they are in the end: of each name the last.
+#[derive(Default)]
+struct Members {
+    /// By their order.
+    list: BTreeMap<u64, Member>,
+    by_name: HashMap<Vec<u8>, u64>,
+    left_out: Vec<LeftOut>,
+    superseded: u64,
+    next: u64,
+    /// Memory that they take, about.
+    weight: u64,
+}
+
+impl Members {
+    /// Reads the headers of an archive.
+    fn read(file: &File, compression: Compression) -> Result<Self, ImportError> {
+        let mut members = Self::default();
+        read_headers(from_start(file)?, |member| {
+            members.add(member);
+            match compression != Compression::None && members.weight > MAX_NAMES {
+                true => Err(ImportError::Names),
+                false => Ok(()),
+            }
+        })?;
+        Ok(members)
+    }
+
+    fn add(&mut self, member: Result<Member, LeftOut>) {
+        let member = match member {
+            Ok(member) => member,
+            Err(left_out) => {
+                self.weight += MEMBER + (left_out.name.len() + left_out.reason.len()) as u64;
+                return self.left_out.push(left_out);
+            }
+        };
+        let before = self.by_name.get(&member.name).copied();
+        match before.and_then(|order| Some((order, self.list.get_mut(&order)?))) {
+            // It is made once, with the owner that comes last.
+            Some((_, old)) if old.content == Content::Dir && member.content == Content::Dir => {
+                old.owner = member.owner;
+                return;
+            }
+            // A directory with something in it stays; the member is refused later.
+            Some((_, old)) if old.content == Content::Dir => {}
+            Some((order, _)) => {
+                self.list.remove(&order);
+                self.weight -= MEMBER + 2 * member.name.len() as u64;
+                self.superseded += 1;
+            }
+            None => {}
+        }
+        self.weight += MEMBER + 2 * member.name.len() as u64;
+        if before.is_none_or(|order| !self.list.contains_key(&order)) {
+            self.by_name.insert(member.name.clone(), self.next);
+        }
+        self.list.insert(self.next, member);
+        self.next += 1;
+    }
+}
+
+/// What an archive needs, and what a famfs cannot hold of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Sizes of the files.
+    pub files: Vec<u64>,
+    /// Directories, those above files included.
+    pub directories: u64,
+    /// Members that no famfs can hold at this place.
+    pub left_out: Vec<LeftOut>,
+}
+
+impl Survey {
+    /// Looks at an archive that is to be unpacked into a directory; `None` is the root.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn of(file: &File, into: Option<&RelPath>) -> Result<Self, ImportError> {
+        let members = Members::read(file, compression(&mut &*file)?)?;
+        let mut survey = Self { left_out: members.left_out, ..Self::default() };
+        let mut directories = HashSet::new();
+        for member in members.list.into_values() {
+            let path = match fit(&member).and_then(|()| path_of(into, &member.name)) {
+                Ok(Some(path)) => path,
+                Ok(None) => continue,
+                Err(left_out) => {
+                    survey.left_out.push(left_out);
+                    continue;
+                }
+            };
+            let mut above = path.parent();
+            match member.content {
+                Content::File { size, .. } => survey.files.push(size),
+                _ => above = Some(path),
+            }
+            while let Some(dir) = above {
+                above = dir.parent();
+                if !directories.insert(dir) {
+                    break;
+                }
+            }
+        }
+        survey.directories = directories.len() as u64;
+        Ok(survey)
+    }
+}
+
+/// Refuses a member that no famfs can hold.
+fn fit(member: &Member) -> Result<(), LeftOut> {
+    match member.content {
+        Content::Unfit(why) => Err(LeftOut::plain(&member.name, why)),
+        Content::File { size: 0, .. } => Err(LeftOut::plain(&member.name, Why::Empty)),
+        Content::File { .. } | Content::Dir => Ok(()),
+    }
+}
+
+/// Where a member goes; `None` is the directory that the archive is unpacked into.
+fn path_of(into: Option<&RelPath>, name: &[u8]) -> Result<Option<RelPath>, LeftOut> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let path = match into {
+        Some(dir) => RelPath::new(&[dir.as_bytes(), b"/", name].concat()),
+        None => RelPath::new(name),
+    };
+    path.map(Some).map_err(|err| LeftOut::new(name, Why::of_path(&err), err))
 }
 
 /// A file or directory to make.
@@ -131,8 +286,8 @@ impl What {
 pub struct Import<'w, 'v> {
     writer: &'w mut Writer<'v>,
     options: Options,
-    /// Paths of this archive, and whether they are directories.
-    seen: HashMap<RelPath, bool>,
+    /// Paths of this archive, with the owner of those that are directories.
+    seen: HashMap<RelPath, Option<Owner>>,
     done: Done,
     buf: Vec<u8>,
 }
@@ -152,14 +307,14 @@ impl<'w, 'v> Import<'w, 'v> {
         begin: impl FnOnce(u64),
         progress: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Done, ImportError> {
-        let mut members = Vec::new();
-        read_headers(BufReader::new(file), |member| {
-            match member {
-                Ok(member) => members.push(member),
-                Err(left_out) => self.done.left_out.push(left_out),
-            }
-            Ok::<_, ImportError>(())
-        })?;
+        let compression = compression(&mut &*file)?;
+        if self.options.pack && compression != Compression::None {
+            return Err(ImportError::CompressedPack);
+        }
+        let found = Members::read(file, compression)?;
+        self.done.left_out = found.left_out;
+        self.done.superseded = found.superseded;
+        let mut members: Vec<Member> = found.list.into_values().collect();
         let mut items = Vec::new();
         if self.options.pack {
             let (packs, rest) = pack::split(members, self.options.owner);
@@ -168,7 +323,10 @@ impl<'w, 'v> Import<'w, 'v> {
                 self.place_pack(pack, &mut items);
             }
         }
-        for member in members {
+        // Directories first: one that is named behind what is in it has its own owner all the same.
+        let (dirs, files): (Vec<_>, Vec<_>) =
+            members.into_iter().partition(|member| member.content == Content::Dir);
+        for member in dirs.into_iter().chain(files) {
             if let Err(left_out) = self.place(&member, &mut items) {
                 self.done.left_out.push(left_out);
             }
@@ -178,23 +336,68 @@ impl<'w, 'v> Import<'w, 'v> {
         }
         let items = self.make_room(items)?;
         begin(items.iter().filter_map(|(item, _)| item.what.size()).sum());
-        let mut result = Ok(());
+        let result = match compression {
+            Compression::None => self.make_all(items, file, progress),
+            _ => self.make_from_stream(items, file, progress),
+        };
+        self.finish(result)
+    }
+
+    fn make_all(
+        &mut self,
+        items: Vec<(Item, Option<FileMap>)>,
+        file: &File,
+        progress: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<(), ImportError> {
         for (item, map) in items {
-            result = match &item.what {
-                What::File { position, .. } => {
-                    let bytes = part(file, *position, item.what.size().unwrap_or(0));
-                    bytes
-                        .map_err(|source| bytes_error(&item.path, source))
-                        .and_then(|mut bytes| self.make(&item, map, &mut bytes, progress))
+            match &item.what {
+                What::File { position, size } => {
+                    let mut bytes = part(file, *position, *size)
+                        .map_err(|source| bytes_error(&item.path, source))?;
+                    self.make(&item, map, &mut bytes, progress)?;
                 }
-                What::Pack { pack, .. } => self.make_pack(&item, pack, map, file, progress),
-                What::Dir => self.make(&item, map, &mut io::empty(), progress),
-            };
-            if result.is_err() {
-                break;
+                What::Pack { pack, .. } => self.make_pack(&item, pack, map, file, progress)?,
+                What::Dir => self.make(&item, map, &mut io::empty(), progress)?,
             }
         }
-        self.finish(result)
+        Ok(())
+    }
+
+    /// Reads a compressed archive a second time, and makes each file when its bytes come by.
+    fn make_from_stream(
+        &mut self,
+        items: Vec<(Item, Option<FileMap>)>,
+        file: &File,
+        progress: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<(), ImportError> {
+        let mut waiting = HashMap::new();
+        for (item, map) in items {
+            match item.what {
+                What::File { position, .. } => {
+                    waiting.insert(position, (item, map));
+                }
+                _ => self.make(&item, map, &mut io::empty(), progress)?,
+            }
+        }
+        if self.options.dry_run {
+            for (item, map) in waiting.into_values() {
+                self.make(&item, map, &mut io::empty(), progress)?;
+            }
+            return Ok(());
+        }
+        read_stream(from_start(file)?, |member, bytes| {
+            let Ok(Member { content: Content::File { size, position }, .. }) = member else {
+                return Ok(());
+            };
+            match waiting.remove(&position) {
+                Some((item, map)) if item.what.size() == Some(size) => {
+                    self.make(&item, map, bytes, progress)
+                }
+                Some(_) => Err(ImportError::Changed(1)),
+                None => Ok(()),
+            }
+        })?;
+        if waiting.is_empty() { Ok(()) } else { Err(ImportError::Changed(waiting.len())) }
     }
 
     /// Unpacks an archive that comes as a stream.
@@ -205,6 +408,9 @@ impl<'w, 'v> Import<'w, 'v> {
     ) -> Result<Done, ImportError> {
         let result = read_stream(BufReader::with_capacity(COPY_STEP, input), |member, bytes| {
             let mut items = Vec::new();
+            if let Ok(member) = &member {
+                self.refuse_again(member)?;
+            }
             if let Err(left_out) = member.and_then(|member| self.place(&member, &mut items)) {
                 if !self.options.skip_unsupported {
                     return Err(ImportError::Unsupported(vec![left_out]));
@@ -228,23 +434,31 @@ impl<'w, 'v> Import<'w, 'v> {
         Ok(self.done)
     }
 
+    /// Refuses a member whose name a file of this stream has already.
+    fn refuse_again(&self, member: &Member) -> Result<(), ImportError> {
+        let path = path_of(self.options.into.as_ref(), &member.name).ok().flatten();
+        match path.and_then(|path| self.seen.get(&path)) {
+            Some(None) => Err(ImportError::Again(escape_name(&member.name))),
+            _ => Ok(()),
+        }
+    }
+
     /// Finds out what to make for a member: itself, and directories above it that are missing.
     fn place(&mut self, member: &Member, items: &mut Vec<Item>) -> Result<(), LeftOut> {
+        fit(member)?;
         let what = match member.content {
-            Content::Dir if member.name.is_empty() => return Ok(()),
-            Content::Dir => What::Dir,
-            Content::File { size: 0, .. } => {
-                let reason = "empty file: famfs files have at least one byte";
-                return Err(LeftOut::new(&member.name, reason));
-            }
             Content::File { size, position } => What::File { size, position },
+            _ if member.name.is_empty() => return Ok(()),
+            _ => What::Dir,
         };
-        self.place_item(&member.name, member.owner, what, items)
+        self.place_item(&member.name, member.owner, what, items)?;
+        self.done.dropped.add(&escape_name(&member.name), member.attributes.iter().copied());
+        Ok(())
     }
 
     fn place_pack(&mut self, pack: Pack, items: &mut Vec<Item>) {
         let name = pack.path();
-        let size = pack.size().map_err(|err| LeftOut::new(&name, err));
+        let size = pack.size().map_err(|err| LeftOut::new(&name, Why::Path, err));
         let placed = size.and_then(|size| {
             self.place_item(&name, pack.file_owner(), What::Pack { size, pack }, items)
         });
@@ -258,23 +472,36 @@ impl<'w, 'v> Import<'w, 'v> {
         what: What,
         items: &mut Vec<Item>,
     ) -> Result<(), LeftOut> {
-        let left_out = |reason: String| LeftOut::new(name, reason);
-        let path = match &self.options.into {
-            Some(dir) => RelPath::new(&[dir.as_bytes(), b"/", name].concat()),
-            None => RelPath::new(name),
+        let left_out = |why, reason: String| LeftOut::new(name, why, reason);
+        let taken = |reason| left_out(Why::Taken, reason);
+        let Some(path) = path_of(self.options.into.as_ref(), name)? else {
+            return Err(taken("it is the directory that the archive is unpacked into".to_owned()));
         };
-        let path = path.map_err(|err| left_out(err.to_string()))?;
-        let taken = self.writer.plan().get(&path).map(|node| &node.kind);
-        match (taken, &what) {
-            (Some(NodeKind::Dir), What::Dir) => return Ok(()),
-            (Some(NodeKind::Dir), _) => return Err(left_out(format!("\"{path}\" is a directory"))),
-            (Some(NodeKind::File { .. }), _) => {
-                return Err(left_out(format!("\"{path}\" exists already")));
+        let found = self.writer.plan().get(&path);
+        match (found.map(|node| (&node.kind, node.owner)), &what) {
+            (Some((NodeKind::Dir, found)), What::Dir) => {
+                return match found == owner {
+                    true => Ok(()),
+                    false => {
+                        let reason = format!("\"{path}\" {}", kept_owner(found, owner));
+                        Err(left_out(Why::Kept, reason))
+                    }
+                };
+            }
+            (Some((NodeKind::Dir, _)), _) => {
+                return Err(taken(format!("\"{path}\" is a directory")));
+            }
+            (Some((NodeKind::File { .. }, _)), _) => {
+                return Err(taken(format!("\"{path}\" exists already")));
             }
             (None, what) => match (self.seen.get(&path), what) {
                 (None, _) => {}
-                (Some(true), What::Dir) => return Ok(()),
-                _ => return Err(left_out("another member has the same name".to_owned())),
+                (Some(Some(found)), What::Dir) if *found == owner => return Ok(()),
+                (Some(Some(found)), What::Dir) => {
+                    let reason = format!("\"{path}\" {}", kept_owner(*found, owner));
+                    return Err(left_out(Why::Kept, reason));
+                }
+                _ => return Err(taken("another member has the same name".to_owned())),
             },
         }
         let mut missing = Vec::new();
@@ -283,13 +510,12 @@ impl<'w, 'v> Import<'w, 'v> {
             match self.writer.plan().get(&dir).map(|node| &node.kind) {
                 Some(NodeKind::Dir) => break,
                 Some(NodeKind::File { .. }) => {
-                    return Err(left_out(format!("\"{dir}\" is a file, expected a directory")));
+                    return Err(taken(format!("\"{dir}\" is a file, expected a directory")));
                 }
                 None => match self.seen.get(&dir) {
-                    Some(true) => break,
-                    Some(false) => {
-                        let reason = format!("\"{dir}\" is a file of this archive too");
-                        return Err(left_out(reason));
+                    Some(Some(_)) => break,
+                    Some(None) => {
+                        return Err(taken(format!("\"{dir}\" is a file of this archive too")));
                     }
                     None => {}
                 },
@@ -298,10 +524,10 @@ impl<'w, 'v> Import<'w, 'v> {
             missing.push(dir);
         }
         for dir in missing.into_iter().rev() {
-            self.seen.insert(dir.clone(), true);
+            self.seen.insert(dir.clone(), Some(self.options.owner));
             items.push(Item { path: dir, owner: self.options.owner, what: What::Dir });
         }
-        self.seen.insert(path.clone(), what.size().is_none());
+        self.seen.insert(path.clone(), what.size().is_none().then_some(owner));
         items.push(Item { path, owner, what });
         Ok(())
     }
@@ -383,7 +609,7 @@ impl<'w, 'v> Import<'w, 'v> {
             let out = io::BufWriter::with_capacity(COPY_STEP, FileWriter::new(bytes));
             pack.write(out, |member| match member.content {
                 Content::File { size, position } => part(file, position, size),
-                Content::Dir => part(file, 0, 0),
+                Content::Dir | Content::Unfit(_) => part(file, 0, 0),
             })
             .map_err(|source| bytes_error(&item.path, source))?;
             if progress(*size) { Ok(()) } else { Err(ImportError::Interrupted) }

@@ -57,7 +57,11 @@ pub fn split(members: Vec<Member>, owner: Owner) -> (Vec<Pack>, Vec<Member>) {
     let mut rest = Vec::new();
     for member in members {
         let whole = std::iter::once(member.name.as_slice());
-        let Some(dir) = above(&member.name).chain(whole).find(worth).map(<[u8]>::to_vec) else {
+        let found = match member.content {
+            Content::Unfit(_) => None,
+            _ => above(&member.name).chain(whole).find(worth).map(<[u8]>::to_vec),
+        };
+        let Some(dir) = found else {
             rest.push(member);
             continue;
         };
@@ -126,6 +130,7 @@ impl Pack {
                     let bytes = open(member)?;
                     append(&mut builder, &member.name, member.owner, Some(size), bytes)
                 }
+                Content::Unfit(_) => Ok(()),
             }?;
         }
         builder.into_inner()?.flush()
@@ -193,11 +198,12 @@ mod tests {
 
     fn file(name: &str, size: u64) -> Member {
         let content = Content::File { size, position: 0 };
-        Member { name: name.as_bytes().to_vec(), owner: OWNER, content }
+        Member { name: name.as_bytes().to_vec(), owner: OWNER, content, attributes: Vec::new() }
     }
 
     fn dir(name: &str) -> Member {
-        Member { name: name.as_bytes().to_vec(), owner: OWNER, content: Content::Dir }
+        let content = Content::Dir;
+        Member { name: name.as_bytes().to_vec(), owner: OWNER, content, attributes: Vec::new() }
     }
 
     #[test]

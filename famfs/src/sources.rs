@@ -3,21 +3,27 @@
 //!
 //! [`scan`] lists what there is and what famfs cannot hold, and changes nothing.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::fs::{self, FileType, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::path::{PathError, RelPath};
+use rustix::fs::{CWD, Mode, OFlags, SeekFrom};
+
+use crate::dropped::{Attribute, Dropped};
+use crate::path::RelPath;
 use crate::replay::Owner;
 use crate::terminal::shown;
+use crate::unsupported::{self, LeftOut, Why, first_names};
+
+/// Most bytes of the names of a file's extended attributes (XATTR_LIST_MAX of linux/limits.h).
+const XATTR_NAMES: usize = 65_536;
 
 /// Bytes of a block as stat(2) counts what a file takes.
 const STAT_BLOCK: u64 = 512;
-
-/// How many items an error message lists.
-const LISTED: usize = 10;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,7 +55,15 @@ pub struct Unsupported {
     /// The source.
     pub source: PathBuf,
     /// Why.
+    pub why: Why,
+    /// Why, in words.
     pub reason: String,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", shown(&self.source), self.reason)
+    }
 }
 
 /// Why sources cannot be copied.
@@ -69,19 +83,16 @@ pub enum SourceError {
     #[error("{} is a directory; use --recursive to copy it", shown(.0))]
     NotRecursive(PathBuf),
     /// Sources that famfs cannot hold.
-    #[error("{} of the sources cannot be copied, so nothing was written:{}\nuse --skip-unsupported to copy the rest", .0.len(), list(.0))]
+    #[error(
+        "{} of the sources cannot be copied ({}), so nothing was written:{}\n\
+         use --skip-unsupported to copy the rest", .0.len(), reasons(.0), first_names(.0)
+    )]
     Unsupported(Vec<Unsupported>),
 }
 
-pub(crate) fn list(items: &[Unsupported]) -> String {
-    let mut text = String::new();
-    for item in items.iter().take(LISTED) {
-        text.push_str(&format!("\n  {}: {}", shown(&item.source), item.reason));
-    }
-    if items.len() > LISTED {
-        text.push_str(&format!("\n  and {} more", items.len() - LISTED));
-    }
-    text
+/// How many items there are of each reason.
+pub fn reasons(items: &[Unsupported]) -> String {
+    unsupported::counts(items.iter().map(|item| item.why))
 }
 
 /// A file or directory to make.
@@ -104,6 +115,25 @@ pub struct Scan {
     pub(crate) holes: u64,
     /// What was left out.
     pub unsupported: Vec<Unsupported>,
+    /// What the items have and a famfs does not keep.
+    pub dropped: Dropped,
+    /// Whether to go on without what cannot be done.
+    pub(crate) skip: bool,
+    /// Files with more than one name that were seen.
+    linked: HashSet<(u64, u64)>,
+}
+
+impl Scan {
+    /// The sizes of the files to make; `None` for a directory.
+    pub fn sizes(&self) -> impl Iterator<Item = Option<u64>> + '_ {
+        self.items.iter().map(|item| item.size)
+    }
+}
+
+impl From<&Unsupported> for LeftOut {
+    fn from(item: &Unsupported) -> Self {
+        Self::new(item.source.as_os_str().as_bytes(), item.why, &item.reason)
+    }
 }
 
 /// Looks at the sources.
@@ -112,7 +142,7 @@ pub fn scan(
     destination: &Destination,
     options: &Options,
 ) -> Result<Scan, SourceError> {
-    let mut scan = Scan::default();
+    let mut scan = Scan { skip: options.skip_unsupported, ..Scan::default() };
     for source in sources {
         // A source named by the user is followed if it is a symbolic link, as cp does.
         let metadata = fs::metadata(source).map_err(|err| read_error("look at", source, err))?;
@@ -141,18 +171,15 @@ fn names_contents(source: &Path) -> bool {
 }
 
 /// Why famfs cannot hold a file of this kind and size.
-fn unfit(kind: FileType, size: u64) -> Option<&'static str> {
-    let reason = match () {
-        () if kind.is_file() && size > 0 || kind.is_dir() => return None,
-        () if kind.is_file() => "empty file: famfs files have at least one byte",
-        () if kind.is_symlink() => "symbolic link",
-        () if kind.is_fifo() => "named pipe",
-        () if kind.is_socket() => "socket",
-        () if kind.is_char_device() => "character device",
-        () if kind.is_block_device() => "block device",
-        () => "special file",
-    };
-    Some(reason)
+fn unfit(kind: FileType, size: u64) -> Option<Why> {
+    match () {
+        () if kind.is_file() && size > 0 || kind.is_dir() => None,
+        () if kind.is_file() => Some(Why::Empty),
+        () if kind.is_symlink() => Some(Why::SymbolicLink),
+        () if kind.is_fifo() => Some(Why::Pipe),
+        () if kind.is_socket() => Some(Why::Socket),
+        () => Some(Why::Device),
+    }
 }
 
 fn join(dir: Option<&[u8]>, name: Option<&[u8]>) -> Vec<u8> {
@@ -173,13 +200,14 @@ impl Scan {
         let checked =
             if path.is_empty() && kind.is_dir() { None } else { Some(RelPath::new(path)) };
         match (reason, checked) {
-            (Some(reason), _) => self.leave_out(source, reason.to_owned()),
-            (None, Some(Err(err @ PathError::TooLong { .. }))) if kind.is_dir() => {
-                // One line for the whole tree: everything in it is too long as well.
-                self.leave_out(source, format!("{err}; its contents are left out too"));
-                return Ok(());
+            (Some(why), _) => self.leave_out(source, why, why.text()),
+            (None, Some(Err(err))) => {
+                self.leave_out(source, Why::of_path(&err), err.to_string());
+                // What is in it cannot be copied either, and each file is named.
+                if kind.is_dir() {
+                    self.visit_children(source, path, options)?;
+                }
             }
-            (None, Some(Err(err))) => self.leave_out(source, err.to_string()),
             (None, checked) => {
                 if let Some(Ok(path)) = checked {
                     let owner = Owner {
@@ -195,6 +223,7 @@ impl Scan {
                     let holes = size.unwrap_or(0).saturating_sub(stored);
                     self.holes = self.holes.saturating_add(holes);
                     let id = (metadata.dev(), metadata.ino());
+                    self.note_dropped(source, metadata, holes > 0);
                     self.items.push(Item { source: source.to_owned(), path, owner, id, size });
                 }
                 if kind.is_dir() {
@@ -227,11 +256,47 @@ impl Scan {
         Ok(())
     }
 
-    fn leave_out(&mut self, source: &Path, reason: String) {
-        self.unsupported.push(Unsupported { source: source.to_owned(), reason });
+    fn leave_out(&mut self, source: &Path, why: Why, reason: String) {
+        self.unsupported.push(Unsupported { source: source.to_owned(), why, reason });
+    }
+
+    /// Notes what an item has and a famfs does not keep.
+    fn note_dropped(&mut self, source: &Path, metadata: &Metadata, fewer_blocks: bool) {
+        let mut found = extended_attributes(source);
+        // A file system that compresses has fewer blocks too.
+        if metadata.is_file() && fewer_blocks && has_holes(source, metadata.len()) {
+            found.push(Attribute::Holes);
+        }
+        let id = (metadata.dev(), metadata.ino());
+        if metadata.is_file() && metadata.nlink() > 1 && !self.linked.insert(id) {
+            found.push(Attribute::HardLink);
+        }
+        self.dropped.add(&source.to_string_lossy(), found);
     }
 }
 
 pub(crate) fn read_error(action: &'static str, path: &Path, source: io::Error) -> SourceError {
     SourceError::Read { action, path: path.to_owned(), source }
+}
+
+/// What a file's extended attributes are.
+fn extended_attributes(path: &Path) -> Vec<Attribute> {
+    let mut names = Vec::with_capacity(XATTR_NAMES);
+    // A file system without them has none; nor can those be told that may not be listed.
+    if rustix::fs::llistxattr(path, rustix::buffer::spare_capacity(&mut names)).is_err() {
+        return Vec::new();
+    }
+    let found = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let mut found: Vec<_> = found.filter_map(Attribute::of_xattr).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// Whether a file has a hole before its end.
+fn has_holes(path: &Path, size: u64) -> bool {
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let hole = rustix::fs::openat(CWD, path, flags, Mode::empty())
+        .and_then(|file| rustix::fs::seek(file, SeekFrom::Hole(0)));
+    hole.is_ok_and(|hole| hole < size)
 }

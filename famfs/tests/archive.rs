@@ -162,7 +162,7 @@ fn hostile_archives_are_refused_before_anything_is_written() {
         (odd(&name(b".meta/.log")), ".meta/.log: path \".meta/.log\" is below .meta"),
         (odd(&|h| h.set_entry_type(EntryType::Symlink)), "odd: symbolic link"),
         (odd(&|h| h.set_entry_type(EntryType::Link)), "odd: hard link"),
-        (odd(&|h| h.set_entry_type(EntryType::Block)), "odd: special file"),
+        (odd(&|h| h.set_entry_type(EntryType::Block)), "odd: device"),
         (odd(&|h| h.set_uid(u64::MAX >> 1)), "odd: owner"),
         (odd(&|h| h.set_size(1 << 50)), "the archive was cut short"),
         (odd(&|h| h.set_size(u64::MAX)), "cannot read the archive"),
@@ -195,6 +195,11 @@ fn names_that_are_taken_and_files_that_do_not_fit_are_named() {
     member(&mut builder, "a", 0o600, b"again");
     member(&mut builder, "a/below", 0o600, b"below a file");
     let (code, _, stderr) = pipe(&pool, &["import"], &builder.into_inner().unwrap());
+    let again = "\"a\" is in the archive twice, and its first version is in place already";
+    assert!(code == Some(1) && stderr.contains(again), "{stderr}");
+    let mut builder = Builder::new(Vec::new());
+    member(&mut builder, "a", 0o600, b"first");
+    let (code, _, stderr) = pipe(&pool, &["import"], &builder.into_inner().unwrap());
     assert!(code == Some(1) && stderr.contains("a: \"a\" exists already"), "{stderr}");
     let mut builder = Builder::new(Vec::new());
     member(&mut builder, "large", 0o600, &vec![1; 14 << 20]);
@@ -213,10 +218,144 @@ fn a_pack_that_was_damaged_is_named_and_can_be_kept() {
     pack[3072..3584].fill(0x55);
     let damaged = pool.path.with_file_name("small.tar");
     std::fs::write(&damaged, &pack).unwrap();
-    run(&pool, &["cp", damaged.to_str().unwrap(), "/small.tar"]);
+    // Its bytes differ, and its owner, which stays.
+    run(&pool, &["cp", "--skip-unsupported", damaged.to_str().unwrap(), "/small.tar"]);
     let Output { status, stderr, .. } = famfs(&pool, &["export"]).output().unwrap();
     let stderr = String::from_utf8(stderr).unwrap();
     let message = "\"small.tar\" is marked as a pack, but cannot be unpacked; use --keep-packs";
     assert!(status.code() == Some(1) && stderr.contains(message), "{stderr}");
     assert_eq!(contents(&run(&pool, &["export", "--keep-packs"]))["small.tar"].3, pack);
+}
+
+/// What tar gives for an archive that was added to.
+#[test]
+fn the_last_member_of_a_name_counts() {
+    let pool = formatted(64 * MIB);
+    let file = pool.path.with_extension("tar");
+    let mut builder = Builder::new(Vec::new());
+    member(&mut builder, "d/one", 0o600, b"first");
+    member(&mut builder, "gone", 0o600, b"not empty");
+    member(&mut builder, "d/", 0o700, b"");
+    member(&mut builder, "d/one", 0o640, b"second");
+    member(&mut builder, "d/", 0o750, b"");
+    member(&mut builder, "d/one", 0o644, b"third and last");
+    member(&mut builder, "gone", 0o600, b"");
+    std::fs::write(&file, builder.into_inner().unwrap()).unwrap();
+    let import = ["import", "--skip-unsupported", "--json", "--input", file.to_str().unwrap()];
+    let report: serde_json::Value = serde_json::from_slice(&run(&pool, &import)).unwrap();
+    assert_eq!((&report["files"], &report["superseded"]), (&1.into(), &3.into()), "{report}");
+    assert_eq!(report["skipped"][0]["path"], "gone", "the last is empty, the first is not made");
+    let found = contents(&run(&pool, &["export"]));
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["d", "d/one"]);
+    assert_eq!((found["d"].0, found["d/one"].0), (0o750, 0o644));
+    assert_eq!(found["d/one"].3, b"third and last");
+}
+
+#[test]
+fn a_directory_that_is_there_with_another_mode_is_told() {
+    let pool = formatted(64 * MIB);
+    run(&pool, &["mkdir", "-m", "755", "/d"]);
+    let mut builder = Builder::new(Vec::new());
+    member(&mut builder, "d/", 0o700, b"");
+    member(&mut builder, "d/secret", 0o600, b"secret");
+    let file = pool.path.with_extension("tar");
+    std::fs::write(&file, builder.into_inner().unwrap()).unwrap();
+    let import = ["import", "--input", file.to_str().unwrap()];
+    let Output { status, stderr, .. } = famfs(&pool, &import).output().unwrap();
+    let stderr = String::from_utf8(stderr).unwrap();
+    let message = "d: \"d\" exists with owner and mode";
+    assert!(status.code() == Some(1) && stderr.contains(message), "{stderr}");
+    let done = run(&pool, &[&import[..], &["--skip-unsupported"]].concat());
+    assert!(String::from_utf8_lossy(&done).contains(message), "{done:?}");
+    assert_eq!(run(&pool, &["cat", "/d/secret"]), b"secret");
+}
+
+#[test]
+fn values_with_line_breaks_are_read_and_attributes_are_told() {
+    let pool = formatted(64 * MIB);
+    let file = pool.path.with_extension("tar");
+    let mut builder = Builder::new(Vec::new());
+    let capability = b"\x01\0\0\x02\x0a\0\0\0";
+    let records = [("SCHILY.xattr.security.capability", &capability[..])];
+    builder.append_pax_extensions(records).unwrap();
+    member(&mut builder, "prog", 0o755, b"program");
+    builder.append_pax_extensions([("SCHILY.xattr.user.a", &b"1\n2"[..])]).unwrap();
+    member(&mut builder, "other", 0o755, b"other");
+    std::fs::write(&file, builder.into_inner().unwrap()).unwrap();
+    let import = ["import", "-v", "--input", file.to_str().unwrap()];
+    let Output { status, stdout, stderr } = famfs(&pool, &import).output().unwrap();
+    let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+    assert!(status.success(), "{stderr}");
+    assert!(stdout.contains("not kept of prog: capabilities\n"), "{stdout}");
+    let summary = "not kept: extended attributes of 1 file, capabilities of 1 file, times of 2";
+    assert!(stderr.contains(summary), "{stderr}");
+    assert_eq!(run(&pool, &["cat", "/prog", "/other"]), b"programother");
+}
+
+fn compressed(kind: &str, bytes: &[u8]) -> Vec<u8> {
+    match kind {
+        "gz" => {
+            let level = flate2::Compression::fast();
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+        "xz" => {
+            let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 0);
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+        _ => zstd::stream::encode_all(bytes, 1).unwrap(),
+    }
+}
+
+#[test]
+fn compressed_archives_are_unpacked_from_files_and_pipes() {
+    let archive = dataset();
+    let plain = formatted(256 * MIB);
+    pipe(&plain, &["import", "--skip-unsupported"], &archive);
+    let expected = run(&plain, &["export"]);
+    for kind in ["gz", "xz", "zst"] {
+        let bytes = compressed(kind, &archive);
+        let file = plain.path.with_extension(kind);
+        std::fs::write(&file, &bytes).unwrap();
+        let by_pipe = formatted(256 * MIB);
+        let (code, _, stderr) = pipe(&by_pipe, &["import", "--skip-unsupported"], &bytes);
+        assert_eq!(code, Some(0), "{kind}: {stderr}");
+        assert!(run(&by_pipe, &["export"]) == expected, "{kind} from a pipe");
+        let by_file = formatted(256 * MIB);
+        let import = ["import", "--skip-unsupported", "--input", file.to_str().unwrap()];
+        run(&by_file, &[&import[..], &["--dry-run"]].concat());
+        assert!(run(&by_file, &["ls"]).is_empty());
+        run(&by_file, &import);
+        assert!(run(&by_file, &["export"]) == expected, "{kind} from a file");
+        run(&by_file, &["fsck"]);
+        let output = famfs(&by_file, &["import", "--pack", "--input", file.to_str().unwrap()]);
+        let stderr = { output }.output().unwrap().stderr;
+        assert!(String::from_utf8_lossy(&stderr).contains("decompress it first"), "{stderr:?}");
+        // A stream that is not whole is refused before anything is written.
+        for damaged in [&bytes[..bytes.len() - 3], &[&bytes[..], b"garbage"].concat()] {
+            std::fs::write(&file, damaged).unwrap();
+            let pool = formatted(256 * MIB);
+            let output = famfs(&pool, &import).output().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{kind}: {output:?}");
+            assert!(run(&pool, &["ls"]).is_empty(), "{kind}");
+            let (code, ..) = pipe(&pool, &["import", "--skip-unsupported"], damaged);
+            assert_eq!(code, Some(1), "{kind}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_archive_is_described_without_its_text() {
+    let pool = formatted(64 * MIB);
+    for (bytes, found) in [
+        (&b"password: secret\n"[..], "it is text"),
+        (b"BZh91AY&SY", "it is compressed with bzip2"),
+        (b"", "it is empty"),
+    ] {
+        let (code, _, stderr) = pipe(&pool, &["import"], bytes);
+        assert!(code == Some(1) && stderr.contains(found), "{stderr}");
+        assert!(!stderr.contains("secret"), "{stderr}");
+    }
 }

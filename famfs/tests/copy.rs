@@ -99,7 +99,9 @@ fn a_tree_keeps_its_shape_and_modes() {
         &Options { skip_unsupported: false, ..ALL },
     );
     let message = refused.unwrap_err().to_string();
-    assert!(message.contains("has 123 bytes, expected at most 79; its contents"), "{message}");
+    assert!(message.contains("has 123 bytes, expected at most 79"), "{message}");
+    // The directory, and the file in it, which would be lost as well.
+    assert!(message.starts_with("2 of the sources cannot be copied (2 paths over 79 bytes)"));
     assert!(contents(&volume).is_empty(), "nothing was written");
 
     copy(&volume, &[&source.path().join("a")], &into_root, &ALL).unwrap();
@@ -388,4 +390,69 @@ fn a_preview_writes_nothing() {
     assert!(writer.mkdir(&dir, owner).is_err(), "it counts as made");
     writer.commit().unwrap();
     assert!(fs::read(&pool.path).unwrap() == before);
+}
+
+/// What is there keeps its owner and mode, so a copy that asks for others is no success.
+#[test]
+fn another_owner_or_mode_of_what_is_there_is_refused_or_told() {
+    let pool = Pool::new(&[], POOL_LEN);
+    let volume = open(&pool);
+    format(&volume, None);
+    let source = tempfile::tempdir().unwrap();
+    let (dir, file) = (source.path().join("d"), source.path().join("d/s"));
+    fs::create_dir(&dir).unwrap();
+    fs::write(&file, "public").unwrap();
+    let chmod = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    chmod(&dir, 0o755);
+    chmod(&file, 0o644);
+    let strict = Options { skip_unsupported: false, ..ALL };
+    let again = |options: &Options| copy(&volume, &[&dir], &Destination::Into(None), options);
+    again(&strict).unwrap();
+    assert_eq!(again(&strict).unwrap().unchanged, 1, "the same again is fine");
+    fs::write(&file, "secret").unwrap();
+    chmod(&dir, 0o700);
+    chmod(&file, 0o600);
+    let error = again(&strict).unwrap_err().to_string();
+    assert!(error.starts_with("2 of the targets exist with another owner or mode"), "{error}");
+    let line = "\"d/s\" exists with owner and mode 7:8 0644, not 7:8 0600\n";
+    assert!(error.contains(line) && error.contains("famfs rm"), "{error}");
+    assert_eq!(read_back(&volume, "d/s"), b"public", "nothing was written");
+    for options in [Options { uid: Some(9), ..strict }, Options { gid: Some(9), ..strict }] {
+        assert!(matches!(again(&options), Err(CopyError::Kept(_))));
+    }
+    let found = scan(std::slice::from_ref(&dir), &Destination::Into(None), &ALL).unwrap();
+    let mut writer = Writer::open(&volume, None).unwrap();
+    assert_eq!(Copy::prepare(found, &mut writer).unwrap().kept.len(), 2);
+    drop(writer);
+    assert_eq!(again(&ALL).unwrap().overwritten, 1);
+    assert_eq!(read_back(&volume, "d/s"), b"secret");
+    assert_eq!(contents(&volume)[1].1, 0o644);
+}
+
+/// What a famfs does not keep is counted.
+#[test]
+fn attributes_holes_and_links_are_counted() {
+    let source = tempfile::tempdir().unwrap();
+    let path = |name: &str| source.path().join(name);
+    fs::write(path("file"), "text").unwrap();
+    fs::hard_link(path("file"), path("link")).unwrap();
+    let sparse = fs::File::create(path("sparse")).unwrap();
+    sparse.set_len(8 << 20).unwrap();
+    sparse.write_all_at(b"end", (8 << 20) - 3).unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    let attributes = rustix::fs::setxattr(path("file"), "user.note", b"a\nb", flags);
+    let found = scan(&[path(".")], &Destination::Into(None), &ALL).unwrap();
+    use famfs::dropped::Attribute;
+    assert_eq!(found.dropped.count(Attribute::HardLink), 1);
+    assert_eq!(found.dropped.count(Attribute::Holes), 1);
+    assert_eq!(found.dropped.times, 3);
+    match attributes {
+        // Both names of the file have it.
+        Ok(()) => assert_eq!(found.dropped.count(Attribute::Xattrs), 2),
+        Err(errno) => eprintln!("no extended attributes here: {errno}"),
+    }
+    let holes = (path(".").join("sparse").to_string_lossy().into_owned(), Attribute::Holes);
+    assert!(found.dropped.items.contains(&holes));
 }

@@ -40,6 +40,10 @@ const ORDER: &[&str] = &[
     // What it means as a whole.
     "replay",
     "size",
+    "unsupported",
+    "dropped",
+    "compression",
+    "tar_reader",
     "archive",
     "pack",
     "check",

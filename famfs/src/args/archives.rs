@@ -42,10 +42,11 @@ pub struct Export {
 /// Options of `import`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Owners and modes are kept. An archive in a file is looked at first: members that famfs cannot hold \
-(links, special and sparse files, empty files, names of more than 79 bytes, names that lead outside), \
-names that are taken, too little space or a full log stop it before anything is written. From a pipe \
-members are taken one by one, and what was complete before an error stays.
+Owners and modes are kept. An archive may be compressed with gzip, xz or zstd. One in a file is looked \
+at first: members that famfs cannot hold (links, special and sparse files, empty files, names of more \
+than 79 bytes, names that lead outside), names that are taken, too little space or a full log stop it \
+before anything is written. Of a name that it has twice the last is taken. From a pipe members are \
+taken one by one, and what was complete before an error stays.
 
 --pack makes one file of each directory that holds at least two files, and only files below 2 MiB: \
 DIR.tar, a tar archive with a mark. The topmost such directories are taken. A file takes at least \
@@ -76,4 +77,7 @@ pub struct Import {
     /// Print what was done as JSON
     #[arg(long)]
     pub json: bool,
+    /// Name what loses extended attributes, ACLs or capabilities
+    #[arg(short, long, overrides_with = "verbose")]
+    pub verbose: bool,
 }

@@ -140,7 +140,9 @@ is written. Holes of sparse files become zeros, and take space. `DIR/.` copies w
 A new file appears only when its data is complete and written back. A file that is there with the \
 same size is compared with its source, and what differs is replaced in place: others see it \
 change. So the same command, run again after an interruption, goes on where the first run ended. \
-Owner and mode of what is there stay.
+Owner and mode of what is there stay: if they are not the source's, nothing is written, unless \
+--skip-unsupported is given. Extended attributes, ACLs, capabilities, holes and hard links are not \
+kept; what had them is counted, and named with -v. Times are never kept.
 
 With --out a file appears under its name only when it is complete, and replaces one that is there. \
 Modes are kept, owners only for root. Set-user-ID and set-group-ID bits are left out, because any \
@@ -179,7 +181,7 @@ pub struct Cp {
     /// Read back what was written, and compare it with the source before it appears
     #[arg(long)]
     pub verify: bool,
-    /// Leave out what famfs cannot hold, and say so
+    /// Leave out what famfs cannot hold, keep owners and modes of what is there, and say so
     #[arg(long)]
     pub skip_unsupported: bool,
     /// With --out: keep set-user-ID and set-group-ID bits, which any guest can set

@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use famfs::args::Cp;
 use famfs::copy::{Action, Copy, CopyError, Done};
+use famfs::dropped::{Counts, Dropped};
 use famfs::extract::{self, Base, ExtractError};
 use famfs::json_name::Name;
 use famfs::path::RelPath;
@@ -20,6 +21,7 @@ use famfs::terminal::escape_name;
 use famfs::transfer::How;
 use serde::Serialize;
 
+use super::dropped::tell_of_dropped;
 use super::{tell_of_set_id, warn_of_damage};
 use crate::output::{
     FAILED, Failure, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar,
@@ -38,6 +40,14 @@ struct Report {
     bytes: u64,
     seconds: f64,
     skipped: Vec<Skipped>,
+    /// What keeps an owner or mode that is not its source's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kept: Vec<Skipped>,
+    /// What the sources have and a famfs does not keep.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped: Option<Counts>,
+    #[serde(skip)]
+    lost: Dropped,
     /// What --compare found to be different.
     #[serde(skip_serializing_if = "Option::is_none")]
     differences: Option<Vec<Differing>>,
@@ -115,9 +125,12 @@ fn copy_in(
     };
     let scan = scan(sources, &destination, &options)?;
     let skipped = scan.unsupported.iter().map(Skipped::from).collect();
-    let copy = Copy::prepare(scan, &mut writer)?;
+    let mut copy = Copy::prepare(scan, &mut writer)?;
+    let kept = copy.kept.iter().map(Skipped::from).collect();
+    let lost = std::mem::take(&mut copy.dropped);
+    let dropped = Some(lost.counts());
     if args.dry_run {
-        return Ok(Report { skipped, ..planned(&copy) });
+        return Ok(Report { skipped, kept, dropped, lost, ..planned(&copy) });
     }
     let how = match (How::default(), usize::from(args.threads)) {
         (default, 0) => How { verify: args.verify, ..default },
@@ -131,7 +144,8 @@ fn copy_in(
     bar.finish_and_clear();
     let code = if matches!(result, Err(CopyError::Interrupted)) { INTERRUPTED } else { FAILED };
     let Done { files, overwritten, unchanged, directories, bytes } = result.or_exit(code)?;
-    Ok(Report { files, overwritten, unchanged, directories, bytes, skipped, ..Report::default() })
+    let counts = Report { files, overwritten, unchanged, directories, bytes, ..Report::default() };
+    Ok(Report { skipped, kept, dropped, lost, ..counts })
 }
 
 impl From<&Unsupported> for Skipped {
@@ -266,6 +280,10 @@ fn print(args: &Cp, report: &Report) -> Result<()> {
     for item in &report.skipped {
         say!("skipped {}: {}", escape_name(item.path.as_bytes()), item.reason)?;
     }
+    for item in &report.kept {
+        say!("{}: {}", escape_name(item.path.as_bytes()), item.reason)?;
+    }
+    tell_of_dropped(&report.lost, args.verbose)?;
     if args.compare {
         return compare::print(args, report);
     }

@@ -8,14 +8,16 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use famfs::args::Import as Args;
+use famfs::dropped::Counts;
 use famfs::import::{Done, Import, ImportError, Options};
 use famfs::json_name::Name;
 use famfs::replay::NodeKind;
 use famfs::sys::dax::Access;
 use serde::Serialize;
 
+use super::dropped::tell_of_dropped;
 use crate::output::{FAILED, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar};
-use crate::output::{say, stop_flag, stopped};
+use crate::output::{notice, say, stop_flag, stopped};
 use crate::place::{Place, masked, owner};
 
 #[derive(Serialize)]
@@ -27,7 +29,9 @@ struct Report<'a> {
     packs: u64,
     packed_files: u64,
     bytes: u64,
+    superseded: u64,
     skipped: Vec<Skipped<'a>>,
+    dropped: Counts,
 }
 
 #[derive(Serialize)]
@@ -101,7 +105,8 @@ fn open(args: &Args) -> Result<File> {
 }
 
 fn report(args: &Args, done: &Done) -> Result<()> {
-    let Done { files, directories, packs, packed_files, bytes, left_out } = done;
+    let Done { files, directories, packs, packed_files, bytes, left_out, superseded, dropped } =
+        done;
     if args.json {
         let skipped = left_out
             .iter()
@@ -115,7 +120,9 @@ fn report(args: &Args, done: &Done) -> Result<()> {
             packs: *packs,
             packed_files: *packed_files,
             bytes: *bytes,
+            superseded: *superseded,
             skipped,
+            dropped: dropped.counts(),
         });
     }
     for item in left_out {
@@ -126,6 +133,10 @@ fn report(args: &Args, done: &Done) -> Result<()> {
         _ => format!(", {packs} of them packs of {packed_files} files"),
     };
     let (skipped, bytes) = (left_out.len(), human(*bytes));
+    tell_of_dropped(dropped, args.verbose)?;
+    if *superseded > 0 {
+        notice!("{superseded} members were left out for a later one of the same name");
+    }
     let would = if args.dry_run { "would make " } else { "" };
     say!("{would}{files} files{packs}, {directories} directories, {skipped} skipped, {bytes}")
 }

@@ -11,6 +11,7 @@ mod cp;
 mod creat;
 mod df;
 mod doctor;
+mod dropped;
 mod du;
 mod dump;
 mod export;

@@ -63,6 +63,13 @@ pub(super) struct UpArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 240,
         value_parser = number::<u64>(0..=MAX_SECONDS))]
     timeout: u64,
+    /// Go on without what famfs cannot hold of the shares and imports (symbolic links, empty files, long
+    /// paths and so on), and say what that is.
+    #[arg(long)]
+    skip_unsupported: bool,
+    /// Name everything that is not copied, or not as it is.
+    #[arg(short, long)]
+    verbose: bool,
     /// Start even if the VMs and the pool could need more memory than the host has.
     #[arg(long)]
     overcommit: bool,
@@ -112,6 +119,10 @@ pub struct UpConfig {
     pub image: Option<PathBuf>,
     /// Time for a VM to mount the pool.
     pub timeout: Duration,
+    /// Go on without what famfs cannot hold.
+    pub skip_unsupported: bool,
+    /// Name everything that is not copied.
+    pub verbose: bool,
     /// More memory may be needed than there is.
     pub overcommit: bool,
     /// QEMU is not confined.
@@ -171,6 +182,8 @@ impl TryFrom<UpArgs> for UpConfig {
             qemu: args.qemu,
             image: args.image,
             timeout: Duration::from_secs(args.timeout),
+            skip_unsupported: args.skip_unsupported,
+            verbose: args.verbose,
             overcommit: args.overcommit,
             unconfined: args.unconfined,
             dry_run: args.dry_run,

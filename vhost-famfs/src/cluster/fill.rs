@@ -7,20 +7,22 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 use famfs::copy::{Copy, CopyError};
+use famfs::dropped::{Counts, Dropped};
 use famfs::import::{self, Import};
 use famfs::media::{Media, MediaError, PoolFile};
 use famfs::mkfs::{self, MkfsError};
 use famfs::path::RelPath;
 use famfs::replay::{NodeKind, Owner};
-use famfs::sources::{self, Destination, SourceError, scan};
 use famfs::sys::dax::Access;
 use famfs::transfer::How;
+use famfs::unsupported::LeftOut;
 use famfs::volume::OfflineVolume;
 use famfs::writer::{WriteError, Writer};
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::launch::plan::{MkfsPlan, PoolPlan};
+use crate::launch::sizing;
 use crate::launch::spec::ImportSpec;
 use crate::pool::{self, CreateError, Identity, PoolError};
 
@@ -57,7 +59,7 @@ pub enum FillError {
 }
 
 /// What was copied into a pool.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Filled {
     /// Files that were made or replaced.
     pub files: u64,
@@ -65,8 +67,27 @@ pub struct Filled {
     pub bytes: u64,
     /// Files that were there with the same bytes.
     pub unchanged: u64,
-    /// What famfs cannot hold.
+    /// How many items famfs cannot hold, or not as they are.
     pub left_out: u64,
+    /// What these are.
+    pub skipped: Vec<LeftOut>,
+    /// How many files lost what famfs does not keep.
+    pub dropped: Counts,
+    /// The same, in words.
+    #[serde(skip)]
+    pub lost: Dropped,
+}
+
+impl Filled {
+    fn leave_out(&mut self, items: impl IntoIterator<Item = LeftOut>) {
+        self.skipped.extend(items);
+        self.left_out = self.skipped.len() as u64;
+    }
+
+    fn lose(&mut self, dropped: Dropped) {
+        self.lost.extend(dropped);
+        self.dropped = self.lost.counts();
+    }
 }
 
 /// The pool of a cluster, open: all that follows goes to this file, whatever becomes of its name.
@@ -220,13 +241,11 @@ fn copy_directory<'v>(
     filled: &mut Filled,
     progress: &(dyn Fn(u64) -> bool + Sync),
 ) -> Result<(), Cause> {
-    let options =
-        sources::Options { recursive: true, skip_unsupported: true, ..sources::Options::default() };
-    // `DIR/.` is what is in the directory.
-    let found = scan(&[import.from.join(".")], &Destination::Into(import.to.clone()), &options);
-    let found = found.map_err(|error: SourceError| error)?;
-    filled.left_out += found.unsupported.len() as u64;
-    let copy = Copy::prepare(found, writer)?;
+    let found = sizing::look(import, import.skip_unsupported)?;
+    filled.leave_out(found.unsupported.iter().map(LeftOut::from));
+    let mut copy = Copy::prepare(found, writer)?;
+    filled.leave_out(copy.kept.iter().map(LeftOut::from));
+    filled.lose(std::mem::take(&mut copy.dropped));
     let done = copy.run(volume, writer, &How::default(), progress);
     let done = done.map_err(|error: CopyError| error)?;
     filled.files += done.files + done.overwritten;
@@ -244,7 +263,7 @@ fn unpack(
     let archive = File::open(&import.from)?;
     let options = import::Options {
         into: import.to.clone(),
-        skip_unsupported: true,
+        skip_unsupported: import.skip_unsupported,
         pack: false,
         dry_run: false,
         owner: owner(),
@@ -252,6 +271,40 @@ fn unpack(
     let done = Import::new(writer, options).file(&archive, |_| (), &mut |bytes| progress(bytes))?;
     filled.files += done.files;
     filled.bytes += done.bytes;
-    filled.left_out += done.left_out.len() as u64;
+    filled.leave_out(done.left_out);
+    filled.lose(done.dropped);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::launch::host::Host;
+    use crate::launch::plan::Plan;
+    use crate::launch::spec::Spec;
+
+    /// Whatever changed since the plan was made, nothing is missing in silence.
+    #[test]
+    fn a_pool_has_all_or_what_was_agreed_to() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let data = dir.path().join("data");
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("file"), "text").unwrap();
+        let mut spec = Spec::of_shares("lab", 1, vec![data.clone()]);
+        spec.pool.path = Some(dir.path().join("pool"));
+        let mut plan = Plan::new(&spec, &Host::for_tests(dir.path(), "image")).unwrap();
+        plan.pool.refuse_left_out().unwrap();
+        fs::write(data.join("empty"), "").unwrap();
+        let pool = OpenPool::make(&plan.pool, true, |_| (), &mut |_, _| ()).unwrap();
+        let error = pool.fill(&plan.pool, &|_| true).unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("(1 empty file), so nothing was written"), "{cause}");
+        plan.pool.imports[0].skip_unsupported = true;
+        let filled = pool.fill(&plan.pool, &|_| true).unwrap();
+        assert_eq!((filled.files, filled.left_out), (1, 1));
+        assert_eq!(filled.skipped[0].reason, "empty file: famfs files have at least one byte");
+        assert_eq!(filled.dropped.times, 1);
+    }
 }

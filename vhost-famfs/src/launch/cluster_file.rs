@@ -97,6 +97,8 @@ enum ViewWord {
 struct ImportTable {
     from: PathBuf,
     to: Option<GuestDir>,
+    #[serde(default, rename = "skip-unsupported")]
+    skip_unsupported: bool,
 }
 
 #[derive(Deserialize)]
@@ -282,6 +284,7 @@ fn parse(text: &str, path: &Path) -> Result<(Spec, Vec<usize>), Fault> {
     let imports = table.import.into_iter().map(|import| ImportSpec {
         from: base.join(import.from),
         to: import.to.and_then(|GuestDir(to)| to),
+        skip_unsupported: import.skip_unsupported,
     });
     let imports = imports.collect();
     let pool = pool(table.pool, base)?;

@@ -2,13 +2,16 @@
 //! How large a pool must be for what is put into it.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use famfs::archive::{ArchiveError, Content, read_headers};
 use famfs::format::{ALLOC_UNIT, slots};
+use famfs::import::{self, Survey};
+use famfs::sources::{self, Destination, Scan, SourceError};
 use famfs::superblock::{DEFAULT_LOG_LEN, MAX_DEVICE_LEN};
+use famfs::unsupported::{LeftOut, first_names};
 
+use super::spec::ImportSpec;
 use crate::units::ALIGNMENT;
 
 /// Room in the pool beside what is imported, for the files of the VMs.
@@ -47,14 +50,35 @@ pub enum ImportError {
         #[source]
         source: io::Error,
     },
-    /// It is a file, but no tar archive.
-    #[error("cannot import {}: expected a directory or a tar archive", path.display())]
+    /// It is a directory that cannot be looked at.
+    #[error("cannot import {}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: SourceError,
+    },
+    /// It is a file, but no archive.
+    #[error("cannot import {}", path.display())]
     Archive {
         /// The file.
         path: PathBuf,
         /// The cause.
         #[source]
-        source: ArchiveError,
+        source: import::ImportError,
+    },
+    /// Something in it would be missing in the pool.
+    #[error(
+        "{}: {} not copied: {} (--dry-run and -v list all){}\nto go on without them, use --skip-unsupported, or \
+         skip-unsupported = true in [[import]]", path.display(), items.len(), import::reasons(items),
+        first_names(items)
+    )]
+    LeftOut {
+        /// The directory or archive.
+        path: PathBuf,
+        /// What famfs cannot hold.
+        items: Vec<LeftOut>,
     },
     /// There is nothing in it.
     #[error("nothing to import: {} holds no regular file", .0.display())]
@@ -66,59 +90,58 @@ impl ImportError {
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
-            Self::Read { path, .. } | Self::Archive { path, .. } | Self::Empty(path) => path,
+            Self::Read { path, .. }
+            | Self::Directory { path, .. }
+            | Self::Archive { path, .. }
+            | Self::LeftOut { path, .. }
+            | Self::Empty(path) => path,
         }
     }
 }
 
 impl Needs {
-    /// What a directory or a tar archive takes.
+    /// What a directory or an archive takes, and what famfs cannot hold of it.
     ///
     /// # Errors
     /// It cannot be read, or has no file in it.
-    pub fn of(path: &Path) -> Result<Self, ImportError> {
+    pub fn of(import: &ImportSpec) -> Result<(Self, Vec<LeftOut>), ImportError> {
+        let path = &import.from;
         let read = |action| move |source| ImportError::Read { action, path: path.into(), source };
         let mut needs = Self::default();
-        if fs::metadata(path).map_err(read("import"))?.is_dir() {
-            needs.add_directory(path)?;
+        let left_out = if fs::metadata(path).map_err(read("import"))?.is_dir() {
+            needs.add_directory(import)?
         } else {
-            needs.add_archive(path, &File::open(path).map_err(read("open"))?)?;
-        }
-        if needs.files == 0 {
+            needs.add_archive(import, &File::open(path).map_err(read("open"))?)?
+        };
+        if needs.files == 0 && left_out.is_empty() {
             return Err(ImportError::Empty(path.into()));
         }
-        Ok(needs)
+        Ok((needs, left_out))
     }
 
-    fn add_directory(&mut self, dir: &Path) -> Result<(), ImportError> {
-        let failed = |action, path: &Path| {
-            let path = path.to_owned();
-            move |source| ImportError::Read { action, path, source }
-        };
-        for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
-            let path = entry.map_err(failed("list", dir))?.path();
-            // What is neither file nor directory is not imported.
-            let metadata = path.symlink_metadata().map_err(failed("look at", &path))?;
-            if metadata.is_dir() {
-                self.directories += 1;
-                self.add_directory(&path)?;
-            } else if metadata.is_file() {
-                self.add_file(metadata.len());
+    fn add_directory(&mut self, import: &ImportSpec) -> Result<Vec<LeftOut>, ImportError> {
+        let found = look(import, true);
+        let found =
+            found.map_err(|source| ImportError::Directory { path: import.from.clone(), source })?;
+        for size in found.sizes() {
+            match size {
+                Some(size) => self.add_file(size),
+                None => self.directories += 1,
             }
         }
-        Ok(())
+        Ok(found.unsupported.iter().map(LeftOut::from).collect())
     }
 
-    fn add_archive(&mut self, path: &Path, file: &File) -> Result<(), ImportError> {
-        let read = read_headers(BufReader::new(file), |member| {
-            match member.map(|member| member.content) {
-                Ok(Content::Dir) => self.directories += 1,
-                Ok(Content::File { size, .. }) => self.add_file(size),
-                Err(_) => {}
-            }
-            Ok(())
-        });
-        read.map_err(|source: ArchiveError| ImportError::Archive { path: path.into(), source })
+    fn add_archive(
+        &mut self,
+        import: &ImportSpec,
+        file: &File,
+    ) -> Result<Vec<LeftOut>, ImportError> {
+        let found = Survey::of(file, import.to.as_ref())
+            .map_err(|source| ImportError::Archive { path: import.from.clone(), source })?;
+        found.files.iter().for_each(|size| self.add_file(*size));
+        self.directories += found.directories;
+        Ok(found.left_out)
     }
 
     fn add_file(&mut self, size: u64) {
@@ -166,6 +189,17 @@ impl Needs {
     }
 }
 
+/// Looks at what is in a directory that is to be imported.
+///
+/// # Errors
+/// It cannot be read; unless `skip` is set, famfs cannot hold something of it.
+pub fn look(import: &ImportSpec, skip: bool) -> Result<Scan, SourceError> {
+    let options =
+        sources::Options { recursive: true, skip_unsupported: skip, ..sources::Options::default() };
+    // `DIR/.` is what is in the directory.
+    sources::scan(&[import.from.join(".")], &Destination::Into(import.to.clone()), &options)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,14 +213,18 @@ mod tests {
         fs::write(tree.join("one"), "x").unwrap();
         fs::write(tree.join("sub/two"), "").unwrap();
         std::os::unix::fs::symlink("one", tree.join("link")).unwrap();
-        let needs = Needs::of(&tree).unwrap();
-        let expected = Needs { files: 2, directories: 1, bytes: 1, allocated: ALLOC_UNIT };
+        let found = |path: &Path| Needs::of(&ImportSpec::of(path.to_owned())).unwrap();
+        let (needs, left_out) = found(&tree);
+        let expected = Needs { files: 1, directories: 1, bytes: 1, allocated: ALLOC_UNIT };
         assert_eq!(needs, expected);
+        assert_eq!(import::reasons(&left_out), "1 empty file, 1 symbolic link");
         let archive = dir.path().join("tree.tar");
         let mut tar = Command::new("tar");
-        tar.arg("-C").arg(&tree).arg("-cf").arg(&archive).args(["sub", "one"]);
+        tar.arg("-C").arg(&tree).arg("-cf").arg(&archive).args(["sub", "one", "link"]);
         assert!(tar.status().unwrap().success());
-        assert_eq!(Needs::of(&archive).unwrap(), needs);
+        let (of_archive, left_out) = found(&archive);
+        assert_eq!(of_archive, needs);
+        assert_eq!(import::reasons(&left_out), "1 empty file, 1 symbolic link");
     }
 
     #[test]
@@ -203,11 +241,17 @@ mod tests {
     #[test]
     fn what_is_nothing_to_import_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let error = |path: &Path| Needs::of(path).unwrap_err().to_string();
+        let error = |path: &Path| {
+            let error = Needs::of(&ImportSpec::of(path.to_owned())).unwrap_err();
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            format!("{error}: {}", source.unwrap_or_default())
+        };
         assert!(error(dir.path()).contains("holds no regular file"));
         assert!(error(&dir.path().join("none")).contains("cannot import"));
         let text = dir.path().join("text");
-        fs::write(&text, "not a tar archive".repeat(100)).unwrap();
-        assert!(error(&text).ends_with("expected a directory or a tar archive"));
+        fs::write(&text, "password: secret".repeat(100)).unwrap();
+        let error = error(&text);
+        assert!(error.contains("it is text, expected a tar archive"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
     }
 }

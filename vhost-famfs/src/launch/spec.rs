@@ -98,6 +98,16 @@ pub struct ImportSpec {
     pub from: PathBuf,
     /// The directory of the pool's file system that its content comes into; `None` is the root.
     pub to: Option<RelPath>,
+    /// Whether to go on without what famfs cannot hold.
+    pub skip_unsupported: bool,
+}
+
+impl ImportSpec {
+    /// Everything of a directory or archive, into the root.
+    #[must_use]
+    pub fn of(from: PathBuf) -> Self {
+        Self { from, to: None, skip_unsupported: false }
+    }
 }
 
 /// What a VM may do with the pool.
@@ -218,7 +228,7 @@ impl Spec {
             name: name.to_owned(),
             pool: PoolSpec::default(),
             log_limit: None,
-            imports: shares.into_iter().map(|from| ImportSpec { from, to: None }).collect(),
+            imports: shares.into_iter().map(ImportSpec::of).collect(),
             vms: (1..=vms).map(|number| VmSpec::new(format!("vm{number}"))).collect(),
         }
     }

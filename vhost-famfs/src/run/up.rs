@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `up`.
 
-use std::fmt::Write;
-use std::io::{self, IsTerminal};
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use famfs::import::reasons;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::fs::Mode;
 use rustix::process::Resource;
@@ -35,11 +36,23 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
     let host = Host::look(config.qemu.as_deref(), config.image.as_deref())?;
     let file = file.as_ref();
     let plan = Plan::new(&spec, &host).map_err(|error| located(file, error.subject(), error))?;
+    if config.verbose && !config.dry_run {
+        name_left_out(&plan);
+    }
+    if !config.dry_run || config.emit.is_some() {
+        plan.pool.refuse_left_out().map_err(|error| located(file, error.subject(), error))?;
+    }
     let headroom = check::before_start(&plan, config.overcommit)
         .map_err(|error| located(file, error.subject(), error))?;
     if config.dry_run {
         match config.emit {
-            None => say(format!("{plan}\n\nmemory:       {headroom}"))?,
+            None => {
+                say(format!("{plan}\n\nmemory:       {headroom}"))?;
+                // The list is printed; that the start would be refused is an error all the same.
+                plan.pool
+                    .refuse_left_out()
+                    .map_err(|error| located(file, error.subject(), error))?;
+            }
             Some(form) => emit(&plan, form, config.output.as_deref())?,
         }
         return Ok(ExitCode::SUCCESS);
@@ -51,7 +64,12 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
     privileges::limit(Resource::Core, 0).context("cannot switch core files off")?;
     match start(&plan, config.timeout) {
         Ok(report) if config.json => json(&report)?,
-        Ok(report) => say(table(&report))?,
+        Ok(report) => {
+            if config.verbose {
+                name_dropped(&report);
+            }
+            say(table(&report))?;
+        }
         Err(error) => {
             if let Some(UpError::Interrupted) = error.downcast_ref() {
                 return Ok(fail(&error, INTERRUPTED, config.json));
@@ -83,7 +101,27 @@ fn spec(config: &UpConfig) -> Result<(Spec, Option<ClusterFile>)> {
         spec.name.clone_from(name);
     }
     spec.pool.foreign |= config.foreign_pool;
+    for import in &mut spec.imports {
+        import.skip_unsupported |= config.skip_unsupported;
+    }
     Ok((spec, file))
+}
+
+/// Names everything that famfs cannot hold of the imports.
+fn name_left_out(plan: &Plan) {
+    for (import, items) in plan.pool.imports() {
+        for item in items {
+            // Nobody who reads it is no reason not to start.
+            let _ = writeln!(io::stderr(), "{}: not copied: {item}", import.from.display());
+        }
+    }
+}
+
+/// Names every file that lost something famfs does not keep.
+fn name_dropped(report: &Report) {
+    for (name, lost) in &report.imported.lost.items {
+        let _ = writeln!(io::stderr(), "not kept of {name}: {}", lost.name());
+    }
 }
 
 /// An error about something in the cluster file, with its place there.
@@ -193,7 +231,11 @@ fn table(report: &Report) -> String {
         let _ = write!(text, ", {files}, {}", About(imported.bytes));
     }
     if imported.left_out > 0 {
-        let _ = write!(text, ", {} left out (no regular files)", imported.left_out);
+        let counts = reasons(&imported.skipped);
+        let _ = write!(text, "\n{} not copied: {counts} (-v lists them)", imported.left_out);
+    }
+    if let Some(lost) = imported.lost.summary() {
+        let _ = write!(text, "\nnot kept: {lost} (-v names the files)");
     }
     let first = report.vms.first().map_or("vm1", |vm| vm.name.as_str());
     let name = &report.cluster;

@@ -47,13 +47,15 @@ pub(super) fn pool(plan: &Plan) -> Vec<String> {
     for import in imports {
         let to = import.to.as_ref().map(ToString::to_string).unwrap_or_default();
         let to: OsString = format!("/{to}").into();
-        commands.push(if import.from.is_dir() {
-            let from = import.from.join(".").into();
-            on_pool(&["cp".into(), "-r".into(), "--skip-unsupported".into(), from, to])
-        } else {
-            let from = import.from.clone().into();
-            on_pool(&["import".into(), "--skip-unsupported".into(), "--input".into(), from, to])
-        });
+        let skip = import.skip_unsupported.then(|| OsString::from("--skip-unsupported"));
+        let (first, last): (Vec<OsString>, OsString) = match import.from.is_dir() {
+            true => (vec!["cp".into(), "-r".into()], import.from.join(".").into()),
+            false => (vec!["import".into()], import.from.clone().into()),
+        };
+        let input = (!import.from.is_dir()).then(|| OsString::from("--input"));
+        let words: Vec<OsString> =
+            first.into_iter().chain(skip).chain(input).chain([last, to]).collect();
+        commands.push(on_pool(&words));
     }
     commands
 }

@@ -46,6 +46,23 @@ fn the_script_has_the_exact_command_lines() {
     assert!(checked.status.success(), "{checked:?}");
 }
 
+#[test]
+fn only_what_was_agreed_to_is_skipped() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut plan = plan(&dir, TWO);
+    let text = |plan: &Plan| only(emit(plan, Form::Qemu).unwrap());
+    assert!(!text(&plan).contains("--skip-unsupported"));
+    plan.pool.imports[0].skip_unsupported = true;
+    let skips = text(&plan);
+    assert!(
+        skips.contains("cp -r --skip-unsupported ") && skips.contains("/data/. /\n"),
+        "{skips}"
+    );
+    plan.pool.imports[0].from = dir.path().join("lab.toml");
+    let archive = text(&plan);
+    assert!(archive.contains("import --skip-unsupported --input "), "{archive}");
+}
+
 /// Runs the script of a cluster with a VM that has a back-end. `device` is what the back-end does, in shell; QEMU tells
 /// what it finds.
 fn run_script(dir: &tempfile::TempDir, device: &str) -> Output {

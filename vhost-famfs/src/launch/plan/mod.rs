@@ -13,6 +13,7 @@ mod vm;
 
 use std::path::PathBuf;
 
+use famfs::unsupported::LeftOut;
 use famfs::view::View;
 use uuid::Uuid;
 
@@ -20,7 +21,7 @@ use super::backend::BackendConfig;
 use super::config::VmConfig;
 use super::confine::Confinement;
 use super::host::Host;
-use super::sizing::Needs;
+use super::sizing::{ImportError, Needs};
 use super::spec::{Access, ImportSpec, Spec, Transport, VmSpec};
 use crate::bounded_log::DEFAULT_LIMIT;
 use crate::pool::{CreateOptions, Identity, Kind, Owners};
@@ -77,6 +78,8 @@ pub struct PoolPlan {
     pub mkfs: Option<MkfsPlan>,
     /// What is copied into it.
     pub imports: Vec<ImportSpec>,
+    /// What famfs cannot hold of each.
+    pub left_out: Vec<Vec<LeftOut>>,
     /// What that takes.
     pub needs: Needs,
 }
@@ -165,6 +168,29 @@ impl Plan {
         let program = host.program.clone();
         let log_limit = spec.log_limit.unwrap_or(DEFAULT_LIMIT);
         Ok(Self { name, instance, dir, accelerator, confinement, program, log_limit, pool, vms })
+    }
+}
+
+impl PoolPlan {
+    /// The imports, each with what famfs cannot hold of it.
+    pub fn imports(&self) -> impl Iterator<Item = (&ImportSpec, &[LeftOut])> {
+        self.imports.iter().zip(self.left_out.iter().map(Vec::as_slice))
+    }
+
+    /// Refuses imports of which something would be missing although nobody agreed to that.
+    ///
+    /// # Errors
+    /// The first such import, with what it is.
+    pub fn refuse_left_out(&self) -> Result<(), PlanError> {
+        let refused =
+            self.imports().find(|(import, items)| !import.skip_unsupported && !items.is_empty());
+        match refused {
+            None => Ok(()),
+            Some((import, items)) => {
+                let (path, items) = (import.from.clone(), items.to_vec());
+                Err(ImportError::LeftOut { path, items }.into())
+            }
+        }
     }
 }
 

@@ -20,9 +20,11 @@ use crate::units::Bytes;
 
 /// The pool, and the system UUID of its master.
 pub(super) fn plan(spec: &Spec, host: &Host, files: bool) -> Result<(PoolPlan, Uuid), PlanError> {
-    let mut needs = Needs::default();
+    let (mut needs, mut left_out) = (Needs::default(), Vec::new());
     for import in &spec.imports {
-        needs = needs.and(Needs::of(&import.from)?);
+        let (more, items) = Needs::of(import)?;
+        needs = needs.and(more);
+        left_out.push(items);
     }
     let asked = &spec.pool;
     let path = match &asked.path {
@@ -92,6 +94,7 @@ pub(super) fn plan(spec: &Spec, host: &Host, files: bool) -> Result<(PoolPlan, U
         famfs_end,
         mkfs,
         imports,
+        left_out,
         needs,
     };
     Ok((plan, system))

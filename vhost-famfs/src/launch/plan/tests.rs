@@ -116,6 +116,38 @@ fn the_pool_is_as_large_as_the_imports_need() {
     assert!(refusal.contains("16 MiB is too small for what is imported: 18 MiB"), "{refusal}");
 }
 
+/// As a cache of models: a blob with a long name, and a link to it.
+#[test]
+fn what_would_be_missing_in_the_pool_is_refused_and_listed() {
+    let place = Place::new();
+    let data = place.dir.path().join("data");
+    let long = "a".repeat(80);
+    fs::create_dir_all(data.join("blobs")).unwrap();
+    fs::write(data.join("blobs").join(&long), "model").unwrap();
+    fs::write(data.join("main"), "main").unwrap();
+    std::os::unix::fs::symlink(format!("blobs/{long}"), data.join("model")).unwrap();
+    let tar = |args: &[&str]| {
+        let mut tar = std::process::Command::new("tar");
+        tar.current_dir(place.dir.path()).args(args).args(["-C", "data", "."]);
+        assert!(tar.status().unwrap().success(), "{args:?}");
+    };
+    tar(&["-cf", "data.tar"]);
+    tar(&["-czf", "data.tgz"]);
+    for from in ["data", "data.tar", "data.tgz"] {
+        let text = |more: &str| format!("[[import]]\nfrom = {from:?}\n{more}\n[[vm]]\n");
+        let plan = place.plan(&text("")).unwrap();
+        let message = plan.pool.refuse_left_out().unwrap_err().to_string();
+        let counts = "2 not copied: 1 path over 79 bytes, 1 symbolic link";
+        assert!(message.contains(counts) && message.contains("skip-unsupported"), "{message}");
+        assert!(message.contains(&format!("blobs/{long}")), "{message}");
+        assert!(plan.to_string().contains(counts) && plan.to_string().contains(&long), "{plan}");
+        let plan = place.plan(&text("skip-unsupported = true")).unwrap();
+        plan.pool.refuse_left_out().unwrap();
+        assert!(plan.to_string().contains(counts), "{plan}");
+        assert_eq!(plan.pool.needs.files, 1);
+    }
+}
+
 #[test]
 fn clusters_of_one_name_in_two_runtime_directories_have_two_pools() {
     let mut place = Place::new();

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use famfs::import::reasons;
+
 use super::{Plan, PoolPlan};
 use crate::units::Bytes;
 
@@ -13,9 +15,15 @@ impl fmt::Display for Plan {
         writeln!(f, "accelerator:  {}", self.accelerator)?;
         writeln!(f, "QEMU:         {}", self.confinement)?;
         writeln!(f, "pool:         {}", self.pool)?;
-        for import in &self.pool.imports {
+        for (import, left_out) in self.pool.imports() {
             let to = import.to.as_ref().map(ToString::to_string).unwrap_or_default();
             writeln!(f, "import:       {} -> /{to}", import.from.display())?;
+            if !left_out.is_empty() {
+                writeln!(f, "  {} not copied: {}", left_out.len(), reasons(left_out))?;
+            }
+            for item in left_out {
+                writeln!(f, "    {item}")?;
+            }
         }
         write!(
             f,

@@ -170,7 +170,7 @@ fn follow(
                 pace.hurry();
             }
             // A file system that is made anew stays so; what looks like one for a moment does not.
-            Err(err) if err.may_pass() || trouble.as_ref().is_none_or(Trouble::is_new) => {
+            Err(err) if err.may_pass() || is_remade(&err) && is_new(trouble.as_ref()) => {
                 let text = one_line(&err);
                 teller.error(&text);
                 teller.status(&format!("cannot follow the log: {text}"));
@@ -184,6 +184,14 @@ fn follow(
         }
     }
     Ok("stopped")
+}
+
+fn is_remade(err: &FollowError) -> bool {
+    matches!(err, FollowError::Remade { .. })
+}
+
+fn is_new(trouble: Option<&Trouble>) -> bool {
+    trouble.is_none_or(Trouble::is_new)
 }
 
 /// A log that cannot be followed at the moment.

@@ -10,13 +10,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use famfs::lock::{self, LockError};
+use rustix::fs::Mode;
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use tracing::{info, warn};
 
 use crate::pool::Identity;
 
 /// Longest wait for another program that looks at a stale socket in the same directory.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
+
+/// Connections that may wait; one is served.
+const BACKLOG: i32 = 8;
 
 /// Longest path of a Unix socket in bytes (`sun_path` of unix(7), less its final NUL).
 pub const MAX_PATH: usize = 107;
@@ -103,7 +108,7 @@ impl Socket {
             return Err(ListenError::TooLong(path.to_owned()));
         }
         let listener = loop {
-            match UnixListener::bind(path) {
+            match listen(path) {
                 Ok(listener) => break listener,
                 Err(err) if err.kind() == io::ErrorKind::AddrInUse => remove_stale(path)?,
                 Err(err) if err.kind() == io::ErrorKind::NotFound => {
@@ -139,6 +144,16 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }
+}
+
+/// A listening socket for this user only, whatever the umask: the mode that the socket has before it
+/// gets its name is that of the name (unix(7)).
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(0o600))?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(UnixListener::from(socket))
 }
 
 /// Removes the socket `path` if nobody listens on it.
@@ -214,6 +229,15 @@ mod tests {
         assert_eq!(err.kind(), io::ErrorKind::WouldBlock, "the probe used up a connection");
         drop(first);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_socket_is_for_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let _socket = Socket::bind(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

@@ -23,7 +23,7 @@ clean_up() {
         kill -KILL "${server:-}" 2>/dev/null
         vhost-famfs ublk del --force "${node##*/ublkc}"
     done
-    rm -rf ${scratch:?}/* /run/vhost-famfs/ublk/*
+    rm -rf ${scratch:?}/* /run/vhost-famfs-ublk/*
 } >&2
 trap 'clean_up $?' EXIT
 

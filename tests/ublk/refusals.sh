@@ -15,11 +15,11 @@ refused "device 5 exists already" "${add[@]}" --image $scratch/image --overlay $
 [[ ! -e $scratch/second ]] || fail "the overlay of a device that was not made"
 refused "needs no recovery: it is live" vhost-famfs ublk recover 5
 # The device of another program, which leaves no record.
-mv /run/vhost-famfs/ublk/5.json $scratch/record
+mv /run/vhost-famfs-ublk/5.json $scratch/record
 refused "device 5 exists already" "${add[@]}" --image $scratch/image --ephemeral --id 5
 refused "not made by this program" vhost-famfs ublk del --force 5
 refused "not made by this program" vhost-famfs ublk recover 5
-mv $scratch/record /run/vhost-famfs/ublk/5.json
+mv $scratch/record /run/vhost-famfs-ublk/5.json
 printf x | dd of="$device" bs=512 conv=notrunc,fsync status=none
 remove
 

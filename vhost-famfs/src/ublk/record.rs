@@ -8,6 +8,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use famfs::ownership::{self, Fault};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -47,6 +49,14 @@ pub enum RecordError {
         mode: u32,
         /// Who it should belong to.
         expected: u32,
+    },
+    /// Somebody else could have written this one.
+    #[error("{} {fault}: it is not used; remove it", .path.display())]
+    File {
+        /// The record.
+        path: PathBuf,
+        /// Why it is not this user's alone.
+        fault: Fault,
     },
     /// Not what this program writes.
     #[error("{}: not a record of this version", .path.display())]
@@ -106,7 +116,7 @@ impl Records {
         if user.is_root() {
             make_library_dir()?;
         }
-        Self::at(&base.join("vhost-famfs/ublk"), user.as_raw())
+        Self::at(&base.join("vhost-famfs-ublk"), user.as_raw())
     }
 
     /// Uses a directory that belongs to `user` alone.
@@ -136,11 +146,15 @@ impl Records {
     /// The record of a device; `None` if this program did not make it, or another user's did.
     pub fn get(&self, id: u32) -> Result<Option<Record>, RecordError> {
         let path = self.path(id);
-        let file = match File::open(&path) {
+        let no_link = OFlags::NOFOLLOW.bits().cast_signed();
+        let file = match File::options().read(true).custom_flags(no_link).open(&path) {
             Ok(file) => file,
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(err) => return Err(io("open", &path)(err)),
         };
+        let metadata = file.metadata().map_err(io("look at", &path))?;
+        ownership::own_file(&metadata)
+            .map_err(|fault| RecordError::File { path: path.clone(), fault })?;
         let record: Record = serde_json::from_reader(io::BufReader::new(file))
             .map_err(|source| RecordError::Form { path: path.clone(), source })?;
         if record.version != VERSION {
@@ -153,8 +167,10 @@ impl Records {
     pub fn put(&self, id: u32, record: &Record) -> Result<(), RecordError> {
         let path = self.path(id);
         let part = path.with_extension("part");
+        // What an interrupted command left.
+        let _ = fs::remove_file(&part);
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
+        options.write(true).create_new(true).mode(0o600);
         let mut file = options.open(&part).map_err(io("make", &part))?;
         serde_json::to_writer(&mut file, record)
             .map_err(io::Error::from)
@@ -220,6 +236,18 @@ mod tests {
         fs::set_permissions(&path, PermissionsExt::from_mode(0o770)).unwrap();
         let refused = Records::at(&path, user());
         assert!(matches!(refused, Err(RecordError::Foreign { mode: 0o770, .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn a_record_that_others_could_have_written_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::at(&dir.path().join("ublk"), user()).unwrap();
+        records.put(3, &record()).unwrap();
+        fs::set_permissions(records.path(3), PermissionsExt::from_mode(0o666)).unwrap();
+        assert!(matches!(records.get(3), Err(RecordError::File { .. })));
+        fs::rename(records.path(3), dir.path().join("real")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("real"), records.path(3)).unwrap();
+        assert!(records.get(3).is_err(), "a link");
     }
 
     #[test]

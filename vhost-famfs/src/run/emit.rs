@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `up --emit`.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
@@ -30,6 +30,9 @@ pub(super) fn emit(plan: &Plan, form: Emit, output: Option<&Path>) -> Result<()>
             Emit::Systemd => Form::Systemd,
         },
     )?;
+    if let Some(dir) = output {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
     for file in files {
         match output {
             None => print_for_program(&file)?,

@@ -22,6 +22,10 @@ pub(super) struct DownArgs {
     /// Leave the pool that was made for the cluster; the next `up` of its name uses it again.
     #[arg(long)]
     keep_pool: bool,
+    /// Also end a cluster whose state is damaged: kill its processes and remove its directory. Its
+    /// pool stays.
+    #[arg(long)]
+    force: bool,
     /// Seconds that guests may take to shut down.
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
         value_parser = number::<u64>(0..=MAX_SECONDS))]
@@ -139,6 +143,8 @@ pub struct DownConfig {
     pub cluster: Option<String>,
     /// Leave the pool.
     pub keep_pool: bool,
+    /// Also one whose state cannot be read.
+    pub force: bool,
     /// Time for guests to shut down.
     pub timeout: Duration,
     /// Print JSON.
@@ -203,8 +209,8 @@ fn variable(text: &str) -> Result<(String, String), String> {
 
 impl From<DownArgs> for DownConfig {
     fn from(args: DownArgs) -> Self {
-        let DownArgs { cluster, keep_pool, timeout, json } = args;
-        Self { cluster, keep_pool, timeout: Duration::from_secs(timeout), json }
+        let DownArgs { cluster, keep_pool, force, timeout, json } = args;
+        Self { cluster, keep_pool, force, timeout: Duration::from_secs(timeout), json }
     }
 }
 

@@ -2,19 +2,25 @@
 //! The directory of a cluster: `vhost-famfs/NAME` in the runtime directory, for its owner only.
 
 use std::fs::{self, DirBuilder, File};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::FlockOperation;
+use famfs::ownership::{self, Fault};
+use rustix::fs::{FlockOperation, Mode, OFlags, openat};
 use rustix::io::Errno;
+use uuid::Uuid;
 
 use super::process;
 use super::state::{State, VERSION};
+use crate::launch::spec::check_name;
 
 /// Name of the file with the state.
 const STATE: &str = "state.json";
+
+/// Name of the file that says that a directory is a cluster's: the mark of its processes is in it.
+const INSTANCE: &str = "instance";
 
 /// Largest state that is read: 64 VMs take a few KiB.
 const MAX_STATE: u64 = 1 << 20;
@@ -36,24 +42,33 @@ pub enum DirectoryError {
         "cluster {0} is being started or ended by another command; wait for it, or end it with Ctrl-C there"
     )]
     Busy(String),
-    /// It belongs to another user.
-    #[error("{} belongs to user {owner}, expected {expected}; remove it, or set XDG_RUNTIME_DIR to a directory of your own", path.display())]
-    Owner {
-        /// The directory.
+    /// Others than this user could have written what is there.
+    #[error(
+        "{} {fault}: another user could have put there what is in it, so nothing of it is used; set \
+         XDG_RUNTIME_DIR to a directory of your own", path.display()
+    )]
+    Foreign {
+        /// The file or directory.
         path: PathBuf,
-        /// Whose it is.
-        owner: u32,
-        /// Who asks.
-        expected: u32,
+        /// Why it is not this user's alone.
+        fault: Fault,
     },
     /// The state is no state.
-    #[error("{}: {what}; `vhost-famfs down` of the version that started it ends the cluster", path.display())]
+    #[error(
+        "{}: {what}; `vhost-famfs down` of the version that started it ends the cluster, \
+         `vhost-famfs down --force {cluster}` ends what can be found of it", path.display()
+    )]
     State {
+        /// The cluster.
+        cluster: String,
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         what: String,
     },
+    /// What is there is no cluster's.
+    #[error("{} is not the directory of a cluster, and is not removed; see what is in it", .0.display())]
+    NoCluster(PathBuf),
     /// A system call failed.
     #[error("{}: cannot {action}", path.display())]
     Io {
@@ -84,22 +99,68 @@ pub struct Lock {
 /// The names of the clusters that have a directory.
 ///
 /// # Errors
-/// The runtime directory cannot be read.
+/// The runtime directory cannot be read, or is not this user's alone.
 pub fn names(base: &Path) -> Result<Vec<String>, DirectoryError> {
     let failed = |source| DirectoryError::Io { path: base.into(), action: "list it", source };
-    let entries = match fs::read_dir(base) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(failed)?,
-    };
+    if !is_own(base)? {
+        return Ok(Vec::new());
+    }
     let mut names = Vec::new();
-    for entry in entries {
+    for entry in fs::read_dir(base).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            names.extend(entry.file_name().into_string());
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        // What cannot be looked into is shown, with the reason, when it is used.
+        let other = || matches!(content(&entry.path()), Ok(Content::Other));
+        if is_directory && check_name(&name).is_ok() && !other() {
+            names.push(name);
         }
     }
     names.sort();
     Ok(names)
+}
+
+/// What is in a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// A cluster's mark or state.
+    Cluster,
+    /// Nothing: a start that was cut short.
+    Nothing,
+    /// Something else.
+    Other,
+}
+
+fn content(path: &Path) -> io::Result<Content> {
+    if [INSTANCE, STATE].iter().any(|name| path.join(name).symlink_metadata().is_ok()) {
+        return Ok(Content::Cluster);
+    }
+    let is_empty = fs::read_dir(path)?.next().is_none();
+    Ok(if is_empty { Content::Nothing } else { Content::Other })
+}
+
+/// Whether the directory of all clusters is there, which must be this user's alone.
+fn is_own(base: &Path) -> Result<bool, DirectoryError> {
+    let foreign = |path: &Path| {
+        let path = path.to_owned();
+        move |fault| DirectoryError::Foreign { path, fault }
+    };
+    let metadata = match base.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        metadata => metadata.map_err(|source| DirectoryError::Io {
+            path: base.into(),
+            action: "look at it",
+            source,
+        })?,
+    };
+    ownership::own_directory(&metadata).map_err(foreign(base))?;
+    // Whoever can rename in the directory above can put another one in its place.
+    if let Some(parent) = base.parent()
+        && let Ok(metadata) = parent.metadata()
+    {
+        ownership::safe_parent(&metadata).map_err(foreign(parent))?;
+    }
+    Ok(true)
 }
 
 impl Directory {
@@ -132,30 +193,79 @@ impl Directory {
         move |source| DirectoryError::Io { path: path.clone(), action, source }
     }
 
-    /// Makes it, with the lock held.
+    /// Makes it for the cluster with that mark, with the lock held.
     ///
     /// # Errors
     /// It exists: a cluster of this name is up.
-    pub fn create(&self) -> Result<Lock, DirectoryError> {
+    pub fn create(&self, instance: Uuid) -> Result<Lock, DirectoryError> {
         let base = |source| DirectoryError::Io {
             path: self.base.clone(),
             action: "make this directory",
             source,
         };
         DirBuilder::new().recursive(true).mode(0o700).create(&self.base).map_err(base)?;
-        // Others could put sockets of their own under our names into a directory of theirs.
-        let owner = fs::metadata(&self.base).map_err(base)?.uid();
-        let expected = rustix::process::geteuid().as_raw();
-        if owner != expected {
-            return Err(DirectoryError::Owner { path: self.base.clone(), owner, expected });
-        }
+        is_own(&self.base)?;
         match DirBuilder::new().mode(0o700).create(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(DirectoryError::Exists(self.name.clone()));
             }
             made => made.map_err(self.io("make this directory"))?,
         }
-        self.lock()?.ok_or_else(|| DirectoryError::Busy(self.name.clone()))
+        let lock = self.lock()?.ok_or_else(|| DirectoryError::Busy(self.name.clone()))?;
+        new_file(&self.path.join(INSTANCE))
+            .and_then(|mut file| writeln!(file, "{instance}"))
+            .map_err(self.io("mark it"))?;
+        Ok(lock)
+    }
+
+    /// Opens it, if it is there; it must be this user's alone.
+    fn open(&self) -> Result<Option<File>, DirectoryError> {
+        if !is_own(&self.base)? {
+            return Ok(None);
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match rustix::fs::open(&self.path, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(self.io("open it")(errno.into())),
+        };
+        let metadata = file.metadata().map_err(self.io("look at it"))?;
+        ownership::own_directory(&metadata)
+            .map_err(|fault| DirectoryError::Foreign { path: self.path.clone(), fault })?;
+        Ok(Some(file))
+    }
+
+    /// The text of a file in it; `None` if it is not there.
+    fn text(&self, name: &str) -> Result<Option<String>, DirectoryError> {
+        let Some(directory) = self.open()? else { return Ok(None) };
+        let path = self.path.join(name);
+        let failed = |source| DirectoryError::Io { path: path.clone(), action: "read it", source };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match openat(&directory, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(failed(errno.into())),
+        };
+        let metadata = file.metadata().map_err(failed)?;
+        ownership::own_file(&metadata)
+            .map_err(|fault| DirectoryError::Foreign { path: path.clone(), fault })?;
+        let mut text = Vec::new();
+        file.take(MAX_STATE + 1).read_to_end(&mut text).map_err(failed)?;
+        if text.len() as u64 > MAX_STATE {
+            let what = format!("{} bytes, expected at most {MAX_STATE}", metadata.len());
+            return Err(self.wrong(name, what));
+        }
+        String::from_utf8(text).map(Some).map_err(|_| self.wrong(name, "it is no text".into()))
+    }
+
+    fn wrong(&self, name: &str, what: String) -> DirectoryError {
+        DirectoryError::State { cluster: self.name.clone(), path: self.path.join(name), what }
+    }
+
+    /// The mark of its processes, if it can be told without the state.
+    #[must_use]
+    pub fn instance(&self) -> Option<Uuid> {
+        self.text(INSTANCE).ok()??.trim().parse().ok()
     }
 
     /// Takes the lock; `None` if the directory is gone.
@@ -163,10 +273,7 @@ impl Directory {
     /// # Errors
     /// Another command has it.
     pub fn lock(&self) -> Result<Option<Lock>, DirectoryError> {
-        let file = match File::open(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(self.io("open it"))?,
-        };
+        let Some(file) = self.open()? else { return Ok(None) };
         let end = Instant::now() + LOCK_LIMIT;
         loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -188,19 +295,8 @@ impl Directory {
     /// # Errors
     /// It cannot be read, or is of another version.
     pub fn read(&self) -> Result<Option<State>, DirectoryError> {
-        let path = self.path.join(STATE);
-        let wrong = |what: String| DirectoryError::State { path: path.clone(), what };
-        let failed = |source| DirectoryError::Io { path: path.clone(), action: "read it", source };
-        match fs::metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            metadata => {
-                let len = metadata.map_err(failed)?.len();
-                if len > MAX_STATE {
-                    return Err(wrong(format!("{len} bytes, expected at most {MAX_STATE}")));
-                }
-            }
-        }
-        let text = fs::read_to_string(&path).map_err(failed)?;
+        let wrong = |what: String| self.wrong(STATE, what);
+        let Some(text) = self.text(STATE)? else { return Ok(None) };
         let value: serde_json::Value =
             serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         if value["version"] != VERSION {
@@ -208,6 +304,7 @@ impl Directory {
         }
         let mut state: State =
             serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
+        state.check(&self.name, &self.base).map_err(wrong)?;
         // After a restart of the host the ids in it name other processes.
         if process::boot_id().is_ok_and(|now| now != state.boot_id) {
             for vm in &mut state.vms {
@@ -225,7 +322,14 @@ impl Directory {
         let new = self.path.join("state.json.new");
         let text = serde_json::to_string_pretty(state)
             .map_err(|error| self.io("describe its state")(error.into()))?;
-        fs::write(&new, text + "\n")
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(self.io("write its state")(error));
+            }
+            _ => {}
+        }
+        new_file(&new)
+            .and_then(|mut file| file.write_all((text + "\n").as_bytes()))
             .and_then(|()| fs::rename(&new, self.path.join(STATE)))
             .map_err(self.io("write its state"))
     }
@@ -233,9 +337,18 @@ impl Directory {
     /// Removes it with all that is in it, and the directory of all clusters if this was the last.
     ///
     /// # Errors
-    /// Something cannot be removed.
+    /// Something cannot be removed, or it is no cluster's.
     pub fn remove(&self) -> Result<(), DirectoryError> {
-        match fs::remove_dir_all(&self.path) {
+        if self.open()?.is_none() {
+            return Ok(());
+        }
+        let removed = match content(&self.path) {
+            Ok(Content::Cluster) => fs::remove_dir_all(&self.path),
+            Ok(Content::Nothing) => fs::remove_dir(&self.path),
+            Ok(Content::Other) => return Err(DirectoryError::NoCluster(self.path.clone())),
+            Err(error) => Err(error),
+        };
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(self.io("remove it")(error));
             }
@@ -247,10 +360,15 @@ impl Directory {
     }
 }
 
+/// Makes a file for this user only, whatever the umask.
+fn new_file(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).mode(0o600).open(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
     fn a_cluster_has_one_directory_and_one_owner() {
@@ -258,10 +376,10 @@ mod tests {
         let base = dir.path().join("base");
         assert_eq!(names(&base).unwrap(), Vec::<String>::new());
         let cluster = Directory::new(&base, "a");
-        let lock = cluster.create().unwrap();
+        let lock = cluster.create(Uuid::nil()).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&base), mode(cluster.path())), (0o700, 0o700));
-        assert!(matches!(cluster.create(), Err(DirectoryError::Exists(_))));
+        assert!(matches!(cluster.create(Uuid::nil()), Err(DirectoryError::Exists(_))));
         assert!(matches!(cluster.lock(), Err(DirectoryError::Busy(_))));
         drop(lock);
         assert!(cluster.lock().unwrap().is_some());
@@ -274,7 +392,7 @@ mod tests {
     fn a_state_of_another_version_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let cluster = Directory::new(dir.path(), "a");
-        let _lock = cluster.create().unwrap();
+        let _lock = cluster.create(Uuid::nil()).unwrap();
         for (text, expected) in [
             ("{}", "version null, expected 1"),
             ("{\"version\": 2, \"new\": 1}", "version 2, expected 1"),
@@ -284,6 +402,71 @@ mod tests {
             fs::write(cluster.path().join(STATE), text).unwrap();
             let error = cluster.read().unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
+            assert!(error.contains("down --force a"), "{error}");
         }
+        let found = cluster.instance();
+        assert_eq!(found, Some(Uuid::nil()), "its processes can be found all the same");
+    }
+
+    #[test]
+    fn what_others_could_have_written_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("base");
+        let cluster = Directory::new(&base, "a");
+        drop(cluster.create(Uuid::nil()).unwrap());
+        let state = cluster.path().join(STATE);
+        fs::write(&state, "{}").unwrap();
+        let chmod = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let refused = |what: &str| {
+            let results = [cluster.read().err(), cluster.lock().err(), cluster.remove().err()];
+            let told = results.map(|error| error.map(|error| error.to_string()));
+            assert!(told.iter().flatten().all(|told| told.contains(what)), "{told:?}");
+            told.iter().flatten().count()
+        };
+        for path in [dir.path(), &base, cluster.path()] {
+            chmod(path, 0o777);
+            assert_eq!(refused("mode 0777, so that others can change it"), 3, "{path:?}");
+            chmod(path, 0o700);
+        }
+        chmod(&state, 0o666);
+        assert!(cluster.read().unwrap_err().to_string().contains("mode 0666"));
+        chmod(&state, 0o600);
+        chmod(&base, 0o777);
+        assert!(names(&base).is_err());
+        chmod(&base, 0o700);
+        if rustix::process::geteuid().is_root() {
+            let chown = |path: &Path, user| std::os::unix::fs::chown(path, Some(user), None);
+            for path in [&*base, cluster.path()] {
+                chown(path, 65534).unwrap();
+                assert_eq!(refused("belongs to user 65534"), 3, "{path:?}");
+                chown(path, 0).unwrap();
+            }
+        }
+        // Links lead to what somebody else may have chosen.
+        fs::rename(&state, base.join("real")).unwrap();
+        symlink(base.join("real"), &state).unwrap();
+        assert!(cluster.read().is_err());
+        let other = Directory::new(&base, "b");
+        symlink(cluster.path(), other.path()).unwrap();
+        assert!(other.lock().is_err() && other.read().is_err() && other.remove().is_err());
+        assert!(cluster.path().exists());
+    }
+
+    #[test]
+    fn only_a_clusters_directory_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("base");
+        for name in ["ublk", "empty", "not.a.name"] {
+            fs::create_dir_all(base.join(name)).unwrap();
+        }
+        fs::write(base.join("ublk/0.json"), "precious").unwrap();
+        assert_eq!(names(&base).unwrap(), ["empty"], "a start that was cut short");
+        let other = Directory::new(&base, "ublk");
+        assert!(matches!(other.remove(), Err(DirectoryError::NoCluster(_))));
+        assert!(base.join("ublk/0.json").exists());
+        Directory::new(&base, "empty").remove().unwrap();
+        assert!(!base.join("empty").exists());
     }
 }

@@ -7,18 +7,14 @@ use std::time::Duration;
 
 use famfs::ownership::Fault;
 use serde::Serialize;
-use serde_json::json;
 
 use super::directory::{Directory, DirectoryError};
-use super::process;
+use super::process::{self, Process};
 use super::state::{Phase, State, VmState};
 use super::{FindError, VmPaths};
-use crate::launch::{Guest, Qmp, QmpError};
+use crate::launch::{Guest, Shutdown, end_vm};
 use crate::pidfd::Handle;
 use crate::pool::{self, Owners, PoolError};
-
-/// Time for QEMU to leave when it is told to.
-const QUIT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Time for a back-end to leave after its VM.
 const BACKEND_LIMIT: Duration = Duration::from_secs(5);
@@ -70,6 +66,8 @@ pub struct Options {
     pub limit: Duration,
     /// Leave a pool that was made for the cluster.
     pub keep_pool: bool,
+    /// Also a cluster whose state cannot be read.
+    pub force: bool,
 }
 
 /// A cluster that is gone.
@@ -133,7 +131,11 @@ impl End {
 pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError> {
     let gone = || FindError::NoCluster { name: directory.name().into(), others: Vec::new() };
     let _lock = directory.lock()?.ok_or_else(gone)?;
-    let Some(state) = directory.read()? else {
+    let state = match directory.read() {
+        Err(DirectoryError::State { .. }) if options.force => return by_force(directory),
+        state => state?,
+    };
+    let Some(state) = state else {
         // A start that was cut short before anything was started.
         directory.remove()?;
         let cluster = directory.name().to_owned();
@@ -144,7 +146,9 @@ pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError
         let ends: Vec<_> = state
             .vms
             .iter()
-            .map(|vm| scope.spawn(|| end(vm, &VmPaths::new(directory, &vm.name), options.limit)))
+            .map(|vm| {
+                scope.spawn(|| end(&state, vm, &VmPaths::new(directory, &vm.name), options.limit))
+            })
             .collect();
         ends.into_iter()
             .zip(&state.vms)
@@ -161,6 +165,15 @@ pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError
     directory.remove()?;
     let pool = Some(state.pool.path.display().to_string());
     Ok(Report { cluster: state.name, vms, pool, pool_removed, strays })
+}
+
+/// Ends a cluster whose state cannot be read: what has its mark is killed, and its pool stays.
+fn by_force(directory: &Directory) -> Result<Report, DownError> {
+    let killed = directory.instance().map_or(Ok(0), process::kill_marked);
+    let cluster = directory.name().to_owned();
+    let strays = killed.map_err(|pids| DownError::Stuck { cluster: cluster.clone(), pids })?;
+    directory.remove()?;
+    Ok(Report { cluster, vms: Vec::new(), pool: None, pool_removed: false, strays })
 }
 
 /// Removes the pool if it is the cluster's own, or half made.
@@ -186,14 +199,15 @@ fn remove_pool(state: &State, keep: bool) -> Result<bool, DownError> {
         .map_err(|source| DownError::Pool { path: path.clone(), source })
 }
 
-fn end(vm: &VmState, paths: &VmPaths, limit: Duration) -> End {
-    let backend = vm.backend.and_then(process::Process::open);
-    let end = match (vm.qemu, vm.qemu.and_then(process::Process::open)) {
+fn end(state: &State, vm: &VmState, paths: &VmPaths, limit: Duration) -> End {
+    let open = |process: Option<Process>| process.and_then(|process| process.open(state.instance));
+    let backend = open(vm.backend);
+    let end = match (vm.qemu, open(vm.qemu)) {
         (None, _) => End::NotStarted,
         (Some(_), None) => End::WasDead,
         (Some(_), Some(qemu)) => {
             let crippled = vm.backend.is_some() && backend.is_none();
-            end_vm(&qemu, paths, if crippled { limit.min(CRIPPLED_LIMIT) } else { limit })
+            end_qemu(&qemu, paths, if crippled { limit.min(CRIPPLED_LIMIT) } else { limit })
         }
     };
     if let Some(backend) = backend
@@ -203,7 +217,7 @@ fn end(vm: &VmState, paths: &VmPaths, limit: Duration) -> End {
         let _ = backend.end(BACKEND_LIMIT);
     }
     // It ends when nobody writes any more.
-    if let Some(keeper) = vm.keeper.and_then(process::Process::open)
+    if let Some(keeper) = open(vm.keeper)
         && !keeper.wait(BACKEND_LIMIT)
     {
         let _ = keeper.end(BACKEND_LIMIT);
@@ -211,28 +225,22 @@ fn end(vm: &VmState, paths: &VmPaths, limit: Duration) -> End {
     end
 }
 
-fn end_vm(qemu: &Handle, paths: &VmPaths, limit: Duration) -> End {
-    // An agent that does not take the request is the case that the next steps are for.
-    let begun = std::time::Instant::now();
-    let _ = Guest::new(paths.agent.clone()).poweroff(limit);
-    if qemu.wait(limit.saturating_sub(begun.elapsed())) {
-        return End::Orderly;
+fn end_qemu(qemu: &Handle, paths: &VmPaths, limit: Duration) -> End {
+    let ask = |limit| _ = Guest::new(paths.agent.clone()).poweroff(limit);
+    match end_vm(ask, |limit| qemu.wait(limit), &paths.qmp, limit) {
+        Shutdown::Orderly => End::Orderly,
+        Shutdown::Quit => End::Quit,
+        Shutdown::Killed => {
+            // One that is still there is found by its mark.
+            let _ = qemu.kill();
+            End::Killed
+        }
     }
-    let quit = Qmp::connect(&paths.qmp, QUIT_LIMIT)
-        .and_then(|mut qmp| qmp.execute("quit", json!({}), QUIT_LIMIT));
-    // It may be gone before it answers.
-    if matches!(quit, Ok(_) | Err(QmpError::Ended { .. })) && qemu.wait(QUIT_LIMIT) {
-        return End::Quit;
-    }
-    // One that is still there is found by its mark.
-    let _ = qemu.kill();
-    End::Killed
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::process::Process;
     use crate::launch::host::Host;
     use crate::launch::plan::Plan;
     use crate::launch::spec::Spec;
@@ -249,14 +257,67 @@ mod tests {
             let plan = Plan::new(&spec, &Host::for_tests(dir.path(), "image")).unwrap();
             pool::create(plan.pool.create.as_ref().unwrap(), &mut |_, _| ()).unwrap();
             let directory = Directory::new(plan.dir.parent().unwrap(), &plan.name);
-            drop(directory.create().unwrap());
+            drop(directory.create(plan.instance).unwrap());
             let launcher = Process::of(std::process::id()).unwrap();
             let state = State::new(&plan, process::boot_id().unwrap(), launcher);
             directory.write(&State { phase: Phase::Up, ..state }).unwrap();
-            let options = Options { limit: Duration::ZERO, keep_pool };
+            let options = Options { limit: Duration::ZERO, keep_pool, force: false };
             let report = down(&directory, options).unwrap();
             assert_eq!((report.pool_removed, plan.pool.path.exists()), (removed, !removed));
             assert!(!plan.dir.exists());
         }
+    }
+
+    fn cluster(dir: &std::path::Path) -> (Directory, State) {
+        let mut spec = Spec::of_shares("lab", 1, Vec::new());
+        spec.pool.size = Some(16 << 20);
+        let plan = Plan::new(&spec, &Host::for_tests(dir, "image")).unwrap();
+        let directory = Directory::new(plan.dir.parent().unwrap(), &plan.name);
+        drop(directory.create(plan.instance).unwrap());
+        let launcher = Process::of(std::process::id()).unwrap();
+        (directory, State::new(&plan, process::boot_id().unwrap(), launcher))
+    }
+
+    const OPTIONS: Options = Options { limit: Duration::ZERO, keep_pool: false, force: false };
+
+    #[test]
+    fn a_process_without_the_mark_and_a_file_elsewhere_are_left_alone() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let (directory, mut state) = cluster(dir.path());
+        let mut command = std::process::Command::new("sleep");
+        let mut victim = command.arg("60").spawn().unwrap();
+        state.phase = Phase::Up;
+        state.vms[0].qemu = Some(Process::of(victim.id()).unwrap());
+        state.pool.ours = false;
+        directory.write(&state).unwrap();
+        let report = down(&directory, OPTIONS).unwrap();
+        assert_eq!(report.vms[0].end, End::WasDead);
+        assert!(victim.try_wait().unwrap().is_none(), "the process was killed");
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+        let precious = dir.path().join("precious");
+        std::fs::write(&precious, "x").unwrap();
+        let (directory, mut state) = cluster(dir.path());
+        (state.pool.ours, state.pool.path) = (true, precious.clone());
+        directory.write(&state).unwrap();
+        let error = down(&directory, OPTIONS).unwrap_err().to_string();
+        assert!(error.contains("precious is no pool that is made for this cluster"), "{error}");
+        assert!(precious.exists());
+    }
+
+    #[test]
+    fn a_damaged_cluster_is_ended_by_force() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let (directory, state) = cluster(dir.path());
+        let mut command = std::process::Command::new("sleep");
+        command.arg("60").env(process::MARK, state.instance.to_string());
+        let mut child = command.spawn().unwrap();
+        std::fs::write(directory.path().join("state.json"), "{").unwrap();
+        let error = down(&directory, OPTIONS).unwrap_err().to_string();
+        assert!(error.contains("down --force lab"), "{error}");
+        let report = down(&directory, Options { force: true, ..OPTIONS }).unwrap();
+        assert_eq!(report.strays, 1);
+        assert!(!directory.path().exists());
+        child.wait().unwrap();
     }
 }

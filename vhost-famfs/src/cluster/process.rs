@@ -33,9 +33,13 @@ impl Process {
         Ok(Self { pid, start_ticks: start_ticks(pid)? })
     }
 
-    /// A handle of it; `None` if it has ended.
+    /// A handle of it, if it has the mark of its cluster; `None` if it has ended.
     #[must_use]
-    pub fn open(self) -> Option<Handle> {
+    pub fn open(self, instance: Uuid) -> Option<Handle> {
+        self.handle().filter(|_| is_marked(self.pid, instance)).filter(Handle::is_alive)
+    }
+
+    fn handle(self) -> Option<Handle> {
         let handle = Handle::of(self.pid)?;
         // Compared after the handle is open: from here on it stays that process.
         let same = start_ticks(self.pid).is_ok_and(|ticks| ticks == self.start_ticks);
@@ -45,7 +49,7 @@ impl Process {
     /// Whether it still runs.
     #[must_use]
     pub fn is_alive(self) -> bool {
-        self.open().is_some()
+        self.handle().is_some()
     }
 }
 
@@ -62,18 +66,22 @@ fn parse_start(stat: &[u8]) -> Option<u64> {
     rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
+/// Whether the environment of a process has a cluster's mark.
+fn is_marked(pid: u32, instance: Uuid) -> bool {
+    let wanted = format!("{MARK}={instance}");
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|word| word == wanted.as_bytes())
+}
+
 /// All living processes that have a cluster's mark.
 #[must_use]
 pub fn marked(instance: Uuid) -> Vec<Handle> {
-    let wanted = format!("{MARK}={instance}");
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| *pid != std::process::id())
         .filter_map(|pid| {
             let handle = Handle::of(pid)?;
-            let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-            let has = environment.split(|byte| *byte == 0).any(|word| word == wanted.as_bytes());
-            (has && handle.is_alive()).then_some(handle)
+            (is_marked(pid, instance) && handle.is_alive()).then_some(handle)
         })
         .collect()
 }
@@ -130,11 +138,15 @@ mod tests {
 
     #[test]
     fn a_process_is_not_confused_with_a_later_one_of_its_id() {
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let mut command = Command::new("sleep");
+        let mut child =
+            command.arg("60").env(MARK, Uuid::from_u128(1).to_string()).spawn().unwrap();
         let process = Process::of(child.id()).unwrap();
         let other = Process { start_ticks: process.start_ticks + 1, ..process };
         assert!(process.is_alive() && !other.is_alive());
-        assert!(process.open().unwrap().kill());
+        let (instance, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        assert!(process.open(other).is_none(), "it is not that cluster's");
+        assert!(process.open(instance).unwrap().kill());
         assert!(!process.is_alive(), "one that nobody has waited for has ended");
         child.wait().unwrap();
         assert!(!process.is_alive());

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::FindError;
 use super::VmPaths;
@@ -153,7 +154,8 @@ fn ask_guests(directory: &Directory, vms: &mut [VmReport]) {
 pub fn look(directory: &Directory) -> Result<Report, FindError> {
     let state = super::state_of(directory)?;
     let pool = PoolFile::of(&state.pool.path).ok();
-    let mut vms: Vec<_> = state.vms.iter().map(|vm| look_at(vm, pool.as_ref())).collect();
+    let mut vms: Vec<_> =
+        state.vms.iter().map(|vm| look_at(vm, state.instance, pool.as_ref())).collect();
     if state.phase == Phase::Up {
         ask_guests(directory, &mut vms);
     }
@@ -191,8 +193,8 @@ fn status(
     Ok(if fine { ClusterStatus::Up } else { ClusterStatus::Degraded })
 }
 
-fn look_at(vm: &VmState, pool: Option<&PoolFile>) -> VmReport {
-    let alive = |process: Option<Process>| process.and_then(Process::open);
+fn look_at(vm: &VmState, instance: Uuid, pool: Option<&PoolFile>) -> VmReport {
+    let alive = |process: Option<Process>| process.and_then(|process| process.open(instance));
     let (qemu, backend) = (alive(vm.qemu), alive(vm.backend));
     let (status, note) = match (&vm.qemu, &qemu) {
         (None, _) => (VmStatus::NotStarted, None),

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What is known of a cluster: `state.json` in its directory.
 
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::process::Process;
-use crate::launch::plan::{Plan, PoolPlan, VmPlan};
+use crate::launch::plan::{Plan, PoolPlan, VmPlan, is_own_pool};
+use crate::launch::spec::check_name;
 
 /// Version of the file. Another one is refused: it is of another version of this program.
 pub const VERSION: u32 = 1;
@@ -115,6 +117,28 @@ impl State {
             pool: PoolState::new(&plan.pool),
             vms: plan.vms.iter().map(VmState::new).collect(),
         }
+    }
+}
+
+impl State {
+    /// Checks what the file cannot say of itself: names that lead elsewhere, and a pool that goes with the
+    /// cluster but is not one that this program makes.
+    pub(super) fn check(&self, name: &str, base: &Path) -> Result<(), String> {
+        if self.name != name {
+            return Err(format!("it is of cluster {:?}, expected {name}", self.name));
+        }
+        let mut names = HashSet::new();
+        for vm in &self.vms {
+            check_name(&vm.name)?;
+            if !names.insert(&vm.name) {
+                return Err(format!("two VMs named {}", vm.name));
+            }
+        }
+        if self.pool.ours && !is_own_pool(&self.pool.path, base, name) {
+            let path = self.pool.path.display();
+            return Err(format!("{path} is no pool that is made for this cluster"));
+        }
+        Ok(())
     }
 }
 

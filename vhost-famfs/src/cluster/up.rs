@@ -162,7 +162,7 @@ impl<'p> Start<'p> {
         let state = State::new(plan, process::boot_id().map_err(UpError::This)?, launcher);
         let base = plan.dir.parent().unwrap_or(Path::new("."));
         let directory = Directory::new(base, &plan.name);
-        let lock = directory.create()?;
+        let lock = directory.create(plan.instance)?;
         // What an earlier start left; it may stay if it cannot be removed.
         let _ = failed::forget(base, &plan.name);
         let start = Self {

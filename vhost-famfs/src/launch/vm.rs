@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use appliance::attach::Attach;
 use appliance::exec::Status;
-use serde_json::json;
 
 use super::config::{ConfigError, Console, PoolDevice, VmConfig};
 use super::deadline::Deadline;
@@ -20,6 +19,7 @@ use super::exec::{Agent, Command, ExecError, Output};
 use super::image::ImageError;
 use super::process::{self, Lifetime};
 use super::qmp::{Qmp, QmpError};
+use super::shutdown::{QUIT_LIMIT, Shutdown, end_vm};
 use super::version::{QemuVersion, VersionError};
 use crate::bounded_log::open_for_writing;
 
@@ -28,9 +28,6 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a process finds its standard input by (proc_pid_fd(5)).
 const STANDARD_INPUT: &str = "/proc/self/fd/0";
-
-/// Time for QEMU to leave after `quit`.
-const QUIT_LIMIT: Duration = Duration::from_secs(5);
 
 /// A VM that runs until it is powered off or dropped; dropping kills it.
 #[derive(Debug)]
@@ -54,17 +51,6 @@ pub struct Ready {
     pub boot_id: String,
     /// What became of the pool.
     pub attach: Attach,
-}
-
-/// How a VM ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shutdown {
-    /// The guest shut itself down.
-    Orderly,
-    /// The guest did not; QEMU left when it was told to.
-    Quit,
-    /// QEMU did not either and was killed.
-    Killed,
 }
 
 /// A VM that does not start, run or stop as it should.
@@ -319,22 +305,16 @@ impl Vm {
     /// # Errors
     /// QEMU had ended before, other than by an orderly shutdown.
     pub fn poweroff(self, limit: Duration) -> Result<Shutdown, VmError> {
-        let deadline = Deadline::after(limit);
-        // An agent that does not take the request is the case that the next steps are for.
-        let _ = self.agent().poweroff(limit);
-        if let Some(status) = self.wait_exit(deadline.left().unwrap_or_default()) {
-            return if status.success() {
-                Ok(Shutdown::Orderly)
-            } else {
+        let ask = |limit| _ = self.agent().poweroff(limit);
+        let ended = |limit| self.wait_exit(limit).is_some();
+        let end = end_vm(ask, ended, &self.config.qmp_socket(), limit);
+        match (end, self.exit_status()) {
+            (Shutdown::Orderly, Some(status)) if !status.success() => {
                 Err(self.ended(ExecError::Ended))
-            };
+            }
+            // Dropping kills what is still there.
+            _ => Ok(end),
         }
-        let quit =
-            self.qmp(QUIT_LIMIT).and_then(|mut qmp| qmp.execute("quit", json!({}), QUIT_LIMIT));
-        if quit.is_ok() && self.wait_exit(QUIT_LIMIT).is_some() {
-            return Ok(Shutdown::Quit);
-        }
-        Ok(Shutdown::Killed)
     }
 
     /// Connects to the agent's socket as soon as QEMU listens on it.

@@ -13,7 +13,8 @@ use crate::units::count;
 
 pub(super) fn run(config: DownConfig) -> Result<()> {
     let directory = find(&runtime_dir()?, config.cluster.as_deref())?;
-    let options = Options { limit: config.timeout, keep_pool: config.keep_pool };
+    let options =
+        Options { limit: config.timeout, keep_pool: config.keep_pool, force: config.force };
     let report = down(&directory, options)?;
     if config.json { json(&report) } else { say(text(&report)) }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::report::json_list;
-use super::say;
+use super::{notice, say};
 use crate::args::PsConfig;
 use crate::cluster::directory::{Directory, names};
 use crate::cluster::ps::{ClusterStatus, look};
@@ -24,16 +24,22 @@ pub(super) fn run(config: PsConfig) -> Result<ExitCode> {
     };
     let mut reports = Vec::new();
     let mut empty = Vec::new();
+    let mut damaged = false;
     for directory in &directories {
         match look(directory) {
             Ok(report) => reports.push(report),
             // Taken down, or not begun, since the names were read.
             Err(error @ FindError::Empty(_)) => empty.push(error.to_string()),
-            Err(error) => return Err(error.into()),
+            // The others are shown all the same.
+            Err(error) => {
+                damaged = true;
+                let error = anyhow::Error::from(error);
+                notice(format_args!("cluster {}: {error:#}", directory.name()));
+            }
         }
     }
     let fine = |status| matches!(status, ClusterStatus::Up | ClusterStatus::Starting);
-    let fine = empty.is_empty() && reports.iter().all(|report| fine(report.status));
+    let fine = !damaged && empty.is_empty() && reports.iter().all(|report| fine(report.status));
     if config.json {
         json_list("clusters", &reports)?;
     } else if directories.is_empty() {

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{pidfd_open, pidfd_send_signal, set_parent_process_death_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use vhost_famfs::cluster::process::Process;
 
 /// The exit code after Ctrl-C, as of a shell: 128 and the number of SIGINT.
 pub const INTERRUPTED: u8 = 130;
@@ -51,12 +51,14 @@ pub fn check() -> Result<()> {
 fn end_children() {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let children = pids.filter_map(|pid| {
-        let process = Process::of(pid).ok()?;
-        (parent(pid)? == process::id()).then_some(process)
-    });
-    for child in children.filter_map(Process::open) {
-        child.signal(Signal::TERM);
+    for pid in pids.filter(|pid| parent(*pid) == Some(process::id())) {
+        let child = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let child = child.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        // Its number may have been given to another one before it was opened.
+        if let Some(child) = child.filter(|_| parent(pid) == Some(process::id())) {
+            // One that has ended needs no signal.
+            let _ = pidfd_send_signal(child, Signal::TERM);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -53,24 +54,47 @@ impl Process {
     }
 }
 
+/// Field of `/proc/PID/stat` with the start time of a process (proc_pid_stat(5)).
+const START_TIME: usize = 22;
+/// Field with the address where the environment of a process begins.
+const ENV_START: usize = 50;
+
 /// The start time of a process.
 fn start_ticks(pid: u32) -> io::Result<u64> {
     let stat = fs::read(format!("/proc/{pid}/stat"))?;
-    parse_start(&stat).ok_or_else(|| io::Error::other(format!("cannot read /proc/{pid}/stat")))
+    stat_field(&stat, START_TIME)
+        .ok_or_else(|| io::Error::other(format!("cannot read /proc/{pid}/stat")))
 }
 
-/// Field 22; the name in field 2 is in parentheses and may hold anything.
-fn parse_start(stat: &[u8]) -> Option<u64> {
+/// A number of `/proc/PID/stat`; fields count from 1. The name in field 2 is in parentheses and may
+/// hold anything.
+fn stat_field(stat: &[u8], field: usize) -> Option<u64> {
     let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
     let rest = std::str::from_utf8(&stat[after_name..]).ok()?;
-    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+    rest.split_ascii_whitespace().nth(field.checked_sub(3)?)?.parse().ok()
 }
 
 /// Whether the environment of a process has a cluster's mark.
 fn is_marked(pid: u32, instance: Uuid) -> bool {
     let wanted = format!("{MARK}={instance}");
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environment.split(|byte| *byte == 0).any(|word| word == wanted.as_bytes())
+    let end = Instant::now() + EXEC_TIME;
+    loop {
+        let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+        if !environment.is_empty() || !is_in_exec(pid) || Instant::now() > end {
+            return environment.split(|byte| *byte == 0).any(|word| word == wanted.as_bytes());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// How long a process may take to start its program.
+const EXEC_TIME: Duration = Duration::from_secs(2);
+
+/// Whether a process is starting its program: the old one is gone, and the environment is not in its
+/// memory yet. Threads of the kernel, and processes that have ended, have no program.
+fn is_in_exec(pid: u32) -> bool {
+    let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    fs::read_link(format!("/proc/{pid}/exe")).is_ok() && stat_field(&stat, ENV_START) == Some(0)
 }
 
 /// All living processes that have a cluster's mark.
@@ -126,14 +150,26 @@ pub fn boot_id() -> io::Result<String> {
 mod tests {
     use super::*;
     use std::process::{Command, Stdio};
-    use std::time::{Duration, Instant};
 
     #[test]
     fn names_with_parentheses_do_not_confuse() {
         let stat = b"7 (a) 1 (b) S 1 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 1 2 3";
-        assert_eq!(parse_start(stat), Some(4711));
-        assert_eq!(parse_start(b"7 (a) S 1"), None);
-        assert_eq!(parse_start(b""), None);
+        assert_eq!(stat_field(stat, START_TIME), Some(4711));
+        assert_eq!(stat_field(b"7 (a) S 1", START_TIME), None);
+        assert_eq!(stat_field(b"", START_TIME), None);
+    }
+
+    #[test]
+    fn a_process_that_starts_its_program_has_its_mark() {
+        let instance = Uuid::new_v4();
+        for _ in 0..200 {
+            let mut command = Command::new("sleep");
+            let mut child = command.arg("60").env(MARK, instance.to_string()).spawn().unwrap();
+            let handle = Process::of(child.id()).unwrap().open(instance);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!(handle.is_some());
+        }
     }
 
     #[test]

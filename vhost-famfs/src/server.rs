@@ -87,9 +87,11 @@ pub fn serve(
         let listener = socket.into_listener();
         connecting();
         sandbox.map_or(Ok(()), Entered::connecting)?;
+        // A connection waits to be accepted. Said now, because what it asks for is served, and logged,
+        // by another thread from the next line on.
+        info!("connected");
         daemon.start(&mut Listener::from(listener)).map_err(daemon_error)?;
         sandbox.map_or(Ok(()), Entered::connected)?;
-        info!("connected");
         // The stopper may have ended already, because it cannot wait.
         daemon.shutdown_handle().map(|handle| connected.send(handle));
         let result = daemon.wait();

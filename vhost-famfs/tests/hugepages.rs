@@ -71,7 +71,7 @@ fn lives_in_huge_pages(pages: &HugePages) {
     assert_eq!(shrunk["famfs"]["uuid"], made["famfs"]["uuid"]);
 
     let listed = report(&vhost_famfs(&["pool", "list", "--json"]));
-    let found = listed.as_array().unwrap().iter().any(|report| report["path"] == pool);
+    let found = listed["pools"].as_array().unwrap().iter().any(|report| report["path"] == pool);
     assert!(found, "a hugetlbfs mount is a usual place: {listed}");
 
     assert_eq!(vhost_famfs(&["pool", "rm", pool]).status.code(), Some(1), "it holds a famfs");

@@ -65,6 +65,19 @@ fn systemd_takes_the_units() {
     assert!(!complaints.contains(&dir.path().display().to_string()), "{complaints}");
 }
 
+/// Whoever can connect to a back-end has the pool.
+#[test]
+fn sockets_are_for_their_owner_only() {
+    let units = fs::read_dir(shipped("units")).unwrap().map(|entry| entry.unwrap().path());
+    let sockets: Vec<_> =
+        units.filter(|path| path.extension().is_some_and(|end| end == "socket")).collect();
+    assert!(sockets.len() >= 2, "{sockets:?}");
+    for socket in sockets {
+        let unit = fs::read_to_string(&socket).unwrap();
+        assert!(unit.contains("\nSocketMode=0600\n"), "{}", socket.display());
+    }
+}
+
 /// Every option of the service's command line is one of the program's.
 #[test]
 fn the_service_runs_the_program_as_it_is() {

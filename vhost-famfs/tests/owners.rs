@@ -115,3 +115,26 @@ fn a_pool_that_another_user_made_is_not_shown_to_a_vm() {
     assert!(vhost_famfs(dir.path(), &resize).status.success());
     assert!(vhost_famfs(dir.path(), &["pool", "rm", pool, "--foreign-pool"]).status.success());
 }
+
+#[test]
+fn a_script_makes_the_directory_of_its_pool_and_refuses_that_of_another() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let own = format!("vhost-famfs-{}", rustix::process::geteuid().as_raw());
+    let (own, pool) = (dir.path().join(&own), dir.path().join(&own).join("a.pool"));
+    let path = pool.to_str().unwrap();
+    let create = ["pool", "create", path, "--size", "16M"];
+    let too_large = ["pool", "create", path, "--size", "64T"];
+    assert!(!vhost_famfs(dir.path(), &too_large).status.success());
+    assert!(!own.exists(), "a failure leaves no directory");
+    assert!(vhost_famfs(dir.path(), &create).status.success());
+    assert_eq!(fs::metadata(&own).unwrap().permissions().mode() & 0o7777, 0o700);
+    let look = ["pool", "inspect", "--trusted", path];
+    assert!(vhost_famfs(dir.path(), &look).status.success());
+    fs::set_permissions(&pool, Permissions::from_mode(0o666)).unwrap();
+    assert_refused(&vhost_famfs(dir.path(), &look), "mode 0666, so that others");
+    fs::set_permissions(&pool, Permissions::from_mode(0o600)).unwrap();
+    give_away(&own);
+    assert_refused(&vhost_famfs(dir.path(), &look), own.to_str().unwrap());
+    fs::remove_file(&pool).unwrap();
+    assert_refused(&vhost_famfs(dir.path(), &create), own.to_str().unwrap());
+}

@@ -8,7 +8,7 @@ use famfs::args::{number, parse_size};
 use famfs::view::View;
 use uuid::Uuid;
 
-use crate::pool::{CreateOptions, Owners, ResizeOptions};
+use crate::pool::{CreateOptions, Owners, ResizeOptions, is_in_own_directory};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PoolCommand {
@@ -30,7 +30,8 @@ pub(super) enum PoolCommand {
 #[command(verbatim_doc_comment)]
 pub(super) struct CreateArgs {
     /// Name of the new file. /dev/shm is memory, a hugetlbfs mount such as /dev/hugepages is
-    /// memory in huge pages; a file on a disk survives a reboot of the host.
+    /// memory in huge pages; a file on a disk survives a reboot of the host. The directory of
+    /// your own pools, vhost-famfs-UID in either, is made if it is not there.
     path: PathBuf,
     /// Size: a multiple of 2M (of the page size in hugetlbfs), at least 16M. K, M, G and T are
     /// powers of 1024.
@@ -86,6 +87,9 @@ pub(super) struct ListArgs {
 pub(super) struct InspectArgs {
     /// The pool.
     path: PathBuf,
+    /// Fail if its name is a link, or if users other than you and root can change it.
+    #[arg(long)]
+    trusted: bool,
     /// Print it as JSON.
     #[arg(long)]
     json: bool,
@@ -146,6 +150,8 @@ pub enum PoolConfig {
     Inspect {
         /// The pool.
         path: PathBuf,
+        /// Whose it may be.
+        owners: Owners,
         /// Print JSON.
         json: bool,
     },
@@ -172,6 +178,7 @@ impl From<PoolCommand> for PoolConfig {
         match command {
             PoolCommand::Create(args) => Self::Create {
                 options: CreateOptions {
+                    own: is_in_own_directory(&args.path),
                     path: args.path,
                     size: args.size,
                     view: match args.view {
@@ -182,12 +189,13 @@ impl From<PoolCommand> for PoolConfig {
                     mkfs: args.mkfs,
                     numa: args.numa,
                     prefault: args.prefault,
-                    own: false,
                 },
                 json: args.json,
             },
             PoolCommand::List(ListArgs { directories, json }) => Self::List { directories, json },
-            PoolCommand::Inspect(InspectArgs { path, json }) => Self::Inspect { path, json },
+            PoolCommand::Inspect(InspectArgs { path, trusted, json }) => {
+                Self::Inspect { path, owners: Owners::foreign(!trusted), json }
+            }
             PoolCommand::Resize(ResizeArgs { path, size, foreign_pool, json }) => {
                 let owners = Owners::foreign(foreign_pool);
                 Self::Resize { options: ResizeOptions { path, size, owners }, json }

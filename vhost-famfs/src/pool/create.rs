@@ -171,9 +171,21 @@ pub enum CreateError {
 /// taken when it is first touched, unless `prefault` says otherwise; that there is enough now is
 /// checked, that it stays so is not.
 pub fn create(options: &CreateOptions, progress: Progress<'_>) -> Result<Report, CreateError> {
-    let path = &options.path;
     let maker = Maker::new(options);
     maker.make_directory()?;
+    let made = make(&maker, options, progress);
+    if made.is_err() && options.own {
+        own::tidy_own_directory(maker.directory);
+    }
+    made
+}
+
+fn make(
+    maker: &Maker<'_>,
+    options: &CreateOptions,
+    progress: Progress<'_>,
+) -> Result<Report, CreateError> {
+    let path = &options.path;
     let (file, kind, page_size) = maker.open(options)?;
     maker.allocate(&file, kind, page_size, options, progress)?;
     let facts = Facts::of(&file, path)?;

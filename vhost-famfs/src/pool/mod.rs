@@ -26,7 +26,8 @@ pub use media::PoolMedia;
 pub use memory::MemoryError;
 pub use open::Owners;
 pub use own::{
-    check_own_directory, is_own_directory, make_own_directory, own_directory, tidy_own_directory,
+    check_own_directory, is_in_own_directory, is_own_directory, make_own_directory, own_directory,
+    tidy_own_directory,
 };
 pub use remove::{RemoveError, remove, unlink};
 pub use resize::{ResizeError, ResizeOptions, resize};
@@ -324,6 +325,16 @@ impl Pool {
 /// Looks whether the pool `path` may be read, and is one.
 pub fn check_readable(path: &Path, owners: Owners) -> Result<(), PoolError> {
     inspect::open_to_read(path, owners).map(drop)
+}
+
+/// Looks whether the pool `path` is of the owners that are taken. A pool among this user's own is
+/// refused with its directory too.
+pub fn check_owners(path: &Path, owners: Owners) -> Result<(), PoolError> {
+    match path.parent().filter(|directory| is_own_directory(directory)) {
+        Some(directory) if owners == Owners::Trusted => _ = check_own_directory(directory)?,
+        _ => {}
+    }
+    check_readable(path, owners)
 }
 
 /// Looks whether the host has free huge pages of `page_size` bytes for so many bytes.

@@ -27,6 +27,12 @@ fn name() -> String {
     format!("vhost-famfs-{}", rustix::process::geteuid().as_raw())
 }
 
+/// Whether the directory of a pool is that for this user's pools.
+#[must_use]
+pub fn is_in_own_directory(pool: &Path) -> bool {
+    pool.parent().is_some_and(is_own_directory)
+}
+
 /// Looks whether the directory is there and is this user's alone; `false` if it is not there.
 ///
 /// # Errors
@@ -38,6 +44,7 @@ pub fn check_own_directory(path: &Path) -> Result<bool, PoolError> {
         move |fault| PoolError::Directory { directory, fault }
     };
     if let Some(parent) = path.parent() {
+        let parent = if parent == Path::new("") { Path::new(".") } else { parent };
         let metadata = fs::metadata(parent).map_err(io)?;
         ownership::safe_parent(&metadata).map_err(wrong(parent))?;
     }

@@ -21,7 +21,10 @@ pub(super) fn run(config: PoolConfig) -> Result<()> {
             let reports = pool::list(&directories)?;
             if json { json_list("pools", &reports) } else { say(pool::table(&reports)) }
         }
-        PoolConfig::Inspect { path, json } => print(&pool::inspect(&path)?, json),
+        PoolConfig::Inspect { path, owners, json } => {
+            pool::check_owners(&path, owners)?;
+            print(&pool::inspect(&path)?, json)
+        }
         PoolConfig::Resize { options, json } => {
             let bar = Bar::new("taking memory");
             let report = pool::resize(&options, &mut |done, total| bar.show(done, total))?;

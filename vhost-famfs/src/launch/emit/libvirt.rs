@@ -7,7 +7,8 @@ use std::fmt::Write;
 
 use appliance::exec::PORT;
 
-use super::{EmitError, Emitted, prepare};
+use super::prepare::{self, Lines};
+use super::{EmitError, Emitted};
 use crate::launch::Accelerator;
 use crate::launch::config::{PoolDevice, ROOT_SERIAL};
 use crate::launch::plan::{Plan, VmPlan};
@@ -123,7 +124,7 @@ fn comment(plan: &Plan, vm: &VmPlan) -> Result<String, EmitError> {
     let mkdir: Vec<OsString> =
         ["mkdir".into(), "-p".into()].into_iter().chain(directories).collect();
     lines.push(format!("  {}", shell_quoted(&mkdir)));
-    lines.extend(prepare::pool(plan).into_iter().map(|command| format!("  {command}")));
+    lines.extend(prepare::pool(plan, Lines::One).into_iter().map(|command| format!("  {command}")));
     if let Some(backend) = &vm.backend {
         lines.push(format!("  {} &", shell_quoted(&backend.command_line())));
         lines.push("The back-end ends with the domain; start a new one for the next start.".into());

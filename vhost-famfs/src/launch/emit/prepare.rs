@@ -6,30 +6,76 @@ use std::path::{Path, PathBuf};
 
 use crate::launch::plan::{Plan, PoolPlan, VmPlan};
 use crate::launch::shell_quoted;
+use crate::pool::Owners;
 
-/// The commands, in order, each one line for a shell. Nothing that exists is made again.
-pub(super) fn pool(plan: &Plan) -> Vec<String> {
-    let PoolPlan { path, create, mkfs, imports, .. } = &plan.pool;
-    let program = program(plan);
-    let famfs = famfs_beside(&program);
-    let mut commands = Vec::new();
-    let line = |words: &[OsString]| shell_quoted(words);
-    if let Some(options) = create {
-        let mut words: Vec<OsString> = vec![program.into(), "pool".into(), "create".into()];
-        words.push(path.clone().into());
-        words.extend(["--size".into(), options.size.to_string().into()]);
-        words.extend(["--view".into(), options.view.name().into()]);
-        if let Some(node) = options.numa {
-            words.extend(["--numa".into(), node.to_string().into()]);
-        }
-        if options.prefault {
-            words.push("--prefault".into());
-        }
-        commands.push(line(&words));
+/// Whether a command for a shell may have several lines.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lines {
+    Many,
+    One,
+}
+
+/// The commands of a shell for it, in order. A pool that exists is not made again, one that cannot be
+/// filled is removed again, and one that users other than this one and root can change is refused, as
+/// `up` does.
+pub(super) fn pool(plan: &Plan, lines: Lines) -> Vec<String> {
+    let path = &plan.pool.path;
+    let on_path = |words: &[&str]| {
+        let words = std::iter::once(OsString::from(&plan.program))
+            .chain(words.iter().map(Into::into))
+            .chain([path.clone().into()]);
+        shell_quoted(&words.collect::<Vec<_>>())
+    };
+    let mut commands = fill(plan);
+    if let Some(create) = create(plan) {
+        let (begin, next) =
+            if lines == Lines::Many { ("\n    ", "\n        ") } else { (" ", " ") };
+        let fill = match commands.is_empty() {
+            true => String::new(),
+            false => {
+                let all = commands.join(&format!(" &&{next}"));
+                let remove = on_path(&["pool", "rm", "--force"]);
+                format!(" && {{{next}{all} ||{next}{{ {remove}; false; }}{begin}}}")
+            }
+        };
+        let end = if lines == Lines::Many { "\n" } else { " " };
+        let path = shell_quoted(&[path.into()]);
+        commands = vec![format!("[ -e {path} ] || {{{begin}{create}{fill};{end}}}")];
     }
+    if plan.pool.owners == Owners::Trusted {
+        commands.push(format!("{} > /dev/null", on_path(&["pool", "inspect", "--trusted"])));
+    }
+    commands
+}
+
+/// The command that makes it, if it is not there.
+fn create(plan: &Plan) -> Option<String> {
+    let options = plan.pool.create.as_ref()?;
+    let mut words: Vec<OsString> =
+        vec![plan.program.clone().into(), "pool".into(), "create".into()];
+    words.push(plan.pool.path.clone().into());
+    words.extend(["--size".into(), options.size.to_string().into()]);
+    words.extend(["--view".into(), options.view.name().into()]);
+    if let Some(node) = options.numa {
+        words.extend(["--numa".into(), node.to_string().into()]);
+    }
+    if options.prefault {
+        words.push("--prefault".into());
+    }
+    Some(shell_quoted(&words))
+}
+
+/// The commands that put a file system and files into it.
+fn fill(plan: &Plan) -> Vec<String> {
+    let PoolPlan { path, mkfs, imports, owners, .. } = &plan.pool;
+    let famfs = famfs_beside(&plan.program);
+    let mut commands = Vec::new();
     let on_pool = |rest: &[OsString]| {
         let mut words: Vec<OsString> = vec![famfs.clone().into(), "--pool".into()];
         words.push(path.clone().into());
+        if *owners == Owners::Any {
+            words.push("--foreign-pool".into());
+        }
         words.extend(rest.iter().cloned());
         shell_quoted(&words)
     };
@@ -69,12 +115,6 @@ pub(super) fn directories(plan: &Plan) -> Vec<PathBuf> {
 /// Why a VM has the pool as it has, for a comment.
 pub(super) fn remark(vm: &VmPlan) -> String {
     format!("VM {}: {}, transport {} ({})", vm.name(), vm.access, vm.transport, vm.reason)
-}
-
-/// `vhost-famfs`, as back-ends are started.
-fn program(plan: &Plan) -> PathBuf {
-    let backend = plan.vms.iter().find_map(|vm| vm.backend.as_ref());
-    backend.map_or_else(|| PathBuf::from("vhost-famfs"), |backend| backend.program.clone())
 }
 
 /// `famfs` is installed where `vhost-famfs` is.

@@ -3,7 +3,8 @@
 
 use std::fmt::Write;
 
-use super::{Emitted, prepare};
+use super::Emitted;
+use super::prepare::{self, Lines};
 use crate::launch::plan::{Plan, VmPlan};
 use crate::launch::shell_quoted;
 
@@ -26,14 +27,8 @@ pub(super) fn head(plan: &Plan) -> String {
         plan.accelerator,
         shell_quoted(&prepare::directories(plan).into_iter().map(Into::into).collect::<Vec<_>>())
     );
-    let pool = prepare::pool(plan);
-    if !pool.is_empty() {
-        let path = shell_quoted(&[plan.pool.path.clone().into()]);
-        if plan.pool.create.is_some() {
-            let _ = writeln!(text, "\nif [ ! -e {path} ]; then\n    {}\nfi", pool.join("\n    "));
-        } else {
-            let _ = writeln!(text, "\n{}", pool.join("\n"));
-        }
+    for line in prepare::pool(plan, Lines::Many) {
+        let _ = writeln!(text, "{line}");
     }
     text
 }

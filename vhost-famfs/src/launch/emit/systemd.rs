@@ -4,7 +4,8 @@
 use std::ffi::OsString;
 use std::fmt::Write;
 
-use super::{EmitError, Emitted, prepare};
+use super::prepare::{self, Lines};
+use super::{EmitError, Emitted};
 use crate::launch::plan::{Plan, VmPlan};
 
 /// The units; they fit a system's or a user's manager.
@@ -51,15 +52,10 @@ fn pool(plan: &Plan) -> Result<Emitted, EmitError> {
     let mkdir: Vec<OsString> =
         ["/bin/mkdir".into(), "-p".into()].into_iter().chain(directories).collect();
     let _ = writeln!(text, "ExecStart={}", words(&mkdir)?);
-    let commands = prepare::pool(plan);
+    let commands = prepare::pool(plan, Lines::One);
     if !commands.is_empty() {
-        let mut script = String::from("set -e; ");
-        if plan.pool.create.is_some() {
-            let path = crate::launch::shell_quoted(&[plan.pool.path.clone().into()]);
-            let _ = write!(script, "[ ! -e {path} ] || exit 0; ");
-        }
-        script.push_str(&commands.join("; "));
-        let shell: Vec<OsString> = vec!["/bin/sh".into(), "-c".into(), script.into()];
+        let script = format!("set -e; {}", commands.join("; ")).into();
+        let shell: Vec<OsString> = vec!["/bin/sh".into(), "-c".into(), script];
         let _ = writeln!(text, "ExecStart={}", words(&shell)?);
     }
     Ok(Emitted { name: pool_unit(plan), text })

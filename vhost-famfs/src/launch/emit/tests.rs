@@ -39,11 +39,38 @@ fn the_script_has_the_exact_command_lines() {
         let line = crate::launch::shell_quoted(&vm.config.confined_command_line().unwrap());
         assert!(text.contains(&format!("\n{line} < /dev/null &\n")), "{line}\nis not in\n{text}");
     }
-    assert!(text.contains("--loglen") && text.contains("/data/. /\n"), "{text}");
+    assert!(text.contains("--loglen") && text.contains("/data/. / ||\n"), "{text}");
     let script = dir.path().join("lab.sh");
     fs::write(&script, &text).unwrap();
     let checked = Command::new("sh").arg("-n").arg(&script).output().unwrap();
     assert!(checked.status.success(), "{checked:?}");
+}
+
+#[test]
+fn what_prepares_a_pool_refuses_one_that_others_can_change() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut plan = plan(&dir, TWO);
+    let check = format!("vhost-famfs pool inspect --trusted {}", plan.pool.path.display());
+    plan.program = "/bin/vhost-famfs".into();
+    let forms = [Form::Qemu, Form::Systemd, Form::Libvirt];
+    let text = |plan: &Plan, form| {
+        emit(plan, form).unwrap().iter().map(ToString::to_string).collect::<String>()
+    };
+    for form in forms {
+        let text = text(&plan, form).replace("-''-", "--");
+        assert!(text.contains(&check), "{text}");
+        assert!(!text.contains("--foreign-pool"), "{text}");
+    }
+    plan.pool.owners = crate::pool::Owners::Any;
+    for form in forms {
+        let text = text(&plan, form).replace("-''-", "--");
+        assert!(!text.contains("--trusted"), "{text}");
+        let pool = plan.pool.path.display();
+        for command in ["mkfs", "cp"] {
+            let line = format!("/bin/famfs --pool {pool} --foreign-pool {command} ");
+            assert!(text.contains(&line), "{text}");
+        }
+    }
 }
 
 #[test]
@@ -55,7 +82,7 @@ fn only_what_was_agreed_to_is_skipped() {
     plan.pool.imports[0].skip_unsupported = true;
     let skips = text(&plan);
     assert!(
-        skips.contains("cp -r --skip-unsupported ") && skips.contains("/data/. /\n"),
+        skips.contains("cp -r --skip-unsupported ") && skips.contains("/data/. / ||\n"),
         "{skips}"
     );
     plan.pool.imports[0].from = dir.path().join("lab.toml");

@@ -118,8 +118,8 @@ fn file_name(runtime: &Path, name: &str) -> String {
 /// Whether a path is one where a pool without a name would be made for a cluster.
 #[must_use]
 pub fn is_own_pool(path: &Path, runtime: &Path, name: &str) -> bool {
-    let in_own = path.parent().is_some_and(pool::is_own_directory);
-    in_own && path.file_name().is_some_and(|found| found == file_name(runtime, name).as_str())
+    pool::is_in_own_directory(path)
+        && path.file_name().is_some_and(|found| found == file_name(runtime, name).as_str())
 }
 
 /// Where a pool without a name goes.

@@ -531,7 +531,11 @@ fn an_overwritten_file_survives_a_crash() {
         let volume = DeviceVolume(&device);
         let mut writer = Writer::open(&volume, None).unwrap();
         let target = Destination::As(path(0));
-        let found = scan(&[source.path().into()], &target, &Options::default()).unwrap();
+        // As the file that is there.
+        let Owner { uid, gid, mode } = OWNER;
+        let options =
+            Options { uid: Some(uid), gid: Some(gid), mode: Some(mode), ..Options::default() };
+        let found = scan(&[source.path().into()], &target, &options).unwrap();
         let copy = Copy::prepare(found, &mut writer).unwrap();
         assert_eq!(
             copy.run(&volume, &mut writer, &How::default(), |_| true).unwrap().overwritten,

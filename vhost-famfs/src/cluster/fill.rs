@@ -188,12 +188,17 @@ impl OpenPool {
         pool::lock_shared(&self.file, &self.path)
     }
 
-    /// The file with the lock.
+    /// A file with the lock, for a process that keeps it: only to be read without `write`.
     ///
     /// # Errors
-    /// There are no more descriptors.
-    pub fn held(&self) -> Result<File, PoolError> {
-        self.file.try_clone().map_err(self.io("keep it locked"))
+    /// There are no more descriptors, or another program changes the pool.
+    pub fn held(&self, write: bool) -> Result<File, PoolError> {
+        if write {
+            return self.file.try_clone().map_err(self.io("keep it locked"));
+        }
+        let file = self.again(false)?;
+        pool::lock_shared(&file, &self.path)?;
+        Ok(file)
     }
 }
 

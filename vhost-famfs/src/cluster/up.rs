@@ -17,6 +17,7 @@ use super::fill::{FillError, Filled, OpenPool};
 use super::process::{self, MARK, Process};
 use super::state::{Booted, Phase, State};
 use crate::launch::plan::{Plan, VmPlan};
+use crate::launch::spec::Access;
 use crate::launch::{
     Attach, Backend, BackendConfig, BackendError, Lifetime, LogKeeper, Ready, Vm, VmConfig, VmError,
 };
@@ -338,7 +339,7 @@ impl<'p> Start<'p> {
         // inherits the locked file.
         let holds = match &vm.backend {
             Some(_) => None,
-            None => Some(pool.held()?),
+            None => Some(pool.held(vm.access != Access::ReadOnly)?),
         };
         let config = VmConfig { piped: true, ..vm.config.clone() };
         let machine = Vm::spawn(config, self.detached(holds)).map_err(Box::new)?;

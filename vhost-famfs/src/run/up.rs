@@ -57,8 +57,6 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    // Sockets and logs that QEMU makes are for this user only.
-    rustix::process::umask(Mode::from_raw_mode(0o077));
     // The VMs outlive this program, and must not hold what its parent passed to it.
     sys::keep_descriptors().context("cannot keep descriptors from the VMs")?;
     // What QEMU makes is for its owner; a core file of it would hold the guest's memory.

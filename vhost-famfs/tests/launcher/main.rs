@@ -7,6 +7,7 @@
 //! moments.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
 
+mod descriptors;
 mod host;
 mod kills;
 mod reports;
@@ -26,7 +27,8 @@ fn main() -> ExitCode {
         host::BYSTANDER => return host::bystander(),
         _ => {}
     }
-    let trials = reports::trials().into_iter().chain(kills::trials()).collect();
+    let trials = descriptors::trials().into_iter().chain(reports::trials());
+    let trials = trials.chain(kills::trials()).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

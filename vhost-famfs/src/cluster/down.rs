@@ -43,6 +43,18 @@ pub enum DownError {
         /// Their ids.
         pids: Vec<u32>,
     },
+    /// Processes of it may not be looked at.
+    #[error(
+        "cluster {cluster}: {} runs, but its environment may not be read, so that it cannot be told \
+         to be the cluster's; nothing was ended or removed: run `vhost-famfs down {cluster}` with the \
+         privileges of the `up`, or with CAP_SYS_PTRACE", processes(.pids)
+    )]
+    Hidden {
+        /// The cluster.
+        cluster: String,
+        /// Their ids.
+        pids: Vec<u32>,
+    },
     /// Its pool cannot be removed.
     #[error("all VMs are down, but the pool {} cannot be removed", path.display())]
     Pool {
@@ -142,6 +154,12 @@ pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError
         let (vms, pool) = (Vec::new(), None);
         return Ok(Report { cluster, vms, pool, pool_removed: false, strays: 0 });
     };
+    let recorded = state.vms.iter().flat_map(|vm| [vm.qemu, vm.backend, vm.keeper]).flatten();
+    let hidden = recorded.filter(|process| process.is_hidden());
+    let pids: Vec<_> = hidden.map(|process| process.pid).collect();
+    if !pids.is_empty() {
+        return Err(DownError::Hidden { cluster: state.name, pids });
+    }
     let vms = thread::scope(|scope| {
         let ends: Vec<_> = state
             .vms

@@ -47,6 +47,13 @@ impl Process {
         (same && handle.is_alive()).then_some(handle)
     }
 
+    /// Whether it still runs, but this program may not look for its mark.
+    #[must_use]
+    pub fn is_hidden(self) -> bool {
+        let is_denied = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        self.is_alive() && environment(self.pid).is_err_and(is_denied)
+    }
+
     /// Whether it still runs.
     #[must_use]
     pub fn is_alive(self) -> bool {
@@ -56,8 +63,9 @@ impl Process {
 
 /// Field of `/proc/PID/stat` with the start time of a process (proc_pid_stat(5)).
 const START_TIME: usize = 22;
-/// Field with the address where the environment of a process begins.
-const ENV_START: usize = 50;
+/// Field with the address where the environment of a process ends: the last that a new program gets, and the one
+/// that `/proc/PID/environ` goes by.
+const ENV_END: usize = 51;
 
 /// The start time of a process.
 fn start_ticks(pid: u32) -> io::Result<u64> {
@@ -77,11 +85,19 @@ fn stat_field(stat: &[u8], field: usize) -> Option<u64> {
 /// Whether the environment of a process has a cluster's mark.
 fn is_marked(pid: u32, instance: Uuid) -> bool {
     let wanted = format!("{MARK}={instance}");
+    let environment = environment(pid).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|word| word == wanted.as_bytes())
+}
+
+/// The environment of a process, also of one that starts its program.
+fn environment(pid: u32) -> io::Result<Vec<u8>> {
     let end = Instant::now() + EXEC_TIME;
     loop {
-        let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
-        if !environment.is_empty() || !is_in_exec(pid) || Instant::now() > end {
-            return environment.split(|byte| *byte == 0).any(|word| word == wanted.as_bytes());
+        // Asked before it is read: what comes in between is there to be read.
+        let is_in_exec = is_in_exec(pid);
+        let environment = fs::read(format!("/proc/{pid}/environ"))?;
+        if !environment.is_empty() || !is_in_exec || Instant::now() > end {
+            return Ok(environment);
         }
         thread::sleep(Duration::from_millis(1));
     }
@@ -94,7 +110,7 @@ const EXEC_TIME: Duration = Duration::from_secs(2);
 /// memory yet. Threads of the kernel, and processes that have ended, have no program.
 fn is_in_exec(pid: u32) -> bool {
     let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
-    fs::read_link(format!("/proc/{pid}/exe")).is_ok() && stat_field(&stat, ENV_START) == Some(0)
+    fs::read_link(format!("/proc/{pid}/exe")).is_ok() && stat_field(&stat, ENV_END) == Some(0)
 }
 
 /// All living processes that have a cluster's mark.
@@ -149,6 +165,8 @@ pub fn boot_id() -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::thread::{CapabilitySet, CapabilitySets};
+    use std::os::unix::fs::MetadataExt;
     use std::process::{Command, Stdio};
 
     #[test]
@@ -162,7 +180,7 @@ mod tests {
     #[test]
     fn a_process_that_starts_its_program_has_its_mark() {
         let instance = Uuid::new_v4();
-        for _ in 0..200 {
+        for _ in 0..500 {
             let mut command = Command::new("sleep");
             let mut child = command.arg("60").env(MARK, instance.to_string()).spawn().unwrap();
             let handle = Process::of(child.id()).unwrap().open(instance);
@@ -186,6 +204,21 @@ mod tests {
         assert!(!process.is_alive(), "one that nobody has waited for has ended");
         child.wait().unwrap();
         assert!(!process.is_alive());
+    }
+
+    #[test]
+    fn a_process_that_may_not_be_looked_at_is_hidden() {
+        // Of this thread only.
+        let none = CapabilitySet::empty();
+        let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+        let hidden = thread::spawn(move || {
+            rustix::thread::set_capabilities(None, sets).unwrap();
+            Process::of(1).unwrap().is_hidden()
+        });
+        // In a container the first process can be of this user.
+        let first = fs::metadata("/proc/1").unwrap().uid();
+        let another = first != rustix::process::geteuid().as_raw() || first == 0;
+        assert_eq!(hidden.join().unwrap(), another);
     }
 
     #[test]

@@ -198,6 +198,9 @@ fn look_at(vm: &VmState, instance: Uuid, pool: Option<&PoolFile>) -> VmReport {
     let (qemu, backend) = (alive(vm.qemu), alive(vm.backend));
     let (status, note) = match (&vm.qemu, &qemu) {
         (None, _) => (VmStatus::NotStarted, None),
+        (Some(hidden), None) if hidden.is_hidden() => {
+            (VmStatus::Running, Some("no more can be told without the privileges of the `up`"))
+        }
         (Some(_), None) => (
             VmStatus::Ended,
             Some("`vhost-famfs logs` has its last words; the others are not affected"),

@@ -50,8 +50,20 @@ impl Confinement {
         }
         let ours = rustix::thread::capabilities(None)
             .map_or(CapabilitySet::empty(), |sets| sets.permitted);
+        Self::of_root(ours)
+    }
+
+    /// The most for a root with these capabilities.
+    fn of_root(ours: CapabilitySet) -> (Self, &'static str) {
         if !ours.contains(CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETPCAP) {
             return (Self::Filter, "it stays root: this root may not become another user");
+        }
+        // As in a container. The mark in the environment of another user's process could not be read, so
+        // `down` would not find it.
+        if !ours.contains(CapabilitySet::SYS_PTRACE) {
+            let why = "it stays root: this root may not look at processes of other users \
+                       (CAP_SYS_PTRACE), and would not find it again";
+            return (Self::Filter, why);
         }
         let until_then =
             FOR_THE_START.iter().filter(|(set, _)| ours.contains(*set)).map(|(_, name)| *name);
@@ -179,6 +191,20 @@ mod tests {
         let old = "QEMU emulator version 7.2.22".parse().unwrap();
         assert_eq!(nobody.options(old)[1], ("-runas", "65534:65534".into()));
         assert_eq!(nobody.bounding_set().unwrap(), "CAP_SETUID CAP_SETGID");
+    }
+
+    #[test]
+    fn a_root_that_cannot_find_processes_of_nobody_makes_none() {
+        let all = CapabilitySet::all();
+        assert!(matches!(Confinement::of_root(all), (Confinement::Nobody { .. }, _)));
+        for (missing, why) in [
+            (CapabilitySet::SYS_PTRACE, "may not look at processes"),
+            (CapabilitySet::SETUID, "may not become another user"),
+        ] {
+            let (confinement, told) = Confinement::of_root(all - missing);
+            assert_eq!(confinement, Confinement::Filter);
+            assert!(told.contains(why), "{told}");
+        }
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub(super) struct ListArgs {
     json: bool,
 }
 
-/// Print what a pool is: kind, size, memory in use, view, file system, who has it open.
+/// Print what a pool is: kind, size, memory in use, owner, view, file system, who has it open.
 ///
 /// Changes nothing and takes no lock. Processes of other users are only seen by root.
 #[derive(Debug, Args)]

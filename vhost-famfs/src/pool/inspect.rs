@@ -19,6 +19,9 @@ use super::open::{Owners, Purpose, open};
 use super::{Kind, PoolError};
 use crate::units::{About, Bytes, count};
 
+/// Permission bits of a file's mode (inode(7)).
+const PERMISSIONS: u32 = 0o7777;
+
 /// A pool as `vhost-famfs pool inspect --json` prints it, with a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -47,6 +50,12 @@ pub struct Report {
     pub dev: u64,
     /// Inode number.
     pub ino: u64,
+    /// User that the file belongs to.
+    pub uid: u32,
+    /// Group that the file belongs to.
+    pub gid: u32,
+    /// Permissions of the file, four octal digits.
+    pub mode: String,
 }
 
 fn as_name<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
@@ -113,9 +122,10 @@ pub(super) fn info_block(
 pub(super) fn without_holders(file: &File, facts: Facts, path: &Path) -> Result<Report, PoolError> {
     let Facts { identity, size, kind, page_size } = facts;
     let io = |action| move |source| PoolError::Io { pool: path.to_owned(), action, source };
+    let metadata = file.metadata().map_err(io("read its size and owner"))?;
     let allocated = match kind {
         Kind::Devdax => size,
-        _ => file.metadata().map_err(io("read its size"))?.blocks() * 512,
+        _ => metadata.blocks() * 512,
     };
     let read = |view| famfs_report::read(&PoolMedia::new(file, facts, path, view));
     let (view, uuid, damage, famfs) = match info_block(file, facts, path)? {
@@ -138,6 +148,9 @@ pub(super) fn without_holders(file: &File, facts: Facts, path: &Path) -> Result<
         holders: Vec::new(),
         dev: identity.dev,
         ino: identity.ino,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        mode: format!("{:04o}", metadata.mode() & PERMISSIONS),
     })
 }
 
@@ -150,6 +163,8 @@ impl fmt::Display for Report {
         }
         writeln!(f, "\nsize:       {}", Bytes(self.size))?;
         writeln!(f, "allocated:  {}", About(self.allocated))?;
+        let Self { uid, gid, mode, .. } = self;
+        writeln!(f, "owner:      user {uid}, group {gid}, mode {mode}")?;
         write!(f, "view:       {}", self.view)?;
         match (self.view, &self.damage) {
             ("devdax", _) => write!(f, " (guests see /dev/dax0.0)")?,
@@ -211,7 +226,20 @@ impl fmt::Display for Holder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::FileExt;
+    use std::fs::Permissions;
+    use std::os::unix::fs::{FileExt, PermissionsExt};
+
+    #[test]
+    fn tells_who_may_use_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(16 << 20).unwrap();
+        file.as_file().set_permissions(Permissions::from_mode(0o640)).unwrap();
+        let report = inspect(file.path()).unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        assert_eq!((report.uid, report.mode.as_str()), (uid, "0640"));
+        let line = format!("\nowner:      user {uid}, group {}, mode 0640\n", report.gid);
+        assert!(report.to_string().contains(&line), "{report}");
+    }
 
     #[test]
     fn tells_a_damaged_block_from_no_block() {

@@ -2,10 +2,15 @@
 //! What another local user can put in the way: state, pools.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
+#[path = "support/schema.rs"]
+mod schema;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Output};
+
+use schema::problem;
 
 /// nobody.
 const OTHER: u32 = 65534;
@@ -93,6 +98,21 @@ fn one_damaged_cluster_hides_no_other() {
     let said = String::from_utf8_lossy(&ps.stderr);
     assert_eq!(ps.status.code(), Some(3), "{ps:?}");
     assert!(said.contains("cluster one: ") && said.contains("cluster two: "), "{said}");
+    // Programs read of them too, and of a start that was cut short before anything was started.
+    let empty = dir.path().join("vhost-famfs/empty");
+    fs::create_dir(&empty).unwrap();
+    let ps = vhost_famfs(dir.path(), &["ps", "--json"]);
+    assert_eq!(ps.status.code(), Some(3), "{ps:?}");
+    let report = serde_json::from_slice(&ps.stdout).unwrap();
+    assert_eq!(problem("ps", &report), None);
+    let listed = ["empty", "one", "two"].map(|name| {
+        let clusters = report["clusters"].as_array().unwrap();
+        let item = clusters.iter().find(|item| item["cluster"] == name).unwrap();
+        assert!(item["error"].as_str().unwrap().contains("vhost-famfs down"), "{item}");
+        item["status"].as_str().unwrap()
+    });
+    assert_eq!(listed, ["interrupted", "damaged", "damaged"]);
+    fs::remove_dir(&empty).unwrap();
     assert_refused(&vhost_famfs(dir.path(), &["down", "one"]), "down --force one");
     for name in ["one", "two"] {
         assert!(vhost_famfs(dir.path(), &["down", "--force", name]).status.success());

@@ -4,17 +4,28 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use serde::Serialize;
 
 use super::report::json_list;
 use super::{notice, say};
 use crate::args::PsConfig;
 use crate::cluster::directory::{Directory, names};
-use crate::cluster::ps::{ClusterStatus, look};
+use crate::cluster::ps::{ClusterStatus, Report, look};
 use crate::cluster::{FindError, find};
 use crate::launch::host::runtime_dir;
 
 /// Something of a cluster has ended.
 const DEGRADED: u8 = 3;
+
+/// What there is to say of a directory of a cluster.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Listed {
+    /// The cluster now.
+    Seen(Box<Report>),
+    /// Why there is no more to say.
+    Unseen { cluster: String, status: &'static str, error: String },
+}
 
 pub(super) fn run(config: PsConfig) -> Result<ExitCode> {
     let base = runtime_dir()?;
@@ -22,31 +33,39 @@ pub(super) fn run(config: PsConfig) -> Result<ExitCode> {
         Some(name) => vec![find(&base, Some(name))?],
         None => names(&base)?.iter().map(|name| Directory::new(&base, name)).collect(),
     };
-    let mut reports = Vec::new();
-    let mut empty = Vec::new();
-    let mut damaged = false;
+    let mut fine = true;
+    let mut listed = Vec::new();
+    let mut texts = Vec::new();
     for directory in &directories {
-        match look(directory) {
-            Ok(report) => reports.push(report),
+        let cluster = directory.name().to_owned();
+        let item = match look(directory) {
+            Ok(report) => {
+                fine &= matches!(report.status, ClusterStatus::Up | ClusterStatus::Starting);
+                texts.push(report.to_string());
+                Listed::Seen(Box::new(report))
+            }
             // Taken down, or not begun, since the names were read.
-            Err(error @ FindError::Empty(_)) => empty.push(error.to_string()),
+            Err(error @ FindError::Empty(_)) => {
+                fine = false;
+                texts.push(error.to_string());
+                Listed::Unseen { cluster, status: "interrupted", error: error.to_string() }
+            }
             // The others are shown all the same.
             Err(error) => {
-                damaged = true;
-                let error = anyhow::Error::from(error);
-                notice(format_args!("cluster {}: {error:#}", directory.name()));
+                fine = false;
+                let error = format!("{:#}", anyhow::Error::from(error));
+                notice(format_args!("cluster {cluster}: {error}"));
+                Listed::Unseen { cluster, status: "damaged", error }
             }
-        }
+        };
+        listed.push(item);
     }
-    let fine = |status| matches!(status, ClusterStatus::Up | ClusterStatus::Starting);
-    let fine = !damaged && empty.is_empty() && reports.iter().all(|report| fine(report.status));
     if config.json {
-        json_list("clusters", &reports)?;
+        json_list("clusters", &listed)?;
     } else if directories.is_empty() {
         say("no cluster is up")?;
-    } else {
-        let texts = reports.iter().map(ToString::to_string).chain(empty);
-        say(texts.collect::<Vec<_>>().join("\n\n"))?;
+    } else if !texts.is_empty() {
+        say(texts.join("\n\n"))?;
     }
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::from(DEGRADED) })
 }

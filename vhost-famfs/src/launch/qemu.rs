@@ -5,6 +5,7 @@ use std::ffi::OsString;
 
 use appliance::exec::PORT;
 
+use super::accelerator::Accelerator;
 use super::arguments::{CommandLine, join, quote};
 use super::config::{ConfigError, Console, Disk, PoolDevice, ROOT_SERIAL, ROOT_SLOT, VmConfig};
 use super::version::QemuVersion;
@@ -66,7 +67,8 @@ impl VmConfig {
             argv.option(name, value);
         }
         argv.option("-accel", self.accelerator.name());
-        let bits = self.phys_bits.map(|bits| format!(",phys-bits={bits}")).unwrap_or_default();
+        let bits = self.phys_bits.filter(|_| self.accelerator != Accelerator::Kvm);
+        let bits = bits.map(|bits| format!(",phys-bits={bits}")).unwrap_or_default();
         argv.option("-cpu", format!("{}{bits}", self.accelerator.cpu()));
         argv.option("-smp", self.cpus.to_string());
         if slots == 0 {

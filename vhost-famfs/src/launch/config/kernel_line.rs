@@ -5,6 +5,10 @@ use super::{ROOT_SERIAL, ROOT_SLOT, VmConfig};
 use crate::launch::accelerator::Accelerator;
 use crate::launch::image::Root;
 
+/// Translated code has no speculation to guard against, and its clock is QEMU's.
+pub(in crate::launch) const EMULATED_WORDS: [&str; 5] =
+    ["mitigations=off", "nokaslr", "tsc=reliable", "no_timer_check", "cryptomgr.notests"];
+
 impl VmConfig {
     /// The words for the guest's kernel, as one line.
     pub(in crate::launch) fn kernel_command_line(&self) -> String {
@@ -27,17 +31,7 @@ impl VmConfig {
             "swiotlb=512".into(),
         ]);
         if self.accelerator != Accelerator::Kvm {
-            // Translated code has no speculation to guard against, and its clock is QEMU's.
-            words.extend(
-                [
-                    "mitigations=off",
-                    "nokaslr",
-                    "tsc=reliable",
-                    "no_timer_check",
-                    "cryptomgr.notests",
-                ]
-                .map(str::to_owned),
-            );
+            words.extend(EMULATED_WORDS.map(str::to_owned));
         }
         words.extend(self.kernel_args.iter().cloned());
         words.join(" ")

@@ -18,6 +18,7 @@ use super::version::QemuVersion;
 use crate::bounded_log::pipe_of;
 
 pub use check::ConfigError;
+pub(super) use kernel_line::EMULATED_WORDS;
 
 /// Serial number of the root disk; the guest finds its root by it.
 pub(super) const ROOT_SERIAL: &str = "famfs-root";
@@ -57,7 +58,8 @@ pub struct VmConfig {
     pub cpus: u32,
     /// Guest RAM in bytes, a multiple of 2 MiB.
     pub memory: u64,
-    /// Bits of the guest's physical addresses, where QEMU's default is too small for its pools.
+    /// Bits of an emulated guest's physical addresses, where QEMU's default is too small for its pools. Under
+    /// KVM they are the host's.
     pub phys_bits: Option<u32>,
     /// The machine's UUID (SMBIOS). famfs takes it as the system's: the VM whose UUID is the one in the pool's
     /// superblock is its master.

@@ -8,8 +8,7 @@ use std::fmt::Write;
 use appliance::exec::PORT;
 
 use super::prepare::{self, Lines};
-use super::{EmitError, Emitted};
-use crate::launch::Accelerator;
+use super::{EmitError, Emitted, accelerator};
 use crate::launch::config::{PoolDevice, ROOT_SERIAL};
 use crate::launch::plan::{Plan, VmPlan};
 use crate::launch::shell_quoted;
@@ -26,17 +25,8 @@ fn domain(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
         let text = path.to_str().ok_or_else(|| unfit(what, &path.to_string_lossy()))?;
         escaped(what, text)
     };
-    let (kind, mode) = match config.accelerator {
-        Accelerator::Kvm => ("kvm", "host-passthrough"),
-        Accelerator::Tcg | Accelerator::TcgThreads => ("qemu", "maximum"),
-    };
-    let features = if kind == "qemu" {
-        "\n    <feature policy=\"disable\" name=\"erms\"/>\n    <feature policy=\"disable\" name=\"fsrm\"/>\n  "
-    } else {
-        ""
-    };
     let mut text = format!(
-        "<domain type=\"{kind}\" xmlns:qemu=\"http://libvirt.org/schemas/domain/qemu/1.0\">\n{}",
+        "<domain type=\"kvm\" xmlns:qemu=\"http://libvirt.org/schemas/domain/qemu/1.0\">\n{}",
         comment(plan, vm)?
     );
     let memory = config.memory >> 10;
@@ -74,7 +64,7 @@ fn domain(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
     <acpi/>
     <apic/>
   </features>
-  <cpu mode=\"{mode}\">{features}</cpu>
+  <cpu mode=\"host-passthrough\"/>
   <on_reboot>destroy</on_reboot>
   <on_crash>destroy</on_crash>
   <devices>
@@ -129,6 +119,14 @@ fn comment(plan: &Plan, vm: &VmPlan) -> Result<String, EmitError> {
         lines.push(format!("  {} &", shell_quoted(&backend.command_line())));
         lines.push("The back-end ends with the domain; start a new one for the next start.".into());
     }
+    lines.extend([
+        "It needs KVM. On a host without that, change:".to_owned(),
+        "  type=\"kvm\" of the domain into type=\"qemu\"".to_owned(),
+        "  mode=\"host-passthrough\" of the cpu into mode=\"maximum\", and in it for speed:"
+            .to_owned(),
+        "    <feature policy=\"disable\" name=\"erms\"/> and the same for fsrm".to_owned(),
+        format!("  and append to the cmdline:{}", accelerator::kernel_words()),
+    ]);
     let mut text = String::from("  <!--\n");
     for line in lines {
         // Two hyphens would end the comment; a word joiner of the shell says the same.

@@ -2,8 +2,10 @@
 //! A plan as text for other programs: what `up` would run, to keep and to change.
 //!
 //! Each form is one or more files. They hold what [`VmConfig::command_line`](super::VmConfig::command_line) and
-//! the plan hold, and nothing of their own but what the form needs.
+//! the plan hold, and nothing of their own but what the form needs. Nothing in them depends on whether this
+//! host has KVM: another one may start the VMs.
 
+mod accelerator;
 mod cloud_hypervisor;
 mod libvirt;
 mod prepare;
@@ -12,6 +14,7 @@ mod systemd;
 
 use std::fmt;
 
+use super::Accelerator;
 use super::cloud_hypervisor::CloudHypervisor;
 use super::image::Root;
 use super::plan::Plan;
@@ -74,18 +77,20 @@ pub fn emit(plan: &Plan, form: Form<'_>) -> Result<Vec<Emitted>, EmitError> {
     match form {
         Form::Qemu => Ok(vec![qemu::script(plan)]),
         Form::CloudHypervisor(found) => {
-            cloud_hypervisor::script(&with_roots_on_disks(plan), found).map(|file| vec![file])
+            cloud_hypervisor::script(&simple(plan), found).map(|file| vec![file])
         }
-        Form::Libvirt => libvirt::domains(&with_roots_on_disks(plan)),
+        Form::Libvirt => libvirt::domains(&simple(plan)),
         Form::Systemd => systemd::units(plan),
     }
 }
 
-/// For programs that have no read-only memory for a guest, or choose its address themselves.
-fn with_roots_on_disks(plan: &Plan) -> Plan {
+/// For programs that have no read-only memory for a guest, or choose its address themselves, and run
+/// guests by KVM unless told otherwise.
+fn simple(plan: &Plan) -> Plan {
     let mut plan = plan.clone();
     for vm in &mut plan.vms {
         vm.config.root = Root::Disk;
+        vm.config.accelerator = Accelerator::Kvm;
     }
     plan
 }

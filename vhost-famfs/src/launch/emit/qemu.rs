@@ -3,16 +3,21 @@
 
 use std::fmt::Write;
 
-use super::Emitted;
 use super::prepare::{self, Lines};
+use super::{Emitted, accelerator};
 use crate::launch::plan::{Plan, VmPlan};
 use crate::launch::shell_quoted;
 
 /// The script. It ends when the last VM has, and at Ctrl-C everything does.
 pub(super) fn script(plan: &Plan) -> Emitted {
     let mut text = head(plan);
+    let decide = accelerator::decide(Lines::Many);
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "\n# KVM runs the guests if this host has it, else QEMU emulates them.\n{decide}"
+    );
     for vm in &plan.vms {
-        // Writing to a String cannot fail.
         let _ = write!(text, "\n# {}\n{}", prepare::remark(vm), start(vm));
     }
     text.push_str("\nwait\n");
@@ -22,9 +27,8 @@ pub(super) fn script(plan: &Plan) -> Emitted {
 /// What comes before the VMs.
 pub(super) fn head(plan: &Plan) -> String {
     let mut text = format!(
-        "#!/bin/sh\n# Cluster {}; guests run by {}.\nset -eu\numask 077\n\nmkdir -p {}\n",
+        "#!/bin/sh\n# Cluster {}.\nset -eu\numask 077\n\nmkdir -p {}\n",
         plan.name,
-        plan.accelerator,
         shell_quoted(&prepare::directories(plan).into_iter().map(Into::into).collect::<Vec<_>>())
     );
     for line in prepare::pool(plan, Lines::Many) {
@@ -46,8 +50,9 @@ fn start(vm: &VmPlan) -> String {
         );
     }
     // The plan was made with this command line; it is checked there.
-    let line =
-        vm.config.confined_command_line().map(|argv| shell_quoted(&argv)).unwrap_or_default();
+    let line = accelerator::command_line(&vm.config, |config| {
+        config.confined_command_line().unwrap_or_default()
+    });
     let _ = writeln!(text, "{line} < /dev/null &");
     text
 }

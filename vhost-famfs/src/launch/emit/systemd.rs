@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fmt::Write;
 
 use super::prepare::{self, Lines};
-use super::{EmitError, Emitted};
+use super::{EmitError, Emitted, accelerator};
 use crate::launch::plan::{Plan, VmPlan};
 
 /// The units; they fit a system's or a user's manager.
@@ -79,7 +79,10 @@ fn backend(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
 
 fn machine(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
     // The plan was made with this command line; it is checked there.
-    let argv = vm.config.command_line().unwrap_or_default();
+    let line =
+        accelerator::command_line(&vm.config, |config| config.command_line().unwrap_or_default());
+    let script = format!("{}; exec {line}", accelerator::decide(Lines::One));
+    let argv: Vec<OsString> = vec!["/bin/sh".into(), "-c".into(), script.into()];
     let bounding = vm.config.confinement.bounding_set();
     let bounding = bounding.map(|set| format!("CapabilityBoundingSet={set}\n")).unwrap_or_default();
     let mut needs = pool_unit(plan);

@@ -7,7 +7,6 @@ use appliance::attach::{ACCESS_CREDENTIAL, NO_POOL_CREDENTIAL, READ_ONLY};
 use uuid::Uuid;
 
 use super::{PlanError, PoolPlan, VmPlan};
-use crate::launch::accelerator::Accelerator;
 use crate::launch::backend::BackendConfig;
 use crate::launch::check;
 use crate::launch::config::{Console, PoolDevice, VmConfig};
@@ -94,9 +93,7 @@ pub(super) fn plan(
             readonly: spec.access == Access::ReadOnly,
         },
     }];
-    if host.accelerator != Accelerator::Kvm {
-        config.phys_bits = check::emulated_bits(check::needed_bits(&config, seen));
-    }
+    config.phys_bits = check::emulated_bits(check::needed_bits(&config, seen));
     config.qemu_args = spec.args.iter().map(Into::into).collect();
     // What is wrong with it comes out before anything is started.
     config.command_line()?;

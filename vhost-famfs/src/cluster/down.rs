@@ -187,9 +187,14 @@ pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError
 
 /// Ends a cluster whose state cannot be read: what has its mark is killed, and its pool stays.
 fn by_force(directory: &Directory) -> Result<Report, DownError> {
-    let killed = directory.instance().map_or(Ok(0), process::kill_marked);
     let cluster = directory.name().to_owned();
-    let strays = killed.map_err(|pids| DownError::Stuck { cluster: cluster.clone(), pids })?;
+    let mut instances = process::marks_in(directory.path());
+    instances.extend(directory.instance());
+    let mut strays = 0;
+    for instance in instances {
+        strays += process::kill_marked(instance)
+            .map_err(|pids| DownError::Stuck { cluster: cluster.clone(), pids })?;
+    }
     directory.remove()?;
     Ok(Report { cluster, vms: Vec::new(), pool: None, pool_removed: false, strays })
 }
@@ -336,6 +341,17 @@ mod tests {
         let report = down(&directory, Options { force: true, ..OPTIONS }).unwrap();
         assert_eq!(report.strays, 1);
         assert!(!directory.path().exists());
+        child.wait().unwrap();
+        // Without its mark, by what its processes were started with.
+        let (directory, state) = cluster(dir.path());
+        let mut command = std::process::Command::new("cat");
+        command.arg("-").arg(directory.path().join("vm1.console"));
+        command.env(process::MARK, state.instance.to_string());
+        let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+        std::fs::write(directory.path().join("state.json"), "{").unwrap();
+        std::fs::remove_file(directory.path().join("instance")).unwrap();
+        let report = down(&directory, Options { force: true, ..OPTIONS }).unwrap();
+        assert_eq!(report.strays, 1);
         child.wait().unwrap();
     }
 }

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Processes that are not our children, named so that no other process can be meant.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -89,6 +92,25 @@ fn is_marked(pid: u32, instance: Uuid) -> bool {
     environment.split(|byte| *byte == 0).any(|word| word == wanted.as_bytes())
 }
 
+/// The marks of the processes whose command lines name something in a directory: those of a cluster whose own mark
+/// is lost.
+#[must_use]
+pub fn marks_in(directory: &Path) -> HashSet<Uuid> {
+    let inside = [directory.as_os_str().as_bytes(), b"/"].concat();
+    let names = |pid: u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.windows(inside.len()).any(|part| part == inside)
+    };
+    let prefix = format!("{MARK}=");
+    let mark = |pid: u32| {
+        let environment = environment(pid).unwrap_or_default();
+        let mut words = environment.split(|byte| *byte == 0);
+        let mark = words.find_map(|word| word.strip_prefix(prefix.as_bytes()))?;
+        Uuid::try_parse_ascii(mark).ok()
+    };
+    pids().filter(|pid| names(*pid)).filter_map(mark).collect()
+}
+
 /// The environment of a process, also of one that starts its program.
 fn environment(pid: u32) -> io::Result<Vec<u8>> {
     let end = Instant::now() + EXEC_TIME;
@@ -116,14 +138,19 @@ fn is_in_exec(pid: u32) -> bool {
 /// All living processes that have a cluster's mark.
 #[must_use]
 pub fn marked(instance: Uuid) -> Vec<Handle> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| *pid != std::process::id())
+    pids()
         .filter_map(|pid| {
             let handle = Handle::of(pid)?;
             (is_marked(pid, instance) && handle.is_alive()).then_some(handle)
         })
         .collect()
+}
+
+/// The ids of all processes but this one.
+fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| *pid != std::process::id())
 }
 
 /// Ends every process with a cluster's mark, however often new ones appear; the number of those that

@@ -16,7 +16,7 @@
 //! Dependencies point one way: `run -> args, server -> device -> mapper, queue, lifecycle -> pmem,
 //! pool, window -> units` and `run -> listen, sandbox -> privileges`; `pool` uses `launch::memory`; `launch` uses
 //! `pool`, `listen`, `units`, and the appliance's protocol; both, and `doctor`, use `host_memory`; `launch` and
-//! `cluster` use `bounded_log`; `cluster` and `ublk` use `pidfd`.
+//! `cluster` use `bounded_log`; `cluster`, `ublk` and `ends` use `pidfd`; `run` and `cluster` use `ends`.
 //!
 //! Guests are hostile until proven otherwise: a malformed request is given back, a broken queue
 //! is ignored until the guest resets its device, and neither ends the process.
@@ -30,6 +30,7 @@ pub mod cluster;
 pub mod device;
 pub mod doctor;
 pub mod durability;
+pub mod ends;
 pub mod host_memory;
 pub mod launch;
 pub mod lifecycle;

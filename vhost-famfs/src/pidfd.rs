@@ -2,10 +2,13 @@
 //! Processes by a file descriptor (pidfd_open(2)), to wait for and to signal.
 
 use std::os::fd::OwnedFd;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::sys;
 
 /// A process that was there when this was made. Its id cannot pass to another process meanwhile
 /// without being noticed.
@@ -50,6 +53,12 @@ impl Handle {
                 Err(_) => return false,
             }
         }
+    }
+
+    /// How it ended; `None` until its parent has waited for it, and before Linux 6.15.
+    #[must_use]
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        sys::exit_status(&self.fd)
     }
 
     /// Sends it a signal; it may have ended meanwhile.

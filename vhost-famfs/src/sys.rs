@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What needs `unsafe`: taking over descriptors that nobody owns, keeping them from programs, the
-//! memory policy of a mapping, that of the heap, what the process keeps of its own code in memory, and
-//! system calls on memory that others write, and the time stamp counter.
+//! memory policy of a mapping, that of the heap, what the process keeps of its own code in memory,
+//! system calls on memory that others write, the time stamp counter, the local time, and how a process ended.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::OnceLock;
 
 use rustix::mm::{Advice, madvise};
@@ -155,6 +157,28 @@ pub fn time_stamp() -> Option<u64> {
     return Some(unsafe { std::arch::x86_64::_rdtsc() });
     #[cfg(not(target_arch = "x86_64"))]
     None
+}
+
+/// How the process of a pidfd ended. Linux 6.15 and later tell it once the parent has waited for it.
+pub fn exit_status(pidfd: impl AsFd) -> Option<ExitStatus> {
+    let told = u64::from(libc::PIDFD_INFO_EXIT);
+    // SAFETY: it has numbers only, and 0 is one.
+    let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
+    info.mask = told;
+    let fd = pidfd.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes to `info`, and no more than its size, which is part of the request's number.
+    let result = unsafe { libc::ioctl(fd, libc::PIDFD_GET_INFO, &raw mut info) };
+    (result == 0 && info.mask & told != 0).then(|| ExitStatus::from_raw(info.exit_code))
+}
+
+/// A time in the time zone of this process, from seconds since the beginning of 1970, UTC.
+pub fn local_time(seconds: u64) -> Option<libc::tm> {
+    let seconds = libc::time_t::try_from(seconds).ok()?;
+    // SAFETY: it has numbers, for which 0 is one, and a pointer that may be null.
+    let mut time: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both point to values that live until the call returns; it writes to `time` alone.
+    let result = unsafe { libc::localtime_r(&raw const seconds, &raw mut time) };
+    (!result.is_null()).then_some(time)
 }
 
 #[cfg(test)]

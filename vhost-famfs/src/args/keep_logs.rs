@@ -10,7 +10,8 @@ use crate::bounded_log::{DEFAULT_LIMIT, MIN_LIMIT};
 
 /// Keep logs within a limit: move what comes by FILE.pipe into FILE and FILE.old.
 ///
-/// `up` starts it for each VM. It makes the pipes, and ends when nobody can write to them any more.
+/// `up` starts it for each VM. It makes the pipes, and ends when nobody can write to them any more, and the
+/// processes have ended whose ends it records.
 #[derive(Debug, Args)]
 pub(super) struct KeepLogsArgs {
     /// The logs.
@@ -19,6 +20,9 @@ pub(super) struct KeepLogsArgs {
     /// Most bytes of each log [default: 16M]
     #[arg(long, value_name = "SIZE", value_parser = limit)]
     limit: Option<u64>,
+    /// Record in FILE how processes end whose ids come on standard input, one on a line
+    #[arg(long, value_name = "FILE")]
+    ends: Option<PathBuf>,
 }
 
 fn limit(text: &str) -> Result<u64, String> {
@@ -35,10 +39,12 @@ pub struct KeepLogsConfig {
     pub logs: Vec<PathBuf>,
     /// Most bytes of each.
     pub limit: u64,
+    /// Where to record how the processes end whose ids come on standard input.
+    pub ends: Option<PathBuf>,
 }
 
 impl From<KeepLogsArgs> for KeepLogsConfig {
-    fn from(KeepLogsArgs { logs, limit }: KeepLogsArgs) -> Self {
-        Self { logs, limit: limit.unwrap_or(DEFAULT_LIMIT) }
+    fn from(KeepLogsArgs { logs, limit, ends }: KeepLogsArgs) -> Self {
+        Self { logs, limit: limit.unwrap_or(DEFAULT_LIMIT), ends }
     }
 }

@@ -262,6 +262,12 @@ impl Directory {
         DirectoryError::State { cluster: self.name.clone(), path: self.path.join(name), what }
     }
 
+    /// What is recorded of how a VM's processes ended; nothing if that cannot be read.
+    #[must_use]
+    pub fn ends(&self, vm: &str) -> String {
+        self.text(&super::ends_of(vm)).ok().flatten().unwrap_or_default()
+    }
+
     /// The mark of its processes, if it can be told without the state.
     #[must_use]
     pub fn instance(&self) -> Option<Uuid> {

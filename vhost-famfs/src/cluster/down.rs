@@ -239,10 +239,8 @@ fn end(state: &State, vm: &VmState, paths: &VmPaths, limit: Duration) -> End {
         // One that is still there is found by its mark.
         let _ = backend.end(BACKEND_LIMIT);
     }
-    // It ends when nobody writes any more.
-    if let Some(keeper) = open(vm.keeper)
-        && !keeper.wait(BACKEND_LIMIT)
-    {
+    // Nobody reads any more how they ended.
+    if let Some(keeper) = open(vm.keeper) {
         let _ = keeper.end(BACKEND_LIMIT);
     }
     end

@@ -107,6 +107,11 @@ pub fn vm_of<'s>(state: &'s State, vm: &str) -> Result<&'s VmState, FindError> {
     })
 }
 
+/// Name of the file that says how a VM's processes ended, in the directory of its cluster.
+fn ends_of(vm: &str) -> String {
+    format!("{vm}.ends")
+}
+
 /// The sockets and logs of a VM.
 #[derive(Debug, Clone)]
 pub struct VmPaths {
@@ -122,6 +127,8 @@ pub struct VmPaths {
     pub qemu_log: PathBuf,
     /// What the back-end said.
     pub backend_log: PathBuf,
+    /// How QEMU and the back-end ended.
+    pub ends: PathBuf,
 }
 
 impl VmPaths {
@@ -136,6 +143,7 @@ impl VmPaths {
             console_log: all.join(format!("{vm}.console")),
             qemu_log: all.join(format!("{vm}.qemu")),
             backend_log: all.join(format!("{vm}.backend")),
+            ends: all.join(ends_of(vm)),
         }
     }
 }

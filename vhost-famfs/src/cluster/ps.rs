@@ -6,13 +6,13 @@ use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
-use uuid::Uuid;
 
 use super::FindError;
 use super::VmPaths;
 use super::directory::{Directory, DirectoryError};
 use super::process::Process;
 use super::state::{Phase, State, VmState};
+use crate::ends::{self, End};
 use crate::launch::Guest;
 use crate::launch::memory::{self, PoolFile, Usage, VmMemory};
 use crate::pidfd::Handle;
@@ -105,6 +105,10 @@ pub struct VmReport {
     pub root_share_bytes: u64,
     /// What the guest's watch of the pool says of itself; `None` if the guest does not tell.
     pub watch: Option<String>,
+    /// How its QEMU ended, if it has and that was recorded.
+    pub ended: Option<End>,
+    /// How its back-end ended, likewise.
+    pub backend_ended: Option<End>,
     /// What is wrong, and what to do.
     pub note: Option<&'static str>,
 }
@@ -154,8 +158,8 @@ fn ask_guests(directory: &Directory, vms: &mut [VmReport]) {
 pub fn look(directory: &Directory) -> Result<Report, FindError> {
     let state = super::state_of(directory)?;
     let pool = PoolFile::of(&state.pool.path).ok();
-    let mut vms: Vec<_> =
-        state.vms.iter().map(|vm| look_at(vm, state.instance, pool.as_ref())).collect();
+    let look_at = |vm| look_at(vm, &state, pool.as_ref(), directory);
+    let mut vms: Vec<_> = state.vms.iter().map(look_at).collect();
     if state.phase == Phase::Up {
         ask_guests(directory, &mut vms);
     }
@@ -193,8 +197,13 @@ fn status(
     Ok(if fine { ClusterStatus::Up } else { ClusterStatus::Degraded })
 }
 
-fn look_at(vm: &VmState, instance: Uuid, pool: Option<&PoolFile>) -> VmReport {
-    let alive = |process: Option<Process>| process.and_then(|process| process.open(instance));
+fn look_at(
+    vm: &VmState,
+    state: &State,
+    pool: Option<&PoolFile>,
+    directory: &Directory,
+) -> VmReport {
+    let alive = |process: Option<Process>| process.and_then(|process| process.open(state.instance));
     let (qemu, backend) = (alive(vm.qemu), alive(vm.backend));
     let (status, note) = match (&vm.qemu, &qemu) {
         (None, _) => (VmStatus::NotStarted, None),
@@ -217,6 +226,11 @@ fn look_at(vm: &VmState, instance: Uuid, pool: Option<&PoolFile>) -> VmReport {
         _ => VmMemory::default(),
     };
     let root = qemu.as_ref().and_then(|qemu| root_of(vm, qemu.pid())).unwrap_or_default();
+    let record = directory.ends(&vm.name);
+    let end_of = |process: Option<Process>, now: &Option<Handle>| match (process, now) {
+        (Some(process), None) => ends::find(&record, process.pid),
+        _ => None,
+    };
     VmReport {
         name: vm.name.clone(),
         status,
@@ -235,6 +249,8 @@ fn look_at(vm: &VmState, instance: Uuid, pool: Option<&PoolFile>) -> VmReport {
         root_touched_bytes: root.rss,
         root_share_bytes: root.pss,
         watch: None,
+        ended: end_of(vm.qemu, &qemu),
+        backend_ended: end_of(vm.backend, &backend),
         note,
     }
 }
@@ -284,13 +300,16 @@ impl fmt::Display for Report {
             "VM", "STATE", "ACCESS", "VIA", "PID", "RAM USED", "MAPPED", "TOUCHED", "PAGES"
         )?;
         for vm in &self.vms {
+            let status = vm.status.name();
+            write!(f, "\n{:<name$} {status:<11} {:<6} {:<5} ", vm.name, vm.access, vm.transport)?;
+            if let Some(end) = vm.ended {
+                // In place of numbers that it no longer has.
+                write!(f, "{end}")?;
+                continue;
+            }
             write!(
                 f,
-                "\n{:<name$} {:<11} {:<6} {:<5} {:>7} {:>9} {:>10} {:>10} {:>6}",
-                vm.name,
-                vm.status.name(),
-                vm.access,
-                vm.transport,
+                "{:>7} {:>9} {:>10} {:>10} {:>6}",
                 vm.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
                 mib(vm.ram_touched_bytes),
                 mib(vm.pool_mapped_bytes),
@@ -301,6 +320,9 @@ impl fmt::Display for Report {
         for vm in &self.vms {
             if let Some(watch) = vm.watch.as_ref().filter(|text| text.starts_with(CANNOT_FOLLOW)) {
                 write!(f, "\n{}: {watch}; see `vhost-famfs logs {0}`", vm.name)?;
+            }
+            if let Some(end) = vm.backend_ended.filter(|_| vm.status == VmStatus::NoFlush) {
+                write!(f, "\n{}: back-end {end}", vm.name)?;
             }
             if let Some(note) = vm.note {
                 write!(f, "\n{}: {note}", vm.name)?;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::VmPaths;
 use super::directory::{Directory, DirectoryError, Lock};
 use super::failed;
 use super::fill::{FillError, Filled, OpenPool};
@@ -259,7 +260,7 @@ impl<'p> Start<'p> {
         for (index, vm) in self.plan.vms.iter().enumerate() {
             keepers.push(self.start_keeper(index, vm)?);
         }
-        let nodes = self.start_all(&open)?;
+        let nodes = self.start_all(&open, &keepers)?;
         let vms = self.wait_all(&nodes, limit, events)?;
         let seconds = begun.elapsed().as_secs_f64();
         {
@@ -286,19 +287,30 @@ impl<'p> Start<'p> {
         })
     }
 
-    fn start_all(&self, pool: &OpenPool) -> Result<Vec<Node<'p>>, UpError> {
+    fn start_all(&self, pool: &OpenPool, keepers: &[LogKeeper]) -> Result<Vec<Node<'p>>, UpError> {
+        let watch = |index: usize, vm: &VmPlan, pid| {
+            let keeper: &LogKeeper = &keepers[index];
+            let failed = |source| UpError::Keeper { vm: vm.name().to_owned(), source };
+            keeper.watch(pid).map_err(failed)
+        };
         let mut nodes = Vec::new();
         let mut backends = Vec::new();
         // All back-ends first: they get ready while the next one is started.
         for (index, vm) in self.plan.vms.iter().enumerate() {
-            backends.push(self.start_backend(index, vm, pool)?);
+            let backend = self.start_backend(index, vm, pool)?;
+            if let Some(backend) = &backend {
+                watch(index, vm, backend.pid())?;
+            }
+            backends.push(backend);
         }
         for ((index, vm), mut backend) in self.plan.vms.iter().enumerate().zip(backends) {
             if let Some(backend) = &mut backend {
                 let failed = |source| UpError::Backend { vm: vm.name().to_owned(), source };
                 backend.wait_listening().map_err(failed)?;
             }
-            nodes.push((vm, self.start_vm(index, vm, pool)?, backend));
+            let machine = self.start_vm(index, vm, pool)?;
+            watch(index, vm, machine.pid())?;
+            nodes.push((vm, machine, backend));
         }
         Ok(nodes)
     }
@@ -308,7 +320,9 @@ impl<'p> Start<'p> {
         let mut inner = self.going_on()?;
         let failed = |source| UpError::Keeper { vm: vm.name().to_owned(), source };
         let (program, limit) = (&self.plan.program, self.plan.log_limit);
-        let keeper = LogKeeper::spawn(program, &vm.logs(), limit, self.detached(None));
+        let ends = VmPaths::new(&self.directory, vm.name()).ends;
+        let lifetime = |input| self.detached(Some(input));
+        let keeper = LogKeeper::spawn(program, &vm.logs(), &ends, limit, lifetime);
         let keeper = keeper.map_err(failed)?;
         inner.state.vms[index].keeper = Some(started(vm, keeper.pid())?);
         self.directory.write(&inner.state)?;

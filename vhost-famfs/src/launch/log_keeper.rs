@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The process that keeps the logs of a VM within their limit: one for each VM of a cluster.
+//! The process that keeps the logs of a VM within their limit, and records how the VM ends: one for each VM of a
+//! cluster.
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, PipeWriter, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 
 use super::process::Lifetime;
 use crate::bounded_log::make_pipe;
 
-/// `vhost-famfs keep-logs` for one VM. It ends when nobody can write to the logs any more.
+/// `vhost-famfs keep-logs` for one VM. It ends when nobody can write to the logs any more, and what it watches
+/// has ended.
 #[derive(Debug)]
 pub struct LogKeeper {
     child: Child,
+    /// By which it learns what to watch.
+    ids: PipeWriter,
     /// While these are open, QEMU and the back-end find a reader, however late the keeper is.
     _pipes: Vec<File>,
 }
@@ -26,15 +31,26 @@ impl LogKeeper {
     pub fn spawn(
         program: &Path,
         logs: &[PathBuf],
+        ends: &Path,
         limit: u64,
-        lifetime: Lifetime,
+        lifetime: impl FnOnce(File) -> Lifetime,
     ) -> io::Result<Self> {
         let pipes = logs.iter().map(|log| make_pipe(log)).collect::<io::Result<_>>()?;
         let mut argv: Vec<OsString> = vec![program.into(), "keep-logs".into(), "--limit".into()];
-        argv.push(limit.to_string().into());
+        argv.extend([limit.to_string().into(), "--ends".into(), ends.into()]);
         argv.extend(logs.iter().map(Into::into));
         let null = File::options().write(true).open("/dev/null")?;
-        Ok(Self { child: lifetime.start(&argv, null)?, _pipes: pipes })
+        let (input, ids) = io::pipe()?;
+        let lifetime = lifetime(OwnedFd::from(input).into());
+        Ok(Self { child: lifetime.start(&argv, null)?, ids, _pipes: pipes })
+    }
+
+    /// Has it record how the process with that id ends, which must be a child of this program.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn watch(&self, pid: u32) -> io::Result<()> {
+        (&self.ids).write_all(format!("{pid}\n").as_bytes())
     }
 
     /// Its process.

@@ -1,16 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `keep-logs`.
 
+use std::os::unix::net::UnixStream;
+
 use anyhow::{Context, Result, anyhow};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 use crate::args::KeepLogsConfig;
 use crate::bounded_log::Keeper;
-use crate::{privileges, signals};
+use crate::{ends, privileges, signals};
 
 pub(super) fn run(config: &KeepLogsConfig) -> Result<()> {
     let stop = signals::stop_requests().context("cannot handle signals")?;
+    let record = config.ends.as_ref().map(|path| {
+        ends::open(path).with_context(|| format!("cannot open the record {}", path.display()))
+    });
+    let record = record.transpose()?;
     let keeper = Keeper::open(&config.logs, config.limit)?;
     // It reads what guests wrote, and does nothing with it but to write it down.
     privileges::drop_all().map_err(|(action, errno)| anyhow!("cannot {action}: {errno}"))?;
-    keeper.run(stop).context("cannot wait for the pipes")
+    let watch = record.map(|record| ends::watch(std::io::stdin(), record));
+    let done = watch.transpose().context("cannot watch processes")?;
+    keeper.run(&stop).context("cannot wait for the pipes")?;
+    done.map_or(Ok(()), |done| wait_for_either(&done, &stop)).context("cannot wait for processes")
+}
+
+fn wait_for_either(one: &UnixStream, other: &UnixStream) -> rustix::io::Result<()> {
+    loop {
+        let mut fds = [one, other].map(|stream| PollFd::new(stream, PollFlags::IN));
+        match poll(&mut fds, None) {
+            Err(Errno::INTR) => {}
+            result => return result.map(drop),
+        }
+    }
 }

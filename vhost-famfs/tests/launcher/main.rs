@@ -9,6 +9,8 @@
 
 mod descriptors;
 mod host;
+#[path = "../support/kernel.rs"]
+mod kernel;
 mod kills;
 mod reports;
 #[path = "../support/schema.rs"]

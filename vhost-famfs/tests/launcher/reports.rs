@@ -2,12 +2,16 @@
 //! What `up`, `ps` and `down` print for other programs, and what a shell completes while a cluster
 //! is up.
 
+use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
 use super::host::Host;
+use super::kernel;
 use super::schema::problem;
 use super::trial;
 
@@ -27,16 +31,36 @@ fn reports() {
     assert_eq!(ps["clusters"][0]["vms"].as_array().unwrap().len(), 2);
     let pid = ps["clusters"][0]["vms"][1]["pid"].as_i64().unwrap();
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
-    let ps = loop {
+    let limit = Instant::now() + Duration::from_secs(10);
+    let (ps, told) = loop {
         let output = host.run(&["ps", "lab", "--json"]);
-        if output.status.code() == Some(3) {
-            break serde_json::from_slice(&output.stdout).unwrap();
+        let ps: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let end = &ps["clusters"][0]["vms"][1]["ended"];
+        // The kernel tells the signal once the process is no longer there for its parent.
+        let may_be_told = kernel::tells_ends() && !Path::new(&format!("/proc/{pid}")).exists();
+        let is_told = end["signal"] == 9;
+        if output.status.code() == Some(3) && end.is_object() && (is_told || !kernel::tells_ends())
+        {
+            break (ps, is_told);
+        }
+        if Instant::now() > limit {
+            assert!(end.is_object() && !may_be_told, "{ps}");
+            break (ps, is_told);
         }
     };
     assert_eq!(problem("ps", &ps), None);
-    assert_eq!(ps["clusters"][0]["vms"][1]["status"], "ended");
+    let vms = &ps["clusters"][0]["vms"];
+    assert_eq!((&vms[1]["status"], &vms[1]["ended"]["pid"]), (&json!("ended"), &json!(pid)));
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let time = vms[1]["ended"]["time"].as_u64().unwrap();
+    assert!((seconds - 60..=seconds).contains(&time), "{ps}");
+    assert!(vms[0]["ended"].is_null() && vms[0]["backend_ended"].is_null(), "{ps}");
     let table = host.run(&["ps"]).stdout;
     let table = String::from_utf8(table).unwrap();
+    let row = table.lines().find(|line| line.starts_with("vm2 ")).unwrap();
+    assert!(row.contains(if told { " killed (SIGKILL) " } else { " ended " }), "{table}");
+    let clock = row.split_whitespace().last().unwrap();
+    assert_eq!((clock.len(), clock.matches(':').count()), (8, 2), "{table}");
     let wide = table.lines().find(|line| line.chars().count() > 80 && !line.starts_with("pool "));
     assert_eq!(wide, None, "more than 80 columns");
     let down = host.json(&["down", "--json"]);

@@ -3,8 +3,10 @@
 //! test programs.
 
 use std::env;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use anyhow::Result;
 
@@ -87,6 +89,8 @@ pub fn cargo() -> Command {
 /// `make` in `dir` with the kernel's compiler, output to `out`.
 pub fn make(tools: &Tools, dir: &Path, out: &Path) -> Command {
     let mut command = tools.command("make");
-    command.arg("-C").arg(dir).arg(format!("OUT={}", out.display())).arg("CC=gcc-14");
+    let jobs = thread::available_parallelism().map_or(1, NonZero::get);
+    command.arg(format!("-j{jobs}")).arg("-C").arg(dir);
+    command.arg(format!("OUT={}", out.display())).arg("CC=gcc-14");
     command
 }

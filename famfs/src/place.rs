@@ -2,7 +2,9 @@
 //! What a path on the command line means: a path in a pool file, or in a mounted famfs.
 
 use std::cell::OnceCell;
+use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -29,6 +31,8 @@ pub struct Place {
     pub volume: Box<dyn Volume>,
     /// The path; `None` is the root.
     pub path: Option<RelPath>,
+    /// The pool file or device.
+    memory: Option<Metadata>,
     /// This system's UUID; `None` offline, where the pool's lock makes the master.
     system: Option<Uuid>,
     /// The master's lease, of a writer.
@@ -43,7 +47,8 @@ impl Place {
             Some(pool) => {
                 let path = pool_path(path.unwrap_or(Path::new("")))?;
                 let volume = Box::new(OfflineVolume::new(PoolFile::open(pool, access)?));
-                Ok(Self { volume, path, system: None, lease: OnceCell::new() })
+                let memory = pool.metadata().ok();
+                Ok(Self { volume, path, memory, system: None, lease: OnceCell::new() })
             }
             None => match path {
                 Some(path) => Self::mounted(path, access),
@@ -70,7 +75,8 @@ impl Place {
             );
         }
         let volume = Box::new(mounted.open(access, system)?);
-        Ok(Self { volume, path, system, lease: OnceCell::new() })
+        let memory = Path::new(&found.mount.source).metadata().ok();
+        Ok(Self { volume, path, memory, system, lease: OnceCell::new() })
     }
 
     /// Opens the file system for additions; with `dry_run` for a session that changes nothing.
@@ -109,6 +115,18 @@ impl Place {
         Ok(Some(self.lease.get_or_init(|| taken)))
     }
 
+    /// Refuses to write an output file over the file system that it comes from.
+    pub fn check_output(&self, path: &Path) -> Result<()> {
+        let is_memory = |memory| path.metadata().is_ok_and(|found| is_same(&found, memory));
+        if self.memory.as_ref().is_some_and(is_memory) {
+            bail!(
+                "{} holds the file system that is read, and would be lost; name another file",
+                path.display()
+            );
+        }
+        Ok(())
+    }
+
     /// Reads the log.
     pub fn plan(&self) -> Result<Plan> {
         Ok(Contents::read(self.volume.media())?.plan)
@@ -117,6 +135,18 @@ impl Place {
     /// The path, which must not be the root.
     pub fn file_path(&self) -> Result<&RelPath> {
         self.path.as_ref().context("the path names the root of the file system, expected a file")
+    }
+}
+
+/// Whether two names lead to the same file, or to the same device.
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    let device = |metadata: &Metadata| {
+        let kind = metadata.file_type();
+        (kind.is_block_device() || kind.is_char_device()).then(|| (kind, metadata.rdev()))
+    };
+    match (device(one), device(other)) {
+        (None, None) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        (one, other) => one == other,
     }
 }
 

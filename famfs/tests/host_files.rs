@@ -239,3 +239,42 @@ fn modes_come_out_whole_but_for_set_id_bits() {
     let found = modes(&place.famfs(&["export", "--keep-set-id"]).stdout);
     assert_eq!((found["setuid"], found["sticky/"], found["group/"]), (0o4755, 0o1777, 0o2775));
 }
+
+/// By its name, by a link, and by a name that a guest chose.
+#[test]
+fn the_pool_is_not_replaced_by_what_comes_out_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = dir.path().join("pool.svg");
+    let at = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_famfs"));
+        command.current_dir(dir.path()).args(["--pool", "pool.svg"]).args(args);
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    fs::File::create(&pool).unwrap().set_len(64 << 20).unwrap();
+    fs::write(dir.path().join("file"), "contents").unwrap();
+    fs::create_dir(dir.path().join("into")).unwrap();
+    for args in [&["mkfs"][..], &["cp", "file", "/file"], &["cp", "file", "/pool.svg"]] {
+        let made = at(args);
+        assert!(made.status.success(), "{made:?}");
+    }
+    let found = fs::metadata(&pool).unwrap();
+    symlink("pool.svg", dir.path().join("link.svg")).unwrap();
+    fs::hard_link(&pool, dir.path().join("second.svg")).unwrap();
+    for args in [
+        &["export", "-o", "pool.svg"][..],
+        &["export", "-o", "link.svg"],
+        &["export", "-o", "second.svg"],
+        &["map", "-o", "./pool.svg"],
+        &["cp", "--out", "/file", "pool.svg"],
+        &["cp", "--out", "/pool.svg", "."],
+        &["cp", "--out", "--recursive", "/.", "."],
+    ] {
+        let Output { status, stderr, .. } = at(args);
+        let stderr = String::from_utf8(stderr).unwrap();
+        assert_eq!(status.code(), Some(1), "{args:?}: {stderr}");
+        assert!(stderr.contains("holds the file system that is read"), "{args:?}: {stderr}");
+        assert_eq!(fs::metadata(&pool).unwrap().ino(), found.ino(), "{args:?}");
+    }
+    assert!(at(&["fsck"]).status.success());
+    assert_eq!(at(&["cat", "/file"]).stdout, b"contents");
+}

@@ -228,6 +228,10 @@ fn copy_out(
         };
         items.extend(extract::list(&plan, path.as_ref(), (&base, below), args.recursive)?);
     }
+    // A guest can give a file the name of the pool.
+    for item in items.iter().filter(|item| item.exists && item.size().is_some()) {
+        place.check_output(&item.target())?;
+    }
     let bytes = items.iter().filter_map(extract::Item::size).sum();
     let report = Report { bytes, ..Report::default() };
     if args.dry_run {

@@ -66,6 +66,7 @@ pub fn run(pool: Option<&Path>, args: &Export) -> Outcome {
         }
         Some(path) => {
             let failed = || format!("cannot write {}", path.display());
+            place.check_output(path)?;
             let mut file = OutputFile::create(path).with_context(failed)?;
             let out = io::BufWriter::new(&mut file);
             export::export(volume, &nodes, below.as_ref(), options, out, &mut progress).and_then(

@@ -39,8 +39,11 @@ pub fn run(pool: Option<&Path>, args: &Map) -> Outcome {
         match is_stdout(path) {
             // A reader that has seen enough is no error there.
             true => to_stdout(|out| out.write_all(text.as_bytes()))?,
-            false => output_file::write(path, text.as_bytes())
-                .with_context(|| format!("cannot write {}", path.display()))?,
+            false => {
+                place.check_output(path)?;
+                output_file::write(path, text.as_bytes())
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+            }
         }
     }
     if args.json {

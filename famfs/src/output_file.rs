@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -170,7 +171,10 @@ fn straight(path: &Path, found: &Metadata) -> io::Result<OutputFile> {
 }
 
 fn replacement(path: &Path, old: Option<Metadata>) -> io::Result<OutputFile> {
-    let name = path.file_name().ok_or_else(|| io::Error::other("it is not the name of a file"))?;
+    // `dir/` and `dir/.` name a directory, also one that is not there.
+    let name = path.file_name();
+    let name = name.filter(|name| path.as_os_str().as_bytes().ends_with(name.as_bytes()));
+    let name = name.ok_or_else(|| io::Error::other("it is not the name of a file"))?;
     if old.is_some() {
         // Whoever may not write a file may not replace it either.
         OpenOptions::new().write(true).open(path)?;
@@ -302,6 +306,10 @@ mod tests {
         });
         assert_eq!(read, b"through a pipe");
         assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+        for name in ["new/", "new/."] {
+            let error = write(&dir.path().join(name), b"").unwrap_err().to_string();
+            assert_eq!(error, "it is not the name of a file", "{name}");
+        }
         let error = write(dir.path(), b"").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
         assert_eq!(names(dir.path()), ["pipe"]);

@@ -278,3 +278,13 @@ fn the_pool_is_not_replaced_by_what_comes_out_of_it() {
     assert!(at(&["fsck"]).status.success());
     assert_eq!(at(&["cat", "/file"]).stdout, b"contents");
 }
+
+#[test]
+fn a_name_with_a_slash_behind_it_is_a_directory() {
+    let place = Place::new();
+    for args in [&["export", "-o", "new/"][..], &["cp", "--out", "/file", "new/"]] {
+        let Output { status, stderr, .. } = place.famfs(args);
+        assert_eq!(status.code(), Some(1), "{args:?}: {}", String::from_utf8_lossy(&stderr));
+        assert!(!place.path("new").exists(), "{args:?}");
+    }
+}

@@ -228,6 +228,9 @@ fn copy_out(
         };
         items.extend(extract::list(&plan, path.as_ref(), (&base, below), args.recursive)?);
     }
+    if !into && target.as_os_str().as_bytes().ends_with(b"/") && items[0].size().is_some() {
+        return Err(anyhow::anyhow!("{} is no directory; make it first", target.display()).into());
+    }
     // A guest can give a file the name of the pool.
     for item in items.iter().filter(|item| item.exists && item.size().is_some()) {
         place.check_output(&item.target())?;

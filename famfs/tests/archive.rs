@@ -178,6 +178,10 @@ fn hostile_archives_are_refused_before_anything_is_written() {
         let stderr = String::from_utf8(stderr).unwrap();
         assert!(status.code() == Some(1) && stderr.contains(message), "{message}: {stderr}");
         assert!(run(&pool, &["ls"]).is_empty(), "{message}");
+        if message.contains("archive") {
+            let name = format!("cannot unpack {}: ", file.display());
+            assert!(stderr.contains(&name), "{stderr}");
+        }
         // From a pipe the first member is complete before the second is seen.
         let (code, _, stderr) = pipe(&pool, &["import"], &archive);
         assert_eq!(code, Some(1), "{message}: {stderr}");

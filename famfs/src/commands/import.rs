@@ -86,6 +86,14 @@ pub fn run(pool: Option<&Path>, args: &Args) -> Outcome {
     };
     bar.finish_and_clear();
     let code = if matches!(result, Err(ImportError::Interrupted)) { INTERRUPTED } else { FAILED };
+    let name = || match &args.input {
+        Some(path) => format!("cannot unpack {}", path.display()),
+        None => "cannot unpack standard input".to_owned(),
+    };
+    let result = match result {
+        Err(err @ ImportError::Archive(_)) => Err(anyhow::Error::new(err).context(name())),
+        result => result.map_err(Into::into),
+    };
     report(args, &result.or_exit(code)?)?;
     Ok(OK)
 }

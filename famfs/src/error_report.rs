@@ -3,7 +3,6 @@
 
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::iter;
 
 use serde::Serialize;
@@ -22,38 +21,18 @@ pub struct ErrorReport {
 struct Item {
     message: String,
     causes: Vec<String>,
-    hint: Option<String>,
     exit_code: u8,
 }
 
 impl ErrorReport {
-    /// The report of an error, with the hint of the first [`Hinted`] in its chain.
+    /// The report of an error.
     pub fn new(error: &(dyn Error + 'static), exit_code: u8) -> Self {
-        let chain = || iter::successors(Some(error), |error| (*error).source());
-        let hint = chain().find_map(|error| error.downcast_ref::<Hinted>());
-        let hint = hint.map(|hinted| hinted.hint.clone());
-        let causes = chain().skip(1).map(ToString::to_string).collect();
-        let item = Item { message: error.to_string(), causes, hint, exit_code };
+        let causes = iter::successors(error.source(), |error| (*error).source());
+        let causes = causes.map(ToString::to_string).collect();
+        let item = Item { message: error.to_string(), causes, exit_code };
         Self { version: VERSION, error: item }
     }
 }
-
-/// An error with the command or option that leads out of it.
-#[derive(Debug)]
-pub struct Hinted {
-    /// What went wrong.
-    pub message: String,
-    /// What to do about it.
-    pub hint: String,
-}
-
-impl fmt::Display for Hinted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.message, self.hint)
-    }
-}
-
-impl Error for Hinted {}
 
 /// Whether a command line asks for JSON: known before it is read, and also if it cannot be.
 pub fn wants_json(args: &[OsString]) -> bool {
@@ -70,18 +49,17 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("outer")]
-    struct Outer(#[source] Hinted);
+    struct Outer(#[source] std::io::Error);
 
     #[test]
     fn a_report_has_the_whole_chain() {
-        let inner = Hinted { message: "inner".to_owned(), hint: "do `x`".to_owned() };
+        let inner = std::io::Error::other("inner; do `x`");
         let report = serde_json::to_value(ErrorReport::new(&Outer(inner), 3)).unwrap();
         let expected = serde_json::json!({
             "version": 1,
             "error": {
                 "message": "outer",
                 "causes": ["inner; do `x`"],
-                "hint": "do `x`",
                 "exit_code": 3,
             },
         });

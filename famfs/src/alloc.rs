@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::format::{ALLOC_UNIT, MAX_EXTENTS};
 use crate::map::{DataArea, Extent, FileMap};
+use crate::units::human;
 
 /// Most buckets that a device can be cut into, as with the reference.
 pub const MAX_BUCKETS: u64 = 64;
@@ -43,8 +44,8 @@ pub enum StripingError {
     },
     /// A bucket has no room for a chunk.
     #[error(
-        "{buckets} buckets on a device of {device_len} bytes have {bucket_len} bytes each, expected \
-         room for a chunk of {chunk_size}"
+        "{buckets} buckets on a device of {} have {} each, expected room for a chunk of {}",
+        human(*.device_len), human(*.bucket_len), human(*.chunk_size)
     )]
     BucketLength {
         /// Parts that the device is cut into.
@@ -342,7 +343,7 @@ mod tests {
             (striping(0, 1, 1), "0 buckets, expected 1 to 64"),
             (striping(8, 1, 3), "chunk size is 6291456, expected a power of two from 2 MiB"),
             (striping(8, 1, 0), "chunk size is 0, expected a power of two from 2 MiB"),
-            (striping(8, 1, 16), "8 buckets on a device of 134217728 bytes have 16777216 bytes"),
+            (striping(8, 1, 16), "8 buckets on a device of 128.00 MiB have 16.00 MiB each"),
         ] {
             let error = how.check(area).unwrap_err().to_string();
             assert!(error.starts_with(message), "{error}");

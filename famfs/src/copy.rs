@@ -23,6 +23,7 @@ use crate::sources::{self, Item, Scan, SourceError, Unsupported};
 use crate::sys::dax::Access;
 use crate::terminal::shown;
 use crate::transfer::{Crew, How, Job, Moved, Problem, with_crew};
+use crate::units::human;
 use crate::unsupported::{Why, first_names, kept_owner};
 use crate::volume::Volume;
 use crate::writer::{WriteError, Writer};
@@ -45,8 +46,8 @@ pub enum CopyError {
     Kept(Vec<Unsupported>),
     /// All together need more than is free.
     #[error(
-        "no space: the files need {needed} bytes in units of 2 MiB, {free} are free; nothing was \
-         written{}", holes_hint(*.holes)
+        "no space: the files need {} in units of 2 MiB, {} free; nothing was written{}",
+        human(*.needed), human(*.free), holes_hint(*.holes)
     )]
     NoSpace {
         /// Sum of the files' sizes in whole units.
@@ -115,7 +116,7 @@ pub enum CopyError {
 fn holes_hint(holes: u64) -> String {
     match holes {
         0 => String::new(),
-        _ => format!(" ({holes} bytes of the sources are holes, which famfs stores as zeros)"),
+        _ => format!(" ({} of the sources are holes, which famfs stores as zeros)", human(holes)),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::path::RelPath;
 use crate::replay::{NodeKind, Owner};
 use crate::stream::FileWriter;
 use crate::terminal::escape_name;
+use crate::units::human;
 use crate::unsupported::{LeftOut, Why, counts, first_names, kept_owner};
 use crate::volume::{COPY_STEP, FileBytes, steps};
 use crate::writer::{WriteError, Writer};
@@ -67,7 +68,10 @@ pub enum ImportError {
     )]
     Again(String),
     /// A compressed archive with more members than memory should hold.
-    #[error("the names of the archive's members have more than {MAX_NAMES} bytes; unpack it first")]
+    #[error(
+        "the names of the archive's members take more than {}; unpack it first",
+        human(MAX_NAMES)
+    )]
     Names,
     /// Packs of a compressed archive.
     #[error(
@@ -79,7 +83,8 @@ pub enum ImportError {
     Changed(usize),
     /// All together need more than is free.
     #[error(
-        "no space: the files need {needed} bytes in units of 2 MiB, {free} are free; nothing was written"
+        "no space: the files need {} in units of 2 MiB, {} free; nothing was written",
+        human(*.needed), human(*.free)
     )]
     NoSpace {
         /// Sum of the files' sizes in whole units.

@@ -76,6 +76,7 @@ pub mod takeover;
 pub mod tar_reader;
 pub mod terminal;
 pub mod transfer;
+pub mod units;
 pub mod unsupported;
 pub mod view;
 pub mod volume;

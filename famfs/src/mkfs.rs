@@ -7,6 +7,7 @@ use crate::format::{self, ALLOC_UNIT, OMF_MINOR};
 use crate::log::{Log, LogError};
 use crate::media::{Media, MediaError};
 use crate::superblock::{self, MIN_DEVICE_LEN, Superblock, SuperblockError};
+use crate::units::human;
 
 /// Bytes that are looked at for other data. The superblocks and partition tables of other
 /// systems begin in there, and the devdax info block, which is none of famfs, behind it.
@@ -51,8 +52,8 @@ pub enum MkfsError {
     },
     /// The device is too small or too large.
     #[error(
-        "device of {len} bytes: expected at least {MIN_DEVICE_LEN} and at most {}",
-        superblock::MAX_DEVICE_LEN
+        "device of {}: expected at least {} and at most {}",
+        human(*.len), human(MIN_DEVICE_LEN), human(superblock::MAX_DEVICE_LEN)
     )]
     DeviceLength {
         /// Its size in bytes.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use famfs::error_report::ErrorReport;
 use famfs::terminal::Escaping;
+pub use famfs::units::human;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -151,11 +152,6 @@ fn is_read(written: io::Result<()>) -> anyhow::Result<bool> {
         Err(err) if err.kind() == ErrorKind::BrokenPipe => Ok(false),
         result => result.map(|()| true).context("cannot write to standard output"),
     }
-}
-
-/// A size with a binary unit, as in "1.5 GiB".
-pub fn human(bytes: u64) -> String {
-    indicatif::BinaryBytes(bytes).to_string()
 }
 
 /// A progress bar on a terminal, nothing elsewhere.

@@ -24,6 +24,7 @@ use crate::path::RelPath;
 use crate::replay::{EntryProblem, Node, NodeKind, Owner, Plan};
 use crate::role::Role;
 use crate::superblock::{Superblock, SuperblockError};
+use crate::units::human;
 use crate::volume::{FileBytes, Volume};
 
 /// Entries of a batch: few, so that other systems see files early.
@@ -72,8 +73,8 @@ pub enum WriteError {
     },
     /// No free run of memory is long enough.
     #[error(
-        "no space for \"{path}\": {size} bytes needed in one piece, {free} free, the largest \
-         free piece has {largest}"
+        "no space for \"{path}\": {} needed in one piece, {} free, the largest free piece has {}",
+        human(*.size), human(*.free), human(*.largest)
     )]
     NoSpace {
         /// The new file.
@@ -87,8 +88,8 @@ pub enum WriteError {
     },
     /// There are too few buckets with a free run for a strip.
     #[error(
-        "no space for \"{path}\": {strips} strips of {strip_len} bytes needed in buckets of their \
-         own, {free} bytes are free in all"
+        "no space for \"{path}\": {strips} strips of {} needed in buckets of their own, {} free in \
+         all", human(*.strip_len), human(*.free)
     )]
     NoStrips {
         /// The new file.

@@ -12,6 +12,7 @@ const ORDER: &[&str] = &[
     "error_report",
     "json_name",
     "terminal",
+    "units",
     // What the bytes mean; no I/O.
     "format",
     "path",

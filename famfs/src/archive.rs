@@ -19,6 +19,9 @@ use crate::unsupported::{LeftOut, Why};
 
 pub use crate::tar_reader::ArchiveError;
 
+/// Type of a directory with a list of what it had, as `tar --listed-incremental` writes it.
+const DIRECTORY_LIST: u8 = b'D';
+
 /// A member of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -100,21 +103,21 @@ fn walk<R: Read, E: From<ArchiveError>>(
     mut handle: impl FnMut(Result<Member, LeftOut>, &mut dyn Read) -> Result<(), E>,
 ) -> Result<(), E> {
     while let Some(raw) = reader.next_member()? {
-        if let Some(member) = parse(&raw)? {
-            handle(member, &mut reader.bytes())?;
-        }
+        handle(parse(&raw)?, &mut reader.bytes())?;
     }
     Ok(())
 }
 
-/// Checks a member; `None` for what is about the archive itself.
-fn parse(raw: &RawMember) -> Result<Option<Result<Member, LeftOut>>, ArchiveError> {
+/// Checks a member.
+fn parse(raw: &RawMember) -> Result<Result<Member, LeftOut>, ArchiveError> {
     let content = match raw.header.entry_type() {
+        // As programs wrote it before there were types.
+        EntryType::Regular if raw.name.ends_with(b"/") => Content::Dir,
         EntryType::Regular | EntryType::Continuous => {
             Content::File { size: raw.size, position: raw.position }
         }
         EntryType::Directory => Content::Dir,
-        EntryType::XGlobalHeader => return Ok(None),
+        other if other.as_byte() == DIRECTORY_LIST => Content::Dir,
         EntryType::Symlink => Content::Unfit(Why::SymbolicLink),
         EntryType::Link => Content::Unfit(Why::HardLink),
         EntryType::Char | EntryType::Block => Content::Unfit(Why::Device),
@@ -128,7 +131,7 @@ fn parse(raw: &RawMember) -> Result<Option<Result<Member, LeftOut>>, ArchiveErro
     let name = match normal(&raw.name) {
         Ok(name) => name,
         Err(PathError::Empty(_)) => Vec::new(),
-        Err(err) => return Ok(Some(Err(LeftOut::new(&raw.name, Why::of_path(&err), err)))),
+        Err(err) => return Ok(Err(LeftOut::new(&raw.name, Why::of_path(&err), err))),
     };
     let id = |key, field: io::Result<u64>| match raw.number(key) {
         Some(number) => number,
@@ -139,13 +142,13 @@ fn parse(raw: &RawMember) -> Result<Option<Result<Member, LeftOut>>, ArchiveErro
     let small = |id: u64| u32::try_from(id).ok().filter(|id| *id != NO_ID);
     let (Some(uid), Some(gid)) = (small(uid), small(gid)) else {
         let text = format!("owner {uid}:{gid}, expected numbers below {NO_ID}");
-        return Ok(Some(Err(LeftOut::new(&raw.name, Why::Owner, text))));
+        return Ok(Err(LeftOut::new(&raw.name, Why::Owner, text)));
     };
     let found = raw.records.iter().filter_map(|(key, _)| Attribute::of_record(key));
     let mut attributes: Vec<_> = found.collect();
     attributes.sort_unstable();
     attributes.dedup();
-    Ok(Some(Ok(Member { name, owner: Owner { uid, gid, mode }, content, attributes })))
+    Ok(Ok(Member { name, owner: Owner { uid, gid, mode }, content, attributes }))
 }
 
 fn damaged(raw: &RawMember) -> ArchiveError {
@@ -251,7 +254,7 @@ mod tests {
         let head = header.as_bytes().to_vec();
         let input = io::Cursor::new(head).chain(io::repeat(b'x').take(1 << 40));
         let error = read_stream(input, |_, _| Ok::<_, ArchiveError>(())).unwrap_err();
-        assert!(error.to_string().contains("more than 262144 bytes"), "{error}");
+        assert!(error.to_string().contains("more than 256.00 KiB"), "{error}");
     }
 
     /// A pax header with these records in front of a member called `a`.
@@ -279,6 +282,70 @@ mod tests {
         assert!(matches!(member.content, Content::File { size: 2, .. }));
         let error = members(&with_records(&[("size", b"many")])).unwrap_err();
         assert!(error.to_string().contains("damaged number at byte"), "{error}");
+    }
+
+    #[test]
+    fn a_global_header_counts_for_all_that_follow() {
+        let global = |records: &[(&str, &[u8])]| {
+            let mut bytes = with_records(records);
+            bytes.truncate(bytes.len() - archive(b"a", |_| {}).len());
+            let mut header = Header::new_ustar();
+            header.as_mut_bytes().copy_from_slice(&bytes[..512]);
+            header.set_entry_type(EntryType::XGlobalHeader);
+            header.set_cksum();
+            bytes[..512].copy_from_slice(header.as_bytes());
+            bytes
+        };
+        let one = |bytes: Vec<u8>| bytes[..1024].to_vec();
+        let bytes = [
+            one(archive(b"before", |_| {})),
+            global(&[("uid", b"70"), ("gid", b"80"), ("comment", b"of git archive")]),
+            one(archive(b"a", |_| {})),
+            one(with_records(&[("uid", b"7")])),
+            one(archive(b"a", |_| {})),
+            global(&[("uid", b"71")]),
+            archive(b"c", |_| {}),
+        ];
+        let owners = members(&bytes.concat()).unwrap().into_iter().map(|member| {
+            let Owner { uid, gid, .. } = member.unwrap().owner;
+            (uid, gid)
+        });
+        assert_eq!(owners.collect::<Vec<_>>(), [(1, 2), (70, 80), (7, 80), (71, 80)]);
+        // Nothing but a header for members that never come.
+        let bytes = [global(&[("uid", b"70")]), vec![0; 1024]].concat();
+        assert_eq!(members(&bytes).unwrap(), []);
+    }
+
+    #[test]
+    fn labels_and_directories_of_other_forms_are_known() {
+        let label = archive(b"label", |header| {
+            header.set_entry_type(EntryType::new(b'V'));
+            // GNU tar leaves the field empty.
+            header.as_old_mut().size = [0; 12];
+        });
+        let old = |header: &mut Header| {
+            header.set_entry_type(EntryType::Regular);
+            header.as_old_mut().linkflag = [0];
+            header.set_size(0);
+        };
+        let list = |header: &mut Header| header.set_entry_type(EntryType::new(b'D'));
+        let bytes = [
+            label[..512].to_vec(),
+            archive(b"old/", old)[..512].to_vec(),
+            archive(b"listed", list)[..1024].to_vec(),
+            archive(b"a", |_| {}),
+        ];
+        let members = members(&bytes.concat()).unwrap().into_iter().map(Result::unwrap);
+        let found: Vec<_> = members.map(|member| (member.name, member.content)).collect();
+        let file = Content::File { size: 3, position: 2560 };
+        assert_eq!(
+            found,
+            [
+                (b"old".to_vec(), Content::Dir),
+                (b"listed".to_vec(), Content::Dir),
+                (b"a".to_vec(), file)
+            ]
+        );
     }
 
     #[test]

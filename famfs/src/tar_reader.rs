@@ -10,12 +10,17 @@ use std::io::{self, Read, Seek};
 use tar::{EntryType, Header};
 
 use crate::compression::{NoArchive, describe};
+use crate::units::human;
 
 /// Bytes of a block.
 const BLOCK: usize = 512;
 /// Most bytes of headers of one member: its own and those with a long name or pax records, which
 /// are kept in memory. PATH_MAX (4096) twice and some records fit many times.
 const MAX_HEADERS: u64 = 256 << 10;
+/// Records that a global pax header gives to all members after it, and that count here.
+const GLOBAL_KEYS: [&[u8]; 4] = [b"path", b"size", b"uid", b"gid"];
+/// Type of a label for the whole archive, as `tar --label` writes it.
+const LABEL: u8 = b'V';
 
 /// Why an archive cannot be read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +40,7 @@ pub enum ArchiveError {
         at: u64,
     },
     /// The headers of a member claim to be huge.
-    #[error("the headers of a member have more than {MAX_HEADERS} bytes")]
+    #[error("the headers of a member take more than {}", human(MAX_HEADERS))]
     Headers,
     /// The end mark is missing.
     #[error("the archive was cut short: it ends without an end mark")]
@@ -49,7 +54,7 @@ pub struct RawMember {
     pub header: Header,
     /// Its name, however it is stored.
     pub name: Vec<u8>,
-    /// The pax records before it, the last one of a key last.
+    /// The pax records that count for it, the last one of a key last.
     pub records: Vec<(Vec<u8>, Vec<u8>)>,
     /// Its number of bytes.
     pub size: u64,
@@ -83,6 +88,8 @@ pub struct TarReader<R> {
     /// Where the bytes of the present member end, and where the next header is.
     end: u64,
     next: u64,
+    /// The records for all members, one of each key.
+    global: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl<R: Read> TarReader<R> {
@@ -92,37 +99,47 @@ impl<R: Read> TarReader<R> {
             // An input that ends too early is noticed at the next header.
             io::copy(&mut input.take(len), &mut io::sink()).map(drop)
         };
-        Self { input, skip, at: 0, end: 0, next: 0 }
+        Self { input, skip, at: 0, end: 0, next: 0, global: Vec::new() }
     }
 
     /// Reads the next member; `None` at the end of the archive.
     pub fn next_member(&mut self) -> Result<Option<RawMember>, ArchiveError> {
         let mut budget = MAX_HEADERS;
-        let (mut long_name, mut records, mut begun) = (None, Vec::new(), false);
+        let (mut long_name, mut own, mut begun) = (None, Vec::new(), false);
         loop {
             let Some((header, at)) = self.header()? else {
                 return if begun { Err(ArchiveError::CutShort) } else { Ok(None) };
             };
-            begun = true;
             let damaged = |what| ArchiveError::Damaged { what, at };
             let kind = header.entry_type();
+            if kind.as_byte() == LABEL {
+                // The field is empty as a rule.
+                let size = header.entry_size().unwrap_or(0);
+                (self.end, self.next) = ends(self.at, size).ok_or(damaged("damaged size"))?;
+                continue;
+            }
             let extends = matches!(
                 kind,
-                EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader
+                EntryType::GNULongName
+                    | EntryType::GNULongLink
+                    | EntryType::XHeader
+                    | EntryType::XGlobalHeader
             );
+            begun |= kind != EntryType::XGlobalHeader;
             if extends {
                 let size = header.entry_size().map_err(|_| damaged("damaged size"))?;
                 let bytes = self.extension(size, &mut budget)?;
+                let records = || parse(&bytes).ok_or(damaged("damaged pax record"));
                 match kind {
-                    EntryType::XHeader => {
-                        records.extend(parse(&bytes).ok_or(damaged("damaged pax record"))?);
-                    }
+                    EntryType::XHeader => own.extend(records()?),
+                    EntryType::XGlobalHeader => self.add_global(records()?),
                     EntryType::GNULongName => long_name = Some(until_nul(&bytes)),
                     _ => {}
                 }
                 continue;
             }
             let name = long_name.unwrap_or_else(|| header.path_bytes().into_owned());
+            let records = self.global.iter().cloned().chain(own).collect();
             let mut member = RawMember { header, name, records, size: 0, position: self.at };
             if let Some(path) = member.record(b"path") {
                 member.name = path.to_vec();
@@ -175,7 +192,17 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// The contents of a header that extends the next one.
+    /// Takes over the records of a global header, in place of older ones.
+    fn add_global(&mut self, records: Vec<(Vec<u8>, Vec<u8>)>) {
+        for (key, value) in records {
+            if GLOBAL_KEYS.contains(&key.as_slice()) {
+                self.global.retain(|(old, _)| *old != key);
+                self.global.push((key, value));
+            }
+        }
+    }
+
+    /// The contents of a header that extends the next ones.
     fn extension(&mut self, size: u64, budget: &mut u64) -> Result<Vec<u8>, ArchiveError> {
         *budget = budget.checked_sub(size).ok_or(ArchiveError::Headers)?;
         let size = usize::try_from(size).map_err(|_| ArchiveError::Headers)?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Target: unpacking a tar archive into a pool. Input: one byte (bit 0: as a stream instead of a
 //! file, bit 1: pack small files, bit 2: leave out what famfs cannot hold, bit 3: correct the
-//! headers' checksums), then the archive.
+//! headers' checksums, bits 4 and 5: compress it with nothing, gzip, xz or zstd), then the archive.
 //!
 //! Invariants, whether it succeeds or not:
 //! * the file system is clean, and its plan keeps all that [`plan::promises`] asserts;
@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use famfs::check;
+use famfs::compression::Compression;
 use famfs::format::LOG_OFFSET;
 use famfs::import::{Import, Options};
 use famfs::media::{Media, PoolFile};
@@ -24,6 +25,8 @@ use famfs::replay::{Contents, Owner};
 use famfs::sys::dax::Access;
 use famfs::volume::{OfflineVolume, Volume};
 use famfs::writer::Writer;
+use flate2::write::GzEncoder;
+use liblzma::write::XzEncoder;
 use rustix::fs::{MemfdFlags, Mode};
 use uuid::Uuid;
 
@@ -66,6 +69,13 @@ pub fn run(data: &[u8]) {
     if has(3) {
         seal(&mut archive);
     }
+    let compression = match first >> 4 & 3 {
+        0 => Compression::None,
+        1 => Compression::Gzip,
+        2 => Compression::Xz,
+        _ => Compression::Zstd,
+    };
+    let archive = compressed(compression, archive);
     let pool = memory_file();
     pool.set_len(POOL_LEN).expect("no memory for a hole");
     let path = format!("/proc/self/fd/{}", pool.as_raw_fd());
@@ -101,6 +111,23 @@ pub fn run(data: &[u8]) {
         let (files, directories) = contents.plan.counts();
         assert_eq!((files as u64, directories as u64), (done.files, done.directories));
     }
+}
+
+/// Compresses an archive, so that what comes out again is as long as the input.
+fn compressed(compression: Compression, archive: Vec<u8>) -> Vec<u8> {
+    let made = match compression {
+        Compression::None => Ok(archive),
+        Compression::Gzip => {
+            let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(&archive).and_then(|()| encoder.finish())
+        }
+        Compression::Xz => {
+            let mut encoder = XzEncoder::new(Vec::new(), 0);
+            encoder.write_all(&archive).and_then(|()| encoder.finish())
+        }
+        Compression::Zstd => zstd::stream::encode_all(archive.as_slice(), 1),
+    };
+    made.expect("no memory for an archive")
 }
 
 fn memory_file() -> File {

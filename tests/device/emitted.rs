@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
-use serde_json::json;
-use vhost_famfs::launch::Qmp;
 use vm_tests::{Artifacts, BOOT, Session, memory_dir};
 
 use super::SHORT;
@@ -77,11 +75,26 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         }
         Ok(())
     });
-    session.check("it ends when its VM does, well", || {
-        let mut qmp = Qmp::connect(&run.join(NAME).join("qmp.sock"), SHORT)?;
-        qmp.execute("quit", json!({}), SHORT)?;
+    let vhost_famfs = |words: &[&str]| {
+        let mut command = Command::new(artifacts.programs.join("vhost-famfs"));
+        let output = command.args(words).env("XDG_RUNTIME_DIR", dir.path()).output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(output.status.success(), "{words:?}: {output:?}; {}", story());
+        anyhow::Ok(said)
+    };
+    session.check("ps and exec know its VM", || {
+        let ps = vhost_famfs(&["ps", NAME])?;
+        ensure!(ps.contains("running"), "{ps}");
+        let read = vhost_famfs(&["exec", NAME, "--", "cat", "/mnt/famfs/file"])?;
+        ensure!(read == "from the host", "{read:?}");
+        Ok(())
+    });
+    session.check("it ends well after down, and the pool stays", || {
+        let down = vhost_famfs(&["down", NAME])?;
+        ensure!(down.contains("powered off"), "{down}");
         let status = wait(&mut script.0)?;
         ensure!(status.success(), "{status}; {}", story());
+        ensure!(!run.exists() && place("pool").exists());
         Ok(())
     });
     Ok(())

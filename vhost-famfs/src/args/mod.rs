@@ -5,6 +5,7 @@ mod cluster;
 pub mod complete;
 mod device;
 mod doctor;
+mod emitted;
 mod keep_logs;
 mod pool;
 mod ublk;
@@ -22,6 +23,8 @@ use device::DeviceArgs;
 pub use device::{DeviceConfig, LogFormat, Source};
 use doctor::DoctorArgs;
 pub use doctor::DoctorConfig;
+use emitted::EmittedCommand;
+pub use emitted::EmittedConfig;
 use keep_logs::KeepLogsArgs;
 pub use keep_logs::KeepLogsConfig;
 use pool::PoolCommand;
@@ -69,6 +72,8 @@ enum Command {
     Logs(LogsArgs),
     #[command(hide = true)]
     KeepLogs(KeepLogsArgs),
+    #[command(subcommand, hide = true)]
+    Emitted(EmittedCommand),
     /// Show an image or a pool to the host as a block device.
     #[command(subcommand)]
     Ublk(UblkCommand),
@@ -119,6 +124,8 @@ pub enum Config {
     Logs(LogsConfig),
     /// Keep logs within their limit.
     KeepLogs(KeepLogsConfig),
+    /// Work for what `up --emit` printed.
+    Emitted(EmittedConfig),
     /// Work on block devices.
     Ublk(UblkConfig),
 }
@@ -170,6 +177,7 @@ impl TryFrom<Cli> for Config {
             Command::Console(args) => Self::Console(args.into()),
             Command::Logs(args) => Self::Logs(args.into()),
             Command::KeepLogs(args) => Self::KeepLogs(args.into()),
+            Command::Emitted(command) => Self::Emitted(command.into()),
             Command::Ublk(command) => Self::Ublk(command.try_into()?),
         })
     }

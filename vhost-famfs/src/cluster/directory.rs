@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, openat};
 use rustix::io::Errno;
 use uuid::Uuid;
 
+use super::emitted;
 use super::process;
 use super::state::{State, VERSION};
 use crate::launch::spec::check_name;
@@ -316,6 +317,9 @@ impl Directory {
             for vm in &mut state.vms {
                 (vm.qemu, vm.backend, vm.keeper) = (None, None, None);
             }
+        }
+        if state.emitted {
+            emitted::find(&mut state, self);
         }
         Ok(Some(state))
     }

@@ -16,6 +16,7 @@
 
 pub mod directory;
 pub mod down;
+pub mod emitted;
 pub mod failed;
 pub mod fill;
 pub mod logs;
@@ -145,5 +146,11 @@ impl VmPaths {
             backend_log: all.join(format!("{vm}.backend")),
             ends: all.join(ends_of(vm)),
         }
+    }
+
+    /// The logs.
+    #[must_use]
+    pub fn logs(self) -> [PathBuf; 3] {
+        [self.console_log, self.qemu_log, self.backend_log]
     }
 }

@@ -139,9 +139,9 @@ impl VmStatus {
 }
 
 /// Asks the guests that run how they follow the pool, all at once.
-fn ask_guests(directory: &Directory, vms: &mut [VmReport]) {
+fn ask_guests(directory: &Directory, vms: &mut [VmReport], emitted: bool) {
     thread::scope(|scope| {
-        for vm in vms.iter_mut().filter(|vm| vm.pid.is_some() && vm.mounted) {
+        for vm in vms.iter_mut().filter(|vm| vm.pid.is_some() && (vm.mounted || emitted)) {
             let mut guest = Guest::new(VmPaths::new(directory, &vm.name).agent);
             let ask = move || vm.watch = guest.watch_status(PATIENCE);
             // Without a thread there is no answer, as from a guest that does not tell.
@@ -161,7 +161,7 @@ pub fn look(directory: &Directory) -> Result<Report, FindError> {
     let look_at = |vm| look_at(vm, &state, pool.as_ref(), directory);
     let mut vms: Vec<_> = state.vms.iter().map(look_at).collect();
     if state.phase == Phase::Up {
-        ask_guests(directory, &mut vms);
+        ask_guests(directory, &mut vms, state.emitted);
     }
     let allocated = memory::allocated(&state.pool.path).ok();
     let in_memory = matches!(state.pool.kind.as_str(), "tmpfs" | "hugetlbfs");

@@ -26,6 +26,9 @@ pub struct State {
     pub instance: Uuid,
     /// The start of the host that its processes belong to.
     pub boot_id: String,
+    /// Whether others start its processes, which are not in this file then.
+    #[serde(default)]
+    pub emitted: bool,
     /// How far it is.
     pub phase: Phase,
     /// The process that starts it, or did.
@@ -112,6 +115,7 @@ impl State {
             name: plan.name.clone(),
             instance: plan.instance,
             boot_id,
+            emitted: false,
             phase: Phase::Starting,
             launcher,
             pool: PoolState::new(&plan.pool),

@@ -9,8 +9,10 @@ use anyhow::{Context, Result};
 
 use super::{print_for_program, say};
 use crate::args::Emit;
+use crate::cluster::emitted;
+use crate::cluster::process::MARK;
 use crate::launch::cloud_hypervisor::{self, CloudHypervisor};
-use crate::launch::emit::{self, Form};
+use crate::launch::emit::{self, Form, Register};
 use crate::launch::find_in_path;
 use crate::launch::plan::Plan;
 
@@ -29,6 +31,7 @@ pub(super) fn emit(plan: &Plan, form: Emit, output: Option<&Path>) -> Result<()>
             Emit::Libvirt => Form::Libvirt,
             Emit::Systemd => Form::Systemd,
         },
+        &Register { state: emitted::describe(plan), mark: MARK },
     )?;
     if let Some(dir) = output {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;

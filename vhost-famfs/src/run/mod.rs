@@ -7,6 +7,7 @@ mod device;
 mod doctor;
 mod down;
 mod emit;
+mod emitted;
 mod exec;
 mod keep_logs;
 mod logs;
@@ -47,6 +48,7 @@ pub fn run(config: Config) -> Result<ExitCode> {
         Config::Console(config) => console::run(config)?,
         Config::Logs(config) => logs::run(config)?,
         Config::KeepLogs(config) => keep_logs::run(&config)?,
+        Config::Emitted(config) => emitted::run(&config)?,
         #[cfg(feature = "ublk")]
         Config::Ublk(config) => ublk::run(config)?,
         #[cfg(not(feature = "ublk"))]

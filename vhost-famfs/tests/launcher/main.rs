@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
 
 mod descriptors;
+mod emitted;
 mod host;
 #[path = "../support/kernel.rs"]
 mod kernel;
@@ -29,8 +30,8 @@ fn main() -> ExitCode {
         host::BYSTANDER => return host::bystander(),
         _ => {}
     }
-    let trials = descriptors::trials().into_iter().chain(reports::trials());
-    let trials = trials.chain(kills::trials()).collect();
+    let trials = descriptors::trials().into_iter().chain(emitted::trials());
+    let trials = trials.chain(reports::trials()).chain(kills::trials()).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fmt::Write;
 
-use super::{EmitError, Emitted, qemu};
+use super::{EmitError, Emitted, prepare, qemu};
 use crate::launch::cloud_hypervisor::{CloudHypervisor, NO_SHARED_MEMORY, PROGRAM};
 use crate::launch::config::ROOT_SERIAL;
 use crate::launch::plan::{Plan, VmPlan};
@@ -17,7 +17,7 @@ pub(super) fn script(plan: &Plan, found: Option<&CloudHypervisor>) -> Result<Emi
         let (version, why) = (found.version.clone(), found.transports());
         return Err(EmitError::Unfit { version, why });
     }
-    let mut text = qemu::head(plan);
+    let mut text = qemu::head(plan, &prepare::make_directories(plan));
     // Writing to a String cannot fail.
     let _ = match found {
         Some(found) => {

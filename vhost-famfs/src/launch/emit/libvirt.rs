@@ -110,10 +110,7 @@ fn domain(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
 /// What must be done by others before the domain is started.
 fn comment(plan: &Plan, vm: &VmPlan) -> Result<String, EmitError> {
     let mut lines = vec![prepare::remark(vm), "Before it is started:".to_owned()];
-    let directories = prepare::directories(plan).into_iter().map(OsString::from);
-    let mkdir: Vec<OsString> =
-        ["mkdir".into(), "-p".into()].into_iter().chain(directories).collect();
-    lines.push(format!("  {}", shell_quoted(&mkdir)));
+    lines.push(format!("  {}", prepare::make_directories(plan)));
     lines.extend(prepare::pool(plan, Lines::One).into_iter().map(|command| format!("  {command}")));
     if let Some(backend) = &vm.backend {
         lines.push(format!("  {} &", shell_quoted(&backend.command_line())));

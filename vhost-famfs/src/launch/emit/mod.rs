@@ -28,6 +28,31 @@ pub struct Emitted {
     pub text: String,
 }
 
+/// Environment variable with the role of a process in a cluster that was emitted: [`qemu_role`] or
+/// [`backend_role`].
+pub const ROLE: &str = "VHOST_FAMFS_CLUSTER_ROLE";
+
+/// The role of the process that runs a VM.
+#[must_use]
+pub fn qemu_role(vm: &str) -> String {
+    format!("{vm}/qemu")
+}
+
+/// The role of the back-end of a VM.
+#[must_use]
+pub fn backend_role(vm: &str) -> String {
+    format!("{vm}/backend")
+}
+
+/// By what other commands find a cluster that is started from what is emitted.
+#[derive(Debug, Clone)]
+pub struct Register {
+    /// What is known of it, for `vhost-famfs emitted start`.
+    pub state: String,
+    /// Environment variable with the mark of its processes.
+    pub mark: &'static str,
+}
+
 /// Whom it is for.
 #[derive(Debug, Clone, Copy)]
 pub enum Form<'a> {
@@ -73,14 +98,14 @@ pub enum EmitError {
 ///
 /// # Errors
 /// What the program cannot do.
-pub fn emit(plan: &Plan, form: Form<'_>) -> Result<Vec<Emitted>, EmitError> {
+pub fn emit(plan: &Plan, form: Form<'_>, register: &Register) -> Result<Vec<Emitted>, EmitError> {
     match form {
-        Form::Qemu => Ok(vec![qemu::script(plan)]),
+        Form::Qemu => Ok(vec![qemu::script(plan, register)]),
         Form::CloudHypervisor(found) => {
             cloud_hypervisor::script(&simple(plan), found).map(|file| vec![file])
         }
         Form::Libvirt => libvirt::domains(&simple(plan)),
-        Form::Systemd => systemd::units(plan),
+        Form::Systemd => systemd::units(plan, register),
     }
 }
 

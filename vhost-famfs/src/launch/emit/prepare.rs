@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::{ROLE, Register};
 use crate::launch::plan::{Plan, PoolPlan, VmPlan};
 use crate::launch::shell_quoted;
 use crate::pool::Owners;
@@ -106,10 +107,41 @@ fn fill(plan: &Plan) -> Vec<String> {
     commands
 }
 
+/// The command that makes the directories of a cluster, so that other commands know it.
+pub(super) fn start(plan: &Plan, register: &Register) -> Vec<OsString> {
+    let mut words = emitted(plan, "start");
+    words.push(register.state.clone().into());
+    words
+}
+
+/// The command that ends what is left of a cluster, and removes its directory.
+pub(super) fn stop(plan: &Plan) -> Vec<OsString> {
+    let mut words = emitted(plan, "stop");
+    words.extend([plan.name.clone().into(), plan.instance.to_string().into()]);
+    words
+}
+
+fn emitted(plan: &Plan, what: &str) -> Vec<OsString> {
+    let base = plan.dir.parent().unwrap_or(Path::new("/"));
+    vec![plan.program.clone().into(), "emitted".into(), what.into(), base.into()]
+}
+
+/// The environment by which a process of a cluster is found.
+pub(super) fn environment(plan: &Plan, register: &Register, role: &str) -> [String; 2] {
+    [format!("{}={}", register.mark, plan.instance), format!("{ROLE}={role}")]
+}
+
 /// The directories that must exist: the cluster's, and one of each VM for its sockets.
-pub(super) fn directories(plan: &Plan) -> Vec<PathBuf> {
+fn directories(plan: &Plan) -> Vec<PathBuf> {
     let vms = plan.vms.iter().map(|vm| vm.config.runtime_dir.clone());
     std::iter::once(plan.dir.clone()).chain(vms).collect()
+}
+
+/// The command that makes them.
+pub(super) fn make_directories(plan: &Plan) -> String {
+    let words = ["mkdir", "-p"].map(OsString::from);
+    let directories = directories(plan).into_iter().map(OsString::from);
+    shell_quoted(&words.into_iter().chain(directories).collect::<Vec<_>>())
 }
 
 /// Why a VM has the pool as it has, for a comment.

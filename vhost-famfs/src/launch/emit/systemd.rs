@@ -5,19 +5,19 @@ use std::ffi::OsString;
 use std::fmt::Write;
 
 use super::prepare::{self, Lines};
-use super::{EmitError, Emitted, accelerator};
+use super::{EmitError, Emitted, Register, accelerator, backend_role, qemu_role};
 use crate::launch::plan::{Plan, VmPlan};
 
 /// The units; they fit a system's or a user's manager.
-pub(super) fn units(plan: &Plan) -> Result<Vec<Emitted>, EmitError> {
+pub(super) fn units(plan: &Plan, register: &Register) -> Result<Vec<Emitted>, EmitError> {
     let name = &plan.name;
-    let mut files = vec![pool(plan)?];
+    let mut files = vec![pool(plan, register)?];
     let mut members = String::new();
     for vm in &plan.vms {
         if vm.backend.is_some() {
-            files.push(backend(plan, vm)?);
+            files.push(backend(plan, vm, register)?);
         }
-        files.push(machine(plan, vm)?);
+        files.push(machine(plan, vm, register)?);
         let _ = write!(members, " {}", unit(plan, vm));
     }
     let text = format!(
@@ -42,26 +42,24 @@ fn backend_unit(plan: &Plan, vm: &VmPlan) -> String {
 }
 
 /// Directories and pool; what exists already is left alone.
-fn pool(plan: &Plan) -> Result<Emitted, EmitError> {
+fn pool(plan: &Plan, register: &Register) -> Result<Emitted, EmitError> {
     let mut text = format!(
-        "[Unit]\nDescription=Directories and pool of cluster {}\n\n[Service]\nType=oneshot\n\
-         RemainAfterExit=yes\nUMask=0077\n",
+        "[Unit]\nDescription=Directories and pool of cluster {}\nStopWhenUnneeded=yes\n\n\
+         [Service]\nType=oneshot\nRemainAfterExit=yes\nUMask=0077\n",
         plan.name
     );
-    let directories = prepare::directories(plan).into_iter().map(Into::into);
-    let mkdir: Vec<OsString> =
-        ["/bin/mkdir".into(), "-p".into()].into_iter().chain(directories).collect();
-    let _ = writeln!(text, "ExecStart={}", words(&mkdir)?);
+    let _ = writeln!(text, "ExecStart={}", words(&prepare::start(plan, register))?);
     let commands = prepare::pool(plan, Lines::One);
     if !commands.is_empty() {
         let script = format!("set -e; {}", commands.join("; ")).into();
         let shell: Vec<OsString> = vec!["/bin/sh".into(), "-c".into(), script];
         let _ = writeln!(text, "ExecStart={}", words(&shell)?);
     }
+    let _ = writeln!(text, "ExecStopPost={}", words(&prepare::stop(plan))?);
     Ok(Emitted { name: pool_unit(plan), text })
 }
 
-fn backend(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
+fn backend(plan: &Plan, vm: &VmPlan, register: &Register) -> Result<Emitted, EmitError> {
     let argv = vm.backend.as_ref().map(|backend| backend.command_line()).unwrap_or_default();
     let pool = pool_unit(plan);
     let text = format!(
@@ -69,15 +67,16 @@ fn backend(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
          Requires={pool}\nAfter={pool}\n\n\
          [Service]\nType=notify\n\
          # QEMU 11.1 aborts when a second back-end takes over a VM.\nRestart=no\nUMask=0077\n\
-         NoNewPrivileges=yes\nLimitCORE=0\nExecStart={}\n",
+         NoNewPrivileges=yes\nLimitCORE=0\nEnvironment={}\nExecStart={}\n",
         plan.name,
         vm.name(),
+        prepare::environment(plan, register, &backend_role(vm.name())).join(" "),
         words(&argv)?
     );
     Ok(Emitted { name: backend_unit(plan, vm), text })
 }
 
-fn machine(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
+fn machine(plan: &Plan, vm: &VmPlan, register: &Register) -> Result<Emitted, EmitError> {
     // The plan was made with this command line; it is checked there.
     let line =
         accelerator::command_line(&vm.config, |config| config.command_line().unwrap_or_default());
@@ -92,7 +91,7 @@ fn machine(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
     let text = format!(
         "# {}\n[Unit]\nDescription=VM {} of cluster {}\nRequires={needs}\nAfter={needs}\n\
          PartOf={}.target\n\n\
-         [Service]\nType=exec\nUMask=0077\nNoNewPrivileges=yes\nLimitCORE=0\n{}\
+         [Service]\nType=exec\nUMask=0077\nNoNewPrivileges=yes\nLimitCORE=0\n{}Environment={}\n\
          # Stopping is a power cut for the guest, which the pool survives; power the guest off before.\n\
          ExecStart={}\n",
         prepare::remark(vm),
@@ -100,6 +99,7 @@ fn machine(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
         plan.name,
         plan.name,
         bounding,
+        prepare::environment(plan, register, &qemu_role(vm.name())).join(" "),
         words(&argv)?
     );
     Ok(Emitted { name: unit(plan, vm), text })

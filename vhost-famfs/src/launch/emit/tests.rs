@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-use super::*;
+use super::{emit as emit_for, *};
 use crate::launch::cluster_file;
 use crate::launch::host::Host;
 use crate::launch::plan::VmPlan;
+use crate::pool::{self, CreateOptions};
+use famfs::media::PoolFile;
+use famfs::superblock::Superblock;
+use famfs::sys::dax;
+use famfs::view::View;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -25,6 +30,10 @@ fn plan(dir: &tempfile::TempDir, vms: &str) -> Plan {
 
 const TWO: &str = "[[vm]]\nname = \"a\"\nargs = [\"-msg\", \"it's & <$HOME> %h\"]\n\
                    [[vm]]\nname = \"b\"\naccess = \"ro\"\n";
+
+fn emit(plan: &Plan, form: Form<'_>) -> Result<Vec<Emitted>, EmitError> {
+    emit_for(plan, form, &Register { state: "{\"name\":\"lab\"}".into(), mark: "MARK" })
+}
 
 fn only(files: Vec<Emitted>) -> String {
     assert_eq!(files.len(), 1);
@@ -128,7 +137,7 @@ fn what_prepares_a_pool_refuses_one_that_others_can_change() {
         assert!(text.contains(&check), "{text}");
         assert!(!text.contains("--foreign-pool"), "{text}");
     }
-    plan.pool.owners = crate::pool::Owners::Any;
+    plan.pool.owners = pool::Owners::Any;
     for form in forms {
         let text = text(&plan, form).replace("-''-", "--");
         assert!(!text.contains("--trusted"), "{text}");
@@ -167,7 +176,13 @@ fn run_script(dir: &tempfile::TempDir, device: &str) -> Output {
         path
     };
     let host = Host {
-        program: program("vhost-famfs", &format!("[ $1 != device ] || {{ {device}; }}")),
+        program: program(
+            "vhost-famfs",
+            &format!(
+                "[ \"$1 $2\" != 'emitted start' ] || mkdir -p ${{0%/*}}/run/lab/a\n\
+                 [ $1 != device ] || {{ {device}; }}"
+            ),
+        ),
         qemu: program("qemu", "[ -S ${0%/*}/run/lab/a.sock ] && echo a socket; : > ${0%/*}/ended"),
         ..Host::for_tests(dir.path(), "image")
     };
@@ -362,4 +377,31 @@ fn a_slice_needs_qemu() {
     );
     let error = emit(&plan, Form::CloudHypervisor(None)).unwrap_err();
     assert_eq!(error, EmitError::Slice("part".to_owned()));
+}
+
+#[test]
+fn a_pool_that_exists_keeps_its_master() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let pool = dir.path().join("pool");
+    let options = CreateOptions::new(pool.clone(), 64 << 20, View::Devdax);
+    pool::create(&CreateOptions { mkfs: true, ..options }, &mut |_, _| ()).unwrap();
+    let media = PoolFile::open(&pool, dax::Access::Read).unwrap();
+    let master = Superblock::read(&media).unwrap().system_uuid.to_string();
+    let with_image = with_image(&dir);
+    let file = dir.path().join("lab.toml");
+    let text = "[pool]\npath = \"pool\"\n[[vm]]\nname = \"a\"\n[[vm]]\nname = \"b\"\n";
+    fs::write(&file, text).unwrap();
+    let host = Host::for_tests(dir.path(), "image");
+    assert_eq!(host.image.as_ref(), Some(&with_image));
+    let plan = Plan::new(&cluster_file::read(&file).unwrap().spec, &host).unwrap();
+    for (form, before) in [
+        (Form::Qemu, "-uuid "),
+        (Form::Systemd, "-uuid "),
+        (Form::Libvirt, "<uuid>"),
+        (Form::CloudHypervisor(None), "uuid="),
+    ] {
+        let all: String = emit(&plan, form).unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(all.matches(&format!("{before}{master}")).count(), 1, "{all}");
+        assert!(!all.contains("mkfs") && !all.contains("pool create"), "{all}");
+    }
 }

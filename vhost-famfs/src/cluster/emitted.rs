@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A cluster whose processes others start: what `up --emit` printed. It has a directory and a state like
+//! one that `up` started. Its processes are not in the state: each has the cluster's mark and its role in
+//! its environment.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::directory::{Directory, DirectoryError};
+use super::down::{self, DownError};
+use super::process::{self, Process};
+use super::state::{Phase, State};
+use super::{VmPaths, failed};
+use crate::launch::emit::{ROLE, backend_role, qemu_role};
+use crate::launch::plan::Plan;
+use crate::launch::spec::Transport;
+
+/// No process has this id.
+const ENDED: Process = Process { pid: 0, start_ticks: 0 };
+
+/// Why such a cluster is not started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its directory cannot be made.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// What should be its state is none.
+    #[error("{0}; let `vhost-famfs up --emit` write it again")]
+    State(String),
+    /// A directory of a VM cannot be made.
+    #[error("{}: cannot make this directory", path.display())]
+    Make {
+        /// The directory.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel does not tell who we are.
+    #[error("cannot look at this process in /proc")]
+    This(#[source] io::Error),
+}
+
+/// The state of a cluster that is to be emitted, as text for [`start`].
+#[must_use]
+pub fn describe(plan: &Plan) -> String {
+    let mut state = State::new(plan, String::new(), ENDED);
+    state.emitted = true;
+    // Others make the pool, and it stays for the next start.
+    (state.pool.ours, state.pool.made) = (false, None);
+    serde_json::json!(state).to_string()
+}
+
+/// Makes the directories and the state of a cluster whose processes are started next.
+///
+/// # Errors
+/// One of that name is there, or something cannot be made. Nothing is left.
+pub fn start(base: &Path, text: &str) -> Result<(), StartError> {
+    let mut state: State =
+        serde_json::from_str(text).map_err(|error| StartError::State(error.to_string()))?;
+    let name = state.name.clone();
+    state.check(&name, base).map_err(StartError::State)?;
+    if !state.emitted || state.pool.ours {
+        return Err(StartError::State("it is not the state of an emitted cluster".to_owned()));
+    }
+    state.boot_id = process::boot_id().map_err(StartError::This)?;
+    state.phase = Phase::Up;
+    let directory = Directory::new(base, &name);
+    let _lock = directory.create(state.instance)?;
+    // What an earlier start left; it may stay if it cannot be removed.
+    let _ = failed::forget(base, &name);
+    let made = state.vms.iter().try_for_each(|vm| {
+        let path = directory.path().join(&vm.name);
+        let made = DirBuilder::new().mode(0o700).create(&path);
+        made.map_err(|source| StartError::Make { path, source })
+    });
+    let made = made.and_then(|()| Ok(directory.write(&state)?));
+    if made.is_err() {
+        // The first error is the one to tell.
+        let _ = directory.remove();
+    }
+    made
+}
+
+/// Ends what is left of a cluster, and keeps its logs: the result says where. One that is gone, or another
+/// one of its name, is left alone.
+///
+/// # Errors
+/// As [`down::down`].
+pub fn stop(
+    base: &Path,
+    name: &str,
+    instance: Uuid,
+    limit: Duration,
+) -> Result<Option<PathBuf>, DownError> {
+    let directory = Directory::new(base, name);
+    if directory.instance() != Some(instance) {
+        return Ok(None);
+    }
+    let mut kept = None;
+    if let Some(state) = directory.read()? {
+        let logs = state.vms.iter().flat_map(|vm| VmPaths::new(&directory, &vm.name).logs());
+        let logs: Vec<_> = logs.collect();
+        // Without them, what was printed is all that is left.
+        kept = failed::keep(base, name, &logs).ok().flatten();
+    }
+    let options = down::Options { limit, keep_pool: true, force: false };
+    match down::down(&directory, options) {
+        // Another command was quicker.
+        Err(DownError::Find(_)) => Ok(kept),
+        done => done.map(|_| kept),
+    }
+}
+
+/// Fills in the processes of an emitted cluster that run now, and those that have run.
+pub(super) fn find(state: &mut State, directory: &Directory) {
+    let found = roles(state.instance);
+    for vm in &mut state.vms {
+        // QEMU makes its console's log when it starts.
+        let ran = VmPaths::new(directory, &vm.name).console_log.exists();
+        vm.qemu = found.get(&qemu_role(&vm.name)).copied().or(ran.then_some(ENDED));
+        let backend = found.get(&backend_role(&vm.name)).copied();
+        let has_one = vm.transport == Transport::Shmem.name();
+        vm.backend = backend.or((ran && has_one).then_some(ENDED));
+    }
+}
+
+/// The processes with a cluster's mark, by role; of several the first.
+fn roles(instance: Uuid) -> HashMap<String, Process> {
+    let mut roles: HashMap<String, Process> = HashMap::new();
+    for handle in process::marked(instance) {
+        let Some((role, process)) = role_of(handle.pid()) else { continue };
+        let first = roles.entry(role).or_insert(process);
+        if (process.start_ticks, process.pid) < (first.start_ticks, first.pid) {
+            *first = process;
+        }
+    }
+    roles
+}
+
+fn role_of(pid: u32) -> Option<(String, Process)> {
+    let process = Process::of(pid).ok()?;
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let prefix = format!("{ROLE}=");
+    let role = environment.split(|byte| *byte == 0).find_map(|word| {
+        let text = std::str::from_utf8(word).ok()?;
+        text.strip_prefix(&prefix)
+    });
+    Some((role?.to_owned(), process))
+}

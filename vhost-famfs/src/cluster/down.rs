@@ -340,6 +340,13 @@ mod tests {
         assert_eq!(report.strays, 1);
         assert!(!directory.path().exists());
         child.wait().unwrap();
+        // What is there instead of a state does not keep it.
+        let (directory, _) = cluster(dir.path());
+        std::fs::create_dir(directory.path().join("state.json")).unwrap();
+        let error = down(&directory, OPTIONS).unwrap_err().to_string();
+        assert!(error.contains("is a directory") && error.contains("--force lab"), "{error}");
+        down(&directory, Options { force: true, ..OPTIONS }).unwrap();
+        assert!(!directory.path().exists());
         // Without its mark, by what its processes were started with.
         let (directory, state) = cluster(dir.path());
         let mut command = std::process::Command::new("cat");

@@ -6,6 +6,13 @@ serve add --image "$root" --read-only --queues 2
 [[ $(blockdev --getro "$device" 2>/dev/null || cat /sys/block/"${device#/dev/}"/ro) == 1 ]]
 queues=(/sys/block/"${device#/dev/}"/mq/*)
 ((${#queues[@]} == 2)) || fail "${#queues[@]} queues"
+# Every thread of the server has what it needs, and nothing can give it more.
+for status in /proc/"$server"/task/*/status; do
+    grep -q '^CapBnd:[[:space:]]*0*$' "$status" || fail "$(grep Cap "$status")"
+    # SYS_ADMIN, SYS_RESOURCE, IPC_LOCK, DAC_OVERRIDE.
+    grep -q '^CapEff:[[:space:]]*0*1204002$' "$status" || fail "$(grep Cap "$status")"
+    grep -q '^NoNewPrivs:[[:space:]]*1$' "$status"
+done
 cmp "$root" "$device"
 mkdir -p $scratch/mnt
 mount -t erofs -o ro "$device" $scratch/mnt

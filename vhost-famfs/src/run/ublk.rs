@@ -7,9 +7,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use listenfd::ListenFd;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::thread::CapabilitySet;
 use sd_notify::NotifyState;
 use serde_json::json;
 use signal_hook::consts::SIGHUP;
@@ -19,13 +20,13 @@ use super::bar::Bar;
 use super::report::{self, json_list};
 use super::{device, say};
 use crate::args::{LogFormat, UblkConfig};
-use crate::signals;
 use crate::ublk::devices;
 use crate::ublk::driver::{self, DriverError, Features};
 use crate::ublk::export::{self, Opened};
 use crate::ublk::record::{Record, Records};
 use crate::ublk::server::{self, Device, Options};
 use crate::ublk::source::Source;
+use crate::{privileges, signals};
 
 /// How long the files of a server that was killed may stay locked: until the kernel has ended its
 /// last request.
@@ -68,6 +69,14 @@ pub(super) fn run(config: UblkConfig) -> Result<()> {
     }
 }
 
+/// What a server of root keeps: the driver takes commands of an administrator only, a process that I/O waits for is told
+/// to the kernel (`PR_SET_IO_FLUSHER`) with the second, the buffers of requests are locked in memory, and a new overlay
+/// may be in a directory of another user.
+const SERVES: CapabilitySet = CapabilitySet::SYS_ADMIN
+    .union(CapabilitySet::SYS_RESOURCE)
+    .union(CapabilitySet::IPC_LOCK)
+    .union(CapabilitySet::DAC_OVERRIDE);
+
 fn open(source: &Source, patience: Duration) -> Result<Opened> {
     let bar = Bar::new("checking the image");
     let opened = export::open(source, patience, &mut |done, total| bar.show(done, total));
@@ -83,6 +92,8 @@ fn serve(
     json: bool,
 ) -> Result<()> {
     let listener = activated()?;
+    // Before there is another thread: what it starts has no more than it has itself.
+    privileges::keep_only(SERVES).map_err(|(action, errno)| anyhow!("cannot {action}: {errno}"))?;
     let Opened { export, new_overlay, .. } = opened;
     let size = export.size();
     let stop = stop_requests().context("cannot handle signals")?;

@@ -4,8 +4,10 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use famfs::ownership;
 
 use crate::bounded_log::older;
 
@@ -49,11 +51,9 @@ pub fn forget(base: &Path, cluster: &str) -> io::Result<()> {
     let all = base.with_file_name(NAME);
     match all.symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Ok(meta) if meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw() => {}
-        Ok(_) => {
-            let text = format!("{}: expected a directory of this user", all.display());
-            return Err(io::Error::other(text));
-        }
+        Ok(metadata) => ownership::own_directory(&metadata).map_err(|fault| {
+            io::Error::other(format!("directory {} {fault}; remove it", all.display()))
+        })?,
         Err(error) => return Err(error),
     }
     match fs::remove_dir_all(all.join(cluster)) {
@@ -95,5 +95,11 @@ mod tests {
         std::os::unix::fs::symlink("precious", base.with_file_name(NAME)).unwrap();
         assert!(forget(&base, "lab").is_err());
         assert!(dir.path().join("precious/lab").exists());
+        // Nor where others could have put it.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        fs::set_permissions(dir.path().join("precious"), open).unwrap();
+        fs::remove_file(base.with_file_name(NAME)).unwrap();
+        fs::rename(dir.path().join("precious"), base.with_file_name(NAME)).unwrap();
+        assert!(forget(&base, "lab").unwrap_err().to_string().contains("mode 0777"));
     }
 }

@@ -16,6 +16,8 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::units::human;
+
 /// Bytes in front of the data in the devdax view (libnvdimm's `dataoff`); also the size of a
 /// PMD mapping, so that the data stays 2 MiB aligned.
 pub const DEVDAX_DATA_OFFSET: u64 = 2 << 20;
@@ -126,6 +128,18 @@ pub enum ViewError {
         /// Value that this version of the tools writes and understands.
         expected: u64,
     },
+    /// The block is that of a pool of another size.
+    #[error(
+        "its devdax info block is for {}, but it has {}: a resize was interrupted, and the same \
+         `vhost-famfs pool resize` ends it, or the file was cut or extended by other means",
+        human(*.found), human(*.pool_len)
+    )]
+    OtherLength {
+        /// Length in bytes of the pool that the block is for.
+        found: u64,
+        /// Length in bytes of this pool.
+        pool_len: u64,
+    },
     /// The pool could not be read.
     #[error("cannot read the devdax info block at pool offset 4096")]
     Read(#[source] io::Error),
@@ -220,7 +234,7 @@ impl InfoBlock {
         if found != expected {
             return Err(ViewError::Checksum { found, expected });
         }
-        let fields: [(&'static str, u64, u64); 9] = [
+        let fields: [(&'static str, u64, u64); 8] = [
             ("flags", block.flags.get().into(), 0),
             ("major version", block.version_major.get().into(), VERSION_MAJOR.into()),
             ("minor version", block.version_minor.get().into(), VERSION_MINOR.into()),
@@ -229,12 +243,18 @@ impl InfoBlock {
             ("end_trunc", block.end_trunc.get().into(), 0),
             ("page size", block.page_size.get().into(), PAGE_SIZE),
             ("data offset", block.dataoff.get(), DEVDAX_DATA_OFFSET),
-            ("page count", block.npfns.get(), data_len(pool_len)? / PAGE_SIZE),
         ];
-        match fields.into_iter().find(|(_, found, expected)| found != expected) {
-            Some((field, found, expected)) => Err(ViewError::Field { field, found, expected }),
-            None => Ok(Some(block)),
+        let data_len = data_len(pool_len)?;
+        let found = fields.into_iter().find(|(_, found, expected)| found != expected);
+        if let Some((field, found, expected)) = found {
+            return Err(ViewError::Field { field, found, expected });
         }
+        let claimed = block.npfns.get().saturating_mul(PAGE_SIZE);
+        if claimed != data_len {
+            let found = claimed.saturating_add(DEVDAX_DATA_OFFSET);
+            return Err(ViewError::OtherLength { found, pool_len });
+        }
+        Ok(Some(block))
     }
 
     /// The checksum that belongs into the last eight bytes of a block.
@@ -322,7 +342,9 @@ mod tests {
         let err = InfoBlock::parse(&ndctl_block(), POOL_LEN / 2).err().unwrap();
         assert_eq!(
             err.to_string(),
-            "devdax info block at pool offset 4096: page count is 2096640, expected 1048064"
+            "its devdax info block is for 8.00 GiB, but it has 4.00 GiB: a resize was interrupted, \
+             and the same `vhost-famfs pool resize` ends it, or the file was cut or extended by \
+             other means"
         );
     }
 

@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use crate::format::ALLOC_UNIT;
+use crate::json_name::Name;
 use crate::log::Log;
 use crate::map::{DataArea, FileMap};
 use crate::replay::{NodeKind, Plan};
@@ -91,7 +92,8 @@ pub struct Bar {
 #[derive(Debug, Serialize)]
 pub struct FilePicture {
     /// Its path.
-    pub path: String,
+    #[serde(flatten)]
+    pub path: Name,
     /// Its size.
     pub size: u64,
     /// Extents or strips.
@@ -195,11 +197,7 @@ fn largest(plan: &Plan) -> (Vec<FilePicture>, Vec<usize>) {
             NodeKind::File { map, .. } => map.extents().len(),
             NodeKind::Dir => 0,
         };
-        FilePicture {
-            path: String::from_utf8_lossy(node.path.as_bytes()).into_owned(),
-            size,
-            pieces,
-        }
+        FilePicture { path: Name::new("path", node.path.as_bytes()), size, pieces }
     };
     (files.iter().map(picture).collect(), files.iter().map(|(_, index)| *index).collect())
 }

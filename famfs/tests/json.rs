@@ -162,3 +162,29 @@ fn every_command_with_reports_is_in_the_schema() {
     }
     assert!(count >= 20 && GUEST.iter().all(|name| schema["$defs"][name].is_object()));
 }
+
+/// In lists of names too, and where a name is that of a large file.
+#[test]
+fn every_byte_of_a_name_comes_back() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let pool = fs::File::create(dir.path().join("pool")).unwrap();
+    pool.set_len(64 << 20).unwrap();
+    drop(pool);
+    fs::create_dir(dir.path().join("src")).unwrap();
+    let file = dir.path().join("src").join(OsStr::from_bytes(b"su\xff"));
+    fs::write(&file, "program").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o4755)).unwrap();
+    let lines = ["mkfs", "cp -r -m 4755 src/. /", "map", "export -o all.tar", "cp --out -r / out"];
+    let reports = session(dir.path(), &lines);
+    for (command, report) in &reports {
+        assert_eq!(problem(command, report), None, "{command}: {report}");
+    }
+    assert_eq!(reports[2].1["largest"][0]["path_bytes"], "7375ff");
+    for (command, report) in &reports[3..] {
+        assert_eq!(report["without_set_id_bytes"], serde_json::json!(["7375ff"]), "{command}");
+    }
+}

@@ -12,7 +12,7 @@ use famfs::args::Cp;
 use famfs::copy::{Action, Copy, CopyError, Done};
 use famfs::dropped::{Counts, Dropped};
 use famfs::extract::{self, Base, ExtractError};
-use famfs::json_name::Name;
+use famfs::json_name::{Name, Names};
 use famfs::path::RelPath;
 use famfs::replay::{NodeKind, Plan};
 use famfs::sources::{Destination, Options, Unsupported, scan};
@@ -22,7 +22,7 @@ use famfs::transfer::How;
 use serde::Serialize;
 
 use super::dropped::tell_of_dropped;
-use super::{tell_of_set_id, warn_of_damage};
+use super::{tell_of_set_id, warn_of_damage, without_set_id_names};
 use crate::output::{
     FAILED, Failure, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar,
 };
@@ -52,8 +52,8 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     differences: Option<Vec<Differing>>,
     /// What was copied out without its set-user-ID or set-group-ID bits.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    without_set_id: Vec<String>,
+    #[serde(flatten)]
+    without_set_id: Option<Names>,
     /// What a dry run would do.
     #[serde(skip_serializing_if = "Option::is_none")]
     actions: Option<Vec<Planned>>,
@@ -249,7 +249,7 @@ fn copy_out(
     let code = if matches!(result, Err(ExtractError::Interrupted)) { INTERRUPTED } else { FAILED };
     let extract::Done { files, directories, without_set_id } = result.or_exit(code)?;
     tell_of_set_id(&without_set_id);
-    let without_set_id = without_set_id.iter().map(RelPath::to_string).collect();
+    let without_set_id = without_set_id_names(&without_set_id);
     Ok((Report { files, directories, without_set_id, ..report }, damaged))
 }
 

@@ -7,13 +7,13 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use famfs::args::Export;
 use famfs::export::{self, Done, ExportError, Options};
+use famfs::json_name::Names;
 use famfs::output_file::{OutputFile, is_stdout};
-use famfs::path::RelPath;
 use famfs::replay::{Node, NodeKind};
 use famfs::sys::dax::Access;
 use serde::Serialize;
 
-use super::{nodes_at, tell_of_set_id, warn_of_damage};
+use super::{nodes_at, tell_of_set_id, warn_of_damage, without_set_id_names};
 use crate::output::{FAILED, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar};
 use crate::output::{say, stop_flag, stopped};
 use crate::place::Place;
@@ -26,8 +26,8 @@ struct Report {
     packs: u64,
     bytes: u64,
     /// What was exported without its set-user-ID or set-group-ID bits.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    without_set_id: Vec<String>,
+    #[serde(flatten)]
+    without_set_id: Option<Names>,
 }
 
 pub fn run(pool: Option<&Path>, args: &Export) -> Outcome {
@@ -97,7 +97,7 @@ fn report(args: &Export, output: Option<&Path>, done: Done) -> anyhow::Result<()
     let Done { files, directories, packs, bytes, without_set_id } = done;
     let Some(path) = output else { return Ok(()) };
     if args.json {
-        let without_set_id = without_set_id.iter().map(RelPath::to_string).collect();
+        let without_set_id = without_set_id_names(&without_set_id);
         let version = 1;
         return print_json(&Report { version, files, directories, packs, bytes, without_set_id });
     }

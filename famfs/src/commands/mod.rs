@@ -40,6 +40,7 @@ mod watch;
 
 use anyhow::{Result, anyhow, bail};
 use famfs::args::{Cli, Command};
+use famfs::json_name::Names;
 use famfs::map::FileMap;
 use famfs::path::RelPath;
 use famfs::play::left_out;
@@ -143,4 +144,10 @@ fn tell_of_set_id(paths: &[RelPath]) {
         paths.len(),
         shown.collect::<String>()
     );
+}
+
+/// The same in a report, which says nothing of none.
+fn without_set_id_names(paths: &[RelPath]) -> Option<Names> {
+    let names = || Names::new("without_set_id", paths.iter().map(RelPath::as_bytes));
+    (!paths.is_empty()).then(names)
 }

@@ -204,8 +204,9 @@ impl Drawing {
         let shown: Vec<Look> = picture.cells.iter().map(Look::of).collect();
         let files = picture.largest.iter().enumerate().map(|(rank, file)| {
             let size = human(file.size);
+            let path = String::from_utf8_lossy(file.path.as_bytes());
             let pieces = count(file.pieces as u64, "piece");
-            (Look::Named(rank), format!("{}: {size} in {pieces}", shorten(&file.path, PATH_CHARS)))
+            (Look::Named(rank), format!("{}: {size} in {pieces}", shorten(&path, PATH_CHARS)))
         });
         let kinds = [
             (Look::One, "one other file"),

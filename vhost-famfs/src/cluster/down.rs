@@ -45,9 +45,9 @@ pub enum DownError {
     },
     /// Processes of it may not be looked at.
     #[error(
-        "cluster {cluster}: {} runs, but its environment may not be read, so that it cannot be told \
-         to be the cluster's; nothing was ended or removed: run `vhost-famfs down {cluster}` with the \
-         privileges of the `up`, or with CAP_SYS_PTRACE", processes(.pids)
+        "cluster {cluster}: the environment of {} may not be read, and by it the processes of a cluster \
+         are known; nothing was ended or removed: run `vhost-famfs down {cluster}` with the privileges of \
+         the `up`, or with CAP_SYS_PTRACE", processes(.pids)
     )]
     Hidden {
         /// The cluster.
@@ -143,6 +143,12 @@ impl End {
 pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError> {
     let gone = || FindError::NoCluster { name: directory.name().into(), others: Vec::new() };
     let _lock = directory.lock()?.ok_or_else(gone)?;
+    let hidden = |pids: Vec<u32>| match pids.is_empty() {
+        true => Ok(()),
+        false => Err(DownError::Hidden { cluster: directory.name().to_owned(), pids }),
+    };
+    // Those that no state names too.
+    hidden(process::hidden_in(directory.path()))?;
     let state = match directory.read() {
         Err(DirectoryError::State { .. }) if options.force => return by_force(directory),
         state => state?,
@@ -155,11 +161,8 @@ pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError
         return Ok(Report { cluster, vms, pool, pool_removed: false, strays: 0 });
     };
     let recorded = state.vms.iter().flat_map(|vm| [vm.qemu, vm.backend, vm.keeper]).flatten();
-    let hidden = recorded.filter(|process| process.is_hidden());
-    let pids: Vec<_> = hidden.map(|process| process.pid).collect();
-    if !pids.is_empty() {
-        return Err(DownError::Hidden { cluster: state.name, pids });
-    }
+    let denied = recorded.filter(|process| process.is_hidden());
+    hidden(denied.map(|process| process.pid).collect())?;
     let vms = thread::scope(|scope| {
         let ends: Vec<_> = state
             .vms

@@ -53,8 +53,7 @@ impl Process {
     /// Whether it still runs, but this program may not look for its mark.
     #[must_use]
     pub fn is_hidden(self) -> bool {
-        let is_denied = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
-        self.is_alive() && environment(self.pid).is_err_and(is_denied)
+        self.is_alive() && is_denied(self.pid)
     }
 
     /// Whether it still runs.
@@ -96,11 +95,6 @@ fn is_marked(pid: u32, instance: Uuid) -> bool {
 /// is lost.
 #[must_use]
 pub fn marks_in(directory: &Path) -> HashSet<Uuid> {
-    let inside = [directory.as_os_str().as_bytes(), b"/"].concat();
-    let names = |pid: u32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.windows(inside.len()).any(|part| part == inside)
-    };
     let prefix = format!("{MARK}=");
     let mark = |pid: u32| {
         let environment = environment(pid).unwrap_or_default();
@@ -108,7 +102,33 @@ pub fn marks_in(directory: &Path) -> HashSet<Uuid> {
         let mark = words.find_map(|word| word.strip_prefix(prefix.as_bytes()))?;
         Uuid::try_parse_ascii(mark).ok()
     };
-    pids().filter(|pid| names(*pid)).filter_map(mark).collect()
+    // In this order: who starts its program has a command line when it has an environment.
+    pids()
+        .filter_map(|pid| Some((pid, mark(pid)?)))
+        .filter(|(pid, _)| names(*pid, directory))
+        .map(|(_, mark)| mark)
+        .collect()
+}
+
+/// Whether the command line of a process names something in a directory.
+fn names(pid: u32, directory: &Path) -> bool {
+    let inside = [directory.as_os_str().as_bytes(), b"/"].concat();
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.windows(inside.len()).any(|part| part == inside)
+}
+
+/// For root, the processes whose command lines name something in a directory and that may not be looked at. To
+/// others, no process of theirs is hidden.
+#[must_use]
+pub fn hidden_in(directory: &Path) -> Vec<u32> {
+    if !rustix::process::geteuid().is_root() {
+        return Vec::new();
+    }
+    pids().filter(|pid| names(*pid, directory) && is_denied(*pid)).collect()
+}
+
+fn is_denied(pid: u32) -> bool {
+    environment(pid).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// The environment of a process, also of one that starts its program.
@@ -235,17 +255,26 @@ mod tests {
 
     #[test]
     fn a_process_that_may_not_be_looked_at_is_hidden() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new("cat");
+        let mut child =
+            command.arg("-").arg(dir.path().join("x")).stdin(Stdio::piped()).spawn().unwrap();
+        let (pid, path) = (child.id(), dir.path().to_owned());
         // Of this thread only.
         let none = CapabilitySet::empty();
         let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
         let hidden = thread::spawn(move || {
             rustix::thread::set_capabilities(None, sets).unwrap();
-            Process::of(1).unwrap().is_hidden()
+            (Process::of(1).unwrap().is_hidden(), hidden_in(&path))
         });
         // In a container the first process can be of this user.
         let first = fs::metadata("/proc/1").unwrap().uid();
-        let another = first != rustix::process::geteuid().as_raw() || first == 0;
-        assert_eq!(hidden.join().unwrap(), another);
+        let user = rustix::process::geteuid();
+        let expected = if user.is_root() { vec![pid] } else { Vec::new() };
+        assert_eq!(hidden.join().unwrap(), (first != user.as_raw() || first == 0, expected));
+        assert!(hidden_in(dir.path()).is_empty());
+        drop(child.stdin.take());
+        child.wait().unwrap();
     }
 
     #[test]

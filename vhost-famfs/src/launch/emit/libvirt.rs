@@ -127,7 +127,7 @@ fn comment(plan: &Plan, vm: &VmPlan) -> Result<String, EmitError> {
     let mut text = String::from("  <!--\n");
     for line in lines {
         // Two hyphens would end the comment; a word joiner of the shell says the same.
-        let line = escaped("comment", &line)?.replace("--", "-''-");
+        let line = without_controls("comment", &line)?.replace("--", "-''-");
         let _ = writeln!(text, "    {line}");
     }
     text.push_str("  -->\n");
@@ -158,11 +158,14 @@ fn arguments(vm: &VmPlan) -> Vec<OsString> {
     argv
 }
 
+/// A text that XML can hold.
+fn without_controls<'t>(what: &'static str, text: &'t str) -> Result<&'t str, EmitError> {
+    if text.chars().any(char::is_control) { Err(unfit(what, text)) } else { Ok(text) }
+}
+
 /// A text inside an element or a quoted attribute.
 fn escaped(what: &'static str, text: &str) -> Result<String, EmitError> {
-    if text.chars().any(char::is_control) {
-        return Err(unfit(what, text));
-    }
+    let text = without_controls(what, text)?;
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -242,6 +242,10 @@ fn domains_are_well_formed_and_hold_what_the_plan_does() {
     assert_eq!(files.len(), 2);
     for (file, vm) in files.iter().zip(&plan.vms) {
         let printed = file.to_string();
+        // In a comment a shell's words are read as they are.
+        let comment = &printed[..printed.find("<name>").unwrap()];
+        assert!(comment.contains("' && { ") || comment.contains(" devdax && { "), "{comment}");
+        assert!(!comment.contains("&amp;"), "{comment}");
         let document = roxmltree::Document::parse(&printed).unwrap();
         let root = document.root_element();
         let child = |name: &str| {

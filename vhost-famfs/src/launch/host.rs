@@ -77,9 +77,9 @@ impl Host {
             qemu_filter: has_filter(&qemu),
             confinement,
             confinement_reason,
-            image: image.map(Path::to_owned).or_else(|| find_image(&program)),
+            image: image.map(Path::to_owned).or_else(|| find_image(&program)).map(from_anywhere),
             program,
-            qemu,
+            qemu: from_anywhere(qemu),
             qemu_version,
             accelerator,
             accelerator_reason,
@@ -87,6 +87,12 @@ impl Host {
             memory: PathBuf::from("/dev/shm"),
         })
     }
+}
+
+/// A path that means the same in every directory. The name of a program that is looked for stays one.
+fn from_anywhere(path: PathBuf) -> PathBuf {
+    let is_path = path.components().count() > 1 || path.is_dir();
+    if is_path { std::path::absolute(&path).unwrap_or(path) } else { path }
 }
 
 /// The directory of all clusters of this user: in `$XDG_RUNTIME_DIR`, else where login services

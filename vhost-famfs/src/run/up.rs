@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
+use std::path::absolute;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -101,6 +102,11 @@ fn spec(config: &UpConfig) -> Result<(Spec, Option<ClusterFile>)> {
         spec.name.clone_from(name);
     }
     spec.pool.foreign |= config.foreign_pool;
+    // Other commands, and what is emitted, may run in other directories.
+    let images = spec.vms.iter_mut().flat_map(|vm| [&mut vm.image, &mut vm.kernel]);
+    for path in images.chain([&mut spec.pool.path]).flatten() {
+        *path = absolute(&*path).with_context(|| format!("cannot find {}", path.display()))?;
+    }
     for import in &mut spec.imports {
         import.skip_unsupported |= config.skip_unsupported;
     }

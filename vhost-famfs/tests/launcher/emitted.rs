@@ -26,14 +26,14 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// The script of a cluster.
-fn emitted(host: &Host) -> PathBuf {
-    let dir = host.path().join("new/forms");
+fn emitted(host: &Host, more: &[&str]) -> PathBuf {
     let words = ["up", "--name", "lab", "--vms", "2", "--overcommit", "--dry-run"];
-    let form = ["--emit", "qemu", "--output", dir.to_str().unwrap()];
-    let output = host.run(&[&words[..], &form].concat());
+    let form = ["--emit", "qemu", "--output", "new/forms", "--image", "image"];
+    let mut command = host.command("qemu", &[&words[..], &form, more].concat());
+    let output = command.current_dir(host.path()).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(!host.clusters().exists(), "a dry run makes nothing");
-    dir.join("lab.sh")
+    host.path().join("new/forms/lab.sh")
 }
 
 fn run(script: &Path) -> Child {
@@ -57,7 +57,7 @@ fn wait_up(host: &Host) -> Value {
 
 fn commands() {
     let mut host = Host::new();
-    let script = emitted(&host);
+    let script = emitted(&host, &[]);
     let child = run(&script);
     let ps = wait_up(&host);
     assert_eq!(problem("ps", &ps), None);
@@ -89,7 +89,13 @@ fn commands() {
 
 fn interrupted() {
     let mut host = Host::new();
-    let script = emitted(&host);
+    fs::create_dir(host.path().join("data")).unwrap();
+    fs::write(host.path().join("data/file"), "x").unwrap();
+    // Where it runs is another directory than where these are.
+    let script = emitted(&host, &["--pool", "tank", "--share", "data"]);
+    let text = fs::read_to_string(&script).unwrap();
+    let image = host.path().join("image/root.erofs");
+    assert!(text.contains(&format!("filename={}", image.display())), "{text}");
     let child = run(&script);
     let ps = wait_up(&host);
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
@@ -100,7 +106,9 @@ fn interrupted() {
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.contains(kept.to_str().unwrap()), "{told}");
     assert!(fs::read(kept.join("vm1.console")).unwrap().ends_with(b"is up\r\n"));
-    remove(&host, &PathBuf::from(ps["clusters"][0]["pool"]["path"].as_str().unwrap()));
+    let pool = host.path().join("tank");
+    assert_eq!(ps["clusters"][0]["pool"]["path"], pool.to_str().unwrap());
+    remove(&host, &pool);
     host.assert_nothing_left("an interrupted script");
     host.assert_bystander_unharmed();
 }

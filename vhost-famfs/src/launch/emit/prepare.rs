@@ -95,9 +95,11 @@ fn fill(plan: &Plan) -> Vec<String> {
         let to = import.to.as_ref().map(ToString::to_string).unwrap_or_default();
         let to: OsString = format!("/{to}").into();
         let skip = import.skip_unsupported.then(|| OsString::from("--skip-unsupported"));
+        // It may be run in another directory.
+        let from = std::path::absolute(&import.from).unwrap_or_else(|_| import.from.clone());
         let (first, last): (Vec<OsString>, OsString) = match import.from.is_dir() {
-            true => (vec!["cp".into(), "-r".into()], import.from.join(".").into()),
-            false => (vec!["import".into()], import.from.clone().into()),
+            true => (vec!["cp".into(), "-r".into()], from.join(".").into()),
+            false => (vec!["import".into()], from.into()),
         };
         let input = (!import.from.is_dir()).then(|| OsString::from("--input"));
         let words: Vec<OsString> =

@@ -44,7 +44,8 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
                 "dd if=/dev/zero of=/mnt/famfs/file bs=1M count=8 conv=notrunc,fsync",
                 "famfs creat -s 2m -S 1 /mnt/famfs/new",
                 "famfs takeover --force /mnt/famfs",
-                "rm -f /mnt/famfs/file; famfs umount /mnt/famfs || umount -l /mnt/famfs",
+                "rm -f /mnt/famfs/file",
+                "famfs umount /mnt/famfs || umount -l /mnt/famfs",
             ],
         )?;
         unchanged()

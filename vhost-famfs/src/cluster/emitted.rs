@@ -104,12 +104,15 @@ pub fn stop(
         return Ok(None);
     }
     let mut kept = None;
+    // A `down` that is at work ends the cluster in order: there is nothing to keep, and nothing to tell.
+    let Some(lock) = directory.lock()? else { return Ok(None) };
     if let Some(state) = directory.read()? {
         let logs = state.vms.iter().flat_map(|vm| VmPaths::new(&directory, &vm.name).logs());
         let logs: Vec<_> = logs.collect();
         // Without them, what was printed is all that is left.
         kept = failed::keep(base, name, &logs).ok().flatten();
     }
+    drop(lock);
     let options = down::Options { limit, keep_pool: true, force: false };
     match down::down(&directory, options) {
         // Another command was quicker.

@@ -105,7 +105,11 @@ pub fn stop(
     }
     let mut kept = None;
     // A `down` that is at work ends the cluster in order: there is nothing to keep, and nothing to tell.
-    let Some(lock) = directory.lock()? else { return Ok(None) };
+    let lock = match directory.lock() {
+        Ok(Some(lock)) => lock,
+        Ok(None) | Err(DirectoryError::Busy(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
     if let Some(state) = directory.read()? {
         let logs = state.vms.iter().flat_map(|vm| VmPaths::new(&directory, &vm.name).logs());
         let logs: Vec<_> = logs.collect();

@@ -79,7 +79,7 @@ fn commands() {
         assert_eq!(vm["end"], "orderly", "{down}");
     }
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     let pool = PathBuf::from(cluster["pool"]["path"].as_str().unwrap());
     assert!(pool.exists() && down["pool_removed"] == false, "the next start takes it: {down}");
     remove(&host, &pool);

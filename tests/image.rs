@@ -133,7 +133,9 @@ fn damaged_pools(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
             Ok(ready) => anyhow::bail!("the VM says: {:?}", ready[0].attach),
             Err(error) => {
                 let text = format!("{error:#}");
-                ensure!(text.contains("not mounted") && text.contains("mkfs"), "{text}");
+                ensure!(text.contains("not mounted") && text.contains("not formatted"), "{text}");
+                // Not to make a file system, which would be wrong if the window is not mapped yet.
+                ensure!(text.contains("pool inspect"), "{text}");
                 Ok(())
             }
         }

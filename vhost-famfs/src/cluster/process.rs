@@ -260,6 +260,11 @@ mod tests {
         let mut child =
             command.arg("-").arg(dir.path().join("x")).stdin(Stdio::piped()).spawn().unwrap();
         let (pid, path) = (child.id(), dir.path().to_owned());
+        // It has its arguments only when its program has started.
+        let end = Instant::now() + Duration::from_secs(60);
+        while !names(pid, &path) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
         // Of this thread only.
         let none = CapabilitySet::empty();
         let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };

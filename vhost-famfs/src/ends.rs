@@ -161,6 +161,10 @@ mod tests {
         // Neither a line that is no id nor the id of no process is in its way.
         writer.write_all(b"nothing\n4294967295\n").unwrap();
         drop(writer);
+        // One that is waited for before it is watched leaves no trace.
+        for child in &children {
+            wait_until_watched(child.id());
+        }
         let before = End::now(0).time;
         children[0].kill().unwrap();
         for child in &mut children {
@@ -176,6 +180,23 @@ mod tests {
         assert_eq!((exited.signal, exited.exit_code), (None, told.then_some(7)));
         assert_eq!(find(&text, 1), None);
         assert_eq!(find("{\"pid\":1}\n\n", 1), None);
+    }
+
+    /// Waits for a pidfd of this process that means another one (proc_pid_fdinfo(5)).
+    fn wait_until_watched(pid: u32) {
+        let line = format!("Pid:\t{pid}");
+        let means = |path: &Path| {
+            std::fs::read_to_string(path).is_ok_and(|text| text.lines().any(|one| one == line))
+        };
+        let limit = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < limit {
+            let mut open = std::fs::read_dir("/proc/self/fdinfo").unwrap();
+            if open.any(|entry| means(&entry.unwrap().path())) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        panic!("{pid} is not watched");
     }
 
     #[test]

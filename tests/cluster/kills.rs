@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use famfs::prng::SeededBytes;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use vhost_famfs::pool::tidy_own_directory;
 use vm_tests::{Artifacts, Session};
 
 use super::program::{Program, until};
@@ -114,7 +115,10 @@ fn cluster(
         ensure!(file.stdout == vec![7; 3 << 20], "a file is not what it was");
         Ok(())
     });
-    std::fs::remove_file(&kept).with_context(|| format!("cannot remove {kept}"))
+    std::fs::remove_file(&kept).with_context(|| format!("cannot remove {kept}"))?;
+    // `down` could not, because of that name.
+    Path::new(&pool).parent().map(tidy_own_directory);
+    Ok(())
 }
 
 /// Kills `up` at some moment of a start.

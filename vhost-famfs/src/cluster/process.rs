@@ -65,9 +65,9 @@ impl Process {
 
 /// Field of `/proc/PID/stat` with the start time of a process (proc_pid_stat(5)).
 const START_TIME: usize = 22;
-/// Field with the address where the environment of a process ends: the last that a new program gets, and the one
-/// that `/proc/PID/environ` goes by.
-const ENV_END: usize = 51;
+/// Field with the address where the code of a program begins. A new program has its environment first: until then
+/// its `/proc/PID/environ` is empty (`load_elf_binary` in the kernel's fs/binfmt_elf.c).
+const START_CODE: usize = 26;
 
 /// The start time of a process.
 fn start_ticks(pid: u32) -> io::Result<u64> {
@@ -148,11 +148,11 @@ fn environment(pid: u32) -> io::Result<Vec<u8>> {
 /// How long a process may take to start its program.
 const EXEC_TIME: Duration = Duration::from_secs(2);
 
-/// Whether a process is starting its program: the old one is gone, and the environment is not in its
-/// memory yet. Threads of the kernel, and processes that have ended, have no program.
+/// Whether a process is starting its program: the old one is gone, and the new one may have no environment
+/// yet. Threads of the kernel, and processes that have ended, have no program.
 fn is_in_exec(pid: u32) -> bool {
     let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
-    fs::read_link(format!("/proc/{pid}/exe")).is_ok() && stat_field(&stat, ENV_END) == Some(0)
+    fs::read_link(format!("/proc/{pid}/exe")).is_ok() && stat_field(&stat, START_CODE) == Some(0)
 }
 
 /// All living processes that have a cluster's mark.

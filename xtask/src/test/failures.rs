@@ -47,18 +47,20 @@ impl Failures {
     }
 
     /// Reads a line of a test program. Ours say at once what is wrong, after `test NAME ... FAILED`;
-    /// libtest prints it at its end, in sections that begin with `---- NAME stdout ----`.
+    /// libtest prints it at its end, in sections that begin with `---- NAME stdout ----`; those of libtest-mimic
+    /// begin with `---- NAME ----`, and it pads names with spaces.
     pub fn read_line(&mut self, line: &str) {
-        let section = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"));
+        let section = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" ----"));
+        let section = section.map(|name| name.strip_suffix(" stdout").unwrap_or(name));
         if let Some(name) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
             // Not part of the name in the section's head.
-            let name = name.strip_suffix(" - should panic").unwrap_or(name);
+            let name = name.strip_suffix(" - should panic").unwrap_or(name).trim_end();
             self.open = Some(self.find_or_add(name));
         } else if let Some(name) = section {
             self.open = Some(self.find_or_add(name));
         } else if line.starts_with("test result: ") {
             self.end_program();
-        } else if line == "failures:" || line.starts_with("test ") || line.starts_with("-- ") {
+        } else if line == "failures:" || line.starts_with("-- ") || is_outcome(line) {
             self.open = None;
         } else if let Some(index) = self.open {
             self.say(index, line);
@@ -88,6 +90,11 @@ impl Failures {
             said.push(line.to_owned());
         }
     }
+}
+
+/// Whether a line tells how a test ended; a message can begin with the same word.
+fn is_outcome(line: &str) -> bool {
+    line.starts_with("test ") && line.contains(" ... ")
 }
 
 /// Nothing if nothing failed.
@@ -135,6 +142,15 @@ mod tests {
         let expected = "== failed\n-- s: one\n   thread 'one' panicked\n   left: 1\n\
                         -- s: two\n   note: it did not panic\n-- s: one\n";
         assert_eq!(failures.to_string(), expected);
+    }
+
+    #[test]
+    fn mimic_says_it_in_sections_without_a_word_for_the_stream() {
+        let failures = read(
+            "running 2 tests\ntest one   ... FAILED\ntest three ... ok\n\nfailures:\n\n---- one ----\n\
+             test panicked: left: 1\n\n\nfailures:\n    one\n\ntest result: FAILED. 1 passed; 1 failed\n",
+        );
+        assert_eq!(failures.to_string(), "== failed\n-- s: one\n   test panicked: left: 1\n");
     }
 
     #[test]

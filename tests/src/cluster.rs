@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use appliance::attach::NO_POOL_CREDENTIAL;
+use protocol::attach::NO_POOL_CREDENTIAL;
 use tempfile::TempDir;
 use uuid::Uuid;
 use vhost_famfs::launch::{

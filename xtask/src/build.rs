@@ -47,7 +47,7 @@ pub fn run() -> Result<Built> {
         "build-guest",
         "Building the guest programs",
         cargo()
-            .args(["build", "--release", "-p", "famfs", "-p", "appliance"])
+            .args(["build", "--release", "-p", "famfs", "-p", "guest"])
             .args(["--target", GUEST_TARGET, "--target-dir"])
             .arg(&guest_target)
             .env("RUSTFLAGS", "-C target-feature=+crt-static"),

@@ -1,18 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the host and the appliance guest agree on.
+//! What the two programs of the appliance, `appliance-init` and `appliance-agent`, share: the files in which one
+//! leaves something for the other.
 //!
-//! ```text
-//!  host (vhost-famfs launch)                     guest (appliance-agent)
-//!  Request, one JSON line  ---- virtio-serial --->  run a command, power off
-//!  Reply, one JSON line    <--- port exec::PORT --  output, exit status, state of the pool
-//! ```
-//!
-//! The two programs of the appliance, `appliance-init` and `appliance-agent`, are the binaries of this crate.
-//! Nothing here is a security boundary for the host's benefit alone: the guest's replies are input like any
-//! other, bounded and checked before use. The guest trusts its host.
+//! What they share with the host is the crate `protocol`.
 
-pub mod attach;
-pub mod credentials;
-pub mod exec;
-pub mod line;
 pub mod report;

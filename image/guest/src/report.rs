@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Error, ErrorKind};
 use std::path::Path;
 
-use crate::attach::Attach;
+use protocol::attach::Attach;
 
 /// Holds the report, the credentials, and the socket at which the pool changes hands. `appliance-init` makes it.
 pub const DIR: &str = "/run/appliance";

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The host's end of the guest command protocol ([`appliance::exec`]).
+//! The host's end of the guest command protocol ([`protocol::exec`]).
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -7,9 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use appliance::attach::Attach;
-use appliance::exec::{self, Bytes, CHUNK, MAX_STDIN, Reply, Request, Status, Stream};
-use appliance::line::Lines;
+use protocol::attach::Attach;
+use protocol::exec::{self, Bytes, CHUNK, MAX_STDIN, Reply, Request, Status, Stream};
+use protocol::line::Lines;
 use uuid::Uuid;
 
 use super::deadline::Deadline;

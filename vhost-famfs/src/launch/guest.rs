@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use appliance::exec::{self, Bytes, CHUNK, MAX_STDIN, Reply, Request, Status, Stream};
+use protocol::exec::{self, Bytes, CHUNK, MAX_STDIN, Reply, Request, Status, Stream};
 
 use super::deadline::Deadline;
 use super::exec::{Agent, Command, Connection, ExecError, Failure, Wait};

@@ -49,8 +49,6 @@ mod version;
 mod vm;
 
 pub use accelerator::{Accelerator, AcceleratorError};
-pub use appliance::attach::Attach;
-pub use appliance::exec::Status;
 pub use arguments::shell_quoted;
 pub use backend::{Backend, BackendConfig, BackendError};
 pub use config::{ConfigError, Console, Disk, PoolDevice, VmConfig};
@@ -60,6 +58,8 @@ pub use guest::{Guest, Streams};
 pub use image::{Image, ImageError, Root};
 pub use log_keeper::LogKeeper;
 pub use process::Lifetime;
+pub use protocol::attach::Attach;
+pub use protocol::exec::Status;
 pub use qmp::{Qmp, QmpError};
 pub use select::{Origin, Qemu, SelectError, find_in_path};
 pub use shutdown::{Shutdown, end_vm};

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-use appliance::exec::PORT;
+use protocol::exec::PORT;
 
 use super::accelerator::Accelerator;
 use super::arguments::{CommandLine, join, quote};

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use appliance::line::Lines;
+use protocol::line::Lines;
 use serde_json::{Value, json};
 
 use super::deadline::Deadline;

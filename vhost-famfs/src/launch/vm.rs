@@ -10,8 +10,8 @@ use std::process::{Child, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use appliance::attach::Attach;
-use appliance::exec::Status;
+use protocol::attach::Attach;
+use protocol::exec::Status;
 
 use super::config::{ConfigError, Console, PoolDevice, VmConfig};
 use super::deadline::Deadline;

@@ -18,8 +18,8 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use appliance::attach::Attach;
-use appliance::exec::{self, Bytes, Reply, Request, Status, Stream};
+use protocol::attach::Attach;
+use protocol::exec::{self, Bytes, Reply, Request, Status, Stream};
 use serde_json::{Value, json};
 
 /// How long it lives at most, so that none is left by a test that was killed.

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use appliance::credentials::{self, CredentialError};
+use protocol::credentials::{self, CredentialError};
 
 use super::{PoolDevice, VmConfig};
 use crate::launch::spec::Subject;

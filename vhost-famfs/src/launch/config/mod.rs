@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use appliance::attach::{CONSOLE_CREDENTIAL, NO_POOL_CREDENTIAL};
+use protocol::attach::{CONSOLE_CREDENTIAL, NO_POOL_CREDENTIAL};
 use uuid::Uuid;
 
 use super::accelerator::Accelerator;

@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::fmt::Write;
 
-use appliance::exec::PORT;
+use protocol::exec::PORT;
 
 use super::prepare::{self, Lines};
 use super::{EmitError, Emitted, accelerator};

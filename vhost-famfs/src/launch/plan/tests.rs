@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 use std::fs;
 
-use appliance::attach::NO_POOL_CREDENTIAL;
 use famfs::media::PoolFile;
 use famfs::superblock::Superblock;
 use famfs::sys::dax;
+use protocol::attach::NO_POOL_CREDENTIAL;
 
 use super::*;
 use crate::launch::cluster_file;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use appliance::attach::{ACCESS_CREDENTIAL, NO_POOL_CREDENTIAL, READ_ONLY};
+use protocol::attach::{ACCESS_CREDENTIAL, NO_POOL_CREDENTIAL, READ_ONLY};
 use uuid::Uuid;
 
 use super::{PlanError, PoolPlan, VmPlan};

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use appliance::attach::Attach;
-use appliance::credentials::{self, RUN};
-use appliance::exec::{Reply, Status};
+use protocol::attach::Attach;
+use protocol::credentials::{self, RUN};
+use protocol::exec::{Reply, Status};
 
 use crate::outlet::Outlet;
 use crate::pool::Pool;

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use appliance::exec::{Bytes, CHUNK, MAX_STDIN, Reply, Status, Stream};
+use protocol::exec::{Bytes, CHUNK, MAX_STDIN, Reply, Status, Stream};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 

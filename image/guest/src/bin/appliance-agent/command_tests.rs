@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 use super::*;
-use appliance::attach::Attach;
-use appliance::exec::decode;
-use appliance::line::Lines;
+use protocol::attach::Attach;
+use protocol::exec::decode;
+use protocol::line::Lines;
 use std::time::{Duration, Instant};
 
 /// Collects what an outlet writes.

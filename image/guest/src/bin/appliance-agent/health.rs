@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
-use appliance::credentials::{self, SSH_KEYS};
+use protocol::credentials::{self, SSH_KEYS};
 
 use crate::systemd;
 

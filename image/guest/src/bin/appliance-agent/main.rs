@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The guest's end of the command protocol ([`appliance::exec`]).
+//! The guest's end of the command protocol ([`protocol::exec`]).
 //!
 //! ```text
 //!  port: requests --> session --> command: one child, its streams pumped by threads

@@ -9,17 +9,17 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use appliance::attach::Attach;
-use appliance::credentials::{
-    self, ACCESS, DEFAULT_MOUNT_POINT, MOUNT_POINT, NO_POOL, READ_ONLY, ROLE, VIEW,
-};
-use appliance::report;
 use famfs::check::one_line;
 use famfs::mounts;
 use famfs::play::play;
 use famfs::role::{self, Role};
 use famfs::search::{Search, SearchError};
 use famfs::sys::dax::Access;
+use guest::report;
+use protocol::attach::Attach;
+use protocol::credentials::{
+    self, ACCESS, DEFAULT_MOUNT_POINT, MOUNT_POINT, NO_POOL, READ_ONLY, ROLE, VIEW,
+};
 
 use crate::{confine, handover, pool};
 

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use appliance::exec::{self, Reply};
+use protocol::exec::{self, Reply};
 
 /// A way to send replies, shared by all threads.
 #[derive(Clone)]
@@ -72,7 +72,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use appliance::attach::Attach;
+    use protocol::attach::Attach;
     use std::sync::mpsc;
     use std::thread;
     use std::time::Duration;

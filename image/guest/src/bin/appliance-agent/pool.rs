@@ -9,10 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use appliance::attach::Attach;
-use appliance::credentials::{self, NO_POOL};
-use appliance::exec::Reply;
-use appliance::report::{self, DIR};
+use guest::report::{self, DIR};
+use protocol::attach::Attach;
+use protocol::credentials::{self, NO_POOL};
+use protocol::exec::Reply;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use crate::outlet::Outlet;

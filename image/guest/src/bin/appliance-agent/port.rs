@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use appliance::exec::PORT;
+use protocol::exec::PORT;
 
 /// Where the kernel lists its ports.
 const PORTS: &str = "/sys/class/virtio-ports";

@@ -8,9 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use appliance::exec::{self, Reply, Request};
-use appliance::line::Lines;
-use appliance::report;
+use guest::report;
+use protocol::exec::{self, Reply, Request};
+use protocol::line::Lines;
 
 use crate::batch::Batch;
 use crate::command::Slot;

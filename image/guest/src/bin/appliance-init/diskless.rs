@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use appliance::credentials::{self, HOSTNAME};
+use protocol::credentials::{self, HOSTNAME};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};

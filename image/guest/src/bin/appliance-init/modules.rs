@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
-use appliance::credentials::{self, NO_POOL};
+use protocol::credentials::{self, NO_POOL};
 use rustix::cstr;
 use rustix::io::Errno;
 use rustix::system::finit_module;

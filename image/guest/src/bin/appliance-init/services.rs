@@ -18,10 +18,10 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use appliance::attach::Attach;
-use appliance::credentials::{self, NO_POOL};
-use appliance::report;
-use famfs::guest;
+use famfs::guest::{bind_fsdev, dax_devices};
+use guest::report;
+use protocol::attach::Attach;
+use protocol::credentials::{self, NO_POOL};
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus, setrlimit, setsid, wait};
 use rustix::termios::tcdrain;
@@ -108,8 +108,8 @@ pub fn run(manager: Manager, modules: ScopedJoinHandle<'_, Result<()>>) -> Resul
 /// Does what the attach would do next, while that still starts: the kernel takes a while to make the page structures
 /// of a pool. What fails here fails there again, and is told there.
 fn bind_dax_devices() {
-    for device in guest::dax_devices() {
-        let _ = guest::bind_fsdev(&device, false);
+    for device in dax_devices() {
+        let _ = bind_fsdev(&device, false);
     }
 }
 

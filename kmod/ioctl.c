@@ -315,7 +315,7 @@ static int famfs_map_get_v43(const struct famfs_map *map, void __user *arg)
  * @cmd: FAMFSIOC_*
  * @arg: user pointer to what @cmd is about
  *
- * Return: 0 or an error; docs/famfs-kernel.md has the list.
+ * Return: 0 or an error; docs/reference/kernel-module.md has the list.
  */
 long famfs_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {

@@ -27,7 +27,8 @@ const POOL: u64 = 64 << 20;
 const MEMORY: u64 = 512 << 20;
 const SHORT: Duration = Duration::from_secs(180);
 
-/// Kernel modules that docs/appliance.md says are left out, for they would take the pool's device.
+/// Kernel modules that docs/using/appliance.md says are left out, for they would take the pool's
+/// device.
 const ABSENT: [&str; 3] = ["device_dax", "kmem", "dax_hmem"];
 
 /// Every table of the kernel with sockets that a network reaches (proc_net(5)).

@@ -191,7 +191,7 @@ fn find_leaks(node: &Node) -> Result<()> {
 
 /// A devdax device that is bound to device_dax is refused, with what to do about it, and works
 /// again after that was done. device_dax stays loaded: see "Known problems of kernels" in
-/// docs/famfs-kernel.md.
+/// docs/reference/kernel-module.md.
 fn other_driver(node: &Node) -> Result<()> {
     let script = "
         set -e

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! famfs(5), docs/famfs-kernel.md and dkms.conf against the source: what one has, the other tells.
+//! famfs(5), docs/reference/kernel-module.md and dkms.conf against the source: what one has, the
+//! other tells.
 
 // A failed unwrap is a failed test here, outside the test functions too.
 #![allow(clippy::unwrap_used)]
@@ -64,9 +65,10 @@ fn every_error_is_documented_and_no_other() {
     let source = module();
     let real = returned(&source);
     assert!(real.len() > 15, "too few errors found: {real:?}");
-    for (name, text) in
-        [("famfs(5)", read("docs/man/famfs.5")), ("famfs-kernel.md", read("docs/famfs-kernel.md"))]
-    {
+    for (name, text) in [
+        ("famfs(5)", read("docs/reference/famfs.5")),
+        ("kernel-module.md", read("docs/reference/kernel-module.md")),
+    ] {
         let told = errors(&text);
         let missing: Vec<_> = real.difference(&told).collect();
         let invented: Vec<_> = told.difference(&real).collect();
@@ -89,7 +91,7 @@ fn every_mount_option_is_documented() {
         })
         .collect();
     assert!(options.len() >= 3, "too few options found: {options:?}");
-    let page = read("docs/man/famfs.5");
+    let page = read("docs/reference/famfs.5");
     for option in options {
         let is_entry = |line: &str| {
             line.starts_with(".B") && line.split([' ', ',']).any(|word| word.starts_with(&option))
@@ -110,7 +112,7 @@ fn every_counter_and_tracepoint_is_documented() {
     names.extend(named(&counters, "= __ATTR_RO("));
     names.extend(named(&trace, "TRACE_EVENT("));
     assert_eq!(names.len(), 6, "{names:?}");
-    for document in ["docs/man/famfs.5", "docs/famfs-kernel.md"] {
+    for document in ["docs/reference/famfs.5", "docs/reference/kernel-module.md"] {
         let text = read(document);
         for name in &names {
             assert!(words(&text).any(|word| word == name), "{document} does not name {name}");
@@ -120,13 +122,16 @@ fn every_counter_and_tracepoint_is_documented() {
 
 #[test]
 fn the_tables_name_every_source_and_test() {
-    let text = read("docs/famfs-kernel.md");
+    let text = read("docs/reference/kernel-module.md");
     let sources = root().join("kmod").read_dir().unwrap();
     let tests = root().join("kmod/tests").read_dir().unwrap();
     for path in sources.chain(tests).map(|entry| entry.unwrap().path()) {
         if path.extension().is_some_and(|e| e == "c") {
             let name = path.file_name().unwrap().to_str().unwrap();
-            assert!(text.contains(&format!("`{name}`")), "docs/famfs-kernel.md has no `{name}`");
+            assert!(
+                text.contains(&format!("`{name}`")),
+                "docs/reference/kernel-module.md has no `{name}`"
+            );
         }
     }
 }

@@ -33,7 +33,9 @@ fn examples_of_helps() -> Vec<String> {
 /// Lines of code in the README and the documents that call famfs tools.
 fn examples_of_documents() -> Vec<String> {
     let root = Path::new(ROOT);
-    let documents = root.join("docs").read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let folders = root.join("docs").read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let pages = folders.flat_map(|folder| folder.read_dir().unwrap());
+    let documents = pages.map(|entry| entry.unwrap().path());
     let mut lines = Vec::new();
     for document in documents.chain([root.join("README.md")]) {
         if document.extension().is_none_or(|extension| extension != "md") {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Every report is what docs/famfs.schema.json says, and every command with reports is in there.
+//! Every report is what docs/reference/famfs.schema.json says, and every command with reports is in
+//! there.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 use std::fs;
@@ -10,7 +11,7 @@ use clap::CommandFactory;
 use famfs::args::Cli;
 use serde_json::Value;
 
-const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/famfs.schema.json");
+const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/famfs.schema.json");
 /// Commands that need a mounted famfs; their reports are checked in VMs.
 const GUEST: [&str; 8] =
     ["attach", "check", "flush", "logplay", "mkmeta", "mount", "umount", "watch"];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Every option of the reference's standalone mode, in both spellings: the exit code, and whether
-//! the pool is written. docs/compatibility.md gives the reasons where ours differ.
+//! the pool is written. docs/reference/compatibility.md gives the reasons where ours differ.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 use std::fs;

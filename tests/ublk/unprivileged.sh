@@ -8,7 +8,7 @@ truncate --size 16M $scratch/user/image
 chown -R 1234:1234 $scratch/user
 export XDG_RUNTIME_DIR=$scratch/user
 refused "no permission" as_user vhost-famfs ublk list
-# What the udev rules of docs/ublk.md do; this guest runs no udev.
+# What the udev rules of docs/using/block-devices.md do; this guest runs no udev.
 chown 1234:1234 /dev/ublk-control
 while sleep 0.02; do
     chown 1234:1234 /dev/ublk[bc][0-9]* 2>/dev/null || true

@@ -29,7 +29,7 @@ use crate::launch::spec::{MAX_VMS, check_name};
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct UpArgs {
-    /// Cluster file (TOML); docs/cluster-file.md describes it.
+    /// Cluster file (TOML); docs/reference/cluster-file.md describes it.
     #[arg(value_name = "FILE", conflicts_with_all = ["vms", "share", "pool", "size"])]
     file: Option<PathBuf>,
     /// Without a cluster file: number of VMs; vm1, vm2 and so on.

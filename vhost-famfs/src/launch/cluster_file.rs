@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Cluster files: TOML, described in docs/cluster-file.md. An error names file, line and column.
+//! Cluster files: TOML, described in docs/reference/cluster-file.md. An error names file, line and
+//! column.
 
 mod text;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What other programs read: reports and errors as JSON, in the forms of
-//! docs/vhost-famfs.schema.json.
+//! docs/reference/vhost-famfs.schema.json.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

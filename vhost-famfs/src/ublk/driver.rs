@@ -34,7 +34,7 @@ pub enum DriverError {
     /// No permission.
     #[error(
         "{CONTROL}: no permission to use it; run this as root, or see \"Without root\" in \
-         docs/ublk.md"
+         docs/using/block-devices.md"
     )]
     Permission,
     /// The device file cannot be opened.

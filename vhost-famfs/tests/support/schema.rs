@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Reports against docs/vhost-famfs.schema.json.
+//! Reports against docs/reference/vhost-famfs.schema.json.
 
 use serde_json::Value;
 
-pub const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/vhost-famfs.schema.json");
+pub const SCHEMA: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/vhost-famfs.schema.json");
 
 /// All of it.
 pub fn schema() -> Value {

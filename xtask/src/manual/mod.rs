@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Manual pages and shell completions: of the programs from the same source as `--help`, of
-//! the file system from docs/man.
+//! the file system from docs/reference.
 
 mod page;
 
@@ -23,7 +23,7 @@ pub fn write() -> Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     }
     let page = "famfs.5";
-    fs::copy(paths::root().join("docs/man").join(page), man.join(page))
+    fs::copy(paths::root().join("docs/reference").join(page), man.join(page))
         .with_context(|| format!("cannot copy {page} to {}", man.display()))?;
     for (name, command) in
         [("famfs", famfs::args::Cli::command()), ("vhost-famfs", vhost_famfs::args::Cli::command())]

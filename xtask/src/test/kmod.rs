@@ -78,7 +78,7 @@ fn manual(tally: &mut Tally) -> Result<()> {
         { printf '%s\\n' \"$said\" >&2; exit 1; }";
     let mut groff = Command::new("sh");
     groff.args(["-c", script]);
-    lint(name, groff.arg(paths::root().join("docs/man/famfs.5")), tally)
+    lint(name, groff.arg(paths::root().join("docs/reference/famfs.5")), tally)
 }
 
 /// Runs a script of the module's with the sources, the headers and a scratch directory.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The overlay file as it lies on the disk; see docs/ublk.md for the picture of the whole.
+//! The overlay file as it lies on the disk; see docs/using/block-devices.md for the picture of the
+//! whole.
 //!
 //! ```text
 //! 0        header      what the overlay is of: size and digest of the base

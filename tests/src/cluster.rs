@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use protocol::attach::NO_POOL_CREDENTIAL;
+use protocol::credentials::NO_POOL;
 use tempfile::TempDir;
 use uuid::Uuid;
 use vhost_famfs::launch::{
@@ -281,7 +281,7 @@ impl Cluster {
             config.root = member.root;
             config.credentials.clone_from(&member.credentials);
             if !member.attach {
-                config.credentials.insert(NO_POOL_CREDENTIAL.to_owned(), "1".to_owned());
+                config.credentials.insert(NO_POOL.to_owned(), "1".to_owned());
             }
             config.disks.clone_from(&member.disks);
             config.kernel_args.clone_from(&member.kernel_args);

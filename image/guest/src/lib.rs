@@ -4,4 +4,5 @@
 //!
 //! What they share with the host is the crate `protocol`.
 
+pub mod given;
 pub mod report;

@@ -3,16 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::credentials::{
-    ACCESS as ACCESS_CREDENTIAL, CONSOLE as CONSOLE_CREDENTIAL, NO_POOL as NO_POOL_CREDENTIAL,
-    READ_ONLY,
-};
-
 /// What became of the pool, as the guest reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum Attach {
-    /// The guest was started without a pool ([`NO_POOL_CREDENTIAL`]).
+    /// The guest was started without a pool ([`NO_POOL`](crate::credentials::NO_POOL)).
     Off,
     /// It is being looked for, or mounted.
     Pending,

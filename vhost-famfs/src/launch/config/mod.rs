@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use protocol::attach::{CONSOLE_CREDENTIAL, NO_POOL_CREDENTIAL};
+use protocol::credentials::{CONSOLE, NO_POOL};
 use uuid::Uuid;
 
 use super::accelerator::Accelerator;
@@ -183,10 +183,10 @@ impl VmConfig {
         let mut credentials = self.credentials.clone();
         credentials.entry("system.hostname".into()).or_insert_with(|| self.name.clone());
         if self.pools.is_empty() {
-            credentials.insert(NO_POOL_CREDENTIAL.into(), "1".into());
+            credentials.insert(NO_POOL.into(), "1".into());
         }
         if matches!(self.console, Console::Terminal | Console::Socket { shell: true }) {
-            credentials.insert(CONSOLE_CREDENTIAL.into(), "shell".into());
+            credentials.insert(CONSOLE.into(), "shell".into());
         }
         credentials
     }

@@ -4,7 +4,7 @@ use std::fs;
 use famfs::media::PoolFile;
 use famfs::superblock::Superblock;
 use famfs::sys::dax;
-use protocol::attach::NO_POOL_CREDENTIAL;
+use protocol::credentials::NO_POOL;
 
 use super::*;
 use crate::launch::cluster_file;
@@ -60,7 +60,7 @@ fn the_best_transport_is_taken() {
     assert_eq!((b.transport, b.master, b.mount), (Transport::Pmem, false, true));
     assert_eq!((c.transport, c.master, c.mount), (Transport::Shmem, false, false));
     assert_eq!(c.backend.as_ref().unwrap().part, Some((128 << 20, 2 << 20)));
-    assert!(b.backend.is_none() && c.config.credentials.contains_key(NO_POOL_CREDENTIAL));
+    assert!(b.backend.is_none() && c.config.credentials.contains_key(NO_POOL));
     let command = c.backend.as_ref().unwrap().command_line();
     let run = place.host.runtime.join("lab").display().to_string();
     let expected = format!(

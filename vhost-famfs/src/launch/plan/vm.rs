@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use protocol::attach::{ACCESS_CREDENTIAL, NO_POOL_CREDENTIAL, READ_ONLY};
+use protocol::credentials::{ACCESS, NO_POOL, READ_ONLY};
 use uuid::Uuid;
 
 use super::{PlanError, PoolPlan, VmPlan};
@@ -78,12 +78,12 @@ pub(super) fn plan(
     config.memory = memory;
     config.uuid = uuid;
     if !mount {
-        config.credentials.insert(NO_POOL_CREDENTIAL.to_owned(), "1".to_owned());
+        config.credentials.insert(NO_POOL.to_owned(), "1".to_owned());
     }
     if spec.access == Access::ReadOnly {
         // The hypervisor drops the guest's stores without a word. A mount that cannot be written
         // refuses them.
-        config.credentials.insert(ACCESS_CREDENTIAL.to_owned(), READ_ONLY.to_owned());
+        config.credentials.insert(ACCESS.to_owned(), READ_ONLY.to_owned());
     }
     config.pools = vec![match &backend {
         Some(backend) => PoolDevice::Shmem { socket: backend.socket.clone() },

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use guest::given;
 use protocol::attach::Attach;
-use protocol::credentials::{self, RUN};
+use protocol::credentials::RUN;
 use protocol::exec::{Reply, Status};
 
 use crate::outlet::Outlet;
@@ -37,7 +38,7 @@ impl Batch {
     /// Runs the command, if there is one, when the pool is mounted (or there is none); then calls `power_off`.
     pub fn start(pool: Pool, outlet: Outlet, power_off: impl FnOnce() + Send + 'static) -> Self {
         let batch = Self::default();
-        if let Some(command) = credentials::of_this_machine().remove(RUN) {
+        if let Some(command) = given::credentials().remove(RUN) {
             let batch = batch.clone();
             thread::spawn(move || {
                 batch.run(&command, &pool, &outlet);

@@ -24,7 +24,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-use crate::mounting;
+use crate::asked::Asked;
 
 /// Below [`DIR`], for root alone.
 const SOCKET: &str = "pool.sock";
@@ -130,11 +130,12 @@ fn take(stream: &UnixStream) -> Result<OwnedFd> {
 
 /// Attaches a mount to the pool's mount point.
 fn place(mount: OwnedFd) -> Result<()> {
-    let mount_point = mounting::mount_point_of_this_machine()?;
+    let asked = Asked::read()?;
+    let mount_point = asked.mount_point();
     let cannot = || format!("cannot mount on {mount_point}");
-    fs::create_dir_all(&mount_point).with_context(cannot)?;
+    fs::create_dir_all(mount_point).with_context(cannot)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    move_mount(&mount, "", rustix::fs::CWD, mount_point.as_str(), flags).with_context(cannot)
+    move_mount(&mount, "", rustix::fs::CWD, mount_point, flags).with_context(cannot)
 }
 
 #[cfg(test)]

@@ -5,21 +5,18 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
-use protocol::credentials::{self, SSH_KEYS};
+use guest::given;
+use protocol::credentials::SSH_KEYS;
 
-use crate::systemd;
+use crate::{asked, systemd};
 
 /// What a key is for.
 const SSH_SERVER: &str = "/usr/sbin/sshd";
 
 /// Prints the problems; the exit code is 1 if there are any.
 pub fn check() -> Result<ExitCode> {
-    let credentials = credentials::of_this_machine();
-    let mut problems: Vec<String> = credentials
-        .iter()
-        .filter_map(|(name, value)| credentials::check(name, value).err())
-        .map(|error| error.to_string())
-        .collect();
+    let credentials = given::credentials();
+    let mut problems = asked::mistakes(&credentials);
     if credentials.contains_key(SSH_KEYS) && !Path::new(SSH_SERVER).exists() {
         problems.push(format!(
             "credential {SSH_KEYS}: of no use, this image has no SSH server; the host runs commands with \

@@ -12,6 +12,7 @@
 //! `attached`, which waits for the end of that, and `watch`, which follows the pool (in the diskless appliance,
 //! appliance-init does). `check` says what is wrong with the machine.
 
+mod asked;
 mod batch;
 mod command;
 mod confine;

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Mounting and following the pool as the credentials ask for.
+//! Mounting and following the pool as the host asks for.
 
-use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -12,15 +10,14 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use famfs::check::one_line;
 use famfs::mounts;
 use famfs::play::play;
-use famfs::role::{self, Role};
+use famfs::role;
 use famfs::search::{Search, SearchError};
 use famfs::sys::dax::Access;
 use guest::report;
 use protocol::attach::Attach;
-use protocol::credentials::{
-    self, ACCESS, DEFAULT_MOUNT_POINT, MOUNT_POINT, NO_POOL, READ_ONLY, ROLE, VIEW,
-};
+use protocol::credentials::NO_POOL;
 
+use crate::asked::Asked;
 use crate::{confine, handover, pool};
 
 /// The tools.
@@ -34,8 +31,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub fn attach() -> Result<()> {
     let start = report::uptime_ms().context("cannot read the time")?;
     confine::enter()?;
-    let credentials = checked_credentials()?;
-    let mount_point = mount_point(&credentials);
+    let asked = Asked::read()?;
+    let mount_point = asked.mount_point();
     refuse_mounted(mount_point)?;
     let (device, mounted) = Search::begin(None, LIMIT).find().map_err(|error| match error {
         SearchError::Several { .. } => anyhow!(
@@ -48,13 +45,13 @@ pub fn attach() -> Result<()> {
         .ok();
     let volume = mounted.open(Access::Read, system)?;
     let role = volume.role();
-    expect(&device, role, &credentials)?;
+    asked.compare(&device, role)?;
     let played = play(&volume, false, |_| {})?;
     for problem in &played.problems {
         eprintln!("appliance-agent: {}: {problem}", device.display());
     }
     ensure!(!played.damaged(), "{}: not all of its log could be played", device.display());
-    if is_read_only(&credentials) {
+    if asked.is_read_only() {
         volume.mounted().set_read_only(true)?;
     }
     handover::give(volume.mounted())?;
@@ -83,96 +80,7 @@ fn refuse_mounted(mount_point: &str) -> Result<()> {
 
 /// Becomes `famfs watch`.
 pub fn watch() -> Result<ExitCode> {
-    let credentials = checked_credentials()?;
-    let error = Command::new(FAMFS).args(["watch", mount_point(&credentials)]).exec();
+    let asked = Asked::read()?;
+    let error = Command::new(FAMFS).args(["watch", asked.mount_point()]).exec();
     Err(error).with_context(|| format!("cannot run {FAMFS}"))
-}
-
-/// The machine's credentials, or everything that is wrong with them.
-fn checked_credentials() -> Result<BTreeMap<String, String>> {
-    let credentials = credentials::of_this_machine();
-    let wrong: Vec<String> = credentials
-        .iter()
-        .filter_map(|(name, value)| credentials::check(name, value).err())
-        .map(|error| error.to_string())
-        .collect();
-    ensure!(wrong.is_empty(), "{}", wrong.join("; "));
-    Ok(credentials)
-}
-
-/// Where this machine's pool belongs.
-pub fn mount_point_of_this_machine() -> Result<String> {
-    Ok(mount_point(&checked_credentials()?).to_owned())
-}
-
-fn mount_point(credentials: &BTreeMap<String, String>) -> &str {
-    credentials.get(MOUNT_POINT).map_or(DEFAULT_MOUNT_POINT, String::as_str)
-}
-
-fn is_read_only(credentials: &BTreeMap<String, String>) -> bool {
-    credentials.get(ACCESS).is_some_and(|access| access == READ_ONLY)
-}
-
-/// Compares the pool with what the host said it must be.
-fn expect(device: &Path, role: Role, credentials: &BTreeMap<String, String>) -> Result<()> {
-    if let Some(wanted) = credentials.get(ROLE) {
-        ensure!(
-            role.name() == wanted,
-            "this VM is {} of the pool, {ROLE} says {wanted}; the master is the VM whose UUID the pool was \
-             formatted with",
-            role.name()
-        );
-    }
-    if let Some(view) = credentials.get(VIEW) {
-        let found = view_of(device)?;
-        ensure!(found == view, "the pool's view is {found}, {VIEW} says {view}");
-    }
-    Ok(())
-}
-
-fn view_of(device: &Path) -> Result<&'static str> {
-    let name = device.file_name().unwrap_or_default().to_string_lossy();
-    match (name.starts_with("dax"), name.starts_with("pmem")) {
-        (true, _) => Ok("devdax"),
-        (_, true) => Ok("raw"),
-        _ => Err(anyhow!(std::io::Error::from(ErrorKind::InvalidData)))
-            .with_context(|| format!("neither a dax nor a pmem device: {}", device.display())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn given(name: &str, value: &str) -> BTreeMap<String, String> {
-        BTreeMap::from([(name.to_owned(), value.to_owned())])
-    }
-
-    #[test]
-    fn what_the_host_asks_for_is_compared() {
-        let client = |device: &str, credentials: &BTreeMap<String, String>| {
-            expect(Path::new(device), Role::Client, credentials)
-        };
-        let dax = "/dev/dax1.0";
-        client(dax, &BTreeMap::new()).unwrap();
-        client(dax, &given(ROLE, "client")).unwrap();
-        client(dax, &given(VIEW, "devdax")).unwrap();
-        client("/dev/pmem0", &given(VIEW, "raw")).unwrap();
-        let error = client(dax, &given(ROLE, "master")).unwrap_err().to_string();
-        assert!(
-            error.starts_with("this VM is client of the pool, famfs.role says master"),
-            "{error}"
-        );
-        let error = client(dax, &given(VIEW, "raw")).unwrap_err().to_string();
-        assert_eq!(error, "the pool's view is devdax, famfs.view says raw");
-        assert!(client("/dev/sda", &given(VIEW, "raw")).is_err());
-    }
-
-    #[test]
-    fn the_pool_goes_where_the_host_says() {
-        assert_eq!(mount_point(&BTreeMap::new()), "/mnt/famfs");
-        assert_eq!(mount_point(&given(MOUNT_POINT, "/run/a")), "/run/a");
-        assert!(is_read_only(&given(ACCESS, READ_ONLY)));
-        assert!(!is_read_only(&given(ACCESS, "read-write")));
-    }
 }

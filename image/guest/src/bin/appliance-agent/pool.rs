@@ -9,9 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use guest::given;
 use guest::report::{self, DIR};
 use protocol::attach::Attach;
-use protocol::credentials::{self, NO_POOL};
+use protocol::credentials::NO_POOL;
 use protocol::exec::Reply;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
@@ -32,7 +33,7 @@ pub struct Pool {
 impl Pool {
     /// Starts to watch; changes are announced.
     pub fn watch(outlet: Outlet) -> Result<Self> {
-        if credentials::is_given(NO_POOL) {
+        if given::has(NO_POOL) {
             return Ok(Self { attach: Arc::new(Mutex::new(Attach::Off)) });
         }
         let inotify = inotify::init(CreateFlags::CLOEXEC).context("cannot use inotify")?;

@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use protocol::credentials::{self, HOSTNAME};
+use guest::given;
+use protocol::credentials::HOSTNAME;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
@@ -52,7 +53,7 @@ fn prepare(command_line: &str) -> Result<()> {
     }
     mount_run()?;
     services::take_credentials(command_line)?;
-    if let Some(name) = credentials::of_this_machine().get(HOSTNAME) {
+    if let Some(name) = given::credentials().get(HOSTNAME) {
         sethostname(name.as_bytes()).with_context(|| format!("cannot take the name {name}"))?;
     }
     Ok(())

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
-use protocol::credentials::{self, NO_POOL};
+use guest::given;
+use protocol::credentials::NO_POOL;
 use rustix::cstr;
 use rustix::io::Errno;
 use rustix::system::finit_module;
@@ -55,7 +56,7 @@ fn load_part(list: &str, part: &str, kinds: &[&str]) -> Result<()> {
 
 /// The kinds of modules of [`ROOT`] that this machine needs.
 pub fn kinds_of_this_machine() -> Vec<&'static str> {
-    if credentials::is_given(NO_POOL) { Vec::new() } else { vec![POOL] }
+    if given::has(NO_POOL) { Vec::new() } else { vec![POOL] }
 }
 
 /// The files that a list names for these kinds.

@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use famfs::guest::{bind_fsdev, dax_devices};
-use guest::report;
+use guest::{given, report};
 use protocol::attach::Attach;
-use protocol::credentials::{self, NO_POOL};
+use protocol::credentials::NO_POOL;
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus, setrlimit, setsid, wait};
 use rustix::termios::tcdrain;
@@ -58,9 +58,9 @@ pub enum Manager {
 /// Puts the credentials from the command line and the firmware where the services look for them.
 pub fn take_credentials(command_line: &str) -> Result<()> {
     fs::create_dir_all(report::DIR).with_context(|| format!("cannot make {}", report::DIR))?;
-    let dir = credentials::DIR;
+    let dir = given::DIR;
     DirBuilder::new().mode(0o700).create(dir).with_context(|| format!("cannot make {dir}"))?;
-    for (name, value) in credentials::given(command_line) {
+    for (name, value) in given::by_host(command_line) {
         let path = Path::new(dir).join(name);
         fs::write(&path, value).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -86,7 +86,7 @@ pub fn run_beside_systemd() -> Result<()> {
 pub fn run(manager: Manager, modules: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
     setrlimit(Resource::Nofile, FILES).context("cannot set the limit of open files")?;
     // It takes as long to start as the modules to load, and waits for its device.
-    let attach = match credentials::is_given(NO_POOL) {
+    let attach = match given::has(NO_POOL) {
         true => None,
         false => Some(start(&["attach"])?),
     };

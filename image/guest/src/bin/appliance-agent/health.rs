@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
+use famfs::mounts;
 use guest::given;
 use protocol::credentials::SSH_KEYS;
 
@@ -33,8 +34,7 @@ pub fn check() -> Result<ExitCode> {
 
 /// What `famfs doctor` finds; only asked where a pool is mounted.
 fn doctor() -> Result<Vec<String>> {
-    let mounts = std::fs::read_to_string("/proc/mounts").context("cannot read /proc/mounts")?;
-    if !mounts.lines().any(|line| line.split(' ').nth(2) == Some("famfs")) {
+    if !mounts::read()?.iter().any(|mount| mount.fs_type == "famfs") {
         return Ok(Vec::new());
     }
     let output = Command::new("/usr/bin/famfs")

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use famfs::mounts::{self, MountEntry};
 use guest::given;
 use protocol::credentials::HOSTNAME;
 use rustix::io::Errno;
@@ -77,13 +78,10 @@ fn stop() -> Result<()> {
 }
 
 fn unmount_pools() -> Result<()> {
-    let mounts = fs::read_to_string("/proc/mounts").context("cannot read /proc/mounts")?;
-    for line in mounts.lines().rev() {
-        let mut words = line.split(' ').skip(1);
-        if let (Some(target), Some("famfs")) = (words.next(), words.next()) {
-            unmount(target, UnmountFlags::empty())
-                .with_context(|| format!("cannot unmount {target}"))?;
-        }
+    let pools = mounts::read()?.into_iter().rev().filter(|mount| mount.fs_type == "famfs");
+    for MountEntry { mount_point, .. } in pools {
+        unmount(&mount_point, UnmountFlags::empty())
+            .with_context(|| format!("cannot unmount {}", mount_point.display()))?;
     }
     Ok(())
 }

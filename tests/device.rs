@@ -21,7 +21,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use vhost_famfs::launch::{Accelerator, Command};
+use vhost_famfs::vm::{Accelerator, Command};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
 /// No power of two: the device reports two regions whose sum is one.

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use vhost_famfs::launch::memory::{self, PoolFile};
-use vhost_famfs::launch::{Command, Output};
+use vhost_famfs::host::residency::{self, PoolFile};
+use vhost_famfs::vm::{Command, Output};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, Transport, View, health};
 
 const POOL: u64 = 512 << 20;
@@ -166,7 +166,7 @@ fn three_vms(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         let file = PoolFile::of(pool.path())?;
         let mut share = 0;
         for node in cluster.nodes() {
-            let held = memory::of_process(node.vm.pid(), &file)?;
+            let held = residency::of_process(node.vm.pid(), &file)?;
             ensure!(held.pool.rss >= LARGE, "{}: {held:?}", node.member.name);
             share += held.pool.pss;
         }

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use vhost_famfs::launch::{Attach, Command};
+use vhost_famfs::vm::{Attach, Command};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Pool, Session, View};
 
 const POOL: u64 = 64 << 20;
@@ -115,7 +115,7 @@ fn boot(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         let output = node.vm.exec(&Command::shell(script).stdin("to-stdin"), SHORT)?;
         ensure!(output.stdout == b"to-stdin", "{output:?}");
         ensure!(output.stderr == b"to-stderr\n", "{output:?}");
-        ensure!(output.status == vhost_famfs::launch::Status::Code(7), "{output:?}");
+        ensure!(output.status == vhost_famfs::vm::Status::Code(7), "{output:?}");
         Ok(())
     });
     image::confinement::locked_in(session, node);

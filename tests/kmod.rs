@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
-use vhost_famfs::launch::{Command, Disk, Output};
+use vhost_famfs::vm::{Command, Disk, Output};
 use vm_tests::{
     Artifacts, BOOT, Cluster, Member, Node, Pool, Session, Transport, View, mount_disk, pack_disk,
 };

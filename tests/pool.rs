@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use vhost_famfs::launch::{Command, Output};
+use vhost_famfs::vm::{Command, Output};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View, health};
 
 use source::{MOUNT_POINT, Source, Tree};

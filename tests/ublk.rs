@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use vhost_famfs::launch::{Command, Disk};
+use vhost_famfs::vm::{Command, Disk};
 use vm_tests::{
     Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View, mount_disk, pack_disk,
 };

@@ -18,10 +18,10 @@ use std::thread;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::MemfdFlags;
-use vhost_famfs::listen::Socket;
+use vhost_famfs::device::listen::Socket;
+use vhost_famfs::device::server::{self, ServerError};
 use vhost_famfs::pool::Pool;
-use vhost_famfs::server::{self, ServerError};
-use vhost_famfs::window::Window;
+use vhost_famfs::pool::Window;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 const MIB: u64 = 1 << 20;

@@ -9,8 +9,8 @@
 
 use std::collections::BTreeSet;
 
-use vhost_famfs::pmem::Reply;
-use vhost_famfs::queue::{answer, peek};
+use vhost_famfs::device::pmem::Reply;
+use vhost_famfs::device::queue::{answer, peek};
 use vhost_user_backend::{VringRwLock, VringT};
 use virtio_queue::QueueT;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use vhost_famfs::launch::shell_quoted;
+use vhost_famfs::vm::shell_quoted;
 
 use super::program::{Program, until};
 

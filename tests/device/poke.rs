@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command as HostCommand;
 
 use anyhow::{Context, Result, ensure};
-use vhost_famfs::launch::{Command, Disk};
+use vhost_famfs::vm::{Command, Disk};
 use vm_tests::{Artifacts, Node, mount_disk, pack_disk};
 
 use super::{SHORT, text};

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use vhost_famfs::launch::Command;
+use vhost_famfs::vm::Command;
 use vm_tests::{Artifacts, BOOT, Node, Session};
 
 use super::{SHORT, text};

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use vhost_famfs::launch::Command;
+use vhost_famfs::vm::Command;
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
 use super::{MEMORY, text};

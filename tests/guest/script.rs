@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use vhost_famfs::launch::{Command, Output, Status};
+use vhost_famfs::vm::{Command, Output, Status};
 use vm_tests::Node;
 
 /// A script in the guest, under emulation on a busy host.

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use vhost_famfs::launch::{Command, Output};
+use vhost_famfs::vm::{Command, Output};
 use vm_tests::{Node, Session};
 
 const LIMIT: Duration = Duration::from_secs(180);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use vhost_famfs::launch::{Command, Root, Status};
+use vhost_famfs::vm::{Command, Root, Status};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
 const POOL: u64 = 64 << 20;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use vhost_famfs::launch::Command;
+use vhost_famfs::vm::Command;
 use vm_tests::{Node, Session};
 
 const LIMIT: Duration = Duration::from_secs(180);

@@ -7,7 +7,7 @@ use std::process::Command as HostCommand;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use vhost_famfs::launch::{Command, Disk};
+use vhost_famfs::vm::{Command, Disk};
 use vm_tests::{Artifacts, Node, mount_disk, pack_disk};
 
 const SERIAL: &str = "faults";

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use vhost_famfs::launch::{Command, Root, memory};
+use vhost_famfs::host::residency;
+use vhost_famfs::vm::{Command, Root};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View, cached, read_root};
 
 use super::faults;
@@ -71,10 +72,10 @@ pub fn shared_root(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     });
     session.check("the host has the root's pages once for both VMs", || {
         let (root, _) = first.vm.config().image.memory_root().context("no root in memory")?;
-        let file = memory::PoolFile::of(&root)?;
-        let usage: Vec<memory::Usage> = cluster
+        let file = residency::PoolFile::of(&root)?;
+        let usage: Vec<residency::Usage> = cluster
             .pids()
-            .map(|pid| Ok(memory::of_process(pid, &file)?.pool))
+            .map(|pid| Ok(residency::of_process(pid, &file)?.pool))
             .collect::<Result<_>>()?;
         let largest = usage.iter().map(|usage| usage.rss).max().unwrap_or_default();
         let shared: u64 = usage.iter().map(|usage| usage.pss).sum();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
-use vhost_famfs::launch::{Command, Root};
+use vhost_famfs::vm::{Command, Root};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
 const MEMORY: u64 = 512 << 20;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use famfs::prng::SeededBytes;
 use rustix::process::{Pid, Signal, kill_process};
-use vhost_famfs::launch::Command;
+use vhost_famfs::vm::Command;
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
 use super::source::{Source, Tree};

@@ -8,7 +8,7 @@ use std::process::Command as HostCommand;
 
 use anyhow::{Context, Result, ensure};
 use famfs::prng::SeededBytes;
-use vhost_famfs::launch::Disk;
+use vhost_famfs::vm::Disk;
 use vm_tests::{Artifacts, Node, Pool, mount_disk, pack_disk};
 
 /// Where guests have the tree.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use protocol::credentials::NO_POOL;
 use tempfile::TempDir;
 use uuid::Uuid;
-use vhost_famfs::launch::{
+use vhost_famfs::vm::{
     Accelerator, Backend, BackendConfig, Command, Console, Disk, Image, Output, PoolDevice, Ready,
     Root, Shutdown, Vm, VmConfig,
 };

@@ -6,7 +6,7 @@ use std::process::Command as HostCommand;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use vhost_famfs::launch::{Command, Disk};
+use vhost_famfs::vm::{Command, Disk};
 
 use crate::{Artifacts, Node};
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::{Node, Pool};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use vhost_famfs::launch::Command;
+use vhost_famfs::vm::Command;
 
 /// Files that are made, one after the other.
 const CREATES: usize = 60;

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 use uuid::Uuid;
-use vhost_famfs::launch::memory;
+use vhost_famfs::host::residency;
 
 use crate::{Artifacts, memory_dir};
 
@@ -76,7 +76,7 @@ impl Pool {
 
     /// The bytes of host memory that it holds.
     pub fn allocated(&self) -> Result<u64> {
-        Ok(memory::allocated(&self.path)?)
+        Ok(residency::allocated(&self.path)?)
     }
 
     /// The system UUID of its master: the VM that has it may write to the log.

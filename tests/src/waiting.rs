@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use vhost_famfs::launch::Command;
+use vhost_famfs::vm::Command;
 
 use crate::{Node, interrupt};
 

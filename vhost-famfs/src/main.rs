@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhost-famfs`: see [`vhost_famfs`] for what it does.
 
+mod run;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use crate::run::report::{WRONG_COMMAND_LINE, answer, fail};
 use famfs::error_report::wants_json;
 use vhost_famfs::args::{Cli, Config, complete};
-use vhost_famfs::run::report::{WRONG_COMMAND_LINE, answer, fail};
 
 /// Exit code of a failure that has none of its own.
 const FAILED: u8 = 1;
@@ -20,7 +22,7 @@ fn main() -> ExitCode {
         Err(said) => return answer(&said, json),
     };
     match Config::try_from(cli) {
-        Ok(config) => vhost_famfs::run::run(config).unwrap_or_else(|err| fail(&err, FAILED, json)),
+        Ok(config) => run::run(config).unwrap_or_else(|err| fail(&err, FAILED, json)),
         Err(err) => fail(&err.into(), WRONG_COMMAND_LINE, json),
     }
 }

@@ -8,8 +8,8 @@ use clap_complete::{ArgValueCandidates, CompleteEnv, CompletionCandidate};
 
 use super::Cli;
 use crate::cluster::directory::{self, Directory};
-use crate::launch::host::runtime_dir;
-use crate::launch::spec::check_name;
+use crate::cluster::host::runtime_dir;
+use crate::cluster::spec::check_name;
 
 /// The environment variable by which a shell's completion asks this program, and the script for a
 /// shell is had: `VHOST_FAMFS_COMPLETE=bash vhost-famfs`.

@@ -8,8 +8,8 @@ use clap::{ArgGroup, Args, ValueEnum};
 use famfs::args::parse_size;
 
 use super::ArgsError;
+use crate::device::sandbox::Violation;
 use crate::pool::Owners;
-use crate::sandbox::Violation;
 
 /// Show a pool to one VM: a vhost-user back-end for virtio-pmem (device id 27)
 ///

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use famfs::args::{number, parse_size};
 
 use super::ArgsError;
-use crate::launch::spec::{MAX_VMS, check_name};
+use crate::cluster::spec::{MAX_VMS, check_name};
 
 /// Start a cluster: a pool, what is in it, and the VMs that share it
 ///

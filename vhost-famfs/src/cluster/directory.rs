@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use super::emitted;
 use super::process;
+use super::spec::check_name;
 use super::state::{State, VERSION};
-use crate::launch::spec::check_name;
 
 /// Name of the file with the state.
 const STATE: &str = "state.json";

@@ -12,9 +12,9 @@ use super::directory::{Directory, DirectoryError};
 use super::process::{self, Process};
 use super::state::{Phase, State, VmState};
 use super::{FindError, VmPaths};
-use crate::launch::{Guest, Shutdown, end_vm};
-use crate::pidfd::Handle;
+use crate::host::pidfd::Handle;
 use crate::pool::{self, Owners, PoolError};
+use crate::vm::{Guest, Shutdown, end_vm};
 
 /// Time for a back-end to leave after its VM.
 const BACKEND_LIMIT: Duration = Duration::from_secs(5);
@@ -265,9 +265,9 @@ fn end_qemu(qemu: &Handle, paths: &VmPaths, limit: Duration) -> End {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::launch::host::Host;
-    use crate::launch::plan::Plan;
-    use crate::launch::spec::Spec;
+    use crate::cluster::host::Host;
+    use crate::cluster::plan::Plan;
+    use crate::cluster::spec::Spec;
 
     #[test]
     fn a_pool_goes_with_the_cluster_that_it_was_made_for() {

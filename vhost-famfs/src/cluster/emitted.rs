@@ -14,12 +14,12 @@ use uuid::Uuid;
 
 use super::directory::{Directory, DirectoryError};
 use super::down::{self, DownError};
+use super::emit::{ROLE, backend_role, qemu_role};
+use super::plan::Plan;
 use super::process::{self, Process};
+use super::spec::Transport;
 use super::state::{Phase, State};
 use super::{VmPaths, failed};
-use crate::launch::emit::{ROLE, backend_role, qemu_role};
-use crate::launch::plan::Plan;
-use crate::launch::spec::Transport;
 
 /// No process has this id.
 const ENDED: Process = Process { pid: 0, start_ticks: 0 };

@@ -21,9 +21,9 @@ use famfs::writer::{WriteError, Writer};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::launch::plan::{MkfsPlan, PoolPlan};
-use crate::launch::sizing;
-use crate::launch::spec::ImportSpec;
+use super::plan::{MkfsPlan, PoolPlan};
+use super::sizing;
+use super::spec::ImportSpec;
 use crate::pool::{self, CreateError, Identity, PoolError};
 
 /// Why the pool of a cluster is not as it should be.
@@ -286,9 +286,9 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::launch::host::Host;
-    use crate::launch::plan::Plan;
-    use crate::launch::spec::Spec;
+    use crate::cluster::host::Host;
+    use crate::cluster::plan::Plan;
+    use crate::cluster::spec::Spec;
 
     /// Whatever changed since the plan was made, nothing is missing in silence.
     #[test]

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Clusters that run: started by one command, looked at and ended by others.
+//! Clusters: described in a file or on the command line, started by one command, looked at and ended by
+//! others.
 //!
 //! ```text
-//!  Plan --up--> runtime directory: state.json, sockets, logs   <--ps, exec, console, logs
-//!                 |                                            <--down
-//!                 '- processes, each with the cluster's mark: QEMU, back-ends
+//!  Spec --> Plan --up--> runtime directory: state.json, sockets, logs   <--ps, exec, console, logs
+//!                          |                                            <--down
+//!                          '- processes, each with the cluster's mark: QEMU, back-ends
 //! ```
 //!
 //! There is no daemon. What is known is in the runtime directory, written before a process is started
@@ -14,14 +15,23 @@
 //! The directory is locked while a cluster is started or ended. Looking takes no lock: the state is
 //! replaced as a whole.
 
+pub mod check;
+pub mod cluster_file;
 pub mod directory;
 pub mod down;
+pub mod emit;
 pub mod emitted;
+pub mod ends;
 pub mod failed;
 pub mod fill;
+pub mod headroom;
+pub mod host;
 pub mod logs;
+pub mod plan;
 pub mod process;
 pub mod ps;
+pub mod sizing;
+pub mod spec;
 pub mod state;
 pub mod terminal;
 pub mod up;
@@ -133,7 +143,7 @@ pub struct VmPaths {
 }
 
 impl VmPaths {
-    /// The paths of a VM, as its [`Plan`](crate::launch::plan::Plan) has them.
+    /// The paths of a VM, as its [`Plan`](crate::cluster::plan::Plan) has them.
     #[must_use]
     pub fn new(directory: &Directory, vm: &str) -> Self {
         let (all, own) = (directory.path(), directory.path().join(vm));

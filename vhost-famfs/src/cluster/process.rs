@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::pidfd::Handle;
+use crate::host::pidfd::Handle;
 
 /// Environment variable that processes of a cluster have; its value is the start's own id.
 pub const MARK: &str = "VHOST_FAMFS_CLUSTER_INSTANCE";

@@ -10,13 +10,13 @@ use serde::Serialize;
 use super::FindError;
 use super::VmPaths;
 use super::directory::{Directory, DirectoryError};
+use super::ends::{self, End};
 use super::process::Process;
 use super::state::{Phase, State, VmState};
-use crate::ends::{self, End};
-use crate::launch::Guest;
-use crate::launch::memory::{self, PoolFile, Usage, VmMemory};
-use crate::pidfd::Handle;
-use crate::units::Bytes;
+use crate::host::pidfd::Handle;
+use crate::host::residency::{self, PoolFile, Usage, VmMemory};
+use crate::host::units::Bytes;
+use crate::vm::Guest;
 
 /// How long a guest has time to tell how it follows the pool.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -163,7 +163,7 @@ pub fn look(directory: &Directory) -> Result<Report, FindError> {
     if state.phase == Phase::Up {
         ask_guests(directory, &mut vms, state.emitted);
     }
-    let allocated = memory::allocated(&state.pool.path).ok();
+    let allocated = residency::allocated(&state.pool.path).ok();
     let in_memory = matches!(state.pool.kind.as_str(), "tmpfs" | "hugetlbfs");
     let pool_bytes = allocated.filter(|_| in_memory).unwrap_or(0);
     let root_bytes = vms.iter().map(|vm| vm.root_share_bytes).sum();
@@ -222,7 +222,7 @@ fn look_at(
     };
     let held = match (&qemu, pool) {
         // The process may end while it is looked at.
-        (Some(qemu), Some(pool)) => memory::of_process(qemu.pid(), pool).unwrap_or_default(),
+        (Some(qemu), Some(pool)) => residency::of_process(qemu.pid(), pool).unwrap_or_default(),
         _ => VmMemory::default(),
     };
     let root = qemu.as_ref().and_then(|qemu| root_of(vm, qemu.pid())).unwrap_or_default();
@@ -258,7 +258,7 @@ fn look_at(
 /// What a VM holds of its root in memory, if it has one.
 fn root_of(vm: &VmState, qemu: u32) -> Option<Usage> {
     let file = PoolFile::of(vm.memory_root.as_ref()?).ok()?;
-    Some(memory::of_process(qemu, &file).ok()?.pool)
+    Some(residency::of_process(qemu, &file).ok()?.pool)
 }
 
 impl VmReport {

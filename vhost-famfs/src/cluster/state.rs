@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::plan::{Plan, PoolPlan, VmPlan, is_own_pool};
 use super::process::Process;
-use crate::launch::plan::{Plan, PoolPlan, VmPlan, is_own_pool};
-use crate::launch::spec::check_name;
+use super::spec::check_name;
 
 /// Version of the file. Another one is refused: it is of another version of this program.
 pub const VERSION: u32 = 1;

@@ -15,14 +15,14 @@ use super::VmPaths;
 use super::directory::{Directory, DirectoryError, Lock};
 use super::failed;
 use super::fill::{FillError, Filled, OpenPool};
+use super::plan::{Plan, VmPlan};
 use super::process::{self, MARK, Process};
+use super::spec::Access;
 use super::state::{Booted, Phase, State};
-use crate::launch::plan::{Plan, VmPlan};
-use crate::launch::spec::Access;
-use crate::launch::{
+use crate::pool::{self, Identity, PoolError};
+use crate::vm::{
     Attach, Backend, BackendConfig, BackendError, Lifetime, LogKeeper, Ready, Vm, VmConfig, VmError,
 };
-use crate::pool::{self, Identity, PoolError};
 
 /// Why a cluster is not up. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
@@ -445,8 +445,8 @@ mod tests {
     use super::*;
     use std::fs;
 
-    use crate::launch::host::Host;
-    use crate::launch::spec::Spec;
+    use crate::cluster::host::Host;
+    use crate::cluster::spec::Spec;
 
     #[test]
     fn a_pool_that_appears_meanwhile_is_not_ours_to_remove() {

@@ -7,8 +7,8 @@ use std::path::Path;
 use rustix::fs::Access;
 
 use super::{Finding, Status};
-use crate::launch::find_in_path;
-use crate::launch::host::runtime_dir;
+use crate::cluster::host::runtime_dir;
+use crate::vm::find_in_path;
 
 /// All checks.
 pub(super) fn examine() -> Vec<Finding> {

@@ -7,8 +7,8 @@ use std::path::Path;
 use rustix::process::{Resource, getrlimit};
 
 use super::{Finding, Status};
-use crate::host_memory::{self, Available, Limit};
-use crate::units::Bytes;
+use crate::host::memory::{self, Available, Limit};
+use crate::host::units::Bytes;
 
 const PAGE: u64 = 2 << 20;
 
@@ -23,7 +23,7 @@ pub(super) fn examine() -> Vec<Finding> {
         transparent(Path::new("/sys/kernel/mm/transparent_hugepage/shmem_enabled")),
         reserved(Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB")),
         locked(),
-        cgroup(&host_memory::limits()),
+        cgroup(&memory::limits()),
     ]
 }
 

@@ -5,9 +5,9 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use super::{Finding, Status};
-use crate::launch::cloud_hypervisor::{self, CloudHypervisor};
-use crate::launch::host::QEMU_VARIABLE;
-use crate::launch::{Accelerator, Confinement, Qemu, QemuVersion, find_in_path, has_filter};
+use crate::cluster::host::QEMU_VARIABLE;
+use crate::vm::cloud_hypervisor::{self, CloudHypervisor};
+use crate::vm::{Accelerator, Confinement, Qemu, QemuVersion, find_in_path, has_filter};
 
 const SETUP: &str = "install QEMU 11.1 or newer, or run: cargo xtask setup";
 

@@ -21,7 +21,7 @@ use super::kind::{Facts, kind_of};
 use super::media::{PoolBytes, PoolMedia};
 use super::memory::{self, MemoryError, Progress};
 use super::{Kind, MIN_SIZE, PoolError, Report, inspect, own};
-use crate::units::{ALIGNMENT, About, Bytes};
+use crate::host::units::{ALIGNMENT, About, Bytes};
 
 /// How often the directory of this user's pools is made, if others remove it as often.
 const ATTEMPTS: u32 = 8;

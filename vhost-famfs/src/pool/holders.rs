@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::kind::Identity;
-use crate::launch::memory::{self, PoolFile};
+use crate::host::residency::{self, PoolFile};
 
 /// A process that uses a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -44,9 +44,9 @@ fn holder(pid: u32, identity: Identity, pool: Option<&PoolFile>) -> Option<Holde
     let open = has_open(pid, identity);
     // The full account costs the kernel a walk through the page table.
     let usage = if maps(pid, identity) {
-        memory::of_process(pid, pool?).ok()?.pool
+        residency::of_process(pid, pool?).ok()?.pool
     } else {
-        memory::Usage::default()
+        residency::Usage::default()
     };
     (open || usage.size > 0).then(|| Holder {
         pid,

@@ -17,7 +17,7 @@ use super::kind::{Facts, Identity};
 use super::media::{PoolBytes, PoolMedia};
 use super::open::{Owners, Purpose, open};
 use super::{Kind, PoolError};
-use crate::units::{About, Bytes, count};
+use crate::host::units::{About, Bytes, count};
 
 /// Permission bits of a file's mode (inode(7)).
 const PERMISSIONS: u32 = 0o7777;

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::create::parent;
 use super::own::is_own_directory;
 use super::{MIN_SIZE, PoolError};
-use crate::units::{ALIGNMENT, Bytes};
+use crate::host::units::{ALIGNMENT, Bytes};
 
 /// `f_type` of tmpfs, and of the kernel's internal mount that memfds live on.
 const TMPFS_MAGIC: i64 = 0x0102_1994;

@@ -9,9 +9,9 @@ use vm_memory::{FileOffset, MmapRegion};
 
 use super::hugepages::{HugePages, TooFew};
 use super::kind::Kind;
-use crate::host_memory::Available;
-use crate::sys;
-use crate::units::{About, Bytes};
+use crate::host::memory::Available;
+use crate::host::sys;
+use crate::host::units::{About, Bytes};
 
 /// Bytes that are taken between two reports of progress, and so the longest wait for Ctrl-C.
 const STEP: u64 = 64 << 20;

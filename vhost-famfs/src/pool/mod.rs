@@ -15,6 +15,7 @@ mod own;
 mod part;
 mod remove;
 mod resize;
+mod window;
 
 pub use create::{CreateError, CreateOptions, check_room, create};
 pub use famfs_report::FamfsReport;
@@ -31,6 +32,7 @@ pub use own::{
 };
 pub use remove::{RemoveError, remove, unlink};
 pub use resize::{ResizeError, ResizeOptions, resize};
+pub use window::{Window, WindowError};
 
 use kind::{Facts, is_memfd, name_of};
 use open::{Purpose, open};
@@ -47,7 +49,7 @@ use famfs::superblock::SuperblockError;
 use rustix::fs::{OFlags, SealFlags};
 use rustix::io::Errno;
 
-use crate::units::Bytes;
+use crate::host::units::Bytes;
 
 /// Smallest pool in bytes: libnvdimm aligns regions to 16 MiB.
 pub const MIN_SIZE: u64 = 16 << 20;

@@ -26,7 +26,7 @@ use super::memory::{self, MemoryError, Progress};
 use super::open::{Owners, Purpose, open};
 use super::remove::names;
 use super::{Kind, MIN_SIZE, PoolError, Report, inspect};
-use crate::units::Bytes;
+use crate::host::units::Bytes;
 
 /// Which pool, and how large it is to be.
 #[derive(Clone, Debug)]

@@ -5,11 +5,11 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, Result};
 
-use crate::args::ConsoleConfig;
-use crate::bounded_log::tail;
-use crate::cluster::terminal::{End, attach};
-use crate::cluster::{VmPaths, find, state_of, vm_of};
-use crate::launch::host::runtime_dir;
+use vhost_famfs::args::ConsoleConfig;
+use vhost_famfs::bounded_log::tail;
+use vhost_famfs::cluster::host::runtime_dir;
+use vhost_famfs::cluster::terminal::{End, attach};
+use vhost_famfs::cluster::{VmPaths, find, state_of, vm_of};
 
 /// How much of the log is shown before what comes: about a screen.
 const SHOWN: u64 = 2048;

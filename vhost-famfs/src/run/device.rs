@@ -14,13 +14,14 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::args::{DeviceConfig, LogFormat, Source};
-use crate::launch::shell_quoted;
-use crate::listen::Socket;
-use crate::pool::{Kind, Pool};
-use crate::sandbox::Sandbox;
-use crate::window::Window;
-use crate::{server, signals, sys};
+use vhost_famfs::args::{DeviceConfig, LogFormat, Source};
+use vhost_famfs::device::listen::Socket;
+use vhost_famfs::device::sandbox::Sandbox;
+use vhost_famfs::device::server;
+use vhost_famfs::host::{signals, sys};
+use vhost_famfs::pool::Window;
+use vhost_famfs::pool::{Kind, Pool};
+use vhost_famfs::vm::shell_quoted;
 
 /// The first descriptor that is not a standard stream.
 const FIRST_FREE: i32 = 3;

@@ -7,8 +7,8 @@ use anyhow::Result;
 
 use super::report::json;
 use super::say;
-use crate::args::DoctorConfig;
-use crate::doctor;
+use vhost_famfs::args::DoctorConfig;
+use vhost_famfs::doctor;
 
 pub(super) fn run(config: &DoctorConfig) -> Result<ExitCode> {
     let report = doctor::examine(config.qemu.as_deref());

@@ -8,13 +8,13 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::{print_for_program, say};
-use crate::args::Emit;
-use crate::cluster::emitted;
-use crate::cluster::process::MARK;
-use crate::launch::cloud_hypervisor::{self, CloudHypervisor};
-use crate::launch::emit::{self, Form, Register};
-use crate::launch::find_in_path;
-use crate::launch::plan::Plan;
+use vhost_famfs::args::Emit;
+use vhost_famfs::cluster::emit::{self, Form, Register};
+use vhost_famfs::cluster::emitted;
+use vhost_famfs::cluster::plan::Plan;
+use vhost_famfs::cluster::process::MARK;
+use vhost_famfs::vm::cloud_hypervisor::{self, CloudHypervisor};
+use vhost_famfs::vm::find_in_path;
 
 /// Writes the plan down for another program.
 pub(super) fn emit(plan: &Plan, form: Emit, output: Option<&Path>) -> Result<()> {

@@ -4,8 +4,8 @@
 use anyhow::Result;
 
 use super::notice;
-use crate::args::EmittedConfig;
-use crate::cluster::emitted;
+use vhost_famfs::args::EmittedConfig;
+use vhost_famfs::cluster::emitted;
 
 pub(super) fn run(config: &EmittedConfig) -> Result<()> {
     match config {

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use super::notice;
-use crate::args::ExecConfig;
-use crate::cluster::{VmPaths, find, state_of, vm_of};
-use crate::launch::host::runtime_dir;
-use crate::launch::{Command, ExecError, Guest, Status, Streams};
+use vhost_famfs::args::ExecConfig;
+use vhost_famfs::cluster::host::runtime_dir;
+use vhost_famfs::cluster::{VmPaths, find, state_of, vm_of};
+use vhost_famfs::vm::{Command, ExecError, Guest, Status, Streams};
 
 /// The command was not run, as other programs that run commands have it (env(1), docker).
 const NOT_RUN: u8 = 125;

@@ -7,9 +7,10 @@ use anyhow::{Context, Result, anyhow};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use crate::args::KeepLogsConfig;
-use crate::bounded_log::Keeper;
-use crate::{ends, privileges, signals};
+use vhost_famfs::args::KeepLogsConfig;
+use vhost_famfs::bounded_log::Keeper;
+use vhost_famfs::cluster::ends;
+use vhost_famfs::host::{privileges, signals};
 
 pub(super) fn run(config: &KeepLogsConfig) -> Result<()> {
     let stop = signals::stop_requests().context("cannot handle signals")?;

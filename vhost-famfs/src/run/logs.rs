@@ -6,10 +6,10 @@ use std::io::{self, IsTerminal, Write};
 use anyhow::{Context, Result};
 use famfs::terminal::Escaping;
 
-use crate::args::LogsConfig;
-use crate::cluster::logs::Logs;
-use crate::cluster::{find, state_of, vm_of};
-use crate::launch::host::runtime_dir;
+use vhost_famfs::args::LogsConfig;
+use vhost_famfs::cluster::host::runtime_dir;
+use vhost_famfs::cluster::logs::Logs;
+use vhost_famfs::cluster::{find, state_of, vm_of};
 
 pub(super) fn run(config: LogsConfig) -> Result<()> {
     let directory = find(&runtime_dir()?, config.cluster.as_deref())?;

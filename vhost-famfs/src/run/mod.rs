@@ -28,7 +28,7 @@ use anyhow::{Context, Result};
 use famfs::terminal::Escaping;
 use serde_json::json;
 
-use crate::args::Config;
+use vhost_famfs::args::Config;
 
 /// What `--print-capabilities` and the description for the VMM's registry call this back-end. The
 /// list of the conventions (QEMU's vhost-user.json) has no name for virtio-pmem.

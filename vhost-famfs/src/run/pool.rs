@@ -6,8 +6,8 @@ use anyhow::Result;
 use super::bar::Bar;
 use super::report::{json, json_list};
 use super::say;
-use crate::args::PoolConfig;
-use crate::pool::{self, Report};
+use vhost_famfs::args::PoolConfig;
+use vhost_famfs::pool::{self, Report};
 
 pub(super) fn run(config: PoolConfig) -> Result<()> {
     match config {

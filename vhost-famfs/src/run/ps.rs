@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use super::report::json_list;
 use super::{notice, say};
-use crate::args::PsConfig;
-use crate::cluster::directory::{Directory, names};
-use crate::cluster::ps::{ClusterStatus, Report, look};
-use crate::cluster::{FindError, find};
-use crate::launch::host::runtime_dir;
+use vhost_famfs::args::PsConfig;
+use vhost_famfs::cluster::directory::{Directory, names};
+use vhost_famfs::cluster::host::runtime_dir;
+use vhost_famfs::cluster::ps::{ClusterStatus, Report, look};
+use vhost_famfs::cluster::{FindError, find};
 
 /// Something of a cluster has ended.
 const DEGRADED: u8 = 3;

@@ -19,14 +19,14 @@ use tracing::{info, warn};
 use super::bar::Bar;
 use super::report::{self, json_list};
 use super::{device, say};
-use crate::args::{LogFormat, UblkConfig};
-use crate::ublk::devices;
-use crate::ublk::driver::{self, DriverError, Features};
-use crate::ublk::export::{self, Opened};
-use crate::ublk::record::{Record, Records};
-use crate::ublk::server::{self, Device, Options};
-use crate::ublk::source::Source;
-use crate::{privileges, signals};
+use vhost_famfs::args::{LogFormat, UblkConfig};
+use vhost_famfs::host::{privileges, signals};
+use vhost_famfs::ublk::devices;
+use vhost_famfs::ublk::driver::{self, DriverError, Features};
+use vhost_famfs::ublk::export::{self, Opened};
+use vhost_famfs::ublk::record::{Record, Records};
+use vhost_famfs::ublk::server::{self, Device, Options};
+use vhost_famfs::ublk::source::Source;
 
 /// How long the files of a server that was killed may stay locked: until the kernel has ended its
 /// last request.

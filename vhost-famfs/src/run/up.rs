@@ -19,15 +19,15 @@ use signal_hook::iterator::Signals;
 use super::emit::emit;
 use super::report::{fail, json};
 use super::say;
-use crate::args::{Described, UpConfig};
-use crate::cluster::up::{Event, Report, Start, UpError};
-use crate::launch::check;
-use crate::launch::cluster_file::{self, ClusterFile};
-use crate::launch::host::Host;
-use crate::launch::plan::Plan;
-use crate::launch::spec::{Spec, Subject};
-use crate::units::{About, count};
-use crate::{privileges, sys};
+use vhost_famfs::args::{Described, UpConfig};
+use vhost_famfs::cluster::check;
+use vhost_famfs::cluster::cluster_file::{self, ClusterFile};
+use vhost_famfs::cluster::host::Host;
+use vhost_famfs::cluster::plan::Plan;
+use vhost_famfs::cluster::spec::{Spec, Subject};
+use vhost_famfs::cluster::up::{Event, Report, Start, UpError};
+use vhost_famfs::host::units::{About, count};
+use vhost_famfs::host::{privileges, sys};
 
 /// The exit code after Ctrl-C, as of a shell: 128 and the number of SIGINT.
 const INTERRUPTED: u8 = 130;

@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 
 use super::mapped::Mapped;
 use super::overlay::{BaseIdentity, Hasher, Header, MAX_SIZE, SECTOR};
-use crate::units::Bytes;
+use crate::host::units::Bytes;
 
 /// The digest reads the image in pieces of this size.
 const PIECE: usize = 1 << 20;

@@ -17,8 +17,8 @@ use super::export::Opened;
 use super::record::{Record, RecordError, Records};
 use super::server;
 use super::source::Source;
-use crate::pidfd::Handle;
-use crate::units::Bytes;
+use crate::host::pidfd::Handle;
+use crate::host::units::Bytes;
 
 /// How long a server may take to end after its device was stopped: it flushes.
 const END: Duration = Duration::from_secs(60);

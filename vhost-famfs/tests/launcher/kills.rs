@@ -19,7 +19,7 @@ use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use uuid::Uuid;
-use vhost_famfs::pidfd::Handle;
+use vhost_famfs::host::pidfd::Handle;
 
 use super::host::Host;
 use super::trial;

@@ -7,10 +7,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 
 use vhost::VhostBackend;
-use vhost_famfs::listen::Socket;
+use vhost_famfs::device::listen::Socket;
+use vhost_famfs::device::server::{self, End};
+use vhost_famfs::pool::Window;
 use vhost_famfs::pool::{Owners, Pool};
-use vhost_famfs::server::{self, End};
-use vhost_famfs::window::Window;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 

@@ -16,7 +16,7 @@ use std::thread;
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::net::SocketFlags;
 use rustix::thread::SecureComputingMode;
-use vhost_famfs::sandbox::{Sandbox, Violation};
+use vhost_famfs::device::sandbox::{Sandbox, Violation};
 
 /// SIGSYS, which ends a process that calls what it must not.
 const SIGSYS: i32 = 31;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use vhost_famfs::launch::Command;
+use vhost_famfs::vm::Command;
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, View, mount_disk, pack_disk};
 
 use super::Measurement;

@@ -10,10 +10,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Pid;
-use vhost_famfs::launch::host::Host;
-use vhost_famfs::launch::plan::Plan;
-use vhost_famfs::launch::spec::Spec;
-use vhost_famfs::launch::{Backend, Lifetime, Vm};
+use vhost_famfs::cluster::host::Host;
+use vhost_famfs::cluster::plan::Plan;
+use vhost_famfs::cluster::spec::Spec;
+use vhost_famfs::vm::{Backend, Lifetime, Vm};
 use vm_tests::{Artifacts, BOOT, Pool, View};
 
 use super::Measurement;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use vhost_famfs::launch::{Command, Output};
+use vhost_famfs::vm::{Command, Output};
 use vm_tests::{Cluster, Node};
 
 use super::meminfo;

@@ -14,8 +14,8 @@ use anyhow::{Context, Result, bail};
 use famfs::output_file;
 use rustix::process::Pid;
 use serde::Deserialize;
-use vhost_famfs::launch::Attach;
-use vhost_famfs::launch::memory::{self, PoolFile};
+use vhost_famfs::host::residency::{self, PoolFile};
+use vhost_famfs::vm::Attach;
 use vm_tests::{Artifacts, Cluster, Member, Pool, View};
 
 use crate::args::DemoArgs;
@@ -108,7 +108,7 @@ fn demo(args: &DemoArgs, interrupt: &Interrupt) -> Result<Report> {
     let file = PoolFile::of(pool.path())?;
     let mut rows = Vec::new();
     for (index, node) in cluster.nodes().iter().enumerate() {
-        let held = memory::of_process(node.vm.pid(), &file)?;
+        let held = residency::of_process(node.vm.pid(), &file)?;
         let Checked { verified, bytes, faults, page_cache } = checked[index].clone();
         rows.push(VmRow {
             name: node.member.name.clone(),

@@ -35,7 +35,7 @@ use format::{Layout, PAGE, Session};
 use map::Map;
 pub use storage::Storage;
 
-use crate::units::Bytes;
+use crate::host::units::Bytes;
 
 /// Maps are read in pieces of this size.
 const PIECE: usize = 1 << 20;

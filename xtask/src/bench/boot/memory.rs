@@ -10,7 +10,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use rustix::fs::Advice;
-use vhost_famfs::launch::{Root, memory};
+use vhost_famfs::host::residency;
+use vhost_famfs::vm::Root;
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Pool, View, cached, read_root};
 
 use super::plot;
@@ -87,11 +88,11 @@ fn grow(artifacts: &Artifacts, pool: &Pool, root: Root, file: &Path) -> Result<V
 }
 
 fn look(clusters: &[Cluster], file: &Path) -> Result<Cost> {
-    let mapped = memory::PoolFile::of(file)?;
+    let mapped = residency::PoolFile::of(file)?;
     let mut cost = Cost { cached: 0, host: in_page_cache(file)? };
     for node in clusters.iter().flat_map(Cluster::nodes) {
         cost.cached = cost.cached.max(cached(node)?);
-        cost.host += memory::of_process(node.vm.pid(), &mapped)?.ram.pss;
+        cost.host += residency::of_process(node.vm.pid(), &mapped)?.ram.pss;
     }
     Ok(cost)
 }

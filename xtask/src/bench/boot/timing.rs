@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use vhost_famfs::launch::{Command, Root};
+use vhost_famfs::vm::{Command, Root};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Pool, View};
 
 use super::floor;

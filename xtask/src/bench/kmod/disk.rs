@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use tempfile::TempDir;
-use vhost_famfs::launch::Disk;
+use vhost_famfs::vm::Disk;
 use vm_tests::{Artifacts, pack_disk};
 
 use crate::build;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use vhost_famfs::launch::Command;
+use vhost_famfs::vm::Command;
 use vm_tests::{BOOT, Cluster, Member, Node, Pool, Transport, View, mount_disk};
 
 use super::disk::{Bench, DISK, PROGRAMS};

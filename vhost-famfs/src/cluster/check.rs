@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What would only show when VMs run, looked at before: the pool's memory, who may use it, and the address bits
+//! of the guests. Nothing is changed.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::headroom::{Headroom, HeadroomError};
+use super::plan::{Plan, PoolPlan, VmPlan};
+use super::spec::{Access, Subject};
+use crate::host::units::{About, Bytes};
+use crate::pool::{self, CreateError, Kind, MemoryError, Pool, PoolError};
+use crate::vm::Accelerator;
+use crate::vm::{PoolDevice, VmConfig};
+
+/// Bits of a guest's physical addresses that QEMU's own processor models have by default, and at most.
+const EMULATED_BITS: u32 = 40;
+const MOST_BITS: u32 = 52;
+
+/// Address space of a guest beside its RAM and its pool: what QEMU keeps for PCI below and above 4 GiB.
+const PCI_SPACE: u64 = (4 << 30) + (32 << 30);
+
+/// What keeps a cluster from running.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The pool cannot be opened, has the wrong size, or is held by a program that changes it.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// There is not the memory for it.
+    #[error("pool {}", path.display())]
+    Memory {
+        /// The pool.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: MemoryError,
+    },
+    /// It cannot be made.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// A file with holes for which the file system has no room.
+    #[error(
+        "pool {}: {missing} of it are holes, and its file system has {} free: a store of a guest \
+         would end its VM (SIGBUS); free some space there, or enlarge that file system", path.display(), About(*free)
+    )]
+    Holes {
+        /// The pool.
+        path: PathBuf,
+        /// Bytes without a block.
+        missing: Bytes,
+        /// Free bytes of the file system.
+        free: u64,
+    },
+    /// The host has not the memory.
+    #[error(transparent)]
+    Headroom(#[from] HeadroomError),
+    /// The pool does not fit into the guest's addresses.
+    #[error(
+        "VM {name}: a pool of {size} needs a guest with {needed} bits of physical addresses, but {who} has \
+         {found}; give the VM a slice of the pool, or take a smaller pool"
+    )]
+    AddressBits {
+        /// The VM.
+        name: String,
+        /// What it sees of the pool.
+        size: Bytes,
+        /// Bits that are needed.
+        needed: u32,
+        /// Bits that there can be.
+        found: u32,
+        /// Whose bits they are.
+        who: &'static str,
+    },
+    /// A file cannot be looked at.
+    #[error("cannot look at {}", path.display())]
+    Look {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl CheckError {
+    /// What of the cluster it is about, if that is one thing.
+    #[must_use]
+    pub fn subject(&self) -> Option<Subject> {
+        match self {
+            Self::Create(CreateError::Size { .. } | CreateError::Space { .. })
+            | Self::Memory { .. } => Some(Subject::Pool("size")),
+            Self::Pool(_) | Self::Create(_) | Self::Holes { .. } | Self::Look { .. } => {
+                Some(Subject::Pool("path"))
+            }
+            Self::AddressBits { name, .. } => Some(Subject::Vm(name.clone(), "access")),
+            Self::Headroom(_) => None,
+        }
+    }
+}
+
+/// Checks a plan against the host as it is now; tells what memory it may take of what there is. With
+/// `overcommit` that may be more.
+///
+/// # Errors
+/// The first thing that is in the way, with the way out.
+pub fn before_start(plan: &Plan, overcommit: bool) -> Result<Headroom, CheckError> {
+    for vm in &plan.vms {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        address_bits(vm, plan.pool.size, &cpuinfo)?;
+    }
+    if plan.pool.create.is_some() { new_pool(&plan.pool) } else { existing_pool(plan) }?;
+    let headroom = Headroom::of(plan)?;
+    if headroom.is_enough() || overcommit {
+        Ok(headroom)
+    } else {
+        Err(HeadroomError::TooLittle(headroom).into())
+    }
+}
+
+/// What making the pool would need.
+fn new_pool(plan: &PoolPlan) -> Result<(), CheckError> {
+    let Some(options) = &plan.create else { return Ok(()) };
+    Ok(pool::check_room(options)?)
+}
+
+/// What VMs need of a pool that is there.
+fn existing_pool(plan: &Plan) -> Result<(), CheckError> {
+    let PoolPlan { path, kind, size, owners, .. } = &plan.pool;
+    if plan.vms.iter().all(|vm| vm.access == Access::ReadOnly) {
+        pool::check_readable(path, *owners)?;
+    } else {
+        // Takes the lock that VMs hold, and gives it back: a program that changes the pool has it.
+        drop(Pool::open(path, *owners)?);
+    }
+    if *kind == Kind::Devdax { Ok(()) } else { holes(path, *size, *kind) }
+}
+
+/// Whether the rest of a file that has holes can be had.
+fn holes(path: &Path, size: u64, kind: Kind) -> Result<(), CheckError> {
+    let look = |source| CheckError::Look { path: path.into(), source };
+    let file = File::open(path).map_err(look)?;
+    let held = file.metadata().map_err(look)?.blocks().saturating_mul(512);
+    let missing = size.saturating_sub(held);
+    if missing == 0 {
+        return Ok(());
+    }
+    let stat = rustix::fs::fstatvfs(&file).map_err(|errno| look(errno.into()))?;
+    if kind == Kind::Hugetlbfs {
+        return pool::check_huge_pages(stat.f_bsize, missing)
+            .map_err(|source| CheckError::Memory { path: path.into(), source });
+    }
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    // A tmpfs without a limit reports no blocks at all.
+    if stat.f_blocks == 0 || missing <= free {
+        return Ok(());
+    }
+    Err(CheckError::Holes {
+        path: path.into(),
+        missing: Bytes(missing.next_multiple_of(1 << 20)),
+        free,
+    })
+}
+
+/// The bits of physical addresses that a guest needs that sees so many bytes of a pool.
+#[must_use]
+pub fn needed_bits(config: &VmConfig, seen: u64) -> u32 {
+    let top = match config.pools.first() {
+        // A BAR as large as the next power of two, aligned to its size, in what the firmware leaves of the
+        // upper half; measured with QEMU 11.1: 256 GiB fit into 40 bits, 1 TiB does not.
+        Some(PoolDevice::Shmem { .. }) => seen.next_power_of_two().saturating_mul(4),
+        _ => seen.saturating_add(config.memory).saturating_add(PCI_SPACE).next_power_of_two(),
+    };
+    top.trailing_zeros()
+}
+
+/// Bytes of the pool that a VM sees.
+fn seen(vm: &VmPlan, pool: u64) -> u64 {
+    match vm.access {
+        Access::Slice { length, .. } => length,
+        Access::ReadWrite | Access::ReadOnly => pool,
+    }
+}
+
+/// The value of the `phys-bits` property of an emulated processor for that many bits, if it needs one.
+#[must_use]
+pub fn emulated_bits(needed: u32) -> Option<u32> {
+    (needed > EMULATED_BITS).then_some(needed)
+}
+
+fn address_bits(vm: &VmPlan, pool: u64, cpuinfo: &str) -> Result<(), CheckError> {
+    let needed = needed_bits(&vm.config, seen(vm, pool));
+    let (found, who) = match vm.config.accelerator {
+        Accelerator::Kvm => (host_bits(cpuinfo), "this host's processor"),
+        Accelerator::Tcg | Accelerator::TcgThreads => (MOST_BITS, "QEMU's emulated processor"),
+    };
+    if needed <= found {
+        return Ok(());
+    }
+    let (name, size) = (vm.name().to_owned(), Bytes(seen(vm, pool)));
+    Err(CheckError::AddressBits { name, size, needed, found, who })
+}
+
+/// The bits of the host's physical addresses, which a guest under KVM has too.
+fn host_bits(cpuinfo: &str) -> u32 {
+    let sizes = cpuinfo.lines().find_map(|line| line.strip_prefix("address sizes"));
+    let bits = sizes.and_then(|sizes| sizes.split_ascii_whitespace().find_map(|w| w.parse().ok()));
+    bits.unwrap_or(EMULATED_BITS)
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

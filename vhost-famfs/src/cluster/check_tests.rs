@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+use super::*;
+use crate::cluster::cluster_file;
+use crate::cluster::host::Host;
+use rustix::fs::FlockOperation;
+use tempfile::TempDir;
+
+/// The plan of a cluster with this text as its file, on a host with everything.
+fn plan(dir: &TempDir, accelerator: Accelerator, text: &str) -> Plan {
+    let host = Host { accelerator, ..Host::for_tests(dir.path(), "image") };
+    let file = dir.path().join("lab.toml");
+    fs::write(&file, text).unwrap();
+    Plan::new(&cluster_file::read(&file).unwrap().spec, &host).unwrap()
+}
+
+/// Why it is refused.
+fn refusal(dir: &TempDir, accelerator: Accelerator, text: &str) -> Option<String> {
+    let error = before_start(&plan(dir, accelerator, text), false).err()?;
+    let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
+    Some(chain.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+}
+
+fn in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap()
+}
+
+/// A directory on storage: in cargo's, because /tmp is often a tmpfs.
+fn on_storage() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap()
+}
+
+fn pool(dir: &TempDir, size: u64) -> File {
+    let file = File::create_new(dir.path().join("pool")).unwrap();
+    file.set_len(size).unwrap();
+    file
+}
+
+const MINE: &str = "[pool]\npath = \"pool\"\n[[vm]]\nmount = false\n";
+
+#[test]
+fn a_pool_that_is_fit_is_let_through() {
+    let dir = in_memory();
+    pool(&dir, 16 << 20);
+    assert_eq!(refusal(&dir, Accelerator::Tcg, MINE), None);
+    assert_eq!(refusal(&dir, Accelerator::Tcg, "[[vm]]\n"), None, "one that would be made");
+}
+
+#[test]
+fn a_pool_that_another_program_changes_is_told() {
+    let dir = in_memory();
+    let file = pool(&dir, 16 << 20);
+    rustix::fs::flock(&file, FlockOperation::LockExclusive).unwrap();
+    let refusal = refusal(&dir, Accelerator::Tcg, MINE).unwrap();
+    assert!(refusal.contains("busy, another program changes it"), "{refusal}");
+}
+
+#[test]
+fn a_pool_to_be_made_must_have_a_size_and_room() {
+    let dir = in_memory();
+    for (size, expected) in
+        [("8M", "at least 16 MiB"), ("17M", "in steps of 2 MiB"), ("900T", "has only")]
+    {
+        let text = format!("[pool]\nsize = \"{size}\"\n[[vm]]\nmemory = \"64T\"\n");
+        let refusal = refusal(&dir, Accelerator::Tcg, &text).unwrap();
+        assert!(refusal.contains(expected), "{size}: {refusal}");
+    }
+}
+
+#[test]
+fn holes_must_have_room_in_the_file_system() {
+    let dir = on_storage();
+    pool(&dir, 16 << 20);
+    assert_eq!(refusal(&dir, Accelerator::Tcg, MINE), None);
+    let file = File::options().write(true).open(dir.path().join("pool")).unwrap();
+    // 8 TiB: within what file systems take for a file with holes.
+    file.set_len(8 << 40).unwrap();
+    let refusal = refusal(&dir, Accelerator::Tcg, MINE).unwrap();
+    assert!(
+        refusal.contains("of it are holes") && refusal.contains("free some space there"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn huge_pages_that_are_missing_are_told() {
+    let error = pool::check_huge_pages(2 << 20, 1 << 50).unwrap_err().to_string();
+    assert!(error.contains("nr_hugepages") || error.contains("huge pages"), "{error}");
+}
+
+#[test]
+fn a_large_pool_needs_address_bits() {
+    let bits = |size: u64, transport| {
+        let mut config = vm(transport, size);
+        config.memory = 1 << 30;
+        needed_bits(&config, size)
+    };
+    assert_eq!(bits(256 << 30, true), 40);
+    assert_eq!(bits(512 << 30, true), 41);
+    assert_eq!(bits(1 << 40, true), 42);
+    assert_eq!(bits(512 << 30, false), 40);
+    assert_eq!(emulated_bits(40), None);
+    assert_eq!(emulated_bits(42), Some(42));
+    assert_eq!(
+        host_bits("model name: x\naddress sizes\t: 46 bits physical, 48 bits virtual\n"),
+        46
+    );
+    assert_eq!(host_bits(""), EMULATED_BITS, "what QEMU has by default");
+}
+
+/// A VM with this transport to a pool.
+fn vm(shmem: bool, size: u64) -> VmConfig {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
+        fs::write(dir.path().join(file), "").unwrap();
+    }
+    let image = crate::vm::Image::open(dir.path()).unwrap();
+    let mut config = VmConfig::new("vm", "qemu", image, "run", "log");
+    config.pools = vec![if shmem {
+        PoolDevice::Shmem { socket: "s".into() }
+    } else {
+        PoolDevice::Pmem { path: "p".into(), size, readonly: false }
+    }];
+    config
+}
+
+#[test]
+fn a_guest_gets_the_bits_or_the_pool_is_too_large() {
+    let dir = in_memory();
+    let file = pool(&dir, 1 << 40);
+    let text = format!("{MINE}memory = \"20G\"\n");
+    let told = refusal(&dir, Accelerator::Tcg, &text).unwrap();
+    assert!(!told.contains("physical addresses"), "an emulated processor gets the bits: {told}");
+    file.set_len(1 << 51).unwrap();
+    let text = format!("{MINE}memory = \"64T\"\n");
+    for accelerator in [Accelerator::Tcg, Accelerator::Kvm] {
+        let refusal = refusal(&dir, accelerator, &text).unwrap();
+        assert!(refusal.contains("needs a guest with 53 bits"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_pool_that_exists_must_have_a_size_that_guests_can_map() {
+    for size in [8 << 20, 17 << 20] {
+        let dir = in_memory();
+        pool(&dir, size);
+        let mut spec = crate::cluster::spec::Spec::of_shares("lab", 1, Vec::new());
+        spec.pool.path = Some(dir.path().join("pool"));
+        let refusal = Plan::new(&spec, &Host::for_tests(dir.path(), "image")).unwrap_err();
+        let refusal = refusal.to_string();
+        assert!(refusal.contains("a pool needs at least 16 MiB, in steps of 2 MiB"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_told() {
+    let dir = on_storage();
+    let text = "[pool]\npath = \"pool\"\nsize = \"900T\"\n[[vm]]\nmemory = \"64T\"\n";
+    let refusal = refusal(&dir, Accelerator::Tcg, text).unwrap();
+    assert!(refusal.contains("needs 900 TiB, but") && refusal.contains("iB free"), "{refusal}");
+}
+
+#[test]
+fn holes_of_a_pool_in_memory_must_have_room() {
+    let dir = in_memory();
+    pool(&dir, 1 << 40);
+    let text = format!("{MINE}memory = \"20G\"\n");
+    let refusal = refusal(&dir, Accelerator::Tcg, &text).unwrap();
+    assert!(refusal.contains("1 TiB of it are holes"), "{refusal}");
+}
+
+#[test]
+fn all_vms_together_must_fit_into_memory() {
+    let dir = in_memory();
+    pool(&dir, 16 << 20);
+    // Each for itself would be refused too, but says another sum.
+    let text = format!("{MINE}memory = \"32T\"\ncount = 2\nname = \"vm\"\n");
+    let refusal = refusal(&dir, Accelerator::Tcg, &text).unwrap();
+    assert!(
+        refusal.contains(
+            "too little memory: 67108880 MiB may be taken, 64 TiB by 2 VMs and 16 MiB by the pool"
+        ),
+        "{refusal}"
+    );
+    assert!(refusal.contains("MiB available; give the VMs less"), "{refusal}");
+    let headroom = before_start(&plan(&dir, Accelerator::Tcg, &text), true).unwrap();
+    assert_eq!((headroom.ram, headroom.is_enough()), (64 << 40, false));
+}

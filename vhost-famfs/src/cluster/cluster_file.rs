@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Cluster files: TOML, described in docs/reference/cluster-file.md. An error names file, line and
+//! column.
+
+mod text;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use famfs::args::parse_size;
+use famfs::path::RelPath;
+use famfs::view::View;
+use serde::de::{Error as _, Visitor};
+use serde::{Deserialize, Deserializer};
+use toml::Spanned;
+
+use super::spec::{
+    Access, ImportSpec, MAX_VMS, PoolKind, PoolSpec, Spec, Subject, Transport, VmSpec, check_name,
+};
+use crate::bounded_log::MIN_LIMIT;
+use crate::vm::Root;
+pub use text::Place;
+use text::{Fault, check_tables, place, range_of};
+
+/// Most bytes of a cluster file: a thousand VMs fit.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Why a cluster file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("cannot read the cluster file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// It is far too long, or no text.
+    #[error("{}: {what}, expected a cluster file (TOML)", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Something in it is wrong.
+    #[error("{}:{place}", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// Where, and what.
+        place: Box<Place>,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileTable {
+    name: Option<Name>,
+    #[serde(rename = "log-limit")]
+    log_limit: Option<Spanned<Size>>,
+    #[serde(default)]
+    pool: PoolTable,
+    #[serde(default)]
+    import: Vec<ImportTable>,
+    #[serde(default)]
+    vm: Vec<Spanned<VmTable>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct PoolTable {
+    path: Option<PathBuf>,
+    kind: Option<Spanned<PoolKind>>,
+    size: Option<Size>,
+    view: Option<ViewWord>,
+    numa: Option<u32>,
+    #[serde(default)]
+    prefault: bool,
+    #[serde(default)]
+    foreign: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ViewWord {
+    Devdax,
+    Raw,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImportTable {
+    from: PathBuf,
+    to: Option<GuestDir>,
+    #[serde(default, rename = "skip-unsupported")]
+    skip_unsupported: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VmTable {
+    name: Option<Name>,
+    count: Option<Spanned<u32>>,
+    access: Option<Spanned<AccessWord>>,
+    offset: Option<Spanned<Size>>,
+    length: Option<Spanned<Size>>,
+    transport: Option<Spanned<Transport>>,
+    memory: Option<Size>,
+    cpus: Option<Spanned<u32>>,
+    image: Option<PathBuf>,
+    root: Option<RootWord>,
+    kernel: Option<PathBuf>,
+    mount: Option<bool>,
+    #[serde(default)]
+    shell: bool,
+    confine: Option<bool>,
+    #[serde(default)]
+    args: Vec<String>,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+enum AccessWord {
+    Rw,
+    Ro,
+    Slice,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "kebab-case")]
+enum RootWord {
+    Memory,
+    Disk,
+}
+
+/// A number of bytes, written as text with a binary unit.
+#[derive(Clone, Copy)]
+struct Size(u64);
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Size;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a size as text, as in \"512M\" or \"2G\" (powers of 1024)")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Size, E> {
+                parse_size(text).map(Size).map_err(|why| E::custom(format!("size {text:?}: {why}")))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// A checked name.
+struct Name(String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        check_name(&name).map_err(D::Error::custom)?;
+        Ok(Self(name))
+    }
+}
+
+/// A directory of the pool's file system; `/` is its root.
+struct GuestDir(Option<RelPath>);
+
+impl<'de> Deserialize<'de> for GuestDir {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        guest_dir(&text).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// Reads the name of a directory in the pool's file system: absolute or not, below its root.
+///
+/// # Errors
+/// Says why it is no such name.
+pub fn guest_dir(text: &str) -> Result<Option<RelPath>, String> {
+    let inside = text.trim_start_matches('/');
+    if inside.is_empty() {
+        return Ok(None);
+    }
+    RelPath::new(inside.as_bytes()).map(Some).map_err(|error| error.to_string())
+}
+
+/// A cluster file that was read.
+#[derive(Debug)]
+pub struct ClusterFile {
+    /// What it asks for.
+    pub spec: Spec,
+    path: PathBuf,
+    text: String,
+    /// For each VM, the number of its table.
+    tables: Vec<usize>,
+}
+
+impl ClusterFile {
+    /// An error that came out when the cluster was planned, with the place that it is about, if
+    /// that is in the file.
+    #[must_use]
+    pub fn locate(&self, subject: &Subject, error: &dyn std::error::Error) -> Option<FileError> {
+        let range = match subject {
+            Subject::Pool(key) => range_of(&self.text, "pool", 0, key),
+            Subject::Vm(name, key) => {
+                let vm = self.spec.vms.iter().position(|vm| vm.name == *name);
+                // An image that the file does not name is the host's, or the command line's.
+                let vm = vm.filter(|vm| *key != "image" || self.spec.vms[*vm].image.is_some());
+                vm.and_then(|vm| range_of(&self.text, "vm", self.tables[vm], key))
+            }
+            Subject::Import(from) => {
+                let imports = &mut self.spec.imports.iter();
+                let import = imports.position(|import| from.starts_with(&import.from));
+                import.and_then(|import| range_of(&self.text, "import", import, "from"))
+            }
+        };
+        let causes = std::iter::successors(Some(error), |error| error.source());
+        let message = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        let fault = Fault { at: range?, message, hint: None };
+        let place = Box::new(place(&self.text, fault));
+        Some(FileError::Wrong { path: self.path.clone(), place })
+    }
+}
+
+/// Reads a cluster file.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub fn read(path: &Path) -> Result<ClusterFile, FileError> {
+    let cannot = |source| FileError::Read { path: path.into(), source };
+    let not_text = |what| FileError::NotText { path: path.into(), what };
+    let metadata = fs::metadata(path).map_err(cannot)?;
+    if metadata.is_dir() {
+        return Err(not_text("it is a directory"));
+    }
+    if metadata.len() > MAX_FILE {
+        return Err(not_text("it is larger than 1 MiB"));
+    }
+    let bytes = fs::read(path).map_err(cannot)?;
+    let text = String::from_utf8(bytes).map_err(|_| not_text("it is not UTF-8 text"))?;
+    match parse(&text, path) {
+        Ok((spec, tables)) => Ok(ClusterFile { spec, path: path.into(), text, tables }),
+        Err(fault) => {
+            let place = Box::new(place(&text, fault));
+            Err(FileError::Wrong { path: path.into(), place })
+        }
+    }
+}
+
+/// The cluster in a text, and for each VM the number of its table. `path` gives the default name,
+/// and what relative paths are relative to.
+fn parse(text: &str, path: &Path) -> Result<(Spec, Vec<usize>), Fault> {
+    check_tables(text)?;
+    let table: FileTable = toml::from_str(text).map_err(|error| Fault {
+        at: error.span().unwrap_or(0..0),
+        message: in_words_of_toml(error.message()),
+        hint: None,
+    })?;
+    let name = match table.name {
+        Some(Name(name)) => name,
+        None => {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let hint = "give the cluster a name: name = \"demo\"";
+            check_name(&stem)
+                .map_err(|why| Fault::new(&(0..0), format!("file name: {why}"), hint))?;
+            stem
+        }
+    };
+    let base = path.parent().unwrap_or(Path::new(""));
+    let log_limit = table.log_limit.as_ref().map(|limit| limit.get_ref().0);
+    if let Some(given) = &table.log_limit
+        && given.get_ref().0 < MIN_LIMIT
+    {
+        let hint = "give at least \"64K\", or leave it out for 16 MiB";
+        return Err(Fault::new(&given.span(), "too small for a log", hint));
+    }
+    let imports = table.import.into_iter().map(|import| ImportSpec {
+        from: base.join(import.from),
+        to: import.to.and_then(|GuestDir(to)| to),
+        skip_unsupported: import.skip_unsupported,
+    });
+    let imports = imports.collect();
+    let pool = pool(table.pool, base)?;
+    let (vms, tables) = vms(table.vm, base)?;
+    Ok((Spec { name, pool, imports, log_limit, vms }, tables))
+}
+
+/// A message of the parser, which speaks of Rust's fields and variants.
+fn in_words_of_toml(message: &str) -> String {
+    let line = message.lines().collect::<Vec<_>>().join("; ");
+    let words = [("unknown field", "unknown key"), ("unknown variant", "unknown value")];
+    words.iter().fold(line, |line, (from, to)| line.replacen(from, to, 1))
+}
+
+fn pool(table: PoolTable, base: &Path) -> Result<PoolSpec, Fault> {
+    if let (Some(kind), None) = (&table.kind, &table.path)
+        && matches!(kind.get_ref(), PoolKind::File | PoolKind::Devdax)
+    {
+        let hint = "add path = \"...\"; without a path the pool is in memory (tmpfs, hugetlbfs)";
+        return Err(Fault::new(&kind.span(), "a pool of this kind has no place of its own", hint));
+    }
+    Ok(PoolSpec {
+        path: table.path.map(|path| base.join(path)),
+        kind: table.kind.map(Spanned::into_inner),
+        size: table.size.map(|Size(size)| size),
+        view: table.view.map(|view| match view {
+            ViewWord::Devdax => View::Devdax,
+            ViewWord::Raw => View::Raw,
+        }),
+        numa: table.numa,
+        prefault: table.prefault,
+        foreign: table.foreign,
+    })
+}
+
+fn vms(tables: Vec<Spanned<VmTable>>, base: &Path) -> Result<(Vec<VmSpec>, Vec<usize>), Fault> {
+    if tables.is_empty() {
+        return Err(Fault::new(&(0..0), "no VM in this file", "add a table: [[vm]]"));
+    }
+    let (mut vms, mut numbers, mut names) = (Vec::new(), Vec::new(), HashSet::new());
+    for (number_of_table, table) in tables.into_iter().enumerate() {
+        let at = table.span();
+        let table = table.into_inner();
+        let count = table.count.as_ref().map_or(1, |count| *count.get_ref());
+        let numbered = table.count.is_some();
+        if let Some(given) = &table.count
+            && !(1..=MAX_VMS).contains(&usize::try_from(count).unwrap_or(usize::MAX))
+        {
+            let hint = "one table makes 1 to 64 VMs";
+            return Err(Fault::new(&given.span(), format!("count is {count}"), hint));
+        }
+        let name = table.name.as_ref().map_or("vm", |Name(name)| name.as_str()).to_owned();
+        let spec = vm(table, base)?;
+        for number in 1..=count {
+            let name = if numbered { format!("{name}{number}") } else { name.clone() };
+            check_name(&name).map_err(|why| Fault::new(&at, why, "use a shorter name"))?;
+            if !names.insert(name.clone()) {
+                let hint = "give each [[vm]] a name of its own; count = N adds a number to it";
+                return Err(Fault::new(&at, format!("a second VM named {name:?}"), hint));
+            }
+            vms.push(VmSpec { name, ..spec.clone() });
+            numbers.push(number_of_table);
+        }
+        if vms.len() > MAX_VMS {
+            let message = format!("{} VMs, at most {MAX_VMS} are possible", vms.len());
+            return Err(Fault::new(&at, message, "start several clusters on one pool"));
+        }
+    }
+    Ok((vms, numbers))
+}
+
+/// A VM of a table; its name is not final.
+fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
+    if let Some(cpus) = &table.cpus
+        && *cpus.get_ref() == 0
+    {
+        return Err(Fault::new(&cpus.span(), "no processors", "expected at least 1"));
+    }
+    let transport = table.transport.as_ref().map(|transport| *transport.get_ref());
+    let access = access(&table)?;
+    if let Some(given) = &table.transport {
+        let conflict = match (access, given.get_ref()) {
+            (Access::ReadOnly, Transport::Shmem) => {
+                Some("QEMU maps the window of a back-end writable whatever it is asked for")
+            }
+            (Access::Slice { .. }, Transport::Pmem) => {
+                Some("a VMM that maps the pool by itself maps all of it")
+            }
+            _ => None,
+        };
+        if let Some(why) = conflict {
+            let message = format!(
+                "access {:?} and transport {:?}: {why}",
+                access.name(),
+                given.get_ref().name()
+            );
+            let hint = "leave transport out: the one that can do it is taken";
+            return Err(Fault::new(&given.span(), message, hint));
+        }
+    }
+    Ok(VmSpec {
+        name: String::new(),
+        access,
+        transport,
+        memory: table.memory.map(|Size(memory)| memory),
+        cpus: table.cpus.map_or(2, Spanned::into_inner),
+        image: table.image.map(|path| base.join(path)),
+        root: table.root.map(|root| match root {
+            RootWord::Memory => Root::Memory,
+            RootWord::Disk => Root::Disk,
+        }),
+        kernel: table.kernel.map(|path| base.join(path)),
+        mount: table.mount,
+        shell: table.shell,
+        confine: table.confine.unwrap_or(true),
+        args: table.args,
+    })
+}
+
+fn access(table: &VmTable) -> Result<Access, Fault> {
+    let word = table.access.as_ref().map_or(AccessWord::Rw, |word| *word.get_ref());
+    match (word, &table.offset, &table.length) {
+        (AccessWord::Slice, offset, Some(length)) => Ok(Access::Slice {
+            offset: offset.as_ref().map_or(0, |offset| offset.get_ref().0),
+            length: length.get_ref().0,
+        }),
+        (AccessWord::Slice, _, None) => {
+            let at = table.access.as_ref().map_or(0..0, Spanned::span);
+            let hint = "add length = \"1G\", and offset if it does not begin at 0";
+            Err(Fault::new(&at, "access is \"slice\", but there is no length", hint))
+        }
+        (_, Some(given), _) | (_, None, Some(given)) => {
+            let hint = "add access = \"slice\": the other kinds of access see the whole pool";
+            Err(Fault::new(&given.span(), "offset and length are for slices", hint))
+        }
+        (AccessWord::Rw, None, None) => Ok(Access::ReadWrite),
+        (AccessWord::Ro, None, None) => Ok(Access::ReadOnly),
+    }
+}
+
+#[cfg(test)]
+#[path = "cluster_file_tests.rs"]
+mod tests;

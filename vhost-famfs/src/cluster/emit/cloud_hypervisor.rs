@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A shell script with the command lines of cloud-hypervisor, which maps pools itself.
+
+use std::ffi::OsString;
+use std::fmt::Write;
+
+use super::{EmitError, Emitted, prepare, qemu};
+use crate::cluster::plan::{Plan, VmPlan};
+use crate::cluster::spec::{Access, Transport};
+use crate::vm::ROOT_SERIAL;
+use crate::vm::cloud_hypervisor::{CloudHypervisor, NO_SHARED_MEMORY, PROGRAM};
+use crate::vm::shell_quoted;
+
+/// The script; `found` is the program of this host, which must be able to do it.
+pub(super) fn script(plan: &Plan, found: Option<&CloudHypervisor>) -> Result<Emitted, EmitError> {
+    if let Some(found) = found.filter(|found| !found.pmem) {
+        let (version, why) = (found.version.clone(), found.transports());
+        return Err(EmitError::Unfit { version, why });
+    }
+    let mut text = qemu::head(plan, &prepare::make_directories(plan));
+    // Writing to a String cannot fail.
+    let _ = match found {
+        Some(found) => {
+            writeln!(text, "\n# cloud-hypervisor {}: {}.", found.version, found.transports())
+        }
+        None => writeln!(text, "\n# Of cloud-hypervisor: {NO_SHARED_MEMORY}."),
+    };
+    text.push_str(
+        "# It needs KVM. It has no port for `vhost-famfs exec`; the serial console goes to a file.\n",
+    );
+    let program = found.map_or_else(|| PROGRAM.into(), |found| found.program.clone().into());
+    for vm in &plan.vms {
+        let _ = writeln!(text, "\n# VM {}: {}{}", vm.name(), vm.access, note(vm));
+        let _ =
+            writeln!(text, "{} < /dev/null &", shell_quoted(&command_line(vm, plan, &program)?));
+    }
+    text.push_str("\nwait\n");
+    Ok(Emitted { name: format!("{}-cloud-hypervisor.sh", plan.name), text })
+}
+
+/// What is different from the plan.
+fn note(vm: &VmPlan) -> &'static str {
+    match (vm.access, vm.transport) {
+        (Access::ReadOnly, _) => {
+            ". The pool cannot change; pages that the guest writes become its own copies (discard_writes)"
+        }
+        (_, Transport::Shmem) => ", by --pmem instead of a back-end",
+        _ => "",
+    }
+}
+
+fn command_line(vm: &VmPlan, plan: &Plan, program: &OsString) -> Result<Vec<OsString>, EmitError> {
+    if matches!(vm.access, Access::Slice { .. }) {
+        return Err(EmitError::Slice(vm.name().to_owned()));
+    }
+    let config = &vm.config;
+    let discard = if vm.access == Access::ReadOnly { "on" } else { "off" };
+    let strings: Vec<_> = config
+        .all_credentials()
+        .iter()
+        .map(|(id, value)| format!("io.systemd.credential:{id}={value}"))
+        .collect();
+    let file = |what, path: &std::path::Path| {
+        let text = path.to_str().filter(|text| !text.contains([',', '"', '\n']));
+        text.map(str::to_owned).ok_or_else(|| EmitError::Text {
+            what,
+            value: path.display().to_string(),
+            form: "an option of cloud-hypervisor",
+        })
+    };
+    let pool = file("pool", &plan.pool.path)?;
+    let root = file("image", &config.image.root())?;
+    let console = file("console log", &config.console_log)?;
+    let mut argv: Vec<OsString> = vec![program.clone()];
+    let mut option = |name: &str, value: OsString| argv.extend([name.into(), value]);
+    option("--kernel", config.image.kernel().into());
+    option("--initramfs", config.image.initrd(config.root).into());
+    option("--cmdline", config.kernel_command_line().into());
+    option("--cpus", format!("boot={}", config.cpus).into());
+    option("--memory", format!("size={}M,shared=on", config.memory >> 20).into());
+    option(
+        "--platform",
+        format!("uuid={},oem_strings=[{}]", config.uuid, strings.join(",")).into(),
+    );
+    option("--pmem", format!("file={pool},discard_writes={discard}").into());
+    option("--disk", format!("path={root},readonly=on,serial={ROOT_SERIAL}").into());
+    option("--serial", format!("file={console}").into());
+    option("--console", "off".into());
+    Ok(argv)
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What has to be there before the VMs: directories, the pool, its file system, what is in it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::{ROLE, Register};
+use crate::cluster::plan::{Plan, PoolPlan, VmPlan};
+use crate::pool::Owners;
+use crate::vm::shell_quoted;
+
+/// Whether a command for a shell may have several lines.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lines {
+    Many,
+    One,
+}
+
+/// The commands of a shell for it, in order. A pool that exists is not made again, one that cannot be
+/// filled is removed again, and one that users other than this one and root can change is refused, as
+/// `up` does.
+pub(super) fn pool(plan: &Plan, lines: Lines) -> Vec<String> {
+    let path = &plan.pool.path;
+    let on_path = |words: &[&str]| {
+        let words = std::iter::once(OsString::from(&plan.program))
+            .chain(words.iter().map(Into::into))
+            .chain([path.clone().into()]);
+        shell_quoted(&words.collect::<Vec<_>>())
+    };
+    let mut commands = fill(plan);
+    if let Some(create) = create(plan) {
+        let (begin, next) =
+            if lines == Lines::Many { ("\n    ", "\n        ") } else { (" ", " ") };
+        let fill = match commands.is_empty() {
+            true => String::new(),
+            false => {
+                let all = commands.join(&format!(" &&{next}"));
+                let remove = on_path(&["pool", "rm", "--force"]);
+                format!(" && {{{next}{all} ||{next}{{ {remove}; false; }}{begin}}}")
+            }
+        };
+        let end = if lines == Lines::Many { "\n" } else { " " };
+        let path = shell_quoted(&[path.into()]);
+        commands = vec![format!("[ -e {path} ] || {{{begin}{create}{fill};{end}}}")];
+    }
+    if plan.pool.owners == Owners::Trusted {
+        commands.push(format!("{} > /dev/null", on_path(&["pool", "inspect", "--trusted"])));
+    }
+    commands
+}
+
+/// The command that makes it, if it is not there.
+fn create(plan: &Plan) -> Option<String> {
+    let options = plan.pool.create.as_ref()?;
+    let mut words: Vec<OsString> =
+        vec![plan.program.clone().into(), "pool".into(), "create".into()];
+    words.push(plan.pool.path.clone().into());
+    words.extend(["--size".into(), options.size.to_string().into()]);
+    words.extend(["--view".into(), options.view.name().into()]);
+    if let Some(node) = options.numa {
+        words.extend(["--numa".into(), node.to_string().into()]);
+    }
+    if options.prefault {
+        words.push("--prefault".into());
+    }
+    Some(shell_quoted(&words))
+}
+
+/// The commands that put a file system and files into it.
+fn fill(plan: &Plan) -> Vec<String> {
+    let PoolPlan { path, mkfs, imports, owners, .. } = &plan.pool;
+    let famfs = famfs_beside(&plan.program);
+    let mut commands = Vec::new();
+    let on_pool = |rest: &[OsString]| {
+        let mut words: Vec<OsString> = vec![famfs.clone().into(), "--pool".into()];
+        words.push(path.clone().into());
+        if *owners == Owners::Any {
+            words.push("--foreign-pool".into());
+        }
+        words.extend(rest.iter().cloned());
+        shell_quoted(&words)
+    };
+    if let Some(mkfs) = mkfs {
+        let mut rest: Vec<OsString> = vec!["mkfs".into(), "--system-uuid".into()];
+        rest.push(mkfs.system.to_string().into());
+        if let Some(length) = mkfs.log_len {
+            rest.extend(["--loglen".into(), length.to_string().into()]);
+        }
+        if let Some(size) = mkfs.size {
+            rest.extend(["--size".into(), size.to_string().into()]);
+        }
+        commands.push(on_pool(&rest));
+    }
+    for import in imports {
+        let to = import.to.as_ref().map(ToString::to_string).unwrap_or_default();
+        let to: OsString = format!("/{to}").into();
+        let skip = import.skip_unsupported.then(|| OsString::from("--skip-unsupported"));
+        // It may be run in another directory.
+        let from = std::path::absolute(&import.from).unwrap_or_else(|_| import.from.clone());
+        let (first, last): (Vec<OsString>, OsString) = match import.from.is_dir() {
+            true => (vec!["cp".into(), "-r".into()], from.join(".").into()),
+            false => (vec!["import".into()], from.into()),
+        };
+        let input = (!import.from.is_dir()).then(|| OsString::from("--input"));
+        let words: Vec<OsString> =
+            first.into_iter().chain(skip).chain(input).chain([last, to]).collect();
+        commands.push(on_pool(&words));
+    }
+    commands
+}
+
+/// The command that makes the directories of a cluster, so that other commands know it.
+pub(super) fn start(plan: &Plan, register: &Register) -> Vec<OsString> {
+    let mut words = emitted(plan, "start");
+    words.push(register.state.clone().into());
+    words
+}
+
+/// The command that ends what is left of a cluster, and removes its directory.
+pub(super) fn stop(plan: &Plan) -> Vec<OsString> {
+    let mut words = emitted(plan, "stop");
+    words.extend([plan.name.clone().into(), plan.instance.to_string().into()]);
+    words
+}
+
+fn emitted(plan: &Plan, what: &str) -> Vec<OsString> {
+    let base = plan.dir.parent().unwrap_or(Path::new("/"));
+    vec![plan.program.clone().into(), "emitted".into(), what.into(), base.into()]
+}
+
+/// The environment by which a process of a cluster is found.
+pub(super) fn environment(plan: &Plan, register: &Register, role: &str) -> [String; 2] {
+    [format!("{}={}", register.mark, plan.instance), format!("{ROLE}={role}")]
+}
+
+/// The directories that must exist: the cluster's, and one of each VM for its sockets.
+fn directories(plan: &Plan) -> Vec<PathBuf> {
+    let vms = plan.vms.iter().map(|vm| vm.config.runtime_dir.clone());
+    std::iter::once(plan.dir.clone()).chain(vms).collect()
+}
+
+/// The command that makes them.
+pub(super) fn make_directories(plan: &Plan) -> String {
+    let words = ["mkdir", "-p"].map(OsString::from);
+    let directories = directories(plan).into_iter().map(OsString::from);
+    shell_quoted(&words.into_iter().chain(directories).collect::<Vec<_>>())
+}
+
+/// Why a VM has the pool as it has, for a comment.
+pub(super) fn remark(vm: &VmPlan) -> String {
+    format!("VM {}: {}, transport {} ({})", vm.name(), vm.access, vm.transport, vm.reason)
+}
+
+/// `famfs` is installed where `vhost-famfs` is.
+fn famfs_beside(program: &Path) -> PathBuf {
+    program.with_file_name("famfs")
+}

@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+use super::{emit as emit_for, *};
+use crate::cluster::cluster_file;
+use crate::cluster::host::Host;
+use crate::cluster::plan::VmPlan;
+use crate::pool::{self, CreateOptions};
+use famfs::media::PoolFile;
+use famfs::superblock::Superblock;
+use famfs::sys::dax;
+use famfs::view::View;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::thread;
+use std::time::Duration;
+
+/// A host whose programs are real files, so that systemd finds them.
+fn plan(dir: &tempfile::TempDir, vms: &str) -> Plan {
+    let there = || "/bin/true".into();
+    let host =
+        Host { program: there(), qemu: there(), ..Host::for_tests(dir.path(), "image, of 100%") };
+    let file = dir.path().join("lab.toml");
+    fs::create_dir(dir.path().join("data")).unwrap();
+    fs::write(dir.path().join("data/file"), "x").unwrap();
+    fs::write(&file, format!("[[import]]\nfrom = \"data\"\n{vms}")).unwrap();
+    Plan::new(&cluster_file::read(&file).unwrap().spec, &host).unwrap()
+}
+
+const TWO: &str = "[[vm]]\nname = \"a\"\nargs = [\"-msg\", \"it's & <$HOME> %h\"]\n\
+                   [[vm]]\nname = \"b\"\naccess = \"ro\"\n";
+
+fn emit(plan: &Plan, form: Form<'_>) -> Result<Vec<Emitted>, EmitError> {
+    emit_for(plan, form, &Register { state: "{\"name\":\"lab\"}".into(), mark: "MARK" })
+}
+
+fn only(files: Vec<Emitted>) -> String {
+    assert_eq!(files.len(), 1);
+    files.into_iter().next().unwrap().text
+}
+
+#[test]
+fn the_script_is_one_for_a_shell() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let plan = plan(&dir, TWO);
+    let text = only(emit(&plan, Form::Qemu).unwrap());
+    assert!(text.contains("--loglen") && text.contains("/data/. / ||\n"), "{text}");
+    let script = dir.path().join("lab.sh");
+    fs::write(&script, &text).unwrap();
+    let checked = Command::new("sh").arg("-n").arg(&script).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+}
+
+/// What a shell makes of a VM's command line in a script, on a host with or without KVM.
+fn evaluated(text: &str, vm: &VmPlan, kvm: bool) -> String {
+    let line = |begin: &str| text.lines().find(|line| line.starts_with(begin)).unwrap();
+    let begin = vm.config.confinement.prefix()[0].display().to_string();
+    let name = format!(" -name {} ", vm.name());
+    let qemu = text.lines().find(|line| line.starts_with(&begin) && line.contains(&name)).unwrap();
+    let qemu = qemu.strip_suffix(" < /dev/null &").unwrap();
+    let decide = accelerator::decide(prepare::Lines::Many);
+    assert!(text.contains(&decide) && line("if grep").contains(accelerator::HAS_KVM), "{text}");
+    let decide = decide.replace(accelerator::HAS_KVM, if kvm { "true" } else { "false" });
+    let script = format!("set -eu\n{decide}\nprintf '%s\\n' {qemu}");
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_host_that_runs_the_script_decides_what_runs_the_guests() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut plan = plan(&dir, TWO);
+    plan.vms[0].config.phys_bits = Some(46);
+    plan.vms[1].config.kernel_args = vec!["mine=it's".into()];
+    for emitting in [Accelerator::Kvm, Accelerator::Tcg] {
+        plan.vms.iter_mut().for_each(|vm| vm.config.accelerator = emitting);
+        let text = only(emit(&plan, Form::Qemu).unwrap());
+        for (kvm, running) in [(true, Accelerator::Kvm), (false, Accelerator::Tcg)] {
+            for vm in &plan.vms {
+                let mut config = vm.config.clone();
+                config.accelerator = running;
+                let argv = config.confined_command_line().unwrap();
+                let expected: String =
+                    argv.iter().map(|word| format!("{}\n", word.display())).collect();
+                assert_eq!(evaluated(&text, vm, kvm), expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_form_depends_on_whether_the_emitting_host_has_kvm() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut plan = plan(&dir, TWO);
+    for vm in &mut plan.vms {
+        vm.config.image = crate::vm::Image::open(with_image(&dir)).unwrap();
+    }
+    for form in [Form::Qemu, Form::Systemd, Form::Libvirt, Form::CloudHypervisor(None)] {
+        let [with, without] = [Accelerator::Kvm, Accelerator::Tcg].map(|accelerator| {
+            plan.vms.iter_mut().for_each(|vm| vm.config.accelerator = accelerator);
+            plan.accelerator = accelerator.to_string();
+            emit(&plan, form).unwrap()
+        });
+        assert_eq!(with, without);
+        let emulates = |file: &Emitted| file.text.lines().any(|line| line.contains("mitigations"));
+        match form {
+            Form::CloudHypervisor(_) => assert!(!with.iter().any(emulates), "it needs KVM"),
+            Form::Libvirt => {
+                for file in &with {
+                    let document = roxmltree::Document::parse(&file.text).unwrap();
+                    let root = document.root_element();
+                    assert_eq!(root.attribute("type"), Some("kvm"));
+                    let kernel = root.descendants().find(|node| node.has_tag_name("cmdline"));
+                    assert!(!kernel.unwrap().text().unwrap().contains("mitigations"));
+                    assert!(emulates(file), "its comment names the words");
+                }
+            }
+            Form::Qemu | Form::Systemd => assert!(with.iter().any(emulates)),
+        }
+    }
+}
+
+#[test]
+fn what_prepares_a_pool_refuses_one_that_others_can_change() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut plan = plan(&dir, TWO);
+    let check = format!("vhost-famfs pool inspect --trusted {}", plan.pool.path.display());
+    plan.program = "/bin/vhost-famfs".into();
+    let forms = [Form::Qemu, Form::Systemd, Form::Libvirt];
+    let text = |plan: &Plan, form| {
+        emit(plan, form).unwrap().iter().map(ToString::to_string).collect::<String>()
+    };
+    for form in forms {
+        let text = text(&plan, form).replace("-''-", "--");
+        assert!(text.contains(&check), "{text}");
+        assert!(!text.contains("--foreign-pool"), "{text}");
+    }
+    plan.pool.owners = pool::Owners::Any;
+    for form in forms {
+        let text = text(&plan, form).replace("-''-", "--");
+        assert!(!text.contains("--trusted"), "{text}");
+        let pool = plan.pool.path.display();
+        for command in ["mkfs", "cp"] {
+            let line = format!("/bin/famfs --pool {pool} --foreign-pool {command} ");
+            assert!(text.contains(&line), "{text}");
+        }
+    }
+}
+
+#[test]
+fn only_what_was_agreed_to_is_skipped() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut plan = plan(&dir, TWO);
+    let text = |plan: &Plan| only(emit(plan, Form::Qemu).unwrap());
+    assert!(!text(&plan).contains("--skip-unsupported"));
+    plan.pool.imports[0].skip_unsupported = true;
+    let skips = text(&plan);
+    assert!(
+        skips.contains("cp -r --skip-unsupported ") && skips.contains("/data/. / ||\n"),
+        "{skips}"
+    );
+    plan.pool.imports[0].from = dir.path().join("lab.toml");
+    let archive = text(&plan);
+    assert!(archive.contains("import --skip-unsupported --input "), "{archive}");
+}
+
+/// Runs the script of a cluster with a VM that has a back-end. `device` is what the back-end does, in shell; QEMU tells
+/// what it finds.
+fn run_script(dir: &tempfile::TempDir, device: &str) -> Output {
+    let program = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let host = Host {
+        program: program(
+            "vhost-famfs",
+            &format!(
+                "[ \"$1 $2\" != 'emitted start' ] || mkdir -p ${{0%/*}}/run/lab/a\n\
+                 [ $1 != device ] || {{ {device}; }}"
+            ),
+        ),
+        qemu: program("qemu", "[ -S ${0%/*}/run/lab/a.sock ] && echo a socket; : > ${0%/*}/ended"),
+        ..Host::for_tests(dir.path(), "image")
+    };
+    program("famfs", "");
+    let file = dir.path().join("lab.toml");
+    fs::write(&file, "[pool]\nsize = \"16M\"\n[[vm]]\nname = \"a\"\n").unwrap();
+    let plan = Plan::new(&cluster_file::read(&file).unwrap().spec, &host).unwrap();
+    let text = only(emit(&plan, Form::Qemu).unwrap());
+    Command::new("timeout").args(["120", "sh", "-c", &text]).output().unwrap()
+}
+
+#[test]
+fn a_vm_is_started_when_its_back_end_listens() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let socket = dir.path().join("run/lab/a.sock");
+    let output = thread::scope(|scope| {
+        // In the place of the back-end, and late.
+        let listener = scope.spawn(|| {
+            while !socket.parent().unwrap().exists() {
+                thread::sleep(Duration::from_millis(10));
+            }
+            thread::sleep(Duration::from_millis(300));
+            UnixListener::bind(&socket).unwrap()
+        });
+        let output = run_script(&dir, "until [ -e ${0%/*}/ended ]; do sleep 0.1; done");
+        drop(listener.join().unwrap());
+        output
+    });
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stdout, b"a socket\n", "{output:?}");
+}
+
+#[test]
+fn a_back_end_that_does_not_start_ends_the_script_with_its_words() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let output = run_script(&dir, "echo no pool >&2; exit 1");
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(1), &b""[..]), "{output:?}");
+    assert_eq!(output.stderr, b"no pool\n", "{output:?}");
+}
+
+#[test]
+fn a_shell_reads_back_every_argument() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let plan = plan(&dir, TWO);
+    let argv = plan.vms[0].config.command_line().unwrap();
+    let line = crate::vm::shell_quoted(&argv);
+    let shell = Command::new("sh").arg("-c").arg(format!("printf '%s\\n' {line}")).output();
+    let expected: String = argv.iter().map(|word| format!("{}\n", word.display())).collect();
+    assert_eq!(String::from_utf8(shell.unwrap().stdout).unwrap(), expected);
+}
+
+#[test]
+fn domains_are_well_formed_and_hold_what_the_plan_does() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let plan = plan(&dir, TWO);
+    let files = emit(&plan, Form::Libvirt).unwrap();
+    assert_eq!(files.len(), 2);
+    for (file, vm) in files.iter().zip(&plan.vms) {
+        let printed = file.to_string();
+        // In a comment a shell's words are read as they are.
+        let comment = &printed[..printed.find("<name>").unwrap()];
+        assert!(comment.contains("' && { ") || comment.contains(" devdax && { "), "{comment}");
+        assert!(!comment.contains("&amp;"), "{comment}");
+        let document = roxmltree::Document::parse(&printed).unwrap();
+        let root = document.root_element();
+        let child = |name: &str| {
+            let found = root.descendants().find(|node| node.has_tag_name(name));
+            found.and_then(|node| node.text()).unwrap_or_default().to_owned()
+        };
+        assert_eq!(child("name"), format!("lab-{}", vm.name()));
+        assert_eq!(child("uuid"), vm.config.uuid.to_string());
+        assert_eq!(child("memory"), (vm.config.memory >> 10).to_string());
+        assert_eq!(child("kernel"), vm.config.image.kernel().to_str().unwrap());
+        let space = "http://libvirt.org/schemas/domain/qemu/1.0";
+        let arguments: Vec<_> = root
+            .descendants()
+            .filter(|node| node.has_tag_name((space, "arg")))
+            .filter_map(|node| node.attribute("value"))
+            .collect();
+        let line = vm.config.command_line().unwrap();
+        let has = |argument: &&str| line.iter().any(|word| word == *argument);
+        let missing: Vec<_> =
+            arguments.iter().filter(|word| !word.starts_with("slots=") && !has(word)).collect();
+        assert!(missing.is_empty(), "not of the plan: {missing:?}");
+        let device =
+            if vm.backend.is_some() { "vhost-user-test-device-pci," } else { "virtio-pmem-pci," };
+        assert!(arguments.iter().any(|word| word.starts_with(device)), "{arguments:?}");
+    }
+}
+
+#[test]
+fn systemd_takes_the_units() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let plan = plan(&dir, TWO);
+    let units = dir.path().join("units");
+    fs::create_dir(&units).unwrap();
+    let files = emit(&plan, Form::Systemd).unwrap();
+    let paths: Vec<PathBuf> = files.iter().map(|file| units.join(&file.name)).collect();
+    for (file, path) in files.iter().zip(&paths) {
+        fs::write(path, &file.text).unwrap();
+    }
+    let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "lab-pool.service",
+            "lab-a-backend.service",
+            "lab-a.service",
+            "lab-b.service",
+            "lab.target"
+        ]
+    );
+    // A back-end is ready when it says so, and its VM waits for that.
+    assert!(files[1].text.contains("\nType=notify\n"), "{}", files[1].text);
+    let needs = "Requires=lab-pool.service lab-a-backend.service\n\
+                 After=lab-pool.service lab-a-backend.service\n";
+    assert!(files[2].text.contains(needs), "{}", files[2].text);
+    let mut verify = Command::new("systemd-analyze");
+    let output = verify.args(["verify", "--man=no", "--recursive-errors=no"]).args(&paths).output();
+    let output = output.expect("systemd-analyze checks the units; install the package systemd");
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaints}");
+    assert!(!complaints.contains(&units.display().to_string()), "{complaints}");
+}
+
+#[test]
+fn units_keep_what_systemd_would_replace() {
+    let words = ["it's", "$HOME", "100%", "a\"b\\c", ""].map(Into::into);
+    assert_eq!(systemd::words(&words).unwrap(), r#""it's" "$$HOME" "100%%" "a\"b\\c" """#);
+    let error = systemd::words(&["a\nb".into()]).unwrap_err().to_string();
+    assert!(error.contains("cannot be written into a unit of systemd"), "{error}");
+}
+
+#[test]
+fn cloud_hypervisor_maps_pools_itself() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut plan = plan(&dir, TWO);
+    let error = emit(&plan, Form::CloudHypervisor(None)).unwrap_err().to_string();
+    assert!(error.contains("image, of 100%"), "a comma cannot be quoted there: {error}");
+    for vm in &mut plan.vms {
+        vm.config.image = crate::vm::Image::open(with_image(&dir)).unwrap();
+    }
+    let text = only(emit(&plan, Form::CloudHypervisor(None)).unwrap());
+    let pool = plan.pool.path.display();
+    assert!(text.contains(&format!("--pmem file={pool},discard_writes=off")), "{text}");
+    assert!(text.contains(&format!("--pmem file={pool},discard_writes=on")), "the read-only VM");
+    assert!(text.contains("VHOST_USER_PROTOCOL_F_SHMEM"), "says why: {text}");
+    let old = CloudHypervisor {
+        program: "ch".into(),
+        version: "20.0".into(),
+        pmem: false,
+        generic_vhost_user: false,
+        shared_memory: false,
+    };
+    let error = emit(&plan, Form::CloudHypervisor(Some(&old))).unwrap_err().to_string();
+    assert!(error.contains("cloud-hypervisor 20.0: it has no --pmem"), "{error}");
+}
+
+fn with_image(dir: &tempfile::TempDir) -> PathBuf {
+    let image = dir.path().join("image");
+    if !image.exists() {
+        fs::create_dir(&image).unwrap();
+        for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
+            fs::write(image.join(file), "").unwrap();
+        }
+    }
+    image
+}
+
+#[test]
+fn only_qemu_gets_a_root_in_memory() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let image = with_image(&dir);
+    fs::File::create(image.join("root-dax.erofs")).unwrap().set_len(2 << 20).unwrap();
+    let plan = plan(&dir, &format!("[[vm]]\nimage = {image:?}\n"));
+    assert_eq!(plan.vms[0].config.root, Root::Memory);
+    let text =
+        |form| emit(&plan, form).unwrap().iter().map(ToString::to_string).collect::<String>();
+    for form in [Form::Qemu, Form::Systemd] {
+        let text = text(form);
+        assert!(text.contains("root-dax.erofs") && text.contains("/by-path/pci-"), "{text}");
+    }
+    for form in [Form::Libvirt, Form::CloudHypervisor(None)] {
+        let text = text(form);
+        assert!(text.contains("/root.erofs") && text.contains("/by-id/virtio-"), "{text}");
+        assert!(!text.contains("root-dax.erofs") && !text.contains("maxmem"), "{text}");
+    }
+}
+
+#[test]
+fn a_slice_needs_qemu() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let plan = plan(
+        &dir,
+        "[[vm]]\nname = \"part\"\naccess = \"slice\"\noffset = \"128M\"\nlength = \"2M\"\n",
+    );
+    let error = emit(&plan, Form::CloudHypervisor(None)).unwrap_err();
+    assert_eq!(error, EmitError::Slice("part".to_owned()));
+}
+
+#[test]
+fn a_pool_that_exists_keeps_its_master() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let pool = dir.path().join("pool");
+    let options = CreateOptions::new(pool.clone(), 64 << 20, View::Devdax);
+    pool::create(&CreateOptions { mkfs: true, ..options }, &mut |_, _| ()).unwrap();
+    let media = PoolFile::open(&pool, dax::Access::Read).unwrap();
+    let master = Superblock::read(&media).unwrap().system_uuid.to_string();
+    let with_image = with_image(&dir);
+    let file = dir.path().join("lab.toml");
+    let text = "[pool]\npath = \"pool\"\n[[vm]]\nname = \"a\"\n[[vm]]\nname = \"b\"\n";
+    fs::write(&file, text).unwrap();
+    let host = Host::for_tests(dir.path(), "image");
+    assert_eq!(host.image.as_ref(), Some(&with_image));
+    let plan = Plan::new(&cluster_file::read(&file).unwrap().spec, &host).unwrap();
+    for (form, before) in [
+        (Form::Qemu, "-uuid "),
+        (Form::Systemd, "-uuid "),
+        (Form::Libvirt, "<uuid>"),
+        (Form::CloudHypervisor(None), "uuid="),
+    ] {
+        let all: String = emit(&plan, form).unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(all.matches(&format!("{before}{master}")).count(), 1, "{all}");
+        assert!(!all.contains("mkfs") && !all.contains("pool create"), "{all}");
+    }
+}

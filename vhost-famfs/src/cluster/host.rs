@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What this host has to run a cluster with: programs, image, directories.
+
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::vm::Accelerator;
+use crate::vm::Image;
+use crate::vm::QemuVersion;
+use crate::vm::{Confinement, has_filter};
+use crate::vm::{Qemu, SelectError};
+
+/// Environment variable that names the QEMU program.
+pub const QEMU_VARIABLE: &str = "VHOST_FAMFS_QEMU";
+
+/// Environment variable that names the directory of the appliance image.
+pub const IMAGE_VARIABLE: &str = "VHOST_FAMFS_IMAGE";
+
+/// Why this host cannot run a cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// There is no QEMU, or the one that was named is none.
+    #[error("no QEMU to run VMs with; name one with --qemu or ${QEMU_VARIABLE}, or install one")]
+    Qemu(#[source] SelectError),
+    /// There is no directory for what lives as long as a cluster.
+    #[error(
+        "no runtime directory: XDG_RUNTIME_DIR is not set and {} does not exist; log in through \
+         your system's login service, or set XDG_RUNTIME_DIR to a directory in memory of your own", .0.display()
+    )]
+    NoRuntime(PathBuf),
+    /// This program has no name.
+    #[error("cannot find the path of this program")]
+    Program(#[source] io::Error),
+}
+
+/// What a cluster is run with.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// The `vhost-famfs` program, for back-ends.
+    pub program: PathBuf,
+    /// QEMU.
+    pub qemu: PathBuf,
+    /// Its version.
+    pub qemu_version: QemuVersion,
+    /// Whether it has a system call filter.
+    pub qemu_filter: bool,
+    /// How QEMU is confined here.
+    pub confinement: Confinement,
+    /// Why it is not more, for people.
+    pub confinement_reason: &'static str,
+    /// What runs guests.
+    pub accelerator: Accelerator,
+    /// Why it is that one.
+    pub accelerator_reason: String,
+    /// The directory of the appliance image that VMs boot, if there is one.
+    pub image: Option<PathBuf>,
+    /// The directory of all clusters.
+    pub runtime: PathBuf,
+    /// The directory for pools in memory.
+    pub memory: PathBuf,
+}
+
+impl Host {
+    /// Looks for everything. What is given is taken, and not looked for.
+    ///
+    /// # Errors
+    /// What is missing, with the way out.
+    pub fn look(qemu: Option<&Path>, image: Option<&Path>) -> Result<Self, HostError> {
+        let program = env::current_exe().map_err(HostError::Program)?;
+        let named = non_empty(QEMU_VARIABLE).map(PathBuf::from);
+        let Qemu { program: qemu, version: qemu_version, .. } =
+            Qemu::select(qemu.or(named.as_deref())).map_err(HostError::Qemu)?;
+        let (accelerator, accelerator_reason) = Accelerator::detect(&qemu);
+        let (confinement, confinement_reason) = Confinement::strongest();
+        Ok(Self {
+            qemu_filter: has_filter(&qemu),
+            confinement,
+            confinement_reason,
+            image: image.map(Path::to_owned).or_else(|| find_image(&program)).map(from_anywhere),
+            program,
+            qemu: from_anywhere(qemu),
+            qemu_version,
+            accelerator,
+            accelerator_reason,
+            runtime: runtime_dir()?,
+            memory: PathBuf::from("/dev/shm"),
+        })
+    }
+}
+
+/// A path that means the same in every directory. The name of a program that is looked for stays one.
+fn from_anywhere(path: PathBuf) -> PathBuf {
+    let is_path = path.components().count() > 1 || path.is_dir();
+    if is_path { std::path::absolute(&path).unwrap_or(path) } else { path }
+}
+
+/// The directory of all clusters of this user: in `$XDG_RUNTIME_DIR`, else where login services
+/// put that. It need not exist.
+///
+/// # Errors
+/// There is no such place.
+pub fn runtime_dir() -> Result<PathBuf, HostError> {
+    const NAME: &str = "vhost-famfs";
+    if let Some(dir) = non_empty("XDG_RUNTIME_DIR") {
+        return Ok(PathBuf::from(dir).join(NAME));
+    }
+    let uid = rustix::process::geteuid();
+    let usual = PathBuf::from(format!("/run/user/{}", uid.as_raw()));
+    if usual.is_dir() {
+        return Ok(usual.join(NAME));
+    }
+    // Root has /run itself, as its services do.
+    if uid.is_root() && Path::new("/run").is_dir() {
+        return Ok(Path::new("/run").join(NAME));
+    }
+    Err(HostError::NoRuntime(usual))
+}
+
+/// The image: the variable, where the package has it, beside the programs of a build.
+fn find_image(program: &Path) -> Option<PathBuf> {
+    if let Some(dir) = non_empty(IMAGE_VARIABLE) {
+        return Some(dir.into());
+    }
+    let prefix = program.parent()?.parent()?;
+    let places = [prefix.join("share/vhost-famfs/image"), prefix.join("image")];
+    places.into_iter().find(|dir| Image::open(dir).is_ok())
+}
+
+fn non_empty(variable: &str) -> Option<std::ffi::OsString> {
+    env::var_os(variable).filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+impl Host {
+    /// A host with everything; its directories, and an image of this name, are in `dir`.
+    pub fn for_tests(dir: &Path, image: &str) -> Self {
+        let image = dir.join(image);
+        std::fs::create_dir_all(&image).unwrap();
+        for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
+            std::fs::write(image.join(file), "").unwrap();
+        }
+        Self {
+            program: "vhost-famfs".into(),
+            qemu: "qemu".into(),
+            qemu_version: QemuVersion::SHARED_MEMORY,
+            qemu_filter: true,
+            confinement: Confinement::Filter,
+            confinement_reason: "it runs as you",
+            accelerator: Accelerator::Tcg,
+            accelerator_reason: "no reason".into(),
+            image: Some(image),
+            runtime: dir.join("run"),
+            memory: dir.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_is_found_beside_the_programs() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("release/vhost-famfs");
+        assert_eq!(find_image(&program), None);
+        let image = dir.path().join("image");
+        std::fs::create_dir(&image).unwrap();
+        for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
+            std::fs::write(image.join(file), "").unwrap();
+        }
+        assert_eq!(find_image(&program), Some(image));
+    }
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A cluster, decided to the last argument.
+//!
+//! ```text
+//! Spec (what is asked) + Host (what there is) --Plan::new()--> Plan --> up, or text for other programs
+//! ```
+//! Making a plan looks at the host and changes nothing.
+
+mod error;
+mod pool;
+mod text;
+mod vm;
+
+use std::path::PathBuf;
+
+use famfs::unsupported::LeftOut;
+use famfs::view::View;
+use uuid::Uuid;
+
+use super::host::Host;
+use super::sizing::{ImportError, Needs};
+use super::spec::{Access, ImportSpec, Spec, Transport, VmSpec};
+use crate::bounded_log::DEFAULT_LIMIT;
+use crate::pool::{CreateOptions, Identity, Kind, Owners};
+use crate::vm::BackendConfig;
+use crate::vm::Confinement;
+use crate::vm::VmConfig;
+
+pub use error::PlanError;
+pub use pool::is_own_pool;
+
+/// A cluster that can be started.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Its name.
+    pub name: String,
+    /// Marks the processes of this start.
+    pub instance: Uuid,
+    /// The directory with its state and sockets; it does not exist.
+    pub dir: PathBuf,
+    /// What runs the guests, and why, for people.
+    pub accelerator: String,
+    /// How QEMU is confined, and why so, for people.
+    pub confinement: String,
+    /// The program that keeps logs.
+    pub program: PathBuf,
+    /// Most bytes of each log.
+    pub log_limit: u64,
+    /// Its pool.
+    pub pool: PoolPlan,
+    /// Its VMs.
+    pub vms: Vec<VmPlan>,
+}
+
+/// The pool of a cluster.
+#[derive(Debug, Clone)]
+pub struct PoolPlan {
+    /// The file or device.
+    pub path: PathBuf,
+    /// What it is made of.
+    pub kind: Kind,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What guests see of it.
+    pub view: View,
+    /// How it is made; `None` if it exists.
+    pub create: Option<CreateOptions>,
+    /// Whose it may be.
+    pub owners: Owners,
+    /// Which file it is, if it exists.
+    pub identity: Option<Identity>,
+    /// Whether it is made for the cluster and goes with it. One that was there before stays.
+    pub ours: bool,
+    /// First byte behind its file system, the one that is there or the one that is made: slices
+    /// begin there. `None` if it has none.
+    pub famfs_end: Option<u64>,
+    /// The file system that is made in it; `None` if there is one, or none is needed.
+    pub mkfs: Option<MkfsPlan>,
+    /// What is copied into it.
+    pub imports: Vec<ImportSpec>,
+    /// What famfs cannot hold of each.
+    pub left_out: Vec<Vec<LeftOut>>,
+    /// What that takes.
+    pub needs: Needs,
+}
+
+/// The file system that is made in a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MkfsPlan {
+    /// Bytes of its log; `None` for what mkfs takes by itself.
+    pub log_len: Option<u64>,
+    /// Bytes of the device that it may use; `None` for all.
+    pub size: Option<u64>,
+    /// The system UUID of its master.
+    pub system: Uuid,
+}
+
+/// A VM of a cluster.
+#[derive(Debug, Clone)]
+pub struct VmPlan {
+    /// What it may do with the pool.
+    pub access: Access,
+    /// How the pool comes into it.
+    pub transport: Transport,
+    /// Why it is that one, for people.
+    pub reason: &'static str,
+    /// Whether the guest mounts the pool, so that a start waits for it.
+    pub mount: bool,
+    /// Whether it is the one that may add files.
+    pub master: bool,
+    /// Its back-end, if the transport has one.
+    pub backend: Option<BackendConfig>,
+    /// The VM.
+    pub config: VmConfig,
+}
+
+impl VmPlan {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// Its logs: of the console, of QEMU, and of the back-end if it has one.
+    #[must_use]
+    pub fn logs(&self) -> Vec<PathBuf> {
+        let backend = self.backend.as_ref().map(|backend| backend.log.clone());
+        let own = [self.config.console_log.clone(), self.config.stderr_log.clone()];
+        own.into_iter().chain(backend).collect()
+    }
+}
+
+impl Plan {
+    /// Whether anything of the cluster, or its start, writes to the pool.
+    #[must_use]
+    pub fn writes_pool(&self) -> bool {
+        let fills = self.pool.create.is_some() || self.pool.mkfs.is_some();
+        let only_reads = |vm: &VmPlan| vm.access == Access::ReadOnly;
+        fills || !self.pool.imports.is_empty() || !self.vms.iter().all(only_reads)
+    }
+
+    /// Decides everything that the user left open, and checks that it can work.
+    ///
+    /// # Errors
+    /// The first thing that cannot, with the way out.
+    pub fn new(spec: &Spec, host: &Host) -> Result<Self, PlanError> {
+        let dir = host.runtime.join(&spec.name);
+        let mounts = |vm: &VmSpec| vm.mount.unwrap_or(!matches!(vm.access, Access::Slice { .. }));
+        let wants_files = !spec.imports.is_empty() || spec.vms.iter().any(mounts);
+        let (pool, system) = pool::plan(spec, host, wants_files)?;
+        let mut vms = Vec::new();
+        let mut master = None;
+        for vm in &spec.vms {
+            let first = vm.access == Access::ReadWrite && master.is_none();
+            if first {
+                master = Some(vm.name.clone());
+            }
+            let uuid = if first { system } else { Uuid::new_v4() };
+            vms.push(vm::plan(vm, host, &dir, &pool, mounts(vm), (first, uuid))?);
+        }
+        let accelerator = format!("{} ({})", host.accelerator, host.accelerator_reason);
+        let confinement = match vms.iter().all(|vm| vm.config.confinement == Confinement::None) {
+            true => Confinement::None.to_string(),
+            false => format!("{} ({})", host.confinement, host.confinement_reason),
+        };
+        let instance = Uuid::new_v4();
+        let name = spec.name.clone();
+        let program = host.program.clone();
+        let log_limit = spec.log_limit.unwrap_or(DEFAULT_LIMIT);
+        Ok(Self { name, instance, dir, accelerator, confinement, program, log_limit, pool, vms })
+    }
+}
+
+impl PoolPlan {
+    /// The imports, each with what famfs cannot hold of it.
+    pub fn imports(&self) -> impl Iterator<Item = (&ImportSpec, &[LeftOut])> {
+        self.imports.iter().zip(self.left_out.iter().map(Vec::as_slice))
+    }
+
+    /// Refuses imports of which something would be missing although nobody agreed to that.
+    ///
+    /// # Errors
+    /// The first such import, with what it is.
+    pub fn refuse_left_out(&self) -> Result<(), PlanError> {
+        let refused =
+            self.imports().find(|(import, items)| !import.skip_unsupported && !items.is_empty());
+        match refused {
+            None => Ok(()),
+            Some((import, items)) => {
+                let (path, items) = (import.from.clone(), items.to_vec());
+                Err(ImportError::LeftOut { path, items }.into())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A plan for people: `up --dry-run`.
+
+use std::fmt;
+
+use famfs::import::reasons;
+
+use super::{Plan, PoolPlan};
+use crate::host::units::Bytes;
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "cluster:      {}", self.name)?;
+        writeln!(f, "state in:     {}", self.dir.display())?;
+        writeln!(f, "accelerator:  {}", self.accelerator)?;
+        writeln!(f, "QEMU:         {}", self.confinement)?;
+        writeln!(f, "pool:         {}", self.pool)?;
+        for (import, left_out) in self.pool.imports() {
+            let to = import.to.as_ref().map(ToString::to_string).unwrap_or_default();
+            writeln!(f, "import:       {} -> /{to}", import.from.display())?;
+            if !left_out.is_empty() {
+                writeln!(f, "  {} not copied: {}", left_out.len(), reasons(left_out))?;
+            }
+            for item in left_out {
+                writeln!(f, "    {item}")?;
+            }
+        }
+        write!(
+            f,
+            "\n{:<16} {:<6} {:<9} {:<5} {:<6} {:>8} {:>4}  TRANSPORT BECAUSE",
+            "VM", "ACCESS", "TRANSPORT", "MOUNT", "ROOT", "MEMORY", "CPUS"
+        )?;
+        for vm in &self.vms {
+            let memory = format!("{} MiB", vm.config.memory >> 20);
+            write!(
+                f,
+                "\n{:<16} {:<6} {:<9} {:<5} {:<6} {memory:>8} {:>4}  {}",
+                vm.name(),
+                vm.access.name(),
+                vm.transport.name(),
+                if vm.mount { "yes" } else { "no" },
+                vm.config.root.name(),
+                vm.config.cpus,
+                vm.reason
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for PoolPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, view) = (self.kind.name(), self.view.name());
+        write!(f, "{} ({kind}, {}, {view} view", self.path.display(), Bytes(self.size))?;
+        f.write_str(if self.create.is_some() { ", made" } else { ", exists" })?;
+        if self.mkfs.is_some() {
+            f.write_str(", new famfs")?;
+        }
+        f.write_str(if self.ours { ", removed by down)" } else { ", kept by down)" })
+    }
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A VM of a cluster.
+
+use std::path::Path;
+
+use protocol::credentials::{ACCESS, NO_POOL, READ_ONLY};
+use uuid::Uuid;
+
+use super::{PlanError, PoolPlan, VmPlan};
+use crate::cluster::check;
+use crate::cluster::host::Host;
+use crate::cluster::spec::{Access, Transport, VmSpec};
+use crate::host::units::{ALIGNMENT, Bytes};
+use crate::pool::Window;
+use crate::pool::{Kind, Owners};
+use crate::vm::BackendConfig;
+use crate::vm::Confinement;
+use crate::vm::QemuVersion;
+use crate::vm::{Console, PoolDevice, VmConfig};
+use crate::vm::{Image, Root};
+
+/// RAM of a VM beside what the pool costs it.
+const MEMORY: u64 = 1 << 30;
+
+/// Least RAM of a VM beside what the pool costs it.
+pub(super) const MIN_MEMORY: u64 = 256 << 20;
+
+/// A guest has 64 bytes of `struct page` for each 4 KiB of the pool, in its own RAM.
+const PAGE_STRUCTS: u64 = 64;
+
+/// The VM; `master` is the one that may add files.
+pub(super) fn plan(
+    spec: &VmSpec,
+    host: &Host,
+    dir: &Path,
+    pool: &PoolPlan,
+    mount: bool,
+    (master, uuid): (bool, Uuid),
+) -> Result<VmPlan, PlanError> {
+    let name = &spec.name;
+    let (transport, reason) = transport(spec, host, pool)?;
+    let (mut seen, mut part) = (pool.size, None);
+    if let Access::Slice { offset, length } = spec.access {
+        Window::new(pool.size, ALIGNMENT, offset, Some(length))
+            .map_err(|source| PlanError::Slice { name: name.clone(), source })?;
+        if let Some(end) = pool.famfs_end.filter(|end| offset < *end) {
+            let (name, path) = (name.clone(), pool.path.clone());
+            let (offset, end) = (Bytes(offset), Bytes(end));
+            return Err(PlanError::SliceOverFiles { name, path, offset, end });
+        }
+        (seen, part) = (length, Some((offset, length)));
+    }
+    let pages = (seen / PAGE_STRUCTS).next_multiple_of(ALIGNMENT);
+    let memory = spec.memory.unwrap_or(MEMORY + pages);
+    if memory < pages + MIN_MEMORY {
+        return Err(PlanError::Memory { name: name.clone(), memory: Bytes(memory), pages });
+    }
+    let image = image(spec, host)?;
+    let root = root(spec, host, &image)?;
+    let backend = (transport == Transport::Shmem).then(|| BackendConfig {
+        program: host.program.clone(),
+        pool: pool.path.clone(),
+        foreign: pool.owners == Owners::Any,
+        part,
+        socket: dir.join(format!("{name}.sock")),
+        log: dir.join(format!("{name}.backend")),
+        piped: false,
+    });
+    let console = dir.join(format!("{name}.console"));
+    let mut config = VmConfig::new(name, &host.qemu, image, dir.join(name), console);
+    config.stderr_log = dir.join(format!("{name}.qemu"));
+    config.root = root;
+    config.console = Console::Socket { shell: spec.shell };
+    config.accelerator = host.accelerator;
+    config.qemu_version = host.qemu_version;
+    config.confinement = confinement(spec, host)?;
+    config.cpus = spec.cpus;
+    config.memory = memory;
+    config.uuid = uuid;
+    if !mount {
+        config.credentials.insert(NO_POOL.to_owned(), "1".to_owned());
+    }
+    if spec.access == Access::ReadOnly {
+        // The hypervisor drops the guest's stores without a word. A mount that cannot be written
+        // refuses them.
+        config.credentials.insert(ACCESS.to_owned(), READ_ONLY.to_owned());
+    }
+    config.pools = vec![match &backend {
+        Some(backend) => PoolDevice::Shmem { socket: backend.socket.clone() },
+        None => PoolDevice::Pmem {
+            path: pool.path.clone(),
+            size: pool.size,
+            readonly: spec.access == Access::ReadOnly,
+        },
+    }];
+    config.phys_bits = check::emulated_bits(check::needed_bits(&config, seen));
+    config.qemu_args = spec.args.iter().map(Into::into).collect();
+    // What is wrong with it comes out before anything is started.
+    config.command_line()?;
+    Ok(VmPlan { access: spec.access, transport, reason, mount, master, backend, config })
+}
+
+/// The transport, and why it is that one.
+fn transport(
+    spec: &VmSpec,
+    host: &Host,
+    pool: &PoolPlan,
+) -> Result<(Transport, &'static str), PlanError> {
+    let recent = host.qemu_version >= QemuVersion::SHARED_MEMORY;
+    let refused = |transport, why: String| {
+        Err(PlanError::Transport { name: spec.name.clone(), transport, why })
+    };
+    let old = || {
+        format!(
+            "{} is QEMU {}, but a back-end needs {} or newer; take a newer one with --qemu",
+            host.qemu.display(),
+            host.qemu_version,
+            QemuVersion::SHARED_MEMORY
+        )
+    };
+    match (spec.access, spec.transport) {
+        (Access::ReadOnly, _) => Ok((Transport::Pmem, "read-only is enforced by the hypervisor")),
+        (Access::Slice { .. }, _) if pool.kind == Kind::Devdax => {
+            let why = "a slice of a devdax device cannot be mapped";
+            refused(Transport::Shmem, why.to_owned())
+        }
+        (Access::Slice { .. }, _) if recent => Ok((Transport::Shmem, "a part of the pool")),
+        (_, Some(Transport::Pmem)) => Ok((Transport::Pmem, "asked for")),
+        (_, None) if pool.kind == Kind::Devdax => {
+            Ok((Transport::Pmem, "the pool is a devdax device"))
+        }
+        (_, Some(Transport::Shmem)) if pool.kind == Kind::Devdax => {
+            let why = "QEMU 11.1 cannot map a devdax device for a back-end; leave transport out";
+            refused(Transport::Shmem, why.to_owned())
+        }
+        (Access::ReadWrite, None) if !recent => {
+            Ok((Transport::Pmem, "this QEMU is too old for a back-end"))
+        }
+        (_, _) if !recent => refused(Transport::Shmem, old()),
+        (_, Some(Transport::Shmem)) => Ok((Transport::Shmem, "asked for")),
+        (_, None) => Ok((Transport::Shmem, "the default")),
+    }
+}
+
+/// As much as there can be, unless the user wants none.
+fn confinement(spec: &VmSpec, host: &Host) -> Result<Confinement, PlanError> {
+    match (spec.confine, host.qemu_filter) {
+        (false, _) => Ok(Confinement::None),
+        (true, true) => Ok(host.confinement.clone()),
+        (true, false) => {
+            Err(PlanError::Filter { name: spec.name.clone(), qemu: host.qemu.clone() })
+        }
+    }
+}
+
+fn image(spec: &VmSpec, host: &Host) -> Result<Image, PlanError> {
+    let name = || spec.name.clone();
+    let dir = spec.image.as_ref().or(host.image.as_ref());
+    let dir = dir.ok_or_else(|| PlanError::NoImage(name()))?;
+    let image = Image::open(dir).map_err(|source| PlanError::Image { name: name(), source })?;
+    match &spec.kernel {
+        None => Ok(image),
+        Some(path) if path.is_file() => Ok(image.with_kernel(path.clone())),
+        Some(path) => Err(PlanError::Kernel { name: name(), path: path.clone() }),
+    }
+}
+
+/// The root that is asked for; without that, the one that VMs share, where image and QEMU have it.
+fn root(spec: &VmSpec, host: &Host, image: &Image) -> Result<Root, PlanError> {
+    let recent = host.qemu_version >= QemuVersion::READ_ONLY_MEMORY;
+    let there = image.require(Root::Memory);
+    match (spec.root, there) {
+        (Some(Root::Memory), Err(source)) => {
+            Err(PlanError::Image { name: spec.name.clone(), source })
+        }
+        (Some(Root::Memory), Ok(())) if !recent => Err(PlanError::Root {
+            name: spec.name.clone(),
+            qemu: host.qemu.clone(),
+            found: host.qemu_version,
+        }),
+        (Some(root), _) => Ok(root),
+        (None, Ok(())) if recent => Ok(Root::Memory),
+        (None, _) => Ok(Root::Disk),
+    }
+}

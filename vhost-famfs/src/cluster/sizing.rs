@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! How large a pool must be for what is put into it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use famfs::format::{ALLOC_UNIT, slots};
+use famfs::import::{self, Survey};
+use famfs::sources::{self, Destination, Scan, SourceError};
+use famfs::superblock::{DEFAULT_LOG_LEN, MAX_DEVICE_LEN};
+use famfs::unsupported::{LeftOut, first_names};
+
+use super::spec::ImportSpec;
+use crate::host::units::ALIGNMENT;
+
+/// Room in the pool beside what is imported, for the files of the VMs.
+const SPARE: u64 = 256 << 20;
+
+/// Log entries beside those of what is imported.
+const SPARE_ENTRIES: u64 = 1000;
+
+/// Pool sizes that are computed are a multiple of this: what libnvdimm prefers for regions.
+const STEP: u64 = 16 << 20;
+
+/// What some files and directories take in a famfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// Files.
+    pub files: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// Bytes of the files in whole allocation units.
+    pub allocated: u64,
+}
+
+/// Why what is to be imported cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// A file or directory cannot be read.
+    #[error("cannot {action} {}", path.display())]
+    Read {
+        /// What was tried.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// It is a directory that cannot be looked at.
+    #[error("cannot import {}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: SourceError,
+    },
+    /// It is a file, but no archive.
+    #[error("cannot import {}", path.display())]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: import::ImportError,
+    },
+    /// Something in it would be missing in the pool.
+    #[error(
+        "{}: {} not copied: {} (--dry-run and -v list all){}\nto go on without them, use --skip-unsupported, or \
+         skip-unsupported = true in [[import]]", path.display(), items.len(), import::reasons(items),
+        first_names(items)
+    )]
+    LeftOut {
+        /// The directory or archive.
+        path: PathBuf,
+        /// What famfs cannot hold.
+        items: Vec<LeftOut>,
+    },
+    /// There is nothing in it.
+    #[error("nothing to import: {} holds no regular file", .0.display())]
+    Empty(PathBuf),
+}
+
+impl ImportError {
+    /// The file or directory that it is about.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Read { path, .. }
+            | Self::Directory { path, .. }
+            | Self::Archive { path, .. }
+            | Self::LeftOut { path, .. }
+            | Self::Empty(path) => path,
+        }
+    }
+}
+
+impl Needs {
+    /// What a directory or an archive takes, and what famfs cannot hold of it.
+    ///
+    /// # Errors
+    /// It cannot be read, or has no file in it.
+    pub fn of(import: &ImportSpec) -> Result<(Self, Vec<LeftOut>), ImportError> {
+        let path = &import.from;
+        let read = |action| move |source| ImportError::Read { action, path: path.into(), source };
+        let mut needs = Self::default();
+        let left_out = if fs::metadata(path).map_err(read("import"))?.is_dir() {
+            needs.add_directory(import)?
+        } else {
+            needs.add_archive(import, &File::open(path).map_err(read("open"))?)?
+        };
+        if needs.files == 0 && left_out.is_empty() {
+            return Err(ImportError::Empty(path.into()));
+        }
+        Ok((needs, left_out))
+    }
+
+    fn add_directory(&mut self, import: &ImportSpec) -> Result<Vec<LeftOut>, ImportError> {
+        let found = look(import, true);
+        let found =
+            found.map_err(|source| ImportError::Directory { path: import.from.clone(), source })?;
+        for size in found.sizes() {
+            match size {
+                Some(size) => self.add_file(size),
+                None => self.directories += 1,
+            }
+        }
+        Ok(found.unsupported.iter().map(LeftOut::from).collect())
+    }
+
+    fn add_archive(
+        &mut self,
+        import: &ImportSpec,
+        file: &File,
+    ) -> Result<Vec<LeftOut>, ImportError> {
+        let found = Survey::of(file, import.to.as_ref())
+            .map_err(|source| ImportError::Archive { path: import.from.clone(), source })?;
+        found.files.iter().for_each(|size| self.add_file(*size));
+        self.directories += found.directories;
+        Ok(found.left_out)
+    }
+
+    fn add_file(&mut self, size: u64) {
+        self.files += 1;
+        self.bytes = self.bytes.saturating_add(size);
+        // A size near the end of the numbers is a claim of an archive's header.
+        let allocated = size.checked_next_multiple_of(ALLOC_UNIT).unwrap_or(u64::MAX);
+        self.allocated = self.allocated.saturating_add(allocated);
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            files: self.files + other.files,
+            directories: self.directories + other.directories,
+            bytes: self.bytes.saturating_add(other.bytes),
+            allocated: self.allocated.saturating_add(other.allocated),
+        }
+    }
+
+    /// The length of the smallest log that has room for them: a power of two, and not less than
+    /// mkfs takes by itself.
+    #[must_use]
+    pub fn log_len(self) -> u64 {
+        let entries = self.files + self.directories + SPARE_ENTRIES;
+        let mut len = DEFAULT_LOG_LEN;
+        while slots(len) < entries && len < MAX_DEVICE_LEN {
+            len *= 2;
+        }
+        len
+    }
+
+    /// The size of a pool with room for them and nothing else: info area, superblock, log, files.
+    #[must_use]
+    pub fn least_pool_size(self) -> u64 {
+        self.allocated.saturating_add(ALIGNMENT + ALLOC_UNIT + self.log_len())
+    }
+
+    /// The size of a pool with room for them and some more.
+    #[must_use]
+    pub fn pool_size(self) -> u64 {
+        let size = self.least_pool_size().saturating_add(SPARE);
+        size.checked_next_multiple_of(STEP).unwrap_or(u64::MAX - (u64::MAX % STEP))
+    }
+}
+
+/// Looks at what is in a directory that is to be imported.
+///
+/// # Errors
+/// It cannot be read; unless `skip` is set, famfs cannot hold something of it.
+pub fn look(import: &ImportSpec, skip: bool) -> Result<Scan, SourceError> {
+    let options =
+        sources::Options { recursive: true, skip_unsupported: skip, ..sources::Options::default() };
+    // `DIR/.` is what is in the directory.
+    sources::scan(&[import.from.join(".")], &Destination::Into(import.to.clone()), &options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_directory_and_its_archive_need_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        fs::create_dir_all(tree.join("sub")).unwrap();
+        fs::write(tree.join("one"), "x").unwrap();
+        fs::write(tree.join("sub/two"), "").unwrap();
+        std::os::unix::fs::symlink("one", tree.join("link")).unwrap();
+        let found = |path: &Path| Needs::of(&ImportSpec::of(path.to_owned())).unwrap();
+        let (needs, left_out) = found(&tree);
+        let expected = Needs { files: 1, directories: 1, bytes: 1, allocated: ALLOC_UNIT };
+        assert_eq!(needs, expected);
+        assert_eq!(import::reasons(&left_out), "1 empty file, 1 symbolic link");
+        let archive = dir.path().join("tree.tar");
+        let mut tar = Command::new("tar");
+        tar.arg("-C").arg(&tree).arg("-cf").arg(&archive).args(["sub", "one", "link"]);
+        assert!(tar.status().unwrap().success());
+        let (of_archive, left_out) = found(&archive);
+        assert_eq!(of_archive, needs);
+        assert_eq!(import::reasons(&left_out), "1 empty file, 1 symbolic link");
+    }
+
+    #[test]
+    fn the_pool_grows_with_files_and_entries() {
+        let none = Needs::default();
+        assert_eq!(none.log_len(), DEFAULT_LOG_LEN);
+        assert!(none.pool_size() >= SPARE && none.pool_size().is_multiple_of(STEP));
+        let many = Needs { files: 100_000, allocated: 1 << 40, ..none };
+        assert!(slots(many.log_len()) > 100_000 && many.pool_size() > 1 << 40);
+        let absurd = Needs { allocated: u64::MAX, ..none };
+        assert!(absurd.pool_size().is_multiple_of(STEP), "no overflow");
+    }
+
+    #[test]
+    fn what_is_nothing_to_import_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = |path: &Path| {
+            let error = Needs::of(&ImportSpec::of(path.to_owned())).unwrap_err();
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            format!("{error}: {}", source.unwrap_or_default())
+        };
+        assert!(error(dir.path()).contains("holds no regular file"));
+        assert!(error(&dir.path().join("none")).contains("cannot import"));
+        let text = dir.path().join("text");
+        fs::write(&text, "password: secret".repeat(100)).unwrap();
+        let error = error(&text);
+        assert!(error.contains("it is text, expected a tar archive"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+}

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a user asks for: a pool, what is in it, and the VMs on it. Nothing is looked at here; what is left open
+//! is decided by [`Plan`](super::plan::Plan).
+
+use std::fmt;
+use std::path::PathBuf;
+
+use famfs::path::RelPath;
+use famfs::view::View;
+use serde::{Deserialize, Serialize};
+
+use crate::pool::Kind;
+use crate::vm::Root;
+
+/// Most characters of the name of a cluster or VM, which ends up in the paths of sockets.
+pub const MAX_NAME: usize = 32;
+
+/// Most VMs of one cluster: more is a mistake, and each costs a gigabyte.
+pub const MAX_VMS: usize = 64;
+
+/// A cluster as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// Its name.
+    pub name: String,
+    /// Its pool.
+    pub pool: PoolSpec,
+    /// What to put into the pool, in this order.
+    pub imports: Vec<ImportSpec>,
+    /// Most bytes of each log of a VM.
+    pub log_limit: Option<u64>,
+    /// Its VMs; no name is there twice.
+    pub vms: Vec<VmSpec>,
+}
+
+/// What of a cluster an error is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// A key of the pool.
+    Pool(&'static str),
+    /// A key of the VM of that name.
+    Vm(String, &'static str),
+    /// The import of that directory or archive.
+    Import(PathBuf),
+}
+
+/// A pool as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PoolSpec {
+    /// The file or device. Without it a file is made for the cluster and removed with it.
+    pub path: Option<PathBuf>,
+    /// What it is made of, or must be if it exists.
+    pub kind: Option<PoolKind>,
+    /// Its size in bytes, or what it must be if it exists.
+    pub size: Option<u64>,
+    /// What guests see of it, or what it must be if it exists.
+    pub view: Option<View>,
+    /// The NUMA node of its memory.
+    pub numa: Option<u32>,
+    /// Whether to take all its memory at once.
+    pub prefault: bool,
+    /// Whether one that another user owns or can change will do.
+    pub foreign: bool,
+}
+
+/// What the pool of a cluster is made of. A memfd is missing: it has no name, and ends with the program that
+/// made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PoolKind {
+    /// Memory: a file in tmpfs.
+    Tmpfs,
+    /// Memory in huge pages: a file in hugetlbfs.
+    Hugetlbfs,
+    /// Storage: a regular file.
+    File,
+    /// A device, /dev/daxX.Y.
+    Devdax,
+}
+
+impl PoolKind {
+    /// The kind of pool that it is.
+    #[must_use]
+    pub fn as_kind(self) -> Kind {
+        match self {
+            Self::Tmpfs => Kind::Tmpfs,
+            Self::Hugetlbfs => Kind::Hugetlbfs,
+            Self::File => Kind::File,
+            Self::Devdax => Kind::Devdax,
+        }
+    }
+}
+
+/// Something to copy into the pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportSpec {
+    /// A directory, or a tar archive.
+    pub from: PathBuf,
+    /// The directory of the pool's file system that its content comes into; `None` is the root.
+    pub to: Option<RelPath>,
+    /// Whether to go on without what famfs cannot hold.
+    pub skip_unsupported: bool,
+}
+
+impl ImportSpec {
+    /// Everything of a directory or archive, into the root.
+    #[must_use]
+    pub fn of(from: PathBuf) -> Self {
+        Self { from, to: None, skip_unsupported: false }
+    }
+}
+
+/// What a VM may do with the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Load and store everywhere.
+    ReadWrite,
+    /// Load everywhere; the hypervisor keeps it from storing.
+    ReadOnly,
+    /// Load and store in a part; the rest is not there.
+    Slice {
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        length: u64,
+    },
+}
+
+impl Access {
+    /// The word for it in cluster files and tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReadWrite => "rw",
+            Self::ReadOnly => "ro",
+            Self::Slice { .. } => "slice",
+        }
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How the pool comes into a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// A back-end asks the VMM to map it (vhost-user, SHMEM_MAP).
+    Shmem,
+    /// The VMM maps it by itself (its own virtio-pmem).
+    Pmem,
+}
+
+impl Transport {
+    /// The word for it in cluster files and tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shmem => "shmem",
+            Self::Pmem => "pmem",
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A VM as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmSpec {
+    /// Its name, and the guest's host name.
+    pub name: String,
+    /// What it may do with the pool.
+    pub access: Access,
+    /// How the pool comes into it; without it the best way is taken.
+    pub transport: Option<Transport>,
+    /// Its RAM in bytes; without it, 1 GiB and what the pool costs a guest.
+    pub memory: Option<u64>,
+    /// Number of virtual processors.
+    pub cpus: u32,
+    /// The directory of the appliance image; without it the installed one.
+    pub image: Option<PathBuf>,
+    /// The root file system: [`Root::Memory`] or [`Root::Disk`]; without it, memory where that works.
+    pub root: Option<Root>,
+    /// A kernel (`vmlinux` with a PVH entry, or `bzImage`) instead of the image's.
+    pub kernel: Option<PathBuf>,
+    /// Whether the guest mounts the pool; without it, unless it sees only a part.
+    pub mount: Option<bool>,
+    /// Whether the serial console has a root shell.
+    pub shell: bool,
+    /// Whether QEMU is confined.
+    pub confine: bool,
+    /// More arguments for the VMM.
+    pub args: Vec<String>,
+}
+
+impl VmSpec {
+    /// A VM with nothing special.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            access: Access::ReadWrite,
+            transport: None,
+            memory: None,
+            cpus: 2,
+            image: None,
+            root: None,
+            kernel: None,
+            mount: None,
+            shell: false,
+            confine: true,
+            args: Vec::new(),
+        }
+    }
+}
+
+impl Spec {
+    /// A cluster without a file: `vms` VMs, named vm1 and so on, that share directories.
+    #[must_use]
+    pub fn of_shares(name: &str, vms: u32, shares: Vec<PathBuf>) -> Self {
+        Self {
+            name: name.to_owned(),
+            pool: PoolSpec::default(),
+            log_limit: None,
+            imports: shares.into_iter().map(ImportSpec::of).collect(),
+            vms: (1..=vms).map(|number| VmSpec::new(format!("vm{number}"))).collect(),
+        }
+    }
+}
+
+/// Checks a name of a cluster or VM, which ends up in paths, host names and options.
+///
+/// # Errors
+/// Says what a name is.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let fits = (1..=MAX_NAME).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && !name.starts_with('-');
+    if fits {
+        return Ok(());
+    }
+    Err(format!(
+        "{name:?} is not a valid name: use 1 to {MAX_NAME} letters, digits or '-', and begin with a letter or digit"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_words() {
+        for name in ["a", "vm-1", "A9"] {
+            assert_eq!(check_name(name), Ok(()), "{name}");
+        }
+        for name in ["", "-v", "a b", "../x", "a.b", &"x".repeat(33)] {
+            assert!(check_name(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn shares_make_a_cluster() {
+        let spec = Spec::of_shares("x", 2, vec!["/srv".into()]);
+        let names: Vec<_> = spec.vms.iter().map(|vm| vm.name.as_str()).collect();
+        assert_eq!(names, ["vm1", "vm2"]);
+        assert_eq!(spec.imports[0].to, None);
+    }
+}

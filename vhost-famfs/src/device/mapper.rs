@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The thread that asks the front-end to map the window.
+//!
+//! QEMU answers a map only after the message it is waiting on has been replied to, so the
+//! callbacks must never wait for that answer; they post an order here.
+
+use std::io;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use vhost::vhost_user::message::{VhostUserMMap, VhostUserMMapFlags};
+use vhost::vhost_user::{Backend, VhostUserFrontendReqHandler};
+
+use super::lifecycle::Generation;
+use super::pmem::SHMEM_REGION_ID;
+use crate::pool::Pool;
+use crate::pool::Window;
+
+/// One map to send.
+pub struct Order {
+    /// The start that it belongs to.
+    pub generation: Generation,
+    /// The channel to the front-end.
+    pub channel: Backend,
+}
+
+/// Starts the thread, which carries out one order after the other and ends when the sender is
+/// dropped.
+pub fn spawn(carry_out: impl Fn(Order) + Send + 'static) -> io::Result<Sender<Order>> {
+    let (sender, orders) = channel();
+    thread::Builder::new()
+        .name("mapper".to_owned())
+        .spawn(move || orders.into_iter().for_each(carry_out))?;
+    Ok(sender)
+}
+
+/// Sends SHMEM_MAP for the window and waits for the answer; returns how long that took.
+pub fn send(channel: &Backend, pool: &Pool, window: Window) -> (Duration, io::Result<()>) {
+    let request = VhostUserMMap {
+        shmid: SHMEM_REGION_ID,
+        fd_offset: window.offset(),
+        shm_offset: 0,
+        len: window.len(),
+        flags: VhostUserMMapFlags::WRITABLE.bits(),
+        ..VhostUserMMap::default()
+    };
+    let begin = Instant::now();
+    let result = channel.shmem_map(&request, pool.file()).map(|_| ());
+    (begin.elapsed(), result)
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What makes a description a VM that can be run.
+
+use std::path::PathBuf;
+
+use protocol::credentials::{self, CredentialError};
+
+use super::{PoolDevice, VmConfig};
+use crate::device::listen::MAX_PATH;
+use crate::host::units::{ALIGNMENT, Bytes};
+
+/// Least memory in which the appliance boots, in bytes.
+const MIN_MEMORY: u64 = 256 << 20;
+
+/// Longest serial number of a disk (virtio 1.3, 5.2: `VIRTIO_BLK_ID_BYTES`).
+const MAX_SERIAL: usize = 20;
+
+/// A description that is no VM.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Something that ends up in paths, host names or options has other characters.
+    #[error("{what} {value:?}: expected 1 to {max} letters, digits or '-'")]
+    Word {
+        /// What it names.
+        what: &'static str,
+        /// The value.
+        value: String,
+        /// Most characters.
+        max: usize,
+    },
+    /// Too little memory, or an odd amount.
+    #[error("VM {name}: memory of {}, expected a multiple of 2 MiB, at least 256 MiB", Bytes(*memory))]
+    Memory {
+        /// The VM.
+        name: String,
+        /// The amount.
+        memory: u64,
+    },
+    /// No processor.
+    #[error("VM {name}: no processors, expected at least 1")]
+    Cpus {
+        /// The VM.
+        name: String,
+    },
+    /// A pool that cannot be mapped.
+    #[error("VM {name}: pool {}: size of {}, expected a multiple of 2 MiB", path.display(), Bytes(*size))]
+    PoolSize {
+        /// The VM.
+        name: String,
+        /// The pool.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+    },
+    /// A socket path that the kernel does not take.
+    #[error(
+        "VM {name}: socket path {} has {} bytes, at most {MAX_PATH} are possible; \
+         use a shorter directory", path.display(), path.as_os_str().len()
+    )]
+    SocketPath {
+        /// The VM.
+        name: String,
+        /// The path.
+        path: PathBuf,
+    },
+    /// A credential that SMBIOS cannot carry.
+    #[error("VM {name}: credential {id:?}: NUL or line feed in its name or value")]
+    Credential {
+        /// The VM.
+        name: String,
+        /// The credential.
+        id: String,
+    },
+    /// A credential that the appliance does not understand.
+    #[error("VM {name}: {error}")]
+    Meaning {
+        /// The VM.
+        name: String,
+        /// What is wrong with it.
+        error: CredentialError,
+    },
+}
+
+impl VmConfig {
+    /// Whether it can be run.
+    pub(in crate::vm) fn check(&self) -> Result<(), ConfigError> {
+        let name = &self.name;
+        word("VM name", name, 32)?;
+        if self.cpus == 0 {
+            return Err(ConfigError::Cpus { name: name.clone() });
+        }
+        if self.memory < MIN_MEMORY || !self.memory.is_multiple_of(ALIGNMENT) {
+            return Err(ConfigError::Memory { name: name.clone(), memory: self.memory });
+        }
+        for (id, value) in &self.credentials {
+            credentials::check(id, value)
+                .map_err(|error| ConfigError::Meaning { name: name.clone(), error })?;
+        }
+        for disk in &self.disks {
+            word("disk serial", &disk.serial, MAX_SERIAL)?;
+        }
+        let mut sockets = vec![self.agent_socket(), self.qmp_socket()];
+        sockets.extend(self.console_socket());
+        for pool in &self.pools {
+            match pool {
+                PoolDevice::Shmem { socket } => sockets.push(socket.clone()),
+                PoolDevice::Pmem { path, size, .. } => {
+                    if *size == 0 || !size.is_multiple_of(ALIGNMENT) {
+                        let (name, path) = (name.clone(), path.clone());
+                        return Err(ConfigError::PoolSize { name, path, size: *size });
+                    }
+                }
+            }
+        }
+        if let Some(path) = sockets.into_iter().find(|path| path.as_os_str().len() > MAX_PATH) {
+            return Err(ConfigError::SocketPath { name: name.clone(), path });
+        }
+        let unfit = |text: &str| text.contains(['\0', '\n']);
+        if let Some((id, _)) = self.credentials.iter().find(|(id, value)| unfit(id) || unfit(value))
+        {
+            return Err(ConfigError::Credential { name: name.clone(), id: id.clone() });
+        }
+        Ok(())
+    }
+}
+
+fn word(what: &'static str, value: &str, max: usize) -> Result<(), ConfigError> {
+    let fits = (1..=max).contains(&value.len())
+        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if fits { Ok(()) } else { Err(ConfigError::Word { what, value: value.into(), max }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Disk;
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_run_is_refused() {
+        type Change = fn(&mut VmConfig);
+        let table: [(Change, &str); 10] = [
+            (
+                |c| {
+                    c.credentials.insert("famfs.rol".into(), "client".into());
+                },
+                "VM vm1: unknown credential \"famfs.rol\"; known are famfs.no-pool",
+            ),
+            (|c| c.name = "a,b".into(), "VM name \"a,b\": expected 1 to 32 letters"),
+            (|c| c.name = String::new(), "VM name \"\""),
+            (|c| c.cpus = 0, "VM vm1: no processors"),
+            (|c| c.memory = 100 << 20, "VM vm1: memory of 100 MiB, expected"),
+            (|c| c.memory += 1, "VM vm1: memory of 1073741825 bytes"),
+            (|c| c.runtime_dir = "/x".repeat(60).into(), "at most 107 are possible"),
+            (
+                |c| {
+                    let path = "/pool".into();
+                    c.pools = vec![PoolDevice::Pmem { path, size: 4096, readonly: true }];
+                },
+                "VM vm1: pool /pool: size of 4 KiB, expected a multiple of 2 MiB",
+            ),
+            (
+                |c| c.disks = vec![Disk { path: "/d".into(), serial: "x".repeat(21) }],
+                "expected 1 to 20 letters",
+            ),
+            (
+                |c| _ = c.credentials.insert("a".into(), "b\nc".into()),
+                "VM vm1: credential \"a\": NUL or line feed",
+            ),
+        ];
+        for (change, expected) in table {
+            let mut config = VmConfig::for_tests();
+            change(&mut config);
+            let error = config.command_line().unwrap_err().to_string();
+            assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The description of a virtual machine, and what follows from it for any hypervisor.
+
+mod check;
+mod kernel_line;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use protocol::credentials::{CONSOLE, NO_POOL};
+use uuid::Uuid;
+
+use super::accelerator::Accelerator;
+use super::confine::Confinement;
+use super::image::{Image, Root};
+use super::version::QemuVersion;
+use crate::bounded_log::pipe_of;
+
+pub use check::ConfigError;
+pub(crate) use kernel_line::EMULATED_WORDS;
+
+/// Serial number of the root disk; the guest finds its root by it.
+pub(crate) const ROOT_SERIAL: &str = "famfs-root";
+
+/// PCI slot of a root in memory: the guest finds its root by it, as nothing in a pool can imitate an address.
+pub(super) const ROOT_SLOT: &str = "1e";
+
+/// The appliance's virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmConfig {
+    /// Name in messages and the guest's host name: 1 to 32 letters, digits, `-`.
+    pub name: String,
+    /// The QEMU program.
+    pub qemu: PathBuf,
+    /// Its version, as far as options depend on it.
+    pub qemu_version: QemuVersion,
+    /// What it may do beside running a guest.
+    pub confinement: Confinement,
+    /// What to boot.
+    pub image: Image,
+    /// Which root of the image.
+    pub root: Root,
+    /// Directory for this VM's sockets: made at start, removed at the end.
+    pub runtime_dir: PathBuf,
+    /// File that receives the serial console; it stays.
+    pub console_log: PathBuf,
+    /// File that receives QEMU's messages.
+    pub stderr_log: PathBuf,
+    /// QEMU writes both through their pipes ([`pipe_of`]), which somebody reads already, and not into the
+    /// files.
+    pub piped: bool,
+    /// Where the serial console goes beside that file.
+    pub console: Console,
+    /// What runs the guest.
+    pub accelerator: Accelerator,
+    /// Number of virtual processors.
+    pub cpus: u32,
+    /// Guest RAM in bytes, a multiple of 2 MiB.
+    pub memory: u64,
+    /// Bits of an emulated guest's physical addresses, where QEMU's default is too small for its pools. Under
+    /// KVM they are the host's.
+    pub phys_bits: Option<u32>,
+    /// The machine's UUID (SMBIOS). famfs takes it as the system's: the VM whose UUID is the one in the pool's
+    /// superblock is its master.
+    pub uuid: Uuid,
+    /// Pools, in the order in which the guest finds them. None: the guest attaches nothing.
+    pub pools: Vec<PoolDevice>,
+    /// Read-only disks beside the root disk.
+    pub disks: Vec<Disk>,
+    /// systemd credentials for the guest, by SMBIOS.
+    pub credentials: BTreeMap<String, String>,
+    /// More words for the kernel command line.
+    pub kernel_args: Vec<String>,
+    /// More arguments for QEMU.
+    pub qemu_args: Vec<OsString>,
+}
+
+/// Where a serial console goes beside its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Console {
+    /// Nowhere; it takes no input.
+    Log,
+    /// To the terminal of this program, with a root shell on it.
+    Terminal,
+    /// To whoever connects to [`VmConfig::console_socket`]; one at a time.
+    Socket {
+        /// With a root shell on it.
+        shell: bool,
+    },
+}
+
+/// How a pool comes into the VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PoolDevice {
+    /// A window that a back-end on this socket maps (`SHMEM_MAP`). Read-write; QEMU 11.1 or newer.
+    Shmem {
+        /// The back-end's socket; it listens already.
+        socket: PathBuf,
+    },
+    /// A file that QEMU maps itself.
+    Pmem {
+        /// The pool.
+        path: PathBuf,
+        /// Its size in bytes, a multiple of 2 MiB.
+        size: u64,
+        /// The guest cannot change the pool.
+        readonly: bool,
+    },
+}
+
+/// A read-only disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// Image file.
+    pub path: PathBuf,
+    /// Serial number, 1 to 20 letters, digits, `-`; the guest has it in `/sys/block/*/serial`.
+    pub serial: String,
+}
+
+impl VmConfig {
+    /// A VM with 2 processors and 1 GiB of RAM, a random UUID, and nothing attached.
+    #[must_use]
+    pub fn new(
+        name: impl Into<String>,
+        qemu: impl Into<PathBuf>,
+        image: Image,
+        runtime_dir: impl Into<PathBuf>,
+        console_log: impl Into<PathBuf>,
+    ) -> Self {
+        let runtime_dir = runtime_dir.into();
+        Self {
+            name: name.into(),
+            qemu: qemu.into(),
+            qemu_version: QemuVersion::SHARED_MEMORY,
+            confinement: Confinement::Filter,
+            image,
+            root: Root::default(),
+            stderr_log: runtime_dir.join("qemu.log"),
+            piped: false,
+            runtime_dir,
+            console_log: console_log.into(),
+            console: Console::Log,
+            accelerator: Accelerator::Tcg,
+            cpus: 2,
+            memory: 1 << 30,
+            phys_bits: None,
+            uuid: Uuid::new_v4(),
+            pools: Vec::new(),
+            disks: Vec::new(),
+            credentials: BTreeMap::new(),
+            kernel_args: Vec::new(),
+            qemu_args: Vec::new(),
+        }
+    }
+
+    /// What QEMU writes the console to.
+    pub(super) fn console_target(&self) -> PathBuf {
+        if self.piped { pipe_of(&self.console_log) } else { self.console_log.clone() }
+    }
+
+    /// The socket of the guest's command agent.
+    #[must_use]
+    pub fn agent_socket(&self) -> PathBuf {
+        self.runtime_dir.join("agent.sock")
+    }
+
+    /// QEMU's control socket.
+    #[must_use]
+    pub fn qmp_socket(&self) -> PathBuf {
+        self.runtime_dir.join("qmp.sock")
+    }
+
+    /// The socket of the serial console, if it has one.
+    #[must_use]
+    pub fn console_socket(&self) -> Option<PathBuf> {
+        let has_socket = matches!(self.console, Console::Socket { .. });
+        has_socket.then(|| self.runtime_dir.join("console.sock"))
+    }
+
+    /// The credentials that the guest gets: the given ones, and those that the configuration implies.
+    pub(crate) fn all_credentials(&self) -> BTreeMap<String, String> {
+        let mut credentials = self.credentials.clone();
+        credentials.entry("system.hostname".into()).or_insert_with(|| self.name.clone());
+        if self.pools.is_empty() {
+            credentials.insert(NO_POOL.into(), "1".into());
+        }
+        if matches!(self.console, Console::Terminal | Console::Socket { shell: true }) {
+            credentials.insert(CONSOLE.into(), "shell".into());
+        }
+        credentials
+    }
+
+    /// The same with the pool that QEMU maps by itself at another path.
+    pub(super) fn with_pool_at(&self, path: &Path) -> Self {
+        let mut config = self.clone();
+        for pool in &mut config.pools {
+            if let PoolDevice::Pmem { path: old, .. } = pool {
+                path.clone_into(old);
+            }
+        }
+        config
+    }
+
+    /// The root that becomes part of the guest's address space, with its size in bytes.
+    #[must_use]
+    pub fn root_in_memory(&self) -> Option<(PathBuf, u64)> {
+        self.image.memory_root().filter(|_| self.root == Root::Memory)
+    }
+}
+
+#[cfg(test)]
+impl VmConfig {
+    /// A VM called vm1 with all defaults, and an image of empty files.
+    pub fn for_tests() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
+            std::fs::write(dir.path().join(file), "").unwrap();
+        }
+        let image = Image::open(dir.path()).unwrap();
+        let mut config = Self::new("vm1", "qemu-system-x86_64", image, "/run/vm1", "/logs/vm,1");
+        config.uuid = Uuid::from_u128(0x1234);
+        config
+    }
+}

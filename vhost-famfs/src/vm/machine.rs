@@ -1,0 +1,428 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A running virtual machine.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use protocol::attach::Attach;
+use protocol::exec::Status;
+
+use super::config::{ConfigError, Console, PoolDevice, VmConfig};
+use super::deadline::Deadline;
+use super::exec::{Agent, Command, ExecError, Output};
+use super::image::ImageError;
+use super::process::{self, Lifetime};
+use super::qmp::{Qmp, QmpError};
+use super::shutdown::{QUIT_LIMIT, Shutdown, end_vm};
+use super::version::{QemuVersion, VersionError};
+use crate::bounded_log::open_for_writing;
+
+/// Time for QEMU to open its sockets, before the guest runs.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// What a process finds its standard input by (proc_pid_fd(5)).
+const STANDARD_INPUT: &str = "/proc/self/fd/0";
+
+/// A VM that runs until it is powered off or dropped; dropping kills it.
+#[derive(Debug)]
+pub struct Vm {
+    config: VmConfig,
+    started: Instant,
+    child: Mutex<Child>,
+    agent: Mutex<Agent>,
+    /// It is no longer ours to end.
+    left: bool,
+}
+
+/// A guest that is up, with its pool as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// From the start of QEMU until the guest's answer was here.
+    pub boot: Duration,
+    /// The guest kernel's own clock when the agent greeted, milliseconds.
+    pub uptime_ms: u64,
+    /// The guest kernel's `boot_id`.
+    pub boot_id: String,
+    /// What became of the pool.
+    pub attach: Attach,
+}
+
+/// A VM that does not start, run or stop as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// The description is no VM.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The image lacks the root.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The wrong QEMU.
+    #[error(transparent)]
+    Version(#[from] VersionError),
+    /// A file that the VM needs cannot be used.
+    #[error("VM {name}: {doing} {}", path.display())]
+    File {
+        /// The VM.
+        name: String,
+        /// What was tried.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// QEMU cannot be started at all.
+    #[error("VM {name}: cannot start {}", program.display())]
+    Spawn {
+        /// The VM.
+        name: String,
+        /// The program.
+        program: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// QEMU is gone.
+    #[error(
+        "VM {name}: QEMU ended ({status}); it said:\n{stderr}\nthe console's last lines:\n{console}"
+    )]
+    Ended {
+        /// The VM.
+        name: String,
+        /// How.
+        status: ExitStatus,
+        /// The last of its messages.
+        stderr: String,
+        /// Its last lines.
+        console: String,
+    },
+    /// QEMU runs but its sockets do not appear.
+    #[error("VM {name}: QEMU has not opened {} after {START_LIMIT:?}; it said:\n{stderr}", socket.display())]
+    NoSocket {
+        /// The VM.
+        name: String,
+        /// The socket.
+        socket: PathBuf,
+        /// The last of its messages.
+        stderr: String,
+    },
+    /// The guest is not ready in time.
+    #[error("VM {name}: {cause}; the console's last lines:\n{console}")]
+    NotReady {
+        /// The VM.
+        name: String,
+        /// Its last lines.
+        console: String,
+        /// The cause.
+        cause: ExecError,
+    },
+    /// The guest is up, but its pool is not mounted.
+    #[error(
+        "VM {name}: the pool is not mounted: the program that mounts it ended with {result} {status}; \
+         the console's last lines:\n{console}"
+    )]
+    NotMounted {
+        /// The VM.
+        name: String,
+        /// `exit-code` or `signal`.
+        result: String,
+        /// Exit status or signal.
+        status: String,
+        /// Its last lines.
+        console: String,
+    },
+    /// A command did not run to its end.
+    #[error("VM {name}")]
+    Exec {
+        /// The VM.
+        name: String,
+        /// The cause.
+        #[source]
+        source: ExecError,
+    },
+}
+
+impl Vm {
+    /// Starts QEMU and returns when its sockets are open; the guest boots meanwhile.
+    ///
+    /// # Errors
+    /// Anything that keeps QEMU from running, with what QEMU said.
+    pub fn start(config: VmConfig) -> Result<Self, VmError> {
+        config.image.require(config.root)?;
+        config.command_line()?;
+        if config.pools.iter().any(|pool| matches!(pool, PoolDevice::Shmem { .. })) {
+            QemuVersion::require(
+                &config.qemu,
+                QemuVersion::SHARED_MEMORY,
+                "a pool served by a back-end",
+            )?;
+        }
+        let vm = Self::spawn(config, Lifetime::Tied)?;
+        vm.wait_started()?;
+        Ok(vm)
+    }
+
+    /// Starts QEMU, of a version that will do, and does not wait for it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(mut config: VmConfig, lifetime: Lifetime) -> Result<Self, VmError> {
+        config.tell_clock();
+        let argv = match lifetime {
+            // The file that is held, whatever has the pool's name by now.
+            Lifetime::Detached { holds: Some(_), .. } => {
+                config.with_pool_at(Path::new(STANDARD_INPUT)).confined_command_line()?
+            }
+            _ => config.confined_command_line()?,
+        };
+        let agent = Mutex::new(Agent::new(config.agent_socket()));
+        let started = Instant::now();
+        let child = Mutex::new(launch(&config, &argv, lifetime)?);
+        Ok(Self { config, started, child, agent, left: false })
+    }
+
+    /// Leaves QEMU to itself: it goes on when this value is gone.
+    pub fn leave(mut self) {
+        self.left = true;
+    }
+
+    /// The VM's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// What it was started with.
+    #[must_use]
+    pub fn config(&self) -> &VmConfig {
+        &self.config
+    }
+
+    /// QEMU's process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child().id()
+    }
+
+    /// When QEMU was started.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Waits until the guest's agent answers, whatever became of the pool; it may still be
+    /// [`Attach::Pending`].
+    ///
+    /// # Errors
+    /// QEMU ended, or the guest is not up within `limit`.
+    pub fn wait_up(&self, limit: Duration) -> Result<Ready, VmError> {
+        let hello = self.agent().hello(limit).map_err(|error| self.not_ready(error))?;
+        Ok(self.ready(hello))
+    }
+
+    /// Waits until the guest has mounted its pool, or is up if it has none.
+    ///
+    /// # Errors
+    /// QEMU ended, the guest is not ready within `limit`, or it could not mount.
+    pub fn wait_ready(&self, limit: Duration) -> Result<Ready, VmError> {
+        let hello = self.agent().attached(limit).map_err(|error| self.not_ready(error))?;
+        if let Attach::Failed { result, status, .. } = hello.attach {
+            let name = self.config.name.clone();
+            let console = self.console();
+            return Err(VmError::NotMounted { name, result, status, console });
+        }
+        Ok(self.ready(hello))
+    }
+
+    /// Runs a command in the guest to its end. One runs at a time; another thread waits for its turn.
+    ///
+    /// # Errors
+    /// QEMU ended, the guest could not start the command, or it has not ended within `limit`, in which case
+    /// it is killed. A command that fails is no error here: see [`Output::status`].
+    pub fn exec(&self, command: &Command, limit: Duration) -> Result<Output, VmError> {
+        self.agent().exec(command, limit).map_err(|source| match source {
+            ExecError::Ended => self.ended(source),
+            source => VmError::Exec { name: self.config.name.clone(), source },
+        })
+    }
+
+    /// Waits until the command of the credential `famfs.run` has ended; the guest then powers off by itself. A
+    /// command that could not be run at all has exit code 127.
+    ///
+    /// # Errors
+    /// QEMU ended without a result, or there is none within `limit`.
+    pub fn wait_run(&self, limit: Duration) -> Result<Status, VmError> {
+        self.agent().ran(limit).map_err(|error| self.not_ready(error))
+    }
+
+    /// Asks the guest what is wrong with it: failed units, what `famfs doctor` finds, credentials that it does not
+    /// understand. Nothing is the healthy answer.
+    ///
+    /// # Errors
+    /// As for [`Self::exec`].
+    pub fn self_check(&self, limit: Duration) -> Result<Vec<String>, VmError> {
+        let output = self.exec(&Command::new(["/usr/bin/appliance-agent", "check"]), limit)?;
+        let mut problems: Vec<String> =
+            String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+        if !output.status.success() && problems.is_empty() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            problems.push(format!("the self-check failed: {}: {}", output.status, said.trim()));
+        }
+        Ok(problems)
+    }
+
+    /// Opens QEMU's control socket.
+    ///
+    /// # Errors
+    /// QEMU does not answer within `limit`.
+    pub fn qmp(&self, limit: Duration) -> Result<Qmp, QmpError> {
+        Qmp::connect(&self.config.qmp_socket(), limit)
+    }
+
+    /// How QEMU ended, if it has.
+    #[must_use]
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        self.child().try_wait().ok().flatten()
+    }
+
+    /// Waits for QEMU to end by itself; `None` if it still runs after `limit`.
+    #[must_use]
+    pub fn wait_exit(&self, limit: Duration) -> Option<ExitStatus> {
+        Deadline::after(limit)
+            .poll(|| Ok::<_, std::convert::Infallible>(self.exit_status()))
+            .unwrap_or_else(|never| match never {})
+    }
+
+    /// Shuts the guest down, then QEMU, then kills: the VM has ended when this returns.
+    ///
+    /// # Errors
+    /// QEMU had ended before, other than by an orderly shutdown.
+    pub fn poweroff(self, limit: Duration) -> Result<Shutdown, VmError> {
+        let ask = |limit| _ = self.agent().poweroff(limit);
+        let ended = |limit| self.wait_exit(limit).is_some();
+        let end = end_vm(ask, ended, &self.config.qmp_socket(), limit);
+        match (end, self.exit_status()) {
+            (Shutdown::Orderly, Some(status)) if !status.success() => {
+                Err(self.ended(ExecError::Ended))
+            }
+            // Dropping kills what is still there.
+            _ => Ok(end),
+        }
+    }
+
+    /// Connects to the agent's socket as soon as QEMU listens on it.
+    ///
+    /// # Errors
+    /// Anything that keeps QEMU from running, with what QEMU said.
+    pub fn wait_started(&self) -> Result<(), VmError> {
+        let deadline = Deadline::after(START_LIMIT);
+        let connected = deadline.poll(|| {
+            if self.exit_status().is_some() {
+                return Err(self.ended(ExecError::Ended));
+            }
+            let connected =
+                self.agent().connect(deadline).map_err(|error| self.not_ready(error))?;
+            Ok(connected.then_some(()))
+        })?;
+        connected.ok_or_else(|| VmError::NoSocket {
+            name: self.config.name.clone(),
+            socket: self.config.agent_socket(),
+            stderr: process::tail(&self.config.stderr_log),
+        })
+    }
+
+    fn ready(&self, hello: super::exec::Hello) -> Ready {
+        let super::exec::Hello { boot_id, uptime_ms, attach, .. } = hello;
+        Ready { boot: self.started.elapsed(), uptime_ms, boot_id, attach }
+    }
+
+    fn not_ready(&self, source: ExecError) -> VmError {
+        if matches!(source, ExecError::Ended) {
+            return self.ended(source);
+        }
+        let (name, console) = (self.config.name.clone(), self.console());
+        VmError::NotReady { name, console, cause: source }
+    }
+
+    /// The error for a QEMU that is gone; `source` if, against all appearance, it is not.
+    fn ended(&self, source: ExecError) -> VmError {
+        let name = self.config.name.clone();
+        let Some(status) = self.wait_exit(QUIT_LIMIT) else {
+            return VmError::Exec { name, source };
+        };
+        let console = self.console();
+        let stderr = process::tail(&self.config.stderr_log);
+        VmError::Ended { name, status, stderr, console }
+    }
+
+    fn console(&self) -> String {
+        process::tail(&self.config.console_log)
+    }
+
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn agent(&self) -> MutexGuard<'_, Agent> {
+        self.agent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        if self.left {
+            return;
+        }
+        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Both fail only for a child that has been waited for already.
+        let _ = child.kill();
+        let _ = child.wait();
+        let _ = fs::remove_dir_all(&self.config.runtime_dir);
+    }
+}
+
+fn launch(config: &VmConfig, argv: &[OsString], lifetime: Lifetime) -> Result<Child, VmError> {
+    let failed = |doing, path: &Path, source| VmError::File {
+        name: config.name.clone(),
+        doing,
+        path: path.into(),
+        source,
+    };
+    for pool in &config.pools {
+        // QEMU would make a file that is not there.
+        if let PoolDevice::Pmem { path, .. } = pool {
+            fs::metadata(path).map_err(|source| failed("cannot use the pool", path, source))?;
+        }
+    }
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&config.runtime_dir)
+        .map_err(|source| failed("cannot make the directory", &config.runtime_dir, source))?;
+    let cleanup = |error| {
+        let _ = fs::remove_dir_all(&config.runtime_dir);
+        error
+    };
+    let stderr = open_for_writing(&config.stderr_log, config.piped)
+        .map_err(|source| cleanup(failed("cannot write", &config.stderr_log, source)))?;
+    let child = if config.console == Console::Terminal {
+        let mut command = process::tied(&argv[0]);
+        command.args(&argv[1..]).stderr(stderr);
+        process::spawn(command)
+    } else {
+        lifetime.start(argv, stderr)
+    };
+    child.map_err(|source| {
+        cleanup(VmError::Spawn { name: config.name.clone(), program: config.qemu.clone(), source })
+    })
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

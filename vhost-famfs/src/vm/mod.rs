@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! One virtual machine and its back-end.
+//!
+//! ```text
+//!  VmConfig --command_line()--> argv --Vm::start()--> QEMU process
+//!      |                                               |  console log, QMP socket
+//!      | pools: the Backend's socket, or a file        |  agent socket <-> appliance-agent in the guest
+//!      '-- Image (kernel, initrd, root), Root           '-- residency::of_process(pid)
+//! ```
+//!
+//! Principles: a command line is a pure function of its configuration (a VM that is started adds one word: how fast
+//! the host's counter is); everything that waits has a deadline;
+//! a process started here ends with its owner ([`Vm`], [`Backend`]) and with the program that started it,
+//! however that ends; an error names the VM and shows what QEMU and the console said last.
+//!
+//! This is a library for programs: it prints nothing and keeps no state on disk beyond the life of a VM.
+
+mod accelerator;
+mod arguments;
+mod backend;
+mod clock;
+pub mod cloud_hypervisor;
+mod config;
+mod confine;
+mod deadline;
+mod exec;
+mod guest;
+mod image;
+mod log_keeper;
+mod machine;
+mod process;
+mod qemu;
+mod qmp;
+mod select;
+mod shutdown;
+mod socket;
+mod version;
+
+pub use accelerator::{Accelerator, AcceleratorError};
+pub use arguments::shell_quoted;
+pub use backend::{Backend, BackendConfig, BackendError};
+pub use config::{ConfigError, Console, Disk, PoolDevice, VmConfig};
+pub(crate) use config::{EMULATED_WORDS, ROOT_SERIAL};
+pub use confine::{Confinement, has_filter};
+pub use exec::{Command, ExecError, Output};
+pub use guest::{Guest, Streams};
+pub use image::{Image, ImageError, Root};
+pub use log_keeper::LogKeeper;
+pub use machine::{Ready, Vm, VmError};
+pub use process::Lifetime;
+pub use protocol::attach::Attach;
+pub use protocol::exec::Status;
+pub use qmp::{Qmp, QmpError};
+pub use select::{Origin, Qemu, SelectError, find_in_path};
+pub use shutdown::{Shutdown, end_vm};
+pub use version::{QemuVersion, VersionError};

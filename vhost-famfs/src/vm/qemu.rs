@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! From the description of a VM to QEMU's exact command line. Pure: no file is touched here.
+
+use std::ffi::OsString;
+
+use protocol::exec::PORT;
+
+use super::accelerator::Accelerator;
+use super::arguments::{CommandLine, join, quote};
+use super::config::{ConfigError, Console, Disk, PoolDevice, ROOT_SERIAL, ROOT_SLOT, VmConfig};
+use super::version::QemuVersion;
+
+const MIB: u64 = 1 << 20;
+
+impl VmConfig {
+    /// Program and arguments.
+    ///
+    /// # Errors
+    /// What cannot be run so.
+    pub fn command_line(&self) -> Result<Vec<OsString>, ConfigError> {
+        self.check()?;
+        let mut argv = CommandLine(vec![self.qemu.clone().into()]);
+        self.machine(&mut argv);
+        // Pools come first: the guest numbers /dev/daxN and /dev/pmemN in the order of discovery.
+        for (index, pool) in self.pools.iter().enumerate() {
+            pool.add(index, &mut argv);
+        }
+        self.memory_root(&mut argv);
+        self.storage(&mut argv);
+        self.channels(&mut argv);
+        argv.0.extend(self.qemu_args.iter().cloned());
+        Ok(argv.0)
+    }
+
+    /// The same as it is started: with what confines the program in front of it.
+    ///
+    /// # Errors
+    /// What cannot be run so.
+    pub fn confined_command_line(&self) -> Result<Vec<OsString>, ConfigError> {
+        let mut argv = self.confinement.prefix();
+        argv.extend(self.command_line()?);
+        Ok(argv)
+    }
+
+    fn machine(&self, argv: &mut CommandLine) {
+        let memory = self.memory / MIB;
+        let root = self.root_in_memory().map(|(_, size)| size);
+        let sizes = self.pools.iter().map(PoolDevice::pmem_size).chain(root);
+        let sizes: Vec<u64> = sizes.filter(|size| *size > 0).collect();
+        let (pmem, slots) = (sizes.iter().sum::<u64>(), sizes.len());
+        argv.flag("-nodefaults");
+        argv.flag("-no-user-config");
+        // A VM ends where others reboot: QEMU 11.1 aborts when a vhost-user device starts a second time.
+        argv.flag("-no-reboot");
+        argv.option("-display", "none");
+        argv.option("-name", &self.name);
+        // Nothing that no guest of ours needs: each device is code that a guest can reach.
+        let keyboard = match self.qemu_version >= QemuVersion::NO_KEYBOARD {
+            true => ",i8042=off",
+            false => "",
+        };
+        argv.option(
+            "-machine",
+            format!("q35,memory-backend=ram,sata=off,smbus=off,vmport=off{keyboard}"),
+        );
+        for (name, value) in self.confinement.options(self.qemu_version) {
+            argv.option(name, value);
+        }
+        argv.option("-accel", self.accelerator.name());
+        let bits = self.phys_bits.filter(|_| self.accelerator != Accelerator::Kvm);
+        let bits = bits.map(|bits| format!(",phys-bits={bits}")).unwrap_or_default();
+        argv.option("-cpu", format!("{}{bits}", self.accelerator.cpu()));
+        argv.option("-smp", self.cpus.to_string());
+        if slots == 0 {
+            argv.option("-m", format!("{memory}M"));
+        } else {
+            argv.option("-m", format!("{memory}M,maxmem={}M,slots={slots}", memory + pmem / MIB));
+        }
+        // vhost-user devices need guest RAM that another process can map.
+        argv.option("-object", format!("memory-backend-memfd,id=ram,size={memory}M,share=on"));
+        argv.option("-uuid", self.uuid.to_string());
+        for (id, value) in self.all_credentials() {
+            let value = format!("value=io.systemd.credential:{id}={value}");
+            argv.option("-smbios", join(["type=11,".as_ref(), &quote(value.as_ref())]));
+        }
+        // qboot and the PVH entry skip the firmware and the kernel's own decompression.
+        argv.option("-bios", "qboot.rom");
+        argv.option("-kernel", self.image.kernel());
+        argv.option("-initrd", self.image.initrd(self.root));
+        argv.option("-append", self.kernel_command_line());
+    }
+
+    fn memory_root(&self, argv: &mut CommandLine) {
+        let Some((path, size)) = self.root_in_memory() else { return };
+        // Mapped privately and never written: every VM has the pages of the host's page cache. The guest cannot even
+        // try, its memory is ROM.
+        let head = format!("memory-backend-file,id=root,share=off,readonly=on,rom=on,size={size},");
+        let path = quote(path.as_os_str());
+        argv.option("-object", join([head.as_ref(), "align=2M,mem-path=".as_ref(), &path]));
+        argv.option("-device", format!("virtio-pmem-pci,memdev=root,addr={ROOT_SLOT}"));
+    }
+
+    fn storage(&self, argv: &mut CommandLine) {
+        let root = self.image.disk(self.root);
+        let root = root.map(|path| Disk { path, serial: ROOT_SERIAL.into() });
+        for (index, disk) in root.iter().chain(&self.disks).enumerate() {
+            let node = format!("driver=file,node-name=disk{index},read-only=on,filename=");
+            argv.option("-blockdev", join([node.as_ref(), &quote(disk.path.as_os_str())]));
+            argv.option(
+                "-device",
+                format!("virtio-blk-pci,drive=disk{index},serial={}", disk.serial),
+            );
+        }
+    }
+
+    fn channels(&self, argv: &mut CommandLine) {
+        let log = self.console_target();
+        let log = quote(log.as_os_str());
+        let socket = self.console_socket().unwrap_or_default();
+        let console = match self.console {
+            Console::Log => join(["file,id=console,path=".as_ref(), &log]),
+            // Ctrl-C goes to the guest; Ctrl-A x ends QEMU.
+            Console::Terminal => {
+                join(["stdio,id=console,mux=on,signal=off,logfile=".as_ref(), &log])
+            }
+            Console::Socket { .. } => join([
+                "socket,id=console,server=on,wait=off,path=".as_ref(),
+                &quote(socket.as_os_str()),
+                ",logfile=".as_ref(),
+                &log,
+            ]),
+        };
+        argv.option("-chardev", console);
+        argv.option("-serial", "chardev:console");
+        let agent = quote(self.agent_socket().as_os_str());
+        argv.option(
+            "-chardev",
+            join(["socket,id=agent,server=on,wait=off,path=".as_ref(), &agent]),
+        );
+        let qmp = quote(self.qmp_socket().as_os_str());
+        argv.option("-qmp", join(["unix:".as_ref(), &qmp, ",server=on,wait=off".as_ref()]));
+        argv.option("-device", "virtio-serial-pci,max_ports=2");
+        argv.option("-device", format!("virtserialport,nr=1,chardev=agent,name={PORT}"));
+    }
+}
+
+impl PoolDevice {
+    /// Its arguments for QEMU, as the device of that number.
+    pub(crate) fn arguments(&self, index: usize) -> Vec<OsString> {
+        let mut argv = CommandLine(Vec::new());
+        self.add(index, &mut argv);
+        argv.0
+    }
+
+    /// Bytes of guest-physical address space that must be set aside beside the RAM.
+    fn pmem_size(&self) -> u64 {
+        match self {
+            Self::Shmem { .. } => 0,
+            Self::Pmem { size, .. } => *size,
+        }
+    }
+
+    fn add(&self, index: usize, argv: &mut CommandLine) {
+        match self {
+            Self::Shmem { socket } => {
+                // The generic vhost-user device with the number of virtio-pmem (virtio 1.3, 5.19).
+                let head = format!("socket,id=pool{index},path=");
+                argv.option("-chardev", join([head.as_ref(), &quote(socket.as_os_str())]));
+                argv.option(
+                    "-device",
+                    format!("vhost-user-test-device-pci,chardev=pool{index},virtio-id=27"),
+                );
+            }
+            Self::Pmem { path, size, readonly } => {
+                let head = format!("memory-backend-file,id=pool{index},share=on,");
+                let access = if *readonly { "readonly=on," } else { "" };
+                // Aligned so that the host can map the pool with huge pages.
+                let size = format!("size={}M,align=2M,mem-path=", size / MIB);
+                let path = quote(path.as_os_str());
+                argv.option(
+                    "-object",
+                    join([head.as_ref(), access.as_ref(), size.as_ref(), &path]),
+                );
+                argv.option("-device", format!("virtio-pmem-pci,memdev=pool{index}"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "qemu_tests.rs"]
+mod tests;

@@ -2,6 +2,7 @@
 //! A cluster that a script of `up --emit` starts is one for `ps`, `exec`, `logs` and `down`.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -36,19 +37,27 @@ fn emitted(host: &Host, more: &[&str]) -> PathBuf {
     host.path().join("new/forms/lab.sh")
 }
 
+/// Starts a script. It calls both programs.
 fn run(script: &Path) -> Child {
+    let famfs = Path::new(env!("CARGO_BIN_EXE_vhost-famfs")).with_file_name("famfs");
+    assert!(famfs.exists(), "no {}: build it with `cargo build -p famfs`", famfs.display());
     let mut command = Command::new("sh");
     command.arg(script).stdin(Stdio::null()).stderr(Stdio::piped());
     command.spawn().unwrap()
 }
 
-/// Waits until everything of the cluster runs.
-fn wait_up(host: &Host) -> Value {
+/// Waits until everything of a script's cluster runs.
+fn wait_up(host: &Host, script: &mut Child) -> Value {
     let end = Instant::now() + LIMIT;
     loop {
         let output = host.run(&["ps", "lab", "--json"]);
         if output.status.success() {
             return serde_json::from_slice(&output.stdout).unwrap();
+        }
+        if let Some(status) = script.try_wait().unwrap() {
+            let mut told = String::new();
+            script.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+            panic!("the script ended with {status}: {told}");
         }
         assert!(Instant::now() < end, "{output:?}");
         std::thread::sleep(Duration::from_millis(20));
@@ -58,8 +67,8 @@ fn wait_up(host: &Host) -> Value {
 fn commands() {
     let mut host = Host::new();
     let script = emitted(&host, &[]);
-    let child = run(&script);
-    let ps = wait_up(&host);
+    let mut child = run(&script);
+    let ps = wait_up(&host, &mut child);
     assert_eq!(problem("ps", &ps), None);
     let cluster = &ps["clusters"][0];
     for vm in cluster["vms"].as_array().unwrap() {
@@ -96,8 +105,8 @@ fn interrupted() {
     let text = fs::read_to_string(&script).unwrap();
     let image = host.path().join("image/root.erofs");
     assert!(text.contains(&format!("filename={}", image.display())), "{text}");
-    let child = run(&script);
-    let ps = wait_up(&host);
+    let mut child = run(&script);
+    let ps = wait_up(&host, &mut child);
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     kill_process(pid, Signal::TERM).unwrap();
     let output = child.wait_with_output().unwrap();

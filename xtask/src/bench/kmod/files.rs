@@ -3,8 +3,8 @@
 
 use anyhow::Result;
 
+use super::file_system::{FileSystem, OFFSET};
 use super::guest::{Clock, Guest, Scale};
-use super::pmem::{FileSystem, OFFSET};
 use crate::bench::measurement::Measurement;
 use crate::bench::sample::least_of;
 

@@ -9,8 +9,8 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use super::file_system::FileSystem;
 use super::guest::Guest;
-use super::pmem::FileSystem;
 use crate::bench::measurement::{Better, Measurement};
 use crate::bench::sample::{ROUNDS, medians_of};
 

@@ -8,6 +8,7 @@
 
 mod devdax;
 mod disk;
+mod file_system;
 mod files;
 mod fio;
 mod guest;

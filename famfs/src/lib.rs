@@ -20,65 +20,16 @@
 //! * **Modules import downwards only**, in the order that `tests/layers.rs` gives; unsafe code is
 //!   in [`sys`] alone.
 //!
-//! It does not delete files, does not order writers of one file, and has no daemon. The command
-//! line ([`args`] and the `famfs` binary) prints and exits; nothing here does.
-pub mod alloc;
-pub mod apply;
+//! It does not order writers of one file, and has no daemon. The command line is the crate
+//! `famfs-cli`, which prints and exits; nothing here does.
 pub mod archive;
-pub mod args;
-pub mod arrivals;
-pub mod backlog;
-pub mod beneath;
-pub mod check;
-pub mod compact;
-pub mod compare;
-pub mod compression;
-pub mod copy;
-pub mod dropped;
-pub mod dump;
-pub mod error_report;
-pub mod export;
-pub mod extract;
-pub mod faults;
-pub mod fields;
-pub mod follow;
 pub mod format;
 pub mod guest;
-pub mod holders;
-pub mod import;
-pub mod json_name;
-pub mod lease;
-pub mod lock;
-pub mod log;
-pub mod map;
+pub mod kernel;
 pub mod media;
-pub mod memory;
-pub mod mkfs;
-pub mod mount;
-pub mod mounts;
-pub mod names;
-pub mod output_file;
-pub mod ownership;
-pub mod pack;
-pub mod path;
-pub mod picture;
-pub mod play;
-pub mod prng;
 pub mod replay;
-pub mod role;
-pub mod search;
-pub mod size;
-pub mod sources;
-pub mod stream;
-pub mod superblock;
+pub mod store;
 pub mod sys;
-pub mod takeover;
-pub mod tar_reader;
-pub mod terminal;
-pub mod transfer;
-pub mod units;
-pub mod unsupported;
-pub mod view;
-pub mod volume;
-pub mod watcher;
-pub mod writer;
+pub mod system;
+pub mod text;
+pub mod write;

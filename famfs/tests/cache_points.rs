@@ -8,12 +8,12 @@ mod common;
 use std::sync::Mutex;
 
 use common::Pool;
-use famfs::compact::compact;
 use famfs::format::{ENTRY_LEN, ENTRY_MKDIR, LOG_OFFSET, slot_offset};
-use famfs::log::Log;
 use famfs::media::{Media, MediaError, PoolFile};
-use famfs::mkfs::{self, kill, mkfs};
 use famfs::replay::Contents;
+use famfs::replay::compact::compact;
+use famfs::store::log::Log;
+use famfs::store::mkfs::{self, kill, mkfs};
 use famfs::sys::dax::Access;
 use uuid::Uuid;
 

@@ -9,17 +9,17 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use common::Pool;
-use famfs::copy::{Copy, CopyError, Done};
+use famfs::format::view::{INFO_BLOCK_OFFSET, InfoBlock};
 use famfs::media::PoolFile;
-use famfs::mkfs::{self, mkfs};
 use famfs::replay::NodeKind;
-use famfs::sources::{Destination, Options, scan};
-use famfs::superblock::Superblock;
+use famfs::store::mkfs::{self, mkfs};
+use famfs::store::superblock::Superblock;
 use famfs::sys::dax::Access;
-use famfs::transfer::How;
-use famfs::view::{INFO_BLOCK_OFFSET, InfoBlock};
-use famfs::volume::{OfflineVolume, Volume};
-use famfs::writer::{WriteError, Writer};
+use famfs::write::copy::{Copy, CopyError, Done};
+use famfs::write::sources::{Destination, Options, scan};
+use famfs::write::transfer::How;
+use famfs::write::volume::{OfflineVolume, Volume};
+use famfs::write::writer::{WriteError, Writer};
 use uuid::Uuid;
 use zerocopy::IntoBytes;
 
@@ -150,7 +150,7 @@ fn a_full_log_is_seen_before_anything_is_written() {
     let everything = source.path().join(".");
     copy(&volume, &[&everything], &Destination::Into(None), &ALL).unwrap();
     let one_more = source.path().join("f0");
-    let as_new = Destination::As(famfs::path::RelPath::new(b"more").unwrap());
+    let as_new = Destination::As(famfs::format::path::RelPath::new(b"more").unwrap());
     let error = copy(&volume, &[&one_more], &as_new, &ALL).unwrap_err();
     assert!(matches!(error, CopyError::Write(WriteError::Log(_))), "{error:?}");
     assert!(error.to_string().starts_with("the log is full: "), "{error}");
@@ -269,7 +269,7 @@ fn seeded_files(dir: &Path, count: usize) {
         let len = if number == 3 { 9 << 20 } else { 1000 * number + 1 };
         let mut bytes = vec![0; len];
         let seed = u32::try_from(number).unwrap() + 1;
-        famfs::prng::SeededBytes::new(seed).fill(&mut bytes);
+        famfs::write::prng::SeededBytes::new(seed).fill(&mut bytes);
         fs::write(dir.join(format!("f{number}")), bytes).unwrap();
     }
 }
@@ -277,7 +277,7 @@ fn seeded_files(dir: &Path, count: usize) {
 /// The bytes of a file of the file system.
 fn read_back(volume: &OfflineVolume, name: &str) -> Vec<u8> {
     let writer = Writer::open(volume, None).unwrap();
-    let path = famfs::path::RelPath::new(name.as_bytes()).unwrap();
+    let path = famfs::format::path::RelPath::new(name.as_bytes()).unwrap();
     let NodeKind::File { size, map } = &writer.plan().get(&path).unwrap().kind else {
         panic!("{name} is a directory")
     };
@@ -385,7 +385,7 @@ fn a_preview_writes_nothing() {
     let copy = Copy::prepare(found, &mut writer).unwrap();
     assert_eq!(copy.actions().count(), 4);
     let owner = famfs::replay::Owner { uid: 0, gid: 0, mode: 0o755 };
-    let dir = famfs::path::RelPath::new(b"dir").unwrap();
+    let dir = famfs::format::path::RelPath::new(b"dir").unwrap();
     writer.mkdir(&dir, owner).unwrap();
     assert!(writer.mkdir(&dir, owner).is_err(), "it counts as made");
     writer.commit().unwrap();
@@ -444,7 +444,7 @@ fn attributes_holes_and_links_are_counted() {
     let flags = rustix::fs::XattrFlags::empty();
     let attributes = rustix::fs::setxattr(path("file"), "user.note", b"a\nb", flags);
     let found = scan(&[path(".")], &Destination::Into(None), &ALL).unwrap();
-    use famfs::dropped::Attribute;
+    use famfs::write::dropped::Attribute;
     assert_eq!(found.dropped.count(Attribute::HardLink), 1);
     assert_eq!(found.dropped.count(Attribute::Holes), 1);
     assert_eq!(found.dropped.times, 3);

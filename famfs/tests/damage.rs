@@ -12,13 +12,13 @@ mod images;
 use std::mem::offset_of;
 use std::ops::Range;
 
-use famfs::check::{self, one_line};
 use famfs::format::{
     ALLOC_UNIT, ENTRY_LEN, ENTRY_MKDIR, EXT_INTERLEAVED, Entry, FileBody, InterleavedMap,
     LOG_HEADER_LEN, LOG_OFFSET, LogHeader, MkdirBody, SimpleMap, Superblock, slot_offset,
 };
 use famfs::media::Media;
-use famfs::memory::Memory;
+use famfs::media::memory::Memory;
+use famfs::replay::check::{self, one_line};
 use famfs::replay::{Contents, Node};
 use images::{DEVICE_LEN, image};
 use zerocopy::little_endian::U64;

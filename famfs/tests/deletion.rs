@@ -9,17 +9,17 @@ use std::collections::BTreeMap;
 use std::io;
 
 use common::Pool;
-use famfs::apply::{ApplyError, Tree, apply};
-use famfs::backlog::Backlog;
-use famfs::compact::{CompactError, compact};
-use famfs::map::FileMap;
+use famfs::format::map::FileMap;
+use famfs::format::path::RelPath;
+use famfs::kernel::apply::{ApplyError, Tree, apply};
+use famfs::kernel::backlog::Backlog;
 use famfs::media::PoolFile;
-use famfs::mkfs::{self, mkfs};
-use famfs::path::RelPath;
+use famfs::replay::compact::{CompactError, compact};
 use famfs::replay::{Contents, EntryProblem, NodeKind, Owner, Plan};
+use famfs::store::mkfs::{self, mkfs};
 use famfs::sys::dax::Access;
-use famfs::volume::{OfflineVolume, Volume};
-use famfs::writer::{WriteError, Writer};
+use famfs::write::volume::{OfflineVolume, Volume};
+use famfs::write::writer::{WriteError, Writer};
 use uuid::Uuid;
 
 const OWNER: Owner = Owner { uid: 1, gid: 2, mode: 0o640 };
@@ -115,7 +115,7 @@ fn only_empty_directories_go() {
 #[test]
 fn a_deletion_of_something_else_is_refused() {
     use famfs::format::{DeleteBody, ENTRY_DELETE};
-    use famfs::log::Log;
+    use famfs::store::log::Log;
     use zerocopy::{FromZeros, IntoBytes};
 
     let (_pool, volume) = volume();

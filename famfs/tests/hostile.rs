@@ -12,13 +12,13 @@ use std::os::unix::fs::FileExt;
 use std::sync::LazyLock;
 
 use common::Pool;
-use famfs::check;
+use famfs::format::map::{Extent, FileMap};
 use famfs::format::{ALLOC_UNIT, ENTRY_FILE, ENTRY_LEN, Entry, FileBody, LOG_OFFSET, slot_offset};
-use famfs::log::Log;
-use famfs::map::{Extent, FileMap};
 use famfs::media::{Media, PoolFile};
-use famfs::mkfs::{self, mkfs};
+use famfs::replay::check;
 use famfs::replay::{Contents, NodeKind};
+use famfs::store::log::Log;
+use famfs::store::mkfs::{self, mkfs};
 use famfs::sys::dax::Access;
 use images::{DEVICE_LEN, image};
 use proptest::prelude::*;

@@ -11,16 +11,16 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use common::Pool;
+use famfs::format::view::View;
 use famfs::format::{DaxdevBody, LOG_OFFSET};
 use famfs::format::{
     ENTRY_DAXDEV, ENTRY_FILE, ENTRY_MKDIR, EXT_INTERLEAVED, Entry, FileBody, InterleavedMap,
     LogHeader, MkdirBody, RawExtent, SimpleMap, Superblock, slot_offset,
 };
 use famfs::media::{Media, PoolFile};
-use famfs::mkfs::{Options, mkfs};
-use famfs::superblock;
+use famfs::store::mkfs::{Options, mkfs};
+use famfs::store::superblock;
 use famfs::sys::dax::Access;
-use famfs::view::View;
 use images::{DEVICE_LEN, image, vector};
 use serde_json::{Value, json};
 use uuid::Uuid;

@@ -4,7 +4,7 @@
 
 use famfs::format::{ENTRY_LEN, Entry, LOG_OFFSET, LogHeader, Superblock, slot_offset};
 use famfs::media::Media;
-use famfs::memory::Memory;
+use famfs::media::memory::Memory;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromZeros, IntoBytes};
 

@@ -8,8 +8,8 @@
 //! * the pieces of the file follow each other without a gap, and each lies within an extent;
 //! * writing the map again and reading it gives the same map.
 
+use famfs::format::map::{DataArea, FileMap};
 use famfs::format::{ALLOC_UNIT, FileBody, MAX_EXTENTS};
-use famfs::map::{DataArea, FileMap};
 use zerocopy::{FromZeros, IntoBytes};
 
 /// Pieces that are followed from the start of a file, and from a few places further on.

@@ -16,16 +16,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use famfs::check;
-use famfs::compact::compact;
+use famfs::format::map::Extent;
+use famfs::format::path::{META_DIR, RelPath};
 use famfs::format::{ALLOC_UNIT, ENTRY_LEN, ENTRY_MKDIR, MkdirBody};
-use famfs::log::Log;
-use famfs::map::Extent;
 use famfs::media::Media;
-use famfs::memory::Memory;
-use famfs::path::{META_DIR, RelPath};
+use famfs::media::memory::Memory;
+use famfs::replay::check;
+use famfs::replay::compact::compact;
+use famfs::replay::size;
 use famfs::replay::{Contents, Node, NodeKind, Plan};
-use famfs::size;
+use famfs::store::log::Log;
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::{bounded, image};

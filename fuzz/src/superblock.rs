@@ -9,8 +9,8 @@
 
 use famfs::format::{ALLOC_UNIT, LOG_OFFSET};
 use famfs::media::Media;
-use famfs::mkfs::{MkfsError, check_unformatted};
-use famfs::superblock::{MAX_DEVICE_LEN, Superblock};
+use famfs::store::mkfs::{MkfsError, check_unformatted};
+use famfs::store::superblock::{MAX_DEVICE_LEN, Superblock};
 
 use crate::image;
 

@@ -18,10 +18,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use famfs::apply::{Applied, Tree, apply};
-use famfs::beneath::Root;
-use famfs::map::FileMap;
-use famfs::path::RelPath;
+use famfs::format::map::FileMap;
+use famfs::format::path::RelPath;
+use famfs::kernel::apply::{Applied, Tree, apply};
+use famfs::kernel::beneath::Root;
 use famfs::replay::{Contents, NodeKind, Owner, Plan};
 
 use crate::image::{self, Choices};

@@ -12,9 +12,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use famfs::format::view::{INFO_BLOCK_LEN, INFO_BLOCK_OFFSET, InfoBlock, View};
 use famfs::media::{Media, PoolFile};
 use famfs::sys::dax::Access;
-use famfs::view::{INFO_BLOCK_LEN, INFO_BLOCK_OFFSET, InfoBlock, View};
 use rustix::fs::MemfdFlags;
 use zerocopy::IntoBytes;
 

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use famfs::prng::SeededBytes;
+use famfs::write::prng::SeededBytes;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use vhost_famfs::pool::tidy_own_directory;

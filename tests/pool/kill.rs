@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use famfs::prng::SeededBytes;
+use famfs::write::prng::SeededBytes;
 use rustix::process::{Pid, Signal, kill_process};
 use vhost_famfs::vm::Command;
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command as HostCommand;
 
 use anyhow::{Context, Result, ensure};
-use famfs::prng::SeededBytes;
+use famfs::write::prng::SeededBytes;
 use vhost_famfs::vm::Disk;
 use vm_tests::{Artifacts, Node, Pool, mount_disk, pack_disk};
 

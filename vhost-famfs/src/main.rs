@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use crate::run::report::{WRONG_COMMAND_LINE, answer, fail};
-use famfs::error_report::wants_json;
+use famfs::text::error_report::wants_json;
 use vhost_famfs::args::{Cli, Config, complete};
 
 /// Exit code of a failure that has none of its own.

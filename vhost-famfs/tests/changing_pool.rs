@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Every `pool` command on a pool whose bytes a hostile guest keeps changing, as
-//! famfs/tests/changing_pool.rs does it with the commands of famfs.
+//! famfs/cli/tests/changing_pool.rs does it with the commands of famfs.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
-#[path = "../../famfs/tests/common/commands.rs"]
+#[path = "../../famfs/cli/tests/common/commands.rs"]
 mod commands;
-#[path = "../../famfs/tests/common/hostile_writer.rs"]
+#[path = "../../famfs/cli/tests/common/hostile_writer.rs"]
 mod hostile_writer;
 
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use famfs::view::INFO_BLOCK_OFFSET;
+use famfs::format::view::INFO_BLOCK_OFFSET;
 use hostile_writer::HostileWriter;
 
 /// How long the commands run.

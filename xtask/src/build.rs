@@ -39,7 +39,7 @@ pub fn run() -> Result<Built> {
     exec::step(
         "build-host",
         "Building the host programs",
-        cargo().args(["build", "--release", "-p", "famfs", "-p", "vhost-famfs"]),
+        cargo().args(["build", "--release", "-p", "famfs-cli", "-p", "vhost-famfs"]),
     )?;
     manual::write()?;
     let guest_target = target.join("guest");
@@ -47,7 +47,7 @@ pub fn run() -> Result<Built> {
         "build-guest",
         "Building the guest programs",
         cargo()
-            .args(["build", "--release", "-p", "famfs", "-p", "guest"])
+            .args(["build", "--release", "-p", "famfs-cli", "-p", "guest"])
             .args(["--target", GUEST_TARGET, "--target-dir"])
             .arg(&guest_target)
             .env("RUSTFLAGS", "-C target-feature=+crt-static"),

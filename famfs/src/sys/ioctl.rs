@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use rustix::io::{self, Errno};
 use rustix::ioctl::{NoArg, Opcode, Setter, Updater, ioctl, opcode};
 
-use crate::map::{Extent, FileMap};
+use crate::format::map::{Extent, FileMap};
 
 /// Most extents of generation 42's structure.
 const V42_EXTENTS: usize = 2;

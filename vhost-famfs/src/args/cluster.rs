@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use famfs::args::number;
+use famfs::text::number::number;
 
 use super::complete::{clusters, vms};
 use super::up::{MAX_SECONDS, name};

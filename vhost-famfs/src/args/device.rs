@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
-use famfs::args::parse_size;
+use famfs::text::number::parse_size;
 
 use super::ArgsError;
 use crate::device::sandbox::Violation;

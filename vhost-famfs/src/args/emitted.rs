@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
-use famfs::args::number;
+use famfs::text::number::number;
 use uuid::Uuid;
 
 use super::up::{MAX_SECONDS, name};

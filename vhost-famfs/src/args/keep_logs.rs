@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use famfs::args::parse_size;
+use famfs::text::number::parse_size;
 
 use crate::bounded_log::{DEFAULT_LIMIT, MIN_LIMIT};
 

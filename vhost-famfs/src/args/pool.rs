@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use famfs::args::{number, parse_size};
-use famfs::view::View;
+use famfs::format::view::View;
+use famfs::text::number::{number, parse_size};
 use uuid::Uuid;
 
 use crate::pool::{CreateOptions, Owners, ResizeOptions, is_in_own_directory};

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, Subcommand};
-use famfs::args::number;
+use famfs::text::number::number;
 
 use super::ArgsError;
 use crate::ublk::source::{Changes, Source};

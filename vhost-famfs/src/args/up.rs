@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use famfs::args::{number, parse_size};
+use famfs::text::number::{number, parse_size};
 
 use super::ArgsError;
 use crate::cluster::spec::{MAX_VMS, check_name};

@@ -10,9 +10,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use famfs::args::parse_size;
-use famfs::path::RelPath;
-use famfs::view::View;
+use famfs::format::path::RelPath;
+use famfs::format::view::View;
+use famfs::text::number::parse_size;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;

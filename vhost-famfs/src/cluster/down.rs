@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use famfs::ownership::Fault;
+use famfs::system::ownership::Fault;
 use serde::Serialize;
 
 use super::directory::{Directory, DirectoryError};

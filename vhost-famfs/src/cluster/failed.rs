@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use famfs::ownership;
+use famfs::system::ownership;
 
 use crate::bounded_log::older;
 

@@ -6,18 +6,18 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
-use famfs::copy::{Copy, CopyError};
-use famfs::dropped::{Counts, Dropped};
-use famfs::import::{self, Import};
+use famfs::archive::import::{self, Import};
+use famfs::format::path::RelPath;
 use famfs::media::{Media, MediaError, PoolFile};
-use famfs::mkfs::{self, MkfsError};
-use famfs::path::RelPath;
 use famfs::replay::{NodeKind, Owner};
+use famfs::store::mkfs::{self, MkfsError};
 use famfs::sys::dax::Access;
-use famfs::transfer::How;
-use famfs::unsupported::LeftOut;
-use famfs::volume::OfflineVolume;
-use famfs::writer::{WriteError, Writer};
+use famfs::write::copy::{Copy, CopyError};
+use famfs::write::dropped::{Counts, Dropped};
+use famfs::write::transfer::How;
+use famfs::write::unsupported::LeftOut;
+use famfs::write::volume::OfflineVolume;
+use famfs::write::writer::{WriteError, Writer};
 use serde::Serialize;
 use uuid::Uuid;
 

@@ -5,11 +5,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use famfs::archive::import::{self, Survey};
 use famfs::format::{ALLOC_UNIT, slots};
-use famfs::import::{self, Survey};
-use famfs::sources::{self, Destination, Scan, SourceError};
-use famfs::superblock::{DEFAULT_LOG_LEN, MAX_DEVICE_LEN};
-use famfs::unsupported::{LeftOut, first_names};
+use famfs::store::superblock::{DEFAULT_LOG_LEN, MAX_DEVICE_LEN};
+use famfs::write::sources::{self, Destination, Scan, SourceError};
+use famfs::write::unsupported::{LeftOut, first_names};
 
 use super::spec::ImportSpec;
 use crate::host::units::ALIGNMENT;

@@ -5,8 +5,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use famfs::path::RelPath;
-use famfs::view::View;
+use famfs::format::path::RelPath;
+use famfs::format::view::View;
 use serde::{Deserialize, Serialize};
 
 use crate::pool::Kind;

@@ -85,7 +85,7 @@ fn reserved(dir: &Path) -> Finding {
     let (Some(total), Some(free)) = (number("nr_hugepages"), number("free_hugepages")) else {
         return Finding::with(CHECK, Status::Absent, "the kernel has no pages of 2 MiB", mend);
     };
-    let mounts = famfs::mounts::read().unwrap_or_default();
+    let mounts = famfs::system::mounts::read().unwrap_or_default();
     let mount = mounts.iter().find(|mount| mount.fs_type == "hugetlbfs");
     let place =
         mount.map_or_else(|| "not mounted".to_owned(), |m| m.mount_point.display().to_string());

@@ -27,8 +27,12 @@ pub(super) fn qemu(given: Option<&Path>) -> (Vec<Finding>, Option<PathBuf>) {
             (vec![finding, sandbox(&program)], Some(program))
         }
         Err(error) => {
-            let finding =
-                Finding::with("qemu", Status::Failed, famfs::check::one_line(&error), SETUP);
+            let finding = Finding::with(
+                "qemu",
+                Status::Failed,
+                famfs::replay::check::one_line(&error),
+                SETUP,
+            );
             (vec![finding], None)
         }
     }

@@ -9,9 +9,9 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use famfs::mkfs::{self, MkfsError};
-use famfs::role;
-use famfs::view::{INFO_BLOCK_OFFSET, InfoBlock, View, ViewError};
+use famfs::format::view::{INFO_BLOCK_OFFSET, InfoBlock, View, ViewError};
+use famfs::store::mkfs::{self, MkfsError};
+use famfs::store::role;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use uuid::Uuid;

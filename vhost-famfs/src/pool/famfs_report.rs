@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a pool's file system is, as far as `pool inspect` tells it; `famfs fsck` tells all.
 
-use famfs::check::one_line;
 use famfs::media::Media;
+use famfs::replay::check::one_line;
+use famfs::replay::size;
 use famfs::replay::{Contents, ContentsError};
-use famfs::size;
-use famfs::superblock::SuperblockError;
+use famfs::store::superblock::SuperblockError;
 use serde::Serialize;
 
 /// The famfs in a pool.

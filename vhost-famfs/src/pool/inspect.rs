@@ -6,8 +6,8 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use famfs::json_name::Name;
-use famfs::view::{INFO_BLOCK_LEN, INFO_BLOCK_OFFSET, InfoBlock, View, ViewError};
+use famfs::format::view::{INFO_BLOCK_LEN, INFO_BLOCK_OFFSET, InfoBlock, View, ViewError};
+use famfs::text::json_name::Name;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 

@@ -45,7 +45,7 @@ pub fn list(directories: &[PathBuf]) -> Result<Vec<Report>, ListError> {
 fn usual_places() -> Vec<PathBuf> {
     let mut places: Vec<_> = PLACES.iter().map(PathBuf::from).collect();
     places.extend(env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
-    let mounts = famfs::mounts::read().unwrap_or_default();
+    let mounts = famfs::system::mounts::read().unwrap_or_default();
     let huge = mounts.into_iter().filter(|mount| mount.fs_type == "hugetlbfs");
     places.extend(huge.map(|mount| mount.mount_point));
     places
@@ -118,7 +118,7 @@ pub fn table(reports: &[Report]) -> String {
 mod tests {
     use super::*;
     use crate::pool::{CreateOptions, create};
-    use famfs::view::View;
+    use famfs::format::view::View;
 
     #[test]
     fn finds_pools_and_nothing_else() {

@@ -9,9 +9,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use famfs::format::view::View;
 use famfs::media::{Media, MediaError};
 use famfs::sys::dax::{Access, Mapping};
-use famfs::view::View;
 
 use super::kind::Facts;
 

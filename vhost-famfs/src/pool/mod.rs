@@ -42,10 +42,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use famfs::holders::{self as famfs_holders, Process};
-use famfs::lock::{self, LockError};
-use famfs::ownership::Fault;
-use famfs::superblock::SuperblockError;
+use famfs::store::superblock::SuperblockError;
+use famfs::system::holders::{self as famfs_holders, Process};
+use famfs::system::lock::{self, LockError};
+use famfs::system::ownership::Fault;
 use rustix::fs::{OFlags, SealFlags};
 use rustix::io::Errno;
 

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use famfs::ownership;
+use famfs::system::ownership;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 

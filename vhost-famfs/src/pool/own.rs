@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use famfs::ownership;
+use famfs::system::ownership;
 
 use super::PoolError;
 
@@ -83,7 +83,7 @@ pub fn tidy_own_directory(path: &Path) {
 mod tests {
     use super::*;
     use crate::pool::{CreateError, CreateOptions, check_room, create};
-    use famfs::view::View;
+    use famfs::format::view::View;
     use std::fs::Permissions;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 

@@ -4,9 +4,9 @@
 use std::fs::File;
 use std::path::Path;
 
+use famfs::format::view::View;
 use famfs::media::Media;
-use famfs::superblock::{Superblock, SuperblockError};
-use famfs::view::View;
+use famfs::store::superblock::{Superblock, SuperblockError};
 
 use super::PoolError;
 use super::inspect::info_block;
@@ -31,7 +31,7 @@ pub(super) fn famfs_end(file: &File, facts: Facts, path: &Path) -> Result<Option
 #[cfg(test)]
 mod tests {
     use famfs::media::PoolFile;
-    use famfs::mkfs;
+    use famfs::store::mkfs;
     use famfs::sys::dax::Access;
     use uuid::Uuid;
 

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use famfs::mkfs::{MkfsError, check_unformatted};
-use famfs::view::View;
+use famfs::format::view::View;
+use famfs::store::mkfs::{MkfsError, check_unformatted};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::create::parent;

@@ -9,12 +9,12 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use famfs::lock::{self, LockError};
+use famfs::format::view::{INFO_BLOCK_LEN, INFO_BLOCK_OFFSET, InfoBlock, View, ViewError};
 use famfs::media::Media;
+use famfs::replay::size::{self, DataEnd};
 use famfs::replay::{Contents, ContentsError};
-use famfs::size::{self, DataEnd};
-use famfs::superblock::{Superblock, SuperblockError};
-use famfs::view::{INFO_BLOCK_LEN, INFO_BLOCK_OFFSET, InfoBlock, View, ViewError};
+use famfs::store::superblock::{Superblock, SuperblockError};
+use famfs::system::lock::{self, LockError};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use zerocopy::IntoBytes;

@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use famfs::check::check;
-use famfs::compact::compact;
 use famfs::format::ALLOC_UNIT;
-use famfs::map::FileMap;
+use famfs::format::map::FileMap;
+use famfs::format::path::RelPath;
 use famfs::media::{MediaError, PoolFile};
-use famfs::path::RelPath;
+use famfs::replay::check::check;
+use famfs::replay::compact::compact;
 use famfs::replay::{NodeKind, Owner};
 use famfs::sys::dax::Access;
-use famfs::volume::{FileBytes, Volume};
-use famfs::writer::{WriteError, Writer};
+use famfs::write::volume::{FileBytes, Volume};
+use famfs::write::writer::{WriteError, Writer};
 use proptest::prelude::*;
 
 use super::*;

@@ -77,7 +77,7 @@ fn slices_behind_the_file_system_stay() {
     let dir = tempfile::tempdir().unwrap();
     for view in [View::Devdax, View::Raw] {
         let path = pool(&dir, view, false);
-        let options = famfs::mkfs::Options {
+        let options = famfs::store::mkfs::Options {
             log_len: None,
             force: true,
             fs_uuid: uuid::Uuid::from_u128(1),
@@ -87,7 +87,7 @@ fn slices_behind_the_file_system_stay() {
         };
         let access = famfs::sys::dax::Access::Write;
         let media = famfs::media::PoolFile::open(&path, access).unwrap();
-        famfs::mkfs::mkfs_within(&media, &options, 20 * MIB - media.origin()).unwrap();
+        famfs::store::mkfs::mkfs_within(&media, &options, 20 * MIB - media.origin()).unwrap();
         drop(media);
         let file = File::options().write(true).open(&path).unwrap();
         file.write_all_at(b"slice", 24 * MIB).unwrap();

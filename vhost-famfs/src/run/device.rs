@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail};
-use famfs::terminal::Escaping;
+use famfs::text::terminal::Escaping;
 use listenfd::ListenFd;
 use rustix::io::fcntl_dupfd_cloexec;
 use sd_notify::NotifyState;

@@ -4,7 +4,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, Result};
-use famfs::terminal::Escaping;
+use famfs::text::terminal::Escaping;
 
 use vhost_famfs::args::LogsConfig;
 use vhost_famfs::cluster::host::runtime_dir;

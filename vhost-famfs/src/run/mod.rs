@@ -25,7 +25,7 @@ use std::process::ExitCode;
 #[cfg(not(feature = "ublk"))]
 use anyhow::bail;
 use anyhow::{Context, Result};
-use famfs::terminal::Escaping;
+use famfs::text::terminal::Escaping;
 use serde_json::json;
 
 use vhost_famfs::args::Config;

@@ -7,8 +7,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use famfs::error_report::ErrorReport;
-use famfs::terminal::Escaping;
+use famfs::text::error_report::ErrorReport;
+use famfs::text::terminal::Escaping;
 use serde::Serialize;
 
 use super::{notice, say};

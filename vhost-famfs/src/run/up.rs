@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use famfs::import::reasons;
+use famfs::archive::import::reasons;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::fs::Mode;
 use rustix::process::Resource;

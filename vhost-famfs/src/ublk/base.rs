@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use famfs::lock::{self, LockError};
+use famfs::system::lock::{self, LockError};
 use rustix::fs::OFlags;
 
 use super::mapped::Mapped;

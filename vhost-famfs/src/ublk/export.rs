@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use famfs::view::View;
+use famfs::format::view::View;
 use uuid::Uuid;
 use vm_memory::VolatileSlice;
 

@@ -40,7 +40,7 @@ fn emitted(host: &Host, more: &[&str]) -> PathBuf {
 /// Starts a script. It calls both programs.
 fn run(script: &Path) -> Child {
     let famfs = Path::new(env!("CARGO_BIN_EXE_vhost-famfs")).with_file_name("famfs");
-    assert!(famfs.exists(), "no {}: build it with `cargo build -p famfs`", famfs.display());
+    assert!(famfs.exists(), "no {}: build it with `cargo build -p famfs-cli`", famfs.display());
     let mut command = Command::new("sh");
     command.arg(script).stdin(Stdio::null()).stderr(Stdio::piped());
     command.spawn().unwrap()

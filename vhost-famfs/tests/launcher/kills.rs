@@ -12,9 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use famfs::media::PoolFile;
-use famfs::mkfs;
-use famfs::prng::SeededBytes;
+use famfs::store::mkfs;
 use famfs::sys::dax::Access;
+use famfs::write::prng::SeededBytes;
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;

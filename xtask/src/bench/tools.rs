@@ -7,5 +7,5 @@ use super::{Measurement, native};
 
 /// Runs it.
 pub fn run() -> Result<Vec<Measurement>> {
-    native::run("famfs", "tools")
+    native::run("famfs-cli", "tools")
 }

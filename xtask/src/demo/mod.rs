@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use famfs::output_file;
+use famfs::system::output_file;
 use rustix::process::Pid;
 use serde::Deserialize;
 use vhost_famfs::host::residency::{self, PoolFile};

@@ -25,14 +25,15 @@ pub fn write() -> Result<()> {
     let page = "famfs.5";
     fs::copy(paths::root().join("docs/reference").join(page), man.join(page))
         .with_context(|| format!("cannot copy {page} to {}", man.display()))?;
-    for (name, command) in
-        [("famfs", famfs::args::Cli::command()), ("vhost-famfs", vhost_famfs::args::Cli::command())]
-    {
+    for (name, command) in [
+        ("famfs", famfs_cli::args::Cli::command()),
+        ("vhost-famfs", vhost_famfs::args::Cli::command()),
+    ] {
         page::write_all(&command, &man)
             .with_context(|| format!("cannot write the manual of {name}"))?;
     }
     for shell in Shell::value_variants() {
-        let mut command = famfs::args::Cli::command();
+        let mut command = famfs_cli::args::Cli::command();
         clap_complete::generate_to(*shell, &mut command, "famfs", &completions).with_context(
             || format!("cannot write completions of famfs to {}", completions.display()),
         )?;

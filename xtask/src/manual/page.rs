@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn every_page_can_be_read() {
         use clap::CommandFactory;
-        let famfs = pages(&famfs::args::Cli::command());
+        let famfs = pages(&famfs_cli::args::Cli::command());
         let vhost = pages(&vhost_famfs::args::Cli::command());
         assert!(famfs.len() > 30 && vhost.len() > 15, "{} {}", famfs.len(), vhost.len());
         for (name, page) in famfs.iter().chain(&vhost) {
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn a_synopsis_names_every_argument() {
         use clap::CommandFactory;
-        let pages = pages(&famfs::args::Cli::command());
+        let pages = pages(&famfs_cli::args::Cli::command());
         let page = |name: &str| &pages.iter().find(|(found, _)| found == name).unwrap().1;
         assert!(section(page("famfs-cp"), "SYNOPSIS").concat().contains("DEST"));
         assert!(section(page("famfs-mount"), "SYNOPSIS").concat().contains("MPT"));

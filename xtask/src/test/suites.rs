@@ -29,12 +29,12 @@ pub fn run(suite: Suite, all: bool, interrupt: &Interrupt, tally: &mut Tally) ->
         }
         Suite::Protocol => {
             // Emitted scripts call it; cargo builds only the programs of the package whose tests it runs.
-            let famfs = ["build", "--quiet", "-p", "famfs", "--bins"];
+            let famfs = ["build", "--quiet", "-p", "famfs-cli", "--bins"];
             lint("famfs builds", build::cargo().args(famfs), tally)?;
             cargo_test(&["-p", "vhost-famfs", "--test", "*"], interrupt, tally)
         }
         Suite::Tools => {
-            cargo_test(&["-p", "famfs", "--test", "*"], interrupt, tally)?;
+            cargo_test(&["-p", "famfs", "-p", "famfs-cli", "--test", "*"], interrupt, tally)?;
             cargo_test(&["-p", "fuzz", "--test", "*"], interrupt, tally)
         }
         Suite::Fuzz => fuzz::run(all, tally),

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use famfs::media::MediaError;
-use famfs::superblock::SuperblockError;
+use famfs::store::superblock::SuperblockError;
 
 use super::vm::MIN_MEMORY;
 use crate::cluster::sizing::ImportError;

@@ -13,8 +13,8 @@ mod vm;
 
 use std::path::PathBuf;
 
-use famfs::unsupported::LeftOut;
-use famfs::view::View;
+use famfs::format::view::View;
+use famfs::write::unsupported::LeftOut;
 use uuid::Uuid;
 
 use super::host::Host;

@@ -4,11 +4,11 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use famfs::format::view::View;
 use famfs::media::PoolFile;
-use famfs::mkfs;
-use famfs::superblock::{MIN_DEVICE_LEN, Superblock, SuperblockError};
+use famfs::store::mkfs;
+use famfs::store::superblock::{MIN_DEVICE_LEN, Superblock, SuperblockError};
 use famfs::sys::dax;
-use famfs::view::View;
 use uuid::Uuid;
 
 use super::{MkfsPlan, PlanError, PoolPlan};
@@ -126,7 +126,7 @@ pub fn is_own_pool(path: &Path, runtime: &Path, name: &str) -> bool {
 fn own_pool(name: &str, asked: &PoolSpec, host: &Host) -> Result<PathBuf, PlanError> {
     let file = file_name(&host.runtime, name);
     if asked.kind == Some(PoolKind::Hugetlbfs) {
-        let mounts = famfs::mounts::read().unwrap_or_default();
+        let mounts = famfs::system::mounts::read().unwrap_or_default();
         let mount = mounts.into_iter().find(|mount| mount.fs_type == "hugetlbfs");
         let memory = mount.ok_or(PlanError::NoHugetlbfs)?.mount_point;
         return Ok(pool::own_directory(&memory).join(file));

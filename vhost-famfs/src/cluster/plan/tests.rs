@@ -2,7 +2,7 @@
 use std::fs;
 
 use famfs::media::PoolFile;
-use famfs::superblock::Superblock;
+use famfs::store::superblock::Superblock;
 use famfs::sys::dax;
 use protocol::credentials::NO_POOL;
 

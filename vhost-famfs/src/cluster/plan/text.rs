@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use famfs::import::reasons;
+use famfs::archive::import::reasons;
 
 use super::{Plan, PoolPlan};
 use crate::host::units::Bytes;

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use famfs::role::Role;
+use famfs::store::role::Role;
 use guest::given;
 use protocol::credentials::{
     self, ACCESS, DEFAULT_MOUNT_POINT, MOUNT_POINT, READ_ONLY, ROLE, VIEW,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
-use famfs::mounts;
+use famfs::system::mounts;
 use guest::given;
 use protocol::credentials::SSH_KEYS;
 

@@ -7,12 +7,12 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use famfs::check::one_line;
-use famfs::mounts;
-use famfs::play::play;
-use famfs::role;
-use famfs::search::{Search, SearchError};
+use famfs::guest::search::{Search, SearchError};
+use famfs::kernel::play::play;
+use famfs::replay::check::one_line;
+use famfs::store::role;
 use famfs::sys::dax::Access;
+use famfs::system::mounts;
 use guest::report;
 use protocol::attach::Attach;
 use protocol::credentials::NO_POOL;

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use famfs::mounts::{self, MountEntry};
+use famfs::system::mounts::{self, MountEntry};
 use guest::given;
 use protocol::credentials::HOSTNAME;
 use rustix::io::Errno;

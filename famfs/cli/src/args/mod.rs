@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The command line. Options that the reference tools have too mean the same here.
+
+mod archives;
+mod deleting;
+mod following;
+mod mounting;
+mod number;
+mod reading;
+mod roles;
+mod writing;
+
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Parser, Subcommand};
+
+pub use self::archives::*;
+pub use self::deleting::*;
+pub use self::following::*;
+pub use self::mounting::*;
+pub use self::reading::*;
+pub use self::roles::*;
+pub use self::writing::*;
+
+/// The environment variable that stands for `--coherent`; empty, `0`, `no`, `off` and `false` do not.
+pub const COHERENT: &str = "FAMFS_COHERENT";
+
+/// Make, fill, mount, check and read famfs file systems
+///
+/// famfs puts files into memory that several systems share. A file is a list of 2 MiB units of
+/// that memory; a log in the memory says which. Every system plays the log to see the files, and
+/// maps them without copying. One system, the master, adds files.
+///
+/// Most commands work on a mounted famfs, and with --pool FILE on a pool file of the host, which
+/// needs neither a kernel module nor a mount.
+#[derive(Debug, Parser)]
+#[command(name = "famfs", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Work on a pool file instead of a mounted file system; paths are then paths in the pool
+    ///
+    /// The view is recognised: with a devdax info block famfs starts at 2 MiB, else at 0.
+    /// Commands that write take an exclusive lock on the file.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub pool: Option<PathBuf>,
+
+    /// Also write to a pool file that another user owns or can change
+    ///
+    /// Without it, commands that write take only a pool file of this user or of root, with one name
+    /// and without write permission for group and others. Whoever can change the file sees what is
+    /// put into it, and can replace it.
+    #[arg(long, global = true)]
+    pub foreign_pool: bool,
+
+    /// Leave the CPU's caches alone: all systems that use the memory see it coherently
+    ///
+    /// That is so for virtual machines on one host. Without it cache lines are written back after
+    /// writing and dropped before reading, for memory that several hosts share.
+    #[arg(long, global = true, env = COHERENT, hide_env_values = true)]
+    #[arg(value_parser = FalseyValueParser::new())]
+    pub coherent: bool,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 success; 1 failure; 2 wrong usage; 130 interrupted. Further ones stand in the \
+command's own help.";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make an empty file system
+    Mkfs(Mkfs),
+    /// Mount a device and play its log
+    Mount(Mount),
+    /// Unmount a famfs
+    Umount(Umount),
+    /// Make the files appear that were added since the mount or the last logplay
+    Logplay(Logplay),
+    /// Follow the log, and make new files appear at once
+    Watch(Watch),
+    /// Make a directory
+    Mkdir(Mkdir),
+    /// Make a file of a given size
+    Creat(Creat),
+    /// Copy files and directory trees into a famfs
+    Cp(Cp),
+    /// Write a tar archive of files and directories
+    Export(Export),
+    /// Unpack a tar archive
+    Import(Import),
+    /// Delete files and directories
+    Rm(Rm),
+    /// Give back what deleted files hold
+    Compact(Compact),
+    /// Show who is the master, and whether it is alive
+    Role(Role),
+    /// Make this or another system the master
+    Takeover(Takeover),
+    /// List files and directories
+    Ls(Ls),
+    /// Check a file system without changing it
+    Fsck(Fsck),
+    /// Print the contents of files
+    Cat(Cat),
+    /// Show a file's owner, log slot and place on the device
+    Stat(Stat),
+    /// Show how much space and how many log slots are left
+    Df(Df),
+    /// Show how much space directories take
+    Du(Du),
+    /// Draw the tree of files and directories
+    Tree(Tree),
+    /// Draw where files and free space are
+    Map(Map),
+    /// Show every byte of superblock and log
+    Dump(Dump),
+    /// Show where files lie on the device
+    Getmap(Getmap),
+    /// Make superblock and log appear as files of a mounted famfs
+    Mkmeta(Mkmeta),
+    /// Check that every file of a mounted famfs has its memory
+    Check(Check),
+    /// Write the CPU's caches of files back to memory, and forget them
+    Flush(Flush),
+    /// Make a second file of a file's memory, to test fsck
+    #[command(hide = true)]
+    Clone(CloneFile),
+    /// Compare a file with the data that `creat --seed` wrote
+    Verify(Verify),
+    /// Compare what read(2) and mmap(2) give of a file
+    Chkread(Chkread),
+    /// Print or check SHA-256 sums of files read through mmap
+    Sum(Sum),
+    /// Find out what is wrong, and name the command that mends it
+    Doctor(Doctor),
+    /// Find this guest's pool, mount it and play its log
+    Attach(Attach),
+}
+
+/// Of the commands that work on a mounted famfs: no help shows the option that they refuse.
+#[derive(Args, Clone, Debug, Default)]
+pub struct MountedOnly {
+    /// Refused: the command works on a mounted famfs
+    #[arg(long = "pool", hide = true, value_name = "FILE")]
+    pub pool: Option<PathBuf>,
+    /// Without effect there
+    #[arg(long = "foreign-pool", hide = true)]
+    pub foreign_pool: bool,
+}
+
+/// Owner options of the commands that add files.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct OwnerArgs {
+    /// Permission bits in octal, less the umask except for mkdir [default: the source's for cp,
+    /// else 0644, for mkdir 0755]
+    #[arg(short, long, value_name = "MODE", value_parser = parse_mode)]
+    pub mode: Option<u32>,
+    /// User number [default: the source's for cp, else the caller's]
+    #[arg(short, long, value_parser = number::id())]
+    pub uid: Option<u32>,
+    /// Group number [default: as for --uid]
+    #[arg(short, long, value_parser = number::id())]
+    pub gid: Option<u32>,
+}
+
+/// Reads a file and the seed of its data: `FILE,SEED`.
+fn parse_file_and_seed(text: &str) -> Result<(PathBuf, u32), String> {
+    let (file, seed) = text.rsplit_once(',').ok_or("expected FILE,SEED")?;
+    let seed = number::seed()(seed).map_err(|err| format!("seed \"{seed}\": {err}"))?;
+    match file.is_empty() {
+        true => Err("expected a file before the comma".to_owned()),
+        false => Ok((file.into(), seed)),
+    }
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o7777 => Ok(mode),
+        _ => Err("expected octal permission bits, as in 0644".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!(parse_mode("0644"), Ok(0o644));
+        assert!(parse_mode("888").is_err() && parse_mode("10000").is_err());
+    }
+}

@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Options of the commands that look at a file system and its files.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use famfs::text::number::number;
+
+use super::number::{seed, threads};
+use super::{ModeArgs, MountedOnly, parse_file_and_seed};
+
+/// Options of `ls`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+It shows what the log says, with all that is below a directory.
+
+Examples:
+  famfs ls /mnt/famfs
+  famfs --pool /dev/shm/pool ls --json /data
+
+Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage.")]
+pub struct Ls {
+    /// File or directory; with --pool a path in the pool [default: the root of
+    /// the pool, or of the one famfs that is mounted]
+    pub path: Option<PathBuf>,
+    /// Print the list as JSON, with extents
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `fsck`.
+#[derive(Args, Debug)]
+#[command(
+    disable_help_flag = true,
+    after_help = "\
+Examples:
+  famfs --pool /dev/shm/pool fsck            check a pool file
+  famfs fsck -h /mnt/famfs                   check what is mounted
+  famfs fsck --json /mnt/famfs               the report for a program
+
+Exit codes: 0 clean; 1 damaged; 2 no such device or path, or wrong usage; 16 the device is mounted \
+(check the mount point instead)."
+)]
+pub struct Fsck {
+    /// Device that is not mounted, or a path in a mounted famfs; not with --pool
+    #[arg(value_name = "DEV|PATH")]
+    pub path: Option<PathBuf>,
+    /// Print sizes with units
+    #[arg(short = 'h', long)]
+    pub human: bool,
+    /// Print UUIDs and the map's limits too
+    #[arg(short, long, overrides_with = "verbose")]
+    pub verbose: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Show the free space of N equal parts of the device, as interleaved files see it
+    #[arg(short = 'B', long, value_name = "N", default_value_t = 0,
+        value_parser = number::<u16>(0..=64))]
+    pub nbuckets: u16,
+    /// Load the kernel module first
+    #[arg(short = 'L', long)]
+    pub load_module: bool,
+    /// Which implementation.
+    #[command(flatten)]
+    pub mode: ModeArgs,
+    /// Accepted: nothing is changed, with or without it
+    #[arg(short = 'f', long, hide = true)]
+    pub force: bool,
+    /// Accepted: the log is always read through mmap
+    #[arg(short = 'm', long, hide = true)]
+    pub mmap: bool,
+    /// Accepted: the log is always read through mmap
+    #[arg(short = 'r', long, hide = true)]
+    pub read: bool,
+    /// Accepted: the file system's memory is reached in one way
+    #[arg(short = 'D', long, hide = true)]
+    pub nodax: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
+}
+
+/// Options of `cat`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  famfs --pool /dev/shm/pool cat /data/a
+
+Exit codes: 0 success; 1 some file could not be printed; 2 wrong usage.")]
+pub struct Cat {
+    /// Files of a mounted famfs; with --pool paths in the pool
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+}
+
+/// Options of `stat`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+It shows what the log says. The list in JSON is that of `ls --json`.
+
+Examples:
+  famfs stat /mnt/famfs/data
+  famfs --pool /dev/shm/pool stat --json /data/a
+
+Exit codes: 0 success; 1 some path is not in the log, or failure; 2 wrong usage.")]
+pub struct Stat {
+    /// Files and directories of a mounted famfs; with --pool paths in the pool
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Print the list as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `df`.
+#[derive(Args, Debug)]
+#[command(
+    disable_help_flag = true,
+    after_help = "\
+Files take whole units of 2 MiB, and every file and directory one log slot. A new file needs one \
+free piece as large as itself.
+
+Examples:
+  famfs df -h /mnt/famfs
+  famfs --pool /dev/shm/pool df --json
+
+Exit codes: 0 success; 1 failure, or the file system is damaged, so that the figures may be wrong; \
+2 wrong usage."
+)]
+pub struct Df {
+    /// A path in a mounted famfs; not needed with --pool, or if only one is mounted
+    #[arg(value_name = "PATH")]
+    pub path: Option<PathBuf>,
+    /// Print sizes with units
+    #[arg(short = 'h', long)]
+    pub human: bool,
+    /// Print the sizes as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
+}
+
+/// Options of `du`.
+#[derive(Args, Debug)]
+#[command(
+    disable_help_flag = true,
+    after_help = "\
+A line for each directory: bytes that its files take in units of 2 MiB, bytes that are in them, \
+path.
+
+Examples:
+  famfs du -h -s /mnt/famfs/data
+  famfs --pool /dev/shm/pool du
+
+Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage."
+)]
+pub struct Du {
+    /// File or directory; with --pool a path in the pool [default: the root of
+    /// the pool, or of the one famfs that is mounted]
+    pub path: Option<PathBuf>,
+    /// Only the sum of PATH
+    #[arg(short, long)]
+    pub summarize: bool,
+    /// Print sizes with units
+    #[arg(short = 'h', long)]
+    pub human: bool,
+    /// Print the sums as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
+}
+
+/// Options of `tree`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  famfs tree /mnt/famfs
+  famfs --pool /dev/shm/pool tree --json /data
+
+Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage.")]
+pub struct Tree {
+    /// File or directory; with --pool a path in the pool [default: the root of
+    /// the pool, or of the one famfs that is mounted]
+    pub path: Option<PathBuf>,
+    /// Print the tree as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `map`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+However many files there are, the picture stays of one size: a cell then stands for more memory. \
+Letters and colours are the largest files. Colours are left out in a pipe, with NO_COLOR, and \
+with TERM=dumb. The JSON report has the cells of the SVG picture.
+
+Examples:
+  famfs map /mnt/famfs                       a picture in the terminal
+  famfs --pool /dev/shm/pool map -o map.svg  a picture in a file
+
+Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage.")]
+pub struct Map {
+    /// A path in a mounted famfs; not needed with --pool, or if only one is mounted
+    #[arg(value_name = "PATH")]
+    pub path: Option<PathBuf>,
+    /// Write an SVG picture to this file instead, whose name must end in .svg; `-` is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `dump`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Damaged media are shown like whole ones; what has only one right value and another one on the media \
+is marked WRONG. Whether files can be used is told by fsck.
+
+Examples:
+  famfs --pool /dev/shm/pool dump
+  famfs dump --json /mnt/famfs
+
+Exit codes: 0 everything is shown, whatever it is; 1 some bytes could not be read.")]
+pub struct Dump {
+    /// A path in a mounted famfs; not with --pool
+    #[arg(value_name = "PATH")]
+    pub path: Option<PathBuf>,
+    /// Print fields as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `getmap`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+On a mounted famfs it asks the kernel, with --pool the log.
+
+Examples:
+  famfs getmap /mnt/famfs/data               offset and length of every extent
+  famfs --pool /dev/shm/pool getmap --json /data/a
+
+Exit codes: 0 success; 1 not on a famfs; 2 the file has no map, or wrong usage; 9 no such file; 21 \
+no regular file.")]
+pub struct Getmap {
+    /// Files of a mounted famfs; with --pool paths in the pool
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Print nothing, only tell by the exit code
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Go on with the next file after an error; the exit code is the last error's
+    #[arg(short = 'c', long = "continue")]
+    pub go_on: bool,
+    /// Print the maps as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `verify`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  famfs verify -S 42 -f /mnt/famfs/new
+  famfs verify --multi /mnt/famfs/a,1 --multi /mnt/famfs/b,2 --threads 2
+  famfs --pool /dev/shm/pool verify -S 42 -f /new
+
+Exit codes: 0 equal; 1 a file differs or cannot be read; 2 wrong usage; 130 interrupted.")]
+pub struct Verify {
+    /// Seed that the file was made with
+    #[arg(short = 'S', long, requires = "path", required_unless_present = "multi",
+        value_parser = seed())]
+    pub seed: Option<u32>,
+    /// File to check
+    #[arg(
+        short = 'f',
+        long = "file",
+        visible_alias = "filename",
+        value_name = "FILE",
+        requires = "seed"
+    )]
+    pub path: Option<PathBuf>,
+    /// File and seed, separated by a comma; once for each file
+    #[arg(short, long, value_name = "FILE,SEED", conflicts_with_all = ["seed", "path"],
+        value_parser = parse_file_and_seed)]
+    pub multi: Vec<(PathBuf, u32)>,
+    /// Number of threads for --multi; 0 takes one per processor, at most 8
+    #[arg(short, long, visible_alias = "threadct", value_name = "N", default_value_t = 0,
+        value_parser = threads())]
+    pub threads: u16,
+    /// Print nothing, only tell by the exit code
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `chkread`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Both must give the same bytes, on famfs as on any file system.
+
+Examples:
+  famfs chkread /mnt/famfs/data
+  famfs chkread -s /mnt/famfs/.meta/.superblock
+  famfs chkread -l /mnt/famfs/.meta/.log
+
+Exit codes: 0 the same; 1 they differ, or failure; 2 wrong usage.")]
+pub struct Chkread {
+    /// File to read in both ways
+    pub file: PathBuf,
+    /// The file is a famfs superblock, which must be valid too
+    #[arg(short, long)]
+    pub superblock: bool,
+    /// The file is a famfs log, whose header must be valid too
+    #[arg(short, long, conflicts_with = "superblock")]
+    pub log: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// No pool file.
+    #[command(flatten)]
+    pub mounted: MountedOnly,
+}
+
+/// Options of `check`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+fsck checks superblock and log; check looks at every file that is mounted. A file without a map was \
+made by other programs than famfs tools (cp, touch) and has no memory. Files of the log that are \
+not there yet are counted, but no error: logplay makes them appear.
+
+Examples:
+  famfs check /mnt/famfs
+
+Exit codes: 0 all files are right; 1 some are not, or failure; 2 wrong usage.")]
+pub struct Check {
+    /// Mount point
+    #[arg(value_name = "MPT")]
+    pub mount_point: PathBuf,
+    /// Name every file
+    #[arg(short, long, overrides_with = "verbose")]
+    pub verbose: bool,
+    /// Print nothing on standard output, only tell by the exit code
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// No pool file.
+    #[command(flatten)]
+    pub mounted: MountedOnly,
+}
+
+/// Options of `flush`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+For memory that is not coherent between hosts: after a program has changed a file through mmap, and \
+before one reads what another host has changed. famfs tools do it themselves.
+
+Examples:
+  famfs flush /mnt/famfs/data
+
+Exit codes: 0 success; 1 some file could not be flushed; 2 wrong usage.")]
+pub struct Flush {
+    /// Files of a mounted famfs
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Name every file
+    #[arg(short, long, overrides_with = "verbose")]
+    pub verbose: bool,
+    /// Print what would be flushed
+    #[arg(long, visible_alias = "dryrun")]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// No pool file.
+    #[command(flatten)]
+    pub mounted: MountedOnly,
+}
+
+/// Options of `sum`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The format is that of sha256sum, with names relative to PATH, so a list made from a source \
+directory checks its copy. Files that are no regular files are left out.
+
+Examples:
+  famfs --pool /dev/shm/pool sum             sums of all files
+  famfs sum --faults --json /mnt/famfs/data  and how the kernel mapped them
+
+Exit codes: 0 success; 1 a sum is wrong, or failure; 2 wrong usage.")]
+pub struct Sum {
+    /// File or directory, on any file system; with --pool a path in the pool [default: the root of
+    /// the pool, or of the one famfs that is mounted]
+    pub path: Option<PathBuf>,
+    /// Check the sums of this list (names relative to PATH; - is standard input)
+    #[arg(short, long, value_name = "FILE")]
+    pub check: Option<PathBuf>,
+    /// Count the kernel's DAX page faults while the files are read (needs root)
+    #[arg(long)]
+    pub faults: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}

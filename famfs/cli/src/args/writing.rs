@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Options of the commands that add files.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::OwnerArgs;
+use famfs::text::number::{number, parse_size};
+
+use super::number::{seed, threads};
+
+/// Options of `mkdir`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  famfs mkdir /mnt/famfs/models
+  famfs mkdir -p -m 2775 -g 100 /mnt/famfs/data/2026
+  famfs --pool /dev/shm/pool mkdir -p /data/2026
+
+Exit codes: 0 success; 1 failure; 2 wrong usage.")]
+pub struct Mkdir {
+    /// Directory to make
+    #[arg(value_name = "DIR")]
+    pub path: PathBuf,
+    /// Make missing parents too; no error if the directory exists
+    #[arg(short, long)]
+    pub parents: bool,
+    /// Owner and permissions.
+    #[command(flatten)]
+    pub owner: OwnerArgs,
+    /// Check everything, and print what would be made
+    #[arg(long, visible_alias = "dryrun")]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Name what is made
+    #[arg(short, long, overrides_with = "verbose")]
+    pub verbose: bool,
+}
+
+/// How the bytes of new files are spread over the device.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct InterleaveArgs {
+    /// Interleave: parts that the device is cut into, 1 to 64; with -N and -C [default: off]
+    #[arg(short = 'B', long, value_name = "N", default_value_t = 0, hide_default_value = true,
+        value_parser = number::<u64>(0..=u64::MAX))]
+    pub nbuckets: u64,
+    /// Interleave: strips of a file, 1 to 16, each in a part of its own
+    #[arg(short = 'N', long, value_name = "N", default_value_t = 0, hide_default_value = true,
+        value_parser = number::<u16>(0..=u16::MAX))]
+    pub nstrips: u16,
+    /// Interleave: bytes in one strip before the next one's turn, a power of two from 2m; shorter
+    /// files are not spread
+    #[arg(short = 'C', long, alias = "chunk-size", value_name = "SIZE", value_parser = parse_size,
+          default_value = "0", hide_default_value = true)]
+    pub chunksize: u64,
+}
+
+/// Options of `creat`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A file of the same size that is there is kept as it is, also with a seed. With --multi \
+many files are made in one session, which reads the log once; they appear in the order given.
+
+Examples:
+  famfs creat -s 64m -S 42 /mnt/famfs/a                   64 MiB of the data of seed 42
+  famfs creat -s 64m -B 8 -N 4 -C 2m /mnt/famfs/b         over 4 strips in 4 of 8 parts
+  famfs --pool pool creat -M /a,8m,1 -M /b,8m,2 -M /c,4k  three files at once
+
+Exit codes: 0 success; 1 failure, and what was complete is kept; 2 wrong usage; 130 interrupted.")]
+pub struct Creat {
+    /// File to make
+    #[arg(value_name = "FILE", required_unless_present = "multi", conflicts_with = "multi")]
+    pub path: Option<PathBuf>,
+    /// Size, with k, m, g or t for KiB to TiB
+    #[arg(short, long, value_parser = parse_size, required_unless_present = "multi",
+          conflicts_with = "multi")]
+    pub size: Option<u64>,
+    /// Fill with the data of this seed, which `verify` knows; 0 takes a random one [default: zeros]
+    #[arg(short = 'S', long, conflicts_with = "multi", value_parser = seed())]
+    pub seed: Option<u32>,
+    /// Fill with the data of --seed, or without it of a random seed
+    #[arg(short, long)]
+    pub randomize: bool,
+    /// One of several files to make, with its size and possibly the seed of its data; repeat it
+    #[arg(short = 'M', long, value_name = "FILE,SIZE[,SEED]", value_parser = parse_new_file)]
+    pub multi: Vec<NewFile>,
+    /// Files that are filled at the same time; 0 takes one per processor, at most 8
+    #[arg(short, long, visible_alias = "threadct", value_name = "N", default_value_t = 0,
+        value_parser = threads())]
+    pub threads: u16,
+    /// Interleaving.
+    #[command(flatten)]
+    pub interleave: InterleaveArgs,
+    /// Check everything, and print what would be made
+    #[arg(long, visible_alias = "dryrun")]
+    pub dry_run: bool,
+    /// Owner and permissions.
+    #[command(flatten)]
+    pub owner: OwnerArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Name what is made
+    #[arg(short, long, overrides_with = "verbose")]
+    pub verbose: bool,
+}
+
+/// A file of `creat --multi`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewFile {
+    /// Where it is to be.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Seed of its data.
+    pub seed: Option<u32>,
+}
+
+/// Reads `FILE,SIZE` or `FILE,SIZE,SEED`.
+fn parse_new_file(text: &str) -> Result<NewFile, String> {
+    let mut parts = text.split(',');
+    let (Some(path), Some(size), seed, None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err("expected FILE,SIZE or FILE,SIZE,SEED, as in /mnt/famfs/a,8m,42".to_owned());
+    };
+    let seed = seed.map(|text| self::seed()(text).map_err(|err| format!("seed: {err}")));
+    Ok(NewFile { path: path.into(), size: parse_size(size)?, seed: seed.transpose()? })
+}
+
+/// Options of `cp`.
+#[derive(Args, Debug)]
+#[command(override_usage = "famfs cp [OPTIONS] <SRC>... <DEST>")]
+#[command(after_help = "\
+All sources are looked at first: what famfs cannot hold (empty files, symbolic links, special \
+files, paths of more than 79 bytes), too little space or a full log stop the copy before anything \
+is written. Holes of sparse files become zeros, and take space. `DIR/.` copies what is in DIR.
+
+A new file appears only when its data is complete and written back. A file that is there with the \
+same size is compared with its source, and what differs is replaced in place: others see it \
+change. So the same command, run again after an interruption, goes on where the first run ended. \
+Owner and mode of what is there stay: if they are not the source's, nothing is written, unless \
+--skip-unsupported is given. Extended attributes, ACLs, capabilities, holes and hard links are not \
+kept; what had them is counted, and named with -v. Times are never kept.
+
+With --out a file appears under its name only when it is complete, and replaces one that is there. \
+Modes are kept, owners only for root. Set-user-ID and set-group-ID bits are left out, because any \
+guest can set them, and what lost them is named; --keep-set-id keeps them. Below DEST no symbolic \
+link is followed.
+
+Examples:
+  famfs cp -r dataset /mnt/famfs               copy a tree into a mounted famfs
+  famfs --pool pool cp -r -m 444 dataset/. /   copy what is in it into a pool file
+  famfs --pool pool cp --dry-run -r dataset /  say what would be copied
+  famfs --pool pool cp --out -r /data out      copy a tree out of a pool file
+  famfs cp --compare -r dataset /mnt/famfs     compare a tree with its copy
+
+Exit codes: 0 success; 1 failure, or with --compare a difference; 2 wrong usage; 130 interrupted.")]
+pub struct Cp {
+    /// Files and directories to copy, and last the target: a directory, or a new name for one file
+    #[arg(value_name = "SRC", required = true, num_args = 2..)]
+    pub paths: Vec<PathBuf>,
+    /// Copy directories with all that is in them
+    #[arg(short, long)]
+    pub recursive: bool,
+    /// Copy out of the pool of --pool: SRC are its paths, DEST is one of the host
+    #[arg(short, long)]
+    pub out: bool,
+    /// Number of threads; 0 takes one per processor, at most 8
+    #[arg(short, long, visible_alias = "threadct", value_name = "N", default_value_t = 0,
+        value_parser = threads())]
+    pub threads: u16,
+    /// Interleaving.
+    #[command(flatten)]
+    pub interleave: InterleaveArgs,
+    /// Only compare sizes and contents with the files that are there: write nothing, and fail if
+    /// one differs or is missing. Options about what is made have no effect
+    #[arg(short, long, conflicts_with_all = ["verify", "out"])]
+    pub compare: bool,
+    /// Read back what was written, and compare it with the source before it appears
+    #[arg(long)]
+    pub verify: bool,
+    /// Leave out what famfs cannot hold, keep owners and modes of what is there, and say so
+    #[arg(long)]
+    pub skip_unsupported: bool,
+    /// With --out: keep set-user-ID and set-group-ID bits, which any guest can set
+    #[arg(long, requires = "out")]
+    pub keep_set_id: bool,
+    /// Check everything, and print what would be done
+    #[arg(long, visible_alias = "dryrun")]
+    pub dry_run: bool,
+    /// Owner and permissions.
+    #[command(flatten)]
+    pub owner: OwnerArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print a summary even if nothing was left out
+    #[arg(short, long, overrides_with = "verbose")]
+    pub verbose: bool,
+}
+
+/// Options of `clone`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The log then has two files with the same memory, which fsck reports as damage, and which nothing \
+but mkfs mends. It is for tests of fsck only. On a mounted famfs it fails where the kernel refuses \
+such a file, as famfs.ko does.
+
+Examples:
+  famfs --pool /dev/shm/pool clone /data/a /data/crossed
+
+Exit codes: 0 success; 1 failure; 2 wrong usage.")]
+pub struct CloneFile {
+    /// File whose memory is to be shared; with --pool a path in the pool
+    #[arg(value_name = "SRC")]
+    pub source: PathBuf,
+    /// New file
+    #[arg(value_name = "DST")]
+    pub target: PathBuf,
+    /// Name what is made
+    #[arg(short, long, overrides_with = "verbose")]
+    pub verbose: bool,
+    /// Check everything, and print what would be made
+    #[arg(long, visible_alias = "dryrun")]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_files_have_a_size_and_perhaps_a_seed() {
+        let file = |path: &str, size, seed| Ok(NewFile { path: path.into(), size, seed });
+        assert_eq!(parse_new_file("/mnt/a b,8k"), file("/mnt/a b", 8192, None));
+        assert_eq!(parse_new_file("a,1,0"), file("a", 1, Some(0)));
+        for text in ["a", "a,", "a,b", "a,1,", "a,1,-1", "a,1,2,3", "a,1,4294967296", "a,1,010"] {
+            assert!(parse_new_file(text).is_err(), "{text}");
+        }
+    }
+}

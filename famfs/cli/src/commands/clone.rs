@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs clone`
+
+use std::io;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use famfs::format::map::FileMap;
+use famfs::format::path::RelPath;
+use famfs::replay::{NodeKind, Owner};
+use famfs::sys::dax::Access;
+use famfs::system::mounts;
+use famfs::text::json_name::Name;
+use famfs::write::writer::Writer;
+use famfs_cli::args::CloneFile;
+use rustix::io::Errno;
+use serde::Serialize;
+
+use crate::output::{OK, Outcome, notice, print_json, say};
+use crate::place::{Place, pool_path};
+
+const SHARED: &str =
+    "the kernel refuses two files of the same memory; unmount, and use --pool on the host";
+
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    dry_run: bool,
+    #[serde(flatten)]
+    source: Name,
+    #[serde(flatten)]
+    path: Name,
+    bytes: u64,
+}
+
+pub fn run(pool: Option<&Path>, args: &CloneFile) -> Outcome {
+    let place = Place::open(pool, Some(&args.target), Access::Write)?;
+    let target = place.file_path()?;
+    let source = source(pool, args)?;
+    let mut writer = place.writer(args.dry_run)?;
+    let node = match writer.plan().get(&source) {
+        Some(node) => node.clone(),
+        None => return Err(anyhow::anyhow!("\"{source}\" is not in the log").into()),
+    };
+    let NodeKind::File { size, map } = node.kind else {
+        return Err(anyhow::anyhow!("\"{source}\" is a directory").into());
+    };
+    if !args.dry_run {
+        begin(&writer, target, node.owner, size, &map)?;
+    }
+    writer.publish(target, node.owner, size, map)?;
+    writer.commit()?;
+    if !args.dry_run {
+        notice!("\"{target}\" and \"{source}\" have the same memory now: fsck reports damage");
+    }
+    if args.json {
+        let source = Name::new("source", source.as_bytes());
+        let path = Name::new("path", target.as_bytes());
+        print_json(&Report { version: 1, dry_run: args.dry_run, source, path, bytes: size })?;
+    } else if args.dry_run {
+        say!("would make {target} of the memory of {source}")?;
+    } else if args.verbose {
+        say!("{target}: {size} bytes of {source}")?;
+    }
+    Ok(OK)
+}
+
+/// Makes the file, unless the kernel refuses files that share memory, as famfs.ko does.
+fn begin(
+    writer: &Writer<'_>,
+    target: &RelPath,
+    owner: Owner,
+    size: u64,
+    map: &FileMap,
+) -> Result<()> {
+    match writer.begin(target, owner, size, map) {
+        Ok(_) => Ok(()),
+        Err(err) => {
+            let err = anyhow::Error::from(err);
+            let is_busy = err.root_cause().downcast_ref().is_some_and(|cause: &io::Error| {
+                cause.raw_os_error() == Some(Errno::BUSY.raw_os_error())
+            });
+            Err(if is_busy { err.context(SHARED) } else { err })
+        }
+    }
+}
+
+/// The path of the source, which must be in the target's file system.
+fn source(pool: Option<&Path>, args: &CloneFile) -> Result<RelPath> {
+    let path = match pool {
+        Some(_) => pool_path(&args.source)?,
+        None => {
+            let source = mounts::locate(&args.source)?;
+            if source.mount != mounts::locate(&args.target)?.mount {
+                bail!("source and target are not in the same famfs");
+            }
+            pool_path(&source.inside)?
+        }
+    };
+    match path {
+        Some(path) => Ok(path),
+        None => bail!("the source is the root of the file system, expected a file"),
+    }
+}

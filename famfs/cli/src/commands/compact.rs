@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs compact`
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use famfs::replay::compact::{Compacted, compact};
+use famfs::sys::dax::Access;
+use famfs::system::holders;
+use famfs_cli::args::Compact;
+use serde::Serialize;
+
+use crate::output::{OK, Outcome, human, print_json, say};
+use crate::place::Place;
+
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    dry_run: bool,
+    deletions: u64,
+    bytes: u64,
+    slots: u64,
+    voids: u64,
+}
+
+pub fn run(pool: Option<&Path>, args: &Compact) -> Outcome {
+    let pool = pool.context(
+        "compact needs --pool FILE: only on the host can be seen whether anybody holds the pool",
+    )?;
+    let access = if args.dry_run { Access::Read } else { Access::Write };
+    // The pool's lock keeps out the back-ends of virtual machines and other commands.
+    let place = Place::open(Some(pool), None, access)?;
+    let _lease = if args.dry_run { None } else { place.lease()? };
+    if !args.dry_run {
+        refuse_held(pool)?;
+    }
+    let Compacted { deletions, bytes, slots, voids } = compact(place.volume.media(), args.dry_run)?;
+    if args.json {
+        let dry_run = args.dry_run;
+        print_json(&Report { version: 1, dry_run, deletions, bytes, slots, voids })?;
+        return Ok(OK);
+    }
+    let verb = if args.dry_run { "would free" } else { "freed" };
+    say!(
+        "{verb} {} of {deletions} deleted files and directories, {slots} log slots",
+        human(bytes)
+    )?;
+    if voids > 0 {
+        say!("{voids} void log entries stay, because entries of other files follow them")?;
+    }
+    Ok(OK)
+}
+
+/// Refuses a pool that other processes have open or mapped, without a lock too.
+fn refuse_held(pool: &Path) -> Result<()> {
+    let holders =
+        holders::of(pool).with_context(|| format!("cannot look at {}", pool.display()))?;
+    if holders.is_empty() {
+        return Ok(());
+    }
+    let holders: Vec<String> = holders.iter().map(ToString::to_string).collect();
+    bail!(
+        "pool {} is held by {}: files that were deleted may still be mapped there; stop the \
+         virtual machines first",
+        pool.display(),
+        holders.join(", ")
+    )
+}

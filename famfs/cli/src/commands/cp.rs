@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs cp`
+
+mod compare;
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use famfs::archive::extract::{self, Base, ExtractError};
+use famfs::format::path::RelPath;
+use famfs::replay::{NodeKind, Plan};
+use famfs::sys::dax::Access;
+use famfs::text::json_name::{Name, Names};
+use famfs::text::terminal::escape_name;
+use famfs::write::copy::{Action, Copy, CopyError, Done};
+use famfs::write::dropped::{Counts, Dropped};
+use famfs::write::sources::{Destination, Options, Unsupported, scan};
+use famfs::write::transfer::How;
+use famfs_cli::args::Cp;
+use serde::Serialize;
+
+use super::dropped::tell_of_dropped;
+use super::{tell_of_set_id, warn_of_damage, without_set_id_names};
+use crate::output::{
+    FAILED, Failure, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar,
+};
+use crate::output::{say, stop_flag, stopped};
+use crate::place::{Place, masked, pool_path, striping};
+
+#[derive(Default, Serialize)]
+struct Report {
+    version: u32,
+    dry_run: bool,
+    files: u64,
+    overwritten: u64,
+    unchanged: u64,
+    directories: u64,
+    bytes: u64,
+    seconds: f64,
+    skipped: Vec<Skipped>,
+    /// What keeps an owner or mode that is not its source's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kept: Vec<Skipped>,
+    /// What the sources have and a famfs does not keep.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped: Option<Counts>,
+    #[serde(skip)]
+    lost: Dropped,
+    /// What --compare found to be different.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    differences: Option<Vec<Differing>>,
+    /// What was copied out without its set-user-ID or set-group-ID bits.
+    #[serde(flatten)]
+    without_set_id: Option<Names>,
+    /// What a dry run would do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actions: Option<Vec<Planned>>,
+}
+
+#[derive(Serialize)]
+struct Skipped {
+    #[serde(flatten)]
+    path: Name,
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct Differing {
+    #[serde(flatten)]
+    source: Name,
+    #[serde(flatten)]
+    target: Name,
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct Planned {
+    action: &'static str,
+    #[serde(flatten)]
+    source: Name,
+    #[serde(flatten)]
+    target: Name,
+}
+
+pub fn run(pool: Option<&Path>, args: &Cp) -> Outcome {
+    let Some((target, sources)) = args.paths.split_last() else { return Ok(OK) };
+    let start = Instant::now();
+    let (mut report, failed) = match (args.compare, args.out) {
+        (true, _) => compare::run(pool, args, sources, target)?,
+        (false, true) => copy_out(pool, args, sources, target)?,
+        (false, false) => (copy_in(pool, args, sources, target)?, false),
+    };
+    report.version = 1;
+    report.dry_run = args.dry_run;
+    report.seconds = start.elapsed().as_secs_f64();
+    if args.json {
+        print_json(&report)?;
+    } else {
+        print(args, &report)?;
+    }
+    Ok(if failed { FAILED } else { OK })
+}
+
+fn copy_in(
+    pool: Option<&Path>,
+    args: &Cp,
+    sources: &[PathBuf],
+    target: &Path,
+) -> Result<Report, Failure> {
+    let stop = stop_flag()?;
+    let place = Place::open(pool, Some(target), Access::Write)?;
+    let mut writer = place.writer(args.dry_run)?;
+    if let Some(striping) = striping(&args.interleave)? {
+        writer.interleave(striping)?;
+    }
+    let destination = destination(&place, writer.plan(), target, sources)?;
+    let options = Options {
+        recursive: args.recursive,
+        skip_unsupported: args.skip_unsupported,
+        mode: args.owner.mode.map(masked),
+        uid: args.owner.uid,
+        gid: args.owner.gid,
+    };
+    let scan = scan(sources, &destination, &options)?;
+    let skipped = scan.unsupported.iter().map(Skipped::from).collect();
+    let mut copy = Copy::prepare(scan, &mut writer)?;
+    let kept = copy.kept.iter().map(Skipped::from).collect();
+    let lost = std::mem::take(&mut copy.dropped);
+    let dropped = Some(lost.counts());
+    if args.dry_run {
+        return Ok(Report { skipped, kept, dropped, lost, ..planned(&copy) });
+    }
+    let how = match (How::default(), usize::from(args.threads)) {
+        (default, 0) => How { verify: args.verify, ..default },
+        (_, threads) => How { threads, verify: args.verify },
+    };
+    let bar = progress_bar(copy.bytes);
+    let result = copy.run(&*place.volume, &mut writer, &how, |bytes| {
+        bar.inc(bytes);
+        !stopped(&stop)
+    });
+    bar.finish_and_clear();
+    let code = if matches!(result, Err(CopyError::Interrupted)) { INTERRUPTED } else { FAILED };
+    let Done { files, overwritten, unchanged, directories, bytes } = result.or_exit(code)?;
+    let counts = Report { files, overwritten, unchanged, directories, bytes, ..Report::default() };
+    Ok(Report { skipped, kept, dropped, lost, ..counts })
+}
+
+impl From<&Unsupported> for Skipped {
+    fn from(item: &Unsupported) -> Self {
+        Self { path: Name::of_path("path", &item.source), reason: item.reason.clone() }
+    }
+}
+
+/// What a copy would do, counted and listed.
+fn planned(copy: &Copy) -> Report {
+    let mut report = Report { bytes: copy.bytes, ..Report::default() };
+    let actions = copy.actions().map(|(action, source, target)| {
+        let (count, action) = match action {
+            Action::Mkdir => (&mut report.directories, "mkdir"),
+            Action::Create => (&mut report.files, "create"),
+            Action::Update => (&mut report.overwritten, "update"),
+        };
+        *count += 1;
+        let target = Name::new("target", target.as_bytes());
+        Planned { action, source: Name::of_path("source", source), target }
+    });
+    let actions = actions.collect();
+    Report { actions: Some(actions), ..report }
+}
+
+/// What the last argument means: a directory to copy into, or a new name for the only source.
+fn destination(
+    place: &Place,
+    plan: &Plan,
+    target: &Path,
+    sources: &[PathBuf],
+) -> Result<Destination> {
+    let Some(path) = &place.path else { return Ok(Destination::Into(None)) };
+    match plan.get(path).map(|node| &node.kind) {
+        Some(NodeKind::Dir) => Ok(Destination::Into(Some(path.clone()))),
+        _ if sources.len() > 1 => {
+            bail!("\"{path}\" is no directory, expected one for more than one source")
+        }
+        _ if target.as_os_str().as_bytes().ends_with(b"/") => {
+            bail!("\"{path}\" is no directory; make it with `famfs mkdir`")
+        }
+        _ => Ok(Destination::As(path.clone())),
+    }
+}
+
+fn copy_out(
+    pool: Option<&Path>,
+    args: &Cp,
+    sources: &[PathBuf],
+    target: &Path,
+) -> Result<(Report, bool), Failure> {
+    let pool = pool.context("--out needs --pool FILE; out of a mounted famfs copy with cp(1)")?;
+    if args.owner.mode.is_some() || args.owner.uid.is_some() || args.owner.gid.is_some() {
+        return Err(anyhow::anyhow!("--mode, --uid and --gid are not for --out").into());
+    }
+    let stop = stop_flag()?;
+    let place = Place::open(Some(pool), None, Access::Read)?;
+    let plan = place.plan()?;
+    let damaged = warn_of_damage(&plan);
+    let into = target.is_dir();
+    if !into && sources.len() > 1 {
+        let error = "is no directory, expected one for more than one source";
+        return Err(anyhow::anyhow!("{} {error}", target.display()).into());
+    }
+    // What is below the directory that was named is reached without links.
+    let base = match into {
+        true => Base::open(target)?,
+        false => Base::open(target.parent().unwrap_or(Path::new("")))?,
+    };
+    let mut items = Vec::new();
+    for source in sources {
+        let path = pool_path(source)?;
+        let name = path.as_ref().and_then(|path| path.as_path().file_name());
+        // `DIR/.` and the root mean what is in the directory.
+        let contents = source.as_os_str().as_bytes().ends_with(b"/.");
+        let below = match (into, name.filter(|_| !contents)) {
+            (true, Some(name)) => Path::new(name),
+            (true, None) => Path::new(""),
+            (false, _) => Path::new(target.file_name().unwrap_or_default()),
+        };
+        items.extend(extract::list(&plan, path.as_ref(), (&base, below), args.recursive)?);
+    }
+    if !into && target.as_os_str().as_bytes().ends_with(b"/") && items[0].size().is_some() {
+        return Err(anyhow::anyhow!("{} is no directory; make it first", target.display()).into());
+    }
+    // A guest can give a file the name of the pool.
+    for item in items.iter().filter(|item| item.exists && item.size().is_some()) {
+        place.check_output(&item.target())?;
+    }
+    let bytes = items.iter().filter_map(extract::Item::size).sum();
+    let report = Report { bytes, ..Report::default() };
+    if args.dry_run {
+        return Ok((planned_out(&items, report), damaged));
+    }
+    let bar = progress_bar(bytes);
+    let result = extract::extract(&*place.volume, &items, args.keep_set_id, |bytes| {
+        bar.inc(bytes);
+        !stopped(&stop)
+    });
+    bar.finish_and_clear();
+    let code = if matches!(result, Err(ExtractError::Interrupted)) { INTERRUPTED } else { FAILED };
+    let extract::Done { files, directories, without_set_id } = result.or_exit(code)?;
+    tell_of_set_id(&without_set_id);
+    let without_set_id = without_set_id_names(&without_set_id);
+    Ok((Report { files, directories, without_set_id, ..report }, damaged))
+}
+
+fn planned_out(items: &[extract::Item<'_>], mut report: Report) -> Report {
+    let mut actions = Vec::new();
+    for item in items {
+        let action = match (item.size(), item.exists) {
+            (None, true) => continue,
+            (None, false) => "mkdir",
+            (Some(_), true) => "replace",
+            (Some(_), false) => "create",
+        };
+        match action {
+            "mkdir" => report.directories += 1,
+            "replace" => report.overwritten += 1,
+            _ => report.files += 1,
+        }
+        let source = Name::new("source", item.path().map_or(b"/", RelPath::as_bytes));
+        let target = Name::of_path("target", &item.target());
+        actions.push(Planned { action, source, target });
+    }
+    Report { actions: Some(actions), ..report }
+}
+
+fn print(args: &Cp, report: &Report) -> Result<()> {
+    for Planned { action, source, target } in report.actions.iter().flatten() {
+        let [source, target] = [source, target].map(|name| escape_name(name.as_bytes()));
+        match *action {
+            "mkdir" => say!("would make directory {target}")?,
+            "update" => say!("would compare {target} with {source} and replace what differs")?,
+            "replace" => say!("would replace {target} with {source}")?,
+            _ => say!("would copy {source} to {target}")?,
+        }
+    }
+    for item in &report.skipped {
+        say!("skipped {}: {}", escape_name(item.path.as_bytes()), item.reason)?;
+    }
+    for item in &report.kept {
+        say!("{}: {}", escape_name(item.path.as_bytes()), item.reason)?;
+    }
+    tell_of_dropped(&report.lost, args.verbose)?;
+    if args.compare {
+        return compare::print(args, report);
+    }
+    if args.verbose || args.dry_run || !report.skipped.is_empty() {
+        let Report { files, directories, overwritten, unchanged, bytes, skipped, .. } = report;
+        let skipped = skipped.len();
+        let counts = format!("{files} files, {directories} directories, {overwritten} overwritten");
+        match args.dry_run {
+            true => say!("{counts}, {skipped} skipped, {}; nothing was written", human(*bytes))?,
+            false => say!("{counts}, {unchanged} unchanged, {skipped} skipped, {}", human(*bytes))?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs cp --compare`
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use famfs::sys::dax::Access;
+use famfs::text::json_name::Name;
+use famfs::text::terminal::escape_name;
+use famfs::write::compare::{CompareError, Compared, Difference, compare};
+use famfs::write::sources::{Options, scan};
+use famfs_cli::args::Cp;
+
+use super::{Differing, Report, Skipped, destination, warn_of_damage};
+use crate::output::{FAILED, Failure, INTERRUPTED, OrExit, human, progress_bar};
+use crate::output::{notice, say, stop_flag, stopped};
+use crate::place::Place;
+
+/// Compares, and says whether anything differs or could not be compared.
+pub fn run(
+    pool: Option<&Path>,
+    args: &Cp,
+    sources: &[PathBuf],
+    target: &Path,
+) -> Result<(Report, bool), Failure> {
+    let stop = stop_flag()?;
+    let place = Place::open(pool, Some(target), Access::Read)?;
+    let plan = place.plan()?;
+    let damaged = warn_of_damage(&plan);
+    let destination = destination(&place, &plan, target, sources)?;
+    // What famfs cannot hold has no counterpart: it is told as such, with all else.
+    let options =
+        Options { recursive: args.recursive, skip_unsupported: true, ..Options::default() };
+    let scan = scan(sources, &destination, &options)?;
+    let skipped: Vec<Skipped> = scan.unsupported.iter().map(Skipped::from).collect();
+    let bar = progress_bar(0);
+    let result = compare(&scan, &plan, &*place.volume, |bytes| {
+        bar.inc(bytes);
+        !stopped(&stop)
+    });
+    bar.finish_and_clear();
+    let code = if matches!(result, Err(CompareError::Interrupted)) { INTERRUPTED } else { FAILED };
+    let Compared { files, directories, bytes, differences } = result.or_exit(code)?;
+    let incomplete = damaged || !skipped.is_empty() && !args.skip_unsupported;
+    let failed = incomplete || !differences.is_empty();
+    let differences = differences.iter().map(Differing::from).collect();
+    let report = Report {
+        unchanged: files,
+        directories,
+        bytes,
+        skipped,
+        differences: Some(differences),
+        ..Report::default()
+    };
+    Ok((report, failed))
+}
+
+impl From<&Difference> for Differing {
+    fn from(Difference { source, path, reason }: &Difference) -> Self {
+        let source = Name::of_path("source", source);
+        let target = Name::new("target", path.as_bytes());
+        Self { source, target, reason: reason.clone() }
+    }
+}
+
+/// Names what differs, and counts the rest if that is asked for.
+pub fn print(args: &Cp, report: &Report) -> Result<()> {
+    let differences = report.differences.as_deref().unwrap_or_default();
+    for Differing { source, target, reason } in differences {
+        let [source, target] = [source, target].map(|name| escape_name(name.as_bytes()));
+        notice!("\"{target}\" {reason} ({source})");
+    }
+    if args.verbose {
+        let Report { unchanged, directories, bytes, skipped, .. } = report;
+        let (different, skipped) = (differences.len(), skipped.len());
+        say!(
+            "{unchanged} files and {directories} directories are the same, {different} differ, \
+             {skipped} skipped, {}",
+            human(*bytes)
+        )?;
+    }
+    Ok(())
+}

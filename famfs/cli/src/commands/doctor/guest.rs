@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A guest: from its kernel to the 2 MiB mapping of a file.
+
+use std::fs;
+use std::path::Path;
+
+use famfs::format::ALLOC_UNIT;
+use famfs::guest::{self, Finding as Device};
+use famfs::kernel::apply::apply;
+use famfs::kernel::mount::{Mounted, MountedVolume};
+use famfs::replay::check::one_line;
+use famfs::replay::{Contents, NodeKind, Plan};
+use famfs::store::lease;
+use famfs::store::role::{self, Role};
+use famfs::sys::dax::Access;
+use famfs::system::faults::FaultCounter;
+use famfs::system::mounts::{self, MountEntry};
+use famfs::system::watcher::Watcher;
+use famfs::write::volume::Volume;
+
+use super::{Finding, media};
+use crate::output::human;
+
+/// The kernel with which famfs.ko works on a pmem block device only, and the first one with which
+/// it works on a dax device too. It does not build for those in between.
+const PMEM_KERNEL: (u32, u32) = (6, 12);
+const DAX_KERNEL: (u32, u32) = (7, 2);
+/// Where the appliance says that this machine is not to mount a pool: a slice of one, or none.
+const NO_POOL: &str = "/run/appliance/credentials/famfs.no-pool";
+/// Most units of 2 MiB of a file that are touched to see how they are mapped.
+const TOUCHED: u64 = 16;
+
+/// Looks at a guest, and at one of its mounts.
+pub fn examine(path: Option<&Path>) -> Vec<Finding> {
+    let mount = match path {
+        Some(path) => mounts::locate(path).map(|found| Some(found.mount)),
+        None => mounts::read().map(|table| table.into_iter().find(|m| m.fs_type == "famfs")),
+    };
+    let mount = match mount {
+        Ok(mount) => mount,
+        Err(err) => {
+            let failed = Finding::failed("mount", one_line(&err), "famfs attach");
+            return vec![kernel(None), module(), failed];
+        }
+    };
+    let mut findings = vec![kernel(mount.as_ref())];
+    let Some(mount) = mount else {
+        if Path::new(NO_POOL).exists() {
+            let found = "none, as this machine was started (credential famfs.no-pool)";
+            findings.push(Finding::ok("mount", found));
+            return findings;
+        }
+        findings.push(module());
+        findings.extend(devices(None));
+        findings.push(Finding::failed("mount", "no famfs is mounted", "famfs attach"));
+        return findings;
+    };
+    findings.push(module());
+    findings.extend(devices(Some(&mount)));
+    let (source, point) = (mount.source.display(), mount.mount_point.display());
+    findings.push(Finding::ok("mount", format!("{source} on {point}")));
+    match open(&mount) {
+        Ok(volume) => contents(&mount, &volume, &mut findings),
+        Err(err) => {
+            let mend = format!("famfs umount {point}; famfs attach");
+            findings.push(Finding::failed("media", format!("{err:#}"), mend));
+        }
+    }
+    findings
+}
+
+/// Whether the kernel is new enough for what is mounted, or else for any device.
+fn kernel(mount: Option<&MountEntry>) -> Finding {
+    let needed = match mount {
+        Some(mount) if !is_dax(&mount.source) => PMEM_KERNEL,
+        _ => DAX_KERNEL,
+    };
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy().into_owned();
+    match parse_release(&release) {
+        Some(version) if version >= DAX_KERNEL || version == needed => {
+            Finding::ok("kernel", release)
+        }
+        Some(PMEM_KERNEL) => Finding::warning(
+            "kernel",
+            format!("{release}: works with pools of the raw view only, as /dev/pmem"),
+            "boot Linux 7.2 or newer",
+        ),
+        _ => Finding::failed(
+            "kernel",
+            format!("{release}, expected 6.12, or 7.2 or newer"),
+            "boot Linux 7.2 or newer",
+        ),
+    }
+}
+
+fn is_dax(device: &Path) -> bool {
+    device.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"dax"))
+}
+
+/// Major and minor number of a kernel's release.
+fn parse_release(release: &str) -> Option<(u32, u32)> {
+    let (major, rest) = release.split_once('.')?;
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    Some((major.parse().ok()?, rest[..end].parse().ok()?))
+}
+
+fn module() -> Finding {
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if !known.lines().any(|line| line.split_whitespace().last() == Some("famfs")) {
+        let found = "the kernel has no famfs file system";
+        return Finding::failed("module", found, "modprobe famfs");
+    }
+    let loaded = Path::new("/sys/module/famfs").exists();
+    Finding::ok("module", if loaded { "famfs.ko is loaded" } else { "famfs is part of the kernel" })
+}
+
+/// The memory devices; one that is mounted is told as such.
+fn devices(mount: Option<&MountEntry>) -> Vec<Finding> {
+    let dax = guest::dax_devices();
+    let pmem = guest::pmem_devices();
+    if dax.is_empty() && pmem.is_empty() {
+        let found = "neither /dev/dax nor /dev/pmem: has this VM a virtio-pmem device?";
+        let mend = "modprobe -a virtio_pmem nd_pmem dax_pmem";
+        return vec![Finding::failed("device", found, mend)];
+    }
+    let is_mounted =
+        |name: &str| mount.is_some_and(|mount| mount.source == Path::new("/dev").join(name));
+    let dax = dax.iter().map(|name| dax_device(name, is_mounted(name), mount.is_some()));
+    let pmem = pmem.iter().map(|name| {
+        let found = format!("{name}: a pmem block device");
+        match guest::other_use(name) {
+            _ if is_mounted(name) => Finding::ok("device", found),
+            Some(other) => Finding::ok("device", format!("{found}, {other}; no pool")),
+            None => unmounted(name, found, mount.is_some(), false),
+        }
+    });
+    dax.chain(pmem).collect()
+}
+
+fn dax_device(name: &str, is_mounted: bool, has_pool: bool) -> Finding {
+    let dir = Path::new("/sys/bus/dax/devices").join(name);
+    let number = |file: &str| -> Option<u64> {
+        fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok()
+    };
+    let driver = fs::read_link(dir.join("driver")).ok();
+    let driver = driver.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy());
+    let size = number("size").map_or_else(|| "unknown size".to_owned(), human);
+    let found = format!("{name}: {size}, driver {}", driver.as_deref().unwrap_or("none"));
+    if driver.as_deref() != Some("fsdev_dax") {
+        let mend = format!("famfs attach --device /dev/{name}");
+        return Finding::failed("device", format!("{found}, expected fsdev_dax"), mend);
+    }
+    if let Some(align) = number("align").filter(|align| align % ALLOC_UNIT != 0) {
+        let found = format!("{found}, aligned to {align} bytes, expected 2 MiB");
+        return Finding::failed("device", found, "on the host: vhost-famfs pool create");
+    }
+    if is_mounted { Finding::ok("device", found) } else { unmounted(name, found, has_pool, true) }
+}
+
+/// A device that is not mounted: whether it could be. `has_pool` if another one is: then this one
+/// need not hold a famfs.
+fn unmounted(name: &str, found: String, has_pool: bool, is_dax: bool) -> Finding {
+    let content = match is_dax {
+        true => Ok(guest::look_at_dax(name)),
+        false => match guest::needs_probe(name) {
+            // Handing it to its driver again is for `attach`: nothing is changed here.
+            Ok(true) => Ok(Device::NotYet("has a devdax info block, but no dax device".into())),
+            Ok(false) => guest::look_at_pmem(name),
+            Err(err) => Err(err),
+        },
+    };
+    match content {
+        Ok(Device::Famfs(_)) => {
+            let mend = format!("famfs attach --device /dev/{name}");
+            Finding::warning("device", format!("{found}; holds a famfs that is not mounted"), mend)
+        }
+        Ok(Device::Not(reason)) if has_pool => Finding::ok("device", format!("{found}; {reason}")),
+        Ok(Device::Not(reason)) => {
+            let mend = "if it is the pool, on the host: vhost-famfs pool inspect POOL";
+            Finding::warning("device", format!("{found}; {reason}"), mend)
+        }
+        Ok(Device::NotYet(reason)) => {
+            let mend = format!("famfs attach --device /dev/{name}");
+            Finding::skipped("device", format!("{found}; {reason}"), mend)
+        }
+        Err(err) => Finding::skipped("device", format!("{found}; {}", one_line(&err)), "be root"),
+    }
+}
+
+fn open(mount: &MountEntry) -> anyhow::Result<MountedVolume> {
+    let system = role::known_system_uuid()?;
+    Ok(Mounted::at(&mount.mount_point, &mount.source)?.open(Access::Read, system)?)
+}
+
+fn contents(mount: &MountEntry, volume: &MountedVolume, findings: &mut Vec<Finding>) {
+    let point = mount.mount_point.display();
+    let fsck = format!("famfs fsck {point}");
+    let mkfs = format!("famfs mkfs {}", mount.source.display());
+    let Some(contents) = media::examine(volume.media(), &fsck, &mkfs, findings) else { return };
+    findings.push(role_of(volume, &contents));
+    findings.push(played(mount, volume, &contents.plan));
+    findings.push(match Watcher::of(&mount.mount_point) {
+        Ok(Some(pid)) => Finding::ok("watch", format!("process {pid} follows the log")),
+        Ok(None) => Finding::warning(
+            "watch",
+            "nobody follows the log: files of other systems do not appear by themselves",
+            format!("systemctl start famfs-watch, or famfs watch {point}"),
+        ),
+        Err(err) => Finding::skipped("watch", one_line(&err), "be root"),
+    });
+    findings.push(mapping(mount, volume, &contents.plan));
+}
+
+fn role_of(volume: &MountedVolume, contents: &Contents<'_>) -> Finding {
+    let master = contents.superblock.system_uuid;
+    let role = volume.role();
+    let found = match role {
+        Role::Master => format!("master ({master})"),
+        Role::Client => format!("client; the master is {master}"),
+    };
+    match lease::read(volume.media(), contents.superblock.fs_uuid) {
+        Ok(Some(lease)) if lease.heartbeat != 0 => {
+            Finding::ok("role", format!("{found}; lease: {}", lease.holder))
+        }
+        _ => Finding::ok("role", format!("{found}; nobody holds the lease")),
+    }
+}
+
+/// Whether all files of the log are there.
+fn played(mount: &MountEntry, volume: &MountedVolume, plan: &Plan) -> Finding {
+    let applied = apply(volume, plan, true, |_| {});
+    let mend = format!("famfs logplay {}", mount.mount_point.display());
+    let missing = applied.files + applied.directories;
+    if let Some(error) = applied.errors.first() {
+        let (count, first) = (applied.errors.len(), one_line(error));
+        let mend = format!("famfs umount {}; famfs attach", mount.mount_point.display());
+        return Finding::failed("files", format!("{count} are wrong; the first: {first}"), mend);
+    }
+    if missing > 0 {
+        return Finding::warning("files", format!("{missing} of the log are missing here"), mend);
+    }
+    Finding::ok("files", format!("all {} of the log are here", applied.existed))
+}
+
+/// Touches a file and sees how the kernel mapped it.
+fn mapping(mount: &MountEntry, volume: &MountedVolume, plan: &Plan) -> Finding {
+    let large = plan.nodes().iter().find_map(|node| match &node.kind {
+        NodeKind::File { size, map } if *size >= ALLOC_UNIT => Some((&node.path, *size, map)),
+        _ => None,
+    });
+    let Some((path, size, map)) = large else {
+        let mend = format!("on the master: famfs creat -s 2m {}/FILE", mount.mount_point.display());
+        return Finding::skipped("mapping", "no file of at least 2 MiB to try it with", mend);
+    };
+    let counter = match FaultCounter::start(&mount.mount_point) {
+        Ok(counter) => counter,
+        Err(err) => return Finding::skipped("mapping", one_line(&err), "be root"),
+    };
+    let units = (size / ALLOC_UNIT).min(TOUCHED);
+    let touched = volume
+        .open_file(path, size, map, Access::Read)
+        .and_then(|bytes| (0..units).try_for_each(|unit| bytes.read(unit * ALLOC_UNIT, &mut [0])));
+    if let Err(err) = touched {
+        let mend = format!("famfs verify or famfs sum {path}, to see how much of it is lost");
+        return Finding::failed("mapping", format!("cannot read {path}: {err}"), mend);
+    }
+    let faults = match counter.faults() {
+        Ok(faults) => faults,
+        Err(err) => return Finding::skipped("mapping", one_line(&err), "be root"),
+    };
+    let made = faults.pmd.get("NOPAGE").copied().unwrap_or(0);
+    let small: u64 = faults.pte.values().sum();
+    let found = format!("{units} units of {path}: {made} faults of 2 MiB, {small} of 4 KiB");
+    if made == units && small == 0 {
+        Finding::ok("mapping", found)
+    } else {
+        let mend = "a device and a kernel with 2 MiB pages; see \"device\" and \"kernel\" above";
+        Finding::failed("mapping", found, mend)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_release;
+
+    #[test]
+    fn reads_kernel_releases() {
+        assert_eq!(parse_release("7.3.4+deb13-cloud-amd64"), Some((7, 3)));
+        assert_eq!(parse_release("6.12-rc1"), Some((6, 12)));
+        assert_eq!(parse_release("Linux"), None);
+    }
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs export`
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use famfs::archive::export::{self, Done, ExportError, Options};
+use famfs::replay::{Node, NodeKind};
+use famfs::sys::dax::Access;
+use famfs::system::output_file::{OutputFile, is_stdout};
+use famfs::text::json_name::Names;
+use famfs_cli::args::Export;
+use serde::Serialize;
+
+use super::{nodes_at, tell_of_set_id, warn_of_damage, without_set_id_names};
+use crate::output::{FAILED, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar};
+use crate::output::{say, stop_flag, stopped};
+use crate::place::Place;
+
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    files: u64,
+    directories: u64,
+    packs: u64,
+    bytes: u64,
+    /// What was exported without its set-user-ID or set-group-ID bits.
+    #[serde(flatten)]
+    without_set_id: Option<Names>,
+}
+
+pub fn run(pool: Option<&Path>, args: &Export) -> Outcome {
+    // `-` is what it would be without the option.
+    let output = args.output.as_deref().filter(|path| !is_stdout(path));
+    if output.is_none() && io::stdout().is_terminal() {
+        return Err(anyhow!("standard output is a terminal: use --output FILE, or a pipe").into());
+    }
+    if output.is_none() && args.json {
+        return Err(anyhow!("--json needs an --output FILE other than standard output").into());
+    }
+    let stop = stop_flag()?;
+    let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
+    let plan = place.plan()?;
+    let damaged = warn_of_damage(&plan);
+    let nodes = nodes_at(&place, &plan)?;
+    // A file keeps its name, a directory stands for what is in it.
+    let below = match &place.path {
+        Some(path) if matches!(nodes[..], [Node { kind: NodeKind::File { .. }, .. }]) => {
+            path.parent()
+        }
+        path => path.clone(),
+    };
+    let bytes = nodes.iter().map(|node| size(node)).sum();
+    let bar = progress_bar(bytes);
+    let mut progress = |bytes| {
+        bar.inc(bytes);
+        !stopped(&stop)
+    };
+    let volume = &*place.volume;
+    let options = Options { keep_packs: args.keep_packs, keep_set_id: args.keep_set_id };
+    let result = match output {
+        None => {
+            let out = io::BufWriter::new(io::stdout().lock());
+            export::export(volume, &nodes, below.as_ref(), options, out, &mut progress)
+        }
+        Some(path) => {
+            let failed = || format!("cannot write {}", path.display());
+            place.check_output(path)?;
+            let mut file = OutputFile::create(path).with_context(failed)?;
+            let out = io::BufWriter::new(&mut file);
+            export::export(volume, &nodes, below.as_ref(), options, out, &mut progress).and_then(
+                |done| {
+                    file.finish().map_err(ExportError::End)?;
+                    Ok(done)
+                },
+            )
+        }
+    };
+    bar.finish_and_clear();
+    let code = if matches!(result, Err(ExportError::Interrupted)) { INTERRUPTED } else { FAILED };
+    let done = result.or_exit(code)?;
+    tell_of_set_id(&done.without_set_id);
+    report(args, output, done)?;
+    Ok(if damaged { FAILED } else { OK })
+}
+
+fn size(node: &Node) -> u64 {
+    match node.kind {
+        NodeKind::File { size, .. } => size,
+        NodeKind::Dir => 0,
+    }
+}
+
+/// Standard output is free for a report only if the archive goes elsewhere.
+fn report(args: &Export, output: Option<&Path>, done: Done) -> anyhow::Result<()> {
+    let Done { files, directories, packs, bytes, without_set_id } = done;
+    let Some(path) = output else { return Ok(()) };
+    if args.json {
+        let without_set_id = without_set_id_names(&without_set_id);
+        let version = 1;
+        return print_json(&Report { version, files, directories, packs, bytes, without_set_id });
+    }
+    let packs = if packs == 0 { String::new() } else { format!(", {packs} packs unpacked") };
+    let bytes = human(bytes);
+    say!("{}: {files} files, {directories} directories{packs}, {bytes}", path.display())
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs getmap`
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use famfs::format::map::FileMap;
+use famfs::replay::NodeKind;
+use famfs::sys::dax::Access;
+use famfs::sys::ioctl;
+use famfs::text::json_name::Name;
+use famfs_cli::args::Getmap;
+use rustix::io::Errno;
+use serde::Serialize;
+
+use super::ls::MapItem;
+use crate::output::{FAILED, Failure, OK, OrExit, Outcome, notice, print_json, say};
+use crate::place::Place;
+
+/// Exit codes of the reference.
+const NO_MAP: u8 = 2;
+const NOT_FOUND: u8 = 9;
+const NOT_REGULAR: u8 = 21;
+
+#[derive(Serialize)]
+struct Maps {
+    version: u32,
+    files: Vec<Item>,
+}
+
+#[derive(Serialize)]
+struct Item {
+    #[serde(flatten)]
+    path: Name,
+    size: u64,
+    map: MapItem,
+}
+
+pub fn run(pool: Option<&Path>, args: &Getmap) -> Outcome {
+    let mut files = Vec::new();
+    let mut code = OK;
+    for path in &args.files {
+        let found = match pool {
+            Some(pool) => get_offline(pool, path),
+            None => get(path),
+        };
+        let (size, map) = match found {
+            Ok(found) => found,
+            Err(failure) => {
+                code = failure.code;
+                match (args.go_on, args.quiet) {
+                    (false, false) => return Err(failure),
+                    (true, false) => notice!("{:#}", failure.error),
+                    (_, true) => {}
+                }
+                if args.go_on {
+                    continue;
+                }
+                return Ok(code);
+            }
+        };
+        if args.json {
+            files.push(Item { path: Name::of_path("path", path), size, map: (&map).into() });
+        } else if !args.quiet {
+            print(path, size, &map)?;
+        }
+    }
+    if args.json {
+        print_json(&Maps { version: 1, files })?;
+    }
+    Ok(code)
+}
+
+/// Size and map of a file of a pool, as the log says.
+fn get_offline(pool: &Path, path: &Path) -> Result<(u64, FileMap), Failure> {
+    let place = Place::open(Some(pool), Some(path), Access::Read)?;
+    let path = place.file_path().or_exit(NOT_REGULAR)?;
+    match place.plan()?.get(path).map(|node| &node.kind) {
+        Some(NodeKind::File { size, map }) => Ok((*size, map.clone())),
+        Some(NodeKind::Dir) => Err(anyhow!("\"{path}\" is a directory")).or_exit(NOT_REGULAR),
+        None => Err(anyhow!("\"{path}\" is not in the log")).or_exit(NOT_FOUND),
+    }
+}
+
+fn get(path: &Path) -> Result<(u64, FileMap), Failure> {
+    let name = path.display();
+    let file = File::open(path).map_err(|err| {
+        let code = if err.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { FAILED };
+        Failure { code, error: anyhow::Error::from(err).context(format!("cannot open {name}")) }
+    })?;
+    if !file.metadata().with_context(|| format!("cannot look at {name}"))?.is_file() {
+        return Err(anyhow!("{name} is no regular file")).or_exit(NOT_REGULAR);
+    }
+    ioctl::map_get(&file).map_err(|err| match err {
+        Errno::NODATA => {
+            let error = anyhow!("{name} has no map: it was not made by famfs tools");
+            Failure { code: NO_MAP, error }
+        }
+        Errno::NOTTY => anyhow!("{name} is not on a famfs").into(),
+        err => anyhow::Error::from(err).context(format!("cannot ask for the map of {name}")).into(),
+    })
+}
+
+fn print(path: &Path, size: u64, map: &FileMap) -> Result<()> {
+    say!("{}: {size} bytes", path.display())?;
+    print_map(map)
+}
+
+/// Prints where a file's bytes are, a line for each extent.
+pub(super) fn print_map(map: &FileMap) -> Result<()> {
+    let what = match map {
+        FileMap::Simple(_) => "extent",
+        FileMap::Interleaved { chunk_size, .. } => {
+            say!("  interleaved, chunks of {chunk_size} bytes")?;
+            "strip"
+        }
+    };
+    for (index, extent) in map.extents().iter().enumerate() {
+        say!("  {what} {index}: offset {:#x}, length {:#x}", extent.offset, extent.len)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs mkdir`
+
+use std::path::Path;
+
+use anyhow::Result;
+use famfs::format::path::RelPath;
+use famfs::replay::NodeKind;
+use famfs::sys::dax::Access;
+use famfs::text::json_name::Names;
+use famfs_cli::args::Mkdir;
+use serde::Serialize;
+
+use crate::output::{OK, Outcome, print_json, say};
+use crate::place::{Place, owner};
+
+const DEFAULT_MODE: u32 = 0o755;
+
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    dry_run: bool,
+    /// Directories that were not there before, from the top.
+    #[serde(flatten)]
+    paths: Names,
+}
+
+pub fn run(pool: Option<&Path>, args: &Mkdir) -> Outcome {
+    let place = Place::open(pool, Some(&args.path), Access::Write)?;
+    let mut writer = place.writer(args.dry_run)?;
+    let owner = owner(args.owner.uid, args.owner.gid, args.owner.mode.unwrap_or(DEFAULT_MODE));
+    let path = match (&place.path, args.parents) {
+        (None, true) => {
+            tell(args, &[])?;
+            return Ok(OK);
+        }
+        _ => place.file_path()?,
+    };
+    let mut made = Vec::new();
+    for dir in if args.parents { chain(path) } else { vec![path.clone()] } {
+        let exists = writer.plan().get(&dir).is_some_and(|node| node.kind == NodeKind::Dir);
+        if args.parents && exists {
+            continue;
+        }
+        writer.mkdir(&dir, owner)?;
+        made.push(dir);
+    }
+    writer.commit()?;
+    tell(args, &made)?;
+    Ok(OK)
+}
+
+fn tell(args: &Mkdir, made: &[RelPath]) -> Result<()> {
+    if args.json {
+        let paths = Names::new("paths", made.iter().map(RelPath::as_bytes));
+        return print_json(&Report { version: 1, dry_run: args.dry_run, paths });
+    }
+    for dir in made.iter().filter(|_| args.verbose || args.dry_run) {
+        match args.dry_run {
+            true => say!("would make directory {dir}")?,
+            false => say!("{dir}")?,
+        }
+    }
+    Ok(())
+}
+
+/// The path and all directories above it, from the top.
+fn chain(path: &RelPath) -> Vec<RelPath> {
+    let mut chain = vec![path.clone()];
+    let mut next = path.parent();
+    while let Some(dir) = next {
+        next = dir.parent();
+        chain.push(dir);
+    }
+    chain.reverse();
+    chain
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs mkfs`
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use famfs::format::slots;
+use famfs::kernel::mount::Mounted;
+use famfs::media::{Media, PoolFile};
+use famfs::store::mkfs::{self, Options};
+use famfs::store::role;
+use famfs::store::superblock::{MIN_LOG_LEN, Superblock};
+use famfs::sys::dax::Access;
+use famfs::system::mounts;
+use famfs_cli::args::Mkfs;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::mode;
+use crate::output::{OK, OrExit, Outcome, human, print_json, say};
+
+/// Exit code of every failure, as with the reference.
+const MKFS_FAILED: u8 = 2;
+
+#[derive(Serialize)]
+struct Made {
+    version: u32,
+    dry_run: bool,
+    device: String,
+    device_bytes: u64,
+    view_offset: u64,
+    log_bytes: u64,
+    log_slots: u64,
+    data_start: u64,
+    fs_uuid: String,
+    dev_uuid: String,
+    system_uuid: String,
+}
+
+#[derive(Serialize)]
+struct Killed {
+    version: u32,
+    dry_run: bool,
+    device: String,
+    killed: bool,
+}
+
+pub fn run(pool: Option<&Path>, args: &Mkfs) -> Outcome {
+    mode::check(args.mode, false).or_exit(MKFS_FAILED)?;
+    make(pool, args).or_exit(MKFS_FAILED)?;
+    Ok(OK)
+}
+
+fn make(pool: Option<&Path>, args: &Mkfs) -> Result<()> {
+    let media: Box<dyn Media> = match (pool, &args.device) {
+        (Some(pool), None) => Box::new(PoolFile::open(pool, Access::Write)?),
+        (None, Some(device)) => Box::new(open_device(device, args)?),
+        _ => bail!("name either a device or --pool FILE"),
+    };
+    let name = pool.or(args.device.as_deref()).map(|path| path.display().to_string());
+    let name = name.unwrap_or_default();
+    if args.kill {
+        return kill(&name, &*media, args);
+    }
+    let options = Options {
+        log_len: args.loglen,
+        force: args.force,
+        fs_uuid: args.fs_uuid.unwrap_or_else(Uuid::new_v4),
+        dev_uuid: args.dev_uuid.unwrap_or_else(Uuid::new_v4),
+        system_uuid: match args.system_uuid {
+            Some(uuid) => uuid,
+            // On the host nothing is left behind: without a UUID of its own no system is master.
+            None if pool.is_some() => role::known_system_uuid()?.unwrap_or_else(Uuid::new_v4),
+            // A dry run does not make the file of the UUID.
+            None if args.dry_run => role::known_system_uuid()?.unwrap_or_else(Uuid::new_v4),
+            None => role::system_uuid()?,
+        },
+        dev_name: name.clone(),
+    };
+    let len = args.size.unwrap_or_else(|| media.len());
+    let made = match args.dry_run {
+        true => mkfs::plan_within(&*media, &options, len),
+        false => mkfs::mkfs_within(&*media, &options, len),
+    };
+    let made = made.with_context(|| name.clone())?;
+    report(name, &*media, &made, args)
+}
+
+fn kill(name: &str, media: &dyn Media, args: &Mkfs) -> Result<()> {
+    if !args.dry_run {
+        mkfs::kill(media)?;
+    }
+    match (args.json, args.dry_run) {
+        (true, dry_run) => {
+            print_json(&Killed { version: 1, dry_run, device: name.to_owned(), killed: true })
+        }
+        (false, true) => say!("{name}: would wipe the superblock"),
+        (false, false) => say!("{name}: superblock wiped"),
+    }
+}
+
+/// Reaches a guest's device by making a file system for it that is mounted nowhere.
+fn open_device(device: &Path, args: &Mkfs) -> Result<impl Media + use<>> {
+    mode::set_daxmode(args.mode, device)?;
+    refuse_mounted(device)?;
+    let mounted = Mounted::detached(device)?;
+    let device_len = mounted.device_len()?;
+    if args.kill {
+        return Ok(mounted.raw_meta(MIN_LOG_LEN)?);
+    }
+    // Before the log's file is made: it shows whether the length fits, but says it less well.
+    let log_len =
+        mkfs::log_len(args.loglen, args.size.map_or(device_len, |size| size.min(device_len)))
+            .with_context(|| device.display().to_string())?;
+    Ok(mounted.raw_meta(log_len)?)
+}
+
+/// Refuses a device that is mounted under this name, and says where.
+pub fn refuse_mounted(device: &Path) -> Result<()> {
+    let device =
+        device.canonicalize().with_context(|| format!("cannot find {}", device.display()))?;
+    if let Some(mount) = mounts::of(&device)? {
+        bail!("{} is mounted on {}", device.display(), mount.mount_point.display());
+    }
+    Ok(())
+}
+
+fn report(name: String, media: &dyn Media, made: &Superblock, args: &Mkfs) -> Result<()> {
+    let log_slots = slots(made.log_len);
+    if args.json {
+        return print_json(&Made {
+            version: 1,
+            dry_run: args.dry_run,
+            device: name,
+            device_bytes: media.len(),
+            view_offset: media.origin(),
+            log_bytes: made.log_len,
+            log_slots,
+            data_start: made.data_start(),
+            fs_uuid: made.fs_uuid.to_string(),
+            dev_uuid: made.dev_uuid.to_string(),
+            system_uuid: made.system_uuid.to_string(),
+        });
+    }
+    let would = if args.dry_run { "would make " } else { "" };
+    say!("{name}: {would}famfs {}", made.fs_uuid)?;
+    say!(
+        "  device {}, log {} for {log_slots} files and directories, {} for data",
+        human(media.len()),
+        human(made.log_len),
+        human(made.capacity(media.len()) - made.data_start()),
+    )?;
+    say!("  master: system {}", made.system_uuid)
+}

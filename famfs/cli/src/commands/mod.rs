@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The commands, one file each.
+
+mod attach;
+mod cat;
+mod check;
+mod chkread;
+mod clone;
+mod compact;
+mod cp;
+mod creat;
+mod df;
+mod doctor;
+mod dropped;
+mod du;
+mod dump;
+mod export;
+mod flush;
+mod fsck;
+mod getmap;
+mod import;
+mod logplay;
+mod ls;
+mod map;
+mod mkdir;
+mod mkfs;
+mod mkmeta;
+mod mode;
+mod mount;
+mod play;
+mod rm;
+mod role;
+mod stat;
+mod sum;
+mod takeover;
+mod tree;
+mod umount;
+mod verify;
+mod watch;
+
+use anyhow::{Result, anyhow, bail};
+use famfs::format::map::FileMap;
+use famfs::format::path::RelPath;
+use famfs::kernel::play::left_out;
+use famfs::replay::{Node, NodeKind, Plan};
+use famfs::text::json_name::Names;
+use famfs_cli::args::{Cli, Command};
+
+use crate::output::{Outcome, notice};
+use crate::place::Place;
+
+/// Most names that a message lists.
+const LISTED: usize = 10;
+
+/// Runs a command.
+pub fn run(cli: &Cli) -> Outcome {
+    let pool = cli.pool.as_deref();
+    match &cli.command {
+        Command::Mkfs(args) => mkfs::run(pool, args),
+        Command::Mkdir(args) => mkdir::run(pool, args),
+        Command::Creat(args) => creat::run(pool, args),
+        Command::Cp(args) => cp::run(pool, args),
+        Command::Export(args) => export::run(pool, args),
+        Command::Import(args) => import::run(pool, args),
+        Command::Rm(args) => rm::run(pool, args),
+        Command::Compact(args) => compact::run(pool, args),
+        Command::Role(args) => role::run(pool, args),
+        Command::Takeover(args) => takeover::run(pool, args),
+        Command::Ls(args) => ls::run(pool, args),
+        Command::Fsck(args) => fsck::run(pool, args),
+        Command::Cat(args) => cat::run(pool, args),
+        Command::Stat(args) => stat::run(pool, args),
+        Command::Df(args) => df::run(pool, args),
+        Command::Du(args) => du::run(pool, args),
+        Command::Tree(args) => tree::run(pool, args),
+        Command::Map(args) => map::run(pool, args),
+        Command::Doctor(args) => doctor::run(pool, args),
+        Command::Dump(args) => dump::run(pool, args),
+        Command::Verify(args) => verify::run(pool, args),
+        Command::Getmap(args) => getmap::run(pool, args),
+        Command::Clone(args) => clone::run(pool, args),
+        Command::Sum(args) => sum::run(pool, args),
+        _ if pool.is_some() => Err(needs_mount().into()),
+        Command::Mount(args) => mount::run(args),
+        Command::Umount(args) => umount::run(args),
+        Command::Logplay(args) => logplay::run(args),
+        Command::Watch(args) => watch::run(args),
+        Command::Chkread(args) => chkread::run(args),
+        Command::Mkmeta(args) => mkmeta::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Flush(args) => flush::run(args),
+        Command::Attach(args) => attach::run(args),
+    }
+}
+
+fn needs_mount() -> anyhow::Error {
+    anyhow!("this command works on a mounted famfs and takes no --pool")
+}
+
+/// Size and map of a file of the log.
+fn file_of<'p>(plan: &'p Plan, path: &RelPath) -> Result<(u64, &'p FileMap)> {
+    match plan.get(path).map(|node| &node.kind) {
+        Some(NodeKind::File { size, map }) => Ok((*size, map)),
+        Some(NodeKind::Dir) => bail!("\"{path}\" is a directory"),
+        None => bail!("\"{path}\" is not in the log"),
+    }
+}
+
+/// Files and directories at and below the place's path, directories before what is in them.
+fn nodes_at<'p>(place: &Place, plan: &'p Plan) -> Result<Vec<&'p Node>> {
+    let mut nodes: Vec<&Node> = plan.nodes().iter().collect();
+    if let Some(path) = &place.path {
+        nodes.retain(|node| node.path.is_within(path));
+        if nodes.is_empty() {
+            bail!("\"{path}\" is not in the log");
+        }
+    }
+    nodes.sort_by(|a, b| a.path.as_path().cmp(b.path.as_path()));
+    Ok(nodes)
+}
+
+/// Tells what of a log is left out of its plan. True if that is anything.
+fn warn_of_damage(plan: &Plan) -> bool {
+    let left_out = left_out(plan);
+    for problem in &left_out {
+        notice!("{problem}");
+    }
+    !left_out.is_empty()
+}
+
+/// Tells which files were copied without their set-user-ID or set-group-ID bits.
+fn tell_of_set_id(paths: &[RelPath]) {
+    if paths.is_empty() {
+        return;
+    }
+    let shown = paths.iter().take(LISTED).map(|path| format!("\n  {path}"));
+    let more = match paths.len().saturating_sub(LISTED) {
+        0 => String::new(),
+        more => format!("\n  and {more} more"),
+    };
+    notice!(
+        "{} copied without set-user-ID and set-group-ID bits, which guests can set; \
+         --keep-set-id keeps them:{}{more}",
+        paths.len(),
+        shown.collect::<String>()
+    );
+}
+
+/// The same in a report, which says nothing of none.
+fn without_set_id_names(paths: &[RelPath]) -> Option<Names> {
+    let names = || Names::new("without_set_id", paths.iter().map(RelPath::as_bytes));
+    (!paths.is_empty()).then(names)
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Playing a log: shared by `mount`, `logplay` and `attach`.
+
+use anyhow::Result;
+use famfs::kernel::apply::Applied;
+use famfs::kernel::mount::MountedVolume;
+use famfs::kernel::play::Played;
+use famfs::replay::check::one_line;
+use famfs::store::role::{self, Role};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::output::{notice, print_json, say};
+
+/// Makes all that is missing of a log; what cannot be made is told on standard error.
+pub fn play(volume: &MountedVolume, dry_run: bool, verbose: bool) -> Result<Played> {
+    let mut told = Ok(());
+    let played = famfs::kernel::play::play(volume, dry_run, |path| {
+        if verbose && told.is_ok() {
+            told = say!("{path}");
+        }
+    })?;
+    for problem in &played.problems {
+        notice!("{problem}");
+    }
+    told?;
+    Ok(played)
+}
+
+/// This system's UUID for its role; whoever has none is a client, and is told why.
+pub fn system_or_client() -> Option<Uuid> {
+    role::system_uuid().map_err(|err| notice!("client only: {}", one_line(&err))).ok()
+}
+
+/// A play as it is told.
+#[derive(Serialize)]
+pub struct Report {
+    version: u32,
+    dry_run: bool,
+    role: &'static str,
+    files: u64,
+    directories: u64,
+    existed: u64,
+    errors: usize,
+    damaged: bool,
+}
+
+impl Report {
+    /// Tells what became of a log, or with `dry_run` would become of it.
+    pub fn new(played: &Played, role: Role, dry_run: bool) -> Self {
+        let Applied { files, directories, existed, errors, .. } = &played.applied;
+        Self {
+            version: 1,
+            dry_run,
+            role: role.name(),
+            files: *files,
+            directories: *directories,
+            existed: *existed,
+            errors: errors.len(),
+            damaged: played.damaged(),
+        }
+    }
+
+    /// Prints it as JSON, or as a line that begins with `name`.
+    pub fn print(&self, json: bool, name: &str) -> Result<()> {
+        if json {
+            return print_json(self);
+        }
+        let Self { dry_run, files, directories, existed, .. } = self;
+        let would = if *dry_run { "would make " } else { "" };
+        say!(
+            "{name}: {would}{files} new files, {directories} new directories, {existed} were there"
+        )
+    }
+}
+
+/// What was made, in words.
+pub fn summary(applied: &Applied) -> String {
+    let Applied { files, directories, existed, removed, .. } = applied;
+    let text = format!("{files} new files, {directories} new directories, {existed} were there");
+    if *removed == 0 { text } else { format!("{text}, {removed} were deleted") }
+}

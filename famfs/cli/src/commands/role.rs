@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs role`
+
+use std::path::Path;
+
+use anyhow::Result;
+use famfs::store::lease::{self, Holder, Timing};
+use famfs::store::role::{self, Role};
+use famfs::store::superblock::Superblock;
+use famfs::sys::dax::Access;
+use famfs_cli::args;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::output::{OK, Outcome, print_json, say};
+use crate::place::Place;
+
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    /// This system's UUID.
+    system: Option<Uuid>,
+    /// This machine's UUID.
+    machine: Option<Uuid>,
+    /// UUID of the master.
+    master: Uuid,
+    role: &'static str,
+    lease: Lease,
+}
+
+/// The lease; `state` is "none", "free", "ours", "alive" or "dead".
+#[derive(Serialize)]
+struct Lease {
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    machine: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot: Option<Uuid>,
+}
+
+pub fn run(pool: Option<&Path>, args: &args::Role) -> Outcome {
+    let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
+    let media = place.volume.media();
+    let superblock = Superblock::read(media)?;
+    let system = role::known_system_uuid()?;
+    let report = Report {
+        version: 1,
+        system,
+        machine: role::machine_uuid(),
+        master: superblock.system_uuid,
+        role: system.map_or(Role::Client, |system| Role::of(&superblock, system)).name(),
+        lease: look(&place, &superblock, system.unwrap_or_default())?,
+    };
+    if args.json {
+        print_json(&report)?;
+    } else {
+        tell(&report)?;
+    }
+    Ok(OK)
+}
+
+fn look(place: &Place, superblock: &Superblock, system: Uuid) -> Result<Lease> {
+    let media = place.volume.media();
+    let fs_uuid = superblock.fs_uuid;
+    let Some(found) = lease::read(media, fs_uuid)? else {
+        return Ok(Lease { state: "none", system: None, machine: None, boot: None });
+    };
+    let me = Holder::this(system)?;
+    let state = if found.heartbeat == 0 {
+        "free"
+    } else if found.holder.boot == me.boot {
+        "ours"
+    } else if lease::living(media, fs_uuid, Some(&me), Timing::default(), |_| {})?.is_some() {
+        "alive"
+    } else {
+        "dead"
+    };
+    let Holder { system, machine, boot } = found.holder;
+    Ok(Lease { state, system: Some(system), machine, boot: Some(boot) })
+}
+
+fn tell(report: &Report) -> Result<()> {
+    let name = |uuid: Option<Uuid>| uuid.map_or("none".to_owned(), |uuid| uuid.to_string());
+    say!("this system: {}", name(report.system))?;
+    say!("this machine: {}", name(report.machine))?;
+    say!("master: {}", report.master)?;
+    say!("role: {}", report.role)?;
+    let Lease { state, system, machine, boot } = &report.lease;
+    let text = match *state {
+        "none" => return say!("lease: nobody ever had one"),
+        "free" => "free, last of",
+        "ours" => "this system's,",
+        "alive" => "held, the heart beats:",
+        _ => "not given back, but the heart does not beat:",
+    };
+    say!("lease: {text} system {}, machine {}, boot {}", name(*system), name(*machine), name(*boot))
+}

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs sum`
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use famfs::format::path::{META_DIR, RelPath};
+use famfs::kernel::mount::MappedFile;
+use famfs::replay::{NodeKind, Plan};
+use famfs::sys::dax::Access;
+use famfs::sys::ioctl;
+use famfs::system::faults::{FaultCounter, Faults};
+use famfs::system::mounts;
+use famfs::text::json_name::Name;
+use famfs::text::terminal::escape_name;
+use famfs::write::volume::{COPY_STEP, FileBytes, steps};
+use famfs_cli::args::Sum;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::output::{FAILED, INTERRUPTED, OK, Outcome, human, print_json, say, stop_flag};
+use crate::output::{list_to_stdout, notice, stopped};
+use crate::place::Place;
+
+mod manifest;
+
+use manifest::Line;
+
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    files: Vec<Item>,
+    bytes: u64,
+    seconds: f64,
+    failed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    faults: Option<Faults>,
+}
+
+#[derive(Serialize)]
+struct Item {
+    #[serde(flatten)]
+    path: Name,
+    size: u64,
+    sha256: String,
+    /// With --check: whether the sum is the one of the list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ok: Option<bool>,
+    /// Why the file could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+pub fn run(pool: Option<&Path>, args: &Sum) -> Outcome {
+    let stop = stop_flag()?;
+    let source = Source::open(pool, args)?;
+    let lines = match &args.check {
+        Some(list) => read_list(list)?,
+        None => source.names()?.into_iter().map(Line::of_name).collect(),
+    };
+    let counter = match (args.faults, &source) {
+        (true, Source::Disk { root, .. }) => Some(FaultCounter::start(root)?),
+        _ => None,
+    };
+    let start = Instant::now();
+    let mut report =
+        Report { version: 1, files: Vec::new(), bytes: 0, seconds: 0.0, failed: 0, faults: None };
+    for line in &lines {
+        let item = check(&source, line, &stop);
+        if stopped(&stop) {
+            return Ok(INTERRUPTED);
+        }
+        report.bytes += item.size;
+        report.failed += u64::from(item.ok == Some(false) || item.error.is_some());
+        if !args.json {
+            tell(line, &item)?;
+        }
+        report.files.push(item);
+    }
+    report.seconds = start.elapsed().as_secs_f64();
+    report.faults = counter.map(|counter| counter.faults()).transpose()?;
+    let code = if report.failed == 0 { OK } else { FAILED };
+    if args.json {
+        print_json(&report)?;
+    } else {
+        summarize(args, &report)?;
+    }
+    Ok(code)
+}
+
+fn read_list(list: &Path) -> Result<Vec<Line>> {
+    let mut bytes = Vec::new();
+    let read = match list.as_os_str() == "-" {
+        true => io::stdin().read_to_end(&mut bytes),
+        false => File::open(list).and_then(|mut file| file.read_to_end(&mut bytes)),
+    };
+    read.with_context(|| format!("cannot read {}", list.display()))?;
+    manifest::parse(&bytes).with_context(|| list.display().to_string())
+}
+
+/// Sums one file and compares it with its line.
+fn check(source: &Source, line: &Line, stop: &AtomicBool) -> Item {
+    let path = Name::new("path", &line.name);
+    match source.sum(&line.name, stop) {
+        Ok((size, sha256)) => {
+            let ok = line.sha256.as_ref().map(|expected| *expected == sha256);
+            Item { path, size, sha256, ok, error: None }
+        }
+        Err(err) => {
+            let ok = line.sha256.as_ref().map(|_| false);
+            Item { path, size: 0, sha256: String::new(), ok, error: Some(format!("{err:#}")) }
+        }
+    }
+}
+
+fn tell(line: &Line, item: &Item) -> Result<()> {
+    let name = escape_name(&line.name);
+    match (item.ok, &item.error) {
+        (_, Some(error)) => notice!("{name}: {error}"),
+        (Some(false), None) => say!("{name}: FAILED")?,
+        (Some(true), None) => {}
+        // For sha256sum, byte for byte.
+        (None, None) => list_to_stdout(&manifest::format(&item.sha256, &line.name))?,
+    }
+    Ok(())
+}
+
+fn summarize(args: &Sum, report: &Report) -> Result<()> {
+    if args.check.is_some() {
+        let Report { files, bytes, failed, .. } = report;
+        let ok = files.len() as u64 - failed;
+        say!("{ok} files OK, {failed} failed, {}", human(*bytes))?;
+    }
+    if let Some(Faults { pmd, pte }) = &report.faults {
+        // Not on standard output, where the list of sums may be.
+        notice!("faults of 2 MiB: {pmd:?}, of 4 KiB: {pte:?}");
+    }
+    Ok(())
+}
+
+/// Where the files are.
+enum Source {
+    /// A pool file: the volume with its log, and the directory in it.
+    Pool(Box<Place>, Box<Plan>),
+    /// A file or directory that the kernel shows.
+    Disk { root: PathBuf, skip_meta: bool },
+}
+
+impl Source {
+    fn open(pool: Option<&Path>, args: &Sum) -> Result<Self> {
+        if pool.is_some() {
+            if args.faults {
+                bail!("--faults counts what the kernel maps; it cannot be used with --pool");
+            }
+            let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
+            let plan = place.plan()?;
+            if super::warn_of_damage(&plan) {
+                bail!("the pool is damaged; see `famfs fsck`");
+            }
+            if let Some(path) = &place.path
+                && plan.get(path).is_none()
+            {
+                bail!("\"{path}\" is not in the log");
+            }
+            return Ok(Self::Pool(Box::new(place), Box::new(plan)));
+        }
+        let root = match &args.path {
+            Some(path) => path.clone(),
+            None => mounts::only()?,
+        };
+        let skip_meta = mounts::locate(&root).is_ok_and(|m| m.inside.as_os_str().is_empty());
+        Ok(Self::Disk { root, skip_meta })
+    }
+
+    /// Names of all regular files, relative to the root, in order.
+    fn names(&self) -> Result<Vec<Vec<u8>>> {
+        let mut names = Vec::new();
+        match self {
+            Self::Pool(place, plan) => {
+                for node in plan.nodes() {
+                    let is_file = matches!(node.kind, NodeKind::File { .. });
+                    if let (true, Some(name)) = (is_file, name_below(&node.path, place)) {
+                        names.push(name);
+                    }
+                }
+            }
+            Self::Disk { root, skip_meta } => {
+                let metadata = fs::metadata(root)
+                    .with_context(|| format!("cannot look at {}", root.display()))?;
+                match metadata.is_dir() {
+                    true => walk(root, Path::new(""), *skip_meta, &mut names)?,
+                    false => names.extend(root.file_name().map(|name| name.as_bytes().to_vec())),
+                }
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Size and sum of a file.
+    fn sum(&self, name: &[u8], stop: &AtomicBool) -> Result<(u64, String)> {
+        match self {
+            Self::Pool(place, plan) => {
+                let path = pool_path(name, place, plan)?;
+                let Some(NodeKind::File { size, map }) = plan.get(&path).map(|node| &node.kind)
+                else {
+                    bail!("no such file in the pool");
+                };
+                let bytes = place.volume.open_file(&path, *size, map, Access::Read)?;
+                hash(|offset, buf| bytes.read(offset, buf), *size, stop)
+            }
+            Self::Disk { root, .. } => {
+                let name = PathBuf::from(std::ffi::OsString::from_vec(name.to_vec()));
+                let path = if root.is_dir() { root.join(name) } else { root.clone() };
+                let file = File::open(path)?;
+                let size = file.metadata()?.len();
+                if size == 0 {
+                    return Ok((0, hex(&Sha256::new().finalize())));
+                }
+                // A file of famfs keeps its length. One of another file system may become shorter,
+                // which is an error of read(2), but ends whoever has it mapped.
+                match ioctl::nop(&file) {
+                    Ok(()) => {
+                        let mapped = MappedFile::new(&file, size, Access::Read)?;
+                        hash(|offset, buf| mapped.read(offset, buf), size, stop)
+                    }
+                    Err(_) => hash(|offset, buf| read_plain(&file, offset, buf), size, stop),
+                }
+            }
+        }
+    }
+}
+
+/// A file's name relative to the directory (or the file itself) that was asked for.
+fn name_below(path: &RelPath, place: &Place) -> Option<Vec<u8>> {
+    let Some(root) = &place.path else { return Some(path.as_bytes().to_vec()) };
+    if !path.is_within(root) {
+        return None;
+    }
+    let rest = &path.as_bytes()[root.as_bytes().len()..];
+    let own_name = || root.as_path().file_name().map(|name| name.as_bytes().to_vec());
+    if rest.is_empty() { own_name() } else { Some(rest[1..].to_vec()) }
+}
+
+/// The inverse of [`name_below`].
+fn pool_path(name: &[u8], place: &Place, plan: &Plan) -> Result<RelPath> {
+    let Some(root) = &place.path else { return Ok(RelPath::new(name)?) };
+    match plan.get(root).map(|node| &node.kind) {
+        Some(NodeKind::File { .. }) => Ok(root.clone()),
+        _ => Ok(RelPath::new(&[root.as_bytes(), b"/", name].concat())?),
+    }
+}
+
+fn walk(root: &Path, below: &Path, skip_meta: bool, names: &mut Vec<Vec<u8>>) -> Result<()> {
+    let dir = root.join(below);
+    let error = || format!("cannot read {}", dir.display());
+    for entry in fs::read_dir(&dir).with_context(error)? {
+        let entry = entry.with_context(error)?;
+        let kind = entry.file_type().with_context(error)?;
+        let name = below.join(entry.file_name());
+        if skip_meta && name == Path::new(META_DIR) {
+            continue;
+        }
+        if kind.is_dir() {
+            walk(root, &name, skip_meta, names)?;
+        } else if kind.is_file() {
+            names.push(name.into_os_string().into_vec());
+        }
+    }
+    Ok(())
+}
+
+/// Reads a file that may become shorter meanwhile.
+fn read_plain(file: &File, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+    file.read_exact_at(buf, offset).map_err(|err| match err.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            let text = format!("became shorter while it was read, at offset {offset}");
+            io::Error::new(err.kind(), text)
+        }
+        _ => err,
+    })
+}
+
+fn hash(
+    read: impl Fn(u64, &mut [u8]) -> io::Result<()>,
+    size: u64,
+    stop: &AtomicBool,
+) -> Result<(u64, String)> {
+    let mut hash = Sha256::new();
+    let mut buf = vec![0; COPY_STEP];
+    for (offset, len) in steps(size) {
+        if stopped(stop) {
+            bail!("interrupted");
+        }
+        read(offset, &mut buf[..len])?;
+        hash.update(&buf[..len]);
+    }
+    Ok((size, hex(&hash.finalize())))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A mapping would end the program with SIGBUS.
+    #[test]
+    fn a_file_that_becomes_shorter_is_an_error() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        let stop = AtomicBool::new(false);
+        let error = hash(|offset, buf| read_plain(&file, offset, buf), 3 << 20, &stop);
+        let error = error.unwrap_err().to_string();
+        assert_eq!(error, "became shorter while it was read, at offset 0");
+    }
+}

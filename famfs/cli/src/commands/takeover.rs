@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs takeover`
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use famfs::store::lease::{Holder, Keeper, LeaseError, Timing};
+use famfs::store::role;
+use famfs::store::superblock::Superblock;
+use famfs::store::takeover::takeover;
+use famfs::sys::dax::Access;
+use famfs_cli::args;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::output::{FAILED, Failure, OK, Outcome, notice, print_json, say};
+use crate::place::Place;
+
+/// The present master is alive.
+const ALIVE: u8 = 3;
+
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    former: Uuid,
+    master: Uuid,
+}
+
+pub fn run(pool: Option<&Path>, args: &args::Takeover) -> Outcome {
+    let place = Place::open(pool, args.path.as_deref(), Access::Write)?;
+    let media = place.volume.lease_media()?;
+    let superblock = Superblock::read(&*media)?;
+    let here = match pool {
+        Some(_) => role::known_system_uuid()?,
+        None => Some(role::system_uuid()?),
+    };
+    let master = args
+        .system_uuid
+        .or(here)
+        .context("this system has no UUID of its own; name the new master with --system-uuid")?;
+    let former = superblock.system_uuid;
+    if !args.yes && former != master && !confirmed(former, master)? {
+        return Err(anyhow!("not confirmed; nothing was changed").into());
+    }
+    let me = Holder::this(here.unwrap_or_default())?;
+    let lease = place.volume.lease_media()?;
+    let _lease =
+        Keeper::acquire(lease, superblock.fs_uuid, me, args.force, Timing::default(), |holder| {
+            notice!("looking whether the present master is alive: {holder}")
+        })
+        .map_err(|err| {
+            let code = if matches!(err, LeaseError::Held { .. }) { ALIVE } else { FAILED };
+            Failure { code, error: err.into() }
+        })?;
+    takeover(&*media, master)?;
+    tell(args, &Report { version: 1, former, master })?;
+    Ok(OK)
+}
+
+fn tell(args: &args::Takeover, report: &Report) -> Result<()> {
+    let Report { former, master, .. } = report;
+    if args.json {
+        print_json(report)
+    } else if former == master {
+        say!("the master is system {master}, as before")
+    } else {
+        say!("the master is system {master}; it was {former}")
+    }
+}
+
+/// Asks on the terminal.
+fn confirmed(former: Uuid, master: Uuid) -> Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Err(anyhow!(
+            "system {former} is the master; say --yes to make system {master} the master"
+        ));
+    }
+    let mut question = io::stderr();
+    write!(question, "The master is system {former}. Make system {master} the master? [y/N] ")?;
+    question.flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs watch`
+
+mod master;
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use famfs::kernel::backlog::Backoff;
+use famfs::kernel::follow::{FollowError, Follower, Pace, Step};
+use famfs::kernel::mount::Mounted;
+use famfs::replay::check::one_line;
+use famfs::replay::{Node, NodeKind};
+use famfs::sys::dax::Access;
+use famfs::sys::signal::ignore_poison_notices;
+use famfs::system::mounts;
+use famfs::system::watcher::Watcher;
+use famfs::text::json_name::Name;
+use famfs_cli::args::Watch;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use sd_notify::NotifyState;
+use serde::Serialize;
+
+use self::master::Lease;
+use super::play::system_or_client;
+use crate::output::{FAILED, OK, Outcome, notice, print_json_line, say, stop_flag, stopped};
+
+/// Exit code when the file system that is mounted is not the one in the memory any more.
+const REMADE: u8 = 3;
+/// How long a log that cannot be followed is looked at as often as ever: whoever is writing it is
+/// done by then. What goes on for longer is looked at with a [`Backoff`].
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between two looks at a log that cannot be followed from the start.
+const START_PAUSE: Duration = Duration::from_millis(100);
+/// Different messages that are told, as another system that keeps changing the memory can bring
+/// about any number. Once there are so many, nothing is told for [`TELL_PAUSE`].
+const MOST_MESSAGES: usize = 100;
+const TELL_PAUSE: Duration = Duration::from_secs(60);
+
+/// A line of the JSON output.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Event<'a> {
+    /// The log is played, from now on it is followed.
+    Ready {
+        version: u32,
+        mount_point: &'a Path,
+        role: &'static str,
+        files: usize,
+        directories: usize,
+    },
+    /// A directory was made.
+    Directory {
+        #[serde(flatten)]
+        path: Name,
+        slot: u64,
+    },
+    /// A file was made.
+    File {
+        #[serde(flatten)]
+        path: Name,
+        slot: u64,
+        size: u64,
+    },
+    /// What went wrong.
+    Error { message: &'a str },
+    /// What went wrong before is in order.
+    Recovered { message: &'a str },
+    /// Nothing more is followed.
+    End { reason: &'static str },
+}
+
+pub fn run(args: &Watch) -> Outcome {
+    let stop = stop_flag()?;
+    // Poisoned memory shows when it is read, with a message.
+    ignore_poison_notices().context("cannot ignore SIGBUS")?;
+    let found = mounts::locate(&args.mount_point)?;
+    let mount_point = found.mount.mount_point;
+    let _watcher = Watcher::begin(&mount_point)?;
+    let table = MountTable::open(&mount_point)?;
+    // Whoever may not write is no master.
+    let client = args.client || Mounted::at(&mount_point, &found.mount.source)?.is_read_only()?;
+    let system = if client { None } else { system_or_client() };
+    let mut teller = Teller::new(args);
+    let start = Instant::now();
+    let (mut follower, step) = loop {
+        let mounted = Mounted::for_play(&mount_point, &found.mount.source)?;
+        let volume = mounted.open(Access::Read, system)?;
+        match Follower::start(volume, system, |node| teller.made(node)) {
+            Err(err) if err.may_pass() && start.elapsed() < PATIENCE && !stopped(&stop) => {
+                teller.error(&one_line(&err));
+                table.wait(START_PAUSE);
+            }
+            started => break started?,
+        }
+    };
+    teller.step(&step);
+    teller.ready(&mount_point, &follower);
+    let mut lease = Lease::new(system);
+    let end = follow(args, &mut follower, &mut lease, &table, &mut teller, &stop);
+    // Whoever started this may be gone; there is nobody else to tell.
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    if let Some(failure) = teller.failure {
+        return Err(failure.into());
+    }
+    match end {
+        Ok(reason) => {
+            teller.end(reason)?;
+            Ok(OK)
+        }
+        Err(err) => {
+            teller.end("error")?;
+            let code = match err {
+                FollowError::Remade { .. } | FollowError::Rewritten { .. } => REMADE,
+                _ => FAILED,
+            };
+            Err(crate::output::Failure { code, error: err.into() })
+        }
+    }
+}
+
+/// Looks and plays until it is told to stop; the reason.
+fn follow(
+    args: &Watch,
+    follower: &mut Follower,
+    lease: &mut Lease,
+    table: &MountTable,
+    teller: &mut Teller<'_>,
+    stop: &AtomicBool,
+) -> Result<&'static str, FollowError> {
+    let mut pace = Pace::new(Duration::from_millis(args.interval));
+    // When to try again what could not be made or removed.
+    let mut retry = Backoff::new();
+    let mut trouble: Option<Trouble> = None;
+    while !stopped(stop) && teller.failure.is_none() {
+        let pause = trouble.as_ref().map_or(Duration::ZERO, Trouble::pause);
+        if !table.wait(pause.max(pace.pause())) {
+            return Ok("unmounted");
+        }
+        if let Some(problem) = lease.tend(follower) {
+            teller.error(&problem);
+        }
+        let changed = follower.look()?;
+        let again = follower.has_failed() && retry.left().is_zero();
+        if !(changed || again || trouble.is_some()) {
+            pace.relax();
+            continue;
+        }
+        let failed_before = follower.has_failed();
+        match follower.advance(|node| teller.made(node)) {
+            Ok(step) => {
+                teller.step(&step);
+                match (failed_before, follower.has_failed()) {
+                    (true, true) if again => retry.failed(),
+                    (false, true) => retry = Backoff::new(),
+                    (true, false) => teller.recovered("what could not be made or removed, now is"),
+                    _ => {}
+                }
+                if let Some(trouble) = trouble.take() {
+                    teller.status(&following(follower, &table.mount_point));
+                    if !trouble.is_new() {
+                        teller.recovered("the log can be followed again");
+                    }
+                }
+                pace.hurry();
+            }
+            // A file system that is made anew stays so; what looks like one for a moment does not.
+            Err(err) if err.may_pass() || is_remade(&err) && is_new(trouble.as_ref()) => {
+                let text = one_line(&err);
+                teller.error(&text);
+                teller.status(&format!("cannot follow the log: {text}"));
+                match &mut trouble {
+                    Some(trouble) => trouble.goes_on(),
+                    None => trouble = Some(Trouble::new()),
+                }
+                pace.relax();
+            }
+            Err(err) => return Err(err),
+        }
+    }
+    Ok("stopped")
+}
+
+fn is_remade(err: &FollowError) -> bool {
+    matches!(err, FollowError::Remade { .. })
+}
+
+fn is_new(trouble: Option<&Trouble>) -> bool {
+    trouble.is_none_or(Trouble::is_new)
+}
+
+/// A log that cannot be followed at the moment.
+struct Trouble {
+    since: Instant,
+    backoff: Backoff,
+}
+
+impl Trouble {
+    fn new() -> Self {
+        Self { since: Instant::now(), backoff: Backoff::new() }
+    }
+
+    fn is_new(&self) -> bool {
+        self.since.elapsed() < PATIENCE
+    }
+
+    fn pause(&self) -> Duration {
+        if self.is_new() { Duration::ZERO } else { self.backoff.left() }
+    }
+
+    fn goes_on(&mut self) {
+        if !self.is_new() {
+            self.backoff.failed();
+        }
+    }
+}
+
+/// What a watch does, in words.
+fn following(follower: &Follower, mount_point: &Path) -> String {
+    format!("{}, following the log of {}", follower.role().name(), mount_point.display())
+}
+
+/// The kernel's mount table, which says when the file system is not mounted any more.
+struct MountTable {
+    file: File,
+    mount_point: PathBuf,
+}
+
+impl MountTable {
+    fn open(mount_point: &Path) -> Result<Self> {
+        let file = File::open("/proc/self/mountinfo").context("cannot open the mount table")?;
+        Ok(Self { file, mount_point: mount_point.to_owned() })
+    }
+
+    /// Waits, but not longer than until the table changes or a signal arrives; false if the file
+    /// system is not in the table any more.
+    fn wait(&self, pause: Duration) -> bool {
+        let pause = Timespec::try_from(pause).unwrap_or_default();
+        match poll(&mut [PollFd::new(&self.file, PollFlags::PRI)], Some(&pause)) {
+            Ok(0) | Err(Errno::INTR) => true,
+            _ => mounts::read().is_ok_and(|table| {
+                let ours = |mount: &mounts::MountEntry| {
+                    mount.fs_type == "famfs" && mount.mount_point == self.mount_point
+                };
+                table.iter().any(ours)
+            }),
+        }
+    }
+}
+
+/// Tells what happens; every message once.
+struct Teller<'a> {
+    args: &'a Watch,
+    told: HashSet<String>,
+    /// When the last message was told.
+    last: Instant,
+    /// The status that the service manager was told last.
+    status: String,
+    /// Why nothing can be told any more.
+    failure: Option<anyhow::Error>,
+}
+
+impl<'a> Teller<'a> {
+    fn new(args: &'a Watch) -> Self {
+        let (told, last, status) = (HashSet::new(), Instant::now(), String::new());
+        Self { args, told, last, status, failure: None }
+    }
+
+    fn ready(&mut self, mount_point: &Path, follower: &Follower) {
+        let (files, directories) = follower.plan().counts();
+        let role = follower.role().name();
+        let status = following(follower, mount_point);
+        // Without a manager there is nobody to tell.
+        let _ = sd_notify::notify(&[NotifyState::Ready]);
+        self.status(&status);
+        if self.args.json {
+            self.event(&Event::Ready { version: 1, mount_point, role, files, directories });
+        } else if self.args.verbose {
+            self.line(&format!("{status}: {files} files, {directories} directories"));
+        }
+    }
+
+    fn made(&mut self, node: &Node) {
+        if self.args.json {
+            let path = Name::new("path", node.path.as_bytes());
+            let slot = node.slot;
+            self.event(&match node.kind {
+                NodeKind::Dir => Event::Directory { path, slot },
+                NodeKind::File { size, .. } => Event::File { path, slot, size },
+            });
+        } else if self.args.verbose {
+            self.line(&node.path.to_string());
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        for problem in &step.problems {
+            self.error(problem);
+        }
+        for error in &step.applied.errors {
+            self.error(&one_line(error));
+        }
+    }
+
+    fn error(&mut self, message: &str) {
+        if self.told.len() >= MOST_MESSAGES && self.last.elapsed() >= TELL_PAUSE {
+            self.told.clear();
+        }
+        let room = self.told.len() < MOST_MESSAGES;
+        if room && self.told.insert(message.to_owned()) {
+            self.last = Instant::now();
+            notice!("{message}");
+            if self.args.json {
+                self.event(&Event::Error { message });
+            }
+        }
+    }
+
+    /// Tells that errors are over. The next ones are told again.
+    fn recovered(&mut self, message: &str) {
+        self.told.clear();
+        notice!("{message}");
+        if self.args.json {
+            self.event(&Event::Recovered { message });
+        }
+    }
+
+    /// Tells the service manager, if there is one, how it is.
+    fn status(&mut self, status: &str) {
+        if self.status != status {
+            status.clone_into(&mut self.status);
+            let _ = sd_notify::notify(&[NotifyState::Status(status)]);
+        }
+    }
+
+    fn end(&self, reason: &'static str) -> Result<()> {
+        if self.args.json { print_json_line(&Event::End { reason }) } else { Ok(()) }
+    }
+
+    fn event(&mut self, event: &Event<'_>) {
+        self.failure = self.failure.take().or_else(|| print_json_line(event).err());
+    }
+
+    fn line(&mut self, text: &str) {
+        self.failure = self.failure.take().or_else(|| say!("{text}").err());
+    }
+}

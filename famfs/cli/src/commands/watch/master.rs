@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The master's lease while its log is followed: without a gap between two commands that write,
+//! no clone of this system can take itself for the master.
+
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use famfs::kernel::follow::Follower;
+use famfs::replay::check::one_line;
+use famfs::store::lease::{Holder, Keeper, LeaseError, Timing};
+use famfs::store::role::Role;
+use famfs::write::volume::Volume;
+use uuid::Uuid;
+
+/// How often the lease is looked at, and how long to wait after it was refused.
+const LOOK: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// The lease of a system that may be the master.
+pub struct Lease {
+    system: Option<Uuid>,
+    state: State,
+    next: Instant,
+}
+
+enum State {
+    Without,
+    /// Somebody else had it: a thread looks whether that one lives, which takes seconds.
+    Waiting(Receiver<Result<Keeper, LeaseError>>),
+    Held(Keeper),
+}
+
+impl Lease {
+    /// No lease yet. Without a UUID this system is no master and needs none.
+    pub fn new(system: Option<Uuid>) -> Self {
+        Self { system, state: State::Without, next: Instant::now() }
+    }
+
+    /// Takes the lease if this system is the master, and gives it back if it is not any more.
+    /// The result is what to tell.
+    pub fn tend(&mut self, follower: &Follower) -> Option<String> {
+        if Instant::now() < self.next {
+            return None;
+        }
+        self.next = Instant::now() + LOOK;
+        let Some(system) = self.system.filter(|_| follower.role() == Role::Master) else {
+            self.state = State::Without;
+            return None;
+        };
+        let problem = match &self.state {
+            State::Without => self.begin(system, follower).map_err(|err| format!("{err:#}")).err(),
+            State::Waiting(result) => match result.try_recv() {
+                Ok(Ok(keeper)) => {
+                    self.state = State::Held(keeper);
+                    None
+                }
+                Ok(Err(err)) => Some(one_line(&err)),
+                Err(TryRecvError::Empty) => return None,
+                Err(TryRecvError::Disconnected) => Some("the lease's thread ended".to_owned()),
+            },
+            State::Held(keeper) => keeper.check().err().map(|err| one_line(&err)),
+        };
+        if problem.is_some() {
+            self.state = State::Without;
+            self.next = Instant::now() + AGAIN;
+        }
+        problem
+    }
+
+    fn begin(&mut self, system: Uuid, follower: &Follower) -> Result<()> {
+        let me = Holder::this(system)?;
+        let media = follower.volume().lease_media()?;
+        let fs_uuid = follower.fs_uuid();
+        let (sender, result) = mpsc::channel();
+        thread::Builder::new().name("lease-wait".to_owned()).spawn(move || {
+            let keeper = Keeper::acquire(media, fs_uuid, me, false, Timing::default(), |_| {});
+            // Nobody waits any more if the watch has ended: then the lease goes back at once.
+            let _ = sender.send(keeper);
+        })?;
+        self.state = State::Waiting(result);
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The `famfs` command; also `mkfs.famfs`, `fsck.famfs`, `mount.famfs` and `umount.famfs` by the
+//! name it is called by.
+
+mod commands;
+mod output;
+mod place;
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::builder::{FalseyValueParser, TypedValueParser};
+use famfs::text::error_report::wants_json;
+use famfs_cli::args::{Attach, COHERENT, Cli, Command, MountHelper, UmountHelper};
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let json = wants_json(&args);
+    let result = match parse(args) {
+        Ok(cli) => {
+            famfs::sys::cache::set_coherent(cli.coherent);
+            famfs::media::allow_foreign_pools(cli.foreign_pool);
+            commands::run(&cli)
+        }
+        Err(answer) => output::answer(&answer, json),
+    };
+    ExitCode::from(result.unwrap_or_else(|failure| output::fail(&failure, json)))
+}
+
+/// What the reference's programs take for a help, as getopt(3) leaves it to them.
+const QUESTION: &str = "-?";
+
+/// Reads the command line; the program's name counts where mkfs(8), fsck(8) or mount(8) calls it.
+fn parse(mut args: Vec<OsString>) -> Result<Cli, clap::Error> {
+    for arg in args.iter_mut().filter(|arg| *arg == QUESTION) {
+        *arg = "--help".into();
+    }
+    Ok(match helper(&args) {
+        // mount(8) and umount(8) have protocols of their own for their helpers.
+        Some("mount") => {
+            let args = MountHelper::try_parse_from(args)?;
+            Cli {
+                pool: None,
+                foreign_pool: false,
+                coherent: coherent_by_environment(),
+                command: Command::Mount(args.into()),
+            }
+        }
+        Some("umount") => {
+            let args = UmountHelper::try_parse_from(args)?;
+            Cli {
+                pool: None,
+                foreign_pool: false,
+                coherent: false,
+                command: Command::Umount(args.into()),
+            }
+        }
+        Some(command) => {
+            let command = OsString::from(command);
+            let (program, rest) = args.split_at(1);
+            Cli::try_parse_from(program.iter().chain([&command]).chain(rest))?
+        }
+        None => match attach(&args) {
+            Some(cli) => cli,
+            None => Cli::try_parse_from(args)?,
+        },
+    })
+}
+
+/// Reads `famfs attach OPTION...` without a description of all other commands, which takes longer
+/// to make than a virtual machine, which waits for this at its start, takes to mount. Whatever
+/// else is on the command line (global options, errors, --help) is not read here.
+fn attach(args: &[OsString]) -> Option<Cli> {
+    let args = args.get(1..).filter(|args| args.first().is_some_and(|name| name == "attach"))?;
+    let attach = Attach::try_parse_from(args).ok()?;
+    if attach.mounted.pool.is_some() {
+        return None;
+    }
+    Some(Cli {
+        pool: None,
+        foreign_pool: false,
+        coherent: coherent_by_environment(),
+        command: Command::Attach(attach),
+    })
+}
+
+/// The command in the name of the program: `mkfs` of `/sbin/mkfs.famfs`.
+fn helper(args: &[OsString]) -> Option<&str> {
+    let name = Path::new(args.first()?);
+    let name = name.file_stem().filter(|_| name.extension() == Some("famfs".as_ref()));
+    name.and_then(OsStr::to_str)
+}
+
+/// What --coherent takes from the environment, where the options of all commands are not read.
+fn coherent_by_environment() -> bool {
+    std::env::var_os(COHERENT).is_some_and(|value| means_coherent(&value))
+}
+
+/// What a value of [`COHERENT`] means: as for the other commands.
+fn means_coherent(value: &OsStr) -> bool {
+    FalseyValueParser::new().parse_ref(&clap::Command::new("famfs"), None, value).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(args: &[&str]) -> Command {
+        parse(args.iter().map(OsString::from).collect()).unwrap().command
+    }
+
+    #[test]
+    fn the_name_of_the_program_is_a_command() {
+        let made = command(&["/sbin/mkfs.famfs", "-f", "/dev/x"]);
+        assert!(matches!(made, Command::Mkfs(args) if args.force));
+        assert!(matches!(command(&["/sbin/fsck.famfs", "/dev/x"]), Command::Fsck(_)));
+        assert!(matches!(command(&["/usr/bin/famfs", "ls", "/x"]), Command::Ls(_)));
+    }
+
+    #[test]
+    fn the_variable_has_one_meaning() {
+        for (value, coherent) in
+            [("1", true), ("yes", true), ("0", false), ("false", false), ("", false)]
+        {
+            assert_eq!(means_coherent(value.as_ref()), coherent, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn attach_is_read_alone_or_with_all_others() {
+        let options = ["famfs", "attach", "--mount-point", "/run/a", "--timeout", "7", "--json"];
+        let global = ["famfs", "attach", "--coherent", "--json"];
+        let list = |args: &[&str]| args.iter().map(OsString::from).collect::<Vec<_>>();
+        let alone = attach(&list(&options)).unwrap();
+        let Command::Attach(read) = alone.command else { panic!("no attach") };
+        assert!(read.mount_point == Path::new("/run/a") && read.timeout == 7 && read.json);
+        for args in [&global[..], &["famfs", "attach", "--help"], &["famfs", "ls"], &["famfs"]] {
+            assert!(attach(&list(args)).is_none(), "{args:?}");
+        }
+        let all = parse(list(&global)).unwrap();
+        assert!(all.coherent && matches!(all.command, Command::Attach(read) if read.json));
+    }
+
+    #[test]
+    fn mount_8_calls_its_helper_in_its_own_way() {
+        let line = ["mount.famfs", "/dev/x", "/mnt", "-sfv", "-n", "-o", "ro,noatime"];
+        let Command::Mount(mount) = command(&line) else { panic!("no mount") };
+        assert!(mount.dry_run && mount.sloppy && mount.verbose);
+        assert_eq!(mount.options, ["ro", "noatime"]);
+    }
+
+    #[test]
+    fn umount_8_calls_its_helper_in_its_own_way() {
+        let line = ["umount.famfs", "/mnt", "-nlfvr", "-N", "/proc/1/ns/mnt", "-t", "famfs"];
+        let Command::Umount(umount) = command(&line) else { panic!("no umount") };
+        assert!(umount.lazy && !umount.dry_run);
+    }
+}

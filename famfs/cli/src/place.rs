@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a path on the command line means: a path in a pool file, or in a mounted famfs.
+
+use std::cell::OnceCell;
+use std::fs::Metadata;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use famfs::format::path::{PathError, RelPath};
+use famfs::kernel::mount::Mounted;
+use famfs::media::PoolFile;
+use famfs::replay::{Contents, Owner, Plan};
+use famfs::store::alloc::Striping;
+use famfs::store::lease::{Holder, Keeper, Timing};
+use famfs::store::role::{self, Role};
+use famfs::store::superblock::Superblock;
+use famfs::sys::dax::Access;
+use famfs::system::mounts;
+use famfs::write::volume::{OfflineVolume, Volume};
+use famfs::write::writer::Writer;
+use famfs_cli::args::InterleaveArgs;
+use uuid::Uuid;
+
+use crate::output::notice;
+
+/// A file system and a path in it.
+pub struct Place {
+    /// The file system.
+    pub volume: Box<dyn Volume>,
+    /// The path; `None` is the root.
+    pub path: Option<RelPath>,
+    /// The pool file or device.
+    memory: Option<Metadata>,
+    /// This system's UUID; `None` offline, where the pool's lock makes the master.
+    system: Option<Uuid>,
+    /// The master's lease, of a writer.
+    lease: OnceCell<Keeper>,
+}
+
+impl Place {
+    /// Finds the file system of a path. Without a path it is the pool, or the one famfs that is
+    /// mounted here.
+    pub fn open(pool: Option<&Path>, path: Option<&Path>, access: Access) -> Result<Self> {
+        match pool {
+            Some(pool) => {
+                let path = pool_path(path.unwrap_or(Path::new("")))?;
+                let volume = Box::new(OfflineVolume::new(PoolFile::open(pool, access)?));
+                let memory = pool.metadata().ok();
+                Ok(Self { volume, path, memory, system: None, lease: OnceCell::new() })
+            }
+            None => match path {
+                Some(path) => Self::mounted(path, access),
+                None => Self::mounted(&mounts::only()?, access),
+            },
+        }
+    }
+
+    fn mounted(path: &Path, access: Access) -> Result<Self> {
+        let found = mounts::locate(path)?;
+        let path = inside(found.inside.as_os_str().as_bytes())?;
+        let system = match access {
+            // Whoever only reads is a client as well as a master.
+            Access::Read => None,
+            Access::Write => Some(role::system_uuid()?),
+        };
+        let mounted = Mounted::at(&found.mount.mount_point, &found.mount.source)?
+            .telling(|text| notice!("{text}"));
+        if access == Access::Write && mounted.is_read_only()? {
+            bail!(
+                "{} is mounted read-only: this system can read the famfs and not change it; run \
+                 the command on the master",
+                found.mount.mount_point.display()
+            );
+        }
+        let volume = Box::new(mounted.open(access, system)?);
+        let memory = Path::new(&found.mount.source).metadata().ok();
+        Ok(Self { volume, path, memory, system, lease: OnceCell::new() })
+    }
+
+    /// Opens the file system for additions; with `dry_run` for a session that changes nothing.
+    pub fn writer(&self, dry_run: bool) -> Result<Writer<'_>> {
+        if dry_run {
+            return Ok(Writer::preview(&*self.volume, self.system)?);
+        }
+        // Before the log is read, so that nobody adds to it afterwards.
+        let lease = self.lease()?;
+        let writer = Writer::open(&*self.volume, self.system)?;
+        Ok(match lease {
+            Some(lease) => writer.guarded_by(lease),
+            None => writer,
+        })
+    }
+
+    /// The master's lease, taken at the first call; a client does not get it.
+    pub fn lease(&self) -> Result<Option<&Keeper>> {
+        if let Some(lease) = self.lease.get() {
+            return Ok(Some(lease));
+        }
+        let superblock = Superblock::read(self.volume.media())?;
+        if self.system.is_some_and(|system| Role::of(&superblock, system) == Role::Client) {
+            return Ok(None);
+        }
+        let me = Holder::this(self.system.unwrap_or_default())?;
+        let media = self.volume.lease_media()?;
+        let timing = Timing::default();
+        let waiting = |holder: &Holder| {
+            notice!(
+                "waiting up to {} seconds to see whether the last master is alive: {holder}",
+                timing.expiry.as_secs()
+            );
+        };
+        let taken = Keeper::acquire(media, superblock.fs_uuid, me, false, timing, waiting)?;
+        Ok(Some(self.lease.get_or_init(|| taken)))
+    }
+
+    /// Refuses to write an output file over the file system that it comes from.
+    pub fn check_output(&self, path: &Path) -> Result<()> {
+        let is_memory = |memory| path.metadata().is_ok_and(|found| is_same(&found, memory));
+        if self.memory.as_ref().is_some_and(is_memory) {
+            bail!(
+                "{} holds the file system that is read, and would be lost; name another file",
+                path.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Reads the log.
+    pub fn plan(&self) -> Result<Plan> {
+        Ok(Contents::read(self.volume.media())?.plan)
+    }
+
+    /// The path, which must not be the root.
+    pub fn file_path(&self) -> Result<&RelPath> {
+        self.path.as_ref().context("the path names the root of the file system, expected a file")
+    }
+}
+
+/// Whether two names lead to the same file, or to the same device.
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    let device = |metadata: &Metadata| {
+        let kind = metadata.file_type();
+        (kind.is_block_device() || kind.is_char_device()).then(|| (kind, metadata.rdev()))
+    };
+    match (device(one), device(other)) {
+        (None, None) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        (one, other) => one == other,
+    }
+}
+
+/// A path in a pool file, which may be written with a leading slash: its root is the pool's.
+pub fn pool_path(path: &Path) -> Result<Option<RelPath>> {
+    inside(without_slash(path.as_os_str().as_bytes()))
+}
+
+/// A path below the root; nothing, `.` and the like are the root itself.
+fn inside(bytes: &[u8]) -> Result<Option<RelPath>> {
+    match RelPath::new(bytes) {
+        Ok(path) => Ok(Some(path)),
+        Err(PathError::Empty(_)) => Ok(None),
+        Err(err) => Err(err.into()),
+    }
+}
+
+fn without_slash(path: &[u8]) -> &[u8] {
+    let start = path.iter().position(|&b| b != b'/').unwrap_or(path.len());
+    &path[start..]
+}
+
+/// The owner of a new file or directory: as asked, else the caller.
+pub fn owner(uid: Option<u32>, gid: Option<u32>, mode: u32) -> Owner {
+    Owner {
+        uid: uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
+        gid: gid.unwrap_or_else(|| rustix::process::getegid().as_raw()),
+        mode,
+    }
+}
+
+/// Permission bits as asked for, less the caller's umask, as the reference does for files.
+pub fn masked(mode: u32) -> u32 {
+    use rustix::fs::Mode;
+    let mask = rustix::process::umask(Mode::empty());
+    rustix::process::umask(mask);
+    mode & !mask.as_raw_mode()
+}
+
+/// Arguments as paths of one file system, none of which is its root.
+pub fn paths_of_one(pool: Option<&Path>, args: &[&Path]) -> Result<Vec<RelPath>> {
+    let mut mount_point = None;
+    let mut paths = Vec::new();
+    for path in args {
+        let found = match pool {
+            Some(_) => pool_path(path)?,
+            None => {
+                let found = mounts::locate(path)?;
+                let at = found.mount.mount_point;
+                let first = mount_point.get_or_insert_with(|| at.clone());
+                if *first != at {
+                    let (first, at) = (first.display(), at.display());
+                    bail!("{} is on {at}, expected all paths to be on {first}", path.display());
+                }
+                inside(found.inside.as_os_str().as_bytes())?
+            }
+        };
+        let root = || format!("{} is the root of the file system", path.display());
+        paths.push(found.with_context(root)?);
+    }
+    Ok(paths)
+}
+
+/// How files are to be interleaved, if they are.
+pub fn striping(args: &InterleaveArgs) -> Result<Option<Striping>> {
+    let InterleaveArgs { nbuckets, nstrips, chunksize } = *args;
+    match (nbuckets, nstrips, chunksize) {
+        (0, 0, 0) => Ok(None),
+        (1.., 1.., 1..) => {
+            Ok(Some(Striping { buckets: nbuckets, strips: nstrips.into(), chunk_size: chunksize }))
+        }
+        _ => bail!(
+            "{nbuckets} buckets, {nstrips} strips, chunks of {chunksize} bytes: expected all three \
+             of -B, -N and -C, or none"
+        ),
+    }
+}

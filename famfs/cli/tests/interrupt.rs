@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A copy that is stopped or killed leaves a clean pool with whole files.
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::Pool;
+use famfs::format::LOG_OFFSET;
+use famfs::media::{Media, PoolFile};
+use famfs::store::superblock::DEFAULT_LOG_LEN;
+use famfs::sys::dax::Access;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+const FILES: usize = 5;
+/// Above the size of a batch, so that each file is published by itself.
+const FILE_LEN: u64 = 65 << 20;
+
+/// Where the log's header has the number of its entries.
+const NEXT_INDEX: u64 = 40;
+
+/// Where the first file lies.
+const DATA_START: u64 = LOG_OFFSET + DEFAULT_LOG_LEN;
+
+fn famfs(pool: &Pool) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_famfs"));
+    command.arg("--pool").arg(&pool.path);
+    command
+}
+
+fn output(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {errors}");
+    output
+}
+
+/// Files that differ at their ends, with holes between.
+fn sources() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..FILES {
+        let file = File::create(dir.path().join(format!("f{number}"))).unwrap();
+        file.write_all_at(format!("start {number}").as_bytes(), 0).unwrap();
+        file.write_all_at(format!("end {number}").as_bytes(), FILE_LEN - 5).unwrap();
+    }
+    dir
+}
+
+fn listed(pool: &Pool) -> usize {
+    let list = output(famfs(pool).arg("ls")).stdout;
+    String::from_utf8(list).unwrap().lines().filter(|line| line.starts_with('-')).count()
+}
+
+/// Entries in the log so far, read from the pool itself: whoever waits for one is not late.
+fn entries(media: &PoolFile) -> u64 {
+    let mut bytes = [0; 8];
+    media.read_at(LOG_OFFSET + NEXT_INDEX, &mut bytes).unwrap();
+    u64::from_le_bytes(bytes)
+}
+
+/// Starts a copy and waits until a file is complete.
+fn start_copy(pool: &Pool, sources: &Path) -> Child {
+    let mut copy = famfs(pool)
+        .args(["cp", "-r"])
+        .arg(sources.join("."))
+        .arg("/")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let media = PoolFile::open(&pool.path, Access::Read).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while entries(&media) == 0 {
+        assert!(copy.try_wait().unwrap().is_none(), "the copy ended without a file");
+        assert!(Instant::now() < deadline, "no file after a minute");
+    }
+    copy
+}
+
+/// The pool is clean, and the files that are listed are whole.
+fn check(pool: &Pool, sources: &Path) -> usize {
+    output(famfs(pool).arg("fsck"));
+    let sums = output(famfs(pool).arg("sum")).stdout;
+    let list = sources.join("list");
+    fs::write(&list, sums).unwrap();
+    let mut check = Command::new(env!("CARGO_BIN_EXE_famfs"));
+    output(check.args(["sum", "--check"]).arg(&list).arg(sources));
+    fs::remove_file(list).unwrap();
+    listed(pool)
+}
+
+fn pool() -> Pool {
+    let pool = Pool::new(&[], 1 << 30);
+    output(famfs(&pool).arg("mkfs"));
+    pool
+}
+
+#[test]
+fn a_stopped_copy_keeps_what_is_complete() {
+    let (pool, sources) = (pool(), sources());
+    let mut copy = start_copy(&pool, sources.path());
+    kill_process(Pid::from_child(&copy), Signal::INT).unwrap();
+    assert_eq!(copy.wait().unwrap().code(), Some(130));
+    let kept = check(&pool, sources.path());
+    assert!((1..FILES).contains(&kept), "{kept} files");
+}
+
+#[test]
+fn a_killed_copy_leaves_a_clean_pool_that_can_be_filled() {
+    let (pool, sources) = (pool(), sources());
+    let mut copy = start_copy(&pool, sources.path());
+    copy.kill().unwrap();
+    assert_eq!(copy.wait().unwrap().signal(), Some(9));
+    assert!(check(&pool, sources.path()) >= 1);
+    output(famfs(&pool).args(["cp", "-r"]).arg(sources.path().join(".")).arg("/"));
+    assert_eq!(check(&pool, sources.path()), FILES);
+}
+
+/// A new file appears only when it is complete.
+#[test]
+fn a_stopped_creat_says_what_is_left() {
+    let pool = pool();
+    let media = PoolFile::open(&pool.path, Access::Read).unwrap();
+    let first_bytes = || {
+        let mut bytes = [0; 8];
+        media.read_at(DATA_START, &mut bytes).unwrap();
+        bytes
+    };
+    assert_eq!(first_bytes(), [0; 8]);
+
+    let mut creat = famfs(&pool);
+    let creat = creat.args(["creat", "-s", "256m", "-S", "1", "f"]).stderr(Stdio::piped());
+    let creat = creat.spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while first_bytes() == [0; 8] {
+        assert!(Instant::now() < deadline, "nothing was written in a minute");
+    }
+    kill_process(Pid::from_child(&creat), Signal::INT).unwrap();
+    let stopped = creat.wait_with_output().unwrap();
+    assert_eq!(stopped.status.code(), Some(130));
+    let message = String::from_utf8(stopped.stderr).unwrap();
+    assert_eq!(message, "famfs: \"f\" was not made: interrupted\n");
+    assert_eq!(listed(&pool), 0);
+}
+
+#[test]
+fn only_one_writer_at_a_time() {
+    let (pool, sources) = (pool(), sources());
+    let mut copy = start_copy(&pool, sources.path());
+    // It stays where it is until the other one has looked.
+    kill_process(Pid::from_child(&copy), Signal::STOP).unwrap();
+    let second = famfs(&pool).args(["mkdir", "d"]).output().unwrap();
+    copy.kill().unwrap();
+    copy.wait().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let message = String::from_utf8(second.stderr).unwrap();
+    assert!(message.contains("is in use by another process"), "{message}");
+}

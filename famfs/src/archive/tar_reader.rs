@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The members of a tar archive, one after the other: ustar, pax and GNU long names.
+//!
+//! Records of pax headers are taken by their length, so a value may have any bytes. Fields of a
+//! header are read by the library `tar`; what stands before a member is put together here, within
+//! a bound.
+
+use std::io::{self, Read, Seek};
+
+use tar::{EntryType, Header};
+
+use crate::archive::compression::{NoArchive, describe};
+use crate::text::units::human;
+
+/// Bytes of a block.
+const BLOCK: usize = 512;
+/// Most bytes of headers of one member: its own and those with a long name or pax records, which
+/// are kept in memory. PATH_MAX (4096) twice and some records fit many times.
+const MAX_HEADERS: u64 = 256 << 10;
+/// Records that a global pax header gives to all members after it, and that count here.
+const GLOBAL_KEYS: [&[u8]; 4] = [b"path", b"size", b"uid", b"gid"];
+/// Type of a label for the whole archive, as `tar --label` writes it.
+const LABEL: u8 = b'V';
+
+/// Why an archive cannot be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The bytes cannot be read, or are not what a compressed archive has.
+    #[error("cannot read the archive")]
+    Read(#[source] io::Error),
+    /// It begins with something else.
+    #[error(transparent)]
+    None(#[from] NoArchive),
+    /// A header is damaged.
+    #[error("cannot read the archive: {what} at byte {at}")]
+    Damaged {
+        /// What is wrong.
+        what: &'static str,
+        /// Where.
+        at: u64,
+    },
+    /// The headers of a member claim to be huge.
+    #[error("the headers of a member take more than {}", human(MAX_HEADERS))]
+    Headers,
+    /// The end mark is missing.
+    #[error("the archive was cut short: it ends without an end mark")]
+    CutShort,
+}
+
+/// A member as it stands in the archive; nothing of it is checked but the header's checksum.
+#[derive(Clone, Debug)]
+pub struct RawMember {
+    /// Its header.
+    pub header: Header,
+    /// Its name, however it is stored.
+    pub name: Vec<u8>,
+    /// The pax records that count for it, the last one of a key last.
+    pub records: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Its number of bytes.
+    pub size: u64,
+    /// Where its bytes begin.
+    pub position: u64,
+}
+
+impl RawMember {
+    /// The value of a pax record, unless it is empty.
+    pub fn record(&self, key: &[u8]) -> Option<&[u8]> {
+        let found = self.records.iter().rev().find(|(name, _)| name == key);
+        found.map(|(_, value)| value.as_slice()).filter(|value| !value.is_empty())
+    }
+
+    /// The number in a pax record.
+    pub fn number(&self, key: &[u8]) -> Option<Result<u64, ArchiveError>> {
+        let digits = std::str::from_utf8(self.record(key)?).ok().and_then(|text| text.parse().ok());
+        Some(digits.ok_or(ArchiveError::Damaged { what: "damaged number", at: self.position }))
+    }
+}
+
+/// Goes over bytes that nobody asked for.
+type Skip<R> = fn(&mut R, u64) -> io::Result<()>;
+
+/// An archive that is read.
+pub struct TarReader<R> {
+    input: R,
+    skip: Skip<R>,
+    /// Bytes of the input that are read or skipped.
+    at: u64,
+    /// Where the bytes of the present member end, and where the next header is.
+    end: u64,
+    next: u64,
+    /// The records for all members, one of each key.
+    global: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl<R: Read> TarReader<R> {
+    /// Reads a stream.
+    pub fn stream(input: R) -> Self {
+        let skip = |input: &mut R, len| {
+            // An input that ends too early is noticed at the next header.
+            io::copy(&mut input.take(len), &mut io::sink()).map(drop)
+        };
+        Self { input, skip, at: 0, end: 0, next: 0, global: Vec::new() }
+    }
+
+    /// Reads the next member; `None` at the end of the archive.
+    pub fn next_member(&mut self) -> Result<Option<RawMember>, ArchiveError> {
+        let mut budget = MAX_HEADERS;
+        let (mut long_name, mut own, mut begun) = (None, Vec::new(), false);
+        loop {
+            let Some((header, at)) = self.header()? else {
+                return if begun { Err(ArchiveError::CutShort) } else { Ok(None) };
+            };
+            let damaged = |what| ArchiveError::Damaged { what, at };
+            let kind = header.entry_type();
+            if kind.as_byte() == LABEL {
+                // The field is empty as a rule.
+                let size = header.entry_size().unwrap_or(0);
+                (self.end, self.next) = ends(self.at, size).ok_or(damaged("damaged size"))?;
+                continue;
+            }
+            let extends = matches!(
+                kind,
+                EntryType::GNULongName
+                    | EntryType::GNULongLink
+                    | EntryType::XHeader
+                    | EntryType::XGlobalHeader
+            );
+            begun |= kind != EntryType::XGlobalHeader;
+            if extends {
+                let size = header.entry_size().map_err(|_| damaged("damaged size"))?;
+                let bytes = self.extension(size, &mut budget)?;
+                let records = || parse(&bytes).ok_or(damaged("damaged pax record"));
+                match kind {
+                    EntryType::XHeader => own.extend(records()?),
+                    EntryType::XGlobalHeader => self.add_global(records()?),
+                    EntryType::GNULongName => long_name = Some(until_nul(&bytes)),
+                    _ => {}
+                }
+                continue;
+            }
+            let name = long_name.unwrap_or_else(|| header.path_bytes().into_owned());
+            let records = self.global.iter().cloned().chain(own).collect();
+            let mut member = RawMember { header, name, records, size: 0, position: self.at };
+            if let Some(path) = member.record(b"path") {
+                member.name = path.to_vec();
+            }
+            member.size = match member.number(b"size") {
+                Some(size) => size?,
+                None => member.header.entry_size().map_err(|_| damaged("damaged size"))?,
+            };
+            if kind == EntryType::GNUSparse {
+                self.sparse_headers(&member.header, &mut budget)?;
+                member.position = self.at;
+            }
+            (self.end, self.next) = ends(self.at, member.size).ok_or(damaged("damaged size"))?;
+            return Ok(Some(member));
+        }
+    }
+
+    /// The bytes of the present member that are not read yet.
+    pub fn bytes(&mut self) -> impl Read + '_ {
+        Bytes(self)
+    }
+
+    /// What is behind the archive.
+    pub fn into_inner(self) -> R {
+        self.input
+    }
+
+    /// The next header and where it is; `None` at the end mark.
+    fn header(&mut self) -> Result<Option<(Header, u64)>, ArchiveError> {
+        (self.skip)(&mut self.input, self.next - self.at).map_err(ArchiveError::Read)?;
+        self.at = self.next;
+        let (at, mut block) = (self.at, [0; BLOCK]);
+        let read = self.fill(&mut block)?;
+        if read < BLOCK {
+            return match at {
+                0 => Err(NoArchive(describe(&block[..read])).into()),
+                _ => Err(ArchiveError::CutShort),
+            };
+        }
+        self.next = self.at;
+        self.end = self.at;
+        if block == [0; BLOCK] {
+            return Ok(None);
+        }
+        let header = Header::from_byte_slice(&block).clone();
+        match header.cksum() {
+            Ok(sum) if sum == checksum(&block) => Ok(Some((header, at))),
+            _ if at == 0 => Err(NoArchive(describe(&block)).into()),
+            _ => Err(ArchiveError::Damaged { what: "no tar header", at }),
+        }
+    }
+
+    /// Takes over the records of a global header, in place of older ones.
+    fn add_global(&mut self, records: Vec<(Vec<u8>, Vec<u8>)>) {
+        for (key, value) in records {
+            if GLOBAL_KEYS.contains(&key.as_slice()) {
+                self.global.retain(|(old, _)| *old != key);
+                self.global.push((key, value));
+            }
+        }
+    }
+
+    /// The contents of a header that extends the next ones.
+    fn extension(&mut self, size: u64, budget: &mut u64) -> Result<Vec<u8>, ArchiveError> {
+        *budget = budget.checked_sub(size).ok_or(ArchiveError::Headers)?;
+        let size = usize::try_from(size).map_err(|_| ArchiveError::Headers)?;
+        let mut bytes = vec![0; size];
+        if self.fill(&mut bytes)? < size {
+            return Err(ArchiveError::CutShort);
+        }
+        self.next = self.at.next_multiple_of(BLOCK as u64);
+        Ok(bytes)
+    }
+
+    /// Goes over the blocks with more of the map of a sparse file, which stand before its bytes.
+    fn sparse_headers(&mut self, header: &Header, budget: &mut u64) -> Result<(), ArchiveError> {
+        let mut more = header.as_gnu().is_some_and(tar::GnuHeader::is_extended);
+        while more {
+            let block = self.extension(BLOCK as u64, budget)?;
+            let mut extended = tar::GnuExtSparseHeader::new();
+            extended.as_mut_bytes().copy_from_slice(&block);
+            more = extended.is_extended();
+        }
+        Ok(())
+    }
+
+    /// Reads as much as there is, at most all of `buf`.
+    fn fill(&mut self, buf: &mut [u8]) -> Result<usize, ArchiveError> {
+        let mut done = 0;
+        while done < buf.len() {
+            match self.input.read(&mut buf[done..]) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(ArchiveError::Read(err)),
+            }
+        }
+        self.at += done as u64;
+        Ok(done)
+    }
+}
+
+impl<R: Read + Seek> TarReader<R> {
+    /// Reads a file, and does not read what nobody asks for.
+    pub fn file(input: R) -> Self {
+        let skip = |input: &mut R, len| {
+            // A size that leads behind all that a file can be leads behind its end.
+            match i64::try_from(len).map(|len| input.seek_relative(len)) {
+                Ok(Ok(())) => Ok(()),
+                _ => input.seek(io::SeekFrom::End(0)).map(drop),
+            }
+        };
+        Self { skip, ..Self::stream(input) }
+    }
+}
+
+struct Bytes<'r, R>(&'r mut TarReader<R>);
+
+impl<R: Read> Read for Bytes<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.0.end - self.0.at).unwrap_or(usize::MAX);
+        let len = left.min(buf.len());
+        let read = self.0.input.read(&mut buf[..len])?;
+        self.0.at += read as u64;
+        Ok(read)
+    }
+}
+
+/// Where the bytes of a member end, and where the next header is.
+fn ends(at: u64, size: u64) -> Option<(u64, u64)> {
+    let end = at.checked_add(size)?;
+    Some((end, end.checked_next_multiple_of(BLOCK as u64)?))
+}
+
+/// The sum of a header's bytes, with spaces for that of its own field.
+fn checksum(block: &[u8; BLOCK]) -> u32 {
+    let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
+    sum(&block[..148]) + 8 * u32::from(b' ') + sum(&block[156..])
+}
+
+fn until_nul(bytes: &[u8]) -> Vec<u8> {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
+}
+
+/// The records of a pax header: "LENGTH KEY=VALUE\n", whose length counts all of it.
+fn parse(mut bytes: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut records = Vec::new();
+    while !bytes.is_empty() {
+        let space = bytes.iter().position(|byte| *byte == b' ')?;
+        let len: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
+        let record = bytes.get(space + 1..len)?.strip_suffix(b"\n")?;
+        let equals = record.iter().position(|byte| *byte == b'=')?;
+        records.push((record[..equals].to_vec(), record[equals + 1..].to_vec()));
+        bytes = &bytes[len..];
+    }
+    Some(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_taken_by_their_length() {
+        let records = parse(b"9 a=b\nc=\n6 d=e\n").unwrap();
+        let record = |key: &str, value: &str| (key.as_bytes().to_vec(), value.as_bytes().to_vec());
+        assert_eq!(records, [record("a", "b\nc="), record("d", "e")]);
+        for damaged in ["9 a=b", "5 a=b\n", "7 a=b\n", "6 a-b\n", "x a=b\n", "-6 a=b\n", "2 a=b\n"]
+        {
+            assert_eq!(parse(damaged.as_bytes()), None, "{damaged:?}");
+        }
+        assert_eq!(parse(format!("{} a=b\n", u64::MAX).as_bytes()), None);
+        assert_eq!(parse(b"").unwrap(), []);
+    }
+}

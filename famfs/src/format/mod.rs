@@ -1,0 +1,437 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The famfs on-media format: superblock version 48, on-media format 2.2.
+//!
+//! Device map: `[0, 2 MiB)` superblock, `[2 MiB, 2 MiB + log length)` log, then data. Integers are
+//! little-endian, UUIDs are in RFC 4122 byte order, a checksum is a zlib CRC-32 in 64 bits.
+//! This file declares bytes and computes checksums over them; whether they make sense is decided
+//! in [`crate::store::superblock`], [`crate::store::log`] and [`crate::format::map`].
+
+pub mod fields;
+pub mod map;
+pub mod path;
+pub mod view;
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The allocation unit in bytes: the size of a PMD mapping, and of the superblock's area.
+pub const ALLOC_UNIT: u64 = 2 << 20;
+/// Device offset of the log, a constant of the format.
+pub const LOG_OFFSET: u64 = ALLOC_UNIT;
+/// First bytes of a superblock.
+pub const SUPERBLOCK_MAGIC: u64 = 0x87b2_82ff;
+/// The only superblock version there is media of in this format.
+pub const SUPERBLOCK_VERSION: u64 = 48;
+/// On-media format, major part; another major part may mean anything.
+pub const OMF_MAJOR: u32 = 2;
+/// On-media format, minor part; a higher one only adds entry types.
+pub const OMF_MINOR: u32 = 2;
+/// First bytes of a log.
+pub const LOG_MAGIC: u64 = 0x0bad_cafe_f00d;
+/// Longest path in an entry, in bytes, without its NUL.
+pub const MAX_PATH: usize = 79;
+/// Most extents of a simple file, and most strips of an interleaved one (size of the arrays).
+pub const MAX_EXTENTS: usize = 16;
+/// `flags` of every file entry: bit 1, "read-write on all hosts"; readers do not look at it.
+pub const FILE_FLAGS: u32 = 2;
+
+/// The superblock, at device offset 0.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Superblock {
+    /// [`SUPERBLOCK_MAGIC`]; zero after `mkfs --force --kill`.
+    pub magic: U64,
+    /// [`SUPERBLOCK_VERSION`].
+    pub version: U64,
+
+    /// [`LOG_OFFSET`].
+    pub log_offset: U64,
+    /// Length of the log in bytes, its header included.
+    pub log_len: U64,
+
+    /// [`ALLOC_UNIT`].
+    pub alloc_unit: U64,
+    /// [`OMF_MAJOR`].
+    pub omf_major: U32,
+    /// [`OMF_MINOR`].
+    pub omf_minor: U32,
+
+    /// Identity of the file system.
+    pub fs_uuid: [u8; 16],
+
+    /// Identity of the device.
+    pub dev_uuid: [u8; 16],
+
+    /// Identity of the system that made the file system: its master.
+    pub system_uuid: [u8; 16],
+
+    /// CRC-32 of the bytes before this field. What follows is not protected.
+    pub crc: U64,
+    /// Primary and secondary marks: defined, unused, and left unwritten by the reference's mkfs.
+    pub flags: U32,
+    /// Padding, possibly garbage.
+    pub pad: U32,
+
+    /// Size of the device in bytes.
+    pub dev_size: U64,
+    /// Never written by the reference, possibly garbage.
+    pub dd_uuid: [u8; 16],
+    /// Path of the device as given to mkfs, NUL-padded, without a NUL if 64 bytes long.
+    pub dev_name: [u8; 64],
+}
+
+/// Device offset of the [`Lease`]: in the superblock's 2 MiB, which the reference neither writes
+/// nor reads behind its superblock, and behind everything that block devices are probed for.
+pub const LEASE_OFFSET: u64 = 0x4000;
+/// First bytes of a lease: `FAMLEASE` as text.
+pub const LEASE_MAGIC: u64 = u64::from_le_bytes(*b"FAMLEASE");
+
+/// Which running system holds the master's role, at [`LEASE_OFFSET`]; ours alone.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Lease {
+    /// [`LEASE_MAGIC`].
+    pub magic: U64,
+    /// Zero.
+    pub pad: U64,
+
+    /// Identity of the file system: a lease of an earlier one does not count.
+    pub fs_uuid: [u8; 16],
+
+    /// System UUID of the holder.
+    pub system_uuid: [u8; 16],
+
+    /// Machine UUID of the holder from its firmware, or zero.
+    pub machine_uuid: [u8; 16],
+
+    /// Boot id of the holder's kernel: clones of one machine have different ones.
+    pub boot_id: [u8; 16],
+
+    /// CRC-32 of the bytes before this field.
+    pub crc: U64,
+    /// Zero; puts the heartbeat into a cache line that is not the identity's.
+    pub rest: [u8; 40],
+
+    /// Another number with every beat; zero if the lease is free. No checksum: one store.
+    pub heartbeat: U64,
+}
+
+/// Device offset of a copy of the superblock that is there while its master changes; ours alone.
+pub const SUPERBLOCK_COPY_OFFSET: u64 = 0x5000;
+
+/// The log's header, at [`LOG_OFFSET`].
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct LogHeader {
+    /// [`LOG_MAGIC`].
+    pub magic: U64,
+    /// Length of the log in bytes, this header included.
+    pub len: U64,
+
+    /// Index of the last slot.
+    pub last_index: U64,
+    /// CRC-32 of the bytes before this field. What follows changes with every append.
+    pub crc: U64,
+
+    /// Sequence number of the next entry.
+    pub next_seqnum: U64,
+    /// Slot of the next entry; the entries below it are published.
+    pub next_index: U64,
+}
+
+/// A log entry; slot `i` is at `LOG_OFFSET + 48 + 544 * i`.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Entry {
+    /// Equal to the slot's index.
+    pub seqnum: U64,
+    /// One of the `ENTRY_*` constants; readers skip types they do not know.
+    pub kind: U32,
+    /// Zero.
+    pub pad: U32,
+
+    /// [`FileBody`], [`MkdirBody`] or [`DaxdevBody`], zero behind it.
+    pub body: [u8; 520],
+    /// CRC-32 of the bytes before this field, padding included.
+    pub crc: U64,
+}
+
+/// [`Entry::kind`] of a file.
+pub const ENTRY_FILE: u32 = 0;
+/// [`Entry::kind`] of a directory.
+pub const ENTRY_MKDIR: u32 = 1;
+/// [`Entry::kind`] of a deletion. The reference reserves the number but gives it no body; ours
+/// is [`DeleteBody`]. Its tools skip the entry and go on to show the file.
+pub const ENTRY_DELETE: u32 = 2;
+/// [`Entry::kind`] of a further device of the file system.
+pub const ENTRY_DAXDEV: u32 = 3;
+
+/// [`Entry::kind`] of an entry that counts no more, "VOID" as text: what `famfs compact` makes of
+/// deleted files and of their deletions. Every reader skips it as a type it does not know.
+pub const ENTRY_VOID: u32 = u32::from_le_bytes(*b"VOID");
+
+/// Body of a file entry.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FileBody {
+    /// Size in bytes, not zero.
+    pub size: U64,
+    /// [`FILE_FLAGS`].
+    pub flags: U32,
+    /// Owner.
+    pub uid: U32,
+
+    /// Group.
+    pub gid: U32,
+    /// Permission bits (`07777`).
+    pub mode: U32,
+
+    /// Path below the mount point, NUL-terminated.
+    pub path: [u8; MAX_PATH + 1],
+
+    /// [`EXT_SIMPLE`] or [`EXT_INTERLEAVED`].
+    pub ext_type: U32,
+    /// Zero.
+    pub pad: U32,
+
+    /// [`SimpleMap`] or [`InterleavedMap`].
+    pub map: [u8; 408],
+}
+
+/// [`FileBody::ext_type`] of a list of extents.
+pub const EXT_SIMPLE: u32 = 0;
+/// [`FileBody::ext_type`] of a file striped over several ranges.
+pub const EXT_INTERLEAVED: u32 = 1;
+
+/// A range of a device.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RawExtent {
+    /// Device: 0 is the primary one.
+    pub devindex: U64,
+    /// Offset in bytes.
+    pub offset: U64,
+    /// Length in bytes.
+    pub len: U64,
+}
+
+/// A file's contents as extents, one after the other.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SimpleMap {
+    /// Extents in use, 1 to 16.
+    pub count: U32,
+    /// Zero.
+    pub pad: U32,
+    /// The extents in file order.
+    pub extents: [RawExtent; MAX_EXTENTS],
+    /// Zero.
+    pub rest: [u8; 16],
+}
+
+/// A file's contents in chunks that go round over the strips.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct InterleavedMap {
+    /// Interleaved extents: 1.
+    pub count: U32,
+    /// Zero.
+    pub pad: U32,
+    /// Strips in use, 1 to 16.
+    pub nstrips: U64,
+    /// Bytes that go to one strip before the next strip's turn.
+    pub chunk_size: U64,
+    /// The strips in data order, all of one length.
+    pub strips: [RawExtent; MAX_EXTENTS],
+}
+
+/// Body of a directory entry.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct MkdirBody {
+    /// Owner.
+    pub uid: U32,
+    /// Group.
+    pub gid: U32,
+    /// Permission bits (`07777`).
+    pub mode: U32,
+    /// Path below the mount point, NUL-terminated.
+    pub path: [u8; MAX_PATH + 1],
+    /// Zero.
+    pub rest: [u8; 428],
+}
+
+/// Body of a deletion. What is deleted is named by slot and path, so that neither a path that is
+/// used again nor a log that is moved makes it hit something else.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct DeleteBody {
+    /// Slot of the entry of the file or directory.
+    pub slot: U64,
+    /// Path of it, NUL-terminated.
+    pub path: [u8; MAX_PATH + 1],
+    /// Zero.
+    pub rest: [u8; 432],
+}
+
+/// Body of an entry that adds a device; read by nobody yet.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct DaxdevBody {
+    /// Size of the device in bytes.
+    pub size: U64,
+    /// Identity of the device.
+    pub uuid: [u8; 16],
+    /// Index that extents use for it, from 1.
+    pub index: U32,
+    /// Zero.
+    pub pad: U32,
+    /// Zero.
+    pub rest: [u8; 488],
+}
+
+/// Size in bytes of a log header.
+pub const LOG_HEADER_LEN: u64 = 48;
+/// Size in bytes of a log entry.
+pub const ENTRY_LEN: u64 = 544;
+
+const _: () = {
+    use std::mem::{offset_of, size_of};
+    assert!(size_of::<Superblock>() == 200);
+    assert!(offset_of!(Superblock, fs_uuid) == 48);
+    assert!(offset_of!(Superblock, crc) == 96);
+    assert!(offset_of!(Superblock, dev_size) == 112);
+    assert!(offset_of!(Superblock, dev_name) == 136);
+    assert!(size_of::<Lease>() == 136);
+    assert!(offset_of!(Lease, system_uuid) == 32);
+    assert!(offset_of!(Lease, crc) == 80);
+    assert!(offset_of!(Lease, heartbeat) == 128);
+    assert!(LEASE_OFFSET.is_multiple_of(64) && LEASE_OFFSET + 136 < ALLOC_UNIT);
+    assert!(size_of::<LogHeader>() as u64 == LOG_HEADER_LEN);
+    assert!(offset_of!(LogHeader, crc) == 24);
+    assert!(offset_of!(LogHeader, next_index) == 40);
+    assert!(size_of::<Entry>() as u64 == ENTRY_LEN);
+    assert!(offset_of!(Entry, body) == 16);
+    assert!(offset_of!(Entry, crc) == 536);
+    assert!(size_of::<FileBody>() == 520);
+    assert!(offset_of!(FileBody, path) == 24);
+    assert!(offset_of!(FileBody, ext_type) == 104);
+    assert!(offset_of!(FileBody, map) == 112);
+    assert!(size_of::<RawExtent>() == 24);
+    assert!(size_of::<SimpleMap>() == 408);
+    assert!(offset_of!(SimpleMap, extents) == 8);
+    assert!(size_of::<InterleavedMap>() == 408);
+    assert!(offset_of!(InterleavedMap, strips) == 24);
+    assert!(size_of::<MkdirBody>() == 520);
+    assert!(offset_of!(MkdirBody, path) == 12);
+    assert!(size_of::<DeleteBody>() == 520);
+    assert!(offset_of!(DeleteBody, path) == 8);
+    assert!(size_of::<DaxdevBody>() == 520);
+};
+
+/// The format's checksum of `bytes`.
+fn crc64(bytes: &[u8]) -> u64 {
+    crc32fast::hash(bytes).into()
+}
+
+impl Superblock {
+    /// The checksum that belongs into [`Superblock::crc`].
+    pub fn checksum(&self) -> u64 {
+        crc64(&self.as_bytes()[..96])
+    }
+}
+
+impl Lease {
+    /// The checksum that belongs into [`Lease::crc`].
+    pub fn checksum(&self) -> u64 {
+        crc64(&self.as_bytes()[..80])
+    }
+}
+
+impl LogHeader {
+    /// The checksum that belongs into [`LogHeader::crc`].
+    pub fn checksum(&self) -> u64 {
+        crc64(&self.as_bytes()[..24])
+    }
+}
+
+impl Entry {
+    /// An entry with its checksum.
+    pub fn new(seqnum: u64, kind: u32, body: [u8; 520]) -> Self {
+        let mut entry = Self {
+            seqnum: U64::new(seqnum),
+            kind: U32::new(kind),
+            pad: U32::ZERO,
+            body,
+            crc: U64::ZERO,
+        };
+        entry.crc = U64::new(entry.checksum());
+        entry
+    }
+
+    /// The checksum that belongs into [`Entry::crc`].
+    pub fn checksum(&self) -> u64 {
+        crc64(&self.as_bytes()[..536])
+    }
+
+    /// `kind` and `pad` that make the entry void and leave its checksum right: one store of eight
+    /// bytes, and so atomic.
+    ///
+    /// Four bytes that follow a change can undo what it does to a CRC-32: the register takes them
+    /// by exclusive or. So the padding becomes the difference of the registers before it.
+    pub fn voided(&self) -> [u8; 8] {
+        let mut void = *self;
+        void.kind = U32::new(ENTRY_VOID);
+        let before = |entry: &Self| crc32fast::hash(&entry.as_bytes()[..12]);
+        void.pad = U32::new(before(self) ^ before(&void) ^ self.pad.get());
+        let mut word = [0; 8];
+        word.copy_from_slice(&void.as_bytes()[8..16]);
+        word
+    }
+}
+
+/// Number of slots in a log of `log_len` bytes.
+pub fn slots(log_len: u64) -> u64 {
+    log_len.saturating_sub(LOG_HEADER_LEN) / ENTRY_LEN
+}
+
+/// Device offset of log slot `index`.
+pub fn slot_offset(index: u64) -> u64 {
+    LOG_OFFSET + LOG_HEADER_LEN + ENTRY_LEN * index
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_void_entry_keeps_its_checksum() {
+        for seqnum in [0, 1, u64::MAX] {
+            for kind in [ENTRY_FILE, ENTRY_DELETE, 77] {
+                let mut entry = Entry::new(seqnum, kind, [kind.to_le_bytes()[0]; 520]);
+                let word = entry.voided();
+                entry.as_mut_bytes()[8..16].copy_from_slice(&word);
+                assert_eq!(entry.kind.get(), ENTRY_VOID);
+                assert_eq!(entry.checksum(), entry.crc.get());
+            }
+        }
+    }
+
+    #[test]
+    fn last_slot_of_each_log_length() {
+        let mib = 1 << 20;
+        for (len, last_index) in [
+            (8, 15419),
+            (16, 30839),
+            (32, 61679),
+            (64, 123_360),
+            (128, 246_722),
+            (256, 493_446),
+            (512, 986_893),
+            (1024, 1_973_789),
+        ] {
+            assert_eq!(slots(len * mib), last_index + 1, "{len} MiB");
+        }
+        assert_eq!(slots(0), 0);
+    }
+}

@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Following the log of a mounted file system: what another system publishes becomes a file here.
+//!
+//! There is no event between systems that share memory, so the log's header is looked at again
+//! and again. A look is one read(2) and not a load from a mapping: memory that is poisoned or gone
+//! then is an error of the read instead of a signal. Only entries that were not read yet are read.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::format;
+use crate::format::map::DataArea;
+use crate::kernel::apply::Applied;
+use crate::kernel::backlog::Backlog;
+use crate::kernel::mount::{MountError, MountedVolume};
+use crate::replay::check::one_line;
+use crate::replay::{Node, Plan};
+use crate::store::log::{Log, LogError};
+use crate::store::role::Role;
+use crate::store::superblock::{Superblock, SuperblockError};
+use crate::sys::ioctl::FileType;
+use crate::write::volume::Volume;
+
+/// Bytes of the log's header: one cache line holds them.
+const HEADER_LEN: usize = size_of::<format::LogHeader>();
+/// Bytes of the superblock that are looked at.
+const SUPERBLOCK_LEN: usize = size_of::<format::Superblock>();
+/// How often the superblock is looked at: it changes only when a file system is made anew, or its
+/// master changes.
+const SUPERBLOCK_PERIOD: Duration = Duration::from_millis(100);
+
+/// Why a log cannot be followed any further, or not for now.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The file system's own files are out of reach.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// The memory is out of reach: poisoned, or its device is gone.
+    #[error("cannot read the {name}; its memory is poisoned or its device is gone")]
+    Memory {
+        /// "superblock" or "log".
+        name: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// There is no usable superblock, possibly only until it is written completely.
+    #[error(transparent)]
+    Superblock(#[from] SuperblockError),
+    /// The log's header is not usable, possibly only until it is written completely.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Another file system is where the mounted one was.
+    #[error(
+        "the file system was made anew: it was {old}, now it is {new}; the files that are mounted \
+         here are those of the old one: unmount and mount again"
+    )]
+    Remade {
+        /// UUID of the file system that is mounted.
+        old: Uuid,
+        /// UUID of the one that is there now.
+        new: Uuid,
+    },
+    /// Entries that were read are not published any more.
+    #[error(
+        "the log was rewritten: {read} entries were read, now it has {found}; the files that are \
+         mounted here may be those of the old one: if this stays, unmount and mount again"
+    )]
+    Rewritten {
+        /// Entries that were read.
+        read: u64,
+        /// Entries that are published now.
+        found: u64,
+    },
+    /// The last entry that was read is another one.
+    #[error(
+        "the log was rewritten: its slot {slot} has another entry than the one that was read; the \
+         files that are mounted here may be those of the old log: if this stays, unmount and mount \
+         again"
+    )]
+    Replaced {
+        /// The entry's slot.
+        slot: u64,
+    },
+}
+
+impl FollowError {
+    /// Whether looking again may help: what one store of another system, or a process of this one
+    /// with a lock, can bring about, another one can undo.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Superblock(_) | Self::Log(_) | Self::Rewritten { .. } | Self::Replaced { .. } => {
+                true
+            }
+            Self::Mount(err) => matches!(err, MountError::Lock(_)),
+            Self::Remade { .. } | Self::Memory { .. } => false,
+        }
+    }
+}
+
+/// What became of the entries that were read in one go.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// What was made, and what could not be.
+    pub applied: Applied,
+    /// Entries that are left out of the plan, and other damage, in words.
+    pub problems: Vec<String>,
+}
+
+/// A mounted file system and how far its log is played.
+pub struct Follower {
+    volume: MountedVolume,
+    superblock_file: File,
+    log_file: File,
+    superblock: Superblock,
+    superblock_bytes: [u8; SUPERBLOCK_LEN],
+    header: [u8; HEADER_LEN],
+    /// When the superblock was looked at last.
+    looked: Instant,
+    /// The part of the device that files may use, as it was at first: it does not change below a
+    /// mount, whatever somebody stores.
+    area: DataArea,
+    plan: Plan,
+    /// Fewer entries were seen than had been read, so the log may be another one.
+    suspect: bool,
+    /// Entries left out of the plan that were told.
+    told: usize,
+    backlog: Backlog,
+    system: Option<Uuid>,
+}
+
+impl Follower {
+    /// Plays a whole log and remembers how far it went. `system` is this system's UUID; without
+    /// one it is a client. `each` is told of every file and directory that is made.
+    pub fn start(
+        volume: MountedVolume,
+        system: Option<Uuid>,
+        each: impl FnMut(&Node),
+    ) -> Result<(Self, Step), FollowError> {
+        let superblock_file = volume.mounted().meta_file(FileType::Superblock)?;
+        let log_file = volume.mounted().meta_file(FileType::Log)?;
+        // The header before the entries: what is published in between is seen by the next look.
+        let superblock_bytes = read("superblock", &superblock_file, 0)?;
+        let header = read("log", &log_file, 0)?;
+        let superblock = Superblock::read(volume.media())?;
+        let log = Log::open(volume.media(), superblock.log_len)?;
+        let area = superblock.data_area(volume.media().len());
+        let plan = Plan::read(&log, area, volume.media().origin());
+        let mut step = Step::default();
+        step.problems.extend(log.counter_problem().as_ref().map(|err| one_line(err)));
+        let mut follower = Self {
+            superblock_file,
+            log_file,
+            superblock,
+            superblock_bytes,
+            header,
+            looked: Instant::now(),
+            area,
+            plan,
+            suspect: false,
+            told: 0,
+            backlog: Backlog::default(),
+            system,
+            volume,
+        };
+        follower.make(&mut step, each)?;
+        Ok((follower, step))
+    }
+
+    /// The file system.
+    pub fn volume(&self) -> &MountedVolume {
+        &self.volume
+    }
+
+    /// Identity of the file system.
+    pub fn fs_uuid(&self) -> Uuid {
+        self.superblock.fs_uuid
+    }
+
+    /// What the log describes, as far as it was read.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What this system may do, by the superblock as it was seen last.
+    pub fn role(&self) -> Role {
+        self.system.map_or(Role::Client, |system| Role::of(&self.superblock, system))
+    }
+
+    /// Whether files or directories could not be made or removed, so that [`Self::advance`] is worth a try
+    /// even if nothing changed.
+    pub fn has_failed(&self) -> bool {
+        self.backlog.has_failed()
+    }
+
+    /// Looks whether anything was published since.
+    pub fn look(&mut self) -> Result<bool, FollowError> {
+        let header = read("log", &self.log_file, 0)?;
+        let mut changed = header != self.header;
+        if changed || self.looked.elapsed() >= SUPERBLOCK_PERIOD {
+            self.looked = Instant::now();
+            let bytes = read("superblock", &self.superblock_file, 0)?;
+            changed |= bytes != self.superblock_bytes;
+        }
+        if !changed {
+            // Where memory is not coherent between hosts, the next look must not see this one's
+            // cache lines.
+            self.volume.media().refresh(0, SUPERBLOCK_LEN as u64).map_err(MountError::from)?;
+            let header_len = HEADER_LEN as u64;
+            let media = self.volume.media();
+            media.refresh(format::LOG_OFFSET, header_len).map_err(MountError::from)?;
+        }
+        Ok(changed)
+    }
+
+    /// Reads the entries that were published since, makes and removes their files, and tries again
+    /// what failed before. After an error nothing is lost: the next call goes on from there.
+    pub fn advance(&mut self, each: impl FnMut(&Node)) -> Result<Step, FollowError> {
+        let superblock_bytes = read("superblock", &self.superblock_file, 0)?;
+        let header = read("log", &self.log_file, 0)?;
+        let media = self.volume.media();
+        let superblock = Superblock::parse(&superblock_bytes, media.origin())?;
+        let (old, new) = (self.superblock.fs_uuid, superblock.fs_uuid);
+        if old != new {
+            return Err(FollowError::Remade { old, new });
+        }
+        let log = Log::open(media, superblock.log_len)?;
+        let (read, found) = (self.plan.next_slot(), log.published());
+        self.suspect |= found < read;
+        if found < read {
+            return Err(FollowError::Rewritten { read, found });
+        }
+        if self.suspect
+            && let Some(slot) = read.checked_sub(1)
+            && log.checksum(slot)? != self.plan.last_checksum()
+        {
+            return Err(FollowError::Replaced { slot });
+        }
+        self.suspect = false;
+        self.plan.read_on(&log, self.area, media.origin());
+        let mut step = Step::default();
+        step.problems.extend(log.counter_problem().as_ref().map(|err| one_line(err)));
+        self.superblock = superblock;
+        self.make(&mut step, each)?;
+        (self.superblock_bytes, self.header) = (superblock_bytes, header);
+        Ok(step)
+    }
+
+    /// Removes and makes what the entries say, and tells what is left out of it.
+    fn make(&mut self, step: &mut Step, each: impl FnMut(&Node)) -> Result<(), FollowError> {
+        let _only_player = self.volume.lock_for_play()?;
+        let refused = &self.plan.refused[self.told..];
+        step.problems.extend(refused.iter().map(|err| one_line(err)));
+        step.problems.extend(self.plan.stopped.as_ref().map(|err| one_line(err)));
+        self.told = self.plan.refused.len();
+        step.applied = self.backlog.carry_out(&self.volume, &self.plan, each);
+        Ok(())
+    }
+}
+
+fn read<const LEN: usize>(
+    name: &'static str,
+    file: &File,
+    offset: u64,
+) -> Result<[u8; LEN], FollowError> {
+    let mut bytes = [0; LEN];
+    file.read_exact_at(&mut bytes, offset)
+        .map_err(|source| FollowError::Memory { name, source })?;
+    Ok(bytes)
+}
+
+/// How long to wait between two looks: short after a change, because changes come in groups, and
+/// longer the longer nothing happens.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    longest: Duration,
+    pause: Duration,
+    /// Looks at the shortest pause that are left.
+    quick: u32,
+}
+
+impl Pace {
+    /// Pause right after a change.
+    pub const SHORTEST: Duration = Duration::from_millis(1);
+    /// Looks that are made at the shortest pause after a change.
+    const QUICK_LOOKS: u32 = 100;
+
+    /// A pace that slows down to a pause of `longest`.
+    pub fn new(longest: Duration) -> Self {
+        Self { longest, pause: longest.min(Self::SHORTEST), quick: Self::QUICK_LOOKS }
+    }
+
+    /// The pause before the next look.
+    pub fn pause(self) -> Duration {
+        self.pause
+    }
+
+    /// Something was found.
+    pub fn hurry(&mut self) {
+        *self = Self::new(self.longest);
+    }
+
+    /// Nothing was found.
+    pub fn relax(&mut self) {
+        match self.quick.checked_sub(1) {
+            Some(quick) => self.quick = quick,
+            None => self.pause = (self.pause * 2).min(self.longest),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_slows_down_and_hurries() {
+        let longest = Duration::from_millis(5);
+        let mut pace = Pace::new(longest);
+        for _ in 0..Pace::QUICK_LOOKS {
+            assert_eq!(pace.pause(), Pace::SHORTEST);
+            pace.relax();
+        }
+        let pauses: Vec<_> = (0..4)
+            .map(|_| {
+                pace.relax();
+                pace.pause().as_millis()
+            })
+            .collect();
+        assert_eq!(pauses, [2, 4, 5, 5]);
+        pace.hurry();
+        assert_eq!(pace.pause(), Pace::SHORTEST);
+        assert_eq!(Pace::new(Duration::from_micros(10)).pause(), Duration::from_micros(10));
+    }
+}

@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Where a file system's bytes come from: a pool file on the host, or the superblock and log
+//! files of a mounted one.
+//!
+//! Offsets are device offsets: byte 0 is the first byte of the superblock in either view.
+
+pub mod memory;
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::OFlags;
+
+use crate::format::LOG_OFFSET;
+use crate::format::view::{View, ViewError};
+use crate::sys::dax::{Access, Mapping};
+use crate::system::holders::{self, Process};
+use crate::system::lock::{self, LockError};
+use crate::system::ownership;
+
+/// Bytes of a famfs device.
+pub trait Media: Send + Sync {
+    /// Size of the device in bytes.
+    fn len(&self) -> u64;
+
+    /// Whether the device has no bytes at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Offset of the device's byte 0 in what the user named, for messages.
+    fn origin(&self) -> u64;
+
+    /// Copies bytes from `offset` into `buf`.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), MediaError>;
+
+    /// Copies `buf` to `offset`. Eight aligned bytes become visible at once.
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), MediaError>;
+
+    /// Makes what was written to the range durable before anything that is written later.
+    fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError>;
+
+    /// Makes what was written to the range visible to other systems, durable or not.
+    fn show(&self, offset: u64, len: u64) -> Result<(), MediaError> {
+        self.persist(offset, len)
+    }
+
+    /// Forgets cached copies of the range, so that the next read sees what others wrote.
+    fn refresh(&self, offset: u64, len: u64) -> Result<(), MediaError>;
+}
+
+/// Why bytes of the media are out of reach.
+#[derive(Debug, thiserror::Error)]
+pub enum MediaError {
+    /// A file could not be opened or measured.
+    #[error("cannot open {}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The path leads to something that has no bytes to map.
+    #[error("{} is no pool: expected a regular file or a block device", path.display())]
+    Kind {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Others than this user could change the pool, or have put it there.
+    #[error(
+        "pool {} {fault}: whoever that is reads and changes what is put there; use a pool of your \
+         own, or give --foreign-pool", path.display()
+    )]
+    Foreign {
+        /// The pool.
+        path: PathBuf,
+        /// Why it is not this user's alone.
+        fault: ownership::Fault,
+    },
+    /// Another process holds the pool's lock.
+    #[error(
+        "pool {} is in use by another process; it is locked{}: wait, or stop the virtual machines \
+         that have it open (`fuser -v {}` names them){}",
+        path.display(), holders::by(.holders), path.display(), lock::others(.holders)
+    )]
+    Busy {
+        /// The pool.
+        path: PathBuf,
+        /// Who holds the lock, as far as that can be told.
+        holders: Vec<Process>,
+    },
+    /// The kernel has claimed the block device.
+    #[error("{} is mounted or part of another device; unmount it, or use its mount point", path.display())]
+    Claimed {
+        /// The block device.
+        path: PathBuf,
+    },
+    /// The pool's info block is damaged.
+    #[error("pool {}", path.display())]
+    View {
+        /// The pool.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ViewError,
+    },
+    /// Reading or writing failed.
+    #[error("cannot {action} {len} bytes at offset {offset:#x} of {}", path.display())]
+    Io {
+        /// "read", "write" or "sync".
+        action: &'static str,
+        /// Offset in the named file.
+        offset: u64,
+        /// Number of bytes.
+        len: u64,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// Whether pools of other users are written to.
+static FOREIGN: AtomicBool = AtomicBool::new(false);
+
+/// Says that this process may write to pools that other users can change, which [`PoolFile::open`]
+/// refuses otherwise.
+pub fn allow_foreign_pools(allowed: bool) {
+    FOREIGN.store(allowed, Ordering::Relaxed);
+}
+
+/// A pool file, seen without a guest: famfs starts where the pool's view says.
+#[derive(Debug)]
+pub struct PoolFile {
+    file: File,
+    path: PathBuf,
+    view: View,
+    pool_len: u64,
+    /// What writes go through where the file system has no write(2): hugetlbfs.
+    mapping: Option<Arc<Mapping>>,
+    /// A sync failed, so that nobody knows what is durable.
+    sync_failed: Arc<AtomicBool>,
+}
+
+impl PoolFile {
+    /// Opens a pool file or block device. A writer takes the pool's lock and keeps it, and gets neither
+    /// a block device that is mounted nor a file that other users but root can change
+    /// ([`allow_foreign_pools`]).
+    pub fn open(path: &Path, access: Access) -> Result<Self, MediaError> {
+        let open_error = |source| MediaError::Open { path: path.to_owned(), source };
+        let own = access == Access::Write && !FOREIGN.load(Ordering::Relaxed);
+        // What is found here is only a hint; the open file is what counts.
+        let found = path.metadata().map_err(open_error)?;
+        check_kind(path, &found)?;
+        let exclusive = match access == Access::Write && found.file_type().is_block_device() {
+            true => OFlags::EXCL,
+            false => OFlags::empty(),
+        };
+        // Of a pipe that has come in between, nobody waits for the other end.
+        let flags = exclusive | OFlags::NONBLOCK;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(access == Access::Write)
+            .custom_flags(flags.bits().cast_signed())
+            .open(path)
+            .map_err(|err| match err.kind() {
+                io::ErrorKind::ResourceBusy => MediaError::Claimed { path: path.to_owned() },
+                _ => open_error(err),
+            })?;
+        let opened = file.metadata().map_err(open_error)?;
+        check_kind(path, &opened)?;
+        if own && opened.is_file() {
+            ownership::trusted_file(&opened)
+                .map_err(|fault| MediaError::Foreign { path: path.to_owned(), fault })?;
+        }
+        Self::from_file(file, path, access)
+    }
+
+    /// Takes a pool that is open already, as [`Self::open`] does; `path` is its name in messages.
+    ///
+    /// # Errors
+    /// It is locked, or cannot be measured.
+    pub fn from_file(file: File, path: &Path, access: Access) -> Result<Self, MediaError> {
+        let open_error = |source| MediaError::Open { path: path.to_owned(), source };
+        if access == Access::Write {
+            match lock::exclusive(&file, "pool", lock::BRIEF, |_| {}) {
+                Ok(()) => {}
+                Err(LockError::Busy { holders, .. }) => {
+                    return Err(MediaError::Busy { path: path.to_owned(), holders });
+                }
+                Err(LockError::System { source, .. }) => return Err(open_error(source)),
+            }
+        }
+        // Metadata has no size for a block device; the end of the file serves both.
+        let pool_len = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))
+            .map_err(|err| open_error(err.into()))?;
+        let view = View::detect(&file, pool_len)
+            .map_err(|source| MediaError::View { path: path.to_owned(), source })?;
+        let mapping = match access == Access::Write && is_on_hugetlbfs(&file).map_err(open_error)? {
+            true => Some(map(&file, pool_len).map_err(open_error)?),
+            false => None,
+        };
+        let (path, sync_failed) = (path.to_owned(), Arc::default());
+        Ok(Self { file, path, view, pool_len, mapping, sync_failed })
+    }
+
+    /// A second handle of the open pool, with the same lock.
+    pub fn try_clone(&self) -> Result<Self, MediaError> {
+        let path = self.path.clone();
+        let file = self
+            .file
+            .try_clone()
+            .map_err(|source| MediaError::Open { path: path.clone(), source })?;
+        let (view, pool_len, mapping) = (self.view, self.pool_len, self.mapping.clone());
+        let sync_failed = Arc::clone(&self.sync_failed);
+        Ok(Self { file, path, view, pool_len, mapping, sync_failed })
+    }
+
+    /// The view that guests have of this pool.
+    pub fn view(&self) -> View {
+        self.view
+    }
+
+    fn check(&self, action: &'static str, offset: u64, len: u64) -> Result<u64, MediaError> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.len() => Ok(offset + self.origin()),
+            _ => Err(self.io_error(action, offset, len, io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    fn io_error(
+        &self,
+        action: &'static str,
+        offset: u64,
+        len: u64,
+        source: io::Error,
+    ) -> MediaError {
+        let offset = offset.saturating_add(self.origin());
+        MediaError::Io { action, offset, len, path: self.path.clone(), source }
+    }
+}
+
+fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), MediaError> {
+    let kind = metadata.file_type();
+    if kind.is_file() || kind.is_block_device() {
+        return Ok(());
+    }
+    Err(MediaError::Kind { path: path.to_owned() })
+}
+
+/// Whether a file has no write(2) because it is made of huge pages.
+fn is_on_hugetlbfs(file: &File) -> io::Result<bool> {
+    Ok(rustix::fs::fstatfs(file)?.f_type == libc::HUGETLBFS_MAGIC)
+}
+
+/// Maps a whole file of huge pages. That reserves the pages it does not have yet, so that no later
+/// store ends the process: there are enough, or this fails.
+fn map(file: &File, len: u64) -> io::Result<Arc<Mapping>> {
+    let len = usize::try_from(len).map_err(io::Error::other)?;
+    Mapping::new(file, len, Access::Write).map(Arc::new)
+}
+
+impl Media for PoolFile {
+    fn len(&self) -> u64 {
+        self.pool_len.saturating_sub(self.view.data_offset())
+    }
+
+    fn origin(&self) -> u64 {
+        self.view.data_offset()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), MediaError> {
+        let len = buf.len() as u64;
+        let at = self.check("read", offset, len)?;
+        self.file.read_exact_at(buf, at).map_err(|err| self.io_error("read", offset, len, err))
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), MediaError> {
+        let len = buf.len() as u64;
+        let at = self.check("write", offset, len)?;
+        let written = match &self.mapping {
+            Some(mapping) => {
+                usize::try_from(at).map_err(io::Error::other).and_then(|at| mapping.write(at, buf))
+            }
+            None => self.file.write_all_at(buf, at),
+        };
+        written.map_err(|err| self.io_error("write", offset, len, err))
+    }
+
+    fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError> {
+        // The system tells a lost page once, and the next sync says that all is well.
+        if self.sync_failed.load(Ordering::Relaxed) {
+            let lost = io::Error::other("an earlier sync failed, so what was written may be lost");
+            return Err(self.io_error("sync", offset, len, lost));
+        }
+        self.file.sync_data().map_err(|err| {
+            self.sync_failed.store(true, Ordering::Relaxed);
+            self.io_error("sync", offset, len, err)
+        })
+    }
+
+    fn show(&self, _offset: u64, _len: u64) -> Result<(), MediaError> {
+        // As below.
+        Ok(())
+    }
+
+    fn refresh(&self, _offset: u64, _len: u64) -> Result<(), MediaError> {
+        // The page cache is the memory that guests map.
+        Ok(())
+    }
+}
+
+/// The superblock and log of a mounted file system, through its `.meta` files.
+#[derive(Debug)]
+pub struct MetaFiles {
+    superblock: Mapping,
+    log: Option<Mapping>,
+    device: PathBuf,
+    device_len: u64,
+}
+
+impl MetaFiles {
+    /// Joins the two mappings; without a log only the superblock can be reached.
+    pub fn new(
+        superblock: Mapping,
+        log: Option<Mapping>,
+        device: PathBuf,
+        device_len: u64,
+    ) -> Result<Self, MediaError> {
+        let media = Self { superblock, log, device, device_len };
+        media.refresh(0, media.superblock.len() as u64)?;
+        if let Some(log) = &media.log {
+            media.refresh(LOG_OFFSET, log.len() as u64)?;
+        }
+        Ok(media)
+    }
+
+    /// Runs `op` on the mapping that holds the range, at its offset in there.
+    fn locate(
+        &self,
+        action: &'static str,
+        offset: u64,
+        len: u64,
+        op: impl FnOnce(&Mapping, usize) -> io::Result<()>,
+    ) -> Result<(), MediaError> {
+        let (mapping, start) = match offset.checked_sub(LOG_OFFSET) {
+            None => (Some(&self.superblock), offset),
+            Some(start) => (self.log.as_ref(), start),
+        };
+        let start = usize::try_from(start).unwrap_or(usize::MAX);
+        let result = match mapping {
+            Some(mapping) => op(mapping, start),
+            None => Err(io::ErrorKind::NotFound.into()),
+        };
+        let path = || self.device.clone();
+        result.map_err(|source| MediaError::Io { action, offset, len, path: path(), source })
+    }
+}
+
+/// Length of a range as the mapping counts it; what does not fit is refused there.
+fn as_len(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}
+
+impl Media for MetaFiles {
+    fn len(&self) -> u64 {
+        self.device_len
+    }
+
+    fn origin(&self) -> u64 {
+        0
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), MediaError> {
+        self.locate("read", offset, buf.len() as u64, |map, start| map.read(start, buf))
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), MediaError> {
+        self.locate("write", offset, buf.len() as u64, |map, start| map.write(start, buf))
+    }
+
+    fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError> {
+        self.locate("sync", offset, len, |map, start| map.write_back(start, as_len(len)))
+    }
+
+    fn refresh(&self, offset: u64, len: u64) -> Result<(), MediaError> {
+        self.locate("read", offset, len, |map, start| map.invalidate(start, as_len(len)))
+    }
+}

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Checking a whole file system: what `fsck` reports. Nothing is changed.
+
+use std::error::Error;
+
+use serde::Serialize;
+
+use crate::format::{self, ALLOC_UNIT};
+use crate::media::Media;
+use crate::replay::{Contents, NodeKind};
+use crate::store::superblock::Superblock;
+
+/// The result of a check. `problems` empty means clean.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Version of this structure.
+    pub version: u32,
+    /// Identity of the file system.
+    pub fs_uuid: String,
+    /// Identity of the device.
+    pub dev_uuid: String,
+    /// Identity of the master.
+    pub system_uuid: String,
+    /// Size of the device in bytes.
+    pub device_bytes: u64,
+    /// Size in bytes that the superblock tells.
+    pub recorded_bytes: u64,
+    /// The log.
+    pub log: LogReport,
+    /// Number of files that can be used.
+    pub files: usize,
+    /// Number of directories that can be used.
+    pub directories: usize,
+    /// Sum of the files' sizes in bytes.
+    pub file_bytes: u64,
+    /// The data area.
+    pub space: SpaceReport,
+    /// Entries that share memory with an earlier file.
+    pub collisions: u64,
+    /// Entries of types that this version does not know.
+    pub unknown_entries: u64,
+    /// What is wrong, one line each.
+    pub problems: Vec<String>,
+    /// What is unusual, but right.
+    pub notes: Vec<String>,
+}
+
+/// The log's share of a [`Report`].
+#[derive(Debug, Serialize)]
+pub struct LogReport {
+    /// Offset in bytes.
+    pub offset: u64,
+    /// Length in bytes, header included.
+    pub bytes: u64,
+    /// Number of slots.
+    pub slots: u64,
+    /// Number of published entries.
+    pub entries: u64,
+}
+
+/// The data area's share of a [`Report`]; all in bytes.
+#[derive(Debug, Serialize)]
+pub struct SpaceReport {
+    /// Size of an allocation unit.
+    pub alloc_unit: u64,
+    /// Offset of the data area.
+    pub start: u64,
+    /// Size of the data area.
+    pub capacity: u64,
+    /// Taken by files, in whole units.
+    pub used: u64,
+    /// Not taken.
+    pub free: u64,
+    /// Longest free run.
+    pub largest_free: u64,
+    /// Part of `used` that deleted files keep until the log is compacted.
+    pub deleted: u64,
+}
+
+/// An error and its causes in one line.
+pub fn one_line(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Checks everything behind a valid superblock and a valid log header.
+pub fn check(media: &dyn Media, contents: &Contents<'_>) -> Report {
+    let Contents { superblock, log, plan } = contents;
+    let (files, directories) = plan.counts();
+    let file_bytes = plan
+        .nodes()
+        .iter()
+        .map(|node| match &node.kind {
+            NodeKind::File { size, .. } => *size,
+            NodeKind::Dir => 0,
+        })
+        .sum();
+    let mut problems = Vec::new();
+    problems.extend(superblock.size_problem(media.len()).as_ref().map(|e| one_line(e)));
+    problems.extend(log.counter_problem().as_ref().map(|e| one_line(e)));
+    problems.extend(plan.refused.iter().map(|e| one_line(e)));
+    problems.extend(plan.stopped.as_ref().map(|e| one_line(e)));
+    let mut notes = Vec::new();
+    if let Some(count) = log.interrupted() {
+        notes.push(format!(
+            "an append was interrupted: {count} complete entries from slot {} on are not \
+             published; the master's next write publishes them",
+            log.next_index()
+        ));
+    }
+    let deletions = plan.deletions_since(0).len();
+    if deletions > 0 {
+        notes.push(format!(
+            "{deletions} files and directories are deleted; `famfs compact` frees their {} bytes",
+            plan.deleted_space()
+        ));
+    }
+    let idle = plan.idle_deletions().len();
+    if idle > 0 {
+        notes.push(format!(
+            "{idle} deletions are of what is not there: a `famfs compact` was interrupted; run it \
+             again"
+        ));
+    }
+    if !plan.voids().is_empty() {
+        notes.push(format!("{} log slots are void since `famfs compact`", plan.voids().len()));
+    }
+    match Superblock::left_by_takeover(media) {
+        Ok(None) => {}
+        Ok(Some((copy, true))) => problems.push(format!(
+            "a takeover by system {} was interrupted: the superblock is not valid, and its copy at \
+             offset {:#x} is used; run `famfs takeover --yes` again, the reference's tools need it",
+            copy.system_uuid,
+            format::SUPERBLOCK_COPY_OFFSET + media.origin()
+        )),
+        Ok(Some((copy, false))) => notes.push(format!(
+            "a takeover by system {} was interrupted, the master is system {}; run `famfs \
+             takeover --yes` again",
+            copy.system_uuid, superblock.system_uuid
+        )),
+        Err(err) => problems.push(one_line(&err)),
+    }
+    if superblock.dev_size > 0 && superblock.dev_size < media.len() {
+        notes.push(format!(
+            "the device has {} bytes, but the file system uses only {}",
+            media.len(),
+            superblock.dev_size
+        ));
+    }
+    let area = superblock.data_area(media.len());
+    Report {
+        version: 1,
+        fs_uuid: superblock.fs_uuid.to_string(),
+        dev_uuid: superblock.dev_uuid.to_string(),
+        system_uuid: superblock.system_uuid.to_string(),
+        device_bytes: media.len(),
+        recorded_bytes: superblock.dev_size,
+        log: LogReport {
+            offset: format::LOG_OFFSET,
+            bytes: superblock.log_len,
+            slots: log.slots(),
+            entries: log.published(),
+        },
+        files,
+        directories,
+        file_bytes,
+        space: SpaceReport {
+            alloc_unit: ALLOC_UNIT,
+            start: area.start,
+            capacity: area.end - area.start,
+            used: plan.space.used(),
+            free: plan.space.free(),
+            largest_free: plan.space.largest_free(),
+            deleted: plan.deleted_space(),
+        },
+        collisions: plan.collisions,
+        unknown_entries: plan.unknown,
+        problems,
+        notes,
+    }
+}

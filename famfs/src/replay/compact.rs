@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Giving back what deleted files hold: their memory, and the log slots at the log's end.
+//!
+//! A deleted file's memory is free once its entry is. The log stays where it is: the entry of the
+//! file, and then its deletion, become void by one atomic store each ([`Entry::voided`]), what is
+//! in a directory before the directory. So a crash at any store leaves a log that plays to the
+//! same files. Void entries at the end of the log are given back; those in between keep their
+//! slots, because an entry's number is its place.
+//!
+//! Others that have a deleted file mapped would see a new file's bytes in it. So this is only for
+//! a pool that nobody holds, which the caller makes sure of.
+//!
+//! [`Entry::voided`]: crate::format::Entry::voided
+
+use crate::media::Media;
+use crate::replay::{EntryError, Plan};
+use crate::store::log::{Log, LogError};
+use crate::store::superblock::{Superblock, SuperblockError};
+
+/// Why a log cannot be compacted.
+#[derive(Debug, thiserror::Error)]
+pub enum CompactError {
+    /// There is no usable superblock.
+    #[error(transparent)]
+    Superblock(#[from] SuperblockError),
+    /// The log is not usable.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// An entry of the log is damaged.
+    #[error("the log is damaged, so nothing can be given back; see `famfs fsck`")]
+    Damaged(#[source] LogError),
+    /// An entry was left out, and might count once another one is void.
+    #[error("an entry of the log is left out, so nothing can be given back; see `famfs fsck`")]
+    LeftOut(#[source] Box<EntryError>),
+    /// A later version of the format may delete in other ways.
+    #[error(
+        "{count} log entries are of types that this version does not know, so it cannot tell what \
+         is deleted; use the version that wrote them"
+    )]
+    Unknown {
+        /// Number of such entries.
+        count: u64,
+    },
+}
+
+/// What a compaction gave back, or would.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compacted {
+    /// Deleted files and directories that are gone for good.
+    pub deletions: u64,
+    /// Bytes of memory.
+    pub bytes: u64,
+    /// Log slots at the end of the log.
+    pub slots: u64,
+    /// Void entries that stay where they are.
+    pub voids: u64,
+}
+
+/// Gives back what deleted files hold; with `dry_run` only says how much that is.
+pub fn compact(media: &dyn Media, dry_run: bool) -> Result<Compacted, CompactError> {
+    let superblock = Superblock::read(media)?;
+    if let Some(problem) = superblock.size_problem(media.len()) {
+        return Err(problem.into());
+    }
+    let mut log = Log::open(media, superblock.log_len)?;
+    match (dry_run, log.counter_problem()) {
+        (true, Some(problem)) => return Err(problem.into()),
+        (true, None) => {}
+        (false, _) => log.prepare_append()?,
+    }
+    let mut plan = Plan::read(&log, superblock.data_area(media.len()), media.origin());
+    if let Some(damage) = plan.stopped.take() {
+        return Err(CompactError::Damaged(damage));
+    }
+    if !plan.refused.is_empty() {
+        return Err(CompactError::LeftOut(Box::new(plan.refused.swap_remove(0))));
+    }
+    if plan.unknown > 0 {
+        return Err(CompactError::Unknown { count: plan.unknown });
+    }
+    let deletions = plan.deletions_since(0);
+    // What was made later comes first: a directory is older than what is in it.
+    let mut made: Vec<u64> = deletions.iter().map(|deletion| deletion.node.slot).collect();
+    made.sort_unstable_by(|a, b| b.cmp(a));
+    let deleting = deletions.iter().map(|deletion| deletion.slot);
+    let deleting: Vec<u64> = deleting.chain(plan.idle_deletions().iter().copied()).collect();
+    let mut voids: Vec<u64> = [plan.voids(), &made, &deleting].concat();
+    voids.sort_unstable();
+    let end = log.published();
+    let mut next = end;
+    while next > 0 && voids.last() == Some(&(next - 1)) {
+        voids.pop();
+        next -= 1;
+    }
+    let compacted = Compacted {
+        deletions: deletions.len() as u64,
+        bytes: plan.deleted_space(),
+        slots: end - next,
+        voids: voids.len() as u64,
+    };
+    if dry_run {
+        return Ok(compacted);
+    }
+    for slots in [&made, &deleting] {
+        for slot in slots {
+            log.void(*slot)?;
+        }
+    }
+    if next < end {
+        log.give_back(next)?;
+    }
+    Ok(compacted)
+}

@@ -1,0 +1,491 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! From log entries to a plan: the directories and files that a log describes. Pure: nothing is
+//! created here, and nothing in a hostile log can make the plan name anything outside the file
+//! system or let two files share memory.
+
+pub mod check;
+pub mod compact;
+pub mod dump;
+pub mod names;
+pub mod picture;
+pub mod size;
+
+use std::collections::{BTreeMap, HashSet};
+
+use zerocopy::little_endian::U32;
+use zerocopy::transmute;
+
+use crate::format::map::{DataArea, Extent, FileMap, MapError};
+use crate::format::path::{PathError, RelPath};
+use crate::format::{self, DeleteBody, ENTRY_DELETE, ENTRY_FILE, ENTRY_MKDIR, ENTRY_VOID};
+use crate::format::{Entry, FileBody, MkdirBody};
+use crate::media::Media;
+use crate::replay::names::NameIndex;
+use crate::store::alloc::SpaceMap;
+use crate::store::log::{Log, LogError};
+use crate::store::superblock::{Superblock, SuperblockError};
+
+/// What chown(2) takes for "leave it as it is": nobody's number.
+pub const NO_ID: u32 = u32::MAX;
+
+/// Owner and permissions of a file or directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits (`07777`).
+    pub mode: u32,
+}
+
+impl Owner {
+    /// Checks the fields of an entry. Bits of the mode that are no permissions do not count.
+    fn parse(uid: U32, gid: U32, mode: U32) -> Result<Self, EntryProblem> {
+        for (what, id) in [("user", uid.get()), ("group", gid.get())] {
+            if id == NO_ID {
+                return Err(EntryProblem::Owner { what, found: id });
+            }
+        }
+        Ok(Self { uid: uid.get(), gid: gid.get(), mode: mode.get() & 0o7777 })
+    }
+}
+
+/// A file or directory of the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Where it is.
+    pub path: RelPath,
+    /// Slot of its log entry.
+    pub slot: u64,
+    /// Whose it is.
+    pub owner: Owner,
+    /// What it is.
+    pub kind: NodeKind,
+}
+
+/// What a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A directory.
+    Dir,
+    /// A file.
+    File {
+        /// Size in bytes.
+        size: u64,
+        /// Where its bytes are.
+        map: FileMap,
+    },
+}
+
+/// A file or directory that a later entry deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// Slot of the deleting entry.
+    pub slot: u64,
+    /// What was deleted. Its memory stays taken, because others may have it mapped.
+    pub node: Node,
+}
+
+/// An entry with a good checksum that cannot be carried out; it is left out of the plan.
+#[derive(Debug, thiserror::Error)]
+#[error("log slot {slot} at {offset:#x}{}", .path.as_ref().map(|p| format!(": \"{p}\"")).unwrap_or_default())]
+pub struct EntryError {
+    /// Slot of the entry.
+    pub slot: u64,
+    /// Offset of the entry in the device or pool.
+    pub offset: u64,
+    /// Path of the entry, if it has a legal one.
+    pub path: Option<RelPath>,
+    /// Why it was left out.
+    #[source]
+    pub problem: EntryProblem,
+}
+
+/// Why an entry was left out of the plan.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryProblem {
+    /// A number that no user or group has.
+    #[error("{what} is {found}, expected 0 to {}", NO_ID - 1)]
+    Owner {
+        /// "user" or "group".
+        what: &'static str,
+        /// Value on the media.
+        found: u32,
+    },
+    /// The path is not legal.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The map is not legal.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// An earlier entry has the path.
+    #[error("it exists already, from log slot {0}")]
+    Exists(u64),
+    /// The directory it should be in has no entry before this one.
+    #[error("its directory \"{0}\" does not exist")]
+    NoParent(RelPath),
+    /// There is nothing to delete.
+    #[error("nothing to delete: it does not exist")]
+    NotThere,
+    /// What is to be deleted is another entry's.
+    #[error("to delete is what slot {expected} made, but it is from slot {found}")]
+    OtherSlot {
+        /// Slot of what is there.
+        found: u64,
+        /// Slot that the deletion names.
+        expected: u64,
+    },
+    /// A directory with something in it.
+    #[error("the directory is not empty: {0} files and directories are in it")]
+    NotEmpty(u32),
+    /// What it should be in is a file.
+    #[error("\"{0}\" is a file, expected a directory")]
+    ParentIsFile(RelPath),
+    /// Its memory belongs to another file, or twice to this one.
+    #[error("it shares memory with {0}")]
+    Overlap(String),
+}
+
+/// A file system as it was read: its superblock, its log, and what the log describes.
+pub struct Contents<'m> {
+    /// The superblock.
+    pub superblock: Superblock,
+    /// The log.
+    pub log: Log<'m>,
+    /// What the log describes.
+    pub plan: Plan,
+}
+
+/// Why a file system cannot be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentsError {
+    /// There is no usable superblock.
+    #[error(transparent)]
+    Superblock(#[from] SuperblockError),
+    /// There is no usable log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+impl<'m> Contents<'m> {
+    /// Reads a whole file system.
+    pub fn read(media: &'m dyn Media) -> Result<Self, ContentsError> {
+        let superblock = Superblock::read(media)?;
+        let log = Log::open(media, superblock.log_len)?;
+        let plan = Plan::read(&log, superblock.data_area(media.len()), media.origin());
+        Ok(Self { superblock, log, plan })
+    }
+}
+
+/// The nodes' extents by offset: end of the extent, and index of the node.
+type Owners = BTreeMap<u64, (u64, usize)>;
+
+fn own(owners: &mut Owners, index: usize, node: &Node) {
+    if let NodeKind::File { map, .. } = &node.kind {
+        let owned = |extent: &Extent| (extent.offset, (extent.offset + extent.len, index));
+        owners.extend(map.extents().iter().map(owned));
+    }
+}
+
+/// All that a log describes.
+#[derive(Debug)]
+pub struct Plan {
+    nodes: Vec<Node>,
+    /// Number of what is directly in each node.
+    children: Vec<u32>,
+    /// Nodes that were deleted and not yet taken out.
+    dead: HashSet<usize>,
+    deletions: Vec<Deletion>,
+    /// Slots of deletions of what is not there.
+    idle_deletions: Vec<u64>,
+    /// Slots of entries that count no more.
+    voids: Vec<u64>,
+    by_path: NameIndex,
+    /// Whose the memory is; made when somebody asks, which nobody does of a good log.
+    owners: Option<Owners>,
+    /// Free and taken memory.
+    pub space: SpaceMap,
+    /// Entries that were left out.
+    pub refused: Vec<EntryError>,
+    /// Number of those that share memory with an earlier file.
+    pub collisions: u64,
+    /// Entries of unknown types, which later versions of the format may add.
+    pub unknown: u64,
+    /// The damaged entry at which reading ended.
+    pub stopped: Option<LogError>,
+    /// The first slot that was not read yet.
+    next: u64,
+    /// Checksum of the entry before it.
+    last: Option<u64>,
+}
+
+impl Plan {
+    /// Reads a log's entries in order, up to the first damaged one.
+    pub fn read(log: &Log<'_>, area: DataArea, origin: u64) -> Self {
+        let mut plan = Self {
+            nodes: Vec::new(),
+            children: Vec::new(),
+            dead: HashSet::new(),
+            deletions: Vec::new(),
+            idle_deletions: Vec::new(),
+            voids: Vec::new(),
+            by_path: NameIndex::default(),
+            owners: None,
+            space: SpaceMap::new(area),
+            refused: Vec::new(),
+            collisions: 0,
+            unknown: 0,
+            stopped: None,
+            next: 0,
+            last: None,
+        };
+        plan.read_on(log, area, origin);
+        plan
+    }
+
+    /// Reads the entries that were published since, from where reading ended. A damaged entry is
+    /// looked at once more.
+    pub fn read_on(&mut self, log: &Log<'_>, area: DataArea, origin: u64) {
+        self.stopped = None;
+        for entry in log.entries_from(self.next) {
+            match entry {
+                Ok((slot, entry)) => {
+                    self.take(slot, &entry, area, origin);
+                    self.next = slot + 1;
+                    self.last = Some(entry.crc.get());
+                }
+                Err(err) => self.stopped = Some(err),
+            }
+        }
+        self.sweep();
+    }
+
+    /// The first slot that was not read yet.
+    pub fn next_slot(&self) -> u64 {
+        self.next
+    }
+
+    /// The checksum of the last entry that was read.
+    pub fn last_checksum(&self) -> Option<u64> {
+        self.last
+    }
+
+    /// Directories and files, directories before what is in them.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The directories and files of the entries from a slot on.
+    pub fn nodes_since(&self, slot: u64) -> &[Node] {
+        &self.nodes[self.nodes.partition_point(|node| node.slot < slot)..]
+    }
+
+    /// What was deleted by the entries from a slot on, in their order.
+    pub fn deletions_since(&self, slot: u64) -> &[Deletion] {
+        &self.deletions[self.deletions.partition_point(|deletion| deletion.slot < slot)..]
+    }
+
+    /// The deletion of a slot, if that is one.
+    pub fn deletion(&self, slot: u64) -> Option<&Deletion> {
+        let found = self.deletions.binary_search_by_key(&slot, |deletion| deletion.slot);
+        found.ok().map(|index| &self.deletions[index])
+    }
+
+    /// Slots of deletions of what is not there: harmless, and void after a compaction.
+    pub fn idle_deletions(&self) -> &[u64] {
+        &self.idle_deletions
+    }
+
+    /// Slots of entries that a compaction made void.
+    pub fn voids(&self) -> &[u64] {
+        &self.voids
+    }
+
+    /// Bytes that deleted files keep until the log is compacted.
+    pub fn deleted_space(&self) -> u64 {
+        let extents = self.deletions.iter().filter_map(|deletion| match &deletion.node.kind {
+            NodeKind::File { map, .. } => Some(map.extents()),
+            NodeKind::Dir => None,
+        });
+        extents.flatten().map(|extent| extent.len).sum()
+    }
+
+    /// Finds a file or directory.
+    pub fn get(&self, path: &RelPath) -> Option<&Node> {
+        self.index_of(path).map(|index| &self.nodes[index])
+    }
+
+    /// Numbers of files and directories.
+    pub fn counts(&self) -> (usize, usize) {
+        let dirs = self.nodes.iter().filter(|node| node.kind == NodeKind::Dir).count();
+        (self.nodes.len() - dirs, dirs)
+    }
+
+    /// Whether there is a directory for a new node; the root always is.
+    pub fn check_parent(&self, path: &RelPath) -> Result<(), EntryProblem> {
+        let Some(parent) = path.parent() else { return Ok(()) };
+        match self.get(&parent) {
+            None => Err(EntryProblem::NoParent(parent)),
+            Some(Node { kind: NodeKind::File { .. }, .. }) => {
+                Err(EntryProblem::ParentIsFile(parent))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Adds a node whose path is free, whose directory exists and whose memory is its own.
+    pub fn insert(&mut self, node: Node) {
+        let index = self.nodes.len();
+        if let Some(owners) = &mut self.owners {
+            own(owners, index, &node);
+        }
+        if let Some(parent) = self.parent_index(&node.path) {
+            self.children[parent] += 1;
+        }
+        self.by_path.insert(&node.path, index);
+        self.nodes.push(node);
+        self.children.push(0);
+    }
+
+    /// What stands against the deletion of a file or directory; its node, if nothing does.
+    pub fn check_delete(&self, path: &RelPath) -> Result<&Node, EntryProblem> {
+        let Some(index) = self.index_of(path) else { return Err(EntryProblem::NotThere) };
+        match self.children[index] {
+            0 => Ok(&self.nodes[index]),
+            count => Err(EntryProblem::NotEmpty(count)),
+        }
+    }
+
+    /// Deletes what an earlier slot made. It stays among the nodes until [`Plan::sweep`].
+    pub fn delete(&mut self, slot: u64, path: &RelPath, made_by: u64) -> Result<(), EntryProblem> {
+        let node = self.check_delete(path)?.clone();
+        if node.slot != made_by {
+            return Err(EntryProblem::OtherSlot { found: node.slot, expected: made_by });
+        }
+        if let Some(parent) = self.parent_index(path) {
+            self.children[parent] -= 1;
+        }
+        let nodes = &self.nodes;
+        self.dead.extend(self.by_path.remove(path, |index| &nodes[index].path));
+        self.deletions.push(Deletion { slot, node });
+        Ok(())
+    }
+
+    /// Takes what was deleted out of the nodes.
+    pub fn sweep(&mut self) {
+        if self.dead.is_empty() {
+            return;
+        }
+        let dead = std::mem::take(&mut self.dead);
+        let nodes = std::mem::take(&mut self.nodes);
+        self.by_path.clear();
+        self.owners = None;
+        self.children.clear();
+        // Directories come before what is in them, so this counts the children again.
+        for (index, node) in nodes.into_iter().enumerate() {
+            if !dead.contains(&index) {
+                self.insert(node);
+            }
+        }
+    }
+
+    fn index_of(&self, path: &RelPath) -> Option<usize> {
+        self.by_path.get(path, |index| &self.nodes[index].path)
+    }
+
+    fn parent_index(&self, path: &RelPath) -> Option<usize> {
+        self.index_of(&path.parent()?)
+    }
+
+    fn take(&mut self, slot: u64, entry: &Entry, area: DataArea, origin: u64) {
+        let offset = format::slot_offset(slot) + origin;
+        let (path, made) = match entry.kind.get() {
+            ENTRY_FILE => {
+                let body: FileBody = transmute!(entry.body);
+                (RelPath::from_field(&body.path), self.file(&body, area))
+            }
+            ENTRY_MKDIR => {
+                let body: MkdirBody = transmute!(entry.body);
+                let owner = Owner::parse(body.uid, body.gid, body.mode);
+                (RelPath::from_field(&body.path), owner.map(|owner| (owner, NodeKind::Dir)))
+            }
+            ENTRY_VOID => {
+                self.voids.push(slot);
+                return;
+            }
+            ENTRY_DELETE => {
+                let body: DeleteBody = transmute!(entry.body);
+                let path = RelPath::from_field(&body.path);
+                let deleted = path.clone().map_err(EntryProblem::from);
+                let deleted = deleted.and_then(|path| self.delete(slot, &path, body.slot.get()));
+                if matches!(deleted, Err(EntryProblem::NotThere)) {
+                    // A compaction was interrupted behind the file's own entry.
+                    self.idle_deletions.push(slot);
+                } else if let Err(problem) = deleted {
+                    self.refused.push(EntryError { slot, offset, path: path.ok(), problem });
+                }
+                return;
+            }
+            _ => {
+                self.unknown += 1;
+                return;
+            }
+        };
+        let (path, problem) = match (path, made) {
+            (Ok(path), Ok((owner, kind))) => match self.check_free(&path) {
+                Ok(()) => return self.insert(Node { path, slot, owner, kind }),
+                Err(problem) => (Some(path), problem),
+            },
+            (path, Err(problem)) => (path.ok(), problem),
+            (Err(problem), Ok(_)) => (None, problem.into()),
+        };
+        self.refused.push(EntryError { slot, offset, path, problem });
+    }
+
+    /// Whether a new node may have a path.
+    fn check_free(&self, path: &RelPath) -> Result<(), EntryProblem> {
+        match self.get(path) {
+            Some(taken) => Err(EntryProblem::Exists(taken.slot)),
+            None => self.check_parent(path),
+        }
+    }
+
+    /// Checks a file entry and marks its memory, which stays taken even if its path is refused.
+    fn file(&mut self, body: &FileBody, area: DataArea) -> Result<(Owner, NodeKind), EntryProblem> {
+        let map = FileMap::parse(body, area)?;
+        let mut fresh = true;
+        for extent in map.extents() {
+            fresh &= self.space.mark(*extent);
+        }
+        if !fresh {
+            self.collisions += 1;
+            return Err(EntryProblem::Overlap(self.who_has(&map)));
+        }
+        let owner = Owner::parse(body.uid, body.gid, body.mode)?;
+        Ok((owner, NodeKind::File { size: body.size.get(), map }))
+    }
+
+    /// Names a file that shares memory with `map`.
+    fn who_has(&mut self, map: &FileMap) -> String {
+        let owners = self.owners.get_or_insert_with(|| {
+            let mut owners = Owners::new();
+            for (index, node) in self.nodes.iter().enumerate() {
+                own(&mut owners, index, node);
+            }
+            owners
+        });
+        // The nodes' extents are disjoint, so only the last one before an end can reach back.
+        let owner = map.extents().iter().find_map(|extent| {
+            let before = owners.range(..extent.offset + extent.len).next_back();
+            before.filter(|(_, (end, _))| *end > extent.offset).map(|(_, (_, index))| *index)
+        });
+        match owner {
+            Some(index) => {
+                let node = &self.nodes[index];
+                format!("\"{}\" of slot {}", node.path, node.slot)
+            }
+            None => "itself, or a file that was left out or deleted".to_owned(),
+        }
+    }
+}

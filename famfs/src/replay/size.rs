@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! How large a device a file system needs, and its record of how large its device is.
+//!
+//! [`data_end`] is the one answer to the question where data ends. It follows the memory that the
+//! allocator takes for taken: files, and deleted files that are not compacted, whose entries are
+//! still in the log and would be damage on a device that is shorter.
+
+use std::mem::offset_of;
+
+use zerocopy::transmute;
+
+use crate::format::map::{DataArea, Extent, FileMap};
+use crate::format::{
+    self, ALLOC_UNIT, ENTRY_DELETE, ENTRY_FILE, ENTRY_MKDIR, ENTRY_VOID, FileBody,
+};
+use crate::media::Media;
+use crate::replay::{Contents, Node, NodeKind};
+use crate::store::superblock::{Superblock, SuperblockError};
+use crate::store::takeover::takeover;
+
+/// Device offset of the superblock's word with the size of the device.
+const DEV_SIZE_OFFSET: u64 = offset_of!(format::Superblock, dev_size) as u64;
+
+/// Where the data of a file system ends: device offsets, in whole units. Nothing shorter would be
+/// taken for a device with this file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataEnd {
+    /// Behind the last unit that anything holds, deleted files included.
+    pub now: u64,
+    /// Where it will be once deleted files are compacted.
+    pub compacted: u64,
+}
+
+/// Where the data of a file system ends; `None` if that cannot be told, because entries are
+/// damaged, left out or of unknown types.
+pub fn data_end(contents: &Contents<'_>, device_len: u64) -> Option<DataEnd> {
+    let Contents { superblock, log, plan } = contents;
+    if plan.stopped.is_some() || !plan.refused.is_empty() || plan.unknown > 0 {
+        return None;
+    }
+    let area = superblock.data_area(device_len);
+    // A superblock without a unit for data is refused.
+    let mut least = area.start + ALLOC_UNIT;
+    // Nobody sees these entries yet, but the next append publishes them.
+    for entry in log.unpublished() {
+        let (_, entry) = entry.ok()?;
+        least = least.max(unpublished_end(&entry, area)?);
+    }
+    let live = plan.nodes().iter().map(node_end).max().unwrap_or(0);
+    Some(DataEnd { now: plan.space.end().max(least), compacted: live.max(least) })
+}
+
+/// Behind the last unit of an entry that is not part of the plan; `None` if it is not understood.
+fn unpublished_end(entry: &format::Entry, area: DataArea) -> Option<u64> {
+    match entry.kind.get() {
+        ENTRY_FILE => {
+            let body: FileBody = transmute!(entry.body);
+            Some(map_end(&FileMap::parse(&body, area).ok()?))
+        }
+        ENTRY_MKDIR | ENTRY_DELETE | ENTRY_VOID => Some(0),
+        _ => None,
+    }
+}
+
+fn node_end(node: &Node) -> u64 {
+    match &node.kind {
+        NodeKind::File { map, .. } => map_end(map),
+        NodeKind::Dir => 0,
+    }
+}
+
+fn map_end(map: &FileMap) -> u64 {
+    let end = |extent: &Extent| (extent.offset + extent.len).next_multiple_of(ALLOC_UNIT);
+    map.extents().iter().map(end).max().unwrap_or(0)
+}
+
+/// Records that the device has `len` bytes, by one atomic store. `media` may be longer.
+pub fn record(media: &dyn Media, len: u64) -> Result<(), SuperblockError> {
+    // The copy of a takeover that was interrupted must not differ from the superblock in more than
+    // the master.
+    if let Some((copy, true)) = Superblock::left_by_takeover(media)? {
+        takeover(media, copy.system_uuid)?;
+    }
+    media.write_at(DEV_SIZE_OFFSET, &len.to_le_bytes())?;
+    Ok(media.persist(DEV_SIZE_OFFSET, 8)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::media::memory::Memory;
+    use crate::store::mkfs::{self, mkfs};
+
+    #[test]
+    fn a_size_is_recorded_also_after_half_a_takeover() {
+        let media = Memory::new(64 << 20);
+        let options = mkfs::Options {
+            log_len: None,
+            force: false,
+            fs_uuid: Uuid::from_u128(1),
+            dev_uuid: Uuid::from_u128(2),
+            system_uuid: Uuid::from_u128(3),
+            dev_name: "x".into(),
+        };
+        let made = mkfs(&media, &options).unwrap();
+        record(&media, 32 << 20).unwrap();
+        let expected = Superblock { dev_size: 32 << 20, ..made };
+        assert_eq!(Superblock::read(&media).unwrap(), expected);
+        // The copy is there, and the superblock has half of the new master.
+        let master = Uuid::from_u128(u128::MAX);
+        let wanted = Superblock { system_uuid: master, ..expected };
+        media.write_at(format::SUPERBLOCK_COPY_OFFSET, &wanted.encode()).unwrap();
+        media.write_at(80, &[0xff; 8]).unwrap();
+        record(&media, 48 << 20).unwrap();
+        assert_eq!(Superblock::left_by_takeover(&media).unwrap(), None);
+        let expected = Superblock { dev_size: 48 << 20, ..wanted };
+        assert_eq!(Superblock::read(&media).unwrap(), expected);
+    }
+}

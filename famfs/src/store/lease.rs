@@ -1,0 +1,513 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The master's lease: a guard against two running systems that both take themselves for the
+//! master, such as clones of one virtual machine.
+//!
+//! The superblock's system UUID says which system is the master, but a copied disk image has a
+//! copy of it. So whoever writes also holds the lease, a block behind the superblock that names
+//! the *running* kernel (its boot id) and a heartbeat that changes once in [`Timing::interval`].
+//! Others do not compare clocks: they look whether the number changes while their own clock goes
+//! on by [`Timing::expiry`]. One that stands still belongs to a system that died.
+//!
+//! All programs of one running system share its lease; the log's lock keeps them apart. A writer
+//! looks at the lease again before each publication, so that one which was paused for longer than
+//! the expiry stops instead of writing over its successor. Between that look and the store there
+//! is no protection: memory that is not coherent between hosts has no atomic exchange.
+
+use std::fs;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+use zerocopy::little_endian::U64;
+use zerocopy::{IntoBytes, transmute};
+
+use crate::format::{self, LEASE_MAGIC, LEASE_OFFSET};
+use crate::media::{Media, MediaError};
+use crate::store::role;
+
+/// Names this boot of this kernel; the same for all its processes.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const LEN: usize = size_of::<format::Lease>();
+/// Bytes that say whose it is; the heartbeat is behind them.
+const IDENTITY_LEN: usize = 80 + size_of::<u64>();
+const HEARTBEAT_OFFSET: u64 = LEASE_OFFSET + 128;
+/// How long a block with a wrong checksum may be one that is just being written: a VM may stand still meanwhile, as its
+/// host is busy.
+const TORN: Duration = Duration::from_millis(250);
+
+/// The lease's times.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Longest time between two beats.
+    pub interval: Duration,
+    /// A heartbeat that has not changed for so long belongs to a dead system.
+    pub expiry: Duration,
+    /// Time between taking the lease and looking whether somebody took it at the same moment.
+    pub settle: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(1),
+            expiry: Duration::from_secs(5),
+            settle: Duration::from_millis(20),
+        }
+    }
+}
+
+/// A running system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its system UUID.
+    pub system: Uuid,
+    /// Its machine UUID, as far as it is known.
+    pub machine: Option<Uuid>,
+    /// Its kernel's boot id.
+    pub boot: Uuid,
+}
+
+impl Holder {
+    /// This system, which calls itself `system`.
+    pub fn this(system: Uuid) -> Result<Self, LeaseError> {
+        let text = fs::read_to_string(BOOT_ID).map_err(LeaseError::BootId)?;
+        let boot = Uuid::try_parse(text.trim())
+            .map_err(|err| LeaseError::BootId(io::Error::new(io::ErrorKind::InvalidData, err)))?;
+        Ok(Self { system, machine: role::machine_uuid(), boot })
+    }
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "system {}", self.system)?;
+        if let Some(machine) = self.machine {
+            write!(f, " on machine {machine}")?;
+        }
+        write!(f, ", boot {}", self.boot)
+    }
+}
+
+/// What a media says about its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Who had it last.
+    pub holder: Holder,
+    /// Its number, which a living holder changes; zero if it gave the lease back.
+    pub heartbeat: u64,
+}
+
+/// Why the lease is not to be had, or was lost.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// The bytes are out of reach.
+    #[error("cannot access the master's lease")]
+    Media(#[from] MediaError),
+    /// This kernel does not tell who it is.
+    #[error("cannot read {BOOT_ID}, which the master's lease needs")]
+    BootId(#[source] io::Error),
+    /// Another running system is the master.
+    #[error(
+        "another master is at work: {holder} (its heartbeat was seen to move); stop it, or use \
+         `famfs takeover --yes --force` to take the role from it"
+    )]
+    Held {
+        /// The other system.
+        holder: Holder,
+    },
+    /// Another system has taken it.
+    #[error("the master's lease was taken by {holder}; nothing was published since")]
+    Lost {
+        /// The other system.
+        holder: Holder,
+    },
+    /// It is not there any more.
+    #[error(
+        "the master's lease of file system {fs_uuid} is gone: the file system was made anew, or \
+         was damaged; nothing was published since"
+    )]
+    Gone {
+        /// The file system.
+        fs_uuid: Uuid,
+    },
+    /// The thread that keeps it cannot be started.
+    #[error("cannot start the thread that keeps the master's lease")]
+    Thread(#[source] io::Error),
+}
+
+/// Reads the lease of a file system; `None` if it never had one.
+pub fn read(media: &dyn Media, fs_uuid: Uuid) -> Result<Option<Found>, MediaError> {
+    let start = Instant::now();
+    loop {
+        let mut bytes = [0; LEN];
+        media.refresh(LEASE_OFFSET, LEN as u64)?;
+        media.read_at(LEASE_OFFSET, &mut bytes)?;
+        let raw: format::Lease = transmute!(bytes);
+        if raw.magic.get() != LEASE_MAGIC || Uuid::from_bytes(raw.fs_uuid) != fs_uuid {
+            return Ok(None);
+        }
+        if raw.crc.get() == raw.checksum() {
+            let machine = Uuid::from_bytes(raw.machine_uuid);
+            let holder = Holder {
+                system: Uuid::from_bytes(raw.system_uuid),
+                machine: (!machine.is_nil()).then_some(machine),
+                boot: Uuid::from_bytes(raw.boot_id),
+            };
+            return Ok(Some(Found { holder, heartbeat: raw.heartbeat.get() }));
+        }
+        // Somebody may be writing it right now; what stays wrong is nobody's.
+        if start.elapsed() > TORN {
+            return Ok(None);
+        }
+        thread::sleep(TORN / 100);
+    }
+}
+
+/// Looks at a lease until its holder's heart beats, or until it must have been seen: the holder
+/// that is alive, if any. One that is `me` is not waited for.
+pub fn living(
+    media: &dyn Media,
+    fs_uuid: Uuid,
+    me: Option<&Holder>,
+    timing: Timing,
+    mut waiting: impl FnMut(&Holder),
+) -> Result<Option<Holder>, MediaError> {
+    let mut first: Option<Found> = None;
+    let mut since = Instant::now();
+    loop {
+        let found = match read(media, fs_uuid)? {
+            Some(found) if found.heartbeat != 0 => found,
+            _ => return Ok(None),
+        };
+        let Found { holder, heartbeat } = found;
+        if me.is_some_and(|me| me.boot == holder.boot) {
+            return Ok(Some(holder));
+        }
+        match first {
+            Some(seen) if seen.holder == holder && seen.heartbeat != heartbeat => {
+                return Ok(Some(holder));
+            }
+            Some(seen) if seen.holder == holder => {
+                if since.elapsed() >= timing.expiry {
+                    return Ok(None);
+                }
+            }
+            // The first look, or a new holder.
+            _ => {
+                waiting(&holder);
+                (first, since) = (Some(found), Instant::now());
+            }
+        }
+        thread::sleep(timing.interval / 20);
+    }
+}
+
+/// The lease in this process's hands: a thread keeps its heart beating until it is dropped.
+#[derive(Debug)]
+pub struct Keeper {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    /// Whether this process took the lease, and so gives it back.
+    taken: bool,
+}
+
+struct Shared {
+    media: Box<dyn Media>,
+    fs_uuid: Uuid,
+    me: Holder,
+    /// The next heartbeat; the first is random, as programs of one system may beat in turn.
+    next: AtomicU64,
+    /// Who was seen to have taken it. It stays lost when a program of this system takes it back: what was read while it
+    /// was held may not be so any more.
+    lost: OnceLock<Holder>,
+    stop: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("fs_uuid", &self.fs_uuid).field("me", &self.me).finish()
+    }
+}
+
+impl Keeper {
+    /// Takes the lease, or joins the program of this running system that has it. If another
+    /// system's name is on it, this waits for [`Timing::expiry`] to see whether that one lives,
+    /// and tells `waiting` whom it waits for; `force` takes the lease from the living too.
+    ///
+    /// `media` must be open for writing and is this keeper's alone.
+    pub fn acquire(
+        media: Box<dyn Media>,
+        fs_uuid: Uuid,
+        me: Holder,
+        force: bool,
+        timing: Timing,
+        waiting: impl FnMut(&Holder),
+    ) -> Result<Self, LeaseError> {
+        let before = read(&*media, fs_uuid)?;
+        let mine = before.filter(|found| found.holder.boot == me.boot);
+        if mine.is_none() && !force {
+            match living(&*media, fs_uuid, Some(&me), timing, waiting)? {
+                Some(holder) if holder.boot != me.boot => return Err(LeaseError::Held { holder }),
+                _ => {}
+            }
+        }
+        let stop = Mutex::new(false);
+        let next = AtomicU64::new(Uuid::new_v4().as_u64_pair().1);
+        let (lost, wake) = (OnceLock::new(), Condvar::new());
+        let shared = Shared { media, fs_uuid, me, next, lost, stop, wake };
+        if mine.is_none() {
+            shared.claim()?;
+            thread::sleep(timing.settle);
+        }
+        shared.beat()?;
+        let shared = Arc::new(shared);
+        let mut keeper =
+            Self { shared, thread: None, taken: mine.is_none_or(|found| found.heartbeat == 0) };
+        let shared = keeper.shared.clone();
+        let thread = thread::Builder::new().name("lease".to_owned());
+        let thread = thread.spawn(move || shared.keep(timing.interval / 2));
+        keeper.thread = Some(thread.map_err(LeaseError::Thread)?);
+        Ok(keeper)
+    }
+
+    /// Looks whether the lease is still this system's. To be asked before each publication.
+    pub fn check(&self) -> Result<(), LeaseError> {
+        self.shared.check()
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        *self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.shared.wake.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // It holds nothing that a panic could have broken.
+            let _ = thread.join();
+        }
+        if self.taken && self.shared.check().is_ok() {
+            // What cannot be given back expires.
+            let _ = self.shared.store_heartbeat(0);
+        }
+    }
+}
+
+impl Shared {
+    /// Beats until it is told to stop, or the lease is lost, which [`Keeper::check`] tells. After any
+    /// other error the next beat may be possible: a heart that stood still for that would let another
+    /// system take this one for dead.
+    fn keep(&self, pause: Duration) {
+        let mut stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*stop {
+            let waited = self.wake.wait_timeout(stop, pause);
+            stop = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if !*stop && matches!(self.beat(), Err(LeaseError::Lost { .. })) {
+                return;
+            }
+        }
+    }
+
+    /// Renews the lease. Another program of this system may have given it back.
+    fn beat(&self) -> Result<(), LeaseError> {
+        self.check()?;
+        // Another number each time, and never zero, which means free.
+        let number = self.next.fetch_add(1, Ordering::Relaxed).max(1);
+        Ok(self.store_heartbeat(number)?)
+    }
+
+    fn check(&self) -> Result<(), LeaseError> {
+        if let Some(holder) = self.lost.get() {
+            return Err(LeaseError::Lost { holder: *holder });
+        }
+        match read(&*self.media, self.fs_uuid)? {
+            Some(found) if found.holder.boot == self.me.boot => Ok(()),
+            Some(Found { holder, .. }) => {
+                Err(LeaseError::Lost { holder: *self.lost.get_or_init(|| holder) })
+            }
+            None => Err(LeaseError::Gone { fs_uuid: self.fs_uuid }),
+        }
+    }
+
+    fn claim(&self) -> Result<(), MediaError> {
+        let mut raw = format::Lease {
+            magic: U64::new(LEASE_MAGIC),
+            pad: U64::ZERO,
+            fs_uuid: self.fs_uuid.into_bytes(),
+            system_uuid: self.me.system.into_bytes(),
+            machine_uuid: self.me.machine.unwrap_or_default().into_bytes(),
+            boot_id: self.me.boot.into_bytes(),
+            crc: U64::ZERO,
+            rest: [0; 40],
+            heartbeat: U64::ZERO,
+        };
+        raw.crc = U64::new(raw.checksum());
+        self.media.write_at(LEASE_OFFSET, &raw.as_bytes()[..IDENTITY_LEN])?;
+        self.media.show(LEASE_OFFSET, IDENTITY_LEN as u64)
+    }
+
+    fn store_heartbeat(&self, number: u64) -> Result<(), MediaError> {
+        self.media.write_at(HEARTBEAT_OFFSET, &number.to_le_bytes())?;
+        self.media.show(HEARTBEAT_OFFSET, size_of::<u64>() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::fs::File;
+
+    use super::*;
+    use crate::media::PoolFile;
+    use crate::sys::dax::Access;
+
+    const FS: Uuid = Uuid::from_u128(77);
+    /// The dead are dead soon.
+    const QUICK: Timing = Timing {
+        interval: Duration::from_millis(20),
+        expiry: Duration::from_millis(300),
+        settle: Duration::from_millis(1),
+    };
+    /// On a busy host a heart may miss many beats.
+    const PATIENT: Timing = Timing { expiry: Duration::from_secs(60), ..QUICK };
+
+    fn system(boot: u128) -> Holder {
+        // Clones: all that is copied with an image is the same.
+        Holder { system: Uuid::from_u128(1), machine: None, boot: Uuid::from_u128(boot) }
+    }
+
+    /// A pool, and handles of it as several systems have them.
+    struct Pool(PoolFile);
+
+    impl Pool {
+        fn new() -> Self {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            File::options().write(true).open(file.path()).unwrap().set_len(16 << 20).unwrap();
+            Self(PoolFile::open(file.path(), Access::Write).unwrap())
+        }
+
+        fn acquire(&self, me: Holder, force: bool) -> Result<Keeper, LeaseError> {
+            let media = Box::new(self.0.try_clone().unwrap());
+            Keeper::acquire(media, FS, me, force, PATIENT, |_| {})
+        }
+
+        fn found(&self) -> Found {
+            read(&self.0, FS).unwrap().unwrap()
+        }
+    }
+
+    #[test]
+    fn a_living_master_keeps_clones_out() {
+        let pool = Pool::new();
+        assert_eq!(read(&pool.0, FS).unwrap(), None, "old media have no lease");
+        let first = pool.acquire(system(1), false).unwrap();
+        let error = pool.acquire(system(2), false).unwrap_err();
+        assert!(matches!(error, LeaseError::Held { holder } if holder == system(1)), "{error}");
+        first.check().unwrap();
+        drop(first);
+        assert_eq!(pool.found(), Found { holder: system(1), heartbeat: 0 });
+        let start = Instant::now();
+        pool.acquire(system(2), false).unwrap();
+        assert!(start.elapsed() < PATIENT.expiry, "a lease that was given back is free at once");
+    }
+
+    #[test]
+    fn a_dead_master_is_waited_for_and_replaced() {
+        let pool = Pool::new();
+        let mut dead = pool.acquire(system(1), false).unwrap();
+        *dead.shared.stop.lock().unwrap() = true;
+        dead.taken = false;
+        let last = pool.found().heartbeat;
+        let waited = Cell::new(0);
+        let start = Instant::now();
+        let media = Box::new(pool.0.try_clone().unwrap());
+        let count = |holder: &Holder| {
+            assert_eq!(*holder, system(1));
+            waited.set(waited.get() + 1);
+        };
+        let second = Keeper::acquire(media, FS, system(2), false, QUICK, count).unwrap();
+        assert!(start.elapsed() >= QUICK.expiry && waited.get() >= 1);
+        assert_ne!(pool.found().heartbeat, last);
+        // The dead one was only asleep: it notices before it does harm.
+        let lost = dead.check().unwrap_err();
+        assert!(matches!(lost, LeaseError::Lost { holder } if holder == system(2)), "{lost}");
+        second.check().unwrap();
+    }
+
+    #[test]
+    fn programs_of_one_system_share_the_lease() {
+        let pool = Pool::new();
+        let watch = pool.acquire(system(1), false).unwrap();
+        drop(pool.acquire(system(1), false).unwrap());
+        watch.check().unwrap();
+        let before = pool.found().heartbeat;
+        assert_ne!(before, 0);
+        let end = Instant::now() + PATIENT.expiry;
+        while pool.found().heartbeat == before {
+            assert!(Instant::now() < end, "the heart stands still at {before}");
+            thread::sleep(QUICK.interval);
+        }
+        assert_ne!(pool.found().heartbeat, 0);
+    }
+
+    #[test]
+    fn force_takes_it_from_the_living() {
+        let pool = Pool::new();
+        let first = pool.acquire(system(1), false).unwrap();
+        let second = pool.acquire(system(2), true).unwrap();
+        assert!(matches!(first.check(), Err(LeaseError::Lost { .. })));
+        drop(first);
+        second.check().unwrap();
+    }
+
+    #[test]
+    fn what_was_lost_stays_lost_when_the_system_has_the_lease_again() {
+        let pool = Pool::new();
+        let stale = pool.acquire(system(1), false).unwrap();
+        let second = pool.acquire(system(2), true).unwrap();
+        // Its own heart notices, without being asked.
+        let end = Instant::now() + PATIENT.expiry;
+        while stale.shared.lost.get().is_none() {
+            assert!(Instant::now() < end, "nobody noticed");
+            thread::sleep(QUICK.interval);
+        }
+        drop(second);
+        let again = pool.acquire(system(1), false).unwrap();
+        assert!(matches!(stale.check(), Err(LeaseError::Lost { holder }) if holder == system(2)));
+        again.check().unwrap();
+        drop(stale);
+        assert_ne!(pool.found().heartbeat, 0, "the new one has it still");
+    }
+
+    #[test]
+    fn a_heart_beats_on_after_a_damage_that_passes() {
+        let pool = Pool::new();
+        let keeper = pool.acquire(system(1), false).unwrap();
+        let mut magic = [0; 8];
+        pool.0.read_at(LEASE_OFFSET, &mut magic).unwrap();
+        pool.0.write_at(LEASE_OFFSET, &[0; 8]).unwrap();
+        assert!(matches!(keeper.check(), Err(LeaseError::Gone { .. })));
+        // Several beats long.
+        thread::sleep(PATIENT.interval * 2);
+        pool.0.write_at(LEASE_OFFSET, &magic).unwrap();
+        keeper.check().unwrap();
+        let before = pool.found().heartbeat;
+        let end = Instant::now() + Duration::from_secs(60);
+        while pool.found().heartbeat == before {
+            assert!(Instant::now() < end, "the heart stands still at {before}");
+            thread::sleep(QUICK.interval);
+        }
+    }
+
+    #[test]
+    fn a_lease_of_an_earlier_file_system_does_not_count() {
+        let pool = Pool::new();
+        let keeper = pool.acquire(system(1), false).unwrap();
+        assert_eq!(read(&pool.0, Uuid::from_u128(78)).unwrap(), None);
+        // What the reference's mkfs leaves of other data is no lease either, nor a damaged one.
+        pool.0.write_at(LEASE_OFFSET + 20, &[0xee; 4]).unwrap();
+        assert_eq!(read(&pool.0, FS).unwrap(), None);
+        assert!(matches!(keeper.check(), Err(LeaseError::Gone { .. })));
+    }
+}

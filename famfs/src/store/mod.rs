@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the media holds: superblock, log, free space, and who may write.
+
+pub mod alloc;
+pub mod lease;
+pub mod log;
+pub mod mkfs;
+pub mod role;
+pub mod superblock;
+pub mod takeover;

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Waiting for a file's lock, flock(2), but not for ever and not in silence: any user who may
+//! read a file may hold its lock. So an error names who holds it, and what to do about that.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock, fstat};
+use rustix::io::Errno;
+
+use crate::system::holders::{self, Process};
+
+/// How long a lock is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a lock is waited for that those who work on a file hold until they are done: enough for
+/// one who only looks.
+pub const BRIEF: Duration = Duration::from_millis(500);
+/// How long the wait goes on before it is told.
+const SILENCE: Duration = Duration::from_secs(1);
+/// Pause between two tries.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Why a lock is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process kept it.
+    #[error(
+        "{name} is locked{}, and was not free within {} s; wait for that process, or end it{}",
+        holders::by(.holders), .waited.as_secs(), others(.holders)
+    )]
+    Busy {
+        /// The file.
+        name: String,
+        /// Who holds it, as far as that can be told.
+        holders: Vec<Process>,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The system refused.
+    #[error("cannot lock {name}")]
+    System {
+        /// The file.
+        name: String,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// What to do about holders that are other users.
+pub fn others(holders: &[Process]) -> &'static str {
+    let me = rustix::process::geteuid().as_raw();
+    match holders.iter().filter_map(|process| process.user).any(|user| user != me && user != 0) {
+        true => " (every user who may read the file can lock it: `chmod go-r` takes that away)",
+        false => "",
+    }
+}
+
+/// Takes a file's exclusive lock. If that takes more than a second, `tell` is told whom it waits
+/// for; after `patience` it gives up.
+pub fn exclusive(
+    file: impl AsFd,
+    name: &str,
+    patience: Duration,
+    tell: impl FnOnce(&str),
+) -> Result<(), LockError> {
+    take(file, FlockOperation::NonBlockingLockExclusive, name, patience, tell)
+}
+
+/// Takes a file's shared lock, likewise.
+pub fn shared(
+    file: impl AsFd,
+    name: &str,
+    patience: Duration,
+    tell: impl FnOnce(&str),
+) -> Result<(), LockError> {
+    take(file, FlockOperation::NonBlockingLockShared, name, patience, tell)
+}
+
+fn take(
+    file: impl AsFd,
+    operation: FlockOperation,
+    name: &str,
+    patience: Duration,
+    tell: impl FnOnce(&str),
+) -> Result<(), LockError> {
+    let error = |err: Errno| LockError::System { name: name.to_owned(), source: err.into() };
+    let start = Instant::now();
+    let mut tell = Some(tell);
+    loop {
+        match flock(&file, operation) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            Err(err) => return Err(error(err)),
+        }
+        let waited = start.elapsed();
+        if waited >= patience {
+            let holders = holders_of(&file);
+            return Err(LockError::Busy { name: name.to_owned(), holders, waited });
+        }
+        if waited >= SILENCE
+            && let Some(tell) = tell.take()
+        {
+            let left = (patience - waited).as_secs();
+            let by = holders::by(&holders_of(&file));
+            tell(&format!("waiting up to {left} s for {name}, locked{by}"));
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Who holds the lock of an open file, as far as that can be told.
+pub fn holders_of(file: impl AsFd) -> Vec<Process> {
+    fstat(file).map_or_else(|_| Vec::new(), |stat| holders::of_busy_lock(stat.st_dev, stat.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn a_kept_lock_is_told_and_given_up() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let [first, second] = [(); 2].map(|()| File::open(file.path()).unwrap());
+        exclusive(&first, "x", Duration::ZERO, |_| panic!("it is free")).unwrap();
+        let mut told = String::new();
+        let patience = SILENCE * 2;
+        let error = exclusive(&second, "x", patience, |text| told = text.to_owned()).unwrap_err();
+        let me = format!("by process {} (", std::process::id());
+        assert!(told.starts_with("waiting up to ") && told.contains(&me), "{told}");
+        let error = error.to_string();
+        assert!(error.starts_with("x is locked by process") && error.contains("end it"), "{error}");
+        drop(first);
+        // A program that another test starts just now has it for a moment, too.
+        exclusive(&second, "x", PATIENCE, |_| {}).unwrap();
+    }
+}

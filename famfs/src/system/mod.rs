@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! This machine: its mounts, its processes, its locks and files.
+
+pub mod faults;
+pub mod holders;
+pub mod lock;
+pub mod mounts;
+pub mod output_file;
+pub mod ownership;
+pub mod watcher;

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A file system to work on, whether it is mounted or a pool file on the host.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::format::ALLOC_UNIT;
+use crate::format::map::FileMap;
+use crate::format::path::RelPath;
+use crate::media::{Media, PoolFile};
+use crate::replay::Owner;
+use crate::sys::dax::Access;
+
+/// A file system whose files can be made and reached. Nothing here touches the log.
+pub trait Volume {
+    /// Superblock and log.
+    fn media(&self) -> &dyn Media;
+
+    /// A further handle of the superblock's 2 MiB, for the master's lease.
+    fn lease_media(&self) -> io::Result<Box<dyn Media>>;
+
+    /// Makes a directory.
+    fn make_dir(&self, path: &RelPath, owner: Owner) -> io::Result<()>;
+
+    /// Makes a file with its memory; its contents are what the memory holds.
+    fn make_file(
+        &self,
+        path: &RelPath,
+        owner: Owner,
+        size: u64,
+        map: &FileMap,
+    ) -> io::Result<Box<dyn FileBytes + '_>>;
+
+    /// Opens a file of the log.
+    fn open_file(
+        &self,
+        path: &RelPath,
+        size: u64,
+        map: &FileMap,
+        access: Access,
+    ) -> io::Result<Box<dyn FileBytes + '_>>;
+
+    /// Takes back a file or directory that did not make it into the log.
+    fn remove(&self, path: &RelPath, is_dir: bool) -> io::Result<()>;
+
+    /// Makes durable what was written to files that the log has already; files that are new are
+    /// made so by the append that publishes them.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// The bytes of one file. Several threads may work on different ranges.
+pub trait FileBytes: Send + Sync {
+    /// Copies bytes out of the file.
+    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+
+    /// Copies bytes into the file.
+    fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
+
+    /// Copies `len` bytes from `offset` of a source file to the same offset. `buf` is there to
+    /// be used. [`io::ErrorKind::UnexpectedEof`] says that the source is shorter.
+    fn write_from(
+        &self,
+        source: &File,
+        offset: u64,
+        len: usize,
+        buf: &mut [u8],
+    ) -> Result<(), TransferError> {
+        for (at, len) in pieces(offset, len, buf.len()) {
+            let buf = &mut buf[..len];
+            source.read_exact_at(buf, at).map_err(TransferError::Source)?;
+            self.write(at, buf).map_err(TransferError::Target)?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was written to a range visible to other hosts.
+    fn write_back(&self, offset: u64, len: usize) -> io::Result<()>;
+
+    /// Forgets cached copies of a range, so that the next read sees what the memory holds.
+    fn refresh(&self, offset: u64, len: usize) -> io::Result<()>;
+
+    /// Makes all that was written visible to other hosts.
+    fn finish(&self) -> io::Result<()>;
+}
+
+/// Which side of a copy failed.
+#[derive(Debug)]
+pub enum TransferError {
+    /// Reading the source.
+    Source(io::Error),
+    /// Writing the file.
+    Target(io::Error),
+}
+
+/// A pool file: files exist as soon as the log has them, their bytes are ranges of the pool.
+pub struct OfflineVolume {
+    pool: PoolFile,
+}
+
+impl OfflineVolume {
+    /// Works on an open pool file.
+    pub fn new(pool: PoolFile) -> Self {
+        Self { pool }
+    }
+}
+
+impl Volume for OfflineVolume {
+    fn media(&self) -> &dyn Media {
+        &self.pool
+    }
+
+    fn lease_media(&self) -> io::Result<Box<dyn Media>> {
+        Ok(Box::new(self.pool.try_clone().map_err(io::Error::other)?))
+    }
+
+    fn make_dir(&self, _path: &RelPath, _owner: Owner) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn make_file(
+        &self,
+        path: &RelPath,
+        _owner: Owner,
+        size: u64,
+        map: &FileMap,
+    ) -> io::Result<Box<dyn FileBytes + '_>> {
+        self.open_file(path, size, map, Access::Write)
+    }
+
+    fn open_file(
+        &self,
+        _path: &RelPath,
+        size: u64,
+        map: &FileMap,
+        _access: Access,
+    ) -> io::Result<Box<dyn FileBytes + '_>> {
+        Ok(Box::new(PoolRanges { pool: &self.pool, size, map: map.clone() }))
+    }
+
+    fn remove(&self, _path: &RelPath, _is_dir: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.pool.persist(0, self.pool.len()).map_err(io::Error::other)
+    }
+}
+
+struct PoolRanges<'p> {
+    pool: &'p PoolFile,
+    size: u64,
+    map: FileMap,
+}
+
+impl PoolRanges<'_> {
+    /// Calls `op` with device offset and bounds in the buffer, for each contiguous piece.
+    fn pieces(
+        &self,
+        offset: u64,
+        len: usize,
+        mut op: impl FnMut(u64, std::ops::Range<usize>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if offset.checked_add(len as u64).is_none_or(|end| end > self.size) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut done = 0;
+        while done < len {
+            let Some(piece) = self.map.piece(offset + done as u64) else {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            };
+            let piece_len = usize::try_from(piece.len).unwrap_or(usize::MAX).min(len - done);
+            op(piece.offset, done..done + piece_len)?;
+            done += piece_len;
+        }
+        Ok(())
+    }
+}
+
+impl FileBytes for PoolRanges<'_> {
+    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.pieces(offset, buf.len(), |at, range| {
+            self.pool.read_at(at, &mut buf[range]).map_err(io::Error::other)
+        })
+    }
+
+    fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.pieces(offset, buf.len(), |at, range| {
+            self.pool.write_at(at, &buf[range]).map_err(io::Error::other)
+        })
+    }
+
+    fn write_back(&self, _offset: u64, _len: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn refresh(&self, _offset: u64, _len: usize) -> io::Result<()> {
+        // The page cache is the memory that guests map.
+        Ok(())
+    }
+
+    /// The append that publishes the file syncs the pool before it moves the index; a file that
+    /// is there already waits for [`Volume::sync`].
+    fn finish(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Splits a range into pieces of at most `most` bytes: offset and length of each.
+fn pieces(offset: u64, len: usize, most: usize) -> impl Iterator<Item = (u64, usize)> {
+    (0..len).step_by(most.max(1)).map(move |at| (offset + at as u64, most.min(len - at)))
+}
+
+/// Bytes that one copy step moves: an allocation unit, so that a step touches few huge pages.
+// 2 MiB fits every usize.
+#[allow(clippy::cast_possible_truncation)]
+pub const COPY_STEP: usize = ALLOC_UNIT as usize;
+
+/// Splits `size` bytes into steps of [`COPY_STEP`]: offset and length of each.
+pub fn steps(size: u64) -> impl Iterator<Item = (u64, usize)> {
+    (0..size).step_by(COPY_STEP).map(move |offset| {
+        let left = usize::try_from(size - offset).unwrap_or(usize::MAX);
+        (offset, left.min(COPY_STEP))
+    })
+}

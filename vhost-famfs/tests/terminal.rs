@@ -3,6 +3,9 @@
 //! program says.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
 
+#[path = "support/harmful.rs"]
+mod harmful;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -10,21 +13,11 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use harmful::harmful;
+
 /// Control characters of all kinds, and bytes that are no text.
 const HOSTILE: &[u8] =
     b"a\x1b]0;pwned\x07\x1b[2J\r\x08\x7f\xc2\x9b31m\xe2\x80\xae\xe2\x81\xa6\x9bz\xff";
-
-/// Bytes of a text that a terminal would obey, or that are no text.
-fn harmful(bytes: &[u8]) -> Option<String> {
-    let Ok(text) = std::str::from_utf8(bytes) else { return Some("no UTF-8".to_owned()) };
-    let is_bad = |c: &char| {
-        (c.is_control() && !"\n\t".contains(*c))
-            || "\u{61c}\u{200e}\u{200f}".contains(*c)
-            || ('\u{202a}'..='\u{202e}').contains(c)
-            || ('\u{2066}'..='\u{2069}').contains(c)
-    };
-    text.chars().find(is_bad).map(|c| format!("{c:?}"))
-}
 
 /// A directory for clusters, with one whose state names hostile things.
 fn runtime(dir: &Path) {

@@ -13,7 +13,8 @@ use std::path::Path;
 
 /// Whether a character could control a terminal, or change the order in which text is shown: C0,
 /// DEL, C1, and the controls of Unicode's bidirectional algorithm (UAX #9, table 2).
-fn is_harmful(c: char) -> bool {
+#[must_use]
+pub fn is_harmful(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}')
         || ('\u{202a}'..='\u{202e}').contains(&c)

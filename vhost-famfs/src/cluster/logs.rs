@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use famfs::text::terminal::is_harmful;
+
 use super::VmPaths;
 use super::directory::Directory;
 use super::state::State;
@@ -137,7 +139,7 @@ fn write_line(label: &str, line: &[u8], to: &mut (impl Write + ?Sized)) -> io::R
         let text = String::from_utf8_lossy(line);
         // A guest does not get at the reader's terminal.
         let clean = text.chars().map(|c| if c == '\t' { ' ' } else { c });
-        let clean: String = clean.filter(|c| !c.is_control()).collect();
+        let clean: String = clean.filter(|c| !is_harmful(*c)).collect();
         to.write_all(clean.as_bytes())?;
     }
     to.write_all(b"\n")

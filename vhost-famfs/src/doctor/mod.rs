@@ -9,6 +9,7 @@ mod vmm;
 use std::fmt;
 use std::path::Path;
 
+use famfs::text::terminal::is_harmful;
 use serde::Serialize;
 
 /// How a check went.
@@ -111,7 +112,7 @@ pub fn examine(qemu: Option<&Path>) -> Report {
 /// A message without line feeds, and without control characters that a program may have said.
 fn one_line(text: &str) -> String {
     let lines: Vec<_> = text.lines().map(str::trim).collect();
-    lines.join("; ").replace(":;", ":").chars().filter(|c| !c.is_control()).collect()
+    lines.join("; ").replace(":;", ":").chars().filter(|c| !is_harmful(*c)).collect()
 }
 
 #[cfg(test)]

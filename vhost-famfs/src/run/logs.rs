@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `logs`.
 
-use std::io::{self, IsTerminal, Write};
+use std::io;
 
 use anyhow::{Context, Result};
-use famfs::text::terminal::Escaping;
 
 use vhost_famfs::args::LogsConfig;
 use vhost_famfs::cluster::host::runtime_dir;
@@ -18,11 +17,8 @@ pub(super) fn run(config: LogsConfig) -> Result<()> {
         vm_of(&state, vm)?;
     }
     let mut logs = Logs::new(&directory, &state, config.vm.as_deref(), config.kind);
-    // People see what guests wrote without control sequences; a program gets every byte.
-    let mut stdout: Box<dyn Write> = match io::stdout().is_terminal() {
-        true => Box::new(Escaping::new(io::stdout())),
-        false => Box::new(io::stdout()),
-    };
+    // Each line comes without control characters.
+    let mut stdout = io::stdout();
     let printed = match config.follow {
         true => logs.follow(&mut stdout),
         false => logs.print(&mut stdout).and_then(|()| logs.finish(&mut stdout)),

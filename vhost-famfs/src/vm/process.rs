@@ -15,6 +15,8 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
+use famfs::text::terminal::is_harmful;
+
 use crate::bounded_log;
 
 /// Most lines of a log that go into an error message: a kernel panic with its call trace.
@@ -122,7 +124,7 @@ pub(super) fn tail(log: &Path) -> String {
     let lines = lines[lines.len().saturating_sub(TAIL_LINES)..].iter();
     // Control characters of a guest do not reach the reader's terminal.
     let clean =
-        |line: &&str| line.chars().filter(|c| !c.is_control()).take(TAIL_LINE).collect::<String>();
+        |line: &&str| line.chars().filter(|c| !is_harmful(*c)).take(TAIL_LINE).collect::<String>();
     lines.map(|line| format!("  {}", clean(line))).collect::<Vec<_>>().join("\n")
 }
 

@@ -9,6 +9,8 @@
 
 mod descriptors;
 mod emitted;
+#[path = "../support/harmful.rs"]
+mod harmful;
 mod host;
 #[path = "../support/kernel.rs"]
 mod kernel;
@@ -17,6 +19,7 @@ mod reports;
 #[path = "../support/schema.rs"]
 mod schema;
 mod stand_in;
+mod terminal;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -31,7 +34,8 @@ fn main() -> ExitCode {
         _ => {}
     }
     let trials = descriptors::trials().into_iter().chain(emitted::trials());
-    let trials = trials.chain(reports::trials()).chain(kills::trials()).collect();
+    let trials = trials.chain(reports::trials()).chain(terminal::trials());
+    let trials = trials.chain(kills::trials()).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

@@ -7,6 +7,8 @@
 //! - `qemu-slow`: the guest takes a moment to come up.
 //! - `qemu-deaf`: the guest does not power off; QEMU leaves when it is told to.
 //! - `qemu-stuck`: QEMU does not leave either, and has to be killed.
+//! - `qemu-rude`: guest and QEMU say [`RUDE`] wherever they may say what they like.
+//! - `qemu-failing`: so do these, and the guest cannot mount the pool.
 
 use std::ffi::OsString;
 use std::fs;
@@ -32,7 +34,11 @@ const SLOW: Duration = Duration::from_millis(150);
 const TRIAL: u8 = 85;
 
 /// The names that it goes by.
-pub const NAMES: [&str; 4] = ["qemu", "qemu-slow", "qemu-deaf", "qemu-stuck"];
+pub const NAMES: [&str; 6] =
+    ["qemu", "qemu-slow", "qemu-deaf", "qemu-stuck", "qemu-rude", "qemu-failing"];
+
+/// Control characters of all kinds, as a title, a colour, an erased line and turned text.
+pub const RUDE: &str = "a\x1b]0;pwned\x07\x1b[2J\r\x08\x7f\u{9b}31m\u{202e}\u{2066}z";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -40,6 +46,16 @@ enum Mode {
     Slow,
     Deaf,
     Stuck,
+    Rude,
+    Failing,
+}
+
+impl Mode {
+    /// What a text of a guest or of QEMU is.
+    fn text(self, polite: &str) -> String {
+        let is_rude = matches!(self, Self::Rude | Self::Failing);
+        if is_rude { RUDE.to_owned() } else { polite.to_owned() }
+    }
 }
 
 /// Is QEMU until it is told to leave.
@@ -58,14 +74,17 @@ pub fn run(name: &str) -> ExitCode {
         "qemu-slow" => Mode::Slow,
         "qemu-deaf" => Mode::Deaf,
         "qemu-stuck" => Mode::Stuck,
+        "qemu-rude" => Mode::Rude,
+        "qemu-failing" => Mode::Failing,
         _ => panic!("{name}: no such stand-in"),
     };
     // A device that is started holds the connection to its back-end.
     let pools = argv.iter().filter(|arg| is_chardev(arg, "pool"));
     let held: Vec<_> = pools.map(|arg| UnixStream::connect(path_in(arg)).unwrap()).collect();
     if let Some(console) = argv.iter().find(|arg| is_chardev(arg, "console")) {
-        serve_console(console);
+        serve_console(console, mode);
     }
+    eprint!("{}", mode.text(""));
     let qmp = argv.iter().find(|arg| arg.as_bytes().starts_with(b"unix:")).unwrap();
     serve(path_in(qmp), move |stream| monitor(stream, mode));
     let agent = argv.iter().find(|arg| is_chardev(arg, "agent")).unwrap();
@@ -107,14 +126,14 @@ fn serve(path: PathBuf, client: impl Fn(UnixStream) + Send + 'static) {
 }
 
 /// A console that says one line; what comes in is dropped.
-fn serve_console(console: &OsString) {
-    const LINE: &str = "the stand-in for a guest is up\r\n";
+fn serve_console(console: &OsString, mode: Mode) {
+    let line = mode.text("the stand-in for a guest is up") + "\r\n";
     if console.as_bytes().starts_with(b"file,") {
-        fs::write(path_in(console), LINE).unwrap();
+        fs::write(path_in(console), line).unwrap();
         return;
     }
     if let Some(log) = value_in(console, "logfile=") {
-        fs::write(log, LINE).unwrap();
+        fs::write(log, line).unwrap();
     }
     serve(path_in(console), |stream| {
         let _ = std::io::copy(&mut &stream, &mut std::io::sink());
@@ -126,7 +145,13 @@ fn monitor(stream: UnixStream, mode: Mode) {
     let _ = (&stream).write_all(b"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n");
     for line in BufReader::new(&stream).lines().map_while(Result::ok) {
         let request: Value = serde_json::from_str(&line).unwrap();
-        let _ = (&stream).write_all(format!("{}\r\n", json!({"return": {}})).as_bytes());
+        let answer = match mode {
+            Mode::Rude | Mode::Failing if request["execute"] != "qmp_capabilities" => {
+                json!({"error": {"class": RUDE, "desc": RUDE}})
+            }
+            _ => json!({"return": {}}),
+        };
+        let _ = (&stream).write_all(format!("{answer}\r\n").as_bytes());
         if request["execute"] == "quit" && mode != Mode::Stuck {
             std::process::exit(0);
         }
@@ -147,7 +172,13 @@ fn agent_of_guest(stream: UnixStream, mode: Mode) {
                 if mode == Mode::Slow {
                     thread::sleep(SLOW);
                 }
-                say(&hello(session));
+                say(&hello(session, mode));
+            }
+            Request::Exec { argv, .. } if argv == ["nonsense"] => {
+                let _ = (&stream).write_all((mode.text("nonsense") + "\n").as_bytes());
+            }
+            Request::Exec { id, .. } if mode == Mode::Rude => {
+                say(&Reply::Refused { id: Some(id), reason: mode.text("") });
             }
             Request::Exec { id, argv, .. } => {
                 let data = Bytes((argv.join(" ") + "\n").into_bytes());
@@ -161,13 +192,19 @@ fn agent_of_guest(stream: UnixStream, mode: Mode) {
     }
 }
 
-fn hello(session: String) -> Reply {
+fn hello(session: String, mode: Mode) -> Reply {
+    let attach = match mode {
+        Mode::Failing => {
+            Attach::Failed { result: mode.text(""), status: mode.text(""), uptime_ms: 4 }
+        }
+        _ => Attach::Mounted { uptime_ms: 4, took_ms: 1 },
+    };
     Reply::Hello {
         version: exec::VERSION,
         session,
-        boot_id: "a boot".to_owned(),
+        boot_id: mode.text("a boot"),
         uptime_ms: 5,
-        attach: Attach::Mounted { uptime_ms: 4, took_ms: 1 },
+        attach,
         ran: None,
     }
 }

@@ -13,7 +13,6 @@
 //! the expiry stops instead of writing over its successor. Between that look and the store there
 //! is no protection: memory that is not coherent between hosts has no atomic exchange.
 
-use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -27,9 +26,8 @@ use zerocopy::{IntoBytes, transmute};
 use crate::format::{self, LEASE_MAGIC, LEASE_OFFSET};
 use crate::media::{Media, MediaError};
 use crate::store::role;
+use crate::system::process;
 
-/// Names this boot of this kernel; the same for all its processes.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const LEN: usize = size_of::<format::Lease>();
 /// Bytes that say whose it is; the heartbeat is behind them.
 const IDENTITY_LEN: usize = 80 + size_of::<u64>();
@@ -73,9 +71,7 @@ pub struct Holder {
 impl Holder {
     /// This system, which calls itself `system`.
     pub fn this(system: Uuid) -> Result<Self, LeaseError> {
-        let text = fs::read_to_string(BOOT_ID).map_err(LeaseError::BootId)?;
-        let boot = Uuid::try_parse(text.trim())
-            .map_err(|err| LeaseError::BootId(io::Error::new(io::ErrorKind::InvalidData, err)))?;
+        let boot = process::boot_id().map_err(LeaseError::BootId)?;
         Ok(Self { system, machine: role::machine_uuid(), boot })
     }
 }
@@ -106,7 +102,7 @@ pub enum LeaseError {
     #[error("cannot access the master's lease")]
     Media(#[from] MediaError),
     /// This kernel does not tell who it is.
-    #[error("cannot read {BOOT_ID}, which the master's lease needs")]
+    #[error("cannot read {}, which the master's lease needs", process::BOOT_ID)]
     BootId(#[source] io::Error),
     /// Another running system is the master.
     #[error(

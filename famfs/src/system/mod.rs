@@ -7,4 +7,5 @@ pub mod lock;
 pub mod mounts;
 pub mod output_file;
 pub mod ownership;
+pub mod process;
 pub mod watcher;

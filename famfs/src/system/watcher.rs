@@ -7,16 +7,16 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
+
+use crate::system::process::Handle;
 
 /// Where the files are; gone after a boot, as the watchers are.
 const DIR: &str = "/run/famfs";
@@ -34,13 +34,13 @@ pub enum WatcherError {
         /// The mount point.
         mount_point: PathBuf,
         /// Process number of the other.
-        pid: i32,
+        pid: u32,
     },
     /// The watcher did not end.
     #[error("process {pid}, which follows the log, did not end within {} s", PATIENCE.as_secs())]
     Stays {
         /// Process number of the watcher.
-        pid: i32,
+        pid: u32,
     },
     /// A file or process could not be used.
     #[error("cannot {action} {}", path.display())]
@@ -71,7 +71,7 @@ impl Watcher {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
-                let pid = read_pid(&mut file).map_or(0, pid_number);
+                let pid = read_pid(&mut file).unwrap_or(0);
                 return Err(WatcherError::Busy { mount_point: mount_point.to_owned(), pid });
             }
             Err(err) => return Err(system("lock", &path, err.into())),
@@ -84,16 +84,15 @@ impl Watcher {
     }
 
     /// The process that follows a mounted file system, if there is one.
-    pub fn of(mount_point: &Path) -> Result<Option<i32>, WatcherError> {
-        Ok(find(mount_point)?.map(pid_number))
+    pub fn of(mount_point: &Path) -> Result<Option<u32>, WatcherError> {
+        find(mount_point)
     }
 }
 
 /// A process that follows a mounted file system, held so that its number is nobody else's.
 #[derive(Debug)]
 pub struct Running {
-    pid: Pid,
-    process: OwnedFd,
+    process: Handle,
     path: PathBuf,
 }
 
@@ -102,33 +101,28 @@ impl Running {
     pub fn find(mount_point: &Path) -> Result<Option<Self>, WatcherError> {
         let Some(pid) = find(mount_point)? else { return Ok(None) };
         let path = file_of(mount_point)?;
-        let process = match pidfd_open(pid, PidfdFlags::empty()) {
-            Err(Errno::SRCH) => return Ok(None),
-            process => process.map_err(|err| system("find the process of", &path, err.into()))?,
+        let process = match Handle::open(pid) {
+            Err(err) if Errno::from_io_error(&err) == Some(Errno::SRCH) => return Ok(None),
+            process => process.map_err(|err| system("find the process of", &path, err))?,
         };
         // The number may have become another process's between the reading and the opening, but
         // not any more if the lock is still held by the one that wrote it.
         let same = find(mount_point)? == Some(pid);
-        Ok(same.then_some(Self { pid, process, path }))
+        Ok(same.then_some(Self { process, path }))
     }
 
     /// Asks it to end, and waits until it has.
     pub fn end(&self) -> Result<(), WatcherError> {
-        let error = |err: Errno| system("end the process of", &self.path, err.into());
-        match pidfd_send_signal(&self.process, Signal::TERM) {
-            Ok(()) | Err(Errno::SRCH) => {}
-            Err(err) => return Err(error(err)),
-        }
-        let patience = Timespec::try_from(PATIENCE).unwrap_or_default();
-        match poll(&mut [PollFd::new(&self.process, PollFlags::IN)], Some(&patience)) {
-            Ok(0) => Err(WatcherError::Stays { pid: pid_number(self.pid) }),
-            Ok(_) => Ok(()),
-            Err(err) => Err(error(err)),
+        let error = |err| system("end the process of", &self.path, err);
+        self.process.signal(Signal::TERM).map_err(error)?;
+        match self.process.wait(PATIENCE) {
+            true => Ok(()),
+            false => Err(WatcherError::Stays { pid: self.process.pid() }),
         }
     }
 }
 
-fn find(mount_point: &Path) -> Result<Option<Pid>, WatcherError> {
+fn find(mount_point: &Path) -> Result<Option<u32>, WatcherError> {
     let path = file_of(mount_point)?;
     let mut file = match File::open(&path) {
         Ok(file) => file,
@@ -151,11 +145,11 @@ fn find(mount_point: &Path) -> Result<Option<Pid>, WatcherError> {
     }
 }
 
-fn read_pid(file: &mut File) -> Option<Pid> {
+fn read_pid(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.rewind().ok()?;
     file.take(32).read_to_string(&mut text).ok()?;
-    Pid::from_raw(text.trim().parse().ok().filter(|pid| *pid > 1)?)
+    text.trim().parse().ok().filter(|pid| *pid > 1)
 }
 
 fn file_of(mount_point: &Path) -> Result<PathBuf, WatcherError> {
@@ -167,8 +161,4 @@ fn file_of(mount_point: &Path) -> Result<PathBuf, WatcherError> {
 
 fn system(action: &'static str, path: &Path, source: io::Error) -> WatcherError {
     WatcherError::System { action, path: path.to_owned(), source }
-}
-
-fn pid_number(pid: Pid) -> i32 {
-    pid.as_raw_nonzero().get()
 }

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use famfs::system::ownership::{self, Fault};
+use famfs::system::process::boot_id;
 use rustix::fs::{FlockOperation, Mode, OFlags, openat};
 use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::emitted;
-use super::process;
 use super::spec::check_name;
 use super::state::{State, VERSION};
 
@@ -317,7 +317,7 @@ impl Directory {
             serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
         state.check(&self.name, &self.base).map_err(wrong)?;
         // After a restart of the host the ids in it name other processes.
-        if process::boot_id().is_ok_and(|now| now != state.boot_id) {
+        if boot_id().is_ok_and(|now| now.to_string() != state.boot_id) {
             for vm in &mut state.vms {
                 (vm.qemu, vm.backend, vm.keeper) = (None, None, None);
             }

@@ -6,13 +6,13 @@ use std::thread;
 use std::time::Duration;
 
 use famfs::system::ownership::Fault;
+use famfs::system::process::Handle;
 use serde::Serialize;
 
 use super::directory::{Directory, DirectoryError};
 use super::process::{self, Process};
 use super::state::{Phase, State, VmState};
 use super::{FindError, VmPaths};
-use crate::host::pidfd::Handle;
 use crate::pool::{self, Owners, PoolError};
 use crate::vm::{Guest, Shutdown, end_vm};
 
@@ -264,6 +264,8 @@ fn end_qemu(qemu: &Handle, paths: &VmPaths, limit: Duration) -> End {
 
 #[cfg(test)]
 mod tests {
+    use famfs::system::process::boot_id;
+
     use super::*;
     use crate::cluster::host::Host;
     use crate::cluster::plan::Plan;
@@ -283,7 +285,7 @@ mod tests {
             let directory = Directory::new(plan.dir.parent().unwrap(), &plan.name);
             drop(directory.create(plan.instance).unwrap());
             let launcher = Process::of(std::process::id()).unwrap();
-            let state = State::new(&plan, process::boot_id().unwrap(), launcher);
+            let state = State::new(&plan, boot_id().unwrap().to_string(), launcher);
             directory.write(&State { phase: Phase::Up, ..state }).unwrap();
             let options = Options { limit: Duration::ZERO, keep_pool, force: false };
             let report = down(&directory, options).unwrap();
@@ -299,7 +301,7 @@ mod tests {
         let directory = Directory::new(plan.dir.parent().unwrap(), &plan.name);
         drop(directory.create(plan.instance).unwrap());
         let launcher = Process::of(std::process::id()).unwrap();
-        (directory, State::new(&plan, process::boot_id().unwrap(), launcher))
+        (directory, State::new(&plan, boot_id().unwrap().to_string(), launcher))
     }
 
     const OPTIONS: Options = Options { limit: Duration::ZERO, keep_pool: false, force: false };

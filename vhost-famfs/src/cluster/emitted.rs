@@ -10,6 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use famfs::system::process::boot_id;
 use uuid::Uuid;
 
 use super::directory::{Directory, DirectoryError};
@@ -69,7 +70,7 @@ pub fn start(base: &Path, text: &str) -> Result<(), StartError> {
     if !state.emitted || state.pool.ours {
         return Err(StartError::State("it is not the state of an emitted cluster".to_owned()));
     }
-    state.boot_id = process::boot_id().map_err(StartError::This)?;
+    state.boot_id = boot_id().map_err(StartError::This)?.to_string();
     state.phase = Phase::Up;
     let directory = Directory::new(base, &name);
     let _lock = directory.create(state.instance)?;

@@ -17,10 +17,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use famfs::system::process::Handle;
 use serde::{Deserialize, Serialize};
 use signal_hook::low_level::signal_name;
 
-use crate::host::pidfd::Handle;
 use crate::host::sys;
 
 /// How long a process may run before it is looked at again: it is waited for in any case.
@@ -91,7 +91,9 @@ pub fn watch(ids: impl Read + Send + 'static, record: File) -> io::Result<UnixSt
     let shared = Arc::new((record, working));
     thread::Builder::new().spawn(move || {
         for line in BufReader::new(ids).lines().map_while(Result::ok) {
-            let Some(handle) = line.parse().ok().and_then(Handle::of) else { continue };
+            let Some(handle) = line.parse().ok().and_then(|pid| Handle::open(pid).ok()) else {
+                continue;
+            };
             let shared = Arc::clone(&shared);
             // Without a thread there is no record of this one.
             drop(thread::Builder::new().spawn(move || follow(&handle, &shared.0)));
@@ -109,7 +111,7 @@ fn follow(handle: &Handle, record: &File) {
     end.write(record);
     let limit = Instant::now() + REAPED;
     while Instant::now() < limit {
-        if let Some(status) = handle.exit_status() {
+        if let Some(status) = sys::exit_status(handle) {
             return end.with(status).write(record);
         }
         thread::sleep(TICK);

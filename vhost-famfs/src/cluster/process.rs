@@ -9,11 +9,10 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use famfs::system::process::{self, Handle};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-
-use crate::host::pidfd::Handle;
 
 /// Environment variable that processes of a cluster have; its value is the start's own id.
 pub const MARK: &str = "VHOST_FAMFS_CLUSTER_INSTANCE";
@@ -44,7 +43,7 @@ impl Process {
     }
 
     fn handle(self) -> Option<Handle> {
-        let handle = Handle::of(self.pid)?;
+        let handle = Handle::open(self.pid).ok()?;
         // Compared after the handle is open: from here on it stays that process.
         let same = start_ticks(self.pid).is_ok_and(|ticks| ticks == self.start_ticks);
         (same && handle.is_alive()).then_some(handle)
@@ -160,17 +159,15 @@ fn is_in_exec(pid: u32) -> bool {
 pub fn marked(instance: Uuid) -> Vec<Handle> {
     pids()
         .filter_map(|pid| {
-            let handle = Handle::of(pid)?;
+            let handle = Handle::open(pid).ok()?;
             (is_marked(pid, instance) && handle.is_alive()).then_some(handle)
         })
         .collect()
 }
 
-/// The ids of all processes but this one.
+/// The ids of all processes but this one; none without /proc.
 fn pids() -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten();
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| *pid != std::process::id())
+    process::others().into_iter().flatten()
 }
 
 /// Ends every process with a cluster's mark, however often new ones appear; the number of those that
@@ -186,7 +183,10 @@ pub fn kill_marked(instance: Uuid) -> Result<usize, Vec<u32>> {
             return Ok(count);
         }
         count += found.len();
-        found.iter().for_each(|handle| handle.signal(Signal::KILL));
+        for handle in &found {
+            // Those that may not be killed are still there later.
+            let _ = handle.signal(Signal::KILL);
+        }
         // All have the same time, from the same moment on.
         let stuck = thread::scope(|scope| {
             let waits: Vec<_> =
@@ -199,14 +199,6 @@ pub fn kill_marked(instance: Uuid) -> Result<usize, Vec<u32>> {
             return Err(stuck);
         }
     }
-}
-
-/// Which start of the host this is (random(4)).
-///
-/// # Errors
-/// The kernel does not tell.
-pub fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fmt;
 use std::thread;
 use std::time::Duration;
 
+use famfs::system::process::Handle;
 use serde::Serialize;
 
 use super::FindError;
@@ -13,7 +14,6 @@ use super::directory::{Directory, DirectoryError};
 use super::ends::{self, End};
 use super::process::Process;
 use super::state::{Phase, State, VmState};
-use crate::host::pidfd::Handle;
 use crate::host::residency::{self, PoolFile, Usage, VmMemory};
 use crate::host::units::Bytes;
 use crate::vm::Guest;

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use famfs::system::process::boot_id;
 use serde::Serialize;
 
 use super::VmPaths;
@@ -161,7 +162,7 @@ impl<'p> Start<'p> {
     /// A cluster of this name is up.
     pub fn new(plan: &'p Plan) -> Result<Self, UpError> {
         let launcher = Process::of(std::process::id()).map_err(UpError::This)?;
-        let state = State::new(plan, process::boot_id().map_err(UpError::This)?, launcher);
+        let state = State::new(plan, boot_id().map_err(UpError::This)?.to_string(), launcher);
         let base = plan.dir.parent().unwrap_or(Path::new("."));
         let directory = Directory::new(base, &plan.name);
         let lock = directory.create(plan.instance)?;

@@ -2,7 +2,6 @@
 //! What is asked of this host and its kernel: memory, processes, privileges, signals. Everything else builds on it.
 
 pub mod memory;
-pub mod pidfd;
 pub mod privileges;
 pub mod residency;
 pub mod signals;

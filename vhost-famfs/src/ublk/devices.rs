@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use famfs::system::process::Handle;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::Serialize;
@@ -17,7 +18,6 @@ use super::export::Opened;
 use super::record::{Record, RecordError, Records};
 use super::server;
 use super::source::Source;
-use crate::host::pidfd::Handle;
 use crate::host::units::Bytes;
 
 /// How long a server may take to end after its device was stopped: it flushes.
@@ -211,7 +211,7 @@ pub fn delete(records: &Records, id: u32, force: bool) -> Result<(), DeviceError
 /// The process that serves a device. A device stays live for a moment after its server was killed.
 fn live_server(facts: Facts) -> Option<Handle> {
     let pid = u32::try_from(facts.server).ok().filter(|_| facts.state == State::Live)?;
-    Handle::of(pid).filter(Handle::is_alive)
+    Handle::open(pid).ok().filter(Handle::is_alive)
 }
 
 /// Removes a device that nobody serves, if it is still there.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use famfs::system::process;
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 use tracing::warn;
@@ -15,9 +16,6 @@ use uuid::Uuid;
 
 use super::base::{Base, BaseError};
 use super::overlay::{self, BaseIdentity, Overlay, OverlayError};
-
-/// Identifies the boot, and changes with each.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Between two tries to lock an overlay that a dying server still holds.
 const LOCK_TICK: Duration = Duration::from_millis(20);
@@ -61,7 +59,7 @@ pub enum OverlayFileError {
         source: io::Error,
     },
     /// The kernel does not tell which boot this is.
-    #[error("cannot read the boot's identity from {BOOT_ID}")]
+    #[error("cannot read the boot's identity from {}", process::BOOT_ID)]
     Boot(#[source] io::Error),
 }
 
@@ -125,7 +123,7 @@ pub fn open(
     patience: Duration,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<OverlayFile, OverlayFileError> {
-    let boot = boot()?;
+    let boot = process::boot_id().map_err(OverlayFileError::Boot)?;
     // Opening a pipe would wait for somebody at its other end.
     let nonblock = OFlags::NONBLOCK.bits().cast_signed();
     match OpenOptions::new().read(true).write(writable).custom_flags(nonblock).open(path) {
@@ -199,11 +197,6 @@ fn lock(file: &File, path: &Path, alone: bool, patience: Duration) -> Result<(),
             Err(errno) => return Err(io(path, "lock")(errno.into())),
         }
     }
-}
-
-fn boot() -> Result<Uuid, OverlayFileError> {
-    let text = std::fs::read_to_string(BOOT_ID).map_err(OverlayFileError::Boot)?;
-    Uuid::try_parse(text.trim()).map_err(|err| OverlayFileError::Boot(io::Error::other(err)))
 }
 
 #[cfg(test)]

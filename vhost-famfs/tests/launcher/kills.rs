@@ -14,12 +14,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use famfs::media::PoolFile;
 use famfs::store::mkfs;
 use famfs::sys::dax::Access;
+use famfs::system::process::Handle;
 use famfs::write::prng::SeededBytes;
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use uuid::Uuid;
-use vhost_famfs::host::pidfd::Handle;
 
 use super::host::Host;
 use super::trial;
@@ -284,7 +284,7 @@ fn part_is_killed(test: &mut Test) {
     let victim = loop {
         let state = test.host.state(NAME);
         let pid = state.and_then(|state| state["vms"][vm][part]["pid"].as_u64());
-        if let Some(handle) = pid.and_then(|pid| Handle::of(u32::try_from(pid).unwrap())) {
+        if let Some(handle) = pid.and_then(|pid| Handle::open(u32::try_from(pid).unwrap()).ok()) {
             break handle;
         }
         assert!(Instant::now() < end && up.try_wait().unwrap().is_none(), "up starts no {part}");

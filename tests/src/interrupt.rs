@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Ctrl-C while a test program boots VMs: what it started ends, so that whoever waits for it fails and cleans up as
-//! after any failure, and no other scenario begins.
+//! Ctrl-C, for the test programs and for xtask: what the program started ends, so that whoever waits for it fails and
+//! cleans up as after any failure, and nothing else begins.
 
 use std::fs;
-use std::process;
+use std::process::{self, Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -16,17 +17,21 @@ use signal_hook::iterator::Signals;
 /// The exit code after Ctrl-C, as of a shell: 128 and the number of SIGINT.
 pub const INTERRUPTED: u8 = 130;
 
+/// How long a signal may take to be noticed here.
+const LAG: Duration = Duration::from_millis(100);
+
 static SEEN: AtomicBool = AtomicBool::new(false);
 
-/// Starts to listen for SIGINT, SIGTERM and SIGHUP, and for the end of whoever started this program: `cargo test` does
-/// not pass a signal on. A further SIGINT ends the program at once.
+/// Starts to listen for SIGINT, SIGTERM and SIGHUP. A further SIGINT ends the program at once.
+///
+/// # Errors
+/// Signals cannot be caught.
 pub fn listen() -> Result<()> {
     let mut signals =
         Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot listen for signals")?;
-    set_parent_process_death_signal(Some(Signal::TERM)).context("cannot follow the parent")?;
     thread::spawn(move || {
         for signal in signals.forever() {
-            if !SEEN.swap(true, Ordering::Relaxed) {
+            if !SEEN.swap(true, Ordering::SeqCst) {
                 eprintln!("\ninterrupted: ending what was started (Ctrl-C again to stop at once)");
                 end_children();
             } else if signal == SIGINT {
@@ -37,12 +42,49 @@ pub fn listen() -> Result<()> {
     Ok(())
 }
 
+/// Takes the end of whoever started this program for a signal: `cargo test` does not pass one on.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn follow_parent() -> Result<()> {
+    set_parent_process_death_signal(Some(Signal::TERM)).context("cannot follow the parent")
+}
+
+/// Starts a program, unless somebody asked to stop; who asks from now on ends it.
+///
+/// # Errors
+/// Somebody asked to stop, or the program cannot be run.
+pub fn spawn(command: &mut Command) -> Result<Child> {
+    check()?;
+    let child = command
+        .spawn()
+        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    // The signal may have come after the check, and the look for children before this one was there.
+    if seen() {
+        end_children();
+    }
+    Ok(child)
+}
+
 /// Whether somebody asked to stop. What fails after that is no news.
+#[must_use]
 pub fn seen() -> bool {
-    SEEN.load(Ordering::Relaxed)
+    SEEN.load(Ordering::SeqCst)
+}
+
+/// The same after a failure: a signal from a terminal ends children too, and that may be noticed before the signal is.
+#[must_use]
+pub fn seen_after_failure() -> bool {
+    if !seen() {
+        thread::sleep(LAG);
+    }
+    seen()
 }
 
 /// An error once somebody asked to stop.
+///
+/// # Errors
+/// That.
 pub fn check() -> Result<()> {
     ensure!(!seen(), "interrupted");
     Ok(())

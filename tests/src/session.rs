@@ -25,6 +25,7 @@ impl Session {
     /// Signals cannot be caught.
     pub fn from_args() -> Result<Self> {
         interrupt::listen()?;
+        interrupt::follow_parent()?;
         let filters = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
         Ok(Self { filters, passed: 0, failed: 0, skipped: 0 })
     }

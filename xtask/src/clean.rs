@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use vm_tests::interrupt;
 
 use crate::args::CleanArgs;
 use crate::paths;
@@ -44,6 +45,7 @@ pub fn run(args: &CleanArgs) -> Result<()> {
 
 /// Removes a directory tree and says so; nothing there is no error.
 fn remove(dir: &Path) -> Result<()> {
+    interrupt::check()?;
     match fs::remove_dir_all(dir) {
         Ok(()) => eprintln!("removed {}", dir.display()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

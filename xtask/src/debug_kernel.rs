@@ -8,14 +8,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use vm_tests::interrupt;
 
 use crate::hash::Key;
-use crate::interrupt::{INTERRUPTED, Interrupt};
 use crate::tools::{KernelHeaders, Tools};
 use crate::{cache, exec, paths, setup};
 
@@ -24,9 +23,6 @@ const RECIPE: &str = "debug kernel 1";
 
 /// What the unpacked source, the objects and the result need at most.
 const BYTES: u64 = 3 << 30;
-
-/// How long a signal may take to be noticed here.
-const SIGNAL_LAG: Duration = Duration::from_millis(100);
 
 /// About how many files are compiled, for the progress.
 const FILES: u64 = 1420;
@@ -66,25 +62,20 @@ impl DebugKernel {
 }
 
 /// Builds the kernel unless it is there, and says where it is.
-pub fn run() -> Result<ExitCode> {
+pub fn run() -> Result<()> {
     let tools = setup::run()?;
-    let interrupt = Interrupt::listen()?;
-    let kernel = build(&tools, &interrupt).map(Some).or_else(|error| {
-        // A signal from the terminal ends the command too, and that may be noticed first.
-        thread::sleep(SIGNAL_LAG);
-        if interrupt.seen() { Ok(None) } else { Err(error) }
+    let kernel = build(&tools).inspect_err(|_| {
+        if interrupt::seen_after_failure() {
+            eprintln!("debug-kernel: the next run goes on from here");
+        }
     })?;
-    let Some(kernel) = kernel else {
-        eprintln!("debug-kernel: interrupted; the next run goes on from here");
-        return Ok(ExitCode::from(INTERRUPTED));
-    };
     eprintln!("Debug kernel: {}", kernel.dir.display());
     eprintln!("Next: cargo xtask test --debug-kernel");
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// The kernel, built if it is not in the cache.
-pub fn build(tools: &Tools, interrupt: &Interrupt) -> Result<DebugKernel> {
+pub fn build(tools: &Tools) -> Result<DebugKernel> {
     let source = tools.kernel_source()?;
     let config = paths::root().join("kmod/debug.config");
     let source_size = fs::metadata(&source)
@@ -110,7 +101,7 @@ pub fn build(tools: &Tools, interrupt: &Interrupt) -> Result<DebugKernel> {
     }
     let part = dir.with_extension("part");
     cache::remove_others(&cache, "kernel-", &[&part])?;
-    let builder = Builder { tools, interrupt, config, part };
+    let builder = Builder { tools, config, part };
     builder.unpack(&source, &cache)?;
     builder.configure()?;
     builder.compile()?;
@@ -125,7 +116,6 @@ pub fn build(tools: &Tools, interrupt: &Interrupt) -> Result<DebugKernel> {
 /// A build in its scratch directory.
 struct Builder<'a> {
     tools: &'a Tools,
-    interrupt: &'a Interrupt,
     config: PathBuf,
     part: PathBuf,
 }
@@ -142,7 +132,6 @@ impl Builder<'_> {
     }
 
     fn step(&self, name: &str, what: &str, command: &mut Command) -> Result<()> {
-        self.interrupt.check()?;
         exec::step(&format!("debug-kernel-{name}"), what, command)
     }
 
@@ -189,7 +178,6 @@ impl Builder<'_> {
             &mut make,
             FILES,
             |line| line.starts_with("  CC ") || line.starts_with("  AS "),
-            self.interrupt,
         )
     }
 

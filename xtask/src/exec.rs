@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use rustix::process::Pid;
+use vm_tests::interrupt;
 
-use crate::interrupt::Interrupt;
 use crate::paths;
 
 /// Without a terminal, how often a long step says how far it is.
@@ -34,19 +33,17 @@ pub fn step(name: &str, what: &str, command: &mut Command) -> Result<()> {
 }
 
 /// The same for a step of many minutes: shows how many of about `total` lines of output that
-/// `counts` were there, and ends the command when the user asks to stop.
+/// `counts` were there.
 pub fn counted_step(
     name: &str,
     what: &str,
     command: &mut Command,
     total: u64,
     counts: impl Fn(&str) -> bool,
-    interrupt: &Interrupt,
 ) -> Result<()> {
     let mut step = Step::begin(name, what)?;
     eprintln!("{what} ...");
     let mut child = step.spawn(command, Stdio::piped())?;
-    interrupt.ends([Pid::from_child(&child)])?;
     let stdout = child.stdout.take().context("the command has no standard output")?;
     let mut progress = Progress::new(total, step.terminal);
     for line in BufReader::new(stdout).split(b'\n') {
@@ -57,9 +54,7 @@ pub fn counted_step(
         }
     }
     let status = child.wait().context("cannot wait")?;
-    interrupt.forget();
     progress.clear();
-    interrupt.check()?;
     step.end(status)
 }
 
@@ -93,12 +88,7 @@ impl<'a> Step<'a> {
     }
 
     fn spawn(&self, command: &mut Command, stdout: Stdio) -> Result<Child> {
-        command
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .stderr(self.output()?)
-            .spawn()
-            .with_context(|| format!("cannot run {:?}", command.get_program()))
+        interrupt::spawn(command.stdin(Stdio::null()).stdout(stdout).stderr(self.output()?))
     }
 
     fn end(&self, status: ExitStatus) -> Result<()> {
@@ -107,6 +97,9 @@ impl<'a> Step<'a> {
         if status.success() {
             eprintln!("{back}{what}: done in {:.1} s", self.start.elapsed().as_secs_f64());
             return Ok(());
+        }
+        if interrupt::seen_after_failure() {
+            bail!("{what}: interrupted");
         }
         eprintln!("{back}{what}: FAILED ({status}); the last lines of {}:", log_path.display());
         io::stderr().write_all(tail(log_path).as_bytes()).ok();

@@ -22,7 +22,6 @@ mod exec;
 mod guest_programs;
 mod hash;
 mod image;
-mod interrupt;
 mod manual;
 mod packages;
 mod paths;
@@ -35,22 +34,27 @@ use std::process::ExitCode;
 
 use args::Command;
 use clap::Parser;
-use interrupt::{INTERRUPTED, Interrupted};
+use vm_tests::interrupt::{self, INTERRUPTED};
 
 fn main() -> ExitCode {
-    let result = match args::Args::parse().command {
+    let command = args::Args::parse().command;
+    let result = interrupt::listen().and_then(|()| match command {
         Command::Setup => setup::run().map(|_| ExitCode::SUCCESS),
         Command::Build => build::run().map(|_| ExitCode::SUCCESS),
         Command::Image(args) => image::command(&args).map(|()| ExitCode::SUCCESS),
-        Command::DebugKernel => debug_kernel::run(),
+        Command::DebugKernel => debug_kernel::run().map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Vm(args) => vm::run(&args),
         Command::Clean(args) => clean::run(&args).map(|()| ExitCode::SUCCESS),
-    };
+    });
     result.unwrap_or_else(|error| {
+        if interrupt::seen_after_failure() {
+            eprintln!("xtask: interrupted; everything that was started is down");
+            return ExitCode::from(INTERRUPTED);
+        }
         eprintln!("xtask: {error:#}");
-        if error.is::<Interrupted>() { ExitCode::from(INTERRUPTED) } else { ExitCode::FAILURE }
+        ExitCode::FAILURE
     })
 }

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
+use vm_tests::interrupt;
 
 use crate::args::{BenchArgs, Benchmark};
 use crate::paths;
@@ -38,6 +39,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
         if !args.names.is_empty() && !args.names.contains(benchmark) {
             continue;
         }
+        interrupt::check()?;
         let (name, measurements) = match benchmark {
             Benchmark::Boot => ("boot", boot::run()?),
             Benchmark::Tools => ("tools", tools::run()?),

@@ -9,17 +9,15 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::Pid;
 use vhost_famfs::cluster::host::Host;
 use vhost_famfs::cluster::plan::Plan;
 use vhost_famfs::cluster::spec::Spec;
 use vhost_famfs::vm::{Backend, Lifetime, Vm};
-use vm_tests::{Artifacts, BOOT, Pool, View};
+use vm_tests::{Artifacts, BOOT, Pool, View, interrupt};
 
 use super::Measurement;
 use super::measurement::Better;
 use super::sample::medians;
-use crate::interrupt::Interrupt;
 use crate::{image, paths};
 
 /// The pool, and how many VMs share it.
@@ -31,12 +29,7 @@ pub fn run() -> Result<Vec<Measurement>> {
     let artifacts = image::run()?.artifacts(&paths::target().join("vm/bench-up"))?;
     let pool = Pool::create(&artifacts, POOL, POOL, View::Devdax)?;
     pool.mkfs(&[])?;
-    // What `up` starts outlives those who start it: a signal to this program alone has to be handed on.
-    let interrupt = Interrupt::listen()?;
-    let taken =
-        medians(|| up(&artifacts, &pool, &interrupt), || by_hand(&artifacts, &pool, &interrupt));
-    interrupt.check()?;
-    let (value, peer) = taken?;
+    let (value, peer) = medians(|| up(&artifacts, &pool), || by_hand(&artifacts, &pool))?;
     Ok(vec![Measurement::new(
         "up.mounted",
         "vhost-famfs up of 3 VMs, to its end",
@@ -48,8 +41,7 @@ pub fn run() -> Result<Vec<Measurement>> {
 }
 
 /// Seconds that the command takes.
-fn up(artifacts: &Artifacts, pool: &Pool, interrupt: &Interrupt) -> Result<f64> {
-    interrupt.check()?;
+fn up(artifacts: &Artifacts, pool: &Pool) -> Result<f64> {
     let runtime = tempfile::tempdir_in(&artifacts.runtime).context("no runtime directory")?;
     let program = |command: &str| {
         let mut program = Command::new(artifacts.programs.join("vhost-famfs"));
@@ -64,20 +56,18 @@ fn up(artifacts: &Artifacts, pool: &Pool, interrupt: &Interrupt) -> Result<f64> 
     let mut up = program("up");
     up.args(["--vms", &VMS.to_string(), "--pool"]).arg(pool.path());
     let begun = Instant::now();
-    let child = up.spawn().context("cannot run vhost-famfs")?;
-    // After a signal: `down` has to run all the same.
-    let _ = interrupt.ends([Pid::from_child(&child)]);
+    let child = interrupt::spawn(&mut up)?;
     let started = child.wait_with_output().context("cannot wait for vhost-famfs")?;
     let seconds = begun.elapsed().as_secs_f64();
-    interrupt.forget();
+    // After a signal as well: what `up` starts outlives it.
     let ended = program("down").output().context("cannot run vhost-famfs")?;
     ensure!(started.status.success() && ended.status.success(), "{started:?} {ended:?}");
     Ok(seconds)
 }
 
 /// Seconds until all VMs have mounted, with the command lines that `up` would use.
-fn by_hand(artifacts: &Artifacts, pool: &Pool, interrupt: &Interrupt) -> Result<f64> {
-    interrupt.check()?;
+fn by_hand(artifacts: &Artifacts, pool: &Pool) -> Result<f64> {
+    interrupt::check()?;
     let runtime = tempfile::tempdir_in(&artifacts.runtime).context("no runtime directory")?;
     let plan = plan(artifacts, pool, runtime.path())?;
     fs::create_dir_all(&plan.dir).context("cannot make the cluster's directory")?;
@@ -92,7 +82,6 @@ fn by_hand(artifacts: &Artifacts, pool: &Pool, interrupt: &Interrupt) -> Result<
         backend.wait_listening()?;
         vms.push(Vm::spawn(vm.config.clone(), Lifetime::Tied)?);
     }
-    interrupt.ends(vms.iter().filter_map(|vm| Pid::from_raw(i32::try_from(vm.pid()).ok()?)))?;
     thread::scope(|scope| {
         let wait = |vm: &Vm| -> Result<()> {
             vm.wait_started()?;
@@ -106,7 +95,6 @@ fn by_hand(artifacts: &Artifacts, pool: &Pool, interrupt: &Interrupt) -> Result<
         Ok::<_, anyhow::Error>(())
     })?;
     let seconds = begun.elapsed().as_secs_f64();
-    interrupt.forget();
     for vm in vms {
         vm.poweroff(BOOT)?;
     }

@@ -12,14 +12,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use famfs::system::output_file;
-use rustix::process::Pid;
 use serde::Deserialize;
 use vhost_famfs::host::residency::{self, PoolFile};
 use vhost_famfs::vm::Attach;
-use vm_tests::{Artifacts, Cluster, Member, Pool, View};
+use vm_tests::{Artifacts, Cluster, Member, Pool, View, interrupt};
 
 use crate::args::DemoArgs;
-use crate::interrupt::{INTERRUPTED, Interrupt};
 use crate::{exec, image, paths, setup};
 use guest::Checked;
 use report::{HostMemory, Report, Shared, VmRow};
@@ -47,14 +45,7 @@ struct Skipped {
 
 /// Runs the demo; success means that every check passed.
 pub fn run(args: &DemoArgs) -> Result<ExitCode> {
-    let interrupt = Interrupt::listen()?;
-    let report = match demo(args, &interrupt) {
-        Err(_) if interrupt.seen() => {
-            eprintln!("demo: interrupted; everything that it started is down");
-            return Ok(ExitCode::from(INTERRUPTED));
-        }
-        result => result?,
-    };
+    let report = demo(args)?;
     println!("{report}");
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report).context("cannot write JSON")?;
@@ -68,7 +59,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn demo(args: &DemoArgs, interrupt: &Interrupt) -> Result<Report> {
+fn demo(args: &DemoArgs) -> Result<Report> {
     // What the user gave is checked before anything slow begins.
     let share = Share::scan(&share_dir(args)?)?;
     let needed = share.pool_size();
@@ -83,7 +74,6 @@ fn demo(args: &DemoArgs, interrupt: &Interrupt) -> Result<Report> {
     }
     setup::run()?;
     let artifacts = prepare()?;
-    interrupt.check()?;
 
     let shmem_before = shmem()?;
     let vms = u64::from(args.vms);
@@ -91,13 +81,12 @@ fn demo(args: &DemoArgs, interrupt: &Interrupt) -> Result<Report> {
     let pool = Pool::create(&artifacts, size, content, View::Devdax)?;
     eprintln!("Pool: {} MiB at {}", size >> 20, pool.path().display());
     let skipped = fill(&pool, &share)?;
-    interrupt.check()?;
+    interrupt::check()?;
     let left_out: HashSet<PathBuf> = skipped.iter().map(|s| s.path.clone()).collect();
     let (manifest, files) = share.manifest(&left_out)?;
 
     let ram = (args.memory << 20) + (size / PAGE_STRUCTS).next_multiple_of(2 << 20);
     let cluster = Cluster::start(&artifacts, &pool, ram, members(args.vms))?;
-    interrupt.ends(cluster.pids().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)))?;
     eprintln!("Booting {} VMs ...", args.vms);
     let ready = cluster.wait_ready(Duration::from_secs(args.deadline))?;
     eprintln!("Checking {files} files in every VM ...");
@@ -129,7 +118,6 @@ fn demo(args: &DemoArgs, interrupt: &Interrupt) -> Result<Report> {
     let growth = shmem()?.saturating_sub(shmem_before);
     let host = HostMemory::account(pool.allocated()?, &rows, growth);
     eprintln!("Shutting down ...");
-    interrupt.forget();
     cluster.end()?;
     Ok(Report {
         shared: Shared {

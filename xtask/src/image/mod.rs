@@ -19,7 +19,6 @@ use vm_tests::Artifacts;
 use crate::args::{ImageArgs, Profile};
 use crate::build::{self, Built};
 use crate::hash::Key;
-use crate::interrupt::Interrupt;
 use crate::{debug_kernel, exec, paths};
 use inputs::Kernel;
 
@@ -188,9 +187,9 @@ pub fn run_oldest(built: &Built) -> Result<Option<PathBuf>> {
 }
 
 /// The same image with the debug kernel.
-pub fn run_debug(interrupt: &Interrupt) -> Result<Imaged> {
+pub fn run_debug() -> Result<Imaged> {
     let built = build::run()?;
-    let kernel = debug_kernel::build(&built.tools, interrupt)?;
+    let kernel = debug_kernel::build(&built.tools)?;
     let headers = kernel.headers()?;
     let module = build::module(&built.tools, &headers, &paths::target().join("kmod-debug"))?;
     let dir = paths::target().join("image-debug-kernel");

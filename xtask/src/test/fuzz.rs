@@ -8,8 +8,10 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use vm_tests::interrupt;
 
-use super::Tally;
+use super::run::Run;
+use super::tally::Tally;
 use crate::{build, exec, paths};
 
 /// Seconds that each target runs in continuous integration, and with `--all`.
@@ -34,7 +36,7 @@ const PANIC_LINES: usize = 4;
 const TAIL_LINES: usize = 20;
 
 /// Builds all targets and runs each for its time. Each counts as one test.
-pub fn run(all: bool, tally: &mut Tally) -> Result<()> {
+pub fn run(run: &mut Run) -> Result<()> {
     ensure!(exec::in_path("c++"), "libFuzzer needs a C++ compiler: install the package g++");
     let programs = build()?;
     let mut names: Vec<String> = fs::read_dir(sources().join("fuzz_targets"))
@@ -42,13 +44,14 @@ pub fn run(all: bool, tally: &mut Tally) -> Result<()> {
         .filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_str()?.to_owned()))
         .collect();
     names.sort_unstable_by(|one, other| other.cmp(one));
-    let seconds = if all { SECONDS_ALL } else { SECONDS };
+    let seconds = if run.all { SECONDS_ALL } else { SECONDS };
     let waiting = Mutex::new(names);
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let results: Vec<Result<Tally>> = thread::scope(|scope| {
         let worker = || {
             let mut tally = Tally::default();
             while let Some(name) = next() {
+                interrupt::check()?;
                 fuzz(&name, &programs, seconds, &mut tally)?;
             }
             Ok(tally)
@@ -60,7 +63,7 @@ pub fn run(all: bool, tally: &mut Tally) -> Result<()> {
         workers.into_iter().map(join).collect()
     });
     for result in results {
-        tally.add(&result?);
+        run.tally.add(&result?);
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::process::Output;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::Tally;
+use super::run::Run;
 use crate::image::{self, Imaged, sign};
 use crate::tools::Tools;
 use crate::{exec, paths};
@@ -17,40 +17,27 @@ use crate::{exec, paths};
 const KERNEL: &str = "root.efi";
 
 /// Runs them; those that build an image take longer than continuous integration allows.
-pub fn run(imaged: &Imaged, all: bool, tally: &mut Tally) -> Result<()> {
-    locked(imaged, tally)?;
+pub fn run(imaged: &Imaged, run: &mut Run) -> Result<()> {
+    locked(imaged, run)?;
     let tools = &imaged.built.tools;
-    report("other packages than those of the lock file are an error", lock(tools), tally);
-    report("a UKI is signed, an altered one does not verify", signed(imaged), tally);
-    if all {
-        report("two builds of the image are identical", reproducible(imaged), tally);
+    run.report("other packages than those of the lock file are an error", lock(tools));
+    run.report("a UKI is signed, an altered one does not verify", signed(imaged));
+    if run.all {
+        run.report("two builds of the image are identical", reproducible(imaged));
     }
     Ok(())
 }
 
-fn report(name: &str, checked: Result<()>, tally: &mut Tally) {
-    match checked {
-        Ok(()) => {
-            println!("check {name} ... ok");
-            tally.pass();
-        }
-        Err(error) => {
-            println!("check {name} ... FAILED\n{error:#}");
-            tally.fail(name, &format!("{error:#}"));
-        }
-    }
-}
-
 /// The tests run on what the mirror has; whether that is what would be shipped is said here.
-fn locked(imaged: &Imaged, tally: &mut Tally) -> Result<()> {
+fn locked(imaged: &Imaged, run: &mut Run) -> Result<()> {
     let name = "the packages are those of the lock file";
     let differences = image::unlocked(imaged)?;
     for line in &differences {
         println!("{line}");
     }
     match differences.is_empty() {
-        true => report(name, Ok(()), tally),
-        false => tally.skip(name, "the mirror has others; see 'cargo xtask image --update'"),
+        true => run.report(name, Ok(())),
+        false => run.tally.skip(name, "the mirror has others; see 'cargo xtask image --update'"),
     }
     Ok(())
 }

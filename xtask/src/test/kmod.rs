@@ -6,29 +6,28 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::Tally;
-use super::suites::lint;
+use super::run::Run;
 use crate::tools::{KernelHeaders, Tools};
 use crate::{build, exec, paths, setup};
 
 /// Warnings of compiler, sparse and kernel-doc for every kernel there are headers of, the
 /// kernel's style check, and the ways to install the module.
-pub fn lints(tally: &mut Tally) -> Result<()> {
+pub fn lints(run: &mut Run) -> Result<()> {
     let tools = setup::run()?;
     for headers in tools.all_kernel_headers()? {
-        check(&tools, &headers, tally)?;
+        check(&tools, &headers, run)?;
     }
-    checkpatch(&tools, tally)?;
-    manual(tally)?;
+    checkpatch(&tools, run)?;
+    manual(run)?;
     let newest = tools.kernel_headers()?;
-    script(&tools, &newest, "dkms.sh", "dkms.conf builds and cleans", tally)?;
-    script(&tools, &newest, "kconfig.sh", "Kconfig reads as in a kernel tree", tally)?;
-    script(&tools, &newest, "sign.sh", "make sign, make install", tally)?;
-    script(&tools, &newest, "jump_label.sh", "counters that are off cost nothing", tally)
+    script(&tools, &newest, "dkms.sh", "dkms.conf builds and cleans", run)?;
+    script(&tools, &newest, "kconfig.sh", "Kconfig reads as in a kernel tree", run)?;
+    script(&tools, &newest, "sign.sh", "make sign, make install", run)?;
+    script(&tools, &newest, "jump_label.sh", "counters that are off cost nothing", run)
 }
 
 /// `make check`.
-fn check(tools: &Tools, headers: &KernelHeaders, tally: &mut Tally) -> Result<()> {
+fn check(tools: &Tools, headers: &KernelHeaders, run: &mut Run) -> Result<()> {
     let out = paths::target().join(format!("kmod-check-{}", headers.release));
     let mut check = build::make(tools, &source(), &out);
     check.arg(format!("KDIR={}", headers.dir.display())).arg("check");
@@ -39,13 +38,13 @@ fn check(tools: &Tools, headers: &KernelHeaders, tally: &mut Tally) -> Result<()
         }
         None => "W=1 and sparse",
     };
-    lint(&format!("famfs.ko for {}: {what}", headers.release), &mut check, tally)
+    run.lint(&format!("famfs.ko for {}: {what}", headers.release), &mut check)
 }
 
 /// The kernel's style check over module and interface.
-fn checkpatch(tools: &Tools, tally: &mut Tally) -> Result<()> {
+fn checkpatch(tools: &Tools, run: &mut Run) -> Result<()> {
     let Some(scripts) = tools.kernel_scripts() else {
-        tally.skip("checkpatch --strict", "the host's own tools have no checkpatch.pl");
+        run.tally.skip("checkpatch --strict", "the host's own tools have no checkpatch.pl");
         return Ok(());
     };
     let kmod = source();
@@ -63,14 +62,14 @@ fn checkpatch(tools: &Tools, tally: &mut Tally) -> Result<()> {
         // An out-of-tree module has to look at the version: in compat.h, as a house rule.
         .args(["--ignore", "LINUX_VERSION_CODE,CONSTANT_COMPARISON", "--file"])
         .args(files);
-    lint("checkpatch --strict", &mut checkpatch, tally)
+    run.lint("checkpatch --strict", &mut checkpatch)
 }
 
 /// Warnings of the formatter about famfs(5).
-fn manual(tally: &mut Tally) -> Result<()> {
+fn manual(run: &mut Run) -> Result<()> {
     let name = "famfs(5) formats without warnings";
     if !exec::in_path("groff") {
-        tally.skip(name, "this host has no groff");
+        run.tally.skip(name, "this host has no groff");
         return Ok(());
     }
     // Warnings do not change groff's exit status: they must not be there at all.
@@ -78,7 +77,7 @@ fn manual(tally: &mut Tally) -> Result<()> {
         { printf '%s\\n' \"$said\" >&2; exit 1; }";
     let mut groff = Command::new("sh");
     groff.args(["-c", script]);
-    lint(name, groff.arg(paths::root().join("docs/reference/famfs.5")), tally)
+    run.lint(name, groff.arg(paths::root().join("docs/reference/famfs.5")))
 }
 
 /// Runs a script of the module's with the sources, the headers and a scratch directory.
@@ -87,12 +86,12 @@ fn script(
     headers: &KernelHeaders,
     name: &str,
     what: &str,
-    tally: &mut Tally,
+    run: &mut Run,
 ) -> Result<()> {
     let work = tempfile::tempdir().context("no temporary directory")?;
     let mut command = tools.command("bash");
     command.arg(source().join("tests").join(name)).arg(source());
-    lint(what, command.arg(&headers.dir).arg(work.path()), tally)
+    run.lint(what, command.arg(&headers.dir).arg(work.path()))
 }
 
 /// The directory of the module.

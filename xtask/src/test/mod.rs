@@ -5,6 +5,7 @@ mod failures;
 mod fuzz;
 mod image;
 mod kmod;
+mod run;
 mod suites;
 mod tally;
 
@@ -13,17 +14,17 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::ValueEnum;
+use vm_tests::interrupt;
 
 use crate::args::{Suite, TestArgs};
-use crate::interrupt::Interrupt;
 use crate::packages;
-pub use tally::Tally;
+use run::Run;
+use tally::Tally;
 
 /// Runs the suites, lists what failed, and closes with one plain line. A suite that cannot run counts as failed.
 pub fn run(args: &TestArgs) -> Result<ExitCode> {
-    let interrupt = Interrupt::listen()?;
     if args.debug_kernel {
-        return debug_kernel(args, &interrupt);
+        return debug_kernel(args);
     }
     let chosen: Vec<Suite> = Suite::value_variants()
         .iter()
@@ -36,9 +37,10 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
         let name = suite.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
         println!("== suite {name}");
         let start = Instant::now();
-        let mut tally = Tally::default();
-        let result = suites::run(suite, args.all, &interrupt, &mut tally);
-        interrupt.check()?;
+        let mut run = Run::new(args.all);
+        let result = suites::run(suite, &mut run);
+        interrupt::check()?;
+        let mut tally = run.tally;
         if let Err(error) = result {
             println!("suite {name} cannot run: {error:#}");
             tally.fail("cannot run", &format!("{error:#}"));
@@ -56,11 +58,12 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
 }
 
 /// Runs the kmod suite's programs on the debug kernel.
-fn debug_kernel(args: &TestArgs, interrupt: &Interrupt) -> Result<ExitCode> {
+fn debug_kernel(args: &TestArgs) -> Result<ExitCode> {
     println!("== suite kmod on the debug kernel");
-    let mut tally = Tally::default();
-    suites::on_debug_kernel(args.all, &args.only, interrupt, &mut tally)?;
-    interrupt.check()?;
+    let mut run = Run::new(args.all);
+    suites::on_debug_kernel(&args.only, &mut run)?;
+    interrupt::check()?;
+    let mut tally = run.tally;
     tally.failures.set_suite("kmod");
     println!("{}{tally}", tally.failures);
     let ok = tally.failed == 0 && !tally.is_empty();

@@ -2,93 +2,75 @@
 //! What each suite runs.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
-use rustix::process::Pid;
 use vm_tests::Artifacts;
 
-use super::{Tally, fuzz, kmod};
+use super::{Run, fuzz, kmod};
 use crate::args::Suite;
 use crate::build::{self, Built};
-use crate::interrupt::Interrupt;
 use crate::{guest_programs, image, paths};
 
-/// Runs one suite and counts into `tally`.
-pub fn run(suite: Suite, all: bool, interrupt: &Interrupt, tally: &mut Tally) -> Result<()> {
+/// Runs one suite.
+pub fn run(suite: Suite, run: &mut Run) -> Result<()> {
     match suite {
         Suite::Unit => {
-            lint("rustfmt", build::cargo().args(["fmt", "--all", "--check"]), tally)?;
+            run.lint("rustfmt", build::cargo().args(["fmt", "--all", "--check"]))?;
             let clippy = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-Dwarnings"];
-            lint("clippy", build::cargo().args(clippy), tally)?;
-            cargo_test(&["--workspace", "--lib", "--bins"], interrupt, tally)?;
-            cargo_test(&["-p", "xtask", "--test", "refusals"], interrupt, tally)?;
-            cargo_test(&["-p", "vm-tests", "--test", "house", "--test", "manual"], interrupt, tally)
+            run.lint("clippy", build::cargo().args(clippy))?;
+            run.cargo_test(&["--workspace", "--lib", "--bins"])?;
+            run.cargo_test(&["-p", "xtask", "--test", "refusals"])?;
+            run.cargo_test(&["-p", "vm-tests", "--test", "house", "--test", "manual"])
         }
         Suite::Protocol => {
             // Emitted scripts call it; cargo builds only the programs of the package whose tests it runs.
             let famfs = ["build", "--quiet", "-p", "famfs-cli", "--bins"];
-            lint("famfs builds", build::cargo().args(famfs), tally)?;
-            cargo_test(&["-p", "vhost-famfs", "--test", "*"], interrupt, tally)
+            run.lint("famfs builds", build::cargo().args(famfs))?;
+            run.cargo_test(&["-p", "vhost-famfs", "--test", "*"])
         }
         Suite::Tools => {
-            cargo_test(&["-p", "famfs", "-p", "famfs-cli", "--test", "*"], interrupt, tally)?;
-            cargo_test(&["-p", "fuzz", "--test", "*"], interrupt, tally)
+            run.cargo_test(&["-p", "famfs", "-p", "famfs-cli", "--test", "*"])?;
+            run.cargo_test(&["-p", "fuzz", "--test", "*"])
         }
-        Suite::Fuzz => fuzz::run(all, tally),
+        Suite::Fuzz => fuzz::run(run),
         Suite::Kmod => {
-            kmod::lints(tally)?;
-            in_vms("kmod", all, interrupt, tally)
+            kmod::lints(run)?;
+            in_vms("kmod", run)
         }
-        Suite::Device => in_vms("device", all, interrupt, tally),
+        Suite::Device => in_vms("device", run),
         Suite::Image => {
-            super::image::run(&image::run()?, all, tally)?;
-            in_vms("image", all, interrupt, tally)
+            super::image::run(&image::run()?, run)?;
+            in_vms("image", run)
         }
-        Suite::Guest => in_vms("guest", all, interrupt, tally),
-        Suite::Pool => in_vms("pool", all, interrupt, tally),
-        Suite::Cluster => in_vms("cluster", all, interrupt, tally),
+        Suite::Guest => in_vms("guest", run),
+        Suite::Pool => in_vms("pool", run),
+        Suite::Cluster => in_vms("cluster", run),
         Suite::Ublk => {
-            without_default_features(tally)?;
-            in_vms("ublk", all, interrupt, tally)
+            without_default_features(run)?;
+            in_vms("ublk", run)
         }
     }
-}
-
-/// Runs a checking program; it counts as one test.
-pub fn lint(name: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
-    let status = command
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
-    println!("check {name} ... {}", if status.success() { "ok" } else { "FAILED" });
-    if status.success() {
-        tally.pass();
-    } else {
-        tally.fail(name, &status.to_string());
-    }
-    Ok(())
 }
 
 /// Runs one of the test programs that boot virtual machines.
-fn in_vms(name: &str, all: bool, interrupt: &Interrupt, tally: &mut Tally) -> Result<()> {
+fn in_vms(name: &str, run: &mut Run) -> Result<()> {
     let imaged = image::run()?;
     let mut artifacts = imaged.artifacts(&paths::target().join("vm").join(name))?;
-    artifacts.all = all;
+    artifacts.all = run.all;
     if name == "kmod" {
         artifacts.lts_image = image::run_lts(&imaged.built)?;
         if artifacts.lts_image.is_none() {
-            tally.skip(
+            run.tally.skip(
                 "famfs.ko on the long-term kernel",
                 "the host's own tools have no headers of it",
             );
         }
-        if all {
+        if run.all {
             artifacts.oldest_image = image::run_oldest(&imaged.built)?;
             if artifacts.oldest_image.is_none() {
-                tally.skip(
+                run.tally.skip(
                     "famfs.ko on the oldest kernel with fsdev_dax",
                     "these tools have headers of one such kernel only",
                 );
@@ -98,7 +80,7 @@ fn in_vms(name: &str, all: bool, interrupt: &Interrupt, tally: &mut Tally) -> Re
     if name == "ublk" {
         artifacts.guest_programs = Some(guest_programs(&imaged.built)?);
     }
-    with_artifacts(name, &artifacts, &[], interrupt, tally)
+    with_artifacts(name, &artifacts, &[], run)
 }
 
 /// What the guest of the ublk suite runs beside what the appliance has.
@@ -118,64 +100,27 @@ fn guest_programs(built: &Built) -> Result<PathBuf> {
 }
 
 /// The program without what needs libclang to be built.
-fn without_default_features(tally: &mut Tally) -> Result<()> {
+fn without_default_features(run: &mut Run) -> Result<()> {
     let build = ["check", "--quiet", "-p", "vhost-famfs", "--no-default-features"];
-    lint("vhost-famfs builds without ublk", build::cargo().args(build), tally)
+    run.lint("vhost-famfs builds without ublk", build::cargo().args(build))
 }
 
 /// Runs the module's test programs, or parts of that, on the debug kernel.
-pub fn on_debug_kernel(
-    all: bool,
-    parts: &[String],
-    interrupt: &Interrupt,
-    tally: &mut Tally,
-) -> Result<()> {
-    let imaged = image::run_debug(interrupt)?;
+pub fn on_debug_kernel(parts: &[String], run: &mut Run) -> Result<()> {
+    let imaged = image::run_debug()?;
     let artifacts = imaged.artifacts(&paths::target().join("vm/kmod-debug"))?;
-    let artifacts = Artifacts { all, debug_kernel: true, ..artifacts };
-    with_artifacts("kmod", &artifacts, parts, interrupt, tally)
+    let artifacts = Artifacts { all: run.all, debug_kernel: true, ..artifacts };
+    with_artifacts("kmod", &artifacts, parts, run)
 }
 
 fn with_artifacts(
     name: &str,
     artifacts: &Artifacts,
     parts: &[String],
-    interrupt: &Interrupt,
-    tally: &mut Tally,
+    run: &mut Run,
 ) -> Result<()> {
     artifacts.save(&paths::target().join("artifacts.json"))?;
     let mut args = vec!["-p", "vm-tests", "--test", name, "--"];
     args.extend(parts.iter().map(String::as_str));
-    cargo_test(&args, interrupt, tally)
-}
-
-/// Runs `cargo test` with `args`, shows its output and counts its tests. A run that fails
-/// without a failed test (it does not compile, it crashed) counts as one failure.
-fn cargo_test(args: &[&str], interrupt: &Interrupt, tally: &mut Tally) -> Result<()> {
-    let mut child = build::cargo()
-        .args(["test", "--no-fail-fast"])
-        .args(args)
-        .env(Artifacts::VARIABLE, paths::target().join("artifacts.json"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot run cargo")?;
-    // Whether it comes to its end or not, what it says is read.
-    let _ = interrupt.ends([Pid::from_child(&child)]);
-    let failed_before = tally.failed;
-    let stdout = child.stdout.take().context("cargo has no standard output")?;
-    for line in BufReader::new(stdout).lines() {
-        let line = line.context("cannot read what cargo prints")?;
-        println!("{line}");
-        tally.read_line(&line);
-    }
-    tally.failures.end_program();
-    let status = child.wait().context("cannot wait for cargo")?;
-    interrupt.forget();
-    if !status.success() && tally.failed == failed_before {
-        let name = format!("cargo test {}", args.join(" "));
-        println!("{name}: {status}");
-        tally.fail(&name, &status.to_string());
-    }
-    Ok(())
+    run.cargo_test(&args)
 }

@@ -22,6 +22,15 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// How many may have a file's lock at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// One alone.
+    Exclusive,
+    /// All that take it in this way.
+    Shared,
+}
+
 /// Why a lock is not to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -65,7 +74,7 @@ pub fn exclusive(
     patience: Duration,
     tell: impl FnOnce(&str),
 ) -> Result<(), LockError> {
-    take(file, FlockOperation::NonBlockingLockExclusive, name, patience, tell)
+    take(file, Mode::Exclusive, name, patience, tell)
 }
 
 /// Takes a file's shared lock, likewise.
@@ -75,39 +84,50 @@ pub fn shared(
     patience: Duration,
     tell: impl FnOnce(&str),
 ) -> Result<(), LockError> {
-    take(file, FlockOperation::NonBlockingLockShared, name, patience, tell)
+    take(file, Mode::Shared, name, patience, tell)
+}
+
+/// Takes a file's lock if that can be had within `patience`; whether it could. Nobody is told.
+///
+/// # Errors
+/// The system refuses.
+pub fn within(file: impl AsFd, mode: Mode, patience: Duration) -> io::Result<bool> {
+    let operation = match mode {
+        Mode::Exclusive => FlockOperation::NonBlockingLockExclusive,
+        Mode::Shared => FlockOperation::NonBlockingLockShared,
+    };
+    let end = Instant::now() + patience;
+    loop {
+        match flock(&file, operation) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => thread::sleep(PAUSE),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => return Ok(false),
+            Err(err) => return Err(err.into()),
+        }
+    }
 }
 
 fn take(
     file: impl AsFd,
-    operation: FlockOperation,
+    mode: Mode,
     name: &str,
     patience: Duration,
     tell: impl FnOnce(&str),
 ) -> Result<(), LockError> {
-    let error = |err: Errno| LockError::System { name: name.to_owned(), source: err.into() };
+    let error = |source| LockError::System { name: name.to_owned(), source };
     let start = Instant::now();
-    let mut tell = Some(tell);
-    loop {
-        match flock(&file, operation) {
-            Ok(()) => return Ok(()),
-            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
-            Err(err) => return Err(error(err)),
-        }
-        let waited = start.elapsed();
-        if waited >= patience {
-            let holders = holders_of(&file);
-            return Err(LockError::Busy { name: name.to_owned(), holders, waited });
-        }
-        if waited >= SILENCE
-            && let Some(tell) = tell.take()
-        {
-            let left = (patience - waited).as_secs();
-            let by = holders::by(&holders_of(&file));
-            tell(&format!("waiting up to {left} s for {name}, locked{by}"));
-        }
-        thread::sleep(PAUSE);
+    let mut taken = within(&file, mode, patience.min(SILENCE)).map_err(error)?;
+    if !taken && patience > SILENCE {
+        let left = patience - SILENCE;
+        let by = holders::by(&holders_of(&file));
+        tell(&format!("waiting up to {} s for {name}, locked{by}", left.as_secs()));
+        taken = within(&file, mode, left).map_err(error)?;
     }
+    if taken {
+        return Ok(());
+    }
+    let holders = holders_of(&file);
+    Err(LockError::Busy { name: name.to_owned(), holders, waited: start.elapsed() })
 }
 
 /// Who holds the lock of an open file, as far as that can be told.

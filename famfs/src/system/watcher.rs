@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::process::Signal;
 
+use crate::system::lock::{self, Mode};
 use crate::system::process::Handle;
 
 /// Where the files are; gone after a boot, as the watchers are.
@@ -68,13 +68,11 @@ impl Watcher {
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o644);
         let mut file = options.open(&path).map_err(|err| system("open", &path, err))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                let pid = read_pid(&mut file).unwrap_or(0);
-                return Err(WatcherError::Busy { mount_point: mount_point.to_owned(), pid });
-            }
-            Err(err) => return Err(system("lock", &path, err.into())),
+        if !lock::within(&file, Mode::Exclusive, Duration::ZERO)
+            .map_err(|err| system("lock", &path, err))?
+        {
+            let pid = read_pid(&mut file).unwrap_or(0);
+            return Err(WatcherError::Busy { mount_point: mount_point.to_owned(), pid });
         }
         file.set_len(0)
             .and_then(|()| file.rewind())
@@ -131,10 +129,10 @@ fn find(mount_point: &Path) -> Result<Option<u32>, WatcherError> {
     };
     let deadline = Instant::now() + BEGINNING;
     loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => return Ok(None),
-            Err(Errno::WOULDBLOCK) => {}
-            Err(err) => return Err(system("lock", &path, err.into())),
+        if lock::within(&file, Mode::Shared, Duration::ZERO)
+            .map_err(|err| system("lock", &path, err))?
+        {
+            return Ok(None);
         }
         // One that has just begun has not written its number yet.
         match read_pid(&mut file) {

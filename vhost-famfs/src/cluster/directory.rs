@@ -5,11 +5,12 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use famfs::system::lock::{self, Mode as LockMode};
 use famfs::system::ownership::{self, Fault};
 use famfs::system::process::boot_id;
-use rustix::fs::{FlockOperation, Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use uuid::Uuid;
 
@@ -28,7 +29,6 @@ const MAX_STATE: u64 = 1 << 20;
 
 /// How long the end of another command on the same cluster is waited for.
 const LOCK_LIMIT: Duration = Duration::from_secs(2);
-const LOCK_TICK: Duration = Duration::from_millis(10);
 
 /// Why the directory of a cluster cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -285,14 +285,8 @@ impl Directory {
     /// Another command has it.
     pub fn lock(&self) -> Result<Option<Lock>, DirectoryError> {
         let Some(file) = self.open()? else { return Ok(None) };
-        let end = Instant::now() + LOCK_LIMIT;
-        loop {
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(Errno::WOULDBLOCK) if Instant::now() < end => std::thread::sleep(LOCK_TICK),
-                Err(Errno::WOULDBLOCK) => return Err(DirectoryError::Busy(self.name.clone())),
-                Err(errno) => return Err(self.io("lock it")(errno.into())),
-            }
+        if !lock::within(&file, LockMode::Exclusive, LOCK_LIMIT).map_err(self.io("lock it"))? {
+            return Err(DirectoryError::Busy(self.name.clone()));
         }
         // Whoever had the lock before may have removed the directory.
         let ours = file.metadata().map_err(self.io("look at it"))?;

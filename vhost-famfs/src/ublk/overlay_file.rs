@@ -5,20 +5,16 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use famfs::system::lock::{self, Mode};
 use famfs::system::process;
-use rustix::fs::{FlockOperation, OFlags};
-use rustix::io::Errno;
+use rustix::fs::OFlags;
 use tracing::warn;
 use uuid::Uuid;
 
 use super::base::{Base, BaseError};
 use super::overlay::{self, BaseIdentity, Overlay, OverlayError};
-
-/// Between two tries to lock an overlay that a dying server still holds.
-const LOCK_TICK: Duration = Duration::from_millis(20);
 
 /// Why a file cannot be used as an overlay.
 #[derive(Debug, thiserror::Error)]
@@ -183,19 +179,10 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 }
 
 fn lock(file: &File, path: &Path, alone: bool, patience: Duration) -> Result<(), OverlayFileError> {
-    let operation = if alone {
-        FlockOperation::NonBlockingLockExclusive
-    } else {
-        FlockOperation::NonBlockingLockShared
-    };
-    let end = Instant::now() + patience;
-    loop {
-        match rustix::fs::flock(file, operation) {
-            Ok(()) => return Ok(()),
-            Err(Errno::WOULDBLOCK) if Instant::now() < end => thread::sleep(LOCK_TICK),
-            Err(Errno::WOULDBLOCK) => return Err(OverlayFileError::Busy(path.to_owned())),
-            Err(errno) => return Err(io(path, "lock")(errno.into())),
-        }
+    let mode = if alone { Mode::Exclusive } else { Mode::Shared };
+    match lock::within(file, mode, patience).map_err(io(path, "lock"))? {
+        true => Ok(()),
+        false => Err(OverlayFileError::Busy(path.to_owned())),
     }
 }
 

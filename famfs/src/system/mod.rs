@@ -7,5 +7,6 @@ pub mod lock;
 pub mod mounts;
 pub mod output_file;
 pub mod ownership;
+pub mod parent;
 pub mod process;
 pub mod watcher;

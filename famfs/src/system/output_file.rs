@@ -17,6 +17,8 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use uuid::Uuid;
 
+use crate::system::parent;
+
 /// Symbolic links that are followed, one to the next, as the kernel counts them.
 const MAX_LINKS: usize = 40;
 /// `f_type` of procfs: its links lead to open files, not to names (linux/magic.h).
@@ -143,20 +145,13 @@ fn resolve(path: &Path) -> io::Result<Option<PathBuf>> {
             let text = format!("it is a symbolic link that belongs to user {}", link.uid());
             return Err(io::Error::other(text));
         }
-        let dir = parent(&path).to_owned();
+        let dir = parent::of(&path).to_owned();
         if rustix::fs::statfs(&dir)?.f_type == PROC_SUPER_MAGIC {
             return Ok(None);
         }
         path = dir.join(fs::read_link(&path)?);
     }
     Err(Errno::LOOP.into())
-}
-
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// Opens what is no regular file, and an open file that was found by a link of /proc. A pipe
@@ -180,7 +175,7 @@ fn replacement(path: &Path, old: Option<Metadata>) -> io::Result<OutputFile> {
         OpenOptions::new().write(true).open(path)?;
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::openat(CWD, parent(path), flags, Mode::empty())?;
+    let dir = rustix::fs::openat(CWD, parent::of(path), flags, Mode::empty())?;
     let temporary = temporary_name();
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mode = if old.is_some() { INCOMPLETE } else { NEW_FILE };

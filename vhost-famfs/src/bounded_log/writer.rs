@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use famfs::system::parent;
 use rustix::fs::{Mode, OFlags};
 
 use super::older;
@@ -35,9 +36,8 @@ pub(super) struct Writer {
 impl Writer {
     /// Begins a log. A file that is there becomes the older half.
     pub(super) fn new(log: &Path, limit: u64) -> io::Result<Self> {
-        let parent = log.parent().filter(|parent| *parent != Path::new(""));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(parent.unwrap_or(Path::new(".")), flags, Mode::empty())?;
+        let dir = rustix::fs::open(parent::of(log), flags, Mode::empty())?;
         let name = |path: &Path| path.file_name().map(OsString::from);
         let (Some(name), Some(older)) = (name(log), name(&older(log))) else {
             return Err(io::ErrorKind::InvalidInput.into());

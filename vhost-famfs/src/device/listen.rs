@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use famfs::system::lock::{self, LockError};
+use famfs::system::parent;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
@@ -185,10 +186,7 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
 /// remove it, so one that holds it for longer is another program: any user who may read the
 /// directory can lock it. That keeps nobody from starting a VM, but is told.
 fn lock_directory(path: &Path) -> io::Result<File> {
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    let directory = parent::of(path);
     let file = File::open(directory)?;
     let name = directory.display().to_string();
     match lock::exclusive(&file, &name, LOCK_LIMIT, |text| info!("{text}")) {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use famfs::format::view::{INFO_BLOCK_OFFSET, InfoBlock, View, ViewError};
 use famfs::store::mkfs::{self, MkfsError};
 use famfs::store::role;
+use famfs::system::parent;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use uuid::Uuid;
@@ -209,7 +210,7 @@ pub fn check_room(options: &CreateOptions) -> Result<(), CreateError> {
     let mut maker = Maker::new(options);
     if options.own && !own::check_own_directory(maker.directory).map_err(CreateError::Directory)? {
         // The file system that it comes to is that of the directory above.
-        maker.directory = parent(maker.directory);
+        maker.directory = parent::of(maker.directory);
     }
     let (file, kind, page_size) = maker.open(options)?;
     maker.check_room(&file, kind, page_size, options)
@@ -231,18 +232,10 @@ struct Maker<'a> {
     own: bool,
 }
 
-/// The directory of a path.
-pub(super) fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
-}
-
 impl<'a> Maker<'a> {
     fn new(options: &'a CreateOptions) -> Self {
         let path = options.path.as_path();
-        Self { path, directory: parent(path), size: options.size, own: options.own }
+        Self { path, directory: parent::of(path), size: options.size, own: options.own }
     }
 
     fn make_directory(&self) -> Result<(), CreateError> {

@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use famfs::system::parent;
 use rustix::fs::{FileType, major, minor};
 use serde::Serialize;
 
-use super::create::parent;
 use super::own::is_own_directory;
 use super::{MIN_SIZE, PoolError};
 use crate::host::units::{ALIGNMENT, Bytes};
@@ -186,9 +186,9 @@ pub fn is_in_tmpfs(file: &File) -> bool {
 /// The kind of a pool that is made as the file `path`; the directory of this user's pools need not be
 /// there yet.
 pub fn kind_for(path: &Path) -> Result<Kind, PoolError> {
-    let mut directory = parent(path);
+    let mut directory = parent::of(path);
     if is_own_directory(directory) && !directory.exists() {
-        directory = parent(directory);
+        directory = parent::of(directory);
     }
     let file = File::open(directory).map_err(|source| PoolError::Io {
         pool: path.to_owned(),

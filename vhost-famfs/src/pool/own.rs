@@ -8,6 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use famfs::system::ownership;
+use famfs::system::parent;
 
 use super::PoolError;
 
@@ -43,11 +44,9 @@ pub fn check_own_directory(path: &Path) -> Result<bool, PoolError> {
         let directory = path.to_owned();
         move |fault| PoolError::Directory { directory, fault }
     };
-    if let Some(parent) = path.parent() {
-        let parent = if parent == Path::new("") { Path::new(".") } else { parent };
-        let metadata = fs::metadata(parent).map_err(io)?;
-        ownership::safe_parent(&metadata).map_err(wrong(parent))?;
-    }
+    let parent = parent::of(path);
+    let metadata = fs::metadata(parent).map_err(io)?;
+    ownership::safe_parent(&metadata).map_err(wrong(parent))?;
     match path.symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(io(error)),

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use famfs::format::view::View;
 use famfs::store::mkfs::{MkfsError, check_unformatted};
+use famfs::system::parent;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use super::create::parent;
 use super::holders::{self, Holder};
 use super::inspect::{open_to_read, without_holders};
 use super::kind::Identity;
@@ -95,7 +95,7 @@ pub fn remove(path: &Path, force: bool, owners: Owners) -> Result<(), RemoveErro
 /// The name is another file's, or cannot be removed.
 pub fn unlink(path: &Path, file: &File) -> Result<(), PoolError> {
     let io = |action| move |source| PoolError::Io { pool: path.to_owned(), action, source };
-    let directory = parent(path);
+    let directory = parent::of(path);
     let name =
         path.file_name().ok_or_else(|| io("remove it")(io::ErrorKind::InvalidInput.into()))?;
     // Held, so that what is looked at is what is removed, whatever becomes of the directory's own name.

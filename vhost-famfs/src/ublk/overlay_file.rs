@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use famfs::system::lock::{self, Mode};
+use famfs::system::parent;
 use famfs::system::process;
 use rustix::fs::OFlags;
 use tracing::warn;
@@ -174,8 +175,7 @@ fn create(path: &Path, base: BaseIdentity, boot: Uuid) -> Result<OverlayFile, Ov
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(parent::of(path))?.sync_all()
 }
 
 fn lock(file: &File, path: &Path, alone: bool, patience: Duration) -> Result<(), OverlayFileError> {

@@ -122,7 +122,7 @@ fn every_counter_and_tracepoint_is_documented() {
 
 #[test]
 fn the_tables_name_every_source_and_test() {
-    let text = read("docs/reference/kernel-module.md");
+    let text = read("docs/inside/kernel-module.md");
     let sources = root().join("kmod").read_dir().unwrap();
     let tests = root().join("kmod/tests").read_dir().unwrap();
     for path in sources.chain(tests).map(|entry| entry.unwrap().path()) {
@@ -130,7 +130,7 @@ fn the_tables_name_every_source_and_test() {
             let name = path.file_name().unwrap().to_str().unwrap();
             assert!(
                 text.contains(&format!("`{name}`")),
-                "docs/reference/kernel-module.md has no `{name}`"
+                "docs/inside/kernel-module.md has no `{name}`"
             );
         }
     }

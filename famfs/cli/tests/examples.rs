@@ -73,6 +73,7 @@ fn prepare(dir: &Path, bin: &Path, formatted: bool) {
         echo b > dataset/b
         tar -cf dataset.tar dataset
         cp dataset.tar small.tar
+        cp dataset.tar all.tar
         truncate -s 64M pool other";
     let contents = "famfs --pool pool mkfs
         famfs --pool other mkfs

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The overlay file as it lies on the disk; see docs/using/block-devices.md for the picture of the
+//! The overlay file as it lies on the disk; see docs/reference/formats.md for the picture of the
 //! whole.
 //!
 //! ```text

@@ -22,7 +22,8 @@ pub fn run(suite: Suite, run: &mut Run) -> Result<()> {
             run.lint("clippy", build::cargo().args(clippy))?;
             run.cargo_test(&["--workspace", "--lib", "--bins"])?;
             run.cargo_test(&["-p", "xtask", "--test", "refusals"])?;
-            run.cargo_test(&["-p", "vm-tests", "--test", "house", "--test", "manual"])
+            let rules = ["--test", "house", "--test", "manual", "--test", "documents"];
+            run.cargo_test(&[&["-p", "vm-tests"], &rules[..]].concat())
         }
         Suite::Protocol => {
             // Emitted scripts call it; cargo builds only the programs of the package whose tests it runs.

@@ -7,10 +7,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use famfs::text::units::{About, Bytes};
+
 use super::headroom::{Headroom, HeadroomError};
 use super::plan::{Plan, PoolPlan, VmPlan};
 use super::spec::{Access, Subject};
-use crate::host::units::{About, Bytes};
 use crate::pool::{self, CreateError, Kind, MemoryError, Pool, PoolError};
 use crate::vm::Accelerator;
 use crate::vm::{PoolDevice, VmConfig};

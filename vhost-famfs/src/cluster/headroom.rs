@@ -5,10 +5,11 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use famfs::text::units::{Bytes, count};
+
 use super::plan::{Plan, PoolPlan};
 use crate::host::memory::{Available, Bound};
 use crate::host::residency;
-use crate::host::units::{Bytes, count};
 use crate::pool::Kind;
 
 /// What a cluster may take at most, and what there is.

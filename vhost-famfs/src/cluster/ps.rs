@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use famfs::system::process::Handle;
+use famfs::text::units::Bytes;
 use serde::Serialize;
 
 use super::FindError;
@@ -15,7 +16,6 @@ use super::ends::{self, End};
 use super::process::Process;
 use super::state::{Phase, State, VmState};
 use crate::host::residency::{self, PoolFile, Usage, VmMemory};
-use crate::host::units::Bytes;
 use crate::vm::Guest;
 
 /// How long a guest has time to tell how it follows the pool.

@@ -12,7 +12,7 @@ use famfs::write::sources::{self, Destination, Scan, SourceError};
 use famfs::write::unsupported::{LeftOut, first_names};
 
 use super::spec::ImportSpec;
-use crate::host::units::ALIGNMENT;
+use crate::pool::ALIGNMENT;
 
 /// Room in the pool beside what is imported, for the files of the VMs.
 const SPARE: u64 = 256 << 20;

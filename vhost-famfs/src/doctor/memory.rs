@@ -4,11 +4,11 @@
 use std::fs;
 use std::path::Path;
 
+use famfs::text::units::Bytes;
 use rustix::process::{Resource, getrlimit};
 
 use super::{Finding, Status};
 use crate::host::memory::{self, Available, Limit};
-use crate::host::units::Bytes;
 
 const PAGE: u64 = 2 << 20;
 

@@ -6,4 +6,3 @@ pub mod privileges;
 pub mod residency;
 pub mod signals;
 pub mod sys;
-pub mod units;

@@ -13,6 +13,7 @@ use famfs::format::view::{INFO_BLOCK_OFFSET, InfoBlock, View, ViewError};
 use famfs::store::mkfs::{self, MkfsError};
 use famfs::store::role;
 use famfs::system::parent;
+use famfs::text::units::{About, Bytes};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use uuid::Uuid;
@@ -21,8 +22,7 @@ use zerocopy::IntoBytes;
 use super::kind::{Facts, kind_of};
 use super::media::{PoolBytes, PoolMedia};
 use super::memory::{self, MemoryError, Progress};
-use super::{Kind, MIN_SIZE, PoolError, Report, inspect, own};
-use crate::host::units::{ALIGNMENT, About, Bytes};
+use super::{ALIGNMENT, Kind, MIN_SIZE, PoolError, Report, inspect, own};
 
 /// How often the directory of this user's pools is made, if others remove it as often.
 const ATTEMPTS: u32 = 8;

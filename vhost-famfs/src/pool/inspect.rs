@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use famfs::format::view::{INFO_BLOCK_LEN, INFO_BLOCK_OFFSET, InfoBlock, View, ViewError};
 use famfs::text::json_name::Name;
+use famfs::text::units::{About, Bytes, count};
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
@@ -17,7 +18,6 @@ use super::kind::{Facts, Identity};
 use super::media::{PoolBytes, PoolMedia};
 use super::open::{Owners, Purpose, open};
 use super::{Kind, PoolError};
-use crate::host::units::{About, Bytes, count};
 
 /// Permission bits of a file's mode (inode(7)).
 const PERMISSIONS: u32 = 0o7777;

@@ -8,12 +8,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use famfs::system::parent;
+use famfs::text::units::Bytes;
 use rustix::fs::{FileType, major, minor};
 use serde::Serialize;
 
 use super::own::is_own_directory;
-use super::{MIN_SIZE, PoolError};
-use crate::host::units::{ALIGNMENT, Bytes};
+use super::{ALIGNMENT, MIN_SIZE, PoolError};
 
 /// `f_type` of tmpfs, and of the kernel's internal mount that memfds live on.
 const TMPFS_MAGIC: i64 = 0x0102_1994;

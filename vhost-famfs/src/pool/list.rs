@@ -9,10 +9,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use famfs::text::units::Bytes;
+
 use super::inspect::{Report, open_to_read, without_holders};
 use super::open::Owners;
 use super::{holders, kind};
-use crate::host::units::Bytes;
 
 /// Where pools are looked for besides hugetlbfs mounts and `$XDG_RUNTIME_DIR`.
 const PLACES: [&str; 2] = ["/dev/shm", "/var/lib/vhost-famfs"];

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io;
 
+use famfs::text::units::{About, Bytes};
 use rustix::fs::FallocateFlags;
 use vm_memory::{FileOffset, MmapRegion};
 
@@ -11,7 +12,6 @@ use super::hugepages::{HugePages, TooFew};
 use super::kind::Kind;
 use crate::host::memory::Available;
 use crate::host::sys;
-use crate::host::units::{About, Bytes};
 
 /// Bytes that are taken between two reports of progress, and so the longest wait for Ctrl-C.
 const STEP: u64 = 64 << 20;

@@ -34,6 +34,7 @@ pub use remove::{RemoveError, remove, unlink};
 pub use resize::{ResizeError, ResizeOptions, resize};
 pub use window::{Window, WindowError};
 
+use famfs::text::units::Bytes;
 use kind::{Facts, is_memfd, name_of};
 use open::{Purpose, open};
 
@@ -49,7 +50,9 @@ use famfs::system::ownership::Fault;
 use rustix::fs::{OFlags, SealFlags};
 use rustix::io::Errno;
 
-use crate::host::units::Bytes;
+/// The unit of pools and windows: 2 MiB, the size of a PMD mapping and of the guest's
+/// pmem alignment on x86-64.
+pub const ALIGNMENT: u64 = 2 << 20;
 
 /// Smallest pool in bytes: libnvdimm aligns regions to 16 MiB.
 pub const MIN_SIZE: u64 = 16 << 20;

@@ -15,6 +15,7 @@ use famfs::replay::size::{self, DataEnd};
 use famfs::replay::{Contents, ContentsError};
 use famfs::store::superblock::{Superblock, SuperblockError};
 use famfs::system::lock::{self, LockError};
+use famfs::text::units::Bytes;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
@@ -26,7 +27,6 @@ use super::memory::{self, MemoryError, Progress};
 use super::open::{Owners, Purpose, open};
 use super::remove::names;
 use super::{Kind, MIN_SIZE, PoolError, Report, inspect};
-use crate::host::units::Bytes;
 
 /// Which pool, and how large it is to be.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The window: the checked range of a pool that one guest sees.
 
-use crate::host::units::Bytes;
+use famfs::text::units::Bytes;
 
 /// A range of a pool, aligned, not empty and inside the pool by construction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::units::ALIGNMENT;
+    use crate::pool::ALIGNMENT;
 
     const MIB: u64 = 1 << 20;
 

@@ -5,11 +5,11 @@ use anyhow::Result;
 
 use super::report::json;
 use super::say;
+use famfs::text::units::count;
 use vhost_famfs::args::DownConfig;
 use vhost_famfs::cluster::down::{Options, Report, down};
 use vhost_famfs::cluster::find;
 use vhost_famfs::cluster::host::runtime_dir;
-use vhost_famfs::host::units::count;
 
 pub(super) fn run(config: DownConfig) -> Result<()> {
     let directory = find(&runtime_dir()?, config.cluster.as_deref())?;

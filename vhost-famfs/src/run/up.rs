@@ -19,6 +19,7 @@ use signal_hook::iterator::Signals;
 use super::emit::emit;
 use super::report::{fail, json};
 use super::say;
+use famfs::text::units::{About, count};
 use vhost_famfs::args::{Described, UpConfig};
 use vhost_famfs::cluster::check;
 use vhost_famfs::cluster::cluster_file::{self, ClusterFile};
@@ -26,7 +27,6 @@ use vhost_famfs::cluster::host::Host;
 use vhost_famfs::cluster::plan::Plan;
 use vhost_famfs::cluster::spec::{Spec, Subject};
 use vhost_famfs::cluster::up::{Event, Report, Start, UpError};
-use vhost_famfs::host::units::{About, count};
 use vhost_famfs::host::{privileges, sys};
 
 /// The exit code after Ctrl-C, as of a shell: 128 and the number of SIGINT.

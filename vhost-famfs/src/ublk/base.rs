@@ -8,11 +8,11 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use famfs::system::lock::{self, LockError};
+use famfs::text::units::Bytes;
 use rustix::fs::OFlags;
 
 use super::mapped::Mapped;
 use super::overlay::{BaseIdentity, Hasher, Header, MAX_SIZE, SECTOR};
-use crate::host::units::Bytes;
 
 /// The digest reads the image in pieces of this size.
 const PIECE: usize = 1 << 20;

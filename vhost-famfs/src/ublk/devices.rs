@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use famfs::system::process::Handle;
+use famfs::text::units::Bytes;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::Serialize;
@@ -18,7 +19,6 @@ use super::export::Opened;
 use super::record::{Record, RecordError, Records};
 use super::server;
 use super::source::Source;
-use crate::host::units::Bytes;
 
 /// How long a server may take to end after its device was stopped: it flushes.
 const END: Duration = Duration::from_secs(60);

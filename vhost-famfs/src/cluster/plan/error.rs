@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use famfs::media::MediaError;
 use famfs::store::superblock::SuperblockError;
+use famfs::text::units::Bytes;
 
 use super::vm::MIN_MEMORY;
 use crate::cluster::sizing::ImportError;
 use crate::cluster::spec::{Subject, Transport};
-use crate::host::units::Bytes;
 use crate::pool::PoolError;
 use crate::pool::WindowError;
 use crate::vm::ConfigError;

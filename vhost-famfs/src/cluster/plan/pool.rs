@@ -9,13 +9,13 @@ use famfs::media::PoolFile;
 use famfs::store::mkfs;
 use famfs::store::superblock::{MIN_DEVICE_LEN, Superblock, SuperblockError};
 use famfs::sys::dax;
+use famfs::text::units::Bytes;
 use uuid::Uuid;
 
 use super::{MkfsPlan, PlanError, PoolPlan};
 use crate::cluster::host::Host;
 use crate::cluster::sizing::Needs;
 use crate::cluster::spec::{Access, PoolKind, PoolSpec, Spec};
-use crate::host::units::Bytes;
 use crate::pool::{self, CreateOptions, Form, Identity, Kind, Owners, PoolError};
 
 /// The pool, and the system UUID of its master.

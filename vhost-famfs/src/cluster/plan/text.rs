@@ -4,9 +4,9 @@
 use std::fmt;
 
 use famfs::archive::import::reasons;
+use famfs::text::units::Bytes;
 
 use super::{Plan, PoolPlan};
-use crate::host::units::Bytes;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

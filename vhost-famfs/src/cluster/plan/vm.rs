@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use famfs::text::units::Bytes;
 use protocol::credentials::{ACCESS, NO_POOL, READ_ONLY};
 use uuid::Uuid;
 
@@ -10,7 +11,7 @@ use super::{PlanError, PoolPlan, VmPlan};
 use crate::cluster::check;
 use crate::cluster::host::Host;
 use crate::cluster::spec::{Access, Transport, VmSpec};
-use crate::host::units::{ALIGNMENT, Bytes};
+use crate::pool::ALIGNMENT;
 use crate::pool::Window;
 use crate::pool::{Kind, Owners};
 use crate::vm::BackendConfig;

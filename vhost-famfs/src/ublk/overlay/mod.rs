@@ -27,6 +27,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
+use famfs::text::units::Bytes;
 use uuid::Uuid;
 use zerocopy::IntoBytes;
 
@@ -34,8 +35,6 @@ pub use format::{BaseIdentity, Hasher, Header, HeaderError, MAX_SIZE, SECTOR, sh
 use format::{Layout, PAGE, Session};
 use map::Map;
 pub use storage::Storage;
-
-use crate::host::units::Bytes;
 
 /// Maps are read in pieces of this size.
 const PIECE: usize = 1 << 20;

@@ -3,11 +3,12 @@
 
 use std::path::PathBuf;
 
+use famfs::text::units::Bytes;
 use protocol::credentials::{self, CredentialError};
 
 use super::{PoolDevice, VmConfig};
 use crate::device::listen::MAX_PATH;
-use crate::host::units::{ALIGNMENT, Bytes};
+use crate::pool::ALIGNMENT;
 
 /// Least memory in which the appliance boots, in bytes.
 const MIN_MEMORY: u64 = 256 << 20;

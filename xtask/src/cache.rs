@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The cache directory: one builder at a time, and no build that cannot be finished.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 
@@ -12,6 +14,21 @@ pub fn lock(cache: &Path, name: &str) -> Result<File> {
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     Ok(file)
+}
+
+/// A directory of the cache that other runs do not remove.
+pub type Held = Arc<File>;
+
+/// Holds a directory of the cache, until the last copy of the answer is dropped. `None` if there is none.
+pub fn hold(dir: &Path) -> Result<Option<Held>> {
+    let held = match File::open(dir) {
+        Ok(held) => held,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot open {}", dir.display())),
+    };
+    held.lock_shared().with_context(|| format!("cannot lock {}", dir.display()))?;
+    // Another run may have removed it before it could be held.
+    Ok(dir.is_dir().then(|| held.into()))
 }
 
 /// Refuses to begin `what` when it needs more than the `bytes` that are free.
@@ -30,12 +47,22 @@ pub fn check_space(cache: &Path, what: &str, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// Removes the directories of the cache that begin with `prefix`, except `keep`.
+/// Removes the directories of the cache that begin with `prefix`, except `keep` and those that another run
+/// holds; they go the next time.
 pub fn remove_others(cache: &Path, prefix: &str, keep: &[&Path]) -> Result<()> {
     for entry in fs::read_dir(cache).with_context(|| format!("cannot list {}", cache.display()))? {
         let path = entry.with_context(|| format!("cannot list {}", cache.display()))?.path();
         let ours = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix));
         if ours && path.is_dir() && !keep.contains(&path.as_path()) {
+            let dir =
+                File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+            match dir.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => continue,
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+                }
+            }
             fs::remove_dir_all(&path)
                 .with_context(|| format!("cannot remove the old {}", path.display()))?;
         }
@@ -52,6 +79,20 @@ mod tests {
         let error = super::check_space(&std::env::temp_dir(), "a moon", u64::MAX).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("no space for a moon") && text.contains("XDG_CACHE_HOME"), "{text}");
+    }
+
+    #[test]
+    fn what_another_run_holds_stays_until_it_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tools-1");
+        assert!(super::hold(&tree).unwrap().is_none());
+        fs::create_dir(&tree).unwrap();
+        let held = super::hold(&tree).unwrap();
+        super::remove_others(dir.path(), "tools-", &[]).unwrap();
+        assert!(held.is_some() && tree.exists());
+        drop(held);
+        super::remove_others(dir.path(), "tools-", &[]).unwrap();
+        assert!(!tree.exists());
     }
 
     #[test]

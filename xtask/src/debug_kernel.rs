@@ -14,6 +14,7 @@ use std::thread;
 use anyhow::{Context, Result, bail, ensure};
 use vm_tests::interrupt;
 
+use crate::cache::Held;
 use crate::hash::Key;
 use crate::tools::{KernelHeaders, Tools};
 use crate::{cache, exec, paths, setup};
@@ -41,6 +42,8 @@ const IDENTITY: [(&str, &str); 3] = [
 #[derive(Debug)]
 pub struct DebugKernel {
     dir: PathBuf,
+    /// Keeps the directory while it is used.
+    _held: Option<Held>,
 }
 
 impl DebugKernel {
@@ -90,14 +93,14 @@ pub fn build(tools: &Tools) -> Result<DebugKernel> {
         .finish();
     let cache = paths::cache()?;
     let dir = cache.join(format!("kernel-{key}"));
-    if dir.is_dir() {
-        return Ok(DebugKernel { dir });
+    if let Some(held) = cache::hold(&dir)? {
+        return Ok(DebugKernel { dir, _held: Some(held) });
     }
 
     fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
     let _lock = cache::lock(&cache, "kernel.lock")?;
-    if dir.is_dir() {
-        return Ok(DebugKernel { dir });
+    if let Some(held) = cache::hold(&dir)? {
+        return Ok(DebugKernel { dir, _held: Some(held) });
     }
     let part = dir.with_extension("part");
     cache::remove_others(&cache, "kernel-", &[&part])?;
@@ -110,7 +113,8 @@ pub fn build(tools: &Tools) -> Result<DebugKernel> {
         .with_context(|| format!("cannot move the kernel to {}", dir.display()))?;
     fs::remove_dir_all(&builder.part)
         .with_context(|| format!("cannot remove {}", builder.part.display()))?;
-    Ok(DebugKernel { dir })
+    let held = cache::hold(&dir)?;
+    Ok(DebugKernel { dir, _held: held })
 }
 
 /// A build in its scratch directory.

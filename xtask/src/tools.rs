@@ -13,6 +13,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::cache::Held;
 use crate::hash::Key;
 use crate::packages::{self, SUITE};
 use crate::{cache, exec, paths};
@@ -149,6 +150,8 @@ impl KernelHeaders {
 pub struct Tools {
     /// The tools tree, or `None` for the host itself.
     tree: Option<PathBuf>,
+    /// Keeps the tree while it is used.
+    _held: Option<Held>,
 }
 
 impl Tools {
@@ -161,14 +164,15 @@ impl Tools {
                     .and_then(|text| version(&text))
                     .is_some_and(|found| found >= *minimum)
         });
-        let host = Self { tree: None };
+        let host = Self { tree: None, _held: None };
         (recent && host.kernel_headers().is_ok()).then_some(host)
     }
 
     /// The tools tree, if it was built before from the same list.
     pub fn cached() -> Result<Option<Self>> {
         let tree = tree_path()?;
-        Ok(tree.join("usr").is_dir().then_some(Self { tree: Some(tree) }))
+        let held = cache::hold(&tree)?;
+        Ok(held.map(|held| Self { tree: Some(tree), _held: Some(held) }))
     }
 
     /// Builds the tools tree, all or nothing, and removes trees of older lists.
@@ -178,8 +182,8 @@ impl Tools {
         fs::create_dir_all(&cache)
             .with_context(|| format!("cannot create the cache directory {}", cache.display()))?;
         let lock = cache::lock(&cache, "tools.lock")?;
-        if tree.join("usr").is_dir() {
-            return Ok(Self { tree: Some(tree) });
+        if let Some(tools) = Self::cached()? {
+            return Ok(tools);
         }
         cache::remove_others(&cache, "tools-", &[])?;
         cache::check_space(&cache, "the tools tree", TREE_BYTES)?;
@@ -209,8 +213,9 @@ impl Tools {
         )?;
         fs::rename(&work, &tree)
             .with_context(|| format!("cannot move the tools tree to {}", tree.display()))?;
+        let held = cache::hold(&tree)?;
         drop(lock);
-        Ok(Self { tree: Some(tree) })
+        Ok(Self { tree: Some(tree), _held: held })
     }
 
     /// A command that runs `program` of these tools.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What makes a description a VM that can be run.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use famfs::text::units::Bytes;
@@ -64,6 +66,14 @@ pub enum ConfigError {
         /// The path.
         path: PathBuf,
     },
+    /// An argument that no program can be given.
+    #[error("VM {name}: argument {argument:?}: it has a NUL byte")]
+    Argument {
+        /// The VM.
+        name: String,
+        /// The argument.
+        argument: String,
+    },
     /// A credential that SMBIOS cannot carry.
     #[error("VM {name}: credential {id:?}: NUL or line feed in its name or value")]
     Credential {
@@ -116,6 +126,12 @@ impl VmConfig {
         if let Some(path) = sockets.into_iter().find(|path| path.as_os_str().len() > MAX_PATH) {
             return Err(ConfigError::SocketPath { name: name.clone(), path });
         }
+        let arguments = self.kernel_args.iter().map(|word| OsStr::new(word.as_str()));
+        let mut arguments = arguments.chain(self.qemu_args.iter().map(OsString::as_os_str));
+        if let Some(found) = arguments.find(|word| word.as_bytes().contains(&0)) {
+            let argument = found.to_string_lossy().into_owned();
+            return Err(ConfigError::Argument { name: name.clone(), argument });
+        }
         let unfit = |text: &str| text.contains(['\0', '\n']);
         if let Some((id, _)) = self.credentials.iter().find(|(id, value)| unfit(id) || unfit(value))
         {
@@ -139,7 +155,7 @@ mod tests {
     #[test]
     fn what_cannot_be_run_is_refused() {
         type Change = fn(&mut VmConfig);
-        let table: [(Change, &str); 10] = [
+        let table: [(Change, &str); 12] = [
             (
                 |c| {
                     c.credentials.insert("famfs.rol".into(), "client".into());
@@ -163,6 +179,8 @@ mod tests {
                 |c| c.disks = vec![Disk { path: "/d".into(), serial: "x".repeat(21) }],
                 "expected 1 to 20 letters",
             ),
+            (|c| c.qemu_args.push("a\0b".into()), "argument \"a\\0b\": it has a NUL byte"),
+            (|c| c.kernel_args.push("a\0b".into()), "argument \"a\\0b\": it has a NUL byte"),
             (
                 |c| _ = c.credentials.insert("a".into(), "b\nc".into()),
                 "VM vm1: credential \"a\": NUL or line feed",

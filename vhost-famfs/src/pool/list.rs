@@ -54,9 +54,11 @@ fn usual_places() -> Vec<PathBuf> {
 
 /// The regular files of a directory and of its directories.
 fn collect(directory: &Path, paths: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+    // However it was named, a pool in it has one name.
+    let directory = directory.canonicalize()?;
     let own = directory.metadata()?.dev();
     let mut below = Vec::new();
-    for entry in fs::read_dir(directory)? {
+    for entry in fs::read_dir(&directory)? {
         let entry = entry?;
         // Symbolic links are not followed, nor mounts: each is a place of its own.
         let Ok(meta) = entry.metadata() else { continue };
@@ -146,6 +148,8 @@ mod tests {
             assert!(!found.contains(&&ours(name)), "{name}");
         }
         assert!(table(&reports).contains("below/other"));
+        let again = list(&[dir.path().to_owned(), dir.path().join("below/..")]).unwrap();
+        assert_eq!(again.len(), reports.len(), "under another name");
         assert!(list(&[ours("missing")]).is_err());
     }
 }

@@ -140,14 +140,14 @@ fn parse(raw: &RawMember) -> Result<Result<Member, LeftOut>, ArchiveError> {
         Err(PathError::Empty(_)) => Vec::new(),
         Err(err) => return Ok(Err(LeftOut::new(&raw.name, Why::of_path(&err), err))),
     };
-    let id = |key, field: io::Result<u64>| match raw.number(key) {
-        Some(number) => number,
-        None => field.map_err(|_| damaged(raw)),
+    let id = |key, field: io::Result<u64>| match raw.record(key) {
+        Some(record) => Ok(String::from_utf8_lossy(record).into_owned()),
+        None => field.map(|id| id.to_string()).map_err(|_| damaged(raw)),
     };
     let (uid, gid) = (id(b"uid", raw.header.uid())?, id(b"gid", raw.header.gid())?);
     let mode = raw.header.mode().map_err(|_| damaged(raw))? & 0o7777;
-    let small = |id: u64| u32::try_from(id).ok().filter(|id| *id != NO_ID);
-    let (Some(uid), Some(gid)) = (small(uid), small(gid)) else {
+    let number = |id: &str| id.parse().ok().filter(|id| *id != NO_ID);
+    let (Some(uid), Some(gid)) = (number(&uid), number(&gid)) else {
         let text = format!("owner {uid}:{gid}, expected numbers below {NO_ID}");
         return Ok(Err(LeftOut::new(&raw.name, Why::Owner, text)));
     };
@@ -230,6 +230,8 @@ mod tests {
         }
         let nobody = archive(b"a", |header| header.set_uid(u64::from(u32::MAX)));
         assert!(reason(&nobody).starts_with("owner 4294967295:2, expected"));
+        let negative = with_records(&[("uid", b"-1")]);
+        assert_eq!(reason(&negative), "owner -1:2, expected numbers below 4294967295");
     }
 
     #[test]

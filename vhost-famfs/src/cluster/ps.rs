@@ -216,7 +216,7 @@ fn look_at(
         ),
         (Some(_), Some(_)) if vm.backend.is_some() && backend.is_none() => (
             VmStatus::NoFlush,
-            Some("its back-end has ended: memory is intact, flushes fail; power it off, no reboot"),
+            Some("its back-end ended: data is intact, flushes fail; power it off, no reboot"),
         ),
         _ => (VmStatus::Running, None),
     };

@@ -20,7 +20,7 @@ use crate::format::SUPERBLOCK_MAGIC;
 use crate::format::view::INFO_BLOCK_OFFSET;
 use crate::kernel::mount::{MountError, Mounted};
 use crate::store::superblock::{Superblock, SuperblockError};
-use crate::system::mounts;
+use crate::system::mounts::{self, MountEntry};
 
 /// Devices that dax drivers can have.
 const DAX_DEVICES: &str = "/sys/bus/dax/devices";
@@ -75,23 +75,17 @@ pub fn pmem_devices() -> Vec<String> {
 /// It is no pool then.
 pub fn other_use(name: &str) -> Option<String> {
     let dir = Path::new(BLOCK).join(name);
-    let number = fs::read_to_string(dir.join("dev")).ok()?;
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounted_by_number(&table, number.trim()).or_else(|| {
+    let number = mounts::device_number(fs::read_to_string(dir.join("dev")).ok()?.trim())?;
+    mounted_by_number(&mounts::read().unwrap_or_default(), number).or_else(|| {
         let above = names(&dir.join("holders").to_string_lossy(), |_| true);
         (!above.is_empty()).then(|| format!("used by {}", above.join(", ")))
     })
 }
 
-/// Where the device of a number is mounted, by proc_pid_mountinfo(5).
-fn mounted_by_number(table: &str, number: &str) -> Option<String> {
-    table.lines().find_map(|line| {
-        let (mount, fs) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(2);
-        let (found, point) = (fields.next()?, fields.nth(1)?);
-        let fs_type = fs.split(' ').next()?;
-        (found == number).then(|| format!("mounted on {point} as {fs_type}"))
-    })
+/// Where the device of a number is mounted.
+fn mounted_by_number(table: &[MountEntry], number: (u32, u32)) -> Option<String> {
+    let mount = table.iter().find(|mount| mount.device == number)?;
+    Some(format!("mounted on {} as {}", mount.mount_point.display(), mount.fs_type))
 }
 
 /// Virtio devices that are memory, such as `virtio1`, and have neither a dax nor a pmem device: at
@@ -322,13 +316,14 @@ mod tests {
 
     #[test]
     fn a_root_in_memory_is_in_use() {
-        let table = "\
+        let table = b"\
 21 1 259:0 / / ro,noatime shared:1 - erofs /dev/root ro,dax=always
 30 21 0:48 / /mnt/famfs rw - famfs /dev/dax0.0 rw
 ";
-        let found = mounted_by_number(table, "259:0");
+        let table = mounts::parse(table);
+        let found = mounted_by_number(&table, (259, 0));
         assert_eq!(found.as_deref(), Some("mounted on / as erofs"));
-        assert_eq!(mounted_by_number(table, "259:1"), None);
+        assert_eq!(mounted_by_number(&table, (259, 1)), None);
     }
 
     fn link(sys: &Path, class: &str, name: &str, to: &Path) {

@@ -3,10 +3,14 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 /// The kernel's mount table of this process, proc_pid_mountinfo(5).
 const MOUNTINFO: &str = "/proc/self/mountinfo";
@@ -14,6 +18,8 @@ const MOUNTINFO: &str = "/proc/self/mountinfo";
 /// A line of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountEntry {
+    /// Device number of the file system: major and minor.
+    pub device: (u32, u32),
     /// Which directory of the file system is mounted; "/" for all of it.
     pub root: PathBuf,
     /// Where it is mounted.
@@ -22,6 +28,8 @@ pub struct MountEntry {
     pub fs_type: String,
     /// Device as given to mount.
     pub source: PathBuf,
+    /// What the file system was mounted with, as in "rw,huge=always".
+    pub options: String,
 }
 
 /// Why a path does not lead into a famfs.
@@ -70,6 +78,36 @@ fn list(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
+/// The mount table as long as a famfs is in it.
+#[derive(Debug)]
+pub struct Presence {
+    table: File,
+    mount_point: PathBuf,
+}
+
+impl Presence {
+    /// Of the famfs that is mounted on a directory, which is given without symbolic links.
+    pub fn of(mount_point: &Path) -> Result<Self, MountsError> {
+        let table = File::open(MOUNTINFO).map_err(MountsError::Table)?;
+        Ok(Self { table, mount_point: mount_point.to_owned() })
+    }
+
+    /// Where it is mounted.
+    pub fn mount_point(&self) -> &Path {
+        &self.mount_point
+    }
+
+    /// Waits, but not longer than until the table changes or a signal arrives; false if the file
+    /// system is not in the table any more.
+    pub fn wait(&self, pause: Duration) -> bool {
+        let pause = Timespec::try_from(pause).unwrap_or_default();
+        match poll(&mut [PollFd::new(&self.table, PollFlags::PRI)], Some(&pause)) {
+            Ok(0) | Err(Errno::INTR) => true,
+            _ => on(&self.mount_point).is_ok_and(|mount| mount.is_some()),
+        }
+    }
+}
+
 /// A path inside a mounted famfs.
 #[derive(Clone, Debug)]
 pub struct MountedPath {
@@ -81,8 +119,19 @@ pub struct MountedPath {
 
 /// Reads the mount table.
 pub fn read() -> Result<Vec<MountEntry>, MountsError> {
-    let table = fs::read(MOUNTINFO).map_err(MountsError::Table)?;
-    Ok(table.split(|&b| b == b'\n').filter_map(parse_line).collect())
+    Ok(parse(&fs::read(MOUNTINFO).map_err(MountsError::Table)?))
+}
+
+/// The lines of a mount table.
+pub fn parse(table: &[u8]) -> Vec<MountEntry> {
+    table.split(|&b| b == b'\n').filter_map(parse_line).collect()
+}
+
+/// What is mounted where an existing path leads to, which is given without symbolic links.
+pub fn around(path: &Path) -> Result<Option<MountEntry>, MountsError> {
+    let above = read()?.into_iter().filter(|mount| path.starts_with(&mount.mount_point));
+    // The last one of several mounts on one directory is the one that is seen.
+    Ok(above.max_by_key(|mount| mount.mount_point.components().count()))
 }
 
 /// The famfs that is mounted on a directory, which is given without symbolic links.
@@ -125,12 +174,7 @@ pub fn of(device: &Path) -> Result<Option<MountEntry>, MountsError> {
 /// resolved, symbolic links included.
 pub fn locate(path: &Path) -> Result<MountedPath, MountsError> {
     let (existing, rest) = resolve(path)?;
-    let mount = read()?
-        .into_iter()
-        // The last one of several mounts on one directory is the one that is seen.
-        .filter(|mount| existing.starts_with(&mount.mount_point))
-        .max_by_key(|mount| mount.mount_point.components().count());
-    let Some(mount) = mount else {
+    let Some(mount) = around(&existing)? else {
         return Err(MountsError::Table(io::ErrorKind::InvalidData.into()));
     };
     if mount.fs_type != "famfs" {
@@ -170,11 +214,19 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
     let fields: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
     let dash = fields.iter().position(|field| *field == b"-")?;
     Some(MountEntry {
+        device: device_number(std::str::from_utf8(fields.get(2)?).ok()?)?,
         root: unescape(fields.get(3)?),
         mount_point: unescape(fields.get(4)?),
         fs_type: String::from_utf8_lossy(fields.get(dash + 1)?).into_owned(),
         source: unescape(fields.get(dash + 2)?),
+        options: String::from_utf8_lossy(fields.get(dash + 3).unwrap_or(&&b""[..])).into_owned(),
     })
+}
+
+/// Reads a device number as the kernel writes it: "259:0".
+pub fn device_number(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// Undoes the kernel's escapes: a backslash and three octal digits.
@@ -200,10 +252,12 @@ mod tests {
     #[test]
     fn the_only_famfs_is_found_without_a_path() {
         let entry = |source: &str, point: &str, fs_type: &str| MountEntry {
+            device: (0, 1),
             root: "/".into(),
             mount_point: point.into(),
             fs_type: fs_type.to_owned(),
             source: source.into(),
+            options: "rw".to_owned(),
         };
         let root = entry("/dev/root", "/", "erofs");
         let pool = entry("/dev/dax0.0", "/mnt/famfs", "famfs");
@@ -223,6 +277,7 @@ mod tests {
         let entry = parse_line(line).unwrap();
         assert_eq!(entry.mount_point, Path::new("/mnt/with space"));
         assert_eq!((entry.fs_type.as_str(), entry.source.to_str()), ("famfs", Some("/dev/dax0.0")));
+        assert_eq!((entry.device, entry.options.as_str()), ((0, 42), "rw"));
         assert_eq!(parse_line(b"36 35 0:42 / /mnt"), None);
         assert_eq!(unescape(b"a\\b\\0"), Path::new("a\\b\\0"));
     }

@@ -4,8 +4,7 @@
 mod master;
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -17,12 +16,10 @@ use famfs::replay::check::one_line;
 use famfs::replay::{Node, NodeKind};
 use famfs::sys::dax::Access;
 use famfs::sys::signal::ignore_poison_notices;
-use famfs::system::mounts;
+use famfs::system::mounts::{self, Presence};
 use famfs::system::watcher::Watcher;
 use famfs::text::json_name::Name;
 use famfs_cli::args::Watch;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use sd_notify::NotifyState;
 use serde::Serialize;
 
@@ -82,7 +79,7 @@ pub fn run(args: &Watch) -> Outcome {
     let found = mounts::locate(&args.mount_point)?;
     let mount_point = found.mount.mount_point;
     let _watcher = Watcher::begin(&mount_point)?;
-    let table = MountTable::open(&mount_point)?;
+    let table = Presence::of(&mount_point)?;
     // Whoever may not write is no master.
     let client = args.client || Mounted::at(&mount_point, &found.mount.source)?.is_read_only()?;
     let system = if client { None } else { system_or_client() };
@@ -129,7 +126,7 @@ fn follow(
     args: &Watch,
     follower: &mut Follower,
     lease: &mut Lease,
-    table: &MountTable,
+    table: &Presence,
     teller: &mut Teller<'_>,
     stop: &AtomicBool,
 ) -> Result<&'static str, FollowError> {
@@ -162,7 +159,7 @@ fn follow(
                     _ => {}
                 }
                 if let Some(trouble) = trouble.take() {
-                    teller.status(&following(follower, &table.mount_point));
+                    teller.status(&following(follower, table.mount_point()));
                     if !trouble.is_new() {
                         teller.recovered("the log can be followed again");
                     }
@@ -223,34 +220,6 @@ impl Trouble {
 /// What a watch does, in words.
 fn following(follower: &Follower, mount_point: &Path) -> String {
     format!("{}, following the log of {}", follower.role().name(), mount_point.display())
-}
-
-/// The kernel's mount table, which says when the file system is not mounted any more.
-struct MountTable {
-    file: File,
-    mount_point: PathBuf,
-}
-
-impl MountTable {
-    fn open(mount_point: &Path) -> Result<Self> {
-        let file = File::open("/proc/self/mountinfo").context("cannot open the mount table")?;
-        Ok(Self { file, mount_point: mount_point.to_owned() })
-    }
-
-    /// Waits, but not longer than until the table changes or a signal arrives; false if the file
-    /// system is not in the table any more.
-    fn wait(&self, pause: Duration) -> bool {
-        let pause = Timespec::try_from(pause).unwrap_or_default();
-        match poll(&mut [PollFd::new(&self.file, PollFlags::PRI)], Some(&pause)) {
-            Ok(0) | Err(Errno::INTR) => true,
-            _ => mounts::read().is_ok_and(|table| {
-                let ours = |mount: &mounts::MountEntry| {
-                    mount.fs_type == "famfs" && mount.mount_point == self.mount_point
-                };
-                table.iter().any(ours)
-            }),
-        }
-    }
 }
 
 /// Tells what happens; every message once.

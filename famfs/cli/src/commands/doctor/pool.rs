@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A pool file on the host.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -9,7 +8,7 @@ use famfs::format::ALLOC_UNIT;
 use famfs::media::{Media, PoolFile};
 use famfs::replay::check::one_line;
 use famfs::sys::dax::Access;
-use famfs::system::holders;
+use famfs::system::{holders, mounts};
 use rustix::fs::{Access as Right, statfs};
 
 use super::{Finding, media};
@@ -89,15 +88,11 @@ fn memory(path: &Path) -> Finding {
 
 /// Whether the tmpfs of a path was mounted with huge pages.
 fn uses_huge_pages(path: &Path) -> bool {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let path = path.canonicalize().unwrap_or_default();
-    let mount = table.lines().filter_map(|line| {
-        let point = line.split(' ').nth(4)?;
-        path.starts_with(point).then_some((point.len(), line))
-    });
-    mount
-        .max_by_key(|(len, _)| *len)
-        .is_some_and(|(_, line)| line.contains("huge=always") || line.contains("huge=within_size"))
+    let mount = mounts::around(&path.canonicalize().unwrap_or_default());
+    let huge = ["huge=always", "huge=within_size"];
+    mount.is_ok_and(|mount| {
+        mount.is_some_and(|mount| mount.options.split(',').any(|option| huge.contains(&option)))
+    })
 }
 
 /// Who holds the pool's lock. One that others use is as it should be; the user wants to know.

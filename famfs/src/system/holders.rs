@@ -2,10 +2,12 @@
 //! Which processes of this system have a file open or mapped, from /proc. What may not be looked
 //! at (other users' processes, for those without privileges) is not seen.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use crate::system::process;
 
 /// A process that has a file open or mapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,27 +44,25 @@ impl std::fmt::Display for Process {
 /// The other processes that have a file open or mapped.
 pub fn of(file: &Path) -> io::Result<Vec<Process>> {
     let wanted = fs::metadata(file)?;
-    with_file((wanted.dev(), wanted.ino()), std::process::id())
+    with_file((wanted.dev(), wanted.ino()))
 }
 
-/// The processes but one that have a file open or mapped, given as device and inode.
-fn with_file(wanted: (u64, u64), but: u32) -> io::Result<Vec<Process>> {
-    let is_it =
-        |path: &Path| fs::metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == wanted);
-    let mut holders = Vec::new();
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        let has = |dir: &str| {
-            let links = fs::read_dir(entry.path().join(dir)).into_iter().flatten().flatten();
-            links.map(|link| link.path()).any(|link| is_it(&link))
-        };
-        if pid != but && (has("fd") || has("map_files")) {
-            holders.push(named(pid));
-        }
-    }
-    Ok(holders)
+/// The other processes that have a file open or mapped, given as device and inode.
+fn with_file(wanted: (u64, u64)) -> io::Result<Vec<Process>> {
+    let is_it = |found: &Metadata| (found.dev(), found.ino()) == wanted;
+    let has = |pid: &u32| has_open(*pid, is_it) || leads_to(*pid, "map_files", is_it);
+    Ok(process::others()?.filter(has).map(named).collect())
+}
+
+/// Whether a process has a file open (proc_pid_fd(5)).
+pub fn has_open(pid: u32, is_it: impl Fn(&Metadata) -> bool) -> bool {
+    leads_to(pid, "fd", is_it)
+}
+
+/// Whether a link in a process's directory of /proc leads to a file.
+fn leads_to(pid: u32, links: &str, is_it: impl Fn(&Metadata) -> bool) -> bool {
+    let links = fs::read_dir(format!("/proc/{pid}/{links}")).into_iter().flatten().flatten();
+    links.filter_map(|link| fs::metadata(link.path()).ok()).any(|found| is_it(&found))
 }
 
 /// A process with its name.
@@ -78,7 +78,7 @@ pub fn named(pid: u32) -> Process {
 pub fn of_busy_lock(device: u64, inode: u64) -> Vec<Process> {
     let holders = of_lock(device, inode);
     match holders.is_empty() {
-        true => with_file((device, inode), std::process::id()).unwrap_or_default(),
+        true => with_file((device, inode)).unwrap_or_default(),
         false => holders,
     }
 }
@@ -90,7 +90,7 @@ pub fn of_lock(device: u64, inode: u64) -> Vec<Process> {
     let (gone, mut holders): (Vec<Process>, Vec<Process>) =
         lockers(&locks, device, inode).into_iter().map(named).partition(Process::has_ended);
     if !gone.is_empty() {
-        holders.extend(with_file((device, inode), std::process::id()).unwrap_or_default());
+        holders.extend(with_file((device, inode)).unwrap_or_default());
         holders.sort_unstable_by_key(|process| process.pid);
         holders.dedup_by_key(|process| process.pid);
     }

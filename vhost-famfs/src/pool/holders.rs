@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use famfs::system::{holders, process};
 use serde::Serialize;
 
 use super::kind::Identity;
@@ -29,19 +30,16 @@ pub struct Holder {
 /// The processes that use the pool at `path`, without this one. Of processes of other users only
 /// root sees the descriptors; one that ends meanwhile is left out.
 pub(super) fn find(path: &Path, identity: Identity) -> Vec<Holder> {
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(processes) = process::others() else { return Vec::new() };
     let pool = PoolFile::of(path).ok();
-    let mut holders: Vec<_> = processes
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| *pid != std::process::id())
-        .filter_map(|pid| holder(pid, identity, pool.as_ref()))
-        .collect();
+    let mut holders: Vec<_> =
+        processes.filter_map(|pid| holder(pid, identity, pool.as_ref())).collect();
     holders.sort_by_key(|holder| holder.pid);
     holders
 }
 
 fn holder(pid: u32, identity: Identity, pool: Option<&PoolFile>) -> Option<Holder> {
-    let open = has_open(pid, identity);
+    let open = holders::has_open(pid, |meta| Identity::from_metadata(meta) == identity);
     // The full account costs the kernel a walk through the page table.
     let usage = if maps(pid, identity) {
         residency::of_process(pid, pool?).ok()?.pool
@@ -50,21 +48,12 @@ fn holder(pid: u32, identity: Identity, pool: Option<&PoolFile>) -> Option<Holde
     };
     (open || usage.size > 0).then(|| Holder {
         pid,
-        command: fs::read_to_string(format!("/proc/{pid}/comm"))
-            .map(|name| name.trim_end().to_owned())
-            .unwrap_or_default(),
+        command: holders::named(pid).name.unwrap_or_default(),
         open,
         mapped: usage.size,
         resident: usage.rss,
         huge: usage.huge,
     })
-}
-
-fn has_open(pid: u32, identity: Identity) -> bool {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    descriptors
-        .filter_map(|entry| fs::metadata(entry.ok()?.path()).ok())
-        .any(|meta| Identity::from_metadata(&meta) == identity)
 }
 
 /// Whether a mapping of the process has the pool's inode number.

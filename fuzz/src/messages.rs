@@ -20,8 +20,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::MemfdFlags;
 use vhost_famfs::device::listen::Socket;
 use vhost_famfs::device::server::{self, ServerError};
-use vhost_famfs::pool::Pool;
-use vhost_famfs::pool::Window;
+use vhost_famfs::pool::{Pool, Window};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 const MIB: u64 = 1 << 20;

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 use vhost_famfs::vm::{
     Accelerator, Backend, BackendConfig, Command, Console, Disk, Image, Output, PoolDevice, Ready,
-    Root, Shutdown, Vm, VmConfig,
+    Root, Shutdown, Vm, VmConfig, VmPaths,
 };
 
 use crate::{Artifacts, Pool, interrupt, kernel_log};
@@ -245,26 +245,21 @@ impl Cluster {
         let mut cluster = Self { nodes: Vec::new(), runtime };
         for member in members {
             let dir = cluster.runtime.path().to_owned();
-            let console_log = artifacts.logs.join(format!("{}.console", member.name));
+            let paths = VmPaths::new(&member.name, &dir, &artifacts.logs);
+            let console_log = paths.console_log.clone();
             let backend = match member.transport {
                 Some(Transport::Shmem) => Some(Backend::start(BackendConfig {
                     program: artifacts.programs.join("vhost-famfs"),
                     foreign: false,
                     pool: pool.path().to_owned(),
                     part: None,
-                    socket: dir.join(format!("{}.sock", member.name)),
-                    log: artifacts.logs.join(format!("{}.backend", member.name)),
+                    socket: paths.backend.clone(),
+                    log: paths.backend_log.clone(),
                     piped: false,
                 })?),
                 _ => None,
             };
-            let mut config = VmConfig::new(
-                &member.name,
-                &artifacts.qemu,
-                image.clone(),
-                dir.join(&member.name),
-                &console_log,
-            );
+            let mut config = VmConfig::new(&member.name, &artifacts.qemu, image.clone(), paths);
             config.accelerator = accelerator;
             config.memory = memory;
             config.qemu_args = member.qemu_args.iter().map(Into::into).collect();

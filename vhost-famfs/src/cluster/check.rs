@@ -13,8 +13,7 @@ use super::headroom::{Headroom, HeadroomError};
 use super::plan::{Plan, PoolPlan, VmPlan};
 use super::spec::{Access, Subject};
 use crate::pool::{self, CreateError, Kind, MemoryError, Pool, PoolError};
-use crate::vm::Accelerator;
-use crate::vm::{PoolDevice, VmConfig};
+use crate::vm::{Accelerator, PoolDevice, VmConfig};
 
 /// Bits of a guest's physical addresses that QEMU's own processor models have by default, and at most.
 const EMULATED_BITS: u32 = 40;

@@ -114,7 +114,8 @@ fn vm(shmem: bool, size: u64) -> VmConfig {
         fs::write(dir.path().join(file), "").unwrap();
     }
     let image = crate::vm::Image::open(dir.path()).unwrap();
-    let mut config = VmConfig::new("vm", "qemu", image, "run", "log");
+    let mut config =
+        VmConfig::new("vm", "qemu", image, crate::vm::VmPaths::new("vm", dir.path(), dir.path()));
     config.pools = vec![if shmem {
         PoolDevice::Shmem { socket: "s".into() }
     } else {

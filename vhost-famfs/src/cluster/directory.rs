@@ -14,9 +14,10 @@ use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use super::emitted;
+use super::roles;
 use super::spec::check_name;
 use super::state::{State, VERSION};
+use crate::vm::VmPaths;
 
 /// Name of the file with the state.
 const STATE: &str = "state.json";
@@ -189,6 +190,12 @@ impl Directory {
         &self.path
     }
 
+    /// The sockets and logs of a VM, which are all in it.
+    #[must_use]
+    pub fn vm(&self, name: &str) -> VmPaths {
+        VmPaths::new(name, &self.path, &self.path)
+    }
+
     fn io(&self, action: &'static str) -> impl Fn(io::Error) -> DirectoryError + use<> {
         let path = self.path.clone();
         move |source| DirectoryError::Io { path: path.clone(), action, source }
@@ -270,7 +277,9 @@ impl Directory {
     /// What is recorded of how a VM's processes ended; nothing if that cannot be read.
     #[must_use]
     pub fn ends(&self, vm: &str) -> String {
-        self.text(&super::ends_of(vm)).ok().flatten().unwrap_or_default()
+        let ends = self.vm(vm).ends;
+        let name = ends.file_name().and_then(|name| name.to_str());
+        name.and_then(|name| self.text(name).ok()?).unwrap_or_default()
     }
 
     /// The mark of its processes, if it can be told without the state.
@@ -317,7 +326,7 @@ impl Directory {
             }
         }
         if state.emitted {
-            emitted::find(&mut state, self);
+            roles::find(&mut state, &self.path);
         }
         Ok(Some(state))
     }

@@ -9,12 +9,12 @@ use famfs::system::ownership::Fault;
 use famfs::system::process::Handle;
 use serde::Serialize;
 
+use super::FindError;
 use super::directory::{Directory, DirectoryError};
 use super::process::{self, Process};
 use super::state::{Phase, State, VmState};
-use super::{FindError, VmPaths};
 use crate::pool::{self, Owners, PoolError};
-use crate::vm::{Guest, Shutdown, end_vm};
+use crate::vm::{Guest, Shutdown, VmPaths, end_vm};
 
 /// Time for a back-end to leave after its VM.
 const BACKEND_LIMIT: Duration = Duration::from_secs(5);
@@ -167,9 +167,7 @@ pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError
         let ends: Vec<_> = state
             .vms
             .iter()
-            .map(|vm| {
-                scope.spawn(|| end(&state, vm, &VmPaths::new(directory, &vm.name), options.limit))
-            })
+            .map(|vm| scope.spawn(|| end(&state, vm, &directory.vm(&vm.name), options.limit)))
             .collect();
         ends.into_iter()
             .zip(&state.vms)

@@ -3,8 +3,7 @@
 //! one that `up` started. Its processes are not in the state: each has the cluster's mark and its role in
 //! its environment.
 
-use std::collections::HashMap;
-use std::fs::{self, DirBuilder};
+use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -15,15 +14,10 @@ use uuid::Uuid;
 
 use super::directory::{Directory, DirectoryError};
 use super::down::{self, DownError};
-use super::emit::{ROLE, backend_role, qemu_role};
+use super::failed;
 use super::plan::Plan;
-use super::process::{self, Process};
-use super::spec::Transport;
+use super::process::Process;
 use super::state::{Phase, State};
-use super::{VmPaths, failed};
-
-/// No process has this id.
-const ENDED: Process = Process { pid: 0, start_ticks: 0 };
 
 /// Why such a cluster is not started.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +45,7 @@ pub enum StartError {
 /// The state of a cluster that is to be emitted, as text for [`start`].
 #[must_use]
 pub fn describe(plan: &Plan) -> String {
-    let mut state = State::new(plan, String::new(), ENDED);
+    let mut state = State::new(plan, String::new(), Process::NONE);
     state.emitted = true;
     // Others make the pool, and it stays for the next start.
     (state.pool.ours, state.pool.made) = (false, None);
@@ -112,7 +106,7 @@ pub fn stop(
         Err(error) => return Err(error.into()),
     };
     if let Some(state) = directory.read()? {
-        let logs = state.vms.iter().flat_map(|vm| VmPaths::new(&directory, &vm.name).logs());
+        let logs = state.vms.iter().flat_map(|vm| directory.vm(&vm.name).logs());
         let logs: Vec<_> = logs.collect();
         // Without them, what was printed is all that is left.
         kept = failed::keep(base, name, &logs).ok().flatten();
@@ -124,41 +118,4 @@ pub fn stop(
         Err(DownError::Find(_)) => Ok(kept),
         done => done.map(|_| kept),
     }
-}
-
-/// Fills in the processes of an emitted cluster that run now, and those that have run.
-pub(super) fn find(state: &mut State, directory: &Directory) {
-    let found = roles(state.instance);
-    for vm in &mut state.vms {
-        // QEMU makes its console's log when it starts.
-        let ran = VmPaths::new(directory, &vm.name).console_log.exists();
-        vm.qemu = found.get(&qemu_role(&vm.name)).copied().or(ran.then_some(ENDED));
-        let backend = found.get(&backend_role(&vm.name)).copied();
-        let has_one = vm.transport == Transport::Shmem.name();
-        vm.backend = backend.or((ran && has_one).then_some(ENDED));
-    }
-}
-
-/// The processes with a cluster's mark, by role; of several the first.
-fn roles(instance: Uuid) -> HashMap<String, Process> {
-    let mut roles: HashMap<String, Process> = HashMap::new();
-    for handle in process::marked(instance) {
-        let Some((role, process)) = role_of(handle.pid()) else { continue };
-        let first = roles.entry(role).or_insert(process);
-        if (process.start_ticks, process.pid) < (first.start_ticks, first.pid) {
-            *first = process;
-        }
-    }
-    roles
-}
-
-fn role_of(pid: u32) -> Option<(String, Process)> {
-    let process = Process::of(pid).ok()?;
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let prefix = format!("{ROLE}=");
-    let role = environment.split(|byte| *byte == 0).find_map(|word| {
-        let text = std::str::from_utf8(word).ok()?;
-        text.strip_prefix(&prefix)
-    });
-    Some((role?.to_owned(), process))
 }

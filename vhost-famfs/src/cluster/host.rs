@@ -5,11 +5,7 @@ use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::vm::Accelerator;
-use crate::vm::Image;
-use crate::vm::QemuVersion;
-use crate::vm::{Confinement, has_filter};
-use crate::vm::{Qemu, SelectError};
+use crate::vm::{Accelerator, Confinement, Image, Qemu, QemuVersion, SelectError, has_filter};
 
 /// Environment variable that names the QEMU program.
 pub const QEMU_VARIABLE: &str = "VHOST_FAMFS_QEMU";

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use famfs::text::terminal::is_harmful;
 
-use super::VmPaths;
 use super::directory::Directory;
 use super::state::State;
 use crate::bounded_log::Reader;
+use crate::vm::VmPaths;
 
 /// Pause between two looks at logs that are followed.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -69,7 +69,7 @@ impl Logs {
     pub fn new(directory: &Directory, state: &State, vm: Option<&str>, kind: Option<Kind>) -> Self {
         let vms = state.vms.iter().filter(|found| vm.is_none_or(|vm| found.name == vm));
         let logs = vms.flat_map(|vm| {
-            let paths = VmPaths::new(directory, &vm.name);
+            let paths = directory.vm(&vm.name);
             let kinds =
                 Kind::ALL.into_iter().filter(|found| kind.is_none_or(|kind| kind == *found));
             let name = vm.name.clone();

@@ -30,13 +30,14 @@ pub mod logs;
 pub mod plan;
 pub mod process;
 pub mod ps;
+mod roles;
 pub mod sizing;
 pub mod spec;
 pub mod state;
 pub mod terminal;
 pub mod up;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use directory::{Directory, DirectoryError};
 use state::{State, VmState};
@@ -116,51 +117,4 @@ pub fn vm_of<'s>(state: &'s State, vm: &str) -> Result<&'s VmState, FindError> {
         vm: vm.to_owned(),
         vms: state.vms.iter().map(|vm| vm.name.clone()).collect(),
     })
-}
-
-/// Name of the file that says how a VM's processes ended, in the directory of its cluster.
-fn ends_of(vm: &str) -> String {
-    format!("{vm}.ends")
-}
-
-/// The sockets and logs of a VM.
-#[derive(Debug, Clone)]
-pub struct VmPaths {
-    /// Of the guest's command agent.
-    pub agent: PathBuf,
-    /// QEMU's control socket.
-    pub qmp: PathBuf,
-    /// Of the serial console.
-    pub console: PathBuf,
-    /// What was written to the console.
-    pub console_log: PathBuf,
-    /// What QEMU said.
-    pub qemu_log: PathBuf,
-    /// What the back-end said.
-    pub backend_log: PathBuf,
-    /// How QEMU and the back-end ended.
-    pub ends: PathBuf,
-}
-
-impl VmPaths {
-    /// The paths of a VM, as its [`Plan`](crate::cluster::plan::Plan) has them.
-    #[must_use]
-    pub fn new(directory: &Directory, vm: &str) -> Self {
-        let (all, own) = (directory.path(), directory.path().join(vm));
-        Self {
-            agent: own.join("agent.sock"),
-            qmp: own.join("qmp.sock"),
-            console: own.join("console.sock"),
-            console_log: all.join(format!("{vm}.console")),
-            qemu_log: all.join(format!("{vm}.qemu")),
-            backend_log: all.join(format!("{vm}.backend")),
-            ends: all.join(ends_of(vm)),
-        }
-    }
-
-    /// The logs.
-    #[must_use]
-    pub fn logs(self) -> [PathBuf; 3] {
-        [self.console_log, self.qemu_log, self.backend_log]
-    }
 }

@@ -10,7 +10,6 @@ use famfs::text::units::Bytes;
 use serde::Serialize;
 
 use super::FindError;
-use super::VmPaths;
 use super::directory::{Directory, DirectoryError};
 use super::ends::{self, End};
 use super::process::Process;
@@ -142,7 +141,7 @@ impl VmStatus {
 fn ask_guests(directory: &Directory, vms: &mut [VmReport], emitted: bool) {
     thread::scope(|scope| {
         for vm in vms.iter_mut().filter(|vm| vm.pid.is_some() && (vm.mounted || emitted)) {
-            let mut guest = Guest::new(VmPaths::new(directory, &vm.name).agent);
+            let mut guest = Guest::new(directory.vm(&vm.name).agent);
             let ask = move || vm.watch = guest.watch_status(PATIENCE);
             // Without a thread there is no answer, as from a guest that does not tell.
             drop(thread::Builder::new().spawn_scoped(scope, ask));

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use famfs::system::process::boot_id;
 use serde::Serialize;
 
-use super::VmPaths;
 use super::directory::{Directory, DirectoryError, Lock};
 use super::failed;
 use super::fill::{FillError, Filled, OpenPool};
@@ -321,9 +320,9 @@ impl<'p> Start<'p> {
         let mut inner = self.going_on()?;
         let failed = |source| UpError::Keeper { vm: vm.name().to_owned(), source };
         let (program, limit) = (&self.plan.program, self.plan.log_limit);
-        let ends = VmPaths::new(&self.directory, vm.name()).ends;
+        let ends = &vm.config.paths.ends;
         let lifetime = |input| self.detached(Some(input));
-        let keeper = LogKeeper::spawn(program, &vm.logs(), &ends, limit, lifetime);
+        let keeper = LogKeeper::spawn(program, &vm.logs(), ends, limit, lifetime);
         let keeper = keeper.map_err(failed)?;
         inner.state.vms[index].keeper = Some(started(vm, keeper.pid())?);
         self.directory.write(&inner.state)?;

@@ -14,8 +14,7 @@ use vhost::vhost_user::{Backend, VhostUserFrontendReqHandler};
 
 use super::lifecycle::Generation;
 use super::pmem::SHMEM_REGION_ID;
-use crate::pool::Pool;
-use crate::pool::Window;
+use crate::pool::{Pool, Window};
 
 /// One map to send.
 pub struct Order {

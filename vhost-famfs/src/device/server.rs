@@ -19,8 +19,7 @@ use super::listen::Socket;
 use super::sandbox::{Entered, SandboxError};
 use super::vhost_user::Device;
 use crate::host::sys;
-use crate::pool::Pool;
-use crate::pool::Window;
+use crate::pool::{Pool, Window};
 
 /// Why the device cannot be served.
 #[derive(Debug, thiserror::Error)]

@@ -37,8 +37,7 @@ use super::queue::{self, Batch};
 use super::ring::Ring;
 use super::throttle::Throttle;
 use crate::host::sys;
-use crate::pool::Window;
-use crate::pool::{Identity, Pool};
+use crate::pool::{Identity, Pool, Window};
 
 /// Largest queue that a front-end may set; QEMU's default is 64.
 const MAX_QUEUE_SIZE: usize = 256;

@@ -9,7 +9,8 @@ use vhost_famfs::args::ConsoleConfig;
 use vhost_famfs::bounded_log::tail;
 use vhost_famfs::cluster::host::runtime_dir;
 use vhost_famfs::cluster::terminal::{End, attach};
-use vhost_famfs::cluster::{VmPaths, find, state_of, vm_of};
+use vhost_famfs::cluster::{find, state_of, vm_of};
+use vhost_famfs::vm::VmPaths;
 
 /// How much of the log is shown before what comes: about a screen.
 const SHOWN: u64 = 2048;
@@ -18,7 +19,7 @@ pub(super) fn run(config: ConsoleConfig) -> Result<()> {
     let directory = find(&runtime_dir()?, config.cluster.as_deref())?;
     let state = state_of(&directory)?;
     let vm = vm_of(&state, &config.vm)?;
-    let paths = VmPaths::new(&directory, &vm.name);
+    let paths = directory.vm(&vm.name);
     let terminal = io::stdin().is_terminal();
     if terminal {
         eprintln!("Console of {}; Ctrl-] leaves.", vm.name);

@@ -19,8 +19,7 @@ use vhost_famfs::device::listen::Socket;
 use vhost_famfs::device::sandbox::Sandbox;
 use vhost_famfs::device::server;
 use vhost_famfs::host::{signals, sys};
-use vhost_famfs::pool::Window;
-use vhost_famfs::pool::{Kind, Pool};
+use vhost_famfs::pool::{Kind, Pool, Window};
 use vhost_famfs::vm::shell_quoted;
 
 /// The first descriptor that is not a standard stream.

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use super::notice;
 use vhost_famfs::args::ExecConfig;
 use vhost_famfs::cluster::host::runtime_dir;
-use vhost_famfs::cluster::{VmPaths, find, state_of, vm_of};
+use vhost_famfs::cluster::{find, state_of, vm_of};
 use vhost_famfs::vm::{Command, ExecError, Guest, Status, Streams};
 
 /// The command was not run, as other programs that run commands have it (env(1), docker).
@@ -50,7 +50,7 @@ fn status(config: ExecConfig) -> Result<Status> {
         false => None,
     };
     let streams = Streams { input, stdout: &mut stdout, stderr: &mut stderr };
-    let mut guest = Guest::new(VmPaths::new(&directory, &config.vm).agent);
+    let mut guest = Guest::new(directory.vm(&config.vm).agent);
     match guest.stream(&command, streams, config.timeout) {
         Err(ExecError::Timeout { limit, .. }) => bail!(
             "VM {}: the guest did not take the command within {limit:?}: another one runs in it \

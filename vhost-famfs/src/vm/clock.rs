@@ -62,7 +62,7 @@ fn reading() -> Option<(u64, Instant)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::Image;
+    use crate::vm::{Image, VmPaths};
 
     #[test]
     fn two_measurements_agree() {
@@ -80,7 +80,8 @@ mod tests {
             std::fs::write(dir.path().join(file), "").unwrap();
         }
         let image = Image::open(dir.path()).unwrap();
-        let config = VmConfig::new("vm1", "qemu", image, "run", "console");
+        let config =
+            VmConfig::new("vm1", "qemu", image, VmPaths::new("vm1", dir.path(), dir.path()));
         let told = |mut config: VmConfig| {
             config.tell_clock();
             config.kernel_args.iter().any(|word| word.starts_with("tsc_early_khz="))

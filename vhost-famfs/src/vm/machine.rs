@@ -182,7 +182,7 @@ impl Vm {
             }
             _ => config.confined_command_line()?,
         };
-        let agent = Mutex::new(Agent::new(config.agent_socket()));
+        let agent = Mutex::new(Agent::new(config.paths.agent.clone()));
         let started = Instant::now();
         let child = Mutex::new(launch(&config, &argv, lifetime)?);
         Ok(Self { config, started, child, agent, left: false })
@@ -283,7 +283,7 @@ impl Vm {
     /// # Errors
     /// QEMU does not answer within `limit`.
     pub fn qmp(&self, limit: Duration) -> Result<Qmp, QmpError> {
-        Qmp::connect(&self.config.qmp_socket(), limit)
+        Qmp::connect(&self.config.paths.qmp, limit)
     }
 
     /// How QEMU ended, if it has.
@@ -307,7 +307,7 @@ impl Vm {
     pub fn poweroff(self, limit: Duration) -> Result<Shutdown, VmError> {
         let ask = |limit| _ = self.agent().poweroff(limit);
         let ended = |limit| self.wait_exit(limit).is_some();
-        let end = end_vm(ask, ended, &self.config.qmp_socket(), limit);
+        let end = end_vm(ask, ended, &self.config.paths.qmp, limit);
         match (end, self.exit_status()) {
             (Shutdown::Orderly, Some(status)) if !status.success() => {
                 Err(self.ended(ExecError::Ended))
@@ -333,8 +333,8 @@ impl Vm {
         })?;
         connected.ok_or_else(|| VmError::NoSocket {
             name: self.config.name.clone(),
-            socket: self.config.agent_socket(),
-            stderr: process::tail(&self.config.stderr_log),
+            socket: self.config.paths.agent.clone(),
+            stderr: process::tail(&self.config.paths.qemu_log),
         })
     }
 
@@ -358,12 +358,12 @@ impl Vm {
             return VmError::Exec { name, source };
         };
         let console = self.console();
-        let stderr = process::tail(&self.config.stderr_log);
+        let stderr = process::tail(&self.config.paths.qemu_log);
         VmError::Ended { name, status, stderr, console }
     }
 
     fn console(&self) -> String {
-        process::tail(&self.config.console_log)
+        process::tail(&self.config.paths.console_log)
     }
 
     fn child(&self) -> MutexGuard<'_, Child> {
@@ -384,7 +384,7 @@ impl Drop for Vm {
         // Both fail only for a child that has been waited for already.
         let _ = child.kill();
         let _ = child.wait();
-        let _ = fs::remove_dir_all(&self.config.runtime_dir);
+        let _ = fs::remove_dir_all(&self.config.paths.runtime_dir);
     }
 }
 
@@ -403,14 +403,14 @@ fn launch(config: &VmConfig, argv: &[OsString], lifetime: Lifetime) -> Result<Ch
     }
     fs::DirBuilder::new()
         .mode(0o700)
-        .create(&config.runtime_dir)
-        .map_err(|source| failed("cannot make the directory", &config.runtime_dir, source))?;
+        .create(&config.paths.runtime_dir)
+        .map_err(|source| failed("cannot make the directory", &config.paths.runtime_dir, source))?;
     let cleanup = |error| {
-        let _ = fs::remove_dir_all(&config.runtime_dir);
+        let _ = fs::remove_dir_all(&config.paths.runtime_dir);
         error
     };
-    let stderr = open_for_writing(&config.stderr_log, config.piped)
-        .map_err(|source| cleanup(failed("cannot write", &config.stderr_log, source)))?;
+    let stderr = open_for_writing(&config.paths.qemu_log, config.piped)
+        .map_err(|source| cleanup(failed("cannot write", &config.paths.qemu_log, source)))?;
     let child = if config.console == Console::Terminal {
         let mut command = process::tied(&argv[0]);
         command.args(&argv[1..]).stderr(stderr);

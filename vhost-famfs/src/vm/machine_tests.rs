@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What needs no guest; the rest is tested with real VMs.
 use super::*;
-use crate::vm::Image;
+use crate::vm::{Image, VmPaths};
 use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
 
@@ -15,7 +15,7 @@ fn config(dir: &TempDir, qemu: &str) -> VmConfig {
     fs::write(&program, format!("#!/bin/sh\n{qemu}\n")).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let image = Image::open(dir).unwrap();
-    VmConfig::new("vm1", program, image, dir.join("run"), dir.join("console"))
+    VmConfig::new("vm1", program, image, VmPaths::new("vm1", dir, dir))
 }
 
 #[test]
@@ -23,14 +23,14 @@ fn what_qemu_said_is_in_the_error() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(
         &dir,
-        "echo last words >\"$(dirname \"$0\")/console\"; echo no such device >&2; exit 3",
+        "echo last words >\"$(dirname \"$0\")/vm1.console\"; echo no such device >&2; exit 3",
     );
     let error = Vm::start(config).unwrap_err().to_string();
     for part in ["VM vm1: QEMU ended (exit status: 3)", "\n  no such device\n", "\n  last words"] {
         assert!(error.contains(part), "no {part:?} in {error}");
     }
-    assert!(!dir.path().join("run").exists(), "the runtime directory is gone");
-    assert!(dir.path().join("console").exists(), "the console log stays");
+    assert!(!dir.path().join("vm1").exists(), "the runtime directory is gone");
+    assert!(dir.path().join("vm1.console").exists(), "the console log stays");
 }
 
 #[test]
@@ -57,8 +57,8 @@ fn a_pool_that_is_missing_is_not_made() {
 fn a_runtime_directory_in_use_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(&dir, "exit 0");
-    fs::create_dir(&config.runtime_dir).unwrap();
+    fs::create_dir(&config.paths.runtime_dir).unwrap();
     let error = Vm::start(config).unwrap_err().to_string();
     assert!(error.starts_with("VM vm1: cannot make the directory"), "{error}");
-    assert!(dir.path().join("run").exists());
+    assert!(dir.path().join("vm1").exists());
 }

@@ -116,7 +116,6 @@ impl VmConfig {
     fn channels(&self, argv: &mut CommandLine) {
         let log = self.console_target();
         let log = quote(log.as_os_str());
-        let socket = self.console_socket().unwrap_or_default();
         let console = match self.console {
             Console::Log => join(["file,id=console,path=".as_ref(), &log]),
             // Ctrl-C goes to the guest; Ctrl-A x ends QEMU.
@@ -125,19 +124,19 @@ impl VmConfig {
             }
             Console::Socket { .. } => join([
                 "socket,id=console,server=on,wait=off,path=".as_ref(),
-                &quote(socket.as_os_str()),
+                &quote(self.paths.console.as_os_str()),
                 ",logfile=".as_ref(),
                 &log,
             ]),
         };
         argv.option("-chardev", console);
         argv.option("-serial", "chardev:console");
-        let agent = quote(self.agent_socket().as_os_str());
+        let agent = quote(self.paths.agent.as_os_str());
         argv.option(
             "-chardev",
             join(["socket,id=agent,server=on,wait=off,path=".as_ref(), &agent]),
         );
-        let qmp = quote(self.qmp_socket().as_os_str());
+        let qmp = quote(self.paths.qmp.as_os_str());
         argv.option("-qmp", join(["unix:".as_ref(), &qmp, ",server=on,wait=off".as_ref()]));
         argv.option("-device", "virtio-serial-pci,max_ports=2");
         argv.option("-device", format!("virtserialport,nr=1,chardev=agent,name={PORT}"));

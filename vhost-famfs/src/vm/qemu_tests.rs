@@ -25,7 +25,7 @@ fn the_plain_appliance_is_this_command() {
         systemd.tty.term.console=dumb lsm= audit=0 8250.nr_uarts=1 swiotlb=512 mitigations=off nokaslr tsc=reliable no_timer_check cryptomgr.notests' \
         -blockdev driver=file,node-name=disk0,read-only=on,filename=IMAGE/root.erofs \
         -device virtio-blk-pci,drive=disk0,serial=famfs-root \
-        -chardev file,id=console,path=/logs/vm,,1 -serial chardev:console \
+        -chardev file,id=console,path=/logs,,1/vm1.console -serial chardev:console \
         -chardev socket,id=agent,server=on,wait=off,path=/run/vm1/agent.sock \
         -qmp unix:/run/vm1/qmp.sock,server=on,wait=off \
         -device virtio-serial-pci,max_ports=2 \

@@ -9,8 +9,7 @@ use std::thread;
 use vhost::VhostBackend;
 use vhost_famfs::device::listen::Socket;
 use vhost_famfs::device::server::{self, End};
-use vhost_famfs::pool::Window;
-use vhost_famfs::pool::{Owners, Pool};
+use vhost_famfs::pool::{Owners, Pool, Window};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 

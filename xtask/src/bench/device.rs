@@ -51,8 +51,8 @@ fn map(artifacts: &Artifacts, pool: &Pool) -> Result<f64> {
     let cluster =
         Cluster::start(artifacts, pool, MEMORY, vec![Member::new("vm", true).in_threads()])?;
     cluster.wait_ready(BOOT)?;
+    let path = cluster.node("vm")?.vm.config().paths.backend_log.clone();
     cluster.end()?;
-    let path = artifacts.logs.join("vm.backend");
     let log =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     log.lines()

@@ -4,9 +4,7 @@
 use std::ffi::OsString;
 
 use super::prepare::Lines;
-use crate::vm::Accelerator;
-use crate::vm::shell_quoted;
-use crate::vm::{EMULATED_WORDS, VmConfig};
+use crate::vm::{Accelerator, EMULATED_WORDS, VmConfig, shell_quoted};
 
 /// What runs guests without KVM.
 pub(super) const EMULATOR: Accelerator = Accelerator::Tcg;

@@ -70,7 +70,7 @@ fn command_line(vm: &VmPlan, plan: &Plan, program: &OsString) -> Result<Vec<OsSt
     };
     let pool = file("pool", &plan.pool.path)?;
     let root = file("image", &config.image.root())?;
-    let console = file("console log", &config.console_log)?;
+    let console = file("console log", &config.paths.console_log)?;
     let mut argv: Vec<OsString> = vec![program.clone()];
     let mut option = |name: &str, value: OsString| argv.extend([name.into(), value]);
     option("--kernel", config.image.kernel().into());

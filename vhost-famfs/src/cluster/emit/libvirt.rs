@@ -10,8 +10,7 @@ use protocol::exec::PORT;
 use super::prepare::{self, Lines};
 use super::{EmitError, Emitted, accelerator};
 use crate::cluster::plan::{Plan, VmPlan};
-use crate::vm::shell_quoted;
-use crate::vm::{PoolDevice, ROOT_SERIAL};
+use crate::vm::{PoolDevice, ROOT_SERIAL, shell_quoted};
 
 /// One domain for each VM.
 pub(super) fn domains(plan: &Plan) -> Result<Vec<Emitted>, EmitError> {
@@ -96,8 +95,8 @@ fn domain(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
         emulator = path("emulator", &config.qemu)?,
         root = path("image", &config.image.root())?,
         serial = ROOT_SERIAL,
-        console = path("console log", &config.console_log)?,
-        agent = path("socket", &config.agent_socket())?,
+        console = path("console log", &config.paths.console_log)?,
+        agent = path("socket", &config.paths.agent)?,
     );
     for word in arguments(vm) {
         let word = word.to_str().ok_or_else(|| unfit("argument", &word.to_string_lossy()))?;

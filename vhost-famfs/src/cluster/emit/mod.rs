@@ -15,9 +15,8 @@ mod systemd;
 use std::fmt;
 
 use super::plan::Plan;
-use crate::vm::Accelerator;
-use crate::vm::Root;
 use crate::vm::cloud_hypervisor::CloudHypervisor;
+use crate::vm::{Accelerator, Root};
 
 /// A file that was made of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -135,7 +135,7 @@ pub(super) fn environment(plan: &Plan, register: &Register, role: &str) -> [Stri
 
 /// The directories that must exist: the cluster's, and one of each VM for its sockets.
 fn directories(plan: &Plan) -> Vec<PathBuf> {
-    let vms = plan.vms.iter().map(|vm| vm.config.runtime_dir.clone());
+    let vms = plan.vms.iter().map(|vm| vm.config.paths.runtime_dir.clone());
     std::iter::once(plan.dir.clone()).chain(vms).collect()
 }
 

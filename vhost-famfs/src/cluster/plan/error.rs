@@ -10,11 +10,8 @@ use famfs::text::units::Bytes;
 use super::vm::MIN_MEMORY;
 use crate::cluster::sizing::ImportError;
 use crate::cluster::spec::{Subject, Transport};
-use crate::pool::PoolError;
-use crate::pool::WindowError;
-use crate::vm::ConfigError;
-use crate::vm::ImageError;
-use crate::vm::QemuVersion;
+use crate::pool::{PoolError, WindowError};
+use crate::vm::{ConfigError, ImageError, QemuVersion};
 
 /// Why a cluster cannot be started.
 #[derive(Debug, thiserror::Error)]

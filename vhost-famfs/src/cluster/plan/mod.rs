@@ -22,9 +22,7 @@ use super::sizing::{ImportError, Needs};
 use super::spec::{Access, ImportSpec, Spec, Transport, VmSpec};
 use crate::bounded_log::DEFAULT_LIMIT;
 use crate::pool::{CreateOptions, Identity, Kind, Owners};
-use crate::vm::BackendConfig;
-use crate::vm::Confinement;
-use crate::vm::VmConfig;
+use crate::vm::{BackendConfig, Confinement, VmConfig};
 
 pub use error::PlanError;
 pub use pool::is_own_pool;
@@ -124,8 +122,9 @@ impl VmPlan {
     /// Its logs: of the console, of QEMU, and of the back-end if it has one.
     #[must_use]
     pub fn logs(&self) -> Vec<PathBuf> {
+        let paths = &self.config.paths;
         let backend = self.backend.as_ref().map(|backend| backend.log.clone());
-        let own = [self.config.console_log.clone(), self.config.stderr_log.clone()];
+        let own = [paths.console_log.clone(), paths.qemu_log.clone()];
         own.into_iter().chain(backend).collect()
     }
 }

@@ -11,14 +11,10 @@ use super::{PlanError, PoolPlan, VmPlan};
 use crate::cluster::check;
 use crate::cluster::host::Host;
 use crate::cluster::spec::{Access, Transport, VmSpec};
-use crate::pool::ALIGNMENT;
-use crate::pool::Window;
-use crate::pool::{Kind, Owners};
-use crate::vm::BackendConfig;
-use crate::vm::Confinement;
-use crate::vm::QemuVersion;
-use crate::vm::{Console, PoolDevice, VmConfig};
-use crate::vm::{Image, Root};
+use crate::pool::{ALIGNMENT, Kind, Owners, Window};
+use crate::vm::{
+    BackendConfig, Confinement, Console, Image, PoolDevice, QemuVersion, Root, VmConfig, VmPaths,
+};
 
 /// RAM of a VM beside what the pool costs it.
 const MEMORY: u64 = 1 << 30;
@@ -58,18 +54,17 @@ pub(super) fn plan(
     }
     let image = image(spec, host)?;
     let root = root(spec, host, &image)?;
+    let paths = VmPaths::new(name, dir, dir);
     let backend = (transport == Transport::Shmem).then(|| BackendConfig {
         program: host.program.clone(),
         pool: pool.path.clone(),
         foreign: pool.owners == Owners::Any,
         part,
-        socket: dir.join(format!("{name}.sock")),
-        log: dir.join(format!("{name}.backend")),
+        socket: paths.backend.clone(),
+        log: paths.backend_log.clone(),
         piped: false,
     });
-    let console = dir.join(format!("{name}.console"));
-    let mut config = VmConfig::new(name, &host.qemu, image, dir.join(name), console);
-    config.stderr_log = dir.join(format!("{name}.qemu"));
+    let mut config = VmConfig::new(name, &host.qemu, image, paths);
     config.root = root;
     config.console = Console::Socket { shell: spec.shell };
     config.accelerator = host.accelerator;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use famfs::text::units::Bytes;
 use protocol::credentials::{self, CredentialError};
 
-use super::{PoolDevice, VmConfig};
+use super::{Console, PoolDevice, VmConfig};
 use crate::device::listen::MAX_PATH;
 use crate::pool::ALIGNMENT;
 
@@ -110,11 +110,13 @@ impl VmConfig {
         for disk in &self.disks {
             word("disk serial", &disk.serial, MAX_SERIAL)?;
         }
-        let mut sockets = vec![self.agent_socket(), self.qmp_socket()];
-        sockets.extend(self.console_socket());
+        let mut sockets = vec![self.paths.agent.as_path(), &self.paths.qmp];
+        if matches!(self.console, Console::Socket { .. }) {
+            sockets.push(&self.paths.console);
+        }
         for pool in &self.pools {
             match pool {
-                PoolDevice::Shmem { socket } => sockets.push(socket.clone()),
+                PoolDevice::Shmem { socket } => sockets.push(socket),
                 PoolDevice::Pmem { path, size, .. } => {
                     if *size == 0 || !size.is_multiple_of(ALIGNMENT) {
                         let (name, path) = (name.clone(), path.clone());
@@ -124,7 +126,7 @@ impl VmConfig {
             }
         }
         if let Some(path) = sockets.into_iter().find(|path| path.as_os_str().len() > MAX_PATH) {
-            return Err(ConfigError::SocketPath { name: name.clone(), path });
+            return Err(ConfigError::SocketPath { name: name.clone(), path: path.to_owned() });
         }
         let arguments = self.kernel_args.iter().map(|word| OsStr::new(word.as_str()));
         let mut arguments = arguments.chain(self.qemu_args.iter().map(OsString::as_os_str));
@@ -167,7 +169,7 @@ mod tests {
             (|c| c.cpus = 0, "VM vm1: no processors"),
             (|c| c.memory = 100 << 20, "VM vm1: memory of 100 MiB, expected"),
             (|c| c.memory += 1, "VM vm1: memory of 1073741825 bytes"),
-            (|c| c.runtime_dir = "/x".repeat(60).into(), "at most 107 are possible"),
+            (|c| c.paths.agent = "/x".repeat(60).into(), "at most 107 are possible"),
             (
                 |c| {
                     let path = "/pool".into();

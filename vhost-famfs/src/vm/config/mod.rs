@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::accelerator::Accelerator;
 use super::confine::Confinement;
 use super::image::{Image, Root};
+use super::paths::VmPaths;
 use super::version::QemuVersion;
 use crate::bounded_log::pipe_of;
 
@@ -41,14 +42,10 @@ pub struct VmConfig {
     pub image: Image,
     /// Which root of the image.
     pub root: Root,
-    /// Directory for this VM's sockets: made at start, removed at the end.
-    pub runtime_dir: PathBuf,
-    /// File that receives the serial console; it stays.
-    pub console_log: PathBuf,
-    /// File that receives QEMU's messages.
-    pub stderr_log: PathBuf,
-    /// QEMU writes both through their pipes ([`pipe_of`]), which somebody reads already, and not into the
-    /// files.
+    /// Its sockets and logs. The logs stay.
+    pub paths: VmPaths,
+    /// QEMU writes its messages and the console through the pipes of the logs ([`pipe_of`]), which somebody
+    /// reads already, and not into the files.
     pub piped: bool,
     /// Where the serial console goes beside that file.
     pub console: Console,
@@ -83,7 +80,7 @@ pub enum Console {
     Log,
     /// To the terminal of this program, with a root shell on it.
     Terminal,
-    /// To whoever connects to [`VmConfig::console_socket`]; one at a time.
+    /// To whoever connects to [`VmPaths::console`]; one at a time.
     Socket {
         /// With a root shell on it.
         shell: bool,
@@ -125,10 +122,8 @@ impl VmConfig {
         name: impl Into<String>,
         qemu: impl Into<PathBuf>,
         image: Image,
-        runtime_dir: impl Into<PathBuf>,
-        console_log: impl Into<PathBuf>,
+        paths: VmPaths,
     ) -> Self {
-        let runtime_dir = runtime_dir.into();
         Self {
             name: name.into(),
             qemu: qemu.into(),
@@ -136,10 +131,8 @@ impl VmConfig {
             confinement: Confinement::Filter,
             image,
             root: Root::default(),
-            stderr_log: runtime_dir.join("qemu.log"),
+            paths,
             piped: false,
-            runtime_dir,
-            console_log: console_log.into(),
             console: Console::Log,
             accelerator: Accelerator::Tcg,
             cpus: 2,
@@ -156,26 +149,8 @@ impl VmConfig {
 
     /// What QEMU writes the console to.
     pub(super) fn console_target(&self) -> PathBuf {
-        if self.piped { pipe_of(&self.console_log) } else { self.console_log.clone() }
-    }
-
-    /// The socket of the guest's command agent.
-    #[must_use]
-    pub fn agent_socket(&self) -> PathBuf {
-        self.runtime_dir.join("agent.sock")
-    }
-
-    /// QEMU's control socket.
-    #[must_use]
-    pub fn qmp_socket(&self) -> PathBuf {
-        self.runtime_dir.join("qmp.sock")
-    }
-
-    /// The socket of the serial console, if it has one.
-    #[must_use]
-    pub fn console_socket(&self) -> Option<PathBuf> {
-        let has_socket = matches!(self.console, Console::Socket { .. });
-        has_socket.then(|| self.runtime_dir.join("console.sock"))
+        let log = &self.paths.console_log;
+        if self.piped { pipe_of(log) } else { log.clone() }
     }
 
     /// The credentials that the guest gets: the given ones, and those that the configuration implies.
@@ -218,7 +193,8 @@ impl VmConfig {
             std::fs::write(dir.path().join(file), "").unwrap();
         }
         let image = Image::open(dir.path()).unwrap();
-        let mut config = Self::new("vm1", "qemu-system-x86_64", image, "/run/vm1", "/logs/vm,1");
+        let paths = VmPaths::new("vm1", Path::new("/run"), Path::new("/logs,1"));
+        let mut config = Self::new("vm1", "qemu-system-x86_64", image, paths);
         config.uuid = Uuid::from_u128(0x1234);
         config
     }

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Where the files of a VM are. Their names are here and nowhere else.
+
+use std::path::{Path, PathBuf};
+
+/// The sockets and logs of a VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmPaths {
+    /// Directory of QEMU's sockets: made at the start of the VM, removed at its end.
+    pub runtime_dir: PathBuf,
+    /// The socket of the guest's command agent.
+    pub agent: PathBuf,
+    /// QEMU's control socket.
+    pub qmp: PathBuf,
+    /// The socket of the serial console.
+    pub console: PathBuf,
+    /// The socket that the back-end makes.
+    pub backend: PathBuf,
+    /// What was written to the console.
+    pub console_log: PathBuf,
+    /// What QEMU said.
+    pub qemu_log: PathBuf,
+    /// What the back-end said.
+    pub backend_log: PathBuf,
+    /// How QEMU and the back-end ended.
+    pub ends: PathBuf,
+}
+
+impl VmPaths {
+    /// The paths of the VM of that name: its sockets are in `run`, what stays of it is in `logs`.
+    #[must_use]
+    pub fn new(name: &str, run: &Path, logs: &Path) -> Self {
+        let own = run.join(name);
+        Self {
+            agent: own.join("agent.sock"),
+            qmp: own.join("qmp.sock"),
+            console: own.join("console.sock"),
+            runtime_dir: own,
+            backend: run.join(format!("{name}.sock")),
+            console_log: logs.join(format!("{name}.console")),
+            qemu_log: logs.join(format!("{name}.qemu")),
+            backend_log: logs.join(format!("{name}.backend")),
+            ends: logs.join(format!("{name}.ends")),
+        }
+    }
+
+    /// The logs of console, QEMU and back-end.
+    #[must_use]
+    pub fn logs(self) -> [PathBuf; 3] {
+        [self.console_log, self.qemu_log, self.backend_log]
+    }
+}

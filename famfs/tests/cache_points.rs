@@ -8,7 +8,7 @@ mod common;
 use std::sync::Mutex;
 
 use common::Pool;
-use famfs::format::{ENTRY_LEN, ENTRY_MKDIR, LOG_OFFSET, slot_offset};
+use famfs::format::{Body, ENTRY_LEN, EntryKind, LOG_OFFSET, slot_offset};
 use famfs::media::{Media, MediaError, PoolFile};
 use famfs::replay::Contents;
 use famfs::replay::compact::compact;
@@ -26,6 +26,9 @@ enum Event {
     Drop(u64, u64),
 }
 use Event::{Drop, Store, WriteBack};
+
+/// An entry, whatever it says.
+const EMPTY: (u32, Body) = (EntryKind::Mkdir as u32, [0; size_of::<Body>()]);
 
 /// A pool file that writes down what is done to it.
 struct Recorder {
@@ -106,7 +109,7 @@ fn an_append_writes_back_its_entries_and_then_the_index() {
     let (_pool, recorder) = formatted();
     let mut log = Log::open(&recorder, 4 * MIB).unwrap();
     recorder.taken();
-    log.append(&[(ENTRY_MKDIR, [0; 520]), (ENTRY_MKDIR, [0; 520])]).unwrap();
+    log.append(&[EMPTY, EMPTY]).unwrap();
     let entries = (slot_offset(0), 2 * ENTRY_LEN);
     let (seqnum, index) = (LOG_OFFSET + 32, LOG_OFFSET + 40);
     assert_eq!(
@@ -125,7 +128,7 @@ fn an_append_writes_back_its_entries_and_then_the_index() {
 fn a_bad_entry_is_dropped_from_the_cache_and_read_once_more() {
     let (_pool, recorder) = formatted();
     let mut log = Log::open(&recorder, 4 * MIB).unwrap();
-    log.append(&[(ENTRY_MKDIR, [0; 520]), (ENTRY_MKDIR, [0; 520])]).unwrap();
+    log.append(&[EMPTY, EMPTY]).unwrap();
     recorder.write_at(slot_offset(1) + 100, &[1]).unwrap();
     recorder.taken();
     assert!(Contents::read(&recorder).unwrap().plan.stopped.is_some());
@@ -136,7 +139,7 @@ fn a_bad_entry_is_dropped_from_the_cache_and_read_once_more() {
 fn a_void_entry_is_one_store_that_is_written_back() {
     let (_pool, recorder) = formatted();
     let mut log = Log::open(&recorder, 4 * MIB).unwrap();
-    log.append(&[(ENTRY_MKDIR, [0; 520])]).unwrap();
+    log.append(&[EMPTY]).unwrap();
     recorder.taken();
     log.void(0).unwrap();
     let word = slot_offset(0) + 8;

@@ -13,8 +13,9 @@ use std::mem::offset_of;
 use std::ops::Range;
 
 use famfs::format::{
-    ALLOC_UNIT, ENTRY_LEN, ENTRY_MKDIR, EXT_INTERLEAVED, Entry, FileBody, InterleavedMap,
-    LOG_HEADER_LEN, LOG_OFFSET, LogHeader, MkdirBody, SimpleMap, Superblock, slot_offset,
+    ALLOC_UNIT, Body, ENTRY_LEN, EXT_INTERLEAVED, Entry, EntryKind, FileBody, InterleavedMap,
+    LOG_HEADER_LEN, LOG_OFFSET, LogHeader, MkdirBody, RawExtent, SimpleMap, Superblock,
+    slot_offset,
 };
 use famfs::media::Media;
 use famfs::media::memory::Memory;
@@ -192,8 +193,8 @@ fn free_bytes(entry: &Entry) -> Vec<(Range<usize>, Range<u8>)> {
         |offset: usize| [(body + offset + 1..body + offset + 2, 4..8), all(offset + 2..offset + 4)];
     let padding = (offset_of!(Entry, pad)..body, 0..8);
     let mut free = vec![padding];
-    match entry.kind.get() {
-        0 => {
+    match EntryKind::of(&entry) {
+        Some(EntryKind::File) => {
             let file: FileBody = transmute!(entry.body);
             let path = offset_of!(FileBody, path);
             let flags = offset_of!(FileBody, flags);
@@ -212,20 +213,20 @@ fn free_bytes(entry: &Entry) -> Vec<(Range<usize>, Range<u8>)> {
                 let raw: SimpleMap = transmute!(file.map);
                 (offset_of!(SimpleMap, extents), usize::try_from(raw.count.get()).unwrap())
             };
-            free.push(all(map + extents + 24 * used..520));
+            free.push(all(map + extents + size_of::<RawExtent>() * used..size_of::<Body>()));
         }
-        ENTRY_MKDIR => {
+        Some(EntryKind::Mkdir) => {
             let dir = MkdirBody::read_from_bytes(&entry.body).unwrap();
             let path = offset_of!(MkdirBody, path);
             free.extend(mode(offset_of!(MkdirBody, mode)));
-            free.push(all(path + path_end(&dir.path)..520));
+            free.push(all(path + path_end(&dir.path)..size_of::<Body>()));
         }
         _ => {
             // Another type that nobody knows, or with bit 0 a deletion of what is not there. Bit 1
             // leads to a directory.
             let kind = offset_of!(Entry, kind);
             free.extend([(kind..kind + 1, 0..1), (kind..kind + 1, 2..8)]);
-            free.extend([(kind + 1..kind + 4, 0..8), all(0..520)]);
+            free.extend([(kind + 1..kind + 4, 0..8), all(0..size_of::<Body>())]);
         }
     }
     free

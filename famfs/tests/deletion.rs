@@ -114,7 +114,7 @@ fn only_empty_directories_go() {
 /// A hostile or foreign log may say anything; nothing is deleted that is not named exactly.
 #[test]
 fn a_deletion_of_something_else_is_refused() {
-    use famfs::format::{DeleteBody, ENTRY_DELETE};
+    use famfs::format::{Body, DeleteBody, EntryKind};
     use famfs::store::log::Log;
     use zerocopy::{FromZeros, IntoBytes};
 
@@ -131,9 +131,9 @@ fn a_deletion_of_something_else_is_refused() {
         let mut body = DeleteBody::new_zeroed();
         body.slot = slot.into();
         body.path[..name.len()].copy_from_slice(name.as_bytes());
-        let mut bytes = [0; 520];
+        let mut bytes = [0; size_of::<Body>()];
         bytes.copy_from_slice(body.as_bytes());
-        (ENTRY_DELETE, bytes)
+        (EntryKind::Delete as u32, bytes)
     };
     // The old one again, none, outside, no NUL.
     let endless = "x".repeat(80);

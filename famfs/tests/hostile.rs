@@ -13,7 +13,9 @@ use std::sync::LazyLock;
 
 use common::Pool;
 use famfs::format::map::{Extent, FileMap};
-use famfs::format::{ALLOC_UNIT, ENTRY_FILE, ENTRY_LEN, Entry, FileBody, LOG_OFFSET, slot_offset};
+use famfs::format::{
+    ALLOC_UNIT, Body, ENTRY_LEN, Entry, EntryKind, FileBody, LOG_OFFSET, slot_offset,
+};
 use famfs::media::{Media, PoolFile};
 use famfs::replay::check;
 use famfs::replay::{Contents, NodeKind};
@@ -148,12 +150,12 @@ fn shared_memory_is_found() {
 }
 
 /// A file entry with a path of its own.
-fn file_entry(number: u64, extents: Vec<Extent>) -> (u32, [u8; 520]) {
+fn file_entry(number: u64, extents: Vec<Extent>) -> (u32, Body) {
     let mut body = FileBody::new_zeroed();
     body.size = U64::new(1);
     put(&mut body.path, 0, format!("f{number}").as_bytes());
     FileMap::Simple(extents).encode(&mut body);
-    (ENTRY_FILE, body.as_bytes().try_into().unwrap())
+    (EntryKind::File as u32, body.as_bytes().try_into().unwrap())
 }
 
 /// Entries that claim as much as they can cost no more than others: with a step for every unit

@@ -14,8 +14,8 @@ use common::Pool;
 use famfs::format::view::View;
 use famfs::format::{DaxdevBody, LOG_OFFSET};
 use famfs::format::{
-    ENTRY_DAXDEV, ENTRY_FILE, ENTRY_MKDIR, EXT_INTERLEAVED, Entry, FileBody, InterleavedMap,
-    LogHeader, MkdirBody, RawExtent, SimpleMap, Superblock, slot_offset,
+    EXT_INTERLEAVED, Entry, EntryKind, FileBody, InterleavedMap, LogHeader, MkdirBody, RawExtent,
+    SimpleMap, Superblock, slot_offset,
 };
 use famfs::media::{Media, PoolFile};
 use famfs::store::mkfs::{Options, mkfs};
@@ -114,9 +114,9 @@ fn decode_entry(index: u64, entry: &Entry) -> Value {
         "crc": format!("{:#x}", entry.crc.get()),
         "crc_ok": entry.crc.get() == entry.checksum(),
     });
-    let body = match entry.kind.get() {
-        ENTRY_FILE => decode_file(&transmute!(entry.body)),
-        ENTRY_MKDIR => {
+    let body = match EntryKind::of(entry) {
+        Some(EntryKind::File) => decode_file(&transmute!(entry.body)),
+        Some(EntryKind::Mkdir) => {
             let body: MkdirBody = transmute!(entry.body);
             json!({
                 "kind": "mkdir",
@@ -126,7 +126,7 @@ fn decode_entry(index: u64, entry: &Entry) -> Value {
                 "path": text(&body.path),
             })
         }
-        ENTRY_DAXDEV => {
+        Some(EntryKind::Daxdev) => {
             let body: DaxdevBody = transmute!(entry.body);
             json!({
                 "kind": "add_daxdev",
@@ -135,7 +135,7 @@ fn decode_entry(index: u64, entry: &Entry) -> Value {
                 "dev_index": body.index.get(),
             })
         }
-        other => panic!("entry {index} has type {other}"),
+        _ => panic!("entry {index} has type {}", entry.kind.get()),
     };
     value.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
     value

@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 
 use famfs::archive::compression::Compression;
 use famfs::archive::import::{Import, Options};
-use famfs::format::LOG_OFFSET;
+use famfs::format::{LOG_OFFSET, LogHeader, SuperblockBytes};
 use famfs::media::memory::Memory;
 use famfs::media::{Media, PoolFile};
 use famfs::replay::check;
@@ -41,7 +41,7 @@ const ALLOWANCE: usize = 24 << 20;
 const PER_BYTE: usize = 256;
 
 /// Superblock and log header of an empty file system.
-static EMPTY: LazyLock<([u8; 200], [u8; 48])> = LazyLock::new(|| {
+static EMPTY: LazyLock<(SuperblockBytes, [u8; size_of::<LogHeader>()])> = LazyLock::new(|| {
     let media = Memory::new(POOL_LEN);
     let options = mkfs::Options {
         log_len: Some(LOG_LEN),

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use famfs::format::map::Extent;
 use famfs::format::path::{META_DIR, RelPath};
-use famfs::format::{ALLOC_UNIT, ENTRY_LEN, ENTRY_MKDIR, MkdirBody};
+use famfs::format::{ALLOC_UNIT, Body, ENTRY_LEN, EntryKind, MkdirBody};
 use famfs::media::Media;
 use famfs::media::memory::Memory;
 use famfs::replay::check;
@@ -193,10 +193,10 @@ fn append(media: &Memory, before: &[Node]) {
     };
     let mut body = MkdirBody::new_zeroed();
     body.path = name.to_field();
-    let mut bytes = [0; 520];
+    let mut bytes = [0; size_of::<Body>()];
     bytes.copy_from_slice(body.as_bytes());
     let full = log.free_slots() == 0;
-    assert_eq!(log.append(&[(ENTRY_MKDIR, bytes)]).is_err(), full);
+    assert_eq!(log.append(&[(EntryKind::Mkdir as u32, bytes)]).is_err(), full);
     let after = Contents::read(media).expect("appending damaged the header");
     assert!(after.log.counter_problem().is_none());
     assert!(after.plan.nodes().starts_with(recovered.nodes()));

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use famfs::format::map::{Extent, FileMap};
 use famfs::format::path::RelPath;
-use famfs::format::{ALLOC_UNIT, ENTRY_FILE, ENTRY_LEN, FileBody};
+use famfs::format::{ALLOC_UNIT, ENTRY_LEN, EntryKind, FileBody};
 use famfs::media::{Media, PoolFile};
 use famfs::replay::{NodeKind, Owner, Plan};
 use famfs::store::log::Log;
@@ -201,7 +201,7 @@ fn fill_log(path: &Path) {
         body.path = name(number).to_field();
         let extent = Extent { offset: start + number * ALLOC_UNIT, len: ALLOC_UNIT };
         FileMap::Simple(vec![extent]).encode(&mut body);
-        (ENTRY_FILE, body.as_bytes().try_into().unwrap())
+        (EntryKind::File as u32, body.as_bytes().try_into().unwrap())
     };
     for first in (0..LARGE_LOG).step_by(10_000) {
         let batch: Vec<_> = (first..LARGE_LOG.min(first + 10_000)).map(entry).collect();

@@ -11,10 +11,9 @@ use uuid::Uuid;
 use zerocopy::{IntoBytes, transmute};
 
 use crate::format::{
-    ALLOC_UNIT, DaxdevBody, DeleteBody, ENTRY_DAXDEV, ENTRY_DELETE, ENTRY_FILE, ENTRY_MKDIR,
-    ENTRY_VOID, EXT_INTERLEAVED, EXT_SIMPLE, Entry, FileBody, InterleavedMap, LEASE_MAGIC,
-    LOG_MAGIC, LOG_OFFSET, Lease, LogHeader, MAX_EXTENTS, MkdirBody, OMF_MAJOR, RawExtent,
-    SUPERBLOCK_MAGIC, SUPERBLOCK_VERSION, SimpleMap, Superblock, slots,
+    ALLOC_UNIT, DaxdevBody, DeleteBody, EXT_INTERLEAVED, EXT_SIMPLE, Entry, EntryKind, FileBody,
+    InterleavedMap, LEASE_MAGIC, LOG_MAGIC, LOG_OFFSET, Lease, LogHeader, MAX_EXTENTS, MkdirBody,
+    OMF_MAJOR, RawExtent, SUPERBLOCK_MAGIC, SUPERBLOCK_VERSION, SimpleMap, Superblock, slots,
 };
 use crate::text::terminal::escape_name as escape;
 
@@ -203,24 +202,25 @@ pub fn entry(raw: &Entry, offset: u64, slot: u64) -> Vec<Field> {
         layout!(Entry { seqnum: Number, kind: EntryType, pad: Zero, body: Nested, crc: Hex });
     let (body, crc) = (offset_of!(Entry, body), offset_of!(Entry, crc));
     fields.add(0, size_of::<Entry>(), "", &layout[..4]);
-    if raw.kind.get() == ENTRY_VOID {
+    let kind = EntryKind::of(raw);
+    if kind == Some(EntryKind::Void) {
         // It makes up for the change of the type in the checksum.
         fields.list.iter_mut().filter(|field| field.name == "pad").for_each(|field| {
             field.expected = None;
         });
     }
-    match raw.kind.get() {
-        ENTRY_FILE => file(&mut fields, body, &transmute!(raw.body)),
-        ENTRY_MKDIR => {
+    match kind {
+        Some(EntryKind::File) => file(&mut fields, body, &transmute!(raw.body)),
+        Some(EntryKind::Mkdir) => {
             let layout =
                 layout!(MkdirBody { uid: Number, gid: Number, mode: Mode, path: Text, rest: Zero });
             fields.add(body, size_of::<MkdirBody>(), "", &layout);
         }
-        ENTRY_DELETE => {
+        Some(EntryKind::Delete) => {
             let layout = layout!(DeleteBody { slot: Number, path: Text, rest: Zero });
             fields.add(body, size_of::<DeleteBody>(), "", &layout);
         }
-        ENTRY_DAXDEV => {
+        Some(EntryKind::Daxdev) => {
             let layout = layout!(DaxdevBody {
                 size: Number,
                 uuid: Uuid,
@@ -230,7 +230,7 @@ pub fn entry(raw: &Entry, offset: u64, slot: u64) -> Vec<Field> {
             });
             fields.add(body, size_of::<DaxdevBody>(), "", &layout);
         }
-        _ => fields.push(body, "body".to_owned(), &raw.body, Kind::Any),
+        Some(EntryKind::Void) | None => fields.push(body, "body".to_owned(), &raw.body, Kind::Any),
     }
     fields.push(crc, "crc".to_owned(), &raw.crc.to_bytes(), Kind::Hex);
     fields.expect("seqnum", slot.to_string());
@@ -311,11 +311,11 @@ fn value(bytes: &[u8], kind: Kind) -> String {
 }
 
 const ENTRY_TYPES: [(u32, &str); 5] = [
-    (ENTRY_FILE, "file"),
-    (ENTRY_MKDIR, "directory"),
-    (ENTRY_DELETE, "deletion"),
-    (ENTRY_DAXDEV, "further device"),
-    (ENTRY_VOID, "void"),
+    (EntryKind::File as u32, "file"),
+    (EntryKind::Mkdir as u32, "directory"),
+    (EntryKind::Delete as u32, "deletion"),
+    (EntryKind::Daxdev as u32, "further device"),
+    (EntryKind::Void as u32, "void"),
 ];
 const MAP_TYPES: [(u32, &str); 2] = [(EXT_SIMPLE, "simple"), (EXT_INTERLEAVED, "interleaved")];
 
@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn wrong_values_are_marked() {
-        let mut raw = Entry::new(3, ENTRY_MKDIR, [0; 520]);
+        let mut raw = Entry::new(3, EntryKind::Mkdir as u32, [0; size_of::<crate::format::Body>()]);
         let wrong = |raw: &Entry| -> Vec<String> {
             entry(raw, 0, 3).into_iter().filter(Field::is_wrong).map(|field| field.name).collect()
         };

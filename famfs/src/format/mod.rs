@@ -11,6 +11,9 @@ pub mod map;
 pub mod path;
 pub mod view;
 
+use std::mem::offset_of;
+use std::ops::Range;
+
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -139,36 +142,56 @@ pub struct LogHeader {
     pub next_index: U64,
 }
 
-/// A log entry; slot `i` is at `LOG_OFFSET + 48 + 544 * i`.
+/// The body of a log entry, as bytes.
+pub type Body = [u8; 520];
+
+/// A log entry; see [`slot_offset`].
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Entry {
     /// Equal to the slot's index.
     pub seqnum: U64,
-    /// One of the `ENTRY_*` constants; readers skip types they do not know.
+    /// An [`EntryKind`]; readers skip types they do not know.
     pub kind: U32,
     /// Zero.
     pub pad: U32,
 
     /// [`FileBody`], [`MkdirBody`] or [`DaxdevBody`], zero behind it.
-    pub body: [u8; 520],
+    pub body: Body,
     /// CRC-32 of the bytes before this field, padding included.
     pub crc: U64,
 }
 
-/// [`Entry::kind`] of a file.
-pub const ENTRY_FILE: u32 = 0;
-/// [`Entry::kind`] of a directory.
-pub const ENTRY_MKDIR: u32 = 1;
-/// [`Entry::kind`] of a deletion. The reference reserves the number but gives it no body; ours
-/// is [`DeleteBody`]. Its tools skip the entry and go on to show the file.
-pub const ENTRY_DELETE: u32 = 2;
-/// [`Entry::kind`] of a further device of the file system.
-pub const ENTRY_DAXDEV: u32 = 3;
+/// What a log entry is: [`Entry::kind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum EntryKind {
+    /// A file; its body is a [`FileBody`].
+    File = 0,
+    /// A directory; its body is a [`MkdirBody`].
+    Mkdir = 1,
+    /// A deletion. The reference reserves the number but gives it no body; ours is [`DeleteBody`].
+    /// Its tools skip the entry and go on to show the file.
+    Delete = 2,
+    /// A further device of the file system; its body is a [`DaxdevBody`].
+    Daxdev = 3,
+    /// An entry that counts no more, "VOID" as text: what `famfs compact` makes of deleted files and
+    /// of their deletions. Every reader skips it as a type it does not know.
+    Void = u32::from_le_bytes(*b"VOID"),
+}
 
-/// [`Entry::kind`] of an entry that counts no more, "VOID" as text: what `famfs compact` makes of
-/// deleted files and of their deletions. Every reader skips it as a type it does not know.
-pub const ENTRY_VOID: u32 = u32::from_le_bytes(*b"VOID");
+impl EntryKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] = [Self::File, Self::Mkdir, Self::Delete, Self::Daxdev, Self::Void];
+
+    /// The kind of an entry; `None` if later versions of the format have added it.
+    pub fn of(entry: &Entry) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u32 == entry.kind.get())
+    }
+}
+
+/// The map of a file, as bytes.
+pub type Map = [u8; 408];
 
 /// Body of a file entry.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -195,7 +218,7 @@ pub struct FileBody {
     pub pad: U32,
 
     /// [`SimpleMap`] or [`InterleavedMap`].
-    pub map: [u8; 408],
+    pub map: Map,
 }
 
 /// [`FileBody::ext_type`] of a list of extents.
@@ -290,13 +313,14 @@ pub struct DaxdevBody {
     pub rest: [u8; 488],
 }
 
+/// A superblock, as bytes.
+pub type SuperblockBytes = [u8; size_of::<Superblock>()];
 /// Size in bytes of a log header.
-pub const LOG_HEADER_LEN: u64 = 48;
+pub const LOG_HEADER_LEN: u64 = size_of::<LogHeader>() as u64;
 /// Size in bytes of a log entry.
-pub const ENTRY_LEN: u64 = 544;
+pub const ENTRY_LEN: u64 = size_of::<Entry>() as u64;
 
 const _: () = {
-    use std::mem::{offset_of, size_of};
     assert!(size_of::<Superblock>() == 200);
     assert!(offset_of!(Superblock, fs_uuid) == 48);
     assert!(offset_of!(Superblock, crc) == 96);
@@ -306,27 +330,29 @@ const _: () = {
     assert!(offset_of!(Lease, system_uuid) == 32);
     assert!(offset_of!(Lease, crc) == 80);
     assert!(offset_of!(Lease, heartbeat) == 128);
-    assert!(LEASE_OFFSET.is_multiple_of(64) && LEASE_OFFSET + 136 < ALLOC_UNIT);
-    assert!(size_of::<LogHeader>() as u64 == LOG_HEADER_LEN);
+    assert!(
+        LEASE_OFFSET.is_multiple_of(64) && LEASE_OFFSET + (size_of::<Lease>() as u64) < ALLOC_UNIT
+    );
+    assert!(size_of::<LogHeader>() == 48);
     assert!(offset_of!(LogHeader, crc) == 24);
     assert!(offset_of!(LogHeader, next_index) == 40);
-    assert!(size_of::<Entry>() as u64 == ENTRY_LEN);
+    assert!(size_of::<Entry>() == 544);
     assert!(offset_of!(Entry, body) == 16);
     assert!(offset_of!(Entry, crc) == 536);
-    assert!(size_of::<FileBody>() == 520);
+    assert!(size_of::<FileBody>() == size_of::<Body>());
     assert!(offset_of!(FileBody, path) == 24);
     assert!(offset_of!(FileBody, ext_type) == 104);
     assert!(offset_of!(FileBody, map) == 112);
     assert!(size_of::<RawExtent>() == 24);
-    assert!(size_of::<SimpleMap>() == 408);
+    assert!(size_of::<SimpleMap>() == size_of::<Map>());
     assert!(offset_of!(SimpleMap, extents) == 8);
-    assert!(size_of::<InterleavedMap>() == 408);
+    assert!(size_of::<InterleavedMap>() == size_of::<Map>());
     assert!(offset_of!(InterleavedMap, strips) == 24);
-    assert!(size_of::<MkdirBody>() == 520);
+    assert!(size_of::<MkdirBody>() == size_of::<Body>());
     assert!(offset_of!(MkdirBody, path) == 12);
-    assert!(size_of::<DeleteBody>() == 520);
+    assert!(size_of::<DeleteBody>() == size_of::<Body>());
     assert!(offset_of!(DeleteBody, path) == 8);
-    assert!(size_of::<DaxdevBody>() == 520);
+    assert!(size_of::<DaxdevBody>() == size_of::<Body>());
 };
 
 /// The format's checksum of `bytes`.
@@ -335,29 +361,35 @@ fn crc64(bytes: &[u8]) -> u64 {
 }
 
 impl Superblock {
+    /// The bytes in which the superblocks of two masters differ: system UUID and checksum.
+    pub const OF_MASTER: Range<usize> = offset_of!(Self, system_uuid)..offset_of!(Self, flags);
+
     /// The checksum that belongs into [`Superblock::crc`].
     pub fn checksum(&self) -> u64 {
-        crc64(&self.as_bytes()[..96])
+        crc64(&self.as_bytes()[..offset_of!(Self, crc)])
     }
 }
 
 impl Lease {
     /// The checksum that belongs into [`Lease::crc`].
     pub fn checksum(&self) -> u64 {
-        crc64(&self.as_bytes()[..80])
+        crc64(&self.as_bytes()[..offset_of!(Self, crc)])
     }
 }
 
 impl LogHeader {
     /// The checksum that belongs into [`LogHeader::crc`].
     pub fn checksum(&self) -> u64 {
-        crc64(&self.as_bytes()[..24])
+        crc64(&self.as_bytes()[..offset_of!(Self, crc)])
     }
 }
 
 impl Entry {
+    /// The bytes of `kind` and `pad`, one aligned word.
+    pub const KIND_AND_PAD: Range<usize> = offset_of!(Self, kind)..offset_of!(Self, body);
+
     /// An entry with its checksum.
-    pub fn new(seqnum: u64, kind: u32, body: [u8; 520]) -> Self {
+    pub fn new(seqnum: u64, kind: u32, body: Body) -> Self {
         let mut entry = Self {
             seqnum: U64::new(seqnum),
             kind: U32::new(kind),
@@ -371,7 +403,7 @@ impl Entry {
 
     /// The checksum that belongs into [`Entry::crc`].
     pub fn checksum(&self) -> u64 {
-        crc64(&self.as_bytes()[..536])
+        crc64(&self.as_bytes()[..offset_of!(Self, crc)])
     }
 
     /// `kind` and `pad` that make the entry void and leave its checksum right: one store of eight
@@ -381,11 +413,11 @@ impl Entry {
     /// by exclusive or. So the padding becomes the difference of the registers before it.
     pub fn voided(&self) -> [u8; 8] {
         let mut void = *self;
-        void.kind = U32::new(ENTRY_VOID);
-        let before = |entry: &Self| crc32fast::hash(&entry.as_bytes()[..12]);
+        void.kind = U32::new(EntryKind::Void as u32);
+        let before = |entry: &Self| crc32fast::hash(&entry.as_bytes()[..offset_of!(Self, pad)]);
         void.pad = U32::new(before(self) ^ before(&void) ^ self.pad.get());
         let mut word = [0; 8];
-        word.copy_from_slice(&void.as_bytes()[8..16]);
+        word.copy_from_slice(&void.as_bytes()[Self::KIND_AND_PAD]);
         word
     }
 }
@@ -407,11 +439,12 @@ mod tests {
     #[test]
     fn a_void_entry_keeps_its_checksum() {
         for seqnum in [0, 1, u64::MAX] {
-            for kind in [ENTRY_FILE, ENTRY_DELETE, 77] {
-                let mut entry = Entry::new(seqnum, kind, [kind.to_le_bytes()[0]; 520]);
+            for kind in [EntryKind::File as u32, EntryKind::Delete as u32, 77] {
+                let body: Body = [kind.to_le_bytes()[0]; size_of::<Body>()];
+                let mut entry = Entry::new(seqnum, kind, body);
                 let word = entry.voided();
-                entry.as_mut_bytes()[8..16].copy_from_slice(&word);
-                assert_eq!(entry.kind.get(), ENTRY_VOID);
+                entry.as_mut_bytes()[Entry::KIND_AND_PAD].copy_from_slice(&word);
+                assert_eq!(EntryKind::of(&entry), Some(EntryKind::Void));
                 assert_eq!(entry.checksum(), entry.crc.get());
             }
         }

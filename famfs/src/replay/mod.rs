@@ -17,8 +17,7 @@ use zerocopy::transmute;
 
 use crate::format::map::{DataArea, Extent, FileMap, MapError};
 use crate::format::path::{PathError, RelPath};
-use crate::format::{self, DeleteBody, ENTRY_DELETE, ENTRY_FILE, ENTRY_MKDIR, ENTRY_VOID};
-use crate::format::{Entry, FileBody, MkdirBody};
+use crate::format::{self, DeleteBody, Entry, EntryKind, FileBody, MkdirBody};
 use crate::media::Media;
 use crate::replay::names::NameIndex;
 use crate::store::alloc::SpaceMap;
@@ -400,21 +399,21 @@ impl Plan {
 
     fn take(&mut self, slot: u64, entry: &Entry, area: DataArea, origin: u64) {
         let offset = format::slot_offset(slot) + origin;
-        let (path, made) = match entry.kind.get() {
-            ENTRY_FILE => {
+        let (path, made) = match EntryKind::of(entry) {
+            Some(EntryKind::File) => {
                 let body: FileBody = transmute!(entry.body);
                 (RelPath::from_field(&body.path), self.file(&body, area))
             }
-            ENTRY_MKDIR => {
+            Some(EntryKind::Mkdir) => {
                 let body: MkdirBody = transmute!(entry.body);
                 let owner = Owner::parse(body.uid, body.gid, body.mode);
                 (RelPath::from_field(&body.path), owner.map(|owner| (owner, NodeKind::Dir)))
             }
-            ENTRY_VOID => {
+            Some(EntryKind::Void) => {
                 self.voids.push(slot);
                 return;
             }
-            ENTRY_DELETE => {
+            Some(EntryKind::Delete) => {
                 let body: DeleteBody = transmute!(entry.body);
                 let path = RelPath::from_field(&body.path);
                 let deleted = path.clone().map_err(EntryProblem::from);
@@ -427,7 +426,7 @@ impl Plan {
                 }
                 return;
             }
-            _ => {
+            Some(EntryKind::Daxdev) | None => {
                 self.unknown += 1;
                 return;
             }

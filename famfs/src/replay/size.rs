@@ -10,9 +10,7 @@ use std::mem::offset_of;
 use zerocopy::transmute;
 
 use crate::format::map::{DataArea, Extent, FileMap};
-use crate::format::{
-    self, ALLOC_UNIT, ENTRY_DELETE, ENTRY_FILE, ENTRY_MKDIR, ENTRY_VOID, FileBody,
-};
+use crate::format::{self, ALLOC_UNIT, EntryKind, FileBody};
 use crate::media::Media;
 use crate::replay::{Contents, Node, NodeKind};
 use crate::store::superblock::{Superblock, SuperblockError};
@@ -52,13 +50,13 @@ pub fn data_end(contents: &Contents<'_>, device_len: u64) -> Option<DataEnd> {
 
 /// Behind the last unit of an entry that is not part of the plan; `None` if it is not understood.
 fn unpublished_end(entry: &format::Entry, area: DataArea) -> Option<u64> {
-    match entry.kind.get() {
-        ENTRY_FILE => {
+    match EntryKind::of(entry)? {
+        EntryKind::File => {
             let body: FileBody = transmute!(entry.body);
             Some(map_end(&FileMap::parse(&body, area).ok()?))
         }
-        ENTRY_MKDIR | ENTRY_DELETE | ENTRY_VOID => Some(0),
-        _ => None,
+        EntryKind::Mkdir | EntryKind::Delete | EntryKind::Void => Some(0),
+        EntryKind::Daxdev => None,
     }
 }
 
@@ -112,7 +110,7 @@ mod tests {
         let master = Uuid::from_u128(u128::MAX);
         let wanted = Superblock { system_uuid: master, ..expected };
         media.write_at(format::SUPERBLOCK_COPY_OFFSET, &wanted.encode()).unwrap();
-        media.write_at(80, &[0xff; 8]).unwrap();
+        media.write_at(format::Superblock::OF_MASTER.start as u64, &[0xff; 8]).unwrap();
         record(&media, 48 << 20).unwrap();
         assert_eq!(Superblock::left_by_takeover(&media).unwrap(), None);
         let expected = Superblock { dev_size: 48 << 20, ..wanted };

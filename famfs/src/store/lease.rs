@@ -14,6 +14,7 @@
 //! is no protection: memory that is not coherent between hosts has no atomic exchange.
 
 use std::io;
+use std::mem::offset_of;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -30,8 +31,8 @@ use crate::system::process;
 
 const LEN: usize = size_of::<format::Lease>();
 /// Bytes that say whose it is; the heartbeat is behind them.
-const IDENTITY_LEN: usize = 80 + size_of::<u64>();
-const HEARTBEAT_OFFSET: u64 = LEASE_OFFSET + 128;
+const IDENTITY_LEN: usize = offset_of!(format::Lease, rest);
+const HEARTBEAT_OFFSET: u64 = LEASE_OFFSET + offset_of!(format::Lease, heartbeat) as u64;
 /// How long a block with a wrong checksum may be one that is just being written: a VM may stand still meanwhile, as its
 /// host is busy.
 const TORN: Duration = Duration::from_millis(250);

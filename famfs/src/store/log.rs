@@ -5,17 +5,19 @@
 //! them durable, and only then moves `next_seqnum` and `next_index`, in this order. So a crash at
 //! any store leaves a log whose published entries are complete.
 
+use std::mem::offset_of;
+
 use zerocopy::little_endian::U64;
 use zerocopy::{FromZeros, IntoBytes, transmute};
 
-use crate::format::{self, ENTRY_LEN, Entry, LOG_HEADER_LEN, LOG_MAGIC, LOG_OFFSET};
+use crate::format::{
+    self, Body, ENTRY_LEN, Entry, LOG_HEADER_LEN, LOG_MAGIC, LOG_OFFSET, LogHeader,
+};
 use crate::media::{Media, MediaError};
 
-/// Device offset of the header's `next_seqnum`; `next_index` follows.
-const NEXT_SEQNUM_OFFSET: u64 = LOG_OFFSET + 32;
-const NEXT_INDEX_OFFSET: u64 = LOG_OFFSET + 40;
-/// Offset of `kind` in an entry.
-const KIND_OFFSET: u64 = 8;
+/// Device offsets of the header's counters.
+const NEXT_SEQNUM_OFFSET: u64 = LOG_OFFSET + offset_of!(LogHeader, next_seqnum) as u64;
+const NEXT_INDEX_OFFSET: u64 = LOG_OFFSET + offset_of!(LogHeader, next_index) as u64;
 /// Entries that one read of a scan fetches: about 1 MiB.
 const SCAN_ENTRIES: usize = 1928;
 
@@ -110,9 +112,9 @@ pub struct Log<'m> {
 impl<'m> Log<'m> {
     /// Reads and checks the header of a log of `log_len` bytes.
     pub fn open(media: &'m dyn Media, log_len: u64) -> Result<Self, LogError> {
-        let mut bytes = [0; size_of::<format::LogHeader>()];
+        let mut bytes = [0; size_of::<LogHeader>()];
         media.read_at(LOG_OFFSET, &mut bytes)?;
-        let raw: format::LogHeader = transmute!(bytes);
+        let raw: LogHeader = transmute!(bytes);
         let offset = LOG_OFFSET + media.origin();
         if raw.magic.get() != LOG_MAGIC {
             return Err(LogError::Magic { offset, found: raw.magic.get() });
@@ -140,7 +142,7 @@ impl<'m> Log<'m> {
             offset += zeros.len() as u64;
         }
         media.persist(LOG_OFFSET, log_len)?;
-        let mut raw = format::LogHeader {
+        let mut raw = LogHeader {
             magic: U64::new(LOG_MAGIC),
             len: U64::new(log_len),
             last_index: U64::new(format::slots(log_len).saturating_sub(1)),
@@ -222,7 +224,7 @@ impl<'m> Log<'m> {
     }
 
     /// Appends entries, given as kind and body, and publishes them together.
-    pub fn append(&mut self, entries: &[(u32, [u8; 520])]) -> Result<(), LogError> {
+    pub fn append(&mut self, entries: &[(u32, Body)]) -> Result<(), LogError> {
         let needed = entries.len() as u64;
         let free = self.free_slots();
         if needed > free {
@@ -254,7 +256,7 @@ impl<'m> Log<'m> {
     pub fn void(&mut self, slot: u64) -> Result<(), LogError> {
         let Some(entry) = self.range(slot, slot + 1).next() else { return Ok(()) };
         let word = entry?.1.voided();
-        let offset = format::slot_offset(slot) + KIND_OFFSET;
+        let offset = format::slot_offset(slot) + Entry::KIND_AND_PAD.start as u64;
         self.media.write_at(offset, &word)?;
         Ok(self.media.persist(offset, word.len() as u64)?)
     }

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Reading, checking and building the superblock.
 
+use std::ops::Range;
+
 use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes, transmute};
 
 use crate::format::map::DataArea;
-use crate::format::{self, ALLOC_UNIT, LOG_OFFSET, OMF_MAJOR};
+use crate::format::{self, ALLOC_UNIT, LOG_OFFSET, OMF_MAJOR, SuperblockBytes};
 use crate::format::{SUPERBLOCK_COPY_OFFSET, SUPERBLOCK_MAGIC, SUPERBLOCK_VERSION};
 use crate::media::{Media, MediaError};
 
@@ -105,13 +107,17 @@ impl Superblock {
     }
 
     /// The copy that a takeover leaves if it is interrupted: all but master and checksum are equal.
-    fn read_copy(media: &dyn Media, bytes: &[u8; 200]) -> Result<Option<Self>, SuperblockError> {
+    fn read_copy(
+        media: &dyn Media,
+        bytes: &SuperblockBytes,
+    ) -> Result<Option<Self>, SuperblockError> {
         let mut copy = [0; size_of::<format::Superblock>()];
         if media.len() < SUPERBLOCK_COPY_OFFSET + copy.len() as u64 {
             return Ok(None);
         }
         media.read_at(SUPERBLOCK_COPY_OFFSET, &mut copy)?;
-        let same = copy[..80] == bytes[..80] && copy[104..] == bytes[104..];
+        let Range { start, end } = format::Superblock::OF_MASTER;
+        let same = copy[..start] == bytes[..start] && copy[end..] == bytes[end..];
         Ok(if same { Self::parse(&copy, media.origin()).ok() } else { None })
     }
 
@@ -125,7 +131,7 @@ impl Superblock {
     }
 
     /// Checks a superblock's bytes, found at `offset` of the device or pool.
-    pub fn parse(bytes: &[u8; 200], offset: u64) -> Result<Self, SuperblockError> {
+    pub fn parse(bytes: &SuperblockBytes, offset: u64) -> Result<Self, SuperblockError> {
         let raw: format::Superblock = transmute!(*bytes);
         if raw.magic.get() != SUPERBLOCK_MAGIC {
             return Err(SuperblockError::Magic { found: raw.magic.get(), offset });
@@ -156,7 +162,7 @@ impl Superblock {
     }
 
     /// The superblock's bytes with checksum; every byte that has no meaning is zero.
-    pub fn encode(&self) -> [u8; 200] {
+    pub fn encode(&self) -> SuperblockBytes {
         let mut raw = format::Superblock::new_zeroed();
         raw.magic = U64::new(SUPERBLOCK_MAGIC);
         raw.version = U64::new(SUPERBLOCK_VERSION);
@@ -173,7 +179,7 @@ impl Superblock {
         let name_len = name.len().min(raw.dev_name.len());
         raw.dev_name[..name_len].copy_from_slice(&name[..name_len]);
         raw.crc = U64::new(raw.checksum());
-        let mut bytes = [0; 200];
+        let mut bytes: SuperblockBytes = [0; size_of::<SuperblockBytes>()];
         bytes.copy_from_slice(raw.as_bytes());
         bytes
     }
@@ -251,11 +257,11 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_refused_or_in_the_unprotected_part() {
-        for bit in 0..200 * 8 {
+        for bit in 0..size_of::<SuperblockBytes>() * 8 {
             let mut bytes = sample().encode();
             bytes[bit / 8] ^= 1 << (bit % 8);
             let refused = Superblock::parse(&bytes, 0).is_err();
-            assert_eq!(refused, bit / 8 < 104, "bit {bit}");
+            assert_eq!(refused, bit / 8 < format::Superblock::OF_MASTER.end, "bit {bit}");
         }
     }
 

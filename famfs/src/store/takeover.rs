@@ -8,25 +8,23 @@
 
 use uuid::Uuid;
 
-use crate::format::SUPERBLOCK_COPY_OFFSET;
+use crate::format::{self, SUPERBLOCK_COPY_OFFSET, SuperblockBytes};
 use crate::media::Media;
 use crate::store::superblock::{Superblock, SuperblockError};
-
-/// Bytes of the superblock that differ between masters: system UUID and checksum.
-const CHANGED: std::ops::Range<usize> = 80..104;
 
 /// Makes another system the master. Also ends a takeover that was interrupted.
 pub fn takeover(media: &dyn Media, system: Uuid) -> Result<Superblock, SuperblockError> {
     let superblock = Superblock { system_uuid: system, ..Superblock::read(media)? };
-    let mut bytes = [0; 200];
+    let mut bytes: SuperblockBytes = [0; size_of::<SuperblockBytes>()];
     media.read_at(0, &mut bytes)?;
     // What no checksum covers stays as it is.
     let encoded = superblock.encode();
-    bytes[..CHANGED.end].copy_from_slice(&encoded[..CHANGED.end]);
+    let changed = format::Superblock::OF_MASTER;
+    bytes[..changed.end].copy_from_slice(&encoded[..changed.end]);
     media.write_at(SUPERBLOCK_COPY_OFFSET, &bytes)?;
     media.persist(SUPERBLOCK_COPY_OFFSET, bytes.len() as u64)?;
-    let (start, len) = (CHANGED.start as u64, CHANGED.len() as u64);
-    media.write_at(start, &bytes[CHANGED])?;
+    let (start, len) = (changed.start as u64, changed.len() as u64);
+    media.write_at(start, &bytes[changed])?;
     media.persist(start, len)?;
     media.write_at(SUPERBLOCK_COPY_OFFSET, &[0; 8])?;
     media.persist(SUPERBLOCK_COPY_OFFSET, 8)?;

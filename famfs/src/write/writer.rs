@@ -16,7 +16,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::format::map::{DataArea, FileMap};
 use crate::format::path::RelPath;
-use crate::format::{DeleteBody, ENTRY_DELETE, ENTRY_FILE, ENTRY_MKDIR};
+use crate::format::{Body, DeleteBody, EntryKind};
 use crate::format::{FILE_FLAGS, FileBody, MkdirBody};
 use crate::replay::{EntryProblem, Node, NodeKind, Owner, Plan};
 use crate::store::alloc::{Striping, StripingError};
@@ -151,7 +151,7 @@ pub struct Writer<'v> {
     striping: Option<Striping>,
     /// Counts files, so that interleaved ones take turns with the buckets.
     turn: u64,
-    batch: Vec<(u32, [u8; 520])>,
+    batch: Vec<(u32, Body)>,
     /// Paths that the batch makes, with "is a directory".
     batch_paths: Vec<(RelPath, bool)>,
     /// Paths that the batch deletes, likewise.
@@ -305,7 +305,7 @@ impl<'v> Writer<'v> {
         body.gid = U32::new(owner.gid);
         body.mode = U32::new(owner.mode);
         body.path = path.to_field();
-        self.queue(path, ENTRY_MKDIR, body.as_bytes(), owner, NodeKind::Dir)
+        self.queue(path, EntryKind::Mkdir, body.as_bytes(), owner, NodeKind::Dir)
     }
 
     /// Adds a file of `size` bytes in the memory of `map`, after `fill` has written its bytes. If
@@ -363,7 +363,7 @@ impl<'v> Writer<'v> {
         body.path = path.to_field();
         map.encode(&mut body);
         self.batch_bytes += size;
-        self.queue(path, ENTRY_FILE, body.as_bytes(), owner, NodeKind::File { size, map })
+        self.queue(path, EntryKind::File, body.as_bytes(), owner, NodeKind::File { size, map })
     }
 
     /// Takes back a file that was begun, and its memory.
@@ -451,7 +451,7 @@ impl<'v> Writer<'v> {
         let slot = self.log.next_index() + self.batch.len() as u64;
         self.plan.delete(slot, path, made_by).map_err(error)?;
         self.batch_deleted.push((path.clone(), is_dir));
-        self.push(ENTRY_DELETE, body.as_bytes())
+        self.push(EntryKind::Delete, body.as_bytes())
     }
 
     /// Checks that a file or directory can be added.
@@ -472,7 +472,7 @@ impl<'v> Writer<'v> {
     fn queue(
         &mut self,
         path: &RelPath,
-        kind: u32,
+        kind: EntryKind,
         body: &[u8],
         owner: Owner,
         node: NodeKind,
@@ -484,10 +484,10 @@ impl<'v> Writer<'v> {
     }
 
     /// Adds an entry to the batch, and publishes a batch that is large enough.
-    fn push(&mut self, kind: u32, body: &[u8]) -> Result<(), WriteError> {
-        let mut bytes = [0; 520];
+    fn push(&mut self, kind: EntryKind, body: &[u8]) -> Result<(), WriteError> {
+        let mut bytes: Body = [0; size_of::<Body>()];
         bytes.copy_from_slice(body);
-        self.batch.push((kind, bytes));
+        self.batch.push((kind as u32, bytes));
         if self.batch.len() >= BATCH_ENTRIES || self.batch_bytes >= BATCH_BYTES {
             self.commit()?;
         }

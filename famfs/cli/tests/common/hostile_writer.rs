@@ -9,9 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use famfs::format::{
-    ALLOC_UNIT, ENTRY_DAXDEV, ENTRY_DELETE, ENTRY_FILE, ENTRY_MKDIR, ENTRY_VOID, EXT_INTERLEAVED,
-    EXT_SIMPLE, Entry, FileBody, InterleavedMap, LEASE_OFFSET, LOG_OFFSET, MkdirBody, RawExtent,
-    SUPERBLOCK_COPY_OFFSET, SimpleMap, slot_offset,
+    ALLOC_UNIT, Body, EXT_INTERLEAVED, EXT_SIMPLE, Entry, EntryKind, FileBody, InterleavedMap,
+    LEASE_OFFSET, LOG_OFFSET, MkdirBody, RawExtent, SUPERBLOCK_COPY_OFFSET, SimpleMap, slot_offset,
 };
 use famfs::write::prng::SeededBytes;
 use zerocopy::little_endian::{U32, U64};
@@ -139,31 +138,31 @@ impl HostileWriter {
         self.set_next(next + 1);
     }
 
-    fn entry(&mut self) -> (u32, [u8; 520]) {
+    fn entry(&mut self) -> (u32, Body) {
         let path = self.path();
         match self.below(20) {
-            0..12 => (ENTRY_FILE, self.file_body(path)),
+            0..12 => (EntryKind::File as u32, self.file_body(path)),
             12..16 => {
                 let mut body = MkdirBody::new_zeroed();
                 body.path = path;
                 body.mode = U32::new([0, 0o755, 0o7777, u32::MAX][self.pick(4)]);
-                (ENTRY_MKDIR, body.as_bytes().try_into().unwrap())
+                (EntryKind::Mkdir as u32, body.as_bytes().try_into().unwrap())
             }
             16..19 => {
-                let mut body = [0; 520];
+                let mut body = [0; size_of::<Body>()];
                 body[..8].copy_from_slice(&self.edge().to_le_bytes());
                 body[8..88].copy_from_slice(&path);
-                (ENTRY_DELETE, body)
+                (EntryKind::Delete as u32, body)
             }
             _ => {
-                let mut body = [0; 520];
+                let mut body = [0; size_of::<Body>()];
                 self.random.fill(&mut body);
-                ([ENTRY_DAXDEV, ENTRY_VOID, 99][self.pick(3)], body)
+                ([EntryKind::Daxdev as u32, EntryKind::Void as u32, 99][self.pick(3)], body)
             }
         }
     }
 
-    fn file_body(&mut self, path: [u8; 80]) -> [u8; 520] {
+    fn file_body(&mut self, path: [u8; 80]) -> Body {
         let mut body = FileBody::new_zeroed();
         body.path = path;
         body.size = U64::new(self.edge());

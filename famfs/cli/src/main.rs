@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::builder::{FalseyValueParser, TypedValueParser};
 use famfs::text::error_report::wants_json;
-use famfs_cli::args::{Attach, COHERENT, Cli, Command, MountHelper, UmountHelper};
+use famfs_cli::args::{COHERENT, Cli, Command, MountHelper, UmountHelper};
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -62,27 +62,7 @@ fn parse(mut args: Vec<OsString>) -> Result<Cli, clap::Error> {
             let (program, rest) = args.split_at(1);
             Cli::try_parse_from(program.iter().chain([&command]).chain(rest))?
         }
-        None => match attach(&args) {
-            Some(cli) => cli,
-            None => Cli::try_parse_from(args)?,
-        },
-    })
-}
-
-/// Reads `famfs attach OPTION...` without a description of all other commands, which takes longer
-/// to make than a virtual machine, which waits for this at its start, takes to mount. Whatever
-/// else is on the command line (global options, errors, --help) is not read here.
-fn attach(args: &[OsString]) -> Option<Cli> {
-    let args = args.get(1..).filter(|args| args.first().is_some_and(|name| name == "attach"))?;
-    let attach = Attach::try_parse_from(args).ok()?;
-    if attach.mounted.pool.is_some() {
-        return None;
-    }
-    Some(Cli {
-        pool: None,
-        foreign_pool: false,
-        coherent: coherent_by_environment(),
-        command: Command::Attach(attach),
+        None => Cli::try_parse_from(args)?,
     })
 }
 
@@ -126,21 +106,6 @@ mod tests {
         {
             assert_eq!(means_coherent(value.as_ref()), coherent, "{value:?}");
         }
-    }
-
-    #[test]
-    fn attach_is_read_alone_or_with_all_others() {
-        let options = ["famfs", "attach", "--mount-point", "/run/a", "--timeout", "7", "--json"];
-        let global = ["famfs", "attach", "--coherent", "--json"];
-        let list = |args: &[&str]| args.iter().map(OsString::from).collect::<Vec<_>>();
-        let alone = attach(&list(&options)).unwrap();
-        let Command::Attach(read) = alone.command else { panic!("no attach") };
-        assert!(read.mount_point == Path::new("/run/a") && read.timeout == 7 && read.json);
-        for args in [&global[..], &["famfs", "attach", "--help"], &["famfs", "ls"], &["famfs"]] {
-            assert!(attach(&list(args)).is_none(), "{args:?}");
-        }
-        let all = parse(list(&global)).unwrap();
-        assert!(all.coherent && matches!(all.command, Command::Attach(read) if read.json));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What needs `unsafe`: taking over descriptors that nobody owns, keeping them from programs, the
 //! memory policy of a mapping, that of the heap, what the process keeps of its own code in memory,
-//! system calls on memory that others write, the time stamp counter, the local time, and how a process ended.
+//! the time stamp counter, the local time, and how a process ended.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -11,7 +11,7 @@ use std::process::ExitStatus;
 use std::sync::OnceLock;
 
 use rustix::mm::{Advice, madvise};
-use vm_memory::{MmapRegion, VolatileSlice};
+use vm_memory::MmapRegion;
 
 /// Takes ownership of the inherited descriptor `number`.
 ///
@@ -133,21 +133,6 @@ pub fn bind_to_node(mapping: &MmapRegion, node: u32) -> io::Result<()> {
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// pwrite(2) of memory that others may write at the same time: the kernel copies what it finds. Returns
-/// how many bytes it took; memory that is not there ends it early, or is an error if it comes first.
-pub fn write_volatile_at(
-    fd: impl AsFd,
-    bytes: &VolatileSlice<'_>,
-    offset: u64,
-) -> io::Result<usize> {
-    let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let (fd, start) = (fd.as_fd(), bytes.ptr_guard());
-    // SAFETY: the kernel reads at most `bytes.len()` bytes from `start`, which a `VolatileSlice` keeps
-    // mapped; where the file below has none it returns EFAULT or a smaller count. Nothing is written.
-    let count = unsafe { libc::pwrite(fd.as_raw_fd(), start.as_ptr().cast(), bytes.len(), offset) };
-    usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
 /// The processor's time stamp counter now; `None` on processors without one.

@@ -178,11 +178,6 @@ pub(super) fn kind_of(file: &File, path: &Path) -> Result<(Kind, u64), PoolError
     })
 }
 
-/// Whether a file, or the node of a device, is in tmpfs. What cannot be asked is not.
-pub fn is_in_tmpfs(file: &File) -> bool {
-    rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC)
-}
-
 /// The kind of a pool that is made as the file `path`; the directory of this user's pools need not be
 /// there yet.
 pub fn kind_for(path: &Path) -> Result<Kind, PoolError> {

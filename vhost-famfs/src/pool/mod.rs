@@ -21,7 +21,7 @@ pub use create::{CreateError, CreateOptions, check_room, create};
 pub use famfs_report::FamfsReport;
 pub use holders::Holder;
 pub use inspect::{Form, Report, form, inspect};
-pub use kind::{Identity, Kind, is_in_tmpfs, kind_for};
+pub use kind::{Identity, Kind, kind_for};
 pub use list::{ListError, list, table};
 pub use media::PoolMedia;
 pub use memory::MemoryError;
@@ -277,6 +277,11 @@ impl Pool {
     /// The open file.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// The open file, with its lock.
+    pub fn into_file(self) -> File {
+        self.file
     }
 
     /// The name it was opened by, or what the kernel calls an inherited descriptor.

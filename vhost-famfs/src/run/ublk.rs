@@ -3,11 +3,12 @@
 
 use std::io::{self, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use listenfd::ListenFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::CapabilitySet;
@@ -21,9 +22,10 @@ use super::report::{self, json_list};
 use super::{device, say};
 use vhost_famfs::args::{LogFormat, UblkConfig};
 use vhost_famfs::host::{privileges, signals};
+use vhost_famfs::pool::{Owners, Pool};
 use vhost_famfs::ublk::devices;
 use vhost_famfs::ublk::driver::{self, DriverError, Features};
-use vhost_famfs::ublk::export::{self, Opened};
+use vhost_famfs::ublk::export::{self, Export, Opened};
 use vhost_famfs::ublk::record::{Record, Records};
 use vhost_famfs::ublk::server::{self, Device, Options};
 use vhost_famfs::ublk::source::Source;
@@ -78,10 +80,28 @@ const SERVES: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::DAC_OVERRIDE);
 
 fn open(source: &Source, patience: Duration) -> Result<Opened> {
+    let (image, changes) = match source {
+        Source::Pool { pool, foreign, .. } => {
+            return Ok(open_pool(pool, Owners::foreign(*foreign))?.into());
+        }
+        Source::Image { image, changes } => (image, changes),
+    };
     let bar = Bar::new("checking the image");
-    let opened = export::open(source, patience, &mut |done, total| bar.show(done, total));
+    let opened = export::open(image, changes, patience, &mut |done, total| bar.show(done, total));
     bar.clear();
     Ok(opened?)
+}
+
+fn open_pool(path: &Path, owners: Owners) -> Result<Export> {
+    let pool = Pool::open(path, owners)?;
+    ensure!(
+        pool.kind().has_write(),
+        "pool {}: is {}, which has no write(2); a pool in tmpfs or in a file can be exported",
+        path.display(),
+        pool.kind().name()
+    );
+    let size = pool.size();
+    Ok(Export::pool(path, pool.into_file(), size)?)
 }
 
 fn serve(

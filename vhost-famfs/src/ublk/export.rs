@@ -16,8 +16,7 @@ use super::base::{Base, BaseError};
 use super::mapped::Mapped;
 use super::overlay::{Overlay, SECTOR, Side, Storage};
 use super::overlay_file::{self, NewFile, OverlayFileError};
-use super::source::{Changes, Source};
-use crate::pool::{Owners, Pool, PoolError};
+use super::source::Changes;
 
 /// Why something cannot be exported.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +27,6 @@ pub enum ExportError {
     /// The overlay is not usable.
     #[error(transparent)]
     Overlay(#[from] OverlayFileError),
-    /// The pool is not usable.
-    #[error(transparent)]
-    Pool(#[from] PoolError),
     /// The pool's info block is damaged.
     #[error("pool {}: cannot tell its view", .pool.display())]
     View {
@@ -39,17 +35,6 @@ pub enum ExportError {
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// No read(2) or write(2) there.
-    #[error(
-        "pool {}: is {kind}, which has no write(2); a pool in tmpfs or in a file can be exported",
-        .pool.display()
-    )]
-    PoolKind {
-        /// The pool.
-        pool: PathBuf,
-        /// Its kind.
-        kind: &'static str,
     },
 }
 
@@ -62,8 +47,10 @@ pub enum Export {
     Overlaid(Base, Overlay<File>),
     /// A pool.
     Pool {
-        /// The pool.
-        pool: Pool,
+        /// Its file, which has read(2) and write(2).
+        file: File,
+        /// Its size in bytes.
+        size: u64,
         /// The byte where its view begins.
         origin: u64,
         /// Its bytes, if they are mapped.
@@ -106,20 +93,15 @@ impl From<Export> for Opened {
     }
 }
 
-/// Opens what a device is to show. A lock that a dying server still holds is waited for until
+/// Opens an image and what is over it. A lock that a dying server still holds is waited for until
 /// `patience` is over; `progress` is told how much of an image was read to check it, and how much
 /// there is.
 pub fn open(
-    source: &Source,
+    image: &Path,
+    changes: &Changes,
     patience: Duration,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Opened, ExportError> {
-    let (image, changes) = match source {
-        Source::Pool { pool, foreign, .. } => {
-            return Ok(open_pool(pool, Owners::foreign(*foreign))?.into());
-        }
-        Source::Image { image, changes } => (image, changes),
-    };
     let base = Base::open(image)?;
     let (path, writable) = match changes {
         Changes::None => return Ok(Export::Image(base).into()),
@@ -135,23 +117,20 @@ pub fn open(
     Ok(Opened { export, overlay: Some(file.uuid), new_overlay: file.new })
 }
 
-fn open_pool(path: &Path, owners: Owners) -> Result<Export, ExportError> {
-    let pool = Pool::open(path, owners)?;
-    if !pool.kind().has_write() {
-        return Err(ExportError::PoolKind { pool: path.to_owned(), kind: pool.kind().name() });
-    }
-    let view = View::detect(pool.file(), pool.size())
-        .map_err(|err| ExportError::View { pool: path.to_owned(), source: Box::new(err) })?;
-    let mapped = Mapped::of(pool.file(), pool.size());
-    Ok(Export::Pool { pool, origin: view.data_offset(), mapped })
-}
-
 impl Export {
+    /// The pool `path` of `size` bytes, which is open for reading and writing.
+    pub fn pool(path: &Path, file: File, size: u64) -> Result<Self, ExportError> {
+        let view = View::detect(&file, size)
+            .map_err(|err| ExportError::View { pool: path.to_owned(), source: Box::new(err) })?;
+        let mapped = Mapped::of(&file, size);
+        Ok(Self::Pool { file, size, origin: view.data_offset(), mapped })
+    }
+
     /// Bytes of the device.
     pub fn size(&self) -> u64 {
         match self {
             Self::Image(base) | Self::Overlaid(base, _) => base.size(),
-            Self::Pool { pool, origin, .. } => pool.size() - origin,
+            Self::Pool { size, origin, .. } => size - origin,
         }
     }
 
@@ -165,8 +144,8 @@ impl Export {
                 // It has holes, or gets them.
                 Side::Overlay(offset) => Place::new(overlay.storage().as_fd(), None, offset, len),
             },
-            Self::Pool { pool, origin, mapped } => {
-                Place::new(pool.file().as_fd(), mapped.as_ref(), origin + offset, len)
+            Self::Pool { file, origin, mapped, .. } => {
+                Place::new(file.as_fd(), mapped.as_ref(), origin + offset, len)
             }
         })
     }
@@ -178,7 +157,7 @@ impl Export {
             Self::Overlaid(base, overlay) => {
                 overlay.read(offset, buf, |offset, part| base.read_at(offset, part))
             }
-            Self::Pool { pool, origin, .. } => pool.file().read_exact_at(buf, origin + offset),
+            Self::Pool { file, origin, .. } => file.read_exact_at(buf, origin + offset),
         }
     }
 
@@ -187,9 +166,9 @@ impl Export {
         match self {
             Self::Image(_) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             Self::Overlaid(_, overlay) => overlay.write(offset, buf),
-            Self::Pool { pool, origin, .. } => {
+            Self::Pool { file, origin, .. } => {
                 self.check(offset, buf.len() as u64)?;
-                pool.file().write_all_at(buf, origin + offset)
+                file.write_all_at(buf, origin + offset)
             }
         }
     }
@@ -199,10 +178,10 @@ impl Export {
         match self {
             Self::Image(_) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             Self::Overlaid(_, overlay) => overlay.write_zeros(offset, len, keep_space),
-            Self::Pool { pool, origin, .. } => {
+            Self::Pool { file, origin, .. } => {
                 self.check(offset, len)?;
                 // Guests may have the pages mapped: they stay where they are.
-                pool.file().zero(origin + offset, len)
+                file.zero(origin + offset, len)
             }
         }
     }
@@ -220,7 +199,8 @@ impl Export {
         match self {
             Self::Image(_) => Ok(()),
             Self::Overlaid(_, overlay) => overlay.commit(),
-            Self::Pool { pool, .. } => pool.sync(),
+            // Of memory this writes nothing, and returns at once.
+            Self::Pool { file, .. } => file.sync_data(),
         }
     }
 
@@ -243,8 +223,7 @@ mod tests {
 
     impl Files {
         fn export(&self, changes: Changes) -> Result<Export, ExportError> {
-            let source = Source::Image { image: self.image(), changes };
-            let opened = open(&source, Duration::ZERO, &mut |_, _| {})?;
+            let opened = open(&self.image(), &changes, Duration::ZERO, &mut |_, _| {})?;
             if let Some(new) = opened.new_overlay {
                 new.keep();
             }
@@ -329,8 +308,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pool = dir.path().join("pool");
         fs::write(&pool, vec![1; 16 << 20]).unwrap();
-        let source = Source::Pool { pool: pool.clone(), read_only: false, foreign: false };
-        let export = open(&source, Duration::ZERO, &mut |_, _| {}).unwrap().export;
+        let file = File::options().read(true).write(true).open(&pool).unwrap();
+        let export = Export::pool(&pool, file, 16 << 20).unwrap();
         assert_eq!(export.size(), 16 << 20);
         export.write(512, &[2; 512]).unwrap();
         export.write_zeros(1024, 512, false).unwrap();

@@ -11,8 +11,6 @@ use std::os::unix::fs::MetadataExt;
 
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
-use crate::pool;
-
 /// `st_blocks` counts in these units: stat(2).
 const BLOCK: u64 = 512;
 
@@ -26,7 +24,7 @@ impl Mapped {
     /// through a mapping fills it with a page.
     pub fn of(file: &File, size: u64) -> Option<Self> {
         let meta = file.metadata().ok().filter(|meta| meta.is_file())?;
-        if meta.blocks().saturating_mul(BLOCK) < size || !pool::is_in_tmpfs(file) {
+        if meta.blocks().saturating_mul(BLOCK) < size || !is_in_tmpfs(file) {
             return None;
         }
         let size = usize::try_from(size).ok()?;
@@ -43,6 +41,11 @@ impl Mapped {
     }
 }
 
+/// Whether a file, or the node of a device, is in tmpfs. What cannot be asked is not.
+fn is_in_tmpfs(file: &File) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type == libc::TMPFS_MAGIC)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,7 +59,7 @@ mod tests {
     fn look(mapped: &Mapped, offset: u64, len: u64) -> std::io::Result<Vec<u8>> {
         let copy = tempfile::tempfile()?;
         let bytes = mapped.bytes(offset, len).unwrap();
-        let count = crate::host::sys::write_volatile_at(&copy, &bytes, 0)?;
+        let count = super::super::sys::write_volatile_at(&copy, &bytes, 0)?;
         let mut buf = vec![0; count];
         copy.read_exact_at(&mut buf, 0)?;
         Ok(buf)

@@ -16,7 +16,7 @@
 //! Without the cargo feature `ublk` there are no devices: what needs the kernel's driver is left
 //! out, and with it the library that needs libclang to be built.
 //!
-//! The files are trusted no further than they were checked: an overlay by header, length and the
+//! A pool is opened by the caller, who knows what a pool is. The files are trusted no further than they were checked: an overlay by header, length and the
 //! digest of its base, an image by its size. Requests come from the kernel, which has checked
 //! them against the size of the device; the export checks once more.
 
@@ -37,5 +37,7 @@ mod request;
 #[cfg(feature = "ublk")]
 pub mod server;
 pub mod source;
+#[cfg(any(feature = "ublk", test))]
+mod sys;
 #[cfg(test)]
 mod test_files;

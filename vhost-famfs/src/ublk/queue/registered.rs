@@ -18,8 +18,8 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 
 use super::super::export::{Export, Place};
 use super::super::request::Request;
+use super::super::sys::write_volatile_at;
 use super::{answer, is_request, run, tag};
-use crate::host::sys::write_volatile_at;
 
 /// Reads of fewer bytes are copied: a copy takes less time than a second round of the ring.
 /// What is copied takes less time than an answer, too: answers to several go together.

@@ -13,8 +13,9 @@
 //! the command that starts it.
 //!
 //! Each folder uses those before it in this list, and nothing points back:
-//! [`bounded_log`], [`host`], [`pool`], [`device`], [`vm`], [`cluster`], [`doctor`], [`args`]; [`ublk`]
-//! uses `host` and `pool`. What the program does with them (`run`) is not part of this library.
+//! [`bounded_log`], [`host`], [`pool`], [`device`], [`vm`], [`cluster`], [`doctor`], [`args`].
+//! What the program does with them (`run`) is not part of this library; block devices ([`ublk`]) are a
+//! library of their own.
 //!
 //! Guests are hostile until proven otherwise: a malformed request is given back, a broken queue
 //! is ignored until the guest resets its device, and neither ends the process.
@@ -29,5 +30,4 @@ pub mod device;
 pub mod doctor;
 pub mod host;
 pub mod pool;
-pub mod ublk;
 pub mod vm;

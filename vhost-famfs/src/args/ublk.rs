@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, Subcommand};
 use famfs::text::number::number;
+use ublk::source::{Changes, Source};
 
 use super::ArgsError;
-use crate::ublk::source::{Changes, Source};
 
 /// Where changes that are not kept go, if TMPDIR does not say otherwise.
 const SCRATCH: &str = "/var/tmp";

@@ -16,6 +16,12 @@ use sd_notify::NotifyState;
 use serde_json::json;
 use signal_hook::consts::SIGHUP;
 use tracing::{info, warn};
+use ublk::devices;
+use ublk::driver::{self, DriverError, Features};
+use ublk::export::{self, Export, Opened};
+use ublk::record::{Record, Records};
+use ublk::server::{self, Device, Options};
+use ublk::source::Source;
 
 use super::bar::Bar;
 use super::report::{self, json_list};
@@ -23,12 +29,6 @@ use super::{device, say};
 use vhost_famfs::args::{LogFormat, UblkConfig};
 use vhost_famfs::host::{privileges, signals};
 use vhost_famfs::pool::{Owners, Pool};
-use vhost_famfs::ublk::devices;
-use vhost_famfs::ublk::driver::{self, DriverError, Features};
-use vhost_famfs::ublk::export::{self, Export, Opened};
-use vhost_famfs::ublk::record::{Record, Records};
-use vhost_famfs::ublk::server::{self, Device, Options};
-use vhost_famfs::ublk::source::Source;
 
 /// How long the files of a server that was killed may stay locked: until the kernel has ended its
 /// last request.

@@ -5,7 +5,7 @@ use std::io;
 
 use libublk::sys;
 
-use super::export::Export;
+use crate::export::Export;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -59,7 +59,7 @@ mod tests {
     fn look(mapped: &Mapped, offset: u64, len: u64) -> std::io::Result<Vec<u8>> {
         let copy = tempfile::tempfile()?;
         let bytes = mapped.bytes(offset, len).unwrap();
-        let count = super::super::sys::write_volatile_at(&copy, &bytes, 0)?;
+        let count = crate::sys::write_volatile_at(&copy, &bytes, 0)?;
         let mut buf = vec![0; count];
         copy.read_exact_at(&mut buf, 0)?;
         Ok(buf)

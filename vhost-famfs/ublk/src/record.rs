@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::source::Source;
+use crate::source::Source;
 
 /// The version of the record's form.
 const VERSION: u32 = 1;
@@ -203,8 +203,8 @@ fn make_library_dir() -> Result<(), RecordError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::source::Changes;
     use super::*;
+    use crate::source::Changes;
 
     fn user() -> u32 {
         rustix::process::geteuid().as_raw()

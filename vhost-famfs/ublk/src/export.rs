@@ -12,11 +12,11 @@ use famfs::format::view::View;
 use uuid::Uuid;
 use vm_memory::VolatileSlice;
 
-use super::base::{Base, BaseError};
-use super::mapped::Mapped;
-use super::overlay::{Overlay, SECTOR, Side, Storage};
-use super::overlay_file::{self, NewFile, OverlayFileError};
-use super::source::Changes;
+use crate::base::{Base, BaseError};
+use crate::mapped::Mapped;
+use crate::overlay::{Overlay, SECTOR, Side, Storage};
+use crate::overlay_file::{self, NewFile, OverlayFileError};
+use crate::source::Changes;
 
 /// Why something cannot be exported.
 #[derive(Debug, thiserror::Error)]
@@ -218,7 +218,7 @@ impl Export {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ublk::test_files::Files;
+    use crate::test_files::Files;
     use std::fs;
 
     impl Files {

@@ -11,33 +11,34 @@
 //! One process serves one device and ends with it; there is no daemon. What the kernel knows of
 //! a device, `driver` tells; what it does not know (which files), the [`record`]. Dependencies
 //! point one way: `devices -> server -> queue -> driver, request -> export -> overlay_file ->
-//! overlay, base -> mapped`, and `devices -> record -> source`.
+//! overlay, base -> mapped -> sys`, and `devices -> record -> source`.
 //!
-//! Without the cargo feature `ublk` there are no devices: what needs the kernel's driver is left
+//! Without the cargo feature `driver` there are no devices: what needs the kernel's driver is left
 //! out, and with it the library that needs libclang to be built.
 //!
-//! A pool is opened by the caller, who knows what a pool is. The files are trusted no further than they were checked: an overlay by header, length and the
-//! digest of its base, an image by its size. Requests come from the kernel, which has checked
-//! them against the size of the device; the export checks once more.
+//! A pool is opened by the caller, who knows what a pool is. The files are trusted no further than
+//! they were checked: an overlay by header, length and the digest of its base, an image by its size.
+//! Requests come from the kernel, which has checked them against the size of the device; the export
+//! checks once more.
 
 pub mod base;
-#[cfg(feature = "ublk")]
+#[cfg(feature = "driver")]
 pub mod devices;
-#[cfg(feature = "ublk")]
+#[cfg(feature = "driver")]
 pub mod driver;
 pub mod export;
 mod mapped;
 pub mod overlay;
 pub mod overlay_file;
-#[cfg(feature = "ublk")]
+#[cfg(feature = "driver")]
 mod queue;
 pub mod record;
-#[cfg(feature = "ublk")]
+#[cfg(feature = "driver")]
 mod request;
-#[cfg(feature = "ublk")]
+#[cfg(feature = "driver")]
 pub mod server;
 pub mod source;
-#[cfg(any(feature = "ublk", test))]
+#[cfg(any(feature = "driver", test))]
 mod sys;
 #[cfg(test)]
 mod test_files;

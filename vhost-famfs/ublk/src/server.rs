@@ -13,9 +13,9 @@ use libublk::io::UblkDev;
 use libublk::{UblkError, UblkFlags, sys};
 use tracing::error;
 
-use super::driver::{self, DriverError, Features, failed};
-use super::export::Export;
-use super::queue;
+use crate::driver::{self, DriverError, Features, failed};
+use crate::export::Export;
+use crate::queue;
 
 /// What the library calls our devices.
 const TARGET: &str = "vhost-famfs";

@@ -14,11 +14,11 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::driver::{self, DriverError, Facts, State};
-use super::export::Opened;
-use super::record::{Record, RecordError, Records};
-use super::server;
-use super::source::Source;
+use crate::driver::{self, DriverError, Facts, State};
+use crate::export::Opened;
+use crate::record::{Record, RecordError, Records};
+use crate::server;
+use crate::source::Source;
 
 /// How long a server may take to end after its device was stopped: it flushes.
 const END: Duration = Duration::from_secs(60);

@@ -5,9 +5,9 @@
 use libublk::UblkError;
 use libublk::io::{BufDesc, BufDescList, UblkDev, UblkQueue};
 
-use super::super::export::Export;
-use super::super::request::Request;
 use super::{answer, is_request, run, tag};
+use crate::export::Export;
+use crate::request::Request;
 
 /// Carries out the requests of one queue until the device is stopped.
 pub fn serve(id: u16, device: &UblkDev, export: &Export) -> Result<(), UblkError> {

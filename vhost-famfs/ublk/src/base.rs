@@ -11,8 +11,8 @@ use famfs::system::lock::{self, LockError};
 use famfs::text::units::Bytes;
 use rustix::fs::OFlags;
 
-use super::mapped::Mapped;
-use super::overlay::{BaseIdentity, Hasher, Header, MAX_SIZE, SECTOR};
+use crate::mapped::Mapped;
+use crate::overlay::{BaseIdentity, Hasher, Header, MAX_SIZE, SECTOR};
 
 /// The digest reads the image in pieces of this size.
 const PIECE: usize = 1 << 20;

@@ -14,8 +14,8 @@ use rustix::fs::OFlags;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::base::{Base, BaseError};
-use super::overlay::{self, BaseIdentity, Overlay, OverlayError};
+use crate::base::{Base, BaseError};
+use crate::overlay::{self, BaseIdentity, Overlay, OverlayError};
 
 /// Why a file cannot be used as an overlay.
 #[derive(Debug, thiserror::Error)]
@@ -189,7 +189,7 @@ fn lock(file: &File, path: &Path, alone: bool, patience: Duration) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ublk::test_files::Files;
+    use crate::test_files::Files;
     use std::fs;
 
     impl Files {

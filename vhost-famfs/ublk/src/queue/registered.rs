@@ -16,10 +16,10 @@ use libublk::io::{BufDesc, BufDescList, UblkDev, UblkIOCtx, UblkQueue, with_task
 use libublk::{UblkError, sys};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-use super::super::export::{Export, Place};
-use super::super::request::Request;
-use super::super::sys::write_volatile_at;
 use super::{answer, is_request, run, tag};
+use crate::export::{Export, Place};
+use crate::request::Request;
+use crate::sys::write_volatile_at;
 
 /// Reads of fewer bytes are copied: a copy takes less time than a second round of the ring.
 /// What is copied takes less time than an answer, too: answers to several go together.

@@ -18,9 +18,10 @@ use famfs::format::{
     slot_offset,
 };
 use famfs::media::Media;
-use famfs::media::memory::Memory;
-use famfs::replay::check::{self, one_line};
+use famfs::media::in_memory::InMemory;
+use famfs::replay::fsck;
 use famfs::replay::{Contents, Node};
+use famfs::text::error_report::one_line;
 use images::{DEVICE_LEN, image};
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes, transmute};
@@ -33,13 +34,13 @@ const PATH_LEN: usize = 80;
 
 /// The undamaged file system.
 struct Populated {
-    media: Memory,
+    media: InMemory,
     nodes: Vec<Node>,
 }
 
 fn populated() -> Populated {
     let bytes = image("mixed.img.zst");
-    let media = Memory::new(DEVICE_LEN);
+    let media = InMemory::new(DEVICE_LEN);
     let end = usize::try_from(slot_offset(ENTRIES)).unwrap();
     media.write_at(0, &bytes[..end]).unwrap();
     let contents = Contents::read(&media).unwrap();
@@ -50,7 +51,7 @@ fn populated() -> Populated {
 }
 
 /// Calls `check` with each bit of a range of the device flipped, and mends it again.
-fn flip_each(media: &Memory, range: Range<u64>, mut check: impl FnMut(u64, u8)) {
+fn flip_each(media: &InMemory, range: Range<u64>, mut check: impl FnMut(u64, u8)) {
     for offset in range {
         let mut byte = [0];
         media.read_at(offset, &mut byte).unwrap();
@@ -63,10 +64,10 @@ fn flip_each(media: &Memory, range: Range<u64>, mut check: impl FnMut(u64, u8)) 
 }
 
 /// Everything that is wrong, as fsck tells it; an error if nothing can be read at all.
-fn problems(media: &Memory) -> (Vec<Node>, Vec<String>) {
+fn problems(media: &InMemory) -> (Vec<Node>, Vec<String>) {
     match Contents::read(media) {
         Ok(contents) => {
-            let problems = check::check(media, &contents).problems;
+            let problems = fsck::check(media, &contents).problems;
             (contents.plan.nodes().to_vec(), problems)
         }
         Err(error) => (Vec::new(), vec![one_line(&error)]),
@@ -271,7 +272,7 @@ fn every_length_of_the_device() {
     let log_end = LOG_OFFSET + (8 << 20);
     let units = (log_end..1 << 30).step_by(usize::try_from(ALLOC_UNIT).unwrap());
     for len in (0..SUPERBLOCK_LEN + 2).chain(LOG_OFFSET - 2..used + 2).chain(units) {
-        let media = Memory::new(len);
+        let media = InMemory::new(len);
         let end = usize::try_from(len.min(used)).unwrap();
         for (start, stop) in [(0, 200.min(end)), (end.min(2 << 20), end)] {
             media.write_at(start as u64, &bytes[start..stop]).unwrap();

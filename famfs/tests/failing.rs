@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use famfs::format::LOG_OFFSET;
 use famfs::format::map::FileMap;
 use famfs::format::path::RelPath;
-use famfs::media::memory::Memory;
+use famfs::media::in_memory::InMemory;
 use famfs::media::{Media, MediaError};
-use famfs::replay::check::check;
 use famfs::replay::compact::compact;
+use famfs::replay::fsck::check;
 use famfs::replay::{Contents, NodeKind, Owner};
 use famfs::store::mkfs;
 use famfs::store::superblock::Superblock;
@@ -48,7 +48,7 @@ enum Failure {
 
 /// A device in memory that fails.
 struct Device {
-    memory: Memory,
+    memory: InMemory,
     failure: Failure,
     /// Whether all accesses after the failing one fail too.
     dead: bool,
@@ -62,7 +62,7 @@ struct Device {
 
 impl Device {
     fn new(failure: Failure, dead: bool) -> Self {
-        let memory = Memory::new(DEVICE_LEN);
+        let memory = InMemory::new(DEVICE_LEN);
         let options = mkfs::Options {
             log_len: Some(LOG_LEN),
             force: false,

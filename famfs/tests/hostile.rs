@@ -17,11 +17,12 @@ use famfs::format::{
     ALLOC_UNIT, Body, ENTRY_LEN, Entry, EntryKind, FileBody, LOG_OFFSET, slot_offset,
 };
 use famfs::media::{Media, PoolFile};
-use famfs::replay::check;
+use famfs::replay::fsck;
 use famfs::replay::{Contents, NodeKind};
 use famfs::store::log::Log;
 use famfs::store::mkfs::{self, mkfs};
 use famfs::sys::dax::Access;
+use famfs::text::error_report::one_line;
 use images::{DEVICE_LEN, image};
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -36,7 +37,7 @@ const ENTRIES: u64 = 18;
 fn check_promises(pool: &Pool) {
     let media = PoolFile::open(&pool.path, Access::Read).unwrap();
     let Ok(contents) = Contents::read(&media) else { return };
-    check::check(&media, &contents);
+    fsck::check(&media, &contents);
     let Contents { superblock, plan, .. } = contents;
     let area = superblock.data_area(media.len());
 
@@ -144,7 +145,7 @@ fn shared_memory_is_found() {
     let media = PoolFile::open(&pool.path, Access::Read).unwrap();
     let plan = Contents::read(&media).unwrap().plan;
     assert_eq!(plan.collisions, 1);
-    let text = check::one_line(&plan.refused[0]);
+    let text = one_line(&plan.refused[0]);
     assert!(text.ends_with("it shares memory with \"a/b/c/big\" of slot 8"), "{text}");
     assert_eq!(plan.nodes().len(), 16);
 }
@@ -190,7 +191,7 @@ fn a_full_log_of_claims_to_everything_is_read() {
     let plan = Contents::read(&media).unwrap().plan;
     assert_eq!((plan.nodes().len() as u64, plan.collisions), (half, log.slots() - half));
     assert_eq!(plan.space.free(), 0);
-    let text = check::one_line(&plan.refused[0]);
+    let text = one_line(&plan.refused[0]);
     assert!(
         text.ends_with(&format!("memory with \"f{}\" of slot {}", half - 1, half - 1)),
         "{text}"
@@ -205,7 +206,7 @@ fn nobodys_number_owns_no_file() {
     let pool = Pool::new(&bytes, DEVICE_LEN);
     let media = PoolFile::open(&pool.path, Access::Read).unwrap();
     let plan = Contents::read(&media).unwrap().plan;
-    let text = check::one_line(&plan.refused[0]);
+    let text = one_line(&plan.refused[0]);
     assert!(text.ends_with("user is 4294967295, expected 0 to 4294967294"), "{text}");
     assert_eq!(plan.nodes().len(), 16);
 }

@@ -17,9 +17,9 @@ use std::sync::LazyLock;
 use famfs::archive::compression::Compression;
 use famfs::archive::import::{Import, Options};
 use famfs::format::{LOG_OFFSET, LogHeader, SuperblockBytes};
-use famfs::media::memory::Memory;
+use famfs::media::in_memory::InMemory;
 use famfs::media::{Media, PoolFile};
-use famfs::replay::check;
+use famfs::replay::fsck;
 use famfs::replay::{Contents, Owner};
 use famfs::store::mkfs::{self, mkfs};
 use famfs::sys::dax::Access;
@@ -42,7 +42,7 @@ const PER_BYTE: usize = 256;
 
 /// Superblock and log header of an empty file system.
 static EMPTY: LazyLock<(SuperblockBytes, [u8; size_of::<LogHeader>()])> = LazyLock::new(|| {
-    let media = Memory::new(POOL_LEN);
+    let media = InMemory::new(POOL_LEN);
     let options = mkfs::Options {
         log_len: Some(LOG_LEN),
         force: false,
@@ -105,7 +105,7 @@ pub fn run(data: &[u8]) {
 
     let contents = Contents::read(volume.media()).expect("the import damaged the file system");
     plan::promises(volume.media(), &contents);
-    let problems = check::check(volume.media(), &contents).problems;
+    let problems = fsck::check(volume.media(), &contents).problems;
     assert!(problems.is_empty(), "{problems:?}");
     if let Ok(done) = made {
         let (files, directories) = contents.plan.counts();

@@ -4,7 +4,7 @@
 
 use famfs::format::{ENTRY_LEN, Entry, LOG_OFFSET, LogHeader, Superblock, slot_offset};
 use famfs::media::Media;
-use famfs::media::memory::Memory;
+use famfs::media::in_memory::InMemory;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -39,10 +39,10 @@ impl Choices {
 }
 
 /// A device with the file system that the input describes.
-pub fn parse(data: &[u8]) -> (Memory, Choices) {
+pub fn parse(data: &[u8]) -> (InMemory, Choices) {
     let (first, data) = data.split_first().unwrap_or((&0, &[]));
     let choices = Choices(*first);
-    let media = Memory::new(choices.device_len());
+    let media = InMemory::new(choices.device_len());
 
     let mut superblock = Superblock::new_zeroed();
     let data = fill(superblock.as_mut_bytes(), data);
@@ -83,8 +83,8 @@ pub fn build(first: u8, media: &dyn Media, entries: u64) -> Vec<u8> {
 }
 
 /// The same file system with so many entries on a device of `len` bytes.
-pub fn copy(media: &Memory, len: u64, entries: u64) -> Memory {
-    let copy = Memory::new(len);
+pub fn copy(media: &InMemory, len: u64, entries: u64) -> InMemory {
+    let copy = InMemory::new(len);
     let log_bytes = 48 + ENTRY_LEN * entries;
     for (offset, wanted) in [(0, 200), (LOG_OFFSET, log_bytes)] {
         let there = media.len().min(len).saturating_sub(offset).min(wanted);
@@ -103,7 +103,7 @@ fn fill<'d>(to: &mut [u8], data: &'d [u8]) -> &'d [u8] {
 }
 
 /// Writes what the device has room for.
-fn put(media: &Memory, offset: u64, bytes: &[u8]) {
+fn put(media: &InMemory, offset: u64, bytes: &[u8]) {
     let room = usize::try_from(media.len().saturating_sub(offset)).unwrap_or(usize::MAX);
     // Within the device, where memory takes everything.
     let _ = media.write_at(offset, &bytes[..room.min(bytes.len())]);

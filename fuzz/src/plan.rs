@@ -20,9 +20,9 @@ use famfs::format::map::Extent;
 use famfs::format::path::{META_DIR, RelPath};
 use famfs::format::{ALLOC_UNIT, Body, ENTRY_LEN, EntryKind, MkdirBody};
 use famfs::media::Media;
-use famfs::media::memory::Memory;
-use famfs::replay::check;
+use famfs::media::in_memory::InMemory;
 use famfs::replay::compact::compact;
+use famfs::replay::fsck;
 use famfs::replay::size;
 use famfs::replay::{Contents, Node, NodeKind, Plan};
 use famfs::store::log::Log;
@@ -46,7 +46,7 @@ pub fn run(data: &[u8]) {
     let nodes = bounded(limit, || {
         let Ok(contents) = Contents::read(&media) else { return None };
         promises(&media, &contents);
-        let report = check::check(&media, &contents);
+        let report = fsck::check(&media, &contents);
         let clean = contents.plan.stopped.is_none() && contents.plan.refused.is_empty();
         assert!(clean || !report.problems.is_empty(), "fsck says nothing of what was left out");
         Some(contents.plan.nodes().to_vec())
@@ -62,7 +62,7 @@ pub fn run(data: &[u8]) {
 }
 
 /// Cuts the device where its data ends, as a pool is resized.
-fn resized(media: &Memory, entries: u64) {
+fn resized(media: &InMemory, entries: u64) {
     let before = Contents::read(media).expect("it was readable a moment ago");
     let Some(end) = size::data_end(&before, media.len()) else { return };
     let area = before.superblock.data_area(media.len());
@@ -87,7 +87,7 @@ fn resized(media: &Memory, entries: u64) {
 }
 
 /// The nodes, and the number of entries that are left out, once a log is ready for appends.
-fn recovered(media: &Memory) -> Option<(Vec<Node>, usize)> {
+fn recovered(media: &InMemory) -> Option<(Vec<Node>, usize)> {
     let Contents { superblock, mut log, .. } = Contents::read(media).ok()?;
     log.prepare_append().ok()?;
     let plan = Plan::read(&log, superblock.data_area(media.len()), 0);
@@ -95,7 +95,7 @@ fn recovered(media: &Memory) -> Option<(Vec<Node>, usize)> {
 }
 
 /// Compacts where that is allowed.
-fn compacted(media: &Memory) {
+fn compacted(media: &InMemory) {
     let before = Contents::read(media).expect("it was readable a moment ago").plan;
     if compact(media, false).is_err() {
         return;
@@ -173,7 +173,7 @@ fn is_apart(taken: &BTreeMap<u64, u64>, extent: &Extent) -> bool {
 }
 
 /// Appends a directory where that is allowed.
-fn append(media: &Memory, before: &[Node]) {
+fn append(media: &InMemory, before: &[Node]) {
     let contents = Contents::read(media).expect("it was readable a moment ago");
     let (damaged, log_len) = (contents.plan.stopped.is_some(), contents.superblock.log_len);
     let area = contents.superblock.data_area(media.len());

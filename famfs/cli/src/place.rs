@@ -13,7 +13,7 @@ use famfs::kernel::mount::Mounted;
 use famfs::media::PoolFile;
 use famfs::replay::{Contents, Owner, Plan};
 use famfs::store::alloc::Striping;
-use famfs::store::lease::{Holder, Keeper, Timing};
+use famfs::store::lease::{Keeper, RunningSystem, Timing};
 use famfs::store::role::{self, Role};
 use famfs::store::superblock::Superblock;
 use famfs::sys::dax::Access;
@@ -102,10 +102,10 @@ impl Place {
         if self.system.is_some_and(|system| Role::of(&superblock, system) == Role::Client) {
             return Ok(None);
         }
-        let me = Holder::this(self.system.unwrap_or_default())?;
+        let me = RunningSystem::this(self.system.unwrap_or_default())?;
         let media = self.volume.lease_media()?;
         let timing = Timing::default();
-        let waiting = |holder: &Holder| {
+        let waiting = |holder: &RunningSystem| {
             notice!(
                 "waiting up to {} seconds to see whether the last master is alive: {holder}",
                 timing.expiry.as_secs()

@@ -201,15 +201,15 @@ pub fn look_at_dax(name: &str) -> Finding {
         Ok(Err(SuperblockError::Magic { found: 0, .. })) => Finding::Not(
             "reads zero: not formatted, or the back-end has not mapped the pool".to_owned(),
         ),
-        Ok(Err(err)) => Finding::Not(crate::replay::check::one_line(&err)),
-        Err(err) => Finding::Not(crate::replay::check::one_line(&err)),
+        Ok(Err(err)) => Finding::Not(crate::text::error_report::one_line(&err)),
+        Err(err) => Finding::Not(crate::text::error_report::one_line(&err)),
     }
 }
 
 /// What it means that the kernel does not mount a device: one in use is out of the question, another
 /// may lack its driver, or the driver is not done.
 fn refused(device: &Path, err: &MountError) -> Finding {
-    let reason = crate::replay::check::one_line(err);
+    let reason = crate::text::error_report::one_line(err);
     if err.device_errno() != Some(Errno::BUSY.raw_os_error()) {
         return Finding::NotYet(reason);
     }
@@ -229,7 +229,7 @@ pub fn look_at_pmem(name: &str) -> Result<Finding, GuestError> {
     let device = Path::new("/dev").join(name);
     let head = match read_head(&device).map_err(|err| error("read", &device, err)) {
         Ok(head) => head,
-        Err(err) => return Ok(Finding::NotYet(crate::replay::check::one_line(&err))),
+        Err(err) => return Ok(Finding::NotYet(crate::text::error_report::one_line(&err))),
     };
     if has_info_block(&head) {
         probe_again(name)?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::guest::arrivals::{Arrivals, DEV};
 use crate::guest::{self, Finding};
 use crate::kernel::mount::Mounted;
-use crate::replay::check::one_line;
+use crate::text::error_report::one_line;
 
 /// Modules that a guest with a virtio-pmem pool needs and that nothing loads by itself.
 const MODULES: [&str; 5] = ["virtio_pmem", "nd_pmem", "dax_pmem", "fsdev_dax", "famfs"];

@@ -17,12 +17,12 @@ use crate::format::map::DataArea;
 use crate::kernel::apply::Applied;
 use crate::kernel::backlog::Backlog;
 use crate::kernel::mount::{MountError, MountedVolume};
-use crate::replay::check::one_line;
 use crate::replay::{Node, Plan};
 use crate::store::log::{Log, LogError};
 use crate::store::role::Role;
 use crate::store::superblock::{Superblock, SuperblockError};
 use crate::sys::ioctl::FileType;
+use crate::text::error_report::one_line;
 use crate::write::volume::Volume;
 
 /// Bytes of the log's header: one cache line holds them.

@@ -4,8 +4,8 @@
 use crate::format::path::RelPath;
 use crate::kernel::apply::{Applied, apply};
 use crate::kernel::mount::{MountError, MountedVolume};
-use crate::replay::check::one_line;
 use crate::replay::{Contents, ContentsError, Plan};
+use crate::text::error_report::one_line;
 use crate::write::volume::Volume;
 
 /// What became of a log.

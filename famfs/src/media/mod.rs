@@ -4,7 +4,7 @@
 //!
 //! Offsets are device offsets: byte 0 is the first byte of the superblock in either view.
 
-pub mod memory;
+pub mod in_memory;
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -18,7 +18,7 @@ use rustix::fs::OFlags;
 use crate::format::LOG_OFFSET;
 use crate::format::view::{View, ViewError};
 use crate::sys::dax::{Access, Mapping};
-use crate::system::holders::{self, Process};
+use crate::system::holders::{self, NamedProcess};
 use crate::system::lock::{self, LockError};
 use crate::system::ownership;
 
@@ -91,7 +91,7 @@ pub enum MediaError {
         /// The pool.
         path: PathBuf,
         /// Who holds the lock, as far as that can be told.
-        holders: Vec<Process>,
+        holders: Vec<NamedProcess>,
     },
     /// The kernel has claimed the block device.
     #[error("{} is mounted or part of another device; unmount it, or use its mount point", path.display())]

@@ -9,8 +9,8 @@ use crate::format::fields::{self, Field};
 use crate::format::{self, ENTRY_LEN, Entry, LEASE_MAGIC, LEASE_OFFSET, LOG_HEADER_LEN};
 use crate::format::{LOG_OFFSET, Lease, LogHeader, Superblock};
 use crate::media::{Media, MediaError};
-use crate::replay::check::one_line;
 use crate::store::superblock::{default_log_len, is_log_len};
+use crate::text::error_report::one_line;
 
 /// Bytes that one read fetches, about.
 const STEP: u64 = 1 << 20;

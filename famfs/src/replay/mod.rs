@@ -3,9 +3,9 @@
 //! created here, and nothing in a hostile log can make the plan name anything outside the file
 //! system or let two files share memory.
 
-pub mod check;
 pub mod compact;
 pub mod dump;
+pub mod fsck;
 pub mod names;
 pub mod picture;
 pub mod size;

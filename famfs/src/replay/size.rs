@@ -88,12 +88,12 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::media::memory::Memory;
+    use crate::media::in_memory::InMemory;
     use crate::store::mkfs::{self, mkfs};
 
     #[test]
     fn a_size_is_recorded_also_after_half_a_takeover() {
-        let media = Memory::new(64 << 20);
+        let media = InMemory::new(64 << 20);
         let options = mkfs::Options {
             log_len: None,
             force: false,

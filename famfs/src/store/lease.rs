@@ -60,7 +60,7 @@ impl Default for Timing {
 
 /// A running system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holder {
+pub struct RunningSystem {
     /// Its system UUID.
     pub system: Uuid,
     /// Its machine UUID, as far as it is known.
@@ -69,7 +69,7 @@ pub struct Holder {
     pub boot: Uuid,
 }
 
-impl Holder {
+impl RunningSystem {
     /// This system, which calls itself `system`.
     pub fn this(system: Uuid) -> Result<Self, LeaseError> {
         let boot = process::boot_id().map_err(LeaseError::BootId)?;
@@ -77,7 +77,7 @@ impl Holder {
     }
 }
 
-impl std::fmt::Display for Holder {
+impl std::fmt::Display for RunningSystem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "system {}", self.system)?;
         if let Some(machine) = self.machine {
@@ -91,7 +91,7 @@ impl std::fmt::Display for Holder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Who had it last.
-    pub holder: Holder,
+    pub holder: RunningSystem,
     /// Its number, which a living holder changes; zero if it gave the lease back.
     pub heartbeat: u64,
 }
@@ -112,13 +112,13 @@ pub enum LeaseError {
     )]
     Held {
         /// The other system.
-        holder: Holder,
+        holder: RunningSystem,
     },
     /// Another system has taken it.
     #[error("the master's lease was taken by {holder}; nothing was published since")]
     Lost {
         /// The other system.
-        holder: Holder,
+        holder: RunningSystem,
     },
     /// It is not there any more.
     #[error(
@@ -147,7 +147,7 @@ pub fn read(media: &dyn Media, fs_uuid: Uuid) -> Result<Option<Found>, MediaErro
         }
         if raw.crc.get() == raw.checksum() {
             let machine = Uuid::from_bytes(raw.machine_uuid);
-            let holder = Holder {
+            let holder = RunningSystem {
                 system: Uuid::from_bytes(raw.system_uuid),
                 machine: (!machine.is_nil()).then_some(machine),
                 boot: Uuid::from_bytes(raw.boot_id),
@@ -167,10 +167,10 @@ pub fn read(media: &dyn Media, fs_uuid: Uuid) -> Result<Option<Found>, MediaErro
 pub fn living(
     media: &dyn Media,
     fs_uuid: Uuid,
-    me: Option<&Holder>,
+    me: Option<&RunningSystem>,
     timing: Timing,
-    mut waiting: impl FnMut(&Holder),
-) -> Result<Option<Holder>, MediaError> {
+    mut waiting: impl FnMut(&RunningSystem),
+) -> Result<Option<RunningSystem>, MediaError> {
     let mut first: Option<Found> = None;
     let mut since = Instant::now();
     loop {
@@ -213,12 +213,12 @@ pub struct Keeper {
 struct Shared {
     media: Box<dyn Media>,
     fs_uuid: Uuid,
-    me: Holder,
+    me: RunningSystem,
     /// The next heartbeat; the first is random, as programs of one system may beat in turn.
     next: AtomicU64,
     /// Who was seen to have taken it. It stays lost when a program of this system takes it back: what was read while it
     /// was held may not be so any more.
-    lost: OnceLock<Holder>,
+    lost: OnceLock<RunningSystem>,
     stop: Mutex<bool>,
     wake: Condvar,
 }
@@ -238,10 +238,10 @@ impl Keeper {
     pub fn acquire(
         media: Box<dyn Media>,
         fs_uuid: Uuid,
-        me: Holder,
+        me: RunningSystem,
         force: bool,
         timing: Timing,
-        waiting: impl FnMut(&Holder),
+        waiting: impl FnMut(&RunningSystem),
     ) -> Result<Self, LeaseError> {
         let before = read(&*media, fs_uuid)?;
         let mine = before.filter(|found| found.holder.boot == me.boot);
@@ -369,9 +369,9 @@ mod tests {
     /// On a busy host a heart may miss many beats.
     const PATIENT: Timing = Timing { expiry: Duration::from_secs(60), ..QUICK };
 
-    fn system(boot: u128) -> Holder {
+    fn system(boot: u128) -> RunningSystem {
         // Clones: all that is copied with an image is the same.
-        Holder { system: Uuid::from_u128(1), machine: None, boot: Uuid::from_u128(boot) }
+        RunningSystem { system: Uuid::from_u128(1), machine: None, boot: Uuid::from_u128(boot) }
     }
 
     /// A pool, and handles of it as several systems have them.
@@ -384,7 +384,7 @@ mod tests {
             Self(PoolFile::open(file.path(), Access::Write).unwrap())
         }
 
-        fn acquire(&self, me: Holder, force: bool) -> Result<Keeper, LeaseError> {
+        fn acquire(&self, me: RunningSystem, force: bool) -> Result<Keeper, LeaseError> {
             let media = Box::new(self.0.try_clone().unwrap());
             Keeper::acquire(media, FS, me, force, PATIENT, |_| {})
         }
@@ -419,7 +419,7 @@ mod tests {
         let waited = Cell::new(0);
         let start = Instant::now();
         let media = Box::new(pool.0.try_clone().unwrap());
-        let count = |holder: &Holder| {
+        let count = |holder: &RunningSystem| {
             assert_eq!(*holder, system(1));
             waited.set(waited.get() + 1);
         };

@@ -11,7 +11,7 @@ use crate::system::process;
 
 /// A process that has a file open or mapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
+pub struct NamedProcess {
     /// Its number.
     pub pid: u32,
     /// Its name, as the kernel keeps it; `None` if it has ended, or may not be looked at.
@@ -20,13 +20,13 @@ pub struct Process {
     pub user: Option<u32>,
 }
 
-impl Process {
+impl NamedProcess {
     fn has_ended(&self) -> bool {
         self.name.is_none()
     }
 }
 
-impl std::fmt::Display for Process {
+impl std::fmt::Display for NamedProcess {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.name {
             Some(name) => write!(f, "process {} ({})", self.pid, name.escape_debug())?,
@@ -42,13 +42,13 @@ impl std::fmt::Display for Process {
 }
 
 /// The other processes that have a file open or mapped.
-pub fn of(file: &Path) -> io::Result<Vec<Process>> {
+pub fn of(file: &Path) -> io::Result<Vec<NamedProcess>> {
     let wanted = fs::metadata(file)?;
     with_file((wanted.dev(), wanted.ino()))
 }
 
 /// The other processes that have a file open or mapped, given as device and inode.
-fn with_file(wanted: (u64, u64)) -> io::Result<Vec<Process>> {
+fn with_file(wanted: (u64, u64)) -> io::Result<Vec<NamedProcess>> {
     let is_it = |found: &Metadata| (found.dev(), found.ino()) == wanted;
     let has = |pid: &u32| has_open(*pid, is_it) || leads_to(*pid, "map_files", is_it);
     Ok(process::others()?.filter(has).map(named).collect())
@@ -66,16 +66,16 @@ fn leads_to(pid: u32, links: &str, is_it: impl Fn(&Metadata) -> bool) -> bool {
 }
 
 /// A process with its name.
-pub fn named(pid: u32) -> Process {
+pub fn named(pid: u32) -> NamedProcess {
     let dir = format!("/proc/{pid}");
     let name = fs::read_to_string(format!("{dir}/comm")).ok();
     let user = fs::metadata(&dir).ok().map(|metadata| metadata.uid());
-    Process { pid, name: name.map(|name| name.trim().to_owned()), user }
+    NamedProcess { pid, name: name.map(|name| name.trim().to_owned()), user }
 }
 
 /// Who keeps others from a lock that is not free: as [`of_lock`], or all that have the file open.
 /// The kernel does not list a lock whose process has ended, while another one has inherited it.
-pub fn of_busy_lock(device: u64, inode: u64) -> Vec<Process> {
+pub fn of_busy_lock(device: u64, inode: u64) -> Vec<NamedProcess> {
     let holders = of_lock(device, inode);
     match holders.is_empty() {
         true => with_file((device, inode)).unwrap_or_default(),
@@ -85,10 +85,10 @@ pub fn of_busy_lock(device: u64, inode: u64) -> Vec<Process> {
 
 /// The processes that hold a lock of a file, by the kernel's list of locks. In place of one that is
 /// gone, those that have the file open are named.
-pub fn of_lock(device: u64, inode: u64) -> Vec<Process> {
+pub fn of_lock(device: u64, inode: u64) -> Vec<NamedProcess> {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    let (gone, mut holders): (Vec<Process>, Vec<Process>) =
-        lockers(&locks, device, inode).into_iter().map(named).partition(Process::has_ended);
+    let (gone, mut holders): (Vec<NamedProcess>, Vec<NamedProcess>) =
+        lockers(&locks, device, inode).into_iter().map(named).partition(NamedProcess::has_ended);
     if !gone.is_empty() {
         holders.extend(with_file((device, inode)).unwrap_or_default());
         holders.sort_unstable_by_key(|process| process.pid);
@@ -117,7 +117,7 @@ fn lockers(locks: &str, device: u64, inode: u64) -> Vec<u32> {
 }
 
 /// Processes as a list in words: " by ...", or nothing if none is known.
-pub fn by(holders: &[Process]) -> String {
+pub fn by(holders: &[NamedProcess]) -> String {
     match holders {
         [] => String::new(),
         all => {

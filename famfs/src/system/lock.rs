@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock, fstat};
 use rustix::io::Errno;
 
-use crate::system::holders::{self, Process};
+use crate::system::holders::{self, NamedProcess};
 
 /// How long a lock is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -43,7 +43,7 @@ pub enum LockError {
         /// The file.
         name: String,
         /// Who holds it, as far as that can be told.
-        holders: Vec<Process>,
+        holders: Vec<NamedProcess>,
         /// How long it was waited for.
         waited: Duration,
     },
@@ -58,7 +58,7 @@ pub enum LockError {
 }
 
 /// What to do about holders that are other users.
-pub fn others(holders: &[Process]) -> &'static str {
+pub fn others(holders: &[NamedProcess]) -> &'static str {
     let me = rustix::process::geteuid().as_raw();
     match holders.iter().filter_map(|process| process.user).any(|user| user != me && user != 0) {
         true => " (every user who may read the file can lock it: `chmod go-r` takes that away)",
@@ -131,7 +131,7 @@ fn take(
 }
 
 /// Who holds the lock of an open file, as far as that can be told.
-pub fn holders_of(file: impl AsFd) -> Vec<Process> {
+pub fn holders_of(file: impl AsFd) -> Vec<NamedProcess> {
     fstat(file).map_or_else(|_| Vec::new(), |stat| holders::of_busy_lock(stat.st_dev, stat.st_ino))
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! An error as other programs read it: the one form that both programs print with `--json`.
+//! An error with its causes: in one line, and in the one form that both programs print with `--json`.
 
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
@@ -32,6 +32,18 @@ impl ErrorReport {
         let item = Item { message: error.to_string(), causes, exit_code };
         Self { version: VERSION, error: item }
     }
+}
+
+/// An error and its causes in one line.
+pub fn one_line(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 /// Whether a command line asks for JSON: known before it is read, and also if it cannot be.

@@ -30,7 +30,7 @@ pub(super) fn qemu(given: Option<&Path>) -> (Vec<Finding>, Option<PathBuf>) {
             let finding = Finding::with(
                 "qemu",
                 Status::Failed,
-                famfs::replay::check::one_line(&error),
+                famfs::text::error_report::one_line(&error),
                 SETUP,
             );
             (vec![finding], None)

@@ -2,10 +2,10 @@
 //! What a pool's file system is, as far as `pool inspect` tells it; `famfs fsck` tells all.
 
 use famfs::media::Media;
-use famfs::replay::check::one_line;
 use famfs::replay::size;
 use famfs::replay::{Contents, ContentsError};
 use famfs::store::superblock::SuperblockError;
+use famfs::text::error_report::one_line;
 use serde::Serialize;
 
 /// The famfs in a pool.

@@ -44,7 +44,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use famfs::store::superblock::SuperblockError;
-use famfs::system::holders::{self as famfs_holders, Process};
+use famfs::system::holders::{self as famfs_holders, NamedProcess};
 use famfs::system::lock::{self, LockError};
 use famfs::system::ownership::Fault;
 use rustix::fs::{OFlags, SealFlags};
@@ -174,7 +174,7 @@ pub enum PoolError {
         /// The pool.
         pool: PathBuf,
         /// Who holds the lock, as far as that can be told.
-        by: Vec<Process>,
+        by: Vec<NamedProcess>,
     },
 }
 

@@ -23,7 +23,7 @@ use super::play::{play, summary, system_or_client};
 use crate::output::{FAILED, OK, Outcome, notice, print_json, say};
 
 #[derive(Serialize)]
-struct Report {
+struct AttachReport {
     version: u32,
     device: PathBuf,
     mount_point: PathBuf,
@@ -111,7 +111,7 @@ fn report(
     let role = volume.role().name();
     let applied = &played.applied;
     if args.json {
-        return print_json(&Report {
+        return print_json(&AttachReport {
             version: 1,
             device,
             mount_point,

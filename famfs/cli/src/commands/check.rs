@@ -23,7 +23,7 @@ use super::warn_of_damage;
 use crate::output::{FAILED, OK, Outcome, print_json, say};
 
 #[derive(Default, Serialize)]
-struct Report {
+struct CheckReport {
     version: u32,
     files: u64,
     directories: u64,
@@ -49,7 +49,7 @@ pub fn run(args: &Check) -> Outcome {
     let volume = Mounted::at(mount_point, &found.mount.source)?.open(Access::Read, None)?;
     let plan = Contents::read(volume.media())?.plan;
     let damaged = warn_of_damage(&plan);
-    let mut report = Report { version: 1, ..Report::default() };
+    let mut report = CheckReport { version: 1, ..CheckReport::default() };
     let verbose = args.verbose && !args.json && !args.quiet;
     walk(mount_point, Path::new(""), &plan, &mut report, verbose)?;
     let is_there = |path: &RelPath| mount_point.join(path.as_path()).symlink_metadata().is_ok();
@@ -66,14 +66,20 @@ pub fn run(args: &Check) -> Outcome {
                 report.missing
             )?;
         }
-        let Report { files, directories, problems, .. } = &report;
+        let CheckReport { files, directories, problems, .. } = &report;
         say!("{files} files, {directories} directories, {} errors", problems.len())?;
     }
     Ok(if damaged || !report.problems.is_empty() { FAILED } else { OK })
 }
 
 /// Looks at everything below a directory.
-fn walk(root: &Path, inside: &Path, plan: &Plan, report: &mut Report, verbose: bool) -> Result<()> {
+fn walk(
+    root: &Path,
+    inside: &Path,
+    plan: &Plan,
+    report: &mut CheckReport,
+    verbose: bool,
+) -> Result<()> {
     let dir = root.join(inside);
     let reading = || format!("cannot read {}", dir.display());
     let mut names = fs::read_dir(&dir)

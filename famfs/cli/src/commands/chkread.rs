@@ -21,7 +21,7 @@ use serde::Serialize;
 use crate::output::{FAILED, OK, Outcome, notice, print_json, say};
 
 #[derive(Serialize)]
-struct Report {
+struct ChkreadReport {
     version: u32,
     path: String,
     bytes: u64,
@@ -34,7 +34,7 @@ pub fn run(args: &Chkread) -> Outcome {
     check_kind(args).with_context(|| name.to_string())?;
     let (size, difference) = compare(&args.file).with_context(|| format!("cannot read {name}"))?;
     if args.json {
-        print_json(&Report { version: 1, path: name.to_string(), bytes: size, difference })?;
+        print_json(&ChkreadReport { version: 1, path: name.to_string(), bytes: size, difference })?;
     }
     match difference {
         Some(offset) => {

@@ -23,7 +23,7 @@ const SHARED: &str =
     "the kernel refuses two files of the same memory; unmount, and use --pool on the host";
 
 #[derive(Serialize)]
-struct Report {
+struct CloneReport {
     version: u32,
     dry_run: bool,
     #[serde(flatten)]
@@ -56,7 +56,7 @@ pub fn run(pool: Option<&Path>, args: &CloneFile) -> Outcome {
     if args.json {
         let source = Name::new("source", source.as_bytes());
         let path = Name::new("path", target.as_bytes());
-        print_json(&Report { version: 1, dry_run: args.dry_run, source, path, bytes: size })?;
+        print_json(&CloneReport { version: 1, dry_run: args.dry_run, source, path, bytes: size })?;
     } else if args.dry_run {
         say!("would make {target} of the memory of {source}")?;
     } else if args.verbose {

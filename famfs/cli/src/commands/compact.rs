@@ -14,7 +14,7 @@ use crate::output::{OK, Outcome, human, print_json, say};
 use crate::place::Place;
 
 #[derive(Serialize)]
-struct Report {
+struct CompactReport {
     version: u32,
     dry_run: bool,
     deletions: u64,
@@ -37,7 +37,7 @@ pub fn run(pool: Option<&Path>, args: &Compact) -> Outcome {
     let Compacted { deletions, bytes, slots, voids } = compact(place.volume.media(), args.dry_run)?;
     if args.json {
         let dry_run = args.dry_run;
-        print_json(&Report { version: 1, dry_run, deletions, bytes, slots, voids })?;
+        print_json(&CompactReport { version: 1, dry_run, deletions, bytes, slots, voids })?;
         return Ok(OK);
     }
     let verb = if args.dry_run { "would free" } else { "freed" };

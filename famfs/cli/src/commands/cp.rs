@@ -30,7 +30,7 @@ use crate::output::{say, stop_flag, stopped};
 use crate::place::{Place, masked, pool_path, striping};
 
 #[derive(Default, Serialize)]
-struct Report {
+struct CpReport {
     version: u32,
     dry_run: bool,
     files: u64,
@@ -108,7 +108,7 @@ fn copy_in(
     args: &Cp,
     sources: &[PathBuf],
     target: &Path,
-) -> Result<Report, Failure> {
+) -> Result<CpReport, Failure> {
     let stop = stop_flag()?;
     let place = Place::open(pool, Some(target), Access::Write)?;
     let mut writer = place.writer(args.dry_run)?;
@@ -130,7 +130,7 @@ fn copy_in(
     let lost = std::mem::take(&mut copy.dropped);
     let dropped = Some(lost.counts());
     if args.dry_run {
-        return Ok(Report { skipped, kept, dropped, lost, ..planned(&copy) });
+        return Ok(CpReport { skipped, kept, dropped, lost, ..planned(&copy) });
     }
     let how = match (How::default(), usize::from(args.threads)) {
         (default, 0) => How { verify: args.verify, ..default },
@@ -144,8 +144,9 @@ fn copy_in(
     bar.finish_and_clear();
     let code = if matches!(result, Err(CopyError::Interrupted)) { INTERRUPTED } else { FAILED };
     let Done { files, overwritten, unchanged, directories, bytes } = result.or_exit(code)?;
-    let counts = Report { files, overwritten, unchanged, directories, bytes, ..Report::default() };
-    Ok(Report { skipped, kept, dropped, lost, ..counts })
+    let counts =
+        CpReport { files, overwritten, unchanged, directories, bytes, ..CpReport::default() };
+    Ok(CpReport { skipped, kept, dropped, lost, ..counts })
 }
 
 impl From<&Unsupported> for Skipped {
@@ -155,8 +156,8 @@ impl From<&Unsupported> for Skipped {
 }
 
 /// What a copy would do, counted and listed.
-fn planned(copy: &Copy) -> Report {
-    let mut report = Report { bytes: copy.bytes, ..Report::default() };
+fn planned(copy: &Copy) -> CpReport {
+    let mut report = CpReport { bytes: copy.bytes, ..CpReport::default() };
     let actions = copy.actions().map(|(action, source, target)| {
         let (count, action) = match action {
             Action::Mkdir => (&mut report.directories, "mkdir"),
@@ -168,7 +169,7 @@ fn planned(copy: &Copy) -> Report {
         Planned { action, source: Name::of_path("source", source), target }
     });
     let actions = actions.collect();
-    Report { actions: Some(actions), ..report }
+    CpReport { actions: Some(actions), ..report }
 }
 
 /// What the last argument means: a directory to copy into, or a new name for the only source.
@@ -196,7 +197,7 @@ fn copy_out(
     args: &Cp,
     sources: &[PathBuf],
     target: &Path,
-) -> Result<(Report, bool), Failure> {
+) -> Result<(CpReport, bool), Failure> {
     let pool = pool.context("--out needs --pool FILE; out of a mounted famfs copy with cp(1)")?;
     if args.owner.mode.is_some() || args.owner.uid.is_some() || args.owner.gid.is_some() {
         return Err(anyhow::anyhow!("--mode, --uid and --gid are not for --out").into());
@@ -236,7 +237,7 @@ fn copy_out(
         place.check_output(&item.target())?;
     }
     let bytes = items.iter().filter_map(extract::Item::size).sum();
-    let report = Report { bytes, ..Report::default() };
+    let report = CpReport { bytes, ..CpReport::default() };
     if args.dry_run {
         return Ok((planned_out(&items, report), damaged));
     }
@@ -250,10 +251,10 @@ fn copy_out(
     let extract::Done { files, directories, without_set_id } = result.or_exit(code)?;
     tell_of_set_id(&without_set_id);
     let without_set_id = without_set_id_names(&without_set_id);
-    Ok((Report { files, directories, without_set_id, ..report }, damaged))
+    Ok((CpReport { files, directories, without_set_id, ..report }, damaged))
 }
 
-fn planned_out(items: &[extract::Item<'_>], mut report: Report) -> Report {
+fn planned_out(items: &[extract::Item<'_>], mut report: CpReport) -> CpReport {
     let mut actions = Vec::new();
     for item in items {
         let action = match (item.size(), item.exists) {
@@ -271,10 +272,10 @@ fn planned_out(items: &[extract::Item<'_>], mut report: Report) -> Report {
         let target = Name::of_path("target", &item.target());
         actions.push(Planned { action, source, target });
     }
-    Report { actions: Some(actions), ..report }
+    CpReport { actions: Some(actions), ..report }
 }
 
-fn print(args: &Cp, report: &Report) -> Result<()> {
+fn print(args: &Cp, report: &CpReport) -> Result<()> {
     for Planned { action, source, target } in report.actions.iter().flatten() {
         let [source, target] = [source, target].map(|name| escape_name(name.as_bytes()));
         match *action {
@@ -295,7 +296,7 @@ fn print(args: &Cp, report: &Report) -> Result<()> {
         return compare::print(args, report);
     }
     if args.verbose || args.dry_run || !report.skipped.is_empty() {
-        let Report { files, directories, overwritten, unchanged, bytes, skipped, .. } = report;
+        let CpReport { files, directories, overwritten, unchanged, bytes, skipped, .. } = report;
         let skipped = skipped.len();
         let counts = format!("{files} files, {directories} directories, {overwritten} overwritten");
         match args.dry_run {

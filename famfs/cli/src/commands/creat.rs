@@ -29,7 +29,7 @@ const DEFAULT_MODE: u32 = 0o644;
 const WORTH_A_THREAD: u64 = 4 << 20;
 
 #[derive(Serialize)]
-struct Report {
+struct CreatReport {
     version: u32,
     dry_run: bool,
     files: Vec<Job>,
@@ -88,7 +88,7 @@ fn tell(args: &Creat, jobs: Vec<Job>) -> Result<()> {
         notice!("\"{path}\" exists with {bytes} bytes: kept as it is, not filled");
     }
     if args.json {
-        return print_json(&Report { version: 1, dry_run: args.dry_run, files: jobs });
+        return print_json(&CreatReport { version: 1, dry_run: args.dry_run, files: jobs });
     }
     if args.verbose || args.dry_run {
         for Job { path, bytes, seed, action } in jobs {

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use famfs::replay::Contents;
-use famfs::replay::check;
+use famfs::replay::fsck;
 use famfs::sys::dax::Access;
 use famfs_cli::args::Df;
 use serde::Serialize;
@@ -29,7 +29,7 @@ struct Space {
 pub fn run(pool: Option<&Path>, args: &Df) -> Outcome {
     let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
     let media = place.volume.media();
-    let report = check::check(media, &Contents::read(media)?);
+    let report = fsck::check(media, &Contents::read(media)?);
     for problem in &report.problems {
         notice!("{problem}");
     }

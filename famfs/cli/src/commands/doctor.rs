@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `famfs doctor`
 
+mod contents;
 mod guest;
-mod media;
 mod pool;
 
 use std::path::Path;
@@ -57,7 +57,7 @@ impl Finding {
 }
 
 #[derive(Serialize)]
-struct Report {
+struct DoctorReport {
     version: u32,
     healthy: bool,
     findings: Vec<Finding>,
@@ -69,7 +69,7 @@ pub fn run(pool: Option<&Path>, args: &Doctor) -> Outcome {
         None => guest::examine(args.path.as_deref()),
     };
     let healthy = findings.iter().all(|finding| finding.status != Status::Failed);
-    let report = Report { version: 1, healthy, findings };
+    let report = DoctorReport { version: 1, healthy, findings };
     if args.json {
         print_json(&report)?
     } else {
@@ -78,7 +78,7 @@ pub fn run(pool: Option<&Path>, args: &Doctor) -> Outcome {
     Ok(if healthy { OK } else { FAILED })
 }
 
-fn print(report: &Report) -> anyhow::Result<()> {
+fn print(report: &DoctorReport) -> anyhow::Result<()> {
     to_stdout(|out| {
         for Finding { check, status, found, mend } in &report.findings {
             let word = match status {

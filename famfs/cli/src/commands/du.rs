@@ -16,7 +16,7 @@ use crate::output::{FAILED, OK, Outcome, human, print_json, to_stdout};
 use crate::place::Place;
 
 #[derive(Serialize)]
-struct Report {
+struct DuReport {
     version: u32,
     entries: Vec<Item>,
 }
@@ -62,7 +62,7 @@ pub fn run(pool: Option<&Path>, args: &Du) -> Outcome {
         false => sums.into_values().collect(),
     };
     if args.json {
-        print_json(&Report { version: 1, entries })?;
+        print_json(&DuReport { version: 1, entries })?;
     } else {
         let size = |bytes: u64| if args.human { human(bytes) } else { bytes.to_string() };
         to_stdout(|out| {

@@ -9,10 +9,10 @@ use anyhow::{Result, bail};
 use famfs::format::fields::Field;
 use famfs::kernel::mount::{Mounted, MountedVolume};
 use famfs::media::{Media, MetaFiles, PoolFile};
-use famfs::replay::check::one_line;
 use famfs::replay::dump::{Area, AreaKind, Counts, Dump, LengthFrom};
 use famfs::sys::dax::Access;
 use famfs::system::mounts;
+use famfs::text::error_report::one_line;
 use famfs::write::volume::Volume;
 use famfs_cli::args;
 use serde::Serialize;
@@ -27,7 +27,7 @@ const LINE: usize = 32;
 
 /// The report. The areas are written while they are read: a log may have millions of them.
 #[derive(Serialize)]
-struct Report<'d> {
+struct DumpReport<'d> {
     version: u32,
     /// Offset of the device's first byte in the pool.
     origin: u64,
@@ -98,7 +98,7 @@ pub fn run(pool: Option<&Path>, args: &args::Dump) -> Outcome {
     let dump = Dump::new(media);
     let counts = Cell::new(Counts::default());
     if args.json {
-        print_json(&Report {
+        print_json(&DumpReport {
             version: 1,
             origin: media.origin(),
             device_bytes: media.len(),

@@ -19,7 +19,7 @@ use crate::output::{say, stop_flag, stopped};
 use crate::place::Place;
 
 #[derive(Serialize)]
-struct Report {
+struct ExportReport {
     version: u32,
     files: u64,
     directories: u64,
@@ -99,7 +99,14 @@ fn report(args: &Export, output: Option<&Path>, done: Done) -> anyhow::Result<()
     if args.json {
         let without_set_id = without_set_id_names(&without_set_id);
         let version = 1;
-        return print_json(&Report { version, files, directories, packs, bytes, without_set_id });
+        return print_json(&ExportReport {
+            version,
+            files,
+            directories,
+            packs,
+            bytes,
+            without_set_id,
+        });
     }
     let packs = if packs == 0 { String::new() } else { format!(", {packs} packs unpacked") };
     let bytes = human(bytes);

@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::output::{FAILED, OK, Outcome, notice, print_json, say};
 
 #[derive(Serialize)]
-struct Report {
+struct FlushReport {
     version: u32,
     dry_run: bool,
     files: Vec<Flushed>,
@@ -34,7 +34,8 @@ struct Flushed {
 }
 
 pub fn run(args: &Flush) -> Outcome {
-    let mut report = Report { version: 1, dry_run: args.dry_run, files: Vec::new(), failed: 0 };
+    let mut report =
+        FlushReport { version: 1, dry_run: args.dry_run, files: Vec::new(), failed: 0 };
     for path in &args.files {
         let name = escape_name(path.as_os_str().as_bytes());
         match flush(path, args.dry_run).with_context(|| format!("cannot flush {name}")) {

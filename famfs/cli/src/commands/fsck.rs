@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow};
 use famfs::format::ALLOC_UNIT;
 use famfs::kernel::mount::Mounted;
 use famfs::media::PoolFile;
-use famfs::replay::check::{self, Report};
+use famfs::replay::fsck::{self, FsckReport};
 use famfs::replay::{Contents, Plan};
 use famfs::sys::dax::Access;
 use famfs::write::volume::{OfflineVolume, Volume};
@@ -35,7 +35,7 @@ pub fn run(pool: Option<&Path>, args: &Fsck) -> Outcome {
     let volume = open(pool, args)?;
     let media = volume.media();
     let contents = Contents::read(media)?;
-    let report = check::check(media, &contents);
+    let report = fsck::check(media, &contents);
     let buckets = buckets(&report, &contents.plan, args.nbuckets.into());
     if args.json {
         print_json(&WithBuckets { report: &report, buckets: &buckets })?;
@@ -49,7 +49,7 @@ pub fn run(pool: Option<&Path>, args: &Fsck) -> Outcome {
 #[derive(Serialize)]
 struct WithBuckets<'r> {
     #[serde(flatten)]
-    report: &'r Report,
+    report: &'r FsckReport,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     buckets: &'r [Bucket],
 }
@@ -64,7 +64,7 @@ struct Bucket {
 }
 
 /// Cuts the device into `count` parts, as the allocation of interleaved files does.
-fn buckets(report: &Report, plan: &Plan, count: u64) -> Vec<Bucket> {
+fn buckets(report: &FsckReport, plan: &Plan, count: u64) -> Vec<Bucket> {
     let units = report.device_bytes / ALLOC_UNIT;
     let len = units.checked_div(count).unwrap_or(0) * ALLOC_UNIT;
     let bucket = |index: u64| {
@@ -108,9 +108,9 @@ fn open(pool: Option<&Path>, args: &Fsck) -> Result<Box<dyn Volume>, Failure> {
     Ok(Place::open(None, Some(path), Access::Read)?.volume)
 }
 
-fn print(args: &Fsck, report: &Report, buckets: &[Bucket]) -> Result<()> {
+fn print(args: &Fsck, report: &FsckReport, buckets: &[Bucket]) -> Result<()> {
     let size = |bytes: u64| if args.human { human(bytes) } else { bytes.to_string() };
-    let Report { log, space, .. } = report;
+    let FsckReport { log, space, .. } = report;
     to_stdout(|out| {
         writeln!(out, "famfs {}", report.fs_uuid)?;
         if args.verbose {

@@ -21,7 +21,7 @@ use crate::output::{notice, say, stop_flag, stopped};
 use crate::place::{Place, masked, owner};
 
 #[derive(Serialize)]
-struct Report<'a> {
+struct ImportReport<'a> {
     version: u32,
     dry_run: bool,
     files: u64,
@@ -120,7 +120,7 @@ fn report(args: &Args, done: &Done) -> Result<()> {
             .iter()
             .map(|item| Skipped { path: Name::new("path", &item.bytes), reason: &item.reason })
             .collect();
-        return print_json(&Report {
+        return print_json(&ImportReport {
             version: 1,
             dry_run: args.dry_run,
             files: *files,

@@ -12,7 +12,7 @@ use famfs_cli::args::Logplay;
 
 use super::mkfs::refuse_mounted;
 use super::mode;
-use super::play::{Report, play, system_or_client};
+use super::play::{PlayReport, play, system_or_client};
 use crate::output::{FAILED, OK, Outcome, notice};
 
 pub fn run(args: &Logplay) -> Outcome {
@@ -23,7 +23,7 @@ pub fn run(args: &Logplay) -> Outcome {
     let volume = mounted.open(Access::Read, system_or_client())?;
     let role = if args.client { Role::Client } else { volume.role() };
     let played = play(&volume, args.dry_run, args.verbose && !args.json)?;
-    let report = Report::new(&played, role, args.dry_run);
+    let report = PlayReport::new(&played, role, args.dry_run);
     report.print(args.json, &place.display().to_string())?;
     Ok(if played.damaged() { FAILED } else { OK })
 }

@@ -17,7 +17,7 @@ use crate::place::{Place, owner};
 const DEFAULT_MODE: u32 = 0o755;
 
 #[derive(Serialize)]
-struct Report {
+struct MkdirReport {
     version: u32,
     dry_run: bool,
     /// Directories that were not there before, from the top.
@@ -53,7 +53,7 @@ pub fn run(pool: Option<&Path>, args: &Mkdir) -> Outcome {
 fn tell(args: &Mkdir, made: &[RelPath]) -> Result<()> {
     if args.json {
         let paths = Names::new("paths", made.iter().map(RelPath::as_bytes));
-        return print_json(&Report { version: 1, dry_run: args.dry_run, paths });
+        return print_json(&MkdirReport { version: 1, dry_run: args.dry_run, paths });
     }
     for dir in made.iter().filter(|_| args.verbose || args.dry_run) {
         match args.dry_run {

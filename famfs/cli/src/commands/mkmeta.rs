@@ -15,7 +15,7 @@ use crate::output::{OK, Outcome, print_json, say};
 const FILES: [&str; 2] = [SUPERBLOCK_FILE, LOG_FILE];
 
 #[derive(Serialize)]
-struct Report {
+struct MkmetaReport {
     version: u32,
     dry_run: bool,
     device: String,
@@ -37,7 +37,13 @@ pub fn run(args: &Mkmeta) -> Outcome {
     let files = FILES.map(|file| format!("{mount_point}/{META_DIR}/{file}"));
     if args.json {
         let (device, mount_point) = (name.to_string(), mount_point.to_string());
-        print_json(&Report { version: 1, dry_run: args.dry_run, device, mount_point, files })?;
+        print_json(&MkmetaReport {
+            version: 1,
+            dry_run: args.dry_run,
+            device,
+            mount_point,
+            files,
+        })?;
     } else if args.dry_run {
         say!("would make {}, if missing", files.join(" and "))?;
     } else if args.verbose {

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::mkfs::refuse_mounted;
 use super::mode;
-use super::play::{Report, play, system_or_client};
+use super::play::{PlayReport, play, system_or_client};
 use crate::output::{FAILED, Failure, OK, OrExit, Outcome, notice};
 
 /// The device is none that famfs can use (ENODEV, as with the reference).
@@ -62,7 +62,7 @@ pub fn run(args: &Mount) -> Outcome {
     }
     let role = volume.role();
     let name = format!("{} on {}: {}", device.display(), mount_point.display(), role.name());
-    Report::new(&played, role, args.dry_run).print(args.json, &name)?;
+    PlayReport::new(&played, role, args.dry_run).print(args.json, &name)?;
     Ok(if played.damaged() { FAILED } else { OK })
 }
 

@@ -5,8 +5,8 @@ use anyhow::Result;
 use famfs::kernel::apply::Applied;
 use famfs::kernel::mount::MountedVolume;
 use famfs::kernel::play::Played;
-use famfs::replay::check::one_line;
 use famfs::store::role::{self, Role};
+use famfs::text::error_report::one_line;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -34,7 +34,7 @@ pub fn system_or_client() -> Option<Uuid> {
 
 /// A play as it is told.
 #[derive(Serialize)]
-pub struct Report {
+pub struct PlayReport {
     version: u32,
     dry_run: bool,
     role: &'static str,
@@ -45,7 +45,7 @@ pub struct Report {
     damaged: bool,
 }
 
-impl Report {
+impl PlayReport {
     /// Tells what became of a log, or with `dry_run` would become of it.
     pub fn new(played: &Played, role: Role, dry_run: bool) -> Self {
         let Applied { files, directories, existed, errors, .. } = &played.applied;

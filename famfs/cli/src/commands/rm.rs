@@ -15,7 +15,7 @@ use crate::output::{INTERRUPTED, OK, OrExit, Outcome, human, print_json, say, st
 use crate::place::{Place, paths_of_one};
 
 #[derive(Serialize)]
-struct Report {
+struct RmReport {
     version: u32,
     dry_run: bool,
     files: u64,
@@ -40,7 +40,7 @@ pub fn run(pool: Option<&Path>, args: &Rm) -> Outcome {
     let mut writer = place.writer(args.dry_run)?;
     let nodes = doomed(pool, args, writer.plan())?;
     writer.check_slots(nodes.len() as u64)?;
-    let mut report = Report {
+    let mut report = RmReport {
         version: 1,
         dry_run: args.dry_run,
         files: 0,
@@ -77,7 +77,7 @@ pub fn run(pool: Option<&Path>, args: &Rm) -> Outcome {
     Ok(OK)
 }
 
-fn tell(args: &Rm, report: &Report) -> Result<()> {
+fn tell(args: &Rm, report: &RmReport) -> Result<()> {
     if args.json {
         return print_json(report);
     }
@@ -85,7 +85,7 @@ fn tell(args: &Rm, report: &Report) -> Result<()> {
         for path in &report.paths {
             say!("{path}")?;
         }
-        let Report { files, directories, bytes, .. } = report;
+        let RmReport { files, directories, bytes, .. } = report;
         let verb = if args.dry_run { "would be deleted" } else { "deleted" };
         say!(
             "{files} files and {directories} directories {verb}; `famfs compact` then frees {}",

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use famfs::store::lease::{self, Holder, Timing};
+use famfs::store::lease::{self, RunningSystem, Timing};
 use famfs::store::role::{self, Role};
 use famfs::store::superblock::Superblock;
 use famfs::sys::dax::Access;
@@ -16,7 +16,7 @@ use crate::output::{OK, Outcome, print_json, say};
 use crate::place::Place;
 
 #[derive(Serialize)]
-struct Report {
+struct RoleReport {
     version: u32,
     /// This system's UUID.
     system: Option<Uuid>,
@@ -45,7 +45,7 @@ pub fn run(pool: Option<&Path>, args: &args::Role) -> Outcome {
     let media = place.volume.media();
     let superblock = Superblock::read(media)?;
     let system = role::known_system_uuid()?;
-    let report = Report {
+    let report = RoleReport {
         version: 1,
         system,
         machine: role::machine_uuid(),
@@ -67,7 +67,7 @@ fn look(place: &Place, superblock: &Superblock, system: Uuid) -> Result<Lease> {
     let Some(found) = lease::read(media, fs_uuid)? else {
         return Ok(Lease { state: "none", system: None, machine: None, boot: None });
     };
-    let me = Holder::this(system)?;
+    let me = RunningSystem::this(system)?;
     let state = if found.heartbeat == 0 {
         "free"
     } else if found.holder.boot == me.boot {
@@ -77,11 +77,11 @@ fn look(place: &Place, superblock: &Superblock, system: Uuid) -> Result<Lease> {
     } else {
         "dead"
     };
-    let Holder { system, machine, boot } = found.holder;
+    let RunningSystem { system, machine, boot } = found.holder;
     Ok(Lease { state, system: Some(system), machine, boot: Some(boot) })
 }
 
-fn tell(report: &Report) -> Result<()> {
+fn tell(report: &RoleReport) -> Result<()> {
     let name = |uuid: Option<Uuid>| uuid.map_or("none".to_owned(), |uuid| uuid.to_string());
     say!("this system: {}", name(report.system))?;
     say!("this machine: {}", name(report.machine))?;

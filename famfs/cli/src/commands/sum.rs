@@ -33,7 +33,7 @@ mod manifest;
 use manifest::Line;
 
 #[derive(Serialize)]
-struct Report {
+struct SumReport {
     version: u32,
     files: Vec<Item>,
     bytes: u64,
@@ -69,8 +69,14 @@ pub fn run(pool: Option<&Path>, args: &Sum) -> Outcome {
         _ => None,
     };
     let start = Instant::now();
-    let mut report =
-        Report { version: 1, files: Vec::new(), bytes: 0, seconds: 0.0, failed: 0, faults: None };
+    let mut report = SumReport {
+        version: 1,
+        files: Vec::new(),
+        bytes: 0,
+        seconds: 0.0,
+        failed: 0,
+        faults: None,
+    };
     for line in &lines {
         let item = check(&source, line, &stop);
         if stopped(&stop) {
@@ -131,9 +137,9 @@ fn tell(line: &Line, item: &Item) -> Result<()> {
     Ok(())
 }
 
-fn summarize(args: &Sum, report: &Report) -> Result<()> {
+fn summarize(args: &Sum, report: &SumReport) -> Result<()> {
     if args.check.is_some() {
-        let Report { files, bytes, failed, .. } = report;
+        let SumReport { files, bytes, failed, .. } = report;
         let ok = files.len() as u64 - failed;
         say!("{ok} files OK, {failed} failed, {}", human(*bytes))?;
     }

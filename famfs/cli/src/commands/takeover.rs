@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use famfs::store::lease::{Holder, Keeper, LeaseError, Timing};
+use famfs::store::lease::{Keeper, LeaseError, RunningSystem, Timing};
 use famfs::store::role;
 use famfs::store::superblock::Superblock;
 use famfs::store::takeover::takeover;
@@ -21,7 +21,7 @@ use crate::place::Place;
 const ALIVE: u8 = 3;
 
 #[derive(Serialize)]
-struct Report {
+struct TakeoverReport {
     version: u32,
     former: Uuid,
     master: Uuid,
@@ -43,7 +43,7 @@ pub fn run(pool: Option<&Path>, args: &args::Takeover) -> Outcome {
     if !args.yes && former != master && !confirmed(former, master)? {
         return Err(anyhow!("not confirmed; nothing was changed").into());
     }
-    let me = Holder::this(here.unwrap_or_default())?;
+    let me = RunningSystem::this(here.unwrap_or_default())?;
     let lease = place.volume.lease_media()?;
     let _lease =
         Keeper::acquire(lease, superblock.fs_uuid, me, args.force, Timing::default(), |holder| {
@@ -54,12 +54,12 @@ pub fn run(pool: Option<&Path>, args: &args::Takeover) -> Outcome {
             Failure { code, error: err.into() }
         })?;
     takeover(&*media, master)?;
-    tell(args, &Report { version: 1, former, master })?;
+    tell(args, &TakeoverReport { version: 1, former, master })?;
     Ok(OK)
 }
 
-fn tell(args: &args::Takeover, report: &Report) -> Result<()> {
-    let Report { former, master, .. } = report;
+fn tell(args: &args::Takeover, report: &TakeoverReport) -> Result<()> {
+    let TakeoverReport { former, master, .. } = report;
     if args.json {
         print_json(report)
     } else if former == master {

@@ -18,7 +18,7 @@ use crate::output::{FAILED, OK, Outcome, print_json, to_stdout};
 use crate::place::Place;
 
 #[derive(Serialize)]
-struct Report {
+struct TreeReport {
     version: u32,
     root: Item,
 }
@@ -55,7 +55,7 @@ pub fn run(pool: Option<&Path>, args: &Tree) -> Outcome {
         None => directory(Name::new("name", b"/"), None, &children),
     };
     if args.json {
-        print_json(&Report { version: 1, root })?;
+        print_json(&TreeReport { version: 1, root })?;
     } else {
         to_stdout(|out| {
             writeln!(out, "{}", escape_name(root.name.as_bytes()))?;

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::output::{OK, Outcome, print_json, say};
 
 #[derive(Serialize)]
-struct Report {
+struct UmountReport {
     version: u32,
     dry_run: bool,
     device: String,
@@ -70,7 +70,7 @@ pub fn run(args: &Umount) -> Outcome {
 fn tell(args: &Umount, mount: &MountEntry, watch_ended: bool) -> Result<()> {
     let (device, mount_point) = (mount.source.display(), mount.mount_point.display());
     if args.json {
-        return print_json(&Report {
+        return print_json(&UmountReport {
             version: 1,
             dry_run: args.dry_run,
             device: device.to_string(),

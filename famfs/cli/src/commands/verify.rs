@@ -24,7 +24,7 @@ use crate::place::Place;
 const THREADS: usize = 8;
 
 #[derive(Serialize)]
-struct Report {
+struct VerifyReport {
     version: u32,
     failed: usize,
     files: Vec<Verified>,
@@ -62,7 +62,7 @@ pub fn run(pool: Option<&Path>, args: &Verify) -> Outcome {
         }
     }
     if args.json {
-        print_json(&Report { version: 1, failed, files })?;
+        print_json(&VerifyReport { version: 1, failed, files })?;
     }
     Ok(if failed == 0 { OK } else { FAILED })
 }

@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use famfs::guest::search::missing_modules;
 use famfs::guest::{self, Finding, GuestError};
-use famfs::replay::check::one_line;
 use famfs::system::mounts;
+use famfs::text::error_report::one_line;
 use famfs_cli::args::Attach;
 use serde::Serialize;
 
 use crate::output::{FAILED, OK, Outcome, notice, print_json, say};
 
 #[derive(Serialize)]
-struct Report {
+struct AttachPreviewReport {
     version: u32,
     dry_run: bool,
     mount_point: PathBuf,
@@ -54,14 +54,14 @@ pub fn run(args: &Attach) -> Outcome {
     let mount_point =
         fs::canonicalize(&args.mount_point).unwrap_or_else(|_| args.mount_point.clone());
     let report = match mounts::on(&mount_point)? {
-        Some(mount) => Report {
+        Some(mount) => AttachPreviewReport {
             version: 1,
             dry_run: true,
             mount_point,
             modules: Vec::new(),
             devices: vec![Device { device: mount.source, action: Action::Logplay, reason: None }],
         },
-        None => Report {
+        None => AttachPreviewReport {
             version: 1,
             dry_run: true,
             mount_point,
@@ -129,7 +129,7 @@ fn decide(finding: Finding) -> Result<Action, String> {
     }
 }
 
-fn tell(args: &Attach, report: &Report) -> Result<()> {
+fn tell(args: &Attach, report: &AttachPreviewReport) -> Result<()> {
     if args.json {
         return print_json(report);
     }

@@ -11,7 +11,7 @@ use famfs::write::compare::{CompareError, Compared, Difference, compare};
 use famfs::write::sources::{Options, scan};
 use famfs_cli::args::Cp;
 
-use super::{Differing, Report, Skipped, destination, warn_of_damage};
+use super::{CpReport, Differing, Skipped, destination, warn_of_damage};
 use crate::output::{FAILED, Failure, INTERRUPTED, OrExit, human, progress_bar};
 use crate::output::{notice, say, stop_flag, stopped};
 use crate::place::Place;
@@ -22,7 +22,7 @@ pub fn run(
     args: &Cp,
     sources: &[PathBuf],
     target: &Path,
-) -> Result<(Report, bool), Failure> {
+) -> Result<(CpReport, bool), Failure> {
     let stop = stop_flag()?;
     let place = Place::open(pool, Some(target), Access::Read)?;
     let plan = place.plan()?;
@@ -44,13 +44,13 @@ pub fn run(
     let incomplete = damaged || !skipped.is_empty() && !args.skip_unsupported;
     let failed = incomplete || !differences.is_empty();
     let differences = differences.iter().map(Differing::from).collect();
-    let report = Report {
+    let report = CpReport {
         unchanged: files,
         directories,
         bytes,
         skipped,
         differences: Some(differences),
-        ..Report::default()
+        ..CpReport::default()
     };
     Ok((report, failed))
 }
@@ -64,14 +64,14 @@ impl From<&Difference> for Differing {
 }
 
 /// Names what differs, and counts the rest if that is asked for.
-pub fn print(args: &Cp, report: &Report) -> Result<()> {
+pub fn print(args: &Cp, report: &CpReport) -> Result<()> {
     let differences = report.differences.as_deref().unwrap_or_default();
     for Differing { source, target, reason } in differences {
         let [source, target] = [source, target].map(|name| escape_name(name.as_bytes()));
         notice!("\"{target}\" {reason} ({source})");
     }
     if args.verbose {
-        let Report { unchanged, directories, bytes, skipped, .. } = report;
+        let CpReport { unchanged, directories, bytes, skipped, .. } = report;
         let (different, skipped) = (differences.len(), skipped.len());
         say!(
             "{unchanged} files and {directories} directories are the same, {different} differ, \

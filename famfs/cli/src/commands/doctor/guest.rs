@@ -8,7 +8,6 @@ use famfs::format::ALLOC_UNIT;
 use famfs::guest::{self, Finding as Device};
 use famfs::kernel::apply::apply;
 use famfs::kernel::mount::{Mounted, MountedVolume};
-use famfs::replay::check::one_line;
 use famfs::replay::{Contents, NodeKind, Plan};
 use famfs::store::lease;
 use famfs::store::role::{self, Role};
@@ -16,9 +15,10 @@ use famfs::sys::dax::Access;
 use famfs::system::faults::FaultCounter;
 use famfs::system::mounts::{self, MountEntry};
 use famfs::system::watcher::Watcher;
+use famfs::text::error_report::one_line;
 use famfs::write::volume::Volume;
 
-use super::{Finding, media};
+use super::{Finding, contents};
 use crate::output::human;
 
 /// The kernel with which famfs.ko works on a pmem block device only, and the first one with which
@@ -197,7 +197,7 @@ fn contents(mount: &MountEntry, volume: &MountedVolume, findings: &mut Vec<Findi
     let point = mount.mount_point.display();
     let fsck = format!("famfs fsck {point}");
     let mkfs = format!("famfs mkfs {}", mount.source.display());
-    let Some(contents) = media::examine(volume.media(), &fsck, &mkfs, findings) else { return };
+    let Some(contents) = contents::examine(volume.media(), &fsck, &mkfs, findings) else { return };
     findings.push(role_of(volume, &contents));
     findings.push(played(mount, volume, &contents.plan));
     findings.push(match Watcher::of(&mount.mount_point) {

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use famfs::format::ALLOC_UNIT;
 use famfs::media::{Media, PoolFile};
-use famfs::replay::check::one_line;
 use famfs::sys::dax::Access;
 use famfs::system::{holders, mounts};
+use famfs::text::error_report::one_line;
 use rustix::fs::{Access as Right, statfs};
 
-use super::{Finding, media};
+use super::{Finding, contents};
 use crate::output::human;
 
 /// File systems that a pool may be on, by the magic of linux/magic.h.
@@ -48,7 +48,7 @@ pub fn examine(path: &Path) -> Vec<Finding> {
     });
     findings.push(users(path));
     let famfs = format!("famfs --pool {}", path.display());
-    media::examine(&pool, &format!("{famfs} fsck"), &format!("{famfs} mkfs"), &mut findings);
+    contents::examine(&pool, &format!("{famfs} fsck"), &format!("{famfs} mkfs"), &mut findings);
     findings
 }
 

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use famfs::kernel::follow::Follower;
-use famfs::replay::check::one_line;
-use famfs::store::lease::{Holder, Keeper, LeaseError, Timing};
+use famfs::store::lease::{Keeper, LeaseError, RunningSystem, Timing};
 use famfs::store::role::Role;
+use famfs::text::error_report::one_line;
 use famfs::write::volume::Volume;
 use uuid::Uuid;
 
@@ -70,7 +70,7 @@ impl Lease {
     }
 
     fn begin(&mut self, system: Uuid, follower: &Follower) -> Result<()> {
-        let me = Holder::this(system)?;
+        let me = RunningSystem::this(system)?;
         let media = follower.volume().lease_media()?;
         let fs_uuid = follower.fs_uuid();
         let (sender, result) = mpsc::channel();

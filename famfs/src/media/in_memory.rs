@@ -14,12 +14,12 @@ type Pages = BTreeMap<u64, Box<[u8; PAGE]>>;
 
 /// A device in memory.
 #[derive(Debug)]
-pub struct Memory {
+pub struct InMemory {
     len: u64,
     pages: Mutex<Pages>,
 }
 
-impl Memory {
+impl InMemory {
     /// A device of `len` zero bytes.
     pub fn new(len: u64) -> Self {
         Self { len, pages: Mutex::default() }
@@ -59,7 +59,7 @@ fn pieces(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, std::ops
     })
 }
 
-impl Media for Memory {
+impl Media for InMemory {
     fn len(&self) -> u64 {
         self.len
     }
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn keeps_what_was_written() {
-        let memory = Memory::new(1 << 46);
+        let memory = InMemory::new(1 << 46);
         let text: Vec<u8> = (0..=255).cycle().take(3 * PAGE).collect();
         let start = (1 << 45) + 4000;
         memory.write_at(start, &text).unwrap();
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn refuses_what_is_outside() {
-        let memory = Memory::new(10);
+        let memory = InMemory::new(10);
         assert!(memory.write_at(8, &[0; 3]).is_err());
         assert!(memory.read_at(u64::MAX, &mut [0; 2]).is_err());
         memory.write_at(10, &[]).unwrap();

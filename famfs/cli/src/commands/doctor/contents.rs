@@ -3,9 +3,10 @@
 
 use famfs::format::{OMF_MAJOR, SUPERBLOCK_VERSION};
 use famfs::media::Media;
-use famfs::replay::check::{check, one_line};
+use famfs::replay::fsck::check;
 use famfs::replay::{Contents, ContentsError};
 use famfs::store::superblock::SuperblockError;
+use famfs::text::error_report::one_line;
 
 use super::Finding;
 use crate::output::human;

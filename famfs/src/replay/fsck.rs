@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Checking a whole file system: what `fsck` reports. Nothing is changed.
 
-use std::error::Error;
-
 use serde::Serialize;
 
 use crate::format::{self, ALLOC_UNIT};
 use crate::media::Media;
 use crate::replay::{Contents, NodeKind};
 use crate::store::superblock::Superblock;
+use crate::text::error_report::one_line;
 
 /// The result of a check. `problems` empty means clean.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct FsckReport {
     /// Version of this structure.
     pub version: u32,
     /// Identity of the file system.
@@ -45,7 +44,7 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-/// The log's share of a [`Report`].
+/// The log's share of a [`FsckReport`].
 #[derive(Debug, Serialize)]
 pub struct LogReport {
     /// Offset in bytes.
@@ -58,7 +57,7 @@ pub struct LogReport {
     pub entries: u64,
 }
 
-/// The data area's share of a [`Report`]; all in bytes.
+/// The data area's share of a [`FsckReport`]; all in bytes.
 #[derive(Debug, Serialize)]
 pub struct SpaceReport {
     /// Size of an allocation unit.
@@ -77,20 +76,8 @@ pub struct SpaceReport {
     pub deleted: u64,
 }
 
-/// An error and its causes in one line.
-pub fn one_line(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 /// Checks everything behind a valid superblock and a valid log header.
-pub fn check(media: &dyn Media, contents: &Contents<'_>) -> Report {
+pub fn check(media: &dyn Media, contents: &Contents<'_>) -> FsckReport {
     let Contents { superblock, log, plan } = contents;
     let (files, directories) = plan.counts();
     let file_bytes = plan
@@ -154,7 +141,7 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> Report {
         ));
     }
     let area = superblock.data_area(media.len());
-    Report {
+    FsckReport {
         version: 1,
         fs_uuid: superblock.fs_uuid.to_string(),
         dev_uuid: superblock.dev_uuid.to_string(),

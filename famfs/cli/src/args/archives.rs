@@ -8,11 +8,12 @@ use clap::Args;
 /// Options of `export`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Names in the archive are relative to PATH. Owners and modes are kept; times are 0, because the \
-media has none, so equal files give equal archives. Set-user-ID and set-group-ID bits are left out, \
-because any guest can set them, and what lost them is named; --keep-set-id keeps them.
+Names in the archive are relative to PATH. Owners and modes are kept. Times are 0, because the \
+media holds none, so equal files give equal archives. Set-user-ID and set-group-ID bits are \
+dropped, because any guest can set them, and the files that lost them are named; --keep-set-id \
+keeps the bits.
 
-A pack (see `import --pack`) becomes the directory that it was made of, unless --keep-packs is \
+A pack (see `import --pack`) becomes the directory that it was made from, unless --keep-packs is \
 given.
 
 Examples:
@@ -20,7 +21,8 @@ Examples:
   famfs --pool POOL export -o all.tar
   famfs export /mnt/famfs/a | famfs --pool OTHER import /b
 
-Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage.")]
+Exit codes: 0 success; 1 failure, or files are missing because the log is damaged; 2 \
+wrong usage.")]
 pub struct Export {
     /// File or directory; with --pool a path in the pool [default: the root]
     pub path: Option<PathBuf>,
@@ -28,13 +30,13 @@ pub struct Export {
     /// [default: -]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Leave packs as they are
+    /// Do not unpack packs
     #[arg(long)]
     pub keep_packs: bool,
     /// Keep set-user-ID and set-group-ID bits, which any guest can set
     #[arg(long)]
     pub keep_set_id: bool,
-    /// Print what was done as JSON
+    /// Print the result as JSON
     #[arg(long, requires = "output")]
     pub json: bool,
 }
@@ -42,17 +44,18 @@ pub struct Export {
 /// Options of `import`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Owners and modes are kept. An archive may be compressed with gzip, xz or zstd. One in a file is looked \
-at first: members that famfs cannot hold (links, special and sparse files, empty files, names of more \
-than 79 bytes, names that lead outside), names that are taken, too little space or a full log stop it \
-before anything is written. Of a name that it has twice the last is taken. From a pipe members are \
-taken one by one, and what was complete before an error stays.
+Owners and modes are kept. The archive may be compressed with gzip, xz or zstd. An archive in a \
+file is checked first: import stops before it writes anything if famfs cannot hold a member \
+(links, special and sparse files, empty files, names over 79 bytes, names that lead outside), if a \
+name is taken, if there is too little space, or if the log is full. If a name occurs twice, the \
+last member counts. Members from a pipe are imported one by one; those that were complete before \
+an error stay.
 
---pack makes one file of each directory that holds at least two files, and only files below 2 MiB: \
-DIR.tar, a tar archive with a mark. The topmost such directories are taken. A file takes at least \
-2 MiB in a famfs; in a pack it takes its size and 512 bytes. Whatever reads tar reads a pack \
-(`tar -xf /mnt/famfs/DIR.tar`), and `famfs export` unpacks it. In a pack empty files and long names \
-are fine.
+--pack makes one file, DIR.tar, of each directory that holds at least two files, and only files \
+below 2 MiB. It takes the topmost such directories. DIR.tar is a tar archive with a mark. A file \
+takes at least 2 MiB in a famfs, but in a pack only its size and 512 bytes. Any program that reads \
+tar reads a pack (`tar -xf /mnt/famfs/DIR.tar`), and `famfs export` unpacks it. A pack can hold \
+empty files and long names.
 
 Examples:
   tar -c dataset | famfs --pool POOL import
@@ -65,19 +68,19 @@ pub struct Import {
     /// Read the archive from this file [default: standard input]
     #[arg(short, long, value_name = "FILE")]
     pub input: Option<PathBuf>,
-    /// Make one file of each directory of small files
+    /// Pack each directory of small files into one file
     #[arg(long)]
     pub pack: bool,
-    /// Leave out what famfs cannot hold, and say so
+    /// Skip and report what famfs cannot hold
     #[arg(long)]
     pub skip_unsupported: bool,
-    /// Only look at the archive and say what would be made
+    /// Only read the archive and print what would be made
     #[arg(short = 'n', long)]
     pub dry_run: bool,
-    /// Print what was done as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
-    /// Name what loses extended attributes, ACLs or capabilities
+    /// Name the files that lose extended attributes, ACLs or capabilities
     #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
 }

@@ -8,33 +8,34 @@ use clap::Args;
 /// Options of `rm`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Only the master deletes. A deletion is an entry of the log: other systems see it with their next \
-`logplay`, at once with `watch`. Whoever has the file open or mapped keeps it. Its space and its \
-log slots are free only after `famfs compact`. The reference's tools do not know deletions and go \
-on to show the file; make no new file of the same name while they are in use.
+Only the master deletes. A deletion is an entry of the log: other systems see it at their next \
+`logplay`, or at once with `watch`. Processes that have the file open or mapped keep it. To free \
+its space and its log slots, run `famfs compact` afterwards. The reference's tools do not know \
+deletions and keep showing the file: while they are in use, do not make a new file of the same \
+name.
 
 Examples:
   famfs rm /mnt/famfs/old              delete a file
   famfs --pool pool rm -r dataset      delete a tree in a pool file
 
-Exit codes: 0 success; 1 failure, and what was deleted before it stays deleted; 2 wrong usage.")]
+Exit codes: 0 success; 1 failure (what was deleted before it stays deleted); 2 wrong usage.")]
 pub struct Rm {
     /// Files and directories to delete, all of one famfs
     #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
-    /// Delete directories with all that is in them
+    /// Delete directories and everything in them
     #[arg(short, long)]
     pub recursive: bool,
-    /// No error for what does not exist
+    /// Ignore paths that do not exist
     #[arg(short, long)]
     pub force: bool,
-    /// Check everything, and print what would be deleted
+    /// Check everything and print what would be deleted
     #[arg(long, visible_alias = "dryrun")]
     pub dry_run: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
-    /// Name what is deleted
+    /// Print the name of everything that is deleted
     #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
 }
@@ -42,14 +43,15 @@ pub struct Rm {
 /// Options of `compact`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The entries of deleted files, and their deletions, become void entries, which all readers skip, \
-also those of the reference. Void entries at the end of the log are given back; others keep their \
-slots, which only a new file system has back: `export`, `mkfs --force`, `import`. A deletion needs a \
-free slot, so a full log takes none. Each step is one atomic store, so an interruption does no harm: run it again.
+Turns the entries of deleted files and those of their deletions into void entries, which all \
+readers skip, including the reference's. Void entries at the end of the log free their slots. The \
+others keep theirs; to get these back too, make a new file system: `export`, `mkfs --force`, \
+`import`. A deletion itself needs a free slot, so nothing can be deleted while the log is full. An \
+interruption does no harm: run the command again.
 
-It works with --pool only, on a pool that nobody holds: it takes the pool's lock and the master's \
-lease, and refuses if another process has the pool open or mapped. Of processes of other users \
-only root sees that, and of other hosts that share the memory nobody: stop their users first.
+It works only with --pool, on a pool that is not in use: it takes the pool's lock and the master's \
+lease, and refuses if another process has the pool open or mapped. Only root can see the processes \
+of other users, and nobody can see those of other hosts that share the memory: stop them first.
 
 Examples:
   famfs --pool pool compact --dry-run   say what would be freed

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Options of the commands that look after a guest's pool.
+//! Options of the commands that follow and diagnose a guest's pool.
 
 use std::path::PathBuf;
 
@@ -11,38 +11,38 @@ use famfs::text::number::number;
 /// Options of `watch`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-It plays the log, then looks at its header again and again and makes new files appear at once. \
-Looks come every millisecond after a change, and slow down to --interval when nothing happens. \
-One watch per mounted famfs. It ends when the famfs is unmounted (`famfs umount` asks it to let \
-go), on SIGINT and SIGTERM. Under systemd it tells when it is ready (Type=notify).
+Plays the log, then polls its header and makes new files appear at once. It polls every \
+millisecond after a change, and less often, up to --interval, while nothing happens. Each mounted \
+famfs takes one watch. It ends when the famfs is unmounted (`famfs umount` stops it first), on \
+SIGINT and on SIGTERM. Under systemd it reports when it is ready (Type=notify).
 
-On the master it also keeps the master's lease, so that no clone of this system can add files.
+On the master it also holds the master's lease, so that no clone of this system can add files.
 
-Each error is told once. What cannot be made or removed is tried again after a second, then less \
-and less often, at least every 30 seconds. The same holds for a log that cannot be followed because \
-another system damaged it: once it is right again, the watch goes on.
+Each error is reported once. A file or directory that cannot be made or removed is tried again \
+after a second, then less and less often, but at least every 30 seconds. So is a log that cannot \
+be followed because another system damaged it: once it is correct again, the watch continues.
 
-With --json each event is a line: `ready`, `directory`, `file`, `error`, `recovered`, `end`.
+With --json each event is one line: `ready`, `directory`, `file`, `error`, `recovered`, `end`.
 
 Examples:
   famfs watch /mnt/famfs
 
-Exit codes: 0 stopped or unmounted; 1 failure, such as memory that cannot be read any more; 3 the \
-file system was made anew, so it must be unmounted and mounted again.")]
+Exit codes: 0 stopped or unmounted; 1 failure, such as memory that can no longer be read; 3 the \
+file system was formatted again: unmount it and mount it again.")]
 pub struct Watch {
     /// Mount point, or any path in the mounted famfs
     #[arg(value_name = "MPT")]
     pub mount_point: PathBuf,
-    /// Longest pause between two looks, in milliseconds
+    /// Longest pause between two polls, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 5, value_parser = number::<u64>(1..=60_000))]
     pub interval: u64,
-    /// Follow as a client, even on the master: no lease is taken
+    /// Follow as a client, even on the master: take no lease
     #[arg(short, long)]
     pub client: bool,
-    /// Name every file and directory that appears
+    /// Print the name of every file and directory that appears
     #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
-    /// Print events as JSON, one a line
+    /// Print events as JSON, one per line
     #[arg(long)]
     pub json: bool,
     /// No pool file.
@@ -53,10 +53,10 @@ pub struct Watch {
 /// Options of `doctor`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-In a guest it looks at the kernel, the module, the memory devices with their drivers, the mount, \
-the media, the role, the files, the watch, and touches a file to see that it is mapped by 2 MiB \
-pages. With --pool it looks at a pool file on the host. For each finding it names the command that \
-mends it. Nothing is changed.
+In a guest it checks the kernel, the module, the memory devices and their drivers, the mount, the \
+media, the role, the files and the watch, and touches a file to see whether it is mapped by 2 MiB \
+pages. With --pool it checks a pool file on the host. For each problem it names the command that \
+fixes it. It changes nothing.
 
 Examples:
   famfs doctor
@@ -64,7 +64,7 @@ Examples:
 
 Exit codes: 0 nothing failed; 1 something failed. Warnings do not count.")]
 pub struct Doctor {
-    /// A path in a mounted famfs; not needed with --pool [default: the first that is mounted]
+    /// A path in a mounted famfs; not needed with --pool [default: the first mounted one]
     #[arg(value_name = "PATH")]
     pub path: Option<PathBuf>,
     /// Print the findings as JSON

@@ -23,39 +23,41 @@ pub use self::reading::*;
 pub use self::roles::*;
 pub use self::writing::*;
 
-/// The environment variable that stands for `--coherent`; empty, `0`, `no`, `off` and `false` do not.
+/// Environment variable with the effect of `--coherent`; empty, `0`, `no`, `off` and `false` have
+/// none.
 pub const COHERENT: &str = "FAMFS_COHERENT";
 
 /// Make, fill, mount, check and read famfs file systems
 ///
-/// famfs puts files into memory that several systems share. A file is a list of 2 MiB units of
-/// that memory; a log in the memory says which. Every system plays the log to see the files, and
-/// maps them without copying. One system, the master, adds files.
+/// famfs keeps files in memory that several systems share. A file is a list of 2 MiB units of that
+/// memory. A log in the same memory records which units belong to which file. Every system plays
+/// the log to see the files, and maps them without copying. Only one system, the master, adds
+/// files.
 ///
-/// Most commands work on a mounted famfs, and with --pool FILE on a pool file of the host, which
-/// needs neither a kernel module nor a mount.
+/// Most commands work on a mounted famfs. With --pool FILE they work on a pool file of the host
+/// instead, which needs neither a kernel module nor a mount.
 #[derive(Debug, Parser)]
 #[command(name = "famfs", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
     /// Work on a pool file instead of a mounted file system; paths are then paths in the pool
     ///
-    /// The view is recognised: with a devdax info block famfs starts at 2 MiB, else at 0.
-    /// Commands that write take an exclusive lock on the file.
+    /// The view is detected: famfs starts at 2 MiB if the pool has a devdax info block, else at 0.
+    /// Commands that write lock the file exclusively.
     #[arg(long, global = true, value_name = "FILE")]
     pub pool: Option<PathBuf>,
 
     /// Also write to a pool file that another user owns or can change
     ///
-    /// Without it, commands that write take only a pool file of this user or of root, with one name
-    /// and without write permission for group and others. Whoever can change the file sees what is
-    /// put into it, and can replace it.
+    /// By default, commands that write accept only a pool file that belongs to this user or to
+    /// root, has a single name and is not writable for group and others. Anyone who can change the
+    /// file can see and replace what you put into it.
     #[arg(long, global = true)]
     pub foreign_pool: bool,
 
-    /// Leave the CPU's caches alone: all systems that use the memory see it coherently
+    /// Do not flush CPU caches; safe if all users of the memory are on one host, such as VMs
     ///
-    /// That is so for virtual machines on one host. Without it cache lines are written back after
-    /// writing and dropped before reading, for memory that several hosts share.
+    /// By default, cache lines are written back after writing and dropped before reading, because
+    /// several hosts may share the memory without seeing it coherently.
     #[arg(long, global = true, env = COHERENT, hide_env_values = true)]
     #[arg(value_parser = FalseyValueParser::new())]
     pub coherent: bool,
@@ -66,8 +68,8 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 success; 1 failure; 2 wrong usage; 130 interrupted. Further ones stand in the \
-command's own help.";
+Exit codes: 0 success; 1 failure; 2 wrong usage; 130 interrupted. Some commands have more: see \
+their help.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -78,9 +80,9 @@ pub enum Command {
     Mount(Mount),
     /// Unmount a famfs
     Umount(Umount),
-    /// Make the files appear that were added since the mount or the last logplay
+    /// Play the log: make files appear that were added since the mount or the last logplay
     Logplay(Logplay),
-    /// Follow the log, and make new files appear at once
+    /// Follow the log and make new files appear at once
     Watch(Watch),
     /// Make a directory
     Mkdir(Mkdir),
@@ -94,9 +96,9 @@ pub enum Command {
     Import(Import),
     /// Delete files and directories
     Rm(Rm),
-    /// Give back what deleted files hold
+    /// Free the space and log slots of deleted files
     Compact(Compact),
-    /// Show who is the master, and whether it is alive
+    /// Show which system is the master and whether it is alive
     Role(Role),
     /// Make this or another system the master
     Takeover(Takeover),
@@ -122,32 +124,32 @@ pub enum Command {
     Getmap(Getmap),
     /// Make superblock and log appear as files of a mounted famfs
     Mkmeta(Mkmeta),
-    /// Check that every file of a mounted famfs has its memory
+    /// Check that every file of a mounted famfs is mapped to its memory
     Check(Check),
-    /// Write the CPU's caches of files back to memory, and forget them
+    /// Write cached data of files back to memory and drop it from the CPU's caches
     Flush(Flush),
-    /// Make a second file of a file's memory, to test fsck
+    /// Make a second file with the memory of a file, to test fsck
     #[command(hide = true)]
     Clone(CloneFile),
     /// Compare a file with the data that `creat --seed` wrote
     Verify(Verify),
-    /// Compare what read(2) and mmap(2) give of a file
+    /// Compare what read(2) and mmap(2) return for a file
     Chkread(Chkread),
     /// Print or check SHA-256 sums of files read through mmap
     Sum(Sum),
-    /// Find out what is wrong, and name the command that mends it
+    /// Find problems and name the command that fixes each of them
     Doctor(Doctor),
     /// Find this guest's pool, mount it and play its log
     Attach(Attach),
 }
 
-/// Of the commands that work on a mounted famfs: no help shows the option that they refuse.
+/// Hidden options of the commands that work only on a mounted famfs: these refuse `--pool`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct MountedOnly {
     /// Refused: the command works on a mounted famfs
     #[arg(long = "pool", hide = true, value_name = "FILE")]
     pub pool: Option<PathBuf>,
-    /// Without effect there
+    /// No effect on a mounted famfs
     #[arg(long = "foreign-pool", hide = true)]
     pub foreign_pool: bool,
 }
@@ -155,14 +157,14 @@ pub struct MountedOnly {
 /// Owner options of the commands that add files.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct OwnerArgs {
-    /// Permission bits in octal, less the umask except for mkdir [default: the source's for cp,
-    /// else 0644, for mkdir 0755]
+    /// Permission bits in octal, less the umask except for mkdir [default: 0644; mkdir: 0755; cp:
+    /// the source's]
     #[arg(short, long, value_name = "MODE", value_parser = parse_mode)]
     pub mode: Option<u32>,
-    /// User number [default: the source's for cp, else the caller's]
+    /// Numeric user ID [default: the source's for cp, else the caller's]
     #[arg(short, long, value_parser = number::id())]
     pub uid: Option<u32>,
-    /// Group number [default: as for --uid]
+    /// Numeric group ID [default: as for --uid]
     #[arg(short, long, value_parser = number::id())]
     pub gid: Option<u32>,
 }

@@ -9,17 +9,17 @@ use uuid::Uuid;
 use super::MountedOnly;
 use famfs::text::number::{number, parse_size};
 
-/// Which of the reference's implementations to use; here there is one. FAMFS_MODE=fuse is refused,
-/// unless --nofuse is given.
+/// Choice between the reference's implementations, of which there is only one here. FAMFS_MODE=fuse
+/// is refused, unless --nofuse is given.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct ModeArgs {
-    /// Use the kernel module: always so; with FAMFS_MODE=fuse in the environment needed
+    /// Use the kernel module, as always; needed if the environment has FAMFS_MODE=fuse
     #[arg(short = 'F', long)]
     pub nofuse: bool,
     /// Refused: there is no FUSE mode
     #[arg(long, hide = true)]
     pub fuse: bool,
-    /// Give a devdax device to the driver fsdev_dax first
+    /// First bind a devdax device to the driver fsdev_dax
     #[arg(short = 'M', long)]
     pub set_daxmode: bool,
 }
@@ -37,7 +37,7 @@ pub struct Mkfs {
     /// Device (/dev/dax0.0 or /dev/pmem0); not with --pool
     #[arg(value_name = "DEV")]
     pub device: Option<PathBuf>,
-    /// Destroy the file system or other data that is there
+    /// Destroy an existing file system or other data
     #[arg(short, long)]
     pub force: bool,
     /// Only wipe the superblock, so that the device counts as unformatted (needs --force)
@@ -46,11 +46,12 @@ pub struct Mkfs {
     /// Length of the log, a power of two from 2 MiB [default: 8m, less on pools below 128 MiB]
     #[arg(short, long, value_name = "SIZE", value_parser = parse_size)]
     pub loglen: Option<u64>,
-    /// Use only so many bytes from the device's start, a multiple of 2 MiB; what is behind, such as
-    /// the slices of VMs, is never allocated [default: all]
+    /// Use only this many bytes from the start of the device, a multiple of 2 MiB; the rest, such
+    /// as the slices of VMs, is never allocated [default: all]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub size: Option<u64>,
-    /// UUID of the system that will be the master, for a VM its SMBIOS UUID [default: this one]
+    /// UUID of the system that will be the master; for a VM its SMBIOS UUID [default: this
+    /// system's]
     #[arg(long, value_name = "UUID")]
     pub system_uuid: Option<Uuid>,
     /// UUID of the file system [default: random]
@@ -59,7 +60,7 @@ pub struct Mkfs {
     /// UUID of the device [default: random]
     #[arg(long, value_name = "UUID")]
     pub dev_uuid: Option<Uuid>,
-    /// Check everything, and print what would be made
+    /// Check everything and print what would be made
     #[arg(long, visible_alias = "dryrun")]
     pub dry_run: bool,
     /// Print the result as JSON
@@ -68,7 +69,7 @@ pub struct Mkfs {
     /// Accepted: the result is always printed
     #[arg(short, long, hide = true, overrides_with = "verbose")]
     pub verbose: bool,
-    /// Accepted: the file system's memory is reached in one way
+    /// Accepted: there is only one way to access the memory
     #[arg(short = 'D', long, hide = true)]
     pub nodax: bool,
     /// Which implementation.
@@ -79,11 +80,11 @@ pub struct Mkfs {
 /// Options of `mount`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The log is played before the file system is attached, so all files appear at once. If only some \
-log entries cannot be played, it is mounted with all others, and the exit code is 1.
+The log is played before the file system is attached, so all files appear at once. If some log \
+entries cannot be played, the file system is mounted without them, and the exit code is 1.
 
-As mount.famfs it serves mount(8) and fstab(5), whose generic options are accepted. `ro` mounts \
-read-only; logplay still makes new files appear. famfs is always nosuid, nodev and noexec.
+As mount.famfs, the program serves mount(8) and fstab(5), and accepts their generic options. `ro` \
+mounts read-only; logplay still makes new files appear. famfs is always nosuid, nodev and noexec.
 
 Examples:
   famfs mount /dev/dax0.0 /mnt/famfs         mount, and make the files of the log appear
@@ -99,23 +100,23 @@ pub struct Mount {
     /// Directory to mount on
     #[arg(value_name = "MPT")]
     pub mount_point: PathBuf,
-    /// Change the flags of a mount that is there, and play its log
+    /// Change the flags of an existing mount, and play its log
     #[arg(short = 'R', long)]
     pub remount: bool,
     /// Load the kernel module first
     #[arg(short = 'L', long)]
     pub load_module: bool,
-    /// Name every file and directory that appears
+    /// Print the name of every file and directory that appears
     #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
-    /// Options of mount(8), separated by commas: `remount`, `ro`, `rw`; others of mount(8) change
-    /// nothing
+    /// Mount options, separated by commas: `remount`, `ro`, `rw`; other options of mount(8) have no
+    /// effect
     #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
-    /// Ignore options that are not known
+    /// Ignore unknown options
     #[arg(long, hide = true)]
     pub sloppy: bool,
-    /// Check everything, and print what would appear
+    /// Check everything and print what would appear
     #[arg(long, visible_alias = "dryrun")]
     pub dry_run: bool,
     /// Print the result as JSON
@@ -135,7 +136,7 @@ pub struct Mount {
     pub mounted: MountedOnly,
 }
 
-/// Options of the reference's FUSE mode, which is not here.
+/// Options of the reference's FUSE mode, which does not exist here.
 #[derive(Args, Debug, Default)]
 pub struct FuseArgs {
     /// Refused: as --fuse
@@ -180,8 +181,7 @@ pub struct LogplayCompat {
 
 /// Mount a famfs for mount(8) and fstab(5)
 ///
-/// mount(8) calls this program for file systems of type famfs. By hand `famfs mount` is the better
-/// command.
+/// mount(8) calls this program for file systems of type famfs. To mount by hand, use `famfs mount`.
 #[derive(Debug, Parser)]
 #[command(
     name = "mount.famfs",
@@ -196,7 +196,7 @@ pub struct MountHelper {
     /// Directory to mount on
     #[arg(value_name = "MPT")]
     pub mount_point: PathBuf,
-    /// Ignore mount options that are not known
+    /// Ignore unknown mount options
     #[arg(short)]
     pub sloppy: bool,
     /// Fake: do everything but mount
@@ -205,10 +205,10 @@ pub struct MountHelper {
     /// Accepted: there is no /etc/mtab to write
     #[arg(short)]
     pub no_mtab: bool,
-    /// Name every file and directory that appears
+    /// Print the name of every file and directory that appears
     #[arg(short, overrides_with = "verbose")]
     pub verbose: bool,
-    /// Accepted: the mount namespace, which mount(8) has entered
+    /// Accepted: mount(8) has already entered this mount namespace
     #[arg(short = 'N', value_name = "NAMESPACE")]
     pub namespace: Option<PathBuf>,
     /// Mount options, separated by commas
@@ -242,8 +242,8 @@ impl From<MountHelper> for Mount {
 /// Options of `umount`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A `famfs watch` of the mount is asked to end first. Other processes that use files of the famfs \
-keep it mounted.
+A `famfs watch` of the mount is stopped first. The famfs stays mounted if other processes use its \
+files.
 
 Examples:
   famfs umount /mnt/famfs
@@ -254,10 +254,10 @@ pub struct Umount {
     /// Mount point
     #[arg(value_name = "MPT")]
     pub mount_point: PathBuf,
-    /// Detach it at once, and let go of the memory when its last user is gone
+    /// Detach it at once, and release the memory when its last user is gone
     #[arg(short, long)]
     pub lazy: bool,
-    /// Check everything, and print what would be unmounted
+    /// Check everything and print what would be unmounted
     #[arg(long, visible_alias = "dryrun")]
     pub dry_run: bool,
     /// Print the result as JSON
@@ -270,8 +270,8 @@ pub struct Umount {
 
 /// Unmount a famfs for umount(8)
 ///
-/// umount(8) calls this program for file systems of type famfs, so that a `famfs watch` ends
-/// before. By hand `famfs umount` is the better command.
+/// umount(8) calls this program for file systems of type famfs. It stops a `famfs watch` first. To
+/// unmount by hand, use `famfs umount`.
 #[derive(Debug, Parser)]
 #[command(
     name = "umount.famfs",
@@ -283,22 +283,22 @@ pub struct UmountHelper {
     /// Mount point
     #[arg(value_name = "MPT")]
     pub mount_point: PathBuf,
-    /// Detach it at once, and let go of the memory when its last user is gone
+    /// Detach it at once, and release the memory when its last user is gone
     #[arg(short)]
     pub lazy: bool,
-    /// Accepted: there is no server that could be out of reach
+    /// Accepted: there is no server that could be unreachable
     #[arg(short)]
     pub force: bool,
     /// Accepted: there is no /etc/mtab to write
     #[arg(short)]
     pub no_mtab: bool,
-    /// Accepted: a famfs that stays mounted stays as it is
+    /// Accepted: a famfs that cannot be unmounted stays as it is
     #[arg(short)]
     pub read_only: bool,
-    /// Accepted: there is nothing to tell
+    /// Accepted: there is nothing to print
     #[arg(short, overrides_with = "verbose")]
     pub verbose: bool,
-    /// Accepted: the mount namespace, which umount(8) has entered
+    /// Accepted: umount(8) has already entered this mount namespace
     #[arg(short = 'N', value_name = "NAMESPACE")]
     pub namespace: Option<PathBuf>,
     /// Type of the file system; a subtype is ignored
@@ -336,19 +336,19 @@ pub struct Logplay {
     /// Only count what would appear
     #[arg(short = 'n', long, visible_alias = "dryrun")]
     pub dry_run: bool,
-    /// Name every file and directory that appears
+    /// Print the name of every file and directory that appears
     #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
     /// Play as a client, even on the master: only the report differs
     #[arg(short, long)]
     pub client: bool,
-    /// Look at the log of a device that is not mounted (with --dry-run)
+    /// Read the log of an unmounted device (with --dry-run)
     #[arg(short, long, value_name = "DEV", requires = "dry_run", conflicts_with = "mount_point")]
     pub daxdev: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
-    /// Refused: shadow files are FUSE's
+    /// Refused: only FUSE mode has shadow files
     #[arg(short = 'S', long, hide = true)]
     pub shadow: Option<PathBuf>,
     /// Refused: as --shadow
@@ -369,17 +369,17 @@ pub struct Logplay {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Needed only after a mount(2) that no famfs tool made: mount, logplay and attach do it themselves. \
-Files that are there are left alone.
+Existing files stay as they are.
 
 Examples:
   famfs mkmeta /dev/dax0.0
 
 Exit codes: 0 success; 1 failure; 2 wrong usage.")]
 pub struct Mkmeta {
-    /// Device that is mounted
+    /// Mounted device
     #[arg(value_name = "DEV")]
     pub device: PathBuf,
-    /// Name what is made
+    /// Print the name of everything that is made
     #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
     /// Print what would be done
@@ -393,11 +393,12 @@ pub struct Mkmeta {
     pub mounted: MountedOnly,
 }
 
-/// Options of `attach`; a parser of its own as well, so that it can be read without the other commands.
+/// Options of `attach`; also a parser of its own, so that they can be parsed without the other
+/// commands.
 #[derive(Debug, Parser)]
 #[command(after_help = "\
-It loads the modules, gives a virtio-pmem pool to the driver fsdev_dax, and mounts the one device \
-that holds a famfs. What is mounted already gets its new files.
+Loads the modules, binds a virtio-pmem pool to the driver fsdev_dax, and mounts the one device \
+that holds a famfs. If it is mounted already, its new files appear.
 
 Examples:
   famfs attach
@@ -420,7 +421,7 @@ pub struct Attach {
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
         value_parser = number::<u64>(0..=u64::MAX))]
     pub timeout: u64,
-    /// Look once, and print what would be loaded, bound and mounted
+    /// Look once and print what would be loaded, bound and mounted
     #[arg(long, visible_alias = "dryrun")]
     pub dry_run: bool,
     /// Print the steps and their times as JSON

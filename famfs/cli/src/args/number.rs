@@ -3,12 +3,12 @@
 
 use famfs::text::number::number;
 
-/// The highest user and group number; the next one is chown(2)'s "leave it as it is".
+/// Highest user and group ID; to chown(2) the next number means "leave unchanged".
 const MAX_ID: u32 = u32::MAX - 1;
-/// Most threads, as many as the reference takes.
+/// Highest number of threads, the same as the reference's.
 const MAX_THREADS: u16 = 256;
 
-/// A parser for user and group numbers.
+/// A parser for user and group IDs.
 pub(super) fn id() -> impl Fn(&str) -> Result<u32, String> + Clone {
     number(0..=MAX_ID)
 }

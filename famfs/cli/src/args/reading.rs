@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Options of the commands that look at a file system and its files.
+//! Options of the commands that read a file system and its files.
 
 use std::path::PathBuf;
 
@@ -13,16 +13,17 @@ use super::{ModeArgs, MountedOnly, parse_file_and_seed};
 /// Options of `ls`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-It shows what the log says, with all that is below a directory.
+Lists what the log records. A directory is listed with everything below it.
 
 Examples:
   famfs ls /mnt/famfs
   famfs --pool /dev/shm/pool ls --json /data
 
-Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage.")]
+Exit codes: 0 success; 1 failure, or files are missing because the log is damaged; 2 \
+wrong usage.")]
 pub struct Ls {
-    /// File or directory; with --pool a path in the pool [default: the root of
-    /// the pool, or of the one famfs that is mounted]
+    /// File or directory; with --pool a path in the pool [default: the root of the pool, or of the
+    /// only mounted famfs]
     pub path: Option<PathBuf>,
     /// Print the list as JSON, with extents
     #[arg(long)]
@@ -36,26 +37,26 @@ pub struct Ls {
     after_help = "\
 Examples:
   famfs --pool /dev/shm/pool fsck            check a pool file
-  famfs fsck -h /mnt/famfs                   check what is mounted
+  famfs fsck -h /mnt/famfs                   check a mounted famfs
   famfs fsck --json /mnt/famfs               the report for a program
 
 Exit codes: 0 clean; 1 damaged; 2 no such device or path, or wrong usage; 16 the device is mounted \
 (check the mount point instead)."
 )]
 pub struct Fsck {
-    /// Device that is not mounted, or a path in a mounted famfs; not with --pool
+    /// Unmounted device, or a path in a mounted famfs; not with --pool
     #[arg(value_name = "DEV|PATH")]
     pub path: Option<PathBuf>,
     /// Print sizes with units
     #[arg(short = 'h', long)]
     pub human: bool,
-    /// Print UUIDs and the map's limits too
+    /// Also print UUIDs and the limits of the map
     #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
-    /// Show the free space of N equal parts of the device, as interleaved files see it
+    /// Show the free space in each of N equal parts of the device, as interleaved files use it
     #[arg(short = 'B', long, value_name = "N", default_value_t = 0,
         value_parser = number::<u16>(0..=64))]
     pub nbuckets: u16,
@@ -65,7 +66,7 @@ pub struct Fsck {
     /// Which implementation.
     #[command(flatten)]
     pub mode: ModeArgs,
-    /// Accepted: nothing is changed, with or without it
+    /// Accepted: fsck never changes anything
     #[arg(short = 'f', long, hide = true)]
     pub force: bool,
     /// Accepted: the log is always read through mmap
@@ -74,7 +75,7 @@ pub struct Fsck {
     /// Accepted: the log is always read through mmap
     #[arg(short = 'r', long, hide = true)]
     pub read: bool,
-    /// Accepted: the file system's memory is reached in one way
+    /// Accepted: there is only one way to access the memory
     #[arg(short = 'D', long, hide = true)]
     pub nodax: bool,
     /// Print help
@@ -98,7 +99,7 @@ pub struct Cat {
 /// Options of `stat`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-It shows what the log says. The list in JSON is that of `ls --json`.
+Shows what the log records. With --json it prints the same list as `ls --json`.
 
 Examples:
   famfs stat /mnt/famfs/data
@@ -119,18 +120,18 @@ pub struct Stat {
 #[command(
     disable_help_flag = true,
     after_help = "\
-Files take whole units of 2 MiB, and every file and directory one log slot. A new file needs one \
-free piece as large as itself.
+A file takes whole units of 2 MiB, and every file and directory takes one log slot. A new file \
+needs a free piece of at least its own size.
 
 Examples:
   famfs df -h /mnt/famfs
   famfs --pool /dev/shm/pool df --json
 
-Exit codes: 0 success; 1 failure, or the file system is damaged, so that the figures may be wrong; \
-2 wrong usage."
+Exit codes: 0 success; 1 failure, or the file system is damaged and the figures may be wrong; 2 \
+wrong usage."
 )]
 pub struct Df {
-    /// A path in a mounted famfs; not needed with --pool, or if only one is mounted
+    /// A path in a mounted famfs; not needed with --pool, nor if only one famfs is mounted
     #[arg(value_name = "PATH")]
     pub path: Option<PathBuf>,
     /// Print sizes with units
@@ -149,26 +150,26 @@ pub struct Df {
 #[command(
     disable_help_flag = true,
     after_help = "\
-A line for each directory: bytes that its files take in units of 2 MiB, bytes that are in them, \
-path.
+Prints a line for each directory: the bytes that its files occupy in units of 2 MiB, the bytes of \
+their contents, and the path.
 
 Examples:
   famfs du -h -s /mnt/famfs/data
   famfs --pool /dev/shm/pool du
 
-Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage."
+Exit codes: 0 success; 1 failure, or files are missing because the log is damaged; 2 wrong usage."
 )]
 pub struct Du {
-    /// File or directory; with --pool a path in the pool [default: the root of
-    /// the pool, or of the one famfs that is mounted]
+    /// File or directory; with --pool a path in the pool [default: the root of the pool, or of the
+    /// only mounted famfs]
     pub path: Option<PathBuf>,
-    /// Only the sum of PATH
+    /// Print only the total of PATH
     #[arg(short, long)]
     pub summarize: bool,
     /// Print sizes with units
     #[arg(short = 'h', long)]
     pub human: bool,
-    /// Print the sums as JSON
+    /// Print the totals as JSON
     #[arg(long)]
     pub json: bool,
     /// Print help
@@ -183,10 +184,11 @@ Examples:
   famfs tree /mnt/famfs
   famfs --pool /dev/shm/pool tree --json /data
 
-Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage.")]
+Exit codes: 0 success; 1 failure, or files are missing because the log is damaged; 2 \
+wrong usage.")]
 pub struct Tree {
-    /// File or directory; with --pool a path in the pool [default: the root of
-    /// the pool, or of the one famfs that is mounted]
+    /// File or directory; with --pool a path in the pool [default: the root of the pool, or of the
+    /// only mounted famfs]
     pub path: Option<PathBuf>,
     /// Print the tree as JSON
     #[arg(long)]
@@ -204,12 +206,14 @@ Examples:
   famfs map /mnt/famfs                       a picture in the terminal
   famfs --pool /dev/shm/pool map -o map.svg  a picture in a file
 
-Exit codes: 0 success; 1 failure, or files are left out because the log is damaged; 2 wrong usage.")]
+Exit codes: 0 success; 1 failure, or files are missing because the log is damaged; 2 \
+wrong usage.")]
 pub struct Map {
-    /// A path in a mounted famfs; not needed with --pool, or if only one is mounted
+    /// A path in a mounted famfs; not needed with --pool, nor if only one famfs is mounted
     #[arg(value_name = "PATH")]
     pub path: Option<PathBuf>,
-    /// Write an SVG picture to this file instead, whose name must end in .svg; `-` is standard output
+    /// Write an SVG picture to this file instead; its name must end in .svg, and `-` is standard
+    /// output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Print the figures as JSON
@@ -220,19 +224,19 @@ pub struct Map {
 /// Options of `dump`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Damaged media are shown like whole ones; what has only one right value and another one on the media \
-is marked WRONG. Whether files can be used is told by fsck.
+Damaged media are shown like intact ones. A field that has only one right value, and holds \
+another, is marked WRONG. To see whether files can be used, run fsck.
 
 Examples:
   famfs --pool /dev/shm/pool dump
   famfs dump --json /mnt/famfs
 
-Exit codes: 0 everything is shown, whatever it is; 1 some bytes could not be read.")]
+Exit codes: 0 every byte is shown, damaged or not; 1 some bytes could not be read.")]
 pub struct Dump {
     /// A path in a mounted famfs; not with --pool
     #[arg(value_name = "PATH")]
     pub path: Option<PathBuf>,
-    /// Print fields as JSON
+    /// Print the fields as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -240,22 +244,22 @@ pub struct Dump {
 /// Options of `getmap`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-On a mounted famfs it asks the kernel, with --pool the log.
+On a mounted famfs the map comes from the kernel, with --pool from the log.
 
 Examples:
   famfs getmap /mnt/famfs/data               offset and length of every extent
   famfs --pool /dev/shm/pool getmap --json /data/a
 
 Exit codes: 0 success; 1 not on a famfs; 2 the file has no map, or wrong usage; 9 no such file; 21 \
-no regular file.")]
+not a regular file.")]
 pub struct Getmap {
     /// Files of a mounted famfs; with --pool paths in the pool
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
-    /// Print nothing, only tell by the exit code
+    /// Print nothing; report only by the exit code
     #[arg(short, long)]
     pub quiet: bool,
-    /// Go on with the next file after an error; the exit code is the last error's
+    /// Continue with the next file after an error; the exit code is that of the last error
     #[arg(short = 'c', long = "continue")]
     pub go_on: bool,
     /// Print the maps as JSON
@@ -286,15 +290,15 @@ pub struct Verify {
         requires = "seed"
     )]
     pub path: Option<PathBuf>,
-    /// File and seed, separated by a comma; once for each file
+    /// File and seed, separated by a comma; repeat for each file
     #[arg(short, long, value_name = "FILE,SEED", conflicts_with_all = ["seed", "path"],
         value_parser = parse_file_and_seed)]
     pub multi: Vec<(PathBuf, u32)>,
-    /// Number of threads for --multi; 0 takes one per processor, at most 8
+    /// Number of threads for --multi; 0 is one per processor, at most 8
     #[arg(short, long, visible_alias = "threadct", value_name = "N", default_value_t = 0,
         value_parser = threads())]
     pub threads: u16,
-    /// Print nothing, only tell by the exit code
+    /// Print nothing; report only by the exit code
     #[arg(short, long)]
     pub quiet: bool,
     /// Print the result as JSON
@@ -305,7 +309,7 @@ pub struct Verify {
 /// Options of `chkread`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Both must give the same bytes, on famfs as on any file system.
+Both must return the same bytes, on famfs as on any file system.
 
 Examples:
   famfs chkread /mnt/famfs/data
@@ -314,7 +318,7 @@ Examples:
 
 Exit codes: 0 the same; 1 they differ, or failure; 2 wrong usage.")]
 pub struct Chkread {
-    /// File to read in both ways
+    /// File to read both ways
     pub file: PathBuf,
     /// The file is a famfs superblock, which must be valid too
     #[arg(short, long)]
@@ -333,22 +337,22 @@ pub struct Chkread {
 /// Options of `check`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-fsck checks superblock and log; check looks at every file that is mounted. A file without a map was \
-made by other programs than famfs tools (cp, touch) and has no memory. Files of the log that are \
-not there yet are counted, but no error: logplay makes them appear.
+fsck checks the superblock and the log; check looks at every file of the mount. A file without a \
+map has no memory: another program than the famfs tools made it, such as cp or touch. Files of the \
+log that have not appeared yet are counted, but are no errors: logplay makes them appear.
 
 Examples:
   famfs check /mnt/famfs
 
-Exit codes: 0 all files are right; 1 some are not, or failure; 2 wrong usage.")]
+Exit codes: 0 all files are correct; 1 some are not, or failure; 2 wrong usage.")]
 pub struct Check {
     /// Mount point
     #[arg(value_name = "MPT")]
     pub mount_point: PathBuf,
-    /// Name every file
+    /// Print the name of every file
     #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
-    /// Print nothing on standard output, only tell by the exit code
+    /// Print nothing on standard output; report only by the exit code
     #[arg(short, long)]
     pub quiet: bool,
     /// Print the result as JSON
@@ -362,8 +366,9 @@ pub struct Check {
 /// Options of `flush`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-For memory that is not coherent between hosts: after a program has changed a file through mmap, and \
-before one reads what another host has changed. famfs tools do it themselves.
+Only memory that is not coherent between hosts needs it: run it after a program has changed a file \
+through mmap, and before a program reads what another host has changed. The famfs tools flush by \
+themselves.
 
 Examples:
   famfs flush /mnt/famfs/data
@@ -373,7 +378,7 @@ pub struct Flush {
     /// Files of a mounted famfs
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
-    /// Name every file
+    /// Print the name of every file
     #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
     /// Print what would be flushed
@@ -390,8 +395,8 @@ pub struct Flush {
 /// Options of `sum`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The format is that of sha256sum, with names relative to PATH, so a list made from a source \
-directory checks its copy. Files that are no regular files are left out.
+The output has the format of sha256sum, with names relative to PATH, so a list made from a source \
+directory can check its copy. Only regular files are read.
 
 Examples:
   famfs --pool /dev/shm/pool sum             sums of all files
@@ -400,7 +405,7 @@ Examples:
 Exit codes: 0 success; 1 a sum is wrong, or failure; 2 wrong usage.")]
 pub struct Sum {
     /// File or directory, on any file system; with --pool a path in the pool [default: the root of
-    /// the pool, or of the one famfs that is mounted]
+    /// the pool, or of the only mounted famfs]
     pub path: Option<PathBuf>,
     /// Check the sums of this list (names relative to PATH; - is standard input)
     #[arg(short, long, value_name = "FILE")]

@@ -29,13 +29,13 @@ pub struct Mkdir {
     /// Owner and permissions.
     #[command(flatten)]
     pub owner: OwnerArgs,
-    /// Check everything, and print what would be made
+    /// Check everything and print what would be made
     #[arg(long, visible_alias = "dryrun")]
     pub dry_run: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
-    /// Name what is made
+    /// Print the name of everything that is made
     #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
 }
@@ -43,15 +43,15 @@ pub struct Mkdir {
 /// How the bytes of new files are spread over the device.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct InterleaveArgs {
-    /// Interleave: parts that the device is cut into, 1 to 64; with -N and -C [default: off]
+    /// Interleave: number of parts of the device, 1 to 64; needs -N and -C [default: off]
     #[arg(short = 'B', long, value_name = "N", default_value_t = 0, hide_default_value = true,
         value_parser = number::<u64>(0..=u64::MAX))]
     pub nbuckets: u64,
-    /// Interleave: strips of a file, 1 to 16, each in a part of its own
+    /// Interleave: number of strips of a file, 1 to 16, each in its own part
     #[arg(short = 'N', long, value_name = "N", default_value_t = 0, hide_default_value = true,
         value_parser = number::<u16>(0..=u16::MAX))]
     pub nstrips: u16,
-    /// Interleave: bytes in one strip before the next one's turn, a power of two from 2m; shorter
+    /// Interleave: bytes to put in a strip before the next strip, a power of two from 2m; shorter
     /// files are not spread
     #[arg(short = 'C', long, alias = "chunk-size", value_name = "SIZE", value_parser = parse_size,
           default_value = "0", hide_default_value = true)]
@@ -61,15 +61,15 @@ pub struct InterleaveArgs {
 /// Options of `creat`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A file of the same size that is there is kept as it is, also with a seed. With --multi \
-many files are made in one session, which reads the log once; they appear in the order given.
+An existing file of the same size stays as it is, even with a seed. --multi makes several files \
+and reads the log only once; they appear in the order given.
 
 Examples:
-  famfs creat -s 64m -S 42 /mnt/famfs/a                   64 MiB of the data of seed 42
+  famfs creat -s 64m -S 42 /mnt/famfs/a                   64 MiB of data from seed 42
   famfs creat -s 64m -B 8 -N 4 -C 2m /mnt/famfs/b         over 4 strips in 4 of 8 parts
   famfs --pool pool creat -M /a,8m,1 -M /b,8m,2 -M /c,4k  three files at once
 
-Exit codes: 0 success; 1 failure, and what was complete is kept; 2 wrong usage; 130 interrupted.")]
+Exit codes: 0 success; 1 failure (complete files are kept); 2 wrong usage; 130 interrupted.")]
 pub struct Creat {
     /// File to make
     #[arg(value_name = "FILE", required_unless_present = "multi", conflicts_with = "multi")]
@@ -78,23 +78,23 @@ pub struct Creat {
     #[arg(short, long, value_parser = parse_size, required_unless_present = "multi",
           conflicts_with = "multi")]
     pub size: Option<u64>,
-    /// Fill with the data of this seed, which `verify` knows; 0 takes a random one [default: zeros]
+    /// Fill with data from this seed, for `verify` to check; 0 is a random seed [default: zeros]
     #[arg(short = 'S', long, conflicts_with = "multi", value_parser = seed())]
     pub seed: Option<u32>,
-    /// Fill with the data of --seed, or without it of a random seed
+    /// Fill with data from --seed, or from a random seed without it
     #[arg(short, long)]
     pub randomize: bool,
-    /// One of several files to make, with its size and possibly the seed of its data; repeat it
+    /// File to make, with its size and optionally the seed of its data; repeat for each file
     #[arg(short = 'M', long, value_name = "FILE,SIZE[,SEED]", value_parser = parse_new_file)]
     pub multi: Vec<NewFile>,
-    /// Files that are filled at the same time; 0 takes one per processor, at most 8
+    /// Number of files to fill at the same time; 0 is one per processor, at most 8
     #[arg(short, long, visible_alias = "threadct", value_name = "N", default_value_t = 0,
         value_parser = threads())]
     pub threads: u16,
     /// Interleaving.
     #[command(flatten)]
     pub interleave: InterleaveArgs,
-    /// Check everything, and print what would be made
+    /// Check everything and print what would be made
     #[arg(long, visible_alias = "dryrun")]
     pub dry_run: bool,
     /// Owner and permissions.
@@ -103,7 +103,7 @@ pub struct Creat {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
-    /// Name what is made
+    /// Print the name of everything that is made
     #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
 }
@@ -135,61 +135,62 @@ fn parse_new_file(text: &str) -> Result<NewFile, String> {
 #[derive(Args, Debug)]
 #[command(override_usage = "famfs cp [OPTIONS] <SRC>... <DEST>")]
 #[command(after_help = "\
-All sources are looked at first: what famfs cannot hold (empty files, symbolic links, special \
-files, paths of more than 79 bytes), too little space or a full log stop the copy before anything \
-is written. Holes of sparse files become zeros, and take space. `DIR/.` copies what is in DIR.
+cp checks all sources first. It stops before it writes anything if famfs cannot hold one of them \
+(empty files, symbolic links, special files, paths over 79 bytes), if there is too little space, \
+or if the log is full. Holes of sparse files become zeros and take space. `DIR/.` copies the \
+contents of DIR.
 
-A new file appears only when its data is complete and written back. A file that is there with the \
-same size is compared with its source, and what differs is replaced in place: others see it \
-change. So the same command, run again after an interruption, goes on where the first run ended. \
-Owner and mode of what is there stay: if they are not the source's, nothing is written, unless \
---skip-unsupported is given. Extended attributes, ACLs, capabilities, holes and hard links are not \
-kept; what had them is counted, and named with -v. Times are never kept.
+A new file appears only when its data is complete and written back. If a file exists with the same \
+size, cp compares it with its source and replaces what differs in place: others see it change. So \
+to continue after an interruption, run the same command again. Owner and mode of an existing file \
+stay: if they differ from the source's, nothing is written, unless --skip-unsupported is given. \
+Extended attributes, ACLs, capabilities, holes and hard links are not kept; files that had them \
+are counted, and named with -v. Times are never kept.
 
-With --out a file appears under its name only when it is complete, and replaces one that is there. \
-Modes are kept, owners only for root. Set-user-ID and set-group-ID bits are left out, because any \
-guest can set them, and what lost them is named; --keep-set-id keeps them. Below DEST no symbolic \
-link is followed.
+With --out a file appears under its name only when it is complete, and replaces an existing one. \
+Modes are kept, owners only for root. Set-user-ID and set-group-ID bits are dropped, because any \
+guest can set them, and the files that lost them are named; --keep-set-id keeps the bits. No \
+symbolic link below DEST is followed.
 
 Examples:
   famfs cp -r dataset /mnt/famfs               copy a tree into a mounted famfs
-  famfs --pool pool cp -r -m 444 dataset/. /   copy what is in it into a pool file
-  famfs --pool pool cp --dry-run -r dataset /  say what would be copied
+  famfs --pool pool cp -r -m 444 dataset/. /   copy its contents into a pool file
+  famfs --pool pool cp --dry-run -r dataset /  print what would be copied
   famfs --pool pool cp --out -r /data out      copy a tree out of a pool file
   famfs cp --compare -r dataset /mnt/famfs     compare a tree with its copy
 
 Exit codes: 0 success; 1 failure, or with --compare a difference; 2 wrong usage; 130 interrupted.")]
 pub struct Cp {
-    /// Files and directories to copy, and last the target: a directory, or a new name for one file
+    /// Files and directories to copy, then the target: a directory, or a new name for one file
     #[arg(value_name = "SRC", required = true, num_args = 2..)]
     pub paths: Vec<PathBuf>,
-    /// Copy directories with all that is in them
+    /// Copy directories and everything in them
     #[arg(short, long)]
     pub recursive: bool,
-    /// Copy out of the pool of --pool: SRC are its paths, DEST is one of the host
+    /// Copy out of the pool of --pool: SRC are paths in the pool, DEST is a path of the host
     #[arg(short, long)]
     pub out: bool,
-    /// Number of threads; 0 takes one per processor, at most 8
+    /// Number of threads; 0 is one per processor, at most 8
     #[arg(short, long, visible_alias = "threadct", value_name = "N", default_value_t = 0,
         value_parser = threads())]
     pub threads: u16,
     /// Interleaving.
     #[command(flatten)]
     pub interleave: InterleaveArgs,
-    /// Only compare sizes and contents with the files that are there: write nothing, and fail if
-    /// one differs or is missing. Options about what is made have no effect
+    /// Write nothing: compare sizes and contents with the existing files, and fail if one differs
+    /// or is missing. Options about new files have no effect
     #[arg(short, long, conflicts_with_all = ["verify", "out"])]
     pub compare: bool,
-    /// Read back what was written, and compare it with the source before it appears
+    /// Read back every written file, and compare it with its source before it appears
     #[arg(long)]
     pub verify: bool,
-    /// Leave out what famfs cannot hold, keep owners and modes of what is there, and say so
+    /// Skip and report what famfs cannot hold; keep owners and modes of existing files
     #[arg(long)]
     pub skip_unsupported: bool,
     /// With --out: keep set-user-ID and set-group-ID bits, which any guest can set
     #[arg(long, requires = "out")]
     pub keep_set_id: bool,
-    /// Check everything, and print what would be done
+    /// Check everything and print what would be done
     #[arg(long, visible_alias = "dryrun")]
     pub dry_run: bool,
     /// Owner and permissions.
@@ -198,7 +199,7 @@ pub struct Cp {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
-    /// Print a summary even if nothing was left out
+    /// Print a summary even if nothing was skipped
     #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
 }
@@ -206,9 +207,9 @@ pub struct Cp {
 /// Options of `clone`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The log then has two files with the same memory, which fsck reports as damage, and which nothing \
-but mkfs mends. It is for tests of fsck only. On a mounted famfs it fails where the kernel refuses \
-such a file, as famfs.ko does.
+For tests of fsck only: the log then has two files with the same memory, which fsck reports as \
+damage and only mkfs repairs. On a mounted famfs the command fails if the kernel refuses such a \
+file, as famfs.ko does.
 
 Examples:
   famfs --pool /dev/shm/pool clone /data/a /data/crossed
@@ -221,10 +222,10 @@ pub struct CloneFile {
     /// New file
     #[arg(value_name = "DST")]
     pub target: PathBuf,
-    /// Name what is made
+    /// Print the name of everything that is made
     #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
-    /// Check everything, and print what would be made
+    /// Check everything and print what would be made
     #[arg(long, visible_alias = "dryrun")]
     pub dry_run: bool,
     /// Print the result as JSON

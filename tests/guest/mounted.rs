@@ -163,7 +163,7 @@ fn looking(session: &mut Session, node: &Node) {
 fn writing(session: &mut Session, node: &Node) {
     session.check("the kernel refuses a clone, which leaves nothing behind", || {
         let text = refused(node, "famfs clone /mnt/famfs/large /mnt/famfs/crossed", 1)?;
-        ensure!(text.contains("two files of the same memory"), "{text}");
+        ensure!(text.contains("two files with the same memory"), "{text}");
         run(node, "[[ ! -e /mnt/famfs/crossed ]] && famfs fsck /mnt/famfs").map(drop)
     });
     session.check("mkdir tells what it made", || {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The `famfs` command; also `mkfs.famfs`, `fsck.famfs`, `mount.famfs` and `umount.famfs` by the
-//! name it is called by.
+//! The `famfs` command. Under the name `mkfs.famfs`, `fsck.famfs`, `mount.famfs` or `umount.famfs`
+//! it runs that command.
 
 mod commands;
 mod output;
@@ -29,16 +29,16 @@ fn main() -> ExitCode {
     ExitCode::from(result.unwrap_or_else(|failure| output::fail(&failure, json)))
 }
 
-/// What the reference's programs take for a help, as getopt(3) leaves it to them.
+/// Asks the reference's programs for help: getopt(3) does not know it, so they print their usage.
 const QUESTION: &str = "-?";
 
-/// Reads the command line; the program's name counts where mkfs(8), fsck(8) or mount(8) calls it.
+/// Parses the command line. mkfs(8), fsck(8) and mount(8) choose the command by the program's name.
 fn parse(mut args: Vec<OsString>) -> Result<Cli, clap::Error> {
     for arg in args.iter_mut().filter(|arg| *arg == QUESTION) {
         *arg = "--help".into();
     }
     Ok(match helper(&args) {
-        // mount(8) and umount(8) have protocols of their own for their helpers.
+        // mount(8) and umount(8) have their own protocols for helpers.
         Some("mount") => {
             let args = MountHelper::try_parse_from(args)?;
             Cli {
@@ -66,19 +66,19 @@ fn parse(mut args: Vec<OsString>) -> Result<Cli, clap::Error> {
     })
 }
 
-/// The command in the name of the program: `mkfs` of `/sbin/mkfs.famfs`.
+/// The command in the program's name: `mkfs` for `/sbin/mkfs.famfs`.
 fn helper(args: &[OsString]) -> Option<&str> {
     let name = Path::new(args.first()?);
     let name = name.file_stem().filter(|_| name.extension() == Some("famfs".as_ref()));
     name.and_then(OsStr::to_str)
 }
 
-/// What --coherent takes from the environment, where the options of all commands are not read.
+/// `--coherent` as the environment sets it, for callers that do not use the full parser.
 fn coherent_by_environment() -> bool {
     std::env::var_os(COHERENT).is_some_and(|value| means_coherent(&value))
 }
 
-/// What a value of [`COHERENT`] means: as for the other commands.
+/// Whether a value of [`COHERENT`] sets the option, by the same rule as the full parser.
 fn means_coherent(value: &OsStr) -> bool {
     FalseyValueParser::new().parse_ref(&clap::Command::new("famfs"), None, value).unwrap_or(false)
 }

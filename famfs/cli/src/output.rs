@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the commands share: exit codes, JSON, sizes, progress, and stopping on a signal.
+//! Shared by the commands: exit codes, JSON, sizes, progress, and stopping on a signal.
 
 use std::fmt;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
@@ -17,15 +17,15 @@ use serde::Serialize;
 pub const OK: u8 = 0;
 /// Any failure without a code of its own.
 pub const FAILED: u8 = 1;
-/// A command line that cannot be read.
+/// A command line that cannot be parsed.
 pub const USAGE: u8 = 2;
-/// Ended by SIGINT, as shells count it.
+/// Ended by SIGINT; shells use this code too.
 pub const INTERRUPTED: u8 = 130;
 
-/// The end of a command: its exit code, or an error with one.
+/// The result of a command: its exit code, or an error with one.
 pub type Outcome = Result<u8, Failure>;
 
-/// An error and the exit code that stands for it.
+/// An error and its exit code.
 pub struct Failure {
     /// Exit code.
     pub code: u8,
@@ -51,25 +51,25 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
     }
 }
 
-/// Tells why the program failed, once: on standard error, and on standard output if that is for
-/// programs. The exit code stands for it.
+/// Reports why the program failed, once: on standard error, and on standard output if that is read
+/// by a program. Returns the exit code.
 pub fn fail(failure: &Failure, json: bool) -> u8 {
     notice!("{:#}", failure.error);
     if json {
-        // Its loss is told by the exit code.
+        // If this is lost, the exit code still reports the failure.
         let _ = print_json_line(&ErrorReport::new(&*failure.error, failure.code));
     }
     failure.code
 }
 
-/// Gives clap's answer to a command line that runs no command: a help, or what is wrong with it.
+/// Prints clap's answer to a command line that runs no command: a help text or a usage error.
 pub fn answer(answer: &clap::Error, json: bool) -> Outcome {
     if !answer.use_stderr() {
-        // A reader that has seen enough of a help is no error.
+        // A reader that stops early is no error.
         let _ = answer.print();
         return Ok(OK);
     }
-    // Without styles: what others chose may stand in it, as of `famfs rm *`.
+    // Without styles: the text may contain what others chose, as with `famfs rm *`.
     let text = answer.render().to_string();
     let _ = to_stderr(&text);
     if json {
@@ -90,17 +90,17 @@ macro_rules! notice {
 }
 pub(crate) use {notice, say};
 
-/// What [`say!`] does.
+/// Implements [`say!`].
 pub fn print_line(line: fmt::Arguments<'_>) -> anyhow::Result<()> {
     to_stdout(|out| writeln!(out, "{line}"))
 }
 
-/// What [`notice!`] does. Work does not end because nobody can be told about it.
+/// Implements [`notice!`]. A message that cannot be printed does not stop the work.
 pub fn print_notice(message: fmt::Arguments<'_>) {
     let _ = to_stderr(&format!("famfs: {message}\n"));
 }
 
-/// Writes text to standard error, without anything that could harm a terminal.
+/// Writes text to standard error, and escapes what could harm a terminal.
 fn to_stderr(text: &str) -> io::Result<()> {
     let mut out = Escaping::new(io::stderr().lock());
     out.write_all(text.as_bytes())?;
@@ -121,19 +121,19 @@ pub fn print_json_line(value: &impl Serialize) -> anyhow::Result<()> {
     say!("{line}")
 }
 
-/// Writes text to standard output, without anything that could harm a terminal. A reader that has
-/// seen enough, as in `| head`, is no error.
+/// Writes text to standard output, and escapes what could harm a terminal. A reader that stops
+/// early, as in `| head`, is no error.
 pub fn to_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
     let mut out = Escaping::new(BufWriter::new(io::stdout().lock()));
     is_read(write(&mut out).and_then(|()| out.finish())).map(drop)
 }
 
-/// Writes text that has styles to standard output; what others chose of it was escaped before.
+/// Writes text with styles to standard output; what others chose in it is already escaped.
 pub fn styled_to_stdout(bytes: &[u8]) -> anyhow::Result<()> {
     bytes_to_stdout(bytes).map(drop)
 }
 
-/// Writes a list to standard output: as it is for the program that reads it, escaped for people.
+/// Writes a list to standard output: unchanged for a program, escaped for a terminal.
 pub fn list_to_stdout(bytes: &[u8]) -> anyhow::Result<()> {
     if io::stdout().is_terminal() {
         return to_stdout(|out| out.write_all(bytes));
@@ -154,7 +154,7 @@ fn is_read(written: io::Result<()>) -> anyhow::Result<bool> {
     }
 }
 
-/// A progress bar on a terminal, nothing elsewhere.
+/// A progress bar on a terminal, hidden elsewhere.
 pub fn progress_bar(bytes: u64) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -166,8 +166,8 @@ pub fn progress_bar(bytes: u64) -> ProgressBar {
     ProgressBar::new(bytes).with_style(style)
 }
 
-/// A flag that SIGINT and SIGTERM raise, so that work ends at a good place. A second signal ends
-/// the process at once.
+/// A flag that SIGINT and SIGTERM set, so that work stops at a safe point. A second signal ends the
+/// process at once.
 pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a path on the command line means: a path in a pool file, or in a mounted famfs.
+//! The meaning of a path on the command line: a path in a pool file, or in a mounted famfs.
 
 use std::cell::OnceCell;
 use std::fs::Metadata;
@@ -33,14 +33,14 @@ pub struct Place {
     pub path: Option<RelPath>,
     /// The pool file or device.
     memory: Option<Metadata>,
-    /// This system's UUID; `None` offline, where the pool's lock makes the master.
+    /// This system's UUID; `None` offline, where the holder of the pool's lock is the master.
     system: Option<Uuid>,
-    /// The master's lease, of a writer.
+    /// The master's lease, if this process writes.
     lease: OnceCell<Keeper>,
 }
 
 impl Place {
-    /// Finds the file system of a path. Without a path it is the pool, or the one famfs that is
+    /// Finds the file system of a path. Without a path it is the pool, or the only famfs that is
     /// mounted here.
     pub fn open(pool: Option<&Path>, path: Option<&Path>, access: Access) -> Result<Self> {
         match pool {
@@ -61,7 +61,7 @@ impl Place {
         let found = mounts::locate(path)?;
         let path = inside(found.inside.as_os_str().as_bytes())?;
         let system = match access {
-            // Whoever only reads is a client as well as a master.
+            // Master and client read in the same way.
             Access::Read => None,
             Access::Write => Some(role::system_uuid()?),
         };
@@ -69,7 +69,7 @@ impl Place {
             .telling(|text| notice!("{text}"));
         if access == Access::Write && mounted.is_read_only()? {
             bail!(
-                "{} is mounted read-only: this system can read the famfs and not change it; run \
+                "{} is mounted read-only, so this system can read the famfs but not change it: run \
                  the command on the master",
                 found.mount.mount_point.display()
             );
@@ -79,7 +79,7 @@ impl Place {
         Ok(Self { volume, path, memory, system, lease: OnceCell::new() })
     }
 
-    /// Opens the file system for additions; with `dry_run` for a session that changes nothing.
+    /// Opens the file system for additions; with `dry_run`, for a session that changes nothing.
     pub fn writer(&self, dry_run: bool) -> Result<Writer<'_>> {
         if dry_run {
             return Ok(Writer::preview(&*self.volume, self.system)?);
@@ -93,7 +93,7 @@ impl Place {
         })
     }
 
-    /// The master's lease, taken at the first call; a client does not get it.
+    /// The master's lease, acquired at the first call; `None` on a client.
     pub fn lease(&self) -> Result<Option<&Keeper>> {
         if let Some(lease) = self.lease.get() {
             return Ok(Some(lease));
@@ -115,12 +115,12 @@ impl Place {
         Ok(Some(self.lease.get_or_init(|| taken)))
     }
 
-    /// Refuses to write an output file over the file system that it comes from.
+    /// Refuses to write an output file over the file system that it is made from.
     pub fn check_output(&self, path: &Path) -> Result<()> {
         let is_memory = |memory| path.metadata().is_ok_and(|found| is_same(&found, memory));
         if self.memory.as_ref().is_some_and(is_memory) {
             bail!(
-                "{} holds the file system that is read, and would be lost; name another file",
+                "{} holds the file system that is read, and would be lost: name another file",
                 path.display()
             );
         }
@@ -150,12 +150,12 @@ fn is_same(one: &Metadata, other: &Metadata) -> bool {
     }
 }
 
-/// A path in a pool file, which may be written with a leading slash: its root is the pool's.
+/// A path in a pool file. A leading slash is allowed: the pool is the root.
 pub fn pool_path(path: &Path) -> Result<Option<RelPath>> {
     inside(without_slash(path.as_os_str().as_bytes()))
 }
 
-/// A path below the root; nothing, `.` and the like are the root itself.
+/// A path below the root; an empty path, `.` and the like are the root itself.
 fn inside(bytes: &[u8]) -> Result<Option<RelPath>> {
     match RelPath::new(bytes) {
         Ok(path) => Ok(Some(path)),
@@ -169,7 +169,7 @@ fn without_slash(path: &[u8]) -> &[u8] {
     &path[start..]
 }
 
-/// The owner of a new file or directory: as asked, else the caller.
+/// The owner of a new file or directory: as requested, else the caller.
 pub fn owner(uid: Option<u32>, gid: Option<u32>, mode: u32) -> Owner {
     Owner {
         uid: uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
@@ -178,7 +178,7 @@ pub fn owner(uid: Option<u32>, gid: Option<u32>, mode: u32) -> Owner {
     }
 }
 
-/// Permission bits as asked for, less the caller's umask, as the reference does for files.
+/// Permission bits as requested, less the caller's umask, as the reference does for files.
 pub fn masked(mode: u32) -> u32 {
     use rustix::fs::Mode;
     let mask = rustix::process::umask(Mode::empty());
@@ -210,7 +210,7 @@ pub fn paths_of_one(pool: Option<&Path>, args: &[&Path]) -> Result<Vec<RelPath>>
     Ok(paths)
 }
 
-/// How files are to be interleaved, if they are.
+/// How to interleave files, if at all.
 pub fn striping(args: &InterleaveArgs) -> Result<Option<Striping>> {
     let InterleaveArgs { nbuckets, nstrips, chunksize } = *args;
     match (nbuckets, nstrips, chunksize) {

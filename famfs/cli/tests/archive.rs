@@ -200,7 +200,7 @@ fn names_that_are_taken_and_files_that_do_not_fit_are_named() {
     member(&mut builder, "a", 0o600, b"again");
     member(&mut builder, "a/below", 0o600, b"below a file");
     let (code, _, stderr) = pipe(&pool, &["import"], &builder.into_inner().unwrap());
-    let again = "\"a\" is in the archive twice, and its first version is in place already";
+    let again = "\"a\" is in the archive twice, and its first version is already in place";
     assert!(code == Some(1) && stderr.contains(again), "{stderr}");
     let mut builder = Builder::new(Vec::new());
     member(&mut builder, "a", 0o600, b"first");

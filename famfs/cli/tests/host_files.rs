@@ -190,7 +190,7 @@ fn a_copy_out_follows_no_link_below_the_directory_that_was_named() {
     for args in [&["/."][..], &["/current"], &["/file"]] {
         let args = [&["cp", "--out", "-r"], args, &["out"]].concat();
         let message = place.refusal(&args);
-        assert!(message.contains("is there and no"), "{message}");
+        assert!(message.contains("exists and is not a"), "{message}");
     }
     assert!(names(&place.path("victim")).is_empty());
     assert_eq!(names(&place.path("out")), ["current", "file"]);

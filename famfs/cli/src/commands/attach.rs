@@ -90,8 +90,9 @@ pub fn run(args: &Attach) -> Outcome {
     Ok(if played.damaged() { FAILED } else { OK })
 }
 
-/// Loads what is missing, by one process; an error if that cannot be run. What stays missing may
-/// be built in, or somebody else is about to load it; if not, no device will show up.
+/// Loads the missing modules with one process; fails if that cannot be run. A module that stays
+/// missing may be built in, or somebody else is about to load it; if neither, no device will show
+/// up.
 fn load_modules() -> io::Result<()> {
     let missing = missing_modules();
     if !missing.is_empty() {

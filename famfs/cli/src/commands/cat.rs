@@ -17,7 +17,7 @@ pub fn run(pool: Option<&Path>, args: &Cat) -> Outcome {
     for path in &args.files {
         match print(pool, path) {
             Ok(true) => {}
-            // Nobody reads any more.
+            // The reader has closed its end.
             Ok(false) => break,
             Err(err) => {
                 notice!("{err:#}");
@@ -28,7 +28,7 @@ pub fn run(pool: Option<&Path>, args: &Cat) -> Outcome {
     Ok(code)
 }
 
-/// Writes a file to standard output; false if its reader has left.
+/// Writes a file to standard output; false if its reader has closed it.
 fn print(pool: Option<&Path>, path: &Path) -> Result<bool> {
     let place = Place::open(pool, Some(path), Access::Read)?;
     let path = place.file_path()?;

@@ -27,7 +27,7 @@ struct CheckReport {
     version: u32,
     files: u64,
     directories: u64,
-    /// Files of the log that are not there yet.
+    /// Files of the log that have not appeared yet.
     missing: u64,
     problems: Vec<Problem>,
 }
@@ -44,7 +44,7 @@ pub fn run(args: &Check) -> Outcome {
     let mount_point = &found.mount.mount_point;
     if !found.inside.as_os_str().is_empty() {
         let (given, found) = (args.mount_point.display(), mount_point.display());
-        return Err(anyhow!("{given} is no mount point; did you mean {found}?").into());
+        return Err(anyhow!("{given} is not a mount point; did you mean {found}?").into());
     }
     let volume = Mounted::at(mount_point, &found.mount.source)?.open(Access::Read, None)?;
     let plan = Contents::read(volume.media())?.plan;
@@ -62,7 +62,7 @@ pub fn run(args: &Check) -> Outcome {
         }
         if report.missing > 0 {
             say!(
-                "{} files and directories of the log are not there yet; use logplay",
+                "{} files and directories of the log have not appeared yet: run `famfs logplay`",
                 report.missing
             )?;
         }
@@ -72,7 +72,7 @@ pub fn run(args: &Check) -> Outcome {
     Ok(if damaged || !report.problems.is_empty() { FAILED } else { OK })
 }
 
-/// Looks at everything below a directory.
+/// Examines everything below a directory.
 fn walk(
     root: &Path,
     inside: &Path,
@@ -99,7 +99,7 @@ fn walk(
         }
         let kind = path
             .symlink_metadata()
-            .with_context(|| format!("cannot look at {}", path.display()))?
+            .with_context(|| format!("cannot examine {}", path.display()))?
             .file_type();
         let problem = if kind.is_dir() {
             report.directories += 1;
@@ -122,7 +122,7 @@ fn walk(
 fn problem_of(path: &Path, inside: &Path, plan: &Plan) -> Option<String> {
     let mapped = File::open(path).map_err(|err| err.to_string()).and_then(|file| {
         ioctl::map_get(&file).map_err(|err| match err {
-            Errno::NODATA => "no map: it was not made by famfs tools, and has no memory".to_owned(),
+            Errno::NODATA => "no map: the famfs tools did not make it, it has no memory".to_owned(),
             err => err.to_string(),
         })
     });
@@ -137,7 +137,7 @@ fn problem_of(path: &Path, inside: &Path, plan: &Plan) -> Option<String> {
             Some(format!("{size} bytes, expected {logged} as in the log"))
         }
         Some(NodeKind::File { map: logged, .. }) if *logged != map => {
-            Some("its memory is not what the log says; unmount and mount again".to_owned())
+            Some("its memory differs from the log: unmount and mount again".to_owned())
         }
         Some(NodeKind::File { .. }) => None,
         Some(NodeKind::Dir) => Some("a file, expected a directory as in the log".to_owned()),

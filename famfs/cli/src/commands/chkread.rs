@@ -42,12 +42,12 @@ pub fn run(args: &Chkread) -> Outcome {
             return Ok(FAILED);
         }
         None if args.json => {}
-        None => say!("{name}: read and mmap give the same {size} bytes")?,
+        None => say!("{name}: read and mmap return the same {size} bytes")?,
     }
     Ok(OK)
 }
 
-/// Checks that the file is the superblock or the log that it is said to be.
+/// Checks that the file is the superblock or the log that the options say it is.
 fn check_kind(args: &Chkread) -> Result<()> {
     if !args.superblock && !args.log {
         return Ok(());
@@ -65,7 +65,7 @@ fn check_kind(args: &Chkread) -> Result<()> {
     Ok(())
 }
 
-/// A file that holds a part of a device, to be read.
+/// A file that holds a part of a device, for reading.
 struct MetaBytes {
     file: File,
     /// Where on the device the part starts.
@@ -109,7 +109,7 @@ impl MetaBytes {
     }
 }
 
-/// Size of a file, and the offset of the first byte that read(2) and a mapping give differently.
+/// Size of a file, and the offset of the first byte at which read(2) and a mapping differ.
 fn compare(path: &Path) -> Result<(u64, Option<u64>)> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;

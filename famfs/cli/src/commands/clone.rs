@@ -20,7 +20,7 @@ use crate::output::{OK, Outcome, notice, print_json, say};
 use crate::place::{Place, pool_path};
 
 const SHARED: &str =
-    "the kernel refuses two files of the same memory; unmount, and use --pool on the host";
+    "the kernel refuses two files with the same memory: unmount, and use --pool on the host";
 
 #[derive(Serialize)]
 struct CloneReport {
@@ -51,14 +51,14 @@ pub fn run(pool: Option<&Path>, args: &CloneFile) -> Outcome {
     writer.publish(target, node.owner, size, map)?;
     writer.commit()?;
     if !args.dry_run {
-        notice!("\"{target}\" and \"{source}\" have the same memory now: fsck reports damage");
+        notice!("\"{target}\" and \"{source}\" now have the same memory: fsck reports damage");
     }
     if args.json {
         let source = Name::new("source", source.as_bytes());
         let path = Name::new("path", target.as_bytes());
         print_json(&CloneReport { version: 1, dry_run: args.dry_run, source, path, bytes: size })?;
     } else if args.dry_run {
-        say!("would make {target} of the memory of {source}")?;
+        say!("would make {target} with the memory of {source}")?;
     } else if args.verbose {
         say!("{target}: {size} bytes of {source}")?;
     }

@@ -25,7 +25,7 @@ struct CompactReport {
 
 pub fn run(pool: Option<&Path>, args: &Compact) -> Outcome {
     let pool = pool.context(
-        "compact needs --pool FILE: only on the host can be seen whether anybody holds the pool",
+        "compact needs --pool FILE: only the host can see whether anybody uses the pool",
     )?;
     let access = if args.dry_run { Access::Read } else { Access::Write };
     // The pool's lock keeps out the back-ends of virtual machines and other commands.
@@ -51,17 +51,17 @@ pub fn run(pool: Option<&Path>, args: &Compact) -> Outcome {
     Ok(OK)
 }
 
-/// Refuses a pool that other processes have open or mapped, without a lock too.
+/// Refuses a pool that other processes have open or mapped, even without a lock.
 fn refuse_held(pool: &Path) -> Result<()> {
     let holders =
-        holders::of(pool).with_context(|| format!("cannot look at {}", pool.display()))?;
+        holders::of(pool).with_context(|| format!("cannot examine {}", pool.display()))?;
     if holders.is_empty() {
         return Ok(());
     }
     let holders: Vec<String> = holders.iter().map(ToString::to_string).collect();
     bail!(
-        "pool {} is held by {}: files that were deleted may still be mapped there; stop the \
-         virtual machines first",
+        "pool {} is held by {}, which may still have deleted files mapped: stop the virtual \
+         machines first",
         pool.display(),
         holders.join(", ")
     )

@@ -40,7 +40,7 @@ struct CpReport {
     bytes: u64,
     seconds: f64,
     skipped: Vec<Skipped>,
-    /// What keeps an owner or mode that is not its source's.
+    /// Existing files and directories that keep an owner or mode other than their source's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     kept: Vec<Skipped>,
     /// What the sources have and a famfs does not keep.
@@ -48,10 +48,10 @@ struct CpReport {
     dropped: Option<Counts>,
     #[serde(skip)]
     lost: Dropped,
-    /// What --compare found to be different.
+    /// The differences that --compare found.
     #[serde(skip_serializing_if = "Option::is_none")]
     differences: Option<Vec<Differing>>,
-    /// What was copied out without its set-user-ID or set-group-ID bits.
+    /// Files that were copied out without their set-user-ID or set-group-ID bits.
     #[serde(flatten)]
     without_set_id: Option<Names>,
     /// What a dry run would do.
@@ -155,7 +155,7 @@ impl From<&Unsupported> for Skipped {
     }
 }
 
-/// What a copy would do, counted and listed.
+/// What a copy would do, as counts and as a list.
 fn planned(copy: &Copy) -> CpReport {
     let mut report = CpReport { bytes: copy.bytes, ..CpReport::default() };
     let actions = copy.actions().map(|(action, source, target)| {
@@ -172,7 +172,7 @@ fn planned(copy: &Copy) -> CpReport {
     CpReport { actions: Some(actions), ..report }
 }
 
-/// What the last argument means: a directory to copy into, or a new name for the only source.
+/// The meaning of the last argument: a directory to copy into, or a new name for the only source.
 fn destination(
     place: &Place,
     plan: &Plan,
@@ -183,10 +183,10 @@ fn destination(
     match plan.get(path).map(|node| &node.kind) {
         Some(NodeKind::Dir) => Ok(Destination::Into(Some(path.clone()))),
         _ if sources.len() > 1 => {
-            bail!("\"{path}\" is no directory, expected one for more than one source")
+            bail!("\"{path}\" is not a directory, expected one for more than one source")
         }
         _ if target.as_os_str().as_bytes().ends_with(b"/") => {
-            bail!("\"{path}\" is no directory; make it with `famfs mkdir`")
+            bail!("\"{path}\" is not a directory: make it with `famfs mkdir`")
         }
         _ => Ok(Destination::As(path.clone())),
     }
@@ -198,9 +198,10 @@ fn copy_out(
     sources: &[PathBuf],
     target: &Path,
 ) -> Result<(CpReport, bool), Failure> {
-    let pool = pool.context("--out needs --pool FILE; out of a mounted famfs copy with cp(1)")?;
+    let pool =
+        pool.context("--out needs --pool FILE; to copy out of a mounted famfs, use cp(1)")?;
     if args.owner.mode.is_some() || args.owner.uid.is_some() || args.owner.gid.is_some() {
-        return Err(anyhow::anyhow!("--mode, --uid and --gid are not for --out").into());
+        return Err(anyhow::anyhow!("--out takes no --mode, --uid and --gid").into());
     }
     let stop = stop_flag()?;
     let place = Place::open(Some(pool), None, Access::Read)?;
@@ -208,10 +209,10 @@ fn copy_out(
     let damaged = warn_of_damage(&plan);
     let into = target.is_dir();
     if !into && sources.len() > 1 {
-        let error = "is no directory, expected one for more than one source";
+        let error = "is not a directory, expected one for more than one source";
         return Err(anyhow::anyhow!("{} {error}", target.display()).into());
     }
-    // What is below the directory that was named is reached without links.
+    // Paths below the named directory are opened without following links.
     let base = match into {
         true => Base::open(target)?,
         false => Base::open(target.parent().unwrap_or(Path::new("")))?,
@@ -220,7 +221,7 @@ fn copy_out(
     for source in sources {
         let path = pool_path(source)?;
         let name = path.as_ref().and_then(|path| path.as_path().file_name());
-        // `DIR/.` and the root mean what is in the directory.
+        // `DIR/.` and the root stand for what is in the directory.
         let contents = source.as_os_str().as_bytes().ends_with(b"/.");
         let below = match (into, name.filter(|_| !contents)) {
             (true, Some(name)) => Path::new(name),
@@ -230,7 +231,8 @@ fn copy_out(
         items.extend(extract::list(&plan, path.as_ref(), (&base, below), args.recursive)?);
     }
     if !into && target.as_os_str().as_bytes().ends_with(b"/") && items[0].size().is_some() {
-        return Err(anyhow::anyhow!("{} is no directory; make it first", target.display()).into());
+        let error = anyhow::anyhow!("{} is not a directory: make it first", target.display());
+        return Err(error.into());
     }
     // A guest can give a file the name of the pool.
     for item in items.iter().filter(|item| item.exists && item.size().is_some()) {

@@ -25,7 +25,7 @@ use crate::output::{notice, print_json, progress_bar, say, stop_flag, stopped};
 use crate::place::{Place, masked, owner, paths_of_one, striping};
 
 const DEFAULT_MODE: u32 = 0o644;
-/// Bytes of several files from which on their filling takes longer than starting threads.
+/// Total bytes of several files from which on starting threads to fill them pays off.
 const WORTH_A_THREAD: u64 = 4 << 20;
 
 #[derive(Serialize)]
@@ -35,14 +35,14 @@ struct CreatReport {
     files: Vec<Job>,
 }
 
-/// A file to make, or one that is there.
+/// A file to make, or one that exists.
 #[derive(Clone, Serialize)]
 struct Job {
     #[serde(serialize_with = "as_name", flatten)]
     path: RelPath,
     bytes: u64,
     seed: Option<u32>,
-    /// "create" it, or "keep" what is there.
+    /// "create" it, or "keep" the existing file.
     action: &'static str,
 }
 
@@ -74,7 +74,7 @@ pub fn run(pool: Option<&Path>, args: &Creat) -> Outcome {
     let filler = Filler { stop: &stop, bar: progress_bar(jobs.iter().map(|job| job.bytes).sum()) };
     let made = make(&mut writer, &jobs, owner, threads, &filler);
     filler.bar.finish_and_clear();
-    // What is complete is kept, whatever became of the rest.
+    // Complete files are kept, whatever became of the rest.
     let committed = writer.commit();
     made.or_exit(if stopped(&stop) { INTERRUPTED } else { FAILED })?;
     committed?;
@@ -102,7 +102,7 @@ fn tell(args: &Creat, jobs: Vec<Job>) -> Result<()> {
     Ok(())
 }
 
-/// What is to be done for each file; refuses what cannot be before anything is made.
+/// What to do for each file; refuses what is impossible before anything is made.
 fn jobs(args: &Creat, paths: Vec<RelPath>, plan: &Plan) -> Result<Vec<Job>> {
     let sizes = match (args.size, args.path.is_some()) {
         (Some(size), true) => vec![(size, args.seed)],
@@ -138,14 +138,14 @@ fn random_seed() -> u32 {
     Uuid::new_v4().as_fields().0.max(1)
 }
 
-/// A new file whose bytes are to be written, with its memory.
+/// A new file to be filled, with its memory.
 type Open<'j, 'v> = (&'j Job, Box<dyn FileBytes + 'v>, FileMap);
 
 fn bytes_of(open: &[Open<'_, '_>]) -> u64 {
     open.iter().map(|(job, ..)| job.bytes).sum()
 }
 
-/// Makes and fills files, some at a time, and adds them to the log in their order.
+/// Makes and fills files, several at a time, and adds them to the log in their order.
 fn make<'v>(
     writer: &mut Writer<'v>,
     jobs: &[Job],
@@ -197,7 +197,7 @@ fn make<'v>(
     Ok(())
 }
 
-/// Makes what is to be filled; nothing for a file that is kept, or in a preview.
+/// Makes a file to be filled; nothing if the file is kept, or in a preview.
 fn begin<'j, 'v>(
     writer: &mut Writer<'v>,
     job: &'j Job,
@@ -217,14 +217,14 @@ fn begin<'j, 'v>(
     Ok(Some((job, open, map)))
 }
 
-/// What all threads share.
+/// Shared by all threads.
 struct Filler<'v> {
     stop: &'v AtomicBool,
     bar: ProgressBar,
 }
 
 impl Filler<'_> {
-    /// Writes all bytes of a file, and writes them back.
+    /// Writes all bytes of a file, and writes their cache lines back.
     fn fill(&self, job: &Job, bytes: &dyn FileBytes) -> Result<()> {
         let mut stream = job.seed.map(SeededBytes::new);
         let mut buf = vec![0; usize::try_from(job.bytes).unwrap_or(COPY_STEP).min(COPY_STEP)];

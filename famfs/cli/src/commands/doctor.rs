@@ -23,7 +23,7 @@ enum Status {
     Warning,
     /// Does not work.
     Failed,
-    /// Could not be looked at.
+    /// Could not be checked.
     Skipped,
 }
 

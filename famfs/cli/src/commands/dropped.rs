@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Telling what files lost on their way into a famfs.
+//! Reports what files lost on their way into a famfs.
 
 use anyhow::Result;
 use famfs::write::dropped::Dropped;
 
 use crate::output::{notice, say};
 
-/// Tells what was lost, but for times alone; `verbose` names every file.
+/// Reports what was lost, unless it was only times; `verbose` names every file.
 pub fn tell_of_dropped(dropped: &Dropped, verbose: bool) -> Result<()> {
     let Some(summary) = dropped.summary() else { return Ok(()) };
     for (name, lost) in dropped.items.iter().filter(|_| verbose) {

@@ -35,7 +35,7 @@ struct DumpReport<'d> {
     log_bytes: u64,
     log_length_from: LengthFrom,
     areas: Areas<'d>,
-    /// Known behind the areas only.
+    /// Known only after the areas were read.
     #[serde(serialize_with = "counted")]
     counts: &'d Cell<Counts>,
 }
@@ -57,11 +57,11 @@ fn counted<S: Serializer>(counts: &&Cell<Counts>, serializer: S) -> Result<S::Ok
     counts.get().serialize(serializer)
 }
 
-/// Superblock and log, as far as there is a way to them.
+/// Superblock and log, as far as they can be reached.
 enum Source {
     Pool(PoolFile),
     Mounted(MountedVolume),
-    /// Of a mounted famfs whose superblock does not tell where its log is.
+    /// Of a mounted famfs whose superblock does not record where its log is.
     SuperblockOnly(MetaFiles),
 }
 
@@ -77,7 +77,7 @@ impl Source {
         match mounted()?.open(Access::Read, None) {
             Ok(volume) => Ok(Self::Mounted(volume)),
             Err(err) => {
-                notice!("the log is out of reach: {}", one_line(&err));
+                notice!("the log cannot be reached: {}", one_line(&err));
                 Ok(Self::SuperblockOnly(mounted()?.superblock_media()?))
             }
         }
@@ -122,7 +122,7 @@ fn print_head(out: &mut dyn Write, media: &dyn Media, dump: &Dump<'_>) -> io::Re
     let from = match dump.length_from() {
         LengthFrom::Superblock => "as in the superblock",
         LengthFrom::LogHeader => "as in the log's header; the superblock has no possible length",
-        LengthFrom::Default => "as mkfs makes it; neither superblock nor log have a length",
+        LengthFrom::Default => "mkfs's default; neither superblock nor log have a length",
     };
     writeln!(out, "log: {} bytes, {from}", dump.log_len())
 }

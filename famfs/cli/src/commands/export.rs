@@ -25,13 +25,13 @@ struct ExportReport {
     directories: u64,
     packs: u64,
     bytes: u64,
-    /// What was exported without its set-user-ID or set-group-ID bits.
+    /// What was exported without set-user-ID or set-group-ID bits.
     #[serde(flatten)]
     without_set_id: Option<Names>,
 }
 
 pub fn run(pool: Option<&Path>, args: &Export) -> Outcome {
-    // `-` is what it would be without the option.
+    // `-` means the same as no option.
     let output = args.output.as_deref().filter(|path| !is_stdout(path));
     if output.is_none() && io::stdout().is_terminal() {
         return Err(anyhow!("standard output is a terminal: use --output FILE, or a pipe").into());
@@ -44,7 +44,7 @@ pub fn run(pool: Option<&Path>, args: &Export) -> Outcome {
     let plan = place.plan()?;
     let damaged = warn_of_damage(&plan);
     let nodes = nodes_at(&place, &plan)?;
-    // A file keeps its name, a directory stands for what is in it.
+    // A file keeps its name, a directory stands for its contents.
     let below = match &place.path {
         Some(path) if matches!(nodes[..], [Node { kind: NodeKind::File { .. }, .. }]) => {
             path.parent()
@@ -92,7 +92,7 @@ fn size(node: &Node) -> u64 {
     }
 }
 
-/// Standard output is free for a report only if the archive goes elsewhere.
+/// A report on standard output is possible only if the archive goes elsewhere.
 fn report(args: &Export, output: Option<&Path>, done: Done) -> anyhow::Result<()> {
     let Done { files, directories, packs, bytes, without_set_id } = done;
     let Some(path) = output else { return Ok(()) };

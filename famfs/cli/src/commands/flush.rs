@@ -58,7 +58,7 @@ pub fn run(args: &Flush) -> Outcome {
     Ok(if report.failed == 0 { OK } else { FAILED })
 }
 
-/// Writes a file's cache lines back and forgets them; returns the file's size.
+/// Writes a file's cache lines back and drops them; returns the file's size.
 fn flush(path: &Path, dry_run: bool) -> Result<u64> {
     let file = File::open(path)?;
     if !file.metadata()?.is_file() {

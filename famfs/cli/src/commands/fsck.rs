@@ -45,7 +45,7 @@ pub fn run(pool: Option<&Path>, args: &Fsck) -> Outcome {
     Ok(if report.problems.is_empty() { OK } else { FAILED })
 }
 
-/// The report, and the free space of parts of the device if that is asked for.
+/// The report, with the free space of parts of the device if asked for.
 #[derive(Serialize)]
 struct WithBuckets<'r> {
     #[serde(flatten)]
@@ -54,7 +54,7 @@ struct WithBuckets<'r> {
     buckets: &'r [Bucket],
 }
 
-/// One of the equal parts of a device that the strips of interleaved files come from; in bytes.
+/// One of the equal parts of a device that supply the strips of interleaved files; in bytes.
 #[derive(Serialize)]
 struct Bucket {
     offset: u64,
@@ -63,7 +63,7 @@ struct Bucket {
     largest_free: u64,
 }
 
-/// Cuts the device into `count` parts, as the allocation of interleaved files does.
+/// Divides the device into `count` parts, as the allocator does for interleaved files.
 fn buckets(report: &FsckReport, plan: &Plan, count: u64) -> Vec<Bucket> {
     let units = report.device_bytes / ALLOC_UNIT;
     let len = units.checked_div(count).unwrap_or(0) * ALLOC_UNIT;
@@ -151,7 +151,7 @@ fn print(args: &Fsck, report: &FsckReport, buckets: &[Bucket]) -> Result<()> {
         }
         match report.problems.len() {
             0 => writeln!(out, "clean"),
-            count => writeln!(out, "damaged: {count} found"),
+            count => writeln!(out, "damaged: {count} problems found"),
         }
     })
 }

@@ -73,7 +73,7 @@ pub fn run(pool: Option<&Path>, args: &Getmap) -> Outcome {
     Ok(code)
 }
 
-/// Size and map of a file of a pool, as the log says.
+/// Size and map of a file of a pool, from the log.
 fn get_offline(pool: &Path, path: &Path) -> Result<(u64, FileMap), Failure> {
     let place = Place::open(Some(pool), Some(path), Access::Read)?;
     let path = place.file_path().or_exit(NOT_REGULAR)?;
@@ -90,16 +90,16 @@ fn get(path: &Path) -> Result<(u64, FileMap), Failure> {
         let code = if err.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { FAILED };
         Failure { code, error: anyhow::Error::from(err).context(format!("cannot open {name}")) }
     })?;
-    if !file.metadata().with_context(|| format!("cannot look at {name}"))?.is_file() {
-        return Err(anyhow!("{name} is no regular file")).or_exit(NOT_REGULAR);
+    if !file.metadata().with_context(|| format!("cannot examine {name}"))?.is_file() {
+        return Err(anyhow!("{name} is not a regular file")).or_exit(NOT_REGULAR);
     }
     ioctl::map_get(&file).map_err(|err| match err {
         Errno::NODATA => {
-            let error = anyhow!("{name} has no map: it was not made by famfs tools");
+            let error = anyhow!("{name} has no map: the famfs tools did not make it");
             Failure { code: NO_MAP, error }
         }
         Errno::NOTTY => anyhow!("{name} is not on a famfs").into(),
-        err => anyhow::Error::from(err).context(format!("cannot ask for the map of {name}")).into(),
+        err => anyhow::Error::from(err).context(format!("cannot get the map of {name}")).into(),
     })
 }
 

@@ -46,7 +46,7 @@ pub fn run(pool: Option<&Path>, args: &Args) -> Outcome {
     let is_file = input.metadata().is_ok_and(|metadata| metadata.is_file());
     if args.pack && !is_file {
         let error = anyhow!(
-            "--pack looks at the whole archive first, so it needs a file: save the archive and \
+            "--pack reads the whole archive first, so it needs a file: save the archive and \
              name it with --input"
         );
         return Err(error.into());
@@ -61,7 +61,7 @@ pub fn run(pool: Option<&Path>, args: &Args) -> Outcome {
                 return Err(anyhow!("\"{path}\" is a file, expected a directory").into());
             }
             None => {
-                let error = anyhow!("no directory \"{path}\"; make it with `famfs mkdir`");
+                let error = anyhow!("no directory \"{path}\": make it with `famfs mkdir`");
                 return Err(error.into());
             }
         }
@@ -103,7 +103,7 @@ fn open(args: &Args) -> Result<File> {
     match &args.input {
         Some(path) => File::open(path).with_context(|| format!("cannot open {}", path.display())),
         None if io::stdin().is_terminal() => {
-            Err(anyhow!("name an archive with --input FILE, or give it by a pipe"))
+            Err(anyhow!("name an archive with --input FILE, or send it through a pipe"))
         }
         None => {
             let stdin = io::stdin().as_fd().try_clone_to_owned();
@@ -143,7 +143,7 @@ fn report(args: &Args, done: &Done) -> Result<()> {
     let (skipped, bytes) = (left_out.len(), human(*bytes));
     tell_of_dropped(dropped, args.verbose)?;
     if *superseded > 0 {
-        notice!("{superseded} members were left out for a later one of the same name");
+        notice!("{superseded} members were skipped, because a later one has the same name");
     }
     let would = if args.dry_run { "would make " } else { "" };
     say!("{would}{files} files{packs}, {directories} directories, {skipped} skipped, {bytes}")

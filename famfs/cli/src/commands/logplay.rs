@@ -28,7 +28,7 @@ pub fn run(args: &Logplay) -> Outcome {
     Ok(if played.damaged() { FAILED } else { OK })
 }
 
-/// The file system, and what to call it.
+/// The file system, and the name to report it by.
 fn open(args: &Logplay) -> Result<(Mounted, PathBuf)> {
     match (&args.mount_point, &args.daxdev) {
         (Some(path), _) => {

@@ -37,7 +37,7 @@ pub fn run(pool: Option<&Path>, args: &Map) -> Outcome {
     if let Some(path) = &args.output {
         let text = svg::draw(&picture, &name);
         match is_stdout(path) {
-            // A reader that has seen enough is no error there.
+            // A reader that stops early is no error there.
             true => to_stdout(|out| out.write_all(text.as_bytes()))?,
             false => {
                 place.check_output(path)?;
@@ -58,7 +58,7 @@ pub fn run(pool: Option<&Path>, args: &Map) -> Outcome {
     Ok(if damaged { FAILED } else { OK })
 }
 
-/// Refuses names that promise another kind of picture, before anything is read.
+/// Refuses names that suggest another kind of picture, before anything is read.
 fn check_name(path: &Path, json: bool) -> Result<()> {
     if is_stdout(path) {
         if json {
@@ -79,7 +79,7 @@ enum Look {
     Free,
     /// Partly taken.
     Partly,
-    /// One of the largest files, by its place among them.
+    /// One of the largest files, by its rank.
     Named(usize),
     /// One other file.
     One,
@@ -117,7 +117,7 @@ fn contents(picture: &Picture) -> String {
     format!("{}, {directories}", count(*files as u64, "file"))
 }
 
-/// What is free, and how scattered it is.
+/// How much is free, and how scattered it is.
 fn free_space(picture: &Picture) -> String {
     let space = &picture.space;
     let free = crate::output::human(space.free);

@@ -20,7 +20,7 @@ const DEFAULT_MODE: u32 = 0o755;
 struct MkdirReport {
     version: u32,
     dry_run: bool,
-    /// Directories that were not there before, from the top.
+    /// Directories that did not exist before, from the top.
     #[serde(flatten)]
     paths: Names,
 }

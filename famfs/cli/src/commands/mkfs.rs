@@ -69,9 +69,9 @@ fn make(pool: Option<&Path>, args: &Mkfs) -> Result<()> {
         dev_uuid: args.dev_uuid.unwrap_or_else(Uuid::new_v4),
         system_uuid: match args.system_uuid {
             Some(uuid) => uuid,
-            // On the host nothing is left behind: without a UUID of its own no system is master.
+            // Leaves nothing behind on the host: if it has no UUID, no system is the master.
             None if pool.is_some() => role::known_system_uuid()?.unwrap_or_else(Uuid::new_v4),
-            // A dry run does not make the file of the UUID.
+            // A dry run does not create the file of the UUID.
             None if args.dry_run => role::known_system_uuid()?.unwrap_or_else(Uuid::new_v4),
             None => role::system_uuid()?,
         },
@@ -99,7 +99,7 @@ fn kill(name: &str, media: &dyn Media, args: &Mkfs) -> Result<()> {
     }
 }
 
-/// Reaches a guest's device by making a file system for it that is mounted nowhere.
+/// Opens a guest's device through a mount that is attached nowhere.
 fn open_device(device: &Path, args: &Mkfs) -> Result<impl Media + use<>> {
     mode::set_daxmode(args.mode, device)?;
     refuse_mounted(device)?;
@@ -108,14 +108,14 @@ fn open_device(device: &Path, args: &Mkfs) -> Result<impl Media + use<>> {
     if args.kill {
         return Ok(mounted.raw_meta(MIN_LOG_LEN)?);
     }
-    // Before the log's file is made: it shows whether the length fits, but says it less well.
+    // Before the log's file is made: that fails for a wrong length too, but with a vaguer error.
     let log_len =
         mkfs::log_len(args.loglen, args.size.map_or(device_len, |size| size.min(device_len)))
             .with_context(|| device.display().to_string())?;
     Ok(mounted.raw_meta(log_len)?)
 }
 
-/// Refuses a device that is mounted under this name, and says where.
+/// Refuses a device that is mounted under this name, and names the mount point.
 pub fn refuse_mounted(device: &Path) -> Result<()> {
     let device =
         device.canonicalize().with_context(|| format!("cannot find {}", device.display()))?;

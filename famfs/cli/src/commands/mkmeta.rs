@@ -47,7 +47,7 @@ pub fn run(args: &Mkmeta) -> Outcome {
     } else if args.dry_run {
         say!("would make {}, if missing", files.join(" and "))?;
     } else if args.verbose {
-        say!("{} are there", files.join(" and "))?;
+        say!("{} exist", files.join(" and "))?;
     }
     Ok(OK)
 }

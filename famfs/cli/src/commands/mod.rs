@@ -49,7 +49,7 @@ use famfs_cli::args::{Cli, Command};
 use crate::output::{Outcome, notice};
 use crate::place::Place;
 
-/// Most names that a message lists.
+/// Highest number of names that a message lists.
 const LISTED: usize = 10;
 
 /// Runs a command.
@@ -106,7 +106,7 @@ fn file_of<'p>(plan: &'p Plan, path: &RelPath) -> Result<(u64, &'p FileMap)> {
     }
 }
 
-/// Files and directories at and below the place's path, directories before what is in them.
+/// Files and directories at and below the place's path, directories before their contents.
 fn nodes_at<'p>(place: &Place, plan: &'p Plan) -> Result<Vec<&'p Node>> {
     let mut nodes: Vec<&Node> = plan.nodes().iter().collect();
     if let Some(path) = &place.path {
@@ -119,7 +119,7 @@ fn nodes_at<'p>(place: &Place, plan: &'p Plan) -> Result<Vec<&'p Node>> {
     Ok(nodes)
 }
 
-/// Tells what of a log is left out of its plan. True if that is anything.
+/// Reports what the plan of a log leaves out. True if it leaves out anything.
 fn warn_of_damage(plan: &Plan) -> bool {
     let left_out = left_out(plan);
     for problem in &left_out {
@@ -128,7 +128,7 @@ fn warn_of_damage(plan: &Plan) -> bool {
     !left_out.is_empty()
 }
 
-/// Tells which files were copied without their set-user-ID or set-group-ID bits.
+/// Reports which files were copied without their set-user-ID or set-group-ID bits.
 fn tell_of_set_id(paths: &[RelPath]) {
     if paths.is_empty() {
         return;
@@ -146,7 +146,7 @@ fn tell_of_set_id(paths: &[RelPath]) {
     );
 }
 
-/// The same in a report, which says nothing of none.
+/// The same for a report, which omits the field if there are none.
 fn without_set_id_names(paths: &[RelPath]) -> Option<Names> {
     let names = || Names::new("without_set_id", paths.iter().map(RelPath::as_bytes));
     (!paths.is_empty()).then(names)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the options that choose the reference's implementation come to here.
+//! The effect of the options that choose between the reference's implementations.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -10,18 +10,19 @@ use famfs_cli::args::{FuseArgs, ModeArgs};
 
 use crate::output::notice;
 
-/// The reference's choice of an implementation: `v1` is the kernel module, `fuse` is not here.
+/// The reference's choice of an implementation: `v1` is the kernel module, `fuse` does not exist
+/// here.
 const VARIABLE: &str = "FAMFS_MODE";
 
-/// Where the appliance says that this machine may only read its pool: its stores reach none.
+/// The appliance's note that this machine may only read its pool: what it stores is not kept.
 const ACCESS: &str = "/run/appliance/credentials/famfs.access";
 
-/// Whether a mount is to be read-only: as asked, or because nothing that is written would be kept.
+/// Whether to mount read-only: as asked, or because nothing that is written would be kept.
 pub fn read_only(asked: bool) -> bool {
     let given = std::fs::read_to_string(ACCESS).unwrap_or_default();
     let only_reads = given.trim_end() == "read-only";
     if only_reads && !asked {
-        notice!("this VM may only read the pool: it is mounted read-only");
+        notice!("this VM may only read the pool, so it is mounted read-only");
     }
     asked || only_reads
 }
@@ -29,7 +30,7 @@ pub fn read_only(asked: bool) -> bool {
 /// Refuses FUSE. `fuse` is a further option that asks for it.
 pub fn check(mode: ModeArgs, fuse: bool) -> Result<()> {
     if mode.fuse || fuse {
-        bail!("there is no FUSE mode here; without --fuse the kernel module is used");
+        bail!("there is no FUSE mode here: leave out --fuse to use the kernel module");
     }
     match std::env::var_os(VARIABLE) {
         _ if mode.nofuse => Ok(()),
@@ -43,7 +44,7 @@ pub fn check(mode: ModeArgs, fuse: bool) -> Result<()> {
     }
 }
 
-/// Refuses what only FUSE has and what would be missed, and names what is ignored.
+/// Refuses FUSE options whose effect would be missed, and names those that are ignored.
 pub fn check_fuse_options(args: &FuseArgs) -> Result<()> {
     refuse_shadow(args.shadow.as_deref())?;
     let ignored = [
@@ -70,7 +71,7 @@ pub fn refuse_shadow(shadow: Option<&Path>) -> Result<()> {
     }
 }
 
-/// Gives a devdax device to fsdev_dax, if that is asked for. Block devices need it not.
+/// Binds a devdax device to fsdev_dax, if asked to. Block devices do not need that.
 pub fn set_daxmode(mode: ModeArgs, device: &Path) -> Result<()> {
     if !mode.set_daxmode {
         return Ok(());

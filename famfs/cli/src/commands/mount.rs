@@ -16,7 +16,7 @@ use super::mode;
 use super::play::{PlayReport, play, system_or_client};
 use crate::output::{FAILED, Failure, OK, OrExit, Outcome, notice};
 
-/// The device is none that famfs can use (ENODEV, as with the reference).
+/// famfs cannot use the device (ENODEV, as with the reference).
 const NO_DAX_DEVICE: u8 = 19;
 
 pub fn run(args: &Mount) -> Outcome {
@@ -45,7 +45,7 @@ pub fn run(args: &Mount) -> Outcome {
         let mounted = Mounted::detached(&device).map_err(refused_device)?;
         mounted.open(Access::Read, system_or_client())?
     };
-    // Played before it is attached, so that the files appear all at once.
+    // Played before the mount is attached, so that all files appear at once.
     let played = play(&volume, args.dry_run, args.verbose && !args.json)?;
     match (args.dry_run, remount) {
         (true, _) => {}
@@ -74,7 +74,8 @@ struct MountOptions {
 }
 
 impl MountOptions {
-    /// What famfs always does, or what is for mount(8) and systemd and not for a file system.
+    /// Options that famfs always applies, or that mount(8) and systemd use instead of a file
+    /// system.
     const NO_CHANGE: [&str; 36] = [
         "defaults",
         "rw",
@@ -115,7 +116,7 @@ impl MountOptions {
     ];
     /// Options of the same kind that carry a value.
     const NO_CHANGE_WITH_VALUE: [&str; 3] = ["x-", "X-", "comment="];
-    /// What files of a shared memory must not do.
+    /// What files in shared memory must not do.
     const NEVER: [&str; 3] = ["suid", "dev", "exec"];
 
     fn read(options: &[String], sloppy: bool) -> Result<Self> {
@@ -133,8 +134,8 @@ impl MountOptions {
                 }
                 option if sloppy => notice!("mount option \"{option}\" is ignored"),
                 option => bail!(
-                    "mount option \"{option}\", expected remount, ro, rw, dax=always or one of \
-                     those of every file system in mount(8)"
+                    "mount option \"{option}\": expected remount, ro, rw, dax=always, or an option \
+                     that mount(8) has for every file system"
                 ),
             }
         }
@@ -142,7 +143,7 @@ impl MountOptions {
     }
 }
 
-/// Loads a kernel module with what it needs.
+/// Loads a kernel module and the modules that it needs.
 pub fn load_module(name: &str) -> Result<()> {
     let status = Command::new("modprobe")
         .arg(name)
@@ -154,7 +155,7 @@ pub fn load_module(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Reaches a mount that is there, so that its flags can be changed and its log played.
+/// Opens an existing mount, so that its flags can be changed and its log played.
 fn open_again(device: &Path, mount_point: &Path) -> Result<MountedVolume> {
     let mount = mounts::locate(mount_point)?.mount;
     if mount.mount_point != mount_point || mount.source.canonicalize()? != device {
@@ -169,11 +170,11 @@ fn open_again(device: &Path, mount_point: &Path) -> Result<MountedVolume> {
     Ok(Mounted::for_play(mount_point, device)?.open(Access::Read, system_or_client())?)
 }
 
-/// Refuses to hide a famfs under another one.
+/// Refuses to hide a mounted famfs under another one.
 fn refuse_mount_point(mount_point: &Path) -> Result<()> {
     match mounts::on(mount_point)? {
         Some(mount) => Err(anyhow!(
-            "{} has {} mounted; unmount it first",
+            "{} has {} mounted: unmount it first",
             mount_point.display(),
             mount.source.display()
         )),

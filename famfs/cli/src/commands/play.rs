@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::output::{notice, print_json, say};
 
-/// Makes all that is missing of a log; what cannot be made is told on standard error.
+/// Makes everything of a log that is missing; reports on standard error what cannot be made.
 pub fn play(volume: &MountedVolume, dry_run: bool, verbose: bool) -> Result<Played> {
     let mut told = Ok(());
     let played = famfs::kernel::play::play(volume, dry_run, |path| {
@@ -27,12 +27,12 @@ pub fn play(volume: &MountedVolume, dry_run: bool, verbose: bool) -> Result<Play
     Ok(played)
 }
 
-/// This system's UUID for its role; whoever has none is a client, and is told why.
+/// This system's UUID, for its role. A system that has none is a client; the reason is reported.
 pub fn system_or_client() -> Option<Uuid> {
     role::system_uuid().map_err(|err| notice!("client only: {}", one_line(&err))).ok()
 }
 
-/// A play as it is told.
+/// The result of a play, for the reports.
 #[derive(Serialize)]
 pub struct PlayReport {
     version: u32,
@@ -46,7 +46,7 @@ pub struct PlayReport {
 }
 
 impl PlayReport {
-    /// Tells what became of a log, or with `dry_run` would become of it.
+    /// Reports what playing a log did, or with `dry_run` would do.
     pub fn new(played: &Played, role: Role, dry_run: bool) -> Self {
         let Applied { files, directories, existed, errors, .. } = &played.applied;
         Self {
@@ -61,22 +61,20 @@ impl PlayReport {
         }
     }
 
-    /// Prints it as JSON, or as a line that begins with `name`.
+    /// Prints the report as JSON, or as a line that begins with `name`.
     pub fn print(&self, json: bool, name: &str) -> Result<()> {
         if json {
             return print_json(self);
         }
         let Self { dry_run, files, directories, existed, .. } = self;
         let would = if *dry_run { "would make " } else { "" };
-        say!(
-            "{name}: {would}{files} new files, {directories} new directories, {existed} were there"
-        )
+        say!("{name}: {would}{files} new files, {directories} new directories, {existed} existed")
     }
 }
 
 /// What was made, in words.
 pub fn summary(applied: &Applied) -> String {
     let Applied { files, directories, existed, removed, .. } = applied;
-    let text = format!("{files} new files, {directories} new directories, {existed} were there");
-    if *removed == 0 { text } else { format!("{text}, {removed} were deleted") }
+    let text = format!("{files} new files, {directories} new directories, {existed} existed");
+    if *removed == 0 { text } else { format!("{text}, {removed} deleted") }
 }

@@ -55,7 +55,7 @@ pub fn run(pool: Option<&Path>, args: &Rm) -> Outcome {
                 .or_exit(INTERRUPTED);
         }
         if let Err(error) = writer.delete(&node.path) {
-            // What was deleted before stays so, and is told.
+            // What was deleted before stays deleted, and is reported.
             let done = match writer.commit() {
                 Ok(()) => "",
                 Err(_) => "not all of ",
@@ -95,7 +95,7 @@ fn tell(args: &Rm, report: &RmReport) -> Result<()> {
     Ok(())
 }
 
-/// What is to be deleted, what is in a directory before it.
+/// What to delete; the contents of a directory come before it.
 fn doomed(pool: Option<&Path>, args: &Rm, plan: &Plan) -> Result<Vec<Node>> {
     let mut roots = Vec::new();
     let paths: Vec<&Path> = args.paths.iter().map(PathBuf::as_path).collect();
@@ -103,7 +103,7 @@ fn doomed(pool: Option<&Path>, args: &Rm, plan: &Plan) -> Result<Vec<Node>> {
         match plan.get(&path).map(|node| &node.kind) {
             Some(NodeKind::Dir) if !args.recursive => {
                 plan.check_delete(&path)
-                    .with_context(|| format!("\"{path}\" is a directory; see --recursive"))?;
+                    .with_context(|| format!("\"{path}\" is a directory: use --recursive"))?;
                 roots.push(path);
             }
             Some(_) => roots.push(path),
@@ -113,7 +113,7 @@ fn doomed(pool: Option<&Path>, args: &Rm, plan: &Plan) -> Result<Vec<Node>> {
     }
     let is_doomed = |node: &&Node| roots.iter().any(|root| node.path.is_within(root));
     let mut nodes: Vec<Node> = plan.nodes().iter().filter(is_doomed).cloned().collect();
-    // Directories come before what is in them, and so are deleted after it.
+    // A plan has directories before their contents; they are deleted after them.
     nodes.reverse();
     Ok(nodes)
 }

@@ -89,11 +89,11 @@ fn tell(report: &RoleReport) -> Result<()> {
     say!("role: {}", report.role)?;
     let Lease { state, system, machine, boot } = &report.lease;
     let text = match *state {
-        "none" => return say!("lease: nobody ever had one"),
-        "free" => "free, last of",
-        "ours" => "this system's,",
-        "alive" => "held, the heart beats:",
-        _ => "not given back, but the heart does not beat:",
+        "none" => return say!("lease: never held"),
+        "free" => "free, last held by",
+        "ours" => "held by this system:",
+        "alive" => "held, with a heartbeat:",
+        _ => "not released, but without a heartbeat:",
     };
     say!("lease: {text} system {}, machine {}, boot {}", name(*system), name(*machine), name(*boot))
 }

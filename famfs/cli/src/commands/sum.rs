@@ -49,7 +49,7 @@ struct Item {
     path: Name,
     size: u64,
     sha256: String,
-    /// With --check: whether the sum is the one of the list.
+    /// With --check: whether the sum matches the list.
     #[serde(skip_serializing_if = "Option::is_none")]
     ok: Option<bool>,
     /// Why the file could not be read.
@@ -110,7 +110,7 @@ fn read_list(list: &Path) -> Result<Vec<Line>> {
     manifest::parse(&bytes).with_context(|| list.display().to_string())
 }
 
-/// Sums one file and compares it with its line.
+/// Sums one file and compares the sum with its line.
 fn check(source: &Source, line: &Line, stop: &AtomicBool) -> Item {
     let path = Name::new("path", &line.name);
     match source.sum(&line.name, stop) {
@@ -162,12 +162,12 @@ impl Source {
     fn open(pool: Option<&Path>, args: &Sum) -> Result<Self> {
         if pool.is_some() {
             if args.faults {
-                bail!("--faults counts what the kernel maps; it cannot be used with --pool");
+                bail!("--faults counts the kernel's page faults: it cannot be used with --pool");
             }
             let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
             let plan = place.plan()?;
             if super::warn_of_damage(&plan) {
-                bail!("the pool is damaged; see `famfs fsck`");
+                bail!("the pool is damaged: see `famfs fsck`");
             }
             if let Some(path) = &place.path
                 && plan.get(path).is_none()
@@ -198,7 +198,7 @@ impl Source {
             }
             Self::Disk { root, skip_meta } => {
                 let metadata = fs::metadata(root)
-                    .with_context(|| format!("cannot look at {}", root.display()))?;
+                    .with_context(|| format!("cannot examine {}", root.display()))?;
                 match metadata.is_dir() {
                     true => walk(root, Path::new(""), *skip_meta, &mut names)?,
                     false => names.extend(root.file_name().map(|name| name.as_bytes().to_vec())),
@@ -229,8 +229,8 @@ impl Source {
                 if size == 0 {
                     return Ok((0, hex(&Sha256::new().finalize())));
                 }
-                // A file of famfs keeps its length. One of another file system may become shorter,
-                // which is an error of read(2), but ends whoever has it mapped.
+                // A file of famfs keeps its length. A file of another file system may be truncated:
+                // read(2) then fails, but a process that has it mapped is killed.
                 match ioctl::nop(&file) {
                     Ok(()) => {
                         let mapped = MappedFile::new(&file, size, Access::Read)?;
@@ -243,7 +243,7 @@ impl Source {
     }
 }
 
-/// A file's name relative to the directory (or the file itself) that was asked for.
+/// A file's name relative to the directory (or the file itself) on the command line.
 fn name_below(path: &RelPath, place: &Place) -> Option<Vec<u8>> {
     let Some(root) = &place.path else { return Some(path.as_bytes().to_vec()) };
     if !path.is_within(root) {
@@ -282,7 +282,7 @@ fn walk(root: &Path, below: &Path, skip_meta: bool, names: &mut Vec<Vec<u8>>) ->
     Ok(())
 }
 
-/// Reads a file that may become shorter meanwhile.
+/// Reads a file that may be truncated meanwhile.
 fn read_plain(file: &File, offset: u64, buf: &mut [u8]) -> io::Result<()> {
     file.read_exact_at(buf, offset).map_err(|err| match err.kind() {
         io::ErrorKind::UnexpectedEof => {

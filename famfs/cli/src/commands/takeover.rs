@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::output::{FAILED, Failure, OK, Outcome, notice, print_json, say};
 use crate::place::Place;
 
-/// The present master is alive.
+/// The current master is alive.
 const ALIVE: u8 = 3;
 
 #[derive(Serialize)]
@@ -38,7 +38,7 @@ pub fn run(pool: Option<&Path>, args: &args::Takeover) -> Outcome {
     let master = args
         .system_uuid
         .or(here)
-        .context("this system has no UUID of its own; name the new master with --system-uuid")?;
+        .context("this system has no UUID of its own: name the new master with --system-uuid")?;
     let former = superblock.system_uuid;
     if !args.yes && former != master && !confirmed(former, master)? {
         return Err(anyhow!("not confirmed; nothing was changed").into());
@@ -47,7 +47,7 @@ pub fn run(pool: Option<&Path>, args: &args::Takeover) -> Outcome {
     let lease = place.volume.lease_media()?;
     let _lease =
         Keeper::acquire(lease, superblock.fs_uuid, me, args.force, Timing::default(), |holder| {
-            notice!("looking whether the present master is alive: {holder}")
+            notice!("checking whether the current master is alive: {holder}")
         })
         .map_err(|err| {
             let code = if matches!(err, LeaseError::Held { .. }) { ALIVE } else { FAILED };
@@ -69,11 +69,11 @@ fn tell(args: &args::Takeover, report: &TakeoverReport) -> Result<()> {
     }
 }
 
-/// Asks on the terminal.
+/// Asks for confirmation on the terminal.
 fn confirmed(former: Uuid, master: Uuid) -> Result<bool> {
     if !io::stdin().is_terminal() {
         return Err(anyhow!(
-            "system {former} is the master; say --yes to make system {master} the master"
+            "system {former} is the master; use --yes to make system {master} the master"
         ));
     }
     let mut question = io::stderr();

@@ -23,7 +23,7 @@ struct TreeReport {
     root: Item,
 }
 
-/// A file, or a directory with what is in it.
+/// A file, or a directory with its contents.
 #[derive(Serialize)]
 struct Item {
     #[serde(flatten)]
@@ -36,7 +36,7 @@ struct Item {
     children: Option<Vec<Item>>,
 }
 
-/// What is directly in each directory; `None` is the root.
+/// The direct children of each directory; `None` is the root.
 type Children<'p> = HashMap<Option<RelPath>, Vec<&'p Node>>;
 
 pub fn run(pool: Option<&Path>, args: &Tree) -> Outcome {
@@ -66,7 +66,7 @@ pub fn run(pool: Option<&Path>, args: &Tree) -> Outcome {
     Ok(if damaged { FAILED } else { OK })
 }
 
-/// A node with all below it; as deep as a path of 79 bytes can be.
+/// A node with everything below it; the depth is limited by paths of 79 bytes.
 fn item(node: &Node, all: &Children<'_>) -> Item {
     let name = node.path.as_path().file_name().unwrap_or_default();
     let name = Name::of_path("name", Path::new(name));

@@ -26,7 +26,7 @@ pub fn run(args: &Umount) -> Outcome {
     let mount = mounts::locate(&args.mount_point)?;
     if !mount.inside.as_os_str().is_empty() {
         let found = mount.mount.mount_point.display();
-        return Err(anyhow!("{path} is no mount point; did you mean {found}?").into());
+        return Err(anyhow!("{path} is not a mount point; did you mean {found}?").into());
     }
     let mount_point = &mount.mount.mount_point;
     if args.dry_run {
@@ -34,13 +34,13 @@ pub fn run(args: &Umount) -> Outcome {
         return Ok(OK);
     }
     let mut flags = UnmountFlags::NOFOLLOW;
-    // A watch of what is detached sees that it is, and ends.
+    // The watch of a detached mount notices that, and ends.
     flags.set(UnmountFlags::DETACH, args.lazy);
     let detach = || unmount(mount_point, flags);
     let watch = Running::find(mount_point)?;
     let mut result = detach();
-    // A watch holds the log; it ends when it is asked, others do not. That of a read-only mount
-    // keeps the device and not the mount, and the device is to be free after this.
+    // A watch holds the log, and ends on request; other processes do not. The watch of a read-only
+    // mount holds the device instead of the mount, and the device must be free after this.
     let watched = match &watch {
         Some(watch) if result.is_ok() || result == Err(Errno::BUSY) => {
             watch.end()?;
@@ -53,9 +53,9 @@ pub fn run(args: &Umount) -> Outcome {
     }
     match result {
         Err(Errno::BUSY) => {
-            let watch = if watched { "; `famfs watch` was ended, start it again" } else { "" };
+            let watch = if watched { "; `famfs watch` was stopped, start it again" } else { "" };
             Err(anyhow!(
-                "{path} is busy: a process has files, mappings or its directory there{watch}"
+                "{path} is busy: a process uses files, mappings or its directory there{watch}"
             )
             .into())
         }

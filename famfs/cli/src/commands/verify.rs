@@ -20,7 +20,7 @@ use super::file_of;
 use crate::output::{FAILED, OK, Outcome, notice, print_json, say};
 use crate::place::Place;
 
-/// Most threads by default.
+/// Highest default number of threads.
 const THREADS: usize = 8;
 
 #[derive(Serialize)]
@@ -112,7 +112,7 @@ fn verify(pool: Option<&Path>, path: &Path, seed: u32) -> Verified {
     }
 }
 
-/// Offset of the first byte that the seed would not have given.
+/// Offset of the first byte that differs from the data of the seed.
 fn first_difference(place: &Place, seed: u32) -> Result<Option<u64>> {
     let path = place.file_path()?;
     let plan = place.plan()?;

@@ -27,15 +27,15 @@ use self::master::Lease;
 use super::play::system_or_client;
 use crate::output::{FAILED, OK, Outcome, notice, print_json_line, say, stop_flag, stopped};
 
-/// Exit code when the file system that is mounted is not the one in the memory any more.
+/// Exit code if the mounted file system is no longer the one in the memory.
 const REMADE: u8 = 3;
-/// How long a log that cannot be followed is looked at as often as ever: whoever is writing it is
-/// done by then. What goes on for longer is looked at with a [`Backoff`].
+/// How long a log that cannot be followed is polled as often as usual: a writer is done by then.
+/// After that it is polled with a [`Backoff`].
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Pause between two looks at a log that cannot be followed from the start.
+/// Pause between two polls of a log that cannot be followed from the start.
 const START_PAUSE: Duration = Duration::from_millis(100);
-/// Different messages that are told, as another system that keeps changing the memory can bring
-/// about any number. Once there are so many, nothing is told for [`TELL_PAUSE`].
+/// Number of different messages that are reported. Another system that keeps changing the memory
+/// can cause any number of them; after this many, nothing is reported for [`TELL_PAUSE`].
 const MOST_MESSAGES: usize = 100;
 const TELL_PAUSE: Duration = Duration::from_secs(60);
 
@@ -43,7 +43,7 @@ const TELL_PAUSE: Duration = Duration::from_secs(60);
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Event<'a> {
-    /// The log is played, from now on it is followed.
+    /// The log is played; from now on it is followed.
     Ready {
         version: u32,
         mount_point: &'a Path,
@@ -64,23 +64,23 @@ enum Event<'a> {
         slot: u64,
         size: u64,
     },
-    /// What went wrong.
+    /// Something went wrong.
     Error { message: &'a str },
-    /// What went wrong before is in order.
+    /// Something that went wrong before works again.
     Recovered { message: &'a str },
-    /// Nothing more is followed.
+    /// The log is no longer followed.
     End { reason: &'static str },
 }
 
 pub fn run(args: &Watch) -> Outcome {
     let stop = stop_flag()?;
-    // Poisoned memory shows when it is read, with a message.
+    // Poisoned memory is reported when it is read.
     ignore_poison_notices().context("cannot ignore SIGBUS")?;
     let found = mounts::locate(&args.mount_point)?;
     let mount_point = found.mount.mount_point;
     let _watcher = Watcher::begin(&mount_point)?;
     let table = Presence::of(&mount_point)?;
-    // Whoever may not write is no master.
+    // A system that may not write is not the master.
     let client = args.client || Mounted::at(&mount_point, &found.mount.source)?.is_read_only()?;
     let system = if client { None } else { system_or_client() };
     let mut teller = Teller::new(args);
@@ -100,7 +100,7 @@ pub fn run(args: &Watch) -> Outcome {
     teller.ready(&mount_point, &follower);
     let mut lease = Lease::new(system);
     let end = follow(args, &mut follower, &mut lease, &table, &mut teller, &stop);
-    // Whoever started this may be gone; there is nobody else to tell.
+    // Whoever started this may be gone, and there is nobody else to report to.
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     if let Some(failure) = teller.failure {
         return Err(failure.into());
@@ -121,7 +121,7 @@ pub fn run(args: &Watch) -> Outcome {
     }
 }
 
-/// Looks and plays until it is told to stop; the reason.
+/// Polls and plays until it has to stop; returns the reason.
 fn follow(
     args: &Watch,
     follower: &mut Follower,
@@ -131,7 +131,7 @@ fn follow(
     stop: &AtomicBool,
 ) -> Result<&'static str, FollowError> {
     let mut pace = Pace::new(Duration::from_millis(args.interval));
-    // When to try again what could not be made or removed.
+    // When to retry what could not be made or removed.
     let mut retry = Backoff::new();
     let mut trouble: Option<Trouble> = None;
     while !stopped(stop) && teller.failure.is_none() {
@@ -166,7 +166,8 @@ fn follow(
                 }
                 pace.hurry();
             }
-            // A file system that is made anew stays so; what looks like one for a moment does not.
+            // A file system that was formatted again stays so; one that only looks like it for a
+            // moment does not.
             Err(err) if err.may_pass() || is_remade(&err) && is_new(trouble.as_ref()) => {
                 let text = one_line(&err);
                 teller.error(&text);
@@ -222,15 +223,15 @@ fn following(follower: &Follower, mount_point: &Path) -> String {
     format!("{}, following the log of {}", follower.role().name(), mount_point.display())
 }
 
-/// Tells what happens; every message once.
+/// Reports what happens; every message once.
 struct Teller<'a> {
     args: &'a Watch,
     told: HashSet<String>,
-    /// When the last message was told.
+    /// When the last message was reported.
     last: Instant,
-    /// The status that the service manager was told last.
+    /// The status that was last sent to the service manager.
     status: String,
-    /// Why nothing can be told any more.
+    /// Why nothing can be reported any more.
     failure: Option<anyhow::Error>,
 }
 
@@ -244,7 +245,7 @@ impl<'a> Teller<'a> {
         let (files, directories) = follower.plan().counts();
         let role = follower.role().name();
         let status = following(follower, mount_point);
-        // Without a manager there is nobody to tell.
+        // Without a service manager there is nobody to notify.
         let _ = sd_notify::notify(&[NotifyState::Ready]);
         self.status(&status);
         if self.args.json {
@@ -290,7 +291,7 @@ impl<'a> Teller<'a> {
         }
     }
 
-    /// Tells that errors are over. The next ones are told again.
+    /// Reports that errors are over. Later errors are reported again.
     fn recovered(&mut self, message: &str) {
         self.told.clear();
         notice!("{message}");
@@ -299,7 +300,7 @@ impl<'a> Teller<'a> {
         }
     }
 
-    /// Tells the service manager, if there is one, how it is.
+    /// Sends the status to the service manager, if there is one.
     fn status(&mut self, status: &str) {
         if self.status != status {
             status.clone_into(&mut self.status);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `famfs attach --dry-run`: what would be loaded, bound and mounted, from one look that changes
+//! `famfs attach --dry-run`: looks once at what would be loaded, bound and mounted, and changes
 //! nothing.
 
 use std::fs;
@@ -42,9 +42,9 @@ enum Action {
     Logplay,
     /// It holds a famfs, and would be mounted.
     Mount,
-    /// It would be given to fsdev_dax, and only then be looked at.
+    /// It would be bound to fsdev_dax, and only then examined.
     Bind,
-    /// Its driver would be asked to look again, which makes a dax device of it.
+    /// Its driver would probe it again, which makes a dax device of it.
     Probe,
     /// Nothing.
     None,
@@ -83,7 +83,7 @@ pub fn run(args: &Attach) -> Outcome {
     Ok(OK)
 }
 
-/// Looks at every device, or the one that is named.
+/// Looks at every device, or at the named one.
 fn look(named: Option<&Path>) -> Vec<Device> {
     let dax = guest::dax_devices().into_iter().map(|name| (name, true));
     let pmem = guest::pmem_devices().into_iter().map(|name| (name, false));
@@ -105,7 +105,7 @@ fn look(named: Option<&Path>) -> Vec<Device> {
     devices
 }
 
-/// What would be done with a device, or why nothing.
+/// What would be done with a device, or why nothing would be done.
 type Decision = Result<Result<Action, String>, GuestError>;
 
 fn action_on_dax(name: &str, asked: bool) -> Decision {
@@ -142,8 +142,8 @@ fn tell(args: &Attach, report: &AttachPreviewReport) -> Result<()> {
         match action {
             Action::Logplay => say!("{name} is on {mount_point}; would play its log")?,
             Action::Mount => say!("would mount {name} on {mount_point}")?,
-            Action::Bind => say!("would give {name} to fsdev_dax, and look what it holds")?,
-            Action::Probe => say!("would hand {name} to its driver again, for a dax device")?,
+            Action::Bind => say!("would bind {name} to fsdev_dax, then see what it holds")?,
+            Action::Probe => say!("would have {name} probed again, to get a dax device")?,
             Action::None => say!("{name}: {}", reason.as_deref().unwrap_or("nothing to do"))?,
         }
     }

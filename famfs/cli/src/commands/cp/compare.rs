@@ -16,7 +16,7 @@ use crate::output::{FAILED, Failure, INTERRUPTED, OrExit, human, progress_bar};
 use crate::output::{notice, say, stop_flag, stopped};
 use crate::place::Place;
 
-/// Compares, and says whether anything differs or could not be compared.
+/// Compares; true if anything differs or could not be compared.
 pub fn run(
     pool: Option<&Path>,
     args: &Cp,
@@ -28,7 +28,7 @@ pub fn run(
     let plan = place.plan()?;
     let damaged = warn_of_damage(&plan);
     let destination = destination(&place, &plan, target, sources)?;
-    // What famfs cannot hold has no counterpart: it is told as such, with all else.
+    // What famfs cannot hold has no counterpart: it is reported as such, with everything else.
     let options =
         Options { recursive: args.recursive, skip_unsupported: true, ..Options::default() };
     let scan = scan(sources, &destination, &options)?;
@@ -63,7 +63,7 @@ impl From<&Difference> for Differing {
     }
 }
 
-/// Names what differs, and counts the rest if that is asked for.
+/// Names what differs, and counts the rest if asked to.
 pub fn print(args: &Cp, report: &CpReport) -> Result<()> {
     let differences = report.differences.as_deref().unwrap_or_default();
     for Differing { source, target, reason } in differences {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the media holds: the same questions for a pool file and for a mounted famfs.
+//! Examines the media, of a pool file and of a mounted famfs alike.
 
 use famfs::format::{OMF_MAJOR, SUPERBLOCK_VERSION};
 use famfs::media::Media;
@@ -11,11 +11,11 @@ use famfs::text::error_report::one_line;
 use super::Finding;
 use crate::output::human;
 
-/// Per cent of log slots or of space from which on a warning is due.
+/// Percentage of log slots or space in use from which a warning is due.
 const NEARLY_FULL: u64 = 90;
 
-/// Looks at superblock, log and space. `fsck` is the command that tells more, `mkfs` the one that
-/// makes a file system in a new pool.
+/// Examines superblock, log and space. `fsck` is the command that tells more, `mkfs` the one that
+/// formats a new pool.
 pub fn examine<'m>(
     media: &'m dyn Media,
     fsck: &str,
@@ -26,7 +26,7 @@ pub fn examine<'m>(
         Ok(contents) => contents,
         Err(err) => {
             let mend = match err {
-                // mkfs refuses by itself where there is any data.
+                // mkfs itself refuses if there is any data.
                 ContentsError::Superblock(SuperblockError::Magic { found: 0, .. }) => {
                     format!("{mkfs}, if the pool is new")
                 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A guest: from its kernel to the 2 MiB mapping of a file.
+//! Examines a guest, from its kernel to the 2 MiB mapping of a file.
 
 use std::fs;
 use std::path::Path;
@@ -21,16 +21,16 @@ use famfs::write::volume::Volume;
 use super::{Finding, contents};
 use crate::output::human;
 
-/// The kernel with which famfs.ko works on a pmem block device only, and the first one with which
-/// it works on a dax device too. It does not build for those in between.
+/// The kernel on which famfs.ko works on pmem block devices only, and the first on which it works
+/// on dax devices too. It does not build for the kernels in between.
 const PMEM_KERNEL: (u32, u32) = (6, 12);
 const DAX_KERNEL: (u32, u32) = (7, 2);
-/// Where the appliance says that this machine is not to mount a pool: a slice of one, or none.
+/// The appliance makes this file if its machine must not mount a pool: it has a slice, or nothing.
 const NO_POOL: &str = "/run/appliance/credentials/famfs.no-pool";
-/// Most units of 2 MiB of a file that are touched to see how they are mapped.
+/// Highest number of 2 MiB units of a file that are touched to see how they are mapped.
 const TOUCHED: u64 = 16;
 
-/// Looks at a guest, and at one of its mounts.
+/// Examines a guest and one of its mounts.
 pub fn examine(path: Option<&Path>) -> Vec<Finding> {
     let mount = match path {
         Some(path) => mounts::locate(path).map(|found| Some(found.mount)),
@@ -46,7 +46,7 @@ pub fn examine(path: Option<&Path>) -> Vec<Finding> {
     let mut findings = vec![kernel(mount.as_ref())];
     let Some(mount) = mount else {
         if Path::new(NO_POOL).exists() {
-            let found = "none, as this machine was started (credential famfs.no-pool)";
+            let found = "none: this machine was started without one (credential famfs.no-pool)";
             findings.push(Finding::ok("mount", found));
             return findings;
         }
@@ -69,7 +69,7 @@ pub fn examine(path: Option<&Path>) -> Vec<Finding> {
     findings
 }
 
-/// Whether the kernel is new enough for what is mounted, or else for any device.
+/// Whether the kernel is new enough for the mounted device, or without one for any device.
 fn kernel(mount: Option<&MountEntry>) -> Finding {
     let needed = match mount {
         Some(mount) if !is_dax(&mount.source) => PMEM_KERNEL,
@@ -83,7 +83,7 @@ fn kernel(mount: Option<&MountEntry>) -> Finding {
         }
         Some(PMEM_KERNEL) => Finding::warning(
             "kernel",
-            format!("{release}: works with pools of the raw view only, as /dev/pmem"),
+            format!("{release}: works only with pools of the raw view, as /dev/pmem"),
             "boot Linux 7.2 or newer",
         ),
         _ => Finding::failed(
@@ -115,12 +115,12 @@ fn module() -> Finding {
     Finding::ok("module", if loaded { "famfs.ko is loaded" } else { "famfs is part of the kernel" })
 }
 
-/// The memory devices; one that is mounted is told as such.
+/// The memory devices; a mounted one is reported as such.
 fn devices(mount: Option<&MountEntry>) -> Vec<Finding> {
     let dax = guest::dax_devices();
     let pmem = guest::pmem_devices();
     if dax.is_empty() && pmem.is_empty() {
-        let found = "neither /dev/dax nor /dev/pmem: has this VM a virtio-pmem device?";
+        let found = "no /dev/dax and no /dev/pmem: does this VM have a virtio-pmem device?";
         let mend = "modprobe -a virtio_pmem nd_pmem dax_pmem";
         return vec![Finding::failed("device", found, mend)];
     }
@@ -158,13 +158,13 @@ fn dax_device(name: &str, is_mounted: bool, has_pool: bool) -> Finding {
     if is_mounted { Finding::ok("device", found) } else { unmounted(name, found, has_pool, true) }
 }
 
-/// A device that is not mounted: whether it could be. `has_pool` if another one is: then this one
+/// Examines a device that is not mounted. With `has_pool` another one is mounted, so that this one
 /// need not hold a famfs.
 fn unmounted(name: &str, found: String, has_pool: bool, is_dax: bool) -> Finding {
     let content = match is_dax {
         true => Ok(guest::look_at_dax(name)),
         false => match guest::needs_probe(name) {
-            // Handing it to its driver again is for `attach`: nothing is changed here.
+            // Only `attach` has it probed again: the doctor changes nothing.
             Ok(true) => Ok(Device::NotYet("has a devdax info block, but no dax device".into())),
             Ok(false) => guest::look_at_pmem(name),
             Err(err) => Err(err),
@@ -177,14 +177,16 @@ fn unmounted(name: &str, found: String, has_pool: bool, is_dax: bool) -> Finding
         }
         Ok(Device::Not(reason)) if has_pool => Finding::ok("device", format!("{found}; {reason}")),
         Ok(Device::Not(reason)) => {
-            let mend = "if it is the pool, on the host: vhost-famfs pool inspect POOL";
+            let mend = "if it is the pool, run on the host: vhost-famfs pool inspect POOL";
             Finding::warning("device", format!("{found}; {reason}"), mend)
         }
         Ok(Device::NotYet(reason)) => {
             let mend = format!("famfs attach --device /dev/{name}");
             Finding::skipped("device", format!("{found}; {reason}"), mend)
         }
-        Err(err) => Finding::skipped("device", format!("{found}; {}", one_line(&err)), "be root"),
+        Err(err) => {
+            Finding::skipped("device", format!("{found}; {}", one_line(&err)), "run as root")
+        }
     }
 }
 
@@ -204,10 +206,10 @@ fn contents(mount: &MountEntry, volume: &MountedVolume, findings: &mut Vec<Findi
         Ok(Some(pid)) => Finding::ok("watch", format!("process {pid} follows the log")),
         Ok(None) => Finding::warning(
             "watch",
-            "nobody follows the log: files of other systems do not appear by themselves",
+            "no process follows the log: files of other systems do not appear by themselves",
             format!("systemctl start famfs-watch, or famfs watch {point}"),
         ),
-        Err(err) => Finding::skipped("watch", one_line(&err), "be root"),
+        Err(err) => Finding::skipped("watch", one_line(&err), "run as root"),
     });
     findings.push(mapping(mount, volume, &contents.plan));
 }
@@ -227,7 +229,7 @@ fn role_of(volume: &MountedVolume, contents: &Contents<'_>) -> Finding {
     }
 }
 
-/// Whether all files of the log are there.
+/// Whether all files of the log have appeared.
 fn played(mount: &MountEntry, volume: &MountedVolume, plan: &Plan) -> Finding {
     let applied = apply(volume, plan, true, |_| {});
     let mend = format!("famfs logplay {}", mount.mount_point.display());
@@ -243,7 +245,7 @@ fn played(mount: &MountEntry, volume: &MountedVolume, plan: &Plan) -> Finding {
     Finding::ok("files", format!("all {} of the log are here", applied.existed))
 }
 
-/// Touches a file and sees how the kernel mapped it.
+/// Touches a file and checks how the kernel mapped it.
 fn mapping(mount: &MountEntry, volume: &MountedVolume, plan: &Plan) -> Finding {
     let large = plan.nodes().iter().find_map(|node| match &node.kind {
         NodeKind::File { size, map } if *size >= ALLOC_UNIT => Some((&node.path, *size, map)),
@@ -251,11 +253,11 @@ fn mapping(mount: &MountEntry, volume: &MountedVolume, plan: &Plan) -> Finding {
     });
     let Some((path, size, map)) = large else {
         let mend = format!("on the master: famfs creat -s 2m {}/FILE", mount.mount_point.display());
-        return Finding::skipped("mapping", "no file of at least 2 MiB to try it with", mend);
+        return Finding::skipped("mapping", "no file of at least 2 MiB to test it with", mend);
     };
     let counter = match FaultCounter::start(&mount.mount_point) {
         Ok(counter) => counter,
-        Err(err) => return Finding::skipped("mapping", one_line(&err), "be root"),
+        Err(err) => return Finding::skipped("mapping", one_line(&err), "run as root"),
     };
     let units = (size / ALLOC_UNIT).min(TOUCHED);
     let touched = volume
@@ -267,7 +269,7 @@ fn mapping(mount: &MountEntry, volume: &MountedVolume, plan: &Plan) -> Finding {
     }
     let faults = match counter.faults() {
         Ok(faults) => faults,
-        Err(err) => return Finding::skipped("mapping", one_line(&err), "be root"),
+        Err(err) => return Finding::skipped("mapping", one_line(&err), "run as root"),
     };
     let made = faults.pmd.get("NOPAGE").copied().unwrap_or(0);
     let small: u64 = faults.pte.values().sum();
@@ -275,7 +277,8 @@ fn mapping(mount: &MountEntry, volume: &MountedVolume, plan: &Plan) -> Finding {
     if made == units && small == 0 {
         Finding::ok("mapping", found)
     } else {
-        let mend = "a device and a kernel with 2 MiB pages; see \"device\" and \"kernel\" above";
+        let mend =
+            "use a device and a kernel with 2 MiB pages; see \"device\" and \"kernel\" above";
         Finding::failed("mapping", found, mend)
     }
 }

@@ -18,7 +18,7 @@ use crate::output::human;
 const TMPFS: u32 = 0x0102_1994;
 const HUGETLBFS: u32 = 0x9584_58f6;
 
-/// Looks at a pool file.
+/// Examines a pool file.
 pub fn examine(path: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     let pool = match PoolFile::open(path, Access::Read) {
@@ -56,13 +56,13 @@ fn access(path: &Path) -> Finding {
     match rustix::fs::access(path, Right::READ_OK | Right::WRITE_OK) {
         Ok(()) => Finding::ok("access", "readable and writable"),
         Err(err) => {
-            let mend = format!("chown or chmod {}, or use another user", path.display());
+            let mend = format!("chown or chmod {}, or run as another user", path.display());
             Finding::warning("access", format!("not writable: {err}"), mend)
         }
     }
 }
 
-/// What memory the pool is.
+/// What kind of memory the pool is.
 fn memory(path: &Path) -> Finding {
     let stat = match statfs(path) {
         Ok(stat) => stat,
@@ -70,19 +70,19 @@ fn memory(path: &Path) -> Finding {
             return Finding::skipped("memory", err.to_string(), "use a mounted file system");
         }
     };
-    // The field is a signed or unsigned word of different width by architecture; the magic has 32 bits.
+    // The field's width and sign depend on the architecture; the magic has 32 bits.
     let magic = u32::try_from(stat.f_type & 0xffff_ffff).unwrap_or(0);
     match magic {
         HUGETLBFS => Finding::ok("memory", "hugetlbfs"),
         TMPFS if uses_huge_pages(path) => Finding::ok("memory", "tmpfs with huge pages"),
         TMPFS => Finding::ok(
             "memory",
-            "tmpfs with 4 KiB pages; a tmpfs that is mounted with huge=always has pages of 2 MiB",
+            "tmpfs with 4 KiB pages; a tmpfs mounted with huge=always has pages of 2 MiB",
         ),
         _ if path.metadata().is_ok_and(|metadata| !metadata.is_file()) => {
             Finding::ok("memory", "a device")
         }
-        _ => Finding::ok("memory", "a file on a disk: what guests store goes to the disk"),
+        _ => Finding::ok("memory", "a file on a disk: data that guests store goes to the disk"),
     }
 }
 
@@ -95,7 +95,7 @@ fn uses_huge_pages(path: &Path) -> bool {
     })
 }
 
-/// Who holds the pool's lock. One that others use is as it should be; the user wants to know.
+/// Who holds the pool's lock. Users are no problem, but worth reporting.
 fn users(path: &Path) -> Finding {
     let metadata = path.metadata();
     let holders = metadata.map_or_else(|_| Vec::new(), |m| holders::of_lock(m.dev(), m.ino()));

@@ -9,7 +9,7 @@ use famfs::text::terminal::escape_name as escape;
 use super::{Look, contents, count, free_space};
 use crate::output::human;
 
-/// Most cells of the data area.
+/// Highest number of cells in the data area.
 pub const CELLS: usize = 96 * 48;
 
 /// Width of the picture and its margins, in pixels.
@@ -27,7 +27,7 @@ const HEADING: &str = "font-size=\"20\"";
 /// Height of the gauges and of the longest bar of the histogram.
 const GAUGE: usize = 16;
 const BARS: usize = 64;
-/// Colours of the largest files: apart for people who do not see all colours, too.
+/// Colours of the largest files, which colour-blind people can tell apart too.
 const COLOURS: [&str; NAMED_FILES] =
     ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#b8a800", "#7a5195"];
 const ONE: &str = "#8a949e";
@@ -59,7 +59,7 @@ pub fn draw(picture: &Picture, name: &str) -> String {
     )
 }
 
-/// The drawing so far, and where it goes on.
+/// The drawing so far, and where it continues.
 struct Drawing {
     text: String,
     y: usize,
@@ -72,8 +72,7 @@ impl Drawing {
             writeln!(self.text, "<text x=\"{x}\" y=\"{y}\" {attributes}>{}</text>", quote(text));
     }
 
-    /// Text in one line that is no longer than `room`, whatever font there is: made narrower if it
-    /// could be.
+    /// One line of text that is not longer than `room` in any font: it is narrowed if it could be.
     fn line(&mut self, (x, y): (usize, usize), room: usize, attributes: &str, text: &str) {
         let size = if attributes.contains(HEADING) { 20 } else { 13 };
         // Wide for a font without serifs, whose letters are about half as wide as high.
@@ -124,7 +123,7 @@ impl Drawing {
         self.y += 8;
     }
 
-    /// A bar with shares of a whole, and what they are.
+    /// A bar with shares of a whole, and a text about them.
     fn gauge(&mut self, name: &str, shares: &[(u64, &str)], all: u64, text: &str) {
         let width = GRID * 2 / 5;
         let (left, y) = (MARGIN + LABEL, self.y);
@@ -161,7 +160,8 @@ impl Drawing {
             let mut first = 0;
             while first < row.len() {
                 let look = Look::of(&row[first]);
-                // Files stay apart; cells with parts of several do where there is room to see it.
+                // Files get rectangles of their own; cells with parts of several files do only
+                // where the gaps show.
                 let alone = gap > 0 && matches!(look, Look::Partly | Look::Several);
                 let slot = row[first].slot.filter(|_| look == Look::One);
                 let same = |cell: &&Cell| {
@@ -176,7 +176,7 @@ impl Drawing {
         self.y += rows * side + 28;
     }
 
-    /// Superblock and log, in cells as those of the data area, with what of the log is used.
+    /// Superblock and log, in cells like those of the data area, with the used part of the log.
     fn meta(&mut self, picture: &Picture, columns: usize, side: usize, gap: usize) {
         let Some(cell) = picture.cells.first() else { return };
         let log = &picture.log;
@@ -191,7 +191,7 @@ impl Drawing {
         self.rect((left, y), (side - gap, height), INK);
         self.rect((left + side, y), (width - gap, height), LOG);
         self.rect((left + side, y), (used, height), TAKEN);
-        // Behind it, or in it where it is as wide as the grid.
+        // Beside it, or inside it if it is as wide as the grid.
         let behind = left + side + width + 8;
         let (x, fill) =
             if behind + 160 < WIDTH { (behind, PALE) } else { (left + side + used + 8, INK) };
@@ -213,7 +213,7 @@ impl Drawing {
             (Look::Several, "several files"),
             (Look::Partly, "partly free"),
             (Look::Free, "free"),
-            (Look::Held, "held by entries that were deleted or are left out"),
+            (Look::Held, "held by deleted or damaged entries"),
         ];
         let kinds = kinds.map(|(look, text)| (look, text.to_owned()));
         let mut entries: Vec<(Look, String)> =
@@ -262,14 +262,14 @@ impl Drawing {
     }
 }
 
-/// Columns and rows of a grid: wide, and of large cells if there are few.
+/// Columns and rows of a grid: wide, and with large cells if there are few.
 fn shape(cells: usize) -> (usize, usize) {
     let columns = [24, 48, 64, 96].into_iter().find(|columns| columns * columns / 2 >= cells);
     let columns = columns.unwrap_or(96);
     (columns, cells.div_ceil(columns))
 }
 
-/// A path that fits into a column: its end, which tells files apart.
+/// The end of a path, which tells files apart, in at most `chars` characters.
 fn shorten(path: &str, chars: usize) -> String {
     let count = path.chars().count();
     if count <= chars {

@@ -16,14 +16,14 @@ use crate::output::{human, styled_to_stdout};
 const LABEL: usize = 11;
 /// Rows of the data area.
 const ROWS: usize = 16;
-/// Widths that rows may have.
+/// Possible widths of rows.
 const COLUMNS: std::ops::RangeInclusive<usize> = 24..=128;
-/// Width where there is no terminal.
+/// Width without a terminal.
 const DEFAULT_WIDTH: usize = 80;
-/// Colours of the largest files, of the 256-colour palette: apart in hue and in lightness.
+/// Colours of the largest files, from the 256-colour palette: distinct in hue and in lightness.
 const COLOURS: [u8; NAMED_FILES] = [33, 208, 35, 170, 220, 80, 160, 141];
 
-/// Cells that fit.
+/// Number of cells that fit.
 pub fn cells() -> usize {
     columns() * ROWS
 }
@@ -41,7 +41,7 @@ pub fn print(picture: &Picture, name: &str) -> Result<()> {
     styled_to_stdout(&bytes)
 }
 
-/// Writes the map; the styles are taken out by `out` where they are not wanted.
+/// Writes the map; `out` removes the styles where they are not wanted.
 fn write(
     out: &mut impl Write,
     picture: &Picture,
@@ -76,7 +76,7 @@ fn write(
     legend(out, picture)
 }
 
-/// A bar of what is used.
+/// A bar of the used share.
 fn gauge(
     out: &mut impl Write,
     name: &str,
@@ -95,7 +95,7 @@ fn gauge(
     write!(out, "{name:<LABEL$}{style}{bar}{style:#}{rest}")
 }
 
-/// Superblock and log, in cells as those of the data area.
+/// Superblock and log, in cells like those of the data area.
 fn meta(out: &mut impl Write, picture: &Picture, columns: usize) -> std::io::Result<()> {
     let Some(Cell { len, .. }) = picture.cells.first() else { return Ok(()) };
     let cells = usize::try_from(picture.log.bytes.div_ceil(*len)).unwrap_or(columns);
@@ -125,7 +125,7 @@ fn legend(out: &mut impl Write, picture: &Picture) -> std::io::Result<()> {
     let shown: Vec<Look> = picture.cells.iter().map(Look::of).collect();
     for (rank, file) in picture.largest.iter().enumerate() {
         let (style, glyph) = paint(Look::Named(rank));
-        // A file that is small beside a cell is in the list, but has no cells of its own.
+        // A file much smaller than a cell is in the list, but has no cells of its own.
         let glyph = if shown.contains(&Look::Named(rank)) { glyph } else { ' ' };
         let (size, path) = (human(file.size), escape(file.path.as_bytes()));
         writeln!(
@@ -139,7 +139,7 @@ fn legend(out: &mut impl Write, picture: &Picture) -> std::io::Result<()> {
         (Look::Several, "several files"),
         (Look::Partly, "partly free"),
         (Look::Free, "free"),
-        (Look::Held, "held by entries that were deleted or are left out"),
+        (Look::Held, "held by deleted or damaged entries"),
     ] {
         if shown.contains(&look) {
             let (style, glyph) = paint(look);
@@ -152,7 +152,7 @@ fn legend(out: &mut impl Write, picture: &Picture) -> std::io::Result<()> {
     }
 }
 
-/// An offset in at most nine characters: without its fraction where that is too long.
+/// An offset in at most nine characters: without its fraction if it would be longer.
 fn short(bytes: u64) -> String {
     let text = human(bytes).replace(".00 ", " ");
     match (text.find('.'), text.find(' ')) {

@@ -16,7 +16,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// A file whose sum is not known.
+    /// A file whose sum is unknown.
     pub fn of_name(name: Vec<u8>) -> Self {
         Self { sha256: None, name }
     }

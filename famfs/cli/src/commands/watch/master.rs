@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The master's lease while its log is followed: without a gap between two commands that write,
-//! no clone of this system can take itself for the master.
+//! The master's lease while its log is followed. Without it, a clone of this system could take
+//! itself for the master between two commands that write.
 
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::thread;
@@ -14,7 +14,7 @@ use famfs::text::error_report::one_line;
 use famfs::write::volume::Volume;
 use uuid::Uuid;
 
-/// How often the lease is looked at, and how long to wait after it was refused.
+/// How often the lease is checked, and how long to wait after it was refused.
 const LOOK: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -27,19 +27,19 @@ pub struct Lease {
 
 enum State {
     Without,
-    /// Somebody else had it: a thread looks whether that one lives, which takes seconds.
+    /// Somebody else had it: a thread watches whether that holder lives, which takes seconds.
     Waiting(Receiver<Result<Keeper, LeaseError>>),
     Held(Keeper),
 }
 
 impl Lease {
-    /// No lease yet. Without a UUID this system is no master and needs none.
+    /// No lease yet. A system without a UUID is not a master and needs none.
     pub fn new(system: Option<Uuid>) -> Self {
         Self { system, state: State::Without, next: Instant::now() }
     }
 
-    /// Takes the lease if this system is the master, and gives it back if it is not any more.
-    /// The result is what to tell.
+    /// Acquires the lease if this system is the master, and releases it when it no longer is.
+    /// Returns what to report.
     pub fn tend(&mut self, follower: &Follower) -> Option<String> {
         if Instant::now() < self.next {
             return None;
@@ -58,7 +58,9 @@ impl Lease {
                 }
                 Ok(Err(err)) => Some(one_line(&err)),
                 Err(TryRecvError::Empty) => return None,
-                Err(TryRecvError::Disconnected) => Some("the lease's thread ended".to_owned()),
+                Err(TryRecvError::Disconnected) => {
+                    Some("the thread that waits for the lease ended".to_owned())
+                }
             },
             State::Held(keeper) => keeper.check().err().map(|err| one_line(&err)),
         };
@@ -76,7 +78,7 @@ impl Lease {
         let (sender, result) = mpsc::channel();
         thread::Builder::new().name("lease-wait".to_owned()).spawn(move || {
             let keeper = Keeper::acquire(media, fs_uuid, me, false, Timing::default(), |_| {});
-            // Nobody waits any more if the watch has ended: then the lease goes back at once.
+            // If the watch has ended, nobody waits any more: then the lease is released at once.
             let _ = sender.send(keeper);
         })?;
         self.state = State::Waiting(result);

@@ -127,7 +127,7 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     session.check("a file system that is made anew ends the watch with a word", || {
         shell(master, "famfs umount /mnt/famfs && famfs mkfs --force /dev/dax0.0")?;
         reader.wait_for("[[ $(systemctl show -P ExecMainStatus famfs-watch) == 3 ]]")?;
-        reader.wait_console("the file system was made anew")?;
+        reader.wait_console("the file system was formatted again")?;
         shell(reader, "famfs umount /mnt/famfs && famfs attach")?;
         shell(reader, "[[ ! -e /mnt/famfs/tree ]]").map(drop)
     });

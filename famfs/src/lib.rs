@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Tools and library for famfs pools: the media format, its log, mounting, and work on a pool
-//! file without a kernel module.
+//! Library for famfs pools: the media format, its log, mounting, and work on pool files without a
+//! kernel module.
 //!
 //! ```text
 //!   pool file --- view ---+                                  +--> apply --> files of a mount
@@ -11,17 +11,18 @@
 //! ```
 //!
 //! Principles:
-//! * **What is on the media is a claim.** It is copied out, the copy is checked, the copy is used;
-//!   other systems may write the memory at any time. No reference into a mapping is ever made.
+//! * **Media content is a claim.** Other systems may write the memory at any time: content is
+//!   copied out, the copy is checked, and only the copy is used. No reference into a mapping is
+//!   ever made.
 //! * **A log becomes a plan before anything is done.** [`replay`] is pure; no path of a plan leaves
-//!   the file system, no two of its files share memory.
-//! * **Data before its entry, the entry before the index.** A crash at any store leaves a file
-//!   system that mounts with every file that was reported complete.
+//!   the file system, and no two of its files share memory.
+//! * **Data before its entry, the entry before the index.** After a crash at any store, the file
+//!   system mounts with every file that was reported complete.
 //! * **Modules import downwards only**, in the order that `tests/layers.rs` gives; unsafe code is
 //!   in [`sys`] alone.
 //!
-//! It does not order writers of one file, and has no daemon. The command line is the crate
-//! `famfs-cli`, which prints and exits; nothing here does.
+//! The library does not order writers of one file, has no daemon, and neither prints nor exits. The
+//! crate `famfs-cli` is the command line, which does.
 pub mod archive;
 pub mod format;
 pub mod guest;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Compressed archives, told by their first bytes: gzip, xz and zstd.
+//! Compressed archives, recognized by their first bytes: gzip, xz and zstd.
 //!
-//! Decoders come from libraries. They stop at a stream that is cut short, or that has other bytes
-//! behind it, and use a bounded amount of memory whatever a stream claims.
+//! Libraries do the decoding. They fail on a stream that is cut short or followed by other bytes,
+//! and use a bounded amount of memory whatever a stream claims.
 
 use std::io::{self, BufReader, Cursor, Read};
 
@@ -10,13 +10,13 @@ use flate2::bufread::MultiGzDecoder;
 use liblzma::read::XzDecoder;
 use liblzma::stream::{CONCATENATED, Stream};
 
-/// Most memory of an xz decoder: `xz -9` takes 65 MiB.
+/// Highest memory use of an xz decoder: `xz -9` takes 65 MiB.
 const XZ_MEMORY: u64 = 256 << 20;
 /// Longest window of a zstd decoder, as a power of two: 128 MiB, which is `zstd --long`.
 const ZSTD_WINDOW: u32 = 27;
-/// Bytes that tell a compression.
+/// Bytes that identify a compression.
 const MAGIC: usize = 6;
-/// Bytes of the text that is told of what is no archive: none, as it may be anything.
+/// Bytes that are examined to recognize a text. None is shown, because it may be anything.
 const TEXT: usize = 512;
 
 /// How the bytes of an archive are compressed.
@@ -33,12 +33,12 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// Tells it by the first bytes.
+    /// Recognizes it by the first bytes.
     pub fn of(magic: &[u8]) -> Self {
         match magic {
             [0x1f, 0x8b, 8, ..] => Self::Gzip,
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
-            // A frame, or a frame to skip in front of it.
+            // A frame, or a frame to skip before it.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             _ => Self::None,
         }
@@ -47,7 +47,7 @@ impl Compression {
 
 /// What was found instead of an archive.
 #[derive(Debug, thiserror::Error)]
-#[error("it is {0}, expected a tar archive, as it is or compressed with gzip, xz or zstd")]
+#[error("it is {0}, expected a tar archive, plain or compressed with gzip, xz or zstd")]
 pub struct NoArchive(pub &'static str);
 
 /// Bytes without their compression.
@@ -58,7 +58,7 @@ pub struct Decoded<'r> {
 }
 
 impl<'r> Decoded<'r> {
-    /// Looks at the first bytes and takes the decoder for them.
+    /// Reads the first bytes and picks the decoder for them.
     ///
     /// # Errors
     /// The bytes cannot be read.
@@ -83,10 +83,10 @@ impl<'r> Decoded<'r> {
         Ok(Self { compression, reader })
     }
 
-    /// Reads what is behind the archive, so that a compressed stream is known to be whole.
+    /// Reads what follows the archive, to check that a compressed stream is complete.
     ///
     /// # Errors
-    /// It was cut short, has other bytes behind it, or a checksum does not fit.
+    /// It was cut short, other bytes follow it, or a checksum is wrong.
     pub fn finish(mut self) -> io::Result<()> {
         match self.compression {
             Compression::None => Ok(()),
@@ -101,7 +101,7 @@ impl Read for Decoded<'_> {
     }
 }
 
-/// What a file that is no archive seems to be, by its first bytes.
+/// What a file that is not an archive seems to be, by its first bytes.
 pub fn describe(bytes: &[u8]) -> &'static str {
     let text = |bytes: &[u8]| bytes.iter().all(|byte| matches!(byte, 7..=13 | 27 | 32..=255));
     match bytes {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Packing a part of a file system into a tar archive.
+//! Packs a part of a file system into a tar archive.
 
 use std::io::{self, BufReader, Read, Write};
 
@@ -15,7 +15,7 @@ use crate::write::stream::FileReader;
 use crate::write::unsupported::LeftOut;
 use crate::write::volume::{COPY_STEP, Volume};
 
-/// Why a file system, or a part of it, is not packed.
+/// Why a file system, or a part of it, cannot be packed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// A file cannot be opened.
@@ -78,9 +78,9 @@ pub struct Done {
 /// How to pack.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Leave packs as they are.
+    /// Do not unpack packs.
     pub keep_packs: bool,
-    /// Take set-user-ID and set-group-ID bits over, which any guest can set.
+    /// Keep set-user-ID and set-group-ID bits, which any guest can set.
     pub keep_set_id: bool,
 }
 
@@ -93,8 +93,8 @@ impl Options {
     }
 }
 
-/// Writes the archive of some nodes. Names lose what `below` names: the directory that is
-/// exported. `progress` is told the bytes of each step, and answers whether to go on.
+/// Writes the archive of some nodes. Names lose what `below` names: the directory that is exported.
+/// `progress` gets the bytes of each step, and returns whether to go on.
 pub fn export(
     volume: &dyn Volume,
     nodes: &[&Node],
@@ -146,7 +146,7 @@ pub fn export(
     Ok(done)
 }
 
-/// The name in the archive; none for the exported directory itself.
+/// The name in the archive; `None` for the exported directory itself.
 fn name_below<'p>(path: &'p RelPath, below: Option<&RelPath>) -> Option<&'p [u8]> {
     match below {
         None => Some(path.as_bytes()),
@@ -154,7 +154,7 @@ fn name_below<'p>(path: &'p RelPath, below: Option<&RelPath>) -> Option<&'p [u8]
     }
 }
 
-/// Copies the members of a pack, as the directory that it was.
+/// Copies the members of a pack, as the directory that it was made from.
 fn unpack<W: Write>(
     builder: &mut Builder<W>,
     (node, dir): (&Node, &[u8]),
@@ -162,7 +162,7 @@ fn unpack<W: Write>(
     input: impl Read,
     done: &mut Done,
 ) -> Result<(), ExportError> {
-    // Two kinds of errors come out of the reading: the archive's, and those that end it here.
+    // Reading can fail in two ways: with an error of the archive, or with one that ends it here.
     enum End {
         Archive(ArchiveError),
         Export(ExportError),
@@ -190,7 +190,7 @@ fn unpack<W: Write>(
             }
         };
         let (owner, lost) = options.owner(member.owner);
-        // Once for the pack, however many of its members.
+        // Once for the pack, for any number of its members.
         if lost && done.without_set_id.last() != Some(&node.path) {
             done.without_set_id.push(node.path.clone());
         }
@@ -211,7 +211,7 @@ fn unpack<W: Write>(
     })
 }
 
-/// A file that is read, and a progress that is told.
+/// A file that is read, with its progress reported.
 struct Watched<'p, R> {
     input: R,
     progress: &'p mut dyn FnMut(u64) -> bool,

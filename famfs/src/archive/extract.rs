@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Copying files and directories out of a file system, to a directory of the host.
+//! Copies files and directories out of a file system, to a directory of the host.
 //!
-//! What a log says about owners and modes is another system's claim: set-user-ID and
-//! set-group-ID bits are taken over only if the user asks for them, owners only by root. Below the
-//! directory that the user named no symbolic link is followed, whoever made it, and when.
+//! Owners and modes in a log are another system's claim: set-user-ID and set-group-ID bits are kept
+//! only if the user asks for that, and owners only by root. Below the directory that the user
+//! named, no symbolic link is followed, whoever made it, and when.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -24,14 +24,14 @@ use crate::system::output_file::temporary_name;
 use crate::text::terminal::shown;
 use crate::write::volume::{COPY_STEP, Volume, steps};
 
-/// Bits that let a program run with its file's owner or group, and give a directory's group on.
+/// Bits that let a program run with its file's owner or group, and pass a directory's group on.
 pub const SET_ID_BITS: u32 = 0o6000;
 /// All bits that chmod(2) knows.
 const MODE_BITS: u32 = 0o7777;
 /// Owner of a directory that is made for the root of a file system, which has no log entry.
 const ROOT_OWNER: Owner = Owner { uid: 0, gid: 0, mode: 0o755 };
 
-/// Why something is not copied out.
+/// Why something cannot be copied out.
 #[derive(Debug, thiserror::Error)]
 pub enum ExtractError {
     /// The log does not have it.
@@ -41,7 +41,7 @@ pub enum ExtractError {
     #[error("{} is a directory; use --recursive to copy it", .0.as_ref().map_or("/".to_owned(), |p| format!("\"{p}\"")))]
     NotRecursive(Option<RelPath>),
     /// Something else has the target's name.
-    #[error("{} is there and no {expected}", shown(path))]
+    #[error("{} exists and is not a {expected}", shown(path))]
     InTheWay {
         /// The target.
         path: PathBuf,
@@ -79,8 +79,8 @@ pub struct Base {
 }
 
 impl Base {
-    /// Opens a directory, an empty path is the working directory; links that lead to it are the
-    /// user's.
+    /// Opens a directory; an empty path is the working directory. Links that lead to it are the
+    /// user's own, and are followed.
     pub fn open(path: &Path) -> Result<Self, ExtractError> {
         let here = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -99,7 +99,7 @@ pub struct Item<'p> {
     base: Base,
     /// Where it goes, below the base; empty for the base itself.
     below: PathBuf,
-    /// What is there, which the item replaces or uses.
+    /// Whether something is there, which the item replaces or uses.
     pub exists: bool,
 }
 
@@ -145,9 +145,9 @@ impl Item<'_> {
     }
 }
 
-/// Lists what is to be made for a source: a path of the log (`None` is the root) that becomes
-/// `target` below the base, or the base itself if that is empty, and with `recursive` all that is
-/// below it, directories first.
+/// Lists what to make for a source: a path of the log (`None` is the root) that becomes `target`
+/// below the base, or the base itself if that is empty; with `recursive` also everything below it,
+/// directories first.
 pub fn list<'p>(
     plan: &'p Plan,
     source: Option<&RelPath>,
@@ -182,7 +182,7 @@ pub fn list<'p>(
     Ok(items)
 }
 
-/// Whether the target is there. One that is something else is refused; links are not followed.
+/// Whether the target exists. One of another kind is refused; links are not followed.
 fn is_there(item: &Item<'_>) -> Result<bool, ExtractError> {
     let in_the_way = |expected| ExtractError::InTheWay { path: item.target(), expected };
     if item.below.as_os_str().is_empty() {
@@ -193,10 +193,10 @@ fn is_there(item: &Item<'_>) -> Result<bool, ExtractError> {
     }
     let flags = OFlags::PATH | OFlags::NOFOLLOW;
     let found = match item.base.root.open(&item.below, flags, Mode::empty()) {
-        Ok(found) => File::from(found).metadata().map_err(item.error("look at"))?,
+        Ok(found) => File::from(found).metadata().map_err(item.error("examine"))?,
         Err(Errno::NOENT) => return Ok(false),
         Err(Errno::LOOP | Errno::NOTDIR) => return Err(in_the_way("directory")),
-        Err(errno) => return Err(item.error("look at")(errno.into())),
+        Err(errno) => return Err(item.error("examine")(errno.into())),
     };
     match item.size() {
         Some(_) if !found.is_file() => Err(in_the_way("regular file")),
@@ -206,7 +206,7 @@ fn is_there(item: &Item<'_>) -> Result<bool, ExtractError> {
 }
 
 /// Makes everything on the host, with set-user-ID and set-group-ID bits only if `set_id` is set.
-/// `progress` is told the bytes of each step, and answers whether to go on.
+/// `progress` gets the bytes of each step, and returns whether to go on.
 pub fn extract(
     volume: &dyn Volume,
     items: &[Item<'_>],
@@ -233,7 +233,7 @@ pub fn extract(
             done.without_set_id.extend(item.path().cloned());
         }
     }
-    // Last, because a directory's mode may forbid making what is in it; from the bottom up.
+    // Last, because a directory's mode may forbid making its contents; from the bottom up.
     for item in made.iter().rev() {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         item.base
@@ -254,7 +254,8 @@ fn make_file(
     kept: u32,
     progress: &mut dyn FnMut(u64) -> bool,
 ) -> Result<(), ExtractError> {
-    // Under its own name only when it is complete; the name cannot be guessed, nor a link.
+    // It gets its own name only when it is complete; until then its name cannot be guessed, so it
+    // cannot be a link.
     let (dir, temporary) = (parent(item).map_err(item.error("make"))?, temporary_name());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&dir, &temporary, flags, Mode::from_raw_mode(0o600))
@@ -267,7 +268,7 @@ fn make_file(
             .map_err(|errno| item.error("make")(errno.into()))
     });
     filled.inspect_err(|_| {
-        // The error that led here is the one to tell.
+        // The earlier error is the one to report.
         let _ = rustix::fs::unlinkat(&dir, &temporary, AtFlags::empty());
     })
 }
@@ -297,7 +298,7 @@ fn fill(
     Ok(())
 }
 
-/// Makes a directory; false if it is there, and then used as it is.
+/// Makes a directory; false if it exists, and is used as it is.
 fn make_dir(item: &Item<'_>) -> Result<bool, ExtractError> {
     if item.below.as_os_str().is_empty() {
         return Ok(false);
@@ -315,6 +316,6 @@ fn set_owner(file: &File, owner: Owner, kept: u32) -> io::Result<()> {
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::fchown(file, Some(owner.uid), Some(owner.gid))?;
     }
-    // After the owner, whose change takes set-user-ID bits away.
+    // After the owner, because changing that clears set-user-ID bits.
     file.set_permissions(Permissions::from_mode(owner.mode & kept))
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Unpacking a tar archive into a file system.
+//! Unpacks a tar archive into a file system.
 //!
-//! An archive in a file is looked at first: what cannot work fails before anything is written. One
-//! that comes as a stream is taken member by member, and what is complete before an error stays.
+//! An archive in a file is checked first: what cannot work fails before anything is written. A
+//! stream is unpacked member by member, and what is complete before an error stays.
 
 mod members;
 
@@ -30,26 +30,26 @@ use members::{Members, fit, path_of};
 
 pub use members::Survey;
 
-/// Most bytes of names of members that a compressed archive may have: a short one can claim more
-/// than the memory holds. A log of 2 GiB has room for a quarter of that.
+/// Highest number of bytes of names in a compressed archive: a short archive can claim more than
+/// the memory holds. A log of 2 GiB has room for a quarter of that.
 const MAX_NAMES: u64 = 256 << 20;
 
-/// What is asked for.
+/// What the user asked for.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Directory that the members come into; `None` is the root.
+    /// Directory to unpack into; `None` is the root.
     pub into: Option<RelPath>,
-    /// Leave out what famfs cannot hold.
+    /// Skip what famfs cannot hold.
     pub skip_unsupported: bool,
-    /// Make one file of each directory of small files.
+    /// Pack each directory of small files into one file.
     pub pack: bool,
-    /// Only look, and write nothing.
+    /// Only check, and write nothing.
     pub dry_run: bool,
     /// Owner and mode of directories that the archive has no member for.
     pub owner: Owner,
 }
 
-/// Why an archive is not unpacked.
+/// Why an archive cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The archive cannot be read.
@@ -61,13 +61,13 @@ pub enum ImportError {
          use --skip-unsupported to unpack the rest", .0.len(), reasons(.0), first_names(.0)
     )]
     Unsupported(Vec<LeftOut>),
-    /// A stream that has a file twice, or something else instead of it later.
+    /// A stream has a file twice, or later something else in its place.
     #[error(
-        "\"{0}\" is in the archive twice, and its first version is in place already; \
-         import the archive from a file (--input), of which the last version is taken"
+        "\"{0}\" is in the archive twice, and its first version is already in place; import the \
+         archive from a file (--input): then the last version counts"
     )]
     Again(String),
-    /// A compressed archive with more members than memory should hold.
+    /// The names of a compressed archive's members take more memory than they should.
     #[error(
         "the names of the archive's members take more than {}; unpack it first",
         human(MAX_NAMES)
@@ -78,10 +78,10 @@ pub enum ImportError {
         "--pack reads an archive out of order, and this one is compressed; decompress it first"
     )]
     CompressedPack,
-    /// The archive is not the one that was looked at.
+    /// The archive is not the one that was checked.
     #[error("the archive changed while it was unpacked: {0} of its files were not found again")]
     Changed(usize),
-    /// All together need more than is free.
+    /// All files together need more than is free.
     #[error(
         "no space: the files need {} in units of 2 MiB, {} free; nothing was written",
         human(*.needed), human(*.free)
@@ -134,11 +134,11 @@ pub struct Done {
     pub packed_files: u64,
     /// Bytes written.
     pub bytes: u64,
-    /// Members that were left out.
+    /// Members that were skipped.
     pub left_out: Vec<LeftOut>,
-    /// Members that a later one of the same name took the place of.
+    /// Members that a later one of the same name replaced.
     pub superseded: u64,
-    /// What the members have and a famfs does not keep.
+    /// What the members have and famfs does not keep.
     pub dropped: Dropped,
 }
 
@@ -164,7 +164,7 @@ impl What {
     }
 }
 
-/// An unpacking under way.
+/// An import in progress.
 pub struct Import<'w, 'v> {
     writer: &'w mut Writer<'v>,
     options: Options,
@@ -175,14 +175,14 @@ pub struct Import<'w, 'v> {
 }
 
 impl<'w, 'v> Import<'w, 'v> {
-    /// Begins to unpack into a file system.
+    /// Starts to unpack into a file system.
     pub fn new(writer: &'w mut Writer<'v>, options: Options) -> Self {
         let (seen, done, buf) = (HashMap::new(), Done::default(), vec![0; COPY_STEP]);
         Self { writer, options, seen, done, buf }
     }
 
-    /// Unpacks an archive in a file. `begin` is told how many bytes there are, `progress` the
-    /// bytes of each step; it answers whether to go on.
+    /// Unpacks an archive in a file. `begin` gets the number of bytes, `progress` the bytes of each
+    /// step; `progress` returns whether to go on.
     pub fn file(
         mut self,
         file: &File,
@@ -205,7 +205,7 @@ impl<'w, 'v> Import<'w, 'v> {
                 self.place_pack(pack, &mut items);
             }
         }
-        // Directories first: one that is named behind what is in it has its own owner all the same.
+        // Directories first: one that comes after its contents still gets its own owner.
         let (dirs, files): (Vec<_>, Vec<_>) =
             members.into_iter().partition(|member| member.content == Content::Dir);
         for member in dirs.into_iter().chain(files) {
@@ -245,7 +245,7 @@ impl<'w, 'v> Import<'w, 'v> {
         Ok(())
     }
 
-    /// Reads a compressed archive a second time, and makes each file when its bytes come by.
+    /// Reads a compressed archive a second time, and makes each file when its bytes come.
     fn make_from_stream(
         &mut self,
         items: Vec<(Item, Option<FileMap>)>,
@@ -307,16 +307,16 @@ impl<'w, 'v> Import<'w, 'v> {
         self.finish(result)
     }
 
-    /// Publishes what is complete, whatever came then.
+    /// Publishes what is complete, whatever happened after that.
     fn finish(self, result: Result<(), ImportError>) -> Result<Done, ImportError> {
         let committed = self.writer.commit();
-        // The first error is the cause of those that follow.
+        // The first error is the cause of the later ones.
         result?;
         committed?;
         Ok(self.done)
     }
 
-    /// Refuses a member whose name a file of this stream has already.
+    /// Refuses a member if a file of this stream already has its name.
     fn refuse_again(&self, member: &Member) -> Result<(), ImportError> {
         let path = path_of(self.options.into.as_ref(), &member.name).ok().flatten();
         match path.and_then(|path| self.seen.get(&path)) {
@@ -325,7 +325,7 @@ impl<'w, 'v> Import<'w, 'v> {
         }
     }
 
-    /// Finds out what to make for a member: itself, and directories above it that are missing.
+    /// Finds out what to make for a member: the member, and directories above it that are missing.
     fn place(&mut self, member: &Member, items: &mut Vec<Item>) -> Result<(), LeftOut> {
         fit(member)?;
         let what = match member.content {
@@ -434,7 +434,7 @@ impl<'w, 'v> Import<'w, 'v> {
             .collect()
     }
 
-    /// Makes a directory, or a file of what `bytes` gives.
+    /// Makes a directory, or a file with the contents of `bytes`.
     fn make(
         &mut self,
         item: &Item,
@@ -487,7 +487,7 @@ impl<'w, 'v> Import<'w, 'v> {
             return Ok(());
         }
         self.writer.create(&item.path, item.owner, *size, map, |bytes: &dyn FileBytes| {
-            // Few large writes instead of many of a block each.
+            // A few large writes instead of many of one block each.
             let out = io::BufWriter::with_capacity(COPY_STEP, FileWriter::new(bytes));
             pack.write(out, |member| match member.content {
                 Content::File { size, position } => part(file, position, size),

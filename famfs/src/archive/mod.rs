@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Reading tar archives that nobody vouches for.
+//! Reads tar archives from sources that nobody vouches for.
 //!
-//! A member becomes a checked value before anything is done with it: its name stays below the
-//! place it is unpacked at, and it is a file, a directory, or something that a famfs cannot hold.
+//! A member becomes a checked value before anything is done with it: its name stays below the place
+//! where it is unpacked, and it is a file, a directory, or something that famfs cannot hold.
 //! An archive may be compressed.
 
 pub mod compression;
@@ -26,20 +26,20 @@ use crate::write::unsupported::{LeftOut, Why};
 
 pub use crate::archive::tar_reader::ArchiveError;
 
-/// Type of a directory with a list of what it had, as `tar --listed-incremental` writes it.
+/// Type of a directory with a list of its contents, as `tar --listed-incremental` writes it.
 const DIRECTORY_LIST: u8 = b'D';
 
 /// A member of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Path relative to where the archive is unpacked, in normal form; empty for that place
-    /// itself. It may be longer than famfs has room for.
+    /// Path relative to the place where the archive is unpacked, normalized; empty for that place
+    /// itself. It may be longer than famfs allows.
     pub name: Vec<u8>,
-    /// Whose it is.
+    /// Its owner.
     pub owner: Owner,
     /// What it is.
     pub content: Content,
-    /// What it has and a famfs does not keep.
+    /// What it has and famfs does not keep.
     pub attributes: Vec<Attribute>,
 }
 
@@ -60,7 +60,7 @@ pub enum Content {
 }
 
 /// Reads all members of an archive that comes as a stream, compressed or not. `handle` gets each
-/// with its bytes, of which it may leave some.
+/// with its bytes, and need not read all of them.
 pub fn read_stream<E: From<ArchiveError>>(
     input: impl Read,
     handle: impl FnMut(Result<Member, LeftOut>, &mut dyn Read) -> Result<(), E>,
@@ -70,8 +70,8 @@ pub fn read_stream<E: From<ArchiveError>>(
     Ok(reader.into_inner().finish().map_err(ArchiveError::Read)?)
 }
 
-/// Reads the headers of all members of an archive in a file; of one that is not compressed none of
-/// their bytes.
+/// Reads the headers of all members of an archive in a file; of a plain archive none of their
+/// bytes.
 pub fn read_headers<E: From<ArchiveError>>(
     mut input: impl Read + Seek,
     mut handle: impl FnMut(Result<Member, LeftOut>) -> Result<(), E>,
@@ -118,7 +118,7 @@ fn walk<R: Read, E: From<ArchiveError>>(
 /// Checks a member.
 fn parse(raw: &RawMember) -> Result<Result<Member, LeftOut>, ArchiveError> {
     let content = match raw.header.entry_type() {
-        // As programs wrote it before there were types.
+        // As programs wrote a directory before there were types.
         EntryType::Regular if raw.name.ends_with(b"/") => Content::Dir,
         EntryType::Regular | EntryType::Continuous => {
             Content::File { size: raw.size, position: raw.position }
@@ -132,7 +132,7 @@ fn parse(raw: &RawMember) -> Result<Result<Member, LeftOut>, ArchiveError> {
         EntryType::GNUSparse => Content::Unfit(Why::Sparse),
         other => Content::Unfit(Why::Type(other.as_byte())),
     };
-    // Sparse files of the pax format look like regular ones with a map in front of their bytes.
+    // Sparse files of the pax format look like regular ones with a map before their bytes.
     let sparse = raw.records.iter().any(|(key, _)| key.starts_with(b"GNU.sparse."));
     let content = if sparse { Content::Unfit(Why::Sparse) } else { content };
     let name = match normal(&raw.name) {
@@ -266,7 +266,7 @@ mod tests {
         assert!(error.to_string().contains("more than 256.00 KiB"), "{error}");
     }
 
-    /// A pax header with these records in front of a member called `a`.
+    /// A pax header with these records before a member called `a`.
     fn with_records(records: &[(&str, &[u8])]) -> Vec<u8> {
         let mut builder = Builder::new(Vec::new());
         builder.append_pax_extensions(records.iter().copied()).unwrap();
@@ -320,7 +320,7 @@ mod tests {
             (uid, gid)
         });
         assert_eq!(owners.collect::<Vec<_>>(), [(1, 2), (70, 80), (7, 80), (71, 80)]);
-        // Nothing but a header for members that never come.
+        // Only a header, for members that never come.
         let bytes = [global(&[("uid", b"70")]), vec![0; 1024]].concat();
         assert_eq!(members(&bytes).unwrap(), []);
     }

@@ -2,9 +2,8 @@
 //! Packs: a directory of small files as one file.
 //!
 //! A famfs file takes at least 2 MiB, so thousands of small files waste most of the memory. A pack
-//! is an ordinary tar archive with a mark in front, a pax global header with a comment; whatever
-//! reads tar reads it. Empty files and long names, which famfs itself has no room for, are fine in
-//! a pack.
+//! is an ordinary tar archive that begins with a mark, a pax global header with a comment; any
+//! program that reads tar reads it. A pack can hold empty files and long names, which famfs cannot.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -15,7 +14,7 @@ use crate::archive::{Content, Member};
 use crate::format::ALLOC_UNIT;
 use crate::replay::Owner;
 
-/// What the name of a pack ends in, behind the name of the directory.
+/// The end of a pack's name, after the name of the directory.
 pub const SUFFIX: &[u8] = b".tar";
 /// The comment that marks a pack, and the record that holds it.
 const MARK: &[u8] = b"famfs pack 1";
@@ -28,7 +27,7 @@ pub struct Pack {
     pub dir: Vec<u8>,
     /// Owner and mode of the directory.
     pub owner: Owner,
-    /// What is in it, with names relative to it.
+    /// Its contents, with names relative to it.
     pub members: Vec<Member>,
 }
 
@@ -40,8 +39,8 @@ struct Census {
 }
 
 /// Splits members into packs and the rest: the topmost directories that hold at least two files,
-/// and only files smaller than an allocation unit. `owner` is that of directories without a
-/// member of their own.
+/// and only files smaller than an allocation unit. `owner` is for directories without a member of
+/// their own.
 pub fn split(members: Vec<Member>, owner: Owner) -> (Vec<Pack>, Vec<Member>) {
     let mut census: BTreeMap<Vec<u8>, Census> = BTreeMap::new();
     for member in &members {
@@ -81,7 +80,7 @@ pub fn split(members: Vec<Member>, owner: Owner) -> (Vec<Pack>, Vec<Member>) {
     (packs.into_values().collect(), rest)
 }
 
-/// The directories above a name, from the topmost one on.
+/// The directories above a name, the topmost first.
 fn above(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     let slashes = name.iter().enumerate().filter(|(_, byte)| **byte == b'/');
     slashes.map(|(at, _)| &name[..at])
@@ -93,7 +92,7 @@ impl Pack {
         [&self.dir, SUFFIX].concat()
     }
 
-    /// Owner and mode of the file: who may list the directory may read it.
+    /// Owner and mode of the file: users who may list the directory may read it.
     pub fn file_owner(&self) -> Owner {
         Owner { mode: self.owner.mode & 0o666, ..self.owner }
     }
@@ -105,7 +104,7 @@ impl Pack {
         Ok(count.0)
     }
 
-    /// Writes the file; `open` gives the bytes of a member's file.
+    /// Writes the file; `open` returns the bytes of a member's file.
     pub fn write<R: Read>(
         &self,
         out: impl Write,
@@ -137,7 +136,7 @@ impl Pack {
     }
 }
 
-/// Adds a file, or a directory without a size, to an archive. There are no times on the media.
+/// Appends a file, or a directory if there is no size, to an archive. The media holds no times.
 pub fn append<W: Write>(
     builder: &mut Builder<W>,
     name: &[u8],

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The members of a tar archive, one after the other: ustar, pax and GNU long names.
+//! Reads the members of a tar archive, one after the other: ustar, pax and GNU long names.
 //!
-//! Records of pax headers are taken by their length, so a value may have any bytes. Fields of a
-//! header are read by the library `tar`; what stands before a member is put together here, within
-//! a bound.
+//! Records of pax headers are delimited by their length, so a value may have any bytes. The library
+//! `tar` reads the fields of a header; the headers that come before a member are combined here,
+//! within a limit.
 
 use std::io::{self, Read, Seek};
 
@@ -14,10 +14,10 @@ use crate::text::units::human;
 
 /// Bytes of a block.
 const BLOCK: usize = 512;
-/// Most bytes of headers of one member: its own and those with a long name or pax records, which
-/// are kept in memory. PATH_MAX (4096) twice and some records fit many times.
+/// Highest number of bytes of the headers of one member: its own and those with a long name or pax
+/// records, which are kept in memory. PATH_MAX (4096) twice and some records fit many times.
 const MAX_HEADERS: u64 = 256 << 10;
-/// Records that a global pax header gives to all members after it, and that count here.
+/// Records of a global pax header that count here, for all members after it.
 const GLOBAL_KEYS: [&[u8]; 4] = [b"path", b"size", b"uid", b"gid"];
 /// Type of a label for the whole archive, as `tar --label` writes it.
 const LABEL: u8 = b'V';
@@ -25,7 +25,7 @@ const LABEL: u8 = b'V';
 /// Why an archive cannot be read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// The bytes cannot be read, or are not what a compressed archive has.
+    /// The bytes cannot be read, or are not valid compressed data.
     #[error("cannot read the archive")]
     Read(#[source] io::Error),
     /// It begins with something else.
@@ -47,14 +47,14 @@ pub enum ArchiveError {
     CutShort,
 }
 
-/// A member as it stands in the archive; nothing of it is checked but the header's checksum.
+/// A member as it is in the archive; nothing of it is checked but the header's checksum.
 #[derive(Clone, Debug)]
 pub struct RawMember {
     /// Its header.
     pub header: Header,
     /// Its name, however it is stored.
     pub name: Vec<u8>,
-    /// The pax records that count for it, the last one of a key last.
+    /// The pax records that apply to it, the last one of a key last.
     pub records: Vec<(Vec<u8>, Vec<u8>)>,
     /// Its number of bytes.
     pub size: u64,
@@ -76,16 +76,16 @@ impl RawMember {
     }
 }
 
-/// Goes over bytes that nobody asked for.
+/// Skips bytes that nobody asked for.
 type Skip<R> = fn(&mut R, u64) -> io::Result<()>;
 
-/// An archive that is read.
+/// An archive that is being read.
 pub struct TarReader<R> {
     input: R,
     skip: Skip<R>,
-    /// Bytes of the input that are read or skipped.
+    /// Bytes of the input that were read or skipped.
     at: u64,
-    /// Where the bytes of the present member end, and where the next header is.
+    /// Where the bytes of the current member end, and where the next header is.
     end: u64,
     next: u64,
     /// The records for all members, one of each key.
@@ -113,7 +113,7 @@ impl<R: Read> TarReader<R> {
             let damaged = |what| ArchiveError::Damaged { what, at };
             let kind = header.entry_type();
             if kind.as_byte() == LABEL {
-                // The field is empty as a rule.
+                // The field is usually empty.
                 let size = header.entry_size().unwrap_or(0);
                 (self.end, self.next) = ends(self.at, size).ok_or(damaged("damaged size"))?;
                 continue;
@@ -157,12 +157,12 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// The bytes of the present member that are not read yet.
+    /// The bytes of the current member that have not been read yet.
     pub fn bytes(&mut self) -> impl Read + '_ {
         Bytes(self)
     }
 
-    /// What is behind the archive.
+    /// The input after the archive.
     pub fn into_inner(self) -> R {
         self.input
     }
@@ -192,7 +192,7 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// Takes over the records of a global header, in place of older ones.
+    /// Takes over the records of a global header, which replace older ones.
     fn add_global(&mut self, records: Vec<(Vec<u8>, Vec<u8>)>) {
         for (key, value) in records {
             if GLOBAL_KEYS.contains(&key.as_slice()) {
@@ -214,7 +214,7 @@ impl<R: Read> TarReader<R> {
         Ok(bytes)
     }
 
-    /// Goes over the blocks with more of the map of a sparse file, which stand before its bytes.
+    /// Skips the blocks with the rest of a sparse file's map, which come before its bytes.
     fn sparse_headers(&mut self, header: &Header, budget: &mut u64) -> Result<(), ArchiveError> {
         let mut more = header.as_gnu().is_some_and(tar::GnuHeader::is_extended);
         while more {
@@ -243,10 +243,10 @@ impl<R: Read> TarReader<R> {
 }
 
 impl<R: Read + Seek> TarReader<R> {
-    /// Reads a file, and does not read what nobody asks for.
+    /// Reads a file, and seeks over what nobody asks for.
     pub fn file(input: R) -> Self {
         let skip = |input: &mut R, len| {
-            // A size that leads behind all that a file can be leads behind its end.
+            // A size beyond any possible file is beyond the end of this one.
             match i64::try_from(len).map(|len| input.seek_relative(len)) {
                 Ok(Ok(())) => Ok(()),
                 _ => input.seek(io::SeekFrom::End(0)).map(drop),
@@ -274,7 +274,7 @@ fn ends(at: u64, size: u64) -> Option<(u64, u64)> {
     Some((end, end.checked_next_multiple_of(BLOCK as u64)?))
 }
 
-/// The sum of a header's bytes, with spaces for that of its own field.
+/// The sum of a header's bytes, with spaces in place of its own field.
 fn checksum(block: &[u8; BLOCK]) -> u32 {
     let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
     sum(&block[..148]) + 8 * u32::from(b' ') + sum(&block[156..])

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The raw fields of superblock, log header and log entries, byte for byte, for people who look
-//! at damaged media. Nothing is trusted and nothing refused: a field tells what is there, and
-//! what should be where only one value is right.
+//! The raw fields of superblock, log header and log entries, byte for byte, for people who examine
+//! damaged media. Nothing is trusted and nothing refused: a field shows its value, and the expected
+//! value if only one is right.
 
 use std::fmt::Write;
 use std::mem::offset_of;
@@ -29,21 +29,21 @@ pub struct Field {
     /// The bytes in media order, as hexadecimal digits; left out if all are zero.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub raw: Option<String>,
-    /// The bytes as what they mean.
+    /// The meaning of the bytes.
     pub value: String,
-    /// The right value, where there is only one.
+    /// The right value, if there is only one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
 }
 
 impl Field {
-    /// Whether the value is not the one that it must have.
+    /// Whether the value differs from the only right one.
     pub fn is_wrong(&self) -> bool {
         self.expected.as_ref().is_some_and(|expected| *expected != self.value)
     }
 }
 
-/// How the bytes of a field are read.
+/// How to read the bytes of a field.
 #[derive(Clone, Copy)]
 enum Kind {
     /// A little-endian integer, in hexadecimal digits.
@@ -62,23 +62,23 @@ enum Kind {
     MapType,
     /// Bytes that are zero on media of this version.
     Zero,
-    /// Bytes without meaning, whatever they are.
+    /// Bytes without meaning, of any value.
     Any,
     /// Bytes that are fields themselves.
     Nested,
 }
 
-/// Lists the fields of a structure of the format with their names, offsets and kinds. A field
-/// that is not named does not compile.
+/// Lists the fields of a structure of the format with their names, offsets and kinds. A field that
+/// is missing from the list is a compile error.
 macro_rules! layout {
     ($type:ident { $($name:ident: $kind:ident),+ $(,)? }) => {{
-        // An exhaustive pattern: it has no other use.
+        // An exhaustive pattern, only to find a missing field.
         let _ = |all: &$type| { let $type { $($name: _),+ } = all; };
         [$((stringify!($name), offset_of!($type, $name), Kind::$kind)),+]
     }};
 }
 
-/// The fields of one structure, gathered from its bytes.
+/// The fields of one structure, collected from its bytes.
 struct Fields<'b> {
     bytes: &'b [u8],
     /// Offset of the structure in the device or pool.
@@ -115,7 +115,7 @@ impl<'b> Fields<'b> {
         });
     }
 
-    /// Tells the right value of a field.
+    /// Sets the right value of a field.
     fn expect(&mut self, name: &str, expected: String) {
         for field in self.list.iter_mut().filter(|field| field.name == name) {
             field.expected = Some(expected.clone());
@@ -190,7 +190,7 @@ pub fn log_header(raw: &LogHeader, offset: u64, log_len: u64) -> Vec<Field> {
     fields.expect("len", log_len.to_string());
     fields.expect("last_index", slots(log_len).saturating_sub(1).to_string());
     fields.expect("crc", format!("{:#x}", raw.checksum()));
-    // An append that was cut short leaves it ahead of the index.
+    // An interrupted append leaves it ahead of the index.
     fields.expect("next_seqnum", raw.next_index.get().to_string());
     fields.list
 }
@@ -204,7 +204,7 @@ pub fn entry(raw: &Entry, offset: u64, slot: u64) -> Vec<Field> {
     fields.add(0, size_of::<Entry>(), "", &layout[..4]);
     let kind = EntryKind::of(raw);
     if kind == Some(EntryKind::Void) {
-        // It makes up for the change of the type in the checksum.
+        // It compensates for the change of the type in the checksum.
         fields.list.iter_mut().filter(|field| field.name == "pad").for_each(|field| {
             field.expected = None;
         });
@@ -280,7 +280,8 @@ fn file(fields: &mut Fields<'_>, start: usize, body: &FileBody) {
     }
 }
 
-/// The elements of an array of which `count`, says the media, are in use, and the others as one.
+/// The elements of an array: the first `count`, which the media says are in use, one by one, and
+/// the others as one field.
 fn extents(fields: &mut Fields<'_>, at: usize, count: u64, name: &str, all: &[RawExtent]) {
     let len = size_of::<RawExtent>();
     let used = usize::try_from(count).unwrap_or(usize::MAX).min(all.len());
@@ -324,7 +325,7 @@ fn named(number: u64, names: &[(u32, &str)]) -> String {
     format!("{number} ({})", name.map_or("unknown", |(_, name)| name))
 }
 
-/// Text in quotes, with what is odd about it.
+/// Text in quotes, with a note about what is odd in it.
 fn text(bytes: &[u8]) -> String {
     let Some(len) = bytes.iter().position(|&byte| byte == 0) else {
         return format!("\"{}\", without a NUL", escape(bytes));
@@ -332,7 +333,7 @@ fn text(bytes: &[u8]) -> String {
     let behind = bytes[len..].iter().filter(|&&byte| byte != 0).count();
     let mut text = format!("\"{}\"", escape(&bytes[..len]));
     if behind > 0 {
-        text.push_str(&format!(", {behind} bytes behind the NUL not zero"));
+        text.push_str(&format!(", {behind} bytes after the NUL not zero"));
     }
     text
 }
@@ -403,7 +404,7 @@ mod tests {
     #[test]
     fn text_tells_what_is_odd() {
         assert_eq!(text(b"a\nb\0\0"), "\"a\\nb\"");
-        assert_eq!(text(b"a\0b\0"), "\"a\", 1 bytes behind the NUL not zero");
+        assert_eq!(text(b"a\0b\0"), "\"a\", 1 bytes after the NUL not zero");
         assert_eq!(text(b"ab"), "\"ab\", without a NUL");
     }
 }

@@ -18,19 +18,19 @@ pub struct Extent {
 /// The part of a device that files may use, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct DataArea {
-    /// First byte behind the log.
+    /// First byte after the log.
     pub start: u64,
-    /// First byte behind the last whole allocation unit.
+    /// First byte after the last whole allocation unit.
     pub end: u64,
 }
 
-/// A file's map, checked: every extent lies in the data area, is aligned, and together they hold
+/// A file's map, checked: every extent is aligned and lies in the data area, and together they hold
 /// the file's size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileMap {
     /// Extents, one after the other.
     Simple(Vec<Extent>),
-    /// Chunks that go round over strips of one length.
+    /// Chunks in turn over strips of one length.
     Interleaved {
         /// Bytes per chunk.
         chunk_size: u64,
@@ -62,7 +62,7 @@ pub enum MapError {
     #[error("chunk size is {0}, expected a power of two and a multiple of 2 MiB")]
     ChunkSize(u64),
     /// The strips differ.
-    #[error("strip {index} has {found} bytes, expected {expected} as strip 0, whole chunks")]
+    #[error("strip {index} has {found} bytes, expected {expected} like strip 0, in whole chunks")]
     StripLength {
         /// Index of the strip.
         index: usize,
@@ -89,7 +89,7 @@ pub enum MapError {
         /// Its length.
         len: u64,
     },
-    /// An extent lies over superblock or log, or past the end.
+    /// An extent overlaps superblock or log, or passes the end.
     #[error("extent {index} is {len} bytes at {offset:#x}, expected within {start:#x}..{end:#x}")]
     Outside {
         /// Index of the extent.
@@ -100,7 +100,7 @@ pub enum MapError {
         len: u64,
         /// First byte of the data area.
         start: u64,
-        /// First byte behind the data area.
+        /// First byte after the data area.
         end: u64,
     },
     /// The extents are too short for the file.
@@ -193,8 +193,8 @@ impl FileMap {
         }
     }
 
-    /// The contiguous piece of the device that starts at byte `offset` of the file; `None` past
-    /// the extents.
+    /// The contiguous piece of the device that starts at byte `offset` of the file; `None` past the
+    /// extents.
     pub fn piece(&self, offset: u64) -> Option<Extent> {
         match self {
             Self::Simple(extents) => {
@@ -246,7 +246,7 @@ fn parse_extents(raw: &[format::RawExtent], area: DataArea) -> Result<Vec<Extent
         }
         Ok(Extent { offset, len })
     };
-    // Collecting results would guess four: too much for most of a million files.
+    // `collect` would reserve four elements: too much for most of a million files.
     let mut extents = Vec::with_capacity(raw.len());
     for extent in raw.iter().enumerate().map(parse) {
         extents.push(extent?);

@@ -3,8 +3,8 @@
 //!
 //! Device map: `[0, 2 MiB)` superblock, `[2 MiB, 2 MiB + log length)` log, then data. Integers are
 //! little-endian, UUIDs are in RFC 4122 byte order, a checksum is a zlib CRC-32 in 64 bits.
-//! This file declares bytes and computes checksums over them; whether they make sense is decided
-//! in [`crate::store::superblock`], [`crate::store::log`] and [`crate::format::map`].
+//! This file declares the bytes and computes their checksums. Whether they make sense is decided in
+//! [`crate::store::superblock`], [`crate::store::log`] and [`crate::format::map`].
 
 pub mod fields;
 pub mod map;
@@ -23,9 +23,9 @@ pub const ALLOC_UNIT: u64 = 2 << 20;
 pub const LOG_OFFSET: u64 = ALLOC_UNIT;
 /// First bytes of a superblock.
 pub const SUPERBLOCK_MAGIC: u64 = 0x87b2_82ff;
-/// The only superblock version there is media of in this format.
+/// The only superblock version for which media of this format exist.
 pub const SUPERBLOCK_VERSION: u64 = 48;
-/// On-media format, major part; another major part may mean anything.
+/// On-media format, major part; a different one may mean anything.
 pub const OMF_MAJOR: u32 = 2;
 /// On-media format, minor part; a higher one only adds entry types.
 pub const OMF_MINOR: u32 = 2;
@@ -33,9 +33,9 @@ pub const OMF_MINOR: u32 = 2;
 pub const LOG_MAGIC: u64 = 0x0bad_cafe_f00d;
 /// Longest path in an entry, in bytes, without its NUL.
 pub const MAX_PATH: usize = 79;
-/// Most extents of a simple file, and most strips of an interleaved one (size of the arrays).
+/// Highest number of extents of a simple file and of strips of an interleaved one (array sizes).
 pub const MAX_EXTENTS: usize = 16;
-/// `flags` of every file entry: bit 1, "read-write on all hosts"; readers do not look at it.
+/// `flags` of every file entry: bit 1, "read-write on all hosts"; readers ignore it.
 pub const FILE_FLAGS: u32 = 2;
 
 /// The superblock, at device offset 0.
@@ -79,17 +79,18 @@ pub struct Superblock {
     pub dev_size: U64,
     /// Never written by the reference, possibly garbage.
     pub dd_uuid: [u8; 16],
-    /// Path of the device as given to mkfs, NUL-padded, without a NUL if 64 bytes long.
+    /// Path of the device as given to mkfs, NUL-padded; without a NUL if it has 64 bytes.
     pub dev_name: [u8; 64],
 }
 
-/// Device offset of the [`Lease`]: in the superblock's 2 MiB, which the reference neither writes
-/// nor reads behind its superblock, and behind everything that block devices are probed for.
+/// Device offset of the [`Lease`]: in the superblock's 2 MiB, after the superblock, where the
+/// reference neither reads nor writes, and after everything that block devices are probed for.
 pub const LEASE_OFFSET: u64 = 0x4000;
 /// First bytes of a lease: `FAMLEASE` as text.
 pub const LEASE_MAGIC: u64 = u64::from_le_bytes(*b"FAMLEASE");
 
-/// Which running system holds the master's role, at [`LEASE_OFFSET`]; ours alone.
+/// Which running system holds the master's role, at [`LEASE_OFFSET`]; not in the reference's
+/// format.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Lease {
@@ -112,14 +113,15 @@ pub struct Lease {
 
     /// CRC-32 of the bytes before this field.
     pub crc: U64,
-    /// Zero; puts the heartbeat into a cache line that is not the identity's.
+    /// Zero; keeps the heartbeat out of the identity's cache line.
     pub rest: [u8; 40],
 
-    /// Another number with every beat; zero if the lease is free. No checksum: one store.
+    /// Changes with every beat; zero if the lease is free. Not in the checksum: it is one store.
     pub heartbeat: U64,
 }
 
-/// Device offset of a copy of the superblock that is there while its master changes; ours alone.
+/// Device offset of a copy of the superblock that exists while the master changes; not in the
+/// reference's format.
 pub const SUPERBLOCK_COPY_OFFSET: u64 = 0x5000;
 
 /// The log's header, at [`LOG_OFFSET`].
@@ -156,7 +158,7 @@ pub struct Entry {
     /// Zero.
     pub pad: U32,
 
-    /// [`FileBody`], [`MkdirBody`] or [`DaxdevBody`], zero behind it.
+    /// [`FileBody`], [`MkdirBody`] or [`DaxdevBody`], then zeros.
     pub body: Body,
     /// CRC-32 of the bytes before this field, padding included.
     pub crc: U64,
@@ -170,13 +172,13 @@ pub enum EntryKind {
     File = 0,
     /// A directory; its body is a [`MkdirBody`].
     Mkdir = 1,
-    /// A deletion. The reference reserves the number but gives it no body; ours is [`DeleteBody`].
-    /// Its tools skip the entry and go on to show the file.
+    /// A deletion. The reference reserves the number but defines no body; ours is [`DeleteBody`].
+    /// The reference's tools skip the entry and keep showing the file.
     Delete = 2,
     /// A further device of the file system; its body is a [`DaxdevBody`].
     Daxdev = 3,
-    /// An entry that counts no more, "VOID" as text: what `famfs compact` makes of deleted files and
-    /// of their deletions. Every reader skips it as a type it does not know.
+    /// An entry that no longer counts, "VOID" as text. `famfs compact` turns the entries of deleted
+    /// files and their deletions into it. Every reader skips it as an unknown type.
     Void = u32::from_le_bytes(*b"VOID"),
 }
 
@@ -252,7 +254,7 @@ pub struct SimpleMap {
     pub rest: [u8; 16],
 }
 
-/// A file's contents in chunks that go round over the strips.
+/// A file's contents in chunks, in turn over the strips.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct InterleavedMap {
@@ -262,7 +264,7 @@ pub struct InterleavedMap {
     pub pad: U32,
     /// Strips in use, 1 to 16.
     pub nstrips: U64,
-    /// Bytes that go to one strip before the next strip's turn.
+    /// Bytes that go to one strip before the next strip.
     pub chunk_size: U64,
     /// The strips in data order, all of one length.
     pub strips: [RawExtent; MAX_EXTENTS],
@@ -284,8 +286,8 @@ pub struct MkdirBody {
     pub rest: [u8; 428],
 }
 
-/// Body of a deletion. What is deleted is named by slot and path, so that neither a path that is
-/// used again nor a log that is moved makes it hit something else.
+/// Body of a deletion. It names its target by slot and path, so that it cannot hit anything else if
+/// a path is used again or a log is moved.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct DeleteBody {
@@ -297,7 +299,7 @@ pub struct DeleteBody {
     pub rest: [u8; 432],
 }
 
-/// Body of an entry that adds a device; read by nobody yet.
+/// Body of an entry that adds a device; nothing reads it yet.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct DaxdevBody {
@@ -364,21 +366,21 @@ impl Superblock {
     /// The bytes in which the superblocks of two masters differ: system UUID and checksum.
     pub const OF_MASTER: Range<usize> = offset_of!(Self, system_uuid)..offset_of!(Self, flags);
 
-    /// The checksum that belongs into [`Superblock::crc`].
+    /// The right value of [`Superblock::crc`].
     pub fn checksum(&self) -> u64 {
         crc64(&self.as_bytes()[..offset_of!(Self, crc)])
     }
 }
 
 impl Lease {
-    /// The checksum that belongs into [`Lease::crc`].
+    /// The right value of [`Lease::crc`].
     pub fn checksum(&self) -> u64 {
         crc64(&self.as_bytes()[..offset_of!(Self, crc)])
     }
 }
 
 impl LogHeader {
-    /// The checksum that belongs into [`LogHeader::crc`].
+    /// The right value of [`LogHeader::crc`].
     pub fn checksum(&self) -> u64 {
         crc64(&self.as_bytes()[..offset_of!(Self, crc)])
     }
@@ -401,15 +403,15 @@ impl Entry {
         entry
     }
 
-    /// The checksum that belongs into [`Entry::crc`].
+    /// The right value of [`Entry::crc`].
     pub fn checksum(&self) -> u64 {
         crc64(&self.as_bytes()[..offset_of!(Self, crc)])
     }
 
-    /// `kind` and `pad` that make the entry void and leave its checksum right: one store of eight
+    /// `kind` and `pad` that make the entry void and keep its checksum right: one store of eight
     /// bytes, and so atomic.
     ///
-    /// Four bytes that follow a change can undo what it does to a CRC-32: the register takes them
+    /// Four bytes after a change can undo its effect on a CRC-32, because the register takes them
     /// by exclusive or. So the padding becomes the difference of the registers before it.
     pub fn voided(&self) -> [u8; 8] {
         let mut void = *self;

@@ -26,7 +26,7 @@ pub enum PathError {
     /// The path starts with a slash.
     #[error("path \"{0}\" is absolute, expected one relative to the mount point")]
     Absolute(String),
-    /// The path climbs over the mount point.
+    /// The path leads above the mount point.
     #[error("path \"{0}\" leaves the file system through \"..\"")]
     Escape(String),
     /// The path needs more bytes than an entry has.
@@ -46,7 +46,7 @@ pub enum PathError {
 }
 
 impl RelPath {
-    /// Checks a path and brings it into normal form.
+    /// Checks a path and normalizes it.
     pub fn new(path: &[u8]) -> Result<Self, PathError> {
         let shown = || escape(path);
         let normal = normal(path)?;
@@ -67,7 +67,7 @@ impl RelPath {
         }
     }
 
-    /// The path as a log entry holds it.
+    /// The path as a log entry stores it.
     pub fn to_field(&self) -> [u8; MAX_PATH + 1] {
         let mut field = [0; MAX_PATH + 1];
         field[..self.0.len()].copy_from_slice(&self.0);
@@ -99,7 +99,7 @@ impl RelPath {
     }
 }
 
-/// Brings a relative path into normal form: without `.`, `..` and doubled slashes, and not empty.
+/// Normalizes a relative path: without `.`, `..` and doubled slashes, and not empty.
 pub fn normal(path: &[u8]) -> Result<Vec<u8>, PathError> {
     let shown = || escape(path);
     if path.first() == Some(&b'/') {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes in, what comes out stays inside and is its own normal form.
+        /// For any input, the result stays inside and is its own normal form.
         #[test]
         fn never_escapes(path in "[ab./\\x00é]{0,90}") {
             if let Ok(checked) = RelPath::new(path.as_bytes()) {

@@ -18,8 +18,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::text::units::human;
 
-/// Bytes in front of the data in the devdax view (libnvdimm's `dataoff`); also the size of a
-/// PMD mapping, so that the data stays 2 MiB aligned.
+/// Bytes before the data in the devdax view (libnvdimm's `dataoff`); also the size of a PMD
+/// mapping, so that the data stays 2 MiB aligned.
 pub const DEVDAX_DATA_OFFSET: u64 = 2 << 20;
 /// Pool offset of the info block (libnvdimm looks for it at 4 KiB in every namespace).
 pub const INFO_BLOCK_OFFSET: u64 = 4096;
@@ -110,7 +110,7 @@ pub enum ViewError {
         /// Length of the pool in bytes.
         pool_len: u64,
     },
-    /// The signature is there, but the block does not add up.
+    /// The signature is present, but the checksum is wrong.
     #[error("devdax info block at pool offset 4096: checksum {found:#x}, expected {expected:#x}")]
     Checksum {
         /// Checksum stored in the block.
@@ -130,8 +130,8 @@ pub enum ViewError {
     },
     /// The block is that of a pool of another size.
     #[error(
-        "its devdax info block is for {}, but it has {}: a resize was interrupted, and the same \
-         `vhost-famfs pool resize` ends it, or the file was cut or extended by other means",
+        "its devdax info block is for {}, but the pool has {}: if a resize was interrupted, run \
+         the same `vhost-famfs pool resize` again; else something else cut or extended the file",
         human(*.found), human(*.pool_len)
     )]
     OtherLength {
@@ -171,10 +171,10 @@ impl View {
         }
     }
 
-    /// Tells which view a pool file of `pool_len` bytes has.
+    /// Detects the view of a pool file of `pool_len` bytes.
     ///
-    /// A block with the signature but with wrong contents is an error and not the raw view:
-    /// taking it as raw would put a file system over the info area.
+    /// A block with the signature but wrong contents is an error, not the raw view: a file system
+    /// in the raw view would overwrite the info area.
     pub fn detect(pool: &File, pool_len: u64) -> Result<Self, ViewError> {
         let mut bytes = [0; INFO_BLOCK_LEN];
         match pool.read_exact_at(&mut bytes, INFO_BLOCK_OFFSET) {
@@ -215,15 +215,15 @@ impl InfoBlock {
         Ok(block)
     }
 
-    /// The length of the pool that a block says it was made for; `None` without the signature.
+    /// The length of the pool that a block claims to be made for; `None` without the signature.
     pub fn claimed_len(bytes: &[u8; INFO_BLOCK_LEN]) -> Option<u64> {
         let block: Self = zerocopy::transmute!(*bytes);
         let data_len = block.npfns.get().checked_mul(PAGE_SIZE)?;
         (block.signature == SIGNATURE).then(|| data_len.checked_add(DEVDAX_DATA_OFFSET))?
     }
 
-    /// Reads a block from the media's bytes: `None` without the signature, an error if the
-    /// signature is followed by anything but a block that fits a pool of `pool_len` bytes.
+    /// Parses a block from the media's bytes: `None` without the signature; an error if the
+    /// signature is there but the block does not fit a pool of `pool_len` bytes.
     pub fn parse(bytes: &[u8; INFO_BLOCK_LEN], pool_len: u64) -> Result<Option<Self>, ViewError> {
         if bytes[..SIGNATURE.len()] != SIGNATURE {
             return Ok(None);
@@ -257,7 +257,7 @@ impl InfoBlock {
         Ok(Some(block))
     }
 
-    /// The checksum that belongs into the last eight bytes of a block.
+    /// The right value for the last eight bytes of a block.
     pub fn checksum(bytes: &[u8; INFO_BLOCK_LEN]) -> u64 {
         fletcher64(bytes)
     }
@@ -342,9 +342,9 @@ mod tests {
         let err = InfoBlock::parse(&ndctl_block(), POOL_LEN / 2).err().unwrap();
         assert_eq!(
             err.to_string(),
-            "its devdax info block is for 8.00 GiB, but it has 4.00 GiB: a resize was interrupted, \
-             and the same `vhost-famfs pool resize` ends it, or the file was cut or extended by \
-             other means"
+            "its devdax info block is for 8.00 GiB, but the pool has 4.00 GiB: if a resize was \
+             interrupted, run the same `vhost-famfs pool resize` again; else something else cut \
+             or extended the file"
         );
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Waiting for devices: the kernel makes a node in `/dev` for each.
+//! Waits for devices: the kernel makes a node in `/dev` for each.
 
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -13,9 +13,9 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 /// Where device nodes appear (Linux makes them by itself: devtmpfs).
 pub const DEV: &str = "/dev";
 
-/// Sees what appears in a directory.
+/// Notices what appears in a directory.
 pub struct Arrivals {
-    /// `None` where the directory cannot be watched.
+    /// `None` if the directory cannot be watched.
     inotify: Option<OwnedFd>,
 }
 
@@ -29,8 +29,8 @@ impl Arrivals {
         Self { inotify }
     }
 
-    /// Waits until something has appeared since the last call, at most so long. Returns whether
-    /// it has; where nothing can be watched, time passes.
+    /// Waits until something has appeared since the last call, but not longer than `at_most`.
+    /// Returns whether something has; if nothing can be watched, the time passes.
     pub fn wait(&self, at_most: Duration) -> bool {
         let Some(inotify) = &self.inotify else {
             sleep(at_most);
@@ -38,7 +38,7 @@ impl Arrivals {
         };
         let mut fds = [PollFd::new(inotify, PollFlags::IN)];
         let limit = Timespec::try_from(at_most).ok();
-        // An interruption is no arrival: the caller looks again in any case.
+        // An interruption is not an arrival: the caller looks again anyway.
         if poll(&mut fds, limit.as_ref()).unwrap_or(0) == 0 {
             return false;
         }

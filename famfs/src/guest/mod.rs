@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A guest's memory devices in sysfs: which there are, what they hold, which driver has them.
+//! A guest's memory devices in sysfs: which exist, what they hold, which driver has them.
 //!
-//! A pool comes as a virtio-pmem device. With an info block libnvdimm makes a dax device of it,
-//! which the driver fsdev_dax must have for famfs; without one it becomes a pmem block device.
-//! What a device holds is found out by looking, never by its number.
+//! A pool arrives as a virtio-pmem device. If it has an info block, libnvdimm makes a dax device of
+//! it, which famfs needs bound to the driver fsdev_dax; otherwise it becomes a pmem block device.
+//! What a device holds is found out by examining it, never by its number.
 
 pub mod arrivals;
 pub mod search;
@@ -22,11 +22,11 @@ use crate::kernel::mount::{MountError, Mounted};
 use crate::store::superblock::{Superblock, SuperblockError};
 use crate::system::mounts::{self, MountEntry};
 
-/// Devices that dax drivers can have.
+/// Devices for dax drivers.
 const DAX_DEVICES: &str = "/sys/bus/dax/devices";
 /// Drivers for them.
 const DAX_DRIVERS: &str = "/sys/bus/dax/drivers";
-/// The driver that gives pmem block devices, with its `bind` and `unbind`.
+/// The driver that makes pmem block devices, with its `bind` and `unbind`.
 const ND_PMEM: &str = "/sys/bus/nd/drivers/nd_pmem";
 /// Block devices of the kernel.
 const BLOCK: &str = "/sys/class/block";
@@ -34,7 +34,7 @@ const BLOCK: &str = "/sys/class/block";
 const VIRTIO_DEVICES: &str = "bus/virtio/devices";
 /// In a virtio device's `device`: persistent memory (Virtual I/O Device 1.3, section 5: 27).
 const VIRTIO_PMEM: &str = "0x001b";
-/// Bytes to look at: superblock and info block.
+/// Bytes to examine: superblock and info block.
 const HEAD_LEN: usize = 8192;
 
 /// A step with a device that failed.
@@ -53,11 +53,11 @@ fn error(action: &'static str, path: &Path, source: io::Error) -> GuestError {
 /// What a device turned out to be.
 #[derive(Debug)]
 pub enum Finding {
-    /// It holds a famfs, which is mounted nowhere yet.
+    /// It holds a famfs, which is not mounted yet.
     Famfs(Mounted),
-    /// It is no pool, or not yet: the reason.
+    /// It is not a pool, or not yet: the reason.
     Not(String),
-    /// Its driver is at work, so it cannot be looked at: what failed.
+    /// Its driver is still working, so it cannot be examined: what failed.
     NotYet(String),
 }
 
@@ -71,8 +71,8 @@ pub fn pmem_devices() -> Vec<String> {
     names(BLOCK, |name| name.starts_with("pmem"))
 }
 
-/// What uses a pmem block device other than famfs: where it is mounted, or the devices on top of it.
-/// It is no pool then.
+/// What uses a pmem block device other than famfs: where it is mounted, or the devices on top of
+/// it. Then it is not a pool.
 pub fn other_use(name: &str) -> Option<String> {
     let dir = Path::new(BLOCK).join(name);
     let number = mounts::device_number(fs::read_to_string(dir.join("dev")).ok()?.trim())?;
@@ -88,8 +88,8 @@ fn mounted_by_number(table: &[MountEntry], number: (u32, u32)) -> Option<String>
     Some(format!("mounted on {} as {}", mount.mount_point.display(), mount.fs_type))
 }
 
-/// Virtio devices that are memory, such as `virtio1`, and have neither a dax nor a pmem device: at
-/// start those whose drivers are still at work.
+/// Virtio devices that are memory, such as `virtio1`, and have neither a dax nor a pmem device.
+/// After the start, these are devices whose drivers are still working.
 pub fn awaited_windows() -> BTreeSet<String> {
     awaited_below(Path::new("/sys"))
 }
@@ -105,7 +105,7 @@ fn awaited_below(sys: &Path) -> BTreeSet<String> {
     };
     let mut awaited: BTreeSet<String> =
         paths(VIRTIO_DEVICES).into_iter().filter(is_memory).map(|path| name_of(&path)).collect();
-    // Each device lies below that which it came from: .../virtio1/ndbus0/region0/...
+    // Each device lies below the one that it came from: .../virtio1/ndbus0/region0/...
     for device in ["bus/dax/devices", "class/block"].into_iter().flat_map(paths) {
         let real = fs::canonicalize(device).unwrap_or_default();
         for part in real.iter() {
@@ -119,7 +119,7 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Entries of a sysfs directory; none if the directory is not there (yet).
+/// Entries of a sysfs directory; none if the directory does not exist (yet).
 fn names(dir: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries
@@ -130,7 +130,7 @@ fn names(dir: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
     names
 }
 
-/// Who has a dax device.
+/// Which driver has a dax device.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum DaxDriver {
     Fsdev,
@@ -138,10 +138,10 @@ enum DaxDriver {
     Nobody,
 }
 
-/// Gives a dax device to fsdev_dax, unless another driver than device_dax has it.
+/// Binds a dax device to fsdev_dax, unless a driver other than device_dax has it.
 ///
-/// device_dax may have given it to a program that has it mapped. So it is taken from there only
-/// if it is a virtual machine's window (virtio-pmem), or `asked` for by name.
+/// device_dax may have given it to a program that has it mapped. So it is taken from device_dax
+/// only if it is a virtual machine's window (virtio-pmem), or `asked` for by name.
 pub fn bind_fsdev(name: &str, asked: bool) -> Result<(), GuestError> {
     match dax_driver(name, asked)? {
         DaxDriver::Fsdev => return Ok(()),
@@ -153,12 +153,12 @@ pub fn bind_fsdev(name: &str, asked: bool) -> Result<(), GuestError> {
     write_sysfs(&Path::new(DAX_DRIVERS).join("fsdev_dax/new_id"), name)
 }
 
-/// Whether [`bind_fsdev`] would change anything; an error where it may not.
+/// Whether [`bind_fsdev`] would change anything; an error if it may not.
 pub fn needs_fsdev(name: &str, asked: bool) -> Result<bool, GuestError> {
     Ok(dax_driver(name, asked)? != DaxDriver::Fsdev)
 }
 
-/// The driver of a dax device, if it may be taken from it.
+/// The driver of a dax device, if the device may be taken from it.
 fn dax_driver(name: &str, asked: bool) -> Result<DaxDriver, GuestError> {
     let driver_link = Path::new(DAX_DEVICES).join(name).join("driver");
     let driver = fs::read_link(&driver_link).ok();
@@ -167,7 +167,7 @@ fn dax_driver(name: &str, asked: bool) -> Result<DaxDriver, GuestError> {
         Some("fsdev_dax") => Ok(DaxDriver::Fsdev),
         Some("device_dax") if !asked && !is_window(name) => {
             let used = io::Error::other(
-                "device_dax has it and it is no virtio-pmem device; name it with --device if it \
+                "device_dax has it and it is not a virtio-pmem device; name it with --device if it \
                  is the pool",
             );
             Err(error("take", &driver_link, used))
@@ -187,8 +187,8 @@ fn is_window(name: &str) -> bool {
     device.iter().any(|part| part.to_string_lossy().starts_with("virtio"))
 }
 
-/// Looks at a dax device through a famfs that is mounted nowhere: the only way, its node can
-/// neither be read nor mapped.
+/// Examines a dax device through a famfs that is mounted nowhere. There is no other way: its node
+/// can be neither read nor mapped.
 pub fn look_at_dax(name: &str) -> Finding {
     let device = Path::new("/dev").join(name);
     let mounted = match Mounted::detached(&device) {
@@ -206,14 +206,14 @@ pub fn look_at_dax(name: &str) -> Finding {
     }
 }
 
-/// What it means that the kernel does not mount a device: one in use is out of the question, another
-/// may lack its driver, or the driver is not done.
+/// What it means that the kernel does not mount a device: it is in use and not available, it lacks
+/// its driver, or the driver is still working.
 fn refused(device: &Path, err: &MountError) -> Finding {
     let reason = crate::text::error_report::one_line(err);
     if err.device_errno() != Some(Errno::BUSY.raw_os_error()) {
         return Finding::NotYet(reason);
     }
-    // Whoever else has it is not in this process's mount table.
+    // Another user of the device need not be in this process's mount table.
     Finding::Not(match mounts::of(device) {
         Ok(Some(mount)) => {
             let place = mount.mount_point.display();
@@ -223,8 +223,8 @@ fn refused(device: &Path, err: &MountError) -> Finding {
     })
 }
 
-/// Looks at a pmem block device. One whose info block appeared only after the driver looked is
-/// handed to the driver once more, and then becomes a dax device.
+/// Examines a pmem block device. If its info block appeared only after its driver looked, the
+/// driver is made to probe it again, which turns it into a dax device.
 pub fn look_at_pmem(name: &str) -> Result<Finding, GuestError> {
     let device = Path::new("/dev").join(name);
     let head = match read_head(&device).map_err(|err| error("read", &device, err)) {
@@ -233,7 +233,7 @@ pub fn look_at_pmem(name: &str) -> Result<Finding, GuestError> {
     };
     if has_info_block(&head) {
         probe_again(name)?;
-        let reason = "has a devdax info block; handed to its driver again";
+        let reason = "has a devdax info block; its driver was made to probe it again";
         return Ok(Finding::NotYet(reason.to_owned()));
     }
     if head.starts_with(&SUPERBLOCK_MAGIC.to_le_bytes()) {
@@ -250,7 +250,7 @@ pub fn look_at_pmem(name: &str) -> Result<Finding, GuestError> {
     Ok(Finding::Not(reason.to_owned()))
 }
 
-/// Whether [`look_at_pmem`] would hand a device to its driver again.
+/// Whether [`look_at_pmem`] would make a device's driver probe it again.
 pub fn needs_probe(name: &str) -> Result<bool, GuestError> {
     let device = Path::new("/dev").join(name);
     let head = read_head(&device).map_err(|err| error("read", &device, err))?;
@@ -262,7 +262,7 @@ fn has_info_block(head: &[u8]) -> bool {
     block.is_some_and(|block| block.starts_with(b"NVDIMM_DAX_INFO\0"))
 }
 
-/// The device's first bytes, past the page cache, which would keep what was there too early.
+/// The device's first bytes, read past the page cache, which would keep what was there too early.
 fn read_head(device: &Path) -> io::Result<Vec<u8>> {
     let direct = rustix::fs::OFlags::DIRECT.bits().cast_signed();
     let file = fs::OpenOptions::new().read(true).custom_flags(direct).open(device)?;
@@ -273,7 +273,7 @@ fn read_head(device: &Path) -> io::Result<Vec<u8>> {
     Ok(buf[start..start + HEAD_LEN].to_vec())
 }
 
-/// Takes a pmem device's namespace from its driver and gives it back.
+/// Unbinds a pmem device's namespace from its driver, and binds it again.
 fn probe_again(name: &str) -> Result<(), GuestError> {
     let link = Path::new(BLOCK).join(name).join("device");
     let namespace = fs::canonicalize(&link).map_err(|err| error("resolve", &link, err))?;
@@ -281,7 +281,7 @@ fn probe_again(name: &str) -> Result<(), GuestError> {
         return Err(error("resolve", &link, io::ErrorKind::InvalidData.into()));
     };
     write_sysfs(&Path::new(ND_PMEM).join("unbind"), namespace)?;
-    // The driver answers ENXIO when it hands the namespace over to a dax device: as wanted.
+    // The driver answers ENXIO when it leaves the namespace to a dax device, as it should.
     let _ = write_sysfs(&Path::new(ND_PMEM).join("bind"), namespace);
     Ok(())
 }

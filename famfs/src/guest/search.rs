@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Finding the device of this machine that holds a famfs, when it appears.
+//! Finds the device of this machine that holds a famfs, when it appears.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use crate::guest::{self, Finding};
 use crate::kernel::mount::Mounted;
 use crate::text::error_report::one_line;
 
-/// Modules that a guest with a virtio-pmem pool needs and that nothing loads by itself.
+/// Modules that a guest with a virtio-pmem pool needs and that nothing else loads.
 const MODULES: [&str; 5] = ["virtio_pmem", "nd_pmem", "dax_pmem", "fsdev_dax", "famfs"];
 /// First and longest pause between two looks.
 const SHORT_PAUSE: Duration = Duration::from_millis(10);
 const LONG_PAUSE: Duration = Duration::from_millis(500);
-/// Time for the drivers of other memory devices once a famfs was found: there may be a second one.
+/// Time for the drivers of other memory devices after a famfs was found: there may be a second one.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// Why no device was found.
@@ -30,16 +30,16 @@ pub enum SearchError {
     /// There is none.
     #[error("no famfs found within {} seconds{}", limit.as_secs(), explain(*named, reasons))]
     None {
-        /// How long it was waited for.
+        /// How long the search waited.
         limit: Duration,
-        /// Whether only one device was looked at.
+        /// Whether only a named device was examined.
         named: bool,
         /// What each device holds instead.
         reasons: BTreeMap<PathBuf, String>,
     },
 }
 
-/// A search that sees what appears from its beginning on.
+/// A search that notices what appears from its beginning on.
 pub struct Search<'a> {
     device: Option<&'a Path>,
     limit: Duration,
@@ -47,7 +47,7 @@ pub struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// Begins to search: for a famfs on any device, or on one that is named.
+    /// Begins to search for a famfs on any device, or on a named one.
     pub fn begin(device: Option<&'a Path>, limit: Duration) -> Self {
         Self { device, limit, arrivals: Arrivals::watch(Path::new(DEV)) }
     }
@@ -61,7 +61,7 @@ impl<'a> Search<'a> {
         let mut pause = SHORT_PAUSE;
         let mut settled = None;
         loop {
-            // Before the look: what appears after it was not looked at.
+            // Before the look: what appears after it has not been examined.
             let all_there = self.device.is_some() || guest::awaited_windows().is_empty();
             let Look { mut found, reasons, clear } = look(self.device);
             match found.len() {
@@ -82,8 +82,8 @@ impl<'a> Search<'a> {
                 let named = self.device.is_some();
                 return Err(SearchError::None { limit: self.limit, named, reasons });
             }
-            // A pool that is mapped late, or a driver that is loaded late, makes no new device. Those
-            // of a device that has just appeared are not far.
+            // A pool that is mapped late, or a driver that is loaded late, makes no new device.
+            // Those of a device that has just appeared come soon.
             pause = match self.arrivals.wait(pause) {
                 true => SHORT_PAUSE,
                 false => (pause + SHORT_PAUSE).min(LONG_PAUSE),
@@ -92,22 +92,22 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Modules that are needed here and not loaded; some may be built in.
+/// Modules that are needed here but not loaded; some may be built in.
 pub fn missing_modules() -> Vec<&'static str> {
     MODULES.into_iter().filter(|name| !Path::new("/sys/module").join(name).exists()).collect()
 }
 
-/// What there is.
+/// The devices there are.
 struct Look {
     /// Devices that hold a famfs.
     found: Vec<(PathBuf, Mounted)>,
     /// The others, and why not.
     reasons: BTreeMap<PathBuf, String>,
-    /// Whether another look would see the same, as no driver is at work.
+    /// Whether another look would see the same, because no driver is still working.
     clear: bool,
 }
 
-/// Looks at every device, or the one that is named.
+/// Examines every device, or the named one.
 fn look(named: Option<&Path>) -> Look {
     let mut look = Look { found: Vec::new(), reasons: BTreeMap::new(), clear: true };
     let dax = guest::dax_devices();
@@ -152,11 +152,11 @@ fn explain(named: bool, reasons: &BTreeMap<PathBuf, String>) -> String {
         .map(|(device, reason)| format!("\n  {}: {reason}", device.display()))
         .collect();
     text.push_str(match (reasons.is_empty(), named) {
-        (true, true) => "\nthe named device is not there; without --device all are looked at",
+        (true, true) => "\nthe named device does not exist; without --device, all are examined",
         (true, false) => {
             "\nthere is no dax or pmem device: does this VM have a virtio-pmem device?"
         }
-        (false, _) => "\non the host, `vhost-famfs pool inspect POOL` tells what the pool holds",
+        (false, _) => "\non the host, `vhost-famfs pool inspect POOL` shows what the pool holds",
     });
     let missing = missing_modules();
     if !missing.is_empty() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Carrying out a plan: making the files and directories of a log appear in a mounted famfs.
+//! Applies a plan: makes the files and directories of a log appear in a mounted famfs.
 
 use std::io;
 
@@ -34,10 +34,10 @@ pub enum ApplyError {
         /// What the system says.
         source: io::Error,
     },
-    /// The file is there, but its memory is not the one of the log.
+    /// The file exists, but its memory is not that of the log.
     #[error(
         "\"{path}\" of log slot {slot} is mounted with other memory than the log says: the file \
-         system was made anew or compacted meanwhile; unmount it and mount it again"
+         system was formatted again or compacted meanwhile; unmount it and mount it again"
     )]
     OtherMemory {
         /// The file.
@@ -45,7 +45,7 @@ pub enum ApplyError {
         /// Slot of its entry.
         slot: u64,
     },
-    /// Something else is at its place.
+    /// Something else is in its place.
     #[error("\"{path}\" of log slot {slot} is in the way: found {found}, expected {expected}")]
     InTheWay {
         /// The file or directory.
@@ -71,7 +71,7 @@ impl ApplyError {
     }
 }
 
-/// What became of a plan.
+/// The result of applying a plan.
 #[derive(Debug, Default)]
 pub struct Applied {
     /// Files made.
@@ -80,7 +80,7 @@ pub struct Applied {
     pub directories: u64,
     /// Deleted files and directories that were removed.
     pub removed: u64,
-    /// Files and directories that were there.
+    /// Files and directories that existed already.
     pub existed: u64,
     /// What could not be made.
     pub errors: Vec<ApplyError>,
@@ -91,7 +91,7 @@ pub trait Tree {
     /// Type (whether a directory) and size of what is at a path; `None` if nothing is.
     fn existing(&self, path: &RelPath) -> io::Result<Option<(bool, u64)>>;
 
-    /// Where a file's bytes are; `None` if that cannot be told.
+    /// Where a file's bytes are; `None` if that is unknown.
     fn memory(&self, path: &RelPath) -> io::Result<Option<FileMap>>;
 
     /// Removes a file or an empty directory.
@@ -111,7 +111,7 @@ impl Tree for MountedVolume {
 
     fn memory(&self, path: &RelPath) -> io::Result<Option<FileMap>> {
         let file = self.root().open(path.as_path(), OFlags::RDONLY, Mode::empty())?;
-        // Some kernels tell only the shorter maps.
+        // Some kernels report only the shorter maps.
         Ok(ioctl::map_get(file).ok().map(|(_, map)| map))
     }
 
@@ -128,8 +128,8 @@ impl Tree for MountedVolume {
     }
 }
 
-/// Removes what a plan's log deleted and makes what is missing of the plan. `each` is told every
-/// path that is made, or would be with `dry_run`.
+/// Removes what a plan's log deleted, and makes what is missing of the plan. `each` gets every path
+/// that is made, or with `dry_run` would be made.
 pub fn apply(tree: &dyn Tree, plan: &Plan, dry_run: bool, each: impl FnMut(&RelPath)) -> Applied {
     let (removed, mut errors) = apply_deletions(tree, plan, plan.deletions_since(0), dry_run);
     let mut applied = apply_nodes(tree, plan.nodes(), dry_run, each);
@@ -138,7 +138,7 @@ pub fn apply(tree: &dyn Tree, plan: &Plan, dry_run: bool, each: impl FnMut(&RelP
     Applied { errors, ..applied }
 }
 
-/// Removes what is there as it was deleted; how many, and what could not be removed.
+/// Removes deleted nodes that are still there; returns how many, and what could not be removed.
 pub fn apply_deletions<'p>(
     tree: &dyn Tree,
     plan: &Plan,
@@ -158,8 +158,8 @@ pub fn apply_deletions<'p>(
     (removed, errors)
 }
 
-/// Removes a node that was deleted; false if it is not there. What another entry made at the same
-/// path is told apart by its memory.
+/// Removes a deleted node; false if it is not there. Its memory tells it from what another entry
+/// made at the same path.
 fn remove_deleted(tree: &dyn Tree, plan: &Plan, node: &Node, dry_run: bool) -> io::Result<bool> {
     let path = &node.path;
     let again = plan.get(path).map(|node| &node.kind);
@@ -204,7 +204,7 @@ pub fn apply_nodes<'p>(
     applied
 }
 
-/// Makes one file or directory; false if it was there.
+/// Makes one file or directory; false if it existed already.
 fn apply_node(tree: &dyn Tree, node: &Node, dry_run: bool) -> Result<bool, ApplyError> {
     let Node { path, slot, .. } = node;
     let error = |source| ApplyError::Make { path: path.clone(), slot: *slot, source };

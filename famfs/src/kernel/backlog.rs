@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What of a log is not carried out yet in a tree that follows it: new entries, and earlier ones
-//! that failed, which are tried again less and less often.
+//! What a tree that follows a log has not applied yet: new entries, and earlier ones that failed,
+//! which are retried less and less often.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +8,14 @@ use crate::format::path::RelPath;
 use crate::kernel::apply::{Applied, ApplyError, Tree, apply_deletions, apply_nodes};
 use crate::replay::{Node, Plan};
 
-/// What is not carried out yet.
+/// What has not been applied yet.
 #[derive(Debug, Default)]
 pub struct Backlog {
     /// The first slot that was never tried.
     next: u64,
     /// Files and directories that could not be made.
     nodes: Vec<RelPath>,
-    /// Slots of deletions that could not be carried out.
+    /// Slots of deletions that could not be applied.
     deletions: Vec<u64>,
 }
 
@@ -25,7 +25,7 @@ impl Backlog {
         !(self.nodes.is_empty() && self.deletions.is_empty())
     }
 
-    /// Carries out what failed and what is new, deletions first. `each` is told what is made.
+    /// Applies what failed and what is new, deletions first. `each` gets what is made.
     pub fn carry_out(
         &mut self,
         tree: &dyn Tree,
@@ -37,7 +37,7 @@ impl Backlog {
         let (removed, mut errors) = apply_deletions(tree, plan, deletions, false);
         let again = self.nodes.iter().filter_map(|path| plan.get(path));
         let new = plan.nodes_since(self.next).iter();
-        // What failed may have been deleted, and made again by an entry that is new.
+        // What failed may have been deleted, and made again by a new entry.
         let again = again.filter(|node| node.slot < self.next);
         let mut applied = apply_nodes(tree, again.chain(new), false, |path| {
             if let Some(node) = plan.get(path) {
@@ -59,7 +59,7 @@ impl Backlog {
     }
 }
 
-/// When to try again what failed: soon, and then less and less often.
+/// When to retry what failed: soon, and then less and less often.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     pause: Duration,
@@ -72,7 +72,7 @@ impl Backoff {
     /// Longest pause between two tries.
     pub const LONGEST: Duration = Duration::from_secs(30);
 
-    /// After a first try that failed just now.
+    /// After a first try that has just failed.
     pub fn new() -> Self {
         Self { pause: Self::SHORTEST, last: Instant::now() }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Files and directories below an open root, and nowhere else: whatever others make of the
-//! directories meanwhile, no symbolic link, mount or ".." leads out.
+//! Files and directories below an open root, and nowhere else: no symbolic link, mount or ".."
+//! leads out, whatever others do to the directories meanwhile.
 
 use std::fs::File;
 use std::io;
@@ -13,11 +13,11 @@ use rustix::io::Errno;
 use crate::format::path::RelPath;
 use crate::replay::Owner;
 
-/// Where no link and no ".." leads out.
+/// With these flags no link and no ".." leads out.
 const BELOW: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
-/// Where nothing but the file system itself is reached.
+/// With these flags nothing but the file system itself is reached.
 const INSIDE: ResolveFlags = BELOW.union(ResolveFlags::NO_XDEV);
 
 /// A directory that no operation leaves.
@@ -28,17 +28,17 @@ pub struct Root {
 }
 
 impl Root {
-    /// Takes an open directory as root; what is mounted below it is not reached.
+    /// Uses an open directory as root; what is mounted below it is not reached.
     pub fn new(dir: OwnedFd) -> Self {
         Self { dir, resolve: INSIDE }
     }
 
-    /// Takes an open directory of the user's as root; what the user mounted below it counts.
+    /// Uses an open directory of the user's as root; what the user mounted below it is reached.
     pub fn with_mounts(dir: OwnedFd) -> Self {
         Self { dir, resolve: BELOW }
     }
 
-    /// Opens what is at a path. `mode` counts for a file that is made.
+    /// Opens what is at a path. `mode` applies to a file that is made.
     pub fn open(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
         rustix::fs::openat2(&self.dir, path, flags | OFlags::CLOEXEC, mode, self.resolve)
     }
@@ -66,7 +66,7 @@ impl Root {
         }
     }
 
-    /// Makes a directory with exactly this owner and mode; takes it back if that fails.
+    /// Makes a directory with exactly this owner and mode; removes it if that fails.
     pub fn make_dir(&self, path: &RelPath, owner: Owner) -> io::Result<()> {
         let parent = self.parent(path)?;
         rustix::fs::mkdirat(&parent, last_name(path), Mode::from_raw_mode(0o700))?;
@@ -77,7 +77,7 @@ impl Root {
     }
 
     /// Makes a file with exactly this owner and mode, after `fill` has given the empty file its
-    /// bytes; takes it back if that fails, because a stub would look like a file of the log.
+    /// bytes; removes it if that fails, because a stub would look like a file of the log.
     pub fn make_file(
         &self,
         path: &RelPath,
@@ -98,7 +98,7 @@ impl Root {
         Ok(rustix::fs::unlinkat(self.parent(path)?, last_name(path), flags)?)
     }
 
-    /// Removes what could not be completed; why that was is what the user must know.
+    /// Removes what could not be completed; the user must learn why it could not, and no more.
     pub fn take_back(&self, path: &RelPath, is_dir: bool) {
         let _ = self.remove(path, is_dir);
     }

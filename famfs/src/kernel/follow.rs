@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Following the log of a mounted file system: what another system publishes becomes a file here.
+//! Follows the log of a mounted file system: what another system publishes becomes a file here.
 //!
-//! There is no event between systems that share memory, so the log's header is looked at again
-//! and again. A look is one read(2) and not a load from a mapping: memory that is poisoned or gone
-//! then is an error of the read instead of a signal. Only entries that were not read yet are read.
+//! There is no event between systems that share memory, so the log's header is polled. A poll is
+//! one read(2), not a load from a mapping: if the memory is poisoned or gone, the read fails
+//! instead of raising a signal. Only entries that were not read yet are read.
 
 use std::fs::File;
 use std::io;
@@ -27,19 +27,19 @@ use crate::write::volume::Volume;
 
 /// Bytes of the log's header: one cache line holds them.
 const HEADER_LEN: usize = size_of::<format::LogHeader>();
-/// Bytes of the superblock that are looked at.
+/// Bytes of the superblock that are polled.
 const SUPERBLOCK_LEN: usize = size_of::<format::Superblock>();
-/// How often the superblock is looked at: it changes only when a file system is made anew, or its
-/// master changes.
+/// How often the superblock is polled: it changes only when a file system is formatted again, or
+/// its master changes.
 const SUPERBLOCK_PERIOD: Duration = Duration::from_millis(100);
 
-/// Why a log cannot be followed any further, or not for now.
+/// Why a log cannot be followed, for good or for now.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
-    /// The file system's own files are out of reach.
+    /// The file system's own files cannot be accessed.
     #[error(transparent)]
     Mount(#[from] MountError),
-    /// The memory is out of reach: poisoned, or its device is gone.
+    /// The memory cannot be accessed: it is poisoned, or its device is gone.
     #[error("cannot read the {name}; its memory is poisoned or its device is gone")]
     Memory {
         /// "superblock" or "log".
@@ -47,16 +47,16 @@ pub enum FollowError {
         /// What the system says.
         source: io::Error,
     },
-    /// There is no usable superblock, possibly only until it is written completely.
+    /// There is no usable superblock, possibly only until it is completely written.
     #[error(transparent)]
     Superblock(#[from] SuperblockError),
-    /// The log's header is not usable, possibly only until it is written completely.
+    /// The log's header is not usable, possibly only until it is completely written.
     #[error(transparent)]
     Log(#[from] LogError),
     /// Another file system is where the mounted one was.
     #[error(
-        "the file system was made anew: it was {old}, now it is {new}; the files that are mounted \
-         here are those of the old one: unmount and mount again"
+        "the file system was formatted again: it was {old}, now it is {new}; the files that are \
+         mounted here are those of the old one: unmount and mount again"
     )]
     Remade {
         /// UUID of the file system that is mounted.
@@ -64,7 +64,7 @@ pub enum FollowError {
         /// UUID of the one that is there now.
         new: Uuid,
     },
-    /// Entries that were read are not published any more.
+    /// Entries that were read are no longer published.
     #[error(
         "the log was rewritten: {read} entries were read, now it has {found}; the files that are \
          mounted here may be those of the old one: if this stays, unmount and mount again"
@@ -88,8 +88,8 @@ pub enum FollowError {
 }
 
 impl FollowError {
-    /// Whether looking again may help: what one store of another system, or a process of this one
-    /// with a lock, can bring about, another one can undo.
+    /// Whether another look may help: what one store of another system has caused, or a process of
+    /// this system with a lock, another one can undo.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Superblock(_) | Self::Log(_) | Self::Rewritten { .. } | Self::Replaced { .. } => {
@@ -101,7 +101,7 @@ impl FollowError {
     }
 }
 
-/// What became of the entries that were read in one go.
+/// The result of reading new entries once.
 #[derive(Debug, Default)]
 pub struct Step {
     /// What was made, and what could not be.
@@ -118,23 +118,23 @@ pub struct Follower {
     superblock: Superblock,
     superblock_bytes: [u8; SUPERBLOCK_LEN],
     header: [u8; HEADER_LEN],
-    /// When the superblock was looked at last.
+    /// When the superblock was last polled.
     looked: Instant,
     /// The part of the device that files may use, as it was at first: it does not change below a
-    /// mount, whatever somebody stores.
+    /// mount, whatever anybody stores.
     area: DataArea,
     plan: Plan,
     /// Fewer entries were seen than had been read, so the log may be another one.
     suspect: bool,
-    /// Entries left out of the plan that were told.
+    /// Number of entries left out of the plan that were reported.
     told: usize,
     backlog: Backlog,
     system: Option<Uuid>,
 }
 
 impl Follower {
-    /// Plays a whole log and remembers how far it went. `system` is this system's UUID; without
-    /// one it is a client. `each` is told of every file and directory that is made.
+    /// Plays a whole log and remembers how far it went. `system` is this system's UUID; without one
+    /// it is a client. `each` gets every file and directory that is made.
     pub fn start(
         volume: MountedVolume,
         system: Option<Uuid>,
@@ -142,7 +142,7 @@ impl Follower {
     ) -> Result<(Self, Step), FollowError> {
         let superblock_file = volume.mounted().meta_file(FileType::Superblock)?;
         let log_file = volume.mounted().meta_file(FileType::Log)?;
-        // The header before the entries: what is published in between is seen by the next look.
+        // The header before the entries: the next look sees what is published in between.
         let superblock_bytes = read("superblock", &superblock_file, 0)?;
         let header = read("log", &log_file, 0)?;
         let superblock = Superblock::read(volume.media())?;
@@ -185,18 +185,18 @@ impl Follower {
         &self.plan
     }
 
-    /// What this system may do, by the superblock as it was seen last.
+    /// What this system may do, by the superblock as it was last seen.
     pub fn role(&self) -> Role {
         self.system.map_or(Role::Client, |system| Role::of(&self.superblock, system))
     }
 
-    /// Whether files or directories could not be made or removed, so that [`Self::advance`] is worth a try
-    /// even if nothing changed.
+    /// Whether files or directories could not be made or removed, so that [`Self::advance`] is
+    /// worth a try even if nothing changed.
     pub fn has_failed(&self) -> bool {
         self.backlog.has_failed()
     }
 
-    /// Looks whether anything was published since.
+    /// Checks whether anything was published since.
     pub fn look(&mut self) -> Result<bool, FollowError> {
         let header = read("log", &self.log_file, 0)?;
         let mut changed = header != self.header;
@@ -206,8 +206,8 @@ impl Follower {
             changed |= bytes != self.superblock_bytes;
         }
         if !changed {
-            // Where memory is not coherent between hosts, the next look must not see this one's
-            // cache lines.
+            // If memory is not coherent between hosts, the next look must not see this one's cache
+            // lines.
             self.volume.media().refresh(0, SUPERBLOCK_LEN as u64).map_err(MountError::from)?;
             let header_len = HEADER_LEN as u64;
             let media = self.volume.media();
@@ -216,8 +216,8 @@ impl Follower {
         Ok(changed)
     }
 
-    /// Reads the entries that were published since, makes and removes their files, and tries again
-    /// what failed before. After an error nothing is lost: the next call goes on from there.
+    /// Reads the entries that were published since, makes and removes their files, and retries what
+    /// failed before. An error loses nothing: the next call continues from there.
     pub fn advance(&mut self, each: impl FnMut(&Node)) -> Result<Step, FollowError> {
         let superblock_bytes = read("superblock", &self.superblock_file, 0)?;
         let header = read("log", &self.log_file, 0)?;
@@ -249,7 +249,7 @@ impl Follower {
         Ok(step)
     }
 
-    /// Removes and makes what the entries say, and tells what is left out of it.
+    /// Removes and makes what the entries say, and reports what is left out.
     fn make(&mut self, step: &mut Step, each: impl FnMut(&Node)) -> Result<(), FollowError> {
         let _only_player = self.volume.lock_for_play()?;
         let refused = &self.plan.refused[self.told..];
@@ -272,20 +272,20 @@ fn read<const LEN: usize>(
     Ok(bytes)
 }
 
-/// How long to wait between two looks: short after a change, because changes come in groups, and
+/// How long to wait between two polls: briefly after a change, because changes come in groups, and
 /// longer the longer nothing happens.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     longest: Duration,
     pause: Duration,
-    /// Looks at the shortest pause that are left.
+    /// Polls at the shortest pause that are left.
     quick: u32,
 }
 
 impl Pace {
     /// Pause right after a change.
     pub const SHORTEST: Duration = Duration::from_millis(1);
-    /// Looks that are made at the shortest pause after a change.
+    /// Number of polls at the shortest pause after a change.
     const QUICK_LOOKS: u32 = 100;
 
     /// A pace that slows down to a pause of `longest`.
@@ -293,7 +293,7 @@ impl Pace {
         Self { longest, pause: longest.min(Self::SHORTEST), quick: Self::QUICK_LOOKS }
     }
 
-    /// The pause before the next look.
+    /// The pause before the next poll.
     pub fn pause(self) -> Duration {
         self.pause
     }

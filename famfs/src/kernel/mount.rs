@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A famfs of the kernel: making one for a device, mounted or not, and working on its files.
+//! A famfs of the kernel: makes one for a device, mounted or not, and works on its files.
 //!
 //! The kernel's file system starts empty. The superblock and the log become files of it
 //! (`.meta/.superblock`, `.meta/.log`), because a devdax device can be reached in no other way.
@@ -37,7 +37,7 @@ pub const SUPERBLOCK_FILE: &str = ".superblock";
 /// Name of the log's file in [`META_DIR`].
 pub const LOG_FILE: &str = ".log";
 
-/// Why a device is not mounted, or a mounted one not usable.
+/// Why a device cannot be mounted, or a mounted one cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     /// The kernel has no famfs.
@@ -74,7 +74,7 @@ pub enum MountError {
     /// There is no usable superblock.
     #[error(transparent)]
     Superblock(#[from] SuperblockError),
-    /// Another process keeps a lock.
+    /// Another process holds a lock.
     #[error(transparent)]
     Lock(#[from] LockError),
     /// The meta files could not be read.
@@ -99,7 +99,7 @@ pub struct Mounted {
     /// Makes this process an editor of the mount, as long as it is open.
     _editor: Option<OwnedFd>,
     device: PathBuf,
-    /// Is told what is waited for.
+    /// Receives messages about what is waited for.
     tell: fn(&str),
 }
 
@@ -117,8 +117,8 @@ impl Mounted {
         Self { root: Root::new(root), _editor: editor, device: device.to_owned(), tell }
     }
 
-    /// Makes a file system for a device, without a mount point. It is strict, if the kernel's famfs
-    /// can be: programs other than these tools do not change its names and attributes.
+    /// Makes a file system for a device, without a mount point. It is strict if the kernel's famfs
+    /// can be: then only these tools change its names and attributes.
     pub fn detached(device: &Path) -> Result<Self, MountError> {
         let context = match fsopen("famfs", FsOpenFlags::FSOPEN_CLOEXEC) {
             Err(Errno::NODEV) => return Err(MountError::NoModule),
@@ -154,14 +154,14 @@ impl Mounted {
         Ok(Self::new(root, device))
     }
 
-    /// Tells `tell` what is waited for, if that takes long.
+    /// Reports to `tell` what is waited for, if that takes long.
     pub fn telling(mut self, tell: fn(&str)) -> Self {
         self.tell = tell;
         self
     }
 
-    /// Opens a mounted file system to make its files appear, in a read-only mount too: there
-    /// through a mount of its own, which ends with this value.
+    /// Opens a mounted file system to make its files appear, even in a read-only mount: there
+    /// through its own mount, which ends with this value.
     pub fn for_play(mount_point: &Path, device: &Path) -> Result<Self, MountError> {
         let mounted = Self::at(mount_point, device)?;
         if !mounted.is_read_only()? {
@@ -182,7 +182,7 @@ impl Mounted {
     pub fn is_read_only(&self) -> Result<bool, MountError> {
         match rustix::fs::fstatvfs(&self.root) {
             Ok(stat) => Ok(stat.f_flag.contains(StatVfsMountFlags::RDONLY)),
-            Err(err) => Err(self.device_error("looking whether it is read-only", err.into())),
+            Err(err) => Err(self.device_error("checking whether it is read-only", err.into())),
         }
     }
 
@@ -213,26 +213,27 @@ impl Mounted {
         Ok(stat.f_blocks.saturating_mul(block))
     }
 
-    /// Reaches superblock and a log of `log_len` bytes for writing, whatever the device holds.
+    /// Gives access to superblock and a log of `log_len` bytes, for writing, whatever the device
+    /// holds.
     pub fn raw_meta(&self, log_len: u64) -> Result<MetaFiles, MountError> {
         let superblock = self.map_meta(FileType::Superblock, Access::Write, ALLOC_UNIT, 0o444)?.1;
         let log = self.map_meta(FileType::Log, Access::Write, log_len, 0o644)?.1;
         Ok(MetaFiles::new(superblock, Some(log), self.device.clone(), self.device_len()?)?)
     }
 
-    /// Reaches the superblock only, for reading.
+    /// Gives access to the superblock only, for reading.
     pub fn superblock_media(&self) -> Result<MetaFiles, MountError> {
         let superblock = self.map_meta(FileType::Superblock, Access::Read, ALLOC_UNIT, 0o444)?.1;
         Ok(MetaFiles::new(superblock, None, self.device.clone(), self.device_len()?)?)
     }
 
-    /// Reaches the superblock's 2 MiB for writing: for the master's lease.
+    /// Gives access to the superblock's 2 MiB, for writing: for the master's lease.
     pub fn lease_media(&self) -> Result<MetaFiles, MountError> {
         let superblock = self.map_meta(FileType::Superblock, Access::Write, ALLOC_UNIT, 0o444)?.1;
         Ok(MetaFiles::new(superblock, None, self.device.clone(), self.device_len()?)?)
     }
 
-    /// Reaches superblock and log of a formatted device. A writer waits for the log's lock.
+    /// Gives access to superblock and log of a formatted device. A writer waits for the log's lock.
     /// `system` is this system's UUID; without one it is a client.
     pub fn open(self, access: Access, system: Option<Uuid>) -> Result<MountedVolume, MountError> {
         let superblock = Superblock::read(&self.superblock_media()?)?;
@@ -248,7 +249,7 @@ impl Mounted {
         Ok(MountedVolume { mounted: self, meta, role, _lock: locked })
     }
 
-    /// Opens the file of superblock or log, which must be there, for reading.
+    /// Opens the file of superblock or log, which must exist, for reading.
     pub fn meta_file(&self, kind: FileType) -> Result<File, MountError> {
         let (name, _) = meta_place(kind);
         let path = format!("{META_DIR}/{name}");
@@ -259,7 +260,7 @@ impl Mounted {
             .map_err(|err| meta_error("open", name, err))
     }
 
-    /// Opens a meta file, made if missing, and maps it.
+    /// Opens a meta file, makes it if it is missing, and maps it.
     fn map_meta(
         &self,
         kind: FileType,
@@ -269,7 +270,7 @@ impl Mounted {
     ) -> Result<(File, Mapping), MountError> {
         let name = meta_place(kind).0;
         let error = |action| move |err| meta_error(action, name, err);
-        // Modes are set once more after the making, because the umask must not matter.
+        // Modes are set again afterwards, because the umask must not matter.
         let dir_mode = Mode::from_raw_mode(0o755);
         match rustix::fs::mkdirat(&self.root, META_DIR, dir_mode) {
             Ok(()) => rustix::fs::chmodat(&self.root, META_DIR, dir_mode, AtFlags::empty())
@@ -280,7 +281,7 @@ impl Mounted {
         let path = format!("{META_DIR}/{name}");
         let path = Path::new(&path);
         let reopen = || self.root.open(path, OFlags::RDONLY, Mode::empty()).map(File::from);
-        // A user without privileges may look at what is there already.
+        // A user without privileges may read what exists already.
         let there = match access {
             Access::Read => reopen().ok().filter(|file| ioctl::map_get(file).is_ok()),
             Access::Write => None,
@@ -290,7 +291,7 @@ impl Mounted {
             (None, Access::Write) => self.make_meta(kind, len, mode)?,
             (None, Access::Read) => {
                 drop(self.make_meta(kind, len, mode)?);
-                // One that is open for writing keeps the mount from becoming read-only.
+                // A file that is open for writing keeps the mount from becoming read-only.
                 reopen().map_err(error("open"))?
             }
         };
@@ -303,7 +304,7 @@ impl Mounted {
         Ok((file, mapping))
     }
 
-    /// Opens a meta file for writing, made and mapped if it is not.
+    /// Opens a meta file for writing; makes and maps it if it is not.
     fn make_meta(&self, kind: FileType, len: u64, mode: u32) -> Result<File, MountError> {
         let (name, offset) = meta_place(kind);
         let error = |action| move |err| meta_error(action, name, err);
@@ -314,7 +315,7 @@ impl Mounted {
         let file = File::from(file);
         if ioctl::map_get(&file).is_err() {
             let map = FileMap::Simple(vec![Extent { offset, len }]);
-            // The older interface is the one that every famfs has for these files.
+            // Every famfs has the older interface for these files.
             ioctl::map_create_v42(&file, kind, len, &map).map_err(error("map"))?;
             rustix::fs::fchmod(&file, mode).map_err(error("set the mode of"))?;
         }
@@ -323,8 +324,8 @@ impl Mounted {
 }
 
 /// Lets this process change a strict mount until the result is closed. The kernel refuses that to
-/// users without privileges, who cannot make files anyway, and one that knows no strict mounts
-/// refuses no change.
+/// users without privileges, who cannot make files anyway. A kernel without strict mounts refuses
+/// no change.
 fn become_editor(root: &OwnedFd) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::openat(root, ".", flags, Mode::empty()).ok()?;
@@ -380,7 +381,7 @@ impl MountedVolume {
         &self.mounted.root
     }
 
-    /// Makes a file with exactly this owner, mode and memory; takes it back if that fails.
+    /// Makes a file with exactly this owner, mode and memory; removes it if that fails.
     pub fn make_mapped(
         &self,
         path: &RelPath,
@@ -395,7 +396,7 @@ impl MountedVolume {
     }
 
     /// Waits until no other process makes files of the log, and keeps others waiting until the
-    /// result is dropped: each would take the files that the other begins for strangers.
+    /// result is dropped: each would take the files that the other has begun for foreign ones.
     pub fn lock_for_play(&self) -> Result<OwnedFd, MountError> {
         let error = |err| meta_error("lock", "", err);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;

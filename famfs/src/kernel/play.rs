@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Playing a log: making the files of a file system of the kernel that its log describes.
+//! Plays a log: makes the files that it describes in a file system of the kernel.
 
 use crate::format::path::RelPath;
 use crate::kernel::apply::{Applied, apply};
@@ -8,7 +8,7 @@ use crate::replay::{Contents, ContentsError, Plan};
 use crate::text::error_report::one_line;
 use crate::write::volume::Volume;
 
-/// What became of a log.
+/// The result of playing a log.
 #[derive(Debug)]
 pub struct Played {
     /// What was made.
@@ -27,7 +27,7 @@ impl Played {
 /// Why a log could not be played at all.
 #[derive(Debug, thiserror::Error)]
 pub enum PlayError {
-    /// Another player does not give up its lock, or the lock cannot be reached.
+    /// Another player does not release its lock, or the lock cannot be accessed.
     #[error(transparent)]
     Mount(#[from] MountError),
     /// There is no usable log.
@@ -35,11 +35,11 @@ pub enum PlayError {
     Contents(#[from] ContentsError),
 }
 
-/// Makes all that is missing of a log, or with `dry_run` finds out what is. `made` is told each
+/// Makes everything of a log that is missing, or with `dry_run` finds out what is. `made` gets each
 /// path.
 ///
 /// # Errors
-/// The log cannot be read. What cannot be made of it is no error: see [`Played::problems`].
+/// The log cannot be read. What cannot be made of it is not an error: see [`Played::problems`].
 pub fn play(
     volume: &MountedVolume,
     dry_run: bool,

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A device in this process's memory, as large as wanted: what tests, fuzz targets and benchmarks
-//! work on. Bytes that were never written are zero and cost nothing.
+//! A device of any size in this process's memory, for tests, fuzz targets and benchmarks. Bytes
+//! that were never written are zero and take no memory.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::media::{Media, MediaError};
 
-/// Bytes that are kept together; divides every offset of the format that matters.
+/// Bytes in one piece; divides every offset of the format that matters.
 const PAGE: usize = 4096;
 
 type Pages = BTreeMap<u64, Box<[u8; PAGE]>>;
@@ -26,7 +26,7 @@ impl InMemory {
     }
 
     fn pages(&self) -> MutexGuard<'_, Pages> {
-        // A page is whole at any time, so what a panicked thread left is usable.
+        // A page is complete at any time, so what a panicked thread left is usable.
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

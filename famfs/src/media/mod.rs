@@ -41,7 +41,7 @@ pub trait Media: Send + Sync {
     /// Copies `buf` to `offset`. Eight aligned bytes become visible at once.
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), MediaError>;
 
-    /// Makes what was written to the range durable before anything that is written later.
+    /// Makes what was written to the range durable, before anything that is written later.
     fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError>;
 
     /// Makes what was written to the range visible to other systems, durable or not.
@@ -49,11 +49,11 @@ pub trait Media: Send + Sync {
         self.persist(offset, len)
     }
 
-    /// Forgets cached copies of the range, so that the next read sees what others wrote.
+    /// Drops cached copies of the range, so that the next read sees what others wrote.
     fn refresh(&self, offset: u64, len: u64) -> Result<(), MediaError>;
 }
 
-/// Why bytes of the media are out of reach.
+/// Why bytes of the media cannot be accessed.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
     /// A file could not be opened or measured.
@@ -64,16 +64,16 @@ pub enum MediaError {
         /// What the system says.
         source: io::Error,
     },
-    /// The path leads to something that has no bytes to map.
-    #[error("{} is no pool: expected a regular file or a block device", path.display())]
+    /// The path leads to something without bytes that could be mapped.
+    #[error("{} is not a pool: expected a regular file or a block device", path.display())]
     Kind {
         /// The file.
         path: PathBuf,
     },
-    /// Others than this user could change the pool, or have put it there.
+    /// Other users could change the pool, or have put it there.
     #[error(
-        "pool {} {fault}: whoever that is reads and changes what is put there; use a pool of your \
-         own, or give --foreign-pool", path.display()
+        "pool {} {fault}: others can read and change what is put there; use a pool of your own, or \
+         --foreign-pool", path.display()
     )]
     Foreign {
         /// The pool.
@@ -94,7 +94,10 @@ pub enum MediaError {
         holders: Vec<NamedProcess>,
     },
     /// The kernel has claimed the block device.
-    #[error("{} is mounted or part of another device; unmount it, or use its mount point", path.display())]
+    #[error(
+        "{} is mounted or part of another device: unmount it, or use its mount point",
+        path.display()
+    )]
     Claimed {
         /// The block device.
         path: PathBuf,
@@ -126,40 +129,40 @@ pub enum MediaError {
 /// Whether pools of other users are written to.
 static FOREIGN: AtomicBool = AtomicBool::new(false);
 
-/// Says that this process may write to pools that other users can change, which [`PoolFile::open`]
-/// refuses otherwise.
+/// Sets whether this process may write to pools that other users can change, which
+/// [`PoolFile::open`] refuses by default.
 pub fn allow_foreign_pools(allowed: bool) {
     FOREIGN.store(allowed, Ordering::Relaxed);
 }
 
-/// A pool file, seen without a guest: famfs starts where the pool's view says.
+/// A pool file, accessed without a guest: famfs starts where the pool's view says.
 #[derive(Debug)]
 pub struct PoolFile {
     file: File,
     path: PathBuf,
     view: View,
     pool_len: u64,
-    /// What writes go through where the file system has no write(2): hugetlbfs.
+    /// Writes go through it where the file system has no write(2): hugetlbfs.
     mapping: Option<Arc<Mapping>>,
-    /// A sync failed, so that nobody knows what is durable.
+    /// A sync failed, so it is unknown what is durable.
     sync_failed: Arc<AtomicBool>,
 }
 
 impl PoolFile {
-    /// Opens a pool file or block device. A writer takes the pool's lock and keeps it, and gets neither
-    /// a block device that is mounted nor a file that other users but root can change
+    /// Opens a pool file or block device. A writer takes the pool's lock and keeps it. A writer is
+    /// refused a mounted block device, and a file that users other than itself and root can change
     /// ([`allow_foreign_pools`]).
     pub fn open(path: &Path, access: Access) -> Result<Self, MediaError> {
         let open_error = |source| MediaError::Open { path: path.to_owned(), source };
         let own = access == Access::Write && !FOREIGN.load(Ordering::Relaxed);
-        // What is found here is only a hint; the open file is what counts.
+        // This is only a hint; the open file is what counts.
         let found = path.metadata().map_err(open_error)?;
         check_kind(path, &found)?;
         let exclusive = match access == Access::Write && found.file_type().is_block_device() {
             true => OFlags::EXCL,
             false => OFlags::empty(),
         };
-        // Of a pipe that has come in between, nobody waits for the other end.
+        // If the path has become a pipe meanwhile, this does not wait for its other end.
         let flags = exclusive | OFlags::NONBLOCK;
         let file = OpenOptions::new()
             .read(true)
@@ -179,7 +182,7 @@ impl PoolFile {
         Self::from_file(file, path, access)
     }
 
-    /// Takes a pool that is open already, as [`Self::open`] does; `path` is its name in messages.
+    /// Uses a pool that is already open, as [`Self::open`] does; `path` is its name in messages.
     ///
     /// # Errors
     /// It is locked, or cannot be measured.
@@ -194,7 +197,7 @@ impl PoolFile {
                 Err(LockError::System { source, .. }) => return Err(open_error(source)),
             }
         }
-        // Metadata has no size for a block device; the end of the file serves both.
+        // Metadata has no size for a block device; seeking to the end works for both.
         let pool_len = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))
             .map_err(|err| open_error(err.into()))?;
         let view = View::detect(&file, pool_len)
@@ -256,8 +259,8 @@ fn is_on_hugetlbfs(file: &File) -> io::Result<bool> {
     Ok(rustix::fs::fstatfs(file)?.f_type == libc::HUGETLBFS_MAGIC)
 }
 
-/// Maps a whole file of huge pages. That reserves the pages it does not have yet, so that no later
-/// store ends the process: there are enough, or this fails.
+/// Maps a whole file of huge pages. This reserves the pages that it still lacks, so that no later
+/// store ends the process; it fails if there are too few.
 fn map(file: &File, len: u64) -> io::Result<Arc<Mapping>> {
     let len = usize::try_from(len).map_err(io::Error::other)?;
     Mapping::new(file, len, Access::Write).map(Arc::new)
@@ -291,7 +294,7 @@ impl Media for PoolFile {
     }
 
     fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError> {
-        // The system tells a lost page once, and the next sync says that all is well.
+        // The system reports a lost page once; the next sync would report success.
         if self.sync_failed.load(Ordering::Relaxed) {
             let lost = io::Error::other("an earlier sync failed, so what was written may be lost");
             return Err(self.io_error("sync", offset, len, lost));
@@ -338,7 +341,7 @@ impl MetaFiles {
         Ok(media)
     }
 
-    /// Runs `op` on the mapping that holds the range, at its offset in there.
+    /// Runs `op` on the mapping that holds the range, at the offset inside it.
     fn locate(
         &self,
         action: &'static str,
@@ -360,7 +363,7 @@ impl MetaFiles {
     }
 }
 
-/// Length of a range as the mapping counts it; what does not fit is refused there.
+/// Length of a range for the mapping, which refuses one that does not fit.
 fn as_len(len: u64) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX)
 }

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Giving back what deleted files hold: their memory, and the log slots at the log's end.
+//! Frees what deleted files hold: their memory, and the log slots at the end of the log.
 //!
-//! A deleted file's memory is free once its entry is. The log stays where it is: the entry of the
-//! file, and then its deletion, become void by one atomic store each ([`Entry::voided`]), what is
-//! in a directory before the directory. So a crash at any store leaves a log that plays to the
-//! same files. Void entries at the end of the log are given back; those in between keep their
-//! slots, because an entry's number is its place.
+//! A deleted file's memory is free once its entry is void. The log stays in place: first the entry
+//! of the file and then its deletion become void, by one atomic store each ([`Entry::voided`]), the
+//! contents of a directory before the directory. So a crash at any store leaves a log that plays to
+//! the same files. Void entries at the end of the log free their slots; those in between keep
+//! theirs, because an entry's number is its place.
 //!
-//! Others that have a deleted file mapped would see a new file's bytes in it. So this is only for
-//! a pool that nobody holds, which the caller makes sure of.
+//! A process that still has a deleted file mapped would see a new file's bytes in it. So the caller
+//! must make sure that nobody holds the pool.
 //!
 //! [`Entry::voided`]: crate::format::Entry::voided
 
@@ -27,10 +27,10 @@ pub enum CompactError {
     #[error(transparent)]
     Log(#[from] LogError),
     /// An entry of the log is damaged.
-    #[error("the log is damaged, so nothing can be given back; see `famfs fsck`")]
+    #[error("the log is damaged, so nothing can be freed: see `famfs fsck`")]
     Damaged(#[source] LogError),
-    /// An entry was left out, and might count once another one is void.
-    #[error("an entry of the log is left out, so nothing can be given back; see `famfs fsck`")]
+    /// An entry was left out of the plan, and might count once another one is void.
+    #[error("an entry of the log is left out, so nothing can be freed: see `famfs fsck`")]
     LeftOut(#[source] Box<EntryError>),
     /// A later version of the format may delete in other ways.
     #[error(
@@ -43,7 +43,7 @@ pub enum CompactError {
     },
 }
 
-/// What a compaction gave back, or would.
+/// What a compaction freed, or would free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compacted {
     /// Deleted files and directories that are gone for good.
@@ -56,7 +56,7 @@ pub struct Compacted {
     pub voids: u64,
 }
 
-/// Gives back what deleted files hold; with `dry_run` only says how much that is.
+/// Frees what deleted files hold; with `dry_run` only reports how much that is.
 pub fn compact(media: &dyn Media, dry_run: bool) -> Result<Compacted, CompactError> {
     let superblock = Superblock::read(media)?;
     if let Some(problem) = superblock.size_problem(media.len()) {
@@ -79,7 +79,7 @@ pub fn compact(media: &dyn Media, dry_run: bool) -> Result<Compacted, CompactErr
         return Err(CompactError::Unknown { count: plan.unknown });
     }
     let deletions = plan.deletions_since(0);
-    // What was made later comes first: a directory is older than what is in it.
+    // Later entries first: a directory is older than its contents.
     let mut made: Vec<u64> = deletions.iter().map(|deletion| deletion.node.slot).collect();
     made.sort_unstable_by(|a, b| b.cmp(a));
     let deleting = deletions.iter().map(|deletion| deletion.slot);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A walk over every byte of superblock and log, for `famfs dump`. Damaged media are walked like
-//! whole ones; only what cannot be read at all ends the walk.
+//! Walks over every byte of superblock and log, for `famfs dump`. Damaged media are walked like
+//! intact ones; only what cannot be read at all ends the walk.
 
 use serde::Serialize;
 use zerocopy::{FromZeros, IntoBytes};
@@ -12,7 +12,7 @@ use crate::media::{Media, MediaError};
 use crate::store::superblock::{default_log_len, is_log_len};
 use crate::text::error_report::one_line;
 
-/// Bytes that one read fetches, about.
+/// Bytes that one read fetches, approximately.
 const STEP: u64 = 1 << 20;
 
 /// A piece of the media. The pieces of a walk follow each other without a gap.
@@ -64,7 +64,7 @@ pub enum AreaKind {
         /// Whether they are below the header's next index, where no slot should be zero.
         published: bool,
     },
-    /// Bytes without meaning: behind the superblock, or behind the last slot.
+    /// Bytes without meaning: after the superblock, or after the last slot.
     Unused {
         /// How many of them are not zero.
         not_zero: u64,
@@ -88,13 +88,13 @@ pub enum AreaKind {
 pub enum LengthFrom {
     /// In the superblock, as every reader does.
     Superblock,
-    /// In the log's header, because the superblock has no possible one.
+    /// In the log's header, because the superblock has no possible length.
     LogHeader,
-    /// Nowhere: it is the one that `mkfs` would pick for the device.
+    /// Nowhere: it is the length that `mkfs` would pick for the device.
     Default,
 }
 
-/// What a walk met.
+/// What a walk found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Slots of the log.
@@ -105,7 +105,7 @@ pub struct Counts {
     pub unpublished: u64,
     /// Slots that are all zero.
     pub zero: u64,
-    /// Fields that have one right value and another one on the media.
+    /// Fields with a value other than the only right one.
     pub wrong_fields: u64,
     /// Bytes that could not be read.
     pub unreadable_bytes: u64,
@@ -119,7 +119,7 @@ pub struct Dump<'m> {
 }
 
 impl<'m> Dump<'m> {
-    /// Looks for the log's length.
+    /// Finds the log's length.
     pub fn new(media: &'m dyn Media) -> Self {
         let possible = |len: u64| is_log_len(len) && len <= media.len().saturating_sub(LOG_OFFSET);
         let of_superblock = read_superblock(media).map(|raw| raw.log_len.get());
@@ -127,7 +127,7 @@ impl<'m> Dump<'m> {
         let (log_len, length_from) = match (of_superblock, of_header) {
             (Ok(len), _) if possible(len) => (len, LengthFrom::Superblock),
             (_, Ok(len)) if possible(len) => (len, LengthFrom::LogHeader),
-            // Not possible only because the device was cut: what is left belongs to the log.
+            // Impossible only because the device was cut: what is left belongs to the log.
             (Ok(len), _) if is_log_len(len) => (len, LengthFrom::Superblock),
             _ => (default_log_len(media.len()), LengthFrom::Default),
         };
@@ -144,7 +144,7 @@ impl<'m> Dump<'m> {
         self.length_from
     }
 
-    /// Calls `visit` with every piece of superblock and log in order; an error of it ends the
+    /// Calls `visit` with every piece of superblock and log in order; an error from it ends the
     /// walk.
     pub fn walk<E>(&self, visit: impl FnMut(Area) -> Result<(), E>) -> Result<Counts, E> {
         let counts = Counts { slots: format::slots(self.log_len), ..Counts::default() };
@@ -187,7 +187,7 @@ impl<'m> Dump<'m> {
         while slot < slots {
             let offset = format::slot_offset(slot);
             let fitting = self.media.len().saturating_sub(offset) / ENTRY_LEN;
-            // One slot at least, so that an end of the device tells itself as an error.
+            // At least one slot, so that the end of the device shows as an error.
             let count = (slots - slot).min(STEP / ENTRY_LEN).min(fitting).max(1);
             let mut entries =
                 vec![Entry::new_zeroed(); usize::try_from(count).unwrap_or(usize::MAX)];
@@ -234,12 +234,12 @@ impl<E> From<MediaError> for Stop<E> {
     }
 }
 
-/// A walk on its way.
+/// A walk in progress.
 struct Walk<'m, V> {
     media: &'m dyn Media,
     /// Device offset of the next piece.
     at: u64,
-    /// First slot, number and publication of zero slots that were met and not yet given.
+    /// First slot, number and publication of zero slots that were found and not yet passed on.
     zero_slots: Option<(u64, u64, bool)>,
     counts: Counts,
     visit: V,
@@ -285,7 +285,7 @@ impl<V: FnMut(Area) -> Result<(), E>, E> Walk<'_, V> {
         self.give(slots * ENTRY_LEN, AreaKind::ZeroSlots { slot, slots, published })
     }
 
-    /// Gives the bytes up to `end` as without meaning.
+    /// Passes the bytes up to `end` on as bytes without meaning.
     fn unused(&mut self, end: u64) -> Result<(), Stop<E>> {
         let (mut not_zero, mut first, mut last) = (0, None, None);
         let mut at = self.at;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Checking a whole file system: what `fsck` reports. Nothing is changed.
+//! Checks a whole file system, for `fsck`, and changes nothing.
 
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ pub struct FsckReport {
     pub system_uuid: String,
     /// Size of the device in bytes.
     pub device_bytes: u64,
-    /// Size in bytes that the superblock tells.
+    /// Size in bytes that the superblock records.
     pub recorded_bytes: u64,
     /// The log.
     pub log: LogReport,
@@ -40,7 +40,7 @@ pub struct FsckReport {
     pub unknown_entries: u64,
     /// What is wrong, one line each.
     pub problems: Vec<String>,
-    /// What is unusual, but right.
+    /// What is unusual, but correct.
     pub notes: Vec<String>,
 }
 
@@ -76,7 +76,7 @@ pub struct SpaceReport {
     pub deleted: u64,
 }
 
-/// Checks everything behind a valid superblock and a valid log header.
+/// Checks everything after a valid superblock and a valid log header.
 pub fn check(media: &dyn Media, contents: &Contents<'_>) -> FsckReport {
     let Contents { superblock, log, plan } = contents;
     let (files, directories) = plan.counts();
@@ -111,8 +111,7 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> FsckReport {
     let idle = plan.idle_deletions().len();
     if idle > 0 {
         notes.push(format!(
-            "{idle} deletions are of what is not there: a `famfs compact` was interrupted; run it \
-             again"
+            "{idle} deletions have no target: a `famfs compact` was interrupted; run it again"
         ));
     }
     if !plan.voids().is_empty() {
@@ -121,8 +120,8 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> FsckReport {
     match Superblock::left_by_takeover(media) {
         Ok(None) => {}
         Ok(Some((copy, true))) => problems.push(format!(
-            "a takeover by system {} was interrupted: the superblock is not valid, and its copy at \
-             offset {:#x} is used; run `famfs takeover --yes` again, the reference's tools need it",
+            "a takeover by system {} was interrupted: the superblock is not valid, so its copy at \
+             offset {:#x} is used; run `famfs takeover --yes` again, for the reference's tools",
             copy.system_uuid,
             format::SUPERBLOCK_COPY_OFFSET + media.origin()
         )),

@@ -24,7 +24,7 @@ use crate::store::alloc::SpaceMap;
 use crate::store::log::{Log, LogError};
 use crate::store::superblock::{Superblock, SuperblockError};
 
-/// What chown(2) takes for "leave it as it is": nobody's number.
+/// The number with which chown(2) leaves an owner unchanged: no user or group has it.
 pub const NO_ID: u32 = u32::MAX;
 
 /// Owner and permissions of a file or directory.
@@ -39,7 +39,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Checks the fields of an entry. Bits of the mode that are no permissions do not count.
+    /// Checks the fields of an entry. Bits of the mode that are not permissions are ignored.
     fn parse(uid: U32, gid: U32, mode: U32) -> Result<Self, EntryProblem> {
         for (what, id) in [("user", uid.get()), ("group", gid.get())] {
             if id == NO_ID {
@@ -57,7 +57,7 @@ pub struct Node {
     pub path: RelPath,
     /// Slot of its log entry.
     pub slot: u64,
-    /// Whose it is.
+    /// Its owner.
     pub owner: Owner,
     /// What it is.
     pub kind: NodeKind,
@@ -86,7 +86,7 @@ pub struct Deletion {
     pub node: Node,
 }
 
-/// An entry with a good checksum that cannot be carried out; it is left out of the plan.
+/// An entry with a good checksum that cannot be played; the plan leaves it out.
 #[derive(Debug, thiserror::Error)]
 #[error("log slot {slot} at {offset:#x}{}", .path.as_ref().map(|p| format!(": \"{p}\"")).unwrap_or_default())]
 pub struct EntryError {
@@ -121,24 +121,24 @@ pub enum EntryProblem {
     /// An earlier entry has the path.
     #[error("it exists already, from log slot {0}")]
     Exists(u64),
-    /// The directory it should be in has no entry before this one.
+    /// The directory that it should be in has no entry before this one.
     #[error("its directory \"{0}\" does not exist")]
     NoParent(RelPath),
     /// There is nothing to delete.
     #[error("nothing to delete: it does not exist")]
     NotThere,
-    /// What is to be deleted is another entry's.
-    #[error("to delete is what slot {expected} made, but it is from slot {found}")]
+    /// The path to delete belongs to another entry.
+    #[error("the deletion is for what slot {expected} made, but the path is from slot {found}")]
     OtherSlot {
         /// Slot of what is there.
         found: u64,
         /// Slot that the deletion names.
         expected: u64,
     },
-    /// A directory with something in it.
+    /// The directory is not empty.
     #[error("the directory is not empty: {0} files and directories are in it")]
     NotEmpty(u32),
-    /// What it should be in is a file.
+    /// Its parent is a file.
     #[error("\"{0}\" is a file, expected a directory")]
     ParentIsFile(RelPath),
     /// Its memory belongs to another file, or twice to this one.
@@ -191,17 +191,17 @@ fn own(owners: &mut Owners, index: usize, node: &Node) {
 #[derive(Debug)]
 pub struct Plan {
     nodes: Vec<Node>,
-    /// Number of what is directly in each node.
+    /// Number of direct children of each node.
     children: Vec<u32>,
-    /// Nodes that were deleted and not yet taken out.
+    /// Nodes that were deleted but not yet removed.
     dead: HashSet<usize>,
     deletions: Vec<Deletion>,
-    /// Slots of deletions of what is not there.
+    /// Slots of deletions without a target.
     idle_deletions: Vec<u64>,
-    /// Slots of entries that count no more.
+    /// Slots of entries that no longer count.
     voids: Vec<u64>,
     by_path: NameIndex,
-    /// Whose the memory is; made when somebody asks, which nobody does of a good log.
+    /// Extent owners, built on the first collision.
     owners: Option<Owners>,
     /// Free and taken memory.
     pub space: SpaceMap,
@@ -244,7 +244,7 @@ impl Plan {
     }
 
     /// Reads the entries that were published since, from where reading ended. A damaged entry is
-    /// looked at once more.
+    /// tried once more.
     pub fn read_on(&mut self, log: &Log<'_>, area: DataArea, origin: u64) {
         self.stopped = None;
         for entry in log.entries_from(self.next) {
@@ -270,7 +270,7 @@ impl Plan {
         self.last
     }
 
-    /// Directories and files, directories before what is in them.
+    /// Directories and files, directories before their contents.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
@@ -280,18 +280,18 @@ impl Plan {
         &self.nodes[self.nodes.partition_point(|node| node.slot < slot)..]
     }
 
-    /// What was deleted by the entries from a slot on, in their order.
+    /// What the entries from a slot on deleted, in their order.
     pub fn deletions_since(&self, slot: u64) -> &[Deletion] {
         &self.deletions[self.deletions.partition_point(|deletion| deletion.slot < slot)..]
     }
 
-    /// The deletion of a slot, if that is one.
+    /// The deletion in a slot, if there is one.
     pub fn deletion(&self, slot: u64) -> Option<&Deletion> {
         let found = self.deletions.binary_search_by_key(&slot, |deletion| deletion.slot);
         found.ok().map(|index| &self.deletions[index])
     }
 
-    /// Slots of deletions of what is not there: harmless, and void after a compaction.
+    /// Slots of deletions without a target: harmless, and void after a compaction.
     pub fn idle_deletions(&self) -> &[u64] {
         &self.idle_deletions
     }
@@ -321,7 +321,7 @@ impl Plan {
         (self.nodes.len() - dirs, dirs)
     }
 
-    /// Whether there is a directory for a new node; the root always is.
+    /// Checks that the directory of a new node exists; the root always does.
     pub fn check_parent(&self, path: &RelPath) -> Result<(), EntryProblem> {
         let Some(parent) = path.parent() else { return Ok(()) };
         match self.get(&parent) {
@@ -347,7 +347,7 @@ impl Plan {
         self.children.push(0);
     }
 
-    /// What stands against the deletion of a file or directory; its node, if nothing does.
+    /// Checks that a file or directory can be deleted; returns its node.
     pub fn check_delete(&self, path: &RelPath) -> Result<&Node, EntryProblem> {
         let Some(index) = self.index_of(path) else { return Err(EntryProblem::NotThere) };
         match self.children[index] {
@@ -371,7 +371,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Takes what was deleted out of the nodes.
+    /// Removes the deleted nodes.
     pub fn sweep(&mut self) {
         if self.dead.is_empty() {
             return;
@@ -381,7 +381,7 @@ impl Plan {
         self.by_path.clear();
         self.owners = None;
         self.children.clear();
-        // Directories come before what is in them, so this counts the children again.
+        // Directories come before their contents, so this counts the children again.
         for (index, node) in nodes.into_iter().enumerate() {
             if !dead.contains(&index) {
                 self.insert(node);
@@ -419,7 +419,7 @@ impl Plan {
                 let deleted = path.clone().map_err(EntryProblem::from);
                 let deleted = deleted.and_then(|path| self.delete(slot, &path, body.slot.get()));
                 if matches!(deleted, Err(EntryProblem::NotThere)) {
-                    // A compaction was interrupted behind the file's own entry.
+                    // A compaction was interrupted after the file's own entry.
                     self.idle_deletions.push(slot);
                 } else if let Err(problem) = deleted {
                     self.refused.push(EntryError { slot, offset, path: path.ok(), problem });
@@ -442,7 +442,7 @@ impl Plan {
         self.refused.push(EntryError { slot, offset, path, problem });
     }
 
-    /// Whether a new node may have a path.
+    /// Checks that a new node may have a path.
     fn check_free(&self, path: &RelPath) -> Result<(), EntryProblem> {
         match self.get(path) {
             Some(taken) => Err(EntryProblem::Exists(taken.slot)),

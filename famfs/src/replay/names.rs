@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Finding nodes by path, with 17 bytes for each: the paths stay where the nodes are, their hashes
-//! are kept so that growing touches no path.
+//! Finds nodes by path, with 17 bytes for each: the paths stay in the nodes, and their hashes are
+//! kept so that growing touches no path.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -8,9 +8,9 @@ use hashbrown::HashTable;
 
 use crate::format::path::RelPath;
 
-/// Indexes of nodes, by their paths. The caller brings the nodes, always the same ones.
+/// Indexes of nodes, by their paths. The caller supplies the nodes, always the same ones.
 ///
-/// The hasher has a random key: whoever writes a log cannot choose paths that collide.
+/// The hasher has a random key, so that the writer of a log cannot choose paths that collide.
 #[derive(Debug, Default)]
 pub struct NameIndex {
     /// Hash and index of each.
@@ -26,13 +26,13 @@ impl NameIndex {
         Some(found.1)
     }
 
-    /// Adds the index of a path, which must not be there yet.
+    /// Adds the index of a path, which must not have one yet.
     pub fn insert(&mut self, path: &RelPath, index: usize) {
         let hash = self.hasher.hash_one(path);
         self.table.insert_unique(hash, (hash, index), |(hash, _)| *hash);
     }
 
-    /// Takes a path out; returns its index.
+    /// Removes a path; returns its index.
     pub fn remove<'n>(
         &mut self,
         path: &RelPath,
@@ -43,7 +43,7 @@ impl NameIndex {
         Some(found.remove().0.1)
     }
 
-    /// Takes everything out.
+    /// Removes everything.
     pub fn clear(&mut self) {
         self.table.clear();
     }

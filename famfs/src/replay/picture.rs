@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A picture of a file system as figures: what lies where, in a bounded number of cells, however
-//! many files there are.
+//! A picture of a file system as figures: what lies where, in a bounded number of cells for any
+//! number of files.
 
 use serde::Serialize;
 
@@ -63,7 +63,7 @@ pub struct SpacePicture {
     pub capacity: u64,
     /// Taken by files, in whole units.
     pub used: u64,
-    /// Taken, but by no file: entries that were deleted or are left out because they are damaged.
+    /// Taken, but by no file: by entries that were deleted, or left out because they are damaged.
     pub held: u64,
     /// Not taken.
     pub free: u64,
@@ -71,7 +71,7 @@ pub struct SpacePicture {
     pub free_runs: u64,
     /// Longest free run.
     pub largest_free: u64,
-    /// Per cent of the free space that is not in the longest run.
+    /// Percentage of the free space that is not in the longest run.
     pub fragmentation: f64,
     /// Free runs by their length.
     pub histogram: Vec<Bar>,
@@ -184,7 +184,7 @@ fn largest(plan: &Plan) -> (Vec<FilePicture>, Vec<usize>) {
     let mut files: Vec<(u64, usize)> = Vec::with_capacity(NAMED_FILES + 1);
     for (index, node) in plan.nodes().iter().enumerate() {
         let NodeKind::File { size, .. } = node.kind else { continue };
-        // Of equal files the first ones stay.
+        // Among files of equal size the first ones stay.
         let at = files.partition_point(|(other, _)| *other >= size);
         if at < NAMED_FILES {
             files.insert(at, (size, index));
@@ -234,7 +234,7 @@ impl SpacePicture {
     }
 }
 
-/// The data area cut into cells.
+/// The data area, divided into cells.
 struct Grid {
     area: DataArea,
     cell_len: u64,

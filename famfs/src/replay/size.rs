@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How large a device a file system needs, and its record of how large its device is.
+//! How large a device a file system needs, and its record of the device's size.
 //!
-//! [`data_end`] is the one answer to the question where data ends. It follows the memory that the
-//! allocator takes for taken: files, and deleted files that are not compacted, whose entries are
-//! still in the log and would be damage on a device that is shorter.
+//! Only [`data_end`] decides where data ends. It counts the memory that the allocator counts as
+//! taken: files, and deleted files that are not compacted, whose entries are still in the log and
+//! would be damage on a shorter device.
 
 use std::mem::offset_of;
 
@@ -19,18 +19,18 @@ use crate::store::takeover::takeover;
 /// Device offset of the superblock's word with the size of the device.
 const DEV_SIZE_OFFSET: u64 = offset_of!(format::Superblock, dev_size) as u64;
 
-/// Where the data of a file system ends: device offsets, in whole units. Nothing shorter would be
-/// taken for a device with this file system.
+/// Where the data of a file system ends: device offsets, in whole units. A shorter device could not
+/// be one with this file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataEnd {
-    /// Behind the last unit that anything holds, deleted files included.
+    /// After the last unit that anything holds, deleted files included.
     pub now: u64,
     /// Where it will be once deleted files are compacted.
     pub compacted: u64,
 }
 
-/// Where the data of a file system ends; `None` if that cannot be told, because entries are
-/// damaged, left out or of unknown types.
+/// Where the data of a file system ends; `None` if that is unknown, because entries are damaged,
+/// left out or of unknown types.
 pub fn data_end(contents: &Contents<'_>, device_len: u64) -> Option<DataEnd> {
     let Contents { superblock, log, plan } = contents;
     if plan.stopped.is_some() || !plan.refused.is_empty() || plan.unknown > 0 {
@@ -39,7 +39,7 @@ pub fn data_end(contents: &Contents<'_>, device_len: u64) -> Option<DataEnd> {
     let area = superblock.data_area(device_len);
     // A superblock without a unit for data is refused.
     let mut least = area.start + ALLOC_UNIT;
-    // Nobody sees these entries yet, but the next append publishes them.
+    // No reader sees these entries yet, but the next append publishes them.
     for entry in log.unpublished() {
         let (_, entry) = entry.ok()?;
         least = least.max(unpublished_end(&entry, area)?);
@@ -48,7 +48,7 @@ pub fn data_end(contents: &Contents<'_>, device_len: u64) -> Option<DataEnd> {
     Some(DataEnd { now: plan.space.end().max(least), compacted: live.max(least) })
 }
 
-/// Behind the last unit of an entry that is not part of the plan; `None` if it is not understood.
+/// End of the last unit of an entry that is not in the plan; `None` if it is not understood.
 fn unpublished_end(entry: &format::Entry, area: DataArea) -> Option<u64> {
     match EntryKind::of(entry)? {
         EntryKind::File => {
@@ -74,8 +74,7 @@ fn map_end(map: &FileMap) -> u64 {
 
 /// Records that the device has `len` bytes, by one atomic store. `media` may be longer.
 pub fn record(media: &dyn Media, len: u64) -> Result<(), SuperblockError> {
-    // The copy of a takeover that was interrupted must not differ from the superblock in more than
-    // the master.
+    // The copy of an interrupted takeover may differ from the superblock only in the master.
     if let Some((copy, true)) = Superblock::left_by_takeover(media)? {
         takeover(media, copy.system_uuid)?;
     }

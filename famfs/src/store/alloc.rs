@@ -7,22 +7,22 @@ use crate::format::map::{DataArea, Extent, FileMap};
 use crate::format::{ALLOC_UNIT, MAX_EXTENTS};
 use crate::text::units::human;
 
-/// Most buckets that a device can be cut into, as with the reference.
+/// Highest number of buckets of a device, as with the reference.
 pub const MAX_BUCKETS: u64 = 64;
 
-/// How the bytes of new files are spread: chunk after chunk goes to the next of several strips,
-/// each of which lies in another bucket, an equal part of the device.
+/// How to spread the bytes of new files: one chunk after the other goes to the next of several
+/// strips. Each strip lies in another bucket, an equal part of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Striping {
-    /// Parts that the device is cut into.
+    /// Number of equal parts of the device.
     pub buckets: u64,
     /// Strips of a file.
     pub strips: usize,
-    /// Bytes that go to one strip before the next strip's turn; a shorter file is not spread.
+    /// Bytes that go to one strip before the next strip; a shorter file is not spread.
     pub chunk_size: u64,
 }
 
-/// Why files cannot be spread as asked for.
+/// Why files cannot be spread as requested.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StripingError {
     /// The chunks are not made of allocation units.
@@ -39,7 +39,7 @@ pub enum StripingError {
     Strips {
         /// Strips of a file.
         strips: usize,
-        /// Parts that the device is cut into.
+        /// Number of equal parts of the device.
         buckets: u64,
     },
     /// A bucket has no room for a chunk.
@@ -48,7 +48,7 @@ pub enum StripingError {
         human(*.device_len), human(*.bucket_len), human(*.chunk_size)
     )]
     BucketLength {
-        /// Parts that the device is cut into.
+        /// Number of equal parts of the device.
         buckets: u64,
         /// Bytes of the device that files may use.
         device_len: u64,
@@ -85,7 +85,7 @@ impl Striping {
         Ok(())
     }
 
-    /// Bytes of each strip of a file; `None` if that is more than 64 bits can tell.
+    /// Bytes of each strip of a file; `None` if they need more than 64 bits.
     pub fn strip_len(&self, size: u64) -> Option<u64> {
         let stripe = self.chunk_size.checked_mul(self.strips as u64)?;
         size.div_ceil(stripe).checked_mul(self.chunk_size)
@@ -97,8 +97,8 @@ impl Striping {
     }
 }
 
-/// Which allocation units of the data area are taken, kept as the runs that are free: their
-/// number follows the number of files, whatever a log claims about the files' sizes.
+/// Which allocation units of the data area are taken, kept as free runs: their number depends on
+/// the number of files, whatever a log claims about the files' sizes.
 #[derive(Clone, Debug)]
 pub struct SpaceMap {
     area: DataArea,
@@ -150,8 +150,8 @@ impl SpaceMap {
         Some(extent)
     }
 
-    /// Takes memory for a file that is spread: strips of one length, each the first fit in a
-    /// bucket of its own. `turn` says which bucket comes first, so that files take turns.
+    /// Takes memory for a spread file: strips of one length, each the first fit in its own bucket.
+    /// `turn` says which bucket comes first, so that files take turns.
     pub fn allocate_striped(&mut self, size: u64, how: &Striping, turn: u64) -> Option<FileMap> {
         if size < how.chunk_size {
             return self.allocate(size).map(|extent| FileMap::Simple(vec![extent]));
@@ -185,9 +185,9 @@ impl SpaceMap {
         Some(Extent { offset: self.area.start + found * ALLOC_UNIT, len })
     }
 
-    /// Gives back an extent that was allocated for a file which did not come to be.
+    /// Gives back an extent that was allocated for a file that was not made in the end.
     pub fn release(&mut self, extent: Extent) {
-        // What is free already must not count twice; what touches grows together.
+        // What is already free must not count twice; adjacent runs merge.
         self.mark(extent);
         let (mut start, mut end) = self.range(extent);
         if start == end {
@@ -211,7 +211,7 @@ impl SpaceMap {
         (self.units - self.free_units) * ALLOC_UNIT
     }
 
-    /// Device offset behind the last unit that is taken.
+    /// Device offset after the last taken unit.
     pub fn end(&self) -> u64 {
         let last = self.free.last_key_value();
         let free = last.filter(|(run, len)| **run + **len == self.units);
@@ -241,7 +241,7 @@ impl SpaceMap {
         self.free.range(..unit).next_back().map(|(run, len)| (*run, *len))
     }
 
-    /// First unit of an extent and the one behind its last, cut to the data area.
+    /// First unit of an extent and the unit after its last, cut to the data area.
     fn range(&self, extent: Extent) -> (u64, u64) {
         let start = extent.offset.saturating_sub(self.area.start);
         let end = start.saturating_add(extent.len).div_ceil(ALLOC_UNIT).min(self.units);
@@ -351,8 +351,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is asked for: strips are aligned, of one length, in different buckets, within
-        /// the data area and nobody else's, and the same calls give the same strips.
+        /// For any request, strips are aligned, of one length, in different buckets, within the
+        /// data area and nobody else's, and the same calls give the same strips.
         #[test]
         fn strips_are_disjoint(
             files in prop::collection::vec((1..70 * ALLOC_UNIT, 0_u64..99, any::<bool>()), 1..30),

@@ -2,16 +2,16 @@
 //! The master's lease: a guard against two running systems that both take themselves for the
 //! master, such as clones of one virtual machine.
 //!
-//! The superblock's system UUID says which system is the master, but a copied disk image has a
-//! copy of it. So whoever writes also holds the lease, a block behind the superblock that names
-//! the *running* kernel (its boot id) and a heartbeat that changes once in [`Timing::interval`].
-//! Others do not compare clocks: they look whether the number changes while their own clock goes
-//! on by [`Timing::expiry`]. One that stands still belongs to a system that died.
+//! The superblock's system UUID says which system is the master, but a copied disk image has the
+//! same UUID. So a writer also holds the lease: a block after the superblock that names the
+//! *running* kernel (its boot id) and has a heartbeat, which changes once in [`Timing::interval`].
+//! Others do not compare clocks: they watch whether the heartbeat changes while their own clock
+//! advances by [`Timing::expiry`]. If it does not, the holder is dead.
 //!
 //! All programs of one running system share its lease; the log's lock keeps them apart. A writer
-//! looks at the lease again before each publication, so that one which was paused for longer than
-//! the expiry stops instead of writing over its successor. Between that look and the store there
-//! is no protection: memory that is not coherent between hosts has no atomic exchange.
+//! checks the lease again before each publication, so that one that was paused for longer than the
+//! expiry stops instead of writing over its successor. Between that check and the store there is no
+//! protection: memory that is not coherent between hosts has no atomic exchange.
 
 use std::io;
 use std::mem::offset_of;
@@ -30,11 +30,11 @@ use crate::store::role;
 use crate::system::process;
 
 const LEN: usize = size_of::<format::Lease>();
-/// Bytes that say whose it is; the heartbeat is behind them.
+/// Bytes that identify the holder; the heartbeat follows them.
 const IDENTITY_LEN: usize = offset_of!(format::Lease, rest);
 const HEARTBEAT_OFFSET: u64 = LEASE_OFFSET + offset_of!(format::Lease, heartbeat) as u64;
-/// How long a block with a wrong checksum may be one that is just being written: a VM may stand still meanwhile, as its
-/// host is busy.
+/// How long a block with a wrong checksum may be one that is being written: a VM may stall in
+/// between, because its host is busy.
 const TORN: Duration = Duration::from_millis(250);
 
 /// The lease's times.
@@ -42,9 +42,10 @@ const TORN: Duration = Duration::from_millis(250);
 pub struct Timing {
     /// Longest time between two beats.
     pub interval: Duration,
-    /// A heartbeat that has not changed for so long belongs to a dead system.
+    /// A heartbeat that has not changed for this long belongs to a dead system.
     pub expiry: Duration,
-    /// Time between taking the lease and looking whether somebody took it at the same moment.
+    /// Time between taking the lease and checking whether another system took it at the same
+    /// moment.
     pub settle: Duration,
 }
 
@@ -63,14 +64,14 @@ impl Default for Timing {
 pub struct RunningSystem {
     /// Its system UUID.
     pub system: Uuid,
-    /// Its machine UUID, as far as it is known.
+    /// Its machine UUID, if known.
     pub machine: Option<Uuid>,
     /// Its kernel's boot id.
     pub boot: Uuid,
 }
 
 impl RunningSystem {
-    /// This system, which calls itself `system`.
+    /// This system, with the UUID `system`.
     pub fn this(system: Uuid) -> Result<Self, LeaseError> {
         let boot = process::boot_id().map_err(LeaseError::BootId)?;
         Ok(Self { system, machine: role::machine_uuid(), boot })
@@ -87,28 +88,28 @@ impl std::fmt::Display for RunningSystem {
     }
 }
 
-/// What a media says about its lease.
+/// What the media says about its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Who had it last.
+    /// Who held it last.
     pub holder: RunningSystem,
-    /// Its number, which a living holder changes; zero if it gave the lease back.
+    /// Its number, which a living holder changes; zero if the holder released the lease.
     pub heartbeat: u64,
 }
 
-/// Why the lease is not to be had, or was lost.
+/// Why the lease cannot be acquired, or was lost.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
-    /// The bytes are out of reach.
+    /// The bytes cannot be accessed.
     #[error("cannot access the master's lease")]
     Media(#[from] MediaError),
-    /// This kernel does not tell who it is.
+    /// This kernel does not report its boot id.
     #[error("cannot read {}, which the master's lease needs", process::BOOT_ID)]
     BootId(#[source] io::Error),
     /// Another running system is the master.
     #[error(
-        "another master is at work: {holder} (its heartbeat was seen to move); stop it, or use \
-         `famfs takeover --yes --force` to take the role from it"
+        "another master is at work: {holder} (its heartbeat changes); stop it, or take the role \
+         from it with `famfs takeover --yes --force`"
     )]
     Held {
         /// The other system.
@@ -120,10 +121,10 @@ pub enum LeaseError {
         /// The other system.
         holder: RunningSystem,
     },
-    /// It is not there any more.
+    /// It no longer exists.
     #[error(
-        "the master's lease of file system {fs_uuid} is gone: the file system was made anew, or \
-         was damaged; nothing was published since"
+        "the master's lease of file system {fs_uuid} is gone: the file system was formatted again \
+         or damaged; nothing was published since"
     )]
     Gone {
         /// The file system.
@@ -154,7 +155,7 @@ pub fn read(media: &dyn Media, fs_uuid: Uuid) -> Result<Option<Found>, MediaErro
             };
             return Ok(Some(Found { holder, heartbeat: raw.heartbeat.get() }));
         }
-        // Somebody may be writing it right now; what stays wrong is nobody's.
+        // It may be being written right now; one that stays wrong has no holder.
         if start.elapsed() > TORN {
             return Ok(None);
         }
@@ -162,8 +163,8 @@ pub fn read(media: &dyn Media, fs_uuid: Uuid) -> Result<Option<Found>, MediaErro
     }
 }
 
-/// Looks at a lease until its holder's heart beats, or until it must have been seen: the holder
-/// that is alive, if any. One that is `me` is not waited for.
+/// Watches the heartbeat until it changes (the holder lives) or the expiry has passed (it does
+/// not). Returns the living holder, if any. It does not wait for `me`.
 pub fn living(
     media: &dyn Media,
     fs_uuid: Uuid,
@@ -201,12 +202,12 @@ pub fn living(
     }
 }
 
-/// The lease in this process's hands: a thread keeps its heart beating until it is dropped.
+/// The lease, held by this process: a thread keeps its heartbeat going until it is dropped.
 #[derive(Debug)]
 pub struct Keeper {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-    /// Whether this process took the lease, and so gives it back.
+    /// Whether this process took the lease, and so releases it.
     taken: bool,
 }
 
@@ -214,10 +215,10 @@ struct Shared {
     media: Box<dyn Media>,
     fs_uuid: Uuid,
     me: RunningSystem,
-    /// The next heartbeat; the first is random, as programs of one system may beat in turn.
+    /// The next heartbeat; the first is random, because programs of one system may beat in turn.
     next: AtomicU64,
-    /// Who was seen to have taken it. It stays lost when a program of this system takes it back: what was read while it
-    /// was held may not be so any more.
+    /// Who was seen to have taken it. It stays lost even if a program of this system takes it back:
+    /// what was read while it was held may have changed.
     lost: OnceLock<RunningSystem>,
     stop: Mutex<bool>,
     wake: Condvar,
@@ -230,11 +231,11 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Keeper {
-    /// Takes the lease, or joins the program of this running system that has it. If another
-    /// system's name is on it, this waits for [`Timing::expiry`] to see whether that one lives,
-    /// and tells `waiting` whom it waits for; `force` takes the lease from the living too.
+    /// Takes the lease, or joins the program of this running system that holds it. If another
+    /// system's name is on it, this waits for [`Timing::expiry`] to see whether that system lives,
+    /// and passes it to `waiting`; `force` takes the lease from a living system too.
     ///
-    /// `media` must be open for writing and is this keeper's alone.
+    /// `media` must be open for writing and belongs to this keeper alone.
     pub fn acquire(
         media: Box<dyn Media>,
         fs_uuid: Uuid,
@@ -270,7 +271,7 @@ impl Keeper {
         Ok(keeper)
     }
 
-    /// Looks whether the lease is still this system's. To be asked before each publication.
+    /// Checks that the lease is still this system's. Call it before each publication.
     pub fn check(&self) -> Result<(), LeaseError> {
         self.shared.check()
     }
@@ -281,20 +282,20 @@ impl Drop for Keeper {
         *self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.shared.wake.notify_all();
         if let Some(thread) = self.thread.take() {
-            // It holds nothing that a panic could have broken.
+            // It holds nothing that a panic could break.
             let _ = thread.join();
         }
         if self.taken && self.shared.check().is_ok() {
-            // What cannot be given back expires.
+            // A lease that cannot be released expires.
             let _ = self.shared.store_heartbeat(0);
         }
     }
 }
 
 impl Shared {
-    /// Beats until it is told to stop, or the lease is lost, which [`Keeper::check`] tells. After any
-    /// other error the next beat may be possible: a heart that stood still for that would let another
-    /// system take this one for dead.
+    /// Beats until it is told to stop, or the lease is lost, which [`Keeper::check`] reports. After
+    /// any other error the next beat may succeed; to stop then would let another system take this
+    /// one for dead.
     fn keep(&self, pause: Duration) {
         let mut stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
         while !*stop {
@@ -306,10 +307,10 @@ impl Shared {
         }
     }
 
-    /// Renews the lease. Another program of this system may have given it back.
+    /// Renews the lease. Another program of this system may have released it.
     fn beat(&self) -> Result<(), LeaseError> {
         self.check()?;
-        // Another number each time, and never zero, which means free.
+        // A different number each time, and never zero, which means free.
         let number = self.next.fetch_add(1, Ordering::Relaxed).max(1);
         Ok(self.store_heartbeat(number)?)
     }
@@ -360,13 +361,13 @@ mod tests {
     use crate::sys::dax::Access;
 
     const FS: Uuid = Uuid::from_u128(77);
-    /// The dead are dead soon.
+    /// The dead expire soon.
     const QUICK: Timing = Timing {
         interval: Duration::from_millis(20),
         expiry: Duration::from_millis(300),
         settle: Duration::from_millis(1),
     };
-    /// On a busy host a heart may miss many beats.
+    /// On a busy host a holder may miss many beats.
     const PATIENT: Timing = Timing { expiry: Duration::from_secs(60), ..QUICK };
 
     fn system(boot: u128) -> RunningSystem {
@@ -426,7 +427,7 @@ mod tests {
         let second = Keeper::acquire(media, FS, system(2), false, QUICK, count).unwrap();
         assert!(start.elapsed() >= QUICK.expiry && waited.get() >= 1);
         assert_ne!(pool.found().heartbeat, last);
-        // The dead one was only asleep: it notices before it does harm.
+        // The dead one only slept: it notices before it does harm.
         let lost = dead.check().unwrap_err();
         assert!(matches!(lost, LeaseError::Lost { holder } if holder == system(2)), "{lost}");
         second.check().unwrap();
@@ -463,7 +464,7 @@ mod tests {
         let pool = Pool::new();
         let stale = pool.acquire(system(1), false).unwrap();
         let second = pool.acquire(system(2), true).unwrap();
-        // Its own heart notices, without being asked.
+        // Its own thread notices without being asked.
         let end = Instant::now() + PATIENT.expiry;
         while stale.shared.lost.get().is_none() {
             assert!(Instant::now() < end, "nobody noticed");

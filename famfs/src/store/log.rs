@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The log: reading its entries, appending to it, making an empty one.
+//! Reads the entries of the log, appends to it, and makes an empty one.
 //!
-//! The entries below `next_index` are published. An append writes the entries behind them, makes
-//! them durable, and only then moves `next_seqnum` and `next_index`, in this order. So a crash at
-//! any store leaves a log whose published entries are complete.
+//! The entries below `next_index` are published. An append writes new entries after them, makes
+//! them durable, and only then advances `next_seqnum` and `next_index`, in this order. So a crash
+//! at any store leaves a log whose published entries are complete.
 
 use std::mem::offset_of;
 
@@ -24,10 +24,10 @@ const SCAN_ENTRIES: usize = 1928;
 /// Why a log cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The bytes are out of reach.
+    /// The bytes cannot be accessed.
     #[error("cannot access the log")]
     Media(#[from] MediaError),
-    /// The header is not one.
+    /// The header has another magic number.
     #[error("log header at {offset:#x}: magic {found:#x}, expected {LOG_MAGIC:#x}")]
     Magic {
         /// Offset in the device or pool.
@@ -44,10 +44,10 @@ pub enum LogError {
         field: &'static str,
         /// Value on the media.
         found: u64,
-        /// Value that would fit.
+        /// Value that would be right.
         expected: u64,
     },
-    /// A published entry is damaged; it and all behind it are lost.
+    /// A published entry is damaged; it and all later ones are lost.
     #[error("log slot {slot} at {offset:#x}: {field} {found:#x}, expected {expected:#x}")]
     Slot {
         /// Index of the slot.
@@ -58,7 +58,7 @@ pub enum LogError {
         field: &'static str,
         /// Value on the media.
         found: u64,
-        /// Value that would fit.
+        /// Value that would be right.
         expected: u64,
     },
     /// The header claims more entries than there are slots.
@@ -86,8 +86,8 @@ pub enum LogError {
     },
     /// There is no room for more entries.
     #[error(
-        "the log is {}: {needed} more entries needed, {free} of {slots} slots free; the way to a \
-         longer log is a new file system: `famfs export` all files, `famfs mkfs --force --loglen`, \
+        "the log is {}: {needed} more entries needed, {free} of {slots} slots free; for a longer \
+         log, make a new file system: `famfs export` all files, `famfs mkfs --force --loglen`, \
          which erases them, and `famfs import`",
         if *.free == 0 { "full" } else { "too short for this" }
     )]
@@ -180,7 +180,7 @@ impl<'m> Log<'m> {
         self.next_index
     }
 
-    /// The published entries from a slot on, in order; ends behind the first error.
+    /// The published entries from a slot on, in order; ends after the first error.
     pub fn entries_from(&self, first: u64) -> Entries<'_> {
         self.range(first, self.published())
     }
@@ -198,8 +198,8 @@ impl<'m> Log<'m> {
         Some(LogError::Counters { offset, next_seqnum, next_index })
     }
 
-    /// Number of complete entries behind the published ones that an append, cut short between
-    /// its last two stores, left unpublished.
+    /// Number of complete entries after the published ones that an append left unpublished, because
+    /// it was interrupted between its last two stores.
     pub fn interrupted(&self) -> Option<u64> {
         let plausible = self.next_index < self.next_seqnum && self.next_seqnum <= self.slots;
         let complete = || self.range(self.next_index, self.next_seqnum).all(|entry| entry.is_ok());
@@ -240,12 +240,12 @@ impl<'m> Log<'m> {
         self.publish(self.next_index + needed)
     }
 
-    /// The checksum of a published entry, which must be a good one.
+    /// The checksum of a published entry, which must be right.
     pub fn checksum(&self, slot: u64) -> Result<Option<u64>, LogError> {
         self.range(slot, slot + 1).next().map(|entry| Ok(entry?.1.crc.get())).transpose()
     }
 
-    /// Whether the media itself says now that all entries below `end` are published.
+    /// Whether the media now says that all entries below `end` are published.
     pub fn shows(&self, end: u64) -> bool {
         let mut next = [0; 8];
         let read = self.media.read_at(NEXT_INDEX_OFFSET, &mut next);
@@ -261,8 +261,8 @@ impl<'m> Log<'m> {
         Ok(self.media.persist(offset, word.len() as u64)?)
     }
 
-    /// Gives the slots from `next` on back, whose entries must be void. The index goes first: a
-    /// crash in between looks like an interrupted append of void entries.
+    /// Frees the slots from `next` on, whose entries must be void. The index goes first: a crash in
+    /// between looks like an interrupted append of void entries.
     pub fn give_back(&mut self, next: u64) -> Result<(), LogError> {
         self.media.write_at(NEXT_INDEX_OFFSET, &next.to_le_bytes())?;
         self.media.persist(NEXT_INDEX_OFFSET, 8)?;
@@ -307,7 +307,7 @@ impl Entries<'_> {
         self.check(&entry).map(|()| entry).or_else(|_| self.read_again())
     }
 
-    /// Looks at a bad entry once more, past the CPU's caches.
+    /// Reads a bad entry once more, past the CPU's caches.
     fn read_again(&self) -> Result<Entry, LogError> {
         let offset = format::slot_offset(self.next);
         let mut bytes = [0; size_of::<Entry>()];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Making an empty file system, and killing one.
+//! Makes an empty file system, or kills one.
 
 use uuid::Uuid;
 
@@ -9,8 +9,8 @@ use crate::store::log::{Log, LogError};
 use crate::store::superblock::{self, MIN_DEVICE_LEN, Superblock, SuperblockError};
 use crate::text::units::human;
 
-/// Bytes that are looked at for other data. The superblocks and partition tables of other
-/// systems begin in there, and the devdax info block, which is none of famfs, behind it.
+/// Bytes that are checked for other data. The superblocks and partition tables of other systems
+/// begin in there, and the devdax info block, which is not part of the famfs, comes after it.
 const HEAD_LEN: usize = 4096;
 
 /// What to make.
@@ -59,7 +59,7 @@ pub enum MkfsError {
         /// Its size in bytes.
         len: u64,
     },
-    /// The part of the device is not one.
+    /// The requested part of the device is not possible.
     #[error("size {len}: expected a multiple of 2 MiB within the device's {device_len} bytes")]
     Size {
         /// The size asked for.
@@ -69,7 +69,8 @@ pub enum MkfsError {
     },
     /// The log length is not usable on this device.
     #[error(
-        "log length {log_len}: expected a power of two from 2 MiB that leaves room for data on {device_len} bytes"
+        "log length {log_len}: expected a power of two from 2 MiB that leaves room for data on \
+         {device_len} bytes"
     )]
     LogLength {
         /// The length asked for.
@@ -77,9 +78,9 @@ pub enum MkfsError {
         /// Size of the device in bytes.
         device_len: u64,
     },
-    /// What is there is not what was written.
+    /// The memory does not hold what was written.
     #[error(
-        "the memory does not keep what is written to it: this system may only read it, as a VM \
+        "the memory does not keep what is written to it: this system may only read it, like a VM \
          with access = \"ro\"; nothing was made"
     )]
     NotKept,
@@ -89,8 +90,8 @@ pub enum MkfsError {
     /// The media could not be written.
     #[error("cannot write superblock and log")]
     Media(#[from] MediaError),
-    /// The log that was written is not there.
-    #[error("the new log does not read back")]
+    /// The new log cannot be read back.
+    #[error("the new log cannot be read back")]
     Verify(#[from] LogError),
 }
 
@@ -117,8 +118,8 @@ pub fn check_unformatted(media: &dyn Media) -> Result<(), MkfsError> {
     }
 }
 
-/// Refuses media that begin with what no famfs leaves there. What a killed superblock leaves
-/// behind its magic number is ours.
+/// Refuses media that begin with something that no famfs leaves there. What follows the magic
+/// number of a killed superblock is ours.
 fn check_blank(media: &dyn Media) -> Result<(), MkfsError> {
     let mut head = [0; HEAD_LEN];
     media.read_at(0, &mut head).map_err(SuperblockError::from)?;
@@ -132,12 +133,12 @@ fn check_blank(media: &dyn Media) -> Result<(), MkfsError> {
     }
 }
 
-/// What [`mkfs`] would make, after all its checks; nothing is changed.
+/// What [`mkfs`] would make, after all its checks; changes nothing.
 pub fn plan(media: &dyn Media, options: &Options) -> Result<Superblock, MkfsError> {
     plan_within(media, options, media.len())
 }
 
-/// What [`mkfs_within`] would make, likewise.
+/// The same for [`mkfs_within`].
 pub fn plan_within(
     media: &dyn Media,
     options: &Options,
@@ -161,12 +162,12 @@ pub fn plan_within(
     })
 }
 
-/// Makes an empty file system. A crash leaves none, or the whole one.
+/// Makes an empty file system. A crash leaves none, or a whole one.
 pub fn mkfs(media: &dyn Media, options: &Options) -> Result<Superblock, MkfsError> {
     mkfs_within(media, options, media.len())
 }
 
-/// The same, in the first `len` bytes of a device: what is behind is never allocated.
+/// The same, in the first `len` bytes of a device: the rest is never allocated.
 pub fn mkfs_within(
     media: &dyn Media,
     options: &Options,
@@ -202,7 +203,7 @@ mod tests {
     use crate::media::PoolFile;
     use crate::sys::dax::Access;
 
-    /// A pool whose stores are dropped, as the hypervisor does in a VM that may only read.
+    /// A pool whose stores are dropped, as by the hypervisor of a VM that may only read.
     struct ReadOnly(PoolFile);
 
     impl Media for ReadOnly {

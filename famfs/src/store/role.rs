@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Who may write a file system's log: the system whose UUID its superblock holds.
+//! Who may write a file system's log: the system whose UUID is in its superblock.
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ use crate::store::superblock::Superblock;
 
 /// The reference's place for a system's UUID: text, of which the first 36 characters count.
 const UUID_FILE: &str = "opt/famfs/system_uuid";
-/// The machine's UUID as the firmware tells it: for a VM, what its VMM was given.
+/// The machine's UUID from its firmware: for a VM, the one that was given to its VMM.
 const DMI_FILE: &str = "sys/class/dmi/id/product_uuid";
 
 /// What a system may do with a file system.
@@ -68,7 +68,7 @@ pub fn system_uuid() -> Result<Uuid, RoleError> {
     system_uuid_below(Path::new("/"))
 }
 
-/// This system's UUID if it has one; nothing is made.
+/// This system's UUID if it has one; makes nothing.
 pub fn known_system_uuid() -> Result<Option<Uuid>, RoleError> {
     known_below(Path::new("/"))
 }
@@ -99,7 +99,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Uuid, RoleError> {
     })
 }
 
-/// The machine's UUID as its firmware tells it, if it does and may be read.
+/// The machine's UUID from its firmware, if there is one and it may be read.
 pub fn machine_uuid() -> Option<Uuid> {
     machine_below(Path::new("/"))
 }
@@ -110,8 +110,8 @@ fn machine_below(root: &Path) -> Option<Uuid> {
     (!uuid.is_nil() && !uuid.is_max()).then_some(uuid)
 }
 
-/// Makes the file as the reference does: 36 characters and a NUL, mode 0444. It appears with all
-/// of its contents, and of two that make it at once both use the one that came first.
+/// Makes the file as the reference does: 36 characters and a NUL, mode 0444. It appears complete;
+/// if two programs make it at once, both use the one that came first.
 fn create(path: &Path) -> io::Result<Uuid> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
@@ -121,9 +121,9 @@ fn create(path: &Path) -> io::Result<Uuid> {
     let made = file
         .write_all(format!("{uuid}\0").as_bytes())
         .and_then(|()| file.sync_all())
-        // A link, because a rename would replace what another one made meanwhile.
+        // A link: a rename would replace a file that another program made meanwhile.
         .and_then(|()| fs::hard_link(&draft, path));
-    // The draft has done its work; a leftover harms nobody.
+    // The draft has done its work; a leftover does no harm.
     let _ = fs::remove_file(&draft);
     match made {
         Ok(()) => Ok(uuid),

@@ -15,12 +15,12 @@ use crate::media::{Media, MediaError};
 /// Smallest device that can hold superblock, log and one allocation unit of data, with room to
 /// be of use.
 pub const MIN_DEVICE_LEN: u64 = 14 << 20;
-/// Largest device in bytes: 64 TiB, all that an x86-64 CPU with four-level paging can address. A
-/// larger sparse file is no memory that any guest could map.
+/// Largest device in bytes: 64 TiB, all that an x86-64 CPU with four-level paging can address. No
+/// guest could map a larger sparse file as memory.
 pub const MAX_DEVICE_LEN: u64 = 1 << 46;
 /// Shortest log: below the reference's 8 MiB, so that a small pool has room for data.
 pub const MIN_LOG_LEN: u64 = ALLOC_UNIT;
-/// Log length that mkfs picks for all but small devices, as the reference.
+/// Log length that mkfs picks for all but small devices, as the reference does.
 pub const DEFAULT_LOG_LEN: u64 = 8 << 20;
 
 /// A superblock that passed all checks.
@@ -45,14 +45,14 @@ pub struct Superblock {
 /// Why there is no usable superblock.
 #[derive(Debug, thiserror::Error)]
 pub enum SuperblockError {
-    /// The bytes are out of reach.
+    /// The bytes cannot be accessed.
     #[error("cannot read the superblock")]
     Media(#[from] MediaError),
     /// The magic number is missing: never formatted, or killed.
     #[error(
         "no famfs superblock: magic {found:#x} at offset {offset:#x}, expected {SUPERBLOCK_MAGIC:#x}; \
-         it was never formatted, or was wiped; `famfs mkfs` makes an empty file system, and erases \
-         what may be left of an old one"
+         the device was never formatted, or was wiped; `famfs mkfs` makes an empty file system, \
+         and erases what may be left of an old one"
     )]
     Magic {
         /// What is there.
@@ -60,7 +60,7 @@ pub enum SuperblockError {
         /// Offset in the device or pool.
         offset: u64,
     },
-    /// A field with only one legal value has another one.
+    /// A field has a value other than its only legal one.
     #[error("superblock: {field} is {found}, expected {expected}")]
     Field {
         /// Name of the field.
@@ -70,7 +70,7 @@ pub enum SuperblockError {
         /// The legal value, or a description of the legal values.
         expected: String,
     },
-    /// The checksum does not fit the bytes.
+    /// The checksum does not match the bytes.
     #[error("superblock: checksum {found:#x}, expected {expected:#x}")]
     Checksum {
         /// Checksum on the media.
@@ -81,7 +81,7 @@ pub enum SuperblockError {
     /// The log reaches past the end of the device.
     #[error("superblock: the log ends at {log_end}, but the device has only {device_len} bytes")]
     Truncated {
-        /// First byte behind the log.
+        /// First byte after the log.
         log_end: u64,
         /// Size of the device in bytes.
         device_len: u64,
@@ -106,7 +106,7 @@ impl Superblock {
         Ok(superblock)
     }
 
-    /// The copy that a takeover leaves if it is interrupted: all but master and checksum are equal.
+    /// The copy that an interrupted takeover leaves: equal except for master and checksum.
     fn read_copy(
         media: &dyn Media,
         bytes: &SuperblockBytes,
@@ -121,8 +121,8 @@ impl Superblock {
         Ok(if same { Self::parse(&copy, media.origin()).ok() } else { None })
     }
 
-    /// The copy that an interrupted takeover left, and whether the superblock itself is invalid
-    /// so that the copy is used.
+    /// The copy that an interrupted takeover left, and whether it is used because the superblock
+    /// itself is invalid.
     pub fn left_by_takeover(media: &dyn Media) -> Result<Option<(Self, bool)>, SuperblockError> {
         let mut bytes = [0; size_of::<format::Superblock>()];
         media.read_at(0, &mut bytes)?;
@@ -184,13 +184,13 @@ impl Superblock {
         bytes
     }
 
-    /// Device offset of the first byte behind the log.
+    /// Device offset of the first byte after the log.
     pub fn data_start(&self) -> u64 {
         LOG_OFFSET + self.log_len
     }
 
-    /// Bytes that files may use, from the device's start: whole units, within the real device of
-    /// `device_len` bytes and within what mkfs knew.
+    /// Bytes that files may use, from the device's start: whole units, within the real `device_len`
+    /// and within the size that mkfs recorded.
     pub fn capacity(&self, device_len: u64) -> u64 {
         let known = if self.dev_size == 0 { device_len } else { self.dev_size };
         let len = known.min(device_len).min(MAX_DEVICE_LEN);

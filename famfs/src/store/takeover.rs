@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Moving the master's role: another system UUID in the superblock.
+//! Moves the master's role: writes another system UUID into the superblock.
 //!
-//! UUID and checksum are three stores, between which the superblock is not valid. So the whole new
-//! superblock is first made durable as a copy, [`SUPERBLOCK_COPY_OFFSET`], which
-//! [`Superblock::read`] takes while the first one's checksum is wrong. The reference does not know
-//! the copy: after a crash in between it needs the takeover to be run again.
+//! UUID and checksum take three stores, and in between the superblock is not valid. So the whole
+//! new superblock is first made durable as a copy at [`SUPERBLOCK_COPY_OFFSET`], which
+//! [`Superblock::read`] uses while the superblock's checksum is wrong. The reference does not know
+//! the copy: after a crash in between, run the takeover again for its sake.
 
 use uuid::Uuid;
 
@@ -12,12 +12,12 @@ use crate::format::{self, SUPERBLOCK_COPY_OFFSET, SuperblockBytes};
 use crate::media::Media;
 use crate::store::superblock::{Superblock, SuperblockError};
 
-/// Makes another system the master. Also ends a takeover that was interrupted.
+/// Makes another system the master. Also completes an interrupted takeover.
 pub fn takeover(media: &dyn Media, system: Uuid) -> Result<Superblock, SuperblockError> {
     let superblock = Superblock { system_uuid: system, ..Superblock::read(media)? };
     let mut bytes: SuperblockBytes = [0; size_of::<SuperblockBytes>()];
     media.read_at(0, &mut bytes)?;
-    // What no checksum covers stays as it is.
+    // Bytes that no checksum covers stay as they are.
     let encoded = superblock.encode();
     let changed = format::Superblock::OF_MASTER;
     bytes[..changed.end].copy_from_slice(&encoded[..changed.end]);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! CPU cache maintenance for shared memory that is not coherent between hosts.
 //!
-//! Write back after writing, invalidate before reading; both end with a fence. On memory that is
-//! coherent (every guest of one host) the instructions change nothing that can be seen.
+//! Write back after writing, invalidate before reading; both end with a fence. On coherent memory
+//! (every guest of one host) the instructions have no visible effect.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ const LINE: usize = 64;
 /// # Safety
 /// The range must be mapped for reading.
 pub unsafe fn write_back(start: *const u8, len: usize) {
-    // SAFETY: the caller's promise is this function's own.
+    // SAFETY: the caller makes the promise that `each_line` needs.
     unsafe { each_line(start, len, arch::write_back_line()) };
 }
 
@@ -24,15 +24,15 @@ pub unsafe fn write_back(start: *const u8, len: usize) {
 /// # Safety
 /// The range must be mapped for reading.
 pub unsafe fn invalidate(start: *const u8, len: usize) {
-    // SAFETY: the caller's promise is this function's own.
+    // SAFETY: the caller makes the promise that `each_line` needs.
     unsafe { each_line(start, len, arch::invalidate_line()) };
 }
 
 /// Whether the memory is coherent between all that use it, so that fences are enough.
 static COHERENT: AtomicBool = AtomicBool::new(false);
 
-/// Says that all memory that this process maps is coherent between all systems that use it, as
-/// that of virtual machines on one host is: cache lines are left alone, fences stay.
+/// Declares whether all memory that this process maps is coherent between all systems that use it,
+/// as for virtual machines on one host. If so, cache lines are left alone and only the fences stay.
 pub fn set_coherent(coherent: bool) {
     COHERENT.store(coherent, Ordering::Relaxed);
 }

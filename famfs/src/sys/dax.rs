@@ -68,8 +68,8 @@ impl Mapping {
         Ok(())
     }
 
-    /// Copies bytes into the mapping. Eight aligned bytes are one store, which no earlier store
-    /// falls behind, on whatever processor.
+    /// Copies bytes into the mapping. Eight aligned bytes are one store, which every processor sees
+    /// after all earlier stores.
     pub fn write(&self, offset: usize, buf: &[u8]) -> io::Result<()> {
         if self.access == Access::Read {
             return Err(io::ErrorKind::PermissionDenied.into());
@@ -87,7 +87,7 @@ impl Mapping {
         Ok(())
     }
 
-    /// Reads `len` bytes from `from` of another file straight into the mapping. `EFAULT` says that
+    /// Reads `len` bytes from `from` of another file straight into the mapping. `EFAULT` means that
     /// the memory could not be written, [`io::ErrorKind::UnexpectedEof`] that the file is shorter.
     pub fn fill_from(&self, source: &File, from: u64, offset: usize, len: usize) -> io::Result<()> {
         if self.access == Access::Read {
@@ -115,7 +115,7 @@ impl Mapping {
         Ok(())
     }
 
-    /// Writes the cache lines of a range back to memory; what is written later stays later.
+    /// Writes the cache lines of a range back to memory, before anything that is written later.
     pub fn write_back(&self, offset: usize, len: usize) -> io::Result<()> {
         let start = self.range(offset, len)?;
         // SAFETY: `range` checked that the bytes are mapped.

@@ -12,12 +12,12 @@ use rustix::ioctl::{NoArg, Opcode, Setter, Updater, ioctl, opcode};
 
 use crate::format::map::{Extent, FileMap};
 
-/// Most extents of generation 42's structure.
+/// Highest number of extents in generation 42's structure.
 const V42_EXTENTS: usize = 2;
-/// Most extents and strips of generation 43.
+/// Highest number of extents and strips in generation 43.
 const V43_EXTENTS: usize = 16;
 
-/// `FAMFS_FILE_*`: what a file is to the kernel.
+/// `FAMFS_FILE_*`: the kernel's type of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum FileType {
@@ -147,7 +147,7 @@ pub const MAP_GET_V43: Opcode = opcode::read::<GetFmap>(b'u', 0x55);
 /// `FAMFSIOC_EDIT`.
 pub const EDIT: Opcode = opcode::none(b'u', 0x56);
 
-/// Asks whether a file is one of famfs: `ENOTTY` if not.
+/// Checks that a file is on a famfs: `ENOTTY` if not.
 pub fn nop(file: impl AsFd) -> io::Result<()> {
     // SAFETY: `NOP` takes no argument.
     let request = unsafe { NoArg::<NOP>::new() };
@@ -220,7 +220,7 @@ pub fn map_create_v43(file: impl AsFd, kind: FileType, size: u64, map: &FileMap)
     unsafe { ioctl(file, request) }
 }
 
-/// Asks for a file's size and map; `ENODATA` if it has none, `ENOTTY` if it is not on a famfs.
+/// Gets a file's size and map; `ENODATA` if it has no map, `ENOTTY` if it is not on a famfs.
 pub fn map_get(file: impl AsFd) -> io::Result<(u64, FileMap)> {
     match map_get_v43(file.as_fd()) {
         Err(Errno::NOTTY) => map_get_v42(file.as_fd()),
@@ -277,7 +277,7 @@ pub fn map_get_v43(file: impl AsFd) -> io::Result<(u64, FileMap)> {
 mod tests {
     use super::*;
 
-    /// The numbers that the reference's user space was seen to use.
+    /// The numbers that the reference's user space was observed to use.
     #[test]
     fn opcodes_are_those_of_the_reference() {
         assert_eq!(MAP_CREATE_V42, 0x4038_7550);

@@ -14,7 +14,7 @@ pub fn set_read_only(root: impl AsFd, read_only: bool) -> io::Result<()> {
     let attr = libc::mount_attr { attr_set, attr_clr, propagation: 0, userns_fd: 0 };
     let root = root.as_fd().as_raw_fd();
     // SAFETY: the path is empty and ends with a NUL; `attr` lives past the call, and its size is
-    // the one that is given.
+    // the size passed.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -36,7 +36,7 @@ mod tests {
 
     use super::*;
 
-    /// On a private copy of a mount, which root may make; others are refused even that.
+    /// Uses a private copy of a mount, which root may make; other users are refused even that.
     #[test]
     fn a_mount_becomes_read_only_and_back() {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;

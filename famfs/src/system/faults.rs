@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Counting the kernel's DAX page faults: how many took a 2 MiB mapping, how many a 4 KiB one.
+//! Counts the kernel's DAX page faults: how many took a 2 MiB mapping, how many a 4 KiB one.
 //!
-//! A private tracing instance gets a histogram over the result of each of the two events
+//! A private tracing instance gets a histogram of the results of each of the two events
 //! `fs_dax:dax_pmd_fault_done` and `fs_dax:dax_pte_fault_done`, for this thread and one file system
-//! only: where the root is a DAX file system too, the program's own pages are faulted in as well.
-//! Histograms count in the kernel, so no event can be lost.
+//! only: if the root is a DAX file system too, the program's own pages fault there. Histograms
+//! count in the kernel, so no event can be lost.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -54,7 +54,7 @@ pub struct FaultsError {
     source: io::Error,
 }
 
-/// Counts from its making on, until it is dropped.
+/// Counts from its creation until it is dropped.
 #[derive(Debug)]
 pub struct FaultCounter {
     instance: PathBuf,
@@ -63,7 +63,7 @@ pub struct FaultCounter {
 impl FaultCounter {
     /// Starts counting this thread's faults in the file system of a path.
     pub fn start(path: &Path) -> Result<Self, FaultsError> {
-        let device = fs::metadata(path).map_err(|err| error("look at", path, err))?.dev();
+        let device = fs::metadata(path).map_err(|err| error("examine", path, err))?.dev();
         let device = kernel_device(device);
         let instances = Path::new(TRACEFS).join("instances");
         if !instances.exists() {
@@ -101,7 +101,7 @@ impl FaultCounter {
 
 impl Drop for FaultCounter {
     fn drop(&mut self) {
-        // The counts are read; if the instance stays, the next boot takes it away.
+        // The counts are read; an instance that stays is gone after the next boot.
         let _ = fs::remove_dir(&self.instance);
     }
 }
@@ -116,7 +116,7 @@ fn kernel_device(device: u64) -> u64 {
     u64::from(rustix::fs::major(device)) << MINOR_BITS | u64::from(rustix::fs::minor(device))
 }
 
-/// Reads lines such as `{ result:        256 } hitcount:          8`.
+/// Parses lines such as `{ result:        256 } hitcount:          8`.
 fn parse_histogram(text: &str) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for line in text.lines() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Which processes of this system have a file open or mapped, from /proc. What may not be looked
-//! at (other users' processes, for those without privileges) is not seen.
+//! Which processes of this system have a file open or mapped, from /proc. Processes that may not be
+//! examined (those of other users, without privileges) are not seen.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -12,11 +12,11 @@ use crate::system::process;
 /// A process that has a file open or mapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedProcess {
-    /// Its number.
+    /// Its id.
     pub pid: u32,
-    /// Its name, as the kernel keeps it; `None` if it has ended, or may not be looked at.
+    /// Its name, as the kernel keeps it; `None` if it has ended, or may not be examined.
     pub name: Option<String>,
-    /// Its user, if that can be told.
+    /// Its user, if known.
     pub user: Option<u32>,
 }
 
@@ -73,8 +73,8 @@ pub fn named(pid: u32) -> NamedProcess {
     NamedProcess { pid, name: name.map(|name| name.trim().to_owned()), user }
 }
 
-/// Who keeps others from a lock that is not free: as [`of_lock`], or all that have the file open.
-/// The kernel does not list a lock whose process has ended, while another one has inherited it.
+/// Who holds a lock that is not free: as [`of_lock`], or else all that have the file open. The
+/// kernel does not list a lock whose process has ended while another one has inherited it.
 pub fn of_busy_lock(device: u64, inode: u64) -> Vec<NamedProcess> {
     let holders = of_lock(device, inode);
     match holders.is_empty() {
@@ -83,8 +83,8 @@ pub fn of_busy_lock(device: u64, inode: u64) -> Vec<NamedProcess> {
     }
 }
 
-/// The processes that hold a lock of a file, by the kernel's list of locks. In place of one that is
-/// gone, those that have the file open are named.
+/// The processes that hold a lock of a file, from the kernel's list of locks. If such a process has
+/// ended, those that have the file open are named instead.
 pub fn of_lock(device: u64, inode: u64) -> Vec<NamedProcess> {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let (gone, mut holders): (Vec<NamedProcess>, Vec<NamedProcess>) =
@@ -94,7 +94,7 @@ pub fn of_lock(device: u64, inode: u64) -> Vec<NamedProcess> {
         holders.sort_unstable_by_key(|process| process.pid);
         holders.dedup_by_key(|process| process.pid);
     }
-    // Processes that may not be looked at; their numbers are better than nothing.
+    // Processes that may not be examined; their ids are better than nothing.
     if holders.is_empty() { gone } else { holders }
 }
 
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn another_process_with_the_file_is_found() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        // A program that another test starts just now has it for a moment, too.
+        // A program that another test starts at this moment has it briefly, too.
         let expect = |expected: &[u32]| {
             let end = Instant::now() + Duration::from_secs(60);
             loop {

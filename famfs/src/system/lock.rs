@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Waiting for a file's lock, flock(2), but not for ever and not in silence: any user who may
-//! read a file may hold its lock. So an error names who holds it, and what to do about that.
+//! Waits for a file's lock, flock(2), but not for ever and not in silence: any user who may read a
+//! file may hold its lock. So an error names the holder and the way out.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -12,12 +12,12 @@ use rustix::io::Errno;
 
 use crate::system::holders::{self, NamedProcess};
 
-/// How long a lock is waited for.
+/// How long to wait for a lock.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a lock is waited for that those who work on a file hold until they are done: enough for
-/// one who only looks.
+/// How long to wait for a lock that its holders keep until their work on the file is done: enough
+/// for a process that only looks.
 pub const BRIEF: Duration = Duration::from_millis(500);
-/// How long the wait goes on before it is told.
+/// How long to wait before that is reported.
 const SILENCE: Duration = Duration::from_secs(1);
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -31,7 +31,7 @@ pub enum Mode {
     Shared,
 }
 
-/// Why a lock is not to be had.
+/// Why a lock cannot be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process kept it.
@@ -42,7 +42,7 @@ pub enum LockError {
     Busy {
         /// The file.
         name: String,
-        /// Who holds it, as far as that can be told.
+        /// Who holds it, as far as known.
         holders: Vec<NamedProcess>,
         /// How long it was waited for.
         waited: Duration,
@@ -57,17 +57,17 @@ pub enum LockError {
     },
 }
 
-/// What to do about holders that are other users.
+/// Advice about holders that are other users.
 pub fn others(holders: &[NamedProcess]) -> &'static str {
     let me = rustix::process::geteuid().as_raw();
     match holders.iter().filter_map(|process| process.user).any(|user| user != me && user != 0) {
-        true => " (every user who may read the file can lock it: `chmod go-r` takes that away)",
+        true => " (every user who may read the file can lock it: `chmod go-r` prevents that)",
         false => "",
     }
 }
 
-/// Takes a file's exclusive lock. If that takes more than a second, `tell` is told whom it waits
-/// for; after `patience` it gives up.
+/// Takes a file's exclusive lock. After a second it reports to `tell` whom it waits for; after
+/// `patience` it gives up.
 pub fn exclusive(
     file: impl AsFd,
     name: &str,
@@ -87,7 +87,7 @@ pub fn shared(
     take(file, Mode::Shared, name, patience, tell)
 }
 
-/// Takes a file's lock if that can be had within `patience`; whether it could. Nobody is told.
+/// Takes a file's lock if it is free within `patience`; returns whether it was. Reports nothing.
 ///
 /// # Errors
 /// The system refuses.
@@ -130,7 +130,7 @@ fn take(
     Err(LockError::Busy { name: name.to_owned(), holders, waited: start.elapsed() })
 }
 
-/// Who holds the lock of an open file, as far as that can be told.
+/// Who holds the lock of an open file, as far as known.
 pub fn holders_of(file: impl AsFd) -> Vec<NamedProcess> {
     fstat(file).map_or_else(|_| Vec::new(), |stat| holders::of_busy_lock(stat.st_dev, stat.st_ino))
 }

@@ -61,8 +61,8 @@ pub enum MountsError {
         "no famfs is mounted here; mount one with `famfs mount` or name a pool with --pool FILE"
     )]
     None,
-    /// Which one is meant cannot be told.
-    #[error("several famfs are mounted, name a path in one of them: {}", list(.0))]
+    /// It is unclear which one is meant.
+    #[error("several famfs are mounted; name a path in one of them: {}", list(.0))]
     Several(Vec<PathBuf>),
     /// Only a part of the famfs is mounted, so that paths of the log do not fit.
     #[error("{} is a bind mount of directory {} of a famfs, expected the whole of it", mount_point.display(), root.display())]
@@ -140,12 +140,12 @@ pub fn on(mount_point: &Path) -> Result<Option<MountEntry>, MountsError> {
     Ok(read()?.into_iter().find(is_on))
 }
 
-/// The mount point of the one famfs that is mounted here.
+/// The mount point of the only famfs that is mounted here.
 pub fn only() -> Result<PathBuf, MountsError> {
     only_of(read()?)
 }
 
-/// The one famfs of a table. Further mounts of its device show the same files.
+/// The only famfs of a table. Further mounts of its device show the same files.
 fn only_of(table: Vec<MountEntry>) -> Result<PathBuf, MountsError> {
     let is_whole = |mount: &MountEntry| mount.fs_type == "famfs" && mount.root == Path::new("/");
     let mut found: Vec<MountEntry> = table.into_iter().filter(is_whole).collect();
@@ -162,7 +162,7 @@ fn only_of(table: Vec<MountEntry>) -> Result<PathBuf, MountsError> {
     }
 }
 
-/// The famfs of a device, which is given without symbolic links, whatever name it was mounted by.
+/// The famfs of a device, by whatever name it was mounted. `device` has no symbolic links.
 pub fn of(device: &Path) -> Result<Option<MountEntry>, MountsError> {
     let is_of = |mount: &MountEntry| {
         mount.fs_type == "famfs" && mount.source.canonicalize().is_ok_and(|path| path == device)
@@ -170,7 +170,7 @@ pub fn of(device: &Path) -> Result<Option<MountEntry>, MountsError> {
     Ok(read()?.into_iter().find(is_of))
 }
 
-/// Finds the famfs that a path leads into. The path need not exist, but what exists of it is
+/// Finds the famfs that a path leads into. The path need not exist; the part that exists is
 /// resolved, symbolic links included.
 pub fn locate(path: &Path) -> Result<MountedPath, MountsError> {
     let (existing, rest) = resolve(path)?;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The files that commands write for their users: `export -o`, `map -o` and the like.
 //!
-//! What is at the name decides. A regular file, or nothing, is replaced by a complete file in one
-//! step; symbolic links of the user's own are followed first. A device, a pipe or a socket gets
+//! What has the name decides. A regular file, or nothing, is replaced by a complete file in one
+//! step, after the user's own symbolic links are followed. A device, a pipe or a socket receives
 //! the bytes and stays what it is. `-` is standard output.
 
 use std::ffi::{OsStr, OsString};
@@ -19,16 +19,16 @@ use uuid::Uuid;
 
 use crate::system::parent;
 
-/// Symbolic links that are followed, one to the next, as the kernel counts them.
+/// Highest number of symbolic links to follow, one after the other, as in the kernel.
 const MAX_LINKS: usize = 40;
 /// `f_type` of procfs: its links lead to open files, not to names (linux/magic.h).
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 /// Mode of a new file, less the umask.
 const NEW_FILE: u32 = 0o666;
-/// Mode of a file that is not complete and takes another one's place.
+/// Mode of an incomplete file that will replace another one.
 const INCOMPLETE: u32 = 0o600;
 
-/// A name that nobody can guess, for a file that is not complete.
+/// A name that nobody can guess, for an incomplete file.
 pub fn temporary_name() -> OsString {
     format!(".famfs-{}", Uuid::new_v4()).into()
 }
@@ -79,7 +79,7 @@ impl OutputFile {
         match found {
             Some(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
             Some(found) if !found.is_file() => straight(path, &found),
-            // An open file, such as /dev/stdout, keeps its identity for those who have it open.
+            // An open file, such as /dev/stdout, stays the same file for all that have it open.
             Some(found) if place.is_none() => straight(path, &found),
             old => replacement(&place.unwrap_or_else(|| path.to_owned()), old),
         }
@@ -130,7 +130,7 @@ impl Write for OutputFile {
     }
 }
 
-/// The path behind all links; `None` if one of them leads to an open file instead of a name.
+/// The path after all links; `None` if one of them leads to an open file instead of a name.
 fn resolve(path: &Path) -> io::Result<Option<PathBuf>> {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -140,7 +140,7 @@ fn resolve(path: &Path) -> io::Result<Option<PathBuf>> {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Some(path)),
             Err(err) => return Err(err),
         };
-        // In a directory that all may write, a link of somebody else's is a trap.
+        // In a directory that anybody may write to, somebody else's link is a trap.
         if link.uid() != 0 && link.uid() != rustix::process::geteuid().as_raw() {
             let text = format!("it is a symbolic link that belongs to user {}", link.uid());
             return Err(io::Error::other(text));
@@ -154,8 +154,8 @@ fn resolve(path: &Path) -> io::Result<Option<PathBuf>> {
     Err(Errno::LOOP.into())
 }
 
-/// Opens what is no regular file, and an open file that was found by a link of /proc. A pipe
-/// waits for its reader.
+/// Opens anything but a regular file, and an open file that was found through a link of /proc. A
+/// pipe waits for its reader.
 fn straight(path: &Path, found: &Metadata) -> io::Result<OutputFile> {
     let file = OpenOptions::new().write(true).open(path)?;
     let opened = file.metadata()?;
@@ -166,12 +166,12 @@ fn straight(path: &Path, found: &Metadata) -> io::Result<OutputFile> {
 }
 
 fn replacement(path: &Path, old: Option<Metadata>) -> io::Result<OutputFile> {
-    // `dir/` and `dir/.` name a directory, also one that is not there.
+    // `dir/` and `dir/.` name a directory, even one that does not exist.
     let name = path.file_name();
     let name = name.filter(|name| path.as_os_str().as_bytes().ends_with(name.as_bytes()));
     let name = name.ok_or_else(|| io::Error::other("it is not the name of a file"))?;
     if old.is_some() {
-        // Whoever may not write a file may not replace it either.
+        // A user who may not write a file may not replace it either.
         OpenOptions::new().write(true).open(path)?;
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -193,7 +193,7 @@ impl Replacement {
         if (now.st_dev, now.st_ino) != (old.dev(), old.ino()) {
             return Err(io::Error::other("another file has taken its name meanwhile"));
         }
-        // Only root may give files away. Others become the owner of what they write.
+        // Only root may give files away. Other users become the owner of what they write.
         let _ = std::os::unix::fs::fchown(&self.file, Some(old.uid()), Some(old.gid()));
         self.file.set_permissions(Permissions::from_mode(old.mode() & 0o777))?;
         self.rename(RenameFlags::empty())
@@ -218,7 +218,7 @@ impl Replacement {
 impl Drop for Replacement {
     fn drop(&mut self) {
         if !self.finished {
-            // The error that led here is the one to tell.
+            // The earlier error is the one to report.
             let _ = rustix::fs::unlinkat(&self.dir, &self.temporary, AtFlags::empty());
         }
     }
@@ -251,7 +251,7 @@ mod tests {
         file.finish().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
-        // One that is given up leaves nothing.
+        // A file that is given up leaves nothing.
         OutputFile::create(&path).unwrap().write_all(b"half").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(names(dir.path()), ["out", "out.part"]);

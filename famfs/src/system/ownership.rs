@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Who can change a file or directory: this user alone, or others too.
 //!
-//! A name can be taken by whoever comes first, in /dev/shm for example. So what is found by name is
-//! checked before anything is put into it, or believed that comes from it.
+//! Anybody can take a name first, in /dev/shm for example. So what is found by name is checked
+//! before data is put into it, or taken from it.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 
-/// Permission bits that let others than the owner change a file.
+/// Permission bits that let users other than the owner change a file.
 const WRITABLE: u32 = 0o022;
 
-/// Permission bits that are shown.
+/// Permission bits to show.
 const MODE: u32 = 0o7777;
 
-/// The bit of a directory in which users can only remove what is their own (chmod(2)).
+/// The bit of a directory in which users can remove only their own files (chmod(2)).
 const STICKY: u32 = 0o1000;
 
 /// The user identifier of the superuser.
 const ROOT: u32 = 0;
 
-/// Why something is not this user's alone.
+/// Why something does not belong to this user alone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// It is something else.
+    /// It is of another kind.
     #[error("is {found}, expected {expected}")]
     Kind {
         /// What it is.
@@ -30,7 +30,7 @@ pub enum Fault {
         /// What it should be.
         expected: &'static str,
     },
-    /// It is another user's.
+    /// It belongs to another user.
     #[error("belongs to user {owner} with mode {mode:04o}, expected user {expected}")]
     Owner {
         /// Its owner.
@@ -40,7 +40,7 @@ pub enum Fault {
         /// Who should own it.
         expected: u32,
     },
-    /// Others than its owner can change it.
+    /// Users other than its owner can change it.
     #[error("belongs to user {owner} with mode {mode:04o}, so that others can change it")]
     Writable {
         /// Its owner.
@@ -48,7 +48,7 @@ pub enum Fault {
         /// Its permissions.
         mode: u32,
     },
-    /// It can be reached by another name.
+    /// It has another name too.
     #[error("belongs to user {owner} with mode {mode:04o} and has {names} names, expected one")]
     Names {
         /// Its owner.
@@ -60,8 +60,8 @@ pub enum Fault {
     },
 }
 
-/// Checks that a directory is this user's, and that nobody else can put anything into it.
-/// The metadata must not be those of a link's target.
+/// Checks that a directory belongs to this user, and that nobody else can put anything into it. The
+/// metadata must not be those of a link's target.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -73,7 +73,7 @@ pub fn own_directory(metadata: &Metadata) -> Result<(), Fault> {
     not_writable(metadata)
 }
 
-/// Checks that no other user but root can replace what is in a directory.
+/// Checks that no other user except root can replace what is in a directory.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -85,7 +85,8 @@ pub fn safe_parent(metadata: &Metadata) -> Result<(), Fault> {
     if metadata.mode() & STICKY != 0 { Ok(()) } else { not_writable(metadata) }
 }
 
-/// Checks that a file is a regular one of this user's with one name, and that nobody else can write to it.
+/// Checks that a file is a regular one with one name, that it belongs to this user, and that nobody
+/// else can write to it.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -94,7 +95,7 @@ pub fn own_file(metadata: &Metadata) -> Result<(), Fault> {
     file(metadata)
 }
 
-/// As [`own_file`], but the file may also be root's, who can do everything anyway.
+/// As [`own_file`], but the file may also belong to root, who can do everything anyway.
 ///
 /// # Errors
 /// What is wrong with it.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The directory that a path has its name in.
+//! The directory that contains a path.
 
 use std::path::Path;
 
-/// The directory of a path; "." for a name alone. Of "/" too, which is in none.
+/// The directory of a path; "." for a bare name, and for "/", which is in none.
 pub fn of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

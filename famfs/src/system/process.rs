@@ -11,13 +11,13 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use uuid::Uuid;
 
-/// Names this boot of this kernel (random(4)); the same for all its processes.
+/// Identifies this boot of this kernel (random(4)); the same for all its processes.
 pub const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Which start of the machine this is.
+/// The id of this boot of the machine.
 ///
 /// # Errors
-/// The kernel does not tell.
+/// The kernel does not report it.
 pub fn boot_id() -> io::Result<Uuid> {
     let text = fs::read_to_string(BOOT_ID)?;
     Uuid::try_parse(text.trim()).map_err(|err| io::Error::new(io::ErrorKind::InvalidData, err))
@@ -33,8 +33,8 @@ pub fn others() -> io::Result<impl Iterator<Item = u32>> {
     Ok(pids.filter(|pid| *pid != std::process::id()))
 }
 
-/// A process that was there when this was made, by a file descriptor (pidfd_open(2)). Its id cannot
-/// pass to another process meanwhile without being noticed.
+/// A process, held by a file descriptor (pidfd_open(2)), so that its id cannot pass to another
+/// process unnoticed.
 #[derive(Debug)]
 pub struct Handle {
     pid: u32,
@@ -42,7 +42,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// A handle of the process that has an id now.
+    /// A handle of the process that has this id now.
     ///
     /// # Errors
     /// `ESRCH` if there is none; the system has no descriptor left.
@@ -57,7 +57,7 @@ impl Handle {
         self.pid
     }
 
-    /// Whether it still runs; one that nobody has waited for does not.
+    /// Whether it still runs; a process that nobody has waited for does not.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         !self.wait(Duration::ZERO)
@@ -80,10 +80,10 @@ impl Handle {
         }
     }
 
-    /// Sends it a signal. That it has ended meanwhile is no error.
+    /// Sends it a signal. It is no error if it has ended.
     ///
     /// # Errors
-    /// This process may not.
+    /// This process may not send it.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         match pidfd_send_signal(&self.fd, signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
@@ -94,16 +94,16 @@ impl Handle {
     /// Ends it: asks, waits, kills. `false` if it is still there.
     #[must_use]
     pub fn end(&self, limit: Duration) -> bool {
-        // Whether that helped is seen by the waiting.
+        // The wait shows whether that helped.
         let _ = self.signal(Signal::TERM);
         self.wait(limit) || self.kill()
     }
 
-    /// Kills it and waits until it is gone. `false` if it is still there, as one is that waits for a
-    /// device that does not answer.
+    /// Kills it and waits until it is gone. `false` if it is still there, for example because it
+    /// waits for a device that does not answer.
     #[must_use]
     pub fn kill(&self) -> bool {
-        /// A killed process goes as soon as it is not deep in the kernel.
+        /// A killed process ends as soon as it is not deep in the kernel.
         const GONE: Duration = Duration::from_secs(20);
         // As in `end`.
         let _ = self.signal(Signal::KILL);

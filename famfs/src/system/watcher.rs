@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The one program that follows the log of a mounted file system: telling whether there is one,
-//! and asking it to end, because it keeps the file system from being unmounted.
+//! The one program that follows the log of a mounted file system: finds it, and asks it to end,
+//! because it keeps the file system from being unmounted.
 //!
 //! It holds the lock of a file below /run/famfs, named after the file system's device number, and
-//! writes its process number there. The lock says whether it lives; the number says who it is.
+//! writes its process id there. The lock says whether it lives; the id says which process it is.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -18,28 +18,28 @@ use rustix::process::Signal;
 use crate::system::lock::{self, Mode};
 use crate::system::process::Handle;
 
-/// Where the files are; gone after a boot, as the watchers are.
+/// Directory of the files; a boot removes it, and ends the watchers.
 const DIR: &str = "/run/famfs";
-/// How long a watcher may take to write its number.
+/// How long a watcher may take to write its id.
 const BEGINNING: Duration = Duration::from_secs(1);
 /// How long a watcher may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Why a watcher can neither be nor be asked to end.
+/// Why a watcher can neither start nor be asked to end.
 #[derive(Debug, thiserror::Error)]
 pub enum WatcherError {
     /// There is one already.
-    #[error("{} is followed already, by process {pid}", mount_point.display())]
+    #[error("{} is already followed by process {pid}", mount_point.display())]
     Busy {
         /// The mount point.
         mount_point: PathBuf,
-        /// Process number of the other.
+        /// Process id of the other.
         pid: u32,
     },
     /// The watcher did not end.
     #[error("process {pid}, which follows the log, did not end within {} s", PATIENCE.as_secs())]
     Stays {
-        /// Process number of the watcher.
+        /// Process id of the watcher.
         pid: u32,
     },
     /// A file or process could not be used.
@@ -87,7 +87,7 @@ impl Watcher {
     }
 }
 
-/// A process that follows a mounted file system, held so that its number is nobody else's.
+/// A process that follows a mounted file system, held so that its id cannot pass to another.
 #[derive(Debug)]
 pub struct Running {
     process: Handle,
@@ -103,8 +103,8 @@ impl Running {
             Err(err) if Errno::from_io_error(&err) == Some(Errno::SRCH) => return Ok(None),
             process => process.map_err(|err| system("find the process of", &path, err))?,
         };
-        // The number may have become another process's between the reading and the opening, but
-        // not any more if the lock is still held by the one that wrote it.
+        // Another process may have got the id between reading and opening, but not if the lock is
+        // still held by the one that wrote it.
         let same = find(mount_point)? == Some(pid);
         Ok(same.then_some(Self { process, path }))
     }
@@ -134,7 +134,7 @@ fn find(mount_point: &Path) -> Result<Option<u32>, WatcherError> {
         {
             return Ok(None);
         }
-        // One that has just begun has not written its number yet.
+        // A watcher that has just started has not written its id yet.
         match read_pid(&mut file) {
             Some(pid) => return Ok(Some(pid)),
             None if Instant::now() >= deadline => return Ok(None),
@@ -152,7 +152,7 @@ fn read_pid(file: &mut File) -> Option<u32> {
 
 fn file_of(mount_point: &Path) -> Result<PathBuf, WatcherError> {
     let device =
-        fs::metadata(mount_point).map_err(|err| system("look at", mount_point, err))?.dev();
+        fs::metadata(mount_point).map_err(|err| system("examine", mount_point, err))?.dev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     Ok(Path::new(DIR).join(format!("watch-{major}-{minor}.pid")))
 }

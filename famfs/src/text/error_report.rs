@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! An error with its causes: in one line, and in the one form that both programs print with `--json`.
+//! An error for other programs: the form that both programs print with `--json`.
 
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
@@ -10,7 +10,7 @@ use serde::Serialize;
 /// Version of the form.
 const VERSION: u32 = 1;
 
-/// An error, its causes, and the exit code that stands for it.
+/// An error, its causes, and its exit code.
 #[derive(Debug, Serialize)]
 pub struct ErrorReport {
     version: u32,
@@ -46,7 +46,7 @@ pub fn one_line(error: &dyn Error) -> String {
     text
 }
 
-/// Whether a command line asks for JSON: known before it is read, and also if it cannot be.
+/// Whether a command line asks for JSON: known before it is parsed, and even if it cannot be.
 pub fn wants_json(args: &[OsString]) -> bool {
     args.iter().map(OsString::as_os_str).take_while(|arg| *arg != "--").any(is_json)
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-/// A name under a key of a report: text, and `KEY_bytes` with the bytes in hexadecimal if they are
-/// no UTF-8, so that the text stands for other names too. To be flattened into the report.
+/// A name under a key of a report, as text. If its bytes are not UTF-8, the text is ambiguous, so
+/// `KEY_bytes` has them in hexadecimal. To be flattened into the report.
 #[derive(Clone, Debug)]
 pub struct Name {
     key: &'static str,
@@ -42,7 +42,7 @@ impl Serialize for Name {
     }
 }
 
-/// A list of names under a key of a report; `KEY_bytes` has one item for each if any is no UTF-8.
+/// A list of names under a key of a report; if any is not UTF-8, `KEY_bytes` has one item for each.
 /// To be flattened into the report.
 #[derive(Clone, Debug)]
 pub struct Names {

@@ -4,8 +4,8 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-/// Reads a size with a binary unit: `4096`, `8k`, `16M`, `1GiB`, `2t`, `0x200000`. `GB` and its
-/// like are refused, because programs differ about what they mean.
+/// Parses a size with a binary unit: `4096`, `8k`, `16M`, `1GiB`, `2t`, `0x200000`. `GB` and the
+/// like are refused, because programs disagree about their meaning.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text);
     if number.is_empty() || unit.starts_with('.') {
@@ -55,17 +55,17 @@ fn split(text: &str) -> (&str, &str) {
     text.split_at(len)
 }
 
-/// What stands behind the prefix of a hexadecimal number.
+/// What follows the prefix of a hexadecimal number.
 fn hexadecimal(text: &str) -> Option<&str> {
     text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))
 }
 
-/// The value of digits; none if it has more than 64 bits. A leading zero is refused: it means
-/// octal to the reference, and nothing to others.
+/// The value of digits; `None` if it needs more than 64 bits. A leading zero is refused: the
+/// reference takes it for octal, other programs do not.
 fn read(digits: &str) -> Result<Option<u64>, String> {
     if let Some(hex) = hexadecimal(digits) {
         return match hex.is_empty() {
-            true => Err(format!("\"{digits}\": expected hexadecimal digits behind the prefix")),
+            true => Err(format!("\"{digits}\": expected hexadecimal digits after the prefix")),
             false => Ok(u64::from_str_radix(hex, 16).ok()),
         };
     }

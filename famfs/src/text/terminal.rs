@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What may reach a terminal of text that others chose: names in a pool or an archive, what a
+//! Text that others chose and that may reach a terminal: names in a pool or an archive, what a
 //! guest says, files of other users.
 //!
-//! All that both programs print goes through [`Escaping`], but data that is asked for as it is.
+//! Both programs print everything through [`Escaping`], except data that is requested unchanged.
 //! A harmful character becomes `\u001b`, which in JSON stands for the same character.
 
 use std::fmt::Write as _;
@@ -21,7 +21,7 @@ pub fn is_harmful(c: char) -> bool {
         || ('\u{2066}'..='\u{2069}').contains(&c)
 }
 
-/// A name as a part of a line: without anything harmful, and in one line.
+/// A name for use within a line: without anything harmful, and without line breaks.
 pub fn escape_name(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
@@ -33,7 +33,7 @@ pub fn escape_name(bytes: &[u8]) -> String {
     text
 }
 
-/// A path as a part of a line.
+/// A path for use within a line.
 pub fn shown(path: &Path) -> String {
     escape_name(path.as_os_str().as_bytes())
 }
@@ -52,18 +52,18 @@ fn push(text: &mut String, c: char, in_lines: bool) {
     }
 }
 
-/// Bytes that are no text.
+/// Bytes that are not text.
 fn push_bytes(text: &mut String, bytes: &[u8]) {
     for byte in bytes {
         let _ = write!(text, "\\x{byte:02x}");
     }
 }
 
-/// Passes text on without anything harmful; lines and tabs stay.
+/// Passes text on without anything harmful; line breaks and tabs stay.
 #[derive(Debug)]
 pub struct Escaping<W: Write> {
     out: W,
-    /// The beginning of a character whose end was not written yet.
+    /// The beginning of a character whose end has not been written yet.
     begun: Vec<u8>,
 }
 
@@ -73,7 +73,7 @@ impl<W: Write> Escaping<W> {
         Self { out, begun: Vec::new() }
     }
 
-    /// Ends the text: what has begun is shown as bytes.
+    /// Ends the text; an incomplete character is shown as bytes.
     pub fn finish(mut self) -> io::Result<()> {
         let mut text = String::new();
         push_bytes(&mut text, &mem::take(&mut self.begun));

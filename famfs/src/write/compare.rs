@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Comparing files and directory trees with what a file system holds. Nothing is written.
+//! Compares files and directory trees with the contents of a file system, and writes nothing.
 
 use std::fs::File;
 use std::io;
@@ -36,7 +36,7 @@ pub enum CompareError {
     Interrupted,
 }
 
-/// A source whose counterpart is another, or is not there.
+/// A source whose counterpart differs, or does not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The source.
@@ -52,7 +52,7 @@ pub struct Difference {
 pub struct Compared {
     /// Files that are the same.
     pub files: u64,
-    /// Directories that are there.
+    /// Directories that exist.
     pub directories: u64,
     /// Bytes of the files that are the same.
     pub bytes: u64,
@@ -60,8 +60,8 @@ pub struct Compared {
     pub differences: Vec<Difference>,
 }
 
-/// Compares sizes and contents of the sources with the files of a plan. `progress` is told the
-/// bytes of each step, and answers whether to go on.
+/// Compares sizes and contents of the sources with the files of a plan. `progress` gets the bytes
+/// of each step, and returns whether to go on.
 pub fn compare(
     scan: &Scan,
     plan: &Plan,
@@ -102,10 +102,10 @@ struct Pair<'a> {
     map: &'a FileMap,
 }
 
-/// Why a counterpart cannot be the same, whatever it holds.
+/// Why a counterpart cannot be the same, whatever its contents.
 fn reason(there: Option<&NodeKind>, wanted: Option<u64>) -> String {
     match (there, wanted) {
-        (None, _) => "is not there".to_owned(),
+        (None, _) => "does not exist".to_owned(),
         (Some(NodeKind::File { size, .. }), Some(wanted)) => {
             format!("has {size} bytes, the source {wanted}")
         }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Copying files and directory trees into a file system.
+//! Copies files and directory trees into a file system.
 //!
-//! In three steps: [`scan`](crate::write::sources::scan) looks at the sources, [`Copy::prepare`] finds
-//! room for everything, and only then [`Copy::run`] writes. So what cannot work fails before
-//! anything is written. A second copy of the same sources finds what a first one had finished:
-//! files that are there are compared, and only what differs is written.
+//! It takes three steps: [`scan`](crate::write::sources::scan) examines the sources,
+//! [`Copy::prepare`] finds room for everything, and only then [`Copy::run`] writes. So what cannot
+//! work fails before anything is written. A second copy of the same sources finds what a first one
+//! had finished: existing files are compared, and only what differs is written.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -28,23 +28,23 @@ use crate::write::unsupported::{Why, first_names, kept_owner};
 use crate::write::volume::Volume;
 use crate::write::writer::{WriteError, Writer};
 
-/// Why sources are not copied.
+/// Why sources cannot be copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// A source is not fit to be copied.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// Targets that are something else already.
+    /// Targets that are already something else.
     #[error("{} of the targets are taken, so nothing was written:{}", .0.len(), first_names(.0))]
     Taken(Vec<Unsupported>),
     /// Targets that would keep an owner or mode that is not the source's.
     #[error(
         "{} of the targets exist with another owner or mode, which no copy changes, so nothing was \
-         written:{}\nremove them first with `famfs rm`, give theirs with --uid, --gid and --mode, \
+         written:{}\nremove them first with `famfs rm`, pass theirs with --uid, --gid and --mode, \
          or use --skip-unsupported to copy and keep them", .0.len(), first_names(.0)
     )]
     Kept(Vec<Unsupported>),
-    /// All together need more than is free.
+    /// All files together need more than is free.
     #[error(
         "no space: the files need {} in units of 2 MiB, {} free; nothing was written{}",
         human(*.needed), human(*.free), holes_hint(*.holes)
@@ -82,7 +82,7 @@ pub enum CopyError {
         offset: u64,
     },
     /// The user asked to stop.
-    #[error("interrupted; what was complete is kept, and the same command goes on from there")]
+    #[error("interrupted; what was complete is kept: run the same command again to continue")]
     Interrupted,
     /// The file could not be written.
     #[error("cannot write \"{path}\"")]
@@ -124,7 +124,7 @@ fn holes_hint(holes: u64) -> String {
 enum Step {
     Mkdir(Item),
     Create(Item, u64, FileMap),
-    /// A file of the same size is there: what differs is replaced in place.
+    /// A file of the same size exists: what differs is replaced in place.
     Update(Item, u64, FileMap),
 }
 
@@ -135,7 +135,7 @@ pub struct Copy {
     pub bytes: u64,
     /// Targets that keep an owner or mode that is not the source's.
     pub kept: Vec<Unsupported>,
-    /// What the sources have and a famfs does not keep.
+    /// What the sources have and famfs does not keep.
     pub dropped: Dropped,
 }
 
@@ -146,7 +146,7 @@ pub struct Done {
     pub files: u64,
     /// Files whose bytes were replaced, in whole or in part.
     pub overwritten: u64,
-    /// Files that were there with the same bytes.
+    /// Files that existed with the same bytes.
     pub unchanged: u64,
     /// Directories made.
     pub directories: u64,
@@ -161,7 +161,7 @@ pub enum Action {
     Mkdir,
     /// Make a file.
     Create,
-    /// Compare a file that is there, and replace what differs.
+    /// Compare an existing file, and replace what differs.
     Update,
 }
 
@@ -231,8 +231,8 @@ impl Copy {
         })
     }
 
-    /// Copies everything. `progress` is told the bytes of each step, and answers whether to go
-    /// on. What was complete before an error stays.
+    /// Copies everything. `progress` gets the bytes of each step, and returns whether to go on.
+    /// What was complete before an error stays.
     pub fn run<'v>(
         self,
         volume: &'v dyn Volume,
@@ -249,12 +249,12 @@ impl Copy {
         }
         session.clean_up(writer);
         let committed = writer.commit();
-        // What is the same may be so only since a copy that was killed before it came here.
+        // What is the same may come from a copy that was killed before it got here.
         let synced = match session.done.overwritten + session.done.unchanged {
             0 => Ok(()),
             _ => volume.sync().map_err(CopyError::Sync),
         };
-        // The first error is the cause of those that follow.
+        // The first error is the cause of the later ones.
         match session.error {
             Some(error) => Err(error),
             None => committed.map_err(CopyError::from).and(synced).map(|()| session.done),
@@ -277,7 +277,7 @@ fn in_the_way(item: &Item, existing: Option<&Node>, new: bool) -> Option<String>
     }
 }
 
-/// Refuses an item whose directory is neither there nor part of this copy.
+/// Refuses an item whose directory neither exists nor is part of this copy.
 fn check_parent(
     item: &Item,
     seen: &HashMap<RelPath, Owner>,
@@ -291,14 +291,14 @@ fn check_parent(
     Ok(writer.plan().check_parent(&item.path).map_err(error)?)
 }
 
-/// How far a step is.
+/// How far a step has come.
 enum State {
     Waiting,
     /// Its bytes are being written.
     Begun,
     /// Its bytes are complete; whether any were written.
     Ready(bool),
-    /// It is in the log, or needs nothing any more.
+    /// It is in the log, or needs nothing more.
     Settled,
 }
 
@@ -333,7 +333,7 @@ impl Session {
         }
     }
 
-    /// Makes a directory, or what a file's bytes need.
+    /// Makes a directory, or prepares a file for its bytes.
     fn begin<'v>(
         &mut self,
         index: usize,
@@ -370,7 +370,7 @@ impl Session {
         }
     }
 
-    /// Keeps the first error that is not only the end of everything else.
+    /// Keeps the first error, except one that only follows from another's end.
     fn fail(&mut self, error: CopyError) {
         if matches!(self.error, None | Some(CopyError::Interrupted)) {
             self.error = Some(error);
@@ -393,7 +393,7 @@ impl Session {
         }
     }
 
-    /// Puts what is complete into the log in the order of the steps.
+    /// Adds what is complete to the log, in the order of the steps.
     fn publish_in_order(&mut self, writer: &mut Writer<'_>) {
         while let Some(State::Settled | State::Ready(_)) = self.states.get(self.next) {
             self.publish(self.next, writer);
@@ -422,7 +422,7 @@ impl Session {
         }
     }
 
-    /// Keeps the files that are complete behind one that is not, and takes back the others.
+    /// Keeps the complete files after an incomplete one, and removes the others.
     fn clean_up(&mut self, writer: &mut Writer<'_>) {
         for index in self.next..self.steps.len() {
             self.publish(index, writer);
@@ -436,14 +436,14 @@ impl Session {
     }
 }
 
-/// Opens a source that was looked at.
+/// Opens a source that was examined.
 pub(crate) fn open(item: &Item, size: u64) -> Result<File, CopyError> {
     let read_error = |err| sources::read_error("read", &item.source, err);
-    // A pipe that has taken the file's place must not be waited for.
+    // Do not wait for a pipe that has taken the file's place.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file =
         OpenOptions::new().read(true).custom_flags(flags).open(&item.source).map_err(read_error)?;
-    // Nor must a link lead to a file that was never looked at: the sources may be others' own.
+    // Nor may a link lead to a file that was never examined: the sources may belong to others.
     let metadata = file.metadata().map_err(read_error)?;
     if (metadata.dev(), metadata.ino()) != item.id || !metadata.is_file() {
         return Err(CopyError::Changed { path: item.source.clone(), size });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a file loses on its way into a famfs, which holds bytes, owner and mode.
+//! What a file loses on its way into a famfs, which keeps only bytes, owner and mode.
 
 use serde::Serialize;
 
@@ -14,12 +14,12 @@ pub enum Attribute {
     Capabilities,
     /// Holes, which become zeros.
     Holes,
-    /// A further name of a file, which becomes a file of its own.
+    /// Another name of a file, which becomes a separate file.
     HardLink,
 }
 
 impl Attribute {
-    /// All of them, in the order in which they are told.
+    /// All of them, in the order in which they are reported.
     const ALL: [Self; 5] =
         [Self::Xattrs, Self::Acl, Self::Capabilities, Self::Holes, Self::HardLink];
 
@@ -50,7 +50,7 @@ impl Attribute {
             Self::Acl => "ACL",
             Self::Capabilities => "capabilities",
             Self::Holes => "holes (stored as zeros)",
-            Self::HardLink => "hard link (copied as a file of its own)",
+            Self::HardLink => "hard link (copied as a separate file)",
         }
     }
 
@@ -78,7 +78,7 @@ pub struct Counts {
     pub capabilities: usize,
     /// Files with holes.
     pub holes: usize,
-    /// Further names of files.
+    /// Additional names of files.
     pub hard_links: usize,
     /// Files and directories, which all lose their times.
     pub times: u64,
@@ -87,7 +87,7 @@ pub struct Counts {
 /// What files lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
-    /// Files with what each lost, but for its times.
+    /// Files with what each lost, except its times.
     pub items: Vec<(String, Attribute)>,
     /// Files and directories that lost their times, as all do.
     pub times: u64,
@@ -123,7 +123,7 @@ impl Dropped {
         }
     }
 
-    /// What was lost in all; `None` if that is no more than the times.
+    /// Everything that was lost; `None` if that is only the times.
     pub fn summary(&self) -> Option<String> {
         let counts = Attribute::ALL.map(|attribute| (attribute, self.count(attribute)));
         let counts = counts.into_iter().filter(|(_, number)| *number > 0);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Test data that can be made again from a seed: what `creat --seed` writes and `verify --seed`
-//! expects. The same stream as the reference tools: xoroshiro128+ with the constants 55, 14, 36,
-//! its state filled by splitmix64; four bytes per step, the low half of the output.
+//! Test data that can be reproduced from a seed: what `creat --seed` writes and `verify --seed`
+//! expects. It is the same stream as that of the reference tools: xoroshiro128+ with the constants
+//! 55, 14, 36, its state filled by splitmix64; four bytes per step, the low half of the output.
 
-/// A stream of bytes that depends on nothing but its seed.
+/// A stream of bytes that depends only on its seed.
 #[derive(Clone, Debug)]
 pub struct SeededBytes {
     state: [u64; 2],

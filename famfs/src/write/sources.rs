@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Looking at files and directory trees that are to be copied into a file system.
+//! Examines files and directory trees that are to be copied into a file system.
 //!
-//! [`scan`] lists what there is and what famfs cannot hold, and changes nothing.
+//! [`scan`] lists what exists and what famfs cannot hold, and changes nothing.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -19,18 +19,19 @@ use crate::text::terminal::shown;
 use crate::write::dropped::{Attribute, Dropped};
 use crate::write::unsupported::{self, LeftOut, Why, first_names};
 
-/// Most bytes of the names of a file's extended attributes (XATTR_LIST_MAX of linux/limits.h).
+/// Highest number of bytes of the names of a file's extended attributes (XATTR_LIST_MAX of
+/// linux/limits.h).
 const XATTR_NAMES: usize = 65_536;
 
-/// Bytes of a block as stat(2) counts what a file takes.
+/// Bytes of the blocks in which stat(2) counts the space of a file.
 const STAT_BLOCK: u64 = 512;
 
-/// What is asked for.
+/// What the user asked for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Copy directories with all that is in them.
+    /// Copy directories and everything in them.
     pub recursive: bool,
-    /// Leave out what famfs cannot hold.
+    /// Skip what famfs cannot hold.
     pub skip_unsupported: bool,
     /// Permission bits instead of the source's.
     pub mode: Option<u32>,
@@ -49,7 +50,7 @@ pub enum Destination {
     As(RelPath),
 }
 
-/// A source that famfs cannot hold, or that does not fit what is there.
+/// A source that famfs cannot hold, or that does not fit what exists.
 #[derive(Clone, Debug)]
 pub struct Unsupported {
     /// The source.
@@ -72,7 +73,7 @@ pub enum SourceError {
     /// A source could not be read.
     #[error("cannot {action} {}", shown(path))]
     Read {
-        /// "read" or "look at".
+        /// "read" or "examine".
         action: &'static str,
         /// The source.
         path: PathBuf,
@@ -107,17 +108,17 @@ pub(crate) struct Item {
     pub size: Option<u64>,
 }
 
-/// What the sources hold, directories before what is in them.
+/// What the sources hold, directories before their contents.
 #[derive(Debug, Default)]
 pub struct Scan {
     pub(crate) items: Vec<Item>,
     /// Bytes of the sources that are holes, which famfs stores as zeros.
     pub(crate) holes: u64,
-    /// What was left out.
+    /// What was skipped.
     pub unsupported: Vec<Unsupported>,
-    /// What the items have and a famfs does not keep.
+    /// What the items have and famfs does not keep.
     pub dropped: Dropped,
-    /// Whether to go on without what cannot be done.
+    /// Whether to go on without what cannot be copied.
     pub(crate) skip: bool,
     /// Files with more than one name that were seen.
     linked: HashSet<(u64, u64)>,
@@ -136,7 +137,7 @@ impl From<&Unsupported> for LeftOut {
     }
 }
 
-/// Looks at the sources.
+/// Examines the sources.
 pub fn scan(
     sources: &[PathBuf],
     destination: &Destination,
@@ -144,8 +145,8 @@ pub fn scan(
 ) -> Result<Scan, SourceError> {
     let mut scan = Scan { skip: options.skip_unsupported, ..Scan::default() };
     for source in sources {
-        // A source named by the user is followed if it is a symbolic link, as cp does.
-        let metadata = fs::metadata(source).map_err(|err| read_error("look at", source, err))?;
+        // A source that the user named is followed if it is a symbolic link, as cp does.
+        let metadata = fs::metadata(source).map_err(|err| read_error("examine", source, err))?;
         if metadata.is_dir() && !options.recursive {
             return Err(SourceError::NotRecursive(source.clone()));
         }
@@ -164,7 +165,7 @@ pub fn scan(
     Ok(scan)
 }
 
-/// Whether a source means what is in the directory rather than the directory: `DIR/.`
+/// Whether a source means the contents of the directory rather than the directory: `DIR/.`
 fn names_contents(source: &Path) -> bool {
     let bytes = source.as_os_str().as_bytes();
     bytes == b"." || bytes.ends_with(b"/.")
@@ -203,7 +204,7 @@ impl Scan {
             (Some(why), _) => self.leave_out(source, why, why.text()),
             (None, Some(Err(err))) => {
                 self.leave_out(source, Why::of_path(&err), err.to_string());
-                // What is in it cannot be copied either, and each file is named.
+                // Its contents cannot be copied either, and each file is named.
                 if kind.is_dir() {
                     self.visit_children(source, path, options)?;
                 }
@@ -249,7 +250,7 @@ impl Scan {
         for name in names {
             let source = dir.join(&name);
             let metadata =
-                fs::symlink_metadata(&source).map_err(|err| read_error("look at", &source, err))?;
+                fs::symlink_metadata(&source).map_err(|err| read_error("examine", &source, err))?;
             let parent = (!path.is_empty()).then_some(path);
             self.visit(&source, &join(parent, Some(name.as_bytes())), &metadata, options)?;
         }
@@ -260,10 +261,10 @@ impl Scan {
         self.unsupported.push(Unsupported { source: source.to_owned(), why, reason });
     }
 
-    /// Notes what an item has and a famfs does not keep.
+    /// Notes what an item has and famfs does not keep.
     fn note_dropped(&mut self, source: &Path, metadata: &Metadata, fewer_blocks: bool) {
         let mut found = extended_attributes(source);
-        // A file system that compresses has fewer blocks too.
+        // A file system that compresses uses fewer blocks too.
         if metadata.is_file() && fewer_blocks && has_holes(source, metadata.len()) {
             found.push(Attribute::Holes);
         }
@@ -282,7 +283,7 @@ pub(crate) fn read_error(action: &'static str, path: &Path, source: io::Error) -
 /// What a file's extended attributes are.
 fn extended_attributes(path: &Path) -> Vec<Attribute> {
     let mut names = Vec::with_capacity(XATTR_NAMES);
-    // A file system without them has none; nor can those be told that may not be listed.
+    // A file system without them has none; and those that may not be listed cannot be reported.
     if rustix::fs::llistxattr(path, rustix::buffer::spare_capacity(&mut names)).is_err() {
         return Vec::new();
     }

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 
 use crate::write::volume::FileBytes;
 
-/// Reads a file from its start to its end.
+/// Reads a file from start to end.
 pub struct FileReader<'f> {
     bytes: &'f dyn FileBytes,
     at: u64,
@@ -29,7 +29,7 @@ impl Read for FileReader<'_> {
     }
 }
 
-/// Writes a file from its start on.
+/// Writes a file from its start.
 pub struct FileWriter<'f> {
     bytes: &'f dyn FileBytes,
     at: u64,

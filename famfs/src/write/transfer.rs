@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Moving the bytes of many files on several threads.
+//! Moves the bytes of many files on several threads.
 //!
-//! Files are cut into pieces of [`COPY_STEP`], so that one large file and many small ones keep
-//! all threads busy alike. A bounded number of pieces waits, so few files are open at a time.
+//! Files are cut into pieces of [`COPY_STEP`], so that one large file keeps all threads as busy as
+//! many small ones. A bounded number of pieces waits, so few files are open at a time.
 //!
-//! A thread that panics fails its file like any other error: the leader hears of every file that it
-//! handed over, and never waits for a thread that is gone.
+//! A thread that panics fails its file like any other error: the leader learns the result of every
+//! file that it handed over, and never waits for a thread that is gone.
 
 use std::any::Any;
 use std::fs::File;
@@ -22,7 +22,7 @@ use crate::write::volume::{COPY_STEP, FileBytes, TransferError, steps};
 
 /// Bytes of a thread's buffers: they stay in its CPU's second-level cache.
 const BUFFER: usize = 256 << 10;
-/// Threads by default at most: that many fill the memory's bandwidth.
+/// Highest default number of threads: that many fill the memory's bandwidth.
 const DEFAULT_THREADS: usize = 8;
 /// Pieces that wait for each thread.
 const WAITING: usize = 2;
@@ -57,7 +57,7 @@ pub struct Job<'v> {
     pub compare: bool,
 }
 
-/// Why a file's bytes are not all there.
+/// Why a file's bytes are not complete.
 #[derive(Debug)]
 pub enum Problem {
     /// The source cannot be read.
@@ -81,7 +81,7 @@ impl From<TransferError> for Problem {
     }
 }
 
-/// What became of a [`Job`]: whether anything was written, or what went wrong first.
+/// The result of a [`Job`]: whether anything was written, or what went wrong first.
 #[derive(Debug)]
 pub struct Moved {
     /// The job's.
@@ -129,7 +129,7 @@ impl<'v> Crew<'_, 'v> {
         self.moved.try_iter()
     }
 
-    /// Whether the threads do no more work.
+    /// Whether the threads have stopped working.
     pub fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -141,9 +141,9 @@ impl<'v> Crew<'_, 'v> {
     }
 }
 
-/// Starts threads, lets `lead` hand files to them, and ends with them. `progress` is told the
-/// bytes of each piece, and answers whether to go on. Fewer threads than asked for will do, but
-/// one is needed.
+/// Starts threads, lets `lead` hand files to them, and ends with them. `progress` gets the bytes of
+/// each piece, and returns whether to go on. Fewer threads than requested will do, but one is
+/// needed.
 pub fn with_crew<'v, R>(
     how: &How,
     progress: &(dyn Fn(u64) -> bool + Sync),
@@ -190,7 +190,7 @@ impl<'v> Worker<'_, 'v> {
                     false => Err(Problem::Stopped),
                 }
             };
-            // What is left of the buffers is written over by the next piece.
+            // The next piece overwrites what is left in the buffers.
             let moved = catch_unwind(AssertUnwindSafe(work))
                 .unwrap_or_else(|panic| Err(Problem::Panicked(message(&*panic))));
             self.settle(file, moved);
@@ -198,11 +198,11 @@ impl<'v> Worker<'_, 'v> {
     }
 
     fn next(&self) -> Option<Piece<'v>> {
-        // No thread panics while it holds the lock; the queue would be whole anyway.
+        // No thread panics while it holds the lock; the queue would be intact anyway.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
     }
 
-    /// Tells the first problem of a file, or its end.
+    /// Reports the first problem of a file, or its end.
     fn settle(&self, file: Arc<Open<'_>>, moved: Result<(), Problem>) {
         let index = file.job.index;
         if let Err(problem) = moved {
@@ -246,7 +246,7 @@ impl<'v> Worker<'_, 'v> {
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a famfs cannot hold, with the reason, and how that is told.
+//! What famfs cannot hold, with the reason, and how to report it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,10 +11,10 @@ use crate::format::path::PathError;
 use crate::replay::Owner;
 use crate::text::terminal::escape_name;
 
-/// Most items that an error message lists.
+/// Highest number of items that an error message lists.
 const LISTED: usize = 10;
 
-/// Why something is left out.
+/// Why something is skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Why {
     /// Its path needs more bytes than a log entry has.
@@ -33,9 +33,9 @@ pub enum Why {
     Socket,
     /// A character or block device.
     Device,
-    /// A file that an archive has with its holes left out.
+    /// A file that an archive stores without its holes.
     Sparse,
-    /// A member of an archive whose type is not known.
+    /// A member of an archive whose type is unknown.
     Type(u8),
     /// A user or group that no log entry can name.
     Owner,
@@ -54,11 +54,11 @@ impl Why {
         }
     }
 
-    /// The reason for one item; those with more to tell have a text of their own.
+    /// The reason for one item; reasons with details have a text of their own.
     pub fn text(self) -> String {
         match self {
             Self::LongPath => format!("its path has more than {MAX_PATH} bytes"),
-            Self::Path => "its path is not one of a famfs".to_owned(),
+            Self::Path => "its path cannot be used in a famfs".to_owned(),
             Self::Empty => "empty file: famfs files have at least one byte".to_owned(),
             Self::SymbolicLink => "symbolic link".to_owned(),
             Self::HardLink => "hard link to another member".to_owned(),
@@ -67,7 +67,7 @@ impl Why {
             Self::Device => "device".to_owned(),
             Self::Sparse => "sparse file: archive it without --sparse".to_owned(),
             Self::Type(byte) => format!("member of unknown type {byte:#04x}"),
-            Self::Owner => "its owner cannot be named".to_owned(),
+            Self::Owner => "a log entry cannot hold its owner".to_owned(),
             Self::Taken => "its path is taken".to_owned(),
             Self::Kept => "its owner and mode stay".to_owned(),
         }
@@ -100,13 +100,13 @@ impl Why {
     }
 }
 
-/// Something that a famfs cannot hold.
+/// Something that famfs cannot hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
     /// Its name, fit for a terminal.
     #[serde(rename = "path")]
     pub name: String,
-    /// Its name as it is.
+    /// Its name, unchanged.
     #[serde(skip)]
     pub bytes: Vec<u8>,
     /// Why.
@@ -117,12 +117,12 @@ pub struct LeftOut {
 }
 
 impl LeftOut {
-    /// An item with what there is to tell of a reason.
+    /// An item with details about its reason.
     pub fn new(name: &[u8], why: Why, reason: impl ToString) -> Self {
         Self { name: escape_name(name), bytes: name.to_vec(), why, reason: reason.to_string() }
     }
 
-    /// An item with a reason that says enough.
+    /// An item whose reason needs no details.
     pub fn plain(name: &[u8], why: Why) -> Self {
         Self::new(name, why, why.text())
     }
@@ -138,7 +138,7 @@ impl fmt::Display for LeftOut {
 pub fn counts(reasons: impl IntoIterator<Item = Why>) -> String {
     let mut counts: BTreeMap<Why, usize> = BTreeMap::new();
     for why in reasons {
-        // One line for all types that are not known.
+        // One line for all unknown types.
         let why = if let Why::Type(_) = why { Why::Type(0) } else { why };
         *counts.entry(why).or_default() += 1;
     }
@@ -148,7 +148,7 @@ pub fn counts(reasons: impl IntoIterator<Item = Why>) -> String {
     texts.join(", ")
 }
 
-/// The first items, a line each, and how many more there are.
+/// The first items, one a line, and how many more there are.
 pub fn first_names(items: &[impl fmt::Display]) -> String {
     let mut text = String::new();
     for item in items.iter().take(LISTED) {
@@ -160,7 +160,7 @@ pub fn first_names(items: &[impl fmt::Display]) -> String {
     text
 }
 
-/// How an owner and mode that stay differ from those that were asked for.
+/// How an owner and mode that stay differ from those that were requested.
 pub fn kept_owner(found: Owner, asked: Owner) -> String {
     let text = |owner: Owner| format!("{}:{} {:04o}", owner.uid, owner.gid, owner.mode);
     format!("exists with owner and mode {}, not {}", text(found), text(asked))

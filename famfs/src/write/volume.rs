@@ -12,12 +12,12 @@ use crate::media::{Media, PoolFile};
 use crate::replay::Owner;
 use crate::sys::dax::Access;
 
-/// A file system whose files can be made and reached. Nothing here touches the log.
+/// A file system whose files can be made and accessed. Nothing here touches the log.
 pub trait Volume {
     /// Superblock and log.
     fn media(&self) -> &dyn Media;
 
-    /// A further handle of the superblock's 2 MiB, for the master's lease.
+    /// Another handle of the superblock's 2 MiB, for the master's lease.
     fn lease_media(&self) -> io::Result<Box<dyn Media>>;
 
     /// Makes a directory.
@@ -41,11 +41,11 @@ pub trait Volume {
         access: Access,
     ) -> io::Result<Box<dyn FileBytes + '_>>;
 
-    /// Takes back a file or directory that did not make it into the log.
+    /// Removes a file or directory that did not make it into the log.
     fn remove(&self, path: &RelPath, is_dir: bool) -> io::Result<()>;
 
-    /// Makes durable what was written to files that the log has already; files that are new are
-    /// made so by the append that publishes them.
+    /// Makes durable what was written to files that are in the log already. For new files, the
+    /// append that publishes them does it.
     fn sync(&self) -> io::Result<()>;
 }
 
@@ -57,8 +57,8 @@ pub trait FileBytes: Send + Sync {
     /// Copies bytes into the file.
     fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
 
-    /// Copies `len` bytes from `offset` of a source file to the same offset. `buf` is there to
-    /// be used. [`io::ErrorKind::UnexpectedEof`] says that the source is shorter.
+    /// Copies `len` bytes from `offset` of a source file to the same offset. `buf` may be used as a
+    /// buffer. [`io::ErrorKind::UnexpectedEof`] means that the source is shorter.
     fn write_from(
         &self,
         source: &File,
@@ -77,7 +77,7 @@ pub trait FileBytes: Send + Sync {
     /// Makes what was written to a range visible to other hosts.
     fn write_back(&self, offset: u64, len: usize) -> io::Result<()>;
 
-    /// Forgets cached copies of a range, so that the next read sees what the memory holds.
+    /// Drops cached copies of a range, so that the next read sees what the memory holds.
     fn refresh(&self, offset: u64, len: usize) -> io::Result<()>;
 
     /// Makes all that was written visible to other hosts.
@@ -200,7 +200,7 @@ impl FileBytes for PoolRanges<'_> {
     }
 
     /// The append that publishes the file syncs the pool before it moves the index; a file that
-    /// is there already waits for [`Volume::sync`].
+    /// exists already waits for [`Volume::sync`].
     fn finish(&self) -> io::Result<()> {
         Ok(())
     }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A writing session: the one place where files and directories are added to a file system.
+//! A writing session: the only place where files and directories are added to a file system.
 //!
 //! A session reads the log once. A file's bytes are complete before its entry is published;
 //! entries are published in batches, which the log keeps atomic.
 //!
-//! A batch that cannot be published ends its session: what was planned on top of it, such as files
+//! If a batch cannot be published, the session ends: what was planned on top of it, such as files
 //! in a directory of that batch, must not be published without it.
 
 use std::io;
@@ -27,9 +27,9 @@ use crate::store::superblock::{Superblock, SuperblockError};
 use crate::text::units::human;
 use crate::write::volume::{FileBytes, Volume};
 
-/// Entries of a batch: few, so that other systems see files early.
+/// Entries per batch: few, so that other systems see files early.
 const BATCH_ENTRIES: usize = 256;
-/// Bytes of file data of a batch; bounds what an interrupted copy has done in vain.
+/// Bytes of file data per batch; limits the work that an interrupted copy loses.
 const BATCH_BYTES: u64 = 64 << 20;
 
 /// Why nothing can be added to a file system.
@@ -41,7 +41,7 @@ pub enum WriteError {
     /// The log is not usable.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// An entry of the log is damaged: what is behind it is unknown, and its memory too.
+    /// An entry of the log is damaged: what follows it is unknown, and so is its memory.
     #[error("the log is damaged, so nothing can be added; see `famfs fsck`")]
     Damaged(#[source] LogError),
     /// This system may only read.
@@ -55,7 +55,7 @@ pub enum WriteError {
         /// The superblock's system UUID.
         master: Uuid,
     },
-    /// The path is taken, or there is no directory for it.
+    /// The path is taken, or its directory does not exist.
     #[error("cannot make \"{path}\"")]
     Path {
         /// The new file or directory.
@@ -104,13 +104,13 @@ pub enum WriteError {
     /// Another system has become the master.
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// Files cannot be spread as asked for.
+    /// Files cannot be spread as requested.
     #[error("cannot interleave files")]
     Striping(#[from] StripingError),
-    /// Something is mounted at its place that the log does not know.
+    /// Something that is not in the log is mounted in its place.
     #[error(
-        "\"{path}\" is there, but not in the log: a command was killed, or another program made it; \
-         remove it, or unmount and mount again"
+        "\"{path}\" exists, but is not in the log: a command was killed, or another program made \
+         it; remove it, or unmount and mount again"
     )]
     Leftover {
         /// The new file or directory.
@@ -136,7 +136,7 @@ pub enum WriteError {
         /// What the system says.
         source: io::Error,
     },
-    /// A batch could not be published. The same error answers every later call of the session.
+    /// A batch could not be published. Every later call of the session returns the same error.
     #[error(transparent)]
     Ended(Arc<WriteError>),
 }
@@ -157,9 +157,9 @@ pub struct Writer<'v> {
     /// Paths that the batch deletes, likewise.
     batch_deleted: Vec<(RelPath, bool)>,
     batch_bytes: u64,
-    /// Nothing is changed, only looked at and counted.
+    /// Nothing is changed, only checked and counted.
     preview: bool,
-    /// Why a batch was not published: nothing is, from then on.
+    /// Why a batch was not published: from then on nothing is.
     ended: Option<Arc<WriteError>>,
 }
 
@@ -170,8 +170,8 @@ impl<'v> Writer<'v> {
         Self::start(volume, system, false)
     }
 
-    /// Opens a file system for a session that only says what it would do: every check is made,
-    /// space and slots are counted, and nothing is changed.
+    /// Opens a file system for a session that only reports what it would do: it makes every check,
+    /// counts space and slots, and changes nothing.
     pub fn preview(volume: &'v dyn Volume, system: Option<Uuid>) -> Result<Self, WriteError> {
         Self::start(volume, system, true)
     }
@@ -229,7 +229,7 @@ impl<'v> Writer<'v> {
         &self.plan
     }
 
-    /// Refuses a session one batch of which was not published.
+    /// Refuses a session after one of its batches was not published.
     fn check_live(&self) -> Result<(), WriteError> {
         match &self.ended {
             Some(why) => Err(WriteError::Ended(why.clone())),
@@ -261,7 +261,7 @@ impl<'v> Writer<'v> {
         Ok(())
     }
 
-    /// Takes memory for a file of `size` bytes, which becomes [`Writer::create`]'s.
+    /// Takes memory for a file of `size` bytes, to be passed to [`Writer::create`].
     pub fn allocate(&mut self, path: &RelPath, size: u64) -> Result<FileMap, WriteError> {
         self.check_live()?;
         let space = &mut self.plan.space;
@@ -285,7 +285,7 @@ impl<'v> Writer<'v> {
         }
     }
 
-    /// Gives back memory that no file was made of.
+    /// Gives back memory that was not used for a file.
     pub fn release(&mut self, map: &FileMap) {
         for extent in map.extents() {
             self.plan.space.release(*extent);
@@ -329,7 +329,7 @@ impl<'v> Writer<'v> {
         Ok(self.publish(path, owner, size, map)?)
     }
 
-    /// Makes a file whose bytes are to be written; it is not in the log before
+    /// Makes a file whose bytes are still to be written; it is not in the log before
     /// [`Writer::publish`].
     pub fn begin(
         &self,
@@ -345,7 +345,7 @@ impl<'v> Writer<'v> {
     }
 
     /// Adds a file that was begun and whose bytes are complete and written back. If it cannot be
-    /// added, it is taken back like one that was abandoned.
+    /// added, it is removed like one that was abandoned.
     pub fn publish(
         &mut self,
         path: &RelPath,
@@ -366,10 +366,10 @@ impl<'v> Writer<'v> {
         self.queue(path, EntryKind::File, body.as_bytes(), owner, NodeKind::File { size, map })
     }
 
-    /// Takes back a file that was begun, and its memory.
+    /// Removes a file that was begun, and frees its memory.
     pub fn abandon(&mut self, path: &RelPath, map: &FileMap) {
         if !self.preview {
-            // The error that led here is the one to tell.
+            // The earlier error is the one to report.
             let _ = self.volume.remove(path, false);
         }
         self.release(map);
@@ -378,7 +378,7 @@ impl<'v> Writer<'v> {
     /// Publishes what was added so far. If that fails, the session is over.
     pub fn commit(&mut self) -> Result<(), WriteError> {
         self.check_live()?;
-        // A preview keeps its batch: the slots of what comes after count on.
+        // A preview keeps its batch, so that the slots after it are counted right.
         if self.batch.is_empty() || self.preview {
             return Ok(());
         }
@@ -400,7 +400,7 @@ impl<'v> Writer<'v> {
         let (appended, visible) = match held {
             Ok(()) => match self.log.append(&batch) {
                 Ok(()) => (Ok(()), true),
-                // What failed may have come after the store that publishes.
+                // The failure may have come after the store that publishes.
                 Err(error) => (Err(error.into()), self.log.shows(end)),
             },
             Err(error) => (Err(error.into()), false),
@@ -415,16 +415,16 @@ impl<'v> Writer<'v> {
         appended.and(removed)
     }
 
-    /// Removes what was made for entries that are not published.
+    /// Removes what was made for unpublished entries.
     fn take_back(&self, made: &[(RelPath, bool)]) {
         for (path, is_dir) in made.iter().rev() {
-            // The log's error is the one to tell; a stub without entry goes at the next mount.
+            // The log's error is the one to report; a stub without entry is gone at the next mount.
             let _ = self.volume.remove(path, *is_dir);
         }
     }
 
-    /// Removes what the published entries delete. A crash before the end leaves what the next play
-    /// of the log removes, and so does an error, which keeps none of the others back.
+    /// Removes what the published entries delete. What a crash or an error leaves, the next play of
+    /// the log removes. An error keeps none of the others back.
     fn remove_deleted(&self, deleted: Vec<(RelPath, bool)>) -> Result<(), WriteError> {
         let mut first = Ok(());
         for (path, is_dir) in deleted {
@@ -496,7 +496,7 @@ impl<'v> Writer<'v> {
 }
 
 impl Drop for Writer<'_> {
-    /// Takes back what was added and never committed.
+    /// Removes what was added and never committed.
     fn drop(&mut self) {
         if !self.preview {
             self.take_back(&self.batch_paths);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What an archive has in the end: of each name the last member.
+//! What an archive holds in the end: for each name the last member.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
@@ -10,10 +10,10 @@ use crate::archive::{Content, Member, compression, from_start, read_headers};
 use crate::format::path::RelPath;
 use crate::write::unsupported::{LeftOut, Why};
 
-/// What a member takes in memory beside its name.
+/// Memory that a member takes besides its name.
 const MEMBER: u64 = 128;
 
-/// The members of an archive as they are in the end: of each name the last.
+/// The members that an archive holds in the end: for each name the last one.
 #[derive(Default)]
 pub(super) struct Members {
     /// By their order.
@@ -22,7 +22,7 @@ pub(super) struct Members {
     pub(super) left_out: Vec<LeftOut>,
     pub(super) superseded: u64,
     next: u64,
-    /// Memory that they take, about.
+    /// Memory that they take, approximately.
     weight: u64,
 }
 
@@ -55,7 +55,7 @@ impl Members {
                 old.owner = member.owner;
                 return;
             }
-            // A directory with something in it stays; the member is refused later.
+            // A directory that is not empty stays; the member is refused later.
             Some((_, old)) if old.content == Content::Dir => {}
             Some((order, _)) => {
                 self.list.remove(&order);
@@ -73,7 +73,7 @@ impl Members {
     }
 }
 
-/// What an archive needs, and what a famfs cannot hold of it.
+/// What an archive needs, and what famfs cannot hold of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
     /// Sizes of the files.
@@ -85,7 +85,7 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Looks at an archive that is to be unpacked into a directory; `None` is the root.
+    /// Surveys an archive that is to be unpacked into a directory; `None` is the root.
     ///
     /// # Errors
     /// It cannot be read.

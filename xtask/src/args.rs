@@ -7,8 +7,8 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 /// Build, test and demonstrate vhost-famfs
 ///
-/// Slow things (the tools tree, packages) are kept in $XDG_CACHE_HOME/vhost-famfs; everything
-/// else stays under target/.
+/// The tools tree and the packages, which take long to make, are cached in
+/// $XDG_CACHE_HOME/vhost-famfs; everything else stays under target/.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, about)]
 pub struct Args {
@@ -20,47 +20,47 @@ pub struct Args {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Install what the project needs: host packages and the tools tree (needs root, apt)
+    /// Install the host packages and the tools tree (needs root and apt)
     Setup,
     /// Build the host programs, the guest programs and famfs.ko
     Build,
-    /// Build the appliance image into target/image, and print its files with their sizes
+    /// Build the appliance image in target/image, and list its files with their sizes
     Image(ImageArgs),
-    /// Share a directory between several VMs through one pool, check every file, print what it cost
+    /// Share a directory between several VMs through one pool, check every file, and print the cost
     Demo(DemoArgs),
-    /// Run the tests; closes with the line "N passed, N failed, N skipped"
+    /// Run the tests; the last line is "N passed, N failed, N skipped"
     Test(TestArgs),
     /// Run benchmarks; prints tables and writes target/bench/NAME.json
     Bench(BenchArgs),
-    /// Build a kernel with checkers (KASAN, lockdep, fault injection) for test --debug-kernel
+    /// Build a kernel with debug checks (KASAN, lockdep, fault injection) for test --debug-kernel
     ///
-    /// It is built from the distribution's kernel source package with kmod/debug.config: 20
-    /// minutes or more on 2 processors, 3 GB while it runs, 80 MB kept in the cache. A build that
-    /// is interrupted goes on the next time.
+    /// Builds the distribution's kernel source package with kmod/debug.config. Takes 20 minutes or
+    /// more on 2 processors and 3 GB while it runs; keeps 80 MB in the cache. An interrupted build
+    /// continues where it stopped.
     DebugKernel,
-    /// Start one appliance VM with a pool and give its console to this terminal
+    /// Start one appliance VM with a pool and attach this terminal to its console
     Vm(VmArgs),
-    /// Remove what was built
+    /// Remove build results
     Clean(CleanArgs),
 }
 
 /// Options of `image`.
 #[derive(Debug, ClapArgs)]
 pub struct ImageArgs {
-    /// Form of the image to build; more than once [default: default, dax, diskless and verity]
+    /// Profile of the image to build (repeatable) [default: default, dax, diskless and verity]
     ///
-    /// These four are packed from one tree. debug and lts have a tree of their own, and go into
-    /// target/image-debug and target/image-lts.
+    /// The default profiles are packed from one tree. debug and lts each have their own tree, and
+    /// are built in target/image-debug and target/image-lts.
     #[arg(long, value_name = "PROFILE")]
     pub profile: Vec<Profile>,
 
-    /// Take the package versions that the mirror has now, and write them to the lock file
+    /// Use the mirror's current package versions, and write them to the lock file
     ///
-    /// Without this, packages of other versions than those in image/lock are an error.
+    /// Without this option, a package version that differs from image/lock is an error.
     #[arg(long)]
     pub update: bool,
 
-    /// Only write what mkosi needs to target/mkosi, so that 'mkosi build' works
+    /// Only write mkosi's inputs to target/mkosi, so that you can run 'mkosi build'
     #[arg(long, conflicts_with_all = ["update", "sign_key"])]
     pub prepare: bool,
 
@@ -68,21 +68,21 @@ pub struct ImageArgs {
     #[arg(long, value_name = "FILE", requires = "sign_certificate")]
     pub sign_key: Option<PathBuf>,
 
-    /// The certificate of --sign-key (PEM)
+    /// Certificate for --sign-key (PEM)
     #[arg(long, value_name = "FILE", requires = "sign_key")]
     pub sign_certificate: Option<PathBuf>,
 }
 
-/// A form of the image: a mkosi profile.
+/// A mkosi profile of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Profile {
-    /// A compressed root on a disk
+    /// A compressed root on disk
     Default,
-    /// A root in memory that VMs share
+    /// A root in memory, shared by all VMs
     Dax,
     /// Everything in the initrd, no systemd
     Diskless,
-    /// The default root with hashes, so that a change in it is found out
+    /// The default root with a hash tree that detects changes
     Verity,
     /// The default with a shell, gdb, strace, fio
     Debug,
@@ -91,12 +91,12 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// Its name on the command line and for mkosi.
+    /// Its name on the command line and in mkosi.
     pub fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// Whether it has other packages than the others.
+    /// Whether its packages differ from those of the other profiles.
     pub fn has_own_tree(self) -> bool {
         matches!(self, Self::Debug | Self::Lts)
     }
@@ -105,11 +105,11 @@ impl Profile {
 /// Options of `demo`.
 #[derive(Debug, ClapArgs)]
 pub struct DemoArgs {
-    /// Directory to put into the pool [default: the Rust toolchain's own library directory]
+    /// Directory to copy into the pool [default: the library directory of the Rust toolchain]
     #[arg(long, value_name = "DIR")]
     pub share: Option<PathBuf>,
 
-    /// Number of VMs: one master, the others read-only clients
+    /// Number of VMs: one master; the others are read-only clients
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=16))]
     pub vms: u32,
 
@@ -121,11 +121,11 @@ pub struct DemoArgs {
     #[arg(long, value_name = "MIB")]
     pub pool_size: Option<u64>,
 
-    /// Also print the report as JSON to this file
+    /// Also write the report as JSON to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
-    /// Seconds a VM may take to boot and mount
+    /// Seconds that a VM has to boot and mount
     #[arg(long, value_name = "SECONDS", default_value_t = 240)]
     pub deadline: u64,
 }
@@ -137,18 +137,18 @@ pub struct TestArgs {
     #[arg(value_name = "SUITE")]
     pub suites: Vec<Suite>,
 
-    /// Also run what takes longer than continuous integration allows
+    /// Also run the tests that are too slow for continuous integration
     #[arg(long)]
     pub all: bool,
 
-    /// Run famfs.ko's test programs on the debug kernel, the storm for 10 minutes
+    /// Run famfs.ko's test programs on the debug kernel, with the storm test for 10 minutes
     ///
-    /// Builds that kernel if it is not there, see 'debug-kernel'. Takes about an hour. All other
-    /// tests are left out.
+    /// Builds that kernel first if needed, see 'debug-kernel'. Takes about an hour. No other tests
+    /// are run.
     #[arg(long, conflicts_with = "suites")]
     pub debug_kernel: bool,
 
-    /// With --debug-kernel: only this part of it, as 'devdax' or 'pmem/storm'; more than once
+    /// With --debug-kernel: run only this part, such as 'devdax' or 'pmem/storm' (repeatable)
     #[arg(long, value_name = "PART", requires = "debug_kernel")]
     pub only: Vec<String>,
 }
@@ -156,27 +156,27 @@ pub struct TestArgs {
 /// A test suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Suite {
-    /// Lints, house rules, unit and property tests: no privileges
+    /// Lints, house rules, unit and property tests; needs no privileges
     Unit,
     /// The back-end against an in-process vhost-user front-end
     Protocol,
-    /// The famfs tools on pool files, media vectors, damaged images
+    /// The famfs tools on pool files, media vectors and damaged images
     Tools,
-    /// Fuzz targets, each for a fixed time from a kept corpus
+    /// Fuzz targets, each for a fixed time, starting from a stored corpus
     Fuzz,
     /// famfs.ko: warnings, ABI, and its test programs in a VM
     Kmod,
     /// The back-end under a real QEMU
     Device,
-    /// What the appliance image holds and how it boots
+    /// Contents and boot of the appliance image
     Image,
     /// Several VMs on one pool, from host to guest and back
     Guest,
     /// Block devices of images and pools (ublk), in a VM
     Ublk,
-    /// The famfs tools in VMs: a reader that follows, a master that is killed
+    /// The famfs tools in VMs: a reader that follows the log, a master that is killed
     Pool,
-    /// `vhost-famfs up`, `ps`, `exec`, `down`, and what is killed in between
+    /// `vhost-famfs up`, `ps`, `exec` and `down`, with kills in between
     Cluster,
 }
 
@@ -193,24 +193,24 @@ pub struct BenchArgs {
 pub enum Benchmark {
     /// Power-on to a mounted pool
     Boot,
-    /// The famfs tools against plain file tools
+    /// The famfs tools compared with ordinary file tools
     Tools,
-    /// famfs.ko against raw access to the window
+    /// famfs.ko compared with raw access to the window
     Kmod,
-    /// The back-end: connect to mapped window, memory, wake-ups, flush
+    /// The back-end: time from connect to mapped window, memory, wake-ups, flush
     Device,
-    /// Block devices of images and overlays against loop and qemu-nbd
+    /// Block devices of images and overlays, compared with loop and qemu-nbd
     Ublk,
-    /// A new file of the master to its being visible in another VM
+    /// Time until a new file of the master is visible in another VM
     Watch,
-    /// `vhost-famfs up` against the same command lines by hand
+    /// `vhost-famfs up` compared with starting the same processes by hand
     Up,
 }
 
 /// Options of `vm`.
 #[derive(Debug, ClapArgs)]
 pub struct VmArgs {
-    /// Use this pool file instead of a new, empty one that is removed afterwards
+    /// Use this pool file instead of a new, empty one that is removed at the end
     #[arg(long, value_name = "FILE")]
     pub pool: Option<PathBuf>,
 

@@ -8,8 +8,8 @@
 //! debug-kernel -> a kernel with checkers (in the cache directory)
 //! demo, vm, test, bench -> virtual machines from the image
 //! ```
-//! Each command runs the ones above it that it needs; each does nothing when its result is
-//! still good. What the programs do is not here: xtask only calls them.
+//! Each command first runs the ones above it that it needs; a command does nothing if its result is
+//! up to date. xtask only calls the programs; what they do is not here.
 
 mod args;
 mod bench;

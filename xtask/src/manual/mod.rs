@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Manual pages and shell completions: of the programs from the same source as `--help`, of
-//! the file system from docs/reference.
+//! Manual pages and shell completions. The pages of the programs come from the same source as
+//! `--help`, those of the file system from docs/reference.
 
 mod page;
 
@@ -42,7 +42,8 @@ pub fn write() -> Result<()> {
     Ok(())
 }
 
-/// Writes completions that ask the program in the search path, which knows the names of clusters and VMs.
+/// Writes completions that call the program from the search path, which knows the names of clusters
+/// and VMs.
 fn ask_program(shell: Shell, name: &str, completions: &Path) -> Result<()> {
     let path = completions.join(shell.file_name(name));
     let shells = Shells::builtins();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A manual page of a command, from what its `--help` is made of.
+//! The manual page of a command, generated from its `--help`.
 
 use std::fs;
 use std::path::Path;
@@ -9,12 +9,12 @@ use clap::Command;
 use clap_mangen::Man;
 use roff::{Inline, Roff, bold, italic, roman};
 
-/// What begins the examples of a help.
+/// The text before the examples in a help.
 const EXAMPLES: [&str; 2] = ["Examples:", "Example"];
-/// What begins the exit codes of a help.
+/// The text before the exit codes in a help.
 const EXIT_CODES: &str = "Exit codes: ";
 
-/// Writes the page of a command, and those of its subcommands.
+/// Writes the pages of a command and its subcommands.
 pub fn write_all(command: &Command, dir: &Path) -> Result<()> {
     let mut command = command.clone();
     command.build();
@@ -61,7 +61,7 @@ fn page(command: &Command, name: &str) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// The usage as `--help` has it, with every argument by its name.
+/// The usage as `--help` prints it, with the name of every argument.
 fn synopsis(command: &Command) -> Roff {
     let usage = command.clone().render_usage().to_string();
     let usage = usage.strip_prefix("Usage: ").unwrap_or(&usage);
@@ -78,7 +78,7 @@ fn synopsis(command: &Command) -> Roff {
     roff
 }
 
-/// Splits a help into paragraphs, lines of examples, and exit codes.
+/// Splits a help into paragraphs, example lines and exit codes.
 fn split(help: &str) -> (Vec<String>, Vec<String>, Vec<String>) {
     let (mut paragraphs, mut examples, mut codes) = (Vec::new(), Vec::new(), Vec::new());
     for paragraph in help.split("\n\n").map(str::trim_end).filter(|text| !text.is_empty()) {
@@ -102,7 +102,7 @@ fn split(help: &str) -> (Vec<String>, Vec<String>, Vec<String>) {
     (paragraphs, examples, codes)
 }
 
-/// A section of paragraphs; nothing without any.
+/// A section of paragraphs; empty if there are none.
 fn text(title: &str, paragraphs: Vec<String>) -> Roff {
     let mut roff = Roff::new();
     for (number, paragraph) in paragraphs.into_iter().enumerate() {
@@ -115,7 +115,7 @@ fn text(title: &str, paragraphs: Vec<String>) -> Roff {
     roff
 }
 
-/// A section of lines that stay as they are; nothing without any.
+/// A section of lines that are not filled; empty if there are none.
 fn lines(title: &str, lines: &[String]) -> Roff {
     let mut roff = Roff::new();
     if lines.is_empty() {
@@ -141,7 +141,7 @@ mod tests {
         entries.map(|path| (name(&path), fs::read_to_string(&path).unwrap())).collect()
     }
 
-    /// Lines of a section.
+    /// The lines of a section.
     fn section<'p>(page: &'p str, title: &str) -> Vec<&'p str> {
         let quoted = format!(".SH \"{title}\"");
         let begins = |line: &&str| *line == format!(".SH {title}") || *line == quoted;
@@ -156,7 +156,7 @@ mod tests {
         let vhost = pages(&vhost_famfs::args::Cli::command());
         assert!(famfs.len() > 30 && vhost.len() > 15, "{} {}", famfs.len(), vhost.len());
         for (name, page) in famfs.iter().chain(&vhost) {
-            assert!(!page.contains("EXTRA"), "{name}: a section that means nothing");
+            assert!(!page.contains("EXTRA"), "{name}: an unknown macro was printed as text");
             assert!(!section(page, "DESCRIPTION").is_empty(), "{name}: no description");
             for line in section(page, "DESCRIPTION").iter().chain(&section(page, "NOTES")) {
                 assert!(!line.starts_with("Example") && !line.starts_with("  "), "{name}: {line}");

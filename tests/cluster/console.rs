@@ -74,7 +74,7 @@ pub fn check(program: &Program<'_>, vm: &str) -> Result<()> {
          [ \"$before\" = \"$(stty -g)\" ] && echo restored by signal"
     );
     let mut terminal = Terminal::start(program, &script)?;
-    terminal.shows(&format!("Console of {vm}; Ctrl-] leaves."))?;
+    terminal.shows(&format!("Console of {vm}; press Ctrl-] to leave."))?;
     // What is typed before the terminal is raw would be shown twice; that is all.
     terminal.types(b"echo answer $((6 * 7))\r")?;
     terminal.shows("answer 42")?;
@@ -94,7 +94,7 @@ pub fn check(program: &Program<'_>, vm: &str) -> Result<()> {
     });
     answers.with_context(|| terminal.screen())?;
     terminal.types(b"\x1d")?;
-    terminal.shows("The VM goes on.")?;
+    terminal.shows("Left the console; the VM keeps running.")?;
     terminal.shows("restored by key")?;
     terminal.shows("restored by signal")?;
     let status = terminal.script.wait()?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `vhost-famfs`: see [`vhost_famfs`] for what it does.
+//! The program `vhost-famfs`; see the library [`vhost_famfs`].
 
 mod run;
 
@@ -10,7 +10,7 @@ use crate::run::report::{WRONG_COMMAND_LINE, answer, fail};
 use famfs::text::error_report::wants_json;
 use vhost_famfs::args::{Cli, Config, complete};
 
-/// Exit code of a failure that has none of its own.
+/// Exit code of a failure that has no code of its own.
 const FAILED: u8 = 1;
 
 fn main() -> ExitCode {

@@ -10,23 +10,23 @@ use super::complete::{clusters, vms};
 use super::up::{MAX_SECONDS, name};
 use crate::cluster::logs::Kind;
 
-/// End a cluster: VMs, back-ends, and what was made for it.
+/// Stop a cluster and remove what was made for it.
 ///
-/// Shuts the guests down in order, and ends those that do not follow. No process, socket or file of
-/// the cluster is left. A pool that was given to `up` by path stays.
+/// Shuts down the guests in order and kills those that do not respond in time. No process, socket
+/// or file of the cluster remains. A pool that was passed to `up` by path is kept.
 #[derive(Debug, Args)]
 pub(super) struct DownArgs {
     /// The cluster [default: the only one]
     #[arg(value_name = "CLUSTER", value_parser = name, add = clusters())]
     cluster: Option<String>,
-    /// Leave the pool that was made for the cluster; the next `up` of its name uses it again.
+    /// Keep the pool that was made for the cluster. The next `up` with the same name uses it again.
     #[arg(long)]
     keep_pool: bool,
-    /// Also end a cluster whose state is damaged: kill its processes and remove its directory. Its
-    /// pool stays.
+    /// Also stop a cluster whose state is damaged: kill its processes and remove its directory. Its
+    /// pool is kept.
     #[arg(long)]
     force: bool,
-    /// Seconds that guests may take to shut down.
+    /// Seconds that guests have to shut down.
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
         value_parser = number::<u64>(0..=MAX_SECONDS))]
     timeout: u64,
@@ -35,29 +35,30 @@ pub(super) struct DownArgs {
     json: bool,
 }
 
-/// Show what runs, and what it costs in memory.
+/// Show running VMs and the memory they use.
 ///
-/// The figures are the host kernel's: RAM that guests have touched, what they map of the pool and
-/// have touched of it, and the size of the pages. The pool is in memory once, however many VMs map
-/// it.
+/// The figures come from the host kernel: RAM that the guests have touched, how much of the pool
+/// they map and have touched, and the page size. The pool is in memory once, no matter how many VMs
+/// map it.
 ///
-/// Exit code 3 if a VM or a back-end of a cluster has ended, or a start was cut short.
+/// Exit code 3 if a VM or back-end of a cluster has ended, or if a start was interrupted.
 #[derive(Debug, Args)]
 pub(super) struct PsArgs {
     /// The cluster [default: all]
     #[arg(value_name = "CLUSTER", value_parser = name, add = clusters())]
     cluster: Option<String>,
-    /// Print JSON: an object for each cluster.
+    /// Print JSON, one object per cluster.
     #[arg(long)]
     json: bool,
 }
 
 /// Run a command in a VM
 ///
-/// Standard input (at most 8 MiB), output and error are those of the command. It is killed when
-/// `exec` ends, for example by Ctrl-C. Each VM runs one command at a time. No network is needed.
+/// The command uses this terminal's standard input (at most 8 MiB), output and error. When `exec`
+/// ends, for example at Ctrl-C, the command is killed. Each VM runs one command at a time. No
+/// network is needed.
 ///
-/// The exit code is that of the command; 127 if there is no such program, 126 if it cannot be
+/// The exit code is that of the command; 127 if the program does not exist, 126 if it cannot be
 /// executed, 125 if `exec` itself fails, 128 + N if signal N ended the command.
 ///
 /// Examples:
@@ -71,19 +72,19 @@ pub(super) struct ExecArgs {
     /// The VM.
     #[arg(value_name = "VM", value_parser = name, add = vms())]
     vm: String,
-    /// The program, found in the guest's PATH, and its arguments.
+    /// The program (searched for in the guest's PATH) and its arguments.
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
     command: Vec<String>,
     /// The cluster [default: the only one]
     #[arg(long, value_name = "NAME", value_parser = name, add = clusters())]
     cluster: Option<String>,
-    /// Set a variable in its environment: NAME=VALUE (repeatable).
+    /// Set an environment variable for the command: NAME=VALUE (repeatable).
     #[arg(long, value_name = "VARIABLE", value_parser = variable)]
     env: Vec<(String, String)>,
-    /// Give it no standard input, as for a command in the background.
+    /// Give the command no standard input, for example to run in the background.
     #[arg(short, long)]
     no_stdin: bool,
-    /// Seconds to wait until the guest takes the command.
+    /// Seconds to wait for the guest to accept the command.
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
         value_parser = number::<u64>(0..=MAX_SECONDS))]
     timeout: u64,
@@ -91,11 +92,11 @@ pub(super) struct ExecArgs {
 
 /// Attach this terminal to the serial console of a VM.
 ///
-/// What the guest writes reaches the terminal as it is, control sequences too.
+/// The guest's output reaches the terminal unchanged, including control sequences.
 ///
-/// Shows the end of what was written so far. Ctrl-] leaves; all other keys, also Ctrl-C, are the
-/// guest's. There is a root shell on it if the cluster file says so (shell = true); leaving that
-/// shell powers the VM off.
+/// Shows the end of the console's log first. Ctrl-] leaves; all other keys, including Ctrl-C, go to
+/// the guest. There is a root shell on the console if the cluster file sets `shell = true`; leaving
+/// that shell powers off the VM.
 #[derive(Debug, Args)]
 pub(super) struct ConsoleArgs {
     /// The VM.
@@ -106,9 +107,9 @@ pub(super) struct ConsoleArgs {
     cluster: Option<String>,
 }
 
-/// Show what VMs wrote to their consoles, and what QEMU and back-ends said.
+/// Show the output of VMs' consoles, of QEMU and of back-ends.
 ///
-/// On a terminal control characters are escaped; a pipe or a file gets what was written.
+/// On a terminal, control characters are escaped. A pipe or a file receives the output unchanged.
 #[derive(Debug, Args)]
 pub(super) struct LogsArgs {
     /// The VM [default: all]
@@ -120,7 +121,7 @@ pub(super) struct LogsArgs {
     /// Show only this log.
     #[arg(long, value_enum, value_name = "LOG")]
     of: Option<KindArg>,
-    /// Keep printing what is added, until the cluster is gone.
+    /// Keep printing new output until the cluster is gone.
     #[arg(short, long)]
     follow: bool,
 }
@@ -136,14 +137,14 @@ enum KindArg {
     Backend,
 }
 
-/// Which cluster to end, and how.
+/// Which cluster to stop, and how.
 #[derive(Debug)]
 pub struct DownConfig {
-    /// The cluster, if it is named.
+    /// The cluster, if named.
     pub cluster: Option<String>,
-    /// Leave the pool.
+    /// Keep the pool.
     pub keep_pool: bool,
-    /// Also one whose state cannot be read.
+    /// Also a cluster whose state cannot be read.
     pub force: bool,
     /// Time for guests to shut down.
     pub timeout: Duration,
@@ -154,33 +155,33 @@ pub struct DownConfig {
 /// Which clusters to show.
 #[derive(Debug)]
 pub struct PsConfig {
-    /// The cluster, if it is named.
+    /// The cluster, if named.
     pub cluster: Option<String>,
     /// Print JSON.
     pub json: bool,
 }
 
-/// What to run where.
+/// What to run, and where.
 #[derive(Debug)]
 pub struct ExecConfig {
-    /// The cluster, if it is named.
+    /// The cluster, if named.
     pub cluster: Option<String>,
     /// The VM.
     pub vm: String,
     /// Program and arguments.
     pub command: Vec<String>,
-    /// Variables.
+    /// Environment variables.
     pub env: Vec<(String, String)>,
     /// Whether standard input is passed on.
     pub stdin: bool,
-    /// Time for the guest to take the command.
+    /// Time for the guest to accept the command.
     pub timeout: Duration,
 }
 
 /// Which console to attach to.
 #[derive(Debug)]
 pub struct ConsoleConfig {
-    /// The cluster, if it is named.
+    /// The cluster, if named.
     pub cluster: Option<String>,
     /// The VM.
     pub vm: String,
@@ -189,13 +190,13 @@ pub struct ConsoleConfig {
 /// Which logs to show.
 #[derive(Debug)]
 pub struct LogsConfig {
-    /// The cluster, if it is named.
+    /// The cluster, if named.
     pub cluster: Option<String>,
     /// The VM; all if there is none.
     pub vm: Option<String>,
     /// The log; all if there is none.
     pub kind: Option<Kind>,
-    /// Go on.
+    /// Keep printing new output.
     pub follow: bool,
 }
 

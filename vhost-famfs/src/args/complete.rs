@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a shell offers for the names of clusters and VMs: those that are there now.
+//! Shell completion of the names of existing clusters and VMs.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ use crate::cluster::directory::{self, Directory};
 use crate::cluster::host::runtime_dir;
 use crate::cluster::spec::check_name;
 
-/// The environment variable by which a shell's completion asks this program, and the script for a
-/// shell is had: `VHOST_FAMFS_COMPLETE=bash vhost-famfs`.
+/// The environment variable through which a shell asks this program for completions. It also prints
+/// the script for a shell: `VHOST_FAMFS_COMPLETE=bash vhost-famfs`.
 pub const VARIABLE: &str = "VHOST_FAMFS_COMPLETE";
 
-/// Answers the question of a shell's completion and ends the program, if there is one.
+/// If a shell asks for completions, answers and ends the program.
 pub fn answer() {
     CompleteEnv::with_factory(Cli::command as fn() -> Command).var(VARIABLE).complete();
 }
@@ -28,12 +28,12 @@ pub(super) fn clusters() -> ArgValueCandidates {
     })
 }
 
-/// The names of the VMs of all clusters. What else the command line says is not known here.
+/// The names of the VMs of all clusters: the rest of the command line is not known here.
 pub(super) fn vms() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let mut clusters_of = BTreeMap::<String, Vec<String>>::new();
         for directory in directories() {
-            // One that cannot be read has no names to offer.
+            // A directory that cannot be read offers no names.
             let Ok(Some(state)) = directory.read() else { continue };
             for vm in state.vms.into_iter().filter(|vm| check_name(&vm.name).is_ok()) {
                 clusters_of.entry(vm.name).or_default().push(directory.name().to_owned());

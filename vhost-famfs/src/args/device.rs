@@ -11,11 +11,11 @@ use super::ArgsError;
 use crate::device::sandbox::Violation;
 use crate::pool::Owners;
 
-/// Show a pool to one VM: a vhost-user back-end for virtio-pmem (device id 27)
+/// Give one VM access to a pool: a vhost-user back-end for virtio-pmem (device id 27)
 ///
-/// Serves one connection and exits when the VM goes. One process per VM; any number of
-/// processes can serve the same pool. It must live as long as its VM. When it listens, the
-/// process drops its privileges, and when the VM connects, all system calls that it no longer needs.
+/// Serves one connection and exits when the VM disconnects. Run one process per VM; any number of
+/// processes can serve the same pool. The process must run as long as its VM. It drops its
+/// privileges before it listens, and all system calls that it no longer needs when the VM connects.
 ///
 /// Example, in two shells:
 ///
@@ -34,35 +34,35 @@ pub(super) struct DeviceArgs {
     /// Path of the pool.
     #[arg(long, value_name = "PATH", required_unless_present_any = ["pool_fd", "print_capabilities"])]
     pool: Option<PathBuf>,
-    /// The pool, as an open descriptor that the parent process passes (a memfd, for example); 0 is
-    /// standard input.
+    /// The pool, as an open descriptor (for example a memfd) inherited from the parent process; 0
+    /// is standard input.
     #[arg(long, value_name = "FDNUM")]
     pool_fd: Option<RawFd>,
-    /// Take the pool also if another user owns it or can change it, or if its name is a link.
+    /// Accept a pool that another user owns or can change, or whose name is a link.
     #[arg(long, requires = "pool")]
     foreign_pool: bool,
-    /// Listen here for the VMM. A socket left over from an earlier run is replaced.
+    /// Listen on this socket for the VMM. A socket left over from an earlier run is replaced.
     #[arg(short, long, value_name = "PATH")]
     socket_path: Option<PathBuf>,
-    /// Listen on this inherited socket. Under systemd the socket of the unit is found without it.
+    /// Listen on this inherited socket. Not needed under systemd socket activation.
     #[arg(long, value_name = "FDNUM")]
     fd: Option<RawFd>,
-    /// First byte of the pool that the VM sees; a multiple of 2M.
+    /// Offset in the pool of the first byte that the VM sees; a multiple of 2M.
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "0")]
     offset: u64,
-    /// Number of bytes that the VM sees; a multiple of 2M [default: to the end of the pool]
+    /// Number of bytes that the VM sees; a multiple of 2M [default: up to the end of the pool]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     length: Option<u64>,
-    /// Refused on this transport; the message names the one that can.
+    /// Not possible with this device; the error names one that can.
     #[arg(long, hide = true)]
     readonly: bool,
     /// Print the capabilities of this back-end as JSON and exit.
     #[arg(long)]
     pub(super) print_capabilities: bool,
-    /// What the process gives up before a VM speaks.
+    /// What the process may no longer do once it serves a VM.
     #[arg(long, value_enum, default_value_t = SandboxArg::Kill)]
     sandbox: SandboxArg,
-    /// Form of the log on standard error.
+    /// Format of the log on standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
     /// Log every memory table and every batch of requests.
@@ -70,18 +70,18 @@ pub(super) struct DeviceArgs {
     verbose: bool,
 }
 
-/// What happens to a system call that a back-end does not need.
+/// What happens when a back-end makes a system call that it does not need.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SandboxArg {
-    /// Drop privileges; the kernel kills the process at a system call that is not on the list.
+    /// Drop privileges; the kernel kills the process at a system call that is not allowed.
     Kill,
-    /// Drop privileges; the kernel logs such a call (audit) and lets it through.
+    /// Drop privileges; the kernel logs such a call (audit) and allows it.
     Log,
-    /// Keep privileges and system calls, for debugging.
+    /// Keep all privileges and system calls, for debugging.
     None,
 }
 
-/// Form of the log.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// One line of text per event.
@@ -90,12 +90,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// Something by name, or an inherited descriptor's number.
+/// A path, or the number of an inherited descriptor.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Source {
-    /// By name.
+    /// A path.
     Path(PathBuf),
-    /// By number.
+    /// A descriptor number.
     Fd(RawFd),
     /// The socket that systemd passes (`LISTEN_FDS`).
     Activation,
@@ -106,21 +106,21 @@ pub enum Source {
 pub struct DeviceConfig {
     /// The pool.
     pub pool: Source,
-    /// Whose it may be.
+    /// Which owners of the pool to accept.
     pub owners: Owners,
     /// The socket.
     pub socket: Source,
-    /// Offset in bytes of the window in the pool.
+    /// Offset of the window in the pool, in bytes.
     pub offset: u64,
-    /// Length in bytes of the window; to the end of the pool if not given.
+    /// Length of the window in bytes; `None` for up to the end of the pool.
     pub length: Option<u64>,
-    /// The user asks for a read-only window.
+    /// The user asked for a read-only window.
     pub readonly: bool,
     /// The sandbox; `None` for none.
     pub sandbox: Option<Violation>,
-    /// Form of the log.
+    /// Format of the log.
     pub log_format: LogFormat,
-    /// Log more.
+    /// Log more events.
     pub verbose: bool,
 }
 
@@ -128,7 +128,7 @@ fn source(path: Option<PathBuf>, fd: Option<RawFd>) -> Option<Source> {
     path.map(Source::Path).or(fd.map(Source::Fd))
 }
 
-/// Whether systemd, or a program that does as it does, passes a socket.
+/// Whether systemd, or a program that follows its protocol, passes a socket.
 fn is_activated() -> bool {
     std::env::var_os("LISTEN_FDS").is_some()
 }

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// Check whether this host can run clusters, and how to fix what is missing
+/// Check whether this host can run clusters, and show how to fix what is missing
 ///
-/// Looks at VMMs and their versions, KVM (a guest of four instructions is run), the place for
-/// sockets, memory and its limits, huge pages, and ublk. Changes nothing. `absent` marks what is
-/// missing but only needed if you ask for it.
+/// Checks VMMs and their versions, KVM (by running a guest of four instructions), the directory for
+/// sockets, memory and its limits, huge pages, and ublk. Changes nothing. `absent` marks something
+/// that is missing but optional.
 ///
-/// Exit codes: 0 clusters can be run, 1 they cannot, 2 wrong command line.
+/// Exit codes: 0 this host can run clusters, 1 it cannot, 2 wrong command line.
 ///
 /// Example:
 ///
@@ -19,7 +19,7 @@ use clap::Args;
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct DoctorArgs {
-    /// Look at this QEMU instead of the one that would be found
+    /// Check this QEMU instead of the one that `up` would use
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
     /// Print the findings as JSON
@@ -27,10 +27,10 @@ pub(super) struct DoctorArgs {
     json: bool,
 }
 
-/// How to look at the host.
+/// How to check the host.
 #[derive(Debug)]
 pub struct DoctorConfig {
-    /// The QEMU that the user named.
+    /// The QEMU that the user named, if any.
     pub qemu: Option<PathBuf>,
     /// Print JSON.
     pub json: bool,

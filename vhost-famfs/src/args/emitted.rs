@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `emitted`, which what `up --emit` prints runs before and after its VMs.
+//! `emitted`: what the output of `up --emit` runs before and after its VMs.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,24 +10,24 @@ use uuid::Uuid;
 
 use super::up::{MAX_SECONDS, name};
 
-/// Make or remove the directory of a cluster that `up --emit` printed.
+/// Create or remove the directory of a cluster printed by `up --emit`.
 #[derive(Debug, Subcommand)]
 pub(super) enum EmittedCommand {
-    /// Make it, so that `ps`, `exec`, `console`, `logs` and `down` find the cluster.
+    /// Create it, so that `ps`, `exec`, `console`, `logs` and `down` find the cluster.
     Start {
-        /// The directory of all clusters.
+        /// The directory that holds all clusters.
         directory: PathBuf,
-        /// What is known of the cluster, as JSON.
+        /// The state of the cluster, as JSON.
         state: String,
     },
-    /// End what is left of the cluster and remove the directory. Pool and logs stay.
+    /// Stop what remains of the cluster and remove the directory. The pool and the logs are kept.
     Stop {
-        /// The directory of all clusters.
+        /// The directory that holds all clusters.
         directory: PathBuf,
         /// The cluster.
         #[arg(value_parser = name)]
         name: String,
-        /// The mark of its processes.
+        /// The identifier that marks the cluster's processes.
         instance: Uuid,
         /// Seconds that each guest has to shut down.
         #[arg(long, value_name = "SECONDS", default_value_t = 30,
@@ -39,20 +39,20 @@ pub(super) enum EmittedCommand {
 /// What to do with the directory of an emitted cluster.
 #[derive(Debug)]
 pub enum EmittedConfig {
-    /// Make it.
+    /// Create it.
     Start {
-        /// The directory of all clusters.
+        /// The directory that holds all clusters.
         base: PathBuf,
-        /// What is known of the cluster.
+        /// The state of the cluster, as JSON.
         state: String,
     },
     /// Remove it.
     Stop {
-        /// The directory of all clusters.
+        /// The directory that holds all clusters.
         base: PathBuf,
         /// The cluster.
         name: String,
-        /// The mark of its processes.
+        /// The identifier that marks the cluster's processes.
         instance: Uuid,
         /// Time for each guest to shut down.
         limit: Duration,

@@ -8,19 +8,19 @@ use famfs::text::number::parse_size;
 
 use crate::bounded_log::{DEFAULT_LIMIT, MIN_LIMIT};
 
-/// Keep logs within a limit: move what comes by FILE.pipe into FILE and FILE.old.
+/// Limit the size of logs: copy the output of FILE.pipe into FILE and FILE.old.
 ///
-/// `up` starts it for each VM. It makes the pipes, and ends when nobody can write to them any more, and the
-/// processes have ended whose ends it records.
+/// `up` starts one for each VM. It creates the pipes. It ends when no process has the pipes open
+/// for writing and all processes whose end it records have ended.
 #[derive(Debug, Args)]
 pub(super) struct KeepLogsArgs {
-    /// The logs.
+    /// The log files.
     #[arg(value_name = "FILE", required = true)]
     logs: Vec<PathBuf>,
-    /// Most bytes of each log [default: 16M]
+    /// Maximum size of each log [default: 16M]
     #[arg(long, value_name = "SIZE", value_parser = limit)]
     limit: Option<u64>,
-    /// Record in FILE how processes end whose ids come on standard input, one on a line
+    /// Record in FILE how processes end; standard input lists their ids, one per line
     #[arg(long, value_name = "FILE")]
     ends: Option<PathBuf>,
 }
@@ -35,11 +35,11 @@ fn limit(text: &str) -> Result<u64, String> {
 /// Which logs to keep.
 #[derive(Debug)]
 pub struct KeepLogsConfig {
-    /// The logs.
+    /// The log files.
     pub logs: Vec<PathBuf>,
-    /// Most bytes of each.
+    /// Maximum size of each log in bytes.
     pub limit: u64,
-    /// Where to record how the processes end whose ids come on standard input.
+    /// Where to record how the processes listed on standard input end.
     pub ends: Option<PathBuf>,
 }
 

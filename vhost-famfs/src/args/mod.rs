@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The command line, and its translation into what the rest of the program takes.
+//! The command line, and its conversion into a `Config`.
 
 mod cluster;
 pub mod complete;
@@ -34,20 +34,20 @@ pub use ublk::UblkConfig;
 use up::UpArgs;
 pub use up::{Described, Emit, UpConfig};
 
-/// Name under which the program is `vhost-famfs device`, as the vhost-user conventions want a
-/// program of its own for each back-end.
+/// Under this name, the program is `vhost-famfs device`: the vhost-user conventions ask for one
+/// program per back-end.
 pub const DEVICE_PROGRAM: &str = "vhost-user-famfs";
 
-/// Gives virtual machines a shared memory pool.
+/// Share one memory pool between virtual machines.
 ///
-/// A pool is a file in memory (tmpfs, hugetlbfs, memfd) or on storage that several VMs map at the
-/// same time. `up` starts a cluster of VMs that share one, `ps`, `exec`, `console` and `logs` look
-/// into it, `down` ends it. For VMs that other programs start, `pool create` makes a pool and
-/// `device` shows it to one VM as a virtio-pmem device.
+/// A pool is a file in memory (tmpfs, hugetlbfs, memfd) or on disk that several VMs map at the same
+/// time. `up` starts a cluster of VMs that share a pool; `ps`, `exec`, `console` and `logs` let you
+/// look into it; `down` stops it. To use a pool with VMs that other programs start, make it with
+/// `pool create`, then run `device` for each VM: the VM sees a virtio-pmem device.
 ///
-/// Exit codes: 0 success (for `device`: the VM went away, or SIGTERM); 1 failure, with a message on
-/// standard error; 2 wrong command line; 130 interrupted. `exec` has the codes of its command, see
-/// there. `ps` has 3 if something of a cluster has ended.
+/// Exit codes: 0 success (for `device`: the VM disconnected, or SIGTERM); 1 failure, with a message
+/// on standard error; 2 wrong command line; 130 interrupted. `exec` returns the exit code of its
+/// command, see there. `ps` returns 3 if a part of a cluster has ended.
 ///
 /// Completions for bash: source <(VHOST_FAMFS_COMPLETE=bash vhost-famfs)
 #[derive(Debug, Parser)]
@@ -59,7 +59,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make, find, look at, resize or remove pools.
+    /// Create, find, inspect, resize or remove pools.
     #[command(subcommand)]
     Pool(PoolCommand),
     Device(DeviceArgs),
@@ -74,7 +74,7 @@ enum Command {
     KeepLogs(KeepLogsArgs),
     #[command(subcommand, hide = true)]
     Emitted(EmittedCommand),
-    /// Show an image or a pool to the host as a block device.
+    /// Export an image or a pool to the host as a block device.
     #[command(subcommand)]
     Ublk(UblkCommand),
 }
@@ -83,13 +83,13 @@ impl Cli {
     /// Parses a command line whose first word is the program's name.
     ///
     /// # Errors
-    /// What clap refuses, and the text of `--help`.
+    /// What clap refuses, or the text of `--help`.
     pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         Self::try_parse_from(as_device(words))
     }
 }
 
-/// Adds the command that is in the name of the program.
+/// Inserts the command that the program's name stands for.
 fn as_device(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut words: Vec<_> = words.into_iter().collect();
     let name = words.first().and_then(|word| Path::new(word).file_name());
@@ -99,10 +99,10 @@ fn as_device(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     words
 }
 
-/// What to do, free of the command line's form.
+/// What to do, independent of the command line.
 #[derive(Debug)]
 pub enum Config {
-    /// Work on pools.
+    /// Manage pools.
     Pool(PoolConfig),
     /// Print the back-end's capabilities.
     Capabilities,
@@ -110,11 +110,11 @@ pub enum Config {
     Device(DeviceConfig),
     /// Start a cluster.
     Up(UpConfig),
-    /// Look at the host.
+    /// Check the host.
     Doctor(DoctorConfig),
-    /// End a cluster.
+    /// Stop a cluster.
     Down(DownConfig),
-    /// Look at clusters.
+    /// Show clusters.
     Ps(PsConfig),
     /// Run a command in a VM.
     Exec(ExecConfig),
@@ -122,42 +122,45 @@ pub enum Config {
     Console(ConsoleConfig),
     /// Show logs.
     Logs(LogsConfig),
-    /// Keep logs within their limit.
+    /// Limit the size of logs.
     KeepLogs(KeepLogsConfig),
-    /// Work for what `up --emit` printed.
+    /// Do what the output of `up --emit` needs.
     Emitted(EmittedConfig),
-    /// Work on block devices.
+    /// Manage block devices.
     Ublk(UblkConfig),
 }
 
-/// A command line that clap cannot check by itself.
+/// An error in a command line that clap cannot detect.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ArgsError {
-    /// Nothing to show to a VM.
-    #[error("no pool: give --pool PATH, or --pool-fd for one that the parent process opened")]
-    NoPool,
-    /// Nowhere to listen.
+    /// The command line names no pool.
     #[error(
-        "no socket: give --socket-path PATH, or --fd for one that the parent process opened, or \
-         start it from a systemd socket unit"
+        "no pool: use --pool PATH, or --pool-fd for a descriptor that the parent process opened"
+    )]
+    NoPool,
+    /// The command line names no socket.
+    #[error(
+        "no socket: use --socket-path PATH, or --fd for one that the parent process opened, or \
+         start the program from a systemd socket unit"
     )]
     NoSocket,
-    /// No cluster to start.
+    /// The command line names no cluster.
     #[error(
-        "no cluster: give a cluster file, or --vms N with the directories to share (--share DIR)"
+        "no cluster: name a cluster file, or use --vms N with the directories to share (--share \
+         DIR)"
     )]
     NoCluster,
-    /// One descriptor cannot be both.
-    #[error("--pool-fd and --fd both name descriptor {0}")]
+    /// One descriptor cannot be both the pool and the socket.
+    #[error("descriptor {0} cannot be both the pool (--pool-fd) and the socket (--fd)")]
     SameFd(RawFd),
-    /// Nobody has said what is to become of writes.
+    /// The command line does not say where writes go.
     #[error(
-        "no place for changes: give --overlay FILE to keep them, --ephemeral to forget them, or \
-         --read-only to have none"
+        "no place for changes: use --overlay FILE to keep them, --ephemeral to discard them, or \
+         --read-only to refuse writes"
     )]
     NoChanges,
     /// A path that cannot be made absolute.
-    #[error("cannot tell the directory of {path}: {reason}", path = .0.display(), reason = .1)]
+    #[error("cannot make {path} an absolute path: {reason}", path = .0.display(), reason = .1)]
     Path(std::path::PathBuf, String),
 }
 

@@ -19,7 +19,7 @@ pub(super) enum PoolCommand {
     Rm(RmArgs),
 }
 
-/// Make a new pool; never replaces a file
+/// Create a pool; never replaces an existing file
 ///
 /// Examples:
 ///
@@ -29,28 +29,29 @@ pub(super) enum PoolCommand {
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct CreateArgs {
-    /// Name of the new file. /dev/shm is memory, a hugetlbfs mount such as /dev/hugepages is
-    /// memory in huge pages; a file on a disk survives a reboot of the host. The directory of
-    /// your own pools, vhost-famfs-UID in either, is made if it is not there.
+    /// Path of the new file. In /dev/shm, the pool is in memory; in a hugetlbfs mount such as
+    /// /dev/hugepages, it is in huge pages; on a disk, it survives a reboot of the host. The
+    /// directory for your own pools, vhost-famfs-UID in /dev/shm or hugetlbfs, is created if
+    /// needed.
     path: PathBuf,
-    /// Size: a multiple of 2M (of the page size in hugetlbfs), at least 16M. K, M, G and T are
+    /// Size: a multiple of 2M (in hugetlbfs, of the page size), at least 16M. K, M, G and T are
     /// powers of 1024.
     #[arg(long, value_parser = parse_size)]
     size: u64,
-    /// What guests see.
+    /// Which device guests see.
     #[arg(long, value_enum, default_value_t = ViewArg::Devdax)]
     view: ViewArg,
     /// Identity of the devdax info block [default: random]
     #[arg(long)]
     uuid: Option<Uuid>,
-    /// Make an empty famfs in it too. Guests need no `famfs mkfs` then.
+    /// Also create an empty famfs in the pool, so that guests need not run `famfs mkfs`.
     #[arg(long)]
     mkfs: bool,
-    /// Take memory from this NUMA node only. For tmpfs and hugetlbfs; holds for every VM.
+    /// Take the memory from this NUMA node only. For tmpfs and hugetlbfs; applies to all VMs.
     #[arg(long, value_name = "NODE", value_parser = number::<u32>(0..=1023))]
     numa: Option<u32>,
-    /// Take all memory now, so that no VM can run out of it later. Always so in hugetlbfs, and on
-    /// a disk.
+    /// Allocate all memory now, so that no VM can run out of it later. Always done in hugetlbfs and
+    /// on disk.
     #[arg(long)]
     prefault: bool,
     /// Print the result as JSON.
@@ -60,46 +61,46 @@ pub(super) struct CreateArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ViewArg {
-    /// /dev/dax0.0: the first 2 MiB hold an info block, files can be mapped by 2 MiB pages.
+    /// /dev/dax0.0: an info block takes the first 2 MiB, and files can be mapped with 2 MiB pages.
     Devdax,
-    /// /dev/pmem0: the guest's device is the whole pool.
+    /// /dev/pmem0: the device is the whole pool.
     Raw,
 }
 
 /// Find pools: files with a devdax info block or a famfs.
 ///
-/// Looks into /dev/shm, every hugetlbfs mount, /var/lib/vhost-famfs, $XDG_RUNTIME_DIR and the
-/// directories that are given, and one level below each. A raw pool without a famfs looks like
-/// any other file and is not found.
+/// Searches /dev/shm, every hugetlbfs mount, /var/lib/vhost-famfs, $XDG_RUNTIME_DIR and the
+/// directories you name, each one level deep. A raw pool without a famfs looks like any other file,
+/// so it is not found.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    /// More directories to look into.
+    /// More directories to search.
     directories: Vec<PathBuf>,
-    /// Print the pools as JSON: for each what `inspect` prints.
+    /// Print the pools as JSON, each as `inspect` prints it.
     #[arg(long)]
     json: bool,
 }
 
-/// Print what a pool is: kind, size, memory in use, owner, view, file system, who has it open.
+/// Show a pool's kind, size, memory use, owner, view, file system, and who has it open.
 ///
-/// Changes nothing and takes no lock. Processes of other users are only seen by root.
+/// Changes nothing and takes no lock. Only root sees processes of other users.
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
     /// The pool.
     path: PathBuf,
-    /// Fail if its name is a link, or if users other than you and root can change it.
+    /// Fail if the pool's name is a link, or if users other than you and root can change the pool.
     #[arg(long)]
     trusted: bool,
-    /// Print it as JSON.
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Make a pool larger, or cut unused space off its end.
+/// Make a pool larger, or remove unused space at its end.
 ///
-/// Refused while a process has the pool open: guests do not notice a new size. Never cuts off
-/// data: of a famfs, only space behind the last file; of an empty pool, only zeros.
-/// An interrupted resize is finished by the same command.
+/// Stop all processes that have the pool open first: running VMs would not see the new size.
+/// Shrinking never removes data: with a famfs, only space after the last file; in an empty pool,
+/// only zeros. To finish an interrupted resize, run the same command again.
 #[derive(Debug, Args)]
 pub(super) struct ResizeArgs {
     /// The pool.
@@ -107,7 +108,7 @@ pub(super) struct ResizeArgs {
     /// New size: a multiple of 2M, at least 16M.
     #[arg(long, value_parser = parse_size)]
     size: u64,
-    /// Change the pool also if another user owns it or can change it.
+    /// Accept a pool that another user owns or can change.
     #[arg(long)]
     foreign_pool: bool,
     /// Print the result as JSON.
@@ -115,60 +116,60 @@ pub(super) struct ResizeArgs {
     json: bool,
 }
 
-/// Remove a pool that nobody uses and that holds no data.
+/// Remove a pool that is not in use and holds no data.
 #[derive(Debug, Args)]
 pub(super) struct RmArgs {
     /// The pool.
     path: PathBuf,
-    /// Remove it although it holds a file system or other data, or a process has it open. VMs that
-    /// use it keep their memory until they end.
+    /// Remove the pool even if it holds a file system or other data, or a process has it open. VMs
+    /// that use it keep their memory until they end.
     #[arg(long)]
     force: bool,
-    /// Remove it also if another user owns it or can change it.
+    /// Accept a pool that another user owns or can change.
     #[arg(long)]
     foreign_pool: bool,
 }
 
-/// What to do with a pool.
+/// What to do with which pool.
 #[derive(Debug)]
 pub enum PoolConfig {
-    /// Make one.
+    /// Create a pool.
     Create {
-        /// What to make.
+        /// What to create.
         options: CreateOptions,
         /// Print JSON.
         json: bool,
     },
     /// Find pools.
     List {
-        /// Directories besides the usual ones.
+        /// Directories in addition to the usual ones.
         directories: Vec<PathBuf>,
         /// Print JSON.
         json: bool,
     },
-    /// Look at one.
+    /// Inspect a pool.
     Inspect {
         /// The pool.
         path: PathBuf,
-        /// Whose it may be.
+        /// Which owners to accept.
         owners: Owners,
         /// Print JSON.
         json: bool,
     },
-    /// Change its size.
+    /// Change the size of a pool.
     Resize {
-        /// Which one and how.
+        /// Which pool, and its new size.
         options: ResizeOptions,
         /// Print JSON.
         json: bool,
     },
-    /// Remove it.
+    /// Remove a pool.
     Remove {
         /// The pool.
         path: PathBuf,
-        /// Even with data or a holder.
+        /// Even if it holds data or is in use.
         force: bool,
-        /// Whose it may be.
+        /// Which owners to accept.
         owners: Owners,
     },
 }

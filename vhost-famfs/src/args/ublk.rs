@@ -10,10 +10,10 @@ use ublk::source::{Changes, Source};
 
 use super::ArgsError;
 
-/// Where changes that are not kept go, if TMPDIR does not say otherwise.
+/// Where discarded changes go, unless TMPDIR is set.
 const SCRATCH: &str = "/var/tmp";
 
-/// The highest number of a device (ublk_drv's UBLK_MAX_UBLKS).
+/// The highest device number (ublk_drv's UBLK_MAX_UBLKS).
 const MAX_ID: u32 = (1 << 20) - 1;
 
 #[derive(Debug, Subcommand)]
@@ -24,14 +24,14 @@ pub(super) enum UblkCommand {
     Recover(RecoverArgs),
 }
 
-/// Make a block device, /dev/ublkbN, and serve it until it is removed
+/// Create a block device, /dev/ublkbN, and serve it until it is removed
 ///
-/// With --image, many devices share one image that is only read; each has its changes in an
-/// overlay of its own. With --pool, the device is what guests see of the pool.
+/// With --image, many devices share one image, which is never written to; each device keeps its
+/// changes in an overlay of its own. With --pool, the device shows the pool as guests see it.
 ///
-/// The command prints the name of the device when it can be used, and goes on: it is the process
-/// that serves the device. It ends when `ublk del`, SIGTERM or SIGINT removes the device. If it is
-/// killed, programs that use the device wait until `ublk recover` serves it again.
+/// The command prints the name of the device once it is ready, and keeps running to serve it. It
+/// ends when `ublk del`, SIGTERM or SIGINT removes the device. If it is killed, programs that use
+/// the device wait until `ublk recover` serves it again.
 ///
 /// Examples:
 ///
@@ -45,33 +45,33 @@ pub(super) enum UblkCommand {
 #[command(group(ArgGroup::new("shown").args(["image", "pool"]).required(true)))]
 #[command(group(ArgGroup::new("changes").args(["overlay", "ephemeral"])))]
 pub(super) struct AddArgs {
-    /// Image file or block device; it is never written to. Its size is a multiple of 512.
+    /// Image file or block device, only read. Its size must be a multiple of 512.
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
-    /// File with the changes; made if it is not there. It belongs to this image: another one, or a
-    /// changed one, is refused, for which the whole image is read.
+    /// File for the changes, created if it does not exist. It belongs to this image: if the image
+    /// is another one or has changed, the command fails. The check reads the whole image.
     #[arg(long, value_name = "FILE", conflicts_with = "pool")]
     overlay: Option<PathBuf>,
-    /// Forget the changes when the device goes. They are in a file without a name in $TMPDIR or
-    /// /var/tmp. The device cannot be recovered.
+    /// Discard the changes when the device is removed. They are kept in an unnamed file in $TMPDIR
+    /// or /var/tmp. The device cannot be recovered.
     #[arg(long, conflicts_with_all = ["pool", "read_only"])]
     ephemeral: bool,
-    /// Pool in tmpfs or in a file.
+    /// Pool in tmpfs or in a regular file.
     #[arg(long, value_name = "FILE")]
     pool: Option<PathBuf>,
-    /// Show the pool also if another user owns it or can change it, or if its name is a link.
+    /// Accept a pool that another user owns or can change, or whose name is a link.
     #[arg(long, requires = "pool")]
     foreign_pool: bool,
-    /// Refuse writes. With --overlay, show what is in it.
+    /// Refuse writes. With --overlay, show the image with the changes in it.
     #[arg(long)]
     read_only: bool,
-    /// Number of the device [default: the next one]
+    /// Number of the device [default: the next free one]
     #[arg(long, value_name = "N", value_parser = number::<u32>(0..=MAX_ID))]
     id: Option<u32>,
-    /// Number of queues, each with a thread [default: one for every two processors, at most 4]
+    /// Number of queues, each with a thread [default: one per two processors, at most 4]
     #[arg(long, value_name = "N", value_parser = number::<u16>(1..=32))]
     queues: Option<u16>,
-    /// Copy all data through the process, as with drivers that do not have registered buffers.
+    /// Copy all data through the process, as for drivers without registered buffers.
     #[arg(long)]
     copy: bool,
     /// Print the device as JSON.
@@ -79,10 +79,10 @@ pub(super) struct AddArgs {
     json: bool,
 }
 
-/// Show all devices, those of other programs too.
+/// List all devices, including those of other programs.
 ///
-/// STATE: live; waiting (the server is gone, programs wait, see `ublk recover`); failing (the
-/// server is gone, requests fail); stopped (no block device).
+/// STATE: live; waiting (the server is gone and programs wait, see `ublk recover`); failing (the
+/// server is gone and requests fail); stopped (no block device).
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
     /// Print the devices as JSON.
@@ -90,24 +90,24 @@ pub(super) struct ListArgs {
     json: bool,
 }
 
-/// Remove a device; the process that serves it flushes and ends.
+/// Remove a device. The process that serves it flushes its data and ends.
 #[derive(Debug, Args)]
 pub(super) struct DelArgs {
-    /// Number of the device, or its name: 0, /dev/ublkb0.
+    /// Number or name of the device: 0, /dev/ublkb0.
     #[arg(value_parser = parse_id)]
     device: u32,
-    /// Also if it is mounted: from then on all access to it fails.
+    /// Remove it even if it is mounted: from then on, all access to it fails.
     #[arg(long)]
     force: bool,
 }
 
 /// Serve a device whose process was killed.
 ///
-/// Programs that were waiting continue, and everything acknowledged before is there. Like `ublk add`,
-/// the command serves the device until it is removed.
+/// Waiting programs continue, and no acknowledged write is lost. Like `ublk add`, the command
+/// serves the device until it is removed.
 #[derive(Debug, Args)]
 pub(super) struct RecoverArgs {
-    /// Number of the device, or its name: 0, /dev/ublkb0.
+    /// Number or name of the device: 0, /dev/ublkb0.
     #[arg(value_parser = parse_id)]
     device: u32,
     /// Print the device as JSON.
@@ -118,32 +118,32 @@ pub(super) struct RecoverArgs {
 /// What to do with which device.
 #[derive(Debug)]
 pub enum UblkConfig {
-    /// Make and serve one.
+    /// Create a device and serve it.
     Add {
         /// What it shows.
         source: Source,
         /// Its number.
         id: Option<u32>,
-        /// How many queues.
+        /// Number of queues.
         queues: Option<u16>,
-        /// No registered buffers.
+        /// Do not use registered buffers.
         copy: bool,
         /// Print JSON.
         json: bool,
     },
-    /// Print all.
+    /// List all devices.
     List {
         /// Print JSON.
         json: bool,
     },
-    /// Remove one.
+    /// Remove a device.
     Delete {
         /// Its number.
         id: u32,
         /// Even if it is in use.
         force: bool,
     },
-    /// Serve one that has no server.
+    /// Serve a device that has no server.
     Recover {
         /// Its number.
         id: u32,
@@ -158,7 +158,7 @@ fn parse_id(text: &str) -> Result<u32, String> {
     self::number(0..=MAX_ID)(number).map_err(|err| format!("{err}, or a name like /dev/ublkb0"))
 }
 
-/// Names are kept for `recover`, which may be run in another directory.
+/// `recover` may run in another directory, so the record holds absolute paths.
 fn absolute(path: &Path) -> Result<PathBuf, ArgsError> {
     let error = |source: io::Error| ArgsError::Path(path.to_owned(), source.to_string());
     std::path::absolute(path).map_err(error)

@@ -10,12 +10,12 @@ use famfs::text::number::{number, parse_size};
 use super::ArgsError;
 use crate::cluster::spec::{MAX_VMS, check_name};
 
-/// Start a cluster: a pool, what is in it, and the VMs that share it
+/// Start a cluster: a pool, its contents, and the VMs that share it
 ///
-/// Makes the pool if it does not exist, copies files into it, starts the VMs with their back-ends,
-/// waits until every VM has mounted the pool, and prints a table. The VMs keep running after this
-/// command; `down` ends them. If anything fails, or at Ctrl-C, everything that was started or made
-/// is removed again.
+/// Creates the pool if it does not exist, copies files into it, starts the VMs and their back-ends,
+/// waits until every VM has mounted the pool, and prints a table. The VMs keep running after the
+/// command ends; stop them with `down`. If anything fails, or at Ctrl-C, everything that was
+/// started or created is removed again.
 ///
 /// Examples:
 ///
@@ -29,61 +29,64 @@ use crate::cluster::spec::{MAX_VMS, check_name};
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct UpArgs {
-    /// Cluster file (TOML); docs/reference/cluster-file.md describes it.
+    /// Cluster file (TOML), see docs/reference/cluster-file.md.
     #[arg(value_name = "FILE", conflicts_with_all = ["vms", "share", "pool", "size"])]
     file: Option<PathBuf>,
-    /// Without a cluster file: number of VMs; vm1, vm2 and so on.
+    /// Without a cluster file: number of VMs. They are called vm1, vm2 and so on.
     #[arg(long, value_name = "N", value_parser = number::<u32>(1..=MAX_VMS as u32))]
     vms: Option<u32>,
     /// Without a cluster file: copy the contents of this directory or tar archive into the pool (repeatable).
     #[arg(long, value_name = "DIR", requires = "vms")]
     share: Vec<PathBuf>,
-    /// Without a cluster file: path of the pool; made if it does not exist, and kept by `down`
-    /// [default: one in memory, for this cluster only]
+    /// Without a cluster file: path of the pool. It is created if it does not exist, and `down`
+    /// keeps it [default: a pool in memory for this cluster only]
     #[arg(long, value_name = "PATH", requires = "vms")]
     pool: Option<PathBuf>,
     /// Without a cluster file: size of a new pool [default: what the shares need, plus 256M]
     #[arg(long, value_name = "SIZE", requires = "vms", value_parser = parse_size)]
     size: Option<u64>,
-    /// Use the pool also if another user owns it or can change it, or if its name is a link.
+    /// Accept a pool that another user owns or can change, or whose name is a link.
     #[arg(long)]
     foreign_pool: bool,
-    /// Name of the cluster [default: the one in the file, else the file's name, else "default"]
+    /// Name of the cluster [default: the one in the cluster file, else the file's name, else
+    /// "default"]
     #[arg(long, value_name = "NAME", value_parser = name)]
     name: Option<String>,
-    /// QEMU program, 11.1 or newer for VMs with a back-end [default: $VHOST_FAMFS_QEMU, the one in
-    /// PATH, else that of the project's tools]
+    /// QEMU program; VMs with a back-end need 11.1 or newer [default: $VHOST_FAMFS_QEMU, else the
+    /// one in PATH, else that of the project's tools]
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
-    /// Directory of the appliance image [default: $VHOST_FAMFS_IMAGE, the installed one, else what
-    /// `cargo xtask image` made]
+    /// Directory of the appliance image [default: $VHOST_FAMFS_IMAGE, else the installed one, else
+    /// the one built by `cargo xtask image`]
     #[arg(long, value_name = "DIR")]
     image: Option<PathBuf>,
-    /// Seconds that a VM may take until it has mounted the pool.
+    /// Seconds that a VM has to mount the pool.
     #[arg(long, value_name = "SECONDS", default_value_t = 240,
         value_parser = number::<u64>(0..=MAX_SECONDS))]
     timeout: u64,
-    /// Go on without what famfs cannot hold of the shares and imports (symbolic links, empty files, long
-    /// paths and so on), and say what that is.
+    /// Skip what famfs cannot store of the shares and imports (symbolic links, empty files, long
+    /// paths and so on), and print how much was skipped.
     #[arg(long)]
     skip_unsupported: bool,
-    /// Name everything that is not copied, or not as it is.
+    /// List everything that is not copied, or not copied exactly.
     #[arg(short, long)]
     verbose: bool,
     /// Start even if the VMs and the pool could need more memory than the host has.
     #[arg(long)]
     overcommit: bool,
-    /// Do not confine QEMU: no system call filter; for root, all privileges. Also `confine = false` of a
-    /// VM in the cluster file. For QEMU arguments that need more, such as a helper program.
+    /// Do not confine QEMU: no system call filter, and all privileges if you are root. Use it for
+    /// QEMU arguments that need more, such as a helper program. For one VM, set `confine = false`
+    /// in the cluster file.
     #[arg(long)]
     unconfined: bool,
-    /// Print what would be done, and do nothing.
+    /// Print what would be done, without doing it.
     #[arg(long)]
     dry_run: bool,
-    /// With --dry-run: print it in the form of another program.
+    /// With --dry-run: print it in the format of another program.
     #[arg(long, value_enum, value_name = "FORM", requires = "dry_run")]
     emit: Option<Emit>,
-    /// With --emit: write files into this directory instead; existing files are not overwritten.
+    /// With --emit: write the output to files in this directory. Existing files are not
+    /// overwritten.
     #[arg(long, value_name = "DIR", requires = "emit")]
     output: Option<PathBuf>,
     /// Print the result as JSON.
@@ -94,24 +97,24 @@ pub(super) struct UpArgs {
 /// Another program that can start the VMs of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Emit {
-    /// Command lines for a shell.
+    /// Shell command lines for QEMU.
     Qemu,
-    /// Command lines of cloud-hypervisor.
+    /// Command lines for cloud-hypervisor.
     CloudHypervisor,
-    /// Domains of libvirt.
+    /// libvirt domains.
     Libvirt,
-    /// Units of systemd.
+    /// systemd units.
     Systemd,
 }
 
 /// Which cluster to start, and how.
 #[derive(Debug)]
 pub struct UpConfig {
-    /// What describes it.
+    /// What describes the cluster.
     pub cluster: Described,
-    /// Its name, if it has another than the file tells.
+    /// The name of the cluster, if it overrides the file's.
     pub name: Option<String>,
-    /// The pool may be another user's.
+    /// Accept a pool of another user.
     pub foreign_pool: bool,
     /// The QEMU program.
     pub qemu: Option<PathBuf>,
@@ -119,19 +122,19 @@ pub struct UpConfig {
     pub image: Option<PathBuf>,
     /// Time for a VM to mount the pool.
     pub timeout: Duration,
-    /// Go on without what famfs cannot hold.
+    /// Skip what famfs cannot store.
     pub skip_unsupported: bool,
-    /// Name everything that is not copied.
+    /// List everything that is not copied.
     pub verbose: bool,
-    /// More memory may be needed than there is.
+    /// Allow VMs and pool to need more memory than the host has.
     pub overcommit: bool,
-    /// QEMU is not confined.
+    /// Do not confine QEMU.
     pub unconfined: bool,
     /// Only print what would be done.
     pub dry_run: bool,
-    /// For another program.
+    /// Print in the format of this program.
     pub emit: Option<Emit>,
-    /// Where the files for it go, if not to standard output.
+    /// The directory for the files; `None` for standard output.
     pub output: Option<PathBuf>,
     /// Print JSON.
     pub json: bool,
@@ -155,7 +158,7 @@ pub enum Described {
     },
 }
 
-/// Most seconds to wait for anything, a week: no clock runs over.
+/// The longest wait for anything, a week: no clock overflows.
 pub(super) const MAX_SECONDS: u64 = 7 * 24 * 3600;
 
 /// A name of a cluster or VM.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Memory: where pools go, huge pages, and the limits that end a VM in the middle of its work.
+//! Memory: the places for pools, huge pages, and limits that could kill a running VM.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::host::memory::{self, Available, Limit};
 
 const PAGE: u64 = 2 << 20;
 
-/// RAM and pool of the smallest cluster that `up` makes unless it is told otherwise.
+/// RAM and pool of the smallest cluster that `up` starts by default.
 const ONE_VM: u64 = (1 << 30) + (256 << 20);
 
 /// All checks.
@@ -27,7 +27,7 @@ pub(super) fn examine() -> Vec<Finding> {
     ]
 }
 
-/// Room for pools in memory.
+/// Free memory for pools in tmpfs.
 fn tmpfs(dir: &Path) -> Finding {
     const CHECK: &str = "tmpfs";
     match rustix::fs::statvfs(dir) {
@@ -37,17 +37,17 @@ fn tmpfs(dir: &Path) -> Finding {
             if free.0 >= 1 << 30 {
                 return Finding::ok(CHECK, found);
             }
-            let mend = format!("mount -o remount,size=8G {}", dir.display());
-            Finding::with(CHECK, Status::Warning, found, mend)
+            let fix = format!("mount -o remount,size=8G {}", dir.display());
+            Finding::with(CHECK, Status::Warning, found, fix)
         }
         Err(errno) => {
-            let mend = format!("mount -t tmpfs tmpfs {}", dir.display());
-            Finding::with(CHECK, Status::Warning, format!("{}: {errno}", dir.display()), mend)
+            let fix = format!("mount -t tmpfs tmpfs {}", dir.display());
+            Finding::with(CHECK, Status::Warning, format!("{}: {errno}", dir.display()), fix)
         }
     }
 }
 
-/// Huge pages that tmpfs takes by itself.
+/// Huge pages that tmpfs allocates by itself.
 fn transparent(setting: &Path) -> Finding {
     const CHECK: &str = "huge tmpfs pages";
     let text = fs::read_to_string(setting).unwrap_or_default();
@@ -60,44 +60,44 @@ fn transparent(setting: &Path) -> Finding {
         Some(word) => Finding::with(
             CHECK,
             Status::Absent,
-            format!("shmem_enabled is {word}: pools in tmpfs take pages of 4 KiB"),
+            format!("shmem_enabled is {word}: pools in tmpfs use 4 KiB pages"),
             format!("echo within_size > {}; or use hugetlbfs", setting.display()),
         ),
         None => Finding::with(
             CHECK,
             Status::Absent,
-            "the kernel has none: pools in tmpfs take pages of 4 KiB",
-            "use a pool in hugetlbfs",
+            "the kernel does not support them: pools in tmpfs use 4 KiB pages",
+            "create pools in hugetlbfs",
         ),
     }
 }
 
-/// Huge pages that are set aside, for pools in hugetlbfs.
+/// Huge pages that are reserved for pools in hugetlbfs.
 fn reserved(dir: &Path) -> Finding {
     const CHECK: &str = "hugetlbfs";
     let number = |name: &str| -> Option<u64> {
         fs::read_to_string(dir.join(name)).ok()?.trim().parse().ok()
     };
-    let mend = format!(
+    let fix = format!(
         "only needed for pools in hugetlbfs: echo 512 > {}/nr_hugepages, and mount -t hugetlbfs none /dev/hugepages",
         dir.display()
     );
     let (Some(total), Some(free)) = (number("nr_hugepages"), number("free_hugepages")) else {
-        return Finding::with(CHECK, Status::Absent, "the kernel has no pages of 2 MiB", mend);
+        return Finding::with(CHECK, Status::Absent, "the kernel has no 2 MiB pages", fix);
     };
     let mounts = famfs::system::mounts::read().unwrap_or_default();
     let mount = mounts.iter().find(|mount| mount.fs_type == "hugetlbfs");
     let place =
         mount.map_or_else(|| "not mounted".to_owned(), |m| m.mount_point.display().to_string());
-    let found = format!("{free} of {total} pages of 2 MiB are free; {place}");
+    let found = format!("{free} of {total} 2 MiB pages are free; {place}");
     if free > 0 && mount.is_some() {
         Finding::ok(CHECK, found)
     } else {
-        Finding::with(CHECK, Status::Absent, found, mend)
+        Finding::with(CHECK, Status::Absent, found, fix)
     }
 }
 
-/// Memory that a process may lock; VFIO and `mem-lock` need as much as the VM has.
+/// Memory that a process may lock; VFIO and `mem-lock` lock all of a VM's memory.
 fn locked() -> Finding {
     const CHECK: &str = "locked memory";
     match getrlimit(Resource::Memlock).current {
@@ -109,12 +109,13 @@ fn locked() -> Finding {
                 "at most {} (RLIMIT_MEMLOCK): enough unless VMs lock their memory",
                 Bytes(limit)
             ),
-            "only for VFIO or -overcommit mem-lock=on: ulimit -l unlimited, LimitMEMLOCK=infinity",
+            "only needed for VFIO or -overcommit mem-lock=on: ulimit -l unlimited, \
+             LimitMEMLOCK=infinity",
         ),
     }
 }
 
-/// What VMs and pools can take now.
+/// Memory that is available for VMs and pools now.
 fn available() -> Finding {
     const CHECK: &str = "memory";
     match Available::look() {
@@ -123,17 +124,18 @@ fn available() -> Finding {
             if bytes >= ONE_VM {
                 return Finding::ok(CHECK, found);
             }
-            let mend = "end what needs it, or add swap space: a VM takes 1 GiB unless its cluster file says less";
-            Finding::with(CHECK, Status::Warning, found, mend)
+            let fix = "stop programs that use memory, or add swap space: each VM takes 1 GiB \
+                        unless its cluster file says less";
+            Finding::with(CHECK, Status::Warning, found, fix)
         }
         Err(error) => {
-            let mend = "mount -t proc proc /proc";
-            Finding::with(CHECK, Status::Warning, error.to_string(), mend)
+            let fix = "mount -t proc proc /proc";
+            Finding::with(CHECK, Status::Warning, error.to_string(), fix)
         }
     }
 }
 
-/// What the control group allows. Pages of a pool count in the group that touches them first.
+/// The control group's limit. A page of a pool counts in the group that touches it first.
 fn cgroup(limits: &[Limit]) -> Finding {
     const CHECK: &str = "cgroup memory";
     match limits.iter().min_by_key(|limit| limit.left) {
@@ -142,20 +144,20 @@ fn cgroup(limits: &[Limit]) -> Finding {
             CHECK,
             Status::Warning,
             format!(
-                "{} holds this session to {}, of which {} are left: a larger cluster is refused",
+                "{} limits this session to {}, with {} left: `up` refuses a larger cluster",
                 file.display(),
                 Bytes(*bytes),
                 whole(*left)
             ),
             format!(
-                "echo max > {}, or start in another slice (systemd-run --user --scope)",
+                "echo max > {}, or start clusters in another slice (systemd-run --user --scope)",
                 file.display()
             ),
         ),
     }
 }
 
-/// Whole MiB.
+/// Rounded to whole MiB.
 fn whole(bytes: u64) -> Bytes {
     Bytes(bytes & !((1 << 20) - 1))
 }
@@ -170,7 +172,8 @@ mod tests {
         let limit =
             |file: &str, left: u64| Limit { file: file.into(), bytes: 8 << 30, left: left + 4096 };
         let finding = cgroup(&[limit("/a/memory.max", 2 << 30), limit("/memory.max", 1 << 30)]);
-        let expected = "/memory.max holds this session to 8 GiB, of which 1 GiB are left: a larger cluster is refused";
+        let expected = "/memory.max limits this session to 8 GiB, with 1 GiB left: `up` refuses a \
+                        larger cluster";
         assert_eq!((finding.status, finding.found.as_str()), (Status::Warning, expected));
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a host has to run clusters with, and what is missing: one finding for each thing, with its remedy.
+//! Checks whether a host can run clusters: one finding for each requirement, with its fix.
 
 mod host;
 mod memory;
@@ -12,17 +12,17 @@ use std::path::Path;
 use famfs::text::terminal::is_harmful;
 use serde::Serialize;
 
-/// How a check went.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// As it should be.
     Ok,
-    /// Works, but less well than it could, or not everything does.
+    /// Works, but slower than it could, or not in every case.
     Warning,
-    /// Clusters cannot be run.
+    /// Clusters cannot run.
     Failed,
-    /// Not there, and not needed unless it is asked for.
+    /// Missing, but optional.
     Absent,
 }
 
@@ -37,41 +37,41 @@ impl Status {
     }
 }
 
-/// The result of one check.
+/// One check and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was looked at.
+    /// What was checked.
     pub check: &'static str,
-    /// How it is.
+    /// The result.
     pub status: Status,
     /// What was found.
     pub found: String,
-    /// The command that fixes it, or else what to do.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mend: Option<String>,
+    /// The command that fixes it, or what to do.
+    #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
 }
 
 impl Finding {
     fn ok(check: &'static str, found: impl Into<String>) -> Self {
-        Self { check, status: Status::Ok, found: found.into(), mend: None }
+        Self { check, status: Status::Ok, found: found.into(), fix: None }
     }
 
     fn with(
         check: &'static str,
         status: Status,
         found: impl Into<String>,
-        mend: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Self {
-        Self { check, status, found: found.into(), mend: Some(mend.into()) }
+        Self { check, status, found: found.into(), fix: Some(fix.into()) }
     }
 }
 
-/// All findings of a host.
+/// All findings on a host.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Whether clusters can be run.
+    /// Whether clusters can run.
     pub healthy: bool,
-    /// What was found, in the order in which things are needed.
+    /// The findings, in the order in which a cluster needs the things.
     findings: Vec<Finding>,
 }
 
@@ -84,20 +84,20 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Finding { check, status, found, mend }) in self.findings.iter().enumerate() {
+        for (index, Finding { check, status, found, fix }) in self.findings.iter().enumerate() {
             if index > 0 {
                 writeln!(f)?;
             }
             write!(f, "{:<8} {check:<17} {}", status.word(), one_line(found))?;
-            if let Some(mend) = mend {
-                write!(f, "\n{:<26} fix: {}", "", one_line(mend))?;
+            if let Some(fix) = fix {
+                write!(f, "\n{:<26} fix: {}", "", one_line(fix))?;
             }
         }
         Ok(())
     }
 }
 
-/// Looks at this host; `qemu` is taken instead of the one that would be found.
+/// Checks this host; `qemu` replaces the QEMU that would be found.
 #[must_use]
 pub fn examine(qemu: Option<&Path>) -> Report {
     let (mut findings, qemu) = vmm::qemu(qemu);
@@ -109,7 +109,7 @@ pub fn examine(qemu: Option<&Path>) -> Report {
     Report::new(findings)
 }
 
-/// A message without line feeds, and without control characters that a program may have said.
+/// The message on one line, without control characters: it may quote a program.
 fn one_line(text: &str) -> String {
     let lines: Vec<_> = text.lines().map(str::trim).collect();
     lines.join("; ").replace(":;", ":").chars().filter(|c| !is_harmful(*c)).collect()

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! User-space block devices, for exporting parts of a pool as disks.
+//! The driver for user-space block devices, for exporting parts of a pool as disks.
 
 use std::fs;
 use std::path::Path;
 
 use super::{Finding, Status};
 
-/// What a module's file may be called, without its ending.
+/// The name of the module's file, without its extension.
 const MODULE: &str = "ublk_drv";
 
-/// Looks at the running kernel.
+/// Checks the running kernel.
 pub(super) fn examine() -> Finding {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     examine_in(Path::new("/"), &release)
@@ -28,7 +28,7 @@ fn examine_in(root: &Path, release: &str) -> Finding {
                 CHECK,
                 Status::Warning,
                 format!("/dev/ublk-control: {error}"),
-                "only needed for block exports: run as root, or give the device to your group",
+                "only needed for block exports: run as root, or let your group access the device",
             ),
         };
     }
@@ -39,12 +39,12 @@ fn examine_in(root: &Path, release: &str) -> Finding {
         })
     });
     if known {
-        let mend = "only needed for block exports: modprobe ublk_drv";
-        return Finding::with(CHECK, Status::Absent, "the module ublk_drv is not loaded", mend);
+        let fix = "only needed for block exports: modprobe ublk_drv";
+        return Finding::with(CHECK, Status::Absent, "the module ublk_drv is not loaded", fix);
     }
     let found = format!("Linux {release} has no ublk_drv (CONFIG_BLK_DEV_UBLK)");
-    let mend = "only needed for block exports: boot a kernel of 6.5 or newer that has it";
-    Finding::with(CHECK, Status::Absent, found, mend)
+    let fix = "only needed for block exports: boot kernel 6.5 or newer with ublk_drv";
+    Finding::with(CHECK, Status::Absent, found, fix)
 }
 
 #[cfg(test)]
@@ -59,7 +59,7 @@ mod tests {
         let modules = dir.path().join("lib/modules/7.3.4");
         fs::create_dir_all(&modules).unwrap();
         fs::write(modules.join("modules.dep"), "kernel/drivers/block/ublk_drv.ko.xz:\n").unwrap();
-        assert_eq!(finding().mend.unwrap(), "only needed for block exports: modprobe ublk_drv");
+        assert_eq!(finding().fix.unwrap(), "only needed for block exports: modprobe ublk_drv");
         fs::create_dir(dir.path().join("dev")).unwrap();
         fs::write(dir.path().join("dev/ublk-control"), "").unwrap();
         assert_eq!(finding().status, Status::Ok);

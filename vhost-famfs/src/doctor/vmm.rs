@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What runs virtual machines.
+//! The programs that run virtual machines.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::vm::{Accelerator, Confinement, Qemu, QemuVersion, find_in_path, has_f
 
 const SETUP: &str = "install QEMU 11.1 or newer, or run: cargo xtask setup";
 
-/// The QEMU that `up` would take.
+/// The QEMU that `up` would use.
 pub(super) fn qemu(given: Option<&Path>) -> (Vec<Finding>, Option<PathBuf>) {
     let named = env::var_os(QEMU_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
     match Qemu::select(given.or(named.as_deref())) {
@@ -21,7 +21,7 @@ pub(super) fn qemu(given: Option<&Path>) -> (Vec<Finding>, Option<PathBuf>) {
                 Finding::ok("qemu", found)
             } else {
                 let found =
-                    format!("{found}: too old for back-ends, VMs map whole pools themselves");
+                    format!("{found}: too old for back-ends; VMs map whole pools without one");
                 Finding::with("qemu", Status::Warning, found, SETUP)
             };
             (vec![finding, sandbox(&program)], Some(program))
@@ -38,29 +38,29 @@ pub(super) fn qemu(given: Option<&Path>) -> (Vec<Finding>, Option<PathBuf>) {
     }
 }
 
-/// What a guest that breaks QEMU would find.
+/// What a guest that breaks out into QEMU could reach.
 fn sandbox(qemu: &Path) -> Finding {
     const CHECK: &str = "qemu sandbox";
     if !has_filter(qemu) {
         let found =
             "built without its system call filter (-sandbox): `up` does not start VMs with it";
-        let mend = "install a QEMU with seccomp, or accept that with `up --unconfined`";
-        return Finding::with(CHECK, Status::Failed, found, mend);
+        let fix = "install a QEMU with seccomp, or run it without a filter: `up --unconfined`";
+        return Finding::with(CHECK, Status::Failed, found, fix);
     }
     let (confinement, reason) = Confinement::strongest();
     let found = format!("{confinement} ({reason})");
     if confinement == Confinement::Filter && rustix::process::geteuid().is_root() {
-        let mend = "start clusters as an ordinary user";
-        return Finding::with(CHECK, Status::Warning, found, mend);
+        let fix = "start clusters as an ordinary user";
+        return Finding::with(CHECK, Status::Warning, found, fix);
     }
     Finding::ok(CHECK, found)
 }
 
-/// Whether guests run on the processor itself.
+/// Whether the processor runs guests directly.
 pub(super) fn kvm(qemu: Option<&Path>) -> Finding {
     const CHECK: &str = "kvm";
     let Some(qemu) = qemu else {
-        return Finding::with(CHECK, Status::Absent, "not tried without QEMU", SETUP);
+        return Finding::with(CHECK, Status::Absent, "not checked: no QEMU found", SETUP);
     };
     let (accelerator, reason) = Accelerator::detect(qemu);
     match accelerator {
@@ -70,20 +70,20 @@ pub(super) fn kvm(qemu: Option<&Path>) -> Finding {
             Status::Warning,
             format!("{reason}: guests are emulated (TCG), which is slow"),
             if reason.contains("/dev/kvm") {
-                "modprobe kvm_intel or kvm_amd; be a member of the group that owns /dev/kvm"
+                "modprobe kvm_intel or kvm_amd; join the group that owns /dev/kvm"
             } else {
-                "switch virtualization on in the firmware, or nesting in the outer hypervisor"
+                "enable virtualization in the firmware, or nesting in the outer hypervisor"
             },
         ),
     }
 }
 
-/// Whether pools can go to the other VMM.
+/// Whether the other VMM can use pools.
 pub(super) fn cloud_hypervisor() -> Finding {
     const CHECK: &str = "cloud-hypervisor";
     const INSTALL: &str = "only needed for up --emit cloud-hypervisor: install it";
     let Some(program) = find_in_path(cloud_hypervisor::PROGRAM) else {
-        return Finding::with(CHECK, Status::Absent, "not in the search path", INSTALL);
+        return Finding::with(CHECK, Status::Absent, "not in PATH", INSTALL);
     };
     match CloudHypervisor::of(&program) {
         Ok(found) => {
@@ -95,7 +95,7 @@ pub(super) fn cloud_hypervisor() -> Finding {
                     CHECK,
                     Status::Warning,
                     text,
-                    "install one with --pmem discard_writes",
+                    "install a version with --pmem discard_writes",
                 )
             }
         }

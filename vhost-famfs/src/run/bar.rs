@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How far long work is.
+//! Progress bars.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A progress bar that appears when the work takes long enough to be noticed, on a terminal only.
+/// A progress bar. It appears on a terminal only, and only if the work takes noticeably long.
 pub(super) struct Bar(ProgressBar);
 
 impl Bar {
-    /// A bar for work that `what` names: "taking memory".
+    /// A bar for the work that `what` names, such as "allocating memory".
     pub(super) fn new(what: &str) -> Self {
         let bar = ProgressBar::no_length();
         let template = format!(
@@ -31,7 +31,7 @@ impl Bar {
         }
     }
 
-    /// The work is done.
+    /// Removes the bar when the work is done.
     pub(super) fn clear(&self) {
         self.0.finish_and_clear();
     }

@@ -12,7 +12,7 @@ use vhost_famfs::cluster::terminal::{End, attach};
 use vhost_famfs::cluster::{find, state_of, vm_of};
 use vhost_famfs::vm::VmPaths;
 
-/// How much of the log is shown before what comes: about a screen.
+/// How much of the log to show first: about one screen.
 const SHOWN: u64 = 2048;
 
 pub(super) fn run(config: ConsoleConfig) -> Result<()> {
@@ -22,24 +22,27 @@ pub(super) fn run(config: ConsoleConfig) -> Result<()> {
     let paths = directory.vm(&vm.name);
     let terminal = io::stdin().is_terminal();
     if terminal {
-        eprintln!("Console of {}; Ctrl-] leaves.", vm.name);
+        eprintln!("Console of {}; press Ctrl-] to leave.", vm.name);
     }
-    // A VM that has ended has a log, if nothing else.
+    // Even if the VM has ended, its log is there.
     show_end(&paths).context("cannot show the console's log")?;
     let end = attach(&paths.console).with_context(|| {
-        format!("VM {}: cannot attach to its console; does it run? see `vhost-famfs ps`", vm.name)
+        format!(
+            "VM {}: cannot attach to its console; see `vhost-famfs ps` for whether it runs",
+            vm.name
+        )
     })?;
     if terminal {
         match end {
             End::Vm => eprintln!("\nThe VM has ended."),
-            End::User => eprintln!("\nThe VM goes on."),
+            End::User => eprintln!("\nLeft the console; the VM keeps running."),
         }
     }
     Ok(())
 }
 
 fn show_end(paths: &VmPaths) -> io::Result<()> {
-    // A log that cannot be read is shown as none: the console itself may work.
+    // If the log cannot be read, the console itself may still work.
     let end = tail(&paths.console_log, SHOWN).unwrap_or_default();
     io::stdout().write_all(&end)?;
     io::stdout().flush()

@@ -26,7 +26,8 @@ use vhost_famfs::vm::shell_quoted;
 const FIRST_FREE: i32 = 3;
 
 pub(super) fn run(config: DeviceConfig) -> Result<()> {
-    // First of all, before the process opens anything: the numbers belong to the parent.
+    // Must come before the process opens anything: the descriptor numbers were chosen by the
+    // parent.
     let inherited = |source: &Source, option: &str| match source {
         Source::Path(_) => Ok(None),
         Source::Fd(number) => {
@@ -35,7 +36,7 @@ pub(super) fn run(config: DeviceConfig) -> Result<()> {
         Source::Activation => activated().map(Some),
     };
     let pool_fd = match &config.pool {
-        // Of standard input others in this process know too: it stays what it is.
+        // Other code of this process also uses standard input, so it is copied, not taken.
         Source::Fd(0) => Some(
             fcntl_dupfd_cloexec(io::stdin(), FIRST_FREE).context("--pool-fd 0, standard input")?,
         ),
@@ -50,7 +51,7 @@ pub(super) fn run(config: DeviceConfig) -> Result<()> {
     let pool = match (&config.pool, pool_fd) {
         (_, Some(fd)) => Pool::from_fd(fd)?,
         (Source::Path(path), None) => Pool::open(path, config.owners)?,
-        (_, None) => bail!("--pool-fd: not open"),
+        (_, None) => bail!("--pool-fd: the descriptor is not open"),
     };
     let window = Window::new(pool.size(), pool.unit(), config.offset, config.length)
         .with_context(|| format!("pool {}", pool.path().display()))?;
@@ -75,7 +76,7 @@ pub(super) fn run(config: DeviceConfig) -> Result<()> {
     let socket = match (&config.socket, socket_fd) {
         (_, Some(fd)) => Socket::from_fd(fd)?,
         (Source::Path(path), None) => Socket::bind(path)?,
-        (_, None) => bail!("--fd: not open"),
+        (_, None) => bail!("--fd: the descriptor is not open"),
     };
     notify(&[NotifyState::Ready, NotifyState::Status("waiting for the VM")]);
     let sandbox = sandbox.map(Sandbox::enter).transpose()?;
@@ -84,31 +85,31 @@ pub(super) fn run(config: DeviceConfig) -> Result<()> {
     Ok(())
 }
 
-/// The socket that systemd passes.
+/// Returns the socket that systemd passes.
 fn activated() -> Result<OwnedFd> {
     let mut passed = ListenFd::from_env();
     if passed.len() > 1 {
-        bail!("systemd passes {} sockets, expected one: a back-end serves one VM", passed.len());
+        bail!("systemd passes {} sockets, expected one: each back-end serves one VM", passed.len());
     }
     let listener = passed.take_unix_listener(0).context("the socket that systemd passes")?;
     let listener = listener.context(
-        "LISTEN_FDS is set, but for another process (LISTEN_PID); give --socket-path or --fd",
+        "LISTEN_FDS is set, but for another process (LISTEN_PID); use --socket-path or --fd",
     )?;
     Ok(listener.into())
 }
 
-/// Tells the service manager, if there is one.
+/// Notifies the service manager, if there is one.
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(err) = sd_notify::notify(state) {
         warn!(%err, "cannot notify the service manager");
     }
 }
 
-/// A command line for a QEMU that maps the pool itself.
+/// Command-line options for a QEMU that maps the pool itself.
 fn without_backend(pool: &Pool, readonly: bool) -> String {
     let path = pool.path().display().to_string();
     let readonly = if readonly { "readonly=on," } else { "" };
-    // A comma ends a value of QEMU's; two of them are one.
+    // In QEMU's option syntax, a comma ends a value; two commas stand for one.
     let backend = format!(
         "memory-backend-file,id=pool,share=on,{readonly}mem-path={},size={},align={}M",
         path.replace(',', ",,"),
@@ -126,18 +127,18 @@ fn without_backend(pool: &Pool, readonly: bool) -> String {
 
 fn readonly_refused(pool: &Pool) -> String {
     format!(
-        "--readonly: refused, because QEMU 11.1 maps the window writable whatever the back-end \
-         asks for, and the guest could change the pool; let QEMU map the pool itself, without \
-         this program:\n{}",
+        "--readonly: not possible with this device: QEMU 11.1 maps the window writable no matter \
+         what the back-end asks for, so the guest could change the pool; let QEMU map the pool \
+         itself, without this program:\n{}",
         without_backend(pool, true)
     )
 }
 
 fn devdax_refused(pool: &Pool) -> String {
     format!(
-        "pool {}: refused, because QEMU 11.1 maps windows at addresses that are not multiples of \
-         {} MiB, which a devdax device needs; let QEMU map the device itself, without this \
-         program:\n{}",
+        "pool {}: cannot be used by this device: QEMU 11.1 maps windows at addresses that are not \
+         multiples of {} MiB, which a devdax device needs; let QEMU map the device itself, without \
+         this program:\n{}",
         pool.path().display(),
         pool.unit() >> 20,
         without_backend(pool, false)
@@ -146,15 +147,15 @@ fn devdax_refused(pool: &Pool) -> String {
 
 pub(super) fn start_log(format: LogFormat, verbose: bool) {
     let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
-    // The queue library logs every error that a guest causes, without a limit; ours are limited.
+    // The queue library logs every error that a guest causes, without a limit. Ours has a limit.
     let levels = Targets::new()
         .with_default(LevelFilter::WARN)
         .with_target("vhost_famfs", level)
         .with_target("virtio_queue", LevelFilter::OFF);
     let lines = tracing_subscriber::fmt::layer()
-        // A log that nobody reads any more is no reason to panic in a thread that serves the VM.
+        // A thread that serves the VM must not panic because nobody reads the log.
         .log_internal_errors(false)
-        // No colours: what a VM says is in the lines, and no control sequence may pass.
+        // No colours: log lines quote the VM, and its control sequences must not pass.
         .with_writer(|| Escaping::new(io::stderr()))
         .with_ansi(false);
     let log = tracing_subscriber::registry().with(levels);

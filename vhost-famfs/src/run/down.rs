@@ -31,6 +31,6 @@ fn text(report: &Report) -> String {
         Some(pool) => lines.push(format!("pool {pool}: kept")),
         None => {}
     }
-    lines.push(format!("cluster {}: down", report.cluster));
+    lines.push(format!("cluster {}: stopped", report.cluster));
     lines.join("\n")
 }

@@ -16,7 +16,7 @@ use vhost_famfs::cluster::process::MARK;
 use vhost_famfs::vm::cloud_hypervisor::{self, CloudHypervisor};
 use vhost_famfs::vm::find_in_path;
 
-/// Writes the plan down for another program.
+/// Writes the plan in the format of another program.
 pub(super) fn emit(plan: &Plan, form: Emit, output: Option<&Path>) -> Result<()> {
     let found = match form {
         Emit::CloudHypervisor => find_in_path(cloud_hypervisor::PROGRAM),
@@ -34,7 +34,7 @@ pub(super) fn emit(plan: &Plan, form: Emit, output: Option<&Path>) -> Result<()>
         &Register { state: emitted::describe(plan), mark: MARK },
     )?;
     if let Some(dir) = output {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     }
     for file in files {
         match output {

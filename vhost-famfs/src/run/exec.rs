@@ -12,7 +12,7 @@ use vhost_famfs::cluster::host::runtime_dir;
 use vhost_famfs::cluster::{find, state_of, vm_of};
 use vhost_famfs::vm::{Command, ExecError, Guest, Status, Streams};
 
-/// The command was not run, as other programs that run commands have it (env(1), docker).
+/// Exit code if the command was not run, as in other programs that run commands (env(1), docker).
 const NOT_RUN: u8 = 125;
 
 /// Added to the number of the signal that ended a command, as shells do.
@@ -38,7 +38,7 @@ fn status(config: ExecConfig) -> Result<Status> {
     let state = state_of(&directory)?;
     let vm = vm_of(&state, &config.vm)?;
     if !vm.qemu.is_some_and(|qemu| qemu.is_alive()) {
-        bail!("VM {} of cluster {} does not run; see `vhost-famfs ps`", vm.name, state.name);
+        bail!("VM {} of cluster {} is not running; see `vhost-famfs ps`", vm.name, state.name);
     }
     let mut command = Command::new(config.command);
     for (name, value) in config.env {
@@ -53,8 +53,8 @@ fn status(config: ExecConfig) -> Result<Status> {
     let mut guest = Guest::new(directory.vm(&config.vm).agent);
     match guest.stream(&command, streams, config.timeout) {
         Err(ExecError::Timeout { limit, .. }) => bail!(
-            "VM {}: the guest did not take the command within {limit:?}: another one runs in it \
-             (one at a time), or it hangs; see `vhost-famfs logs {}`",
+            "VM {}: the guest did not accept the command within {limit:?}: either another command \
+             is running in it (one at a time is possible), or it hangs; see `vhost-famfs logs {}`",
             config.vm,
             config.vm
         ),

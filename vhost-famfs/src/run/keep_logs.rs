@@ -19,7 +19,7 @@ pub(super) fn run(config: &KeepLogsConfig) -> Result<()> {
     });
     let record = record.transpose()?;
     let keeper = Keeper::open(&config.logs, config.limit)?;
-    // It reads what guests wrote, and does nothing with it but to write it down.
+    // The process reads what guests wrote, and only writes it to files.
     privileges::drop_all().map_err(|(action, errno)| anyhow!("cannot {action}: {errno}"))?;
     let watch = record.map(|record| ends::watch(std::io::stdin(), record));
     let done = watch.transpose().context("cannot watch processes")?;

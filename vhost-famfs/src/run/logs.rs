@@ -17,14 +17,14 @@ pub(super) fn run(config: LogsConfig) -> Result<()> {
         vm_of(&state, vm)?;
     }
     let mut logs = Logs::new(&directory, &state, config.vm.as_deref(), config.kind);
-    // Each line comes without control characters.
+    // Control characters have been removed from each line.
     let mut stdout = io::stdout();
     let printed = match config.follow {
         true => logs.follow(&mut stdout),
         false => logs.print(&mut stdout).and_then(|()| logs.finish(&mut stdout)),
     };
     match printed {
-        // A reader that has closed the pipe has read enough.
+        // A reader that closed the pipe has read enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed.context("cannot show the logs"),
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the program does once it knows what is asked.
+//! Carries out the commands.
 
 mod bar;
 mod console;
@@ -30,11 +30,12 @@ use serde_json::json;
 
 use vhost_famfs::args::Config;
 
-/// What `--print-capabilities` and the description for the VMM's registry call this back-end. The
-/// list of the conventions (QEMU's vhost-user.json) has no name for virtio-pmem.
+/// The name of this back-end in `--print-capabilities` and in the description for the VMM's
+/// registry. The list of the vhost-user conventions (QEMU's vhost-user.json) has no name for
+/// virtio-pmem.
 pub const BACKEND_TYPE: &str = "pmem";
 
-/// Runs one command to its end, and tells the exit code of the program.
+/// Runs one command to its end and returns the program's exit code.
 pub fn run(config: Config) -> Result<ExitCode> {
     match config {
         Config::Pool(config) => pool::run(config)?,
@@ -60,7 +61,7 @@ pub fn run(config: Config) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints a result, without anything that could harm a terminal. A reader that has closed the pipe
+/// Prints a result, escaping everything that could harm a terminal. A reader that closed the pipe
 /// has read enough.
 fn say(text: impl Display) -> Result<()> {
     let mut out = Escaping::new(io::stdout());
@@ -72,7 +73,7 @@ fn say(text: impl Display) -> Result<()> {
     }
 }
 
-/// Prints what a program reads, byte for byte; a terminal gets what [`say`] gives it.
+/// Prints output for a program, byte for byte; a terminal gets the output of [`say`].
 fn print_for_program(text: impl Display) -> Result<()> {
     if io::stdout().is_terminal() {
         return say(text);
@@ -85,8 +86,8 @@ fn print_for_program(text: impl Display) -> Result<()> {
     }
 }
 
-/// Tells something on standard error, without anything that could harm a terminal. Work does not
-/// end because nobody can be told about it.
+/// Prints a notice to standard error, escaping everything that could harm a terminal. If it cannot
+/// be written, the work continues.
 pub fn notice(text: impl Display) {
     let mut out = Escaping::new(io::stderr());
     let _ = writeln!(out, "vhost-famfs: {text}").and_then(|()| out.finish());

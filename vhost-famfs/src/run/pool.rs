@@ -12,7 +12,7 @@ use vhost_famfs::pool::{self, Report};
 pub(super) fn run(config: PoolConfig) -> Result<()> {
     match config {
         PoolConfig::Create { options, json } => {
-            let bar = Bar::new("taking memory");
+            let bar = Bar::new("allocating memory");
             let report = pool::create(&options, &mut |done, total| bar.show(done, total))?;
             bar.clear();
             print(&report, json)
@@ -26,7 +26,7 @@ pub(super) fn run(config: PoolConfig) -> Result<()> {
             print(&pool::inspect(&path)?, json)
         }
         PoolConfig::Resize { options, json } => {
-            let bar = Bar::new("taking memory");
+            let bar = Bar::new("allocating memory");
             let report = pool::resize(&options, &mut |done, total| bar.show(done, total))?;
             bar.clear();
             print(&report, json)

@@ -14,16 +14,16 @@ use vhost_famfs::cluster::host::runtime_dir;
 use vhost_famfs::cluster::ps::{ClusterStatus, Report, look};
 use vhost_famfs::cluster::{FindError, find};
 
-/// Something of a cluster has ended.
+/// Exit code if something of a cluster has ended.
 const DEGRADED: u8 = 3;
 
-/// What there is to say of a directory of a cluster.
+/// What `ps` found in a cluster's directory.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Listed {
-    /// The cluster now.
+    /// The state of the cluster.
     Seen(Box<Report>),
-    /// Why there is no more to say.
+    /// Why the state is not known.
     Unseen { cluster: String, status: &'static str, error: String },
 }
 
@@ -44,13 +44,13 @@ pub(super) fn run(config: PsConfig) -> Result<ExitCode> {
                 texts.push(report.to_string());
                 Listed::Seen(Box::new(report))
             }
-            // Taken down, or not begun, since the names were read.
+            // Removed since the names were read, or not yet created.
             Err(error @ FindError::Empty(_)) => {
                 fine = false;
                 texts.push(error.to_string());
                 Listed::Unseen { cluster, status: "interrupted", error: error.to_string() }
             }
-            // The others are shown all the same.
+            // One that fails does not hide the others.
             Err(error) => {
                 fine = false;
                 let error = format!("{:#}", anyhow::Error::from(error));
@@ -63,7 +63,7 @@ pub(super) fn run(config: PsConfig) -> Result<ExitCode> {
     if config.json {
         json_list("clusters", &listed)?;
     } else if directories.is_empty() {
-        say("no cluster is up")?;
+        say("no cluster is running")?;
     } else if !texts.is_empty() {
         say(texts.join("\n\n"))?;
     }

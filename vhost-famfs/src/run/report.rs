@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What other programs read: reports and errors as JSON, in the forms of
-//! docs/reference/vhost-famfs.schema.json.
+//! Output for other programs: reports and errors as JSON, as docs/reference/vhost-famfs.schema.json
+//! describes them.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -13,10 +13,11 @@ use serde::Serialize;
 
 use super::{notice, say};
 
-/// Version of all reports. While it stays, fields are added, never changed or removed.
+/// Version of all reports. While the version stays the same, fields may be added, but not changed
+/// or removed.
 const VERSION: u32 = 1;
 
-/// Exit code for a command line that cannot be carried out, as clap's.
+/// Exit code for an invalid command line, the same as clap's.
 pub const WRONG_COMMAND_LINE: u8 = 2;
 
 /// A report with its version.
@@ -33,13 +34,12 @@ pub(super) fn json(report: &impl Serialize) -> Result<()> {
     say(serde_json::to_string(&report).context("cannot write the report as JSON")?)
 }
 
-/// Prints a report that is a list, under the name of what is in it.
+/// Prints a list report, with `name` as the key of the list.
 pub(super) fn json_list<R: Serialize>(name: &str, reports: &[R]) -> Result<()> {
     json(&BTreeMap::from([(name, reports)]))
 }
 
-/// Tells why the program failed, once: on standard error, and on standard output if that is for
-/// programs.
+/// Prints why the program failed, once: to standard error, and with `json` also to standard output.
 pub fn fail(error: &anyhow::Error, code: u8, json: bool) -> ExitCode {
     notice(format_args!("{error:#}"));
     if json {
@@ -48,14 +48,15 @@ pub fn fail(error: &anyhow::Error, code: u8, json: bool) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Gives clap's answer to a command line that runs no command: a help, or what is wrong with it.
+/// Prints clap's answer to a command line that runs no command: the help, or what is wrong with it.
 pub fn answer(answer: &clap::Error, json: bool) -> ExitCode {
     if !answer.use_stderr() {
-        // A reader that has seen enough of a help is no error.
+        // A reader that has closed the pipe has read enough of a help.
         let _ = answer.print();
         return ExitCode::SUCCESS;
     }
-    // Without styles: what others chose may stand in it, as of `vhost-famfs pool rm *`.
+    // Without styles: the text may quote names that others chose, for example with `vhost-famfs
+    // pool rm *`.
     let text = answer.render().to_string();
     let mut out = Escaping::new(io::stderr());
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.finish());
@@ -68,7 +69,7 @@ pub fn answer(answer: &clap::Error, json: bool) -> ExitCode {
 }
 
 fn print_error(error: &anyhow::Error, code: u8) {
-    // If it cannot be written, the exit code stands for it.
+    // If it cannot be written, the exit code still tells.
     if let Ok(text) = serde_json::to_string(&ErrorReport::new(&**error, code)) {
         let _ = say(text);
     }

@@ -30,12 +30,12 @@ use vhost_famfs::args::{LogFormat, UblkConfig};
 use vhost_famfs::host::{privileges, signals};
 use vhost_famfs::pool::{Owners, Pool};
 
-/// How long the files of a server that was killed may stay locked: until the kernel has ended its
-/// last request.
+/// How long the files of a killed server may stay locked: until the kernel has completed its last
+/// request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn run(config: UblkConfig) -> Result<()> {
-    // Before anything is opened or made: without a driver there is nothing to do.
+    // Before anything is opened or created: without a driver, nothing can be done.
     match (Features::of_driver(), &config) {
         (Err(DriverError::Missing), UblkConfig::List { json: true }) => {
             return json_list::<devices::Report>("devices", &[]);
@@ -71,9 +71,10 @@ pub(super) fn run(config: UblkConfig) -> Result<()> {
     }
 }
 
-/// What a server of root keeps: the driver takes commands of an administrator only, a process that I/O waits for is told
-/// to the kernel (`PR_SET_IO_FLUSHER`) with the second, the buffers of requests are locked in memory, and a new overlay
-/// may be in a directory of another user.
+/// The capabilities that a server run by root keeps. The driver accepts commands only from an
+/// administrator; `PR_SET_IO_FLUSHER`, which tells the kernel that I/O depends on the process,
+/// needs the second; the buffers of requests are locked in memory; and a new overlay may be in a
+/// directory of another user.
 const SERVES: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::SYS_RESOURCE)
     .union(CapabilitySet::IPC_LOCK)
@@ -112,7 +113,7 @@ fn serve(
     json: bool,
 ) -> Result<()> {
     let listener = activated()?;
-    // Before there is another thread: what it starts has no more than it has itself.
+    // Before there is another thread: new threads inherit these limits.
     privileges::keep_only(SERVES).map_err(|(action, errno)| anyhow!("cannot {action}: {errno}"))?;
     let Opened { export, new_overlay, .. } = opened;
     let size = export.size();
@@ -145,7 +146,7 @@ fn serve(
             if let Some(listener) = listener {
                 thread::spawn(move || tell_name(&listener, id));
             }
-            // Nobody waits for it any more if that thread could not be started.
+            // If that thread could not be started, nobody waits for the answer.
             let _ = tell_started.send(id);
         },
     );
@@ -157,8 +158,8 @@ fn serve(
     Ok(result?)
 }
 
-/// SIGTERM, SIGINT, and the end of the terminal: a device whose server has gone without a word
-/// would stop everybody who uses it.
+/// SIGTERM, SIGINT, and the end of the terminal: if a server vanished without removing its device,
+/// all users of the device would hang.
 fn stop_requests() -> io::Result<UnixStream> {
     let stop = signals::stop_requests()?;
     let (reader, writer) = UnixStream::pair()?;
@@ -175,17 +176,17 @@ fn stop_requests() -> io::Result<UnixStream> {
 fn stop_when_asked(stop: &UnixStream, id: u32) {
     let mut polls = [PollFd::new(stop, PollFlags::IN)];
     while poll(&mut polls, None).is_err() {}
-    info!(device = id, "asked to stop");
-    // What programs wrote through the page cache comes to us before we go.
+    info!(device = id, "stop requested");
+    // Data that programs wrote through the page cache must reach the server before it ends.
     if let Err(err) = devices::flush(id) {
-        warn!(device = id, %err, "cannot write back what is cached");
+        warn!(device = id, %err, "cannot write back the page cache");
     }
     if let Err(err) = server::stop(id) {
         warn!(device = id, err = %format_args!("{:#}", anyhow::Error::from(err)), "cannot stop");
     }
 }
 
-/// Says that the device can be used.
+/// Announces that the device is ready.
 fn announce(id: u32, size: u64, json: bool) {
     let node = driver::node(id).display().to_string();
     let said = if json {
@@ -196,7 +197,7 @@ fn announce(id: u32, size: u64, json: bool) {
         say(&node)
     };
     if let Err(err) = said {
-        warn!(%err, "cannot say that {node} is there");
+        warn!(%err, "cannot announce {node}");
     }
     let status = format!("serving {node}");
     if let Err(err) = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)]) {
@@ -204,7 +205,7 @@ fn announce(id: u32, size: u64, json: bool) {
     }
 }
 
-/// The socket that systemd passes, if it does.
+/// Returns the socket that systemd passes, if any.
 fn activated() -> Result<Option<UnixListener>> {
     if std::env::var_os("LISTEN_FDS").is_none() {
         return Ok(None);
@@ -213,10 +214,10 @@ fn activated() -> Result<Option<UnixListener>> {
     passed.take_unix_listener(0).context("the socket that systemd passes")
 }
 
-/// Tells everybody who connects what the device is called: one line, and the end.
+/// Sends the device's name, as one line, to everyone who connects.
 fn tell_name(listener: &UnixListener, id: u32) {
     for connection in listener.incoming() {
-        // Who hangs up at once has no question.
+        // A client that hangs up at once needs no answer.
         let _ = connection.and_then(|mut c| writeln!(c, "{}", driver::node(id).display()));
     }
 }

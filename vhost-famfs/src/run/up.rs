@@ -29,7 +29,7 @@ use vhost_famfs::cluster::spec::{Spec, Subject};
 use vhost_famfs::cluster::up::{Event, Report, Start, UpError};
 use vhost_famfs::host::{privileges, sys};
 
-/// The exit code after Ctrl-C, as of a shell: 128 and the number of SIGINT.
+/// The exit code after Ctrl-C, as in a shell: 128 plus the number of SIGINT.
 const INTERRUPTED: u8 = 130;
 
 pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
@@ -49,7 +49,7 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
         match config.emit {
             None => {
                 say(format!("{plan}\n\nmemory:       {headroom}"))?;
-                // The list is printed; that the start would be refused is an error all the same.
+                // The plan is printed; that the start would be refused is still an error.
                 plan.pool
                     .refuse_left_out()
                     .map_err(|error| located(file, error.subject(), error))?;
@@ -58,11 +58,11 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    // The VMs outlive this program, and must not hold what its parent passed to it.
-    sys::keep_descriptors().context("cannot keep descriptors from the VMs")?;
-    // What QEMU makes is for its owner; a core file of it would hold the guest's memory.
+    // The VMs outlive this program, so they must not hold descriptors of its parent.
+    sys::keep_descriptors().context("cannot keep descriptors from reaching the VMs")?;
+    // Files that QEMU creates are for the owner only; a core dump would contain the guest's memory.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    privileges::limit(Resource::Core, 0).context("cannot switch core files off")?;
+    privileges::limit(Resource::Core, 0).context("cannot disable core dumps")?;
     match start(&plan, config.timeout) {
         Ok(report) if config.json => json(&report)?,
         Ok(report) => {
@@ -81,7 +81,7 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The cluster that the command line describes, and the file that it is in.
+/// The cluster that the command line describes, and its cluster file, if any.
 fn spec(config: &UpConfig) -> Result<(Spec, Option<ClusterFile>)> {
     let (mut spec, file) = match &config.cluster {
         Described::File(path) => {
@@ -102,10 +102,11 @@ fn spec(config: &UpConfig) -> Result<(Spec, Option<ClusterFile>)> {
         spec.name.clone_from(name);
     }
     spec.pool.foreign |= config.foreign_pool;
-    // Other commands, and what is emitted, may run in other directories.
+    // Other commands, and emitted scripts, may run in other directories.
     let images = spec.vms.iter_mut().flat_map(|vm| [&mut vm.image, &mut vm.kernel]);
     for path in images.chain([&mut spec.pool.path]).flatten() {
-        *path = absolute(&*path).with_context(|| format!("cannot find {}", path.display()))?;
+        *path = absolute(&*path)
+            .with_context(|| format!("cannot make {} an absolute path", path.display()))?;
     }
     for import in &mut spec.imports {
         import.skip_unsupported |= config.skip_unsupported;
@@ -113,24 +114,24 @@ fn spec(config: &UpConfig) -> Result<(Spec, Option<ClusterFile>)> {
     Ok((spec, file))
 }
 
-/// Names everything that famfs cannot hold of the imports.
+/// Lists everything in the imports that famfs cannot store.
 fn name_left_out(plan: &Plan) {
     for (import, items) in plan.pool.imports() {
         for item in items {
-            // Nobody who reads it is no reason not to start.
+            // If nobody reads the list, the start goes on.
             let _ = writeln!(io::stderr(), "{}: not copied: {item}", import.from.display());
         }
     }
 }
 
-/// Names every file that lost something famfs does not keep.
+/// Lists every file with attributes that famfs does not store.
 fn name_dropped(report: &Report) {
     for (name, lost) in &report.imported.lost.items {
         let _ = writeln!(io::stderr(), "not kept of {name}: {}", lost.name());
     }
 }
 
-/// An error about something in the cluster file, with its place there.
+/// An error about a part of the cluster file, with its position there.
 fn located<E: std::error::Error + Send + Sync + 'static>(
     file: Option<&ClusterFile>,
     subject: Option<Subject>,
@@ -150,7 +151,7 @@ fn start(plan: &Plan, timeout: Duration) -> Result<Report> {
         scope.spawn(move || {
             let mut asked = false;
             for signal in signals.forever() {
-                // The second time, whatever is still in the way is left to `down`.
+                // At the second signal, the rest is left to `down`.
                 if asked {
                     std::process::exit(128 + signal);
                 }
@@ -165,7 +166,7 @@ fn start(plan: &Plan, timeout: Duration) -> Result<Report> {
     })
 }
 
-/// What is going on: a line that changes on a terminal, lines elsewhere.
+/// Shows progress: on a terminal a line that changes, elsewhere lines.
 struct Progress(ProgressBar, usize);
 
 impl Progress {
@@ -179,7 +180,7 @@ impl Progress {
 
     fn show(&self, event: &Event<'_>) {
         match event {
-            Event::Taking(done, all) => self.bytes("taking memory", *done, *all),
+            Event::Taking(done, all) => self.bytes("allocating memory", *done, *all),
             Event::Copied(step, all) => {
                 let done = self.0.position() + step;
                 self.bytes("copying", done, *all);
@@ -194,7 +195,7 @@ impl Progress {
                 self.0.inc(1);
                 let what = if vm.mounted { "pool mounted" } else { "up" };
                 let line = format!("{}: {what} after {:.1} s", vm.name, vm.boot_seconds);
-                // Through the bar, which would write over it otherwise.
+                // Print through the bar, or the bar would overwrite the line.
                 match self.0.is_hidden() {
                     true => eprintln!("{line}"),
                     false => self.0.println(line),

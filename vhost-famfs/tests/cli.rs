@@ -110,10 +110,7 @@ fn a_socket_path_that_is_too_long_is_told_before_a_vm_starts() {
     let runtime = dir.path().join("r".repeat(90));
     let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-famfs"));
     command.args(cluster(dir.path(), pool)).env("XDG_RUNTIME_DIR", runtime);
-    assert_fails_with(
-        &command.output().unwrap(),
-        "at most 107 are possible; use a shorter directory",
-    );
+    assert_fails_with(&command.output().unwrap(), "only 107 are allowed; use a shorter directory");
 }
 
 #[test]
@@ -162,7 +159,7 @@ fn only_a_listening_socket_is_taken_over() {
     rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
     let number = std::os::fd::AsRawFd::as_raw_fd(&file).to_string();
     let output = vhost_famfs(&["device", "--pool", pool, "--fd", &number]);
-    assert_fails_with(&output, "not a listening unix stream socket");
+    assert_fails_with(&output, "not a listening Unix stream socket");
     let output = vhost_famfs(&["device", "--pool-fd", &number, "--socket-path", "unused"]);
     assert_fails_with(&output, "not open for reading and writing");
 }

@@ -62,7 +62,10 @@ fn a_state_of_another_user_ends_no_process_and_removes_no_file() {
     );
     fs::write(cluster.join("state.json"), &state).unwrap();
     // In a directory of this user's own the names inside are looked at.
-    assert_refused(&vhost_famfs(&runtime, &["down"]), "is no pool that is made for this cluster");
+    assert_refused(
+        &vhost_famfs(&runtime, &["down"]),
+        "is not a pool that is made for this cluster",
+    );
     let names_nothing_else = state.replace("\"ours\":true", "\"ours\":false");
     fs::write(cluster.join("state.json"), names_nothing_else).unwrap();
     let down = vhost_famfs(&runtime, &["down", "--timeout", "1", "--json"]);
@@ -78,7 +81,7 @@ fn a_state_of_another_user_ends_no_process_and_removes_no_file() {
         &["console", "vm1"],
         &["logs"],
     ] {
-        assert_refused(&vhost_famfs(&runtime, words), "another user could have put there");
+        assert_refused(&vhost_famfs(&runtime, words), "its contents could come from another user");
     }
     assert!(victim.try_wait().unwrap().is_none(), "the process was ended");
     assert!(precious.exists() && cluster.join("state.json").exists());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What would only show when VMs run, looked at before: the pool's memory, who may use it, and the address bits
-//! of the guests. Nothing is changed.
+//! Checks before a start for problems that would otherwise show only when VMs run: the pool's
+//! memory, who may use it, and the address bits of the guests. Changes nothing.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,20 +15,22 @@ use super::spec::{Access, Subject};
 use crate::pool::{self, CreateError, Kind, MemoryError, Pool, PoolError};
 use crate::vm::{Accelerator, PoolDevice, VmConfig};
 
-/// Bits of a guest's physical addresses that QEMU's own processor models have by default, and at most.
+/// Bits of a guest's physical addresses in QEMU's own processor models: the default, and the
+/// maximum.
 const EMULATED_BITS: u32 = 40;
 const MOST_BITS: u32 = 52;
 
-/// Address space of a guest beside its RAM and its pool: what QEMU keeps for PCI below and above 4 GiB.
+/// Address space of a guest that is neither RAM nor pool: what QEMU reserves for PCI below and
+/// above 4 GiB.
 const PCI_SPACE: u64 = (4 << 30) + (32 << 30);
 
-/// What keeps a cluster from running.
+/// Why a cluster cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// The pool cannot be opened, has the wrong size, or is held by a program that changes it.
     #[error(transparent)]
     Pool(#[from] PoolError),
-    /// There is not the memory for it.
+    /// There is not enough memory for the pool.
     #[error("pool {}", path.display())]
     Memory {
         /// The pool.
@@ -37,44 +39,45 @@ pub enum CheckError {
         #[source]
         source: MemoryError,
     },
-    /// It cannot be made.
+    /// The pool cannot be created.
     #[error(transparent)]
     Create(#[from] CreateError),
-    /// A file with holes for which the file system has no room.
+    /// The pool's file has holes, and its file system has too little free space to fill them.
     #[error(
-        "pool {}: {missing} of it are holes, and its file system has {} free: a store of a guest \
-         would end its VM (SIGBUS); free some space there, or enlarge that file system", path.display(), About(*free)
+        "pool {}: {missing} of it are holes, and its file system has only {} free: a guest that \
+         writes to a hole would lose its VM (SIGBUS); free some space there, or enlarge that file \
+         system", path.display(), About(*free)
     )]
     Holes {
         /// The pool.
         path: PathBuf,
-        /// Bytes without a block.
+        /// Bytes without storage.
         missing: Bytes,
         /// Free bytes of the file system.
         free: u64,
     },
-    /// The host has not the memory.
+    /// The host has too little memory.
     #[error(transparent)]
     Headroom(#[from] HeadroomError),
-    /// The pool does not fit into the guest's addresses.
+    /// The pool does not fit into the guest's physical address space.
     #[error(
-        "VM {name}: a pool of {size} needs a guest with {needed} bits of physical addresses, but {who} has \
-         {found}; give the VM a slice of the pool, or take a smaller pool"
+        "VM {name}: a pool of {size} needs a guest with {needed} bits of physical addresses, but \
+         {who} has {found}; give the VM a slice of the pool, or use a smaller pool"
     )]
     AddressBits {
         /// The VM.
         name: String,
-        /// What it sees of the pool.
+        /// How much of the pool it sees.
         size: Bytes,
-        /// Bits that are needed.
+        /// The bits that it needs.
         needed: u32,
-        /// Bits that there can be.
+        /// The bits that are available.
         found: u32,
         /// Whose bits they are.
         who: &'static str,
     },
-    /// A file cannot be looked at.
-    #[error("cannot look at {}", path.display())]
+    /// A file cannot be examined.
+    #[error("cannot examine {}", path.display())]
     Look {
         /// The file.
         path: PathBuf,
@@ -85,7 +88,7 @@ pub enum CheckError {
 }
 
 impl CheckError {
-    /// What of the cluster it is about, if that is one thing.
+    /// The part of the cluster that the error is about, if there is one.
     #[must_use]
     pub fn subject(&self) -> Option<Subject> {
         match self {
@@ -100,11 +103,11 @@ impl CheckError {
     }
 }
 
-/// Checks a plan against the host as it is now; tells what memory it may take of what there is. With
-/// `overcommit` that may be more.
+/// Checks a plan against the current state of the host and returns how much memory it may need of
+/// what is available. With `overcommit`, it may need more.
 ///
 /// # Errors
-/// The first thing that is in the way, with the way out.
+/// The first obstacle found, with a way out.
 pub fn before_start(plan: &Plan, overcommit: bool) -> Result<Headroom, CheckError> {
     for vm in &plan.vms {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -119,25 +122,26 @@ pub fn before_start(plan: &Plan, overcommit: bool) -> Result<Headroom, CheckErro
     }
 }
 
-/// What making the pool would need.
+/// Checks what is needed to create the pool.
 fn new_pool(plan: &PoolPlan) -> Result<(), CheckError> {
     let Some(options) = &plan.create else { return Ok(()) };
     Ok(pool::check_room(options)?)
 }
 
-/// What VMs need of a pool that is there.
+/// Checks what VMs need of an existing pool.
 fn existing_pool(plan: &Plan) -> Result<(), CheckError> {
     let PoolPlan { path, kind, size, owners, .. } = &plan.pool;
     if plan.vms.iter().all(|vm| vm.access == Access::ReadOnly) {
         pool::check_readable(path, *owners)?;
     } else {
-        // Takes the lock that VMs hold, and gives it back: a program that changes the pool has it.
+        // Takes the lock that VMs hold and releases it: this fails if a program is changing the
+        // pool.
         drop(Pool::open(path, *owners)?);
     }
     if *kind == Kind::Devdax { Ok(()) } else { holes(path, *size, *kind) }
 }
 
-/// Whether the rest of a file that has holes can be had.
+/// Checks whether there is storage for the holes of the file.
 fn holes(path: &Path, size: u64, kind: Kind) -> Result<(), CheckError> {
     let look = |source| CheckError::Look { path: path.into(), source };
     let file = File::open(path).map_err(look)?;
@@ -152,7 +156,7 @@ fn holes(path: &Path, size: u64, kind: Kind) -> Result<(), CheckError> {
             .map_err(|source| CheckError::Memory { path: path.into(), source });
     }
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    // A tmpfs without a limit reports no blocks at all.
+    // A tmpfs without a limit reports no blocks.
     if stat.f_blocks == 0 || missing <= free {
         return Ok(());
     }
@@ -163,19 +167,20 @@ fn holes(path: &Path, size: u64, kind: Kind) -> Result<(), CheckError> {
     })
 }
 
-/// The bits of physical addresses that a guest needs that sees so many bytes of a pool.
+/// The bits of physical addresses that a guest needs to see that many bytes of a pool.
 #[must_use]
 pub fn needed_bits(config: &VmConfig, seen: u64) -> u32 {
     let top = match config.pools.first() {
-        // A BAR as large as the next power of two, aligned to its size, in what the firmware leaves of the
-        // upper half; measured with QEMU 11.1: 256 GiB fit into 40 bits, 1 TiB does not.
+        // The BAR has the size of the next power of two, is aligned to its size, and lies in what
+        // the firmware leaves of the upper half. Measured with QEMU 11.1: 256 GiB fit into 40 bits,
+        // 1 TiB does not.
         Some(PoolDevice::Shmem { .. }) => seen.next_power_of_two().saturating_mul(4),
         _ => seen.saturating_add(config.memory).saturating_add(PCI_SPACE).next_power_of_two(),
     };
     top.trailing_zeros()
 }
 
-/// Bytes of the pool that a VM sees.
+/// How many bytes of the pool a VM sees.
 fn seen(vm: &VmPlan, pool: u64) -> u64 {
     match vm.access {
         Access::Slice { length, .. } => length,
@@ -183,7 +188,8 @@ fn seen(vm: &VmPlan, pool: u64) -> u64 {
     }
 }
 
-/// The value of the `phys-bits` property of an emulated processor for that many bits, if it needs one.
+/// The value of the `phys-bits` property that gives an emulated processor that many bits, if it is
+/// needed.
 #[must_use]
 pub fn emulated_bits(needed: u32) -> Option<u32> {
     (needed > EMULATED_BITS).then_some(needed)
@@ -202,7 +208,7 @@ fn address_bits(vm: &VmPlan, pool: u64, cpuinfo: &str) -> Result<(), CheckError>
     Err(CheckError::AddressBits { name, size, needed, found, who })
 }
 
-/// The bits of the host's physical addresses, which a guest under KVM has too.
+/// The bits of the host's physical addresses; a guest under KVM has the same.
 fn host_bits(cpuinfo: &str) -> u32 {
     let sizes = cpuinfo.lines().find_map(|line| line.strip_prefix("address sizes"));
     let bits = sizes.and_then(|sizes| sizes.split_ascii_whitespace().find_map(|w| w.parse().ok()));

@@ -5,7 +5,7 @@ use crate::cluster::host::Host;
 use rustix::fs::FlockOperation;
 use tempfile::TempDir;
 
-/// The plan of a cluster with this text as its file, on a host with everything.
+/// The plan of a cluster with this text as its cluster file, on a host that has everything.
 fn plan(dir: &TempDir, accelerator: Accelerator, text: &str) -> Plan {
     let host = Host { accelerator, ..Host::for_tests(dir.path(), "image") };
     let file = dir.path().join("lab.toml");
@@ -13,7 +13,7 @@ fn plan(dir: &TempDir, accelerator: Accelerator, text: &str) -> Plan {
     Plan::new(&cluster_file::read(&file).unwrap().spec, &host).unwrap()
 }
 
-/// Why it is refused.
+/// Why the plan is refused.
 fn refusal(dir: &TempDir, accelerator: Accelerator, text: &str) -> Option<String> {
     let error = before_start(&plan(dir, accelerator, text), false).err()?;
     let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
@@ -24,7 +24,7 @@ fn in_memory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap()
 }
 
-/// A directory on storage: in cargo's, because /tmp is often a tmpfs.
+/// A directory on disk: in cargo's directory, because /tmp is often a tmpfs.
 fn on_storage() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap()
 }
@@ -51,7 +51,7 @@ fn a_pool_that_another_program_changes_is_told() {
     let file = pool(&dir, 16 << 20);
     rustix::fs::flock(&file, FlockOperation::LockExclusive).unwrap();
     let refusal = refusal(&dir, Accelerator::Tcg, MINE).unwrap();
-    assert!(refusal.contains("busy, another program changes it"), "{refusal}");
+    assert!(refusal.contains("busy: another program is changing it"), "{refusal}");
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn holes_must_have_room_in_the_file_system() {
     pool(&dir, 16 << 20);
     assert_eq!(refusal(&dir, Accelerator::Tcg, MINE), None);
     let file = File::options().write(true).open(dir.path().join("pool")).unwrap();
-    // 8 TiB: within what file systems take for a file with holes.
+    // 8 TiB: within what file systems allow for a file with holes.
     file.set_len(8 << 40).unwrap();
     let refusal = refusal(&dir, Accelerator::Tcg, MINE).unwrap();
     assert!(
@@ -104,7 +104,7 @@ fn a_large_pool_needs_address_bits() {
         host_bits("model name: x\naddress sizes\t: 46 bits physical, 48 bits virtual\n"),
         46
     );
-    assert_eq!(host_bits(""), EMULATED_BITS, "what QEMU has by default");
+    assert_eq!(host_bits(""), EMULATED_BITS, "QEMU's default");
 }
 
 /// A VM with this transport to a pool.
@@ -130,7 +130,7 @@ fn a_guest_gets_the_bits_or_the_pool_is_too_large() {
     let file = pool(&dir, 1 << 40);
     let text = format!("{MINE}memory = \"20G\"\n");
     let told = refusal(&dir, Accelerator::Tcg, &text).unwrap();
-    assert!(!told.contains("physical addresses"), "an emulated processor gets the bits: {told}");
+    assert!(!told.contains("physical addresses"), "an emulated processor has enough bits: {told}");
     file.set_len(1 << 51).unwrap();
     let text = format!("{MINE}memory = \"64T\"\n");
     for accelerator in [Accelerator::Tcg, Accelerator::Kvm] {
@@ -173,16 +173,16 @@ fn holes_of_a_pool_in_memory_must_have_room() {
 fn all_vms_together_must_fit_into_memory() {
     let dir = in_memory();
     pool(&dir, 16 << 20);
-    // Each for itself would be refused too, but says another sum.
+    // Each VM alone would be refused too, but with another sum.
     let text = format!("{MINE}memory = \"32T\"\ncount = 2\nname = \"vm\"\n");
     let refusal = refusal(&dir, Accelerator::Tcg, &text).unwrap();
     assert!(
         refusal.contains(
-            "too little memory: 67108880 MiB may be taken, 64 TiB by 2 VMs and 16 MiB by the pool"
+            "too little memory: up to 67108880 MiB needed, 64 TiB by 2 VMs and 16 MiB by the pool"
         ),
         "{refusal}"
     );
-    assert!(refusal.contains("MiB available; give the VMs less"), "{refusal}");
+    assert!(refusal.contains("MiB available; reduce the VMs' memory"), "{refusal}");
     let headroom = before_start(&plan(&dir, Accelerator::Tcg, &text), true).unwrap();
     assert_eq!((headroom.ram, headroom.is_enough()), (64 << 40, false));
 }

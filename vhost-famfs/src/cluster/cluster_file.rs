@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Cluster files: TOML, described in docs/reference/cluster-file.md. An error names file, line and
+//! Cluster files: TOML, described in docs/reference/cluster-file.md. Errors name file, line and
 //! column.
 
 mod text;
@@ -25,7 +25,7 @@ use crate::vm::Root;
 pub use text::Place;
 use text::{Fault, check_tables, place, range_of};
 
-/// Most bytes of a cluster file: a thousand VMs fit.
+/// Largest cluster file that is read; enough for a thousand VMs.
 const MAX_FILE: u64 = 1 << 20;
 
 /// Why a cluster file cannot be used.
@@ -40,7 +40,7 @@ pub enum FileError {
         #[source]
         source: io::Error,
     },
-    /// It is far too long, or no text.
+    /// It is far too large, or not text.
     #[error("{}: {what}, expected a cluster file (TOML)", path.display())]
     NotText {
         /// The file.
@@ -48,12 +48,12 @@ pub enum FileError {
         /// What it is.
         what: &'static str,
     },
-    /// Something in it is wrong.
+    /// Something in it is invalid.
     #[error("{}:{place}", path.display())]
     Wrong {
         /// The file.
         path: PathBuf,
-        /// Where, and what.
+        /// Where, and what is wrong.
         place: Box<Place>,
     },
 }
@@ -139,7 +139,7 @@ enum RootWord {
     Disk,
 }
 
-/// A number of bytes, written as text with a binary unit.
+/// A number of bytes, written as text with a binary unit, such as "512M".
 #[derive(Clone, Copy)]
 struct Size(u64);
 
@@ -149,7 +149,7 @@ impl<'de> Deserialize<'de> for Size {
         impl Visitor<'_> for Text {
             type Value = Size;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a size as text, as in \"512M\" or \"2G\" (powers of 1024)")
+                f.write_str("a size as text, such as \"512M\" or \"2G\" (powers of 1024)")
             }
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Size, E> {
                 parse_size(text).map(Size).map_err(|why| E::custom(format!("size {text:?}: {why}")))
@@ -180,10 +180,11 @@ impl<'de> Deserialize<'de> for GuestDir {
     }
 }
 
-/// Reads the name of a directory in the pool's file system: absolute or not, below its root.
+/// Parses the path of a directory in the pool's file system. It may be absolute or relative, and
+/// must stay below the root.
 ///
 /// # Errors
-/// Says why it is no such name.
+/// Why the path is not valid.
 pub fn guest_dir(text: &str) -> Result<Option<RelPath>, String> {
     let inside = text.trim_start_matches('/');
     if inside.is_empty() {
@@ -199,20 +200,20 @@ pub struct ClusterFile {
     pub spec: Spec,
     path: PathBuf,
     text: String,
-    /// For each VM, the number of its table.
+    /// For each VM, the index of its table.
     tables: Vec<usize>,
 }
 
 impl ClusterFile {
-    /// An error that came out when the cluster was planned, with the place that it is about, if
-    /// that is in the file.
+    /// Adds the position in the file to an error that was found while planning the cluster, if it
+    /// is about something in the file.
     #[must_use]
     pub fn locate(&self, subject: &Subject, error: &dyn std::error::Error) -> Option<FileError> {
         let range = match subject {
             Subject::Pool(key) => range_of(&self.text, "pool", 0, key),
             Subject::Vm(name, key) => {
                 let vm = self.spec.vms.iter().position(|vm| vm.name == *name);
-                // An image that the file does not name is the host's, or the command line's.
+                // An image that the file does not name comes from the host or the command line.
                 let vm = vm.filter(|vm| *key != "image" || self.spec.vms[*vm].image.is_some());
                 vm.and_then(|vm| range_of(&self.text, "vm", self.tables[vm], key))
             }
@@ -255,8 +256,8 @@ pub fn read(path: &Path) -> Result<ClusterFile, FileError> {
     }
 }
 
-/// The cluster in a text, and for each VM the number of its table. `path` gives the default name,
-/// and what relative paths are relative to.
+/// Parses the text of a cluster file. Returns the cluster, and for each VM the index of its table.
+/// `path` gives the default name and the base of relative paths.
 fn parse(text: &str, path: &Path) -> Result<(Spec, Vec<usize>), Fault> {
     check_tables(text)?;
     let table: FileTable = toml::from_str(text).map_err(|error| Fault {
@@ -268,7 +269,7 @@ fn parse(text: &str, path: &Path) -> Result<(Spec, Vec<usize>), Fault> {
         Some(Name(name)) => name,
         None => {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let hint = "give the cluster a name: name = \"demo\"";
+            let hint = "set a name for the cluster: name = \"demo\"";
             check_name(&stem)
                 .map_err(|why| Fault::new(&(0..0), format!("file name: {why}"), hint))?;
             stem
@@ -279,7 +280,7 @@ fn parse(text: &str, path: &Path) -> Result<(Spec, Vec<usize>), Fault> {
     if let Some(given) = &table.log_limit
         && given.get_ref().0 < MIN_LIMIT
     {
-        let hint = "give at least \"64K\", or leave it out for 16 MiB";
+        let hint = "set it to at least \"64K\", or omit it for 16 MiB";
         return Err(Fault::new(&given.span(), "too small for a log", hint));
     }
     let imports = table.import.into_iter().map(|import| ImportSpec {
@@ -293,7 +294,7 @@ fn parse(text: &str, path: &Path) -> Result<(Spec, Vec<usize>), Fault> {
     Ok((Spec { name, pool, imports, log_limit, vms }, tables))
 }
 
-/// A message of the parser, which speaks of Rust's fields and variants.
+/// Translates a message of the parser from Rust's terms (fields and variants) into TOML's.
 fn in_words_of_toml(message: &str) -> String {
     let line = message.lines().collect::<Vec<_>>().join("; ");
     let words = [("unknown field", "unknown key"), ("unknown variant", "unknown value")];
@@ -304,8 +305,8 @@ fn pool(table: PoolTable, base: &Path) -> Result<PoolSpec, Fault> {
     if let (Some(kind), None) = (&table.kind, &table.path)
         && matches!(kind.get_ref(), PoolKind::File | PoolKind::Devdax)
     {
-        let hint = "add path = \"...\"; without a path the pool is in memory (tmpfs, hugetlbfs)";
-        return Err(Fault::new(&kind.span(), "a pool of this kind has no place of its own", hint));
+        let hint = "add path = \"...\"; a pool without a path is in memory (tmpfs, hugetlbfs)";
+        return Err(Fault::new(&kind.span(), "a pool of this kind needs a path", hint));
     }
     Ok(PoolSpec {
         path: table.path.map(|path| base.join(path)),
@@ -323,7 +324,7 @@ fn pool(table: PoolTable, base: &Path) -> Result<PoolSpec, Fault> {
 
 fn vms(tables: Vec<Spanned<VmTable>>, base: &Path) -> Result<(Vec<VmSpec>, Vec<usize>), Fault> {
     if tables.is_empty() {
-        return Err(Fault::new(&(0..0), "no VM in this file", "add a table: [[vm]]"));
+        return Err(Fault::new(&(0..0), "this file has no VM", "add a table: [[vm]]"));
     }
     let (mut vms, mut numbers, mut names) = (Vec::new(), Vec::new(), HashSet::new());
     for (number_of_table, table) in tables.into_iter().enumerate() {
@@ -334,7 +335,7 @@ fn vms(tables: Vec<Spanned<VmTable>>, base: &Path) -> Result<(Vec<VmSpec>, Vec<u
         if let Some(given) = &table.count
             && !(1..=MAX_VMS).contains(&usize::try_from(count).unwrap_or(usize::MAX))
         {
-            let hint = "one table makes 1 to 64 VMs";
+            let hint = "one table can create 1 to 64 VMs";
             return Err(Fault::new(&given.span(), format!("count is {count}"), hint));
         }
         let name = table.name.as_ref().map_or("vm", |Name(name)| name.as_str()).to_owned();
@@ -343,46 +344,47 @@ fn vms(tables: Vec<Spanned<VmTable>>, base: &Path) -> Result<(Vec<VmSpec>, Vec<u
             let name = if numbered { format!("{name}{number}") } else { name.clone() };
             check_name(&name).map_err(|why| Fault::new(&at, why, "use a shorter name"))?;
             if !names.insert(name.clone()) {
-                let hint = "give each [[vm]] a name of its own; count = N adds a number to it";
-                return Err(Fault::new(&at, format!("a second VM named {name:?}"), hint));
+                let hint = "give each [[vm]] its own name; count = N appends a number to it";
+                return Err(Fault::new(&at, format!("two VMs have the name {name:?}"), hint));
             }
             vms.push(VmSpec { name, ..spec.clone() });
             numbers.push(number_of_table);
         }
         if vms.len() > MAX_VMS {
-            let message = format!("{} VMs, at most {MAX_VMS} are possible", vms.len());
-            return Err(Fault::new(&at, message, "start several clusters on one pool"));
+            let message = format!("{} VMs, but a cluster can have at most {MAX_VMS}", vms.len());
+            return Err(Fault::new(&at, message, "start several clusters that use the same pool"));
         }
     }
     Ok((vms, numbers))
 }
 
-/// A VM of a table; its name is not final.
+/// A VM of a table, before it has its final name.
 fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
     if let Some(cpus) = &table.cpus
         && *cpus.get_ref() == 0
     {
-        return Err(Fault::new(&cpus.span(), "no processors", "expected at least 1"));
+        return Err(Fault::new(&cpus.span(), "cpus is 0", "use at least 1"));
     }
     let transport = table.transport.as_ref().map(|transport| *transport.get_ref());
     let access = access(&table)?;
     if let Some(given) = &table.transport {
         let conflict = match (access, given.get_ref()) {
-            (Access::ReadOnly, Transport::Shmem) => {
-                Some("QEMU maps the window of a back-end writable whatever it is asked for")
-            }
+            (Access::ReadOnly, Transport::Shmem) => Some(
+                "QEMU maps the window of a back-end writable no matter what the back-end asks \
+                      for",
+            ),
             (Access::Slice { .. }, Transport::Pmem) => {
-                Some("a VMM that maps the pool by itself maps all of it")
+                Some("a VMM that maps the pool itself maps all of it")
             }
             _ => None,
         };
         if let Some(why) = conflict {
             let message = format!(
-                "access {:?} and transport {:?}: {why}",
+                "access {:?} is not possible with transport {:?}: {why}",
                 access.name(),
                 given.get_ref().name()
             );
-            let hint = "leave transport out: the one that can do it is taken";
+            let hint = "omit transport: a suitable one is chosen";
             return Err(Fault::new(&given.span(), message, hint));
         }
     }
@@ -414,12 +416,12 @@ fn access(table: &VmTable) -> Result<Access, Fault> {
         }),
         (AccessWord::Slice, _, None) => {
             let at = table.access.as_ref().map_or(0..0, Spanned::span);
-            let hint = "add length = \"1G\", and offset if it does not begin at 0";
-            Err(Fault::new(&at, "access is \"slice\", but there is no length", hint))
+            let hint = "add length = \"1G\", and offset if the slice does not begin at 0";
+            Err(Fault::new(&at, "access is \"slice\", but length is missing", hint))
         }
         (_, Some(given), _) | (_, None, Some(given)) => {
-            let hint = "add access = \"slice\": the other kinds of access see the whole pool";
-            Err(Fault::new(&given.span(), "offset and length are for slices", hint))
+            let hint = "add access = \"slice\": all other kinds of access see the whole pool";
+            Err(Fault::new(&given.span(), "offset and length are only for slices", hint))
         }
         (AccessWord::Rw, None, None) => Ok(Access::ReadWrite),
         (AccessWord::Ro, None, None) => Ok(Access::ReadOnly),

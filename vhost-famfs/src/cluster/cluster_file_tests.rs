@@ -6,7 +6,7 @@ fn spec(text: &str) -> Spec {
     parsed.unwrap_or_else(|fault| panic!("{}", fault.message)).0
 }
 
-/// What is wrong with a text, as it is printed.
+/// The error for a text, as it is printed.
 fn wrong(text: &str) -> String {
     let fault = parse(text, Path::new("/etc/demo.toml")).expect_err(text);
     place(text, fault).to_string()
@@ -102,33 +102,40 @@ fn a_fault_is_shown_where_it_is() {
                     with iB (powers of 1024)\n    size = \"8GB\"\n           ^";
     assert_eq!(wrong(text), expected);
     let text = "[[vm]]\naccess = \"slice\"\n";
-    let expected = "2:10: access is \"slice\", but there is no length\n  access = \"slice\"\n  \
-                    \u{20}        ^\nhint: add length = \"1G\", and offset if it does not begin at 0";
+    let expected = "2:10: access is \"slice\", but length is missing\n  access = \"slice\"\n  \
+                    \u{20}        ^\nhint: add length = \"1G\", and offset if the slice does not \
+                    begin at 0";
     assert_eq!(wrong(text), expected);
 }
 
 #[test]
 fn what_is_not_understood_is_refused() {
     let table = [
-        ("", "no VM in this file"),
+        ("", "this file has no VM"),
         ("[[vm]]\nmemroy = \"1G\"\n", "2:1: unknown key `memroy`, expected one of `name`"),
         ("[[vm]]\nmemory = 1024\n", "expected a size as text"),
         ("[[vm]]\nroot = \"ram\"\n", "unknown value `ram`, expected `memory` or `disk`"),
         ("[[vm]]\nmemory = \"1G\n", "2:"),
         ("[[vm]]\nname = \"../etc\"\n", "2:8: \"../etc\" is not a valid name"),
-        ("[[vm]]\nname = \"a\"\n[[vm]]\nname = \"a\"\n", "3:1: a second VM named \"a\""),
-        ("[[vm]]\nname = \"a1\"\n[[vm]]\nname = \"a\"\ncount = 2\n", "a second VM named \"a1\""),
+        ("[[vm]]\nname = \"a\"\n[[vm]]\nname = \"a\"\n", "3:1: two VMs have the name \"a\""),
+        (
+            "[[vm]]\nname = \"a1\"\n[[vm]]\nname = \"a\"\ncount = 2\n",
+            "two VMs have the name \"a1\"",
+        ),
         ("[[vm]]\ncount = 0\n", "2:9: count is 0"),
-        ("[[vm]]\ncount = 64\n[[vm]]\n", "3:1: 65 VMs, at most 64"),
-        ("[[vm]]\ncpus = 0\n", "2:8: no processors"),
+        ("[[vm]]\ncount = 64\n[[vm]]\n", "3:1: 65 VMs, but a cluster can have at most 64"),
+        ("[[vm]]\ncpus = 0\n", "2:8: cpus is 0"),
         ("[[vm]]\naccess = \"x\"\n", "2:10: unknown value `x`, expected one of `rw`, `ro`"),
-        ("[[vm]]\nlength = \"1G\"\n", "2:10: offset and length are for slices"),
-        ("[[vm]]\naccess = \"ro\"\ntransport = \"shmem\"\n", "3:13: access \"ro\" and transport"),
+        ("[[vm]]\nlength = \"1G\"\n", "2:10: offset and length are only for slices"),
+        (
+            "[[vm]]\naccess = \"ro\"\ntransport = \"shmem\"\n",
+            "3:13: access \"ro\" is not possible with transport \"shmem\"",
+        ),
         (
             "[[vm]]\naccess = \"slice\"\nlength = \"2M\"\ntransport = \"pmem\"\n",
-            "4:13: access \"slice\" and transport \"pmem\"",
+            "4:13: access \"slice\" is not possible with transport \"pmem\"",
         ),
-        ("[pool]\nkind = \"file\"\n[[vm]]\n", "2:8: a pool of this kind has no place of its own"),
+        ("[pool]\nkind = \"file\"\n[[vm]]\n", "2:8: a pool of this kind needs a path"),
         ("[pool]\nkind = \"memfd\"\n[[vm]]\n", "2:8: unknown value `memfd`"),
         ("[[import]]\nto = \"/\"\n[[vm]]\n", "1:1: this import has no `from`"),
         ("[vm]\nname = \"a\"\n", "1:2: [vm] is a single table, expected [[vm]]"),
@@ -157,7 +164,7 @@ fn what_is_no_text_is_told() {
     fs::write(&file, "[[vm]]\n").unwrap();
     let error = error(&file);
     assert!(error.contains("a b.toml:1:1: file name:"), "{error}");
-    assert!(error.ends_with("hint: give the cluster a name: name = \"demo\""), "{error}");
+    assert!(error.ends_with("hint: set a name for the cluster: name = \"demo\""), "{error}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The directory of a cluster: `vhost-famfs/NAME` in the runtime directory, for its owner only.
+//! The directory of a cluster: `vhost-famfs/NAME` in the runtime directory, accessible only to its
+//! owner.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
@@ -19,46 +20,49 @@ use super::spec::check_name;
 use super::state::{State, VERSION};
 use crate::vm::VmPaths;
 
-/// Name of the file with the state.
+/// Name of the state file.
 const STATE: &str = "state.json";
 
-/// Name of the file that says that a directory is a cluster's: the mark of its processes is in it.
+/// Name of the file that identifies the directory as a cluster's. It holds the mark of the
+/// cluster's processes.
 const INSTANCE: &str = "instance";
 
-/// Largest state that is read: 64 VMs take a few KiB.
+/// Largest state file that is read; 64 VMs take a few KiB.
 const MAX_STATE: u64 = 1 << 20;
 
-/// How long the end of another command on the same cluster is waited for.
+/// How long to wait for another command that works on the same cluster.
 const LOCK_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why the directory of a cluster cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
-    /// A cluster of this name is there already.
+    /// A cluster with this name already exists.
     #[error(
-        "cluster {0} is up, or was not taken down; see `vhost-famfs ps {0}`, end it with `vhost-famfs down {0}`, or start this one with another --name"
+        "cluster {0} is running, or was not taken down; see `vhost-famfs ps {0}`, stop it with \
+         `vhost-famfs down {0}`, or start this one with another --name"
     )]
     Exists(String),
-    /// Another command works on it.
+    /// Another command is working on it.
     #[error(
-        "cluster {0} is being started or ended by another command; wait for it, or end it with Ctrl-C there"
+        "another command is starting or stopping cluster {0}; wait until it has finished, or press \
+         Ctrl-C there"
     )]
     Busy(String),
-    /// Others than this user could have written what is there.
+    /// Other users could have written its contents.
     #[error(
-        "{} {fault}: another user could have put there what is in it, so nothing of it is used; set \
+        "{} {fault}: its contents could come from another user, so they are not used; set \
          XDG_RUNTIME_DIR to a directory of your own", path.display()
     )]
     Foreign {
         /// The file or directory.
         path: PathBuf,
-        /// Why it is not this user's alone.
+        /// Why other users could have changed it.
         fault: Fault,
     },
-    /// The state is no state.
+    /// The state file is not valid.
     #[error(
-        "{}: {what}; `vhost-famfs down` of the version that started it ends the cluster, \
-         `vhost-famfs down --force {cluster}` ends what can be found of it", path.display()
+        "{}: {what}; to stop the cluster, use `vhost-famfs down` of the version that started it, \
+         or stop what can be found of it with `vhost-famfs down --force {cluster}`", path.display()
     )]
     State {
         /// The cluster.
@@ -68,8 +72,8 @@ pub enum DirectoryError {
         /// What is wrong with it.
         what: String,
     },
-    /// What is there is no cluster's.
-    #[error("{} is not the directory of a cluster, and is not removed; see what is in it", .0.display())]
+    /// The directory is not a cluster's.
+    #[error("{} is not the directory of a cluster, so it is not removed; check what is in it", .0.display())]
     NoCluster(PathBuf),
     /// A system call failed.
     #[error("{}: cannot {action}", path.display())]
@@ -84,7 +88,7 @@ pub enum DirectoryError {
     },
 }
 
-/// The directory of a cluster, which may not exist.
+/// The directory of a cluster. It need not exist.
 #[derive(Debug, Clone)]
 pub struct Directory {
     base: PathBuf,
@@ -92,7 +96,7 @@ pub struct Directory {
     path: PathBuf,
 }
 
-/// Keeps other commands from starting or ending the cluster.
+/// Keeps other commands from starting or stopping the cluster.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
@@ -101,7 +105,7 @@ pub struct Lock {
 /// The names of the clusters that have a directory.
 ///
 /// # Errors
-/// The runtime directory cannot be read, or is not this user's alone.
+/// The runtime directory cannot be read, or other users can change it.
 pub fn names(base: &Path) -> Result<Vec<String>, DirectoryError> {
     let failed = |source| DirectoryError::Io { path: base.into(), action: "list it", source };
     if !is_own(base)? {
@@ -112,7 +116,7 @@ pub fn names(base: &Path) -> Result<Vec<String>, DirectoryError> {
         let entry = entry.map_err(failed)?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        // What cannot be looked into is shown, with the reason, when it is used.
+        // A directory that cannot be read is listed; using it tells the reason.
         let other = || matches!(content(&entry.path()), Ok(Content::Other));
         if is_directory && check_name(&name).is_ok() && !other() {
             names.push(name);
@@ -122,12 +126,12 @@ pub fn names(base: &Path) -> Result<Vec<String>, DirectoryError> {
     Ok(names)
 }
 
-/// What is in a directory.
+/// What a directory contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
     /// A cluster's mark or state.
     Cluster,
-    /// Nothing: a start that was cut short.
+    /// Nothing: a start was interrupted.
     Nothing,
     /// Something else.
     Other,
@@ -141,7 +145,7 @@ fn content(path: &Path) -> io::Result<Content> {
     Ok(if is_empty { Content::Nothing } else { Content::Other })
 }
 
-/// Whether the directory of all clusters is there, which must be this user's alone.
+/// Whether the directory that holds all clusters exists. It must belong to this user alone.
 fn is_own(base: &Path) -> Result<bool, DirectoryError> {
     let foreign = |path: &Path| {
         let path = path.to_owned();
@@ -156,7 +160,7 @@ fn is_own(base: &Path) -> Result<bool, DirectoryError> {
         })?,
     };
     ownership::own_directory(&metadata).map_err(foreign(base))?;
-    // Whoever can rename in the directory above can put another one in its place.
+    // Whoever can write to the parent directory could replace this one.
     if let Some(parent) = base.parent()
         && let Ok(metadata) = parent.metadata()
     {
@@ -172,7 +176,7 @@ impl Directory {
         &self.base
     }
 
-    /// The directory of a cluster below that of all clusters.
+    /// The directory of a cluster in the directory that holds all clusters.
     #[must_use]
     pub fn new(base: &Path, name: &str) -> Self {
         Self { base: base.to_owned(), name: name.to_owned(), path: base.join(name) }
@@ -201,10 +205,10 @@ impl Directory {
         move |source| DirectoryError::Io { path: path.clone(), action, source }
     }
 
-    /// Makes it for the cluster with that mark, with the lock held.
+    /// Creates the directory for the cluster with that mark, and locks it.
     ///
     /// # Errors
-    /// It exists: a cluster of this name is up.
+    /// The directory exists: a cluster with this name is running.
     pub fn create(&self, instance: Uuid) -> Result<Lock, DirectoryError> {
         let base = |source| DirectoryError::Io {
             path: self.base.clone(),
@@ -226,7 +230,7 @@ impl Directory {
         Ok(lock)
     }
 
-    /// Opens it, if it is there; it must be this user's alone.
+    /// Opens the directory, if it exists; it must belong to this user alone.
     fn open(&self) -> Result<Option<File>, DirectoryError> {
         if !is_own(&self.base)? {
             return Ok(None);
@@ -243,7 +247,7 @@ impl Directory {
         Ok(Some(file))
     }
 
-    /// The text of a file in it; `None` if it is not there.
+    /// The text of a file in the directory; `None` if the file does not exist.
     fn text(&self, name: &str) -> Result<Option<String>, DirectoryError> {
         let Some(directory) = self.open()? else { return Ok(None) };
         let path = self.path.join(name);
@@ -254,12 +258,12 @@ impl Directory {
             Err(Errno::NOENT) => return Ok(None),
             // A link or a socket.
             Err(Errno::LOOP | Errno::NXIO) => {
-                return Err(self.wrong(name, "it is no regular file".into()));
+                return Err(self.wrong(name, "it is not a regular file".into()));
             }
             Err(errno) => return Err(failed(errno.into())),
         };
         let metadata = file.metadata().map_err(failed)?;
-        // Only this user can have put it there, so it is damage that may be removed.
+        // Only this user can have put it there, so it is damage, and may be removed.
         ownership::own_file(&metadata).map_err(|fault| self.wrong(name, format!("it {fault}")))?;
         let mut text = Vec::new();
         file.take(MAX_STATE + 1).read_to_end(&mut text).map_err(failed)?;
@@ -267,14 +271,14 @@ impl Directory {
             let what = format!("{} bytes, expected at most {MAX_STATE}", metadata.len());
             return Err(self.wrong(name, what));
         }
-        String::from_utf8(text).map(Some).map_err(|_| self.wrong(name, "it is no text".into()))
+        String::from_utf8(text).map(Some).map_err(|_| self.wrong(name, "it is not text".into()))
     }
 
     fn wrong(&self, name: &str, what: String) -> DirectoryError {
         DirectoryError::State { cluster: self.name.clone(), path: self.path.join(name), what }
     }
 
-    /// What is recorded of how a VM's processes ended; nothing if that cannot be read.
+    /// The record of how a VM's processes ended; empty if it cannot be read.
     #[must_use]
     pub fn ends(&self, vm: &str) -> String {
         let ends = self.vm(vm).ends;
@@ -282,22 +286,22 @@ impl Directory {
         name.and_then(|name| self.text(name).ok()?).unwrap_or_default()
     }
 
-    /// The mark of its processes, if it can be told without the state.
+    /// The mark of the cluster's processes, if it is known without the state file.
     #[must_use]
     pub fn instance(&self) -> Option<Uuid> {
         self.text(INSTANCE).ok()??.trim().parse().ok()
     }
 
-    /// Takes the lock; `None` if the directory is gone.
+    /// Takes the lock; `None` if the directory no longer exists.
     ///
     /// # Errors
-    /// Another command has it.
+    /// Another command holds it.
     pub fn lock(&self) -> Result<Option<Lock>, DirectoryError> {
         let Some(file) = self.open()? else { return Ok(None) };
         if !lock::within(&file, LockMode::Exclusive, LOCK_LIMIT).map_err(self.io("lock it"))? {
             return Err(DirectoryError::Busy(self.name.clone()));
         }
-        // Whoever had the lock before may have removed the directory.
+        // The previous holder of the lock may have removed the directory.
         let ours = file.metadata().map_err(self.io("look at it"))?;
         let same = fs::metadata(&self.path)
             .is_ok_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino()));
@@ -319,7 +323,7 @@ impl Directory {
         let mut state: State =
             serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
         state.check(&self.name, &self.base).map_err(wrong)?;
-        // After a restart of the host the ids in it name other processes.
+        // After a reboot, the process ids in it belong to other processes.
         if boot_id().is_ok_and(|now| now.to_string() != state.boot_id) {
             for vm in &mut state.vms {
                 (vm.qemu, vm.backend, vm.keeper) = (None, None, None);
@@ -331,7 +335,7 @@ impl Directory {
         Ok(Some(state))
     }
 
-    /// Replaces the state as a whole.
+    /// Replaces the whole state file.
     ///
     /// # Errors
     /// It cannot be written.
@@ -351,10 +355,11 @@ impl Directory {
             .map_err(self.io("write its state"))
     }
 
-    /// Removes it with all that is in it, and the directory of all clusters if this was the last.
+    /// Removes the directory and its contents, and the directory that holds all clusters if it is
+    /// empty.
     ///
     /// # Errors
-    /// Something cannot be removed, or it is no cluster's.
+    /// Something cannot be removed, or the directory is not a cluster's.
     pub fn remove(&self) -> Result<(), DirectoryError> {
         if self.open()?.is_none() {
             return Ok(());
@@ -371,13 +376,13 @@ impl Directory {
             }
             _ => {}
         }
-        // Fails if there are others.
+        // Fails if there are other clusters.
         let _ = fs::remove_dir(&self.base);
         Ok(())
     }
 }
 
-/// Makes a file for this user only, whatever the umask.
+/// Creates a file for this user only, regardless of the umask.
 fn new_file(path: &Path) -> io::Result<File> {
     File::options().write(true).create_new(true).mode(0o600).open(path)
 }
@@ -422,7 +427,7 @@ mod tests {
             assert!(error.contains("down --force a"), "{error}");
         }
         let found = cluster.instance();
-        assert_eq!(found, Some(Uuid::nil()), "its processes can be found all the same");
+        assert_eq!(found, Some(Uuid::nil()), "its processes can be found anyway");
     }
 
     #[test]
@@ -461,7 +466,7 @@ mod tests {
                 chown(path, 0).unwrap();
             }
         }
-        // Links lead to what somebody else may have chosen.
+        // Links could lead to a place that somebody else chose.
         fs::rename(&state, base.join("real")).unwrap();
         symlink(base.join("real"), &state).unwrap();
         assert!(matches!(cluster.read(), Err(DirectoryError::State { .. })));
@@ -479,7 +484,7 @@ mod tests {
             fs::create_dir_all(base.join(name)).unwrap();
         }
         fs::write(base.join("ublk/0.json"), "precious").unwrap();
-        assert_eq!(names(&base).unwrap(), ["empty"], "a start that was cut short");
+        assert_eq!(names(&base).unwrap(), ["empty"], "a start that was interrupted");
         let other = Directory::new(&base, "ublk");
         assert!(matches!(other.remove(), Err(DirectoryError::NoCluster(_))));
         assert!(base.join("ublk/0.json").exists());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Ending a cluster: in order, then firmly; in the end nothing is left.
+//! Stops a cluster: first orderly, then by force. Afterwards nothing of it remains.
 
 use std::path::PathBuf;
 use std::thread;
@@ -16,26 +16,27 @@ use super::state::{Phase, State, VmState};
 use crate::pool::{self, Owners, PoolError};
 use crate::vm::{Guest, Shutdown, VmPaths, end_vm};
 
-/// Time for a back-end to leave after its VM.
+/// How long a back-end may take to end after its VM.
 const BACKEND_LIMIT: Duration = Duration::from_secs(5);
 
-/// Time for a guest whose back-end is gone: its unmount may wait for a flush that never ends.
+/// How long a guest without a back-end may take: its unmount may wait for a flush that never
+/// completes.
 const CRIPPLED_LIMIT: Duration = Duration::from_secs(10);
 
-/// Why a cluster is not gone.
+/// Why a cluster could not be stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum DownError {
-    /// It is not there, or in use.
+    /// It does not exist, or is in use.
     #[error(transparent)]
     Find(#[from] FindError),
     /// Its directory cannot be removed.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// Processes do not go.
+    /// Its processes do not end.
     #[error(
         "cluster {cluster}: {} cannot be killed, because the kernel waits for a device or a file \
-         system for them; nothing was removed: run `vhost-famfs down {cluster}` again when they have \
-         gone, or restart the host", processes(.pids)
+         system on their behalf; nothing was removed: run `vhost-famfs down {cluster}` again when \
+         they are gone, or reboot the host", processes(.pids)
     )]
     Stuck {
         /// The cluster.
@@ -43,11 +44,11 @@ pub enum DownError {
         /// Their ids.
         pids: Vec<u32>,
     },
-    /// Processes of it may not be looked at.
+    /// Processes that may belong to it cannot be examined.
     #[error(
-        "cluster {cluster}: the environment of {} may not be read, and by it the processes of a cluster \
-         are known; nothing was ended or removed: run `vhost-famfs down {cluster}` with the privileges of \
-         the `up`, or with CAP_SYS_PTRACE", processes(.pids)
+        "cluster {cluster}: cannot read the environment of {}, which tells whether a process \
+         belongs to the cluster; nothing was stopped or removed: run `vhost-famfs down {cluster}` \
+         with the privileges of `up`, or with CAP_SYS_PTRACE", processes(.pids)
     )]
     Hidden {
         /// The cluster.
@@ -56,7 +57,7 @@ pub enum DownError {
         pids: Vec<u32>,
     },
     /// Its pool cannot be removed.
-    #[error("all VMs are down, but the pool {} cannot be removed", path.display())]
+    #[error("all VMs are stopped, but the pool {} cannot be removed", path.display())]
     Pool {
         /// The pool.
         path: PathBuf,
@@ -71,18 +72,18 @@ fn processes(pids: &[u32]) -> String {
     if pids.len() == 1 { format!("process {list}") } else { format!("processes {list}") }
 }
 
-/// How to end a cluster.
+/// How to stop a cluster.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Time for each guest to shut itself down.
+    /// How long each guest may take to shut down.
     pub limit: Duration,
-    /// Leave a pool that was made for the cluster.
+    /// Keep a pool that was made for the cluster.
     pub keep_pool: bool,
     /// Also a cluster whose state cannot be read.
     pub force: bool,
 }
 
-/// A cluster that is gone.
+/// A stopped cluster.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Its name.
@@ -93,11 +94,11 @@ pub struct Report {
     pub pool: Option<String>,
     /// Whether the pool was removed.
     pub pool_removed: bool,
-    /// Processes of the cluster that nothing was known of, killed.
+    /// Number of processes of the cluster that were not in its state, and were killed.
     pub strays: usize,
 }
 
-/// A VM that is gone.
+/// A stopped VM.
 #[derive(Debug, Serialize)]
 pub struct VmReport {
     /// Its name.
@@ -112,34 +113,34 @@ pub struct VmReport {
 pub enum End {
     /// The guest shut itself down.
     Orderly,
-    /// The guest did not; QEMU left when it was told to.
+    /// The guest did not shut down; QEMU ended when asked to.
     Quit,
     /// QEMU was killed.
     Killed,
-    /// It had ended before.
+    /// It had already ended.
     WasDead,
-    /// It had not been started.
+    /// It was never started.
     NotStarted,
 }
 
 impl End {
-    /// The word for it in tables.
+    /// The name of the variant in tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Orderly => "powered off",
-            Self::Quit => "did not power off in time, ended by QEMU",
+            Self::Quit => "did not power off in time, stopped by QEMU",
             Self::Killed => "killed",
-            Self::WasDead => "had ended before",
+            Self::WasDead => "had already ended",
             Self::NotStarted => "was not started",
         }
     }
 }
 
-/// Ends a cluster.
+/// Stops a cluster.
 ///
 /// # Errors
-/// It is being started or ended by another command, or something cannot be removed.
+/// Another command is starting or stopping it, or something cannot be removed.
 pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError> {
     let gone = || FindError::NoCluster { name: directory.name().into(), others: Vec::new() };
     let _lock = directory.lock()?.ok_or_else(gone)?;
@@ -147,14 +148,14 @@ pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError
         true => Ok(()),
         false => Err(DownError::Hidden { cluster: directory.name().to_owned(), pids }),
     };
-    // Those that no state names too.
+    // This includes processes that no state names.
     hidden(process::hidden_in(directory.path()))?;
     let state = match directory.read() {
         Err(DirectoryError::State { .. }) if options.force => return by_force(directory),
         state => state?,
     };
     let Some(state) = state else {
-        // A start that was cut short before anything was started.
+        // A start that was interrupted before any process was started.
         directory.remove()?;
         let cluster = directory.name().to_owned();
         let (vms, pool) = (Vec::new(), None);
@@ -177,7 +178,7 @@ pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError
             })
             .collect()
     });
-    // What was started and could not be written down any more, and what is left of what was.
+    // Processes that were started but not recorded, and what remains of the others.
     let strays = process::kill_marked(state.instance)
         .map_err(|pids| DownError::Stuck { cluster: state.name.clone(), pids })?;
     let pool_removed = remove_pool(&state, options.keep_pool)?;
@@ -186,7 +187,7 @@ pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError
     Ok(Report { cluster: state.name, vms, pool, pool_removed, strays })
 }
 
-/// Ends a cluster whose state cannot be read: what has its mark is killed, and its pool stays.
+/// Stops a cluster whose state cannot be read: kills all processes with its mark. Its pool is kept.
 fn by_force(directory: &Directory) -> Result<Report, DownError> {
     let cluster = directory.name().to_owned();
     let mut instances = process::marks_in(directory.path());
@@ -200,7 +201,7 @@ fn by_force(directory: &Directory) -> Result<Report, DownError> {
     Ok(Report { cluster, vms: Vec::new(), pool: None, pool_removed: false, strays })
 }
 
-/// Removes the pool if it is the cluster's own, or half made.
+/// Removes the pool if it was made for the cluster, or is only half made.
 fn remove_pool(state: &State, keep: bool) -> Result<bool, DownError> {
     let path = &state.pool.path;
     let is_made =
@@ -211,7 +212,7 @@ fn remove_pool(state: &State, keep: bool) -> Result<bool, DownError> {
     }
     let removed = match pool::open_for(path, false, Owners::Trusted, None) {
         Err(PoolError::Missing(_)) => return Ok(false),
-        // A second name does not make it another's.
+        // A pool with a second name still belongs to the cluster.
         Err(PoolError::Foreign { fault: Fault::Names { .. }, .. }) => {
             pool::open_for(path, false, Owners::Any, None)
         }
@@ -237,10 +238,10 @@ fn end(state: &State, vm: &VmState, paths: &VmPaths, limit: Duration) -> End {
     if let Some(backend) = backend
         && !backend.wait(if end == End::NotStarted { Duration::ZERO } else { BACKEND_LIMIT })
     {
-        // One that is still there is found by its mark.
+        // If it is still running, it is found by its mark.
         let _ = backend.end(BACKEND_LIMIT);
     }
-    // Nobody reads any more how they ended.
+    // Nobody will read how they ended.
     if let Some(keeper) = open(vm.keeper) {
         let _ = keeper.end(BACKEND_LIMIT);
     }
@@ -253,7 +254,7 @@ fn end_qemu(qemu: &Handle, paths: &VmPaths, limit: Duration) -> End {
         Shutdown::Orderly => End::Orderly,
         Shutdown::Quit => End::Quit,
         Shutdown::Killed => {
-            // One that is still there is found by its mark.
+            // If it is still running, it is found by its mark.
             let _ = qemu.kill();
             End::Killed
         }
@@ -325,7 +326,7 @@ mod tests {
         (state.pool.ours, state.pool.path) = (true, precious.clone());
         directory.write(&state).unwrap();
         let error = down(&directory, OPTIONS).unwrap_err().to_string();
-        assert!(error.contains("precious is no pool that is made for this cluster"), "{error}");
+        assert!(error.contains("precious is not a pool that is made for this cluster"), "{error}");
         assert!(precious.exists());
     }
 
@@ -343,14 +344,14 @@ mod tests {
         assert_eq!(report.strays, 1);
         assert!(!directory.path().exists());
         child.wait().unwrap();
-        // What is there instead of a state does not keep it.
+        // A directory in place of the state does not prevent it.
         let (directory, _) = cluster(dir.path());
         std::fs::create_dir(directory.path().join("state.json")).unwrap();
         let error = down(&directory, OPTIONS).unwrap_err().to_string();
         assert!(error.contains("is a directory") && error.contains("--force lab"), "{error}");
         down(&directory, Options { force: true, ..OPTIONS }).unwrap();
         assert!(!directory.path().exists());
-        // Without its mark, by what its processes were started with.
+        // Without the mark, the processes are found by their command lines.
         let (directory, state) = cluster(dir.path());
         let mut command = std::process::Command::new("cat");
         command.arg("-").arg(directory.path().join("vm1.console"));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A cluster whose processes others start: what `up --emit` printed. It has a directory and a state like
-//! one that `up` started. Its processes are not in the state: each has the cluster's mark and its role in
-//! its environment.
+//! Clusters whose processes are started by the output of `up --emit`. Such a cluster has a
+//! directory and a state like one that `up` starts. Its processes are not in the state: each has
+//! the cluster's mark and its role in its environment.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -19,17 +19,17 @@ use super::plan::Plan;
 use super::process::Process;
 use super::state::{Phase, State};
 
-/// Why such a cluster is not started.
+/// Why such a cluster cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Its directory cannot be made.
+    /// Its directory cannot be created.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// What should be its state is none.
-    #[error("{0}; let `vhost-famfs up --emit` write it again")]
+    /// The given text is not its state.
+    #[error("{0}; create it again with `vhost-famfs up --emit`")]
     State(String),
-    /// A directory of a VM cannot be made.
-    #[error("{}: cannot make this directory", path.display())]
+    /// A directory of a VM cannot be created.
+    #[error("{}: cannot create this directory", path.display())]
     Make {
         /// The directory.
         path: PathBuf,
@@ -37,25 +37,25 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    /// The kernel does not tell who we are.
+    /// The kernel does not tell the start time of this process.
     #[error("cannot look at this process in /proc")]
     This(#[source] io::Error),
 }
 
-/// The state of a cluster that is to be emitted, as text for [`start`].
+/// The state of a cluster to be emitted, as text for [`start`].
 #[must_use]
 pub fn describe(plan: &Plan) -> String {
     let mut state = State::new(plan, String::new(), Process::NONE);
     state.emitted = true;
-    // Others make the pool, and it stays for the next start.
+    // Others make the pool, and it is kept for the next start.
     (state.pool.ours, state.pool.made) = (false, None);
     serde_json::json!(state).to_string()
 }
 
-/// Makes the directories and the state of a cluster whose processes are started next.
+/// Creates the directories and the state of a cluster whose processes will be started next.
 ///
 /// # Errors
-/// One of that name is there, or something cannot be made. Nothing is left.
+/// A cluster of that name exists, or something cannot be created. Nothing is left behind.
 pub fn start(base: &Path, text: &str) -> Result<(), StartError> {
     let mut state: State =
         serde_json::from_str(text).map_err(|error| StartError::State(error.to_string()))?;
@@ -68,7 +68,7 @@ pub fn start(base: &Path, text: &str) -> Result<(), StartError> {
     state.phase = Phase::Up;
     let directory = Directory::new(base, &name);
     let _lock = directory.create(state.instance)?;
-    // What an earlier start left; it may stay if it cannot be removed.
+    // Logs of an earlier start; they may stay if they cannot be removed.
     let _ = failed::forget(base, &name);
     let made = state.vms.iter().try_for_each(|vm| {
         let path = directory.path().join(&vm.name);
@@ -77,14 +77,14 @@ pub fn start(base: &Path, text: &str) -> Result<(), StartError> {
     });
     let made = made.and_then(|()| Ok(directory.write(&state)?));
     if made.is_err() {
-        // The first error is the one to tell.
+        // The first error is the one to report.
         let _ = directory.remove();
     }
     made
 }
 
-/// Ends what is left of a cluster, and keeps its logs: the result says where. One that is gone, or another
-/// one of its name, is left alone.
+/// Stops what remains of a cluster and keeps its logs; returns where they are. If the cluster is
+/// gone, or another one with its name exists, does nothing.
 ///
 /// # Errors
 /// As [`down::down`].
@@ -99,7 +99,7 @@ pub fn stop(
         return Ok(None);
     }
     let mut kept = None;
-    // A `down` that is at work ends the cluster in order: there is nothing to keep, and nothing to tell.
+    // A running `down` stops the cluster in order: there are no logs to keep and nothing to report.
     let lock = match directory.lock() {
         Ok(Some(lock)) => lock,
         Ok(None) | Err(DirectoryError::Busy(_)) => return Ok(None),
@@ -108,13 +108,13 @@ pub fn stop(
     if let Some(state) = directory.read()? {
         let logs = state.vms.iter().flat_map(|vm| directory.vm(&vm.name).logs());
         let logs: Vec<_> = logs.collect();
-        // Without them, what was printed is all that is left.
+        // If they cannot be kept, only what was printed remains.
         kept = failed::keep(base, name, &logs).ok().flatten();
     }
     drop(lock);
     let options = down::Options { limit, keep_pool: true, force: false };
     match down::down(&directory, options) {
-        // Another command was quicker.
+        // Another command was faster.
         Err(DownError::Find(_)) => Ok(kept),
         done => done.map(|_| kept),
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How and when processes ended, for those who are not their parents.
+//! Records how and when processes ended, for commands that are not their parents.
 //!
-//! Nobody waits for QEMU once `up` has returned. So a process that lives as long as QEMU does watches
-//! it by a pidfd, and writes down what the kernel tells of its end. Linux before 6.15 tells no more than that
-//! it has ended.
+//! Once `up` has returned, nobody waits for QEMU. So a process that lives as long as QEMU watches
+//! it through a pidfd and records what the kernel tells of its end. Linux before 6.15 only tells
+//! that it has ended.
 
 use std::fmt;
 use std::fs::File;
@@ -23,10 +23,10 @@ use signal_hook::low_level::signal_name;
 
 use crate::host::sys;
 
-/// How long a process may run before it is looked at again: it is waited for in any case.
+/// How long to wait before looking at a process again. Its end is noticed at once in any case.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// How long the parent of a process that has ended has time to wait for it: before, the kernel does not tell
+/// How long the parent of an ended process has to reap it; before that, the kernel does not tell
 /// how it ended.
 const REAPED: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(50);
@@ -35,7 +35,7 @@ const TICK: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct End {
-    /// The id that it had.
+    /// The id it had.
     pub pid: u32,
     /// When: seconds from the beginning of 1970, UTC.
     pub time: u64,
@@ -55,23 +55,23 @@ impl End {
         Self { exit_code: status.code(), signal: status.signal(), ..self }
     }
 
-    /// Writes it down, as one line.
+    /// Appends it to the record, as one line.
     fn write(&self, mut record: &File) {
         if let Ok(line) = serde_json::to_string(self) {
-            // On a full disk there is no record, and nobody to tell.
+            // On a full disk there is no record, and nobody to tell about it.
             let _ = record.write_all(format!("{line}\n").as_bytes());
         }
     }
 }
 
-/// The end of a process in a record: what was written last of it.
+/// Finds the end of a process in a record: the last one with its id.
 #[must_use]
 pub fn find(record: &str, pid: u32) -> Option<End> {
     let ends = record.lines().rev().filter_map(|line| serde_json::from_str::<End>(line).ok());
     ends.into_iter().find(|end| end.pid == pid)
 }
 
-/// Opens a record to add to, for this user only.
+/// Opens a record for appending, for this user only.
 ///
 /// # Errors
 /// It cannot be opened.
@@ -81,11 +81,11 @@ pub fn open(record: &Path) -> io::Result<File> {
     options.open(record)
 }
 
-/// Watches the processes whose ids are read, one on a line, and writes down how they end. What is returned
-/// becomes readable when all have ended and no more ids can come.
+/// Watches the processes whose ids are read, one per line, and records how they end. The returned
+/// file becomes readable when all have ended and no more ids can come.
 ///
 /// # Errors
-/// No thread can be started for it.
+/// The thread cannot be started.
 pub fn watch(ids: impl Read + Send + 'static, record: File) -> io::Result<UnixStream> {
     let (done, working) = UnixStream::pair()?;
     let shared = Arc::new((record, working));
@@ -95,14 +95,15 @@ pub fn watch(ids: impl Read + Send + 'static, record: File) -> io::Result<UnixSt
                 continue;
             };
             let shared = Arc::clone(&shared);
-            // Without a thread there is no record of this one.
+            // Without a thread, the end of this one is not recorded.
             drop(thread::Builder::new().spawn(move || follow(&handle, &shared.0)));
         }
     })?;
     Ok(done)
 }
 
-/// Waits for the end of a process. When is written at once, how as soon as the kernel tells.
+/// Waits for the end of a process. Records the time at once, and the cause as soon as the kernel
+/// tells it.
 fn follow(handle: &Handle, record: &File) {
     while !handle.wait(LONG) {
         thread::sleep(TICK);
@@ -160,10 +161,10 @@ mod tests {
         for child in &children {
             writeln!(writer, "{}", child.id()).unwrap();
         }
-        // Neither a line that is no id nor the id of no process is in its way.
+        // Neither a line that is not an id nor the id of no process disturbs it.
         writer.write_all(b"nothing\n4294967295\n").unwrap();
         drop(writer);
-        // One that is waited for before it is watched leaves no trace.
+        // A process that was reaped before it was watched leaves no record.
         for child in &children {
             wait_until_watched(child.id());
         }
@@ -184,7 +185,7 @@ mod tests {
         assert_eq!(find("{\"pid\":1}\n\n", 1), None);
     }
 
-    /// Waits for a pidfd of this process that means another one (proc_pid_fdinfo(5)).
+    /// Waits until this process has a pidfd for another one (proc_pid_fdinfo(5)).
     fn wait_until_watched(pid: u32) {
         let line = format!("Pid:\t{pid}");
         let means = |path: &Path| {

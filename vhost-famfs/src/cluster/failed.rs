@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The logs of a start that failed: `vhost-famfs-failed/NAME` beside the directory of all clusters, until the
-//! next start of that name.
+//! The logs of a failed start. They are kept in `vhost-famfs-failed/NAME`, next to the directory of
+//! all clusters, until the next start with that name.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -11,16 +11,16 @@ use famfs::system::ownership;
 
 use crate::bounded_log::older;
 
-/// Name of the directory of all such logs.
+/// Name of the directory for all such logs.
 const NAME: &str = "vhost-famfs-failed";
 
-/// Where the logs of a cluster would be; `base` is the directory of all clusters.
+/// Where the logs of a cluster are kept; `base` is the directory that holds all clusters.
 #[must_use]
 pub fn place(base: &Path, cluster: &str) -> PathBuf {
     base.with_file_name(NAME).join(cluster)
 }
 
-/// Moves logs to their place; those that are empty or not there are left out. `None` if there are none.
+/// Moves logs there, except empty and missing ones. `None` if there are none.
 ///
 /// # Errors
 /// They cannot be moved.
@@ -60,7 +60,7 @@ pub fn forget(base: &Path, cluster: &str) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    // Fails if there are others.
+    // Fails if there are other logs.
     let _ = fs::remove_dir(&all);
     Ok(())
 }
@@ -95,7 +95,7 @@ mod tests {
         std::os::unix::fs::symlink("precious", base.with_file_name(NAME)).unwrap();
         assert!(forget(&base, "lab").is_err());
         assert!(dir.path().join("precious/lab").exists());
-        // Nor where others could have put it.
+        // Nor to a place that other users could have created.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         fs::set_permissions(dir.path().join("precious"), open).unwrap();
         fs::remove_file(base.with_file_name(NAME)).unwrap();

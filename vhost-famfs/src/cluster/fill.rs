@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The pool of a cluster before its VMs start: made, formatted, filled, held.
+//! Prepares the pool of a cluster before its VMs start: creates, formats, fills and locks it.
 
 use std::fs::File;
 use std::io;
@@ -26,7 +26,7 @@ use super::sizing;
 use super::spec::ImportSpec;
 use crate::pool::{self, CreateError, Identity, PoolError};
 
-/// Why the pool of a cluster is not as it should be.
+/// Why the pool of a cluster cannot be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum FillError {
     /// It cannot be made.
@@ -35,7 +35,7 @@ pub enum FillError {
     /// It cannot be used.
     #[error(transparent)]
     Pool(#[from] PoolError),
-    /// Its bytes cannot be used.
+    /// Its contents cannot be accessed.
     #[error(transparent)]
     Media(#[from] MediaError),
     /// It cannot be formatted.
@@ -61,17 +61,17 @@ pub enum FillError {
 /// What was copied into a pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Filled {
-    /// Files that were made or replaced.
+    /// Files that were created or replaced.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Files that were there with the same bytes.
+    /// Files that already had the same contents.
     pub unchanged: u64,
-    /// How many items famfs cannot hold, or not as they are.
+    /// How many items were not copied because famfs cannot store them, or not exactly.
     pub left_out: u64,
     /// What these are.
     pub skipped: Vec<LeftOut>,
-    /// How many files lost what famfs does not keep.
+    /// How many files have attributes that famfs does not store.
     pub dropped: Counts,
     /// The same, in words.
     #[serde(skip)]
@@ -90,7 +90,8 @@ impl Filled {
     }
 }
 
-/// The pool of a cluster, open: all that follows goes to this file, whatever becomes of its name.
+/// The open pool of a cluster. All further work uses this file, even if another file takes its
+/// name.
 #[derive(Debug)]
 pub struct OpenPool {
     file: File,
@@ -98,11 +99,12 @@ pub struct OpenPool {
 }
 
 impl OpenPool {
-    /// Makes the pool as planned if it is not there, and opens it, to write with `write`. `made` is told of the
-    /// file as soon as it is there; `progress` is told of the bytes of memory taken, and of all.
+    /// Creates the pool as planned if it does not exist, and opens it, for writing if `write` is
+    /// set. Calls `made` as soon as the file exists, and `progress` with the bytes of memory
+    /// allocated so far and in total.
     ///
     /// # Errors
-    /// It cannot be made or opened; of its file nothing is left unless `made` was told of it.
+    /// It cannot be created or opened; a file that `made` was not told about is removed again.
     pub fn make(
         plan: &PoolPlan,
         write: bool,
@@ -129,7 +131,7 @@ impl OpenPool {
         move |source| PoolError::Io { pool: pool.clone(), action, source }
     }
 
-    /// Opens the same file once more, so that it can be locked by itself.
+    /// Opens the same file again, so that it has a lock of its own.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -157,11 +159,11 @@ impl OpenPool {
         mkfs::mkfs_within(&media, &options, len).map(drop).map_err(failed)
     }
 
-    /// Copies everything into the pool. `progress` is told the bytes of each step, and answers whether
-    /// to go on.
+    /// Copies everything into the pool. Calls `progress` with the bytes of each step; its answer
+    /// tells whether to continue.
     ///
     /// # Errors
-    /// The first that cannot be copied.
+    /// The first error.
     pub fn fill(
         &self,
         plan: &PoolPlan,
@@ -179,19 +181,19 @@ impl OpenPool {
         Ok(filled)
     }
 
-    /// Takes the lock that keeps programs from resizing or formatting the pool. Whoever inherits the file
-    /// holds the lock too.
+    /// Takes the lock that keeps programs from resizing or formatting the pool. Processes that
+    /// inherit the file also hold the lock.
     ///
     /// # Errors
-    /// Another program changes the pool.
+    /// Another program is changing the pool.
     pub fn hold(&self) -> Result<(), PoolError> {
         pool::lock_shared(&self.file, &self.path)
     }
 
-    /// A file with the lock, for a process that keeps it: only to be read without `write`.
+    /// A locked file for a process that keeps it; read-only unless `write` is set.
     ///
     /// # Errors
-    /// There are no more descriptors, or another program changes the pool.
+    /// There are no more descriptors, or another program is changing the pool.
     pub fn held(&self, write: bool) -> Result<File, PoolError> {
         if write {
             return self.file.try_clone().map_err(self.io("keep it locked"));
@@ -221,7 +223,7 @@ fn copy(
     }
 }
 
-/// Makes a directory with those above it, where they are not there.
+/// Creates a directory and its missing parents.
 fn make_directories(writer: &mut Writer<'_>, path: &RelPath) -> Result<(), WriteError> {
     if matches!(writer.plan().get(path).map(|node| &node.kind), Some(NodeKind::Dir)) {
         return Ok(());
@@ -233,7 +235,7 @@ fn make_directories(writer: &mut Writer<'_>, path: &RelPath) -> Result<(), Write
     writer.commit()
 }
 
-/// The owner of directories that no source has: this user, and all may look.
+/// The owner of directories that come from no source: this user, and readable by all.
 fn owner() -> Owner {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     Owner { uid: uid.as_raw(), gid: gid.as_raw(), mode: 0o755 }
@@ -290,7 +292,7 @@ mod tests {
     use crate::cluster::plan::Plan;
     use crate::cluster::spec::Spec;
 
-    /// Whatever changed since the plan was made, nothing is missing in silence.
+    /// Even if files change after planning, nothing is left out silently.
     #[test]
     fn a_pool_has_all_or_what_was_agreed_to() {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();

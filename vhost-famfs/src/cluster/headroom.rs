@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Whether the host has the memory that a cluster may take.
+//! Checks whether the host has the memory that a cluster may need.
 
 use std::fmt;
 use std::io;
@@ -12,33 +12,34 @@ use crate::host::memory::{Available, Bound};
 use crate::host::residency;
 use crate::pool::Kind;
 
-/// What a cluster may take at most, and what there is.
+/// What a cluster may need at most, and what is available.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Headroom {
-    /// VMs.
+    /// Number of VMs.
     pub vms: usize,
-    /// Bytes of their RAM in all.
+    /// Their RAM in total, in bytes.
     pub ram: u64,
-    /// Bytes of the pool that are not in memory yet.
+    /// Bytes of the pool that are not yet in memory.
     pub pool: u64,
-    /// What there is.
+    /// The memory that is available.
     pub available: Available,
 }
 
-/// Why a cluster has not the memory.
+/// Why a cluster does not have enough memory.
 #[derive(Debug, thiserror::Error)]
 pub enum HeadroomError {
-    /// It would not be enough if the guests used all of it.
+    /// There would not be enough if the guests used all of their memory.
     #[error(
-        "too little memory: {}; give the VMs less (memory = \"512M\" in a cluster file), start fewer, \
-         take a smaller pool, or {}; if the guests will not use all of it, start them with --overcommit",
+        "too little memory: {}; reduce the VMs' memory (memory = \"512M\" in a cluster file), \
+         start fewer, use a smaller pool, or {}; if the guests will not use all of it, start them \
+         with --overcommit",
         .0, way_out(&.0.available.bound)
     )]
     TooLittle(Headroom),
-    /// The kernel does not tell what there is.
-    #[error("cannot find out how much memory is available")]
+    /// The kernel does not tell what is available.
+    #[error("cannot determine how much memory is available")]
     Unknown(#[source] io::Error),
-    /// The pool cannot be looked at.
+    /// The pool cannot be examined.
     #[error("pool {}", path.display())]
     Pool {
         /// The pool.
@@ -57,10 +58,10 @@ fn way_out(bound: &Bound) -> &'static str {
 }
 
 impl Headroom {
-    /// What a plan may take, and what there is.
+    /// What a plan may need, and what is available.
     ///
     /// # Errors
-    /// The pool or the kernel does not tell.
+    /// The memory of the pool or of the host cannot be determined.
     pub fn of(plan: &Plan) -> Result<Self, HeadroomError> {
         let source = |source| HeadroomError::Pool { path: plan.pool.path.clone(), source };
         Ok(Self {
@@ -71,15 +72,15 @@ impl Headroom {
         })
     }
 
-    /// Whether there is enough if guests use all that they may.
+    /// Whether there is enough memory if the guests use all of theirs.
     #[must_use]
     pub fn is_enough(&self) -> bool {
         self.ram.saturating_add(self.pool) <= self.available.bytes
     }
 }
 
-/// Bytes of memory that a pool takes when guests touch all of it. Huge pages were set aside before and are not
-/// part of what is available; the pages of a file on storage are given back.
+/// Bytes of memory that a pool still needs if guests touch all of it. Reserved huge pages are not
+/// part of the available memory, and the kernel can reclaim the pages of a file on disk.
 fn missing(pool: &PoolPlan) -> Result<u64, residency::MemoryError> {
     match pool.kind {
         Kind::Hugetlbfs | Kind::File | Kind::Devdax => Ok(0),
@@ -96,7 +97,7 @@ impl fmt::Display for Headroom {
         let up = |bytes: u64| Bytes(bytes.checked_next_multiple_of(1 << 20).unwrap_or(bytes));
         let down = Bytes(available.bytes & !((1 << 20) - 1));
         let vms = count(*vms, "VM", "VMs");
-        write!(f, "{} may be taken, {} by {vms}", up(ram.saturating_add(*pool)), up(*ram))?;
+        write!(f, "up to {} needed, {} by {vms}", up(ram.saturating_add(*pool)), up(*ram))?;
         write!(f, " and {} by the pool; {} has {down} available", up(*pool), available.bound)
     }
 }
@@ -111,9 +112,10 @@ mod tests {
         let headroom = Headroom { vms: 3, ram: 3 << 30, pool: (512 << 20) - 4096, available };
         assert_eq!(
             HeadroomError::TooLittle(headroom.clone()).to_string(),
-            "too little memory: 3584 MiB may be taken, 3 GiB by 3 VMs and 512 MiB by the pool; this host has \
-             3 GiB available; give the VMs less (memory = \"512M\" in a cluster file), start fewer, take a \
-             smaller pool, or add swap space; if the guests will not use all of it, start them with --overcommit"
+            "too little memory: up to 3584 MiB needed, 3 GiB by 3 VMs and 512 MiB by the pool; \
+             this host has 3 GiB available; reduce the VMs' memory (memory = \"512M\" in a cluster \
+             file), start fewer, use a smaller pool, or add swap space; if the guests will not use \
+             all of it, start them with --overcommit"
         );
         let bound = Bound::Group("/sys/fs/cgroup/x/memory.max".into());
         let available = Available { bound, ..headroom.available };

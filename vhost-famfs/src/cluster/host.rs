@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What this host has to run a cluster with: programs, image, directories.
+//! What this host provides to run a cluster: programs, image, directories.
 
 use std::env;
 use std::io;
@@ -16,17 +16,17 @@ pub const IMAGE_VARIABLE: &str = "VHOST_FAMFS_IMAGE";
 /// Why this host cannot run a cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    /// There is no QEMU, or the one that was named is none.
-    #[error("no QEMU to run VMs with; name one with --qemu or ${QEMU_VARIABLE}, or install one")]
+    /// There is no QEMU, or the named program is not QEMU.
+    #[error("no QEMU to run VMs with; install it, or name one with --qemu or ${QEMU_VARIABLE}")]
     Qemu(#[source] SelectError),
-    /// There is no directory for what lives as long as a cluster.
+    /// There is no directory for files that live as long as a cluster.
     #[error(
         "no runtime directory: XDG_RUNTIME_DIR is not set and {} does not exist; log in through \
-         your system's login service, or set XDG_RUNTIME_DIR to a directory in memory of your own", .0.display()
+         your system's login service, or set XDG_RUNTIME_DIR to a directory of your own in memory", .0.display()
     )]
     NoRuntime(PathBuf),
-    /// This program has no name.
-    #[error("cannot find the path of this program")]
+    /// The path of this program is unknown.
+    #[error("cannot determine the path of this program")]
     Program(#[source] io::Error),
 }
 
@@ -43,11 +43,11 @@ pub struct Host {
     pub qemu_filter: bool,
     /// How QEMU is confined here.
     pub confinement: Confinement,
-    /// Why it is not more, for people.
+    /// Why it is not confined further, in words.
     pub confinement_reason: &'static str,
     /// What runs guests.
     pub accelerator: Accelerator,
-    /// Why it is that one.
+    /// Why that one.
     pub accelerator_reason: String,
     /// The directory of the appliance image that VMs boot, if there is one.
     pub image: Option<PathBuf>,
@@ -58,10 +58,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// Looks for everything. What is given is taken, and not looked for.
+    /// Looks for everything. Arguments that are given are used, not searched for.
     ///
     /// # Errors
-    /// What is missing, with the way out.
+    /// What is missing, and how to get it.
     pub fn look(qemu: Option<&Path>, image: Option<&Path>) -> Result<Self, HostError> {
         let program = env::current_exe().map_err(HostError::Program)?;
         let named = non_empty(QEMU_VARIABLE).map(PathBuf::from);
@@ -85,17 +85,17 @@ impl Host {
     }
 }
 
-/// A path that means the same in every directory. The name of a program that is looked for stays one.
+/// Makes a path absolute. The name of a program that is searched for in PATH stays as it is.
 fn from_anywhere(path: PathBuf) -> PathBuf {
     let is_path = path.components().count() > 1 || path.is_dir();
     if is_path { std::path::absolute(&path).unwrap_or(path) } else { path }
 }
 
-/// The directory of all clusters of this user: in `$XDG_RUNTIME_DIR`, else where login services
-/// put that. It need not exist.
+/// The directory that holds all clusters of this user: in `$XDG_RUNTIME_DIR`, else where login
+/// services put that directory. It need not exist.
 ///
 /// # Errors
-/// There is no such place.
+/// There is no such directory.
 pub fn runtime_dir() -> Result<PathBuf, HostError> {
     const NAME: &str = "vhost-famfs";
     if let Some(dir) = non_empty("XDG_RUNTIME_DIR") {
@@ -106,14 +106,15 @@ pub fn runtime_dir() -> Result<PathBuf, HostError> {
     if usual.is_dir() {
         return Ok(usual.join(NAME));
     }
-    // Root has /run itself, as its services do.
+    // Root uses /run directly, as system services do.
     if uid.is_root() && Path::new("/run").is_dir() {
         return Ok(Path::new("/run").join(NAME));
     }
     Err(HostError::NoRuntime(usual))
 }
 
-/// The image: the variable, where the package has it, beside the programs of a build.
+/// Looks for the image: in the directory the variable names, where the package installs it, and
+/// next to the programs of a build.
 fn find_image(program: &Path) -> Option<PathBuf> {
     if let Some(dir) = non_empty(IMAGE_VARIABLE) {
         return Some(dir.into());
@@ -129,7 +130,7 @@ fn non_empty(variable: &str) -> Option<std::ffi::OsString> {
 
 #[cfg(test)]
 impl Host {
-    /// A host with everything; its directories, and an image of this name, are in `dir`.
+    /// A host that has everything; its directories, and an image of this name, are in `dir`.
     pub fn for_tests(dir: &Path, image: &str) -> Self {
         let image = dir.join(image);
         std::fs::create_dir_all(&image).unwrap();

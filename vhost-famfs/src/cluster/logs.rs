@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What VMs wrote: to their consoles, and what QEMU and back-ends said.
+//! The output of VMs' consoles, of QEMU and of back-ends.
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use super::state::State;
 use crate::bounded_log::Reader;
 use crate::vm::VmPaths;
 
-/// Pause between two looks at logs that are followed.
+/// Pause between two checks of logs that are followed.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Which logs to show.
@@ -47,17 +47,17 @@ impl Kind {
     }
 }
 
-/// Bytes of output that are written at once.
+/// Bytes of output that are written together.
 const BUFFER: usize = 64 * 1024;
 
-/// A log, and how far it was read.
+/// A log, and how far it has been read.
 struct Log {
     reader: Reader,
-    /// What is in front of each of its lines.
+    /// The label in front of each of its lines.
     label: String,
 }
 
-/// The logs of a cluster, or of one VM of it, or one kind of these.
+/// The logs of a cluster, of one VM, or of one kind.
 pub struct Logs {
     directory: Directory,
     logs: Vec<Log>,
@@ -81,7 +81,7 @@ impl Logs {
         Self { directory: directory.clone(), logs: logs.collect() }
     }
 
-    /// Prints what there is, each line with its VM and kind in front.
+    /// Prints what there is, each line labelled with its VM and kind.
     ///
     /// # Errors
     /// The output cannot be written.
@@ -93,7 +93,7 @@ impl Logs {
         to.flush()
     }
 
-    /// Goes on printing what comes until the cluster is gone.
+    /// Keeps printing new lines until the cluster is gone.
     ///
     /// # Errors
     /// The output cannot be written.
@@ -105,7 +105,7 @@ impl Logs {
         self.finish(to)
     }
 
-    /// Prints the ends of lines that have none.
+    /// Prints the last lines, even if they have no line end.
     ///
     /// # Errors
     /// The output cannot be written.
@@ -120,10 +120,10 @@ impl Logs {
 impl Log {
     fn print(&mut self, to: &mut impl Write) -> io::Result<()> {
         let Self { reader, label } = self;
-        // A log that is not there has nothing in it.
+        // A missing log is empty.
         let gap = reader.lines(&mut |line| write_line(label, line, to))?;
         if gap {
-            // Told afterwards: where it was is known only when what is left has been read.
+            // Printed afterwards: how much is missing is known only when the rest has been read.
             write_line(label, b"(lines before these are gone: the log is full)", to)?;
         }
         Ok(())
@@ -137,7 +137,7 @@ fn write_line(label: &str, line: &[u8], to: &mut (impl Write + ?Sized)) -> io::R
         to.write_all(line)?;
     } else {
         let text = String::from_utf8_lossy(line);
-        // A guest does not get at the reader's terminal.
+        // A guest must not control the reader's terminal.
         let clean = text.chars().map(|c| if c == '\t' { ' ' } else { c });
         let clean: String = clean.filter(|c| !is_harmful(*c)).collect();
         to.write_all(clean.as_bytes())?;
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(String::from_utf8(shown).unwrap(), expected);
     }
 
-    /// It took minutes when each line was taken off the front of what was left.
+    /// It took minutes when each line was removed from the front of the remaining text.
     #[test]
     fn a_log_of_empty_lines_is_printed_in_one_pass() {
         const LINES: usize = 4 << 20;

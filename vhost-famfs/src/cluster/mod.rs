@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Clusters: described in a file or on the command line, started by one command, looked at and ended by
-//! others.
+//! Clusters: described in a file or on the command line, started by one command, inspected and
+//! stopped by others.
 //!
 //! ```text
 //!  Spec --> Plan --up--> runtime directory: state.json, sockets, logs   <--ps, exec, console, logs
@@ -8,12 +8,13 @@
 //!                          '- processes, each with the cluster's mark: QEMU, back-ends
 //! ```
 //!
-//! There is no daemon. What is known is in the runtime directory, written before a process is started
-//! and after: a [`process::Process`] is identified by its id and start time together, reached by a
-//! pidfd, and found by its mark if a start was cut short before it could be written down.
+//! There is no daemon. The state is in the runtime directory, written before and after a process is
+//! started. A [`process::Process`] is identified by its id together with its start time, and is
+//! signalled through a pidfd. If a start was interrupted before it could be recorded, it is found
+//! by its mark.
 //!
-//! The directory is locked while a cluster is started or ended. Looking takes no lock: the state is
-//! replaced as a whole.
+//! The directory is locked while a cluster is started or stopped. Reading takes no lock: the state
+//! file is replaced as a whole.
 
 pub mod check;
 pub mod cluster_file;
@@ -42,37 +43,37 @@ use std::path::Path;
 use directory::{Directory, DirectoryError};
 use state::{State, VmState};
 
-/// Why a cluster or VM is not found.
+/// Why a cluster or VM was not found.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// Its directory cannot be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// There is none.
-    #[error("no cluster is up; start one with `vhost-famfs up`")]
+    /// There is no cluster.
+    #[error("no cluster is running; start one with `vhost-famfs up`")]
     None,
-    /// There is no such one.
-    #[error("no cluster {name} is up; {}", list(.others))]
+    /// There is no cluster with that name.
+    #[error("no cluster {name} is running; {}", list(.others))]
     NoCluster {
-        /// The name asked for.
+        /// The requested name.
         name: String,
-        /// The names of those that are up.
+        /// The names of the running ones.
         others: Vec<String>,
     },
-    /// There are several.
-    #[error("more than one cluster is up ({}); name one", .0.join(", "))]
+    /// There is more than one.
+    #[error("more than one cluster is running ({}); name one", .0.join(", "))]
     Several(Vec<String>),
-    /// The cluster has no such VM.
+    /// The cluster has no VM with that name.
     #[error("cluster {cluster} has no VM {vm}; it has {}", .vms.join(", "))]
     NoVm {
         /// The cluster.
         cluster: String,
-        /// The name asked for.
+        /// The requested name.
         vm: String,
-        /// The names that it has.
+        /// The names of its VMs.
         vms: Vec<String>,
     },
-    /// Its start was cut short before anything was started.
+    /// Its start was interrupted before any process was started.
     #[error("cluster {0}: nothing was started; `vhost-famfs down {0}` removes what is left")]
     Empty(String),
 }
@@ -80,14 +81,14 @@ pub enum FindError {
 fn list(names: &[String]) -> String {
     match names {
         [] => "start one with `vhost-famfs up`".to_owned(),
-        names => format!("these are: {}", names.join(", ")),
+        names => format!("running: {}", names.join(", ")),
     }
 }
 
-/// The directory of a cluster: the one of that name, or the only one.
+/// The directory of a cluster: the one with that name, or the only one.
 ///
 /// # Errors
-/// There is none, or no telling which one.
+/// There is no such cluster, or more than one.
 pub fn find(base: &Path, name: Option<&str>) -> Result<Directory, FindError> {
     let mut names = directory::names(base)?;
     let name = match name {
@@ -99,7 +100,7 @@ pub fn find(base: &Path, name: Option<&str>) -> Result<Directory, FindError> {
     Ok(Directory::new(base, &name))
 }
 
-/// The state of a cluster that was started, or half so.
+/// The state of a cluster that was started, completely or in part.
 ///
 /// # Errors
 /// The state cannot be read.
@@ -107,7 +108,7 @@ pub fn state_of(directory: &Directory) -> Result<State, FindError> {
     directory.read()?.ok_or_else(|| FindError::Empty(directory.name().to_owned()))
 }
 
-/// A VM of a cluster, and the path of its agent's socket.
+/// A VM of a cluster.
 ///
 /// # Errors
 /// The cluster has no VM of that name.

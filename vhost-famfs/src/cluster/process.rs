@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Processes that are not our children, named so that no other process can be meant.
+//! Processes that are not our children, identified so that no other process can be mistaken for
+//! them.
 
 use std::collections::HashSet;
 use std::fs;
@@ -14,16 +15,16 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Environment variable that processes of a cluster have; its value is the start's own id.
+/// Environment variable in all processes of a cluster. Its value identifies the start.
 pub const MARK: &str = "VHOST_FAMFS_CLUSTER_INSTANCE";
 
-/// A process, by what no later process can have: its id together with its start time.
+/// A process. Its id and start time together identify it for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Process {
     /// Its id.
     pub pid: u32,
-    /// When it was started: clock ticks since the host was booted (proc_pid_stat(5), field 22).
+    /// When it started: clock ticks since the host booted (proc_pid_stat(5), field 22).
     pub start_ticks: u64,
 }
 
@@ -31,15 +32,15 @@ impl Process {
     /// One that has ended: no process has this id.
     pub const NONE: Self = Self { pid: 0, start_ticks: 0 };
 
-    /// The process that has an id now.
+    /// The process that has this id now.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no such process.
     pub fn of(pid: u32) -> io::Result<Self> {
         Ok(Self { pid, start_ticks: start_ticks(pid)? })
     }
 
-    /// A handle of it, if it has the mark of its cluster; `None` if it has ended.
+    /// Opens it, if it has the mark of its cluster; `None` if it has ended.
     #[must_use]
     pub fn open(self, instance: Uuid) -> Option<Handle> {
         self.handle().filter(|_| is_marked(self.pid, instance)).filter(Handle::is_alive)
@@ -47,12 +48,12 @@ impl Process {
 
     fn handle(self) -> Option<Handle> {
         let handle = Handle::open(self.pid).ok()?;
-        // Compared after the handle is open: from here on it stays that process.
+        // Compare after opening the handle: from here on, the handle refers to that process.
         let same = start_ticks(self.pid).is_ok_and(|ticks| ticks == self.start_ticks);
         (same && handle.is_alive()).then_some(handle)
     }
 
-    /// Whether it still runs, but this program may not look for its mark.
+    /// Whether it still runs, but this program may not read its mark.
     #[must_use]
     pub fn is_hidden(self) -> bool {
         self.is_alive() && is_denied(self.pid)
@@ -65,10 +66,11 @@ impl Process {
     }
 }
 
-/// Field of `/proc/PID/stat` with the start time of a process (proc_pid_stat(5)).
+/// Field of `/proc/PID/stat` with a process's start time (proc_pid_stat(5)).
 const START_TIME: usize = 22;
-/// Field with the address where the code of a program begins. A new program has its environment first: until then
-/// its `/proc/PID/environ` is empty (`load_elf_binary` in the kernel's fs/binfmt_elf.c).
+/// Field with the address of a program's code. When a process starts a new program, its environment
+/// is set before this address: until then its `/proc/PID/environ` is empty (`load_elf_binary` in
+/// the kernel's fs/binfmt_elf.c).
 const START_CODE: usize = 26;
 
 /// The start time of a process.
@@ -78,23 +80,23 @@ fn start_ticks(pid: u32) -> io::Result<u64> {
         .ok_or_else(|| io::Error::other(format!("cannot read /proc/{pid}/stat")))
 }
 
-/// A number of `/proc/PID/stat`; fields count from 1. The name in field 2 is in parentheses and may
-/// hold anything.
+/// A number from `/proc/PID/stat`; fields count from 1. The name in field 2 is in parentheses and
+/// may contain anything.
 fn stat_field(stat: &[u8], field: usize) -> Option<u64> {
     let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
     let rest = std::str::from_utf8(&stat[after_name..]).ok()?;
     rest.split_ascii_whitespace().nth(field.checked_sub(3)?)?.parse().ok()
 }
 
-/// Whether the environment of a process has a cluster's mark.
+/// Whether a process has a cluster's mark in its environment.
 fn is_marked(pid: u32, instance: Uuid) -> bool {
     let wanted = format!("{MARK}={instance}");
     let environment = environment(pid).unwrap_or_default();
     environment.split(|byte| *byte == 0).any(|word| word == wanted.as_bytes())
 }
 
-/// The marks of the processes whose command lines name something in a directory: those of a cluster whose own mark
-/// is lost.
+/// The marks of the processes whose command lines name something in a directory. This finds the
+/// processes of a cluster whose own mark is lost.
 #[must_use]
 pub fn marks_in(directory: &Path) -> HashSet<Uuid> {
     let prefix = format!("{MARK}=");
@@ -104,7 +106,8 @@ pub fn marks_in(directory: &Path) -> HashSet<Uuid> {
         let mark = words.find_map(|word| word.strip_prefix(prefix.as_bytes()))?;
         Uuid::try_parse_ascii(mark).ok()
     };
-    // In this order: who starts its program has a command line when it has an environment.
+    // In this order: a process that is starting its program has a command line by the time it has
+    // an environment.
     pids()
         .filter_map(|pid| Some((pid, mark(pid)?)))
         .filter(|(pid, _)| names(*pid, directory))
@@ -119,8 +122,8 @@ fn names(pid: u32, directory: &Path) -> bool {
     line.windows(inside.len()).any(|part| part == inside)
 }
 
-/// For root, the processes whose command lines name something in a directory and that may not be looked at. To
-/// others, no process of theirs is hidden.
+/// As root: the processes whose command lines name something in a directory but that may not be
+/// examined. Other users can examine all of their own processes.
 #[must_use]
 pub fn hidden_in(directory: &Path) -> Vec<u32> {
     if !rustix::process::geteuid().is_root() {
@@ -133,11 +136,11 @@ fn is_denied(pid: u32) -> bool {
     environment(pid).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
-/// The environment of a process, also of one that starts its program.
+/// The environment of a process, even while it is starting its program.
 fn environment(pid: u32) -> io::Result<Vec<u8>> {
     let end = Instant::now() + EXEC_TIME;
     loop {
-        // Asked before it is read: what comes in between is there to be read.
+        // Ask before reading: if the program starts in between, its environment can be read.
         let is_in_exec = is_in_exec(pid);
         let environment = fs::read(format!("/proc/{pid}/environ"))?;
         if !environment.is_empty() || !is_in_exec || Instant::now() > end {
@@ -150,14 +153,14 @@ fn environment(pid: u32) -> io::Result<Vec<u8>> {
 /// How long a process may take to start its program.
 const EXEC_TIME: Duration = Duration::from_secs(2);
 
-/// Whether a process is starting its program: the old one is gone, and the new one may have no environment
-/// yet. Threads of the kernel, and processes that have ended, have no program.
+/// Whether a process is starting its program: the old one is gone, and the new one may not have its
+/// environment yet. Kernel threads and ended processes have no program.
 fn is_in_exec(pid: u32) -> bool {
     let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
     fs::read_link(format!("/proc/{pid}/exe")).is_ok() && stat_field(&stat, START_CODE) == Some(0)
 }
 
-/// All living processes that have a cluster's mark.
+/// All living processes with a cluster's mark.
 #[must_use]
 pub fn marked(instance: Uuid) -> Vec<Handle> {
     pids()
@@ -168,13 +171,13 @@ pub fn marked(instance: Uuid) -> Vec<Handle> {
         .collect()
 }
 
-/// The ids of all processes but this one; none without /proc.
+/// The ids of all other processes; none if /proc is missing.
 fn pids() -> impl Iterator<Item = u32> {
     process::others().into_iter().flatten()
 }
 
-/// Ends every process with a cluster's mark, however often new ones appear; the number of those that
-/// were there.
+/// Kills every process with a cluster's mark, including new ones that appear meanwhile. Returns how
+/// many there were.
 ///
 /// # Errors
 /// The ids of those that are still there some time after they were killed.
@@ -187,10 +190,10 @@ pub fn kill_marked(instance: Uuid) -> Result<usize, Vec<u32>> {
         }
         count += found.len();
         for handle in &found {
-            // Those that may not be killed are still there later.
+            // Processes that may not be killed are still there later.
             let _ = handle.signal(Signal::KILL);
         }
-        // All have the same time, from the same moment on.
+        // All share one deadline.
         let stuck = thread::scope(|scope| {
             let waits: Vec<_> =
                 found.iter().map(|one| (one.pid(), scope.spawn(|| one.kill()))).collect();
@@ -241,9 +244,9 @@ mod tests {
         let other = Process { start_ticks: process.start_ticks + 1, ..process };
         assert!(process.is_alive() && !other.is_alive());
         let (instance, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        assert!(process.open(other).is_none(), "it is not that cluster's");
+        assert!(process.open(other).is_none(), "it does not belong to that cluster");
         assert!(process.open(instance).unwrap().kill());
-        assert!(!process.is_alive(), "one that nobody has waited for has ended");
+        assert!(!process.is_alive(), "a process that was not reaped has ended");
         child.wait().unwrap();
         assert!(!process.is_alive());
     }
@@ -255,19 +258,19 @@ mod tests {
         let mut child =
             command.arg("-").arg(dir.path().join("x")).stdin(Stdio::piped()).spawn().unwrap();
         let (pid, path) = (child.id(), dir.path().to_owned());
-        // It has its arguments only when its program has started.
+        // It has its arguments only once its program has started.
         let end = Instant::now() + Duration::from_secs(60);
         while !names(pid, &path) && Instant::now() < end {
             thread::sleep(Duration::from_millis(1));
         }
-        // Of this thread only.
+        // Applies to this thread only.
         let none = CapabilitySet::empty();
         let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
         let hidden = thread::spawn(move || {
             rustix::thread::set_capabilities(None, sets).unwrap();
             (Process::of(1).unwrap().is_hidden(), hidden_in(&path))
         });
-        // In a container the first process can be of this user.
+        // In a container, the first process may belong to this user.
         let first = fs::metadata("/proc/1").unwrap().uid();
         let user = rustix::process::geteuid();
         let expected = if user.is_root() { vec![pid] } else { Vec::new() };

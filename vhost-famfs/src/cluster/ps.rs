@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What runs, and what it costs: by the host kernel's own account.
+//! Which clusters run, and the memory they use according to the host kernel.
 
 use std::fmt;
 use std::thread;
@@ -17,13 +17,13 @@ use super::state::{Phase, State, VmState};
 use crate::host::residency::{self, PoolFile, Usage, VmMemory};
 use crate::vm::Guest;
 
-/// How long a guest has time to tell how it follows the pool.
+/// How long a guest may take to report how it follows the pool.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// How the status of a watch begins that cannot do its work (`famfs watch`).
+/// How the status of a watch that cannot do its work begins (`famfs watch`).
 const CANNOT_FOLLOW: &str = "cannot follow the log";
 
-/// A cluster now.
+/// The current state of a cluster.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Its name.
@@ -34,13 +34,14 @@ pub struct Report {
     pub pool: PoolReport,
     /// Its VMs.
     pub vms: Vec<VmReport>,
-    /// Bytes of images that are the root of VMs, once for all that share them: the sum of the VMs' parts.
+    /// Bytes of the images that are VMs' roots, counted once: the sum of the VMs' shares.
     pub root_bytes: u64,
-    /// Bytes of host memory in all: the pool once, roots once, and the RAM that guests have touched.
+    /// Bytes of host memory in total: the pool once, roots once, and the RAM that guests have
+    /// touched.
     pub host_bytes: u64,
 }
 
-/// How a cluster is.
+/// The status of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClusterStatus {
@@ -50,7 +51,7 @@ pub enum ClusterStatus {
     Degraded,
     /// It is being started.
     Starting,
-    /// Its start was cut short; `down` removes what is left.
+    /// Its start was interrupted; `down` removes what is left.
     Interrupted,
 }
 
@@ -63,11 +64,11 @@ pub struct PoolReport {
     pub kind: String,
     /// Its size in bytes.
     pub size: u64,
-    /// Bytes of memory or storage that it takes, once for all VMs; `None` if it is gone.
+    /// Bytes of memory or storage that it uses, once for all VMs; `None` if it is gone.
     pub allocated: Option<u64>,
 }
 
-/// A VM now.
+/// The current state of a VM.
 #[derive(Debug, Serialize)]
 pub struct VmReport {
     /// Its name.
@@ -78,41 +79,41 @@ pub struct VmReport {
     pub access: String,
     /// `shmem` or `pmem`.
     pub transport: String,
-    /// Whether its start reported the pool as mounted.
+    /// Whether the guest reported at its start that it mounted the pool.
     pub mounted: bool,
     /// Its QEMU, while it runs.
     pub pid: Option<u32>,
     /// Its back-end, while it runs.
     pub backend_pid: Option<u32>,
-    /// Bytes of RAM that the guest has.
+    /// Bytes of the guest's RAM.
     pub ram_bytes: u64,
     /// Bytes of RAM that the guest has touched.
     pub ram_touched_bytes: u64,
     /// Bytes of the pool in its address space.
     pub pool_mapped_bytes: u64,
-    /// Bytes of these that are in its page table: it has touched them.
+    /// How many of these are in its page table, because it has touched them.
     pub pool_touched_bytes: u64,
-    /// Its part of these, each page divided by the number of processes that map it.
+    /// Its share of these: each page is divided by the number of processes that map it.
     pub pool_share_bytes: u64,
-    /// Bytes of the pool that it reaches by huge pages.
+    /// Bytes of the pool that it maps with huge pages.
     pub pool_huge_bytes: u64,
-    /// Bytes of the pages that the pool's file has on the host.
+    /// The size in bytes of the pages of the pool's file on the host.
     pub pool_page_bytes: u64,
     /// Bytes of its root in memory that are in its page table; 0 if the root is on a disk.
     pub root_touched_bytes: u64,
-    /// Its part of these, each page divided by the number of processes that map it.
+    /// Its share of these: each page is divided by the number of processes that map it.
     pub root_share_bytes: u64,
-    /// What the guest's watch of the pool says of itself; `None` if the guest does not tell.
+    /// The status of the guest's watch on the pool; `None` if the guest does not report one.
     pub watch: Option<String>,
-    /// How its QEMU ended, if it has and that was recorded.
+    /// How its QEMU ended, if it ended and that was recorded.
     pub ended: Option<End>,
-    /// How its back-end ended, likewise.
+    /// How its back-end ended, if it ended and that was recorded.
     pub backend_ended: Option<End>,
     /// What is wrong, and what to do.
     pub note: Option<&'static str>,
 }
 
-/// How a VM is.
+/// The status of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VmStatus {
@@ -122,7 +123,7 @@ pub enum VmStatus {
     NoFlush,
     /// It has ended.
     Ended,
-    /// It was not started yet.
+    /// It has not been started yet.
     NotStarted,
 }
 
@@ -137,23 +138,23 @@ impl VmStatus {
     }
 }
 
-/// Asks the guests that run how they follow the pool, all at once.
+/// Asks all running guests at once how they follow the pool.
 fn ask_guests(directory: &Directory, vms: &mut [VmReport], emitted: bool) {
     thread::scope(|scope| {
         for vm in vms.iter_mut().filter(|vm| vm.pid.is_some() && (vm.mounted || emitted)) {
             let mut guest = Guest::new(directory.vm(&vm.name).agent);
             let ask = move || vm.watch = guest.watch_status(PATIENCE);
-            // Without a thread there is no answer, as from a guest that does not tell.
+            // Without a thread there is no answer, just as from a guest that does not report.
             drop(thread::Builder::new().spawn_scoped(scope, ask));
         }
     });
 }
 
-/// Looks at a cluster. Changes nothing, and takes no lock that another command waits for. Guests that are busy with
-/// another command do not tell how they follow the pool.
+/// Examines a cluster. Changes nothing, and takes no lock that another command waits for. A guest
+/// that is busy with another command does not report how it follows the pool.
 ///
 /// # Errors
-/// There is no state of it.
+/// The cluster has no state.
 pub fn look(directory: &Directory) -> Result<Report, FindError> {
     let state = super::state_of(directory)?;
     let pool = PoolFile::of(&state.pool.path).ok();
@@ -184,7 +185,7 @@ fn status(
         if state.launcher.is_alive() {
             return Ok(ClusterStatus::Starting);
         }
-        // It may have finished between the two looks.
+        // It may have finished between the two checks.
         return match directory.read() {
             Ok(Some(now)) if now.phase == Phase::Up => Ok(ClusterStatus::Up),
             Ok(_) => Ok(ClusterStatus::Interrupted),
@@ -207,11 +208,11 @@ fn look_at(
     let (status, note) = match (&vm.qemu, &qemu) {
         (None, _) => (VmStatus::NotStarted, None),
         (Some(hidden), None) if hidden.is_hidden() => {
-            (VmStatus::Running, Some("no more can be told without the privileges of the `up`"))
+            (VmStatus::Running, Some("more can be seen only with the privileges of `up`"))
         }
         (Some(_), None) => (
             VmStatus::Ended,
-            Some("`vhost-famfs logs` has its last words; the others are not affected"),
+            Some("see `vhost-famfs logs` for its last messages; the other VMs are not affected"),
         ),
         (Some(_), Some(_)) if vm.backend.is_some() && backend.is_none() => (
             VmStatus::NoFlush,
@@ -220,7 +221,7 @@ fn look_at(
         _ => (VmStatus::Running, None),
     };
     let held = match (&qemu, pool) {
-        // The process may end while it is looked at.
+        // The process may end during the check.
         (Some(qemu), Some(pool)) => residency::of_process(qemu.pid(), pool).unwrap_or_default(),
         _ => VmMemory::default(),
     };
@@ -254,27 +255,27 @@ fn look_at(
     }
 }
 
-/// What a VM holds of its root in memory, if it has one.
+/// How much memory a VM uses for its root, if the root is in memory.
 fn root_of(vm: &VmState, qemu: u32) -> Option<Usage> {
     let file = PoolFile::of(vm.memory_root.as_ref()?).ok()?;
     Some(residency::of_process(qemu, &file).ok()?.pool)
 }
 
 impl VmReport {
-    /// The size of the pages by which the host maps the pool for this VM.
+    /// The size of the pages with which the host maps the pool for this VM.
     fn pages(&self) -> &'static str {
         match (self.pool_huge_bytes, self.pool_touched_bytes) {
             (_, 0) => "-",
             (0, _) => "4K",
             _ if self.pool_page_bytes == 1 << 30 => "1G",
-            // Huge pages of hugetlbfs, or those that tmpfs and file systems put in where they can.
+            // Huge pages of hugetlbfs, or those that tmpfs and file systems use where they can.
             (huge, touched) if huge >= touched => "2M",
             _ => "4K+2M",
         }
     }
 }
 
-/// Bytes in whole MiB, for columns.
+/// Bytes as whole MiB, for columns.
 fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
 }
@@ -283,15 +284,18 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = match self.status {
             ClusterStatus::Up => "up",
-            ClusterStatus::Degraded => "degraded: not everything runs",
-            ClusterStatus::Starting => "being started",
-            ClusterStatus::Interrupted => "its start was cut short; `vhost-famfs down` removes it",
+            ClusterStatus::Degraded => "degraded: parts of it have ended",
+            ClusterStatus::Starting => "starting",
+            ClusterStatus::Interrupted => {
+                "the start was interrupted; remove it with `vhost-famfs \
+                                           down`"
+            }
         };
         writeln!(f, "cluster {}: {status}", self.cluster)?;
         let PoolReport { path, kind, size, allocated } = &self.pool;
         let allocated = allocated.map_or("gone".to_owned(), |bytes| format!("{} used", mib(bytes)));
         writeln!(f, "pool {path}\n     {kind}, {}, {allocated}", Bytes(*size))?;
-        // With the names that `up` gives, a row has 80 columns at most.
+        // With the names that `up` assigns, a row has at most 80 columns.
         let name = self.vms.iter().map(|vm| vm.name.len()).max().unwrap_or(0).max(4);
         write!(
             f,
@@ -302,7 +306,7 @@ impl fmt::Display for Report {
             let status = vm.status.name();
             write!(f, "\n{:<name$} {status:<11} {:<6} {:<5} ", vm.name, vm.access, vm.transport)?;
             if let Some(end) = vm.ended {
-                // In place of numbers that it no longer has.
+                // Instead of numbers that no longer exist.
                 write!(f, "{end}")?;
                 continue;
             }

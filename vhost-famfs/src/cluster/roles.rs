@@ -13,11 +13,11 @@ use super::spec::Transport;
 use super::state::State;
 use crate::vm::VmPaths;
 
-/// Fills in the processes of an emitted cluster that run now, and those that have run.
+/// Fills in the processes of an emitted cluster that are running or have run.
 pub(super) fn find(state: &mut State, directory: &Path) {
     let found = roles(state.instance);
     for vm in &mut state.vms {
-        // QEMU makes its console's log when it starts.
+        // QEMU creates the log of its console when it starts.
         let ran = VmPaths::new(&vm.name, directory, directory).console_log.exists();
         vm.qemu = found.get(&qemu_role(&vm.name)).copied().or(ran.then_some(Process::NONE));
         let backend = found.get(&backend_role(&vm.name)).copied();
@@ -26,7 +26,7 @@ pub(super) fn find(state: &mut State, directory: &Path) {
     }
 }
 
-/// The processes with a cluster's mark, by role; of several the first.
+/// The processes with a cluster's mark, by role; if there are several, the first.
 fn roles(instance: Uuid) -> HashMap<String, Process> {
     let mut roles: HashMap<String, Process> = HashMap::new();
     for handle in process::marked(instance) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How large a pool must be for what is put into it.
+//! Computes how large a pool must be for its contents.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,29 +14,29 @@ use famfs::write::unsupported::{LeftOut, first_names};
 use super::spec::ImportSpec;
 use crate::pool::ALIGNMENT;
 
-/// Room in the pool beside what is imported, for the files of the VMs.
+/// Extra space in the pool for files of the VMs.
 const SPARE: u64 = 256 << 20;
 
-/// Log entries beside those of what is imported.
+/// Extra log entries.
 const SPARE_ENTRIES: u64 = 1000;
 
-/// Pool sizes that are computed are a multiple of this: what libnvdimm prefers for regions.
+/// Computed pool sizes are a multiple of this, which libnvdimm prefers for regions.
 const STEP: u64 = 16 << 20;
 
-/// What some files and directories take in a famfs.
+/// What files and directories need in a famfs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Needs {
-    /// Files.
+    /// Number of files.
     pub files: u64,
-    /// Directories.
+    /// Number of directories.
     pub directories: u64,
     /// Bytes of the files.
     pub bytes: u64,
-    /// Bytes of the files in whole allocation units.
+    /// Bytes of the files, rounded up to whole allocation units.
     pub allocated: u64,
 }
 
-/// Why what is to be imported cannot be looked at.
+/// Why an import cannot be examined.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// A file or directory cannot be read.
@@ -50,7 +50,7 @@ pub enum ImportError {
         #[source]
         source: io::Error,
     },
-    /// It is a directory that cannot be looked at.
+    /// The directory cannot be examined.
     #[error("cannot import {}", path.display())]
     Directory {
         /// The directory.
@@ -59,7 +59,7 @@ pub enum ImportError {
         #[source]
         source: SourceError,
     },
-    /// It is a file, but no archive.
+    /// The file is not an archive.
     #[error("cannot import {}", path.display())]
     Archive {
         /// The file.
@@ -68,25 +68,25 @@ pub enum ImportError {
         #[source]
         source: import::ImportError,
     },
-    /// Something in it would be missing in the pool.
+    /// Something in it would be missing from the pool.
     #[error(
-        "{}: {} not copied: {} (--dry-run and -v list all){}\nto go on without them, use --skip-unsupported, or \
-         skip-unsupported = true in [[import]]", path.display(), items.len(), import::reasons(items),
+        "{}: {} not copied: {} (--dry-run and -v list all){}\nto continue without them, use \
+         --skip-unsupported, or skip-unsupported = true in [[import]]", path.display(), items.len(), import::reasons(items),
         first_names(items)
     )]
     LeftOut {
         /// The directory or archive.
         path: PathBuf,
-        /// What famfs cannot hold.
+        /// What famfs cannot store.
         items: Vec<LeftOut>,
     },
-    /// There is nothing in it.
-    #[error("nothing to import: {} holds no regular file", .0.display())]
+    /// It contains nothing to import.
+    #[error("nothing to import: {} contains no regular file", .0.display())]
     Empty(PathBuf),
 }
 
 impl ImportError {
-    /// The file or directory that it is about.
+    /// The file or directory that the error is about.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
@@ -100,10 +100,10 @@ impl ImportError {
 }
 
 impl Needs {
-    /// What a directory or an archive takes, and what famfs cannot hold of it.
+    /// What a directory or archive needs, and what famfs cannot store of it.
     ///
     /// # Errors
-    /// It cannot be read, or has no file in it.
+    /// It cannot be read, or contains no file.
     pub fn of(import: &ImportSpec) -> Result<(Self, Vec<LeftOut>), ImportError> {
         let path = &import.from;
         let read = |action| move |source| ImportError::Read { action, path: path.into(), source };
@@ -147,12 +147,12 @@ impl Needs {
     fn add_file(&mut self, size: u64) {
         self.files += 1;
         self.bytes = self.bytes.saturating_add(size);
-        // A size near the end of the numbers is a claim of an archive's header.
+        // A size near the maximum is a claim in an archive's header.
         let allocated = size.checked_next_multiple_of(ALLOC_UNIT).unwrap_or(u64::MAX);
         self.allocated = self.allocated.saturating_add(allocated);
     }
 
-    /// Both together.
+    /// The sum of both.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
@@ -163,8 +163,8 @@ impl Needs {
         }
     }
 
-    /// The length of the smallest log that has room for them: a power of two, and not less than
-    /// mkfs takes by itself.
+    /// The length of the smallest log that has room for them: a power of two, and at least mkfs's
+    /// default.
     #[must_use]
     pub fn log_len(self) -> u64 {
         let entries = self.files + self.directories + SPARE_ENTRIES;
@@ -181,7 +181,7 @@ impl Needs {
         self.allocated.saturating_add(ALIGNMENT + ALLOC_UNIT + self.log_len())
     }
 
-    /// The size of a pool with room for them and some more.
+    /// The size of a pool with room for them and the extra space.
     #[must_use]
     pub fn pool_size(self) -> u64 {
         let size = self.least_pool_size().saturating_add(SPARE);
@@ -189,14 +189,14 @@ impl Needs {
     }
 }
 
-/// Looks at what is in a directory that is to be imported.
+/// Examines the contents of a directory to be imported.
 ///
 /// # Errors
-/// It cannot be read; unless `skip` is set, famfs cannot hold something of it.
+/// It cannot be read, or, unless `skip` is set, famfs cannot store something in it.
 pub fn look(import: &ImportSpec, skip: bool) -> Result<Scan, SourceError> {
     let options =
         sources::Options { recursive: true, skip_unsupported: skip, ..sources::Options::default() };
-    // `DIR/.` is what is in the directory.
+    // `DIR/.` means the contents of DIR.
     sources::scan(&[import.from.join(".")], &Destination::Into(import.to.clone()), &options)
 }
 
@@ -246,7 +246,7 @@ mod tests {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             format!("{error}: {}", source.unwrap_or_default())
         };
-        assert!(error(dir.path()).contains("holds no regular file"));
+        assert!(error(dir.path()).contains("contains no regular file"));
         assert!(error(&dir.path().join("none")).contains("cannot import"));
         let text = dir.path().join("text");
         fs::write(&text, "password: secret".repeat(100)).unwrap();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a user asks for: a pool, what is in it, and the VMs on it. Nothing is looked at here; what is left open
-//! is decided by [`Plan`](super::plan::Plan).
+//! What the user asks for: a pool, its contents, and the VMs that use it. The host is not examined
+//! here; [`Plan`](super::plan::Plan) fills in what is left open.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 use crate::pool::Kind;
 use crate::vm::Root;
 
-/// Most characters of the name of a cluster or VM, which ends up in the paths of sockets.
+/// Maximum length of the name of a cluster or VM: it becomes part of the paths of sockets.
 pub const MAX_NAME: usize = 32;
 
-/// Most VMs of one cluster: more is a mistake, and each costs a gigabyte.
+/// Maximum number of VMs in a cluster: more would be a mistake, as each takes a gigabyte.
 pub const MAX_VMS: usize = 64;
 
-/// A cluster as it was asked for.
+/// A cluster as requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
     /// Its name.
@@ -27,13 +27,13 @@ pub struct Spec {
     pub pool: PoolSpec,
     /// What to put into the pool, in this order.
     pub imports: Vec<ImportSpec>,
-    /// Most bytes of each log of a VM.
+    /// Maximum size of each log of a VM, in bytes.
     pub log_limit: Option<u64>,
-    /// Its VMs; no name is there twice.
+    /// Its VMs, with unique names.
     pub vms: Vec<VmSpec>,
 }
 
-/// What of a cluster an error is about.
+/// The part of a cluster that an error is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
     /// A key of the pool.
@@ -44,27 +44,27 @@ pub enum Subject {
     Import(PathBuf),
 }
 
-/// A pool as it was asked for.
+/// A pool as requested.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PoolSpec {
-    /// The file or device. Without it a file is made for the cluster and removed with it.
+    /// The file or device. If there is none, a file is created for the cluster and removed with it.
     pub path: Option<PathBuf>,
-    /// What it is made of, or must be if it exists.
+    /// What it is made of; an existing pool must be of this kind.
     pub kind: Option<PoolKind>,
-    /// Its size in bytes, or what it must be if it exists.
+    /// Its size in bytes; an existing pool must have this size.
     pub size: Option<u64>,
-    /// What guests see of it, or what it must be if it exists.
+    /// Which device guests see; an existing pool must have this view.
     pub view: Option<View>,
     /// The NUMA node of its memory.
     pub numa: Option<u32>,
-    /// Whether to take all its memory at once.
+    /// Whether to allocate all its memory at once.
     pub prefault: bool,
-    /// Whether one that another user owns or can change will do.
+    /// Whether to accept a pool that another user owns or can change.
     pub foreign: bool,
 }
 
-/// What the pool of a cluster is made of. A memfd is missing: it has no name, and ends with the program that
-/// made it.
+/// What the pool of a cluster is made of. There is no memfd: it has no name, and ends with the
+/// program that created it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PoolKind {
@@ -79,7 +79,7 @@ pub enum PoolKind {
 }
 
 impl PoolKind {
-    /// The kind of pool that it is.
+    /// The pool kind that corresponds to it.
     #[must_use]
     pub fn as_kind(self) -> Kind {
         match self {
@@ -91,19 +91,19 @@ impl PoolKind {
     }
 }
 
-/// Something to copy into the pool.
+/// What to copy into the pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportSpec {
     /// A directory, or a tar archive.
     pub from: PathBuf,
-    /// The directory of the pool's file system that its content comes into; `None` is the root.
+    /// The directory of the pool's file system that receives the contents; `None` for the root.
     pub to: Option<RelPath>,
-    /// Whether to go on without what famfs cannot hold.
+    /// Whether to skip what famfs cannot store.
     pub skip_unsupported: bool,
 }
 
 impl ImportSpec {
-    /// Everything of a directory or archive, into the root.
+    /// Everything in a directory or archive, into the root.
     #[must_use]
     pub fn of(from: PathBuf) -> Self {
         Self { from, to: None, skip_unsupported: false }
@@ -113,11 +113,11 @@ impl ImportSpec {
 /// What a VM may do with the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Load and store everywhere.
+    /// Read and write all of it.
     ReadWrite,
-    /// Load everywhere; the hypervisor keeps it from storing.
+    /// Read all of it; the hypervisor prevents writes.
     ReadOnly,
-    /// Load and store in a part; the rest is not there.
+    /// Read and write a part; the rest is not visible.
     Slice {
         /// First byte.
         offset: u64,
@@ -127,7 +127,7 @@ pub enum Access {
 }
 
 impl Access {
-    /// The word for it in cluster files and tables.
+    /// The name of the variant in cluster files and tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -144,18 +144,18 @@ impl fmt::Display for Access {
     }
 }
 
-/// How the pool comes into a VM.
+/// How a VM gets the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
     /// A back-end asks the VMM to map it (vhost-user, SHMEM_MAP).
     Shmem,
-    /// The VMM maps it by itself (its own virtio-pmem).
+    /// The VMM maps it itself (its own virtio-pmem).
     Pmem,
 }
 
 impl Transport {
-    /// The word for it in cluster files and tables.
+    /// The name of the variant in cluster files and tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -171,26 +171,27 @@ impl fmt::Display for Transport {
     }
 }
 
-/// A VM as it was asked for.
+/// A VM as requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmSpec {
     /// Its name, and the guest's host name.
     pub name: String,
     /// What it may do with the pool.
     pub access: Access,
-    /// How the pool comes into it; without it the best way is taken.
+    /// How it gets the pool; `None` for the most suitable way.
     pub transport: Option<Transport>,
-    /// Its RAM in bytes; without it, 1 GiB and what the pool costs a guest.
+    /// Its RAM in bytes; `None` for 1 GiB plus what the pool costs a guest.
     pub memory: Option<u64>,
     /// Number of virtual processors.
     pub cpus: u32,
-    /// The directory of the appliance image; without it the installed one.
+    /// The directory of the appliance image; `None` for the installed one.
     pub image: Option<PathBuf>,
-    /// The root file system: [`Root::Memory`] or [`Root::Disk`]; without it, memory where that works.
+    /// The root file system: [`Root::Memory`] or [`Root::Disk`]; `None` for memory where that
+    /// works.
     pub root: Option<Root>,
     /// A kernel (`vmlinux` with a PVH entry, or `bzImage`) instead of the image's.
     pub kernel: Option<PathBuf>,
-    /// Whether the guest mounts the pool; without it, unless it sees only a part.
+    /// Whether the guest mounts the pool; `None` for yes, unless it sees only a part.
     pub mount: Option<bool>,
     /// Whether the serial console has a root shell.
     pub shell: bool,
@@ -201,7 +202,7 @@ pub struct VmSpec {
 }
 
 impl VmSpec {
-    /// A VM with nothing special.
+    /// A VM with default settings.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -234,10 +235,10 @@ impl Spec {
     }
 }
 
-/// Checks a name of a cluster or VM, which ends up in paths, host names and options.
+/// Checks a name of a cluster or VM, which becomes part of paths, host names and options.
 ///
 /// # Errors
-/// Says what a name is.
+/// What a valid name is.
 pub fn check_name(name: &str) -> Result<(), String> {
     let fits = (1..=MAX_NAME).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What is known of a cluster: `state.json` in its directory.
+//! The state of a cluster: `state.json` in its directory.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use super::plan::{Plan, PoolPlan, VmPlan, is_own_pool};
 use super::process::Process;
 use super::spec::check_name;
 
-/// Version of the file. Another one is refused: it is of another version of this program.
+/// Version of the file. Other versions are refused: they were written by other versions of this
+/// program.
 pub const VERSION: u32 = 1;
 
 /// A cluster.
@@ -24,14 +25,14 @@ pub struct State {
     pub name: String,
     /// The mark of its processes.
     pub instance: Uuid,
-    /// The start of the host that its processes belong to.
+    /// The boot of the host in which its processes run.
     pub boot_id: String,
-    /// Whether others start its processes, which are not in this file then.
+    /// Whether others start its processes. Then they are not in this file.
     #[serde(default)]
     pub emitted: bool,
-    /// How far it is.
+    /// How far its start is.
     pub phase: Phase,
-    /// The process that starts it, or did.
+    /// The process that starts it, or did so.
     pub launcher: Process,
     /// Its pool.
     pub pool: PoolState,
@@ -39,11 +40,11 @@ pub struct State {
     pub vms: Vec<VmState>,
 }
 
-/// How far a cluster is.
+/// How far the start of a cluster is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// It is being started, or its start was cut short.
+    /// It is being started, or its start was interrupted.
     Starting,
     /// All its VMs were up.
     Up,
@@ -61,10 +62,10 @@ pub struct PoolState {
     pub size: u64,
     /// What guests see.
     pub view: String,
-    /// Whether it was made for this cluster and goes with it.
+    /// Whether it was made for this cluster and is removed with it.
     pub ours: bool,
-    /// The identity of the info block of the pool that this start makes: what is left of it goes with the rest if the
-    /// start is cut short. A raw pool has none, and stays.
+    /// The identity of the info block of the pool that this start creates. If the start is
+    /// interrupted, the pool is removed by it. A raw pool has none, and is kept.
     pub made: Option<Uuid>,
 }
 
@@ -78,18 +79,18 @@ pub struct VmState {
     pub access: String,
     /// `shmem` or `pmem`.
     pub transport: String,
-    /// Whether the guest was to mount the pool.
+    /// Whether the guest was asked to mount the pool.
     pub mount: bool,
     /// The guest's RAM in bytes.
     pub memory: u64,
-    /// The image file that is its root in memory, if that is so.
+    /// The image file of its root, if the root is in memory.
     #[serde(default)]
     pub memory_root: Option<PathBuf>,
-    /// QEMU, once it is started.
+    /// QEMU, once started.
     pub qemu: Option<Process>,
-    /// Its back-end, once it is started and if it has one.
+    /// Its back-end, once started, if it has one.
     pub backend: Option<Process>,
-    /// What keeps its logs, once it is started.
+    /// The process that keeps its logs, once started.
     #[serde(default)]
     pub keeper: Option<Process>,
     /// How its start went, once it was up.
@@ -100,14 +101,14 @@ pub struct VmState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Booted {
-    /// From the start of QEMU to the guest's report, milliseconds.
+    /// Time from the start of QEMU to the guest's report, in milliseconds.
     pub boot_ms: u64,
     /// Whether the pool is mounted in it.
     pub mounted: bool,
 }
 
 impl State {
-    /// A cluster of which nothing is started yet.
+    /// The state of a cluster before any process is started.
     #[must_use]
     pub fn new(plan: &Plan, boot_id: String, launcher: Process) -> Self {
         Self {
@@ -125,11 +126,11 @@ impl State {
 }
 
 impl State {
-    /// Checks what the file cannot say of itself: names that lead elsewhere, and a pool that goes with the
-    /// cluster but is not one that this program makes.
+    /// Checks what the format does not guarantee: names must not lead elsewhere, and a pool that is
+    /// removed with the cluster must be one that this program makes.
     pub(super) fn check(&self, name: &str, base: &Path) -> Result<(), String> {
         if self.name != name {
-            return Err(format!("it is of cluster {:?}, expected {name}", self.name));
+            return Err(format!("it belongs to cluster {:?}, expected {name}", self.name));
         }
         let mut names = HashSet::new();
         for vm in &self.vms {
@@ -140,7 +141,7 @@ impl State {
         }
         if self.pool.ours && !is_own_pool(&self.pool.path, base, name) {
             let path = self.pool.path.display();
-            return Err(format!("{path} is no pool that is made for this cluster"));
+            return Err(format!("{path} is not a pool that is made for this cluster"));
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A terminal on the serial console of a VM.
+//! Connects the terminal to the serial console of a VM.
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
@@ -20,15 +20,15 @@ pub const ESCAPE: u8 = 0x1d;
 pub enum End {
     /// The VM has ended.
     Vm,
-    /// The user left, or a signal asked this program to end.
+    /// The user left, or a signal asked this program to stop.
     User,
 }
 
-/// The user's terminal, without echo and line by line, until dropped.
+/// Keeps the user's terminal in raw mode until dropped.
 struct Raw(Termios);
 
 impl Raw {
-    /// `None` if standard input is no terminal.
+    /// `None` if standard input is not a terminal.
     fn enter() -> io::Result<Option<Self>> {
         let stdin = io::stdin();
         if !stdin.is_terminal() {
@@ -51,11 +51,11 @@ impl Drop for Raw {
 /// Connects the terminal to a console until either ends.
 ///
 /// # Errors
-/// The console or a stream of this program cannot be used.
+/// The console, or standard input or output, cannot be used.
 pub fn attach(socket: &Path) -> io::Result<End> {
     let mut console = UnixStream::connect(socket)?;
-    // Before the terminal is changed: from then on a signal leads to the end of this function, which changes it
-    // back. Ctrl-C is typed, not a signal, on a raw terminal.
+    // Catch signals before changing the terminal: from then on, a signal makes this function
+    // return, which restores it. In raw mode, Ctrl-C is a character, not a signal.
     let stop = signals::stop_requests()?;
     let raw = Raw::enter()?;
     let (stdin, mut stdout) = (io::stdin(), io::stdout());
@@ -91,7 +91,7 @@ pub fn attach(socket: &Path) -> io::Result<End> {
             }
         }
         if from_user {
-            // Not through the library's buffer, which a poll does not see.
+            // Bypass the library's buffer: poll does not see its contents.
             let count = rustix::io::read(&stdin, &mut buffer)?;
             let typed = &buffer[..count];
             let escape = typed.iter().position(|byte| *byte == ESCAPE).filter(|_| raw.is_some());
@@ -99,7 +99,7 @@ pub fn attach(socket: &Path) -> io::Result<End> {
             if escape.is_some() {
                 return Ok(End::User);
             }
-            // What came by a pipe has been said; the answers may still come.
+            // The piped input has been sent; answers may still come.
             listening = count > 0;
         }
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Starting a cluster: all of it, or nothing.
+//! Starts a cluster: all of it, or nothing.
 
 use std::fs::File;
 use std::io;
@@ -24,7 +24,7 @@ use crate::vm::{
     Attach, Backend, BackendConfig, BackendError, Lifetime, LogKeeper, Ready, Vm, VmConfig, VmError,
 };
 
-/// Why a cluster is not up. Nothing of it is left.
+/// Why a cluster did not start. Nothing of it remains.
 #[derive(Debug, thiserror::Error)]
 pub enum UpError {
     /// Its directory cannot be made.
@@ -45,8 +45,8 @@ pub enum UpError {
         #[source]
         source: BackendError,
     },
-    /// What keeps its logs does not start.
-    #[error("VM {vm}: cannot start what keeps its logs")]
+    /// The process that keeps its logs does not start.
+    #[error("VM {vm}: cannot start the process that keeps its logs")]
     Keeper {
         /// The VM.
         vm: String,
@@ -57,8 +57,8 @@ pub enum UpError {
     /// A VM does not start.
     #[error(transparent)]
     Vm(#[from] Box<VmError>),
-    /// A process that was started is not there.
-    #[error("VM {vm}: cannot look at process {pid}")]
+    /// A process that was started has disappeared.
+    #[error("VM {vm}: cannot examine process {pid}")]
     Process {
         /// The VM.
         vm: String,
@@ -68,11 +68,11 @@ pub enum UpError {
         #[source]
         source: io::Error,
     },
-    /// The kernel does not tell who we are.
+    /// The kernel does not tell the start time of this process.
     #[error("cannot look at this process in /proc")]
     This(#[source] io::Error),
-    /// Something of the above, with what there is to read about it.
-    #[error("the start failed, and its logs are in {} until the next one of this name", logs.display())]
+    /// One of the errors above, with the place of its logs.
+    #[error("the start failed; its logs are in {} until the next start with this name", logs.display())]
     Failed {
         /// The directory of the logs.
         logs: PathBuf,
@@ -81,16 +81,16 @@ pub enum UpError {
         source: Box<UpError>,
     },
     /// The user asked to stop.
-    #[error("interrupted; nothing of the cluster is left")]
+    #[error("interrupted; nothing of the cluster remains")]
     Interrupted,
 }
 
-/// What happens during a start, for people.
+/// Progress of a start, for the user.
 #[derive(Debug)]
 pub enum Event<'e> {
-    /// The memory of the pool is being taken: bytes so far, and in all.
+    /// The memory of the pool is being allocated: bytes so far, and in total.
     Taking(u64, u64),
-    /// Bytes of the imports were copied; how many there are in all.
+    /// Bytes of the imports that were copied, and the total.
     Copied(u64, u64),
     /// The VMs are being started.
     Starting,
@@ -98,24 +98,24 @@ pub enum Event<'e> {
     Up(&'e VmReport),
 }
 
-/// A cluster that is up.
+/// A running cluster.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Its name.
     pub cluster: String,
     /// Its pool.
     pub pool: String,
-    /// Bytes of the pool.
+    /// Size of the pool in bytes.
     pub size: u64,
     /// What was copied into it.
     pub imported: Filled,
-    /// From the first back-end's start until all VMs were up, seconds.
+    /// Time from the start of the first back-end until all VMs were up, in seconds.
     pub seconds: f64,
     /// Its VMs.
     pub vms: Vec<VmReport>,
 }
 
-/// A VM that is up.
+/// A running VM.
 #[derive(Debug, Clone, Serialize)]
 pub struct VmReport {
     /// Its name.
@@ -128,44 +128,45 @@ pub struct VmReport {
     pub mounted: bool,
     /// Whether it is the master of the pool's file system.
     pub master: bool,
-    /// From the start of QEMU to the guest's report, seconds.
+    /// Time from the start of QEMU to the guest's report, in seconds.
     pub boot_seconds: f64,
 }
 
-/// A start under way. Every process is started under its lock, so that whoever ends the start misses
-/// none.
+/// A start in progress. Every process is started under its lock, so that whoever aborts the start
+/// misses none.
 pub struct Start<'p> {
     plan: &'p Plan,
     directory: Directory,
     interrupted: AtomicBool,
-    /// The pool's file, if it is of this start and not one that appeared since it was planned.
+    /// The pool's file, if this start created it. A file that appeared after planning is not this
+    /// start's.
     made: OnceLock<Identity>,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
     state: State,
-    /// Kept until the cluster is up or gone.
+    /// Held until the cluster is up or gone.
     lock: Option<Lock>,
     aborted: bool,
-    /// Where the logs of this start are, once it has failed.
+    /// Where the logs of this start are, if it failed.
     kept: Option<PathBuf>,
 }
 
 type Node<'p> = (&'p VmPlan, Vm, Option<Backend>);
 
 impl<'p> Start<'p> {
-    /// Takes the cluster's name; nothing is started.
+    /// Reserves the cluster's name; starts nothing.
     ///
     /// # Errors
-    /// A cluster of this name is up.
+    /// A cluster with this name is running.
     pub fn new(plan: &'p Plan) -> Result<Self, UpError> {
         let launcher = Process::of(std::process::id()).map_err(UpError::This)?;
         let state = State::new(plan, boot_id().map_err(UpError::This)?.to_string(), launcher);
         let base = plan.dir.parent().unwrap_or(Path::new("."));
         let directory = Directory::new(base, &plan.name);
         let lock = directory.create(plan.instance)?;
-        // What an earlier start left; it may stay if it cannot be removed.
+        // Logs of an earlier start; they may stay if they cannot be removed.
         let _ = failed::forget(base, &plan.name);
         let start = Self {
             plan,
@@ -182,10 +183,10 @@ impl<'p> Start<'p> {
         Ok(start)
     }
 
-    /// Brings the cluster up. VMs may take `limit` each until they have mounted the pool.
+    /// Brings the cluster up. Each VM has `limit` to mount the pool.
     ///
     /// # Errors
-    /// The first thing that failed. Nothing is left.
+    /// The first failure. Nothing remains.
     pub fn run(
         &self,
         limit: Duration,
@@ -197,7 +198,7 @@ impl<'p> Start<'p> {
             Err(error) => error,
         };
         self.abort();
-        // What is interrupted fails in some way or other; that is no news.
+        // An interrupted start fails with some error; that error is of no interest.
         if self.interrupted.load(Ordering::Relaxed) {
             return Err(UpError::Interrupted);
         }
@@ -207,13 +208,13 @@ impl<'p> Start<'p> {
         })
     }
 
-    /// Ends the start at the user's wish, from another thread: [`Start::run`] fails.
+    /// Stops the start at the user's request, from another thread: [`Start::run`] fails.
     pub fn interrupt(&self) {
         self.interrupted.store(true, Ordering::Relaxed);
         self.abort();
     }
 
-    /// Ends and removes everything that was started or made, unless the cluster is up.
+    /// Stops and removes everything that was started or created, unless the cluster is up.
     fn abort(&self) {
         let mut inner = self.inner();
         if inner.state.phase == Phase::Up {
@@ -221,7 +222,7 @@ impl<'p> Start<'p> {
         }
         inner.aborted = true;
         if process::kill_marked(self.plan.instance).is_err() {
-            // What cannot be killed may still use the pool; `down` looks at it again.
+            // Processes that cannot be killed may still use the pool; `down` checks again.
             return;
         }
         if let Some(made) = self.made.get() {
@@ -231,7 +232,7 @@ impl<'p> Start<'p> {
         }
         if !self.interrupted.load(Ordering::Relaxed) {
             let logs: Vec<_> = self.plan.vms.iter().flat_map(VmPlan::logs).collect();
-            // Without them, the end of the logs in the error is all that is left.
+            // If they cannot be kept, the end of the logs in the error is all that remains.
             let kept = failed::keep(self.directory.base(), self.directory.name(), &logs);
             inner.kept = kept.ok().flatten().or(inner.kept.take());
         }
@@ -315,7 +316,7 @@ impl<'p> Start<'p> {
         Ok(nodes)
     }
 
-    /// What keeps the logs of a VM within their limit.
+    /// Starts the process that limits the size of a VM's logs.
     fn start_keeper(&self, index: usize, vm: &VmPlan) -> Result<LogKeeper, UpError> {
         let mut inner = self.going_on()?;
         let failed = |source| UpError::Keeper { vm: vm.name().to_owned(), source };
@@ -338,7 +339,7 @@ impl<'p> Start<'p> {
         let Some(config) = &vm.backend else { return Ok(None) };
         let mut inner = self.going_on()?;
         let failed = |source| UpError::Backend { vm: vm.name().to_owned(), source };
-        // It locks the pool for itself.
+        // QEMU locks the pool itself.
         let lifetime = self.detached(Some(pool.again(true)?));
         let config = BackendConfig { piped: true, ..config.clone() };
         let backend = Backend::spawn(config, lifetime).map_err(failed)?;
@@ -349,8 +350,8 @@ impl<'p> Start<'p> {
 
     fn start_vm(&self, index: usize, vm: &VmPlan, pool: &OpenPool) -> Result<Vm, UpError> {
         let mut inner = self.going_on()?;
-        // A VM with a back-end has the lock through that. One that maps the pool by itself
-        // inherits the locked file.
+        // A VM with a back-end holds the lock through it. A VM that maps the pool itself inherits
+        // the locked file.
         let holds = match &vm.backend {
             Some(_) => None,
             None => Some(pool.held(vm.access != Access::ReadOnly)?),
@@ -366,7 +367,7 @@ impl<'p> Start<'p> {
         Lifetime::Detached { mark: (MARK, self.plan.instance.to_string()), holds }
     }
 
-    /// Waits for all VMs at the same time. The first that fails ends the wait for the others.
+    /// Waits for all VMs at the same time. If one fails, the wait for the others ends.
     fn wait_all(
         &self,
         nodes: &[Node<'p>],
@@ -382,7 +383,7 @@ impl<'p> Start<'p> {
                         true => vm.wait_ready(limit),
                         false => vm.wait_up(limit),
                     });
-                    // Nobody listens any more once another VM has failed.
+                    // After another VM has failed, nobody receives this.
                     let _ = results.send((index, ready));
                 });
             }
@@ -398,7 +399,7 @@ impl<'p> Start<'p> {
                 match done {
                     Ok(report) => reports[index] = Some(report),
                     Err(error) => {
-                        // Ends the other waits too.
+                        // Also ends the other waits.
                         self.abort();
                         return Err(error);
                     }
@@ -425,7 +426,7 @@ impl<'p> Start<'p> {
         })
     }
 
-    /// The state, unless the start was given up.
+    /// The state, unless the start was aborted.
     fn going_on(&self) -> Result<MutexGuard<'_, Inner>, UpError> {
         let inner = self.inner();
         if inner.aborted { Err(UpError::Interrupted) } else { Ok(inner) }
@@ -460,6 +461,6 @@ mod tests {
         let error = start.run(Duration::ZERO, &|_| ()).unwrap_err().to_string();
         assert!(error.contains("exists already and is not replaced"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"somebody's");
-        assert!(!plan.dir.exists(), "nothing else is left");
+        assert!(!plan.dir.exists(), "nothing else remains");
     }
 }

@@ -173,7 +173,7 @@ fn messages_are_answered_while_the_map_is_not() {
     vmm.set_mem_table();
     vmm.stop();
     vmm.acknowledge(0);
-    backend.expect_log("map answered after the device stopped");
+    backend.expect_log("the front-end answered the map after the device stopped");
     vmm.forget_queue();
     vmm.start();
     vmm.expect_map();

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The text of a cluster file: where in it things are, and what is wrong with its tables as a
-//! whole.
+//! Positions in the text of a cluster file, and errors in the structure of its tables.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,7 +7,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// A place in a cluster file with what is wrong there.
+/// A position in a cluster file, and what is wrong there.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Place {
     /// Line, from 1.
@@ -36,7 +35,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// Something wrong at a range of bytes of the file.
+/// An error at a range of bytes of the file.
 pub(super) struct Fault {
     pub(super) at: Range<usize>,
     pub(super) message: String,
@@ -49,7 +48,7 @@ impl Fault {
     }
 }
 
-/// Where in the text a fault is.
+/// The line and column of a fault.
 pub(super) fn place(text: &str, fault: Fault) -> Place {
     let Fault { at, message, hint } = fault;
     let start = (0..=at.start.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
@@ -58,15 +57,15 @@ pub(super) fn place(text: &str, fault: Fault) -> Place {
     let line = text[..begin].matches('\n').count() + 1;
     let column = text[begin..start].chars().count() + 1;
     let shown = text[begin..].lines().next().unwrap_or_default();
-    // A tab would move the mark away from its place.
+    // A tab would shift the mark away from its place.
     let shown: String = shown.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     Place { line, column, text: shown, message, hint }
 }
 
-/// Looks at the tables as a whole: which there are, and whether there can be several of each.
+/// Checks which tables there are, and whether each may occur more than once.
 ///
 /// # Errors
-/// The first that is wrong. What is not TOML at all is none of it.
+/// The first error. Text that is not TOML at all is not reported here.
 pub(super) fn check_tables(text: &str) -> Result<(), Fault> {
     let Ok(document) = DeTable::parse(text) else { return Ok(()) };
     for (key, value) in document.get_ref() {
@@ -74,7 +73,7 @@ pub(super) fn check_tables(text: &str) -> Result<(), Fault> {
         match (name, value.get_ref()) {
             ("vm" | "import", DeValue::Table(_)) => {
                 let message = format!("[{name}] is a single table, expected [[{name}]]");
-                let hint = format!("write [[{name}]]: a cluster file can have several of them");
+                let hint = format!("write [[{name}]]: a cluster file can have several");
                 return Err(Fault::new(&key.span(), message, &hint));
             }
             ("pool", DeValue::Array(_)) => {
@@ -92,7 +91,8 @@ pub(super) fn check_tables(text: &str) -> Result<(), Fault> {
             }
             ("name" | "log-limit" | "pool" | "vm" | "import", _) => {}
             _ => {
-                let hint = "expected the keys name and log-limit, or the tables [pool], [[import]] and [[vm]]";
+                let hint = "use the keys name and log-limit, and the tables [pool], [[import]] and \
+                            [[vm]]";
                 return Err(Fault::new(
                     &key.span(),
                     format!("unknown table or key {name:?}"),
@@ -104,7 +104,7 @@ pub(super) fn check_tables(text: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Where a key of a table is, or else that table: `index` counts the tables of a list.
+/// The range of a key in a table, or of the table itself; `index` counts the tables of a list.
 pub(super) fn range_of(text: &str, table: &str, index: usize, key: &str) -> Option<Range<usize>> {
     let document = DeTable::parse(text).ok()?;
     let found = document.get_ref().get(table)?;

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What runs the guests: the host that starts them decides, which need not be the one that emits.
+//! How guests run: the host that starts them decides, which need not be the host that emits.
 
 use std::ffi::OsString;
 
 use super::prepare::Lines;
 use crate::vm::{Accelerator, EMULATED_WORDS, VmConfig, shell_quoted};
 
-/// What runs guests without KVM.
+/// What runs guests on hosts without KVM.
 pub(super) const EMULATOR: Accelerator = Accelerator::Tcg;
 
-/// Finds out whether KVM works: the processor offers virtualization, and the device opens.
+/// Checks whether KVM works: the processor offers virtualization, and the device opens.
 pub(super) const HAS_KVM: &str =
     "grep -Eq '^flags.* (vmx|svm)( |$)' /proc/cpuinfo && (: <> /dev/kvm) 2> /dev/null";
 
-/// The command of a shell that decides, and sets the variables of [`command_line`].
+/// The shell command that decides, and sets the variables of [`command_line`].
 pub(super) fn decide(lines: Lines) -> String {
     let (begin, next) = if lines == Lines::Many { ("\n", "\n    ") } else { (" ", " ") };
     let (accel, cpu) = (EMULATOR.name(), EMULATOR.cpu());
@@ -25,7 +25,7 @@ pub(super) fn decide(lines: Lines) -> String {
     )
 }
 
-/// QEMU's command line, with what depends on the host in variables.
+/// QEMU's command line, with variables for what depends on the host.
 pub(super) fn command_line(config: &VmConfig, line: impl Fn(&VmConfig) -> Vec<OsString>) -> String {
     let with = |accelerator| line(&VmConfig { accelerator, ..config.clone() });
     let emulated = with(EMULATOR);
@@ -43,7 +43,7 @@ pub(super) fn command_line(config: &VmConfig, line: impl Fn(&VmConfig) -> Vec<Os
     words.join(" ")
 }
 
-/// The value of an option that is different on hosts without KVM.
+/// The value of an option that differs on hosts without KVM.
 fn variable(option: &OsString, emulated: &str) -> String {
     let quoted = |text: &str| match text {
         "" => String::new(),
@@ -62,7 +62,7 @@ fn variable(option: &OsString, emulated: &str) -> String {
     }
 }
 
-/// What the kernel is told of an emulated processor.
+/// Kernel parameters for an emulated processor.
 pub(super) fn kernel_words() -> String {
     EMULATED_WORDS.iter().map(|word| format!(" {word}")).collect()
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A shell script with the command lines of cloud-hypervisor, which maps pools itself.
+//! A shell script with cloud-hypervisor command lines. cloud-hypervisor maps pools itself.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -11,7 +11,7 @@ use crate::vm::ROOT_SERIAL;
 use crate::vm::cloud_hypervisor::{CloudHypervisor, NO_SHARED_MEMORY, PROGRAM};
 use crate::vm::shell_quoted;
 
-/// The script; `found` is the program of this host, which must be able to do it.
+/// The script; `found` is this host's program, which must support it.
 pub(super) fn script(plan: &Plan, found: Option<&CloudHypervisor>) -> Result<Emitted, EmitError> {
     if let Some(found) = found.filter(|found| !found.pmem) {
         let (version, why) = (found.version.clone(), found.transports());
@@ -26,7 +26,8 @@ pub(super) fn script(plan: &Plan, found: Option<&CloudHypervisor>) -> Result<Emi
         None => writeln!(text, "\n# Of cloud-hypervisor: {NO_SHARED_MEMORY}."),
     };
     text.push_str(
-        "# It needs KVM. It has no port for `vhost-famfs exec`; the serial console goes to a file.\n",
+        "# Needs KVM. `vhost-famfs exec` does not work, as there is no port for it; the serial \
+         console goes to a file.\n",
     );
     let program = found.map_or_else(|| PROGRAM.into(), |found| found.program.clone().into());
     for vm in &plan.vms {
@@ -38,7 +39,7 @@ pub(super) fn script(plan: &Plan, found: Option<&CloudHypervisor>) -> Result<Emi
     Ok(Emitted { name: format!("{}-cloud-hypervisor.sh", plan.name), text })
 }
 
-/// What is different from the plan.
+/// How the VM differs from the plan.
 fn note(vm: &VmPlan) -> &'static str {
     match (vm.access, vm.transport) {
         (Access::ReadOnly, _) => {

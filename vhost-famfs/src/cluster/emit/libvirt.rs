@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Domains of libvirt (formatdomain). The pool comes in by libvirt's `qemu:commandline`, because libvirt has no
-//! element for the generic vhost-user device.
+//! libvirt domains (formatdomain). The pool is passed through libvirt's `qemu:commandline`, because
+//! libvirt has no element for the generic vhost-user device.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -12,7 +12,7 @@ use super::{EmitError, Emitted, accelerator};
 use crate::cluster::plan::{Plan, VmPlan};
 use crate::vm::{PoolDevice, ROOT_SERIAL, shell_quoted};
 
-/// One domain for each VM.
+/// One domain per VM.
 pub(super) fn domains(plan: &Plan) -> Result<Vec<Emitted>, EmitError> {
     plan.vms.iter().map(|vm| domain(plan, vm)).collect()
 }
@@ -106,26 +106,26 @@ fn domain(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
     Ok(Emitted { name: format!("{name}.xml"), text })
 }
 
-/// What must be done by others before the domain is started.
+/// What others must do before the domain starts.
 fn comment(plan: &Plan, vm: &VmPlan) -> Result<String, EmitError> {
-    let mut lines = vec![prepare::remark(vm), "Before it is started:".to_owned()];
+    let mut lines = vec![prepare::remark(vm), "Before you start it:".to_owned()];
     lines.push(format!("  {}", prepare::make_directories(plan)));
     lines.extend(prepare::pool(plan, Lines::One).into_iter().map(|command| format!("  {command}")));
     if let Some(backend) = &vm.backend {
         lines.push(format!("  {} &", shell_quoted(&backend.command_line())));
-        lines.push("The back-end ends with the domain; start a new one for the next start.".into());
+        lines.push("The back-end ends with the domain; start a new one for each start.".into());
     }
     lines.extend([
-        "It needs KVM. On a host without that, change:".to_owned(),
-        "  type=\"kvm\" of the domain into type=\"qemu\"".to_owned(),
-        "  mode=\"host-passthrough\" of the cpu into mode=\"maximum\", and in it for speed:"
+        "Needs KVM. On a host without KVM, change:".to_owned(),
+        "  type=\"kvm\" of the domain to type=\"qemu\"".to_owned(),
+        "  mode=\"host-passthrough\" of the cpu to mode=\"maximum\", and for speed add to it:"
             .to_owned(),
         "    <feature policy=\"disable\" name=\"erms\"/> and the same for fsrm".to_owned(),
         format!("  and append to the cmdline:{}", accelerator::kernel_words()),
     ]);
     let mut text = String::from("  <!--\n");
     for line in lines {
-        // Two hyphens would end the comment; a word joiner of the shell says the same.
+        // Two hyphens would end the comment; a shell reads a quoted pair the same way.
         let line = without_controls("comment", &line)?.replace("--", "-''-");
         let _ = writeln!(text, "    {line}");
     }
@@ -133,7 +133,7 @@ fn comment(plan: &Plan, vm: &VmPlan) -> Result<String, EmitError> {
     Ok(text)
 }
 
-/// What libvirt has no element for: the pool, and what the user added.
+/// What libvirt has no element for: the pool, and the user's own arguments.
 fn arguments(vm: &VmPlan) -> Vec<OsString> {
     let mut argv = Vec::new();
     let pmem: Vec<u64> = vm
@@ -146,7 +146,7 @@ fn arguments(vm: &VmPlan) -> Vec<OsString> {
         })
         .collect();
     if !pmem.is_empty() {
-        // QEMU joins it with the -m that libvirt writes.
+        // QEMU merges it with the -m that libvirt writes.
         let maximum = (vm.config.memory >> 20) + pmem.iter().sum::<u64>();
         argv.extend(["-m".into(), format!("slots={},maxmem={maximum}M", pmem.len()).into()]);
     }
@@ -157,12 +157,12 @@ fn arguments(vm: &VmPlan) -> Vec<OsString> {
     argv
 }
 
-/// A text that XML can hold.
+/// A text that XML can represent.
 fn without_controls<'t>(what: &'static str, text: &'t str) -> Result<&'t str, EmitError> {
     if text.chars().any(char::is_control) { Err(unfit(what, text)) } else { Ok(text) }
 }
 
-/// A text inside an element or a quoted attribute.
+/// A text for an element or a quoted attribute.
 fn escaped(what: &'static str, text: &str) -> Result<String, EmitError> {
     let text = without_controls(what, text)?;
     let mut escaped = String::with_capacity(text.len());
@@ -179,5 +179,5 @@ fn escaped(what: &'static str, text: &str) -> Result<String, EmitError> {
 }
 
 fn unfit(what: &'static str, value: &str) -> EmitError {
-    EmitError::Text { what, value: value.to_owned(), form: "a domain of libvirt" }
+    EmitError::Text { what, value: value.to_owned(), form: "a libvirt domain" }
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A plan as text for other programs: what `up` would run, to keep and to change.
+//! Writes a plan in the format of another program: what `up` would run, to keep and edit.
 //!
-//! Each form is one or more files. They hold what [`VmConfig::command_line`](crate::vm::VmConfig::command_line) and
-//! the plan hold, and nothing of their own but what the form needs. Nothing in them depends on whether this
-//! host has KVM: another one may start the VMs.
+//! Each form is one or more files. They contain what
+//! [`VmConfig::command_line`](crate::vm::VmConfig::command_line) and the plan contain, plus only
+//! what the form itself needs. Nothing in them depends on whether this host has KVM, because
+//! another host may start the VMs.
 
 mod accelerator;
 mod cloud_hypervisor;
@@ -18,16 +19,16 @@ use super::plan::Plan;
 use crate::vm::cloud_hypervisor::CloudHypervisor;
 use crate::vm::{Accelerator, Root};
 
-/// A file that was made of a plan.
+/// A file made from a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Emitted {
-    /// What to call it.
+    /// Its name.
     pub name: String,
-    /// What is in it.
+    /// Its contents.
     pub text: String,
 }
 
-/// Environment variable with the role of a process in a cluster that was emitted: [`qemu_role`] or
+/// Environment variable with the role of a process in an emitted cluster: [`qemu_role`] or
 /// [`backend_role`].
 pub const ROLE: &str = "VHOST_FAMFS_CLUSTER_ROLE";
 
@@ -43,21 +44,22 @@ pub fn backend_role(vm: &str) -> String {
     format!("{vm}/backend")
 }
 
-/// By what other commands find a cluster that is started from what is emitted.
+/// How other commands find a cluster that is started from emitted files.
 #[derive(Debug, Clone)]
 pub struct Register {
-    /// What is known of it, for `vhost-famfs emitted start`.
+    /// The state of the cluster, for `vhost-famfs emitted start`.
     pub state: String,
     /// Environment variable with the mark of its processes.
     pub mark: &'static str,
 }
 
-/// Whom it is for.
+/// The format.
 #[derive(Debug, Clone, Copy)]
 pub enum Form<'a> {
     /// A shell script with QEMU's command lines.
     Qemu,
-    /// A shell script with cloud-hypervisor's command lines; what the host's program offers, if there is one.
+    /// A shell script with cloud-hypervisor's command lines; the host's program and its features,
+    /// if it is installed.
     CloudHypervisor(Option<&'a CloudHypervisor>),
     /// Domains of libvirt.
     Libvirt,
@@ -68,10 +70,10 @@ pub enum Form<'a> {
 /// A plan that a program cannot carry out.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EmitError {
-    /// A part of the pool for a VMM that maps files from their start.
-    #[error("VM {0}: cloud-hypervisor maps whole pools only; take access rw or ro, or QEMU")]
+    /// A part of the pool, for a VMM that maps files from their start.
+    #[error("VM {0}: cloud-hypervisor maps whole pools only; use access rw or ro, or QEMU")]
     Slice(String),
-    /// The installed program cannot do it.
+    /// The installed program does not support it.
     #[error("cloud-hypervisor {version}: {why}")]
     Unfit {
         /// Its version.
@@ -79,9 +81,9 @@ pub enum EmitError {
         /// Why not.
         why: &'static str,
     },
-    /// A path or value that the form cannot hold.
+    /// A path or value that the format cannot represent.
     #[error(
-        "{what} {value:?} cannot be written into {form}: it is no text or has control characters"
+        "{what} {value:?} cannot be written into {form}: it is not text, or has control characters"
     )]
     Text {
         /// What it is.
@@ -93,10 +95,10 @@ pub enum EmitError {
     },
 }
 
-/// Makes the files of a form.
+/// Makes the files of a format.
 ///
 /// # Errors
-/// What the program cannot do.
+/// What the program does not support.
 pub fn emit(plan: &Plan, form: Form<'_>, register: &Register) -> Result<Vec<Emitted>, EmitError> {
     match form {
         Form::Qemu => Ok(vec![qemu::script(plan, register)]),
@@ -108,8 +110,8 @@ pub fn emit(plan: &Plan, form: Form<'_>, register: &Register) -> Result<Vec<Emit
     }
 }
 
-/// For programs that have no read-only memory for a guest, or choose its address themselves, and run
-/// guests by KVM unless told otherwise.
+/// The plan for programs that cannot give a guest read-only memory, or choose its address
+/// themselves, and that use KVM by default.
 fn simple(plan: &Plan) -> Plan {
     let mut plan = plan.clone();
     for vm in &mut plan.vms {
@@ -119,7 +121,7 @@ fn simple(plan: &Plan) -> Plan {
     plan
 }
 
-/// One file as it is; of several each with its name above, as a comment of its form.
+/// A single file unchanged; if there are several, each has its name above it, as a comment.
 impl fmt::Display for Emitted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.name.ends_with(".xml") {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What has to be there before the VMs: directories, the pool, its file system, what is in it.
+//! Commands that prepare a start: directories, the pool, its file system and contents.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,16 +9,16 @@ use crate::cluster::plan::{Plan, PoolPlan, VmPlan};
 use crate::pool::Owners;
 use crate::vm::shell_quoted;
 
-/// Whether a command for a shell may have several lines.
+/// Whether a shell command may span lines.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lines {
     Many,
     One,
 }
 
-/// The commands of a shell for it, in order. A pool that exists is not made again, one that cannot be
-/// filled is removed again, and one that users other than this one and root can change is refused, as
-/// `up` does.
+/// The shell commands that prepare the pool, in order. An existing pool is not created again, and a
+/// pool that cannot be filled is removed again. As in `up`, a pool that users other than this one
+/// and root can change is refused.
 pub(super) fn pool(plan: &Plan, lines: Lines) -> Vec<String> {
     let path = &plan.pool.path;
     let on_path = |words: &[&str]| {
@@ -49,7 +49,7 @@ pub(super) fn pool(plan: &Plan, lines: Lines) -> Vec<String> {
     commands
 }
 
-/// The command that makes it, if it is not there.
+/// The command that creates the pool, if it does not exist.
 fn create(plan: &Plan) -> Option<String> {
     let options = plan.pool.create.as_ref()?;
     let mut words: Vec<OsString> =
@@ -66,7 +66,7 @@ fn create(plan: &Plan) -> Option<String> {
     Some(shell_quoted(&words))
 }
 
-/// The commands that put a file system and files into it.
+/// The commands that create a file system in it and copy files into it.
 fn fill(plan: &Plan) -> Vec<String> {
     let PoolPlan { path, mkfs, imports, owners, .. } = &plan.pool;
     let famfs = famfs_beside(&plan.program);
@@ -95,7 +95,7 @@ fn fill(plan: &Plan) -> Vec<String> {
         let to = import.to.as_ref().map(ToString::to_string).unwrap_or_default();
         let to: OsString = format!("/{to}").into();
         let skip = import.skip_unsupported.then(|| OsString::from("--skip-unsupported"));
-        // It may be run in another directory.
+        // The commands may run in another directory.
         let from = std::path::absolute(&import.from).unwrap_or_else(|_| import.from.clone());
         let (first, last): (Vec<OsString>, OsString) = match import.from.is_dir() {
             true => (vec!["cp".into(), "-r".into()], from.join(".").into()),
@@ -109,14 +109,14 @@ fn fill(plan: &Plan) -> Vec<String> {
     commands
 }
 
-/// The command that makes the directories of a cluster, so that other commands know it.
+/// The command that creates the directories of a cluster, so that other commands find it.
 pub(super) fn start(plan: &Plan, register: &Register) -> Vec<OsString> {
     let mut words = emitted(plan, "start");
     words.push(register.state.clone().into());
     words
 }
 
-/// The command that ends what is left of a cluster, and removes its directory.
+/// The command that stops what remains of a cluster and removes its directory.
 pub(super) fn stop(plan: &Plan) -> Vec<OsString> {
     let mut words = emitted(plan, "stop");
     words.extend([plan.name.clone().into(), plan.instance.to_string().into()]);
@@ -128,30 +128,30 @@ fn emitted(plan: &Plan, what: &str) -> Vec<OsString> {
     vec![plan.program.clone().into(), "emitted".into(), what.into(), base.into()]
 }
 
-/// The environment by which a process of a cluster is found.
+/// The environment variables that identify a process of a cluster.
 pub(super) fn environment(plan: &Plan, register: &Register, role: &str) -> [String; 2] {
     [format!("{}={}", register.mark, plan.instance), format!("{ROLE}={role}")]
 }
 
-/// The directories that must exist: the cluster's, and one of each VM for its sockets.
+/// The directories that must exist: the cluster's, and one per VM for its sockets.
 fn directories(plan: &Plan) -> Vec<PathBuf> {
     let vms = plan.vms.iter().map(|vm| vm.config.paths.runtime_dir.clone());
     std::iter::once(plan.dir.clone()).chain(vms).collect()
 }
 
-/// The command that makes them.
+/// The command that creates them.
 pub(super) fn make_directories(plan: &Plan) -> String {
     let words = ["mkdir", "-p"].map(OsString::from);
     let directories = directories(plan).into_iter().map(OsString::from);
     shell_quoted(&words.into_iter().chain(directories).collect::<Vec<_>>())
 }
 
-/// Why a VM has the pool as it has, for a comment.
+/// Why a VM gets the pool this way, as a comment.
 pub(super) fn remark(vm: &VmPlan) -> String {
     format!("VM {}: {}, transport {} ({})", vm.name(), vm.access, vm.transport, vm.reason)
 }
 
-/// `famfs` is installed where `vhost-famfs` is.
+/// `famfs` is installed next to `vhost-famfs`.
 fn famfs_beside(program: &Path) -> PathBuf {
     program.with_file_name("famfs")
 }

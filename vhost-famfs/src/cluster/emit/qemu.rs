@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A shell script with the command lines of the back-ends and of QEMU.
+//! A shell script with the command lines of back-ends and QEMU.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use super::{Emitted, Register, accelerator, backend_role, qemu_role};
 use crate::cluster::plan::{Plan, VmPlan};
 use crate::vm::shell_quoted;
 
-/// The script. It ends when the last VM has, and at Ctrl-C everything does.
+/// The script. It ends when the last VM has ended; at Ctrl-C, everything ends.
 pub(super) fn script(plan: &Plan, register: &Register) -> Emitted {
     let mut text = head(plan, &directory(plan, register));
     let decide = accelerator::decide(Lines::Many);
@@ -26,7 +26,7 @@ pub(super) fn script(plan: &Plan, register: &Register) -> Emitted {
     Emitted { name: format!("{}.sh", plan.name), text }
 }
 
-/// Makes the directories, and sees to it that they go with the script.
+/// Creates the directories, and removes them when the script ends.
 fn directory(plan: &Plan, register: &Register) -> String {
     let start = shell_quoted(&prepare::start(plan, register));
     let stop = shell_quoted(&prepare::stop(plan));
@@ -37,7 +37,7 @@ fn directory(plan: &Plan, register: &Register) -> String {
     )
 }
 
-/// What comes before the VMs.
+/// The part before the VMs.
 pub(super) fn head(plan: &Plan, directories: &str) -> String {
     let mut text =
         format!("#!/bin/sh\n# Cluster {}.\nset -eu\numask 077\n\n{directories}\n", plan.name);
@@ -61,7 +61,7 @@ fn start(plan: &Plan, vm: &VmPlan, register: &Register) -> String {
              kill -0 $backend 2> /dev/null || {{ cat {log} >&2; exit 1; }}\n    sleep 0.1\ndone\n"
         );
     }
-    // The plan was made with this command line; it is checked there.
+    // The plan was made with this command line, so it has been checked.
     let line = accelerator::command_line(&vm.config, |config| {
         config.confined_command_line().unwrap_or_default()
     });

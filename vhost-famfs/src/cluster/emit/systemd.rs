@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Units of systemd: one that makes the pool, a back-end and a VM for each VM, and a target for all.
+//! systemd units: one that prepares the pool, two for each VM and its back-end, and a target for
+//! all.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -8,7 +9,7 @@ use super::prepare::{self, Lines};
 use super::{EmitError, Emitted, Register, accelerator, backend_role, qemu_role};
 use crate::cluster::plan::{Plan, VmPlan};
 
-/// The units; they fit a system's or a user's manager.
+/// The units; they suit the system manager and user managers.
 pub(super) fn units(plan: &Plan, register: &Register) -> Result<Vec<Emitted>, EmitError> {
     let name = &plan.name;
     let mut files = vec![pool(plan, register)?];
@@ -41,7 +42,7 @@ fn backend_unit(plan: &Plan, vm: &VmPlan) -> String {
     format!("{}-{}-backend.service", plan.name, vm.name())
 }
 
-/// Directories and pool; what exists already is left alone.
+/// Directories and pool; existing ones are left alone.
 fn pool(plan: &Plan, register: &Register) -> Result<Emitted, EmitError> {
     let mut text = format!(
         "[Unit]\nDescription=Directories and pool of cluster {}\nStopWhenUnneeded=yes\n\n\
@@ -77,7 +78,7 @@ fn backend(plan: &Plan, vm: &VmPlan, register: &Register) -> Result<Emitted, Emi
 }
 
 fn machine(plan: &Plan, vm: &VmPlan, register: &Register) -> Result<Emitted, EmitError> {
-    // The plan was made with this command line; it is checked there.
+    // The plan was made with this command line, so it has been checked.
     let line =
         accelerator::command_line(&vm.config, |config| config.command_line().unwrap_or_default());
     let script = format!("{}; exec {line}", accelerator::decide(Lines::One));
@@ -105,8 +106,8 @@ fn machine(plan: &Plan, vm: &VmPlan, register: &Register) -> Result<Emitted, Emi
     Ok(Emitted { name: unit(plan, vm), text })
 }
 
-/// A command line as a unit holds it (systemd.service(5), "Command lines"): quoted words, with `%` and `$`
-/// doubled.
+/// A command line in the syntax of a unit (systemd.service(5), "Command lines"): quoted words, with
+/// `%` and `$` doubled.
 pub(super) fn words(argv: &[OsString]) -> Result<String, EmitError> {
     let mut line = Vec::new();
     for word in argv {
@@ -114,7 +115,7 @@ pub(super) fn words(argv: &[OsString]) -> Result<String, EmitError> {
         let text = text.ok_or_else(|| EmitError::Text {
             what: "argument",
             value: word.to_string_lossy().into_owned(),
-            form: "a unit of systemd",
+            form: "a systemd unit",
         })?;
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+,.:/@[]".contains(c);
         line.push(if !text.is_empty() && text.chars().all(plain) {

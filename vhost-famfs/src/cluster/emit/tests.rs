@@ -52,7 +52,7 @@ fn the_script_is_one_for_a_shell() {
     assert!(checked.status.success(), "{checked:?}");
 }
 
-/// What a shell makes of a VM's command line in a script, on a host with or without KVM.
+/// How a shell expands a VM's command line in a script, on a host with or without KVM.
 fn evaluated(text: &str, vm: &VmPlan, kvm: bool) -> String {
     let line = |begin: &str| text.lines().find(|line| line.starts_with(begin)).unwrap();
     let begin = vm.config.confinement.prefix()[0].display().to_string();
@@ -166,8 +166,8 @@ fn only_what_was_agreed_to_is_skipped() {
     assert!(archive.contains("import --skip-unsupported --input "), "{archive}");
 }
 
-/// Runs the script of a cluster with a VM that has a back-end. `device` is what the back-end does, in shell; QEMU tells
-/// what it finds.
+/// Runs the script of a cluster with a VM that has a back-end. `device` is shell code for the
+/// back-end; QEMU reports what it finds.
 fn run_script(dir: &tempfile::TempDir, device: &str) -> Output {
     let program = |name: &str, text: &str| {
         let path = dir.path().join(name);
@@ -199,7 +199,7 @@ fn a_vm_is_started_when_its_back_end_listens() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let socket = dir.path().join("run/lab/a.sock");
     let output = thread::scope(|scope| {
-        // In the place of the back-end, and late.
+        // Takes the place of the back-end, and starts late.
         let listener = scope.spawn(|| {
             while !socket.parent().unwrap().exists() {
                 thread::sleep(Duration::from_millis(10));
@@ -242,7 +242,7 @@ fn domains_are_well_formed_and_hold_what_the_plan_does() {
     assert_eq!(files.len(), 2);
     for (file, vm) in files.iter().zip(&plan.vms) {
         let printed = file.to_string();
-        // In a comment a shell's words are read as they are.
+        // In a comment, shell words appear unchanged.
         let comment = &printed[..printed.find("<name>").unwrap()];
         assert!(comment.contains("' && { ") || comment.contains(" devdax && { "), "{comment}");
         assert!(!comment.contains("&amp;"), "{comment}");
@@ -295,7 +295,7 @@ fn systemd_takes_the_units() {
             "lab.target"
         ]
     );
-    // A back-end is ready when it says so, and its VM waits for that.
+    // A back-end announces when it is ready, and its VM waits for that.
     assert!(files[1].text.contains("\nType=notify\n"), "{}", files[1].text);
     let needs = "Requires=lab-pool.service lab-a-backend.service\n\
                  After=lab-pool.service lab-a-backend.service\n";
@@ -313,7 +313,7 @@ fn units_keep_what_systemd_would_replace() {
     let words = ["it's", "$HOME", "100%", "a\"b\\c", ""].map(Into::into);
     assert_eq!(systemd::words(&words).unwrap(), r#""it's" "$$HOME" "100%%" "a\"b\\c" """#);
     let error = systemd::words(&["a\nb".into()]).unwrap_err().to_string();
-    assert!(error.contains("cannot be written into a unit of systemd"), "{error}");
+    assert!(error.contains("cannot be written into a systemd unit"), "{error}");
 }
 
 #[test]

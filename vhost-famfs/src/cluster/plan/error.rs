@@ -16,22 +16,22 @@ use crate::vm::{ConfigError, ImageError, QemuVersion};
 /// Why a cluster cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// What is to be imported cannot be looked at.
+    /// An import cannot be examined.
     #[error(transparent)]
     Import(#[from] ImportError),
     /// The pool cannot be used.
     #[error(transparent)]
     Pool(#[from] PoolError),
-    /// The pool that exists is not the one that is asked for.
+    /// The existing pool differs from the requested one.
     #[error("pool {}: {what} is {found}, but the cluster asks for {asked}", path.display())]
     OtherPool {
         /// The pool.
         path: PathBuf,
-        /// What of it.
+        /// Which property differs.
         what: &'static str,
-        /// As it is.
+        /// Its value.
         found: String,
-        /// As it is asked for.
+        /// The requested value.
         asked: String,
     },
     /// The info block of the pool is damaged.
@@ -39,7 +39,7 @@ pub enum PlanError {
     Damaged {
         /// The pool.
         path: PathBuf,
-        /// In which way.
+        /// What is damaged.
         damage: String,
     },
     /// The file system of the pool cannot be read.
@@ -51,7 +51,7 @@ pub enum PlanError {
         #[source]
         source: SuperblockError,
     },
-    /// The pool cannot be opened for a look at its file system.
+    /// The pool cannot be opened to examine its file system.
     #[error("pool {}", path.display())]
     Media {
         /// The pool.
@@ -60,33 +60,33 @@ pub enum PlanError {
         #[source]
         source: MediaError,
     },
-    /// There is nothing to tell the pool's size from.
+    /// Nothing determines the pool's size.
     #[error(
-        "pool {}: does not exist and has no size; give it one (size = \"1G\" in the cluster file, \
-         --size 1G without one)", .0.display()
+        "pool {}: does not exist, and its size is not given; set one (size = \"1G\" in the cluster \
+         file, --size 1G without one)", .0.display()
     )]
     NoSize(PathBuf),
     /// The imports do not fit.
     #[error(
-        "pool {}: {size} is too small for what is imported: {needed} are needed; leave the size \
-         out, or import less", path.display()
+        "pool {}: {size} is too small for the imports, which need {needed}; omit the size, or \
+         import less", path.display()
     )]
     TooSmall {
         /// The pool.
         path: PathBuf,
         /// Its size.
         size: Bytes,
-        /// The least that will do.
+        /// The smallest sufficient size.
         needed: Bytes,
     },
-    /// Nothing to make a pool in huge pages in.
+    /// There is no place for a pool in huge pages.
     #[error(
-        "no hugetlbfs is mounted; mount one with `mount -t hugetlbfs none /dev/hugepages`, or give \
-         the pool a path"
+        "no hugetlbfs is mounted; mount one with `mount -t hugetlbfs none /dev/hugepages`, or set \
+         a path for the pool"
     )]
     NoHugetlbfs,
-    /// Files cannot be copied into it from the host.
-    #[error("pool {}: files cannot be imported into a devdax device from the host; copy them in a VM", .0.display())]
+    /// The host cannot copy files into the pool.
+    #[error("pool {}: the host cannot import files into a devdax device; copy them in a VM", .0.display())]
     ImportDevdax(PathBuf),
     /// There is no image.
     #[error(
@@ -103,7 +103,7 @@ pub enum PlanError {
         #[source]
         source: ImageError,
     },
-    /// The kernel is not there.
+    /// The kernel does not exist.
     #[error("VM {name}: no kernel {}", path.display())]
     Kernel {
         /// The VM.
@@ -111,7 +111,7 @@ pub enum PlanError {
         /// The file.
         path: PathBuf,
     },
-    /// A slice that the pool does not have.
+    /// A slice that is not within the pool.
     #[error("VM {name}: slice")]
     Slice {
         /// The VM.
@@ -120,11 +120,11 @@ pub enum PlanError {
         #[source]
         source: WindowError,
     },
-    /// A slice that lies over the file system.
+    /// A slice that overlaps the file system.
     #[error(
-        "VM {name}: its slice begins at {offset}, but up to {end} pool {} has its file system: the \
-         guest would write over its files; begin at {end} or later, or take another pool \
-         (`famfs mkfs --size` makes a file system that leaves room)", path.display()
+        "VM {name}: its slice begins at {offset}, but the file system of pool {} takes everything \
+         up to {end}, so the guest would overwrite files; begin at {end} or later, or use another \
+         pool (`famfs mkfs --size` creates a file system that leaves room)", path.display()
     )]
     SliceOverFiles {
         /// The VM.
@@ -136,10 +136,10 @@ pub enum PlanError {
         /// Where the file system ends.
         end: Bytes,
     },
-    /// No room for the file system that the other VMs use.
+    /// No room for the file system of the other VMs.
     #[error(
-        "VM {name}: its slice begins at {offset}, which leaves too little room in front of it for the \
-         file system of the other VMs: begin at {least} or later, or set mount = false for all VMs"
+        "VM {name}: its slice begins at {offset}, which leaves too little room before it for the \
+         file system of the other VMs; begin at {least} or later, or set mount = false for all VMs"
     )]
     SliceInFront {
         /// The VM.
@@ -149,7 +149,7 @@ pub enum PlanError {
         /// Where it may begin.
         least: Bytes,
     },
-    /// A transport that cannot do it here.
+    /// A transport that is not possible here.
     #[error("VM {name}: transport {transport}: {why}")]
     Transport {
         /// The VM.
@@ -159,10 +159,10 @@ pub enum PlanError {
         /// Why not, and what to do.
         why: String,
     },
-    /// A root in memory that this QEMU cannot keep the guest from writing to.
+    /// A root in memory that this QEMU cannot protect from writes by the guest.
     #[error(
-        "VM {name}: root = \"memory\", but {} is QEMU {found}, and that needs {} or newer; take a newer one \
-         with --qemu, or leave root out", qemu.display(), QemuVersion::READ_ONLY_MEMORY
+        "VM {name}: {} is QEMU {found}, but root = \"memory\" needs {} or newer; name a newer one \
+         with --qemu, or omit root", qemu.display(), QemuVersion::READ_ONLY_MEMORY
     )]
     Root {
         /// The VM.
@@ -174,8 +174,9 @@ pub enum PlanError {
     },
     /// This QEMU cannot be confined.
     #[error(
-        "VM {name}: {} was built without its system call filter (-sandbox), so a guest that breaks it could do \
-         what you can; take another QEMU with --qemu, or accept that with --unconfined or confine = false",
+        "VM {name}: {} was built without its system call filter (-sandbox), so a guest that breaks \
+         out of it could do everything that you can; name another QEMU with --qemu, or accept the \
+         risk with --unconfined or confine = false",
         qemu.display()
     )]
     Filter {
@@ -186,24 +187,24 @@ pub enum PlanError {
     },
     /// Too little RAM for the pool.
     #[error(
-        "VM {name}: {memory} of memory, but the pool alone costs a guest {} and it needs {} beside \
-         that; give it at least {}", Bytes(*pages), Bytes(MIN_MEMORY), Bytes(pages + MIN_MEMORY)
+        "VM {name}: {memory} of memory is too little: the pool alone costs a guest {}, and it \
+         needs another {}; give it at least {}", Bytes(*pages), Bytes(MIN_MEMORY), Bytes(pages + MIN_MEMORY)
     )]
     Memory {
         /// The VM.
         name: String,
-        /// What it has.
+        /// Its memory.
         memory: Bytes,
         /// What the pool costs.
         pages: u64,
     },
-    /// The VM is none.
+    /// The settings of the VM are invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
 
 impl PlanError {
-    /// What of the cluster it is about, if that is one thing.
+    /// The part of the cluster that the error is about, if there is one.
     #[must_use]
     pub fn subject(&self) -> Option<Subject> {
         Some(match self {

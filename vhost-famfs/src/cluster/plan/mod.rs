@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A cluster, decided to the last argument.
+//! The plan of a cluster: every detail is decided.
 //!
 //! ```text
 //! Spec (what is asked) + Host (what there is) --Plan::new()--> Plan --> up, or text for other programs
 //! ```
-//! Making a plan looks at the host and changes nothing.
+//! Planning examines the host and changes nothing.
 
 mod error;
 mod pool;
@@ -36,13 +36,13 @@ pub struct Plan {
     pub instance: Uuid,
     /// The directory with its state and sockets; it does not exist.
     pub dir: PathBuf,
-    /// What runs the guests, and why, for people.
+    /// What runs the guests, and why, for the user.
     pub accelerator: String,
-    /// How QEMU is confined, and why so, for people.
+    /// How QEMU is confined, and why, for the user.
     pub confinement: String,
     /// The program that keeps logs.
     pub program: PathBuf,
-    /// Most bytes of each log.
+    /// Maximum size of each log in bytes.
     pub log_limit: u64,
     /// Its pool.
     pub pool: PoolPlan,
@@ -59,35 +59,35 @@ pub struct PoolPlan {
     pub kind: Kind,
     /// Its size in bytes.
     pub size: u64,
-    /// What guests see of it.
+    /// Which device guests see.
     pub view: View,
-    /// How it is made; `None` if it exists.
+    /// How to create it; `None` if it exists.
     pub create: Option<CreateOptions>,
     /// Whose it may be.
     pub owners: Owners,
-    /// Which file it is, if it exists.
+    /// The identity of the file, if it exists.
     pub identity: Option<Identity>,
-    /// Whether it is made for the cluster and goes with it. One that was there before stays.
+    /// Whether it is made for the cluster and removed with it. A pool that already existed is kept.
     pub ours: bool,
-    /// First byte behind its file system, the one that is there or the one that is made: slices
-    /// begin there. `None` if it has none.
+    /// The first byte after its file system, whether existing or to be made; slices begin there.
+    /// `None` if it has no file system.
     pub famfs_end: Option<u64>,
-    /// The file system that is made in it; `None` if there is one, or none is needed.
+    /// The file system to make in it; `None` if it has one or needs none.
     pub mkfs: Option<MkfsPlan>,
-    /// What is copied into it.
+    /// What to copy into it.
     pub imports: Vec<ImportSpec>,
-    /// What famfs cannot hold of each.
+    /// What famfs cannot store of each import.
     pub left_out: Vec<Vec<LeftOut>>,
-    /// What that takes.
+    /// The space that the imports need.
     pub needs: Needs,
 }
 
-/// The file system that is made in a pool.
+/// The file system to make in a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MkfsPlan {
-    /// Bytes of its log; `None` for what mkfs takes by itself.
+    /// Bytes of its log; `None` for mkfs's default.
     pub log_len: Option<u64>,
-    /// Bytes of the device that it may use; `None` for all.
+    /// How many bytes of the device it may use; `None` for all.
     pub size: Option<u64>,
     /// The system UUID of its master.
     pub system: Uuid,
@@ -98,13 +98,13 @@ pub struct MkfsPlan {
 pub struct VmPlan {
     /// What it may do with the pool.
     pub access: Access,
-    /// How the pool comes into it.
+    /// How it gets the pool.
     pub transport: Transport,
-    /// Why it is that one, for people.
+    /// Why this transport, for the user.
     pub reason: &'static str,
-    /// Whether the guest mounts the pool, so that a start waits for it.
+    /// Whether the guest mounts the pool. If so, a start waits for the mount.
     pub mount: bool,
-    /// Whether it is the one that may add files.
+    /// Whether it is the VM that may add files.
     pub master: bool,
     /// Its back-end, if the transport has one.
     pub backend: Option<BackendConfig>,
@@ -130,7 +130,7 @@ impl VmPlan {
 }
 
 impl Plan {
-    /// Whether anything of the cluster, or its start, writes to the pool.
+    /// Whether the cluster, or its start, writes to the pool.
     #[must_use]
     pub fn writes_pool(&self) -> bool {
         let fills = self.pool.create.is_some() || self.pool.mkfs.is_some();
@@ -141,7 +141,7 @@ impl Plan {
     /// Decides everything that the user left open, and checks that it can work.
     ///
     /// # Errors
-    /// The first thing that cannot, with the way out.
+    /// The first obstacle, with a way out.
     pub fn new(spec: &Spec, host: &Host) -> Result<Self, PlanError> {
         let dir = host.runtime.join(&spec.name);
         let mounts = |vm: &VmSpec| vm.mount.unwrap_or(!matches!(vm.access, Access::Slice { .. }));
@@ -171,15 +171,15 @@ impl Plan {
 }
 
 impl PoolPlan {
-    /// The imports, each with what famfs cannot hold of it.
+    /// The imports, each with what famfs cannot store of it.
     pub fn imports(&self) -> impl Iterator<Item = (&ImportSpec, &[LeftOut])> {
         self.imports.iter().zip(self.left_out.iter().map(Vec::as_slice))
     }
 
-    /// Refuses imports of which something would be missing although nobody agreed to that.
+    /// Refuses imports of which something would be missing, unless the user agreed to that.
     ///
     /// # Errors
-    /// The first such import, with what it is.
+    /// The first such import, with what would be missing.
     pub fn refuse_left_out(&self) -> Result<(), PlanError> {
         let refused =
             self.imports().find(|(import, items)| !import.skip_unsupported && !items.is_empty());

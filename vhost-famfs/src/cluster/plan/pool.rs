@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The pool of a cluster: the one that exists, or one to be made.
+//! The pool of a cluster: an existing one, or one to be created.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ pub(super) fn plan(spec: &Spec, host: &Host, files: bool) -> Result<(PoolPlan, U
     let present = if exists && kind != Kind::Devdax { superblock(&path)? } else { None };
     let system = present.as_ref().map_or_else(Uuid::new_v4, |superblock| superblock.system_uuid);
     let log_len = (!spec.imports.is_empty()).then(|| needs.log_len());
-    // A devdax device is formatted in a VM.
+    // A devdax device is formatted by a VM.
     let wanted = files && present.is_none() && kind != Kind::Devdax;
     let data_offset = view.data_offset();
     let slice = first_slice(spec).filter(|_| wanted);
@@ -68,7 +68,7 @@ pub(super) fn plan(spec: &Spec, host: &Host, files: bool) -> Result<(PoolPlan, U
         size: limit.map(|limit| limit.saturating_sub(data_offset)),
         system,
     });
-    // In front of the slices there must be room for it; without slices the whole pool is.
+    // The file system must fit before the first slice; without slices, it takes the whole pool.
     if let Some((limit, name)) = slice
         && mkfs::log_len(log_len, limit.saturating_sub(data_offset)).is_err()
     {
@@ -80,7 +80,8 @@ pub(super) fn plan(spec: &Spec, host: &Host, files: bool) -> Result<(PoolPlan, U
         (None, Some(limit)) => Some(limit),
         (None, None) => wanted.then_some(size),
     };
-    // A pool that was there before was kept, or is somebody's: it does not go with this cluster.
+    // A pool that already existed was kept or belongs to somebody: it is not removed with this
+    // cluster.
     let (ours, imports) = (own && !exists, spec.imports.clone());
     let plan = PoolPlan {
         path,
@@ -100,7 +101,7 @@ pub(super) fn plan(spec: &Spec, host: &Host, files: bool) -> Result<(PoolPlan, U
     Ok((plan, system))
 }
 
-/// Where the first slice begins, and whose it is.
+/// Where the first slice begins, and the name of its VM.
 fn first_slice(spec: &Spec) -> Option<(u64, &str)> {
     let starts = spec.vms.iter().filter_map(|vm| match vm.access {
         Access::Slice { offset, .. } => Some((offset, vm.name.as_str())),
@@ -109,20 +110,21 @@ fn first_slice(spec: &Spec) -> Option<(u64, &str)> {
     starts.min()
 }
 
-/// The name of the pool that is made for a cluster. Names of clusters are unique in a runtime directory,
-/// and a user may have more than one: the digest of its path keeps their pools apart.
+/// The name of the pool that is made for a cluster. Cluster names are unique only within a runtime
+/// directory, and a user may have several of those: the digest of the directory's path keeps their
+/// pools apart.
 fn file_name(runtime: &Path, name: &str) -> String {
     format!("{:08x}-{name}.pool", crc32fast::hash(runtime.as_os_str().as_bytes()))
 }
 
-/// Whether a path is one where a pool without a name would be made for a cluster.
+/// Whether a path is one where a pool without a given path would be made for a cluster.
 #[must_use]
 pub fn is_own_pool(path: &Path, runtime: &Path, name: &str) -> bool {
     pool::is_in_own_directory(path)
         && path.file_name().is_some_and(|found| found == file_name(runtime, name).as_str())
 }
 
-/// Where a pool without a name goes.
+/// The path for a pool without a given path.
 fn own_pool(name: &str, asked: &PoolSpec, host: &Host) -> Result<PathBuf, PlanError> {
     let file = file_name(&host.runtime, name);
     if asked.kind == Some(PoolKind::Hugetlbfs) {
@@ -134,7 +136,7 @@ fn own_pool(name: &str, asked: &PoolSpec, host: &Host) -> Result<PathBuf, PlanEr
     Ok(pool::own_directory(&host.memory).join(file))
 }
 
-/// A pool that exists.
+/// A pool that already exists.
 struct Existing {
     kind: Kind,
     size: u64,
@@ -142,7 +144,7 @@ struct Existing {
     identity: Identity,
 }
 
-/// A pool that exists, which is as it was asked for.
+/// Examines an existing pool, which must be as requested.
 fn existing(asked: &PoolSpec, path: &Path, owners: Owners) -> Result<Existing, PlanError> {
     let Form { kind, size, view, identity, .. } = pool::form(path, owners)?;
     let view = view.map_err(|damage| PlanError::Damaged { path: path.into(), damage })?;
@@ -180,20 +182,20 @@ fn new_pool(
             return Err(PlanError::TooSmall { path, size: Bytes(size), needed });
         }
         Some(size) => size,
-        // A user's own file gets the size that he names.
+        // A file that the user names gets exactly the size that the user chose.
         None if !imports && asked.path.is_some() => return Err(PlanError::NoSize(path.into())),
         None => needed,
     };
     let view = asked.view.unwrap_or(View::Devdax);
     let (numa, prefault) = (asked.numa, asked.prefault);
-    // Chosen now, so that what a start has made can be told from another pool of the name.
+    // Chosen now, to tell the pool that a start created from another pool with its name.
     let uuid = (view == View::Devdax).then(Uuid::new_v4);
     let own = asked.path.is_none();
     let options = CreateOptions::new(path.to_owned(), size, view);
     Ok(CreateOptions { uuid, numa, prefault, own, ..options })
 }
 
-/// The superblock of a pool; `None` if there is no famfs.
+/// The superblock of a pool; `None` if it contains no famfs.
 fn superblock(path: &Path) -> Result<Option<Superblock>, PlanError> {
     let media = PoolFile::open(path, dax::Access::Read)
         .map_err(|source| PlanError::Media { path: path.into(), source })?;

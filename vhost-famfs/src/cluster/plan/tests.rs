@@ -11,7 +11,7 @@ use crate::cluster::cluster_file;
 use crate::pool;
 use crate::vm::Root;
 
-/// A host with everything, in a directory in memory.
+/// A host that has everything, in a directory in memory.
 struct Place {
     dir: tempfile::TempDir,
     host: Host,
@@ -28,7 +28,7 @@ impl Place {
         let file = self.dir.path().join("lab.toml");
         fs::write(&file, text).unwrap();
         let plan = Plan::new(&cluster_file::read(&file).unwrap().spec, &self.host);
-        assert!(!self.host.runtime.exists(), "planning makes nothing");
+        assert!(!self.host.runtime.exists(), "planning creates nothing");
         plan
     }
 
@@ -99,7 +99,10 @@ fn the_root_is_shared_memory_where_that_works() {
     place.host.qemu_version = "QEMU emulator version 8.1.0".parse().unwrap();
     assert_eq!(root(&place, ""), Root::Disk);
     let refusal = place.refusal("[[vm]]\nroot = \"memory\"\n");
-    assert!(refusal.contains("qemu is QEMU 8.1, and that needs 8.2 or newer"), "{refusal}");
+    assert!(
+        refusal.contains("qemu is QEMU 8.1, but root = \"memory\" needs 8.2 or newer"),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -113,10 +116,13 @@ fn the_pool_is_as_large_as_the_imports_need() {
     assert!(plan.pool.size >= 256 << 20 && plan.pool.ours && plan.pool.create.is_some());
     assert_eq!(plan.pool.mkfs.unwrap().system, plan.vms[0].config.uuid);
     let refusal = place.refusal("[pool]\nsize = \"16M\"\n[[import]]\nfrom = \"data\"\n[[vm]]\n");
-    assert!(refusal.contains("16 MiB is too small for what is imported: 18 MiB"), "{refusal}");
+    assert!(
+        refusal.contains("16 MiB is too small for the imports, which need 18 MiB"),
+        "{refusal}"
+    );
 }
 
-/// As a cache of models: a blob with a long name, and a link to it.
+/// Like a cache of models: a blob with a long name, and a link to it.
 #[test]
 fn what_would_be_missing_in_the_pool_is_refused_and_listed() {
     let place = Place::new();
@@ -194,7 +200,7 @@ fn an_empty_pool_gets_a_file_system_only_if_one_is_needed() {
 fn what_cannot_work_is_refused_with_the_way_out() {
     let mut place = Place::new();
     let table = [
-        ("[pool]\npath = \"new\"\n[[vm]]\n", "give it one (size = \"1G\""),
+        ("[pool]\npath = \"new\"\n[[vm]]\n", "set one (size = \"1G\""),
         ("[pool]\npath = \"new\"\nkind = \"file\"\nsize = \"1G\"\n[[vm]]\n", "asks for file"),
         ("[[import]]\nfrom = \"none\"\n[[vm]]\n", "cannot import"),
         ("[[vm]]\nimage = \"none\"\n", "vmlinux is missing"),
@@ -227,15 +233,19 @@ fn slices_and_files_lie_apart() {
              offset = \"{offset}M\"\nlength = \"2M\"\n"
         )
     };
-    // A file system that is made ends where the first slice begins.
+    // A new file system ends where the first slice begins.
     let plan = place.plan(&part("", 128)).unwrap();
-    assert_eq!(plan.pool.mkfs.unwrap().size, Some(126 << 20), "the info area is not its own");
-    // One that is there has the whole pool.
+    assert_eq!(
+        plan.pool.mkfs.unwrap().size,
+        Some(126 << 20),
+        "the info area does not belong to it"
+    );
+    // An existing file system has the whole pool.
     let path = place.make_pool("whole", true);
     let pool = format!("[pool]\npath = \"{}\"\n", path.display());
     let refusal = place.refusal(&part(&pool, 32));
-    assert!(refusal.contains("up to 64 MiB pool"), "{refusal}");
-    // Without one, nothing is in the way.
+    assert!(refusal.contains("takes everything up to 64 MiB, so"), "{refusal}");
+    // Without a file system, nothing overlaps.
     let path = place.make_pool("none", false);
     let pool = format!("[pool]\npath = \"{}\"\n", path.display());
     let text = part(&pool, 0).replace("name = \"a\"\n", "name = \"a\"\nmount = false\n");

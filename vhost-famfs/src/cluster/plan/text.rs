@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A plan for people: `up --dry-run`.
+//! Prints a plan for the user: `up --dry-run`.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A VM of a cluster.
+//! Plans a VM of a cluster.
 
 use std::path::Path;
 
@@ -16,16 +16,16 @@ use crate::vm::{
     BackendConfig, Confinement, Console, Image, PoolDevice, QemuVersion, Root, VmConfig, VmPaths,
 };
 
-/// RAM of a VM beside what the pool costs it.
+/// Default RAM of a VM, in addition to what the pool costs it.
 const MEMORY: u64 = 1 << 30;
 
-/// Least RAM of a VM beside what the pool costs it.
+/// Least RAM of a VM, in addition to what the pool costs it.
 pub(super) const MIN_MEMORY: u64 = 256 << 20;
 
-/// A guest has 64 bytes of `struct page` for each 4 KiB of the pool, in its own RAM.
+/// A guest needs 64 bytes of `struct page` in its own RAM for each 4 KiB of the pool.
 const PAGE_STRUCTS: u64 = 64;
 
-/// The VM; `master` is the one that may add files.
+/// Plans the VM; `master` is set for the one that may add files.
 pub(super) fn plan(
     spec: &VmSpec,
     host: &Host,
@@ -77,8 +77,7 @@ pub(super) fn plan(
         config.credentials.insert(NO_POOL.to_owned(), "1".to_owned());
     }
     if spec.access == Access::ReadOnly {
-        // The hypervisor drops the guest's stores without a word. A mount that cannot be written
-        // refuses them.
+        // The hypervisor silently drops the guest's stores. A read-only mount refuses them instead.
         config.credentials.insert(ACCESS.to_owned(), READ_ONLY.to_owned());
     }
     config.pools = vec![match &backend {
@@ -91,12 +90,12 @@ pub(super) fn plan(
     }];
     config.phys_bits = check::emulated_bits(check::needed_bits(&config, seen));
     config.qemu_args = spec.args.iter().map(Into::into).collect();
-    // What is wrong with it comes out before anything is started.
+    // Errors in its settings must show before anything is started.
     config.command_line()?;
     Ok(VmPlan { access: spec.access, transport, reason, mount, master, backend, config })
 }
 
-/// The transport, and why it is that one.
+/// The transport, and the reason for it.
 fn transport(
     spec: &VmSpec,
     host: &Host,
@@ -108,37 +107,37 @@ fn transport(
     };
     let old = || {
         format!(
-            "{} is QEMU {}, but a back-end needs {} or newer; take a newer one with --qemu",
+            "{} is QEMU {}, but a back-end needs {} or newer; name a newer one with --qemu",
             host.qemu.display(),
             host.qemu_version,
             QemuVersion::SHARED_MEMORY
         )
     };
     match (spec.access, spec.transport) {
-        (Access::ReadOnly, _) => Ok((Transport::Pmem, "read-only is enforced by the hypervisor")),
+        (Access::ReadOnly, _) => Ok((Transport::Pmem, "the hypervisor enforces read-only")),
         (Access::Slice { .. }, _) if pool.kind == Kind::Devdax => {
             let why = "a slice of a devdax device cannot be mapped";
             refused(Transport::Shmem, why.to_owned())
         }
         (Access::Slice { .. }, _) if recent => Ok((Transport::Shmem, "a part of the pool")),
-        (_, Some(Transport::Pmem)) => Ok((Transport::Pmem, "asked for")),
+        (_, Some(Transport::Pmem)) => Ok((Transport::Pmem, "requested")),
         (_, None) if pool.kind == Kind::Devdax => {
             Ok((Transport::Pmem, "the pool is a devdax device"))
         }
         (_, Some(Transport::Shmem)) if pool.kind == Kind::Devdax => {
-            let why = "QEMU 11.1 cannot map a devdax device for a back-end; leave transport out";
+            let why = "QEMU 11.1 cannot map a devdax device for a back-end; omit transport";
             refused(Transport::Shmem, why.to_owned())
         }
         (Access::ReadWrite, None) if !recent => {
             Ok((Transport::Pmem, "this QEMU is too old for a back-end"))
         }
         (_, _) if !recent => refused(Transport::Shmem, old()),
-        (_, Some(Transport::Shmem)) => Ok((Transport::Shmem, "asked for")),
+        (_, Some(Transport::Shmem)) => Ok((Transport::Shmem, "requested")),
         (_, None) => Ok((Transport::Shmem, "the default")),
     }
 }
 
-/// As much as there can be, unless the user wants none.
+/// The strictest confinement that is possible, unless the user wants none.
 fn confinement(spec: &VmSpec, host: &Host) -> Result<Confinement, PlanError> {
     match (spec.confine, host.qemu_filter) {
         (false, _) => Ok(Confinement::None),
@@ -161,7 +160,7 @@ fn image(spec: &VmSpec, host: &Host) -> Result<Image, PlanError> {
     }
 }
 
-/// The root that is asked for; without that, the one that VMs share, where image and QEMU have it.
+/// The requested root; by default, the one that VMs share, if image and QEMU support it.
 fn root(spec: &VmSpec, host: &Host, image: &Image) -> Result<Root, PlanError> {
     let recent = host.qemu_version >= QemuVersion::READ_ONLY_MEMORY;
     let there = image.require(Root::Memory);

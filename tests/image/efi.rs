@@ -81,7 +81,7 @@ struct Machine(Child);
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Both fail only for a child that has been waited for already.
+        // Both fail only for a child that has already been reaped.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

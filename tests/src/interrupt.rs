@@ -14,7 +14,7 @@ use rustix::process::{pidfd_open, pidfd_send_signal, set_parent_process_death_si
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// The exit code after Ctrl-C, as of a shell: 128 and the number of SIGINT.
+/// The exit code after Ctrl-C, as in a shell: 128 plus the number of SIGINT.
 pub const INTERRUPTED: u8 = 130;
 
 /// How long a signal may take to be noticed here.

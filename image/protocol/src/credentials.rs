@@ -41,7 +41,7 @@ const WRITABLE: [&str; 3] = ["/run/", "/tmp/", "/var/"];
 /// Longest command ([`RUN`]): SMBIOS strings and kernel command lines are short.
 const MAX_COMMAND: usize = 1024;
 
-/// A credential that the appliance does not understand.
+/// A credential that the appliance does not know.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
     /// The name.

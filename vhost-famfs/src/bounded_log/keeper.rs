@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The program that moves bytes from pipes into logs.
+//! Moves bytes from pipes into logs.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,20 +12,20 @@ use rustix::io::Errno;
 use super::pipe::make_pipe;
 use super::writer::Writer;
 
-/// Bytes that are taken from one pipe before the next one has its turn: what a pipe holds.
+/// Bytes to take from one pipe before turning to the next; a pipe holds as much.
 const CHUNK: usize = 64 * 1024;
 
-/// Some logs and their pipes, all open.
+/// Several logs and their pipes, all open.
 #[derive(Debug)]
 pub struct Keeper {
     logs: Vec<(File, Writer)>,
 }
 
 impl Keeper {
-    /// Makes the pipes that are not there, and begins the logs.
+    /// Creates the missing pipes, and begins the logs.
     ///
     /// # Errors
-    /// A pipe or file cannot be made; with its name.
+    /// A pipe or file cannot be created; the error contains its name.
     pub fn open(logs: &[PathBuf], limit: u64) -> io::Result<Self> {
         let open = |log: &PathBuf| {
             let named = |error: io::Error| {
@@ -37,10 +37,10 @@ impl Keeper {
         Ok(Self { logs: logs.iter().map(open).collect::<io::Result<_>>()? })
     }
 
-    /// Moves what comes until nobody can write to a pipe any more, or `stop` becomes readable.
+    /// Moves data until no process can write to a pipe any more, or `stop` becomes readable.
     ///
     /// # Errors
-    /// The kernel does not wait for pipes.
+    /// The kernel cannot wait for the pipes.
     pub fn run(mut self, stop: impl AsFd) -> io::Result<()> {
         let mut chunk = vec![0; CHUNK];
         while !self.logs.is_empty() {
@@ -63,7 +63,7 @@ impl Keeper {
                 open
             });
             if ended {
-                // A program that ended before it had opened all of its pipes will not open them any more: a
+                // A program that ended before opening all of its pipes will not open the others: a
                 // pipe without a writer is at its end.
                 self.logs.retain_mut(|(pipe, log)| move_some(pipe, log, &mut chunk));
             }
@@ -80,7 +80,7 @@ impl Keeper {
     }
 }
 
-/// Moves at most a chunk; `false` if the pipe has ended.
+/// Moves at most one chunk; `false` if the pipe has ended.
 fn move_some(pipe: &mut File, log: &mut Writer, chunk: &mut [u8]) -> bool {
     match pipe.read(chunk) {
         Ok(0) => false,
@@ -117,7 +117,7 @@ mod tests {
         let mut writers = [writer(&logs[0]), writer(&logs[1])];
         let thread = thread::spawn(move || keeper.run(stop));
         writers[1].write_all(b"a word\n").unwrap();
-        // A guest that writes as fast as it can, for 4 MiB.
+        // A guest that writes 4 MiB as fast as it can.
         for number in 0..4096 {
             writers[0].write_all(&[b"0123456789abcdef"[number % 16]; 1024]).unwrap();
         }

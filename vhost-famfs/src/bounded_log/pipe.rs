@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The named pipe that a log is written through.
+//! The named pipe through which a log is written.
 
 use std::fs::File;
 use std::io;
@@ -13,21 +13,21 @@ use rustix::io::Errno;
 
 use super::with_suffix;
 
-/// How long what was written may take to be in a log.
+/// How long data may take from the pipe to the log.
 const SETTLED: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(20);
 
-/// The pipe of a log.
+/// The path of a log's pipe.
 #[must_use]
 pub fn pipe_of(log: &Path) -> PathBuf {
     with_suffix(log, ".pipe")
 }
 
-/// Makes the pipe of a log, unless it is there, and opens its reading end. As long as that is open, programs
+/// Creates the pipe of a log if it is missing, and opens its read end. While that is open, programs
 /// can open the other end without waiting.
 ///
 /// # Errors
-/// Something else has its name, or it cannot be made or opened.
+/// Something else has its name, or it cannot be created or opened.
 pub fn make_pipe(log: &Path) -> io::Result<File> {
     let path = pipe_of(log);
     let mode = Mode::RUSR | Mode::WUSR;
@@ -45,7 +45,7 @@ pub fn make_pipe(log: &Path) -> io::Result<File> {
     Ok(pipe)
 }
 
-/// Opens what a program writes its log to: the pipe, or the file itself, from its beginning.
+/// Opens what a program writes its log to: the pipe, or the file itself, truncated.
 ///
 /// # Errors
 /// It cannot be opened.
@@ -53,7 +53,7 @@ pub fn open_for_writing(log: &Path, piped: bool) -> io::Result<File> {
     if piped { File::options().write(true).open(pipe_of(log)) } else { File::create(log) }
 }
 
-/// Waits until what was written to a log's pipe is in the log, for a moment at most.
+/// Waits until everything in a log's pipe has reached the log, but not for long.
 pub fn settle(log: &Path) {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(pipe) = rustix::fs::open(pipe_of(log), flags, Mode::empty()) else { return };
@@ -61,7 +61,7 @@ pub fn settle(log: &Path) {
     while rustix::io::ioctl_fionread(&pipe).is_ok_and(|left| left > 0) && Instant::now() < end {
         thread::sleep(TICK);
     }
-    // It was taken out of the pipe; now it is being written.
+    // The data has left the pipe; it is now being written.
     thread::sleep(TICK);
 }
 
@@ -76,7 +76,7 @@ mod tests {
         let log = dir.path().join("log");
         let held = make_pipe(&log).unwrap();
         assert_eq!(held.metadata().unwrap().mode() & 0o777, 0o600);
-        // It does not wait: the reading end is open.
+        // This does not wait, because the read end is open.
         File::options().write(true).open(pipe_of(&log)).unwrap().write_all(b"x").unwrap();
         make_pipe(&log).unwrap();
         for other in ["file", "link"] {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The end of a log that is read, in memory that does not grow with it.
+//! Reads a log, in memory that does not grow with the log.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -10,40 +10,41 @@ use rustix::fs::OFlags;
 
 use super::older;
 
-/// Longest line that is given as one; a longer one comes in pieces of this length.
+/// Longest line that is returned whole; a longer one is split into pieces of this length.
 pub const MAX_LINE: usize = 8 * 1024;
 
-/// Bytes that are read at once.
+/// Bytes to read at once.
 const CHUNK: usize = 64 * 1024;
 
-/// How often a log that is being turned over while it is opened is opened again.
+/// How often to reopen a log whose files are rotated while it is opened.
 const ATTEMPTS: usize = 8;
 
-/// A log, and how far it was read. The log need not be there yet, and may be turned over meanwhile.
+/// A log, and how far it has been read. The log need not exist yet, and its files may be rotated
+/// meanwhile.
 #[derive(Debug)]
 pub struct Reader {
     log: PathBuf,
     file: Option<File>,
-    /// The beginning of a line whose end has not come: less than [`MAX_LINE`] bytes.
+    /// The beginning of a line whose end is still missing; shorter than [`MAX_LINE`].
     rest: Vec<u8>,
     chunk: Vec<u8>,
 }
 
 impl Reader {
-    /// A log of which nothing has been read.
+    /// A reader at the beginning of a log.
     #[must_use]
     pub fn new(log: PathBuf) -> Self {
         Self { log, file: None, rest: Vec::new(), chunk: vec![0; CHUNK] }
     }
 
-    /// Hands out the lines that are there and were not handed out before, without their line feeds. `true` if
-    /// some before them are gone, because more was written than the log holds.
+    /// Passes on all new lines, without their line feeds. Returns `true` if some lines before them
+    /// are lost, because more was written than the log holds.
     ///
-    /// What is written after the call began may be left to the next one, so that it ends however fast the
-    /// writer is.
+    /// Data that is written after the call begins may be left to the next call, so that the call
+    /// ends no matter how fast the writer is.
     ///
     /// # Errors
-    /// That of `line`, or the log cannot be read.
+    /// An error of `line`, or the log cannot be read.
     pub fn lines(&mut self, line: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
         let Some(mut file) = self.file.take() else { return self.begin(line) };
         let newest = open(&self.log)?;
@@ -52,7 +53,8 @@ impl Reader {
             self.file = Some(file);
             return Ok(false);
         };
-        // The one that was read has been turned over. If it was so only once, it is the older one now.
+        // The file that was being read has been rotated. If that happened only once, it is the
+        // older one now.
         let before = open(&older(&self.log))?;
         let gap = before.as_ref().is_none_or(|before| !same(before, &file));
         if gap {
@@ -65,10 +67,10 @@ impl Reader {
         Ok(gap)
     }
 
-    /// Hands out the end of a line that has no line feed.
+    /// Passes on the last line if it has no line feed.
     ///
     /// # Errors
-    /// That of `line`.
+    /// An error of `line`.
     pub fn finish(&mut self, line: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let rest = std::mem::take(&mut self.rest);
         if rest.is_empty() { Ok(()) } else { line(&rest) }
@@ -85,7 +87,7 @@ impl Reader {
         Ok(false)
     }
 
-    /// Reads what is in the newest file now.
+    /// Reads the current contents of the newest file.
     fn read_newest(
         &mut self,
         mut newest: File,
@@ -117,7 +119,7 @@ impl Reader {
     }
 }
 
-/// Cuts bytes into lines; what has no end yet is in `rest`.
+/// Splits bytes into lines; an incomplete line is kept in `rest`.
 fn split(
     rest: &mut Vec<u8>,
     mut bytes: &[u8],
@@ -148,7 +150,7 @@ fn split(
     Ok(())
 }
 
-/// The last bytes of a log, at most so many.
+/// The last bytes of a log, at most `most`.
 ///
 /// # Errors
 /// The log cannot be read.
@@ -168,13 +170,14 @@ pub fn tail(log: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(parts.concat())
 }
 
-/// The older and the newest file of a log, as far as they are there: two different ones.
+/// Opens the older and the newest file of a log, if they exist, and makes sure that they are two
+/// different files.
 fn open_both(log: &Path) -> io::Result<(Option<File>, Option<File>)> {
     let mut both = (None, None);
     for _ in 0..ATTEMPTS {
         both = (open(&older(log))?, open(log)?);
         let current = open(log)?;
-        // Turned over in between, there would be a gap, or one file twice.
+        // If the files were rotated in between, there would be a gap, or one file twice.
         match (&both.1, &current) {
             (Some(newest), Some(current)) if same(newest, current) => break,
             (None, None) => break,
@@ -186,7 +189,7 @@ fn open_both(log: &Path) -> io::Result<(Option<File>, Option<File>)> {
 
 fn open(path: &Path) -> io::Result<Option<File>> {
     let mut options = OpenOptions::new();
-    // A pipe or a link in the place of a log is none.
+    // A pipe or link in place of a log is not a log.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     options.read(true).custom_flags(flags.bits().cast_signed());
     match options.open(path) {
@@ -263,7 +266,7 @@ mod tests {
         let mut writer = Writer::new(&log, MIN_LIMIT).unwrap();
         let mut reader = Reader::new(log);
         let (mut next, mut gaps) = (0, 0);
-        // From less than a file to more than both between two looks.
+        // From less than one file to more than both, between two reads.
         for round in 1..60 {
             for number in 0..round * 100 {
                 writer.add(format!("{round} {number}\n").as_bytes());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The end of a log that is written to.
+//! Writes a log.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -12,13 +12,13 @@ use rustix::fs::{Mode, OFlags};
 
 use super::older;
 
-/// Most bytes of a log unless it is said otherwise.
+/// Default maximum size of a log, in bytes.
 pub const DEFAULT_LIMIT: u64 = 16 << 20;
 
-/// Least limit: a kernel panic with all that led to it.
+/// Smallest limit: enough for a kernel panic and what led to it.
 pub const MIN_LIMIT: u64 = 64 << 10;
 
-/// A log that is written to. All names are looked up in its directory, which is open.
+/// A log that is being written. All names are looked up in its open directory.
 #[derive(Debug)]
 pub(super) struct Writer {
     dir: OwnedFd,
@@ -27,14 +27,14 @@ pub(super) struct Writer {
     file: File,
     /// Bytes in the file.
     size: u64,
-    /// Most bytes of the file: half of the limit.
+    /// Maximum size of the file: half of the limit.
     most: u64,
-    /// Bytes that could not be written, and have not been told.
+    /// Bytes that could not be written and are not yet reported in the log.
     lost: u64,
 }
 
 impl Writer {
-    /// Begins a log. A file that is there becomes the older half.
+    /// Begins a log. An existing file becomes the older half.
     pub(super) fn new(log: &Path, limit: u64) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(parent::of(log), flags, Mode::empty())?;
@@ -49,8 +49,8 @@ impl Writer {
         Ok(Self { dir, name, older, file, size: 0, most: limit / 2, lost: 0 })
     }
 
-    /// Adds bytes. What cannot be written, as on a full disk, is counted, and told in the log when there is
-    /// room again: whoever writes must not have to wait for that.
+    /// Adds bytes. Bytes that cannot be written, for example on a full disk, are counted, and
+    /// reported in the log once there is room again: the writer must never have to wait.
     pub(super) fn add(&mut self, mut bytes: &[u8]) {
         if self.lost > 0 {
             let line = format!("\n({} bytes of this log could not be written)\n", self.lost);
@@ -70,11 +70,12 @@ impl Writer {
         }
     }
 
-    /// Stores the beginning of some bytes, and tells how many.
+    /// Stores as many bytes as fit, and returns their number.
     fn store(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.size >= self.most {
             rustix::fs::renameat(&self.dir, &self.name, &self.dir, &self.older)?;
-            // Without a new file, the old one is full: nothing is written until there is one.
+            // If no new file can be created, the old one stays full: nothing is written until there
+            // is a new one.
             self.file = create(&self.dir, &self.name)?;
             self.size = 0;
         }

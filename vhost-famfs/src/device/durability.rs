@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A failed sync must reach the guest.
+//! Makes sure that a failed sync is reported to the guest.
 //!
-//! The kernel reports an error of writing back once: the next `fdatasync` succeeds although the
-//! data is lost. If the device was stopped while the pool was synced, nobody was told; the
-//! failure is kept for the next flush that is answered.
+//! The kernel reports a write-back error once: the next `fdatasync` succeeds although the data is
+//! lost. If the device was stopped while the pool was being synced, no request reported the
+//! failure, so it is kept for the next flush that is answered.
 
 use super::pmem::Reply;
 
-/// Whether a failure waits for being told.
+/// Whether a failure has yet to be reported.
 #[derive(Debug, Default)]
 pub struct Durability {
     failed: bool,
 }
 
 impl Durability {
-    /// Takes the result of a sync and gives the reply that flushes get for it.
+    /// Records the result of a sync and returns the reply for flushes.
     pub fn record(&mut self, synced: bool) -> Reply {
         self.failed |= !synced;
         if self.failed { Reply::Failed } else { Reply::Done }
@@ -44,7 +44,7 @@ mod tests {
     fn a_failure_while_stopped_is_told_at_the_next_flush() {
         let mut state = Durability::default();
         state.record(false);
-        // Stopped: nothing was delivered. The kernel has forgotten the error.
+        // Stopped: nothing was delivered, and the kernel has forgotten the error.
         assert_eq!(state.record(true), Reply::Failed);
         state.delivered(Reply::Failed);
         assert_eq!(state.record(true), Reply::Done);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The life of one device as a pure state machine: when to map the window, and what a flush
-//! may answer.
+//! The states of a device as a pure state machine: when to map the window, and how to answer a
+//! flush.
 //!
 //! ```text
 //! IDLE --(back-end channel and regions)--> READY
@@ -13,20 +13,20 @@
 //!
 //! QEMU 11.1 dereferences a null pointer if a map arrives while the device is not started, so
 //! nothing is sent before SET_FEATURES or after a stop. It drops all mappings on reset and keeps
-//! them over stop/cont; only the memory table tells the two apart. The window is never unmapped:
-//! the guest would lose accesses in between.
+//! them over stop/cont; only the memory table tells the two apart. The window is never unmapped: in
+//! between, the guest's accesses would be lost.
 
-/// Number of starts so far; tells an acknowledgement of this start from one of an earlier start.
+/// Number of starts so far. It tells acknowledgements of this start from those of an earlier start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Generation(u64);
 
-/// Where the device is in its life.
+/// The state of the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// The front-end has not yet set up the back-end channel and asked for the regions.
+    /// The front-end has not yet set up the back-end channel and requested the regions.
     #[default]
     Idle,
-    /// Ready for the guest's driver.
+    /// Ready to be started by the guest's driver.
     Ready,
     /// The driver started the device; the window is not mapped yet.
     Starting,
@@ -41,54 +41,54 @@ pub enum Phase {
 /// Why a device cannot start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StartError {
-    /// No way to send SHMEM_MAP.
+    /// SHMEM_MAP cannot be sent.
     #[error(
-        "the front-end did not open a back-end channel (VHOST_USER_PROTOCOL_F_BACKEND_REQ): \
-         this transport needs QEMU 11.1 or newer with vhost-user-test-device-pci,virtio-id=27; \
-         other VMMs map the pool themselves (virtio-pmem-pci, or --pmem of cloud-hypervisor)"
+        "the front-end did not open a back-end channel (VHOST_USER_PROTOCOL_F_BACKEND_REQ): this \
+         device needs QEMU 11.1 or newer with vhost-user-test-device-pci,virtio-id=27; other VMMs \
+         map the pool themselves (virtio-pmem-pci, or --pmem of cloud-hypervisor)"
     )]
     NoChannel,
-    /// The front-end does not know shared memory regions.
+    /// The front-end does not support shared memory regions.
     #[error(
         "the front-end did not ask for the shared memory regions (VHOST_USER_PROTOCOL_F_SHMEM): \
-         this transport needs QEMU 11.1 or newer with vhost-user-test-device-pci,virtio-id=27; \
-         other VMMs map the pool themselves (virtio-pmem-pci, or --pmem of cloud-hypervisor)"
+         this device needs QEMU 11.1 or newer with vhost-user-test-device-pci,virtio-id=27; other \
+         VMMs map the pool themselves (virtio-pmem-pci, or --pmem of cloud-hypervisor)"
     )]
     NoRegions,
 }
 
-/// What a new memory table asks for.
+/// What to do after a new memory table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnTable {
     /// Nothing.
     Nothing,
     /// Send the map for this start.
     Send(Generation),
-    /// The table shows that the window is mapped already.
+    /// Nothing: the table shows that the window is already mapped.
     Kept,
 }
 
-/// What an acknowledgement meant.
+/// What an acknowledgement means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnAck {
     /// The guest sees the pool from now on.
     Mapped,
-    /// It does not.
+    /// The guest does not see the pool.
     Failed,
-    /// A memory table showed the window before a negative answer came: it is mapped.
+    /// The answer was negative, but a memory table had already shown the window: it is mapped.
     AlreadyMapped,
     /// It belongs to an earlier start.
     Stale,
 }
 
-/// What a flush may answer now.
+/// How to answer a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFlush {
     /// Leave it in the queue until the next start.
     Wait,
     /// Sync the pool and answer with the result.
     Sync,
-    /// Answer with an error: what the guest stored did not reach the pool.
+    /// Answer with an error: the guest's stores did not reach the pool.
     Refuse,
 }
 
@@ -146,10 +146,10 @@ impl Lifecycle {
         result
     }
 
-    /// SET_MEM_TABLE; `holds_window` tells whether one of its regions is the window.
+    /// SET_MEM_TABLE; `holds_window` is set if one of its regions is the window.
     ///
-    /// A table that holds the window proves the mapping, whatever was acknowledged: an
-    /// acknowledgement can be overtaken by a fast stop and start.
+    /// A table that contains the window proves the mapping, no matter what was acknowledged: a fast
+    /// stop and start can overtake an acknowledgement.
     pub fn on_table(&mut self, holds_window: bool) -> OnTable {
         let first = !std::mem::replace(&mut self.table_seen, true);
         match self.phase {
@@ -162,7 +162,7 @@ impl Lifecycle {
         }
     }
 
-    /// Whether a map posted for `generation` should still be sent.
+    /// Whether a map requested for `generation` should still be sent.
     pub fn wants_map(&self, generation: Generation) -> bool {
         self.phase == Phase::Starting && self.generation == generation
     }
@@ -187,7 +187,7 @@ impl Lifecycle {
         }
     }
 
-    /// GET_VRING_BASE: the device stops; a map that was not sent yet is dropped.
+    /// GET_VRING_BASE: the device stops; a map that has not been sent is dropped.
     pub fn on_stop(&mut self) {
         if self.phase != Phase::Idle {
             self.generation.0 += 1;
@@ -195,12 +195,12 @@ impl Lifecycle {
         }
     }
 
-    /// What a flush request may answer now.
+    /// How to answer a flush request now.
     pub fn on_flush(&self) -> OnFlush {
         match self.phase {
             Phase::Mapped => OnFlush::Sync,
-            // A window that is not mapped swallows stores: those before this flush are lost,
-            // whatever becomes of the map.
+            // Stores to an unmapped window are lost, so the stores before this flush are lost even
+            // if the map succeeds later.
             Phase::Starting | Phase::Failed => OnFlush::Refuse,
             Phase::Idle | Phase::Ready | Phase::Stopped => OnFlush::Wait,
         }
@@ -232,10 +232,10 @@ mod tests {
         let mut life = ready();
         assert_eq!(life.on_table(false), OnTable::Nothing, "before the features");
         let start = life.on_start().unwrap();
-        assert_eq!(life.on_flush(), OnFlush::Refuse, "what was stored so far is lost");
+        assert_eq!(life.on_flush(), OnFlush::Refuse, "earlier stores are lost");
         assert_eq!(life.on_table(false), OnTable::Send(start));
         assert!(life.wants_map(start));
-        assert_eq!(life.on_table(false), OnTable::Nothing, "the map is on its way");
+        assert_eq!(life.on_table(false), OnTable::Nothing, "the map is being sent");
         assert_eq!(life.on_ack(start, true), OnAck::Mapped);
         assert_eq!(life.on_flush(), OnFlush::Sync);
         assert_eq!(life.on_table(true), OnTable::Nothing, "QEMU's own update after the map");
@@ -290,10 +290,10 @@ mod tests {
         life.on_stop();
         let second = life.on_start().unwrap();
         assert_eq!(life.on_table(false), OnTable::Send(second));
-        // The front-end handles the first map only now, and says so in a table.
+        // The front-end processes the first map only now, and shows it in a table.
         assert_eq!(life.on_table(true), OnTable::Kept);
         assert_eq!(life.on_ack(first, true), OnAck::Stale);
-        assert!(!life.wants_map(second), "it would only be refused as an overlap");
+        assert!(!life.wants_map(second), "it would be refused as an overlap");
         assert_eq!(life.on_ack(second, false), OnAck::AlreadyMapped);
         assert_eq!(life.phase(), Phase::Mapped);
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The socket that a VMM connects to: its own, one from a parent process, or one from systemd.
+//! The socket that a VMM connects to: created here, passed by a parent process, or passed by
+//! systemd.
 
 use std::fs::File;
 use std::io;
@@ -18,36 +19,38 @@ use tracing::{info, warn};
 
 use crate::pool::Identity;
 
-/// Longest wait for another program that looks at a stale socket in the same directory.
+/// Longest wait for another program that checks a stale socket in the same directory.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
 
-/// Connections that may wait; one is served.
+/// Length of the queue of connections; one connection is served.
 const BACKLOG: i32 = 8;
 
 /// Longest path of a Unix socket in bytes (`sun_path` of unix(7), less its final NUL).
 pub const MAX_PATH: usize = 107;
 
-/// Why there is no socket to listen on.
+/// Why it is not possible to listen on the socket.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Another program listens there.
-    #[error("socket {}: another program is listening on it; every VM needs a socket of its own", .0.display())]
+    /// Another program is listening on it.
+    #[error("socket {}: another program is listening on it; each VM needs its own socket", .0.display())]
     Live(PathBuf),
-    /// There is a file, but not a socket.
-    #[error("socket {}: exists and is not a socket; it is not replaced", .0.display())]
+    /// The file exists, but is not a socket.
+    #[error("socket {}: exists and is not a socket, so it is not replaced", .0.display())]
     NotSocket(PathBuf),
-    /// Its directory is missing.
-    #[error("socket {}: its directory does not exist; make it first", .0.display())]
+    /// Its directory does not exist.
+    #[error("socket {}: its directory does not exist; create it first", .0.display())]
     NoDirectory(PathBuf),
-    /// The kernel has no room for the name.
+    /// The path is too long for the kernel.
     #[error(
-        "socket {}: its path has {} bytes, at most {MAX_PATH} are possible; a relative path may be shorter",
+        "socket {}: its path has {} bytes, but only {MAX_PATH} are allowed; a relative path may be \
+         shorter",
         .0.display(), .0.as_os_str().len()
     )]
     TooLong(PathBuf),
     /// The descriptor is not a listening socket.
     #[error(
-        "descriptor is not a listening unix stream socket: --fd takes a socket after listen(2), as systemd passes it"
+        "the descriptor is not a listening Unix stream socket: --fd needs a socket after \
+         listen(2), as systemd passes it"
     )]
     NotListening,
     /// A system call failed.
@@ -63,7 +66,7 @@ pub enum ListenError {
     },
 }
 
-/// A listening socket; the file goes when the connection is made or the value dropped.
+/// A listening socket. Its file is removed when a connection is made or the value is dropped.
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
@@ -84,7 +87,7 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Only ours: somebody else's socket may have taken the name meanwhile.
+        // Remove only our own: another socket may have taken the name meanwhile.
         if identity_of(&self.path).is_ok_and(|now| now == self.identity)
             && let Err(err) = std::fs::remove_file(&self.path)
         {
@@ -99,7 +102,7 @@ fn identity_of(path: &Path) -> io::Result<Identity> {
 }
 
 impl Socket {
-    /// Listens on a new socket at `path`, replacing one that nobody listens on any more.
+    /// Listens on a new socket at `path`; replaces a socket on which no program is listening.
     pub fn bind(path: &Path) -> Result<Self, ListenError> {
         let io = |action| {
             let path = path.to_owned();
@@ -123,7 +126,7 @@ impl Socket {
         Ok(Self { listener, file: Some(file) })
     }
 
-    /// Takes over a socket that listens already.
+    /// Uses a socket that is already listening.
     pub fn from_fd(fd: OwnedFd) -> Result<Self, ListenError> {
         match rustix::net::sockopt::socket_acceptconn(&fd) {
             Ok(true) => {
@@ -134,7 +137,7 @@ impl Socket {
         }
     }
 
-    /// The listener alone; the file of the socket goes.
+    /// Returns the listener only; the socket's file is removed.
     pub fn into_listener(self) -> UnixListener {
         drop(self.file);
         self.listener
@@ -147,8 +150,8 @@ impl AsFd for Socket {
     }
 }
 
-/// A listening socket for this user only, whatever the umask: the mode that the socket has before it
-/// gets its name is that of the name (unix(7)).
+/// A listening socket for this user only, regardless of the umask: a socket's file gets the mode
+/// that the socket had before it was bound (unix(7)).
 fn listen(path: &Path) -> io::Result<UnixListener> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     rustix::fs::fchmod(&socket, Mode::from_raw_mode(0o600))?;
@@ -157,11 +160,11 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from(socket))
 }
 
-/// Removes the socket `path` if nobody listens on it.
+/// Removes the socket `path` if no program is listening on it.
 ///
-/// Of several programs that find one stale socket, only the holder of the directory's lock looks
-/// and removes: without the lock, a program could look, and then remove what another one has made
-/// in between.
+/// If several programs find the same stale socket, only the one that holds the directory's lock
+/// checks and removes it. Without the lock, a program could remove a socket that another one
+/// created after the check.
 fn remove_stale(path: &Path) -> Result<(), ListenError> {
     let io = |action| move |source| ListenError::Io { path: path.to_owned(), action, source };
     let _held = lock_directory(path).map_err(io("lock its directory"))?;
@@ -171,10 +174,10 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
         Ok(_) if is_live(path).map_err(io("find out whether it is in use"))? => {
             Err(ListenError::Live(path.to_owned()))
         }
-        // Without the lock, another program may have put its own socket there just now.
+        // Without the lock, another program may just have created its own socket there.
         Ok(_) if identity_of(path).ok() != found => Ok(()),
         Ok(_) => {
-            info!(path = %path.display(), "removing a socket that nobody listens on");
+            info!(path = %path.display(), "removing a stale socket");
             std::fs::remove_file(path).map_err(io("remove the stale socket"))
         }
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -182,9 +185,9 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
     }
 }
 
-/// Locks the directory of `path` until the result is dropped. Holders only look at a socket and
-/// remove it, so one that holds it for longer is another program: any user who may read the
-/// directory can lock it. That keeps nobody from starting a VM, but is told.
+/// Locks the directory of `path` until the result is dropped. Holders only check and remove a
+/// socket, so a program that holds the lock for longer is not one of ours: any user who may read
+/// the directory can lock it. That must not keep a VM from starting, but is logged.
 fn lock_directory(path: &Path) -> io::Result<File> {
     let directory = parent::of(path);
     let file = File::open(directory)?;
@@ -192,15 +195,15 @@ fn lock_directory(path: &Path) -> io::Result<File> {
     match lock::exclusive(&file, &name, LOCK_LIMIT, |text| info!("{text}")) {
         Ok(()) => {}
         Err(error @ LockError::Busy { .. }) => {
-            warn!(socket = %path.display(), "going on without a lock: {error}");
+            warn!(socket = %path.display(), "continuing without a lock: {error}");
         }
         Err(LockError::System { source, .. }) => return Err(source),
     }
     Ok(file)
 }
 
-/// Whether a program listens on the socket, found out without using up a connection: a
-/// connection of the wrong type is refused differently by a socket that is bound.
+/// Whether a program is listening on the socket. The check does not use up a connection: a bound
+/// socket refuses a connection of the wrong type with another error.
 fn is_live(path: &Path) -> io::Result<bool> {
     let probe = UnixDatagram::unbound()?;
     match probe.connect(path) {
@@ -292,7 +295,7 @@ mod tests {
         let path = |len: usize| dir.path().join("x".repeat(len - dir.path().as_os_str().len() - 1));
         Socket::bind(&path(MAX_PATH)).unwrap();
         let err = Socket::bind(&path(MAX_PATH + 1)).unwrap_err().to_string();
-        assert!(err.contains("has 108 bytes, at most 107"), "{err}");
+        assert!(err.contains("has 108 bytes, but only 107"), "{err}");
     }
 
     #[test]
@@ -300,7 +303,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let server = Socket::bind(&path).unwrap();
-        // The old inode keeps a name, so that the new socket cannot get its number.
+        // The old inode keeps a name, so the new socket cannot get its number.
         std::fs::rename(&path, dir.path().join("old")).unwrap();
         let _other = UnixListener::bind(&path).unwrap();
         drop(server);

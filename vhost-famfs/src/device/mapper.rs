@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The thread that asks the front-end to map the window.
 //!
-//! QEMU answers a map only after the message it is waiting on has been replied to, so the
-//! callbacks must never wait for that answer; they post an order here.
+//! QEMU answers a map only after it has got the reply to its own pending message. The callbacks
+//! that send this reply must therefore never wait for the answer; they post an order here.
 
 use std::io;
 use std::sync::mpsc::{Sender, channel};
@@ -16,16 +16,15 @@ use super::lifecycle::Generation;
 use super::pmem::SHMEM_REGION_ID;
 use crate::pool::{Pool, Window};
 
-/// One map to send.
+/// A map to send.
 pub struct Order {
-    /// The start that it belongs to.
+    /// The start for which it is sent.
     pub generation: Generation,
     /// The channel to the front-end.
     pub channel: Backend,
 }
 
-/// Starts the thread, which carries out one order after the other and ends when the sender is
-/// dropped.
+/// Starts the thread. It carries out orders one by one and ends when the sender is dropped.
 pub fn spawn(carry_out: impl Fn(Order) + Send + 'static) -> io::Result<Sender<Order>> {
     let (sender, orders) = channel();
     thread::Builder::new()
@@ -34,7 +33,7 @@ pub fn spawn(carry_out: impl Fn(Order) + Send + 'static) -> io::Result<Sender<Or
     Ok(sender)
 }
 
-/// Sends SHMEM_MAP for the window and waits for the answer; returns how long that took.
+/// Sends SHMEM_MAP for the window, waits for the answer, and returns how long that took.
 pub fn send(channel: &Backend, pool: &Pool, window: Window) -> (Duration, io::Result<()>) {
     let request = VhostUserMMap {
         shmid: SHMEM_REGION_ID,

@@ -7,7 +7,7 @@
 //!                                         -> durability: what a flush may answer
 //! ```
 //!
-//! The process locks itself down in a [`sandbox`] before a guest can reach it.
+//! The process confines itself in a [`sandbox`] before a guest can reach it.
 
 pub mod durability;
 pub mod lifecycle;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! virtio-pmem by its specification (virtio 1.2, section 5.19; `linux/virtio_pmem.h`): numbers,
-//! the request and its reply. Pure: nothing here touches memory or a queue.
+//! virtio-pmem according to its specification (virtio 1.2, section 5.19; `linux/virtio_pmem.h`):
+//! constants, request and reply. Pure: accesses neither memory nor a queue.
 
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Address, GuestAddress};
@@ -10,52 +10,52 @@ pub const DEVICE_ID: u32 = virtio_bindings::virtio_ids::VIRTIO_ID_PMEM;
 /// Number of virtqueues: the request queue.
 pub const QUEUES: usize = 1;
 /// Feature bit `VIRTIO_PMEM_F_SHMEM_REGION`: the memory is shared memory region
-/// [`SHMEM_REGION_ID`] and not at the address in the configuration space.
+/// [`SHMEM_REGION_ID`], not at the address in the configuration space.
 pub const F_SHMEM_REGION: u64 = 0;
 /// `VIRTIO_PMEM_SHMEM_REGION_ID`.
 pub const SHMEM_REGION_ID: u8 = 0;
-/// `VIRTIO_PMEM_REQ_TYPE_FLUSH`, the only request there is.
+/// `VIRTIO_PMEM_REQ_TYPE_FLUSH`, the only request type.
 pub const REQ_TYPE_FLUSH: u32 = 0;
-/// Bytes of `struct virtio_pmem_req` (le32 type) and of `struct virtio_pmem_resp` (le32 ret).
+/// Size of `struct virtio_pmem_req` (le32 type) and of `struct virtio_pmem_resp` (le32 ret).
 pub const MESSAGE_LEN: usize = 4;
-/// The same for the used ring: bytes written by a reply.
+/// The number of bytes that a reply writes, for the used ring.
 pub const REPLY_LEN: u32 = 4;
 const _: () = assert!(REPLY_LEN as usize == MESSAGE_LEN);
 
-/// Longest descriptor chain that is looked at. A request needs two descriptors, and at most
-/// eight if a driver splits each message into single bytes.
+/// Longest descriptor chain that is accepted. A request needs two descriptors, and at most eight if
+/// a driver splits each message into single bytes.
 pub const MAX_CHAIN: usize = 8;
 
 /// Why a descriptor chain is not a virtio-pmem request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
     /// The chain loops, leaves the table, is unreadable or is longer than [`MAX_CHAIN`].
-    #[error("descriptor chain does not end within {MAX_CHAIN} descriptors of its table")]
+    #[error("the descriptor chain does not end within {MAX_CHAIN} descriptors of its table")]
     Endless,
     /// A device-readable descriptor follows a device-writable one.
-    #[error("device-readable descriptor behind a device-writable one")]
+    #[error("a device-readable descriptor follows a device-writable one")]
     Order,
     /// Too few bytes for the request.
-    #[error("{0} device-readable bytes, a request needs {MESSAGE_LEN}")]
+    #[error("{0} device-readable bytes, but a request needs {MESSAGE_LEN}")]
     ShortRequest(u64),
     /// Too few bytes for the reply.
-    #[error("{0} device-writable bytes, a reply needs {MESSAGE_LEN}")]
+    #[error("{0} device-writable bytes, but a reply needs {MESSAGE_LEN}")]
     ShortReply(u64),
     /// An address beyond 64 bits.
-    #[error("buffer at {0:#x} wraps around the end of the address space")]
+    #[error("the buffer at {0:#x} wraps around the end of the address space")]
     Wraps(u64),
     /// An address where the guest has no memory.
-    #[error("buffer at {0:#x} is not in guest memory")]
+    #[error("the buffer at {0:#x} is not in guest memory")]
     NotMemory(u64),
     /// An indirect descriptor, which was not negotiated.
-    #[error("indirect descriptor without VIRTIO_F_INDIRECT_DESC")]
+    #[error("an indirect descriptor, but VIRTIO_F_INDIRECT_DESC was not negotiated")]
     Indirect,
 }
 
-/// Guest addresses of the four bytes of a message, which may be split over descriptors.
+/// Guest addresses of the four bytes of a message, which may be split across descriptors.
 pub type MessageBytes = [GuestAddress; MESSAGE_LEN];
 
-/// Where a request lies in guest memory.
+/// Where a request is in guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// The request's bytes, device-readable.
@@ -65,7 +65,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Finds the messages in a chain of descriptors, as copied from the table once.
+    /// Finds the messages in a chain of descriptors; the descriptors were copied from the table
+    /// once.
     pub fn parse(chain: impl Iterator<Item = Descriptor>) -> Result<Self, ChainError> {
         let (mut readable, mut writable) = (Bytes::default(), Bytes::default());
         let mut complete = false;
@@ -91,7 +92,7 @@ impl Layout {
     }
 }
 
-/// The first bytes of a run of descriptors.
+/// The first bytes of several descriptors in a row.
 #[derive(Default)]
 struct Bytes {
     descriptors: usize,
@@ -117,17 +118,17 @@ impl Bytes {
     }
 }
 
-/// What the driver asks for.
+/// What the driver requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Make everything stored so far durable.
+    /// Make all previous stores durable.
     Flush,
-    /// A type that the specification does not define; carries its number.
+    /// A type that the specification does not define, with its number.
     Unknown(u32),
 }
 
 impl Request {
-    /// Reads `struct virtio_pmem_req`.
+    /// Parses `struct virtio_pmem_req`.
     pub fn from_bytes(bytes: [u8; MESSAGE_LEN]) -> Self {
         match u32::from_le_bytes(bytes) {
             REQ_TYPE_FLUSH => Self::Flush,
@@ -146,7 +147,7 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// The reply as it goes to the guest.
+    /// The bytes of the reply for the guest.
     pub fn to_bytes(self) -> [u8; MESSAGE_LEN] {
         match self {
             Self::Done => 0_u32,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The request queue, with a driver that may be hostile and a ring that another VM may write.
+//! The request queue. The driver may be hostile, and another VM may write to the ring.
 //!
-//! Each value is read from guest memory once; what follows uses the copy. A request is *peeked*
-//! and stays in the available ring until it is answered: a device that is stopped in between
-//! simply does not answer, and the request is there at the next start.
+//! Each value is read from guest memory once; from then on the copy is used. Requests are *peeked*:
+//! a request stays in the available ring until it is answered. If the device is stopped in between,
+//! it does not answer, and the request is still there at the next start.
 
 use vhost_user_backend::VringState;
 use virtio_queue::desc::split::Descriptor;
@@ -12,10 +12,10 @@ use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMma
 
 use super::pmem::{ChainError, Layout, MESSAGE_LEN, MessageBytes, REPLY_LEN, Reply, Request};
 
-/// Why the queue cannot be used until the device is started again.
+/// Why the queue cannot be used until the next start of the device.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// A ring lies outside the guest's memory.
+    /// A ring is outside the guest's memory.
     #[error("request queue: rings are not in guest memory")]
     Rings,
     /// The available index or the used ring is unusable.
@@ -28,11 +28,11 @@ pub enum QueueError {
     },
 }
 
-/// A request, copied out of guest memory.
+/// A request that was copied from guest memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Pending {
     head: u16,
-    /// What is asked for and where the reply goes, or why the chain is malformed.
+    /// The request and where its reply goes, or why the chain is malformed.
     pub request: Result<(Request, MessageBytes), ChainError>,
 }
 
@@ -45,13 +45,13 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Whether any request needs the pool synced.
+    /// Whether a request needs the pool to be synced.
     pub fn has_flush(&self) -> bool {
         self.pending.iter().any(|p| matches!(p.request, Ok((Request::Flush, _))))
     }
 }
 
-/// Copies what is available and leaves it in the ring.
+/// Copies the available requests and leaves them in the ring.
 pub fn peek(ring: &mut VringState, memory: &GuestMemoryMmap) -> Result<Batch, QueueError> {
     let queue = ring.get_queue_mut();
     if !queue.is_valid(memory) {
@@ -68,8 +68,8 @@ pub fn peek(ring: &mut VringState, memory: &GuestMemoryMmap) -> Result<Batch, Qu
     Ok(Batch { first, pending })
 }
 
-/// Answers a batch in order: `flush` to every flush, an error to every other request. A
-/// malformed chain is given back with length 0.
+/// Answers a batch in order: every flush with `flush`, every other request with an error. A
+/// malformed chain is returned with length 0.
 pub fn answer(
     ring: &mut VringState,
     memory: &GuestMemoryMmap,
@@ -112,8 +112,8 @@ fn read_request(
     Ok((Request::from_bytes(bytes), layout.reply))
 }
 
-/// The descriptors of a chain; ends early where the table does. The queue library's own
-/// iterator would follow indirect descriptors that were not negotiated.
+/// The descriptors of a chain; ends early if the table does. The queue library's own iterator would
+/// follow indirect descriptors that were not negotiated.
 fn chain(
     memory: &GuestMemoryMmap,
     table: GuestAddress,
@@ -130,7 +130,7 @@ fn chain(
     })
 }
 
-/// Writes the reply and returns its length, or 0 if the memory went away meanwhile.
+/// Writes the reply and returns its length, or 0 if the memory has disappeared meanwhile.
 fn write_reply(memory: &GuestMemoryMmap, to: MessageBytes, reply: Reply) -> u32 {
     let written =
         reply.to_bytes().into_iter().zip(to).all(|(b, to)| memory.write_obj(b, to).is_ok());

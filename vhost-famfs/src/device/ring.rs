@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The vring of the vhost-user library, made safe against the front-end's event descriptors.
+//! The vring of the vhost-user library, hardened against the front-end's event descriptors.
 //!
-//! The library's queue thread ends, without a word, at the first error from the kick descriptor,
-//! and waits for ever, with the ring locked, on one that blocks. Both happen to an innocent
-//! front-end: a kick that was announced for a descriptor is read from the one that replaced it.
+//! The library's queue thread ends silently at the first error from the kick descriptor. On a
+//! descriptor that blocks, it waits for ever with the ring locked. Both can happen with a
+//! well-behaved front-end: a kick that was announced for one descriptor is read from the one that
+//! replaced it.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +18,7 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 
-/// A vring whose descriptors never block and whose thread outlives a missing kick.
+/// A vring whose descriptors never block and whose thread survives a missing kick.
 #[derive(Clone)]
 pub struct Ring(VringRwLock);
 
@@ -29,8 +30,8 @@ impl<'a> VringStateMutGuard<'a, Memory> for Ring {
     type G = <VringRwLock as VringStateMutGuard<'a, Memory>>::G;
 }
 
-/// Makes a descriptor of the front-end non-blocking. QEMU's are already; the flag belongs to the
-/// open file, so a front-end that shares one that blocks sees it change.
+/// Makes a descriptor of the front-end non-blocking. QEMU's already are. The flag belongs to the
+/// open file, so a front-end that shares a blocking descriptor sees it change.
 fn non_blocking(file: Option<File>) -> Option<File> {
     if let Some(file) = &file
         && let Err(err) = set_non_blocking(file)
@@ -50,13 +51,13 @@ impl VringT<Memory> for Ring {
         VringRwLock::new(memory, max_queue_size).map(Self)
     }
 
-    /// Whether there is something to do. No kick where one was announced is not an error; a
-    /// descriptor that is none is, and ends the queue.
+    /// Returns whether there is a kick. It is not an error if an announced kick is missing, but an
+    /// invalid descriptor is: it ends the queue.
     fn read_kick(&self) -> io::Result<bool> {
         match self.0.read_kick() {
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(err) => {
-                error!(%err, "kick descriptor of the front-end is unusable: flushes hang from now on");
+                error!(%err, "the front-end's kick descriptor is unusable: flushes hang from now on");
                 Err(err)
             }
             enabled => enabled,

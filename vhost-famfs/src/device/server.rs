@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The one connection that is served on a socket.
+//! Serves one connection on a socket.
 
 use std::error::Error;
 use std::io;
@@ -24,26 +24,27 @@ use crate::pool::{Pool, Window};
 /// Why the device cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The process ran out of something.
+    /// The process lacks a resource.
     #[error("cannot set up the device")]
     Setup(#[source] io::Error),
     /// The privileges cannot be given up.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
-    /// The library refused to start.
+    /// The vhost-user library failed to start.
     #[error("cannot serve the connection")]
     Daemon(#[source] Box<dyn Error + Send + Sync>),
-    /// The front-end broke the protocol.
+    /// The front-end violated the protocol.
     #[error(
-        "connection ended by a protocol error; the VM keeps its memory but has lost flush: power it off"
+        "the connection ended with a protocol error; the VM keeps its memory but can no longer \
+         flush: power it off"
     )]
     Protocol(#[source] VhostUserError),
 }
 
-/// How serving ended well.
+/// Why serving ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The VM went away.
+    /// The VM disconnected.
     Disconnected,
     /// The process was asked to stop.
     Stopped,
@@ -52,8 +53,8 @@ pub enum End {
 /// Waits for a VMM on `socket`, serves it until it disconnects or `stop` becomes readable, and
 /// returns.
 ///
-/// `connecting` is called when a VMM connects. Then the sandbox is closed, before a byte from the VMM is read;
-/// threads that wait for work are there already, and it is for them too.
+/// `connecting` is called when a VMM connects. Then the sandbox is closed, before a byte from the
+/// VMM is read. Threads that wait for work already exist by then; the sandbox applies to them too.
 pub fn serve(
     socket: Socket,
     pool: Pool,
@@ -65,7 +66,7 @@ pub fn serve(
     let stop = stop.as_fd();
     let (done, finished) = UnixStream::pair().map_err(ServerError::Setup)?;
     let (connected, connection) = channel();
-    // All that can be had before there is a VM, which waits for the rest.
+    // Do everything now that needs no VM: a VM waits for the rest.
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
     let device = Device::new(pool, window, memory.clone()).map_err(ServerError::Setup)?;
     let mut daemon = VhostUserDaemon::new("vhost-user".to_owned(), device.clone(), memory)
@@ -76,22 +77,22 @@ pub fn serve(
             .name("stopper".to_owned())
             .spawn_scoped(scope, move || shut_down_on(stop, &done, &connection, watched))
             .map_err(ServerError::Setup)?;
-        // Dropped with this closure, whatever ends it: that ends the stopper.
+        // Dropped together with this closure, however it ends; that ends the stopper.
         let (connected, finished) = (connected, finished);
         if wait_readable(&[socket.as_fd(), stop])? == 1 {
             info!("asked to stop before a VMM connected");
             return Ok(End::Stopped);
         }
-        // One process serves one VM: a second one gets a clear error instead of a silent wait.
+        // One process serves one VM: a second VMM gets a clear error instead of waiting silently.
         let listener = socket.into_listener();
         connecting();
         sandbox.map_or(Ok(()), Entered::connecting)?;
-        // A connection waits to be accepted. Said now, because what it asks for is served, and logged,
-        // by another thread from the next line on.
+        // A connection waits to be accepted. Log this now: from the next line on, another thread
+        // serves its requests and logs.
         info!("connected");
         daemon.start(&mut Listener::from(listener)).map_err(daemon_error)?;
         sandbox.map_or(Ok(()), Entered::connected)?;
-        // The stopper may have ended already, because it cannot wait.
+        // The stopper may already have ended, because it cannot wait.
         daemon.shutdown_handle().map(|handle| connected.send(handle));
         let result = daemon.wait();
         drop(finished);
@@ -105,8 +106,8 @@ pub fn serve(
     })
 }
 
-/// Shuts the connection down when `stop` becomes readable, and returns whether it did; returns as
-/// soon as `done` is closed.
+/// Shuts down the connection when `stop` becomes readable, and returns whether it did so. Returns
+/// as soon as `done` is closed.
 fn shut_down_on(
     stop: BorrowedFd<'_>,
     done: &UnixStream,
@@ -114,19 +115,19 @@ fn shut_down_on(
     device: &Device,
 ) -> bool {
     let stopped = matches!(wait_readable(&[done.as_fd(), stop]), Ok(1));
-    // Without a connection there is nothing to shut down: the sender is dropped.
+    // Without a connection there is nothing to shut down: the sender has been dropped.
     let Some(connection) = stopped.then(|| connection.recv().ok()).flatten() else { return false };
     if device.is_started() {
         warn!(
-            "asked to stop while a VM uses the pool: the VM keeps its memory, its flushes hang \
-             from now on; power it off, a reboot would abort QEMU"
+            "asked to stop while a VM uses the pool: the VM keeps its memory, but its flushes hang \
+             from now on; power it off, as a reboot would abort QEMU"
         );
     }
     connection.shutdown();
     true
 }
 
-/// How serving ended.
+/// Why serving ended.
 fn end(result: Result<(), DaemonError>, stopped: bool) -> Result<End, ServerError> {
     match result {
         _ if stopped => {
@@ -147,7 +148,7 @@ fn end(result: Result<(), DaemonError>, stopped: bool) -> Result<End, ServerErro
     }
 }
 
-/// The cause in an error of the library, which is not an error type itself.
+/// The cause of an error of the library, whose type does not implement the error trait.
 fn daemon_error(err: DaemonError) -> ServerError {
     ServerError::Daemon(match err {
         DaemonError::NewVhostUserHandler(err) => Box::new(err),
@@ -160,8 +161,8 @@ fn daemon_error(err: DaemonError) -> ServerError {
     })
 }
 
-/// Waits until one of the descriptors is readable and returns the last such one's index: the
-/// request to stop comes last and wins.
+/// Waits until one of the descriptors is readable and returns the last one's index: the stop
+/// request comes last and takes precedence.
 fn wait_readable(fds: &[BorrowedFd<'_>]) -> Result<usize, ServerError> {
     let mut polls: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
     loop {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Rate limit for log lines that a guest can cause.
+//! Limits the rate of log lines that a guest can cause.
 
 use std::time::{Duration, Instant};
 
-/// One line a second is enough to see that a guest misbehaves, and too few to fill a disk.
+/// One line per second is enough to see that a guest misbehaves, and too little to fill a disk.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Lets one event per second through and counts the others.
+/// Admits one event per second and counts the others.
 #[derive(Debug, Default)]
 pub struct Throttle {
     last: Option<Instant>,
@@ -14,8 +14,8 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// Whether to log an event that happens `now`: the number of events that were not logged
-    /// since the last one that was.
+    /// Whether to log an event that happens `now`. If so, returns the number of events that were
+    /// not logged since the last one that was.
     pub fn admit(&mut self, now: Instant) -> Option<u64> {
         if self.last.is_some_and(|last| now.saturating_duration_since(last) < INTERVAL) {
             self.suppressed = self.suppressed.saturating_add(1);

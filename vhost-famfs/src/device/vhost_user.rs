@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The device: a window of a pool behind a vhost-user connection.
 //!
-//! Three threads call in here: the connection's (front-end messages), the queue's (kicks) and
-//! the mapper. Every lock is short and none is held over a system call that can wait; the
+//! Three threads call these functions: the connection's (front-end messages), the queue's (kicks)
+//! and the mapper. Every lock is held briefly, and never during a system call that can wait. The
 //! front-end's messages are always answered at once, because QEMU holds its big lock meanwhile.
 
 use std::collections::HashMap;
@@ -39,13 +39,13 @@ use super::throttle::Throttle;
 use crate::host::sys;
 use crate::pool::{Identity, Pool, Window};
 
-/// Largest queue that a front-end may set; QEMU's default is 64.
+/// Largest queue that a front-end may configure; QEMU's default is 64.
 const MAX_QUEUE_SIZE: usize = 256;
 
 /// Guest memory as the vhost-user library shares it.
 pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 
-/// One guest's view of a pool.
+/// One guest's access to a pool.
 pub struct Device {
     pool: Pool,
     window: Window,
@@ -55,14 +55,14 @@ pub struct Device {
     orders: Sender<Order>,
     broken: Mutex<Option<Generation>>,
     durability: Mutex<Durability>,
-    /// The descriptor that ends the queue's thread; the library gives its ownership up.
+    /// The descriptor that ends the queue's thread; the library releases it without closing it.
     exit: Mutex<Option<RawFd>>,
-    /// One for each line that a guest can cause, so that none hides another.
+    /// One for each line that a guest can cause, so that no line hides another.
     limits: Mutex<HashMap<&'static str, Throttle>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // The state is plain data that every holder leaves consistent.
+    // The state is plain data, and every holder of the lock leaves it consistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -97,23 +97,24 @@ impl Device {
         failed.map_or(Ok(device), Err)
     }
 
-    /// Whether the guest may be using the window now.
+    /// Whether the guest may be using the window.
     pub fn is_started(&self) -> bool {
         matches!(lock(&self.life).phase(), Phase::Starting | Phase::Mapped | Phase::Failed)
     }
 
-    /// The descriptor that the library left open when the connection ended; nobody owns it.
+    /// The descriptor that the library left open when the connection ended. It has no owner.
     pub fn take_exit_descriptor(&self) -> Option<RawFd> {
         lock(&self.exit).take()
     }
 
-    /// Sends a map, in the mapper's thread, unless the device was stopped meanwhile.
+    /// Sends a map in the mapper's thread, unless the device has been stopped meanwhile.
     fn map(&self, order: &Order) {
         let wanted = lock(&self.life).wants_map(order.generation);
         if wanted {
             let answer = mapper::send(&order.channel, &self.pool, self.window);
             self.on_map_answer(order.generation, answer);
-            // The VM has its window; what it took to get here is not needed until the next start.
+            // The VM has its window; code that was needed only for that is not needed until the
+            // next start.
             sys::release_code();
         }
     }
@@ -122,17 +123,24 @@ impl Device {
     fn on_map_answer(&self, generation: Generation, (took, result): (Duration, io::Result<()>)) {
         let outcome = lock(&self.life).on_ack(generation, result.is_ok());
         let (offset, len) = (self.window.offset(), self.window.len());
-        // A JSON log has no number as wide as that of `as_micros`.
+        // JSON logs have no number as wide as the result of `as_micros`.
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         match (outcome, result) {
             (OnAck::Mapped, _) => self.limited("mapped", |suppressed| {
                 info!(offset, len, ack = 0, us, suppressed, "window mapped");
             }),
             (OnAck::Stale, _) => self.limited("stale", |suppressed| {
-                info!(offset, len, us, suppressed, "map answered after the device stopped");
+                info!(
+                    offset,
+                    len,
+                    us,
+                    suppressed,
+                    "the front-end answered the map after the \
+                                                    device stopped"
+                );
             }),
             (OnAck::AlreadyMapped, _) => self.limited("already mapped", |suppressed| {
-                info!(offset, len, us, suppressed, "map refused, the window is there already");
+                info!(offset, len, us, suppressed, "map refused, but the window is already mapped");
             }),
             (OnAck::Failed, result) => self.limited("refused", |suppressed| {
                 let cause = result.err().map(|e| e.to_string()).unwrap_or_default();
@@ -142,8 +150,8 @@ impl Device {
                     us,
                     cause,
                     suppressed,
-                    "map refused: the guest does not see the pool, its flushes fail; \
-                     the VMM's own messages tell why"
+                    "map refused: the guest does not see the pool, and its flushes fail; see the \
+                     VMM's messages for the reason"
                 );
             }),
         }
@@ -174,7 +182,7 @@ impl Device {
             if !ring.is_enabled() || !ring.get_queue().ready() {
                 return;
             }
-            // Held over the look at the ring: whether the window is mapped is asked for the
+            // Held while reading the ring: whether the window is mapped must be checked for the
             // moment at which the requests were there.
             let life = lock(&self.life);
             let (flush, generation) = (life.on_flush(), life.generation());
@@ -187,7 +195,7 @@ impl Device {
             self.report_malformed(&batch);
             let reply = if batch.has_flush() { self.flush(flush) } else { Reply::Failed };
             let mut ring = ring.get_mut();
-            // Stopped while the pool was synced: the requests stay in the ring.
+            // Stopped while the pool was being synced: the requests stay in the ring.
             let stopped = !ring.get_queue().ready() || lock(&self.life).generation() != generation;
             if stopped || batch.pending.is_empty() {
                 return Ok(());
@@ -197,7 +205,7 @@ impl Device {
                 lock(&self.durability).delivered(reply);
             }
             debug!(requests = batch.pending.len(), ?reply, "answered");
-            // A descriptor that takes no more has notifications enough waiting.
+            // A full descriptor already has notifications pending.
             if let Err(err) = ring.signal_used_queue()
                 && err.kind() != io::ErrorKind::WouldBlock
             {
@@ -210,7 +218,8 @@ impl Device {
         if let Err(err) = done {
             *lock(&self.broken) = Some(generation);
             self.limited("broken", |suppressed| {
-                error!(%err, suppressed, "queue is broken and ignored until the guest resets it");
+                error!(%err, suppressed, "the queue is broken, and ignored until the guest resets \
+                                          it");
             });
         }
     }
@@ -238,7 +247,8 @@ impl Device {
         }
     }
 
-    /// Logs a line, unless it was just logged; tells it how many were not, if any.
+    /// Logs a line, unless it was logged within the last second. Passes on the number of lines that
+    /// were suppressed, if any.
     fn limited(&self, line: &'static str, log: impl FnOnce(Option<u64>)) {
         let admitted = lock(&self.limits).entry(line).or_default().admit(Instant::now());
         if let Some(suppressed) = admitted {
@@ -247,11 +257,11 @@ impl Device {
     }
 }
 
-/// Refuses memory that its file does not have: to touch it would end the process with SIGBUS.
+/// Refuses memory that exceeds its file: accessing it would end the process with SIGBUS.
 fn check_backing(memory: &GuestMemoryMmap) -> io::Result<()> {
     for region in memory.iter() {
         let Some(at) = region.file_offset() else { continue };
-        // Not `metadata`: the sandbox has no call that finds files by names.
+        // Not `metadata`: the sandbox has no system call that finds files by name.
         let stat = rustix::fs::fstat(at.file())?;
         let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
@@ -285,9 +295,9 @@ impl VhostUserBackend for Device {
             | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
     }
 
-    /// Without CONFIGURE_MEM_SLOTS: QEMU 11.1 crashes on the next start if it was negotiated
-    /// and a window is mapped. Without CONFIG: the configuration space only tells where the
-    /// memory is if it is not a shared memory region, and QEMU warns about an unused one.
+    /// Without CONFIGURE_MEM_SLOTS: QEMU 11.1 crashes on the next start if it was negotiated and a
+    /// window is mapped. Without CONFIG: the configuration space only tells where the memory is if
+    /// it is not in a shared memory region, and QEMU warns about an unused one.
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
         VhostUserProtocolFeatures::BACKEND_REQ
             | VhostUserProtocolFeatures::BACKEND_SEND_FD
@@ -305,8 +315,8 @@ impl VhostUserBackend for Device {
                 warn!(
                     features,
                     suppressed,
-                    "the guest's driver does not use VIRTIO_PMEM_F_SHMEM_REGION, its kernel is too \
-                     old: it will not find the pool"
+                    "the guest's driver does not use VIRTIO_PMEM_F_SHMEM_REGION: its kernel is too \
+                     old to find the pool"
                 );
             });
         }
@@ -340,8 +350,8 @@ impl VhostUserBackend for Device {
     }
 
     fn set_backend_req_fd(&self, backend: Backend) {
-        // A front-end without REPLY_ACK promises no answers, and the library would then take every
-        // map for done. It must answer this one, or the window counts as not mapped.
+        // Without REPLY_ACK, the front-end promises no answers, and the library would report every
+        // map as done. But the front-end must answer this one, or the window counts as not mapped.
         backend.set_reply_ack_flag(true);
         *lock(&self.channel) = Some(backend);
         lock(&self.life).on_channel();
@@ -368,7 +378,7 @@ impl VhostUserBackend for Device {
         Ok(())
     }
 
-    /// Never fails: an error would end the queue's thread silently.
+    /// Never fails: an error would silently end the queue's thread.
     fn handle_event(
         &self,
         _event: u16,

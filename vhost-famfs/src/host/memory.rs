@@ -1,42 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How much memory there is to take: of the host, and of the control groups that this program is in.
+//! How much memory is available on the host and in this program's control groups.
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Memory that can be taken now.
+/// Memory that is available now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Available {
-    /// Bytes.
+    /// Number of bytes.
     pub bytes: u64,
-    /// What they are the rest of.
+    /// What limits them.
     pub bound: Bound,
 }
 
-/// What bounds the memory of a program.
+/// What limits the memory of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bound {
-    /// The host's own memory and swap space.
+    /// The host's memory and swap space.
     Host,
-    /// The limit of a control group, in this file.
+    /// The limit of a control group, set in this file.
     Group(PathBuf),
 }
 
-/// The limit on the memory of a control group.
+/// The memory limit of a control group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
-    /// The file that has it.
+    /// The file that sets it.
     pub file: PathBuf,
-    /// Bytes that the group may take.
+    /// Bytes that the group may use.
     pub bytes: u64,
-    /// Bytes of these that it has not taken, or would give back.
+    /// How many of these are unused or reclaimable.
     pub left: u64,
 }
 
 impl Available {
-    /// Looks at this host and this program's control groups.
+    /// Examines this host and this program's control groups.
     ///
     /// # Errors
     /// The kernel does not tell.
@@ -78,7 +78,8 @@ pub fn limits() -> Vec<Limit> {
     limits_in(&membership, Path::new("/sys/fs/cgroup"))
 }
 
-/// The same with the text of `/proc/PID/cgroup` (cgroups(7)) and the directory where the groups are.
+/// Like [`limits`], with the text of `/proc/PID/cgroup` (cgroups(7)) and the directory of the
+/// groups.
 fn limits_in(membership: &str, root: &Path) -> Vec<Limit> {
     let of_line = |line: &str| {
         let mut parts = line.splitn(3, ':').skip(1);
@@ -95,8 +96,8 @@ fn limits_in(membership: &str, root: &Path) -> Vec<Limit> {
     membership.lines().filter_map(of_line).flatten().collect()
 }
 
-/// Files of a control group, and the lines of `memory.stat` with cached files: what is given back when it is
-/// needed. Memory of a tmpfs is not among these.
+/// File names of a control group, and the lines of `memory.stat` for cached files, which the kernel
+/// reclaims when needed. Memory of a tmpfs is not among these.
 struct Names {
     limit: &'static str,
     usage: &'static str,
@@ -121,7 +122,7 @@ impl Names {
         let number = |name: &str| -> Option<u64> {
             fs::read_to_string(group.join(name)).ok()?.trim().parse().ok()
         };
-        // The first version says "no limit" with the largest number of whole pages.
+        // cgroups version 1 writes "no limit" as the largest number of whole pages.
         let bytes = number(self.limit).filter(|bytes| *bytes < i64::MAX.unsigned_abs() / 2)?;
         let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
         let cached: u64 = stat

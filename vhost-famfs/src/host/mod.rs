@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What is asked of this host and its kernel: memory, processes, privileges, signals. Everything else builds on it.
+//! This host and its kernel: memory, processes, privileges, signals. All other modules build on
+//! this one.
 
 pub mod memory;
 pub mod privileges;

@@ -1,35 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a process of ours gives up for good once it has opened what it needs.
+//! Gives up privileges for good, once a process has opened what it needs.
 
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-/// What was tried, and the kernel's answer.
+/// The failed action, and the kernel's answer.
 pub type Failure = (&'static str, Errno);
 
-/// Capabilities that a set of the kernel can hold.
+/// Number of capabilities in a kernel's capability set.
 const MOST: u32 = 64;
 
-/// Gives up every capability, also those that a program that is run could get back, new privileges, and
-/// core files, which would hold memory of guests.
+/// Gives up every capability, including those that it could regain by executing a program, new
+/// privileges, and core dumps, which would contain guests' memory.
 ///
 /// # Errors
-/// What cannot be given up.
+/// What could not be given up.
 pub fn drop_all() -> Result<(), Failure> {
     keep_only(CapabilitySet::empty())
 }
 
-/// The same, but the calling thread, and those that it starts, keep some capabilities.
+/// Like [`drop_all`], but the calling thread, and threads that it starts, keep some capabilities.
 ///
 /// # Errors
-/// What cannot be given up.
+/// What could not be given up.
 pub fn keep_only(kept: CapabilitySet) -> Result<(), Failure> {
-    limit(Resource::Core, 0).map_err(|errno| ("switch core files off", errno))?;
+    limit(Resource::Core, 0).map_err(|errno| ("disable core dumps", errno))?;
     rustix::thread::set_no_new_privs(true).map_err(|errno| ("refuse new privileges", errno))?;
     let now =
-        rustix::thread::capabilities(None).map_err(|errno| ("look at its capabilities", errno))?;
-    // Who may not empty the bounding set has no capability that could come back by it.
+        rustix::thread::capabilities(None).map_err(|errno| ("read its capabilities", errno))?;
+    // A process that may not empty the bounding set has no capability that it could regain through
+    // it.
     if now.effective.contains(CapabilitySet::SETPCAP) {
         empty_bounding_set().map_err(|errno| ("empty the capability bounding set", errno))?;
     }
@@ -43,7 +44,7 @@ fn empty_bounding_set() -> rustix::io::Result<()> {
     for number in 0..MOST {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         match rustix::thread::remove_capability_from_bounding_set(capability) {
-            // The kernel has no more of them.
+            // The kernel has no more capabilities.
             Err(Errno::INVAL) => break,
             result => result?,
         }
@@ -51,7 +52,7 @@ fn empty_bounding_set() -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Lowers a limit for good; one that is lower already stays.
+/// Lowers a limit for good; a lower limit is kept.
 ///
 /// # Errors
 /// The kernel refuses.

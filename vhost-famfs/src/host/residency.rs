@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What VMs cost in memory, by the host kernel's own account: /proc/PID/smaps (proc(5)) and the blocks of the
-//! pool file.
+//! The memory that VMs use, according to the host kernel: /proc/PID/smaps (proc(5)) and the blocks
+//! of the pool file.
 //!
-//! A page counts in the RSS of every process that maps it, and in equal parts in their PSS: the RSS of N VMs
-//! that map one pool is N times the pool, the sum of their PSS is the pool once.
+//! A page counts fully in the RSS of every process that maps it, and in equal shares in their PSS.
+//! With N VMs that map one pool, the sum of their RSS is N times the pool; the sum of their PSS is
+//! the pool once.
 
 use std::fs;
 use std::io;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// Name that QEMU's `memory-backend-memfd` gives to guest RAM.
 const RAM_MAPPING: &str = "/memfd:memory-backend-memfd (deleted)";
 
-/// Memory behind some mappings of a process, in bytes.
+/// Memory of some mappings of a process, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     /// Address space.
@@ -24,11 +25,12 @@ pub struct Usage {
     pub pss: u64,
     /// Pages of shared memory mapped as huge pages (`ShmemPmdMapped`, `FilePmdMapped`, hugetlb).
     pub huge: u64,
-    /// The size of the pages that the file has (`KernelPageSize`); of a tmpfs, those that are not huge.
+    /// The page size of the file (`KernelPageSize`); for a tmpfs, the size of its pages that are
+    /// not huge.
     pub page_size: u64,
 }
 
-/// What a VM's process holds.
+/// Memory of a VM's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct VmMemory {
     /// The guest's RAM.
@@ -37,7 +39,7 @@ pub struct VmMemory {
     pub pool: Usage,
 }
 
-/// A process or pool cannot be looked at.
+/// A process or pool cannot be examined.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {}", path.display())]
 pub struct MemoryError {
@@ -59,7 +61,7 @@ impl PoolFile {
     /// The file at a path.
     ///
     /// # Errors
-    /// It cannot be looked at.
+    /// It cannot be examined.
     pub fn of(path: &Path) -> Result<Self, MemoryError> {
         let metadata = metadata(path)?;
         let device = metadata.st_dev();
@@ -70,15 +72,15 @@ impl PoolFile {
     }
 }
 
-/// Bytes of host memory (or disk) that a pool file occupies, whoever maps it.
+/// Bytes of host memory (or disk) that a pool file occupies, no matter who maps it.
 ///
 /// # Errors
-/// It cannot be looked at.
+/// It cannot be examined.
 pub fn allocated(pool: &Path) -> Result<u64, MemoryError> {
     Ok(metadata(pool)?.st_blocks() * 512)
 }
 
-/// What a QEMU process holds of its RAM and of a pool.
+/// The memory of a QEMU process: its RAM, and its part of a pool.
 ///
 /// # Errors
 /// The process is gone or belongs to someone else.
@@ -93,7 +95,7 @@ fn metadata(path: &Path) -> Result<fs::Metadata, MemoryError> {
     fs::metadata(path).map_err(|source| MemoryError { path: path.into(), source })
 }
 
-/// Which account a mapping goes to.
+/// What a mapping counts as.
 #[derive(Clone, Copy)]
 enum Owner {
     Ram,
@@ -121,7 +123,7 @@ fn parse(smaps: &str, pool: &PoolFile) -> VmMemory {
             "Size" => usage.size += value,
             "Rss" => usage.rss += value,
             "Pss" => usage.pss += value,
-            // Pages of hugetlbfs are in none of the other counts.
+            // hugetlbfs pages are in none of the other counts.
             "Shared_Hugetlb" | "Private_Hugetlb" => {
                 usage.rss += value;
                 usage.huge += value;
@@ -134,7 +136,7 @@ fn parse(smaps: &str, pool: &PoolFile) -> VmMemory {
     memory
 }
 
-/// Whom a mapping belongs to; `None` if the line is not the first of a mapping.
+/// What a mapping counts as; `None` if the line is not the first of a mapping.
 ///
 /// Such a line is `start-end perms offset major:minor inode path`, the device in hexadecimal.
 fn mapping_owner(line: &str, pool: &PoolFile) -> Option<Owner> {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! SIGTERM and SIGINT as something that can be waited for.
+//! Makes SIGTERM and SIGINT something to wait for.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
-/// A stream that becomes readable at the first SIGTERM or SIGINT. A second one ends the
-/// process at once, for the case that the orderly way hangs.
+/// A stream that becomes readable at the first SIGTERM or SIGINT. A second one ends the process at
+/// once, in case the orderly way hangs.
 pub fn stop_requests() -> io::Result<UnixStream> {
     let (reader, writer) = UnixStream::pair()?;
     let asked = Arc::new(AtomicBool::new(false));

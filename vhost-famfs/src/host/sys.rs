@@ -15,8 +15,8 @@ use vm_memory::MmapRegion;
 
 /// Takes ownership of the inherited descriptor `number`.
 ///
-/// Call it once per number, before the process opens anything of its own: that is what makes
-/// the descriptor the parent's. Standard input, output and error are refused.
+/// Call it once per number, before the process opens anything of its own: only then does the
+/// descriptor belong to the parent. Standard input, output and error are refused.
 pub fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
     if (0..=2).contains(&number) {
         return Err(io::Error::new(
@@ -27,7 +27,7 @@ pub fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
     if std::fs::read_link(format!("/proc/self/fd/{number}")).is_err() {
         return Err(io::Error::new(
             io::ErrorKind::NotFound,
-            "no such descriptor is open; the parent process must pass it without close-on-exec",
+            "this descriptor is not open; the parent process must pass it without close-on-exec",
         ));
     }
     // SAFETY: the lookup above found the descriptor open, and by this function's contract it
@@ -35,7 +35,7 @@ pub fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Closes a descriptor that a library gave up without closing it.
+/// Closes a descriptor that a library released without closing it.
 ///
 /// Call it only for a number that `into_raw_fd` returned and that nothing uses any more.
 pub fn close_abandoned(number: RawFd) {
@@ -43,31 +43,31 @@ pub fn close_abandoned(number: RawFd) {
     drop(unsafe { OwnedFd::from_raw_fd(number) });
 }
 
-/// Lets all threads allocate from one heap. glibc gives each thread one of its own otherwise, which
+/// Makes all threads allocate from one heap. By default, glibc gives each thread its own, which
 /// costs memory and, when a VM connects, time; the threads of a back-end rarely allocate.
 ///
-/// Call it before the process starts a thread. That it has no effect is no error.
+/// Call it before the process starts a thread. It may have no effect; that is not an error.
 pub fn share_one_heap() {
     // SAFETY: mallopt(3) takes two numbers and is not called by another thread, by this function's contract.
     #[cfg(target_env = "gnu")]
     let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
-/// A part of the address space.
+/// An address range.
 type Range = (usize, usize);
 
 /// Where the code of the program and its libraries is mapped.
 static CODE: OnceLock<Vec<Range>> = OnceLock::new();
 
-/// Looks where this process has its code, for [`release_code`].
+/// Records where this process has its code, for [`release_code`].
 pub fn find_code() {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    // That it was found already is no error.
+    // It may have been recorded already; that is not an error.
     let _ = CODE.set(maps.lines().filter_map(code).collect());
 }
 
-/// The range of a line of /proc/self/maps (proc_pid_maps(5)) if it is code from a file: never written to,
-/// by its protection.
+/// The range of a line of /proc/self/maps (proc_pid_maps(5)), if it is code from a file that is
+/// mapped without write permission.
 fn code(line: &str) -> Option<Range> {
     let mut fields = line.split_ascii_whitespace();
     let (range, protection) = (fields.next()?, fields.next()?);
@@ -77,21 +77,22 @@ fn code(line: &str) -> Option<Range> {
     (protection == "r-xp" && file.starts_with('/')).then_some((address(begin)?, address(end)?))
 }
 
-/// Takes the code that was found out of this process's memory. What is used again comes back from the page
-/// cache; that of the command line, say, does not.
+/// Drops the code pages recorded by [`find_code`]. Code that is used again comes back from the page
+/// cache; code that ran only once, such as the parsing of the command line, does not.
 pub fn release_code() {
     for &(begin, end) in CODE.get().into_iter().flatten() {
         let address = std::ptr::without_provenance_mut(begin);
         // SAFETY: `code` takes only private mappings of files that cannot be written to, so that the pages
         // are those of the file and come back as they were; no library is ever unloaded.
         let released = unsafe { madvise(address, end - begin, Advice::LinuxDontNeed) };
-        // Then it stays in memory, which is no harm.
+        // If it fails, the code stays in memory, which does no harm.
         let _ = released;
     }
 }
 
-/// Keeps every descriptor but the standard ones from the programs that are started from now on.
-/// Processes that outlive this one would hold open what its parent happened to pass: pipes, locks.
+/// Keeps all descriptors except the standard ones from programs that are started from now on.
+/// Otherwise, processes that outlive this one would hold open what its parent passed to it, such as
+/// pipes and locks.
 pub fn keep_descriptors() -> io::Result<()> {
     // SAFETY: only the close-on-exec flag of descriptors is set, which nothing in this process
     // depends on; close_range(2) takes no pointer.
@@ -116,7 +117,7 @@ pub fn bind_to_node(mapping: &MmapRegion, node: u32) -> io::Result<()> {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     *word |= 1 << (node % BITS);
-    // The kernel reads one bit less than it is told.
+    // The kernel reads one bit less than the given number.
     let bits = libc::c_ulong::from(MAX_NODE) + 2;
     let flags: libc::c_uint = 0;
     // SAFETY: `mapping` is mapped for as long as it is borrowed, `mask` has at least `bits - 1`
@@ -144,7 +145,8 @@ pub fn time_stamp() -> Option<u64> {
     None
 }
 
-/// How the process of a pidfd ended. Linux 6.15 and later tell it once the parent has waited for it.
+/// How the process of a pidfd ended. Linux 6.15 and later report it once the parent has reaped the
+/// process.
 pub fn exit_status(pidfd: impl AsFd) -> Option<ExitStatus> {
     let told = u64::from(libc::PIDFD_INFO_EXIT);
     // SAFETY: it has numbers only, and 0 is one.

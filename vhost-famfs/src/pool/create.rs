@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Making a pool: all or nothing, and never over an existing file.
+//! Creates a pool: completely or not at all, and never over an existing file.
 //!
-//! The file has no name (O_TMPFILE) until it is complete; linking it refuses to replace
-//! anything. Whatever ends the program before that, the kernel frees the file.
+//! The file has no name (O_TMPFILE) until it is complete, and linking it never replaces an existing
+//! file. If the program ends before that, the kernel frees the file.
 
 use std::fs::File;
 use std::io;
@@ -24,128 +24,129 @@ use super::media::{PoolBytes, PoolMedia};
 use super::memory::{self, MemoryError, Progress};
 use super::{ALIGNMENT, Kind, MIN_SIZE, PoolError, Report, inspect, own};
 
-/// How often the directory of this user's pools is made, if others remove it as often.
+/// How often to create the directory for this user's pools, if others keep removing it.
 const ATTEMPTS: u32 = 8;
 
-/// What kind of pool to make.
+/// What pool to create.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
-    /// Name of the new file.
+    /// Path of the new file.
     pub path: PathBuf,
     /// Size in bytes.
     pub size: u64,
-    /// How guests will see it.
+    /// Which device guests will see.
     pub view: View,
-    /// Identity of the devdax info block; random if not given. Without meaning in the raw view.
+    /// Identity of the devdax info block; random if `None`. Not used in the raw view.
     pub uuid: Option<Uuid>,
-    /// Make an empty famfs in it.
+    /// Whether to create an empty famfs in it.
     pub mkfs: bool,
-    /// NUMA node that its memory comes from.
+    /// NUMA node for its memory.
     pub numa: Option<u32>,
-    /// Take all memory now.
+    /// Whether to allocate all memory now.
     pub prefault: bool,
-    /// Its directory is that of this user's pools: made if it is not there.
+    /// Whether its directory is the one for this user's pools, to be created if missing.
     pub own: bool,
 }
 
 impl CreateOptions {
-    /// A pool with nothing special.
+    /// Options for a pool with default settings.
     pub fn new(path: PathBuf, size: u64, view: View) -> Self {
         Self { path, size, view, uuid: None, mkfs: false, numa: None, prefault: false, own: false }
     }
 }
 
-/// Why no pool was made. Nothing is left behind, except by [`CreateError::Pool`].
+/// Why no pool was created. Nothing is left behind, except with [`CreateError::Pool`].
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    /// Not a size that a guest can map.
+    /// The size is not one that a guest can map.
     #[error("{found}: a pool needs at least 16 MiB, in steps of {unit}; did you mean {near}?")]
     Size {
-        /// Size asked for.
+        /// The requested size.
         found: Bytes,
         /// What it must be a multiple of: 2 MiB, or the size of its pages.
         unit: Bytes,
-        /// A size that would do.
+        /// The nearest valid size.
         near: Bytes,
     },
-    /// Something has this name.
-    #[error("pool {}: exists already and is not replaced; remove it first if nobody needs its data", .0.display())]
+    /// The path already exists.
+    #[error("pool {}: exists already, and is not replaced; remove it first if its data is no \
+             longer needed", .0.display())]
     Exists(PathBuf),
-    /// The directory is not there.
-    #[error("pool {}: no directory {}", .pool.display(), .directory.display())]
+    /// The directory does not exist.
+    #[error("pool {}: the directory {} does not exist", .pool.display(), .directory.display())]
     NoDirectory {
         /// The pool.
         pool: PathBuf,
-        /// Where it should go.
+        /// Its directory.
         directory: PathBuf,
     },
-    /// Not allowed to write to the directory.
-    #[error("pool {}: no permission to make a file in {}", .pool.display(), .directory.display())]
+    /// The user may not write to the directory.
+    #[error("pool {}: no permission to create a file in {}", .pool.display(), .directory.display())]
     Permission {
         /// The pool.
         pool: PathBuf,
-        /// Where it should go.
+        /// Its directory.
         directory: PathBuf,
     },
-    /// The directory of this user's pools cannot be used.
+    /// The directory for this user's pools cannot be used.
     #[error(transparent)]
     Directory(PoolError),
-    /// The file system cannot make a file without a name.
+    /// The file system does not support files without a name.
     #[error(
-        "pool {}: the file system of {} has no unnamed files (O_TMPFILE); \
-         use a directory in tmpfs, ext4, xfs or btrfs", .pool.display(), .directory.display()
+        "pool {}: the file system of {} does not support unnamed files (O_TMPFILE); use a \
+         directory in tmpfs, ext4, xfs or btrfs", .pool.display(), .directory.display()
     )]
     NoTmpfile {
         /// The pool.
         pool: PathBuf,
-        /// Where it should go.
+        /// Its directory.
         directory: PathBuf,
     },
-    /// The file system is too full.
+    /// The file system has too little free space.
     #[error("pool {}: needs {needed}, but {} has only {} free", .pool.display(), .directory.display(), About(*.free))]
     Space {
         /// The pool.
         pool: PathBuf,
-        /// Where it should go.
+        /// Its directory.
         directory: PathBuf,
         /// Size of the pool.
         needed: Bytes,
         /// Free bytes of the file system.
         free: u64,
     },
-    /// The info block cannot be made.
-    #[error("pool {}: no devdax view", .pool.display())]
+    /// The info block cannot be created.
+    #[error("pool {}: cannot create the devdax view", .pool.display())]
     View {
         /// The pool.
         pool: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: ViewError,
     },
-    /// The memory cannot be had.
+    /// The memory cannot be allocated.
     #[error("pool {}", .pool.display())]
     Memory {
         /// The pool.
         pool: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: MemoryError,
     },
-    /// There is no famfs in it.
+    /// The famfs cannot be created.
     #[error("pool {}: cannot make a famfs", .pool.display())]
     Mkfs {
         /// The pool.
         pool: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: MkfsError,
     },
-    /// The system has no identity to be the famfs's master.
+    /// This system has no identity that could become the famfs's master.
     #[error("pool {}: cannot make a famfs", .pool.display())]
     Role {
         /// The pool.
         pool: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: role::RoleError,
     },
@@ -160,17 +161,17 @@ pub enum CreateError {
         #[source]
         source: io::Error,
     },
-    /// The pool was made but does not read back.
+    /// The pool was created, but cannot be read back.
     #[error(transparent)]
     Pool(#[from] PoolError),
 }
 
-/// Makes a pool; `progress` is called while memory is taken.
+/// Creates a pool; calls `progress` while memory is allocated.
 ///
-/// On storage its blocks are reserved and in hugetlbfs its pages taken, so that no store of a
-/// guest can meet a full file system (which would end the VM with SIGBUS). In tmpfs memory is
-/// taken when it is first touched, unless `prefault` says otherwise; that there is enough now is
-/// checked, that it stays so is not.
+/// On disk its blocks are reserved, and in hugetlbfs its pages, so that no store of a guest can hit
+/// a full file system (which would end the VM with SIGBUS). In tmpfs, memory is allocated when it
+/// is first touched, unless `prefault` is set. Whether there is enough memory is checked now, but
+/// not guaranteed for later.
 pub fn create(options: &CreateOptions, progress: Progress<'_>) -> Result<Report, CreateError> {
     let maker = Maker::new(options);
     maker.make_directory()?;
@@ -205,11 +206,11 @@ fn make(
     Ok(inspect(path)?)
 }
 
-/// Looks whether [`create`] would find room, and makes nothing.
+/// Checks whether [`create`] would have enough room, without creating anything.
 pub fn check_room(options: &CreateOptions) -> Result<(), CreateError> {
     let mut maker = Maker::new(options);
     if options.own && !own::check_own_directory(maker.directory).map_err(CreateError::Directory)? {
-        // The file system that it comes to is that of the directory above.
+        // The pool will be in the file system of the parent directory.
         maker.directory = parent::of(maker.directory);
     }
     let (file, kind, page_size) = maker.open(options)?;
@@ -245,7 +246,7 @@ impl<'a> Maker<'a> {
         Ok(())
     }
 
-    /// A file without a name, its kind, and the size of its pages.
+    /// Opens a file without a name; returns it with its kind and page size.
     fn open(&self, options: &CreateOptions) -> Result<(File, Kind, u64), CreateError> {
         check_size(options.size, ALIGNMENT)?;
         let file = self.open_unnamed()?;
@@ -255,7 +256,7 @@ impl<'a> Maker<'a> {
     }
 
     fn open_unnamed(&self) -> Result<File, CreateError> {
-        // The link below is what decides; this only saves work and gives the better message.
+        // The link below is what decides; this check saves work and gives a better message.
         if self.path.symlink_metadata().is_ok() {
             return Err(CreateError::Exists(self.path.to_owned()));
         }
@@ -268,11 +269,11 @@ impl<'a> Maker<'a> {
                 Err(CreateError::Permission { pool, directory })
             }
             Err(Errno::OPNOTSUPP | Errno::ISDIR) => Err(CreateError::NoTmpfile { pool, directory }),
-            Err(errno) => Err(self.io("make it", errno.into())),
+            Err(errno) => Err(self.io("create it", errno.into())),
         }
     }
 
-    /// Gives the file its size and, where its kind or the options ask for it, its memory.
+    /// Gives the file its size and, if its kind or the options require it, its memory.
     fn allocate(
         &self,
         file: &File,
@@ -292,13 +293,13 @@ impl<'a> Maker<'a> {
         if options.prefault || matches!(kind, Kind::File | Kind::Hugetlbfs) {
             memory::take(file, page_size, 0, self.size, progress).map_err(|errno| match errno {
                 Errno::NOSPC | Errno::DQUOT => self.no_space(file),
-                errno => self.io("take its memory or storage", errno.into()),
+                errno => self.io("allocate its memory or storage", errno.into()),
             })?;
         }
         Ok(())
     }
 
-    /// Whether the memory or storage that the options ask for is there.
+    /// Checks whether the memory or storage that the options require is available.
     fn check_room(
         &self,
         file: &File,
@@ -319,8 +320,8 @@ impl<'a> Maker<'a> {
 
     fn check_space(&self, file: &File) -> Result<(), CreateError> {
         let stat = rustix::fs::fstatvfs(file)
-            .map_err(|errno| self.io("find the free space", errno.into()))?;
-        // A tmpfs or hugetlbfs without a limit reports no blocks at all.
+            .map_err(|errno| self.io("determine the free space", errno.into()))?;
+        // A tmpfs or hugetlbfs without a limit reports no blocks.
         let unlimited = stat.f_blocks == 0;
         if !unlimited && stat.f_bavail.saturating_mul(stat.f_frsize) < self.size {
             return Err(self.no_space(file));
@@ -341,7 +342,8 @@ impl<'a> Maker<'a> {
 
     fn mkfs(&self, media: &PoolMedia<'_>) -> Result<(), CreateError> {
         let pool = || self.path.to_owned();
-        // The host is no master for having made the pool: a guest whose system UUID it is, is.
+        // Creating the pool does not make the host the master; the guest whose system UUID this is
+        // becomes the master.
         let system = role::known_system_uuid()
             .map_err(|source| CreateError::Role { pool: pool(), source })?;
         let options = mkfs::Options {
@@ -360,7 +362,7 @@ impl<'a> Maker<'a> {
         let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
         let link = || rustix::fs::linkat(CWD, &unnamed, CWD, self.path, AtFlags::SYMLINK_FOLLOW);
         let mut linked = link();
-        // Whoever removed the last pool may have removed the directory with it.
+        // Whoever removed the last pool may also have removed the directory.
         for _ in 0..ATTEMPTS {
             if !self.own || linked != Err(Errno::NOENT) {
                 break;
@@ -425,7 +427,7 @@ mod tests {
     fn proposes_a_size_that_works() {
         for (size, near) in [(0, 16), (1, 16), (15 << 20, 16), ((17 << 20) + 1, 18)] {
             let Err(CreateError::Size { near: found, .. }) = check_size(size, ALIGNMENT) else {
-                panic!("{size} was taken")
+                panic!("{size} was accepted")
             };
             assert_eq!(found, Bytes(near << 20));
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a pool's file system is, as far as `pool inspect` tells it; `famfs fsck` tells all.
+//! What `pool inspect` reports about a pool's file system; `famfs fsck` reports everything.
 
 use famfs::media::Media;
 use famfs::replay::size;
@@ -15,22 +15,22 @@ pub struct FamfsReport {
     pub uuid: String,
     /// Entries in the log.
     pub log_entries: u64,
-    /// Entries that the log has room for.
+    /// Number of entries for which the log has room.
     pub log_slots: u64,
-    /// Files.
+    /// Number of files.
     pub files: usize,
-    /// Directories.
+    /// Number of directories.
     pub directories: usize,
-    /// Bytes that files take.
+    /// Bytes in use by files.
     pub used: u64,
-    /// Part of these that deleted files keep until `famfs compact`.
+    /// How many of these belong to deleted files, until `famfs compact`.
     pub deleted: u64,
-    /// Bytes that files can take.
+    /// Bytes that files can use in total.
     pub capacity: u64,
-    /// First byte of the pool behind all of this, deleted files included: no smaller pool would do.
-    /// `None` if that is not known.
+    /// The first byte of the pool after all of this, including deleted files: the pool cannot be
+    /// smaller. `None` if that is not known.
     pub data_end: Option<u64>,
-    /// What keeps it, or a part of it, from being read, if anything does.
+    /// Why it, or a part of it, cannot be read; `None` if it can.
     pub problem: Option<String>,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Who has a pool open or mapped, as /proc tells (proc_pid_fd(5), proc_pid_maps(5)).
+//! Finds out who has a pool open or mapped, from /proc (proc_pid_fd(5), proc_pid_maps(5)).
 
 use std::fs;
 use std::path::Path;
@@ -21,14 +21,14 @@ pub struct Holder {
     pub open: bool,
     /// Bytes of the pool in its address space.
     pub mapped: u64,
-    /// Bytes of these that are in memory and in its page table.
+    /// How many of these are in memory and in its page table.
     pub resident: u64,
-    /// Bytes of these that it reaches by huge pages.
+    /// How many of these it maps with huge pages.
     pub huge: u64,
 }
 
-/// The processes that use the pool at `path`, without this one. Of processes of other users only
-/// root sees the descriptors; one that ends meanwhile is left out.
+/// The processes that use the pool at `path`, except this one. Only root sees the descriptors of
+/// other users' processes. A process that ends meanwhile is omitted.
 pub(super) fn find(path: &Path, identity: Identity) -> Vec<Holder> {
     let Ok(processes) = process::others() else { return Vec::new() };
     let pool = PoolFile::of(path).ok();
@@ -40,7 +40,7 @@ pub(super) fn find(path: &Path, identity: Identity) -> Vec<Holder> {
 
 fn holder(pid: u32, identity: Identity, pool: Option<&PoolFile>) -> Option<Holder> {
     let open = holders::has_open(pid, |meta| Identity::from_metadata(meta) == identity);
-    // The full account costs the kernel a walk through the page table.
+    // For the full figures, the kernel has to walk the page table.
     let usage = if maps(pid, identity) {
         residency::of_process(pid, pool?).ok()?.pool
     } else {
@@ -75,7 +75,7 @@ mod tests {
     fn finds_a_process_that_has_the_file_open() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let identity = Identity::of(file.as_file()).unwrap();
-        // A program that another test starts just now has it for a moment, too.
+        // A program that another test is just starting also has it for a moment.
         let find_so_many = |count| {
             let end = Instant::now() + Duration::from_secs(60);
             loop {

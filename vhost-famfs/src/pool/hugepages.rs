@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Whether the host has enough free huge pages, and the command that reserves more
+//! Checks whether the host has enough free huge pages, and prints the command that reserves more
 //! (Documentation/admin-guide/mm/hugetlbpage.rst of the kernel).
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A 1 GiB page is 2^18 neighbours that the kernel rarely finds once it has run for a while.
+/// A 1 GiB page needs 2^18 adjacent pages, which the kernel rarely finds once it has run for a
+/// while.
 const GIGANTIC: u64 = 1 << 30;
 
-/// The host's pages of one size, on one NUMA node or on all.
+/// The host's huge pages of one size, on one NUMA node or on all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HugePages {
     directory: PathBuf,
@@ -18,14 +19,15 @@ pub struct HugePages {
     free: u64,
 }
 
-/// Too few pages, and what to do.
+/// There are too few huge pages.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "needs {needed} huge pages of {} KiB, {free} are free; reserve them with\n  \
-     echo {total} > {}{}",
+    "needs {needed} huge pages of {} KiB, but {free} are free; reserve them with\n  echo {total} > \
+     {}{}",
     .page_size >> 10,
     .file.display(),
-    if *.page_size >= GIGANTIC { "\nor, if that finds too few, with hugepagesz=1G hugepages=N on the kernel's command line" } else { "" }
+    if *.page_size >= GIGANTIC { "\nor, if that does not find enough, with hugepagesz=1G \
+                                  hugepages=N on the kernel command line" } else { "" }
 )]
 pub struct TooFew {
     page_size: u64,
@@ -36,8 +38,8 @@ pub struct TooFew {
 }
 
 impl HugePages {
-    /// What the kernel tells of pages of `page_size` bytes. Pages that others have reserved but
-    /// not taken yet do not count as free.
+    /// Reads the kernel's counts for pages of `page_size` bytes. Pages that others have reserved
+    /// but not yet allocated do not count as free.
     pub fn read(page_size: u64, node: Option<u32>) -> io::Result<Self> {
         let base = match node {
             None => "/sys/kernel/mm/hugepages".to_owned(),
@@ -52,14 +54,14 @@ impl HugePages {
             let text = fs::read_to_string(directory.join(name))?;
             text.trim().parse().map_err(io::Error::other)
         };
-        // A node has no count of reserved pages.
+        // There is no per-node count of reserved pages.
         let reserved = number("resv_hugepages").unwrap_or(0);
         let (total, free) = (number("nr_hugepages")?, number("free_hugepages")?);
         let free = free.saturating_sub(reserved);
         Ok(Self { directory, page_size, total, free })
     }
 
-    /// Refuses what does not fit.
+    /// Fails if `bytes` do not fit.
     pub fn check(&self, bytes: u64) -> Result<(), TooFew> {
         let needed = bytes.div_ceil(self.page_size);
         if needed <= self.free {
@@ -94,8 +96,8 @@ mod tests {
         assert_eq!(
             found.check(16 << 20).unwrap_err().to_string(),
             format!(
-                "needs 8 huge pages of 2048 KiB, 2 are free; reserve them with\n  \
-                 echo 16 > {}/nr_hugepages",
+                "needs 8 huge pages of 2048 KiB, but 2 are free; reserve them with\n  echo 16 > \
+                 {}/nr_hugepages",
                 pages.display()
             )
         );

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a pool is, for people and for programs.
+//! Describes a pool, for users and for programs.
 
 use std::fmt;
 use std::fs::File;
@@ -25,18 +25,19 @@ const PERMISSIONS: u32 = 0o7777;
 /// A pool as `vhost-famfs pool inspect --json` prints it, with a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Where it is; if that is not UTF-8, JSON has the bytes beside it.
+    /// Its path; if that is not UTF-8, JSON has its bytes in addition.
     #[serde(flatten, serialize_with = "as_name")]
     pub path: PathBuf,
     /// What it is made of.
     pub kind: Kind,
     /// Size in bytes.
     pub size: u64,
-    /// Bytes of a page of its memory, as its kind has it; [`Holder::huge`] tells what is used.
+    /// The page size of its memory, given by its kind; [`Holder::huge`] tells what is actually
+    /// used.
     pub page_size: u64,
-    /// Bytes of memory or storage that it takes now.
+    /// Bytes of memory or storage that it occupies now.
     pub allocated: u64,
-    /// `devdax`, `raw`, or `damaged` for an info block that does not add up.
+    /// `devdax`, `raw`, or `damaged` if its info block is inconsistent.
     pub view: &'static str,
     /// Why the view is damaged.
     pub damage: Option<String>,
@@ -62,8 +63,8 @@ fn as_name<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error>
     Name::of_path("path", path).serialize(serializer)
 }
 
-/// Looks at the pool `path`; changes nothing, and takes no lock that could be in another
-/// program's way. Permission to read is enough.
+/// Inspects the pool `path`. Changes nothing, and takes no lock that could block another program.
+/// Needs only permission to read.
 pub fn inspect(path: &Path) -> Result<Report, PoolError> {
     let (file, facts) = open_to_read(path, Owners::Any)?;
     let mut report = without_holders(&file, facts, path)?;
@@ -71,29 +72,30 @@ pub fn inspect(path: &Path) -> Result<Report, PoolError> {
     Ok(report)
 }
 
-/// Opens a pool for looking at it.
+/// Opens a pool to inspect it.
 pub(super) fn open_to_read(path: &Path, owners: Owners) -> Result<(File, Facts), PoolError> {
     let file = open(path, Purpose::Read, owners)?;
     let facts = Facts::of(&file, path)?;
     Ok((file, facts))
 }
 
-/// What a cluster must know of a pool before it uses it.
+/// What a cluster must know about a pool before using it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Form {
     /// What it is made of.
     pub kind: Kind,
     /// Size in bytes.
     pub size: u64,
-    /// What guests see of it, or why its info block does not add up.
+    /// Which device guests see, or why its info block is inconsistent.
     pub view: Result<View, String>,
     /// The identity of its info block, if it has one.
     pub uuid: Option<Uuid>,
-    /// Which file it is.
+    /// The identity of the file.
     pub identity: Identity,
 }
 
-/// Looks at the pool `path` without its log and its users, whose number [`inspect`]'s time grows with.
+/// Inspects the pool `path` without its log and its users, because the time of [`inspect`] grows
+/// with their number.
 pub fn form(path: &Path, owners: Owners) -> Result<Form, PoolError> {
     let (file, facts) = open_to_read(path, owners)?;
     let (view, uuid) = match info_block(&file, facts, path)? {
@@ -118,7 +120,7 @@ pub(super) fn info_block(
     Ok(InfoBlock::parse(&block, facts.size))
 }
 
-/// What the pool's own bytes tell.
+/// What can be read from the pool's own bytes.
 pub(super) fn without_holders(file: &File, facts: Facts, path: &Path) -> Result<Report, PoolError> {
     let Facts { identity, size, kind, page_size } = facts;
     let io = |action| move |source| PoolError::Io { pool: path.to_owned(), action, source };

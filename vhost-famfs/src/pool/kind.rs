@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a file is as a pool: its kind, size, alignment and identity.
+//! Determines what a file is as a pool: its kind, size, alignment and identity.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -29,16 +29,17 @@ pub enum Kind {
     Memfd,
     /// A file in tmpfs, such as /dev/shm.
     Tmpfs,
-    /// A file in hugetlbfs or a memfd with huge pages: memory in pages of one size, 2 MiB or 1 GiB.
+    /// A file in hugetlbfs, or a memfd with huge pages: memory in pages of one size, 2 MiB or 1
+    /// GiB.
     Hugetlbfs,
-    /// A regular file on a file system with storage below.
+    /// A regular file in a file system on disk.
     File,
     /// A device-dax character device, /dev/daxX.Y.
     Devdax,
 }
 
 impl Kind {
-    /// The kind's name as it is printed.
+    /// The kind's name in output.
     pub fn name(self) -> &'static str {
         match self {
             Self::Memfd => "memfd",
@@ -49,7 +50,7 @@ impl Kind {
         }
     }
 
-    /// Whether a flush has anything to write to storage.
+    /// Whether a flush has to write anything to storage.
     pub fn has_storage(self) -> bool {
         match self {
             Self::Memfd | Self::Tmpfs | Self::Hugetlbfs | Self::Devdax => false,
@@ -57,7 +58,7 @@ impl Kind {
         }
     }
 
-    /// Whether read(2) works; write(2) does on the same kinds but for hugetlbfs.
+    /// Whether read(2) works; write(2) works with the same kinds, except hugetlbfs.
     pub fn has_read(self) -> bool {
         self != Self::Devdax
     }
@@ -68,17 +69,18 @@ impl Kind {
     }
 }
 
-/// Which file a pool is, wherever its name moves.
+/// Identifies the file of a pool, even if it is renamed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Device number of the file system; of a device, its own.
+    /// Device number of the file system; for a device, its own.
     pub dev: u64,
     /// Inode number; 0 for a device, which can have many nodes.
     pub ino: u64,
 }
 
 impl Identity {
-    /// The identity of an open file. A back-end asks for it in its sandbox, which has `fstat` alone.
+    /// The identity of an open file. A back-end calls this in its sandbox, where only `fstat` is
+    /// allowed.
     pub fn of(file: &File) -> io::Result<Self> {
         let stat = rustix::fs::fstat(file)?;
         let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
@@ -89,7 +91,7 @@ impl Identity {
         })
     }
 
-    /// The same from what `stat` tells.
+    /// The identity from the result of `stat`.
     pub fn from_metadata(meta: &Metadata) -> Self {
         if meta.file_type().is_char_device() {
             Self { dev: meta.rdev(), ino: 0 }
@@ -99,13 +101,13 @@ impl Identity {
     }
 }
 
-/// What a file that can be a pool is.
+/// The properties of a file that can be a pool.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts {
     pub identity: Identity,
     pub size: u64,
     pub kind: Kind,
-    /// Bytes of a page of memory; a window begins and ends on one.
+    /// Size of its memory pages; windows begin and end on a page boundary.
     pub page_size: u64,
 }
 
@@ -129,7 +131,7 @@ impl Facts {
         facts.check_size(path)
     }
 
-    /// What offset and length of a window must be multiples of, in bytes.
+    /// The unit of a window's offset and length, in bytes.
     pub fn unit(&self) -> u64 {
         self.page_size.max(ALIGNMENT)
     }
@@ -178,8 +180,8 @@ pub(super) fn kind_of(file: &File, path: &Path) -> Result<(Kind, u64), PoolError
     })
 }
 
-/// The kind of a pool that is made as the file `path`; the directory of this user's pools need not be
-/// there yet.
+/// The kind of pool that a new file `path` would be; the directory for this user's pools need not
+/// exist yet.
 pub fn kind_for(path: &Path) -> Result<Kind, PoolError> {
     let mut directory = parent::of(path);
     if is_own_directory(directory) && !directory.exists() {
@@ -198,14 +200,14 @@ pub(super) fn is_memfd(fd: impl AsFd) -> bool {
     name_of(fd).as_os_str().as_encoded_bytes().starts_with(b"/memfd:")
 }
 
-/// What the kernel calls an open file.
+/// The kernel's name for an open file.
 pub(super) fn name_of(fd: impl AsFd) -> PathBuf {
     let number = fd.as_fd().as_raw_fd();
     fs::read_link(format!("/proc/self/fd/{number}"))
         .unwrap_or_else(|_| PathBuf::from(format!("descriptor {number}")))
 }
 
-/// What sysfs tells of a device-dax device (Documentation/ABI/testing/sysfs-bus-dax).
+/// A device-dax device as described by sysfs (Documentation/ABI/testing/sysfs-bus-dax).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct DaxDevice {
     size: u64,
@@ -213,7 +215,7 @@ struct DaxDevice {
 }
 
 impl DaxDevice {
-    /// The device of a device number; `None` if it is no device-dax device.
+    /// Finds the device with a device number; `None` if it is not a device-dax device.
     fn find(sysfs: &Path, rdev: u64) -> io::Result<Option<Self>> {
         let device = sysfs.join(format!("dev/char/{}:{}", major(rdev), minor(rdev)));
         let subsystem = fs::canonicalize(device.join("subsystem"));
@@ -238,7 +240,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    /// A sysfs with one device, as Linux 7.3 shows it.
+    /// A sysfs with one device, in the layout of Linux 7.3.
     fn sysfs(subsystem: &str, align: &str) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let (bus, device) = (dir.path().join(subsystem), dir.path().join("devices/dax0.0"));

@@ -15,7 +15,7 @@ use super::inspect::{Report, open_to_read, without_holders};
 use super::open::Owners;
 use super::{holders, kind};
 
-/// Where pools are looked for besides hugetlbfs mounts and `$XDG_RUNTIME_DIR`.
+/// Where to look for pools, in addition to hugetlbfs mounts and `$XDG_RUNTIME_DIR`.
 const PLACES: [&str; 2] = ["/dev/shm", "/var/lib/vhost-famfs"];
 
 /// A directory that the user named cannot be read.
@@ -29,11 +29,11 @@ pub struct ListError {
     pub source: io::Error,
 }
 
-/// The pools in the usual places and in `directories`, and one level below, by path.
+/// The pools in the usual places and in `directories`, one level deep, sorted by path.
 pub fn list(directories: &[PathBuf]) -> Result<Vec<Report>, ListError> {
     let mut paths = BTreeSet::new();
     for directory in usual_places() {
-        // Nothing there, or not for this user: no pools of this user.
+        // The directory does not exist or is not readable: this user has no pools there.
         let _ = collect(&directory, &mut paths);
     }
     for directory in directories {
@@ -52,7 +52,7 @@ fn usual_places() -> Vec<PathBuf> {
     places
 }
 
-/// The regular files of a directory and of its directories.
+/// The regular files in a directory and in its subdirectories.
 fn collect(directory: &Path, paths: &mut BTreeSet<PathBuf>) -> io::Result<()> {
     // However it was named, a pool in it has one name.
     let directory = directory.canonicalize()?;
@@ -60,7 +60,7 @@ fn collect(directory: &Path, paths: &mut BTreeSet<PathBuf>) -> io::Result<()> {
     let mut below = Vec::new();
     for entry in fs::read_dir(&directory)? {
         let entry = entry?;
-        // Symbolic links are not followed, nor mounts: each is a place of its own.
+        // Do not follow symbolic links or enter mounts: each mount is a place of its own.
         let Ok(meta) = entry.metadata() else { continue };
         if meta.is_file() {
             paths.insert(entry.path());
@@ -75,7 +75,7 @@ fn collect(directory: &Path, paths: &mut BTreeSet<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// A file that is plainly a pool: it has an info block or a famfs.
+/// A file that is recognizable as a pool, because it has an info block or a famfs.
 fn pool(path: &Path) -> Option<Report> {
     let (file, facts): (_, kind::Facts) = open_to_read(path, Owners::Any).ok()?;
     let mut report = without_holders(&file, facts, path).ok()?;
@@ -89,7 +89,8 @@ fn pool(path: &Path) -> Option<Report> {
 /// The pools as a table.
 pub fn table(reports: &[Report]) -> String {
     if reports.is_empty() {
-        return "no pools; `vhost-famfs pool create /dev/shm/pool --size 1G` makes one".to_owned();
+        return "no pools; create one with `vhost-famfs pool create /dev/shm/pool --size 1G`"
+            .to_owned();
     }
     let width = reports.iter().map(|r| r.path.display().to_string().len()).max().unwrap_or(0);
     let mut text = format!(

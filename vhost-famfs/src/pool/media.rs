@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The bytes of a pool of any kind, and the famfs device in it.
+//! Access to the bytes of a pool of any kind, and to the famfs device in it.
 //!
-//! Files are read and written by system calls. hugetlbfs has no write(2) and devdax neither
-//! read(2) nor write(2): there the bytes go through a mapping, in copies.
+//! Files are read and written with system calls. hugetlbfs has no write(2), and devdax has neither
+//! read(2) nor write(2), so their bytes are copied through a mapping.
 
 use std::fs::File;
 use std::io;
@@ -15,14 +15,14 @@ use famfs::sys::dax::{Access, Mapping};
 
 use super::kind::Facts;
 
-/// The bytes of an open pool, from its first one.
+/// The bytes of an open pool, from the first one.
 pub(super) struct PoolBytes<'f> {
     pub file: &'f File,
     pub facts: Facts,
 }
 
 impl PoolBytes<'_> {
-    /// Copies bytes out of the pool.
+    /// Copies bytes from the pool.
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         if self.facts.kind.has_read() {
             return self.file.read_exact_at(buf, offset);
@@ -30,7 +30,7 @@ impl PoolBytes<'_> {
         self.map(offset, buf.len(), Access::Read)?.read(index(offset)?, buf)
     }
 
-    /// Copies bytes into the pool. Of hugetlbfs the pages must be there.
+    /// Copies bytes into the pool. In hugetlbfs, the pages must already exist.
     pub fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         if self.facts.kind.has_write() {
             return self.file.write_all_at(buf, offset);
@@ -38,7 +38,7 @@ impl PoolBytes<'_> {
         self.map(offset, buf.len(), Access::Write)?.write(index(offset)?, buf)
     }
 
-    /// Maps the pool from its start to behind a range.
+    /// Maps the pool from its start to the end of a range.
     fn map(&self, offset: u64, len: usize, access: Access) -> io::Result<Mapping> {
         let end = offset.checked_add(len as u64).filter(|end| *end <= self.facts.size);
         let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -50,7 +50,7 @@ fn index(offset: u64) -> io::Result<usize> {
     usize::try_from(offset).map_err(io::Error::other)
 }
 
-/// The famfs device in a pool: what guests see behind the view's offset.
+/// The famfs device in a pool: what guests see after the view's offset.
 pub struct PoolMedia<'f> {
     bytes: PoolBytes<'f>,
     path: PathBuf,

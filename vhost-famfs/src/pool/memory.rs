@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Taking a pool's memory, and where from.
+//! Allocates a pool's memory, optionally on one NUMA node.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,13 +13,13 @@ use super::kind::Kind;
 use crate::host::memory::Available;
 use crate::host::sys;
 
-/// Bytes that are taken between two reports of progress, and so the longest wait for Ctrl-C.
+/// Bytes to allocate between two progress reports; this limits the reaction time to Ctrl-C.
 const STEP: u64 = 64 << 20;
 
-/// Called with the bytes that are done and all bytes.
+/// Called with the bytes done and the total.
 pub type Progress<'p> = &'p mut dyn FnMut(u64, u64);
 
-/// Why the memory cannot be had.
+/// Why the memory cannot be allocated.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// The host has too few huge pages.
@@ -30,23 +30,23 @@ pub enum MemoryError {
         "needs {needed}, but {} has only {} of memory available", .available.bound, About(.available.bytes)
     )]
     Little {
-        /// Bytes to take.
+        /// Bytes to allocate.
         needed: Bytes,
-        /// What there is.
+        /// The available memory.
         available: Available,
     },
-    /// Memory of a NUMA node for something else than memory.
+    /// A NUMA node was given for a pool that is not memory.
     #[error(
-        "--numa: a pool of kind {} does not keep to a node; use a directory in tmpfs or hugetlbfs",
+        "--numa: a pool of kind {} cannot be bound to a node; use a directory in tmpfs or hugetlbfs",
         .0.name()
     )]
     Placement(Kind),
-    /// No such node.
-    #[error("--numa {node}: the host has no memory there, only on nodes {found}")]
+    /// The node does not exist or has no memory.
+    #[error("--numa {node}: this node has no memory; nodes with memory: {found}")]
     Node {
-        /// The node asked for.
+        /// The requested node.
         node: u32,
-        /// The nodes that there are, as the kernel prints them.
+        /// The nodes with memory, as the kernel prints them.
         found: String,
     },
     /// A system call failed.
@@ -64,13 +64,13 @@ fn cannot(action: &'static str) -> impl Fn(io::Error) -> MemoryError {
     move |source| MemoryError::Io { action, source }
 }
 
-/// Refuses a NUMA node without memory, and a kind of pool that does not keep to one.
+/// Refuses a NUMA node without memory, and kinds of pools that cannot be bound to a node.
 pub(super) fn check_node(kind: Kind, node: u32) -> Result<(), MemoryError> {
     if !matches!(kind, Kind::Tmpfs | Kind::Hugetlbfs) {
         return Err(MemoryError::Placement(kind));
     }
     let found = fs::read_to_string("/sys/devices/system/node/has_memory")
-        .map_err(cannot("find the NUMA nodes with memory"))?;
+        .map_err(cannot("determine the NUMA nodes with memory"))?;
     let found = found.trim();
     if holds(found, node) {
         return Ok(());
@@ -87,7 +87,7 @@ fn holds(list: &str, number: u32) -> bool {
     })
 }
 
-/// Makes all memory of the file come from one NUMA node.
+/// Binds all memory of the file to one NUMA node.
 pub(super) fn bind(file: &File, size: u64, node: u32) -> Result<(), MemoryError> {
     let action = cannot("bind its memory to the NUMA node");
     let file = file.try_clone().map_err(&action)?;
@@ -97,7 +97,7 @@ pub(super) fn bind(file: &File, size: u64, node: u32) -> Result<(), MemoryError>
     sys::bind_to_node(&mapping, node).map_err(action)
 }
 
-/// Refuses to take more memory than there is.
+/// Refuses to allocate more memory than is available.
 pub(super) fn check_free(
     kind: Kind,
     page_size: u64,
@@ -106,17 +106,17 @@ pub(super) fn check_free(
 ) -> Result<(), MemoryError> {
     if kind == Kind::Hugetlbfs {
         let pages = HugePages::read(page_size, node)
-            .map_err(cannot("find the number of free huge pages"))?;
+            .map_err(cannot("determine the number of free huge pages"))?;
         return Ok(pages.check(bytes)?);
     }
-    let available = Available::look().map_err(cannot("find the available memory"))?;
+    let available = Available::look().map_err(cannot("determine the available memory"))?;
     if bytes <= available.bytes {
         return Ok(());
     }
     Err(MemoryError::Little { needed: Bytes(bytes), available })
 }
 
-/// Takes the memory or storage of the bytes from `from` to `size`.
+/// Allocates the memory or storage of the bytes from `from` to `size`.
 pub(super) fn take(
     file: &File,
     page_size: u64,

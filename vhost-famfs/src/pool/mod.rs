@@ -60,10 +60,10 @@ pub const MIN_SIZE: u64 = 16 << 20;
 /// Why a file cannot be used as a pool.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    /// Nothing by this name.
-    #[error("pool {path}: no such file; `vhost-famfs pool create {path} --size 1G` makes one", path = .0.display())]
+    /// The file does not exist.
+    #[error("pool {path}: no such file; create one with `vhost-famfs pool create {path} --size 1G`", path = .0.display())]
     Missing(PathBuf),
-    /// Not allowed to open it.
+    /// The user may not open it.
     #[error("pool {}: no permission to {access} it", .pool.display())]
     Permission {
         /// The pool.
@@ -71,21 +71,21 @@ pub enum PoolError {
         /// `read`, or `read and write`.
         access: &'static str,
     },
-    /// Others than this user could change it, or have put it there.
+    /// Other users could change it, or have put it there.
     #[error(
-        "pool {} {fault}: whoever that is reads and changes what VMs store there; use a pool of \
-         your own, or give --foreign-pool (in a cluster file: foreign = true)", .pool.display()
+        "pool {} {fault}: that user could read and change what VMs store there; use a pool of your \
+         own, or accept it with --foreign-pool (in a cluster file: foreign = true)", .pool.display()
     )]
     Foreign {
         /// The pool.
         pool: PathBuf,
-        /// Why it is not this user's alone.
+        /// Why other users could change it.
         fault: Fault,
     },
-    /// The directory of this user's pools is not this user's alone.
+    /// Other users could change the directory for this user's pools.
     #[error(
-        "directory {} {fault}: pools made for clusters would not be safe there; remove it, or name \
-         a pool in a directory of your own (--pool, or path in the cluster file)", .directory.display()
+        "directory {} {fault}: pools for clusters would not be safe there; remove it, or name a \
+         pool in a directory of your own (--pool, or path in the cluster file)", .directory.display()
     )]
     Directory {
         /// The directory.
@@ -93,18 +93,18 @@ pub enum PoolError {
         /// What is wrong with it.
         fault: Fault,
     },
-    /// Another file has got its name.
-    #[error("pool {}: another file has got its name since this command began", .0.display())]
+    /// Another file has taken its name.
+    #[error("pool {}: another file has taken its name since this command began", .0.display())]
     Replaced(PathBuf),
-    /// Its name leads to another one.
+    /// Its name is a symbolic link.
     #[error(
-        "pool {}: is a symbolic link to {target}, and whoever made it can make it lead elsewhere; \
-         name {target} itself, or give --foreign-pool", .pool.display(), target = .target.display()
+        "pool {}: is a symbolic link to {target}, and its owner can make it point elsewhere; name \
+         {target} itself, or accept the link with --foreign-pool", .pool.display(), target = .target.display()
     )]
     Link {
-        /// The name.
+        /// The link.
         pool: PathBuf,
-        /// Where it leads.
+        /// Its target.
         target: PathBuf,
     },
     /// A system call failed.
@@ -118,7 +118,7 @@ pub enum PoolError {
         #[source]
         source: io::Error,
     },
-    /// Not a file that can be mapped by several programs.
+    /// It is not a file that several programs can map.
     #[error("pool {}: is {found}, expected a memfd, a file in tmpfs or hugetlbfs, a regular file or /dev/daxX.Y", .pool.display())]
     Type {
         /// The pool.
@@ -126,10 +126,10 @@ pub enum PoolError {
         /// What it is.
         found: &'static str,
     },
-    /// A descriptor that was opened without write access.
-    #[error("pool {}: descriptor is not open for reading and writing", .0.display())]
+    /// The descriptor was opened without write access.
+    #[error("pool {}: the descriptor is not open for reading and writing", .0.display())]
     Access(PathBuf),
-    /// Not a size that a guest can map.
+    /// The size is not one that a guest can map.
     #[error("pool {}: its size is {found}: a pool needs at least 16 MiB, in steps of 2 MiB", .pool.display())]
     Size {
         /// The pool.
@@ -137,11 +137,11 @@ pub enum PoolError {
         /// Its size.
         found: Bytes,
     },
-    /// A part of it that lies over the files of others.
+    /// A part of it that overlaps the files of other VMs.
     #[error(
-        "pool {}: its file system reaches to {end}, and {len} from {offset} lie over it: the guest \
-         would write over files of others; take a part from {end} on, the whole pool, or another \
-         pool (`famfs mkfs --size` makes a file system that leaves room)", .pool.display()
+        "pool {}: its file system takes everything up to {end}, and {len} from {offset} overlap \
+         it, so the guest would overwrite files of other VMs; use a part from {end} on, the whole \
+         pool, or another pool (`famfs mkfs --size` creates a file system that leaves room)", .pool.display()
     )]
     OverFiles {
         /// The pool.
@@ -153,32 +153,33 @@ pub enum PoolError {
         /// Where the file system ends.
         end: Bytes,
     },
-    /// What of it is files cannot be told.
+    /// The extent of its file system is not known.
     #[error(
-        "pool {}: its file system is damaged, so what part of it is free cannot be told; see \
-         `famfs --pool {} fsck`", .pool.display(), .pool.display()
+        "pool {}: its file system is damaged, so it is not known which part of the pool is free; \
+         see `famfs --pool {} fsck`", .pool.display(), .pool.display()
     )]
     Files {
         /// The pool.
         pool: PathBuf,
-        /// How.
+        /// The damage.
         #[source]
         source: SuperblockError,
     },
-    /// Another program holds the pool for itself.
+    /// Another program has locked the pool exclusively.
     #[error(
-        "pool {}: busy, another program changes it: it is locked{}; wait for that program, or stop it{}",
+        "pool {}: busy: another program is changing it and has locked it{}; wait for that program, \
+         or stop it{}",
         pool.display(), famfs_holders::by(.by), lock::others(.by)
     )]
     Busy {
         /// The pool.
         pool: PathBuf,
-        /// Who holds the lock, as far as that can be told.
+        /// Who holds the lock, if known.
         by: Vec<NamedProcess>,
     },
 }
 
-/// Takes the lock of a pool that its users share, and that keeps its size and form.
+/// Takes the lock that users of a pool share, which keeps its size and layout unchanged.
 pub(crate) fn lock_shared(file: &File, pool: &Path) -> Result<(), PoolError> {
     lock::shared(file, "pool", lock::BRIEF, |_| {}).map_err(|error| match error {
         LockError::Busy { holders: by, .. } => PoolError::Busy { pool: pool.to_owned(), by },
@@ -188,11 +189,11 @@ pub(crate) fn lock_shared(file: &File, pool: &Path) -> Result<(), PoolError> {
     })
 }
 
-/// Opens the pool `path` to give it to others: a descriptor, whatever becomes of the name. With
+/// Opens the pool `path` to pass it on as a descriptor, which does not depend on the name. With
 /// `expected`, it must be that file.
 ///
 /// # Errors
-/// It cannot be opened, is another's, or another one.
+/// It cannot be opened, belongs to another user, or is another file.
 pub fn open_for(
     path: &Path,
     write: bool,
@@ -214,9 +215,9 @@ pub fn open_for(
 
 /// An open pool that nobody can shrink while it is open.
 ///
-/// A memfd is sealed. Files take a shared lock (flock), which programs that resize or rewrite
-/// a pool must find free; a program that ignores locks can still truncate the file, and then
-/// every VM that touches the missing part dies with SIGBUS.
+/// A memfd is sealed. Files get a shared lock (flock), which keeps programs that resize or rewrite
+/// a pool from doing so. A program that ignores locks can still truncate the file; then every VM
+/// that touches the missing part dies with SIGBUS.
 #[derive(Debug)]
 pub struct Pool {
     file: File,
@@ -231,7 +232,7 @@ impl Pool {
         Self::from_file(file, path.to_owned())
     }
 
-    /// Takes a pool that is open already, such as a memfd from a parent process.
+    /// Uses a pool that is already open, such as a memfd from a parent process.
     pub fn from_fd(fd: OwnedFd) -> Result<Self, PoolError> {
         let path = name_of(&fd);
         let flags = rustix::fs::fcntl_getfl(&fd).map_err(|errno| PoolError::Io {
@@ -259,7 +260,7 @@ impl Pool {
         lock_shared(&self.file, &self.path)
     }
 
-    /// Seals the size; `false` if the memfd was made without `MFD_ALLOW_SEALING`.
+    /// Seals the size; `false` if the memfd was created without `MFD_ALLOW_SEALING`.
     fn seal(&self) -> Result<bool, PoolError> {
         match rustix::fs::fcntl_add_seals(&self.file, SealFlags::SHRINK) {
             Ok(()) => Ok(true),
@@ -284,12 +285,12 @@ impl Pool {
         self.file
     }
 
-    /// The name it was opened by, or what the kernel calls an inherited descriptor.
+    /// The path by which it was opened, or the kernel's name for an inherited descriptor.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Which file it is.
+    /// The identity of the file.
     pub fn identity(&self) -> Identity {
         self.facts.identity
     }
@@ -299,8 +300,7 @@ impl Pool {
         self.facts.size
     }
 
-    /// What offset and length of a window must be multiples of, in bytes: the size of its pages,
-    /// at least 2 MiB.
+    /// The unit of a window's offset and length in bytes: its page size, but at least 2 MiB.
     pub fn unit(&self) -> u64 {
         self.facts.unit()
     }
@@ -310,8 +310,8 @@ impl Pool {
         self.facts.kind
     }
 
-    /// Refuses a part of the pool that lies over its file system and is not all of it: the guest
-    /// would write over the files of others.
+    /// Refuses a part of the pool that overlaps its file system, unless it is the whole pool: the
+    /// guest would overwrite files of other VMs.
     pub fn check_part(&self, offset: u64, len: u64) -> Result<(), PoolError> {
         if offset == 0 && len == self.size() {
             return Ok(());
@@ -325,20 +325,20 @@ impl Pool {
         }
     }
 
-    /// Makes everything stored so far as durable as the pool's kind allows: writes a file back
-    /// (pages that guests dirtied through a mapping too), and has nothing to do for memory.
+    /// Makes all previous stores as durable as the pool's kind allows: a file is written back,
+    /// including pages that guests changed through a mapping; memory needs nothing.
     pub fn sync(&self) -> io::Result<()> {
         if self.facts.kind.has_storage() { self.file.sync_data() } else { Ok(()) }
     }
 }
 
-/// Looks whether the pool `path` may be read, and is one.
+/// Checks whether the pool `path` is readable and valid.
 pub fn check_readable(path: &Path, owners: Owners) -> Result<(), PoolError> {
     inspect::open_to_read(path, owners).map(drop)
 }
 
-/// Looks whether the pool `path` is of the owners that are taken. A pool among this user's own is
-/// refused with its directory too.
+/// Checks whether the pool `path` belongs to an accepted owner. A pool in the directory for this
+/// user's pools is refused if the directory is not safe.
 pub fn check_owners(path: &Path, owners: Owners) -> Result<(), PoolError> {
     match path.parent().filter(|directory| is_own_directory(directory)) {
         Some(directory) if owners == Owners::Trusted => _ = check_own_directory(directory)?,
@@ -347,7 +347,7 @@ pub fn check_owners(path: &Path, owners: Owners) -> Result<(), PoolError> {
     check_readable(path, owners)
 }
 
-/// Looks whether the host has free huge pages of `page_size` bytes for so many bytes.
+/// Checks whether the host has enough free huge pages of `page_size` for that many bytes.
 pub fn check_huge_pages(page_size: u64, bytes: u64) -> Result<(), MemoryError> {
     memory::check_free(Kind::Hugetlbfs, page_size, bytes, None)
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Opening a pool by its name, and refusing one that somebody else may have put there.
+//! Opens a pool by name, and refuses one that somebody else may have put there.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,18 +12,18 @@ use rustix::io::Errno;
 
 use super::PoolError;
 
-/// Whose pools are taken.
+/// Which owners of a pool to accept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Owners {
-    /// This user's and root's, which nobody else can change.
+    /// Pools of this user or root that no other user can change.
     #[default]
     Trusted,
-    /// Anybody's.
+    /// Pools of any user.
     Any,
 }
 
 impl Owners {
-    /// As the option `--foreign-pool` has it.
+    /// The meaning of the option `--foreign-pool`.
     #[must_use]
     pub fn foreign(allowed: bool) -> Self {
         if allowed { Self::Any } else { Self::Trusted }
@@ -37,7 +37,8 @@ pub(super) enum Purpose {
     ReadAndWrite,
 }
 
-/// Opens the file `path`, or says whose it is. From then on the open file counts, not its name.
+/// Opens the file `path`, or fails and says who owns it. From then on, only the open file matters,
+/// not its name.
 pub(super) fn open(path: &Path, purpose: Purpose, owners: Owners) -> Result<File, PoolError> {
     let pool = || path.to_owned();
     let write = purpose == Purpose::ReadAndWrite;
@@ -70,8 +71,8 @@ fn is_link(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::LOOP)
 }
 
-/// Refuses a regular file that another user can change. Nodes of devices only root can make; what
-/// else is no pool is refused for what it is.
+/// Refuses a regular file that another user can change. Only root can create device nodes; all
+/// other types of files are refused elsewhere.
 fn check(file: &File, path: &Path) -> Result<(), PoolError> {
     let metadata = file.metadata().map_err(|source| PoolError::Io {
         pool: path.to_owned(),
@@ -121,7 +122,7 @@ mod tests {
         let told = Pool::open(&link, Owners::Trusted).unwrap_err().to_string();
         assert!(told.contains(&format!("a symbolic link to {}", path.display())), "{told}");
         Pool::open(&link, Owners::Any).unwrap();
-        // The file is not what has that name.
+        // The target's contents do not matter.
         let removed = remove(&link, true, Owners::Any).unwrap_err().to_string();
         assert!(removed.contains("symbolic link"), "{removed}");
         assert!(path.exists() && link.exists());

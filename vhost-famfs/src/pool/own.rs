@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The directory of a user's own pools in a file system of memory: others can neither put a file there
-//! nor replace one.
+//! The directory for a user's own pools in tmpfs or hugetlbfs: other users can neither create nor
+//! replace files in it.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -12,13 +12,13 @@ use famfs::system::parent;
 
 use super::PoolError;
 
-/// The directory of this user's pools below `memory`, which is /dev/shm or a mount of hugetlbfs.
+/// The directory for this user's pools below `memory`, which is /dev/shm or a hugetlbfs mount.
 #[must_use]
 pub fn own_directory(memory: &Path) -> PathBuf {
     memory.join(name())
 }
 
-/// Whether a path is that of a directory for this user's pools.
+/// Whether a path is that of the directory for this user's pools.
 #[must_use]
 pub fn is_own_directory(path: &Path) -> bool {
     path.file_name().is_some_and(|found| found == name().as_str())
@@ -28,16 +28,16 @@ fn name() -> String {
     format!("vhost-famfs-{}", rustix::process::geteuid().as_raw())
 }
 
-/// Whether the directory of a pool is that for this user's pools.
+/// Whether a pool is in the directory for this user's pools.
 #[must_use]
 pub fn is_in_own_directory(pool: &Path) -> bool {
     pool.parent().is_some_and(is_own_directory)
 }
 
-/// Looks whether the directory is there and is this user's alone; `false` if it is not there.
+/// Checks that other users cannot change the directory; `false` if it does not exist.
 ///
 /// # Errors
-/// It is another's, or others can change it.
+/// It belongs to another user, or others can change it.
 pub fn check_own_directory(path: &Path) -> Result<bool, PoolError> {
     let io = |source| PoolError::Io { pool: path.to_owned(), action: "look at it", source };
     let wrong = |path: &Path| {
@@ -57,10 +57,10 @@ pub fn check_own_directory(path: &Path) -> Result<bool, PoolError> {
     }
 }
 
-/// Makes the directory if it is not there, for this user only.
+/// Creates the directory if it does not exist, for this user only.
 ///
 /// # Errors
-/// As [`check_own_directory`], and it cannot be made.
+/// As [`check_own_directory`], or it cannot be created.
 pub fn make_own_directory(path: &Path) -> Result<(), PoolError> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
@@ -73,7 +73,7 @@ pub fn make_own_directory(path: &Path) -> Result<(), PoolError> {
 /// Removes the directory if no pool is left in it.
 pub fn tidy_own_directory(path: &Path) {
     if is_own_directory(path) {
-        // Fails if there are others.
+        // Fails if there are other pools.
         let _ = fs::remove_dir(path);
     }
 }
@@ -97,7 +97,7 @@ mod tests {
         let options = options(memory.path());
         let directory = own_directory(memory.path());
         check_room(&options).unwrap();
-        assert!(!directory.exists(), "looking makes nothing");
+        assert!(!directory.exists(), "checking creates nothing");
         create(&options, &mut |_, _| ()).unwrap();
         assert_eq!(directory.metadata().unwrap().mode() & 0o777, 0o700);
         tidy_own_directory(&directory);
@@ -131,7 +131,7 @@ mod tests {
             assert!(refused().iter().all(|told| told.contains("belongs to user 65534")));
             std::os::unix::fs::chown(&directory, Some(0), None).unwrap();
         }
-        // Whoever can rename in there can put another directory in its place.
+        // Whoever can rename files in there could replace the directory.
         fs::set_permissions(memory.path(), Permissions::from_mode(0o777)).unwrap();
         assert!(refused().iter().all(|told| told.contains("mode 0777")));
         assert!(!options.path.exists());

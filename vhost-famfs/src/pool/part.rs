@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Which part of a pool its file system has.
+//! Determines which part of a pool belongs to its file system.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,9 +13,9 @@ use super::inspect::info_block;
 use super::kind::Facts;
 use super::media::PoolMedia;
 
-/// First byte of a pool behind its file system; `None` if it has none.
+/// The first byte of a pool after its file system; `None` if it has no file system.
 pub(super) fn famfs_end(file: &File, facts: Facts, path: &Path) -> Result<Option<u64>, PoolError> {
-    // What has no good info block has no file system that anybody mounts.
+    // A pool without a valid info block has no file system that anybody mounts.
     let view = match info_block(file, facts, path)? {
         Ok(Some(_)) => View::Devdax,
         _ => View::Raw,
@@ -72,7 +72,7 @@ mod tests {
             let media = PoolFile::open(&path, Access::Write).unwrap();
             mkfs::mkfs(&media, &options).unwrap();
             drop(media);
-            assert!(allowed(32, 32).is_err(), "a file system of the whole pool");
+            assert!(allowed(32, 32).is_err(), "the file system has the whole pool");
         }
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Removing a pool.
+//! Removes a pool.
 
 use std::fs::File;
 use std::io;
@@ -21,40 +21,41 @@ use super::{Kind, PoolError};
 /// Why a pool was not removed.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveError {
-    /// It is no pool.
+    /// It is not a pool.
     #[error(transparent)]
     Pool(#[from] PoolError),
-    /// Somebody uses it.
-    #[error("pool {}: in use by {}; --force removes its name, and its memory when they end", .pool.display(), names(.holders))]
+    /// It is in use.
+    #[error("pool {}: in use by {}; with --force its name is removed now, and its memory when they \
+             end", .pool.display(), names(.holders))]
     Held {
         /// The pool.
         pool: PathBuf,
-        /// Who.
+        /// The processes that use it.
         holders: Vec<Holder>,
     },
-    /// It holds something.
-    #[error("pool {}: {found}; --force removes it", .pool.display())]
+    /// It holds data.
+    #[error("pool {}: {found}; to remove it anyway, use --force", .pool.display())]
     Data {
         /// The pool.
         pool: PathBuf,
         /// What it holds.
         found: String,
     },
-    /// A device is not a file that can be removed.
-    #[error("pool {}: is a device; `famfs --pool` and `ndctl` change what is on it", .0.display())]
+    /// A device cannot be removed.
+    #[error("pool {}: is a device; use `famfs --pool` or `ndctl` to change its contents", .0.display())]
     Device(PathBuf),
 }
 
-/// Processes as one line names them.
+/// The processes on one line.
 pub(super) fn names(holders: &[Holder]) -> String {
     let names: Vec<_> = holders.iter().map(|h| format!("{} ({})", h.command, h.pid)).collect();
     names.join(", ")
 }
 
-/// Removes the pool `path`; with `force` even one that is used or holds data.
+/// Removes the pool `path`; with `force`, even if it is in use or holds data.
 ///
 /// # Errors
-/// It is no pool (not even `force` removes that), it is used, or it holds data.
+/// It is not a pool (`force` does not remove other files), is in use, or holds data.
 pub fn remove(path: &Path, force: bool, owners: Owners) -> Result<(), RemoveError> {
     let (file, facts) = open_to_read(path, owners)?;
     let pool = || path.to_owned();
@@ -88,17 +89,18 @@ pub fn remove(path: &Path, force: bool, owners: Owners) -> Result<(), RemoveErro
     Ok(unlink(path, &file)?)
 }
 
-/// Takes its name `path` from an open file, and no other file's; of this user's pools the directory goes
-/// with the last.
+/// Removes the name `path` of an open file, but not if another file has it. If it was the last of
+/// this user's pools, also removes their directory.
 ///
 /// # Errors
-/// The name is another file's, or cannot be removed.
+/// Another file has the name, or it cannot be removed.
 pub fn unlink(path: &Path, file: &File) -> Result<(), PoolError> {
     let io = |action| move |source| PoolError::Io { pool: path.to_owned(), action, source };
     let directory = parent::of(path);
     let name =
         path.file_name().ok_or_else(|| io("remove it")(io::ErrorKind::InvalidInput.into()))?;
-    // Held, so that what is looked at is what is removed, whatever becomes of the directory's own name.
+    // Kept open, so that the file that is checked is the one that is removed, even if the directory
+    // is renamed.
     let held = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
         .map_err(|errno| io("open its directory")(errno.into()))?;
     let found = rustix::fs::statat(&held, name, AtFlags::SYMLINK_NOFOLLOW)

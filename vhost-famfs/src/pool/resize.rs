@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Changing the size of a pool that nobody uses.
+//! Changes the size of a pool that is not in use.
 //!
-//! A pool's size is in three places: the file's length, the info block, the superblock. They are
-//! changed in an order in which the length is never smaller than what the other two promise. A
-//! crash in between leaves an info block of the other size; the same command finishes the work.
+//! A pool's size is stored in three places: the file's length, the info block and the superblock.
+//! They are changed in an order in which the file is never shorter than the other two say. A crash
+//! in between leaves an info block with another size than the file's; the same command then
+//! finishes the work.
 
 use std::fs::File;
 use std::io;
@@ -28,93 +29,96 @@ use super::open::{Owners, Purpose, open};
 use super::remove::names;
 use super::{Kind, MIN_SIZE, PoolError, Report, inspect};
 
-/// Which pool, and how large it is to be.
+/// Which pool, and its new size.
 #[derive(Clone, Debug)]
 pub struct ResizeOptions {
     /// The pool.
     pub path: PathBuf,
     /// New size in bytes.
     pub size: u64,
-    /// Whose pool it may be.
+    /// Which owners to accept.
     pub owners: Owners,
 }
 
-/// Why a pool was not resized; it is as it was.
+/// Why a pool was not resized; it is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum ResizeError {
-    /// It is no pool.
+    /// It is not a pool.
     #[error(transparent)]
     Pool(#[from] PoolError),
-    /// Not a size that a guest can map.
+    /// The size is not one that a guest can map.
     #[error("{found}: a pool needs at least 16 MiB, in steps of {unit}")]
     Size {
-        /// Size asked for.
+        /// The requested size.
         found: Bytes,
         /// What it must be a multiple of.
         unit: Bytes,
     },
-    /// Somebody uses it.
-    #[error("pool {}: in use by {}, who would not notice; end them first", .pool.display(), names(.holders))]
+    /// It is in use.
+    #[error("pool {}: in use by {}: running VMs would not see the new size; stop them first", .pool.display(), names(.holders))]
     Held {
         /// The pool.
         pool: PathBuf,
-        /// Who.
+        /// The processes that use it.
         holders: Vec<Holder>,
     },
     /// The end of the pool holds data.
-    #[error("pool {}: holds data up to {end}, and would lose it at {size}; the smallest size is {least}", .pool.display())]
+    #[error("pool {}: holds data up to {end}, which would be lost at {size}; the smallest possible \
+             size is {least}", .pool.display())]
     Data {
         /// The pool.
         pool: PathBuf,
-        /// First byte behind the data.
+        /// First byte after the data.
         end: Bytes,
-        /// Size asked for.
+        /// The requested size.
         size: Bytes,
-        /// The smallest size that cuts nothing off.
+        /// The smallest size that keeps all data.
         least: Bytes,
     },
-    /// The end of the pool holds what was deleted, and counts until it is compacted.
+    /// The end of the pool holds deleted files, which count until the log is compacted.
     #[error(
-        "pool {}: deleted files still hold memory up to {end}, which {size} would cut off; give it back with \
-         `famfs --pool {} compact`: the smallest size is {least} then", .pool.display(), .pool.display()
+        "pool {}: deleted files use memory up to {end}, which {size} would cut off; free it with \
+         `famfs --pool {} compact`: then the smallest possible size is {least}", .pool.display(), .pool.display()
     )]
     Deleted {
         /// The pool.
         pool: PathBuf,
-        /// First byte behind the deleted files.
+        /// First byte after the deleted files.
         end: Bytes,
-        /// Size asked for.
+        /// The requested size.
         size: Bytes,
-        /// The smallest size once they are compacted.
+        /// The smallest size once the log is compacted.
         least: Bytes,
     },
-    /// What it holds cannot be told.
-    #[error("pool {}: its file system is damaged, so what a smaller size would cut off is not known", .pool.display())]
+    /// Its contents are not known.
+    #[error("pool {}: its file system is damaged, so it is not known what a smaller size would cut \
+             off", .pool.display())]
     Damaged {
         /// The pool.
         pool: PathBuf,
-        /// How.
+        /// The damage.
         #[source]
         source: ContentsError,
     },
-    /// Some of its log cannot be read.
-    #[error("pool {}: its log cannot be read to its end, so what a smaller size would cut off is not known; see `famfs --pool {} fsck`", .0.display(), .0.display())]
+    /// A part of its log cannot be read.
+    #[error("pool {}: its log cannot be read completely, so it is not known what a smaller size \
+             would cut off; see `famfs --pool {} fsck`", .0.display(), .0.display())]
     Unread(PathBuf),
-    /// The info block is not the pool's.
-    #[error("pool {}: no pool that can be resized", .pool.display())]
+    /// The info block does not fit the pool.
+    #[error("pool {}: cannot be resized", .pool.display())]
     View {
         /// The pool.
         pool: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: ViewError,
     },
-    /// The memory cannot be had.
+    /// The memory cannot be allocated.
     #[error("pool {}", .pool.display())]
     Memory {
         /// The pool.
         pool: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: MemoryError,
     },
@@ -123,12 +127,12 @@ pub enum ResizeError {
     Record {
         /// The pool.
         pool: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: SuperblockError,
     },
-    /// A device has the size that it has.
-    #[error("pool {}: is a device, whose size is that of its hardware", .0.display())]
+    /// The size of a device cannot be changed.
+    #[error("pool {}: is a device, so its size cannot be changed", .0.display())]
     Device(PathBuf),
     /// A system call failed.
     #[error("pool {}: cannot {action}", .pool.display())]
@@ -143,13 +147,13 @@ pub enum ResizeError {
     },
 }
 
-/// Makes a pool larger, or cuts space without data off its end.
+/// Makes a pool larger, or removes space without data from its end.
 pub fn resize(options: &ResizeOptions, progress: Progress<'_>) -> Result<Report, ResizeError> {
     change(options, progress, usize::MAX)?;
     Ok(inspect(&options.path)?)
 }
 
-/// Changes the size in at most so many places, as if the host had crashed then.
+/// Changes the size in at most that many places, as if the host had crashed then.
 fn change(
     options: &ResizeOptions,
     progress: Progress<'_>,
@@ -184,7 +188,7 @@ fn change(
     file.sync_all().map_err(work.cannot("sync it"))
 }
 
-/// A place of a pool's size.
+/// A place where a pool's size is stored.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Superblock,
@@ -192,9 +196,9 @@ enum Step {
     Length,
 }
 
-/// The orders in which the file is never shorter than what the other two promise. Memory or storage
-/// for a larger file is taken before. A block of another size than the file tells that a resize was
-/// interrupted, so it is the first to be written, and the last.
+/// The orders in which the file is never shorter than the other two say. For a larger file, memory
+/// or storage is allocated first. An info block with another size than the file's marks an
+/// interrupted resize, so it is written first and last.
 const SHRINK: &[Step] = &[Step::Block, Step::Superblock, Step::Length];
 const GROW: &[Step] = &[Step::Superblock, Step::Block];
 
@@ -213,7 +217,7 @@ impl Work<'_> {
         move |source| ResizeError::Io { pool: pool.clone(), action, source }
     }
 
-    /// Makes sure that nobody uses the pool, and that no program of this project begins to.
+    /// Makes sure that no process uses the pool, and that no program of this project starts to.
     fn claim(&self) -> Result<(), ResizeError> {
         let lock = lock::exclusive(self.file, "pool", lock::BRIEF, |_| {});
         let holders = holders::find(self.path, self.old.identity);
@@ -237,8 +241,8 @@ impl Work<'_> {
         })
     }
 
-    /// The pool's info block, if it has one. After an interrupted resize it is one of a smaller
-    /// pool, or of the size asked for.
+    /// The pool's info block, if it has one. After an interrupted resize, its size may be smaller
+    /// than the file's or the requested one.
     fn info_block(&self) -> Result<Option<InfoBlock>, ResizeError> {
         let block = self.block_bytes()?;
         let (old, new) = (self.old.size, self.new.size);
@@ -256,7 +260,7 @@ impl Work<'_> {
         Ok(block)
     }
 
-    /// Refuses to cut off data, or what was deleted and may still be played.
+    /// Refuses to cut off data, or deleted files that may still be replayed.
     fn check_cut(&self, view: View) -> Result<(), ResizeError> {
         let DataEnd { now, compacted } = match self.data_end(view)? {
             Some(end) => end,
@@ -284,7 +288,7 @@ impl Work<'_> {
         })
     }
 
-    /// The pool offsets behind the data of a pool with a famfs.
+    /// Where the data of a pool with a famfs ends, as offsets in the pool.
     fn data_end(&self, view: View) -> Result<Option<DataEnd>, ResizeError> {
         let media = PoolMedia::new(self.file, self.old, self.path, view);
         let contents = match Contents::read(&media) {
@@ -298,7 +302,7 @@ impl Work<'_> {
             .ok_or_else(|| ResizeError::Unread(self.path.to_owned()))?;
         let origin = media.origin();
         let (mut now, mut compacted) = (now + origin, compacted + origin);
-        // Slices are behind a file system that does not have the whole pool.
+        // Slices are after a file system that does not have the whole pool.
         if self.limited {
             let behind = origin + contents.superblock.capacity(media.len());
             let start = behind.max(self.new.size);
@@ -310,8 +314,8 @@ impl Work<'_> {
         Ok(Some(DataEnd { now, compacted }))
     }
 
-    /// Whether the file system leaves a part of the pool to others. An interrupted resize does not
-    /// count: then the size is the info block's.
+    /// Whether the file system leaves a part of the pool to others. After an interrupted resize,
+    /// its size is compared with the info block's.
     fn is_limited(&self, superblock: &Superblock, view: View) -> Result<bool, ResizeError> {
         let pool_len = match self.block_bytes().map(|block| InfoBlock::claimed_len(&block))? {
             Some(len) if view == View::Devdax => len,
@@ -320,7 +324,7 @@ impl Work<'_> {
         Ok(superblock.dev_size < pool_len.saturating_sub(view.data_offset()))
     }
 
-    /// The offset behind the last byte from `start` on that is not zero; `start` if there is none.
+    /// The offset after the last non-zero byte from `start` on; `start` if there is none.
     fn bytes_end(&self, start: u64) -> Result<u64, ResizeError> {
         let cannot = self.cannot("read it");
         let (mut end, mut at) = (start, start);
@@ -359,9 +363,9 @@ impl Work<'_> {
                 .map_err(|err| Errno::from_io_error(&err).unwrap_or(Errno::IO)),
         };
         taken.map_err(|errno| {
-            // As it was: nothing has been written behind the old end.
+            // Restore the old size: nothing has been written after the old end.
             let _ = self.file.set_len(old);
-            self.cannot("take the memory or storage for its new size")(errno.into())
+            self.cannot("allocate the memory or storage for its new size")(errno.into())
         })
     }
 
@@ -381,7 +385,7 @@ impl Work<'_> {
         let media = PoolMedia::new(self.file, self.new, self.path, view);
         match Superblock::read(&media) {
             Ok(superblock) => {
-                // What was never the file system's does not become so.
+                // A part that did not belong to the file system must not become part of it.
                 let len = match self.limited {
                     true => superblock.dev_size.min(media.len()),
                     false => media.len(),
@@ -389,7 +393,7 @@ impl Work<'_> {
                 size::record(&media, len).map_err(failed)
             }
             Err(source @ SuperblockError::Media(_)) => Err(failed(source)),
-            // None, or a damaged one in a pool that grows.
+            // There is none, or it is damaged and the pool grows.
             Err(_) => Ok(()),
         }
     }

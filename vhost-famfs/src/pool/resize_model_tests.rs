@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A model of a pool that lives: files are copied in and deleted, the log is compacted, the pool
-//! resized, in any order, and the host crashes in the middle of any of these. Whatever was reported
-//! is there afterwards, and a refusal names a way out that works.
+//! Tests a model of a pool in use: files are copied into it and deleted, the log is compacted and
+//! the pool resized, in any order, and the host crashes in the middle of any of these. Everything
+//! that was reported as done must be there afterwards, and each refusal must name a way out that
+//! works.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,15 +28,15 @@ const OWNER: Owner = Owner { uid: 0, gid: 0, mode: 0o644 };
 
 #[derive(Clone, Debug)]
 enum Action {
-    /// A file of so many units, replaced if it is there.
+    /// Copy a file with that many units, replacing an existing one.
     Copy(u8, u64),
     Remove(u8),
     Compact,
-    /// To so many MiB.
+    /// Resize to that many MiB.
     Resize(u64),
 }
 
-/// An action, and after how many stores the host crashes.
+/// An action, and the number of stores after which the host crashes.
 type Step = (Action, Option<u64>);
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -49,7 +50,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec((action, crash), 1..24)
 }
 
-/// A pool whose host crashes after so many stores.
+/// A pool whose host crashes after a given number of stores.
 struct Host {
     pool: PoolFile,
     left: AtomicU64,
@@ -173,12 +174,12 @@ fn name(number: u8) -> RelPath {
     RelPath::new(format!("f{number}").as_bytes()).unwrap()
 }
 
-/// A pool, and what must be in it.
+/// A pool and its expected contents.
 struct Model {
     path: PathBuf,
-    /// Units and mark of each file that was reported.
+    /// Units and mark of each file that was reported as copied.
     files: BTreeMap<u8, (u64, u8)>,
-    /// A file of which nothing was reported: a crash came.
+    /// A file that was not reported as copied, because a crash came first.
     unsure: Option<u8>,
     marks: u8,
 }
@@ -257,7 +258,7 @@ impl Model {
         let places = crash.and_then(|crash| usize::try_from(crash % 4).ok());
         let least = match change(&options, &mut |_, _| (), places.unwrap_or(usize::MAX)) {
             Ok(()) => {
-                // A crash in between: what looks damaged is mended by the same command.
+                // After a crash in between: the same command repairs what looks damaged.
                 let report = inspect(&self.path).unwrap();
                 if report.damage.is_some() {
                     assert!(places.is_some());
@@ -277,12 +278,13 @@ impl Model {
         to(least.0).unwrap();
     }
 
-    /// Looks at all that was reported.
+    /// Checks everything that was reported as done.
     fn look(&mut self) {
         let host = Host::open(&self.path, None);
         self.look_at(&host);
         if let Some(number) = self.unsure.take() {
-            // From now on it is, or it is not: an append that was interrupted is finished first.
+            // From now on the file exists, or it does not: an interrupted append is completed
+            // first.
             drop(Writer::open(&host, None).unwrap());
             if Contents::read(&host).unwrap().plan.get(&name(number)).is_none() {
                 self.files.remove(&number);
@@ -315,7 +317,7 @@ impl Model {
 }
 
 fn run(view: View, steps: &[Step]) {
-    // Memory, where there is some: nothing here asks whether it is durable.
+    // Memory without durability: nothing here asks for it.
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let path = dir.path().join("pool");
     let options = CreateOptions { mkfs: true, ..CreateOptions::new(path.clone(), 32 * MIB, view) };
@@ -337,7 +339,7 @@ fn a_shrink_keeps_what_was_deleted_until_it_is_compacted() {
 
 #[test]
 fn a_file_that_an_append_left_unpublished_is_not_cut_off() {
-    // Behind how many stores it is complete and not published is the log's affair.
+    // After how many stores it is complete but not published is internal to the log.
     for crash in 0..12 {
         let steps = [
             (Action::Copy(0, 8), Some(crash)),

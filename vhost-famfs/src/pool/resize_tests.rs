@@ -68,7 +68,7 @@ fn a_log_that_would_not_fit_is_data() {
     let options =
         CreateOptions { mkfs: true, ..CreateOptions::new(path.clone(), 1 << 30, View::Raw) };
     create(&options, &mut |_, _| ()).unwrap();
-    // 2 MiB of superblock and a log of 8 MiB fit into 16 MiB; its space can be cut to that.
+    // 2 MiB of superblock and a log of 8 MiB fit into 16 MiB, so its space can be cut to that.
     to(&path, 16 * MIB).unwrap();
 }
 
@@ -117,15 +117,15 @@ fn a_pool_in_use_keeps_its_size() {
 fn an_interrupted_resize_is_finished() {
     let dir = tempfile::tempdir().unwrap();
     let path = pool(&dir, View::Devdax, true);
-    // As a crash leaves it that came after the file had grown.
+    // The state after a crash that came after the file had grown.
     File::options().write(true).open(&path).unwrap().set_len(64 * MIB).unwrap();
     assert_eq!(inspect(&path).unwrap().view, "damaged");
-    // The same command finishes it, and one back to the old size undoes it.
+    // The same command finishes it, and resizing back to the old size undoes it.
     assert_eq!(to(&path, 64 * MIB).unwrap().view, "devdax");
     assert_eq!(to(&path, 32 * MIB).unwrap().view, "devdax");
     File::options().write(true).open(&path).unwrap().set_len(64 * MIB).unwrap();
     assert_eq!(to(&path, 32 * MIB).unwrap().view, "devdax");
-    // And one that came after the block of a smaller size was written.
+    // The state after a crash that came after the block of a smaller size had been written.
     let block = InfoBlock::build(24 * MIB, uuid::Uuid::nil()).unwrap();
     let file = File::options().write(true).open(&path).unwrap();
     file.write_all_at(block.as_bytes(), INFO_BLOCK_OFFSET).unwrap();

@@ -3,7 +3,7 @@
 
 use famfs::text::units::Bytes;
 
-/// A range of a pool, aligned, not empty and inside the pool by construction.
+/// A range of a pool that is, by construction, aligned, not empty, and inside the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     offset: u64,
@@ -25,10 +25,10 @@ pub enum WindowError {
         /// What it must be a multiple of.
         unit: Bytes,
     },
-    /// Nothing to show to the guest.
+    /// The range is empty.
     #[error("length 0: expected at least 2 MiB")]
     Empty,
-    /// The range begins where the pool has ended.
+    /// The range begins after the end of the pool.
     #[error("offset {offset} is not inside the pool of {pool}")]
     Beyond {
         /// Offset in the pool.
@@ -36,25 +36,25 @@ pub enum WindowError {
         /// Size of the pool.
         pool: Bytes,
     },
-    /// The range reaches beyond the pool.
+    /// The range extends beyond the end of the pool.
     #[error("{len} at offset {offset} do not fit into the pool of {pool}")]
     Outside {
         /// Offset in the pool.
         offset: Bytes,
-        /// Length asked for.
+        /// The requested length.
         len: Bytes,
         /// Size of the pool.
         pool: Bytes,
     },
-    /// No power of two that a 64-bit BAR can hold.
-    #[error("{0} are more than a PCI memory region can have")]
+    /// The next power of two does not fit into a 64-bit BAR.
+    #[error("{0} is more than a PCI memory region can have")]
     TooLarge(Bytes),
 }
 
 fn nearest(what: &str, found: u64, unit: u64) -> String {
     let below = found - found % unit;
     match below.checked_add(unit) {
-        // A window of no bytes is none.
+        // An empty range is not a window.
         Some(above) if below == 0 && what == "length" => Bytes(above).to_string(),
         Some(above) => format!("{} or {}", Bytes(below), Bytes(above)),
         None => Bytes(below).to_string(),
@@ -62,9 +62,9 @@ fn nearest(what: &str, found: u64, unit: u64) -> String {
 }
 
 impl Window {
-    /// Checks the range `offset`, `len` (default: to the end of the pool) of a pool of
-    /// `pool_size` bytes. Both must be multiples of `unit`: 2 MiB, or the pool's page size if
-    /// that is larger.
+    /// Checks the range `offset`, `len` (default: up to the end of the pool) of a pool of
+    /// `pool_size` bytes. Both must be multiples of `unit`: 2 MiB, or the pool's page size if that
+    /// is larger.
     pub fn new(
         pool_size: u64,
         unit: u64,
@@ -104,7 +104,7 @@ impl Window {
         self.len
     }
 
-    /// Never: an empty range is not a window.
+    /// Always false: an empty range is not a window.
     pub fn is_empty(self) -> bool {
         false
     }
@@ -112,8 +112,8 @@ impl Window {
     /// Sizes in bytes of the shared memory regions to announce. The first is the window; a
     /// second one, which is never mapped, fills up to a power of two.
     ///
-    /// QEMU 11.1 makes one PCI BAR of all regions and aborts unless the sum is a power of two;
-    /// rounding the window itself up would show the guest a device with a hole at its end.
+    /// QEMU 11.1 creates one PCI BAR for all regions, and aborts unless their sum is a power of
+    /// two. Rounding up the window itself would show the guest a device with a hole at its end.
     pub fn regions(self) -> Vec<u64> {
         match self.len.next_power_of_two() - self.len {
             0 => vec![self.len],

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What runs the guest's instructions.
+//! How a guest's instructions are run.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -17,63 +17,64 @@ use super::deadline::Deadline;
 /// A QEMU accelerator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accelerator {
-    /// The processor, through /dev/kvm.
+    /// The host's processor, through /dev/kvm.
     Kvm,
-    /// QEMU's own translator, with one thread for all processors: everywhere, but slow.
+    /// QEMU's own translator, with one thread for all processors. It works everywhere, but is slow.
     Tcg,
-    /// The same with a thread for each processor, which is faster where the host has many for few VMs. A store into
-    /// code drops the translations of it before it is made (`notdirty_write()` of QEMU's accel/tcg/cputlb.c), so another
-    /// processor may translate the old bytes in between, and keep that. Linux rewrites its code at boot and later
-    /// (static keys): where a thread waits for a processor of the host at that moment, the guest panics.
+    /// The same with a thread per processor, which is faster if the host has many processors for
+    /// few VMs. A store into code first drops the translations of that code (`notdirty_write()` of
+    /// QEMU's accel/tcg/cputlb.c); until the store is made, another processor may translate the old
+    /// bytes again and keep them. Linux rewrites its code at boot and later (static keys). If a
+    /// thread has to wait for a host processor at that moment, the guest panics.
     TcgThreads,
 }
 
-/// An accelerator that does not run a guest.
+/// Why an accelerator cannot run a guest.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceleratorError {
-    /// The trial could not be made.
+    /// The trial could not be run.
     #[error("cannot try {accelerator} with {program}")]
     Trial {
-        /// What was tried.
+        /// The accelerator.
         accelerator: Accelerator,
         /// QEMU.
         program: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// QEMU ended before the guest could end it.
-    #[error("{accelerator} ran no instruction of a guest: QEMU ended ({status})")]
+    /// QEMU ended before the guest ended it.
+    #[error("{accelerator} did not run a guest: QEMU ended ({status})")]
     Ended {
-        /// What was tried.
+        /// The accelerator.
         accelerator: Accelerator,
         /// How QEMU ended.
         status: ExitStatus,
     },
-    /// The guest got nowhere.
-    #[error("{accelerator} ran no instruction of a guest within {TRIAL_LIMIT:?}")]
+    /// The guest made no progress.
+    #[error("{accelerator} did not run a guest's first instructions within {TRIAL_LIMIT:?}")]
     Stuck {
-        /// What was tried.
+        /// The accelerator.
         accelerator: Accelerator,
     },
 }
 
-/// Size of the trial's ROM, the least that QEMU takes.
+/// Size of the trial's ROM, the smallest that QEMU accepts.
 const ROM_SIZE: u64 = 64 << 10;
-/// Where the processor starts: 16 bytes below the end.
+/// Where the processor starts: 16 bytes before the end.
 const RESET_VECTOR: u64 = ROM_SIZE - 16;
-/// The port of the trial's exit device, and what the guest writes to it.
+/// The port of the trial's exit device, and the byte that the guest writes to it.
 const EXIT_PORT: u16 = 0x501;
 const EXIT_BYTE: u8 = 0x2a;
-/// How long the guest may take for four instructions; most of it is QEMU's own start.
+/// How long the guest may take for four instructions; QEMU's own start takes most of it.
 const TRIAL_LIMIT: Duration = Duration::from_secs(10);
 
 impl Accelerator {
-    /// KVM if it works here, else TCG; with the reason, for people.
+    /// KVM if it works here, else TCG, with the reason for the user.
     ///
-    /// That /dev/kvm opens proves nothing: a guest of a hypervisor without nesting may have the device but a
-    /// processor that offers no virtualization, and a VM there hangs. So the processor is asked as well, and
-    /// then `qemu` runs a few instructions.
+    /// That /dev/kvm opens proves nothing: a guest of a hypervisor without nesting may have the
+    /// device although its processor offers no virtualization, and a VM would hang there. So this
+    /// checks the processor too, and then lets `qemu` run a few instructions.
     #[must_use]
     pub fn detect(qemu: &Path) -> (Self, String) {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -84,15 +85,15 @@ impl Accelerator {
             return (Self::Tcg, format!("cannot open /dev/kvm: {error}"));
         }
         match Self::Kvm.try_with(qemu) {
-            Ok(()) => (Self::Kvm, "it ran a guest just now".into()),
+            Ok(()) => (Self::Kvm, "it just ran a guest".into()),
             Err(error) => (Self::Tcg, error.to_string()),
         }
     }
 
-    /// Lets a guest of four instructions, a ROM that writes a byte to a port, end QEMU.
+    /// Runs a guest of four instructions: a ROM that ends QEMU by writing a byte to a port.
     ///
     /// # Errors
-    /// It did not.
+    /// The guest did not end QEMU.
     pub fn try_with(self, qemu: &Path) -> Result<(), AcceleratorError> {
         let failed = |source| AcceleratorError::Trial {
             accelerator: self,
@@ -109,7 +110,7 @@ impl Accelerator {
         let mut trial = Trial(command.spawn().map_err(failed)?);
         let ended = Deadline::after(TRIAL_LIMIT).poll(|| trial.0.try_wait()).map_err(failed)?;
         match ended {
-            // The device makes an odd exit code of the byte.
+            // The device turns the byte into an odd exit code.
             Some(status) if status.code() == Some(i32::from(EXIT_BYTE) << 1 | 1) => Ok(()),
             Some(status) => Err(AcceleratorError::Ended { accelerator: self, status }),
             None => Err(AcceleratorError::Stuck { accelerator: self }),
@@ -129,8 +130,8 @@ impl Accelerator {
     pub(crate) fn cpu(self) -> &'static str {
         match self {
             Self::Kvm => "host",
-            // With "enhanced rep movsb" the guest copies with an instruction that TCG runs byte by byte,
-            // four to five times slower than the loop the guest uses without it.
+            // With "enhanced rep movsb", the guest copies with an instruction that TCG runs byte by
+            // byte, four to five times slower than the loop that the guest uses otherwise.
             Self::Tcg | Self::TcgThreads => "max,-erms,-fsrm",
         }
     }
@@ -142,18 +143,18 @@ impl fmt::Display for Accelerator {
     }
 }
 
-/// A QEMU that does not outlive its trial.
+/// A trial QEMU, killed when dropped.
 struct Trial(Child);
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        // Both fail only for a child that has been waited for already.
+        // Both fail only for a child that has already been reaped.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The trial's ROM: code for the 16-bit mode in which a processor starts.
+/// The trial's ROM: code for 16-bit mode, in which a processor starts.
 fn rom() -> io::Result<File> {
     let rom = File::from(rustix::fs::memfd_create("trial", MemfdFlags::CLOEXEC)?);
     rom.set_len(ROM_SIZE)?;

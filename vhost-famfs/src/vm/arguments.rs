@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Arguments of other programs.
+//! Arguments for other programs.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -17,7 +17,7 @@ impl CommandLine {
     }
 }
 
-/// A value inside an option list of QEMU: a comma is written twice.
+/// Quotes a value for an option list of QEMU: commas are doubled.
 pub(super) fn quote(value: &OsStr) -> OsString {
     let mut quoted = Vec::with_capacity(value.len());
     for &byte in value.as_bytes() {
@@ -26,14 +26,14 @@ pub(super) fn quote(value: &OsStr) -> OsString {
     OsString::from_vec(quoted)
 }
 
-/// The parts as one word.
+/// Joins the parts into one argument.
 pub(super) fn join<const N: usize>(parts: [&OsStr; N]) -> OsString {
     let mut joined = OsString::new();
     parts.into_iter().for_each(|part| joined.push(part));
     joined
 }
 
-/// A command line as text that a shell reads back.
+/// A command line as text that a shell parses back into the same arguments.
 #[must_use]
 pub fn shell_quoted(argv: &[OsString]) -> String {
     let words = argv.iter().map(|word| {

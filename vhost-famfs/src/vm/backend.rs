@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The back-end processes of a pool: one for each VM.
+//! The back-end processes of a pool, one per VM.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,25 +13,25 @@ use super::deadline::Deadline;
 use super::process::{self, Lifetime};
 use crate::bounded_log::open_for_writing;
 
-/// Time for a back-end to open its pool and listen.
+/// How long a back-end may take to open its pool and listen.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// A back-end to start.
+/// How to start a back-end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendConfig {
     /// The `vhost-famfs` program.
     pub program: PathBuf,
     /// The pool.
     pub pool: PathBuf,
-    /// Whether the pool may be another user's.
+    /// Whether to accept a pool of another user.
     pub foreign: bool,
-    /// The part of the pool that the VM sees: first byte, number of bytes. `None` for all.
+    /// The part of the pool that the VM sees: first byte and number of bytes. `None` for all.
     pub part: Option<(u64, u64)>,
-    /// The socket it makes; nothing is there yet.
+    /// The socket that it creates; nothing exists there yet.
     pub socket: PathBuf,
-    /// File that receives its messages; it stays.
+    /// File for its messages; it is kept.
     pub log: PathBuf,
-    /// It writes them through the log's pipe, which somebody reads already.
+    /// Whether it writes them to the log's pipe, which already has a reader.
     pub piped: bool,
 }
 
@@ -46,7 +46,7 @@ impl BackendConfig {
         self.with_pool(name)
     }
 
-    /// The same with the pool as standard input.
+    /// Like [`BackendConfig::command_line`], with the pool as standard input.
     fn with_open_pool(&self) -> Vec<OsString> {
         self.with_pool(vec!["--pool-fd".into(), "0".into()])
     }
@@ -63,16 +63,16 @@ impl BackendConfig {
     }
 }
 
-/// `vhost-famfs device` for one VM. It ends when its VM does; dropping kills it.
+/// `vhost-famfs device` for one VM. It ends together with its VM; dropping kills it.
 #[derive(Debug)]
 pub struct Backend {
     config: BackendConfig,
     child: Child,
-    /// It is no longer ours to end.
+    /// Whether it keeps running when this value is dropped.
     left: bool,
 }
 
-/// A back-end that does not do its work.
+/// What went wrong with a back-end.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// The log cannot be written.
@@ -84,7 +84,7 @@ pub enum BackendError {
         #[source]
         source: io::Error,
     },
-    /// It cannot be started at all.
+    /// It cannot be started.
     #[error("cannot start {}", program.display())]
     Spawn {
         /// The program.
@@ -93,18 +93,19 @@ pub enum BackendError {
         #[source]
         source: io::Error,
     },
-    /// It ended before it listened.
-    #[error("the back-end of {} ended ({status}); it said:\n{output}", pool.display())]
+    /// It ended before it was listening.
+    #[error("the back-end of {} ended ({status}); its messages:\n{output}", pool.display())]
     Ended {
         /// The pool.
         pool: PathBuf,
-        /// How.
+        /// How it ended.
         status: ExitStatus,
         /// Its last messages.
         output: String,
     },
-    /// It runs but does not listen.
-    #[error("the back-end of {} does not listen on {} after {START_LIMIT:?}; it said:\n{output}", pool.display(), socket.display())]
+    /// It runs, but is not listening.
+    #[error("the back-end of {} is not listening on {} after {START_LIMIT:?}; its \
+             messages:\n{output}", pool.display(), socket.display())]
     NoSocket {
         /// The pool.
         pool: PathBuf,
@@ -113,12 +114,12 @@ pub enum BackendError {
         /// Its last messages.
         output: String,
     },
-    /// It still runs although its VM has ended.
-    #[error("the back-end of {} has not ended after {limit:?}; it said:\n{output}", pool.display())]
+    /// It is still running although its VM has ended.
+    #[error("the back-end of {} has not ended after {limit:?}; its messages:\n{output}", pool.display())]
     StillRunning {
         /// The pool.
         pool: PathBuf,
-        /// The time given.
+        /// How long it was given.
         limit: Duration,
         /// Its last messages.
         output: String,
@@ -126,17 +127,17 @@ pub enum BackendError {
 }
 
 impl Backend {
-    /// Starts a back-end and returns when it listens.
+    /// Starts a back-end and returns once it is listening.
     ///
     /// # Errors
-    /// Whatever keeps it from listening, with what it said.
+    /// What keeps it from listening, with its messages.
     pub fn start(config: BackendConfig) -> Result<Self, BackendError> {
         let mut backend = Self::spawn(config, Lifetime::Tied)?;
         backend.wait_listening()?;
         Ok(backend)
     }
 
-    /// Starts a back-end and does not wait for it.
+    /// Starts a back-end without waiting for it.
     ///
     /// # Errors
     /// It cannot be started.
@@ -153,12 +154,12 @@ impl Backend {
         Ok(Self { config, child, left: false })
     }
 
-    /// Waits until it listens.
+    /// Waits until it is listening.
     ///
     /// # Errors
-    /// Whatever keeps it from listening, with what it said.
+    /// What keeps it from listening, with its messages.
     pub fn wait_listening(&mut self) -> Result<(), BackendError> {
-        // Looked at, not connected to: a back-end serves one connection, and that is QEMU's.
+        // Check without connecting: a back-end serves one connection, and that is for QEMU.
         let listens = Deadline::after(START_LIMIT).poll(|| match self.exit_status() {
             Some(status) => Err(self.ended(status)),
             None => Ok(listening(&self.config.socket).then_some(())),
@@ -170,7 +171,7 @@ impl Backend {
         })
     }
 
-    /// Leaves it to itself: it goes on when this value is gone.
+    /// Lets it keep running after this value is dropped.
     pub fn leave(mut self) {
         self.left = true;
     }
@@ -187,15 +188,15 @@ impl Backend {
         self.child.id()
     }
 
-    /// How it ended, if it has.
+    /// How it ended, if it has ended.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Waits for it to end after its VM has.
+    /// Waits for it to end after its VM.
     ///
     /// # Errors
-    /// It ended with an error, or still runs after `limit`; then it is killed.
+    /// It ended with an error, or is still running after `limit`; then it is killed.
     pub fn finish(mut self, limit: Duration) -> Result<(), BackendError> {
         let ended = Deadline::after(limit)
             .poll(|| Ok::<_, std::convert::Infallible>(self.exit_status()))
@@ -222,24 +223,24 @@ impl Drop for Backend {
         if self.left {
             return;
         }
-        // Both fail only for a child that has been waited for already.
+        // Both fail only for a child that has already been reaped.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_file(&self.config.socket);
     }
 }
 
-/// Whether the kernel knows of a socket that listens on a path.
+/// Whether the kernel has a socket that listens on a path.
 fn listening(socket: &Path) -> bool {
     let table = fs::read("/proc/net/unix").unwrap_or_default();
     let socket = socket.as_os_str().as_bytes();
     table.split(|&byte| byte == b'\n').any(|line| listens_on(line) == Some(socket))
 }
 
-/// The path of a line of /proc/net/unix, if that socket listens.
+/// The path in a line of /proc/net/unix, if that socket is listening.
 ///
-/// The columns are `Num RefCount Protocol Flags Type St Inode Path`; flag 0x10000 (`__SO_ACCEPTCON`) says that
-/// it listens (proc(5), net/unix).
+/// The columns are `Num RefCount Protocol Flags Type St Inode Path`; flag 0x10000
+/// (`__SO_ACCEPTCON`) marks a listening socket (proc(5), net/unix).
 fn listens_on(line: &[u8]) -> Option<&[u8]> {
     let mut rest = line;
     let mut flags: &[u8] = b"";
@@ -303,7 +304,7 @@ mod tests {
         let error = Backend::start(config(dir.path(), program.to_str().unwrap())).unwrap_err();
         let pool = dir.path().join("pool");
         let expected = format!(
-            "the back-end of {0} ended (exit status: 7); it said:\n  no pool: {0}",
+            "the back-end of {0} ended (exit status: 7); its messages:\n  no pool: {0}",
             pool.display()
         );
         assert_eq!(error.to_string(), expected);

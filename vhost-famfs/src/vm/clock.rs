@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How fast the clock of an emulated guest runs.
+//! Tells an emulated guest how fast its clock runs.
 //!
-//! QEMU's translator gives guests the host's time stamp counter (`cpu_get_ticks()` of its system/cpu-timers.c). Linux
-//! measures it in the first 10 ms of a boot, against a timer that goes on while the thread that runs the guest waits for a
-//! processor. On a busy host it finds a few per cent of what is right, and then its seconds are that short: whatever has a
-//! limit in the guest is over before it has begun. So the guest is told (kernel-parameters.txt, `tsc_early_khz`).
+//! QEMU's translator gives guests the host's time stamp counter (`cpu_get_ticks()` of its
+//! system/cpu-timers.c). Linux measures the counter's frequency in the first 10 ms of a boot,
+//! against a timer that keeps running while the thread that runs the guest waits for a processor.
+//! On a busy host, it measures a few per cent of the true frequency. Its seconds are too short by
+//! the same factor, so every timeout in the guest expires far too early. Therefore the guest is
+//! told the frequency (kernel-parameters.txt, `tsc_early_khz`).
 
 use std::sync::OnceLock;
 use std::thread;
@@ -14,14 +16,14 @@ use super::accelerator::Accelerator;
 use super::config::VmConfig;
 use crate::host::sys::time_stamp;
 
-/// Time over which the host's counter is measured: it is exact to a ten-thousandth.
+/// How long to measure the host's counter; the result is accurate to 0.01 %.
 const SPAN: Duration = Duration::from_millis(10);
 
-/// How often counter and time are read to have them from the same moment.
+/// How often to read counter and time, to get a pair from the same moment.
 const TRIES: u32 = 100;
 
 impl VmConfig {
-    /// Tells the kernel of a guest that starts now how fast its counter is, if that is the one of this host.
+    /// Tells a guest that starts now the frequency of its counter, if it has the host's counter.
     pub(super) fn tell_clock(&mut self) {
         let counts_instructions = self.qemu_args.iter().any(|argument| argument == "-icount");
         if self.accelerator == Accelerator::Kvm || counts_instructions {
@@ -33,7 +35,7 @@ impl VmConfig {
     }
 }
 
-/// Counts in a millisecond; `None` if the processor has no such counter.
+/// Counts per millisecond; `None` if the processor has no such counter.
 fn host_counter() -> Option<u128> {
     static KHZ: OnceLock<Option<u128>> = OnceLock::new();
     *KHZ.get_or_init(measure)
@@ -48,7 +50,7 @@ fn measure() -> Option<u128> {
         .checked_div((end - begin).as_nanos())
 }
 
-/// The counter, and the time when it was that.
+/// The counter, and the time at which it was read.
 fn reading() -> Option<(u64, Instant)> {
     let readings = (0..TRIES).filter_map(|_| {
         let before = time_stamp()?;

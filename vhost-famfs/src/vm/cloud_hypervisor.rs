@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a cloud-hypervisor program offers, by its own word.
+//! The features of a cloud-hypervisor program, according to its own help.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,26 +7,27 @@ use std::process::{Command, Stdio};
 /// Name of the program.
 pub const PROGRAM: &str = "cloud-hypervisor";
 
-/// Why pools come in by `--pmem` and not through a back-end.
+/// Why pools are passed with `--pmem` and not through a back-end.
 pub const NO_SHARED_MEMORY: &str = "its generic vhost-user device has no shared memory regions \
-    (VHOST_USER_PROTOCOL_F_SHMEM), which a back-end of vhost-famfs needs; it maps pools itself with --pmem";
+                                    (VHOST_USER_PROTOCOL_F_SHMEM), which vhost-famfs back-ends \
+                                    need; it maps pools itself with --pmem";
 
-/// What was found out from `--version` and `--help`.
+/// What `--version` and `--help` report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloudHypervisor {
     /// The program.
     pub program: PathBuf,
-    /// Its version, as it says it.
+    /// Its version, as it prints it.
     pub version: String,
-    /// It has `--pmem`, with `discard_writes`.
+    /// Whether it has `--pmem` with `discard_writes`.
     pub pmem: bool,
-    /// It has the generic vhost-user device.
+    /// Whether it has the generic vhost-user device.
     pub generic_vhost_user: bool,
-    /// Its help speaks of shared memory regions for that device.
+    /// Whether its help mentions shared memory regions for that device.
     pub shared_memory: bool,
 }
 
-/// A program that is no cloud-hypervisor.
+/// Why a program cannot be used as cloud-hypervisor.
 #[derive(Debug, thiserror::Error)]
 pub enum CloudHypervisorError {
     /// It does not start.
@@ -34,44 +35,43 @@ pub enum CloudHypervisorError {
     Run {
         /// The program.
         program: PathBuf,
-        /// What it was asked.
+        /// The argument.
         argument: &'static str,
         /// Why not.
         #[source]
         source: std::io::Error,
     },
-    /// It said something else.
+    /// It printed something else.
     #[error("{} --version says {found:?}, expected \"cloud-hypervisor vX.Y\"", program.display())]
     Unknown {
         /// The program.
         program: PathBuf,
-        /// The first line of its answer.
+        /// The first line of its output.
         found: String,
     },
 }
 
 impl CloudHypervisor {
-    /// How pools come into its VMs, for people.
+    /// How its VMs can get pools, for the user.
     #[must_use]
     pub fn transports(&self) -> &'static str {
         match (self.pmem, self.generic_vhost_user, self.shared_memory) {
-            (false, _, _) => {
-                "it has no --pmem with discard_writes, so pools cannot come into its VMs"
-            }
+            (false, _, _) => "it has no --pmem with discard_writes, so its VMs cannot use pools",
             (_, _, true) => {
-                "it maps pools itself (--pmem); that its vhost-user device has shared memory regions is new, and not used"
+                "it maps pools itself with --pmem; its vhost-user device has shared memory \
+                 regions, which vhost-famfs does not use yet"
             }
             (_, true, false) => NO_SHARED_MEMORY,
             (_, false, false) => {
-                "it has no generic vhost-user device; it maps pools itself with --pmem"
+                "it maps pools itself with --pmem; it has no generic vhost-user device"
             }
         }
     }
 
-    /// Asks a program.
+    /// Runs a program to find out.
     ///
     /// # Errors
-    /// It does not start, or does not answer as cloud-hypervisor does.
+    /// It does not start, or its output is not that of cloud-hypervisor.
     pub fn of(program: &Path) -> Result<Self, CloudHypervisorError> {
         let ask = |argument| {
             let output = Command::new(program).arg(argument).stdin(Stdio::null()).output();
@@ -105,7 +105,7 @@ impl CloudHypervisor {
     }
 }
 
-/// What a help text says of an option, up to the next one.
+/// The part of a help text about an option, up to the next option.
 fn option<'t>(help: &'t str, name: &str) -> Option<&'t str> {
     let is_option = |line: &str| line.trim_start().starts_with('-');
     let mut offset = 0;

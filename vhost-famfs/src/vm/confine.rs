@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What keeps a QEMU that a guest has broken from doing more to the host.
+//! Confines QEMU, so that a guest that breaks out of it can do less to the host.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,11 +11,12 @@ use rustix::thread::CapabilitySet;
 
 use super::version::QemuVersion;
 
-/// The user and group that the kernel has for nobody (`DEFAULT_OVERFLOWUID` of `linux/highuid.h`).
+/// The user and group id that the kernel uses for nobody (`DEFAULT_OVERFLOWUID` of
+/// `linux/highuid.h`).
 const NOBODY: u32 = 65534;
 
-/// Capabilities with which QEMU opens its files and becomes another user, as setpriv(1) calls them. The last is
-/// for the program that enters the project's tools tree.
+/// The capabilities that QEMU needs to open its files and to become another user, with their names
+/// in setpriv(1). The last one is for the program that enters the project's tools tree.
 const FOR_THE_START: [(CapabilitySet, &str); 4] = [
     (CapabilitySet::SETUID, "setuid"),
     (CapabilitySet::SETGID, "setgid"),
@@ -26,11 +27,11 @@ const FOR_THE_START: [(CapabilitySet, &str); 4] = [
 /// How a QEMU is confined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Confinement {
-    /// Not at all.
+    /// Not confined.
     None,
-    /// By its system call filter, and without new privileges.
+    /// A system call filter, and no new privileges.
     Filter,
-    /// By these, and by becoming nobody, without a capability, before the guest runs. For root.
+    /// These, and before the guest runs, QEMU becomes user nobody, without capabilities. For root.
     Nobody {
         /// The capabilities that it has until then.
         until_then: Vec<&'static str>,
@@ -38,31 +39,32 @@ pub enum Confinement {
 }
 
 impl Confinement {
-    /// The most that this user and this QEMU can have, and why it is not more, for people.
+    /// The strictest confinement that this user and this QEMU allow, and for the user the reason
+    /// why it is not stricter.
     #[must_use]
     pub fn strongest() -> (Self, &'static str) {
         if !rustix::process::geteuid().is_root() {
-            return (Self::Filter, "it runs as you");
+            return (Self::Filter, "it runs as your user");
         }
         let maps = ["/proc/self/uid_map", "/proc/self/gid_map"];
         if !maps.iter().all(|map| fs::read_to_string(map).is_ok_and(|text| has(&text, NOBODY))) {
-            return (Self::Filter, "it stays root: this user name space has no user 65534");
+            return (Self::Filter, "it stays root: this user namespace has no user 65534");
         }
         let ours = rustix::thread::capabilities(None)
             .map_or(CapabilitySet::empty(), |sets| sets.permitted);
         Self::of_root(ours)
     }
 
-    /// The most for a root with these capabilities.
+    /// The strictest confinement for a root user with these capabilities.
     fn of_root(ours: CapabilitySet) -> (Self, &'static str) {
         if !ours.contains(CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETPCAP) {
             return (Self::Filter, "it stays root: this root may not become another user");
         }
-        // As in a container. The mark in the environment of another user's process could not be read, so
-        // `down` would not find it.
+        // As in a container. Then the mark in the environment of another user's process could not
+        // be read, and `down` would not find the process.
         if !ours.contains(CapabilitySet::SYS_PTRACE) {
-            let why = "it stays root: this root may not look at processes of other users \
-                       (CAP_SYS_PTRACE), and would not find it again";
+            let why = "it stays root: this root may not examine processes of other users \
+                       (CAP_SYS_PTRACE), so it would not find QEMU again";
             return (Self::Filter, why);
         }
         let until_then =
@@ -73,14 +75,15 @@ impl Confinement {
         )
     }
 
-    /// What comes before the program's name.
+    /// The arguments before the program's name.
     #[must_use]
     pub fn prefix(&self) -> Vec<OsString> {
         let words: Vec<String> = match self {
             Self::None => return Vec::new(),
             Self::Filter => ["setpriv", "--no-new-privs", "--"].map(Into::into).into(),
-            // In two steps: what is not in the bounding set cannot become inheritable any more. A program that
-            // root runs has what is inheritable; whoever is not root has nothing of it.
+            // In two steps, because a capability that is not in the bounding set cannot become
+            // inheritable. A program that root executes gets the inheritable capabilities; other
+            // users get none of them.
             Self::Nobody { until_then } => {
                 let inherit = until_then.iter().map(|name| format!("+{name}")).collect::<Vec<_>>();
                 let inherit = format!("--inh-caps={}", inherit.join(","));
@@ -102,8 +105,8 @@ impl Confinement {
 
     /// QEMU's options for it.
     pub(super) fn options(&self, version: QemuVersion) -> Vec<(&'static str, String)> {
-        // To become nobody takes the calls that this would deny. Nobody can use them for nothing: it has no
-        // capability and no new privileges.
+        // Becoming nobody needs the system calls that this would deny. They are of no use to
+        // nobody, who has no capabilities and no new privileges.
         let elevate = match self {
             Self::None => return Vec::new(),
             Self::Filter => "deny",
@@ -122,7 +125,7 @@ impl Confinement {
         options
     }
 
-    /// The capabilities that a unit of systemd must leave in the bounding set.
+    /// The capabilities that a systemd unit must leave in the bounding set.
     pub(crate) fn bounding_set(&self) -> Option<String> {
         let Self::Nobody { until_then } = self else { return None };
         let names = until_then.iter().map(|name| format!("CAP_{}", name.to_uppercase()));
@@ -151,7 +154,8 @@ pub fn has_filter(qemu: &Path) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Whether an id is in a map of user_namespaces(7): lines of first id inside, first outside, count.
+/// Whether an id is in a map of user_namespaces(7), whose lines have the first id inside, the first
+/// id outside, and the count.
 fn has(map: &str, id: u32) -> bool {
     map.lines().any(|line| {
         let mut numbers = line.split_ascii_whitespace().map(str::parse::<u64>);
@@ -198,7 +202,7 @@ mod tests {
         let all = CapabilitySet::all();
         assert!(matches!(Confinement::of_root(all), (Confinement::Nobody { .. }, _)));
         for (missing, why) in [
-            (CapabilitySet::SYS_PTRACE, "may not look at processes"),
+            (CapabilitySet::SYS_PTRACE, "may not examine processes"),
             (CapabilitySet::SETUID, "may not become another user"),
         ] {
             let (confinement, told) = Confinement::of_root(all - missing);

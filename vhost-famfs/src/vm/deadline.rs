@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A point in time after which waiting ends.
+//! A point in time at which waiting ends.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Pause between two looks at something that cannot be waited for.
+/// Pause between two checks of something that has no event to wait for.
 const STEP: Duration = Duration::from_millis(5);
 
 /// When to give up.
@@ -14,19 +14,20 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    /// So much time from now.
+    /// A deadline `limit` from now.
     pub(super) fn after(limit: Duration) -> Self {
-        // A limit beyond what the clock can express is a day: no VM is waited for so long.
+        // A limit beyond what the clock can express becomes a day: nothing waits that long for a
+        // VM.
         let now = Instant::now();
         Self { at: now.checked_add(limit).unwrap_or(now + Duration::from_secs(86_400)) }
     }
 
-    /// Time left, or `None` if there is none.
+    /// The remaining time; `None` if there is none.
     pub(super) fn left(self) -> Option<Duration> {
         self.at.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     }
 
-    /// Looks every few milliseconds until there is something to see; `None` when the time is over.
+    /// Checks every few milliseconds until there is a result; `None` if the deadline passes.
     pub(super) fn poll<T, E>(
         self,
         mut look: impl FnMut() -> Result<Option<T>, E>,

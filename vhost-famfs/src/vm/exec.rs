@@ -15,10 +15,10 @@ use uuid::Uuid;
 use super::deadline::Deadline;
 use super::socket::connect_until;
 
-/// Most bytes of output kept for one command: a guest must not fill the host's memory.
+/// Maximum output to keep for one command: a guest must not fill the host's memory.
 const MAX_OUTPUT: usize = 64 * 1024 * 1024;
 
-/// Most characters of a command in a message.
+/// Maximum length of a command in a message.
 const MAX_SHOWN: usize = 120;
 
 /// A command for a guest.
@@ -30,7 +30,7 @@ pub struct Command {
 }
 
 impl Command {
-    /// A program of the guest, found in its `PATH`, and its arguments.
+    /// A program (searched for in the guest's `PATH`) and its arguments.
     pub fn new<W: Into<String>>(argv: impl IntoIterator<Item = W>) -> Self {
         Self { argv: argv.into_iter().map(Into::into).collect(), ..Self::default() }
     }
@@ -48,12 +48,12 @@ impl Command {
         self
     }
 
-    /// Words and variables, as a request has them.
+    /// Arguments and environment variables, in the form of a request.
     pub(super) fn parts(&self) -> (Vec<String>, BTreeMap<String, String>) {
         (self.argv.clone(), self.env.clone())
     }
 
-    /// Gives it standard input, at most [`MAX_STDIN`] bytes.
+    /// Sets its standard input, at most [`MAX_STDIN`] bytes.
     #[must_use]
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = bytes.into();
@@ -61,7 +61,7 @@ impl Command {
     }
 }
 
-/// The command for messages: its first line, cut to `MAX_SHOWN` characters.
+/// The command for messages: its first line, truncated to `MAX_SHOWN` characters.
 impl std::fmt::Display for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let whole = self.argv.join(" ");
@@ -72,7 +72,7 @@ impl std::fmt::Display for Command {
     }
 }
 
-/// What a command said and how it ended.
+/// The output of a command, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// How it ended.
@@ -83,7 +83,7 @@ pub struct Output {
     pub stderr: Vec<u8>,
 }
 
-/// A guest that does not do as asked.
+/// Why a guest did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
     /// The agent's socket cannot be used.
@@ -95,20 +95,20 @@ pub enum ExecError {
         #[source]
         source: io::Error,
     },
-    /// QEMU closed the connection: it has ended.
+    /// QEMU closed the connection because it ended.
     #[error("the VM has ended")]
     Ended,
     /// No answer in time.
     #[error("{doing}: not finished after {limit:?}")]
     Timeout {
-        /// What was going on.
+        /// What was being done.
         doing: String,
-        /// The time given.
+        /// How long it was given.
         limit: Duration,
     },
-    /// The guest's agent is from another source tree.
+    /// The guest's agent was built from another version of the source.
     #[error(
-        "the guest's agent speaks protocol version {found}, expected {expected}; build the image anew"
+        "the guest's agent speaks protocol version {found}, expected {expected}; rebuild the image"
     )]
     Version {
         /// The guest's.
@@ -116,7 +116,7 @@ pub enum ExecError {
         /// Ours.
         expected: u32,
     },
-    /// The guest did not start a command.
+    /// The guest did not start the command.
     #[error("the guest refused: {command}: {reason}")]
     Refused {
         /// The command.
@@ -124,28 +124,29 @@ pub enum ExecError {
         /// Why.
         reason: String,
     },
-    /// The guest sent something that is not in the protocol.
+    /// The guest sent a message that the protocol does not allow.
     #[error("the guest's agent sent an unexpected message: {0}")]
     Protocol(String),
-    /// More input than the guest holds.
+    /// More input than the guest can hold.
     #[error(
-        "{0} bytes of standard input, at most {MAX_STDIN}; put larger data into the pool or on a disk"
+        "{0} bytes of standard input, but at most {MAX_STDIN} are possible; put larger data into \
+         the pool or on a disk"
     )]
     Input(usize),
-    /// More output than the host holds.
+    /// More output than the host keeps.
     #[error("{0}: more than {MAX_OUTPUT} bytes of output")]
     TooMuchOutput(String),
 }
 
-/// A connection to a guest's agent. After an error it is closed, which ends the command in the guest; the
-/// next use opens another.
+/// A connection to a guest's agent. After an error, the connection is closed, which ends the
+/// command in the guest; the next use opens a new one.
 #[derive(Debug)]
 pub(super) struct Agent {
     socket: PathBuf,
     connection: Option<Connection>,
 }
 
-/// What the agent says at the start of a session.
+/// The agent's message at the start of a session.
 #[derive(Debug, Clone)]
 pub(super) struct Hello {
     pub(super) boot_id: String,
@@ -155,12 +156,12 @@ pub(super) struct Hello {
 }
 
 impl Agent {
-    /// The agent behind a socket. Nothing is opened yet.
+    /// The agent behind a socket. Does not connect yet.
     pub(super) fn new(socket: PathBuf) -> Self {
         Self { socket, connection: None }
     }
 
-    /// Tries to connect; `false` if nobody listens yet.
+    /// Tries to connect; `false` if nobody is listening yet.
     pub(super) fn connect(&mut self, deadline: Deadline) -> Result<bool, ExecError> {
         let failed = |source| ExecError::Socket { socket: self.socket.clone(), source };
         match connect_until(&self.socket, deadline) {
@@ -187,7 +188,8 @@ impl Agent {
         })
     }
 
-    /// Waits until the pool is mounted, or will not be. Gives the guest as it is then.
+    /// Waits until the pool is mounted or the mount has failed. Returns the state of the guest at
+    /// that moment.
     pub(super) fn attached(&mut self, limit: Duration) -> Result<Hello, ExecError> {
         self.session("waiting for the guest to mount the pool", limit, |connection, wait| {
             loop {
@@ -200,7 +202,7 @@ impl Agent {
         })
     }
 
-    /// Waits until the command that the guest was started for has ended.
+    /// Waits until the command for which the guest was started has ended.
     pub(super) fn ran(&mut self, limit: Duration) -> Result<Status, ExecError> {
         self.session("waiting for the guest's command", limit, |connection, wait| {
             loop {
@@ -212,7 +214,7 @@ impl Agent {
         })
     }
 
-    /// Runs a command to its end.
+    /// Runs a command to completion.
     pub(super) fn exec(&mut self, command: &Command, limit: Duration) -> Result<Output, ExecError> {
         if command.stdin.len() > MAX_STDIN {
             return Err(ExecError::Input(command.stdin.len()));
@@ -231,12 +233,12 @@ impl Agent {
         })
     }
 
-    /// Closes the connection; the next use opens another.
+    /// Closes the connection; the next use opens a new one.
     pub(super) fn close(&mut self) {
         self.connection = None;
     }
 
-    /// Does something on an open connection, and closes it if that fails.
+    /// Runs an operation on an open connection; closes the connection if it fails.
     pub(super) fn session<T>(
         &mut self,
         doing: &str,
@@ -261,7 +263,7 @@ impl Agent {
     }
 }
 
-/// What is being waited for, and how long.
+/// What to wait for, and how long.
 pub(super) struct Wait<'a> {
     pub(super) doing: &'a str,
     pub(super) limit: Duration,
@@ -278,7 +280,7 @@ impl Wait<'_> {
     }
 }
 
-/// An error without the socket's name, which only the [`Agent`] knows.
+/// An error without the socket's name, which only [`Agent`] knows.
 pub(super) enum Failure {
     Io(io::Error),
     Exec(ExecError),
@@ -301,11 +303,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Starts a session. The guest answers when it is up; nothing is waited for.
+    /// Starts a session without waiting. The guest answers once it is up.
     fn open(stream: UnixStream) -> io::Result<Self> {
         let session = Uuid::new_v4().to_string();
         let hello = Request::Hello { version: exec::VERSION, session: session.clone() };
-        // The line feed ends whatever an earlier host left unfinished.
+        // The line feed ends a message that an earlier host left incomplete.
         let mut line = vec![b'\n'];
         line.extend(exec::encode(&hello)?);
         (&stream).write_all(&line)?;
@@ -320,13 +322,13 @@ impl Connection {
         self.hello.as_ref().ok_or_else(|| Failure::Exec(wait.timeout()))
     }
 
-    /// A number for a command that no other of this session has.
+    /// An id for a command, unique in this session.
     pub(super) fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
     }
 
-    /// The connection for another thread, which only writes.
+    /// A handle of the connection for another thread, which only writes.
     pub(super) fn stream_clone(&self) -> io::Result<UnixStream> {
         self.stream.try_clone()
     }
@@ -373,8 +375,8 @@ impl Connection {
         self.stream.write_all(&line).map_err(|error| io_failure(error, wait))
     }
 
-    /// Takes the next message. Greetings and changes of the pool's state are kept and not returned, nor is
-    /// anything of an earlier session.
+    /// Receives the next message. Greetings and changes of the pool's state are recorded, not
+    /// returned; messages of an earlier session are ignored.
     pub(super) fn receive(&mut self, wait: &Wait<'_>) -> Result<Option<Reply>, Failure> {
         let line = loop {
             if let Some(line) = self.lines.next_line() {
@@ -403,7 +405,7 @@ impl Connection {
                 self.hello = Some(Hello { boot_id, uptime_ms, attach, ran });
                 Ok(None)
             }
-            // Up to the greeting, everything is of an earlier session.
+            // Everything before the greeting belongs to an earlier session.
             _ if self.hello.is_none() => Ok(None),
             Ok(Reply::Attach { attach: new }) => {
                 if let Some(hello) = &mut self.hello {
@@ -423,7 +425,7 @@ impl Connection {
     }
 }
 
-/// A closed connection and an expired timeout have errors of their own.
+/// A closed connection and an expired timeout have their own errors.
 fn io_failure(error: io::Error, wait: &Wait<'_>) -> Failure {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Failure::Exec(wait.timeout()),

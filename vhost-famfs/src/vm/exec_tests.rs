@@ -9,7 +9,7 @@ use super::*;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A guest's agent: answers the greeting as told, then hands each request to `answer`.
+/// A guest's agent: answers the greeting as given, then passes each request to `answer`.
 fn guest(
     socket: &Path,
     attach: Attach,
@@ -19,7 +19,7 @@ fn guest(
     thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
         let mut send = |reply: Reply| {
-            // A host that closed the connection is part of some tests.
+            // In some tests, the host has closed the connection.
             let _ = (&stream).write_all(&exec::encode(&reply).unwrap());
         };
         (&stream).write_all(b"left over from an earlier host\n").unwrap();
@@ -108,7 +108,7 @@ fn silence_ends_with_the_limit_and_the_name_of_the_command() {
     let limit = Duration::from_millis(50);
     let error = agent.exec(&Command::new(["sleep", "9"]), limit).unwrap_err();
     assert_eq!(error.to_string(), "sleep 9: not finished after 50ms");
-    // The connection was closed, which is what ends the command in the guest.
+    // The connection was closed; that ends the command in the guest.
     guest.join().unwrap();
 }
 
@@ -159,7 +159,7 @@ fn a_command_is_shown_on_one_short_line() {
     }
 }
 
-/// Talk that goes on for as long as the host listens.
+/// Messages without end, as long as the host listens.
 #[test]
 fn an_agent_that_only_talks_does_not_keep_a_command_for_ever() {
     let talk: [fn(u64) -> Reply; 3] = [
@@ -188,7 +188,7 @@ fn an_agent_that_only_talks_does_not_keep_a_command_for_ever() {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let streams = Streams { input: None, stdout: &mut stdout, stderr: &mut stderr };
         let error = Guest::new(socket).stream(&Command::new(["true"]), streams, LIMIT).unwrap_err();
-        assert!(error.to_string().contains("no output of true"), "{error}");
+        assert!(error.to_string().contains("not output of true"), "{error}");
         agent.join().unwrap();
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The guest of a VM that another program started: its commands with their streams as they come.
+//! The guest of a VM that another program started. Runs commands and passes their streams on as
+//! they come.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -14,20 +15,21 @@ use protocol::exec::{self, Bytes, CHUNK, MAX_STDIN, Reply, Request, Status, Stre
 use super::deadline::Deadline;
 use super::exec::{Agent, Command, Connection, ExecError, Failure, Wait};
 
-/// Time for one message to go or come; a command may take any number of them.
+/// Time limit for sending or receiving one message; a command may take any number of messages.
 const STEP: Duration = Duration::from_secs(3600);
 
-/// Most messages during one command that neither bring output nor end it. A healthy agent sends one when the
-/// state of the pool changes; one that goes on talking would keep the command from ending.
+/// Maximum number of messages during one command that neither carry output nor end it. A healthy
+/// agent sends one when the state of the pool changes; an agent that keeps sending them would keep
+/// the command from ending.
 const MAX_TALK: u32 = 10_000;
 
-/// The guest's unit that follows the pool.
+/// The guest's unit that follows the pool's log.
 const WATCH_SERVICE: &str = "famfs-watch.service";
 
-/// Characters of its status that count: a guest may say anything.
+/// How many characters of its status to keep: a guest may send anything.
 const MOST_STATUS: usize = 300;
 
-/// A guest, by the socket of its agent. Nothing is open between two calls.
+/// A guest, identified by its agent's socket. No connection stays open between calls.
 #[derive(Debug)]
 pub struct Guest {
     agent: Agent,
@@ -35,7 +37,8 @@ pub struct Guest {
 
 /// The streams of a command.
 pub struct Streams<'s> {
-    /// Bytes for its standard input, if it gets any; read by a thread that may outlive the command.
+    /// The source of its standard input, if it has any; read by a thread that may outlive the
+    /// command.
     pub input: Option<Box<dyn Read + Send>>,
     /// Receives its standard output.
     pub stdout: &'s mut dyn Write,
@@ -53,13 +56,13 @@ impl Guest {
     /// Asks for an orderly power-off.
     ///
     /// # Errors
-    /// The agent does not take the request within `limit`.
+    /// The agent does not accept the request within `limit`.
     pub fn poweroff(&mut self, limit: Duration) -> Result<(), ExecError> {
         self.agent.poweroff(limit)
     }
 
-    /// What the guest's watch of the pool says of itself, in one line without control characters. `None` if the guest
-    /// does not tell within `limit`, or has no service manager that knows.
+    /// The status of the guest's watch on the pool, on one line without control characters. `None`
+    /// if the guest does not report it within `limit`, or has no service manager that knows it.
     pub fn watch_status(&mut self, limit: Duration) -> Option<String> {
         let command =
             Command::new(["systemctl", "show", "--property=StatusText", "--value", WATCH_SERVICE]);
@@ -74,13 +77,13 @@ impl Guest {
         (!text.is_empty()).then_some(text)
     }
 
-    /// Runs a command to its end, however long that takes. `limit` is for the agent to answer: it
-    /// serves one program at a time.
+    /// Runs a command to completion, no matter how long that takes. `limit` is the time for the
+    /// agent to answer: it serves one program at a time.
     ///
     /// The command is killed when this program ends or the call fails.
     ///
     /// # Errors
-    /// The VM has ended, the guest did not start the command, or a stream cannot be used.
+    /// The VM has ended, the guest did not start the command, or a stream failed.
     pub fn stream(
         &mut self,
         command: &Command,
@@ -97,7 +100,7 @@ impl Guest {
         if too_much.load(Ordering::Relaxed) {
             return Err(ExecError::Input(MAX_STDIN + 1));
         }
-        // What is said about one command is not for the next.
+        // Messages about one command do not count for the next.
         self.agent.close();
         result
     }
@@ -129,7 +132,7 @@ impl Connection {
         let mut talk = 0;
         loop {
             if talk > MAX_TALK {
-                let said = format!("{talk} messages that are no output of {doing}");
+                let said = format!("{talk} messages that are not output of {doing}");
                 return Err(ExecError::Protocol(said).into());
             }
             match self.receive(&step()) {
@@ -148,7 +151,7 @@ impl Connection {
                 }
                 Ok(Some(other)) => return Err(ExecError::Protocol(format!("{other:?}")).into()),
                 Ok(None) => talk += 1,
-                // Nothing was said for an hour: it is still at work.
+                // No message for an hour: the command is still running.
                 Err(Failure::Exec(ExecError::Timeout { .. })) => {}
                 Err(failure) => return Err(failure),
             }
@@ -156,7 +159,7 @@ impl Connection {
     }
 }
 
-/// Sends standard input until its end; an error if there is more than the guest holds.
+/// Sends standard input until its end. Fails if it is more than the guest can hold.
 fn feed(
     mut input: Box<dyn Read + Send>,
     mut port: &std::os::unix::net::UnixStream,
@@ -167,7 +170,7 @@ fn feed(
         let count = match input.read(&mut buffer) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // What cannot be read has ended.
+            // Input that cannot be read has ended.
             Err(_) => 0,
         };
         sent += count;
@@ -176,7 +179,7 @@ fn feed(
         }
         let request = Request::Stdin { id, data: Bytes(buffer[..count].to_vec()) };
         let line = exec::encode(&request).map_err(|_| ())?;
-        // A command that has ended wants no more.
+        // A command that has ended needs no more input.
         if port.write_all(&line).is_err() || count == 0 {
             return Ok(());
         }

@@ -4,23 +4,23 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where a guest has its root file system from.
+/// Where a guest's root file system is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Root {
-    /// A compressed image on a virtio disk (profile `default`).
+    /// On a virtio disk, as a compressed image (profile `default`).
     #[default]
     Disk,
-    /// An image that QEMU maps into the guest as read-only memory (profile `dax`): all VMs run their programs from the
-    /// same pages of the host.
+    /// In an image that QEMU maps into the guest as read-only memory (profile `dax`): all VMs run
+    /// their programs from the same pages of the host.
     Memory,
-    /// The initrd, without systemd (profile `diskless`).
+    /// In the initrd, without systemd (profile `diskless`).
     Initrd,
-    /// A disk whose contents are checked against a hash (profile `verity`).
+    /// On a disk whose contents are verified by hashes (profile `verity`).
     Verity,
 }
 
 impl Root {
-    /// The word for it in cluster files and tables.
+    /// The name of the variant in cluster files and tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -31,7 +31,7 @@ impl Root {
         }
     }
 
-    /// Its profile of the image, for people.
+    /// The profile of the image that has it, for the user.
     #[must_use]
     pub fn profile(self) -> &'static str {
         match self {
@@ -43,24 +43,24 @@ impl Root {
     }
 }
 
-/// An appliance image: a directory with the files that `mkosi build` (`cargo xtask image`) makes.
+/// An appliance image: a directory with the files that `mkosi build` (`cargo xtask image`) creates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     dir: PathBuf,
     kernel: Option<PathBuf>,
-    /// Bytes of the root in memory, if the image has one.
+    /// Size in bytes of the root in memory, if the image has one.
     memory_root: Option<u64>,
-    /// The root hash, in hexadecimal, if the image has a checked root.
+    /// The root hash in hexadecimal, if the image has a verified root.
     root_hash: Option<String>,
 }
 
-/// A directory is not an appliance image, or not one with what is asked for.
+/// A directory is not an appliance image, or its image lacks what was requested.
 #[derive(Debug, thiserror::Error)]
 #[error("no appliance image in {}: {file} is missing; build one with: cargo xtask image", dir.display())]
 pub struct ImageError {
     /// The directory.
     pub dir: PathBuf,
-    /// The first file that is not there.
+    /// The first file that is missing.
     pub file: &'static str,
 }
 
@@ -73,10 +73,10 @@ impl Image {
     const VERITY_ROOT: &str = "root-verity.raw";
     const ROOT_HASH: &str = "root-verity.roothash";
 
-    /// Takes a directory as an image.
+    /// Opens a directory as an image.
     ///
     /// # Errors
-    /// Names the first file that is missing of what every image has.
+    /// The first missing file of those that every image has.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, ImageError> {
         let dir = dir.into();
         match [Self::KERNEL, Self::INITRD, Self::ROOT]
@@ -98,7 +98,7 @@ impl Image {
     /// Checks that the image has this kind of root.
     ///
     /// # Errors
-    /// Names the file that is missing.
+    /// The missing file.
     pub fn require(&self, root: Root) -> Result<(), ImageError> {
         let (there, file) = match root {
             Root::Disk => (true, Self::ROOT),
@@ -115,7 +115,8 @@ impl Image {
         &self.dir
     }
 
-    /// The same image with another kernel: one with a PVH entry point, that fits the modules in it.
+    /// The same image with another kernel, which needs a PVH entry point and must fit the modules
+    /// in the image.
     #[must_use]
     pub fn with_kernel(mut self, kernel: PathBuf) -> Self {
         self.kernel = Some(kernel);
@@ -128,7 +129,8 @@ impl Image {
         self.kernel.clone().unwrap_or_else(|| self.dir.join(Self::KERNEL))
     }
 
-    /// The initial RAM file system, not compressed: `appliance-init` and the modules that reach the root, or everything.
+    /// The uncompressed initrd: with `appliance-init` and the modules needed to reach the root, or
+    /// with everything.
     #[must_use]
     pub fn initrd(&self, root: Root) -> PathBuf {
         self.dir.join(if root == Root::Initrd { Self::DISKLESS_INITRD } else { Self::INITRD })
@@ -140,7 +142,7 @@ impl Image {
         self.dir.join(Self::ROOT)
     }
 
-    /// The disk of a kind of root that is on one.
+    /// The disk for a kind of root, if that kind is on a disk.
     #[must_use]
     pub fn disk(&self, root: Root) -> Option<PathBuf> {
         match root {
@@ -156,7 +158,7 @@ impl Image {
         self.memory_root.map(|size| (self.dir.join(Self::MEMORY_ROOT), size))
     }
 
-    /// The hash of the checked root, in hexadecimal, if the image has one.
+    /// The hash of the verified root in hexadecimal, if the image has one.
     #[must_use]
     pub fn root_hash(&self) -> Option<&str> {
         self.root_hash.as_deref()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The process that keeps the logs of a VM within their limit, and records how the VM ends: one for each VM of a
-//! cluster.
+//! The process that limits the size of a VM's logs and records how the VM ends; each VM of a
+//! cluster has one.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -12,22 +12,22 @@ use std::process::Child;
 use super::process::Lifetime;
 use crate::bounded_log::make_pipe;
 
-/// `vhost-famfs keep-logs` for one VM. It ends when nobody can write to the logs any more, and what it watches
-/// has ended.
+/// `vhost-famfs keep-logs` for one VM. It ends when no process can write to the logs any more and
+/// all processes that it watches have ended.
 #[derive(Debug)]
 pub struct LogKeeper {
     child: Child,
-    /// By which it learns what to watch.
+    /// Tells it which processes to watch.
     ids: PipeWriter,
-    /// While these are open, QEMU and the back-end find a reader, however late the keeper is.
+    /// While these are open, QEMU and the back-end have a reader, even if the keeper starts late.
     _pipes: Vec<File>,
 }
 
 impl LogKeeper {
-    /// Starts one.
+    /// Starts a keeper.
     ///
     /// # Errors
-    /// A pipe cannot be made, or it cannot be started.
+    /// A pipe cannot be created, or the keeper cannot be started.
     pub fn spawn(
         program: &Path,
         logs: &[PathBuf],
@@ -45,10 +45,10 @@ impl LogKeeper {
         Ok(Self { child: lifetime.start(&argv, null)?, ids, _pipes: pipes })
     }
 
-    /// Has it record how the process with that id ends, which must be a child of this program.
+    /// Makes it record how the process with that id ends, which must be a child of this program.
     ///
     /// # Errors
-    /// It has ended.
+    /// The keeper has ended.
     pub fn watch(&self, pid: u32) -> io::Result<()> {
         (&self.ids).write_all(format!("{pid}\n").as_bytes())
     }

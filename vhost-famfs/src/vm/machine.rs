@@ -23,46 +23,46 @@ use super::shutdown::{QUIT_LIMIT, Shutdown, end_vm};
 use super::version::{QemuVersion, VersionError};
 use crate::bounded_log::open_for_writing;
 
-/// Time for QEMU to open its sockets, before the guest runs.
+/// How long QEMU may take to open its sockets, before the guest runs.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// What a process finds its standard input by (proc_pid_fd(5)).
+/// The path of a process's standard input (proc_pid_fd(5)).
 const STANDARD_INPUT: &str = "/proc/self/fd/0";
 
-/// A VM that runs until it is powered off or dropped; dropping kills it.
+/// A VM that runs until it is powered off or dropped. Dropping kills it.
 #[derive(Debug)]
 pub struct Vm {
     config: VmConfig,
     started: Instant,
     child: Mutex<Child>,
     agent: Mutex<Agent>,
-    /// It is no longer ours to end.
+    /// Whether it keeps running when this value is dropped.
     left: bool,
 }
 
-/// A guest that is up, with its pool as it should be.
+/// A guest that is up, with its pool in the expected state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ready {
-    /// From the start of QEMU until the guest's answer was here.
+    /// Time from the start of QEMU to the guest's answer.
     pub boot: Duration,
-    /// The guest kernel's own clock when the agent greeted, milliseconds.
+    /// The guest kernel's uptime when the agent greeted, in milliseconds.
     pub uptime_ms: u64,
     /// The guest kernel's `boot_id`.
     pub boot_id: String,
-    /// What became of the pool.
+    /// The state of the pool's mount.
     pub attach: Attach,
 }
 
-/// A VM that does not start, run or stop as it should.
+/// Why a VM did not start, run or stop as expected.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
-    /// The description is no VM.
+    /// The configuration is not valid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The image lacks the root.
+    /// The image lacks the requested root.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// The wrong QEMU.
+    /// QEMU has the wrong version.
     #[error(transparent)]
     Version(#[from] VersionError),
     /// A file that the VM needs cannot be used.
@@ -70,7 +70,7 @@ pub enum VmError {
     File {
         /// The VM.
         name: String,
-        /// What was tried.
+        /// What was being done.
         doing: &'static str,
         /// The file.
         path: PathBuf,
@@ -78,7 +78,7 @@ pub enum VmError {
         #[source]
         source: io::Error,
     },
-    /// QEMU cannot be started at all.
+    /// QEMU cannot be started.
     #[error("VM {name}: cannot start {}", program.display())]
     Spawn {
         /// The VM.
@@ -89,44 +89,45 @@ pub enum VmError {
         #[source]
         source: io::Error,
     },
-    /// QEMU is gone.
+    /// QEMU has ended.
     #[error(
-        "VM {name}: QEMU ended ({status}); it said:\n{stderr}\nthe console's last lines:\n{console}"
+        "VM {name}: QEMU ended ({status}); its messages:\n{stderr}\nthe last lines of the \
+         console:\n{console}"
     )]
     Ended {
         /// The VM.
         name: String,
-        /// How.
+        /// How it ended.
         status: ExitStatus,
-        /// The last of its messages.
+        /// Its last messages.
         stderr: String,
-        /// Its last lines.
+        /// The last lines of the console.
         console: String,
     },
-    /// QEMU runs but its sockets do not appear.
-    #[error("VM {name}: QEMU has not opened {} after {START_LIMIT:?}; it said:\n{stderr}", socket.display())]
+    /// QEMU is running, but its sockets do not appear.
+    #[error("VM {name}: QEMU has not opened {} after {START_LIMIT:?}; its messages:\n{stderr}", socket.display())]
     NoSocket {
         /// The VM.
         name: String,
         /// The socket.
         socket: PathBuf,
-        /// The last of its messages.
+        /// Its last messages.
         stderr: String,
     },
-    /// The guest is not ready in time.
-    #[error("VM {name}: {cause}; the console's last lines:\n{console}")]
+    /// The guest was not ready in time.
+    #[error("VM {name}: {cause}; the last lines of the console:\n{console}")]
     NotReady {
         /// The VM.
         name: String,
-        /// Its last lines.
+        /// The last lines of the console.
         console: String,
         /// The cause.
         cause: ExecError,
     },
     /// The guest is up, but its pool is not mounted.
     #[error(
-        "VM {name}: the pool is not mounted: the program that mounts it ended with {result} {status}; \
-         the console's last lines:\n{console}"
+        "VM {name}: the pool is not mounted: the program that mounts it ended with {result} \
+         {status}; the last lines of the console:\n{console}"
     )]
     NotMounted {
         /// The VM.
@@ -135,10 +136,10 @@ pub enum VmError {
         result: String,
         /// Exit status or signal.
         status: String,
-        /// Its last lines.
+        /// The last lines of the console.
         console: String,
     },
-    /// A command did not run to its end.
+    /// A command did not run to completion.
     #[error("VM {name}")]
     Exec {
         /// The VM.
@@ -150,10 +151,10 @@ pub enum VmError {
 }
 
 impl Vm {
-    /// Starts QEMU and returns when its sockets are open; the guest boots meanwhile.
+    /// Starts QEMU and returns once its sockets are open; the guest boots meanwhile.
     ///
     /// # Errors
-    /// Anything that keeps QEMU from running, with what QEMU said.
+    /// What keeps QEMU from running, with its messages.
     pub fn start(config: VmConfig) -> Result<Self, VmError> {
         config.image.require(config.root)?;
         config.command_line()?;
@@ -169,14 +170,14 @@ impl Vm {
         Ok(vm)
     }
 
-    /// Starts QEMU, of a version that will do, and does not wait for it.
+    /// Starts QEMU, which must have a suitable version, without waiting for it.
     ///
     /// # Errors
     /// It cannot be started.
     pub fn spawn(mut config: VmConfig, lifetime: Lifetime) -> Result<Self, VmError> {
         config.tell_clock();
         let argv = match lifetime {
-            // The file that is held, whatever has the pool's name by now.
+            // Use the file that is held, even if another file has the pool's name by now.
             Lifetime::Detached { holds: Some(_), .. } => {
                 config.with_pool_at(Path::new(STANDARD_INPUT)).confined_command_line()?
             }
@@ -188,7 +189,7 @@ impl Vm {
         Ok(Self { config, started, child, agent, left: false })
     }
 
-    /// Leaves QEMU to itself: it goes on when this value is gone.
+    /// Lets QEMU keep running after this value is dropped.
     pub fn leave(mut self) {
         self.left = true;
     }
@@ -199,7 +200,7 @@ impl Vm {
         &self.config.name
     }
 
-    /// What it was started with.
+    /// The configuration with which it was started.
     #[must_use]
     pub fn config(&self) -> &VmConfig {
         &self.config
@@ -217,20 +218,20 @@ impl Vm {
         self.started
     }
 
-    /// Waits until the guest's agent answers, whatever became of the pool; it may still be
+    /// Waits until the guest's agent answers, whether or not the pool is mounted; it may still be
     /// [`Attach::Pending`].
     ///
     /// # Errors
-    /// QEMU ended, or the guest is not up within `limit`.
+    /// QEMU has ended, or the guest is not up within `limit`.
     pub fn wait_up(&self, limit: Duration) -> Result<Ready, VmError> {
         let hello = self.agent().hello(limit).map_err(|error| self.not_ready(error))?;
         Ok(self.ready(hello))
     }
 
-    /// Waits until the guest has mounted its pool, or is up if it has none.
+    /// Waits until the guest has mounted its pool or, if it has none, until it is up.
     ///
     /// # Errors
-    /// QEMU ended, the guest is not ready within `limit`, or it could not mount.
+    /// QEMU has ended, the guest is not ready within `limit`, or it could not mount the pool.
     pub fn wait_ready(&self, limit: Duration) -> Result<Ready, VmError> {
         let hello = self.agent().attached(limit).map_err(|error| self.not_ready(error))?;
         if let Attach::Failed { result, status, .. } = hello.attach {
@@ -241,11 +242,13 @@ impl Vm {
         Ok(self.ready(hello))
     }
 
-    /// Runs a command in the guest to its end. One runs at a time; another thread waits for its turn.
+    /// Runs a command in the guest to completion. Commands run one at a time; other threads wait
+    /// for their turn.
     ///
     /// # Errors
-    /// QEMU ended, the guest could not start the command, or it has not ended within `limit`, in which case
-    /// it is killed. A command that fails is no error here: see [`Output::status`].
+    /// QEMU has ended, the guest could not start the command, or the command has not ended within
+    /// `limit`, in which case it is killed. A command that fails is not an error here: see
+    /// [`Output::status`].
     pub fn exec(&self, command: &Command, limit: Duration) -> Result<Output, VmError> {
         self.agent().exec(command, limit).map_err(|source| match source {
             ExecError::Ended => self.ended(source),
@@ -253,17 +256,17 @@ impl Vm {
         })
     }
 
-    /// Waits until the command of the credential `famfs.run` has ended; the guest then powers off by itself. A
-    /// command that could not be run at all has exit code 127.
+    /// Waits until the command of the credential `famfs.run` has ended; the guest then powers off.
+    /// A command that could not be run has exit code 127.
     ///
     /// # Errors
-    /// QEMU ended without a result, or there is none within `limit`.
+    /// QEMU has ended without a result, or there is no result within `limit`.
     pub fn wait_run(&self, limit: Duration) -> Result<Status, VmError> {
         self.agent().ran(limit).map_err(|error| self.not_ready(error))
     }
 
-    /// Asks the guest what is wrong with it: failed units, what `famfs doctor` finds, credentials that it does not
-    /// understand. Nothing is the healthy answer.
+    /// Asks the guest for its problems: failed units, findings of `famfs doctor`, unknown
+    /// credentials. A healthy guest has none.
     ///
     /// # Errors
     /// As for [`Self::exec`].
@@ -286,13 +289,13 @@ impl Vm {
         Qmp::connect(&self.config.paths.qmp, limit)
     }
 
-    /// How QEMU ended, if it has.
+    /// How QEMU ended, if it has ended.
     #[must_use]
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.child().try_wait().ok().flatten()
     }
 
-    /// Waits for QEMU to end by itself; `None` if it still runs after `limit`.
+    /// Waits for QEMU to end by itself; `None` if it is still running after `limit`.
     #[must_use]
     pub fn wait_exit(&self, limit: Duration) -> Option<ExitStatus> {
         Deadline::after(limit)
@@ -300,10 +303,11 @@ impl Vm {
             .unwrap_or_else(|never| match never {})
     }
 
-    /// Shuts the guest down, then QEMU, then kills: the VM has ended when this returns.
+    /// Shuts down the guest; if that fails, tells QEMU to quit; if that fails, kills it. The VM has
+    /// ended when this returns.
     ///
     /// # Errors
-    /// QEMU had ended before, other than by an orderly shutdown.
+    /// QEMU had already ended, and not through an orderly shutdown.
     pub fn poweroff(self, limit: Duration) -> Result<Shutdown, VmError> {
         let ask = |limit| _ = self.agent().poweroff(limit);
         let ended = |limit| self.wait_exit(limit).is_some();
@@ -312,15 +316,15 @@ impl Vm {
             (Shutdown::Orderly, Some(status)) if !status.success() => {
                 Err(self.ended(ExecError::Ended))
             }
-            // Dropping kills what is still there.
+            // If QEMU is still running, dropping kills it.
             _ => Ok(end),
         }
     }
 
-    /// Connects to the agent's socket as soon as QEMU listens on it.
+    /// Connects to the agent's socket as soon as QEMU is listening on it.
     ///
     /// # Errors
-    /// Anything that keeps QEMU from running, with what QEMU said.
+    /// What keeps QEMU from running, with its messages.
     pub fn wait_started(&self) -> Result<(), VmError> {
         let deadline = Deadline::after(START_LIMIT);
         let connected = deadline.poll(|| {
@@ -351,7 +355,7 @@ impl Vm {
         VmError::NotReady { name, console, cause: source }
     }
 
-    /// The error for a QEMU that is gone; `source` if, against all appearance, it is not.
+    /// The error for a QEMU that has ended; `source` if it turns out to be still running.
     fn ended(&self, source: ExecError) -> VmError {
         let name = self.config.name.clone();
         let Some(status) = self.wait_exit(QUIT_LIMIT) else {
@@ -381,7 +385,7 @@ impl Drop for Vm {
             return;
         }
         let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // Both fail only for a child that has been waited for already.
+        // Both fail only for a child that has already been reaped.
         let _ = child.kill();
         let _ = child.wait();
         let _ = fs::remove_dir_all(&self.config.paths.runtime_dir);
@@ -396,15 +400,14 @@ fn launch(config: &VmConfig, argv: &[OsString], lifetime: Lifetime) -> Result<Ch
         source,
     };
     for pool in &config.pools {
-        // QEMU would make a file that is not there.
+        // QEMU would create a missing file.
         if let PoolDevice::Pmem { path, .. } = pool {
             fs::metadata(path).map_err(|source| failed("cannot use the pool", path, source))?;
         }
     }
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&config.paths.runtime_dir)
-        .map_err(|source| failed("cannot make the directory", &config.paths.runtime_dir, source))?;
+    fs::DirBuilder::new().mode(0o700).create(&config.paths.runtime_dir).map_err(|source| {
+        failed("cannot create the directory", &config.paths.runtime_dir, source)
+    })?;
     let cleanup = |error| {
         let _ = fs::remove_dir_all(&config.paths.runtime_dir);
         error

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What needs no guest; the rest is tested with real VMs.
+//! Tests that need no guest; the others use real VMs.
 use super::*;
 use crate::vm::{Image, VmPaths};
 use std::os::unix::fs::PermissionsExt;
@@ -29,8 +29,8 @@ fn what_qemu_said_is_in_the_error() {
     for part in ["VM vm1: QEMU ended (exit status: 3)", "\n  no such device\n", "\n  last words"] {
         assert!(error.contains(part), "no {part:?} in {error}");
     }
-    assert!(!dir.path().join("vm1").exists(), "the runtime directory is gone");
-    assert!(dir.path().join("vm1.console").exists(), "the console log stays");
+    assert!(!dir.path().join("vm1").exists(), "the runtime directory is removed");
+    assert!(dir.path().join("vm1.console").exists(), "the console log is kept");
 }
 
 #[test]
@@ -59,6 +59,6 @@ fn a_runtime_directory_in_use_is_left_alone() {
     let config = config(&dir, "exit 0");
     fs::create_dir(&config.paths.runtime_dir).unwrap();
     let error = Vm::start(config).unwrap_err().to_string();
-    assert!(error.starts_with("VM vm1: cannot make the directory"), "{error}");
+    assert!(error.starts_with("VM vm1: cannot create the directory"), "{error}");
     assert!(dir.path().join("vm1").exists());
 }

@@ -8,12 +8,12 @@
 //!      '-- Image (kernel, initrd, root), Root           '-- residency::of_process(pid)
 //! ```
 //!
-//! Principles: a command line is a pure function of its configuration (a VM that is started adds one word: how fast
-//! the host's counter is); everything that waits has a deadline;
-//! a process started here ends with its owner ([`Vm`], [`Backend`]) and with the program that started it,
-//! however that ends; an error names the VM and shows what QEMU and the console said last.
+//! Principles: a command line is a pure function of its configuration (except that starting a VM
+//! adds one kernel parameter, the frequency of the host's counter). Every wait has a deadline. A
+//! process started here ends with its owner ([`Vm`], [`Backend`]) and with the program that started
+//! it, however that ends. Errors name the VM and show the last messages of QEMU and the console.
 //!
-//! This is a library for programs: it prints nothing and keeps no state on disk beyond the life of a VM.
+//! This is a library: it prints nothing and keeps no state on disk after a VM has ended.
 
 mod accelerator;
 mod arguments;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Child processes: those that do not outlive this program, and those that do.
+//! Child processes: those that end with this program, and those that outlive it.
 //!
-//! For the first, the kernel's parent-death signal does it, set by util-linux's `setpriv` between fork and exec, which needs
-//! no unsafe code here. It fires when the *thread* that forked ends, so one thread that lives as long as the
+//! Children that must end with this program get the kernel's parent-death signal, which
+//! util-linux's `setpriv` sets between fork and exec, so no unsafe code is needed here. The signal
+//! is sent when the *thread* that forked ends; therefore one thread that lives as long as the
 //! program does all the forking.
 
 use std::ffi::{OsStr, OsString};
@@ -19,13 +20,14 @@ use famfs::text::terminal::is_harmful;
 
 use crate::bounded_log;
 
-/// Most lines of a log that go into an error message: a kernel panic with its call trace.
+/// How many lines of a log to put into an error message: enough for a kernel panic with its call
+/// trace.
 const TAIL_LINES: usize = 32;
 
-/// Most characters of such a line.
+/// Maximum length of such a line.
 const TAIL_LINE: usize = 512;
 
-/// Where these lines are looked for: in so many bytes at the end of a log.
+/// How many bytes at the end of a log to search for these lines.
 const TAIL_BYTES: u64 = 64 * 1024;
 
 type Request = (Command, Sender<io::Result<Child>>);
@@ -33,32 +35,32 @@ type Request = (Command, Sender<io::Result<Child>>);
 /// How long a child process lives.
 #[derive(Debug)]
 pub enum Lifetime {
-    /// Not longer than this program, however that ends.
+    /// No longer than this program, however it ends.
     Tied,
-    /// As long as it has work, in a session of its own: neither the end of this program nor that of
-    /// the shell ends it.
+    /// As long as it has work, in its own session: neither the end of this program nor that of the
+    /// shell ends it.
     Detached {
-        /// The environment variable that the process is found by, and its value.
+        /// The environment variable that identifies the process, and its value.
         mark: (&'static str, String),
-        /// What the process holds open: its standard input. Locks of it are held with it.
+        /// A file that the process keeps open as its standard input, together with its locks.
         holds: Option<File>,
     },
 }
 
 impl Lifetime {
-    /// Starts a program that reads nothing, with what it says on standard error in a file.
+    /// Starts a program without input; its standard error goes to a file.
     pub(super) fn start(self, argv: &[OsString], stderr: File) -> io::Result<Child> {
         match self {
             Self::Tied => {
                 let mut command = tied(&argv[0]);
-                // Ctrl-C is for this program, which then ends the others in order.
+                // Ctrl-C is for this program only, which then ends the others in order.
                 command.args(&argv[1..]).stdin(Stdio::null()).stdout(Stdio::null());
                 command.stderr(stderr).process_group(0);
                 spawn(command)
             }
             Self::Detached { mark: (name, value), holds } => {
-                // Without a process group of its own `setsid` needs no second process, so the
-                // child's id is the program's.
+                // Without its own process group, `setsid` need not fork, so the child's id is the
+                // program's id.
                 let mut command = Command::new("setsid");
                 command.args(argv).env(name, value).stdout(Stdio::null()).stderr(stderr);
                 command.stdin(holds.map_or_else(Stdio::null, Stdio::from));
@@ -68,21 +70,22 @@ impl Lifetime {
     }
 }
 
-/// A command that is killed when this program ends. Start it with [`spawn`] only.
+/// A command that is killed when this program ends. Use only [`spawn`] to start it.
 pub(super) fn tied(program: &OsStr) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
 }
 
-/// Starts a command from the thread that does not end.
+/// Starts a command from the thread that never ends.
 pub(super) fn spawn(command: Command) -> io::Result<Child> {
     static SPAWNER: OnceLock<Mutex<Sender<Request>>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
         let (sender, requests) = mpsc::channel::<Request>();
         thread::spawn(move || {
             for (mut command, answer) in requests {
-                // A caller that no longer listens is gone with its thread; so is its child then.
+                // If the caller no longer listens, its thread has ended; then its child must end
+                // too.
                 if let Err(mpsc::SendError(Ok(mut child))) = answer.send(command.spawn()) {
                     let _ = child.kill();
                     let _ = child.wait();
@@ -101,7 +104,7 @@ pub(super) fn spawn(command: Command) -> io::Result<Child> {
     child.recv().map_err(|_| ended())?.map_err(|error| missing(error, "setpriv"))
 }
 
-/// Names the helper program that is not there.
+/// Names the helper program that is missing.
 fn missing(error: io::Error, program: &str) -> io::Error {
     match error.kind() {
         io::ErrorKind::NotFound => {
@@ -112,7 +115,7 @@ fn missing(error: io::Error, program: &str) -> io::Error {
     }
 }
 
-/// The last lines of a log, each indented; says so if there are none.
+/// The last lines of a log, each indented, or a note that it is empty.
 pub(super) fn tail(log: &Path) -> String {
     bounded_log::settle(log);
     let bytes = bounded_log::tail(log, TAIL_BYTES).unwrap_or_default();
@@ -122,7 +125,7 @@ pub(super) fn tail(log: &Path) -> String {
         return "  (nothing)".into();
     }
     let lines = lines[lines.len().saturating_sub(TAIL_LINES)..].iter();
-    // Control characters of a guest do not reach the reader's terminal.
+    // A guest's control characters must not reach the reader's terminal.
     let clean =
         |line: &&str| line.chars().filter(|c| !is_harmful(*c)).take(TAIL_LINE).collect::<String>();
     lines.map(|line| format!("  {}", clean(line))).collect::<Vec<_>>().join("\n")
@@ -178,7 +181,7 @@ mod tests {
         let tail = tail(log.path());
         assert_eq!(tail.lines().count(), TAIL_LINES);
         assert!(tail.ends_with("  line 99\n  [31mred"), "{tail:?}");
-        // A guest that writes much without a line feed.
+        // A guest that writes a lot without a line feed.
         fs::write(log.path(), vec![b'x'; 1 << 20]).unwrap();
         assert_eq!(super::tail(log.path()).len(), 2 + TAIL_LINE);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! From the description of a VM to QEMU's exact command line. Pure: no file is touched here.
+//! Builds QEMU's exact command line from the configuration of a VM. Pure: accesses no file.
 
 use std::ffi::OsString;
 
@@ -16,12 +16,13 @@ impl VmConfig {
     /// Program and arguments.
     ///
     /// # Errors
-    /// What cannot be run so.
+    /// Why the configuration cannot run.
     pub fn command_line(&self) -> Result<Vec<OsString>, ConfigError> {
         self.check()?;
         let mut argv = CommandLine(vec![self.qemu.clone().into()]);
         self.machine(&mut argv);
-        // Pools come first: the guest numbers /dev/daxN and /dev/pmemN in the order of discovery.
+        // Pools come first: the guest numbers /dev/daxN and /dev/pmemN in the order in which it
+        // finds them.
         for (index, pool) in self.pools.iter().enumerate() {
             pool.add(index, &mut argv);
         }
@@ -32,10 +33,10 @@ impl VmConfig {
         Ok(argv.0)
     }
 
-    /// The same as it is started: with what confines the program in front of it.
+    /// Like [`VmConfig::command_line`], with the confining program in front, as it is started.
     ///
     /// # Errors
-    /// What cannot be run so.
+    /// Why the configuration cannot run.
     pub fn confined_command_line(&self) -> Result<Vec<OsString>, ConfigError> {
         let mut argv = self.confinement.prefix();
         argv.extend(self.command_line()?);
@@ -50,11 +51,12 @@ impl VmConfig {
         let (pmem, slots) = (sizes.iter().sum::<u64>(), sizes.len());
         argv.flag("-nodefaults");
         argv.flag("-no-user-config");
-        // A VM ends where others reboot: QEMU 11.1 aborts when a vhost-user device starts a second time.
+        // Instead of rebooting, a VM ends: QEMU 11.1 aborts when a vhost-user device starts a
+        // second time.
         argv.flag("-no-reboot");
         argv.option("-display", "none");
         argv.option("-name", &self.name);
-        // Nothing that no guest of ours needs: each device is code that a guest can reach.
+        // Only the devices that our guests need: every device is code that a guest can attack.
         let keyboard = match self.qemu_version >= QemuVersion::NO_KEYBOARD {
             true => ",i8042=off",
             false => "",
@@ -83,7 +85,7 @@ impl VmConfig {
             let value = format!("value=io.systemd.credential:{id}={value}");
             argv.option("-smbios", join(["type=11,".as_ref(), &quote(value.as_ref())]));
         }
-        // qboot and the PVH entry skip the firmware and the kernel's own decompression.
+        // qboot and the PVH entry point skip the firmware and the kernel's own decompression.
         argv.option("-bios", "qboot.rom");
         argv.option("-kernel", self.image.kernel());
         argv.option("-initrd", self.image.initrd(self.root));
@@ -92,8 +94,8 @@ impl VmConfig {
 
     fn memory_root(&self, argv: &mut CommandLine) {
         let Some((path, size)) = self.root_in_memory() else { return };
-        // Mapped privately and never written: every VM has the pages of the host's page cache. The guest cannot even
-        // try, its memory is ROM.
+        // Mapped privately and never written: all VMs use the same pages of the host's page cache.
+        // The guest cannot write to it, because its memory is ROM.
         let head = format!("memory-backend-file,id=root,share=off,readonly=on,rom=on,size={size},");
         let path = quote(path.as_os_str());
         argv.option("-object", join([head.as_ref(), "align=2M,mem-path=".as_ref(), &path]));
@@ -144,14 +146,14 @@ impl VmConfig {
 }
 
 impl PoolDevice {
-    /// Its arguments for QEMU, as the device of that number.
+    /// QEMU's arguments for it, as the device with that index.
     pub(crate) fn arguments(&self, index: usize) -> Vec<OsString> {
         let mut argv = CommandLine(Vec::new());
         self.add(index, &mut argv);
         argv.0
     }
 
-    /// Bytes of guest-physical address space that must be set aside beside the RAM.
+    /// How many bytes of guest-physical address space must be reserved in addition to the RAM.
     fn pmem_size(&self) -> u64 {
         match self {
             Self::Shmem { .. } => 0,
@@ -162,7 +164,8 @@ impl PoolDevice {
     fn add(&self, index: usize, argv: &mut CommandLine) {
         match self {
             Self::Shmem { socket } => {
-                // The generic vhost-user device with the number of virtio-pmem (virtio 1.3, 5.19).
+                // The generic vhost-user device with the device id of virtio-pmem (virtio 1.3,
+                // 5.19).
                 let head = format!("socket,id=pool{index},path=");
                 argv.option("-chardev", join([head.as_ref(), &quote(socket.as_os_str())]));
                 argv.option(

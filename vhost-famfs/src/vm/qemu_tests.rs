@@ -5,7 +5,7 @@ use super::super::confine::Confinement;
 use super::super::image::{Image, Root};
 use super::*;
 
-/// The command line as one text, with the image's directory as IMAGE.
+/// The command line as text, with IMAGE for the image's directory.
 fn text(config: &VmConfig) -> String {
     let dir = config.image.dir().to_str().unwrap();
     shell_quoted(&config.command_line().unwrap()).replace(dir, "IMAGE")

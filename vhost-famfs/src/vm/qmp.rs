@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! QEMU's control protocol (QMP), as far as a launcher needs it: one command, one answer.
+//! The part of QEMU's control protocol (QMP) that a launcher needs: one command, one answer.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -20,7 +20,7 @@ pub struct Qmp {
     lines: Lines,
 }
 
-/// QEMU does not do as asked.
+/// Why QEMU did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum QmpError {
     /// The socket cannot be used.
@@ -46,7 +46,7 @@ pub enum QmpError {
         /// QEMU's description.
         reason: String,
     },
-    /// Something that is no QMP.
+    /// The message is not QMP.
     #[error("QMP socket {}: unexpected message {message:?}", socket.display())]
     Protocol {
         /// The socket.
@@ -57,10 +57,10 @@ pub enum QmpError {
 }
 
 impl Qmp {
-    /// Connects and leaves the negotiation mode.
+    /// Connects and leaves negotiation mode.
     ///
     /// # Errors
-    /// Nobody listens, or nobody answers within `limit`.
+    /// Nobody is listening, or there is no answer within `limit`.
     pub fn connect(socket: &Path, limit: Duration) -> Result<Self, QmpError> {
         let stream = connect_until(socket, Deadline::after(limit))
             .map_err(|source| QmpError::Socket { socket: socket.into(), source })?;
@@ -70,10 +70,10 @@ impl Qmp {
         Ok(qmp)
     }
 
-    /// Runs a command and gives its return value.
+    /// Runs a command and returns its result.
     ///
     /// # Errors
-    /// QEMU's own, and no answer within `limit`.
+    /// An error of QEMU, or no answer within `limit`.
     pub fn execute(
         &mut self,
         command: &str,
@@ -98,7 +98,7 @@ impl Qmp {
         }
     }
 
-    /// The next message of any kind.
+    /// Receives the next message of any kind.
     fn message(&mut self, command: &str, deadline: Deadline) -> Result<Value, QmpError> {
         let protocol =
             |message: String| QmpError::Protocol { socket: self.socket.clone(), message };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Which VMM to run: the host's if it is recent enough, else that of the project's tools tree.
+//! Selects the VMM: the host's if it is recent enough, else that of the project's tools tree.
 
 use std::env;
 use std::ffi::OsStr;
@@ -12,14 +12,14 @@ use super::version::{QemuVersion, VersionError};
 /// The program that runs virtual machines.
 const QEMU: &str = "qemu-system-x86_64";
 
-/// Where a program comes from.
+/// Where a program was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// The user named it.
     Given,
-    /// The search path of the host.
+    /// In the host's search path.
     Host,
-    /// The tools tree that `cargo xtask setup` makes in the cache.
+    /// In the tools tree that `cargo xtask setup` creates in the cache.
     Tools,
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A QEMU that was asked for its version.
+/// A QEMU whose version is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Qemu {
     /// The program.
@@ -47,28 +47,29 @@ pub struct Qemu {
 /// There is no QEMU.
 #[derive(Debug, thiserror::Error)]
 pub enum SelectError {
-    /// The one that the user named.
+    /// The QEMU that the user named is not usable.
     #[error(transparent)]
     Given(#[from] VersionError),
-    /// None was found that starts.
+    /// No usable QEMU was found.
     #[error(
-        "no QEMU:{tried}\ninstall {QEMU} {} or newer, or let the project make its tools tree: \
+        "no QEMU:{tried}\ninstall {QEMU} {} or newer, or let the project create its tools tree: \
          cargo xtask setup",
         QemuVersion::SHARED_MEMORY
     )]
     None {
-        /// What was looked at, one line each.
+        /// What was tried, one per line.
         tried: String,
     },
 }
 
 impl Qemu {
-    /// Takes the one that the user named, or else looks for one.
+    /// Uses the QEMU that the user named, or looks for one.
     ///
-    /// The host's comes first, and the tools tree's before it only if the host's is too old for back-ends.
+    /// The host's QEMU is preferred; the tools tree's comes first only if the host's is too old for
+    /// back-ends.
     ///
     /// # Errors
-    /// There is none; with everything that was looked at.
+    /// No QEMU was found; lists everything that was tried.
     pub fn select(given: Option<&Path>) -> Result<Self, SelectError> {
         if let Some(program) = given {
             let version = QemuVersion::of(program)?;
@@ -82,7 +83,7 @@ impl Qemu {
         let host = in_path(path, QEMU).map(|program| (program, Origin::Host));
         let tools = cache.and_then(in_tools).map(|program| (program, Origin::Tools));
         if host.is_none() {
-            let _ = write!(tried, "\n  the search path has none");
+            let _ = write!(tried, "\n  not in PATH");
         }
         let mut old = None;
         for (program, origin) in host.into_iter().chain(tools) {
@@ -103,13 +104,13 @@ impl Qemu {
     }
 }
 
-/// The first executable of that name in this program's search path.
+/// The first executable with that name in this program's search path.
 #[must_use]
 pub fn find_in_path(name: &str) -> Option<PathBuf> {
     in_path(&env::var_os("PATH")?, name)
 }
 
-/// The first executable of that name in a search path.
+/// The first executable with that name in a search path.
 fn in_path(path: &OsStr, name: &str) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
     env::split_paths(path).map(|dir| dir.join(name)).find(|program| {
@@ -147,7 +148,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    /// A program that says it is this QEMU.
+    /// A program that claims to be this QEMU.
     fn qemu(dir: &Path, version: &str) -> PathBuf {
         fs::create_dir_all(dir).unwrap();
         let program = dir.join(QEMU);
@@ -166,7 +167,7 @@ mod tests {
         let (host, cache) = (dir.path().join("bin"), dir.path().join("cache"));
         fs::create_dir_all(cache.join("tools-0123")).unwrap();
         let tools = qemu(&cache.join("tools-0123.bin"), "11.1.3");
-        // No tree, no QEMU: the script would have nothing to enter.
+        // Without a tree there is no QEMU: the script would have nothing to enter.
         qemu(&cache.join("tools-gone.bin"), "12.0");
         assert_eq!(look(&host, &cache).unwrap(), (tools.clone(), Origin::Tools));
         let old = qemu(&host, "7.2.9");
@@ -180,7 +181,7 @@ mod tests {
     fn what_was_tried_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let error = look(dir.path(), dir.path()).unwrap_err().to_string();
-        assert!(error.contains("the search path has none"), "{error}");
+        assert!(error.contains("not in PATH"), "{error}");
         assert!(error.contains("11.1 or newer") && error.contains("cargo xtask setup"), "{error}");
         let other = dir.path().join(QEMU);
         std::os::unix::fs::symlink("/bin/echo", &other).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Ending a VM: the guest is asked, then QEMU; the last step, killing it, is the caller's.
+//! Ends a VM: asks the guest, then QEMU. The last step, killing QEMU, is left to the caller.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::deadline::Deadline;
 use super::qmp::{Qmp, QmpError};
 
-/// Time for QEMU to leave after `quit`.
+/// How long QEMU may take to end after `quit`.
 pub(super) const QUIT_LIMIT: Duration = Duration::from_secs(5);
 
 /// How a VM ended.
@@ -17,15 +17,15 @@ pub(super) const QUIT_LIMIT: Duration = Duration::from_secs(5);
 pub enum Shutdown {
     /// The guest shut itself down.
     Orderly,
-    /// The guest did not; QEMU left when it was told to.
+    /// The guest did not shut down; QEMU ended when asked to.
     Quit,
-    /// QEMU did not either and was killed.
+    /// QEMU did not end either, and was killed.
     Killed,
 }
 
-/// Lets `ask` tell the guest to power off, for which it has `limit`, then tells QEMU to leave.
-/// `ended` waits so long for QEMU's end, and tells whether it came. [`Shutdown::Killed`] means that
-/// QEMU is still there and is to be killed.
+/// Calls `ask` to request the guest's power-off, with a limit of `limit`, then tells QEMU to quit.
+/// `ended` waits for QEMU to end, at most as long as it is told, and returns whether it did.
+/// [`Shutdown::Killed`] means that QEMU is still running and must be killed.
 pub fn end_vm(
     ask: impl FnOnce(Duration),
     ended: impl Fn(Duration) -> bool,
@@ -33,14 +33,14 @@ pub fn end_vm(
     limit: Duration,
 ) -> Shutdown {
     let deadline = Deadline::after(limit);
-    // An agent that does not take the request is the case that the next steps are for.
+    // If the agent does not accept the request, the next steps handle it.
     ask(limit);
     if ended(deadline.left().unwrap_or_default()) {
         return Shutdown::Orderly;
     }
     let quit = Qmp::connect(qmp, QUIT_LIMIT)
         .and_then(|mut qmp| qmp.execute("quit", json!({}), QUIT_LIMIT));
-    // It may be gone before it answers, or before it is asked.
+    // QEMU may end before it answers, or before it is asked.
     let left = match quit {
         Ok(_) | Err(QmpError::Ended { .. }) => ended(QUIT_LIMIT),
         Err(_) => ended(Duration::ZERO),
@@ -56,7 +56,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
-    /// A QEMU that leaves at `quit` without an answer.
+    /// QEMU ends at `quit` without an answer.
     #[test]
     fn a_qemu_that_leaves_without_a_word_was_not_killed() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Connecting to a program that may hang.
+//! Connects to a program that may hang.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -12,7 +12,7 @@ use super::deadline::Deadline;
 /// Connects to a Unix socket.
 ///
 /// The kernel makes a client wait while the listener's queue is full, for ever if the listener
-/// hangs; here the deadline ends that.
+/// hangs; the deadline limits that.
 pub(super) fn connect_until(path: &Path, deadline: Deadline) -> io::Result<UnixStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -47,7 +47,7 @@ mod tests {
                 Ok(stream) => waiting.push(stream),
                 Err(error) => break error,
             }
-            assert!(waiting.len() < 10, "a queue of 0 takes them all");
+            assert!(waiting.len() < 10, "a queue of 0 accepts them all");
         };
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         listener.accept().unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Which QEMU this is.
+//! The version of a QEMU program.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub struct QemuVersion {
     minor: u32,
 }
 
-/// A program that is no QEMU, or none that can do what is asked.
+/// Why a program is not a usable QEMU.
 #[derive(Debug, thiserror::Error)]
 pub enum VersionError {
     /// The program does not start.
@@ -25,12 +25,12 @@ pub enum VersionError {
         #[source]
         source: std::io::Error,
     },
-    /// It said something else.
+    /// It printed something else.
     #[error("{} --version says {found:?}, expected \"QEMU emulator version X.Y\"", program.display())]
     Unknown {
         /// The program.
         program: PathBuf,
-        /// The first line of its answer.
+        /// The first line of its output.
         found: String,
     },
     /// Too old.
@@ -43,30 +43,31 @@ pub enum VersionError {
         program: PathBuf,
         /// Its version.
         found: QemuVersion,
-        /// The oldest that will do.
+        /// The oldest version that is sufficient.
         needed: QemuVersion,
-        /// What for.
+        /// What it is needed for.
         purpose: &'static str,
     },
 }
 
 impl QemuVersion {
-    /// The first with `VHOST_USER_BACKEND_SHMEM_MAP` and `vhost-user-test-device-pci`.
+    /// The first version with `VHOST_USER_BACKEND_SHMEM_MAP` and `vhost-user-test-device-pci`.
     pub const SHARED_MEMORY: Self = Self { major: 11, minor: 1 };
 
-    /// The first whose `memory-backend-file` has `rom=on`: memory of a guest that nothing can write to.
+    /// The first version whose `memory-backend-file` has `rom=on`: guest memory that nothing can
+    /// write to.
     pub const READ_ONLY_MEMORY: Self = Self { major: 8, minor: 2 };
 
-    /// The first with `-run-with user=`; `-runas` did it before.
+    /// The first version with `-run-with user=`; older ones use `-runas`.
     pub(super) const RUN_WITH_USER: Self = Self { major: 9, minor: 1 };
 
-    /// The first whose machine can do without a keyboard controller.
+    /// The first version whose machine works without a keyboard controller.
     pub(super) const NO_KEYBOARD: Self = Self { major: 7, minor: 0 };
 
     /// Asks a program for its version.
     ///
     /// # Errors
-    /// It does not start or does not answer as QEMU does.
+    /// It does not start, or its output is not QEMU's.
     pub fn of(program: &Path) -> Result<Self, VersionError> {
         let output = Command::new(program)
             .arg("--version")
@@ -79,10 +80,10 @@ impl QemuVersion {
         })
     }
 
-    /// Demands a version for a purpose.
+    /// Requires a version for a purpose.
     ///
     /// # Errors
-    /// As [`Self::of`], and if the program is older than `needed`.
+    /// As [`Self::of`], or the program is older than `needed`.
     pub fn require(
         program: &Path,
         needed: Self,

@@ -41,7 +41,7 @@ impl Mapped {
     }
 }
 
-/// Whether a file, or the node of a device, is in tmpfs. What cannot be asked is not.
+/// Whether a file, or the node of a device, is in tmpfs. If that cannot be determined, it is not.
 fn is_in_tmpfs(file: &File) -> bool {
     rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type == libc::TMPFS_MAGIC)
 }

@@ -7,8 +7,9 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use vm_memory::VolatileSlice;
 
-/// pwrite(2) of memory that others may write at the same time: the kernel copies what it finds. Returns
-/// how many bytes it took; memory that is not there ends it early, or is an error if it comes first.
+/// pwrite(2) from memory that others may write at the same time: the kernel copies what it finds.
+/// Returns how many bytes were written. Unmapped memory ends the write early; if the first bytes
+/// are unmapped, that is an error.
 pub fn write_volatile_at(
     fd: impl AsFd,
     bytes: &VolatileSlice<'_>,

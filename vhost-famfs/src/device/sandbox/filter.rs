@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The list of system calls: what the connection, the queue and the log need, and what glibc and
-//! musl call for threads, memory and time.
+//! The system calls that are allowed: those that the connection, the queue and the log need, and
+//! those that glibc and musl use for threads, memory and time.
 
 use std::collections::BTreeMap;
 
@@ -14,9 +14,9 @@ use super::{SandboxError, Violation};
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// System calls that do no harm whatever their arguments are.
+/// System calls that are harmless with any arguments.
 const ANY_ARGUMENTS: &[c_long] = &[
-    // Descriptors that are open.
+    // Open descriptors.
     libc::SYS_close,
     libc::SYS_read,
     libc::SYS_readv,
@@ -27,7 +27,7 @@ const ANY_ARGUMENTS: &[c_long] = &[
     libc::SYS_fdatasync,
     libc::SYS_fsync,
     libc::SYS_msync,
-    // Sockets that are there.
+    // Existing sockets.
     libc::SYS_recvmsg,
     libc::SYS_recvfrom,
     libc::SYS_sendmsg,
@@ -68,9 +68,9 @@ const ANY_ARGUMENTS: &[c_long] = &[
     libc::SYS_sigaltstack,
 ];
 
-/// What a back-end that still waits for its VM needs beside that: to take its socket away and to tell the
-/// service manager. `statx` and `newfstatat` find files by their names whatever their flags are, because a
-/// filter cannot see whether the name is empty; from here on there is `fstat` for descriptors.
+/// What a back-end that waits for its VM needs in addition: to remove its socket and to notify the
+/// service manager. `statx` and `newfstatat` find files by name regardless of their flags, because
+/// a filter cannot see whether the name is empty; after this, descriptors still have `fstat`.
 const WAITING: &[c_long] = &[
     libc::SYS_statx,
     libc::SYS_newfstatat,
@@ -81,11 +81,11 @@ const WAITING: &[c_long] = &[
     libc::SYS_connect,
 ];
 
-/// What the connection itself is made with, and the next filter put in force. A front-end can send a
-/// listening socket of its own, so `accept4` is not harmless once it may send anything.
+/// What is needed to accept the connection and to install the next filter. A front-end can send a
+/// listening socket of its own, so `accept4` is not harmless once it may send messages.
 const CONNECTING: &[c_long] = &[libc::SYS_accept4, libc::SYS_seccomp];
 
-/// Those that newer architectures no longer have.
+/// System calls that newer architectures no longer have.
 #[cfg(target_arch = "x86_64")]
 const LEGACY: &[c_long] = &[libc::SYS_poll, libc::SYS_epoll_wait];
 #[cfg(not(target_arch = "x86_64"))]
@@ -94,28 +94,28 @@ const LEGACY: &[c_long] = &[];
 /// `FIONBIO`: libraries use it to make a descriptor non-blocking.
 const FIONBIO: u64 = 0x5421;
 
-/// A filter that makes glibc start threads with `clone`, whose flags a filter can see, instead
-/// of `clone3`, whose flags it cannot.
+/// A filter that makes glibc start threads with `clone`, whose flags a filter can check, instead of
+/// `clone3`, whose flags it cannot.
 pub(super) fn compatibility() -> Result<BpfProgram, SandboxError> {
     let rules = Rules::from([(libc::SYS_clone3, Vec::new())]);
     let errno = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
     compile(rules, SeccompAction::Allow, errno)
 }
 
-/// The list, with what a back-end needs that waits for its VM.
+/// The list for a back-end that waits for its VM.
 pub(super) fn waiting(violation: Violation) -> Result<BpfProgram, SandboxError> {
     let rules = rules().map_err(|err| SandboxError::Build(err.into()))?;
     compile(rules, action(violation), SeccompAction::Allow)
 }
 
-/// What takes that away again when the VMM is there. It is small: the kernel checks and translates it while
-/// the VM waits.
+/// The filter that removes what only waiting needs, once the VMM has connected. It is small,
+/// because the kernel checks and translates it while the VM waits.
 pub(super) fn connecting(violation: Violation) -> Result<BpfProgram, SandboxError> {
     let rules = WAITING.iter().map(|call| (*call, Vec::new())).collect();
     compile(rules, SeccompAction::Allow, action(violation))
 }
 
-/// What takes the rest away when the connection is made.
+/// The filter that removes the rest once the connection is accepted.
 pub(super) fn serving(violation: Violation) -> Result<BpfProgram, SandboxError> {
     let rules = connected().map_err(|err| SandboxError::Build(err.into()))?;
     compile(rules, SeccompAction::Allow, action(violation))
@@ -144,14 +144,15 @@ fn rules() -> Result<Rules, BackendError> {
     let calls = [ANY_ARGUMENTS, LEGACY, WAITING, CONNECTING].concat();
     let mut rules: Rules = calls.into_iter().map(|call| (call, Vec::new())).collect();
     let executable = flag(libc::PROT_EXEC);
-    // abort(3) signals the process itself.
+    // abort(3) sends the signal to its own process.
     let myself = u64::from(std::process::id());
     rules.extend([
         (libc::SYS_mmap, vec![without(2, executable)?]),
         (libc::SYS_mprotect, vec![without(2, executable)?]),
-        // The other filter answers it with ENOSYS; here it would be killed, and that weighs more.
+        // The other filter answers it with ENOSYS. Here the process would be killed, and killing
+        // takes precedence.
         (libc::SYS_clone3, Vec::new()),
-        // Only for threads.
+        // For threads only.
         (libc::SYS_clone, vec![with(0, flag(libc::CLONE_THREAD))?]),
         (libc::SYS_ioctl, vec![equal(1, FIONBIO)?]),
         (libc::SYS_tgkill, vec![equal(0, myself)?]),
@@ -173,7 +174,7 @@ fn rules() -> Result<Rules, BackendError> {
     Ok(rules)
 }
 
-/// The system calls of [`rules`] that a back-end with a connection no longer has.
+/// The system calls of [`rules`] that a connected back-end no longer has.
 fn connected() -> Result<Rules, BackendError> {
     let mut rules: Rules = CONNECTING.iter().map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_prctl, vec![equal(0, flag(libc::PR_SET_NO_NEW_PRIVS))?]);

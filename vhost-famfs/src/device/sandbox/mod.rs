@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a back-end gives up before it reads the first byte from a VMM.
+//! Gives up privileges before the back-end reads the first byte from a VMM.
 //!
-//! Everything that it needs is open by then, so no name space is needed: no new privileges, no
-//! capabilities, resource limits, and a list of system calls outside of which the kernel kills
-//! the process. The list has no way to open, make or remove a file or a socket, to run a
-//! program, or to make memory executable. It is put in force in three steps: [`Sandbox::enter`] when
-//! the process listens, [`Entered::connecting`] when the VMM connects and before a byte from it is read,
-//! [`Entered::connected`] as soon as its connection is accepted.
+//! Everything that the process needs is already open, so no namespace is needed: it drops new
+//! privileges, capabilities and resources, and installs a list of system calls; any other system
+//! call makes the kernel kill the process. The list has no way to open, create or remove a file or
+//! a socket, to run a program, or to make memory executable. It takes effect in three steps:
+//! [`Sandbox::enter`] when the process listens, [`Entered::connecting`] when the VMM connects and
+//! before a byte from it is read, and [`Entered::connected`] as soon as the connection is accepted.
 
 mod filter;
 
@@ -17,32 +17,33 @@ use seccompiler::BpfProgram;
 
 use crate::host::privileges;
 
-/// Open descriptors that a connection can need: two memory tables of at most 32 regions each (a
-/// new one is mapped before the old one goes), and some twenty of our own.
+/// Number of open descriptors that a connection may need: two memory tables of at most 32 regions
+/// each (a new one is mapped before the old one is dropped), and about twenty of our own.
 const MAX_DESCRIPTORS: u64 = 128;
 
-/// What happens to a system call that is not on the list.
+/// What happens at a system call that is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
     /// The kernel kills the process.
     Kill,
-    /// The kernel logs it (audit) and lets it through.
+    /// The kernel logs it (audit) and allows it.
     Log,
 }
 
-/// Why a back-end could not be locked down.
+/// Why a back-end could not be confined.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// The filter cannot be built, as on an architecture that it does not know.
-    #[error("sandbox: cannot build the system call filter; --sandbox none runs without")]
+    /// The filter cannot be built, for example on an unknown architecture.
+    #[error("sandbox: cannot build the system call filter; --sandbox none runs without it")]
     Build(#[source] seccompiler::Error),
-    /// The kernel does not take the filter.
+    /// The kernel does not accept the filter.
     #[error(
-        "sandbox: the kernel does not take the system call filter (CONFIG_SECCOMP_FILTER?); --sandbox none runs without"
+        "sandbox: the kernel does not accept the system call filter (CONFIG_SECCOMP_FILTER?); \
+         --sandbox none runs without it"
     )]
     Load(#[source] seccompiler::Error),
     /// A privilege cannot be given up.
-    #[error("sandbox: cannot {action}; --sandbox none runs without")]
+    #[error("sandbox: cannot {action}; --sandbox none runs without it")]
     GiveUp {
         /// What was tried.
         action: &'static str,
@@ -60,14 +61,14 @@ pub struct Sandbox {
     serving: BpfProgram,
 }
 
-/// A sandbox that has been entered and is not closed yet.
+/// A sandbox that has been entered but not yet closed.
 pub struct Entered {
     connecting: BpfProgram,
     serving: BpfProgram,
 }
 
 impl Sandbox {
-    /// Builds the filters. Nothing is given up yet.
+    /// Builds the filters. Gives up nothing yet.
     pub fn prepare(violation: Violation) -> Result<Self, SandboxError> {
         Ok(Self {
             compatibility: filter::compatibility()?,
@@ -77,11 +78,11 @@ impl Sandbox {
         })
     }
 
-    /// Gives up what a process does not need that listens and waits for its VM: it can still remove a
-    /// file, and make a socket. Most of the work is here, where no VM waits for it.
+    /// Drops what a listening process does not need: it can still remove a file and create a
+    /// socket. Most of the work is done here, while no VM waits for it.
     ///
-    /// For the calling thread, and every thread that it starts from now on; there is no way back. Call
-    /// it while the process has one thread.
+    /// Applies to the calling thread and to threads that it starts from now on, and cannot be
+    /// undone. Call it while the process has one thread.
     pub fn enter(self) -> Result<Entered, SandboxError> {
         privileges::limit(Resource::Nofile, MAX_DESCRIPTORS).map_err(|errno| {
             let action = "limit the number of descriptors";
@@ -97,12 +98,12 @@ impl Sandbox {
 }
 
 impl Entered {
-    /// Gives up what is not needed to accept the VMM's connection, for all threads.
+    /// Drops what is not needed to accept the VMM's connection, for all threads.
     pub fn connecting(&self) -> Result<(), SandboxError> {
         seccompiler::apply_filter_all_threads(&self.connecting).map_err(SandboxError::Load)
     }
 
-    /// Gives up the rest, for all threads, those that read from the connection too.
+    /// Drops the rest for all threads, including those that read from the connection.
     pub fn connected(&self) -> Result<(), SandboxError> {
         seccompiler::apply_filter_all_threads(&self.serving).map_err(SandboxError::Load)
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What makes a description a VM that can be run.
+//! Checks whether a configuration describes a VM that can run.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -12,26 +12,26 @@ use super::{Console, PoolDevice, VmConfig};
 use crate::device::listen::MAX_PATH;
 use crate::pool::ALIGNMENT;
 
-/// Least memory in which the appliance boots, in bytes.
+/// Minimum memory for the appliance to boot, in bytes.
 const MIN_MEMORY: u64 = 256 << 20;
 
-/// Longest serial number of a disk (virtio 1.3, 5.2: `VIRTIO_BLK_ID_BYTES`).
+/// Maximum length of a disk's serial number (virtio 1.3, 5.2: `VIRTIO_BLK_ID_BYTES`).
 const MAX_SERIAL: usize = 20;
 
-/// A description that is no VM.
+/// Why a configuration is not valid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// Something that ends up in paths, host names or options has other characters.
+    /// A value that becomes part of paths, host names or options contains other characters.
     #[error("{what} {value:?}: expected 1 to {max} letters, digits or '-'")]
     Word {
         /// What it names.
         what: &'static str,
         /// The value.
         value: String,
-        /// Most characters.
+        /// Maximum length.
         max: usize,
     },
-    /// Too little memory, or an odd amount.
+    /// Too little memory, or not a multiple of 2 MiB.
     #[error("VM {name}: memory of {}, expected a multiple of 2 MiB, at least 256 MiB", Bytes(*memory))]
     Memory {
         /// The VM.
@@ -39,8 +39,8 @@ pub enum ConfigError {
         /// The amount.
         memory: u64,
     },
-    /// No processor.
-    #[error("VM {name}: no processors, expected at least 1")]
+    /// It has no processor.
+    #[error("VM {name}: 0 processors, expected at least 1")]
     Cpus {
         /// The VM.
         name: String,
@@ -55,10 +55,10 @@ pub enum ConfigError {
         /// Its size.
         size: u64,
     },
-    /// A socket path that the kernel does not take.
+    /// A socket path that is too long for the kernel.
     #[error(
-        "VM {name}: socket path {} has {} bytes, at most {MAX_PATH} are possible; \
-         use a shorter directory", path.display(), path.as_os_str().len()
+        "VM {name}: socket path {} has {} bytes, but only {MAX_PATH} are allowed; use a shorter \
+         directory", path.display(), path.as_os_str().len()
     )]
     SocketPath {
         /// The VM.
@@ -74,15 +74,15 @@ pub enum ConfigError {
         /// The argument.
         argument: String,
     },
-    /// A credential that SMBIOS cannot carry.
-    #[error("VM {name}: credential {id:?}: NUL or line feed in its name or value")]
+    /// A credential that SMBIOS cannot represent.
+    #[error("VM {name}: credential {id:?} has a NUL or line feed in its name or value")]
     Credential {
         /// The VM.
         name: String,
         /// The credential.
         id: String,
     },
-    /// A credential that the appliance does not understand.
+    /// A credential that the appliance does not know.
     #[error("VM {name}: {error}")]
     Meaning {
         /// The VM.
@@ -93,7 +93,7 @@ pub enum ConfigError {
 }
 
 impl VmConfig {
-    /// Whether it can be run.
+    /// Checks whether it can run.
     pub(in crate::vm) fn check(&self) -> Result<(), ConfigError> {
         let name = &self.name;
         word("VM name", name, 32)?;
@@ -166,10 +166,10 @@ mod tests {
             ),
             (|c| c.name = "a,b".into(), "VM name \"a,b\": expected 1 to 32 letters"),
             (|c| c.name = String::new(), "VM name \"\""),
-            (|c| c.cpus = 0, "VM vm1: no processors"),
+            (|c| c.cpus = 0, "VM vm1: 0 processors"),
             (|c| c.memory = 100 << 20, "VM vm1: memory of 100 MiB, expected"),
             (|c| c.memory += 1, "VM vm1: memory of 1073741825 bytes"),
-            (|c| c.paths.agent = "/x".repeat(60).into(), "at most 107 are possible"),
+            (|c| c.paths.agent = "/x".repeat(60).into(), "only 107 are allowed"),
             (
                 |c| {
                     let path = "/pool".into();
@@ -185,7 +185,7 @@ mod tests {
             (|c| c.kernel_args.push("a\0b".into()), "argument \"a\\0b\": it has a NUL byte"),
             (
                 |c| _ = c.credentials.insert("a".into(), "b\nc".into()),
-                "VM vm1: credential \"a\": NUL or line feed",
+                "VM vm1: credential \"a\" has a NUL or line feed",
             ),
         ];
         for (change, expected) in table {

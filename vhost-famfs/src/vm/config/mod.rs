@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The description of a virtual machine, and what follows from it for any hypervisor.
+//! The configuration of a virtual machine, and what follows from it for every hypervisor.
 
 mod check;
 mod kernel_line;
@@ -21,22 +21,23 @@ use crate::bounded_log::pipe_of;
 pub use check::ConfigError;
 pub(crate) use kernel_line::EMULATED_WORDS;
 
-/// Serial number of the root disk; the guest finds its root by it.
+/// Serial number of the root disk, by which the guest finds its root.
 pub(crate) const ROOT_SERIAL: &str = "famfs-root";
 
-/// PCI slot of a root in memory: the guest finds its root by it, as nothing in a pool can imitate an address.
+/// PCI slot of a root in memory, by which the guest finds its root: the contents of a pool cannot
+/// imitate an address.
 pub(super) const ROOT_SLOT: &str = "1e";
 
-/// The appliance's virtual machine.
+/// The configuration of an appliance VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmConfig {
     /// Name in messages and the guest's host name: 1 to 32 letters, digits, `-`.
     pub name: String,
     /// The QEMU program.
     pub qemu: PathBuf,
-    /// Its version, as far as options depend on it.
+    /// Its version; some options depend on it.
     pub qemu_version: QemuVersion,
-    /// What it may do beside running a guest.
+    /// What QEMU may do on the host.
     pub confinement: Confinement,
     /// What to boot.
     pub image: Image,
@@ -47,7 +48,7 @@ pub struct VmConfig {
     /// QEMU writes its messages and the console through the pipes of the logs ([`pipe_of`]), which somebody
     /// reads already, and not into the files.
     pub piped: bool,
-    /// Where the serial console goes beside that file.
+    /// Where the serial console goes in addition to that file.
     pub console: Console,
     /// What runs the guest.
     pub accelerator: Accelerator,
@@ -55,44 +56,45 @@ pub struct VmConfig {
     pub cpus: u32,
     /// Guest RAM in bytes, a multiple of 2 MiB.
     pub memory: u64,
-    /// Bits of an emulated guest's physical addresses, where QEMU's default is too small for its pools. Under
-    /// KVM they are the host's.
+    /// Bits of an emulated guest's physical addresses, if QEMU's default is too small for its
+    /// pools. Under KVM, a guest has as many as the host.
     pub phys_bits: Option<u32>,
-    /// The machine's UUID (SMBIOS). famfs takes it as the system's: the VM whose UUID is the one in the pool's
-    /// superblock is its master.
+    /// The machine's UUID (SMBIOS), which famfs uses as the system's: the VM whose UUID is in the
+    /// pool's superblock is its master.
     pub uuid: Uuid,
-    /// Pools, in the order in which the guest finds them. None: the guest attaches nothing.
+    /// Pools, in the order in which the guest finds them. If there are none, the guest attaches
+    /// nothing.
     pub pools: Vec<PoolDevice>,
-    /// Read-only disks beside the root disk.
+    /// Read-only disks in addition to the root disk.
     pub disks: Vec<Disk>,
-    /// systemd credentials for the guest, by SMBIOS.
+    /// systemd credentials for the guest, passed by SMBIOS.
     pub credentials: BTreeMap<String, String>,
-    /// More words for the kernel command line.
+    /// Additional kernel parameters.
     pub kernel_args: Vec<String>,
-    /// More arguments for QEMU.
+    /// Additional arguments for QEMU.
     pub qemu_args: Vec<OsString>,
 }
 
-/// Where a serial console goes beside its log.
+/// Where a serial console goes in addition to its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Console {
     /// Nowhere; it takes no input.
     Log,
-    /// To the terminal of this program, with a root shell on it.
+    /// To this program's terminal, with a root shell.
     Terminal,
     /// To whoever connects to [`VmPaths::console`]; one at a time.
     Socket {
-        /// With a root shell on it.
+        /// Whether it has a root shell.
         shell: bool,
     },
 }
 
-/// How a pool comes into the VM.
+/// How the VM gets a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PoolDevice {
     /// A window that a back-end on this socket maps (`SHMEM_MAP`). Read-write; QEMU 11.1 or newer.
     Shmem {
-        /// The back-end's socket; it listens already.
+        /// The back-end's socket, on which it is already listening.
         socket: PathBuf,
     },
     /// A file that QEMU maps itself.
@@ -101,7 +103,7 @@ pub enum PoolDevice {
         path: PathBuf,
         /// Its size in bytes, a multiple of 2 MiB.
         size: u64,
-        /// The guest cannot change the pool.
+        /// Whether the guest is kept from changing the pool.
         readonly: bool,
     },
 }
@@ -147,13 +149,13 @@ impl VmConfig {
         }
     }
 
-    /// What QEMU writes the console to.
+    /// The file or pipe that QEMU writes the console to.
     pub(super) fn console_target(&self) -> PathBuf {
         let log = &self.paths.console_log;
         if self.piped { pipe_of(log) } else { log.clone() }
     }
 
-    /// The credentials that the guest gets: the given ones, and those that the configuration implies.
+    /// The credentials for the guest: the given ones, and those that follow from the configuration.
     pub(crate) fn all_credentials(&self) -> BTreeMap<String, String> {
         let mut credentials = self.credentials.clone();
         credentials.entry("system.hostname".into()).or_insert_with(|| self.name.clone());
@@ -166,7 +168,7 @@ impl VmConfig {
         credentials
     }
 
-    /// The same with the pool that QEMU maps by itself at another path.
+    /// A copy in which the pool that QEMU maps itself is at another path.
     pub(super) fn with_pool_at(&self, path: &Path) -> Self {
         let mut config = self.clone();
         for pool in &mut config.pools {
@@ -177,7 +179,7 @@ impl VmConfig {
         config
     }
 
-    /// The root that becomes part of the guest's address space, with its size in bytes.
+    /// The root that is mapped into the guest's address space, with its size in bytes.
     #[must_use]
     pub fn root_in_memory(&self) -> Option<(PathBuf, u64)> {
         self.image.memory_root().filter(|_| self.root == Root::Memory)
@@ -186,7 +188,7 @@ impl VmConfig {
 
 #[cfg(test)]
 impl VmConfig {
-    /// A VM called vm1 with all defaults, and an image of empty files.
+    /// A VM named vm1 with default settings, and an image of empty files.
     pub fn for_tests() -> Self {
         let dir = tempfile::tempdir().unwrap();
         for file in ["vmlinux", "initrd.cpio", "root.erofs"] {

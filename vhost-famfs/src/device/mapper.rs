@@ -5,7 +5,7 @@
 //! that send this reply must therefore never wait for the answer; they post an order here.
 
 use std::io;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,12 +25,12 @@ pub struct Order {
 }
 
 /// Starts the thread. It carries out orders one by one and ends when the sender is dropped.
-pub fn spawn(carry_out: impl Fn(Order) + Send + 'static) -> io::Result<Sender<Order>> {
-    let (sender, orders) = channel();
-    thread::Builder::new()
-        .name("mapper".to_owned())
-        .spawn(move || orders.into_iter().for_each(carry_out))?;
-    Ok(sender)
+pub fn spawn(
+    orders: Receiver<Order>,
+    carry_out: impl Fn(Order) + Send + 'static,
+) -> io::Result<()> {
+    let mapper = thread::Builder::new().name("mapper".to_owned());
+    mapper.spawn(move || orders.into_iter().for_each(carry_out)).map(drop)
 }
 
 /// Sends SHMEM_MAP for the window, waits for the answer, and returns how long that took.

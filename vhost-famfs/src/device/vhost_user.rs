@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
@@ -50,15 +50,23 @@ pub struct Device {
     pool: Pool,
     window: Window,
     memory: Memory,
-    life: Mutex<Lifecycle>,
-    channel: Mutex<Option<Backend>>,
     orders: Sender<Order>,
-    broken: Mutex<Option<Generation>>,
-    durability: Mutex<Durability>,
-    /// The descriptor that ends the queue's thread; the library releases it without closing it.
-    exit: Mutex<Option<RawFd>>,
+    state: Mutex<State>,
     /// One for each line that a guest can cause, so that no line hides another.
     limits: Mutex<HashMap<&'static str, Throttle>>,
+}
+
+/// What messages, kicks and answers change. It is locked after a ring, never before one.
+#[derive(Default)]
+struct State {
+    life: Lifecycle,
+    /// To the front-end.
+    channel: Option<Backend>,
+    /// The start whose queue is broken.
+    broken: Option<Generation>,
+    durability: Durability,
+    /// The descriptor that ends the queue's thread; the library releases it without closing it.
+    exit: Option<RawFd>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -69,47 +77,36 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Device {
     /// A device for one connection.
     pub fn new(pool: Pool, window: Window, memory: Memory) -> io::Result<Arc<Self>> {
-        let mut failed = None;
-        let device = Arc::new_cyclic(|weak| {
-            let device: Weak<Self> = weak.clone();
-            let carry_out = move |order| {
-                if let Some(device) = device.upgrade() {
-                    device.map(&order);
-                }
-            };
-            let orders = mapper::spawn(carry_out).unwrap_or_else(|err| {
-                failed = Some(err);
-                std::sync::mpsc::channel().0
-            });
-            Self {
-                pool,
-                window,
-                memory,
-                life: Mutex::default(),
-                channel: Mutex::default(),
-                orders,
-                broken: Mutex::default(),
-                durability: Mutex::default(),
-                exit: Mutex::default(),
-                limits: Mutex::default(),
+        let (orders, received) = channel();
+        let (state, limits) = Default::default();
+        let device = Arc::new(Self { pool, window, memory, orders, state, limits });
+        // The mapper ends with the device, so it does not keep it.
+        let mapped = Arc::downgrade(&device);
+        mapper::spawn(received, move |order| {
+            if let Some(device) = mapped.upgrade() {
+                device.map(&order);
             }
-        });
-        failed.map_or(Ok(device), Err)
+        })?;
+        Ok(device)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 
     /// Whether the guest may be using the window.
     pub fn is_started(&self) -> bool {
-        matches!(lock(&self.life).phase(), Phase::Starting | Phase::Mapped | Phase::Failed)
+        matches!(self.state().life.phase(), Phase::Starting | Phase::Mapped | Phase::Failed)
     }
 
     /// The descriptor that the library left open when the connection ended. It has no owner.
     pub fn take_exit_descriptor(&self) -> Option<RawFd> {
-        lock(&self.exit).take()
+        self.state().exit.take()
     }
 
     /// Sends a map in the mapper's thread, unless the device has been stopped meanwhile.
     fn map(&self, order: &Order) {
-        let wanted = lock(&self.life).wants_map(order.generation);
+        let wanted = self.state().life.wants_map(order.generation);
         if wanted {
             let answer = mapper::send(&order.channel, &self.pool, self.window);
             self.on_map_answer(order.generation, answer);
@@ -121,7 +118,7 @@ impl Device {
 
     /// The front-end answered the map of `generation`, or the channel broke.
     fn on_map_answer(&self, generation: Generation, (took, result): (Duration, io::Result<()>)) {
-        let outcome = lock(&self.life).on_ack(generation, result.is_ok());
+        let outcome = self.state().life.on_ack(generation, result.is_ok());
         let (offset, len) = (self.window.offset(), self.window.len());
         // JSON logs have no number as wide as the result of `as_micros`.
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -168,7 +165,7 @@ impl Device {
     }
 
     fn post_map(&self, generation: Generation) {
-        let Some(channel) = lock(&self.channel).clone() else { return };
+        let Some(channel) = self.state().channel.clone() else { return };
         if self.orders.send(Order { generation, channel }).is_err() {
             self.on_map_answer(generation, (Duration::ZERO, Err(io::Error::other("no mapper"))));
         }
@@ -184,9 +181,9 @@ impl Device {
             }
             // Held while reading the ring: whether the window is mapped must be checked for the
             // moment at which the requests were there.
-            let life = lock(&self.life);
-            let (flush, generation) = (life.on_flush(), life.generation());
-            if flush == OnFlush::Wait || *lock(&self.broken) == Some(generation) {
+            let state = self.state();
+            let (flush, generation) = (state.life.on_flush(), state.life.generation());
+            if flush == OnFlush::Wait || state.broken == Some(generation) {
                 return;
             }
             (flush, generation, queue::peek(&mut ring, &self.memory.memory()))
@@ -196,13 +193,13 @@ impl Device {
             let reply = if batch.has_flush() { self.flush(flush) } else { Reply::Failed };
             let mut ring = ring.get_mut();
             // Stopped while the pool was being synced: the requests stay in the ring.
-            let stopped = !ring.get_queue().ready() || lock(&self.life).generation() != generation;
+            let stopped = !ring.get_queue().ready() || self.state().life.generation() != generation;
             if stopped || batch.pending.is_empty() {
                 return Ok(());
             }
             queue::answer(&mut ring, &self.memory.memory(), &batch, reply)?;
             if batch.has_flush() {
-                lock(&self.durability).delivered(reply);
+                self.state().durability.delivered(reply);
             }
             debug!(requests = batch.pending.len(), ?reply, "answered");
             // A full descriptor already has notifications pending.
@@ -216,7 +213,7 @@ impl Device {
             Ok(())
         });
         if let Err(err) = done {
-            *lock(&self.broken) = Some(generation);
+            self.state().broken = Some(generation);
             self.limited("broken", |suppressed| {
                 error!(%err, suppressed, "the queue is broken, and ignored until the guest resets \
                                           it");
@@ -230,7 +227,7 @@ impl Device {
             _ => Err(io::Error::other("the window is not mapped")),
         };
         let reply = match how {
-            OnFlush::Sync => lock(&self.durability).record(result.is_ok()),
+            OnFlush::Sync => self.state().durability.record(result.is_ok()),
             _ => Reply::Failed,
         };
         if let Err(err) = result {
@@ -308,7 +305,7 @@ impl VhostUserBackend for Device {
 
     fn acked_features(&self, features: u64) {
         let has_region = features & 1 << F_SHMEM_REGION != 0;
-        let started = lock(&self.life).on_start();
+        let started = self.state().life.on_start();
         let features = format_args!("{features:#x}");
         if !has_region {
             self.limited("old driver", |suppressed| {
@@ -338,7 +335,7 @@ impl VhostUserBackend for Device {
         check_backing(&memory.memory())?;
         let holds_window = self.holds_window(&memory.memory());
         debug!(regions = memory.memory().num_regions(), holds_window, "memory table");
-        let action = lock(&self.life).on_table(holds_window);
+        let action = self.state().life.on_table(holds_window);
         match action {
             OnTable::Nothing => {}
             OnTable::Send(generation) => self.post_map(generation),
@@ -353,12 +350,13 @@ impl VhostUserBackend for Device {
         // Without REPLY_ACK, the front-end promises no answers, and the library would report every
         // map as done. But the front-end must answer this one, or the window counts as not mapped.
         backend.set_reply_ack_flag(true);
-        *lock(&self.channel) = Some(backend);
-        lock(&self.life).on_channel();
+        let mut state = self.state();
+        state.channel = Some(backend);
+        state.life.on_channel();
     }
 
     fn get_shmem_config(&self) -> io::Result<VhostUserShMemConfig> {
-        lock(&self.life).on_regions();
+        self.state().life.on_regions();
         let regions = self.window.regions();
         // A window has one or two regions.
         let count = u32::try_from(regions.len()).map_err(io::Error::other)?;
@@ -368,12 +366,12 @@ impl VhostUserBackend for Device {
     fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
         let (consumer, notifier) =
             new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC).ok()?;
-        *lock(&self.exit) = Some(consumer.as_raw_fd());
+        self.state().exit = Some(consumer.as_raw_fd());
         Some((consumer, notifier))
     }
 
     fn stop_vring(&self, _queue: u32) -> io::Result<()> {
-        lock(&self.life).on_stop();
+        self.state().life.on_stop();
         self.limited("stopped", |suppressed| info!(suppressed, "stopped"));
         Ok(())
     }

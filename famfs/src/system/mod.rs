@@ -9,4 +9,5 @@ pub mod output_file;
 pub mod ownership;
 pub mod parent;
 pub mod process;
+pub mod seccomp;
 pub mod watcher;

@@ -2,17 +2,11 @@
 //! The system calls that are allowed: those that the connection, the queue and the log need, and
 //! those that glibc and musl use for threads, memory and time.
 
-use std::collections::BTreeMap;
-
+use famfs::system::seccomp::{self, Rules, any_arguments, equal, flags, with, without};
 use libc::c_long;
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule, TargetArch,
-};
+use seccompiler::{BackendError, BpfProgram, SeccompAction};
 
 use super::{SandboxError, Violation};
-
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// System calls that are harmless with any arguments.
 const ANY_ARGUMENTS: &[c_long] = &[
@@ -94,12 +88,9 @@ const LEGACY: &[c_long] = &[];
 /// `FIONBIO`: libraries use it to make a descriptor non-blocking.
 const FIONBIO: u64 = 0x5421;
 
-/// A filter that makes glibc start threads with `clone`, whose flags a filter can check, instead of
-/// `clone3`, whose flags it cannot.
+/// A filter that makes glibc start threads with `clone`.
 pub(super) fn compatibility() -> Result<BpfProgram, SandboxError> {
-    let rules = Rules::from([(libc::SYS_clone3, Vec::new())]);
-    let errno = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-    compile(rules, SeccompAction::Allow, errno)
+    seccomp::without_clone3().map_err(|err| SandboxError::Build(err.into()))
 }
 
 /// The list for a back-end that waits for its VM.
@@ -111,8 +102,7 @@ pub(super) fn waiting(violation: Violation) -> Result<BpfProgram, SandboxError> 
 /// The filter that removes what only waiting needs, once the VMM has connected. It is small,
 /// because the kernel checks and translates it while the VM waits.
 pub(super) fn connecting(violation: Violation) -> Result<BpfProgram, SandboxError> {
-    let rules = WAITING.iter().map(|call| (*call, Vec::new())).collect();
-    compile(rules, SeccompAction::Allow, action(violation))
+    compile(any_arguments(WAITING), SeccompAction::Allow, action(violation))
 }
 
 /// The filter that removes the rest once the connection is accepted.
@@ -133,17 +123,12 @@ fn compile(
     otherwise: SeccompAction,
     on_match: SeccompAction,
 ) -> Result<BpfProgram, SandboxError> {
-    let build = || -> Result<BpfProgram, BackendError> {
-        let arch = TargetArch::try_from(std::env::consts::ARCH)?;
-        SeccompFilter::new(rules, otherwise, on_match, arch)?.try_into()
-    };
-    build().map_err(|err| SandboxError::Build(err.into()))
+    seccomp::compile(rules, otherwise, on_match).map_err(|err| SandboxError::Build(err.into()))
 }
 
 fn rules() -> Result<Rules, BackendError> {
-    let calls = [ANY_ARGUMENTS, LEGACY, WAITING, CONNECTING].concat();
-    let mut rules: Rules = calls.into_iter().map(|call| (call, Vec::new())).collect();
-    let executable = flag(libc::PROT_EXEC);
+    let mut rules = any_arguments(&[ANY_ARGUMENTS, LEGACY, WAITING, CONNECTING].concat());
+    let executable = flags(libc::PROT_EXEC);
     // abort(3) sends the signal to its own process.
     let myself = u64::from(std::process::id());
     rules.extend([
@@ -153,21 +138,21 @@ fn rules() -> Result<Rules, BackendError> {
         // takes precedence.
         (libc::SYS_clone3, Vec::new()),
         // For threads only.
-        (libc::SYS_clone, vec![with(0, flag(libc::CLONE_THREAD))?]),
+        (libc::SYS_clone, vec![with(0, flags(libc::CLONE_THREAD))?]),
         (libc::SYS_ioctl, vec![equal(1, FIONBIO)?]),
         (libc::SYS_tgkill, vec![equal(0, myself)?]),
         (
             libc::SYS_prctl,
             [libc::PR_SET_NAME, libc::PR_SET_VMA, libc::PR_SET_NO_NEW_PRIVS]
                 .into_iter()
-                .map(|option| equal(0, flag(option)))
+                .map(|option| equal(0, flags(option)))
                 .collect::<Result<_, _>>()?,
         ),
         (
             libc::SYS_fcntl,
             [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC]
                 .into_iter()
-                .map(|command| equal(1, flag(command)))
+                .map(|command| equal(1, flags(command)))
                 .collect::<Result<_, _>>()?,
         ),
     ]);
@@ -176,30 +161,7 @@ fn rules() -> Result<Rules, BackendError> {
 
 /// The system calls of [`rules`] that a connected back-end no longer has.
 fn connected() -> Result<Rules, BackendError> {
-    let mut rules: Rules = CONNECTING.iter().map(|call| (*call, Vec::new())).collect();
-    rules.insert(libc::SYS_prctl, vec![equal(0, flag(libc::PR_SET_NO_NEW_PRIVS))?]);
+    let mut rules = any_arguments(CONNECTING);
+    rules.insert(libc::SYS_prctl, vec![equal(0, flags(libc::PR_SET_NO_NEW_PRIVS))?]);
     Ok(rules)
-}
-
-fn flag(number: i32) -> u64 {
-    u64::from(number.unsigned_abs())
-}
-
-fn rule(argument: u8, how: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
-    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, value)?;
-    SeccompRule::new(vec![condition])
-}
-
-fn equal(argument: u8, value: u64) -> Result<SeccompRule, BackendError> {
-    rule(argument, SeccompCmpOp::Eq, value)
-}
-
-/// The argument has this bit.
-fn with(argument: u8, bit: u64) -> Result<SeccompRule, BackendError> {
-    rule(argument, SeccompCmpOp::MaskedEq(bit), bit)
-}
-
-/// The argument does not have this bit.
-fn without(argument: u8, bit: u64) -> Result<SeccompRule, BackendError> {
-    rule(argument, SeccompCmpOp::MaskedEq(bit), 0)
 }

@@ -3,17 +3,12 @@
 //! among them: mounting anywhere, other programs and processes, modules, keys, clocks, name spaces, and sockets but those
 //! of unix(7).
 
-use std::collections::BTreeMap;
-use std::env::consts::ARCH;
-
 use anyhow::Result;
-use libc::c_long;
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule, TargetArch, apply_filter,
+use famfs::system::seccomp::{
+    Rules, any_arguments, compile, equal, flags, without, without_clone3,
 };
-
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+use libc::c_long;
+use seccompiler::{BackendError, SeccompAction, apply_filter};
 
 /// Allowed whatever their arguments are.
 const CALLS: &[c_long] = &[
@@ -151,45 +146,24 @@ const NAME_SPACES: i32 = libc::CLONE_NEWNS
 
 /// Puts the list in force for the calling thread and what it starts.
 pub fn restrict() -> Result<()> {
-    // Its arguments are in memory, where no filter sees them: the C library makes do with clone.
-    let missing = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-    let clone3 = Rules::from([(libc::SYS_clone3, Vec::new())]);
-    apply_filter(&compile(clone3, SeccompAction::Allow, missing)?)?;
+    apply_filter(&without_clone3()?)?;
     // Last, because it does not allow seccomp(2).
     let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     apply_filter(&compile(rules()?, refused, SeccompAction::Allow)?)?;
     Ok(())
 }
 
-fn compile(
-    rules: Rules,
-    otherwise: SeccompAction,
-    on_match: SeccompAction,
-) -> Result<BpfProgram, BackendError> {
-    SeccompFilter::new(rules, otherwise, on_match, TargetArch::try_from(ARCH)?)?.try_into()
-}
-
 fn rules() -> Result<Rules, BackendError> {
-    let mut rules: Rules = CALLS.iter().map(|call| (*call, Vec::new())).collect();
-    let not_executable = || argument(2, SeccompCmpOp::MaskedEq(flags(libc::PROT_EXEC)), 0);
-    let unix = || argument(0, SeccompCmpOp::Eq, flags(libc::AF_UNIX));
+    let mut rules = any_arguments(CALLS);
+    let not_executable = || without(2, flags(libc::PROT_EXEC));
+    let unix = || equal(0, flags(libc::AF_UNIX));
     rules.extend([
         (libc::SYS_mmap, vec![not_executable()?]),
         (libc::SYS_mprotect, vec![not_executable()?]),
         (libc::SYS_socket, vec![unix()?]),
         (libc::SYS_socketpair, vec![unix()?]),
-        (libc::SYS_clone, vec![argument(0, SeccompCmpOp::MaskedEq(flags(NAME_SPACES)), 0)?]),
+        (libc::SYS_clone, vec![without(0, flags(NAME_SPACES))?]),
         (libc::SYS_clone3, Vec::new()),
     ]);
     Ok(rules)
-}
-
-fn flags(bits: i32) -> u64 {
-    u64::from(bits.cast_unsigned())
-}
-
-/// An argument, of which the lower half counts, is so.
-fn argument(index: u8, how: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
-    let condition = SeccompCondition::new(index, SeccompCmpArgLen::Dword, how, value)?;
-    SeccompRule::new(vec![condition])
 }

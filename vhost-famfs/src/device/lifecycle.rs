@@ -16,6 +16,8 @@
 //! them over stop/cont; only the memory table tells the two apart. The window is never unmapped: in
 //! between, the guest's accesses would be lost.
 
+use super::pmem::DEVICE_ID;
+
 /// Number of starts so far. It tells acknowledgements of this start from those of an earlier start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Generation(u64);
@@ -44,15 +46,15 @@ pub enum StartError {
     /// SHMEM_MAP cannot be sent.
     #[error(
         "the front-end did not open a back-end channel (VHOST_USER_PROTOCOL_F_BACKEND_REQ): this \
-         device needs QEMU 11.1 or newer with vhost-user-test-device-pci,virtio-id=27; other VMMs \
-         map the pool themselves (virtio-pmem-pci, or --pmem of cloud-hypervisor)"
+         device needs QEMU 11.1 or newer with vhost-user-test-device-pci,virtio-id={DEVICE_ID}; \
+         other VMMs map the pool themselves (virtio-pmem-pci, or --pmem of cloud-hypervisor)"
     )]
     NoChannel,
     /// The front-end does not support shared memory regions.
     #[error(
         "the front-end did not ask for the shared memory regions (VHOST_USER_PROTOCOL_F_SHMEM): \
-         this device needs QEMU 11.1 or newer with vhost-user-test-device-pci,virtio-id=27; other \
-         VMMs map the pool themselves (virtio-pmem-pci, or --pmem of cloud-hypervisor)"
+         this device needs QEMU 11.1 or newer with vhost-user-test-device-pci,virtio-id={DEVICE_ID}; \
+         other VMMs map the pool themselves (virtio-pmem-pci, or --pmem of cloud-hypervisor)"
     )]
     NoRegions,
 }

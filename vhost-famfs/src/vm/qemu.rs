@@ -9,6 +9,7 @@ use super::accelerator::Accelerator;
 use super::arguments::{CommandLine, join, quote};
 use super::config::{ConfigError, Console, Disk, PoolDevice, ROOT_SERIAL, ROOT_SLOT, VmConfig};
 use super::version::QemuVersion;
+use crate::device::pmem::DEVICE_ID;
 
 const MIB: u64 = 1 << 20;
 
@@ -164,13 +165,12 @@ impl PoolDevice {
     fn add(&self, index: usize, argv: &mut CommandLine) {
         match self {
             Self::Shmem { socket } => {
-                // The generic vhost-user device with the device id of virtio-pmem (virtio 1.3,
-                // 5.19).
+                // The generic vhost-user device with the device id of virtio-pmem.
                 let head = format!("socket,id=pool{index},path=");
                 argv.option("-chardev", join([head.as_ref(), &quote(socket.as_os_str())]));
                 argv.option(
                     "-device",
-                    format!("vhost-user-test-device-pci,chardev=pool{index},virtio-id=27"),
+                    format!("vhost-user-test-device-pci,chardev=pool{index},virtio-id={DEVICE_ID}"),
                 );
             }
             Self::Pmem { path, size, readonly } => {

@@ -14,7 +14,7 @@ use super::directory::{Directory, DirectoryError};
 use super::process::{self, Process};
 use super::state::{Phase, State, VmState};
 use crate::pool::{self, Owners, PoolError};
-use crate::vm::{Guest, Shutdown, VmPaths, end_vm};
+use crate::vm::{Ending, Guest, Shutdown, VmPaths, end_vm};
 
 /// How long a back-end may take to end after its VM.
 const BACKEND_LIMIT: Duration = Duration::from_secs(5);
@@ -232,7 +232,8 @@ fn end(state: &State, vm: &VmState, paths: &VmPaths, limit: Duration) -> End {
         (Some(_), None) => End::WasDead,
         (Some(_), Some(qemu)) => {
             let crippled = vm.backend.is_some() && backend.is_none();
-            end_qemu(&qemu, paths, if crippled { limit.min(CRIPPLED_LIMIT) } else { limit })
+            let limit = if crippled { limit.min(CRIPPLED_LIMIT) } else { limit };
+            end_vm(&Recorded { qemu: &qemu, paths }, &paths.qmp, limit).into()
         }
     };
     if let Some(backend) = backend
@@ -248,15 +249,33 @@ fn end(state: &State, vm: &VmState, paths: &VmPaths, limit: Duration) -> End {
     end
 }
 
-fn end_qemu(qemu: &Handle, paths: &VmPaths, limit: Duration) -> End {
-    let ask = |limit| _ = Guest::new(paths.agent.clone()).poweroff(limit);
-    match end_vm(ask, |limit| qemu.wait(limit), &paths.qmp, limit) {
-        Shutdown::Orderly => End::Orderly,
-        Shutdown::Quit => End::Quit,
-        Shutdown::Killed => {
-            // If it is still running, it is found by its mark.
-            let _ = qemu.kill();
-            End::Killed
+/// A VM that another process started.
+struct Recorded<'v> {
+    qemu: &'v Handle,
+    paths: &'v VmPaths,
+}
+
+impl Ending for Recorded<'_> {
+    fn ask(&self, limit: Duration) {
+        let _ = Guest::new(self.paths.agent.clone()).poweroff(limit);
+    }
+
+    fn ended(&self, limit: Duration) -> bool {
+        self.qemu.wait(limit)
+    }
+
+    fn kill(&self) {
+        // If it is still running, it is found by its mark.
+        let _ = self.qemu.kill();
+    }
+}
+
+impl From<Shutdown> for End {
+    fn from(shutdown: Shutdown) -> Self {
+        match shutdown {
+            Shutdown::Orderly => Self::Orderly,
+            Shutdown::Quit => Self::Quit,
+            Shutdown::Killed => Self::Killed,
         }
     }
 }

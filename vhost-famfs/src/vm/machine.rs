@@ -19,7 +19,7 @@ use super::exec::{Agent, Command, ExecError, Output};
 use super::image::ImageError;
 use super::process::{self, Lifetime};
 use super::qmp::{Qmp, QmpError};
-use super::shutdown::{QUIT_LIMIT, Shutdown, end_vm};
+use super::shutdown::{Ending, QUIT_LIMIT, Shutdown, end_vm};
 use super::version::{QemuVersion, VersionError};
 use crate::bounded_log::open_for_writing;
 
@@ -251,7 +251,7 @@ impl Vm {
     /// [`Output::status`].
     pub fn exec(&self, command: &Command, limit: Duration) -> Result<Output, VmError> {
         self.agent().exec(command, limit).map_err(|source| match source {
-            ExecError::Ended => self.ended(source),
+            ExecError::Ended => self.gone(source),
             source => VmError::Exec { name: self.config.name.clone(), source },
         })
     }
@@ -309,14 +309,11 @@ impl Vm {
     /// # Errors
     /// QEMU had already ended, and not through an orderly shutdown.
     pub fn poweroff(self, limit: Duration) -> Result<Shutdown, VmError> {
-        let ask = |limit| _ = self.agent().poweroff(limit);
-        let ended = |limit| self.wait_exit(limit).is_some();
-        let end = end_vm(ask, ended, &self.config.paths.qmp, limit);
+        let end = end_vm(&self, &self.config.paths.qmp, limit);
         match (end, self.exit_status()) {
             (Shutdown::Orderly, Some(status)) if !status.success() => {
-                Err(self.ended(ExecError::Ended))
+                Err(self.gone(ExecError::Ended))
             }
-            // If QEMU is still running, dropping kills it.
             _ => Ok(end),
         }
     }
@@ -329,7 +326,7 @@ impl Vm {
         let deadline = Deadline::after(START_LIMIT);
         let connected = deadline.poll(|| {
             if self.exit_status().is_some() {
-                return Err(self.ended(ExecError::Ended));
+                return Err(self.gone(ExecError::Ended));
             }
             let connected =
                 self.agent().connect(deadline).map_err(|error| self.not_ready(error))?;
@@ -349,14 +346,14 @@ impl Vm {
 
     fn not_ready(&self, source: ExecError) -> VmError {
         if matches!(source, ExecError::Ended) {
-            return self.ended(source);
+            return self.gone(source);
         }
         let (name, console) = (self.config.name.clone(), self.console());
         VmError::NotReady { name, console, cause: source }
     }
 
     /// The error for a QEMU that has ended; `source` if it turns out to be still running.
-    fn ended(&self, source: ExecError) -> VmError {
+    fn gone(&self, source: ExecError) -> VmError {
         let name = self.config.name.clone();
         let Some(status) = self.wait_exit(QUIT_LIMIT) else {
             return VmError::Exec { name, source };
@@ -379,15 +376,29 @@ impl Vm {
     }
 }
 
+impl Ending for Vm {
+    fn ask(&self, limit: Duration) {
+        let _ = self.agent().poweroff(limit);
+    }
+
+    fn ended(&self, limit: Duration) -> bool {
+        self.wait_exit(limit).is_some()
+    }
+
+    fn kill(&self) {
+        let mut child = self.child();
+        // Both fail only for a child that has already been reaped.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
 impl Drop for Vm {
     fn drop(&mut self) {
         if self.left {
             return;
         }
-        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // Both fail only for a child that has already been reaped.
-        let _ = child.kill();
-        let _ = child.wait();
+        self.kill();
         let _ = fs::remove_dir_all(&self.config.paths.runtime_dir);
     }
 }

@@ -54,5 +54,5 @@ pub use protocol::attach::Attach;
 pub use protocol::exec::Status;
 pub use qmp::{Qmp, QmpError};
 pub use select::{Origin, Qemu, SelectError, find_in_path};
-pub use shutdown::{Shutdown, end_vm};
+pub use shutdown::{Ending, Shutdown, end_vm};
 pub use version::{QemuVersion, VersionError};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Ends a VM: asks the guest, then QEMU. The last step, killing QEMU, is left to the caller.
+//! Ends a VM: asks the guest to power off, then QEMU to quit, then kills QEMU.
 
 use std::path::Path;
 use std::time::Duration;
@@ -23,29 +23,37 @@ pub enum Shutdown {
     Killed,
 }
 
-/// Calls `ask` to request the guest's power-off, with a limit of `limit`, then tells QEMU to quit.
-/// `ended` waits for QEMU to end, at most as long as it is told, and returns whether it did.
-/// [`Shutdown::Killed`] means that QEMU is still running and must be killed.
-pub fn end_vm(
-    ask: impl FnOnce(Duration),
-    ended: impl Fn(Duration) -> bool,
-    qmp: &Path,
-    limit: Duration,
-) -> Shutdown {
+/// A VM that can be ended.
+pub trait Ending {
+    /// Asks the guest to power off, within `limit`.
+    fn ask(&self, limit: Duration);
+    /// Waits up to `limit` for QEMU to end, and returns whether it did.
+    fn ended(&self, limit: Duration) -> bool;
+    /// Kills QEMU.
+    fn kill(&self);
+}
+
+/// Ends a VM whose QEMU listens on the control socket `qmp`. The guest has `limit` to power off; each step
+/// is taken only if the one before it did not help.
+pub fn end_vm(vm: &impl Ending, qmp: &Path, limit: Duration) -> Shutdown {
     let deadline = Deadline::after(limit);
     // If the agent does not accept the request, the next steps handle it.
-    ask(limit);
-    if ended(deadline.left().unwrap_or_default()) {
+    vm.ask(limit);
+    if vm.ended(deadline.left().unwrap_or_default()) {
         return Shutdown::Orderly;
     }
     let quit = Qmp::connect(qmp, QUIT_LIMIT)
         .and_then(|mut qmp| qmp.execute("quit", json!({}), QUIT_LIMIT));
     // QEMU may end before it answers, or before it is asked.
     let left = match quit {
-        Ok(_) | Err(QmpError::Ended { .. }) => ended(QUIT_LIMIT),
-        Err(_) => ended(Duration::ZERO),
+        Ok(_) | Err(QmpError::Ended { .. }) => vm.ended(QUIT_LIMIT),
+        Err(_) => vm.ended(Duration::ZERO),
     };
-    if left { Shutdown::Quit } else { Shutdown::Killed }
+    if left {
+        return Shutdown::Quit;
+    }
+    vm.kill();
+    Shutdown::Killed
 }
 
 #[cfg(test)]
@@ -56,13 +64,32 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
+    /// A VM that has ended, or not, and whether it was killed.
+    #[derive(Default)]
+    struct Fake {
+        gone: AtomicBool,
+        killed: AtomicBool,
+    }
+
+    impl Ending for Fake {
+        fn ask(&self, _limit: Duration) {}
+
+        fn ended(&self, _limit: Duration) -> bool {
+            self.gone.load(Ordering::SeqCst)
+        }
+
+        fn kill(&self) {
+            self.killed.store(true, Ordering::SeqCst);
+        }
+    }
+
     /// QEMU ends at `quit` without an answer.
     #[test]
     fn a_qemu_that_leaves_without_a_word_was_not_killed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("qmp");
         let listener = UnixListener::bind(&path).unwrap();
-        let gone = AtomicBool::new(false);
+        let vm = Fake::default();
         let end = thread::scope(|scope| {
             scope.spawn(|| {
                 let (stream, _) = listener.accept().unwrap();
@@ -71,18 +98,21 @@ mod tests {
                 requests.next().unwrap().unwrap();
                 (&stream).write_all(b"{\"return\": {}}\r\n").unwrap();
                 requests.next().unwrap().unwrap();
-                gone.store(true, Ordering::SeqCst);
+                vm.gone.store(true, Ordering::SeqCst);
             });
-            let ended = |_| gone.load(Ordering::SeqCst);
-            end_vm(|_| (), ended, &path, Duration::ZERO)
+            end_vm(&vm, &path, Duration::ZERO)
         });
         assert_eq!(end, Shutdown::Quit);
+        assert!(!vm.killed.into_inner());
     }
 
     #[test]
     fn the_first_step_that_helps_is_told() {
         let none = Path::new("/nonexistent/qmp");
-        assert_eq!(end_vm(|_| (), |_| true, none, Duration::ZERO), Shutdown::Orderly);
-        assert_eq!(end_vm(|_| (), |_| false, none, Duration::ZERO), Shutdown::Killed);
+        for (gone, end) in [(true, Shutdown::Orderly), (false, Shutdown::Killed)] {
+            let vm = Fake { gone: gone.into(), ..Fake::default() };
+            assert_eq!(end_vm(&vm, none, Duration::ZERO), end);
+            assert_eq!(vm.killed.into_inner(), !gone);
+        }
     }
 }

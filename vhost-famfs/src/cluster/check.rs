@@ -13,16 +13,7 @@ use super::headroom::{Headroom, HeadroomError};
 use super::plan::{Plan, PoolPlan, VmPlan};
 use super::spec::{Access, Subject};
 use crate::pool::{self, CreateError, Kind, MemoryError, Pool, PoolError};
-use crate::vm::{Accelerator, PoolDevice, VmConfig};
-
-/// Bits of a guest's physical addresses in QEMU's own processor models: the default, and the
-/// maximum.
-const EMULATED_BITS: u32 = 40;
-const MOST_BITS: u32 = 52;
-
-/// Address space of a guest that is neither RAM nor pool: what QEMU reserves for PCI below and
-/// above 4 GiB.
-const PCI_SPACE: u64 = (4 << 30) + (32 << 30);
+use crate::vm::address_bits;
 
 /// Why a cluster cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +102,7 @@ impl CheckError {
 pub fn before_start(plan: &Plan, overcommit: bool) -> Result<Headroom, CheckError> {
     for vm in &plan.vms {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        address_bits(vm, plan.pool.size, &cpuinfo)?;
+        address_space(vm, &cpuinfo)?;
     }
     if plan.pool.create.is_some() { new_pool(&plan.pool) } else { existing_pool(plan) }?;
     let headroom = Headroom::of(plan)?;
@@ -167,52 +158,15 @@ fn holes(path: &Path, size: u64, kind: Kind) -> Result<(), CheckError> {
     })
 }
 
-/// The bits of physical addresses that a guest needs to see that many bytes of a pool.
-#[must_use]
-pub fn needed_bits(config: &VmConfig, seen: u64) -> u32 {
-    let top = match config.pools.first() {
-        // The BAR has the size of the next power of two, is aligned to its size, and lies in what
-        // the firmware leaves of the upper half. Measured with QEMU 11.1: 256 GiB fit into 40 bits,
-        // 1 TiB does not.
-        Some(PoolDevice::Shmem { .. }) => seen.next_power_of_two().saturating_mul(4),
-        _ => seen.saturating_add(config.memory).saturating_add(PCI_SPACE).next_power_of_two(),
-    };
-    top.trailing_zeros()
-}
-
-/// How many bytes of the pool a VM sees.
-fn seen(vm: &VmPlan, pool: u64) -> u64 {
-    match vm.access {
-        Access::Slice { length, .. } => length,
-        Access::ReadWrite | Access::ReadOnly => pool,
-    }
-}
-
-/// The value of the `phys-bits` property that gives an emulated processor that many bits, if it is
-/// needed.
-#[must_use]
-pub fn emulated_bits(needed: u32) -> Option<u32> {
-    (needed > EMULATED_BITS).then_some(needed)
-}
-
-fn address_bits(vm: &VmPlan, pool: u64, cpuinfo: &str) -> Result<(), CheckError> {
-    let needed = needed_bits(&vm.config, seen(vm, pool));
-    let (found, who) = match vm.config.accelerator {
-        Accelerator::Kvm => (host_bits(cpuinfo), "this host's processor"),
-        Accelerator::Tcg | Accelerator::TcgThreads => (MOST_BITS, "QEMU's emulated processor"),
-    };
+/// Whether what a VM sees of the pool fits into the guest's addresses.
+fn address_space(vm: &VmPlan, cpuinfo: &str) -> Result<(), CheckError> {
+    let needed = address_bits::needed(&vm.config, vm.pool_bytes);
+    let (found, who) = address_bits::found(vm.config.accelerator, cpuinfo);
     if needed <= found {
         return Ok(());
     }
-    let (name, size) = (vm.name().to_owned(), Bytes(seen(vm, pool)));
+    let (name, size) = (vm.name().to_owned(), Bytes(vm.pool_bytes));
     Err(CheckError::AddressBits { name, size, needed, found, who })
-}
-
-/// The bits of the host's physical addresses; a guest under KVM has the same.
-fn host_bits(cpuinfo: &str) -> u32 {
-    let sizes = cpuinfo.lines().find_map(|line| line.strip_prefix("address sizes"));
-    let bits = sizes.and_then(|sizes| sizes.split_ascii_whitespace().find_map(|w| w.parse().ok()));
-    bits.unwrap_or(EMULATED_BITS)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 use super::*;
 use crate::cluster::cluster_file;
 use crate::cluster::host::Host;
+use crate::vm::Accelerator;
 use rustix::fs::FlockOperation;
 use tempfile::TempDir;
 
@@ -85,43 +86,6 @@ fn holes_must_have_room_in_the_file_system() {
 fn huge_pages_that_are_missing_are_told() {
     let error = pool::check_huge_pages(2 << 20, 1 << 50).unwrap_err().to_string();
     assert!(error.contains("nr_hugepages") || error.contains("huge pages"), "{error}");
-}
-
-#[test]
-fn a_large_pool_needs_address_bits() {
-    let bits = |size: u64, transport| {
-        let mut config = vm(transport, size);
-        config.memory = 1 << 30;
-        needed_bits(&config, size)
-    };
-    assert_eq!(bits(256 << 30, true), 40);
-    assert_eq!(bits(512 << 30, true), 41);
-    assert_eq!(bits(1 << 40, true), 42);
-    assert_eq!(bits(512 << 30, false), 40);
-    assert_eq!(emulated_bits(40), None);
-    assert_eq!(emulated_bits(42), Some(42));
-    assert_eq!(
-        host_bits("model name: x\naddress sizes\t: 46 bits physical, 48 bits virtual\n"),
-        46
-    );
-    assert_eq!(host_bits(""), EMULATED_BITS, "QEMU's default");
-}
-
-/// A VM with this transport to a pool.
-fn vm(shmem: bool, size: u64) -> VmConfig {
-    let dir = tempfile::tempdir().unwrap();
-    for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
-        fs::write(dir.path().join(file), "").unwrap();
-    }
-    let image = crate::vm::Image::open(dir.path()).unwrap();
-    let mut config =
-        VmConfig::new("vm", "qemu", image, crate::vm::VmPaths::new("vm", dir.path(), dir.path()));
-    config.pools = vec![if shmem {
-        PoolDevice::Shmem { socket: "s".into() }
-    } else {
-        PoolDevice::Pmem { path: "p".into(), size, readonly: false }
-    }];
-    config
 }
 
 #[test]

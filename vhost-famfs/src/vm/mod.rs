@@ -16,6 +16,7 @@
 //! This is a library: it prints nothing and keeps no state on disk after a VM has ended.
 
 mod accelerator;
+pub mod address_bits;
 mod arguments;
 mod backend;
 mod clock;

@@ -8,12 +8,12 @@ use protocol::credentials::{ACCESS, NO_POOL, READ_ONLY};
 use uuid::Uuid;
 
 use super::{PlanError, PoolPlan, VmPlan};
-use crate::cluster::check;
 use crate::cluster::host::Host;
 use crate::cluster::spec::{Access, Transport, VmSpec};
 use crate::pool::{ALIGNMENT, Kind, Owners, Window};
 use crate::vm::{
     BackendConfig, Confinement, Console, Image, PoolDevice, QemuVersion, Root, VmConfig, VmPaths,
+    address_bits,
 };
 
 /// Default RAM of a VM, in addition to what the pool costs it.
@@ -36,7 +36,7 @@ pub(super) fn plan(
 ) -> Result<VmPlan, PlanError> {
     let name = &spec.name;
     let (transport, reason) = transport(spec, host, pool)?;
-    let (mut seen, mut part) = (pool.size, None);
+    let (mut pool_bytes, mut part) = (pool.size, None);
     if let Access::Slice { offset, length } = spec.access {
         Window::new(pool.size, ALIGNMENT, offset, Some(length))
             .map_err(|source| PlanError::Slice { name: name.clone(), source })?;
@@ -45,9 +45,9 @@ pub(super) fn plan(
             let (offset, end) = (Bytes(offset), Bytes(end));
             return Err(PlanError::SliceOverFiles { name, path, offset, end });
         }
-        (seen, part) = (length, Some((offset, length)));
+        (pool_bytes, part) = (length, Some((offset, length)));
     }
-    let pages = (seen / PAGE_STRUCTS).next_multiple_of(ALIGNMENT);
+    let pages = (pool_bytes / PAGE_STRUCTS).next_multiple_of(ALIGNMENT);
     let memory = spec.memory.unwrap_or(MEMORY + pages);
     if memory < pages + MIN_MEMORY {
         return Err(PlanError::Memory { name: name.clone(), memory: Bytes(memory), pages });
@@ -88,11 +88,12 @@ pub(super) fn plan(
             readonly: spec.access == Access::ReadOnly,
         },
     }];
-    config.phys_bits = check::emulated_bits(check::needed_bits(&config, seen));
+    config.phys_bits = address_bits::emulated(address_bits::needed(&config, pool_bytes));
     config.qemu_args = spec.args.iter().map(Into::into).collect();
     // Errors in its settings must show before anything is started.
     config.command_line()?;
-    Ok(VmPlan { access: spec.access, transport, reason, mount, master, backend, config })
+    let access = spec.access;
+    Ok(VmPlan { access, pool_bytes, transport, reason, mount, master, backend, config })
 }
 
 /// The transport, and the reason for it.

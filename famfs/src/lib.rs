@@ -5,10 +5,24 @@
 //! ```text
 //!   pool file --- view ---+                                  +--> apply --> files of a mount
 //!                         +--> media --> superblock, log --> replay (a checked plan)
-//!   .meta files of mount -+                 ^                +--> check, ls, sum of a pool file
+//!   .meta files of mount -+                 ^                +--> fsck, ls, sum of a pool file
 //!                                           |
 //!   source files --> copy --> writer -------+   (data first, then its log entry)
 //! ```
+//!
+//! Each folder uses those before it in this list, and no files of a folder use each other in a
+//! circle; `tests/layers.rs` checks both:
+//! * [`text`]: what people and programs read and write: sizes, numbers, names, errors;
+//! * [`format`]: what the bytes on the media mean, without I/O;
+//! * [`sys`]: the only unsafe code: mappings, cache lines, ioctls;
+//! * [`system`]: this machine: its mounts, processes, locks and files;
+//! * [`media`]: how the bytes are reached: pool files, mounted file systems, a device in memory;
+//! * [`store`]: superblock, log and free space, and who may write them;
+//! * [`replay`]: what the log means as a whole, and what is found out or changed about all of it;
+//! * [`write`](mod@write): adding and deleting files, by a pool file or a mount;
+//! * [`kernel`]: mounting, and making the files of the log appear in the mount;
+//! * [`archive`]: tar archives, in and out, and copies out;
+//! * [`guest`]: a guest's devices, and which of them is the pool.
 //!
 //! Principles:
 //! * **Media content is a claim.** Other systems may write the memory at any time: content is
@@ -18,11 +32,12 @@
 //!   the file system, and no two of its files share memory.
 //! * **Data before its entry, the entry before the index.** After a crash at any store, the file
 //!   system mounts with every file that was reported complete.
-//! * **Modules import downwards only**, in the order that `tests/layers.rs` gives; unsafe code is
-//!   in [`sys`] alone.
+//! * **A deleted file keeps its memory** until the log is compacted, because others may have it
+//!   mapped.
 //!
 //! The library does not order writers of one file, has no daemon, and neither prints nor exits. The
 //! crate `famfs-cli` is the command line, which does.
+
 pub mod archive;
 pub mod format;
 pub mod guest;

@@ -35,6 +35,15 @@ fn folders_import_downwards_only() {
     println!("{} arrows between folders", library().between_folders());
 }
 
+/// The crate's documentation begins with the folders, in this order.
+#[test]
+fn the_documentation_lists_the_folders() {
+    let library = library();
+    let lines = library.texts("lib").flat_map(str::lines);
+    let listed = lines.filter_map(|line| line.strip_prefix("//! * [`")?.split('`').next());
+    assert_eq!(listed.collect::<Vec<_>>(), ORDER);
+}
+
 #[test]
 fn planted_faults_are_found() {
     layers::planted_faults_are_found();

@@ -111,7 +111,10 @@ pub enum ViewError {
         pool_len: u64,
     },
     /// The signature is present, but the checksum is wrong.
-    #[error("devdax info block at pool offset 4096: checksum {found:#x}, expected {expected:#x}")]
+    #[error(
+        "devdax info block at pool offset {INFO_BLOCK_OFFSET}: checksum {found:#x}, expected \
+         {expected:#x}"
+    )]
     Checksum {
         /// Checksum stored in the block.
         found: u64,
@@ -119,7 +122,9 @@ pub enum ViewError {
         expected: u64,
     },
     /// A field has a value that a guest would refuse or that would misplace the data.
-    #[error("devdax info block at pool offset 4096: {field} is {found}, expected {expected}")]
+    #[error(
+        "devdax info block at pool offset {INFO_BLOCK_OFFSET}: {field} is {found}, expected {expected}"
+    )]
     Field {
         /// Name of the field.
         field: &'static str,
@@ -141,7 +146,7 @@ pub enum ViewError {
         pool_len: u64,
     },
     /// The pool could not be read.
-    #[error("cannot read the devdax info block at pool offset 4096")]
+    #[error("cannot read the devdax info block at pool offset {INFO_BLOCK_OFFSET}")]
     Read(#[source] io::Error),
 }
 

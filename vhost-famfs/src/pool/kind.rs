@@ -15,11 +15,6 @@ use serde::Serialize;
 use super::own::is_own_directory;
 use super::{ALIGNMENT, MIN_SIZE, PoolError};
 
-/// `f_type` of tmpfs, and of the kernel's internal mount that memfds live on.
-const TMPFS_MAGIC: i64 = 0x0102_1994;
-/// `f_type` of hugetlbfs, and of the internal mounts of memfds with huge pages.
-const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
-
 /// What a pool is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -172,10 +167,12 @@ pub(super) fn kind_of(file: &File, path: &Path) -> Result<(Kind, u64), PoolError
     })?;
     let base = u64::try_from(rustix::param::page_size()).unwrap_or(u64::MAX);
     Ok(match stat.f_type {
-        TMPFS_MAGIC if is_memfd(file) => (Kind::Memfd, base),
-        TMPFS_MAGIC => (Kind::Tmpfs, base),
+        libc::TMPFS_MAGIC if is_memfd(file) => (Kind::Memfd, base),
+        libc::TMPFS_MAGIC => (Kind::Tmpfs, base),
         // The block size of hugetlbfs is the size of its pages.
-        HUGETLBFS_MAGIC => (Kind::Hugetlbfs, u64::try_from(stat.f_bsize).unwrap_or(ALIGNMENT)),
+        libc::HUGETLBFS_MAGIC => {
+            (Kind::Hugetlbfs, u64::try_from(stat.f_bsize).unwrap_or(ALIGNMENT))
+        }
         _ => (Kind::File, base),
     })
 }

@@ -14,10 +14,6 @@ use rustix::fs::{Access as Right, statfs};
 use super::{Finding, contents};
 use crate::output::human;
 
-/// File systems that a pool may be on, by the magic of linux/magic.h.
-const TMPFS: u32 = 0x0102_1994;
-const HUGETLBFS: u32 = 0x9584_58f6;
-
 /// Examines a pool file.
 pub fn examine(path: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -70,12 +66,12 @@ fn memory(path: &Path) -> Finding {
             return Finding::skipped("memory", err.to_string(), "use a mounted file system");
         }
     };
-    // The field's width and sign depend on the architecture; the magic has 32 bits.
-    let magic = u32::try_from(stat.f_type & 0xffff_ffff).unwrap_or(0);
-    match magic {
-        HUGETLBFS => Finding::ok("memory", "hugetlbfs"),
-        TMPFS if uses_huge_pages(path) => Finding::ok("memory", "tmpfs with huge pages"),
-        TMPFS => Finding::ok(
+    match stat.f_type {
+        libc::HUGETLBFS_MAGIC => Finding::ok("memory", "hugetlbfs"),
+        libc::TMPFS_MAGIC if uses_huge_pages(path) => {
+            Finding::ok("memory", "tmpfs with huge pages")
+        }
+        libc::TMPFS_MAGIC => Finding::ok(
             "memory",
             "tmpfs with 4 KiB pages; a tmpfs mounted with huge=always has pages of 2 MiB",
         ),

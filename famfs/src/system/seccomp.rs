@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Filters of system calls, for programs that read what other machines have written. Each has a list of its own.
+//! Filters of system calls, for programs that read what other machines have written. Each has a
+//! list of its own.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
@@ -10,8 +11,8 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch,
 };
 
-/// The system calls that a filter knows. One without a rule matches whatever its arguments are, the others
-/// match if one of their rules does.
+/// The system calls that a filter knows. One without a rule matches whatever its arguments are, the
+/// others match if one of their rules does.
 pub type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Calls that match whatever their arguments are.
@@ -32,8 +33,8 @@ pub fn compile(
     SeccompFilter::new(rules, otherwise, on_match, TargetArch::try_from(ARCH)?)?.try_into()
 }
 
-/// A filter that makes the C library start threads with `clone`, whose flags a filter can see, instead of `clone3`,
-/// whose flags it cannot.
+/// A filter that makes the C library start threads with `clone`, whose flags a filter can see,
+/// instead of `clone3`, whose flags it cannot.
 ///
 /// # Errors
 /// As [`compile`].

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The credentials that the host gave this machine: `appliance-init` collects them, and puts them where both programs
-//! of the appliance look for them.
+//! The credentials that the host gave this machine: `appliance-init` collects them, and puts them
+//! where both programs of the appliance look for them.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// Where `appliance-init` puts the credentials of the machine, for root alone. systemd has a directory of its own for
-/// them, but that is not there as early, and not visible to units with a mount namespace.
+/// Where `appliance-init` puts the credentials of the machine, for root alone. systemd has a
+/// directory of its own for them, but that is not there as early, and not visible to units with a
+/// mount namespace.
 pub const DIR: &str = "/run/appliance/credentials";
 
-/// The entries of the firmware's tables that hold strings for the guest (SMBIOS 3.7, 7.12: type 11).
+/// The entries of the firmware's tables that hold strings for the guest (SMBIOS 3.7, 7.12: type
+/// 11).
 const DMI_ENTRIES: &str = "/sys/firmware/dmi/entries";
 
 /// The credentials of this machine; none where there is no [`DIR`].
@@ -32,8 +34,8 @@ pub fn has(name: &str) -> bool {
     Path::new(DIR).join(name).exists()
 }
 
-/// The credentials on the kernel command line and in the firmware's tables: for `appliance-init`, which puts them into
-/// [`DIR`].
+/// The credentials on the kernel command line and in the firmware's tables: for `appliance-init`,
+/// which puts them into [`DIR`].
 #[must_use]
 pub fn by_host(command_line: &str) -> BTreeMap<String, String> {
     let mut found = from_command_line(command_line);
@@ -45,7 +47,8 @@ pub fn by_host(command_line: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// Credentials on the kernel command line. A value with spaces stands in double quotes around the whole word.
+/// Credentials on the kernel command line. A value with spaces stands in double quotes around the
+/// whole word.
 fn from_command_line(command_line: &str) -> BTreeMap<String, String> {
     words(command_line)
         .iter()
@@ -56,7 +59,8 @@ fn from_command_line(command_line: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Credentials in one raw SMBIOS structure of type 11: its header, then strings that end with a NUL each.
+/// Credentials in one raw SMBIOS structure of type 11: its header, then strings that end with a NUL
+/// each.
 fn from_smbios(raw: &[u8]) -> BTreeMap<String, String> {
     // The header's second byte is its length (SMBIOS 3.7, 6.1.2).
     let header = raw.get(1).copied().map_or(0, usize::from);

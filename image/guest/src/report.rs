@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What became of the pool, in a file of the guest: left by who mounts it, read by who tells the host.
+//! What became of the pool, in a file of the guest: left by who mounts it, read by who tells the
+//! host.
 
 use std::fs;
 use std::io::{self, Error, ErrorKind};
@@ -7,7 +8,8 @@ use std::path::Path;
 
 use protocol::attach::Attach;
 
-/// Holds the report, the credentials, and the socket at which the pool changes hands. `appliance-init` makes it.
+/// Holds the report, the credentials, and the socket at which the pool changes hands.
+/// `appliance-init` makes it.
 pub const DIR: &str = "/run/appliance";
 
 /// The report: an [`Attach`] in JSON.

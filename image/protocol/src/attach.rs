@@ -20,7 +20,8 @@ pub enum Attach {
     },
     /// It could not be mounted; the reason is on the console.
     Failed {
-        /// How the program that mounts it ended, in systemd's words (`$SERVICE_RESULT`): `exit-code` or `signal`.
+        /// How the program that mounts it ended, in systemd's words (`$SERVICE_RESULT`):
+        /// `exit-code` or `signal`.
         result: String,
         /// Its exit status; empty after a signal.
         status: String,

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The appliance's configuration: systemd credentials (systemd.io, "System and Service Credentials").
+//! The appliance's configuration: systemd credentials (systemd.io, "System and Service
+//! Credentials").
 //!
-//! The host gives them in the firmware's tables (SMBIOS type 11, `io.systemd.credential:NAME=VALUE`) or on the kernel
-//! command line (`systemd.set_credential=NAME:VALUE`). The host refuses what [`check`] refuses before it starts a VM;
-//! the guest checks again, because others start VMs too.
+//! The host gives them in the firmware's tables (SMBIOS type 11,
+//! `io.systemd.credential:NAME=VALUE`) or on the kernel command line
+//! (`systemd.set_credential=NAME:VALUE`). The host refuses what [`check`] refuses before it starts
+//! a VM; the guest checks again, because others start VMs too.
 
 /// Any value: nothing is attached.
 pub const NO_POOL: &str = "famfs.no-pool";
@@ -21,12 +23,14 @@ pub const ACCESS: &str = "famfs.access";
 pub const READ_WRITE: &str = "read-write";
 /// They may not; the log is followed all the same.
 pub const READ_ONLY: &str = "read-only";
-/// A command to run when the pool is mounted; its exit status goes to the host and the machine powers off.
+/// A command to run when the pool is mounted; its exit status goes to the host and the machine
+/// powers off.
 pub const RUN: &str = "famfs.run";
 /// The guest's name.
 pub const HOSTNAME: &str = "system.hostname";
 
-/// Keys for SSH: systemd's, for images with a server (systemd.io, "System Credentials"). The appliance has none.
+/// Keys for SSH: systemd's, for images with a server (systemd.io, "System Credentials"). The
+/// appliance has none.
 pub const SSH_KEYS: &str = "ssh.authorized_keys.root";
 
 /// Where the pool is mounted without [`MOUNT_POINT`].

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The command protocol between host and guest, version [`VERSION`].
 //!
-//! Carrier: a virtio-serial port named [`PORT`]. Each message is one JSON object on one line of at most
-//! [`MAX_LINE`](crate::line::MAX_LINE) bytes; bytes of a stream travel in base64, at most [`CHUNK`] of them
-//! per message.
+//! Carrier: a virtio-serial port named [`PORT`]. Each message is one JSON object on one line of at
+//! most [`MAX_LINE`](crate::line::MAX_LINE) bytes; bytes of a stream travel in base64, at most
+//! [`CHUNK`] of them per message.
 //!
-//! 1. The host sends a line feed and [`Request::Hello`] with a session name of its choice; it may do so before
-//!    the guest runs. The guest ends a command of an earlier session and answers [`Reply::Hello`] with the
-//!    same session name. The host drops everything before that answer: it belongs to an earlier host.
+//! 1. The host sends a line feed and [`Request::Hello`] with a session name of its choice; it may
+//!    do so before the guest runs. The guest ends a command of an earlier session and answers
+//!    [`Reply::Hello`] with the same session name. The host drops everything before that answer: it
+//!    belongs to an earlier host.
 //! 2. [`Request::Exec`] starts a command. One runs at a time; a second one is [`Reply::Refused`].
-//!    A program that is not there ends with code 127, one that cannot be executed with 126, each with the
-//!    reason on its standard error. If `stdin` is set, [`Request::Stdin`] messages follow, the last one without data; more than
-//!    [`MAX_STDIN`] bytes kill the command.
+//!    A program that is not there ends with code 127, one that cannot be executed with 126, each
+//!    with the reason on its standard error. If `stdin` is set, [`Request::Stdin`] messages follow,
+//!    the last one without data; more than [`MAX_STDIN`] bytes kill the command.
 //! 3. The guest sends [`Reply::Output`] as it comes and ends with exactly one [`Reply::Exit`] or
-//!    [`Reply::Refused`] with the id of the command. The end is reached when the process has ended *and* its
-//!    output streams are closed by all who inherited them.
+//!    [`Reply::Refused`] with the id of the command. The end is reached when the process has ended
+//!    *and* its output streams are closed by all who inherited them.
 //! 4. Closing the connection, or opening another session, kills the command's process group.
 //! 5. [`Reply::Attach`] comes unasked when the state of the pool changes.
 //! 6. [`Reply::Ran`] comes unasked when the command that a guest was started for has ended.
@@ -39,8 +40,8 @@ pub const VERSION: u32 = 3;
 /// Most bytes of a stream in one message: with base64 half of the longest line.
 pub const CHUNK: usize = 48 * 1024;
 
-/// Most bytes of standard input for one command. The guest holds them in memory so that it can always read
-/// the next request; larger data belongs into the pool.
+/// Most bytes of standard input for one command. The guest holds them in memory so that it can
+/// always read the next request; larger data belongs into the pool.
 pub const MAX_STDIN: usize = 8 * 1024 * 1024;
 
 /// From host to guest.

@@ -8,8 +8,8 @@
 //!  Reply, one JSON line    <--- port exec::PORT --  output, exit status, state of the pool
 //! ```
 //!
-//! This crate knows messages and names only; it opens no file. The guest trusts its host. The host does
-//! not trust the guest: replies are input like any other, bounded and checked before use.
+//! This crate knows messages and names only; it opens no file. The guest trusts its host. The host
+//! does not trust the guest: replies are input like any other, bounded and checked before use.
 
 pub mod attach;
 pub mod credentials;

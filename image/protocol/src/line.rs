@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Lines of bounded length out of a byte stream.
 //!
-//! A line is the unit of resynchronisation: whatever was lost or left over from an earlier connection, the
-//! next line feed starts afresh.
+//! A line is the unit of resynchronisation: whatever was lost or left over from an earlier
+//! connection, the next line feed starts afresh.
 
-/// Longest accepted line in bytes, without its line feed: one chunk of data in base64 and room for the rest
-/// of a message, or an argument vector of a size that no person types.
+/// Longest accepted line in bytes, without its line feed: one chunk of data in base64 and room for
+/// the rest of a message, or an argument vector of a size that no person types.
 pub const MAX_LINE: usize = 128 * 1024;
 
 /// A line longer than [`MAX_LINE`]; it was dropped up to its line feed.

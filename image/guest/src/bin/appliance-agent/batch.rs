@@ -35,7 +35,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Runs the command, if there is one, when the pool is mounted (or there is none); then calls `power_off`.
+    /// Runs the command, if there is one, when the pool is mounted (or there is none); then calls
+    /// `power_off`.
     pub fn start(pool: Pool, outlet: Outlet, power_off: impl FnOnce() + Send + 'static) -> Self {
         let batch = Self::default();
         if let Some(command) = given::credentials().remove(RUN) {

@@ -16,7 +16,8 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use crate::batch::as_reported;
 use crate::outlet::Outlet;
 
-/// Exit codes of commands that were not run, as shells have them (POSIX, "Exit Status for Commands").
+/// Exit codes of commands that were not run, as shells have them (POSIX, "Exit Status for
+/// Commands").
 const NOT_FOUND: i32 = 127;
 const NOT_EXECUTABLE: i32 = 126;
 
@@ -87,8 +88,8 @@ impl Slot {
         Ok(())
     }
 
-    /// Hands standard input to a command; no bytes close it. Input for a command that has ended is dropped:
-    /// its end and the input have crossed. Too much input kills the command.
+    /// Hands standard input to a command; no bytes close it. Input for a command that has ended is
+    /// dropped: its end and the input have crossed. Too much input kills the command.
     pub fn input(&self, id: u64, data: Vec<u8>) {
         let mut running = self.lock();
         let Some(command) = running.as_mut().filter(|command| command.id == id) else { return };

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The pool changes hands: from the program that reads it to the one that may put it before all others.
+//! The pool changes hands: from the program that reads it to the one that may put it before all
+//! others.
 //!
-//! Whoever mounts a pool reads a log that other machines have written. `appliance-agent attach` does that locked in
-//! ([`confine`](crate::confine)), and may not attach the mount that it makes to any directory. It sends it as a file descriptor
-//! (unix(7), `SCM_RIGHTS`), and this program, which serves the host and is not locked in, attaches that to the pool's
-//! mount point (move_mount(2)), which it takes from the credentials itself.
+//! Whoever mounts a pool reads a log that other machines have written. `appliance-agent attach`
+//! does that locked in ([`confine`](crate::confine)), and may not attach the mount that it makes to
+//! any directory. It sends it as a file descriptor (unix(7), `SCM_RIGHTS`), and this program, which
+//! serves the host and is not locked in, attaches that to the pool's mount point (move_mount(2)),
+//! which it takes from the credentials itself.
 
 use std::fs::{self, Permissions};
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
@@ -61,7 +63,8 @@ pub fn give(mount: impl AsFd) -> Result<()> {
     ask(stream, mount.as_fd())
 }
 
-/// A socket at a path that only root may connect to, in place of one that an agent before this one has left.
+/// A socket at a path that only root may connect to, in place of one that an agent before this one
+/// has left.
 fn bind(path: &Path) -> std::io::Result<UnixListener> {
     match fs::remove_file(path) {
         Err(err) if err.kind() != ErrorKind::NotFound => return Err(err),

@@ -26,8 +26,8 @@ const FAMFS: &str = "/usr/bin/famfs";
 /// Time for the pool's device to appear.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Gives up what it does not need, finds the pool, checks that it is what was asked for, makes its files, lets the agent mount it
-/// for all, and reports success.
+/// Gives up what it does not need, finds the pool, checks that it is what was asked for, makes its
+/// files, lets the agent mount it for all, and reports success.
 pub fn attach() -> Result<()> {
     let start = report::uptime_ms().context("cannot read the time")?;
     confine::enter()?;
@@ -67,7 +67,8 @@ pub fn attach() -> Result<()> {
     report::leave(&Attach::Mounted { uptime_ms, took_ms }).context("cannot report the mount")
 }
 
-/// Refuses to look for a pool where one is mounted: it would be its own, whose device the kernel mounts once, or hide it.
+/// Refuses to look for a pool where one is mounted: it would be its own, whose device the kernel
+/// mounts once, or hide it.
 fn refuse_mounted(mount_point: &str) -> Result<()> {
     match mounts::on(Path::new(mount_point))? {
         Some(mount) => bail!(

@@ -24,8 +24,8 @@ impl Outlet {
         Self { state: Arc::new(Mutex::new(State { port: Box::new(port), session: None })) }
     }
 
-    /// Opens a session with a greeting. It is made and sent before anything else can be: what changes after it
-    /// was made follows it.
+    /// Opens a session with a greeting. It is made and sent before anything else can be: what
+    /// changes after it was made follows it.
     pub fn open(&self, session: u64, greeting: impl FnOnce() -> Reply) {
         let mut state = self.state();
         state.session = Some(session);

@@ -74,7 +74,8 @@ pub fn mark_followed() -> Result<()> {
     fs::write(&mark, "").with_context(|| format!("cannot write {}", mark.display()))
 }
 
-/// Waits for the first report; an error if the pool is not mounted. This is famfs-attach.service, which has a limit for it.
+/// Waits for the first report; an error if the pool is not mounted. This is famfs-attach.service,
+/// which has a limit for it.
 pub fn wait_attached() -> Result<()> {
     loop {
         match report::read() {

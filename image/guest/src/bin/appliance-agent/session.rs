@@ -141,7 +141,8 @@ impl Session {
     }
 
     fn close(&mut self) {
-        // The command first: its output may be blocking the outlet, which a host that is gone does not empty.
+        // The command first: its output may be blocking the outlet, which a host that is gone does
+        // not empty.
         self.slot.kill();
         self.outlet.close();
     }

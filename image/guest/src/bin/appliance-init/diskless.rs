@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The diskless appliance: no systemd. This program stays process 1 and runs the services itself, until the agent ends
-//! because the host asked it to power off.
+//! The diskless appliance: no systemd. This program stays process 1 and runs the services itself,
+//! until the agent ends because the host asked it to power off.
 
 use std::convert::Infallible;
 use std::fs;
@@ -63,7 +63,8 @@ fn prepare(command_line: &str) -> Result<()> {
 /// Ends all programs, then the mounts.
 fn stop() -> Result<()> {
     for signal in [Signal::TERM, Signal::KILL] {
-        // To "the group of process 1": every process but this one (kill(2), pid -1). None left is no error.
+        // To "the group of process 1": every process but this one (kill(2), pid -1). None left is
+        // no error.
         let _ = kill_process_group(Pid::INIT, signal);
         let deadline = Instant::now() + STOP_LIMIT;
         while Instant::now() < deadline {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Large files of a root in memory: 2 MiB of them are mapped by one page fault.
 //!
-//! Linux keeps, for each range of 2 MiB of such a file, either one huge page or small ones, as the first mapping needed
-//! it (fs/dax.c), and stays with small ones. Programs are rarely mapped at a multiple of 2 MiB. So each file is mapped
-//! here, so aligned, before any program runs.
+//! Linux keeps, for each range of 2 MiB of such a file, either one huge page or small ones, as the
+//! first mapping needed it (fs/dax.c), and stays with small ones. Programs are rarely mapped at a
+//! multiple of 2 MiB. So each file is mapped here, so aligned, before any program runs.
 
 use std::fs::{self, File};
 

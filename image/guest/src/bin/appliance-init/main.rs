@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Process 1 of the initrd: loads the modules that reach the root, mounts it, and becomes systemd; a second process of
-//! it runs what serves the host and the pool meanwhile ([`services`]).
+//! Process 1 of the initrd: loads the modules that reach the root, mounts it, and becomes systemd;
+//! a second process of it runs what serves the host and the pool meanwhile ([`services`]).
 //!
-//! No shell, no device manager: the initrd holds this program, the modules, and their load order. Without `root=` on
-//! the kernel command line the initrd is all there is, and this program stays: see [`diskless`].
-//! Whatever fails is said on the console, and the machine powers off: a VM that cannot boot must not linger.
+//! No shell, no device manager: the initrd holds this program, the modules, and their load order.
+//! Without `root=` on the kernel command line the initrd is all there is, and this program stays:
+//! see [`diskless`]. Whatever fails is said on the console, and the machine powers off: a VM that
+//! cannot boot must not linger.
 
 mod diskless;
 mod large;
@@ -43,12 +44,12 @@ const KERNEL_MOUNTS: [(&str, &str, MountFlags); 3] = [
     ("/sys", "sysfs", DATA_ONLY),
 ];
 
-/// systemd would mount it, but then the kernel runs modprobe for a module that Debian does not have. In the initrd there
-/// is no modprobe.
+/// systemd would mount it, but then the kernel runs modprobe for a module that Debian does not
+/// have. In the initrd there is no modprobe.
 const BPF: &str = "/sys/fs/bpf";
 
-/// Mounted over the read-only root: here because a system call costs nothing, a mount unit a process.
-/// What else there is (/dev/shm, control groups), systemd mounts itself.
+/// Mounted over the read-only root: here because a system call costs nothing, a mount unit a
+/// process. What else there is (/dev/shm, control groups), systemd mounts itself.
 const ROOT_MOUNTS: [(&str, &str, MountFlags); 3] = [
     ("/sys/kernel/tracing", "tracefs", DATA_ONLY),
     ("/tmp", "tmpfs", NO_DEVICES),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Kernel modules: those that reach the root, and those that are loaded while systemd starts, which needs none of them.
+//! Kernel modules: those that reach the root, and those that are loaded while systemd starts, which
+//! needs none of them.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -14,9 +15,10 @@ use rustix::system::finit_module;
 
 /// In an initrd, the directory of the modules that lie there, not compressed.
 pub const INITRD_DIR: &str = "/modules";
-/// The list of an initrd. A list names the files of modules, relative to its own directory, one a line, each after
-/// those that it needs. A second word holds the only kinds that need the module, with commas between them: kinds of
-/// root, or [`POOL`]. An empty line parts modules that need nothing of each other: both parts are loaded at once.
+/// The list of an initrd. A list names the files of modules, relative to its own directory, one a
+/// line, each after those that it needs. A second word holds the only kinds that need the module,
+/// with commas between them: kinds of root, or [`POOL`]. An empty line parts modules that need
+/// nothing of each other: both parts are loaded at once.
 pub const INITRD: &str = "/modules/order";
 /// The list of a root.
 pub const ROOT: &str = "/usr/lib/appliance/modules";

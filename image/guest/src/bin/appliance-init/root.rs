@@ -28,8 +28,8 @@ pub enum Root<'a> {
     Name(&'a str),
     /// `root=/dev/disk/by-id/virtio-SERIAL`: a virtio disk, wherever it is plugged in.
     Serial(&'a str),
-    /// `root=/dev/disk/by-path/pci-ADDRESS`: a virtio-pmem device, by the one thing that the contents of another,
-    /// such as a pool, cannot imitate.
+    /// `root=/dev/disk/by-path/pci-ADDRESS`: a virtio-pmem device, by the one thing that the
+    /// contents of another, such as a pool, cannot imitate.
     Memory(&'a str),
 }
 

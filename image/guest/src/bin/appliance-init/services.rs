@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What serves the host and the pool: started as early as can be, not by systemd, which takes longer to start than all of this.
+//! What serves the host and the pool: started as early as can be, not by systemd, which takes
+//! longer to start than all of this.
 //!
 //! ```text
 //! modules  ->  agent                               serves the host
@@ -67,7 +68,8 @@ pub fn take_credentials(command_line: &str) -> Result<()> {
     Ok(())
 }
 
-/// Starts a process that runs the services beside systemd, and does not wait for it: it will be a child of systemd.
+/// Starts a process that runs the services beside systemd, and does not wait for it: it will be a
+/// child of systemd.
 pub fn start_beside_systemd() -> Result<()> {
     let child = Command::new(MYSELF).arg(BESIDE).spawn();
     child.with_context(|| format!("cannot run {MYSELF}")).map(drop)
@@ -105,8 +107,8 @@ pub fn run(manager: Manager, modules: ScopedJoinHandle<'_, Result<()>>) -> Resul
     look_after(manager, agent, attach)
 }
 
-/// Does what the attach would do next, while that still starts: the kernel takes a while to make the page structures
-/// of a pool. What fails here fails there again, and is told there.
+/// Does what the attach would do next, while that still starts: the kernel takes a while to make
+/// the page structures of a pool. What fails here fails there again, and is told there.
 fn bind_dax_devices() {
     for device in dax_devices() {
         let _ = bind_fsdev(&device, false);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! System calls that the compiler cannot check: mapping a file, and the device mapper's ioctls (the mirror of what is
-//! needed of the kernel's `include/uapi/linux/dm-ioctl.h`).
+//! System calls that the compiler cannot check: mapping a file, and the device mapper's ioctls (the
+//! mirror of what is needed of the kernel's `include/uapi/linux/dm-ioctl.h`).
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -71,8 +71,8 @@ const CREATE: Opcode = opcode::read_write::<Head>(0xfd, 3);
 const SUSPEND: Opcode = opcode::read_write::<Head>(0xfd, 6);
 const LOAD: Opcode = opcode::read_write::<Head>(0xfd, 9);
 
-/// Makes the kernel map the first `size` bytes of a file, as a read of each page would; then the mapping goes again.
-/// The kernel chooses an address that allows huge pages.
+/// Makes the kernel map the first `size` bytes of a file, as a read of each page would; then the
+/// mapping goes again. The kernel chooses an address that allows huge pages.
 pub fn populate(file: &File, size: usize) -> io::Result<()> {
     let flags = MapFlags::SHARED | MapFlags::POPULATE;
     // SAFETY: no address is asked for, so nothing that is mapped is replaced.
@@ -128,7 +128,8 @@ pub fn make_device(
 
 /// Makes a request, which the kernel overwrites with its answer.
 fn call<const OPCODE: Opcode>(control: &File, request: &mut Request) -> io::Result<()> {
-    // SAFETY: all opcodes of this file take a `Head` and what follows it, `data_size` bytes in all: a `Request`.
+    // SAFETY: all opcodes of this file take a `Head` and what follows it, `data_size` bytes in all:
+    // a `Request`.
     let call = unsafe { Updater::<OPCODE, Request>::new(request) };
     // SAFETY: the kernel writes within these `data_size` bytes, which are plain numbers.
     unsafe { ioctl(control, call) }

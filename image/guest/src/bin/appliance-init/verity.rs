@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! dm-verity: a root that cannot be read once it was altered.
 //!
-//! The root disk has two partitions, data and hashes (`image/mkosi.repart`). `roothash=` on the kernel command line is
-//! the only thing that is trusted; everything read from the disk is checked against it by the kernel.
+//! The root disk has two partitions, data and hashes (`image/mkosi.repart`). `roothash=` on the
+//! kernel command line is the only thing that is trusted; everything read from the disk is checked
+//! against it by the kernel.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -12,7 +13,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{root, sys};
 
-/// The superblock at the start of the partition with hashes (kernel documentation, verity.rst; cryptsetup).
+/// The superblock at the start of the partition with hashes (kernel documentation, verity.rst;
+/// cryptsetup).
 const SUPERBLOCK_LEN: usize = 512;
 const SIGNATURE: &[u8; 8] = b"verity\0\0";
 /// Bytes per sector of the device mapper.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The system calls of a program that reads a pool and makes a file system of it: files, memory of its own, threads, waiting. Not
-//! among them: mounting anywhere, other programs and processes, modules, keys, clocks, name spaces, and sockets but those
-//! of unix(7).
+//! The system calls of a program that reads a pool and makes a file system of it: files, memory of
+//! its own, threads, waiting. Not among them: mounting anywhere, other programs and processes,
+//! modules, keys, clocks, name spaces, and sockets but those of unix(7).
 
 use anyhow::Result;
 use famfs::system::seccomp::{

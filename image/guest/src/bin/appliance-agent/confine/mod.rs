@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What is given up before a pool is looked at: whoever makes a file system of it reads what other machines have written.
+//! What is given up before a pool is looked at: whoever makes a file system of it reads what other
+//! machines have written.
 //!
-//! There remain the few capabilities that this takes, with no way to more, and a list of system calls ([`calls`]), in which
-//! mounts that others would see are not. Other calls are answered with EPERM.
+//! There remain the few capabilities that this takes, with no way to more, and a list of system
+//! calls ([`calls`]), in which mounts that others would see are not. Other calls are answered with
+//! EPERM.
 
 mod calls;
 
@@ -14,15 +16,17 @@ use rustix::thread::{
     set_capabilities, set_no_new_privs,
 };
 
-/// To bind drivers (files of root in /sys), to mount, and to make files with their owners and modes, set-user-ID bits too.
+/// To bind drivers (files of root in /sys), to mount, and to make files with their owners and
+/// modes, set-user-ID bits too.
 const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::CHOWN)
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID);
 
-/// Of no use to whoever is root in a machine for one pool, whose commands the host sends: mandatory access control, the audit
-/// system, process accounting, keeping the machine awake, restoring processes.
+/// Of no use to whoever is root in a machine for one pool, whose commands the host sends: mandatory
+/// access control, the audit system, process accounting, keeping the machine awake, restoring
+/// processes.
 const UNUSED: CapabilitySet = CapabilitySet::MAC_ADMIN
     .union(CapabilitySet::MAC_OVERRIDE)
     .union(CapabilitySet::AUDIT_CONTROL)

@@ -19,7 +19,8 @@ pub fn lock(cache: &Path, name: &str) -> Result<File> {
 /// A directory of the cache that other runs do not remove.
 pub type Held = Arc<File>;
 
-/// Holds a directory of the cache, until the last copy of the answer is dropped. `None` if there is none.
+/// Holds a directory of the cache, until the last copy of the answer is dropped. `None` if there is
+/// none.
 pub fn hold(dir: &Path) -> Result<Option<Held>> {
     let held = match File::open(dir) {
         Ok(held) => held,
@@ -47,8 +48,8 @@ pub fn check_space(cache: &Path, what: &str, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// Removes the directories of the cache that begin with `prefix`, except `keep` and those that another run
-/// holds; they go the next time.
+/// Removes the directories of the cache that begin with `prefix`, except `keep` and those that
+/// another run holds; they go the next time.
 pub fn remove_others(cache: &Path, prefix: &str, keep: &[&Path]) -> Result<()> {
     for entry in fs::read_dir(cache).with_context(|| format!("cannot list {}", cache.display()))? {
         let path = entry.with_context(|| format!("cannot list {}", cache.display()))?.path();

@@ -63,7 +63,8 @@ impl Kernel {
         format!("{} {}", self.release, modules.unwrap_or_default())
     }
 
-    /// Kernel and modules: Debian has had them in one package, with an initramfs generator in tow, before Linux 7.
+    /// Kernel and modules: Debian has had them in one package, with an initramfs generator in tow,
+    /// before Linux 7.
     fn packages(&self) -> Vec<String> {
         let release = &self.release;
         match &self.modules {

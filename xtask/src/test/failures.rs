@@ -46,9 +46,10 @@ impl Failures {
         }
     }
 
-    /// Reads a line of a test program. Ours say at once what is wrong, after `test NAME ... FAILED`;
-    /// libtest prints it at its end, in sections that begin with `---- NAME stdout ----`; those of libtest-mimic
-    /// begin with `---- NAME ----`, and it pads names with spaces.
+    /// Reads a line of a test program. Ours say at once what is wrong, after
+    /// `test NAME ... FAILED`; libtest prints it at its end, in sections that begin with
+    /// `---- NAME stdout ----`; those of libtest-mimic begin with `---- NAME ----`, and it pads
+    /// names with spaces.
     pub fn read_line(&mut self, line: &str) {
         let section = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" ----"));
         let section = section.map(|name| name.strip_suffix(" stdout").unwrap_or(name));

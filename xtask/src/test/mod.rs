@@ -21,7 +21,8 @@ use crate::packages;
 use run::Run;
 use tally::Tally;
 
-/// Runs the suites, lists what failed, and closes with one plain line. A suite that cannot run counts as failed.
+/// Runs the suites, lists what failed, and closes with one plain line. A suite that cannot run
+/// counts as failed.
 pub fn run(args: &TestArgs) -> Result<ExitCode> {
     if args.debug_kernel {
         return debug_kernel(args);

@@ -26,7 +26,8 @@ pub fn run(suite: Suite, run: &mut Run) -> Result<()> {
             run.cargo_test(&[&["-p", "vm-tests"], &rules[..]].concat())
         }
         Suite::Protocol => {
-            // Emitted scripts call it; cargo builds only the programs of the package whose tests it runs.
+            // Emitted scripts call it; cargo builds only the programs of the package whose tests it
+            // runs.
             let famfs = ["build", "--quiet", "-p", "famfs-cli", "--bins"];
             run.lint("famfs builds", build::cargo().args(famfs))?;
             run.cargo_test(&["-p", "vhost-famfs", "--test", "*"])

@@ -50,8 +50,8 @@ impl Tally {
     }
 
     /// Adds the counts of a line by which a libtest harness closes a test binary:
-    /// `test result: ok. 3 passed; 0 failed; 1 ignored; ...`. Other lines count nothing; of failed tests they tell
-    /// what is kept.
+    /// `test result: ok. 3 passed; 0 failed; 1 ignored; ...`. Other lines count nothing; of failed
+    /// tests they tell what is kept.
     pub fn read_line(&mut self, line: &str) {
         self.failures.read_line(line);
         let Some((_, counts)) =

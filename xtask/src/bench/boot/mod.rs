@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the appliance costs: time from power-on to a mounted pool, bytes shipped, memory of each VM.
+//! What the appliance costs: time from power-on to a mounted pool, bytes shipped, memory of each
+//! VM.
 //!
 //! ```text
 //! timing: the profiles against the floor, in turn      floor: the least that boots

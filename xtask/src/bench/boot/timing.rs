@@ -83,7 +83,8 @@ pub fn run(artifacts: &Artifacts, floor: &Artifacts) -> Result<Vec<Measurement>>
     Ok(rows.collect())
 }
 
-/// Each round's time to that of the floor in the same round: the machine's speed, which changes between rounds, is in both.
+/// Each round's time to that of the floor in the same round: the machine's speed, which changes
+/// between rounds, is in both.
 fn ratios(values: &[f64], floor: &[f64]) -> Vec<f64> {
     values.iter().zip(floor).map(|(value, floor)| value / floor).collect()
 }
@@ -120,7 +121,8 @@ fn to_shell(floor: &Artifacts, pool: &Pool) -> Result<Times> {
     }
 }
 
-/// Seconds of processor time that a process has used: the user's and the system's (proc_pid_stat(5), fields 14 and 15).
+/// Seconds of processor time that a process has used: the user's and the system's
+/// (proc_pid_stat(5), fields 14 and 15).
 fn processor_time(pid: u32) -> Result<f64> {
     let path = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;

@@ -29,7 +29,8 @@ fn main() -> Result<ExitCode> {
     Ok(session.finish())
 }
 
-/// A writer and a reader that cannot write, on a pool on storage with a directory and a tar archive in it.
+/// A writer and a reader that cannot write, on a pool on storage with a directory and a tar archive
+/// in it.
 fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let program = Program::new(artifacts)?;
     let logs = &artifacts.logs;
@@ -112,7 +113,8 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
             ensure!(number(&vm["pool_touched_bytes"])? > 4 << 20, "{report}");
             ensure!(number(&vm["ram_touched_bytes"])? < number(&vm["ram_bytes"])?, "{report}");
             ram += number(&vm["ram_touched_bytes"])?;
-            // They run from the image in memory, which is the default: programs and libraries at least.
+            // They run from the image in memory, which is the default: programs and libraries at
+            // least.
             ensure!(number(&vm["root_touched_bytes"])? > 4 << 20, "{report}");
             roots += number(&vm["root_touched_bytes"])?;
         }
@@ -146,7 +148,8 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         let log = program.directory().join("lab/reader.console");
         let size = |path: &std::path::Path| fs::metadata(path).map_or(0, |meta| meta.len());
         let limit = 256 << 10;
-        // One byte after the other through an emulated UART: what is written is a little more than a log holds.
+        // One byte after the other through an emulated UART: what is written is a little more than
+        // a log holds.
         program.shell(
             "reader",
             "head -c 300000 /dev/zero | tr '\\0' x | fold > /dev/ttyS0; printf '\\nthe end\\n' > /dev/ttyS0",

@@ -60,7 +60,8 @@ fn three_vms(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         vec![Member::new("master", true), Member::new("one", false), Member::new("two", false)];
     let cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
     cluster.wait_ready(BOOT)?;
-    // What follows counts page faults by tracepoints, whose code is rewritten: not while a watch starts to run it.
+    // What follows counts page faults by tracepoints, whose code is rewritten: not while a watch
+    // starts to run it.
     cluster.in_all(Node::wait_watch)?;
     let (master, one) = (cluster.node("master")?, cluster.node("one")?);
 

@@ -11,6 +11,12 @@ use std::process::Command;
 /// A source file longer than this has more than one noun.
 const MAX_LINES: usize = 600;
 
+/// Comments are as wide as rustfmt.toml lets code be.
+const MAX_WIDTH: usize = 100;
+
+/// Columns from one tab stop to the next, as in the kernel.
+const TAB: usize = 8;
+
 /// The extensions of what is written here, text for readers and test data aside.
 const SOURCES: [&str; 11] =
     ["rs", "c", "h", "sh", "toml", "service", "socket", "target", "conf", "config", "jq"];
@@ -97,6 +103,64 @@ fn source_files_are_small() {
     expect_none("too long", found);
 }
 
+/// What comments begin with in a file.
+fn comment_marks(name: &str, text: &str) -> &'static [&'static str] {
+    if has_extension(name, &["rs"]) {
+        &["//"]
+    } else if has_extension(name, &["c", "h"]) {
+        &["//", "/*", "*"]
+    } else if has_extension(name, &SOURCES)
+        || name.starts_with("image/modules.")
+        || text.starts_with("#!")
+    {
+        &["#"]
+    } else {
+        &[]
+    }
+}
+
+/// The columns that a line takes.
+fn width(line: &str) -> usize {
+    line.chars().fold(0, |column, character| match character {
+        '\t' => (column / TAB + 1) * TAB,
+        _ => column + 1,
+    })
+}
+
+/// Whether a line is a comment that is too wide. A URL cannot be broken, nor the row of a table.
+fn is_wide_comment(line: &str, marks: &[&str]) -> bool {
+    let text = line.trim_start();
+    let Some(mark) = marks.iter().find(|mark| text.starts_with(**mark)) else { return false };
+    let text = text[mark.len()..].trim_start_matches(['/', '!']).trim_start();
+    width(line) > MAX_WIDTH && !line.contains("://") && !text.starts_with('|')
+}
+
+#[test]
+fn comments_are_as_wide_as_code() {
+    let long = "x".repeat(MAX_WIDTH - 3);
+    for (line, wide) in [
+        (format!("// {long}"), false),
+        (format!("// {long}x"), true),
+        (format!("\t// {}", &long[8..]), false),
+        (format!("\t// {}", &long[7..]), true),
+        (format!("let {long} = 1;"), false),
+        (format!("//! | {long}"), false),
+        (format!("// https://{long}"), false),
+    ] {
+        assert_eq!(is_wide_comment(&line, &["//"]), wide, "{line}");
+    }
+    let found = files()
+        .into_iter()
+        .flat_map(|(name, text)| {
+            let marks = comment_marks(&name, &text);
+            let lines: Vec<_> = text.lines().map(str::to_owned).zip(1..).collect();
+            let wide = lines.into_iter().filter(|(line, _)| is_wide_comment(line, marks));
+            wide.map(move |(line, number)| format!("{name}:{number}: {} columns", width(&line)))
+        })
+        .collect();
+    expect_none("a comment wider than the code", found);
+}
+
 #[test]
 fn no_package_mirror_is_named() {
     // Written so that this file does not name one either.
@@ -126,8 +190,9 @@ fn nothing_is_left_unfinished() {
     expect_none("unfinished", found);
 }
 
-/// What a shell script does not notice when it fails, although the script ends at the first failure: a line that
-/// begins with `!`, and a substitution whose output is tested for being there or goes into a declaration.
+/// What a shell script does not notice when it fails, although the script ends at the first
+/// failure: a line that begins with `!`, and a substitution whose output is tested for being there
+/// or goes into a declaration.
 fn unnoticed(line: &str) -> bool {
     let line = line.trim_start();
     let declares = ["local ", "export ", "declare ", "readonly "].iter().any(|word| {

@@ -19,8 +19,8 @@ const MEMORY: u64 = 1 << 30;
 /// KASAN keeps shadow memory, and what was freed for a while.
 const DEBUG_MEMORY: u64 = 2 << 30;
 
-/// A test program may take this long under emulation, and this long if it is told how much to do, or the kernel looks
-/// at each access.
+/// A test program may take this long under emulation, and this long if it is told how much to do,
+/// or the kernel looks at each access.
 const PROGRAM: Duration = Duration::from_secs(600);
 const LONG_PROGRAM: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_secs(180);
@@ -173,8 +173,8 @@ fn run_programs(
     Ok(())
 }
 
-/// Lets kmemleak look for what was allocated and is not referred to. An object is reported from an age of 5 s
-/// on (mm/kmemleak.c), and only if its contents stay the same between two scans.
+/// Lets kmemleak look for what was allocated and is not referred to. An object is reported from an
+/// age of 5 s on (mm/kmemleak.c), and only if its contents stay the same between two scans.
 fn find_leaks(node: &Node) -> Result<()> {
     let script = "
         set -e

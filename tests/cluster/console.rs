@@ -66,7 +66,8 @@ impl Drop for Terminal {
 
 /// Talks with the shell on a VM's console, leaves it by its key, and then by a signal.
 pub fn check(program: &Program<'_>, vm: &str) -> Result<()> {
-    // The signal comes when the console has had time to change the terminal, and at the latest when it waits.
+    // The signal comes when the console has had time to change the terminal, and at the latest when
+    // it waits.
     let script = format!(
         "before=$(stty -g); $PROGRAM console {vm}; echo code $?
          [ \"$before\" = \"$(stty -g)\" ] && echo restored by key
@@ -80,8 +81,9 @@ pub fn check(program: &Program<'_>, vm: &str) -> Result<()> {
     terminal.shows("answer 42")?;
     terminal.types(b"echo sleeps $((6 * 8)); sleep 1000\r")?;
     terminal.shows("sleeps 48")?;
-    // The interrupt is the guest's: its command ends, and the terminal's script does not. It is typed again where it
-    // came before that command had the guest's terminal; what is typed before the next prompt may be thrown away.
+    // The interrupt is the guest's: its command ends, and the terminal's script does not. It is
+    // typed again where it came before that command had the guest's terminal; what is typed before
+    // the next prompt may be thrown away.
     let prompt = format!("root@{vm}:");
     let answers = until("the shell answers again", LIMIT, || {
         let before = terminal.count(&prompt)?;

@@ -48,8 +48,8 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     Ok(())
 }
 
-/// Kills a back-end and a VM of one cluster. A third VM counts meanwhile, and a fourth is not needed
-/// to see that: the host reads the count in the pool.
+/// Kills a back-end and a VM of one cluster. A third VM counts meanwhile, and a fourth is not
+/// needed to see that: the host reads the count in the pool.
 fn cluster(
     session: &mut Session,
     program: &Program<'_>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Clusters on pools of other kinds, with both transports: huge pages, and a file with holes in a tmpfs that a
-//! user made. (The cluster from a file is on storage.)
+//! Clusters on pools of other kinds, with both transports: huge pages, and a file with holes in a
+//! tmpfs that a user made. (The cluster from a file is on storage.)
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -127,7 +127,8 @@ fn stores(program: &Program<'_>, kind: &Kind) -> Result<()> {
 /// The pool's memory and pages, by `ps` for people and programs and by `pool inspect`.
 fn account(program: &Program<'_>, kind: &Kind) -> Result<()> {
     let Kind { name, pool, pages } = kind;
-    // A guest that only looks at a page for the first time fills a hole of the file: between two of these, not in one.
+    // A guest that only looks at a page for the first time fills a hole of the file: between two of
+    // these, not in one.
     let inspect = || program.json(&["pool", "inspect", &pool.to_string_lossy(), "--json"]);
     let before = inspect()?["allocated"].clone();
     let report = &program.json(&["ps", name, "--json"])?["clusters"][0];

@@ -36,8 +36,8 @@ pub fn device(node: &Node, device: &str, length: u64) -> Result<()> {
     run(node, device, "0", length)
 }
 
-/// Stores through /dev/mem at an offset of the pool, while no driver of the guest claims its addresses. The
-/// virtio driver stays: without it QEMU would take the window away.
+/// Stores through /dev/mem at an offset of the pool, while no driver of the guest claims its
+/// addresses. The virtio driver stays: without it QEMU would take the window away.
 pub fn memory(node: &Node, offset: u64, length: u64) -> Result<()> {
     let start = text(node, "cat /sys/bus/nd/devices/region0/resource")?;
     let digits = start.strip_prefix("0x").unwrap_or_default();

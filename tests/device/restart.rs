@@ -61,7 +61,8 @@ pub fn checks(session: &mut Session, artifacts: &Artifacts, host: &File, node: &
         || {
             repeat(boots, host, node, |node| {
                 boot(node, || {
-                    // It takes the answer with it. In a session of its own it goes on when nobody waits any more.
+                    // It takes the answer with it. In a session of its own it goes on when nobody
+                    // waits any more.
                     let _ = node.vm.exec(&Command::new(REBOOT), ANSWER);
                     Ok(())
                 })
@@ -121,7 +122,8 @@ pub fn checksum(host: &File) -> Result<String> {
     Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Loads the driver of the guest's device, and waits until the device is there: the guest is up before virtio-pmem is.
+/// Loads the driver of the guest's device, and waits until the device is there: the guest is up
+/// before virtio-pmem is.
 pub fn probe(node: &Node) -> Result<()> {
     text(node, "modprobe nd_pmem")?;
     node.wait_for("[[ -b /dev/pmem0 ]]")

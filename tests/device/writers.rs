@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Four VMs that write and read at the same time, each its own file, and all one that nobody writes.
+//! Four VMs that write and read at the same time, each its own file, and all one that nobody
+//! writes.
 
 use std::time::Duration;
 

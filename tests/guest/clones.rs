@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Two VMs that both take themselves for the master, as a VM and its clone do: the lease keeps them apart.
+//! Two VMs that both take themselves for the master, as a VM and its clone do: the lease keeps them
+//! apart.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,8 +15,8 @@ use super::{MEMORY, POOL};
 /// Bytes of host memory that the files take.
 const CONTENT: u64 = 288 << 20;
 
-/// Begins to write a large file, and stops in the middle of that, however fast the host is. In a session of its own: one
-/// that is stopped when the shell ends would be hung up.
+/// Begins to write a large file, and stops in the middle of that, however fast the host is. In a
+/// session of its own: one that is stopped when the shell ends would be hung up.
 const WRITER: &str = "
     setsid famfs creat --size 256m --seed 3 /mnt/famfs/large >/run/writer.log 2>&1 &
     echo $! >/run/writer
@@ -73,8 +74,8 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the watch of one of them has the lease, and the other one sees its heart beat; in this order. Both may
-/// have tried at the same moment.
+/// Waits until the watch of one of them has the lease, and the other one sees its heart beat; in
+/// this order. Both may have tried at the same moment.
 fn settled<'n>(one: &'n Node, two: &'n Node) -> Result<(&'n Node, &'n Node)> {
     one.wait_watch()?;
     two.wait_watch()?;

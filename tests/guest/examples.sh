@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-# The examples of helps and documents that need a guest, each as a line of its own, in an order that works. It runs in
-# a VM whose pool is not attached and may be made anew. famfs/cli/tests/examples.rs looks whether none is missing.
-# Lines with "prepare" only make what the next examples need.
+# The examples of helps and documents that need a guest, each as a line of its own, in an order that
+# works. It runs in a VM whose pool is not attached and may be made anew.
+# famfs/cli/tests/examples.rs looks whether none is missing. Lines with "prepare" only make what the
+# next examples need.
 prepare() { "$@"; }
 # Waits until the log is followed: whoever does that leaves its process number.
 watched() {

@@ -9,8 +9,8 @@ use vm_tests::{Node, Session};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Starts an attach, which finds no pool and waits, and prints what it has of privileges then: capabilities, whether it
-/// can gain more, the mode of its system call filter (2: a list).
+/// Starts an attach, which finds no pool and waits, and prints what it has of privileges then:
+/// capabilities, whether it can gain more, the mode of its system call filter (2: a list).
 const LOOK: &str = r#"
 appliance-agent attach 2>/dev/null &
 pid=$!
@@ -19,7 +19,8 @@ grep --extended-regexp '^(Cap...|NoNewPrivs|Seccomp):' /proc/$pid/status | sed '
 kill $pid
 "#;
 
-/// The capabilities are CHOWN, DAC_OVERRIDE, FOWNER, FSETID and SYS_ADMIN (linux/capability.h: 0, 1, 3, 4, 21).
+/// The capabilities are CHOWN, DAC_OVERRIDE, FOWNER, FSETID and SYS_ADMIN (linux/capability.h: 0,
+/// 1, 3, 4, 21).
 const EXPECTED: [&str; 7] = [
     "CapInh: 0000000000000000",
     "CapPrm: 000000000020001b",
@@ -30,8 +31,9 @@ const EXPECTED: [&str; 7] = [
     "Seccomp: 2",
 ];
 
-/// The capabilities that commands of the host have: all 41 (linux/capability.h) but SYS_PACCT, AUDIT_CONTROL,
-/// MAC_OVERRIDE, MAC_ADMIN, WAKE_ALARM, BLOCK_SUSPEND, AUDIT_READ and CHECKPOINT_RESTORE (20, 30, 32, 33, 35, 36, 37, 40).
+/// The capabilities that commands of the host have: all 41 (linux/capability.h) but SYS_PACCT,
+/// AUDIT_CONTROL, MAC_OVERRIDE, MAC_ADMIN, WAKE_ALARM, BLOCK_SUSPEND, AUDIT_READ and
+/// CHECKPOINT_RESTORE (20, 30, 32, 33, 35, 36, 37, 40).
 const OF_COMMANDS: [&str; 3] =
     ["CapPrm: 000000c4bfefffff", "CapEff: 000000c4bfefffff", "CapBnd: 000000c4bfefffff"];
 

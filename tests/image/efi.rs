@@ -12,7 +12,8 @@ use vm_tests::{Artifacts, BOOT, Pool, Session, View};
 
 const POOL: u64 = 64 << 20;
 
-/// OVMF, code and variables in one file, where Debian's package has it: for the tools' QEMU, `/usr` is theirs.
+/// OVMF, code and variables in one file, where Debian's package has it: for the tools' QEMU, `/usr`
+/// is theirs.
 const FIRMWARE: &str = "/usr/share/ovmf/OVMF.fd";
 
 /// What the diskless appliance says when it has the pool.

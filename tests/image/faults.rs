@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How the large files of a root in memory are mapped: counted by a program for guests (`faults.c`).
+//! How the large files of a root in memory are mapped: counted by a program for guests
+//! (`faults.c`).
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +20,8 @@ const PAGE: u64 = 4096;
 /// What one fault maps of a large file.
 const HUGE: u64 = 2 << 20;
 
-/// The files of the root in which there is a huge page. Of those with several names no list is made.
+/// The files of the root in which there is a huge page. Of those with several names no list is
+/// made.
 const LARGE: &str = "find /usr -xdev -type f -links 1 -size +2097151c";
 
 /// Compiles the program, to run in any guest, and packs it into a disk in `scratch`.
@@ -35,7 +37,8 @@ pub fn disk(artifacts: &Artifacts, scratch: &Path) -> Result<Disk> {
     pack_disk(artifacts, &dir, scratch.join("faults.img"), SERIAL)
 }
 
-/// Maps every large file of the root: one fault for each 2 MiB, one for each page behind the last of these.
+/// Maps every large file of the root: one fault for each 2 MiB, one for each page behind the last
+/// of these.
 pub fn check(node: &Node) -> Result<()> {
     mount_disk(node, SERIAL, MOUNT_POINT)?;
     let command = Command::shell(&format!("{MOUNT_POINT}/faults $({LARGE})"));

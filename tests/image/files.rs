@@ -67,7 +67,8 @@ pub fn files(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     bills(session, &read)
 }
 
-/// The bills of materials name the packages of the manifest, in the form that their formats ask for.
+/// The bills of materials name the packages of the manifest, in the form that their formats ask
+/// for.
 fn bills(session: &mut Session, read: &impl Fn(&str) -> Result<Value>) -> Result<()> {
     let manifest = read("manifest.json")?;
     let packages = manifest["packages"].as_array().context("the manifest lists no packages")?;

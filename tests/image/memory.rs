@@ -18,8 +18,8 @@ const MIB: u64 = 1 << 20;
 /// Most that a guest may keep of its root in its own page cache.
 const MAX_CACHED: u64 = 2 * MIB;
 
-/// Most of its RAM that a guest's kernel may keep from the start: code and data of its own, a 64th for the page structures,
-/// and those of the root and the pool.
+/// Most of its RAM that a guest's kernel may keep from the start: code and data of its own, a 64th
+/// for the page structures, and those of the root and the pool.
 const MAX_RESERVED: u64 = 80 * MIB;
 
 pub fn shared_root(session: &mut Session, artifacts: &Artifacts) -> Result<()> {

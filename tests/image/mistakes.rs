@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a guest says of a configuration that cannot work: credentials that others than the launcher gave, and a pool
-//! that is not there.
+//! What a guest says of a configuration that cannot work: credentials that others than the launcher
+//! gave, and a pool that is not there.
 
 use std::time::Duration;
 

@@ -16,10 +16,10 @@ const TREE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../image/mkosi.extra");
 /// The units of services that are not judged: root's shell may do everything.
 const NOT_JUDGED: [&str; 1] = ["appliance-console.service"];
 
-/// The units that run by themselves and take no orders, with the most exposure that each may have, in tenths of the 10
-/// that `systemd-analyze security` gives a unit without any setting. docs/inside/appliance.md tells
-/// why the others are not here.
-/// The watch may copy a mount and change the copy's flags, which counts as all of mounting: 2 tenths.
+/// The units that run by themselves and take no orders, with the most exposure that each may have,
+/// in tenths of the 10 that `systemd-analyze security` gives a unit without any setting.
+/// docs/inside/appliance.md tells why the others are not here. The watch may copy a mount and
+/// change the copy's flags, which counts as all of mounting: 2 tenths.
 const MOST: [(&str, u32); 2] = [("famfs-watch.service", 30), ("famfs-attach.service", 29)];
 
 pub fn exposure(session: &mut Session, artifacts: &Artifacts) {

@@ -49,7 +49,8 @@ fn source(node: &Node) -> Result<String> {
     Ok(String::from_utf8_lossy(&node.run(&find, SHORT)?.stdout).trim().to_owned())
 }
 
-/// A copy of the image in which one bit of the root's superblock differs: its build time, which nobody reads.
+/// A copy of the image in which one bit of the root's superblock differs: its build time, which
+/// nobody reads.
 fn with_one_bit_changed(artifacts: &Artifacts) -> Result<TempDir> {
     let dir = tempfile::tempdir()?;
     for name in FILES {
@@ -58,8 +59,8 @@ fn with_one_bit_changed(artifacts: &Artifacts) -> Result<TempDir> {
     let copy = dir.path().join(ROOT);
     fs::copy(artifacts.image.join(ROOT), &copy).context("no root with hashes")?;
     let file = File::options().read(true).write(true).open(&copy)?;
-    // The first partition begins at 1 MiB (systemd-repart), erofs's superblock 1024 bytes into it, and its build time 24
-    // bytes into that.
+    // The first partition begins at 1 MiB (systemd-repart), erofs's superblock 1024 bytes into it,
+    // and its build time 24 bytes into that.
     let offset = (1 << 20) + 1024;
     let mut magic = [0; 4];
     file.read_exact_at(&mut magic, offset)?;

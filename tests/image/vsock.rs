@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! systemd's own word to the host (`vmm.notify_socket`), through a vsock device that needs no /dev/vhost-vsock:
-//! vhost-device-vsock of rust-vmm, which turns the guest's connections into ones to Unix sockets.
+//! systemd's own word to the host (`vmm.notify_socket`), through a vsock device that needs no
+//! /dev/vhost-vsock: vhost-device-vsock of rust-vmm, which turns the guest's connections into ones
+//! to Unix sockets.
 
 use std::io::{ErrorKind, Read};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -46,7 +47,8 @@ pub fn notifies(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     ];
     let cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
     session.check("systemd sends READY=1 over vsock when the pool is mounted", || {
-        // The guest's process 1 waits until this is dropped: what it has done by now, it did before it was ready.
+        // The guest's process 1 waits until this is dropped: what it has done by now, it did before
+        // it was ready.
         let held = ports.0.ready()?;
         let node = cluster.node("mounting")?;
         let kernel_log = says(node, "dmesg")?;

@@ -30,8 +30,8 @@ pub fn check(pool: &Pool, master: &Node, reader: &Node) -> Result<()> {
     Ok(())
 }
 
-/// How much of a processor the watch takes while nothing happens. A busy host adds to it, and takes nothing away: the
-/// least of a few looks counts.
+/// How much of a processor the watch takes while nothing happens. A busy host adds to it, and takes
+/// nothing away: the least of a few looks counts.
 pub fn idle(node: &Node) -> Result<()> {
     let script = format!(
         "

@@ -116,8 +116,8 @@ impl Member {
         self
     }
 
-    /// The same, emulated by a thread for each processor: for what is to run at the same time, on a host that is not
-    /// busy; see [`Accelerator::TcgThreads`].
+    /// The same, emulated by a thread for each processor: for what is to run at the same time, on a
+    /// host that is not busy; see [`Accelerator::TcgThreads`].
     pub fn in_threads(mut self) -> Self {
         self.threads = true;
         self

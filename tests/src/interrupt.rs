@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Ctrl-C, for the test programs and for xtask: what the program started ends, so that whoever waits for it fails and
-//! cleans up as after any failure, and nothing else begins.
+//! Ctrl-C, for the test programs and for xtask: what the program started ends, so that whoever
+//! waits for it fails and cleans up as after any failure, and nothing else begins.
 
 use std::fs;
 use std::process::{self, Child, Command};
@@ -59,7 +59,8 @@ pub fn spawn(command: &mut Command) -> Result<Child> {
     let child = command
         .spawn()
         .with_context(|| format!("cannot run {}", command.get_program().display()))?;
-    // The signal may have come after the check, and the look for children before this one was there.
+    // The signal may have come after the check, and the look for children before this one was
+    // there.
     if seen() {
         end_children();
     }
@@ -72,7 +73,8 @@ pub fn seen() -> bool {
     SEEN.load(Ordering::SeqCst)
 }
 
-/// The same after a failure: a signal from a terminal ends children too, and that may be noticed before the signal is.
+/// The same after a failure: a signal from a terminal ends children too, and that may be noticed
+/// before the signal is.
 #[must_use]
 pub fn seen_after_failure() -> bool {
     if !seen() {

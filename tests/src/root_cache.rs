@@ -23,8 +23,8 @@ pub fn read_root(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of files in the guest's page cache. What tmpfs holds is counted there too by Linux, and is no file of the
-/// root.
+/// Bytes of files in the guest's page cache. What tmpfs holds is counted there too by Linux, and is
+/// no file of the root.
 pub fn cached(node: &Node) -> Result<u64> {
     let text = says(node, "grep -E '^(Cached|Shmem):' /proc/meminfo")?;
     let kib: Vec<u64> =

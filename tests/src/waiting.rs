@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Waiting for what a guest does by itself: its units start, and what it writes reaches the console's file, in their
-//! own time.
+//! Waiting for what a guest does by itself: its units start, and what it writes reaches the
+//! console's file, in their own time.
 
 use std::fs;
 use std::thread;
@@ -31,14 +31,14 @@ impl Node {
         Ok(())
     }
 
-    /// Waits until the guest follows the pool's log: a VM is ready when the pool is mounted, which is before. The unit
-    /// is active when the watch itself says so (`Type=notify`).
+    /// Waits until the guest follows the pool's log: a VM is ready when the pool is mounted, which
+    /// is before. The unit is active when the watch itself says so (`Type=notify`).
     pub fn wait_watch(&self) -> Result<()> {
         self.wait_for("systemctl is-active --quiet famfs-watch")
     }
 
-    /// Waits until the console's file holds a text, and returns all of the file. What a program writes to the console
-    /// gets there after the program goes on.
+    /// Waits until the console's file holds a text, and returns all of the file. What a program
+    /// writes to the console gets there after the program goes on.
     pub fn wait_console(&self, text: &str) -> Result<String> {
         let end = Instant::now() + LIMIT;
         loop {

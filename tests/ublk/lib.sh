@@ -27,8 +27,8 @@ clean_up() {
 } >&2
 trap 'clean_up $?' EXIT
 
-# serve COMMAND ARGUMENT...: starts `vhost-famfs ublk COMMAND ...` and waits until its device can be used.
-# Sets device and server.
+# serve COMMAND ARGUMENT...: starts `vhost-famfs ublk COMMAND ...` and waits until its device can be
+# used. Sets device and server.
 serve() {
     local out=$scratch/out.$1 err=$scratch/err.$1
     : >"$out"

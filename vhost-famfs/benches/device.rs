@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the back-end costs, measured on the real program with a front-end in this process. Prints
-//! one JSON object per figure. Arguments name what to measure: connect, memory, flush; without, all.
+//! one JSON object per figure. Arguments name what to measure: connect, memory, flush; without,
+//! all.
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on should panic where it is")]
 #![allow(dead_code, reason = "the protocol tests use the rest of the front-end")]
 

@@ -14,8 +14,8 @@
 //!
 //! Each folder uses those before it in this list, and nothing points back:
 //! [`bounded_log`], [`host`], [`pool`], [`device`], [`vm`], [`cluster`], [`doctor`], [`args`].
-//! What the program does with them (`run`) is not part of this library; block devices ([`ublk`]) are a
-//! library of their own.
+//! What the program does with them (`run`) is not part of this library; block devices ([`ublk`])
+//! are a library of their own.
 //!
 //! Guests are hostile until proven otherwise: a malformed request is answered with an error, a
 //! broken queue is ignored until the guest resets its device, and neither ends the process.

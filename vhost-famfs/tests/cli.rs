@@ -69,8 +69,8 @@ fn a_pool_can_be_looked_at_by_those_who_may_only_read_it() {
     assert!(stdout.contains("view:       devdax"), "{output:?}");
 }
 
-/// A cluster of one VM on `pool`, with everything that a host needs for it in the same directory. Returns
-/// the arguments of `up --dry-run`.
+/// A cluster of one VM on `pool`, with everything that a host needs for it in the same directory.
+/// Returns the arguments of `up --dry-run`.
 fn cluster(dir: &Path, pool: &str) -> Vec<String> {
     let file = |name: &str, text: &str| {
         let path = dir.join(name);

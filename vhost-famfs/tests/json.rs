@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Every report and error is what docs/reference/vhost-famfs.schema.json says, and every command with reports
-//! is in there. The reports of clusters are looked at in `launcher`.
+//! Every report and error is what docs/reference/vhost-famfs.schema.json says, and every command
+//! with reports is in there. The reports of clusters are looked at in `launcher`.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 #[path = "support/schema.rs"]

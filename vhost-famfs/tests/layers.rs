@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Folders from the bottom up; each may use those before it. `run` is the program's and not in the library.
+/// Folders from the bottom up; each may use those before it. `run` is the program's and not in the
+/// library.
 const ORDER: &[&str] =
     &["bounded_log", "host", "pool", "ublk", "device", "vm", "cluster", "doctor", "args", "run"];
 
@@ -49,7 +50,8 @@ fn is_test(module: &str) -> bool {
     module.ends_with("tests")
 }
 
-/// The path at the beginning of some code, or the paths, as in `a::{b, c::d}`; and the length of that code.
+/// The path at the beginning of some code, or the paths, as in `a::{b, c::d}`; and the length of
+/// that code.
 fn paths(code: &str, prefix: &str, found: &mut BTreeSet<String>) -> usize {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let word = code.find(|c| !is_word(c)).unwrap_or(code.len());
@@ -120,7 +122,8 @@ fn upward(modules: &Modules) -> Option<String> {
     None
 }
 
-/// The first circle of files that is found. That a module and those inside it use each other is none.
+/// The first circle of files that is found. That a module and those inside it use each other is
+/// none.
 fn circle(modules: &Modules) -> Option<String> {
     let inside = |inner: &str, outer: &str| inner.starts_with(&format!("{outer}::"));
     let mut arrows: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
@@ -132,7 +135,8 @@ fn circle(modules: &Modules) -> Option<String> {
         });
         arrows.insert(module, used.map(str::to_owned).collect());
     }
-    // A module that uses none of those that are left is in no circle; neither is it then in the way.
+    // A module that uses none of those that are left is in no circle; neither is it then in the
+    // way.
     loop {
         let left: BTreeSet<String> = arrows.keys().map(|module| (*module).to_owned()).collect();
         arrows.retain(|_, used| used.iter().any(|used| left.contains(used)));

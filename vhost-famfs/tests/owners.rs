@@ -25,8 +25,8 @@ fn assert_refused(output: &Output, expected: &str) {
     assert!(!output.status.success() && said.contains(expected), "{output:?}");
 }
 
-/// Gives everything below a directory, and itself, to another user if that can be done; else lets others write
-/// to it, which is as bad.
+/// Gives everything below a directory, and itself, to another user if that can be done; else lets
+/// others write to it, which is as bad.
 fn give_away(path: &Path) {
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         give_away(&entry.path());

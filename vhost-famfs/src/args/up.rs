@@ -35,7 +35,8 @@ pub(super) struct UpArgs {
     /// Without a cluster file: number of VMs. They are called vm1, vm2 and so on.
     #[arg(long, value_name = "N", value_parser = number::<u32>(1..=MAX_VMS as u32))]
     vms: Option<u32>,
-    /// Without a cluster file: copy the contents of this directory or tar archive into the pool (repeatable).
+    /// Without a cluster file: copy the contents of this directory or tar archive into the pool
+    /// (repeatable).
     #[arg(long, value_name = "DIR", requires = "vms")]
     share: Vec<PathBuf>,
     /// Without a cluster file: path of the pool. It is created if it does not exist, and `down`

@@ -2,7 +2,7 @@
 //! Logs with a maximum size, so that a guest cannot fill a disk.
 //!
 //! ```text
-//! QEMU, back-end --> FILE.pipe --Keeper--> FILE (newest), FILE.old (what came before) --> Reader, tail
+//! QEMU, back-end --> FILE.pipe --Keeper--> FILE (newest), FILE.old (before) --> Reader, tail
 //! ```
 //!
 //! A log is a ring of two files, each at most half of the limit: when the newer file is full, it

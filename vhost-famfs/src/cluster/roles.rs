@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The processes of an emitted cluster: each has the cluster's mark and its role in its environment.
+//! The processes of an emitted cluster: each has the cluster's mark and its role in its
+//! environment.
 
 use std::collections::HashMap;
 use std::fs;

@@ -62,7 +62,8 @@ impl fmt::Display for Bound {
     }
 }
 
-/// `MemAvailable` and `SwapFree` of proc_meminfo(5), in bytes: memory of guests and of tmpfs can be swapped out.
+/// `MemAvailable` and `SwapFree` of proc_meminfo(5), in bytes: memory of guests and of tmpfs can be
+/// swapped out.
 fn of_host(meminfo: &str) -> Option<u64> {
     let field = |name: &str| {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;

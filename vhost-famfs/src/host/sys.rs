@@ -48,7 +48,8 @@ pub fn close_abandoned(number: RawFd) {
 ///
 /// Call it before the process starts a thread. It may have no effect; that is not an error.
 pub fn share_one_heap() {
-    // SAFETY: mallopt(3) takes two numbers and is not called by another thread, by this function's contract.
+    // SAFETY: mallopt(3) takes two numbers and is not called by another thread, by this function's
+    // contract.
     #[cfg(target_env = "gnu")]
     let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
@@ -82,8 +83,8 @@ fn code(line: &str) -> Option<Range> {
 pub fn release_code() {
     for &(begin, end) in CODE.get().into_iter().flatten() {
         let address = std::ptr::without_provenance_mut(begin);
-        // SAFETY: `code` takes only private mappings of files that cannot be written to, so that the pages
-        // are those of the file and come back as they were; no library is ever unloaded.
+        // SAFETY: `code` takes only private mappings of files that cannot be written to, so that
+        // the pages are those of the file and come back as they were; no library is ever unloaded.
         let released = unsafe { madvise(address, end - begin, Advice::LinuxDontNeed) };
         // If it fails, the code stays in memory, which does no harm.
         let _ = released;
@@ -139,7 +140,8 @@ pub fn bind_to_node(mapping: &MmapRegion, node: u32) -> io::Result<()> {
 /// The processor's time stamp counter now; `None` on processors without one.
 pub fn time_stamp() -> Option<u64> {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: RDTSC has no operand, every x86-64 processor has it, and nothing here forbids it (prctl(2), PR_SET_TSC).
+    // SAFETY: RDTSC has no operand, every x86-64 processor has it, and nothing here forbids it
+    // (prctl(2), PR_SET_TSC).
     return Some(unsafe { std::arch::x86_64::_rdtsc() });
     #[cfg(not(target_arch = "x86_64"))]
     None
@@ -153,7 +155,8 @@ pub fn exit_status(pidfd: impl AsFd) -> Option<ExitStatus> {
     let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
     info.mask = told;
     let fd = pidfd.as_fd().as_raw_fd();
-    // SAFETY: the kernel writes to `info`, and no more than its size, which is part of the request's number.
+    // SAFETY: the kernel writes to `info`, and no more than its size, which is part of the
+    // request's number.
     let result = unsafe { libc::ioctl(fd, libc::PIDFD_GET_INFO, &raw mut info) };
     (result == 0 && info.mask & told != 0).then(|| ExitStatus::from_raw(info.exit_code))
 }

@@ -4,7 +4,7 @@
 //! ```text
 //!  VmConfig --command_line()--> argv --Vm::start()--> QEMU process
 //!      |                                               |  console log, QMP socket
-//!      | pools: the Backend's socket, or a file        |  agent socket <-> appliance-agent in the guest
+//!      | pools: the Backend's socket, or a file        |  agent socket <-> agent in the guest
 //!      '-- Image (kernel, initrd, root), Root           '-- residency::of_process(pid)
 //! ```
 //!

@@ -33,8 +33,8 @@ pub trait Ending {
     fn kill(&self);
 }
 
-/// Ends a VM whose QEMU listens on the control socket `qmp`. The guest has `limit` to power off; each step
-/// is taken only if the one before it did not help.
+/// Ends a VM whose QEMU listens on the control socket `qmp`. The guest has `limit` to power off;
+/// each step is taken only if the one before it did not help.
 pub fn end_vm(vm: &impl Ending, qmp: &Path, limit: Duration) -> Shutdown {
     let deadline = Deadline::after(limit);
     // If the agent does not accept the request, the next steps handle it.

@@ -131,8 +131,8 @@ fn a_second_signal_ends_it_at_once() {
     assert!(matches!(code, Some(0 | 1)), "{code:?}: {}", backend.log());
 }
 
-/// A front-end that takes the guest's RAM away ends the back-end of its own VM. The pool, and the back-ends of
-/// other VMs, are none the worse.
+/// A front-end that takes the guest's RAM away ends the back-end of its own VM. The pool, and the
+/// back-ends of other VMs, are none the worse.
 #[test]
 fn a_vm_without_its_ram_hurts_no_other() {
     let pool = TestPool::tmpfs(16 * MIB);

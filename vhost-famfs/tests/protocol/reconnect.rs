@@ -50,7 +50,8 @@ fn a_thousand_connections_leave_nothing_behind() {
     if std::env::var_os(CHILD).is_none() {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", TEST, "--nocapture"]).env(CHILD, "1");
-        // How many arenas there are depends on how many threads happen to be there at the same time.
+        // How many arenas there are depends on how many threads happen to be there at the same
+        // time.
         let output = child.env("MALLOC_ARENA_MAX", "1").output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the sandbox lets through and what it does not. Each case is this program again, locked down,
-//! with the name of a deed as its argument.
+//! What the sandbox lets through and what it does not. Each case is this program again, locked
+//! down, with the name of a deed as its argument.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
 
 mod sys;
@@ -30,7 +30,8 @@ const FORBIDDEN: [Deed; 22] = [
     ("remove a file", || assert!(fs::remove_file("/nonexistent").is_err())),
     ("look at a file by its name", || drop(fs::metadata("/dev/null"))),
     ("look whether a name is there", || drop(fs::symlink_metadata("/dev/null"))),
-    // Flags say that a descriptor is meant, the name says otherwise, and the kernel follows the name.
+    // Flags say that a descriptor is meant, the name says otherwise, and the kernel follows the
+    // name.
     ("look at a file by a name that should be empty", || {
         let flags = StatxFlags::BASIC_STATS;
         let _ = rustix::fs::statx(CWD, "/dev/null", AtFlags::EMPTY_PATH, flags);

@@ -16,7 +16,8 @@ pub struct HugePages {
 }
 
 impl HugePages {
-    /// Reserves so many more than there are; `None` if this host has not so many, or does not let us.
+    /// Reserves so many more than there are; `None` if this host has not so many, or does not let
+    /// us.
     ///
     /// # Errors
     /// There is no temporary directory, or no mount(8).

@@ -17,9 +17,9 @@
 //! out, and with it the library that needs libclang to be built.
 //!
 //! A pool is opened by the caller, who knows what a pool is. The files are trusted no further than
-//! they were checked: an overlay by header, length and the digest of its base, an image by its size.
-//! Requests come from the kernel, which has checked them against the size of the device; the export
-//! checks once more.
+//! they were checked: an overlay by header, length and the digest of its base, an image by its
+//! size. Requests come from the kernel, which has checked them against the size of the device; the
+//! export checks once more.
 
 pub mod base;
 #[cfg(feature = "driver")]

@@ -3,8 +3,8 @@
 //!
 //! A file in tmpfs has no reads that do not block: io_uring hands each to a thread of its own, and
 //! waking that up and being woken by it takes about as long as the copy. A file on storage is not
-//! mapped: io_uring reads it at once where it is in the page cache and waits elsewhere where it is not,
-//! while a page fault would keep all requests of a queue waiting.
+//! mapped: io_uring reads it at once where it is in the page cache and waits elsewhere where it is
+//! not, while a page fault would keep all requests of a queue waiting.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -101,7 +101,8 @@ mod tests {
         file.write_all_at(&vec![1; 1 << 20], 0).unwrap();
         assert!(Mapped::of(&file, SIZE).is_some());
         assert!(Mapped::of(&file, 2 * SIZE).is_none());
-        // A file elsewhere, and the node of a device, which is in a tmpfs but has its bytes elsewhere.
+        // A file elsewhere, and the node of a device, which is in a tmpfs but has its bytes
+        // elsewhere.
         for path in ["/proc/version", "/dev/null"] {
             assert!(Mapped::of(&File::open(path).unwrap(), 0).is_none(), "{path}");
         }

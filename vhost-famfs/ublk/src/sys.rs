@@ -17,8 +17,9 @@ pub fn write_volatile_at(
 ) -> io::Result<usize> {
     let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
     let (fd, start) = (fd.as_fd(), bytes.ptr_guard());
-    // SAFETY: the kernel reads at most `bytes.len()` bytes from `start`, which a `VolatileSlice` keeps
-    // mapped; where the file below has none it returns EFAULT or a smaller count. Nothing is written.
+    // SAFETY: the kernel reads at most `bytes.len()` bytes from `start`, which a `VolatileSlice`
+    // keeps mapped; where the file below has none it returns EFAULT or a smaller count. Nothing is
+    // written.
     let count = unsafe { libc::pwrite(fd.as_raw_fd(), start.as_ptr().cast(), bytes.len(), offset) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }

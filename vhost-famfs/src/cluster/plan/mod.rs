@@ -2,7 +2,7 @@
 //! The plan of a cluster: every detail is decided.
 //!
 //! ```text
-//! Spec (what is asked) + Host (what there is) --Plan::new()--> Plan --> up, or text for other programs
+//! Spec (what is asked) + Host (what there is) --Plan::new()--> Plan -> up, or text for others
 //! ```
 //! Planning examines the host and changes nothing.
 

@@ -45,8 +45,8 @@ pub struct VmConfig {
     pub root: Root,
     /// Its sockets and logs. The logs stay.
     pub paths: VmPaths,
-    /// QEMU writes its messages and the console through the pipes of the logs ([`pipe_of`]), which somebody
-    /// reads already, and not into the files.
+    /// QEMU writes its messages and the console through the pipes of the logs ([`pipe_of`]), which
+    /// somebody reads already, and not into the files.
     pub piped: bool,
     /// Where the serial console goes in addition to that file.
     pub console: Console,

@@ -186,7 +186,7 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         let output = program.run(&["up", &file])?;
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.code() == Some(1), "{output:?}");
-        ensure!(stderr.contains("in use") || stderr.contains("is up"), "{stderr}");
+        ensure!(stderr.contains("in use") || stderr.contains("is running"), "{stderr}");
         program.shell("reader", "true").map(drop)
     });
     session.check("down leaves nothing but the user's pool", || {

@@ -212,7 +212,7 @@ fn look_at(
         }
         (Some(_), None) => (
             VmStatus::Ended,
-            Some("see `vhost-famfs logs` for its last messages; the other VMs are not affected"),
+            Some("`vhost-famfs logs` shows its last messages; other VMs are not affected"),
         ),
         (Some(_), Some(_)) if vm.backend.is_some() && backend.is_none() => (
             VmStatus::NoFlush,

@@ -459,7 +459,7 @@ mod tests {
         fs::write(&path, "somebody's").unwrap();
         let start = Start::new(&plan).unwrap();
         let error = start.run(Duration::ZERO, &|_| ()).unwrap_err().to_string();
-        assert!(error.contains("exists already and is not replaced"), "{error}");
+        assert!(error.contains("exists already, and is not replaced"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"somebody's");
         assert!(!plan.dir.exists(), "nothing else remains");
     }

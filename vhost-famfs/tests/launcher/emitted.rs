@@ -81,7 +81,7 @@ fn commands() {
     assert!(String::from_utf8_lossy(&logs.stdout).contains("is up"), "{logs:?}");
     let second = run(&script).wait_with_output().unwrap();
     let told = String::from_utf8_lossy(&second.stderr);
-    assert!(!second.status.success() && told.contains("cluster lab is up"), "{told}");
+    assert!(!second.status.success() && told.contains("cluster lab is running"), "{told}");
     let down = host.json(&["down", "lab", "--json"]);
     assert_eq!(problem("down", &down), None);
     for vm in down["vms"].as_array().unwrap() {

@@ -17,8 +17,8 @@ refused "needs no recovery: it is live" vhost-famfs ublk recover 5
 # The device of another program, which leaves no record.
 mv /run/vhost-famfs-ublk/5.json $scratch/record
 refused "device 5 exists already" "${add[@]}" --image $scratch/image --ephemeral --id 5
-refused "not made by this program" vhost-famfs ublk del --force 5
-refused "not made by this program" vhost-famfs ublk recover 5
+refused "was created by another program or user" vhost-famfs ublk del --force 5
+refused "was created by another program or user" vhost-famfs ublk recover 5
 mv $scratch/record /run/vhost-famfs-ublk/5.json
 printf x | dd of="$device" bs=512 conv=notrunc,fsync status=none
 remove
@@ -88,14 +88,14 @@ serve add --image $scratch/image "${overlay[@]}"
 kill -KILL "$server"
 wait "$server" || true
 mv $scratch/overlay $scratch/away
-refused "its overlay is gone" vhost-famfs ublk recover "$device"
+refused "its overlay no longer exists" vhost-famfs ublk recover "$device"
 [[ ! -e $scratch/overlay ]] || fail "an overlay was made to recover a device"
 "${add[@]}" --image $scratch/image "${overlay[@]}" >$scratch/out.other 2>&1 </dev/null &
 other=$!
 until_it_is test -s $scratch/out.other
 vhost-famfs ublk del "$(<$scratch/out.other)" >/dev/null
 wait $other
-refused "another overlay has the name of its own" vhost-famfs ublk recover "$device"
+refused "another overlay has the name of its overlay" vhost-famfs ublk recover "$device"
 mv $scratch/away $scratch/overlay
 serve recover "$device"
 remove
@@ -103,7 +103,7 @@ serve add --image $scratch/image --read-only
 kill -KILL "$server"
 wait "$server" || true
 truncate --size 8M $scratch/image
-refused "has 16 MiB, what it shows has 8 MiB now" vhost-famfs ublk recover "$device"
+refused "has 16 MiB, but its image or pool now has 8 MiB" vhost-famfs ublk recover "$device"
 truncate --size 16M $scratch/image
 serve recover "$device"
 kill -KILL "$server"

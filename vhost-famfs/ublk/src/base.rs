@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The image below a device: a file or block device that is only read.
+//! The image of a device: a file or block device that is only read.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -14,31 +14,32 @@ use rustix::fs::OFlags;
 use crate::mapped::Mapped;
 use crate::overlay::{BaseIdentity, Hasher, Header, MAX_SIZE, SECTOR};
 
-/// The digest reads the image in pieces of this size.
+/// The digest reads the image in chunks of this size.
 const PIECE: usize = 1 << 20;
 
-/// Why a file cannot be the image of a device.
+/// Why a file cannot be used as an image.
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
-    /// Nothing by this name.
+    /// The file does not exist.
     #[error("image {}: no such file", .0.display())]
     Missing(PathBuf),
-    /// Not allowed.
+    /// The user may not read it.
     #[error("image {}: no permission to read it", .0.display())]
     Permission(PathBuf),
-    /// A directory, a pipe.
+    /// It is something else, such as a directory or a pipe.
     #[error("image {}: is neither a file nor a block device", .0.display())]
     Type(PathBuf),
-    /// An overlay is not an image.
+    /// The file is an overlay.
     #[error(
-        "image {path}: is an overlay; give it as --overlay {path}, and as --image the image \
-         that it was made over", path = .0.display()
+        "image {path}: is an overlay; use --overlay {path}, and --image for the image that it \
+         belongs to", path = .0.display()
     )]
     IsOverlay(PathBuf),
-    /// No whole number of sectors, none, or too many.
+    /// Its size is not a whole number of sectors, or is zero or too large.
     #[error(
-        "image {path}: its size, {found} bytes, is not a multiple of {SECTOR} from {SECTOR} to \
-         {}; `truncate --size %{SECTOR} {path}` rounds it up", Bytes(MAX_SIZE), path = .path.display()
+        "image {path}: its size, {found} bytes, is not a multiple of {SECTOR} from {SECTOR} to {}; \
+         to round it up, use `truncate --size %{SECTOR} {path}`",
+        Bytes(MAX_SIZE), path = .path.display()
     )]
     Size {
         /// The image.
@@ -46,7 +47,7 @@ pub enum BaseError {
         /// Its size in bytes.
         found: u64,
     },
-    /// Another program writes to it.
+    /// Another program is writing to it.
     #[error(transparent)]
     Lock(#[from] LockError),
     /// A system call failed.
@@ -62,7 +63,7 @@ pub enum BaseError {
     },
 }
 
-/// An open image. Programs that heed locks leave it alone meanwhile.
+/// An open image. Programs that respect locks do not change it meanwhile.
 #[derive(Debug)]
 pub struct Base {
     file: File,
@@ -72,11 +73,11 @@ pub struct Base {
 }
 
 impl Base {
-    /// Opens an image for reading.
+    /// Opens an image read-only.
     pub fn open(path: &Path) -> Result<Self, BaseError> {
         let own = || path.to_owned();
         let io = |action| move |source| BaseError::Io { path: path.to_owned(), action, source };
-        // Opening a pipe would wait for a writer.
+        // Without this flag, opening a pipe would wait for a writer.
         let nonblock = OFlags::NONBLOCK.bits().cast_signed();
         let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path);
         let mut file = file.map_err(|source| match source.kind() {
@@ -88,7 +89,7 @@ impl Base {
         if !kind.is_file() && !kind.is_block_device() {
             return Err(BaseError::Type(own()));
         }
-        let size = file.seek(SeekFrom::End(0)).map_err(io("find the size of"))?;
+        let size = file.seek(SeekFrom::End(0)).map_err(io("determine the size of"))?;
         if !(SECTOR..=MAX_SIZE).contains(&size) || !size.is_multiple_of(SECTOR) {
             return Err(BaseError::Size { path: own(), found: size });
         }
@@ -108,7 +109,7 @@ impl Base {
         self.size
     }
 
-    /// The name it was opened by.
+    /// The path by which it was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -123,7 +124,7 @@ impl Base {
         self.file.read_exact_at(buf, offset)
     }
 
-    /// Reads the whole image to identify it. `progress` is told bytes read and bytes in all.
+    /// Reads the whole image to identify it. Calls `progress` with the bytes read and the total.
     pub fn identity(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<BaseIdentity, BaseError> {
         let mut hasher = Hasher::default();
         let mut piece = vec![0; PIECE];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The devices there are: listing and removing them.
+//! Lists and removes devices.
 
 use std::fmt::{self, Display};
 use std::fs::{File, OpenOptions};
@@ -20,77 +20,75 @@ use crate::record::{Record, RecordError, Records};
 use crate::server;
 use crate::source::Source;
 
-/// How long a server may take to end after its device was stopped: it flushes.
+/// How long a server may take to end after its device has been stopped: it flushes data first.
 const END: Duration = Duration::from_secs(60);
-/// How long the kernel may take to see that a server has gone: it frees what the process had.
+/// How long the kernel may take to notice that a server has ended: it frees the process's resources
+/// first.
 const NOTICE: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_millis(20);
 
 /// Why a device cannot be removed or recovered.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// No such device.
-    #[error("no device {0}: `vhost-famfs ublk list` shows those there are")]
+    /// The device does not exist.
+    #[error("there is no device {0}; `vhost-famfs ublk list` shows all devices")]
     None(u32),
-    /// Not ours.
-    #[error(
-        "device {0} was not made by this program, or by another user; the program that made it \
-         can remove it"
-    )]
+    /// The device belongs to another program or user.
+    #[error("device {0} was created by another program or user; only that program can remove it")]
     Foreign(u32),
-    /// Mounted, or opened exclusively.
+    /// It is mounted, or opened exclusively.
     #[error(
-        "device {id} is in use: {} is mounted or has a holder; unmount it, or give --force, \
-         after which all access to it fails", driver::node(*.id).display()
+        "device {id} is in use: {} is mounted or has a holder; unmount it, or use --force, which \
+         makes all further access to it fail", driver::node(*.id).display()
     )]
     Busy {
         /// Its number.
         id: u32,
     },
-    /// Its server is there.
+    /// Its server is running.
     #[error("device {id} needs no recovery: it is {}, served by process {server}", .state.name())]
     Served {
         /// Its number.
         id: u32,
-        /// What it does.
+        /// The state of the device.
         state: State,
-        /// Its server.
+        /// The process id of its server.
         server: i32,
     },
-    /// Not made for it.
+    /// It was not made to be recovered.
     #[error(
-        "device {0} cannot be recovered: what an --ephemeral device had is gone with its server; \
-         remove the rest of it with `vhost-famfs ublk del {0}`"
+        "device {0} cannot be recovered: the changes of an --ephemeral device are lost when its \
+         server ends; remove the device with `vhost-famfs ublk del {0}`"
     )]
     Ephemeral(u32),
-    /// Its overlay has gone.
+    /// Its overlay no longer exists.
     #[error(
-        "device {0} cannot be recovered: its overlay is gone, see `vhost-famfs ublk list`; put it \
-         back, or remove the device with `vhost-famfs ublk del {0}`"
+        "device {0} cannot be recovered: its overlay no longer exists, see `vhost-famfs ublk \
+         list`; restore it, or remove the device with `vhost-famfs ublk del {0}`"
     )]
     NoOverlay(u32),
-    /// Its overlay was replaced.
+    /// Its overlay has been replaced.
     #[error(
-        "device {0} cannot be recovered: another overlay has the name of its own, see \
-         `vhost-famfs ublk list`; put its own back"
+        "device {0} cannot be recovered: another overlay has the name of its overlay, see \
+         `vhost-famfs ublk list`; restore its own overlay"
     )]
     OtherOverlay(u32),
-    /// What it showed was changed meanwhile.
+    /// Its image or pool has changed meanwhile.
     #[error(
-        "device {id} cannot be recovered: it has {}, what it shows has {} now; \
-         put the image or pool back that it was made of", Bytes(*.expected), Bytes(*.found)
+        "device {id} cannot be recovered: it has {}, but its image or pool now has {}; restore the \
+         image or pool from which it was created", Bytes(*.expected), Bytes(*.found)
     )]
     Size {
         /// Its number.
         id: u32,
-        /// Bytes it was made with.
+        /// Its size when it was created.
         expected: u64,
-        /// Bytes there are.
+        /// The size found.
         found: u64,
     },
-    /// The data cannot be written.
+    /// The data cannot be flushed.
     #[error(
-        "device {id}: cannot flush it; give --force to remove it and lose what was not flushed"
+        "device {id}: cannot flush it; use --force to remove it anyway and lose the unflushed data"
     )]
     Flush {
         /// Its number.
@@ -100,15 +98,15 @@ pub enum DeviceError {
         source: io::Error,
     },
     /// Its server does not end.
-    #[error("device {id} was stopped, but its server, process {server}, is still there")]
+    #[error("device {id} was stopped, but its server, process {server}, is still running")]
     Stays {
         /// Its number.
         id: u32,
-        /// Its server.
+        /// The process id of its server.
         server: u32,
     },
-    /// The kernel does not let it go.
-    #[error("device {0} was removed, but the kernel still shows it; try again")]
+    /// The kernel has not yet removed it.
+    #[error("device {0} was removed, but the kernel still lists it; try again")]
     Lingers(u32),
     /// The driver refuses.
     #[error(transparent)]
@@ -128,15 +126,15 @@ pub struct Report {
     pub id: u32,
     /// The block special file.
     pub device: String,
-    /// What it does; `None` if the kernel does not tell us.
+    /// Its state; `None` if the kernel does not tell us.
     pub state: Option<State>,
-    /// Bytes.
+    /// Size in bytes.
     pub size: Option<u64>,
-    /// The process that serves it, or did.
+    /// The process that serves it, or served it.
     pub server: Option<i32>,
-    /// Whether data goes between programs and files without a copy, where it can.
+    /// Whether data is passed between programs and files without a copy, where possible.
     pub zero_copy: Option<bool>,
-    /// What it shows; `None` if another program or user made it.
+    /// What it shows; `None` if another program or user created it.
     pub source: Option<Source>,
 }
 
@@ -171,7 +169,7 @@ pub fn table(reports: &[Report]) -> impl Display {
                 let server = report.server.filter(|server| *server > 0);
                 let server = server.map_or_else(|| "-".to_owned(), |server| server.to_string());
                 let shows = report.source.as_ref().map_or_else(
-                    || "another program's, or another user's".to_owned(),
+                    || "created by another program or user".to_owned(),
                     Source::to_string,
                 );
                 let device = &report.device;
@@ -183,7 +181,7 @@ pub fn table(reports: &[Report]) -> impl Display {
     Table(reports)
 }
 
-/// Removes a device; its server ends. Without `force`, not one that is in use.
+/// Removes a device; its server ends. Without `force`, a device that is in use is not removed.
 pub fn delete(records: &Records, id: u32, force: bool) -> Result<(), DeviceError> {
     if !driver::exists(id) {
         records.remove(id)?;
@@ -199,7 +197,7 @@ pub fn delete(records: &Records, id: u32, force: bool) -> Result<(), DeviceError
     }
     server::stop(id)?;
     if let Some(server) = server {
-        // It removes the device, unless it dies before.
+        // The server removes the device, unless it dies before.
         if !server.wait(END) {
             return Err(DeviceError::Stays { id, server: server.pid() });
         }
@@ -208,22 +206,23 @@ pub fn delete(records: &Records, id: u32, force: bool) -> Result<(), DeviceError
     Ok(records.remove(id)?)
 }
 
-/// The process that serves a device. A device stays live for a moment after its server was killed.
+/// The process that serves a device. After its server was killed, a device stays live for a moment.
 fn live_server(facts: Facts) -> Option<Handle> {
     let pid = u32::try_from(facts.server).ok().filter(|_| facts.state == State::Live)?;
     Handle::open(pid).ok().filter(Handle::is_alive)
 }
 
-/// Removes a device that nobody serves, if it is still there.
+/// Removes a device without a server, if it still exists.
 fn remove_orphan(id: u32) -> Result<(), DeviceError> {
     if driver::exists(id) {
         let removed = driver::control(id).and_then(|control| {
-            // Those of users may only be removed by waiting until nobody has them open.
+            // Devices of unprivileged users can only be removed by waiting until nobody has them
+            // open.
             let of_user = driver::is_of_user(&control.dev_info());
             let removed = if of_user { control.del_dev() } else { control.del_dev_async() };
             removed.map(drop).map_err(driver::failed(format!("remove device {id}")))
         });
-        // The server's own removal may end just now.
+        // The server itself may have removed it in the meantime.
         if driver::exists(id) {
             removed?;
         }
@@ -231,7 +230,7 @@ fn remove_orphan(id: u32) -> Result<(), DeviceError> {
     wait_until(NOTICE, || Ok(!driver::exists(id)))?.then_some(()).ok_or(DeviceError::Lingers(id))
 }
 
-/// Asks every now and then; whether the answer was yes within a time.
+/// Polls; returns whether the answer was yes within a time.
 fn wait_until(
     limit: Duration,
     mut is_so: impl FnMut() -> Result<bool, DeviceError>,
@@ -246,19 +245,19 @@ fn wait_until(
     Ok(true)
 }
 
-/// Makes sure that nobody uses a device, and flushes it if there is somebody to take it.
+/// Makes sure that nobody uses a device, and flushes it if it has a server.
 fn flush_unused(id: u32, server: Option<&Handle>) -> Result<(), DeviceError> {
     let busy = |source: io::Error| match Errno::from_io_error(&source) {
         Some(Errno::BUSY) => DeviceError::Busy { id },
         _ => DeviceError::Flush { id, source },
     };
     match open_alone(id) {
-        // Not started, or gone already.
+        // Not started, or already gone.
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(err) if Errno::from_io_error(&err) == Some(Errno::NXIO) => Ok(()),
         Err(err) => Err(busy(err)),
         Ok(file) => match server {
-            // The flush would wait for a server.
+            // Without a server, the flush would never end.
             None => Ok(()),
             Some(server) => match file.sync_all() {
                 Err(err) if server.is_alive() => Err(busy(err)),
@@ -268,7 +267,7 @@ fn flush_unused(id: u32, server: Option<&Handle>) -> Result<(), DeviceError> {
     }
 }
 
-/// Opens a block device as a mount does: for one at a time.
+/// Opens a block device exclusively, as a mount does.
 fn open_alone(id: u32) -> io::Result<File> {
     let exclusive = OFlags::EXCL.bits().cast_signed();
     OpenOptions::new().read(true).custom_flags(exclusive).open(driver::node(id))
@@ -279,7 +278,7 @@ pub fn flush(id: u32) -> io::Result<()> {
     File::open(driver::node(id))?.sync_all()
 }
 
-/// What a device without a server shows, so that another process can serve it.
+/// The record of a device without a server, so that another process can serve it.
 pub fn orphan(records: &Records, id: u32) -> Result<Record, DeviceError> {
     if !driver::exists(id) {
         return Err(DeviceError::None(id));
@@ -300,9 +299,9 @@ pub fn orphan(records: &Records, id: u32) -> Result<Record, DeviceError> {
     Ok(record)
 }
 
-/// Refuses to serve a device with something else than it was made of.
+/// Refuses to serve a device with something other than what it was created from.
 pub fn check_same(id: u32, record: &Record, opened: &Opened) -> Result<(), DeviceError> {
-    // A new one would be empty, and take the place of what programs have written.
+    // A new overlay would be empty, and replace what programs have written.
     if opened.new_overlay.is_some() {
         return Err(DeviceError::NoOverlay(id));
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The kernel's side: is there a driver, may we use it, which devices does it have.
+//! The kernel's driver: whether it is there, whether this user may use it, and which devices it
+//! has.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -10,44 +11,44 @@ use libublk::{UblkError, sys};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-/// The flags of a device whose requests have registered buffers: the pages of a request are in
-/// the table of buffers of its queue's io_uring, as long as the request is with the process, which
-/// can also copy from and to them by pread(2) and pwrite(2) on the driver's file.
+/// The flags of a device with registered buffers. As long as a request is with the process, the
+/// pages of the request are in the buffer table of its queue's io_uring. The process can also
+/// access them with pread(2) and pwrite(2) on the driver's file.
 pub const REGISTERED: u32 =
     sys::UBLK_F_SUPPORT_ZERO_COPY | sys::UBLK_F_AUTO_BUF_REG | sys::UBLK_F_USER_COPY;
 
-/// Where devices are made (`CTRL_PATH` of libublk).
+/// The device file for creating devices (`CTRL_PATH` of libublk).
 const CONTROL: &str = "/dev/ublk-control";
 
-/// A directory with an entry for each device, its server alive or not.
+/// A directory with an entry for each device, whether or not its server is alive.
 const CLASS: &str = "/sys/class/ublk-char";
 
-/// Why the driver does not do what is asked.
+/// Why the driver does not do what was requested.
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
-    /// No driver.
+    /// There is no driver.
     #[error(
         "no {CONTROL}: the ublk driver is not loaded; load it with `modprobe ublk_drv` (Linux 6.5 \
          or newer with CONFIG_BLK_DEV_UBLK)"
     )]
     Missing,
-    /// No permission.
+    /// The user may not use the driver.
     #[error(
-        "{CONTROL}: no permission to use it; run this as root, or see \"Without root\" in \
+        "{CONTROL}: no permission to use it; run this command as root, or see \"Without root\" in \
          docs/using/block-devices.md"
     )]
     Permission,
     /// The device file cannot be opened.
     #[error("{CONTROL}: cannot open it")]
     Open(#[source] io::Error),
-    /// No lock.
+    /// The lock cannot be taken.
     #[error("{CONTROL}: cannot lock it")]
     Lock(#[source] io::Error),
-    /// Too old.
-    #[error("the kernel's ublk driver does not have {0}; Linux 6.5 or newer has it")]
+    /// The driver is too old.
+    #[error("the kernel's ublk driver does not support {0}; use Linux 6.5 or newer")]
     Feature(&'static str),
-    /// The number is taken.
-    #[error("device {0} exists already; leave --id out to get the next number")]
+    /// The device number is in use.
+    #[error("device {0} exists already; omit --id to use the next free number")]
     Exists(u32),
     /// A control command failed.
     #[error("cannot {action}")]
@@ -60,7 +61,7 @@ pub enum DriverError {
     },
 }
 
-/// The kernel's answer in an error of the library.
+/// The kernel's answer, taken from an error of the library.
 pub fn cause(err: UblkError) -> io::Error {
     match err {
         UblkError::UringIOError(code) | UblkError::OtherError(code) => {
@@ -71,12 +72,12 @@ pub fn cause(err: UblkError) -> io::Error {
     }
 }
 
-/// Adds to an error of the library what was tried.
+/// Adds the attempted action to an error of the library.
 pub fn failed(action: impl Into<String>) -> impl FnOnce(UblkError) -> DriverError {
     move |err| DriverError::Command { action: action.into(), source: cause(err) }
 }
 
-/// What the driver, or one of its devices, can do: `UBLK_F_*` of the kernel's `linux/ublk_cmd.h`.
+/// The features of the driver or of a device: `UBLK_F_*` of the kernel's `linux/ublk_cmd.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features(u64);
 
@@ -89,7 +90,7 @@ fn open_control() -> Result<File, DriverError> {
     })
 }
 
-/// Waits until no other process of ours is between looking for a device and making it, and keeps
+/// Waits until no other process of ours is between checking for a device and creating it, and keeps
 /// others waiting until the result is dropped.
 pub fn lock() -> Result<File, DriverError> {
     let control = open_control()?;
@@ -99,40 +100,40 @@ pub fn lock() -> Result<File, DriverError> {
 }
 
 impl Features {
-    /// What the driver has in all.
+    /// All features of the driver.
     pub fn of_driver() -> Result<Self, DriverError> {
         open_control()?;
         let features = UblkCtrl::get_features();
         features.map(Self).ok_or(DriverError::Feature("a list of its features"))
     }
 
-    /// What a device has.
+    /// The features of a device.
     pub fn of_device(info: &sys::ublksrv_ctrl_dev_info) -> Self {
         Self(info.flags)
     }
 
-    /// Whether all of these are there.
+    /// Whether it has all of these features.
     pub fn has(self, flags: u32) -> bool {
         self.0 & u64::from(flags) == u64::from(flags)
     }
 }
 
-/// What a device does.
+/// The state of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Made, not started; or stopped.
+    /// Created but not started, or stopped.
     Stopped,
-    /// Served.
+    /// Running, with a server.
     Live,
-    /// Its server is gone; requests wait until another one recovers it.
+    /// Without a server; requests wait until another process recovers the device.
     Waiting,
-    /// Its server is gone; requests fail.
+    /// Without a server; requests fail.
     Failing,
 }
 
 impl State {
-    /// The state's name as it is printed.
+    /// The state's name in output.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stopped => "stopped",
@@ -152,14 +153,14 @@ impl State {
     }
 }
 
-/// What the kernel tells of a device.
+/// What the kernel tells about a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// What it does.
+    /// Its state.
     pub state: State,
-    /// The process that serves it, or did.
+    /// The process that serves it, or served it.
     pub server: i32,
-    /// Whether its requests have registered buffers.
+    /// Whether it uses registered buffers.
     pub registered: bool,
 }
 
@@ -168,12 +169,12 @@ pub fn node(id: u32) -> PathBuf {
     PathBuf::from(format!("/dev/ublkb{id}"))
 }
 
-/// The device's character special file, which its server holds.
+/// The device's character special file, which its server has open.
 pub fn server_node(id: u32) -> PathBuf {
     PathBuf::from(format!("/dev/ublkc{id}"))
 }
 
-/// The numbers of all devices, of other programs too.
+/// The numbers of all devices, including those of other programs.
 pub fn ids() -> io::Result<Vec<u32>> {
     let entries = match fs::read_dir(CLASS) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -189,24 +190,24 @@ pub fn ids() -> io::Result<Vec<u32>> {
     Ok(ids)
 }
 
-/// Whether there is a device of that number.
+/// Whether a device with that number exists.
 pub fn exists(id: u32) -> bool {
     Path::new(CLASS).join(format!("ublkc{id}")).exists()
 }
 
-/// Bytes of the block device, as the block layer has them.
+/// The size of the block device in bytes, according to the block layer.
 pub fn size(id: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/sys/block/ublkb{id}/size")).ok()?;
     text.trim().parse::<u64>().ok().map(|sectors| sectors * 512)
 }
 
-/// The controls of an existing device.
+/// The control interface of an existing device.
 pub fn control(id: u32) -> Result<UblkCtrl, DriverError> {
     let number = i32::try_from(id).unwrap_or(i32::MAX);
     UblkCtrl::new_simple(number).map_err(failed(format!("look at device {id}")))
 }
 
-/// Whether a device belongs to a user without privileges.
+/// Whether a device belongs to an unprivileged user.
 pub fn is_of_user(info: &sys::ublksrv_ctrl_dev_info) -> bool {
     Features::of_device(info).has(sys::UBLK_F_UNPRIVILEGED_DEV)
 }

@@ -21,51 +21,51 @@ use crate::source::Changes;
 /// Why something cannot be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// The image is not usable.
+    /// The image cannot be used.
     #[error(transparent)]
     Base(#[from] BaseError),
-    /// The overlay is not usable.
+    /// The overlay cannot be used.
     #[error(transparent)]
     Overlay(#[from] OverlayFileError),
     /// The pool's info block is damaged.
-    #[error("pool {}: cannot tell its view", .pool.display())]
+    #[error("pool {}: cannot determine its view", .pool.display())]
     View {
         /// The pool.
         pool: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-/// What serves the requests of a device.
+/// Serves the requests of a device.
 #[derive(Debug)]
 pub enum Export {
     /// An image alone.
     Image(Base),
-    /// An image below an overlay.
+    /// An image with an overlay.
     Overlaid(Base, Overlay<File>),
     /// A pool.
     Pool {
-        /// Its file, which has read(2) and write(2).
+        /// Its file, which supports read(2) and write(2).
         file: File,
         /// Its size in bytes.
         size: u64,
-        /// The byte where its view begins.
+        /// Offset of the first byte of its view.
         origin: u64,
         /// Its bytes, if they are mapped.
         mapped: Option<Mapped>,
     },
 }
 
-/// Where bytes of a device are: in one file, in a row.
+/// Where a range of the device is, contiguous in one file.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'e> {
     /// The file.
     pub file: BorrowedFd<'e>,
-    /// The first byte's offset in it.
+    /// Offset of the first byte in the file.
     pub offset: u64,
-    /// The bytes themselves, if they are mapped.
+    /// The bytes, if they are mapped.
     pub bytes: Option<VolatileSlice<'e>>,
 }
 
@@ -75,27 +75,27 @@ impl<'e> Place<'e> {
     }
 }
 
-/// What [`open`] has opened.
+/// The result of [`open`].
 #[derive(Debug)]
 pub struct Opened {
     /// What it is.
     pub export: Export,
-    /// The identity of its overlay, if that outlives the device.
+    /// The identity of its overlay, if the overlay outlives the device.
     pub overlay: Option<Uuid>,
-    /// The overlay was made for it, and is to be kept when there is a device.
+    /// The overlay, if it was newly created; to be kept once the device exists.
     pub new_overlay: Option<NewFile>,
 }
 
 impl From<Export> for Opened {
-    /// Without an overlay that stays.
+    /// An export without an overlay that outlives it.
     fn from(export: Export) -> Self {
         Self { export, overlay: None, new_overlay: None }
     }
 }
 
-/// Opens an image and what is over it. A lock that a dying server still holds is waited for until
-/// `patience` is over; `progress` is told how much of an image was read to check it, and how much
-/// there is.
+/// Opens an image and its overlay. Waits up to `patience` for a lock that a dying server still
+/// holds. Calls `progress` with the number of bytes of the image that were read to check it, and
+/// the total.
 pub fn open(
     image: &Path,
     changes: &Changes,
@@ -126,7 +126,7 @@ impl Export {
         Ok(Self::Pool { file, size, origin: view.data_offset(), mapped })
     }
 
-    /// Bytes of the device.
+    /// Size of the device in bytes.
     pub fn size(&self) -> u64 {
         match self {
             Self::Image(base) | Self::Overlaid(base, _) => base.size(),
@@ -150,7 +150,7 @@ impl Export {
         })
     }
 
-    /// Fills `buf` from the device's byte `offset` on.
+    /// Fills `buf` with the data at `offset` of the device.
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         match self {
             Self::Image(base) => base.read_at(offset, buf),
@@ -161,7 +161,7 @@ impl Export {
         }
     }
 
-    /// Writes `buf` to the device's byte `offset`.
+    /// Writes `buf` to `offset` of the device.
     pub fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         match self {
             Self::Image(_) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
@@ -173,20 +173,20 @@ impl Export {
         }
     }
 
-    /// Makes a range read as zeros; `keep_space` asks that later writes to it find their space.
+    /// Makes a range read as zeros. With `keep_space`, later writes to it must not lack space.
     pub fn write_zeros(&self, offset: u64, len: u64, keep_space: bool) -> io::Result<()> {
         match self {
             Self::Image(_) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             Self::Overlaid(_, overlay) => overlay.write_zeros(offset, len, keep_space),
             Self::Pool { file, origin, .. } => {
                 self.check(offset, len)?;
-                // Guests may have the pages mapped: they stay where they are.
+                // Guests may have mapped the pages, so they stay in place.
                 file.zero(origin + offset, len)
             }
         }
     }
 
-    /// Takes the hint that a range is not needed any more. A pool keeps its memory.
+    /// Processes the hint that a range is no longer needed. A pool keeps its memory.
     pub fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         match self {
             Self::Image(_) | Self::Pool { .. } => Ok(()),
@@ -194,17 +194,17 @@ impl Export {
         }
     }
 
-    /// Returns when everything written before lasts.
+    /// Returns once all previous writes are durable.
     pub fn flush(&self) -> io::Result<()> {
         match self {
             Self::Image(_) => Ok(()),
             Self::Overlaid(_, overlay) => overlay.commit(),
-            // Of memory this writes nothing, and returns at once.
+            // For memory, this writes nothing and returns at once.
             Self::Pool { file, .. } => file.sync_data(),
         }
     }
 
-    /// The kernel keeps to the device's size; a pool must not grow if it ever did not.
+    /// The kernel already respects the device's size; even if it did not, a pool must not grow.
     fn check(&self, offset: u64, len: u64) -> io::Result<()> {
         let end = offset.checked_add(len).filter(|end| *end <= self.size());
         let whole = offset.is_multiple_of(SECTOR) && len.is_multiple_of(SECTOR);

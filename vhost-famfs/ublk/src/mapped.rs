@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A file in memory, mapped, so that one system call copies from it to the pages of a request.
+//! Maps a file in memory, so that one system call copies from it to the pages of a request.
 //!
-//! A file in tmpfs has no reads that do not block: io_uring hands each to a thread of its own, and
-//! waking that up and being woken by it takes about as long as the copy. A file on storage is not
-//! mapped: io_uring reads it at once where it is in the page cache and waits elsewhere where it is
-//! not, while a page fault would keep all requests of a queue waiting.
+//! Reads from a file in tmpfs always block: io_uring hands each one to a thread, and waking two
+//! threads takes about as long as the copy. A file on storage is not mapped: io_uring reads it at
+//! once if it is in the page cache, and waits elsewhere if it is not, while a page fault would
+//! block all requests of a queue.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
-/// `st_blocks` counts in these units: stat(2).
+/// The unit of `st_blocks` (stat(2)).
 const BLOCK: u64 = 512;
 
-/// All bytes of a file, mapped for reading. Others may write to them, and to a file that is cut off
-/// there may be none: only the kernel is to look at them, which returns an error then.
+/// All bytes of a file, mapped for reading. Others may write to them, and truncating the file
+/// removes them. So only the kernel may access them: it returns an error if they are missing.
 #[derive(Debug)]
 pub struct Mapped(MmapRegion);
 
 impl Mapped {
-    /// Maps the first `size` bytes of a file if it is in tmpfs and has no holes: to look at a hole
-    /// through a mapping fills it with a page.
+    /// Maps the first `size` bytes of a file if it is in tmpfs and has no holes: reading a hole
+    /// through a mapping allocates a page.
     pub fn of(file: &File, size: u64) -> Option<Self> {
         let meta = file.metadata().ok().filter(|meta| meta.is_file())?;
         if meta.blocks().saturating_mul(BLOCK) < size || !is_in_tmpfs(file) {
@@ -30,7 +30,7 @@ impl Mapped {
         let size = usize::try_from(size).ok()?;
         let start = FileOffset::new(file.try_clone().ok()?, 0);
         let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
-        // Without it, the file is read.
+        // If it cannot be mapped, the file is read.
         MmapRegion::build(Some(start), size, libc::PROT_READ, flags).map(Self).ok()
     }
 
@@ -55,7 +55,7 @@ mod tests {
 
     const SIZE: u64 = 1 << 20;
 
-    /// What the kernel finds at a place of a mapping.
+    /// What the kernel reads at an offset of a mapping.
     fn look(mapped: &Mapped, offset: u64, len: u64) -> std::io::Result<Vec<u8>> {
         let copy = tempfile::tempfile()?;
         let bytes = mapped.bytes(offset, len).unwrap();
@@ -101,8 +101,7 @@ mod tests {
         file.write_all_at(&vec![1; 1 << 20], 0).unwrap();
         assert!(Mapped::of(&file, SIZE).is_some());
         assert!(Mapped::of(&file, 2 * SIZE).is_none());
-        // A file elsewhere, and the node of a device, which is in a tmpfs but has its bytes
-        // elsewhere.
+        // A file elsewhere, and a device node, which is in a tmpfs but has its data elsewhere.
         for path in ["/proc/version", "/dev/null"] {
             assert!(Mapped::of(&File::open(path).unwrap(), 0).is_none(), "{path}");
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The file of an overlay: made, locked and checked against its image before it is used.
+//! The file of an overlay: created, locked, and checked against its image before it is used.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -23,26 +23,26 @@ pub enum OverlayFileError {
     /// The image cannot be read to identify it.
     #[error(transparent)]
     Base(#[from] BaseError),
-    /// Not an overlay, a damaged one, or one of another image.
+    /// It is not an overlay, is damaged, or belongs to another image.
     #[error("overlay {}", .path.display())]
     Refused {
         /// The overlay.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: OverlayError,
     },
-    /// Another device has it.
+    /// Another device uses it.
     #[error(
-        "overlay {path}: busy, another device writes to it (`vhost-famfs ublk list` names it); \
-         an overlay serves one device", path = .0.display()
+        "overlay {path}: busy: another device writes to it (see `vhost-famfs ublk list`); each \
+         device needs its own overlay", path = .0.display()
     )]
     Busy(PathBuf),
-    /// A read-only device makes no overlay.
-    #[error("overlay {}: no such file, and a read-only device does not make one", .0.display())]
+    /// A read-only device does not create an overlay.
+    #[error("overlay {}: no such file, and a read-only device does not create one", .0.display())]
     Missing(PathBuf),
-    /// A directory, a pipe, a device.
-    #[error("overlay {}: is not a file", .0.display())]
+    /// It is something else, such as a directory, a pipe or a device.
+    #[error("overlay {}: is not a regular file", .0.display())]
     Type(PathBuf),
     /// A system call failed.
     #[error("overlay {}: cannot {action} it", .path.display())]
@@ -55,7 +55,7 @@ pub enum OverlayFileError {
         #[source]
         source: io::Error,
     },
-    /// The kernel does not tell which boot this is.
+    /// The kernel does not tell the identity of this boot.
     #[error("cannot read the boot's identity from {}", process::BOOT_ID)]
     Boot(#[source] io::Error),
 }
@@ -75,16 +75,16 @@ pub struct OverlayFile {
     pub overlay: Overlay<File>,
     /// Its identity.
     pub uuid: Uuid,
-    /// It was made by opening it.
+    /// The file, if opening created it.
     pub new: Option<NewFile>,
 }
 
-/// An overlay that was not there before. It goes if no device comes of it.
+/// A newly created overlay. It is removed unless a device uses it.
 #[derive(Debug)]
 pub struct NewFile(Option<PathBuf>);
 
 impl NewFile {
-    /// A device has it now.
+    /// A device uses it now, so it is kept.
     pub fn keep(mut self) {
         self.0 = None;
     }
@@ -100,19 +100,19 @@ impl Drop for NewFile {
     }
 }
 
-/// An overlay in a file without a name in `dir`, over an image of `size` bytes.
+/// An overlay in an unnamed file in `dir`, for an image of `size` bytes.
 pub fn open_ephemeral(dir: &Path, size: u64) -> Result<Overlay<File>, OverlayFileError> {
     let unnamed = OFlags::TMPFILE.bits().cast_signed();
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).mode(0o600).custom_flags(unnamed).open(dir);
-    let file = file.map_err(io(dir, "make a file without a name in"))?;
+    let file = file.map_err(io(dir, "create an unnamed file in"))?;
     file.set_len(overlay::file_len(size)).map_err(io(dir, "set the size of a file in"))?;
     Ok(Overlay::ephemeral(file, size))
 }
 
-/// Opens the overlay of an image; makes it if it is not there and `writable`. A lock that a dying
-/// server still holds is waited for until `patience` is over; `progress` is told how many bytes
-/// of the image were read to identify it, and how many there are.
+/// Opens the overlay of an image; if it does not exist and `writable` is set, creates it. Waits up
+/// to `patience` for a lock that a dying server still holds. Calls `progress` with the number of
+/// bytes of the image that were read to identify it, and the total.
 pub fn open(
     path: &Path,
     base: &Base,
@@ -121,7 +121,7 @@ pub fn open(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<OverlayFile, OverlayFileError> {
     let boot = process::boot_id().map_err(OverlayFileError::Boot)?;
-    // Opening a pipe would wait for somebody at its other end.
+    // Without this flag, opening a pipe would wait for its other end.
     let nonblock = OFlags::NONBLOCK.bits().cast_signed();
     match OpenOptions::new().read(true).write(writable).custom_flags(nonblock).open(path) {
         Ok(file) => {
@@ -132,7 +132,7 @@ pub fn open(
             lock(&file, path, writable, patience)?;
             let header =
                 overlay::read_header(&file, length(&file, path)?).map_err(refused(path))?;
-            // The size first: it costs nothing.
+            // Check the size first: that is cheap.
             let known = BaseIdentity { size: base.size(), ..header.base() };
             overlay::check_base(&header, known).map_err(refused(path))?;
             overlay::check_base(&header, base.identity(progress)?).map_err(refused(path))?;
@@ -154,12 +154,12 @@ pub fn open(
     }
 }
 
-/// Asked behind the lock: before, the file may still have been growing.
+/// Read after taking the lock: before that, the file may still have been growing.
 fn length(file: &File, path: &Path) -> Result<u64, OverlayFileError> {
     Ok(file.metadata().map_err(io(path, "look at"))?.len())
 }
 
-/// Makes a new overlay; nothing is left of it if that fails.
+/// Creates a new overlay; if that fails, nothing of it remains.
 fn create(path: &Path, base: BaseIdentity, boot: Uuid) -> Result<OverlayFile, OverlayFileError> {
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create_new(true).mode(0o600).open(path);

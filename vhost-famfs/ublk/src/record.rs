@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What is known of a device beside what the kernel knows: a file for each in /run, which is all
-//! that `list`, `del` and `recover` need. libublk keeps a file of its own, in a directory that
-//! every user may write to; nothing is taken from there.
+//! What the kernel does not know about a device: one file per device in /run, which is all that
+//! `list`, `del` and `recover` need. libublk keeps its own file, in a directory that every user may
+//! write to; that file is never read.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -15,13 +15,13 @@ use uuid::Uuid;
 
 use crate::source::Source;
 
-/// The version of the record's form.
+/// The version of the record's format.
 const VERSION: u32 = 1;
 
 /// libublk's directory (`UblkCtrl::run_dir`).
 const LIBRARY_DIR: &str = "/run/ublksrvd";
 
-/// Why there is no record.
+/// Why a record cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// A system call failed.
@@ -35,7 +35,7 @@ pub enum RecordError {
         #[source]
         source: io::Error,
     },
-    /// Somebody else could have written it.
+    /// Other users could have written it.
     #[error(
         "{}: belongs to user {owner} with mode {mode:03o}, expected user {expected} and no access \
          for others; remove it", .path.display()
@@ -47,27 +47,27 @@ pub enum RecordError {
         owner: u32,
         /// Its permissions.
         mode: u32,
-        /// Who it should belong to.
+        /// The owner that it should have.
         expected: u32,
     },
-    /// Somebody else could have written this one.
-    #[error("{} {fault}: it is not used; remove it", .path.display())]
+    /// Other users could have written this one.
+    #[error("{} {fault}, so it is not used; remove it", .path.display())]
     File {
         /// The record.
         path: PathBuf,
-        /// Why it is not this user's alone.
+        /// Why other users could have changed it.
         fault: Fault,
     },
-    /// Not what this program writes.
-    #[error("{}: not a record of this version", .path.display())]
+    /// It was not written by this program.
+    #[error("{}: is not a record of this version", .path.display())]
     Form {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: serde_json::Error,
     },
-    /// Of another version of the program.
+    /// It was written by another version of the program.
     #[error("{}: record of version {found}, expected {VERSION}", .path.display())]
     Version {
         /// The file.
@@ -77,14 +77,14 @@ pub enum RecordError {
     },
 }
 
-/// A device, as it was asked for.
+/// A device as requested.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
     version: u32,
     /// What it shows.
     pub source: Source,
-    /// The identity of its overlay, if it has one that outlives it.
+    /// The identity of its overlay, if the overlay outlives the device.
     #[serde(default)]
     pub overlay: Option<Uuid>,
 }
@@ -96,7 +96,7 @@ impl Record {
     }
 }
 
-/// The directory of the records: one for root, one for each user.
+/// The directory of the records: one for root, and one for each user.
 #[derive(Clone, Debug)]
 pub struct Records(PathBuf);
 
@@ -105,7 +105,7 @@ fn io<'p>(action: &'static str, path: &'p Path) -> impl Fn(io::Error) -> RecordE
 }
 
 impl Records {
-    /// Finds the directory, and makes it if it is not there.
+    /// Finds the directory, and creates it if it does not exist.
     pub fn open() -> Result<Self, RecordError> {
         let user = rustix::process::geteuid();
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
@@ -119,13 +119,13 @@ impl Records {
         Self::at(&base.join("vhost-famfs-ublk"), user.as_raw())
     }
 
-    /// Uses a directory that belongs to `user` alone.
+    /// Uses a directory that must belong to `user` alone.
     fn at(path: &Path, user: u32) -> Result<Self, RecordError> {
         let parent = path.parent().unwrap_or(path);
         for (dir, mode) in [(parent, 0o755), (path, 0o700)] {
             match DirBuilder::new().mode(mode).create(dir) {
                 Err(err) if err.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(io("make the directory", dir)(err));
+                    return Err(io("create the directory", dir)(err));
                 }
                 _ => {}
             }
@@ -143,7 +143,7 @@ impl Records {
         self.0.join(format!("{id}.json"))
     }
 
-    /// The record of a device; `None` if this program did not make it, or another user's did.
+    /// The record of a device; `None` if another program or user created it.
     pub fn get(&self, id: u32) -> Result<Option<Record>, RecordError> {
         let path = self.path(id);
         let no_link = OFlags::NOFOLLOW.bits().cast_signed();
@@ -163,11 +163,11 @@ impl Records {
         Ok(Some(record))
     }
 
-    /// Writes the record of a device: whole or not at all.
+    /// Writes the record of a device, completely or not at all.
     pub fn put(&self, id: u32, record: &Record) -> Result<(), RecordError> {
         let path = self.path(id);
         let part = path.with_extension("part");
-        // What an interrupted command left.
+        // Left over from an interrupted command.
         let _ = fs::remove_file(&part);
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
@@ -189,15 +189,16 @@ impl Records {
     }
 }
 
-/// Makes libublk's directory before libublk does: as /tmp is, where users cannot replace each
-/// other's files. Its own would let every user make root write through a link.
+/// Creates libublk's directory before libublk does. Like /tmp, it keeps users from replacing each
+/// other's files. With the directory that libublk creates, any user could make root write through a
+/// link.
 fn make_library_dir() -> Result<(), RecordError> {
     let path = Path::new(LIBRARY_DIR);
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o1777))
             .map_err(io("set the mode of", path)),
         Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(err) => Err(io("make the directory", path)(err)),
+        Err(err) => Err(io("create the directory", path)(err)),
     }
 }
 

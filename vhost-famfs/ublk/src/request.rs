@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A request of the kernel: what it asks for, and how it is carried out with a buffer of ours.
+//! A request of the kernel, and how it is carried out with a buffer of ours.
 
 use std::io;
 
@@ -7,21 +7,21 @@ use libublk::sys;
 
 use crate::export::Export;
 
-/// What is asked.
+/// A request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// `UBLK_IO_OP_*`.
     pub operation: u32,
     /// `UBLK_IO_F_*`.
     pub flags: u32,
-    /// The first byte of the device.
+    /// Offset of the first byte in the device.
     pub offset: u64,
-    /// Bytes.
+    /// Number of bytes.
     pub len: u64,
 }
 
 impl Request {
-    /// What a descriptor says.
+    /// The request in a descriptor.
     pub fn of(descriptor: &sys::ublksrv_io_desc) -> Self {
         Self {
             operation: descriptor.op_flags & 0xff,
@@ -31,13 +31,13 @@ impl Request {
         }
     }
 
-    /// The part of a buffer that the request's data takes; `None` if that is too short.
+    /// The part of a buffer for the request's data; `None` if the buffer is too short.
     pub fn part_of(self, buffer: &mut [u8]) -> Option<&mut [u8]> {
         usize::try_from(self.len).ok().and_then(|len| buffer.get_mut(..len))
     }
 
-    /// The number of bytes done, as the kernel wants it. What is read goes to the start of
-    /// `buffer`, what is to be written is there.
+    /// Carries out the request and returns the number of bytes done, as the kernel expects it. Data
+    /// that is read goes to the start of `buffer`; data to be written is there.
     pub fn carry_out(self, export: &Export, buffer: &mut [u8]) -> io::Result<i32> {
         let Self { operation, flags, offset, len } = self;
         let part = self.part_of(buffer).ok_or(io::ErrorKind::InvalidInput);
@@ -57,7 +57,7 @@ impl Request {
         self.done()
     }
 
-    /// The answer when all of it was done: its bytes.
+    /// The answer if everything was done: the number of bytes.
     pub fn done(self) -> io::Result<i32> {
         i32::try_from(self.len).map_err(|_| io::ErrorKind::InvalidInput.into())
     }

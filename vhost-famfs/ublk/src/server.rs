@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The process behind a device: takes requests from the kernel and carries them out.
+//! The process behind a device: receives requests from the kernel and carries them out.
 //!
-//! A thread for each [`queue`] waits in io_uring for requests. The device is made with user
-//! recovery: when the process dies, the kernel holds the requests back, those that were under way
-//! too, and hands them to the next process.
+//! Each [`queue`] has a thread that waits for requests in io_uring. Devices are created with user
+//! recovery: if the process dies, the kernel holds back all requests, including those in progress,
+//! and passes them to the next process.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -17,35 +17,35 @@ use crate::driver::{self, DriverError, Features, failed};
 use crate::export::Export;
 use crate::queue;
 
-/// What the library calls our devices.
+/// The library's name for our devices.
 const TARGET: &str = "vhost-famfs";
 
-/// Most requests of a queue at a time.
+/// Maximum number of concurrent requests of a queue.
 const DEPTH: u16 = 64;
 
 /// Largest request in bytes.
 const REQUEST: u32 = 1 << 20;
 
-/// What the kernel need not cut zeroing and discarding below; a bit of the map for each sector
-/// of it is written at once.
+/// Largest range that the kernel may zero or discard with one request; the map bits of all its
+/// sectors are written at once.
 const ZEROED_SECTORS: u32 = (128 << 20) / 512;
 
-/// More queues only take memory.
+/// More queues would only use memory.
 const MAX_QUEUES: u16 = 4;
 
 /// Which device to serve.
 #[derive(Clone, Copy, Debug)]
 pub enum Device {
-    /// A new one.
+    /// A new device.
     New {
-        /// Its number; the next one if not given.
+        /// Its number; the next free one if `None`.
         id: Option<u32>,
-        /// Number of queues; one for every two processors if not given, up to [`MAX_QUEUES`].
+        /// Number of queues; if `None`, one per two processors, up to [`MAX_QUEUES`].
         queues: Option<u16>,
-        /// Registered buffers are not used, even if the driver has them.
+        /// Do not use registered buffers, even if the driver has them.
         copy: bool,
     },
-    /// One whose server is gone.
+    /// A device without a server.
     Orphan(u32),
 }
 
@@ -54,16 +54,16 @@ pub enum Device {
 pub struct Options {
     /// The device.
     pub device: Device,
-    /// Writes are refused by the block layer already.
+    /// Whether the block layer refuses writes.
     pub read_only: bool,
-    /// Requests wait for another process if this one dies. Without, the device goes.
+    /// Whether requests wait for another process if this one dies. If not, the device is removed.
     pub recoverable: bool,
-    /// The device belongs to a user without privileges.
+    /// Whether the device belongs to an unprivileged user.
     pub unprivileged: bool,
 }
 
-/// Serves a device until it is stopped, and removes it. `prepare` is called with its number when
-/// that is known, `started` when it can be used.
+/// Serves a device until it is stopped, then removes it. Calls `prepare` with its number once that
+/// is known, and `started` once the device can be used.
 pub fn serve(
     export: Export,
     options: Options,
@@ -79,12 +79,12 @@ pub fn serve(
             control.start_user_recover().map_err(failed(format!("recover device {id}")))?;
         if answer < 0 {
             let err = UblkError::UringIOError(answer);
-            return Err(failed(format!("recover device {id}: its server still runs"))(err));
+            return Err(failed(format!("recover device {id}: its server is still running"))(err));
         }
     }
     let export = Arc::new(export);
     let served = Arc::clone(&export);
-    // Opened before there are queues, so that a failure is one of the device.
+    // Open it before there are queues, so that an error concerns the whole device.
     let pages = Arc::new(OnceLock::new());
     let pages_of_queues = Arc::clone(&pages);
     let result = control.run_target(
@@ -104,17 +104,18 @@ pub fn serve(
         },
         move |control| started(control.dev_info().dev_id),
     );
-    // The queues have ended: nobody writes any more.
+    // The queues have ended, so nothing more is written.
     if let Err(err) = export.flush() {
-        error!(device = id, %err, "the last flush failed; what was not flushed before is lost");
+        error!(device = id, %err, "the last flush failed; data not flushed before is lost");
     }
     let result = result.map(drop).map_err(failed(format!("serve device {id}")));
     if result.is_ok() {
-        // Without waiting for programs that still have it open. Users may not do that: the library
-        // removes their devices when `control` goes.
+        // Do not wait for programs that still have it open. Unprivileged users may not do that: the
+        // library removes their devices when `control` is dropped.
         let removed = control.del_dev_async();
         if removed.is_err_and(|err| driver::cause(err).raw_os_error() == Some(libc::ENODEV)) {
-            // Others were faster, and another device may have its number already.
+            // Another process has already removed it, and another device may have its number by
+            // now.
             control.disown();
         }
     }
@@ -130,12 +131,12 @@ fn control(options: Options, features: Features) -> Result<UblkCtrl, DriverError
         flags |= sys::UBLK_F_UNPRIVILEGED_DEV;
     }
     if !features.has(flags) {
-        return Err(DriverError::Feature("recovery by the user, or devices of users"));
+        return Err(DriverError::Feature("recovery by the user, or devices of unprivileged users"));
     }
     let builder = UblkCtrlBuilder::default().name(TARGET).depth(DEPTH).io_buf_bytes(REQUEST);
     match options.device {
         Device::New { id, queues, copy } => {
-            // The driver does not trust users with the pages of a request.
+            // The driver does not give users the pages of a request.
             if !copy && !options.unprivileged && features.has(driver::REGISTERED) {
                 flags |= driver::REGISTERED;
             }
@@ -143,7 +144,7 @@ fn control(options: Options, features: Features) -> Result<UblkCtrl, DriverError
             add(builder.nr_queues(queues).ctrl_flags(u64::from(flags)), id)
         }
         Device::Orphan(id) => {
-            // As many as it has: the library counts on that.
+            // Use the existing number of queues, because the library relies on it.
             let queues = driver::control(id)?.dev_info().nr_hw_queues;
             let orphan = builder.id(number(id)).nr_queues(queues).ctrl_flags(u64::from(flags));
             let orphan = orphan.dev_flags(UblkFlags::UBLK_DEV_F_RECOVER_DEV);
@@ -152,33 +153,34 @@ fn control(options: Options, features: Features) -> Result<UblkCtrl, DriverError
     }
 }
 
-/// Makes a device. When the library finds that it cannot, it removes the device of that number,
-/// whoever's that is: so it must not try with one that is taken. Processes of ours ask one after
-/// the other; another program would have to make its device between the two lines below.
+/// Creates a device. If the library finds that it cannot create it, it removes the device with that
+/// number, no matter whose it is. So it must not be called with a number in use. Our processes
+/// check one after the other; another program would have to create its device between the two lines
+/// below.
 fn add(builder: UblkCtrlBuilder<'_>, id: Option<u32>) -> Result<UblkCtrl, DriverError> {
     let builder = builder.dev_flags(UblkFlags::UBLK_DEV_F_ADD_DEV);
     let Some(id) = id else {
-        return builder.build().map_err(failed("make a device"));
+        return builder.build().map_err(failed("create a device"));
     };
     let _alone = driver::lock()?;
     if driver::exists(id) {
         return Err(DriverError::Exists(id));
     }
-    builder.id(number(id)).build().map_err(failed(format!("make device {id}")))
+    builder.id(number(id)).build().map_err(failed(format!("create device {id}")))
 }
 
 fn number(id: u32) -> i32 {
     i32::try_from(id).unwrap_or(i32::MAX)
 }
 
-/// The thread of a queue stays on the processors that the queue takes requests from. With two of
-/// them, it can copy on one while the program that asks goes on with the other.
+/// The thread of a queue runs on the processors from which the queue receives requests. With two of
+/// them, it can copy on one while the requesting program continues on the other.
 fn default_queues() -> u16 {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     u16::try_from(processors.div_ceil(2)).unwrap_or(MAX_QUEUES).min(MAX_QUEUES)
 }
 
-/// Asks the kernel to stop a device: its server ends, requests fail.
+/// Asks the kernel to stop a device: its server ends, and requests fail.
 pub fn stop(id: u32) -> Result<(), DriverError> {
     driver::control(id)?.kill_dev().map(drop).map_err(failed(format!("stop device {id}")))
 }

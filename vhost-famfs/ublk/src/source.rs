@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a device is to show, as the user names it.
+//! What a device shows, as the user named it.
 
 use std::fmt::{self, Display};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What a device is to show, as the user names it. Kept for `recover`.
+/// What a device shows, as the user named it. Kept for `recover`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
 pub enum Source {
     /// An image.
     Image {
-        /// The image, absolute.
+        /// The image, as an absolute path.
         image: PathBuf,
         /// Where changes go.
         changes: Changes,
     },
-    /// What guests see of a pool.
+    /// A pool, as guests see it.
     Pool {
-        /// The pool, absolute.
+        /// The pool, as an absolute path.
         pool: PathBuf,
-        /// No writes.
+        /// Whether writes are refused.
         read_only: bool,
-        /// It may be another user's.
+        /// Whether the pool may belong to another user.
         #[serde(default)]
         foreign: bool,
     },
@@ -35,11 +35,11 @@ pub enum Source {
 pub enum Changes {
     /// There are none: the device is read-only.
     None,
-    /// Into this overlay file, absolute, which is made if it is not there.
+    /// Into this overlay file (an absolute path), which is created if it does not exist.
     Overlay(PathBuf),
-    /// The device is read-only and shows what is in this overlay file.
+    /// The device is read-only and shows the image with the changes in this overlay file.
     Frozen(PathBuf),
-    /// Into a file without a name in this directory, which is gone when the device is.
+    /// Into an unnamed file in this directory, which is removed with the device.
     Ephemeral(PathBuf),
 }
 
@@ -52,7 +52,7 @@ impl Source {
         }
     }
 
-    /// Whether another process can take over where one was killed.
+    /// Whether another process can take over if the server is killed.
     pub fn is_recoverable(&self) -> bool {
         !matches!(self, Self::Image { changes: Changes::Ephemeral(_), .. })
     }
@@ -73,7 +73,7 @@ impl Display for Source {
                     Changes::Frozen(path) => {
                         write!(f, " with {}, read-only", path.display())
                     }
-                    Changes::Ephemeral(_) => write!(f, ", changes not kept"),
+                    Changes::Ephemeral(_) => write!(f, ", changes discarded"),
                 }
             }
         }

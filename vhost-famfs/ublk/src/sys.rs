@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What needs `unsafe`: a system call on memory that others write.
+//! The operation that needs `unsafe`: a system call on memory that others write.
 #![allow(unsafe_code)]
 
 use std::io;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The files of a device, for tests: an image of 1 MiB of fives, and where its overlay will be.
+//! The files of a device, for tests: an image of 1 MiB of fives, and the path for its overlay.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// They go with this.
+/// They are removed when this is dropped.
 pub struct Files {
     dir: tempfile::TempDir,
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a power failure, or the death of the process, leaves of an overlay, at every point of
-//! random work.
+//! Checks what a power failure, or the death of the process, leaves in an overlay, at every point
+//! of random work.
 //!
-//! The disk of the model keeps what was synced. Of each sector it keeps any of the versions
-//! written since, chosen anew for every failure: writes arrive in no order, and torn.
+//! The model's disk keeps everything that was synced. For each sector, it keeps any of the versions
+//! written since then, chosen anew at each failure: writes arrive in any order, and may be torn.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,21 +21,21 @@ const LEN: usize = 512;
 
 type Sector = [u8; LEN];
 
-/// A disk; sectors never written are zeros.
+/// A disk; unwritten sectors are zero.
 #[derive(Clone, Debug, Default)]
 struct Disk {
-    /// What a program reads: the page cache.
+    /// What programs read: the page cache.
     cached: BTreeMap<u64, Sector>,
-    /// Of each sector written since the last sync, all versions that the disk may hold.
+    /// For each sector written since the last sync, all versions that the disk may hold.
     unsynced: BTreeMap<u64, Vec<Sector>>,
-    /// Syncs fail from now on.
+    /// From now on, syncs fail.
     broken: bool,
 }
 
 #[derive(Debug, Default)]
 struct Model(Mutex<Disk>);
 
-/// The sectors of a range: the number of each, the part of it, and the part of the range.
+/// The sectors of a range: for each its number, the part of the sector, and the part of the range.
 fn sectors_of(offset: u64, len: usize) -> impl Iterator<Item = (u64, Range<usize>, Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {
@@ -67,7 +67,7 @@ impl Disk {
         }
     }
 
-    /// The disk after a power failure. `choose` picks one of a number of versions.
+    /// The disk after a power failure. `choose` selects one of a number of versions.
     fn after_failure(&self, mut choose: impl FnMut(usize) -> usize) -> Self {
         let mut cached = self.cached.clone();
         for (number, versions) in &self.unsynced {
@@ -126,7 +126,7 @@ fn open(disk: &Disk, boot: u128) -> Overlay<Model> {
     Overlay::open(model, header.base().size, Uuid::from_u128(boot), true).unwrap()
 }
 
-/// The first byte of each sector of the device; sectors hold one value throughout.
+/// The first byte of each sector of the device; all bytes of a sector have the same value.
 fn contents(overlay: &Overlay<Model>) -> Vec<u8> {
     let mut buf = vec![0; usize::try_from(SIZE).unwrap()];
     overlay.read(0, &mut buf, read_base).unwrap();
@@ -143,9 +143,9 @@ enum Step {
     Zero(u64, u64, bool),
     Discard(u64, u64),
     Flush,
-    /// The server dies; the page cache stays.
+    /// The server dies; the page cache survives.
     Kill,
-    /// Power fails.
+    /// The power fails.
     Fail(Vec<u8>),
 }
 
@@ -161,11 +161,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What each sector may hold.
+/// The values that each sector may have.
 struct Expected {
-    /// What is read now.
+    /// The values that are read now.
     now: Vec<u8>,
-    /// What a power failure may leave: what was flushed last, and all since.
+    /// The values that a power failure may leave: the last flushed one, and all later ones.
     possible: Vec<BTreeSet<u8>>,
 }
 
@@ -206,7 +206,7 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
             Step::Discard(start, len) => {
                 overlay.discard(start * SECTOR, len * SECTOR).unwrap();
                 for sector in *start..start + len {
-                    // What comes from the base has its own value, and keeps it.
+                    // Sectors of the base have their own value, and keep it.
                     if expected.now[usize::try_from(sector).unwrap()] != base_byte(sector) {
                         expected.write(sector, 0);
                     }
@@ -272,14 +272,14 @@ fn the_death_of_the_process_loses_nothing_that_was_answered() {
     let disk = overlay.storage.0.lock().unwrap().clone();
     let again = open(&disk, 1);
     assert_eq!(contents(&again)[..4], [base_byte(0), 7, base_byte(2), 0]);
-    // And what it finds is flushed by the next flush, as if it had written it itself.
+    // The next flush also flushes what it finds, as if it had written that itself.
     again.commit().unwrap();
     let failed = again.storage.0.lock().unwrap().after_failure(|_| 0);
     assert_eq!(contents(&open(&failed, 2))[..4], [base_byte(0), 7, base_byte(2), 0]);
 }
 
-/// The data of an earlier boot is not what the sector holds: its pending bit must not be
-/// believed again.
+/// The data from an earlier boot is not what the sector holds, so its pending bit must not be
+/// trusted again.
 #[test]
 fn pending_bits_of_an_earlier_boot_are_forgotten() {
     let overlay = open(&fresh_disk(), 1);
@@ -300,9 +300,9 @@ fn a_failed_sync_is_not_forgotten() {
     overlay.storage.0.lock().unwrap().broken = true;
     assert!(overlay.commit().is_err());
     overlay.storage.0.lock().unwrap().broken = false;
-    assert!(overlay.commit().is_err(), "the kernel would say that all is well");
+    assert!(overlay.commit().is_err(), "the kernel would report success");
     assert!(overlay.write(0, &[8; LEN]).is_err());
-    assert_eq!(contents(&overlay)[0], 7, "reading goes on");
+    assert_eq!(contents(&overlay)[0], 7, "reads still work");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The overlay file as it lies on the disk; see docs/reference/formats.md for the picture of the
-//! whole.
+//! The on-disk format of the overlay file; docs/reference/formats.md has a picture of the whole
+//! file.
 //!
 //! ```text
 //! 0        header      what the overlay is of: size and digest of the base
@@ -19,27 +19,28 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 const MAGIC: [u8; 8] = *b"FAMFSOVL";
 /// First bytes of the session block.
 const SESSION_MAGIC: [u8; 8] = *b"FAMFSSES";
-/// The only version there is.
+/// The only version.
 const VERSION: u32 = 1;
 
-/// The unit that an overlay takes over from its base, in bytes: the smallest block of a device.
+/// The unit in which an overlay takes over data from its base, in bytes: the smallest block of a
+/// device.
 pub const SECTOR: u64 = 512;
-/// The unit of the file's parts, and of a write to a map.
+/// The alignment of the file's parts, and the unit of writes to a map.
 pub const PAGE: usize = 4096;
 const PAGE_LEN: u64 = 4096;
 
 const SESSION_OFFSET: u64 = PAGE_LEN;
 const DURABLE_OFFSET: u64 = 2 * PAGE_LEN;
-/// What the data begins at a multiple of, so that its pages are pages of the file.
+/// The alignment of the data, so that its pages are pages of the file.
 const DATA_ALIGNMENT: u64 = 1 << 20;
 
-/// Largest device in bytes. Its map takes 1 GiB of memory when every part of it is written to.
+/// Largest device in bytes. Its map takes 1 GiB of memory if every part of the device is written.
 pub const MAX_SIZE: u64 = 4 << 40;
 
-/// Identifies a base: its size in bytes and the SHA-256 of all of them.
+/// Identifies a base: its size in bytes, and the SHA-256 of its contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BaseIdentity {
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
     /// SHA-256.
     pub digest: [u8; 32],
@@ -53,15 +54,15 @@ pub struct Header {
     magic: [u8; 8],
     /// Version of this layout: 1.
     version: U32,
-    /// Bytes that a bit of a map stands for: 512.
+    /// Bytes per bit of a map: 512.
     sector_size: U32,
 
-    /// Identity of the overlay, RFC 4122 byte order.
+    /// Identity of the overlay, in RFC 4122 byte order.
     uuid: [u8; 16],
 
-    /// Bytes of the device and of the base.
+    /// Size of the device and of the base in bytes.
     size: U64,
-    /// Bytes of each of the two maps.
+    /// Size of each of the two maps in bytes.
     map_len: U64,
 
     /// File offset of the pending map; the durable map begins at 8192.
@@ -74,11 +75,11 @@ pub struct Header {
 
     /// Zero.
     reserved: [u8; 3996],
-    /// CRC-32 of all bytes before it.
+    /// CRC-32 of all preceding bytes.
     checksum: U32,
 }
 
-/// The second page: the boot in which the pending map was written.
+/// The second page: identifies the boot in which the pending map was written.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Session {
@@ -87,12 +88,12 @@ pub struct Session {
     /// Zero.
     reserved: [u8; 8],
 
-    /// The kernel's random identity of a boot.
+    /// The kernel's random boot identity.
     boot: [u8; 16],
 
     /// Zero.
     padding: [u8; 4060],
-    /// CRC-32 of all bytes before it.
+    /// CRC-32 of all preceding bytes.
     checksum: U32,
 }
 
@@ -109,47 +110,47 @@ const _: () = {
     assert!(offset_of!(Session, checksum) == 4092);
 };
 
-/// Why the first page of a file is no header.
+/// Why the first page of a file is not a header.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// All zero: the file is new, or its creation was cut short.
+    /// All zero: the file is new, or its creation was interrupted.
     #[error("its header is empty, as after an interrupted creation; remove it and try again")]
     Empty,
-    /// Something else.
-    #[error("is no overlay: its first bytes are {found:02x?}, expected {MAGIC:02x?}")]
+    /// It begins with something else.
+    #[error("is not an overlay: its first bytes are {found:02x?}, expected {MAGIC:02x?}")]
     Magic {
-        /// What is there.
+        /// The first bytes.
         found: [u8; 8],
     },
-    /// Damaged.
+    /// It is damaged.
     #[error("header checksum {found:#010x}, expected {expected:#010x}: the overlay is damaged")]
     Checksum {
-        /// As stored.
+        /// The stored checksum.
         found: u32,
-        /// Of the bytes.
+        /// The checksum of the bytes.
         expected: u32,
     },
-    /// Of a later program.
-    #[error("overlay of version {0}, this program knows version {VERSION}")]
+    /// It was written by a later version of the program.
+    #[error("overlay of version {0}, but this program supports only version {VERSION}")]
     Version(u32),
-    /// A field that does not follow from the size.
+    /// A field does not match the size.
     #[error("header field {field} is {found}, expected {expected}")]
     Field {
         /// Its name.
         field: &'static str,
-        /// As stored.
+        /// The stored checksum.
         found: u64,
-        /// As it must be.
+        /// The correct value.
         expected: u64,
     },
 }
 
-/// Where the parts of an overlay file are; follows from the size of the device.
+/// The positions of the parts of an overlay file. They follow from the size of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Bytes of the device.
+    /// Size of the device in bytes.
     pub size: u64,
-    /// Bytes of a map.
+    /// Size of a map in bytes.
     pub map_len: u64,
 }
 
@@ -179,7 +180,7 @@ impl Layout {
         (self.pending() + self.map_len).next_multiple_of(DATA_ALIGNMENT)
     }
 
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub fn file_len(self) -> u64 {
         self.data() + self.size
     }
@@ -210,12 +211,12 @@ impl Header {
         header
     }
 
-    /// Whether a page begins as a header does.
+    /// Whether a page begins like a header.
     pub fn is_overlay(page: &[u8]) -> bool {
         page.starts_with(&MAGIC)
     }
 
-    /// Checks a page that was read from a file.
+    /// Checks a page read from a file.
     pub fn parse(page: [u8; PAGE]) -> Result<Self, HeaderError> {
         let header: Self = zerocopy::transmute!(page);
         if page.iter().all(|byte| *byte == 0) {
@@ -280,19 +281,19 @@ impl Session {
         session
     }
 
-    /// Whether a page is the block of that boot. A damaged block is of no boot: what belongs to
-    /// it was never flushed.
+    /// Whether a page is the block of that boot. A damaged block belongs to no boot: what depends
+    /// on it was never flushed.
     pub fn is_of(page: &[u8; PAGE], boot: Uuid) -> bool {
         page == Self::new(boot).as_bytes()
     }
 }
 
-/// A digest as people compare them: its first 16 digits.
+/// The first 16 digits of a digest, for people to compare.
 pub fn short_digest(digest: &[u8; 32]) -> String {
     digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A SHA-256 that is fed in parts.
+/// A SHA-256 that is computed incrementally.
 #[derive(Default)]
 pub struct Hasher(Sha256);
 
@@ -302,7 +303,7 @@ impl Hasher {
         self.0.update(bytes);
     }
 
-    /// The digest of all bytes so far.
+    /// The digest of all bytes added so far.
     pub fn finish(self) -> [u8; 32] {
         self.0.finalize().into()
     }
@@ -316,7 +317,7 @@ mod tests {
         Header::new(BaseIdentity { size: 5 << 20, digest: [7; 32] }, Uuid::from_u128(3))
     }
 
-    /// A header with one byte changed and, if wanted, a checksum to match.
+    /// A header with one byte changed and, if requested, a matching checksum.
     fn damaged(at: usize, with_checksum: bool) -> Result<Header, HeaderError> {
         let mut page: [u8; PAGE] = header().as_bytes().try_into().unwrap();
         page[at] ^= 1;

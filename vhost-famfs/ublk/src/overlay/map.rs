@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Which sectors are in the overlay: a bit for each.
+//! Records which sectors are in the overlay, with one bit per sector.
 
 use std::ops::Range;
 
 use super::format::PAGE;
 
-/// Bits of a word.
+/// Bits per word.
 const WORD: u64 = 64;
 
-/// A bit for each sector of a device. Untouched parts take no memory.
+/// One bit for each sector of a device. Untouched parts take no memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Map {
     words: Vec<u64>,
 }
 
-/// Sectors in a row that are all in the map or all not.
+/// Consecutive sectors that are either all in the map or all not in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     /// Whether they are in the map.
     pub present: bool,
-    /// The first.
+    /// The first sector.
     pub start: u64,
-    /// One behind the last.
+    /// The sector after the last.
     pub end: u64,
 }
 
@@ -30,7 +30,7 @@ fn index(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// The bits of word `word` that stand for `sectors`.
+/// The bits of word `word` for `sectors`.
 fn mask(word: u64, sectors: &Range<u64>) -> u64 {
     let first = sectors.start.saturating_sub(word * WORD).min(WORD);
     let end = sectors.end.saturating_sub(word * WORD).min(WORD);
@@ -44,20 +44,21 @@ impl Map {
         Self { words: vec![0; index(len / 8)] }
     }
 
-    /// Adds the bits of a stored part of a map, `offset` bytes from its start, a multiple of 8.
+    /// Adds the bits of a stored part of a map, which begins `offset` bytes from the map's start, a
+    /// multiple of 8.
     pub fn add(&mut self, offset: u64, bytes: &[u8]) {
         let words = self.words.iter_mut().skip(index(offset / 8));
         for (word, bytes) in words.zip(bytes.as_chunks::<8>().0) {
             let stored = u64::from_le_bytes(*bytes);
-            // Memory of what is empty stays untouched.
+            // Memory for empty parts stays untouched.
             if stored != 0 {
                 *word |= stored;
             }
         }
     }
 
-    /// The words that hold `sectors`, as byte offset in the stored map and stored bytes, with all
-    /// bits of `sectors` set.
+    /// The words that contain `sectors`, with all bits of `sectors` set: their byte offset in the
+    /// stored map, and the bytes to store.
     pub fn with(&self, sectors: &Range<u64>) -> (u64, Vec<u8>) {
         let words = Self::words_of(sectors);
         let bytes = words.clone().flat_map(|word| {
@@ -88,7 +89,7 @@ impl Map {
         })
     }
 
-    /// The sectors from `start` on that are as it is, up to `end`.
+    /// The longest run from `start` on, up to `end`.
     pub fn run(&self, start: u64, end: u64) -> Run {
         let word = |number: u64| self.words.get(index(number)).copied().unwrap_or(0);
         let present = word(start / WORD) >> (start % WORD) & 1 == 1;
@@ -105,7 +106,7 @@ impl Map {
         Run { present, start, end: at.min(end) }
     }
 
-    /// The runs that `sectors` consist of, in order.
+    /// The runs that make up `sectors`, in order.
     pub fn runs(&self, sectors: Range<u64>) -> Vec<Run> {
         let mut runs = Vec::new();
         let mut at = sectors.start;
@@ -117,13 +118,13 @@ impl Map {
         runs
     }
 
-    /// Page `number` of the map as it is stored.
+    /// Page `number` of the map in its stored form.
     pub fn page(&self, number: u64) -> Vec<u8> {
         let first = index(number) * (PAGE / 8);
         self.words.iter().skip(first).take(PAGE / 8).flat_map(|word| word.to_le_bytes()).collect()
     }
 
-    /// The pages of the map that hold the bits of `sectors`.
+    /// The pages of the map that contain the bits of `sectors`.
     pub fn pages_of(sectors: &Range<u64>) -> Range<u64> {
         let page = PAGE as u64 * 8;
         sectors.start / page..sectors.end.div_ceil(page)

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The changes to a base image that nobody else shall see: a sparse file with the changed
-//! sectors and two maps of them.
+//! The private changes to a base image: a sparse file with the changed sectors and two maps of
+//! them.
 //!
-//! What makes it safe:
+//! Why it is safe:
 //!
-//! * A sector counts as changed for good only when its bit in the *durable map* is set, and that
-//!   is written only when the sector itself is on the disk ([`Overlay::commit`]): whatever part
-//!   of the later writes a power failure lets through, the file shows each sector as it was when
-//!   it was flushed last, or as written after that.
-//! * The bit in the *pending map* is written with the sector, before the write is answered. It is
-//!   in the page cache then, which outlives the process. So a server that is killed loses nothing
-//!   that was answered. After a boot the pending map means nothing.
-//! * Bits are never cleared, and each stands for what can be written at once: no write has to
-//!   read and write back a larger block.
+//! * A sector counts as permanently changed only once its bit in the *durable map* is set. That bit
+//!   is written only once the sector itself is on disk ([`Overlay::commit`]). Whatever part of
+//!   later writes survives a power failure, each sector in the file is as it was last flushed, or
+//!   as written after that.
+//! * The bit in the *pending map* is written together with the sector, before the write is
+//!   answered. It is then in the page cache, which outlives the process, so a killed server loses
+//!   nothing that was answered. After a boot, the pending map is ignored.
+//! * Bits are never cleared, and each stands for the smallest unit of a write: no write has to read
+//!   and rewrite a larger block.
 
 mod format;
 mod map;
@@ -36,15 +36,15 @@ use format::{Layout, PAGE, Session};
 use map::Map;
 pub use storage::Storage;
 
-/// Maps are read in pieces of this size.
+/// Maps are read in chunks of this size.
 const PIECE: usize = 1 << 20;
 
-/// How long changes are to last.
+/// How long changes are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keep {
     /// Until the file is removed.
     Forever,
-    /// As long as the process: nothing but the data is written, if at all.
+    /// As long as the process runs: only the data is written, and not necessarily to disk.
     WithProcess,
 }
 
@@ -56,33 +56,34 @@ pub enum OverlayError {
     Header(#[from] HeaderError),
     /// It belongs to a base of another size.
     #[error(
-        "belongs to another base: to one of {}, the image has {}; give the image it was made over",
+        "belongs to another base: to one of {}, the image has {}; use the image for which it was \
+         created",
         Bytes(*.expected), Bytes(*.found)
     )]
     BaseSize {
-        /// Of the overlay's base.
+        /// Size of the overlay's base.
         expected: u64,
-        /// Of the image.
+        /// Size of the image.
         found: u64,
     },
     /// It belongs to a base with other contents.
     #[error(
-        "belongs to another base: to one with SHA-256 {}..., the image's begins with {}; give \
-         the image it was made over, unchanged",
+        "belongs to another base: to one with SHA-256 {}..., the image's begins with {}; use the \
+         image for which it was created, unchanged",
         short_digest(.expected), short_digest(.found)
     )]
     BaseDigest {
-        /// Of the overlay's base.
+        /// Size of the overlay's base.
         expected: [u8; 32],
-        /// Of the image.
+        /// Size of the image.
         found: [u8; 32],
     },
-    /// Shorter than it was.
-    #[error("is {found} bytes long, expected {expected}: it was truncated")]
+    /// It is too short.
+    #[error("is {found} bytes long, expected {expected}: it has been truncated")]
     Truncated {
-        /// Bytes there are.
+        /// The length found.
         found: u64,
-        /// Bytes there must be.
+        /// The correct length.
         expected: u64,
     },
     /// A system call failed.
@@ -94,7 +95,7 @@ fn io(action: &'static str) -> impl Fn(io::Error) -> OverlayError {
     move |source| OverlayError::Io(action, source)
 }
 
-/// Pages of the map that have bits which are not durable yet.
+/// Pages of the map with bits that are not yet durable.
 type Dirty = BTreeSet<u64>;
 
 /// An open overlay.
@@ -104,24 +105,24 @@ pub struct Overlay<S> {
     layout: Layout,
     keep: Keep,
     present: RwLock<Map>,
-    /// Also held while bits are set, so that an older word cannot replace a newer one.
+    /// Also held while bits are set, so that an older word cannot overwrite a newer one.
     dirty: Mutex<Dirty>,
-    /// Held by the one commit that runs.
+    /// Held by the commit that is running; there is only one at a time.
     committing: Mutex<()>,
-    /// A sync failed: the kernel forgets which pages it could not write.
+    /// Whether a sync failed: the kernel forgets which pages it could not write.
     failed: AtomicBool,
 }
 
-/// Where bytes of a device are.
+/// Where a range of the device is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// In the base, at their own place.
+    /// In the base, at the same offset.
     Base,
-    /// In the overlay file, from this byte on.
+    /// In the overlay file, from this offset on.
     Overlay(u64),
 }
 
-/// The number of bytes that an overlay file over a base of `size` bytes has.
+/// The length of an overlay file for a base of `size` bytes.
 pub fn file_len(size: u64) -> u64 {
     Layout::new(size).file_len()
 }
@@ -141,7 +142,7 @@ pub fn read_header(storage: &impl Storage, len: u64) -> Result<Header, OverlayEr
     Ok(header)
 }
 
-/// Refuses a base that is not the header's.
+/// Refuses a base other than the header's.
 pub fn check_base(header: &Header, base: BaseIdentity) -> Result<(), OverlayError> {
     let own = header.base();
     if own.size != base.size {
@@ -153,8 +154,8 @@ pub fn check_base(header: &Header, base: BaseIdentity) -> Result<(), OverlayErro
     Ok(())
 }
 
-/// Makes an overlay of a file of [`file_len`] zeros. The header comes last: a file without one
-/// is known as unfinished.
+/// Turns a file of [`file_len`] zeros into an overlay. The header is written last, so a file
+/// without one is known to be incomplete.
 pub fn format(storage: &impl Storage, base: BaseIdentity, id: Uuid) -> Result<(), OverlayError> {
     storage.sync().map_err(io("sync"))?;
     storage.write_at(0, Header::new(base, id).as_bytes()).map_err(io("write"))?;
@@ -162,8 +163,8 @@ pub fn format(storage: &impl Storage, base: BaseIdentity, id: Uuid) -> Result<()
 }
 
 impl<S: Storage> Overlay<S> {
-    /// Opens an overlay whose header was checked. `boot` identifies the present boot;
-    /// `writable` tells whether there may be changes.
+    /// Opens an overlay whose header has been checked. `boot` identifies the current boot;
+    /// `writable` allows changes.
     pub fn open(storage: S, size: u64, boot: Uuid, writable: bool) -> Result<Self, OverlayError> {
         let layout = Layout::new(size);
         let durable = read_map(&storage, layout, layout.durable())?;
@@ -176,7 +177,7 @@ impl<S: Storage> Overlay<S> {
                 present.add(number * PAGE as u64, &pending.page(number));
             }
         } else if writable {
-            // In this order: bits of an earlier boot must never be taken for this one's.
+            // In this order: bits of an earlier boot must never be mistaken for this one's.
             storage.punch(layout.pending(), layout.map_len).map_err(io("clear"))?;
             storage.sync().map_err(io("sync"))?;
             storage
@@ -190,7 +191,7 @@ impl<S: Storage> Overlay<S> {
         Ok(Self::new(storage, layout, Keep::Forever, present, dirty))
     }
 
-    /// An overlay of a file of [`file_len`] zeros that will not be opened again.
+    /// An overlay in a file of [`file_len`] zeros that will not be opened again.
     pub fn ephemeral(storage: S, size: u64) -> Self {
         let layout = Layout::new(size);
         Self::new(storage, layout, Keep::WithProcess, Map::new(layout.map_len), Dirty::new())
@@ -216,7 +217,7 @@ impl<S: Storage> Overlay<S> {
         self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The sectors of a range of bytes of the device; both ends are multiples of [`SECTOR`].
+    /// The sectors of a range of bytes of the device; both ends must be multiples of [`SECTOR`].
     fn sectors(&self, offset: u64, len: u64) -> io::Result<Range<u64>> {
         let end = offset.checked_add(len).filter(|end| *end <= self.layout.size);
         let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -226,7 +227,7 @@ impl<S: Storage> Overlay<S> {
         Ok(offset / SECTOR..end / SECTOR)
     }
 
-    /// Where a range of bytes of the device is, if all of it is in one place.
+    /// Where a range of the device is, if it is all in one place.
     pub fn side(&self, offset: u64, len: u64) -> Option<Side> {
         let sectors = self.sectors(offset, len).ok()?;
         let run = self.map(|map| map.run(sectors.start, sectors.end));
@@ -235,13 +236,13 @@ impl<S: Storage> Overlay<S> {
         (run.end == sectors.end).then_some(side)
     }
 
-    /// What it is stored in.
+    /// The file that stores it.
     pub fn storage(&self) -> &S {
         &self.storage
     }
 
-    /// Fills `buf` from the device's byte `offset` on. What was never written comes from
-    /// `base`, which is called with an offset and a part of `buf`.
+    /// Fills `buf` with the data at `offset` of the device. Data that was never written is read by
+    /// calling `base` with an offset and a part of `buf`.
     pub fn read(
         &self,
         offset: u64,
@@ -265,8 +266,8 @@ impl<S: Storage> Overlay<S> {
         Ok(())
     }
 
-    /// Writes `buf` to the device's byte `offset`. When it returns, the death of the process
-    /// takes nothing of it.
+    /// Writes `buf` to `offset` of the device. After it returns, the death of the process loses
+    /// nothing of it.
     pub fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         let sectors = self.sectors(offset, buf.len() as u64)?;
         self.check()?;
@@ -274,8 +275,8 @@ impl<S: Storage> Overlay<S> {
         self.mark(&sectors)
     }
 
-    /// Makes a range read as zeros, as [`Self::write`] does with zeros; `keep_space` asks that
-    /// later writes to it find their space.
+    /// Makes a range read as zeros, like [`Self::write`] with zeros. With `keep_space`, later
+    /// writes to it must not lack space.
     pub fn write_zeros(&self, offset: u64, len: u64, keep_space: bool) -> io::Result<()> {
         let sectors = self.sectors(offset, len)?;
         self.check()?;
@@ -288,8 +289,8 @@ impl<S: Storage> Overlay<S> {
         self.mark(&sectors)
     }
 
-    /// Gives the space of a range back. What came from the overlay reads as zeros then, what
-    /// comes from the base stays as it is.
+    /// Frees the space of a range. Data in the overlay then reads as zeros; data in the base is
+    /// unchanged.
     pub fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         let sectors = self.sectors(offset, len)?;
         self.check()?;
@@ -300,14 +301,15 @@ impl<S: Storage> Overlay<S> {
         Ok(())
     }
 
-    /// Returns when everything written before lasts through a power failure.
+    /// Returns once all previous writes survive a power failure.
     pub fn commit(&self) -> io::Result<()> {
         if self.keep == Keep::WithProcess {
             return Ok(());
         }
         let _one = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
         self.check()?;
-        // Copies: bits that are set from here on are of data that the next sync may not cover.
+        // Use copies: bits that are set from here on belong to data that the next sync may not
+        // cover.
         let pages: Vec<_> = {
             let mut dirty = self.dirty();
             let numbers = std::mem::take(&mut *dirty);
@@ -320,7 +322,7 @@ impl<S: Storage> Overlay<S> {
         for (number, page) in &pages {
             let at = self.layout.durable() + number * PAGE as u64;
             if let Err(err) = self.storage.write_at(at, page) {
-                // A full disk, most likely: the next commit tries again.
+                // Most likely the disk is full: the next commit tries again.
                 self.dirty().extend(pages.iter().map(|(number, _)| number));
                 return Err(err);
             }
@@ -332,8 +334,8 @@ impl<S: Storage> Overlay<S> {
         self.storage.sync().inspect_err(|_| self.failed.store(true, Ordering::Relaxed))
     }
 
-    /// Refuses everything but reading once a sync has failed: the next one would succeed, with
-    /// the data lost.
+    /// Once a sync has failed, refuses everything but reads: the next sync would succeed although
+    /// the data is lost.
     fn check(&self) -> io::Result<()> {
         if self.failed.load(Ordering::Relaxed) {
             return Err(io::Error::other("an earlier write to the overlay's disk failed"));
@@ -341,7 +343,7 @@ impl<S: Storage> Overlay<S> {
         Ok(())
     }
 
-    /// Takes sectors over into the overlay. Their data is in the file.
+    /// Marks sectors as being in the overlay. Their data is already in the file.
     fn mark(&self, sectors: &Range<u64>) -> io::Result<()> {
         if self.map(|map| map.has_all(sectors)) {
             return Ok(());

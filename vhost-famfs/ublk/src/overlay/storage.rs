@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What an overlay needs of the file it lives in.
+//! The operations that an overlay needs on its file.
 
 use std::fs::File;
 use std::io;
@@ -8,21 +8,20 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-/// Zeros are written in pieces of this size where holes cannot be made.
+/// Where holes cannot be made, zeros are written in chunks of this size.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// A file that keeps what was written to it when it is synced, and part of it, in no order,
-/// when it is not.
+/// A file that keeps everything that was written before a sync, and without a sync any part of it.
 pub trait Storage: Send + Sync {
-    /// Fills `buf` from `offset`; the end of the file in it is an error.
+    /// Fills `buf` from `offset`; fails if the file ends before `buf` is full.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
     /// Writes all of `buf` to `offset`.
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
-    /// Makes a range read as zeros, and gives its space back where that can be done.
+    /// Makes a range read as zeros, and frees its space where possible.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
-    /// Makes a range read as zeros and keeps its space.
+    /// Makes a range read as zeros, and keeps its space.
     fn zero(&self, offset: u64, len: u64) -> io::Result<()>;
-    /// Returns when everything written before is on the disk.
+    /// Returns once all previous writes are on disk.
     fn sync(&self) -> io::Result<()>;
 }
 
@@ -49,7 +48,7 @@ impl Storage for File {
     }
 }
 
-/// fallocate(2), or plain zeros where the file system does not know these flags.
+/// fallocate(2), or writing zeros if the file system does not support these flags.
 fn allocate(file: &File, flags: FallocateFlags, offset: u64, len: u64) -> io::Result<()> {
     if len == 0 {
         return Ok(());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Data is copied by the driver, between the pages of a request and a buffer of the process that
-//! each slot has.
+//! The driver copies the data between the pages of a request and the buffer of its slot in the
+//! process.
 
 use libublk::UblkError;
 use libublk::io::{BufDesc, BufDescList, UblkDev, UblkQueue};
@@ -9,7 +9,7 @@ use super::{answer, is_request, run, tag};
 use crate::export::Export;
 use crate::request::Request;
 
-/// Carries out the requests of one queue until the device is stopped.
+/// Serves the requests of one queue until the device is stopped.
 pub fn serve(id: u16, device: &UblkDev, export: &Export) -> Result<(), UblkError> {
     let mut buffers = device.alloc_queue_io_bufs();
     let queue = UblkQueue::new(id, device)?

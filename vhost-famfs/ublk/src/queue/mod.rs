@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A queue of a device: a thread that takes its requests from io_uring and answers them.
+//! A queue of a device: a thread that receives requests through io_uring and answers them.
 //!
-//! Data gets to and from the process in one of two ways: [`copied`] works with every driver;
-//! [`registered`] needs one with registered buffers, and copies less.
+//! The data can be transferred in two ways: [`copied`] works with every driver; [`registered`]
+//! needs a driver with registered buffers, and copies less.
 
 mod copied;
 mod registered;
@@ -18,8 +18,8 @@ use super::export::Export;
 use super::request::Request;
 pub use registered::pages;
 
-/// Carries out the requests of one queue until the device is stopped. With registered buffers
-/// `pages` is what [`pages`] returned.
+/// Serves the requests of one queue until the device is stopped. With registered buffers, `pages`
+/// is the result of [`pages`].
 pub fn serve(
     id: u16,
     device: &UblkDev,
@@ -32,8 +32,8 @@ pub fn serve(
     }
 }
 
-/// Hands everything that comes out of the ring, its user data and its result, to `handle`, until
-/// the device is stopped.
+/// Calls `handle` with the user data and result of every completion of the ring, until the device
+/// is stopped.
 fn run(queue: &UblkQueue<'_>, mut handle: impl FnMut(u64, i32)) -> Result<(), UblkError> {
     loop {
         match queue.flush_and_wake_io_tasks(|data, entry, _| handle(data, entry.result()), 1) {
@@ -51,13 +51,13 @@ fn tag(data: u64) -> u16 {
     u16::try_from(UblkIOCtx::user_data_to_tag(data)).unwrap_or(u16::MAX)
 }
 
-/// Whether a result announces a request. Anything else is the end of a slot: the device is being
+/// Whether a result announces a request. Anything else ends the slot, because the device is being
 /// stopped.
 fn is_request(result: i32) -> bool {
     i64::from(result) == i64::from(sys::UBLK_IO_RES_OK)
 }
 
-/// Gives the result of a request back, with the buffer for the next one in its slot.
+/// Returns the result of a request, together with the buffer for the next request in its slot.
 fn answer(
     queue: &UblkQueue<'_>,
     tag: u16,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The pages of a request are in the ring's table of buffers, in the place of its slot. A read of
-//! one piece of a file goes there at once: by a system call from a file that is mapped, by io_uring
-//! from any other. Everything else is done with a buffer of the process, by system calls: they are
-//! faster than io_uring for small data and for writes, which most file systems let workers of the
-//! ring do.
+//! The pages of a request are in the ring's buffer table, at the index of its slot. A read from one
+//! piece of a file goes there directly: with a system call from a mapped file, through io_uring
+//! from any other. Everything else uses a buffer of the process and system calls. They are faster
+//! than io_uring for small data, and for writes, which most file systems leave to workers of the
+//! ring.
 
 use std::fs::File;
 use std::io;
@@ -21,20 +21,20 @@ use crate::export::{Export, Place};
 use crate::request::Request;
 use crate::sys::write_volatile_at;
 
-/// Reads of fewer bytes are copied: a copy takes less time than a second round of the ring.
-/// What is copied takes less time than an answer, too: answers to several go together.
+/// Smaller reads are copied: a copy takes less time than a second round of the ring. It also takes
+/// less time than an answer, because several answers are sent together.
 const WORTH_A_ROUND: u64 = 16 << 10;
 
-/// A queue and what it works with.
+/// A queue and its resources.
 struct Registered<'d> {
     queue: &'d UblkQueue<'d>,
     export: &'d Export,
-    /// From and to the pages of requests data is copied through this.
+    /// Copies data from and to the pages of requests.
     pages: &'d File,
     buffer: Vec<u8>,
 }
 
-/// Carries out the requests of one queue until the device is stopped.
+/// Serves the requests of one queue until the device is stopped.
 pub fn serve(id: u16, device: &UblkDev, export: &Export, pages: &File) -> Result<(), UblkError> {
     let slots: Vec<_> = (0..device.dev_info.queue_depth).map(slot).collect();
     let queue =
@@ -51,26 +51,26 @@ pub fn serve(id: u16, device: &UblkDev, export: &Export, pages: &File) -> Result
     })
 }
 
-/// The driver's file of a device, in which the pages of requests can be read and written. The
-/// library keeps it for itself and gives its number away only.
+/// The driver's file of a device, through which the pages of requests can be read and written. The
+/// library keeps the file and only provides its number.
 pub fn pages(device: &UblkDev) -> io::Result<File> {
     let process = pidfd_open(getpid(), PidfdFlags::empty())?;
     Ok(pidfd_getfd(process, device.tgt.fds[0], PidfdGetfdFlags::empty())?.into())
 }
 
-/// Where the driver is to put the pages of a request. If it cannot, it says so in the request.
+/// Where the driver must put the pages of a request. If it cannot, the request says so.
 fn slot(tag: u16) -> sys::ublk_auto_buf_reg {
     let flags = u8::try_from(sys::UBLK_AUTO_BUF_REG_FALLBACK).unwrap_or(0);
     sys::ublk_auto_buf_reg { index: tag, flags, ..Default::default() }
 }
 
-/// What a read of ours is known by when it is done.
+/// User data that identifies one of our reads on completion.
 fn read_data(tag: u16) -> u64 {
     UblkIOCtx::build_user_data(tag, sys::UBLK_IO_OP_READ, 0, true)
 }
 
 impl Registered<'_> {
-    /// Begins with a new request.
+    /// Starts to process a new request.
     fn take(&mut self, tag: u16) {
         let request = Request::of(self.queue.get_iod(tag));
         let place = match request.operation {
@@ -85,7 +85,7 @@ impl Registered<'_> {
         }
     }
 
-    /// Copies what is mapped to the pages of a request, if all of it is there.
+    /// Copies mapped data to the pages of a request, if all of it is mapped.
     fn read_mapped(&self, tag: u16, request: Request, place: Place<'_>) -> bool {
         let Some(bytes) = place.bytes else { return false };
         let start = UblkIOCtx::ublk_user_copy_pos(self.queue.get_qid(), tag, 0);
@@ -99,29 +99,29 @@ impl Registered<'_> {
         all
     }
 
-    /// Gives answers to the kernel now: whoever waits for a large one shall not wait for the copies
-    /// of those behind it.
+    /// Sends answers to the kernel now: a program that waits for a large one must not wait for the
+    /// copies of the requests after it.
     fn tell() {
-        // Those that it does not take now, it takes with the next ones.
+        // Answers that it does not accept now are sent with the next ones.
         let _ = with_task_io_ring(|ring| ring.submit());
     }
 
-    /// Starts to read into the pages of a request, if that can be done at once and is worth it.
+    /// Starts to read into the pages of a request, if that is possible at once and worth it.
     fn start_read(&self, tag: u16, request: Request, place: Place<'_>) -> bool {
         let is_registered = request.flags & sys::UBLK_IO_F_NEED_REG_BUF == 0;
         if !is_registered || request.len < WORTH_A_ROUND {
             return false;
         }
         let Ok(len) = u32::try_from(request.len) else { return false };
-        // In a registered buffer, an address is the distance from its start.
+        // In a registered buffer, the address is the offset from its start.
         let start = ptr::null_mut();
         let file = types::Fd(place.file.as_raw_fd());
         let read = opcode::ReadFixed::new(file, start, len, tag).offset(place.offset).build();
         self.queue.ublk_submit_sqe_sync(read.user_data(read_data(tag))).is_ok()
     }
 
-    /// Answers a request when its read is done. One that failed or fell short is done again by
-    /// copying, which finds out why.
+    /// Answers a request when its read has completed. A read that failed or was short is repeated
+    /// by copying, which determines the cause.
     fn finish_read(&mut self, tag: u16, result: i32) {
         let request = Request::of(self.queue.get_iod(tag));
         match request.done() {

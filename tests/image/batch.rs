@@ -42,7 +42,7 @@ pub fn diskless(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         let said = String::from_utf8_lossy(&tried.stderr).into_owned();
         ensure!(!tried.status.success(), "{tried:?}");
         ensure!(
-            said.contains("is mounted on /run/pool already; `famfs logplay /run/pool`"),
+            said.contains("is already mounted on /run/pool; to replay its log, use `famfs"),
             "{said}"
         );
         Ok(())

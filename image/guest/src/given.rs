@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The credentials that the host gave this machine: `appliance-init` collects them, and puts them
-//! where both programs of the appliance look for them.
+//! The credentials that the host gave to this machine. `appliance-init` collects them and stores
+//! them where both programs of the appliance look for them.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// Where `appliance-init` puts the credentials of the machine, for root alone. systemd has a
-/// directory of its own for them, but that is not there as early, and not visible to units with a
-/// mount namespace.
+/// The directory in which `appliance-init` stores the machine's credentials, accessible to root
+/// only. systemd has its own directory for them, but that exists later, and is not visible to units
+/// with a mount namespace.
 pub const DIR: &str = "/run/appliance/credentials";
 
-/// The entries of the firmware's tables that hold strings for the guest (SMBIOS 3.7, 7.12: type
-/// 11).
+/// The firmware tables' entries with strings for the guest (SMBIOS 3.7, 7.12: type 11).
 const DMI_ENTRIES: &str = "/sys/firmware/dmi/entries";
 
-/// The credentials of this machine; none where there is no [`DIR`].
+/// The credentials of this machine; none if [`DIR`] does not exist.
 #[must_use]
 pub fn credentials() -> BTreeMap<String, String> {
     let entries = fs::read_dir(DIR).into_iter().flatten().flatten();
@@ -34,8 +33,8 @@ pub fn has(name: &str) -> bool {
     Path::new(DIR).join(name).exists()
 }
 
-/// The credentials on the kernel command line and in the firmware's tables: for `appliance-init`,
-/// which puts them into [`DIR`].
+/// The credentials on the kernel command line and in the firmware tables, for `appliance-init`,
+/// which stores them in [`DIR`].
 #[must_use]
 pub fn by_host(command_line: &str) -> BTreeMap<String, String> {
     let mut found = from_command_line(command_line);
@@ -47,8 +46,8 @@ pub fn by_host(command_line: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// Credentials on the kernel command line. A value with spaces stands in double quotes around the
-/// whole word.
+/// Credentials on the kernel command line. If a value contains spaces, the whole word is in double
+/// quotes.
 fn from_command_line(command_line: &str) -> BTreeMap<String, String> {
     words(command_line)
         .iter()
@@ -59,8 +58,8 @@ fn from_command_line(command_line: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Credentials in one raw SMBIOS structure of type 11: its header, then strings that end with a NUL
-/// each.
+/// Credentials in one raw SMBIOS structure of type 11: its header, then strings that each end with
+/// a NUL.
 fn from_smbios(raw: &[u8]) -> BTreeMap<String, String> {
     // The header's second byte is its length (SMBIOS 3.7, 6.1.2).
     let header = raw.get(1).copied().map_or(0, usize::from);
@@ -74,12 +73,12 @@ fn from_smbios(raw: &[u8]) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Whether a name can be a file's name in [`DIR`].
+/// Whether a name can be a file name in [`DIR`].
 fn is_name(name: &str) -> bool {
     (1..=255).contains(&name.len()) && !name.contains('/') && ![".", ".."].contains(&name)
 }
 
-/// The words of a kernel command line, in which double quotes hold spaces together.
+/// The words of a kernel command line; double quotes keep spaces within a word.
 fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quoted = false;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the two programs of the appliance, `appliance-init` and `appliance-agent`, share: the files
-//! in which one leaves something for the other.
+//! Shared by the two programs of the appliance, `appliance-init` and `appliance-agent`: the files
+//! that one writes and the other reads.
 //!
-//! What they share with the host is the crate `protocol`.
+//! What they share with the host is in the crate `protocol`.
 
 pub mod given;
 pub mod report;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What became of the pool, in a file of the guest: left by who mounts it, read by who tells the
-//! host.
+//! The report on the pool's mount, a file in the guest. The program that mounts the pool writes it;
+//! the one that informs the host reads it.
 
 use std::fs;
 use std::io::{self, Error, ErrorKind};
@@ -8,14 +8,14 @@ use std::path::Path;
 
 use protocol::attach::Attach;
 
-/// Holds the report, the credentials, and the socket at which the pool changes hands.
-/// `appliance-init` makes it.
+/// Holds the report, the credentials, and the socket for the handover of the pool. `appliance-init`
+/// creates it.
 pub const DIR: &str = "/run/appliance";
 
 /// The report: an [`Attach`] in JSON.
 const REPORT: &str = "attach.json";
 
-/// Leaves a report, in place of an earlier one.
+/// Writes a report, replacing an earlier one.
 ///
 /// # Errors
 /// It cannot be written.
@@ -25,7 +25,7 @@ pub fn leave(attach: &Attach) -> io::Result<()> {
     fs::rename(&new, &report)
 }
 
-/// The report, once there is one.
+/// The report, if there is one.
 #[must_use]
 pub fn read() -> Option<Attach> {
     serde_json::from_slice(&fs::read(Path::new(DIR).join(REPORT)).ok()?).ok()
@@ -34,7 +34,7 @@ pub fn read() -> Option<Attach> {
 /// Time since the kernel started, in milliseconds.
 ///
 /// # Errors
-/// /proc/uptime (proc(5)) is not there, or not as it should be.
+/// /proc/uptime (proc(5)) is missing or malformed.
 pub fn uptime_ms() -> io::Result<u64> {
     let text = fs::read_to_string("/proc/uptime")?;
     parse_uptime(&text)

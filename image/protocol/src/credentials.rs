@@ -2,71 +2,71 @@
 //! The appliance's configuration: systemd credentials (systemd.io, "System and Service
 //! Credentials").
 //!
-//! The host gives them in the firmware's tables (SMBIOS type 11,
-//! `io.systemd.credential:NAME=VALUE`) or on the kernel command line
-//! (`systemd.set_credential=NAME:VALUE`). The host refuses what [`check`] refuses before it starts
-//! a VM; the guest checks again, because others start VMs too.
+//! The host passes them in the firmware tables (SMBIOS type 11, `io.systemd.credential:NAME=VALUE`)
+//! or on the kernel command line (`systemd.set_credential=NAME:VALUE`). Before it starts a VM, the
+//! host checks them with [`check`]; the guest checks them again, because other programs start VMs
+//! too.
 
-/// Any value: nothing is attached.
+/// Any value: do not attach a pool.
 pub const NO_POOL: &str = "famfs.no-pool";
-/// Any value: a root shell on the serial console; leaving it powers off.
+/// Any value: a root shell on the serial console; leaving it powers off the VM.
 pub const CONSOLE: &str = "famfs.console";
 /// Where the pool is mounted.
 pub const MOUNT_POINT: &str = "famfs.mount-point";
-/// `devdax` or `raw`: which view the pool must have.
+/// `devdax` or `raw`: the view that the pool must have.
 pub const VIEW: &str = "famfs.view";
-/// `master` or `client`: what this VM must be to the pool.
+/// `master` or `client`: the role that this VM must have for the pool.
 pub const ROLE: &str = "famfs.role";
 /// [`READ_WRITE`] or [`READ_ONLY`]: how the pool is mounted.
 pub const ACCESS: &str = "famfs.access";
-/// Programs may write files.
+/// Programs may write to files.
 pub const READ_WRITE: &str = "read-write";
-/// They may not; the log is followed all the same.
+/// Programs may only read files; the log is followed nevertheless.
 pub const READ_ONLY: &str = "read-only";
-/// A command to run when the pool is mounted; its exit status goes to the host and the machine
+/// A command to run once the pool is mounted. Its exit status is sent to the host, then the machine
 /// powers off.
 pub const RUN: &str = "famfs.run";
 /// The guest's name.
 pub const HOSTNAME: &str = "system.hostname";
 
-/// Keys for SSH: systemd's, for images with a server (systemd.io, "System Credentials"). The
-/// appliance has none.
+/// Keys for SSH, defined by systemd for images with a server (systemd.io, "System Credentials").
+/// The appliance has no server.
 pub const SSH_KEYS: &str = "ssh.authorized_keys.root";
 
-/// Where the pool is mounted without [`MOUNT_POINT`].
+/// Where the pool is mounted if [`MOUNT_POINT`] is not set.
 pub const DEFAULT_MOUNT_POINT: &str = "/mnt/famfs";
 
-/// Those that begin so are ours: others are for systemd or for programs in the pool.
+/// Prefix of our own credentials; others are for systemd or for programs in the pool.
 const OURS: &str = "famfs.";
 
-/// Directories that can be written to, so that a mount point can be made there.
+/// Writable directories, in which a mount point can be created.
 const WRITABLE: [&str; 3] = ["/run/", "/tmp/", "/var/"];
 
-/// Longest command ([`RUN`]): SMBIOS strings and kernel command lines are short.
+/// Maximum length of a command ([`RUN`]): SMBIOS strings and kernel command lines are short.
 const MAX_COMMAND: usize = 1024;
 
-/// A credential that the appliance does not know.
+/// Why a credential is not valid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
-    /// The name.
+    /// Its name is unknown.
     #[error("unknown credential {name:?}; known are {}", known().join(", "))]
     Name {
-        /// The name.
+        /// Its name is unknown.
         name: String,
     },
-    /// The value.
+    /// Its value is not allowed.
     #[error("credential {name}={value:?}: expected {expected}")]
     Value {
-        /// The name.
+        /// Its name is unknown.
         name: String,
-        /// The value.
+        /// Its value is not allowed.
         value: String,
-        /// What it may be.
+        /// The allowed values.
         expected: &'static str,
     },
 }
 
-/// What a credential may be, in words, and the check of it.
+/// A credential, its allowed values in words, and the check.
 type Rule = (&'static str, &'static str, fn(&str) -> bool);
 
 const RULES: [Rule; 8] = [
@@ -94,7 +94,7 @@ pub fn known() -> Vec<&'static str> {
 /// Checks one credential.
 ///
 /// # Errors
-/// A name that begins like ours and is none of ours, or a value that its rule does not allow.
+/// The name begins like ours but is unknown, or the value is not allowed.
 pub fn check(name: &str, value: &str) -> Result<(), CredentialError> {
     match RULES.iter().find(|(known, ..)| *known == name) {
         Some((_, _, allowed)) if allowed(value) => Ok(()),

@@ -1,27 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The command protocol between host and guest, version [`VERSION`].
 //!
-//! Carrier: a virtio-serial port named [`PORT`]. Each message is one JSON object on one line of at
-//! most [`MAX_LINE`](crate::line::MAX_LINE) bytes; bytes of a stream travel in base64, at most
-//! [`CHUNK`] of them per message.
+//! Transport: a virtio-serial port named [`PORT`]. Each message is one JSON object on one line of
+//! at most [`MAX_LINE`](crate::line::MAX_LINE) bytes; stream data is encoded in base64, at most
+//! [`CHUNK`] bytes per message.
 //!
 //! 1. The host sends a line feed and [`Request::Hello`] with a session name of its choice; it may
 //!    do so before the guest runs. The guest ends a command of an earlier session and answers
 //!    [`Reply::Hello`] with the same session name. The host drops everything before that answer: it
 //!    belongs to an earlier host.
-//! 2. [`Request::Exec`] starts a command. One runs at a time; a second one is [`Reply::Refused`].
-//!    A program that is not there ends with code 127, one that cannot be executed with 126, each
-//!    with the reason on its standard error. If `stdin` is set, [`Request::Stdin`] messages follow,
-//!    the last one without data; more than [`MAX_STDIN`] bytes kill the command.
-//! 3. The guest sends [`Reply::Output`] as it comes and ends with exactly one [`Reply::Exit`] or
-//!    [`Reply::Refused`] with the id of the command. The end is reached when the process has ended
-//!    *and* its output streams are closed by all who inherited them.
+//! 2. [`Request::Exec`] starts a command. Only one runs at a time; a second one is answered with
+//!    [`Reply::Refused`]. If the program does not exist, the command ends with code 127, and if it
+//!    cannot be executed, with 126; the reason is on its standard error. If `stdin` is set,
+//!    [`Request::Stdin`] messages follow, the last one without data; more than [`MAX_STDIN`] bytes
+//!    kill the command.
+//! 3. The guest sends [`Reply::Output`] messages as output arrives, then exactly one
+//!    [`Reply::Exit`] or [`Reply::Refused`] with the id of the command. A command has ended when
+//!    its process has ended *and* its output streams are closed by all processes that inherited
+//!    them.
 //! 4. Closing the connection, or opening another session, kills the command's process group.
-//! 5. [`Reply::Attach`] comes unasked when the state of the pool changes.
-//! 6. [`Reply::Ran`] comes unasked when the command that a guest was started for has ended.
-//! 7. [`Request::Poweroff`] starts an orderly power-off; the answer is the end of the machine.
+//! 5. [`Reply::Attach`] is sent unasked when the state of the pool changes.
+//! 6. [`Reply::Ran`] is sent unasked when the command for which the guest was started has ended.
+//! 7. [`Request::Poweroff`] starts an orderly power-off. There is no answer: the machine ends.
 //!
-//! Unknown messages and fields are refused: both ends come from one source tree.
+//! Unknown messages and fields are refused: both ends are built from one source tree.
 
 use std::collections::BTreeMap;
 
@@ -34,14 +36,15 @@ use crate::attach::Attach;
 /// Name of the virtio-serial port.
 pub const PORT: &str = "org.vhost-famfs.exec.0";
 
-/// Version of this protocol. Both ends must have the same.
+/// Version of this protocol. Both ends must have the same version.
 pub const VERSION: u32 = 3;
 
-/// Most bytes of a stream in one message: with base64 half of the longest line.
+/// Maximum stream data in one message, in bytes: encoded in base64, it takes half of the longest
+/// line.
 pub const CHUNK: usize = 48 * 1024;
 
-/// Most bytes of standard input for one command. The guest holds them in memory so that it can
-/// always read the next request; larger data belongs into the pool.
+/// Maximum standard input of one command, in bytes. The guest holds it in memory, so that it can
+/// always read the next request; put larger data into the pool.
 pub const MAX_STDIN: usize = 8 * 1024 * 1024;
 
 /// From host to guest.
@@ -57,11 +60,11 @@ pub enum Request {
     },
     /// Starts a command.
     Exec {
-        /// The host's number for this command, unique in the session.
+        /// The host's id for this command, unique in the session.
         id: u64,
         /// Program (looked up in the guest's `PATH`) and arguments.
         argv: Vec<String>,
-        /// Variables to set on top of the guest's own.
+        /// Variables to set in addition to the guest's own.
         env: BTreeMap<String, String>,
         /// Whether [`Request::Stdin`] messages follow; otherwise standard input is empty.
         stdin: bool,
@@ -70,7 +73,7 @@ pub enum Request {
     Stdin {
         /// The command.
         id: u64,
-        /// At most [`CHUNK`] bytes; none closes the stream.
+        /// At most [`CHUNK`] bytes; an empty message closes the stream.
         data: Bytes,
     },
     /// Shuts the guest down.
@@ -87,13 +90,13 @@ pub enum Reply {
         version: u32,
         /// The name from the request.
         session: String,
-        /// The kernel's `boot_id`: another one means that the guest was rebooted.
+        /// The kernel's `boot_id`; if it changes, the guest has rebooted.
         boot_id: String,
-        /// Time since the guest's kernel started, milliseconds.
+        /// Time since the guest's kernel started, in milliseconds.
         uptime_ms: u64,
-        /// State of the pool now.
+        /// Current state of the pool.
         attach: Attach,
-        /// How the command of the credential `famfs.run` ended, if it has.
+        /// How the command of the credential `famfs.run` ended, if it has ended.
         ran: Option<Status>,
     },
     /// The state of the pool has changed.
@@ -103,7 +106,7 @@ pub enum Reply {
     },
     /// The command of the credential `famfs.run` has ended; the machine powers off.
     Ran {
-        /// How.
+        /// How it ended.
         status: Status,
     },
     /// Output of a command.
@@ -119,14 +122,14 @@ pub enum Reply {
     Exit {
         /// The command.
         id: u64,
-        /// How.
+        /// How it ended.
         status: Status,
     },
     /// A request was not carried out.
     Refused {
         /// The command, if the request named one.
         id: Option<u64>,
-        /// Why, for people.
+        /// The reason, for people.
         reason: String,
     },
 }
@@ -168,7 +171,7 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// Bytes that travel as base64.
+/// Bytes that are encoded as base64.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Bytes(pub Vec<u8>);
 
@@ -184,7 +187,7 @@ impl<'de> Deserialize<'de> for Bytes {
         let bytes = STANDARD.decode(text).map_err(de::Error::custom)?;
         if bytes.len() > CHUNK {
             return Err(de::Error::custom(format_args!(
-                "{} bytes of data in one message, at most {CHUNK} are allowed",
+                "{} bytes of data in one message, but at most {CHUNK} are allowed",
                 bytes.len()
             )));
         }
@@ -195,17 +198,17 @@ impl<'de> Deserialize<'de> for Bytes {
 /// A message as a line, ready to be sent.
 ///
 /// # Errors
-/// If the message cannot be written as JSON; none of this module's can fail so.
+/// The message cannot be written as JSON; this does not happen with the messages of this module.
 pub fn encode<M: Serialize>(message: &M) -> serde_json::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
     Ok(line)
 }
 
-/// The message in a line.
+/// Parses the message in a line.
 ///
 /// # Errors
-/// What is wrong with the line: not JSON, an unknown message or field, too much data.
+/// What is wrong with the line: not JSON, an unknown message or field, or too much data.
 pub fn decode<'line, M: Deserialize<'line>>(line: &'line [u8]) -> serde_json::Result<M> {
     serde_json::from_slice(line)
 }

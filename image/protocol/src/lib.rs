@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the host and the agent in a guest say to each other.
+//! The messages between the host and the agent in a guest.
 //!
 //! ```text
 //!  host (vhost-famfs)                               guest (appliance-agent)
@@ -8,8 +8,8 @@
 //!  Reply, one JSON line    <--- port exec::PORT --  output, exit status, state of the pool
 //! ```
 //!
-//! This crate knows messages and names only; it opens no file. The guest trusts its host. The host
-//! does not trust the guest: replies are input like any other, bounded and checked before use.
+//! This crate defines messages and names only; it opens no file. The guest trusts its host. The
+//! host does not trust the guest: replies are input like any other, limited and checked before use.
 
 pub mod attach;
 pub mod credentials;

@@ -1,38 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Lines of bounded length out of a byte stream.
+//! Splits a byte stream into lines of limited length.
 //!
-//! A line is the unit of resynchronisation: whatever was lost or left over from an earlier
+//! A line is the unit of resynchronisation: no matter what was lost or left over from an earlier
 //! connection, the next line feed starts afresh.
 
-/// Longest accepted line in bytes, without its line feed: one chunk of data in base64 and room for
-/// the rest of a message, or an argument vector of a size that no person types.
+/// Longest accepted line in bytes, without its line feed: enough for one chunk of data in base64
+/// and the rest of a message, and for any argument vector that a person types.
 pub const MAX_LINE: usize = 128 * 1024;
 
-/// A line longer than [`MAX_LINE`]; it was dropped up to its line feed.
+/// A line is longer than [`MAX_LINE`]. It was dropped up to its line feed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a message of more than {MAX_LINE} bytes was dropped")]
 pub struct TooLong;
 
-/// Collects bytes and hands out whole lines.
+/// Collects bytes and returns whole lines.
 #[derive(Debug, Default)]
 pub struct Lines {
     pending: Vec<u8>,
-    /// Bytes at the start of `pending` that are known to hold no line feed.
+    /// Number of bytes at the start of `pending` that are known to contain no line feed.
     searched: usize,
-    /// The current line is too long; its bytes are dropped as they come.
+    /// Whether the current line is too long; its bytes are dropped as they arrive.
     dropping: bool,
 }
 
 impl Lines {
-    /// Adds bytes as they arrived.
+    /// Adds bytes as they arrive.
     pub fn push(&mut self, bytes: &[u8]) {
         self.pending.extend_from_slice(bytes);
     }
 
-    /// Takes the next whole line, without its line feed. `None` means that more bytes are needed.
+    /// Returns the next whole line, without its line feed. `None` means that more bytes are needed.
     ///
     /// # Errors
-    /// [`TooLong`] once for each line over [`MAX_LINE`]; the stream goes on after it.
+    /// [`TooLong`] once for each line over [`MAX_LINE`]; after that, the stream continues.
     pub fn next_line(&mut self) -> Option<Result<Vec<u8>, TooLong>> {
         let end = self.pending[self.searched..].iter().position(|&byte| byte == b'\n');
         let Some(end) = end.map(|offset| self.searched + offset) else {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the host asks of this machine: where the pool is mounted, how, and which pool it must be.
+//! What the host requests of this machine: where and how to mount the pool, and which pool it must
+//! be.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -18,7 +19,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Reads them; the error says everything that is wrong with them.
+    /// Reads and checks the credentials; the error lists everything that is wrong with them.
     pub fn read() -> Result<Self> {
         let credentials = given::credentials();
         let wrong = mistakes(&credentials);
@@ -26,29 +27,29 @@ impl Asked {
         Ok(Self { credentials })
     }
 
-    /// Where the pool belongs.
+    /// Where the pool is mounted.
     pub fn mount_point(&self) -> &str {
         self.get(MOUNT_POINT).unwrap_or(DEFAULT_MOUNT_POINT)
     }
 
-    /// Whether programs may not write the pool's files.
+    /// Whether programs may only read the pool's files.
     pub fn is_read_only(&self) -> bool {
         self.get(ACCESS) == Some(READ_ONLY)
     }
 
-    /// Refuses a pool that is not the one the host means.
+    /// Refuses a pool other than the one that the host means.
     pub fn compare(&self, device: &Path, role: Role) -> Result<()> {
         if let Some(wanted) = self.get(ROLE) {
             ensure!(
                 role.name() == wanted,
-                "this VM is {} of the pool, {ROLE} says {wanted}; the master is the VM whose UUID the pool was \
-                 formatted with",
+                "this VM is {} of the pool, but {ROLE} says {wanted}; the master is the VM whose \
+                 UUID was used to format the pool",
                 role.name()
             );
         }
         if let Some(view) = self.get(VIEW) {
             let found = view_of(device)?;
-            ensure!(found == view, "the pool's view is {found}, {VIEW} says {view}");
+            ensure!(found == view, "the pool's view is {found}, but {VIEW} says {view}");
         }
         Ok(())
     }
@@ -58,7 +59,7 @@ impl Asked {
     }
 }
 
-/// What is wrong with credentials, one problem each.
+/// What is wrong with the credentials, one entry per problem.
 pub fn mistakes(credentials: &BTreeMap<String, String>) -> Vec<String> {
     let errors =
         credentials.iter().filter_map(|(name, value)| credentials::check(name, value).err());
@@ -97,11 +98,11 @@ mod tests {
         client("/dev/pmem0", &[(VIEW, "raw")]).unwrap();
         let error = client(dax, &[(ROLE, "master")]).unwrap_err().to_string();
         assert!(
-            error.starts_with("this VM is client of the pool, famfs.role says master"),
+            error.starts_with("this VM is client of the pool, but famfs.role says master"),
             "{error}"
         );
         let error = client(dax, &[(VIEW, "raw")]).unwrap_err().to_string();
-        assert_eq!(error, "the pool's view is devdax, famfs.view says raw");
+        assert_eq!(error, "the pool's view is devdax, but famfs.view says raw");
         assert!(client("/dev/sda", &[(VIEW, "raw")]).is_err());
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Batch mode: the command of the credential `famfs.run`, then power-off.
+//! Batch mode: runs the command of the credential `famfs.run`, then powers off.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -16,27 +16,27 @@ use protocol::exec::{Reply, Status};
 use crate::outlet::Outlet;
 use crate::pool::Pool;
 
-/// The shell, where there is one.
+/// The shell, if the image has one.
 const SHELL: &str = "/usr/bin/bash";
 
-/// Time for a host to take the result before the machine goes.
+/// How long to wait for the host to receive the result before powering off.
 const LISTEN: Duration = Duration::from_secs(10);
 
-/// Pause between two looks.
+/// Pause between two checks.
 const STEP: Duration = Duration::from_millis(20);
 
-/// What a shell says of a command that it cannot run.
+/// A shell's exit code for a command that it cannot run.
 const CANNOT_RUN: i32 = 127;
 
-/// How the command ended, once it has.
+/// The result of the command, once it has ended.
 #[derive(Clone, Default)]
 pub struct Batch {
     ran: Arc<Mutex<Option<Status>>>,
 }
 
 impl Batch {
-    /// Runs the command, if there is one, when the pool is mounted (or there is none); then calls
-    /// `power_off`.
+    /// Runs the command, if there is one, once the pool is mounted (or if there is no pool); then
+    /// calls `power_off`.
     pub fn start(pool: Pool, outlet: Outlet, power_off: impl FnOnce() + Send + 'static) -> Self {
         let batch = Self::default();
         if let Some(command) = given::credentials().remove(RUN) {
@@ -69,7 +69,7 @@ impl Batch {
         };
         println!("appliance-agent: {RUN}: {status}");
         *self.ran.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
-        // A host that greets from now on gets the result with its greeting.
+        // A host that greets from now on gets the result together with the greeting.
         let start = Instant::now();
         while !outlet.announce(&Reply::Ran { status }) && start.elapsed() < LISTEN {
             thread::sleep(STEP);
@@ -77,7 +77,7 @@ impl Batch {
     }
 }
 
-/// Runs a command to its end; what it says goes to the console.
+/// Runs a command to completion; its output goes to the console.
 fn execute(command: &str) -> Status {
     let mut program = if Path::new(SHELL).exists() {
         let mut shell = Command::new(SHELL);
@@ -98,7 +98,7 @@ fn execute(command: &str) -> Status {
     }
 }
 
-/// An exit status as the protocol has it.
+/// An exit status in the protocol's form.
 pub fn as_reported(status: ExitStatus) -> Status {
     match (status.code(), status.signal()) {
         (Some(code), _) => Status::Code(code),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The command that runs, if one does.
+//! Runs one command at a time.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -16,31 +16,30 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use crate::batch::as_reported;
 use crate::outlet::Outlet;
 
-/// Exit codes of commands that were not run, as shells have them (POSIX, "Exit Status for
-/// Commands").
+/// Exit codes for commands that were not run, as in shells (POSIX, "Exit Status for Commands").
 const NOT_FOUND: i32 = 127;
 const NOT_EXECUTABLE: i32 = 126;
 
-/// Place for one command.
+/// Holds the running command, if there is one.
 #[derive(Clone, Default)]
 pub struct Slot {
     running: Arc<Mutex<Option<Running>>>,
 }
 
-/// A command that has not been reaped: its process group cannot be another's.
+/// A command that has not been reaped, so its process group id cannot be reused.
 struct Running {
     id: u64,
     group: Pid,
     stdin: Option<Sender<Vec<u8>>>,
-    /// Bytes of standard input taken so far.
+    /// Bytes of standard input received so far.
     received: usize,
 }
 
 impl Slot {
-    /// Starts a command; its replies go to `outlet` as of `session`.
+    /// Starts a command; its replies go to `outlet` as part of `session`.
     ///
     /// # Errors
-    /// Why it cannot start, for people.
+    /// Why it cannot be started, for people.
     pub fn start(
         &self,
         id: u64,
@@ -88,8 +87,9 @@ impl Slot {
         Ok(())
     }
 
-    /// Hands standard input to a command; no bytes close it. Input for a command that has ended is
-    /// dropped: its end and the input have crossed. Too much input kills the command.
+    /// Passes standard input to a command; an empty message closes it. Input for a command that has
+    /// ended is dropped: it was sent before the host knew of the end. Too much input kills the
+    /// command.
     pub fn input(&self, id: u64, data: Vec<u8>) {
         let mut running = self.lock();
         let Some(command) = running.as_mut().filter(|command| command.id == id) else { return };
@@ -103,28 +103,28 @@ impl Slot {
         } else if data.is_empty() {
             command.stdin = None;
         } else if let Some(stdin) = &command.stdin {
-            // A program that closed its standard input does not want the rest.
+            // A program that closed its standard input does not want more.
             let _ = stdin.send(data);
         }
     }
 
-    /// Kills the command with all of its process group, and forgets it.
+    /// Kills the command with its whole process group, and forgets it.
     pub fn kill(&self) {
         let mut running = self.lock();
         if let Some(command) = running.take() {
-            // Fails only if the whole group has ended by itself.
+            // Fails only if the whole group has already ended.
             let _ = kill_process_group(command.group, Signal::KILL);
         }
     }
 
-    /// Sends what the command writes, and how it ends.
+    /// Sends the command's output and how it ends.
     fn attend(&self, mut child: Child, id: u64, group: Pid, session: u64, outlet: &Outlet) {
         let streams = (child.stdout.take(), child.stderr.take());
         thread::scope(|scope| {
             scope.spawn(|| pump(streams.0, id, Stream::Stdout, session, outlet));
             scope.spawn(|| pump(streams.1, id, Stream::Stderr, session, outlet));
         });
-        // Waits without reaping: the group stays the command's until the slot is empty.
+        // Waits without reaping: the group id belongs to the command until the slot is empty.
         let _ = waitid(WaitId::Pid(group), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
         let status = {
             let mut running = self.lock();
@@ -146,7 +146,7 @@ impl Slot {
     }
 }
 
-/// The exit code of a program that cannot be run; `None` if that is not the program's fault.
+/// The exit code for a program that cannot be run; `None` if the program is not the reason.
 fn not_run(error: &io::Error) -> Option<i32> {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Some(NOT_FOUND),
@@ -175,7 +175,7 @@ fn pump(stream: Option<impl Read>, id: u64, name: Stream, session: u64, outlet: 
     }
 }
 
-/// Writes standard input until all is written or the program wants no more.
+/// Writes standard input until all of it is written or the program closes it.
 fn feed(mut pipe: impl Write, chunks: &Receiver<Vec<u8>>) {
     for chunk in chunks {
         if pipe.write_all(&chunk).is_err() {

@@ -5,7 +5,7 @@ use protocol::exec::decode;
 use protocol::line::Lines;
 use std::time::{Duration, Instant};
 
-/// Collects what an outlet writes.
+/// Collects the output of an outlet.
 #[derive(Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);
 
@@ -44,7 +44,7 @@ impl Sink {
     }
 }
 
-/// Takes the place of a session's first reply.
+/// Stands in for a session's first reply.
 fn greeting() -> Reply {
     Reply::Attach { attach: Attach::Off }
 }
@@ -127,7 +127,7 @@ fn an_earlier_session_is_not_heard() {
     bench.outlet.close();
     bench.slot.kill();
     bench.outlet.open(2, greeting);
-    // The same id in the next session.
+    // The same id, in the next session.
     let argv = ["echo".to_owned(), "new".to_owned()];
     bench.slot.start(1, &argv, &BTreeMap::new(), false, 2, &bench.outlet).unwrap();
     let replies = bench.sink.finished();

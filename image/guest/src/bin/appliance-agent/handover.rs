@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The pool changes hands: from the program that reads it to the one that may put it before all
-//! others.
+//! Passes the mounted pool from the program that reads it to the program that may attach it for all
+//! to see.
 //!
-//! Whoever mounts a pool reads a log that other machines have written. `appliance-agent attach`
-//! does that locked in ([`confine`](crate::confine)), and may not attach the mount that it makes to
-//! any directory. It sends it as a file descriptor (unix(7), `SCM_RIGHTS`), and this program, which
-//! serves the host and is not locked in, attaches that to the pool's mount point (move_mount(2)),
-//! which it takes from the credentials itself.
+//! The program that mounts a pool reads a log that other machines have written. `appliance-agent
+//! attach` does so while confined ([`confine`](crate::confine)), so it may not attach its mount to
+//! any directory. It sends the mount as a file descriptor (unix(7), `SCM_RIGHTS`) to this program,
+//! which serves the host and is not confined. This program attaches the mount to the pool's mount
+//! point (move_mount(2)), which it reads from the credentials itself.
 
 use std::fs::{self, Permissions};
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
@@ -28,19 +28,19 @@ use rustix::net::{
 
 use crate::asked::Asked;
 
-/// Below [`DIR`], for root alone.
+/// In [`DIR`], for root only.
 const SOCKET: &str = "pool.sock";
 
-/// Time for the other program to be there, and for each word of it.
+/// How long to wait for the other program, and for each of its messages.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Pause between two tries to reach it.
+/// Pause between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The answer to a mount that was put in its place. Any other is the reason why not.
+/// The answer if the mount was attached. Any other answer is the reason why it was not.
 const DONE: &str = "done";
 
-/// Takes pools from now on, in a thread.
+/// Accepts mounts from now on, in a thread.
 pub fn listen() -> Result<()> {
     let path = Path::new(DIR).join(SOCKET);
     let listener = bind(&path).with_context(|| format!("cannot listen at {}", path.display()))?;
@@ -48,14 +48,14 @@ pub fn listen() -> Result<()> {
         for stream in listener.incoming() {
             if let Err(error) = stream.map_err(Into::into).and_then(|stream| answer(stream, place))
             {
-                eprintln!("appliance-agent: cannot take a pool: {error:#}");
+                eprintln!("appliance-agent: cannot accept a pool: {error:#}");
             }
         }
     });
     Ok(())
 }
 
-/// Gives a mount to the program that listens; returns when all see it.
+/// Passes a mount to the program that listens; returns once all can see it.
 pub fn give(mount: impl AsFd) -> Result<()> {
     let path = Path::new(DIR).join(SOCKET);
     let stream =
@@ -63,8 +63,7 @@ pub fn give(mount: impl AsFd) -> Result<()> {
     ask(stream, mount.as_fd())
 }
 
-/// A socket at a path that only root may connect to, in place of one that an agent before this one
-/// has left.
+/// Creates a socket that only root may connect to, replacing one that an earlier agent left behind.
 fn bind(path: &Path) -> std::io::Result<UnixListener> {
     match fs::remove_file(path) {
         Err(err) if err.kind() != ErrorKind::NotFound => return Err(err),
@@ -75,7 +74,7 @@ fn bind(path: &Path) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Connects; the other program may be about to start.
+/// Connects; the other program may just be starting.
 fn reach(path: &Path) -> std::io::Result<UnixStream> {
     let start = Instant::now();
     loop {
@@ -97,7 +96,7 @@ fn ask(mut stream: UnixStream, mount: BorrowedFd<'_>) -> Result<()> {
     let mut rights = SendAncillaryBuffer::new(&mut space);
     let fds = [mount];
     ensure!(rights.push(SendAncillaryMessage::ScmRights(&fds)), "no room for a descriptor");
-    // A descriptor travels with at least one byte.
+    // A descriptor can only be sent together with at least one byte.
     sendmsg(&stream, &[IoSlice::new(b"m")], &mut rights, SendFlags::NOSIGNAL)
         .context("cannot send the mount to the agent")?;
     let mut answer = String::new();
@@ -109,7 +108,7 @@ fn ask(mut stream: UnixStream, mount: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
-/// Takes one mount, does with it what `place` does, and says how that went.
+/// Receives one mount, calls `place` with it, and answers with the result.
 fn answer(mut stream: UnixStream, place: impl FnOnce(OwnedFd) -> Result<()>) -> Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let result = take(&stream).and_then(place);
@@ -148,7 +147,8 @@ mod tests {
 
     use super::*;
 
-    /// The two ends in two threads: what is asked with a file, and answered by `place`.
+    /// Runs both ends in two threads: one sends a file, the other answers with the result of
+    /// `place`.
     fn hand_over(place: impl FnOnce(OwnedFd) -> Result<()> + Send) -> Result<()> {
         let file = File::open("/proc/self/exe").unwrap();
         let (here, there) = UnixStream::pair().unwrap();

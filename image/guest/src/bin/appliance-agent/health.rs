@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The self-check: what is wrong with this machine, one problem a line.
+//! The self-check: reports what is wrong with this machine, one problem per line.
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -11,7 +11,7 @@ use protocol::credentials::SSH_KEYS;
 
 use crate::{asked, systemd};
 
-/// What a key is for.
+/// The program that would use the key.
 const SSH_SERVER: &str = "/usr/sbin/sshd";
 
 /// Prints the problems; the exit code is 1 if there are any.
@@ -20,8 +20,8 @@ pub fn check() -> Result<ExitCode> {
     let mut problems = asked::mistakes(&credentials);
     if credentials.contains_key(SSH_KEYS) && !Path::new(SSH_SERVER).exists() {
         problems.push(format!(
-            "credential {SSH_KEYS}: of no use, this image has no SSH server; the host runs commands with \
-             `vhost-famfs exec`"
+            "credential {SSH_KEYS}: has no effect, as this image has no SSH server; run commands \
+             from the host with `vhost-famfs exec`"
         ));
     }
     problems.extend(systemd::failed_units()?);
@@ -32,7 +32,7 @@ pub fn check() -> Result<ExitCode> {
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What `famfs doctor` finds; only asked where a pool is mounted.
+/// The findings of `famfs doctor`; called only if a pool is mounted.
 fn doctor() -> Result<Vec<String>> {
     if !mounts::read()?.iter().any(|mount| mount.fs_type == "famfs") {
         return Ok(Vec::new());

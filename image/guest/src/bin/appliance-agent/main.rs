@@ -7,11 +7,11 @@
 //!  mount point    <-- handover <-- mounting (attach) in confinement
 //! ```
 //!
-//! `appliance-agent` serves; in the diskless appliance, `appliance-agent diskless` does, and ends
-//! when the host asks for a power-off. `attach` mounts the pool and hands it to the one that
-//! serves. appliance-init starts both. Units run `attached`, which waits for the end of that, and
-//! `watch`, which follows the pool (in the diskless appliance, appliance-init does). `check` says
-//! what is wrong with the machine.
+//! `appliance-agent` serves the host. In the diskless appliance, `appliance-agent diskless` does
+//! so, and ends when the host requests a power-off. `attach` mounts the pool and passes it to the
+//! serving agent. appliance-init starts both. Units run `attached`, which waits for the end of
+//! `attach`, and `watch`, which follows the pool (in the diskless appliance, appliance-init does
+//! this). `check` reports what is wrong with the machine.
 
 mod asked;
 mod batch;

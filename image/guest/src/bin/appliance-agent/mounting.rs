@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Mounting and following the pool as the host asks for.
+//! Mounts and follows the pool as the host requests.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -23,10 +23,10 @@ use crate::{confine, handover, pool};
 /// The tools.
 const FAMFS: &str = "/usr/bin/famfs";
 
-/// Time for the pool's device to appear.
+/// How long to wait for the pool's device to appear.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Gives up what it does not need, finds the pool, checks that it is what was asked for, makes its
+/// Drops unneeded privileges, finds the pool, checks that it is the requested one, creates its
 /// files, lets the agent mount it for all, and reports success.
 pub fn attach() -> Result<()> {
     let start = report::uptime_ms().context("cannot read the time")?;
@@ -36,7 +36,8 @@ pub fn attach() -> Result<()> {
     refuse_mounted(mount_point)?;
     let (device, mounted) = Search::begin(None, LIMIT).find().map_err(|error| match error {
         SearchError::Several { .. } => anyhow!(
-            "{error}; give this VM one of them, or set {NO_POOL} and choose with `famfs attach --device`"
+            "{error}; give this VM only one of them, or set {NO_POOL} and choose with `famfs \
+             attach --device`"
         ),
         error => error.into(),
     })?;
@@ -50,7 +51,7 @@ pub fn attach() -> Result<()> {
     for problem in &played.problems {
         eprintln!("appliance-agent: {}: {problem}", device.display());
     }
-    ensure!(!played.damaged(), "{}: not all of its log could be played", device.display());
+    ensure!(!played.damaged(), "{}: not all of its log could be replayed", device.display());
     if asked.is_read_only() {
         volume.mounted().set_read_only(true)?;
     }
@@ -67,19 +68,20 @@ pub fn attach() -> Result<()> {
     report::leave(&Attach::Mounted { uptime_ms, took_ms }).context("cannot report the mount")
 }
 
-/// Refuses to look for a pool where one is mounted: it would be its own, whose device the kernel
-/// mounts once, or hide it.
+/// Refuses to search if a pool is already mounted: the result would be the same pool, whose device
+/// the kernel mounts only once, or would hide it.
 fn refuse_mounted(mount_point: &str) -> Result<()> {
     match mounts::on(Path::new(mount_point))? {
         Some(mount) => bail!(
-            "{} is mounted on {mount_point} already; `famfs logplay {mount_point}` plays its log",
+            "{} is already mounted on {mount_point}; to replay its log, use `famfs logplay \
+             {mount_point}`",
             mount.source.display()
         ),
         None => Ok(()),
     }
 }
 
-/// Becomes `famfs watch`.
+/// Replaces this program by `famfs watch`.
 pub fn watch() -> Result<ExitCode> {
     let asked = Asked::read()?;
     let error = Command::new(FAMFS).args(["watch", asked.mount_point()]).exec();

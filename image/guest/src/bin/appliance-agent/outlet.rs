@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Where replies go: whole lines, of the current session only.
+//! Sends replies: whole lines, and only those of the current session.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,18 +14,18 @@ pub struct Outlet {
 
 struct State {
     port: Box<dyn Write + Send>,
-    /// Number of the session that is open; nothing of another one is sent.
+    /// Number of the open session; replies of other sessions are not sent.
     session: Option<u64>,
 }
 
 impl Outlet {
-    /// Replies go to `port`, once a session is open.
+    /// Sends replies to `port` once a session is open.
     pub fn new(port: impl Write + Send + 'static) -> Self {
         Self { state: Arc::new(Mutex::new(State { port: Box::new(port), session: None })) }
     }
 
-    /// Opens a session with a greeting. It is made and sent before anything else can be: what
-    /// changes after it was made follows it.
+    /// Opens a session with a greeting. The greeting is created and sent before any other reply, so
+    /// changes that happen after it was created follow it.
     pub fn open(&self, session: u64, greeting: impl FnOnce() -> Reply) {
         let mut state = self.state();
         state.session = Some(session);
@@ -45,7 +45,7 @@ impl Outlet {
         }
     }
 
-    /// Sends what concerns whichever session is open; `false` if none is.
+    /// Sends a reply to whichever session is open; `false` if none is.
     pub fn announce(&self, reply: &Reply) -> bool {
         let mut state = self.state();
         if state.session.is_some() {
@@ -90,7 +90,8 @@ mod tests {
         }
     }
 
-    /// The host drops what comes before the greeting: a change of the pool must not be there.
+    /// The host drops everything before the greeting, so a change of the pool's state must not come
+    /// there.
     #[test]
     fn nothing_comes_between_a_greeting_and_its_state() {
         let (sender, written) = mpsc::channel();
@@ -102,7 +103,7 @@ mod tests {
                 scope.spawn(|| outlet.announce(&change));
                 assert!(
                     written.recv_timeout(Duration::from_millis(100)).is_err(),
-                    "a reply overtook"
+                    "a reply overtook the greeting"
                 );
                 greeting.clone()
             });

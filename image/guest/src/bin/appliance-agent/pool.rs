@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What became of the pool: reported by who mounts it, told to the host.
+//! The state of the pool, as reported by the program that mounts it, and announced to the host.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -18,10 +18,10 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use crate::outlet::Outlet;
 
-/// Exists once a pool is mounted: famfs-watch.service asks for it.
+/// Exists once a pool is mounted; a condition of famfs-watch.service.
 const FOLLOWED: &str = "followed";
 
-/// Pause between two looks for a report.
+/// Pause between two checks for a report.
 const STEP: Duration = Duration::from_millis(50);
 
 /// The state of the pool, kept up to date by a thread.
@@ -31,7 +31,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Starts to watch; changes are announced.
+    /// Starts watching; changes are announced.
     pub fn watch(outlet: Outlet) -> Result<Self> {
         if given::has(NO_POOL) {
             return Ok(Self { attach: Arc::new(Mutex::new(Attach::Off)) });
@@ -39,25 +39,25 @@ impl Pool {
         let inotify = inotify::init(CreateFlags::CLOEXEC).context("cannot use inotify")?;
         inotify::add_watch(&inotify, DIR, WatchFlags::MOVED_TO)
             .with_context(|| format!("cannot watch {DIR}"))?;
-        // Read after the watch is set: no report falls in between.
+        // Read after the watch is set, so that no report is missed in between.
         let pool = Self { attach: Arc::new(Mutex::new(report::read().unwrap_or(Attach::Pending))) };
         let watched = pool.clone();
         thread::spawn(move || watched.follow(File::from(inotify), &outlet));
         Ok(pool)
     }
 
-    /// The state now.
+    /// The current state.
     pub fn attach(&self) -> Attach {
         self.state().clone()
     }
 
     fn follow(&self, mut inotify: File, outlet: &Outlet) {
         let mut events = [0; 4096];
-        // Only the report is moved here, so the events themselves do not matter.
+        // Only the report is moved here, so the events themselves need no check.
         while inotify.read(&mut events).is_ok() {
             if let Some(attach) = report::read() {
                 *self.state() = attach.clone();
-                // A host that is not there yet will ask.
+                // A host that is not connected yet will ask.
                 let _ = outlet.announce(&Reply::Attach { attach });
             }
         }
@@ -68,19 +68,19 @@ impl Pool {
     }
 }
 
-/// Lets famfs-watch.service start.
+/// Allows famfs-watch.service to start.
 pub fn mark_followed() -> Result<()> {
     let mark = Path::new(DIR).join(FOLLOWED);
     fs::write(&mark, "").with_context(|| format!("cannot write {}", mark.display()))
 }
 
-/// Waits for the first report; an error if the pool is not mounted. This is famfs-attach.service,
-/// which has a limit for it.
+/// Waits for the first report; fails if the pool is not mounted. This is famfs-attach.service,
+/// which has a time limit.
 pub fn wait_attached() -> Result<()> {
     loop {
         match report::read() {
             Some(Attach::Failed { result, status, .. }) => {
-                bail!("the pool is not mounted ({result} {status}); the console has the reason")
+                bail!("the pool is not mounted ({result} {status}); see the console for the reason")
             }
             Some(Attach::Mounted { .. } | Attach::Off) => return Ok(()),
             Some(Attach::Pending) | None => thread::sleep(STEP),

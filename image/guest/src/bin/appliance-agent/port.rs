@@ -12,7 +12,7 @@ use protocol::exec::PORT;
 /// Where the kernel lists its ports.
 const PORTS: &str = "/sys/class/virtio-ports";
 
-/// Time for the port to appear: the driver asks the host for names after it has probed.
+/// How long to wait for the port: the driver asks the host for port names after it has probed.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Opens the port for reading and writing.
@@ -34,7 +34,7 @@ pub fn open() -> Result<File> {
         .with_context(|| format!("cannot open {}", path.display()))
 }
 
-/// Without udev there is no /dev/virtio-ports; the name is in sysfs.
+/// Without udev there is no /dev/virtio-ports, but the name is in sysfs.
 fn find() -> Option<PathBuf> {
     let entries = fs::read_dir(PORTS).ok()?;
     entries.flatten().find_map(|entry| {

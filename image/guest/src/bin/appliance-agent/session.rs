@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Sessions: requests in, one command at a time.
+//! Sessions: receives requests, and runs one command at a time.
 
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -20,19 +20,19 @@ use crate::outlet::Outlet;
 use crate::pool::Pool;
 use crate::{port, systemd};
 
-/// Pause while no host is connected: the port cannot be waited for then.
+/// Pause while no host is connected, because then the port cannot be polled.
 const NO_HOST: Duration = Duration::from_millis(50);
 
-/// How the machine is powered off.
+/// How to power off the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PowerOff {
-    /// By a unit of systemd.
+    /// With a systemd unit.
     Systemd,
-    /// By whoever runs this program, when it returns.
+    /// By the caller of this program, once it returns.
     Return,
 }
 
-/// Serves hosts, one after the other, until the machine is powered off.
+/// Serves one host after the other, until the machine is powered off.
 pub fn serve(power_off: PowerOff) -> Result<()> {
     confine::serve()?;
     handover::listen()?;
@@ -88,16 +88,16 @@ struct Session {
     pool: Pool,
     batch: Batch,
     outlet: Outlet,
-    /// Counts the sessions, so that threads of an earlier one are told apart.
+    /// Counts the sessions, to distinguish threads of earlier ones.
     number: u64,
     slot: Slot,
     power_off: PowerOff,
-    /// Nothing more is served.
+    /// Whether to stop serving.
     ended: bool,
 }
 
 impl Session {
-    /// Carries out one line. An empty line only ends what was before it.
+    /// Processes one line. An empty line only ends what was before it.
     fn line(&mut self, line: &[u8]) {
         if line.is_empty() {
             return;
@@ -123,7 +123,7 @@ impl Session {
         }
     }
 
-    /// Opens a session. The host compares the versions: it is the one that can tell people.
+    /// Opens a session. The host compares the versions, because only the host can tell the user.
     fn open(&mut self, session: String) {
         self.close();
         self.number += 1;
@@ -141,14 +141,14 @@ impl Session {
     }
 
     fn close(&mut self) {
-        // The command first: its output may be blocking the outlet, which a host that is gone does
-        // not empty.
+        // Kill the command first: its output may be blocking the outlet, which a disconnected host
+        // does not read.
         self.slot.kill();
         self.outlet.close();
     }
 
     fn power_off(&mut self) {
-        // It may use what is about to be unmounted.
+        // It may use files that are about to be unmounted.
         self.slot.kill();
         if self.power_off == PowerOff::Return {
             self.ended = true;

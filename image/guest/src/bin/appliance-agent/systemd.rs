@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What is asked of systemd. The agent may be there before it is, so it is waited for.
+//! Requests to systemd. The agent may start before systemd does, so it waits for it.
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-/// Where there is no systemd, there is nothing to ask.
+/// Without this program, there is no systemd to ask.
 const SYSTEMCTL: &str = "/usr/bin/systemctl";
 
-/// Where systemd listens to systemctl.
+/// The socket on which systemd listens for systemctl.
 const SOCKET: &str = "/run/systemd/private";
 
-/// Time for systemd to listen.
+/// How long to wait for systemd to listen.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Pause between two looks.
+/// Pause between two checks.
 const STEP: Duration = Duration::from_millis(20);
 
-/// Powers the machine off. "systemctl poweroff" would ask for a login manager first.
+/// Powers off the machine. "systemctl poweroff" would first ask for a login manager.
 pub fn power_off() -> Result<(), String> {
     wait_until_it_listens();
     let job = ["start", "--no-block", "--job-mode=replace-irreversibly", "poweroff.target"];
@@ -32,13 +32,13 @@ pub fn power_off() -> Result<(), String> {
     }
 }
 
-/// The units that failed until the boot was over, one problem each.
+/// The units that had failed by the end of the boot, one entry per problem.
 pub fn failed_units() -> Result<Vec<String>> {
     if !Path::new(SYSTEMCTL).exists() {
         return Ok(Vec::new());
     }
     wait_until_it_listens();
-    // Its answer is "degraded", and an error, if units have failed: which, the other command tells.
+    // If units have failed, this command fails with "degraded"; the other command tells which.
     ask(&["is-system-running", "--wait"])?;
     let units = ask(&["list-units", "--failed", "--plain", "--no-legend"])?;
     let names = units.lines().filter_map(|line| line.split_ascii_whitespace().next());

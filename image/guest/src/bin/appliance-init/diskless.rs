@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The diskless appliance: no systemd. This program stays process 1 and runs the services itself,
-//! until the agent ends because the host asked it to power off.
+//! The diskless appliance, without systemd. This program remains process 1 and runs the services
+//! itself, until the agent ends because the host requested a power-off.
 
 use std::convert::Infallible;
 use std::fs;
@@ -20,21 +20,21 @@ use rustix::system::{RebootCommand, reboot, sethostname};
 use crate::services::{self, AGENT, Manager};
 use crate::{DATA_ONLY, NO_DEVICES, modules, mount_kind, mount_run};
 
-/// Mounted beside what the initrd has.
+/// Mounted in addition to the initrd's own.
 const MOUNTS: [(&str, &str, MountFlags); 3] = [
     ("/tmp", "tmpfs", NO_DEVICES),
     ("/dev/shm", "tmpfs", NO_DEVICES),
     ("/sys/kernel/tracing", "tracefs", DATA_ONLY),
 ];
 
-/// Time for programs to end before they are killed.
+/// How long programs may take to end before they are killed.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Runs until the agent ends, and powers off.
+/// Runs until the agent ends, then powers off.
 pub fn run(command_line: &str) -> Result<Infallible> {
     ensure!(
         Path::new(AGENT).exists(),
-        "no root= on the kernel command line, and this initrd has no {AGENT} to do without"
+        "no root= on the kernel command line, and this initrd has no {AGENT}, so it needs a root"
     );
     thread::scope(|scope| {
         let loading = scope.spawn(|| modules::load(modules::INITRD, &[]));
@@ -43,28 +43,28 @@ pub fn run(command_line: &str) -> Result<Infallible> {
     })?;
     stop()?;
     reboot(RebootCommand::PowerOff).context("cannot power off")?;
-    bail!("still running after the power was switched off")
+    bail!("still running after the power-off")
 }
 
-/// Makes what the services expect.
+/// Creates what the services expect.
 fn prepare(command_line: &str) -> Result<()> {
     for (path, kind, flags) in MOUNTS {
-        fs::create_dir_all(path).with_context(|| format!("cannot make {path}"))?;
+        fs::create_dir_all(path).with_context(|| format!("cannot create {path}"))?;
         mount_kind(kind, path, flags)?;
     }
     mount_run()?;
     services::take_credentials(command_line)?;
     if let Some(name) = given::credentials().get(HOSTNAME) {
-        sethostname(name.as_bytes()).with_context(|| format!("cannot take the name {name}"))?;
+        sethostname(name.as_bytes()).with_context(|| format!("cannot set the host name {name}"))?;
     }
     Ok(())
 }
 
-/// Ends all programs, then the mounts.
+/// Ends all programs, then unmounts.
 fn stop() -> Result<()> {
     for signal in [Signal::TERM, Signal::KILL] {
-        // To "the group of process 1": every process but this one (kill(2), pid -1). None left is
-        // no error.
+        // Signal every process but this one, by sending to "the group of process 1" (kill(2), pid
+        // -1). It is not an error if there is none.
         let _ = kill_process_group(Pid::INIT, signal);
         let deadline = Instant::now() + STOP_LIMIT;
         while Instant::now() < deadline {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Large files of a root in memory: 2 MiB of them are mapped by one page fault.
+//! Prepares large files of a root in memory, so that one page fault maps 2 MiB of them.
 //!
-//! Linux keeps, for each range of 2 MiB of such a file, either one huge page or small ones, as the
-//! first mapping needed it (fs/dax.c), and stays with small ones. Programs are rarely mapped at a
-//! multiple of 2 MiB. So each file is mapped here, so aligned, before any program runs.
+//! For each 2 MiB range of such a file, Linux keeps either one huge page or small pages, whichever
+//! the first mapping needed (fs/dax.c), and never changes small pages back. Programs are rarely
+//! mapped at a multiple of 2 MiB. Therefore each file is mapped here once, with that alignment,
+//! before any program runs.
 
 use std::fs::{self, File};
 
@@ -11,21 +12,21 @@ use anyhow::{Context, Result};
 
 use crate::sys;
 
-/// In a root in memory, the names of its large files, one a line.
+/// In a root in memory, the list of its large files, one name per line.
 const LIST: &str = "usr/lib/appliance/large-files";
 
-/// What one fault maps.
+/// The size that one page fault maps.
 const HUGE: u64 = 2 << 20;
 
-/// Maps the large files of the root that is mounted at `root`. A root without a list has none.
+/// Maps the large files of the root mounted at `root`. A root without a list has none.
 pub fn map(root: &str) -> Result<()> {
     let list = fs::read_to_string(format!("{root}/{LIST}")).unwrap_or_default();
     for name in list.lines() {
         let path = format!("{root}{name}");
         let file = File::open(&path).with_context(|| format!("cannot open {path}"))?;
-        let size = file.metadata().with_context(|| format!("cannot look at {path}"))?.len();
-        // The rest behind the last whole huge page is mapped by small ones in any case.
-        let whole = usize::try_from(size - size % HUGE).context("a file too large to map")?;
+        let size = file.metadata().with_context(|| format!("cannot examine {path}"))?.len();
+        // The rest after the last whole huge page is mapped with small pages in any case.
+        let whole = usize::try_from(size - size % HUGE).context("the file is too large to map")?;
         sys::populate(&file, whole).with_context(|| format!("cannot map {path}"))?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Kernel modules: those that reach the root, and those that are loaded while systemd starts, which
-//! needs none of them.
+//! Loads kernel modules: first those needed to reach the root, then, while systemd starts, those
+//! that systemd does not need.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -13,12 +13,12 @@ use rustix::cstr;
 use rustix::io::Errno;
 use rustix::system::finit_module;
 
-/// In an initrd, the directory of the modules that lie there, not compressed.
+/// The directory for uncompressed modules in an initrd.
 pub const INITRD_DIR: &str = "/modules";
-/// The list of an initrd. A list names the files of modules, relative to its own directory, one a
-/// line, each after those that it needs. A second word holds the only kinds that need the module,
-/// with commas between them: kinds of root, or [`POOL`]. An empty line parts modules that need
-/// nothing of each other: both parts are loaded at once.
+/// The list of an initrd. A list names the files of modules, relative to its own directory, one per
+/// line, each after the modules that it needs. A second word restricts a module to certain kinds of
+/// machines, separated by commas: kinds of root, or [`POOL`]. An empty line separates modules that
+/// do not need each other: both parts are loaded at the same time.
 pub const INITRD: &str = "/modules/order";
 /// The list of a root.
 pub const ROOT: &str = "/usr/lib/appliance/modules";
@@ -26,7 +26,7 @@ pub const ROOT: &str = "/usr/lib/appliance/modules";
 /// The kind of modules that only machines with a pool need.
 const POOL: &str = "pool";
 
-/// Loads the modules of a list that all machines need, or one of these kinds.
+/// Loads the modules of a list that all machines need, or that one of these kinds needs.
 pub fn load(list: &str, kinds: &[&str]) -> Result<()> {
     let order = fs::read_to_string(list).with_context(|| format!("cannot read {list}"))?;
     let Some((first, second)) = order.split_once("\n\n") else {
@@ -56,7 +56,7 @@ fn load_part(list: &str, part: &str, kinds: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The kinds of modules of [`ROOT`] that this machine needs.
+/// The kinds of modules in [`ROOT`] that this machine needs.
 pub fn kinds_of_this_machine() -> Vec<&'static str> {
     if given::has(NO_POOL) { Vec::new() } else { vec![POOL] }
 }
@@ -70,7 +70,7 @@ fn wanted<'a>(list: &'a str, kinds: &[&str]) -> Vec<&'a str> {
         .collect()
 }
 
-/// Whether the kernel has a module already, by the name of its file.
+/// Whether the kernel already has a module, by the name of its file.
 fn is_loaded(path: &Path) -> bool {
     let name = path.file_stem().unwrap_or_default().to_string_lossy().replace('-', "_");
     Path::new("/sys/module").join(name).exists()

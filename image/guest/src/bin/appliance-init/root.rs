@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The root device: which one, and waiting for it.
+//! Finds the root device and waits for it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,32 +9,33 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, mount};
 
-/// Time for the root device to appear. Probing is synchronous for all that QEMU has at power-on.
+/// How long to wait for the root device to appear. Everything that QEMU has at power-on is probed
+/// synchronously.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Pause between two looks.
+/// Pause between two checks.
 const STEP: Duration = Duration::from_millis(10);
 
-/// How a virtio disk's serial number appears in udev's names of disks.
+/// The prefix of a disk's name in udev, before a virtio disk's serial number.
 const BY_ID: &str = "disk/by-id/virtio-";
 
-/// How udev names disks by the PCI address of their controllers.
+/// The prefix of a disk's name in udev, before the PCI address of its controller.
 const BY_PATH: &str = "disk/by-path/pci-";
 
-/// A root device as the kernel command line names it.
+/// A root device as named on the kernel command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Root<'a> {
     /// `root=/dev/NAME`
     Name(&'a str),
     /// `root=/dev/disk/by-id/virtio-SERIAL`: a virtio disk, wherever it is plugged in.
     Serial(&'a str),
-    /// `root=/dev/disk/by-path/pci-ADDRESS`: a virtio-pmem device, by the one thing that the
-    /// contents of another, such as a pool, cannot imitate.
+    /// `root=/dev/disk/by-path/pci-ADDRESS`: a virtio-pmem device, identified by its address, which
+    /// the contents of another device, such as a pool, cannot imitate.
     Memory(&'a str),
 }
 
 impl Root<'_> {
-    /// The kind of root, as in `modules::load`.
+    /// The kind of root, as used by `modules::load`.
     pub fn kind(self) -> &'static str {
         match self {
             Self::Memory(_) => "pmem",
@@ -43,7 +44,7 @@ impl Root<'_> {
         }
     }
 
-    /// Mounts the root, without the guest's page cache where it is memory already.
+    /// Mounts the root. If the root is in memory, it bypasses the guest's page cache.
     pub fn mount(self, device: &Path, target: &str) -> Result<()> {
         let options = (self.kind() == "pmem").then_some(c"dax=always");
         mount(device, target, "erofs", MountFlags::RDONLY, options)
@@ -51,7 +52,7 @@ impl Root<'_> {
     }
 }
 
-/// Reads `root=`, if it is there. The last one counts, as for the kernel.
+/// Parses `root=`, if present. As in the kernel, the last one counts.
 pub fn from_command_line(command_line: &str) -> Result<Option<Root<'_>>> {
     let Some(value) =
         command_line.split_ascii_whitespace().rev().find_map(|word| word.strip_prefix("root="))
@@ -71,7 +72,7 @@ pub fn from_command_line(command_line: &str) -> Result<Option<Root<'_>>> {
     Ok(Some(root))
 }
 
-/// Waits for the device and gives its node.
+/// Waits for the device and returns its node.
 pub fn find(root: Root<'_>) -> Result<PathBuf> {
     let start = Instant::now();
     loop {
@@ -87,7 +88,7 @@ pub fn find(root: Root<'_>) -> Result<PathBuf> {
             return Ok(Path::new("/dev").join(&disk.name));
         }
         if start.elapsed() > LIMIT {
-            bail!("no root device {root:?} after {LIMIT:?}; there are: {disks:?}");
+            bail!("no root device {root:?} after {LIMIT:?}; found: {disks:?}");
         }
         thread::sleep(STEP);
     }
@@ -109,9 +110,9 @@ pub fn wait_for(path: &Path) -> Result<()> {
 #[derive(Debug)]
 struct Disk {
     name: String,
-    /// Empty where there is none.
+    /// Empty if it has none.
     serial: String,
-    /// In /sys/devices.
+    /// Its path in /sys/devices.
     path: PathBuf,
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What serves the host and the pool: started as early as can be, not by systemd, which takes
-//! longer to start than all of this.
+//! The services for the host and the pool. They are started as early as possible, and not by
+//! systemd, whose own start takes longer than all of this.
 //!
 //! ```text
 //! modules  ->  agent                               serves the host
@@ -8,7 +8,7 @@
 //!            |-- without systemd: agent watch (famfs watch); with it, famfs-watch.service
 //! ```
 //!
-//! Beside systemd this is a process of its own, which systemd does not look after.
+//! Next to systemd, this is a separate process, which systemd does not supervise.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -29,38 +29,39 @@ use rustix::termios::tcdrain;
 
 use crate::modules;
 
-/// Serves the host, mounts and follows the pool.
+/// Serves the host, and mounts and follows the pool.
 pub const AGENT: &str = "/usr/bin/appliance-agent";
 
-/// This program in the root: the one in the initrd is memory that each VM would have to keep.
+/// This program's file in the root. The one in the initrd is memory that each VM would have to
+/// keep.
 const MYSELF: &str = "/usr/bin/appliance-init";
 
-/// The argument that makes it run the services beside systemd.
+/// The argument that makes it run the services next to systemd.
 pub const BESIDE: &str = "services";
 
-/// The home directory, where there is one.
+/// The home directory, if there is one.
 const HOME: &str = "/root";
 
-/// Open files of the host's commands: what systemd gives its services.
+/// Limit of open files for the host's commands, as systemd sets it for its services.
 const FILES: Rlimit = Rlimit { current: Some(1024), maximum: Some(524_288) };
 
-/// Pause before an agent that failed is started again.
+/// Pause before a failed agent is started again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Who is process 1.
+/// What process 1 is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Manager {
-    /// This program: the services last until the agent ends.
+    /// This program: the services run until the agent ends.
     None,
-    /// systemd: they last until it ends the machine.
+    /// systemd: the services run until it ends the machine.
     Systemd,
 }
 
-/// Puts the credentials from the command line and the firmware where the services look for them.
+/// Stores the credentials from the command line and the firmware where the services look for them.
 pub fn take_credentials(command_line: &str) -> Result<()> {
-    fs::create_dir_all(report::DIR).with_context(|| format!("cannot make {}", report::DIR))?;
+    fs::create_dir_all(report::DIR).with_context(|| format!("cannot create {}", report::DIR))?;
     let dir = given::DIR;
-    DirBuilder::new().mode(0o700).create(dir).with_context(|| format!("cannot make {dir}"))?;
+    DirBuilder::new().mode(0o700).create(dir).with_context(|| format!("cannot create {dir}"))?;
     for (name, value) in given::by_host(command_line) {
         let path = Path::new(dir).join(name);
         fs::write(&path, value).with_context(|| format!("cannot write {}", path.display()))?;
@@ -68,14 +69,14 @@ pub fn take_credentials(command_line: &str) -> Result<()> {
     Ok(())
 }
 
-/// Starts a process that runs the services beside systemd, and does not wait for it: it will be a
+/// Starts a process that runs the services next to systemd, without waiting for it: it becomes a
 /// child of systemd.
 pub fn start_beside_systemd() -> Result<()> {
     let child = Command::new(MYSELF).arg(BESIDE).spawn();
     child.with_context(|| format!("cannot run {MYSELF}")).map(drop)
 }
 
-/// What that process does.
+/// The main function of that process.
 pub fn run_beside_systemd() -> Result<()> {
     setsid().context("cannot begin a session")?;
     thread::scope(|scope| {
@@ -84,10 +85,10 @@ pub fn run_beside_systemd() -> Result<()> {
     })
 }
 
-/// Starts the services while a thread loads the modules, and looks after them.
+/// Starts the services while a thread loads the modules, then supervises them.
 pub fn run(manager: Manager, modules: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
     setrlimit(Resource::Nofile, FILES).context("cannot set the limit of open files")?;
-    // It takes as long to start as the modules to load, and waits for its device.
+    // It takes as long to start as the modules take to load, and then waits for its device.
     let attach = match given::has(NO_POOL) {
         true => None,
         false => Some(start(&["attach"])?),
@@ -95,27 +96,27 @@ pub fn run(manager: Manager, modules: ScopedJoinHandle<'_, Result<()>>) -> Resul
     let loaded = modules.join();
     match loaded.unwrap_or_else(|_| Err(anyhow!("the thread that loads modules panicked"))) {
         Err(error) if manager == Manager::Systemd => {
-            eprintln!("appliance-init: {error:#}; going on without");
+            eprintln!("appliance-init: {error:#}; continuing without them");
         }
         loaded => loaded?,
     }
     if attach.is_some() {
         bind_dax_devices();
     }
-    // Last, because it is needed last: the mount is given to it.
+    // Started last, because it is needed last: it receives the mount.
     let agent = start_agent(manager)?;
     look_after(manager, agent, attach)
 }
 
-/// Does what the attach would do next, while that still starts: the kernel takes a while to make
-/// the page structures of a pool. What fails here fails there again, and is told there.
+/// Does what `attach` would do next, while `attach` is still starting: the kernel takes a while to
+/// create the page structures of a pool. An error here occurs there again, and is reported there.
 fn bind_dax_devices() {
     for device in dax_devices() {
         let _ = bind_fsdev(&device, false);
     }
 }
 
-/// Waits for the services, and, as process 1, for everything that has no other parent.
+/// Waits for the services and, as process 1, reaps all orphaned processes.
 fn look_after(manager: Manager, mut agent: Pid, mut attach: Option<Pid>) -> Result<()> {
     while let Some((pid, status)) = next_end()? {
         if pid == agent {
@@ -145,7 +146,7 @@ fn start_agent(manager: Manager) -> Result<Pid> {
     }
 }
 
-/// Starts the agent in one of its forms.
+/// Starts the agent with these arguments.
 fn start(arguments: &[&str]) -> Result<Pid> {
     let child = Command::new(AGENT)
         .args(arguments)
@@ -158,18 +159,18 @@ fn start(arguments: &[&str]) -> Result<Pid> {
     Ok(Pid::from_child(&child))
 }
 
-/// Tells the host, through the agent, that the pool could not be mounted.
+/// Reports to the host, through the agent, that the pool could not be mounted.
 fn report_failure(code: Option<i32>) -> Result<()> {
     let result = if code.is_some() { "exit-code" } else { "signal" };
     let status = code.map_or_else(String::new, |code| code.to_string());
     let uptime_ms = report::uptime_ms().context("cannot read the time")?;
-    // The reason is on the console by then. Where that is no terminal, it is already.
+    // By now, the reason is on the console.
     let _ = tcdrain(io::stderr());
     report::leave(&Attach::Failed { result: result.into(), status, uptime_ms })
         .context("cannot report that the pool is not mounted")
 }
 
-/// The next process that ends; `None` when there is none left.
+/// Waits for the next process to end; `None` if there is none left.
 fn next_end() -> Result<Option<(Pid, WaitStatus)>> {
     loop {
         match wait(WaitOptions::empty()) {
@@ -185,6 +186,6 @@ fn in_words(status: WaitStatus) -> String {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (_, Some(signal)) => format!("signal {signal}"),
-        _ => "for no reason known".into(),
+        _ => "for an unknown reason".into(),
     }
 }

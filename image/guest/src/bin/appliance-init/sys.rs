@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! System calls that the compiler cannot check: mapping a file, and the device mapper's ioctls (the
-//! mirror of what is needed of the kernel's `include/uapi/linux/dm-ioctl.h`).
+//! Operations that need `unsafe`: mapping a file, and the device mapper's ioctls (a mirror of the
+//! parts of the kernel's `include/uapi/linux/dm-ioctl.h` that are needed).
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -16,7 +16,7 @@ const VERSION: [u32; 3] = [4, 0, 0];
 /// `DM_READONLY_FLAG`.
 const READ_ONLY: u32 = 1;
 
-/// Longest parameters of a target here.
+/// Maximum length of a target's parameters.
 const MAX_PARAMETERS: usize = 600;
 
 /// `struct dm_ioctl`.
@@ -24,7 +24,7 @@ const MAX_PARAMETERS: usize = 600;
 #[repr(C)]
 struct Head {
     version: [u32; 3],
-    /// Bytes of the whole [`Request`].
+    /// Size of the whole [`Request`] in bytes.
     data_size: u32,
     /// Offset of the target.
     data_start: u32,
@@ -46,7 +46,7 @@ struct Target {
     sector_start: u64,
     length: u64,
     status: i32,
-    /// Offset of the next target: there is none.
+    /// Offset of the next target; there is none.
     next: u32,
     target_type: [u8; 16],
 }
@@ -71,8 +71,8 @@ const CREATE: Opcode = opcode::read_write::<Head>(0xfd, 3);
 const SUSPEND: Opcode = opcode::read_write::<Head>(0xfd, 6);
 const LOAD: Opcode = opcode::read_write::<Head>(0xfd, 9);
 
-/// Makes the kernel map the first `size` bytes of a file, as a read of each page would; then the
-/// mapping goes again. The kernel chooses an address that allows huge pages.
+/// Makes the kernel map the first `size` bytes of a file, as reading each page would, then unmaps
+/// them. The kernel chooses an address that allows huge pages.
 pub fn populate(file: &File, size: usize) -> io::Result<()> {
     let flags = MapFlags::SHARED | MapFlags::POPULATE;
     // SAFETY: no address is asked for, so nothing that is mapped is replaced.
@@ -81,10 +81,10 @@ pub fn populate(file: &File, size: usize) -> io::Result<()> {
     unsafe { munmap(base, size) }
 }
 
-/// Makes a read-only device of one target and returns its number (`/dev/dm-NUMBER`).
+/// Creates a read-only device with one target and returns its number (`/dev/dm-NUMBER`).
 ///
 /// # Errors
-/// `E2BIG` for a name, type or parameters that are too long; else the kernel's answer.
+/// `E2BIG` if the name, type or parameters are too long; otherwise the kernel's answer.
 pub fn make_device(
     control: &File,
     name: &str,
@@ -126,7 +126,7 @@ pub fn make_device(
     Ok(rustix::fs::minor(device))
 }
 
-/// Makes a request, which the kernel overwrites with its answer.
+/// Sends a request; the kernel overwrites it with its answer.
 fn call<const OPCODE: Opcode>(control: &File, request: &mut Request) -> io::Result<()> {
     // SAFETY: all opcodes of this file take a `Head` and what follows it, `data_size` bytes in all:
     // a `Request`.
@@ -135,7 +135,7 @@ fn call<const OPCODE: Opcode>(control: &File, request: &mut Request) -> io::Resu
     unsafe { ioctl(control, call) }
 }
 
-/// A text with NULs behind it, at least one.
+/// A text padded with NULs, at least one.
 fn text<const N: usize>(text: &str) -> io::Result<[u8; N]> {
     let mut field = [0; N];
     if text.len() >= N {

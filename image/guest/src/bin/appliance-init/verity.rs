@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! dm-verity: a root that cannot be read once it was altered.
+//! dm-verity: a root that cannot be read if it has been altered.
 //!
-//! The root disk has two partitions, data and hashes (`image/mkosi.repart`). `roothash=` on the
-//! kernel command line is the only thing that is trusted; everything read from the disk is checked
-//! against it by the kernel.
+//! The root disk has two partitions, data and hashes (`image/mkosi.repart`). Only `roothash=` on
+//! the kernel command line is trusted; the kernel checks everything that is read from the disk
+//! against it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -13,14 +13,14 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{root, sys};
 
-/// The superblock at the start of the partition with hashes (kernel documentation, verity.rst;
+/// The superblock at the start of the hash partition (kernel documentation, verity.rst;
 /// cryptsetup).
 const SUPERBLOCK_LEN: usize = 512;
 const SIGNATURE: &[u8; 8] = b"verity\0\0";
 /// Bytes per sector of the device mapper.
 const SECTOR: u64 = 512;
 
-/// Finds `roothash=` and checks its form: SHA-256 in hexadecimal.
+/// Finds `roothash=` and checks its format: SHA-256 in hexadecimal.
 pub fn root_hash(command_line: &str) -> Result<Option<&str>> {
     let mut words = command_line.split_ascii_whitespace().rev();
     let Some(hash) = words.find_map(|word| word.strip_prefix("roothash=")) else {
@@ -33,7 +33,7 @@ pub fn root_hash(command_line: &str) -> Result<Option<&str>> {
     Ok(Some(hash))
 }
 
-/// Makes the checked device of a disk.
+/// Creates the verified device for a disk.
 pub fn open(disk: &Path, root_hash: &str) -> Result<PathBuf> {
     let name = disk.file_name().unwrap_or_default().to_string_lossy();
     let (data, hashes) = (format!("{name}1"), format!("{name}2"));
@@ -52,7 +52,7 @@ pub fn open(disk: &Path, root_hash: &str) -> Result<PathBuf> {
         .trim()
         .parse::<u64>()
         .with_context(|| format!("no number in {}", size.display()))?;
-    ensure!(table.sectors() <= size, "{data}: {size} sectors, {} expected", table.sectors());
+    ensure!(table.sectors() <= size, "{data}: {size} sectors, expected {}", table.sectors());
     let control = File::options()
         .read(true)
         .write(true)
@@ -61,13 +61,13 @@ pub fn open(disk: &Path, root_hash: &str) -> Result<PathBuf> {
     let data = Path::new("/dev").join(data);
     let parameters = table.parameters(&data, &hashes, root_hash);
     let minor = sys::make_device(&control, "root", table.sectors(), "verity", &parameters)
-        .with_context(|| format!("cannot make a verity device: {parameters}"))?;
+        .with_context(|| format!("cannot create a verity device: {parameters}"))?;
     let device = PathBuf::from(format!("/dev/dm-{minor}"));
     root::wait_for(&device)?;
     Ok(device)
 }
 
-/// What the superblock says.
+/// The contents of the superblock.
 #[derive(Debug, PartialEq, Eq)]
 struct Table {
     data_block: u32,
@@ -100,7 +100,7 @@ impl Table {
         let data_blocks = u64::from(number(72)) | u64::from(number(76)) << 32;
         ensure!(data_blocks > 0 && data_blocks < 1 << 40, "{data_blocks} data blocks");
         let salt_len = usize::from(u16::from_le_bytes([block[80], block[81]]));
-        ensure!(salt_len <= 256, "salt of {salt_len} bytes, at most 256 are possible");
+        ensure!(salt_len <= 256, "salt of {salt_len} bytes, but at most 256 are possible");
         let salt = block[88..88 + salt_len].iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self { data_block, hash_block, data_blocks, salt })
     }
@@ -109,11 +109,11 @@ impl Table {
         self.data_blocks * (u64::from(self.data_block) / SECTOR)
     }
 
-    /// The target's parameters (verity.rst). The hashes start in the block behind the superblock.
+    /// The target's parameters (verity.rst). The hashes start in the block after the superblock.
     fn parameters(&self, data: &Path, hashes: &Path, root_hash: &str) -> String {
         let Self { data_block, hash_block, data_blocks, salt } = self;
         let salt = if salt.is_empty() { "-" } else { salt };
-        // A root that was altered must not half work: the machine stops.
+        // If the root has been altered, the machine must stop, not half work.
         format!(
             "1 {} {} {data_block} {hash_block} {data_blocks} 1 sha256 {root_hash} {salt} 1 panic_on_corruption",
             data.display(),

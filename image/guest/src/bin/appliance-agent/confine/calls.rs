@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The system calls of a program that reads a pool and makes a file system of it: files, memory of
-//! its own, threads, waiting. Not among them: mounting anywhere, other programs and processes,
-//! modules, keys, clocks, name spaces, and sockets but those of unix(7).
+//! The system calls of a program that reads a pool and creates a file system from it: for files,
+//! its own memory, threads and waiting. Not included: mounting anywhere, other programs and
+//! processes, modules, keys, clocks, namespaces, and all sockets but those of unix(7).
 
 use anyhow::Result;
 use famfs::system::seccomp::{
@@ -10,7 +10,7 @@ use famfs::system::seccomp::{
 use libc::c_long;
 use seccompiler::{BackendError, SeccompAction, apply_filter};
 
-/// Allowed whatever their arguments are.
+/// Allowed with any arguments.
 const CALLS: &[c_long] = &[
     // Files by name.
     libc::SYS_open,
@@ -73,7 +73,7 @@ const CALLS: &[c_long] = &[
     libc::SYS_inotify_init1,
     libc::SYS_inotify_add_watch,
     libc::SYS_inotify_rm_watch,
-    // Sockets that are there.
+    // Existing sockets.
     libc::SYS_connect,
     libc::SYS_sendmsg,
     libc::SYS_sendto,
@@ -128,7 +128,7 @@ const CALLS: &[c_long] = &[
     libc::SYS_getrandom,
     libc::SYS_uname,
     libc::SYS_sysinfo,
-    // A file system that is attached nowhere: that is the agent's to do.
+    // For a mount that is not attached anywhere; the agent attaches it.
     libc::SYS_fsopen,
     libc::SYS_fsconfig,
     libc::SYS_fsmount,
@@ -144,10 +144,10 @@ const NAME_SPACES: i32 = libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET;
 
-/// Puts the list in force for the calling thread and what it starts.
+/// Applies the list to the calling thread and everything that it starts.
 pub fn restrict() -> Result<()> {
     apply_filter(&without_clone3()?)?;
-    // Last, because it does not allow seccomp(2).
+    // Must be last, because it does not allow seccomp(2).
     let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     apply_filter(&compile(rules()?, refused, SeccompAction::Allow)?)?;
     Ok(())

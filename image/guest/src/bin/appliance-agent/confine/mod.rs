@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What is given up before a pool is looked at: whoever makes a file system of it reads what other
-//! machines have written.
+//! Gives up privileges before a pool is read: the program that creates a file system from it parses
+//! what other machines have written.
 //!
-//! There remain the few capabilities that this takes, with no way to more, and a list of system
-//! calls ([`calls`]), in which mounts that others would see are not. Other calls are answered with
-//! EPERM.
+//! It keeps only the capabilities that this needs, with no way to gain others, and a list of system
+//! calls ([`calls`]), which does not include mounts that others would see. All other calls fail
+//! with EPERM.
 
 mod calls;
 
@@ -16,15 +16,15 @@ use rustix::thread::{
     set_capabilities, set_no_new_privs,
 };
 
-/// To bind drivers (files of root in /sys), to mount, and to make files with their owners and
-/// modes, set-user-ID bits too.
+/// For binding drivers (files of root in /sys), for mounting, and for creating files with their
+/// owners and modes, including set-user-ID bits.
 const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::CHOWN)
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID);
 
-/// Of no use to whoever is root in a machine for one pool, whose commands the host sends: mandatory
+/// Of no use to root on a machine that serves one pool and runs the host's commands: mandatory
 /// access control, the audit system, process accounting, keeping the machine awake, restoring
 /// processes.
 const UNUSED: CapabilitySet = CapabilitySet::MAC_ADMIN
@@ -36,12 +36,12 @@ const UNUSED: CapabilitySet = CapabilitySet::MAC_ADMIN
     .union(CapabilitySet::BLOCK_SUSPEND)
     .union(CapabilitySet::CHECKPOINT_RESTORE);
 
-/// For the program that serves the host, and all that it runs: what nobody uses there is given up.
+/// For the program that serves the host and everything that it runs: drops what nobody uses there.
 pub fn serve() -> Result<()> {
     keep(CapabilitySet::all().difference(UNUSED)).context("cannot give up capabilities")
 }
 
-/// For the calling thread, which must be the only one of its process. There is no way back.
+/// Applies to the calling thread, which must be the only one of its process. Cannot be undone.
 pub fn enter() -> Result<()> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none).context("cannot switch core files off")?;
@@ -50,7 +50,7 @@ pub fn enter() -> Result<()> {
     calls::restrict().context("cannot restrict system calls")
 }
 
-/// Gives up all other capabilities: of the calling thread, and of what it will execute.
+/// Drops all other capabilities, for the calling thread and for programs that it executes.
 fn keep(kept: CapabilitySet) -> rustix::io::Result<()> {
     for capability in CapabilitySet::all().difference(kept).iter() {
         match remove_capability_from_bounding_set(capability) {
@@ -59,7 +59,7 @@ fn keep(kept: CapabilitySet) -> rustix::io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    // Those that this kernel does not have cannot be set.
+    // Capabilities that this kernel does not have cannot be set.
     let kept = kept.intersection(capabilities(None)?.permitted);
     let sets =
         CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };

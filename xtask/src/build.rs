@@ -13,13 +13,13 @@ use anyhow::Result;
 use crate::tools::{KernelHeaders, Tools};
 use crate::{exec, manual, paths, setup};
 
-/// The target of guest programs. It is named on the command line so that cargo builds
-/// procedural macros and build scripts without the guest's flags.
+/// The target of guest programs. It is set on the command line so that cargo builds procedural
+/// macros and build scripts without the guest's flags.
 const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What was built, and where.
 pub struct Built {
-    /// The tools it was built with.
+    /// The tools used for the build.
     pub tools: Tools,
     /// The host's programs: `vhost-famfs`, `famfs`.
     pub host: PathBuf,
@@ -68,7 +68,7 @@ pub fn run() -> Result<Built> {
     })
 }
 
-/// Builds famfs.ko in `dir` for the kernel that the headers are of.
+/// Builds famfs.ko in `dir` for the kernel of the given headers.
 pub fn module(tools: &Tools, headers: &KernelHeaders, dir: &Path) -> Result<PathBuf> {
     exec::step(
         &format!("build-{}", dir.file_name().unwrap_or_default().display()),
@@ -79,14 +79,14 @@ pub fn module(tools: &Tools, headers: &KernelHeaders, dir: &Path) -> Result<Path
     Ok(dir.join("famfs.ko"))
 }
 
-/// The cargo that runs us.
+/// The cargo that runs this program.
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(paths::root());
     command
 }
 
-/// `make` in `dir` with the kernel's compiler, output to `out`.
+/// `make` in `dir` with the kernel's compiler; output goes to `out`.
 pub fn make(tools: &Tools, dir: &Path, out: &Path) -> Command {
     let mut command = tools.command("make");
     let jobs = thread::available_parallelism().map_or(1, NonZero::get);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The cache directory: one builder at a time, and no build that cannot be finished.
+//! The cache directory: one builder at a time, and no build without enough space.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 
-/// Keeps two builds of the same thing apart; held until dropped.
+/// Keeps two builds of the same thing from running at once; held until dropped.
 pub fn lock(cache: &Path, name: &str) -> Result<File> {
     let path = cache.join(name);
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
@@ -16,11 +16,11 @@ pub fn lock(cache: &Path, name: &str) -> Result<File> {
     Ok(file)
 }
 
-/// A directory of the cache that other runs do not remove.
+/// A directory of the cache that other runs must not remove.
 pub type Held = Arc<File>;
 
-/// Holds a directory of the cache, until the last copy of the answer is dropped. `None` if there is
-/// none.
+/// Holds a directory of the cache until the last copy of the result is dropped. `None` if the
+/// directory does not exist.
 pub fn hold(dir: &Path) -> Result<Option<Held>> {
     let held = match File::open(dir) {
         Ok(held) => held,
@@ -28,18 +28,18 @@ pub fn hold(dir: &Path) -> Result<Option<Held>> {
         Err(error) => return Err(error).with_context(|| format!("cannot open {}", dir.display())),
     };
     held.lock_shared().with_context(|| format!("cannot lock {}", dir.display()))?;
-    // Another run may have removed it before it could be held.
+    // Another run may have removed it before it was locked.
     Ok(dir.is_dir().then(|| held.into()))
 }
 
-/// Refuses to begin `what` when it needs more than the `bytes` that are free.
+/// Refuses to begin `what` if it needs more space than is free.
 pub fn check_space(cache: &Path, what: &str, bytes: u64) -> Result<()> {
     let free = rustix::fs::statvfs(cache)
-        .with_context(|| format!("cannot look at {}", cache.display()))?;
+        .with_context(|| format!("cannot examine {}", cache.display()))?;
     let free = free.f_bavail.saturating_mul(free.f_frsize);
     ensure!(
         free >= bytes,
-        "no space for {what}: {} has {} MiB free, {} MiB are needed; free some, or set \
+        "no space for {what}: {} has {} MiB free, but {} MiB are needed; free some, or set \
          XDG_CACHE_HOME to another place",
         cache.display(),
         free >> 20,
@@ -49,7 +49,7 @@ pub fn check_space(cache: &Path, what: &str, bytes: u64) -> Result<()> {
 }
 
 /// Removes the directories of the cache that begin with `prefix`, except `keep` and those that
-/// another run holds; they go the next time.
+/// another run holds; those are removed next time.
 pub fn remove_others(cache: &Path, prefix: &str, keep: &[&Path]) -> Result<()> {
     for entry in fs::read_dir(cache).with_context(|| format!("cannot list {}", cache.display()))? {
         let path = entry.with_context(|| format!("cannot list {}", cache.display()))?.path();

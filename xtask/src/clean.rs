@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `cargo xtask clean`: removes what was built, and with `--cache` what was downloaded.
+//! `cargo xtask clean`: removes build results, and with `--cache` also downloads.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use vm_tests::interrupt;
 use crate::args::CleanArgs;
 use crate::paths;
 
-/// What xtask makes under target/.
+/// What xtask creates under target/.
 const BUILT: &[&str] = &[
     "bench",
     "completions",
@@ -32,7 +32,7 @@ const BUILT: &[&str] = &[
     "vm",
 ];
 
-/// Removes target/ except xtask itself, which cargo is running, and the cache if asked.
+/// Removes target/, except xtask itself, which cargo is running, and the cache if requested.
 pub fn run(args: &CleanArgs) -> Result<()> {
     for name in BUILT {
         remove(&paths::target().join(name))?;
@@ -43,7 +43,7 @@ pub fn run(args: &CleanArgs) -> Result<()> {
     Ok(())
 }
 
-/// Removes a directory tree and says so; nothing there is no error.
+/// Removes a directory tree and prints that; it is not an error if it does not exist.
 fn remove(dir: &Path) -> Result<()> {
     interrupt::check()?;
     match fs::remove_dir_all(dir) {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `cargo xtask debug-kernel`: a kernel with checkers, for `cargo xtask test --debug-kernel`.
+//! `cargo xtask debug-kernel`: builds a kernel with debug checks, for `cargo xtask test
+//! --debug-kernel`.
 //!
-//! It is built from the distribution's kernel source package with `kmod/debug.config`. What is
-//! left of it in the cache (`kernel-KEY/`) is its image, its modules, and the headers that
-//! famfs.ko is built against. It gets there in one step at the end: a build that was interrupted
-//! leaves `kernel-KEY.part/` and goes on there the next time.
+//! It is built from the distribution's kernel source package with `kmod/debug.config`. The cache
+//! keeps its image, its modules, and the headers to build famfs.ko against (`kernel-KEY/`). They
+//! appear in one step at the end: an interrupted build leaves `kernel-KEY.part/`, and the next one
+//! continues there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,19 +20,19 @@ use crate::hash::Key;
 use crate::tools::{KernelHeaders, Tools};
 use crate::{cache, exec, paths, setup};
 
-/// Changes when this file builds something else from the same inputs.
+/// Must change when this file builds something else from the same inputs.
 const RECIPE: &str = "debug kernel 1";
 
-/// What the unpacked source, the objects and the result need at most.
+/// Maximum size of the unpacked source, the objects and the result together.
 const BYTES: u64 = 3 << 30;
 
-/// About how many files are compiled, for the progress.
+/// Approximate number of files to compile, for the progress display.
 const FILES: u64 = 1420;
 
-/// The compiler, which is that of the distribution's own kernel.
+/// The compiler, the same as for the distribution's own kernel.
 const COMPILER: [&str; 2] = ["CC=gcc-14", "HOSTCC=gcc-14"];
 
-/// Instead of the time, user and host of the build: the same input gives the same bytes.
+/// Replaces the time, user and host of the build, so that the same input gives the same bytes.
 const IDENTITY: [(&str, &str); 3] = [
     ("KBUILD_BUILD_TIMESTAMP", "@1767225600"),
     ("KBUILD_BUILD_USER", "vhost-famfs"),
@@ -42,12 +43,12 @@ const IDENTITY: [(&str, &str); 3] = [
 #[derive(Debug)]
 pub struct DebugKernel {
     dir: PathBuf,
-    /// Keeps the directory while it is used.
+    /// Keeps the directory from being removed while it is in use.
     _held: Option<Held>,
 }
 
 impl DebugKernel {
-    /// What an external module is built against: its `KDIR`.
+    /// The directory for building external modules: their `KDIR`.
     pub fn headers(&self) -> Result<KernelHeaders> {
         let modules = self.modules();
         let release = fs::read_dir(&modules)
@@ -58,18 +59,18 @@ impl DebugKernel {
             .with_context(|| format!("{}: no kernel release: {release}", modules.display()))
     }
 
-    /// A directory like `/lib/modules`, with the kernel beside its modules.
+    /// A directory like `/lib/modules`, with the kernel next to its modules.
     pub fn modules(&self) -> PathBuf {
         self.dir.join("modules")
     }
 }
 
-/// Builds the kernel unless it is there, and says where it is.
+/// Builds the kernel if needed, and prints its path.
 pub fn run() -> Result<()> {
     let tools = setup::run()?;
     let kernel = build(&tools).inspect_err(|_| {
         if interrupt::seen_after_failure() {
-            eprintln!("debug-kernel: the next run goes on from here");
+            eprintln!("debug-kernel: the next run continues from here");
         }
     })?;
     eprintln!("Debug kernel: {}", kernel.dir.display());
@@ -77,12 +78,12 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// The kernel, built if it is not in the cache.
+/// The kernel; built if it is not in the cache.
 pub fn build(tools: &Tools) -> Result<DebugKernel> {
     let source = tools.kernel_source()?;
     let config = paths::root().join("kmod/debug.config");
     let source_size = fs::metadata(&source)
-        .with_context(|| format!("cannot look at {}", source.display()))?
+        .with_context(|| format!("cannot examine {}", source.display()))?
         .len();
     let key = Key::default()
         .text(RECIPE)
@@ -139,7 +140,7 @@ impl Builder<'_> {
         exec::step(&format!("debug-kernel-{name}"), what, command)
     }
 
-    /// Unpacks the source; it gets its name when it is complete.
+    /// Unpacks the source, which gets its final name once it is complete.
     fn unpack(&self, source: &Path, cache: &Path) -> Result<()> {
         if self.tree().is_dir() {
             return Ok(());
@@ -155,7 +156,8 @@ impl Builder<'_> {
             .with_context(|| format!("cannot rename {}", unpacked.display()))
     }
 
-    /// Nothing but the configuration's lines and what they need; each must come out as it is.
+    /// Configures only the requested options and what they need; each option must end up as
+    /// requested.
     fn configure(&self) -> Result<()> {
         let mut make = self.make();
         make.env("KCONFIG_ALLCONFIG", &self.config).arg("allnoconfig");
@@ -163,15 +165,15 @@ impl Builder<'_> {
         let lost = lost_lines(&read(&self.config)?, &read(&self.tree().join(".config"))?);
         ensure!(
             lost.is_empty(),
-            "{}: this kernel does not take these lines; what they depend on is missing, or they \
-             are gone: {}",
+            "{}: this kernel does not accept these lines, because options that they depend on are \
+             missing, or because they no longer exist: {}",
             self.config.display(),
             lost.join(", ")
         );
         Ok(())
     }
 
-    /// The long part.
+    /// Compiles the kernel, which takes most of the time.
     fn compile(&self) -> Result<()> {
         let jobs = thread::available_parallelism().map_or(1, usize::from);
         let mut make = self.make();
@@ -185,7 +187,7 @@ impl Builder<'_> {
         )
     }
 
-    /// Collects what is needed of it, stripped.
+    /// Collects the needed files, stripped.
     fn install(&self) -> Result<PathBuf> {
         let result = self.part.join("result");
         if result.is_dir() {
@@ -209,7 +211,7 @@ impl Builder<'_> {
             .with_context(|| format!("no modules in {}", result.display()))?;
         let release = self.release()?;
         let own = modules.join(&release);
-        // Links to the tree, which goes.
+        // Links to the source tree, which is removed.
         for link in ["build", "source"] {
             let link = own.join(link);
             if link.is_symlink() {
@@ -238,19 +240,19 @@ fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// The lines of a configuration that say something: a better comment builds nothing again.
+/// The lines of a configuration that set options: a change of comments must not cause a new build.
 fn options(config: &str) -> String {
     let says = |line: &&str| line.starts_with("CONFIG_") || line.ends_with(" is not set");
     config.lines().filter(says).map(|line| format!("{line}\n")).collect()
 }
 
-/// The lines of `wanted` that the kernel's configuration does not have.
+/// The lines of `wanted` that are missing from the kernel's configuration.
 fn lost_lines(wanted: &str, config: &str) -> Vec<String> {
     let has = |line: &str| config.lines().any(|other| other == line);
     wanted
         .lines()
         .filter(|line| match line.strip_prefix("# ") {
-            // An option whose menu is not there is off as well.
+            // An option whose menu is disabled is also off.
             Some(comment) => comment
                 .strip_suffix(" is not set")
                 .is_some_and(|name| has(&format!("{name}=y")) || has(&format!("{name}=m"))),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Running other programs: a line per step, the output in a log, the end of it on failure.
+//! Runs other programs: prints one line per step, writes the output to a log, and shows the end of
+//! the log if the step fails.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
@@ -13,27 +14,27 @@ use vm_tests::interrupt;
 
 use crate::paths;
 
-/// Without a terminal, how often a long step says how far it is.
+/// How often a long step prints its progress if there is no terminal.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
-/// How much of a log is shown when its step failed.
+/// How much of a failed step's log to show.
 const TAIL_LINES: usize = 40;
 
-/// Where these lines are looked for: in so many bytes at its end.
+/// How many bytes at the end of the log to search for these lines.
 const TAIL_BYTES: u64 = 64 * 1024;
 
-/// Runs `command` as the step `what`: prints one line, keeps all output in
-/// `target/log/NAME.log`, and shows the end of that log when the command fails.
+/// Runs `command` as the step `what`: prints one line, keeps all output in `target/log/NAME.log`,
+/// and shows the end of that log if the command fails.
 pub fn step(name: &str, what: &str, command: &mut Command) -> Result<()> {
     let step = Step::begin(name, what)?;
-    // On a terminal the result takes the place of the announcement.
+    // On a terminal, the result replaces the announcement.
     eprint!("{what} ...{}", if step.terminal { "" } else { "\n" });
     let status = step.spawn(command, step.output()?.into())?.wait().context("cannot wait")?;
     step.end(status)
 }
 
-/// The same for a step of many minutes: shows how many of about `total` lines of output that
-/// `counts` were there.
+/// Like [`step`], for a step of many minutes: shows how many of about `total` output lines that
+/// `counts` accepts have appeared.
 pub fn counted_step(
     name: &str,
     what: &str,
@@ -47,7 +48,7 @@ pub fn counted_step(
     let stdout = child.stdout.take().context("the command has no standard output")?;
     let mut progress = Progress::new(total, step.terminal);
     for line in BufReader::new(stdout).split(b'\n') {
-        let line = line.context("cannot read what the command prints")?;
+        let line = line.context("cannot read the output of the command")?;
         step.log.write_all(&line).and_then(|()| step.log.write_all(b"\n")).context("cannot log")?;
         if counts(&String::from_utf8_lossy(&line)) {
             progress.one_more();
@@ -58,7 +59,7 @@ pub fn counted_step(
     step.end(status)
 }
 
-/// A step that runs.
+/// A running step.
 struct Step<'a> {
     what: &'a str,
     log: File,
@@ -82,7 +83,7 @@ impl<'a> Step<'a> {
         })
     }
 
-    /// The log once more, for another stream.
+    /// A copy of the log's file for another stream.
     fn output(&self) -> Result<File> {
         self.log.try_clone().context("cannot share the log between streams")
     }
@@ -107,7 +108,7 @@ impl<'a> Step<'a> {
     }
 }
 
-/// How far a counted step is: a bar on a terminal, else a line a minute.
+/// The progress of a counted step: a bar on a terminal, otherwise one line per minute.
 struct Progress {
     done: u64,
     total: u64,
@@ -149,7 +150,7 @@ fn tail(path: &Path) -> String {
     end
 }
 
-/// Runs `command` and returns what it printed to standard output, without the final newline.
+/// Runs `command` and returns its standard output without the final newline.
 pub fn output(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_owned();
     let out = command

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Programs of the tools or of the host for guests that do not have them: each with its
-//! libraries, and with the loader that belongs to those.
+//! Programs of the tools tree or of the host for guests that do not have them, each with its
+//! libraries and their loader.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::exec;
 use crate::tools::Tools;
 
-/// Fills directory `$1`, which the guest has at `$2`, with the programs that follow.
+/// Fills directory `$1`, which the guest sees at `$2`, with the programs that follow.
 const COLLECT: &str = r#"
 set -euo pipefail
 PATH=/usr/sbin:/usr/bin
@@ -26,8 +26,8 @@ for program; do
 done
 "#;
 
-/// Puts programs into `tree`, which a guest will have at `guest`: what to call is in `bin` there.
-/// Programs are named, or given by their path.
+/// Puts programs into `tree`, which a guest will see at `guest`; the programs to call are in its
+/// `bin`. Programs are given by name or by path.
 pub fn collect(tools: &Tools, tree: &Path, guest: &str, programs: &[&Path]) -> Result<()> {
     let mut command = tools.command("bash");
     command.args(["-c", COLLECT, "bash"]).arg(tree).arg(guest).args(programs);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Keys of cached results: a digest over everything that goes into one.
+//! Keys of cached results: a digest of everything that goes into one.
 
 use std::fs;
 use std::path::Path;
@@ -12,14 +12,14 @@ use sha2::{Digest, Sha256};
 pub struct Key(Sha256);
 
 impl Key {
-    /// Adds a text; its length goes in too, so that two texts never read as one.
+    /// Adds a text together with its length, so that two texts cannot be confused with one.
     pub fn text(mut self, text: &str) -> Self {
         self.0.update((text.len() as u64).to_le_bytes());
         self.0.update(text);
         self
     }
 
-    /// Adds the name and content of a file, or of all files below a directory.
+    /// Adds the name and contents of a file, or of all files in a directory tree.
     pub fn path(mut self, path: &Path) -> Result<Self> {
         if path.is_dir() {
             let mut entries = fs::read_dir(path)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Packages on the host, and where packages come from.
+//! Installs packages on the host, and determines where packages come from.
 //!
-//! The project names no mirror: the Debian archive that the host's own apt uses serves the
-//! tools tree and the image too.
+//! The project names no mirror: the tools tree and the image use the Debian archive that the host's
+//! own apt uses.
 
 use std::env;
 use std::fs;
@@ -19,18 +19,18 @@ pub const SUITE: &str = "trixie";
 /// The keyring that signs the archive, from the package `debian-archive-keyring`.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Host programs that `setup` needs, with the package that has each.
+/// Host programs that `setup` needs, with the package that contains each.
 const NEEDED: &[(&str, &str)] =
     &[("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux"), ("cc", "gcc"), ("c++", "g++")];
 
-/// The package with libclang, which the library of `vhost-famfs ublk` is built with.
+/// The package with libclang, which is needed to build the library of `vhost-famfs ublk`.
 const LIBCLANG: &str = "libclang-dev";
 
-/// Names the directory of libclang to the builds that look for it (crate `clang-sys`).
+/// Tells builds the directory of libclang (crate `clang-sys`).
 const LIBCLANG_PATH: &str = "LIBCLANG_PATH";
 
-/// The URI of the Debian archive in the host's apt configuration. The lists that name the
-/// origin of each source are fetched if they are missing, as they are on many fresh machines.
+/// The URI of the Debian archive in the host's apt configuration. Downloads the lists that name the
+/// origin of each source if they are missing, as on many fresh machines.
 fn archive() -> Result<String> {
     if let Some(uri) = known_archive()? {
         return Ok(uri);
@@ -42,7 +42,7 @@ fn archive() -> Result<String> {
     )
 }
 
-/// The same, from the package lists that are there.
+/// Like [`archive`], from the package lists that exist.
 fn known_archive() -> Result<Option<String>> {
     let targets = exec::output(Command::new("apt-get").args([
         "indextargets",
@@ -57,7 +57,7 @@ fn known_archive() -> Result<Option<String>> {
     Ok(targets.lines().next().map(str::to_owned))
 }
 
-/// Fetches the package lists.
+/// Downloads the package lists.
 fn update() -> Result<()> {
     exec::step("apt-update", "Updating the package lists", Command::new("apt-get").arg("update"))
 }
@@ -71,7 +71,7 @@ pub fn sources() -> Result<String> {
     ))
 }
 
-/// Installs the host packages that are missing. Does nothing when none is.
+/// Installs missing host packages; does nothing if none is missing.
 pub fn install_missing() -> Result<()> {
     let mut missing: Vec<&str> = NEEDED
         .iter()
@@ -105,7 +105,10 @@ fn install(missing: &[&str]) -> Result<()> {
         );
     }
     if !exec::in_path("apt-get") {
-        bail!("missing programs: {}; install them: this host has no apt-get", missing.join(" "));
+        bail!(
+            "missing programs: {}; this host has no apt-get, so install them yourself",
+            missing.join(" ")
+        );
     }
     update()?;
     exec::step(
@@ -118,11 +121,11 @@ fn install(missing: &[&str]) -> Result<()> {
     )
 }
 
-/// Whether the host has a libclang that builds find: where [`LIBCLANG_PATH`] says, or where
-/// distributions put it.
+/// Whether builds find a libclang on this host: in [`LIBCLANG_PATH`], or where distributions
+/// install it.
 fn has_libclang() -> bool {
     let told = env::var_os(LIBCLANG_PATH).map(PathBuf::from);
-    // Debian's packages of several versions lie side by side.
+    // Debian installs packages of several versions side by side.
     let versions = fs::read_dir("/usr/lib").into_iter().flatten().filter_map(|entry| {
         let entry = entry.ok()?;
         let name = entry.file_name().into_string().ok()?;
@@ -136,7 +139,8 @@ fn holds_libclang(dir: &Path) -> bool {
     let names = fs::read_dir(dir).into_iter().flatten();
     names.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).any(|name| {
         let rest = name.strip_prefix("libclang");
-        // libclang.so, libclang.so.1, libclang-14.so.1; not libclang-cpp.so.14, another library.
+        // Matches libclang.so, libclang.so.1, libclang-14.so.1, but not libclang-cpp.so.14, another
+        // library.
         rest.is_some_and(|rest| rest.contains(".so") && !rest.starts_with("-cpp"))
     })
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Where things are.
+//! The paths that xtask uses.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub fn root() -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("."))
 }
 
-/// Cargo's target directory, which also holds everything else that is built.
+/// Cargo's target directory, which also contains all other build results.
 pub fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
@@ -33,7 +33,7 @@ pub fn cache() -> Result<PathBuf> {
     Ok(base.join("vhost-famfs"))
 }
 
-/// A directory for files that live as long as a run: `XDG_RUNTIME_DIR`, else the temporary
+/// A directory for files that exist only during a run: `XDG_RUNTIME_DIR`, else the temporary
 /// directory.
 pub fn runtime() -> PathBuf {
     env::var_os("XDG_RUNTIME_DIR")

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The tools: QEMU, kernel headers with their compiler, mkosi, mkfs.erofs.
 //!
-//! They come from the host when all of them are recent enough there. Otherwise they come from
-//! the *tools tree*, a Debian root in the cache directory, whose `/usr` takes the place of the
-//! host's in a mount namespace of its own for each program. Everything outside `/usr` stays the
+//! They come from the host if all of them are recent enough there. Otherwise they come from the
+//! *tools tree*, a Debian root in the cache directory. Each program then runs in its own mount
+//! namespace, in which the tree's `/usr` replaces the host's. Everything outside `/usr` is the
 //! host's, so paths, sockets and devices are the same inside and outside.
 
 use std::fs;
@@ -59,16 +59,16 @@ const STABLE: &[&str] = &[
     "zstd",
 ];
 
-/// Packages from backports: QEMU with `vhost-user-test-device` and SHMEM_MAP, and the headers
-/// of a kernel line with fsdev_dax. Headers of the stable suite's kernel stay beside them, and
-/// those of [`MORE_HEADERS`].
+/// Packages from backports: QEMU with `vhost-user-test-device` and SHMEM_MAP, and the headers of a
+/// kernel version with fsdev_dax. The headers of the stable suite's kernel, and those of
+/// [`MORE_HEADERS`], are installed next to them.
 const BACKPORTS: &[&str] =
     &["linux-headers-cloud-amd64", "linux-libc-dev", "linux-source", "qemu-system-x86"];
 
-/// Where the tree keeps the kernel's checking scripts, unpacked from the source package.
+/// The directory in the tree for the kernel's checking scripts, unpacked from the source package.
 const SCRIPTS: &str = "usr/src/linux-scripts";
 
-/// The checking scripts, the word lists they read and the library they import.
+/// The checking scripts, the word lists that they read, and the library that they import.
 const SCRIPT_FILES: [&str; 5] = [
     "scripts/checkpatch.pl",
     "scripts/const_structs.checkpatch",
@@ -77,7 +77,7 @@ const SCRIPT_FILES: [&str; 5] = [
     "tools/lib/python/kdoc",
 ];
 
-/// Unpacks the headers of all other kernels that the archive has, in the tree: the module is
+/// Unpacks the headers of all other kernels in the archive into the tree, because the module is
 /// compiled for them. They are not installed, because some depend on their kernel.
 const MORE_HEADERS: &str = r#"
 set -e
@@ -93,13 +93,13 @@ for package in *.deb; do
 done
 rm -r "$PWD""#;
 
-/// What the tree takes while it is being made: itself and its packages.
+/// How much space the tree needs while it is being built, with its packages.
 const TREE_BYTES: u64 = 5 << 29;
 
-/// Raised when the way the tree is built changes.
+/// Must be increased when the way the tree is built changes.
 const RECIPE: &str = "3";
 
-/// Programs that must all be on the host, at least this recent, to do without the tree.
+/// Programs that must all be on the host, with their minimum versions, to do without the tree.
 const ON_HOST: &[(&str, &str, (u32, u32))] = &[
     ("qemu-system-x86_64", "--version", (11, 1)),
     ("mkosi", "--version", (25, 3)),
@@ -107,16 +107,16 @@ const ON_HOST: &[(&str, &str, (u32, u32))] = &[
     ("gcc-14", "-dumpfullversion", (14, 0)),
 ];
 
-/// The oldest kernel whose headers will do: fsdev_dax came with it.
+/// The oldest kernel whose headers can be used: the first with fsdev_dax.
 const KERNEL: (u32, u32) = (7, 2);
 
-/// The long-term line that is tested beside it, with pmem only.
+/// The long-term kernel that is also tested, with pmem only.
 const LTS: (u32, u32) = (6, 12);
 
 /// An installed set of kernel headers.
 #[derive(Clone, Debug)]
 pub struct KernelHeaders {
-    /// The directory, as the tools see it.
+    /// The directory, as seen by the tools.
     pub dir: PathBuf,
     /// The kernel's release, as `uname -r` prints it.
     pub release: String,
@@ -131,7 +131,7 @@ impl KernelHeaders {
         Self::at(PathBuf::from(format!("/usr/src/linux-headers-{release}")), release)
     }
 
-    /// The headers of that release in another directory.
+    /// The headers of that release, in another directory.
     pub fn at(dir: PathBuf, release: &str) -> Option<Self> {
         let version = version(release)?;
         let digits = |part: &str| part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
@@ -139,7 +139,7 @@ impl KernelHeaders {
         Some(Self { dir, release: release.to_owned(), version, patch: patch.unwrap_or(0) })
     }
 
-    /// Whether the module is for this kernel (kmod/compat.h).
+    /// Whether the module supports this kernel (kmod/compat.h).
     fn is_supported(&self) -> bool {
         self.version == LTS || self.version >= KERNEL
     }
@@ -150,12 +150,12 @@ impl KernelHeaders {
 pub struct Tools {
     /// The tools tree, or `None` for the host itself.
     tree: Option<PathBuf>,
-    /// Keeps the tree while it is used.
+    /// Keeps the tree from being removed while it is in use.
     _held: Option<Held>,
 }
 
 impl Tools {
-    /// The host's own tools, if every one of them is recent enough.
+    /// The host's own tools, if all of them are recent enough.
     pub fn on_host() -> Option<Self> {
         let recent = ON_HOST.iter().all(|(program, flag, minimum)| {
             exec::in_path(program)
@@ -168,14 +168,14 @@ impl Tools {
         (recent && host.kernel_headers().is_ok()).then_some(host)
     }
 
-    /// The tools tree, if it was built before from the same list.
+    /// The tools tree, if it has already been built from the same list.
     pub fn cached() -> Result<Option<Self>> {
         let tree = tree_path()?;
         let held = cache::hold(&tree)?;
         Ok(held.map(|held| Self { tree: Some(tree), _held: Some(held) }))
     }
 
-    /// Builds the tools tree, all or nothing, and removes trees of older lists.
+    /// Builds the tools tree, completely or not at all, and removes trees of older lists.
     pub fn build() -> Result<Self> {
         let tree = tree_path()?;
         let cache = paths::cache()?;
@@ -218,7 +218,7 @@ impl Tools {
         Ok(Self { tree: Some(tree), _held: held })
     }
 
-    /// A command that runs `program` of these tools.
+    /// A command that runs `program` from these tools.
     pub fn command(&self, program: &str) -> Command {
         let Some(tree) = &self.tree else { return Command::new(program) };
         let mut command = Command::new("unshare");
@@ -227,8 +227,8 @@ impl Tools {
         command
     }
 
-    /// The path of an executable that stands for `program` of these tools: the program itself
-    /// on the host, else a script beside the tree that enters it.
+    /// The path of an executable for `program` of these tools: the program itself if it is on the
+    /// host, else a script next to the tree that enters it.
     pub fn executable(&self, program: &str) -> Result<PathBuf> {
         let Some(tree) = &self.tree else { return Ok(PathBuf::from(program)) };
         let dir = tree.with_extension("bin");
@@ -248,7 +248,7 @@ impl Tools {
         Ok(path)
     }
 
-    /// The headers that the module is built with first of all: the newest.
+    /// The headers to build the module with by default: the newest.
     pub fn kernel_headers(&self) -> Result<KernelHeaders> {
         self.all_kernel_headers()?.pop().filter(|newest| newest.version >= KERNEL).with_context(
             || {
@@ -260,7 +260,7 @@ impl Tools {
         )
     }
 
-    /// The headers of the long-term line that the module supports too, if these tools have any.
+    /// The headers of the long-term kernel that the module also supports, if the tools include any.
     pub fn lts_headers(&self) -> Result<Option<KernelHeaders>> {
         Ok(self.all_kernel_headers()?.into_iter().rev().find(|headers| headers.version == LTS))
     }
@@ -272,7 +272,7 @@ impl Tools {
         Ok(recent.next().and(oldest))
     }
 
-    /// The headers of all kernels that the module is for, of the oldest first.
+    /// The headers of all kernels that the module supports, the oldest first.
     pub fn all_kernel_headers(&self) -> Result<Vec<KernelHeaders>> {
         let base = self.tree.clone().unwrap_or_else(|| PathBuf::from("/"));
         let src = base.join("usr/src");
@@ -289,13 +289,13 @@ impl Tools {
         Ok(found)
     }
 
-    /// The directory with the kernel's checking scripts, if these tools have it.
+    /// The directory with the kernel's checking scripts, if the tools include it.
     pub fn kernel_scripts(&self) -> Option<PathBuf> {
         let tree = self.tree.as_ref()?;
         Some(tree.join(SCRIPTS)).filter(|dir| dir.is_dir())
     }
 
-    /// The distribution's kernel source package: an archive, newest first.
+    /// The archive of the distribution's kernel source package; the newest if there are several.
     pub fn kernel_source(&self) -> Result<PathBuf> {
         let src = self.tree.clone().unwrap_or_else(|| PathBuf::from("/")).join("usr/src");
         fs::read_dir(&src)
@@ -310,18 +310,18 @@ impl Tools {
             })
     }
 
-    /// What identifies these tools in the key of a result made with them.
+    /// Identifies these tools in the key of a result made with them.
     pub fn key(&self) -> String {
         self.tree.as_ref().map_or_else(|| "host".to_owned(), |tree| tree.display().to_string())
     }
 }
 
-/// Puts the tree's `/usr` (and what it needs of `/etc`) in place of the host's and becomes the
+/// Replaces the host's `/usr` (and what it needs of `/etc`) by the tree's, then becomes the
 /// program. `$0` is the tree, `$@` the program and its arguments.
 const ENTER: &str = "mount --bind \"$0/usr\" /usr && \
      mount --bind \"$0/etc/alternatives\" /etc/alternatives && exec \"$@\"";
 
-/// Where the tree of the present list belongs.
+/// The path of the tree for the current list.
 fn tree_path() -> Result<PathBuf> {
     let key = Key::default().text(RECIPE).text(SUITE).text(&STABLE.join(" "));
     let key = key.text(&BACKPORTS.join(" ")).finish();

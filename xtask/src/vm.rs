@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `cargo xtask vm`: one appliance VM with a pool, its console on this terminal.
+//! `cargo xtask vm`: runs one appliance VM with a pool, with its console on this terminal.
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -11,13 +11,13 @@ use vm_tests::{Cluster, Member, Pool, View};
 use crate::args::VmArgs;
 use crate::{image, paths};
 
-/// The size of a pool that is made for this VM.
+/// The size of a pool that is created for this VM.
 const POOL: u64 = 512 << 20;
 
 /// Starts the VM and waits until it is powered off.
 pub fn run(args: &VmArgs) -> Result<ExitCode> {
     if !io::stdin().is_terminal() {
-        bail!("'vm' gives you a console: run it on a terminal ('demo' and 'test' need none)");
+        bail!("'vm' attaches to a console: run it on a terminal ('demo' and 'test' need none)");
     }
     let artifacts = image::run()?.artifacts(&paths::target().join("vm/interactive"))?;
     let pool = match &args.pool {
@@ -29,7 +29,10 @@ pub fn run(args: &VmArgs) -> Result<ExitCode> {
         }
     };
     eprintln!("Pool: {}", pool.path().display());
-    eprintln!("The pool is at /mnt/famfs in the VM. 'exit' powers the VM off, Ctrl-A x kills it.");
+    eprintln!(
+        "The pool is mounted at /mnt/famfs in the VM. To power the VM off, type 'exit'; to \
+               kill it, press Ctrl-A x."
+    );
     let member = Member::new("vm", true).on_terminal();
     let cluster = Cluster::start(&artifacts, &pool, args.memory << 20, vec![member])?;
     let node = cluster.node("vm")?;

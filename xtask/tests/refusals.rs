@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What `cargo xtask` says to a mistake: before anything slow begins, with the way out.
+//! How `cargo xtask` reports mistakes: before anything slow begins, and with a way out.
 
 use std::process::{Command, Output};
 
 const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
 
-/// Runs a command that must fail and returns what it says.
+/// Runs a command that must fail and returns its message.
 fn refusal(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().expect("the program runs");
     let said = String::from_utf8_lossy(&stderr).into_owned();
@@ -33,12 +33,12 @@ fn a_share_larger_than_the_pool_is_refused_with_the_size_it_needs() {
     std::fs::write(dir.path().join("file"), [1; 100]).expect("a file");
     let mut demo = Command::new(XTASK);
     let said = refusal(demo.args(["demo", "--pool-size", "16", "--share"]).arg(dir.path()));
-    assert!(said.contains("needs a pool of 80 MiB, --pool-size gives 16 MiB"), "{said}");
+    assert!(said.contains("needs a pool of 80 MiB, but --pool-size is 16 MiB"), "{said}");
 }
 
 #[test]
 fn without_root_it_says_so() {
-    // In a user namespace without a mapping nobody is root.
+    // In a user namespace without a mapping, nobody is root.
     let said = refusal(Command::new("unshare").args(["--user", XTASK, "setup"]));
     assert!(said.contains("needs root"), "{said}");
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The back-end natively, with a front-end that only maps: what the crate's own benchmark
-//! measures. Then mapping the window in QEMU: a large pool against a small one. The work is one
-//! mmap, so the size of the pool must not matter.
+//! The back-end on the host, with a front-end that only maps (measured by the crate's own
+//! benchmark). Then the mapping of the window in QEMU, for a large and a small pool. The work is
+//! one mmap, so the size of the pool must not matter.
 
 use std::fs;
 
@@ -13,14 +13,14 @@ use super::sample::medians;
 use super::{Measurement, native};
 use crate::{image, paths};
 
-/// The sizes of the pools, and memory for the page structures of the large one.
+/// The sizes of the pools, and enough memory for the page structures of the large one.
 const LARGE: u64 = 16 << 30;
 const SMALL: u64 = 64 << 20;
 const MEMORY: u64 = 1 << 30;
 
-/// Runs both.
+/// Runs both parts.
 pub fn run() -> Result<Vec<Measurement>> {
-    // First, while no VM has run: its back-ends are to meet an idle host.
+    // First, before any VM has run: back-ends must be measured on an idle host.
     let mut measurements = native::run("vhost-famfs", "device")?;
     measurements.push(in_qemu()?);
     Ok(measurements)
@@ -30,7 +30,7 @@ pub fn run() -> Result<Vec<Measurement>> {
 fn in_qemu() -> Result<Measurement> {
     let artifacts = image::run()?.artifacts(&paths::target().join("vm/bench-device"))?;
     let make = |size| {
-        // Only superblock and log take memory; the rest of the pool stays a hole.
+        // Only superblock and log take memory; the rest of the pool remains a hole.
         let pool = Pool::create(&artifacts, size, SMALL, View::Devdax)?;
         pool.mkfs(&[]).map(|()| pool)
     };
@@ -46,7 +46,7 @@ fn in_qemu() -> Result<Measurement> {
     ))
 }
 
-/// Microseconds that QEMU took to map the window.
+/// How long QEMU took to map the window, in microseconds.
 fn map(artifacts: &Artifacts, pool: &Pool) -> Result<f64> {
     let cluster =
         Cluster::start(artifacts, pool, MEMORY, vec![Member::new("vm", true).in_threads()])?;
@@ -58,5 +58,5 @@ fn map(artifacts: &Artifacts, pool: &Pool) -> Result<f64> {
     log.lines()
         .filter(|line| line.contains("window mapped"))
         .find_map(|line| line.rsplit_once(" us=")?.1.trim().parse().ok())
-        .with_context(|| format!("no 'window mapped' with its time in {}", path.display()))
+        .with_context(|| format!("{}: no line 'window mapped' with its time", path.display()))
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a run was made on, so that figures can be read later.
+//! Describes the machine of a run, so that figures can be interpreted later.
 
 use std::env;
 use std::fs;

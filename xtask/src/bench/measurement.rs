@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One figure beside its peer.
+//! A figure and its comparison with a peer.
 
 use std::fmt::Write;
 
 use serde::Serialize;
 
-/// Which way a figure is better.
+/// Which direction is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Better {
-    /// Small is good: times, bytes used.
+    /// Smaller is better: times, bytes used.
     Lower,
-    /// Large is good: rates.
+    /// Larger is better: rates.
     Higher,
 }
 
-/// A measured value, the same thing measured with a peer in the same run, and the goal.
+/// A measured value, the same value measured for a peer in the same run, and the goal.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measurement {
-    /// A stable name for tools that compare runs.
+    /// A stable id for tools that compare runs.
     pub id: String,
     /// What was measured, in words.
     pub what: String,
@@ -26,15 +26,15 @@ pub struct Measurement {
     pub value: f64,
     /// The unit of `value` and `peer_value`.
     pub unit: String,
-    /// What it is compared with.
+    /// The peer.
     pub peer: String,
     /// The peer's value.
     pub peer_value: f64,
-    /// The goal for `value / peer_value`; none for what is only recorded.
+    /// The goal for `value / peer_value`; `None` if the value is only recorded.
     pub goal: Option<f64>,
-    /// Which way is better.
+    /// Which direction is better.
     pub better: Better,
-    /// Whether the ratio reaches the goal.
+    /// Whether the ratio meets the goal.
     pub ok: Option<bool>,
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `cargo xtask bench`: measures against a named peer in the same run, prints and records.
+//! `cargo xtask bench`: measures against a named peer in the same run, prints and records the
+//! figures.
 
 mod boot;
 mod device;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a crate's own benchmark measures, natively on the host: one JSON object a line.
+//! Runs a crate's own benchmark on the host. It prints one JSON object per line.
 
 use std::process::{Command, Stdio};
 
@@ -23,7 +23,7 @@ struct Line {
     goal: f64,
 }
 
-/// Runs the benchmark `name` of a package with the compiler's optimisation.
+/// Runs the benchmark `name` of a package in an optimised build.
 pub fn run(package: &str, name: &str) -> Result<Vec<Measurement>> {
     let mut bench: Command = build::cargo();
     let output = bench

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Taking values more than once.
+//! Takes values more than once.
 
 use anyhow::Result;
 
@@ -16,32 +16,32 @@ pub fn medians(
     Ok((medians[0], medians[1]))
 }
 
-/// Takes several values together, always as many, for an odd number of rounds, and returns the
+/// Takes the same number of values together in each of an odd number of rounds, and returns the
 /// median of each.
 pub fn medians_of(rounds: usize, take: impl FnMut() -> Result<Vec<f64>>) -> Result<Vec<f64>> {
     Ok(columns(rounds, take)?.iter().map(|values| median(values)).collect())
 }
 
-/// The same with the smallest of each: for work that others can only make longer.
+/// Like [`medians_of`], with the minimum of each: for work that disturbances can only lengthen.
 pub fn least_of(rounds: usize, take: impl FnMut() -> Result<Vec<f64>>) -> Result<Vec<f64>> {
     Ok(columns(rounds, take)?.iter().map(|values| least(values)).collect())
 }
 
-/// Takes values together for some rounds, and returns those that were in the same place.
+/// Takes values together for some rounds, and returns the values of each position.
 pub fn columns(rounds: usize, mut take: impl FnMut() -> Result<Vec<f64>>) -> Result<Vec<Vec<f64>>> {
     let taken = (0..rounds).map(|_| take()).collect::<Result<Vec<_>>>()?;
     let count = taken.first().map_or(0, Vec::len);
     Ok((0..count).map(|i| taken.iter().map(|values| values[i]).collect()).collect())
 }
 
-/// The middle value of an odd number of values.
+/// The median of an odd number of values.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted[sorted.len() / 2]
 }
 
-/// The smallest value.
+/// The minimum.
 pub fn least(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::INFINITY, f64::min)
 }

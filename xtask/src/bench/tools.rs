@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The famfs tools on pool files: what the crate's own benchmark measures.
+//! The famfs tools on pool files, measured by the crate's own benchmark.
 
 use anyhow::Result;
 

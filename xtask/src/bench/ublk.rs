@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Devices of `vhost-famfs ublk` against what people have for the same: the loop driver for an
-//! image, a qcow2 file behind qemu-nbd for an overlay. All in one VM, on files in its memory.
+//! Devices of `vhost-famfs ublk` compared with the usual alternatives: the loop driver for an
+//! image, a qcow2 file behind qemu-nbd for an overlay. All run in one VM, on files in its memory.
 
 use std::fs;
 use std::path::Path;
@@ -19,12 +19,12 @@ use crate::{guest_programs, image, paths};
 const POOL: u64 = 64 << 20;
 const MEMORY: u64 = 1536 << 20;
 const DISK: &str = "ublk-bench";
-/// A device made, measured and removed, under emulation.
+/// How long creating, measuring and removing a device may take, under emulation.
 const LIMIT: Duration = Duration::from_secs(180);
-/// Emulation makes single values differ by a third.
+/// Under emulation, single values differ by a third.
 const ROUNDS: usize = 5;
 
-/// Where files are, and functions for all scripts.
+/// The directory of the files, and functions for all scripts.
 const PRELUDE: &str = r#"
 set -euo pipefail
 PATH=/run/tests/bin:$PATH
@@ -100,7 +100,7 @@ pub fn run() -> Result<Vec<Measurement>> {
     guest_programs::collect(&imaged.built.tools, &tree, Artifacts::GUEST_PROGRAMS, &programs)?;
     for module in ["ublk_drv.ko", "nbd.ko"] {
         fs::copy(artifacts.image.join("test-modules").join(module), tree.join(module))
-            .with_context(|| format!("no module {module} beside the image"))?;
+            .with_context(|| format!("module {module} is missing from the image's directory"))?;
     }
     let disk = pack_disk(&artifacts, &tree, dir.path().join("disk.erofs"), DISK)?;
     let pool = Pool::create(&artifacts, POOL, POOL, View::Devdax)?;
@@ -146,7 +146,7 @@ fn shell(node: &Node, script: &str) -> Result<String> {
 /// One value of fio's report.
 fn measure(node: &Node, script: &str, [options, field]: [&str; 2]) -> Result<f64> {
     let report = shell(node, &format!("options='{options}'\n{script}"))?;
-    // Notes may come before the JSON.
+    // The JSON may be preceded by notes.
     let json = report.find('{').map_or("", |start| &report[start..]);
     let report: Value = serde_json::from_str(json).context("cannot parse fio's report")?;
     let error = report.pointer("/jobs/0/error").and_then(Value::as_i64);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `vhost-famfs up` against the same command lines, started by hand.
+//! `vhost-famfs up` compared with the same command lines, started by hand.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -20,11 +20,11 @@ use super::measurement::Better;
 use super::sample::medians;
 use crate::{image, paths};
 
-/// The pool, and how many VMs share it.
+/// Size of the pool, and number of VMs that share it.
 const POOL: u64 = 512 << 20;
 const VMS: u32 = 3;
 
-/// Starts the same cluster both ways, one after the other.
+/// Starts the same cluster in both ways, one after the other.
 pub fn run() -> Result<Vec<Measurement>> {
     let artifacts = image::run()?.artifacts(&paths::target().join("vm/bench-up"))?;
     let pool = Pool::create(&artifacts, POOL, POOL, View::Devdax)?;
@@ -40,7 +40,7 @@ pub fn run() -> Result<Vec<Measurement>> {
     )])
 }
 
-/// Seconds that the command takes.
+/// How long the command takes, in seconds.
 fn up(artifacts: &Artifacts, pool: &Pool) -> Result<f64> {
     let runtime = tempfile::tempdir_in(&artifacts.runtime).context("no runtime directory")?;
     let program = |command: &str| {
@@ -48,7 +48,8 @@ fn up(artifacts: &Artifacts, pool: &Pool) -> Result<f64> {
         program.arg(command).env("XDG_RUNTIME_DIR", runtime.path());
         program.env("VHOST_FAMFS_QEMU", &artifacts.qemu);
         program.env("VHOST_FAMFS_IMAGE", &artifacts.image);
-        // Not in the terminal's group, whose Ctrl-C would be a second signal, or end `down`.
+        // Not in the terminal's process group: its Ctrl-C would be a second signal, or would end
+        // `down`.
         program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         program.process_group(0);
         program
@@ -59,18 +60,18 @@ fn up(artifacts: &Artifacts, pool: &Pool) -> Result<f64> {
     let child = interrupt::spawn(&mut up)?;
     let started = child.wait_with_output().context("cannot wait for vhost-famfs")?;
     let seconds = begun.elapsed().as_secs_f64();
-    // After a signal as well: what `up` starts outlives it.
+    // Also after a signal: what `up` starts outlives it.
     let ended = program("down").output().context("cannot run vhost-famfs")?;
     ensure!(started.status.success() && ended.status.success(), "{started:?} {ended:?}");
     Ok(seconds)
 }
 
-/// Seconds until all VMs have mounted, with the command lines that `up` would use.
+/// Seconds until all VMs have mounted the pool, with the command lines that `up` would use.
 fn by_hand(artifacts: &Artifacts, pool: &Pool) -> Result<f64> {
     interrupt::check()?;
     let runtime = tempfile::tempdir_in(&artifacts.runtime).context("no runtime directory")?;
     let plan = plan(artifacts, pool, runtime.path())?;
-    fs::create_dir_all(&plan.dir).context("cannot make the cluster's directory")?;
+    fs::create_dir_all(&plan.dir).context("cannot create the cluster's directory")?;
     let begun = Instant::now();
     let mut backends = Vec::new();
     for vm in &plan.vms {

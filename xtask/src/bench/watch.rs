@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How long a file of the master takes to be visible in another VM that follows the log.
+//! How long it takes until a new file of the master is visible in another VM that follows the log.
 
 use anyhow::{Context, Result};
 use vm_tests::{BOOT, Cluster, Member, Pool, View, watch_latency};
@@ -8,14 +8,14 @@ use super::Measurement;
 use super::measurement::Better;
 use crate::{image, paths};
 
-/// The pool and the VMs' memory.
+/// Size of the pool and of the VMs' memory.
 const POOL: u64 = 512 << 20;
 const MEMORY: u64 = 768 << 20;
 
-/// What is wanted, in milliseconds: there is no other program that does this.
+/// The goal in milliseconds; there is no other program to compare with.
 const WANTED: f64 = 10.0;
 
-/// Makes files in one VM and waits for them in the other.
+/// Creates files in one VM and waits for them in the other.
 pub fn run() -> Result<Vec<Measurement>> {
     let artifacts = image::run()?.artifacts(&paths::target().join("vm/bench-watch"))?;
     let pool = Pool::create(&artifacts, POOL, POOL, View::Devdax)?;
@@ -32,7 +32,7 @@ pub fn run() -> Result<Vec<Measurement>> {
         "new file visible in another VM (median)",
         "ms",
         median,
-        ("what is wanted", WANTED),
+        ("the goal", WANTED),
         (Better::Lower, 1.0),
     )])
 }

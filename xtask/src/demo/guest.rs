@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the demo does inside the VMs.
+//! The part of the demo that runs inside the VMs.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,30 +15,30 @@ use super::report::Faults;
 /// Where the appliance mounts the pool.
 const MOUNT_POINT: &str = "/mnt/famfs";
 
-/// How long a VM may take to hash all files: under emulation this is minutes for gigabytes.
+/// How long a VM may take to hash all files: under emulation, gigabytes take minutes.
 const CHECK: Duration = Duration::from_secs(1800);
 
 /// How long anything else may take.
 const SHORT: Duration = Duration::from_secs(60);
 
-/// The file that the master creates, and the seed of its content.
+/// The file that the master creates, and the seed of its contents.
 const NEW_FILE: &str = "/mnt/famfs/created-by-the-demo";
 const SEED: &str = "42";
 
-/// What checking all files in one VM gave.
+/// The result of checking all files in one VM.
 #[derive(Clone, Debug)]
 pub struct Checked {
-    /// Files whose SHA-256 was right.
+    /// Files with a correct SHA-256.
     pub verified: u64,
     /// Their bytes.
     pub bytes: u64,
     /// Page faults on their mappings.
     pub faults: Faults,
-    /// The guest's page cache after all files were read, bytes.
+    /// The guest's page cache after all files were read, in bytes.
     pub page_cache: u64,
 }
 
-/// What `famfs sum --check --faults --json` prints, as far as it matters here.
+/// The part of the output of `famfs sum --check --faults --json` that the demo uses.
 #[derive(Deserialize)]
 struct Sum {
     files: Vec<serde::de::IgnoredAny>,
@@ -47,7 +47,7 @@ struct Sum {
     faults: FaultResults,
 }
 
-/// Faults by size, each by the kernel's word for the result.
+/// Faults by size; each has the kernel's name for the result.
 #[derive(Deserialize)]
 struct FaultResults {
     pmd: HashMap<String, u64>,
@@ -57,13 +57,13 @@ struct FaultResults {
 /// The result of a fault that mapped the page.
 const MAPPED: &str = "NOPAGE";
 
-/// Checks every file of the list in every VM at the same time.
+/// Checks every file of the list in all VMs at the same time.
 pub fn check_files(cluster: &Cluster, manifest: &[u8]) -> Result<Vec<Checked>> {
     cluster.in_all(|node| {
         let command =
             Command::new(["famfs", "sum", "--check", "-", "--faults", "--json", MOUNT_POINT])
                 .stdin(manifest);
-        // A file that is wrong is counted, and reported with all the rest.
+        // Wrong files are counted, and reported with everything else.
         let output = node.vm.exec(&command, CHECK)?;
         let sum: Sum = parse(node, &command, &output)?;
         let mapped = |results: &HashMap<String, u64>| results.get(MAPPED).copied().unwrap_or(0);
@@ -76,8 +76,8 @@ pub fn check_files(cluster: &Cluster, manifest: &[u8]) -> Result<Vec<Checked>> {
     })
 }
 
-/// Creates a file in the master and verifies its content in every VM, after a log replay in the
-/// others. The result says for each VM whether the content was right.
+/// Creates a file in the master, replays the log in the other VMs, and checks the file in every VM.
+/// Returns for each VM whether the contents were correct.
 pub fn share_new_file(cluster: &Cluster) -> Result<Vec<bool>> {
     for node in cluster.nodes().iter().filter(|node| node.member.master) {
         let create = ["famfs", "creat", "--size", "8m", "--seed", SEED, NEW_FILE];
@@ -102,7 +102,7 @@ fn page_cache(node: &Node) -> Result<u64> {
 fn parse<T: for<'a> Deserialize<'a>>(node: &Node, command: &Command, output: &Output) -> Result<T> {
     serde_json::from_slice(&output.stdout).with_context(|| {
         format!(
-            "VM {}: cannot read what '{command}' printed; it also said: {}",
+            "VM {}: cannot parse the output of '{command}'; its standard error: {}",
             node.vm.name(),
             String::from_utf8_lossy(&output.stderr)
         )

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `cargo xtask demo`: one directory, one pool, several VMs, and what it cost.
+//! `cargo xtask demo`: shares one directory through one pool between several VMs, and shows the
+//! cost.
 
 mod guest;
 mod report;
@@ -26,24 +27,23 @@ use share::Share;
 /// Guest memory that a pool costs: a 64-byte `struct page` for each 4 KiB page.
 const PAGE_STRUCTS: u64 = 64;
 
-/// Memory that a guest's kernel and programs take up in the end, for the check that the host
-/// has enough.
+/// Memory that a guest's kernel and programs use in the end, to check that the host has enough.
 const GUEST_NEEDS: u64 = 400 << 20;
 
-/// What `famfs cp --json` says of what it left out.
+/// What `famfs cp --json` reports as left out.
 #[derive(Deserialize)]
 struct Copied {
     skipped: Vec<Skipped>,
 }
 
-/// A file that famfs cannot hold, and why.
+/// A file that famfs cannot store, and the reason.
 #[derive(Clone, Debug, Deserialize, serde::Serialize)]
 struct Skipped {
     path: PathBuf,
     reason: String,
 }
 
-/// Runs the demo; success means that every check passed.
+/// Runs the demo; it succeeds if every check passed.
 pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     let report = demo(args)?;
     println!("{report}");
@@ -60,13 +60,13 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
 }
 
 fn demo(args: &DemoArgs) -> Result<Report> {
-    // What the user gave is checked before anything slow begins.
+    // Check the user's input before anything slow begins.
     let share = Share::scan(&share_dir(args)?)?;
     let needed = share.pool_size();
     let size = args.pool_size.map_or(needed, |mib| mib << 20);
     if size < needed {
         bail!(
-            "{} needs a pool of {} MiB, --pool-size gives {} MiB: leave it out, or share less",
+            "{} needs a pool of {} MiB, but --pool-size is {} MiB: omit it, or share less",
             share.dir.display(),
             needed >> 20,
             size >> 20
@@ -132,7 +132,7 @@ fn demo(args: &DemoArgs) -> Result<Report> {
     })
 }
 
-/// The directory to share: the one asked for, else the toolchain's libraries.
+/// The directory to share: the requested one, else the toolchain's libraries.
 fn share_dir(args: &DemoArgs) -> Result<PathBuf> {
     if let Some(dir) = &args.share {
         if !dir.is_dir() {
@@ -141,7 +141,7 @@ fn share_dir(args: &DemoArgs) -> Result<PathBuf> {
         return Ok(dir.clone());
     }
     let sysroot = exec::output(Command::new("rustc").args(["--print", "sysroot"]))
-        .context("cannot ask the Rust toolchain for its directory; give one with --share")?;
+        .context("cannot ask the Rust toolchain for its directory; name one with --share")?;
     Ok(Path::new(&sysroot).join("lib"))
 }
 
@@ -151,7 +151,7 @@ fn prepare() -> Result<Artifacts> {
     imaged.artifacts(&paths::target().join("vm/demo"))
 }
 
-/// Makes the file system and copies the directory into it, from the host.
+/// Creates the file system and copies the directory into it, on the host.
 fn fill(pool: &Pool, share: &Share) -> Result<Vec<Skipped>> {
     pool.mkfs(&["--loglen", &share.log_size().to_string()])?;
     eprintln!("Copying {} MiB from {} ...", share.bytes() >> 20, share.dir.display());
@@ -159,9 +159,9 @@ fn fill(pool: &Pool, share: &Share) -> Result<Vec<Skipped>> {
     let options = ["cp", "--recursive", "--skip-unsupported", "--json"].map(Into::into);
     let output = pool.famfs(options.into_iter().chain([source.into_os_string(), "/".into()]))?;
     let copied: Copied =
-        serde_json::from_slice(&output).context("cannot read what 'famfs cp --json' printed")?;
+        serde_json::from_slice(&output).context("cannot parse the output of 'famfs cp --json'")?;
     pool.famfs(["fsck"]).context("the pool is not clean after the copy")?;
-    // As the report and the list of checksums name files: relative to the directory.
+    // Relative to the directory, as in the report and the list of checksums.
     let relative = |Skipped { path, reason }| {
         let path = path.strip_prefix(&share.dir).map(Path::to_path_buf).unwrap_or(path);
         Skipped { path, reason }
@@ -169,13 +169,13 @@ fn fill(pool: &Pool, share: &Share) -> Result<Vec<Skipped>> {
     Ok(copied.skipped.into_iter().map(relative).collect())
 }
 
-/// All shared memory of the host, by the kernel's counter.
+/// The kernel's counter for all shared memory of the host.
 fn shmem() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
     meminfo(&text, "Shmem").context("no line 'Shmem' in /proc/meminfo")
 }
 
-/// The bytes of a line of /proc/meminfo (proc(5)).
+/// The value of a line of /proc/meminfo in bytes (proc(5)).
 fn meminfo(text: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines();
     let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
@@ -188,7 +188,7 @@ fn members(count: u32) -> Vec<Member> {
     (1..=count).map(|n| Member::new(&format!("vm{n}"), n == 1)).collect()
 }
 
-/// How long a guest took to mount the pool, milliseconds.
+/// How long a guest took to mount the pool, in milliseconds.
 fn took(attach: &Attach) -> Result<u64> {
     match attach {
         Attach::Mounted { took_ms, .. } => Ok(*took_ms),

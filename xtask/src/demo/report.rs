@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the demo found, for people and as JSON.
+//! The results of the demo, as text and as JSON.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,32 +8,32 @@ use serde::Serialize;
 
 use super::Skipped;
 
-/// How far the host's account of its memory may be from pool plus guests.
+/// How far the host's memory figures may be from pool plus guests.
 const TOLERANCE: f64 = 0.05;
 
-/// Everything that the demo found.
+/// All results of the demo.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// What was shared.
+    /// The shared directory.
     pub shared: Shared,
     /// A row for each VM.
     pub vms: Vec<VmRow>,
-    /// What the host holds.
+    /// The host's memory.
     pub host: HostMemory,
 }
 
-/// The directory.
+/// The shared directory.
 #[derive(Debug, Serialize)]
 pub struct Shared {
-    /// Where it is.
+    /// Its path.
     pub dir: PathBuf,
     /// Files in the pool.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Files that famfs cannot hold.
+    /// Files that famfs cannot store.
     pub skipped: Vec<Skipped>,
-    /// The size of the pool in bytes.
+    /// Size of the pool in bytes.
     pub pool: u64,
 }
 
@@ -51,19 +51,19 @@ pub struct Faults {
 pub struct VmRow {
     /// Its name.
     pub name: String,
-    /// `master` may create files, `client` reads.
+    /// `master` may create files, `client` only reads.
     pub role: &'static str,
-    /// From the start of QEMU to the mounted pool, seconds.
+    /// Time from the start of QEMU to the mounted pool, in seconds.
     pub boot_s: f64,
-    /// Of that, finding, binding and mounting the pool, milliseconds.
+    /// The part of it for finding, binding and mounting the pool, in milliseconds.
     pub attach_ms: u64,
-    /// Files whose SHA-256 is that of the source.
+    /// Files with the same SHA-256 as the source.
     pub verified: u64,
     /// Their bytes.
     pub bytes: u64,
     /// Faults that mapped them.
     pub faults: Faults,
-    /// Whether the file created by the master has the right content here.
+    /// Whether the file created by the master has the right contents here.
     pub new_file: bool,
     /// The VM's RAM in bytes.
     pub ram: u64,
@@ -73,25 +73,25 @@ pub struct VmRow {
     pub page_cache: u64,
     /// Pool pages that its QEMU has mapped.
     pub pool_mapped: u64,
-    /// Its part of them, each page divided by the number of processes that map it.
+    /// Its share of them: each page is divided by the number of processes that map it.
     pub pool_share: u64,
 }
 
-/// What the host holds, by the kernel's own counters, in bytes.
+/// The host's memory according to the kernel's counters, in bytes.
 #[derive(Debug, Serialize)]
 pub struct HostMemory {
     /// Pages of the pool file.
     pub pool: u64,
-    /// What all VMs together hold of it: the sum of their shares (PSS).
+    /// How much of it all VMs hold together: the sum of their shares (PSS).
     pub pool_in_vms: u64,
     /// RAM pages of all VMs.
     pub ram: u64,
-    /// Measured total: the VMs' RAM and shares of the pool, and pool pages that no VM maps.
+    /// Measured total: the VMs' RAM and shares of the pool, plus pool pages that no VM maps.
     pub total: u64,
-    /// What the same data would take with a copy in each VM.
+    /// How much the same data would take with a copy in each VM.
     pub with_copies: u64,
-    /// By how much the kernel's count of all shared memory grew meanwhile. Pool and RAM are
-    /// shared memory; so may be what other programs took or gave back.
+    /// How much the kernel's count of all shared memory grew meanwhile. Pool and RAM are shared
+    /// memory, but so may be memory that other programs allocated or freed.
     pub shmem_growth: u64,
 }
 
@@ -112,7 +112,8 @@ impl HostMemory {
         }
     }
 
-    /// How far the measured total is from the pool once plus the VMs' RAM.
+    /// The relative difference between the measured total and the pool (counted once) plus the VMs'
+    /// RAM.
     pub fn deviation(&self) -> f64 {
         let expected = (self.pool + self.ram) as f64;
         (self.total as f64 - expected).abs() / expected
@@ -120,7 +121,7 @@ impl HostMemory {
 }
 
 impl Report {
-    /// What is not as it should be.
+    /// What is not as expected.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for vm in &self.vms {
@@ -132,7 +133,7 @@ impl Report {
                 problems.push(format!("{}: no 2 MiB page fault", vm.name));
             }
             if !vm.new_file {
-                problems.push(format!("{}: the new file's content is wrong", vm.name));
+                problems.push(format!("{}: the new file's contents are wrong", vm.name));
             }
         }
         if self.host.deviation() > TOLERANCE {
@@ -160,7 +161,7 @@ impl fmt::Display for Report {
             shared.pool >> 20
         )?;
         for Skipped { path, reason } in &shared.skipped {
-            // Some reasons name the path themselves.
+            // Some reasons already contain the path.
             let path = path.display();
             if reason.contains(&format!("\"{path}\"")) {
                 writeln!(f, "  left out: {reason}")?;

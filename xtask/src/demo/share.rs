@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The directory that the demo shares: what is in it, how large a pool it needs, its checksums.
+//! The directory that the demo shares: its contents, the size of the pool that it needs, and its
+//! checksums.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -10,20 +11,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-/// famfs allocates in units of this many bytes.
+/// The allocation unit of famfs in bytes.
 const UNIT: u64 = 2 << 20;
 
-/// Before the data: the devdax info area and the superblock, a unit each.
+/// The space before the data: the devdax info area and the superblock, one unit each.
 const FRONT: u64 = 2 * UNIT;
 
-/// The smallest log, and how many entries (files and directories) it holds.
+/// The size of the smallest log, and how many entries (files and directories) it holds.
 const LOG: u64 = 8 << 20;
 const LOG_ENTRIES: u64 = 15_420;
 
-/// Room in the pool for the file that the demo creates, and for a user to try things.
+/// Extra space in the pool for the file that the demo creates, and for the user to try things.
 const SPARE: u64 = 64 << 20;
 
-/// Pool sizes are a multiple of this: the alignment that libnvdimm prefers for regions.
+/// Pool sizes are a multiple of this, the alignment that libnvdimm prefers for regions.
 const POOL_STEP: u64 = 16 << 20;
 
 /// A directory with its files.
@@ -31,7 +32,7 @@ const POOL_STEP: u64 = 16 << 20;
 pub struct Share {
     /// The directory.
     pub dir: PathBuf,
-    /// Its regular files, relative to it, with their sizes in bytes.
+    /// Its regular files with their sizes in bytes; paths are relative to it.
     pub files: Vec<(PathBuf, u64)>,
     directories: u64,
 }
@@ -45,7 +46,7 @@ impl Share {
         let mut share = Self { files: Vec::new(), directories: 0, dir: dir.clone() };
         share.visit(&dir)?;
         if share.files.is_empty() {
-            bail!("nothing to share: {} holds no regular file", dir.display());
+            bail!("nothing to share: {} contains no regular file", dir.display());
         }
         share.files.sort();
         Ok(share)
@@ -71,25 +72,26 @@ impl Share {
         Ok(())
     }
 
-    /// The bytes of all files.
+    /// The total size of all files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|(_, size)| size).sum()
     }
 
-    /// The size of the log that holds all files and directories: a power of two.
+    /// The size of the log for all files and directories: a power of two.
     pub fn log_size(&self) -> u64 {
         let entries = self.files.len() as u64 + self.directories + 100;
         LOG * entries.div_ceil(LOG_ENTRIES).next_power_of_two()
     }
 
-    /// The size of a pool that holds the files: each takes whole units.
+    /// The size of a pool for the files; each takes whole units.
     pub fn pool_size(&self) -> u64 {
         let data: u64 = self.files.iter().map(|(_, size)| size.next_multiple_of(UNIT)).sum();
         (FRONT + self.log_size() + data + SPARE).next_multiple_of(POOL_STEP)
     }
 
-    /// The SHA-256 of every file except `skipped`, in the format of sha256sum, and the number
-    /// of lines. Read from the directory itself, so that the pool is checked against its source.
+    /// The SHA-256 of every file except `skipped`, in the format of sha256sum, and the number of
+    /// lines. The files are read from the directory itself, so that the pool is checked against its
+    /// source.
     pub fn manifest(&self, skipped: &HashSet<PathBuf>) -> Result<(Vec<u8>, u64)> {
         let mut text = Vec::new();
         let mut lines = 0;
@@ -107,8 +109,8 @@ impl Share {
     }
 }
 
-/// A line of sha256sum(1). A name with a line break or a backslash is escaped, and its line
-/// begins with a backslash.
+/// A line of sha256sum(1). If the name contains a line break or a backslash, it is escaped, and the
+/// line begins with a backslash.
 fn line(sum: &str, name: &[u8]) -> Vec<u8> {
     let escaped: Vec<u8> = name
         .iter()

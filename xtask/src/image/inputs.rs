@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! target/mkosi: what mkosi.conf includes and no checkout holds.
+//! target/mkosi: the files that mkosi.conf includes but that are not in the repository.
 //!
 //! ```text
 //! mkosi.conf               package sources, caches, our programs
@@ -19,7 +19,7 @@ use crate::args::Profile;
 use crate::tools::Tools;
 use crate::{exec, packages, paths};
 
-/// The profile (in [`Kernel`] and in mkosi) without a name: the newest stock kernel.
+/// The default profile (in [`Kernel`] and in mkosi): the newest stock kernel.
 pub const STOCK: &str = "stock";
 
 /// The profile with the long-term kernel.
@@ -31,40 +31,41 @@ pub const OLDEST: &str = "oldest";
 /// The profile with the kernel of `cargo xtask debug-kernel`.
 pub const DEBUG_KERNEL: &str = "debug-kernel";
 
-/// What mount(8), umount(8), fsck(8) and mkfs(8) look for, as links to famfs.
+/// The program names that mount(8), umount(8), fsck(8) and mkfs(8) search for; they are links to
+/// famfs.
 const HELPERS: [&str; 4] = ["mkfs", "fsck", "mount", "umount"];
 
 /// The kernel of an image.
 pub struct Kernel {
-    /// famfs.ko, which decides the kernel's release.
+    /// famfs.ko, which determines the kernel's release.
     pub module: PathBuf,
     profile: &'static str,
     release: String,
-    /// A directory like /lib/modules to take the kernel from, instead of from packages.
+    /// A directory like /lib/modules that contains the kernel; `None` to use packages.
     modules: Option<PathBuf>,
 }
 
 impl Kernel {
-    /// The distribution's kernel that the module is for.
+    /// The distribution's kernel that the module was built for.
     pub fn packaged(tools: &Tools, module: PathBuf, profile: &'static str) -> Result<Self> {
         let release = release(tools, &module)?;
         Ok(Self { module, profile, release, modules: None })
     }
 
-    /// A kernel of our own; `modules` is like /lib/modules, with `vmlinuz` in it.
+    /// Our own kernel; `modules` is like /lib/modules, with `vmlinuz` in it.
     pub fn ours(tools: &Tools, module: PathBuf, modules: PathBuf) -> Result<Self> {
         let release = release(tools, &module)?;
         Ok(Self { module, profile: DEBUG_KERNEL, release, modules: Some(modules) })
     }
 
-    /// What tells it from others, for the key of an image.
+    /// Identifies the kernel in the key of an image.
     pub fn identity(&self) -> String {
         let modules = self.modules.as_ref().map(|dir| dir.display().to_string());
         format!("{} {}", self.release, modules.unwrap_or_default())
     }
 
-    /// Kernel and modules: Debian has had them in one package, with an initramfs generator in tow,
-    /// before Linux 7.
+    /// The packages with kernel and modules. Before Linux 7, Debian has both in one package, which
+    /// pulls in an initramfs generator.
     fn packages(&self) -> Vec<String> {
         let release = &self.release;
         match &self.modules {
@@ -74,7 +75,7 @@ impl Kernel {
         }
     }
 
-    /// When mkosi takes this kernel's file into account.
+    /// The condition under which mkosi uses this kernel's file.
     fn conditions(&self) -> String {
         match self.profile {
             STOCK => {
@@ -85,7 +86,7 @@ impl Kernel {
     }
 }
 
-/// Writes all of it for one job; what is there for other kernels stays.
+/// Writes all files for one job; those for other kernels are left alone.
 pub fn write(job: &Job<'_>) -> Result<()> {
     let Job { built, kernel, dir, .. } = job;
     let base = paths::root().join("target/mkosi");
@@ -95,7 +96,7 @@ pub fn write(job: &Job<'_>) -> Result<()> {
     let bin = base.join("extra/usr/bin");
     let sbin = base.join("extra/usr/sbin");
     let conf = base.join("mkosi.conf.d");
-    // The name of a root tree's file is what mkosi calls it by: nothing of an earlier run may stay.
+    // mkosi calls a root tree by the name of its file, so no file of an earlier run may remain.
     for stale in ["sandbox", "extra", kernel.profile] {
         let stale = base.join(stale);
         if stale.exists() {
@@ -114,10 +115,10 @@ pub fn write(job: &Job<'_>) -> Result<()> {
     .into_iter()
     .chain([&conf, &base.join(kernel.profile)])
     .try_for_each(fs::create_dir_all);
-    made.with_context(|| format!("cannot make directories in {}", base.display()))?;
+    made.with_context(|| format!("cannot create directories in {}", base.display()))?;
     save(&apt.join("sources.list.d/mkosi.sources"), &packages::sources()?)?;
     let preferences = match job.lock {
-        // An old version that the mirror still has beside the new one is not to be kept.
+        // Do not keep an old version that the mirror still has next to the new one.
         Lock::Update => String::new(),
         Lock::Insist | Lock::Prefer => lock::preferences(&lock::path(variant(&job.profiles)))?,
     };
@@ -133,7 +134,7 @@ pub fn write(job: &Job<'_>) -> Result<()> {
     for helper in HELPERS {
         let link = sbin.join(format!("{helper}.famfs"));
         symlink("../bin/famfs", &link)
-            .with_context(|| format!("cannot make {}", link.display()))?;
+            .with_context(|| format!("cannot create {}", link.display()))?;
     }
     let module = format!("{}/usr/lib/modules/{}/extra/famfs.ko", kernel.profile, kernel.release);
     install(&built.tools, &["-D", "-m", "644"], &kernel.module, &base.join(module))?;
@@ -171,17 +172,17 @@ pub fn write(job: &Job<'_>) -> Result<()> {
     save(&conf.join(format!("{}.conf", kernel.profile)), &text)
 }
 
-/// The profile that decides which lock file counts.
+/// The profile that determines the lock file.
 pub fn variant(profiles: &[String]) -> Option<Profile> {
     [Profile::Debug, Profile::Lts].into_iter().find(|profile| profiles.contains(&profile.name()))
 }
 
-/// The kernel release that a module is for.
+/// The kernel release of a module.
 fn release(tools: &Tools, module: &Path) -> Result<String> {
     let vermagic = exec::output(tools.command("modinfo").args(["-F", "vermagic"]).arg(module))?;
     match vermagic.split_ascii_whitespace().next() {
         Some(release) => Ok(release.to_owned()),
-        None => bail!("{} is no kernel module: it names no kernel version", module.display()),
+        None => bail!("{} is not a kernel module: it names no kernel version", module.display()),
     }
 }
 

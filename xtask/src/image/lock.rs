@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The lock files: names and versions of the packages of an image, one a line.
+//! The lock files: names and versions of the packages of an image, one per line.
 //!
-//! apt is told to prefer these versions; image/mkosi.postoutput refuses to pack anything else.
+//! apt prefers these versions; image/mkosi.postoutput refuses to pack any others.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,18 +12,18 @@ use serde_json::Value;
 use crate::args::Profile;
 use crate::paths;
 
-/// The first line of each.
+/// The first lines of each.
 const HEAD: &str = "# SPDX-License-Identifier: Apache-2.0 OR MIT\n\
      # Packages of the appliance: name, version. Written by: cargo xtask image --update\n";
 
-/// The lock file of a package set: that of the debug or lts profile, or that of all others.
+/// The lock file of a package set: that of the debug or lts profile, or that of all other profiles.
 pub fn path(profile: Option<Profile>) -> PathBuf {
     let name = profile.map_or_else(|| "default".to_owned(), Profile::name);
     paths::root().join("image/lock").join(name)
 }
 
-/// Preferences for apt (apt_preferences(5)) that choose the locked versions, above all others.
-/// None where there is no lock file yet.
+/// Preferences for apt (apt_preferences(5)) that give the locked versions precedence over all
+/// others. Empty if there is no lock file yet.
 pub fn preferences(lock: &Path) -> Result<String> {
     if !lock.exists() {
         return Ok(String::new());
@@ -45,7 +45,7 @@ pub fn write(lock: &Path, manifest: &Path) -> Result<()> {
         .with_context(|| format!("cannot read {}", manifest.display()))?;
     let lines = from_manifest(&text).with_context(|| format!("{}", manifest.display()))?;
     if let Some(dir) = lock.parent() {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     }
     fs::write(lock, format!("{HEAD}{lines}"))
         .with_context(|| format!("cannot write {}", lock.display()))?;
@@ -70,7 +70,7 @@ pub fn differences(lock: &Path, manifest: &Path) -> Result<Vec<String>> {
 }
 
 fn from_manifest(text: &str) -> Result<String> {
-    let manifest: Value = serde_json::from_str(text).context("no JSON")?;
+    let manifest: Value = serde_json::from_str(text).context("not JSON")?;
     let packages = manifest["packages"].as_array().context("no list of packages")?;
     let mut lines: Vec<String> = packages
         .iter()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `cargo xtask image`: the appliance image, from what `build` made.
+//! `cargo xtask image`: builds the appliance image from the results of `build`.
 //!
 //! ```text
 //! built programs, famfs.ko --inputs--> target/mkosi --mkosi build--> target/image
@@ -22,13 +22,13 @@ use crate::hash::Key;
 use crate::{debug_kernel, exec, paths};
 use inputs::Kernel;
 
-/// The file of an image that says what it was made of.
+/// The file of an image that identifies its inputs.
 const STAMP: &str = "inputs";
 
-/// What the stamp ends with if the packages are those of the lock file.
+/// The end of the stamp if the packages are those of the lock file.
 const LOCKED: &str = " locked";
 
-/// What was built, and the image made of it.
+/// The build results, and the image made from them.
 pub struct Imaged {
     /// The programs and the module.
     pub built: Built,
@@ -37,7 +37,7 @@ pub struct Imaged {
 }
 
 impl Imaged {
-    /// What a cluster of VMs needs, with its logs in `logs`.
+    /// What a cluster of VMs needs; its logs go to `logs`.
     pub fn artifacts(&self, logs: &Path) -> Result<Artifacts> {
         let Built { tools, host, module_tests, .. } = &self.built;
         Ok(Artifacts {
@@ -62,22 +62,22 @@ impl Imaged {
 struct Job<'a> {
     built: &'a Built,
     kernel: Kernel,
-    /// None: those of mkosi's default.
+    /// If empty, mkosi's default profiles are used.
     profiles: Vec<String>,
     /// Under target/.
     dir: PathBuf,
-    /// What the lock file means for it.
+    /// How to use the lock file.
     lock: Lock,
 }
 
-/// What a lock file means for an image.
+/// How to use a lock file for an image.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lock {
-    /// Other packages are an error: an image to be shipped.
+    /// Refuse other packages: for an image to be shipped.
     Insist,
-    /// Its versions where the mirror still has them: an image for tests and demonstrations.
+    /// Use its versions if the mirror still has them: for tests and demonstrations.
     Prefer,
-    /// What the mirror has now becomes the lock file.
+    /// Write the mirror's current versions to the lock file.
     Update,
 }
 
@@ -88,7 +88,7 @@ pub fn command(args: &ImageArgs) -> Result<()> {
     let variant = own_tree.copied();
     let kernel = match variant {
         Some(Profile::Lts) => {
-            lts_kernel(&built)?.context("these tools have no headers of Linux 6.12")?
+            lts_kernel(&built)?.context("these tools do not include headers of Linux 6.12")?
         }
         _ => stock_kernel(&built)?,
     };
@@ -113,7 +113,7 @@ pub fn command(args: &ImageArgs) -> Result<()> {
     job.make()?;
     if let Some(key) = &args.sign_key {
         let certificate = args.sign_certificate.as_deref().context("no certificate")?;
-        // Signed files are not what the inputs alone give: the next build makes them anew.
+        // Signed files do not follow from the inputs alone, so the next build creates them anew.
         let stamp = job.dir.join(STAMP);
         fs::remove_file(&stamp).with_context(|| format!("cannot remove {}", stamp.display()))?;
         sign::sign(&built.tools, &job.dir, key, certificate)?;
@@ -124,7 +124,7 @@ pub fn command(args: &ImageArgs) -> Result<()> {
     Ok(())
 }
 
-/// Builds the image unless it is there, made of the same inputs.
+/// Builds the image, unless it already exists with the same inputs.
 pub fn run() -> Result<Imaged> {
     let built = build::run()?;
     let dir = paths::target().join("image");
@@ -134,12 +134,12 @@ pub fn run() -> Result<Imaged> {
     Ok(Imaged { built, dir })
 }
 
-/// How the packages of the image differ from those of the lock file, one a line.
+/// How the packages of the image differ from those of the lock file, one entry per line.
 pub fn unlocked(imaged: &Imaged) -> Result<Vec<String>> {
     lock::differences(&lock::path(None), &imaged.dir.join("manifest.json"))
 }
 
-/// Builds the image once more, from its packages, and tells which files differ: their lines in
+/// Builds the image again from its packages, and returns the files that differ, as their lines in
 /// the two lists of checksums.
 pub fn differences(imaged: &Imaged) -> Result<Vec<String>> {
     let kernel = stock_kernel(&imaged.built)?;
@@ -164,8 +164,8 @@ pub fn differences(imaged: &Imaged) -> Result<Vec<String>> {
     Ok([missing(&first, &second), missing(&second, &first)].concat())
 }
 
-/// Builds the same image with the long-term kernel, and returns its directory; `None` if the
-/// tools have no headers of one.
+/// Builds the same image with the long-term kernel, and returns its directory; `None` if the tools
+/// include no headers of such a kernel.
 pub fn run_lts(built: &Built) -> Result<Option<PathBuf>> {
     let Some(kernel) = lts_kernel(built)? else { return Ok(None) };
     let dir = paths::target().join("image-lts");
@@ -174,8 +174,8 @@ pub fn run_lts(built: &Built) -> Result<Option<PathBuf>> {
     Ok(Some(dir))
 }
 
-/// The same image with the oldest kernel that serves devdax devices; `None` if the tools have
-/// headers of one such kernel only.
+/// Builds the same image with the oldest kernel that serves devdax devices; `None` if the tools
+/// include headers of only one such kernel.
 pub fn run_oldest(built: &Built) -> Result<Option<PathBuf>> {
     let Some(headers) = built.tools.oldest_headers()? else { return Ok(None) };
     let module = build::module(&built.tools, &headers, &paths::target().join("kmod-oldest"))?;
@@ -186,7 +186,7 @@ pub fn run_oldest(built: &Built) -> Result<Option<PathBuf>> {
     Ok(Some(dir))
 }
 
-/// The same image with the debug kernel.
+/// Builds the same image with the debug kernel.
 pub fn run_debug() -> Result<Imaged> {
     let built = build::run()?;
     let kernel = debug_kernel::build(&built.tools)?;
@@ -210,7 +210,7 @@ fn lts_kernel(built: &Built) -> Result<Option<Kernel>> {
 }
 
 impl Job<'_> {
-    /// Runs mkosi, unless the image is there, made of the same inputs.
+    /// Runs mkosi, unless the image already exists with the same inputs.
     fn make(&self) -> Result<()> {
         let Self { built, dir, .. } = self;
         let stamp = dir.join(STAMP);
@@ -226,7 +226,7 @@ impl Job<'_> {
             return Ok(());
         }
         inputs::write(self)?;
-        // All or nothing: until the end, there is no image.
+        // All or nothing: until the build is complete, there is no image.
         if dir.exists() {
             fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
         }
@@ -250,14 +250,14 @@ impl Job<'_> {
                     &lock::path(inputs::variant(&self.profiles)),
                     &dir.join("manifest.json"),
                 )?;
-                // The lock file is an input too, and says now what is in the image.
+                // The lock file is also an input, and now describes the image.
                 format!("{}{LOCKED}", self.key()?)
             }
         };
         fs::write(&stamp, key).with_context(|| format!("cannot write {}", stamp.display()))
     }
 
-    /// Stands for everything that the image is made of.
+    /// Identifies everything that the image is made from.
     fn key(&self) -> Result<String> {
         let root = paths::root();
         Ok(Key::default()
@@ -275,12 +275,12 @@ impl Job<'_> {
     }
 }
 
-/// The files of an image with their sizes, one a line.
+/// The files of an image with their sizes, one per line.
 fn sizes(dir: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))?;
     let mut lines = Vec::new();
     for entry in entries.flatten() {
-        let metadata = entry.metadata().context("cannot look at a file of the image")?;
+        let metadata = entry.metadata().context("cannot examine a file of the image")?;
         if metadata.is_file() {
             lines.push(format!("{} {}", entry.path().display(), metadata.len()));
         }

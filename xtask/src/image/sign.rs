@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Signatures for UEFI Secure Boot, with a user's key.
+//! Signatures for UEFI Secure Boot with a user's key.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::exec;
 use crate::tools::Tools;
 
-/// Signs every UKI of an image, checks the signatures, and brings SHA256SUMS up to date.
+/// Signs every UKI of an image, verifies the signatures, and updates SHA256SUMS.
 pub fn sign(tools: &Tools, dir: &Path, key: &Path, certificate: &Path) -> Result<()> {
     let kernels = kernels(dir)?;
     ensure!(!kernels.is_empty(), "no UKI (*.efi) in {} to sign", dir.display());

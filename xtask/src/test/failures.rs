@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What failed and what it said, to be told once more at the end of a run: the log of all suites is
-//! long, and often only its end is shown.
+//! Repeats the messages of failed tests at the end of a run: the log of all suites is long, and
+//! often only its end is shown.
 
 use std::fmt;
 
-/// Lines of a failed test that are kept; its place in the log has all.
+/// How many lines of a failed test to keep; the log has all of them.
 const MOST_LINES: usize = 30;
 
 /// A failed test.
@@ -19,42 +19,42 @@ struct Failure {
 #[derive(Clone, Debug, Default)]
 pub struct Failures {
     list: Vec<Failure>,
-    /// Where the failures begin of the test program that is read.
+    /// Index of the first failure of the test program that is being read.
     program: usize,
-    /// The failure whose text is being read.
+    /// The failure whose message is being read.
     open: Option<usize>,
 }
 
 impl Failures {
-    /// Adds a test that failed and said this.
+    /// Adds a failed test with its message.
     pub fn add(&mut self, name: &str, said: &str) {
         self.list.push(Failure { suite: String::new(), name: name.to_owned(), said: Vec::new() });
         let last = self.list.len() - 1;
         said.lines().for_each(|line| self.say(last, line));
     }
 
-    /// Adds those of another run.
+    /// Adds the failures of another run.
     pub fn append(&mut self, other: &Self) {
         self.list.extend_from_slice(&other.list);
         self.end_program();
     }
 
-    /// Names the suite of all that are of none yet.
+    /// Sets the suite of all failures that have none yet.
     pub fn set_suite(&mut self, suite: &str) {
         for failure in self.list.iter_mut().filter(|failure| failure.suite.is_empty()) {
             suite.clone_into(&mut failure.suite);
         }
     }
 
-    /// Reads a line of a test program. Ours say at once what is wrong, after
-    /// `test NAME ... FAILED`; libtest prints it at its end, in sections that begin with
-    /// `---- NAME stdout ----`; those of libtest-mimic begin with `---- NAME ----`, and it pads
-    /// names with spaces.
+    /// Reads a line of a test program's output. Our programs print what is wrong directly after
+    /// `test NAME ... FAILED`. libtest prints it at the end, in sections that begin with `---- NAME
+    /// stdout ----`; libtest-mimic's sections begin with `---- NAME ----`, and it pads names with
+    /// spaces.
     pub fn read_line(&mut self, line: &str) {
         let section = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" ----"));
         let section = section.map(|name| name.strip_suffix(" stdout").unwrap_or(name));
         if let Some(name) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
-            // Not part of the name in the section's head.
+            // Not part of the name in the section's heading.
             let name = name.strip_suffix(" - should panic").unwrap_or(name).trim_end();
             self.open = Some(self.find_or_add(name));
         } else if let Some(name) = section {
@@ -68,7 +68,7 @@ impl Failures {
         }
     }
 
-    /// What is read from now on is of another program, which may have tests of the same names.
+    /// All following lines belong to another program, which may have tests with the same names.
     pub fn end_program(&mut self) {
         self.open = None;
         self.program = self.list.len();
@@ -93,12 +93,12 @@ impl Failures {
     }
 }
 
-/// Whether a line tells how a test ended; a message can begin with the same word.
+/// Whether a line reports how a test ended; a message can begin with the same word.
 fn is_outcome(line: &str) -> bool {
     line.starts_with("test ") && line.contains(" ... ")
 }
 
-/// Nothing if nothing failed.
+/// Empty if nothing failed.
 impl fmt::Display for Failures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.list.is_empty() {

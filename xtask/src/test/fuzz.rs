@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Coverage-guided fuzzing with the stable compiler: libFuzzer, and LLVM's own instrumentation.
+//! Coverage-guided fuzzing with the stable compiler, using libFuzzer and LLVM's own
+//! instrumentation.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,28 +15,28 @@ use super::run::Run;
 use super::tally::Tally;
 use crate::{build, exec, paths};
 
-/// Seconds that each target runs in continuous integration, and with `--all`.
+/// How many seconds each target runs in continuous integration, and with `--all`.
 const SECONDS: u64 = 60;
 const SECONDS_ALL: u64 = 600;
-/// Targets that run at a time.
+/// How many targets run at the same time.
 const AT_A_TIME: usize = 2;
-/// Seconds that one input may take, and MiB of memory that a target may have.
+/// Seconds that one input may take, and MiB of memory that a target may use.
 const INPUT_SECONDS: u64 = 10;
 const MEMORY_MIB: u64 = 1024;
-/// The build's target is named so that build scripts are built without the instrumentation.
+/// Setting the target explicitly keeps build scripts from being instrumented.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// What libFuzzer expects of instrumented code: a counter for each edge, and a hook for each
+/// The instrumentation that libFuzzer expects: a counter for each edge, and a hook for each
 /// comparison.
 const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
     -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares";
-/// How much of its output a failed target shows: from a panic on, or of its end.
+/// How much of a failed target's output to show: from a panic on, or the end.
 const PANIC_LINES: usize = 4;
 const TAIL_LINES: usize = 20;
 
-/// Builds all targets and runs each for its time. Each counts as one test.
+/// Builds all targets and runs each for its time. Each target counts as one test.
 pub fn run(run: &mut Run) -> Result<()> {
     ensure!(exec::in_path("c++"), "libFuzzer needs a C++ compiler: install the package g++");
     let programs = build()?;
@@ -73,7 +74,7 @@ fn sources() -> PathBuf {
     paths::root().join("fuzz")
 }
 
-/// Builds the targets; returns the directory of their programs.
+/// Builds the targets and returns the directory of their programs.
 fn build() -> Result<PathBuf> {
     let target = paths::target().join("fuzz");
     exec::step(
@@ -88,8 +89,8 @@ fn build() -> Result<PathBuf> {
     Ok(target.join(TARGET).join("fuzz"))
 }
 
-/// Runs one target; it fails if it found something. What it learns is kept in target/fuzz/corpus,
-/// from where the next run goes on.
+/// Runs one target, which fails if it finds something. Its corpus is kept in target/fuzz/corpus,
+/// where the next run continues.
 fn fuzz(name: &str, programs: &Path, seconds: u64, tally: &mut Tally) -> Result<()> {
     let target = paths::target().join("fuzz");
     let (learned, found) = (target.join("corpus").join(name), target.join("crashes").join(name));
@@ -124,7 +125,7 @@ fn fuzz(name: &str, programs: &Path, seconds: u64, tally: &mut Tally) -> Result<
     }
     let lines: Vec<&str> = text.lines().collect();
     println!("fuzz {name} ... FAILED ({status})");
-    // A panic says what is wrong; without one, the end of the output does.
+    // A panic message says what is wrong; if there is none, the end of the output does.
     let tail = lines.len().saturating_sub(TAIL_LINES);
     let shown = match lines.iter().position(|line| line.contains(" panicked at ")) {
         Some(at) => &lines[at..lines.len().min(at + PANIC_LINES)],

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What is checked of the image's making, before its VMs boot.
+//! Checks how the image is built, before its VMs boot.
 
 use std::fs;
 use std::path::Path;
@@ -13,10 +13,10 @@ use crate::image::{self, Imaged, sign};
 use crate::tools::Tools;
 use crate::{exec, paths};
 
-/// The UKI that is signed here, the smallest.
+/// The UKI to sign here, the smallest.
 const KERNEL: &str = "root.efi";
 
-/// Runs them; those that build an image take longer than continuous integration allows.
+/// Runs the checks; those that build an image are too slow for continuous integration.
 pub fn run(imaged: &Imaged, run: &mut Run) -> Result<()> {
     locked(imaged, run)?;
     let tools = &imaged.built.tools;
@@ -28,7 +28,8 @@ pub fn run(imaged: &Imaged, run: &mut Run) -> Result<()> {
     Ok(())
 }
 
-/// The tests run on what the mirror has; whether that is what would be shipped is said here.
+/// The tests use the mirror's packages; this check reports whether they are the ones that would be
+/// shipped.
 fn locked(imaged: &Imaged, run: &mut Run) -> Result<()> {
     let name = "the packages are those of the lock file";
     let differences = image::unlocked(imaged)?;
@@ -42,14 +43,14 @@ fn locked(imaged: &Imaged, run: &mut Run) -> Result<()> {
     Ok(())
 }
 
-/// Builds the image a second time: it must be the same, bit by bit.
+/// Builds the image a second time; the result must be identical, bit by bit.
 fn reproducible(imaged: &Imaged) -> Result<()> {
     let differences = image::differences(imaged)?;
     ensure!(differences.is_empty(), "{}", differences.join("\n"));
     Ok(())
 }
 
-/// Runs the packing as mkosi does, on what apt is said to have installed, against a lock file.
+/// Packs the image as mkosi does, from what apt is supposed to have installed, against a lock file.
 fn lock(tools: &Tools) -> Result<()> {
     let pack = |installed: &str| -> Result<(Output, usize)> {
         let dir = tempfile::tempdir().context("no temporary directory")?;
@@ -74,7 +75,7 @@ fn lock(tools: &Tools) -> Result<()> {
         let files = fs::read_dir(&output)?.count();
         Ok((ran, files))
     };
-    // There is nothing to pack here: what counts is whether it gets so far.
+    // There is nothing to pack here; what matters is whether it gets that far.
     let refused = "the packages are not those of image/lock/default";
     let said = |ran: &Output| String::from_utf8_lossy(&ran.stderr).into_owned();
     let (same, _) = pack("257.9-1")?;
@@ -85,11 +86,11 @@ fn lock(tools: &Tools) -> Result<()> {
         [refused, "< systemd 257.9-1", "> systemd 257.10-1", "cargo xtask image --update"];
     ensure!(!other.status.success() && expected.iter().all(|part| text.contains(part)), "{text}");
     ensure!(!text.contains("kmod"), "a package that is as locked is named: {text}");
-    ensure!(files == 1, "{files} files are there, expected the manifest only");
+    ensure!(files == 1, "{files} files exist, expected the manifest only");
     Ok(())
 }
 
-/// Signs a copy of a UKI with a new key as `cargo xtask image --sign-key` does.
+/// Signs a copy of a UKI with a new key, as `cargo xtask image --sign-key` does.
 fn signed(imaged: &Imaged) -> Result<()> {
     let tools = &imaged.built.tools;
     let dir = tempfile::tempdir().context("no temporary directory")?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What can be checked of the kernel module without booting it.
+//! Checks the kernel module without booting it.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,8 +10,8 @@ use super::run::Run;
 use crate::tools::{KernelHeaders, Tools};
 use crate::{build, exec, paths, setup};
 
-/// Warnings of compiler, sparse and kernel-doc for every kernel there are headers of, the
-/// kernel's style check, and the ways to install the module.
+/// Warnings of compiler, sparse and kernel-doc for every kernel with headers, the kernel's style
+/// check, and the ways to install the module.
 pub fn lints(run: &mut Run) -> Result<()> {
     let tools = setup::run()?;
     for headers in tools.all_kernel_headers()? {
@@ -41,7 +41,7 @@ fn check(tools: &Tools, headers: &KernelHeaders, run: &mut Run) -> Result<()> {
     run.lint(&format!("famfs.ko for {}: {what}", headers.release), &mut check)
 }
 
-/// The kernel's style check over module and interface.
+/// The kernel's style check for module and interface.
 fn checkpatch(tools: &Tools, run: &mut Run) -> Result<()> {
     let Some(scripts) = tools.kernel_scripts() else {
         run.tally.skip("checkpatch --strict", "the host's own tools have no checkpatch.pl");
@@ -59,20 +59,21 @@ fn checkpatch(tools: &Tools, run: &mut Run) -> Result<()> {
     checkpatch
         .arg(scripts.join("scripts/checkpatch.pl"))
         .args(["--strict", "--terse", "--no-tree", "--quiet"])
-        // An out-of-tree module has to look at the version: in compat.h, as a house rule.
+        // An out-of-tree module must check the kernel version; a house rule restricts that to
+        // compat.h.
         .args(["--ignore", "LINUX_VERSION_CODE,CONSTANT_COMPARISON", "--file"])
         .args(files);
     run.lint("checkpatch --strict", &mut checkpatch)
 }
 
-/// Warnings of the formatter about famfs(5).
+/// Warnings of the formatter for famfs(5).
 fn manual(run: &mut Run) -> Result<()> {
     let name = "famfs(5) formats without warnings";
     if !exec::in_path("groff") {
         run.tally.skip(name, "this host has no groff");
         return Ok(());
     }
-    // Warnings do not change groff's exit status: they must not be there at all.
+    // groff's exit status does not reflect warnings, so there must be no warning in its output.
     let script = "said=$(groff -man -ww -z -Tutf8 \"$0\" 2>&1) && [ -z \"$said\" ] ||
         { printf '%s\\n' \"$said\" >&2; exit 1; }";
     let mut groff = Command::new("sh");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Counting tests: what a run printed, added up.
+//! Counts tests by adding up what a run printed.
 
 use std::fmt;
 
@@ -12,9 +12,9 @@ pub struct Tally {
     pub passed: u64,
     /// Tests that failed, and suites that could not run.
     pub failed: u64,
-    /// Tests that were not run; each printed its reason.
+    /// Tests that were not run; each printed the reason.
     pub skipped: u64,
-    /// What is known of those that failed.
+    /// The messages of the failed tests.
     pub failures: Failures,
 }
 
@@ -37,21 +37,21 @@ impl Tally {
         self.passed += 1;
     }
 
-    /// Counts a test that failed, or that could not run, and keeps what it said.
+    /// Counts a test that failed or could not run, and keeps its message.
     pub fn fail(&mut self, name: &str, said: &str) {
         self.failed += 1;
         self.failures.add(name, said);
     }
 
-    /// Counts a check that cannot be made here, and says why.
+    /// Counts a check that is not possible here, and prints the reason.
     pub fn skip(&mut self, name: &str, reason: &str) {
         println!("check {name} ... skipped: {reason}");
         self.skipped += 1;
     }
 
-    /// Adds the counts of a line by which a libtest harness closes a test binary:
-    /// `test result: ok. 3 passed; 0 failed; 1 ignored; ...`. Other lines count nothing; of failed
-    /// tests they tell what is kept.
+    /// Adds the counts of a line with which a libtest harness closes a test binary: `test result:
+    /// ok. 3 passed; 0 failed; 1 ignored; ...`. Other lines do not count; those about failed tests
+    /// are kept as their messages.
     pub fn read_line(&mut self, line: &str) {
         self.failures.read_line(line);
         let Some((_, counts)) =

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The floor: the appliance's kernel with an initrd of nothing but busybox, up to its shell. What
-//! a VM takes beyond that is the appliance's own.
+//! The floor: the appliance's kernel with an initrd that contains only busybox, timed up to its
+//! shell. Whatever a VM takes beyond that is due to the appliance.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -16,8 +16,8 @@ use crate::tools::Tools;
 /// What the floor's shell prints.
 pub const MARK: &str = "the floor has a shell";
 
-/// Fills directory `$1` with an initrd; `$2` is what it prints. Like the appliance's own for
-/// QEMU it is not compressed.
+/// Fills directory `$1` with an initrd that prints `$2`. Like the appliance's initrd for QEMU, it
+/// is not compressed.
 const MAKE: &str = r##"
 set -eu
 mkdir -p "$1/tree/bin"
@@ -29,10 +29,10 @@ cd "$1/tree"
 find . | LC_ALL=C sort | cpio --create --format=newc --owner=0:0 --reproducible --quiet >"$1/initrd-diskless.cpio"
 "##;
 
-/// What an image must have besides to be opened as one.
+/// The other files that an image must have to be opened as one.
 const OTHERS: [&str; 3] = ["vmlinux", "initrd.cpio", "root.erofs"];
 
-/// The same artifacts with an image whose diskless form is the floor: a VM of it has exactly the
+/// The same artifacts with an image whose diskless form is the floor. A VM of it has exactly the
 /// options of a diskless appliance.
 pub fn make(tools: &Tools, artifacts: &Artifacts) -> Result<Artifacts> {
     let dir = paths::target().join("bench/floor");
@@ -48,5 +48,5 @@ pub fn make(tools: &Tools, artifacts: &Artifacts) -> Result<Artifacts> {
 }
 
 fn link(to: &Path, from: &Path) -> Result<()> {
-    symlink(to, from).with_context(|| format!("cannot make {}", from.display()))
+    symlink(to, from).with_context(|| format!("cannot create {}", from.display()))
 }

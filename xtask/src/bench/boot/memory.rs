@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What one to four VMs hold of the host's memory, with a root on a disk and with a root in memory.
+//! How much host memory one to four VMs use, with a root on disk and with a root in memory.
 //!
-//! Of a VM its RAM counts (QEMU's PSS of it), of the root's file what is in the host's page cache,
-//! once. QEMU's own memory does not: under TCG most of it is translated code.
+//! For a VM, its RAM counts (QEMU's PSS for it); for the root's file, what is in the host's page
+//! cache, once. QEMU's own memory does not count: under TCG, most of it is translated code.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -19,25 +19,25 @@ use crate::bench::Measurement;
 use crate::bench::measurement::Better;
 use crate::{exec, paths};
 
-/// The pool and the VMs' memory.
+/// Size of the pool and of the VMs' memory.
 const POOL: u64 = 64 << 20;
 const MEMORY: u64 = 512 << 20;
 
-/// Most VMs at a time.
+/// Maximum number of VMs at a time.
 const MOST: usize = 4;
 
-/// Most that a guest may keep of a root in memory in its own page cache, in 10^6 bytes.
+/// How much of a root in memory a guest may keep in its own page cache, in 10^6 bytes.
 const MAX_CACHED: f64 = 2.0;
 
-/// Some VMs of one kind that have all read their whole root, in bytes.
+/// The memory of several VMs of one kind that have all read their whole root, in bytes.
 struct Cost {
-    /// The largest page cache of a guest.
+    /// The largest page cache of any guest.
     cached: u64,
-    /// Of the host's memory, by all.
+    /// Host memory used by all of them.
     host: u64,
 }
 
-/// Measures both, and draws the picture.
+/// Measures both kinds and draws the picture.
 pub fn run(artifacts: &Artifacts) -> Result<Vec<Measurement>> {
     let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
     pool.mkfs(&[])?;
@@ -70,7 +70,7 @@ pub fn run(artifacts: &Artifacts) -> Result<Vec<Measurement>> {
     Ok(rows)
 }
 
-/// Starts one VM after the other, lets each read its root, and looks at all of them each time.
+/// Starts one VM after the other, lets each read its root, and each time measures all of them.
 fn grow(artifacts: &Artifacts, pool: &Pool, root: Root, file: &Path) -> Result<Vec<Cost>> {
     forget(file)?;
     let (mut clusters, mut costs) = (Vec::new(), Vec::new());
@@ -97,17 +97,17 @@ fn look(clusters: &[Cluster], file: &Path) -> Result<Cost> {
     Ok(cost)
 }
 
-/// Takes a file out of the host's page cache, where building it has left it.
+/// Drops a file from the host's page cache, where building has left it.
 fn forget(path: &Path) -> Result<()> {
     File::open(path)
         .and_then(|file| {
             file.sync_all()?;
             Ok(rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)?)
         })
-        .with_context(|| format!("cannot take {} out of the page cache", path.display()))
+        .with_context(|| format!("cannot drop {} from the page cache", path.display()))
 }
 
-/// Bytes of a file in the host's page cache.
+/// How many bytes of a file are in the host's page cache.
 fn in_page_cache(path: &Path) -> Result<u64> {
     let mut fincore = Command::new("fincore");
     fincore.args(["--bytes", "--noheadings", "--output", "RES"]).arg(path);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the appliance costs: time from power-on to a mounted pool, bytes shipped, memory of each
-//! VM.
+//! The cost of the appliance: time from power-on to a mounted pool, bytes shipped, memory per VM.
 //!
 //! ```text
 //! timing: the profiles against the floor, in turn      floor: the least that boots
@@ -21,13 +20,13 @@ use super::Measurement;
 use super::measurement::Better;
 use crate::{image, paths};
 
-/// What is shipped of a profile, and how much that may be: 10^6 bytes, as in "45 MB".
+/// The files shipped for a profile, and how large they may be in total: 10^6 bytes, as in "45 MB".
 const SHIPPED: [(&str, &[&str], f64); 2] = [
     ("default", &["vmlinuz", "initrd.img", "root.erofs"], 45.0),
     ("diskless", &["vmlinuz", "initrd-diskless.img"], 18.0),
 ];
 
-/// Boots VMs, one kind after the other.
+/// Boots VMs of one kind after the other.
 pub fn run() -> Result<Vec<Measurement>> {
     let imaged = image::run()?;
     let artifacts = imaged.artifacts(&paths::target().join("vm/bench-boot"))?;
@@ -46,12 +45,12 @@ pub fn run() -> Result<Vec<Measurement>> {
     Ok(measurements)
 }
 
-/// The size of some files of an image together, in 10^6 bytes.
+/// The total size of some files of an image, in 10^6 bytes.
 fn megabytes(image: &Path, files: &[&str]) -> Result<f64> {
     let size = |name: &&str| {
         let path = image.join(name);
         let metadata =
-            fs::metadata(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+            fs::metadata(&path).with_context(|| format!("cannot examine {}", path.display()))?;
         Ok(metadata.len())
     };
     let bytes = files.iter().map(size).sum::<Result<u64>>()?;

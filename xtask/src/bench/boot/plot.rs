@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Host memory against the number of VMs, as a picture in SVG 1.1.
+//! A picture (SVG 1.1) of host memory against the number of VMs.
 
 use std::fmt::Write;
 
-/// The picture, and the part of it that the axes enclose, in pixels.
+/// The picture, and the area enclosed by the axes, in pixels.
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 400.0;
 const LEFT: f64 = 80.0;
@@ -11,14 +11,14 @@ const RIGHT: f64 = 540.0;
 const TOP: f64 = 60.0;
 const BOTTOM: f64 = 340.0;
 
-/// Colours that people who do not see all colours tell apart.
+/// Colours that colour-blind people can tell apart.
 const COLOURS: [&str; 2] = ["#0072b2", "#d55e00"];
 
-/// Lines across, at most, and what may lie between two of them, in MiB.
+/// The maximum number of grid lines, and the possible distances between them, in MiB.
 const LINES: f64 = 8.0;
 const STEPS: [f64; 7] = [10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
 
-/// Draws lines that have a name and, for 1, 2, 3 ... VMs, MiB of host memory.
+/// Draws lines, each with a name and the MiB of host memory for 1, 2, 3 ... VMs.
 pub fn draw(lines: &[(&str, Vec<f64>); 2]) -> String {
     let most = lines.iter().flat_map(|(_, values)| values).copied().fold(1.0, f64::max);
     let step = STEPS.into_iter().find(|step| most / step <= LINES).unwrap_or(most);
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn points_lie_between_the_axes() {
         let picture = super::draw(&[("one", vec![100.0, 200.0]), ("two", vec![100.0, 150.0])]);
-        // 200 of 200 is at the top, two VMs are at the right end, 100 half-way up.
+        // 200 of 200 is at the top, two VMs are at the right end, and 100 is half-way up.
         assert!(picture.contains("points=\"310.0,200.0 540.0,60.0\""), "{picture}");
         assert!(picture.contains("points=\"310.0,200.0 540.0,130.0\""), "{picture}");
         assert!(picture.contains(">two: 150</text>"), "{picture}");

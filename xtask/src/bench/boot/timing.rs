@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Power-on to a mounted pool, against the floor.
+//! Time from power-on to a mounted pool, compared with the floor.
 
 use std::fs;
 use std::thread;
@@ -14,34 +14,34 @@ use crate::bench::Measurement;
 use crate::bench::measurement::Better;
 use crate::bench::sample::{columns, least, median};
 
-/// The pool and the VM's memory.
+/// Size of the pool and of the VM's memory.
 const POOL: u64 = 512 << 20;
 const MEMORY: u64 = 1 << 30;
 
-/// How often each is booted.
+/// How often to boot each.
 const ROUNDS: usize = 9;
 
-/// The profiles, and how many times the floor they may take.
+/// The profiles, and the limit for each as a multiple of the floor's time.
 const PROFILES: [(Root, f64); 3] = [(Root::Disk, 1.6), (Root::Memory, 1.5), (Root::Initrd, 1.15)];
 
-/// How often the floor's console is looked at.
+/// How often to check the floor's console.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// From the start of QEMU until the VM is where it should be, in seconds.
+/// Times from the start of QEMU until the VM has reached its goal, in seconds.
 struct Times {
-    /// By the clock.
+    /// Elapsed time.
     wall: f64,
-    /// Of the host's processors, by all threads of QEMU.
+    /// Host processor time, of all threads of QEMU.
     cpu: f64,
-    /// By the clock, until systemd has started everything too, where there is one.
+    /// Elapsed time until systemd has also started everything, if there is a systemd.
     started: f64,
 }
 
-/// Waits for systemd, which may not even listen yet when the pool is mounted.
+/// Waits for systemd, which may not even be listening yet when the pool is mounted.
 const STARTED: &str =
     "until [[ -S /run/systemd/private ]]; do sleep 0.1; done; systemctl is-system-running --wait";
 
-/// Boots the floor and the profiles in turn, so that all see the same conditions.
+/// Boots the floor and the profiles in turn, so that all run under the same conditions.
 pub fn run(artifacts: &Artifacts, floor: &Artifacts) -> Result<Vec<Measurement>> {
     let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
     pool.mkfs(&[])?;
@@ -52,7 +52,7 @@ pub fn run(artifacts: &Artifacts, floor: &Artifacts) -> Result<Vec<Measurement>>
         }
         Ok(round.iter().flat_map(|times| [times.wall, times.cpu, times.started]).collect())
     })?;
-    // The times of the floor, then of each profile.
+    // The times of the floor, then those of each profile.
     let (floor, profiles) = samples.split_at(3);
     let rows = PROFILES.iter().zip(profiles.chunks(3)).flat_map(|((root, goal), profile)| {
         let profile_name = root.profile();
@@ -83,13 +83,13 @@ pub fn run(artifacts: &Artifacts, floor: &Artifacts) -> Result<Vec<Measurement>>
     Ok(rows.collect())
 }
 
-/// Each round's time to that of the floor in the same round: the machine's speed, which changes
-/// between rounds, is in both.
+/// Each round's time divided by the floor's time of the same round. This cancels out the machine's
+/// speed, which changes between rounds.
 fn ratios(values: &[f64], floor: &[f64]) -> Vec<f64> {
     values.iter().zip(floor).map(|(value, floor)| value / floor).collect()
 }
 
-/// The appliance, until its agent says that the pool is mounted.
+/// The appliance, until its agent reports that the pool is mounted.
 fn to_pool(artifacts: &Artifacts, pool: &Pool, root: Root) -> Result<Times> {
     let member = Member::new(root.profile(), true).with_root(root).in_threads();
     let cluster = Cluster::start(artifacts, pool, MEMORY, vec![member])?;
@@ -104,7 +104,7 @@ fn to_pool(artifacts: &Artifacts, pool: &Pool, root: Root) -> Result<Times> {
     Ok(Times { wall: ready[0].boot.as_secs_f64(), cpu, started })
 }
 
-/// The floor, until its shell has printed a line; it is killed then.
+/// The floor, until its shell has printed a line; then it is killed.
 fn to_shell(floor: &Artifacts, pool: &Pool) -> Result<Times> {
     let member = Member::new("floor", true).with_root(Root::Initrd).in_threads();
     let cluster = Cluster::start(floor, pool, MEMORY, vec![member])?;
@@ -121,16 +121,17 @@ fn to_shell(floor: &Artifacts, pool: &Pool) -> Result<Times> {
     }
 }
 
-/// Seconds of processor time that a process has used: the user's and the system's
-/// (proc_pid_stat(5), fields 14 and 15).
+/// Processor time of a process in seconds: user and system time (proc_pid_stat(5), fields 14 and
+/// 15).
 fn processor_time(pid: u32) -> Result<f64> {
     let path = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let ticks = ticks(&text).with_context(|| format!("cannot understand {path}: {text}"))?;
+    let ticks = ticks(&text).with_context(|| format!("cannot parse {path}: {text}"))?;
     Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// The sum of both fields. Field 2, a name in parentheses, may have spaces and parentheses itself.
+/// The sum of both fields. Field 2, a name in parentheses, may itself contain spaces and
+/// parentheses.
 fn ticks(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
     Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
@@ -141,7 +142,7 @@ mod tests {
     use super::{processor_time, ratios, ticks};
     use crate::bench::sample::median;
 
-    /// A machine at half its speed in one round: times change, ratios do not.
+    /// If a machine runs at half its speed in one round, times change but ratios do not.
     #[test]
     fn a_slow_round_is_slow_for_both() {
         let (floor, profile) = ([2.0, 4.0, 2.0], [3.0, 6.0, 2.5]);

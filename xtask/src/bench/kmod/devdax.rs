@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Mapping a famfs file against mapping the same range of the device, through device_dax.
+//! Mapping a famfs file, compared with mapping the same range of the device through device_dax.
 
 use anyhow::Result;
 use vm_tests::View;
@@ -9,7 +9,7 @@ use super::guest::{Clock, Guest, Scale};
 use crate::bench::measurement::Measurement;
 use crate::bench::sample::least_of;
 
-/// The pool, and the guest's memory.
+/// Size of the pool, and of the guest's memory.
 const POOL: u64 = 512 << 20;
 const MEMORY: u64 = 1 << 30;
 
@@ -17,7 +17,7 @@ const MEMORY: u64 = 1 << 30;
 const OFFSET: u64 = 64 << 20;
 const LENGTH: u64 = 128 << 20;
 
-/// The range as the device has it, and as a file has it.
+/// The range as part of the device, and as a file.
 const DEVICE: &str = "/dev/dax0.0";
 const FILE: &str = "/mnt/famfs/file";
 
@@ -40,7 +40,7 @@ const TO_FSDEV_DAX: &str = "
     echo dax0.0 >device_dax/unbind
     echo dax0.0 >fsdev_dax/new_id";
 
-/// Faults and loads.
+/// Measures page faults and loads.
 pub fn run(bench: &Bench, clock: Clock) -> Result<Vec<Measurement>> {
     let guest = Guest::start(bench, clock, View::Devdax, (POOL, POOL), MEMORY)?;
     guest.shell(SET_UP)?;
@@ -62,7 +62,7 @@ pub fn run(bench: &Bench, clock: Clock) -> Result<Vec<Measurement>> {
         .collect())
 }
 
-/// All values from the device, and then all from a file in the same place.
+/// Takes all values from the device, then all from a file at the same place.
 fn in_turn(guest: &Guest) -> Result<Vec<f64>> {
     guest.shell(TO_DEVICE_DAX)?;
     let mut values = take(guest, DEVICE, OFFSET)?;
@@ -76,7 +76,7 @@ fn in_turn(guest: &Guest) -> Result<Vec<f64>> {
     Ok(values)
 }
 
-/// In an order in which the first fault is the first.
+/// In this order, because the first fault must come first.
 fn take(guest: &Guest, path: &str, offset: u64) -> Result<Vec<f64>> {
     let (offset, length) = (offset.to_string(), LENGTH.to_string());
     let measure = |program, what| guest.measure(program, &[what, path, &offset, &length]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The disk with what the appliance has no use for: the benchmark programs, fio, the programs
-//! that make other file systems, and their kernel modules.
+//! A disk with everything that the benchmark needs and the appliance does not have: the benchmark
+//! programs, fio, the programs that create other file systems, and their kernel modules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,12 +37,12 @@ pub struct Bench {
     pub artifacts: Artifacts,
     /// The disk.
     pub disk: Disk,
-    /// Where the disk is; removed when dropped.
+    /// The directory of the disk; removed when dropped.
     _dir: TempDir,
 }
 
 impl Bench {
-    /// Builds the benchmark programs and makes the disk.
+    /// Builds the benchmark programs and creates the disk.
     pub fn new(imaged: &Imaged, logs: &Path) -> Result<Self> {
         let tools = &imaged.built.tools;
         let release = tools.kernel_headers()?.release;
@@ -50,7 +50,7 @@ impl Bench {
         let dir = tempfile::Builder::new()
             .prefix("bench-")
             .tempdir_in(paths::cache()?)
-            .context("cannot make a scratch directory in the cache")?;
+            .context("cannot create a scratch directory in the cache")?;
         let tree = dir.path().join("tree");
         exec::step(
             "build-kmod-bench",
@@ -68,7 +68,7 @@ impl Bench {
     }
 }
 
-/// The package with the modules of the image's kernel: mkosi fetched it to build the image.
+/// The package with the modules of the image's kernel; mkosi downloaded it to build the image.
 fn modules_package(image: &Path, release: &str) -> Result<PathBuf> {
     let path = image.join("manifest.json");
     let text =
@@ -80,7 +80,7 @@ fn modules_package(image: &Path, release: &str) -> Result<PathBuf> {
     let package = paths::cache()?.join("packages/cache/apt/archives").join(name);
     anyhow::ensure!(
         package.exists(),
-        "no package {}: remove {} and run 'cargo xtask image', which fetches it",
+        "no package {}: remove {} and run 'cargo xtask image', which downloads it",
         package.display(),
         image.display()
     );
@@ -92,7 +92,7 @@ fn package_file(manifest: &Value, name: &str) -> Option<String> {
     let packages = manifest.get("packages")?.as_array()?;
     let package = packages.iter().find(|package| package["name"] == name)?;
     let field = |name: &str| package.get(name)?.as_str();
-    // apt writes the colon of an epoch so.
+    // In file names, apt encodes the colon of an epoch this way.
     let version = field("version")?.replace(':', "%3a");
     Some(format!("{name}_{version}_{}.deb", field("architecture")?))
 }

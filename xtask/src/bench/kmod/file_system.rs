@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The file systems that are compared: famfs, and those with DAX.
+//! The file systems to compare: famfs, and others with DAX.
 
 use anyhow::Result;
 
 use super::guest::Guest;
 
-/// Where on the device files of famfs begin.
+/// Where the files of famfs begin on the device.
 pub const OFFSET: u64 = 64 << 20;
 
 /// A file system with DAX.
@@ -13,9 +13,9 @@ pub const OFFSET: u64 = 64 << 20;
 pub enum FileSystem {
     /// Ours.
     Famfs,
-    /// The one of the review's comparison.
+    /// The file system in the comparison of famfs's review.
     Xfs,
-    /// The other one with DAX.
+    /// The other file system with DAX.
     Ext4,
 }
 
@@ -23,7 +23,7 @@ impl FileSystem {
     /// All of them; famfs first.
     pub const ALL: [Self; 3] = [Self::Famfs, Self::Xfs, Self::Ext4];
 
-    /// What it is called in names of measurements.
+    /// Its name in the ids of measurements.
     pub fn id(self) -> &'static str {
         match self {
             Self::Famfs => "famfs",
@@ -32,7 +32,7 @@ impl FileSystem {
         }
     }
 
-    /// What it is called as a peer.
+    /// Its name as a peer.
     pub fn name(self) -> &'static str {
         match self {
             Self::Famfs => "famfs",
@@ -41,7 +41,8 @@ impl FileSystem {
         }
     }
 
-    /// Makes it, empty, and mounts it. The peers may place files by 2 MiB, as famfs does.
+    /// Creates an empty file system and mounts it. The peers may align files to 2 MiB, as famfs
+    /// does.
     pub fn mount(self, guest: &Guest) -> Result<()> {
         let script = match self {
             Self::Famfs => "mount -i -t famfs -o noatime /dev/pmem0 /run/mnt",
@@ -57,7 +58,7 @@ impl FileSystem {
         guest.shell(script).map(|_| ())
     }
 
-    /// Makes files of `size` bytes each with all their space allocated.
+    /// Creates files of `size` bytes each, with all their space allocated.
     pub fn allocate(self, guest: &Guest, names: &[String], size: u64) -> Result<()> {
         let lines: Vec<_> = names
             .iter()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Making many files, and finding the bytes of files with many extents.
+//! Creating many files, and finding the data of files with many extents.
 
 use anyhow::Result;
 
@@ -8,17 +8,17 @@ use super::guest::{Clock, Guest, Scale};
 use crate::bench::measurement::Measurement;
 use crate::bench::sample::least_of;
 
-/// How many files are made.
+/// How many files to create.
 const FILES: &str = "10000";
 
 /// The size of a file with several extents or strips.
 const SIZE: u64 = 64 << 20;
 
-/// A way to lay out a file: what the program `place` calls it, the name of one part, and what
-/// the lookup costs with 16 of them against one.
+/// A layout of a file: its name in the program `place`, the name of one part, and the limit for the
+/// ratio of lookups with 16 parts to lookups with one.
 const LAYOUTS: [(&str, &str, f64); 2] = [("extents", "extent", 1.05), ("strips", "strip", 1.01)];
 
-/// Both, on a famfs of their own.
+/// Runs both on a famfs of their own.
 pub fn run(guest: &Guest, clock: Clock) -> Result<Vec<Measurement>> {
     FileSystem::Famfs.mount(guest)?;
     let mut measurements = vec![create(guest, clock)?];
@@ -29,7 +29,7 @@ pub fn run(guest: &Guest, clock: Clock) -> Result<Vec<Measurement>> {
     Ok(measurements)
 }
 
-/// Files with a map against files without anything.
+/// Files with a map, compared with empty files.
 fn create(guest: &Guest, clock: Clock) -> Result<Measurement> {
     guest.shell("mkdir -p /run/empty && mount -t tmpfs -o noatime tmpfs /run/empty")?;
     let offset = OFFSET.to_string();
@@ -49,7 +49,7 @@ fn create(guest: &Guest, clock: Clock) -> Result<Measurement> {
     ))
 }
 
-/// A file in 16 parts against one in a single part.
+/// A file in 16 parts, compared with one in a single part.
 fn look_up(guest: &Guest, clock: Clock) -> Result<Vec<Measurement>> {
     let mut measurements = Vec::new();
     for (layout, part, goal) in LAYOUTS {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! fio with the command that the review of famfs compared file systems with.
+//! fio, with the command that was used in the review of famfs to compare file systems.
 //!
-//! Its options are those of the review but for the sizes, which fit an emulated guest: one job
-//! for each processor (48 there), 10 files of 16 MiB for each job (256 MiB there). The files are
-//! there before fio is, with all their space: famfs has no others, and without that the review
-//! compared allocation.
+//! Its options are those of the review, except for the sizes, which suit an emulated guest: one job
+//! per processor (48 in the review), 10 files of 16 MiB per job (256 MiB in the review). The files
+//! exist before fio starts, with all their space allocated: famfs has no other files, and without
+//! that, the review compared allocation.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -19,7 +19,7 @@ const JOBS: u64 = 2;
 const FILES: u64 = 10;
 const FILE_SIZE: u64 = 16 << 20;
 
-/// The command, run in the directory of the files.
+/// The command, to be run in the directory of the files.
 fn command() -> String {
     format!(
         "fio -name={NAME} --nrfiles={FILES} -bs=2M --group_reporting=1 \
@@ -29,12 +29,12 @@ fn command() -> String {
     )
 }
 
-/// The files that fio will look for.
+/// The names that fio gives to its files.
 fn names() -> Vec<String> {
     (0..JOBS).flat_map(|job| (0..FILES).map(move |file| format!("{NAME}.{job}.{file}"))).collect()
 }
 
-/// Runs it on each file system in turn.
+/// Runs fio on each file system in turn.
 pub fn run(guest: &Guest) -> Result<Vec<Measurement>> {
     let names = names();
     let medians = medians_of(ROUNDS, || {
@@ -42,7 +42,7 @@ pub fn run(guest: &Guest) -> Result<Vec<Measurement>> {
         for file_system in FileSystem::ALL {
             file_system.mount(guest)?;
             file_system.allocate(guest, &names, FILE_SIZE)?;
-            // The first run is the first use of the space; the second is measured.
+            // The first run touches the space for the first time; the second one is measured.
             guest.shell(&command())?;
             rates.push(rate(&guest.shell(&command())?)?);
             guest.shell("umount /run/mnt")?;
@@ -64,9 +64,9 @@ pub fn run(guest: &Guest) -> Result<Vec<Measurement>> {
         .collect())
 }
 
-/// MiB/s of the writes in fio's report.
+/// The write rate in fio's report, in MiB/s.
 fn rate(report: &str) -> Result<f64> {
-    // Notes may come before the JSON.
+    // The JSON may be preceded by notes.
     let json = report.find('{').map_or("", |start| &report[start..]);
     let report: Value = serde_json::from_str(json).context("cannot parse fio's report")?;
     let field = |name: &str| report.pointer(name).and_then(Value::as_f64);

@@ -12,18 +12,18 @@ use super::disk::{Bench, DISK, PROGRAMS};
 use crate::bench::measurement::{Better, Measurement};
 use crate::bench::sample::ROUNDS;
 
-/// How long one program may take under emulation.
+/// How long one program may take, under emulation.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// Rounds of the program that tells what a nanosecond is.
+/// Rounds of the program that measures the length of a nanosecond.
 const COUNT_ROUNDS: u32 = 1_000_000;
 
 /// What the guest's clock measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// Time, as far as the host gives it any.
+    /// Time, as far as the host provides it.
     Time,
-    /// Instructions, one each nanosecond.
+    /// Instructions, one per nanosecond.
     Instructions,
 }
 
@@ -36,7 +36,7 @@ impl fmt::Display for Clock {
     }
 }
 
-/// How large the values of a measurement are.
+/// The unit of a measurement's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
     /// Nanoseconds or instructions.
@@ -46,7 +46,7 @@ pub enum Scale {
 }
 
 impl Clock {
-    /// How often to measure: counts do not change from round to round.
+    /// How often to measure. Instruction counts do not change between rounds.
     pub fn rounds(self) -> usize {
         match self {
             Self::Time => ROUNDS,
@@ -54,7 +54,7 @@ impl Clock {
         }
     }
 
-    /// A measurement by this clock. The goal is an upper limit for the ratio of instructions.
+    /// A measurement with this clock. The goal is an upper limit for the ratio of instructions.
     pub fn measurement(
         self,
         (id, what): (&str, &str),
@@ -79,17 +79,17 @@ impl Clock {
     }
 }
 
-/// A guest with a pool, not attached, and the programs.
+/// A guest with a pool that is not attached, and the programs.
 pub struct Guest {
     cluster: Cluster,
-    /// What the guest takes for the nanoseconds of one nanosecond or instruction.
+    /// How many nanoseconds the guest counts for one nanosecond or instruction.
     unit: f64,
-    /// Its pool, which must not go before it.
+    /// Its pool, which must be dropped last.
     _pool: Pool,
 }
 
 impl Guest {
-    /// Boots a guest. `size` is that of the pool, `content` what of it will be written to.
+    /// Boots a guest. `size` is the size of the pool, `content` how much of it will be written.
     pub fn start(
         bench: &Bench,
         clock: Clock,
@@ -121,8 +121,9 @@ impl Guest {
         Ok(guest)
     }
 
-    /// What the guest takes for the nanoseconds of one instruction. The kernel finds the speed of
-    /// its clock at boot, and not exactly; far from one, it would not be counting instructions.
+    /// How many nanoseconds the guest counts for one instruction. The kernel measures its clock at
+    /// boot, with limited accuracy; if the result is far from one, the clock does not count
+    /// instructions.
     fn instruction(&self) -> Result<f64> {
         let loop_of_two = self.measure("count", &[&COUNT_ROUNDS.to_string()])?;
         let each = loop_of_two / 2.0 / f64::from(COUNT_ROUNDS);
@@ -137,12 +138,12 @@ impl Guest {
         self.cluster.nodes().first().context("the cluster has no VM")
     }
 
-    /// Runs a script, with the disk's programs at hand, and returns its standard output.
+    /// Runs a script with the disk's programs in its path, and returns its standard output.
     pub fn shell(&self, script: &str) -> Result<String> {
         self.output(&Command::shell(&format!("PATH={PROGRAMS}/bin:$PATH\n{script}")))
     }
 
-    /// Runs a benchmark program: the nanoseconds or instructions that its work takes.
+    /// Runs a benchmark program and returns the nanoseconds or instructions that its work took.
     pub fn measure(&self, program: &str, arguments: &[&str]) -> Result<f64> {
         let path = format!("{PROGRAMS}/bin/{program}");
         let output =
@@ -156,13 +157,13 @@ impl Guest {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Powers the guest off; its kernel log must be clean.
+    /// Powers the guest off. Its kernel log must be clean.
     pub fn end(self) -> Result<()> {
         self.cluster.end()
     }
 }
 
-/// The one positive number that a program prints.
+/// The single positive number that a program printed.
 fn parse_number(output: &str) -> Result<f64> {
     let number: f64 =
         output.trim().parse().with_context(|| format!("printed '{output}', not a number"))?;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! famfs.ko against what else gives programs the same memory: the device itself, and the file
-//! systems with DAX.
+//! famfs.ko compared with the alternatives that give programs the same memory: the device itself,
+//! and file systems with DAX.
 //!
-//! Everything is measured by the number of instructions, in a guest whose clock counts them,
-//! and by time, in a guest with two processors. The goals are for the instructions: they are
-//! the same in every run, where the time under emulation depends on what else the host does.
+//! Everything is measured twice: by the number of instructions, in a guest whose clock counts them,
+//! and by time, in a guest with two processors. The goals apply to the instructions: they are the
+//! same in every run, while the time under emulation depends on the load of the host.
 
 mod devdax;
 mod disk;
@@ -21,7 +21,7 @@ use crate::{image, paths};
 use disk::Bench;
 use guest::Clock;
 
-/// Boots four guests one after the other: two views of the pool, two clocks.
+/// Boots four guests one after the other: two views of the pool with two clocks each.
 pub fn run() -> Result<Vec<Measurement>> {
     let bench = Bench::new(&image::run()?, &paths::target().join("vm/bench-kmod"))?;
     let mut measurements = Vec::new();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! famfs against xfs and ext4 with DAX, one after the other on the same pmem device.
+//! famfs compared with xfs and ext4 with DAX, one after the other on the same pmem device.
 
 use anyhow::Result;
 use vm_tests::View;
@@ -11,13 +11,13 @@ use super::{files, fio};
 use crate::bench::measurement::Measurement;
 use crate::bench::sample::least_of;
 
-/// The pool has room for 10,000 files of 2 MiB; what is written to is this much. The guest's
-/// memory has to hold the page structures.
+/// The pool has room for 10,000 files of 2 MiB; this much of it is written. The guest's memory must
+/// hold the page structures.
 const POOL: u64 = 21 << 30;
 const CONTENT: u64 = 3 << 30;
 const MEMORY: u64 = 2 << 30;
 
-/// The file that is read and written, and the bytes of each call.
+/// The file to read and write, and the bytes per call.
 const FILE: u64 = 128 << 20;
 const BLOCK: u64 = 2 << 20;
 const PATH: &str = "/run/mnt/file";
@@ -46,8 +46,8 @@ pub fn run(bench: &Bench, clock: Clock) -> Result<Vec<Measurement>> {
     Ok(measurements)
 }
 
-/// What is done to a preallocated file: a name for the measurement, what it is, and how large its
-/// values are. Writing comes first: until then the peers take their space for empty.
+/// The operations on a preallocated file: the id of the measurement, its description, and the unit
+/// of its values. Writing comes first: before that, the peers treat the file's space as empty.
 const USES: [(&str, &str, Scale); 4] = [
     ("write", "write(2) of 128 MiB, 2 MiB at a time", Scale::Million),
     ("read", "read(2) of 128 MiB, 2 MiB at a time", Scale::Million),

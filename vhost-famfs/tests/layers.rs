@@ -9,7 +9,7 @@ use std::path::Path;
 /// Folders from the bottom up; each may use those before it. `run` is the program's and not in the
 /// library.
 const ORDER: &[&str] =
-    &["bounded_log", "host", "pool", "ublk", "device", "vm", "cluster", "doctor", "args", "run"];
+    &["bounded_log", "host", "pool", "device", "vm", "cluster", "doctor", "args", "run"];
 
 /// The modules of the library and of the program, each with its code.
 type Modules = BTreeMap<String, String>;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use vhost_famfs::host::residency::{self, PoolFile};
+use vhost_famfs::host::residency::{self, MappedFile};
 use vhost_famfs::vm::{Command, Output};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, Transport, View, health};
 
@@ -164,7 +164,7 @@ fn three_vms(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         Ok(())
     });
     session.check("the host holds the pool once", || {
-        let file = PoolFile::of(pool.path())?;
+        let file = MappedFile::of(pool.path())?;
         let mut share = 0;
         for node in cluster.nodes() {
             let held = residency::of_process(node.vm.pid(), &file)?;

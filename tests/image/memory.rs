@@ -72,7 +72,7 @@ pub fn shared_root(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     });
     session.check("the host has the root's pages once for both VMs", || {
         let (root, _) = first.vm.config().image.memory_root().context("no root in memory")?;
-        let file = residency::PoolFile::of(&root)?;
+        let file = residency::MappedFile::of(&root)?;
         let usage: Vec<residency::Usage> = cluster
             .pids()
             .map(|pid| Ok(residency::of_process(pid, &file)?.pool))

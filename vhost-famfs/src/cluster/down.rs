@@ -85,11 +85,11 @@ pub struct Options {
 
 /// A stopped cluster.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct DownReport {
     /// Its name.
     pub cluster: String,
     /// Its VMs.
-    pub vms: Vec<VmReport>,
+    pub vms: Vec<DownVm>,
     /// Its pool.
     pub pool: Option<String>,
     /// Whether the pool was removed.
@@ -100,7 +100,7 @@ pub struct Report {
 
 /// A stopped VM.
 #[derive(Debug, Serialize)]
-pub struct VmReport {
+pub struct DownVm {
     /// Its name.
     pub name: String,
     /// How it ended.
@@ -141,7 +141,7 @@ impl End {
 ///
 /// # Errors
 /// Another command is starting or stopping it, or something cannot be removed.
-pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError> {
+pub fn down(directory: &Directory, options: Options) -> Result<DownReport, DownError> {
     let gone = || FindError::NoCluster { name: directory.name().into(), others: Vec::new() };
     let _lock = directory.lock()?.ok_or_else(gone)?;
     let hidden = |pids: Vec<u32>| match pids.is_empty() {
@@ -159,7 +159,7 @@ pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError
         directory.remove()?;
         let cluster = directory.name().to_owned();
         let (vms, pool) = (Vec::new(), None);
-        return Ok(Report { cluster, vms, pool, pool_removed: false, strays: 0 });
+        return Ok(DownReport { cluster, vms, pool, pool_removed: false, strays: 0 });
     };
     let recorded = state.vms.iter().flat_map(|vm| [vm.qemu, vm.backend, vm.keeper]).flatten();
     let denied = recorded.filter(|process| process.is_hidden());
@@ -174,7 +174,7 @@ pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError
             .zip(&state.vms)
             .map(|(thread, vm)| {
                 let end = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                VmReport { name: vm.name.clone(), end }
+                DownVm { name: vm.name.clone(), end }
             })
             .collect()
     });
@@ -184,11 +184,11 @@ pub fn down(directory: &Directory, options: Options) -> Result<Report, DownError
     let pool_removed = remove_pool(&state, options.keep_pool)?;
     directory.remove()?;
     let pool = Some(state.pool.path.display().to_string());
-    Ok(Report { cluster: state.name, vms, pool, pool_removed, strays })
+    Ok(DownReport { cluster: state.name, vms, pool, pool_removed, strays })
 }
 
 /// Stops a cluster whose state cannot be read: kills all processes with its mark. Its pool is kept.
-fn by_force(directory: &Directory) -> Result<Report, DownError> {
+fn by_force(directory: &Directory) -> Result<DownReport, DownError> {
     let cluster = directory.name().to_owned();
     let mut instances = process::marks_in(directory.path());
     instances.extend(directory.instance());
@@ -198,7 +198,7 @@ fn by_force(directory: &Directory) -> Result<Report, DownError> {
             .map_err(|pids| DownError::Stuck { cluster: cluster.clone(), pids })?;
     }
     directory.remove()?;
-    Ok(Report { cluster, vms: Vec::new(), pool: None, pool_removed: false, strays })
+    Ok(DownReport { cluster, vms: Vec::new(), pool: None, pool_removed: false, strays })
 }
 
 /// Removes the pool if it was made for the cluster, or is only half made.
@@ -286,7 +286,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::host::Host;
-    use crate::cluster::plan::Plan;
+    use crate::cluster::plan::ClusterPlan;
     use crate::cluster::spec::Spec;
 
     #[test]
@@ -298,7 +298,7 @@ mod tests {
         {
             let mut spec = Spec::of_shares("lab", 1, Vec::new());
             (spec.pool.path, spec.pool.size) = (path, Some(16 << 20));
-            let plan = Plan::new(&spec, &Host::for_tests(dir.path(), "image")).unwrap();
+            let plan = ClusterPlan::new(&spec, &Host::for_tests(dir.path(), "image")).unwrap();
             pool::create(plan.pool.create.as_ref().unwrap(), &mut |_, _| ()).unwrap();
             let directory = Directory::new(plan.dir.parent().unwrap(), &plan.name);
             drop(directory.create(plan.instance).unwrap());
@@ -315,7 +315,7 @@ mod tests {
     fn cluster(dir: &std::path::Path) -> (Directory, State) {
         let mut spec = Spec::of_shares("lab", 1, Vec::new());
         spec.pool.size = Some(16 << 20);
-        let plan = Plan::new(&spec, &Host::for_tests(dir, "image")).unwrap();
+        let plan = ClusterPlan::new(&spec, &Host::for_tests(dir, "image")).unwrap();
         let directory = Directory::new(plan.dir.parent().unwrap(), &plan.name);
         drop(directory.create(plan.instance).unwrap());
         let launcher = Process::of(std::process::id()).unwrap();

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::directory::{Directory, DirectoryError};
 use super::down::{self, DownError};
 use super::failed;
-use super::plan::Plan;
+use super::plan::ClusterPlan;
 use super::process::Process;
 use super::state::{Phase, State};
 
@@ -44,7 +44,7 @@ pub enum StartError {
 
 /// The state of a cluster to be emitted, as text for [`start`].
 #[must_use]
-pub fn describe(plan: &Plan) -> String {
+pub fn describe(plan: &ClusterPlan) -> String {
     let mut state = State::new(plan, String::new(), Process::NONE);
     state.emitted = true;
     // Others make the pool, and it is kept for the next start.

@@ -289,7 +289,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::host::Host;
-    use crate::cluster::plan::Plan;
+    use crate::cluster::plan::ClusterPlan;
     use crate::cluster::spec::Spec;
 
     /// Even if files change after planning, nothing is left out silently.
@@ -301,7 +301,7 @@ mod tests {
         fs::write(data.join("file"), "text").unwrap();
         let mut spec = Spec::of_shares("lab", 1, vec![data.clone()]);
         spec.pool.path = Some(dir.path().join("pool"));
-        let mut plan = Plan::new(&spec, &Host::for_tests(dir.path(), "image")).unwrap();
+        let mut plan = ClusterPlan::new(&spec, &Host::for_tests(dir.path(), "image")).unwrap();
         plan.pool.refuse_left_out().unwrap();
         fs::write(data.join("empty"), "").unwrap();
         let pool = OpenPool::make(&plan.pool, true, |_| (), &mut |_, _| ()).unwrap();

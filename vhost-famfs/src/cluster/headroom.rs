@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use famfs::text::units::{Bytes, count};
 
-use super::plan::{Plan, PoolPlan};
+use super::plan::{ClusterPlan, PoolPlan};
 use crate::host::memory::{Available, Bound};
 use crate::host::residency;
 use crate::pool::Kind;
@@ -62,7 +62,7 @@ impl Headroom {
     ///
     /// # Errors
     /// The memory of the pool or of the host cannot be determined.
-    pub fn of(plan: &Plan) -> Result<Self, HeadroomError> {
+    pub fn of(plan: &ClusterPlan) -> Result<Self, HeadroomError> {
         let source = |source| HeadroomError::Pool { path: plan.pool.path.clone(), source };
         Ok(Self {
             vms: plan.vms.len(),

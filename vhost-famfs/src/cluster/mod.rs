@@ -3,9 +3,9 @@
 //! stopped by others.
 //!
 //! ```text
-//!  Spec --> Plan --up--> runtime directory: state.json, sockets, logs   <--ps, exec, console, logs
-//!                          |                                            <--down
-//!                          '- processes, each with the cluster's mark: QEMU, back-ends
+//!  Spec --> ClusterPlan --up--> runtime directory: state.json, sockets, logs
+//!                         |                ^-- ps, exec, console, logs, down
+//!                         '--> processes, each with the cluster's mark: QEMU, back-ends
 //! ```
 //!
 //! There is no daemon. The state is in the runtime directory, written before and after a process is
@@ -16,7 +16,6 @@
 //! The directory is locked while a cluster is started or stopped. Reading takes no lock: the state
 //! file is replaced as a whole.
 
-pub mod check;
 pub mod cluster_file;
 pub mod directory;
 pub mod down;
@@ -29,13 +28,13 @@ pub mod headroom;
 pub mod host;
 pub mod logs;
 pub mod plan;
+pub mod preflight;
 pub mod process;
 pub mod ps;
 mod roles;
 pub mod sizing;
 pub mod spec;
 pub mod state;
-pub mod terminal;
 pub mod up;
 
 use std::path::Path;

@@ -14,7 +14,7 @@ use super::directory::{Directory, DirectoryError};
 use super::ends::{self, End};
 use super::process::Process;
 use super::state::{Phase, State, VmState};
-use crate::host::residency::{self, PoolFile, Usage, VmMemory};
+use crate::host::residency::{self, MappedFile, Usage, VmMemory};
 use crate::vm::Guest;
 
 /// How long a guest may take to report how it follows the pool.
@@ -25,15 +25,15 @@ const CANNOT_FOLLOW: &str = "cannot follow the log";
 
 /// The current state of a cluster.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct PsReport {
     /// Its name.
     pub cluster: String,
     /// How it is.
     pub status: ClusterStatus,
     /// Its pool.
-    pub pool: PoolReport,
+    pub pool: PsPool,
     /// Its VMs.
-    pub vms: Vec<VmReport>,
+    pub vms: Vec<PsVm>,
     /// Bytes of the images that are VMs' roots, counted once: the sum of the VMs' shares.
     pub root_bytes: u64,
     /// Bytes of host memory in total: the pool once, roots once, and the RAM that guests have
@@ -57,7 +57,7 @@ pub enum ClusterStatus {
 
 /// The pool of a cluster.
 #[derive(Debug, Serialize)]
-pub struct PoolReport {
+pub struct PsPool {
     /// The file or device.
     pub path: String,
     /// What it is made of.
@@ -70,7 +70,7 @@ pub struct PoolReport {
 
 /// The current state of a VM.
 #[derive(Debug, Serialize)]
-pub struct VmReport {
+pub struct PsVm {
     /// Its name.
     pub name: String,
     /// How it is.
@@ -139,7 +139,7 @@ impl VmStatus {
 }
 
 /// Asks all running guests at once how they follow the pool.
-fn ask_guests(directory: &Directory, vms: &mut [VmReport], emitted: bool) {
+fn ask_guests(directory: &Directory, vms: &mut [PsVm], emitted: bool) {
     thread::scope(|scope| {
         for vm in vms.iter_mut().filter(|vm| vm.pid.is_some() && (vm.mounted || emitted)) {
             let mut guest = Guest::new(directory.vm(&vm.name).agent);
@@ -155,9 +155,9 @@ fn ask_guests(directory: &Directory, vms: &mut [VmReport], emitted: bool) {
 ///
 /// # Errors
 /// The cluster has no state.
-pub fn look(directory: &Directory) -> Result<Report, FindError> {
+pub fn look(directory: &Directory) -> Result<PsReport, FindError> {
     let state = super::state_of(directory)?;
-    let pool = PoolFile::of(&state.pool.path).ok();
+    let pool = MappedFile::of(&state.pool.path).ok();
     let look_at = |vm| look_at(vm, &state, pool.as_ref(), directory);
     let mut vms: Vec<_> = state.vms.iter().map(look_at).collect();
     if state.phase == Phase::Up {
@@ -172,15 +172,11 @@ pub fn look(directory: &Directory) -> Result<Report, FindError> {
     let status = status(&state, &vms, directory)?;
     let State { name, pool, .. } = state;
     let (path, kind, size) = (pool.path.display().to_string(), pool.kind, pool.size);
-    let pool = PoolReport { path, kind, size, allocated };
-    Ok(Report { cluster: name, status, pool, vms, root_bytes, host_bytes })
+    let pool = PsPool { path, kind, size, allocated };
+    Ok(PsReport { cluster: name, status, pool, vms, root_bytes, host_bytes })
 }
 
-fn status(
-    state: &State,
-    vms: &[VmReport],
-    directory: &Directory,
-) -> Result<ClusterStatus, FindError> {
+fn status(state: &State, vms: &[PsVm], directory: &Directory) -> Result<ClusterStatus, FindError> {
     if state.phase == Phase::Starting {
         if state.launcher.is_alive() {
             return Ok(ClusterStatus::Starting);
@@ -197,12 +193,7 @@ fn status(
     Ok(if fine { ClusterStatus::Up } else { ClusterStatus::Degraded })
 }
 
-fn look_at(
-    vm: &VmState,
-    state: &State,
-    pool: Option<&PoolFile>,
-    directory: &Directory,
-) -> VmReport {
+fn look_at(vm: &VmState, state: &State, pool: Option<&MappedFile>, directory: &Directory) -> PsVm {
     let alive = |process: Option<Process>| process.and_then(|process| process.open(state.instance));
     let (qemu, backend) = (alive(vm.qemu), alive(vm.backend));
     let (status, note) = match (&vm.qemu, &qemu) {
@@ -231,7 +222,7 @@ fn look_at(
         (Some(process), None) => ends::find(&record, process.pid),
         _ => None,
     };
-    VmReport {
+    PsVm {
         name: vm.name.clone(),
         status,
         access: vm.access.clone(),
@@ -257,11 +248,11 @@ fn look_at(
 
 /// How much memory a VM uses for its root, if the root is in memory.
 fn root_of(vm: &VmState, qemu: u32) -> Option<Usage> {
-    let file = PoolFile::of(vm.memory_root.as_ref()?).ok()?;
+    let file = MappedFile::of(vm.memory_root.as_ref()?).ok()?;
     Some(residency::of_process(qemu, &file).ok()?.pool)
 }
 
-impl VmReport {
+impl PsVm {
     /// The size of the pages with which the host maps the pool for this VM.
     fn pages(&self) -> &'static str {
         match (self.pool_huge_bytes, self.pool_touched_bytes) {
@@ -280,7 +271,7 @@ fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for PsReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = match self.status {
             ClusterStatus::Up => "up",
@@ -292,7 +283,7 @@ impl fmt::Display for Report {
             }
         };
         writeln!(f, "cluster {}: {status}", self.cluster)?;
-        let PoolReport { path, kind, size, allocated } = &self.pool;
+        let PsPool { path, kind, size, allocated } = &self.pool;
         let allocated = allocated.map_or("gone".to_owned(), |bytes| format!("{} used", mib(bytes)));
         writeln!(f, "pool {path}\n     {kind}, {}, {allocated}", Bytes(*size))?;
         // With the names that `up` assigns, a row has at most 80 columns.

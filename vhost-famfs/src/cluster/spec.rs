@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the user asks for: a pool, its contents, and the VMs that use it. The host is not examined
-//! here; [`Plan`](super::plan::Plan) fills in what is left open.
+//! here; [`ClusterPlan`](super::plan::ClusterPlan) fills in what is left open.
 
 use std::fmt;
 use std::path::PathBuf;

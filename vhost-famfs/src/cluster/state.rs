@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::plan::{Plan, PoolPlan, VmPlan, is_own_pool};
+use super::plan::{ClusterPlan, PoolPlan, VmPlan, is_own_pool};
 use super::process::Process;
 use super::spec::check_name;
 
@@ -110,7 +110,7 @@ pub struct Booted {
 impl State {
     /// The state of a cluster before any process is started.
     #[must_use]
-    pub fn new(plan: &Plan, boot_id: String, launcher: Process) -> Self {
+    pub fn new(plan: &ClusterPlan, boot_id: String, launcher: Process) -> Self {
         Self {
             version: VERSION,
             name: plan.name.clone(),

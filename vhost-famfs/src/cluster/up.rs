@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::directory::{Directory, DirectoryError, Lock};
 use super::failed;
 use super::fill::{FillError, Filled, OpenPool};
-use super::plan::{Plan, VmPlan};
+use super::plan::{ClusterPlan, VmPlan};
 use super::process::{self, MARK, Process};
 use super::spec::Access;
 use super::state::{Booted, Phase, State};
@@ -95,12 +95,12 @@ pub enum Event<'e> {
     /// The VMs are being started.
     Starting,
     /// A VM is up.
-    Up(&'e VmReport),
+    Up(&'e UpVm),
 }
 
 /// A running cluster.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct UpReport {
     /// Its name.
     pub cluster: String,
     /// Its pool.
@@ -112,12 +112,12 @@ pub struct Report {
     /// Time from the start of the first back-end until all VMs were up, in seconds.
     pub seconds: f64,
     /// Its VMs.
-    pub vms: Vec<VmReport>,
+    pub vms: Vec<UpVm>,
 }
 
 /// A running VM.
 #[derive(Debug, Clone, Serialize)]
-pub struct VmReport {
+pub struct UpVm {
     /// Its name.
     pub name: String,
     /// `rw`, `ro` or `slice`.
@@ -135,7 +135,7 @@ pub struct VmReport {
 /// A start in progress. Every process is started under its lock, so that whoever aborts the start
 /// misses none.
 pub struct Start<'p> {
-    plan: &'p Plan,
+    plan: &'p ClusterPlan,
     directory: Directory,
     interrupted: AtomicBool,
     /// The pool's file, if this start created it. A file that appeared after planning is not this
@@ -160,7 +160,7 @@ impl<'p> Start<'p> {
     ///
     /// # Errors
     /// A cluster with this name is running.
-    pub fn new(plan: &'p Plan) -> Result<Self, UpError> {
+    pub fn new(plan: &'p ClusterPlan) -> Result<Self, UpError> {
         let launcher = Process::of(std::process::id()).map_err(UpError::This)?;
         let state = State::new(plan, boot_id().map_err(UpError::This)?.to_string(), launcher);
         let base = plan.dir.parent().unwrap_or(Path::new("."));
@@ -191,7 +191,7 @@ impl<'p> Start<'p> {
         &self,
         limit: Duration,
         events: &(dyn Fn(Event<'_>) + Sync),
-    ) -> Result<Report, UpError> {
+    ) -> Result<UpReport, UpError> {
         let result = self.bring_up(limit, events);
         let error = match result {
             Ok(report) => return Ok(report),
@@ -243,7 +243,7 @@ impl<'p> Start<'p> {
         &self,
         limit: Duration,
         events: &(dyn Fn(Event<'_>) + Sync),
-    ) -> Result<Report, UpError> {
+    ) -> Result<UpReport, UpError> {
         let pool = &self.plan.pool;
         let made = |identity| _ = self.made.set(identity);
         let taking = &mut |done, all| events(Event::Taking(done, all));
@@ -278,7 +278,7 @@ impl<'p> Start<'p> {
                 backend.leave();
             }
         }
-        Ok(Report {
+        Ok(UpReport {
             cluster: self.plan.name.clone(),
             pool: pool.path.display().to_string(),
             size: pool.size,
@@ -373,7 +373,7 @@ impl<'p> Start<'p> {
         nodes: &[Node<'p>],
         limit: Duration,
         events: &(dyn Fn(Event<'_>) + Sync),
-    ) -> Result<Vec<VmReport>, UpError> {
+    ) -> Result<Vec<UpVm>, UpError> {
         let (results, outcomes) = std::sync::mpsc::channel();
         thread::scope(|scope| {
             for (index, (plan, vm, _)) in nodes.iter().enumerate() {
@@ -388,7 +388,7 @@ impl<'p> Start<'p> {
                 });
             }
             drop(results);
-            let mut reports: Vec<Option<VmReport>> = nodes.iter().map(|_| None).collect();
+            let mut reports: Vec<Option<UpVm>> = nodes.iter().map(|_| None).collect();
             for (index, ready) in outcomes {
                 let done =
                     ready.map_err(|error| UpError::from(Box::new(error))).and_then(|ready| {
@@ -409,14 +409,14 @@ impl<'p> Start<'p> {
         })
     }
 
-    fn booted(&self, index: usize, ready: &Ready) -> Result<VmReport, UpError> {
+    fn booted(&self, index: usize, ready: &Ready) -> Result<UpVm, UpError> {
         let plan = &self.plan.vms[index];
         let mounted = matches!(ready.attach, Attach::Mounted { .. });
         let boot_ms = u64::try_from(ready.boot.as_millis()).unwrap_or(u64::MAX);
         let mut inner = self.going_on()?;
         inner.state.vms[index].booted = Some(Booted { boot_ms, mounted });
         self.directory.write(&inner.state)?;
-        Ok(VmReport {
+        Ok(UpVm {
             name: plan.name().to_owned(),
             access: plan.access.name(),
             transport: plan.transport.name(),
@@ -455,7 +455,7 @@ mod tests {
         let path = dir.path().join("pool");
         let mut spec = Spec::of_shares("lab", 1, Vec::new());
         (spec.pool.path, spec.pool.size) = (Some(path.clone()), Some(16 << 20));
-        let plan = Plan::new(&spec, &Host::for_tests(dir.path(), "image")).unwrap();
+        let plan = ClusterPlan::new(&spec, &Host::for_tests(dir.path(), "image")).unwrap();
         fs::write(&path, "somebody's").unwrap();
         let start = Start::new(&plan).unwrap();
         let error = start.run(Duration::ZERO, &|_| ()).unwrap_err().to_string();

@@ -2,7 +2,7 @@
 //! Checks whether a host can run clusters: one finding for each requirement, with its fix.
 
 mod host;
-mod memory;
+mod room;
 mod ublk;
 mod vmm;
 
@@ -68,21 +68,21 @@ impl Finding {
 
 /// All findings on a host.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct DoctorReport {
     /// Whether clusters can run.
     pub healthy: bool,
     /// The findings, in the order in which a cluster needs the things.
     findings: Vec<Finding>,
 }
 
-impl Report {
+impl DoctorReport {
     fn new(findings: Vec<Finding>) -> Self {
         let healthy = findings.iter().all(|finding| finding.status != Status::Failed);
         Self { healthy, findings }
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for DoctorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, Finding { check, status, found, fix }) in self.findings.iter().enumerate() {
             if index > 0 {
@@ -99,14 +99,14 @@ impl fmt::Display for Report {
 
 /// Checks this host; `qemu` replaces the QEMU that would be found.
 #[must_use]
-pub fn examine(qemu: Option<&Path>) -> Report {
+pub fn examine(qemu: Option<&Path>) -> DoctorReport {
     let (mut findings, qemu) = vmm::qemu(qemu);
     findings.push(vmm::kvm(qemu.as_deref()));
     findings.push(vmm::cloud_hypervisor());
     findings.extend(host::examine());
-    findings.extend(memory::examine());
+    findings.extend(room::examine());
     findings.push(ublk::examine());
-    Report::new(findings)
+    DoctorReport::new(findings)
 }
 
 /// The message on one line, without control characters: it may quote a program.
@@ -122,13 +122,13 @@ mod tests {
     #[test]
     fn only_a_failure_makes_a_host_unfit() {
         let finding = |status| Finding::with("a check", status, "found\n  this", "do that");
-        let report = Report::new(vec![
+        let report = DoctorReport::new(vec![
             Finding::ok("x", "y"),
             finding(Status::Warning),
             finding(Status::Absent),
         ]);
         assert!(report.healthy);
-        let report = Report::new(vec![Finding::ok("x", "y"), finding(Status::Failed)]);
+        let report = DoctorReport::new(vec![Finding::ok("x", "y"), finding(Status::Failed)]);
         assert!(!report.healthy);
         let text = report.to_string();
         assert_eq!(

@@ -52,12 +52,12 @@ pub struct MemoryError {
 
 /// A pool file as the mappings of processes show it: device and inode number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PoolFile {
+pub struct MappedFile {
     device: (u32, u32),
     inode: u64,
 }
 
-impl PoolFile {
+impl MappedFile {
     /// The file at a path.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ pub fn allocated(pool: &Path) -> Result<u64, MemoryError> {
 ///
 /// # Errors
 /// The process is gone or belongs to someone else.
-pub fn of_process(pid: u32, pool: &PoolFile) -> Result<VmMemory, MemoryError> {
+pub fn of_process(pid: u32, pool: &MappedFile) -> Result<VmMemory, MemoryError> {
     let path = PathBuf::from(format!("/proc/{pid}/smaps"));
     // Names of mapped files are arbitrary bytes.
     let smaps = fs::read(&path).map_err(|source| MemoryError { path, source })?;
@@ -103,7 +103,7 @@ enum Owner {
     Other,
 }
 
-fn parse(smaps: &str, pool: &PoolFile) -> VmMemory {
+fn parse(smaps: &str, pool: &MappedFile) -> VmMemory {
     let mut memory = VmMemory::default();
     let mut owner = Owner::Other;
     for line in smaps.lines() {
@@ -139,7 +139,7 @@ fn parse(smaps: &str, pool: &PoolFile) -> VmMemory {
 /// What a mapping counts as; `None` if the line is not the first of a mapping.
 ///
 /// Such a line is `start-end perms offset major:minor inode path`, the device in hexadecimal.
-fn mapping_owner(line: &str, pool: &PoolFile) -> Option<Owner> {
+fn mapping_owner(line: &str, pool: &MappedFile) -> Option<Owner> {
     let mut words = line.splitn(6, ' ');
     let (start, end) = words.next()?.split_once('-')?;
     u64::from_str_radix(start, 16).ok()?;
@@ -185,7 +185,7 @@ Rss:                   8 kB
 
     #[test]
     fn ram_and_pool_are_told_apart() {
-        let pool = PoolFile { device: (0, 0x1a), inode: 42 };
+        let pool = MappedFile { device: (0, 0x1a), inode: 42 };
         let kib = 1024;
         let expected = VmMemory {
             ram: Usage {
@@ -210,7 +210,7 @@ Rss:                   8 kB
     #[test]
     fn this_process_can_be_read() {
         let program = std::env::current_exe().unwrap();
-        let memory = of_process(std::process::id(), &PoolFile::of(&program).unwrap()).unwrap();
+        let memory = of_process(std::process::id(), &MappedFile::of(&program).unwrap()).unwrap();
         assert!(memory.pool.rss > 0, "the program's own file is mapped: {memory:?}");
         assert!(allocated(&program).unwrap() > 0);
     }

@@ -19,10 +19,10 @@ use rustix::io::Errno;
 use uuid::Uuid;
 use zerocopy::IntoBytes;
 
+use super::allocation::{self, MemoryError, Progress};
+use super::bytes::{PoolBytes, PoolMedia};
 use super::kind::{Facts, kind_of};
-use super::media::{PoolBytes, PoolMedia};
-use super::memory::{self, MemoryError, Progress};
-use super::{ALIGNMENT, Kind, MIN_SIZE, PoolError, Report, inspect, own};
+use super::{ALIGNMENT, Kind, MIN_SIZE, PoolError, PoolReport, inspect, own};
 
 /// How often to create the directory for this user's pools, if others keep removing it.
 const ATTEMPTS: u32 = 8;
@@ -172,7 +172,7 @@ pub enum CreateError {
 /// a full file system (which would end the VM with SIGBUS). In tmpfs, memory is allocated when it
 /// is first touched, unless `prefault` is set. Whether there is enough memory is checked now, but
 /// not guaranteed for later.
-pub fn create(options: &CreateOptions, progress: Progress<'_>) -> Result<Report, CreateError> {
+pub fn create(options: &CreateOptions, progress: Progress<'_>) -> Result<PoolReport, CreateError> {
     let maker = Maker::new(options);
     maker.make_directory()?;
     let made = make(&maker, options, progress);
@@ -186,7 +186,7 @@ fn make(
     maker: &Maker<'_>,
     options: &CreateOptions,
     progress: Progress<'_>,
-) -> Result<Report, CreateError> {
+) -> Result<PoolReport, CreateError> {
     let path = &options.path;
     let (file, kind, page_size) = maker.open(options)?;
     maker.allocate(&file, kind, page_size, options, progress)?;
@@ -288,13 +288,15 @@ impl<'a> Maker<'a> {
             file.set_len(self.size).map_err(|source| self.io("set its size", source))?;
         }
         if let Some(node) = options.numa {
-            memory::bind(file, self.size, node).map_err(memory)?;
+            allocation::bind(file, self.size, node).map_err(memory)?;
         }
         if options.prefault || matches!(kind, Kind::File | Kind::Hugetlbfs) {
-            memory::take(file, page_size, 0, self.size, progress).map_err(|errno| match errno {
-                Errno::NOSPC | Errno::DQUOT => self.no_space(file),
-                errno => self.io("allocate its memory or storage", errno.into()),
-            })?;
+            allocation::take(file, page_size, 0, self.size, progress).map_err(
+                |errno| match errno {
+                    Errno::NOSPC | Errno::DQUOT => self.no_space(file),
+                    errno => self.io("allocate its memory or storage", errno.into()),
+                },
+            )?;
         }
         Ok(())
     }
@@ -309,11 +311,11 @@ impl<'a> Maker<'a> {
     ) -> Result<(), CreateError> {
         let memory = |source| CreateError::Memory { pool: self.path.to_owned(), source };
         if let Some(node) = options.numa {
-            memory::check_node(kind, node).map_err(memory)?;
+            allocation::check_node(kind, node).map_err(memory)?;
         }
         self.check_space(file)?;
         if kind == Kind::Hugetlbfs || (options.prefault && kind != Kind::File) {
-            memory::check_free(kind, page_size, self.size, options.numa).map_err(memory)?;
+            allocation::check_free(kind, page_size, self.size, options.numa).map_err(memory)?;
         }
         Ok(())
     }
@@ -390,7 +392,7 @@ mod tests {
         CreateOptions::new(path, 16 << 20, view)
     }
 
-    fn make(options: &CreateOptions) -> Result<Report, CreateError> {
+    fn make(options: &CreateOptions) -> Result<PoolReport, CreateError> {
         create(options, &mut |_, _| ())
     }
 

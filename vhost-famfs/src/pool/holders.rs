@@ -8,7 +8,7 @@ use famfs::system::{holders, process};
 use serde::Serialize;
 
 use super::kind::Identity;
-use crate::host::residency::{self, PoolFile};
+use crate::host::residency::{self, MappedFile};
 
 /// A process that uses a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,14 +31,14 @@ pub struct Holder {
 /// other users' processes. A process that ends meanwhile is omitted.
 pub(super) fn find(path: &Path, identity: Identity) -> Vec<Holder> {
     let Ok(processes) = process::others() else { return Vec::new() };
-    let pool = PoolFile::of(path).ok();
+    let pool = MappedFile::of(path).ok();
     let mut holders: Vec<_> =
         processes.filter_map(|pid| holder(pid, identity, pool.as_ref())).collect();
     holders.sort_by_key(|holder| holder.pid);
     holders
 }
 
-fn holder(pid: u32, identity: Identity, pool: Option<&PoolFile>) -> Option<Holder> {
+fn holder(pid: u32, identity: Identity, pool: Option<&MappedFile>) -> Option<Holder> {
     let open = holders::has_open(pid, |meta| Identity::from_metadata(meta) == identity);
     // For the full figures, the kernel has to walk the page table.
     let usage = if maps(pid, identity) {

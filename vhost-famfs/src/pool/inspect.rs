@@ -12,10 +12,10 @@ use famfs::text::units::{About, Bytes, count};
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
+use super::bytes::{PoolBytes, PoolMedia};
 use super::famfs_report::{self, FamfsReport};
 use super::holders::{self, Holder};
 use super::kind::{Facts, Identity};
-use super::media::{PoolBytes, PoolMedia};
 use super::open::{Owners, Purpose, open};
 use super::{Kind, PoolError};
 
@@ -24,7 +24,7 @@ const PERMISSIONS: u32 = 0o7777;
 
 /// A pool as `vhost-famfs pool inspect --json` prints it, with a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct PoolReport {
     /// Its path; if that is not UTF-8, JSON has its bytes in addition.
     #[serde(flatten, serialize_with = "as_name")]
     pub path: PathBuf,
@@ -65,7 +65,7 @@ fn as_name<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error>
 
 /// Inspects the pool `path`. Changes nothing, and takes no lock that could block another program.
 /// Needs only permission to read.
-pub fn inspect(path: &Path) -> Result<Report, PoolError> {
+pub fn inspect(path: &Path) -> Result<PoolReport, PoolError> {
     let (file, facts) = open_to_read(path, Owners::Any)?;
     let mut report = without_holders(&file, facts, path)?;
     report.holders = holders::find(path, facts.identity);
@@ -121,7 +121,11 @@ pub(super) fn info_block(
 }
 
 /// What can be read from the pool's own bytes.
-pub(super) fn without_holders(file: &File, facts: Facts, path: &Path) -> Result<Report, PoolError> {
+pub(super) fn without_holders(
+    file: &File,
+    facts: Facts,
+    path: &Path,
+) -> Result<PoolReport, PoolError> {
     let Facts { identity, size, kind, page_size } = facts;
     let io = |action| move |source| PoolError::Io { pool: path.to_owned(), action, source };
     let metadata = file.metadata().map_err(io("read its size and owner"))?;
@@ -137,7 +141,7 @@ pub(super) fn without_holders(file: &File, facts: Facts, path: &Path) -> Result<
         Ok(None) => (View::Raw.name(), None, None, read(View::Raw)),
         Err(error) => ("damaged", None, Some(error.to_string()), None),
     };
-    Ok(Report {
+    Ok(PoolReport {
         path: path.to_owned(),
         kind,
         size,
@@ -156,7 +160,7 @@ pub(super) fn without_holders(file: &File, facts: Facts, path: &Path) -> Result<
     })
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for PoolReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "pool:       {}", self.path.display())?;
         write!(f, "kind:       {}", self.kind.name())?;

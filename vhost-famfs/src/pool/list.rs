@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use famfs::text::units::Bytes;
 
-use super::inspect::{Report, open_to_read, without_holders};
+use super::inspect::{PoolReport, open_to_read, without_holders};
 use super::open::Owners;
 use super::{holders, kind};
 
@@ -30,7 +30,7 @@ pub struct ListError {
 }
 
 /// The pools in the usual places and in `directories`, one level deep, sorted by path.
-pub fn list(directories: &[PathBuf]) -> Result<Vec<Report>, ListError> {
+pub fn list(directories: &[PathBuf]) -> Result<Vec<PoolReport>, ListError> {
     let mut paths = BTreeSet::new();
     for directory in usual_places() {
         // The directory does not exist or is not readable: this user has no pools there.
@@ -76,7 +76,7 @@ fn collect(directory: &Path, paths: &mut BTreeSet<PathBuf>) -> io::Result<()> {
 }
 
 /// A file that is recognizable as a pool, because it has an info block or a famfs.
-fn pool(path: &Path) -> Option<Report> {
+fn pool(path: &Path) -> Option<PoolReport> {
     let (file, facts): (_, kind::Facts) = open_to_read(path, Owners::Any).ok()?;
     let mut report = without_holders(&file, facts, path).ok()?;
     if report.view == "raw" && report.famfs.is_none() {
@@ -87,7 +87,7 @@ fn pool(path: &Path) -> Option<Report> {
 }
 
 /// The pools as a table.
-pub fn table(reports: &[Report]) -> String {
+pub fn table(reports: &[PoolReport]) -> String {
     if reports.is_empty() {
         return "no pools; create one with `vhost-famfs pool create /dev/shm/pool --size 1G`"
             .to_owned();

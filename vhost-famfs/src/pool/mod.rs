@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Pools: host memory or a file that several guests map.
 
+mod allocation;
+mod bytes;
 mod create;
 mod famfs_report;
 mod holders;
@@ -8,8 +10,6 @@ mod hugepages;
 mod inspect;
 mod kind;
 mod list;
-mod media;
-mod memory;
 mod open;
 mod own;
 mod part;
@@ -17,14 +17,14 @@ mod remove;
 mod resize;
 mod window;
 
+pub use allocation::MemoryError;
+pub use bytes::PoolMedia;
 pub use create::{CreateError, CreateOptions, check_room, create};
 pub use famfs_report::FamfsReport;
 pub use holders::Holder;
-pub use inspect::{Form, Report, form, inspect};
+pub use inspect::{Form, PoolReport, form, inspect};
 pub use kind::{Identity, Kind, kind_for};
 pub use list::{ListError, list, table};
-pub use media::PoolMedia;
-pub use memory::MemoryError;
 pub use open::Owners;
 pub use own::{
     check_own_directory, is_in_own_directory, is_own_directory, make_own_directory, own_directory,
@@ -349,5 +349,5 @@ pub fn check_owners(path: &Path, owners: Owners) -> Result<(), PoolError> {
 
 /// Checks whether the host has enough free huge pages of `page_size` for that many bytes.
 pub fn check_huge_pages(page_size: u64, bytes: u64) -> Result<(), MemoryError> {
-    memory::check_free(Kind::Hugetlbfs, page_size, bytes, None)
+    allocation::check_free(Kind::Hugetlbfs, page_size, bytes, None)
 }

@@ -9,9 +9,9 @@ use famfs::media::Media;
 use famfs::store::superblock::{Superblock, SuperblockError};
 
 use super::PoolError;
+use super::bytes::PoolMedia;
 use super::inspect::info_block;
 use super::kind::Facts;
-use super::media::PoolMedia;
 
 /// The first byte of a pool after its file system; `None` if it has no file system.
 pub(super) fn famfs_end(file: &File, facts: Facts, path: &Path) -> Result<Option<u64>, PoolError> {

@@ -10,10 +10,10 @@ use famfs::store::mkfs::{MkfsError, check_unformatted};
 use famfs::system::parent;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
+use super::bytes::PoolMedia;
 use super::holders::{self, Holder};
 use super::inspect::{open_to_read, without_holders};
 use super::kind::Identity;
-use super::media::PoolMedia;
 use super::open::Owners;
 use super::own::tidy_own_directory;
 use super::{Kind, PoolError};

@@ -21,13 +21,13 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
+use super::allocation::{self, MemoryError, Progress};
+use super::bytes::{PoolBytes, PoolMedia};
 use super::holders::{self, Holder};
 use super::kind::Facts;
-use super::media::{PoolBytes, PoolMedia};
-use super::memory::{self, MemoryError, Progress};
 use super::open::{Owners, Purpose, open};
 use super::remove::names;
-use super::{Kind, MIN_SIZE, PoolError, Report, inspect};
+use super::{Kind, MIN_SIZE, PoolError, PoolReport, inspect};
 
 /// Which pool, and its new size.
 #[derive(Clone, Debug)]
@@ -148,7 +148,7 @@ pub enum ResizeError {
 }
 
 /// Makes a pool larger, or removes space without data from its end.
-pub fn resize(options: &ResizeOptions, progress: Progress<'_>) -> Result<Report, ResizeError> {
+pub fn resize(options: &ResizeOptions, progress: Progress<'_>) -> Result<PoolReport, ResizeError> {
     change(options, progress, usize::MAX)?;
     Ok(inspect(&options.path)?)
 }
@@ -350,12 +350,12 @@ impl Work<'_> {
         let (old, new) = (self.old.size, self.new.size);
         let memory = |source| ResizeError::Memory { pool: self.path.to_owned(), source };
         if self.old.kind == Kind::Hugetlbfs {
-            memory::check_free(self.old.kind, self.old.page_size, new - old, None)
+            allocation::check_free(self.old.kind, self.old.page_size, new - old, None)
                 .map_err(memory)?;
         }
         let taken = match self.old.kind {
             Kind::File | Kind::Hugetlbfs => {
-                memory::take(self.file, self.old.page_size, old, new, progress)
+                allocation::take(self.file, self.old.page_size, old, new, progress)
             }
             _ => self
                 .file

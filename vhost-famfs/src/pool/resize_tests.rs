@@ -13,7 +13,7 @@ fn pool(dir: &tempfile::TempDir, view: View, mkfs: bool) -> PathBuf {
     path
 }
 
-fn to(path: &Path, size: u64) -> Result<Report, ResizeError> {
+fn to(path: &Path, size: u64) -> Result<PoolReport, ResizeError> {
     let options = ResizeOptions { path: path.to_owned(), size, owners: Owners::Trusted };
     resize(&options, &mut |_, _| ())
 }
@@ -41,7 +41,7 @@ fn grows_and_shrinks_every_view() {
 fn new_space_of_a_famfs_can_be_used() {
     let dir = tempfile::tempdir().unwrap();
     let path = pool(&dir, View::Devdax, true);
-    let capacity = |report: Report| report.famfs.unwrap().capacity;
+    let capacity = |report: PoolReport| report.famfs.unwrap().capacity;
     let before = capacity(inspect(&path).unwrap());
     assert_eq!(capacity(to(&path, 64 * MIB).unwrap()), before + 32 * MIB);
 }
@@ -92,7 +92,7 @@ fn slices_behind_the_file_system_stay() {
         let file = File::options().write(true).open(&path).unwrap();
         file.write_all_at(b"slice", 24 * MIB).unwrap();
         drop(file);
-        let capacity = |report: Report| report.famfs.unwrap().capacity;
+        let capacity = |report: PoolReport| report.famfs.unwrap().capacity;
         let before = capacity(inspect(&path).unwrap());
         let err = to(&path, 24 * MIB).unwrap_err();
         let slice = 24 * MIB + 5;

@@ -5,10 +5,10 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, Result};
 
+use super::terminal::{End, attach};
 use vhost_famfs::args::ConsoleConfig;
 use vhost_famfs::bounded_log::tail;
 use vhost_famfs::cluster::host::runtime_dir;
-use vhost_famfs::cluster::terminal::{End, attach};
 use vhost_famfs::cluster::{find, state_of, vm_of};
 use vhost_famfs::vm::VmPaths;
 

@@ -7,7 +7,7 @@ use super::report::json;
 use super::say;
 use famfs::text::units::count;
 use vhost_famfs::args::DownConfig;
-use vhost_famfs::cluster::down::{Options, Report, down};
+use vhost_famfs::cluster::down::{DownReport, Options, down};
 use vhost_famfs::cluster::find;
 use vhost_famfs::cluster::host::runtime_dir;
 
@@ -19,7 +19,7 @@ pub(super) fn run(config: DownConfig) -> Result<()> {
     if config.json { json(&report) } else { say(text(&report)) }
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &DownReport) -> String {
     let mut lines: Vec<String> =
         report.vms.iter().map(|vm| format!("{}: {}", vm.name, vm.end.name())).collect();
     if report.strays > 0 {

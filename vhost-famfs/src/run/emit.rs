@@ -11,13 +11,13 @@ use super::{print_for_program, say};
 use vhost_famfs::args::Emit;
 use vhost_famfs::cluster::emit::{self, Form, Register};
 use vhost_famfs::cluster::emitted;
-use vhost_famfs::cluster::plan::Plan;
+use vhost_famfs::cluster::plan::ClusterPlan;
 use vhost_famfs::cluster::process::MARK;
 use vhost_famfs::vm::cloud_hypervisor::{self, CloudHypervisor};
 use vhost_famfs::vm::find_in_path;
 
 /// Writes the plan in the format of another program.
-pub(super) fn emit(plan: &Plan, form: Emit, output: Option<&Path>) -> Result<()> {
+pub(super) fn emit(plan: &ClusterPlan, form: Emit, output: Option<&Path>) -> Result<()> {
     let found = match form {
         Emit::CloudHypervisor => find_in_path(cloud_hypervisor::PROGRAM),
         _ => None,

@@ -14,6 +14,7 @@ mod logs;
 mod pool;
 mod ps;
 pub mod report;
+mod terminal;
 #[cfg(feature = "ublk")]
 mod ublk;
 mod up;

@@ -7,7 +7,7 @@ use super::bar::Bar;
 use super::report::{json, json_list};
 use super::say;
 use vhost_famfs::args::PoolConfig;
-use vhost_famfs::pool::{self, Report};
+use vhost_famfs::pool::{self, PoolReport};
 
 pub(super) fn run(config: PoolConfig) -> Result<()> {
     match config {
@@ -38,6 +38,6 @@ pub(super) fn run(config: PoolConfig) -> Result<()> {
     }
 }
 
-fn print(report: &Report, as_json: bool) -> Result<()> {
+fn print(report: &PoolReport, as_json: bool) -> Result<()> {
     if as_json { json(report) } else { say(report) }
 }

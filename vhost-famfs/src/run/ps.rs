@@ -11,7 +11,7 @@ use super::{notice, say};
 use vhost_famfs::args::PsConfig;
 use vhost_famfs::cluster::directory::{Directory, names};
 use vhost_famfs::cluster::host::runtime_dir;
-use vhost_famfs::cluster::ps::{ClusterStatus, Report, look};
+use vhost_famfs::cluster::ps::{ClusterStatus, PsReport, look};
 use vhost_famfs::cluster::{FindError, find};
 
 /// Exit code if something of a cluster has ended.
@@ -22,7 +22,7 @@ const DEGRADED: u8 = 3;
 #[serde(untagged)]
 enum Listed {
     /// The state of the cluster.
-    Seen(Box<Report>),
+    Seen(Box<PsReport>),
     /// Why the state is not known.
     Unseen { cluster: String, status: &'static str, error: String },
 }

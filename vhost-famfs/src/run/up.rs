@@ -21,12 +21,12 @@ use super::report::{fail, json};
 use super::say;
 use famfs::text::units::{About, count};
 use vhost_famfs::args::{Described, UpConfig};
-use vhost_famfs::cluster::check;
 use vhost_famfs::cluster::cluster_file::{self, ClusterFile};
 use vhost_famfs::cluster::host::Host;
-use vhost_famfs::cluster::plan::Plan;
+use vhost_famfs::cluster::plan::ClusterPlan;
+use vhost_famfs::cluster::preflight;
 use vhost_famfs::cluster::spec::{Spec, Subject};
-use vhost_famfs::cluster::up::{Event, Report, Start, UpError};
+use vhost_famfs::cluster::up::{Event, Start, UpError, UpReport};
 use vhost_famfs::host::{privileges, sys};
 
 /// The exit code after Ctrl-C, as in a shell: 128 plus the number of SIGINT.
@@ -36,14 +36,15 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
     let (spec, file) = spec(&config)?;
     let host = Host::look(config.qemu.as_deref(), config.image.as_deref())?;
     let file = file.as_ref();
-    let plan = Plan::new(&spec, &host).map_err(|error| located(file, error.subject(), error))?;
+    let plan =
+        ClusterPlan::new(&spec, &host).map_err(|error| located(file, error.subject(), error))?;
     if config.verbose && !config.dry_run {
         name_left_out(&plan);
     }
     if !config.dry_run || config.emit.is_some() {
         plan.pool.refuse_left_out().map_err(|error| located(file, error.subject(), error))?;
     }
-    let headroom = check::before_start(&plan, config.overcommit)
+    let headroom = preflight::before_start(&plan, config.overcommit)
         .map_err(|error| located(file, error.subject(), error))?;
     if config.dry_run {
         match config.emit {
@@ -115,7 +116,7 @@ fn spec(config: &UpConfig) -> Result<(Spec, Option<ClusterFile>)> {
 }
 
 /// Lists everything in the imports that famfs cannot store.
-fn name_left_out(plan: &Plan) {
+fn name_left_out(plan: &ClusterPlan) {
     for (import, items) in plan.pool.imports() {
         for item in items {
             // If nobody reads the list, the start goes on.
@@ -125,7 +126,7 @@ fn name_left_out(plan: &Plan) {
 }
 
 /// Lists every file with attributes that famfs does not store.
-fn name_dropped(report: &Report) {
+fn name_dropped(report: &UpReport) {
     for (name, lost) in &report.imported.lost.items {
         let _ = writeln!(io::stderr(), "not kept of {name}: {}", lost.name());
     }
@@ -141,7 +142,7 @@ fn located<E: std::error::Error + Send + Sync + 'static>(
     located.map_or_else(|| error.into(), Into::into)
 }
 
-fn start(plan: &Plan, timeout: Duration) -> Result<Report> {
+fn start(plan: &ClusterPlan, timeout: Duration) -> Result<UpReport> {
     let mut signals =
         Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot listen for signals")?;
     let start = Start::new(plan)?;
@@ -217,7 +218,7 @@ impl Progress {
     }
 }
 
-fn table(report: &Report) -> String {
+fn table(report: &UpReport) -> String {
     let mut text =
         format!("{:<16} {:<6} {:<9} {:<14} {:>8}", "VM", "ACCESS", "TRANSPORT", "MOUNT", "BOOT");
     for vm in &report.vms {

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use protocol::exec::{self, Bytes, CHUNK, MAX_STDIN, Reply, Request, Status, Stream};
 
+use super::agent::{Agent, Command, Connection, ExecError, Failure, Wait};
 use super::deadline::Deadline;
-use super::exec::{Agent, Command, Connection, ExecError, Failure, Wait};
 
 /// Time limit for sending or receiving one message; a command may take any number of messages.
 const STEP: Duration = Duration::from_secs(3600);

@@ -17,6 +17,7 @@
 
 mod accelerator;
 pub mod address_bits;
+mod agent;
 mod arguments;
 mod backend;
 mod clock;
@@ -24,7 +25,6 @@ pub mod cloud_hypervisor;
 mod config;
 mod confine;
 mod deadline;
-mod exec;
 mod guest;
 mod image;
 mod log_keeper;
@@ -39,12 +39,12 @@ mod socket;
 mod version;
 
 pub use accelerator::{Accelerator, AcceleratorError};
+pub use agent::{Command, ExecError, Output};
 pub use arguments::shell_quoted;
 pub use backend::{Backend, BackendConfig, BackendError};
 pub use config::{ConfigError, Console, Disk, PoolDevice, VmConfig};
 pub(crate) use config::{EMULATED_WORDS, ROOT_SERIAL};
 pub use confine::{Confinement, has_filter};
-pub use exec::{Command, ExecError, Output};
 pub use guest::{Guest, Streams};
 pub use image::{Image, ImageError, Root};
 pub use log_keeper::LogKeeper;

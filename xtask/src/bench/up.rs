@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use vhost_famfs::cluster::host::Host;
-use vhost_famfs::cluster::plan::Plan;
+use vhost_famfs::cluster::plan::ClusterPlan;
 use vhost_famfs::cluster::spec::Spec;
 use vhost_famfs::vm::{Backend, Lifetime, Vm};
 use vm_tests::{Artifacts, BOOT, Pool, View, interrupt};
@@ -102,11 +102,11 @@ fn by_hand(artifacts: &Artifacts, pool: &Pool) -> Result<f64> {
     Ok(seconds)
 }
 
-fn plan(artifacts: &Artifacts, pool: &Pool, runtime: &Path) -> Result<Plan> {
+fn plan(artifacts: &Artifacts, pool: &Pool, runtime: &Path) -> Result<ClusterPlan> {
     let mut spec = Spec::of_shares("default", VMS, Vec::new());
     spec.pool.path = Some(pool.path().to_owned());
     let mut host = Host::look(Some(&artifacts.qemu), Some(&artifacts.image))?;
     host.runtime = PathBuf::from(runtime);
     host.program = artifacts.programs.join("vhost-famfs");
-    Ok(Plan::new(&spec, &host)?)
+    Ok(ClusterPlan::new(&spec, &host)?)
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use famfs::system::output_file;
 use serde::Deserialize;
-use vhost_famfs::host::residency::{self, PoolFile};
+use vhost_famfs::host::residency::{self, MappedFile};
 use vhost_famfs::vm::Attach;
 use vm_tests::{Artifacts, Cluster, Member, Pool, View, interrupt};
 
@@ -94,7 +94,7 @@ fn demo(args: &DemoArgs) -> Result<Report> {
     eprintln!("Creating a file in one VM and reading it in the others ...");
     let seen = guest::share_new_file(&cluster)?;
 
-    let file = PoolFile::of(pool.path())?;
+    let file = MappedFile::of(pool.path())?;
     let mut rows = Vec::new();
     for (index, node) in cluster.nodes().iter().enumerate() {
         let held = residency::of_process(node.vm.pid(), &file)?;

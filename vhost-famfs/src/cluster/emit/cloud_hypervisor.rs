@@ -5,14 +5,17 @@ use std::ffi::OsString;
 use std::fmt::Write;
 
 use super::{EmitError, Emitted, prepare, qemu};
-use crate::cluster::plan::{Plan, VmPlan};
+use crate::cluster::plan::{ClusterPlan, VmPlan};
 use crate::cluster::spec::{Access, Transport};
 use crate::vm::ROOT_SERIAL;
 use crate::vm::cloud_hypervisor::{CloudHypervisor, NO_SHARED_MEMORY, PROGRAM};
 use crate::vm::shell_quoted;
 
 /// The script; `found` is this host's program, which must support it.
-pub(super) fn script(plan: &Plan, found: Option<&CloudHypervisor>) -> Result<Emitted, EmitError> {
+pub(super) fn script(
+    plan: &ClusterPlan,
+    found: Option<&CloudHypervisor>,
+) -> Result<Emitted, EmitError> {
     if let Some(found) = found.filter(|found| !found.pmem) {
         let (version, why) = (found.version.clone(), found.transports());
         return Err(EmitError::Unfit { version, why });
@@ -50,7 +53,11 @@ fn note(vm: &VmPlan) -> &'static str {
     }
 }
 
-fn command_line(vm: &VmPlan, plan: &Plan, program: &OsString) -> Result<Vec<OsString>, EmitError> {
+fn command_line(
+    vm: &VmPlan,
+    plan: &ClusterPlan,
+    program: &OsString,
+) -> Result<Vec<OsString>, EmitError> {
     if matches!(vm.access, Access::Slice { .. }) {
         return Err(EmitError::Slice(vm.name().to_owned()));
     }

@@ -9,15 +9,15 @@ use protocol::exec::PORT;
 
 use super::prepare::{self, Lines};
 use super::{EmitError, Emitted, accelerator};
-use crate::cluster::plan::{Plan, VmPlan};
+use crate::cluster::plan::{ClusterPlan, VmPlan};
 use crate::vm::{PoolDevice, ROOT_SERIAL, shell_quoted};
 
 /// One domain per VM.
-pub(super) fn domains(plan: &Plan) -> Result<Vec<Emitted>, EmitError> {
+pub(super) fn domains(plan: &ClusterPlan) -> Result<Vec<Emitted>, EmitError> {
     plan.vms.iter().map(|vm| domain(plan, vm)).collect()
 }
 
-fn domain(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
+fn domain(plan: &ClusterPlan, vm: &VmPlan) -> Result<Emitted, EmitError> {
     let config = &vm.config;
     let name = format!("{}-{}", plan.name, vm.name());
     let path = |what, path: &std::path::Path| {
@@ -107,7 +107,7 @@ fn domain(plan: &Plan, vm: &VmPlan) -> Result<Emitted, EmitError> {
 }
 
 /// What others must do before the domain starts.
-fn comment(plan: &Plan, vm: &VmPlan) -> Result<String, EmitError> {
+fn comment(plan: &ClusterPlan, vm: &VmPlan) -> Result<String, EmitError> {
     let mut lines = vec![prepare::remark(vm), "Before you start it:".to_owned()];
     lines.push(format!("  {}", prepare::make_directories(plan)));
     lines.extend(prepare::pool(plan, Lines::One).into_iter().map(|command| format!("  {command}")));

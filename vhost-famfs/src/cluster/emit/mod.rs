@@ -15,7 +15,7 @@ mod systemd;
 
 use std::fmt;
 
-use super::plan::Plan;
+use super::plan::ClusterPlan;
 use crate::vm::cloud_hypervisor::CloudHypervisor;
 use crate::vm::{Accelerator, Root};
 
@@ -99,7 +99,11 @@ pub enum EmitError {
 ///
 /// # Errors
 /// What the program does not support.
-pub fn emit(plan: &Plan, form: Form<'_>, register: &Register) -> Result<Vec<Emitted>, EmitError> {
+pub fn emit(
+    plan: &ClusterPlan,
+    form: Form<'_>,
+    register: &Register,
+) -> Result<Vec<Emitted>, EmitError> {
     match form {
         Form::Qemu => Ok(vec![qemu::script(plan, register)]),
         Form::CloudHypervisor(found) => {
@@ -112,7 +116,7 @@ pub fn emit(plan: &Plan, form: Form<'_>, register: &Register) -> Result<Vec<Emit
 
 /// The plan for programs that cannot give a guest read-only memory, or choose its address
 /// themselves, and that use KVM by default.
-fn simple(plan: &Plan) -> Plan {
+fn simple(plan: &ClusterPlan) -> ClusterPlan {
     let mut plan = plan.clone();
     for vm in &mut plan.vms {
         vm.config.root = Root::Disk;

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::{ROLE, Register};
-use crate::cluster::plan::{Plan, PoolPlan, VmPlan};
+use crate::cluster::plan::{ClusterPlan, PoolPlan, VmPlan};
 use crate::pool::Owners;
 use crate::vm::shell_quoted;
 
@@ -19,7 +19,7 @@ pub(super) enum Lines {
 /// The shell commands that prepare the pool, in order. An existing pool is not created again, and a
 /// pool that cannot be filled is removed again. As in `up`, a pool that users other than this one
 /// and root can change is refused.
-pub(super) fn pool(plan: &Plan, lines: Lines) -> Vec<String> {
+pub(super) fn pool(plan: &ClusterPlan, lines: Lines) -> Vec<String> {
     let path = &plan.pool.path;
     let on_path = |words: &[&str]| {
         let words = std::iter::once(OsString::from(&plan.program))
@@ -50,7 +50,7 @@ pub(super) fn pool(plan: &Plan, lines: Lines) -> Vec<String> {
 }
 
 /// The command that creates the pool, if it does not exist.
-fn create(plan: &Plan) -> Option<String> {
+fn create(plan: &ClusterPlan) -> Option<String> {
     let options = plan.pool.create.as_ref()?;
     let mut words: Vec<OsString> =
         vec![plan.program.clone().into(), "pool".into(), "create".into()];
@@ -67,7 +67,7 @@ fn create(plan: &Plan) -> Option<String> {
 }
 
 /// The commands that create a file system in it and copy files into it.
-fn fill(plan: &Plan) -> Vec<String> {
+fn fill(plan: &ClusterPlan) -> Vec<String> {
     let PoolPlan { path, mkfs, imports, owners, .. } = &plan.pool;
     let famfs = famfs_beside(&plan.program);
     let mut commands = Vec::new();
@@ -110,37 +110,37 @@ fn fill(plan: &Plan) -> Vec<String> {
 }
 
 /// The command that creates the directories of a cluster, so that other commands find it.
-pub(super) fn start(plan: &Plan, register: &Register) -> Vec<OsString> {
+pub(super) fn start(plan: &ClusterPlan, register: &Register) -> Vec<OsString> {
     let mut words = emitted(plan, "start");
     words.push(register.state.clone().into());
     words
 }
 
 /// The command that stops what remains of a cluster and removes its directory.
-pub(super) fn stop(plan: &Plan) -> Vec<OsString> {
+pub(super) fn stop(plan: &ClusterPlan) -> Vec<OsString> {
     let mut words = emitted(plan, "stop");
     words.extend([plan.name.clone().into(), plan.instance.to_string().into()]);
     words
 }
 
-fn emitted(plan: &Plan, what: &str) -> Vec<OsString> {
+fn emitted(plan: &ClusterPlan, what: &str) -> Vec<OsString> {
     let base = plan.dir.parent().unwrap_or(Path::new("/"));
     vec![plan.program.clone().into(), "emitted".into(), what.into(), base.into()]
 }
 
 /// The environment variables that identify a process of a cluster.
-pub(super) fn environment(plan: &Plan, register: &Register, role: &str) -> [String; 2] {
+pub(super) fn environment(plan: &ClusterPlan, register: &Register, role: &str) -> [String; 2] {
     [format!("{}={}", register.mark, plan.instance), format!("{ROLE}={role}")]
 }
 
 /// The directories that must exist: the cluster's, and one per VM for its sockets.
-fn directories(plan: &Plan) -> Vec<PathBuf> {
+fn directories(plan: &ClusterPlan) -> Vec<PathBuf> {
     let vms = plan.vms.iter().map(|vm| vm.config.paths.runtime_dir.clone());
     std::iter::once(plan.dir.clone()).chain(vms).collect()
 }
 
 /// The command that creates them.
-pub(super) fn make_directories(plan: &Plan) -> String {
+pub(super) fn make_directories(plan: &ClusterPlan) -> String {
     let words = ["mkdir", "-p"].map(OsString::from);
     let directories = directories(plan).into_iter().map(OsString::from);
     shell_quoted(&words.into_iter().chain(directories).collect::<Vec<_>>())

@@ -5,11 +5,11 @@ use std::fmt::Write;
 
 use super::prepare::{self, Lines};
 use super::{Emitted, Register, accelerator, backend_role, qemu_role};
-use crate::cluster::plan::{Plan, VmPlan};
+use crate::cluster::plan::{ClusterPlan, VmPlan};
 use crate::vm::shell_quoted;
 
 /// The script. It ends when the last VM has ended; at Ctrl-C, everything ends.
-pub(super) fn script(plan: &Plan, register: &Register) -> Emitted {
+pub(super) fn script(plan: &ClusterPlan, register: &Register) -> Emitted {
     let mut text = head(plan, &directory(plan, register));
     let decide = accelerator::decide(Lines::Many);
     // Writing to a String cannot fail.
@@ -27,7 +27,7 @@ pub(super) fn script(plan: &Plan, register: &Register) -> Emitted {
 }
 
 /// Creates the directories, and removes them when the script ends.
-fn directory(plan: &Plan, register: &Register) -> String {
+fn directory(plan: &ClusterPlan, register: &Register) -> String {
     let start = shell_quoted(&prepare::start(plan, register));
     let stop = shell_quoted(&prepare::stop(plan));
     format!(
@@ -38,7 +38,7 @@ fn directory(plan: &Plan, register: &Register) -> String {
 }
 
 /// The part before the VMs.
-pub(super) fn head(plan: &Plan, directories: &str) -> String {
+pub(super) fn head(plan: &ClusterPlan, directories: &str) -> String {
     let mut text =
         format!("#!/bin/sh\n# Cluster {}.\nset -eu\numask 077\n\n{directories}\n", plan.name);
     for line in prepare::pool(plan, Lines::Many) {
@@ -47,7 +47,7 @@ pub(super) fn head(plan: &Plan, directories: &str) -> String {
     text
 }
 
-fn start(plan: &Plan, vm: &VmPlan, register: &Register) -> String {
+fn start(plan: &ClusterPlan, vm: &VmPlan, register: &Register) -> String {
     let mut text = String::new();
     let marked = |role: &str| prepare::environment(plan, register, role).join(" ") + " \\\n";
     if let Some(backend) = &vm.backend {

@@ -7,10 +7,10 @@ use std::fmt::Write;
 
 use super::prepare::{self, Lines};
 use super::{EmitError, Emitted, Register, accelerator, backend_role, qemu_role};
-use crate::cluster::plan::{Plan, VmPlan};
+use crate::cluster::plan::{ClusterPlan, VmPlan};
 
 /// The units; they suit the system manager and user managers.
-pub(super) fn units(plan: &Plan, register: &Register) -> Result<Vec<Emitted>, EmitError> {
+pub(super) fn units(plan: &ClusterPlan, register: &Register) -> Result<Vec<Emitted>, EmitError> {
     let name = &plan.name;
     let mut files = vec![pool(plan, register)?];
     let mut members = String::new();
@@ -30,20 +30,20 @@ pub(super) fn units(plan: &Plan, register: &Register) -> Result<Vec<Emitted>, Em
     Ok(files)
 }
 
-fn pool_unit(plan: &Plan) -> String {
+fn pool_unit(plan: &ClusterPlan) -> String {
     format!("{}-pool.service", plan.name)
 }
 
-fn unit(plan: &Plan, vm: &VmPlan) -> String {
+fn unit(plan: &ClusterPlan, vm: &VmPlan) -> String {
     format!("{}-{}.service", plan.name, vm.name())
 }
 
-fn backend_unit(plan: &Plan, vm: &VmPlan) -> String {
+fn backend_unit(plan: &ClusterPlan, vm: &VmPlan) -> String {
     format!("{}-{}-backend.service", plan.name, vm.name())
 }
 
 /// Directories and pool; existing ones are left alone.
-fn pool(plan: &Plan, register: &Register) -> Result<Emitted, EmitError> {
+fn pool(plan: &ClusterPlan, register: &Register) -> Result<Emitted, EmitError> {
     let mut text = format!(
         "[Unit]\nDescription=Directories and pool of cluster {}\nStopWhenUnneeded=yes\n\n\
          [Service]\nType=oneshot\nRemainAfterExit=yes\nUMask=0077\n",
@@ -60,7 +60,7 @@ fn pool(plan: &Plan, register: &Register) -> Result<Emitted, EmitError> {
     Ok(Emitted { name: pool_unit(plan), text })
 }
 
-fn backend(plan: &Plan, vm: &VmPlan, register: &Register) -> Result<Emitted, EmitError> {
+fn backend(plan: &ClusterPlan, vm: &VmPlan, register: &Register) -> Result<Emitted, EmitError> {
     let argv = vm.backend.as_ref().map(|backend| backend.command_line()).unwrap_or_default();
     let pool = pool_unit(plan);
     let text = format!(
@@ -77,7 +77,7 @@ fn backend(plan: &Plan, vm: &VmPlan, register: &Register) -> Result<Emitted, Emi
     Ok(Emitted { name: backend_unit(plan, vm), text })
 }
 
-fn machine(plan: &Plan, vm: &VmPlan, register: &Register) -> Result<Emitted, EmitError> {
+fn machine(plan: &ClusterPlan, vm: &VmPlan, register: &Register) -> Result<Emitted, EmitError> {
     // The plan was made with this command line, so it has been checked.
     let line =
         accelerator::command_line(&vm.config, |config| config.command_line().unwrap_or_default());

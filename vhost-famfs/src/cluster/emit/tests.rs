@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 /// A host whose programs are real files, so that systemd finds them.
-fn plan(dir: &tempfile::TempDir, vms: &str) -> Plan {
+fn plan(dir: &tempfile::TempDir, vms: &str) -> ClusterPlan {
     let there = || "/bin/true".into();
     let host =
         Host { program: there(), qemu: there(), ..Host::for_tests(dir.path(), "image, of 100%") };
@@ -25,13 +25,13 @@ fn plan(dir: &tempfile::TempDir, vms: &str) -> Plan {
     fs::create_dir(dir.path().join("data")).unwrap();
     fs::write(dir.path().join("data/file"), "x").unwrap();
     fs::write(&file, format!("[[import]]\nfrom = \"data\"\n{vms}")).unwrap();
-    Plan::new(&cluster_file::read(&file).unwrap().spec, &host).unwrap()
+    ClusterPlan::new(&cluster_file::read(&file).unwrap().spec, &host).unwrap()
 }
 
 const TWO: &str = "[[vm]]\nname = \"a\"\nargs = [\"-msg\", \"it's & <$HOME> %h\"]\n\
                    [[vm]]\nname = \"b\"\naccess = \"ro\"\n";
 
-fn emit(plan: &Plan, form: Form<'_>) -> Result<Vec<Emitted>, EmitError> {
+fn emit(plan: &ClusterPlan, form: Form<'_>) -> Result<Vec<Emitted>, EmitError> {
     emit_for(plan, form, &Register { state: "{\"name\":\"lab\"}".into(), mark: "MARK" })
 }
 
@@ -129,7 +129,7 @@ fn what_prepares_a_pool_refuses_one_that_others_can_change() {
     let check = format!("vhost-famfs pool inspect --trusted {}", plan.pool.path.display());
     plan.program = "/bin/vhost-famfs".into();
     let forms = [Form::Qemu, Form::Systemd, Form::Libvirt];
-    let text = |plan: &Plan, form| {
+    let text = |plan: &ClusterPlan, form| {
         emit(plan, form).unwrap().iter().map(ToString::to_string).collect::<String>()
     };
     for form in forms {
@@ -153,7 +153,7 @@ fn what_prepares_a_pool_refuses_one_that_others_can_change() {
 fn only_what_was_agreed_to_is_skipped() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let mut plan = plan(&dir, TWO);
-    let text = |plan: &Plan| only(emit(plan, Form::Qemu).unwrap());
+    let text = |plan: &ClusterPlan| only(emit(plan, Form::Qemu).unwrap());
     assert!(!text(&plan).contains("--skip-unsupported"));
     plan.pool.imports[0].skip_unsupported = true;
     let skips = text(&plan);
@@ -189,7 +189,7 @@ fn run_script(dir: &tempfile::TempDir, device: &str) -> Output {
     program("famfs", "");
     let file = dir.path().join("lab.toml");
     fs::write(&file, "[pool]\nsize = \"16M\"\n[[vm]]\nname = \"a\"\n").unwrap();
-    let plan = Plan::new(&cluster_file::read(&file).unwrap().spec, &host).unwrap();
+    let plan = ClusterPlan::new(&cluster_file::read(&file).unwrap().spec, &host).unwrap();
     let text = only(emit(&plan, Form::Qemu).unwrap());
     Command::new("timeout").args(["120", "sh", "-c", &text]).output().unwrap()
 }
@@ -397,7 +397,7 @@ fn a_pool_that_exists_keeps_its_master() {
     fs::write(&file, text).unwrap();
     let host = Host::for_tests(dir.path(), "image");
     assert_eq!(host.image.as_ref(), Some(&with_image));
-    let plan = Plan::new(&cluster_file::read(&file).unwrap().spec, &host).unwrap();
+    let plan = ClusterPlan::new(&cluster_file::read(&file).unwrap().spec, &host).unwrap();
     for (form, before) in [
         (Form::Qemu, "-uuid "),
         (Form::Systemd, "-uuid "),

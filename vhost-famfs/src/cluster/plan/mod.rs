@@ -2,7 +2,7 @@
 //! The plan of a cluster: every detail is decided.
 //!
 //! ```text
-//! Spec (what is asked) + Host (what there is) --Plan::new()--> Plan -> up, or text for others
+//! Spec (what is asked) + Host (what there is) --> ClusterPlan --> up, or text for other programs
 //! ```
 //! Planning examines the host and changes nothing.
 
@@ -29,7 +29,7 @@ pub use pool::is_own_pool;
 
 /// A cluster that can be started.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct ClusterPlan {
     /// Its name.
     pub name: String,
     /// Marks the processes of this start.
@@ -131,7 +131,7 @@ impl VmPlan {
     }
 }
 
-impl Plan {
+impl ClusterPlan {
     /// Whether the cluster, or its start, writes to the pool.
     #[must_use]
     pub fn writes_pool(&self) -> bool {

@@ -24,10 +24,10 @@ impl Place {
         Self { dir, host }
     }
 
-    fn plan(&self, text: &str) -> Result<Plan, PlanError> {
+    fn plan(&self, text: &str) -> Result<ClusterPlan, PlanError> {
         let file = self.dir.path().join("lab.toml");
         fs::write(&file, text).unwrap();
-        let plan = Plan::new(&cluster_file::read(&file).unwrap().spec, &self.host);
+        let plan = ClusterPlan::new(&cluster_file::read(&file).unwrap().spec, &self.host);
         assert!(!self.host.runtime.exists(), "planning creates nothing");
         plan
     }

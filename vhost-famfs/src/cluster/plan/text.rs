@@ -6,9 +6,9 @@ use std::fmt;
 use famfs::archive::import::reasons;
 use famfs::text::units::Bytes;
 
-use super::{Plan, PoolPlan};
+use super::{ClusterPlan, PoolPlan};
 
-impl fmt::Display for Plan {
+impl fmt::Display for ClusterPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "cluster:      {}", self.name)?;
         writeln!(f, "state in:     {}", self.dir.display())?;

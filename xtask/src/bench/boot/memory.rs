@@ -88,7 +88,7 @@ fn grow(artifacts: &Artifacts, pool: &Pool, root: Root, file: &Path) -> Result<V
 }
 
 fn look(clusters: &[Cluster], file: &Path) -> Result<Cost> {
-    let mapped = residency::PoolFile::of(file)?;
+    let mapped = residency::MappedFile::of(file)?;
     let mut cost = Cost { cached: 0, host: in_page_cache(file)? };
     for node in clusters.iter().flat_map(Cluster::nodes) {
         cost.cached = cost.cached.max(cached(node)?);

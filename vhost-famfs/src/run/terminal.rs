@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
-use crate::host::signals;
+use vhost_famfs::host::signals;
 
 /// Ctrl-], as in telnet: ends the connection.
 pub const ESCAPE: u8 = 0x1d;

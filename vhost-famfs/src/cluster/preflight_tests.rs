@@ -7,11 +7,11 @@ use rustix::fs::FlockOperation;
 use tempfile::TempDir;
 
 /// The plan of a cluster with this text as its cluster file, on a host that has everything.
-fn plan(dir: &TempDir, accelerator: Accelerator, text: &str) -> Plan {
+fn plan(dir: &TempDir, accelerator: Accelerator, text: &str) -> ClusterPlan {
     let host = Host { accelerator, ..Host::for_tests(dir.path(), "image") };
     let file = dir.path().join("lab.toml");
     fs::write(&file, text).unwrap();
-    Plan::new(&cluster_file::read(&file).unwrap().spec, &host).unwrap()
+    ClusterPlan::new(&cluster_file::read(&file).unwrap().spec, &host).unwrap()
 }
 
 /// Why the plan is refused.
@@ -110,7 +110,7 @@ fn a_pool_that_exists_must_have_a_size_that_guests_can_map() {
         pool(&dir, size);
         let mut spec = crate::cluster::spec::Spec::of_shares("lab", 1, Vec::new());
         spec.pool.path = Some(dir.path().join("pool"));
-        let refusal = Plan::new(&spec, &Host::for_tests(dir.path(), "image")).unwrap_err();
+        let refusal = ClusterPlan::new(&spec, &Host::for_tests(dir.path(), "image")).unwrap_err();
         let refusal = refusal.to_string();
         assert!(refusal.contains("a pool needs at least 16 MiB, in steps of 2 MiB"), "{refusal}");
     }

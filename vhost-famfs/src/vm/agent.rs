@@ -437,5 +437,5 @@ fn io_failure(error: io::Error, wait: &Wait<'_>) -> Failure {
 }
 
 #[cfg(test)]
-#[path = "exec_tests.rs"]
+#[path = "agent_tests.rs"]
 mod tests;

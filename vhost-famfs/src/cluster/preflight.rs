@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 use famfs::text::units::{About, Bytes};
 
 use super::headroom::{Headroom, HeadroomError};
-use super::plan::{Plan, PoolPlan, VmPlan};
+use super::plan::{ClusterPlan, PoolPlan, VmPlan};
 use super::spec::{Access, Subject};
 use crate::pool::{self, CreateError, Kind, MemoryError, Pool, PoolError};
 use crate::vm::address_bits;
 
 /// Why a cluster cannot run.
 #[derive(Debug, thiserror::Error)]
-pub enum CheckError {
+pub enum PreflightError {
     /// The pool cannot be opened, has the wrong size, or is held by a program that changes it.
     #[error(transparent)]
     Pool(#[from] PoolError),
@@ -78,7 +78,7 @@ pub enum CheckError {
     },
 }
 
-impl CheckError {
+impl PreflightError {
     /// The part of the cluster that the error is about, if there is one.
     #[must_use]
     pub fn subject(&self) -> Option<Subject> {
@@ -99,7 +99,7 @@ impl CheckError {
 ///
 /// # Errors
 /// The first obstacle found, with a way out.
-pub fn before_start(plan: &Plan, overcommit: bool) -> Result<Headroom, CheckError> {
+pub fn before_start(plan: &ClusterPlan, overcommit: bool) -> Result<Headroom, PreflightError> {
     for vm in &plan.vms {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         address_space(vm, &cpuinfo)?;
@@ -114,13 +114,13 @@ pub fn before_start(plan: &Plan, overcommit: bool) -> Result<Headroom, CheckErro
 }
 
 /// Checks what is needed to create the pool.
-fn new_pool(plan: &PoolPlan) -> Result<(), CheckError> {
+fn new_pool(plan: &PoolPlan) -> Result<(), PreflightError> {
     let Some(options) = &plan.create else { return Ok(()) };
     Ok(pool::check_room(options)?)
 }
 
 /// Checks what VMs need of an existing pool.
-fn existing_pool(plan: &Plan) -> Result<(), CheckError> {
+fn existing_pool(plan: &ClusterPlan) -> Result<(), PreflightError> {
     let PoolPlan { path, kind, size, owners, .. } = &plan.pool;
     if plan.vms.iter().all(|vm| vm.access == Access::ReadOnly) {
         pool::check_readable(path, *owners)?;
@@ -133,8 +133,8 @@ fn existing_pool(plan: &Plan) -> Result<(), CheckError> {
 }
 
 /// Checks whether there is storage for the holes of the file.
-fn holes(path: &Path, size: u64, kind: Kind) -> Result<(), CheckError> {
-    let look = |source| CheckError::Look { path: path.into(), source };
+fn holes(path: &Path, size: u64, kind: Kind) -> Result<(), PreflightError> {
+    let look = |source| PreflightError::Look { path: path.into(), source };
     let file = File::open(path).map_err(look)?;
     let held = file.metadata().map_err(look)?.blocks().saturating_mul(512);
     let missing = size.saturating_sub(held);
@@ -144,14 +144,14 @@ fn holes(path: &Path, size: u64, kind: Kind) -> Result<(), CheckError> {
     let stat = rustix::fs::fstatvfs(&file).map_err(|errno| look(errno.into()))?;
     if kind == Kind::Hugetlbfs {
         return pool::check_huge_pages(stat.f_bsize, missing)
-            .map_err(|source| CheckError::Memory { path: path.into(), source });
+            .map_err(|source| PreflightError::Memory { path: path.into(), source });
     }
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     // A tmpfs without a limit reports no blocks.
     if stat.f_blocks == 0 || missing <= free {
         return Ok(());
     }
-    Err(CheckError::Holes {
+    Err(PreflightError::Holes {
         path: path.into(),
         missing: Bytes(missing.next_multiple_of(1 << 20)),
         free,
@@ -159,16 +159,16 @@ fn holes(path: &Path, size: u64, kind: Kind) -> Result<(), CheckError> {
 }
 
 /// Whether what a VM sees of the pool fits into the guest's addresses.
-fn address_space(vm: &VmPlan, cpuinfo: &str) -> Result<(), CheckError> {
+fn address_space(vm: &VmPlan, cpuinfo: &str) -> Result<(), PreflightError> {
     let needed = address_bits::needed(&vm.config, vm.pool_bytes);
     let (found, who) = address_bits::found(vm.config.accelerator, cpuinfo);
     if needed <= found {
         return Ok(());
     }
     let (name, size) = (vm.name().to_owned(), Bytes(vm.pool_bytes));
-    Err(CheckError::AddressBits { name, size, needed, found, who })
+    Err(PreflightError::AddressBits { name, size, needed, found, who })
 }
 
 #[cfg(test)]
-#[path = "check_tests.rs"]
+#[path = "preflight_tests.rs"]
 mod tests;

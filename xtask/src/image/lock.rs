@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The lock files: names and versions of the packages of an image, one per line.
 //!
-//! apt prefers these versions; image/mkosi.postoutput refuses to pack any others.
+//! apt prefers these versions; image/pack/lock refuses to pack any others.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -50,7 +50,7 @@ fn reproducible(imaged: &Imaged) -> Result<()> {
     Ok(())
 }
 
-/// Packs the image as mkosi does, from what apt is supposed to have installed, against a lock file.
+/// Runs the check as mkosi does, on what apt is supposed to have installed, against a lock file.
 fn lock(tools: &Tools) -> Result<()> {
     let pack = |installed: &str| -> Result<(Output, usize)> {
         let dir = tempfile::tempdir().context("no temporary directory")?;
@@ -64,22 +64,19 @@ fn lock(tools: &Tools) -> Result<()> {
         fs::write(output.join("vmlinuz.manifest"), packages.to_string())?;
         let ran = tools
             .command("bash")
-            .arg(paths::root().join("image/mkosi.postoutput"))
+            .arg(paths::root().join("image/pack/lock"))
             .env("SRCDIR", &source)
             .env("OUTPUTDIR", &output)
-            .env("SOURCE_DATE_EPOCH", "0")
-            .env("KVER", "none")
             .env_remove("PROFILES")
             .output()
-            .context("cannot run image/mkosi.postoutput")?;
+            .context("cannot run image/pack/lock")?;
         let files = fs::read_dir(&output)?.count();
         Ok((ran, files))
     };
-    // There is nothing to pack here; what matters is whether it gets that far.
     let refused = "the packages are not those of image/lock/default";
     let said = |ran: &Output| String::from_utf8_lossy(&ran.stderr).into_owned();
     let (same, _) = pack("257.9-1")?;
-    ensure!(!said(&same).contains(refused), "{}", said(&same));
+    ensure!(same.status.success(), "{}", said(&same));
     let (other, files) = pack("257.10-1")?;
     let text = said(&other);
     let expected =

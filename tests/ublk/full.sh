@@ -10,10 +10,10 @@ if dd if=/dev/zero of="$device" bs=1M seek=4 count=28 oflag=direct status=none 2
     fail "32 MiB fit into 8 MiB"
 fi
 grep -q 'No space left\|Input/output' $scratch/message || fail "$(<$scratch/message)"
-# What was there is there, and what was not written is as it was.
+# Existing data is intact, and what was not written is unchanged.
 cmp --bytes=4M "$device" /dev/zero
 cmp --bytes=4M --ignore-initial=28M:0 "$device" $scratch/image
-# There is room again: the device goes on.
+# There is room again: the device continues.
 fallocate --punch-hole --offset 0 --length 4M "$device"
 dd if=/dev/zero of="$device" bs=1M seek=20 count=1 oflag=direct conv=fsync status=none
 remove

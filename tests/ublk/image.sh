@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # shellcheck shell=bash
-# The device that this VM has booted from, exported.
+# Exports the device from which this VM has booted.
 root=$(findmnt --noheadings --output SOURCE /)
 serve add --image "$root" --read-only --queues 2
 [[ $(blockdev --getro "$device" 2>/dev/null || cat /sys/block/"${device#/dev/}"/ro) == 1 ]]
 queues=(/sys/block/"${device#/dev/}"/mq/*)
 ((${#queues[@]} == 2)) || fail "${#queues[@]} queues"
-# Every thread of the server has what it needs, and nothing can give it more.
+# Every thread of the server has exactly the privileges that it needs, and cannot gain more.
 for status in /proc/"$server"/task/*/status; do
     grep -q '^CapBnd:[[:space:]]*0*$' "$status" || fail "$(grep Cap "$status")"
     # SYS_ADMIN, SYS_RESOURCE, IPC_LOCK, DAC_OVERRIDE.

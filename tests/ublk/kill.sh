@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # shellcheck shell=bash
-# $kills is how often. fio writes and reads back all the time; whatever the server had answered
-# when it was killed must be there, flushed or not, for the system has gone on.
+# Kills the server $kills times, while fio writes and reads back. Everything that the server had
+# answered before it was killed must be there, flushed or not, because the system keeps running.
 truncate --size 64M $scratch/image
 serve add --image $scratch/image --overlay $scratch/overlay
 write_and_verify() {
@@ -18,7 +18,7 @@ RANDOM=$kills
 for ((kill = 1; kill <= kills; kill++)); do
     sleep $((RANDOM % 2)).$((RANDOM % 1000))
     if ! kill -0 $fio 2>/dev/null; then
-        # Its time was over before the kills were, on a busy host.
+        # On a busy host, its time ends before the kills do.
         wait $fio || fail "fio: $(<$scratch/fio)"
         write_and_verify
         sleep 1
@@ -31,7 +31,7 @@ for ((kill = 1; kill <= kills; kill++)); do
 done
 wait $fio || fail "fio: $(<$scratch/fio)"
 grep -E ' (read|write): IOPS' $scratch/fio | tr -s ' '
-# All of it is in the overlay, for a new device too: verified against a copy.
+# All of it is in the overlay, also for a new device: verified against a copy.
 digest=$(digest "$device")
 remove
 serve add --image $scratch/image --overlay $scratch/overlay

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-# What the scripts of the ublk suite have in common. They run in the guest.
+# Shared by the scripts of the ublk suite, which run in the guest.
 # shellcheck shell=bash
 set -euo pipefail
 PATH=/run/tests/bin:$PATH
@@ -12,7 +12,7 @@ fail() {
     exit 1
 }
 
-# Leaves to the next script nothing of one that failed.
+# Removes what a failed script has left, before the next script.
 clean_up() {
     [[ $1 == 0 ]] && return
     set +e
@@ -27,8 +27,8 @@ clean_up() {
 } >&2
 trap 'clean_up $?' EXIT
 
-# serve COMMAND ARGUMENT...: starts `vhost-famfs ublk COMMAND ...` and waits until its device can be
-# used. Sets device and server.
+# serve COMMAND ARGUMENT...: starts `vhost-famfs ublk COMMAND ...` and waits until its device is
+# ready. Sets device and server.
 serve() {
     local out=$scratch/out.$1 err=$scratch/err.$1
     : >"$out"
@@ -46,7 +46,7 @@ serve() {
     fail "ublk $*: no device in 120 s: $(<"$err")"
 }
 
-# remove: removes the device; the server must end, with success.
+# remove: removes the device; the server must end successfully.
 remove() {
     vhost-famfs ublk del "$device" >/dev/null
     wait "$server" || fail "the server of $device exits with $?: $(tail -n 5 "$scratch"/err.*)"

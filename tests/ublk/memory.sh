@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # shellcheck shell=bash
-# moved: bytes that the server has read and written by system calls of its own so far.
+# moved: how many bytes the server itself has read and written with system calls so far.
 moved() {
     awk '$1 == "rchar:" { read = $2 } $1 == "wchar:" { print read, $2 }' "/proc/$server/io"
 }
 
-# Without holes: from the mapping to the pages of the request, by one system call.
+# Without holes: from the mapping to the pages of the request, with one system call.
 head --bytes 8M /dev/urandom >$scratch/image
 for source in --image --pool; do
     [[ $source == --image ]] || head --bytes 16M /dev/urandom >$scratch/image
     size=$(stat --format=%s $scratch/image)
     serve add $source $scratch/image --read-only
     read -r read_before written_before < <(moved)
-    # Past the page cache, which has what the kernel looked at for partitions.
+    # Bypass the page cache, which has the data that the kernel read to find partitions.
     dd if="$device" bs=1M iflag=direct status=none | cmp $scratch/image -
     read -r read_after written_after < <(moved)
     ((written_after - written_before >= size)) || fail "$source: only $((written_after - written_before)) bytes"
@@ -20,7 +20,7 @@ for source in --image --pool; do
     remove
 done
 
-# What is cut off below the device is missing, and nothing else.
+# Only the data that was cut off below the device is missing.
 serve add --image $scratch/image --read-only
 cp $scratch/image $scratch/copy
 truncate --size 8M $scratch/image
@@ -28,7 +28,7 @@ dd if="$device" bs=1M count=8 iflag=direct status=none | cmp --bytes=8M $scratch
 refused "Input/output error" dd if="$device" of=/dev/null bs=1M skip=8 count=1 iflag=direct status=none
 remove
 
-# With holes: to look at them does not fill them.
+# With holes: reading them does not fill them.
 rm $scratch/image
 truncate --size 16M $scratch/image
 dd if=$scratch/copy of=$scratch/image bs=1M count=1 conv=notrunc status=none

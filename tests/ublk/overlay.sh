@@ -8,7 +8,7 @@ serve add --image $scratch/image --overlay $scratch/overlay
 mount -t erofs -o ro "$device" $scratch/mnt
 [[ -x $scratch/mnt/usr/bin/famfs ]]
 umount $scratch/mnt
-# Another file system over it, in the overlay only.
+# Another file system replaces it, in the overlay only.
 mkfs.ext4 -q -F "$device" 2>/dev/null
 mount -t ext4 "$device" $scratch/mnt
 cp -r /usr/lib/systemd/system /usr/bin/famfs $scratch/mnt/
@@ -16,7 +16,7 @@ umount $scratch/mnt
 remove
 [[ $(digest $scratch/image) == "$before" ]] || fail "the image was changed"
 
-# Once more, read-only, and then with another overlay.
+# Again, read-only, and then with another overlay.
 serve add --image $scratch/image --overlay $scratch/overlay --read-only
 mount -t ext4 -o ro,noload "$device" $scratch/mnt
 diff -r /usr/lib/systemd/system $scratch/mnt/system

@@ -14,7 +14,7 @@ refused "overlay $scratch/overlay: busy" "${add[@]}" --image $scratch/image "${o
 refused "device 5 exists already" "${add[@]}" --image $scratch/image --overlay $scratch/second --id 5
 [[ ! -e $scratch/second ]] || fail "the overlay of a device that was not made"
 refused "needs no recovery: it is live" vhost-famfs ublk recover 5
-# The device of another program, which leaves no record.
+# A device of another program, which has no record.
 mv /run/vhost-famfs-ublk/5.json $scratch/record
 refused "device 5 exists already" "${add[@]}" --image $scratch/image --ephemeral --id 5
 refused "was created by another program or user" vhost-famfs ublk del --force 5
@@ -23,7 +23,7 @@ mv $scratch/record /run/vhost-famfs-ublk/5.json
 printf x | dd of="$device" bs=512 conv=notrunc,fsync status=none
 remove
 
-# Many want the same number and the same new overlay: one gets them, and keeps them.
+# Several commands want the same number and the same new overlay: one gets and keeps them.
 rm $scratch/overlay
 for wish in {1..4}; do
     setsid "${add[@]}" --image $scratch/image "${overlay[@]}" --id 6 >$scratch/out.$wish 2>&1 </dev/null &
@@ -48,7 +48,7 @@ refused "to one of 1 MiB, the image has 512 KiB" "${add[@]}" --image $scratch/im
 truncate --size 1000 $scratch/image
 refused "not a multiple of 512" "${add[@]}" --image $scratch/image --ephemeral
 
-# An image that is cut off below a device: errors where it is missing, and nowhere else.
+# An image that is truncated below a device: errors where data is missing, and nowhere else.
 truncate --size 0 $scratch/image
 truncate --size 1M $scratch/image
 serve add --image $scratch/image --read-only
@@ -57,7 +57,7 @@ dd if="$device" of=/dev/null bs=64k count=8 iflag=direct status=none
 refused "Input/output error" dd if="$device" of=/dev/null bs=64k skip=8 count=1 iflag=direct status=none
 remove
 
-# A mounted device goes only by force.
+# A mounted device is removed only with --force.
 truncate --size 16M $scratch/image
 serve add --image $scratch/image --ephemeral
 mkfs.ext4 -q -F "$device" 2>/dev/null
@@ -67,13 +67,13 @@ refused "is in use" vhost-famfs ublk del "$device"
 umount $scratch/mnt
 remove
 
-# A server of an ephemeral device is killed: nothing to recover, and the rest can be removed.
+# The server of an ephemeral device is killed: it cannot be recovered, but it can be removed.
 serve add --image $scratch/image --ephemeral
 kill -KILL "$server"
 wait "$server" || true
 refused "cannot be recovered" vhost-famfs ublk recover "$device"
 vhost-famfs ublk del "$device" >/dev/null
-# The kernel takes a moment to see that a server has gone.
+# The kernel takes a moment to notice that a server has ended.
 for _ in {1..5}; do
     serve add --image $scratch/image --ephemeral
     kill -KILL "$server"
@@ -82,7 +82,7 @@ for _ in {1..5}; do
     [[ ! -e /sys/class/ublk-char/ublkc${device#/dev/ublkb} ]] || fail "$device is still there"
 done
 
-# What a device showed is not there any more when it is to be recovered.
+# The image of a device no longer exists when the device must be recovered.
 rm $scratch/overlay
 serve add --image $scratch/image "${overlay[@]}"
 kill -KILL "$server"
@@ -110,7 +110,7 @@ kill -KILL "$server"
 serve recover "$device"
 remove
 
-# SIGTERM ends in order.
+# SIGTERM ends the server in order.
 serve add --image $scratch/image --ephemeral
 kill "$server"
 wait "$server" || fail "exit code $? after SIGTERM"

@@ -29,7 +29,7 @@ serve_user() {
     server=$!
     until_it_is has_answered
     device=$(<$scratch/out.user)
-    # The rule above has to see the block device.
+    # The rule above must see the block device.
     until_it_is is_the_users
 }
 serve_user

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # shellcheck shell=bash
-# $options and $zero_copy tell which way data goes to and from the server.
+# $options and $zero_copy determine how data is passed to and from the server.
 truncate --size 48M $scratch/image
 serve add --image $scratch/image --overlay $scratch/overlay $options
 [[ $(vhost-famfs ublk list --json) == *"\"zero_copy\":$zero_copy,"* ]] || fail "$(vhost-famfs ublk list --json)"
 common=(--filename="$device" --direct=1 --ioengine=io_uring --verify=crc32c --verify_fatal=1 --output=$scratch/fio)
 fio --name=mixed --rw=randwrite --bssplit=512/20:4k/40:24k/20:128k/20 --blockalign=512 --size=32M \
     --iodepth=8 --fsync=32 "${common[@]}" >/dev/null || fail "$(<$scratch/fio)"
-# Zeroing, by hole and by range, over what fio wrote and over the image.
+# Zeroing, as holes and as ranges, of what fio wrote and of the image.
 fallocate --punch-hole --offset 1M --length 9M "$device"
 fallocate --zero-range --offset 30M --length 9M "$device"
 cmp --bytes=9M --ignore-initial=1M:0 "$device" /dev/zero

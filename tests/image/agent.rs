@@ -9,14 +9,14 @@ use vm_tests::{Node, Session};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// An answer that does not come within this time does not come.
+/// If an answer does not come within this time, it never comes.
 const SOON: Duration = Duration::from_secs(5);
 
-/// With any VM.
+/// Runs with any VM.
 pub fn comes_back(session: &mut Session, node: &Node) {
     session.check("an agent that is killed comes back", || {
         let first = agent(node, LIMIT)?;
-        // It cannot report the end of what kills it.
+        // It cannot report the end of the command that kills it.
         let kill = || -> Result<Output> {
             Ok(node.vm.exec(&Command::shell("kill -KILL $PPID; sleep 60"), SOON)?)
         };
@@ -26,7 +26,7 @@ pub fn comes_back(session: &mut Session, node: &Node) {
         loop {
             match agent(node, SOON) {
                 Ok(second) if second != first => return Ok(()),
-                // A busy guest had not come to that in time.
+                // A busy guest did not get that far in time.
                 Ok(_) if start.elapsed() < LIMIT => drop(kill()),
                 other if start.elapsed() > LIMIT => {
                     anyhow::bail!("the agent was process {first}, and now: {other:?}")

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A guest that is started for one command, and what the credentials say about its pool.
+//! A guest that is started for one command, and credentials that describe its pool.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const POOL: u64 = 64 << 20;
 const MEMORY: u64 = 512 << 20;
 const SHORT: Duration = Duration::from_secs(180);
 
-/// One run of four VMs on one pool, three of them without a root.
+/// Starts four VMs on one pool, three of them without a root.
 pub fn diskless(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
     pool.mkfs(&[])?;
@@ -22,9 +22,9 @@ pub fn diskless(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         initrd("serving", true)
             .with_credential("famfs.mount-point", "/run/pool")
             .with_credential("famfs.view", "devdax"),
-        // The tools' word for a wrong usage is 2: a status that nothing else here has.
+        // The tools exit with 2 for wrong usage, a status that nothing else here uses.
         initrd("batch", false).with_credential("famfs.run", "famfs --no-such-option"),
-        // A second VM that claims to be master; the pool says who is.
+        // A second VM that claims to be master, but the pool determines who is.
         Member::new("pretender", false).with_credential("famfs.role", "master"),
         initrd("torn", false).with_pool_beside(&other),
     ];

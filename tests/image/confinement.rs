@@ -9,8 +9,8 @@ use vm_tests::{Node, Session};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Starts an attach, which finds no pool and waits, and prints what it has of privileges then:
-/// capabilities, whether it can gain more, the mode of its system call filter (2: a list).
+/// Starts an attach, which finds no pool and waits, then prints its privileges: its capabilities,
+/// whether it can gain more, and the mode of its system call filter (2: a list).
 const LOOK: &str = r#"
 appliance-agent attach 2>/dev/null &
 pid=$!
@@ -31,13 +31,13 @@ const EXPECTED: [&str; 7] = [
     "Seccomp: 2",
 ];
 
-/// The capabilities that commands of the host have: all 41 (linux/capability.h) but SYS_PACCT,
+/// The capabilities of the host's commands: all 41 (linux/capability.h) except SYS_PACCT,
 /// AUDIT_CONTROL, MAC_OVERRIDE, MAC_ADMIN, WAKE_ALARM, BLOCK_SUSPEND, AUDIT_READ and
 /// CHECKPOINT_RESTORE (20, 30, 32, 33, 35, 36, 37, 40).
 const OF_COMMANDS: [&str; 3] =
     ["CapPrm: 000000c4bfefffff", "CapEff: 000000c4bfefffff", "CapBnd: 000000c4bfefffff"];
 
-/// With a VM that has no pool.
+/// Runs with a VM that has no pool.
 pub fn locked_in(session: &mut Session, node: &Node) {
     session.check("what reads a pool's log is locked in", || -> Result<()> {
         let output = node.run(&Command::shell(LOOK), LIMIT)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A UKI under UEFI firmware: how a machine boots the appliance that is not given the kernel.
+//! A UKI under UEFI firmware: how a machine without a directly loaded kernel boots the appliance.
 
 use std::fs;
 use std::path::Path;
@@ -12,11 +12,11 @@ use vm_tests::{Artifacts, BOOT, Pool, Session, View};
 
 const POOL: u64 = 64 << 20;
 
-/// OVMF, code and variables in one file, where Debian's package has it: for the tools' QEMU, `/usr`
-/// is theirs.
+/// OVMF, with code and variables in one file, where Debian's package installs it. The tools' QEMU
+/// has its own `/usr`.
 const FIRMWARE: &str = "/usr/share/ovmf/OVMF.fd";
 
-/// What the diskless appliance says when it has the pool.
+/// The diskless appliance's message when it has the pool.
 const MOUNTED: &str = "on /mnt/famfs: master";
 
 pub fn uki(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
@@ -44,7 +44,7 @@ pub fn uki(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     Ok(())
 }
 
-/// A machine that has the directory `esp` as its disk.
+/// A machine with the directory `esp` as its disk.
 fn start(artifacts: &Artifacts, pool: &Pool, dir: &Path, console: &Path) -> Result<Machine> {
     let mut qemu = Command::new("setpriv");
     qemu.args(["--pdeathsig", "KILL", "--"]).arg(&artifacts.qemu);
@@ -77,7 +77,7 @@ fn start(artifacts: &Artifacts, pool: &Pool, dir: &Path, console: &Path) -> Resu
     Ok(Machine(child))
 }
 
-/// A QEMU that ends with its test.
+/// A QEMU that ends together with its test.
 struct Machine(Child);
 
 impl Drop for Machine {

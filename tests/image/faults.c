@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * faults FILE...: maps each file, reads a byte of every page, and prints how
- * many page faults that took, the file's size in bytes, and its name.
+ * faults FILE...: maps each file, reads a byte of every page, and prints the
+ * number of page faults, the file's size in bytes, and its name.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -40,7 +40,7 @@ static int count(const char *path)
 	base = mmap(NULL, stat.st_size, PROT_READ, MAP_SHARED, fd, 0);
 	if (base == MAP_FAILED)
 		return -1;
-	/* Nothing to read: the pages of the code itself come in here. */
+	/* Reads nothing, but faults in the pages of the code itself. */
 	faults_of_reading(base, 0);
 	printf("%ld %lld %s\n", faults_of_reading(base, stat.st_size),
 	       (long long)stat.st_size, path);

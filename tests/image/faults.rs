@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How the large files of a root in memory are mapped: counted by a program for guests
+//! How the large files of a root in memory are mapped, counted by a program in the guest
 //! (`faults.c`).
 
 use std::fs;
@@ -17,14 +17,13 @@ const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/image/faults.c");
 const LIMIT: Duration = Duration::from_secs(180);
 
 const PAGE: u64 = 4096;
-/// What one fault maps of a large file.
+/// How much of a large file one fault maps.
 const HUGE: u64 = 2 << 20;
 
-/// The files of the root in which there is a huge page. Of those with several names no list is
-/// made.
+/// The files of the root that contain a huge page. Files with several names are not listed.
 const LARGE: &str = "find /usr -xdev -type f -links 1 -size +2097151c";
 
-/// Compiles the program, to run in any guest, and packs it into a disk in `scratch`.
+/// Compiles the program so that it runs in any guest, and packs it into a disk in `scratch`.
 pub fn disk(artifacts: &Artifacts, scratch: &Path) -> Result<Disk> {
     let dir = scratch.join("programs");
     fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -37,8 +36,7 @@ pub fn disk(artifacts: &Artifacts, scratch: &Path) -> Result<Disk> {
     pack_disk(artifacts, &dir, scratch.join("faults.img"), SERIAL)
 }
 
-/// Maps every large file of the root: one fault for each 2 MiB, one for each page behind the last
-/// of these.
+/// Maps every large file of the root: one fault per 2 MiB, then one per page after the last 2 MiB.
 pub fn check(node: &Node) -> Result<()> {
     mount_disk(node, SERIAL, MOUNT_POINT)?;
     let command = Command::shell(&format!("{MOUNT_POINT}/faults $({LARGE})"));

@@ -9,14 +9,14 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use vm_tests::{Artifacts, Session};
 
-/// What is shipped: compressed kernel, initrd and root.
+/// The shipped files: compressed kernel, initrd and root.
 const SHIPPED: [&str; 3] = ["vmlinuz", "initrd.img", "root.erofs"];
 const MAX_SHIPPED: u64 = 45_000_000;
-/// The same without a root.
+/// The same files without a root.
 const DISKLESS: [&str; 2] = ["vmlinuz", "initrd-diskless.img"];
 const MAX_DISKLESS: u64 = 18_000_000;
 
-/// A pmem device can be mapped by huge pages only in whole ones.
+/// A pmem device can be mapped with huge pages only if its size is a multiple of them.
 const HUGE: u64 = 2 << 20;
 
 pub fn files(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
@@ -67,8 +67,8 @@ pub fn files(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     bills(session, &read)
 }
 
-/// The bills of materials name the packages of the manifest, in the form that their formats ask
-/// for.
+/// The bills of materials list the packages of the manifest, in the forms that their formats
+/// require.
 fn bills(session: &mut Session, read: &impl Fn(&str) -> Result<Value>) -> Result<()> {
     let manifest = read("manifest.json")?;
     let packages = manifest["packages"].as_array().context("the manifest lists no packages")?;

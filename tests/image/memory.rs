@@ -15,11 +15,11 @@ const MEMORY: u64 = 512 << 20;
 const LONG: Duration = Duration::from_secs(300);
 const MIB: u64 = 1 << 20;
 
-/// Most that a guest may keep of its root in its own page cache.
+/// How much of its root a guest may keep in its own page cache.
 const MAX_CACHED: u64 = 2 * MIB;
 
-/// Most of its RAM that a guest's kernel may keep from the start: code and data of its own, a 64th
-/// for the page structures, and those of the root and the pool.
+/// How much of its RAM a guest's kernel may use from the start: its code and data, a 64th for the
+/// page structures, and those of the root and the pool.
 const MAX_RESERVED: u64 = 80 * MIB;
 
 pub fn shared_root(session: &mut Session, artifacts: &Artifacts) -> Result<()> {

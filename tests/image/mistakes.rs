@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a guest says of a configuration that cannot work: credentials that others than the launcher
-//! gave, and a pool that is not there.
+//! What a guest reports about a configuration that cannot work: credentials from someone other than
+//! the launcher, and a missing pool.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use vm_tests::{Node, Session};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Puts other credentials in the place of the machine's.
+/// Replaces the machine's credentials.
 const GIVE: &str = "mount -t tmpfs -o mode=0700 none /run/appliance/credentials &&
     cd /run/appliance/credentials && printf boss > famfs.role && printf 1 > famfs.rol &&
     printf 'ssh-ed25519 AAAA' > ssh.authorized_keys.root";
 const TAKE_BACK: &str = "umount /run/appliance/credentials";
 
-/// With a VM that has no pool.
+/// Runs with a VM that has no pool.
 pub fn told(session: &mut Session, node: &Node) {
     session.check("wrong credentials: nothing is attached, and it says which", || {
         node.run(&Command::shell(GIVE), LIMIT)?;

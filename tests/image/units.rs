@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How far the image's units are locked down, by systemd's own reckoning.
+//! How far the image's units are confined, according to systemd.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,16 +10,16 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use vm_tests::{Artifacts, Session};
 
-/// What goes into the image as it is, with our units where systemd looks for them.
+/// The files that are copied into the image unchanged, with our units where systemd looks for them.
 const TREE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../image/mkosi.extra");
 
-/// The units of services that are not judged: root's shell may do everything.
+/// The units of services that are not rated: root's shell may do everything.
 const NOT_JUDGED: [&str; 1] = ["appliance-console.service"];
 
-/// The units that run by themselves and take no orders, with the most exposure that each may have,
-/// in tenths of the 10 that `systemd-analyze security` gives a unit without any setting.
-/// docs/inside/appliance.md tells why the others are not here. The watch may copy a mount and
-/// change the copy's flags, which counts as all of mounting: 2 tenths.
+/// The units that run by themselves and take no orders, each with its maximum exposure, in tenths.
+/// `systemd-analyze security` gives 10 to a unit without any setting. docs/inside/appliance.md
+/// tells why the others are not listed. The watch may copy a mount and change the copy's flags,
+/// which counts as mounting: 2 tenths.
 const MOST: [(&str, u32); 2] = [("famfs-watch.service", 30), ("famfs-attach.service", 29)];
 
 pub fn exposure(session: &mut Session, artifacts: &Artifacts) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A root that was altered does not run.
+//! A root that has been altered does not run.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -13,7 +13,7 @@ use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 const MEMORY: u64 = 512 << 20;
 const SHORT: Duration = Duration::from_secs(180);
 
-/// What the image needs for this root, beside the root itself.
+/// The files that the image needs for this root, in addition to the root itself.
 const FILES: [&str; 4] = ["vmlinux", "initrd.cpio", "root.erofs", "root-verity.roothash"];
 const ROOT: &str = "root-verity.raw";
 
@@ -49,7 +49,7 @@ fn source(node: &Node) -> Result<String> {
     Ok(String::from_utf8_lossy(&node.run(&find, SHORT)?.stdout).trim().to_owned())
 }
 
-/// A copy of the image in which one bit of the root's superblock differs: its build time, which
+/// A copy of the image with one bit changed in the root's superblock: in the build time, which
 /// nobody reads.
 fn with_one_bit_changed(artifacts: &Artifacts) -> Result<TempDir> {
     let dir = tempfile::tempdir()?;
@@ -59,8 +59,8 @@ fn with_one_bit_changed(artifacts: &Artifacts) -> Result<TempDir> {
     let copy = dir.path().join(ROOT);
     fs::copy(artifacts.image.join(ROOT), &copy).context("no root with hashes")?;
     let file = File::options().read(true).write(true).open(&copy)?;
-    // The first partition begins at 1 MiB (systemd-repart), erofs's superblock 1024 bytes into it,
-    // and its build time 24 bytes into that.
+    // The first partition begins at 1 MiB (systemd-repart), erofs's superblock 1024 bytes later,
+    // and its build time 24 bytes after that.
     let offset = (1 << 20) + 1024;
     let mut magic = [0; 4];
     file.read_exact_at(&mut magic, offset)?;

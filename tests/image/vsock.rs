@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! systemd's own word to the host (`vmm.notify_socket`), through a vsock device that needs no
-//! /dev/vhost-vsock: vhost-device-vsock of rust-vmm, which turns the guest's connections into ones
-//! to Unix sockets.
+//! systemd's own notification to the host (`vmm.notify_socket`), through a vsock device that needs
+//! no /dev/vhost-vsock: vhost-device-vsock of rust-vmm, which turns the guest's connections into
+//! connections to Unix sockets.
 
 use std::io::{ErrorKind, Read};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -18,13 +18,13 @@ const POOL: u64 = 64 << 20;
 const MEMORY: u64 = 512 << 20;
 const SHORT: Duration = Duration::from_secs(180);
 
-/// The program of the device.
+/// The device's program.
 const DEVICE: &str = "vhost-device-vsock";
 
 /// The host's address and port (vsock(7): the host is 2).
 const NOTIFY: &str = "vsock-stream:2:1234";
 
-/// Two VMs: one that mounts its pool, one that may not.
+/// Two VMs: one mounts its pool, one may not.
 pub fn notifies(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let Some(program) = find_in_path(DEVICE) else {
         session.skip("READY=1 over vsock", &format!("no {DEVICE} in PATH"));
@@ -42,13 +42,13 @@ pub fn notifies(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     };
     let members = vec![
         member("mounting", &mounting, "master"),
-        // Says that it is the master, and is not.
+        // Claims to be the master, but is not.
         member("refused", &refused, "client").with_credential("famfs.role", "master"),
     ];
     let cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
     session.check("systemd sends READY=1 over vsock when the pool is mounted", || {
-        // The guest's process 1 waits until this is dropped: what it has done by now, it did before
-        // it was ready.
+        // The guest's process 1 waits until this is dropped, so everything it has done by now
+        // happened before it was ready.
         let held = ports.0.ready()?;
         let node = cluster.node("mounting")?;
         let kernel_log = says(node, "dmesg")?;
@@ -70,7 +70,7 @@ pub fn notifies(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
             Err(_) => Ok(()),
         }
     });
-    // A guest that ends says more, and waits for somebody who listens to take it.
+    // A guest that shuts down sends more, and waits until somebody receives it.
     drop(ports);
     session.check("both shut down in order, with nobody listening", || cluster.end());
     Ok(())
@@ -81,12 +81,12 @@ fn says(node: &Node, script: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Where the guests' connections go that are for a port of the host.
+/// Where guests' connections to a port of the host arrive.
 fn guest_path(dir: &Path, cid: u32) -> PathBuf {
     dir.join(format!("{cid}.vsock"))
 }
 
-/// The device of one VM. The process ends with its test.
+/// The device of one VM. Its process ends together with its test.
 struct Device {
     process: Child,
     socket: PathBuf,
@@ -117,7 +117,7 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // Both fail only for a child that has been waited for already.
+        // Both fail only for a child that has already been reaped.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -135,7 +135,7 @@ impl Port {
         Ok(Self(listener))
     }
 
-    /// The connection with `READY=1` on it, after all before it.
+    /// The connection on which `READY=1` arrives, after all earlier ones.
     fn ready(&self) -> Result<UnixStream> {
         let begun = Instant::now();
         let mut before = Vec::new();

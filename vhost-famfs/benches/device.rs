@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the back-end costs, measured on the real program with a front-end in this process. Prints
-//! one JSON object per figure. Arguments name what to measure: connect, memory, flush; without,
-//! all.
+//! The cost of the back-end, measured on the real program with a front-end in this process. Prints
+//! one JSON object per figure. Arguments select what to measure: connect, memory, flush; the
+//! default is all.
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on should panic where it is")]
 #![allow(dead_code, reason = "the protocol tests use the rest of the front-end")]
 
@@ -25,14 +25,14 @@ use vmm::Vmm;
 
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
-/// How often a connection and a flush are measured.
+/// How often to measure a connection and a flush.
 const CONNECTIONS: usize = 101;
 const FLUSHES: usize = 501;
 /// How long the back-end must sleep while a guest uses the pool.
 const COPYING: Duration = Duration::from_secs(30);
 
 fn main() {
-    // Cargo adds an option of its own.
+    // cargo adds its own option.
     let wanted: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let parts: [(&str, fn()); 3] =
         [("connect", connect), ("memory", memory_and_wakeups), ("flush", flush)];
@@ -63,8 +63,8 @@ fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
-/// A VMM is a program that must start before it connects, which takes longer than the rest of the
-/// back-end's start once that listens. It finds all threads waiting.
+/// A VMM is a program that must start before it connects. That takes longer than what the back-end
+/// still has to start once it is listening, so the VMM finds all threads waiting.
 fn wait_until_idle(backend: &Backend) {
     let sleeps = |thread: &String| backend.thread_status(thread, "State").starts_with('S');
     until("back-end that waits for its VM", || {
@@ -73,7 +73,7 @@ fn wait_until_idle(backend: &Backend) {
     });
 }
 
-/// From connect(2) to the mapped window, for a small and a large pool in turn.
+/// Time from connect(2) to the mapped window, for a small and a large pool in turn.
 fn connect() {
     let pools = [GIB, TIB].map(TestPool::tmpfs);
     let mut times = [Vec::new(), Vec::new()];
@@ -107,7 +107,7 @@ fn connect() {
     );
 }
 
-/// Copies within the first bytes of the pool, as a guest does through the window, for a while.
+/// Copies data within the first bytes of the pool for a while, as a guest does through the window.
 fn copy_in_pool(pool: &TestPool, time: Duration) {
     const COPIED: usize = 32 << 20;
     let region: MmapRegion =
@@ -149,7 +149,7 @@ fn memory_and_wakeups() {
     );
 }
 
-/// A flush of a pool on storage, against what it must at least cost.
+/// A flush of a pool on disk, compared with its minimum cost.
 fn flush() {
     let pool = TestPool::file(64 * MIB);
     let backend = Backend::start(&pool, &[]);
@@ -177,7 +177,7 @@ fn dirty(file: &File, round: usize) {
     file.write_all_at(&round.to_ne_bytes(), 4096).unwrap();
 }
 
-/// A thread that syncs when it is told to, and tells when it has.
+/// A thread that syncs on request, and reports when it is done.
 struct Bare {
     kick: EventFd,
     done: EventFd,

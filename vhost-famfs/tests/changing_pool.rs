@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Every `pool` command on a pool whose bytes a hostile guest keeps changing, as
-//! famfs/cli/tests/changing_pool.rs does it with the commands of famfs.
+//! Runs every `pool` command on a pool whose bytes a hostile guest keeps changing.
+//! famfs/cli/tests/changing_pool.rs does the same with the commands of famfs.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 #[path = "../../famfs/cli/tests/common/commands.rs"]
@@ -16,9 +16,9 @@ use hostile_writer::HostileWriter;
 
 /// How long the commands run.
 const TIME: Duration = Duration::from_secs(10);
-/// The seed of what is written; without it one is taken from the clock, and printed.
+/// The seed for the written data; if it is not set, one is taken from the clock and printed.
 const SEED: &str = "VHOST_FAMFS_SEED";
-/// Where the device begins in a pool with an info block.
+/// Offset of the device in a pool with an info block.
 const ORIGIN: u64 = 2 << 20;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vhost-famfs");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The command line: what users type and what they read, in `cli/*.md`, and the cases that need
-//! another program to be in the way.
+//! The command line: what users type and read is in `cli/*.md`; the cases here need another program
+//! that interferes.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
 
 use std::ffi::OsStr;
@@ -15,7 +15,7 @@ use rustix::fs::FlockOperation;
 
 #[test]
 fn reads_as_documented() {
-    // No cluster of the user is looked at, and what the user's shell says does not matter.
+    // The user's clusters and shell settings must have no influence.
     let cases = trycmd::TestCases::new();
     cases.env("XDG_RUNTIME_DIR", "/nonexistent").env("NO_COLOR", "1");
     cases.case("tests/cli/*.md");
@@ -45,7 +45,7 @@ fn a_pool_that_another_program_changes_is_busy() {
     assert!(inspected.status.success(), "looking takes no lock: {inspected:?}");
 }
 
-/// Runs the program without the privilege to write to files that are read-only.
+/// Runs the program without the privilege to write to read-only files.
 fn unprivileged(arguments: &[&str]) -> Output {
     let program = env!("CARGO_BIN_EXE_vhost-famfs");
     if !rustix::process::geteuid().is_root() {
@@ -69,7 +69,7 @@ fn a_pool_can_be_looked_at_by_those_who_may_only_read_it() {
     assert!(stdout.contains("view:       devdax"), "{output:?}");
 }
 
-/// A cluster of one VM on `pool`, with everything that a host needs for it in the same directory.
+/// Creates everything that a host needs for a cluster of one VM on `pool`, in the same directory.
 /// Returns the arguments of `up --dry-run`.
 fn cluster(dir: &Path, pool: &str) -> Vec<String> {
     let file = |name: &str, text: &str| {
@@ -164,7 +164,7 @@ fn only_a_listening_socket_is_taken_over() {
     assert_fails_with(&output, "not open for reading and writing");
 }
 
-/// A pipe that nobody reads any more, as `| head` leaves it behind.
+/// A pipe whose reader has closed it, as `| head` does.
 fn broken_pipe() -> std::io::PipeWriter {
     std::io::pipe().unwrap().1
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The help of every command: one style, an explanation of every option, examples that are command
-//! lines.
+//! Checks the help of every command: one style, an explanation of every option, and examples that
+//! are valid command lines.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 use clap::{Command, CommandFactory, Parser};
@@ -55,7 +55,7 @@ fn every_example_is_a_valid_command_line() {
     assert!(count >= 10, "only {count} examples");
 }
 
-/// No number of seconds runs a clock over.
+/// No number of seconds overflows a clock.
 #[test]
 fn times_have_a_bound() {
     let mut count = 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Pools in huge pages, in a hugetlbfs of the test's own. Skipped where none can be reserved, which
-//! takes root.
+//! Pools in huge pages, in the test's own hugetlbfs. Skipped if none can be reserved, which needs
+//! root.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
 
 #[path = "support/huge_pages.rs"]
@@ -79,7 +79,7 @@ fn lives_in_huge_pages(pages: &HugePages) {
     assert!(!path.exists());
 }
 
-/// What `up` says of a cluster on a pool of 1 TiB, before it makes anything.
+/// The error of `up` for a cluster on a pool of 1 TiB, before it creates anything.
 fn refused_cluster(pool: &Path) -> String {
     let dir = tempfile::tempdir().unwrap();
     for name in ["vmlinux", "initrd.cpio", "root.erofs"] {
@@ -97,7 +97,7 @@ fn refused_cluster(pool: &Path) -> String {
     String::from_utf8_lossy(&refused.stderr).into_owned()
 }
 
-/// hugetlbfs has no write(2), which the tools must not need.
+/// hugetlbfs has no write(2), so the tools must not need it.
 fn writes_without_a_guest(pool: &Path) {
     let at = 16 * MIB - 3;
     let writer = PoolFile::open(pool, Access::Write).unwrap();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Every report and error is what docs/reference/vhost-famfs.schema.json says, and every command
-//! with reports is in there. The reports of clusters are looked at in `launcher`.
+//! Checks that every report and error matches docs/reference/vhost-famfs.schema.json, and that
+//! every command with reports is in it. The reports of clusters are checked in `launcher`.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 #[path = "support/schema.rs"]
@@ -73,7 +73,7 @@ fn errors_are_what_the_schema_says() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains(message), "{line}: {message:?} is not in {said:?}");
     }
-    // The words of a guest's command are not ours.
+    // The output of a guest's command is not ours.
     let output = run(dir.path(), "exec vm1 -- ls --json");
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(125), &b""[..]));
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The folders of this crate import downwards only, and no files of a folder form a circle.
+//! The folders of this crate import downwards only, and the files of a folder form no circle.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Folders from the bottom up; each may use those before it. `run` is the program's and not in the
-/// library.
+/// Folders from the bottom up; each may use those before it. `run` belongs to the program, not to
+/// the library.
 const ORDER: &[&str] =
     &["bounded_log", "host", "pool", "device", "vm", "cluster", "doctor", "args", "run"];
 
@@ -50,8 +50,8 @@ fn is_test(module: &str) -> bool {
     module.ends_with("tests")
 }
 
-/// The path at the beginning of some code, or the paths, as in `a::{b, c::d}`; and the length of
-/// that code.
+/// The path or paths at the beginning of some code, as in `a::{b, c::d}`, and the length of that
+/// code.
 fn paths(code: &str, prefix: &str, found: &mut BTreeSet<String>) -> usize {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let word = code.find(|c| !is_word(c)).unwrap_or(code.len());
@@ -107,7 +107,7 @@ fn module_of<'p>(mut path: &'p str, modules: &Modules) -> &'p str {
     path
 }
 
-/// The first folder that imports one which is not before it, with the path.
+/// The first folder that imports one that is not before it, with the path.
 fn upward(modules: &Modules) -> Option<String> {
     let rank = |name: &str| ORDER.iter().position(|folder| *folder == name);
     for (module, code) in modules {
@@ -122,8 +122,8 @@ fn upward(modules: &Modules) -> Option<String> {
     None
 }
 
-/// The first circle of files that is found. That a module and those inside it use each other is
-/// none.
+/// The first circle of files found. It is not a circle if a module and those inside it use each
+/// other.
 fn circle(modules: &Modules) -> Option<String> {
     let inside = |inner: &str, outer: &str| inner.starts_with(&format!("{outer}::"));
     let mut arrows: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
@@ -135,8 +135,7 @@ fn circle(modules: &Modules) -> Option<String> {
         });
         arrows.insert(module, used.map(str::to_owned).collect());
     }
-    // A module that uses none of those that are left is in no circle; neither is it then in the
-    // way.
+    // A module that uses none of the remaining ones is in no circle, so it can be removed.
     loop {
         let left: BTreeSet<String> = arrows.keys().map(|module| (*module).to_owned()).collect();
         arrows.retain(|_, used| used.iter().any(|used| left.contains(used)));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What another local user can put in the way: state, pools.
+//! What another local user can prepare as a trap: state and pools.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 #[path = "support/schema.rs"]
@@ -25,8 +25,8 @@ fn assert_refused(output: &Output, expected: &str) {
     assert!(!output.status.success() && said.contains(expected), "{output:?}");
 }
 
-/// Gives everything below a directory, and itself, to another user if that can be done; else lets
-/// others write to it, which is as bad.
+/// Gives a directory and everything in it to another user if possible; otherwise makes it writable
+/// for others, which is as bad.
 fn give_away(path: &Path) {
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         give_away(&entry.path());
@@ -61,7 +61,7 @@ fn a_state_of_another_user_ends_no_process_and_removes_no_file() {
         victim.id()
     );
     fs::write(cluster.join("state.json"), &state).unwrap();
-    // In a directory of this user's own the names inside are looked at.
+    // In a directory of this user's own, the names inside are checked.
     assert_refused(
         &vhost_famfs(&runtime, &["down"]),
         "is not a pool that is made for this cluster",
@@ -101,7 +101,8 @@ fn one_damaged_cluster_hides_no_other() {
     let said = String::from_utf8_lossy(&ps.stderr);
     assert_eq!(ps.status.code(), Some(3), "{ps:?}");
     assert!(said.contains("cluster one: ") && said.contains("cluster two: "), "{said}");
-    // Programs read of them too, and of a start that was cut short before anything was started.
+    // Programs also read about them, and about a start that was interrupted before anything was
+    // started.
     let empty = dir.path().join("vhost-famfs/empty");
     fs::create_dir(&empty).unwrap();
     let ps = vhost_famfs(dir.path(), &["ps", "--json"]);

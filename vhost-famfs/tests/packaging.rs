@@ -19,8 +19,9 @@ fn capabilities(program: &Path) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// `VhostUserBackend` of QEMU's docs/interop/vhost-user.json: description, type and binary are
-/// required, tags optional, and there is nothing else. Its list of types has none for virtio-pmem.
+/// `VhostUserBackend` in QEMU's docs/interop/vhost-user.json: description, type and binary are
+/// required, tags are optional, and nothing else is allowed. Its list of types has none for
+/// virtio-pmem.
 #[test]
 fn the_description_for_the_registry_is_what_the_program_is() {
     let text = fs::read(shipped("share/qemu/vhost-user/50-vhost-famfs.json")).unwrap();
@@ -33,7 +34,7 @@ fn the_description_for_the_registry_is_what_the_program_is() {
     let binary = Path::new(description["binary"].as_str().unwrap());
     assert!(binary.is_absolute());
 
-    // What a package installs under that name.
+    // The file that a package installs under that name.
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join(binary.file_name().unwrap());
     symlink(env!("CARGO_BIN_EXE_vhost-famfs"), &program).unwrap();
@@ -65,7 +66,7 @@ fn systemd_takes_the_units() {
     assert!(!complaints.contains(&dir.path().display().to_string()), "{complaints}");
 }
 
-/// Whoever can connect to a back-end has the pool.
+/// Whoever can connect to a back-end can access the pool.
 #[test]
 fn sockets_are_for_their_owner_only() {
     let units = fs::read_dir(shipped("units")).unwrap().map(|entry| entry.unwrap().path());
@@ -78,7 +79,7 @@ fn sockets_are_for_their_owner_only() {
     }
 }
 
-/// Every option of the service's command line is one of the program's.
+/// Every option on the service's command line exists in the program.
 #[test]
 fn the_service_runs_the_program_as_it_is() {
     let unit = fs::read_to_string(shipped("units/vhost-famfs@.service")).unwrap();

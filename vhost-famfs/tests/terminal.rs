@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Nothing that others chose controls the terminal: names of files, a cluster's state, what another
-//! program says.
+//! Text that others chose must not control the terminal: file names, a cluster's state, another
+//! program's output.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
 
 #[path = "support/harmful.rs"]
@@ -15,11 +15,11 @@ use std::process::{Command, Stdio};
 
 use harmful::harmful;
 
-/// Control characters of all kinds, and bytes that are no text.
+/// Control characters of all kinds, and bytes that are not text.
 const HOSTILE: &[u8] =
     b"a\x1b]0;pwned\x07\x1b[2J\r\x08\x7f\xc2\x9b31m\xe2\x80\xae\xe2\x81\xa6\x9bz\xff";
 
-/// A directory for clusters, with one whose state names hostile things.
+/// A directory for clusters, with one whose state contains hostile names.
 fn runtime(dir: &Path) {
     let hostile = String::from_utf8_lossy(HOSTILE).into_owned();
     let cluster = dir.join("vhost-famfs/lab");

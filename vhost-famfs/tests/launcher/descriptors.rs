@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a QEMU can do with the pool by the files that it has open.
+//! What QEMU can do with the pool through its open files.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 use super::host::Host;
 use super::trial;
 
-/// The bits of a file's flags that say how it was opened (open(2)).
+/// The bits of a file's flags that tell how it was opened (open(2)).
 const ACCESS_MODE: u32 = 0o3;
 const READ_ONLY: u32 = 0;
 
@@ -41,7 +41,7 @@ fn only_reads() {
             .collect();
         assert_eq!(modes, [reads], "VM {index}");
     }
-    // The lock is there all the same.
+    // The lock is there nevertheless.
     let resize = host.run(&["pool", "resize", pool.to_str().unwrap(), "--size", "32M"]);
     assert!(!resize.status.success(), "{resize:?}");
     host.json(&["down", "--json"]);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A cluster that a script of `up --emit` starts is one for `ps`, `exec`, `logs` and `down`.
+//! `ps`, `exec`, `logs` and `down` work with a cluster started by a script of `up --emit`.
 
 use std::fs;
 use std::io::Read;
@@ -37,7 +37,7 @@ fn emitted(host: &Host, more: &[&str]) -> PathBuf {
     host.path().join("new/forms/lab.sh")
 }
 
-/// Starts a script. It calls both programs.
+/// Starts a script, which calls both programs.
 fn run(script: &Path) -> Child {
     let famfs = Path::new(env!("CARGO_BIN_EXE_vhost-famfs")).with_file_name("famfs");
     assert!(famfs.exists(), "no {}: build it with `cargo build -p famfs-cli`", famfs.display());
@@ -46,7 +46,7 @@ fn run(script: &Path) -> Child {
     command.spawn().unwrap()
 }
 
-/// Waits until everything of a script's cluster runs.
+/// Waits until everything in a script's cluster is running.
 fn wait_up(host: &Host, script: &mut Child) -> Value {
     let end = Instant::now() + LIMIT;
     loop {
@@ -100,7 +100,7 @@ fn interrupted() {
     let mut host = Host::new();
     fs::create_dir(host.path().join("data")).unwrap();
     fs::write(host.path().join("data/file"), "x").unwrap();
-    // Where it runs is another directory than where these are.
+    // It runs in another directory than the one with these files.
     let script = emitted(&host, &["--pool", "tank", "--share", "data"]);
     let text = fs::read_to_string(&script).unwrap();
     let image = host.path().join("image/root.erofs");

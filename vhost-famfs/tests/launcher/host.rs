@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A host of its own for a test: a runtime directory, an image that nobody boots, a stand-in for
-//! QEMU, and a process that has nothing to do with any of it.
+//! A separate host for a test: a runtime directory, an image that is never booted, a stand-in for
+//! QEMU, and an unrelated process.
 
 use std::fs;
 use std::io::Read;
@@ -18,17 +18,17 @@ use vhost_famfs::cluster::process::MARK;
 
 use super::stand_in;
 
-/// The name by which this program is the process that must not be touched.
+/// The program name under which this program is the process that must not be touched.
 pub const BYSTANDER: &str = "bystander";
 
-/// The `vhost-famfs` program with directories of its own.
+/// The `vhost-famfs` program with its own directories.
 pub struct Host {
     dir: TempDir,
     bystander: Child,
 }
 
 impl Host {
-    /// A host with nothing on it. Its directory is in memory, for pools.
+    /// An empty host. Its directory is in memory, for pools.
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("launcher-").tempdir_in("/dev/shm").unwrap();
         let image = dir.path().join("image");
@@ -54,12 +54,12 @@ impl Host {
         self.dir.path()
     }
 
-    /// The directory of all clusters.
+    /// The directory that holds all clusters.
     pub fn clusters(&self) -> PathBuf {
         self.path().join("run/vhost-famfs")
     }
 
-    /// A command line of `vhost-famfs`, with the stand-in of that name for QEMU.
+    /// A command line of `vhost-famfs`, with the stand-in of that name as QEMU.
     pub fn command(&self, qemu: &str, words: &[&str]) -> Command {
         assert!(stand_in::NAMES.contains(&qemu), "{qemu}: no such stand-in");
         let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-famfs"));
@@ -70,12 +70,12 @@ impl Host {
         command
     }
 
-    /// Runs it to its end, whatever that is.
+    /// Runs it to completion, whatever the result.
     pub fn run(&self, words: &[&str]) -> Output {
         self.command("qemu", words).output().unwrap()
     }
 
-    /// Runs it with success, and reads what it prints as JSON.
+    /// Runs it, which must succeed, and parses its output as JSON.
     pub fn json(&self, words: &[&str]) -> Value {
         let output = self.run(words);
         assert!(output.status.success(), "{words:?}: {output:?}");
@@ -88,8 +88,8 @@ impl Host {
         Some(serde_json::from_slice(&text).unwrap())
     }
 
-    /// The processes of this host: their command lines name its directory. The bystander is none of
-    /// them.
+    /// The command lines of this host's processes: those that name its directory. The unrelated
+    /// process is not included.
     pub fn processes(&self) -> Vec<(i32, String)> {
         let dir = self.path().to_str().unwrap();
         let entries = fs::read_dir("/proc").unwrap().flatten();
@@ -103,7 +103,7 @@ impl Host {
         .collect()
     }
 
-    /// Fails if a process or a directory of a cluster is left.
+    /// Fails if a process or a directory of a cluster remains.
     pub fn assert_nothing_left(&self, after: &str) {
         // Some end by themselves at once, such as a QEMU that is asked for its version.
         let end = Instant::now() + Duration::from_secs(10);
@@ -117,7 +117,7 @@ impl Host {
         assert!(!clusters.exists(), "{after}: {} is left", clusters.display());
     }
 
-    /// Fails if the process that has nothing to do with any cluster got a signal.
+    /// Fails if the unrelated process got a signal.
     pub fn assert_bystander_unharmed(&mut self) {
         drop(self.bystander.stdin.take());
         let status = self.bystander.wait().unwrap();
@@ -126,7 +126,7 @@ impl Host {
 }
 
 impl Drop for Host {
-    /// A test that failed half-way leaves nothing.
+    /// A test that failed halfway must leave nothing behind.
     fn drop(&mut self) {
         for entry in fs::read_dir(self.clusters()).into_iter().flatten().flatten() {
             let name = entry.file_name();
@@ -140,7 +140,7 @@ impl Drop for Host {
     }
 }
 
-/// Waits for the end of its input; any signal that can be caught is a failure.
+/// Waits for the end of its input; any catchable signal is a failure.
 pub fn bystander() -> ExitCode {
     use signal_hook::consts::{
         SIGALRM, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Ends of `up`, `down` and of their processes at moments that a seed chooses. Whatever the moment,
-//! `down` clears everything, users' pools stay what they were, and no process of anybody else gets
-//! a signal.
+//! Ends `up`, `down` and their processes at moments that are chosen by a seed. Whatever the moment,
+//! `down` must remove everything, users' pools must stay unchanged, and no unrelated process may
+//! get a signal.
 
 use std::fs::{self, OpenOptions};
 use std::io::Read;
@@ -24,19 +24,19 @@ use uuid::Uuid;
 use super::host::Host;
 use super::trial;
 
-/// The seed of the moments; without it one is taken from the clock, and printed.
+/// The seed for the moments; if it is not set, one is taken from the clock and printed.
 const SEED: &str = "VHOST_FAMFS_SEED";
 
-/// How many times each kind is done.
+/// How often to run each kind.
 const ROUNDS: u32 = 60;
 
-/// The name of every cluster here.
+/// The name of every cluster in this test.
 const NAME: &str = "lab";
 
-/// What a user has at the end of a pool.
+/// The data at the end of a user's pool.
 const TREASURE: [u8; 5000] = [b'$'; 5000];
 
-/// The size of named pools.
+/// The size of pools with a path.
 const POOL_SIZE: u64 = 16 << 20;
 
 pub fn trials() -> Vec<Trial> {
@@ -65,7 +65,7 @@ pub fn trials() -> Vec<Trial> {
 struct Test {
     host: Host,
     random: SeededBytes,
-    /// How long an `up` takes that nothing disturbs.
+    /// How long an undisturbed `up` takes.
     up_takes: Duration,
     /// All bytes of the user's pool.
     users: Vec<u8>,
@@ -74,11 +74,11 @@ struct Test {
 /// The pool of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PoolOf {
-    /// Made for the cluster, and goes with it.
+    /// Made for the cluster, and removed with it.
     Cluster,
-    /// Named by the user, and made by the start.
+    /// Named by the user, and created by the start.
     Start,
-    /// The user's, with a file in it.
+    /// The user's own, with a file in it.
     User,
 }
 
@@ -86,7 +86,7 @@ impl Test {
     fn new(seed: u32) -> Self {
         let (host, random) = (Host::new(), SeededBytes::new(seed));
         let mut test = Self { host, random, up_takes: Duration::ZERO, users: Vec::new() };
-        // The first is slower: its programs are not in memory yet.
+        // The first run is slower, because its programs are not in memory yet.
         for _ in 0..2 {
             let begun = Instant::now();
             test.bring_up("qemu", PoolOf::Cluster);
@@ -103,7 +103,7 @@ impl Test {
         u32::from_le_bytes(bytes) % end
     }
 
-    /// Waits for a random part of a time.
+    /// Waits for a random part of a duration.
     fn wait_within(&mut self, most: Duration) -> Duration {
         let part = most * self.below(1000) / 1000;
         thread::sleep(part);
@@ -122,7 +122,7 @@ impl Test {
         self.host.path().join("named pool")
     }
 
-    /// Makes the user's pool, with a file system and some bytes.
+    /// Creates the user's pool, with a file system and some data.
     fn make_pool(&mut self) {
         let pool = self.named_pool();
         let made = self.host.run(&["pool", "create", pool.to_str().unwrap(), "--size", "16M"]);
@@ -143,12 +143,12 @@ impl Test {
         share
     }
 
-    /// Starts an `up` of two VMs; one of two new pools is filled first.
+    /// Starts an `up` with two VMs; in every second run, a new pool is filled first.
     fn up(&mut self, qemu: &str, pool: PoolOf) -> Child {
         let share = self.share();
         let named = self.named_pool();
         let named = named.to_str().unwrap();
-        // The stand-in takes no memory, whatever the host has left.
+        // The stand-in takes no memory, so how much the host has left does not matter.
         let mut words = vec!["up", "--name", NAME, "--vms", "2", "--overcommit", "--json"];
         match pool {
             PoolOf::Cluster => {}
@@ -165,18 +165,18 @@ impl Test {
         command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// Starts a cluster that has to come up.
+    /// Starts a cluster, which must succeed.
     fn bring_up(&mut self, qemu: &str, pool: PoolOf) {
         let output = self.up(qemu, pool).wait_with_output().unwrap();
         assert!(output.status.success(), "{qemu}, pool of {pool:?}: {output:?}");
     }
 
-    /// Takes the cluster down, which has to succeed.
+    /// Takes the cluster down, which must succeed.
     fn down(&self, more: &[&str]) -> Value {
         self.host.json(&[&["down", NAME, "--timeout", "1", "--json"], more].concat())
     }
 
-    /// Clears what is left, if anything is; the state that was there.
+    /// Removes what remains, if anything; returns the state that was there.
     fn clear(&self, more: &[&str], moment: &str) -> Option<Value> {
         let state = self.host.state(NAME);
         let listed = self.host.run(&["ps", "--json"]);
@@ -192,8 +192,8 @@ impl Test {
         state
     }
 
-    /// Looks at the pool after a cluster is gone, and removes it. A cluster that was up keeps a
-    /// pool that the user named.
+    /// Checks the pool after the cluster is gone, and removes it. If the cluster was up, a pool
+    /// that the user named must be kept.
     fn check_pool(&self, pool: PoolOf, state: Option<&Value>, moment: &str) {
         let path = self.named_pool();
         let was_up = state.is_some_and(|state| state["phase"] == "up");
@@ -229,14 +229,14 @@ fn up_is_killed(test: &mut Test) {
     test.check_pool(pool, state.as_ref(), &moment);
 }
 
-/// A signal by which users and their systems ask `up` to stop.
+/// A signal with which users and their systems ask `up` to stop.
 fn up_is_stopped(test: &mut Test) {
     let pool = test.some_pool();
     let signal = [Signal::INT, Signal::TERM, Signal::HUP][test.below(3) as usize];
     let mut up = test.up("qemu-slow", pool);
     let after = test.wait_within(test.up_takes * 3);
     let moment = format!("up with a pool of {pool:?} asked by {signal:?} after {after:?}");
-    // It may be done.
+    // It may have finished.
     let _ = kill_process(Pid::from_child(&up), signal);
     let status = up.wait().unwrap();
     let state = if status.success() {
@@ -251,14 +251,14 @@ fn up_is_stopped(test: &mut Test) {
 /// SIGKILL to `down`.
 fn down_is_killed(test: &mut Test) {
     let pool = test.some_pool();
-    // Those that have to be waited for are few: QEMU has five seconds to leave.
+    // Only few must be waited for, because QEMU has five seconds to end.
     let qemu = match test.below(20) {
         0 => "qemu-stuck",
         1 | 2 => "qemu-deaf",
         _ => "qemu",
     };
     test.bring_up(qemu, pool);
-    // A pool of the cluster's goes with it, whichever `down` comes so far.
+    // The cluster's own pool is removed with it, whichever `down` gets that far.
     let mut down = test.host.command("qemu", &["down", NAME, "--timeout", "1"]);
     let mut down = down.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let after = test.wait_within(test.up_takes);
@@ -275,7 +275,7 @@ fn down_is_killed(test: &mut Test) {
     let _ = fs::remove_file(test.named_pool());
 }
 
-/// SIGKILL to a VM or a back-end, in or after a start.
+/// SIGKILL to a VM or a back-end, during or after a start.
 fn part_is_killed(test: &mut Test) {
     let pool = test.some_pool();
     let mut up = test.up("qemu-slow", pool);
@@ -305,7 +305,7 @@ fn part_is_killed(test: &mut Test) {
     test.check_pool(pool, state.as_ref(), &moment);
 }
 
-/// Makes a file system in a pool.
+/// Creates a file system in a pool.
 fn format(pool: &Path) {
     let media = PoolFile::open(pool, Access::Write).unwrap();
     let [fs_uuid, dev_uuid, system_uuid] = [(); 3].map(|()| Uuid::new_v4());

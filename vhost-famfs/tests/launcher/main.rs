@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The launcher without virtual machines: `up`, `ps`, `exec`, `down` with a [stand-in](stand_in)
-//! for QEMU.
+//! Tests the launcher without virtual machines: `up`, `ps`, `exec` and `down` with a
+//! [stand-in](stand_in) for QEMU.
 //!
-//! The stand-in is this program again: a [`Host`](host::Host) links it under a name that begins
+//! The stand-in is this same program: a [`Host`](host::Host) links to it under a name that begins
 //! with `qemu`. An `up` takes a tenth of a second, so hundreds of starts can be killed at random
 //! moments.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// A test: a function that panics if something is wrong.
+/// A test: a function that panics if it fails.
 fn trial(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
     Trial::test(name, move || {
         test();

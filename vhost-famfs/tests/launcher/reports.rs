@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What `up`, `ps` and `down` print for other programs, and what a shell completes while a cluster
-//! is up.
+//! The output of `up`, `ps` and `down` for other programs, and shell completions while a cluster is
+//! up.
 
 use std::path::Path;
 use std::process::Command;
@@ -36,7 +36,7 @@ fn reports() {
         let output = host.run(&["ps", "lab", "--json"]);
         let ps: Value = serde_json::from_slice(&output.stdout).unwrap();
         let end = &ps["clusters"][0]["vms"][1]["ended"];
-        // The kernel tells the signal once the process is no longer there for its parent.
+        // The kernel reports the signal once the parent has reaped the process.
         let may_be_told = kernel::tells_ends() && !Path::new(&format!("/proc/{pid}")).exists();
         let is_told = end["signal"] == 9;
         if output.status.code() == Some(3) && end.is_object() && (is_told || !kernel::tells_ends())
@@ -69,7 +69,7 @@ fn reports() {
     host.assert_bystander_unharmed();
 }
 
-/// What bash offers for the last of these words, as it does when the tabulator key is pressed.
+/// What bash offers to complete the last of these words, as when the Tab key is pressed.
 fn completed(host: &Host, line: &[&str]) -> Vec<String> {
     const SCRIPT: &str = r#"
         source <(VHOST_FAMFS_COMPLETE=bash "$0")

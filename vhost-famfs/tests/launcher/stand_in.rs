@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Stands in for QEMU where only the launcher is looked at: it opens the sockets that its command
-//! line names, greets like a guest's agent, and leaves at `poweroff` and `quit`. The name that it
-//! is started by says how it behaves:
+//! Stands in for QEMU in tests of the launcher: it opens the sockets that its command line names,
+//! greets like a guest's agent, and ends at `poweroff` and `quit`. The name under which it is
+//! started selects its behaviour:
 //!
-//! - `qemu`: as it should.
-//! - `qemu-slow`: the guest takes a moment to come up.
-//! - `qemu-deaf`: the guest does not power off; QEMU leaves when it is told to.
-//! - `qemu-stuck`: QEMU does not leave either, and has to be killed.
-//! - `qemu-rude`: guest and QEMU say [`RUDE`] wherever they may say what they like.
-//! - `qemu-failing`: so do these, and the guest cannot mount the pool.
+//! - `qemu`: behaves correctly.
+//! - `qemu-slow`: the guest takes a moment to boot.
+//! - `qemu-deaf`: the guest does not power off; QEMU ends when asked to.
+//! - `qemu-stuck`: QEMU does not end either, and must be killed.
+//! - `qemu-rude`: guest and QEMU send [`RUDE`] wherever they can send any text.
+//! - `qemu-failing`: like `qemu-rude`, and the guest cannot mount the pool.
 
 use std::ffi::OsString;
 use std::fs;
@@ -24,7 +24,7 @@ use protocol::attach::Attach;
 use protocol::exec::{self, Bytes, Reply, Request, Status, Stream};
 use serde_json::{Value, json};
 
-/// How long it lives at most, so that none is left by a test that was killed.
+/// Its maximum lifetime, so that a killed test leaves none behind.
 const LIFETIME: Duration = Duration::from_secs(600);
 
 /// How long a slow guest takes.
@@ -33,11 +33,11 @@ const SLOW: Duration = Duration::from_millis(150);
 /// The exit code of QEMU after the trial of an accelerator.
 const TRIAL: u8 = 85;
 
-/// The names that it goes by.
+/// The names under which it can be started.
 pub const NAMES: [&str; 6] =
     ["qemu", "qemu-slow", "qemu-deaf", "qemu-stuck", "qemu-rude", "qemu-failing"];
 
-/// Control characters of all kinds, as a title, a colour, an erased line and turned text.
+/// Control characters of all kinds: a title, a colour, an erased line and reversed text.
 pub const RUDE: &str = "a\x1b]0;pwned\x07\x1b[2J\r\x08\x7f\u{9b}31m\u{202e}\u{2066}z";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,14 +51,14 @@ enum Mode {
 }
 
 impl Mode {
-    /// What a text of a guest or of QEMU is.
+    /// Text from a guest or from QEMU.
     fn text(self, polite: &str) -> String {
         let is_rude = matches!(self, Self::Rude | Self::Failing);
         if is_rude { RUDE.to_owned() } else { polite.to_owned() }
     }
 }
 
-/// Is QEMU until it is told to leave.
+/// Acts as QEMU until it is told to quit.
 pub fn run(name: &str) -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().skip(1).collect();
     let has = |word: &str| argv.iter().any(|arg| arg.to_string_lossy().contains(word));
@@ -78,7 +78,7 @@ pub fn run(name: &str) -> ExitCode {
         "qemu-failing" => Mode::Failing,
         _ => panic!("{name}: no such stand-in"),
     };
-    // A device that is started holds the connection to its back-end.
+    // A started device holds the connection to its back-end.
     let pools = argv.iter().filter(|arg| is_chardev(arg, "pool"));
     let held: Vec<_> = pools.map(|arg| UnixStream::connect(path_in(arg)).unwrap()).collect();
     if let Some(console) = argv.iter().find(|arg| is_chardev(arg, "console")) {
@@ -119,13 +119,13 @@ fn value_in(arg: &OsString, key: &str) -> Option<PathBuf> {
     Some(OsString::from_vec(value).into())
 }
 
-/// Serves one client after the other, as QEMU's character devices do.
+/// Serves one client after the other, like QEMU's character devices.
 fn serve(path: PathBuf, client: impl Fn(UnixStream) + Send + 'static) {
     let listener = UnixListener::bind(path).unwrap();
     thread::spawn(move || listener.incoming().flatten().for_each(client));
 }
 
-/// A console that says one line; what comes in is dropped.
+/// A console that prints one line and discards input.
 fn serve_console(console: &OsString, mode: Mode) {
     let line = mode.text("the stand-in for a guest is up") + "\r\n";
     if console.as_bytes().starts_with(b"file,") {
@@ -158,7 +158,7 @@ fn monitor(stream: UnixStream, mode: Mode) {
     }
 }
 
-/// The agent in the guest. A command that it runs says its words.
+/// The agent in the guest. A command that it runs prints its arguments.
 fn agent_of_guest(stream: UnixStream, mode: Mode) {
     let say = |reply: &Reply| {
         let _ = (&stream).write_all(&exec::encode(reply).unwrap());

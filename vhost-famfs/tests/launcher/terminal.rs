@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a guest, its agent and QEMU say does not control the terminal.
+//! The output of a guest, its agent and QEMU must not control the terminal.
 
 use std::process::Output;
 
@@ -19,7 +19,7 @@ pub fn trials() -> Vec<Trial> {
 
 const UP: [&str; 6] = ["up", "--name", "lab", "--vms", "1", "--overcommit"];
 
-/// Runs a command; the number of times that it told what a terminal would obey, escaped.
+/// Runs a command; returns how often it printed a control sequence in escaped form.
 fn told(host: &Host, qemu: &str, words: &[&str]) -> usize {
     let Output { stdout, stderr, .. } = host.command(qemu, words).output().unwrap();
     let mut count = 0;

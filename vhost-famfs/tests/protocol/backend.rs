@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The program under test, as a process with a deadline for everything it does.
+//! The program under test, as a process with a deadline for everything.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
@@ -30,10 +30,10 @@ pub fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A pool in a directory of its own that goes with it.
+/// A pool in its own directory, which is removed with it.
 pub struct TestPool {
     dir: TempDir,
-    /// Not in `dir`, whose name may be too long for a socket's.
+    /// Not in `dir`, whose path may be too long for a socket.
     sockets: TempDir,
     pub size: u64,
 }
@@ -44,7 +44,7 @@ impl TestPool {
         Self::new(TempDir::new_in("/dev/shm").unwrap(), size)
     }
 
-    /// On storage: in cargo's directory, because /tmp is often a tmpfs.
+    /// On disk: in cargo's directory, because /tmp is often a tmpfs.
     pub fn file(size: u64) -> Self {
         Self::new(TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap(), size)
     }
@@ -63,12 +63,12 @@ impl TestPool {
         File::options().read(true).write(true).open(self.path()).unwrap()
     }
 
-    /// A name for a socket.
+    /// A path for a socket.
     pub fn socket(&self, name: &str) -> PathBuf {
         self.sockets.path().join(name)
     }
 
-    /// A name next to the pool.
+    /// A path next to the pool.
     pub fn beside(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -86,7 +86,7 @@ pub fn program() -> Command {
 }
 
 impl Backend {
-    /// Serves `pool` with more `arguments`, and waits until it listens.
+    /// Serves `pool` with additional `arguments`, and waits until it is listening.
     pub fn start(pool: &TestPool, arguments: &[&str]) -> Self {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -110,7 +110,7 @@ impl Backend {
         backend
     }
 
-    /// Serves `pool` with a log that goes to a pipe that nobody reads.
+    /// Serves `pool`; its log goes to a pipe that nobody reads.
     pub fn start_unheard(pool: &TestPool) -> Self {
         let socket = pool.socket("unheard");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -121,7 +121,7 @@ impl Backend {
         Self { child: command.spawn().unwrap(), log: tempfile::tempfile().unwrap(), socket }
     }
 
-    /// What it wrote to standard error so far.
+    /// What it has written to standard error so far.
     pub fn log(&self) -> String {
         use std::os::unix::fs::FileExt;
         let mut text = vec![0; usize::try_from(self.log.metadata().unwrap().len()).unwrap()];
@@ -136,7 +136,7 @@ impl Backend {
         });
     }
 
-    /// A file of its directory in /proc.
+    /// A file in its /proc directory.
     pub fn proc_file(&self, name: &str) -> String {
         std::fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).unwrap()
     }
@@ -156,7 +156,7 @@ impl Backend {
         status_field(&self.proc_file(&format!("{thread}/status")), field)
     }
 
-    /// Its memory in RAM (`VmRSS`).
+    /// Its resident memory (`VmRSS`).
     pub fn resident_kib(&self) -> u64 {
         self.status("VmRSS").strip_suffix(" kB").unwrap().parse().unwrap()
     }
@@ -175,7 +175,7 @@ impl Backend {
         until("end of the back-end", || self.child.try_wait().unwrap())
     }
 
-    /// Waits for its end, which must be a good one.
+    /// Waits for its end, which must be successful.
     pub fn wait_for_success(&mut self) {
         let status = self.wait();
         assert!(status.success(), "{status}: {}", self.log());
@@ -190,7 +190,7 @@ pub fn status_field(status: &str, field: &str) -> String {
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        // Fails if it has ended already, as it should.
+        // Fails if it has already ended, as it should.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -199,7 +199,7 @@ impl Drop for Backend {
     }
 }
 
-/// Lets programs that are started while it lives inherit a descriptor.
+/// While it exists, programs that are started inherit a descriptor.
 pub struct Inherited<'a, T: AsFd>(&'a T);
 
 impl<'a, T: AsFd> Inherited<'a, T> {

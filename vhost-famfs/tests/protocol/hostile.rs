@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A driver that breaks every rule: requests are given back, the queue is declared broken, and
-//! the process lives.
+//! A driver that breaks every rule: requests must be returned, the queue must be declared broken,
+//! and the process must survive.
 
 use std::time::{Duration, Instant};
 
@@ -169,7 +169,7 @@ fn the_used_ring_is_only_written_where_it_lies() {
     assert!(behind.iter().all(|byte| *byte == 0));
 }
 
-/// Rings of random numbers, among them many that are nearly right.
+/// Rings of random numbers, many of which are nearly valid.
 #[test]
 fn survives_random_rings() {
     const ROUNDS: usize = 300;
@@ -183,7 +183,7 @@ fn survives_random_rings() {
     let edges = [0, REQUEST, REPLY, TABLE, AVAIL, USED, RAM_SIZE as u64 - 2, WINDOW_ADDR, u64::MAX];
     let (mut round, mut answered) = (0, 0);
     let begin = Instant::now();
-    // On a busy host the program is late for most of them.
+    // On a busy host, the program is too late for most of them.
     while round < ROUNDS || answered < LOOKED_AT && begin.elapsed() < DEADLINE {
         round += 1;
         vmm.stop();
@@ -199,7 +199,7 @@ fn survives_random_rings() {
         }
         vmm.set_avail_index(u16::try_from(random.below(70)).unwrap());
         vmm.kick();
-        // Most rounds are looked at before the next one begins.
+        // Most rounds are processed before the next one begins.
         std::thread::sleep(Duration::from_millis(2));
         answered += usize::from(vmm.used_index() > 0);
         assert!(backend.is_running(), "round {round}: {}", backend.log());
@@ -213,7 +213,7 @@ fn survives_random_rings() {
     assert_eq!(vmm.flush(), 0);
 }
 
-/// Xorshift, so that a failure can be repeated.
+/// Xorshift, so that a failure can be reproduced.
 struct Random(u64);
 
 impl Random {

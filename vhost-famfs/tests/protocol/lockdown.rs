@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The sandbox around the real program, and its start by a service manager.
+//! The sandbox of the real program, and its start by a service manager.
 
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::ExitStatusExt;
@@ -15,10 +15,10 @@ use crate::vmm::Vmm;
 fn gives_everything_up_when_the_vm_connects() {
     let pool = TestPool::tmpfs(16 * MIB);
     let backend = Backend::start(&pool, &[]);
-    // What it does without from the start; it still has to take its socket away.
+    // What it has dropped from the start; it must still be able to remove its socket.
     until("filter", || (backend.status("Seccomp") == "2").then_some(()));
     let vmm = Vmm::running(&backend);
-    // Who may not empty it cannot gain anything by it either.
+    // A process that may not empty it cannot gain anything through it either.
     let ours = std::fs::read_to_string("/proc/self/status").unwrap();
     let field = |name: &str| crate::backend::status_field(&ours, name);
     let bounding = match rustix::process::geteuid().is_root() {
@@ -93,7 +93,7 @@ fn every_transition_is_an_object_of_the_json_log() {
     assert_eq!((&pool["kind"], &pool["size"]), (&"file".into(), &(16 * MIB).into()));
 }
 
-/// What systemd does for the socket unit: descriptor 3, and who it is for.
+/// What systemd does for the socket unit: passes descriptor 3, and tells who it is for.
 #[test]
 fn is_started_by_a_socket_unit() {
     let pool = TestPool::tmpfs(16 * MIB);
@@ -131,8 +131,8 @@ fn a_second_signal_ends_it_at_once() {
     assert!(matches!(code, Some(0 | 1)), "{code:?}: {}", backend.log());
 }
 
-/// A front-end that takes the guest's RAM away ends the back-end of its own VM. The pool, and the
-/// back-ends of other VMs, are none the worse.
+/// A front-end that removes the guest's RAM ends the back-end of its own VM. The pool, and the
+/// back-ends of other VMs, are not affected.
 #[test]
 fn a_vm_without_its_ram_hurts_no_other() {
     let pool = TestPool::tmpfs(16 * MIB);

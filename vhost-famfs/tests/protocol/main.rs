@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The vhost-user protocol, spoken with the real program by a front-end in this process.
+//! The vhost-user protocol between the real program and a front-end in this process.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
 
 mod backend;

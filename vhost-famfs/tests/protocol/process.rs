@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How the process begins and ends: connection, signals, descriptors from a parent.
+//! How the process starts and ends: connection, signals, descriptors from a parent.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,8 +13,8 @@ use vhost::vhost_user::VhostUserFrontend;
 use crate::backend::{Backend, Inherited, MIB, TestPool, program};
 use crate::vmm::{self, Vmm, expected_protocol_features, same_file};
 
-/// Every message of a VM's life one after the other, for tests that leave in between: set-up,
-/// start, map, stop, and a second start.
+/// Every message of a VM's life in order, for tests that disconnect in between: set-up, start, map,
+/// stop, and a second start.
 pub const LIFE: [fn(&mut Vmm); 27] = [
     |vmm| _ = vmm.frontend.get_features().unwrap(),
     |vmm| _ = vmm.frontend.get_protocol_features().unwrap(),
@@ -135,10 +135,10 @@ fn stops_on_request_while_the_map_is_not_answered() {
     backend.wait_for_success();
 }
 
-/// What a back-end costs does not depend on the size of the pool.
+/// The cost of a back-end does not depend on the size of the pool.
 #[test]
 fn a_large_pool_takes_no_memory() {
-    // Of an unoptimised program; `cargo xtask bench device` measures the real one.
+    // For an unoptimised program; `cargo xtask bench device` measures the real one.
     const LIMIT_KIB: u64 = 16 << 10;
     let pool = TestPool::tmpfs(1 << 40);
     let backend = Backend::start(&pool, &[]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Many connections to back-ends in this process, which therefore shows what a connection leaves
-//! behind; and front-ends that hand out bad descriptors or memory.
+//! Many connections to back-ends in this process, so that leaks of a connection show here; and
+//! front-ends that pass bad descriptors or memory.
 
 use std::fs;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -42,7 +42,7 @@ fn resident_kib() -> u64 {
     line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
 }
 
-/// In a process of its own, which no other test disturbs.
+/// In a separate process, which no other test disturbs.
 #[test]
 fn a_thousand_connections_leave_nothing_behind() {
     const CHILD: &str = "VHOST_FAMFS_RECONNECT";
@@ -50,8 +50,7 @@ fn a_thousand_connections_leave_nothing_behind() {
     if std::env::var_os(CHILD).is_none() {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", TEST, "--nocapture"]).env(CHILD, "1");
-        // How many arenas there are depends on how many threads happen to be there at the same
-        // time.
+        // The number of arenas depends on how many threads exist at the same time.
         let output = child.env("MALLOC_ARENA_MAX", "1").output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
@@ -60,17 +59,18 @@ fn a_thousand_connections_leave_nothing_behind() {
         return;
     }
     const ROUNDS: usize = 1000;
-    /// The allocator keeps some memory of ended threads; a leak of 100 bytes a connection is more.
+    /// The allocator keeps some memory of ended threads; a leak of 100 bytes per connection is more
+    /// than that.
     const SLACK_KIB: u64 = 512;
     let pool = TestPool::tmpfs(16 * MIB);
     let open = || count("/proc/self/fd");
     let threads = || count("/proc/self/task");
     let (fds_before, threads_before) = (open(), threads());
-    // The mapper is told to end with its device, but nobody waits until it has.
+    // The mapper is told to end together with its device, but nobody waits for it.
     let settle = || until("end of the threads", || (threads() == threads_before).then_some(()));
     let mut base = 0;
     for round in 0..ROUNDS {
-        // Every stage of a VM's life in turn, half of them to the end.
+        // Every stage of a VM's life in turn; half of them run to the end.
         let steps = if round % 2 == 0 { LIFE.len() } else { round / 2 % LIFE.len() };
         serve(&pool, |vmm| LIFE[..steps].iter().for_each(|step| step(vmm)));
         if round == ROUNDS / 10 {
@@ -85,8 +85,8 @@ fn a_thousand_connections_leave_nothing_behind() {
     assert!(now <= base + SLACK_KIB, "{base} KiB grew to {now} KiB");
 }
 
-/// A kick that was announced is not there any more when the queue's thread comes to read it: the
-/// front-end has read it, or replaced the descriptor.
+/// An announced kick is missing when the queue's thread reads it: the front-end has read it, or
+/// replaced the descriptor.
 #[test]
 fn a_kick_that_vanishes_does_not_end_the_queue() {
     let pool = TestPool::tmpfs(16 * MIB);
@@ -96,7 +96,7 @@ fn a_kick_that_vanishes_does_not_end_the_queue() {
     let kick = vmm.kick_descriptor();
     for _ in 0..2000 {
         kick.write(1).unwrap();
-        // Whoever is faster gets it. The flag is the back-end's doing: our end was blocking.
+        // Whoever is faster gets it. The back-end set the flag: our end was blocking.
         let _ = kick.read();
     }
     let blocking = EventFd::new(0).unwrap();
@@ -108,7 +108,7 @@ fn a_kick_that_vanishes_does_not_end_the_queue() {
     vmm.expect_flush();
 }
 
-/// A call descriptor that is full must not stop the queue, which would hold the ring's lock.
+/// A full call descriptor must not stop the queue, which would hold the ring's lock.
 #[test]
 fn a_full_call_descriptor_does_not_stop_the_queue() {
     let pool = TestPool::tmpfs(16 * MIB);
@@ -140,7 +140,7 @@ fn memory_that_its_file_does_not_have_is_refused() {
     backend.expect_log("of a file of 2097152 bytes");
 }
 
-/// Another VM writes the shared pool while this one's request lies in it.
+/// Another VM writes to the shared pool while this one's request is in it.
 #[test]
 fn requests_in_the_window_may_change_while_they_are_read() {
     let pool = TestPool::tmpfs(16 * MIB);

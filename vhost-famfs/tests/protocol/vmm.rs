@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A front-end in the process: sends what QEMU 11.1 sends, in its order, and plays the guest's
-//! driver on a virtqueue in real shared memory.
+//! A front-end in this process: sends what QEMU 11.1 sends, in the same order, and acts as the
+//! guest's driver on a virtqueue in real shared memory.
 
 use std::fs::File;
 use std::io::Write;
@@ -39,7 +39,7 @@ pub const USED: u64 = 0x3000;
 pub const REQUEST: u64 = 0x4000;
 pub const REPLY: u64 = 0x5000;
 
-/// Time after which a message that must not come is taken as not coming.
+/// How long to wait before concluding that a message will not come.
 const SILENCE: Duration = Duration::from_millis(150);
 
 /// SHMEM_MAP's number in the vhost-user specification (back-end message types).
@@ -49,7 +49,7 @@ const FLAG_REPLY: u32 = 4;
 const FLAG_NEED_REPLY: u32 = 8;
 const HEADER_LEN: usize = 12;
 
-/// A map request as it came.
+/// A map request as received.
 pub struct Map {
     pub fd_offset: u64,
     pub shm_offset: u64,
@@ -101,14 +101,14 @@ fn memfd(len: usize) -> File {
     file
 }
 
-/// The memory of a VM, which has it before it connects.
+/// The memory of a VM, which exists before the VM connects.
 pub fn guest_ram() -> GuestMemoryMmap {
     let ram = (GuestAddress(0), RAM_SIZE, Some(FileOffset::new(memfd(RAM_SIZE), 0)));
     GuestMemoryMmap::from_ranges_with_files([ram]).unwrap()
 }
 
 impl Vmm {
-    /// Connects, and says nothing yet.
+    /// Connects without sending anything yet.
     pub fn connect(backend: &Backend) -> Self {
         Self::connect_to(&backend.socket)
     }
@@ -136,14 +136,14 @@ impl Vmm {
         }
     }
 
-    /// Connects and sets the device up; returns the sizes of the shared memory regions.
+    /// Connects and sets up the device; returns the sizes of the shared memory regions.
     pub fn set_up(backend: &Backend) -> (Self, Vec<u64>) {
         let mut vmm = Self::connect(backend);
         let sizes = vmm.negotiate();
         (vmm, sizes)
     }
 
-    /// What QEMU sends when it makes the device; returns the sizes of the shared memory regions.
+    /// What QEMU sends when it creates the device; returns the sizes of the shared memory regions.
     pub fn negotiate(&mut self) -> Vec<u64> {
         let features = self.frontend.get_features().unwrap();
         assert_eq!(features, expected_features());
@@ -204,7 +204,7 @@ impl Vmm {
         self.start_queue(base);
     }
 
-    /// Sends what QEMU asks no reply to, and goes on at once.
+    /// Sends messages for which QEMU asks no reply, without waiting.
     fn without_reply(&self, send: impl FnOnce(&Self)) {
         self.frontend.set_hdr_flags(VhostUserHeaderFlag::empty());
         send(self);
@@ -253,7 +253,7 @@ impl Vmm {
         self.frontend.set_vring_base(0, base).unwrap();
     }
 
-    /// Tells where the rings are: at their addresses behind `rings`, in RAM or in the window.
+    /// Sends the positions of the rings: at their offsets from `rings`, in RAM or in the window.
     pub fn set_addresses(&self, rings: u64) {
         let memory = if rings < WINDOW_ADDR { &self.ram } else { self.window() };
         let address = |gpa| memory.get_host_address(GuestAddress(rings + gpa)).unwrap() as u64;
@@ -282,12 +282,12 @@ impl Vmm {
         self.frontend.set_vring_enable(0, enable).unwrap();
     }
 
-    /// Another descriptor of the kick.
+    /// Replaces the kick descriptor.
     pub fn kick_descriptor(&self) -> EventFd {
         self.kick.try_clone().unwrap()
     }
 
-    /// Stops, and starts with the rings in the window.
+    /// Stops the device, and starts it with the rings in the window.
     pub fn use_rings_at(&mut self, rings: u64) {
         self.stop();
         self.start_with_rings_at(rings);
@@ -305,7 +305,7 @@ impl Vmm {
         u16::try_from(self.frontend.get_vring_base(0).unwrap()).unwrap()
     }
 
-    /// A driver that starts with an empty queue, after a reset.
+    /// A driver that starts with an empty queue after a reset.
     pub fn forget_queue(&mut self) {
         (self.avail, self.used, self.announced, self.next_descriptor) = (0, 0, 0, 0);
         self.ram.write_slice(&[0; 0x3000], GuestAddress(TABLE)).unwrap();
@@ -355,7 +355,7 @@ impl Vmm {
         }
     }
 
-    /// Answers a map; anything but 0 refuses it.
+    /// Answers a map; any value but 0 refuses it.
     pub fn acknowledge(&mut self, value: u64) {
         let mut reply = Vec::new();
         for field in [SHMEM_MAP, VERSION | FLAG_REPLY, 8] {
@@ -432,14 +432,14 @@ impl Vmm {
         self.announced = self.used_index();
     }
 
-    /// Takes an entry that is there and announced.
+    /// Takes an entry that exists and has been announced.
     pub fn take_used(&mut self) {
         assert_ne!(self.used_index(), self.used);
         self.used = self.used.wrapping_add(1);
     }
 
-    /// Whether an interrupt came after the last entry that was taken; one interrupt can announce
-    /// several entries.
+    /// Whether there was an interrupt after the last entry that was taken; one interrupt can
+    /// announce several entries.
     fn is_announced(&mut self) -> Option<()> {
         if self.call.read().is_ok() {
             self.announced = self.used_index();
@@ -452,7 +452,8 @@ impl Vmm {
         assert_eq!(self.used_index(), self.used, "a request was answered");
     }
 
-    /// Offers the request that Linux sends, with a reply that is visibly not written yet.
+    /// Offers the request that Linux sends; the reply's initial value shows that it has not been
+    /// written yet.
     pub fn offer_flush(&mut self) -> u16 {
         self.ram.write_obj(0_u32, GuestAddress(REQUEST)).unwrap();
         self.ram.write_obj(0xffff_ffff_u32, GuestAddress(REPLY)).unwrap();

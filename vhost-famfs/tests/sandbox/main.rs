@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the sandbox lets through and what it does not. Each case is this program again, locked
-//! down, with the name of a deed as its argument.
+//! What the sandbox allows and what it does not. Each case runs this program again in the sandbox,
+//! with the name of an action as its argument.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
 
 mod sys;
@@ -18,20 +18,20 @@ use rustix::net::SocketFlags;
 use rustix::thread::SecureComputingMode;
 use vhost_famfs::device::sandbox::{Sandbox, Violation};
 
-/// SIGSYS, which ends a process that calls what it must not.
+/// SIGSYS, which ends a process that makes a forbidden system call.
 const SIGSYS: i32 = 31;
 
 type Deed = (&'static str, fn());
 
-/// What kills the process. Every one of them would succeed, or fail harmlessly, without a sandbox.
+/// Actions that kill the process. Without a sandbox, each would succeed or fail harmlessly.
 const FORBIDDEN: [Deed; 22] = [
     ("open a file", || drop(File::open("/dev/null"))),
     ("create a file", || drop(File::create("/dev/shm/vhost-famfs-forbidden"))),
     ("remove a file", || assert!(fs::remove_file("/nonexistent").is_err())),
     ("look at a file by its name", || drop(fs::metadata("/dev/null"))),
     ("look whether a name is there", || drop(fs::symlink_metadata("/dev/null"))),
-    // Flags say that a descriptor is meant, the name says otherwise, and the kernel follows the
-    // name.
+    // The flags say that a descriptor is meant, but the name says otherwise, and the kernel follows
+    // the name.
     ("look at a file by a name that should be empty", || {
         let flags = StatxFlags::BASIC_STATS;
         let _ = rustix::fs::statx(CWD, "/dev/null", AtFlags::EMPTY_PATH, flags);
@@ -74,7 +74,7 @@ const FORBIDDEN: [Deed; 22] = [
     }),
 ];
 
-/// What a back-end does and what its libraries do.
+/// What a back-end and its libraries do.
 const ALLOWED: [Deed; 8] = [
     ("nothing", || ()),
     ("log", || io::stderr().write_all(b"a line\n").unwrap()),

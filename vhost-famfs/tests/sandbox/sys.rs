@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The one deed that Rust counts as unsafe.
+//! The one action that needs `unsafe`.
 #![allow(unsafe_code)]
 
 use std::ptr;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
-/// Maps a page that programs may run from; it goes with the process. Returns its address.
+/// Maps a page of executable memory, which lasts as long as the process. Returns its address.
 ///
 /// # Errors
-/// What mmap(2) says.
+/// The error of mmap(2).
 pub fn map_executable_page() -> rustix::io::Result<usize> {
     let protection = ProtFlags::READ | ProtFlags::EXEC;
     // SAFETY: the address is null, so the mapping is a new one and replaces nothing.

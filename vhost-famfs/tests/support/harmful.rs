@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What must not reach a terminal.
 
-/// Bytes of a text that a terminal would obey, or that are no text.
+/// The bytes of a text that would control a terminal or are not text.
 pub fn harmful(bytes: &[u8]) -> Option<String> {
     let Ok(text) = std::str::from_utf8(bytes) else { return Some("no UTF-8".to_owned()) };
     let is_bad = |c: &char| {

@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Huge pages for a test, which takes root.
+//! Huge pages for a test; needs root.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::Command;
 
-/// The host's number of pages of 2 MiB; what is written to it is what there should be.
+/// The host's number of 2 MiB pages; writing changes it.
 pub const NR_HUGEPAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
 
-/// Reserved huge pages of 2 MiB and a mount of them; given back at the end.
+/// Reserved 2 MiB pages and a mount for them; both are removed at the end.
 pub struct HugePages {
     before: u64,
     mount: tempfile::TempDir,
 }
 
 impl HugePages {
-    /// Reserves so many more than there are; `None` if this host has not so many, or does not let
-    /// us.
+    /// Reserves additional pages; `None` if this host has too few, or does not allow it.
     ///
     /// # Errors
     /// There is no temporary directory, or no mount(8).
@@ -47,7 +46,7 @@ fn number() -> Option<u64> {
 
 impl Drop for HugePages {
     fn drop(&mut self) {
-        // Says that there is no mount, if it could not be made.
+        // Fails if the mount could not be made.
         let _ = Command::new("umount").arg(self.path()).output();
         let _ = fs::write(NR_HUGEPAGES, self.before.to_string());
     }

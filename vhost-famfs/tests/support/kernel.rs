@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the kernel that a test runs on can do.
+//! What the kernel on which a test runs can do.
 
-/// Whether it tells how a process ended that is no child (`PIDFD_INFO_EXIT`): Linux 6.15.
+/// Whether it reports how a process that is not a child ended (`PIDFD_INFO_EXIT`): Linux 6.15.
 pub fn tells_ends() -> bool {
     let name = rustix::system::uname();
     let release = name.release().to_str().unwrap();

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Reports against docs/reference/vhost-famfs.schema.json.
+//! Checks reports against docs/reference/vhost-famfs.schema.json.
 
 use serde_json::Value;
 
 pub const SCHEMA: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/vhost-famfs.schema.json");
 
-/// All of it.
+/// The whole schema.
 pub fn schema() -> Value {
     serde_json::from_slice(&std::fs::read(SCHEMA).unwrap()).unwrap()
 }
 
-/// What a report is, if not what the schema says of that name.
+/// How a report differs from the schema's definition with that name.
 pub fn problem(name: &str, report: &Value) -> Option<String> {
     let mut schemas = boon::Schemas::new();
     let mut compiler = boon::Compiler::new();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Clusters as users start them: up, ps, exec, logs, down, and what is killed in between.
+//! Clusters as users start them: up, ps, exec, logs, down, and kills in between.
 
 #[path = "cluster/console.rs"]
 mod console;
@@ -29,8 +29,7 @@ fn main() -> Result<ExitCode> {
     Ok(session.finish())
 }
 
-/// A writer and a reader that cannot write, on a pool on storage with a directory and a tar archive
-/// in it.
+/// A writer and a read-only reader, on a pool on disk that contains a directory and a tar archive.
 fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let program = Program::new(artifacts)?;
     let logs = &artifacts.logs;
@@ -113,8 +112,7 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
             ensure!(number(&vm["pool_touched_bytes"])? > 4 << 20, "{report}");
             ensure!(number(&vm["ram_touched_bytes"])? < number(&vm["ram_bytes"])?, "{report}");
             ram += number(&vm["ram_touched_bytes"])?;
-            // They run from the image in memory, which is the default: programs and libraries at
-            // least.
+            // VMs run from the image in memory by default: at least programs and libraries.
             ensure!(number(&vm["root_touched_bytes"])? > 4 << 20, "{report}");
             roots += number(&vm["root_touched_bytes"])?;
         }
@@ -148,8 +146,8 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         let log = program.directory().join("lab/reader.console");
         let size = |path: &std::path::Path| fs::metadata(path).map_or(0, |meta| meta.len());
         let limit = 256 << 10;
-        // One byte after the other through an emulated UART: what is written is a little more than
-        // a log holds.
+        // Output goes byte by byte through an emulated UART, so write only a little more than a log
+        // holds.
         program.shell(
             "reader",
             "head -c 300000 /dev/zero | tr '\\0' x | fold > /dev/ttyS0; printf '\\nthe end\\n' > /dev/ttyS0",
@@ -170,7 +168,7 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         console::check(&program, "writer")
     });
     session.check("the pool is locked while a VM maps it, with either transport", || {
-        // The back-end's lock goes with the writer; the reader's VM has none.
+        // The back-end's lock ends together with the writer; the reader's VM has no back-end.
         program.shell("writer", "systemctl start poweroff.target; sleep 60").ok();
         until("the writer ends, and its back-end with it", LIMIT, || {
             let writer = &program.ps()?.0["vms"][0];
@@ -208,7 +206,7 @@ fn exec(program: &Program<'_>) -> Result<()> {
         program.command(&["exec", "--env", "X=y", "writer", "--", "sh", "-c", script]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
-    // Dropped at once: the end of the input reaches the guest.
+    // Dropped at once, so that the guest sees the end of the input.
     child.stdin.take().context("no input")?.write_all(b"through\n")?;
     let output = child.wait_with_output()?;
     ensure!(output.status.code() == Some(7), "{output:?}");
@@ -220,7 +218,7 @@ fn exec(program: &Program<'_>) -> Result<()> {
     ensure!(String::from_utf8_lossy(&missing.stderr).contains("no-such-program"), "{missing:?}");
     let no_program = program.run(&["exec", "writer", "--", "/etc/os-release"])?;
     ensure!(no_program.status.code() == Some(126), "{no_program:?}");
-    // A command ends with the program that runs it.
+    // A command ends together with the program that runs it.
     let begun = "echo begun; exec sleep 12345";
     let mut sleeper = program.command(&["exec", "-n", "writer", "--", "sh", "-c", begun]);
     let mut sleeper = sleeper.stdout(Stdio::piped()).spawn()?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The back-end under a real QEMU: the window's size, its data, what restarts it, who may write to
-//! it, a cluster started by an emitted script, and four VMs that all write.
+//! The back-end with a real QEMU: the window's size and data, everything that restarts the device,
+//! who may write to it, a cluster started by an emitted script, and four VMs that all write.
 
 #[path = "device/emitted.rs"]
 mod emitted;
@@ -24,14 +24,14 @@ use serde_json::json;
 use vhost_famfs::vm::{Accelerator, Command};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
-/// No power of two: the device reports two regions whose sum is one.
+/// Not a power of two: the device reports two regions whose sum is one.
 const POOL: u64 = 34 << 20;
 const MEMORY: u64 = 512 << 20;
 const SHORT: Duration = Duration::from_secs(180);
 
 const PAGE: u64 = 4096;
 
-/// Where the guest writes, where the host writes, and where the guest stores past its kernel.
+/// Where the guest writes, where the host writes, and where the guest stores bypassing its kernel.
 const GUEST_OFFSET: u64 = 16 << 20;
 const HOST_OFFSET: u64 = 24 << 20;
 const POKE_OFFSET: u64 = 30 << 20;
@@ -113,8 +113,8 @@ fn one_window(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         Ok(())
     });
     let orphan = cluster.remove("orphan")?;
-    // Its guest cannot shut down in order: the sync on the way waits for a flush that nobody
-    // answers any more.
+    // Its guest cannot shut down in order: on the way, a sync waits for a flush that nobody answers
+    // any more.
     session.check("that VM can be ended by its control socket", || {
         orphan.vm.qmp(SHORT)?.execute("quit", json!({}), SHORT)?;
         let status = orphan.vm.wait_exit(SHORT).context("QEMU does not end")?;
@@ -137,7 +137,7 @@ fn text(node: &Node, script: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Writes a text at an offset of the guest's device, past its page cache.
+/// Writes a text at an offset of the guest's device, bypassing its page cache.
 fn write(node: &Node, offset: u64, words: &str) -> Result<()> {
     let mut block = words.as_bytes().to_vec();
     block.resize(4096, 0);
@@ -148,7 +148,7 @@ fn write(node: &Node, offset: u64, words: &str) -> Result<()> {
     node.run(&Command::shell(&dd).stdin(block), SHORT).map(|_| ())
 }
 
-/// Reads a text at an offset of the guest's device, past its page cache.
+/// Reads a text at an offset of the guest's device, bypassing its page cache.
 fn read(node: &Node, offset: u64) -> Result<String> {
     let dd =
         format!("dd if=/dev/pmem0 bs=4096 skip={} count=1 iflag=direct status=none", offset / 4096);

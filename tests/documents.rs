@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The documents against what they name: links, files, options and command lines.
+//! Checks the documents against what they mention: links, files, options and command lines.
 
-// A failed unwrap is a failed test here, outside the test functions too.
+// Outside the test functions too, a failed unwrap is a failed test.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use std::process::Command;
 
 use clap::{CommandFactory, Parser};
 
-/// Options of other programs that users' pages name.
+/// Options of other programs that users' pages mention.
 const FOREIGN: [&str; 1] = ["--pmem"];
 
 /// Directories of the kernel's source.
@@ -29,7 +29,7 @@ fn tracked() -> BTreeSet<String> {
     names.split_terminator('\0').map(str::to_owned).collect()
 }
 
-/// The pages for readers with their texts: those at the root and in docs.
+/// The pages for readers, with their texts: those in the root and in docs.
 fn pages() -> Vec<(String, String)> {
     let is_page =
         |name: &String| name.ends_with(".md") && (name.starts_with("docs/") || !name.contains('/'));
@@ -52,7 +52,7 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The lines of a page's shell blocks, without comments, with continued lines joined.
+/// The lines of a page's shell blocks, without comments, and with continued lines joined.
 fn commands(text: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for block in text.split("```sh\n").skip(1) {
@@ -62,12 +62,12 @@ fn commands(text: &str) -> Vec<String> {
     lines
 }
 
-/// What stands between single backticks in a line.
+/// The texts between single backticks in a line.
 fn code(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
 
-/// The anchors of a page's headings, as web sites make them.
+/// The anchors of a page's headings, as web sites generate them.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = prose(text).filter(|line| line.starts_with('#'));
     headings
@@ -78,7 +78,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// A path without `.` and `..` in it.
+/// A path with `.` and `..` resolved.
 fn normal(path: &Path) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.components() {
@@ -133,7 +133,7 @@ fn every_link_leads_somewhere() {
     expect_none("links that lead nowhere", &broken);
 }
 
-/// Of a path that ends in a placeholder, such as `fuzz/corpus/TARGET`, what comes before.
+/// For a path that ends in a placeholder, such as `fuzz/corpus/TARGET`, the part before it.
 fn without_placeholder(path: &str) -> String {
     let is_name = |part: &&str| !part.chars().any(char::is_lowercase) && !part.is_empty();
     let mut parts = path.split('/');
@@ -148,7 +148,7 @@ fn every_file_that_a_page_names_is_there() {
         files.iter().filter_map(|file| file.split_once('/')).map(|(top, _)| top).collect();
     let mut missing = Vec::new();
     let mut count = 0;
-    // News tells of files by the names that they had.
+    // The news use the names that files had at the time.
     for (name, text) in pages().into_iter().filter(|(name, _)| name != "NEWS.md") {
         for word in prose(&text).flat_map(code).flat_map(str::split_whitespace) {
             let word = word.trim_end_matches([',', ';', ':', '.']);
@@ -237,7 +237,7 @@ fn every_option_of_the_users_pages_exists() {
     let mut unknown = Vec::new();
     for (name, text) in pages().into_iter().filter(|(name, _)| users(name)) {
         for span in prose(&text).flat_map(code) {
-            // Of other programs, whose name comes first, nothing is known here.
+            // Nothing is known about other programs, whose name comes first.
             let program = span.split_whitespace().next().unwrap_or_default();
             if !(program.starts_with("--") || ["famfs", "vhost-famfs"].contains(&program)) {
                 continue;

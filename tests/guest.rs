@@ -23,7 +23,7 @@ const POOL: u64 = 512 << 20;
 const MEMORY: u64 = 768 << 20;
 const SHORT: Duration = Duration::from_secs(300);
 
-/// The large file that the host puts into the pool: 32 units of 2 MiB.
+/// The large file that the host copies into the pool: 32 units of 2 MiB.
 const LARGE: u64 = 64 << 20;
 
 fn main() -> Result<ExitCode> {
@@ -36,7 +36,7 @@ fn main() -> Result<ExitCode> {
     Ok(session.finish())
 }
 
-/// A pool that the host fills; a master and two clients.
+/// A pool filled by the host, a master and two clients.
 fn three_vms(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
     pool.mkfs(&[])?;
@@ -60,8 +60,8 @@ fn three_vms(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         vec![Member::new("master", true), Member::new("one", false), Member::new("two", false)];
     let cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
     cluster.wait_ready(BOOT)?;
-    // What follows counts page faults by tracepoints, whose code is rewritten: not while a watch
-    // starts to run it.
+    // The following checks count page faults with tracepoints, which rewrite code. They must not
+    // run while a watch is starting.
     cluster.in_all(Node::wait_watch)?;
     let (master, one) = (cluster.node("master")?, cluster.node("one")?);
 
@@ -184,13 +184,13 @@ fn three_vms(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     Ok(())
 }
 
-/// Fails if `famfs doctor` finds fault with a VM.
+/// Fails if `famfs doctor` reports a problem in a VM.
 fn doctor(node: &Node) -> Result<()> {
     let output = node.run(&Command::new(["bash", "-c", health::DOCTOR]), SHORT)?;
     health::check(&node.member.name, &output.stdout)
 }
 
-/// A pool without a devdax info block, through QEMU's own virtio-pmem.
+/// A pool without a devdax info block, with QEMU's own virtio-pmem.
 fn raw_view(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let pool = Pool::create(artifacts, POOL, POOL, View::Raw)?;
     pool.mkfs(&[])?;
@@ -232,7 +232,7 @@ fn raw_view(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     Ok(())
 }
 
-/// A VM whose stores are dropped: its mount says so, and shows what others make all the same.
+/// A VM whose stores are dropped: its mount must report that, and still show what others create.
 fn reads_only(session: &mut Session, writer: &Node, reader: &Node) {
     session.check("a read-only VM: writing is an error, before anything is lost", || {
         for (script, word) in [
@@ -276,8 +276,8 @@ fn reads_only(session: &mut Session, writer: &Node, reader: &Node) {
     );
 }
 
-/// A directory with names and sizes that are easy to get wrong. Returns how many of its files
-/// famfs can hold.
+/// A directory with names and sizes that are easy to get wrong. Returns how many of its files famfs
+/// can store.
 fn make_source(dir: &Path) -> Result<u64> {
     let deep = dir.join("a directory/日本");
     fs::create_dir_all(&deep).context("cannot make the source")?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The house rules that a program can check, over every file that git tracks.
+//! The house rules that a program can check, applied to every file that git tracks.
 
-// A failed unwrap is a failed test here, outside the test functions too.
+// Outside the test functions too, a failed unwrap is a failed test.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -11,13 +11,13 @@ use std::process::Command;
 /// A source file longer than this has more than one noun.
 const MAX_LINES: usize = 600;
 
-/// Comments are as wide as rustfmt.toml lets code be.
+/// Comments may be as wide as rustfmt.toml allows code to be.
 const MAX_WIDTH: usize = 100;
 
 /// Columns from one tab stop to the next, as in the kernel.
 const TAB: usize = 8;
 
-/// The extensions of what is written here, text for readers and test data aside.
+/// The extensions of files written for this project, except texts for readers and test data.
 const SOURCES: [&str; 11] =
     ["rs", "c", "h", "sh", "toml", "service", "socket", "target", "conf", "config", "jq"];
 
@@ -25,7 +25,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
-/// The tracked text files with their contents; licence texts are not ours to check.
+/// The tracked text files with their contents, except licence texts.
 fn files() -> Vec<(String, String)> {
     let list = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().unwrap();
     assert!(list.status.success(), "git ls-files failed: {list:?}");
@@ -43,7 +43,7 @@ fn has_extension(name: &str, extensions: &[&str]) -> bool {
     Path::new(name).extension().is_some_and(|e| extensions.iter().any(|x| e == *x))
 }
 
-/// The files with one of these texts in them, each with the text.
+/// The files that contain one of these texts, each with the text.
 fn holding(files: Vec<(String, String)>, texts: &[String]) -> Vec<String> {
     files
         .iter()
@@ -54,7 +54,7 @@ fn holding(files: Vec<(String, String)>, texts: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Collects what is wrong and fails with the whole list.
+/// Collects all violations, and fails with the whole list.
 fn expect_none(rule: &str, found: Vec<String>) {
     assert!(found.is_empty(), "{rule}:\n  {}", found.join("\n  "));
 }
@@ -103,7 +103,7 @@ fn source_files_are_small() {
     expect_none("too long", found);
 }
 
-/// What comments begin with in a file.
+/// How comments begin in a file.
 fn comment_marks(name: &str, text: &str) -> &'static [&'static str] {
     if has_extension(name, &["rs"]) {
         &["//"]
@@ -119,7 +119,7 @@ fn comment_marks(name: &str, text: &str) -> &'static [&'static str] {
     }
 }
 
-/// The columns that a line takes.
+/// How many columns a line takes.
 fn width(line: &str) -> usize {
     line.chars().fold(0, |column, character| match character {
         '\t' => (column / TAB + 1) * TAB,
@@ -127,7 +127,7 @@ fn width(line: &str) -> usize {
     })
 }
 
-/// Whether a line is a comment that is too wide. A URL cannot be broken, nor the row of a table.
+/// Whether a line is a comment that is too wide. URLs and table rows cannot be wrapped.
 fn is_wide_comment(line: &str, marks: &[&str]) -> bool {
     let text = line.trim_start();
     let Some(mark) = marks.iter().find(|mark| text.starts_with(**mark)) else { return false };
@@ -163,7 +163,7 @@ fn comments_are_as_wide_as_code() {
 
 #[test]
 fn no_package_mirror_is_named() {
-    // Written so that this file does not name one either.
+    // Spelled so that this file does not contain one either.
     let hosts = [["deb.", "debian.org"], ["security.", "debian.org"], ["snapshot.", "debian.org"]];
     let found = holding(files(), &hosts.map(|host| host.concat()));
     expect_none("package sources come from the host's apt configuration", found);
@@ -173,7 +173,7 @@ fn no_package_mirror_is_named() {
 fn no_path_of_a_development_machine() {
     let checkout = root().to_string_lossy().into_owned();
     let cargo = std::env::var("HOME").map(|home| format!("{home}/.cargo"));
-    // A path of one name, such as /src, is part of many others.
+    // A path with a single name, such as /src, is part of many others.
     let long = |place: &String| Path::new(place).components().count() > 2;
     let places: Vec<_> = [checkout].into_iter().chain(cargo).filter(long).collect();
     let found = holding(files(), &places);
@@ -182,7 +182,7 @@ fn no_path_of_a_development_machine() {
 
 #[test]
 fn nothing_is_left_unfinished() {
-    // Written so that this file does not hold the words itself.
+    // Spelled so that this file does not contain the words themselves.
     let words = [["to", "do!("], ["unimpl", "emented!("], ["FIX", "ME"], ["TO", "DO:"]];
     let mut sources = files();
     sources.retain(|(name, _)| has_extension(name, &["rs", "c", "h", "sh"]));
@@ -190,16 +190,16 @@ fn nothing_is_left_unfinished() {
     expect_none("unfinished", found);
 }
 
-/// What a shell script does not notice when it fails, although the script ends at the first
-/// failure: a line that begins with `!`, and a substitution whose output is tested for being there
-/// or goes into a declaration.
+/// Failures that a shell script does not notice, although it ends at the first failure: a line that
+/// begins with `!`, and a command substitution that is only tested for being empty or is part of a
+/// declaration.
 fn unnoticed(line: &str) -> bool {
     let line = line.trim_start();
     let declares = ["local ", "export ", "declare ", "readonly "].iter().any(|word| {
         let assigned = line.strip_prefix(word).and_then(|rest| rest.split_once('='));
         assigned.is_some_and(|(_, value)| value.trim_start_matches('"').starts_with("$("))
     });
-    // `[[ $(COMMAND) ]]`, with nothing that the output is compared with.
+    // `[[ $(COMMAND) ]]` without a comparison of the output.
     let tests = line.split("[[ ").skip(1).filter_map(|rest| rest.split_once(" ]]"));
     let only_output = tests.map(|(test, _)| test.trim_matches('"')).any(|test| {
         let inside = test.strip_prefix("$(").and_then(|rest| rest.strip_suffix(')'));
@@ -216,7 +216,7 @@ fn shell_scripts_notice_every_failure() {
     for line in ["if ! a; then", "[[ $(a) == b ]]", "x=$(a)", "local x", "[[ ! -e $x ]]"] {
         assert!(!unnoticed(line), "{line}");
     }
-    // Scripts are files, and texts in the programs that run them.
+    // Scripts are files, and also texts in the programs that run them.
     let found = files()
         .into_iter()
         .filter(|(name, text)| has_extension(name, &["sh", "rs"]) || text.starts_with("#!"))

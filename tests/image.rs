@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the appliance image holds and how it boots.
+//! The contents of the appliance image, and how it boots.
 
 mod image {
     pub mod agent;
@@ -27,11 +27,11 @@ const POOL: u64 = 64 << 20;
 const MEMORY: u64 = 512 << 20;
 const SHORT: Duration = Duration::from_secs(180);
 
-/// Kernel modules that docs/using/appliance.md says are left out, for they would take the pool's
-/// device.
+/// Kernel modules that docs/using/appliance.md lists as left out, because they would claim the
+/// pool's device.
 const ABSENT: [&str; 3] = ["device_dax", "kmem", "dax_hmem"];
 
-/// Every table of the kernel with sockets that a network reaches (proc_net(5)).
+/// All the kernel's tables of sockets that are reachable from a network (proc_net(5)).
 const NETWORK: [&str; 10] =
     ["tcp", "tcp6", "udp", "udp6", "udplite", "udplite6", "raw", "raw6", "icmp", "packet"];
 
@@ -51,7 +51,7 @@ fn main() -> Result<ExitCode> {
     Ok(session.finish())
 }
 
-/// The names of modules whose files are listed, as the kernel has them.
+/// The kernel's names for the modules whose files are listed.
 fn modules(paths: &str) -> BTreeSet<String> {
     let names = paths.lines().filter_map(|path| path.rsplit('/').next()?.split(".ko").next());
     names.map(|name| name.replace('-', "_")).collect()
@@ -94,7 +94,7 @@ fn boot(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         let modules = modules(&found);
         let absent = ABSENT.iter().filter(|name| modules.contains(**name)).collect::<Vec<_>>();
         ensure!(absent.is_empty(), "{absent:?} are in the image");
-        // Of what is there, so that an empty list is no proof.
+        // Only those that exist, because an empty list would prove nothing.
         let present = ["famfs", "fsdev_dax", "dax_pmem", "nd_pmem"];
         ensure!(present.iter().all(|name| modules.contains(*name)), "only {modules:?}");
         Ok(())
@@ -125,7 +125,7 @@ fn boot(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     Ok(())
 }
 
-/// A pool that is no famfs: the VM says so instead of waiting for ever.
+/// A pool without a famfs: the VM must report that instead of waiting for ever.
 fn damaged_pools(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
     let cluster = Cluster::start(artifacts, &pool, MEMORY, vec![Member::new("bare", true)])?;
@@ -135,7 +135,8 @@ fn damaged_pools(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
             Err(error) => {
                 let text = format!("{error:#}");
                 ensure!(text.contains("not mounted") && text.contains("not formatted"), "{text}");
-                // Not to make a file system, which would be wrong if the window is not mapped yet.
+                // It must not suggest creating a file system: that would be wrong if the window is
+                // not mapped yet.
                 ensure!(text.contains("pool inspect"), "{text}");
                 Ok(())
             }

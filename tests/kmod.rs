@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! famfs.ko in a guest: its test programs on /dev/dax and on /dev/pmem.
+//! famfs.ko in a guest: runs its test programs on /dev/dax and on /dev/pmem.
 
 use std::fs;
 use std::path::Path;
@@ -16,11 +16,11 @@ use vm_tests::{
 const POOL: u64 = 512 << 20;
 const MEMORY: u64 = 1 << 30;
 
-/// KASAN keeps shadow memory, and what was freed for a while.
+/// KASAN keeps shadow memory, and freed memory for a while.
 const DEBUG_MEMORY: u64 = 2 << 30;
 
-/// A test program may take this long under emulation, and this long if it is told how much to do,
-/// or the kernel looks at each access.
+/// How long a test program may take under emulation, and how long if it is given an amount of work
+/// or the kernel checks each access.
 const PROGRAM: Duration = Duration::from_secs(600);
 const LONG_PROGRAM: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_secs(180);
@@ -28,16 +28,16 @@ const SHORT: Duration = Duration::from_secs(180);
 /// The serial number of the disk with the test programs.
 const DISK: &str = "kmod-tests";
 
-/// Prints numbers for another test; has no test points.
+/// Prints numbers for another test; has no test points of its own.
 const NO_TEST: &str = "uapi_probe";
 
 /// The VMs in which the programs run on two processors at the same time.
 const IN_THREADS: [&str; 2] = ["devdax", "pmem"];
 
-/// The VM for the programs that rewrite code that is running: one thread emulates it.
+/// The VM for programs that rewrite running code, emulated by one thread.
 const ONE_THREAD: &str = "one-thread";
 
-/// The VM whose kernel looks for memory that nothing points to, and the programs that run in it.
+/// The VM whose kernel searches for memory that nothing points to, and the programs that run in it.
 const KMEMLEAK: &str = "kmemleak";
 const LEAKERS: [&str; 8] =
     ["fuzz", "map_create", "mount", "poison", "rw", "strict", "umount_busy", "unlink_mapped"];
@@ -62,7 +62,8 @@ fn main() -> Result<ExitCode> {
     }
     session.scenario("two-vms", |s| run_two_vms(s, &artifacts));
     if let Some(image) = artifacts.oldest_image.clone() {
-        // New is the kernel here; how much can be done is seen on the newest one.
+        // This checks that the module works with this kernel; how much it can do shows on the
+        // newest one.
         let oldest = Artifacts { image, all: false, ..artifacts.clone() };
         session.scenario("oldest-devdax", |s| {
             run_programs(s, &oldest, "oldest-devdax", View::Devdax, "/dev/dax0.0")
@@ -77,7 +78,7 @@ fn main() -> Result<ExitCode> {
     Ok(session.finish())
 }
 
-/// The long-term kernel has no fsdev_dax: a devdax device is refused, with the reason and the
+/// The long-term kernel has no fsdev_dax, so a devdax device must be refused, with the reason and a
 /// way out.
 fn refuse_devdax(session: &mut Session, lts: &Artifacts) -> Result<()> {
     let pool = Pool::create(lts, POOL, POOL, View::Devdax)?;
@@ -122,7 +123,7 @@ fn boot(artifacts: &Artifacts, names: &[&str], view: View) -> Result<(Cluster, P
     let cluster = Cluster::start(artifacts, &pool, memory, members.collect())?;
     cluster.wait_ready(BOOT)?;
     for node in cluster.nodes() {
-        // A watch that starts late would hold what a program mounts.
+        // A watch that starts late would hold a mount made by a program.
         node.wait_watch()?;
         let umount = "systemctl stop famfs-watch && famfs umount /mnt/famfs";
         node.run(&Command::shell(umount), SHORT)?;
@@ -173,8 +174,8 @@ fn run_programs(
     Ok(())
 }
 
-/// Lets kmemleak look for what was allocated and is not referred to. An object is reported from an
-/// age of 5 s on (mm/kmemleak.c), and only if its contents stay the same between two scans.
+/// Lets kmemleak search for allocated memory without references. It reports an object once it is 5
+/// s old (mm/kmemleak.c), and only if its contents do not change between two scans.
 fn find_leaks(node: &Node) -> Result<()> {
     let script = "
         set -e
@@ -189,8 +190,8 @@ fn find_leaks(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// A devdax device that is bound to device_dax is refused, with what to do about it, and works
-/// again after that was done. device_dax stays loaded: see "Known problems of kernels" in
+/// A devdax device that is bound to device_dax must be refused with instructions, and must work
+/// once they have been followed. device_dax stays loaded: see "Known problems of kernels" in
 /// docs/reference/kernel-module.md.
 fn other_driver(node: &Node) -> Result<()> {
     let script = "
@@ -237,7 +238,8 @@ fn programs(artifacts: &Artifacts) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What `SCENARIO/PROGRAM` is told beside device and mount point; `None`: it does not run here.
+/// The arguments for `SCENARIO/PROGRAM` in addition to device and mount point; `None` if it does
+/// not run here.
 fn arguments(label: &str, artifacts: &Artifacts) -> Option<Vec<&'static str>> {
     let Artifacts { all, debug_kernel, .. } = *artifacts;
     let (scenario, program) = label.split_once('/').unwrap_or(("", label));
@@ -248,7 +250,7 @@ fn arguments(label: &str, artifacts: &Artifacts) -> Option<Vec<&'static str>> {
         return None;
     }
     match program {
-        // Needs fault injection, which distributions leave out.
+        // Needs fault injection, which distributions do not enable.
         "failslab" => debug_kernel.then(Vec::new),
         "storm" if debug_kernel && (all || label == "devdax/storm") => Some(vec!["600"]),
         "storm" if debug_kernel || all => Some(vec!["60"]),
@@ -257,7 +259,7 @@ fn arguments(label: &str, artifacts: &Artifacts) -> Option<Vec<&'static str>> {
     }
 }
 
-/// Takes over what a program said, and looks at the kernel log.
+/// Takes over a program's results, and checks the kernel log.
 fn report(session: &mut Session, node: &Node, label: &str, output: &Output) {
     session.tap(label, &String::from_utf8_lossy(&output.stdout));
     session.check(&format!("{label}: exits with success"), || {
@@ -268,8 +270,8 @@ fn report(session: &mut Session, node: &Node, label: &str, output: &Output) {
     session.check(&format!("{label}: the kernel log stays clean"), || clean(node));
 }
 
-/// One VM reads, writes and maps two files at random; another one, with a mount of its own, sees
-/// the same bytes at every stop.
+/// One VM reads, writes and maps two files at random; another VM, with its own mount, must see the
+/// same bytes at every stop.
 fn run_two_vms(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let (cluster, _pool, _disk) = boot(artifacts, &["writer", "verifier"], View::Devdax)?;
     let count = if artifacts.all { "1000000" } else { "10000" };

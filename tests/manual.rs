@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! famfs(5), docs/reference/kernel-module.md and dkms.conf against the source: what one has, the
-//! other tells.
+//! Checks famfs(5), docs/reference/kernel-module.md and dkms.conf against the source: each must
+//! document what the source has.
 
-// A failed unwrap is a failed test here, outside the test functions too.
+// Outside the test functions too, a failed unwrap is a failed test.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The C sources of the module, one after the other.
+/// The C sources of the module, concatenated.
 fn module() -> String {
     let mut text = String::new();
     for entry in root().join("kmod").read_dir().unwrap() {
@@ -45,7 +45,7 @@ fn errors(text: &str) -> BTreeSet<&str> {
 
 /// Whether a word is the name of an error that file systems use.
 fn is_error(word: &str) -> bool {
-    // The kernel's asm-generic/errno-base.h and errno.h, as far as file systems go.
+    // File-system errors from the kernel's asm-generic/errno-base.h and errno.h.
     const NAMES: &str = "EPERM ENOENT EIO ENXIO E2BIG EBADF EAGAIN ENOMEM EACCES EFAULT ENOTBLK \
          EBUSY EEXIST EXDEV ENODEV ENOTDIR EISDIR EINVAL ENFILE EMFILE ENOTTY ETXTBSY EFBIG \
          ENOSPC ESPIPE EROFS EMLINK EPIPE EDOM ERANGE ENOSYS ENOTEMPTY ENODATA EOVERFLOW \

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The famfs tools in VMs: a reader that follows the master, many files, spread files, and a
-//! master that is killed in the middle of a copy.
+//! The famfs tools in VMs: a reader that follows the master, many files, spread files, and a master
+//! that is killed during a copy.
 
 #[path = "pool/kill.rs"]
 mod kill;
@@ -23,9 +23,9 @@ use source::{MOUNT_POINT, Source, Tree};
 
 const POOL: u64 = 3 << 30;
 const MEMORY: u64 = 768 << 20;
-/// Bytes of host memory that the files take; the pool's other bytes stay holes.
+/// Bytes of host memory that the files occupy; the rest of the pool remains a hole.
 const CONTENT: u64 = 512 << 20;
-/// The tree that is copied.
+/// The tree to copy.
 const TREE: Tree = Tree { directories: 100, files: 10, largest: 32 << 10 };
 /// A command in a guest, under emulation on a busy host.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -38,7 +38,7 @@ fn main() -> Result<ExitCode> {
     Ok(session.finish())
 }
 
-/// A master that makes files, and a reader that only watches.
+/// A master that creates files, and a reader that only watches.
 fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let pool = Pool::create(artifacts, POOL, CONTENT, View::Devdax)?;
     pool.mkfs(&[])?;
@@ -55,7 +55,7 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     session
         .check("a new file is visible in the other VM", || latency::check(&pool, master, reader));
     session.check("a watch that waits takes little of the processor", || latency::idle(reader));
-    // Before the many files, which leave no room in the first buckets.
+    // Before the many files, which fill the first buckets.
     session.check("spread files read back right, in every VM and on the host", || {
         for (seed, strips) in [(11, 2), (12, 3), (13, 8)] {
             let name = format!("spread{strips}");
@@ -95,7 +95,7 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     });
     session.check("umount(8) ends the watch, and after a new mount all is there again", || {
         shell(reader, "umount /mnt/famfs")?;
-        // What is still on its way out would not start again.
+        // What is still ending would not start again.
         reader.wait_for("[[ $(systemctl show -P ActiveState famfs-watch) == inactive ]]")?;
         shell(reader, "[[ $(systemctl show -P Result famfs-watch) == success ]]")?;
         let doctor = reader.vm.exec(&Command::new(["famfs", "doctor"]), LIMIT)?;
@@ -107,7 +107,7 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     session.check(
         "a VM that takes entries back for a while does not end the others' watch",
         || {
-            // The number of published entries, behind the info area and the superblock.
+            // The number of published entries, after the info area and the superblock.
             let file = File::options().read(true).write(true).open(pool.path())?;
             let (at, mut entries) = ((4 << 20) + 40, [0; 8]);
             file.read_exact_at(&mut entries, at)?;
@@ -116,7 +116,7 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
             reader.wait_for(
                 "systemctl show -P StatusText famfs-watch | grep 'cannot follow the log'",
             )?;
-            // For longer than the watch is patient.
+            // For longer than the watch's patience.
             shell(reader, "sleep 12; systemctl is-active famfs-watch")?;
             file.write_all_at(&entries, at)?;
             reader.wait_console("the log can be followed again")?;
@@ -144,7 +144,7 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     Ok(())
 }
 
-/// Checks all files by their sums, and once more by the seeds that they were made from.
+/// Checks all files by their checksums, and again by the seeds from which they were created.
 fn check_tree(node: &Node, source: &Source) -> Result<()> {
     let check = ["famfs", "sum", "--check", "-", "/mnt/famfs/tree"];
     node.run(&Command::new(check).stdin(source.list()), LIMIT)?;
@@ -154,7 +154,7 @@ fn check_tree(node: &Node, source: &Source) -> Result<()> {
     node.run(&Command::new(verify), LIMIT).map(drop)
 }
 
-/// Runs a shell script that must succeed.
+/// Runs a shell script, which must succeed.
 fn shell(node: &Node, script: &str) -> Result<Output> {
     node.run(&Command::shell(script), LIMIT)
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Block devices of images and pools, in one VM: the appliance exports its own root, writes over
-//! it in overlays, and kills the server in the middle of work.
+//! Block devices of images and pools, in one VM: the appliance exports its own root, writes to it
+//! through overlays, and kills the server during work.
 
 use std::fs;
 use std::path::Path;
@@ -17,16 +17,16 @@ const POOL: u64 = 64 << 20;
 const MEMORY: u64 = 1 << 30;
 /// A script, under emulation on a busy host.
 const LIMIT: Duration = Duration::from_secs(600);
-/// The kills in a row that `--all` asks for, with their recoveries.
+/// How many consecutive kills and recoveries `--all` runs.
 const LONG_LIMIT: Duration = Duration::from_secs(1800);
 /// The serial number of the disk with programs.
 const DISK: &str = "ublk-tests";
 
-/// What the scripts have in common.
+/// Code that all scripts share.
 const LIBRARY: &str = include_str!("ublk/lib.sh");
 
-/// Each is a check: what it shows, and the script that fails if it is not so. One works on what
-/// those before it have left: nothing.
+/// The checks: each has a description, and a script that fails if it does not hold. No script
+/// depends on earlier ones.
 const CHECKS: &[(&str, &str)] = &[
     ("without a driver it says so and makes nothing", include_str!("ublk/no_driver.sh")),
     ("the image is shown as it is", include_str!("ublk/image.sh")),

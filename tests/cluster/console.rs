@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `console` on a terminal, which script(1) makes.
+//! Tests `console` on a terminal created by script(1).
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -13,17 +13,17 @@ use super::program::{Program, until};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Time for a command of the guest's shell.
+/// How long a command in the guest's shell may take.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// A terminal with a shell script in it; what is on its screen is in a file.
+/// A terminal that runs a shell script; a file has the contents of its screen.
 struct Terminal {
     script: Child,
     screen: tempfile::NamedTempFile,
 }
 
 impl Terminal {
-    /// Starts a script; `$PROGRAM` in it is `vhost-famfs`.
+    /// Starts a script in which `$PROGRAM` is `vhost-famfs`.
     fn start(program: &Program<'_>, script: &str) -> Result<Self> {
         let screen = tempfile::NamedTempFile::new().context("no temporary file")?;
         let program = program.command(&[]);
@@ -64,10 +64,10 @@ impl Drop for Terminal {
     }
 }
 
-/// Talks with the shell on a VM's console, leaves it by its key, and then by a signal.
+/// Uses the shell on a VM's console, leaves it with its key, and then by a signal.
 pub fn check(program: &Program<'_>, vm: &str) -> Result<()> {
-    // The signal comes when the console has had time to change the terminal, and at the latest when
-    // it waits.
+    // The signal must come after the console has changed the terminal: wait for that, and at most
+    // until it waits for input.
     let script = format!(
         "before=$(stty -g); $PROGRAM console {vm}; echo code $?
          [ \"$before\" = \"$(stty -g)\" ] && echo restored by key
@@ -76,14 +76,14 @@ pub fn check(program: &Program<'_>, vm: &str) -> Result<()> {
     );
     let mut terminal = Terminal::start(program, &script)?;
     terminal.shows(&format!("Console of {vm}; press Ctrl-] to leave."))?;
-    // What is typed before the terminal is raw would be shown twice; that is all.
+    // Characters typed before the terminal is raw would be shown twice; that does no harm.
     terminal.types(b"echo answer $((6 * 7))\r")?;
     terminal.shows("answer 42")?;
     terminal.types(b"echo sleeps $((6 * 8)); sleep 1000\r")?;
     terminal.shows("sleeps 48")?;
-    // The interrupt is the guest's: its command ends, and the terminal's script does not. It is
-    // typed again where it came before that command had the guest's terminal; what is typed before
-    // the next prompt may be thrown away.
+    // The interrupt must reach the guest: it ends the guest's command, but not the terminal's
+    // script. If it comes before that command has the guest's terminal, it is typed again; whatever
+    // is typed before the next prompt may be discarded.
     let prompt = format!("root@{vm}:");
     let answers = until("the shell answers again", LIMIT, || {
         let before = terminal.count(&prompt)?;

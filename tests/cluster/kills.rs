@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! kill -9 at moments that a seed chooses: of a back-end, of a VM, of the launcher.
+//! kill -9 at moments that are chosen by a seed: of a back-end, of a VM, of the launcher.
 
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -15,20 +15,20 @@ use vm_tests::{Artifacts, Session};
 
 use super::program::{Program, until};
 
-/// The seed of the moments; without it one is taken from the clock, and printed.
+/// The seed for the moments; if it is not set, one is taken from the clock and printed.
 const SEED: &str = "VHOST_FAMFS_SEED";
 
-/// Rounds of a back-end, a VM and a launcher each: the count of all kills is three times that.
+/// Number of rounds; each kills a back-end, a VM and a launcher.
 const ROUNDS: u32 = 1;
 const ALL_ROUNDS: u32 = 17;
 
 /// Where the VM that is never killed counts.
 const BEAT: &str = "beat";
 
-/// Time for the next beat on a busy host.
+/// How long the next heartbeat may take on a busy host.
 const BEAT_LIMIT: Duration = Duration::from_secs(120);
 
-/// The last moment of a kill in a cluster that is up, and of one in a start.
+/// The latest moment of a kill in a running cluster, and during a start.
 const UP_MS: u32 = 1500;
 const START_MS: u32 = 4000;
 
@@ -48,8 +48,8 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     Ok(())
 }
 
-/// Kills a back-end and a VM of one cluster. A third VM counts meanwhile, and a fourth is not
-/// needed to see that: the host reads the count in the pool.
+/// Kills a back-end and a VM of a cluster. Meanwhile a third VM counts; no fourth VM is needed to
+/// see that, because the host reads the count in the pool.
 fn cluster(
     session: &mut Session,
     program: &Program<'_>,
@@ -74,7 +74,7 @@ fn cluster(
         ensure!(code == Some(3) && report["status"] == "degraded", "{code:?} {report}");
         ensure!(report["vms"][2]["note"].to_string().contains("power it off"), "{report}");
         beat.goes_on()?;
-        // Its memory is the pool still, and it follows the log.
+        // Its memory is still the pool, and it follows the log.
         let exists = ["exec", "vm3", "--", "test", "-e", "/mnt/famfs/beat"];
         until("vm3 has the file", BEAT_LIMIT, || Ok(program.run(&exists)?.status.success()))?;
         let one = program.shell("vm3", "head -c 8 /mnt/famfs/beat")?;
@@ -100,7 +100,7 @@ fn cluster(
     beat.stop()?;
     let kept = format!("{pool}.kept");
     session.check(&format!("round {round}: down tells the truth, and the pool is clean"), || {
-        // A second name of its file, by which to look at it afterwards.
+        // A second name for its file, to examine the file afterwards.
         std::fs::hard_link(&pool, &kept)?;
         let report = program.json(&["down", "--timeout", "180", "--json"])?;
         let ends: Vec<_> = (0..3).map(|index| report["vms"][index]["end"].clone()).collect();
@@ -116,12 +116,12 @@ fn cluster(
         Ok(())
     });
     std::fs::remove_file(&kept).with_context(|| format!("cannot remove {kept}"))?;
-    // `down` could not, because of that name.
+    // `down` could not remove it, because of that name.
     Path::new(&pool).parent().map(tidy_own_directory);
     Ok(())
 }
 
-/// Kills `up` at some moment of a start.
+/// Kills `up` at some moment during a start.
 fn launcher(
     session: &mut Session,
     program: &Program<'_>,
@@ -132,7 +132,7 @@ fn launcher(
     let pool_name = pool.to_string_lossy().into_owned();
     let words = ["up", "--vms", "2", "--name", "half", "--pool", &pool_name, "--size", "64M"];
     let mut up = program.command(&words).stderr(Stdio::null()).stdout(Stdio::null()).spawn()?;
-    // A moment after it has taken the name, so that there is something to tell.
+    // Shortly after it has taken the name, so that there is something to report.
     let begun =
         until("up begins", BEAT_LIMIT, || Ok(program.state("half").is_ok() || ended(&mut up)?));
     wait(random, START_MS);
@@ -143,12 +143,12 @@ fn launcher(
         let state = program.state("half")?;
         let (report, code) = program.ps()?;
         let told = report["status"].as_str().unwrap_or_default().to_owned();
-        // A fast host may have been done.
+        // On a fast host, it may have finished.
         ensure!(told == "interrupted" && code == Some(3) || told == "up", "{code:?} {report}");
         let refused = program.run(&words)?;
         ensure!(refused.status.code() == Some(1), "a second start: {refused:?}");
         let down = program.json(&["down", "--timeout", "5", "--json"])?;
-        // A pool that was not made yet could not be removed.
+        // A pool that was not created yet could not be removed.
         ensure!(told == "up" || !pool.exists(), "{told}, but the pool is left: {down}");
         ensure!(told != "up" || down["pool_removed"] == false, "{down}");
         program.check_nothing_left(&state["instance"])
@@ -163,7 +163,7 @@ fn ended(child: &mut Child) -> Result<bool> {
     Ok(child.try_wait()?.is_some())
 }
 
-/// Waits for a random part of a time.
+/// Waits for a random part of a duration.
 fn wait(random: &mut SeededBytes, most_ms: u32) {
     let mut bytes = [0; 4];
     random.fill(&mut bytes);
@@ -177,7 +177,7 @@ fn pid(process: &Value) -> Result<Pid> {
     number.and_then(Pid::from_raw).with_context(|| format!("no process: {process}"))
 }
 
-/// A VM that stores a count into a file of the pool, without an end.
+/// A VM that stores a count into a file of the pool in an endless loop.
 struct Beat<'p> {
     program: &'p Program<'p>,
     pool: &'p str,
@@ -196,7 +196,7 @@ impl<'p> Beat<'p> {
         Ok(beat)
     }
 
-    /// Waits for the count to change, seen from the host.
+    /// Waits until the host sees the count change.
     fn goes_on(&self) -> Result<()> {
         let before = self.count()?;
         until("the next store of vm1", BEAT_LIMIT, || Ok(self.count()? > before))
@@ -206,7 +206,7 @@ impl<'p> Beat<'p> {
         let output = self.program.famfs(self.pool.as_ref(), &["cat", BEAT])?;
         ensure!(output.status.success(), "{output:?}");
         let text = String::from_utf8_lossy(&output.stdout[..8]).into_owned();
-        // The first store may be to come.
+        // The first store may still be to come.
         Ok(text.parse().unwrap_or(0))
     }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Clusters on pools of other kinds, with both transports: huge pages, and a file with holes in a
-//! tmpfs that a user made. (The cluster from a file is on storage.)
+//! Clusters on other kinds of pools, with both transports: huge pages, and a file with holes in a
+//! user's tmpfs. (The cluster from a file is on disk.)
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,16 +15,16 @@ use super::program::Program;
 const SIZE: u64 = 64 << 20;
 const HUGE_PAGE: u64 = 2 << 20;
 
-/// A cluster of a VM with a back-end and one without.
+/// A cluster with one VM that has a back-end and one that has none.
 struct Kind {
     name: &'static str,
     pool: PathBuf,
     pages: &'static str,
 }
 
-/// Each kind has a cluster, with the checks of all.
+/// Runs all checks on a cluster with each kind.
 pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
-    // Given back after the clusters, which the program ends if this fails half-way.
+    // Freed after the clusters, which the program ends if this fails halfway.
     let huge = HugePages::reserve(SIZE / HUGE_PAGE)?;
     let program = Program::new(artifacts)?;
     let data = program.pools.path().join("data");
@@ -40,7 +40,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         None => session.skip("a cluster in huge pages", "no 32 pages of 2 MiB can be reserved"),
     }
     slice(session, &program)?;
-    // One after the other: four VMs that boot at once are slow on two processors.
+    // One after the other, because four VMs that boot at the same time are slow on two processors.
     for kind in &kinds {
         let name = kind.name;
         let up = up(&program, kind, &data).with_context(|| format!("cluster {name}"))?;
@@ -108,7 +108,7 @@ fn up(program: &Program<'_>, kind: &Kind, data: &Path) -> Result<Value> {
     program.json(&["up", &file.to_string_lossy(), "--json"])
 }
 
-/// One stores with the one transport, the other with the other.
+/// Each of the two stores through a different transport.
 fn stores(program: &Program<'_>, kind: &Kind) -> Result<()> {
     for (from, to, word) in [("shmem", "pmem", "one"), ("pmem", "shmem", "two")] {
         let shell = |vm, script: &str| {
@@ -124,11 +124,11 @@ fn stores(program: &Program<'_>, kind: &Kind) -> Result<()> {
     Ok(())
 }
 
-/// The pool's memory and pages, by `ps` for people and programs and by `pool inspect`.
+/// The pool's memory and pages, as reported by `ps` (text and JSON) and by `pool inspect`.
 fn account(program: &Program<'_>, kind: &Kind) -> Result<()> {
     let Kind { name, pool, pages } = kind;
-    // A guest that only looks at a page for the first time fills a hole of the file: between two of
-    // these, not in one.
+    // A guest's first read of a page fills a hole of the file, so compare readings before and
+    // after, not one reading.
     let inspect = || program.json(&["pool", "inspect", &pool.to_string_lossy(), "--json"]);
     let before = inspect()?["allocated"].clone();
     let report = &program.json(&["ps", name, "--json"])?["clusters"][0];
@@ -141,7 +141,7 @@ fn account(program: &Program<'_>, kind: &Kind) -> Result<()> {
         ensure!(number(&vm["pool_page_bytes"])? == if huge { HUGE_PAGE } else { 4096 }, "{report}");
     }
     let allocated = number(&report["pool"]["allocated"])?;
-    // A file with holes takes what was stored; huge pages are all taken before.
+    // A file with holes occupies what was stored; huge pages are all allocated beforehand.
     ensure!(if huge { allocated == SIZE } else { allocated < SIZE / 2 }, "{report}");
     let once = ram + allocated + number(&report["root_bytes"])?;
     ensure!(number(&report["host_bytes"])? == once, "the pool counts once: {report}");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The program as a user runs it, with a runtime directory of its own.
+//! Runs the program as a user does, with its own runtime directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,11 @@ use tempfile::TempDir;
 use vhost_famfs::cluster::process;
 use vm_tests::{Artifacts, interrupt, memory_dir};
 
-/// `vhost-famfs`, its clusters, and a place for pools.
+/// `vhost-famfs`, its clusters, and a directory for pools.
 pub struct Program<'a> {
     artifacts: &'a Artifacts,
     runtime: TempDir,
-    /// In memory.
+    /// In tmpfs.
     pub pools: TempDir,
 }
 
@@ -29,7 +29,7 @@ impl<'a> Program<'a> {
         Ok(Self { artifacts, runtime, pools: memory_dir(1 << 30)? })
     }
 
-    /// A command line of it.
+    /// A command line of the program.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(self.artifacts.programs.join("vhost-famfs"));
         command.args(words).stdin(Stdio::null());
@@ -39,30 +39,30 @@ impl<'a> Program<'a> {
         command
     }
 
-    /// Runs it to its end, whatever that is.
+    /// Runs it to completion, whatever the result.
     pub fn run(&self, words: &[&str]) -> Result<Output> {
         self.command(words).output().context("cannot run vhost-famfs")
     }
 
-    /// Runs it with success, and gives what it prints.
+    /// Runs it, which must succeed, and returns its output.
     pub fn ok(&self, words: &[&str]) -> Result<String> {
         let output = self.run(words)?;
         ensure!(output.status.success(), "{words:?}: {output:?}");
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Runs it with success, and reads what it prints as JSON.
+    /// Runs it, which must succeed, and parses its output as JSON.
     pub fn json(&self, words: &[&str]) -> Result<Value> {
         Ok(serde_json::from_str(&self.ok(words)?)?)
     }
 
-    /// Runs a script in a VM, with success.
+    /// Runs a script in a VM, which must succeed.
     pub fn shell(&self, vm: &str, script: &str) -> Result<String> {
         let exec = ["exec", "--no-stdin", "--timeout", "120", vm, "--"];
         self.ok(&[&exec[..], &["bash", "-euo", "pipefail", "-c", script]].concat())
     }
 
-    /// What `ps --json` tells of the only cluster, and the exit code.
+    /// What `ps --json` reports about the only cluster, and its exit code.
     pub fn ps(&self) -> Result<(Value, Option<i32>)> {
         let output = self.run(&["ps", "--json"])?;
         let reports: Value = serde_json::from_slice(&output.stdout)
@@ -82,12 +82,12 @@ impl<'a> Program<'a> {
         Ok(serde_json::from_str(&fs::read_to_string(path)?)?)
     }
 
-    /// The directory of all clusters.
+    /// The directory that holds all clusters.
     pub fn directory(&self) -> PathBuf {
         self.runtime.path().join("vhost-famfs")
     }
 
-    /// Fails if anything of a cluster is left: a process, or a file.
+    /// Fails if anything of a cluster remains: a process or a file.
     pub fn check_nothing_left(&self, instance: &Value) -> Result<()> {
         let instance = instance.as_str().context("the state had no mark of the processes")?;
         let left = process::marked(instance.parse()?);
@@ -98,7 +98,7 @@ impl<'a> Program<'a> {
 }
 
 impl Drop for Program<'_> {
-    /// A test that failed half-way leaves nothing.
+    /// A test that failed halfway must leave nothing behind.
     fn drop(&mut self) {
         for entry in fs::read_dir(self.directory()).into_iter().flatten().flatten() {
             let name = entry.file_name();
@@ -110,7 +110,7 @@ impl Drop for Program<'_> {
 /// How long anything may take on a busy host.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
-/// Looks until there is something to see.
+/// Polls until there is a result.
 pub fn until(what: &str, limit: Duration, mut look: impl FnMut() -> Result<bool>) -> Result<()> {
     let end = Instant::now() + limit;
     while !look()? {

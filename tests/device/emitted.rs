@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What `up --emit qemu` prints, run by a shell as a user would.
+//! Runs the output of `up --emit qemu` with a shell, as a user would.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -16,7 +16,7 @@ use super::SHORT;
 
 const NAME: &str = "emitted";
 
-/// A script with all its children; they do not outlive it.
+/// A script with all its children, which must not outlive it.
 struct Script(Child);
 
 impl Drop for Script {
@@ -29,7 +29,7 @@ impl Drop for Script {
     }
 }
 
-/// Prints the script of a cluster of one VM, runs it, and ends the VM.
+/// Prints the script of a cluster with one VM, runs it, and ends the VM.
 pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let dir = memory_dir(64 << 20)?;
     let place = |name: &str| dir.path().join(name);
@@ -100,7 +100,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     Ok(())
 }
 
-/// What the guest says on its console when it has mounted the pool with the one file in it.
+/// The console output of a guest that has mounted the pool with the one file in it.
 const MOUNTED: &str = "on /mnt/famfs: master, 1 files";
 
 fn wait(child: &mut Child) -> Result<ExitStatus> {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
  * poke FILE OFFSET LENGTH: maps a range of FILE and stores a word into every
- * page of it. Prints how many pages it stored to, and how many of the words
- * it reads back. FILE is a device or /dev/mem; OFFSET and LENGTH are in bytes,
+ * page of it. Prints how many pages it wrote, and how many of the words it
+ * reads back. FILE is a device or /dev/mem; OFFSET and LENGTH are in bytes,
  * decimal or 0x.
  */
 #include <fcntl.h>

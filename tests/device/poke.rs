@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A program for guests that stores into memory and devices past every file system (`poke.c`).
+//! A program for guests that stores into memory and devices, bypassing all file systems (`poke.c`).
 
 use std::fs;
 use std::path::Path;
@@ -11,14 +11,14 @@ use vm_tests::{Artifacts, Node, mount_disk, pack_disk};
 
 use super::{SHORT, text};
 
-/// What it stores at the start of every page.
+/// What it stores at the start of each page.
 pub const WORD: u64 = 0x05ca_1ab1_e0dd_ba11;
 
 const SERIAL: &str = "poke";
 const MOUNT_POINT: &str = "/tmp/poke";
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/device/poke.c");
 
-/// Compiles the program, to run in any guest, and packs it into a disk in `scratch`.
+/// Compiles the program so that it runs in any guest, and packs it into a disk in `scratch`.
 pub fn disk(artifacts: &Artifacts, scratch: &Path) -> Result<Disk> {
     let dir = scratch.join("programs");
     fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -36,8 +36,8 @@ pub fn device(node: &Node, device: &str, length: u64) -> Result<()> {
     run(node, device, "0", length)
 }
 
-/// Stores through /dev/mem at an offset of the pool, while no driver of the guest claims its
-/// addresses. The virtio driver stays: without it QEMU would take the window away.
+/// Stores through /dev/mem at an offset of the pool, while no driver of the guest claims the pool's
+/// addresses. The virtio driver stays loaded: without it, QEMU would remove the window.
 pub fn memory(node: &Node, offset: u64, length: u64) -> Result<()> {
     let start = text(node, "cat /sys/bus/nd/devices/region0/resource")?;
     let digits = start.strip_prefix("0x").unwrap_or_default();
@@ -52,7 +52,7 @@ pub fn memory(node: &Node, offset: u64, length: u64) -> Result<()> {
     stored
 }
 
-/// Runs it; that the mapping cannot be made at all is an error, as nothing would be tried then.
+/// Runs it. If the mapping fails, that is an error, because nothing would have been tested.
 fn run(node: &Node, file: &str, offset: &str, length: u64) -> Result<()> {
     if !node.vm.exec(&Command::new(["mountpoint", "-q", MOUNT_POINT]), SHORT)?.status.success() {
         mount_disk(node, SERIAL, MOUNT_POINT)?;

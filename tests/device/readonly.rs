@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A VM that may only read: whatever its root does, no byte of the pool changes.
+//! A read-only VM: whatever its root user does, no byte of the pool changes.
 
 use std::fs::File;
 
@@ -12,7 +12,7 @@ use super::{MEMORY, SHORT, poke, text};
 
 const POOL: u64 = 34 << 20;
 
-/// One VM on a pool with a famfs, whose master is not there.
+/// One VM on a pool with a famfs, whose master is absent.
 pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let pool = Pool::create(artifacts, POOL, POOL, View::Raw)?;
     pool.mkfs(&[])?;
@@ -86,7 +86,7 @@ fn verify(reader: &Node) -> Result<()> {
     text(reader, "famfs verify --seed 5 --file /mnt/famfs/file").map(drop)
 }
 
-/// Runs commands that may fail or not; only the VM must stay.
+/// Runs commands that may succeed or fail; only the VM must keep running.
 fn try_all(reader: &Node, commands: &[&str]) -> Result<()> {
     for command in commands {
         let output = reader.vm.exec(&Command::shell(command), SHORT)?;

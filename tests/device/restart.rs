@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What starts the device again, and the window right afterwards: its checksum, made by the guest,
-//! is the pool's, made by the host.
+//! Everything that starts the device again. Right after each restart, the checksum of the window,
+//! computed by the guest, must equal that of the pool, computed by the host.
 
 use std::fs::File;
 use std::io::Read;
@@ -15,10 +15,10 @@ use vm_tests::{Artifacts, BOOT, Node, Session};
 
 use super::{SHORT, text};
 
-/// Time in which an agent that still runs answers.
+/// How long an agent that is still running takes to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// Random bytes all over the pool: a window that is not mapped reads as zero.
+/// Random bytes in the whole pool: an unmapped window reads as zeros.
 pub fn fill(host: &File, size: u64) -> Result<()> {
     let mut random = File::open("/dev/urandom").context("cannot open /dev/urandom")?.take(size);
     let mut block = vec![0; 1 << 20];
@@ -31,7 +31,7 @@ pub fn fill(host: &File, size: u64) -> Result<()> {
     Ok(())
 }
 
-/// Restarts the device of `node` in every way.
+/// Restarts the device of `node` in every possible way.
 pub fn checks(session: &mut Session, artifacts: &Artifacts, host: &File, node: &Node) {
     let (cycles, boots) = if artifacts.all { (100, 100) } else { (4, 1) };
     session.check(&format!("the window is right after unbind and bind, {cycles} times"), || {
@@ -51,7 +51,7 @@ pub fn checks(session: &mut Session, artifacts: &Artifacts, host: &File, node: &
     session.check(
         &format!("the window is right after a reset of the machine, {boots} times"),
         || {
-            // Started with -no-reboot, as long as nobody says otherwise.
+            // Started with -no-reboot, unless someone changes that.
             control("set-action", json!({ "reboot": "reset" }))?;
             repeat(boots, host, node, |node| boot(node, || control("system_reset", json!({}))))
         },
@@ -61,8 +61,8 @@ pub fn checks(session: &mut Session, artifacts: &Artifacts, host: &File, node: &
         || {
             repeat(boots, host, node, |node| {
                 boot(node, || {
-                    // It takes the answer with it. In a session of its own it goes on when nobody
-                    // waits any more.
+                    // The restart also removes the answer. In its own session, the command
+                    // continues after nobody waits for it.
                     let _ = node.vm.exec(&Command::new(REBOOT), ANSWER);
                     Ok(())
                 })
@@ -74,10 +74,10 @@ pub fn checks(session: &mut Session, artifacts: &Artifacts, host: &File, node: &
     });
 }
 
-/// Boots the guest again at once.
+/// Reboots the guest at once.
 const REBOOT: [&str; 6] = ["setsid", "--fork", "systemctl", "--force", "--force", "reboot"];
 
-/// Takes the virtio driver off the device and puts it back.
+/// Unbinds the virtio driver from the device and binds it again.
 const REBIND: &str = "cd /sys/bus/virtio/drivers/virtio_pmem
     device=$(basename virtio*)
     echo $device > unbind
@@ -85,7 +85,7 @@ const REBIND: &str = "cd /sys/bus/virtio/drivers/virtio_pmem
     for try in {1..1200}; do [[ -b /dev/pmem0 ]] && exit 0; sleep 0.1; done
     echo 'no /dev/pmem0 after 120 s' >&2; exit 1";
 
-/// Does something so many times, and compares the window each time.
+/// Repeats an action, and compares the window each time.
 fn repeat(
     times: u32,
     host: &File,
@@ -122,20 +122,20 @@ pub fn checksum(host: &File) -> Result<String> {
     Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Loads the driver of the guest's device, and waits until the device is there: the guest is up
-/// before virtio-pmem is.
+/// Loads the driver of the guest's device, and waits for the device: the guest is up before
+/// virtio-pmem is.
 pub fn probe(node: &Node) -> Result<()> {
     text(node, "modprobe nd_pmem")?;
     node.wait_for("[[ -b /dev/pmem0 ]]")
 }
 
-/// Boots the guest again and waits until it has its device.
+/// Reboots the guest and waits until it has its device.
 fn boot(node: &Node, mut restart: impl FnMut() -> Result<()>) -> Result<()> {
     let before = node.vm.wait_up(SHORT)?.boot_id;
     restart()?;
     let begin = Instant::now();
     loop {
-        // What is left of the agent of before does not answer, which ends the session with it.
+        // What remains of the previous agent does not answer, which ends its session.
         let _ = node.vm.exec(&Command::new(["true"]), ANSWER);
         if node.vm.wait_up(BOOT)?.boot_id != before {
             return probe(node);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Four VMs that write and read at the same time, each its own file, and all one that nobody
-//! writes.
+//! Four VMs that write and read at the same time: each its own file, and all of them one file that
+//! nobody writes.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{MEMORY, text};
 
 const POOL: u64 = 128 << 20;
 const NAMES: [&str; 4] = ["one", "two", "three", "four"];
-/// How long one round may take beyond the time for all, under emulation on a busy host.
+/// How much longer than planned a round may take, under emulation on a busy host.
 const SLACK: Duration = Duration::from_secs(300);
 
 /// Writes new random bytes into the file, flushes them, reads them back, and reads the common
@@ -29,14 +29,14 @@ const ROUNDS: &str = "file=/mnt/famfs/$NAME rounds=0
     done
     echo $rounds ${sum%% *}";
 
-/// What one VM did.
+/// The results of one VM.
 struct Work {
     name: &'static str,
     rounds: u64,
     sum: String,
 }
 
-/// Boots the four, lets them work, and compares the outcome in every VM and on the host.
+/// Boots the four VMs, lets them work, and compares the results in every VM and on the host.
 pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
     pool.mkfs(&[])?;

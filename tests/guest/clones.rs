@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Two VMs that both take themselves for the master, as a VM and its clone do: the lease keeps them
+//! Two VMs that both consider themselves the master, like a VM and its clone: the lease keeps them
 //! apart.
 
 use std::thread;
@@ -12,11 +12,11 @@ use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 use super::script::{LIMIT, json, refused, run};
 use super::{MEMORY, POOL};
 
-/// Bytes of host memory that the files take.
+/// Bytes of host memory that the files occupy.
 const CONTENT: u64 = 288 << 20;
 
-/// Begins to write a large file, and stops in the middle of that, however fast the host is. In a
-/// session of its own: one that is stopped when the shell ends would be hung up.
+/// Starts to write a large file, and stops in the middle, however fast the host is. It runs in its
+/// own session, because a stopped process would get a hang-up when the shell ends.
 const WRITER: &str = "
     setsid famfs creat --size 256m --seed 3 /mnt/famfs/large >/run/writer.log 2>&1 &
     echo $! >/run/writer
@@ -74,8 +74,8 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the watch of one of them has the lease, and the other one sees its heart beat; in
-/// this order. Both may have tried at the same moment.
+/// Waits until the watch of one of them has the lease, and then until the other one sees its
+/// heartbeat. Both may have tried at the same moment.
 fn settled<'n>(one: &'n Node, two: &'n Node) -> Result<(&'n Node, &'n Node)> {
     one.wait_watch()?;
     two.wait_watch()?;
@@ -91,7 +91,7 @@ fn settled<'n>(one: &'n Node, two: &'n Node) -> Result<(&'n Node, &'n Node)> {
     }
 }
 
-/// Sends a signal to the process of a VM.
+/// Sends a signal to a VM's process.
 fn signal(node: &Node, name: &str) -> Result<()> {
     let pid = node.vm.pid().to_string();
     let status = std::process::Command::new("kill").args(["-s", name, &pid]).status()?;

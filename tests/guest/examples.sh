@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-# The examples of helps and documents that need a guest, each as a line of its own, in an order that
-# works. It runs in a VM whose pool is not attached and may be made anew.
-# famfs/cli/tests/examples.rs looks whether none is missing. Lines with "prepare" only make what the
+# The examples in helps and documents that need a guest, each on its own line, in a working order.
+# Runs in a VM whose pool is not attached and may be formatted.
+# famfs/cli/tests/examples.rs checks that none is missing. Lines with "prepare" only create what the
 # next examples need.
 prepare() { "$@"; }
-# Waits until the log is followed: whoever does that leaves its process number.
+# Waits until the log is followed: the process that follows it records its id.
 watched() {
     local file
     while sleep 0.1; do

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Every command on a mounted famfs: mounting by hand and through mount(8), the commands that
-//! look at what is mounted, and the examples of helps and documents that need a guest.
+//! Tests every command on a mounted famfs: mounting by hand and through mount(8), the commands that
+//! examine a mount, and the examples in helps and documents that need a guest.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -9,10 +9,10 @@ use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 use super::script::{json, refused, run};
 use super::{MEMORY, POOL};
 
-/// Bytes of host memory that the files take.
+/// Bytes of host memory that the files occupy.
 const CONTENT: u64 = 512 << 20;
 
-/// The examples, in an order that works.
+/// The examples, in a working order.
 const EXAMPLES: &str = include_str!("examples.sh");
 
 /// One VM whose pool is not attached at boot.
@@ -62,7 +62,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     mounting(session, node);
     session.check("every example of a guest runs", || {
         run(node, "mountpoint -q /mnt/famfs && famfs umount /mnt/famfs || true")?;
-        // The line that failed is what a reader of the report wants to know.
+        // The failed line is what a reader of the report needs.
         let trap = "trap 'echo \"line $LINENO: $BASH_COMMAND\" >&2' ERR\n";
         run(node, &format!("{trap}{EXAMPLES}")).map(drop)
     });
@@ -71,7 +71,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     Ok(())
 }
 
-/// What programs other than the tools may do in a mount of theirs.
+/// What programs other than the tools may do in their own mount.
 fn strict(session: &mut Session, node: &Node) {
     session.check("what ordinary commands would do to this VM only is refused", || {
         options(node, "FS-OPTIONS", &["strict"])?;
@@ -113,7 +113,7 @@ fn strict(session: &mut Session, node: &Node) {
     });
 }
 
-/// The commands that look at what is mounted.
+/// The commands that examine a mount.
 fn looking(session: &mut Session, node: &Node) {
     session.check("verify tells which of several files is wrong", || {
         let text =
@@ -248,7 +248,7 @@ fn mounting(session: &mut Session, node: &Node) {
     });
 }
 
-/// Checks that the mount has these options, of one of the two kinds that findmnt(8) tells.
+/// Checks that the mount has these options; findmnt(8) lists two kinds.
 fn options(node: &Node, kind: &str, expected: &[&str]) -> Result<()> {
     let found = run(node, &format!("findmnt --noheadings --output {kind} /mnt/famfs"))?;
     let found = String::from_utf8_lossy(&found.stdout).trim().to_owned();

@@ -11,7 +11,7 @@ use vm_tests::Node;
 /// A script in the guest, under emulation on a busy host.
 pub const LIMIT: Duration = Duration::from_secs(300);
 
-/// Runs a script that must succeed.
+/// Runs a script, which must succeed.
 pub fn run(node: &Node, script: &str) -> Result<Output> {
     node.run(&Command::shell(script), LIMIT)
 }
@@ -22,7 +22,7 @@ pub fn json(node: &Node, script: &str) -> Result<Value> {
     serde_json::from_slice(&output.stdout).with_context(|| format!("'{script}' printed no JSON"))
 }
 
-/// Runs a script that must end with this exit code; returns all that it says.
+/// Runs a script, which must end with this exit code; returns all its output.
 pub fn refused(node: &Node, script: &str, code: i32) -> Result<String> {
     let output = node.vm.exec(&Command::shell(script), LIMIT)?;
     let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The master's VM is killed in the middle of a copy: what was reported complete is there, what
-//! is there is right, and the next boot goes on.
+//! Kills the master's VM during a copy: files reported as complete must exist, existing files must
+//! be correct, and the next boot must continue.
 //!
-//! A kill waits until the VM reports as many complete directories as its moment asks for, and then
-//! a part of the time that a directory takes. So every kill finds complete files and unfinished
-//! ones, however fast the host is today.
+//! A kill waits until the VM has reported the required number of complete directories, and then for
+//! a fraction of the time that a directory takes. So every kill finds complete and incomplete
+//! files, however fast the host is today.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,30 +20,30 @@ use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 use super::source::{Source, Tree};
 use super::{LIMIT, MEMORY, shell};
 
-/// The pool, and the host memory that is in use of it between two times that it is made anew.
+/// The size of the pool, and the host memory that it may use before it is created anew.
 const POOL: u64 = 2 << 30;
 const CONTENT: u64 = 512 << 20;
 const ROUNDS_PER_POOL: u32 = 4;
-/// How often the VM is killed: in continuous integration, and with `--all`.
+/// How often to kill the VM: in continuous integration, and with `--all`.
 const KILLS: u32 = 3;
 const ALL_KILLS: u32 = 20;
 
-/// The tree that is copied.
+/// The tree to copy.
 const TREE: Tree = Tree { directories: 10, files: 10, largest: 1 << 20 };
 
-/// The part of the copy in which the kills are, spread evenly over it.
+/// The part of the copy during which the kills happen, spread evenly.
 const FIRST: f64 = 0.1;
 const LAST: f64 = 0.9;
-/// How long the host waits between two looks at the console.
+/// How long the host waits between two checks of the console.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The seed of the times of the kills; without it one is taken from the clock, and printed.
+/// The seed for the times of the kills; if it is not set, one is taken from the clock and printed.
 const SEED: &str = "VHOST_FAMFS_SEED";
-/// How long QEMU may take to be gone.
+/// How long QEMU may take to end.
 const GONE: Duration = Duration::from_secs(120);
 
-/// Copies once in full, to see that all works and how long it takes; then is killed at moments
-/// that the seed chooses.
+/// Copies everything once, to check that it works and to measure how long it takes; then kills at
+/// moments that are chosen by the seed.
 pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let dir = tempfile::tempdir().context("no temporary directory")?;
     let source = Source::make(artifacts, dir.path(), TREE)?;
@@ -95,7 +95,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         "# of {rounds} kills {complete} left complete directories, {unfinished} missing files"
     );
     session.check("kills left both complete files and unfinished ones", || {
-        // One kill may be late on a busy host; the others still prove it.
+        // One kill may be late on a busy host; the others are still sufficient.
         let enough = usize::try_from(rounds)? - 1;
         ensure!(complete >= enough && unfinished >= enough, "{complete} and {unfinished}");
         Ok(())
@@ -103,17 +103,17 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     Ok(())
 }
 
-/// When a VM is killed.
+/// When to kill a VM.
 #[derive(Clone, Copy)]
 struct Moment {
-    /// Directories that must be reported complete before.
+    /// The number of directories that must be reported as complete before.
     complete: usize,
-    /// The time after that.
+    /// The time to wait after that.
     then: Duration,
 }
 
 impl Moment {
-    /// The moment in which a part of the tree is copied, each directory of which takes a time.
+    /// The moment at which a part of the tree has been copied, given how long each directory takes.
     fn new(part: f64, directory: Duration) -> Self {
         let done = part * f64::from(TREE.directories);
         let complete = (0..TREE.directories).filter(|n| f64::from(n + 1) <= done).count();
@@ -136,7 +136,7 @@ fn boot(artifacts: &Artifacts, pool: &Pool, source: &Source) -> Result<Cluster> 
     Ok(cluster)
 }
 
-/// Copies directory after directory; the console, which the host keeps, says what is complete.
+/// Copies one directory after the other; the console, which the host keeps, says what is complete.
 fn copying(round: u32) -> Command {
     let script = format!(
         "famfs mkdir /mnt/famfs/r{round}
@@ -148,7 +148,8 @@ fn copying(round: u32) -> Command {
     Command::shell(&script)
 }
 
-/// Kills a VM that copies; the directories that it reported complete, and the files found.
+/// Kills a VM while it copies. Returns the directories that it reported as complete, and the files
+/// found.
 fn kill(
     artifacts: &Artifacts,
     pool: &Pool,
@@ -161,7 +162,7 @@ fn kill(
     let pid = Pid::from_raw(node.vm.pid().cast_signed()).context("QEMU has no process number")?;
     thread::scope(|scope| {
         let node = &node;
-        // It ends when the VM is gone; what it says then is no news.
+        // It ends together with the VM; errors after that are expected.
         let copy = scope.spawn(move || node.vm.exec(&copying(round), LIMIT).is_ok());
         let start = Instant::now();
         while complete(node, round).is_ok_and(|names| names.len() < moment.complete)
@@ -186,7 +187,7 @@ fn kill(
     Ok((complete.len(), files))
 }
 
-/// The directories that the console says are complete.
+/// The directories that the console reports as complete.
 fn complete(node: &Node, round: u32) -> Result<BTreeSet<String>> {
     let text = fs::read(node.console_log()).context("cannot read the console")?;
     let text = String::from_utf8_lossy(&text).into_owned();

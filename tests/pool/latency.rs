@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a watch takes: time until a new file is visible in another VM, and the processor's.
+//! The cost of a watch: the time until a new file is visible in another VM, and processor time.
 
 use anyhow::{Context, Result, bail, ensure};
 use vm_tests::{Node, Pool, watch_latency};
 
 use super::shell;
 
-/// Seconds that an idle watch is looked at, and the units of its processor time in a second
+/// How many seconds to observe an idle watch, and the units of its processor time per second
 /// (USER_HZ of proc_pid_stat(5)).
 const IDLE: f64 = 10.0;
 const TICKS: f64 = 100.0;
 
-/// Per cent of a processor that it may take, and how often that is looked at.
+/// Per cent of a processor that it may use, and how often to measure.
 const MOST: f64 = 25.0;
 const LOOKS: usize = 6;
 
-/// Measures, prints, and asks only for what a busy host can do.
+/// Measures and prints, and requires only what a busy host can achieve.
 pub fn check(pool: &Pool, master: &Node, reader: &Node) -> Result<()> {
     let times = watch_latency(pool, master, reader)?;
     let at = |per_cent: usize| times[(times.len() - 1) * per_cent / 100];
@@ -30,8 +30,8 @@ pub fn check(pool: &Pool, master: &Node, reader: &Node) -> Result<()> {
     Ok(())
 }
 
-/// How much of a processor the watch takes while nothing happens. A busy host adds to it, and takes
-/// nothing away: the least of a few looks counts.
+/// How much of a processor the watch uses while nothing happens. A busy host can only increase
+/// this, so the minimum of several measurements counts.
 pub fn idle(node: &Node) -> Result<()> {
     let script = format!(
         "

@@ -11,24 +11,24 @@ use famfs::write::prng::SeededBytes;
 use vhost_famfs::vm::Disk;
 use vm_tests::{Artifacts, Node, Pool, mount_disk, pack_disk};
 
-/// Where guests have the tree.
+/// Where guests mount the tree.
 pub const MOUNT_POINT: &str = "/run/source";
 /// The serial number of the disk.
 const SERIAL: &str = "source";
 
-/// How large a tree is.
+/// The size of a tree.
 #[derive(Clone, Copy)]
 pub struct Tree {
-    /// Directories, `d0` and so on.
+    /// Number of directories, `d0` and so on.
     pub directories: u32,
-    /// Files in each, `f0` and so on.
+    /// Number of files in each, `f0` and so on.
     pub files: u32,
-    /// Most bytes of a file.
+    /// Maximum size of a file in bytes.
     pub largest: u32,
 }
 
 impl Tree {
-    /// The seed of a file's bytes, which `famfs verify` knows.
+    /// The seed of a file's contents, which `famfs verify` uses.
     pub fn seed(&self, directory: u32, file: u32) -> u32 {
         1 + directory * self.files + file
     }
@@ -43,7 +43,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Makes the tree and the disk in a directory.
+    /// Creates the tree and the disk in a directory.
     pub fn make(artifacts: &Artifacts, dir: &Path, tree: Tree) -> Result<Self> {
         let root = dir.join("tree");
         let mut random = SeededBytes::new(1);
@@ -91,8 +91,8 @@ impl Source {
         self.sums.iter().map(|(path, sum)| format!("{sum}  {path}\n")).collect()
     }
 
-    /// Checks on the host that the files below a directory of a pool are all right, and that
-    /// those of the complete directories are all there; the number of files found.
+    /// Checks on the host that all files below a directory of a pool are correct, and that no file
+    /// of the complete directories is missing. Returns the number of files found.
     pub fn verify(&self, pool: &Pool, below: &str, complete: &BTreeSet<String>) -> Result<usize> {
         let sums = String::from_utf8(pool.famfs(["sum"])?)?;
         let prefix = format!("{below}/");

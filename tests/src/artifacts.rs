@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What was built, handed from `cargo xtask test` to the test programs it runs.
+//! The build results, passed from `cargo xtask test` to the test programs that it runs.
 
 use std::env;
 use std::fs;
@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// Where the things that a virtual machine needs are.
+/// The paths of everything that a virtual machine needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Artifacts {
     /// QEMU, 11.1 or newer.
     pub qemu: PathBuf,
-    /// `mkfs.erofs`, to hand files to a guest as a disk.
+    /// `mkfs.erofs`, for passing files to a guest as a disk.
     pub mkfs_erofs: PathBuf,
-    /// `systemd-analyze` of the image's systemd, which judges its units.
+    /// `systemd-analyze` of the image's systemd, for rating its units.
     pub systemd_analyze: PathBuf,
     /// The directory of the appliance image.
     pub image: PathBuf,
@@ -28,15 +28,15 @@ pub struct Artifacts {
     /// The directory of the module's test programs.
     pub module_tests: PathBuf,
     /// A directory with programs for guests and their libraries, for the tests that need them;
-    /// a guest has it at [`Self::GUEST_PROGRAMS`].
+    /// guests see it at [`Self::GUEST_PROGRAMS`].
     pub guest_programs: Option<PathBuf>,
     /// Where console logs go.
     pub logs: PathBuf,
-    /// Where sockets and other files that live as long as a run go.
+    /// Where sockets and other files go that exist only during a run.
     pub runtime: PathBuf,
-    /// Whether to run what takes longer than continuous integration allows.
+    /// Whether to run tests that are too slow for continuous integration.
     pub all: bool,
-    /// Whether the image has the debug kernel, which is slow and has fault injection.
+    /// Whether the image has the debug kernel, which is slow but has fault injection.
     pub debug_kernel: bool,
 }
 
@@ -44,7 +44,7 @@ impl Artifacts {
     /// The environment variable that names the file with this description.
     pub const VARIABLE: &str = "VHOST_FAMFS_ARTIFACTS";
 
-    /// Where a guest has [`Self::guest_programs`].
+    /// Where guests see [`Self::guest_programs`].
     pub const GUEST_PROGRAMS: &str = "/run/tests";
 
     /// Writes the description to a file.

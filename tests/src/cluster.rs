@@ -18,23 +18,23 @@ use vhost_famfs::vm::{
 
 use crate::{Artifacts, Pool, interrupt, kernel_log};
 
-/// How long a VM may take until its pool is mounted: under emulation, on a busy host.
+/// How long a VM may take to mount its pool, under emulation on a busy host.
 pub const BOOT: Duration = Duration::from_secs(240);
 
 /// How long a VM may take to shut down.
 const POWEROFF: Duration = Duration::from_secs(180);
 
-/// How long a back-end may take to notice that its VM is gone.
+/// How long a back-end may take to notice the end of its VM.
 const BACKEND_EXIT: Duration = Duration::from_secs(60);
 
-/// How a VM gets at the pool.
+/// How a VM gets the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// Through a back-end of its own, which hands the pool to QEMU (SHMEM_MAP).
+    /// Through its own back-end, which passes the pool to QEMU (SHMEM_MAP).
     Shmem,
     /// As QEMU's own virtio-pmem device.
     Pmem {
-        /// QEMU keeps the guest from writing.
+        /// Whether QEMU keeps the guest from writing.
         readonly: bool,
     },
 }
@@ -44,15 +44,15 @@ pub enum Transport {
 pub struct Member {
     /// Its name.
     pub name: String,
-    /// Whether it has the pool's system UUID: the one that may create files.
+    /// Whether it has the pool's system UUID, and so may create files.
     pub master: bool,
-    /// How it gets at the pool; `None` for a VM without one.
+    /// How it gets the pool; `None` for a VM without one.
     pub transport: Option<Transport>,
     /// Read-only disks.
     pub disks: Vec<Disk>,
     /// Where its root file system is.
     pub root: Root,
-    /// More credentials.
+    /// Additional credentials.
     pub credentials: BTreeMap<String, String>,
     /// Whether it mounts the pool at boot.
     pub attach: bool,
@@ -60,13 +60,13 @@ pub struct Member {
     pub interactive: bool,
     /// Whether its clock counts instructions.
     pub counted: bool,
-    /// Whether, without KVM, a thread for each of its processors emulates it.
+    /// Whether each of its processors is emulated by its own thread, if there is no KVM.
     pub threads: bool,
-    /// More words for the kernel command line.
+    /// Additional kernel parameters.
     pub kernel_args: Vec<String>,
-    /// More arguments for QEMU.
+    /// Additional arguments for QEMU.
     pub qemu_args: Vec<String>,
-    /// Pools beside the cluster's.
+    /// Pools in addition to the cluster's.
     pub pools_beside: Vec<PoolDevice>,
 }
 
@@ -91,80 +91,80 @@ impl Member {
         }
     }
 
-    /// The same with another way to the pool.
+    /// The same VM, with another way to get the pool.
     pub fn with_transport(mut self, transport: Option<Transport>) -> Self {
         self.transport = transport;
         self
     }
 
-    /// The same, with the pool's device left alone at boot.
+    /// The same VM, which does not attach the pool's device at boot.
     pub fn without_attach(mut self) -> Self {
         self.attach = false;
         self
     }
 
-    /// The same with its console on this terminal.
+    /// The same VM, with its console on this terminal.
     pub fn on_terminal(mut self) -> Self {
         self.interactive = true;
         self
     }
 
-    /// The same with a clock that counts instructions, one each nanosecond: the same work takes
+    /// The same VM, with a clock that counts instructions, one per nanosecond: the same work takes
     /// the same time in every run, on any host. It has one processor and is emulated.
     pub fn counting_instructions(mut self) -> Self {
         self.counted = true;
         self
     }
 
-    /// The same, emulated by a thread for each processor: for what is to run at the same time, on a
-    /// host that is not busy; see [`Accelerator::TcgThreads`].
+    /// The same VM, emulated with one thread per processor: for tests that must run in parallel, on
+    /// a host that is not busy; see [`Accelerator::TcgThreads`].
     pub fn in_threads(mut self) -> Self {
         self.threads = true;
         self
     }
 
-    /// The same with one more word on the kernel command line.
+    /// The same VM, with another kernel parameter.
     pub fn with_kernel_arg(mut self, word: &str) -> Self {
         self.kernel_args.push(word.to_owned());
         self
     }
 
-    /// The same with more arguments for QEMU.
+    /// The same VM, with additional arguments for QEMU.
     pub fn with_qemu_args(mut self, args: &[String]) -> Self {
         self.qemu_args.extend_from_slice(args);
         self
     }
 
-    /// The same with another pool beside the cluster's, mapped by QEMU itself.
+    /// The same VM, with another pool in addition to the cluster's, mapped by QEMU itself.
     pub fn with_pool_beside(mut self, pool: &Pool) -> Self {
         let (path, size) = (pool.path().to_owned(), pool.size());
         self.pools_beside.push(PoolDevice::Pmem { path, size, readonly: false });
         self
     }
 
-    /// The same with another root.
+    /// The same VM, with another root.
     pub fn with_root(mut self, root: Root) -> Self {
         self.root = root;
         self
     }
 
-    /// The same with one more credential.
+    /// The same VM, with another credential.
     pub fn with_credential(mut self, name: &str, value: &str) -> Self {
         self.credentials.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    /// The same with one more disk.
+    /// The same VM, with another disk.
     pub fn with_disk(mut self, disk: Disk) -> Self {
         self.disks.push(disk);
         self
     }
 }
 
-/// A VM that was started, with its back-end.
+/// A started VM, with its back-end.
 #[derive(Debug)]
 pub struct Node {
-    /// What it was started as.
+    /// How it was started.
     pub member: Member,
     /// The VM.
     pub vm: Vm,
@@ -174,7 +174,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Runs a command in the guest; anything but success is an error with what it said.
+    /// Runs a command in the guest; if it fails, the error contains its output.
     pub fn run(&self, command: &Command, limit: Duration) -> Result<Output> {
         let output = self.vm.exec(command, limit)?;
         if !output.status.success() {
@@ -189,7 +189,7 @@ impl Node {
         Ok(output)
     }
 
-    /// The file with everything that the guest wrote to its console.
+    /// The log of the guest's console.
     pub fn console_log(&self) -> &Path {
         &self.console_log
     }
@@ -199,7 +199,8 @@ impl Node {
         kernel_log::faults_in(&self.console_log)
     }
 
-    /// Powers the VM off and checks that it went in order: guest, QEMU, back-end, kernel log.
+    /// Powers off the VM and checks that everything ended in order: guest, QEMU, back-end, kernel
+    /// log.
     pub fn end(self) -> Result<()> {
         let Self { member: Member { name, .. }, vm, backend, console_log } = self;
         let shutdown = vm.poweroff(POWEROFF)?;
@@ -303,7 +304,7 @@ impl Cluster {
         self.in_all(|node| Ok(node.vm.wait_ready(limit)?))
     }
 
-    /// Does the same with every VM at the same time; the results are in their order.
+    /// Runs the same function for all VMs in parallel; the results are in the order of the VMs.
     pub fn in_all<T: Send>(&self, work: impl Fn(&Node) -> Result<T> + Sync) -> Result<Vec<T>> {
         thread::scope(|scope| {
             let work = &work;
@@ -313,12 +314,12 @@ impl Cluster {
         })
     }
 
-    /// The VMs in the order in which they were given.
+    /// The VMs, in the order in which they were given.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
-    /// The processes of the VMs. A back-end ends with its VM.
+    /// The processes of the VMs. Back-ends end together with their VMs.
     pub fn pids(&self) -> impl Iterator<Item = u32> {
         self.nodes.iter().map(|node| node.vm.pid())
     }
@@ -331,13 +332,13 @@ impl Cluster {
             .with_context(|| format!("no VM {name} in this cluster"))
     }
 
-    /// Takes one VM out, to end it on its own.
+    /// Removes one VM from the cluster, to end it separately.
     pub fn remove(&mut self, name: &str) -> Result<Node> {
         let index = self.nodes.iter().position(|node| node.member.name == name);
         Ok(self.nodes.remove(index.with_context(|| format!("no VM {name} in this cluster"))?))
     }
 
-    /// Powers all VMs off and checks that each went in order and left a clean kernel log.
+    /// Powers off all VMs, and checks that each ended in order with a clean kernel log.
     pub fn end(mut self) -> Result<()> {
         let nodes = std::mem::take(&mut self.nodes);
         thread::scope(|scope| {
@@ -349,7 +350,7 @@ impl Cluster {
     }
 }
 
-/// The result of a thread; a panic in it goes on here.
+/// The result of a thread; a panic in it continues here.
 fn join<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

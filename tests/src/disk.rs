@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Handing a directory of the host to a guest as a read-only disk.
+//! Passes a directory of the host to a guest as a read-only disk.
 
 use std::path::{Path, PathBuf};
 use std::process::Command as HostCommand;
@@ -13,7 +13,7 @@ use crate::{Artifacts, Node};
 /// How long a guest may take to mount a disk.
 const MOUNT: Duration = Duration::from_secs(180);
 
-/// Packs `dir` into the disk image `path`; the guest finds it by its serial number.
+/// Packs `dir` into the disk image `path`, which the guest finds by its serial number.
 pub fn pack_disk(artifacts: &Artifacts, dir: &Path, path: PathBuf, serial: &str) -> Result<Disk> {
     let made = HostCommand::new(&artifacts.mkfs_erofs)
         .arg("--quiet")

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What `famfs doctor` must say of a VM with nothing wrong.
+//! What `famfs doctor` must report for a healthy VM.
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// Prints what `famfs doctor` finds, in JSON, once the log is followed: the last service that a
-/// boot starts.
+/// Prints the findings of `famfs doctor` as JSON, once the log is followed: that is the last
+/// service that a boot starts.
 pub const DOCTOR: &str = "for n in {1..600}; do systemctl is-active -q famfs-watch && break; \
                           sleep 0.1; done; famfs doctor --json";
 
-/// Fails if `famfs doctor` found fault with a VM, or did not look at something.
+/// Fails if `famfs doctor` reports a problem in a VM, or omits a check.
 pub fn check(vm: &str, report: &[u8]) -> Result<()> {
     let report: Value = serde_json::from_slice(report)
         .with_context(|| format!("{vm}: not a report of doctor: {report:?}"))?;

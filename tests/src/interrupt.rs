@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Ctrl-C, for the test programs and for xtask: what the program started ends, so that whoever
-//! waits for it fails and cleans up as after any failure, and nothing else begins.
+//! Handles Ctrl-C for the test programs and for xtask. The programs that they started end, so that
+//! whoever waits for them fails and cleans up as after any failure, and no new ones are started.
 
 use std::fs;
 use std::process::{self, Child, Command};
@@ -17,7 +17,7 @@ use signal_hook::iterator::Signals;
 /// The exit code after Ctrl-C, as in a shell: 128 plus the number of SIGINT.
 pub const INTERRUPTED: u8 = 130;
 
-/// How long a signal may take to be noticed here.
+/// How long it may take until a signal is noticed here.
 const LAG: Duration = Duration::from_millis(100);
 
 static SEEN: AtomicBool = AtomicBool::new(false);
@@ -42,39 +42,40 @@ pub fn listen() -> Result<()> {
     Ok(())
 }
 
-/// Takes the end of whoever started this program for a signal: `cargo test` does not pass one on.
+/// Treats the end of the program that started this one as a signal, because `cargo test` does not
+/// pass signals on.
 ///
 /// # Errors
-/// The kernel refuses it.
+/// The kernel refuses.
 pub fn follow_parent() -> Result<()> {
     set_parent_process_death_signal(Some(Signal::TERM)).context("cannot follow the parent")
 }
 
-/// Starts a program, unless somebody asked to stop; who asks from now on ends it.
+/// Starts a program, unless a stop was requested; a later request ends the program.
 ///
 /// # Errors
-/// Somebody asked to stop, or the program cannot be run.
+/// A stop was requested, or the program cannot be run.
 pub fn spawn(command: &mut Command) -> Result<Child> {
     check()?;
     let child = command
         .spawn()
         .with_context(|| format!("cannot run {}", command.get_program().display()))?;
-    // The signal may have come after the check, and the look for children before this one was
-    // there.
+    // The signal may have come after the check, and children may have been searched before this one
+    // existed.
     if seen() {
         end_children();
     }
     Ok(child)
 }
 
-/// Whether somebody asked to stop. What fails after that is no news.
+/// Whether a stop was requested. Failures after that are expected.
 #[must_use]
 pub fn seen() -> bool {
     SEEN.load(Ordering::SeqCst)
 }
 
-/// The same after a failure: a signal from a terminal ends children too, and that may be noticed
-/// before the signal is.
+/// Like [`seen`], after a failure: a signal from a terminal also ends children, and their
+/// end may be noticed before the signal.
 #[must_use]
 pub fn seen_after_failure() -> bool {
     if !seen() {
@@ -83,10 +84,10 @@ pub fn seen_after_failure() -> bool {
     seen()
 }
 
-/// An error once somebody asked to stop.
+/// Fails if a stop was requested.
 ///
 /// # Errors
-/// That.
+/// A stop was requested.
 pub fn check() -> Result<()> {
     ensure!(!seen(), "interrupted");
     Ok(())
@@ -98,9 +99,9 @@ fn end_children() {
     for pid in pids.filter(|pid| parent(*pid) == Some(process::id())) {
         let child = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let child = child.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        // Its number may have been given to another one before it was opened.
+        // Its id may have been reused before it was opened.
         if let Some(child) = child.filter(|_| parent(pid) == Some(process::id())) {
-            // One that has ended needs no signal.
+            // A process that has ended needs no signal.
             let _ = pidfd_send_signal(child, Signal::TERM);
         }
     }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a guest's kernel log must not hold.
+//! What a guest's kernel log must not contain.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// What the kernel prints when something is wrong with it.
+/// What the kernel prints when it detects a fault.
 const FAULTS: &[&str] = &[
     "WARNING:",
     "BUG:",

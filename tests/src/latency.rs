@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How long a new file takes to be visible in another VM, by the host's clock.
+//! How long it takes until a new file is visible in another VM, by the host's clock.
 //!
-//! The host sees the same memory as the guests: the moment in which the master publishes an entry
-//! is when the log's index moves, and the moment in which the reader has the file is when a byte
-//! of a file changes that a loop in the reader writes as soon as it finds the new file.
+//! The host sees the same memory as the guests. The master has published an entry when the log's
+//! index changes. The reader has found the file when a byte changes that a loop in the reader
+//! writes as soon as it finds the new file.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -15,21 +15,21 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use vhost_famfs::vm::Command;
 
-/// Files that are made, one after the other.
+/// Number of files, created one after the other.
 const CREATES: usize = 60;
-/// How long all of it may take: under emulation, on a busy host.
+/// How long everything may take, under emulation on a busy host.
 const LIMIT: Duration = Duration::from_secs(300);
-/// How long the host waits between two looks: short beside what is measured.
+/// How long the host waits between two checks: short compared with the measured time.
 const PAUSE: Duration = Duration::from_micros(100);
-/// Where famfs starts in a pool with a devdax info block, and the log's index in there
-/// (shared with the file format's description in `famfs::format`).
+/// Offset of famfs in a pool with a devdax info block, and offset of the log's index in famfs
+/// (shared with the description of the file format in `famfs::format`).
 const VIEW: u64 = 2 << 20;
 const NEXT_INDEX: u64 = VIEW + famfs::format::LOG_OFFSET + 40;
 
-/// Milliseconds from the publishing of each of 60 files by the master to its being seen in the
-/// reader, sorted. Both follow the log.
+/// The times, in milliseconds, from the master's publishing of each of 60 files to its discovery in
+/// the reader, sorted. Both VMs follow the log.
 pub fn watch_latency(pool: &Pool, master: &Node, reader: &Node) -> Result<Vec<f64>> {
-    // The reader's loop answers in this file, which every VM may write with the right of root.
+    // The reader's loop answers in this file, which root may write to in every VM.
     let begin = "famfs mkdir /mnt/famfs/latency && famfs creat -s 4096 /mnt/famfs/latency/ack";
     master.run(&Command::shell(begin), LIMIT)?;
     let wait = "until [[ -e /mnt/famfs/latency/ack ]]; do sleep 0.1; done";
@@ -42,7 +42,7 @@ pub fn watch_latency(pool: &Pool, master: &Node, reader: &Node) -> Result<Vec<f6
     let index = || read_u64(&memory, NEXT_INDEX);
     let answer = || read_u64(&memory, VIEW + ack).map(|bytes| usize::from(bytes.to_le_bytes()[0]));
     let first = index()?;
-    // Without a process between the finding and the answer.
+    // No process is started between the discovery and the answer.
     let answering = format!(
         "cd /mnt/famfs/latency
         for n in {{1..{CREATES}}}; do
@@ -60,7 +60,7 @@ pub fn watch_latency(pool: &Pool, master: &Node, reader: &Node) -> Result<Vec<f6
         let (mut published, mut seen) = (Vec::new(), Vec::new());
         while seen.len() < CREATES {
             let now = Instant::now();
-            // The answer first: what is seen was published before.
+            // Read the answer first: a file that is visible was published before.
             let (answer, index) = (answer()?, index()?);
             while first + (published.len() as u64) < index {
                 published.push(now);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Clusters of appliance VMs on one pool: what the tests that boot virtual machines, the
-//! benchmarks and the demo have in common.
+//! Clusters of appliance VMs on one pool: shared by the tests that boot virtual machines, the
+//! benchmarks and the demo.
 //!
 //! ```text
 //! Artifacts (what was built) -> Pool (host memory) -> Cluster of Nodes (VM, back-end)

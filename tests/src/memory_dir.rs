@@ -11,8 +11,8 @@ use tempfile::TempDir;
 /// `TMPFS_MAGIC` of linux/magic.h.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
-/// Makes a private directory on a tmpfs with at least `bytes` free: in `XDG_RUNTIME_DIR` if
-/// that has the room, else in /dev/shm. It is removed when the result is dropped.
+/// Creates a private directory in a tmpfs with at least `bytes` free: in `XDG_RUNTIME_DIR` if there
+/// is enough space, else in /dev/shm. It is removed when the result is dropped.
 pub fn memory_dir(bytes: u64) -> Result<TempDir> {
     let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let places: Vec<PathBuf> = runtime.into_iter().chain(["/dev/shm".into()]).collect();
@@ -38,7 +38,7 @@ pub fn memory_dir(bytes: u64) -> Result<TempDir> {
     )
 }
 
-/// The free bytes of the tmpfs at `place`; `None` if there is none.
+/// The free bytes of the tmpfs at `place`; `None` if it is not a tmpfs.
 fn free_memory(place: &Path) -> Option<u64> {
     let StatFs { f_type, f_bavail, f_bsize, .. } = statfs(place).ok()?;
     let on_tmpfs = u64::try_from(f_type).is_ok_and(|t| t == TMPFS_MAGIC);

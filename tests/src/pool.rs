@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A pool in host memory, made and filled with the host's programs.
+//! A pool in host memory, created and filled with the host's programs.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use vhost_famfs::host::residency;
 
 use crate::{Artifacts, memory_dir};
 
-/// What guests see of a pool.
+/// Which device guests see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
     /// /dev/dax0.0.
@@ -21,20 +21,20 @@ pub enum View {
     Raw,
 }
 
-/// A pool; removed when dropped, unless it is somebody else's.
+/// A pool; removed when dropped, unless it belongs to somebody else.
 #[derive(Debug)]
 pub struct Pool {
     path: PathBuf,
     size: u64,
     system: Uuid,
     programs: PathBuf,
-    /// Keeps the directory of a pool that is ours.
+    /// Keeps the directory of a pool that belongs to us.
     _dir: Option<TempDir>,
 }
 
 impl Pool {
-    /// Makes a pool of `size` bytes. `content` is how many bytes of memory it will hold in the
-    /// end; the rest of the pool stays a hole and costs nothing.
+    /// Creates a pool of `size` bytes. `content` is how many bytes of memory it will occupy in the
+    /// end; the rest of the pool remains a hole and costs nothing.
     pub fn create(artifacts: &Artifacts, size: u64, content: u64, view: View) -> Result<Self> {
         let dir = memory_dir(content)?;
         let path = dir.path().join("pool");
@@ -51,7 +51,7 @@ impl Pool {
         })
     }
 
-    /// Uses a pool that exists, and leaves it there.
+    /// Uses an existing pool, which is kept.
     pub fn existing(artifacts: &Artifacts, path: &Path) -> Result<Self> {
         let path = path
             .canonicalize()
@@ -69,22 +69,22 @@ impl Pool {
         &self.path
     }
 
-    /// The size in bytes, holes and all.
+    /// The size in bytes, including holes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The bytes of host memory that it holds.
+    /// How many bytes of host memory it occupies.
     pub fn allocated(&self) -> Result<u64> {
         Ok(residency::allocated(&self.path)?)
     }
 
-    /// The system UUID of its master: the VM that has it may write to the log.
+    /// The system UUID of its master: the VM with this UUID may write to the log.
     pub fn system(&self) -> Uuid {
         self.system
     }
 
-    /// Makes the file system; `options` are further options of mkfs.
+    /// Creates the file system; `options` are additional options of mkfs.
     pub fn mkfs(&self, options: &[&str]) -> Result<()> {
         let system = self.system.to_string();
         let mut arguments = vec!["mkfs", "--system-uuid", &system];
@@ -92,7 +92,7 @@ impl Pool {
         self.famfs(arguments).map(|_| ())
     }
 
-    /// Runs `famfs --pool` with these arguments and returns what it prints.
+    /// Runs `famfs --pool` with these arguments and returns its output.
     pub fn famfs<A: Into<OsString>>(
         &self,
         arguments: impl IntoIterator<Item = A>,
@@ -104,7 +104,7 @@ impl Pool {
     }
 }
 
-/// Runs a command and returns its standard output; its errors become ours.
+/// Runs a command and returns its standard output; if it fails, the error contains its messages.
 fn run(command: &mut Command) -> Result<Vec<u8>> {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_owned();
     let output = command.output().with_context(|| format!("cannot run {}", program.display()))?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a guest keeps of its root in its own page cache.
+//! How much of its root a guest keeps in its own page cache.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use vhost_famfs::vm::Command;
 
 use crate::Node;
 
-/// Reads every library and program, as programs that start do, and more.
+/// Reads every library and program, which is more than programs read at start.
 const READ_ALL: &str = "find /usr/lib /usr/bin -type f -exec cat {} + | wc -c";
 
-/// The least that is of all programs and libraries; less means that some were not there.
+/// The minimum size of all programs and libraries; a smaller sum means that some are missing.
 const LEAST: u64 = 30_000_000;
 
 const LIMIT: Duration = Duration::from_secs(300);
@@ -23,8 +23,8 @@ pub fn read_root(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of files in the guest's page cache. What tmpfs holds is counted there too by Linux, and is
-/// no file of the root.
+/// Bytes of files in the guest's page cache. Linux also counts the contents of tmpfs there, which
+/// are not files of the root.
 pub fn cached(node: &Node) -> Result<u64> {
     let text = says(node, "grep -E '^(Cached|Shmem):' /proc/meminfo")?;
     let kib: Vec<u64> =

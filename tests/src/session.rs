@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Tests that read like a session: boot once, check many things, shut down.
+//! Tests in the form of a session: boot once, check many things, shut down.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::interrupt;
 
-/// Runs scenarios and counts their checks. It prints as the standard test harness does.
+/// Runs scenarios and counts their checks. Its output has the form of the standard test harness.
 #[derive(Debug)]
 pub struct Session {
     filters: Vec<String>,
@@ -18,8 +18,9 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session with the words of the command line as filters: with any, only the scenarios
-    /// that hold one of them run. `SCENARIO/PART` runs only these parts of the scenario.
+    /// A session whose filters are the arguments of the command line. If there are any, only
+    /// scenarios whose names contain one of them are run. `SCENARIO/PART` runs only these parts of
+    /// the scenario.
     ///
     /// # Errors
     /// Signals cannot be caught.
@@ -30,8 +31,8 @@ impl Session {
         Ok(Self { filters, passed: 0, failed: 0, skipped: 0 })
     }
 
-    /// Runs a scenario: a few boots with the checks made on them. An error of the scenario
-    /// itself (a VM does not come up) counts as one failed check.
+    /// Runs a scenario: a few boots and the checks on them. An error of the scenario itself (such
+    /// as a VM that does not boot) counts as one failed check.
     pub fn scenario(&mut self, name: &str, run: impl FnOnce(&mut Self) -> Result<()>) {
         let chosen = |word: &String| {
             let scenario = word.split_once('/').map_or(word.as_str(), |(scenario, _)| scenario);
@@ -49,14 +50,14 @@ impl Session {
         println!("-- {name}: {:.1} s", start.elapsed().as_secs_f64());
     }
 
-    /// Whether a part of a scenario runs that others do not depend on.
+    /// Whether to run a part of a scenario on which no other part depends.
     pub fn wants(&self, label: &str) -> bool {
         let of_parts = |word: &&String| word.contains('/');
         self.filters.iter().filter(of_parts).count() == 0
             || self.filters.iter().any(|word| label.contains(word.as_str()))
     }
 
-    /// Makes one check.
+    /// Runs one check.
     pub fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
         match interrupt::check().and_then(|()| check()) {
             Ok(()) => {
@@ -74,7 +75,7 @@ impl Session {
         self.failed += 1;
     }
 
-    /// Counts checks that cannot be made on this host, and says why.
+    /// Counts checks that are not possible on this host, and prints the reason.
     pub fn skip(&mut self, name: &str, reason: &str) {
         println!("test {name} ... ignored, {reason}");
         self.skipped += 1;
@@ -111,7 +112,7 @@ impl Session {
         }
     }
 
-    /// Closes with the counts.
+    /// Prints the counts at the end.
     pub fn finish(&self) -> ExitCode {
         if interrupt::seen() {
             return ExitCode::from(interrupt::INTERRUPTED);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Waiting for what a guest does by itself: its units start, and what it writes reaches the
-//! console's file, in their own time.
+//! Waits for what a guest does in its own time: units start, and console output reaches the log on
+//! the host.
 
 use std::fs;
 use std::thread;
@@ -14,7 +14,7 @@ use crate::{Node, interrupt};
 /// How long anything in a guest may take, under emulation on a busy host.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Between two looks into a guest, and at a file of the host.
+/// Pause between two checks in a guest, or of a file on the host.
 const GUEST_PAUSE: Duration = Duration::from_millis(100);
 const HOST_PAUSE: Duration = Duration::from_millis(20);
 
@@ -31,14 +31,14 @@ impl Node {
         Ok(())
     }
 
-    /// Waits until the guest follows the pool's log: a VM is ready when the pool is mounted, which
-    /// is before. The unit is active when the watch itself says so (`Type=notify`).
+    /// Waits until the guest follows the pool's log: a VM is already ready when the pool is
+    /// mounted. The unit is active once the watch itself reports so (`Type=notify`).
     pub fn wait_watch(&self) -> Result<()> {
         self.wait_for("systemctl is-active --quiet famfs-watch")
     }
 
-    /// Waits until the console's file holds a text, and returns all of the file. What a program
-    /// writes to the console gets there after the program goes on.
+    /// Waits until the console's log contains a text, and returns the whole log. Output of a
+    /// program may arrive there after the program has continued.
     pub fn wait_console(&self, text: &str) -> Result<String> {
         let end = Instant::now() + LIMIT;
         loop {

@@ -85,7 +85,7 @@ struct famfs_fs_info {
  * @map: the map it is part of
  * @offset: first byte on the mounted device
  * @len: bytes
- * @file_offset: file offset of the first byte, for simple maps
+ * @file_offset: file offset of the first byte, unless it is a strip
  */
 struct famfs_span {
 	struct interval_tree_node node;
@@ -107,7 +107,7 @@ struct famfs_span {
  * @chunk_size: bytes, a power of two, for interleaved maps
  * @nbytes: as given by user space, for interleaved maps
  * @nr_spans: number of @spans
- * @spans: extents in file order, or strips
+ * @spans: extents in file order, with holes between them, or strips
  */
 struct famfs_map {
 	struct list_head entry;
@@ -129,12 +129,17 @@ struct famfs_map {
  * @file_offset: of the first byte
  * @dev_offset: of the first byte
  * @len: bytes
+ * @hole: they are not on the device at all, and @dev_offset means nothing
  */
 struct famfs_piece {
 	u64 file_offset;
 	u64 dev_offset;
 	u64 len;
+	bool hole;
 };
+
+/* No size or offset in a file overflows, however it is rounded up */
+#define FAMFS_MAX_SIZE round_down((u64)MAX_LFS_FILESIZE, FAMFS_ALIGN)
 
 static inline struct famfs_fs_info *famfs_sb(const struct super_block *sb)
 {

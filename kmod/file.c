@@ -31,12 +31,21 @@ static int famfs_iomap_begin(struct inode *inode, loff_t pos, loff_t length,
 		return -EIO;
 
 	famfs_piece_at(map, pos, &piece);
-	iomap->type = IOMAP_MAPPED;
 	iomap->flags = 0;
 	iomap->dax_dev = fsi->dax_dev;
 	iomap->offset = piece.file_offset;
-	iomap->addr = fsi->start + piece.dev_offset;
 	iomap->length = piece.len;
+	if (!piece.hole) {
+		iomap->type = IOMAP_MAPPED;
+		iomap->addr = fsi->start + piece.dev_offset;
+		return 0;
+	}
+
+	/* Space is never allocated on write */
+	if (flags & IOMAP_WRITE)
+		return -ENOSPC;
+	iomap->type = IOMAP_HOLE;
+	iomap->addr = IOMAP_NULL_ADDR;
 	return 0;
 }
 
@@ -86,15 +95,20 @@ static ssize_t famfs_read_iter(struct kiocb *iocb, struct iov_iter *to)
 
 static ssize_t famfs_write_locked(struct kiocb *iocb, struct iov_iter *from)
 {
-	loff_t size = i_size_read(file_inode(iocb->ki_filp));
+	struct inode *inode = file_inode(iocb->ki_filp);
+	loff_t size = i_size_read(inode);
+	struct famfs_piece piece;
 	ssize_t ret;
 
 	ret = generic_write_checks(iocb, from);
 	if (ret <= 0)
 		return ret;
 
-	/* Space is never allocated on write */
+	/* Before the times change; a hole that is met later ends the write */
 	if (iocb->ki_pos >= size)
+		return -ENOSPC;
+	famfs_piece_at(famfs_inode_map(inode), iocb->ki_pos, &piece);
+	if (piece.hole)
 		return -ENOSPC;
 	iov_iter_truncate(from, size - iocb->ki_pos);
 
@@ -134,10 +148,8 @@ static vm_fault_t famfs_huge_fault(struct vm_fault *vmf, unsigned int order)
 		     (vma->vm_flags & VM_SHARED);
 	vm_fault_t ret = VM_FAULT_SIGBUS;
 
-	if (write) {
+	if (write)
 		sb_start_pagefault(inode->i_sb);
-		file_update_time(vma->vm_file);
-	}
 	filemap_invalidate_lock_shared(inode->i_mapping);
 	/*
 	 * After a loss nothing may enter the mapping, not even the empty entry
@@ -147,8 +159,12 @@ static vm_fault_t famfs_huge_fault(struct vm_fault *vmf, unsigned int order)
 	if (!famfs_is_dead(famfs_sb(inode->i_sb)))
 		ret = dax_iomap_fault(vmf, order, NULL, NULL, &famfs_iomap_ops);
 	filemap_invalidate_unlock_shared(inode->i_mapping);
-	if (write)
+	if (write) {
+		/* Not for a store that is refused, or tried again smaller */
+		if (!(ret & (VM_FAULT_ERROR | VM_FAULT_FALLBACK)))
+			file_update_time(vma->vm_file);
 		sb_end_pagefault(inode->i_sb);
+	}
 	if (static_branch_unlikely(&famfs_count_faults))
 		famfs_count_fault(order, ret);
 	return ret;
@@ -255,6 +271,25 @@ int famfs_sync_fs(struct super_block *sb, int wait)
 	return blkdev_issue_flush(file_bdev(fsi->bdev_file));
 }
 
+static loff_t famfs_llseek(struct file *file, loff_t offset, int whence)
+{
+	struct inode *inode = file_inode(file);
+
+	switch (whence) {
+	case SEEK_HOLE:
+		offset = iomap_seek_hole(inode, offset, &famfs_iomap_ops);
+		break;
+	case SEEK_DATA:
+		offset = iomap_seek_data(inode, offset, &famfs_iomap_ops);
+		break;
+	default:
+		return generic_file_llseek(file, offset, whence);
+	}
+	if (offset < 0)
+		return offset;
+	return vfs_setpos(file, offset, inode->i_sb->s_maxbytes);
+}
+
 static int famfs_open(struct inode *inode, struct file *file)
 {
 	if (famfs_is_dead(famfs_sb(inode->i_sb)))
@@ -271,7 +306,7 @@ const struct address_space_operations famfs_aops = {
 const struct file_operations famfs_file_operations = {
 	.owner = THIS_MODULE,
 	.open = famfs_open,
-	.llseek = generic_file_llseek,
+	.llseek = famfs_llseek,
 	.read_iter = famfs_read_iter,
 	.write_iter = famfs_write_iter,
 	.splice_read = copy_splice_read,

@@ -2,7 +2,7 @@
 /*
  * famfs: the ioctls that give a file its map and tell it.
  *
- * Both generations of the interface end in the same famfs_map. Whatever user
+ * All generations of the interface end in the same famfs_map. Whatever user
  * space passes is checked here, before anything is attached.
  */
 #include <linux/capability.h>
@@ -10,6 +10,7 @@
 #include <linux/fs.h>
 #include <linux/log2.h>
 #include <linux/math64.h>
+#include <linux/mm.h>
 #include <linux/overflow.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
@@ -22,7 +23,7 @@ static struct famfs_map *famfs_alloc_map(u32 nr_spans)
 	struct famfs_map *map;
 	u32 i;
 
-	map = kzalloc(struct_size(map, spans, nr_spans), GFP_KERNEL_ACCOUNT);
+	map = kvzalloc(struct_size(map, spans, nr_spans), GFP_KERNEL_ACCOUNT);
 	if (!map)
 		return NULL;
 
@@ -36,10 +37,13 @@ static int famfs_check_span(struct famfs_fs_info *fsi,
 			    const struct famfs_map *map,
 			    const struct famfs_span *span)
 {
+	u64 unit = map->ext_type == FAMFS_EXTENT_INTERLEAVED ? FAMFS_ALIGN :
+							       PAGE_SIZE;
+
+	static_assert(PAGE_SIZE >= FAMFS_PAGE);
 	if (!span->len)
 		return -EINVAL;
-	if (!IS_ALIGNED(span->offset, FAMFS_ALIGN) ||
-	    !IS_ALIGNED(span->len, FAMFS_ALIGN))
+	if (!IS_ALIGNED(span->offset, unit) || !IS_ALIGNED(span->len, unit))
 		return -EINVAL;
 	/* The start of the device is the superblock's, and a typical slip */
 	if (!span->offset && map->file_type != FAMFS_FILE_SUPERBLOCK)
@@ -87,26 +91,54 @@ static int famfs_check_strips(const struct famfs_map *map)
 	return 0;
 }
 
-static int famfs_check_map(struct famfs_fs_info *fsi, struct famfs_map *map)
+static int famfs_check_spans(struct famfs_fs_info *fsi,
+			     const struct famfs_map *map)
 {
 	u32 i;
 	int err;
-
-	if (map->file_type > FAMFS_FILE_LOG)
-		return -EINVAL;
-	if (!map->file_size || map->file_size > MAX_LFS_FILESIZE)
-		return -EINVAL;
 
 	for (i = 0; i < map->nr_spans; i++) {
 		err = famfs_check_span(fsi, map, &map->spans[i]);
 		if (err)
 			return err;
 	}
+	return 0;
+}
 
+/* Extents or strips, each of which is good by itself, hold the whole file. */
+static int famfs_check_extents(struct famfs_map *map)
+{
+	if (map->file_type > FAMFS_FILE_LOG)
+		return -EINVAL;
+	if (!map->file_size || map->file_size > FAMFS_MAX_SIZE)
+		return -EINVAL;
 	if (map->ext_type == FAMFS_EXTENT_INTERLEAVED)
 		return famfs_check_strips(map);
 	if (map->file_size > famfs_lay_out_extents(map))
 		return -EINVAL;
+	return 0;
+}
+
+/* Pieces are in order and begin within the file. */
+static int famfs_check_pieces(struct famfs_map *map)
+{
+	u64 end = 0;
+	u32 i;
+
+	if (map->file_size > FAMFS_MAX_SIZE)
+		return -EINVAL;
+
+	for (i = 0; i < map->nr_spans; i++) {
+		const struct famfs_span *span = &map->spans[i];
+
+		if (!IS_ALIGNED(span->file_offset, PAGE_SIZE))
+			return -EINVAL;
+		if (span->file_offset < end ||
+		    span->file_offset >= map->file_size)
+			return -EINVAL;
+		/* Neither is more than 2^63 */
+		end = span->file_offset + span->len;
+	}
 	return 0;
 }
 
@@ -160,7 +192,7 @@ static struct famfs_map *famfs_read_spans(u64 list, u64 count, u64 max)
 	for (i = 0; i < map->nr_spans; i++) {
 		/* One device per mount: no other index means anything yet */
 		if (uext[i].devindex) {
-			kfree(map);
+			kvfree(map);
 			return ERR_PTR(-ENODEV);
 		}
 		map->spans[i].offset = uext[i].offset;
@@ -219,12 +251,47 @@ static struct famfs_map *famfs_read_map_v43(const void __user *arg)
 	return map;
 }
 
+static struct famfs_map *famfs_read_pieces(const void __user *arg)
+{
+	struct famfs_ioc_piece *list __free(kvfree) = NULL;
+	struct famfs_ioc_pieces pieces;
+	struct famfs_map *map;
+	u32 i;
+
+	if (copy_from_user(&pieces, arg, sizeof(pieces)))
+		return ERR_PTR(-EFAULT);
+	if (pieces.reserved)
+		return ERR_PTR(-EINVAL);
+	if (pieces.count > FAMFS_MAX_PIECES)
+		return ERR_PTR(-E2BIG);
+
+	list = vmemdup_array_user(u64_to_user_ptr(pieces.pieces), pieces.count,
+				  sizeof(*list));
+	if (IS_ERR(list))
+		return ERR_CAST(no_free_ptr(list));
+
+	map = famfs_alloc_map(pieces.count);
+	if (!map)
+		return ERR_PTR(-ENOMEM);
+
+	map->file_type = FAMFS_FILE_REGULAR;
+	map->file_size = pieces.file_size;
+	map->ext_type = FAMFS_EXTENT_SIMPLE;
+	for (i = 0; i < map->nr_spans; i++) {
+		map->spans[i].file_offset = list[i].file_offset;
+		map->spans[i].offset = list[i].offset;
+		map->spans[i].len = list[i].len;
+	}
+	return map;
+}
+
 /*
  * A map gives access to any part of the device, so attaching one is as
  * privileged as the mount itself, whoever owns the file.
  */
 static int famfs_map_create(struct file *file, const void __user *arg,
-			    struct famfs_map *(*read)(const void __user *arg))
+			    struct famfs_map *(*read)(const void __user *arg),
+			    int (*check)(struct famfs_map *map))
 {
 	struct inode *inode = file_inode(file);
 	struct famfs_map *map;
@@ -239,12 +306,36 @@ static int famfs_map_create(struct file *file, const void __user *arg,
 	if (IS_ERR(map))
 		return PTR_ERR(map);
 
-	err = famfs_check_map(famfs_sb(inode->i_sb), map);
+	err = famfs_check_spans(famfs_sb(inode->i_sb), map);
+	if (!err)
+		err = check(map);
 	if (!err)
 		err = famfs_attach_map(inode, map);
 	if (err)
-		kfree(map);
+		kvfree(map);
 	return err;
+}
+
+/*
+ * Can the lists of the first two generations tell it? They know no holes and
+ * have no more room, for which their callers count on.
+ */
+static bool famfs_is_list(const struct famfs_map *map)
+{
+	u64 end = 0;
+	u32 i;
+
+	if (map->ext_type == FAMFS_EXTENT_INTERLEAVED)
+		return true;
+	if (map->nr_spans > FAMFS_MAX_EXTENTS)
+		return false;
+
+	for (i = 0; i < map->nr_spans; i++) {
+		if (map->spans[i].file_offset != end)
+			return false;
+		end += map->spans[i].len;
+	}
+	return end >= map->file_size;
 }
 
 static int famfs_map_get(const struct famfs_map *map, void __user *arg)
@@ -309,6 +400,35 @@ static int famfs_map_get_v43(const struct famfs_map *map, void __user *arg)
 	return copy_to_user(arg, get, sizeof(*get)) ? -EFAULT : 0;
 }
 
+static int famfs_get_pieces(const struct famfs_map *map, void __user *arg)
+{
+	struct famfs_ioc_piece __user *list;
+	struct famfs_ioc_pieces pieces;
+	u32 i;
+
+	if (copy_from_user(&pieces, arg, sizeof(pieces)))
+		return -EFAULT;
+	if (pieces.reserved)
+		return -EINVAL;
+	if (map->ext_type != FAMFS_EXTENT_SIMPLE)
+		return -EOPNOTSUPP;
+
+	list = u64_to_user_ptr(pieces.pieces);
+	for (i = 0; i < min(map->nr_spans, pieces.count); i++) {
+		struct famfs_ioc_piece piece = {
+			.file_offset = map->spans[i].file_offset,
+			.offset = map->spans[i].offset,
+			.len = map->spans[i].len,
+		};
+
+		if (copy_to_user(&list[i], &piece, sizeof(piece)))
+			return -EFAULT;
+	}
+	pieces.file_size = map->file_size;
+	pieces.count = map->nr_spans;
+	return copy_to_user(arg, &pieces, sizeof(pieces)) ? -EFAULT : 0;
+}
+
 /**
  * famfs_ioctl - the ioctls of regular files
  * @file: the file
@@ -326,6 +446,7 @@ long famfs_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	BUILD_BUG_ON(sizeof(struct famfs_ioc_map) != 56);
 	BUILD_BUG_ON(sizeof(struct famfs_ioc_fmap) != 32);
 	BUILD_BUG_ON(sizeof(struct famfs_ioc_get_fmap) != 448);
+	BUILD_BUG_ON(sizeof(struct famfs_ioc_pieces) != 24);
 
 	if (famfs_is_dead(famfs_sb(inode->i_sb)))
 		return -EIO;
@@ -334,12 +455,18 @@ long famfs_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	case FAMFSIOC_NOP:
 		return 0;
 	case FAMFSIOC_MAP_CREATE:
-		return famfs_map_create(file, uarg, famfs_read_map_v42);
+		return famfs_map_create(file, uarg, famfs_read_map_v42,
+					famfs_check_extents);
 	case FAMFSIOC_MAP_CREATE_V2:
-		return famfs_map_create(file, uarg, famfs_read_map_v43);
+		return famfs_map_create(file, uarg, famfs_read_map_v43,
+					famfs_check_extents);
+	case FAMFSIOC_MAP_PIECES:
+		return famfs_map_create(file, uarg, famfs_read_pieces,
+					famfs_check_pieces);
 	case FAMFSIOC_MAP_GET:
 	case FAMFSIOC_MAP_GETEXT:
 	case FAMFSIOC_MAP_GET_V2:
+	case FAMFSIOC_GET_PIECES:
 		break;
 	default:
 		return -ENOTTY;
@@ -348,6 +475,10 @@ long famfs_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	map = famfs_inode_map(inode);
 	if (!map)
 		return -ENODATA;
+	if (cmd == FAMFSIOC_GET_PIECES)
+		return famfs_get_pieces(map, uarg);
+	if (!famfs_is_list(map))
+		return -EOVERFLOW;
 	if (cmd == FAMFSIOC_MAP_GET)
 		return famfs_map_get(map, uarg);
 	if (cmd == FAMFSIOC_MAP_GETEXT)

@@ -10,6 +10,7 @@
 #include <linux/fs.h>
 #include <linux/log2.h>
 #include <linux/math64.h>
+#include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/slab.h>
 
@@ -56,6 +57,25 @@ static int famfs_take_spans(struct famfs_fs_info *fsi, struct famfs_map *map)
 	return 0;
 }
 
+/* Bytes of the file that are on the device, up to its end. */
+static u64 famfs_allocated(const struct famfs_map *map)
+{
+	u64 bytes = 0;
+	u32 i;
+
+	if (map->ext_type == FAMFS_EXTENT_INTERLEAVED)
+		return map->file_size;
+
+	for (i = 0; i < map->nr_spans; i++) {
+		const struct famfs_span *span = &map->spans[i];
+
+		if (span->file_offset < map->file_size)
+			bytes += min(span->len,
+				     map->file_size - span->file_offset);
+	}
+	return bytes;
+}
+
 static int famfs_attach_map_locked(struct inode *inode, struct famfs_map *map)
 {
 	struct famfs_fs_info *fsi = famfs_sb(inode->i_sb);
@@ -80,7 +100,7 @@ static int famfs_attach_map_locked(struct inode *inode, struct famfs_map *map)
 	 */
 	inode_set_flags(inode, S_DAX, S_DAX);
 	i_size_write(inode, map->file_size);
-	inode->i_blocks = DIV_ROUND_UP(map->file_size, SECTOR_SIZE);
+	inode->i_blocks = DIV_ROUND_UP(famfs_allocated(map), SECTOR_SIZE);
 	/* Pairs with the acquire in famfs_inode_map() */
 	smp_store_release(&inode->i_private, map);
 	trace_famfs_map_create(inode, map);
@@ -148,44 +168,68 @@ void famfs_free_map(struct famfs_fs_info *fsi, struct famfs_map *map)
 		list_del(&map->entry);
 	}
 	wake_up_all(&fsi->maps_wait);
-	kfree(map);
+	kvfree(map);
 }
 
-/* The extent with the byte at @pos; extents are in file order and never 0. */
-static const struct famfs_span *famfs_extent_at(const struct famfs_map *map,
-						u64 pos)
+static u64 famfs_extent_end(const struct famfs_span *span)
+{
+	return span->file_offset + span->len;
+}
+
+/* The extent with the byte at @pos, or the next one, or the number of all. */
+static u32 famfs_extent_from(const struct famfs_map *map, u64 pos)
 {
 	u32 low = 0, high = map->nr_spans;
 
-	while (high - low > 1) {
+	while (low < high) {
 		u32 mid = low + (high - low) / 2;
 
-		if (map->spans[mid].file_offset <= pos)
-			low = mid;
+		if (famfs_extent_end(&map->spans[mid]) <= pos)
+			low = mid + 1;
 		else
 			high = mid;
 	}
-	return &map->spans[low];
+	return low;
+}
+
+static void famfs_extent_or_hole(const struct famfs_map *map, u64 pos,
+				 struct famfs_piece *piece)
+{
+	u32 i = famfs_extent_from(map, pos);
+	const struct famfs_span *span = &map->spans[i];
+	u64 end;
+
+	if (i < map->nr_spans && span->file_offset <= pos) {
+		piece->file_offset = span->file_offset;
+		piece->dev_offset = span->offset;
+		piece->len = span->len;
+		piece->hole = false;
+		return;
+	}
+
+	/* Whole pages, because that is what is asked for at a fault */
+	end = i < map->nr_spans ? span->file_offset :
+				  round_up(map->file_size, PAGE_SIZE);
+	piece->file_offset = i ? famfs_extent_end(span - 1) : 0;
+	piece->dev_offset = 0;
+	piece->len = end - piece->file_offset;
+	piece->hole = true;
 }
 
 /**
  * famfs_piece_at - find a byte of the file on the device
  * @map: the file's map
  * @pos: file offset, less than the file's size
- * @piece: the whole extent or chunk that the byte is in
+ * @piece: the whole extent, chunk or hole that the byte is in
  */
 void famfs_piece_at(const struct famfs_map *map, u64 pos,
 		    struct famfs_piece *piece)
 {
-	const struct famfs_span *span;
 	u64 chunk, row;
 	u32 strip;
 
 	if (map->ext_type == FAMFS_EXTENT_SIMPLE) {
-		span = famfs_extent_at(map, pos);
-		piece->file_offset = span->file_offset;
-		piece->dev_offset = span->offset;
-		piece->len = span->len;
+		famfs_extent_or_hole(map, pos, piece);
 		return;
 	}
 
@@ -194,6 +238,7 @@ void famfs_piece_at(const struct famfs_map *map, u64 pos,
 	piece->file_offset = chunk * map->chunk_size;
 	piece->dev_offset = map->spans[strip].offset + row * map->chunk_size;
 	piece->len = map->chunk_size;
+	piece->hole = false;
 }
 
 /**
@@ -211,6 +256,7 @@ void famfs_piece_of_span(const struct famfs_span *span, u64 dev_offset,
 	u32 strip;
 
 	piece->dev_offset = dev_offset;
+	piece->hole = false;
 	if (map->ext_type == FAMFS_EXTENT_SIMPLE) {
 		piece->file_offset = span->file_offset + within;
 		piece->len = span->len - within;

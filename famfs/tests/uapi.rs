@@ -10,9 +10,9 @@ use std::process::Command;
 
 use famfs::format::{ALLOC_UNIT, MAX_EXTENTS};
 use famfs::sys::ioctl::{
-    EDIT, EXTENT_INTERLEAVED, EXTENT_SIMPLE, ExtentV42, FileType, Fmap, GetFmap, GetInterleaved,
-    InterleavedExtent, MAP_CREATE_V42, MAP_CREATE_V43, MAP_GET_V42, MAP_GET_V43, MapV42, NOP,
-    SimpleExtent,
+    EDIT, EXTENT_INTERLEAVED, EXTENT_SIMPLE, ExtentV42, FileType, Fmap, GET_PIECES, GetFmap,
+    GetInterleaved, InterleavedExtent, MAP_CREATE_V42, MAP_CREATE_V43, MAP_GET_V42, MAP_GET_V43,
+    MAP_PIECES, MAX_PIECES, MapV42, NOP, PAGE, Piece, Pieces, SimpleExtent,
 };
 
 /// Name and value of everything that the probe prints.
@@ -65,6 +65,8 @@ fn mirror() -> BTreeMap<String, u64> {
         "famfs_ioc_fmap" = Fmap { file_size, file_type, ext_type, nextents, reserved, extents }
     );
     layout!("famfs_ioc_get_fmap" = GetFmap { fmap });
+    layout!("famfs_ioc_piece" = Piece { file_offset, offset, len });
+    layout!("famfs_ioc_pieces" = Pieces { file_size, count, reserved, pieces });
     // The header's arms of the union are anonymous.
     let union = offset_of!(GetFmap, extents) as u64;
     let interleaved = union + offset_of!(GetInterleaved, interleaved) as u64;
@@ -73,10 +75,12 @@ fn mirror() -> BTreeMap<String, u64> {
     put("offsetof.famfs_ioc_get_fmap.interleaved", interleaved);
     put("offsetof.famfs_ioc_get_fmap.strips", strips);
 
+    put("FAMFS_PAGE", PAGE);
     put("FAMFS_ALIGN", ALLOC_UNIT);
     put("FAMFS_V42_MAX_EXTENTS", MapV42::default().ext_list.len() as u64);
     put("FAMFS_MAX_EXTENTS", MAX_EXTENTS as u64);
     put("FAMFS_MAX_STRIPS", GetInterleaved::default().strips.len() as u64);
+    put("FAMFS_MAX_PIECES", MAX_PIECES as u64);
     put("FAMFS_FILE_REGULAR", FileType::Regular as u64);
     put("FAMFS_FILE_SUPERBLOCK", FileType::Superblock as u64);
     put("FAMFS_FILE_LOG", FileType::Log as u64);
@@ -88,6 +92,8 @@ fn mirror() -> BTreeMap<String, u64> {
     put("FAMFSIOC_MAP_CREATE_V2", MAP_CREATE_V43.into());
     put("FAMFSIOC_MAP_GET_V2", MAP_GET_V43.into());
     put("FAMFSIOC_EDIT", EDIT.into());
+    put("FAMFSIOC_MAP_PIECES", MAP_PIECES.into());
+    put("FAMFSIOC_GET_PIECES", GET_PIECES.into());
     values
 }
 

@@ -26,6 +26,7 @@
 #define KIB 1024ULL
 #define MIB (1024 * KIB)
 #define PMD (2 * MIB)
+#define PAGE (4 * KIB)
 #define DEVICE_MIN (256 * MIB)
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
@@ -113,6 +114,20 @@ static inline int make_file(const char *name, uint64_t offset, uint64_t size)
 	return fd;
 }
 
+/* A file of @size bytes in one piece at @offset, in as few pages as it takes. */
+static inline int make_small(const char *name, uint64_t offset, uint64_t size)
+{
+	struct famfs_ioc_piece piece = {
+		.offset = offset,
+		.len = (size + PAGE - 1) / PAGE * PAGE,
+	};
+	int fd = make_stub(name);
+
+	if (map_pieces(fd, size, 1, &piece))
+		bail("map %s", at(name));
+	return fd;
+}
+
 static inline void *map_file(int fd, uint64_t size, int prot, int flags)
 {
 	void *mem = mmap(NULL, size, prot, flags, fd, 0);
@@ -128,6 +143,22 @@ static inline unsigned char pattern(uint64_t position, unsigned int round)
 	return (position / 4096 * 31 + position % 251 + round) & 0xff;
 }
 
+/* The times of files go by the tick, of 10 ms at most */
+static inline void wait_for_tick(void)
+{
+	usleep(20000);
+}
+
+/* An open directory that makes this process an editor until it is closed */
+static inline int become_editor(void)
+{
+	int dir = open(mnt, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (dir < 0 || ioctl(dir, FAMFSIOC_EDIT))
+		bail("become an editor");
+	return dir;
+}
+
 static sigjmp_buf touch_failed;
 static siginfo_t touch_info;
 
@@ -139,8 +170,8 @@ static inline void on_sigbus(int sig, siginfo_t *info, void *context)
 	siglongjmp(touch_failed, 1);
 }
 
-/* Read the byte at @mem. 0, or the code of the SIGBUS; touch_info has more. */
-static inline int touch(const volatile char *mem)
+/* Access the byte at @mem. 0, or the code of the SIGBUS; touch_info has more. */
+static inline int access_byte(volatile char *mem, bool store)
 {
 	struct sigaction action = {
 		.sa_sigaction = on_sigbus,
@@ -152,10 +183,22 @@ static inline int touch(const volatile char *mem)
 	sigaction(SIGBUS, &action, &old);
 	if (sigsetjmp(touch_failed, 1))
 		code = touch_info.si_code;
+	else if (store)
+		*mem = 's';
 	else
 		(void)*mem;
 	sigaction(SIGBUS, &old, NULL);
 	return code;
+}
+
+static inline int touch(const volatile char *mem)
+{
+	return access_byte((volatile char *)mem, false);
+}
+
+static inline int touch_to_write(volatile char *mem)
+{
+	return access_byte(mem, true);
 }
 
 /* The exit status of a child; -1 if a signal ended it */

@@ -13,7 +13,6 @@
 
 #define OPERATIONS 20000
 #define BASE (32 * MIB)
-#define PAGE 4096ULL
 #define SIZE (9 * PMD - 3 * PAGE + 777)
 #define LONGEST (5 * MIB)
 #define PIPE (256 * KIB)

@@ -1,31 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Requests for maps: good ones, damaged ones, what has to come of them, and
- * what the file has to tell afterwards.
+ * Requests for maps in all generations of the interface: good ones, damaged
+ * ones, and what has to come of them.
  */
 #ifndef _FAMFS_FUZZ_REQUEST_H
 #define _FAMFS_FUZZ_REQUEST_H
 
+#include "fuzz_map.h"
 #include "random.h"
 
-#define PAGE 4096
 #define AREAS 4
+#define GENERATIONS 3
 
 /* Pages with one after each that must not be touched */
 struct arena {
 	char *pages;
 };
 
-/* A map as the file has it */
-struct expected_map {
-	uint64_t file_size, chunk_size, nbytes;
-	uint32_t file_type, ext_type, nr_spans;
-	struct famfs_ioc_simple_extent spans[FAMFS_MAX_EXTENTS];
-};
-
 /* A request, by value; what the ioctl gets is a copy in the arena */
 struct request {
-	/* 0 for ABI 42, 1 for ABI 43 */
+	/* 0 for ABI 42, 1 for ABI 43, 2 for pieces */
 	int generation;
 	unsigned long command;
 	void *argument;
@@ -35,6 +29,8 @@ struct request {
 	struct famfs_ioc_fmap fmap;
 	struct famfs_ioc_interleaved_extent interleaved;
 	struct famfs_ioc_simple_extent list[FAMFS_MAX_EXTENTS];
+	struct famfs_ioc_pieces pieces;
+	struct famfs_ioc_piece piece_list[MAX_PIECES];
 };
 
 enum answer { GOOD, INVALID, NOT_WRITABLE };
@@ -132,21 +128,42 @@ static inline void damage(void *data, size_t size, uint64_t *state,
 		       width);
 }
 
-/* Extents that do not overlap each other, as a rule; the sum of their bytes */
+/*
+ * Where @len bytes may be on the device, behind the last ones as a rule, so
+ * that they do not overlap
+ */
+static inline uint64_t good_range(uint64_t *next, uint64_t len, uint64_t align,
+				  uint64_t *state, uint64_t device)
+{
+	uint64_t offset;
+
+	if (*next + len > device || one_in(state, 50))
+		*next = PMD + below(state, device / align) * align;
+	offset = *next;
+	*next += len + below(state, 3) * align;
+	return offset;
+}
+
+/* 2 MiB, or a page */
+static inline uint64_t any_unit(uint64_t *state)
+{
+	return one_in(state, 2) ? PMD : PAGE;
+}
+
+/* Extents of a few units each; the sum of their bytes */
 static inline uint64_t good_list(struct request *r, uint32_t n, uint64_t unit,
 				 uint64_t *state, uint64_t device)
 {
-	uint64_t next = PMD + below(state, device / PMD) * PMD, sum = 0;
+	uint64_t align = unit < PMD ? unit : PMD, sum = 0;
+	uint64_t next = PMD + below(state, device / align) * align;
 
 	for (uint32_t i = 0; i < n; i++) {
 		struct famfs_ioc_simple_extent *extent = &r->list[i];
 
 		extent->devindex = 0;
 		extent->len = unit * (1 + below(state, 3));
-		if (next + extent->len > device || one_in(state, 50))
-			next = PMD + below(state, device / PMD) * PMD;
-		extent->offset = next;
-		next += extent->len + below(state, 3) * PMD;
+		extent->offset = good_range(&next, extent->len, align, state,
+					    device);
 		sum += extent->len;
 	}
 	return sum;
@@ -161,7 +178,7 @@ static inline void good_v42(struct request *r, uint64_t *state,
 			    uint64_t device)
 {
 	uint32_t n = 1 + below(state, FAMFS_V42_MAX_EXTENTS);
-	uint64_t sum = good_list(r, n, PMD, state, device);
+	uint64_t sum = good_list(r, n, any_unit(state), state, device);
 
 	r->command = FAMFSIOC_MAP_CREATE;
 	r->v42.file_type = below(state, 3);
@@ -184,7 +201,7 @@ static inline void good_v43(struct request *r, uint64_t *state,
 	r->fmap.nextents = n;
 	r->fmap.reserved = random_u64(state);
 	if (one_in(state, 2)) {
-		sum = good_list(r, n, PMD, state, device);
+		sum = good_list(r, n, any_unit(state), state, device);
 		r->fmap.file_size = any_size(state, sum);
 		return;
 	}
@@ -201,11 +218,44 @@ static inline void good_v43(struct request *r, uint64_t *state,
 	r->interleaved.nbytes = r->fmap.file_size + below(state, 2) * PMD;
 }
 
+/* Pieces with holes before, between and behind them, or none at all */
+static inline void good_pieces(struct request *r, uint64_t *state,
+			       uint64_t device)
+{
+	uint64_t unit = any_unit(state), end = 0, last = 0;
+	uint64_t next = PMD + below(state, device / unit) * unit;
+
+	r->command = FAMFSIOC_MAP_PIECES;
+	r->pieces.count = below(state, MAX_PIECES + 1);
+	for (uint32_t i = 0; i < r->pieces.count; i++) {
+		struct famfs_ioc_piece *piece = &r->piece_list[i];
+
+		last = end + below(state, 3) * unit;
+		piece->file_offset = last;
+		piece->len = unit * (1 + below(state, 3));
+		piece->offset = good_range(&next, piece->len, unit, state,
+					   device);
+		end = last + piece->len;
+	}
+	/* Within the last piece, or a hole to the end */
+	if (r->pieces.count)
+		last++;
+	r->pieces.file_size = last + below(state, end - last + 2 * unit);
+}
+
 static inline void damage_request(struct request *r, uint64_t *state,
 				  uint64_t device)
 {
 	if (!r->generation) {
 		damage(&r->v42, sizeof(r->v42), state, device);
+		return;
+	}
+	if (r->generation == 2) {
+		if (one_in(state, 2))
+			damage(&r->pieces, sizeof(r->pieces), state, device);
+		else
+			damage(r->piece_list, sizeof(r->piece_list[0]) *
+			       (1 + below(state, MAX_PIECES)), state, device);
 		return;
 	}
 	switch (below(state, 3)) {
@@ -233,8 +283,10 @@ static inline void make_request(struct request *r, const struct arena *arena,
 	bool bad = false;
 
 	memset(r, 0, sizeof(*r));
-	r->generation = !one_in(state, 3);
-	if (r->generation)
+	r->generation = below(state, GENERATIONS);
+	if (r->generation == 2)
+		good_pieces(r, state, device);
+	else if (r->generation)
 		good_v43(r, state, device);
 	else
 		good_v42(r, state, device);
@@ -245,6 +297,18 @@ static inline void make_request(struct request *r, const struct arena *arena,
 	if (!r->generation) {
 		r->argument = (void *)place(arena, 0, &r->v42, sizeof(r->v42),
 					    state, &bad);
+	} else if (r->generation == 2) {
+		/* A damaged count that is too long for the list is that here */
+		if (r->pieces.count > MAX_PIECES &&
+		    r->pieces.count <= FAMFS_MAX_PIECES)
+			r->pieces.count = MAX_PIECES;
+		r->pieces.pieces =
+			place(arena, 2, r->piece_list,
+			      r->pieces.count > MAX_PIECES ? 0 :
+			      r->pieces.count * sizeof(r->piece_list[0]),
+			      state, &bad);
+		r->argument = (void *)place(arena, 0, &r->pieces,
+					    sizeof(r->pieces), state, &bad);
 	} else if (r->fmap.ext_type == FAMFS_EXTENT_INTERLEAVED) {
 		r->interleaved.strips =
 			place(arena, 2, r->list,
@@ -257,34 +321,46 @@ static inline void make_request(struct request *r, const struct arena *arena,
 					list_bytes(r, r->fmap.nextents), state,
 					&bad);
 	}
-	if (r->generation)
+	if (r->generation == 1)
 		r->argument = (void *)place(arena, 0, &r->fmap,
 					    sizeof(r->fmap), state, &bad);
 	r->bad_pointer = bad;
 }
 
-/* The map that the request describes; its list may be too long for one */
-static inline void expect_map(struct expected_map *map,
+static inline void expect_pieces(struct expected_map *map,
+				 const struct request *r)
+{
+	map->file_type = FAMFS_FILE_REGULAR;
+	map->file_size = r->pieces.file_size;
+	map->ext_type = FAMFS_EXTENT_SIMPLE;
+	map->nr_spans = r->pieces.count;
+	memcpy(map->spans, r->piece_list, sizeof(map->spans));
+}
+
+static inline void expect_v42(struct expected_map *map,
 			      const struct request *r)
 {
-	*map = (struct expected_map) {
-		.file_type = r->generation ? r->fmap.file_type :
-					     r->v42.file_type,
-		.file_size = r->generation ? r->fmap.file_size :
-					     r->v42.file_size,
-		.ext_type = r->generation ? r->fmap.ext_type :
-					    r->v42.extent_type,
-	};
-	if (!r->generation) {
-		map->nr_spans = r->v42.ext_list_count;
-		for (int i = 0; i < FAMFS_V42_MAX_EXTENTS; i++) {
-			map->spans[i].offset = r->v42.ext_list[i].offset;
-			map->spans[i].len = r->v42.ext_list[i].len;
-		}
-		return;
+	map->file_type = r->v42.file_type;
+	map->file_size = r->v42.file_size;
+	map->ext_type = r->v42.extent_type;
+	map->nr_spans = r->v42.ext_list_count;
+	for (int i = 0; i < FAMFS_V42_MAX_EXTENTS; i++) {
+		map->spans[i].offset = r->v42.ext_list[i].offset;
+		map->spans[i].len = r->v42.ext_list[i].len;
 	}
-	memcpy(map->spans, r->list, sizeof(map->spans));
+}
+
+static inline void expect_v43(struct expected_map *map,
+			      const struct request *r)
+{
+	map->file_type = r->fmap.file_type;
+	map->file_size = r->fmap.file_size;
+	map->ext_type = r->fmap.ext_type;
 	map->nr_spans = r->fmap.nextents;
+	for (int i = 0; i < FAMFS_MAX_EXTENTS; i++) {
+		map->spans[i].offset = r->list[i].offset;
+		map->spans[i].len = r->list[i].len;
+	}
 	if (map->ext_type == FAMFS_EXTENT_INTERLEAVED) {
 		map->nr_spans = r->interleaved.nstrips;
 		map->chunk_size = r->interleaved.chunk_size;
@@ -292,8 +368,36 @@ static inline void expect_map(struct expected_map *map,
 	}
 }
 
+/* The map that the request describes, which has good counts */
+static inline void expect_map(struct expected_map *map,
+			      const struct request *r)
+{
+	uint64_t end = 0;
+
+	memset(map, 0, sizeof(*map));
+	switch (r->generation) {
+	case 0:
+		expect_v42(map, r);
+		break;
+	case 1:
+		expect_v43(map, r);
+		break;
+	default:
+		expect_pieces(map, r);
+		return;
+	}
+	if (map->ext_type == FAMFS_EXTENT_INTERLEAVED)
+		return;
+	for (uint32_t i = 0; i < map->nr_spans; i++) {
+		map->spans[i].file_offset = end;
+		end += map->spans[i].len;
+	}
+}
+
 static inline bool good_counts(const struct request *r)
 {
+	if (r->generation == 2)
+		return r->pieces.count <= MAX_PIECES && !r->pieces.reserved;
 	if (!r->generation)
 		return r->v42.extent_type == FAMFS_EXTENT_SIMPLE &&
 		       r->v42.ext_list_count >= 1 &&
@@ -323,6 +427,49 @@ static inline bool chunks_fit(const struct expected_map *map)
 	}
 }
 
+/* A device index is in no expected map, so it is looked at in the request */
+static inline bool one_device(const struct request *r, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		if (r->list[i].devindex)
+			return false;
+	return true;
+}
+
+static inline bool good_spans(const struct expected_map *map, uint64_t device)
+{
+	uint64_t unit = map->ext_type == FAMFS_EXTENT_INTERLEAVED ?
+			FAMFS_ALIGN : FAMFS_PAGE;
+
+	for (uint32_t i = 0; i < map->nr_spans; i++) {
+		const struct famfs_ioc_piece *span = &map->spans[i];
+
+		if (!span->len || span->len % unit || span->offset % unit ||
+		    span->len > device || span->offset > device - span->len)
+			return false;
+		if (!span->offset && map->file_type != FAMFS_FILE_SUPERBLOCK)
+			return false;
+	}
+	return true;
+}
+
+/* In order, from a page on, and beginning within the file */
+static inline bool pieces_fit(const struct expected_map *map)
+{
+	uint64_t end = 0;
+
+	for (uint32_t i = 0; i < map->nr_spans; i++) {
+		const struct famfs_ioc_piece *span = &map->spans[i];
+
+		if (span->file_offset % FAMFS_PAGE ||
+		    span->file_offset < end ||
+		    span->file_offset >= map->file_size)
+			return false;
+		end = span->file_offset + span->len;
+	}
+	return map->file_size <= (uint64_t)INT64_MAX / PMD * PMD;
+}
+
 /* What the description of the interface says of the request */
 static inline enum answer judge(const struct request *r, uint64_t device)
 {
@@ -332,17 +479,14 @@ static inline enum answer judge(const struct request *r, uint64_t device)
 	if (r->bad_pointer || !good_counts(r))
 		return INVALID;
 	expect_map(&map, r);
-	for (uint32_t i = 0; i < map.nr_spans; i++) {
-		const struct famfs_ioc_simple_extent *e = &map.spans[i];
-
-		if (e->devindex || !e->len || e->len % FAMFS_ALIGN ||
-		    e->offset % FAMFS_ALIGN || e->len > device ||
-		    e->offset > device - e->len)
-			return INVALID;
-		if (!e->offset && map.file_type != FAMFS_FILE_SUPERBLOCK)
-			return INVALID;
-		sum += e->len;
-	}
+	if (!good_spans(&map, device))
+		return INVALID;
+	if (r->generation == 2)
+		return pieces_fit(&map) ? GOOD : INVALID;
+	if (r->generation == 1 && !one_device(r, map.nr_spans))
+		return INVALID;
+	for (uint32_t i = 0; i < map.nr_spans; i++)
+		sum += map.spans[i].len;
 	if (map.file_type > FAMFS_FILE_LOG || !map.file_size ||
 	    map.file_size > sum)
 		return INVALID;
@@ -380,54 +524,6 @@ static inline bool answers(enum answer expected, int error)
 	default:
 		return error && !taken && error != EBADF;
 	}
-}
-
-/* Ask for the map in all three ways. NULL, or which way is not as expected. */
-static inline const char *compare_map(int fd, const struct expected_map *map)
-{
-	struct famfs_ioc_get_fmap got_v43, v43 = {
-		.fmap = {
-			.file_size = map->file_size,
-			.file_type = map->file_type,
-			.ext_type = map->ext_type,
-			.nextents = map->nr_spans,
-		},
-	};
-	struct famfs_ioc_map got_v42, v42 = {
-		.extent_type = map->ext_type,
-		.file_type = map->file_type,
-		.file_size = map->file_size,
-		.ext_list_count = map->nr_spans,
-	};
-	struct famfs_extent got_list[FAMFS_MAX_EXTENTS], list[16] = { 0 };
-	struct famfs_ioc_simple_extent *spans = v43.simple;
-	size_t bytes = map->nr_spans * sizeof(list[0]);
-
-	if (map->ext_type == FAMFS_EXTENT_INTERLEAVED) {
-		v43.fmap.nextents = 1;
-		v43.interleaved.nstrips = map->nr_spans;
-		v43.interleaved.chunk_size = map->chunk_size;
-		v43.interleaved.nbytes = map->nbytes;
-		spans = v43.strips;
-	}
-	memcpy(spans, map->spans, map->nr_spans * sizeof(spans[0]));
-	for (uint32_t i = 0; i < map->nr_spans; i++) {
-		list[i].offset = map->spans[i].offset;
-		list[i].len = map->spans[i].len;
-		if (i < FAMFS_V42_MAX_EXTENTS)
-			v42.ext_list[i] = list[i];
-	}
-
-	if (ioctl(fd, FAMFSIOC_MAP_GET, &got_v42) ||
-	    memcmp(&got_v42, &v42, sizeof(v42)))
-		return "MAP_GET";
-	if (ioctl(fd, FAMFSIOC_MAP_GETEXT, got_list) ||
-	    memcmp(got_list, list, bytes))
-		return "MAP_GETEXT";
-	if (ioctl(fd, FAMFSIOC_MAP_GET_V2, &got_v43) ||
-	    memcmp(&got_v43, &v43, sizeof(v43)))
-		return "MAP_GET_V2";
-	return NULL;
 }
 
 #endif /* _FAMFS_FUZZ_REQUEST_H */

@@ -41,4 +41,16 @@ static inline int map_interleaved(int fd, uint64_t size, uint64_t chunk_size,
 	return ioctl(fd, FAMFSIOC_MAP_CREATE_V2, &fmap);
 }
 
+static inline int map_pieces(int fd, uint64_t size, uint32_t count,
+			     const struct famfs_ioc_piece *list)
+{
+	struct famfs_ioc_pieces pieces = {
+		.file_size = size,
+		.count = count,
+		.pieces = (uintptr_t)list,
+	};
+
+	return ioctl(fd, FAMFSIOC_MAP_PIECES, &pieces);
+}
+
 #endif /* _FAMFS_MAP_H */

@@ -8,7 +8,6 @@
 #define USERS 4
 #define UNITS 12
 #define BASE (32 * MIB)
-#define PAGE 4096ULL
 #define PAGES (PMD / PAGE)
 #define MAX_NOTES 20
 

@@ -8,16 +8,6 @@
 
 #define FILE_OFFSET (32 * MIB)
 
-/* An open directory that makes this process an editor until it is closed */
-static int become_editor(void)
-{
-	int dir = open(mnt, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (dir < 0 || ioctl(dir, FAMFSIOC_EDIT))
-		bail("become an editor");
-	return dir;
-}
-
 static int remount(const char *options)
 {
 	return mount(NULL, mnt, NULL, MS_REMOUNT | MS_NOATIME, options);
@@ -94,6 +84,7 @@ static void test_data(void)
 	stat(at("file"), &before);
 	fd = open(at("file"), O_RDWR | O_CREAT, 0600);
 	works(fd, "open with O_CREAT what is there");
+	wait_for_tick();
 	is(pwrite(fd, "data", 4, 0), 4, "write");
 	works(ftruncate(fd, PMD), "truncate to the same size");
 	mem = map_file(fd, PMD, PROT_READ | PROT_WRITE, MAP_SHARED);

@@ -14,9 +14,11 @@ static const struct {
 	{ #type "." #field, offsetof(struct type, field), want }
 #define VALUE(name, want) { #name, name, want }
 	VALUE(FAMFS_STATFS_MAGIC, 0x87b282fe),
+	VALUE(FAMFS_PAGE, 4096),
 	VALUE(FAMFS_ALIGN, 2097152),
 	VALUE(FAMFS_MAX_EXTENTS, 16),
 	VALUE(FAMFS_MAX_STRIPS, 16),
+	VALUE(FAMFS_MAX_PIECES, 65536),
 	VALUE(FAMFS_FILE_REGULAR, 0),
 	VALUE(FAMFS_FILE_SUPERBLOCK, 1),
 	VALUE(FAMFS_FILE_LOG, 2),
@@ -59,6 +61,17 @@ static const struct {
 	OFFSET(famfs_ioc_get_fmap, interleaved, 32),
 	OFFSET(famfs_ioc_get_fmap, strips, 64),
 
+	SIZE(famfs_ioc_piece, 24),
+	OFFSET(famfs_ioc_piece, file_offset, 0),
+	OFFSET(famfs_ioc_piece, offset, 8),
+	OFFSET(famfs_ioc_piece, len, 16),
+
+	SIZE(famfs_ioc_pieces, 24),
+	OFFSET(famfs_ioc_pieces, file_size, 0),
+	OFFSET(famfs_ioc_pieces, count, 8),
+	OFFSET(famfs_ioc_pieces, reserved, 12),
+	OFFSET(famfs_ioc_pieces, pieces, 16),
+
 	VALUE(FAMFSIOC_MAP_CREATE, 0x40387550),
 	VALUE(FAMFSIOC_MAP_GET, 0x80387551),
 	VALUE(FAMFSIOC_MAP_GETEXT, 0x80107552),
@@ -66,6 +79,8 @@ static const struct {
 	VALUE(FAMFSIOC_MAP_CREATE_V2, 0x40207554),
 	VALUE(FAMFSIOC_MAP_GET_V2, 0x81c07555),
 	VALUE(FAMFSIOC_EDIT, 0x7556),
+	VALUE(FAMFSIOC_MAP_PIECES, 0x40187557),
+	VALUE(FAMFSIOC_GET_PIECES, 0xc0187558),
 };
 
 int main(void)

@@ -21,10 +21,12 @@ static void print(const char *name, unsigned long long value)
 int main(void)
 {
 	VALUE(FAMFS_STATFS_MAGIC);
+	VALUE(FAMFS_PAGE);
 	VALUE(FAMFS_ALIGN);
 	VALUE(FAMFS_V42_MAX_EXTENTS);
 	VALUE(FAMFS_MAX_EXTENTS);
 	VALUE(FAMFS_MAX_STRIPS);
+	VALUE(FAMFS_MAX_PIECES);
 	VALUE(FAMFS_FILE_REGULAR);
 	VALUE(FAMFS_FILE_SUPERBLOCK);
 	VALUE(FAMFS_FILE_LOG);
@@ -67,6 +69,17 @@ int main(void)
 	OFFSET(famfs_ioc_get_fmap, interleaved);
 	OFFSET(famfs_ioc_get_fmap, strips);
 
+	SIZE(famfs_ioc_piece);
+	OFFSET(famfs_ioc_piece, file_offset);
+	OFFSET(famfs_ioc_piece, offset);
+	OFFSET(famfs_ioc_piece, len);
+
+	SIZE(famfs_ioc_pieces);
+	OFFSET(famfs_ioc_pieces, file_size);
+	OFFSET(famfs_ioc_pieces, count);
+	OFFSET(famfs_ioc_pieces, reserved);
+	OFFSET(famfs_ioc_pieces, pieces);
+
 	VALUE(FAMFSIOC_MAP_CREATE);
 	VALUE(FAMFSIOC_MAP_GET);
 	VALUE(FAMFSIOC_MAP_GETEXT);
@@ -74,5 +87,7 @@ int main(void)
 	VALUE(FAMFSIOC_MAP_CREATE_V2);
 	VALUE(FAMFSIOC_MAP_GET_V2);
 	VALUE(FAMFSIOC_EDIT);
+	VALUE(FAMFSIOC_MAP_PIECES);
+	VALUE(FAMFSIOC_GET_PIECES);
 	return 0;
 }

@@ -17,13 +17,20 @@
 /* statfs(2) f_type of a mounted famfs */
 #define FAMFS_STATFS_MAGIC 0x87b282feU
 
-/* The unit of device offsets and lengths: what one PMD maps on x86-64 */
+/*
+ * The unit of device offsets and lengths is a page: this, or the kernel's
+ * page size where that is larger. What one PMD maps on x86-64 is the unit of
+ * interleaved maps, and of what is mapped by 2 MiB.
+ */
+#define FAMFS_PAGE 0x1000ULL
 #define FAMFS_ALIGN 0x200000ULL
 
 /* Room in the caller's structures, and what the media format can hold */
 #define FAMFS_V42_MAX_EXTENTS 2
 #define FAMFS_MAX_EXTENTS 16
 #define FAMFS_MAX_STRIPS 16
+/* A list of 1.5 MiB, and 5 MiB of kernel memory for one file */
+#define FAMFS_MAX_PIECES 65536
 
 /* The one file allowed to cover device offset 0 is the superblock */
 enum famfs_file_type {
@@ -43,8 +50,8 @@ enum famfs_extent_type {
 
 /**
  * struct famfs_extent - a range of the mounted device
- * @offset: first byte, a multiple of FAMFS_ALIGN
- * @len: a multiple of FAMFS_ALIGN, not 0
+ * @offset: first byte, a multiple of FAMFS_PAGE
+ * @len: a multiple of FAMFS_PAGE, not 0
  */
 struct famfs_extent {
 	__u64 offset;
@@ -74,8 +81,8 @@ struct famfs_ioc_map {
 /**
  * struct famfs_ioc_simple_extent - a range of one of the devices
  * @devindex: 0, the mounted device; others are refused
- * @offset: first byte, a multiple of FAMFS_ALIGN
- * @len: a multiple of FAMFS_ALIGN, not 0
+ * @offset: first byte, a multiple of FAMFS_PAGE, for a strip of FAMFS_ALIGN
+ * @len: likewise, not 0
  */
 struct famfs_ioc_simple_extent {
 	__u64 devindex;
@@ -135,6 +142,41 @@ struct famfs_ioc_get_fmap {
 	};
 };
 
+/*
+ * Ours: regular files of any number of pieces, with holes, and empty ones.
+ */
+
+/**
+ * struct famfs_ioc_piece - bytes of a file and the range of the device
+ * @file_offset: of the first byte, a multiple of FAMFS_PAGE
+ * @offset: of the same byte on the mounted device, a multiple of FAMFS_PAGE
+ * @len: a multiple of FAMFS_PAGE, not 0
+ */
+struct famfs_ioc_piece {
+	__u64 file_offset;
+	__u64 offset;
+	__u64 len;
+};
+
+/**
+ * struct famfs_ioc_pieces - a file's map, for MAP_PIECES and GET_PIECES
+ * @file_size: bytes, from 0; GET_PIECES only writes it
+ * @count: pieces, from 0; for GET_PIECES the room, and then the pieces there
+ *	are, of which no more were written than there was room for
+ * @reserved: 0
+ * @pieces: user pointer to the list
+ *
+ * The pieces are in file order, do not overlap, and begin before the end of
+ * the file. What of the file is in none of them is a hole: it reads as zeros
+ * and cannot be written.
+ */
+struct famfs_ioc_pieces {
+	__u64 file_size;
+	__u32 count;
+	__u32 reserved;
+	__u64 pieces;
+};
+
 #define FAMFS_IOC_MAGIC 'u'
 
 /* MAP_GETEXT writes ext_list_count extents, however many its number says */
@@ -154,5 +196,10 @@ struct famfs_ioc_get_fmap {
  * not. EBUSY: another process has asked on the same open directory.
  */
 #define FAMFSIOC_EDIT _IO(FAMFS_IOC_MAGIC, 0x56)
+
+#define FAMFSIOC_MAP_PIECES \
+	_IOW(FAMFS_IOC_MAGIC, 0x57, struct famfs_ioc_pieces)
+#define FAMFSIOC_GET_PIECES \
+	_IOWR(FAMFS_IOC_MAGIC, 0x58, struct famfs_ioc_pieces)
 
 #endif /* _UAPI_FAMFS_IOCTL_H */

@@ -2,7 +2,8 @@
 //! The kernel's famfs ioctls: the mirror of `kmod/uapi/famfs_ioctl.h`, in both generations.
 //!
 //! Generation 42 holds a map in the structure itself, generation 43 points to it. A kernel may
-//! have only the older one; [`map_create`] and [`map_get`] try the newer one first.
+//! have only the older one; [`map_create`] and [`map_get`] try the newer one first. Pieces
+//! ([`map_pieces`], [`get_pieces`]) are of our module only: files with holes, and empty ones.
 #![allow(unsafe_code)]
 
 use std::os::fd::AsFd;
@@ -134,6 +135,37 @@ pub struct GetFmap {
     pub extents: GetExtents,
 }
 
+/// `FAMFS_PAGE`: the unit of simple extents and pieces.
+pub const PAGE: u64 = 4096;
+/// `FAMFS_MAX_PIECES`: most pieces of a file.
+pub const MAX_PIECES: usize = 65_536;
+
+/// `struct famfs_ioc_piece`: bytes of a file and where they are, in whole pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Piece {
+    /// Offset in the file in bytes.
+    pub file_offset: u64,
+    /// Offset on the device in bytes.
+    pub offset: u64,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+/// `struct famfs_ioc_pieces`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Pieces {
+    /// Bytes of the file.
+    pub file_size: u64,
+    /// Number of pieces in the list.
+    pub count: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Address of the list.
+    pub pieces: u64,
+}
+
 /// `FAMFSIOC_MAP_CREATE`.
 pub const MAP_CREATE_V42: Opcode = opcode::write::<MapV42>(b'u', 0x50);
 /// `FAMFSIOC_MAP_GET`.
@@ -146,6 +178,10 @@ pub const MAP_CREATE_V43: Opcode = opcode::write::<Fmap>(b'u', 0x54);
 pub const MAP_GET_V43: Opcode = opcode::read::<GetFmap>(b'u', 0x55);
 /// `FAMFSIOC_EDIT`.
 pub const EDIT: Opcode = opcode::none(b'u', 0x56);
+/// `FAMFSIOC_MAP_PIECES`.
+pub const MAP_PIECES: Opcode = opcode::write::<Pieces>(b'u', 0x57);
+/// `FAMFSIOC_GET_PIECES`.
+pub const GET_PIECES: Opcode = opcode::read_write::<Pieces>(b'u', 0x58);
 
 /// Checks that a file is on a famfs: `ENOTTY` if not.
 pub fn nop(file: impl AsFd) -> io::Result<()> {
@@ -273,6 +309,51 @@ pub fn map_get_v43(file: impl AsFd) -> io::Result<(u64, FileMap)> {
     Ok((arg.fmap.file_size, map))
 }
 
+/// Gives an empty file its memory, piece by piece in file order; the rest of its `size` bytes is
+/// holes. Without pieces it is one hole, or an empty file.
+pub fn map_pieces(file: impl AsFd, size: u64, pieces: &[Piece]) -> io::Result<()> {
+    let arg = Pieces {
+        file_size: size,
+        count: u32::try_from(pieces.len()).map_err(|_| Errno::TOOBIG)?,
+        reserved: 0,
+        pieces: pieces.as_ptr().addr() as u64,
+    };
+    // SAFETY: the opcode encodes a `Pieces` that the kernel reads.
+    let request = unsafe { Setter::<MAP_PIECES, _>::new(arg) };
+    // SAFETY: `pieces`, which the argument points to, is borrowed past this call, and is only read.
+    unsafe { ioctl(file, request) }
+}
+
+/// Asks for a file's size and pieces: `ENODATA` if it has no map, `EOPNOTSUPP` if that is an
+/// interleaved one, `ENOTTY` if the file is not on a famfs, or the module is an older one.
+pub fn get_pieces(file: impl AsFd) -> io::Result<(u64, Vec<Piece>)> {
+    // A map never changes, so the second answer is as long as the first one says.
+    let mut list = Vec::new();
+    let arg = get_pieces_into(file.as_fd(), &mut list)?;
+    let count = usize::try_from(arg.count).map_err(|_| Errno::OVERFLOW)?;
+    if count > MAX_PIECES {
+        return Err(Errno::OVERFLOW);
+    }
+    list.resize(count, Piece::default());
+    get_pieces_into(file, &mut list)?;
+    Ok((arg.file_size, list))
+}
+
+/// Asks for as many pieces as there is room for.
+fn get_pieces_into(file: impl AsFd, list: &mut [Piece]) -> io::Result<Pieces> {
+    let mut arg = Pieces {
+        count: u32::try_from(list.len()).map_err(|_| Errno::TOOBIG)?,
+        pieces: list.as_mut_ptr().addr() as u64,
+        ..Pieces::default()
+    };
+    // SAFETY: the opcode encodes a `Pieces` that the kernel reads and fills.
+    let request = unsafe { Updater::<GET_PIECES, _>::new(&mut arg) };
+    // SAFETY: `list`, whose address and length the argument holds, is borrowed for the call; the
+    // kernel writes no more pieces than that, which are plain integers.
+    unsafe { ioctl(file, request) }?;
+    Ok(arg)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,6 +367,8 @@ mod tests {
         assert_eq!(MAP_CREATE_V43, 0x4020_7554);
         assert_eq!(MAP_GET_V43, 0x81c0_7555);
         assert_eq!(EDIT, 0x7556);
+        assert_eq!(MAP_PIECES, 0x4018_7557);
+        assert_eq!(GET_PIECES, 0xc018_7558);
     }
 
     #[test]
@@ -296,5 +379,7 @@ mod tests {
         assert_eq!(map_get(&file), Err(Errno::NOTTY));
         let map = FileMap::Simple(vec![Extent { offset: 2 << 20, len: 2 << 20 }]);
         assert_eq!(map_create(&file, FileType::Regular, 1, &map), Err(Errno::NOTTY));
+        assert_eq!(map_pieces(&file, 0, &[]), Err(Errno::NOTTY));
+        assert_eq!(get_pieces(&file), Err(Errno::NOTTY));
     }
 }

@@ -6,7 +6,7 @@
  * the log is seen on this machine only, and gone after the next mount. So a
  * strict mount refuses changes, to root as well, unless the process has asked
  * to be an editor: by an ioctl on an open directory, which lasts until that is
- * closed.
+ * closed. Links and renames are for editors on every mount.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -96,6 +96,20 @@ static bool famfs_is_editor(struct famfs_fs_info *fsi)
 	return false;
 }
 
+static int famfs_refuse(const struct famfs_fs_info *fsi, const char *what,
+			const char *hint)
+{
+	/* A script that tries a thousand times is told once */
+	static struct ratelimit_state limit =
+		RATELIMIT_STATE_INIT_FLAGS(limit, 5 * HZ, 1,
+					   RATELIMIT_MSG_ON_RELEASE);
+
+	if (__ratelimit(&limit))
+		pr_notice("%s: %s refused: only the famfs tools make changes that others see and that last: %s\n",
+			  fsi->name, what, hint);
+	return -EPERM;
+}
+
 /**
  * famfs_may_edit - check that the caller may change names and attributes
  * @sb: the mount
@@ -106,18 +120,30 @@ static bool famfs_is_editor(struct famfs_fs_info *fsi)
  */
 int famfs_may_edit(struct super_block *sb, const char *what, const char *hint)
 {
-	/* A script that tries a thousand times is told once */
-	static struct ratelimit_state limit =
-		RATELIMIT_STATE_INIT_FLAGS(limit, 5 * HZ, 1,
-					   RATELIMIT_MSG_ON_RELEASE);
 	struct famfs_fs_info *fsi = famfs_sb(sb);
 
 	if (!READ_ONCE(fsi->strict) || famfs_is_editor(fsi))
 		return 0;
-	if (__ratelimit(&limit))
-		pr_notice("%s: %s refused: only the famfs tools make changes that others see and that last: %s\n",
-			  fsi->name, what, hint);
-	return -EPERM;
+	return famfs_refuse(fsi, what, hint);
+}
+
+/**
+ * famfs_is_for_editors - check that the caller may make links and rename
+ * @sb: the mount, strict or not
+ * @what: the change, for the kernel log
+ * @hint: how to make it, for the kernel log
+ *
+ * The logs of other user space, which mounts that are not strict are for, have
+ * no links and no renames: it counts on being refused.
+ *
+ * Return: 0, or -EPERM and now and then a line in the kernel log.
+ */
+int famfs_is_for_editors(struct super_block *sb, const char *what,
+			 const char *hint)
+{
+	struct famfs_fs_info *fsi = famfs_sb(sb);
+
+	return famfs_is_editor(fsi) ? 0 : famfs_refuse(fsi, what, hint);
 }
 
 static long famfs_dir_ioctl(struct file *file, unsigned int cmd,

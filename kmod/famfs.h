@@ -175,6 +175,8 @@ void famfs_device_exit(void);
 /* editor.c */
 extern const struct file_operations famfs_dir_operations;
 int famfs_may_edit(struct super_block *sb, const char *what, const char *hint);
+int famfs_is_for_editors(struct super_block *sb, const char *what,
+			 const char *hint);
 
 /* failure.c */
 extern const struct dax_holder_operations famfs_holder_ops;
@@ -186,6 +188,7 @@ extern struct mutex famfs_holders_lock;
 struct inode *famfs_new_inode(struct mnt_idmap *idmap, struct super_block *sb,
 			      const struct inode *dir, umode_t mode);
 void famfs_evict_inode(struct inode *inode);
+void famfs_free_inode(struct inode *inode);
 
 /* map.c */
 int famfs_attach_map(struct inode *inode, struct famfs_map *map);

@@ -2,13 +2,14 @@
 /*
  * famfs: inodes and directories, which exist in memory only.
  *
- * Files are born empty and without data; MAP_CREATE gives them their bytes
- * and their size. There are no links, symbolic links, device nodes or renames:
- * the log that the name space is built from cannot express them. Those are here
- * only to tell who tries what to do instead.
+ * Files are born empty and without data; MAP_CREATE or MAP_PIECES gives them
+ * their bytes and their size. There are no device nodes, fifos and sockets:
+ * ->mknod is here only to tell who tries what there is instead.
  */
 #include <linux/fs.h>
 #include <linux/pagemap.h>
+#include <linux/slab.h>
+#include <linux/string.h>
 
 #include "famfs.h"
 #include "compat.h"
@@ -38,6 +39,11 @@ static const struct inode_operations famfs_file_inode_operations = {
 	.setattr = famfs_setattr,
 };
 
+static const struct inode_operations famfs_symlink_inode_operations = {
+	.get_link = simple_get_link,
+	.setattr = famfs_setattr,
+};
+
 static const struct inode_operations famfs_dir_inode_operations;
 
 struct inode *famfs_new_inode(struct mnt_idmap *idmap, struct super_block *sb,
@@ -56,6 +62,8 @@ struct inode *famfs_new_inode(struct mnt_idmap *idmap, struct super_block *sb,
 		inode->i_fop = &famfs_dir_operations;
 		/* For its own "." entry */
 		inc_nlink(inode);
+	} else if (S_ISLNK(mode)) {
+		inode->i_op = &famfs_symlink_inode_operations;
 	} else {
 		inode->i_op = &famfs_file_inode_operations;
 		inode->i_fop = &famfs_file_operations;
@@ -64,8 +72,10 @@ struct inode *famfs_new_inode(struct mnt_idmap *idmap, struct super_block *sb,
 	return inode;
 }
 
+/* @target is that of a symbolic link, or NULL. */
 static int famfs_make_node(struct mnt_idmap *idmap, struct inode *dir,
-			   struct dentry *dentry, umode_t mode)
+			   struct dentry *dentry, umode_t mode,
+			   const char *target)
 {
 	struct inode *inode;
 
@@ -76,6 +86,14 @@ static int famfs_make_node(struct mnt_idmap *idmap, struct inode *dir,
 	if (!inode)
 		return -ENOMEM;
 
+	if (target) {
+		inode->i_link = kstrdup(target, GFP_KERNEL_ACCOUNT);
+		if (!inode->i_link) {
+			iput(inode);
+			return -ENOMEM;
+		}
+		i_size_write(inode, strlen(target));
+	}
 	famfs_pin_dentry(dentry, inode);
 	inode_set_mtime_to_ts(dir, inode_set_ctime_current(dir));
 	return 0;
@@ -90,7 +108,7 @@ static int famfs_create(FAMFS_CREATE_ARGS)
 			     "famfs cp or famfs creat");
 	if (err)
 		return err;
-	return famfs_make_node(idmap, dir, dentry, mode | S_IFREG);
+	return famfs_make_node(idmap, dir, dentry, mode | S_IFREG, NULL);
 }
 
 static famfs_mkdir_ret famfs_mkdir(struct mnt_idmap *idmap, struct inode *dir,
@@ -100,7 +118,7 @@ static famfs_mkdir_ret famfs_mkdir(struct mnt_idmap *idmap, struct inode *dir,
 
 	err = famfs_may_edit(dir->i_sb, "making a directory", "famfs mkdir");
 	if (!err)
-		err = famfs_make_node(idmap, dir, dentry, mode | S_IFDIR);
+		err = famfs_make_node(idmap, dir, dentry, mode | S_IFDIR, NULL);
 	if (!err)
 		inc_nlink(dir);
 	return famfs_mkdir_error(err);
@@ -125,22 +143,33 @@ static int famfs_rmdir(struct inode *dir, struct dentry *dentry)
 static int famfs_link(struct dentry *old_dentry, struct inode *dir,
 		      struct dentry *dentry)
 {
-	famfs_may_edit(dir->i_sb, "a link", "famfs cp, there are no links");
-	return -EPERM;
+	int err;
+
+	err = famfs_is_for_editors(dir->i_sb, "a link", "famfs ln");
+	if (err)
+		return err;
+	if (famfs_is_dead(famfs_sb(dir->i_sb)))
+		return -EIO;
+	return simple_link(old_dentry, dir, dentry);
 }
 
 static int famfs_symlink(struct mnt_idmap *idmap, struct inode *dir,
 			 struct dentry *dentry, const char *target)
 {
-	famfs_may_edit(dir->i_sb, "a link", "famfs cp, there are no links");
-	return -EPERM;
+	int err;
+
+	err = famfs_is_for_editors(dir->i_sb, "a symbolic link",
+				   "famfs ln -s");
+	if (err)
+		return err;
+	return famfs_make_node(idmap, dir, dentry, S_IFLNK | 0777, target);
 }
 
 static int famfs_mknod(struct mnt_idmap *idmap, struct inode *dir,
 		       struct dentry *dentry, umode_t mode, dev_t rdev)
 {
 	famfs_may_edit(dir->i_sb, "a special file",
-		       "there are regular files and directories only");
+		       "there are regular files, directories and links only");
 	return -EPERM;
 }
 
@@ -148,8 +177,15 @@ static int famfs_rename(struct mnt_idmap *idmap, struct inode *old_dir,
 			struct dentry *old_dentry, struct inode *new_dir,
 			struct dentry *new_dentry, unsigned int flags)
 {
-	famfs_may_edit(old_dir->i_sb, "renaming", "famfs cp and famfs rm");
-	return -EPERM;
+	int err;
+
+	err = famfs_is_for_editors(old_dir->i_sb, "renaming", "famfs mv");
+	if (err)
+		return err;
+	if (famfs_is_dead(famfs_sb(old_dir->i_sb)))
+		return -EIO;
+	return simple_rename(idmap, old_dir, old_dentry, new_dir, new_dentry,
+			     flags);
 }
 
 static const struct inode_operations famfs_dir_inode_operations = {
@@ -179,4 +215,12 @@ void famfs_evict_inode(struct inode *inode)
 	/* Only now may another file get the same range of the device */
 	if (map)
 		famfs_free_map(fsi, map);
+}
+
+/* When nobody can follow the link any more, not even without a reference */
+void famfs_free_inode(struct inode *inode)
+{
+	if (S_ISLNK(inode->i_mode))
+		kfree(inode->i_link);
+	free_inode_nonrcu(inode);
 }

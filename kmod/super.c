@@ -11,6 +11,7 @@
 #include <linux/fs_parser.h>
 #include <linux/module.h>
 #include <linux/path.h>
+#include <linux/rcupdate.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/statfs.h>
@@ -60,6 +61,7 @@ static int famfs_show_options(struct seq_file *m, struct dentry *root)
 static const struct super_operations famfs_super_operations = {
 	.statfs = famfs_statfs,
 	.evict_inode = famfs_evict_inode,
+	.free_inode = famfs_free_inode,
 	.sync_fs = famfs_sync_fs,
 	.show_options = famfs_show_options,
 };
@@ -336,6 +338,8 @@ device_exit:
 static void __exit famfs_exit(void)
 {
 	unregister_filesystem(&famfs_fs_type);
+	/* Inodes on their way to famfs_free_inode() */
+	rcu_barrier();
 	famfs_counters_exit();
 	famfs_device_exit();
 }

@@ -190,10 +190,11 @@ struct famfs_ioc_pieces {
 	_IOR(FAMFS_IOC_MAGIC, 0x55, struct famfs_ioc_get_fmap)
 
 /*
- * On an open directory, with CAP_SYS_ADMIN: the calling process may change
- * names and attributes of a mount with the option strict, until the directory
- * is closed. Threads and programs it executes are the process, children are
- * not. EBUSY: another process has asked on the same open directory.
+ * On an open directory, with CAP_SYS_ADMIN: the calling process may make links
+ * and rename, and change names and attributes of a mount with the option
+ * strict, until the directory is closed. Threads and programs it executes are
+ * the process, children are not. EBUSY: another process has asked on the same
+ * open directory.
  */
 #define FAMFSIOC_EDIT _IO(FAMFS_IOC_MAGIC, 0x56)
 

@@ -11,6 +11,7 @@
 #include <linux/fs.h>
 #include <linux/huge_mm.h>
 #include <linux/iomap.h>
+#include <linux/mount.h>
 #include <linux/pagemap.h>
 #include <linux/splice.h>
 #include <linux/uio.h>
@@ -290,10 +291,23 @@ static loff_t famfs_llseek(struct file *file, loff_t offset, int whence)
 	return vfs_setpos(file, offset, inode->i_sb->s_maxbytes);
 }
 
+/*
+ * The bits may come from another machine. Mounts of the tools are nosuid,
+ * where they mean nothing, and no flag of the super block makes all mounts so.
+ */
+static bool famfs_gives_privileges(const struct inode *inode,
+				   const struct file *file)
+{
+	return (file->f_flags & __FMODE_EXEC) && is_sxid(inode->i_mode) &&
+	       !(file->f_path.mnt->mnt_flags & MNT_NOSUID);
+}
+
 static int famfs_open(struct inode *inode, struct file *file)
 {
 	if (famfs_is_dead(famfs_sb(inode->i_sb)))
 		return -EIO;
+	if (famfs_gives_privileges(inode, file))
+		return -EACCES;
 
 	file->f_mode |= FMODE_CAN_ODIRECT | FMODE_NOWAIT;
 	return generic_file_open(inode, file);

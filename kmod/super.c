@@ -144,6 +144,7 @@ static int famfs_fill_super(struct super_block *sb)
 
 	sb->s_magic = FAMFS_STATFS_MAGIC;
 	sb->s_op = &famfs_super_operations;
+	sb->s_iflags |= SB_I_NODEV;
 	sb->s_maxbytes = FAMFS_MAX_SIZE;
 	sb->s_blocksize = PAGE_SIZE;
 	sb->s_blocksize_bits = PAGE_SHIFT;

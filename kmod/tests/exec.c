@@ -24,7 +24,7 @@ static void copy_in(const char *from, const char *name, uint64_t offset)
 	close(out);
 }
 
-/* The exit status of a program; what it prints goes to @text */
+/* The exit status of a program of a user; what it prints goes to @text */
 static int run(const char *path, char *const argv[], char *text, size_t size)
 {
 	size_t len = 0;
@@ -40,6 +40,8 @@ static int run(const char *path, char *const argv[], char *text, size_t size)
 		dup2(out[1], STDOUT_FILENO);
 		close(out[0]);
 		close(out[1]);
+		if (setresgid(1000, 1000, 1000) || setresuid(1000, 1000, 1000))
+			_exit(126);
 		execv(path, argv);
 		_exit(127);
 	}
@@ -79,6 +81,54 @@ static void test_static(void)
 	is(run(at("static"), argv, text, sizeof(text)), EXEC_STATUS,
 	   "run a static program");
 	ok(!strcmp(text, "it runs\n"), "it prints its line");
+}
+
+/*
+ * Set-user-ID bits come from other machines: a program with them runs from a
+ * mount with nosuid only, and without what they would give it.
+ */
+static void test_privileges(void)
+{
+	char *argv[] = { "exec", "--user", NULL };
+	struct stat st;
+	char text[64];
+
+	works(chmod(at("static"), 04755), "set-user-ID");
+	is(run(at("static"), argv, text, sizeof(text)), 127,
+	   "such a program does not run");
+	works(chmod(at("static"), 02755), "set-group-ID");
+	is(run(at("static"), argv, text, sizeof(text)), 127, "nor does this");
+	works(mount(NULL, mnt, NULL, MS_REMOUNT | MS_NOATIME | MS_NOSUID, ""),
+	      "remount nosuid");
+	works(chmod(at("static"), 06755), "set both");
+	stat(at("static"), &st);
+	is(st.st_mode & 07777, 06755, "stat tells them");
+	is(run(at("static"), argv, text, sizeof(text)), EXEC_STATUS,
+	   "it runs, and is who has started it");
+	works(mount(NULL, mnt, NULL, MS_REMOUNT | MS_NOATIME | MS_NOEXEC, ""),
+	      "remount noexec");
+	works(chmod(at("static"), 0755), "an ordinary program");
+	is(run(at("static"), argv, text, sizeof(text)), 127,
+	   "does not run there");
+	works(mount(NULL, mnt, NULL, MS_REMOUNT | MS_NOATIME, ""), "remount");
+	is(run(at("static"), argv, text, sizeof(text)), EXEC_STATUS,
+	   "and runs again");
+}
+
+/* A script in a file of its own size, in a page */
+static void test_script(void)
+{
+	static const char script[] = "#!/bin/sh\nexit 42\n";
+	char *argv[] = { "script", NULL };
+	char text[64];
+	int fd = make_small("script", BASE, sizeof(script) - 1);
+
+	is(pwrite(fd, script, sizeof(script) - 1, 0), sizeof(script) - 1,
+	   "write a script");
+	fchmod(fd, 0755);
+	close(fd);
+	is(run(at("script"), argv, text, sizeof(text)), EXEC_STATUS, "run it");
+	unlink(at("script"));
 }
 
 /* Nobody may write into a program that runs */
@@ -150,11 +200,13 @@ static void test_refused(void)
 
 int main(int argc, char **argv)
 {
-	/* What test_static() and test_busy() run */
+	/* What test_static(), test_privileges() and test_busy() run */
 	if (argc == 2 && !strcmp(argv[1], "--run")) {
 		puts("it runs");
 		return EXEC_STATUS;
 	}
+	if (argc == 2 && !strcmp(argv[1], "--user"))
+		return geteuid() == 1000 && getegid() == 1000 ? EXEC_STATUS : 1;
 	if (argc == 2 && !strcmp(argv[1], "--wait")) {
 		(void)!write(STDOUT_FILENO, "", 1);
 		pause();
@@ -162,7 +214,9 @@ int main(int argc, char **argv)
 
 	set_up(argc, argv);
 	test_static();
+	test_privileges();
 	test_busy();
+	test_script();
 	test_dynamic();
 	test_refused();
 	return tear_down();

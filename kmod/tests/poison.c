@@ -8,6 +8,7 @@
 
 /* Not used by the other tests: these pages stay bad until the next boot */
 #define BAD (240 * MIB)
+#define SMALL_BAD (BAD + 10 * PMD)
 #define GOOD (48 * MIB)
 #define BAD_PAGE 7
 
@@ -78,7 +79,7 @@ static const struct injector {
 };
 
 /* The caller, who has the page mapped, counts as one who has touched it. */
-static void poison(const struct injector *injector, char *page)
+static void poison(const struct injector *injector, char *page, int size_shift)
 {
 	struct sigaction action = {
 		.sa_sigaction = on_poison,
@@ -94,7 +95,8 @@ static void poison(const struct injector *injector, char *page)
 	is(poison_info.si_code, BUS_MCEERR_AR, "with the code of bad memory");
 	if (!ok(poison_info.si_addr == page, "the exact address"))
 		note("%p and not %p", poison_info.si_addr, page);
-	is(poison_info.si_addr_lsb, 21, "and the size of what was mapped");
+	is(poison_info.si_addr_lsb, size_shift,
+	   "and the size of what was mapped");
 }
 
 /*
@@ -175,7 +177,7 @@ static void test_injector(const struct injector *injector, uint64_t bad_offset)
 
 	/* In the middle of a 2 MiB page */
 	page = bad + PMD + BAD_PAGE * 4096;
-	poison(injector, page);
+	poison(injector, page, 21);
 	is(touch(page), BUS_ADRERR, "the bad page");
 	is(touch(bad), BUS_ADRERR, "another page of the file");
 	test_disabled(bad_fd, good_fd, good);
@@ -198,6 +200,62 @@ static void test_injector(const struct injector *injector, uint64_t bad_offset)
 	is(pread(good_fd, &byte, 1, PMD - 1), 1, "read the other file");
 	is(byte, 'g', "its data is there");
 	close(good_fd);
+	unlink(at("good"));
+}
+
+/*
+ * Two small files share 2 MiB and one of their pages goes bad: who has that
+ * file mapped is told so, who has the other one is not.
+ */
+static void test_small(const struct injector *injector, uint64_t offset)
+{
+	int other_fd = make_small("other", offset, PAGE);
+	int bad_fd = make_small("bad", offset + PAGE, PAGE), gate;
+	char *other = map_file(other_fd, PAGE, PROT_READ | PROT_WRITE,
+			       MAP_SHARED);
+	char *bad = map_file(bad_fd, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED);
+	pid_t bystander;
+	char byte;
+
+	memset(bad, 'b', PAGE);
+	memset(other, 'o', PAGE);
+	bystander = start_bystander(other, &gate);
+	poison(injector, bad, 12);
+	is(touch(bad), BUS_ADRERR, "the small file with the bad page");
+	is(touch(other), BUS_ADRERR, "the one beside it");
+	fails(pread(other_fd, &byte, 1, 0), EIO, "read that");
+	close(gate);
+	is(wait_for(bystander), BUS_ADRERR,
+	   "a process with only that gets SIGBUS when it touches it");
+	munmap(bad, PAGE);
+	munmap(other, PAGE);
+	close(bad_fd);
+	close(other_fd);
+	works(umount(mnt), "unmount");
+	works(mount_famfs(""), "mount again");
+	other_fd = make_small("other", offset, PAGE);
+	is(pread(other_fd, &byte, 1, 0), 1, "read the other file");
+	is(byte, 'o', "its data is there");
+	close(other_fd);
+	unlink(at("other"));
+}
+
+/* A page of a small file that is gone disturbs no file beside it */
+static void test_small_unused(uint64_t offset)
+{
+	int fd = make_small("gone", offset, PAGE);
+	char *mem = map_file(fd, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED);
+	uint64_t pfn = pfn_of(mem);
+	char byte = 'x';
+
+	munmap(mem, PAGE);
+	close(fd);
+	unlink(at("gone"));
+	fd = make_small("good", offset + PAGE, PAGE);
+	works(write_number(CORRUPT_PFN, pfn), "poison a page beside a file");
+	is(pwrite(fd, &byte, 1, 0), 1, "write the file");
+	is(pread(fd, &byte, 1, 0), 1, "read it");
+	close(fd);
 	unlink(at("good"));
 }
 
@@ -226,5 +284,8 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < ARRAY_SIZE(injectors); i++)
 		test_injector(&injectors[i], BAD + i * 2 * PMD);
 	test_unused();
+	for (size_t i = 0; i < ARRAY_SIZE(injectors); i++)
+		test_small(&injectors[i], SMALL_BAD + i * PMD);
+	test_small_unused(SMALL_BAD + ARRAY_SIZE(injectors) * PMD);
 	return tear_down();
 }

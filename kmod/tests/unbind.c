@@ -149,6 +149,64 @@ static void test_unlinked(void)
 	works(mount_famfs(""), "mount");
 }
 
+static volatile sig_atomic_t told_of_removal;
+
+static void on_removal(int sig)
+{
+	told_of_removal = sig;
+}
+
+/* Files of a page in the same 2 MiB, each mapped, and one with a hole */
+static void test_small(void)
+{
+	static const struct famfs_ioc_piece pieces[] = {
+		{ 0, BASE + 8 * PMD, PAGE },
+		{ 3 * PMD, BASE + 8 * PMD + PAGE, PAGE },
+	};
+	int fds[64], sparse = make_stub("sparse"), gone = 0, right = 0;
+	char *mems[64], *hole, name[16];
+
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		snprintf(name, sizeof(name), "small%zu", i);
+		fds[i] = make_small(name, BASE + i * PAGE, PAGE);
+		mems[i] = map_file(fds[i], PAGE, PROT_READ | PROT_WRITE,
+				   MAP_SHARED);
+		mems[i][0] = i;
+	}
+	works(map_pieces(sparse, 4 * PMD, 2, pieces), "a file with a hole");
+	hole = map_file(sparse, 4 * PMD, PROT_READ | PROT_WRITE, MAP_SHARED);
+	is(touch(hole) + touch(hole + PAGE) + touch(hole + PMD), 0,
+	   "read data and hole");
+	/* Who has it mapped is told, also if it is who takes the driver away */
+	signal(SIGBUS, on_removal);
+	works(unbind(), "unbind while small files are mapped");
+	signal(SIGBUS, SIG_DFL);
+	ok(told_of_removal, "who has them mapped gets SIGBUS");
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		gone += touch(mems[i]) == BUS_ADRERR;
+	is(gone, ARRAY_SIZE(fds), "each of them is gone");
+	is(touch(hole + PMD), BUS_ADRERR, "and the hole");
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		munmap(mems[i], PAGE);
+		close(fds[i]);
+	}
+	munmap(hole, 4 * PMD);
+	close(sparse);
+	works(umount(mnt), "unmount");
+	works(bind_again(), "bind");
+	works(mount_famfs(""), "mount");
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		char byte = 0;
+
+		snprintf(name, sizeof(name), "small%zu", i);
+		fds[i] = make_small(name, BASE + i * PAGE, PAGE);
+		right += pread(fds[i], &byte, 1, 0) == 1 && byte == (char)i;
+		close(fds[i]);
+		unlink(at(name));
+	}
+	is(right, ARRAY_SIZE(fds), "their data is there after that");
+}
+
 /*
  * Create, map, touch and unlink files until the device is gone. The exit
  * status tells the error that is not due to that.
@@ -246,6 +304,7 @@ int main(int argc, char **argv)
 	test_mapped();
 	test_pinned();
 	test_unlinked();
+	test_small();
 	test_storm();
 	test_no_driver();
 	rmdir(SECOND);

@@ -108,23 +108,36 @@ int famfs_find_device(struct fs_context *fc, const char *source,
 	return 0;
 }
 
+/* How many of @pages pages from @pgoff on are there and contiguous, if any? */
+static long famfs_contiguous(struct famfs_fs_info *fsi, pgoff_t pgoff,
+			     long pages)
+{
+	int lookup = srcu_read_lock(&famfs_lookup_srcu);
+	int id = dax_read_lock();
+	long got = -EIO;
+
+	if (!famfs_is_dead(fsi))
+		got = dax_direct_access(fsi->dax_dev, pgoff, pages, DAX_ACCESS,
+					NULL, NULL);
+	dax_read_unlock(id);
+	srcu_read_unlock(&famfs_lookup_srcu, lookup);
+	return got;
+}
+
 /* No interface tells the size of a dax device: find the last page there is. */
-static u64 famfs_probe_size(struct dax_device *dax_dev)
+static u64 famfs_probe_size(struct famfs_fs_info *fsi)
 {
 	/* Page 'low - 1' exists, page 'high' does not; 2^40 pages are 4 PiB */
 	pgoff_t low = 0, high = 1ULL << 40;
-	int id = dax_read_lock();
 
 	while (low < high) {
 		pgoff_t mid = low + (high - low) / 2;
 
-		if (dax_direct_access(dax_dev, mid, 1, DAX_ACCESS, NULL,
-				      NULL) == 1)
+		if (famfs_contiguous(fsi, mid, 1) == 1)
 			low = mid + 1;
 		else
 			high = mid;
 	}
-	dax_read_unlock(id);
 	return (u64)low << PAGE_SHIFT;
 }
 
@@ -180,7 +193,7 @@ static int famfs_open_char(struct famfs_fs_info *fsi, struct fs_context *fc,
 	err = famfs_hold_char(fsi, dax_dev);
 	switch (err) {
 	case 0:
-		fsi->size = famfs_probe_size(dax_dev);
+		fsi->size = famfs_probe_size(fsi);
 		if (fsi->size)
 			break;
 		/* The driver has just gone, without a word to a new holder */
@@ -316,17 +329,11 @@ void famfs_release_device(struct famfs_fs_info *fsi)
 bool famfs_device_has(struct famfs_fs_info *fsi, u64 offset, u64 len)
 {
 	long pages = len >> PAGE_SHIFT;
-	long got;
-	int id;
 
 	if (offset >= fsi->size || len > fsi->size - offset)
 		return false;
 	if (!fsi->is_char)
 		return true;
 
-	id = dax_read_lock();
-	got = dax_direct_access(fsi->dax_dev, offset >> PAGE_SHIFT, pages,
-				DAX_ACCESS, NULL, NULL);
-	dax_read_unlock(id);
-	return got == pages;
+	return famfs_contiguous(fsi, offset >> PAGE_SHIFT, pages) == pages;
 }

@@ -17,11 +17,20 @@
 #include <linux/mm.h>
 #include <linux/overflow.h>
 #include <linux/pagemap.h>
+#include <linux/srcu.h>
 #include <linux/xarray.h>
 
 #include "famfs.h"
 #include "compat.h"
 #include "trace.h"
+
+/*
+ * Readers are who looks up memory of the device, from the moment that they
+ * found the mount alive. In a removal, drivers/dax first calls back, then
+ * marks the device, and waits for its own readers last; fsdev_dax stumbles
+ * over a device that is marked while it looks something up.
+ */
+DEFINE_SRCU(famfs_lookup_srcu);
 
 /* Guards the list and what struct famfs_fs_info says about it */
 DEFINE_MUTEX(famfs_holders_lock);
@@ -242,6 +251,8 @@ static int famfs_memory_lost(struct famfs_fs_info *fsi, u64 offset, u64 end,
 static int famfs_device_removed(struct famfs_fs_info *fsi, int mf_flags)
 {
 	famfs_set_dead(fsi);
+	/* Faults are waited for when their file is unmapped */
+	synchronize_srcu(&famfs_lookup_srcu);
 	pr_warn("%s: device removed, mount disabled: unmount it\n", fsi->name);
 	famfs_revoke_all(fsi, mf_flags);
 	return 0;

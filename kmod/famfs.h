@@ -18,6 +18,7 @@
 #include <linux/mm_types.h>
 #include <linux/mutex.h>
 #include <linux/refcount.h>
+#include <linux/srcu.h>
 #include <linux/wait.h>
 
 #include "uapi/famfs_ioctl.h"
@@ -183,6 +184,7 @@ extern const struct dax_holder_operations famfs_holder_ops;
 void famfs_add_holder(struct famfs_fs_info *fsi);
 void famfs_drop_holder(struct famfs_fs_info *fsi);
 extern struct mutex famfs_holders_lock;
+extern struct srcu_struct famfs_lookup_srcu;
 
 /* inode.c */
 struct inode *famfs_new_inode(struct mnt_idmap *idmap, struct super_block *sb,

@@ -55,17 +55,16 @@ static const struct iomap_ops famfs_iomap_ops = {
 };
 
 /*
- * The lock delays the removal of the device, so that no call which found the
- * mount alive goes on with what is bound next. A call that the removal
- * overtakes is told the same as the next one, not that there is no device.
+ * The removal of the device waits for the whole call, so that none which found
+ * the mount alive goes on with what is bound next.
  */
 static ssize_t famfs_iomap_rw(struct kiocb *iocb, struct iov_iter *iter)
 {
-	int id = dax_read_lock();
+	int lookup = srcu_read_lock(&famfs_lookup_srcu);
 	ssize_t ret = dax_iomap_rw(iocb, iter, &famfs_iomap_ops);
 
-	dax_read_unlock(id);
-	return ret == -ENXIO ? -EIO : ret;
+	srcu_read_unlock(&famfs_lookup_srcu, lookup);
+	return ret;
 }
 
 static ssize_t famfs_read_iter(struct kiocb *iocb, struct iov_iter *to)

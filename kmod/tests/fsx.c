@@ -33,6 +33,16 @@ static const struct famfs_ioc_simple_extent strips[] = {
 	{ 0, BASE + 40 * PMD, 3 * PMD },
 };
 
+/* As no allocator would do it: odd numbers of pages, everywhere */
+static const struct famfs_ioc_piece pages[] = {
+	{ 0, BASE + 61 * PMD + 3 * PAGE, PAGE },
+	{ PAGE, BASE + 60 * PMD, PMD - PAGE },
+	{ PMD, BASE + 62 * PMD, PMD },
+	{ 2 * PMD, BASE + 64 * PMD + PAGE, 2 * PMD },
+	{ 4 * PMD, BASE + 67 * PMD, 3 * PMD + 7 * PAGE },
+	{ 7 * PMD + 7 * PAGE, BASE + 71 * PMD + 7 * PAGE, 2 * PMD - 9 * PAGE },
+};
+
 static struct file {
 	const char *name;
 	int fd, direct;
@@ -41,6 +51,7 @@ static struct file {
 } files[] = {
 	{ .name = "extents" },
 	{ .name = "interleaved" },
+	{ .name = "pages" },
 };
 
 /* An operation: what it does to bytes @pos to @pos + @len of a file */
@@ -247,10 +258,15 @@ static bool op_splice_write(struct range *r)
 	return true;
 }
 
-/* From a mapping of the one file to the other: both sides are DAX pages */
+static struct file *other_file(const struct file *file)
+{
+	return &files[(file - files + 1) % ARRAY_SIZE(files)];
+}
+
+/* From a mapping of one file to another: both sides are DAX pages */
 static bool op_write_from_mapping(struct range *r)
 {
-	struct file *other = &files[r->file == &files[0]];
+	struct file *other = other_file(r->file);
 
 	memcpy(r->file->shadow + r->pos, other->shadow + r->pos, r->len);
 	return returned(r->file, pwrite(any_fd(r->file), other->mem + r->pos,
@@ -259,7 +275,7 @@ static bool op_write_from_mapping(struct range *r)
 
 static bool op_read_to_mapping(struct range *r)
 {
-	struct file *other = &files[r->file == &files[0]];
+	struct file *other = other_file(r->file);
 
 	memcpy(other->shadow + r->pos, r->file->shadow + r->pos, r->len);
 	return returned(r->file, pread(any_fd(r->file), other->mem + r->pos,
@@ -331,16 +347,26 @@ static struct range any_range(void)
 	return r;
 }
 
+static int attach(const struct file *file)
+{
+	switch (file - files) {
+	case 0:
+		return map_simple(file->fd, SIZE, ARRAY_SIZE(extents), extents);
+	case 1:
+		return map_interleaved(file->fd, SIZE, PMD, ARRAY_SIZE(strips),
+				       strips);
+	default:
+		return map_pieces(file->fd, SIZE, ARRAY_SIZE(pages), pages);
+	}
+}
+
 static void open_files(void)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
 		struct file *file = &files[i];
 
 		file->fd = make_stub(file->name);
-		if (i ? map_interleaved(file->fd, SIZE, PMD, ARRAY_SIZE(strips),
-					strips) :
-			map_simple(file->fd, SIZE, ARRAY_SIZE(extents),
-				   extents))
+		if (attach(file))
 			bail("map %s", file->name);
 		file->direct = open(at(file->name), O_RDWR | O_DIRECT);
 		if (file->direct < 0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Two VMs with a mount each of the same memory: one writes two files, the
- * other one verifies them. They meet at a page of a third file, where the
+ * Two VMs with a mount each of the same memory: one writes a few files, the
+ * other one verifies them. They meet at a page of another file, where the
  * writer tells what the files hold, 2 MiB by 2 MiB, and waits for the other.
  *
  * The page is all zeros before, as in a new pool, and again afterwards.

@@ -14,8 +14,8 @@ use crate::tools::{KernelHeaders, Tools};
 use crate::{exec, manual, paths, setup};
 
 /// The target of guest programs. It is set on the command line so that cargo builds procedural
-/// macros and build scripts without the guest's flags.
-const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
+/// macros and build scripts without the guest's flags, once for host and guest.
+pub const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What was built, and where.
 pub struct Built {
@@ -42,14 +42,12 @@ pub fn run() -> Result<Built> {
         cargo().args(["build", "--release", "-p", "famfs-cli", "-p", "vhost-famfs"]),
     )?;
     manual::write()?;
-    let guest_target = target.join("guest");
     exec::step(
         "build-guest",
         "Building the guest programs",
         cargo()
             .args(["build", "--release", "-p", "famfs-cli", "-p", "guest"])
-            .args(["--target", GUEST_TARGET, "--target-dir"])
-            .arg(&guest_target)
+            .args(["--target", GUEST_TARGET])
             .env("RUSTFLAGS", "-C target-feature=+crt-static"),
     )?;
     let module = module(&tools, &tools.kernel_headers()?, &target.join("kmod"))?;
@@ -62,7 +60,7 @@ pub fn run() -> Result<Built> {
     Ok(Built {
         tools,
         host,
-        guest: guest_target.join(GUEST_TARGET).join("release"),
+        guest: target.join(GUEST_TARGET).join("release"),
         module,
         module_tests,
     })

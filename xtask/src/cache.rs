@@ -55,8 +55,11 @@ pub fn remove_others(cache: &Path, prefix: &str, keep: &[&Path]) -> Result<()> {
         let path = entry.with_context(|| format!("cannot list {}", cache.display()))?.path();
         let ours = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix));
         if ours && path.is_dir() && !keep.contains(&path.as_path()) {
+            // What belongs to a directory has its name and an extension.
+            let whole = path.with_extension("");
+            let whole = if whole.is_dir() { whole } else { path.clone() };
             let dir =
-                File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+                File::open(&whole).with_context(|| format!("cannot open {}", whole.display()))?;
             match dir.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => continue,
@@ -88,12 +91,14 @@ mod tests {
         let tree = dir.path().join("tools-1");
         assert!(super::hold(&tree).unwrap().is_none());
         fs::create_dir(&tree).unwrap();
+        let programs = tree.with_extension("bin");
+        fs::create_dir(&programs).unwrap();
         let held = super::hold(&tree).unwrap();
         super::remove_others(dir.path(), "tools-", &[]).unwrap();
-        assert!(held.is_some() && tree.exists());
+        assert!(held.is_some() && tree.exists() && programs.exists());
         drop(held);
         super::remove_others(dir.path(), "tools-", &[]).unwrap();
-        assert!(!tree.exists());
+        assert!(!tree.exists() && !programs.exists());
     }
 
     #[test]

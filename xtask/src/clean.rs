@@ -8,13 +8,14 @@ use anyhow::{Context, Result};
 use vm_tests::interrupt;
 
 use crate::args::CleanArgs;
+use crate::build::GUEST_TARGET;
 use crate::paths;
 
 /// What xtask creates under target/.
 const BUILT: &[&str] = &[
     "bench",
     "completions",
-    "guest",
+    GUEST_TARGET,
     "image",
     "image-again",
     "image-debug",

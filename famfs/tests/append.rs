@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Crash safety: whatever part of a session's stores reaches the media, the file system mounts
-//! with a prefix of its files, and each of them is complete.
+//! Crash safety: whichever of a session's stores reach the media, the file system mounts with a
+//! prefix of its files, and each of them is complete.
 //!
 //! A device in memory records every store of at most eight bytes, and every time that a range was
-//! made durable. The model of a crash: stores that were made durable are there; of the others,
-//! each cache line has any prefix of its own. Within one write of more than eight bytes the order
-//! of the stores is the copying routine's affair, so they come in either order.
+//! made durable. The model of a crash: durable stores arrive; of the others, each cache line has
+//! any prefix of its own. Within one write of more than eight bytes the copying routine decides the
+//! order of the stores, so they come in either order.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ const DEVICE_LEN: u64 = 64 << 20;
 const LINE: u64 = 64;
 const OWNER: Owner = Owner { uid: 1, gid: 2, mode: 0o640 };
 
-/// Contents by the offset of each eight bytes; what is not there is zero.
+/// Contents by the offset of each eight bytes; missing ones are zero.
 type Words = BTreeMap<u64, [u8; 8]>;
 
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ enum Event {
         start: u64,
         end: u64,
     },
-    /// A commit returned: so many files and directories were reported complete.
+    /// A commit returned: this many files and directories were reported complete.
     Reported(usize),
 }
 
@@ -61,10 +61,10 @@ struct State {
     events: Vec<Event>,
 }
 
-/// How the real media make things durable.
+/// How the real media make data durable.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// Cache lines of the range that is named, file data when a file is finished.
+    /// Cache lines of the named range; file data when a file is finished.
     Mapped,
     /// All of the pool, when the log asks for it.
     PoolFile,
@@ -236,14 +236,14 @@ fn path(number: usize) -> RelPath {
     RelPath::new(format!("n{number}").as_bytes()).unwrap()
 }
 
-/// The bytes of the file of this number.
+/// The bytes of the file with this number.
 fn contents(number: usize, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     SeededBytes::new(u32::try_from(number).unwrap() + 1).fill(&mut bytes);
     bytes
 }
 
-/// An empty file system; made once, because it is most of a session's stores.
+/// An empty file system; made once, because that is most of a session's stores.
 static FORMATTED: LazyLock<Words> = LazyLock::new(|| {
     let device = Device::new(Words::new(), Kind::Mapped);
     let options = mkfs::Options {
@@ -258,7 +258,7 @@ static FORMATTED: LazyLock<Words> = LazyLock::new(|| {
     device.state.into_inner().unwrap().words
 });
 
-/// Runs a session on a new file system and tells all that it stored.
+/// Runs a session on a new file system and returns everything that it stored.
 fn record(actions: &[Action], kind: Kind) -> (Words, Vec<Event>) {
     let start = FORMATTED.clone();
     let device = Device::new(start.clone(), kind);
@@ -290,7 +290,7 @@ fn record(actions: &[Action], kind: Kind) -> (Words, Vec<Event>) {
     (start, device.state.into_inner().unwrap().events)
 }
 
-/// In which order the stores of one write are made.
+/// The order of the stores of one write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
     Forward,
@@ -300,7 +300,7 @@ enum Order {
 const FORWARD: Order = Order::Forward;
 const BACKWARD: Order = Order::Backward;
 
-/// The media after a crash behind the first `cut` events. `keep` tells how many of the stores of
+/// The media after a crash behind the first `cut` events. `keep` returns how many of the stores of
 /// a cache line that were not durable have arrived, given the line's rank and their number.
 fn crash(
     start: &Words,
@@ -360,7 +360,7 @@ fn check_after_crash(words: Words, actions: &[Action], reported: usize) {
         }
     }
 
-    // The next session goes on from there.
+    // The next session continues from there.
     let volume = DeviceVolume(&device);
     let mut writer = Writer::open(&volume, None).unwrap();
     assert_eq!(writer.plan().nodes().len() as u64, found as u64 + unpublished);
@@ -396,8 +396,8 @@ fn every_cut_of_a_session_leaves_a_prefix() {
     }
 }
 
-/// Every cut at eight bytes, and at each every single cache line that is ahead of all others, or
-/// behind them, by every number of its stores.
+/// Every cut at eight bytes, and at each cut every single cache line ahead of all others, or behind
+/// them, by every number of its stores.
 #[test]
 fn every_line_ahead_or_behind_leaves_a_prefix() {
     use Action::{Commit, Create, Mkdir};
@@ -427,8 +427,8 @@ fn every_line_ahead_or_behind_leaves_a_prefix() {
     }
 }
 
-/// Every cut of a compaction, with all, none and half of what was not durable: the same files, and
-/// a second compaction ends the work.
+/// Every cut of a compaction, with all, none and half of what was not durable: the files stay the
+/// same, and a second compaction completes the work.
 #[test]
 fn every_cut_of_a_compaction_leaves_the_same_files() {
     use Action::{Commit, Create, Mkdir};
@@ -444,7 +444,7 @@ fn every_cut_of_a_compaction_leaves_the_same_files() {
         for path in [below, path(0), path(2), path(5), path(4)] {
             writer.delete(&path).unwrap();
         }
-        // Twice the same name.
+        // The same name twice.
         writer.mkdir(&path(2), OWNER).unwrap();
         writer.delete(&path(2)).unwrap();
         writer.commit().unwrap();
@@ -470,7 +470,8 @@ fn every_cut_of_a_compaction_leaves_the_same_files() {
     }
 }
 
-/// Files 1 and 3 are there and whole, nothing else is, and nothing is wrong; the memory in use.
+/// Files 1 and 3 exist and are complete, nothing else exists, and nothing is wrong; returns the
+/// memory in use.
 fn check_compacted(device: &Device) -> u64 {
     let Contents { log, plan, .. } = Contents::read(device).unwrap();
     assert!(log.counter_problem().is_none() && plan.stopped.is_none());
@@ -484,7 +485,7 @@ fn check_compacted(device: &Device) -> u64 {
     plan.space.used()
 }
 
-/// Every cut of a takeover: one of the two systems is the master, and the files are there.
+/// Every cut of a takeover: one of the two systems is the master, and the files exist.
 #[test]
 fn every_cut_of_a_takeover_leaves_one_master() {
     let (start, events) = record(&[Action::Create(10), Action::Commit], Kind::Mapped);
@@ -510,7 +511,7 @@ fn every_cut_of_a_takeover_leaves_one_master() {
                 let master = superblock.system_uuid;
                 assert!(master == new || master == Uuid::from_u128(3), "{master}");
                 assert_eq!(plan.nodes().len(), 1);
-                // Run again it ends the work.
+                // A second run completes the work.
                 takeover(&device, new).unwrap();
                 device.read_at(0, &mut first).unwrap();
                 assert_eq!(Superblock::parse(&first, 0).unwrap().system_uuid, new);
@@ -519,7 +520,7 @@ fn every_cut_of_a_takeover_leaves_one_master() {
     }
 }
 
-/// Overwriting appends nothing to the log, and is as durable as the rest when it is reported.
+/// Overwriting appends nothing to the log, and is as durable as anything else when it is reported.
 #[test]
 fn an_overwritten_file_survives_a_crash() {
     let source = tempfile::NamedTempFile::new().unwrap();
@@ -531,7 +532,7 @@ fn an_overwritten_file_survives_a_crash() {
         let volume = DeviceVolume(&device);
         let mut writer = Writer::open(&volume, None).unwrap();
         let target = Destination::As(path(0));
-        // As the file that is there.
+        // Like the existing file.
         let Owner { uid, gid, mode } = OWNER;
         let options =
             Options { uid: Some(uid), gid: Some(gid), mode: Some(mode), ..Options::default() };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! When cache lines are written back and dropped: exactly what has changed, in an order that makes
-//! it right on memory that is not coherent between hosts.
+//! When cache lines are written back and dropped: exactly what has changed, in an order that is
+//! right on memory that is not coherent between hosts.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 mod common;
@@ -27,10 +27,10 @@ enum Event {
 }
 use Event::{Drop, Store, WriteBack};
 
-/// An entry, whatever it says.
+/// An entry with any contents.
 const EMPTY: (u32, Body) = (EntryKind::Mkdir as u32, [0; size_of::<Body>()]);
 
-/// A pool file that writes down what is done to it.
+/// A pool file that records what is done to it.
 struct Recorder {
     pool: PoolFile,
     events: Mutex<Vec<Event>>,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a copy makes of its sources, and that it writes nothing if it cannot write all.
+//! What a copy makes of its sources, and that it writes nothing if it cannot write everything.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 mod common;
@@ -53,7 +53,7 @@ fn copy(
     Copy::prepare(scan, &mut writer)?.run(volume, &mut writer, &How::default(), |_| true)
 }
 
-/// Path, mode and size (of files) of all there is.
+/// Path, mode and size (of files) of everything there is.
 fn contents(volume: &OfflineVolume) -> Vec<(String, u32, Option<u64>)> {
     let writer = Writer::open(volume, None).unwrap();
     let item = |node: &famfs::replay::Node| {
@@ -100,7 +100,7 @@ fn a_tree_keeps_its_shape_and_modes() {
     );
     let message = refused.unwrap_err().to_string();
     assert!(message.contains("has 123 bytes, expected at most 79"), "{message}");
-    // The directory, and the file in it, which would be lost as well.
+    // The directory, and the file in it, which would be lost too.
     assert!(message.starts_with("2 of the sources cannot be copied (2 paths over 79 bytes)"));
     assert!(contents(&volume).is_empty(), "nothing was written");
 
@@ -157,7 +157,7 @@ fn a_full_log_is_seen_before_anything_is_written() {
     assert!(error.to_string().contains("0 of 3854 slots free"), "{error}");
     assert_eq!(contents(&volume).len(), 3854);
 
-    // One that is empty, and shorter than what is asked for.
+    // An empty one, and one that is shorter than requested.
     let pool = Pool::new(&[], 16 << 30);
     let volume = open(&pool);
     format(&volume, Some(2 << 20));
@@ -188,7 +188,7 @@ fn a_source_that_shrinks_is_not_published() {
     assert!(contents(&volume).is_empty());
 }
 
-/// What was looked at is what is copied, even if the owner of the source plays tricks.
+/// What was examined is what is copied, even if the owner of the source plays tricks.
 #[test]
 fn a_source_that_becomes_another_file_is_not_published() {
     let source = tempfile::tempdir().unwrap();
@@ -263,7 +263,7 @@ fn the_info_block_of_a_pool_stays() {
     assert_eq!(contents(&volume).len(), 1);
 }
 
-/// Makes files `f0`, `f1` ... of seeded bytes, one of them of many pieces.
+/// Makes files `f0`, `f1` ... of seeded bytes, one of them in many pieces.
 fn seeded_files(dir: &Path, count: usize) {
     for number in 0..count {
         let len = if number == 3 { 9 << 20 } else { 1000 * number + 1 };
@@ -287,7 +287,7 @@ fn read_back(volume: &OfflineVolume, name: &str) -> Vec<u8> {
     found
 }
 
-/// Whatever the number of threads, the log is the same and the bytes are right.
+/// For any number of threads, the log is the same and the bytes are right.
 #[test]
 fn threads_change_nothing_but_the_time() {
     let source = tempfile::tempdir().unwrap();
@@ -315,7 +315,7 @@ fn threads_change_nothing_but_the_time() {
     assert!(logs[0] == logs[1] && logs[1] == logs[2]);
 }
 
-/// An interrupted copy keeps what was complete; the same copy again does the rest only.
+/// An interrupted copy keeps what was complete; the same copy again does only the rest.
 #[test]
 fn a_second_run_goes_on_after_an_interruption() {
     let source = tempfile::tempdir().unwrap();
@@ -354,7 +354,7 @@ fn a_second_run_goes_on_after_an_interruption() {
     }
 }
 
-/// Only what differs is written to a file that is there.
+/// Only what differs is written to an existing file.
 #[test]
 fn a_changed_source_changes_the_copy() {
     let source = tempfile::tempdir().unwrap();
@@ -392,7 +392,7 @@ fn a_preview_writes_nothing() {
     assert!(fs::read(&pool.path).unwrap() == before);
 }
 
-/// What is there keeps its owner and mode, so a copy that asks for others is no success.
+/// An existing file keeps its owner and mode, so a copy that asks for others does not succeed.
 #[test]
 fn another_owner_or_mode_of_what_is_there_is_refused_or_told() {
     let pool = Pool::new(&[], POOL_LEN);
@@ -431,7 +431,7 @@ fn another_owner_or_mode_of_what_is_there_is_refused_or_told() {
     assert_eq!(contents(&volume)[1].1, 0o644);
 }
 
-/// What a famfs does not keep is counted.
+/// What famfs does not keep is counted.
 #[test]
 fn attributes_holes_and_links_are_counted() {
     let source = tempfile::tempdir().unwrap();

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Exhaustive damage: every single bit of a populated superblock and log, and every truncation.
-//! Each is a clear error, or tolerated as the tables here say; files before it stay as they were.
+//! Each gives a clear error, or is tolerated as the tables here say; files before it stay as they
+//! were.
 //!
-//! The image has every kind of entry. It lies in memory, so that each of its 160,000 damages costs
+//! The image has every kind of entry. It lies in memory, so that each of its 160,000 damages takes
 //! microseconds.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
@@ -50,7 +51,7 @@ fn populated() -> Populated {
     Populated { media, nodes }
 }
 
-/// Calls `check` with each bit of a range of the device flipped, and mends it again.
+/// Calls `check` with each bit of a range of the device flipped, and flips it back.
 fn flip_each(media: &InMemory, range: Range<u64>, mut check: impl FnMut(u64, u8)) {
     for offset in range {
         let mut byte = [0];
@@ -63,7 +64,7 @@ fn flip_each(media: &InMemory, range: Range<u64>, mut check: impl FnMut(u64, u8)
     }
 }
 
-/// Everything that is wrong, as fsck tells it; an error if nothing can be read at all.
+/// Everything that is wrong, as fsck reports it; an error if nothing can be read at all.
 fn problems(media: &InMemory) -> (Vec<Node>, Vec<String>) {
     match Contents::read(media) {
         Ok(contents) => {
@@ -75,7 +76,7 @@ fn problems(media: &InMemory) -> (Vec<Node>, Vec<String>) {
 }
 
 /// Bytes of the superblock that may hold anything, as the reference leaves them: no checksum
-/// protects them. The device size among them is protected by the device's real size.
+/// protects them. The device size among them is checked against the device's real size.
 #[test]
 fn every_bit_of_the_superblock() {
     const TOLERATED: [Range<usize>; 2] = [
@@ -89,7 +90,7 @@ fn every_bit_of_the_superblock() {
         if TOLERATED.iter().any(|range| range.contains(&at)) {
             assert!(found == nodes && problems.is_empty(), "{at}.{bit}: {problems:?}");
         } else if at >= offset_of!(Superblock, dev_size) {
-            // Whatever it says: all files lie within the real device.
+            // Whatever it says, all files lie within the real device.
             assert_eq!(found, nodes, "{at}.{bit}");
             assert!(problems[0].starts_with("superblock: device size is "), "{problems:?}");
         } else {
@@ -108,8 +109,8 @@ fn every_bit_of_the_log_header() {
         assert!(found.is_empty() && problems.len() == 1, "{offset:#x}.{bit}: {problems:?}");
         assert!(problems[0].starts_with("log header at 0x200000: "), "{}", problems[0]);
     });
-    // The counters have no checksum: append moves them. A wrong sequence number costs nothing to
-    // a reader; a wrong index hides or invents entries, and the invented ones have no checksum.
+    // The counters have no checksum, because append moves them. A wrong sequence number does no
+    // harm to a reader; a wrong index hides or invents entries, and invented ones have no checksum.
     let index = LOG_OFFSET + offset_of!(LogHeader, next_index) as u64;
     flip_each(&media, counters..index, |offset, bit| {
         let (found, problems) = problems(&media);
@@ -122,7 +123,7 @@ fn every_bit_of_the_log_header() {
         let next = u64::from_le_bytes(raw);
         let (found, problems) = problems(&media);
         if next < ENTRIES {
-            // What an append that was cut short between its last two stores leaves.
+            // What an append leaves that was interrupted between its last two stores.
             let hidden: Vec<Node> = nodes.iter().filter(|n| n.slot < next).cloned().collect();
             assert!(found == hidden && problems.is_empty(), "{offset:#x}.{bit}: {problems:?}");
         } else {
@@ -145,16 +146,16 @@ fn every_bit_of_every_entry() {
             assert!(problems[0].starts_with(&expected), "{offset:#x}.{bit}: {problems:?}");
         });
     }
-    // What is not published yet may hold anything.
+    // Unpublished slots may hold anything.
     let free = slot_offset(ENTRIES);
     flip_each(&media, free..free + ENTRY_LEN, |offset, bit| {
         assert_eq!(problems(&media), (nodes.clone(), Vec::new()), "{offset:#x}.{bit}");
     });
 }
 
-/// What a hostile master can do: every single bit of every entry, with a checksum that fits.
-/// Exactly the bits of the table change nothing; every other one is another file or an error,
-/// and in each case all other entries stay what they were, or miss the directory they were in.
+/// What a hostile master can do: every single bit of every entry, with a right checksum. Exactly
+/// the bits of the table change nothing; every other one gives another file or an error, and in
+/// each case all other entries stay what they were, or miss the directory they were in.
 #[test]
 fn every_bit_of_every_entry_with_its_checksum_corrected() {
     let Populated { media, nodes } = populated();
@@ -184,12 +185,12 @@ fn every_bit_of_every_entry_with_its_checksum_corrected() {
     }
 }
 
-/// Bytes of an entry, and bits in them, that no reader looks at.
+/// Bytes of an entry, and bits in them, that every reader ignores.
 fn free_bytes(entry: &Entry) -> Vec<(Range<usize>, Range<u8>)> {
     let body = offset_of!(Entry, body);
     let all = |range: Range<usize>| (body + range.start..body + range.end, 0..8);
     let path_end = |field: &[u8; PATH_LEN]| field.iter().position(|&byte| byte == 0).unwrap() + 1;
-    // Modes have 12 bits that count.
+    // Only 12 bits of a mode count.
     let mode =
         |offset: usize| [(body + offset + 1..body + offset + 2, 4..8), all(offset + 2..offset + 4)];
     let padding = (offset_of!(Entry, pad)..body, 0..8);
@@ -205,7 +206,7 @@ fn free_bytes(entry: &Entry) -> Vec<(Range<usize>, Range<u8>)> {
             let pad = offset_of!(FileBody, pad);
             free.push(all(pad..pad + 4));
             let map = offset_of!(FileBody, map);
-            // Behind the count, and behind the extents in use.
+            // After the count, and after the extents in use.
             free.push(all(map + 4..map + 8));
             let (extents, used) = if file.ext_type.get() == EXT_INTERLEAVED {
                 let raw: InterleavedMap = transmute!(file.map);
@@ -223,8 +224,8 @@ fn free_bytes(entry: &Entry) -> Vec<(Range<usize>, Range<u8>)> {
             free.push(all(path + path_end(&dir.path)..size_of::<Body>()));
         }
         _ => {
-            // Another type that nobody knows, or with bit 0 a deletion of what is not there. Bit 1
-            // leads to a directory.
+            // Another unknown type, or with bit 0 a deletion without a target. Bit 1 leads to a
+            // directory.
             let kind = offset_of!(Entry, kind);
             free.extend([(kind..kind + 1, 0..1), (kind..kind + 1, 2..8)]);
             free.extend([(kind + 1..kind + 4, 0..8), all(0..size_of::<Body>())]);
@@ -233,7 +234,7 @@ fn free_bytes(entry: &Entry) -> Vec<(Range<usize>, Range<u8>)> {
     free
 }
 
-/// A copy that was cut short, onto a device of the right size: zeros from there on.
+/// A copy that was cut, onto a device of the right size: zeros from there on.
 #[test]
 fn every_cut_of_the_contents() {
     let Populated { media, nodes } = populated();
@@ -263,7 +264,7 @@ fn every_cut_of_the_contents() {
 }
 
 /// A device that is shorter than its file system: every length that cuts superblock or used log,
-/// and every unit behind them.
+/// and every unit after them.
 #[test]
 fn every_length_of_the_device() {
     let bytes = image("mixed.img.zst");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Deleting: what the log says, what readers see, and what appears in a mounted tree.
+//! Deletion: what the log says, what readers see, and what appears in a mounted tree.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 mod common;
@@ -111,7 +111,7 @@ fn only_empty_directories_go() {
     assert_eq!((names(&plan).len(), plan.refused.len(), plan.counts()), (0, 0, (0, 0)));
 }
 
-/// A hostile or foreign log may say anything; nothing is deleted that is not named exactly.
+/// A hostile or foreign log may say anything; only what is named exactly is deleted.
 #[test]
 fn a_deletion_of_something_else_is_refused() {
     use famfs::format::{Body, DeleteBody, EntryKind};
@@ -165,7 +165,7 @@ fn a_compaction_keeps_the_new_file_of_an_old_name() {
     assert_eq!(compact(volume.media(), false).unwrap().deletions, 0, "all is done");
 }
 
-/// Whatever a later version's entries mean, nothing is given back behind their back.
+/// The entries of a later version may mean anything, so nothing is freed.
 #[test]
 fn a_log_with_unknown_entries_is_not_compacted() {
     let (_pool, volume) = volume();
@@ -180,7 +180,7 @@ fn a_log_with_unknown_entries_is_not_compacted() {
     assert_eq!(plan(&volume).deletions_since(0).len(), 1);
 }
 
-/// A mounted tree as a model: what is at each path, and with which memory.
+/// A model of a mounted tree: what is at each path, and with which memory.
 #[derive(Default)]
 struct Model(RefCell<BTreeMap<String, Option<(u64, FileMap)>>>);
 
@@ -291,7 +291,7 @@ fn a_deletion_that_failed_is_tried_again() {
     delete(&mut writer, "d/f");
     create(&mut writer, "d/f", 3);
     create(&mut writer, "other", 3);
-    // The new file is not the one that is there, so it has to wait for the deletion.
+    // The new file is not the existing one, so it has to wait for the deletion.
     for _ in 0..2 {
         let (applied, failed) = play();
         let [ApplyError::Remove { slot: 2, .. }, ApplyError::OtherMemory { slot: 3, .. }] =

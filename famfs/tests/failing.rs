@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A device that fails: whichever access of a session it is, and however it fails, the file system
-//! stays clean, what was reported is there, and a session that could not publish a batch does
-//! nothing more.
+//! A device that fails: whichever access of a session fails, and in whatever way, the file system
+//! stays clean, what was reported exists, and a session that could not publish a batch does nothing
+//! more.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 use std::cell::RefCell;
@@ -33,7 +33,7 @@ use uuid::Uuid;
 const DEVICE_LEN: u64 = 1 << 30;
 const LOG_LEN: u64 = 2 << 20;
 const OWNER: Owner = Owner { uid: 1, gid: 2, mode: 0o640 };
-/// A file of this size fills a batch, so that its publication is an access of its own.
+/// A file of this size fills a batch, so that its publication is a separate access.
 const BATCH: u64 = 64 << 20;
 
 /// What the failing access does before it fails.
@@ -42,7 +42,7 @@ enum Failure {
     Nothing,
     /// The first half of its bytes is written.
     Half,
-    /// All of it is done, and the error comes all the same.
+    /// All of it is done, and the error comes anyway.
     All,
 }
 
@@ -76,7 +76,7 @@ impl Device {
         Self { memory, failure, dead, left, only_log: false, mounted }
     }
 
-    /// Counts an access; the failure if it is its turn.
+    /// Counts an access; the failure if it is due.
     fn access(&self) -> Option<Failure> {
         let next = |left: usize| match left {
             0 if self.dead => Some(0),
@@ -215,18 +215,18 @@ fn path(name: &str) -> RelPath {
     RelPath::new(name.as_bytes()).unwrap()
 }
 
-/// A file that must be there with this byte, or must not be there at all.
+/// A file that must exist with this byte, or must not exist at all.
 type Promises = BTreeMap<&'static str, Option<u8>>;
 
-/// What a user does, one command after the other; each has a session of its own, and reports what
-/// it has done. `promises` has what was reported last of each path, `tried` what no report was of.
+/// What a user does, one command after the other; each has its own session, and reports what it has
+/// done. `promises` has the last report on each path, `tried` what was not reported.
 struct User<'d> {
     device: &'d Device,
     promises: RefCell<Promises>,
 }
 
 impl User<'_> {
-    /// Runs a command. Its changes are promised if it reports success, else nothing is.
+    /// Runs a command. It promises its changes if it reports success, and otherwise nothing.
     fn command(
         &self,
         changes: &[(&'static str, Option<u8>)],
@@ -263,7 +263,7 @@ impl User<'_> {
         if takeover(self.device, master).is_ok() {
             assert_eq!(Superblock::read(&self.device.memory).unwrap().system_uuid, master);
         }
-        // Which is done when nothing is mounted, and is no promise.
+        // Done when nothing is mounted, and no promise.
         only_what_is_logged(self.device);
         self.device.mounted.lock().unwrap().clear();
         let _ = compact(self.device, false);
@@ -282,7 +282,7 @@ fn create(writer: &mut Writer<'_>, name: &str, size: u64, byte: u8) -> Result<()
     })
 }
 
-/// Every further call gives the same error.
+/// Every further call returns the same error.
 fn stays_ended(writer: &mut Writer<'_>, why: &str) {
     let map = FileMap::Simple(Vec::new());
     let answers = [
@@ -307,7 +307,7 @@ fn judge(device: &Device, promises: &Promises, context: &str) {
     let copy_used =
         |media| Superblock::left_by_takeover(media).unwrap().is_some_and(|(_, used)| used);
     if copy_used(media) {
-        // Half a store of the superblock: fsck asks for the takeover again, and so does a user.
+        // Half a store of the superblock: fsck asks for a second takeover, and a user runs it.
         assert_eq!(device.failure, Failure::Half, "{context}");
         takeover(media, Uuid::from_u128(9)).unwrap();
     }
@@ -329,8 +329,8 @@ fn judge(device: &Device, promises: &Promises, context: &str) {
     only_what_is_logged(device);
 }
 
-/// What is mounted is what the log has, or what it deletes: a deletion that an interrupted append
-/// left is carried out by the next play.
+/// What is mounted is what the log has, or what it deletes: the next play carries out a deletion
+/// that an interrupted append left.
 fn only_what_is_logged(device: &Device) {
     let Ok(Contents { plan, .. }) = Contents::read(&device.memory) else { return };
     let deletions = plan.deletions_since(0);
@@ -353,7 +353,7 @@ fn whichever_access_fails_nothing_reported_is_lost() {
                 user.all();
                 let context = format!("{failure:?} at access {number}, dead: {dead}");
                 judge(&device, &user.promises.borrow(), &context);
-                // Counted past zero, it wraps; else this access was never made.
+                // If counted past zero it wraps; otherwise this access was never made.
                 let left = device.left.load(Ordering::Relaxed);
                 if left <= number && !(dead && left == 0) {
                     assert_eq!(user.promises.borrow().len(), 7, "{context}");

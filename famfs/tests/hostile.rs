@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Whatever is on the media: no panic, no path that leaves the file system, no two files that
-//! share memory, no file outside the data area.
+//! Whatever is on the media: no panic, no path that leaves the file system, no two files that share
+//! memory, no file outside the data area.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 mod common;
@@ -61,7 +61,7 @@ fn check_promises(pool: &Pool) {
     }
 }
 
-/// Where the damage is, and whether its checksum is made to fit.
+/// Where the damage is, and whether its checksum is corrected.
 #[derive(Clone, Debug)]
 enum Damage {
     /// Bytes of an entry, with a new checksum: what a hostile master can write.
@@ -73,7 +73,7 @@ enum Damage {
 }
 
 fn damage() -> impl Strategy<Value = Damage> {
-    // Edges of the fields are where checks go wrong, so they come as often as everything else.
+    // Checks go wrong at the edges of fields, so these come as often as everything else.
     let edge = prop::sample::select(vec![0_u64, 1, 16, 17, 0x20_0000, 1 << 36, 1 << 63, u64::MAX]);
     let bytes = prop_oneof![
         edge.prop_map(|edge| edge.to_le_bytes().to_vec()),
@@ -89,14 +89,14 @@ fn damage() -> impl Strategy<Value = Damage> {
     ]
 }
 
-/// Overwrites bytes as far as there are any.
+/// Overwrites bytes as far as they reach.
 fn put(target: &mut [u8], at: usize, bytes: &[u8]) {
     for (old, new) in target.iter_mut().skip(at).zip(bytes) {
         *old = *new;
     }
 }
 
-/// Overwrites bytes of an entry, and makes its checksum fit.
+/// Overwrites bytes of an entry, and corrects its checksum.
 fn put_entry(image: &mut [u8], slot: u64, at: usize, bytes: &[u8]) {
     let start = usize::try_from(slot_offset(slot)).unwrap();
     let raw = &mut image[start..start + size_of::<Entry>()];
@@ -159,8 +159,8 @@ fn file_entry(number: u64, extents: Vec<Extent>) -> (u32, Body) {
     (EntryKind::File as u32, body.as_bytes().try_into().unwrap())
 }
 
-/// Entries that claim as much as they can cost no more than others: with a step for every unit
-/// or for every earlier file this would take hours.
+/// Entries that claim as much as they can take no longer than others: a step for every unit or for
+/// every earlier file would take hours.
 #[test]
 fn a_full_log_of_claims_to_everything_is_read() {
     let pool = Pool::new(&[], 8 << 40);
@@ -198,7 +198,7 @@ fn a_full_log_of_claims_to_everything_is_read() {
     );
 }
 
-/// chown(2) would take it for "leave it as it is": the file would be root's.
+/// chown(2) would take it as "leave unchanged": the file would belong to root.
 #[test]
 fn nobodys_number_owns_no_file() {
     let mut bytes = MIXED.clone();
@@ -218,7 +218,7 @@ fn every_flipped_bit_and_every_truncation_is_survived() {
     let file = fs::OpenOptions::new().write(true).open(&pool.path).unwrap();
     let log = usize::try_from(LOG_OFFSET).unwrap();
     for at in (0..200).chain(log..used) {
-        // One bit of each byte, another one each time.
+        // One bit of each byte, a different one each time.
         let flipped = MIXED[at] ^ 1 << (at % 8);
         file.write_all_at(&[flipped], at as u64).unwrap();
         check_promises(&pool);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The kernel header and its Rust mirror, compared: a C program prints what the compiler makes
-//! of `kmod/uapi/famfs_ioctl.h`.
+//! Compares the kernel header with its Rust mirror: a C program prints what the compiler makes of
+//! `kmod/uapi/famfs_ioctl.h`.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 use std::collections::BTreeMap;
@@ -97,7 +97,7 @@ fn mirror() -> BTreeMap<String, u64> {
     values
 }
 
-/// What the tools have no use for.
+/// What the tools do not need.
 const NOT_MIRRORED: [&str; 2] = ["FAMFSIOC_MAP_GETEXT", "FAMFS_STATFS_MAGIC"];
 
 #[test]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The media format against images of the reference tools: what they wrote is read exactly, and
-//! what we write is what they would have written.
+//! Compares the media format with images of the reference tools: what they wrote is read exactly,
+//! and what we write is what they would have written.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 mod common;
@@ -175,7 +175,7 @@ fn decode_file(body: &FileBody) -> Value {
     value
 }
 
-/// Nothing lies in the directory that no test looks at; `bad` has its own tests.
+/// Every file of the directory has a test; `bad` has its own tests.
 #[test]
 fn every_vector_has_a_test() {
     let with_expectation: BTreeSet<&str> =
@@ -226,7 +226,7 @@ fn mkfs_writes_what_the_reference_writes() {
         };
         let superblock = &expected(expected_name)["superblock"];
         let device_len = superblock["dev_size"].as_u64().unwrap();
-        // Rubbish where the reference would leave it: ours zeroes the whole area.
+        // Garbage where the reference would leave it: ours zeroes the whole area.
         let pool = Pool::new(&vec![0xee; reference.len()], device_len);
         let media = open(&pool, Access::Write);
         let log_len = superblock["log_len"].as_u64();

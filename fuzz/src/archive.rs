@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Target: unpacking a tar archive into a pool. Input: one byte (bit 0: as a stream instead of a
-//! file, bit 1: pack small files, bit 2: leave out what famfs cannot hold, bit 3: correct the
+//! Target: unpacking a tar archive into a pool. Input: one byte (bit 0: read it as a stream instead
+//! of a file, bit 1: pack small files, bit 2: skip what famfs cannot hold, bit 3: correct the
 //! headers' checksums, bits 4 and 5: compress it with nothing, gzip, xz or zstd), then the archive.
 //!
 //! Invariants, whether it succeeds or not:
-//! * the file system is clean, and its plan keeps all that [`plan::promises`] asserts;
-//! * what is reported as made is there, and nothing else;
-//! * memory follows the archive's bytes, not the sizes that it claims.
+//! * the file system is clean, and its plan keeps everything that [`plan::promises`] asserts;
+//! * what is reported as made exists, and nothing else does;
+//! * memory use follows the archive's bytes, not the sizes that it claims.
 
 use std::fs::File;
 use std::io::Write;
@@ -35,7 +35,7 @@ use crate::{bounded, plan};
 const POOL_LEN: u64 = 1 << 30;
 const LOG_LEN: u64 = 2 << 20;
 const BLOCK: usize = 512;
-/// Bytes that may be allocated however small the archive: buffers of both ends of a copy.
+/// Bytes that may be allocated for any archive, however small: buffers of both ends of a copy.
 const ALLOWANCE: usize = 24 << 20;
 /// Bytes that may be allocated for each byte of the archive.
 const PER_BYTE: usize = 256;
@@ -113,7 +113,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// Compresses an archive, so that what comes out again is as long as the input.
+/// Compresses an archive; decompressing gives exactly the input again.
 fn compressed(compression: Compression, archive: Vec<u8>) -> Vec<u8> {
     let made = match compression {
         Compression::None => Ok(archive),
@@ -132,12 +132,12 @@ fn compressed(compression: Compression, archive: Vec<u8>) -> Vec<u8> {
 
 fn memory_file() -> File {
     let file = rustix::fs::memfd_create("fuzz", MemfdFlags::CLOEXEC).expect("no memory file");
-    // The kernel makes it writable for all, which no pool of ours is.
+    // The kernel makes it writable for all, which none of our pools is.
     rustix::fs::fchmod(&file, Mode::from_raw_mode(0o600)).expect("no memory file of ours");
     file.into()
 }
 
-/// Corrects the checksums of the headers, which stand where the sizes before them say.
+/// Corrects the checksums of the headers, which are where the sizes before them say.
 fn seal(archive: &mut [u8]) {
     let mut at = 0;
     while let Some(block) = archive.get_mut(at..at + BLOCK) {

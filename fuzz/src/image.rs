@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A file system as the input of a target: one byte of choices ([`Choices`]), a superblock (200
-//! bytes), a log header (48 bytes), and log entries (544 bytes each). What is missing is zero.
+//! bytes), a log header (48 bytes), and log entries (544 bytes each). Missing bytes are zero.
 
 use famfs::format::{ENTRY_LEN, Entry, LOG_OFFSET, LogHeader, Superblock, slot_offset};
 use famfs::media::Media;
@@ -76,13 +76,13 @@ pub fn build(first: u8, media: &dyn Media, entries: u64) -> Vec<u8> {
     for (offset, len) in [(0, 200), (LOG_OFFSET, log_bytes)] {
         let start = data.len();
         data.resize(start + usize::try_from(len).unwrap_or(0), 0);
-        // A device that is cut short has zeros there.
+        // A device that was cut has zeros there.
         let _ = media.read_at(offset, &mut data[start..]);
     }
     data
 }
 
-/// The same file system with so many entries on a device of `len` bytes.
+/// The same file system with this number of entries on a device of `len` bytes.
 pub fn copy(media: &InMemory, len: u64, entries: u64) -> InMemory {
     let copy = InMemory::new(len);
     let log_bytes = 48 + ENTRY_LEN * entries;
@@ -95,14 +95,14 @@ pub fn copy(media: &InMemory, len: u64, entries: u64) -> InMemory {
     copy
 }
 
-/// Copies bytes as far as there are any; returns the rest.
+/// Copies bytes as far as they reach; returns the rest.
 fn fill<'d>(to: &mut [u8], data: &'d [u8]) -> &'d [u8] {
     let (head, rest) = data.split_at(data.len().min(to.len()));
     to[..head.len()].copy_from_slice(head);
     rest
 }
 
-/// Writes what the device has room for.
+/// Writes as much as the device has room for.
 fn put(media: &InMemory, offset: u64, bytes: &[u8]) {
     let room = usize::try_from(media.len().saturating_sub(offset)).unwrap_or(usize::MAX);
     // Within the device, where memory takes everything.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Fuzz targets. Each is a function of any bytes that ends without a panic; its module describes
+//! Fuzz targets. Each is a function of any bytes that ends without a panic. Its module describes
 //! the input and the invariants that it asserts.
 //!
 //! `cargo xtask test fuzz` runs each for a fixed time with libFuzzer, from `corpus/TARGET`;
@@ -21,7 +21,7 @@ use std::sync::{Mutex, PoisonError};
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
-/// Counts what is allocated, so that targets can bound it.
+/// Counts allocations, so that targets can limit them.
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
@@ -40,8 +40,8 @@ pub const TARGETS: &[Target] = &[
     ("view", view::run),
 ];
 
-/// Runs `op` and asserts that it allocates at most `limit` bytes in all, what it frees meanwhile
-/// included: memory that follows the input, and nothing that the input only claims.
+/// Runs `op` and asserts that it allocates at most `limit` bytes in total, including what it frees
+/// meanwhile: memory may follow the input, but not what the input only claims.
 ///
 /// # Panics
 /// If it allocates more. Other threads' allocations count too, except those in here.

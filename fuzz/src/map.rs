@@ -12,7 +12,7 @@ use famfs::format::map::{DataArea, FileMap};
 use famfs::format::{ALLOC_UNIT, FileBody, MAX_EXTENTS};
 use zerocopy::{FromZeros, IntoBytes};
 
-/// Pieces that are followed from the start of a file, and from a few places further on.
+/// Number of pieces to follow from the start of a file, and from a few places further on.
 const FOLLOWED: usize = 40;
 
 /// Runs the target.

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Target: the messages of a front-end, in any order, with any sizes and descriptors. Input: a
 //! sequence of records. A record is four bytes (request, flags in bits 0 to 3 and the number of
-//! descriptors in bits 4 to 7, the first descriptor, length of the body) and the body, which zeros
-//! fill up at the end of the input.
+//! descriptors in bits 4 to 7, the first descriptor, length of the body) and the body, which is
+//! filled up with zeros at the end of the input.
 //!
 //! Invariants:
 //! * no panic in any thread of the back-end;
-//! * the back-end ends when the connection does (libFuzzer's limit of time finds a hang);
-//! * its descriptors are closed then.
+//! * the back-end ends when the connection does (libFuzzer's time limit finds a hang);
+//! * then its descriptors are closed.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -101,7 +101,7 @@ fn send(mut stream: &UnixStream, mut data: &[u8], descriptors: &[OwnedFd]) {
         if stream.send_with_fds(&[&message[..]], &fds).is_err() {
             return;
         }
-        // Replies are not what is tested; one that is not taken must not stop the back-end either.
+        // Replies are not tested; one that nobody takes must not stop the back-end either.
         let _ = stream.read(&mut [0; 4096]);
     }
 }

@@ -3,16 +3,17 @@
 //!
 //! Invariants of every plan, whatever the log holds ([`promises`]):
 //! * paths are normal, relative, unique, outside of `.meta`, and below a directory of the plan;
-//! * a file has at least one byte; its extents lie in the data area, are its own, and hold it;
+//! * a file has at least one byte; its extents lie in the data area, belong to no other file, and
+//!   hold it;
 //! * every published entry is a node, was refused, deletes or was deleted, is void or of an unknown
-//!   type, or lies behind the damage at which reading stopped;
-//! * free and used memory add up to the data area, and what is allocated next is nobody's,
-//!   not even a deleted file's;
-//! * memory follows the input, not what the input claims;
+//!   type, or comes after the damage at which reading stopped;
+//! * free and used memory add up to the data area, and what is allocated next belongs to no file,
+//!   not even a deleted one;
+//! * memory use follows the input, not what the input claims;
 //! * where appending is allowed, an entry can be appended, and everything else stays as it was;
 //! * where compacting is allowed, all nodes stay, and only their memory is taken;
 //! * a device that is cut where the data ends keeps all of it, before and after a compaction, and
-//!   what is deleted still counts.
+//!   deleted files still count.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -30,7 +31,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::{bounded, image};
 
-/// Bytes that may be allocated however small the input: the scan's buffer, and the tables.
+/// Bytes that may be allocated for any input, however small: the scan's buffer, and the tables.
 const ALLOWANCE: usize = 4 << 20;
 /// Bytes that may be allocated for each byte of input. An entry of 544 bytes becomes a node, its
 /// path in two indexes, extents, or an error with its text.
@@ -52,7 +53,7 @@ pub fn run(data: &[u8]) {
         Some(contents.plan.nodes().to_vec())
     });
     if let Some(nodes) = nodes {
-        // The input's, and the one that is appended.
+        // The input's entries, and the one that is appended.
         let entries = (data.len() as u64).div_ceil(ENTRY_LEN) + 1;
         resized(&media, entries);
         append(&media, &nodes);
@@ -80,13 +81,13 @@ fn resized(media: &InMemory, entries: u64) {
     assert!(after.plan.refused.is_empty() && after.plan.stopped.is_none());
     assert_eq!(after.log.interrupted(), before.log.interrupted());
     assert_eq!(size::data_end(&after, cut.len()), Some(end));
-    // What an interrupted append left fits as well as it did before.
+    // What an interrupted append left still fits.
     let whole = image::copy(media, media.len(), entries);
     let [whole, cut] = [&whole, &cut].map(recovered);
     assert_eq!(whole, cut);
 }
 
-/// The nodes, and the number of entries that are left out, once a log is ready for appends.
+/// The nodes, and the number of entries that are left out, after a log was made ready for appends.
 fn recovered(media: &InMemory) -> Option<(Vec<Node>, usize)> {
     let Contents { superblock, mut log, .. } = Contents::read(media).ok()?;
     log.prepare_append().ok()?;
@@ -94,7 +95,7 @@ fn recovered(media: &InMemory) -> Option<(Vec<Node>, usize)> {
     Some((plan.nodes().to_vec(), plan.refused.len()))
 }
 
-/// Compacts where that is allowed.
+/// Compacts if that is allowed.
 fn compacted(media: &InMemory) {
     let before = Contents::read(media).expect("it was readable a moment ago").plan;
     if compact(media, false).is_err() {
@@ -113,7 +114,7 @@ fn compacted(media: &InMemory) {
 /// Asserts what a plan promises.
 ///
 /// # Panics
-/// When it does not keep it.
+/// When it does not keep the promise.
 pub fn promises(media: &dyn Media, contents: &Contents<'_>) {
     let Contents { superblock, log, plan } = contents;
     let area = superblock.data_area(media.len());
@@ -140,7 +141,7 @@ pub fn promises(media: &dyn Media, contents: &Contents<'_>) {
         }
     }
 
-    // The memory of what was deleted stays taken; a deletion has two entries.
+    // The memory of a deleted file stays taken; a deletion has two entries.
     let deletions = plan.deletions_since(0);
     for deletion in deletions {
         let NodeKind::File { map, .. } = &deletion.node.kind else { continue };
@@ -166,13 +167,13 @@ pub fn promises(media: &dyn Media, contents: &Contents<'_>) {
     }
 }
 
-/// Whether an extent overlaps none of those that are taken, given as offsets and lengths.
+/// Whether an extent overlaps none of the taken ones, given as offsets and lengths.
 fn is_apart(taken: &BTreeMap<u64, u64>, extent: &Extent) -> bool {
     let before = taken.range(..extent.offset + extent.len).next_back();
     before.is_none_or(|(offset, len)| offset + len <= extent.offset)
 }
 
-/// Appends a directory where that is allowed.
+/// Appends a directory if that is allowed.
 fn append(media: &InMemory, before: &[Node]) {
     let contents = Contents::read(media).expect("it was readable a moment ago");
     let (damaged, log_len) = (contents.plan.stopped.is_some(), contents.superblock.log_len);

@@ -3,9 +3,9 @@
 //! used index, whether the rings lie where a driver puts them or overlap), then guest memory.
 //!
 //! Invariants:
-//! * no panic, and the work is bounded by the size of the queue;
-//! * only the used ring and the replies of well-formed requests are written;
-//! * an answered batch is an entry of the used ring for each of its requests.
+//! * no panic, and the work is limited by the size of the queue;
+//! * only the used ring and the replies to well-formed requests are written;
+//! * answering a batch adds an entry to the used ring for each of its requests.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use virtio_queue::QueueT;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
 
 const MEMORY: usize = 16 << 10;
-/// Where the rings are in guest memory, in order or on top of each other.
+/// Where the rings are in guest memory, one after the other or on top of each other.
 const RINGS: [[u64; 3]; 2] = [[0, 0x1000, 0x1800], [0, 0x20, 0x10]];
 
 /// Runs the target.
@@ -36,7 +36,7 @@ pub fn run(data: &[u8]) {
     let size = 1_u16 << (parameter(0) % 9);
     let [table, avail, used] = RINGS[usize::from(parameter(3) % 2)];
     ring.set_queue_size(size);
-    // Refused for what is not aligned: the queue then keeps address 0.
+    // Unaligned addresses are refused: the queue then keeps address 0.
     let _ = ring.set_queue_info(table, avail, used);
     ring.set_queue_next_avail(u16::from(parameter(1)));
     ring.set_queue_next_used(u16::from(parameter(2)));

@@ -2,10 +2,10 @@
 //! Target: the superblock. Input: a file system ([`crate::image`]).
 //!
 //! Invariants of a superblock that is accepted:
-//! * its protected bytes are those that writing it again gives, but for the master and the checksum
-//!   when those are a copy's, left by an interrupted takeover;
+//! * its protected bytes are those that writing it again gives, except for master and checksum if
+//!   those come from the copy of an interrupted takeover;
 //! * log and data area lie within the device, the data area in whole allocation units;
-//! * mkfs sees that something is there and refuses to overwrite it.
+//! * mkfs notices it and refuses to overwrite it.
 
 use famfs::format::{ALLOC_UNIT, LOG_OFFSET};
 use famfs::media::Media;
@@ -36,7 +36,7 @@ pub fn run(data: &[u8]) {
     let same = if Superblock::parse(&found, 0).is_ok() { PROTECTED } else { MASTER };
     assert_eq!(found[..same], again[..same]);
     let mut parsed = Superblock::parse(&again, 0).expect("what we write is not accepted");
-    // A device name that is no text is shown, and cut, as well as that can be done.
+    // A device name that is not text is shown, and cut, as well as possible.
     parsed.dev_name.clone_from(&superblock.dev_name);
     assert_eq!(parsed, superblock);
     again[96] ^= 1;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Target: from a log to a tree of directories and files. Input: a file system
-//! ([`crate::image`]); the choice [`Choices::EXTRA`] puts a symbolic link that leads out of the
-//! tree where the log may name something.
+//! Target: from a log to a tree of directories and files. Input: a file system ([`crate::image`]);
+//! the choice [`Choices::EXTRA`] puts a symbolic link that leads out of the tree where the log may
+//! name a path.
 //!
-//! A plain directory stands for the mounted file system: all that differs is the call that gives
-//! a file its memory, which is a length here.
+//! A plain directory stands for the mounted file system: only the call that gives a file its memory
+//! differs, which is a length here.
 //!
 //! Invariants:
-//! * the tree is the plan: every node is there with its type, size and mode, and nothing else;
+//! * the tree is the plan: every node exists with its type, size and mode, and nothing else does;
 //! * nothing is made outside of the tree, and what a link leads to stays as it was;
 //! * a second replay makes nothing and finds everything.
 
@@ -26,9 +26,9 @@ use famfs::replay::{Contents, NodeKind, Owner, Plan};
 
 use crate::image::{self, Choices};
 
-/// The name that the link has; a corpus entry has a log with paths below it.
+/// The name of the link; a corpus entry has a log with paths below it.
 const LINK: &str = "a";
-/// Nodes that are made at most, for speed.
+/// Highest number of nodes to make, for speed.
 const MAX_NODES: usize = 64;
 
 /// Type (whether a directory), size and mode by path.
@@ -40,8 +40,8 @@ struct Plain {
 }
 
 impl Plain {
-    /// Files are this process's own, so that no privileges are needed; a directory can be
-    /// searched, so that it can be looked through.
+    /// Files belong to this process's user, so that no privileges are needed; every directory can
+    /// be searched, so that the whole tree can be checked.
     fn owner(owner: Owner, is_dir: bool) -> Owner {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Owner { uid, gid, mode: if is_dir { owner.mode | 0o700 } else { owner.mode } }
@@ -74,7 +74,7 @@ impl Tree for Plain {
 /// Runs the target.
 ///
 /// # Panics
-/// When an invariant does not hold, or there is no temporary directory.
+/// When an invariant does not hold, or no temporary directory can be made.
 pub fn run(data: &[u8]) {
     let (media, choices) = image::parse(data);
     let Ok(contents) = Contents::read(&media) else { return };

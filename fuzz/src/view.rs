@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Target: telling a pool's view. Input: one byte (bit 0: correct the info block's checksum; the
+//! Target: detecting a pool's view. Input: one byte (bit 0: correct the info block's checksum; the
 //! rest chooses the pool's length), then the pool's bytes from 4 KiB on.
 //!
 //! Invariants:
-//! * without the signature a pool is raw, with it never: it is devdax or an error;
+//! * without the signature a pool is raw; with it, it is devdax or an error;
 //! * the device of a devdax pool is the pool without its first 2 MiB, in whole units;
-//! * an info block that is accepted is the one that we would have made.
+//! * an accepted info block is the one that we would have made.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -58,7 +58,7 @@ pub fn run(data: &[u8]) {
             let uuid = parsed.expect("the same bytes are no block now").uuid();
             let ours = InfoBlock::build(pool_len, uuid).expect("no block for this length");
             let differs = |at: &usize| ours.as_bytes()[*at] != block[*at];
-            // Fields that the kernel does not look at in this mode may differ.
+            // Fields that the kernel ignores in this mode may differ.
             let free = |at: usize| (32..48).contains(&at) || at >= 84;
             let odd = (0..INFO_BLOCK_LEN).filter(differs).find(|at| !free(*at));
             assert_eq!(odd, None, "byte of the info block that we would not write");

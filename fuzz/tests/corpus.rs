@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Replays what the fuzzers are to start from, and every input that ever crashed one.
+//! Replays the inputs that the fuzzers start from, and every input that ever caused a crash.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 use std::fs;
@@ -21,7 +21,7 @@ fn every_input_is_survived() {
         let corpus = files("corpus", target);
         assert!(!corpus.is_empty(), "{target} has no corpus");
         for input in corpus.iter().chain(&files("crashes", target)) {
-            // Shown only if the test fails: the last one did it.
+            // Shown only if the test fails: then the last one caused it.
             println!("{}", input.display());
             run(&fs::read(input).unwrap());
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The speed and memory that the tools promise, each against a limit or against plain file work
-//! in the same run. Prints one JSON object per line; `cargo xtask bench tools` makes a table of it.
+//! The speed and memory use that the tools promise, each against a limit or against plain file work
+//! in the same run. Prints one JSON object per line; `cargo xtask bench tools` makes a table.
 //!
 //! Pools are sparse files in memory, so that no disk is measured.
 #![allow(clippy::unwrap_used, reason = "a benchmark may end where it fails")]
@@ -30,7 +30,7 @@ use zerocopy::{FromZeros, IntoBytes, little_endian::U64};
 
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
-/// How often a value is taken; the median counts.
+/// How often a value is measured; the median counts.
 const ROUNDS: usize = 5;
 /// Files that an 8 MiB log has slots for.
 const SMALL_LOG: u64 = 15_420;
@@ -42,7 +42,7 @@ const COPIED: usize = 512 << 20;
 const STEP: usize = 2 << 20;
 
 fn main() {
-    // Cargo says so for a benchmark, and not for a test of it.
+    // Cargo passes this for a benchmark, but not for a test of it.
     if !std::env::args().any(|arg| arg == "--bench") {
         return;
     }
@@ -87,7 +87,7 @@ fn seconds(op: impl FnOnce()) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-/// Time that this thread had a processor: what it takes, whatever else the machine does.
+/// Processor time that this thread used, whatever else the machine does.
 fn processor_seconds(op: impl FnOnce()) -> f64 {
     let now = || {
         let now = clock_gettime(ClockId::ThreadCPUTime);
@@ -114,12 +114,12 @@ fn pool(dir: &Path, len: u64, log_len: u64) -> PathBuf {
     path
 }
 
-/// A path as they are in real trees, in the root: "data-0000123.parquet".
+/// A path as in real trees, in the root: "data-0000123.parquet".
 fn name(number: u64) -> RelPath {
     RelPath::new(format!("data-{number:07}.parquet").as_bytes()).unwrap()
 }
 
-/// Creates in one session until the log is full: no file's cost may grow with their number.
+/// Creates files in one session until the log is full: no file's cost may grow with their number.
 fn create(dir: &Path) {
     let owner = Owner { uid: 1000, gid: 1000, mode: 0o644 };
     let mut rounds = Vec::new();
@@ -209,9 +209,9 @@ fn fill_log(path: &Path) {
     }
 }
 
-/// Copies a file into a pool, against copying the same bytes from memory into a mapping of the
-/// same part of the pool, on every processor. All that memory was used before, so that no page has
-/// to be made.
+/// Copies a file into a pool, compared with copying the same bytes from memory into a mapping of
+/// the same part of the pool, on every processor. All that memory was used before, so that no page
+/// has to be made.
 fn copy(dir: &Path) {
     let mut bytes = vec![0; COPIED];
     SeededBytes::new(1).fill(&mut bytes);
@@ -273,7 +273,7 @@ fn mkfs_of_a_tebibyte(dir: &Path) {
     limited("tools.mkfs", "mkfs of a sparse pool of 1 TiB", "ms", median(times), true, 100.0);
 }
 
-/// The program, to work on a pool.
+/// The program, with a pool to work on.
 fn famfs(pool: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_famfs"));
     command.arg("--pool").arg(pool);
@@ -289,7 +289,7 @@ fn quiet(command: &mut Command) -> Vec<u8> {
 }
 
 /// Runs a command that must succeed; returns the seconds of processor time that it took, and the
-/// peak of its resident memory in KiB. Both only grow and are looked at until the end.
+/// peak of its resident memory in KiB. Both only grow, and are sampled until the end.
 fn run_and_watch(command: &mut Command) -> (f64, u64) {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let of_child = PathBuf::from(format!("/proc/{}", child.id()));

@@ -26,7 +26,7 @@ fn run(pool: &Pool, args: &[&str]) -> Vec<u8> {
     stdout
 }
 
-/// Gives a command an archive by a pipe. A command that gives up early does not read all of it.
+/// Pipes an archive into a command. A command that gives up early does not read all of it.
 fn pipe(pool: &Pool, args: &[&str], archive: &[u8]) -> (Option<i32>, String, String) {
     let mut command = famfs(pool, args);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -43,7 +43,7 @@ fn formatted(len: u64) -> Pool {
     pool
 }
 
-/// A file, or with no bytes and a slash at its end a directory.
+/// A file, or without bytes and with a slash at its end a directory.
 fn member(builder: &mut Builder<Vec<u8>>, name: &str, mode: u32, bytes: &[u8]) {
     let mut header = Header::new_gnu();
     header.set_mode(mode);
@@ -56,7 +56,7 @@ fn member(builder: &mut Builder<Vec<u8>>, name: &str, mode: u32, bytes: &[u8]) {
     builder.append_data(&mut header, name, bytes).unwrap();
 }
 
-/// Small files of every kind beside a large one.
+/// Small files of every kind, and a large one.
 fn dataset() -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     member(&mut builder, "small/", 0o750, b"");
@@ -125,12 +125,12 @@ fn a_packed_directory_takes_one_unit_and_comes_back_whole() {
     let found = contents(&run(&pool, &["export"]));
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
     assert_eq!(found, expected);
-    // What reads tar reads the pack.
+    // A program that reads tar reads the pack.
     let pack = contents(&run(&pool, &["cat", "/small.tar"]));
     assert_eq!(pack["7"], expected["small/7"]);
     let kept = contents(&run(&pool, &["export", "--keep-packs"]));
     assert_eq!(kept.keys().collect::<Vec<_>>(), ["large", "small.tar"]);
-    // And what looks like a pack, but is none, stays a file.
+    // What only looks like a pack stays a file.
     let mut plain = Builder::new(Vec::new());
     member(&mut plain, "x", 0o600, b"x");
     std::fs::write(&file, plain.into_inner().unwrap()).unwrap();
@@ -223,7 +223,7 @@ fn a_pack_that_was_damaged_is_named_and_can_be_kept() {
     pack[3072..3584].fill(0x55);
     let damaged = pool.path.with_file_name("small.tar");
     std::fs::write(&damaged, &pack).unwrap();
-    // Its bytes differ, and its owner, which stays.
+    // Its bytes differ, and so does its owner, which stays.
     run(&pool, &["cp", "--skip-unsupported", damaged.to_str().unwrap(), "/small.tar"]);
     let Output { status, stderr, .. } = famfs(&pool, &["export"]).output().unwrap();
     let stderr = String::from_utf8(stderr).unwrap();
@@ -232,7 +232,7 @@ fn a_pack_that_was_damaged_is_named_and_can_be_kept() {
     assert_eq!(contents(&run(&pool, &["export", "--keep-packs"]))["small.tar"].3, pack);
 }
 
-/// What tar gives for an archive that was added to.
+/// An archive that tar has appended to.
 #[test]
 fn the_last_member_of_a_name_counts() {
     let pool = formatted(64 * MIB);
@@ -338,7 +338,7 @@ fn compressed_archives_are_unpacked_from_files_and_pipes() {
         let output = famfs(&by_file, &["import", "--pack", "--input", file.to_str().unwrap()]);
         let stderr = { output }.output().unwrap().stderr;
         assert!(String::from_utf8_lossy(&stderr).contains("decompress it first"), "{stderr:?}");
-        // A stream that is not whole is refused before anything is written.
+        // An incomplete stream is refused before anything is written.
         for damaged in [&bytes[..bytes.len() - 3], &[&bytes[..], b"garbage"].concat()] {
             std::fs::write(&file, damaged).unwrap();
             let pool = formatted(256 * MIB);

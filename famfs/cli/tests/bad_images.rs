@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Damaged images: each gives a clear error or is tolerated, and what is before the damage, or
+//! Damaged images: each gives a clear error or is tolerated. What comes before the damage, or is
 //! not touched by it, stays usable.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
@@ -20,7 +20,7 @@ use serde_json::Value;
 const ALL: usize = 17;
 const CLEAN: &str = "clean";
 
-/// What one image leads to.
+/// The effects of one image.
 struct Case {
     image: &'static str,
     /// Files and directories that stay usable.
@@ -117,7 +117,7 @@ fn fsck_names_the_damage() {
     }
 }
 
-/// Where any of the reference's checks failed or crashed, ours says that something is wrong.
+/// Where any of the reference's checks failed or crashed, ours reports a problem.
 #[test]
 fn fsck_finds_at_least_what_the_reference_finds() {
     let recorded: Value =
@@ -144,7 +144,7 @@ fn what_is_not_damaged_is_listed() {
     }
 }
 
-/// File "one" has slot 4, which comes before every damage that leaves anything.
+/// File "one" has slot 4, which precedes every damage that leaves anything.
 #[test]
 fn files_before_the_damage_are_read() {
     for Case { image, usable, .. } in CASES {
@@ -156,7 +156,7 @@ fn files_before_the_damage_are_read() {
     }
 }
 
-/// Behind a damaged entry nobody knows what memory is taken, so nothing is added there.
+/// After a damaged entry it is unknown which memory is taken, so nothing is added.
 #[test]
 fn only_an_intact_log_is_written() {
     for Case { image, writable, .. } in CASES {
@@ -165,7 +165,7 @@ fn only_an_intact_log_is_written() {
     }
 }
 
-/// An append that was cut short between its last two stores is completed by the next one.
+/// An append that was interrupted between its last two stores is completed by the next one.
 #[test]
 fn an_interrupted_append_is_completed() {
     let pool = pool("log-next-index-short");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Every command of the host on a pool whose bytes a hostile guest keeps changing: no panic, no
-//! signal, no hang, bounded memory, and nothing written outside.
+//! Runs every command of the host on a pool whose bytes a hostile guest keeps changing: no panic,
+//! no signal, no hang, bounded memory, and nothing written outside.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 #[path = "common/commands.rs"]
@@ -16,12 +16,12 @@ use hostile_writer::HostileWriter;
 
 /// How long the commands run.
 const TIME: Duration = Duration::from_secs(25);
-/// The seed of what is written; without it one is taken from the clock, and printed.
+/// The seed of what is written; without it one is taken from the clock and printed.
 const SEED: &str = "VHOST_FAMFS_SEED";
 
 const FAMFS: &str = env!("CARGO_BIN_EXE_famfs");
 
-/// What runs on the pool. Those that only need a path have one that may be there or not.
+/// The commands to run on the pool. Those that only need a path get one that may or may not exist.
 const LINES: [&str; 35] = [
     "ls",
     "ls -l --json",
@@ -68,7 +68,7 @@ fn commands_survive_a_pool_that_changes() {
     };
     println!("{SEED}={seed}");
     let top = tempfile::tempdir_in("/dev/shm").unwrap();
-    // Deep, so that what climbs out is seen.
+    // Deep, so that a path that climbs out is noticed.
     let dir = top.path().join("1/2/work");
     fs::create_dir_all(dir.join("src/d")).unwrap();
     fs::create_dir(dir.join("out")).unwrap();
@@ -95,7 +95,7 @@ fn commands_survive_a_pool_that_changes() {
         let found: Vec<_> = fs::read_dir(top.path().join(at)).unwrap().flatten().collect();
         assert!(found.len() == 1 && found[0].file_name() == only, "{found:?} in {at:?}");
     }
-    // It was put back, and is what it was.
+    // It was restored, and is as it was.
     famfs("fsck");
 }
 

@@ -11,7 +11,7 @@ fn program(name: &str) -> PathBuf {
 
 #[test]
 fn sessions() {
-    // What the caller's shell says must not matter.
+    // The caller's shell settings must not matter.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let cases = trycmd::TestCases::new();
     cases.env("NO_COLOR", "1");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `famfs dump` on whole and damaged images: every byte is accounted for, once, and what is
-//! wrong is marked.
+//! `famfs dump` on intact and damaged images: every byte is accounted for once, and wrong fields
+//! are marked.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 #[path = "../../tests/common/mod.rs"]
@@ -125,7 +125,7 @@ fn the_log_is_found_without_a_superblock() {
     assert_eq!(last["bytes"], report["counts"]["unreadable_bytes"]);
 }
 
-/// An interrupted append, and garbage where nothing has a meaning.
+/// An interrupted append, and garbage in places without meaning.
 #[test]
 fn what_readers_do_not_look_at_is_shown_too() {
     let report = damaged("log-next-index-short").1;

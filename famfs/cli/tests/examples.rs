@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The examples of the helps and of the documents run: those on a pool file here, each in a
-//! directory of its own; those of a guest in tests/guest/examples.sh, which a VM runs. One that is
-//! neither here nor there is an error, so that a new one is not overlooked.
+//! Runs the examples of the help texts and the documents: those on a pool file here, each in its
+//! own directory; those of a guest in tests/guest/examples.sh, which a VM runs. An example that is
+//! in neither place is an error, so that a new one is not overlooked.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 use std::fs;
@@ -12,13 +12,13 @@ use clap::CommandFactory;
 use famfs_cli::args::Cli;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-/// What a VM runs.
+/// The script that a VM runs.
 const GUEST_SCRIPT: &str = "tests/guest/examples.sh";
-/// Words that an example has which needs a guest, or a device of one.
+/// Words that mark an example which needs a guest, or a device of one.
 const GUEST_WORDS: [&str; 5] =
     ["/mnt/famfs", "/dev/dax", "famfs attach", "famfs doctor", "famfs watch"];
 
-/// Example lines of the helps, without what explains them.
+/// Example lines of the help texts, without their explanations.
 fn examples_of_helps() -> Vec<String> {
     let mut lines = Vec::new();
     for command in Cli::command().get_subcommands() {
@@ -30,7 +30,7 @@ fn examples_of_helps() -> Vec<String> {
     lines
 }
 
-/// Lines of code in the README and the documents that call famfs tools.
+/// Lines of code in the README and the documents that call the famfs tools.
 fn examples_of_documents() -> Vec<String> {
     let root = Path::new(ROOT);
     let folders = root.join("docs").read_dir().unwrap().map(|entry| entry.unwrap().path());
@@ -66,7 +66,7 @@ fn is_guests(line: &str) -> bool {
     GUEST_WORDS.iter().any(|word| line.contains(word))
 }
 
-/// Makes what the examples work on: source files, and pools with files.
+/// Makes what the examples need: source files, and pools with files.
 fn prepare(dir: &Path, bin: &Path, formatted: bool) {
     let script = "mkdir dataset
         echo a > dataset/a
@@ -132,7 +132,7 @@ fn examples_of_a_guest_are_in_the_script_that_a_vm_runs() {
     assert!(missing.is_empty(), "not in {GUEST_SCRIPT}: {missing:#?}");
 }
 
-/// Whoever owns a pool file needs no privileges.
+/// The owner of a pool file needs no privileges.
 #[test]
 fn a_pool_of_ones_own_needs_no_root() {
     use std::os::unix::fs::PermissionsExt;

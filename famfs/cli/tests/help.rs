@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The help of every command teaches: what it does, examples, exit codes.
+//! The help of every command teaches what it does, with examples and exit codes.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 use clap::{CommandFactory, Parser};
 use famfs_cli::args::Cli;
 
-/// The commands and what stands behind their options.
+/// The commands and the text after their options.
 fn helps() -> Vec<(String, String)> {
     let cli = Cli::command();
     let help = |command: &clap::Command| {
@@ -15,7 +15,7 @@ fn helps() -> Vec<(String, String)> {
     cli.get_subcommands().map(help).collect()
 }
 
-/// Example lines of a help: indented by two, an explanation may follow after spaces.
+/// Example lines of a help: indented by two; an explanation may follow after spaces.
 fn examples(help: &str) -> Vec<String> {
     let after = help.split("Examples:\n").nth(1).unwrap_or("");
     after
@@ -41,7 +41,7 @@ fn every_command_has_examples_and_exit_codes() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// Every part of an example that is a famfs command is one that the program takes.
+/// The program accepts every part of an example that is a famfs command.
 #[test]
 fn every_example_is_a_valid_command_line() {
     let mut count = 0;
@@ -57,7 +57,7 @@ fn every_example_is_a_valid_command_line() {
     assert!(count > 40, "only {count} examples");
 }
 
-/// The commands that messages name between backquotes, of all sources.
+/// The commands in backquotes in messages, of all sources.
 fn hints() -> Vec<String> {
     let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut dirs = vec![crates.join("src"), crates.join("../src")];
@@ -70,7 +70,7 @@ fn hints() -> Vec<String> {
             }
             let source = std::fs::read_to_string(&path).unwrap();
             let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
-            // A text that goes on in the next line begins there after its spaces.
+            // A text that continues on the next line begins there after its spaces.
             let code: Vec<&str> = code.map(str::trim_start).collect();
             let code = code.join("\n").replace("\\\n", "");
             let hints = code.split("`famfs ").skip(1).filter_map(|rest| rest.split_once('`'));
@@ -80,7 +80,7 @@ fn hints() -> Vec<String> {
     found
 }
 
-/// What a message tells to run can be run: the options are there. Operands and values may be left
+/// A command that a message suggests can be run: its options exist. Operands and values may be left
 /// to the reader.
 #[test]
 fn every_hint_is_a_command_line() {
@@ -92,12 +92,12 @@ fn every_hint_is_a_command_line() {
             let left = [MissingRequiredArgument, InvalidValue].contains(&err.kind());
             assert!(left, "{hint}: {err}");
         }
-        // It would ask, and nobody answers in a script.
+        // It would ask, and in a script nobody answers.
         assert!(!hint.contains("takeover") || hint.contains("--yes"), "{hint}");
     }
 }
 
-/// No help shows an option that its command refuses: --pool of what works on a mounted famfs.
+/// No help shows an option that its command refuses: --pool of commands for a mounted famfs.
 #[test]
 fn a_pool_is_offered_where_it_is_taken() {
     let mut cli = Cli::command();
@@ -107,7 +107,7 @@ fn a_pool_is_offered_where_it_is_taken() {
         let name = command.get_name();
         let offered =
             command.get_arguments().any(|arg| arg.get_id() == "pool" && !arg.is_hide_set());
-        // Some number of arguments is right for each command; none of them exists.
+        // Each command accepts one of these numbers of arguments; none of the paths exists.
         let answers = (0..=2).flat_map(|count| {
             [&["--pool", "none", name][..], &[name, "--pool", "none"]].map(|words| {
                 let mut famfs = std::process::Command::new(env!("CARGO_BIN_EXE_famfs"));
@@ -124,7 +124,7 @@ fn a_pool_is_offered_where_it_is_taken() {
     assert!(taken > 20 && refused == 9, "{taken} {refused}");
 }
 
-/// Every option explains itself.
+/// Every option has a help text.
 #[test]
 fn every_option_has_a_help() {
     let cli = Cli::command();

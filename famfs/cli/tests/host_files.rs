@@ -241,7 +241,7 @@ fn modes_come_out_whole_but_for_set_id_bits() {
     assert_eq!((found["setuid"], found["sticky/"], found["group/"]), (0o4755, 0o1777, 0o2775));
 }
 
-/// By its name, by a link, and by a name that a guest chose.
+/// By its name, through a link, and by a name that a guest chose.
 #[test]
 fn the_pool_is_not_replaced_by_what_comes_out_of_it() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A copy that is stopped or killed leaves a clean pool with whole files.
+//! A copy that is stopped or killed leaves a clean pool with complete files.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 #[path = "../../tests/common/mod.rs"]
@@ -21,10 +21,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 const FILES: usize = 5;
-/// Above the size of a batch, so that each file is published by itself.
+/// More than a batch, so that each file is published separately.
 const FILE_LEN: u64 = 65 << 20;
 
-/// Where the log's header has the number of its entries.
+/// Where the log's header keeps the number of its entries.
 const NEXT_INDEX: u64 = 40;
 
 /// Where the first file lies.
@@ -59,7 +59,7 @@ fn listed(pool: &Pool) -> usize {
     String::from_utf8(list).unwrap().lines().filter(|line| line.starts_with('-')).count()
 }
 
-/// Entries in the log so far, read from the pool itself: whoever waits for one is not late.
+/// Entries in the log so far, read from the pool itself, so that a wait for one is never late.
 fn entries(media: &PoolFile) -> u64 {
     let mut bytes = [0; 8];
     media.read_at(LOG_OFFSET + NEXT_INDEX, &mut bytes).unwrap();
@@ -84,7 +84,7 @@ fn start_copy(pool: &Pool, sources: &Path) -> Child {
     copy
 }
 
-/// The pool is clean, and the files that are listed are whole.
+/// The pool is clean, and the listed files are complete.
 fn check(pool: &Pool, sources: &Path) -> usize {
     output(famfs(pool).arg("fsck"));
     let sums = output(famfs(pool).arg("sum")).stdout;
@@ -154,7 +154,7 @@ fn a_stopped_creat_says_what_is_left() {
 fn only_one_writer_at_a_time() {
     let (pool, sources) = (pool(), sources());
     let mut copy = start_copy(&pool, sources.path());
-    // It stays where it is until the other one has looked.
+    // It stays there until the other process has looked.
     kill_process(Pid::from_child(&copy), Signal::STOP).unwrap();
     let second = famfs(&pool).args(["mkdir", "d"]).output().unwrap();
     copy.kill().unwrap();

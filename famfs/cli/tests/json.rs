@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Every report is what docs/reference/famfs.schema.json says, and every command with reports is in
-//! there.
+//! Every report matches docs/reference/famfs.schema.json, and every command with reports is in that
+//! file.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 use std::fs;
@@ -25,7 +25,7 @@ fn name_of(command: &str) -> &str {
     if command == "map" { "map_of_pool" } else { command }
 }
 
-/// What a report is, if not what the schema says.
+/// How a report differs from the schema, if it does.
 fn problem(command: &str, report: &Value) -> Option<String> {
     let mut schemas = boon::Schemas::new();
     let mut compiler = boon::Compiler::new();
@@ -114,7 +114,7 @@ fn reports_are_what_the_schema_says() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
-/// A failure is a report too: one line, with the exit code of the program.
+/// A failure is a report too: one line, with the program's exit code.
 #[test]
 fn errors_are_what_the_schema_says() {
     let dir = tempfile::tempdir().unwrap();
@@ -164,7 +164,7 @@ fn every_command_with_reports_is_in_the_schema() {
     assert!(count >= 20 && GUEST.iter().all(|name| schema["$defs"][name].is_object()));
 }
 
-/// In lists of names too, and where a name is that of a large file.
+/// Also in lists of names, and where a name is that of a large file.
 #[test]
 fn every_byte_of_a_name_comes_back() {
     use std::ffi::OsStr;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What becomes of a command when nobody reads what it prints, or nobody can.
+//! What a command does when nobody reads its output, or nobody can.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 #[path = "../../tests/common/mod.rs"]
@@ -34,7 +34,7 @@ fn run(command: &mut Command, stdout: Stdio) -> (Option<i32>, String) {
     (status.code(), String::from_utf8(stderr).unwrap())
 }
 
-/// As in `famfs ls | head`: what was asked for is done, and nothing is said about the pipe.
+/// As in `famfs ls | head`: the command does its work, and prints nothing about the pipe.
 #[test]
 fn a_reader_that_leaves_is_no_error() {
     let pool = formatted_pool();
@@ -87,7 +87,7 @@ fn a_full_disk_is_an_error() {
     }
 }
 
-/// The list for people escapes what could harm a terminal; JSON has escapes of its own.
+/// The list for people escapes what could harm a terminal; JSON has its own escapes.
 #[test]
 fn json_names_files_as_they_are() {
     let pool = formatted_pool();

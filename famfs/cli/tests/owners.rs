@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Pool files that others can change get nothing unless the user says so.
+//! Nothing is written to pool files that others can change, unless the user says so.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 use std::fs::{self, Permissions};
@@ -26,7 +26,7 @@ fn a_pool_that_others_can_change_gets_nothing() {
     assert!(fs::read(&pool).unwrap().iter().all(|byte| *byte == 0), "it was written to");
     let made = famfs(&pool, &["mkfs", "--foreign-pool"]);
     assert!(made.status.success(), "{made:?}");
-    // Looking is no risk.
+    // Reading is no risk.
     assert!(famfs(&pool, &["fsck"]).status.success());
     assert!(!famfs(&pool, &["mkdir", "/a"]).status.success());
     fs::set_permissions(&pool, Permissions::from_mode(0o600)).unwrap();
@@ -36,7 +36,7 @@ fn a_pool_that_others_can_change_gets_nothing() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("has 2 names"), "{refused:?}");
 }
 
-/// Only root can make a file of another user.
+/// Only root can make a file that belongs to another user.
 #[test]
 fn another_users_pool_gets_nothing() {
     let dir = tempfile::tempdir().unwrap();

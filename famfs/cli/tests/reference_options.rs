@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// What becomes of the pool.
+/// What happens to the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pool {
     Same,
@@ -17,9 +17,8 @@ enum Pool {
 }
 use Pool::{Same, Written};
 
-/// A command line with both spellings of an option as `short|long`, and what becomes of it.
-/// The pool has the files `one` (6 bytes, as `src/one`), `other` (6 other bytes) and `seeded`
-/// (2 MiB of seed 7).
+/// A command line with both spellings of an option as `short|long`, and its result. The pool has
+/// the files `one` (6 bytes, as `src/one`), `other` (6 other bytes) and `seeded` (2 MiB of seed 7).
 const LINES: &[(&str, i32, Pool)] = &[
     // mkfs
     ("mkfs", 2, Same),
@@ -112,7 +111,7 @@ const LINES: &[(&str, i32, Pool)] = &[
     ("getmap", 2, Same),
     // clone
     ("clone -v|--verbose one crossed", 0, Written),
-    // What needs a mounted famfs, a device or a file of the host.
+    // Commands that need a mounted famfs, a device or a file of the host.
     ("chkread src/one", 0, Pool::None),
     ("chkread -s|--superblock src/one", 1, Pool::None),
     ("chkread -l|--log src/one", 1, Pool::None),
@@ -177,7 +176,7 @@ fn make(dir: &Path) {
     }
 }
 
-/// What a pool holds, less the master's lease, which a writer that fails takes and gives back.
+/// The contents of a pool without the master's lease, which a failing writer takes and releases.
 fn contents(pool: &Path) -> Vec<u8> {
     let mut bytes = fs::read(pool).unwrap();
     bytes[0x4000..0x4088].fill(0);

@@ -10,11 +10,11 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// Control characters of all kinds, and bytes that are no text.
+/// Control characters of all kinds, and bytes that are not text.
 const HOSTILE: &[u8] =
     b"a\x1b]0;x\x07\x1b[2J\r\n\tb\x08\x7f\xc2\x9b31m\xe2\x80\xae\xe2\x81\xa6\x9bz\xff";
 
-/// Bytes of a text that a terminal would obey, or that are no text.
+/// Bytes of a text that a terminal would obey, or that are not text.
 fn harmful(bytes: &[u8]) -> Option<String> {
     let Ok(text) = std::str::from_utf8(bytes) else { return Some("no UTF-8".to_owned()) };
     let is_bad = |c: &char| {

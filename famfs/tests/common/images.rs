@@ -4,10 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Size of the device that the images of small file systems were made on.
+/// Size of the device on which the images of small file systems were made.
 pub const DEVICE_LEN: u64 = 64 << 30;
 
-/// A file of the test vectors. They lie with the library, and the program's tests use them too.
+/// A file of the test vectors. They are part of the library, and the program's tests use them too.
 pub fn vector(name: &str) -> PathBuf {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
     let mut vectors = crates.map(|dir| dir.join("tests/vectors"));

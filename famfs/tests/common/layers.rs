@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 /// Where a file or an import belongs: a folder of `src`, and a module in it. The module is empty
-/// for what the folder's `mod.rs` holds.
+/// for what is in the folder's `mod.rs`.
 type Place = (String, String);
 
 /// The source files of a crate with what they import.
@@ -69,7 +69,7 @@ impl Layers {
         faults.extend(gone.map(|name| format!("{name}: is not there")));
         let rank = |name: &str| self.order.iter().position(|folder| folder == name);
         for (from, to) in self.arrows() {
-            // What is no layer itself, as a crate's root, may use all.
+            // A file that is not in a layer, such as a crate's root, may use all of them.
             if rank(&from.0).is_some_and(|rank_of_user| rank(&to.0) > Some(rank_of_user)) {
                 faults.push(format!("{} uses {}, which is above it", name(&from), name(&to)));
             }
@@ -146,7 +146,7 @@ fn name((folder, module): &Place) -> String {
     if module.is_empty() { folder.clone() } else { format!("{folder}::{module}") }
 }
 
-/// What follows a word, wherever it stands by itself.
+/// What follows a word, wherever the word is not part of another.
 fn after<'t>(text: &'t str, word: &str) -> impl Iterator<Item = &'t str> {
     text.match_indices(word).filter_map(move |(at, _)| {
         let part_of_a_name = |before: char| before.is_alphanumeric() || "_:".contains(before);
@@ -200,7 +200,7 @@ fn paths(text: &str) -> Vec<Vec<String>> {
     }
 }
 
-/// Plants what must not be: the checks have to see it.
+/// Plants faults that the checks must find.
 pub fn planted_faults_are_found() {
     let faults = |sources: &[(&str, &str)]| {
         let mut layers = Layers::new("house", &["cellar", "roof"]);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Pool files that go away with the test.
+//! Pool files that are removed with the test.
 
 use std::fs;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-/// A pool file in a directory that goes away with the test.
+/// A pool file in a directory that is removed with the test.
 pub struct Pool {
     _dir: TempDir,
     /// The file.

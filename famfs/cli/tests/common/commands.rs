@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Commands that run on a pool while something else changes it: each has to end by itself, in time,
+//! Runs commands on a pool while something else changes it: each must end by itself, in time, and
 //! in bounded memory.
 
 use std::collections::BTreeSet;
@@ -15,14 +15,13 @@ use super::hostile_writer::HostileWriter;
 
 /// How long a command may take on a busy host.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Address space that a command may have: the pool, its threads, and some.
+/// Address space for a command: the pool, its threads, and some more.
 const MEMORY: u64 = 2 << 30;
 /// Rust's exit code of a panic.
 const PANICKED: i32 = 101;
 
 /// Runs the command lines one after the other, again and again for a time, in `dir`, while the
-/// writer is at work; how many were run. Then nothing may be in `dir` that was not there,
-/// `may_appear` aside.
+/// writer works; returns how many ran. Afterwards `dir` may hold nothing new, except `may_appear`.
 pub fn run_all(
     program: &str,
     lines: &[String],
@@ -43,7 +42,7 @@ pub fn run_all(
             writer.writes()
         });
         let end = Instant::now() + time;
-        // All of them once at least, however slow the host.
+        // Each of them at least once, however slow the host.
         let ran = std::panic::catch_unwind(|| {
             let mut count = 0;
             for line in lines.iter().cycle() {
@@ -73,7 +72,7 @@ fn names(dir: &Path) -> BTreeSet<String> {
     entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Runs one command line to its end, whatever it finds; panics if it ends as it must not.
+/// Runs one command line to its end, whatever it finds; panics if it ends in a wrong way.
 pub fn run(program: &str, line: &str, dir: &Path) {
     let said = tempfile::tempfile().unwrap();
     let mut command = Command::new("prlimit");
@@ -99,7 +98,7 @@ pub fn run(program: &str, line: &str, dir: &Path) {
     assert!(!panicked, "{program} {line}: {status}: {text}");
 }
 
-/// The end of what a command said.
+/// The end of a command's output.
 fn text(mut file: File) -> String {
     use std::io::{Read, Seek, SeekFrom};
     let mut bytes = Vec::new();

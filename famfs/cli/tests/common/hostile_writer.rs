@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Plays the guest that owns a pool's memory and wishes the host ill: it keeps changing superblock,
-//! log, lease and data of a file system that others read and write, with good checksums as often as
-//! with bad ones.
+//! Plays a hostile guest that owns a pool's memory: it keeps changing superblock, log, lease and
+//! data of a file system that others read and write, with right checksums as often as with wrong
+//! ones.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -18,9 +18,9 @@ use zerocopy::{FromZeros, IntoBytes};
 
 /// Device offset of the log's next sequence number; the next index follows.
 const COUNTERS: u64 = LOG_OFFSET + 32;
-/// Entries in the log after which it begins again.
+/// Number of entries in the log after which it starts again.
 const MOST_ENTRIES: u64 = 3000;
-/// What is put back now and then: everything before the lease's end, and the first entries.
+/// What is restored now and then: everything before the lease's end, and the first entries.
 const SAVED_HEAD: usize = 0x6000;
 const SAVED_SLOTS: u64 = 64;
 
@@ -29,7 +29,7 @@ pub struct HostileWriter {
     file: File,
     /// Where the device begins in the pool.
     origin: u64,
-    /// Where data begins, and ends, on the device.
+    /// Where data begins and ends on the device.
     data: (u64, u64),
     random: SeededBytes,
     /// A directory that names try to reach.
@@ -41,7 +41,7 @@ pub struct HostileWriter {
 }
 
 impl HostileWriter {
-    /// Of a pool whose device begins at `origin`. Names that it makes up lead into `target` too.
+    /// For a pool whose device begins at `origin`. Names that it makes up lead into `target` too.
     pub fn new(pool: &Path, origin: u64, target: &Path, seed: u32) -> Self {
         let file = OpenOptions::new().read(true).write(true).open(pool).unwrap();
         let len = file.metadata().unwrap().len() - origin;
@@ -101,7 +101,7 @@ impl HostileWriter {
         }
     }
 
-    /// Puts back what was there in the beginning.
+    /// Restores the contents of the beginning.
     pub fn restore(&self) {
         self.put(0, &self.head);
         self.put(LOG_OFFSET, &self.log);
@@ -191,7 +191,7 @@ impl HostileWriter {
         body.as_bytes().try_into().unwrap()
     }
 
-    /// A path as it may be, or as none may be.
+    /// A possible path, or an impossible one.
     fn path(&mut self) -> [u8; 80] {
         let usual = match self.below(3) {
             0 => format!("f{}", self.below(50)),
@@ -224,14 +224,14 @@ impl HostileWriter {
         path
     }
 
-    /// An offset on the device, inside the data area more often than not.
+    /// An offset on the device, more often inside the data area than not.
     fn offset(&mut self) -> u64 {
         let (begin, end) = self.data;
         let unit = ALLOC_UNIT * self.below(24);
         [begin + unit, begin + unit, begin + unit, 0, end - ALLOC_UNIT, end, 1 << 63][self.pick(7)]
     }
 
-    /// A number at an edge.
+    /// A number at an edge of its range.
     fn edge(&mut self) -> u64 {
         let edges = [0, 1, 4096, ALLOC_UNIT, ALLOC_UNIT + 1, self.next, 1 << 32, 1 << 62, u64::MAX];
         edges[self.pick(edges.len())]

@@ -120,7 +120,8 @@ impl Place {
         let is_memory = |memory| path.metadata().is_ok_and(|found| is_same(&found, memory));
         if self.memory.as_ref().is_some_and(is_memory) {
             bail!(
-                "{} holds the file system that is read, and would be lost: name another file",
+                "{} holds the file system that is being read, and would be overwritten: name another \
+                 file",
                 path.display()
             );
         }

@@ -50,7 +50,7 @@ const CASES: [Case; 31] = [
     case("ent-half", 16, NO, "log slot 17 at 0x202450: checksum"),
     case("ent-next-17", ALL - 1, YES, "extent count is 17, expected 1 to 16"),
     case("ent-path-abs", ALL - 1, YES, "path \"/etc/passwd\" is absolute"),
-    case("ent-path-dup", ALL - 1, YES, "log slot 7 at 0x200f10: \"one\": it exists already, from log slot 4"),
+    case("ent-path-dup", ALL - 1, YES, "log slot 7 at 0x200f10: \"one\": it already exists, from log slot 4"),
     case("ent-path-nonul", ALL - 1, YES, "is not terminated by one NUL"),
     case("ent-seq", 7, NO, "log slot 7 at 0x200f10: sequence number 0x63, expected 0x7"),
     case("ent-size-zero", ALL - 1, YES, "file size is 0, expected at least 1"),

@@ -273,7 +273,7 @@ fn the_pool_is_not_replaced_by_what_comes_out_of_it() {
         let Output { status, stderr, .. } = at(args);
         let stderr = String::from_utf8(stderr).unwrap();
         assert_eq!(status.code(), Some(1), "{args:?}: {stderr}");
-        assert!(stderr.contains("holds the file system that is read"), "{args:?}: {stderr}");
+        assert!(stderr.contains("holds the file system that is being read"), "{args:?}: {stderr}");
         assert_eq!(fs::metadata(&pool).unwrap().ino(), found.ino(), "{args:?}");
     }
     assert!(at(&["fsck"]).status.success());

@@ -69,7 +69,7 @@ pub enum ImportError {
     Again(String),
     /// The names of a compressed archive's members take more memory than they should.
     #[error(
-        "the names of the archive's members take more than {}; unpack it first",
+        "the names of the archive's members take more than {}: decompress the archive first",
         human(MAX_NAMES)
     )]
     Names,

@@ -362,7 +362,7 @@ mod tests {
         let error = members(b"password: secret\n").unwrap_err().to_string();
         assert_eq!(
             error,
-            "it is text, expected a tar archive, as it is or compressed with gzip, xz or zstd"
+            "it is text, expected a tar archive, plain or compressed with gzip, xz or zstd"
         );
         assert!(members(&vec![b'x'; 1024]).unwrap_err().to_string().contains("it is text"));
         assert!(members(b"").unwrap_err().to_string().contains("it is empty"));

@@ -90,7 +90,7 @@ pub enum MediaError {
     Busy {
         /// The pool.
         path: PathBuf,
-        /// Who holds the lock, as far as that can be told.
+        /// Who holds the lock, as far as known.
         holders: Vec<NamedProcess>,
     },
     /// The kernel has claimed the block device.

@@ -34,8 +34,8 @@ pub enum CompactError {
     LeftOut(#[source] Box<EntryError>),
     /// A later version of the format may delete in other ways.
     #[error(
-        "{count} log entries are of types that this version does not know, so it cannot tell what \
-         is deleted; use the version that wrote them"
+        "{count} log entries are of types that this version does not know, so it does not know \
+         what is deleted: use the version that wrote them"
     )]
     Unknown {
         /// Number of such entries.

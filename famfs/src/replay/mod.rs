@@ -119,7 +119,7 @@ pub enum EntryProblem {
     #[error(transparent)]
     Map(#[from] MapError),
     /// An earlier entry has the path.
-    #[error("it exists already, from log slot {0}")]
+    #[error("it already exists, from log slot {0}")]
     Exists(u64),
     /// The directory that it should be in has no entry before this one.
     #[error("its directory \"{0}\" does not exist")]

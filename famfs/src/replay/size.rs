@@ -105,7 +105,7 @@ mod tests {
         record(&media, 32 << 20).unwrap();
         let expected = Superblock { dev_size: 32 << 20, ..made };
         assert_eq!(Superblock::read(&media).unwrap(), expected);
-        // The copy is there, and the superblock has half of the new master.
+        // The copy exists, and the superblock has half of the new master.
         let master = Uuid::from_u128(u128::MAX);
         let wanted = Superblock { system_uuid: master, ..expected };
         media.write_at(format::SUPERBLOCK_COPY_OFFSET, &wanted.encode()).unwrap();

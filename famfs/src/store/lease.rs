@@ -371,7 +371,7 @@ mod tests {
     const PATIENT: Timing = Timing { expiry: Duration::from_secs(60), ..QUICK };
 
     fn system(boot: u128) -> RunningSystem {
-        // Clones: all that is copied with an image is the same.
+        // Clones: everything that is copied with an image is the same.
         RunningSystem { system: Uuid::from_u128(1), machine: None, boot: Uuid::from_u128(boot) }
     }
 

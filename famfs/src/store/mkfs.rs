@@ -52,7 +52,7 @@ pub enum MkfsError {
     },
     /// The device is too small or too large.
     #[error(
-        "device of {}: expected at least {} and at most {}",
+        "device of {}: a famfs needs at least {} and at most {}",
         human(*.len), human(MIN_DEVICE_LEN), human(superblock::MAX_DEVICE_LEN)
     )]
     DeviceLength {

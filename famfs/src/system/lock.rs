@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub enum Mode {
     /// One alone.
     Exclusive,
-    /// All that take it in this way.
+    /// All that take it in this mode.
     Shared,
 }
 
@@ -36,7 +36,7 @@ pub enum Mode {
 pub enum LockError {
     /// Another process kept it.
     #[error(
-        "{name} is locked{}, and was not free within {} s; wait for that process, or end it{}",
+        "{name} is locked{}, and was not free within {} s: wait for that process, or end it{}",
         holders::by(.holders), .waited.as_secs(), others(.holders)
     )]
     Busy {

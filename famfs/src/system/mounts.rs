@@ -98,7 +98,7 @@ impl Presence {
     }
 
     /// Waits, but not longer than until the table changes or a signal arrives; false if the file
-    /// system is not in the table any more.
+    /// system is no longer in the table.
     pub fn wait(&self, pause: Duration) -> bool {
         let pause = Timespec::try_from(pause).unwrap_or_default();
         match poll(&mut [PollFd::new(&self.table, PollFlags::PRI)], Some(&pause)) {
@@ -127,7 +127,7 @@ pub fn parse(table: &[u8]) -> Vec<MountEntry> {
     table.split(|&b| b == b'\n').filter_map(parse_line).collect()
 }
 
-/// What is mounted where an existing path leads to, which is given without symbolic links.
+/// The mount that an existing path leads into. The path has no symbolic links.
 pub fn around(path: &Path) -> Result<Option<MountEntry>, MountsError> {
     let above = read()?.into_iter().filter(|mount| path.starts_with(&mount.mount_point));
     // The last one of several mounts on one directory is the one that is seen.

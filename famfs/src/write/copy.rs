@@ -106,7 +106,7 @@ pub enum CopyError {
     #[error("cannot start a thread that copies")]
     Threads(#[source] io::Error),
     /// Files that were overwritten may not survive a crash.
-    #[error("cannot make durable what was copied")]
+    #[error("cannot make the copied files durable")]
     Sync(#[source] io::Error),
     /// The file system could not be changed.
     #[error(transparent)]

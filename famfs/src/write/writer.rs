@@ -42,11 +42,11 @@ pub enum WriteError {
     #[error(transparent)]
     Log(#[from] LogError),
     /// An entry of the log is damaged: what follows it is unknown, and so is its memory.
-    #[error("the log is damaged, so nothing can be added; see `famfs fsck`")]
+    #[error("the log is damaged, so nothing can be added: see `famfs fsck`")]
     Damaged(#[source] LogError),
     /// This system may only read.
     #[error(
-        "this system ({system}) is a client, only the master ({master}) can add files; \
+        "this system ({system}) is a client, only the master ({master}) can add files: \
          make it the master with `famfs takeover --yes`"
     )]
     Client {

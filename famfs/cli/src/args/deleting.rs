@@ -54,7 +54,7 @@ lease, and refuses if another process has the pool open or mapped. Only root can
 of other users, and nobody can see those of other hosts that share the memory: stop them first.
 
 Examples:
-  famfs --pool pool compact --dry-run   say what would be freed
+  famfs --pool pool compact --dry-run   print what would be freed
   famfs --pool pool compact             free it
 
 Exit codes: 0 success; 1 failure, nothing is lost; 2 wrong usage.")]

@@ -402,7 +402,7 @@ that holds a famfs. If it is mounted already, its new files appear.
 
 Examples:
   famfs attach
-  famfs attach --dry-run                     say what would be loaded, bound and mounted
+  famfs attach --dry-run                     print what would be loaded, bound and mounted
   famfs attach --read-only                   in a VM that must not write
   famfs attach --mount-point /mnt/famfs --device /dev/dax0.0 --json
 

@@ -52,7 +52,7 @@ pub struct InterleaveArgs {
         value_parser = number::<u16>(0..=u16::MAX))]
     pub nstrips: u16,
     /// Interleave: bytes to put in a strip before the next strip, a power of two from 2m; shorter
-    /// files are not spread
+    /// files are not interleaved
     #[arg(short = 'C', long, alias = "chunk-size", value_name = "SIZE", value_parser = parse_size,
           default_value = "0", hide_default_value = true)]
     pub chunksize: u64,

@@ -122,7 +122,7 @@ fn walk(
 fn problem_of(path: &Path, inside: &Path, plan: &Plan) -> Option<String> {
     let mapped = File::open(path).map_err(|err| err.to_string()).and_then(|file| {
         ioctl::map_get(&file).map_err(|err| match err {
-            Errno::NODATA => "no map: the famfs tools did not make it, it has no memory".to_owned(),
+            Errno::NODATA => "no map and no memory: the famfs tools did not make it".to_owned(),
             err => err.to_string(),
         })
     });

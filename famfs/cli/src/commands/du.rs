@@ -36,7 +36,7 @@ pub fn run(pool: Option<&Path>, args: &Du) -> Outcome {
     let plan = place.plan()?;
     let damaged = warn_of_damage(&plan);
     let top = place.path.as_ref().map_or(Path::new(""), |path| path.as_path());
-    // Paths are ordered by their parts, so that a directory stands before all that is in it.
+    // Paths are ordered by their parts, so that a directory comes before its contents.
     let mut sums: BTreeMap<PathBuf, Item> = BTreeMap::new();
     sums.insert(top.to_owned(), Item::new(top));
     for node in nodes_at(&place, &plan)? {

@@ -20,7 +20,7 @@ use serde::ser::{SerializeSeq, Serializer};
 
 use crate::output::{FAILED, OK, Outcome, notice, print_json, to_stdout};
 
-/// Longest field whose bytes stand beside its value.
+/// Longest field whose bytes are shown beside its value.
 const INLINE: u64 = 16;
 /// Bytes of longer fields that a line shows.
 const LINE: usize = 32;

@@ -151,7 +151,8 @@ fn print(args: &Fsck, report: &FsckReport, buckets: &[Bucket]) -> Result<()> {
         }
         match report.problems.len() {
             0 => writeln!(out, "clean"),
-            count => writeln!(out, "damaged: {count} problems found"),
+            1 => writeln!(out, "damaged: 1 problem"),
+            count => writeln!(out, "damaged: {count} problems"),
         }
     })
 }

@@ -55,7 +55,8 @@ pub fn run(args: &Umount) -> Outcome {
         Err(Errno::BUSY) => {
             let watch = if watched { "; `famfs watch` was stopped, start it again" } else { "" };
             Err(anyhow!(
-                "{path} is busy: a process uses files, mappings or its directory there{watch}"
+                "{path} is busy: a process has open files, mappings or its working directory \
+                 there{watch}"
             )
             .into())
         }

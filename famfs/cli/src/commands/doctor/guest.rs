@@ -153,7 +153,7 @@ fn dax_device(name: &str, is_mounted: bool, has_pool: bool) -> Finding {
     }
     if let Some(align) = number("align").filter(|align| align % ALLOC_UNIT != 0) {
         let found = format!("{found}, aligned to {align} bytes, expected 2 MiB");
-        return Finding::failed("device", found, "on the host: vhost-famfs pool create");
+        return Finding::failed("device", found, "run on the host: vhost-famfs pool create");
     }
     if is_mounted { Finding::ok("device", found) } else { unmounted(name, found, has_pool, true) }
 }
@@ -237,12 +237,19 @@ fn played(mount: &MountEntry, volume: &MountedVolume, plan: &Plan) -> Finding {
     if let Some(error) = applied.errors.first() {
         let (count, first) = (applied.errors.len(), one_line(error));
         let mend = format!("famfs umount {}; famfs attach", mount.mount_point.display());
-        return Finding::failed("files", format!("{count} are wrong; the first: {first}"), mend);
+        return Finding::failed("files", format!("{count} errors; the first: {first}"), mend);
     }
     if missing > 0 {
-        return Finding::warning("files", format!("{missing} of the log are missing here"), mend);
+        return Finding::warning(
+            "files",
+            format!("{missing} files and directories of the log have not appeared"),
+            mend,
+        );
     }
-    Finding::ok("files", format!("all {} of the log are here", applied.existed))
+    Finding::ok(
+        "files",
+        format!("all {} files and directories of the log are here", applied.existed),
+    )
 }
 
 /// Touches a file and checks how the kernel mapped it.
@@ -252,7 +259,8 @@ fn mapping(mount: &MountEntry, volume: &MountedVolume, plan: &Plan) -> Finding {
         _ => None,
     });
     let Some((path, size, map)) = large else {
-        let mend = format!("on the master: famfs creat -s 2m {}/FILE", mount.mount_point.display());
+        let mend =
+            format!("run on the master: famfs creat -s 2m {}/FILE", mount.mount_point.display());
         return Finding::skipped("mapping", "no file of at least 2 MiB to test it with", mend);
     };
     let counter = match FaultCounter::start(&mount.mount_point) {

@@ -111,7 +111,7 @@ impl Drawing {
     fn gauges(&mut self, picture: &Picture) {
         let Picture { log, space, .. } = picture;
         let slots = format!(
-            "{} of {} slots; {} behind the superblock",
+            "{} of {} slots; {} after the superblock",
             log.used,
             log.slots,
             human(log.bytes)

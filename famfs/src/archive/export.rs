@@ -23,7 +23,7 @@ pub enum ExportError {
     Open {
         /// The file.
         path: RelPath,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// A file cannot be read, or the archive cannot be written.
@@ -31,7 +31,7 @@ pub enum ExportError {
     Copy {
         /// The file or directory.
         path: RelPath,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// A pack's own archive is damaged.

@@ -53,17 +53,17 @@ pub enum ExtractError {
     Read {
         /// The file.
         path: RelPath,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The host refused.
     #[error("cannot {action} {}", shown(path))]
     Host {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The file or directory of the host.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The user asked to stop.

@@ -97,7 +97,7 @@ pub enum ImportError {
     Bytes {
         /// The file in the file system.
         path: RelPath,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The file could not be written.
@@ -105,7 +105,7 @@ pub enum ImportError {
     Target {
         /// The file in the file system.
         path: RelPath,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The user asked to stop.

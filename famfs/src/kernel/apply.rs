@@ -21,7 +21,7 @@ pub enum ApplyError {
         path: RelPath,
         /// Slot of its entry.
         slot: u64,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The system refused to remove what was deleted.
@@ -31,7 +31,7 @@ pub enum ApplyError {
         path: RelPath,
         /// Slot of the deleting entry.
         slot: u64,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The file exists, but its memory is not that of the log.

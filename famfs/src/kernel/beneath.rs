@@ -73,7 +73,7 @@ impl Root {
         self.open(path.as_path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
             .map_err(io::Error::from)
             .and_then(|dir| set_owner(&dir, owner))
-            .inspect_err(|_| self.take_back(path, true))
+            .inspect_err(|_| self.discard(path, true))
     }
 
     /// Makes a file with exactly this owner and mode, after `fill` has given the empty file its
@@ -88,7 +88,7 @@ impl Root {
         let stub = self.open(path.as_path(), flags, Mode::from_raw_mode(0o600))?;
         fill(stub.as_fd())
             .and_then(|()| set_owner(&stub, owner))
-            .inspect_err(|_| self.take_back(path, false))?;
+            .inspect_err(|_| self.discard(path, false))?;
         Ok(File::from(stub))
     }
 
@@ -99,7 +99,7 @@ impl Root {
     }
 
     /// Removes what could not be completed; the user must learn why it could not, and no more.
-    pub fn take_back(&self, path: &RelPath, is_dir: bool) {
+    pub fn discard(&self, path: &RelPath, is_dir: bool) {
         let _ = self.remove(path, is_dir);
     }
 

@@ -44,7 +44,7 @@ pub enum FollowError {
     Memory {
         /// "superblock" or "log".
         name: &'static str,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// There is no usable superblock, possibly only until it is completely written.

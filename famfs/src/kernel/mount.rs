@@ -50,7 +50,7 @@ pub enum MountError {
         device: PathBuf,
         /// What the file system says about it.
         detail: String,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The new file system could not be attached to its directory.
@@ -58,17 +58,17 @@ pub enum MountError {
     Attach {
         /// The directory.
         mount_point: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The files of superblock and log could not be made or used.
     #[error("cannot {action} {META_DIR}/{name}")]
     Meta {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The file.
         name: &'static str,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// There is no usable superblock.
@@ -428,7 +428,7 @@ impl Volume for MountedVolume {
     ) -> io::Result<Box<dyn FileBytes + '_>> {
         let file = self.make_mapped(path, owner, size, map)?;
         let bytes = MappedFile::new(&file, size, Access::Write)
-            .inspect_err(|_| self.root().take_back(path, false))?;
+            .inspect_err(|_| self.root().discard(path, false))?;
         Ok(Box::new(bytes))
     }
 

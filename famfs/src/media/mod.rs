@@ -61,7 +61,7 @@ pub enum MediaError {
     Open {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The path leads to something without bytes that could be mapped.
@@ -121,7 +121,7 @@ pub enum MediaError {
         len: u64,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }

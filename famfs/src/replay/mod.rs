@@ -459,14 +459,14 @@ impl Plan {
         }
         if !fresh {
             self.collisions += 1;
-            return Err(EntryProblem::Overlap(self.who_has(&map)));
+            return Err(EntryProblem::Overlap(self.owner_of_overlap(&map)));
         }
         let owner = Owner::parse(body.uid, body.gid, body.mode)?;
         Ok((owner, NodeKind::File { size: body.size.get(), map }))
     }
 
     /// Names a file that shares memory with `map`.
-    fn who_has(&mut self, map: &FileMap) -> String {
+    fn owner_of_overlap(&mut self, map: &FileMap) -> String {
         let owners = self.owners.get_or_insert_with(|| {
             let mut owners = Owners::new();
             for (index, node) in self.nodes.iter().enumerate() {

@@ -44,7 +44,7 @@ pub enum LockError {
         name: String,
         /// Who holds it, as far as known.
         holders: Vec<NamedProcess>,
-        /// How long it was waited for.
+        /// How long the wait lasted.
         waited: Duration,
     },
     /// The system refused.
@@ -52,7 +52,7 @@ pub enum LockError {
     System {
         /// The file.
         name: String,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }

@@ -43,7 +43,7 @@ pub enum MountsError {
     Resolve {
         /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// Another file system is there.

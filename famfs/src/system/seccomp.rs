@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Filters of system calls, for programs that read what other machines have written. Each has a
-//! list of its own.
+//! System call filters for programs that read what other machines have written. Each program has
+//! its own list.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
@@ -11,20 +11,20 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch,
 };
 
-/// The system calls that a filter knows. One without a rule matches whatever its arguments are, the
+/// The system calls that a filter knows. A call without a rule matches with any arguments; the
 /// others match if one of their rules does.
 pub type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Calls that match whatever their arguments are.
+/// Calls that match with any arguments.
 #[must_use]
 pub fn any_arguments(calls: &[c_long]) -> Rules {
     calls.iter().map(|call| (*call, Vec::new())).collect()
 }
 
-/// The filter that does `on_match` to calls that match a rule, and `otherwise` to all others.
+/// The filter that does `on_match` for calls that match a rule, and `otherwise` for all others.
 ///
 /// # Errors
-/// This processor is not known, or the filter is too long.
+/// This processor is unknown, or the filter is too long.
 pub fn compile(
     rules: Rules,
     otherwise: SeccompAction,
@@ -73,7 +73,7 @@ pub fn without(argument: u8, bits: u64) -> Result<SeccompRule, BackendError> {
     rule(argument, SeccompCmpOp::MaskedEq(bits), 0)
 }
 
-/// An argument, of which the lower half counts, is so.
+/// A rule about an argument, of which the lower half counts.
 fn rule(argument: u8, how: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
     let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, value)?;
     SeccompRule::new(vec![condition])

@@ -45,11 +45,11 @@ pub enum WatcherError {
     /// A file or process could not be used.
     #[error("cannot {action} {}", path.display())]
     System {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }

@@ -28,7 +28,7 @@ pub enum CompareError {
     Target {
         /// The file in the file system.
         path: RelPath,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The user asked to stop.

@@ -89,7 +89,7 @@ pub enum CopyError {
     Target {
         /// The file in the file system.
         path: RelPath,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// A thread panicked.

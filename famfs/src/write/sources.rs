@@ -77,7 +77,7 @@ pub enum SourceError {
         action: &'static str,
         /// The source.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// A directory without `--recursive`.

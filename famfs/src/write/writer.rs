@@ -119,11 +119,11 @@ pub enum WriteError {
     /// The mounted file system refused.
     #[error("cannot {action} \"{path}\"")]
     Volume {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The file or directory.
         path: RelPath,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// A deletion is published, and what it deletes is still mounted here.
@@ -133,7 +133,7 @@ pub enum WriteError {
     Remains {
         /// The file or directory.
         path: RelPath,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// A batch could not be published. Every later call of the session returns the same error.
@@ -408,7 +408,7 @@ impl<'v> Writer<'v> {
         let removed = match visible {
             true => self.remove_deleted(deleted),
             false => {
-                self.take_back(&made);
+                self.discard(&made);
                 Ok(())
             }
         };
@@ -416,7 +416,7 @@ impl<'v> Writer<'v> {
     }
 
     /// Removes what was made for unpublished entries.
-    fn take_back(&self, made: &[(RelPath, bool)]) {
+    fn discard(&self, made: &[(RelPath, bool)]) {
         for (path, is_dir) in made.iter().rev() {
             // The log's error is the one to report; a stub without entry is gone at the next mount.
             let _ = self.volume.remove(path, *is_dir);
@@ -499,7 +499,7 @@ impl Drop for Writer<'_> {
     /// Removes what was added and never committed.
     fn drop(&mut self) {
         if !self.preview {
-            self.take_back(&self.batch_paths);
+            self.discard(&self.batch_paths);
         }
     }
 }

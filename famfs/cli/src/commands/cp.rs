@@ -21,8 +21,8 @@ use famfs::write::transfer::How;
 use famfs_cli::args::Cp;
 use serde::Serialize;
 
-use super::dropped::tell_of_dropped;
-use super::{tell_of_set_id, warn_of_damage, without_set_id_names};
+use super::dropped::report_dropped;
+use super::{report_set_id, warn_of_damage, without_set_id_names};
 use crate::output::{
     FAILED, Failure, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar,
 };
@@ -251,7 +251,7 @@ fn copy_out(
     bar.finish_and_clear();
     let code = if matches!(result, Err(ExtractError::Interrupted)) { INTERRUPTED } else { FAILED };
     let extract::Done { files, directories, without_set_id } = result.or_exit(code)?;
-    tell_of_set_id(&without_set_id);
+    report_set_id(&without_set_id);
     let without_set_id = without_set_id_names(&without_set_id);
     Ok((CpReport { files, directories, without_set_id, ..report }, damaged))
 }
@@ -293,7 +293,7 @@ fn print(args: &Cp, report: &CpReport) -> Result<()> {
     for item in &report.kept {
         say!("{}: {}", escape_name(item.path.as_bytes()), item.reason)?;
     }
-    tell_of_dropped(&report.lost, args.verbose)?;
+    report_dropped(&report.lost, args.verbose)?;
     if args.compare {
         return compare::print(args, report);
     }

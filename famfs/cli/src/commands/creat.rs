@@ -78,11 +78,11 @@ pub fn run(pool: Option<&Path>, args: &Creat) -> Outcome {
     let committed = writer.commit();
     made.or_exit(if stopped(&stop) { INTERRUPTED } else { FAILED })?;
     committed?;
-    tell(args, jobs)?;
+    print_report(args, jobs)?;
     Ok(OK)
 }
 
-fn tell(args: &Creat, jobs: Vec<Job>) -> Result<()> {
+fn print_report(args: &Creat, jobs: Vec<Job>) -> Result<()> {
     let kept = jobs.iter().filter(|job| job.action == "keep");
     for Job { path, bytes, .. } in kept.filter(|job| job.seed.is_some()) {
         notice!("\"{path}\" exists with {bytes} bytes: kept as it is, not filled");

@@ -7,7 +7,7 @@ use famfs::write::dropped::Dropped;
 use crate::output::{notice, say};
 
 /// Reports what was lost, unless it was only times; `verbose` names every file.
-pub fn tell_of_dropped(dropped: &Dropped, verbose: bool) -> Result<()> {
+pub fn report_dropped(dropped: &Dropped, verbose: bool) -> Result<()> {
     let Some(summary) = dropped.summary() else { return Ok(()) };
     for (name, lost) in dropped.items.iter().filter(|_| verbose) {
         say!("not kept of {name}: {}", lost.name())?;

@@ -13,7 +13,7 @@ use famfs::text::json_name::Names;
 use famfs_cli::args::Export;
 use serde::Serialize;
 
-use super::{nodes_at, tell_of_set_id, warn_of_damage, without_set_id_names};
+use super::{nodes_at, report_set_id, warn_of_damage, without_set_id_names};
 use crate::output::{FAILED, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar};
 use crate::output::{say, stop_flag, stopped};
 use crate::place::Place;
@@ -80,7 +80,7 @@ pub fn run(pool: Option<&Path>, args: &Export) -> Outcome {
     bar.finish_and_clear();
     let code = if matches!(result, Err(ExportError::Interrupted)) { INTERRUPTED } else { FAILED };
     let done = result.or_exit(code)?;
-    tell_of_set_id(&done.without_set_id);
+    report_set_id(&done.without_set_id);
     report(args, output, done)?;
     Ok(if damaged { FAILED } else { OK })
 }

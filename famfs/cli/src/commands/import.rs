@@ -15,7 +15,7 @@ use famfs::write::dropped::Counts;
 use famfs_cli::args::Import as Args;
 use serde::Serialize;
 
-use super::dropped::tell_of_dropped;
+use super::dropped::report_dropped;
 use crate::output::{FAILED, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar};
 use crate::output::{notice, say, stop_flag, stopped};
 use crate::place::{Place, masked, owner};
@@ -141,7 +141,7 @@ fn report(args: &Args, done: &Done) -> Result<()> {
         _ => format!(", {packs} of them packs of {packed_files} files"),
     };
     let (skipped, bytes) = (left_out.len(), human(*bytes));
-    tell_of_dropped(dropped, args.verbose)?;
+    report_dropped(dropped, args.verbose)?;
     if *superseded > 0 {
         notice!("{superseded} members were skipped, because a later one has the same name");
     }

@@ -31,7 +31,7 @@ pub fn run(pool: Option<&Path>, args: &Mkdir) -> Outcome {
     let owner = owner(args.owner.uid, args.owner.gid, args.owner.mode.unwrap_or(DEFAULT_MODE));
     let path = match (&place.path, args.parents) {
         (None, true) => {
-            tell(args, &[])?;
+            print_report(args, &[])?;
             return Ok(OK);
         }
         _ => place.file_path()?,
@@ -46,11 +46,11 @@ pub fn run(pool: Option<&Path>, args: &Mkdir) -> Outcome {
         made.push(dir);
     }
     writer.commit()?;
-    tell(args, &made)?;
+    print_report(args, &made)?;
     Ok(OK)
 }
 
-fn tell(args: &Mkdir, made: &[RelPath]) -> Result<()> {
+fn print_report(args: &Mkdir, made: &[RelPath]) -> Result<()> {
     if args.json {
         let paths = Names::new("paths", made.iter().map(RelPath::as_bytes));
         return print_json(&MkdirReport { version: 1, dry_run: args.dry_run, paths });

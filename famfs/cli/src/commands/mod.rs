@@ -129,7 +129,7 @@ fn warn_of_damage(plan: &Plan) -> bool {
 }
 
 /// Reports which files were copied without their set-user-ID or set-group-ID bits.
-fn tell_of_set_id(paths: &[RelPath]) {
+fn report_set_id(paths: &[RelPath]) {
     if paths.is_empty() {
         return;
     }

@@ -38,7 +38,7 @@ pub fn run(pool: Option<&Path>, args: &Rm) -> Outcome {
     let Some(first) = args.paths.first() else { return Ok(OK) };
     let place = Place::open(pool, Some(first), Access::Write)?;
     let mut writer = place.writer(args.dry_run)?;
-    let nodes = doomed(pool, args, writer.plan())?;
+    let nodes = nodes_to_delete(pool, args, writer.plan())?;
     writer.check_slots(nodes.len() as u64)?;
     let mut report = RmReport {
         version: 1,
@@ -73,11 +73,11 @@ pub fn run(pool: Option<&Path>, args: &Rm) -> Outcome {
         report.paths.push(node.path);
     }
     writer.commit()?;
-    tell(args, &report)?;
+    print_report(args, &report)?;
     Ok(OK)
 }
 
-fn tell(args: &Rm, report: &RmReport) -> Result<()> {
+fn print_report(args: &Rm, report: &RmReport) -> Result<()> {
     if args.json {
         return print_json(report);
     }
@@ -96,7 +96,7 @@ fn tell(args: &Rm, report: &RmReport) -> Result<()> {
 }
 
 /// What to delete; the contents of a directory come before it.
-fn doomed(pool: Option<&Path>, args: &Rm, plan: &Plan) -> Result<Vec<Node>> {
+fn nodes_to_delete(pool: Option<&Path>, args: &Rm, plan: &Plan) -> Result<Vec<Node>> {
     let mut roots = Vec::new();
     let paths: Vec<&Path> = args.paths.iter().map(PathBuf::as_path).collect();
     for path in paths_of_one(pool, &paths)? {
@@ -111,8 +111,8 @@ fn doomed(pool: Option<&Path>, args: &Rm, plan: &Plan) -> Result<Vec<Node>> {
             None => bail!("\"{path}\" is not in the log"),
         }
     }
-    let is_doomed = |node: &&Node| roots.iter().any(|root| node.path.is_within(root));
-    let mut nodes: Vec<Node> = plan.nodes().iter().filter(is_doomed).cloned().collect();
+    let is_to_delete = |node: &&Node| roots.iter().any(|root| node.path.is_within(root));
+    let mut nodes: Vec<Node> = plan.nodes().iter().filter(is_to_delete).cloned().collect();
     // A plan has directories before their contents; they are deleted after them.
     nodes.reverse();
     Ok(nodes)

@@ -56,7 +56,7 @@ pub fn run(pool: Option<&Path>, args: &args::Role) -> Outcome {
     if args.json {
         print_json(&report)?;
     } else {
-        tell(&report)?;
+        print_report(&report)?;
     }
     Ok(OK)
 }
@@ -81,7 +81,7 @@ fn look(place: &Place, superblock: &Superblock, system: Uuid) -> Result<Lease> {
     Ok(Lease { state, system: Some(system), machine, boot: Some(boot) })
 }
 
-fn tell(report: &RoleReport) -> Result<()> {
+fn print_report(report: &RoleReport) -> Result<()> {
     let name = |uuid: Option<Uuid>| uuid.map_or("none".to_owned(), |uuid| uuid.to_string());
     say!("this system: {}", name(report.system))?;
     say!("this machine: {}", name(report.machine))?;

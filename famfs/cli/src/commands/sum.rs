@@ -85,7 +85,7 @@ pub fn run(pool: Option<&Path>, args: &Sum) -> Outcome {
         report.bytes += item.size;
         report.failed += u64::from(item.ok == Some(false) || item.error.is_some());
         if !args.json {
-            tell(line, &item)?;
+            print_item(line, &item)?;
         }
         report.files.push(item);
     }
@@ -125,7 +125,7 @@ fn check(source: &Source, line: &Line, stop: &AtomicBool) -> Item {
     }
 }
 
-fn tell(line: &Line, item: &Item) -> Result<()> {
+fn print_item(line: &Line, item: &Item) -> Result<()> {
     let name = escape_name(&line.name);
     match (item.ok, &item.error) {
         (_, Some(error)) => notice!("{name}: {error}"),

@@ -54,11 +54,11 @@ pub fn run(pool: Option<&Path>, args: &args::Takeover) -> Outcome {
             Failure { code, error: err.into() }
         })?;
     takeover(&*media, master)?;
-    tell(args, &TakeoverReport { version: 1, former, master })?;
+    print_report(args, &TakeoverReport { version: 1, former, master })?;
     Ok(OK)
 }
 
-fn tell(args: &args::Takeover, report: &TakeoverReport) -> Result<()> {
+fn print_report(args: &args::Takeover, report: &TakeoverReport) -> Result<()> {
     let TakeoverReport { former, master, .. } = report;
     if args.json {
         print_json(report)

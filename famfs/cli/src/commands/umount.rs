@@ -30,7 +30,7 @@ pub fn run(args: &Umount) -> Outcome {
     }
     let mount_point = &mount.mount.mount_point;
     if args.dry_run {
-        tell(args, &mount.mount, false)?;
+        print_report(args, &mount.mount, false)?;
         return Ok(OK);
     }
     let mut flags = UnmountFlags::NOFOLLOW;
@@ -62,13 +62,13 @@ pub fn run(args: &Umount) -> Outcome {
         }
         result => {
             result.with_context(|| format!("cannot unmount {path}"))?;
-            tell(args, &mount.mount, watched)?;
+            print_report(args, &mount.mount, watched)?;
             Ok(OK)
         }
     }
 }
 
-fn tell(args: &Umount, mount: &MountEntry, watch_ended: bool) -> Result<()> {
+fn print_report(args: &Umount, mount: &MountEntry, watch_ended: bool) -> Result<()> {
     let (device, mount_point) = (mount.source.display(), mount.mount_point.display());
     if args.json {
         return print_json(&UmountReport {

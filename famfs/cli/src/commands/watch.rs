@@ -83,35 +83,35 @@ pub fn run(args: &Watch) -> Outcome {
     // A system that may not write is not the master.
     let client = args.client || Mounted::at(&mount_point, &found.mount.source)?.is_read_only()?;
     let system = if client { None } else { system_or_client() };
-    let mut teller = Teller::new(args);
+    let mut reporter = Reporter::new(args);
     let start = Instant::now();
     let (mut follower, step) = loop {
         let mounted = Mounted::for_play(&mount_point, &found.mount.source)?;
         let volume = mounted.open(Access::Read, system)?;
-        match Follower::start(volume, system, |node| teller.made(node)) {
+        match Follower::start(volume, system, |node| reporter.made(node)) {
             Err(err) if err.may_pass() && start.elapsed() < PATIENCE && !stopped(&stop) => {
-                teller.error(&one_line(&err));
+                reporter.error(&one_line(&err));
                 table.wait(START_PAUSE);
             }
             started => break started?,
         }
     };
-    teller.step(&step);
-    teller.ready(&mount_point, &follower);
+    reporter.step(&step);
+    reporter.ready(&mount_point, &follower);
     let mut lease = Lease::new(system);
-    let end = follow(args, &mut follower, &mut lease, &table, &mut teller, &stop);
+    let end = follow(args, &mut follower, &mut lease, &table, &mut reporter, &stop);
     // Whoever started this may be gone, and there is nobody else to report to.
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    if let Some(failure) = teller.failure {
+    if let Some(failure) = reporter.failure {
         return Err(failure.into());
     }
     match end {
         Ok(reason) => {
-            teller.end(reason)?;
+            reporter.end(reason)?;
             Ok(OK)
         }
         Err(err) => {
-            teller.end("error")?;
+            reporter.end("error")?;
             let code = match err {
                 FollowError::Remade { .. } | FollowError::Rewritten { .. } => REMADE,
                 _ => FAILED,
@@ -127,20 +127,20 @@ fn follow(
     follower: &mut Follower,
     lease: &mut Lease,
     table: &Presence,
-    teller: &mut Teller<'_>,
+    reporter: &mut Reporter<'_>,
     stop: &AtomicBool,
 ) -> Result<&'static str, FollowError> {
     let mut pace = Pace::new(Duration::from_millis(args.interval));
     // When to retry what could not be made or removed.
     let mut retry = Backoff::new();
     let mut trouble: Option<Trouble> = None;
-    while !stopped(stop) && teller.failure.is_none() {
+    while !stopped(stop) && reporter.failure.is_none() {
         let pause = trouble.as_ref().map_or(Duration::ZERO, Trouble::pause);
         if !table.wait(pause.max(pace.pause())) {
             return Ok("unmounted");
         }
         if let Some(problem) = lease.tend(follower) {
-            teller.error(&problem);
+            reporter.error(&problem);
         }
         let changed = follower.look()?;
         let again = follower.has_failed() && retry.left().is_zero();
@@ -149,19 +149,21 @@ fn follow(
             continue;
         }
         let failed_before = follower.has_failed();
-        match follower.advance(|node| teller.made(node)) {
+        match follower.advance(|node| reporter.made(node)) {
             Ok(step) => {
-                teller.step(&step);
+                reporter.step(&step);
                 match (failed_before, follower.has_failed()) {
                     (true, true) if again => retry.failed(),
                     (false, true) => retry = Backoff::new(),
-                    (true, false) => teller.recovered("what could not be made or removed, now is"),
+                    (true, false) => {
+                        reporter.recovered("everything that could not be made or removed now is")
+                    }
                     _ => {}
                 }
                 if let Some(trouble) = trouble.take() {
-                    teller.status(&following(follower, table.mount_point()));
+                    reporter.status(&following(follower, table.mount_point()));
                     if !trouble.is_new() {
-                        teller.recovered("the log can be followed again");
+                        reporter.recovered("the log can be followed again");
                     }
                 }
                 pace.hurry();
@@ -170,8 +172,8 @@ fn follow(
             // moment does not.
             Err(err) if err.may_pass() || is_remade(&err) && is_new(trouble.as_ref()) => {
                 let text = one_line(&err);
-                teller.error(&text);
-                teller.status(&format!("cannot follow the log: {text}"));
+                reporter.error(&text);
+                reporter.status(&format!("cannot follow the log: {text}"));
                 match &mut trouble {
                     Some(trouble) => trouble.goes_on(),
                     None => trouble = Some(Trouble::new()),
@@ -224,7 +226,7 @@ fn following(follower: &Follower, mount_point: &Path) -> String {
 }
 
 /// Reports what happens; every message once.
-struct Teller<'a> {
+struct Reporter<'a> {
     args: &'a Watch,
     told: HashSet<String>,
     /// When the last message was reported.
@@ -235,7 +237,7 @@ struct Teller<'a> {
     failure: Option<anyhow::Error>,
 }
 
-impl<'a> Teller<'a> {
+impl<'a> Reporter<'a> {
     fn new(args: &'a Watch) -> Self {
         let (told, last, status) = (HashSet::new(), Instant::now(), String::new());
         Self { args, told, last, status, failure: None }

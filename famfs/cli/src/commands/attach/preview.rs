@@ -69,7 +69,7 @@ pub fn run(args: &Attach) -> Outcome {
             devices: look(args.device.as_deref()),
         },
     };
-    tell(args, &report)?;
+    print_report(args, &report)?;
     let with = |action| report.devices.iter().filter(move |device| device.action == action).count();
     if with(Action::Mount) > 1 {
         notice!("several devices hold a famfs; choose with --device");
@@ -129,7 +129,7 @@ fn decide(finding: Finding) -> Result<Action, String> {
     }
 }
 
-fn tell(args: &Attach, report: &AttachPreviewReport) -> Result<()> {
+fn print_report(args: &Attach, report: &AttachPreviewReport) -> Result<()> {
     if args.json {
         return print_json(report);
     }

@@ -1,230 +1,188 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The folders of a crate are its layers: a folder uses those below it, and the files of a folder
-//! do not use each other in a circle.
+//! The folders of a crate's sources as its layers: a folder uses those below it, and no files use
+//! each other in a circle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Where a file or an import belongs: a folder of `src`, and a module in it. The module is empty
-/// for what is in the folder's `mod.rs`.
-type Place = (String, String);
-
-/// The source files of a crate with what they import.
+/// The modules of a crate, each with its code.
 pub struct Layers {
-    /// Name of the folder or file in `src`, from the bottom up.
-    order: Vec<String>,
-    /// Source texts.
-    sources: BTreeMap<Place, String>,
+    /// Names of the folders in `src`, from the bottom up.
+    order: &'static [&'static str],
     /// How code names its own crate.
-    roots: [String; 2],
+    roots: [&'static str; 2],
+    modules: BTreeMap<String, String>,
 }
 
 impl Layers {
-    /// Reads the sources of the crate `name` in `src`.
-    pub fn read(src: &Path, name: &str, order: &[&str]) -> Self {
-        let mut layers = Self::new(name, order);
-        layers.add(src, &[]);
+    /// Reads the sources in `src` of a crate. What `main.rs` and `lib.rs` hold is in no folder.
+    pub fn read(src: &Path, name: &'static str, order: &'static [&'static str]) -> Self {
+        let mut layers = Self { order, roots: ["crate", name], modules: BTreeMap::new() };
+        layers.add(src, "");
         layers
     }
 
-    fn new(name: &str, order: &[&str]) -> Self {
-        let order = order.iter().map(ToString::to_string).collect();
-        Self { order, sources: BTreeMap::new(), roots: ["crate::".into(), format!("{name}::")] }
-    }
-
-    fn add(&mut self, dir: &Path, inside: &[String]) {
-        for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
-            let name = entry.file_stem().unwrap().to_str().unwrap().to_owned();
-            let place: Vec<String> = inside.iter().cloned().chain([name]).collect();
-            if entry.is_dir() {
-                self.add(&entry, &place);
+    fn add(&mut self, dir: &Path, module: &str) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let inner = join(module, name);
+            if path.is_dir() {
+                self.add(&path, &inner);
             } else {
-                self.insert(&place, &fs::read_to_string(&entry).unwrap());
+                let whole = ["mod", "lib", "main"].contains(&name);
+                let inner = if whole { module.to_owned() } else { inner };
+                self.modules
+                    .entry(inner)
+                    .or_default()
+                    .push_str(&fs::read_to_string(&path).unwrap());
             }
         }
     }
 
-    fn insert(&mut self, path: &[String], text: &str) {
-        let module = path.get(1).filter(|name| *name != "mod").cloned().unwrap_or_default();
-        // A file and the folder of its parts are one module.
-        self.sources.entry((path[0].clone(), module)).or_default().push_str(text);
+    /// Adds code to a module: a test of these checks.
+    pub fn plant(&mut self, module: &str, code: &str) {
+        let text = self.modules.entry(module.to_owned()).or_default();
+        // Before its tests.
+        text.insert_str(0, code);
     }
 
-    /// Source texts of a folder or file of `src`.
-    pub fn texts(&self, layer: &str) -> impl Iterator<Item = &str> {
-        self.sources.iter().filter(move |((folder, _), _)| folder == layer).map(|(_, text)| &**text)
+    /// The names of the folders, and of files that lie beside them.
+    pub fn folders(&self) -> BTreeSet<&str> {
+        self.modules.keys().map(|module| folder(module)).filter(|name| !name.is_empty()).collect()
     }
 
-    /// What is wrong: a folder without a place in the order, an import that leads upward, a circle
-    /// in a folder.
-    pub fn faults(&self) -> Vec<String> {
-        let folders: BTreeSet<&String> = self.sources.keys().map(|(folder, _)| folder).collect();
-        let roots = ["lib", "main"];
-        let placed = |name: &str| roots.contains(&name) || self.order.iter().any(|o| o == name);
-        let mut faults: Vec<String> = Vec::new();
-        faults
-            .extend(folders.iter().filter(|name| !placed(name)).map(|n| format!("{n}: no place")));
-        let gone = self.order.iter().filter(|name| !folders.contains(name));
-        faults.extend(gone.map(|name| format!("{name}: is not there")));
-        let rank = |name: &str| self.order.iter().position(|folder| folder == name);
-        for (from, to) in self.arrows() {
-            // A file that is not in a layer, such as a crate's root, may use all of them.
-            if rank(&from.0).is_some_and(|rank_of_user| rank(&to.0) > Some(rank_of_user)) {
-                faults.push(format!("{} uses {}, which is above it", name(&from), name(&to)));
+    /// Source texts of a folder, or of the crate's root.
+    pub fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
+        let inside = self.modules.iter().filter(move |(module, _)| folder(module) == name);
+        inside.map(|(_, text)| text.as_str())
+    }
+
+    /// The first folder that uses one which is not before it.
+    pub fn upward(&self) -> Option<String> {
+        let rank = |name: &str| self.order.iter().position(|folder| *folder == name);
+        let arrows = self.arrows();
+        let mut upward = arrows.iter().flat_map(|(module, used)| {
+            let own = rank(folder(module));
+            let above = move |other: &&String| own.is_some() && rank(folder(other)) > own;
+            used.iter().filter(above).map(move |other| format!("{module} uses {other}"))
+        });
+        upward.next()
+    }
+
+    /// The first circle of files that is found.
+    pub fn circle(&self) -> Option<String> {
+        let mut arrows = self.arrows();
+        arrows.retain(|module, _| !module.ends_with("tests"));
+        // A module that uses none of those that are left is in no circle; neither is it then in the way.
+        loop {
+            let left: BTreeSet<String> = arrows.keys().cloned().collect();
+            arrows.retain(|_, used| used.iter().any(|used| left.contains(used)));
+            if arrows.len() == left.len() {
+                break;
             }
         }
-        faults.extend(self.circles());
-        faults
+        let mut walk = vec![arrows.keys().next()?.clone()];
+        loop {
+            let next = arrows[walk.last()?].iter().find(|used| arrows.contains_key(*used))?;
+            if let Some(begin) = walk.iter().position(|module| module == next) {
+                return Some(format!("{} -> {next}", walk[begin..].join(" -> ")));
+            }
+            walk.push(next.clone());
+        }
     }
 
     /// How many arrows there are between folders.
     pub fn between_folders(&self) -> usize {
-        let arrows = self.arrows().into_iter().map(|(from, to)| (from.0, to.0));
-        arrows.filter(|(from, to)| from != to).collect::<BTreeSet<_>>().len()
+        let arrows = self.arrows();
+        let arrows = arrows
+            .iter()
+            .flat_map(|(module, used)| used.iter().map(move |used| (folder(module), folder(used))));
+        let arrows = arrows.filter(|(from, to)| !from.is_empty() && from != to);
+        arrows.collect::<BTreeSet<_>>().len()
     }
 
-    /// Which module uses which other one.
-    fn arrows(&self) -> BTreeSet<(Place, Place)> {
-        let mut arrows = BTreeSet::new();
-        for (place, text) in &self.sources {
-            let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-            let code: String = code.collect::<Vec<_>>().join("\n");
-            for root in &self.roots {
-                for rest in after(&code, root) {
-                    for path in paths(rest) {
-                        arrows.insert((place.clone(), self.place(&path)));
-                    }
+    /// Which modules each one uses. The crate's root is none.
+    fn arrows(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let arrows = self.modules.iter().map(|(module, text)| {
+            let imports = self.imports(module, &code(text));
+            let used = imports.iter().map(|import| self.module_of(import));
+            let used = used.filter(|used| !used.is_empty() && used != module);
+            (module.clone(), used.map(str::to_owned).collect())
+        });
+        arrows.collect()
+    }
+
+    /// The paths in a module's code that begin at the root of the crate.
+    fn imports(&self, module: &str, code: &str) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        for root in self.roots {
+            for (at, _) in code.match_indices(&format!("{root}::")) {
+                let is_part = |before: char| before.is_alphanumeric() || "_:".contains(before);
+                if !code[..at].ends_with(is_part) {
+                    paths(&code[at + root.len()..], "", &mut found);
                 }
             }
-            for path in after(&code, "super::").flat_map(paths) {
-                // A module of tests says it of the module that it is in.
-                let sibling = path.first().map(|name| (place.0.clone(), name.clone()));
-                if let Some(sibling) = sibling.filter(|place| self.sources.contains_key(place)) {
-                    arrows.insert((place.clone(), sibling));
-                }
-            }
         }
-        arrows.retain(|(from, to)| from != to);
-        arrows
+        for (at, _) in code.match_indices("super::") {
+            if code[..at].ends_with("super::") {
+                continue;
+            }
+            let (mut base, mut end) = (module, at);
+            while code[end..].starts_with("super::") {
+                base = base.rsplit_once("::").map_or("", |(above, _)| above);
+                end += "super::".len();
+            }
+            paths(&code[end - 2..], base, &mut found);
+        }
+        found
     }
 
-    /// Where an imported path belongs.
-    fn place(&self, path: &[String]) -> Place {
-        let part = |index: usize| path.get(index).cloned().unwrap_or_default();
-        let inside = (part(0), part(1));
-        match self.sources.contains_key(&inside) {
-            true => inside,
-            false => (part(0), String::new()),
+    /// The module that a path leads into.
+    fn module_of<'p>(&self, mut path: &'p str) -> &'p str {
+        while !path.is_empty() && !self.modules.contains_key(path) {
+            path = path.rsplit_once("::").map_or("", |(above, _)| above);
         }
-    }
-
-    /// Modules of one folder that use each other in a circle. The folder's own file is one of them.
-    fn circles(&self) -> Vec<String> {
-        let mut uses: BTreeMap<Place, Vec<Place>> = BTreeMap::new();
-        for (from, to) in self.arrows() {
-            if from.0 == to.0 {
-                uses.entry(from).or_default().push(to);
-            }
-        }
-        let mut circles = Vec::new();
-        for start in uses.keys() {
-            let (mut reached, mut next) = (BTreeSet::new(), vec![start]);
-            while let Some(place) = next.pop() {
-                let further = uses.get(place).into_iter().flatten();
-                next.extend(further.filter(|place| reached.insert((*place).clone())));
-            }
-            if reached.contains(start) {
-                circles.push(format!("{} is in a circle", name(start)));
-            }
-        }
-        circles
+        path
     }
 }
 
-fn name((folder, module): &Place) -> String {
-    if module.is_empty() { folder.clone() } else { format!("{folder}::{module}") }
+fn join(path: &str, name: &str) -> String {
+    let parts = [path, name].into_iter().filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("::")
 }
 
-/// What follows a word, wherever the word is not part of another.
-fn after<'t>(text: &'t str, word: &str) -> impl Iterator<Item = &'t str> {
-    text.match_indices(word).filter_map(move |(at, _)| {
-        let part_of_a_name = |before: char| before.is_alphanumeric() || "_:".contains(before);
-        let by_itself = !text[..at].ends_with(part_of_a_name);
-        by_itself.then(|| &text[at + word.len()..])
-    })
+fn folder(path: &str) -> &str {
+    path.split("::").next().unwrap_or_default()
 }
 
-/// The paths at the start of a text, as segments: `a::{b, c::D}` is two.
-fn paths(text: &str) -> Vec<Vec<String>> {
-    let (mut found, mut path, mut depths) = (Vec::new(), Vec::new(), Vec::new());
-    let mut rest = text;
-    loop {
-        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-        let (word, behind) = rest.split_at(end);
-        if !word.is_empty() && word != "as" {
-            path.push(word.to_owned());
-        }
-        rest = behind.trim_start_matches(|c: char| c.is_whitespace() || c == '*');
-        if let Some(further) = rest.strip_prefix("::") {
-            rest = further;
-        } else if let Some(list) = rest.strip_prefix('{') {
-            // A list only stands behind `::`, or at the very start.
-            if !word.is_empty() {
-                found.push(path);
-                return found;
-            }
-            depths.push(path.len());
-            rest = list.trim_start();
-        } else if let Some(&depth) = depths.last() {
-            if path.len() > depth {
-                found.push(path.clone());
-            }
-            path.truncate(depth);
-            if let Some(further) = rest.strip_prefix('}') {
-                depths.pop();
-                path.truncate(depths.last().copied().unwrap_or(0));
-                rest = further;
-                if depths.is_empty() {
-                    return found;
-                }
-            } else if let Some(further) = rest.strip_prefix(',') {
-                rest = further.trim_start();
-            } else if word.is_empty() {
-                return found;
-            }
-        } else {
-            found.push(path);
-            return found;
-        }
-    }
+/// A source file without its comments and its tests.
+fn code(text: &str) -> String {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code: Vec<_> = code.take_while(|line| *line != "mod tests {").collect();
+    code.join("\n")
 }
 
-/// Plants faults that the checks must find.
-pub fn planted_faults_are_found() {
-    let faults = |sources: &[(&str, &str)]| {
-        let mut layers = Layers::new("house", &["cellar", "roof"]);
-        for (file, text) in sources {
-            let path: Vec<String> = file.split('/').map(str::to_owned).collect();
-            layers.insert(&path, text);
-        }
-        layers.faults()
+/// The path at the beginning of some code, or the paths, as in `a::{b, c::d}`; and the length of that
+/// code.
+fn paths(code: &str, prefix: &str, found: &mut BTreeSet<String>) -> usize {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let word = code.find(|c| !is_word(c)).unwrap_or(code.len());
+    let path = join(prefix, &code[..word]);
+    let Some(inner) = code[word..].strip_prefix("::") else {
+        found.insert(path);
+        return word;
     };
-    let sound =
-        [("cellar/mod", "pub struct Barrel;"), ("roof/tiles", "use crate::cellar::Barrel;")];
-    assert_eq!(faults(&sound), [""; 0]);
-    let upward = [("cellar/door", "fn f() { house::roof::tiles::drop() }"), ("roof/tiles", "")];
-    assert_eq!(faults(&upward), ["cellar::door uses roof::tiles, which is above it"]);
-    let circle = [
-        ("cellar/a", "use crate::cellar::{\n    b::{self, B},\n    c,\n};"),
-        ("cellar/b", "use super::c;"),
-        ("cellar/c", "use crate::{cellar::a as x};"),
-        ("roof/tiles", ""),
-    ];
-    let members = ["a", "b", "c"].map(|name| format!("cellar::{name} is in a circle"));
-    assert_eq!(faults(&circle), members);
-    assert_eq!(
-        faults(&[("cellar/mod", ""), ("shed", "")]),
-        ["shed: no place", "roof: is not there"]
-    );
+    let mut at = word + 2;
+    if !inner.starts_with('{') {
+        return at + paths(inner, &path, found);
+    }
+    while !code[at..].starts_with('}') {
+        at += 1;
+        at += code[at..].find(|c: char| !c.is_whitespace()).unwrap();
+        at += paths(&code[at..], &path, found);
+        at += code[at..].find([',', '}']).unwrap();
+    }
+    at + 1
 }

@@ -195,7 +195,7 @@ fn free_bytes(entry: &Entry) -> Vec<(Range<usize>, Range<u8>)> {
         |offset: usize| [(body + offset + 1..body + offset + 2, 4..8), all(offset + 2..offset + 4)];
     let padding = (offset_of!(Entry, pad)..body, 0..8);
     let mut free = vec![padding];
-    match EntryKind::of(&entry) {
+    match EntryKind::of(entry) {
         Some(EntryKind::File) => {
             let file: FileBody = transmute!(entry.body);
             let path = offset_of!(FileBody, path);

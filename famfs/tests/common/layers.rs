@@ -75,7 +75,7 @@ impl Layers {
     pub fn circle(&self) -> Option<String> {
         let mut arrows = self.arrows();
         arrows.retain(|module, _| !module.ends_with("tests"));
-        // A module that uses none of those that are left is in no circle; neither is it then in the way.
+        // A module that uses none of those that are left is in no circle, nor in the way of one.
         loop {
             let left: BTreeSet<String> = arrows.keys().cloned().collect();
             arrows.retain(|_, used| used.iter().any(|used| left.contains(used)));
@@ -164,8 +164,8 @@ fn code(text: &str) -> String {
     code.join("\n")
 }
 
-/// The path at the beginning of some code, or the paths, as in `a::{b, c::d}`; and the length of that
-/// code.
+/// Finds the path at the beginning of some code, or the paths, as in `a::{b, c::d}`. Returns the
+/// length of that code.
 fn paths(code: &str, prefix: &str, found: &mut BTreeSet<String>) -> usize {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let word = code.find(|c| !is_word(c)).unwrap_or(code.len());

@@ -77,7 +77,7 @@ fn disks_credentials_and_more_arguments_are_appended() {
         "'type=11,value=io.systemd.credential:famfs.run=a,,b c'",
         "credential:famfs.console=shell ",
         "cryptomgr.notests loglevel=8' ",
-        "-chardev stdio,id=console,mux=on,signal=off,logfile=/logs/vm,,1 ",
+        "-chardev stdio,id=console,mux=on,signal=off,logfile=/logs,,1/vm1.console ",
     ] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }

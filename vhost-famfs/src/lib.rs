@@ -12,10 +12,10 @@
 //! [`vm`] is one virtual machine. A [`cluster`] describes, starts and stops several VMs that share
 //! a pool; it keeps running after the command that starts it.
 //!
-//! Each folder uses those before it in this list, and nothing points back:
-//! [`bounded_log`], [`host`], [`pool`], [`device`], [`vm`], [`cluster`], [`doctor`], [`args`].
-//! What the program does with them (`run`) is not part of this library; block devices ([`ublk`])
-//! are a library of their own.
+//! Each module uses only those before it in this list: [`bounded_log`], [`host`], [`pool`],
+//! [`device`], [`vm`], [`cluster`], [`doctor`], [`args`]. The code that carries out the program's
+//! commands (`run`) is not part of this library; block devices ([`ublk`]) have a library of their
+//! own.
 //!
 //! Guests are hostile until proven otherwise: a malformed request is answered with an error, a
 //! broken queue is ignored until the guest resets its device, and neither ends the process.

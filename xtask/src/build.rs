@@ -14,7 +14,7 @@ use crate::tools::{KernelHeaders, Tools};
 use crate::{exec, manual, paths, setup};
 
 /// The target of guest programs. It is set on the command line so that cargo builds procedural
-/// macros and build scripts without the guest's flags, once for host and guest.
+/// macros and build scripts without the guest's flags, and only once for host and guest.
 pub const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What was built, and where.

@@ -55,7 +55,7 @@ pub fn remove_others(cache: &Path, prefix: &str, keep: &[&Path]) -> Result<()> {
         let path = entry.with_context(|| format!("cannot list {}", cache.display()))?.path();
         let ours = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix));
         if ours && path.is_dir() && !keep.contains(&path.as_path()) {
-            // What belongs to a directory has its name and an extension.
+            // Files that belong to a directory have its name and an extension.
             let whole = path.with_extension("");
             let whole = if whole.is_dir() { whole } else { path.clone() };
             let dir =

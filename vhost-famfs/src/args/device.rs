@@ -59,7 +59,7 @@ pub(super) struct DeviceArgs {
     /// Print the capabilities of this back-end as JSON and exit.
     #[arg(long)]
     pub(super) print_capabilities: bool,
-    /// What the process may no longer do once it serves a VM.
+    /// How to confine the process before a VM can reach it.
     #[arg(long, value_enum, default_value_t = SandboxArg::Kill)]
     sandbox: SandboxArg,
     /// Format of the log on standard error.

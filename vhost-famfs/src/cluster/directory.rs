@@ -194,7 +194,7 @@ impl Directory {
         &self.path
     }
 
-    /// The sockets and logs of a VM, which are all in it.
+    /// The sockets and logs of a VM, all of which are in this directory.
     #[must_use]
     pub fn vm(&self, name: &str) -> VmPaths {
         VmPaths::new(name, &self.path, &self.path)

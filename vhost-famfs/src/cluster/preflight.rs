@@ -158,7 +158,7 @@ fn holes(path: &Path, size: u64, kind: Kind) -> Result<(), PreflightError> {
     })
 }
 
-/// Whether what a VM sees of the pool fits into the guest's addresses.
+/// Checks whether the part of the pool that a VM sees fits into the guest's physical address space.
 fn address_space(vm: &VmPlan, cpuinfo: &str) -> Result<(), PreflightError> {
     let needed = address_bits::needed(&vm.config, vm.pool_bytes);
     let (found, who) = address_bits::found(vm.config.accelerator, cpuinfo);

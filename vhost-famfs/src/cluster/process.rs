@@ -29,7 +29,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// One that has ended: no process has this id.
+    /// A process that has ended: no process has this id.
     pub const NONE: Self = Self { pid: 0, start_ticks: 0 };
 
     /// The process that has this id now.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The processes of an emitted cluster: each has the cluster's mark and its role in its
+//! Finds the processes of an emitted cluster: each has the cluster's mark and its role in its
 //! environment.
 
 use std::collections::HashMap;

@@ -56,13 +56,13 @@ pub struct Device {
     limits: Mutex<HashMap<&'static str, Throttle>>,
 }
 
-/// What messages, kicks and answers change. It is locked after a ring, never before one.
+/// The state that messages, kicks and answers change. Lock it after a ring, never before one.
 #[derive(Default)]
 struct State {
     life: Lifecycle,
-    /// To the front-end.
+    /// The channel to the front-end.
     channel: Option<Backend>,
-    /// The start whose queue is broken.
+    /// The start during which the queue broke.
     broken: Option<Generation>,
     durability: Durability,
     /// The descriptor that ends the queue's thread; the library releases it without closing it.
@@ -80,7 +80,7 @@ impl Device {
         let (orders, received) = channel();
         let (state, limits) = Default::default();
         let device = Arc::new(Self { pool, window, memory, orders, state, limits });
-        // The mapper ends with the device, so it does not keep it.
+        // The mapper ends with the device, so it must not keep the device alive.
         let mapped = Arc::downgrade(&device);
         mapper::spawn(received, move |order| {
             if let Some(device) = mapped.upgrade() {

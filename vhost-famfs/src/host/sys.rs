@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What needs `unsafe`: taking over descriptors that nobody owns, keeping them from programs, the
-//! memory policy of a mapping, that of the heap, what the process keeps of its own code in memory,
-//! the time stamp counter, the local time, and how a process ended.
+//! The operations that need `unsafe`: taking over descriptors that have no owner, closing
+//! descriptors at exec, the memory policy of a mapping and of the heap, dropping the process's own
+//! code from memory, the time stamp counter, the local time, and how a process ended.
 #![allow(unsafe_code)]
 
 use std::io;

@@ -54,7 +54,7 @@ fn usual_places() -> Vec<PathBuf> {
 
 /// The regular files in a directory and in its subdirectories.
 fn collect(directory: &Path, paths: &mut BTreeSet<PathBuf>) -> io::Result<()> {
-    // However it was named, a pool in it has one name.
+    // Use one name for each pool, no matter how the directory was named.
     let directory = directory.canonicalize()?;
     let own = directory.metadata()?.dev();
     let mut below = Vec::new();

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The bits of a guest's physical addresses: how many its pool takes, and how many there are.
+//! The bits of a guest's physical addresses: how many its pool needs, and how many are available.
 
 use super::accelerator::Accelerator;
 use super::config::{PoolDevice, VmConfig};
 
-/// Bits in QEMU's own processor models: the default, and the maximum.
+/// Bits of physical addresses in QEMU's own processor models: the default, and the maximum.
 const EMULATED: u32 = 40;
 const MOST: u32 = 52;
 
@@ -12,7 +12,7 @@ const MOST: u32 = 52;
 /// above 4 GiB.
 const PCI_SPACE: u64 = (4 << 30) + (32 << 30);
 
-/// The bits that a guest needs to see that many bytes of a pool.
+/// The bits of physical addresses that a guest needs to see that many bytes of a pool.
 #[must_use]
 pub fn needed(config: &VmConfig, pool_bytes: u64) -> u32 {
     let top = match config.pools.first() {
@@ -25,7 +25,7 @@ pub fn needed(config: &VmConfig, pool_bytes: u64) -> u32 {
     top.trailing_zeros()
 }
 
-/// The bits that there can be, and whose they are.
+/// The bits that are available, and the processor that limits them.
 #[must_use]
 pub fn found(accelerator: Accelerator, cpuinfo: &str) -> (u32, &'static str) {
     match accelerator {

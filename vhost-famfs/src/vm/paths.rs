@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Where the files of a VM are. Their names are here and nowhere else.
+//! The paths of a VM's files. Their names are defined only here.
 
 use std::path::{Path, PathBuf};
 
 /// The sockets and logs of a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmPaths {
-    /// Directory of QEMU's sockets: made at the start of the VM, removed at its end.
+    /// Directory for QEMU's sockets, created at the start of the VM and removed at its end.
     pub runtime_dir: PathBuf,
     /// The socket of the guest's command agent.
     pub agent: PathBuf,
@@ -14,7 +14,7 @@ pub struct VmPaths {
     pub qmp: PathBuf,
     /// The socket of the serial console.
     pub console: PathBuf,
-    /// The socket that the back-end makes.
+    /// The socket that the back-end creates.
     pub backend: PathBuf,
     /// What was written to the console.
     pub console_log: PathBuf,
@@ -27,7 +27,8 @@ pub struct VmPaths {
 }
 
 impl VmPaths {
-    /// The paths of the VM of that name: its sockets are in `run`, what stays of it is in `logs`.
+    /// The paths of the VM with that name. Its sockets are in `run`, the files to be kept in
+    /// `logs`.
     #[must_use]
     pub fn new(name: &str, run: &Path, logs: &Path) -> Self {
         let own = run.join(name);
@@ -44,7 +45,7 @@ impl VmPaths {
         }
     }
 
-    /// The logs of console, QEMU and back-end.
+    /// The logs of the console, QEMU and the back-end.
     #[must_use]
     pub fn logs(self) -> [PathBuf; 3] {
         [self.console_log, self.qemu_log, self.backend_log]

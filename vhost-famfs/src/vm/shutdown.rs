@@ -34,7 +34,7 @@ pub trait Ending {
 }
 
 /// Ends a VM whose QEMU listens on the control socket `qmp`. The guest has `limit` to power off;
-/// each step is taken only if the one before it did not help.
+/// each step is taken only if the previous one failed.
 pub fn end_vm(vm: &impl Ending, qmp: &Path, limit: Duration) -> Shutdown {
     let deadline = Deadline::after(limit);
     // If the agent does not accept the request, the next steps handle it.
@@ -64,7 +64,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
-    /// A VM that has ended, or not, and whether it was killed.
+    /// A VM that may have ended, and whether it was killed.
     #[derive(Default)]
     struct Fake {
         gone: AtomicBool,

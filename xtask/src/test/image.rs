@@ -50,7 +50,8 @@ fn reproducible(imaged: &Imaged) -> Result<()> {
     Ok(())
 }
 
-/// Runs the check as mkosi does, on what apt is supposed to have installed, against a lock file.
+/// Runs the check as mkosi does, against a lock file, with a list of packages that apt is supposed
+/// to have installed.
 fn lock(tools: &Tools) -> Result<()> {
     let pack = |installed: &str| -> Result<(Output, usize)> {
         let dir = tempfile::tempdir().context("no temporary directory")?;

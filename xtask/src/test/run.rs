@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A run of a suite: how thorough it is, and what it counts.
+//! The run of a suite: how thorough it is, and its counts.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -10,17 +10,17 @@ use vm_tests::{Artifacts, interrupt};
 use super::tally::Tally;
 use crate::{build, paths};
 
-/// A run, handed to everything that checks something.
+/// A run, passed to everything that checks something.
 #[derive(Debug, Default)]
 pub struct Run {
-    /// Also what takes longer than continuous integration allows.
+    /// Whether to run tests that are too slow for continuous integration.
     pub all: bool,
-    /// What was counted so far.
+    /// The counts so far.
     pub tally: Tally,
 }
 
 impl Run {
-    /// A run that has counted nothing.
+    /// A run with empty counts.
     pub fn new(all: bool) -> Self {
         Self { all, ..Self::default() }
     }
@@ -39,7 +39,7 @@ impl Run {
         }
     }
 
-    /// Runs a checking program, which says itself what is wrong; it counts as one test.
+    /// Runs a checking program, which itself prints what is wrong; it counts as one test.
     pub fn lint(&mut self, name: &str, command: &mut Command) -> Result<()> {
         let mut child = interrupt::spawn(command.stdin(Stdio::null()))?;
         let status = child.wait().context("cannot wait")?;

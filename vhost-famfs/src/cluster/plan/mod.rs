@@ -98,7 +98,7 @@ pub struct MkfsPlan {
 pub struct VmPlan {
     /// What it may do with the pool.
     pub access: Access,
-    /// Bytes of the pool that it sees.
+    /// How many bytes of the pool it sees.
     pub pool_bytes: u64,
     /// How it gets the pool.
     pub transport: Transport,

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Gives up privileges before the back-end reads the first byte from a VMM.
 //!
-//! Everything that the process needs is already open, so no namespace is needed: it drops new
-//! privileges, capabilities and resources, and installs a list of system calls; any other system
-//! call makes the kernel kill the process. The list has no way to open, create or remove a file or
-//! a socket, to run a program, or to make memory executable. It takes effect in three steps:
+//! Everything that the process needs is already open, so no namespace is needed. It has no new
+//! privileges, no capabilities and limited resources, and a list of allowed system calls: the
+//! kernel kills the process at any other. The list has no way to open, create or remove a file or a
+//! socket, to run a program, or to make memory executable. It takes effect in three steps:
 //! [`Sandbox::enter`] when the process listens, [`Entered::connecting`] when the VMM connects and
 //! before a byte from it is read, and [`Entered::connected`] as soon as the connection is accepted.
 

@@ -66,7 +66,7 @@ pub enum ConfigError {
         /// The path.
         path: PathBuf,
     },
-    /// An argument that no program can be given.
+    /// An argument that cannot be passed to any program.
     #[error("VM {name}: argument {argument:?}: it has a NUL byte")]
     Argument {
         /// The VM.

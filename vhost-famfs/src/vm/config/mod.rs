@@ -43,10 +43,10 @@ pub struct VmConfig {
     pub image: Image,
     /// Which root of the image.
     pub root: Root,
-    /// Its sockets and logs. The logs stay.
+    /// Its sockets and logs. The logs are kept.
     pub paths: VmPaths,
-    /// QEMU writes its messages and the console through the pipes of the logs ([`pipe_of`]), which
-    /// somebody reads already, and not into the files.
+    /// Whether QEMU writes its messages and the console to the pipes of the logs ([`pipe_of`]),
+    /// which already have a reader, instead of the files.
     pub piped: bool,
     /// Where the serial console goes in addition to that file.
     pub console: Console,
@@ -82,7 +82,7 @@ pub enum Console {
     Log,
     /// To this program's terminal, with a root shell.
     Terminal,
-    /// To whoever connects to [`VmPaths::console`]; one at a time.
+    /// To a client of [`VmPaths::console`]; one at a time.
     Socket {
         /// Whether it has a root shell.
         shell: bool,

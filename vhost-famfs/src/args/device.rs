@@ -15,7 +15,7 @@ use crate::pool::Owners;
 ///
 /// Serves one connection and exits when the VM disconnects. Run one process per VM; any number of
 /// processes can serve the same pool. The process must run as long as its VM. It drops its
-/// privileges before it listens, and all system calls that it no longer needs when the VM connects.
+/// privileges once it listens, and all system calls that it no longer needs when the VM connects.
 ///
 /// Example, in two shells:
 ///

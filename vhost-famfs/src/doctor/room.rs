@@ -89,7 +89,7 @@ fn reserved(dir: &Path) -> Finding {
     let mount = mounts.iter().find(|mount| mount.fs_type == "hugetlbfs");
     let place =
         mount.map_or_else(|| "not mounted".to_owned(), |m| m.mount_point.display().to_string());
-    let found = format!("{free} of {total} 2 MiB pages are free; {place}");
+    let found = format!("{free} of {total} pages of 2 MiB are free; {place}");
     if free > 0 && mount.is_some() {
         Finding::ok(CHECK, found)
     } else {

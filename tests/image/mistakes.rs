@@ -32,7 +32,7 @@ pub fn told(session: &mut Session, node: &Node) {
         let expected = [
             "unknown credential \"famfs.rol\"",
             "expected master or client",
-            "ssh.authorized_keys.root: of no use",
+            "ssh.authorized_keys.root: has no effect",
         ];
         ensure!(problems.len() == expected.len(), "{problems:?}");
         for (problem, expected) in problems.iter().zip(expected) {

@@ -13,6 +13,7 @@
 #define DEBUGFS "/sys/kernel/debug"
 #define BASE (32 * MIB)
 #define NAME "file"
+#define OTHER_NAME "link"
 #define SIZE (16 * PMD)
 /* No call here allocates as often: something is wrong with the injection */
 #define MOST_ALLOCATIONS 2000
@@ -194,7 +195,33 @@ static bool check_mkdir(bool done)
 	return !rmdir(at(NAME)) == done;
 }
 
-/* MAP_CREATE in its three forms: all of the map is attached, or nothing */
+static int run_symlink(void)
+{
+	return symlink("target of a symbolic link", at(NAME));
+}
+
+static bool check_symlink(bool done)
+{
+	return !unlink(at(NAME)) == done;
+}
+
+static void prepare_link(void)
+{
+	close(make_stub(NAME));
+}
+
+static int run_link(void)
+{
+	return link(at(NAME), at(OTHER_NAME));
+}
+
+static bool check_link(bool done)
+{
+	must(unlink(at(NAME)), "unlink");
+	return !unlink(at(OTHER_NAME)) == done;
+}
+
+/* MAP_CREATE in its forms: all of the map is attached, or nothing */
 
 static void prepare_map(void)
 {
@@ -228,6 +255,19 @@ static const struct famfs_ioc_simple_extent *ranges(void)
 static int run_map_extents(void)
 {
 	return map_simple(fd, SIZE, 16, ranges());
+}
+
+static int run_map_pieces(void)
+{
+	struct famfs_ioc_piece pieces[16];
+
+	for (size_t i = 0; i < ARRAY_SIZE(pieces); i++)
+		pieces[i] = (struct famfs_ioc_piece) {
+			.file_offset = i * PMD,
+			.offset = ranges()[i].offset,
+			.len = PMD,
+		};
+	return map_pieces(fd, SIZE, ARRAY_SIZE(pieces), pieces);
 }
 
 static int run_map_strips(void)
@@ -270,6 +310,16 @@ static int run_map_get(void)
 	struct famfs_ioc_get_fmap get;
 
 	return ioctl(fd, FAMFSIOC_MAP_GET_V2, &get);
+}
+
+static int run_get_pieces(void)
+{
+	struct famfs_ioc_piece list[16];
+	struct famfs_ioc_pieces pieces = {
+		.count = ARRAY_SIZE(list), .pieces = (uintptr_t)list,
+	};
+
+	return ioctl(fd, FAMFSIOC_GET_PIECES, &pieces);
 }
 
 static int touch_all(int flags)
@@ -362,11 +412,15 @@ static const struct call {
 	{ "remount", nothing, run_remount, check_nothing },
 	{ "create", nothing, run_create, check_create },
 	{ "mkdir", nothing, run_mkdir, check_mkdir },
+	{ "symlink", nothing, run_symlink, check_symlink },
+	{ "link", prepare_link, run_link, check_link },
 	{ "MAP_CREATE", prepare_map, run_map_v42, check_map },
 	{ "MAP_CREATE_V2, 16 extents", prepare_map, run_map_extents,
 	  check_map },
 	{ "MAP_CREATE_V2, 16 strips", prepare_map, run_map_strips, check_map },
+	{ "MAP_PIECES, 16 pieces", prepare_map, run_map_pieces, check_map },
 	{ "MAP_GET_V2", prepare_file, run_map_get, check_file },
+	{ "GET_PIECES", prepare_file, run_get_pieces, check_file },
 	{ "shared mmap", prepare_file, run_shared, check_file },
 	{ "private mmap", prepare_file, run_private, check_file },
 	{ "read", prepare_file, run_read, check_file },
@@ -410,6 +464,8 @@ static void fail_each(const struct call *call)
 
 int main(int argc, char **argv)
 {
+	int editor;
+
 	parse_arguments(argc, argv);
 	set_up_injection();
 	/* What is allocated once and kept is there from here on */
@@ -420,8 +476,10 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < ARRAY_SIZE(unmounted); i++)
 		fail_each(&unmounted[i]);
 	must(mount_famfs(""), "mount");
+	editor = become_editor();
 	for (size_t i = 0; i < ARRAY_SIZE(mounted); i++)
 		fail_each(&mounted[i]);
+	close(editor);
 	works(umount(mnt), "unmount");
 	expect_held(&held);
 	return tap_exit();

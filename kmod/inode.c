@@ -145,7 +145,8 @@ static int famfs_link(struct dentry *old_dentry, struct inode *dir,
 {
 	int err;
 
-	err = famfs_is_for_editors(dir->i_sb, "a link", "famfs ln");
+	err = famfs_is_for_editors(dir->i_sb, "a link",
+				   "they make no links yet");
 	if (err)
 		return err;
 	if (famfs_is_dead(famfs_sb(dir->i_sb)))
@@ -159,7 +160,7 @@ static int famfs_symlink(struct mnt_idmap *idmap, struct inode *dir,
 	int err;
 
 	err = famfs_is_for_editors(dir->i_sb, "a symbolic link",
-				   "famfs ln -s");
+				   "they make no links yet");
 	if (err)
 		return err;
 	return famfs_make_node(idmap, dir, dentry, S_IFLNK | 0777, target);
@@ -179,7 +180,8 @@ static int famfs_rename(struct mnt_idmap *idmap, struct inode *old_dir,
 {
 	int err;
 
-	err = famfs_is_for_editors(old_dir->i_sb, "renaming", "famfs mv");
+	err = famfs_is_for_editors(old_dir->i_sb, "renaming",
+				   "famfs cp and famfs rm");
 	if (err)
 		return err;
 	if (famfs_is_dead(famfs_sb(old_dir->i_sb)))

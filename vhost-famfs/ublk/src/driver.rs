@@ -169,11 +169,6 @@ pub fn node(id: u32) -> PathBuf {
     PathBuf::from(format!("/dev/ublkb{id}"))
 }
 
-/// The device's character special file, which its server has open.
-pub fn server_node(id: u32) -> PathBuf {
-    PathBuf::from(format!("/dev/ublkc{id}"))
-}
-
 /// The numbers of all devices, including those of other programs.
 pub fn ids() -> io::Result<Vec<u32>> {
     let entries = match fs::read_dir(CLASS) {

@@ -70,6 +70,13 @@ pub fn print(args: &Cp, report: &CpReport) -> Result<()> {
         let [source, target] = [source, target].map(|name| escape_name(name.as_bytes()));
         notice!("\"{target}\" {reason} ({source})");
     }
+    if !report.skipped.is_empty() && !args.skip_unsupported {
+        let count = report.skipped.len();
+        notice!(
+            "{count} of the sources cannot be in a famfs, so they differ: use --skip-unsupported \
+             to compare the rest only"
+        );
+    }
     if args.verbose {
         let CpReport { unchanged, directories, bytes, skipped, .. } = report;
         let (different, skipped) = (differences.len(), skipped.len());

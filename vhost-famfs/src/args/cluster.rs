@@ -41,13 +41,14 @@ pub(super) struct DownArgs {
 /// they map and have touched, and the page size. The pool is in memory once, no matter how many VMs
 /// map it.
 ///
-/// Exit code 3 if a VM or back-end of a cluster has ended, or if a start was interrupted.
+/// Exit code 3 if a VM or back-end of a cluster has ended, a start was interrupted, or a cluster is
+/// damaged.
 #[derive(Debug, Args)]
 pub(super) struct PsArgs {
     /// The cluster [default: all]
     #[arg(value_name = "CLUSTER", value_parser = name, add = clusters())]
     cluster: Option<String>,
-    /// Print JSON, one object per cluster.
+    /// Print the clusters as JSON.
     #[arg(long)]
     json: bool,
 }

@@ -54,7 +54,8 @@ pub(super) struct UpArgs {
     #[arg(long, value_name = "NAME", value_parser = name)]
     name: Option<String>,
     /// QEMU program; VMs with a back-end need 11.1 or newer [default: $VHOST_FAMFS_QEMU, else the
-    /// one in PATH, else that of the project's tools]
+    /// one in PATH if it is 11.1 or newer, else that of `cargo xtask setup`, else an older one in
+    /// PATH]
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
     /// Directory of the appliance image [default: $VHOST_FAMFS_IMAGE, else the installed one, else

@@ -73,7 +73,7 @@ pub enum PoolError {
     },
     /// Other users could change it, or have put it there.
     #[error(
-        "pool {} {fault}: that user could read and change what VMs store there; use a pool of your \
+        "pool {} {fault}: others could read and change what VMs store there; use a pool of your \
          own, or accept it with --foreign-pool (in a cluster file: foreign = true)", .pool.display()
     )]
     Foreign {

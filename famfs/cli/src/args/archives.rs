@@ -63,7 +63,7 @@ Examples:
 
 Exit codes: 0 success; 1 failure; 2 wrong usage; 130 interrupted.")]
 pub struct Import {
-    /// Directory to unpack into; with --pool a path in the pool [default: the root]
+    /// Existing directory to unpack into; with --pool a path in the pool [default: the root]
     pub path: Option<PathBuf>,
     /// Read the archive from this file [default: standard input]
     #[arg(short, long, value_name = "FILE")]

@@ -109,8 +109,8 @@ pub struct Mount {
     /// Print the name of every file and directory that appears
     #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
-    /// Mount options, separated by commas: `remount`, `ro`, `rw`; other options of mount(8) have no
-    /// effect
+    /// Mount options, separated by commas: `remount`, `ro`, `rw`. `suid`, `dev` and `exec` are
+    /// refused; other options of mount(8) have no effect
     #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
     /// Ignore unknown options

@@ -199,7 +199,7 @@ pub struct Cp {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
-    /// Print a summary even if nothing was skipped
+    /// Always print a summary, and name the files that lose attributes, holes or hard links
     #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
 }

@@ -109,7 +109,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     pub share: Option<PathBuf>,
 
-    /// Number of VMs: one master; the others are read-only clients
+    /// Number of VMs: one master, the others clients
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=16))]
     pub vms: u32,
 

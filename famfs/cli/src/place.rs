@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use famfs::format::path::{PathError, RelPath};
 use famfs::kernel::mount::Mounted;
 use famfs::media::PoolFile;
@@ -17,7 +17,7 @@ use famfs::store::lease::{Keeper, RunningSystem, Timing};
 use famfs::store::role::{self, Role};
 use famfs::store::superblock::Superblock;
 use famfs::sys::dax::Access;
-use famfs::system::mounts;
+use famfs::system::mounts::{self, MountedPath, MountsError};
 use famfs::write::volume::{OfflineVolume, Volume};
 use famfs::write::writer::Writer;
 use famfs_cli::args::InterleaveArgs;
@@ -58,7 +58,7 @@ impl Place {
     }
 
     fn mounted(path: &Path, access: Access) -> Result<Self> {
-        let found = mounts::locate(path)?;
+        let found = locate(path)?;
         let path = inside(found.inside.as_os_str().as_bytes())?;
         let system = match access {
             // Master and client read in the same way.
@@ -151,6 +151,14 @@ fn is_same(one: &Metadata, other: &Metadata) -> bool {
     }
 }
 
+/// The mounted famfs that a path leads into, for commands that could also take a pool file.
+pub fn locate(path: &Path) -> Result<MountedPath> {
+    mounts::locate(path).map_err(|error| match error {
+        MountsError::NotFamfs { .. } => anyhow!("{error}; for a pool file, use --pool FILE"),
+        error => error.into(),
+    })
+}
+
 /// A path in a pool file. A leading slash is allowed: the pool is the root.
 pub fn pool_path(path: &Path) -> Result<Option<RelPath>> {
     inside(without_slash(path.as_os_str().as_bytes()))
@@ -195,7 +203,7 @@ pub fn paths_of_one(pool: Option<&Path>, args: &[&Path]) -> Result<Vec<RelPath>>
         let found = match pool {
             Some(_) => pool_path(path)?,
             None => {
-                let found = mounts::locate(path)?;
+                let found = locate(path)?;
                 let at = found.mount.mount_point;
                 let first = mount_point.get_or_insert_with(|| at.clone());
                 if *first != at {

@@ -47,7 +47,10 @@ pub enum MountsError {
         source: io::Error,
     },
     /// Another file system is there.
-    #[error("{} is on a {fs_type} file system at {}, expected a mounted famfs (or --pool FILE)", path.display(), mount_point.display())]
+    #[error(
+        "{} is on a {fs_type} file system at {}, expected a mounted famfs",
+        path.display(), mount_point.display()
+    )]
     NotFamfs {
         /// The path.
         path: PathBuf,

@@ -11,7 +11,6 @@ use famfs::kernel::mount::{Mounted, MountedVolume};
 use famfs::media::{Media, MetaFiles, PoolFile};
 use famfs::replay::dump::{Area, AreaKind, Counts, Dump, LengthFrom};
 use famfs::sys::dax::Access;
-use famfs::system::mounts;
 use famfs::text::error_report::one_line;
 use famfs::write::volume::Volume;
 use famfs_cli::args;
@@ -19,6 +18,7 @@ use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
 
 use crate::output::{FAILED, OK, Outcome, notice, print_json, to_stdout};
+use crate::place::locate;
 
 /// Longest field whose bytes are shown beside its value.
 const INLINE: u64 = 16;
@@ -72,7 +72,7 @@ impl Source {
             (None, Some(path)) => path,
             _ => bail!("name either a path in a mounted famfs, or --pool FILE"),
         };
-        let mount = mounts::locate(path)?.mount;
+        let mount = locate(path)?.mount;
         let mounted = || Mounted::at(&mount.mount_point, &mount.source);
         match mounted()?.open(Access::Read, None) {
             Ok(volume) => Ok(Self::Mounted(volume)),

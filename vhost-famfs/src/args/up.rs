@@ -91,7 +91,7 @@ pub(super) struct UpArgs {
     /// overwritten.
     #[arg(long, value_name = "DIR", requires = "emit")]
     output: Option<PathBuf>,
-    /// Print the result as JSON.
+    /// Print the result as JSON; not with --dry-run.
     #[arg(long, conflicts_with = "dry_run")]
     json: bool,
 }

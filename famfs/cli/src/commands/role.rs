@@ -95,5 +95,10 @@ fn print_report(report: &RoleReport) -> Result<()> {
         "alive" => "held, with a heartbeat:",
         _ => "not released, but without a heartbeat:",
     };
-    say!("lease: {text} system {}, machine {}, boot {}", name(*system), name(*machine), name(*boot))
+    let holder = match system {
+        // Such a command is of no system: the pool's lock makes it the master.
+        Some(system) if system.is_nil() => "a command with --pool".to_owned(),
+        system => format!("system {}", name(*system)),
+    };
+    say!("lease: {text} {holder}, machine {}, boot {}", name(*machine), name(*boot))
 }

@@ -6,9 +6,12 @@
 //! This file declares the bytes and computes their checksums. Whether they make sense is decided in
 //! [`crate::store::superblock`], [`crate::store::log`] and [`crate::format::map`].
 
+pub mod component;
+pub mod extension;
 pub mod fields;
 pub mod map;
 pub mod path;
+pub mod piece;
 pub mod view;
 
 use std::mem::offset_of;

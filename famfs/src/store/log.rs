@@ -61,6 +61,21 @@ pub enum LogError {
         /// Value that would be right.
         expected: u64,
     },
+    /// Not all entries of a group are published, so none of them counts.
+    #[error(
+        "log slot {slot} at {offset:#x}: {count} entries belong together, but only {published} of \
+         them are published"
+    )]
+    Group {
+        /// Slot of the group's head.
+        slot: u64,
+        /// Offset of it in the device or pool.
+        offset: u64,
+        /// Entries of the group.
+        count: u64,
+        /// Those that are published.
+        published: u64,
+    },
     /// The header claims more entries than there are slots.
     #[error("log header at {offset:#x}: next index {found}, but the log has {slots} slots")]
     PastEnd {
@@ -155,6 +170,11 @@ impl<'m> Log<'m> {
         media.persist(LOG_OFFSET, LOG_HEADER_LEN)
     }
 
+    /// The device that the log is on.
+    pub fn media(&self) -> &'m dyn Media {
+        self.media
+    }
+
     /// Slots of the log.
     pub fn slots(&self) -> u64 {
         self.slots
@@ -183,6 +203,17 @@ impl<'m> Log<'m> {
     /// The published entries from a slot on, in order; ends after the first error.
     pub fn entries_from(&self, first: u64) -> Entries<'_> {
         self.range(first, self.published())
+    }
+
+    /// Whether a group of `count` entries behind slot `head` is there as a whole: published, and
+    /// each entry good.
+    pub fn check_group(&self, head: u64, count: u64) -> Result<(), LogError> {
+        let published = self.published().saturating_sub(head + 1);
+        if count > published {
+            let offset = format::slot_offset(head) + self.media.origin();
+            return Err(LogError::Group { slot: head, offset, count, published });
+        }
+        self.range(head + 1, head + 1 + count).try_for_each(|entry| entry.map(drop))
     }
 
     /// What is wrong with the counters; an interrupted append is not (see [`Log::interrupted`]).

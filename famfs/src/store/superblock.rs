@@ -7,6 +7,9 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes, transmute};
 
+use crate::format::extension::{
+    EXTENSIONS_MAGIC, EXTENSIONS_OFFSET, EXTENSIONS_VERSION, Extensions,
+};
 use crate::format::map::DataArea;
 use crate::format::{self, ALLOC_UNIT, LOG_OFFSET, OMF_MAJOR, SuperblockBytes};
 use crate::format::{SUPERBLOCK_COPY_OFFSET, SUPERBLOCK_MAGIC, SUPERBLOCK_VERSION};
@@ -86,6 +89,25 @@ pub enum SuperblockError {
         /// Size of the device in bytes.
         device_len: u64,
     },
+    /// The mark of extensions is damaged, so it is unknown which entries count.
+    #[error("mark of extensions at {offset:#x}: checksum {found:#x}, expected {expected:#x}")]
+    ExtensionsChecksum {
+        /// Offset in the device or pool.
+        offset: u64,
+        /// Checksum on the media.
+        found: u64,
+        /// Checksum of the bytes.
+        expected: u64,
+    },
+    /// The extensions are of a version that this one does not know.
+    #[error(
+        "the file system has extensions of version {found}, expected {EXTENSIONS_VERSION}; use \
+         newer tools"
+    )]
+    ExtensionsVersion {
+        /// Version on the media.
+        found: u32,
+    },
 }
 
 impl Superblock {
@@ -128,6 +150,25 @@ impl Superblock {
         media.read_at(0, &mut bytes)?;
         let used = Self::parse(&bytes, media.origin()).is_err();
         Ok(Self::read_copy(media, &bytes)?.map(|copy| (copy, used)))
+    }
+
+    /// Whether the file system has extensions. A mark that another file system left is none.
+    pub fn has_extensions(&self, media: &dyn Media) -> Result<bool, SuperblockError> {
+        let mut bytes = [0; size_of::<Extensions>()];
+        media.read_at(EXTENSIONS_OFFSET, &mut bytes)?;
+        let mark: Extensions = transmute!(bytes);
+        if mark.magic.get() != EXTENSIONS_MAGIC || Uuid::from_bytes(mark.fs_uuid) != self.fs_uuid {
+            return Ok(false);
+        }
+        let (found, expected) = (mark.crc.get(), mark.checksum());
+        if found != expected {
+            let offset = EXTENSIONS_OFFSET + media.origin();
+            return Err(SuperblockError::ExtensionsChecksum { offset, found, expected });
+        }
+        match mark.version.get() {
+            EXTENSIONS_VERSION => Ok(true),
+            found => Err(SuperblockError::ExtensionsVersion { found }),
+        }
     }
 
     /// Checks a superblock's bytes, found at `offset` of the device or pool.

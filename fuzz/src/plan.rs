@@ -6,7 +6,9 @@
 //! * a file has at least one byte; its extents lie in the data area, belong to no other file, and
 //!   hold it;
 //! * every published entry is a node, was refused, deletes or was deleted, is void or of an unknown
-//!   type, or comes after the damage at which reading stopped;
+//!   type, changes the tree, or comes after the damage at which reading stopped;
+//! * in a tree of extensions a path is at most 4,095 bytes long and below a directory; what it names
+//!   has as many names as it says, and its pages are its own, in files of the store;
 //! * free and used memory add up to the data area, and what is allocated next belongs to no file,
 //!   not even a deleted one;
 //! * memory use follows the input, not what the input claims;
@@ -17,6 +19,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use famfs::format::extension::{MAX_LONG_PATH, NO_ENTRY, PAGE, STORE_DIR};
 use famfs::format::map::Extent;
 use famfs::format::path::{META_DIR, RelPath};
 use famfs::format::{ALLOC_UNIT, Body, ENTRY_LEN, EntryKind, MkdirBody};
@@ -25,6 +28,9 @@ use famfs::media::in_memory::InMemory;
 use famfs::replay::compact::compact;
 use famfs::replay::fsck;
 use famfs::replay::size;
+use famfs::replay::tree::Tree;
+use famfs::replay::tree::list::Listed;
+use famfs::replay::tree::object::ObjectKind;
 use famfs::replay::{Contents, Node, NodeKind, Plan};
 use famfs::store::log::Log;
 use zerocopy::{FromZeros, IntoBytes};
@@ -91,7 +97,8 @@ fn resized(media: &InMemory, entries: u64) {
 fn recovered(media: &InMemory) -> Option<(Vec<Node>, usize)> {
     let Contents { superblock, mut log, .. } = Contents::read(media).ok()?;
     log.prepare_append().ok()?;
-    let plan = Plan::read(&log, superblock.data_area(media.len()), 0);
+    let extensions = superblock.has_extensions(media).ok()?;
+    let plan = Plan::read(&log, superblock.data_area(media.len()), extensions);
     Some((plan.nodes().to_vec(), plan.refused.len()))
 }
 
@@ -154,9 +161,14 @@ pub fn promises(media: &dyn Media, contents: &Contents<'_>) {
     let idle = plan.voids().len() + plan.idle_deletions().len();
     let left_out = (plan.refused.len() + idle) as u64 + plan.unknown;
     let stopped = plan.stopped.is_some();
-    let read = (plan.nodes().len() + 2 * deletions.len()) as u64 + left_out;
+    let extended = plan.tree().map_or(0, Tree::extended);
+    let read = (plan.nodes().len() + 2 * deletions.len()) as u64 + left_out + extended;
     assert!(read == log.published() || stopped && read < log.published());
     assert_eq!(read, plan.next_slot());
+
+    if let Some(tree) = plan.tree() {
+        tree_promises(plan, tree);
+    }
 
     let mut space = plan.space.clone();
     assert_eq!(space.free() + space.used(), area.end - area.start);
@@ -165,6 +177,45 @@ pub fn promises(media: &dyn Media, contents: &Contents<'_>) {
         assert!(extent.offset >= area.start && extent.offset + extent.len <= area.end);
         assert!(extent.len == 2 * ALLOC_UNIT && is_apart(&taken, &extent));
     }
+}
+
+/// Asserts what a tree of extensions promises.
+fn tree_promises(plan: &Plan, tree: &Tree) {
+    let (mut dirs, mut objects) = (HashSet::from([NO_ENTRY]), BTreeMap::new());
+    let mut seen = HashSet::new();
+    let walked = tree.walk(NO_ENTRY, |path, listed| {
+        let Listed { slot, name, object } = listed;
+        assert!(path.len() <= MAX_LONG_PATH && !name.component.as_bytes().is_empty());
+        assert!(dirs.contains(&name.parent), "a name before its directory");
+        assert!(seen.insert((name.parent, name.component.clone())), "a name twice");
+        assert_eq!(tree.look_up(path), Some(slot));
+        assert!(path != STORE_DIR.as_bytes() && path != META_DIR.as_bytes());
+        if let ObjectKind::Dir { .. } = object.kind {
+            assert!(dirs.insert(name.object), "a directory has two names");
+        }
+        *objects.entry(name.object).or_insert(0) += 1;
+        Ok::<(), ()>(())
+    });
+    assert!(walked.is_ok());
+    // Slot and first page of each piece, and the page behind it.
+    let mut pages = BTreeMap::new();
+    for (slot, links) in objects {
+        let object = tree.object(slot).expect("it has just been walked");
+        assert_eq!(object.links, links);
+        for piece in object.pieces() {
+            let holder = plan.nodes().iter().find(|node| node.slot == piece.slot);
+            let holder = holder.expect("a piece of a file that is not there");
+            let NodeKind::File { size, .. } = holder.kind else { panic!("a piece of a directory") };
+            assert!(holder.path.as_bytes().starts_with(STORE_DIR.as_bytes()));
+            let end = piece.page + piece.pages;
+            assert!(piece.pages > 0 && end <= size.div_ceil(PAGE));
+            assert!(pages.insert((piece.slot, piece.page), end).is_none(), "a page twice");
+        }
+    }
+    for (((slot, _), end), ((next_slot, page), _)) in pages.iter().zip(pages.iter().skip(1)) {
+        assert!(slot != next_slot || end <= page, "pieces overlap");
+    }
+    let _ = plan.require_conventional();
 }
 
 /// Whether an extent overlaps none of the taken ones, given as offsets and lengths.
@@ -182,13 +233,17 @@ fn append(media: &InMemory, before: &[Node]) {
     if damaged || log.prepare_append().is_err() {
         return;
     }
-    let recovered = Plan::read(&log, area, 0);
+    let recovered = Plan::read(&log, area, contents.plan.tree().is_some());
+    if recovered.stopped.is_some() {
+        return;
+    }
     // What it publishes may delete.
     let kept = recovered.nodes().starts_with(before) || !recovered.deletions_since(0).is_empty();
     assert!(kept, "recovery changed what was published");
     let Some(name) = (0..).find_map(|number: u32| {
         let path = RelPath::new(format!("new {number}").as_bytes()).ok()?;
-        recovered.get(&path).is_none().then_some(path)
+        let in_tree = recovered.tree().is_some_and(|tree| tree.look_up(path.as_bytes()).is_some());
+        (recovered.get(&path).is_none() && !in_tree).then_some(path)
     }) else {
         return;
     };

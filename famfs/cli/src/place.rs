@@ -128,8 +128,16 @@ impl Place {
         Ok(())
     }
 
-    /// Reads the log.
+    /// Reads the log. An error if it has entries of extensions: most commands know only what
+    /// conventional entries describe.
     pub fn plan(&self) -> Result<Plan> {
+        let plan = self.whole_plan()?;
+        plan.require_conventional()?;
+        Ok(plan)
+    }
+
+    /// Reads the log, for commands that show the tree of extensions as well.
+    pub fn whole_plan(&self) -> Result<Plan> {
         Ok(Contents::read(self.volume.media())?.plan)
     }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 use uuid::Uuid;
 use zerocopy::{IntoBytes, transmute};
 
+use crate::format::extension::NO_ENTRY;
 use crate::format::{
     ALLOC_UNIT, DaxdevBody, DeleteBody, EXT_INTERLEAVED, EXT_SIMPLE, Entry, EntryKind, FileBody,
     InterleavedMap, LEASE_MAGIC, LOG_MAGIC, LOG_OFFSET, Lease, LogHeader, MAX_EXTENTS, MkdirBody,
@@ -56,10 +57,20 @@ enum Kind {
     Uuid,
     /// Text up to its first NUL.
     Text,
+    /// Text that ends with the field.
+    Target,
     /// Type of a log entry.
     EntryType,
     /// Type of a file's map.
     MapType,
+    /// Slot of another entry.
+    Slot,
+    /// A signed little-endian integer.
+    Signed,
+    /// Kind of what an extension entry names.
+    Made,
+    /// Where the rest of an extension entry is.
+    Place,
     /// Bytes that are zero on media of this version.
     Zero,
     /// Bytes without meaning, of any value.
@@ -77,6 +88,9 @@ macro_rules! layout {
         [$((stringify!($name), offset_of!($type, $name), Kind::$kind)),+]
     }};
 }
+
+// Behind the macro, which it uses.
+mod extension;
 
 /// The fields of one structure, collected from its bytes.
 struct Fields<'b> {
@@ -174,6 +188,8 @@ pub fn lease(raw: &Lease, offset: u64) -> Vec<Field> {
     fields.list
 }
 
+pub use extension::mark;
+
 /// The fields of the header, found at `offset`, of a log of `log_len` bytes.
 pub fn log_header(raw: &LogHeader, offset: u64, log_len: u64) -> Vec<Field> {
     let mut fields = Fields::new(raw.as_bytes(), offset);
@@ -230,6 +246,14 @@ pub fn entry(raw: &Entry, offset: u64, slot: u64) -> Vec<Field> {
             });
             fields.add(body, size_of::<DaxdevBody>(), "", &layout);
         }
+        Some(
+            kind @ (EntryKind::Name
+            | EntryKind::Link
+            | EntryKind::Attr
+            | EntryKind::Move
+            | EntryKind::Remove
+            | EntryKind::Group),
+        ) => extension::body(&mut fields, body, kind, &raw.body),
         Some(EntryKind::Void) | None => fields.push(body, "body".to_owned(), &raw.body, Kind::Any),
     }
     fields.push(crc, "crc".to_owned(), &raw.crc.to_bytes(), Kind::Hex);
@@ -301,9 +325,15 @@ fn value(bytes: &[u8], kind: Kind) -> String {
     match kind {
         Kind::Hex => format!("{:#x}", number()),
         Kind::Number => number().to_string(),
+        Kind::Slot if number() == NO_ENTRY => "none".to_owned(),
+        Kind::Slot => number().to_string(),
+        Kind::Signed => number().cast_signed().to_string(),
+        Kind::Made => named(number(), &extension::NAME_KINDS),
+        Kind::Place => named(number(), &extension::PLACES),
         Kind::Mode => format!("{:04o}", number()),
         Kind::Uuid => Uuid::from_slice(bytes).map_or_else(|_| hex(bytes), |uuid| uuid.to_string()),
         Kind::Text => text(bytes),
+        Kind::Target => format!("\"{}\"", escape(bytes)),
         Kind::EntryType => named(number(), &ENTRY_TYPES),
         Kind::MapType => named(number(), &MAP_TYPES),
         Kind::Zero | Kind::Any | Kind::Nested if count == 0 => "zero".to_owned(),
@@ -311,12 +341,18 @@ fn value(bytes: &[u8], kind: Kind) -> String {
     }
 }
 
-const ENTRY_TYPES: [(u32, &str); 5] = [
+const ENTRY_TYPES: [(u32, &str); 11] = [
     (EntryKind::File as u32, "file"),
     (EntryKind::Mkdir as u32, "directory"),
     (EntryKind::Delete as u32, "deletion"),
     (EntryKind::Daxdev as u32, "further device"),
     (EntryKind::Void as u32, "void"),
+    (EntryKind::Name as u32, "name"),
+    (EntryKind::Link as u32, "hard link"),
+    (EntryKind::Attr as u32, "attributes"),
+    (EntryKind::Move as u32, "move"),
+    (EntryKind::Remove as u32, "removal"),
+    (EntryKind::Group as u32, "group"),
 ];
 const MAP_TYPES: [(u32, &str); 2] = [(EXT_SIMPLE, "simple"), (EXT_INTERLEAVED, "interleaved")];
 
@@ -352,6 +388,7 @@ mod tests {
     use zerocopy::FromBytes;
 
     use super::*;
+    use crate::format::extension::Extensions;
 
     /// Fields follow each other without a gap and hold every byte of the structure.
     fn assert_tiles(fields: &[Field], offset: u64, bytes: &[u8]) {
@@ -369,9 +406,10 @@ mod tests {
         #[test]
         fn every_byte_is_in_a_field(
             bytes in prop::collection::vec(prop_oneof![Just(0_u8), any::<u8>()], 544),
-            kind in 0_u8..6,
+            kind in 0..EntryKind::ALL.len() + 1,
             ext_type in 0_u8..3,
             count in 0_u8..20,
+            kind_and_place in (0_u8..5, 0_u8..3),
         ) {
             let header = LogHeader::read_from_bytes(&bytes[..48]).unwrap();
             assert_tiles(&log_header(&header, 7, 8 << 20), 7, &bytes[..48]);
@@ -379,12 +417,22 @@ mod tests {
             assert_tiles(&lease(&lease_block, 7), 7, &bytes[..136]);
             let block = Superblock::read_from_bytes(&bytes[..200]).unwrap();
             assert_tiles(&superblock(&block, 0), 0, &bytes[..200]);
+            let extensions = Extensions::read_from_bytes(&bytes[..40]).unwrap();
+            assert_tiles(&mark(&extensions, 7), 7, &bytes[..40]);
             let mut bytes = bytes;
-            bytes[8..12].copy_from_slice(&[kind, 0, 0, 0]);
+            let number = EntryKind::ALL.get(kind).map_or(99, |kind| *kind as u32);
+            bytes[8..12].copy_from_slice(&number.to_le_bytes());
             assert_tiles(&entry(&Entry::read_from_bytes(&bytes).unwrap(), 7, 0), 7, &bytes);
             bytes[8..12].copy_from_slice(&[0; 4]);
             bytes[120..124].copy_from_slice(&[ext_type, 0, 0, 0]);
             bytes[128..144].copy_from_slice(&[count, 0, 0, 0, 0, 0, 0, 0, count, 0, 0, 0, 0, 0, 0, 0]);
+            assert_tiles(&entry(&Entry::read_from_bytes(&bytes).unwrap(), 7, 0), 7, &bytes);
+            bytes[8..12].copy_from_slice(b"NAME");
+            bytes[44] = kind_and_place.0;
+            bytes[45..48].fill(0);
+            bytes[60] = kind_and_place.1;
+            bytes[61..64].fill(0);
+            bytes[64..68].copy_from_slice(&[count * 12, 0, 0, 0]);
             assert_tiles(&entry(&Entry::read_from_bytes(&bytes).unwrap(), 7, 0), 7, &bytes);
         }
     }

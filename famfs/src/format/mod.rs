@@ -161,7 +161,7 @@ pub struct Entry {
     /// Zero.
     pub pad: U32,
 
-    /// [`FileBody`], [`MkdirBody`] or [`DaxdevBody`], then zeros.
+    /// The body that the kind says, then zeros.
     pub body: Body,
     /// CRC-32 of the bytes before this field, padding included.
     pub crc: U64,
@@ -183,11 +183,36 @@ pub enum EntryKind {
     /// An entry that no longer counts, "VOID" as text. `famfs compact` turns the entries of deleted
     /// files and their deletions into it. Every reader skips it as an unknown type.
     Void = u32::from_le_bytes(*b"VOID"),
+    /// A name with a new file, directory or symbolic link; its body is an [`extension::NameBody`].
+    /// This and the kinds below are known only in a file system that has [extensions](extension).
+    Name = u32::from_le_bytes(*b"NAME"),
+    /// A further name of a file; its body is an [`extension::LinkBody`].
+    Link = u32::from_le_bytes(*b"LINK"),
+    /// A change of attributes; its body is an [`extension::AttrBody`].
+    Attr = u32::from_le_bytes(*b"ATTR"),
+    /// A move of a name; its body is an [`extension::MoveBody`].
+    Move = u32::from_le_bytes(*b"MOVE"),
+    /// A removal of a name; its body is an [`extension::RemoveBody`].
+    Remove = u32::from_le_bytes(*b"RMOV"),
+    /// The head of entries that count together; its body is an [`extension::GroupBody`].
+    Group = u32::from_le_bytes(*b"GRUP"),
 }
 
 impl EntryKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [Self::File, Self::Mkdir, Self::Delete, Self::Daxdev, Self::Void];
+    pub const ALL: [Self; 11] = [
+        Self::File,
+        Self::Mkdir,
+        Self::Delete,
+        Self::Daxdev,
+        Self::Void,
+        Self::Name,
+        Self::Link,
+        Self::Attr,
+        Self::Move,
+        Self::Remove,
+        Self::Group,
+    ];
 
     /// The kind of an entry; `None` if later versions of the format have added it.
     pub fn of(entry: &Entry) -> Option<Self> {

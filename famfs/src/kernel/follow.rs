@@ -17,6 +17,7 @@ use crate::format::map::DataArea;
 use crate::kernel::apply::Applied;
 use crate::kernel::backlog::Backlog;
 use crate::kernel::mount::{MountError, MountedVolume};
+use crate::replay::extended::Extended;
 use crate::replay::{Node, Plan};
 use crate::store::log::{Log, LogError};
 use crate::store::role::Role;
@@ -53,6 +54,9 @@ pub enum FollowError {
     /// The log's header is not usable, possibly only until it is completely written.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The log has entries of extensions, which cannot be mounted yet.
+    #[error("nothing more can be mounted")]
+    Extended(#[from] Extended),
     /// Another file system is where the mounted one was.
     #[error(
         "the file system was formatted again: it was {old}, now it is {new}; the files that are \
@@ -96,7 +100,7 @@ impl FollowError {
                 true
             }
             Self::Mount(err) => matches!(err, MountError::Lock(_)),
-            Self::Remade { .. } | Self::Memory { .. } => false,
+            Self::Remade { .. } | Self::Memory { .. } | Self::Extended(_) => false,
         }
     }
 }
@@ -148,7 +152,9 @@ impl Follower {
         let superblock = Superblock::read(volume.media())?;
         let log = Log::open(volume.media(), superblock.log_len)?;
         let area = superblock.data_area(volume.media().len());
-        let plan = Plan::read(&log, area, volume.media().origin());
+        let extensions = superblock.has_extensions(volume.media())?;
+        let plan = Plan::read(&log, area, extensions);
+        plan.require_conventional()?;
         let mut step = Step::default();
         step.problems.extend(log.counter_problem().as_ref().map(|err| one_line(err)));
         let mut follower = Self {
@@ -240,7 +246,14 @@ impl Follower {
             return Err(FollowError::Replaced { slot });
         }
         self.suspect = false;
-        self.plan.read_on(&log, self.area, media.origin());
+        match self.plan.tree() {
+            // Extensions were turned on meanwhile: entries that were unknown ones count now.
+            None if superblock.has_extensions(media)? => {
+                self.plan = Plan::read(&log, self.area, true);
+            }
+            _ => self.plan.read_on(&log, self.area),
+        }
+        self.plan.require_conventional()?;
         let mut step = Step::default();
         step.problems.extend(log.counter_problem().as_ref().map(|err| one_line(err)));
         self.superblock = superblock;

@@ -4,6 +4,7 @@
 use crate::format::path::RelPath;
 use crate::kernel::apply::{Applied, apply};
 use crate::kernel::mount::{MountError, MountedVolume};
+use crate::replay::extended::Extended;
 use crate::replay::{Contents, ContentsError, Plan};
 use crate::text::error_report::one_line;
 use crate::write::volume::Volume;
@@ -33,6 +34,9 @@ pub enum PlayError {
     /// There is no usable log.
     #[error(transparent)]
     Contents(#[from] ContentsError),
+    /// The log has entries of extensions, which cannot be mounted yet.
+    #[error("nothing can be mounted")]
+    Extended(#[from] Extended),
 }
 
 /// Makes everything of a log that is missing, or with `dry_run` finds out what is. `made` gets each
@@ -47,6 +51,7 @@ pub fn play(
 ) -> Result<Played, PlayError> {
     let _only_player = (!dry_run).then(|| volume.lock_for_play()).transpose()?;
     let Contents { log, plan, .. } = Contents::read(volume.media())?;
+    plan.require_conventional()?;
     let applied = apply(volume, &plan, dry_run, made);
     let mut problems = left_out(&plan);
     problems.extend(log.counter_problem().iter().map(|problem| one_line(problem)));

@@ -13,6 +13,7 @@
 //! [`Entry::voided`]: crate::format::Entry::voided
 
 use crate::media::Media;
+use crate::replay::extended::Extended;
 use crate::replay::{EntryError, Plan};
 use crate::store::log::{Log, LogError};
 use crate::store::superblock::{Superblock, SuperblockError};
@@ -32,6 +33,9 @@ pub enum CompactError {
     /// An entry was left out of the plan, and might count once another one is void.
     #[error("an entry of the log is left out, so nothing can be freed: see `famfs fsck`")]
     LeftOut(#[source] Box<EntryError>),
+    /// The file system has extensions in use, which are not compacted yet.
+    #[error("nothing can be given back")]
+    Extended(#[from] Extended),
     /// A later version of the format may delete in other ways.
     #[error(
         "{count} log entries are of types that this version does not know, so it does not know \
@@ -62,19 +66,21 @@ pub fn compact(media: &dyn Media, dry_run: bool) -> Result<Compacted, CompactErr
     if let Some(problem) = superblock.size_problem(media.len()) {
         return Err(problem.into());
     }
+    let extensions = superblock.has_extensions(media)?;
     let mut log = Log::open(media, superblock.log_len)?;
     match (dry_run, log.counter_problem()) {
         (true, Some(problem)) => return Err(problem.into()),
         (true, None) => {}
         (false, _) => log.prepare_append()?,
     }
-    let mut plan = Plan::read(&log, superblock.data_area(media.len()), media.origin());
+    let mut plan = Plan::read(&log, superblock.data_area(media.len()), extensions);
     if let Some(damage) = plan.stopped.take() {
         return Err(CompactError::Damaged(damage));
     }
     if !plan.refused.is_empty() {
         return Err(CompactError::LeftOut(Box::new(plan.refused.swap_remove(0))));
     }
+    plan.require_conventional()?;
     if plan.unknown > 0 {
         return Err(CompactError::Unknown { count: plan.unknown });
     }

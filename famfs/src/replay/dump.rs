@@ -5,6 +5,7 @@
 use serde::Serialize;
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::format::extension::{EXTENSIONS_MAGIC, EXTENSIONS_OFFSET, Extensions};
 use crate::format::fields::{self, Field};
 use crate::format::{self, ENTRY_LEN, Entry, LEASE_MAGIC, LEASE_OFFSET, LOG_HEADER_LEN};
 use crate::format::{LOG_OFFSET, Lease, LogHeader, Superblock};
@@ -38,6 +39,11 @@ pub enum AreaKind {
     },
     /// The master's lease.
     Lease {
+        /// Its fields.
+        fields: Vec<Field>,
+    },
+    /// The mark of a file system with extensions.
+    Extensions {
         /// Its fields.
         fields: Vec<Field>,
     },
@@ -177,6 +183,13 @@ impl<'m> Dump<'m> {
             walk.give(size_of::<Lease>() as u64, AreaKind::Lease { fields })
                 .map_err(Stop::Visit)?;
         }
+        let mark = read_extensions(self.media)?;
+        if mark.magic.get() == EXTENSIONS_MAGIC {
+            walk.unused(EXTENSIONS_OFFSET)?;
+            let fields = fields::mark(&mark, origin + EXTENSIONS_OFFSET);
+            walk.give(size_of::<Extensions>() as u64, AreaKind::Extensions { fields })
+                .map_err(Stop::Visit)?;
+        }
         walk.unused(LOG_OFFSET)?;
         let header = read_header(self.media)?;
         let fields = fields::log_header(&header, origin + LOG_OFFSET, self.log_len);
@@ -211,6 +224,12 @@ fn read_superblock(media: &dyn Media) -> Result<Superblock, MediaError> {
 fn read_lease(media: &dyn Media) -> Result<Lease, MediaError> {
     let mut raw = Lease::new_zeroed();
     media.read_at(LEASE_OFFSET, raw.as_mut_bytes())?;
+    Ok(raw)
+}
+
+fn read_extensions(media: &dyn Media) -> Result<Extensions, MediaError> {
+    let mut raw = Extensions::new_zeroed();
+    media.read_at(EXTENSIONS_OFFSET, raw.as_mut_bytes())?;
     Ok(raw)
 }
 
@@ -249,6 +268,7 @@ impl<V: FnMut(Area) -> Result<(), E>, E> Walk<'_, V> {
     fn give(&mut self, bytes: u64, kind: AreaKind) -> Result<(), E> {
         if let AreaKind::Superblock { fields }
         | AreaKind::Lease { fields }
+        | AreaKind::Extensions { fields }
         | AreaKind::LogHeader { fields }
         | AreaKind::LogSlot { fields, .. } = &kind
         {

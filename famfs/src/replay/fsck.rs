@@ -5,6 +5,8 @@ use serde::Serialize;
 
 use crate::format::{self, ALLOC_UNIT};
 use crate::media::Media;
+use crate::replay::tree::Tree;
+use crate::replay::tree::list::Counts;
 use crate::replay::{Contents, NodeKind};
 use crate::store::superblock::Superblock;
 use crate::text::error_report::one_line;
@@ -34,6 +36,10 @@ pub struct FsckReport {
     pub file_bytes: u64,
     /// The data area.
     pub space: SpaceReport,
+    /// What the extensions add up to, if any are in use; `files`, `directories` and `file_bytes`
+    /// are those of conventional entries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extensions: Option<Counts>,
     /// Entries that share memory with an earlier file.
     pub collisions: u64,
     /// Entries of types that this version does not know.
@@ -156,6 +162,7 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> FsckReport {
         files,
         directories,
         file_bytes,
+        extensions: plan.tree().filter(|tree| !tree.is_conventional()).map(Tree::counts),
         space: SpaceReport {
             alloc_unit: ALLOC_UNIT,
             start: area.start,

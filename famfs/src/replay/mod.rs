@@ -5,146 +5,35 @@
 
 pub mod compact;
 pub mod dump;
+mod entry_error;
+pub mod extended;
 pub mod fsck;
 pub mod names;
+mod node;
 pub mod picture;
 pub mod size;
+pub mod tree;
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 
-use zerocopy::little_endian::U32;
+pub use entry_error::{EntryError, EntryProblem};
+pub use node::{Deletion, NO_ID, Node, NodeKind, Owner, OwnerError};
 use zerocopy::transmute;
 
-use crate::format::map::{DataArea, Extent, FileMap, MapError};
-use crate::format::path::{PathError, RelPath};
-use crate::format::{self, DeleteBody, Entry, EntryKind, FileBody, MkdirBody};
+use crate::format::component::Component;
+use crate::format::extension::{GroupBody, NO_ENTRY, STORE_DIR};
+use crate::format::map::{DataArea, Extent, FileMap};
+use crate::format::path::RelPath;
+use crate::format::{self, DeleteBody, ENTRY_LEN, Entry, EntryKind, FileBody, MkdirBody};
 use crate::media::Media;
 use crate::replay::names::NameIndex;
+use crate::replay::tree::Tree;
+use crate::replay::tree::object::{Name, Taken};
+use crate::replay::tree::problem::TreeProblem;
 use crate::store::alloc::SpaceMap;
 use crate::store::log::{Log, LogError};
 use crate::store::superblock::{Superblock, SuperblockError};
-
-/// The number with which chown(2) leaves an owner unchanged: no user or group has it.
-pub const NO_ID: u32 = u32::MAX;
-
-/// Owner and permissions of a file or directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
-    /// User.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Permission bits (`07777`).
-    pub mode: u32,
-}
-
-impl Owner {
-    /// Checks the fields of an entry. Bits of the mode that are not permissions are ignored.
-    fn parse(uid: U32, gid: U32, mode: U32) -> Result<Self, EntryProblem> {
-        for (what, id) in [("user", uid.get()), ("group", gid.get())] {
-            if id == NO_ID {
-                return Err(EntryProblem::Owner { what, found: id });
-            }
-        }
-        Ok(Self { uid: uid.get(), gid: gid.get(), mode: mode.get() & 0o7777 })
-    }
-}
-
-/// A file or directory of the plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
-    /// Where it is.
-    pub path: RelPath,
-    /// Slot of its log entry.
-    pub slot: u64,
-    /// Its owner.
-    pub owner: Owner,
-    /// What it is.
-    pub kind: NodeKind,
-}
-
-/// What a node is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NodeKind {
-    /// A directory.
-    Dir,
-    /// A file.
-    File {
-        /// Size in bytes.
-        size: u64,
-        /// Where its bytes are.
-        map: FileMap,
-    },
-}
-
-/// A file or directory that a later entry deleted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Deletion {
-    /// Slot of the deleting entry.
-    pub slot: u64,
-    /// What was deleted. Its memory stays taken, because others may have it mapped.
-    pub node: Node,
-}
-
-/// An entry with a good checksum that cannot be played; the plan leaves it out.
-#[derive(Debug, thiserror::Error)]
-#[error("log slot {slot} at {offset:#x}{}", .path.as_ref().map(|p| format!(": \"{p}\"")).unwrap_or_default())]
-pub struct EntryError {
-    /// Slot of the entry.
-    pub slot: u64,
-    /// Offset of the entry in the device or pool.
-    pub offset: u64,
-    /// Path of the entry, if it has a legal one.
-    pub path: Option<RelPath>,
-    /// Why it was left out.
-    #[source]
-    pub problem: EntryProblem,
-}
-
-/// Why an entry was left out of the plan.
-#[derive(Debug, thiserror::Error)]
-pub enum EntryProblem {
-    /// A number that no user or group has.
-    #[error("{what} is {found}, expected 0 to {}", NO_ID - 1)]
-    Owner {
-        /// "user" or "group".
-        what: &'static str,
-        /// Value on the media.
-        found: u32,
-    },
-    /// The path is not legal.
-    #[error(transparent)]
-    Path(#[from] PathError),
-    /// The map is not legal.
-    #[error(transparent)]
-    Map(#[from] MapError),
-    /// An earlier entry has the path.
-    #[error("it already exists, from log slot {0}")]
-    Exists(u64),
-    /// The directory that it should be in has no entry before this one.
-    #[error("its directory \"{0}\" does not exist")]
-    NoParent(RelPath),
-    /// There is nothing to delete.
-    #[error("nothing to delete: it does not exist")]
-    NotThere,
-    /// The path to delete belongs to another entry.
-    #[error("the deletion is for what slot {expected} made, but the path is from slot {found}")]
-    OtherSlot {
-        /// Slot of what is there.
-        found: u64,
-        /// Slot that the deletion names.
-        expected: u64,
-    },
-    /// The directory is not empty.
-    #[error("the directory is not empty: {0} files and directories are in it")]
-    NotEmpty(u32),
-    /// Its parent is a file.
-    #[error("\"{0}\" is a file, expected a directory")]
-    ParentIsFile(RelPath),
-    /// Its memory belongs to another file, or twice to this one.
-    #[error("it shares memory with {0}")]
-    Overlap(String),
-}
 
 /// A file system as it was read: its superblock, its log, and what the log describes.
 pub struct Contents<'m> {
@@ -172,7 +61,8 @@ impl<'m> Contents<'m> {
     pub fn read(media: &'m dyn Media) -> Result<Self, ContentsError> {
         let superblock = Superblock::read(media)?;
         let log = Log::open(media, superblock.log_len)?;
-        let plan = Plan::read(&log, superblock.data_area(media.len()), media.origin());
+        let extensions = superblock.has_extensions(media)?;
+        let plan = Plan::read(&log, superblock.data_area(media.len()), extensions);
         Ok(Self { superblock, log, plan })
     }
 }
@@ -201,6 +91,10 @@ pub struct Plan {
     /// Slots of entries that no longer count.
     voids: Vec<u64>,
     by_path: NameIndex,
+    /// Names and what they name, in a file system with extensions.
+    tree: Option<Tree>,
+    /// Slots of the last group, without its head.
+    group: Range<u64>,
     /// Extent owners, built on the first collision.
     owners: Option<Owners>,
     /// Free and taken memory.
@@ -220,8 +114,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Reads a log's entries in order, up to the first damaged one.
-    pub fn read(log: &Log<'_>, area: DataArea, origin: u64) -> Self {
+    /// Reads a log's entries in order, up to the first damaged one. Entries of
+    /// [extensions](format::extension) count if the superblock says that there are any.
+    pub fn read(log: &Log<'_>, area: DataArea, extensions: bool) -> Self {
         let mut plan = Self {
             nodes: Vec::new(),
             children: Vec::new(),
@@ -230,6 +125,8 @@ impl Plan {
             idle_deletions: Vec::new(),
             voids: Vec::new(),
             by_path: NameIndex::default(),
+            tree: extensions.then(|| Tree::new(log.slots() * ENTRY_LEN)),
+            group: 0..0,
             owners: None,
             space: SpaceMap::new(area),
             refused: Vec::new(),
@@ -239,25 +136,51 @@ impl Plan {
             next: 0,
             last: None,
         };
-        plan.read_on(log, area, origin);
+        plan.read_on(log, area);
         plan
     }
 
     /// Reads the entries that were published since, from where reading ended. A damaged entry is
     /// tried once more.
-    pub fn read_on(&mut self, log: &Log<'_>, area: DataArea, origin: u64) {
+    pub fn read_on(&mut self, log: &Log<'_>, area: DataArea) {
         self.stopped = None;
         for entry in log.entries_from(self.next) {
+            let entry = entry.and_then(|(slot, entry)| {
+                self.enter_group(log, slot, &entry)?;
+                Ok((slot, entry))
+            });
             match entry {
                 Ok((slot, entry)) => {
-                    self.take(slot, &entry, area, origin);
+                    self.take(slot, &entry, area, log.media());
                     self.next = slot + 1;
                     self.last = Some(entry.crc.get());
                 }
-                Err(err) => self.stopped = Some(err),
+                Err(err) => {
+                    self.stopped = Some(err);
+                    break;
+                }
             }
         }
         self.sweep();
+    }
+
+    /// At the head of a group, makes sure that all of it is there before any of it counts.
+    fn enter_group(&mut self, log: &Log<'_>, slot: u64, entry: &Entry) -> Result<(), LogError> {
+        let is_head = self.tree.is_some() && EntryKind::of(entry) == Some(EntryKind::Group);
+        if !is_head || self.group.contains(&slot) {
+            return Ok(());
+        }
+        let body: GroupBody = transmute!(entry.body);
+        let count = body.count.get();
+        log.check_group(slot, count)?;
+        self.group = slot + 1..slot + 1 + count;
+        Ok(())
+    }
+
+    /// Names and what they name, in a file system with extensions. The nodes are what conventional
+    /// entries describe, which readers see that know no extensions.
+    pub fn tree(&self) -> Option<&Tree> {
+        self.tree.as_ref()
     }
 
     /// The first slot that was not read yet.
@@ -335,6 +258,20 @@ impl Plan {
 
     /// Adds a node whose path is free, whose directory exists and whose memory is its own.
     pub fn insert(&mut self, node: Node) {
+        let place = self.place(&node.path);
+        if let Some(tree) = &mut self.tree {
+            match place {
+                Some((parent, component)) => {
+                    let name = Name { parent, component, object: node.slot };
+                    tree.add_plain(node.slot, name, node.owner, &node.kind);
+                }
+                None => tree.add_store(&node),
+            }
+        }
+        self.push(node);
+    }
+
+    fn push(&mut self, node: Node) {
         let index = self.nodes.len();
         if let Some(owners) = &mut self.owners {
             own(owners, index, &node);
@@ -362,6 +299,9 @@ impl Plan {
         if node.slot != made_by {
             return Err(EntryProblem::OtherSlot { found: node.slot, expected: made_by });
         }
+        if let Some(tree) = &mut self.tree {
+            tree.delete_plain(made_by)?;
+        }
         if let Some(parent) = self.parent_index(path) {
             self.children[parent] -= 1;
         }
@@ -384,7 +324,7 @@ impl Plan {
         // Directories come before their contents, so this counts the children again.
         for (index, node) in nodes.into_iter().enumerate() {
             if !dead.contains(&index) {
-                self.insert(node);
+                self.push(node);
             }
         }
     }
@@ -397,8 +337,20 @@ impl Plan {
         self.index_of(&path.parent()?)
     }
 
-    fn take(&mut self, slot: u64, entry: &Entry, area: DataArea, origin: u64) {
-        let offset = format::slot_offset(slot) + origin;
+    /// Where a conventional path is in the tree: slot of its directory, and its name there. What is
+    /// in the store has no place.
+    fn place(&self, path: &RelPath) -> Option<(u64, Component)> {
+        let bytes = path.as_bytes();
+        if bytes.split(|&byte| byte == b'/').next() == Some(STORE_DIR.as_bytes()) {
+            return None;
+        }
+        let name = bytes.rsplit(|&byte| byte == b'/').next()?;
+        let parent = self.parent_index(path).map_or(NO_ENTRY, |index| self.nodes[index].slot);
+        Some((parent, Component::new(name).ok()?))
+    }
+
+    fn take(&mut self, slot: u64, entry: &Entry, area: DataArea, media: &dyn Media) {
+        let offset = format::slot_offset(slot) + media.origin();
         let (path, made) = match EntryKind::of(entry) {
             Some(EntryKind::File) => {
                 let body: FileBody = transmute!(entry.body);
@@ -407,7 +359,8 @@ impl Plan {
             Some(EntryKind::Mkdir) => {
                 let body: MkdirBody = transmute!(entry.body);
                 let owner = Owner::parse(body.uid, body.gid, body.mode);
-                (RelPath::from_field(&body.path), owner.map(|owner| (owner, NodeKind::Dir)))
+                let made = owner.map(|owner| (owner, NodeKind::Dir)).map_err(EntryProblem::from);
+                (RelPath::from_field(&body.path), made)
             }
             Some(EntryKind::Void) => {
                 self.voids.push(slot);
@@ -423,6 +376,32 @@ impl Plan {
                     self.idle_deletions.push(slot);
                 } else if let Err(problem) = deleted {
                     self.refused.push(EntryError { slot, offset, path: path.ok(), problem });
+                }
+                return;
+            }
+            Some(
+                kind @ (EntryKind::Name
+                | EntryKind::Link
+                | EntryKind::Attr
+                | EntryKind::Move
+                | EntryKind::Remove
+                | EntryKind::Group),
+            ) => {
+                let Some(tree) = &mut self.tree else {
+                    self.unknown += 1;
+                    return;
+                };
+                let taken = match kind {
+                    EntryKind::Group if self.group.contains(&slot) => Err(TreeProblem::NestedGroup),
+                    _ => tree.take(slot, kind, &entry.body, &self.voids, media),
+                };
+                match taken {
+                    Ok(Taken::Done) => {}
+                    Ok(Taken::Idle) => self.idle_deletions.push(slot),
+                    Err(problem) => {
+                        let problem = problem.into();
+                        self.refused.push(EntryError { slot, offset, path: None, problem });
+                    }
                 }
                 return;
             }
@@ -446,7 +425,13 @@ impl Plan {
     fn check_free(&self, path: &RelPath) -> Result<(), EntryProblem> {
         match self.get(path) {
             Some(taken) => Err(EntryProblem::Exists(taken.slot)),
-            None => self.check_parent(path),
+            None => {
+                self.check_parent(path)?;
+                if let (Some(tree), Some((parent, component))) = (&self.tree, self.place(path)) {
+                    tree.check_plain(parent, component)?;
+                }
+                Ok(())
+            }
         }
     }
 

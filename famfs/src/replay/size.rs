@@ -42,20 +42,26 @@ pub fn data_end(contents: &Contents<'_>, device_len: u64) -> Option<DataEnd> {
     // No reader sees these entries yet, but the next append publishes them.
     for entry in log.unpublished() {
         let (_, entry) = entry.ok()?;
-        least = least.max(unpublished_end(&entry, area)?);
+        least = least.max(unpublished_end(&entry, area, plan.tree().is_some())?);
     }
     let live = plan.nodes().iter().map(node_end).max().unwrap_or(0);
     Some(DataEnd { now: plan.space.end().max(least), compacted: live.max(least) })
 }
 
 /// End of the last unit of an entry that is not in the plan; `None` if it is not understood.
-fn unpublished_end(entry: &format::Entry, area: DataArea) -> Option<u64> {
+fn unpublished_end(entry: &format::Entry, area: DataArea, extensions: bool) -> Option<u64> {
     match EntryKind::of(entry)? {
         EntryKind::File => {
             let body: FileBody = transmute!(entry.body);
             Some(map_end(&FileMap::parse(&body, area).ok()?))
         }
         EntryKind::Mkdir | EntryKind::Delete | EntryKind::Void => Some(0),
+        EntryKind::Name
+        | EntryKind::Link
+        | EntryKind::Attr
+        | EntryKind::Move
+        | EntryKind::Remove
+        | EntryKind::Group => extensions.then_some(0),
         EntryKind::Daxdev => None,
     }
 }

@@ -18,6 +18,7 @@ use crate::format::map::{DataArea, FileMap};
 use crate::format::path::RelPath;
 use crate::format::{Body, DeleteBody, EntryKind};
 use crate::format::{FILE_FLAGS, FileBody, MkdirBody};
+use crate::replay::extended::Extended;
 use crate::replay::{EntryProblem, Node, NodeKind, Owner, Plan};
 use crate::store::alloc::{Striping, StripingError};
 use crate::store::lease::{Keeper, LeaseError};
@@ -44,6 +45,9 @@ pub enum WriteError {
     /// An entry of the log is damaged: what follows it is unknown, and so is its memory.
     #[error("the log is damaged, so nothing can be added: see `famfs fsck`")]
     Damaged(#[source] LogError),
+    /// The file system has extensions in use, which are not written yet.
+    #[error("nothing can be changed")]
+    Extended(#[from] Extended),
     /// This system may only read.
     #[error(
         "this system ({system}) is a client, only the master ({master}) can add files: \
@@ -191,6 +195,7 @@ impl<'v> Writer<'v> {
         {
             return Err(WriteError::Client { system, master: superblock.system_uuid });
         }
+        let extensions = superblock.has_extensions(media)?;
         let mut log = Log::open(media, superblock.log_len)?;
         match (preview, log.counter_problem()) {
             (true, Some(problem)) => return Err(problem.into()),
@@ -198,10 +203,11 @@ impl<'v> Writer<'v> {
             (false, _) => log.prepare_append()?,
         }
         let area = superblock.data_area(media.len());
-        let mut plan = Plan::read(&log, area, media.origin());
+        let mut plan = Plan::read(&log, area, extensions);
         if let Some(damage) = plan.stopped.take() {
             return Err(WriteError::Damaged(damage));
         }
+        plan.require_conventional()?;
         Ok(Self {
             volume,
             plan,

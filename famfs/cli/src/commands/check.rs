@@ -48,6 +48,7 @@ pub fn run(args: &Check) -> Outcome {
     }
     let volume = Mounted::at(mount_point, &found.mount.source)?.open(Access::Read, None)?;
     let plan = Contents::read(volume.media())?.plan;
+    plan.require_conventional()?;
     let damaged = warn_of_damage(&plan);
     let mut report = CheckReport { version: 1, ..CheckReport::default() };
     let verbose = args.verbose && !args.json && !args.quiet;

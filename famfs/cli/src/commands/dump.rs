@@ -139,6 +139,10 @@ fn print_area(out: &mut dyn Write, area: &Area) -> io::Result<()> {
             writeln!(out, "\nmaster's lease at {offset:#x}, {bytes} bytes")?;
             fields
         }
+        AreaKind::Extensions { fields } => {
+            writeln!(out, "\nmark of extensions at {offset:#x}, {bytes} bytes")?;
+            fields
+        }
         AreaKind::LogHeader { fields } => {
             writeln!(out, "\nlog header at {offset:#x}, {bytes} bytes")?;
             fields

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! For those who only know conventional entries: whether these are all there is.
+
+use crate::replay::Plan;
+use crate::text::terminal::escape_name;
+
+/// Most names that the error gives.
+const NAMED: usize = 3;
+
+/// A file system has extensions in use, and what asks cannot handle them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the file system has {entries} log entries of extensions, which this cannot handle yet{}; use \
+     a version that can",
+    if .names.is_empty() { String::new() } else { format!(", such as of {}", .names.join(", ")) }
+)]
+pub struct Extended {
+    /// Number of extension entries that count.
+    pub entries: u64,
+    /// Paths of a few names that they made, as people can read them.
+    pub names: Vec<String>,
+}
+
+impl Plan {
+    /// Makes sure that the plan's nodes are all there is, as they are.
+    pub fn require_conventional(&self) -> Result<(), Extended> {
+        let Some(tree) = self.tree().filter(|tree| !tree.is_conventional()) else { return Ok(()) };
+        let mut names = Vec::new();
+        // An error ends the walk; it stands for no failure.
+        let _ = tree.walk(crate::format::extension::NO_ENTRY, |path, listed| {
+            let nodes = self.nodes();
+            if nodes.binary_search_by_key(&listed.slot, |node| node.slot).is_err() {
+                names.push(format!("\"{}\"", escape_name(path)));
+            }
+            if names.len() < NAMED { Ok(()) } else { Err(()) }
+        });
+        Err(Extended { entries: tree.extended(), names })
+    }
+}

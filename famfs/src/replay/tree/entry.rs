@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What each extension entry does to a tree.
+
+use zerocopy::little_endian::{I64, U32};
+use zerocopy::{FromBytes, transmute};
+
+use super::Tree;
+use super::object::{FileBytes, Name, Object, ObjectKind, Taken, Time};
+use super::problem::TreeProblem;
+use crate::format::component::Component;
+use crate::format::extension::{
+    AttrBody, ENTRY_PIECES, GroupBody, KIND_DIR, KIND_FILE, KIND_SYMLINK, LinkBody, MAX_PIECES,
+    MAX_TARGET, MoveBody, NO_ENTRY, NameBody, PLACE_DATA, PLACE_ENTRY, PiecesTail, RawPiece,
+    RemoveBody, SET_GID, SET_MODE, SET_MTIME, SET_UID, SpillTail, TAIL_LEN,
+};
+use crate::format::piece::Piece;
+use crate::format::{Body, EntryKind};
+use crate::media::Media;
+use crate::replay::node::Owner;
+
+/// Largest nanosecond of a time.
+const MAX_NSEC: u32 = 999_999_999;
+/// Largest size of a file: what an offset of the system can tell.
+const MAX_SIZE: u64 = i64::MAX.cast_unsigned();
+
+impl Tree {
+    /// Carries out an extension entry. `voids` are the slots that count no more, in order.
+    pub fn take(
+        &mut self,
+        slot: u64,
+        kind: EntryKind,
+        body: &Body,
+        voids: &[u64],
+        media: &dyn Media,
+    ) -> Result<Taken, TreeProblem> {
+        let is_void = |slot: u64| voids.binary_search(&slot).is_ok();
+        let taken = match kind {
+            EntryKind::Name => self.take_name(slot, &transmute!(*body), media)?,
+            EntryKind::Link => {
+                let body: LinkBody = transmute!(*body);
+                zero("bytes behind the link", &body.rest)?;
+                self.take_link(slot, &body)?
+            }
+            EntryKind::Attr => {
+                let body: AttrBody = transmute!(*body);
+                zero("bytes behind the attributes", &body.rest)?;
+                zero("bytes behind the attributes", &body.pad.to_bytes())?;
+                match body.target.get() {
+                    target if is_void(target) => Taken::Idle,
+                    _ => self.take_attributes(&body)?,
+                }
+            }
+            EntryKind::Move => {
+                let body: MoveBody = transmute!(*body);
+                zero("bytes behind the move", &body.rest)?;
+                let replaces = match body.replaces.get() {
+                    slot if slot == NO_ENTRY || is_void(slot) => None,
+                    slot => Some(slot),
+                };
+                match body.name_slot.get() {
+                    slot if is_void(slot) => Taken::Idle,
+                    slot => self.take_move(slot, &body, replaces)?,
+                }
+            }
+            EntryKind::Remove => {
+                let body: RemoveBody = transmute!(*body);
+                zero("bytes behind the removal", &body.rest)?;
+                match body.name_slot.get() {
+                    slot if is_void(slot) => Taken::Idle,
+                    slot => self.take_removal(slot)?,
+                }
+            }
+            // The reader of the log has seen that the group is whole, unless it is in another one.
+            EntryKind::Group => {
+                let body: GroupBody = transmute!(*body);
+                zero("bytes behind the group's head", &body.rest)?;
+                Taken::Done
+            }
+            EntryKind::File
+            | EntryKind::Mkdir
+            | EntryKind::Delete
+            | EntryKind::Daxdev
+            | EntryKind::Void => Taken::Idle,
+        };
+        self.extended += u64::from(taken == Taken::Done);
+        Ok(taken)
+    }
+
+    fn take_name(
+        &mut self,
+        slot: u64,
+        body: &NameBody,
+        media: &dyn Media,
+    ) -> Result<Taken, TreeProblem> {
+        zero("bytes before the name", &body.pad.to_bytes())?;
+        let component = Component::from_field(&body.name)?;
+        let owner = Owner::parse(body.uid, body.gid, body.mode)?;
+        let mtime = Some(time(body.mtime_sec, body.mtime_nsec)?);
+        let parent = body.parent.get();
+        if let Some(slot) = self.check_place(parent, &component, 0)? {
+            return Err(TreeProblem::Exists { name: component, slot });
+        }
+        let kind = match body.kind.get() {
+            KIND_FILE => self.file(slot, body, media)?,
+            KIND_DIR => directory(body)?,
+            KIND_SYMLINK => self.symlink(slot, body, media)?,
+            found => return Err(field("kind", found, "1 (file), 2 (directory) or 3 (link)")),
+        };
+        self.objects.insert(slot, Object { owner, mtime, links: 0, kind });
+        self.add_name(slot, Name { parent, component, object: slot });
+        Ok(Taken::Done)
+    }
+
+    /// The file of a name. Its pages are taken if it can be made.
+    fn file(
+        &mut self,
+        slot: u64,
+        body: &NameBody,
+        media: &dyn Media,
+    ) -> Result<ObjectKind, TreeProblem> {
+        let (size, count) = (body.size.get(), body.count.get());
+        if size > MAX_SIZE {
+            return Err(TreeProblem::Size(size));
+        }
+        let (raw, spill) = match body.place.get() {
+            PLACE_ENTRY => {
+                let tail: PiecesTail = transmute!(body.tail);
+                let count = usize::try_from(count).unwrap_or(usize::MAX);
+                if count > ENTRY_PIECES {
+                    return Err(field("count", body.count.get(), "at most 6 pieces in an entry"));
+                }
+                let used = count * size_of::<RawPiece>();
+                zero("bytes behind the pieces", &body.tail[used..])?;
+                (tail.pieces[..count].to_vec(), None)
+            }
+            PLACE_DATA => {
+                if count == 0 || count > MAX_PIECES {
+                    return Err(TreeProblem::TooManyPieces { found: count });
+                }
+                let len = u64::from(count) * size_of::<RawPiece>() as u64;
+                let (spill, bytes) = self.spilled(slot, body, len, media)?;
+                // A list of this length has no rest.
+                let raw = bytes.chunks_exact(size_of::<RawPiece>());
+                let raw = raw.filter_map(|bytes| RawPiece::read_from_bytes(bytes).ok());
+                (raw.collect(), Some(spill))
+            }
+            found => return Err(field("place", found, "0 (in the entry) or 1 (in data)")),
+        };
+        let taken = Piece::parse_all(&raw, size).map_err(TreeProblem::from);
+        let taken = taken.and_then(|pieces| self.store.take(&pieces, slot).map(|()| pieces));
+        match taken {
+            Ok(pieces) => Ok(ObjectKind::File { size, bytes: FileBytes::Pieces { pieces, spill } }),
+            Err(problem) => {
+                self.store.give_back(&spill);
+                Err(problem)
+            }
+        }
+    }
+
+    fn symlink(
+        &mut self,
+        slot: u64,
+        body: &NameBody,
+        media: &dyn Media,
+    ) -> Result<ObjectKind, TreeProblem> {
+        let len = body.count.get();
+        if !(1..=MAX_TARGET).contains(&len) {
+            return Err(TreeProblem::TargetLength { found: len });
+        }
+        if body.size.get() != u64::from(len) {
+            return Err(TreeProblem::Field {
+                field: "size",
+                found: body.size.get(),
+                expected: "the number of bytes of the target",
+            });
+        }
+        let (target, spill) = match body.place.get() {
+            PLACE_ENTRY => {
+                let len = usize::try_from(len).unwrap_or(usize::MAX);
+                if len > TAIL_LEN {
+                    return Err(field("count", body.count.get(), "at most 208 bytes in an entry"));
+                }
+                zero("bytes behind the target", &body.tail[len..])?;
+                (body.tail[..len].to_vec(), None)
+            }
+            PLACE_DATA => {
+                let (spill, bytes) = self.spilled(slot, body, len.into(), media)?;
+                (bytes, Some(spill))
+            }
+            found => return Err(field("place", found, "0 (in the entry) or 1 (in data)")),
+        };
+        if target.contains(&0) {
+            self.store.give_back(&spill);
+            return Err(TreeProblem::TargetNul);
+        }
+        Ok(ObjectKind::Symlink { target: target.into(), spill })
+    }
+
+    fn spilled(
+        &mut self,
+        slot: u64,
+        body: &NameBody,
+        len: u64,
+        media: &dyn Media,
+    ) -> Result<(Piece, Vec<u8>), TreeProblem> {
+        let tail: SpillTail = transmute!(body.tail);
+        zero("bytes behind the place of list or target", &tail.rest)?;
+        self.store.read(media, &tail, len, slot)
+    }
+
+    fn take_link(&mut self, slot: u64, body: &LinkBody) -> Result<Taken, TreeProblem> {
+        let component = Component::from_field(&body.name)?;
+        let (target, parent) = (body.target.get(), body.parent.get());
+        let object = self.objects.get(&target).ok_or(TreeProblem::NotThere(target))?;
+        if !matches!(object.kind, ObjectKind::File { .. }) {
+            return Err(TreeProblem::NoFile { slot: target, kind: object.kind_name() });
+        }
+        if let Some(slot) = self.check_place(parent, &component, 0)? {
+            return Err(TreeProblem::Exists { name: component, slot });
+        }
+        self.add_name(slot, Name { parent, component, object: target });
+        Ok(Taken::Done)
+    }
+
+    fn take_attributes(&mut self, body: &AttrBody) -> Result<Taken, TreeProblem> {
+        let (target, mask) = (body.target.get(), body.mask.get());
+        if mask == 0 || mask & !(SET_MODE | SET_UID | SET_GID | SET_MTIME) != 0 {
+            return Err(field("mask", mask, "1 to 15"));
+        }
+        let mtime = time(body.mtime_sec, body.mtime_nsec)?;
+        let new = Owner::parse(body.uid, body.gid, body.mode)?;
+        let object = self.objects.get_mut(&target).ok_or(TreeProblem::NotThere(target))?;
+        let Object { owner, mtime: old_mtime, .. } = object;
+        if mask & SET_MODE != 0 {
+            owner.mode = new.mode;
+        }
+        if mask & SET_UID != 0 {
+            owner.uid = new.uid;
+        }
+        if mask & SET_GID != 0 {
+            owner.gid = new.gid;
+        }
+        if mask & SET_MTIME != 0 {
+            *old_mtime = Some(mtime);
+        }
+        Ok(Taken::Done)
+    }
+
+    fn take_move(
+        &mut self,
+        slot: u64,
+        body: &MoveBody,
+        replaces: Option<u64>,
+    ) -> Result<Taken, TreeProblem> {
+        let component = Component::from_field(&body.name)?;
+        let parent = body.parent.get();
+        let object_slot = self.names.get(slot).ok_or(TreeProblem::NotThere(slot))?.object;
+        let object = self.objects.get(&object_slot).ok_or(TreeProblem::NotThere(slot))?;
+        let below = match object.kind {
+            ObjectKind::Dir { below, .. } => below,
+            ObjectKind::File { .. } | ObjectKind::Symlink { .. } => 0,
+        };
+        let is_dir = matches!(object.kind, ObjectKind::Dir { .. });
+        let there = self.check_place(parent, &component, below)?;
+        if is_dir && self.ancestors(parent).any(|(dir, _)| dir == object_slot) {
+            return Err(TreeProblem::Loop(component));
+        }
+        match (there, replaces) {
+            (Some(there), Some(replaced)) if there == replaced && there != slot => {
+                self.check_replace(slot, there)?;
+                self.drop_name(there);
+            }
+            (Some(slot), _) => return Err(TreeProblem::Exists { name: component, slot }),
+            (None, Some(expected)) => {
+                return Err(TreeProblem::NotReplaced { name: component, expected });
+            }
+            (None, None) => {}
+        }
+        // What it names must not go with its old name.
+        if let Some(object) = self.objects.get_mut(&object_slot) {
+            object.links += 1;
+        }
+        self.drop_name(slot);
+        if let Some(object) = self.objects.get_mut(&object_slot) {
+            object.links -= 1;
+        }
+        self.add_name(slot, Name { parent, component, object: object_slot });
+        Ok(Taken::Done)
+    }
+
+    /// Whether a name may take the place of another one, which goes.
+    fn check_replace(&self, new: u64, old: u64) -> Result<(), TreeProblem> {
+        let object = |slot: u64| {
+            let name = self.names.get(slot).ok_or(TreeProblem::NotThere(slot))?;
+            self.objects.get(&name.object).ok_or(TreeProblem::NotThere(slot))
+        };
+        let (new, old_object) = (object(new)?, object(old)?);
+        let is_dir = |object: &Object| matches!(object.kind, ObjectKind::Dir { .. });
+        if is_dir(new) != is_dir(old_object) {
+            let (new, old) = (new.kind_name(), old_object.kind_name());
+            return Err(TreeProblem::OtherKind { new, old });
+        }
+        self.check_empty(old)
+    }
+
+    fn take_removal(&mut self, slot: u64) -> Result<Taken, TreeProblem> {
+        if self.names.get(slot).is_none() {
+            return Err(TreeProblem::NotThere(slot));
+        }
+        self.check_empty(slot)?;
+        self.drop_name(slot);
+        Ok(Taken::Done)
+    }
+}
+
+fn directory(body: &NameBody) -> Result<ObjectKind, TreeProblem> {
+    for (name, found) in [
+        ("size", body.size.get()),
+        ("count", body.count.get().into()),
+        ("place", body.place.get().into()),
+    ] {
+        if found != 0 {
+            return Err(TreeProblem::Field { field: name, found, expected: "0 of a directory" });
+        }
+    }
+    zero("bytes behind the name", &body.tail)?;
+    Ok(ObjectKind::Dir { children: 0, below: 0 })
+}
+
+fn time(sec: I64, nsec: U32) -> Result<Time, TreeProblem> {
+    if nsec.get() > MAX_NSEC {
+        return Err(field("nanoseconds", nsec.get(), "at most 999999999"));
+    }
+    Ok(Time { sec: sec.get(), nsec: nsec.get() })
+}
+
+fn field(field: &'static str, found: u32, expected: &'static str) -> TreeProblem {
+    TreeProblem::Field { field, found: found.into(), expected }
+}
+
+fn zero(what: &'static str, bytes: &[u8]) -> Result<(), TreeProblem> {
+    match bytes.iter().all(|&byte| byte == 0) {
+        true => Ok(()),
+        false => Err(TreeProblem::NotZero(what)),
+    }
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The names of a tree in the order of their paths.
+
+use serde::Serialize;
+
+use super::Tree;
+use super::object::{Name, Object, ObjectKind};
+use crate::format::component::Component;
+use crate::format::extension::NO_ENTRY;
+
+/// A name of a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'t> {
+    /// Slot of the name.
+    pub slot: u64,
+    /// The name.
+    pub name: &'t Name,
+    /// What it names.
+    pub object: &'t Object,
+}
+
+/// What a tree adds up to, conventional files and directories included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Extension entries that count.
+    pub entries: u64,
+    /// Names; a file has one for each hard link.
+    pub names: u64,
+    /// Files.
+    pub files: u64,
+    /// Directories without the root.
+    pub directories: u64,
+    /// Symbolic links.
+    pub symlinks: u64,
+    /// Sum of the files' sizes in bytes.
+    pub file_bytes: u64,
+    /// Bytes that they take, without their holes.
+    pub allocated: u64,
+}
+
+impl Tree {
+    /// Adds it all up.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts { entries: self.extended, ..Counts::default() };
+        counts.names = self.names.iter().count() as u64;
+        for (slot, object) in &self.objects {
+            match &object.kind {
+                ObjectKind::Dir { .. } => counts.directories += u64::from(*slot != NO_ENTRY),
+                ObjectKind::Symlink { .. } => counts.symlinks += 1,
+                ObjectKind::File { size, bytes } => {
+                    counts.files += 1;
+                    counts.file_bytes = counts.file_bytes.saturating_add(*size);
+                    counts.allocated += self.allocated(bytes);
+                }
+            }
+        }
+        counts
+    }
+
+    /// Calls `each` with every path below a directory, relative to it: a directory before what is
+    /// in it, names in the order of their bytes. An error of it ends the walk.
+    pub fn walk<E>(
+        &self,
+        dir: u64,
+        mut each: impl FnMut(&[u8], Listed<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut names: Vec<(u64, &Name)> = self.names.iter().collect();
+        names.sort_unstable_by_key(|(_, name)| (name.parent, &name.component));
+        let children = |parent: u64| {
+            let start = names.partition_point(|(_, name)| name.parent < parent);
+            let end = names.partition_point(|(_, name)| name.parent <= parent);
+            start..end
+        };
+        let mut path = Vec::new();
+        // What is left of each open directory, with the length of the path to it.
+        let mut open = vec![(children(dir), 0)];
+        while let Some((left, len)) = open.last_mut() {
+            path.truncate(*len);
+            let Some(index) = left.next() else {
+                open.pop();
+                continue;
+            };
+            let (slot, name) = names[index];
+            let Some(object) = self.object(name.object) else { continue };
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name.component.as_bytes());
+            each(&path, Listed { slot, name, object })?;
+            if matches!(object.kind, ObjectKind::Dir { .. }) {
+                open.push((children(name.object), path.len()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Slot of the name at a path, given by its components below the root.
+    pub fn look_up(&self, path: &[u8]) -> Option<u64> {
+        let (mut dir, mut found) = (NO_ENTRY, None);
+        for part in path.split(|&byte| byte == b'/') {
+            let slot = self.find(dir, &Component::new(part).ok()?)?;
+            (dir, found) = (self.name(slot)?.object, Some(slot));
+        }
+        found
+    }
+}

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The tree of a file system with extensions: names in directories, and what they name.
+//!
+//! A directory, file or symbolic link is known by the slot that made it, and so is each name; a
+//! file has as many slots of names as it has hard links. Conventional entries make names and files
+//! as well. Nothing in a hostile log makes a loop, a path that is too long, or two files of one
+//! page. Memory follows the log's length: each entry adds one name and at most six pieces, and
+//! lists of pieces in data are together at most as long as the log.
+
+mod entry;
+pub mod list;
+mod names;
+pub mod object;
+pub mod problem;
+mod store;
+
+use std::collections::HashMap;
+
+use crate::format::component::Component;
+use crate::format::extension::{MAX_LONG_PATH, NO_ENTRY, PAGE};
+use crate::format::map::Extent;
+use crate::replay::node::{Node, NodeKind, Owner};
+use names::Names;
+use object::{FileBytes, Name, Object, ObjectKind};
+use problem::TreeProblem;
+use store::Store;
+
+/// Owner and permissions of the root directory until an entry changes them.
+const ROOT_OWNER: Owner = Owner { uid: 0, gid: 0, mode: 0o755 };
+
+/// Names and what they name.
+#[derive(Debug)]
+pub struct Tree {
+    objects: HashMap<u64, Object>,
+    names: Names,
+    store: Store,
+    /// Number of extension entries that count.
+    extended: u64,
+}
+
+impl Tree {
+    /// An empty tree. Lists of pieces in data may be `lists` bytes long together.
+    pub fn new(lists: u64) -> Self {
+        let root = ObjectKind::Dir { children: 0, below: 0 };
+        let root = Object { owner: ROOT_OWNER, mtime: None, links: 1, kind: root };
+        Self {
+            objects: HashMap::from([(NO_ENTRY, root)]),
+            names: Names::default(),
+            store: Store::new(lists),
+            extended: 0,
+        }
+    }
+
+    /// Whether the conventional entries are all there is, and none of them is in the store.
+    pub fn is_conventional(&self) -> bool {
+        self.extended == 0 && self.store.is_empty()
+    }
+
+    /// Number of extension entries that count.
+    pub fn extended(&self) -> u64 {
+        self.extended
+    }
+
+    /// What a slot made, if it is still there; [`NO_ENTRY`] is the root.
+    pub fn object(&self, slot: u64) -> Option<&Object> {
+        self.objects.get(&slot)
+    }
+
+    /// The name that a slot made, if it is still there.
+    pub fn name(&self, slot: u64) -> Option<&Name> {
+        self.names.get(slot)
+    }
+
+    /// Slot of a name in a directory.
+    pub fn find(&self, parent: u64, component: &Component) -> Option<u64> {
+        self.names.find(parent, component)
+    }
+
+    /// The ranges of the device that hold a file, each with its offset in the file. What lies
+    /// between them is zero.
+    pub fn extents(&self, bytes: &FileBytes, size: u64) -> Vec<(u64, Extent)> {
+        match bytes {
+            FileBytes::Own(map) => store::ranges(map, 0, size, 0),
+            FileBytes::Pieces { pieces, .. } => {
+                pieces.iter().flat_map(|piece| self.store.extents(piece)).collect()
+            }
+        }
+    }
+
+    /// Bytes that a file holds for itself alone: whole pages, without its holes.
+    pub fn allocated(&self, bytes: &FileBytes) -> u64 {
+        match bytes {
+            FileBytes::Own(map) => map.extents().iter().map(|extent| extent.len).sum(),
+            FileBytes::Pieces { pieces, spill } => {
+                let pages = pieces.iter().chain(spill).map(|piece| piece.pages).sum::<u64>();
+                pages * PAGE
+            }
+        }
+    }
+
+    /// What stands against a new conventional file or directory.
+    pub(super) fn check_plain(&self, parent: u64, name: Component) -> Result<(), TreeProblem> {
+        match self.check_place(parent, &name, 0)? {
+            Some(slot) => Err(TreeProblem::Exists { name, slot }),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds a conventional file or directory that nothing stands against.
+    pub(super) fn add_plain(&mut self, slot: u64, name: Name, owner: Owner, kind: &NodeKind) {
+        let kind = match kind {
+            NodeKind::Dir => ObjectKind::Dir { children: 0, below: 0 },
+            NodeKind::File { size, map } => {
+                ObjectKind::File { size: *size, bytes: FileBytes::Own(map.clone()) }
+            }
+        };
+        self.objects.insert(slot, Object { owner, mtime: None, links: 0, kind });
+        self.add_name(slot, name);
+    }
+
+    /// Adds what a conventional entry made in the store: a file there holds bytes of others.
+    pub(super) fn add_store(&mut self, node: &Node) {
+        if let NodeKind::File { size, map } = &node.kind {
+            self.store.add(node.slot, *size, map);
+        }
+    }
+
+    /// Removes what a conventional deletion deletes, if it is still there. A file whose bytes are
+    /// others' stays, and so do one with more names and a directory with names in it.
+    pub(super) fn delete_plain(&mut self, slot: u64) -> Result<(), TreeProblem> {
+        self.store.remove(slot)?;
+        if self.objects.get(&slot).is_some_and(|object| object.links > 1)
+            || self.names.get(slot).is_none() && self.objects.contains_key(&slot)
+        {
+            return Err(TreeProblem::MoreNames);
+        }
+        if self.names.get(slot).is_none() {
+            return Ok(());
+        }
+        self.check_empty(slot)?;
+        self.drop_name(slot);
+        Ok(())
+    }
+
+    /// A directory and those above it, each with its name; not the root, which has none.
+    fn ancestors(&self, dir: u64) -> impl Iterator<Item = (u64, &Name)> {
+        let mut at = dir;
+        std::iter::from_fn(move || {
+            let slot = at;
+            // A directory has one name, of its own slot; the root has none.
+            let name = self.names.get(slot)?;
+            at = name.parent;
+            Some((slot, name))
+        })
+    }
+
+    /// Whether a name may be in a directory, with paths of up to `below` bytes below it. Returns
+    /// the slot of the name that is there already.
+    fn check_place(
+        &self,
+        parent: u64,
+        component: &Component,
+        below: usize,
+    ) -> Result<Option<u64>, TreeProblem> {
+        match self.objects.get(&parent).map(|object| &object.kind) {
+            Some(ObjectKind::Dir { .. }) => {}
+            Some(_) => return Err(TreeProblem::NoDirectory(parent)),
+            None => return Err(TreeProblem::NoParent(parent)),
+        }
+        if parent == NO_ENTRY && component.is_reserved() {
+            return Err(TreeProblem::Reserved(component.clone()));
+        }
+        let above = self.ancestors(parent).map(|(_, name)| name.component.as_bytes().len() + 1);
+        let len = above.sum::<usize>() + reach(component, below);
+        if len > MAX_LONG_PATH {
+            return Err(TreeProblem::PathTooLong { name: component.clone(), len });
+        }
+        Ok(self.names.find(parent, component))
+    }
+
+    /// Whether what a name names may go: anything but a directory with names in it.
+    fn check_empty(&self, name_slot: u64) -> Result<(), TreeProblem> {
+        let object = self.names.get(name_slot).and_then(|name| self.objects.get(&name.object));
+        match object.map(|object| &object.kind) {
+            Some(ObjectKind::Dir { children, .. }) if *children > 0 => {
+                Err(TreeProblem::NotEmpty(*children))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds a name that may be where it is.
+    fn add_name(&mut self, slot: u64, name: Name) {
+        let mut below = 0;
+        if let Some(object) = self.objects.get_mut(&name.object) {
+            object.links += 1;
+            if let ObjectKind::Dir { below: reached, .. } = object.kind {
+                below = reached;
+            }
+        }
+        if let Some(Object { kind: ObjectKind::Dir { children, .. }, .. }) =
+            self.objects.get_mut(&name.parent)
+        {
+            *children += 1;
+        }
+        // At most as many steps as a path has bytes.
+        let mut reached = reach(&name.component, below);
+        let mut at = name.parent;
+        while let Some(Object { kind: ObjectKind::Dir { below, .. }, .. }) =
+            self.objects.get_mut(&at)
+        {
+            *below = reached.max(*below);
+            let Some(above) = self.names.get(at) else { break };
+            reached += above.component.as_bytes().len() + 1;
+            at = above.parent;
+        }
+        self.names.insert(slot, name);
+    }
+
+    /// Takes a name out, and what it names with its last name.
+    fn drop_name(&mut self, slot: u64) {
+        let Some(name) = self.names.remove(slot) else { return };
+        if let Some(Object { kind: ObjectKind::Dir { children, .. }, .. }) =
+            self.objects.get_mut(&name.parent)
+        {
+            *children -= 1;
+        }
+        if let Some(object) = self.objects.get_mut(&name.object) {
+            object.links -= 1;
+            if object.links == 0
+                && let Some(object) = self.objects.remove(&name.object)
+            {
+                self.store.give_back(object.pieces());
+            }
+        }
+    }
+}
+
+/// Bytes of a path from a name on, if paths of `below` bytes are below it.
+fn reach(component: &Component, below: usize) -> usize {
+    component.as_bytes().len() + if below > 0 { below + 1 } else { 0 }
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Names by the slot that made them, and by directory and component.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+
+use hashbrown::HashTable;
+
+use super::object::Name;
+use crate::format::component::Component;
+
+/// Names in both orders. The hashers have random keys: whoever writes a log cannot choose names
+/// that collide.
+#[derive(Debug, Default)]
+pub struct Names {
+    by_slot: HashMap<u64, Name>,
+    /// Hash of directory and component, and slot, of each; the names stay where they are.
+    by_place: HashTable<(u64, u64)>,
+    hasher: RandomState,
+}
+
+impl Names {
+    /// The name that a slot made.
+    pub fn get(&self, slot: u64) -> Option<&Name> {
+        self.by_slot.get(&slot)
+    }
+
+    /// Slot of the name in a directory.
+    pub fn find(&self, parent: u64, component: &Component) -> Option<u64> {
+        let hash = self.hasher.hash_one((parent, component));
+        let found = self.by_place.find(hash, |(_, slot)| self.is_at(*slot, parent, component))?;
+        Some(found.1)
+    }
+
+    /// Adds a name whose slot and place are free.
+    pub fn insert(&mut self, slot: u64, name: Name) {
+        let hash = self.hasher.hash_one((name.parent, &name.component));
+        self.by_place.insert_unique(hash, (hash, slot), |(hash, _)| *hash);
+        self.by_slot.insert(slot, name);
+    }
+
+    /// Takes a name out.
+    pub fn remove(&mut self, slot: u64) -> Option<Name> {
+        let name = self.by_slot.remove(&slot)?;
+        let hash = self.hasher.hash_one((name.parent, &name.component));
+        if let Ok(found) = self.by_place.find_entry(hash, |(_, found)| *found == slot) {
+            found.remove();
+        }
+        Some(name)
+    }
+
+    /// All names with their slots, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Name)> {
+        self.by_slot.iter().map(|(slot, name)| (*slot, name))
+    }
+
+    fn is_at(&self, slot: u64, parent: u64, component: &Component) -> bool {
+        let name = self.by_slot.get(&slot);
+        name.is_some_and(|name| name.parent == parent && name.component == *component)
+    }
+}

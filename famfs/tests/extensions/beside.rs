@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Extension entries beside conventional ones, and those who know only these.
+
+use famfs::format::extension::SET_UID;
+use famfs::format::{DeleteBody, EntryKind};
+use famfs::replay::compact::compact;
+use famfs::replay::size;
+use famfs::text::error_report::one_line;
+use zerocopy::little_endian::U64;
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::log::{DEVICE_LEN, ExtendedLog, attributes, file, link, moved, removal};
+use crate::sample::{Prepared, ROOT, clean, paths, piece, prepared, refused};
+
+/// Conventional entries beside the tree: they find their directory wherever it is, and leave what
+/// the tree needs.
+#[test]
+fn conventional_entries_beside_the_tree() {
+    let mut log = ExtendedLog::new(true);
+    log.store();
+    let slab = log.file(".famfs/0", 1, 0);
+    let d = log.mkdir("d");
+    log.push(EntryKind::Move, moved(d, ROOT, b"moved", None).as_bytes());
+    log.file("d/f", 1, 0);
+    log.name(&file(d, b"g", 1, &[piece(slab, 0, 0, 1)]));
+    let taken = log.mkdir("d/g");
+    let taken_at_top = log.mkdir("moved");
+    let hard = log.file("hard", 1, 0);
+    let more = log.push(EntryKind::Link, link(hard, d, b"other").as_bytes());
+    let delete = |log: &mut ExtendedLog, slot: u64, path: &[u8]| {
+        let mut body = DeleteBody::new_zeroed();
+        body.slot = U64::new(slot);
+        body.path[..path.len()].copy_from_slice(path);
+        log.push(EntryKind::Delete, body.as_bytes())
+    };
+    let in_use = delete(&mut log, slab, b".famfs/0");
+    let has_links = delete(&mut log, hard, b"hard");
+    log.push(EntryKind::Remove, removal(more).as_bytes());
+    delete(&mut log, hard, b"hard");
+    let contents = log.contents();
+    let expected = [
+        (taken, "\"g\" exists already in its directory, from slot 5"),
+        (taken_at_top, "\"moved\" exists already in its directory, from slot 2"),
+        (in_use, "1 pages of it hold other files"),
+        (has_links, "the file has more names"),
+    ];
+    let expected = expected.map(|(slot, message)| (slot, message.to_owned()));
+    assert_eq!(refused(&contents.plan), expected);
+    assert_eq!(paths(&contents.plan), ["moved/", "moved/f 2097152", "moved/g 1"]);
+}
+
+/// What refers to an entry that a compaction made void is harmless, as a compaction is interrupted.
+#[test]
+fn void_entries_leave_idle_ones() {
+    let Prepared { mut log, inner, file: f, link: l, .. } = prepared();
+    log.push(EntryKind::Attr, attributes(f, SET_UID, 1).as_bytes());
+    log.push(EntryKind::Move, moved(f, ROOT, b"f", None).as_bytes());
+    log.push(EntryKind::Remove, removal(f).as_bytes());
+    log.push(EntryKind::Move, moved(inner, ROOT, b"link", Some(l)).as_bytes());
+    assert_eq!(refused(&log.contents().plan).len(), 1, "a directory replaces no link");
+    log.next -= 1;
+    log.cut(log.next);
+    log.push(EntryKind::Remove, removal(l).as_bytes());
+    let before = paths(&log.contents().plan);
+    log.contents().log.void(f).unwrap();
+    log.contents().log.void(l).unwrap();
+    let contents = log.contents();
+    clean(&contents);
+    assert_eq!(paths(&contents.plan), before);
+    assert_eq!(contents.plan.idle_deletions(), [f + 2, f + 3, f + 4, f + 5]);
+}
+
+/// Those that only know conventional entries say so, and change nothing.
+#[test]
+fn others_refuse_by_name() {
+    let Prepared { log, .. } = prepared();
+    let contents = log.contents();
+    let message = "the file system has 4 log entries of extensions, which this cannot handle yet, \
+                   such as of \"dir\", \"dir/inner\", \"dir/inner/file\"; use a version that can";
+    assert_eq!(contents.plan.require_conventional().unwrap_err().to_string(), message);
+    for dry_run in [true, false] {
+        let error = compact(&log.media, dry_run).unwrap_err();
+        assert_eq!(one_line(&error), format!("nothing can be given back: {message}"));
+    }
+    // Where data ends is told by the file entries.
+    let end = size::data_end(&contents, DEVICE_LEN).unwrap();
+    assert_eq!((end.now, end.compacted), (log.free, log.free));
+}

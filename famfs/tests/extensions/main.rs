@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Logs with extension entries: what they describe, and why an entry is refused.
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
+mod beside;
+mod damage;
+mod groups;
+mod log;
+mod model;
+mod refusals;
+mod sample;
+mod tree;

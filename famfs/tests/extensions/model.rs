@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Random sequences of extension entries against a tree that is kept by paths, as a user sees it.
+//! The log is cut at every slot, and each time the tree must be the one of that moment.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use famfs::format::EntryKind;
+use famfs::format::extension::{NO_ENTRY, PAGE};
+use famfs::format::piece::Piece;
+use famfs::replay::Plan;
+use famfs::replay::tree::object::{ObjectKind, Time};
+use proptest::prelude::*;
+use zerocopy::IntoBytes;
+
+use crate::log::{
+    DEVICE_LEN, ExtendedLog, UNIT_PAGES, attributes, dir, file, group, link, moved, removal,
+    symlink,
+};
+
+/// Names to choose from: few, so that they meet.
+const NAMES: [&[u8]; 6] = [b"a", b"b", b"\xff\x01 ", b"d e", b"f", b".famfs"];
+
+/// An operation, in numbers that choose among what is there.
+#[derive(Clone, Copy, Debug)]
+struct Op {
+    what: u8,
+    of: usize,
+    to: usize,
+    name: usize,
+    number: u32,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let parts = (0_u8..20, 0_usize..64, 0_usize..64, 0..NAMES.len(), 0_u32..4000);
+    parts.prop_map(|(what, of, to, name, number)| Op { what, of, to, name, number })
+}
+
+/// What a user sees of a file, directory or link.
+#[derive(Clone, Debug, PartialEq)]
+struct Seen {
+    kind: char,
+    size: u64,
+    uid: u32,
+    gid: u32,
+    mode: u32,
+    mtime: Option<(i64, u32)>,
+    target: Vec<u8>,
+    /// Page of the file, and where that is on the device.
+    pages: BTreeMap<u64, u64>,
+}
+
+/// Path to slot of the name, slot of what it names, number of its names, and what it is.
+type Listing = BTreeMap<Vec<u8>, (u64, u64, u64, Seen)>;
+
+#[derive(Default)]
+struct Model {
+    /// Slot of the name, and of what it names, by path.
+    paths: BTreeMap<Vec<u8>, (u64, u64)>,
+    objects: HashMap<u64, Seen>,
+    /// Pages of the device that a file has.
+    taken: BTreeSet<u64>,
+    /// Slots that must be refused.
+    refused: BTreeSet<u64>,
+}
+
+fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
+}
+
+impl Model {
+    fn is_below(path: &[u8], dir: &[u8]) -> bool {
+        path.len() > dir.len() && path.starts_with(dir) && path[dir.len()] == b'/'
+    }
+
+    /// A path to work on, the root among them if there is no other.
+    fn pick(&self, number: usize) -> (Vec<u8>, u64, u64) {
+        let mut all = vec![(Vec::new(), NO_ENTRY, NO_ENTRY)];
+        all.extend(self.paths.iter().map(|(path, (name, object))| (path.clone(), *name, *object)));
+        all[number % all.len()].clone()
+    }
+
+    fn is_dir(&self, path: &[u8]) -> bool {
+        path.is_empty() || self.kind(path) == Some('d')
+    }
+
+    fn kind(&self, path: &[u8]) -> Option<char> {
+        self.paths.get(path).map(|(_, object)| self.objects[object].kind)
+    }
+
+    fn is_empty(&self, path: &[u8]) -> bool {
+        !self.paths.keys().any(|other| Self::is_below(other, path))
+    }
+
+    /// Whether a new name may be there.
+    fn is_free(&self, dir: &[u8], name: &[u8]) -> bool {
+        let reserved = dir.is_empty() && name == b".famfs";
+        self.is_dir(dir) && !reserved && !self.paths.contains_key(&join(dir, name))
+    }
+
+    fn add(&mut self, dir: &[u8], name: &[u8], slot: u64, seen: Seen) {
+        self.taken.extend(seen.pages.values());
+        self.objects.insert(slot, seen);
+        self.paths.insert(join(dir, name), (slot, slot));
+    }
+
+    fn remove(&mut self, path: &[u8]) {
+        let (_, object) = self.paths.remove(path).unwrap();
+        if !self.paths.values().any(|(_, other)| *other == object) {
+            let seen = self.objects.remove(&object).unwrap();
+            self.taken.retain(|page| !seen.pages.values().any(|own| own == page));
+        }
+    }
+
+    fn list(&self) -> Listing {
+        let links = |object: u64| self.paths.values().filter(|(_, o)| *o == object).count() as u64;
+        let item = |(path, (name, object)): (&Vec<u8>, &(u64, u64))| {
+            (path.clone(), (*name, *object, links(*object), self.objects[object].clone()))
+        };
+        self.paths.iter().map(item).collect()
+    }
+}
+
+/// The log and the model, which get the same operations.
+struct Pair {
+    log: ExtendedLog,
+    model: Model,
+    /// The file entry that holds bytes, and its first page on the device.
+    slab: (u64, u64),
+}
+
+impl Pair {
+    fn run(&mut self, op: Op) {
+        let Op { what, of, to, name, number } = op;
+        let name = NAMES[name];
+        let (path, name_slot, object) = self.model.pick(of);
+        let (dir_path, _, dir_slot) = self.model.pick(to);
+        let slot = self.log.next;
+        let plain = |kind| Seen {
+            kind,
+            size: 0,
+            uid: 1000,
+            gid: 100,
+            mode: 0o750,
+            mtime: Some((-5, 999_999_999)),
+            target: Vec::new(),
+            pages: BTreeMap::new(),
+        };
+        let free = self.model.is_free(&dir_path, name);
+        let legal = match what {
+            0..4 => {
+                self.log.name(&dir(dir_slot, name));
+                if free {
+                    self.model.add(&dir_path, name, slot, plain('d'));
+                }
+                free
+            }
+            4..8 => self.file(number, free, &dir_path, dir_slot, name, plain('f')),
+            8..10 => {
+                let target = path.get(..path.len().min(208)).filter(|path| !path.is_empty());
+                let target = target.unwrap_or(b"..");
+                self.log.name(&symlink(dir_slot, name, target));
+                if free {
+                    let (size, target) = (target.len() as u64, target.to_vec());
+                    self.model.add(&dir_path, name, slot, Seen { size, target, ..plain('l') });
+                }
+                free
+            }
+            10..12 => {
+                self.log.push(EntryKind::Link, link(object, dir_slot, name).as_bytes());
+                let legal = free && self.model.kind(&path) == Some('f');
+                if legal {
+                    self.model.paths.insert(join(&dir_path, name), (slot, object));
+                }
+                legal
+            }
+            12..14 => {
+                let mask = number % 17;
+                self.log.push(EntryKind::Attr, attributes(object, mask, number).as_bytes());
+                let legal = (1..16).contains(&mask);
+                if let Some(seen) = self.model.objects.get_mut(&object).filter(|_| legal) {
+                    let set =
+                        |bit: u32, new: u32, old: u32| if mask & bit != 0 { new } else { old };
+                    seen.mode = set(1, number % 0o10000, seen.mode);
+                    seen.uid = set(2, number + 1, seen.uid);
+                    seen.gid = set(4, number + 2, seen.gid);
+                    if mask & 8 != 0 {
+                        seen.mtime = Some((number.into(), number));
+                    }
+                }
+                legal
+            }
+            14..18 => self.rename(&path, name_slot, &dir_path, dir_slot, name, number),
+            _ => {
+                self.log.push(EntryKind::Remove, removal(name_slot).as_bytes());
+                let legal = !path.is_empty() && self.model.is_empty(&path);
+                if legal {
+                    self.model.remove(&path);
+                }
+                legal
+            }
+        };
+        if !legal {
+            self.model.refused.insert(slot);
+        }
+    }
+
+    /// A file of up to three pieces with holes between them.
+    fn file(
+        &mut self,
+        number: u32,
+        free: bool,
+        dir_path: &[u8],
+        dir_slot: u64,
+        name: &[u8],
+        plain: Seen,
+    ) -> bool {
+        let slot = self.log.next;
+        let (mut pieces, mut pages) = (Vec::new(), BTreeMap::new());
+        let mut number = u64::from(number);
+        let mut at = 0;
+        while number > 0 && pieces.len() < 3 {
+            let (page, len, hole) = (number % UNIT_PAGES, 1 + number % 3, number % 2);
+            at += hole;
+            pieces.push(Piece { slot: self.slab.0, page, at, pages: len });
+            for n in 0..len {
+                pages.insert(at + n, self.slab.1 + page + n);
+            }
+            at += len;
+            number /= 7;
+        }
+        let size = (at * PAGE).saturating_sub(100);
+        self.log.name(&file(dir_slot, name, size, &pieces));
+        let wanted: u64 = pieces.iter().map(|piece| piece.pages).sum();
+        let different: BTreeSet<&u64> = pages.values().collect();
+        let own = different.len() as u64 == wanted;
+        let inside = pieces.iter().all(|piece| piece.page + piece.pages <= UNIT_PAGES);
+        let legal =
+            free && own && inside && !pages.values().any(|page| self.model.taken.contains(page));
+        if legal {
+            self.model.add(dir_path, name, slot, Seen { size, pages, ..plain });
+        }
+        legal
+    }
+
+    fn rename(
+        &mut self,
+        path: &[u8],
+        name_slot: u64,
+        dir_path: &[u8],
+        dir_slot: u64,
+        name: &[u8],
+        number: u32,
+    ) -> bool {
+        let new = join(dir_path, name);
+        let there = self.model.paths.get(&new).copied();
+        // Mostly what is right.
+        let replaces = if number.is_multiple_of(8) { None } else { there.map(|(slot, _)| slot) };
+        let body = moved(name_slot, dir_slot, name, replaces);
+        self.log.push(EntryKind::Move, body.as_bytes());
+        let is_dir = self.model.is_dir(path);
+        let inside = is_dir && (dir_path == path || Model::is_below(dir_path, path));
+        let reserved = dir_path.is_empty() && name == b".famfs";
+        let place = there.is_none()
+            || replaces.is_some()
+                && new != path
+                && self.model.is_dir(&new) == is_dir
+                && self.model.is_empty(&new);
+        let legal =
+            !path.is_empty() && self.model.is_dir(dir_path) && !inside && !reserved && place;
+        if legal {
+            if there.is_some() {
+                self.model.remove(&new);
+            }
+            let below = |other: &Vec<u8>| other == path || Model::is_below(other, path);
+            let all: Vec<_> =
+                self.model.paths.keys().filter(|other| below(other)).cloned().collect();
+            for old in all {
+                let value = self.model.paths.remove(&old).unwrap();
+                self.model.paths.insert([&new, &old[path.len()..]].concat(), value);
+            }
+        }
+        legal
+    }
+}
+
+/// The tree of a plan as a user sees it.
+fn listing(plan: &Plan) -> Listing {
+    let tree = plan.tree().unwrap();
+    let mut listing = Listing::new();
+    tree.walk(NO_ENTRY, |path, listed| {
+        let object = listed.object;
+        let (kind, size, target, pages) = match &object.kind {
+            ObjectKind::Dir { .. } => ('d', 0, Vec::new(), BTreeMap::new()),
+            ObjectKind::Symlink { target, .. } => {
+                ('l', target.len() as u64, target.to_vec(), BTreeMap::new())
+            }
+            ObjectKind::File { size, bytes } => {
+                let extents = tree.extents(bytes, *size);
+                let pages = extents.iter().flat_map(|(at, extent)| {
+                    let pages = 0..extent.len / PAGE;
+                    pages.map(move |n| (at / PAGE + n, extent.offset / PAGE + n))
+                });
+                ('f', *size, Vec::new(), pages.collect())
+            }
+        };
+        let famfs::replay::Owner { uid, gid, mode } = object.owner;
+        let mtime = object.mtime.map(|Time { sec, nsec }| (sec, nsec));
+        let seen = Seen { kind, size, uid, gid, mode, mtime, target, pages };
+        let value = (listed.slot, listed.name.object, object.links, seen);
+        assert!(listing.insert(path.to_vec(), value).is_none(), "a path twice");
+        Ok::<(), ()>(())
+    })
+    .unwrap();
+    listing
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn every_cut_is_the_tree_of_its_moment(
+        ops in prop::collection::vec(op(), 1..80),
+        group_at in 0_usize..80,
+        group_len in 1_u64..12,
+    ) {
+        let mut log = ExtendedLog::new(true);
+        log.store();
+        let first_page = log.free / PAGE;
+        let slab = log.file(".famfs/0", 1, 0);
+        let mut pair = Pair { log, model: Model::default(), slab: (slab, first_page) };
+        // What is to be seen when so many entries are published.
+        let mut moments = vec![Listing::new(); 3];
+        let mut head = None;
+        for (index, op) in ops.iter().enumerate() {
+            if index == group_at && group_at as u64 + group_len <= ops.len() as u64 {
+                head = Some(pair.log.push(EntryKind::Group, group(group_len).as_bytes()));
+                moments.push(pair.model.list());
+            }
+            pair.run(*op);
+            moments.push(pair.model.list());
+        }
+        let mut follower: Option<Plan> = None;
+        for cut in 2..=pair.log.next {
+            pair.log.cut(cut);
+            let contents = pair.log.contents();
+            let plan = &contents.plan;
+            let in_group = head.filter(|head| (*head + 1..=head + group_len).contains(&cut));
+            prop_assert_eq!(plan.stopped.is_some(), in_group.is_some());
+            let seen = in_group.unwrap_or(cut);
+            let expected = &moments[usize::try_from(seen).unwrap()];
+            prop_assert_eq!(&listing(plan), expected);
+            let refused: BTreeSet<u64> = plan.refused.iter().map(|error| error.slot).collect();
+            let expected: BTreeSet<u64> = pair.model.refused.range(..seen).copied().collect();
+            prop_assert_eq!(refused, expected);
+            // One that reads on entry by entry ends equal.
+            let plan = match follower.take() {
+                None => contents.plan,
+                Some(mut follower) => {
+                    follower.read_on(&contents.log, contents.superblock.data_area(DEVICE_LEN));
+                    prop_assert_eq!(listing(&follower), listing(plan));
+                    follower
+                }
+            };
+            follower = Some(plan);
+        }
+    }
+}

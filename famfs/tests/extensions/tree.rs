@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What logs with extension entries describe.
+
+use famfs::format::extension::{
+    EXTENSIONS_OFFSET, Extensions, MAX_COMPONENT, PAGE, RawPiece, SET_GID, SET_MODE, SET_MTIME,
+    SET_UID,
+};
+use famfs::format::{ALLOC_UNIT, EntryKind};
+use famfs::media::Media;
+use famfs::replay::fsck;
+use famfs::replay::tree::Tree;
+use famfs::replay::tree::object::{ObjectKind, Time};
+use famfs::replay::{Contents, Owner};
+use famfs::text::error_report::one_line;
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::{U32, U64};
+
+use crate::log::{
+    ExtendedLog, attributes, dir, file, group, link, moved, removal, spilled, symlink,
+};
+use crate::sample::{Prepared, ROOT, clean, paths, piece, prepared, refused};
+
+#[test]
+fn a_whole_tree() {
+    let mut log = ExtendedLog::new(true);
+    log.store();
+    let start = log.free;
+    let slab = log.file(".famfs/0", 1, 0);
+    let long = [b'x'; MAX_COMPONENT];
+    let top = log.name(&dir(ROOT, b"top"));
+    let deep = log.name(&dir(top, &long));
+    log.name(&file(deep, b"any \x01\xff byte", 1, &[piece(slab, 3, 0, 1)]));
+    log.name(&file(deep, b"empty", 0, &[]));
+    log.name(&file(
+        deep,
+        b"sparse",
+        1 << 32,
+        &[piece(slab, 9, 1 << 19, 2), piece(slab, 1, (1 << 20) - 1, 1)],
+    ));
+    log.name(&symlink(top, b"dangling", b"../no where"));
+    let target = [b't'; 4095];
+    let tail = log.spill(slab, start, 20, &target);
+    log.name(&{
+        let mut body = spilled(symlink(top, b"long", b"x"), 4095, &tail);
+        body.size = U64::new(4095);
+        body
+    });
+    let conventional = log.file("conventional", 1, 0);
+    log.push(EntryKind::Link, link(conventional, deep, b"link").as_bytes());
+    let contents = log.contents();
+    clean(&contents);
+    let long = String::from_utf8_lossy(&long).into_owned();
+    assert_eq!(
+        paths(&contents.plan),
+        [
+            "conventional 2097152".to_owned(),
+            "top/".to_owned(),
+            "top/dangling -> ../no where".to_owned(),
+            format!("top/long -> {}", "t".repeat(4095)),
+            format!("top/{long}/"),
+            format!("top/{long}/any \x01\u{fffd} byte 1"),
+            format!("top/{long}/empty 0"),
+            format!("top/{long}/link 2097152"),
+            format!("top/{long}/sparse 4294967296"),
+        ]
+    );
+    // Conventional readers see the plain files, the store among them, and skip the rest.
+    let plain: Vec<String> =
+        contents.plan.nodes().iter().map(|node| node.path.to_string()).collect();
+    assert_eq!(plain, [".famfs", ".famfs/0", "conventional"]);
+    let tree = contents.plan.tree().unwrap();
+    let sparse = tree.look_up(format!("top/{long}/sparse").as_bytes()).unwrap();
+    let ObjectKind::File { size, bytes } = &tree.object(sparse).unwrap().kind else { panic!() };
+    let extents: Vec<_> = tree.extents(bytes, *size);
+    let extents: Vec<_> =
+        extents.iter().map(|(at, extent)| (*at, extent.offset - start, extent.len)).collect();
+    assert_eq!(extents, [(1 << 31, 9 * PAGE, 2 * PAGE), ((1 << 32) - PAGE, PAGE, PAGE)]);
+    assert_eq!(tree.allocated(bytes), 3 * PAGE);
+    let linked = tree.object(conventional).unwrap();
+    assert_eq!((linked.links, linked.mtime), (2, None));
+    let report = fsck::check(&log.media, &contents);
+    assert_eq!(report.problems, [""; 0]);
+    assert_eq!(report.unknown_entries, 0);
+}
+
+/// Without the mark the entries are of unknown types, as for the reference.
+#[test]
+fn no_mark_no_extensions() {
+    let mut log = ExtendedLog::new(false);
+    log.mkdir("a");
+    log.name(&dir(0, b"b"));
+    log.push(EntryKind::Group, group(100).as_bytes());
+    log.mkdir(".famfs");
+    let contents = log.contents();
+    clean(&contents);
+    assert!(contents.plan.tree().is_none());
+    assert_eq!((contents.plan.unknown, contents.plan.nodes().len()), (2, 2));
+    // A mark that an earlier file system left, and one of a later version.
+    let mut mark = Extensions::new([9; 16]);
+    log.media.write_at(EXTENSIONS_OFFSET, mark.as_bytes()).unwrap();
+    assert!(log.contents().plan.tree().is_none());
+    mark = Extensions::new(1_u128.to_be_bytes());
+    mark.version = U32::new(2);
+    log.media.write_at(EXTENSIONS_OFFSET, mark.as_bytes()).unwrap();
+    let error = one_line(&Contents::read(&log.media).err().unwrap());
+    assert!(error.starts_with("mark of extensions at 0x6000: checksum "), "{error}");
+    mark.crc = U64::new(mark.checksum());
+    log.media.write_at(EXTENSIONS_OFFSET, mark.as_bytes()).unwrap();
+    assert_eq!(
+        one_line(&Contents::read(&log.media).err().unwrap()),
+        "the file system has extensions of version 2, expected 1; use newer tools"
+    );
+}
+
+/// What moves, links, removals and changes of attributes leave.
+#[test]
+fn changes() {
+    let Prepared { mut log, store, dir: d, inner, file: f, link: l, .. } = prepared();
+    log.push(EntryKind::Link, link(f, ROOT, b"hard").as_bytes());
+    log.push(EntryKind::Attr, attributes(f, SET_MODE | SET_MTIME, 0o4711).as_bytes());
+    log.push(EntryKind::Attr, attributes(ROOT, SET_UID | SET_GID, 7).as_bytes());
+    // The directory moves with what is in it; a file takes the place of a link.
+    log.push(EntryKind::Move, moved(inner, ROOT, b"out", None).as_bytes());
+    log.push(EntryKind::Move, moved(f, ROOT, b"link", Some(l)).as_bytes());
+    log.push(EntryKind::Move, moved(inner, ROOT, b"dir", Some(d)).as_bytes());
+    let contents = log.contents();
+    clean(&contents);
+    assert_eq!(paths(&contents.plan), ["dir/", "hard 5000", "link 5000", "plain 2097152"]);
+    let tree = contents.plan.tree().unwrap();
+    let file_object = tree.object(f).unwrap();
+    assert_eq!(file_object.owner, Owner { uid: 1000, gid: 100, mode: 0o4711 });
+    assert_eq!(file_object.mtime, Some(Time { sec: 0o4711, nsec: 0o4711 }));
+    assert_eq!(file_object.links, 2);
+    let root = tree.object(ROOT).unwrap();
+    assert_eq!(root.owner, Owner { uid: 8, gid: 9, mode: 0o755 });
+    // The last name takes its pages with it.
+    log.push(EntryKind::Remove, removal(f).as_bytes());
+    let again = log.name(&file(ROOT, b"again", 1, &[piece(store, 4, 0, 1)]));
+    log.push(EntryKind::Remove, removal(f + 2).as_bytes());
+    let third = log.name(&file(ROOT, b"third", 1, &[piece(store, 4, 0, 1)]));
+    let contents = log.contents();
+    let taken = format!("page 4 of slot {store} belongs to what slot {f} made");
+    assert_eq!(refused(&contents.plan), [(again, taken)]);
+    assert_eq!(paths(&contents.plan), ["dir/", "plain 2097152", "third 1"]);
+    assert!(contents.plan.tree().unwrap().object(third).is_some());
+}
+
+/// A list of pieces in data, and the bound of all lists.
+#[test]
+fn lists_in_data() {
+    let mut log = ExtendedLog::new(true);
+    log.store();
+    let start = log.free;
+    let data = log.file(".famfs/0", 2, 0);
+    let lists = log.file(".famfs/1", 40, 0);
+    let pieces: Vec<RawPiece> = (0..200).map(|n| piece(data, 2 * n, 3 * n, 1).to_raw()).collect();
+    let tail = log.spill(lists, start + 2 * ALLOC_UNIT, 0, pieces.as_bytes());
+    let made = log.name(&spilled(file(ROOT, b"many", 600 * PAGE, &[]), 200, &tail));
+    let contents = log.contents();
+    clean(&contents);
+    let tree = contents.plan.tree().unwrap();
+    let ObjectKind::File { size, bytes } = &tree.object(made).unwrap().kind else { panic!() };
+    let extents = tree.extents(bytes, *size);
+    assert_eq!(extents.len(), 200);
+    assert_eq!((extents[199].0, extents[199].1.offset), (597 * PAGE, start + 398 * PAGE));
+    // The pages of list and pieces are taken.
+    for (page, slot) in [(1, lists), (398, data)] {
+        log.name(&file(ROOT, b"x", 1, &[piece(slot, page, 0, 1)]));
+        assert_eq!(log.contents().plan.refused.len(), 1, "page {page} is free");
+        log.next -= 1;
+        log.cut(log.next);
+    }
+    // A log of 8 MiB, of which this list took 6400 bytes: three lists of 65,536 pieces fit.
+    let long = vec![0; 2 << 20];
+    for n in 0..4 {
+        let tail = log.spill(lists, start + 2 * ALLOC_UNIT, 512 * (n + 1), &long);
+        log.name(&spilled(file(ROOT, b"x", 1, &[]), 65_536, &tail));
+    }
+    let contents = log.contents();
+    let found = refused(&contents.plan);
+    let slots = contents.log.slots();
+    assert_eq!(found[0].1, "piece 0 has 0 pages from page 0 on, expected at least 1");
+    let left = slots * 544 - 6400 - (6 << 20);
+    let message = format!(
+        "lists and targets in data need 2097152 bytes, but the log leaves only {left} for them"
+    );
+    assert_eq!(found[3].1, message);
+}
+
+/// No path gets longer than the system can name, however directories move.
+#[test]
+fn paths_have_an_end() {
+    let mut log = ExtendedLog::new(true);
+    let long = [b'x'; 255];
+    let mut at = ROOT;
+    for _ in 0..15 {
+        at = log.name(&dir(at, &long));
+    }
+    // 15 components of 255 and 15 slashes: 3840, so that 255 are left.
+    let last = log.name(&dir(at, &long));
+    let other = log.name(&dir(ROOT, b"other"));
+    let child = log.name(&dir(other, b"child"));
+    let contents = log.contents();
+    clean(&contents);
+    let refusals = [
+        (EntryKind::Name, dir(last, b"x").as_bytes().to_vec(), 4097),
+        (EntryKind::Move, moved(child, last, b"x", None).as_bytes().to_vec(), 4097),
+        (EntryKind::Move, moved(other, at, &[b'o'; 250], None).as_bytes().to_vec(), 4096),
+        // The first of the long ones moves with all below it.
+        (EntryKind::Move, moved(0, child, &long, None).as_bytes().to_vec(), 4107),
+    ];
+    for (kind, body, len) in refusals {
+        log.push(kind, &body);
+        let contents = log.contents();
+        let found = refused(&contents.plan);
+        assert!(found[0].1.ends_with(&format!("{len} bytes, expected at most 4095")), "{found:?}");
+        log.next -= 1;
+        log.cut(log.next);
+    }
+    log.push(EntryKind::Move, moved(other, at, &[b'o'; 249], None).as_bytes());
+    log.push(EntryKind::Remove, removal(last).as_bytes());
+    clean(&log.contents());
+}
+
+/// The tree finds names as it lists them.
+#[test]
+fn names_are_found() {
+    let Prepared { log, .. } = prepared();
+    let contents = log.contents();
+    let tree: &Tree = contents.plan.tree().unwrap();
+    let mut number = 0;
+    tree.walk(ROOT, |path, listed| {
+        assert_eq!(tree.look_up(path), Some(listed.slot));
+        number += 1;
+        Ok::<(), ()>(())
+    })
+    .unwrap();
+    assert_eq!(number, 5);
+    for path in [&b""[..], b"dir/", b"none", b"dir/inner/file/x", b"link/inner", b".famfs"] {
+        assert_eq!(tree.look_up(path), None);
+    }
+}

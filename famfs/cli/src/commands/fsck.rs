@@ -9,6 +9,7 @@ use famfs::format::ALLOC_UNIT;
 use famfs::kernel::mount::Mounted;
 use famfs::media::PoolFile;
 use famfs::replay::fsck::{self, FsckReport};
+use famfs::replay::tree::list::Counts;
 use famfs::replay::{Contents, Plan};
 use famfs::sys::dax::Access;
 use famfs::write::volume::{OfflineVolume, Volume};
@@ -126,6 +127,14 @@ fn print(args: &Fsck, report: &FsckReport, buckets: &[Bucket]) -> Result<()> {
         writeln!(out, "  log_len: {}", size(log.bytes))?;
         writeln!(out, "  log: {} of {} slots used", log.entries, log.slots)?;
         writeln!(out, "  {} files, {} directories", report.files, report.directories)?;
+        if let Some(counts) = &report.extensions {
+            let Counts { entries, names, files, directories, symlinks, .. } = counts;
+            writeln!(
+                out,
+                "  with extensions ({entries} log entries): {files} files, {directories} \
+                 directories, {symlinks} symbolic links, {names} names"
+            )?;
+        }
         writeln!(out, "Device capacity: {}", size(report.device_bytes))?;
         writeln!(out, "File bytes: {}", size(report.file_bytes))?;
         writeln!(out, "Used space: {}", size(space.used))?;

@@ -15,7 +15,7 @@ use famfs_cli::args::Getmap;
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::ls::MapItem;
+use super::ls::{ExtentItem, MapItem};
 use crate::output::{FAILED, Failure, OK, OrExit, Outcome, notice, print_json, say};
 use crate::place::Place;
 
@@ -105,20 +105,20 @@ fn get(path: &Path) -> Result<(u64, FileMap), Failure> {
 
 fn print(path: &Path, size: u64, map: &FileMap) -> Result<()> {
     say!("{}: {size} bytes", path.display())?;
-    print_map(map)
+    print_map(&map.into())
 }
 
 /// Prints where a file's bytes are, a line for each extent.
-pub(super) fn print_map(map: &FileMap) -> Result<()> {
-    let what = match map {
-        FileMap::Simple(_) => "extent",
-        FileMap::Interleaved { chunk_size, .. } => {
-            say!("  interleaved, chunks of {chunk_size} bytes")?;
-            "strip"
+pub(super) fn print_map(map: &MapItem) -> Result<()> {
+    let what = if map.chunk_size.is_some() { "strip" } else { "extent" };
+    if let Some(chunk_size) = map.chunk_size {
+        say!("  interleaved, chunks of {chunk_size} bytes")?;
+    }
+    for (index, ExtentItem { at, offset, len }) in map.extents.iter().enumerate() {
+        match at {
+            Some(at) => say!("  byte {at:#x}: offset {offset:#x}, length {len:#x}")?,
+            None => say!("  {what} {index}: offset {offset:#x}, length {len:#x}")?,
         }
-    };
-    for (index, extent) in map.extents().iter().enumerate() {
-        say!("  {what} {index}: offset {:#x}, length {:#x}", extent.offset, extent.len)?;
     }
     Ok(())
 }

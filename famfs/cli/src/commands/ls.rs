@@ -5,13 +5,15 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use famfs::format::map::{Extent, FileMap};
-use famfs::replay::{Node, NodeKind};
+use famfs::replay::Owner;
 use famfs::sys::dax::Access;
 use famfs::text::json_name::Name;
+use famfs::text::terminal::escape_name;
 use famfs_cli::args::Ls;
 use serde::Serialize;
 
-use super::{nodes_at, warn_of_damage};
+use super::rows::{Row, RowKind, rows_at};
+use super::warn_of_damage;
 use crate::output::{FAILED, OK, Outcome, print_json, to_stdout};
 use crate::place::Place;
 
@@ -23,8 +25,8 @@ pub(super) struct List {
 }
 
 impl List {
-    pub(super) fn of(nodes: &[&Node]) -> Self {
-        Self { version: 1, entries: nodes.iter().map(|node| item(node)).collect() }
+    pub(super) fn of(rows: Vec<Row>) -> Self {
+        Self { version: 1, entries: rows.into_iter().map(item).collect() }
     }
 }
 
@@ -39,6 +41,17 @@ struct Item {
     gid: u32,
     mode: String,
     slot: u64,
+    /// Seconds and nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mtime: Option<(i64, u32)>,
+    /// Number of its names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    links: Option<u64>,
+    /// Slot that made what the name names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    object: Option<u64>,
+    #[serde(flatten)]
+    target: Option<Name>,
     #[serde(skip_serializing_if = "Option::is_none")]
     map: Option<MapItem>,
 }
@@ -47,16 +60,31 @@ struct Item {
 #[derive(Serialize)]
 pub struct MapItem {
     #[serde(rename = "type")]
-    kind: &'static str,
+    pub kind: &'static str,
+    /// Bytes per chunk of an interleaved file.
     #[serde(skip_serializing_if = "Option::is_none")]
-    chunk_size: Option<u64>,
-    extents: Vec<ExtentItem>,
+    pub chunk_size: Option<u64>,
+    /// Extents, strips or pieces.
+    pub extents: Vec<ExtentItem>,
 }
 
+/// A range of the device.
 #[derive(Serialize)]
-struct ExtentItem {
-    offset: u64,
-    len: u64,
+pub struct ExtentItem {
+    /// Where a piece is in the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
+    /// Offset of the first byte.
+    pub offset: u64,
+    /// Number of bytes.
+    pub len: u64,
+}
+
+impl MapItem {
+    /// The map of a file with holes between its pieces.
+    pub fn pieces(extents: Vec<ExtentItem>) -> Self {
+        Self { kind: "pieces", chunk_size: None, extents }
+    }
 }
 
 impl From<&FileMap> for MapItem {
@@ -65,53 +93,60 @@ impl From<&FileMap> for MapItem {
             FileMap::Simple(_) => ("simple", None),
             FileMap::Interleaved { chunk_size, .. } => ("interleaved", Some(*chunk_size)),
         };
-        let item = |extent: &Extent| ExtentItem { offset: extent.offset, len: extent.len };
+        let item =
+            |extent: &Extent| ExtentItem { at: None, offset: extent.offset, len: extent.len };
         Self { kind, chunk_size, extents: map.extents().iter().map(item).collect() }
     }
 }
 
 pub fn run(pool: Option<&Path>, args: &Ls) -> Outcome {
     let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
-    let plan = place.plan()?;
+    let plan = place.whole_plan()?;
     let damaged = warn_of_damage(&plan);
-    let nodes = nodes_at(&place, &plan)?;
+    let rows = rows_at(&place, &plan)?;
     if args.json {
-        print_json(&List::of(&nodes))?;
+        print_json(&List::of(rows))?;
     } else {
-        to_stdout(|out| nodes.iter().try_for_each(|node| print(out, node)))?;
+        to_stdout(|out| rows.iter().try_for_each(|row| print(out, row)))?;
     }
     Ok(if damaged { FAILED } else { OK })
 }
 
-fn item(node: &Node) -> Item {
-    let (kind, size, map) = match &node.kind {
-        NodeKind::Dir => ("directory", 0, None),
-        NodeKind::File { size, map } => ("file", *size, Some(map.into())),
+fn item(row: Row) -> Item {
+    let (kind, size, map, target) = match row.kind {
+        RowKind::Dir => ("directory", 0, None, None),
+        RowKind::File { size, map, .. } => ("file", size, Some(map), None),
+        RowKind::Symlink(target) => {
+            ("symlink", target.len() as u64, None, Some(Name::new("target", &target)))
+        }
     };
     Item {
-        path: Name::new("path", node.path.as_bytes()),
+        path: Name::new("path", &row.path),
         kind,
         size,
-        uid: node.owner.uid,
-        gid: node.owner.gid,
-        mode: format!("{:04o}", node.owner.mode),
-        slot: node.slot,
+        uid: row.owner.uid,
+        gid: row.owner.gid,
+        mode: format!("{:04o}", row.owner.mode),
+        slot: row.slot,
+        mtime: row.mtime.map(|time| (time.sec, time.nsec)),
+        links: row.links.map(|(links, _)| links),
+        object: row.links.map(|(_, object)| object),
+        target,
         map,
     }
 }
 
-fn print(out: &mut dyn Write, node: &Node) -> io::Result<()> {
-    let item = item(node);
-    let letter = if item.kind == "file" { '-' } else { 'd' };
-    writeln!(
-        out,
-        "{letter}{} {:>5} {:>5} {:>12} {}",
-        permissions(node.owner.mode),
-        item.uid,
-        item.gid,
-        item.size,
-        node.path
-    )
+fn print(out: &mut dyn Write, row: &Row) -> io::Result<()> {
+    let (letter, size, target) = match &row.kind {
+        RowKind::Dir => ('d', 0, String::new()),
+        RowKind::File { size, .. } => ('-', *size, String::new()),
+        RowKind::Symlink(target) => {
+            ('l', target.len() as u64, format!(" -> {}", escape_name(target)))
+        }
+    };
+    let Owner { uid, gid, mode } = row.owner;
+    let mode = permissions(mode);
+    writeln!(out, "{letter}{mode} {uid:>5} {gid:>5} {size:>12} {}{target}", row.shown())
 }
 
 /// Permission bits as ls(1) shows them.

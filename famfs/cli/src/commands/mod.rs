@@ -30,6 +30,7 @@ mod mount;
 mod play;
 mod rm;
 mod role;
+mod rows;
 mod stat;
 mod sum;
 mod takeover;

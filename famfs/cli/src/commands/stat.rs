@@ -4,12 +4,15 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use famfs::replay::{Node, NodeKind};
+use famfs::replay::Owner;
+use famfs::replay::tree::object::Time;
 use famfs::sys::dax::Access;
+use famfs::text::terminal::escape_name;
 use famfs_cli::args::Stat;
 
 use super::getmap::print_map;
 use super::ls::List;
+use super::rows::{Row, RowKind, rows_at};
 use crate::output::{FAILED, OK, Outcome, notice, print_json, say};
 use crate::place::Place;
 
@@ -26,34 +29,43 @@ pub fn run(pool: Option<&Path>, args: &Stat) -> Outcome {
         }
     }
     if args.json {
-        print_json(&List::of(&found.iter().collect::<Vec<_>>()))?;
+        print_json(&List::of(found))?;
     } else {
         found.iter().try_for_each(print)?;
     }
     Ok(code)
 }
 
-fn look_up(pool: Option<&Path>, path: &Path) -> Result<Node> {
+fn look_up(pool: Option<&Path>, path: &Path) -> Result<Row> {
     let place = Place::open(pool, Some(path), Access::Read)?;
     let path = place.path.as_ref().context("the root of the file system has no log entry")?;
-    let plan = place.plan()?;
-    let node = plan.get(path).with_context(|| format!("\"{path}\" is not in the log"))?;
-    Ok(node.clone())
+    // What is at a path stands before what is below it.
+    let row = rows_at(&place, &place.whole_plan()?)?.into_iter().next();
+    row.with_context(|| format!("\"{path}\" is not in the log"))
 }
 
-fn print(node: &Node) -> Result<()> {
-    let Node { path, slot, owner, kind } = node;
-    match kind {
-        NodeKind::Dir => say!("{path}: directory")?,
-        NodeKind::File { size, map } => {
-            let allocated: u64 = map.extents().iter().map(|extent| extent.len).sum();
+fn print(row: &Row) -> Result<()> {
+    let path = row.shown();
+    match &row.kind {
+        RowKind::Dir => say!("{path}: directory")?,
+        RowKind::File { size, allocated, .. } => {
             say!("{path}: file of {size} bytes, {allocated} allocated")?;
         }
+        RowKind::Symlink(target) => {
+            say!("{path}: symbolic link to \"{}\"", escape_name(target))?;
+        }
     }
-    say!("  mode {:04o}, user {}, group {}", owner.mode, owner.uid, owner.gid)?;
-    say!("  log slot {slot}")?;
-    match kind {
-        NodeKind::Dir => Ok(()),
-        NodeKind::File { map, .. } => print_map(map),
+    let Owner { uid, gid, mode } = row.owner;
+    say!("  mode {mode:04o}, user {uid}, group {gid}")?;
+    say!("  log slot {}", row.slot)?;
+    if let Some(Time { sec, nsec }) = row.mtime {
+        say!("  changed {sec} s, {nsec} ns since 1970")?;
+    }
+    if let Some((links, object)) = row.links.filter(|(links, _)| *links > 1) {
+        say!("  {links} names of what slot {object} made")?;
+    }
+    match &row.kind {
+        RowKind::Dir | RowKind::Symlink(_) => Ok(()),
+        RowKind::File { map, .. } => print_map(map),
     }
 }

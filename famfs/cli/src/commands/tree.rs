@@ -5,15 +5,14 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-use famfs::format::path::RelPath;
-use famfs::replay::{Node, NodeKind};
 use famfs::sys::dax::Access;
 use famfs::text::json_name::Name;
 use famfs::text::terminal::escape_name;
 use famfs_cli::args::Tree;
 use serde::Serialize;
 
-use super::{nodes_at, warn_of_damage};
+use super::rows::{Row, RowKind, rows_at};
+use super::warn_of_damage;
 use crate::output::{FAILED, OK, Outcome, print_json, to_stdout};
 use crate::place::Place;
 
@@ -32,27 +31,32 @@ struct Item {
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
+    #[serde(flatten)]
+    target: Option<Name>,
     #[serde(skip_serializing_if = "Option::is_none")]
     children: Option<Vec<Item>>,
 }
 
-/// The direct children of each directory; `None` is the root.
-type Children<'p> = HashMap<Option<RelPath>, Vec<&'p Node>>;
+/// What is directly in each directory, by its path; the empty one is the root.
+type Children = HashMap<Vec<u8>, Vec<Row>>;
 
 pub fn run(pool: Option<&Path>, args: &Tree) -> Outcome {
     let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
-    let plan = place.plan()?;
+    let plan = place.whole_plan()?;
     let damaged = warn_of_damage(&plan);
+    let mut rows = rows_at(&place, &plan)?;
+    let directories = rows.iter().filter(|row| row.is_dir()).count();
+    let files = rows.len() - directories;
+    // What is at the path stands before what is below it.
+    let below = rows.split_off(usize::from(place.path.is_some()));
     let mut children = Children::new();
-    let (mut files, mut directories) = (0_u64, 0_u64);
-    for node in nodes_at(&place, &plan)? {
-        let is_dir = node.kind == NodeKind::Dir;
-        *if is_dir { &mut directories } else { &mut files } += 1;
-        children.entry(node.path.parent()).or_default().push(node);
+    for row in below {
+        let end = row.path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+        children.entry(row.path[..end].to_vec()).or_default().push(row);
     }
-    let root = match place.path.as_ref().and_then(|path| plan.get(path)) {
-        Some(node) => item(node, &children),
-        None => directory(Name::new("name", b"/"), None, &children),
+    let root = match rows.first() {
+        Some(row) => item(row, &children),
+        None => directory(Name::new("name", b"/"), &[], &children),
     };
     if args.json {
         print_json(&TreeReport { version: 1, root })?;
@@ -66,22 +70,26 @@ pub fn run(pool: Option<&Path>, args: &Tree) -> Outcome {
     Ok(if damaged { FAILED } else { OK })
 }
 
-/// A node with everything below it; the depth is limited by paths of 79 bytes.
-fn item(node: &Node, all: &Children<'_>) -> Item {
-    let name = node.path.as_path().file_name().unwrap_or_default();
-    let name = Name::of_path("name", Path::new(name));
-    match node.kind {
-        NodeKind::Dir => directory(name, Some(&node.path), all),
-        NodeKind::File { size, .. } => {
-            Item { name, kind: "file", size: Some(size), children: None }
+/// A row with all below it; as deep as a path of 4,095 bytes can be.
+fn item(row: &Row, all: &Children) -> Item {
+    let start = row.path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+    let name = Name::new("name", &row.path[start..]);
+    match row.kind {
+        RowKind::Dir => directory(name, &row.path, all),
+        RowKind::File { size, .. } => {
+            Item { name, kind: "file", size: Some(size), target: None, children: None }
+        }
+        RowKind::Symlink(ref target) => {
+            let target = Some(Name::new("target", target));
+            Item { name, kind: "symlink", size: None, target, children: None }
         }
     }
 }
 
-fn directory(name: Name, path: Option<&RelPath>, all: &Children<'_>) -> Item {
-    let children = all.get(&path.cloned()).into_iter().flatten();
-    let children = children.map(|node| item(node, all)).collect();
-    Item { name, kind: "directory", size: None, children: Some(children) }
+fn directory(name: Name, path: &[u8], all: &Children) -> Item {
+    let children = all.get(path).into_iter().flatten();
+    let children = children.map(|row| item(row, all)).collect();
+    Item { name, kind: "directory", size: None, target: None, children: Some(children) }
 }
 
 fn print(out: &mut dyn Write, item: &Item, indent: &str) -> io::Result<()> {
@@ -92,7 +100,9 @@ fn print(out: &mut dyn Write, item: &Item, indent: &str) -> io::Result<()> {
         } else {
             ("├── ", "│   ")
         };
-        writeln!(out, "{indent}{branch}{}", escape_name(child.name.as_bytes()))?;
+        let target = child.target.as_ref().map(|target| escape_name(target.as_bytes()));
+        let target = target.map(|target| format!(" -> {target}")).unwrap_or_default();
+        writeln!(out, "{indent}{branch}{}{target}", escape_name(child.name.as_bytes()))?;
         print(out, child, &format!("{indent}{below}"))?;
     }
     Ok(())

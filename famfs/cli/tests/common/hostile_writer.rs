@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
+use famfs::format::extension::EXTENSIONS_OFFSET;
 use famfs::format::{
     ALLOC_UNIT, Body, EXT_INTERLEAVED, EXT_SIMPLE, Entry, EntryKind, FileBody, InterleavedMap,
     LEASE_OFFSET, LOG_OFFSET, MkdirBody, RawExtent, SUPERBLOCK_COPY_OFFSET, SimpleMap, slot_offset,
@@ -88,9 +89,9 @@ impl HostileWriter {
                 self.flip(at, Duration::from_millis(5), false);
             }
             92..97 => {
-                // Superblock, its copy, the lease.
-                let part = [0, LEASE_OFFSET, SUPERBLOCK_COPY_OFFSET][self.pick(3)];
-                let at = part + self.below(200);
+                // Superblock, its copy, the lease, the mark of extensions.
+                let parts = [0, LEASE_OFFSET, SUPERBLOCK_COPY_OFFSET, EXTENSIONS_OFFSET];
+                let at = parts[self.pick(4)] + self.below(200);
                 self.flip(at, Duration::from_millis(10), true);
             }
             _ => self.restore(),
@@ -157,7 +158,8 @@ impl HostileWriter {
             _ => {
                 let mut body = [0; size_of::<Body>()];
                 self.random.fill(&mut body);
-                ([EntryKind::Daxdev as u32, EntryKind::Void as u32, 99][self.pick(3)], body)
+                let kind = EntryKind::ALL.get(self.pick(EntryKind::ALL.len() + 1));
+                (kind.map_or(99, |kind| *kind as u32), body)
             }
         }
     }

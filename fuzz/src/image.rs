@@ -2,6 +2,7 @@
 //! A file system as the input of a target: one byte of choices ([`Choices`]), a superblock (200
 //! bytes), a log header (48 bytes), and log entries (544 bytes each). Missing bytes are zero.
 
+use famfs::format::extension::{EXTENSIONS_OFFSET, Extensions};
 use famfs::format::{ENTRY_LEN, Entry, LOG_OFFSET, LogHeader, Superblock, slot_offset};
 use famfs::media::Media;
 use famfs::media::in_memory::InMemory;
@@ -24,6 +25,8 @@ impl Choices {
     pub const ENTRIES: u8 = 4;
     /// For the target to use.
     pub const EXTRA: u8 = 8;
+    /// Mark the file system as one with extensions.
+    pub const EXTENSIONS: u8 = 16;
 
     /// Whether a choice was made.
     pub fn has(self, choice: u8) -> bool {
@@ -50,6 +53,9 @@ pub fn parse(data: &[u8]) -> (InMemory, Choices) {
         superblock.crc = U64::new(superblock.checksum());
     }
     put(&media, 0, superblock.as_bytes());
+    if choices.has(Choices::EXTENSIONS) {
+        put(&media, EXTENSIONS_OFFSET, Extensions::new(superblock.fs_uuid).as_bytes());
+    }
 
     let mut header = LogHeader::new_zeroed();
     let data = fill(header.as_mut_bytes(), data);
@@ -86,7 +92,8 @@ pub fn build(first: u8, media: &dyn Media, entries: u64) -> Vec<u8> {
 pub fn copy(media: &InMemory, len: u64, entries: u64) -> InMemory {
     let copy = InMemory::new(len);
     let log_bytes = 48 + ENTRY_LEN * entries;
-    for (offset, wanted) in [(0, 200), (LOG_OFFSET, log_bytes)] {
+    let mark = (EXTENSIONS_OFFSET, size_of::<Extensions>() as u64);
+    for (offset, wanted) in [(0, 200), mark, (LOG_OFFSET, log_bytes)] {
         let there = media.len().min(len).saturating_sub(offset).min(wanted);
         let mut bytes = vec![0; usize::try_from(there).unwrap_or(0)];
         // Both devices have this range.

@@ -7,8 +7,8 @@
 //!   hold it;
 //! * every published entry is a node, was refused, deletes or was deleted, is void or of an unknown
 //!   type, changes the tree, or comes after the damage at which reading stopped;
-//! * in a tree of extensions a path is at most 4,095 bytes long and below a directory; what it names
-//!   has as many names as it says, and its pages are its own, in files of the store;
+//! * in a tree of extensions a path is at most 4,095 bytes long and below a directory; what it
+//!   names has as many names as it says, and its pages are its own, in files of the store;
 //! * free and used memory add up to the data area, and what is allocated next belongs to no file,
 //!   not even a deleted one;
 //! * memory use follows the input, not what the input claims;

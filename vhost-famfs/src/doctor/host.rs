@@ -35,7 +35,7 @@ fn runtime() -> Finding {
     let dir = match runtime_dir() {
         Ok(dir) => dir,
         Err(error) => {
-            let fix = "export XDG_RUNTIME_DIR=/run/user/$(id -u)";
+            let fix = "log in, or: export XDG_RUNTIME_DIR=$(mktemp -d /dev/shm/run-XXXXXX)";
             return Finding::with(CHECK, Status::Failed, error.to_string(), fix);
         }
     };

@@ -28,7 +28,7 @@ impl fmt::Display for Origin {
         f.write_str(match self {
             Self::Given => "as given",
             Self::Host => "of the host",
-            Self::Tools => "of the tools tree",
+            Self::Tools => "of `cargo xtask setup`",
         })
     }
 }
@@ -52,8 +52,7 @@ pub enum SelectError {
     Given(#[from] VersionError),
     /// No usable QEMU was found.
     #[error(
-        "no QEMU:{tried}\ninstall {QEMU} {} or newer, or let the project create its tools tree: \
-         cargo xtask setup",
+        "no QEMU:{tried}\ninstall {QEMU} {} or newer, or run `cargo xtask setup`, which installs one",
         QemuVersion::SHARED_MEMORY
     )]
     None {

@@ -15,7 +15,7 @@ use famfs_cli::args::Getmap;
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::ls::{ExtentItem, MapItem};
+use super::map_item::{ExtentItem, MapItem};
 use crate::output::{FAILED, Failure, OK, OrExit, Outcome, notice, print_json, say};
 use crate::place::Place;
 

@@ -4,7 +4,6 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use famfs::format::map::{Extent, FileMap};
 use famfs::replay::Owner;
 use famfs::sys::dax::Access;
 use famfs::text::json_name::Name;
@@ -12,6 +11,7 @@ use famfs::text::terminal::escape_name;
 use famfs_cli::args::Ls;
 use serde::Serialize;
 
+use super::map_item::MapItem;
 use super::rows::{Row, RowKind, rows_at};
 use super::warn_of_damage;
 use crate::output::{FAILED, OK, Outcome, print_json, to_stdout};
@@ -54,49 +54,6 @@ struct Item {
     target: Option<Name>,
     #[serde(skip_serializing_if = "Option::is_none")]
     map: Option<MapItem>,
-}
-
-/// A file's map as the JSON reports show it.
-#[derive(Serialize)]
-pub struct MapItem {
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    /// Bytes per chunk of an interleaved file.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub chunk_size: Option<u64>,
-    /// Extents, strips or pieces.
-    pub extents: Vec<ExtentItem>,
-}
-
-/// A range of the device.
-#[derive(Serialize)]
-pub struct ExtentItem {
-    /// Where a piece is in the file.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub at: Option<u64>,
-    /// Offset of the first byte.
-    pub offset: u64,
-    /// Number of bytes.
-    pub len: u64,
-}
-
-impl MapItem {
-    /// The map of a file with holes between its pieces.
-    pub fn pieces(extents: Vec<ExtentItem>) -> Self {
-        Self { kind: "pieces", chunk_size: None, extents }
-    }
-}
-
-impl From<&FileMap> for MapItem {
-    fn from(map: &FileMap) -> Self {
-        let (kind, chunk_size) = match map {
-            FileMap::Simple(_) => ("simple", None),
-            FileMap::Interleaved { chunk_size, .. } => ("interleaved", Some(*chunk_size)),
-        };
-        let item =
-            |extent: &Extent| ExtentItem { at: None, offset: extent.offset, len: extent.len };
-        Self { kind, chunk_size, extents: map.extents().iter().map(item).collect() }
-    }
 }
 
 pub fn run(pool: Option<&Path>, args: &Ls) -> Outcome {

@@ -22,6 +22,7 @@ mod import;
 mod logplay;
 mod ls;
 mod map;
+mod map_item;
 mod mkdir;
 mod mkfs;
 mod mkmeta;

@@ -12,7 +12,7 @@ use famfs::replay::tree::object::{FileBytes, ObjectKind, Time};
 use famfs::replay::{Node, NodeKind, Owner, Plan};
 use famfs::text::terminal::escape_name;
 
-use super::ls::{ExtentItem, MapItem};
+use super::map_item::{ExtentItem, MapItem};
 use super::nodes_at;
 use crate::place::Place;
 

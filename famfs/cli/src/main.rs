@@ -58,9 +58,9 @@ fn parse(mut args: Vec<OsString>) -> Result<Cli, clap::Error> {
             }
         }
         Some(command) => {
-            let command = OsString::from(command);
-            let (program, rest) = args.split_at(1);
-            Cli::try_parse_from(program.iter().chain([&command]).chain(rest))?
+            // So that the usage is a command line that works.
+            let command = ["famfs".into(), OsString::from(command)];
+            Cli::try_parse_from(command.iter().chain(&args[1..]))?
         }
         None => Cli::try_parse_from(args)?,
     })

@@ -14,12 +14,12 @@ use famfs::system::output_file::{self, is_stdout};
 use famfs_cli::args::Map;
 
 use super::warn_of_damage;
-use crate::output::{FAILED, OK, Outcome, print_json, say, to_stdout};
+use crate::output::{FAILED, OK, OrExit, Outcome, USAGE, print_json, say, to_stdout};
 use crate::place::Place;
 
 pub fn run(pool: Option<&Path>, args: &Map) -> Outcome {
     if let Some(path) = &args.output {
-        check_name(path, args.json)?;
+        check_name(path, args.json).or_exit(USAGE)?;
     }
     let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
     let media = place.volume.media();

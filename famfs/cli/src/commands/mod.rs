@@ -48,7 +48,7 @@ use famfs::replay::{Node, NodeKind, Plan};
 use famfs::text::json_name::Names;
 use famfs_cli::args::{Cli, Command};
 
-use crate::output::{Outcome, notice};
+use crate::output::{Failure, Outcome, USAGE, notice};
 use crate::place::Place;
 
 /// Highest number of names that a message lists.
@@ -82,7 +82,7 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Getmap(args) => getmap::run(pool, args),
         Command::Clone(args) => clone::run(pool, args),
         Command::Sum(args) => sum::run(pool, args),
-        _ if pool.is_some() => Err(needs_mount().into()),
+        _ if pool.is_some() => Err(Failure { code: USAGE, error: needs_mount() }),
         Command::Mount(args) => mount::run(args),
         Command::Umount(args) => umount::run(args),
         Command::Logplay(args) => logplay::run(args),

@@ -51,6 +51,14 @@ pub trait Media: Send + Sync {
 
     /// Drops cached copies of the range, so that the next read sees what others wrote.
     fn refresh(&self, offset: u64, len: u64) -> Result<(), MediaError>;
+
+    /// Another handle of the same bytes, which lives as long as it is needed.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] if this kind of media has only one, or what the system says.
+    fn another(&self) -> io::Result<Box<dyn Media>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// Why bytes of the media cannot be accessed.
@@ -313,6 +321,10 @@ impl Media for PoolFile {
     fn refresh(&self, _offset: u64, _len: u64) -> Result<(), MediaError> {
         // The page cache is the memory that guests map.
         Ok(())
+    }
+
+    fn another(&self) -> io::Result<Box<dyn Media>> {
+        Ok(Box::new(self.try_clone().map_err(io::Error::other)?))
     }
 }
 

@@ -94,24 +94,24 @@ pub enum TransferError {
 }
 
 /// A pool file: files exist as soon as the log has them, their bytes are ranges of the pool.
-pub struct OfflineVolume {
-    pool: PoolFile,
+pub struct OfflineVolume<M = PoolFile> {
+    pool: M,
 }
 
-impl OfflineVolume {
-    /// Works on an open pool file.
-    pub fn new(pool: PoolFile) -> Self {
+impl<M: Media> OfflineVolume<M> {
+    /// Works on an open pool file, or on media that are like one.
+    pub fn new(pool: M) -> Self {
         Self { pool }
     }
 }
 
-impl Volume for OfflineVolume {
+impl<M: Media> Volume for OfflineVolume<M> {
     fn media(&self) -> &dyn Media {
         &self.pool
     }
 
     fn lease_media(&self) -> io::Result<Box<dyn Media>> {
-        Ok(Box::new(self.pool.try_clone().map_err(io::Error::other)?))
+        self.pool.another()
     }
 
     fn make_dir(&self, _path: &RelPath, _owner: Owner) -> io::Result<()> {
@@ -148,7 +148,7 @@ impl Volume for OfflineVolume {
 }
 
 struct PoolRanges<'p> {
-    pool: &'p PoolFile,
+    pool: &'p dyn Media,
     size: u64,
     map: FileMap,
 }

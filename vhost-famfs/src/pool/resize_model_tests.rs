@@ -9,14 +9,13 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use famfs::format::ALLOC_UNIT;
-use famfs::format::map::FileMap;
 use famfs::format::path::RelPath;
 use famfs::media::{MediaError, PoolFile};
 use famfs::replay::compact::compact;
 use famfs::replay::fsck::check;
 use famfs::replay::{NodeKind, Owner};
 use famfs::sys::dax::Access;
-use famfs::write::volume::{FileBytes, Volume};
+use famfs::write::volume::{OfflineVolume, Volume};
 use famfs::write::writer::{WriteError, Writer};
 use proptest::prelude::*;
 
@@ -104,72 +103,6 @@ impl Media for Host {
     }
 }
 
-struct Bytes<'h>(&'h Host, u64);
-
-impl FileBytes for Bytes<'_> {
-    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(self.1 + offset, buf).map_err(io::Error::other)
-    }
-
-    fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        self.0.write_at(self.1 + offset, buf).map_err(io::Error::other)
-    }
-
-    fn write_back(&self, _offset: u64, _len: usize) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn refresh(&self, _offset: u64, _len: usize) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn finish(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Volume for Host {
-    fn media(&self) -> &dyn Media {
-        self
-    }
-
-    fn lease_media(&self) -> io::Result<Box<dyn Media>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn make_dir(&self, _path: &RelPath, _owner: Owner) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn make_file(
-        &self,
-        path: &RelPath,
-        _owner: Owner,
-        size: u64,
-        map: &FileMap,
-    ) -> io::Result<Box<dyn FileBytes + '_>> {
-        self.open_file(path, size, map, Access::Write)
-    }
-
-    fn open_file(
-        &self,
-        _path: &RelPath,
-        _size: u64,
-        map: &FileMap,
-        _access: Access,
-    ) -> io::Result<Box<dyn FileBytes + '_>> {
-        Ok(Box::new(Bytes(self, map.extents()[0].offset)))
-    }
-
-    fn remove(&self, _path: &RelPath, _is_dir: bool) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 fn name(number: u8) -> RelPath {
     RelPath::new(format!("f{number}").as_bytes()).unwrap()
 }
@@ -207,7 +140,7 @@ impl Model {
     }
 
     fn copy(&mut self, number: u8, units: u64, crash: Option<u64>) {
-        let host = Host::open(&self.path, crash);
+        let host = OfflineVolume::new(Host::open(&self.path, crash));
         let Ok(mut writer) = Writer::open(&host, None) else {
             return assert!(crash.is_some(), "the file system cannot be written");
         };
@@ -236,7 +169,7 @@ impl Model {
     }
 
     fn remove(&mut self, number: u8, crash: Option<u64>) {
-        let host = Host::open(&self.path, crash);
+        let host = OfflineVolume::new(Host::open(&self.path, crash));
         let Ok(mut writer) = Writer::open(&host, None) else {
             return assert!(crash.is_some(), "the file system cannot be written");
         };
@@ -280,20 +213,20 @@ impl Model {
 
     /// Checks everything that was reported as done.
     fn look(&mut self) {
-        let host = Host::open(&self.path, None);
-        self.look_at(&host);
+        let volume = OfflineVolume::new(Host::open(&self.path, None));
+        self.look_at(volume.media());
         if let Some(number) = self.unsure.take() {
             // From now on the file exists, or it does not: an interrupted append is completed
             // first.
-            drop(Writer::open(&host, None).unwrap());
-            if Contents::read(&host).unwrap().plan.get(&name(number)).is_none() {
+            drop(Writer::open(&volume, None).unwrap());
+            if Contents::read(volume.media()).unwrap().plan.get(&name(number)).is_none() {
                 self.files.remove(&number);
             }
-            self.look_at(&host);
+            self.look_at(volume.media());
         }
     }
 
-    fn look_at(&self, host: &Host) {
+    fn look_at(&self, host: &dyn Media) {
         let contents = Contents::read(host).unwrap();
         let report = check(host, &contents);
         assert!(report.problems.is_empty(), "{:?}", report.problems);

@@ -6,6 +6,9 @@ mod run;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::CommandFactory;
+use clap_complete::CompleteEnv;
+
 use crate::run::report::{WRONG_COMMAND_LINE, answer, fail};
 use famfs::text::error_report::wants_json;
 use vhost_famfs::args::{Cli, Config, complete};
@@ -14,7 +17,8 @@ use vhost_famfs::args::{Cli, Config, complete};
 const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
-    complete::answer();
+    // If a shell asks for completions, this answers and ends the program.
+    CompleteEnv::with_factory(Cli::command).var(complete::VARIABLE).complete();
     let args: Vec<OsString> = std::env::args_os().collect();
     let json = wants_json(&args);
     let cli = match Cli::read(args) {

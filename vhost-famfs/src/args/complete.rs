@@ -3,10 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use clap::{Command, CommandFactory};
-use clap_complete::{ArgValueCandidates, CompleteEnv, CompletionCandidate};
+use clap_complete::{ArgValueCandidates, CompletionCandidate};
 
-use super::Cli;
 use crate::cluster::directory::{self, Directory};
 use crate::cluster::host::runtime_dir;
 use crate::cluster::spec::check_name;
@@ -14,11 +12,6 @@ use crate::cluster::spec::check_name;
 /// The environment variable through which a shell asks this program for completions. It also prints
 /// the script for a shell: `VHOST_FAMFS_COMPLETE=bash vhost-famfs`.
 pub const VARIABLE: &str = "VHOST_FAMFS_COMPLETE";
-
-/// If a shell asks for completions, answers and ends the program.
-pub fn answer() {
-    CompleteEnv::with_factory(Cli::command as fn() -> Command).var(VARIABLE).complete();
-}
 
 /// The names of all clusters.
 pub(super) fn clusters() -> ArgValueCandidates {

@@ -5,15 +5,41 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use vm_tests::interrupt;
+
+/// Pause between two attempts to lock.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Keeps two builds of the same thing from running at once; held until dropped.
 pub fn lock(cache: &Path, name: &str) -> Result<File> {
     let path = cache.join(name);
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    wait(&path, || file.try_lock())?;
     Ok(file)
+}
+
+/// Tries to lock until it works, so that Ctrl-C ends the wait.
+fn wait(path: &Path, try_lock: impl Fn() -> Result<(), TryLockError>) -> Result<()> {
+    let mut reported = false;
+    loop {
+        match try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
+        }
+        interrupt::check()?;
+        if !reported {
+            eprintln!("Waiting for another run, which uses {} ...", path.display());
+            reported = true;
+        }
+        thread::sleep(PAUSE);
+    }
 }
 
 /// A directory of the cache that other runs must not remove.
@@ -27,7 +53,7 @@ pub fn hold(dir: &Path) -> Result<Option<Held>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("cannot open {}", dir.display())),
     };
-    held.lock_shared().with_context(|| format!("cannot lock {}", dir.display()))?;
+    wait(dir, || held.try_lock_shared())?;
     // Another run may have removed it before it was locked.
     Ok(dir.is_dir().then(|| held.into()))
 }
@@ -83,6 +109,18 @@ mod tests {
         let error = super::check_space(&std::env::temp_dir(), "a moon", u64::MAX).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("no space for a moon") && text.contains("XDG_CACHE_HOME"), "{text}");
+    }
+
+    #[test]
+    fn a_build_waits_for_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = super::lock(dir.path(), "tools.lock").unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| super::lock(dir.path(), "tools.lock").unwrap());
+            std::thread::sleep(3 * super::PAUSE);
+            assert!(!second.is_finished());
+            drop(first);
+        });
     }
 
     #[test]

@@ -61,8 +61,13 @@ impl Place {
 
     /// Standard error of a command that fails.
     fn refusal(&self, args: &[&str]) -> String {
+        self.failure(args, 1)
+    }
+
+    /// Standard error of a command that ends with this code.
+    fn failure(&self, args: &[&str], code: i32) -> String {
         let Output { status, stderr, .. } = self.famfs(args);
-        assert_eq!(status.code(), Some(1), "{args:?}");
+        assert_eq!(status.code(), Some(code), "{args:?}");
         String::from_utf8(stderr).unwrap()
     }
 }
@@ -160,7 +165,7 @@ fn a_dash_is_standard_output() {
     let picture = place.famfs(&["map", "-o", "-"]).stdout;
     assert!(picture.starts_with(b"<") && picture.ends_with(b"</svg>\n"));
     for command in ["export", "map"] {
-        let message = place.refusal(&[command, "-o", "-", "--json"]);
+        let message = place.failure(&[command, "-o", "-", "--json"], 2);
         assert!(message.contains("standard output"), "{message}");
     }
     assert!(names(place.dir.path()).is_empty());

@@ -14,7 +14,9 @@ use famfs_cli::args::Export;
 use serde::Serialize;
 
 use super::{nodes_at, report_set_id, warn_of_damage, without_set_id_names};
-use crate::output::{FAILED, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar};
+use crate::output::{
+    FAILED, Failure, INTERRUPTED, OK, OrExit, Outcome, USAGE, human, print_json, progress_bar,
+};
 use crate::output::{say, stop_flag, stopped};
 use crate::place::Place;
 
@@ -37,7 +39,8 @@ pub fn run(pool: Option<&Path>, args: &Export) -> Outcome {
         return Err(anyhow!("standard output is a terminal: use --output FILE, or a pipe").into());
     }
     if output.is_none() && args.json {
-        return Err(anyhow!("--json needs an --output FILE other than standard output").into());
+        let error = anyhow!("--json needs an --output FILE other than standard output");
+        return Err(Failure { code: USAGE, error });
     }
     let stop = stop_flag()?;
     let place = Place::open(pool, args.path.as_deref(), Access::Read)?;

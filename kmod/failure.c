@@ -25,10 +25,10 @@
 #include "trace.h"
 
 /*
- * Readers are who looks up memory of the device, from the moment that they
- * found the mount alive. In a removal, drivers/dax first calls back, then
- * marks the device, and waits for its own readers last; fsdev_dax stumbles
- * over a device that is marked while it looks something up.
+ * Held by calls that look up memory of the device, from before they check
+ * that the mount is alive. A removal calls us back first, then marks the
+ * device dead, and only then waits for drivers/dax's own readers. fsdev_dax
+ * dereferences NULL if the device is marked in the middle of a lookup.
  */
 DEFINE_SRCU(famfs_lookup_srcu);
 

@@ -187,9 +187,9 @@ fn others_refuse() {
     ] {
         let (code, _, err) = famfs(&pool, args);
         assert_ne!(code, 0, "{args:?}");
-        let message = "the file system has 6 log entries of extensions, which this cannot handle \
-                       yet, such as of \"dir\", \"dir/empty\", \"dir/sp\\u0001rse\"; use a version \
-                       that can";
+        let message = "the log has 6 extension entries, such as \"dir\", \"dir/empty\", \
+                       \"dir/sp\\u0001rse\"; this command supports only conventional entries. \
+                       Use a newer version of the famfs tools";
         assert!(err.contains(message), "{args:?}: {err}");
     }
     // Whoever wants to write takes the lease, and gives it back.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! For those who only know conventional entries: whether these are all there is.
+//! A check for code that supports only conventional entries: whether the log has any others.
 
 use crate::replay::Plan;
 use crate::text::terminal::escape_name;
@@ -7,12 +7,12 @@ use crate::text::terminal::escape_name;
 /// Most names that the error gives.
 const NAMED: usize = 3;
 
-/// A file system has extensions in use, and what asks cannot handle them.
+/// The log has extension entries, and the caller supports only conventional ones.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the file system has {entries} log entries of extensions, which this cannot handle yet{}; use \
-     a version that can",
-    if .names.is_empty() { String::new() } else { format!(", such as of {}", .names.join(", ")) }
+    "the log has {entries} extension entries{}; this command supports only conventional entries. \
+     Use a newer version of the famfs tools",
+    if .names.is_empty() { String::new() } else { format!(", such as {}", .names.join(", ")) }
 )]
 pub struct Extended {
     /// Number of extension entries that count.
@@ -26,7 +26,7 @@ impl Plan {
     pub fn require_conventional(&self) -> Result<(), Extended> {
         let Some(tree) = self.tree().filter(|tree| !tree.is_conventional()) else { return Ok(()) };
         let mut names = Vec::new();
-        // An error ends the walk; it stands for no failure.
+        // The error only ends the walk early.
         let _ = tree.walk(crate::format::extension::NO_ENTRY, |path, listed| {
             let nodes = self.nodes();
             if nodes.binary_search_by_key(&listed.slot, |node| node.slot).is_err() {

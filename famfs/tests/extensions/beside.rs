@@ -39,10 +39,10 @@ fn conventional_entries_beside_the_tree() {
     delete(&mut log, hard, b"hard");
     let contents = log.contents();
     let expected = [
-        (taken, "\"g\" exists already in its directory, from slot 5"),
-        (taken_at_top, "\"moved\" exists already in its directory, from slot 2"),
-        (in_use, "1 pages of it hold other files"),
-        (has_links, "the file has more names"),
+        (taken, "\"g\" already exists in its directory; slot 5 made it"),
+        (taken_at_top, "\"moved\" already exists in its directory; slot 2 made it"),
+        (in_use, "pages of other files in it: 1"),
+        (has_links, "the file has other names"),
     ];
     let expected = expected.map(|(slot, message)| (slot, message.to_owned()));
     assert_eq!(refused(&contents.plan), expected);
@@ -75,8 +75,9 @@ fn void_entries_leave_idle_ones() {
 fn others_refuse_by_name() {
     let Prepared { log, .. } = prepared();
     let contents = log.contents();
-    let message = "the file system has 4 log entries of extensions, which this cannot handle yet, \
-                   such as of \"dir\", \"dir/inner\", \"dir/inner/file\"; use a version that can";
+    let message = "the log has 4 extension entries, such as \"dir\", \"dir/inner\", \
+                   \"dir/inner/file\"; this command supports only conventional entries. \
+                   Use a newer version of the famfs tools";
     assert_eq!(contents.plan.require_conventional().unwrap_err().to_string(), message);
     for dry_run in [true, false] {
         let error = compact(&log.media, dry_run).unwrap_err();

@@ -32,22 +32,16 @@ fn refusals() {
     wrong_crc.crc += 1;
     let nul = log.spill(store, start, 51, b"a\0b");
     let table: Vec<(Entry, String)> = vec![
-        (
-            name(&dir(99, b"n")),
-            "slot 99 is to be its directory, but made nothing that is still there".into(),
-        ),
-        (name(&dir(f, b"n")), format!("slot {f} is to be its directory, but made something else")),
-        (
-            name(&dir(store, b"n")),
-            format!("slot {store} is to be its directory, but made nothing that is still there"),
-        ),
+        (name(&dir(99, b"n")), "slot 99 made no directory that still exists".into()),
+        (name(&dir(f, b"n")), format!("slot {f} made something other than a directory")),
+        (name(&dir(store, b"n")), format!("slot {store} made no directory that still exists")),
         (
             name(&dir(ROOT, b"dir")),
-            format!("\"dir\" exists already in its directory, from slot {d}"),
+            format!("\"dir\" already exists in its directory; slot {d} made it"),
         ),
         (
             name(&dir(ROOT, b"plain")),
-            format!("\"plain\" exists already in its directory, from slot {plain}"),
+            format!("\"plain\" already exists in its directory; slot {plain} made it"),
         ),
         (name(&dir(ROOT, b".famfs")), "name \".famfs\" is reserved in the root directory".into()),
         (name(&dir(ROOT, b".meta")), "name \".meta\" is reserved in the root directory".into()),
@@ -94,7 +88,7 @@ fn refusals() {
         ),
         (
             name(&file(ROOT, b"n", 1, &[piece(plain, 0, 0, 1)])),
-            format!("slot {plain} is to hold its bytes, but is no file below .famfs"),
+            format!("slot {plain} is not a file below .famfs, so it cannot hold data"),
         ),
         (name(&file(ROOT, b"n", 1, &[piece(store, 511, 0, 1)])), String::new()),
         (
@@ -190,7 +184,7 @@ fn refusals() {
         ),
         (
             (EntryKind::Link, link(99, ROOT, b"n2").as_bytes().to_vec()),
-            "slot 99 made nothing that is still there".into(),
+            "slot 99 made nothing that still exists".into(),
         ),
         (
             (EntryKind::Link, link(d, ROOT, b"n2").as_bytes().to_vec()),
@@ -202,15 +196,15 @@ fn refusals() {
         ),
         (
             (EntryKind::Link, link(store, ROOT, b"n2").as_bytes().to_vec()),
-            format!("slot {store} made nothing that is still there"),
+            format!("slot {store} made nothing that still exists"),
         ),
         (
             (EntryKind::Link, link(f, inner, b"file").as_bytes().to_vec()),
-            format!("\"file\" exists already in its directory, from slot {f}"),
+            format!("\"file\" already exists in its directory; slot {f} made it"),
         ),
         (
             (EntryKind::Attr, attributes(99, SET_UID, 1).as_bytes().to_vec()),
-            "slot 99 made nothing that is still there".into(),
+            "slot 99 made nothing that still exists".into(),
         ),
         (
             (EntryKind::Attr, attributes(f, 16, 1).as_bytes().to_vec()),
@@ -222,7 +216,7 @@ fn refusals() {
         ),
         (
             (EntryKind::Move, moved(99, ROOT, b"n2", None).as_bytes().to_vec()),
-            "slot 99 made nothing that is still there".into(),
+            "slot 99 made nothing that still exists".into(),
         ),
         (
             (EntryKind::Move, moved(d, inner, b"n2", None).as_bytes().to_vec()),
@@ -234,15 +228,15 @@ fn refusals() {
         ),
         (
             (EntryKind::Move, moved(f, ROOT, b"link", None).as_bytes().to_vec()),
-            format!("\"link\" exists already in its directory, from slot {l}"),
+            format!("\"link\" already exists in its directory; slot {l} made it"),
         ),
         (
             (EntryKind::Move, moved(f, ROOT, b"link", Some(d)).as_bytes().to_vec()),
-            format!("\"link\" exists already in its directory, from slot {l}"),
+            format!("\"link\" already exists in its directory; slot {l} made it"),
         ),
         (
             (EntryKind::Move, moved(f, inner, b"file", Some(f)).as_bytes().to_vec()),
-            format!("\"file\" exists already in its directory, from slot {f}"),
+            format!("\"file\" already exists in its directory; slot {f} made it"),
         ),
         (
             (EntryKind::Move, moved(f, ROOT, b"n2", Some(l)).as_bytes().to_vec()),
@@ -262,11 +256,11 @@ fn refusals() {
         ),
         (
             (EntryKind::Remove, removal(99).as_bytes().to_vec()),
-            "slot 99 made nothing that is still there".into(),
+            "slot 99 made nothing that still exists".into(),
         ),
         (
             (EntryKind::Remove, removal(ROOT).as_bytes().to_vec()),
-            format!("slot {ROOT} made nothing that is still there"),
+            format!("slot {ROOT} made nothing that still exists"),
         ),
         (
             (EntryKind::Remove, removal(d).as_bytes().to_vec()),

@@ -33,13 +33,13 @@ pub enum TreeProblem {
     #[error(transparent)]
     Piece(#[from] PieceError),
     /// Nothing is there that the slot made.
-    #[error("slot {0} is to be its directory, but made nothing that is still there")]
+    #[error("slot {0} made no directory that still exists")]
     NoParent(u64),
     /// What should be the directory is not one.
-    #[error("slot {0} is to be its directory, but made something else")]
+    #[error("slot {0} made something other than a directory")]
     NoDirectory(u64),
     /// The name is taken.
-    #[error("\"{name}\" exists already in its directory, from slot {slot}")]
+    #[error("\"{name}\" already exists in its directory; slot {slot} made it")]
     Exists {
         /// The name.
         name: Component,
@@ -71,7 +71,7 @@ pub enum TreeProblem {
         len: usize,
     },
     /// What a slot made is not there, or never was.
-    #[error("slot {0} made nothing that is still there")]
+    #[error("slot {0} made nothing that still exists")]
     NotThere(u64),
     /// A directory would be in itself.
     #[error("directory \"{0}\" would be inside itself")]
@@ -88,13 +88,13 @@ pub enum TreeProblem {
     #[error("the directory is not empty: {0} names are in it")]
     NotEmpty(u64),
     /// A conventional deletion of a file that has other names.
-    #[error("the file has more names")]
+    #[error("the file has other names")]
     MoreNames,
     /// The file entry holds bytes of others.
-    #[error("{0} pages of it hold other files")]
+    #[error("pages of other files in it: {0}")]
     InUse(u64),
     /// The slot has no file entry that holds bytes of others.
-    #[error("slot {0} is to hold its bytes, but is no file below .famfs")]
+    #[error("slot {0} is not a file below .famfs, so it cannot hold data")]
     NoStore(u64),
     /// Pages that the file entry does not have.
     #[error(

@@ -161,12 +161,13 @@ pub fn promises(media: &dyn Media, contents: &Contents<'_>) {
     let idle = plan.voids().len() + plan.idle_deletions().len();
     let left_out = (plan.refused.len() + idle) as u64 + plan.unknown;
     let stopped = plan.stopped.is_some();
-    let extended = plan.tree().map_or(0, Tree::extended);
+    let extended = plan.tree().extended();
     let read = (plan.nodes().len() + 2 * deletions.len()) as u64 + left_out + extended;
     assert!(read == log.published() || stopped && read < log.published());
     assert_eq!(read, plan.next_slot());
 
-    if let Some(tree) = plan.tree() {
+    let tree = plan.tree();
+    if plan.has_extensions() {
         tree_promises(plan, tree);
     }
 
@@ -233,7 +234,7 @@ fn append(media: &InMemory, before: &[Node]) {
     if damaged || log.prepare_append().is_err() {
         return;
     }
-    let recovered = Plan::read(&log, area, contents.plan.tree().is_some());
+    let recovered = Plan::read(&log, area, contents.plan.has_extensions());
     if recovered.stopped.is_some() {
         return;
     }
@@ -242,13 +243,13 @@ fn append(media: &InMemory, before: &[Node]) {
     assert!(kept, "recovery changed what was published");
     let Some(name) = (0..).find_map(|number: u32| {
         let path = RelPath::new(format!("new {number}").as_bytes()).ok()?;
-        let in_tree = recovered.tree().is_some_and(|tree| tree.look_up(path.as_bytes()).is_some());
+        let in_tree = recovered.tree().look_up(path.as_bytes()).is_some();
         (recovered.get(&path).is_none() && !in_tree).then_some(path)
     }) else {
         return;
     };
     let mut body = MkdirBody::new_zeroed();
-    body.path = name.to_field();
+    body.path = name.to_field().expect("a short path");
     let mut bytes = [0; size_of::<Body>()];
     bytes.copy_from_slice(body.as_bytes());
     let full = log.free_slots() == 0;

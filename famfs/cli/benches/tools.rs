@@ -198,7 +198,7 @@ fn fill_log(path: &Path) {
     let entry = |number: u64| {
         let mut body = FileBody::new_zeroed();
         body.size = U64::new(1);
-        body.path = name(number).to_field();
+        body.path = name(number).to_field().expect("a short path");
         let extent = Extent { offset: start + number * ALLOC_UNIT, len: ALLOC_UNIT };
         FileMap::Simple(vec![extent]).encode(&mut body);
         (EntryKind::File as u32, body.as_bytes().try_into().unwrap())

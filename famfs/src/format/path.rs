@@ -7,13 +7,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::format::MAX_PATH;
+use crate::format::extension::{MAX_COMPONENT, MAX_LONG_PATH};
 use crate::text::terminal::escape_name as escape;
 
 /// Directory of the superblock and log files in a mount; no log entry may reach into it.
 pub const META_DIR: &str = ".meta";
 
-/// A path below the root of a famfs: not empty, relative, without `.`, `..` or doubled slashes,
-/// at most 79 bytes, not below `.meta`.
+/// A path below the root of a famfs: not empty, relative, without `.`, `..` or doubled slashes, at
+/// most 4,095 bytes with names of at most 255, not below `.meta`. A conventional entry can hold it
+/// if it has at most 79 bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelPath(Box<[u8]>);
 
@@ -29,12 +31,24 @@ pub enum PathError {
     /// The path leads above the mount point.
     #[error("path \"{0}\" leaves the file system through \"..\"")]
     Escape(String),
-    /// The path needs more bytes than an entry has.
-    #[error("path \"{path}\" has {len} bytes, expected at most {MAX_PATH}")]
+    /// The path needs more bytes than it may have.
+    #[error("path \"{path}\" has {len} bytes, expected at most {most}")]
     TooLong {
         /// The path.
         path: String,
         /// Its length in bytes.
+        len: usize,
+        /// Most bytes that it may have.
+        most: usize,
+    },
+    /// A name in the path needs more bytes than it may have.
+    #[error(
+        "path \"{path}\" has a name of {len} bytes in it, expected names of at most {MAX_COMPONENT}"
+    )]
+    LongName {
+        /// The path.
+        path: String,
+        /// Length of the name in bytes.
         len: usize,
     },
     /// The path contains a NUL, or fills its field without one.
@@ -53,8 +67,12 @@ impl RelPath {
         if normal.split(|&b| b == b'/').next() == Some(META_DIR.as_bytes()) {
             return Err(PathError::Reserved(shown()));
         }
-        if normal.len() > MAX_PATH {
-            return Err(PathError::TooLong { path: shown(), len: normal.len() });
+        if normal.len() > MAX_LONG_PATH {
+            let (len, most) = (normal.len(), MAX_LONG_PATH);
+            return Err(PathError::TooLong { path: shown(), len, most });
+        }
+        if let Some(name) = normal.split(|&b| b == b'/').find(|name| name.len() > MAX_COMPONENT) {
+            return Err(PathError::LongName { path: shown(), len: name.len() });
         }
         Ok(Self(normal.into()))
     }
@@ -67,11 +85,20 @@ impl RelPath {
         }
     }
 
-    /// The path as a log entry stores it.
-    pub fn to_field(&self) -> [u8; MAX_PATH + 1] {
+    /// The path as a conventional entry stores it.
+    ///
+    /// # Errors
+    /// The entry has no room for it.
+    pub fn to_field(&self) -> Result<[u8; MAX_PATH + 1], PathError> {
+        let len = self.0.len();
         let mut field = [0; MAX_PATH + 1];
-        field[..self.0.len()].copy_from_slice(&self.0);
-        field
+        match field[..MAX_PATH].get_mut(..len) {
+            Some(bytes) => bytes.copy_from_slice(&self.0),
+            None => {
+                return Err(PathError::TooLong { path: self.to_string(), len, most: MAX_PATH });
+            }
+        }
+        Ok(field)
     }
 
     /// The path's bytes.
@@ -88,6 +115,11 @@ impl RelPath {
     pub fn parent(&self) -> Option<Self> {
         let slash = self.0.iter().rposition(|&b| b == b'/')?;
         Some(Self(self.0[..slash].into()))
+    }
+
+    /// The last name of the path.
+    pub fn name(&self) -> &[u8] {
+        self.0.rsplit(|&b| b == b'/').next().unwrap_or(&self.0)
     }
 
     /// Whether the path is `dir` or below it.
@@ -166,7 +198,14 @@ mod tests {
             error("x/../.meta/.log"),
             "path \"x/../.meta/.log\" is below .meta, which is reserved"
         );
-        assert!(error(&"x".repeat(80)).ends_with("has 80 bytes, expected at most 79"));
+        let long = "x/".repeat(2048);
+        assert!(RelPath::new(long[..4095].as_bytes()).is_ok());
+        assert!(error(&format!("{long}y")).ends_with("has 4097 bytes, expected at most 4095"));
+        let name = "x".repeat(256);
+        assert!(error(&name).ends_with("a name of 256 bytes in it, expected names of at most 255"));
+        assert!(RelPath::new(name[..255].as_bytes()).is_ok());
+        let field = RelPath::new(&[b'x'; 80]).unwrap().to_field().unwrap_err().to_string();
+        assert!(field.ends_with("has 80 bytes, expected at most 79"), "{field}");
         assert_eq!(RelPath::from_field(&[b'x'; 80]).unwrap_err(), PathError::Nul("x".repeat(80)));
     }
 
@@ -185,11 +224,16 @@ mod tests {
         fn never_escapes(path in "[ab./\\x00é]{0,90}") {
             if let Ok(checked) = RelPath::new(path.as_bytes()) {
                 let bytes = checked.as_bytes();
-                prop_assert!(!bytes.is_empty() && bytes.len() <= MAX_PATH);
+                prop_assert!(!bytes.is_empty() && bytes.len() <= MAX_LONG_PATH);
                 for part in bytes.split(|&b| b == b'/') {
                     prop_assert!(!matches!(part, b"" | b"." | b".."));
                 }
-                prop_assert_eq!(RelPath::from_field(&checked.to_field()), Ok(checked.clone()));
+                match checked.to_field() {
+                    Ok(field) => {
+                        prop_assert_eq!(RelPath::from_field(&field), Ok(checked.clone()));
+                    }
+                    Err(_) => prop_assert!(bytes.len() > MAX_PATH),
+                }
             }
         }
     }

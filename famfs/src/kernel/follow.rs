@@ -246,12 +246,10 @@ impl Follower {
             return Err(FollowError::Replaced { slot });
         }
         self.suspect = false;
-        match self.plan.tree() {
-            // Extensions were turned on meanwhile: entries that were unknown ones count now.
-            None if superblock.has_extensions(media)? => {
-                self.plan = Plan::read(&log, self.area, true);
-            }
-            _ => self.plan.read_on(&log, self.area),
+        // If extensions were turned on meanwhile, entries that were unknown ones count now.
+        match !self.plan.has_extensions() && superblock.has_extensions(media)? {
+            true => self.plan = Plan::read(&log, self.area, true),
+            false => self.plan.read_on(&log, self.area),
         }
         self.plan.require_conventional()?;
         let mut step = Step::default();

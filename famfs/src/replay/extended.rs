@@ -24,7 +24,10 @@ pub struct Extended {
 impl Plan {
     /// Makes sure that the plan's nodes are all there is, as they are.
     pub fn require_conventional(&self) -> Result<(), Extended> {
-        let Some(tree) = self.tree().filter(|tree| !tree.is_conventional()) else { return Ok(()) };
+        let tree = self.tree();
+        if tree.is_conventional() {
+            return Ok(());
+        }
         let mut names = Vec::new();
         // The error only ends the walk early.
         let _ = tree.walk(crate::format::extension::NO_ENTRY, |path, listed| {

@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use crate::format::{self, ALLOC_UNIT};
 use crate::media::Media;
-use crate::replay::tree::Tree;
 use crate::replay::tree::list::Counts;
 use crate::replay::{Contents, NodeKind};
 use crate::store::superblock::Superblock;
@@ -162,7 +161,7 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> FsckReport {
         files,
         directories,
         file_bytes,
-        extensions: plan.tree().filter(|tree| !tree.is_conventional()).map(Tree::counts),
+        extensions: (!plan.tree().is_conventional()).then(|| plan.tree().counts()),
         space: SpaceReport {
             alloc_unit: ALLOC_UNIT,
             start: area.start,

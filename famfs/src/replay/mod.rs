@@ -29,6 +29,7 @@ use crate::format::{self, DeleteBody, ENTRY_LEN, Entry, EntryKind, FileBody, Mkd
 use crate::media::Media;
 use crate::replay::names::NameIndex;
 use crate::replay::tree::Tree;
+use crate::replay::tree::change::{Before, Change};
 use crate::replay::tree::object::{Name, Taken};
 use crate::replay::tree::problem::TreeProblem;
 use crate::store::alloc::SpaceMap;
@@ -91,8 +92,10 @@ pub struct Plan {
     /// Slots of entries that no longer count.
     voids: Vec<u64>,
     by_path: NameIndex,
-    /// Names and what they name, in a file system with extensions.
-    tree: Option<Tree>,
+    /// Names and what they name.
+    tree: Tree,
+    /// Whether the file system has extensions.
+    extensions: bool,
     /// Slots of the last group, without its head.
     group: Range<u64>,
     /// Extent owners, built on the first collision.
@@ -125,7 +128,8 @@ impl Plan {
             idle_deletions: Vec::new(),
             voids: Vec::new(),
             by_path: NameIndex::default(),
-            tree: extensions.then(|| Tree::new(log.slots() * ENTRY_LEN)),
+            tree: Tree::new(extensions, log.slots() * ENTRY_LEN),
+            extensions,
             group: 0..0,
             owners: None,
             space: SpaceMap::new(area),
@@ -143,15 +147,49 @@ impl Plan {
     /// Reads the entries that were published since, from where reading ended. A damaged entry is
     /// tried once more.
     pub fn read_on(&mut self, log: &Log<'_>, area: DataArea) {
+        self.read_before(log, area, u64::MAX);
+    }
+
+    /// The same for the entries before a slot.
+    pub fn read_before(&mut self, log: &Log<'_>, area: DataArea, end: u64) {
+        self.read_entries(log, area, end, None);
+    }
+
+    /// The same for all of them. `each` gets what an entry changed, and the tree as it is then.
+    pub fn read_each(
+        &mut self,
+        log: &Log<'_>,
+        area: DataArea,
+        mut each: impl FnMut(&Tree, Change),
+    ) {
+        self.read_entries(log, area, u64::MAX, Some(&mut each));
+    }
+
+    fn read_entries(
+        &mut self,
+        log: &Log<'_>,
+        area: DataArea,
+        end: u64,
+        mut each: Option<&mut dyn FnMut(&Tree, Change)>,
+    ) {
         self.stopped = None;
         for entry in log.entries_from(self.next) {
+            if self.next >= end {
+                break;
+            }
             let entry = entry.and_then(|(slot, entry)| {
                 self.enter_group(log, slot, &entry)?;
                 Ok((slot, entry))
             });
             match entry {
                 Ok((slot, entry)) => {
-                    self.take(slot, &entry, area, log.media());
+                    let before = each.is_some().then(|| Before::of(&self.tree, &entry));
+                    let counts = self.take(slot, &entry, area, log.media());
+                    if let (true, Some(each), Some(before)) = (counts, &mut each, before)
+                        && let Some(change) = before.change(&self.tree, slot, &entry)
+                    {
+                        each(&self.tree, change);
+                    }
                     self.next = slot + 1;
                     self.last = Some(entry.crc.get());
                 }
@@ -166,7 +204,7 @@ impl Plan {
 
     /// At the head of a group, makes sure that all of it is there before any of it counts.
     fn enter_group(&mut self, log: &Log<'_>, slot: u64, entry: &Entry) -> Result<(), LogError> {
-        let is_head = self.tree.is_some() && EntryKind::of(entry) == Some(EntryKind::Group);
+        let is_head = self.extensions && EntryKind::of(entry) == Some(EntryKind::Group);
         if !is_head || self.group.contains(&slot) {
             return Ok(());
         }
@@ -177,10 +215,15 @@ impl Plan {
         Ok(())
     }
 
-    /// Names and what they name, in a file system with extensions. The nodes are what conventional
-    /// entries describe, which readers see that know no extensions.
-    pub fn tree(&self) -> Option<&Tree> {
-        self.tree.as_ref()
+    /// Names and what they name. The nodes are what conventional entries describe, which readers
+    /// see that know no extensions.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Whether extension entries count.
+    pub fn has_extensions(&self) -> bool {
+        self.extensions
     }
 
     /// The first slot that was not read yet.
@@ -259,14 +302,12 @@ impl Plan {
     /// Adds a node whose path is free, whose directory exists and whose memory is its own.
     pub fn insert(&mut self, node: Node) {
         let place = self.place(&node.path);
-        if let Some(tree) = &mut self.tree {
-            match place {
-                Some((parent, component)) => {
-                    let name = Name { parent, component, object: node.slot };
-                    tree.add_plain(node.slot, name, node.owner, &node.kind);
-                }
-                None => tree.add_store(&node),
+        match place {
+            Some((parent, component)) => {
+                let name = Name { parent, component, object: node.slot };
+                self.tree.add_plain(node.slot, name, node.owner, &node.kind);
             }
+            None => self.tree.add_store(&node),
         }
         self.push(node);
     }
@@ -299,9 +340,7 @@ impl Plan {
         if node.slot != made_by {
             return Err(EntryProblem::OtherSlot { found: node.slot, expected: made_by });
         }
-        if let Some(tree) = &mut self.tree {
-            tree.delete_plain(made_by)?;
-        }
+        self.tree.delete_plain(made_by)?;
         if let Some(parent) = self.parent_index(path) {
             self.children[parent] -= 1;
         }
@@ -341,15 +380,16 @@ impl Plan {
     /// in the store has no place.
     fn place(&self, path: &RelPath) -> Option<(u64, Component)> {
         let bytes = path.as_bytes();
-        if bytes.split(|&byte| byte == b'/').next() == Some(STORE_DIR.as_bytes()) {
+        let first = bytes.split(|&byte| byte == b'/').next();
+        if self.extensions && first == Some(STORE_DIR.as_bytes()) {
             return None;
         }
-        let name = bytes.rsplit(|&byte| byte == b'/').next()?;
         let parent = self.parent_index(path).map_or(NO_ENTRY, |index| self.nodes[index].slot);
-        Some((parent, Component::new(name).ok()?))
+        Some((parent, Component::new(path.name()).ok()?))
     }
 
-    fn take(&mut self, slot: u64, entry: &Entry, area: DataArea, media: &dyn Media) {
+    /// Takes an entry; returns whether it counts.
+    fn take(&mut self, slot: u64, entry: &Entry, area: DataArea, media: &dyn Media) -> bool {
         let offset = format::slot_offset(slot) + media.origin();
         let (path, made) = match EntryKind::of(entry) {
             Some(EntryKind::File) => {
@@ -364,20 +404,21 @@ impl Plan {
             }
             Some(EntryKind::Void) => {
                 self.voids.push(slot);
-                return;
+                return false;
             }
             Some(EntryKind::Delete) => {
                 let body: DeleteBody = transmute!(entry.body);
                 let path = RelPath::from_field(&body.path);
                 let deleted = path.clone().map_err(EntryProblem::from);
                 let deleted = deleted.and_then(|path| self.delete(slot, &path, body.slot.get()));
+                let counts = deleted.is_ok();
                 if matches!(deleted, Err(EntryProblem::NotThere)) {
                     // A compaction was interrupted after the file's own entry.
                     self.idle_deletions.push(slot);
                 } else if let Err(problem) = deleted {
                     self.refused.push(EntryError { slot, offset, path: path.ok(), problem });
                 }
-                return;
+                return counts;
             }
             Some(
                 kind @ (EntryKind::Name
@@ -387,14 +428,15 @@ impl Plan {
                 | EntryKind::Remove
                 | EntryKind::Group),
             ) => {
-                let Some(tree) = &mut self.tree else {
+                if !self.extensions {
                     self.unknown += 1;
-                    return;
-                };
+                    return false;
+                }
                 let taken = match kind {
                     EntryKind::Group if self.group.contains(&slot) => Err(TreeProblem::NestedGroup),
-                    _ => tree.take(slot, kind, &entry.body, &self.voids, media),
+                    _ => self.tree.take(slot, kind, &entry.body, &self.voids, media),
                 };
+                let counts = matches!(taken, Ok(Taken::Done));
                 match taken {
                     Ok(Taken::Done) => {}
                     Ok(Taken::Idle) => self.idle_deletions.push(slot),
@@ -403,22 +445,26 @@ impl Plan {
                         self.refused.push(EntryError { slot, offset, path: None, problem });
                     }
                 }
-                return;
+                return counts;
             }
             Some(EntryKind::Daxdev) | None => {
                 self.unknown += 1;
-                return;
+                return false;
             }
         };
         let (path, problem) = match (path, made) {
             (Ok(path), Ok((owner, kind))) => match self.check_free(&path) {
-                Ok(()) => return self.insert(Node { path, slot, owner, kind }),
+                Ok(()) => {
+                    self.insert(Node { path, slot, owner, kind });
+                    return true;
+                }
                 Err(problem) => (Some(path), problem),
             },
             (path, Err(problem)) => (path.ok(), problem),
             (Err(problem), Ok(_)) => (None, problem.into()),
         };
         self.refused.push(EntryError { slot, offset, path, problem });
+        false
     }
 
     /// Checks that a new node may have a path.
@@ -427,8 +473,8 @@ impl Plan {
             Some(taken) => Err(EntryProblem::Exists(taken.slot)),
             None => {
                 self.check_parent(path)?;
-                if let (Some(tree), Some((parent, component))) = (&self.tree, self.place(path)) {
-                    tree.check_plain(parent, component)?;
+                if let Some((parent, component)) = self.place(path) {
+                    self.tree.check_plain(parent, component)?;
                 }
                 Ok(())
             }

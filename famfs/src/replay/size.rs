@@ -42,7 +42,7 @@ pub fn data_end(contents: &Contents<'_>, device_len: u64) -> Option<DataEnd> {
     // No reader sees these entries yet, but the next append publishes them.
     for entry in log.unpublished() {
         let (_, entry) = entry.ok()?;
-        least = least.max(unpublished_end(&entry, area, plan.tree().is_some())?);
+        least = least.max(unpublished_end(&entry, area, plan.has_extensions())?);
     }
     let live = plan.nodes().iter().map(node_end).max().unwrap_or(0);
     Some(DataEnd { now: plan.space.end().max(least), compacted: live.max(least) })

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, SeekFrom};
 
-use crate::format::path::RelPath;
+use crate::format::path::{PathError, RelPath};
 use crate::replay::Owner;
 use crate::text::terminal::shown;
 use crate::write::dropped::{Attribute, Dropped};
@@ -187,6 +187,11 @@ fn join(dir: Option<&[u8]>, name: Option<&[u8]>) -> Vec<u8> {
     [dir, name].into_iter().flatten().collect::<Vec<_>>().join(&b'/')
 }
 
+/// A path that a conventional entry can hold.
+fn entry_path(path: &[u8]) -> Result<RelPath, PathError> {
+    RelPath::new(path).and_then(|path| path.to_field().map(|_| path))
+}
+
 impl Scan {
     fn visit(
         &mut self,
@@ -198,8 +203,7 @@ impl Scan {
         let kind = metadata.file_type();
         let reason = unfit(kind, metadata.len());
         // The root exists; its contents may be copied into it.
-        let checked =
-            if path.is_empty() && kind.is_dir() { None } else { Some(RelPath::new(path)) };
+        let checked = if path.is_empty() && kind.is_dir() { None } else { Some(entry_path(path)) };
         match (reason, checked) {
             (Some(why), _) => self.leave_out(source, why, why.text()),
             (None, Some(Err(err))) => {

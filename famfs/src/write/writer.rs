@@ -16,7 +16,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::format::map::{DataArea, FileMap};
 use crate::format::path::RelPath;
-use crate::format::{Body, DeleteBody, EntryKind};
+use crate::format::{Body, DeleteBody, EntryKind, MAX_PATH};
 use crate::format::{FILE_FLAGS, FileBody, MkdirBody};
 use crate::replay::extended::Extended;
 use crate::replay::{EntryProblem, Node, NodeKind, Owner, Plan};
@@ -310,7 +310,7 @@ impl<'v> Writer<'v> {
         body.uid = U32::new(owner.uid);
         body.gid = U32::new(owner.gid);
         body.mode = U32::new(owner.mode);
-        body.path = path.to_field();
+        body.path = self.field(path)?;
         self.queue(path, EntryKind::Mkdir, body.as_bytes(), owner, NodeKind::Dir)
     }
 
@@ -366,7 +366,7 @@ impl<'v> Writer<'v> {
         body.uid = U32::new(owner.uid);
         body.gid = U32::new(owner.gid);
         body.mode = U32::new(owner.mode);
-        body.path = path.to_field();
+        body.path = self.field(path)?;
         map.encode(&mut body);
         self.batch_bytes += size;
         self.queue(path, EntryKind::File, body.as_bytes(), owner, NodeKind::File { size, map })
@@ -453,7 +453,7 @@ impl<'v> Writer<'v> {
         let (made_by, is_dir) = (node.slot, node.kind == NodeKind::Dir);
         let mut body = DeleteBody::new_zeroed();
         body.slot = U64::new(made_by);
-        body.path = path.to_field();
+        body.path = self.field(path)?;
         let slot = self.log.next_index() + self.batch.len() as u64;
         self.plan.delete(slot, path, made_by).map_err(error)?;
         self.batch_deleted.push((path.clone(), is_dir));
@@ -464,7 +464,14 @@ impl<'v> Writer<'v> {
     fn check_new(&self, path: &RelPath) -> Result<(), WriteError> {
         self.check_live()?;
         self.check_path(path)?;
+        self.field(path)?;
         self.check_slots(1)
+    }
+
+    /// A path as a conventional entry holds it.
+    fn field(&self, path: &RelPath) -> Result<[u8; MAX_PATH + 1], WriteError> {
+        let field = path.to_field().map_err(EntryProblem::from);
+        field.map_err(|source| WriteError::Path { path: path.clone(), source })
     }
 
     fn check_path(&self, path: &RelPath) -> Result<(), WriteError> {

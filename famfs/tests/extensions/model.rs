@@ -285,7 +285,7 @@ impl Pair {
 
 /// The tree of a plan as a user sees it.
 fn listing(plan: &Plan) -> Listing {
-    let tree = plan.tree().unwrap();
+    let tree = plan.tree();
     let mut listing = Listing::new();
     tree.walk(NO_ENTRY, |path, listed| {
         let object = listed.object;

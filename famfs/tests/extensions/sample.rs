@@ -18,7 +18,7 @@ pub fn piece(slot: u64, page: u64, at: u64, pages: u64) -> Piece {
 
 /// Paths of a tree with what they name.
 pub fn paths(plan: &Plan) -> Vec<String> {
-    let tree = plan.tree().unwrap();
+    let tree = plan.tree();
     let mut paths = Vec::new();
     tree.walk(ROOT, |path, listed| {
         let path = String::from_utf8_lossy(path).into_owned();

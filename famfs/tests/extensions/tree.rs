@@ -68,7 +68,7 @@ fn a_whole_tree() {
     let plain: Vec<String> =
         contents.plan.nodes().iter().map(|node| node.path.to_string()).collect();
     assert_eq!(plain, [".famfs", ".famfs/0", "conventional"]);
-    let tree = contents.plan.tree().unwrap();
+    let tree = contents.plan.tree();
     let sparse = tree.look_up(format!("top/{long}/sparse").as_bytes()).unwrap();
     let ObjectKind::File { size, bytes } = &tree.object(sparse).unwrap().kind else { panic!() };
     let extents: Vec<_> = tree.extents(bytes, *size);
@@ -93,12 +93,12 @@ fn no_mark_no_extensions() {
     log.mkdir(".famfs");
     let contents = log.contents();
     clean(&contents);
-    assert!(contents.plan.tree().is_none());
+    assert!(!contents.plan.has_extensions());
     assert_eq!((contents.plan.unknown, contents.plan.nodes().len()), (2, 2));
     // A mark that an earlier file system left, and one of a later version.
     let mut mark = Extensions::new([9; 16]);
     log.media.write_at(EXTENSIONS_OFFSET, mark.as_bytes()).unwrap();
-    assert!(log.contents().plan.tree().is_none());
+    assert!(!log.contents().plan.has_extensions());
     mark = Extensions::new(1_u128.to_be_bytes());
     mark.version = U32::new(2);
     log.media.write_at(EXTENSIONS_OFFSET, mark.as_bytes()).unwrap();
@@ -126,7 +126,7 @@ fn changes() {
     let contents = log.contents();
     clean(&contents);
     assert_eq!(paths(&contents.plan), ["dir/", "hard 5000", "link 5000", "plain 2097152"]);
-    let tree = contents.plan.tree().unwrap();
+    let tree = contents.plan.tree();
     let file_object = tree.object(f).unwrap();
     assert_eq!(file_object.owner, Owner { uid: 1000, gid: 100, mode: 0o4711 });
     assert_eq!(file_object.mtime, Some(Time { sec: 0o4711, nsec: 0o4711 }));
@@ -142,7 +142,7 @@ fn changes() {
     let taken = format!("page 4 of slot {store} belongs to what slot {f} made");
     assert_eq!(refused(&contents.plan), [(again, taken)]);
     assert_eq!(paths(&contents.plan), ["dir/", "plain 2097152", "third 1"]);
-    assert!(contents.plan.tree().unwrap().object(third).is_some());
+    assert!(contents.plan.tree().object(third).is_some());
 }
 
 /// A list of pieces in data, and the bound of all lists.
@@ -158,7 +158,7 @@ fn lists_in_data() {
     let made = log.name(&spilled(file(ROOT, b"many", 600 * PAGE, &[]), 200, &tail));
     let contents = log.contents();
     clean(&contents);
-    let tree = contents.plan.tree().unwrap();
+    let tree = contents.plan.tree();
     let ObjectKind::File { size, bytes } = &tree.object(made).unwrap().kind else { panic!() };
     let extents = tree.extents(bytes, *size);
     assert_eq!(extents.len(), 200);
@@ -227,7 +227,7 @@ fn paths_have_an_end() {
 fn names_are_found() {
     let Prepared { log, .. } = prepared();
     let contents = log.contents();
-    let tree: &Tree = contents.plan.tree().unwrap();
+    let tree: &Tree = contents.plan.tree();
     let mut number = 0;
     tree.walk(ROOT, |path, listed| {
         assert_eq!(tree.look_up(path), Some(listed.slot));

@@ -63,9 +63,10 @@ impl Row {
 
 /// Everything at and below the place's path, directories before what is in them.
 pub fn rows_at(place: &Place, plan: &Plan) -> Result<Vec<Row>> {
-    let Some(tree) = plan.tree().filter(|tree| !tree.is_conventional()) else {
+    let tree = plan.tree();
+    if tree.is_conventional() {
         return Ok(nodes_at(place, plan)?.into_iter().map(of_node).collect());
-    };
+    }
     let mut rows = Vec::new();
     let top = place.path.as_ref().map(|path| path.as_bytes());
     let Ok(()) = tree.walk(NO_ENTRY, |path, listed| {

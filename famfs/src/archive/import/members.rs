@@ -137,5 +137,6 @@ pub(super) fn path_of(into: Option<&RelPath>, name: &[u8]) -> Result<Option<RelP
         Some(dir) => RelPath::new(&[dir.as_bytes(), b"/", name].concat()),
         None => RelPath::new(name),
     };
+    let path = path.and_then(|path| path.to_field().map(|_| path));
     path.map(Some).map_err(|err| LeftOut::new(name, Why::of_path(&err), err))
 }

@@ -7,6 +7,7 @@ use super::Tree;
 use super::object::{Name, Object, ObjectKind};
 use crate::format::component::Component;
 use crate::format::extension::NO_ENTRY;
+use crate::format::path::RelPath;
 
 /// A name of a list.
 #[derive(Clone, Copy, Debug)]
@@ -102,5 +103,16 @@ impl Tree {
             (dir, found) = (self.name(slot)?.object, Some(slot));
         }
         found
+    }
+
+    /// What is at a path. Symbolic links are not followed.
+    pub fn get(&self, path: &RelPath) -> Option<Listed<'_>> {
+        self.listed(self.look_up(path.as_bytes())?)
+    }
+
+    /// The name that a slot made, and what it names.
+    pub fn listed(&self, slot: u64) -> Option<Listed<'_>> {
+        let name = self.name(slot)?;
+        Some(Listed { slot, name, object: self.object(name.object)? })
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The tree of a file system with extensions: names in directories, and what they name.
+//! The tree of a file system: names in directories, and what they name.
 //!
 //! A directory, file or symbolic link is known by the slot that made it, and so is each name; a
 //! file has as many slots of names as it has hard links. Conventional entries make names and files
@@ -7,6 +7,7 @@
 //! page. Memory follows the log's length: each entry adds one name and at most six pieces, and
 //! lists of pieces in data are together at most as long as the log.
 
+pub mod change;
 mod entry;
 pub mod list;
 mod names;
@@ -19,6 +20,7 @@ use std::collections::HashMap;
 use crate::format::component::Component;
 use crate::format::extension::{MAX_LONG_PATH, NO_ENTRY, PAGE};
 use crate::format::map::Extent;
+use crate::format::path::RelPath;
 use crate::replay::node::{Node, NodeKind, Owner};
 use names::Names;
 use object::{FileBytes, Name, Object, ObjectKind};
@@ -34,19 +36,23 @@ pub struct Tree {
     objects: HashMap<u64, Object>,
     names: Names,
     store: Store,
+    /// Whether the directory of the store is reserved.
+    extensions: bool,
     /// Number of extension entries that count.
     extended: u64,
 }
 
 impl Tree {
-    /// An empty tree. Lists of pieces in data may be `lists` bytes long together.
-    pub fn new(lists: u64) -> Self {
+    /// An empty tree, with extensions or without. Lists of pieces in data may be `lists` bytes long
+    /// together.
+    pub fn new(extensions: bool, lists: u64) -> Self {
         let root = ObjectKind::Dir { children: 0, below: 0 };
         let root = Object { owner: ROOT_OWNER, mtime: None, links: 1, kind: root };
         Self {
             objects: HashMap::from([(NO_ENTRY, root)]),
             names: Names::default(),
             store: Store::new(lists),
+            extensions,
             extended: 0,
         }
     }
@@ -69,6 +75,20 @@ impl Tree {
     /// The name that a slot made, if it is still there.
     pub fn name(&self, slot: u64) -> Option<&Name> {
         self.names.get(slot)
+    }
+
+    /// Slots of the names of what a slot made; the root has none.
+    pub fn names_of(&self, object: u64) -> impl Iterator<Item = u64> {
+        self.names.of(object)
+    }
+
+    /// The path of the name that a slot made, if it is still there.
+    pub fn path_of(&self, name_slot: u64) -> Option<RelPath> {
+        let mut parts: Vec<&[u8]> =
+            self.ancestors(name_slot).map(|(_, name)| name.component.as_bytes()).collect();
+        parts.reverse();
+        // A tree has no longer paths, and no name that a path cannot have.
+        RelPath::new(&parts.join(&b'/')).ok()
     }
 
     /// Slot of a name in a directory.
@@ -142,9 +162,9 @@ impl Tree {
         Ok(())
     }
 
-    /// A directory and those above it, each with its name; not the root, which has none.
-    fn ancestors(&self, dir: u64) -> impl Iterator<Item = (u64, &Name)> {
-        let mut at = dir;
+    /// A name and those of the directories above it, each with its slot; the root has none.
+    fn ancestors(&self, name_slot: u64) -> impl Iterator<Item = (u64, &Name)> {
+        let mut at = name_slot;
         std::iter::from_fn(move || {
             let slot = at;
             // A directory has one name, of its own slot; the root has none.
@@ -167,7 +187,7 @@ impl Tree {
             Some(_) => return Err(TreeProblem::NoDirectory(parent)),
             None => return Err(TreeProblem::NoParent(parent)),
         }
-        if parent == NO_ENTRY && component.is_reserved() {
+        if self.extensions && parent == NO_ENTRY && component.is_reserved() {
             return Err(TreeProblem::Reserved(component.clone()));
         }
         let above = self.ancestors(parent).map(|(_, name)| name.component.as_bytes().len() + 1);

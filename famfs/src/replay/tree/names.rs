@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Names by the slot that made them, and by directory and component.
+//! Names by the slot that made them, by directory and component, and by what they name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
@@ -16,6 +16,8 @@ pub struct Names {
     by_slot: HashMap<u64, Name>,
     /// Hash of directory and component, and slot, of each; the names stay where they are.
     by_place: HashTable<(u64, u64)>,
+    /// For objects with hard links: the slots of the names that another slot made than the object.
+    links: HashMap<u64, BTreeSet<u64>>,
     hasher: RandomState,
 }
 
@@ -36,6 +38,9 @@ impl Names {
     pub fn insert(&mut self, slot: u64, name: Name) {
         let hash = self.hasher.hash_one((name.parent, &name.component));
         self.by_place.insert_unique(hash, (hash, slot), |(hash, _)| *hash);
+        if name.object != slot {
+            self.links.entry(name.object).or_default().insert(slot);
+        }
         self.by_slot.insert(slot, name);
     }
 
@@ -46,7 +51,19 @@ impl Names {
         if let Ok(found) = self.by_place.find_entry(hash, |(_, found)| *found == slot) {
             found.remove();
         }
+        if let Some(links) = self.links.get_mut(&name.object) {
+            links.remove(&slot);
+            if links.is_empty() {
+                self.links.remove(&name.object);
+            }
+        }
         Some(name)
+    }
+
+    /// Slots of the names of an object.
+    pub fn of(&self, object: u64) -> impl Iterator<Item = u64> {
+        let own = self.by_slot.contains_key(&object).then_some(object);
+        own.into_iter().chain(self.links.get(&object).into_iter().flatten().copied())
     }
 
     /// All names with their slots, in no order.

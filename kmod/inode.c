@@ -28,7 +28,7 @@ static int famfs_setattr(struct mnt_idmap *idmap, struct dentry *dentry,
 	} else if (!(attr->ia_valid & ATTR_FORCE)) {
 		/* Forced is what comes with a write: privileges that it ends */
 		err = famfs_may_edit(inode->i_sb, "changing attributes",
-				     "famfs rm and famfs cp, with -m, -u, -g");
+				     "famfs chmod, famfs chown or famfs touch");
 		if (err)
 			return err;
 	}
@@ -145,8 +145,7 @@ static int famfs_link(struct dentry *old_dentry, struct inode *dir,
 {
 	int err;
 
-	err = famfs_is_for_editors(dir->i_sb, "a link",
-				   "they make no links yet");
+	err = famfs_is_for_editors(dir->i_sb, "a link", "famfs ln");
 	if (err)
 		return err;
 	if (famfs_is_dead(famfs_sb(dir->i_sb)))
@@ -160,7 +159,7 @@ static int famfs_symlink(struct mnt_idmap *idmap, struct inode *dir,
 	int err;
 
 	err = famfs_is_for_editors(dir->i_sb, "a symbolic link",
-				   "they make no links yet");
+				   "famfs ln -s");
 	if (err)
 		return err;
 	return famfs_make_node(idmap, dir, dentry, S_IFLNK | 0777, target);
@@ -180,8 +179,7 @@ static int famfs_rename(struct mnt_idmap *idmap, struct inode *old_dir,
 {
 	int err;
 
-	err = famfs_is_for_editors(old_dir->i_sb, "renaming",
-				   "famfs cp and famfs rm");
+	err = famfs_is_for_editors(old_dir->i_sb, "renaming", "famfs mv");
 	if (err)
 		return err;
 	if (famfs_is_dead(famfs_sb(old_dir->i_sb)))

@@ -237,18 +237,56 @@ static void test_remount(void)
 	fails(remount("strict=1"), EINVAL, "it takes no value");
 }
 
+static int try_mkdir(void)
+{
+	return mkdir(at("new"), 0700);
+}
+
+static int try_link(void)
+{
+	return link(at("file"), at("new"));
+}
+
+static int try_symlink(void)
+{
+	return symlink("file", at("new"));
+}
+
+static int try_rename(void)
+{
+	return rename(at("file"), at("new"));
+}
+
+static int try_chmod(void)
+{
+	return chmod(at("file"), 0600);
+}
+
 /* One line names the command to use, however often it is tried */
 static void test_log(void)
 {
+	static const struct {
+		int (*change)(void);
+		const char *command;
+	} cases[] = {
+		{ try_link, "last: famfs ln" },
+		{ try_symlink, "famfs ln -s" },
+		{ try_rename, "famfs mv" },
+		{ try_chmod, "famfs chmod" },
+		{ try_mkdir, "famfs mkdir" },
+	};
 	int kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
 
-	/* Longer than the pause that earlier refusals have begun */
-	sleep(6);
-	works(lseek(kmsg, 0, SEEK_END), "go to the end of the kernel log");
-	fails(mkdir(at("new"), 0700), EPERM, "mkdir");
-	is(new_messages(kmsg, "famfs mkdir"), 1, "the log names the command");
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		/* Longer than the pause that the refusal before has begun */
+		sleep(6);
+		works(lseek(kmsg, 0, SEEK_END), "go to the end of the log");
+		fails(cases[i].change(), EPERM, "a change");
+		is(new_messages(kmsg, cases[i].command), 1,
+		   "the log names the command");
+	}
 	for (int i = 0; i < 1000; i++)
-		mkdir(at("new"), 0700);
+		try_mkdir();
 	ok(new_messages(kmsg, "") <= 1, "and is not flooded");
 	close(kmsg);
 }

@@ -221,6 +221,65 @@ static bool check_link(bool done)
 	return !unlink(at(OTHER_NAME)) == done;
 }
 
+static int run_rename(void)
+{
+	return rename(at(NAME), at(OTHER_NAME));
+}
+
+static bool check_rename(bool done)
+{
+	return !unlink(at(done ? OTHER_NAME : NAME)) &&
+	       access(at(done ? NAME : OTHER_NAME), F_OK);
+}
+
+static void prepare_rename_over(void)
+{
+	close(make_stub(NAME));
+	must(symlink("target", at(OTHER_NAME)), "symlink");
+}
+
+static bool check_rename_over(bool done)
+{
+	struct stat st;
+
+	must(lstat(at(OTHER_NAME), &st), "lstat");
+	unlink(at(OTHER_NAME));
+	return !unlink(at(NAME)) == !done && S_ISREG(st.st_mode) == done;
+}
+
+static const struct timespec some_times[2] = { { 1, 2 }, { 3, 4 } };
+
+static int run_times(void)
+{
+	return utimensat(AT_FDCWD, at(NAME), some_times, 0);
+}
+
+static bool check_times(bool done)
+{
+	struct stat st;
+
+	must(stat(at(NAME), &st), "stat");
+	must(unlink(at(NAME)), "unlink");
+	return (st.st_mtim.tv_sec == 3 && st.st_mtim.tv_nsec == 4) == done;
+}
+
+/* A second editor, which this process already is by the first */
+static void prepare_edit(void)
+{
+	fd = must(open(mnt, O_RDONLY | O_DIRECTORY), "open the root");
+}
+
+static int run_edit(void)
+{
+	return ioctl(fd, FAMFSIOC_EDIT);
+}
+
+static bool check_edit(bool done)
+{
+	(void)done;
+	return !close(fd);
+}
+
 /* MAP_CREATE in its forms: all of the map is attached, or nothing */
 
 static void prepare_map(void)
@@ -270,6 +329,21 @@ static int run_map_pieces(void)
 	return map_pieces(fd, SIZE, ARRAY_SIZE(pieces), pieces);
 }
 
+/* A list that takes more than a page, and so does the map */
+static int run_map_many(void)
+{
+	static struct famfs_ioc_piece pieces[2000];
+
+	for (size_t i = 0; i < ARRAY_SIZE(pieces); i++)
+		pieces[i] = (struct famfs_ioc_piece) {
+			.file_offset = 2 * i * PAGE,
+			.offset = BASE + i * PAGE,
+			.len = PAGE,
+		};
+	return map_pieces(fd, 2 * ARRAY_SIZE(pieces) * PAGE,
+			  ARRAY_SIZE(pieces), pieces);
+}
+
 static int run_map_strips(void)
 {
 	return map_interleaved(fd, SIZE, PMD, 16, ranges());
@@ -277,8 +351,9 @@ static int run_map_strips(void)
 
 static bool check_map(bool done)
 {
-	struct famfs_ioc_get_fmap get;
-	bool has_map = !ioctl(fd, FAMFSIOC_MAP_GET_V2, &get);
+	struct famfs_ioc_pieces get = { 0 };
+	bool has_map = !ioctl(fd, FAMFSIOC_GET_PIECES, &get) ||
+		       errno == EOPNOTSUPP;
 	bool good = has_map == done && (done || all_is_free());
 
 	if (!done)
@@ -343,6 +418,29 @@ static int run_shared(void)
 static int run_private(void)
 {
 	return touch_all(MAP_PRIVATE);
+}
+
+/* Pages with holes between them, which are read, mapped and asked for */
+static void prepare_sparse(void)
+{
+	remember_free();
+	fd = make_stub(NAME);
+	must(run_map_many(), "MAP_PIECES");
+}
+
+static int run_holes(void)
+{
+	char *mem = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+			 0);
+	int wrong;
+
+	if (mem == MAP_FAILED)
+		return -1;
+	wrong = mem[PAGE] | mem[3 * PAGE];
+	mem[0] = mem[2 * PAGE];
+	if (wrong)
+		bail("a hole has data");
+	return munmap(mem, 4 * PAGE);
 }
 
 static char data[64 * KIB];
@@ -414,16 +512,24 @@ static const struct call {
 	{ "mkdir", nothing, run_mkdir, check_mkdir },
 	{ "symlink", nothing, run_symlink, check_symlink },
 	{ "link", prepare_link, run_link, check_link },
+	{ "rename", prepare_link, run_rename, check_rename },
+	{ "rename over a link", prepare_rename_over, run_rename,
+	  check_rename_over },
+	{ "utimensat", prepare_link, run_times, check_times },
+	{ "EDIT", prepare_edit, run_edit, check_edit },
 	{ "MAP_CREATE", prepare_map, run_map_v42, check_map },
 	{ "MAP_CREATE_V2, 16 extents", prepare_map, run_map_extents,
 	  check_map },
 	{ "MAP_CREATE_V2, 16 strips", prepare_map, run_map_strips, check_map },
 	{ "MAP_PIECES, 16 pieces", prepare_map, run_map_pieces, check_map },
+	{ "MAP_PIECES, 2,000 pieces", prepare_map, run_map_many, check_map },
 	{ "MAP_GET_V2", prepare_file, run_map_get, check_file },
 	{ "GET_PIECES", prepare_file, run_get_pieces, check_file },
 	{ "shared mmap", prepare_file, run_shared, check_file },
 	{ "private mmap", prepare_file, run_private, check_file },
+	{ "shared mmap of holes", prepare_sparse, run_holes, check_file },
 	{ "read", prepare_file, run_read, check_file },
+	{ "read of holes", prepare_sparse, run_read, check_file },
 	{ "write", prepare_file, run_write, check_file },
 	{ "fsync", prepare_file, run_fsync, check_file },
 	{ "splice", prepare_splice, run_splice, check_splice },

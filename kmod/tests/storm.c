@@ -2,9 +2,9 @@
 /*
  * Everything at once: storm DEVICE MOUNTPOINT [SECONDS [SEED]].
  *
- * Four users create, map, fork, touch, read, write and unlink files. One
- * process mounts and unmounts below them, one poisons memory and takes the
- * driver away. What each call may answer is known all the same, and what a
+ * Four users create, map, fork, touch, read, write, link, rename and unlink
+ * files, large ones and some of a few pages. One process mounts and unmounts
+ * below them, one poisons memory and takes the driver away. What each call may answer is known all the same, and what a
  * user wrote into its part of the device stays there through all of it.
  */
 #include <sys/prctl.h>
@@ -22,9 +22,11 @@
 #define END_SECONDS 240
 
 static const char * const counter_names[NR_COUNTERS] = {
-	"mounts", "unmounts", "pages poisoned", "drivers unbound", "maps",
+	"mounts", "unmounts", "pages poisoned", "drivers unbound",
+	"maps of 2 MiB", "maps of pages",
 	"maps refused because a range is in use", "stores", "loads",
-	"accesses ended by SIGBUS", "forks",
+	"accesses ended by SIGBUS", "stores to holes refused", "forks", "links",
+	"renames",
 };
 
 static void inject(char *mem, uint64_t *word)
@@ -58,25 +60,41 @@ static void mounter_round(void)
 		nap(100);
 }
 
-static void poison(void)
+/* All of the wrecker's unit, or one page of it */
+static int map_bad(int fd, uint64_t page)
 {
 	struct famfs_ioc_simple_extent extent = {
 		.offset = unit_offset(USERS, 0), .len = PMD,
 	};
+	struct famfs_ioc_piece piece = {
+		.file_offset = page, .offset = extent.offset + page,
+		.len = PAGE,
+	};
+
+	if (one_in(&state, 2))
+		return map_simple(fd, PMD, 1, &extent);
+	return map_pieces(fd, PMD, 1, &piece);
+}
+
+static void poison(void)
+{
 	uint64_t page = below(&state, PAGES) * PAGE, word;
 	int root = open_root(), fd;
 	char *mem;
 
 	if (root < 0)
 		return;
+	unlinkat(root, "bad", 0);
 	fd = openat(root, "bad", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	close(root);
 	if (!went("create", fd, ERRORS(EIO)))
 		return;
-	if (map_simple(fd, PMD, 1, &extent))
-		went("MAP_CREATE", -1, ERRORS(EEXIST, EIO));
+	if (!went("the map", map_bad(fd, page), ERRORS(EIO))) {
+		close(fd);
+		return;
+	}
 	mem = mmap(NULL, PMD, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (went("mmap", mem == MAP_FAILED ? -1 : 0, ERRORS(EIO, ENODATA))) {
+	if (went("mmap", mem == MAP_FAILED ? -1 : 0, ERRORS(EIO))) {
 		/* Either call returns, or the signal is its answer */
 		if (guard(load, mem + page, &word) &&
 		    !guard(inject, mem + page, &word))

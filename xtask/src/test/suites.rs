@@ -34,6 +34,7 @@ pub fn run(suite: Suite, run: &mut Run) -> Result<()> {
         }
         Suite::Tools => {
             run.cargo_test(&["-p", "famfs", "-p", "famfs-cli", "--test", "*"])?;
+            run.cargo_test(&["-p", "trees", "--test", "*"])?;
             run.cargo_test(&["-p", "fuzz", "--test", "*"])
         }
         Suite::Fuzz => fuzz::run(run),

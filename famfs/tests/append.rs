@@ -248,6 +248,7 @@ static FORMATTED: LazyLock<Words> = LazyLock::new(|| {
     let device = Device::new(Words::new(), Kind::Mapped);
     let options = mkfs::Options {
         log_len: None,
+        extensions: false,
         force: false,
         fs_uuid: Uuid::from_u128(1),
         dev_uuid: Uuid::from_u128(2),

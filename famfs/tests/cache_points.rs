@@ -81,6 +81,7 @@ fn formatted() -> (Pool, Recorder) {
     let recorder = Recorder { pool: file, events: Mutex::default() };
     let options = mkfs::Options {
         log_len: Some(4 * MIB),
+        extensions: true,
         force: false,
         fs_uuid: Uuid::from_u128(1),
         dev_uuid: Uuid::from_u128(2),

@@ -32,6 +32,7 @@ fn open(pool: &Pool) -> OfflineVolume {
 fn format(volume: &OfflineVolume, log_len: Option<u64>) {
     let options = mkfs::Options {
         log_len,
+        extensions: false,
         force: false,
         fs_uuid: Uuid::nil(),
         dev_uuid: Uuid::nil(),

@@ -34,6 +34,7 @@ fn volume() -> (Pool, OfflineVolume) {
     let file = PoolFile::open(&pool.path, Access::Write).unwrap();
     let options = mkfs::Options {
         log_len: None,
+        extensions: false,
         force: false,
         fs_uuid: Uuid::from_u128(1),
         dev_uuid: Uuid::from_u128(2),

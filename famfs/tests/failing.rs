@@ -65,6 +65,7 @@ impl Device {
         let memory = InMemory::new(DEVICE_LEN);
         let options = mkfs::Options {
             log_len: Some(LOG_LEN),
+            extensions: false,
             force: false,
             fs_uuid: Uuid::from_u128(1),
             dev_uuid: Uuid::from_u128(2),

@@ -167,6 +167,7 @@ fn a_full_log_of_claims_to_everything_is_read() {
     let media = PoolFile::open(&pool.path, Access::Write).unwrap();
     let options = mkfs::Options {
         log_len: None,
+        extensions: false,
         force: false,
         fs_uuid: Uuid::nil(),
         dev_uuid: Uuid::nil(),

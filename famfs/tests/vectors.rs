@@ -231,7 +231,8 @@ fn mkfs_writes_what_the_reference_writes() {
         let media = open(&pool, Access::Write);
         let log_len = superblock["log_len"].as_u64();
         let options = Options {
-            log_len: log_len.filter(|len| *len != superblock::DEFAULT_LOG_LEN),
+            log_len: log_len.filter(|len| *len != superblock::REFERENCE_LOG_LEN),
+            extensions: false,
             force: true,
             fs_uuid: uuid("fs_uuid"),
             dev_uuid: uuid("dev_uuid"),

@@ -45,6 +45,7 @@ static EMPTY: LazyLock<(SuperblockBytes, [u8; size_of::<LogHeader>()])> = LazyLo
     let media = InMemory::new(POOL_LEN);
     let options = mkfs::Options {
         log_len: Some(LOG_LEN),
+        extensions: true,
         force: false,
         fs_uuid: Uuid::from_u128(1),
         dev_uuid: Uuid::from_u128(2),

@@ -104,6 +104,7 @@ fn pool(dir: &Path, len: u64, log_len: u64) -> PathBuf {
     File::create(&path).unwrap().set_len(len).unwrap();
     let options = mkfs::Options {
         log_len: Some(log_len),
+        extensions: true,
         force: false,
         fs_uuid: Uuid::nil(),
         dev_uuid: Uuid::nil(),

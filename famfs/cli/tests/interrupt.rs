@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use common::Pool;
 use famfs::format::LOG_OFFSET;
 use famfs::media::{Media, PoolFile};
-use famfs::store::superblock::DEFAULT_LOG_LEN;
+use famfs::store::superblock::default_log_len;
 use famfs::sys::dax::Access;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -26,9 +26,6 @@ const FILE_LEN: u64 = 65 << 20;
 
 /// Where the log's header keeps the number of its entries.
 const NEXT_INDEX: u64 = 40;
-
-/// Where the first file lies.
-const DATA_START: u64 = LOG_OFFSET + DEFAULT_LOG_LEN;
 
 fn famfs(pool: &Pool) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_famfs"));
@@ -130,7 +127,7 @@ fn a_stopped_creat_says_what_is_left() {
     let media = PoolFile::open(&pool.path, Access::Read).unwrap();
     let first_bytes = || {
         let mut bytes = [0; 8];
-        media.read_at(DATA_START, &mut bytes).unwrap();
+        media.read_at(LOG_OFFSET + default_log_len(media.len()), &mut bytes).unwrap();
         bytes
     };
     assert_eq!(first_bytes(), [0; 8]);

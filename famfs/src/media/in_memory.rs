@@ -91,6 +91,23 @@ impl Media for InMemory {
         Ok(())
     }
 
+    fn zero(&self, offset: u64, len: u64) -> Result<(), MediaError> {
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        self.check("write", offset, len)?;
+        let mut pages = self.pages();
+        for (page, within, range) in pieces(offset, len) {
+            match range.len() {
+                PAGE => drop(pages.remove(&page)),
+                len => {
+                    if let Some(page) = pages.get_mut(&page) {
+                        page[within..within + len].fill(0);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn persist(&self, _offset: u64, _len: u64) -> Result<(), MediaError> {
         Ok(())
     }
@@ -113,6 +130,10 @@ mod tests {
         let mut found = vec![1; text.len() + 200];
         memory.read_at(start - 100, &mut found).unwrap();
         assert_eq!(found, [&[0; 100][..], &text, &[0; 100]].concat());
+        memory.zero(start + 50, 2 * PAGE as u64).unwrap();
+        memory.read_at(start, &mut found[..text.len()]).unwrap();
+        let kept = &text[50 + 2 * PAGE..];
+        assert_eq!(found[..text.len()], [&text[..50], &[0; 2 * PAGE], kept].concat());
     }
 
     #[test]

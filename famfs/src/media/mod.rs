@@ -8,12 +8,14 @@ pub mod in_memory;
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, SeekFrom};
+use rustix::io::Errno;
 
 use crate::format::LOG_OFFSET;
 use crate::format::view::{View, ViewError};
@@ -41,6 +43,11 @@ pub trait Media: Send + Sync {
     /// Copies `buf` to `offset`. Eight aligned bytes become visible at once.
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), MediaError>;
 
+    /// Makes the range read as zeros; takes no memory where there was none, if it can tell.
+    fn zero(&self, offset: u64, len: u64) -> Result<(), MediaError> {
+        zero(self, offset..offset.saturating_add(len))
+    }
+
     /// Makes what was written to the range durable, before anything that is written later.
     fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError>;
 
@@ -59,6 +66,44 @@ pub trait Media: Send + Sync {
     fn another(&self) -> io::Result<Box<dyn Media>> {
         Err(io::ErrorKind::Unsupported.into())
     }
+}
+
+/// Bytes that are zeroed by one write.
+const MIB: usize = 1 << 20;
+
+/// Writes zeros to a range.
+fn zero(media: &(impl Media + ?Sized), range: Range<u64>) -> Result<(), MediaError> {
+    let zeros = vec![0; usize::try_from(range.end - range.start).map_or(MIB, |len| len.min(MIB))];
+    let mut at = range.start;
+    while at < range.end {
+        let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
+        let piece = &zeros[..left.min(zeros.len())];
+        media.write_at(at, piece)?;
+        at += piece.len() as u64;
+    }
+    Ok(())
+}
+
+/// Writes zeros to what may have data of a range of a file; the rest are holes, which read as
+/// zeros. `media` has the file from `origin` on.
+pub fn zero_data(media: &impl Media, file: &File, offset: u64, len: u64) -> Result<(), MediaError> {
+    let (origin, end) = (media.origin(), offset.saturating_add(len));
+    let mut at = offset;
+    while at < end {
+        let from = match rustix::fs::seek(file, SeekFrom::Data(at + origin)) {
+            Ok(from) => from - origin,
+            Err(Errno::NXIO) => break,
+            // A block device cannot tell.
+            Err(_) => at,
+        };
+        if from >= end {
+            break;
+        }
+        let hole = rustix::fs::seek(file, SeekFrom::Hole(from + origin)).map(|hole| hole - origin);
+        at = hole.ok().filter(|hole| (from + 1..end).contains(hole)).unwrap_or(end);
+        zero(media, from..at)?;
+    }
+    Ok(())
 }
 
 /// Why bytes of the media cannot be accessed.
@@ -206,8 +251,8 @@ impl PoolFile {
             }
         }
         // Metadata has no size for a block device; seeking to the end works for both.
-        let pool_len = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))
-            .map_err(|err| open_error(err.into()))?;
+        let pool_len =
+            rustix::fs::seek(&file, SeekFrom::End(0)).map_err(|err| open_error(err.into()))?;
         let view = View::detect(&file, pool_len)
             .map_err(|source| MediaError::View { path: path.to_owned(), source })?;
         let mapping = match access == Access::Write && is_on_hugetlbfs(&file).map_err(open_error)? {
@@ -299,6 +344,10 @@ impl Media for PoolFile {
             None => self.file.write_all_at(buf, at),
         };
         written.map_err(|err| self.io_error("write", offset, len, err))
+    }
+
+    fn zero(&self, offset: u64, len: u64) -> Result<(), MediaError> {
+        zero_data(self, &self.file, offset, len)
     }
 
     fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError> {

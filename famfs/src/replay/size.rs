@@ -101,6 +101,7 @@ mod tests {
         let media = InMemory::new(64 << 20);
         let options = mkfs::Options {
             log_len: None,
+            extensions: true,
             force: false,
             fs_uuid: Uuid::from_u128(1),
             dev_uuid: Uuid::from_u128(2),

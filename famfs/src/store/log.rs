@@ -102,9 +102,9 @@ pub enum LogError {
     /// There is no room for more entries.
     #[error(
         "the log is {}: {needed} more entries needed, {free} of {slots} slots free; for a longer \
-         log, make a new file system: `famfs export` all files, `famfs mkfs --force --loglen`, \
+         log, make a new file system: `famfs export` all files, `famfs mkfs --force --entries {}`, \
          which erases them, and `famfs import`",
-        if *.free == 0 { "full" } else { "too short for this" }
+        if *.free == 0 { "full" } else { "too short for this" }, twice(*.slots, *.needed)
     )]
     Full {
         /// Entries to append.
@@ -114,6 +114,11 @@ pub enum LogError {
         /// Slots of the log.
         slots: u64,
     },
+}
+
+/// Entries to ask for next time: twice as many as there are, and as are needed.
+fn twice(slots: u64, needed: u64) -> u64 {
+    slots.saturating_add(needed).max(slots.saturating_mul(2))
 }
 
 /// A log with a valid header.
@@ -150,12 +155,7 @@ impl<'m> Log<'m> {
 
     /// Writes an empty log of `log_len` bytes, header last.
     pub fn format(media: &dyn Media, log_len: u64) -> Result<(), MediaError> {
-        let zeros = vec![0; 1 << 20];
-        let mut offset = LOG_OFFSET;
-        while offset < LOG_OFFSET + log_len {
-            media.write_at(offset, &zeros)?;
-            offset += zeros.len() as u64;
-        }
+        media.zero(LOG_OFFSET, log_len)?;
         media.persist(LOG_OFFSET, log_len)?;
         let mut raw = LogHeader {
             magic: U64::new(LOG_MAGIC),

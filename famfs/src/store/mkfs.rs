@@ -2,11 +2,14 @@
 //! Makes an empty file system, or kills one.
 
 use uuid::Uuid;
+use zerocopy::IntoBytes;
 
+use crate::format::extension::{EXTENSIONS_OFFSET, Extensions};
 use crate::format::{self, ALLOC_UNIT, OMF_MINOR};
 use crate::media::{Media, MediaError};
 use crate::store::log::{Log, LogError};
 use crate::store::superblock::{self, MIN_DEVICE_LEN, Superblock, SuperblockError};
+use crate::store::superblock::{default_log_len, reference_log_len};
 use crate::text::units::human;
 
 /// Bytes that are checked for other data. The superblocks and partition tables of other systems
@@ -16,8 +19,12 @@ const HEAD_LEN: usize = 4096;
 /// What to make.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Length of the log in bytes; by default 8 MiB, less on small devices.
+    /// Length of the log in bytes; by default [`superblock::default_log_len`], or
+    /// [`superblock::reference_log_len`] without extensions.
     pub log_len: Option<u64>,
+    /// Whether the file system is to have extensions. Without them it is byte for byte what the
+    /// reference makes.
+    pub extensions: bool,
     /// Make it even if there is a file system already.
     pub force: bool,
     /// Identity of the file system.
@@ -67,12 +74,22 @@ pub enum MkfsError {
         /// Size of the device in bytes.
         device_len: u64,
     },
-    /// The log length is not usable on this device.
+    /// No log has this length.
     #[error(
-        "log length {log_len}: expected a power of two from 2 MiB that leaves room for data on \
-         {device_len} bytes"
+        "log length {log_len}: expected a power of two from 2 MiB, like {}",
+        log_len.clamp(&superblock::MIN_LOG_LEN, &superblock::MAX_DEVICE_LEN).next_power_of_two()
     )]
     LogLength {
+        /// The length asked for.
+        log_len: u64,
+    },
+    /// The log is too long for the device.
+    #[error(
+        "a log of {} for {} entries needs a device of at least {}, this one has {}",
+        human(*.log_len), format::slots(*.log_len), human(least_device_len(*.log_len)),
+        human(*.device_len)
+    )]
+    LogTooLong {
         /// The length asked for.
         log_len: u64,
         /// Size of the device in bytes.
@@ -96,16 +113,24 @@ pub enum MkfsError {
 }
 
 /// The log length for a device, checked.
-pub fn log_len(wanted: Option<u64>, device_len: u64) -> Result<u64, MkfsError> {
+pub fn log_len(wanted: Option<u64>, device_len: u64, extensions: bool) -> Result<u64, MkfsError> {
     if !(MIN_DEVICE_LEN..=superblock::MAX_DEVICE_LEN).contains(&device_len) {
         return Err(MkfsError::DeviceLength { len: device_len });
     }
-    let log_len = wanted.unwrap_or_else(|| superblock::default_log_len(device_len));
-    // Superblock, log and one unit of data; is_log_len bounds the sum.
-    if !superblock::is_log_len(log_len) || log_len + 2 * ALLOC_UNIT > device_len {
-        return Err(MkfsError::LogLength { log_len, device_len });
+    let default = if extensions { default_log_len } else { reference_log_len };
+    let log_len = wanted.unwrap_or_else(|| default(device_len));
+    if !superblock::is_log_len(log_len) {
+        return Err(MkfsError::LogLength { log_len });
+    }
+    if least_device_len(log_len) > device_len {
+        return Err(MkfsError::LogTooLong { log_len, device_len });
     }
     Ok(log_len)
+}
+
+/// The smallest device for a log: superblock, log and one unit of data.
+fn least_device_len(log_len: u64) -> u64 {
+    (log_len + 2 * ALLOC_UNIT).max(MIN_DEVICE_LEN)
 }
 
 /// Refuses media that hold a file system, intact or of another version, or other data.
@@ -147,7 +172,7 @@ pub fn plan_within(
     if len > media.len() || !len.is_multiple_of(ALLOC_UNIT) && len != media.len() {
         return Err(MkfsError::Size { len, device_len: media.len() });
     }
-    let log_len = log_len(options.log_len, len)?;
+    let log_len = log_len(options.log_len, len, options.extensions)?;
     if !options.force {
         check_unformatted(media)?;
     }
@@ -176,7 +201,12 @@ pub fn mkfs_within(
     let superblock = plan_within(media, options, len)?;
     let log_len = superblock.log_len;
     kill(media)?;
-    media.write_at(0, &vec![0; 2 << 20])?;
+    // With the mark of an earlier file system.
+    media.zero(0, ALLOC_UNIT)?;
+    if options.extensions {
+        let mark = Extensions::new(options.fs_uuid.into_bytes());
+        media.write_at(EXTENSIONS_OFFSET, mark.as_bytes())?;
+    }
     media.persist(0, ALLOC_UNIT)?;
     Log::format(media, log_len)?;
     media.write_at(0, &superblock.encode())?;
@@ -187,6 +217,9 @@ pub fn mkfs_within(
         return Err(MkfsError::NotKept);
     }
     let written = Superblock::read(media)?;
+    if written.has_extensions(media)? != options.extensions {
+        return Err(MkfsError::NotKept);
+    }
     Log::open(media, log_len)?;
     Ok(written)
 }
@@ -201,6 +234,8 @@ pub fn kill(media: &dyn Media) -> Result<(), MediaError> {
 mod tests {
     use super::*;
     use crate::media::PoolFile;
+    use crate::media::in_memory::InMemory;
+    use crate::store::superblock::log_len_for;
     use crate::sys::dax::Access;
 
     /// A pool whose stores are dropped, as by the hypervisor of a VM that may only read.
@@ -233,12 +268,44 @@ mod tests {
     }
 
     #[test]
+    fn the_mark_of_extensions_is_of_this_file_system() {
+        let media = InMemory::new(64 << 20);
+        let options = |extensions| Options {
+            log_len: None,
+            extensions,
+            force: true,
+            fs_uuid: Uuid::from_u128(1),
+            dev_uuid: Uuid::from_u128(2),
+            system_uuid: Uuid::from_u128(3),
+            dev_name: "pool".to_owned(),
+        };
+        assert!(mkfs(&media, &options(true)).unwrap().has_extensions(&media).unwrap());
+        // Even one with the same UUID is gone.
+        assert!(!mkfs(&media, &options(false)).unwrap().has_extensions(&media).unwrap());
+        let mut mark = [1; size_of::<Extensions>()];
+        media.read_at(EXTENSIONS_OFFSET, &mut mark).unwrap();
+        assert_eq!(mark, [0; size_of::<Extensions>()]);
+    }
+
+    #[test]
+    fn a_log_that_is_too_long_says_what_it_needs() {
+        let error = log_len(Some(log_len_for(100_000)), 64 << 20, true).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a log of 64.00 MiB for 123361 entries needs a device of at least 68.00 MiB, this one \
+             has 64.00 MiB"
+        );
+        assert_eq!(log_len(Some(log_len_for(100_000)), 68 << 20, true).unwrap(), 64 << 20);
+    }
+
+    #[test]
     fn stores_that_are_dropped_make_no_file_system() {
         let pool = tempfile::NamedTempFile::new().unwrap();
         pool.as_file().set_len(64 << 20).unwrap();
         let media = ReadOnly(PoolFile::open(pool.path(), Access::Write).unwrap());
         let options = || Options {
             log_len: None,
+            extensions: true,
             force: true,
             fs_uuid: Uuid::from_u128(1),
             dev_uuid: Uuid::from_u128(2),

@@ -7,11 +7,12 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes, transmute};
 
+use crate::format::SuperblockBytes;
 use crate::format::extension::{
     EXTENSIONS_MAGIC, EXTENSIONS_OFFSET, EXTENSIONS_VERSION, Extensions,
 };
 use crate::format::map::DataArea;
-use crate::format::{self, ALLOC_UNIT, LOG_OFFSET, OMF_MAJOR, SuperblockBytes};
+use crate::format::{self, ALLOC_UNIT, ENTRY_LEN, LOG_HEADER_LEN, LOG_OFFSET, OMF_MAJOR};
 use crate::format::{SUPERBLOCK_COPY_OFFSET, SUPERBLOCK_MAGIC, SUPERBLOCK_VERSION};
 use crate::media::{Media, MediaError};
 
@@ -23,8 +24,16 @@ pub const MIN_DEVICE_LEN: u64 = 14 << 20;
 pub const MAX_DEVICE_LEN: u64 = 1 << 46;
 /// Shortest log: below the reference's 8 MiB, so that a small pool has room for data.
 pub const MIN_LOG_LEN: u64 = ALLOC_UNIT;
-/// Log length that mkfs picks for all but small devices, as the reference does.
-pub const DEFAULT_LOG_LEN: u64 = 8 << 20;
+/// Log length that the reference's mkfs picks, and ours for a file system without extensions on
+/// all but small devices.
+pub const REFERENCE_LOG_LEN: u64 = 8 << 20;
+/// Longest log that mkfs picks: 1.97 million entries. Data of larger devices is more likely in
+/// larger files than in more.
+pub const MAX_DEFAULT_LOG_LEN: u64 = 1 << 30;
+/// Part of a device that mkfs gives the log at most. It is what ext4 gives its inodes, 256 bytes
+/// for each 16 KiB, and enough for files of 68 KiB on average, even if the log's length had to be
+/// rounded down to half of that.
+const LOG_SHARE: u64 = 64;
 
 /// A superblock that passed all checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -267,11 +276,24 @@ pub fn is_log_len(len: u64) -> bool {
     len.is_power_of_two() && (MIN_LOG_LEN..=MAX_DEVICE_LEN).contains(&len)
 }
 
-/// The log length that mkfs picks: 8 MiB, or the largest power of two within a sixteenth of a
-/// small device.
+/// The shortest log with slots for so many entries.
+pub fn log_len_for(entries: u64) -> u64 {
+    let bytes = entries.saturating_mul(ENTRY_LEN).saturating_add(LOG_HEADER_LEN);
+    bytes.clamp(MIN_LOG_LEN, MAX_DEVICE_LEN).next_power_of_two()
+}
+
+/// The log length that mkfs picks: the largest power of two within 1/64 of the device, but no less
+/// than [`reference_log_len`] and no more than [`MAX_DEFAULT_LOG_LEN`].
 pub fn default_log_len(device_len: u64) -> u64 {
+    let share = 1 << (device_len / LOG_SHARE).max(MIN_LOG_LEN).ilog2();
+    reference_log_len(device_len).max(share).min(MAX_DEFAULT_LOG_LEN)
+}
+
+/// The log length that mkfs picks without extensions: the reference's 8 MiB, or the largest power
+/// of two within a sixteenth of a small device.
+pub fn reference_log_len(device_len: u64) -> u64 {
     let sixteenth = (device_len / 16).max(MIN_LOG_LEN);
-    (1 << sixteenth.ilog2()).min(DEFAULT_LOG_LEN)
+    (1 << sixteenth.ilog2()).min(REFERENCE_LOG_LEN)
 }
 
 #[cfg(test)]
@@ -281,7 +303,7 @@ mod tests {
 
     fn sample() -> Superblock {
         Superblock {
-            log_len: DEFAULT_LOG_LEN,
+            log_len: REFERENCE_LOG_LEN,
             omf_minor: OMF_MINOR,
             fs_uuid: Uuid::from_u128(1),
             dev_uuid: Uuid::from_u128(2),
@@ -316,8 +338,23 @@ mod tests {
     fn log_length_follows_the_device() {
         let mib = 1 << 20;
         for (device, log) in [(14, 2), (16, 2), (64, 4), (126, 4), (128, 8), (8192, 8)] {
+            assert_eq!(reference_log_len(device * mib), log * mib, "{device} MiB");
+        }
+        let larger = [(1023, 8), (1024, 16), (8190, 64), (8192, 128), (1 << 16, 1024)];
+        let small = [(14, 2), (16, 2), (64, 4), (126, 4), (128, 8)];
+        for (device, log) in [&small[..], &larger, &[(1 << 26, 1024)]].concat() {
             assert_eq!(default_log_len(device * mib), log * mib, "{device} MiB");
         }
+    }
+
+    #[test]
+    fn the_shortest_log_for_so_many_entries() {
+        for entries in [0, 1, 3855, 3856, 15_420, 15_421, 1 << 32] {
+            let len = log_len_for(entries);
+            assert!(is_log_len(len) && format::slots(len) >= entries, "{entries}");
+            assert!(len == MIN_LOG_LEN || format::slots(len / 2) < entries, "{entries}");
+        }
+        assert_eq!(log_len_for(u64::MAX), MAX_DEVICE_LEN);
     }
 
     #[test]

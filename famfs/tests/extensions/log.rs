@@ -2,8 +2,8 @@
 //! Writes logs with extension entries, right ones and wrong ones.
 
 use famfs::format::extension::{
-    AttrBody, EXTENSIONS_OFFSET, Extensions, GroupBody, KIND_DIR, KIND_FILE, KIND_SYMLINK,
-    LinkBody, MoveBody, NO_ENTRY, NameBody, PLACE_DATA, RawPiece, RemoveBody, SpillTail,
+    AttrBody, GroupBody, KIND_DIR, KIND_FILE, KIND_SYMLINK, LinkBody, MoveBody, NO_ENTRY, NameBody,
+    PLACE_DATA, RawPiece, RemoveBody, SpillTail,
 };
 use famfs::format::map::{Extent, FileMap};
 use famfs::format::piece::Piece;
@@ -38,6 +38,7 @@ impl ExtendedLog {
         let media = InMemory::new(DEVICE_LEN);
         let options = mkfs::Options {
             log_len: None,
+            extensions: marked,
             force: false,
             fs_uuid: Uuid::from_u128(1),
             dev_uuid: Uuid::from_u128(2),
@@ -45,10 +46,6 @@ impl ExtendedLog {
             dev_name: "x".into(),
         };
         let made = mkfs(&media, &options).unwrap();
-        if marked {
-            let mark = Extensions::new(made.fs_uuid.into_bytes());
-            media.write_at(EXTENSIONS_OFFSET, mark.as_bytes()).unwrap();
-        }
         Self { media, log_len: made.log_len, free: made.data_start(), next: 0 }
     }
 

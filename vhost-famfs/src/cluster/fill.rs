@@ -147,6 +147,7 @@ impl OpenPool {
     fn format(&self, plan: &MkfsPlan) -> Result<(), FillError> {
         let options = mkfs::Options {
             log_len: plan.log_len,
+            extensions: true,
             force: false,
             fs_uuid: Uuid::new_v4(),
             dev_uuid: Uuid::new_v4(),

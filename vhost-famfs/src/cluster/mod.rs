@@ -32,6 +32,7 @@ pub mod preflight;
 pub mod process;
 pub mod ps;
 mod roles;
+mod room;
 pub mod sizing;
 pub mod spec;
 pub mod state;

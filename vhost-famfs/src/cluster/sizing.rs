@@ -1,27 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Computes how large a pool must be for its contents.
+//! Finds out what the contents of a pool need.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use famfs::archive::import::{self, Survey};
-use famfs::format::{ALLOC_UNIT, slots};
-use famfs::store::superblock::{DEFAULT_LOG_LEN, MAX_DEVICE_LEN};
+use famfs::format::ALLOC_UNIT;
 use famfs::write::sources::{self, Destination, Scan, SourceError};
 use famfs::write::unsupported::{LeftOut, first_names};
 
+use super::room::Room;
 use super::spec::ImportSpec;
-use crate::pool::ALIGNMENT;
-
-/// Extra space in the pool for files of the VMs.
-const SPARE: u64 = 256 << 20;
-
-/// Extra log entries.
-const SPARE_ENTRIES: u64 = 1000;
-
-/// Computed pool sizes are a multiple of this, which libnvdimm prefers for regions.
-const STEP: u64 = 16 << 20;
 
 /// What files and directories need in a famfs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -163,29 +153,10 @@ impl Needs {
         }
     }
 
-    /// The length of the smallest log that has room for them: a power of two, and at least mkfs's
-    /// default.
+    /// What they take in a pool.
     #[must_use]
-    pub fn log_len(self) -> u64 {
-        let entries = self.files + self.directories + SPARE_ENTRIES;
-        let mut len = DEFAULT_LOG_LEN;
-        while slots(len) < entries && len < MAX_DEVICE_LEN {
-            len *= 2;
-        }
-        len
-    }
-
-    /// The size of a pool with room for them and nothing else: info area, superblock, log, files.
-    #[must_use]
-    pub fn least_pool_size(self) -> u64 {
-        self.allocated.saturating_add(ALIGNMENT + ALLOC_UNIT + self.log_len())
-    }
-
-    /// The size of a pool with room for them and the extra space.
-    #[must_use]
-    pub fn pool_size(self) -> u64 {
-        let size = self.least_pool_size().saturating_add(SPARE);
-        size.checked_next_multiple_of(STEP).unwrap_or(u64::MAX - (u64::MAX % STEP))
+    pub fn room(self) -> Room {
+        Room { entries: self.files + self.directories, data: self.allocated }
     }
 }
 
@@ -225,17 +196,6 @@ mod tests {
         let (of_archive, left_out) = found(&archive);
         assert_eq!(of_archive, needs);
         assert_eq!(import::reasons(&left_out), "1 empty file, 1 symbolic link");
-    }
-
-    #[test]
-    fn the_pool_grows_with_files_and_entries() {
-        let none = Needs::default();
-        assert_eq!(none.log_len(), DEFAULT_LOG_LEN);
-        assert!(none.pool_size() >= SPARE && none.pool_size().is_multiple_of(STEP));
-        let many = Needs { files: 100_000, allocated: 1 << 40, ..none };
-        assert!(slots(many.log_len()) > 100_000 && many.pool_size() > 1 << 40);
-        let absurd = Needs { allocated: u64::MAX, ..none };
-        assert!(absurd.pool_size().is_multiple_of(STEP), "no overflow");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use famfs::format::view::View;
-use famfs::media::{Media, MediaError};
+use famfs::media::{Media, MediaError, zero_data};
 use famfs::sys::dax::{Access, Mapping};
 
 use super::kind::Facts;
@@ -98,6 +98,10 @@ impl Media for PoolMedia<'_> {
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), MediaError> {
         let at = self.at("write", offset, buf.len())?;
         self.bytes.write(at, buf).map_err(self.error("write", offset, buf.len() as u64))
+    }
+
+    fn zero(&self, offset: u64, len: u64) -> Result<(), MediaError> {
+        zero_data(self, self.bytes.file, offset, len)
     }
 
     fn persist(&self, offset: u64, len: u64) -> Result<(), MediaError> {

@@ -350,6 +350,7 @@ impl<'a> Maker<'a> {
             .map_err(|source| CreateError::Role { pool: pool(), source })?;
         let options = mkfs::Options {
             log_len: None,
+            extensions: true,
             force: false,
             fs_uuid: Uuid::new_v4(),
             dev_uuid: Uuid::new_v4(),

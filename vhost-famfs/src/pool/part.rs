@@ -53,6 +53,7 @@ mod tests {
             allowed(16, 16).unwrap();
             let options = mkfs::Options {
                 log_len: None,
+                extensions: true,
                 force: true,
                 fs_uuid: Uuid::from_u128(1),
                 dev_uuid: Uuid::from_u128(2),

@@ -68,8 +68,10 @@ fn a_log_that_would_not_fit_is_data() {
     let options =
         CreateOptions { mkfs: true, ..CreateOptions::new(path.clone(), 1 << 30, View::Raw) };
     create(&options, &mut |_, _| ()).unwrap();
-    // 2 MiB of superblock and a log of 8 MiB fit into 16 MiB, so its space can be cut to that.
-    to(&path, 16 * MIB).unwrap();
+    // 2 MiB of superblock and a log of 16 MiB.
+    let err = to(&path, 16 * MIB).unwrap_err();
+    assert!(matches!(err, ResizeError::Data { .. }), "{err}");
+    to(&path, 20 * MIB).unwrap();
 }
 
 #[test]
@@ -79,6 +81,7 @@ fn slices_behind_the_file_system_stay() {
         let path = pool(&dir, view, false);
         let options = famfs::store::mkfs::Options {
             log_len: None,
+            extensions: true,
             force: true,
             fs_uuid: uuid::Uuid::from_u128(1),
             dev_uuid: uuid::Uuid::from_u128(2),

@@ -310,6 +310,14 @@ fn format(pool: &Path) {
     let media = PoolFile::open(pool, Access::Write).unwrap();
     let [fs_uuid, dev_uuid, system_uuid] = [(); 3].map(|()| Uuid::new_v4());
     let (log_len, force, dev_name) = (None, false, "pool".to_owned());
-    let options = mkfs::Options { log_len, force, fs_uuid, dev_uuid, system_uuid, dev_name };
+    let options = mkfs::Options {
+        log_len,
+        extensions: true,
+        force,
+        fs_uuid,
+        dev_uuid,
+        system_uuid,
+        dev_name,
+    };
     mkfs::mkfs(&media, &options).unwrap();
 }

@@ -27,9 +27,17 @@ pub struct ModeArgs {
 /// Options of `mkfs`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
+The new file system has extensions: long names, empty and small files, symbolic and hard links, \
+times. The reference's tools can read it, but skip what uses the extensions. With --reference the \
+file system has none, and is byte for byte what the reference's mkfs makes. Use that if a VM or a \
+host has only the reference's tools, or older versions of these.
+
+Each file, directory or link needs an entry in the log, and so does each later change of its name or \
+attributes. The log's length is fixed.
+
 Examples:
   famfs --pool /dev/shm/pool mkfs            a file system in a pool file
-  famfs mkfs --loglen 64m /dev/dax0.0        on a device, with room for 123361 files
+  famfs mkfs --entries 100000 /dev/dax0.0    on a device, with room for 100000 files
   famfs mkfs --force --kill /dev/dax0.0      wipe the superblock only
 
 Exit codes: 0 success; 2 any failure.")]
@@ -43,9 +51,16 @@ pub struct Mkfs {
     /// Only wipe the superblock, so that the device counts as unformatted (needs --force)
     #[arg(short, long, requires = "force")]
     pub kill: bool,
-    /// Length of the log, a power of two from 2 MiB [default: 8m, less on pools below 128 MiB]
+    /// Length of the log, a power of two from 2 MiB [default: 1/64 of the device, rounded down to a
+    /// power of two, from 8m to 1g, less below 128 MiB; with --reference 8m, less below 128 MiB]
     #[arg(short, long, value_name = "SIZE", value_parser = parse_size)]
     pub loglen: Option<u64>,
+    /// Make the log just long enough for this many entries
+    #[arg(long, value_name = "N", conflicts_with = "loglen", value_parser = number::<u32>(1..=u32::MAX))]
+    pub entries: Option<u32>,
+    /// Without extensions, for tools that know only the reference's format
+    #[arg(long)]
+    pub reference: bool,
     /// Use only this many bytes from the start of the device, a multiple of 2 MiB; the rest, such
     /// as the slices of VMs, is never allocated [default: all]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]

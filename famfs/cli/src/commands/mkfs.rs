@@ -9,7 +9,7 @@ use famfs::kernel::mount::Mounted;
 use famfs::media::{Media, PoolFile};
 use famfs::store::mkfs::{self, Options};
 use famfs::store::role;
-use famfs::store::superblock::{MIN_LOG_LEN, Superblock};
+use famfs::store::superblock::{MIN_LOG_LEN, Superblock, log_len_for};
 use famfs::sys::dax::Access;
 use famfs::system::mounts;
 use famfs_cli::args::Mkfs;
@@ -31,6 +31,7 @@ struct Made {
     view_offset: u64,
     log_bytes: u64,
     log_slots: u64,
+    extensions: bool,
     data_start: u64,
     fs_uuid: String,
     dev_uuid: String,
@@ -63,7 +64,8 @@ fn make(pool: Option<&Path>, args: &Mkfs) -> Result<()> {
         return kill(&name, &*media, args);
     }
     let options = Options {
-        log_len: args.loglen,
+        log_len: wanted_log_len(args),
+        extensions: !args.reference,
         force: args.force,
         fs_uuid: args.fs_uuid.unwrap_or_else(Uuid::new_v4),
         dev_uuid: args.dev_uuid.unwrap_or_else(Uuid::new_v4),
@@ -109,10 +111,18 @@ fn open_device(device: &Path, args: &Mkfs) -> Result<impl Media + use<>> {
         return Ok(mounted.raw_meta(MIN_LOG_LEN)?);
     }
     // Before the log's file is made: that fails for a wrong length too, but with a vaguer error.
-    let log_len =
-        mkfs::log_len(args.loglen, args.size.map_or(device_len, |size| size.min(device_len)))
-            .with_context(|| device.display().to_string())?;
+    let log_len = mkfs::log_len(
+        wanted_log_len(args),
+        args.size.map_or(device_len, |size| size.min(device_len)),
+        !args.reference,
+    )
+    .with_context(|| device.display().to_string())?;
     Ok(mounted.raw_meta(log_len)?)
+}
+
+/// The log length that was asked for, if any.
+fn wanted_log_len(args: &Mkfs) -> Option<u64> {
+    args.loglen.or(args.entries.map(|entries| log_len_for(entries.into())))
 }
 
 /// Refuses a device that is mounted under this name, and names the mount point.
@@ -136,6 +146,7 @@ fn report(name: String, media: &dyn Media, made: &Superblock, args: &Mkfs) -> Re
             view_offset: media.origin(),
             log_bytes: made.log_len,
             log_slots,
+            extensions: !args.reference,
             data_start: made.data_start(),
             fs_uuid: made.fs_uuid.to_string(),
             dev_uuid: made.dev_uuid.to_string(),
@@ -143,9 +154,10 @@ fn report(name: String, media: &dyn Media, made: &Superblock, args: &Mkfs) -> Re
         });
     }
     let would = if args.dry_run { "would make " } else { "" };
-    say!("{name}: {would}famfs {}", made.fs_uuid)?;
+    let with = if args.reference { "without" } else { "with" };
+    say!("{name}: {would}famfs {}, {with} extensions", made.fs_uuid)?;
     say!(
-        "  device {}, log {} for {log_slots} files and directories, {} for data",
+        "  device {}, log {} for {log_slots} entries, {} for data",
         human(media.len()),
         human(made.log_len),
         human(made.capacity(media.len()) - made.data_start()),

@@ -57,12 +57,13 @@ pub(super) fn plan(spec: &Spec, host: &Host, files: bool) -> Result<(PoolPlan, U
     }
     let present = if exists && kind != Kind::Devdax { superblock(&path)? } else { None };
     let system = present.as_ref().map_or_else(Uuid::new_v4, |superblock| superblock.system_uuid);
-    let log_len = (!spec.imports.is_empty()).then(|| needs.log_len());
     // A devdax device is formatted by a VM.
     let wanted = files && present.is_none() && kind != Kind::Devdax;
     let data_offset = view.data_offset();
     let slice = first_slice(spec).filter(|_| wanted);
     let limit = slice.map(|(offset, _)| offset);
+    let device_len = limit.unwrap_or(size).saturating_sub(data_offset);
+    let log_len = (!spec.imports.is_empty()).then(|| needs.room().log_len(device_len));
     let mkfs = wanted.then_some(MkfsPlan {
         log_len,
         size: limit.map(|limit| limit.saturating_sub(data_offset)),
@@ -70,7 +71,7 @@ pub(super) fn plan(spec: &Spec, host: &Host, files: bool) -> Result<(PoolPlan, U
     });
     // The file system must fit before the first slice; without slices, it takes the whole pool.
     if let Some((limit, name)) = slice
-        && mkfs::log_len(log_len, limit.saturating_sub(data_offset)).is_err()
+        && mkfs::log_len(log_len, device_len, true).is_err()
     {
         let (offset, least) = (Bytes(limit), Bytes(MIN_DEVICE_LEN + data_offset));
         return Err(PlanError::SliceInFront { name: name.to_owned(), offset, least });
@@ -175,10 +176,11 @@ fn new_pool(
     if asked.kind == Some(PoolKind::Devdax) {
         return Err(PoolError::Missing(path.into()).into());
     }
-    let needed = needs.pool_size();
+    let room = needs.room();
+    let needed = room.pool_size();
     let size = match asked.size {
-        Some(size) if imports && size < needs.least_pool_size() => {
-            let (path, needed) = (path.to_owned(), Bytes(needs.least_pool_size()));
+        Some(size) if imports && size < room.least_pool_size() => {
+            let (path, needed) = (path.to_owned(), Bytes(room.least_pool_size()));
             return Err(PlanError::TooSmall { path, size: Bytes(size), needed });
         }
         Some(size) => size,

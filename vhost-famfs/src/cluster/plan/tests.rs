@@ -110,9 +110,9 @@ fn the_pool_is_as_large_as_the_imports_need() {
     let place = Place::new();
     let data = place.dir.path().join("data");
     fs::create_dir(&data).unwrap();
-    fs::write(data.join("file"), vec![1; 5 << 20]).unwrap();
+    fs::write(data.join("file"), vec![1; 11 << 20]).unwrap();
     let plan = place.plan("[[import]]\nfrom = \"data\"\n[[vm]]\n").unwrap();
-    assert_eq!(plan.pool.needs.allocated, 6 << 20);
+    assert_eq!(plan.pool.needs.allocated, 12 << 20);
     assert!(plan.pool.size >= 256 << 20 && plan.pool.ours && plan.pool.create.is_some());
     assert_eq!(plan.pool.mkfs.unwrap().system, plan.vms[0].config.uuid);
     let refusal = place.refusal("[pool]\nsize = \"16M\"\n[[import]]\nfrom = \"data\"\n[[vm]]\n");

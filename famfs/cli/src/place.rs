@@ -11,6 +11,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use famfs::format::path::{PathError, RelPath};
 use famfs::kernel::mount::Mounted;
 use famfs::media::PoolFile;
+use famfs::replay::tree::list::Entry;
+use famfs::replay::tree::resolve::LastLink;
 use famfs::replay::{Contents, Owner, Plan};
 use famfs::store::alloc::Striping;
 use famfs::store::lease::{Keeper, RunningSystem, Timing};
@@ -18,6 +20,7 @@ use famfs::store::role::{self, Role};
 use famfs::store::superblock::Superblock;
 use famfs::sys::dax::Access;
 use famfs::system::mounts::{self, MountedPath, MountsError};
+use famfs::system::parent;
 use famfs::write::volume::{OfflineVolume, Volume};
 use famfs::write::writer::Writer;
 use famfs_cli::args::InterleaveArgs;
@@ -29,8 +32,12 @@ use crate::output::notice;
 pub struct Place {
     /// The file system.
     pub volume: Box<dyn Volume>,
-    /// The path; `None` is the root.
+    /// The path; `None` is the root. In a pool file it may lead through symbolic links: see
+    /// [`Place::resolve`].
     pub path: Option<RelPath>,
+    /// Whether the path ends as one of a directory does, so that a link at its end counts as what
+    /// it leads to.
+    is_dir: bool,
     /// The pool file or device.
     memory: Option<Metadata>,
     /// This system's UUID; `None` offline, where the holder of the pool's lock is the master.
@@ -45,20 +52,34 @@ impl Place {
     pub fn open(pool: Option<&Path>, path: Option<&Path>, access: Access) -> Result<Self> {
         match pool {
             Some(pool) => {
-                let path = pool_path(path.unwrap_or(Path::new("")))?;
+                let path = path.unwrap_or(Path::new(""));
+                let (path, is_dir) = (pool_path(path)?, names_dir(path));
                 let volume = Box::new(OfflineVolume::new(PoolFile::open(pool, access)?));
                 let memory = pool.metadata().ok();
-                Ok(Self { volume, path, memory, system: None, lease: OnceCell::new() })
+                let (system, lease) = (None, OnceCell::new());
+                Ok(Self { volume, path, is_dir, memory, system, lease })
             }
             None => match path {
-                Some(path) => Self::mounted(path, access),
-                None => Self::mounted(&mounts::only()?, access),
+                Some(path) => Self::mounted(path, access, LastLink::Follow),
+                None => Self::mounted(&mounts::only()?, access, LastLink::Follow),
             },
         }
     }
 
-    fn mounted(path: &Path, access: Access) -> Result<Self> {
-        let found = locate(path)?;
+    /// The same for a path that may be that of a symbolic link.
+    pub fn open_link(pool: Option<&Path>, path: Option<&Path>, access: Access) -> Result<Self> {
+        match (pool, path) {
+            (None, Some(path)) => Self::mounted(path, access, LastLink::Keep),
+            _ => Self::open(pool, path, access),
+        }
+    }
+
+    fn mounted(path: &Path, access: Access, last: LastLink) -> Result<Self> {
+        let is_dir = names_dir(path);
+        let found = match last {
+            LastLink::Keep if !is_dir => locate_link(path)?,
+            _ => locate(path)?,
+        };
         let path = inside(found.inside.as_os_str().as_bytes())?;
         let system = match access {
             // Master and client read in the same way.
@@ -76,7 +97,7 @@ impl Place {
         }
         let volume = Box::new(mounted.open(access, system)?);
         let memory = Path::new(&found.mount.source).metadata().ok();
-        Ok(Self { volume, path, memory, system, lease: OnceCell::new() })
+        Ok(Self { volume, path, is_dir, memory, system, lease: OnceCell::new() })
     }
 
     /// Opens the file system for additions; with `dry_run`, for a session that changes nothing.
@@ -141,6 +162,25 @@ impl Place {
         Ok(Contents::read(self.volume.media())?.plan)
     }
 
+    /// The path in a tree, after the symbolic links that lead to it; `None` is the root.
+    pub fn resolve(&self, plan: &Plan, last: LastLink) -> Result<Option<RelPath>> {
+        let last = if self.is_dir { LastLink::Follow } else { last };
+        match &self.path {
+            Some(path) => Ok(plan.tree().resolve(path, last)?),
+            None => Ok(None),
+        }
+    }
+
+    /// What is at the path, and everything below it.
+    pub fn entries<'p>(&self, plan: &'p Plan, last: LastLink) -> Result<Vec<Entry<'p>>> {
+        let path = self.resolve(plan, last)?;
+        let entries = plan.tree().at_and_below(path.as_ref());
+        match path {
+            Some(path) if entries.is_empty() => bail!("\"{path}\" is not in the log"),
+            _ => Ok(entries),
+        }
+    }
+
     /// The path, which must not be the root.
     pub fn file_path(&self) -> Result<&RelPath> {
         self.path.as_ref().context("the path names the root of the file system, expected a file")
@@ -165,6 +205,23 @@ pub fn locate(path: &Path) -> Result<MountedPath> {
         MountsError::NotFamfs { .. } => anyhow!("{error}; for a pool file, use --pool FILE"),
         error => error.into(),
     })
+}
+
+/// The same for a path that may be that of a symbolic link in the famfs.
+pub fn locate_link(path: &Path) -> Result<MountedPath> {
+    if let (true, Some(name)) = (path.is_symlink(), path.file_name())
+        && let Ok(mut found) = mounts::locate(parent::of(path))
+    {
+        found.inside.push(name);
+        return Ok(found);
+    }
+    locate(path)
+}
+
+/// Whether a path ends as only one of a directory does.
+fn names_dir(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_bytes();
+    bytes.ends_with(b"/") || bytes.ends_with(b"/.")
 }
 
 /// A path in a pool file. A leading slash is allowed: the pool is the root.

@@ -71,6 +71,16 @@ fn the_tree_is_shown() {
          -rw-r--r--     0     0      2097152 plain\n"
     );
     assert_eq!(
+        shown(&pool, &["ls", "-l", "dir"]),
+        "drwx------   1  1000   100            0 1969-12-31T23:59:55.999999999Z dir\n\
+         -rwxr-x---   1  1000   100            0 1969-12-31T23:59:55.999999999Z dir/empty\n\
+         -rwxr-x---   2  1000   100        45000 1969-12-31T23:59:55.999999999Z dir/sp\\u0001rse\n"
+    );
+    assert_eq!(
+        shown(&pool, &["ls", "-l", "plain"]),
+        "-rw-r--r--   1     0     0      2097152 -                              plain\n"
+    );
+    assert_eq!(
         shown(&pool, &["tree"]),
         "/\n\
          ├── dir\n\
@@ -86,14 +96,14 @@ fn the_tree_is_shown() {
         "hard: file of 45000 bytes, 12288 allocated\n  \
            mode 0750, user 1000, group 100\n  \
            log slot 7\n  \
-           changed -5 s, 999999999 ns since 1970\n  \
+           changed 1969-12-31T23:59:55.999999999Z\n  \
            2 names of what slot 4 made\n  \
            byte 0x0: offset 0xa02000, length 0x1000\n  \
            byte 0x9000: offset 0xa07000, length 0x2000\n\
          dir: directory\n  \
            mode 0700, user 1000, group 100\n  \
            log slot 3\n  \
-           changed -5 s, 999999999 ns since 1970\n"
+           changed 1969-12-31T23:59:55.999999999Z\n"
     );
     assert_eq!(
         shown(&pool, &["du"]),

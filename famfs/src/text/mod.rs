@@ -5,4 +5,5 @@ pub mod error_report;
 pub mod json_name;
 pub mod number;
 pub mod terminal;
+pub mod time;
 pub mod units;

@@ -5,6 +5,7 @@
 mod beside;
 mod damage;
 mod groups;
+mod links;
 mod log;
 mod model;
 mod refusals;

@@ -13,10 +13,11 @@ use super::{ModeArgs, MountedOnly, parse_file_and_seed};
 /// Options of `ls`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Lists what the log records. A directory is listed with everything below it.
+Lists what the log records. A directory is listed with everything below it. Of a symbolic link it \
+lists the link itself, unless PATH ends with a slash.
 
 Examples:
-  famfs ls /mnt/famfs
+  famfs ls -l /mnt/famfs
   famfs --pool /dev/shm/pool ls --json /data
 
 Exit codes: 0 success; 1 failure, or files are missing because the log is damaged; 2 \
@@ -25,6 +26,9 @@ pub struct Ls {
     /// File or directory; with --pool a path in the pool [default: the root of the pool, or of the
     /// only mounted famfs]
     pub path: Option<PathBuf>,
+    /// Also print the number of names, and the time of the last change in UTC
+    #[arg(short, long)]
+    pub long: bool,
     /// Print the list as JSON, with extents
     #[arg(long)]
     pub json: bool,
@@ -150,8 +154,8 @@ pub struct Df {
 #[command(
     disable_help_flag = true,
     after_help = "\
-Prints a line for each directory: the bytes that its files occupy in units of 2 MiB, the bytes of \
-their contents, and the path.
+Prints a line for each directory: the bytes of memory that its files occupy, the bytes of their \
+contents, and the path. A file with several names is counted once.
 
 Examples:
   famfs du -h -s /mnt/famfs/data

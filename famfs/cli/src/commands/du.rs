@@ -2,17 +2,17 @@
 //! `famfs du`
 
 use std::collections::{BTreeMap, HashSet};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use famfs::replay::tree::list::{Entry, Listed};
+use famfs::replay::tree::object::ObjectKind;
+use famfs::replay::tree::resolve::LastLink;
 use famfs::sys::dax::Access;
 use famfs::text::json_name::Name;
 use famfs::text::terminal::escape_name;
 use famfs_cli::args::Du;
 use serde::Serialize;
 
-use super::rows::{RowKind, rows_at};
 use super::warn_of_damage;
 use crate::output::{FAILED, OK, Outcome, human, print_json, to_stdout};
 use crate::place::Place;
@@ -34,32 +34,34 @@ struct Item {
 }
 
 pub fn run(pool: Option<&Path>, args: &Du) -> Outcome {
-    let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
+    let place = Place::open_link(pool, args.path.as_deref(), Access::Read)?;
     let plan = place.whole_plan()?;
     let damaged = warn_of_damage(&plan);
-    let top = place.path.as_ref().map_or(Path::new(""), |path| path.as_path());
+    let top = place.resolve(&plan, LastLink::Keep)?;
+    let top = top.as_ref().map_or(Path::new(""), |path| path.as_path());
     // Paths are ordered by their parts, so that a directory comes before its contents.
     let mut sums: BTreeMap<PathBuf, Item> = BTreeMap::new();
     sums.insert(top.to_owned(), Item::new(top));
     // What has several names is counted once, as in du(1).
     let mut counted = HashSet::new();
-    for row in rows_at(&place, &plan)? {
-        let path = Path::new(OsStr::from_bytes(&row.path));
-        match &row.kind {
-            RowKind::Symlink(_) => {}
-            RowKind::Dir => {
+    for Entry { path, listed: Listed { name, object, .. } } in
+        place.entries(&plan, LastLink::Keep)?
+    {
+        let path = path.as_path();
+        match &object.kind {
+            ObjectKind::Symlink { .. } => {}
+            ObjectKind::Dir { .. } => {
                 sums.entry(path.to_owned()).or_insert_with(|| Item::new(path));
             }
-            RowKind::File { size, allocated, .. } => {
-                let more = row.links.filter(|(links, _)| *links > 1);
-                if more.is_some_and(|(_, object)| !counted.insert(object)) {
+            ObjectKind::File { size, bytes } => {
+                if object.links > 1 && !counted.insert(name.object) {
                     continue;
                 }
                 for above in path.ancestors() {
                     if let Some(sum) = sums.get_mut(above) {
                         sum.files += 1;
-                        sum.bytes += size;
-                        sum.allocated += allocated;
+                        sum.bytes = sum.bytes.saturating_add(*size);
+                        sum.allocated += plan.tree().allocated(bytes);
                     }
                 }
             }

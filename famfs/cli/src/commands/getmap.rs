@@ -6,8 +6,9 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use famfs::format::map::FileMap;
-use famfs::replay::NodeKind;
+use famfs::replay::tree::list::Listed;
+use famfs::replay::tree::object::ObjectKind;
+use famfs::replay::tree::resolve::LastLink;
 use famfs::sys::dax::Access;
 use famfs::sys::ioctl;
 use famfs::text::json_name::Name;
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::map_item::{ExtentItem, MapItem};
+use super::rows::map_item;
 use crate::output::{FAILED, Failure, OK, OrExit, Outcome, notice, print_json, say};
 use crate::place::Place;
 
@@ -62,7 +64,7 @@ pub fn run(pool: Option<&Path>, args: &Getmap) -> Outcome {
             }
         };
         if args.json {
-            files.push(Item { path: Name::of_path("path", path), size, map: (&map).into() });
+            files.push(Item { path: Name::of_path("path", path), size, map });
         } else if !args.quiet {
             print(path, size, &map)?;
         }
@@ -74,17 +76,22 @@ pub fn run(pool: Option<&Path>, args: &Getmap) -> Outcome {
 }
 
 /// Size and map of a file of a pool, from the log.
-fn get_offline(pool: &Path, path: &Path) -> Result<(u64, FileMap), Failure> {
+fn get_offline(pool: &Path, path: &Path) -> Result<(u64, MapItem), Failure> {
     let place = Place::open(Some(pool), Some(path), Access::Read)?;
-    let path = place.file_path().or_exit(NOT_REGULAR)?;
-    match place.plan()?.get(path).map(|node| &node.kind) {
-        Some(NodeKind::File { size, map }) => Ok((*size, map.clone())),
-        Some(NodeKind::Dir) => Err(anyhow!("\"{path}\" is a directory")).or_exit(NOT_REGULAR),
-        None => Err(anyhow!("\"{path}\" is not in the log")).or_exit(NOT_FOUND),
+    let plan = place.whole_plan()?;
+    let Some(path) = place.resolve(&plan, LastLink::Follow)? else {
+        return Err(anyhow!("the path names the root of the file system")).or_exit(NOT_REGULAR);
+    };
+    let Some(Listed { object, .. }) = plan.tree().get(&path) else {
+        return Err(anyhow!("\"{path}\" is not in the log")).or_exit(NOT_FOUND);
+    };
+    match &object.kind {
+        ObjectKind::File { size, bytes } => Ok((*size, map_item(plan.tree(), bytes, *size))),
+        _ => Err(anyhow!("\"{path}\" is a {}", object.kind_name())).or_exit(NOT_REGULAR),
     }
 }
 
-fn get(path: &Path) -> Result<(u64, FileMap), Failure> {
+fn get(path: &Path) -> Result<(u64, MapItem), Failure> {
     let name = path.display();
     let file = File::open(path).map_err(|err| {
         let code = if err.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { FAILED };
@@ -93,7 +100,8 @@ fn get(path: &Path) -> Result<(u64, FileMap), Failure> {
     if !file.metadata().with_context(|| format!("cannot examine {name}"))?.is_file() {
         return Err(anyhow!("{name} is not a regular file")).or_exit(NOT_REGULAR);
     }
-    ioctl::map_get(&file).map_err(|err| match err {
+    let got = ioctl::map_get(&file).map(|(size, map)| (size, (&map).into()));
+    got.map_err(|err| match err {
         Errno::NODATA => {
             let error = anyhow!("{name} has no map: the famfs tools did not make it");
             Failure { code: NO_MAP, error }
@@ -103,9 +111,9 @@ fn get(path: &Path) -> Result<(u64, FileMap), Failure> {
     })
 }
 
-fn print(path: &Path, size: u64, map: &FileMap) -> Result<()> {
+fn print(path: &Path, size: u64, map: &MapItem) -> Result<()> {
     say!("{}: {size} bytes", path.display())?;
-    print_map(&map.into())
+    print_map(map)
 }
 
 /// Prints where a file's bytes are, a line for each extent.

@@ -5,6 +5,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use famfs::replay::Owner;
+use famfs::replay::tree::Tree;
+use famfs::replay::tree::list::{Entry, Listed};
+use famfs::replay::tree::object::ObjectKind;
+use famfs::replay::tree::resolve::LastLink;
 use famfs::sys::dax::Access;
 use famfs::text::json_name::Name;
 use famfs::text::terminal::escape_name;
@@ -12,7 +16,7 @@ use famfs_cli::args::Ls;
 use serde::Serialize;
 
 use super::map_item::MapItem;
-use super::rows::{Row, RowKind, rows_at};
+use super::rows::{map_item, shown};
 use super::warn_of_damage;
 use crate::output::{FAILED, OK, Outcome, print_json, to_stdout};
 use crate::place::Place;
@@ -20,18 +24,18 @@ use crate::place::Place;
 /// Files and directories as the JSON reports show them.
 #[derive(Serialize)]
 pub(super) struct List {
-    version: u32,
-    entries: Vec<Item>,
+    pub(super) version: u32,
+    pub(super) entries: Vec<Item>,
 }
 
 impl List {
-    pub(super) fn of(rows: Vec<Row>) -> Self {
-        Self { version: 1, entries: rows.into_iter().map(item).collect() }
+    pub(super) fn of(tree: &Tree, entries: &[Entry<'_>]) -> Self {
+        Self { version: 1, entries: entries.iter().map(|entry| item(tree, entry)).collect() }
     }
 }
 
 #[derive(Serialize)]
-struct Item {
+pub(super) struct Item {
     #[serde(flatten)]
     path: Name,
     #[serde(rename = "type")]
@@ -45,11 +49,9 @@ struct Item {
     #[serde(skip_serializing_if = "Option::is_none")]
     mtime: Option<(i64, u32)>,
     /// Number of its names.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    links: Option<u64>,
+    links: u64,
     /// Slot that made what the name names.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    object: Option<u64>,
+    object: u64,
     #[serde(flatten)]
     target: Option<Name>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,53 +59,65 @@ struct Item {
 }
 
 pub fn run(pool: Option<&Path>, args: &Ls) -> Outcome {
-    let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
+    let place = Place::open_link(pool, args.path.as_deref(), Access::Read)?;
     let plan = place.whole_plan()?;
     let damaged = warn_of_damage(&plan);
-    let rows = rows_at(&place, &plan)?;
+    let entries = place.entries(&plan, LastLink::Keep)?;
     if args.json {
-        print_json(&List::of(rows))?;
+        print_json(&List::of(plan.tree(), &entries))?;
     } else {
-        to_stdout(|out| rows.iter().try_for_each(|row| print(out, row)))?;
+        to_stdout(|out| entries.iter().try_for_each(|entry| print(out, entry, args.long)))?;
     }
     Ok(if damaged { FAILED } else { OK })
 }
 
-fn item(row: Row) -> Item {
-    let (kind, size, map, target) = match row.kind {
-        RowKind::Dir => ("directory", 0, None, None),
-        RowKind::File { size, map, .. } => ("file", size, Some(map), None),
-        RowKind::Symlink(target) => {
-            ("symlink", target.len() as u64, None, Some(Name::new("target", &target)))
+pub(super) fn item(tree: &Tree, entry: &Entry<'_>) -> Item {
+    let Entry { path, listed: Listed { slot, name, object } } = entry;
+    let (kind, size, map, target) = match &object.kind {
+        ObjectKind::Dir { .. } => ("directory", 0, None, None),
+        ObjectKind::File { size, bytes } => {
+            ("file", *size, Some(map_item(tree, bytes, *size)), None)
+        }
+        ObjectKind::Symlink { target, .. } => {
+            ("symlink", target.len() as u64, None, Some(Name::new("target", target)))
         }
     };
     Item {
-        path: Name::new("path", &row.path),
+        path: Name::new("path", path.as_bytes()),
         kind,
         size,
-        uid: row.owner.uid,
-        gid: row.owner.gid,
-        mode: format!("{:04o}", row.owner.mode),
-        slot: row.slot,
-        mtime: row.mtime.map(|time| (time.sec, time.nsec)),
-        links: row.links.map(|(links, _)| links),
-        object: row.links.map(|(_, object)| object),
+        uid: object.owner.uid,
+        gid: object.owner.gid,
+        mode: format!("{:04o}", object.owner.mode),
+        slot: *slot,
+        mtime: object.mtime.map(|time| (time.sec, time.nsec)),
+        links: object.links,
+        object: name.object,
         target,
         map,
     }
 }
 
-fn print(out: &mut dyn Write, row: &Row) -> io::Result<()> {
-    let (letter, size, target) = match &row.kind {
-        RowKind::Dir => ('d', 0, String::new()),
-        RowKind::File { size, .. } => ('-', *size, String::new()),
-        RowKind::Symlink(target) => {
+fn print(out: &mut dyn Write, entry: &Entry<'_>, long: bool) -> io::Result<()> {
+    let Entry { path, listed: Listed { object, .. } } = entry;
+    let (letter, size, target) = match &object.kind {
+        ObjectKind::Dir { .. } => ('d', 0, String::new()),
+        ObjectKind::File { size, .. } => ('-', *size, String::new()),
+        ObjectKind::Symlink { target, .. } => {
             ('l', target.len() as u64, format!(" -> {}", escape_name(target)))
         }
     };
-    let Owner { uid, gid, mode } = row.owner;
-    let mode = permissions(mode);
-    writeln!(out, "{letter}{mode} {uid:>5} {gid:>5} {size:>12} {}{target}", row.shown())
+    let Owner { uid, gid, mode } = object.owner;
+    write!(out, "{letter}{}", permissions(mode))?;
+    if long {
+        write!(out, " {:>3}", object.links)?;
+    }
+    write!(out, " {uid:>5} {gid:>5} {size:>12}")?;
+    if long {
+        // As wide as a time with nanoseconds.
+        write!(out, " {:<30}", shown(object.mtime))?;
+    }
+    writeln!(out, " {path}{target}")
 }
 
 /// Permission bits as ls(1) shows them.

@@ -4,68 +4,76 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use famfs::replay::Owner;
-use famfs::replay::tree::object::Time;
+use famfs::format::path::RelPath;
+use famfs::replay::tree::Tree;
+use famfs::replay::tree::list::{Entry, Listed};
+use famfs::replay::tree::object::ObjectKind;
+use famfs::replay::tree::resolve::LastLink;
+use famfs::replay::{Owner, Plan};
 use famfs::sys::dax::Access;
 use famfs::text::terminal::escape_name;
 use famfs_cli::args::Stat;
 
 use super::getmap::print_map;
-use super::ls::List;
-use super::rows::{Row, RowKind, rows_at};
+use super::ls::{List, item};
+use super::rows::{map_item, shown};
 use crate::output::{FAILED, OK, Outcome, notice, print_json, say};
 use crate::place::Place;
 
 pub fn run(pool: Option<&Path>, args: &Stat) -> Outcome {
     let mut code = OK;
-    let mut found = Vec::new();
+    let mut list = List { version: 1, entries: Vec::new() };
     for path in &args.paths {
-        match look_up(pool, path) {
-            Ok(node) => found.push(node),
-            Err(err) => {
-                notice!("{err:#}");
-                code = FAILED;
+        let shown = look_up(pool, path).and_then(|(path, plan)| {
+            let listed = plan.tree().get(&path);
+            let listed = listed.with_context(|| format!("\"{path}\" is not in the log"))?;
+            let entry = Entry { path, listed };
+            if args.json {
+                list.entries.push(item(plan.tree(), &entry));
+                return Ok(());
             }
+            print(plan.tree(), &entry)
+        });
+        if let Err(err) = shown {
+            notice!("{err:#}");
+            code = FAILED;
         }
     }
     if args.json {
-        print_json(&List::of(found))?;
-    } else {
-        found.iter().try_for_each(print)?;
+        print_json(&list)?;
     }
     Ok(code)
 }
 
-fn look_up(pool: Option<&Path>, path: &Path) -> Result<Row> {
-    let place = Place::open(pool, Some(path), Access::Read)?;
-    let path = place.path.as_ref().context("the root of the file system has no log entry")?;
-    // What is at a path stands before what is below it.
-    let row = rows_at(&place, &place.whole_plan()?)?.into_iter().next();
-    row.with_context(|| format!("\"{path}\" is not in the log"))
+fn look_up(pool: Option<&Path>, path: &Path) -> Result<(RelPath, Plan)> {
+    let place = Place::open_link(pool, Some(path), Access::Read)?;
+    let plan = place.whole_plan()?;
+    let path = place.resolve(&plan, LastLink::Keep)?;
+    Ok((path.context("the root of the file system has no log entry")?, plan))
 }
 
-fn print(row: &Row) -> Result<()> {
-    let path = row.shown();
-    match &row.kind {
-        RowKind::Dir => say!("{path}: directory")?,
-        RowKind::File { size, allocated, .. } => {
-            say!("{path}: file of {size} bytes, {allocated} allocated")?;
+fn print(tree: &Tree, entry: &Entry<'_>) -> Result<()> {
+    let Entry { path, listed: Listed { slot, name, object } } = entry;
+    match &object.kind {
+        ObjectKind::Dir { .. } => say!("{path}: directory")?,
+        ObjectKind::File { size, bytes } => {
+            say!("{path}: file of {size} bytes, {} allocated", tree.allocated(bytes))?;
         }
-        RowKind::Symlink(target) => {
+        ObjectKind::Symlink { target, .. } => {
             say!("{path}: symbolic link to \"{}\"", escape_name(target))?;
         }
     }
-    let Owner { uid, gid, mode } = row.owner;
+    let Owner { uid, gid, mode } = object.owner;
     say!("  mode {mode:04o}, user {uid}, group {gid}")?;
-    say!("  log slot {}", row.slot)?;
-    if let Some(Time { sec, nsec }) = row.mtime {
-        say!("  changed {sec} s, {nsec} ns since 1970")?;
+    say!("  log slot {slot}")?;
+    if object.mtime.is_some() {
+        say!("  changed {}", shown(object.mtime))?;
     }
-    if let Some((links, object)) = row.links.filter(|(links, _)| *links > 1) {
-        say!("  {links} names of what slot {object} made")?;
+    if object.links > 1 {
+        say!("  {} names of what slot {} made", object.links, name.object)?;
     }
-    match &row.kind {
-        RowKind::Dir | RowKind::Symlink(_) => Ok(()),
-        RowKind::File { map, .. } => print_map(map),
+    match &object.kind {
+        ObjectKind::Dir { .. } | ObjectKind::Symlink { .. } => Ok(()),
+        ObjectKind::File { size, bytes } => print_map(&map_item(tree, bytes, *size)),
     }
 }

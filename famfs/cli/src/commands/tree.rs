@@ -5,13 +5,16 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::Path;
 
+use famfs::replay::tree::list::Entry;
+use famfs::replay::tree::object::ObjectKind;
+use famfs::replay::tree::resolve::LastLink;
 use famfs::sys::dax::Access;
 use famfs::text::json_name::Name;
 use famfs::text::terminal::escape_name;
 use famfs_cli::args::Tree;
 use serde::Serialize;
 
-use super::rows::{Row, RowKind, rows_at};
+use super::rows::is_dir;
 use super::warn_of_damage;
 use crate::output::{FAILED, OK, Outcome, print_json, to_stdout};
 use crate::place::Place;
@@ -38,24 +41,26 @@ struct Item {
 }
 
 /// What is directly in each directory, by its path; the empty one is the root.
-type Children = HashMap<Vec<u8>, Vec<Row>>;
+type Children<'e> = HashMap<&'e [u8], Vec<&'e Entry<'e>>>;
 
 pub fn run(pool: Option<&Path>, args: &Tree) -> Outcome {
-    let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
+    let place = Place::open_link(pool, args.path.as_deref(), Access::Read)?;
     let plan = place.whole_plan()?;
     let damaged = warn_of_damage(&plan);
-    let mut rows = rows_at(&place, &plan)?;
-    let directories = rows.iter().filter(|row| row.is_dir()).count();
-    let files = rows.len() - directories;
+    let entries = place.entries(&plan, LastLink::Keep)?;
+    let directories = entries.iter().filter(|entry| is_dir(entry)).count();
+    let files = entries.len() - directories;
     // What is at the path stands before what is below it.
-    let below = rows.split_off(usize::from(place.path.is_some()));
+    let is_root = place.resolve(&plan, LastLink::Keep)?.is_none();
+    let (top, below) = entries.split_at(usize::from(!is_root));
     let mut children = Children::new();
-    for row in below {
-        let end = row.path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
-        children.entry(row.path[..end].to_vec()).or_default().push(row);
+    for entry in below {
+        let path = entry.path.as_bytes();
+        let end = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+        children.entry(&path[..end]).or_default().push(entry);
     }
-    let root = match rows.first() {
-        Some(row) => item(row, &children),
+    let root = match top.first() {
+        Some(entry) => item(entry, &children),
         None => directory(Name::new("name", b"/"), &[], &children),
     };
     if args.json {
@@ -70,25 +75,24 @@ pub fn run(pool: Option<&Path>, args: &Tree) -> Outcome {
     Ok(if damaged { FAILED } else { OK })
 }
 
-/// A row with all below it; as deep as a path of 4,095 bytes can be.
-fn item(row: &Row, all: &Children) -> Item {
-    let start = row.path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
-    let name = Name::new("name", &row.path[start..]);
-    match row.kind {
-        RowKind::Dir => directory(name, &row.path, all),
-        RowKind::File { size, .. } => {
-            Item { name, kind: "file", size: Some(size), target: None, children: None }
+/// A path with all below it; as deep as a path of 4,095 bytes can be.
+fn item(entry: &Entry<'_>, all: &Children<'_>) -> Item {
+    let name = Name::new("name", entry.path.name());
+    match &entry.listed.object.kind {
+        ObjectKind::Dir { .. } => directory(name, entry.path.as_bytes(), all),
+        ObjectKind::File { size, .. } => {
+            Item { name, kind: "file", size: Some(*size), target: None, children: None }
         }
-        RowKind::Symlink(ref target) => {
+        ObjectKind::Symlink { target, .. } => {
             let target = Some(Name::new("target", target));
             Item { name, kind: "symlink", size: None, target, children: None }
         }
     }
 }
 
-fn directory(name: Name, path: &[u8], all: &Children) -> Item {
+fn directory(name: Name, path: &[u8], all: &Children<'_>) -> Item {
     let children = all.get(path).into_iter().flatten();
-    let children = children.map(|row| item(row, all)).collect();
+    let children = children.map(|entry| item(entry, all)).collect();
     Item { name, kind: "directory", size: None, target: None, children: Some(children) }
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The names of a tree in the order of their paths.
 
+use std::convert::Infallible;
+
 use serde::Serialize;
 
 use super::Tree;
@@ -18,6 +20,15 @@ pub struct Listed<'t> {
     pub name: &'t Name,
     /// What it names.
     pub object: &'t Object,
+}
+
+/// A path, and what is there.
+#[derive(Clone, Debug)]
+pub struct Entry<'t> {
+    /// The path.
+    pub path: RelPath,
+    /// What it names.
+    pub listed: Listed<'t>,
 }
 
 /// What a tree adds up to, conventional files and directories included.
@@ -60,10 +71,10 @@ impl Tree {
 
     /// Calls `each` with every path below a directory, relative to it: a directory before what is
     /// in it, names in the order of their bytes. An error of it ends the walk.
-    pub fn walk<E>(
-        &self,
+    pub fn walk<'t, E>(
+        &'t self,
         dir: u64,
-        mut each: impl FnMut(&[u8], Listed<'_>) -> Result<(), E>,
+        mut each: impl FnMut(&[u8], Listed<'t>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut names: Vec<(u64, &Name)> = self.names.iter().collect();
         names.sort_unstable_by_key(|(_, name)| (name.parent, &name.component));
@@ -93,6 +104,29 @@ impl Tree {
             }
         }
         Ok(())
+    }
+
+    /// What is at a path, and everything below it, in the order of [`Tree::walk`]; of the root only
+    /// what is below it. Symbolic links are not followed. Empty if there is nothing.
+    pub fn at_and_below(&self, path: Option<&RelPath>) -> Vec<Entry<'_>> {
+        let (mut entries, mut top, mut dir) = (Vec::new(), Vec::new(), NO_ENTRY);
+        if let Some(path) = path {
+            let Some(listed) = self.get(path) else { return entries };
+            entries.push(Entry { path: path.clone(), listed });
+            if !matches!(listed.object.kind, ObjectKind::Dir { .. }) {
+                return entries;
+            }
+            top = [path.as_bytes(), b"/"].concat();
+            dir = listed.name.object;
+        }
+        let Ok(()) = self.walk(dir, |below, listed| {
+            // A tree has no longer paths, and no name that a path cannot have.
+            if let Ok(path) = RelPath::new(&[&top, below].concat()) {
+                entries.push(Entry { path, listed });
+            }
+            Ok::<(), Infallible>(())
+        });
+        entries
     }
 
     /// Slot of the name at a path, given by its components below the root.

@@ -13,6 +13,7 @@ pub mod list;
 mod names;
 pub mod object;
 pub mod problem;
+pub mod resolve;
 mod store;
 
 use std::collections::HashMap;

@@ -30,6 +30,8 @@ famfs attach --mount-point /mnt/famfs
 famfs umount /mnt/famfs
 famfs attach --read-only
 prepare famfs umount /mnt/famfs
+famfs attach --noexec
+prepare famfs umount /mnt/famfs
 famfs attach --mount-point /mnt/famfs --device /dev/dax0.0 --json
 prepare famfs umount /mnt/famfs
 famfs logplay --dry-run --daxdev /dev/dax0.0
@@ -39,6 +41,8 @@ famfs mount --dry-run /dev/dax0.0 /mnt/famfs
 famfs mount /dev/dax0.0 /mnt/famfs
 prepare famfs umount /mnt/famfs
 famfs mount -o ro /dev/dax0.0 /mnt/famfs
+prepare famfs umount /mnt/famfs
+famfs mount -o noexec /dev/dax0.0 /mnt/famfs
 umount /mnt/famfs
 mount -t famfs /dev/dax0.0 /mnt/famfs
 famfs mkmeta /dev/dax0.0

@@ -28,7 +28,7 @@ use crate::store::role::Role;
 use crate::store::superblock::{Superblock, SuperblockError};
 use crate::sys::dax::{Access, Mapping};
 use crate::sys::ioctl::{self, FileType};
-use crate::sys::mount_attr;
+use crate::sys::mount_attr::{self, Refusal};
 use crate::system::lock::{self, LockError};
 use crate::write::volume::{FileBytes, TransferError, Volume};
 
@@ -118,7 +118,8 @@ impl Mounted {
     }
 
     /// Makes a file system for a device, without a mount point. It is strict if the kernel's famfs
-    /// can be: then only these tools change its names and attributes.
+    /// can be: then only these tools change its names and attributes. Programs run from it, without
+    /// the privileges of set-ID bits.
     pub fn detached(device: &Path) -> Result<Self, MountError> {
         let context = match fsopen("famfs", FsOpenFlags::FSOPEN_CLOEXEC) {
             Err(Errno::NODEV) => return Err(MountError::NoModule),
@@ -132,7 +133,6 @@ impl Mounted {
         let context = context.map_err(|err| error(None, err))?;
         let flags = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
-            | MountAttrFlags::MOUNT_ATTR_NOEXEC
             | MountAttrFlags::MOUNT_ATTR_NOATIME;
         if fsconfig_set_flag(&context, "strict").is_err() {
             // Its complaint would be taken for one about the device.
@@ -174,7 +174,7 @@ impl Mounted {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let own = rustix::mount::open_tree(rustix::fs::CWD, mount_point, flags)
             .map_err(|err| error(err.into()))?;
-        mount_attr::set_read_only(&own, false).map_err(error)?;
+        mount_attr::set(&own, Refusal::Writing, false).map_err(error)?;
         Ok(Self::new(own, device))
     }
 
@@ -189,8 +189,14 @@ impl Mounted {
     /// Makes this mount read-only, or writable; nothing changes for other mounts of the file
     /// system.
     pub fn set_read_only(&self, read_only: bool) -> Result<(), MountError> {
-        mount_attr::set_read_only(&self.root, read_only)
+        mount_attr::set(&self.root, Refusal::Writing, read_only)
             .map_err(|err| self.device_error("changing read-only", err))
+    }
+
+    /// Keeps programs from running from this mount, or lets them run.
+    pub fn set_noexec(&self, noexec: bool) -> Result<(), MountError> {
+        mount_attr::set(&self.root, Refusal::Running, noexec)
+            .map_err(|err| self.device_error("changing noexec", err))
     }
 
     fn device_error(&self, detail: &str, source: io::Error) -> MountError {

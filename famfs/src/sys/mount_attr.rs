@@ -5,12 +5,22 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Makes a mount read-only, or writable, through an open directory that is its root.
-pub fn set_read_only(root: impl AsFd, read_only: bool) -> io::Result<()> {
-    let (attr_set, attr_clr) = match read_only {
-        true => (libc::MOUNT_ATTR_RDONLY, 0),
-        false => (0, libc::MOUNT_ATTR_RDONLY),
+/// What a mount can refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Writing: `ro`.
+    Writing,
+    /// Running programs: `noexec`.
+    Running,
+}
+
+/// Makes a mount refuse something, or allow it, through an open directory that is its root.
+pub fn set(root: impl AsFd, refusal: Refusal, on: bool) -> io::Result<()> {
+    let flag = match refusal {
+        Refusal::Writing => libc::MOUNT_ATTR_RDONLY,
+        Refusal::Running => libc::MOUNT_ATTR_NOEXEC,
     };
+    let (attr_set, attr_clr) = if on { (flag, 0) } else { (0, flag) };
     let attr = libc::mount_attr { attr_set, attr_clr, propagation: 0, userns_fd: 0 };
     let root = root.as_fd().as_raw_fd();
     // SAFETY: the path is empty and ends with a NUL; `attr` lives past the call, and its size is
@@ -38,7 +48,7 @@ mod tests {
 
     /// Uses a private copy of a mount, which root may make; other users are refused even that.
     #[test]
-    fn a_mount_becomes_read_only_and_back() {
+    fn a_mount_refuses_and_allows_again() {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let own = match open_tree(CWD, "/", flags) {
             Err(err) if !rustix::process::geteuid().is_root() => {
@@ -46,10 +56,14 @@ mod tests {
             }
             own => own.unwrap(),
         };
-        for read_only in [true, false] {
-            set_read_only(&own, read_only).unwrap();
-            let found = fstatvfs(&own).unwrap().f_flag.contains(StatVfsMountFlags::RDONLY);
-            assert_eq!(found, read_only);
+        for (refusal, flag) in [
+            (Refusal::Writing, StatVfsMountFlags::RDONLY),
+            (Refusal::Running, StatVfsMountFlags::NOEXEC),
+        ] {
+            for on in [true, false] {
+                set(&own, refusal, on).unwrap();
+                assert_eq!(fstatvfs(&own).unwrap().f_flag.contains(flag), on, "{refusal:?}");
+            }
         }
     }
 }

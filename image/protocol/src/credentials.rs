@@ -23,6 +23,8 @@ pub const ACCESS: &str = "famfs.access";
 pub const READ_WRITE: &str = "read-write";
 /// Programs may only read files; the log is followed nevertheless.
 pub const READ_ONLY: &str = "read-only";
+/// Any value: programs in the pool cannot be run.
+pub const NOEXEC: &str = "famfs.noexec";
 /// A command to run once the pool is mounted. Its exit status is sent to the host, then the machine
 /// powers off.
 pub const RUN: &str = "famfs.run";
@@ -69,13 +71,14 @@ pub enum CredentialError {
 /// A credential, its allowed values in words, and the check.
 type Rule = (&'static str, &'static str, fn(&str) -> bool);
 
-const RULES: [Rule; 8] = [
+const RULES: [Rule; 9] = [
     (NO_POOL, "any value", |_| true),
     (CONSOLE, "any value", |_| true),
     (MOUNT_POINT, "/mnt/famfs or a directory below /run, /tmp or /var", is_mount_point),
     (VIEW, "devdax or raw", |value| ["devdax", "raw"].contains(&value)),
     (ROLE, "master or client", |value| ["master", "client"].contains(&value)),
     (ACCESS, "read-write or read-only", |value| [READ_WRITE, READ_ONLY].contains(&value)),
+    (NOEXEC, "any value", |_| true),
     (RUN, "a command of at most 1024 bytes", |value| {
         !value.trim().is_empty() && value.len() <= MAX_COMMAND
     }),

@@ -81,6 +81,10 @@ pub(super) struct UpArgs {
     /// in the cluster file.
     #[arg(long)]
     unconfined: bool,
+    /// Keep the VMs from running programs that lie in the pool. For one VM, set `noexec = true` in
+    /// the cluster file.
+    #[arg(long)]
+    noexec: bool,
     /// Print what would be done, without doing it.
     #[arg(long)]
     dry_run: bool,
@@ -132,6 +136,8 @@ pub struct UpConfig {
     pub overcommit: bool,
     /// Do not confine QEMU.
     pub unconfined: bool,
+    /// Keep the VMs from running programs that lie in the pool.
+    pub noexec: bool,
     /// Only print what would be done.
     pub dry_run: bool,
     /// Print in the format of this program.
@@ -191,6 +197,7 @@ impl TryFrom<UpArgs> for UpConfig {
             verbose: args.verbose,
             overcommit: args.overcommit,
             unconfined: args.unconfined,
+            noexec: args.noexec,
             dry_run: args.dry_run,
             emit: args.emit,
             output: args.output,

@@ -118,6 +118,8 @@ struct VmTable {
     kernel: Option<PathBuf>,
     mount: Option<bool>,
     #[serde(default)]
+    noexec: bool,
+    #[serde(default)]
     shell: bool,
     confine: Option<bool>,
     #[serde(default)]
@@ -401,6 +403,7 @@ fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
         }),
         kernel: table.kernel.map(|path| base.join(path)),
         mount: table.mount,
+        noexec: table.noexec,
         shell: table.shell,
         confine: table.confine.unwrap_or(true),
         args: table.args,

@@ -47,6 +47,7 @@ fn every_key_is_read() {
         root = "disk"
         kernel = "/boot/vmlinux"
         mount = false
+        noexec = true
         shell = true
         args = ["-device", "virtio-rng-pci"]
         [[vm]]
@@ -86,6 +87,7 @@ fn every_key_is_read() {
         root: Some(Root::Disk),
         kernel: Some("/boot/vmlinux".into()),
         mount: Some(false),
+        noexec: true,
         shell: true,
         confine: true,
         args: vec!["-device".into(), "virtio-rng-pci".into()],

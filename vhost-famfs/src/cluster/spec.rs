@@ -193,6 +193,8 @@ pub struct VmSpec {
     pub kernel: Option<PathBuf>,
     /// Whether the guest mounts the pool; `None` for yes, unless it sees only a part.
     pub mount: Option<bool>,
+    /// Whether programs in the pool cannot be run in the guest.
+    pub noexec: bool,
     /// Whether the serial console has a root shell.
     pub shell: bool,
     /// Whether QEMU is confined.
@@ -214,6 +216,7 @@ impl VmSpec {
             root: None,
             kernel: None,
             mount: None,
+            noexec: false,
             shell: false,
             confine: true,
             args: Vec::new(),

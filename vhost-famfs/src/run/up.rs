@@ -99,6 +99,7 @@ fn spec(config: &UpConfig) -> Result<(Spec, Option<ClusterFile>)> {
     if config.unconfined {
         spec.vms.iter_mut().for_each(|vm| vm.confine = false);
     }
+    spec.vms.iter_mut().for_each(|vm| vm.noexec |= config.noexec);
     if let Some(name) = &config.name {
         spec.name.clone_from(name);
     }

@@ -99,11 +99,14 @@ The log is played before the file system is attached, so all files appear at onc
 entries cannot be played, the file system is mounted without them, and the exit code is 1.
 
 As mount.famfs, the program serves mount(8) and fstab(5), and accepts their generic options. `ro` \
-mounts read-only; logplay still makes new files appear. famfs is always nosuid, nodev and noexec.
+mounts read-only; logplay still makes new files appear. Programs run from the mount unless it is \
+`noexec`; a remount leaves that as it is unless `exec` or `noexec` is given. famfs is always nosuid \
+and nodev.
 
 Examples:
   famfs mount /dev/dax0.0 /mnt/famfs         mount, and make the files of the log appear
   famfs mount -o ro /dev/dax0.0 /mnt/famfs   the same, read-only
+  famfs mount -o noexec /dev/dax0.0 /mnt/famfs
   famfs mount --dry-run /dev/dax0.0 /mnt/famfs
   mount -t famfs /dev/dax0.0 /mnt/famfs      through mount(8)
 
@@ -124,8 +127,8 @@ pub struct Mount {
     /// Print the name of every file and directory that appears
     #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
-    /// Mount options, separated by commas: `remount`, `ro`, `rw`. `suid`, `dev` and `exec` are
-    /// refused; other options of mount(8) have no effect
+    /// Mount options, separated by commas: `remount`, `ro`, `rw`, `noexec`, `exec`. `suid` and
+    /// `dev` are refused; other options of mount(8) have no effect
     #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
     /// Ignore unknown options
@@ -419,6 +422,7 @@ Examples:
   famfs attach
   famfs attach --dry-run                     print what would be loaded, bound and mounted
   famfs attach --read-only                   in a VM that must not write
+  famfs attach --noexec                      in a VM that must not run programs of the pool
   famfs attach --mount-point /mnt/famfs --device /dev/dax0.0 --json
 
 Exit codes: 0 success; 1 failure, or some entries could not be played; 2 wrong usage.")]
@@ -432,6 +436,9 @@ pub struct Attach {
     /// Mount read-only: programs cannot write files, while files of the log still appear
     #[arg(long)]
     pub read_only: bool,
+    /// Mount noexec: programs in the pool cannot be run
+    #[arg(long)]
+    pub noexec: bool,
     /// Seconds to wait for the device
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
         value_parser = number::<u64>(0..=u64::MAX))]

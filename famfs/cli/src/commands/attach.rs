@@ -78,13 +78,21 @@ pub fn run(args: &Attach) -> Outcome {
             if mode::read_only(args.read_only) {
                 volume.mounted().set_read_only(true)?;
             }
+            if mode::noexec(args.noexec) {
+                volume.mounted().set_noexec(true)?;
+            }
             volume.mounted().attach(&mount_point)?;
             clock.step("mount");
         }
-        Some(mount) if args.read_only => {
-            Mounted::at(&mount_point, &mount.source)?.set_read_only(true)?;
+        Some(mount) => {
+            let mounted = Mounted::at(&mount_point, &mount.source)?;
+            if args.read_only {
+                mounted.set_read_only(true)?;
+            }
+            if args.noexec {
+                mounted.set_noexec(true)?;
+            }
         }
-        Some(_) => {}
     }
     report(args, device, mount_point, &volume, &played, clock.steps)?;
     Ok(if played.damaged() { FAILED } else { OK })

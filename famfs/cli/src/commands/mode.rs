@@ -17,6 +17,18 @@ const VARIABLE: &str = "FAMFS_MODE";
 /// The appliance's note that this machine may only read its pool: what it stores is not kept.
 const ACCESS: &str = "/run/appliance/credentials/famfs.access";
 
+/// The appliance's note that this machine runs no programs of its pool.
+const NOEXEC: &str = "/run/appliance/credentials/famfs.noexec";
+
+/// Whether to mount noexec: as asked, or because the host says so.
+pub fn noexec(asked: bool) -> bool {
+    let given = Path::new(NOEXEC).exists();
+    if given && !asked {
+        notice!("this VM may not run programs of the pool, so it is mounted noexec");
+    }
+    asked || given
+}
+
 /// Whether to mount read-only: as asked, or because nothing that is written would be kept.
 pub fn read_only(asked: bool) -> bool {
     let given = std::fs::read_to_string(ACCESS).unwrap_or_default();

@@ -50,12 +50,18 @@ pub fn run(args: &Mount) -> Outcome {
     match (args.dry_run, remount) {
         (true, _) => {}
         (false, true) => {
-            let read_only = mode::read_only(options.read_only);
-            Mounted::at(&mount_point, &device)?.set_read_only(read_only)?;
+            let mounted = Mounted::at(&mount_point, &device)?;
+            mounted.set_read_only(mode::read_only(options.read_only))?;
+            if let Some(noexec) = options.noexec {
+                mounted.set_noexec(mode::noexec(noexec))?;
+            }
         }
         (false, false) => {
             if mode::read_only(options.read_only) {
                 volume.mounted().set_read_only(true)?;
+            }
+            if mode::noexec(options.noexec == Some(true)) {
+                volume.mounted().set_noexec(true)?;
             }
             volume.mounted().attach(&mount_point)?;
         }
@@ -67,21 +73,22 @@ pub fn run(args: &Mount) -> Outcome {
 }
 
 /// What the options of mount(8) ask for.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct MountOptions {
     remount: bool,
     read_only: bool,
+    /// What was said of running programs, if anything.
+    noexec: Option<bool>,
 }
 
 impl MountOptions {
     /// Options that famfs always applies, or that mount(8) and systemd use instead of a file
     /// system.
-    const NO_CHANGE: [&str; 36] = [
+    const NO_CHANGE: [&str; 33] = [
         "defaults",
         "rw",
         "nosuid",
         "nodev",
-        "noexec",
         "async",
         "noatime",
         "nodiratime",
@@ -99,9 +106,7 @@ impl MountOptions {
         "symfollow",
         "auto",
         "noauto",
-        "user",
         "nouser",
-        "users",
         "owner",
         "group",
         "nogroup",
@@ -117,7 +122,7 @@ impl MountOptions {
     /// Options of the same kind that carry a value.
     const NO_CHANGE_WITH_VALUE: [&str; 3] = ["x-", "X-", "comment="];
     /// What files in shared memory must not do.
-    const NEVER: [&str; 3] = ["suid", "dev", "exec"];
+    const NEVER: [&str; 2] = ["suid", "dev"];
 
     fn read(options: &[String], sloppy: bool) -> Result<Self> {
         let mut found = Self::default();
@@ -125,17 +130,20 @@ impl MountOptions {
             match option.as_str() {
                 "remount" => found.remount = true,
                 "ro" => found.read_only = true,
+                "exec" => found.noexec = Some(false),
+                // What users may mount is noexec unless `exec` follows, says mount(8).
+                "noexec" | "user" | "users" => found.noexec = Some(true),
                 option if Self::NO_CHANGE.contains(&option) || option.is_empty() => {
                     found.read_only &= option != "rw";
                 }
                 option if Self::NO_CHANGE_WITH_VALUE.iter().any(|o| option.starts_with(o)) => {}
                 option if Self::NEVER.contains(&option) => {
-                    bail!("mount option \"{option}\": famfs is always nosuid, nodev and noexec")
+                    bail!("mount option \"{option}\": famfs is always nosuid and nodev")
                 }
                 option if sloppy => notice!("mount option \"{option}\" is ignored"),
                 option => bail!(
-                    "mount option \"{option}\": expected remount, ro, rw, dax=always, or an option \
-                     that mount(8) has for every file system"
+                    "mount option \"{option}\": expected remount, ro, rw, exec, noexec, dax=always, or an \
+                     option that mount(8) has for every file system"
                 ),
             }
         }
@@ -207,10 +215,22 @@ mod tests {
             read(&["rw", "noatime", "dax=always", "strict", "x-systemd.after=a"], false).unwrap(),
             plain
         );
-        let read_only = MountOptions { remount: true, read_only: true };
+        let read_only = MountOptions { remount: true, read_only: true, noexec: None };
         assert_eq!(read(&["remount", "ro"], false).unwrap(), read_only);
         assert_eq!(read(&["ro", "rw"], false).unwrap(), plain, "the last one counts");
+        for (options, noexec) in [
+            (&["noexec"][..], true),
+            (&["exec"], false),
+            (&["noexec", "exec"], false),
+            (&["exec", "noexec", "ro", "rw"], true),
+            (&["user"], true),
+            (&["users", "exec"], false),
+        ] {
+            let found = read(options, false).unwrap();
+            assert_eq!(found, MountOptions { noexec: Some(noexec), ..plain }, "{options:?}");
+        }
         assert!(read(&["suid"], true).is_err());
+        assert!(read(&["dev"], true).is_err());
         assert!(read(&["size=1g"], false).is_err());
         assert_eq!(read(&["size=1g"], true).unwrap(), plain);
     }

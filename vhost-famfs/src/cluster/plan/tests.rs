@@ -4,7 +4,7 @@ use std::fs;
 use famfs::media::PoolFile;
 use famfs::store::superblock::Superblock;
 use famfs::sys::dax;
-use protocol::credentials::NO_POOL;
+use protocol::credentials::{NO_POOL, NOEXEC};
 
 use super::*;
 use crate::cluster::cluster_file;
@@ -70,6 +70,14 @@ fn the_best_transport_is_taken() {
     assert_eq!(crate::vm::shell_quoted(&command), expected);
     let text = plan.to_string();
     assert!(text.contains("b                ro     pmem      yes"), "{text}");
+}
+
+#[test]
+fn a_guest_is_told_to_run_no_programs_of_the_pool() {
+    let plan = Place::new().plan("[[vm]]\nname = \"a\"\n[[vm]]\nname = \"b\"\nnoexec = true\n");
+    let told: Vec<_> =
+        plan.unwrap().vms.iter().map(|vm| vm.config.credentials.contains_key(NOEXEC)).collect();
+    assert_eq!(told, [false, true]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use famfs::text::units::Bytes;
-use protocol::credentials::{ACCESS, NO_POOL, READ_ONLY};
+use protocol::credentials::{ACCESS, NO_POOL, NOEXEC, READ_ONLY};
 use uuid::Uuid;
 
 use super::{PlanError, PoolPlan, VmPlan};
@@ -79,6 +79,9 @@ pub(super) fn plan(
     if spec.access == Access::ReadOnly {
         // The hypervisor silently drops the guest's stores. A read-only mount refuses them instead.
         config.credentials.insert(ACCESS.to_owned(), READ_ONLY.to_owned());
+    }
+    if spec.noexec {
+        config.credentials.insert(NOEXEC.to_owned(), "1".to_owned());
     }
     config.pools = vec![match &backend {
         Some(backend) => PoolDevice::Shmem { socket: backend.socket.clone() },

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use famfs::store::role::Role;
 use guest::given;
 use protocol::credentials::{
-    self, ACCESS, DEFAULT_MOUNT_POINT, MOUNT_POINT, READ_ONLY, ROLE, VIEW,
+    self, ACCESS, DEFAULT_MOUNT_POINT, MOUNT_POINT, NOEXEC, READ_ONLY, ROLE, VIEW,
 };
 
 /// The machine's credentials, checked.
@@ -35,6 +35,11 @@ impl Asked {
     /// Whether programs may only read the pool's files.
     pub fn is_read_only(&self) -> bool {
         self.get(ACCESS) == Some(READ_ONLY)
+    }
+
+    /// Whether programs in the pool cannot be run.
+    pub fn is_noexec(&self) -> bool {
+        self.get(NOEXEC).is_some()
     }
 
     /// Refuses a pool other than the one that the host means.
@@ -112,5 +117,6 @@ mod tests {
         assert_eq!(asked(&[(MOUNT_POINT, "/run/a")]).mount_point(), "/run/a");
         assert!(asked(&[(ACCESS, READ_ONLY)]).is_read_only());
         assert!(!asked(&[(ACCESS, "read-write")]).is_read_only());
+        assert!(asked(&[(NOEXEC, "1")]).is_noexec() && !asked(&[]).is_noexec());
     }
 }

@@ -55,6 +55,9 @@ pub fn attach() -> Result<()> {
     if asked.is_read_only() {
         volume.mounted().set_read_only(true)?;
     }
+    if asked.is_noexec() {
+        volume.mounted().set_noexec(true)?;
+    }
     handover::give(volume.mounted())?;
     println!(
         "{} on {mount_point}: {}, {} files",

@@ -144,7 +144,7 @@ fn a_deletion_of_something_else_is_refused() {
     let problems: Vec<&EntryProblem> = plan.refused.iter().map(|err| &err.problem).collect();
     assert!(matches!(problems[0], EntryProblem::OtherSlot { found: 2, expected: 0 }));
     assert!(matches!(problems[1..], [EntryProblem::Path(_), EntryProblem::Path(_)]));
-    assert_eq!(plan.idle_deletions(), [4], "of what is not there: harmless");
+    assert_eq!(plan.idle(), [4], "of what is not there: harmless");
     let refused = compact(volume.media(), false).unwrap_err();
     assert!(matches!(refused, CompactError::LeftOut(_)), "{refused}");
 }

@@ -113,7 +113,7 @@ fn compacted(media: &InMemory) {
     let Contents { log, plan, .. } = contents;
     assert!(log.counter_problem().is_none() && log.interrupted().is_none());
     assert_eq!(plan.nodes(), before.nodes());
-    assert!(plan.deletions_since(0).is_empty() && plan.idle_deletions().is_empty());
+    assert!(plan.deletions_since(0).is_empty() && plan.idle().is_empty());
     assert!(plan.refused.is_empty() && plan.stopped.is_none());
     assert_eq!(plan.space.used() + before.deleted_space(), before.space.used());
 }
@@ -158,7 +158,7 @@ pub fn promises(media: &dyn Media, contents: &Contents<'_>) {
         }
     }
 
-    let idle = plan.voids().len() + plan.idle_deletions().len();
+    let idle = plan.voids().len() + plan.idle().len();
     let left_out = (plan.refused.len() + idle) as u64 + plan.unknown;
     let stopped = plan.stopped.is_some();
     let extended = plan.tree().extended();

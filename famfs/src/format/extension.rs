@@ -25,10 +25,12 @@ pub const MAX_COMPONENT: usize = 255;
 pub const MAX_LONG_PATH: usize = 4095;
 /// Longest target of a symbolic link in bytes, for the same reason.
 pub const MAX_TARGET: u32 = 4095;
-/// Most pieces of a list in data: the list is one allocation unit long then.
+/// Most pieces of a file.
 pub const MAX_PIECES: u32 = 65_536;
-/// Most pieces in an entry itself.
+/// Most pieces in the name's entry itself.
 pub const ENTRY_PIECES: usize = 6;
+/// Pieces in a [`ListBody`].
+pub const LIST_PIECES: u32 = 16;
 /// Stands for the slot of the root directory, which has no entry, and for no slot at all.
 pub const NO_ENTRY: u64 = u64::MAX;
 
@@ -80,7 +82,7 @@ pub struct NameBody {
     pub gid: U32,
     /// Permission bits (`07777`).
     pub mode: U32,
-    /// [`PLACE_ENTRY`] or [`PLACE_DATA`]: where list or target is.
+    /// [`PLACE_ENTRY`] or [`PLACE_LIST`]: where pieces or target are.
     pub place: U32,
 
     /// Pieces of a file, or bytes of a target; zero of a directory.
@@ -91,7 +93,7 @@ pub struct NameBody {
     /// The component, NUL-terminated, zero behind it.
     pub name: [u8; MAX_COMPONENT + 1],
 
-    /// [`PiecesTail`], the target, or [`SpillTail`]; zero behind it.
+    /// [`PiecesTail`] or the target; zero behind it.
     pub tail: [u8; TAIL_LEN],
 }
 
@@ -107,8 +109,8 @@ pub const KIND_SYMLINK: u32 = 3;
 
 /// [`NameBody::place`]: pieces or target are in the tail.
 pub const PLACE_ENTRY: u32 = 0;
-/// [`NameBody::place`]: pieces or target are in data, and the tail says where.
-pub const PLACE_DATA: u32 = 1;
+/// [`NameBody::place`]: pieces or target are in the [`ListBody`]s right before this entry.
+pub const PLACE_LIST: u32 = 1;
 
 /// A piece of a file. What no piece holds reads as zeros.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -135,20 +137,23 @@ pub struct PiecesTail {
     pub rest: [u8; 16],
 }
 
-/// Tail of what does not fit into an entry: an array of [`RawPiece`], or a target.
+/// Body of an entry with pieces or a part of a target, for the name behind it. All that belong to a
+/// name are in the slots right before it, and full except for the last one.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct SpillTail {
-    /// Slot of the file entry that holds the bytes.
-    pub slot: U64,
-    /// First page of that entry's file.
-    pub page: U64,
-
-    /// CRC-32 of the bytes.
-    pub crc: U64,
+pub struct ListBody {
+    /// An array of [`RawPiece`], or a part of a target; zero behind the last one.
+    pub bytes: ListBytes,
     /// Zero.
-    pub rest: [u8; 184],
+    pub rest: [u8; 8],
 }
+
+/// Bytes of [`ListBody::bytes`].
+pub const LIST_LEN: usize = 512;
+/// What a [`ListBody`] holds.
+pub type ListBytes = [u8; LIST_LEN];
+/// Most [`ListBody`]s of a name.
+pub const MAX_LISTS: usize = (MAX_PIECES / LIST_PIECES) as usize;
 
 /// Body of a hard link.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -251,11 +256,12 @@ const _: () = {
     assert!(offset_of!(NameBody, name) == 56);
     assert!(offset_of!(NameBody, tail) == 312);
     assert!(size_of::<RawPiece>() == 32);
-    assert!(ALLOC_UNIT == MAX_PIECES as u64 * size_of::<RawPiece>() as u64);
     assert!(size_of::<PiecesTail>() == TAIL_LEN);
     assert!(offset_of!(PiecesTail, rest) == 192);
-    assert!(size_of::<SpillTail>() == TAIL_LEN);
-    assert!(offset_of!(SpillTail, crc) == 16);
+    assert!(size_of::<ListBody>() == size_of::<Body>());
+    assert!(offset_of!(ListBody, rest) == LIST_LEN);
+    assert!(LIST_PIECES as usize * size_of::<RawPiece>() == LIST_LEN);
+    assert!(MAX_LISTS * LIST_LEN >= MAX_TARGET as usize);
     assert!(size_of::<LinkBody>() == size_of::<Body>());
     assert!(offset_of!(LinkBody, name) == 16);
     assert!(size_of::<AttrBody>() == size_of::<Body>());

@@ -252,7 +252,8 @@ pub fn entry(raw: &Entry, offset: u64, slot: u64) -> Vec<Field> {
             | EntryKind::Attr
             | EntryKind::Move
             | EntryKind::Remove
-            | EntryKind::Group),
+            | EntryKind::Group
+            | EntryKind::List),
         ) => extension::body(&mut fields, body, kind, &raw.body),
         Some(EntryKind::Void) | None => fields.push(body, "body".to_owned(), &raw.body, Kind::Any),
     }
@@ -341,7 +342,7 @@ fn value(bytes: &[u8], kind: Kind) -> String {
     }
 }
 
-const ENTRY_TYPES: [(u32, &str); 11] = [
+const ENTRY_TYPES: [(u32, &str); 12] = [
     (EntryKind::File as u32, "file"),
     (EntryKind::Mkdir as u32, "directory"),
     (EntryKind::Delete as u32, "deletion"),
@@ -353,6 +354,7 @@ const ENTRY_TYPES: [(u32, &str); 11] = [
     (EntryKind::Move as u32, "move"),
     (EntryKind::Remove as u32, "removal"),
     (EntryKind::Group as u32, "group"),
+    (EntryKind::List as u32, "list"),
 ];
 const MAP_TYPES: [(u32, &str); 2] = [(EXT_SIMPLE, "simple"), (EXT_INTERLEAVED, "interleaved")];
 

@@ -196,11 +196,13 @@ pub enum EntryKind {
     Remove = u32::from_le_bytes(*b"RMOV"),
     /// The head of entries that count together; its body is an [`extension::GroupBody`].
     Group = u32::from_le_bytes(*b"GRUP"),
+    /// What does not fit into the name behind it; its body is an [`extension::ListBody`].
+    List = u32::from_le_bytes(*b"LIST"),
 }
 
 impl EntryKind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::File,
         Self::Mkdir,
         Self::Delete,
@@ -212,6 +214,7 @@ impl EntryKind {
         Self::Move,
         Self::Remove,
         Self::Group,
+        Self::List,
     ];
 
     /// The kind of an entry; `None` if later versions of the format have added it.

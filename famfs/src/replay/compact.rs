@@ -89,7 +89,7 @@ pub fn compact(media: &dyn Media, dry_run: bool) -> Result<Compacted, CompactErr
     let mut made: Vec<u64> = deletions.iter().map(|deletion| deletion.node.slot).collect();
     made.sort_unstable_by(|a, b| b.cmp(a));
     let deleting = deletions.iter().map(|deletion| deletion.slot);
-    let deleting: Vec<u64> = deleting.chain(plan.idle_deletions().iter().copied()).collect();
+    let deleting: Vec<u64> = deleting.chain(plan.idle().iter().copied()).collect();
     let mut voids: Vec<u64> = [plan.voids(), &made, &deleting].concat();
     voids.sort_unstable();
     let end = log.published();

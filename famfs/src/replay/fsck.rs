@@ -113,10 +113,10 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> FsckReport {
             plan.deleted_space()
         ));
     }
-    let idle = plan.idle_deletions().len();
+    let idle = plan.idle().len();
     if idle > 0 {
         notes.push(format!(
-            "{idle} deletions have no target: a `famfs compact` was interrupted; run it again"
+            "{idle} log entries have no effect, as when a `famfs compact` was interrupted: run it"
         ));
     }
     if !plan.voids().is_empty() {

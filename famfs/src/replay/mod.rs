@@ -25,7 +25,7 @@ use crate::format::component::Component;
 use crate::format::extension::{GroupBody, NO_ENTRY, STORE_DIR};
 use crate::format::map::{DataArea, Extent, FileMap};
 use crate::format::path::RelPath;
-use crate::format::{self, DeleteBody, ENTRY_LEN, Entry, EntryKind, FileBody, MkdirBody};
+use crate::format::{self, DeleteBody, Entry, EntryKind, FileBody, MkdirBody};
 use crate::media::Media;
 use crate::replay::names::NameIndex;
 use crate::replay::tree::Tree;
@@ -87,8 +87,8 @@ pub struct Plan {
     /// Nodes that were deleted but not yet removed.
     dead: HashSet<usize>,
     deletions: Vec<Deletion>,
-    /// Slots of deletions without a target.
-    idle_deletions: Vec<u64>,
+    /// Slots of entries without effect.
+    idle: Vec<u64>,
     /// Slots of entries that no longer count.
     voids: Vec<u64>,
     by_path: NameIndex,
@@ -125,10 +125,10 @@ impl Plan {
             children: Vec::new(),
             dead: HashSet::new(),
             deletions: Vec::new(),
-            idle_deletions: Vec::new(),
+            idle: Vec::new(),
             voids: Vec::new(),
             by_path: NameIndex::default(),
-            tree: Tree::new(extensions, log.slots() * ENTRY_LEN),
+            tree: Tree::new(extensions),
             extensions,
             group: 0..0,
             owners: None,
@@ -184,7 +184,7 @@ impl Plan {
             match entry {
                 Ok((slot, entry)) => {
                     let before = each.is_some().then(|| Before::of(&self.tree, &entry));
-                    let counts = self.take(slot, &entry, area, log.media());
+                    let counts = self.take(slot, &entry, area, log.media().origin());
                     if let (true, Some(each), Some(before)) = (counts, &mut each, before)
                         && let Some(change) = before.change(&self.tree, slot, &entry)
                     {
@@ -257,9 +257,10 @@ impl Plan {
         found.ok().map(|index| &self.deletions[index])
     }
 
-    /// Slots of deletions without a target: harmless, and void after a compaction.
-    pub fn idle_deletions(&self) -> &[u64] {
-        &self.idle_deletions
+    /// Slots of entries without effect: changes of what is void, and lists that no name needs. They
+    /// are harmless, and void after a compaction.
+    pub fn idle(&self) -> &[u64] {
+        &self.idle
     }
 
     /// Slots of entries that a compaction made void.
@@ -389,8 +390,8 @@ impl Plan {
     }
 
     /// Takes an entry; returns whether it counts.
-    fn take(&mut self, slot: u64, entry: &Entry, area: DataArea, media: &dyn Media) -> bool {
-        let offset = format::slot_offset(slot) + media.origin();
+    fn take(&mut self, slot: u64, entry: &Entry, area: DataArea, origin: u64) -> bool {
+        let offset = format::slot_offset(slot) + origin;
         let (path, made) = match EntryKind::of(entry) {
             Some(EntryKind::File) => {
                 let body: FileBody = transmute!(entry.body);
@@ -414,7 +415,7 @@ impl Plan {
                 let counts = deleted.is_ok();
                 if matches!(deleted, Err(EntryProblem::NotThere)) {
                     // A compaction was interrupted after the file's own entry.
-                    self.idle_deletions.push(slot);
+                    self.idle.push(slot);
                 } else if let Err(problem) = deleted {
                     self.refused.push(EntryError { slot, offset, path: path.ok(), problem });
                 }
@@ -426,7 +427,8 @@ impl Plan {
                 | EntryKind::Attr
                 | EntryKind::Move
                 | EntryKind::Remove
-                | EntryKind::Group),
+                | EntryKind::Group
+                | EntryKind::List),
             ) => {
                 if !self.extensions {
                     self.unknown += 1;
@@ -434,12 +436,16 @@ impl Plan {
                 }
                 let taken = match kind {
                     EntryKind::Group if self.group.contains(&slot) => Err(TreeProblem::NestedGroup),
-                    _ => self.tree.take(slot, kind, &entry.body, &self.voids, media),
+                    _ => self.tree.take(slot, kind, &entry.body, &self.voids),
                 };
-                let counts = matches!(taken, Ok(Taken::Done));
+                let counts = matches!(taken, Ok(Taken::Done(_)));
                 match taken {
-                    Ok(Taken::Done) => {}
-                    Ok(Taken::Idle) => self.idle_deletions.push(slot),
+                    // The last idle entries are those right before this one.
+                    Ok(Taken::Done(lists)) => {
+                        let lists = usize::try_from(lists).unwrap_or(0);
+                        self.idle.truncate(self.idle.len() - lists);
+                    }
+                    Ok(Taken::Idle) => self.idle.push(slot),
                     Err(problem) => {
                         let problem = problem.into();
                         self.refused.push(EntryError { slot, offset, path: None, problem });

@@ -61,7 +61,8 @@ fn unpublished_end(entry: &format::Entry, area: DataArea, extensions: bool) -> O
         | EntryKind::Attr
         | EntryKind::Move
         | EntryKind::Remove
-        | EntryKind::Group => extensions.then_some(0),
+        | EntryKind::Group
+        | EntryKind::List => extensions.then_some(0),
         EntryKind::Daxdev => None,
     }
 }

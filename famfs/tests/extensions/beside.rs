@@ -67,7 +67,7 @@ fn void_entries_leave_idle_ones() {
     let contents = log.contents();
     clean(&contents);
     assert_eq!(paths(&contents.plan), before);
-    assert_eq!(contents.plan.idle_deletions(), [f + 2, f + 3, f + 4, f + 5]);
+    assert_eq!(contents.plan.idle(), [f + 2, f + 3, f + 4, f + 5]);
 }
 
 /// Those that only know conventional entries say so, and change nothing.

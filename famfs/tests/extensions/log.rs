@@ -2,8 +2,8 @@
 //! Writes logs with extension entries, right ones and wrong ones.
 
 use famfs::format::extension::{
-    AttrBody, GroupBody, KIND_DIR, KIND_FILE, KIND_SYMLINK, LinkBody, MoveBody, NO_ENTRY, NameBody,
-    PLACE_DATA, RawPiece, RemoveBody, SpillTail,
+    AttrBody, GroupBody, KIND_DIR, KIND_FILE, KIND_SYMLINK, LIST_LEN, LinkBody, ListBody, MoveBody,
+    NO_ENTRY, NameBody, PLACE_LIST, RawPiece, RemoveBody, TAIL_LEN,
 };
 use famfs::format::map::{Extent, FileMap};
 use famfs::format::piece::Piece;
@@ -71,6 +71,13 @@ impl ExtendedLog {
         self.next - 1
     }
 
+    /// Appends several entries at once.
+    pub fn append(&mut self, entries: &[(u32, Body)]) {
+        let mut log = Log::open(&self.media, self.log_len).unwrap();
+        log.append(entries).unwrap();
+        self.next += entries.len() as u64;
+    }
+
     /// Appends a conventional directory.
     pub fn mkdir(&mut self, path: &str) -> u64 {
         let mut body = MkdirBody::new_zeroed();
@@ -110,14 +117,12 @@ impl ExtendedLog {
         self.push(EntryKind::Name, body.as_bytes())
     }
 
-    /// Puts what does not fit into an entry into a page of a file; the tail that tells where.
-    pub fn spill(&self, slot: u64, extent: u64, page: u64, bytes: &[u8]) -> SpillTail {
-        self.media.write_at(extent + page * 4096, bytes).unwrap();
-        let mut tail = SpillTail::new_zeroed();
-        tail.slot = U64::new(slot);
-        tail.page = U64::new(page);
-        tail.crc = U64::new(crc32fast::hash(bytes).into());
-        tail
+    /// Appends what does not fit into the name behind it; the slot of the last of these entries.
+    pub fn lists(&mut self, bytes: &[u8]) -> u64 {
+        for part in bytes.chunks(LIST_LEN) {
+            self.push(EntryKind::List, list(part).as_bytes());
+        }
+        self.next - 1
     }
 }
 
@@ -159,11 +164,24 @@ pub fn symlink(parent: u64, name: &[u8], target: &[u8]) -> NameBody {
     body
 }
 
-/// The same name with its list or target in data.
-pub fn spilled(mut body: NameBody, count: u32, tail: &SpillTail) -> NameBody {
-    body.place = U32::new(PLACE_DATA);
+/// The same name with its pieces or target in entries before it.
+pub fn listed(mut body: NameBody, count: u32) -> NameBody {
+    body.place = U32::new(PLACE_LIST);
     body.count = U32::new(count);
-    body.tail.copy_from_slice(tail.as_bytes());
+    body.tail = [0; TAIL_LEN];
+    body
+}
+
+/// The same symbolic link with a target of so many bytes in entries before it.
+pub fn far(mut body: NameBody, len: u32) -> NameBody {
+    body.size = U64::new(len.into());
+    listed(body, len)
+}
+
+/// An entry with pieces or a part of a target.
+pub fn list(bytes: &[u8]) -> ListBody {
+    let mut body = ListBody::new_zeroed();
+    body.bytes[..bytes.len()].copy_from_slice(bytes);
     body
 }
 

@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
 use crate::log::{
-    DEVICE_LEN, ExtendedLog, UNIT_PAGES, attributes, dir, file, group, link, moved, removal,
-    symlink,
+    DEVICE_LEN, ExtendedLog, UNIT_PAGES, attributes, dir, far, file, group, link, listed, moved,
+    removal, symlink,
 };
 
 /// Names to choose from: few, so that they meet.
@@ -134,7 +134,7 @@ impl Pair {
         let name = NAMES[name];
         let (path, name_slot, object) = self.model.pick(of);
         let (dir_path, _, dir_slot) = self.model.pick(to);
-        let slot = self.log.next;
+        let mut slot = self.log.next;
         let plain = |kind| Seen {
             kind,
             size: 0,
@@ -154,13 +154,22 @@ impl Pair {
                 }
                 free
             }
-            4..8 => self.file(number, free, &dir_path, dir_slot, name, plain('f')),
+            4..8 => {
+                let legal = self.file(number, free, &dir_path, dir_slot, name, plain('f'));
+                slot = self.log.next - 1;
+                legal
+            }
             8..10 => {
-                let target = path.get(..path.len().min(208)).filter(|path| !path.is_empty());
-                let target = target.unwrap_or(b"..");
-                self.log.name(&symlink(dir_slot, name, target));
+                let target = if path.is_empty() { b"..".to_vec() } else { path.clone() };
+                if number.is_multiple_of(2) || target.len() > 208 {
+                    self.log.lists(&target);
+                    let len = u32::try_from(target.len()).unwrap();
+                    slot = self.log.name(&far(symlink(dir_slot, name, b""), len));
+                } else {
+                    self.log.name(&symlink(dir_slot, name, &target));
+                }
                 if free {
-                    let (size, target) = (target.len() as u64, target.to_vec());
+                    let size = target.len() as u64;
                     self.model.add(&dir_path, name, slot, Seen { size, target, ..plain('l') });
                 }
                 free
@@ -214,7 +223,7 @@ impl Pair {
         name: &[u8],
         plain: Seen,
     ) -> bool {
-        let slot = self.log.next;
+        let in_lists = number.is_multiple_of(3);
         let (mut pieces, mut pages) = (Vec::new(), BTreeMap::new());
         let mut number = u64::from(number);
         let mut at = 0;
@@ -229,7 +238,14 @@ impl Pair {
             number /= 7;
         }
         let size = (at * PAGE).saturating_sub(100);
-        self.log.name(&file(dir_slot, name, size, &pieces));
+        let body = file(dir_slot, name, size, &pieces);
+        let slot = if in_lists && !pieces.is_empty() {
+            let raw: Vec<_> = pieces.iter().map(|piece| piece.to_raw()).collect();
+            self.log.lists(raw.as_bytes());
+            self.log.name(&listed(body, u32::try_from(raw.len()).unwrap()))
+        } else {
+            self.log.name(&body)
+        };
         let wanted: u64 = pieces.iter().map(|piece| piece.pages).sum();
         let different: BTreeSet<&u64> = pages.values().collect();
         let own = different.len() as u64 == wanted;
@@ -336,7 +352,10 @@ proptest! {
                 head = Some(pair.log.push(EntryKind::Group, group(group_len).as_bytes()));
                 moments.push(pair.model.list());
             }
+            let before = pair.model.list();
             pair.run(*op);
+            // Lists before a name change nothing.
+            moments.resize(usize::try_from(pair.log.next).unwrap(), before);
             moments.push(pair.model.list());
         }
         let mut follower: Option<Plan> = None;

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Every entry that is refused, and why.
 
+use famfs::format::EntryKind;
 use famfs::format::extension::{NameBody, SET_UID};
-use famfs::format::{ALLOC_UNIT, EntryKind};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
 
-use crate::log::{UNIT_PAGES, attributes, dir, file, link, moved, removal, spilled, symlink};
+use crate::log::{
+    UNIT_PAGES, attributes, dir, far, file, link, list, listed, moved, removal, symlink,
+};
 use crate::sample::{Prepared, ROOT, piece, prepared, refused};
 
 type Entry = (EntryKind, Vec<u8>);
@@ -25,12 +27,9 @@ fn refusals() {
         change(&mut body);
         name(&body)
     };
-    let list = piece(store, 60, 0, 1).to_raw();
-    let start = log.free - 4 * ALLOC_UNIT;
-    let tail = log.spill(store, start, 50, list.as_bytes());
-    let mut wrong_crc = tail;
-    wrong_crc.crc += 1;
-    let nul = log.spill(store, start, 51, b"a\0b");
+    let lists = |bytes: &[u8]| (EntryKind::List, list(bytes).as_bytes().to_vec());
+    let mut odd = list(b"");
+    odd.rest[7] = 1;
     let table: Vec<(Entry, String)> = vec![
         (name(&dir(99, b"n")), "slot 99 made no directory that still exists".into()),
         (name(&dir(f, b"n")), format!("slot {f} made something other than a directory")),
@@ -134,29 +133,48 @@ fn refusals() {
         ),
         (
             change(file(ROOT, b"n2", 1, &[]), &|b| b.place = U32::new(2)),
-            "place is 2, expected 0 (in the entry) or 1 (in data)".into(),
+            "place is 2, expected 0 (in the entry) or 1 (in LIST entries)".into(),
         ),
+        (name(&listed(file(ROOT, b"n2", 1, &[]), 0)), "0 pieces, expected 1 to 65536".into()),
         (
-            name(&spilled(file(ROOT, b"n2", 1, &[]), 0, &tail)),
-            "0 pieces, expected 1 to 65536".into(),
-        ),
-        (
-            name(&spilled(file(ROOT, b"n2", 1, &[]), 65_537, &tail)),
+            name(&listed(file(ROOT, b"n2", 1, &[]), 65_537)),
             "65537 pieces, expected 1 to 65536".into(),
         ),
         (
-            name(&spilled(file(ROOT, b"n2", 1, &[]), 1, &wrong_crc)),
-            format!(
-                "its list or target in data: checksum {:#x}, expected {:#x}",
-                tail.crc.get(),
-                wrong_crc.crc.get()
-            ),
+            (EntryKind::List, odd.as_bytes().to_vec()),
+            "bytes behind the list are not zero: a later version may have given them a meaning"
+                .into(),
         ),
         (
-            name(&spilled(file(ROOT, b"n2", 1, &[]), 65_536, &tail)),
-            format!(
-                "pages 50 to 562 of slot {store} are to hold its bytes, but that has only {UNIT_PAGES}"
-            ),
+            name(&listed(file(ROOT, b"n2", 1, &[]), 1)),
+            "its pieces or target need 1 LIST entries right before it, found 0".into(),
+        ),
+        (lists(piece(store, 60, 0, 1).to_raw().as_bytes()), String::new()),
+        (
+            name(&listed(file(ROOT, b"n2", 1, &[]), 17)),
+            "its pieces or target need 2 LIST entries right before it, found 1".into(),
+        ),
+        (lists(&[b'x'; 33]), String::new()),
+        (
+            name(&listed(file(ROOT, b"n2", 1, &[]), 1)),
+            "bytes behind the pieces are not zero: a later version may have given them a meaning"
+                .into(),
+        ),
+        (lists(piece(store, 60, 0, 1).to_raw().as_bytes()), String::new()),
+        (
+            change(listed(file(ROOT, b"n2", 1, &[]), 1), &|b| b.tail[207] = 1),
+            "bytes behind the name are not zero: a later version may have given them a meaning"
+                .into(),
+        ),
+        (lists(&[b'x'; 10]), String::new()),
+        (
+            name(&far(symlink(ROOT, b"n2", b""), 9)),
+            "bytes behind the target are not zero: a later version may have given them a meaning"
+                .into(),
+        ),
+        (
+            change(symlink(ROOT, b"n2", b"a"), &|b| b.place = U32::new(2)),
+            "place is 2, expected 0 (in the entry) or 1 (in LIST entries)".into(),
         ),
         (
             change(symlink(ROOT, b"n2", b""), &|_| ()),
@@ -178,10 +196,8 @@ fn refusals() {
             "count is 209, expected at most 208 bytes in an entry".into(),
         ),
         (name(&symlink(ROOT, b"n2", b"a\0b")), "the target has a NUL in it".into()),
-        (
-            change(spilled(symlink(ROOT, b"n2", b"a"), 3, &nul), &|b| b.size = U64::new(3)),
-            "the target has a NUL in it".into(),
-        ),
+        (lists(b"a\0b"), String::new()),
+        (name(&far(symlink(ROOT, b"n2", b""), 3)), "the target has a NUL in it".into()),
         (
             (EntryKind::Link, link(99, ROOT, b"n2").as_bytes().to_vec()),
             "slot 99 made nothing that still exists".into(),

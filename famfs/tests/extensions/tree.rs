@@ -5,18 +5,19 @@ use famfs::format::extension::{
     EXTENSIONS_OFFSET, Extensions, MAX_COMPONENT, PAGE, RawPiece, SET_GID, SET_MODE, SET_MTIME,
     SET_UID,
 };
-use famfs::format::{ALLOC_UNIT, EntryKind};
+use famfs::format::{EntryKind, slot_offset};
 use famfs::media::Media;
 use famfs::replay::fsck;
 use famfs::replay::tree::Tree;
 use famfs::replay::tree::object::{ObjectKind, Time};
 use famfs::replay::{Contents, Owner};
 use famfs::text::error_report::one_line;
-use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
+use zerocopy::{IntoBytes, transmute};
 
 use crate::log::{
-    ExtendedLog, attributes, dir, file, group, link, moved, removal, spilled, symlink,
+    DEVICE_LEN, ExtendedLog, UNIT_PAGES, attributes, dir, far, file, group, link, list, listed,
+    moved, removal, symlink,
 };
 use crate::sample::{Prepared, ROOT, clean, paths, piece, prepared, refused};
 
@@ -39,12 +40,8 @@ fn a_whole_tree() {
     ));
     log.name(&symlink(top, b"dangling", b"../no where"));
     let target = [b't'; 4095];
-    let tail = log.spill(slab, start, 20, &target);
-    log.name(&{
-        let mut body = spilled(symlink(top, b"long", b"x"), 4095, &tail);
-        body.size = U64::new(4095);
-        body
-    });
+    log.lists(&target);
+    log.name(&far(symlink(top, b"long", b""), 4095));
     let conventional = log.file("conventional", 1, 0);
     log.push(EntryKind::Link, link(conventional, deep, b"link").as_bytes());
     let contents = log.contents();
@@ -145,46 +142,120 @@ fn changes() {
     assert!(contents.plan.tree().object(third).is_some());
 }
 
-/// A list of pieces in data, and the bound of all lists.
+/// Pieces in entries before the name: as many as it needs, right before it.
 #[test]
-fn lists_in_data() {
+fn pieces_in_lists() {
     let mut log = ExtendedLog::new(true);
     log.store();
     let start = log.free;
     let data = log.file(".famfs/0", 2, 0);
-    let lists = log.file(".famfs/1", 40, 0);
     let pieces: Vec<RawPiece> = (0..200).map(|n| piece(data, 2 * n, 3 * n, 1).to_raw()).collect();
-    let tail = log.spill(lists, start + 2 * ALLOC_UNIT, 0, pieces.as_bytes());
-    let made = log.name(&spilled(file(ROOT, b"many", 600 * PAGE, &[]), 200, &tail));
+    let bytes = pieces.as_bytes();
+    let many = listed(file(ROOT, b"many", 600 * PAGE, &[]), 200);
+    // What is before them, of them or not, does not matter.
+    let idle = log.lists(&[9; 512]);
+    log.lists(bytes);
+    let made = log.name(&many);
     let contents = log.contents();
     clean(&contents);
+    assert_eq!(contents.plan.idle(), [idle]);
+    assert_eq!(contents.plan.tree().extended(), 14);
     let tree = contents.plan.tree();
-    let ObjectKind::File { size, bytes } = &tree.object(made).unwrap().kind else { panic!() };
-    let extents = tree.extents(bytes, *size);
+    let ObjectKind::File { size, bytes: place } = &tree.object(made).unwrap().kind else {
+        panic!()
+    };
+    let extents = tree.extents(place, *size);
     assert_eq!(extents.len(), 200);
     assert_eq!((extents[199].0, extents[199].1.offset), (597 * PAGE, start + 398 * PAGE));
-    // The pages of list and pieces are taken.
-    for (page, slot) in [(1, lists), (398, data)] {
-        log.name(&file(ROOT, b"x", 1, &[piece(slot, page, 0, 1)]));
-        assert_eq!(log.contents().plan.refused.len(), 1, "page {page} is free");
-        log.next -= 1;
-        log.cut(log.next);
+    log.name(&file(ROOT, b"x", 1, &[piece(data, 398, 0, 1)]));
+    assert_eq!(log.contents().plan.refused.len(), 1, "a page of the last piece is free");
+
+    // Without one of them, without the last one, or with something in between, the name is refused.
+    for (gap, found) in [(idle + 1, 12), (made - 1, 0), (made - 2, 1)] {
+        log.cut(made + 1);
+        log.next = made + 1;
+        let mut before = [0; 544];
+        log.media.read_at(slot_offset(gap), &mut before).unwrap();
+        log.contents().log.void(gap).unwrap();
+        let contents = log.contents();
+        let message =
+            format!("its pieces or target need 13 LIST entries right before it, found {found}");
+        assert_eq!(refused(&contents.plan), [(made, message)]);
+        let idle: Vec<u64> = (idle..made).filter(|slot| *slot != gap).collect();
+        assert_eq!(contents.plan.idle(), idle);
+        log.media.write_at(slot_offset(gap), &before).unwrap();
     }
-    // A log of 8 MiB, of which this list took 6400 bytes: three lists of 65,536 pieces fit.
-    let long = vec![0; 2 << 20];
-    for n in 0..4 {
-        let tail = log.spill(lists, start + 2 * ALLOC_UNIT, 512 * (n + 1), &long);
-        log.name(&spilled(file(ROOT, b"x", 1, &[]), 65_536, &tail));
+    // The name that takes them takes them from the next one; and a name is no list.
+    log.name(&listed(file(ROOT, b"again", 600 * PAGE, &[]), 200));
+    assert_eq!(log.contents().plan.refused.len(), 1);
+    // A reader that goes on finds what it has read before.
+    for cut in idle..=made {
+        log.cut(cut);
+        let mut plan = log.contents().plan;
+        log.cut(made + 1);
+        let now = log.contents();
+        plan.read_on(&now.log, now.superblock.data_area(DEVICE_LEN));
+        assert_eq!((paths(&plan), plan.idle()), (vec!["many 2457600".to_owned()], &[idle][..]));
     }
+}
+
+/// A long list, behind more entries than it needs.
+#[test]
+fn a_long_list() {
+    let mut log = ExtendedLog::new(true);
+    log.store();
+    let data = log.file(".famfs/0", 64, 0);
+    // In the file, they are in the opposite order.
+    let raw = |n: u64| piece(data, 32_767 - n, n, 1).to_raw();
+    let pieces: Vec<RawPiece> = (0..32_768).map(raw).collect();
+    let bodies = vec![(EntryKind::List as u32, transmute!(list(&[1; 512]))); 5000];
+    let lists = pieces.as_bytes().chunks(512).map(list);
+    let lists = lists.map(|body| (EntryKind::List as u32, transmute!(body)));
+    let body = listed(file(ROOT, b"many", 32_768 * PAGE, &[]), 32_768);
+    let name = (EntryKind::Name as u32, transmute!(body));
+    let entries: Vec<_> = bodies.into_iter().chain(lists).chain([name]).collect();
+    log.append(&entries);
     let contents = log.contents();
-    let found = refused(&contents.plan);
-    let slots = contents.log.slots();
-    assert_eq!(found[0].1, "piece 0 has 0 pages from page 0 on, expected at least 1");
-    let left = slots * 544 - 6400 - (6 << 20);
-    let message = format!(
-        "lists and targets in data need 2097152 bytes, but the log leaves only {left} for them"
-    );
-    assert_eq!(found[3].1, message);
+    clean(&contents);
+    assert_eq!(contents.plan.idle().len(), 5000);
+    assert_eq!(contents.plan.tree().store_use().free, 0);
+}
+
+/// Pages that nothing has, and those that removed files had.
+#[test]
+fn free_pages() {
+    let Prepared { mut log, store, interleaved, file: f, .. } = prepared();
+    let runs = |log: &ExtendedLog| {
+        let plan = log.contents().plan;
+        let runs: Vec<_> =
+            plan.tree().free_runs().map(|run| (run.slot, run.page, run.pages)).collect();
+        let usage = plan.tree().store_use();
+        assert_eq!(usage.used + usage.free + usage.retired, usage.bytes);
+        assert_eq!(usage.free, runs.iter().map(|(_, _, pages)| pages * PAGE).sum::<u64>());
+        (runs, usage.retired / PAGE)
+    };
+    // The interleaved file is for one file as a whole, so only a compaction can make use of it.
+    let whole = 2 * UNIT_PAGES;
+    assert_eq!(runs(&log), (vec![(store, 0, 4), (store, 6, 506)], whole));
+    let at_once = log.name(&file(ROOT, b"x", 9 * PAGE, &[piece(interleaved, 0, 0, 9)]));
+    assert_eq!(runs(&log).1, 0);
+    // Refused ones take nothing.
+    log.name(&file(ROOT, b"x", 2, &[piece(store, 8, 0, 1)]));
+    log.name(&file(ROOT, b"y", 9 * PAGE, &[piece(store, 8, 0, 1), piece(store, 4, 1, 1)]));
+    assert_eq!(runs(&log), (vec![(store, 0, 4), (store, 6, 506)], 0));
+    log.push(EntryKind::Remove, removal(f).as_bytes());
+    assert_eq!(runs(&log), (vec![(store, 0, 4), (store, 6, 506)], 2));
+    // What touches, what overlaps, and what is used again.
+    let both =
+        log.name(&file(ROOT, b"both", 9 * PAGE, &[piece(store, 3, 0, 2), piece(store, 6, 2, 1)]));
+    let last = log.name(&file(ROOT, b"last", 1, &[piece(store, 511, 0, 1)]));
+    assert_eq!(runs(&log), (vec![(store, 0, 3), (store, 7, 504)], 1));
+    log.push(EntryKind::Remove, removal(both).as_bytes());
+    assert_eq!(runs(&log), (vec![(store, 0, 3), (store, 7, 504)], 4));
+    log.name(&file(ROOT, b"again", 4096 * 3, &[piece(store, 4, 0, 3)]));
+    log.push(EntryKind::Remove, removal(last).as_bytes());
+    log.push(EntryKind::Remove, removal(at_once).as_bytes());
+    assert_eq!(runs(&log), (vec![(store, 0, 3), (store, 7, 504)], 2 + whole));
 }
 
 /// No path gets longer than the system can name, however directories move.

@@ -8,14 +8,14 @@ use zerocopy::{IntoBytes, transmute};
 use super::{Field, Fields, Kind};
 use crate::format::extension::{
     AttrBody, ENTRY_PIECES, EXTENSIONS_MAGIC, EXTENSIONS_VERSION, Extensions, GroupBody, KIND_DIR,
-    KIND_FILE, KIND_SYMLINK, LinkBody, MoveBody, NameBody, PLACE_DATA, PLACE_ENTRY, PiecesTail,
-    RawPiece, RemoveBody, SpillTail,
+    KIND_FILE, KIND_SYMLINK, LinkBody, ListBody, MoveBody, NameBody, PLACE_ENTRY, PLACE_LIST,
+    PiecesTail, RawPiece, RemoveBody,
 };
 use crate::format::{Body, EntryKind};
 
 pub(super) const NAME_KINDS: [(u32, &str); 3] =
     [(KIND_FILE, "file"), (KIND_DIR, "directory"), (KIND_SYMLINK, "symbolic link")];
-pub(super) const PLACES: [(u32, &str); 2] = [(PLACE_ENTRY, "entry"), (PLACE_DATA, "data")];
+pub(super) const PLACES: [(u32, &str); 2] = [(PLACE_ENTRY, "entry"), (PLACE_LIST, "list")];
 
 /// The fields of the mark of a file system with extensions, found at `offset`.
 pub fn mark(raw: &Extensions, offset: u64) -> Vec<Field> {
@@ -68,6 +68,10 @@ pub(super) fn body(fields: &mut Fields<'_>, start: usize, kind: EntryKind, body:
         EntryKind::Group => {
             fields.add(start, len, "", &layout!(GroupBody { count: Number, rest: Zero }));
         }
+        // Only the name behind it tells whether these are pieces or text.
+        EntryKind::List => {
+            fields.add(start, len, "", &layout!(ListBody { bytes: Any, rest: Zero }));
+        }
         _ => fields.push(start, "body".to_owned(), body, Kind::Any),
     }
 }
@@ -92,10 +96,6 @@ fn name(fields: &mut Fields<'_>, start: usize, body: &NameBody) {
     let tail = start + offset_of!(NameBody, tail);
     let count = usize::try_from(body.count.get()).unwrap_or(usize::MAX);
     match (body.place.get(), body.kind.get()) {
-        (PLACE_DATA, _) => {
-            let layout = layout!(SpillTail { slot: Slot, page: Number, crc: Hex, rest: Zero });
-            fields.add(tail, size_of::<SpillTail>(), "tail.", &layout);
-        }
         (PLACE_ENTRY, KIND_FILE) => pieces(fields, tail, count, &transmute!(body.tail)),
         (PLACE_ENTRY, KIND_SYMLINK) => {
             let (target, rest) = body.tail.split_at(count.min(body.tail.len()));
@@ -104,7 +104,9 @@ fn name(fields: &mut Fields<'_>, start: usize, body: &NameBody) {
                 fields.push(tail + target.len(), "tail.rest".to_owned(), rest, Kind::Zero);
             }
         }
-        (PLACE_ENTRY, KIND_DIR) => fields.push(tail, "tail".to_owned(), &body.tail, Kind::Zero),
+        (PLACE_LIST, _) | (PLACE_ENTRY, KIND_DIR) => {
+            fields.push(tail, "tail".to_owned(), &body.tail, Kind::Zero)
+        }
         _ => fields.push(tail, "tail".to_owned(), &body.tail, Kind::Any),
     }
 }

@@ -125,7 +125,7 @@ impl Before {
                 let body: GroupBody = transmute!(entry.body);
                 Change::Group { end: slot.saturating_add(1).saturating_add(body.count.get()) }
             }
-            EntryKind::Daxdev | EntryKind::Void => return None,
+            EntryKind::Daxdev | EntryKind::Void | EntryKind::List => return None,
         })
     }
 }

@@ -9,17 +9,18 @@ use super::object::{FileBytes, Name, Object, ObjectKind, Taken, Time};
 use super::problem::TreeProblem;
 use crate::format::component::Component;
 use crate::format::extension::{
-    AttrBody, ENTRY_PIECES, GroupBody, KIND_DIR, KIND_FILE, KIND_SYMLINK, LinkBody, MAX_PIECES,
-    MAX_TARGET, MoveBody, NO_ENTRY, NameBody, PLACE_DATA, PLACE_ENTRY, PiecesTail, RawPiece,
-    RemoveBody, SET_GID, SET_MODE, SET_MTIME, SET_UID, SpillTail, TAIL_LEN,
+    AttrBody, ENTRY_PIECES, GroupBody, KIND_DIR, KIND_FILE, KIND_SYMLINK, LinkBody, ListBody,
+    MAX_PIECES, MAX_TARGET, MoveBody, NO_ENTRY, NameBody, PLACE_ENTRY, PLACE_LIST, RawPiece,
+    RemoveBody, SET_GID, SET_MODE, SET_MTIME, SET_UID, TAIL_LEN,
 };
 use crate::format::piece::Piece;
 use crate::format::{Body, EntryKind};
-use crate::media::Media;
 use crate::replay::node::Owner;
 
 /// Largest nanosecond of a time.
 const MAX_NSEC: u32 = 999_999_999;
+/// Bytes of a piece.
+const PIECE_LEN: usize = size_of::<RawPiece>();
 /// Largest size of a file: what an offset of the system can tell.
 const MAX_SIZE: u64 = i64::MAX.cast_unsigned();
 
@@ -31,11 +32,10 @@ impl Tree {
         kind: EntryKind,
         body: &Body,
         voids: &[u64],
-        media: &dyn Media,
     ) -> Result<Taken, TreeProblem> {
         let is_void = |slot: u64| voids.binary_search(&slot).is_ok();
         let taken = match kind {
-            EntryKind::Name => self.take_name(slot, &transmute!(*body), media)?,
+            EntryKind::Name => self.take_name(slot, &transmute!(*body))?,
             EntryKind::Link => {
                 let body: LinkBody = transmute!(*body);
                 zero("bytes behind the link", &body.rest)?;
@@ -74,7 +74,13 @@ impl Tree {
             EntryKind::Group => {
                 let body: GroupBody = transmute!(*body);
                 zero("bytes behind the group's head", &body.rest)?;
-                Taken::Done
+                Taken::Done(0)
+            }
+            EntryKind::List => {
+                let body: ListBody = transmute!(*body);
+                zero("bytes behind the list", &body.rest)?;
+                self.lists.add(slot, body.bytes);
+                Taken::Idle
             }
             EntryKind::File
             | EntryKind::Mkdir
@@ -82,16 +88,13 @@ impl Tree {
             | EntryKind::Daxdev
             | EntryKind::Void => Taken::Idle,
         };
-        self.extended += u64::from(taken == Taken::Done);
+        if let Taken::Done(lists) = taken {
+            self.extended += 1 + lists;
+        }
         Ok(taken)
     }
 
-    fn take_name(
-        &mut self,
-        slot: u64,
-        body: &NameBody,
-        media: &dyn Media,
-    ) -> Result<Taken, TreeProblem> {
+    fn take_name(&mut self, slot: u64, body: &NameBody) -> Result<Taken, TreeProblem> {
         zero("bytes before the name", &body.pad.to_bytes())?;
         let component = Component::from_field(&body.name)?;
         let owner = Owner::parse(body.uid, body.gid, body.mode)?;
@@ -100,112 +103,86 @@ impl Tree {
         if let Some(slot) = self.check_place(parent, &component, 0)? {
             return Err(TreeProblem::Exists { name: component, slot });
         }
-        let kind = match body.kind.get() {
-            KIND_FILE => self.file(slot, body, media)?,
-            KIND_DIR => directory(body)?,
-            KIND_SYMLINK => self.symlink(slot, body, media)?,
+        let (kind, lists) = match body.kind.get() {
+            KIND_FILE => self.file(slot, body)?,
+            KIND_DIR => (directory(body)?, 0),
+            KIND_SYMLINK => self.symlink(slot, body)?,
             found => return Err(field("kind", found, "1 (file), 2 (directory) or 3 (link)")),
         };
         self.objects.insert(slot, Object { owner, mtime, links: 0, kind });
         self.add_name(slot, Name { parent, component, object: slot });
-        Ok(Taken::Done)
+        Ok(Taken::Done(lists))
     }
 
-    /// The file of a name. Its pages are taken if it can be made.
-    fn file(
-        &mut self,
-        slot: u64,
-        body: &NameBody,
-        media: &dyn Media,
-    ) -> Result<ObjectKind, TreeProblem> {
+    /// The file of a name, and how many entries before it hold its pieces. Its pages are taken if
+    /// it can be made.
+    fn file(&mut self, slot: u64, body: &NameBody) -> Result<(ObjectKind, u64), TreeProblem> {
         let (size, count) = (body.size.get(), body.count.get());
         if size > MAX_SIZE {
             return Err(TreeProblem::Size(size));
         }
-        let (raw, spill) = match body.place.get() {
-            PLACE_ENTRY => {
-                let tail: PiecesTail = transmute!(body.tail);
-                let count = usize::try_from(count).unwrap_or(usize::MAX);
-                if count > ENTRY_PIECES {
-                    return Err(field("count", body.count.get(), "at most 6 pieces in an entry"));
-                }
-                let used = count * size_of::<RawPiece>();
-                zero("bytes behind the pieces", &body.tail[used..])?;
-                (tail.pieces[..count].to_vec(), None)
+        let len = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(PIECE_LEN);
+        let (bytes, lists) = match body.place.get() {
+            PLACE_ENTRY if len > ENTRY_PIECES * PIECE_LEN => {
+                return Err(field("count", count, "at most 6 pieces in an entry"));
             }
-            PLACE_DATA => {
-                if count == 0 || count > MAX_PIECES {
-                    return Err(TreeProblem::TooManyPieces { found: count });
-                }
-                let len = u64::from(count) * size_of::<RawPiece>() as u64;
-                let (spill, bytes) = self.spilled(slot, body, len, media)?;
-                // A list of this length has no rest.
-                let raw = bytes.chunks_exact(size_of::<RawPiece>());
-                let raw = raw.filter_map(|bytes| RawPiece::read_from_bytes(bytes).ok());
-                (raw.collect(), Some(spill))
+            PLACE_LIST if !(1..=MAX_PIECES).contains(&count) => {
+                return Err(TreeProblem::TooManyPieces { found: count });
             }
-            found => return Err(field("place", found, "0 (in the entry) or 1 (in data)")),
+            _ => self.contents(slot, body, len, "bytes behind the pieces")?,
         };
-        let taken = Piece::parse_all(&raw, size).map_err(TreeProblem::from);
-        let taken = taken.and_then(|pieces| self.store.take(&pieces, slot).map(|()| pieces));
-        match taken {
-            Ok(pieces) => Ok(ObjectKind::File { size, bytes: FileBytes::Pieces { pieces, spill } }),
-            Err(problem) => {
-                self.store.give_back(&spill);
-                Err(problem)
-            }
-        }
+        // The bytes are those of whole pieces.
+        let raw = bytes.chunks_exact(PIECE_LEN);
+        let raw: Vec<_> = raw.filter_map(|bytes| RawPiece::read_from_bytes(bytes).ok()).collect();
+        let pieces = Piece::parse_all(&raw, size)?;
+        self.store.take(&pieces, slot)?;
+        Ok((ObjectKind::File { size, bytes: FileBytes::Pieces { pieces } }, lists))
     }
 
-    fn symlink(
-        &mut self,
-        slot: u64,
-        body: &NameBody,
-        media: &dyn Media,
-    ) -> Result<ObjectKind, TreeProblem> {
-        let len = body.count.get();
-        if !(1..=MAX_TARGET).contains(&len) {
-            return Err(TreeProblem::TargetLength { found: len });
+    /// The symbolic link of a name, and how many entries before it hold its target.
+    fn symlink(&mut self, slot: u64, body: &NameBody) -> Result<(ObjectKind, u64), TreeProblem> {
+        let count = body.count.get();
+        if !(1..=MAX_TARGET).contains(&count) {
+            return Err(TreeProblem::TargetLength { found: count });
         }
-        if body.size.get() != u64::from(len) {
+        if body.size.get() != u64::from(count) {
             return Err(TreeProblem::Field {
                 field: "size",
                 found: body.size.get(),
                 expected: "the number of bytes of the target",
             });
         }
-        let (target, spill) = match body.place.get() {
-            PLACE_ENTRY => {
-                let len = usize::try_from(len).unwrap_or(usize::MAX);
-                if len > TAIL_LEN {
-                    return Err(field("count", body.count.get(), "at most 208 bytes in an entry"));
-                }
-                zero("bytes behind the target", &body.tail[len..])?;
-                (body.tail[..len].to_vec(), None)
-            }
-            PLACE_DATA => {
-                let (spill, bytes) = self.spilled(slot, body, len.into(), media)?;
-                (bytes, Some(spill))
-            }
-            found => return Err(field("place", found, "0 (in the entry) or 1 (in data)")),
-        };
+        let len = usize::try_from(count).unwrap_or(usize::MAX);
+        if body.place.get() == PLACE_ENTRY && len > TAIL_LEN {
+            return Err(field("count", count, "at most 208 bytes in an entry"));
+        }
+        let (target, lists) = self.contents(slot, body, len, "bytes behind the target")?;
         if target.contains(&0) {
-            self.store.give_back(&spill);
             return Err(TreeProblem::TargetNul);
         }
-        Ok(ObjectKind::Symlink { target: target.into(), spill })
+        Ok((ObjectKind::Symlink { target: target.into() }, lists))
     }
 
-    fn spilled(
+    /// The pieces or the target of a name, of `len` bytes, and how many entries before it hold
+    /// them. `rest` says what must be zero.
+    fn contents(
         &mut self,
         slot: u64,
         body: &NameBody,
-        len: u64,
-        media: &dyn Media,
-    ) -> Result<(Piece, Vec<u8>), TreeProblem> {
-        let tail: SpillTail = transmute!(body.tail);
-        zero("bytes behind the place of list or target", &tail.rest)?;
-        self.store.read(media, &tail, len, slot)
+        len: usize,
+        rest: &'static str,
+    ) -> Result<(Vec<u8>, u64), TreeProblem> {
+        let (mut bytes, lists) = match body.place.get() {
+            PLACE_ENTRY => (body.tail.to_vec(), 0),
+            PLACE_LIST => {
+                zero("bytes behind the name", &body.tail)?;
+                self.lists.take(slot, len)?
+            }
+            found => return Err(field("place", found, "0 (in the entry) or 1 (in LIST entries)")),
+        };
+        zero(rest, &bytes[len..])?;
+        bytes.truncate(len);
+        Ok((bytes, lists))
     }
 
     fn take_link(&mut self, slot: u64, body: &LinkBody) -> Result<Taken, TreeProblem> {
@@ -219,7 +196,7 @@ impl Tree {
             return Err(TreeProblem::Exists { name: component, slot });
         }
         self.add_name(slot, Name { parent, component, object: target });
-        Ok(Taken::Done)
+        Ok(Taken::Done(0))
     }
 
     fn take_attributes(&mut self, body: &AttrBody) -> Result<Taken, TreeProblem> {
@@ -243,7 +220,7 @@ impl Tree {
         if mask & SET_MTIME != 0 {
             *old_mtime = Some(mtime);
         }
-        Ok(Taken::Done)
+        Ok(Taken::Done(0))
     }
 
     fn take_move(
@@ -285,7 +262,7 @@ impl Tree {
             object.links -= 1;
         }
         self.add_name(slot, Name { parent, component, object: object_slot });
-        Ok(Taken::Done)
+        Ok(Taken::Done(0))
     }
 
     /// Whether a name may take the place of another one, which goes.
@@ -309,7 +286,7 @@ impl Tree {
         }
         self.check_empty(slot)?;
         self.drop_name(slot);
-        Ok(Taken::Done)
+        Ok(Taken::Done(0))
     }
 }
 

@@ -4,17 +4,17 @@
 //! A directory, file or symbolic link is known by the slot that made it, and so is each name; a
 //! file has as many slots of names as it has hard links. Conventional entries make names and files
 //! as well. Nothing in a hostile log makes a loop, a path that is too long, or two files of one
-//! page. Memory follows the log's length: each entry adds one name and at most six pieces, and
-//! lists of pieces in data are together at most as long as the log.
+//! page. Memory follows the log's length: each entry adds at most one name and sixteen pieces.
 
 pub mod change;
 mod entry;
 pub mod list;
+mod lists;
 mod names;
 pub mod object;
 pub mod problem;
 pub mod resolve;
-mod store;
+pub mod store;
 
 use std::collections::HashMap;
 
@@ -23,10 +23,11 @@ use crate::format::extension::{MAX_LONG_PATH, NO_ENTRY, PAGE};
 use crate::format::map::Extent;
 use crate::format::path::RelPath;
 use crate::replay::node::{Node, NodeKind, Owner};
+use lists::Lists;
 use names::Names;
 use object::{FileBytes, Name, Object, ObjectKind};
 use problem::TreeProblem;
-use store::Store;
+use store::{FreeRun, Store, StoreUse};
 
 /// Owner and permissions of the root directory until an entry changes them.
 const ROOT_OWNER: Owner = Owner { uid: 0, gid: 0, mode: 0o755 };
@@ -37,6 +38,8 @@ pub struct Tree {
     objects: HashMap<u64, Object>,
     names: Names,
     store: Store,
+    /// What the name in the next slot may need.
+    lists: Lists,
     /// Whether the directory of the store is reserved.
     extensions: bool,
     /// Number of extension entries that count.
@@ -44,15 +47,15 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// An empty tree, with extensions or without. Lists of pieces in data may be `lists` bytes long
-    /// together.
-    pub fn new(extensions: bool, lists: u64) -> Self {
+    /// An empty tree, with extensions or without.
+    pub fn new(extensions: bool) -> Self {
         let root = ObjectKind::Dir { children: 0, below: 0 };
         let root = Object { owner: ROOT_OWNER, mtime: None, links: 1, kind: root };
         Self {
             objects: HashMap::from([(NO_ENTRY, root)]),
             names: Names::default(),
-            store: Store::new(lists),
+            store: Store::default(),
+            lists: Lists::default(),
             extensions,
             extended: 0,
         }
@@ -102,7 +105,7 @@ impl Tree {
     pub fn extents(&self, bytes: &FileBytes, size: u64) -> Vec<(u64, Extent)> {
         match bytes {
             FileBytes::Own(map) => store::ranges(map, 0, size, 0),
-            FileBytes::Pieces { pieces, .. } => {
+            FileBytes::Pieces { pieces } => {
                 pieces.iter().flat_map(|piece| self.store.extents(piece)).collect()
             }
         }
@@ -112,11 +115,22 @@ impl Tree {
     pub fn allocated(&self, bytes: &FileBytes) -> u64 {
         match bytes {
             FileBytes::Own(map) => map.extents().iter().map(|extent| extent.len).sum(),
-            FileBytes::Pieces { pieces, spill } => {
-                let pages = pieces.iter().chain(spill).map(|piece| piece.pages).sum::<u64>();
-                pages * PAGE
+            FileBytes::Pieces { pieces } => {
+                pieces.iter().map(|piece| piece.pages).sum::<u64>() * PAGE
             }
         }
+    }
+
+    /// The runs of pages of the store that a new file may have: no file has them, and none that was
+    /// removed since the last compaction had them, which others may still have mapped. Interleaved
+    /// files of the store are left out, because each can only hold one file as a whole.
+    pub fn free_runs(&self) -> impl Iterator<Item = FreeRun> {
+        self.store.free_runs()
+    }
+
+    /// What the files of the store are used for.
+    pub fn store_use(&self) -> StoreUse {
+        self.store.usage()
     }
 
     /// What stands against a new conventional file or directory.
@@ -251,7 +265,7 @@ impl Tree {
             if object.links == 0
                 && let Some(object) = self.objects.remove(&name.object)
             {
-                self.store.give_back(object.pieces());
+                self.store.retire(object.pieces());
             }
         }
     }

@@ -49,8 +49,6 @@ pub enum ObjectKind {
     Symlink {
         /// What it leads to.
         target: Box<[u8]>,
-        /// Where the target is, if it is in data.
-        spill: Option<Piece>,
     },
 }
 
@@ -63,8 +61,6 @@ pub enum FileBytes {
     Pieces {
         /// The pieces in the order of the file.
         pieces: Box<[Piece]>,
-        /// Where their list is, if it is in data.
-        spill: Option<Piece>,
     },
 }
 
@@ -81,15 +77,11 @@ pub struct Name {
 
 impl Object {
     /// The pages that it holds in other file entries.
-    pub fn pieces(&self) -> impl Iterator<Item = &Piece> {
-        let (pieces, spill) = match &self.kind {
-            ObjectKind::File { bytes: FileBytes::Pieces { pieces, spill }, .. } => {
-                (&**pieces, spill.as_ref())
-            }
-            ObjectKind::Symlink { spill, .. } => (&[][..], spill.as_ref()),
-            _ => (&[][..], None),
-        };
-        pieces.iter().chain(spill)
+    pub fn pieces(&self) -> &[Piece] {
+        match &self.kind {
+            ObjectKind::File { bytes: FileBytes::Pieces { pieces }, .. } => pieces,
+            _ => &[],
+        }
     }
 
     /// What it is, in words.
@@ -105,8 +97,9 @@ impl Object {
 /// What became of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// It counts.
-    Done,
-    /// What it changes is void: a compaction was interrupted. It is harmless, and void next.
+    /// It counts, and so do this many entries right before it, which were idle until now.
+    Done(u64),
+    /// It has no effect (yet): what it changes is void, because a compaction was interrupted, or it
+    /// is for the entry behind it.
     Idle,
 }

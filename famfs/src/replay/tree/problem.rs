@@ -4,7 +4,6 @@
 use crate::format::component::{Component, ComponentError};
 use crate::format::extension::{MAX_LONG_PATH, MAX_PIECES, MAX_TARGET};
 use crate::format::piece::PieceError;
-use crate::media::MediaError;
 use crate::replay::node::OwnerError;
 
 /// Why an entry does not change the tree.
@@ -140,35 +139,13 @@ pub enum TreeProblem {
     /// A target with a NUL.
     #[error("the target has a NUL in it")]
     TargetNul,
-    /// All lists together need more memory than the log.
-    #[error(
-        "lists and targets in data need {needed} bytes, but the log leaves only {left} for them"
-    )]
-    ListsTooLong {
-        /// Bytes of this one.
-        needed: u64,
-        /// Bytes that are left.
-        left: u64,
-    },
-    /// The list or target cannot be read from here.
-    #[error("cannot read its list or target, {len} bytes at page {page} of slot {slot}")]
-    Unreadable {
-        /// Slot of the file entry.
-        slot: u64,
-        /// First page.
-        page: u64,
-        /// Bytes to read.
-        len: u64,
-        /// Why.
-        source: Box<MediaError>,
-    },
-    /// The list or target is damaged.
-    #[error("its list or target in data: checksum {found:#x}, expected {expected:#x}")]
-    Checksum {
-        /// Checksum of the bytes.
-        found: u64,
-        /// Checksum in the entry.
-        expected: u64,
+    /// Entries are missing that pieces or target should be in.
+    #[error("its pieces or target need {needed} LIST entries right before it, found {found}")]
+    NoLists {
+        /// Entries that its count needs.
+        needed: usize,
+        /// Entries that are there.
+        found: usize,
     },
     /// A group inside a group.
     #[error("a group within a group")]

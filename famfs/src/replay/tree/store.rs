@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The file entries that hold the bytes of extended files, and whose each page is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+
+use serde::Serialize;
 
 use super::problem::TreeProblem;
-use crate::format::extension::{PAGE, SpillTail};
+use crate::format::extension::PAGE;
 use crate::format::map::{Extent, FileMap};
 use crate::format::piece::Piece;
-use crate::media::Media;
 
 /// A file entry that holds bytes of others.
 #[derive(Debug)]
@@ -20,21 +21,43 @@ struct Holder {
 }
 
 /// All file entries that hold bytes of others.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Store {
-    holders: HashMap<u64, Holder>,
+    holders: BTreeMap<u64, Holder>,
     /// Slot of the holder and first page of each piece; page behind its end, and slot of its owner.
     owners: BTreeMap<(u64, u64), (u64, u64)>,
-    /// Bytes of lists and targets in data that may still be read.
-    left: u64,
+    /// Pages that removed files had, whoever has them now: slot of the holder and first page of
+    /// each run, and page behind its end. Runs do not touch.
+    retired: BTreeMap<(u64, u64), u64>,
+}
+
+/// Pages of a simple file of the store that a new file may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FreeRun {
+    /// Slot of the file entry.
+    pub slot: u64,
+    /// First page in its file.
+    pub page: u64,
+    /// Number of pages.
+    pub pages: u64,
+}
+
+/// What the files of the store are used for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StoreUse {
+    /// Number of files in the store.
+    pub files: u64,
+    /// Bytes that they have.
+    pub bytes: u64,
+    /// Bytes of pages that belong to something.
+    pub used: u64,
+    /// Bytes of pages that a new file may have.
+    pub free: u64,
+    /// Bytes of pages that only `famfs compact` makes free, because removed files had them.
+    pub retired: u64,
 }
 
 impl Store {
-    /// Without files; `left` bytes of lists may be read.
-    pub fn new(left: u64) -> Self {
-        Self { holders: HashMap::new(), owners: BTreeMap::new(), left }
-    }
-
     /// Whether there are no such file entries.
     pub fn is_empty(&self) -> bool {
         self.holders.is_empty()
@@ -82,7 +105,7 @@ impl Store {
             return Err(TreeProblem::OutsideStore { slot, page, end, pages: holder.pages });
         }
         let whole = of == 1 && page == 0 && at == 0;
-        if matches!(holder.map, FileMap::Interleaved { .. }) && !whole {
+        if holder.is_interleaved() && !whole {
             return Err(TreeProblem::Interleaved(slot));
         }
         // Pieces are disjoint, so only the last one before the end can reach into this one.
@@ -98,7 +121,7 @@ impl Store {
     }
 
     /// Takes pages back from their owner.
-    pub fn give_back<'p>(&mut self, pieces: impl IntoIterator<Item = &'p Piece>) {
+    fn give_back(&mut self, pieces: &[Piece]) {
         for piece in pieces {
             if self.owners.remove(&(piece.slot, piece.page)).is_some()
                 && let Some(holder) = self.holders.get_mut(&piece.slot)
@@ -108,55 +131,77 @@ impl Store {
         }
     }
 
-    /// Reads `len` bytes that did not fit into an entry, and checks them. Their pages are the
-    /// owner's then.
-    pub fn read(
-        &mut self,
-        media: &dyn Media,
-        spill: &SpillTail,
-        len: u64,
-        owner: u64,
-    ) -> Result<(Piece, Vec<u8>), TreeProblem> {
-        let (slot, page) = (spill.slot.get(), spill.page.get());
-        let pages = len.div_ceil(PAGE);
-        if page.checked_add(pages).is_none() {
-            let pages = self.holders.get(&slot).map_or(0, |holder| holder.pages);
-            return Err(TreeProblem::OutsideStore { slot, page, end: u64::MAX, pages });
+    /// Takes pages back from a file that is removed. Others may still have them mapped.
+    pub fn retire(&mut self, pieces: &[Piece]) {
+        self.give_back(pieces);
+        for piece in pieces {
+            let (slot, mut page, mut end) = (piece.slot, piece.page, piece.page + piece.pages);
+            // What it touches becomes a part of it.
+            while let Some((&(_, other), &other_end)) =
+                self.retired.range((slot, 0)..=(slot, end)).next_back()
+                && other_end >= page
+            {
+                self.retired.remove(&(slot, other));
+                (page, end) = (page.min(other), end.max(other_end));
+            }
+            self.retired.insert((slot, page), end);
         }
-        let piece = Piece { slot, page, at: 0, pages };
-        // It is no file that an interleaved one could hold.
-        self.take_one(&piece, 0, owner)?;
-        let read = self.read_taken(media, &piece, len, spill.crc.get());
-        if read.is_err() {
-            self.give_back([&piece]);
-        }
-        Ok((piece, read?))
     }
 
-    fn read_taken(
-        &mut self,
-        media: &dyn Media,
-        piece: &Piece,
-        len: u64,
-        expected: u64,
-    ) -> Result<Vec<u8>, TreeProblem> {
-        let left = self.left;
-        self.left = left.checked_sub(len).ok_or(TreeProblem::ListsTooLong { needed: len, left })?;
-        let Piece { slot, page, .. } = *piece;
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        for (at, extent) in self.extents(piece) {
-            let start = usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
-            let part = usize::try_from(extent.len).unwrap_or(usize::MAX);
-            let end = start.saturating_add(part).min(bytes.len());
-            media.read_at(extent.offset, &mut bytes[start..end]).map_err(|source| {
-                TreeProblem::Unreadable { slot, page, len, source: source.into() }
-            })?;
+    /// Runs of pages of simple files that belong to nothing and never did.
+    pub fn free_runs(&self) -> impl Iterator<Item = FreeRun> {
+        let simple = self.holders.iter().filter(|(_, holder)| !holder.is_interleaved());
+        simple.flat_map(|(slot, holder)| self.gaps(*slot, holder.pages))
+    }
+
+    /// What all files are used for.
+    pub fn usage(&self) -> StoreUse {
+        let mut usage = StoreUse { files: self.holders.len() as u64, ..StoreUse::default() };
+        for (slot, holder) in &self.holders {
+            // What is left of an interleaved file is of no use to others.
+            let (used, free) = match holder.is_interleaved() {
+                true => (if holder.used > 0 { holder.pages } else { 0 }, 0),
+                false => (holder.used, self.gaps(*slot, holder.pages).map(|run| run.pages).sum()),
+            };
+            usage.bytes += holder.pages * PAGE;
+            usage.used += used * PAGE;
+            usage.free += free * PAGE;
+            usage.retired += (holder.pages - used - free) * PAGE;
         }
-        let found = u64::from(crc32fast::hash(&bytes));
-        if found != expected {
-            return Err(TreeProblem::Checksum { found, expected });
-        }
-        Ok(bytes)
+        usage
+    }
+
+    /// Runs of pages of a file that belong to nothing and never did.
+    fn gaps(&self, slot: u64, pages: u64) -> impl Iterator<Item = FreeRun> {
+        let all = (slot, 0)..=(slot, u64::MAX);
+        let mut used = self.owners.range(all.clone()).map(|((_, page), (end, _))| (*page, *end));
+        let mut retired = self.retired.range(all).map(|((_, page), end)| (*page, *end));
+        let (mut next_used, mut next_retired) = (used.next(), retired.next());
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            while at < pages {
+                let retired_first =
+                    next_used.is_none_or(|used| next_retired.is_some_and(|run| run < used));
+                let taken = if retired_first {
+                    std::mem::replace(&mut next_retired, retired.next())
+                } else {
+                    std::mem::replace(&mut next_used, used.next())
+                };
+                let (page, end) = taken.unwrap_or((pages, pages));
+                let free = (page > at).then(|| FreeRun { slot, page: at, pages: page - at });
+                at = at.max(end);
+                if free.is_some() {
+                    return free;
+                }
+            }
+            None
+        })
+    }
+}
+
+impl Holder {
+    fn is_interleaved(&self) -> bool {
+        matches!(self.map, FileMap::Interleaved { .. })
     }
 }
 

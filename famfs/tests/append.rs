@@ -12,11 +12,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{LazyLock, Mutex};
 
-use famfs::format::map::FileMap;
+use famfs::format::map::Memory;
 use famfs::format::path::RelPath;
 use famfs::media::{Media, MediaError};
+use famfs::replay::Attributes;
 use famfs::replay::compact::compact;
 use famfs::replay::fsck::check;
+use famfs::replay::tree::Tree;
+use famfs::replay::tree::change::Change;
 use famfs::replay::{Contents, NodeKind, Owner};
 use famfs::store::log::Log;
 use famfs::store::mkfs::{self, mkfs};
@@ -161,31 +164,40 @@ impl Volume for DeviceVolume<'_> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    fn make_dir(&self, _path: &RelPath, _owner: Owner) -> io::Result<()> {
+    fn make_dir(&self, _path: &RelPath, _attributes: &Attributes) -> io::Result<()> {
         Ok(())
     }
 
     fn make_file(
         &self,
         path: &RelPath,
-        _owner: Owner,
+        _attributes: &Attributes,
         size: u64,
-        map: &FileMap,
+        memory: &Memory,
     ) -> io::Result<Box<dyn FileBytes + '_>> {
-        self.open_file(path, size, map, Access::Write)
+        self.open_file(path, size, memory, Access::Write)
     }
 
     fn open_file(
         &self,
         _path: &RelPath,
         size: u64,
-        map: &FileMap,
+        memory: &Memory,
         _access: Access,
     ) -> io::Result<Box<dyn FileBytes + '_>> {
-        Ok(Box::new(DeviceFile { device: self.0, start: map.extents()[0].offset, size }))
+        let Some((Some(start), _)) = memory.part(0) else { panic!("no memory") };
+        Ok(Box::new(DeviceFile { device: self.0, start, size }))
     }
 
     fn remove(&self, _path: &RelPath, _is_dir: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn carry_out(&self, _tree: &Tree, _change: &Change) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn note_played(&self, _: &Tree, _: u64, _: u64, _: bool) -> io::Result<()> {
         Ok(())
     }
 
@@ -277,7 +289,7 @@ fn record(actions: &[Action], kind: Kind) -> (Words, Vec<Event>) {
                     file.write(0, &bytes).unwrap();
                     Ok(())
                 };
-                writer.create(&path(made), OWNER, size, extent, fill).unwrap();
+                writer.create(&path(made), OWNER, extent, fill).unwrap();
             }
             Action::Commit => {
                 writer.commit().unwrap();

@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use common::Pool;
+use famfs::format::map::Memory;
 use famfs::format::view::{INFO_BLOCK_OFFSET, InfoBlock};
 use famfs::media::PoolFile;
 use famfs::replay::NodeKind;
@@ -282,7 +283,7 @@ fn read_back(volume: &OfflineVolume, name: &str) -> Vec<u8> {
     let NodeKind::File { size, map } = &writer.plan().get(&path).unwrap().kind else {
         panic!("{name} is a directory")
     };
-    let bytes = volume.open_file(&path, *size, map, Access::Read).unwrap();
+    let bytes = volume.open_file(&path, *size, &Memory::Map(map.clone()), Access::Read).unwrap();
     let mut found = vec![0; usize::try_from(*size).unwrap()];
     bytes.read(0, &mut found).unwrap();
     found

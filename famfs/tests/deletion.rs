@@ -10,6 +10,7 @@ use std::io;
 
 use common::Pool;
 use famfs::format::map::FileMap;
+use famfs::format::map::Memory;
 use famfs::format::path::RelPath;
 use famfs::kernel::apply::{ApplyError, Tree, apply};
 use famfs::kernel::backlog::Backlog;
@@ -47,7 +48,7 @@ fn volume() -> (Pool, OfflineVolume) {
 
 fn create(writer: &mut Writer<'_>, name: &str, size: u64) {
     let map = writer.allocate(&path(name), size).unwrap();
-    writer.create(&path(name), OWNER, size, map, |_| Ok::<_, WriteError>(())).unwrap();
+    writer.create(&path(name), OWNER, map, |_| Ok::<_, WriteError>(())).unwrap();
     writer.commit().unwrap();
 }
 
@@ -320,7 +321,8 @@ fn other_memory_under_the_same_name_is_told() {
     create(&mut writer, "a", 3);
     let stale = Model::default();
     let elsewhere = writer.allocate(&path("a"), 3).unwrap();
-    stale.make_file(&path("a"), OWNER, 3, &elsewhere).unwrap();
+    let Memory::Map(elsewhere) = elsewhere.memory() else { panic!("no map") };
+    stale.make_file(&path("a"), OWNER, 3, elsewhere).unwrap();
     let applied = apply(&stale, &plan(&volume), false, |_| {});
     assert!(matches!(&applied.errors[..], [ApplyError::OtherMemory { slot: 0, .. }]));
     assert!(applied.errors[0].to_string().contains("unmount it and mount it again"));

@@ -13,17 +13,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use famfs::format::LOG_OFFSET;
 use famfs::format::map::FileMap;
+use famfs::format::map::Memory;
 use famfs::format::path::RelPath;
 use famfs::media::in_memory::InMemory;
 use famfs::media::{Media, MediaError};
+use famfs::replay::Attributes;
 use famfs::replay::compact::compact;
 use famfs::replay::fsck::check;
+use famfs::replay::tree::Tree;
+use famfs::replay::tree::change::Change;
 use famfs::replay::{Contents, NodeKind, Owner};
 use famfs::store::mkfs;
 use famfs::store::superblock::Superblock;
 use famfs::store::takeover::takeover;
 use famfs::sys::dax::Access;
 use famfs::write::copy::Copy;
+use famfs::write::room::Room;
 use famfs::write::sources::{self, Destination, scan};
 use famfs::write::transfer::How;
 use famfs::write::volume::{FileBytes, Volume};
@@ -172,7 +177,7 @@ impl Volume for Device {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    fn make_dir(&self, path: &RelPath, _owner: Owner) -> io::Result<()> {
+    fn make_dir(&self, path: &RelPath, _attributes: &Attributes) -> io::Result<()> {
         match self.mounted.lock().unwrap().insert(path.clone()) {
             true => Ok(()),
             false => Err(io::ErrorKind::AlreadyExists.into()),
@@ -182,22 +187,23 @@ impl Volume for Device {
     fn make_file(
         &self,
         path: &RelPath,
-        owner: Owner,
+        attributes: &Attributes,
         size: u64,
-        map: &FileMap,
+        memory: &Memory,
     ) -> io::Result<Box<dyn FileBytes + '_>> {
-        self.make_dir(path, owner)?;
-        self.open_file(path, size, map, Access::Write)
+        self.make_dir(path, attributes)?;
+        self.open_file(path, size, memory, Access::Write)
     }
 
     fn open_file(
         &self,
         _path: &RelPath,
         _size: u64,
-        map: &FileMap,
+        memory: &Memory,
         _access: Access,
     ) -> io::Result<Box<dyn FileBytes + '_>> {
-        Ok(Box::new(DeviceFile { device: self, start: map.extents()[0].offset }))
+        let Some((Some(start), _)) = memory.part(0) else { panic!("no memory") };
+        Ok(Box::new(DeviceFile { device: self, start }))
     }
 
     fn remove(&self, path: &RelPath, _is_dir: bool) -> io::Result<()> {
@@ -205,6 +211,17 @@ impl Volume for Device {
             true => Ok(()),
             false => Err(io::ErrorKind::NotFound.into()),
         }
+    }
+
+    fn carry_out(&self, _tree: &Tree, change: &Change) -> io::Result<()> {
+        match change {
+            Change::Removed { path, is_dir } => self.remove(path, *is_dir),
+            _ => Ok(()),
+        }
+    }
+
+    fn note_played(&self, _: &Tree, _: u64, _: u64, _: bool) -> io::Result<()> {
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -274,7 +291,7 @@ impl User<'_> {
 
 fn create(writer: &mut Writer<'_>, name: &str, size: u64, byte: u8) -> Result<(), WriteError> {
     let map = writer.allocate(&path(name), size)?;
-    writer.create(&path(name), OWNER, size, map, |file| {
+    writer.create(&path(name), OWNER, map, |file| {
         file.write(0, &[byte]).map_err(|source| WriteError::Volume {
             action: "write",
             path: path(name),
@@ -285,14 +302,14 @@ fn create(writer: &mut Writer<'_>, name: &str, size: u64, byte: u8) -> Result<()
 
 /// Every further call returns the same error.
 fn stays_ended(writer: &mut Writer<'_>, why: &str) {
-    let map = FileMap::Simple(Vec::new());
+    let room = Room::own(1, FileMap::Simple(Vec::new()));
     let answers = [
         writer.commit(),
         writer.mkdir(&path("late"), OWNER),
         writer.delete(&path("d")),
         writer.allocate(&path("late"), 1).map(drop),
-        writer.begin(&path("late"), OWNER, 1, &map).map(drop),
-        writer.publish(&path("late"), OWNER, 1, map.clone()),
+        writer.begin(&path("late"), OWNER, &room).map(drop),
+        writer.publish(&path("late"), OWNER, room.clone()),
         create(writer, "late", 1, 1),
         writer.check_slots(1),
         writer.commit(),

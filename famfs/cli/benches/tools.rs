@@ -133,7 +133,7 @@ fn create(dir: &Path) {
                 let path = name(number);
                 let map = writer.allocate(&path, 1).unwrap();
                 let nothing = |_: &dyn famfs::write::volume::FileBytes| Ok::<(), WriteError>(());
-                writer.create(&path, owner, 1, map, nothing).unwrap();
+                writer.create(&path, owner, map, nothing).unwrap();
             }
             writer.commit().unwrap();
         });

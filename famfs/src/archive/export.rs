@@ -8,6 +8,7 @@ use tar::Builder;
 use crate::archive::extract::SET_ID_BITS;
 use crate::archive::pack::{SUFFIX, append, is_pack};
 use crate::archive::{ArchiveError, Content, read_stream};
+use crate::format::map::Memory;
 use crate::format::path::RelPath;
 use crate::replay::{Node, NodeKind, Owner};
 use crate::sys::dax::Access;
@@ -118,7 +119,7 @@ pub fn export(
             continue;
         };
         let bytes = volume
-            .open_file(&node.path, *size, map, Access::Read)
+            .open_file(&node.path, *size, &Memory::Map(map.clone()), Access::Read)
             .map_err(|source| ExportError::Open { path: node.path.clone(), source })?;
         let reader = || BufReader::with_capacity(COPY_STEP, FileReader::new(&*bytes, *size));
         if !options.keep_packs

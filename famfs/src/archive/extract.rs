@@ -16,6 +16,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::format::map::Memory;
 use crate::format::path::RelPath;
 use crate::kernel::beneath::Root;
 use crate::replay::{Node, NodeKind, Owner, Plan};
@@ -286,7 +287,9 @@ fn fill(
 ) -> Result<(), ExtractError> {
     let NodeKind::File { size, map } = &node.kind else { return Ok(()) };
     let read_error = |source| ExtractError::Read { path: node.path.clone(), source };
-    let bytes = volume.open_file(&node.path, *size, map, Access::Read).map_err(read_error)?;
+    let bytes = volume
+        .open_file(&node.path, *size, &Memory::Map(map.clone()), Access::Read)
+        .map_err(read_error)?;
     let mut buf = vec![0; COPY_STEP];
     for (offset, len) in steps(*size) {
         bytes.read(offset, &mut buf[..len]).map_err(read_error)?;

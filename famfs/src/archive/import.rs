@@ -15,12 +15,13 @@ use crate::archive::pack::{self, Pack};
 use crate::archive::{ArchiveError, Content, Member};
 use crate::archive::{compression, from_start, read_stream};
 use crate::format::ALLOC_UNIT;
-use crate::format::map::FileMap;
+
 use crate::format::path::RelPath;
 use crate::replay::{NodeKind, Owner};
 use crate::text::terminal::escape_name;
 use crate::text::units::human;
 use crate::write::dropped::Dropped;
+use crate::write::room::Room;
 use crate::write::stream::FileWriter;
 use crate::write::unsupported::{LeftOut, Why, counts, first_names, kept_owner};
 use crate::write::volume::{COPY_STEP, FileBytes, steps};
@@ -227,7 +228,7 @@ impl<'w, 'v> Import<'w, 'v> {
 
     fn make_all(
         &mut self,
-        items: Vec<(Item, Option<FileMap>)>,
+        items: Vec<(Item, Option<Room>)>,
         file: &File,
         progress: &mut dyn FnMut(u64) -> bool,
     ) -> Result<(), ImportError> {
@@ -248,7 +249,7 @@ impl<'w, 'v> Import<'w, 'v> {
     /// Reads a compressed archive a second time, and makes each file when its bytes come.
     fn make_from_stream(
         &mut self,
-        items: Vec<(Item, Option<FileMap>)>,
+        items: Vec<(Item, Option<Room>)>,
         file: &File,
         progress: &mut dyn FnMut(u64) -> bool,
     ) -> Result<(), ImportError> {
@@ -415,7 +416,7 @@ impl<'w, 'v> Import<'w, 'v> {
     }
 
     /// Takes memory and log slots for all items.
-    fn make_room(&mut self, items: Vec<Item>) -> Result<Vec<(Item, Option<FileMap>)>, ImportError> {
+    fn make_room(&mut self, items: Vec<Item>) -> Result<Vec<(Item, Option<Room>)>, ImportError> {
         self.writer.check_slots(items.len() as u64)?;
         let units = |size: u64| size.div_ceil(ALLOC_UNIT).saturating_mul(ALLOC_UNIT);
         let sizes = items.iter().filter_map(|item| item.what.size());
@@ -438,7 +439,7 @@ impl<'w, 'v> Import<'w, 'v> {
     fn make(
         &mut self,
         item: &Item,
-        map: Option<FileMap>,
+        map: Option<Room>,
         bytes: &mut dyn Read,
         progress: &mut dyn FnMut(u64) -> bool,
     ) -> Result<(), ImportError> {
@@ -455,7 +456,7 @@ impl<'w, 'v> Import<'w, 'v> {
             return Ok(());
         }
         let buf = &mut self.buf;
-        self.writer.create(&item.path, item.owner, size, map, |file: &dyn FileBytes| {
+        self.writer.create(&item.path, item.owner, map, |file: &dyn FileBytes| {
             for (offset, len) in steps(size) {
                 let buf = &mut buf[..len];
                 bytes.read_exact(buf).map_err(|source| bytes_error(&item.path, source))?;
@@ -473,7 +474,7 @@ impl<'w, 'v> Import<'w, 'v> {
         &mut self,
         item: &Item,
         pack: &Pack,
-        map: Option<FileMap>,
+        map: Option<Room>,
         file: &File,
         progress: &mut dyn FnMut(u64) -> bool,
     ) -> Result<(), ImportError> {
@@ -486,7 +487,7 @@ impl<'w, 'v> Import<'w, 'v> {
         if self.options.dry_run {
             return Ok(());
         }
-        self.writer.create(&item.path, item.owner, *size, map, |bytes: &dyn FileBytes| {
+        self.writer.create(&item.path, item.owner, map, |bytes: &dyn FileBytes| {
             // A few large writes instead of many of one block each.
             let out = io::BufWriter::with_capacity(COPY_STEP, FileWriter::new(bytes));
             pack.write(out, |member| match member.content {

@@ -39,6 +39,16 @@ pub enum FileMap {
     },
 }
 
+/// Where the bytes of a file are on the device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// All of them, as one map says.
+    Map(FileMap),
+    /// In ranges of whole pages, each with its offset in the file, in order. What no range holds is
+    /// zero; the bytes of the last page behind the end of the file are zero too.
+    Pieces(Vec<(u64, Extent)>),
+}
+
 /// Why a file's map cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
@@ -111,6 +121,26 @@ pub enum MapError {
         /// Sum of the extents.
         held: u64,
     },
+}
+
+impl Memory {
+    /// What holds a file from byte `from` on: its device offset, or `None` in a hole, and the number
+    /// of bytes that go on like this. `None` behind everything that a map holds.
+    pub fn part(&self, from: u64) -> Option<(Option<u64>, u64)> {
+        match self {
+            Self::Map(map) => map.piece(from).map(|piece| (Some(piece.offset), piece.len)),
+            Self::Pieces(pieces) => {
+                let next = pieces.partition_point(|(at, extent)| at + extent.len <= from);
+                Some(match pieces.get(next) {
+                    Some((at, extent)) if *at <= from => {
+                        (Some(extent.offset + (from - at)), at + extent.len - from)
+                    }
+                    Some((at, _)) => (None, at - from),
+                    None => (None, u64::MAX - from),
+                })
+            }
+        }
+    }
 }
 
 impl FileMap {

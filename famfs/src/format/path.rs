@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::format::MAX_PATH;
-use crate::format::extension::{MAX_COMPONENT, MAX_LONG_PATH};
+use crate::format::extension::{MAX_COMPONENT, MAX_LONG_PATH, STORE_DIR};
 use crate::text::terminal::escape_name as escape;
 
 /// Directory of the superblock and log files in a mount; no log entry may reach into it.
@@ -75,6 +75,16 @@ impl RelPath {
             return Err(PathError::LongName { path: shown(), len: name.len() });
         }
         Ok(Self(normal.into()))
+    }
+
+    /// The directory of the store.
+    pub fn store() -> Self {
+        Self(STORE_DIR.as_bytes().into())
+    }
+
+    /// The file of the store with a number.
+    pub fn in_store(number: u64) -> Self {
+        Self(format!("{STORE_DIR}/{number}").into_bytes().into())
     }
 
     /// Reads a path field of a log entry.

@@ -18,12 +18,14 @@ use rustix::mount::{
 
 use uuid::Uuid;
 
-use crate::format::map::{Extent, FileMap};
+use crate::format::map::{Extent, FileMap, Memory};
 use crate::format::path::{META_DIR, RelPath};
 use crate::format::{ALLOC_UNIT, LOG_OFFSET};
 use crate::kernel::beneath::Root;
 use crate::media::{Media, MediaError, MetaFiles};
-use crate::replay::Owner;
+use crate::replay::tree::Tree;
+use crate::replay::tree::change::Change;
+use crate::replay::{Attributes, Owner};
 use crate::store::role::Role;
 use crate::store::superblock::{Superblock, SuperblockError};
 use crate::sys::dax::{Access, Mapping};
@@ -421,18 +423,19 @@ impl Volume for MountedVolume {
         Ok(Box::new(self.mounted.lease_media().map_err(io::Error::other)?))
     }
 
-    fn make_dir(&self, path: &RelPath, owner: Owner) -> io::Result<()> {
-        self.root().make_dir(path, owner)
+    fn make_dir(&self, path: &RelPath, attributes: &Attributes) -> io::Result<()> {
+        self.root().make_dir(path, attributes.owner)
     }
 
     fn make_file(
         &self,
         path: &RelPath,
-        owner: Owner,
+        attributes: &Attributes,
         size: u64,
-        map: &FileMap,
+        memory: &Memory,
     ) -> io::Result<Box<dyn FileBytes + '_>> {
-        let file = self.make_mapped(path, owner, size, map)?;
+        let Memory::Map(map) = memory else { return Err(io::ErrorKind::Unsupported.into()) };
+        let file = self.make_mapped(path, attributes.owner, size, map)?;
         let bytes = MappedFile::new(&file, size, Access::Write)
             .inspect_err(|_| self.root().discard(path, false))?;
         Ok(Box::new(bytes))
@@ -442,7 +445,7 @@ impl Volume for MountedVolume {
         &self,
         path: &RelPath,
         size: u64,
-        _map: &FileMap,
+        _memory: &Memory,
         access: Access,
     ) -> io::Result<Box<dyn FileBytes + '_>> {
         let flags = match access {
@@ -455,6 +458,21 @@ impl Volume for MountedVolume {
 
     fn remove(&self, path: &RelPath, is_dir: bool) -> io::Result<()> {
         self.root().remove(path, is_dir)
+    }
+
+    fn carry_out(&self, _tree: &Tree, change: &Change) -> io::Result<()> {
+        match change {
+            Change::Made { .. } => Ok(()),
+            Change::Removed { path, is_dir } => match self.root().remove(path, *is_dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                result => result,
+            },
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    fn note_played(&self, _: &Tree, _: u64, _: u64, _: bool) -> io::Result<()> {
+        Ok(())
     }
 
     /// [`MappedFile::finish`] has done it.

@@ -56,9 +56,14 @@ pub enum EntryProblem {
     /// The directory is not empty.
     #[error("the directory is not empty: {0} files and directories are in it")]
     NotEmpty(u32),
-    /// Its parent is a file.
-    #[error("\"{0}\" is a file, expected a directory")]
-    ParentIsFile(RelPath),
+    /// Its parent is no directory.
+    #[error("\"{path}\" is a {kind}, expected a directory")]
+    NoDirectory {
+        /// The parent.
+        path: RelPath,
+        /// What it is.
+        kind: &'static str,
+    },
     /// Its memory belongs to another file, or twice to this one.
     #[error("it shares memory with {0}")]
     Overlap(String),

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 pub use entry_error::{EntryError, EntryProblem};
-pub use node::{Deletion, NO_ID, Node, NodeKind, Owner, OwnerError};
+pub use node::{Attributes, Deletion, NO_ID, Node, NodeKind, Owner, OwnerError, Time};
 use zerocopy::transmute;
 
 use crate::format::component::Component;
@@ -294,7 +294,7 @@ impl Plan {
         match self.get(&parent) {
             None => Err(EntryProblem::NoParent(parent)),
             Some(Node { kind: NodeKind::File { .. }, .. }) => {
-                Err(EntryProblem::ParentIsFile(parent))
+                Err(EntryProblem::NoDirectory { path: parent, kind: "file" })
             }
             Some(_) => Ok(()),
         }
@@ -349,6 +349,29 @@ impl Plan {
         self.dead.extend(self.by_path.remove(path, |index| &nodes[index].path));
         self.deletions.push(Deletion { slot, node });
         Ok(())
+    }
+
+    /// Takes an entry that is about to be published in a slot. One that breaks a rule changes
+    /// nothing. A file's memory must not be taken yet.
+    pub fn add(
+        &mut self,
+        slot: u64,
+        entry: &Entry,
+        area: DataArea,
+    ) -> Result<Option<Change>, EntryProblem> {
+        let before = Before::of(&self.tree, entry);
+        let refused = self.refused.len();
+        let counts = self.take(slot, entry, area, 0);
+        match self.refused.drain(refused..).next() {
+            Some(error) => Err(error.problem),
+            None if counts => Ok(before.change(&self.tree, slot, entry)),
+            None => Ok(None),
+        }
+    }
+
+    /// The tree, and the memory of the device, to take some.
+    pub fn tree_and_space(&mut self) -> (&Tree, &mut SpaceMap) {
+        (&self.tree, &mut self.space)
     }
 
     /// Removes the deleted nodes.

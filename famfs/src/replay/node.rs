@@ -20,6 +20,30 @@ pub struct Owner {
     pub mode: u32,
 }
 
+/// A time with nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time {
+    /// Seconds since 1970, or before.
+    pub sec: i64,
+    /// Nanoseconds, below 10^9.
+    pub nsec: u32,
+}
+
+/// What a file, directory or symbolic link has besides its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// Owner and permissions.
+    pub owner: Owner,
+    /// Time of the last change of its contents; conventional entries hold none.
+    pub mtime: Option<Time>,
+}
+
+impl From<Owner> for Attributes {
+    fn from(owner: Owner) -> Self {
+        Self { owner, mtime: None }
+    }
+}
+
 impl Owner {
     /// Checks the fields of an entry. Bits of the mode that are not permissions are ignored.
     pub(super) fn parse(uid: U32, gid: U32, mode: U32) -> Result<Self, OwnerError> {

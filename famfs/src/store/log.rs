@@ -18,7 +18,7 @@ use crate::media::{Media, MediaError};
 /// Device offsets of the header's counters.
 const NEXT_SEQNUM_OFFSET: u64 = LOG_OFFSET + offset_of!(LogHeader, next_seqnum) as u64;
 const NEXT_INDEX_OFFSET: u64 = LOG_OFFSET + offset_of!(LogHeader, next_index) as u64;
-/// Entries that one read of a scan fetches: about 1 MiB.
+/// Entries that one read of a scan fetches, and one write of an append holds: about 1 MiB.
 const SCAN_ENTRIES: usize = 1928;
 
 /// Why a log cannot be read or written.
@@ -262,11 +262,15 @@ impl<'m> Log<'m> {
             return Err(LogError::Full { needed, free, slots: self.slots });
         }
         let first = format::slot_offset(self.next_index);
-        let mut bytes = Vec::with_capacity(entries.len() * size_of::<Entry>());
-        for (seqnum, (kind, body)) in (self.next_index..).zip(entries) {
-            bytes.extend_from_slice(Entry::new(seqnum, *kind, *body).as_bytes());
+        let (mut offset, mut seqnums) = (first, self.next_index..);
+        for entries in entries.chunks(SCAN_ENTRIES) {
+            let mut bytes = Vec::with_capacity(size_of_val(entries));
+            for ((kind, body), seqnum) in entries.iter().zip(seqnums.by_ref()) {
+                bytes.extend_from_slice(Entry::new(seqnum, *kind, *body).as_bytes());
+            }
+            self.media.write_at(offset, &bytes)?;
+            offset += bytes.len() as u64;
         }
-        self.media.write_at(first, &bytes)?;
         self.media.persist(first, ENTRY_LEN * needed)?;
         self.publish(self.next_index + needed)
     }

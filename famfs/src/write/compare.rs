@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use crate::format::map::FileMap;
+use crate::format::map::{FileMap, Memory};
 use crate::format::path::RelPath;
 use crate::replay::{NodeKind, Plan};
 use crate::sys::dax::Access;
@@ -123,7 +123,9 @@ fn first_difference(
 ) -> Result<Option<u64>, CompareError> {
     let failed = |source| CompareError::Target { path: item.path.clone(), source };
     let source = copy::open(item, *size)?;
-    let bytes = volume.open_file(&item.path, *size, map, Access::Read).map_err(failed)?;
+    let bytes = volume
+        .open_file(&item.path, *size, &Memory::Map((*map).clone()), Access::Read)
+        .map_err(failed)?;
     for (offset, len) in steps(*size) {
         bytes.refresh(offset, len).map_err(failed)?;
         let end = offset + len as u64;

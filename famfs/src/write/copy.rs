@@ -15,13 +15,14 @@ use std::path::PathBuf;
 use rustix::fs::OFlags;
 
 use crate::format::ALLOC_UNIT;
-use crate::format::map::FileMap;
+use crate::format::map::Memory;
 use crate::format::path::RelPath;
 use crate::replay::{EntryProblem, Node, NodeKind, Owner};
 use crate::sys::dax::Access;
 use crate::text::terminal::shown;
 use crate::text::units::human;
 use crate::write::dropped::Dropped;
+use crate::write::room::Room;
 use crate::write::sources::{self, Item, Scan, SourceError, Unsupported};
 use crate::write::transfer::{Crew, How, Job, Moved, Problem, with_crew};
 use crate::write::unsupported::{Why, first_names, kept_owner};
@@ -123,9 +124,9 @@ fn holes_hint(holes: u64) -> String {
 /// What to do for one item.
 enum Step {
     Mkdir(Item),
-    Create(Item, u64, FileMap),
+    Create(Item, u64, Option<Room>),
     /// A file of the same size exists: what differs is replaced in place.
-    Update(Item, u64, FileMap),
+    Update(Item, u64, Memory),
 }
 
 /// A copy that has room for all its files.
@@ -188,13 +189,12 @@ impl Copy {
             bytes = item.size.unwrap_or(0).saturating_add(bytes);
             match (existing.map(|node| node.kind), item.size) {
                 (Some(NodeKind::File { size, map }), _) => {
-                    steps.push(Step::Update(item, size, map));
+                    steps.push(Step::Update(item, size, Memory::Map(map)));
                 }
                 (None, Some(size)) => {
                     let units = size.div_ceil(ALLOC_UNIT);
                     needed = needed.saturating_add(units.saturating_mul(ALLOC_UNIT));
-                    let nowhere = FileMap::Simple(Vec::new());
-                    steps.push(Step::Create(item, size, nowhere));
+                    steps.push(Step::Create(item, size, None));
                 }
                 (None, None) if new => steps.push(Step::Mkdir(item)),
                 _ => {}
@@ -213,8 +213,8 @@ impl Copy {
             return Err(CopyError::NoSpace { needed, free, holes });
         }
         for step in &mut steps {
-            if let Step::Create(item, size, map) = step {
-                *map = writer.allocate(&item.path, *size)?;
+            if let Step::Create(item, size, room) = step {
+                *room = Some(writer.allocate(&item.path, *size)?);
             }
         }
         // The log does not depend on which thread is done first: directories, then files.
@@ -347,15 +347,16 @@ impl Session {
                 self.states[index] = State::Settled;
                 return Ok(None);
             }
-            Step::Create(item, size, map) => {
+            Step::Create(_, _, None) => return Ok(None),
+            Step::Create(item, size, Some(room)) => {
                 let source = open(item, *size)?;
-                (source, *size, writer.begin(&item.path, item.owner, *size, map)?, false)
+                (source, *size, writer.begin(&item.path, item.owner, room)?, false)
             }
-            Step::Update(item, size, map) => {
+            Step::Update(item, size, memory) => {
                 let target = |source| CopyError::Target { path: item.path.clone(), source };
                 let source = open(item, *size)?;
                 let bytes =
-                    volume.open_file(&item.path, *size, map, Access::Write).map_err(target)?;
+                    volume.open_file(&item.path, *size, memory, Access::Write).map_err(target)?;
                 (source, *size, bytes, true)
             }
         };
@@ -407,8 +408,9 @@ impl Session {
             Step::Mkdir(_) => return,
             Step::Update(_, size, _) if written => (*size, Ok(&mut self.done.overwritten)),
             Step::Update(..) => (0, Ok(&mut self.done.unchanged)),
-            Step::Create(item, size, map) => {
-                let published = writer.publish(&item.path, item.owner, *size, map.clone());
+            Step::Create(_, _, None) => return,
+            Step::Create(item, size, Some(room)) => {
+                let published = writer.publish(&item.path, item.owner, room.clone());
                 (*size, published.map(|()| &mut self.done.files))
             }
         };
@@ -426,10 +428,10 @@ impl Session {
     fn clean_up(&mut self, writer: &mut Writer<'_>) {
         for index in self.next..self.steps.len() {
             self.publish(index, writer);
-            let Step::Create(item, _, map) = &self.steps[index] else { continue };
+            let Step::Create(item, _, Some(room)) = &self.steps[index] else { continue };
             match self.states[index] {
-                State::Waiting => writer.release(map),
-                State::Begun => writer.abandon(&item.path, map),
+                State::Waiting => writer.release(room),
+                State::Begun => writer.abandon(&item.path, room),
                 State::Ready(_) | State::Settled => {}
             }
         }

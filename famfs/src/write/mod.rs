@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Adding files and directories to a file system.
+//! Adding files and directories to a file system, and changing them.
 
+pub mod change;
 pub mod compare;
 pub mod copy;
 pub mod dropped;
+mod error;
+pub mod layout;
+mod make;
+mod pages;
 pub mod prng;
+pub mod room;
 pub mod sources;
 pub mod stream;
 pub mod transfer;

@@ -3,16 +3,24 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use crate::format::ALLOC_UNIT;
-use crate::format::map::FileMap;
+use crate::format::extension::PAGE;
+use crate::format::map::Memory;
 use crate::format::path::RelPath;
 use crate::media::{Media, PoolFile};
-use crate::replay::Owner;
+use crate::replay::Attributes;
+use crate::replay::tree::Tree;
+use crate::replay::tree::change::Change;
 use crate::sys::dax::Access;
 
 /// A file system whose files can be made and accessed. Nothing here touches the log.
+///
+/// Files and directories are made before their entries are published, because a file's bytes have
+/// to be complete then; all else is carried out afterwards, as the log tells it.
 pub trait Volume {
     /// Superblock and log.
     fn media(&self) -> &dyn Media;
@@ -21,15 +29,16 @@ pub trait Volume {
     fn lease_media(&self) -> io::Result<Box<dyn Media>>;
 
     /// Makes a directory.
-    fn make_dir(&self, path: &RelPath, owner: Owner) -> io::Result<()>;
+    fn make_dir(&self, path: &RelPath, attributes: &Attributes) -> io::Result<()>;
 
-    /// Makes a file with its memory; its contents are what the memory holds.
+    /// Makes a file with its memory; its contents are what the memory holds. Its time is set when
+    /// the change that makes it is carried out.
     fn make_file(
         &self,
         path: &RelPath,
-        owner: Owner,
+        attributes: &Attributes,
         size: u64,
-        map: &FileMap,
+        memory: &Memory,
     ) -> io::Result<Box<dyn FileBytes + '_>>;
 
     /// Opens a file of the log.
@@ -37,12 +46,24 @@ pub trait Volume {
         &self,
         path: &RelPath,
         size: u64,
-        map: &FileMap,
+        memory: &Memory,
         access: Access,
     ) -> io::Result<Box<dyn FileBytes + '_>>;
 
     /// Removes a file or directory that did not make it into the log.
     fn remove(&self, path: &RelPath, is_dir: bool) -> io::Result<()>;
+
+    /// Keeps others from carrying out what is published next, until the result is dropped.
+    fn lock_play(&self) -> io::Result<Option<OwnedFd>> {
+        Ok(None)
+    }
+
+    /// Carries out a published change. What is there already is no error.
+    fn carry_out(&self, tree: &Tree, change: &Change) -> io::Result<()>;
+
+    /// Notes that everything below slot `next` was carried out, unless `complete` is false; the
+    /// entry before it has this checksum.
+    fn note_played(&self, tree: &Tree, next: u64, checksum: u64, complete: bool) -> io::Result<()>;
 
     /// Makes durable what was written to files that are in the log already. For new files, the
     /// append that publishes them does it.
@@ -54,7 +75,7 @@ pub trait FileBytes: Send + Sync {
     /// Copies bytes out of the file.
     fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 
-    /// Copies bytes into the file.
+    /// Copies bytes into the file. There is no memory for bytes that its [`Memory`] leaves out.
     fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
 
     /// Copies `len` bytes from `offset` of a source file to the same offset. `buf` may be used as a
@@ -80,7 +101,8 @@ pub trait FileBytes: Send + Sync {
     /// Drops cached copies of a range, so that the next read sees what the memory holds.
     fn refresh(&self, offset: u64, len: usize) -> io::Result<()>;
 
-    /// Makes all that was written visible to other hosts.
+    /// Clears what is behind the end of the file in its last page, if the file is in pieces, and
+    /// makes all that was written visible to other hosts.
     fn finish(&self) -> io::Result<()>;
 }
 
@@ -114,31 +136,39 @@ impl<M: Media> Volume for OfflineVolume<M> {
         self.pool.another()
     }
 
-    fn make_dir(&self, _path: &RelPath, _owner: Owner) -> io::Result<()> {
+    fn make_dir(&self, _path: &RelPath, _attributes: &Attributes) -> io::Result<()> {
         Ok(())
     }
 
     fn make_file(
         &self,
         path: &RelPath,
-        _owner: Owner,
+        _attributes: &Attributes,
         size: u64,
-        map: &FileMap,
+        memory: &Memory,
     ) -> io::Result<Box<dyn FileBytes + '_>> {
-        self.open_file(path, size, map, Access::Write)
+        self.open_file(path, size, memory, Access::Write)
     }
 
     fn open_file(
         &self,
         _path: &RelPath,
         size: u64,
-        map: &FileMap,
+        memory: &Memory,
         _access: Access,
     ) -> io::Result<Box<dyn FileBytes + '_>> {
-        Ok(Box::new(PoolRanges { pool: &self.pool, size, map: map.clone() }))
+        Ok(Box::new(PoolRanges { pool: &self.pool, size, memory: memory.clone() }))
     }
 
     fn remove(&self, _path: &RelPath, _is_dir: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn carry_out(&self, _tree: &Tree, _change: &Change) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn note_played(&self, _: &Tree, _: u64, _: u64, _: bool) -> io::Result<()> {
         Ok(())
     }
 
@@ -150,43 +180,62 @@ impl<M: Media> Volume for OfflineVolume<M> {
 struct PoolRanges<'p> {
     pool: &'p dyn Media,
     size: u64,
-    map: FileMap,
+    memory: Memory,
 }
 
 impl PoolRanges<'_> {
-    /// Calls `op` with device offset and bounds in the buffer, for each contiguous piece.
-    fn pieces(
+    /// Calls `op` for each part of a range: device offset, or `None` in a hole, and bounds in the
+    /// buffer.
+    fn parts(
         &self,
         offset: u64,
         len: usize,
-        mut op: impl FnMut(u64, std::ops::Range<usize>) -> io::Result<()>,
+        mut op: impl FnMut(Option<u64>, Range<usize>) -> io::Result<()>,
     ) -> io::Result<()> {
         if offset.checked_add(len as u64).is_none_or(|end| end > self.size) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let mut done = 0;
         while done < len {
-            let Some(piece) = self.map.piece(offset + done as u64) else {
+            let Some((at, part)) = self.memory.part(offset + done as u64) else {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             };
-            let piece_len = usize::try_from(piece.len).unwrap_or(usize::MAX).min(len - done);
-            op(piece.offset, done..done + piece_len)?;
-            done += piece_len;
+            let part = usize::try_from(part).unwrap_or(usize::MAX).min(len - done);
+            op(at, done..done + part)?;
+            done += part;
         }
         Ok(())
+    }
+
+    /// Clears the rest of the last page.
+    fn clear_tail(&self) -> io::Result<()> {
+        let Memory::Pieces(pieces) = &self.memory else { return Ok(()) };
+        let Some((at, extent)) = pieces.last().filter(|(at, extent)| at + extent.len > self.size)
+        else {
+            return Ok(());
+        };
+        let zeros = [0; PAGE as usize];
+        let start = self.size - at;
+        let tail = usize::try_from(extent.len - start).unwrap_or(usize::MAX).min(zeros.len());
+        self.pool.write_at(extent.offset + start, &zeros[..tail]).map_err(io::Error::other)
     }
 }
 
 impl FileBytes for PoolRanges<'_> {
     fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.pieces(offset, buf.len(), |at, range| {
-            self.pool.read_at(at, &mut buf[range]).map_err(io::Error::other)
+        self.parts(offset, buf.len(), |at, range| match at {
+            Some(at) => self.pool.read_at(at, &mut buf[range]).map_err(io::Error::other),
+            None => {
+                buf[range].fill(0);
+                Ok(())
+            }
         })
     }
 
     fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        self.pieces(offset, buf.len(), |at, range| {
-            self.pool.write_at(at, &buf[range]).map_err(io::Error::other)
+        self.parts(offset, buf.len(), |at, range| match at {
+            Some(at) => self.pool.write_at(at, &buf[range]).map_err(io::Error::other),
+            None => Err(io::ErrorKind::StorageFull.into()),
         })
     }
 
@@ -202,7 +251,7 @@ impl FileBytes for PoolRanges<'_> {
     /// The append that publishes the file syncs the pool before it moves the index; a file that
     /// exists already waits for [`Volume::sync`].
     fn finish(&self) -> io::Result<()> {
-        Ok(())
+        self.clear_tail()
     }
 }
 

@@ -8,7 +8,8 @@ use famfs::format::EntryKind;
 use famfs::format::extension::{NO_ENTRY, PAGE};
 use famfs::format::piece::Piece;
 use famfs::replay::Plan;
-use famfs::replay::tree::object::{ObjectKind, Time};
+use famfs::replay::Time;
+use famfs::replay::tree::object::ObjectKind;
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
 

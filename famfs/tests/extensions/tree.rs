@@ -7,9 +7,10 @@ use famfs::format::extension::{
 };
 use famfs::format::{EntryKind, slot_offset};
 use famfs::media::Media;
+use famfs::replay::Time;
 use famfs::replay::fsck;
 use famfs::replay::tree::Tree;
-use famfs::replay::tree::object::{ObjectKind, Time};
+use famfs::replay::tree::object::ObjectKind;
 use famfs::replay::{Contents, Owner};
 use famfs::text::error_report::one_line;
 use zerocopy::little_endian::{U32, U64};

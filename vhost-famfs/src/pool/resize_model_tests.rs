@@ -148,7 +148,7 @@ impl Model {
         let Ok(map) = writer.allocate(&name(number), size) else { return };
         self.marks = self.marks.wrapping_add(1).max(1);
         let mark = self.marks;
-        let made = writer.create(&name(number), OWNER, size, map, |file| {
+        let made = writer.create(&name(number), OWNER, map, |file| {
             for at in [0, size - 1] {
                 file.write(at, &[mark]).map_err(|source| WriteError::Volume {
                     action: "write",

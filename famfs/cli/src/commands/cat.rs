@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use famfs::format::map::Memory;
 use famfs::sys::dax::Access;
 use famfs::write::volume::{COPY_STEP, steps};
 use famfs_cli::args::Cat;
@@ -36,7 +37,7 @@ fn print(pool: Option<&Path>, path: &Path) -> Result<bool> {
     let (size, map) = file_of(&plan, path)?;
     let bytes = place
         .volume
-        .open_file(path, size, map, Access::Read)
+        .open_file(path, size, &Memory::Map(map.clone()), Access::Read)
         .with_context(|| format!("cannot open \"{path}\""))?;
     let mut buf = vec![0; COPY_STEP];
     for (offset, len) in steps(size) {

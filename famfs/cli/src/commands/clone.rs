@@ -5,12 +5,12 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use famfs::format::map::FileMap;
 use famfs::format::path::RelPath;
 use famfs::replay::{NodeKind, Owner};
 use famfs::sys::dax::Access;
 use famfs::system::mounts;
 use famfs::text::json_name::Name;
+use famfs::write::room::Room;
 use famfs::write::writer::Writer;
 use famfs_cli::args::CloneFile;
 use rustix::io::Errno;
@@ -45,10 +45,11 @@ pub fn run(pool: Option<&Path>, args: &CloneFile) -> Outcome {
     let NodeKind::File { size, map } = node.kind else {
         return Err(anyhow::anyhow!("\"{source}\" is a directory").into());
     };
+    let room = Room::own(size, map);
     if !args.dry_run {
-        begin(&writer, target, node.owner, size, &map)?;
+        begin(&writer, target, node.owner, &room)?;
     }
-    writer.publish(target, node.owner, size, map)?;
+    writer.publish(target, node.owner, room)?;
     writer.commit()?;
     if !args.dry_run {
         notice!("\"{target}\" and \"{source}\" now have the same memory: fsck reports damage");
@@ -66,14 +67,8 @@ pub fn run(pool: Option<&Path>, args: &CloneFile) -> Outcome {
 }
 
 /// Makes the file, unless the kernel refuses files that share memory, as famfs.ko does.
-fn begin(
-    writer: &Writer<'_>,
-    target: &RelPath,
-    owner: Owner,
-    size: u64,
-    map: &FileMap,
-) -> Result<()> {
-    match writer.begin(target, owner, size, map) {
+fn begin(writer: &Writer<'_>, target: &RelPath, owner: Owner, room: &Room) -> Result<()> {
+    match writer.begin(target, owner, room) {
         Ok(_) => Ok(()),
         Err(err) => {
             let err = anyhow::Error::from(err);

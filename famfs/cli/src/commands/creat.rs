@@ -6,12 +6,12 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
-use famfs::format::map::FileMap;
 use famfs::format::path::RelPath;
 use famfs::replay::{NodeKind, Owner, Plan};
 use famfs::sys::dax::Access;
 use famfs::text::json_name::Name;
 use famfs::write::prng::SeededBytes;
+use famfs::write::room::Room;
 use famfs::write::transfer::How;
 use famfs::write::volume::{COPY_STEP, FileBytes, steps};
 use famfs::write::writer::Writer;
@@ -139,7 +139,7 @@ fn random_seed() -> u32 {
 }
 
 /// A new file to be filled, with its memory.
-type Open<'j, 'v> = (&'j Job, Box<dyn FileBytes + 'v>, FileMap);
+type Open<'j, 'v> = (&'j Job, Box<dyn FileBytes + 'v>, Room);
 
 fn bytes_of(open: &[Open<'_, '_>]) -> u64 {
     open.iter().map(|(job, ..)| job.bytes).sum()
@@ -181,12 +181,12 @@ fn make<'v>(
             }),
         };
         let mut filled = filled.into_iter();
-        for (job, _, map) in open {
+        for (job, _, room) in open {
             let complete = filled.next().unwrap_or_else(|| bail!("not reached"));
             if result.is_ok() && complete.is_ok() {
-                result = writer.publish(&job.path, owner, job.bytes, map).map_err(Into::into);
+                result = writer.publish(&job.path, owner, room).map_err(Into::into);
             } else {
-                writer.abandon(&job.path, &map);
+                writer.abandon(&job.path, &room);
                 result = result.and_then(|()| {
                     complete.with_context(|| format!("\"{}\" was not made", job.path))
                 });
@@ -207,14 +207,14 @@ fn begin<'j, 'v>(
     if *action == "keep" {
         return Ok(None);
     }
-    let map = writer.allocate(path, *bytes)?;
+    let room = writer.allocate(path, *bytes)?;
     if writer.is_preview() {
-        writer.publish(path, owner, *bytes, map)?;
+        writer.publish(path, owner, room)?;
         return Ok(None);
     }
-    let begun = writer.begin(path, owner, *bytes, &map);
-    let open = begun.inspect_err(|_| writer.release(&map))?;
-    Ok(Some((job, open, map)))
+    let begun = writer.begin(path, owner, &room);
+    let open = begun.inspect_err(|_| writer.release(&room))?;
+    Ok(Some((job, open, room)))
 }
 
 /// Shared by all threads.

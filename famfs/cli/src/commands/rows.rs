@@ -2,9 +2,10 @@
 //! What a path is and has, for the commands that show it.
 
 use famfs::format::map::Extent;
+use famfs::replay::Time;
 use famfs::replay::tree::Tree;
 use famfs::replay::tree::list::Entry;
-use famfs::replay::tree::object::{FileBytes, ObjectKind, Time};
+use famfs::replay::tree::object::{FileBytes, ObjectKind};
 use famfs::text::time::utc;
 
 use super::map_item::{ExtentItem, MapItem};

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use famfs::format::map::Memory;
 use famfs::format::path::{META_DIR, RelPath};
 use famfs::kernel::mount::MappedFile;
 use famfs::replay::{NodeKind, Plan};
@@ -218,7 +219,12 @@ impl Source {
                 else {
                     bail!("no such file in the pool");
                 };
-                let bytes = place.volume.open_file(&path, *size, map, Access::Read)?;
+                let bytes = place.volume.open_file(
+                    &path,
+                    *size,
+                    &Memory::Map(map.clone()),
+                    Access::Read,
+                )?;
                 hash(|offset, buf| bytes.read(offset, buf), *size, stop)
             }
             Self::Disk { root, .. } => {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result};
+use famfs::format::map::Memory;
 use famfs::sys::dax::Access;
 use famfs::text::json_name::Name;
 use famfs::text::terminal::escape_name;
@@ -119,7 +120,7 @@ fn first_difference(place: &Place, seed: u32) -> Result<Option<u64>> {
     let (size, map) = file_of(&plan, path)?;
     let bytes = place
         .volume
-        .open_file(path, size, map, Access::Read)
+        .open_file(path, size, &Memory::Map(map.clone()), Access::Read)
         .with_context(|| format!("cannot open \"{path}\""))?;
     let mut stream = SeededBytes::new(seed);
     let (mut found, mut expected) = (vec![0; COPY_STEP], vec![0; COPY_STEP]);

@@ -61,6 +61,19 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Where it is seen; `None` is the root, or no single place.
+    pub fn path(&self) -> Option<&RelPath> {
+        match self {
+            Self::Made { path, .. } | Self::Removed { path, .. } => Some(path),
+            Self::Linked { new, .. } => Some(new),
+            Self::Moved { to, .. } => Some(to),
+            Self::Attributes { path, .. } => path.as_ref(),
+            Self::Group { .. } => None,
+        }
+    }
+}
+
 /// What is known of a change before its entry counts.
 pub(crate) struct Before {
     /// Path of the name that goes or moves, and whether it names a directory.

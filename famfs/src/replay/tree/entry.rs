@@ -5,7 +5,7 @@ use zerocopy::little_endian::{I64, U32};
 use zerocopy::{FromBytes, transmute};
 
 use super::Tree;
-use super::object::{FileBytes, Name, Object, ObjectKind, Taken, Time};
+use super::object::{FileBytes, Name, Object, ObjectKind, Taken};
 use super::problem::TreeProblem;
 use crate::format::component::Component;
 use crate::format::extension::{
@@ -16,6 +16,7 @@ use crate::format::extension::{
 use crate::format::piece::Piece;
 use crate::format::{Body, EntryKind};
 use crate::replay::node::Owner;
+use crate::replay::node::Time;
 
 /// Largest nanosecond of a time.
 const MAX_NSEC: u32 = 999_999_999;

@@ -20,14 +20,16 @@ use std::collections::HashMap;
 
 use crate::format::component::Component;
 use crate::format::extension::{MAX_LONG_PATH, NO_ENTRY, PAGE};
-use crate::format::map::Extent;
+use crate::format::map::{Extent, Memory};
 use crate::format::path::RelPath;
+use crate::format::piece::Piece;
 use crate::replay::node::{Node, NodeKind, Owner};
 use lists::Lists;
 use names::Names;
 use object::{FileBytes, Name, Object, ObjectKind};
 use problem::TreeProblem;
-use store::{FreeRun, Store, StoreUse};
+use store::Store;
+pub use store::{FreeRun, StoreUse, ranges};
 
 /// Owner and permissions of the root directory until an entry changes them.
 const ROOT_OWNER: Owner = Owner { uid: 0, gid: 0, mode: 0o755 };
@@ -104,9 +106,29 @@ impl Tree {
     /// between them is zero.
     pub fn extents(&self, bytes: &FileBytes, size: u64) -> Vec<(u64, Extent)> {
         match bytes {
-            FileBytes::Own(map) => store::ranges(map, 0, size, 0),
+            FileBytes::Own(map) => ranges(map, 0, size, 0),
             FileBytes::Pieces { pieces } => {
                 pieces.iter().flat_map(|piece| self.store.extents(piece)).collect()
+            }
+        }
+    }
+
+    /// The ranges of the device that hold a piece, each with its offset in the file.
+    pub fn piece_extents(&self, piece: &Piece) -> Vec<(u64, Extent)> {
+        self.store.extents(piece)
+    }
+
+    /// Where a file's bytes are on the device.
+    pub fn memory(&self, bytes: &FileBytes, size: u64) -> Memory {
+        match bytes {
+            FileBytes::Own(map) => Memory::Map(map.clone()),
+            FileBytes::Pieces { pieces, .. } => {
+                let interleaved =
+                    pieces.first().and_then(|piece| self.store.interleaved(piece.slot));
+                match interleaved {
+                    Some(map) => Memory::Map(map.clone()),
+                    None => Memory::Pieces(self.extents(bytes, size)),
+                }
             }
         }
     }

@@ -4,16 +4,7 @@
 use crate::format::component::Component;
 use crate::format::map::FileMap;
 use crate::format::piece::Piece;
-use crate::replay::node::Owner;
-
-/// A time with nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Time {
-    /// Seconds since 1970, or before.
-    pub sec: i64,
-    /// Nanoseconds, below 10^9.
-    pub nsec: u32,
-}
+use crate::replay::node::{Owner, Time};
 
 /// A file, directory or symbolic link.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -80,6 +80,12 @@ impl Store {
         }
     }
 
+    /// The map of an interleaved file entry, which holds one file as a whole.
+    pub fn interleaved(&self, slot: u64) -> Option<&FileMap> {
+        let map = self.holders.get(&slot).map(|holder| &holder.map);
+        map.filter(|map| matches!(map, FileMap::Interleaved { .. }))
+    }
+
     /// The ranges of the device that hold a piece, each with its offset in the file.
     pub fn extents(&self, piece: &Piece) -> Vec<(u64, Extent)> {
         let Some(holder) = self.holders.get(&piece.slot) else { return Vec::new() };

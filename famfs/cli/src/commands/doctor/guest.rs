@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use famfs::format::ALLOC_UNIT;
+use famfs::format::map::Memory;
 use famfs::guest::{self, Finding as Device};
 use famfs::kernel::apply::apply;
 use famfs::kernel::mount::{Mounted, MountedVolume};
@@ -269,7 +270,7 @@ fn mapping(mount: &MountEntry, volume: &MountedVolume, plan: &Plan) -> Finding {
     };
     let units = (size / ALLOC_UNIT).min(TOUCHED);
     let touched = volume
-        .open_file(path, size, map, Access::Read)
+        .open_file(path, size, &Memory::Map(map.clone()), Access::Read)
         .and_then(|bytes| (0..units).try_for_each(|unit| bytes.read(unit * ALLOC_UNIT, &mut [0])));
     if let Err(err) = touched {
         let mend = format!("famfs verify or famfs sum {path}, to see how much of it is lost");

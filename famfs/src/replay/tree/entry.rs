@@ -189,7 +189,7 @@ impl Tree {
     fn take_link(&mut self, slot: u64, body: &LinkBody) -> Result<Taken, TreeProblem> {
         let component = Component::from_field(&body.name)?;
         let (target, parent) = (body.target.get(), body.parent.get());
-        let object = self.objects.get(&target).ok_or(TreeProblem::NotThere(target))?;
+        let object = self.object(target).ok_or(TreeProblem::NotThere(target))?;
         if !matches!(object.kind, ObjectKind::File { .. }) {
             return Err(TreeProblem::NoFile { slot: target, kind: object.kind_name() });
         }
@@ -207,7 +207,7 @@ impl Tree {
         }
         let mtime = time(body.mtime_sec, body.mtime_nsec)?;
         let new = Owner::parse(body.uid, body.gid, body.mode)?;
-        let object = self.objects.get_mut(&target).ok_or(TreeProblem::NotThere(target))?;
+        let object = self.object_mut(target).ok_or(TreeProblem::NotThere(target))?;
         let Object { owner, mtime: old_mtime, .. } = object;
         if mask & SET_MODE != 0 {
             owner.mode = new.mode;
@@ -233,7 +233,7 @@ impl Tree {
         let component = Component::from_field(&body.name)?;
         let parent = body.parent.get();
         let object_slot = self.names.get(slot).ok_or(TreeProblem::NotThere(slot))?.object;
-        let object = self.objects.get(&object_slot).ok_or(TreeProblem::NotThere(slot))?;
+        let object = self.object(object_slot).ok_or(TreeProblem::NotThere(slot))?;
         let below = match object.kind {
             ObjectKind::Dir { below, .. } => below,
             ObjectKind::File { .. } | ObjectKind::Symlink { .. } => 0,
@@ -255,11 +255,11 @@ impl Tree {
             (None, None) => {}
         }
         // What it names must not go with its old name.
-        if let Some(object) = self.objects.get_mut(&object_slot) {
+        if let Some(object) = self.object_mut(object_slot) {
             object.links += 1;
         }
         self.drop_name(slot);
-        if let Some(object) = self.objects.get_mut(&object_slot) {
+        if let Some(object) = self.object_mut(object_slot) {
             object.links -= 1;
         }
         self.add_name(slot, Name { parent, component, object: object_slot });
@@ -270,7 +270,7 @@ impl Tree {
     fn check_replace(&self, new: u64, old: u64) -> Result<(), TreeProblem> {
         let object = |slot: u64| {
             let name = self.names.get(slot).ok_or(TreeProblem::NotThere(slot))?;
-            self.objects.get(&name.object).ok_or(TreeProblem::NotThere(slot))
+            self.object(name.object).ok_or(TreeProblem::NotThere(slot))
         };
         let (new, old_object) = (object(new)?, object(old)?);
         let is_dir = |object: &Object| matches!(object.kind, ObjectKind::Dir { .. });

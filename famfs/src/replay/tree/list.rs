@@ -54,10 +54,10 @@ impl Tree {
     /// Adds it all up.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts { entries: self.extended, ..Counts::default() };
-        counts.names = self.names.iter().count() as u64;
-        for (slot, object) in &self.objects {
+        counts.names = self.names.len() as u64;
+        for (_, object) in self.objects.iter() {
             match &object.kind {
-                ObjectKind::Dir { .. } => counts.directories += u64::from(*slot != NO_ENTRY),
+                ObjectKind::Dir { .. } => counts.directories += 1,
                 ObjectKind::Symlink { .. } => counts.symlinks += 1,
                 ObjectKind::File { size, bytes } => {
                     counts.files += 1;

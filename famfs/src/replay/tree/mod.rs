@@ -6,6 +6,7 @@
 //! as well. Nothing in a hostile log makes a loop, a path that is too long, or two files of one
 //! page. Memory follows the log's length: each entry adds at most one name and sixteen pieces.
 
+mod by_slot;
 pub mod change;
 mod entry;
 pub mod list;
@@ -16,7 +17,7 @@ pub mod problem;
 pub mod resolve;
 pub mod store;
 
-use std::collections::HashMap;
+use by_slot::BySlot;
 
 use crate::format::component::Component;
 use crate::format::extension::{MAX_LONG_PATH, NO_ENTRY, PAGE};
@@ -37,7 +38,9 @@ const ROOT_OWNER: Owner = Owner { uid: 0, gid: 0, mode: 0o755 };
 /// Names and what they name.
 #[derive(Debug)]
 pub struct Tree {
-    objects: HashMap<u64, Object>,
+    /// The root directory, which no slot made.
+    root: Object,
+    objects: BySlot<Object>,
     names: Names,
     store: Store,
     /// What the name in the next slot may need.
@@ -54,7 +57,8 @@ impl Tree {
         let root = ObjectKind::Dir { children: 0, below: 0 };
         let root = Object { owner: ROOT_OWNER, mtime: None, links: 1, kind: root };
         Self {
-            objects: HashMap::from([(NO_ENTRY, root)]),
+            root,
+            objects: BySlot::default(),
             names: Names::default(),
             store: Store::default(),
             lists: Lists::default(),
@@ -75,7 +79,11 @@ impl Tree {
 
     /// What a slot made, if it is still there; [`NO_ENTRY`] is the root.
     pub fn object(&self, slot: u64) -> Option<&Object> {
-        self.objects.get(&slot)
+        if slot == NO_ENTRY { Some(&self.root) } else { self.objects.get(slot) }
+    }
+
+    fn object_mut(&mut self, slot: u64) -> Option<&mut Object> {
+        if slot == NO_ENTRY { Some(&mut self.root) } else { self.objects.get_mut(slot) }
     }
 
     /// The name that a slot made, if it is still there.
@@ -186,8 +194,8 @@ impl Tree {
     /// others' stays, and so do one with more names and a directory with names in it.
     pub(super) fn delete_plain(&mut self, slot: u64) -> Result<(), TreeProblem> {
         self.store.remove(slot)?;
-        if self.objects.get(&slot).is_some_and(|object| object.links > 1)
-            || self.names.get(slot).is_none() && self.objects.contains_key(&slot)
+        if self.object(slot).is_some_and(|object| object.links > 1)
+            || self.names.get(slot).is_none() && self.object(slot).is_some()
         {
             return Err(TreeProblem::MoreNames);
         }
@@ -219,7 +227,7 @@ impl Tree {
         component: &Component,
         below: usize,
     ) -> Result<Option<u64>, TreeProblem> {
-        match self.objects.get(&parent).map(|object| &object.kind) {
+        match self.object(parent).map(|object| &object.kind) {
             Some(ObjectKind::Dir { .. }) => {}
             Some(_) => return Err(TreeProblem::NoDirectory(parent)),
             None => return Err(TreeProblem::NoParent(parent)),
@@ -237,7 +245,7 @@ impl Tree {
 
     /// Whether what a name names may go: anything but a directory with names in it.
     fn check_empty(&self, name_slot: u64) -> Result<(), TreeProblem> {
-        let object = self.names.get(name_slot).and_then(|name| self.objects.get(&name.object));
+        let object = self.names.get(name_slot).and_then(|name| self.object(name.object));
         match object.map(|object| &object.kind) {
             Some(ObjectKind::Dir { children, .. }) if *children > 0 => {
                 Err(TreeProblem::NotEmpty(*children))
@@ -249,23 +257,21 @@ impl Tree {
     /// Adds a name that may be where it is.
     fn add_name(&mut self, slot: u64, name: Name) {
         let mut below = 0;
-        if let Some(object) = self.objects.get_mut(&name.object) {
+        if let Some(object) = self.object_mut(name.object) {
             object.links += 1;
             if let ObjectKind::Dir { below: reached, .. } = object.kind {
                 below = reached;
             }
         }
         if let Some(Object { kind: ObjectKind::Dir { children, .. }, .. }) =
-            self.objects.get_mut(&name.parent)
+            self.object_mut(name.parent)
         {
             *children += 1;
         }
         // At most as many steps as a path has bytes.
         let mut reached = reach(&name.component, below);
         let mut at = name.parent;
-        while let Some(Object { kind: ObjectKind::Dir { below, .. }, .. }) =
-            self.objects.get_mut(&at)
-        {
+        while let Some(Object { kind: ObjectKind::Dir { below, .. }, .. }) = self.object_mut(at) {
             *below = reached.max(*below);
             let Some(above) = self.names.get(at) else { break };
             reached += above.component.as_bytes().len() + 1;
@@ -278,14 +284,14 @@ impl Tree {
     fn drop_name(&mut self, slot: u64) {
         let Some(name) = self.names.remove(slot) else { return };
         if let Some(Object { kind: ObjectKind::Dir { children, .. }, .. }) =
-            self.objects.get_mut(&name.parent)
+            self.object_mut(name.parent)
         {
             *children -= 1;
         }
-        if let Some(object) = self.objects.get_mut(&name.object) {
+        if let Some(object) = self.object_mut(name.object) {
             object.links -= 1;
             if object.links == 0
-                && let Some(object) = self.objects.remove(&name.object)
+                && let Some(object) = self.objects.remove(name.object)
             {
                 self.store.retire(object.pieces());
             }

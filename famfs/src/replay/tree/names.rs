@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
+use super::by_slot::BySlot;
 use super::object::Name;
 use crate::format::component::Component;
 
@@ -13,7 +14,7 @@ use crate::format::component::Component;
 /// that collide.
 #[derive(Debug, Default)]
 pub struct Names {
-    by_slot: HashMap<u64, Name>,
+    by_slot: BySlot<Name>,
     /// Hash of directory and component, and slot, of each; the names stay where they are.
     by_place: HashTable<(u64, u64)>,
     /// For objects with hard links: the slots of the names that another slot made than the object.
@@ -24,7 +25,7 @@ pub struct Names {
 impl Names {
     /// The name that a slot made.
     pub fn get(&self, slot: u64) -> Option<&Name> {
-        self.by_slot.get(&slot)
+        self.by_slot.get(slot)
     }
 
     /// Slot of the name in a directory.
@@ -46,7 +47,7 @@ impl Names {
 
     /// Takes a name out.
     pub fn remove(&mut self, slot: u64) -> Option<Name> {
-        let name = self.by_slot.remove(&slot)?;
+        let name = self.by_slot.remove(slot)?;
         let hash = self.hasher.hash_one((name.parent, &name.component));
         if let Ok(found) = self.by_place.find_entry(hash, |(_, found)| *found == slot) {
             found.remove();
@@ -62,17 +63,22 @@ impl Names {
 
     /// Slots of the names of an object.
     pub fn of(&self, object: u64) -> impl Iterator<Item = u64> {
-        let own = self.by_slot.contains_key(&object).then_some(object);
+        let own = self.by_slot.get(object).is_some().then_some(object);
         own.into_iter().chain(self.links.get(&object).into_iter().flatten().copied())
     }
 
-    /// All names with their slots, in no order.
+    /// Number of names.
+    pub fn len(&self) -> usize {
+        self.by_slot.len()
+    }
+
+    /// All names with their slots, in the order of slots.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &Name)> {
-        self.by_slot.iter().map(|(slot, name)| (*slot, name))
+        self.by_slot.iter()
     }
 
     fn is_at(&self, slot: u64, parent: u64, component: &Component) -> bool {
-        let name = self.by_slot.get(&slot);
+        let name = self.by_slot.get(slot);
         name.is_some_and(|name| name.parent == parent && name.component == *component)
     }
 }

@@ -150,8 +150,12 @@ impl Plant {
     }
 
     fn finish_with(self, time: impl Fn(&[u8]) -> Result<Time>) -> Result<()> {
-        for (path, _) in names(&self.root)?.into_iter().filter(|(path, _)| !path.is_empty()) {
-            self.set_time(&path, time(&path)?)?;
+        // Of the names of one file the first in order of bytes counts, wherever the directories
+        // list it.
+        let mut names = names(&self.root)?;
+        names.sort();
+        for (path, _) in names.iter().rev().filter(|(path, _)| !path.is_empty()) {
+            self.set_time(path, time(path)?)?;
         }
         for (path, mode) in self.modes.borrow().iter() {
             let mode = Mode::from_raw_mode(*mode);

@@ -3,6 +3,8 @@
 
 #[path = "guest/clones.rs"]
 mod clones;
+#[path = "guest/layers.rs"]
+mod layers;
 #[path = "guest/mounted.rs"]
 mod mounted;
 #[path = "guest/script.rs"]

@@ -7,7 +7,7 @@ use serde_json::Value;
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
 use super::script::{json, refused, run};
-use super::{MEMORY, POOL};
+use super::{MEMORY, POOL, layers};
 
 /// Bytes of host memory that the files occupy.
 const CONTENT: u64 = 512 << 20;
@@ -60,7 +60,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     looking(session, node);
     writing(session, node);
     mounting(session, node);
-    programs(session, node);
+    layers::checks(session, artifacts, node);
     session.check("every example of a guest runs", || {
         run(node, "mountpoint -q /mnt/famfs && famfs umount /mnt/famfs || true")?;
         // The failed line is what a reader of the report needs.
@@ -250,46 +250,8 @@ fn mounting(session: &mut Session, node: &Node) {
     });
 }
 
-/// Running programs from the mount, and refusing that. The mount is there, with `/dir`.
-fn programs(session: &mut Session, node: &Node) {
-    session.check("programs and scripts run from the mount, set-ID bits have no effect", || {
-        run(
-            node,
-            "famfs attach
-             printf '#!/bin/sh\\necho ran $1' > /tmp/script
-             cp /usr/bin/id /tmp/id && chmod 755 /tmp/script && chmod 6755 /tmp/id
-             famfs cp /tmp/script /tmp/id /mnt/famfs/dir
-             [[ $(/mnt/famfs/dir/script it) = 'ran it' ]]
-             [[ $(setpriv --reuid 1000 --regid 1000 --clear-groups /mnt/famfs/dir/id -u) = 1000 ]]
-             [[ $(setpriv --reuid 1000 --regid 1000 --clear-groups /mnt/famfs/dir/id -g) = 1000 ]]",
-        )?;
-        options(node, "VFS-OPTIONS", &["nosuid", "nodev"])
-    });
-    session.check("noexec refuses programs, and a remount keeps it until exec is said", || {
-        let device = "/dev/dax0.0 /mnt/famfs";
-        let denied = || {
-            options(node, "VFS-OPTIONS", &["noexec"])?;
-            let text = refused(node, "/mnt/famfs/dir/script it", 126)?;
-            ensure!(text.contains("Permission denied"), "{text}");
-            anyhow::Ok(())
-        };
-        run(node, &format!("famfs mount -R -o noexec {device}"))?;
-        denied()?;
-        run(node, &format!("famfs mount -R -o ro {device} && famfs mount -R -o rw {device}"))?;
-        denied()?;
-        run(node, "mount -o remount,rw /mnt/famfs")?;
-        denied()?;
-        run(node, &format!("famfs mount -R -o exec {device} && /mnt/famfs/dir/script it"))?;
-        run(node, "famfs umount /mnt/famfs && famfs attach --noexec")?;
-        denied()?;
-        run(node, "famfs umount /mnt/famfs && mount -t famfs -o noexec /dev/dax0.0 /mnt/famfs")?;
-        denied()?;
-        run(node, "famfs umount /mnt/famfs").map(drop)
-    });
-}
-
 /// Checks that the mount has these options; findmnt(8) lists two kinds.
-fn options(node: &Node, kind: &str, expected: &[&str]) -> Result<()> {
+pub fn options(node: &Node, kind: &str, expected: &[&str]) -> Result<()> {
     let found = run(node, &format!("findmnt --noheadings --output {kind} /mnt/famfs"))?;
     let found = String::from_utf8_lossy(&found.stdout).trim().to_owned();
     for option in expected {

@@ -25,6 +25,8 @@ pub struct Artifacts {
     pub oldest_image: Option<PathBuf>,
     /// The directory of the host's programs.
     pub programs: PathBuf,
+    /// The program `trees`, for guests.
+    pub trees: PathBuf,
     /// The directory of the module's test programs.
     pub module_tests: PathBuf,
     /// A directory with programs for guests and their libraries, for the tests that need them;

@@ -23,7 +23,8 @@ pub struct Built {
     pub tools: Tools,
     /// The host's programs: `vhost-famfs`, `famfs`.
     pub host: PathBuf,
-    /// The guest's static programs: `famfs`, `appliance-init`, `appliance-agent`.
+    /// The guest's static programs: `famfs`, `appliance-init`, `appliance-agent`, and `trees` for
+    /// tests.
     pub guest: PathBuf,
     /// The kernel module.
     pub module: PathBuf,
@@ -46,7 +47,7 @@ pub fn run() -> Result<Built> {
         "build-guest",
         "Building the guest programs",
         cargo()
-            .args(["build", "--release", "-p", "famfs-cli", "-p", "guest"])
+            .args(["build", "--release", "-p", "famfs-cli", "-p", "guest", "-p", "trees"])
             .args(["--target", GUEST_TARGET])
             .env("RUSTFLAGS", "-C target-feature=+crt-static"),
     )?;

@@ -39,13 +39,14 @@ pub struct Imaged {
 impl Imaged {
     /// What a cluster of VMs needs; its logs go to `logs`.
     pub fn artifacts(&self, logs: &Path) -> Result<Artifacts> {
-        let Built { tools, host, module_tests, .. } = &self.built;
+        let Built { tools, host, guest, module_tests, .. } = &self.built;
         Ok(Artifacts {
             qemu: tools.executable("qemu-system-x86_64")?,
             mkfs_erofs: tools.executable("mkfs.erofs")?,
             systemd_analyze: tools.executable("systemd-analyze")?,
             image: self.dir.clone(),
             programs: host.clone(),
+            trees: guest.join("trees"),
             module_tests: module_tests.clone(),
             lts_image: None,
             oldest_image: None,

@@ -197,6 +197,8 @@ pub enum Benchmark {
     Tools,
     /// famfs.ko compared with raw access to the window
     Kmod,
+    /// Trees of small files through famfs.ko compared with tmpfs
+    Trees,
     /// The back-end: time from connect to mapped window, memory, wake-ups, flush
     Device,
     /// Block devices of images and overlays, compared with loop and qemu-nbd

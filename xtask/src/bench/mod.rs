@@ -45,6 +45,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
             Benchmark::Boot => ("boot", boot::run()?),
             Benchmark::Tools => ("tools", tools::run()?),
             Benchmark::Kmod => ("kmod", kmod::run()?),
+            Benchmark::Trees => ("trees", kmod::trees()?),
             Benchmark::Device => ("device", device::run()?),
             Benchmark::Ublk => ("ublk", ublk::run()?),
             Benchmark::Watch => ("watch", watch::run()?),

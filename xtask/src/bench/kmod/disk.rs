@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A disk with everything that the benchmark needs and the appliance does not have: the benchmark
-//! programs, fio, the programs that create other file systems, and their kernel modules.
+//! programs, fio, Python, the programs that create other file systems, and their kernel modules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use vhost_famfs::vm::Disk;
 use vm_tests::{Artifacts, pack_disk};
 
+use super::python;
 use crate::build;
 use crate::image::Imaged;
 use crate::{exec, guest_programs, paths};
@@ -62,6 +63,7 @@ impl Bench {
         exec::step("bench-disk", "Collecting the peers' modules", &mut fill)?;
         let peers = ["fio", "mkfs.ext4", "mkfs.xfs"].map(Path::new);
         guest_programs::collect(tools, &tree, PROGRAMS, &peers)?;
+        python::collect(tools, &tree, PROGRAMS)?;
         let artifacts = imaged.artifacts(logs)?;
         let disk = pack_disk(&artifacts, &tree, dir.path().join("disk.erofs"), DISK)?;
         Ok(Self { artifacts, disk, _dir: dir })

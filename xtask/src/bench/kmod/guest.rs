@@ -146,10 +146,22 @@ impl Guest {
     /// Runs a benchmark program and returns the nanoseconds or instructions that its work took.
     pub fn measure(&self, program: &str, arguments: &[&str]) -> Result<f64> {
         let path = format!("{PROGRAMS}/bin/{program}");
-        let output =
-            self.output(&Command::new([path.as_str()].iter().chain(arguments).copied()))?;
-        let time = parse_number(&output).with_context(|| format!("benchmark program {program}"))?;
-        Ok(time / self.unit)
+        self.measure_command(&Command::new([path.as_str()].iter().chain(arguments).copied()))
+    }
+
+    /// Likewise for any command that prints nanoseconds.
+    pub fn measure_command(&self, command: &Command) -> Result<f64> {
+        Ok(self.number_of(command)? / self.unit)
+    }
+
+    /// Runs a benchmark program and returns the number that it prints.
+    pub fn number(&self, program: &str, arguments: &[&str]) -> Result<f64> {
+        let path = format!("{PROGRAMS}/bin/{program}");
+        self.number_of(&Command::new([path.as_str()].iter().chain(arguments).copied()))
+    }
+
+    fn number_of(&self, command: &Command) -> Result<f64> {
+        parse_number(&self.output(command)?).with_context(|| format!("{command:?}"))
     }
 
     fn output(&self, command: &Command) -> Result<String> {

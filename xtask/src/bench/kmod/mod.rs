@@ -13,6 +13,8 @@ mod files;
 mod fio;
 mod guest;
 mod pmem;
+mod python;
+mod trees;
 
 use anyhow::Result;
 
@@ -32,4 +34,10 @@ pub fn run() -> Result<Vec<Measurement>> {
         measurements.extend(pmem::run(&bench, clock)?);
     }
     Ok(measurements)
+}
+
+/// Boots a guest for each clock, with trees of small files.
+pub fn trees() -> Result<Vec<Measurement>> {
+    let bench = Bench::new(&image::run()?, &paths::target().join("vm/bench-trees"))?;
+    trees::run(&bench)
 }

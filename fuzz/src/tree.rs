@@ -7,67 +7,54 @@
 //! differs, which is a length here.
 //!
 //! Invariants:
-//! * the tree is the plan: every node exists with its type, size and mode, and nothing else does;
+//! * the tree is the plan's: every name exists with its type, size and mode, and nothing else does;
 //! * nothing is made outside of the tree, and what a link leads to stays as it was;
 //! * a second replay makes nothing and finds everything.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use famfs::format::map::FileMap;
-use famfs::format::path::RelPath;
-use famfs::kernel::apply::{Applied, Tree, apply};
+use famfs::format::extension::NO_ENTRY;
+use famfs::format::map::Memory;
+use famfs::kernel::apply::Applied;
 use famfs::kernel::beneath::Root;
-use famfs::replay::{Contents, NodeKind, Owner, Plan};
+use famfs::kernel::grow::{How, grow};
+use famfs::kernel::target::{Backed, Backing, Target};
+use famfs::replay::tree::object::ObjectKind;
+use famfs::replay::{Contents, Owner, Plan};
 
 use crate::image::{self, Choices};
 
 /// The name of the link; a corpus entry has a log with paths below it.
 const LINK: &str = "a";
-/// Highest number of nodes to make, for speed.
-const MAX_NODES: usize = 64;
+/// Highest number of names to make, for speed.
+const MAX_NODES: u64 = 64;
 
 /// Type (whether a directory), size and mode by path.
 type Found = BTreeMap<Vec<u8>, (bool, u64, u32)>;
 
-/// A directory below a temporary one, with a stranger beside it.
-struct Plain {
-    root: Root,
-}
+/// A plain file system stands for the kernel's famfs: only the length of a file is kept.
+struct Plain;
 
-impl Plain {
-    /// Files belong to this process's user, so that no privileges are needed; every directory can
-    /// be searched, so that the whole tree can be checked.
-    fn owner(owner: Owner, is_dir: bool) -> Owner {
+impl Backing for Plain {
+    fn give(&self, file: BorrowedFd<'_>, size: u64, _: &Memory) -> io::Result<()> {
+        Ok(rustix::fs::ftruncate(file, size)?)
+    }
+
+    fn compare(&self, _: BorrowedFd<'_>, _: u64, _: &Memory) -> io::Result<Backed> {
+        Ok(Backed::Unknown)
+    }
+
+    /// Files belong to this process's user, so that no privileges are needed; they can be read, and
+    /// directories searched, so that the whole tree can be checked.
+    fn owner(&self, owner: Owner) -> Owner {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        Owner { uid, gid, mode: if is_dir { owner.mode | 0o700 } else { owner.mode } }
-    }
-}
-
-impl Tree for Plain {
-    fn existing(&self, path: &RelPath) -> io::Result<Option<(bool, u64)>> {
-        self.root.existing(path)
-    }
-
-    fn memory(&self, _: &RelPath) -> io::Result<Option<FileMap>> {
-        Ok(None)
-    }
-
-    fn unlink(&self, path: &RelPath, is_dir: bool) -> io::Result<()> {
-        self.root.remove(path, is_dir)
-    }
-
-    fn make_dir(&self, path: &RelPath, owner: Owner) -> io::Result<()> {
-        self.root.make_dir(path, Self::owner(owner, true))
-    }
-
-    fn make_file(&self, path: &RelPath, owner: Owner, size: u64, _: &FileMap) -> io::Result<()> {
-        let owner = Self::owner(owner, false);
-        self.root.make_file(path, owner, |stub| Ok(rustix::fs::ftruncate(stub, size)?)).map(drop)
+        Owner { uid, gid, mode: owner.mode | 0o700 }
     }
 }
 
@@ -79,7 +66,8 @@ pub fn run(data: &[u8]) {
     let (media, choices) = image::parse(data);
     let Ok(contents) = Contents::read(&media) else { return };
     let plan = &contents.plan;
-    if plan.nodes().is_empty() || plan.nodes().len() > MAX_NODES {
+    let names = plan.tree().counts().names;
+    if names == 0 || names > MAX_NODES {
         return;
     }
     let dir = tempfile::tempdir_in(memory_dir()).expect("no temporary directory");
@@ -91,13 +79,14 @@ pub fn run(data: &[u8]) {
     if link {
         symlink(&outside, inside.join(LINK)).expect("no link");
     }
-    let tree = Plain { root: Root::new(File::open(&inside).expect("just made").into()) };
-
-    let first = apply(&tree, plan, false, |_| {});
+    let root = Root::new(File::open(&inside).expect("just made").into());
+    let target = Target::new(&root, &Plain);
+    let fresh = How { fresh: true, ..How::default() };
+    let first = grow(&target, plan.tree(), fresh, &mut |_| {});
     check(plan, &first, &inside, link);
-    let again = apply(&tree, plan, false, |_| {});
-    assert_eq!((again.files, again.directories), (0, 0), "a second replay makes something");
-    assert_eq!(again.existed, first.files + first.directories);
+    let again = grow(&target, plan.tree(), How::default(), &mut |_| {});
+    assert_eq!(again.made(), 0, "a second replay makes something");
+    assert_eq!(again.existed, first.made());
     assert_eq!(again.errors.len(), first.errors.len());
 
     assert_eq!(fs::read_dir(&outside).expect("it was there").count(), 0, "left the tree");
@@ -113,23 +102,28 @@ fn memory_dir() -> &'static Path {
 /// Compares the tree with the plan.
 fn check(plan: &Plan, applied: &Applied, inside: &Path, link: bool) {
     let mut expected = Found::new();
-    for node in plan.nodes() {
-        let path = node.path.as_bytes();
-        if link && path.split(|&byte| byte == b'/').next() == Some(LINK.as_bytes()) {
-            continue;
+    let mut failed = 0;
+    let _ = plan.tree().walk(NO_ENTRY, |path, listed| {
+        let mut parts = path.split(|&byte| byte == b'/');
+        if link && parts.next() == Some(LINK.as_bytes()) {
+            // What is below it is not even tried.
+            failed += usize::from(parts.next().is_none());
+            return Ok::<(), ()>(());
         }
-        let (is_dir, size) = match &node.kind {
-            NodeKind::Dir => (true, 0),
-            NodeKind::File { size, .. } => (false, *size),
+        let (is_dir, size) = match &listed.object.kind {
+            ObjectKind::Dir { .. } => (true, 0),
+            ObjectKind::File { size, .. } => (false, *size),
+            ObjectKind::Symlink { .. } => return Ok(()),
         };
-        let mode = Plain::owner(node.owner, is_dir).mode;
+        let mode = Plain.owner(listed.object.owner).mode;
         expected.insert(path.to_vec(), (is_dir, size, mode));
-    }
+        Ok(())
+    });
     let mut found = Found::new();
     walk(inside, inside, &mut found);
     assert!(found == expected, "the tree is not the plan: {found:?}, expected {expected:?}");
     assert_eq!(applied.existed, 0);
-    assert_eq!(applied.errors.len(), plan.nodes().len() - expected.len());
+    assert_eq!(applied.errors.len(), failed);
 }
 
 fn walk(root: &Path, dir: &Path, found: &mut Found) {

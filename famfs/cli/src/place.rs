@@ -10,6 +10,8 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use famfs::format::path::{PathError, RelPath};
 use famfs::kernel::mount::Mounted;
+use famfs::kernel::play::play;
+use famfs::kernel::player::Task;
 use famfs::media::PoolFile;
 use famfs::replay::tree::list::Entry;
 use famfs::replay::tree::resolve::LastLink;
@@ -21,6 +23,7 @@ use famfs::store::superblock::Superblock;
 use famfs::sys::dax::Access;
 use famfs::system::mounts::{self, MountedPath, MountsError};
 use famfs::system::parent;
+use famfs::text::error_report::one_line;
 use famfs::write::volume::{OfflineVolume, Volume};
 use famfs::write::writer::Writer;
 use famfs_cli::args::InterleaveArgs;
@@ -95,7 +98,15 @@ impl Place {
                 found.mount.mount_point.display()
             );
         }
-        let volume = Box::new(mounted.open(access, system)?);
+        let volume = mounted.open(access, system)?;
+        if access == Access::Write {
+            // The mount has to show all that others have published before it shows what is new.
+            let played = play(&volume, Task::default(), |_| {})?;
+            for error in &played.applied.errors {
+                notice!("{}", one_line(error));
+            }
+        }
+        let volume = Box::new(volume);
         let memory = Path::new(&found.mount.source).metadata().ok();
         Ok(Self { volume, path, is_dir, memory, system, lease: OnceCell::new() })
     }

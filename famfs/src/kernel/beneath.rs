@@ -2,7 +2,6 @@
 //! Files and directories below an open root, and nowhere else: no symbolic link, mount or ".."
 //! leads out, whatever others do to the directories meanwhile.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -11,7 +10,6 @@ use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::format::path::RelPath;
-use crate::replay::Owner;
 
 /// With these flags no link and no ".." leads out.
 const BELOW: ResolveFlags =
@@ -54,57 +52,32 @@ impl Root {
         })
     }
 
-    /// Type and size of what is at a path; `None` if nothing is.
-    pub fn existing(&self, path: &RelPath) -> io::Result<Option<(bool, u64)>> {
-        match self.open(path.as_path(), OFlags::PATH, Mode::empty()) {
-            Ok(found) => {
-                let metadata = File::from(found).metadata()?;
-                Ok(Some((metadata.is_dir(), metadata.len())))
-            }
-            Err(Errno::NOENT) => Ok(None),
-            Err(err) => Err(err.into()),
-        }
-    }
-
-    /// Makes a directory with exactly this owner and mode; removes it if that fails.
-    pub fn make_dir(&self, path: &RelPath, owner: Owner) -> io::Result<()> {
-        let parent = self.parent(path)?;
-        rustix::fs::mkdirat(&parent, last_name(path), Mode::from_raw_mode(0o700))?;
-        self.open(path.as_path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
-            .map_err(io::Error::from)
-            .and_then(|dir| set_owner(&dir, owner))
-            .inspect_err(|_| self.discard(path, true))
-    }
-
-    /// Makes a file with exactly this owner and mode, after `fill` has given the empty file its
-    /// bytes; removes it if that fails, because a stub would look like a file of the log.
-    pub fn make_file(
+    /// Opens what is at a name of an open directory below the root.
+    pub fn open_in(
         &self,
-        path: &RelPath,
-        owner: Owner,
-        fill: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
-    ) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        let stub = self.open(path.as_path(), flags, Mode::from_raw_mode(0o600))?;
-        fill(stub.as_fd())
-            .and_then(|()| set_owner(&stub, owner))
-            .inspect_err(|_| self.discard(path, false))?;
-        Ok(File::from(stub))
+        dir: impl AsFd,
+        name: &[u8],
+        flags: OFlags,
+        mode: Mode,
+    ) -> Result<OwnedFd, Errno> {
+        rustix::fs::openat2(dir, name, flags | OFlags::CLOEXEC, mode, self.resolve)
     }
 
     /// Removes a file or an empty directory.
     pub fn remove(&self, path: &RelPath, is_dir: bool) -> io::Result<()> {
+        self.remove_at(path.as_path(), is_dir)
+    }
+
+    /// The same for a path that need not be one of the log.
+    pub fn remove_at(&self, path: &Path, is_dir: bool) -> io::Result<()> {
         let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-        Ok(rustix::fs::unlinkat(self.parent(path)?, last_name(path), flags)?)
+        let name = path.file_name().unwrap_or_default();
+        Ok(rustix::fs::unlinkat(self.open_parent(path)?, name, flags)?)
     }
 
     /// Removes what could not be completed; the user must learn why it could not, and no more.
     pub fn discard(&self, path: &RelPath, is_dir: bool) {
         let _ = self.remove(path, is_dir);
-    }
-
-    fn parent(&self, path: &RelPath) -> io::Result<OwnedFd> {
-        self.open_parent(path.as_path())
     }
 }
 
@@ -114,34 +87,15 @@ impl AsFd for Root {
     }
 }
 
-fn last_name(path: &RelPath) -> &Path {
-    path.as_path().file_name().map_or(path.as_path(), Path::new)
-}
-
-/// Sets owner and mode whatever the umask is; the mode last, because chown clears bits of it.
-fn set_owner(fd: impl AsFd, owner: Owner) -> io::Result<()> {
-    let user = rustix::fs::Uid::from_raw(owner.uid);
-    let group = rustix::fs::Gid::from_raw(owner.gid);
-    rustix::fs::fchown(&fd, Some(user), Some(group))?;
-    rustix::fs::fchmod(&fd, Mode::from_raw_mode(owner.mode))?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
     use std::os::unix::fs::symlink;
 
     use super::*;
 
     fn root(dir: &Path) -> Root {
         Root::new(File::open(dir).unwrap().into())
-    }
-
-    /// This process's own user and group, which it may set without privileges.
-    fn owner(mode: u32) -> Owner {
-        let uid = rustix::process::geteuid().as_raw();
-        Owner { uid, gid: rustix::process::getegid().as_raw(), mode }
     }
 
     fn path(path: &str) -> RelPath {
@@ -153,20 +107,12 @@ mod tests {
         let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let root = root(inside.path());
         symlink(outside.path(), inside.path().join("link")).unwrap();
-        assert!(root.make_dir(&path("link/dir"), owner(0o755)).is_err());
-        assert!(root.make_file(&path("link/file"), owner(0o644), |_| Ok(())).is_err());
-        assert!(root.existing(&path("link/file")).is_err());
-        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn what_cannot_be_completed_is_taken_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = root(dir.path());
-        let fail = |_: BorrowedFd<'_>| Err(io::ErrorKind::StorageFull.into());
-        assert!(root.make_file(&path("file"), owner(0o644), fail).is_err());
-        assert_eq!(root.existing(&path("file")).unwrap(), None);
-        root.make_file(&path("file"), owner(0o644), |_| Ok(())).unwrap();
-        assert_eq!(root.existing(&path("file")).unwrap(), Some((false, 0)));
+        fs::write(outside.path().join("file"), "").unwrap();
+        assert!(root.remove(&path("link/file"), false).is_err());
+        assert!(root.open(Path::new("link/file"), OFlags::RDONLY, Mode::empty()).is_err());
+        let inner = File::open(inside.path()).unwrap();
+        assert!(root.open_in(&inner, b"link", OFlags::RDONLY, Mode::empty()).is_err());
+        assert!(root.open_parent(Path::new("link/file")).is_err());
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
     }
 }

@@ -14,11 +14,11 @@ use uuid::Uuid;
 
 use crate::format;
 use crate::format::map::DataArea;
-use crate::kernel::apply::Applied;
-use crate::kernel::backlog::Backlog;
-use crate::kernel::mount::{MountError, MountedVolume};
-use crate::replay::extended::Extended;
-use crate::replay::{Node, Plan};
+use crate::kernel::apply::{Appeared, Applied};
+use crate::kernel::mount::MountError;
+use crate::kernel::player::{Player, PlayerError, Task};
+use crate::kernel::volume::MountedVolume;
+use crate::replay::Plan;
 use crate::store::log::{Log, LogError};
 use crate::store::role::Role;
 use crate::store::superblock::{Superblock, SuperblockError};
@@ -54,9 +54,9 @@ pub enum FollowError {
     /// The log's header is not usable, possibly only until it is completely written.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The log has entries of extensions, which cannot be mounted yet.
-    #[error("nothing more can be mounted")]
-    Extended(#[from] Extended),
+    /// The log is not one for this mount.
+    #[error(transparent)]
+    Player(#[from] PlayerError),
     /// Another file system is where the mounted one was.
     #[error(
         "the file system was formatted again: it was {old}, now it is {new}; the files that are \
@@ -100,7 +100,8 @@ impl FollowError {
                 true
             }
             Self::Mount(err) => matches!(err, MountError::Lock(_)),
-            Self::Remade { .. } | Self::Memory { .. } | Self::Extended(_) => false,
+            Self::Player(err) => err.may_pass(),
+            Self::Remade { .. } | Self::Memory { .. } => false,
         }
     }
 }
@@ -127,12 +128,11 @@ pub struct Follower {
     /// The part of the device that files may use, as it was at first: it does not change below a
     /// mount, whatever anybody stores.
     area: DataArea,
-    plan: Plan,
+    player: Player,
     /// Fewer entries were seen than had been read, so the log may be another one.
     suspect: bool,
     /// Number of entries left out of the plan that were reported.
     told: usize,
-    backlog: Backlog,
     system: Option<Uuid>,
 }
 
@@ -142,7 +142,7 @@ impl Follower {
     pub fn start(
         volume: MountedVolume,
         system: Option<Uuid>,
-        each: impl FnMut(&Node),
+        each: impl FnMut(Appeared<'_>),
     ) -> Result<(Self, Step), FollowError> {
         let superblock_file = volume.mounted().meta_file(FileType::Superblock)?;
         let log_file = volume.mounted().meta_file(FileType::Log)?;
@@ -153,10 +153,10 @@ impl Follower {
         let log = Log::open(volume.media(), superblock.log_len)?;
         let area = superblock.data_area(volume.media().len());
         let extensions = superblock.has_extensions(volume.media())?;
-        let plan = Plan::read(&log, area, extensions);
-        plan.require_conventional()?;
+        let player = Player::new(area, extensions);
+        let counters = log.counter_problem();
         let mut step = Step::default();
-        step.problems.extend(log.counter_problem().as_ref().map(|err| one_line(err)));
+        step.problems.extend(counters.as_ref().map(|err| one_line(err)));
         let mut follower = Self {
             superblock_file,
             log_file,
@@ -165,10 +165,9 @@ impl Follower {
             header,
             looked: Instant::now(),
             area,
-            plan,
+            player,
             suspect: false,
             told: 0,
-            backlog: Backlog::default(),
             system,
             volume,
         };
@@ -188,7 +187,7 @@ impl Follower {
 
     /// What the log describes, as far as it was read.
     pub fn plan(&self) -> &Plan {
-        &self.plan
+        self.player.plan()
     }
 
     /// What this system may do, by the superblock as it was last seen.
@@ -199,7 +198,7 @@ impl Follower {
     /// Whether files or directories could not be made or removed, so that [`Self::advance`] is
     /// worth a try even if nothing changed.
     pub fn has_failed(&self) -> bool {
-        self.backlog.has_failed()
+        self.player.has_failed()
     }
 
     /// Checks whether anything was published since.
@@ -224,7 +223,7 @@ impl Follower {
 
     /// Reads the entries that were published since, makes and removes their files, and retries what
     /// failed before. An error loses nothing: the next call continues from there.
-    pub fn advance(&mut self, each: impl FnMut(&Node)) -> Result<Step, FollowError> {
+    pub fn advance(&mut self, each: impl FnMut(Appeared<'_>)) -> Result<Step, FollowError> {
         let superblock_bytes = read("superblock", &self.superblock_file, 0)?;
         let header = read("log", &self.log_file, 0)?;
         let media = self.volume.media();
@@ -234,24 +233,22 @@ impl Follower {
             return Err(FollowError::Remade { old, new });
         }
         let log = Log::open(media, superblock.log_len)?;
-        let (read, found) = (self.plan.next_slot(), log.published());
+        let (read, found) = (self.plan().next_slot(), log.published());
         self.suspect |= found < read;
         if found < read {
             return Err(FollowError::Rewritten { read, found });
         }
         if self.suspect
             && let Some(slot) = read.checked_sub(1)
-            && log.checksum(slot)? != self.plan.last_checksum()
+            && log.checksum(slot)? != self.plan().last_checksum()
         {
             return Err(FollowError::Replaced { slot });
         }
         self.suspect = false;
         // If extensions were turned on meanwhile, entries that were unknown ones count now.
-        match !self.plan.has_extensions() && superblock.has_extensions(media)? {
-            true => self.plan = Plan::read(&log, self.area, true),
-            false => self.plan.read_on(&log, self.area),
+        if !self.plan().has_extensions() && superblock.has_extensions(media)? {
+            self.player = Player::new(self.area, true);
         }
-        self.plan.require_conventional()?;
         let mut step = Step::default();
         step.problems.extend(log.counter_problem().as_ref().map(|err| one_line(err)));
         self.superblock = superblock;
@@ -260,14 +257,22 @@ impl Follower {
         Ok(step)
     }
 
-    /// Removes and makes what the entries say, and reports what is left out.
-    fn make(&mut self, step: &mut Step, each: impl FnMut(&Node)) -> Result<(), FollowError> {
+    /// Has the mount follow, and reports what is left out.
+    fn make(
+        &mut self,
+        step: &mut Step,
+        mut each: impl FnMut(Appeared<'_>),
+    ) -> Result<(), FollowError> {
         let _only_player = self.volume.lock_for_play()?;
-        let refused = &self.plan.refused[self.told..];
+        let log = Log::open(self.volume.media(), self.superblock.log_len)?;
+        let has_no_writer = || self.volume.has_no_writer();
+        let site = self.volume.site(&has_no_writer);
+        step.applied = self.player.play(&site, &log, self.area, Task::default(), &mut each)?;
+        let plan = self.player.plan();
+        let refused = plan.refused.get(self.told..).unwrap_or_default();
         step.problems.extend(refused.iter().map(|err| one_line(err)));
-        step.problems.extend(self.plan.stopped.as_ref().map(|err| one_line(err)));
-        self.told = self.plan.refused.len();
-        step.applied = self.backlog.carry_out(&self.volume, &self.plan, each);
+        step.problems.extend(plan.stopped.as_ref().map(|err| one_line(err)));
+        self.told = plan.refused.len();
         Ok(())
     }
 }

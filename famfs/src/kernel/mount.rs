@@ -16,23 +16,16 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
-use uuid::Uuid;
-
-use crate::format::map::{Extent, FileMap, Memory};
-use crate::format::path::{META_DIR, RelPath};
+use crate::format::map::{Extent, FileMap};
+use crate::format::path::META_DIR;
 use crate::format::{ALLOC_UNIT, LOG_OFFSET};
 use crate::kernel::beneath::Root;
-use crate::media::{Media, MediaError, MetaFiles};
-use crate::replay::tree::Tree;
-use crate::replay::tree::change::Change;
-use crate::replay::{Attributes, Owner};
-use crate::store::role::Role;
-use crate::store::superblock::{Superblock, SuperblockError};
+use crate::media::{MediaError, MetaFiles};
+use crate::store::superblock::SuperblockError;
 use crate::sys::dax::{Access, Mapping};
 use crate::sys::ioctl::{self, FileType};
 use crate::sys::mount_attr::{self, Refusal};
-use crate::system::lock::{self, LockError};
-use crate::write::volume::{FileBytes, TransferError, Volume};
+use crate::system::lock::LockError;
 
 /// Name of the superblock's file in [`META_DIR`].
 pub const SUPERBLOCK_FILE: &str = ".superblock";
@@ -99,7 +92,7 @@ impl MountError {
 pub struct Mounted {
     root: Root,
     /// Makes this process an editor of the mount, as long as it is open.
-    _editor: Option<OwnedFd>,
+    editor: Option<OwnedFd>,
     device: PathBuf,
     /// Receives messages about what is waited for.
     tell: fn(&str),
@@ -114,9 +107,9 @@ impl AsFd for Mounted {
 impl Mounted {
     /// The file system whose root is open.
     fn new(root: OwnedFd, device: &Path) -> Self {
-        let editor = become_editor(&root);
+        let editor = becomeeditor(&root);
         let tell = |_: &str| {};
-        Self { root: Root::new(root), _editor: editor, device: device.to_owned(), tell }
+        Self { root: Root::new(root), editor: editor, device: device.to_owned(), tell }
     }
 
     /// Makes a file system for a device, without a mount point. It is strict if the kernel's famfs
@@ -201,6 +194,26 @@ impl Mounted {
             .map_err(|err| self.device_error("changing noexec", err))
     }
 
+    /// The device.
+    pub fn device(&self) -> PathBuf {
+        self.device.clone()
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Whether the kernel's module is ours, and this process may change names and attributes.
+    pub fn is_edited(&self) -> bool {
+        self.editor.is_some()
+    }
+
+    /// Reports what is waited for, if that takes long.
+    pub fn tell(&self, text: &str) {
+        (self.tell)(text);
+    }
+
     fn device_error(&self, detail: &str, source: io::Error) -> MountError {
         MountError::Device { device: self.device.clone(), detail: detail.to_owned(), source }
     }
@@ -241,22 +254,6 @@ impl Mounted {
         Ok(MetaFiles::new(superblock, None, self.device.clone(), self.device_len()?)?)
     }
 
-    /// Gives access to superblock and log of a formatted device. A writer waits for the log's lock.
-    /// `system` is this system's UUID; without one it is a client.
-    pub fn open(self, access: Access, system: Option<Uuid>) -> Result<MountedVolume, MountError> {
-        let superblock = Superblock::read(&self.superblock_media()?)?;
-        let role = system.map_or(Role::Client, |system| Role::of(&superblock, system));
-        let mode = if role == Role::Master { 0o644 } else { 0o444 };
-        let (locked, log) = self.map_meta(FileType::Log, access, superblock.log_len, mode)?;
-        if access == Access::Write {
-            let name = format!("{META_DIR}/{LOG_FILE}");
-            lock::exclusive(&locked, &name, lock::PATIENCE, self.tell)?;
-        }
-        let superblock = self.map_meta(FileType::Superblock, Access::Read, ALLOC_UNIT, 0o444)?.1;
-        let meta = MetaFiles::new(superblock, Some(log), self.device.clone(), self.device_len()?)?;
-        Ok(MountedVolume { mounted: self, meta, role, _lock: locked })
-    }
-
     /// Opens the file of superblock or log, which must exist, for reading.
     pub fn meta_file(&self, kind: FileType) -> Result<File, MountError> {
         let (name, _) = meta_place(kind);
@@ -269,7 +266,7 @@ impl Mounted {
     }
 
     /// Opens a meta file, makes it if it is missing, and maps it.
-    fn map_meta(
+    pub(super) fn map_meta(
         &self,
         kind: FileType,
         access: Access,
@@ -334,7 +331,7 @@ impl Mounted {
 /// Lets this process change a strict mount until the result is closed. The kernel refuses that to
 /// users without privileges, who cannot make files anyway. A kernel without strict mounts refuses
 /// no change.
-fn become_editor(root: &OwnedFd) -> Option<OwnedFd> {
+fn becomeeditor(root: &OwnedFd) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::openat(root, ".", flags, Mode::empty()).ok()?;
     ioctl::edit(&dir).ok().map(|()| dir)
@@ -348,7 +345,7 @@ fn meta_place(kind: FileType) -> (&'static str, u64) {
     }
 }
 
-fn meta_error(action: &'static str, name: &'static str, err: Errno) -> MountError {
+pub(super) fn meta_error(action: &'static str, name: &'static str, err: Errno) -> MountError {
     MountError::Meta { action, name, source: err.into() }
 }
 
@@ -361,178 +358,4 @@ fn context_message(context: &OwnedFd) -> String {
         messages.push(text.trim().trim_start_matches("e ").to_owned());
     }
     messages.join("; ")
-}
-
-/// A kernel's famfs with its superblock and log.
-#[derive(Debug)]
-pub struct MountedVolume {
-    mounted: Mounted,
-    meta: MetaFiles,
-    role: Role,
-    /// Holds the log's lock for a writer.
-    _lock: File,
-}
-
-impl MountedVolume {
-    /// The file system's root.
-    pub fn mounted(&self) -> &Mounted {
-        &self.mounted
-    }
-
-    /// What this system may do.
-    pub fn role(&self) -> Role {
-        self.role
-    }
-
-    /// The files and directories.
-    pub fn root(&self) -> &Root {
-        &self.mounted.root
-    }
-
-    /// Makes a file with exactly this owner, mode and memory; removes it if that fails.
-    pub fn make_mapped(
-        &self,
-        path: &RelPath,
-        owner: Owner,
-        size: u64,
-        map: &FileMap,
-    ) -> io::Result<File> {
-        self.root().make_file(path, owner, |stub| {
-            ioctl::nop(stub)?;
-            Ok(ioctl::map_create(stub, FileType::Regular, size, map)?)
-        })
-    }
-
-    /// Waits until no other process makes files of the log, and keeps others waiting until the
-    /// result is dropped: each would take the files that the other has begun for foreign ones.
-    pub fn lock_for_play(&self) -> Result<OwnedFd, MountError> {
-        let error = |err| meta_error("lock", "", err);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let dir = self.root().open(Path::new(META_DIR), flags, Mode::empty()).map_err(error)?;
-        lock::exclusive(&dir, META_DIR, lock::PATIENCE, self.mounted.tell)?;
-        Ok(dir)
-    }
-}
-
-impl Volume for MountedVolume {
-    fn media(&self) -> &dyn Media {
-        &self.meta
-    }
-
-    fn lease_media(&self) -> io::Result<Box<dyn Media>> {
-        Ok(Box::new(self.mounted.lease_media().map_err(io::Error::other)?))
-    }
-
-    fn make_dir(&self, path: &RelPath, attributes: &Attributes) -> io::Result<()> {
-        self.root().make_dir(path, attributes.owner)
-    }
-
-    fn make_file(
-        &self,
-        path: &RelPath,
-        attributes: &Attributes,
-        size: u64,
-        memory: &Memory,
-    ) -> io::Result<Box<dyn FileBytes + '_>> {
-        let Memory::Map(map) = memory else { return Err(io::ErrorKind::Unsupported.into()) };
-        let file = self.make_mapped(path, attributes.owner, size, map)?;
-        let bytes = MappedFile::new(&file, size, Access::Write)
-            .inspect_err(|_| self.root().discard(path, false))?;
-        Ok(Box::new(bytes))
-    }
-
-    fn open_file(
-        &self,
-        path: &RelPath,
-        size: u64,
-        _memory: &Memory,
-        access: Access,
-    ) -> io::Result<Box<dyn FileBytes + '_>> {
-        let flags = match access {
-            Access::Read => OFlags::RDONLY,
-            Access::Write => OFlags::RDWR,
-        };
-        let file = self.root().open(path.as_path(), flags, Mode::empty())?;
-        Ok(Box::new(MappedFile::new(&File::from(file), size, access)?))
-    }
-
-    fn remove(&self, path: &RelPath, is_dir: bool) -> io::Result<()> {
-        self.root().remove(path, is_dir)
-    }
-
-    fn carry_out(&self, _tree: &Tree, change: &Change) -> io::Result<()> {
-        match change {
-            Change::Made { .. } => Ok(()),
-            Change::Removed { path, is_dir } => match self.root().remove(path, *is_dir) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                result => result,
-            },
-            _ => Err(io::ErrorKind::Unsupported.into()),
-        }
-    }
-
-    fn note_played(&self, _: &Tree, _: u64, _: u64, _: bool) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// [`MappedFile::finish`] has done it.
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A file's bytes through a shared mapping.
-pub struct MappedFile {
-    mapping: Mapping,
-}
-
-impl MappedFile {
-    /// Maps the first `size` bytes of a file.
-    pub fn new(file: &File, size: u64, access: Access) -> io::Result<Self> {
-        let len = usize::try_from(size).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        Ok(Self { mapping: Mapping::new(file, len, access)? })
-    }
-}
-
-fn position(offset: u64) -> io::Result<usize> {
-    usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
-}
-
-impl FileBytes for MappedFile {
-    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.mapping.read(position(offset)?, buf)
-    }
-
-    fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        self.mapping.write(position(offset)?, buf)
-    }
-
-    /// The kernel copies straight into the mapping, and reports memory errors instead of a signal.
-    fn write_from(
-        &self,
-        source: &File,
-        offset: u64,
-        len: usize,
-        _buf: &mut [u8],
-    ) -> Result<(), TransferError> {
-        let at = position(offset).map_err(TransferError::Target)?;
-        self.mapping.fill_from(source, offset, at, len).map_err(|err| {
-            match err.raw_os_error() == Some(Errno::FAULT.raw_os_error()) {
-                true => TransferError::Target(err),
-                false => TransferError::Source(err),
-            }
-        })
-    }
-
-    fn write_back(&self, offset: u64, len: usize) -> io::Result<()> {
-        self.mapping.write_back(position(offset)?, len)
-    }
-
-    fn refresh(&self, offset: u64, len: usize) -> io::Result<()> {
-        self.mapping.invalidate(position(offset)?, len)
-    }
-
-    fn finish(&self) -> io::Result<()> {
-        self.mapping.write_back(0, self.mapping.len())
-    }
 }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Plays a log: makes the files that it describes in a file system of the kernel.
+//! Plays a log once: makes the files that it describes in a file system of the kernel.
 
 use crate::format::path::RelPath;
-use crate::kernel::apply::{Applied, apply};
-use crate::kernel::mount::{MountError, MountedVolume};
-use crate::replay::extended::Extended;
-use crate::replay::{Contents, ContentsError, Plan};
+use crate::kernel::apply::Applied;
+use crate::kernel::mount::MountError;
+use crate::kernel::player::{Player, PlayerError, Task};
+use crate::kernel::volume::MountedVolume;
+use crate::replay::{ContentsError, Plan};
+use crate::store::log::Log;
+use crate::store::superblock::Superblock;
 use crate::text::error_report::one_line;
 use crate::write::volume::Volume;
 
@@ -34,26 +37,32 @@ pub enum PlayError {
     /// There is no usable log.
     #[error(transparent)]
     Contents(#[from] ContentsError),
-    /// The log has entries of extensions, which cannot be mounted yet.
-    #[error("nothing can be mounted")]
-    Extended(#[from] Extended),
+    /// The log is not one for this mount.
+    #[error(transparent)]
+    Player(#[from] PlayerError),
 }
 
-/// Makes everything of a log that is missing, or with `dry_run` finds out what is. `made` gets each
-/// path.
+/// Makes what of a log is missing in a mount, or with [`Task::dry_run`] finds out what is. `made`
+/// gets each path.
 ///
 /// # Errors
 /// The log cannot be read. What cannot be made of it is not an error: see [`Played::problems`].
 pub fn play(
     volume: &MountedVolume,
-    dry_run: bool,
-    made: impl FnMut(&RelPath),
+    task: Task,
+    mut made: impl FnMut(&RelPath),
 ) -> Result<Played, PlayError> {
-    let _only_player = (!dry_run).then(|| volume.lock_for_play()).transpose()?;
-    let Contents { log, plan, .. } = Contents::read(volume.media())?;
-    plan.require_conventional()?;
-    let applied = apply(volume, &plan, dry_run, made);
-    let mut problems = left_out(&plan);
+    let _only_player = (!task.dry_run).then(|| volume.lock_for_play()).transpose()?;
+    let media = volume.media();
+    let superblock = Superblock::read(media).map_err(ContentsError::from)?;
+    let log = Log::open(media, superblock.log_len).map_err(ContentsError::from)?;
+    let extensions = superblock.has_extensions(media).map_err(ContentsError::from)?;
+    let area = superblock.data_area(media.len());
+    let mut player = Player::new(area, extensions);
+    let has_no_writer = || volume.has_no_writer();
+    let site = volume.site(&has_no_writer);
+    let applied = player.play(&site, &log, area, task, &mut |new| made(new.path))?;
+    let mut problems = left_out(player.plan());
     problems.extend(log.counter_problem().iter().map(|problem| one_line(problem)));
     problems.extend(applied.errors.iter().map(|error| one_line(error)));
     Ok(Played { applied, problems })

@@ -120,7 +120,14 @@ impl Plan {
     /// Reads a log's entries in order, up to the first damaged one. Entries of
     /// [extensions](format::extension) count if the superblock says that there are any.
     pub fn read(log: &Log<'_>, area: DataArea, extensions: bool) -> Self {
-        let mut plan = Self {
+        let mut plan = Self::unread(area, extensions);
+        plan.read_on(log, area);
+        plan
+    }
+
+    /// A plan that is still to be read.
+    pub fn unread(area: DataArea, extensions: bool) -> Self {
+        Self {
             nodes: Vec::new(),
             children: Vec::new(),
             dead: HashSet::new(),
@@ -139,9 +146,7 @@ impl Plan {
             stopped: None,
             next: 0,
             last: None,
-        };
-        plan.read_on(log, area);
-        plan
+        }
     }
 
     /// Reads the entries that were published since, from where reading ended. A damaged entry is
@@ -155,12 +160,13 @@ impl Plan {
         self.read_entries(log, area, end, None);
     }
 
-    /// The same for all of them. `each` gets what an entry changed, and the tree as it is then.
+    /// The same for all of them. `each` gets the slot of an entry, what it changed, and the tree as
+    /// it is then.
     pub fn read_each(
         &mut self,
         log: &Log<'_>,
         area: DataArea,
-        mut each: impl FnMut(&Tree, Change),
+        mut each: impl FnMut(&Tree, u64, Change),
     ) {
         self.read_entries(log, area, u64::MAX, Some(&mut each));
     }
@@ -170,7 +176,7 @@ impl Plan {
         log: &Log<'_>,
         area: DataArea,
         end: u64,
-        mut each: Option<&mut dyn FnMut(&Tree, Change)>,
+        mut each: Option<&mut dyn FnMut(&Tree, u64, Change)>,
     ) {
         self.stopped = None;
         for entry in log.entries_from(self.next) {
@@ -188,7 +194,7 @@ impl Plan {
                     if let (true, Some(each), Some(before)) = (counts, &mut each, before)
                         && let Some(change) = before.change(&self.tree, slot, &entry)
                     {
-                        each(&self.tree, change);
+                        each(&self.tree, slot, change);
                     }
                     self.next = slot + 1;
                     self.last = Some(entry.crc.get());

@@ -8,6 +8,7 @@ mod groups;
 mod links;
 mod log;
 mod model;
+mod mounted;
 mod refusals;
 mod sample;
 mod tree;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use famfs::format::EntryKind;
 use famfs::format::extension::{NO_ENTRY, PAGE};
 use famfs::format::piece::Piece;
+use famfs::kernel::player::Task;
 use famfs::replay::Plan;
 use famfs::replay::Time;
 use famfs::replay::tree::object::ObjectKind;
@@ -17,6 +18,7 @@ use crate::log::{
     DEVICE_LEN, ExtendedLog, UNIT_PAGES, attributes, dir, far, file, group, link, listed, moved,
     removal, symlink,
 };
+use crate::mounted;
 
 /// Names to choose from: few, so that they meet.
 const NAMES: [&[u8]; 6] = [b"a", b"b", b"\xff\x01 ", b"d e", b"f", b".famfs"];
@@ -360,6 +362,8 @@ proptest! {
             moments.push(pair.model.list());
         }
         let mut follower: Option<Plan> = None;
+        let mount = mounted::Mount::new();
+        let mut player = None;
         for cut in 2..=pair.log.next {
             pair.log.cut(cut);
             let contents = pair.log.contents();
@@ -372,6 +376,15 @@ proptest! {
             let refused: BTreeSet<u64> = plan.refused.iter().map(|error| error.slot).collect();
             let expected: BTreeSet<u64> = pair.model.refused.range(..seen).copied().collect();
             prop_assert_eq!(refused, expected);
+            // A mount follows, and so does a new one.
+            let player = player.get_or_insert_with(|| mounted::player(&contents));
+            mount.play(player, &contents, Task::default()).unwrap();
+            mounted::follows(&mount, plan);
+            if cut == pair.log.next {
+                let late = mounted::Mount::new();
+                late.play_all(&contents, Task::default());
+                mounted::follows(&late, plan);
+            }
             // One that reads on entry by entry ends equal.
             let plan = match follower.take() {
                 None => contents.plan,

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use famfs::guest::search::{Search, SearchError, missing_modules};
-use famfs::kernel::mount::{Mounted, MountedVolume};
+use famfs::kernel::mount::Mounted;
 use famfs::kernel::play::Played;
+use famfs::kernel::player::Task;
+use famfs::kernel::volume::MountedVolume;
 use famfs::sys::dax::Access;
 use famfs::system::mounts;
 use famfs_cli::args::Attach;
@@ -30,6 +32,8 @@ struct AttachReport {
     role: &'static str,
     files: u64,
     directories: u64,
+    symlinks: u64,
+    links: u64,
     existed: u64,
     errors: usize,
     steps: Vec<Step>,
@@ -71,7 +75,7 @@ pub fn run(args: &Attach) -> Outcome {
     };
     let volume = volume.open(Access::Read, system_or_client())?;
     clock.step("open");
-    let played = play(&volume, false, false)?;
+    let played = play(&volume, Task::default(), false)?;
     clock.step("logplay");
     match &attached {
         None => {
@@ -127,6 +131,8 @@ fn report(
             role,
             files: applied.files,
             directories: applied.directories,
+            symlinks: applied.symlinks,
+            links: applied.links,
             existed: applied.existed,
             errors: applied.errors.len(),
             steps,

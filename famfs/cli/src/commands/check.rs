@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `famfs check`
 
-use std::fs::{self, File};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
+use famfs::format::extension::NO_ENTRY;
 use famfs::format::path::{META_DIR, RelPath};
 use famfs::kernel::mount::Mounted;
-use famfs::replay::{Contents, NodeKind, Plan};
+use famfs::kernel::sweep::names;
+use famfs::kernel::target::{Dir, Found, Target, describe};
+use famfs::replay::Contents;
+use famfs::replay::tree::Tree;
 use famfs::sys::dax::Access;
-use famfs::sys::ioctl;
 use famfs::system::mounts;
 use famfs::text::json_name::Name;
 use famfs::text::terminal::escape_name;
 use famfs::write::volume::Volume;
 use famfs_cli::args::Check;
-use rustix::io::Errno;
+use rustix::fs::FileType;
 use serde::Serialize;
 
 use super::warn_of_damage;
@@ -27,7 +29,8 @@ struct CheckReport {
     version: u32,
     files: u64,
     directories: u64,
-    /// Files of the log that have not appeared yet.
+    symlinks: u64,
+    /// Names of the log that have not appeared yet.
     missing: u64,
     problems: Vec<Problem>,
 }
@@ -48,13 +51,18 @@ pub fn run(args: &Check) -> Outcome {
     }
     let volume = Mounted::at(mount_point, &found.mount.source)?.open(Access::Read, None)?;
     let plan = Contents::read(volume.media())?.plan;
-    plan.require_conventional()?;
     let damaged = warn_of_damage(&plan);
+    let no_writer = || false;
+    let check = Comparison { target: &volume.site(&no_writer).target, tree: plan.tree() };
     let mut report = CheckReport { version: 1, ..CheckReport::default() };
     let verbose = args.verbose && !args.json && !args.quiet;
-    walk(mount_point, Path::new(""), &plan, &mut report, verbose)?;
-    let is_there = |path: &RelPath| mount_point.join(path.as_path()).symlink_metadata().is_ok();
-    report.missing = plan.nodes().iter().filter(|node| !is_there(&node.path)).count() as u64;
+    check.walk(None, &mut report, verbose)?;
+    let is_there =
+        |path: &[u8]| mount_point.join(OsStr::from_bytes(path)).symlink_metadata().is_ok();
+    let _ = plan.tree().walk(NO_ENTRY, |path, _| {
+        report.missing += u64::from(!is_there(path));
+        Ok::<(), ()>(())
+    });
     if args.json {
         print_json(&report)?;
     } else if !args.quiet {
@@ -73,75 +81,61 @@ pub fn run(args: &Check) -> Outcome {
     Ok(if damaged || !report.problems.is_empty() { FAILED } else { OK })
 }
 
-/// Examines everything below a directory.
-fn walk(
-    root: &Path,
-    inside: &Path,
-    plan: &Plan,
-    report: &mut CheckReport,
-    verbose: bool,
-) -> Result<()> {
-    let dir = root.join(inside);
-    let reading = || format!("cannot read {}", dir.display());
-    let mut names = fs::read_dir(&dir)
-        .with_context(reading)?
-        .map(|entry| Ok(entry?.file_name()))
-        .collect::<Result<Vec<_>>>()
-        .with_context(reading)?;
-    names.sort_unstable();
-    for name in names {
-        let inside = inside.join(&name);
-        if inside == Path::new(META_DIR) {
-            continue;
-        }
-        let path = root.join(&inside);
-        if verbose {
-            say!("{}", escape_name(path.as_os_str().as_bytes()))?;
-        }
-        let kind = path
-            .symlink_metadata()
-            .with_context(|| format!("cannot examine {}", path.display()))?
-            .file_type();
-        let problem = if kind.is_dir() {
-            report.directories += 1;
-            walk(root, &inside, plan, report, verbose)?;
-            None
-        } else if kind.is_file() {
-            report.files += 1;
-            problem_of(&path, &inside, plan)
-        } else {
-            Some("neither a file nor a directory".to_owned())
-        };
-        if let Some(problem) = problem {
-            report.problems.push(Problem { path: Name::of_path("path", &path), problem });
-        }
-    }
-    Ok(())
+/// A mounted tree, and what it should be.
+struct Comparison<'a> {
+    target: &'a Target<'a>,
+    tree: &'a Tree,
 }
 
-/// What is wrong with a file.
-fn problem_of(path: &Path, inside: &Path, plan: &Plan) -> Option<String> {
-    let mapped = File::open(path).map_err(|err| err.to_string()).and_then(|file| {
-        ioctl::map_get(&file).map_err(|err| match err {
-            Errno::NODATA => "no map and no memory: the famfs tools did not make it".to_owned(),
-            err => err.to_string(),
-        })
-    });
-    let (size, map) = match mapped {
-        Ok(mapped) => mapped,
-        Err(problem) => return Some(problem),
-    };
-    let logged = RelPath::new(inside.as_os_str().as_bytes()).ok();
-    let logged = logged.and_then(|path| plan.get(&path)).map(|node| &node.kind);
-    match logged {
-        Some(NodeKind::File { size: logged, .. }) if *logged != size => {
-            Some(format!("{size} bytes, expected {logged} as in the log"))
+impl Comparison<'_> {
+    /// Examines everything below a directory; `None` is the root.
+    fn walk(&self, dir: Option<&RelPath>, report: &mut CheckReport, verbose: bool) -> Result<()> {
+        let shown = || dir.map_or_else(|| "the root".to_owned(), RelPath::to_string);
+        let open = self.target.open(dir).with_context(|| format!("cannot open {}", shown()))?;
+        let mut names = names(&open).with_context(|| format!("cannot read {}", shown()))?;
+        names.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        for (name, kind) in names {
+            let path = match dir {
+                Some(dir) => [dir.as_bytes(), b"/", &name].concat(),
+                None if name == META_DIR.as_bytes() => continue,
+                None => name.clone(),
+            };
+            if verbose {
+                say!("{}", escape_name(&path))?;
+            }
+            let inside = RelPath::new(&path).with_context(|| format!("below {}", shown()))?;
+            let problem = self.problem_of(&open, &name, &inside);
+            match kind {
+                FileType::Directory => {
+                    report.directories += 1;
+                    self.walk(Some(&inside), report, verbose)?;
+                }
+                FileType::Symlink => report.symlinks += 1,
+                _ => report.files += 1,
+            }
+            if let Some(problem) = problem {
+                report.problems.push(Problem { path: Name::new("path", &path), problem });
+            }
         }
-        Some(NodeKind::File { map: logged, .. }) if *logged != map => {
-            Some("its memory differs from the log: unmount and mount again".to_owned())
+        Ok(())
+    }
+
+    /// What is wrong with a name of an open directory.
+    fn problem_of(&self, dir: &Dir, name: &[u8], path: &RelPath) -> Option<String> {
+        let Some(listed) = self.tree.get(path) else { return Some("not in the log".to_owned()) };
+        match self.target.examine(dir, name, self.tree, listed.object) {
+            Ok(Found::Same(_)) => None,
+            Ok(Found::Missing) => Some("it was just removed".to_owned()),
+            Ok(Found::Stub) => {
+                Some("no map and no memory: the famfs tools did not make it".to_owned())
+            }
+            Ok(Found::OtherMemory) => {
+                Some("its memory differs from the log: unmount and mount again".to_owned())
+            }
+            Ok(Found::Other(found)) => {
+                Some(format!("{found}, expected {} as in the log", describe(listed.object)))
+            }
+            Err(err) => Some(err.to_string()),
         }
-        Some(NodeKind::File { .. }) => None,
-        Some(NodeKind::Dir) => Some("a file, expected a directory as in the log".to_owned()),
-        None => Some("not in the log".to_owned()),
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use famfs::format::{self, LOG_OFFSET};
-use famfs::kernel::mount::MappedFile;
+use famfs::kernel::mapped::MappedFile;
 use famfs::media::{Media, MediaError};
 use famfs::store::log::Log;
 use famfs::store::superblock::Superblock;

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use famfs::format::fields::Field;
-use famfs::kernel::mount::{Mounted, MountedVolume};
+use famfs::kernel::mount::Mounted;
+use famfs::kernel::volume::MountedVolume;
 use famfs::media::{Media, MetaFiles, PoolFile};
 use famfs::replay::dump::{Area, AreaKind, Counts, Dump, LengthFrom};
 use famfs::sys::dax::Access;

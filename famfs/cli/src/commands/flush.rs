@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use famfs::kernel::mount::MappedFile;
+use famfs::kernel::mapped::MappedFile;
 use famfs::sys::dax::Access;
 use famfs::sys::ioctl;
 use famfs::text::json_name::Name;

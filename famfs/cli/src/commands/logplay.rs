@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use famfs::kernel::mount::Mounted;
+use famfs::kernel::player::Task;
 use famfs::store::role::Role;
 use famfs::sys::dax::Access;
 use famfs::system::mounts;
@@ -22,7 +23,8 @@ pub fn run(args: &Logplay) -> Outcome {
     let mounted = mounted.telling(|text| notice!("{text}"));
     let volume = mounted.open(Access::Read, system_or_client())?;
     let role = if args.client { Role::Client } else { volume.role() };
-    let played = play(&volume, args.dry_run, args.verbose && !args.json)?;
+    let task = Task { dry_run: args.dry_run, whole: true, ..Task::default() };
+    let played = play(&volume, task, args.verbose && !args.json)?;
     let report = PlayReport::new(&played, role, args.dry_run);
     report.print(args.json, &place.display().to_string())?;
     Ok(if played.damaged() { FAILED } else { OK })

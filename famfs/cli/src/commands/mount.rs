@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
-use famfs::kernel::mount::{MountError, Mounted, MountedVolume};
+use famfs::kernel::mount::{MountError, Mounted};
+use famfs::kernel::player::Task;
+use famfs::kernel::volume::MountedVolume;
 use famfs::sys::dax::Access;
 use famfs::system::mounts;
 use famfs_cli::args::Mount;
@@ -46,7 +48,8 @@ pub fn run(args: &Mount) -> Outcome {
         mounted.open(Access::Read, system_or_client())?
     };
     // Played before the mount is attached, so that all files appear at once.
-    let played = play(&volume, args.dry_run, args.verbose && !args.json)?;
+    let task = Task { dry_run: args.dry_run, ..Task::default() };
+    let played = play(&volume, task, args.verbose && !args.json)?;
     match (args.dry_run, remount) {
         (true, _) => {}
         (false, true) => {

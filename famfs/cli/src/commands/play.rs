@@ -3,8 +3,9 @@
 
 use anyhow::Result;
 use famfs::kernel::apply::Applied;
-use famfs::kernel::mount::MountedVolume;
 use famfs::kernel::play::Played;
+use famfs::kernel::player::Task;
+use famfs::kernel::volume::MountedVolume;
 use famfs::store::role::{self, Role};
 use famfs::text::error_report::one_line;
 use serde::Serialize;
@@ -13,9 +14,9 @@ use uuid::Uuid;
 use crate::output::{notice, print_json, say};
 
 /// Makes everything of a log that is missing; reports on standard error what cannot be made.
-pub fn play(volume: &MountedVolume, dry_run: bool, verbose: bool) -> Result<Played> {
+pub fn play(volume: &MountedVolume, task: Task, verbose: bool) -> Result<Played> {
     let mut told = Ok(());
-    let played = famfs::kernel::play::play(volume, dry_run, |path| {
+    let played = famfs::kernel::play::play(volume, task, |path| {
         if verbose && told.is_ok() {
             told = say!("{path}");
         }
@@ -40,6 +41,8 @@ pub struct PlayReport {
     role: &'static str,
     files: u64,
     directories: u64,
+    symlinks: u64,
+    links: u64,
     existed: u64,
     errors: usize,
     damaged: bool,
@@ -48,13 +51,15 @@ pub struct PlayReport {
 impl PlayReport {
     /// Reports what playing a log did, or with `dry_run` would do.
     pub fn new(played: &Played, role: Role, dry_run: bool) -> Self {
-        let Applied { files, directories, existed, errors, .. } = &played.applied;
+        let Applied { files, directories, symlinks, links, existed, errors, .. } = &played.applied;
         Self {
             version: 1,
             dry_run,
             role: role.name(),
             files: *files,
             directories: *directories,
+            symlinks: *symlinks,
+            links: *links,
             existed: *existed,
             errors: errors.len(),
             damaged: played.damaged(),
@@ -66,15 +71,30 @@ impl PlayReport {
         if json {
             return print_json(self);
         }
-        let Self { dry_run, files, directories, existed, .. } = self;
-        let would = if *dry_run { "would make " } else { "" };
-        say!("{name}: {would}{files} new files, {directories} new directories, {existed} existed")
+        let would = if self.dry_run { "would make " } else { "" };
+        let Self { files, directories, symlinks, links, existed, .. } = self;
+        say!("{name}: {would}{}", new_names(*files, *directories, *symlinks, *links, *existed))
     }
 }
 
 /// What was made, in words.
 pub fn summary(applied: &Applied) -> String {
-    let Applied { files, directories, existed, removed, .. } = applied;
-    let text = format!("{files} new files, {directories} new directories, {existed} existed");
-    if *removed == 0 { text } else { format!("{text}, {removed} deleted") }
+    let Applied { files, directories, symlinks, links, existed, removed, moved, .. } = applied;
+    let mut text = new_names(*files, *directories, *symlinks, *links, *existed);
+    for (count, what) in [(removed, "deleted"), (moved, "moved")] {
+        if *count > 0 {
+            text += &format!(", {count} {what}");
+        }
+    }
+    text
+}
+
+fn new_names(files: u64, directories: u64, symlinks: u64, links: u64, existed: u64) -> String {
+    let mut text = format!("{files} new files, {directories} new directories, ");
+    for (count, what) in [(symlinks, "symbolic links"), (links, "hard links")] {
+        if count > 0 {
+            text += &format!("{count} new {what}, ");
+        }
+    }
+    text + &format!("{existed} existed")
 }

@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use famfs::format::map::Memory;
 use famfs::format::path::{META_DIR, RelPath};
-use famfs::kernel::mount::MappedFile;
+use famfs::kernel::mapped::MappedFile;
 use famfs::replay::{NodeKind, Plan};
 use famfs::sys::dax::Access;
 use famfs::sys::ioctl;

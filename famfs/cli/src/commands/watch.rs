@@ -9,10 +9,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use famfs::kernel::backlog::Backoff;
+use famfs::kernel::apply::Appeared;
+use famfs::kernel::backoff::Backoff;
 use famfs::kernel::follow::{FollowError, Follower, Pace, Step};
 use famfs::kernel::mount::Mounted;
-use famfs::replay::{Node, NodeKind};
+use famfs::kernel::player::PlayerError;
+use famfs::replay::tree::object::ObjectKind;
 use famfs::sys::dax::Access;
 use famfs::sys::signal::ignore_poison_notices;
 use famfs::system::mounts::{self, Presence};
@@ -64,6 +66,14 @@ enum Event<'a> {
         slot: u64,
         size: u64,
     },
+    /// A symbolic link was made.
+    Symlink {
+        #[serde(flatten)]
+        path: Name,
+        slot: u64,
+        #[serde(flatten)]
+        target: Name,
+    },
     /// Something went wrong.
     Error { message: &'a str },
     /// Something that went wrong before works again.
@@ -88,7 +98,7 @@ pub fn run(args: &Watch) -> Outcome {
     let (mut follower, step) = loop {
         let mounted = Mounted::for_play(&mount_point, &found.mount.source)?;
         let volume = mounted.open(Access::Read, system)?;
-        match Follower::start(volume, system, |node| reporter.made(node)) {
+        match Follower::start(volume, system, |new| reporter.made(new)) {
             Err(err) if err.may_pass() && start.elapsed() < PATIENCE && !stopped(&stop) => {
                 reporter.error(&one_line(&err));
                 table.wait(START_PAUSE);
@@ -113,7 +123,9 @@ pub fn run(args: &Watch) -> Outcome {
         Err(err) => {
             reporter.end("error")?;
             let code = match err {
-                FollowError::Remade { .. } | FollowError::Rewritten { .. } => REMADE,
+                FollowError::Remade { .. }
+                | FollowError::Rewritten { .. }
+                | FollowError::Player(PlayerError::Rewritten { .. }) => REMADE,
                 _ => FAILED,
             };
             Err(crate::output::Failure { code, error: err.into() })
@@ -149,7 +161,7 @@ fn follow(
             continue;
         }
         let failed_before = follower.has_failed();
-        match follower.advance(|node| reporter.made(node)) {
+        match follower.advance(|new| reporter.made(new)) {
             Ok(step) => {
                 reporter.step(&step);
                 match (failed_before, follower.has_failed()) {
@@ -257,16 +269,18 @@ impl<'a> Reporter<'a> {
         }
     }
 
-    fn made(&mut self, node: &Node) {
+    fn made(&mut self, Appeared { slot, path, object }: Appeared<'_>) {
         if self.args.json {
-            let path = Name::new("path", node.path.as_bytes());
-            let slot = node.slot;
-            self.event(&match node.kind {
-                NodeKind::Dir => Event::Directory { path, slot },
-                NodeKind::File { size, .. } => Event::File { path, slot, size },
+            let path = Name::new("path", path.as_bytes());
+            self.event(&match &object.kind {
+                ObjectKind::Dir { .. } => Event::Directory { path, slot },
+                ObjectKind::File { size, .. } => Event::File { path, slot, size: *size },
+                ObjectKind::Symlink { target, .. } => {
+                    Event::Symlink { path, slot, target: Name::new("target", target) }
+                }
             });
         } else if self.args.verbose {
-            self.line(&node.path.to_string());
+            self.line(&path.to_string());
         }
     }
 

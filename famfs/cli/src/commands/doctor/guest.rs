@@ -7,8 +7,10 @@ use std::path::Path;
 use famfs::format::ALLOC_UNIT;
 use famfs::format::map::Memory;
 use famfs::guest::{self, Finding as Device};
-use famfs::kernel::apply::apply;
-use famfs::kernel::mount::{Mounted, MountedVolume};
+use famfs::kernel::mount::Mounted;
+use famfs::kernel::play::play;
+use famfs::kernel::player::Task;
+use famfs::kernel::volume::MountedVolume;
 use famfs::replay::{Contents, NodeKind, Plan};
 use famfs::store::lease;
 use famfs::store::role::{self, Role};
@@ -202,7 +204,7 @@ fn contents(mount: &MountEntry, volume: &MountedVolume, findings: &mut Vec<Findi
     let mkfs = format!("famfs mkfs {}", mount.source.display());
     let Some(contents) = contents::examine(volume.media(), &fsck, &mkfs, findings) else { return };
     findings.push(role_of(volume, &contents));
-    findings.push(played(mount, volume, &contents.plan));
+    findings.push(played(mount, volume));
     findings.push(match Watcher::of(&mount.mount_point) {
         Ok(Some(pid)) => Finding::ok("watch", format!("process {pid} follows the log")),
         Ok(None) => Finding::warning(
@@ -230,21 +232,24 @@ fn role_of(volume: &MountedVolume, contents: &Contents<'_>) -> Finding {
     }
 }
 
-/// Whether all files of the log have appeared.
-fn played(mount: &MountEntry, volume: &MountedVolume, plan: &Plan) -> Finding {
-    let applied = apply(volume, plan, true, |_| {});
-    let mend = format!("famfs logplay {}", mount.mount_point.display());
-    let missing = applied.files + applied.directories;
+/// Whether all names of the log have appeared.
+fn played(mount: &MountEntry, volume: &MountedVolume) -> Finding {
+    let point = mount.mount_point.display();
+    let mend = format!("famfs umount {point}; famfs attach");
+    let applied = match play(volume, Task { dry_run: true, ..Task::default() }, |_| {}) {
+        Ok(played) => played.applied,
+        Err(err) => return Finding::failed("files", one_line(&err), mend),
+    };
     if let Some(error) = applied.errors.first() {
         let (count, first) = (applied.errors.len(), one_line(error));
-        let mend = format!("famfs umount {}; famfs attach", mount.mount_point.display());
         return Finding::failed("files", format!("{count} errors; the first: {first}"), mend);
     }
+    let missing = applied.made();
     if missing > 0 {
         return Finding::warning(
             "files",
             format!("{missing} files and directories of the log have not appeared"),
-            mend,
+            format!("famfs logplay {point}"),
         );
     }
     Finding::ok(

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use famfs::guest::search::{Search, SearchError};
 use famfs::kernel::play::play;
+use famfs::kernel::player::Task;
 use famfs::store::role;
 use famfs::sys::dax::Access;
 use famfs::system::mounts;
@@ -47,7 +48,7 @@ pub fn attach() -> Result<()> {
     let volume = mounted.open(Access::Read, system)?;
     let role = volume.role();
     asked.compare(&device, role)?;
-    let played = play(&volume, false, |_| {})?;
+    let played = play(&volume, Task::default(), |_| {})?;
     for problem in &played.problems {
         eprintln!("appliance-agent: {}: {problem}", device.display());
     }

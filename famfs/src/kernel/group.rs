@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Groups of changes in a mounted tree: what a group puts into directories that were there before it
+//! is made elsewhere in the mount, and appears as a whole at the end of the group. A move or removal
+//! in a group has what waits appear before it, and ends that.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, RenameFlags};
+use rustix::io::Errno;
+
+use crate::format::path::{META_DIR, RelPath};
+use crate::kernel::apply::ApplyError;
+use crate::kernel::sweep::names;
+use crate::kernel::target::{Dir, Target};
+
+/// Directory in [`META_DIR`] where the new names of a group wait.
+const GROUP_DIR: &str = ".group";
+
+/// A directory of a mounted tree, which need not be one of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place(PathBuf);
+
+impl Place {
+    /// Where a path's last name is.
+    pub fn of_parent(path: &RelPath) -> Self {
+        let parent = path.as_path().parent().filter(|parent| !parent.as_os_str().is_empty());
+        Self(parent.unwrap_or(Path::new(".")).to_owned())
+    }
+
+    fn waiting() -> Self {
+        Self(Path::new(META_DIR).join(GROUP_DIR))
+    }
+
+    /// Opens it.
+    pub fn open(&self, target: &Target<'_>) -> io::Result<Dir> {
+        target.open_at(&self.0)
+    }
+}
+
+/// A new name that waits.
+#[derive(Debug)]
+struct Waiting {
+    /// Its name meanwhile.
+    name: Vec<u8>,
+    /// Slot of its name.
+    slot: u64,
+}
+
+/// A group that is being carried out.
+#[derive(Debug)]
+pub struct Group {
+    end: u64,
+    /// By path.
+    waiting: HashMap<RelPath, Waiting>,
+}
+
+impl Group {
+    /// A group that ends before slot `end`.
+    pub fn new(end: u64) -> Self {
+        Self { end, waiting: HashMap::new() }
+    }
+
+    /// The first slot behind it.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Whether something waits.
+    pub fn is_used(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Where a path is now: a directory, and the name in it.
+    pub fn place(&self, path: &RelPath) -> (Place, Vec<u8>) {
+        if let Some(waiting) = self.waiting.get(path) {
+            return (Place::waiting(), waiting.name.clone());
+        }
+        let name = path.name().to_vec();
+        let Some((top, waiting)) = self.above(path) else { return (Place::of_parent(path), name) };
+        let mut dir = Place::waiting().0.join(OsStr::from_bytes(&waiting.name));
+        if let Some(rest) = path
+            .parent()
+            .and_then(|parent| Some(parent.as_path().strip_prefix(top.as_path()).ok()?.to_owned()))
+        {
+            dir.push(rest);
+        }
+        (Place(dir), name)
+    }
+
+    /// What waits and has a path below it, with its own path.
+    fn above(&self, path: &RelPath) -> Option<(RelPath, &Waiting)> {
+        let mut above = path.parent();
+        while let Some(path) = above {
+            if let Some(waiting) = self.waiting.get(&path) {
+                return Some((path, waiting));
+            }
+            above = path.parent();
+        }
+        None
+    }
+
+    /// Whether a new name would be in a directory that was there before the group.
+    pub fn is_top(&self, path: &RelPath) -> bool {
+        self.above(path).is_none()
+    }
+
+    /// Has a new name wait.
+    pub fn stage(&mut self, target: &Target<'_>, slot: u64, path: &RelPath) -> io::Result<()> {
+        if self.waiting.is_empty() {
+            make_waiting(target)?;
+        }
+        let name = slot.to_string().into_bytes();
+        self.waiting.insert(path.clone(), Waiting { name, slot });
+        Ok(())
+    }
+
+    /// Has all that waits appear, in the order in which it was made. What cannot is told, and made
+    /// again from the log.
+    pub fn publish(self, target: &Target<'_>) -> Vec<ApplyError> {
+        let mut waiting: Vec<_> = self.waiting.into_iter().collect();
+        waiting.sort_unstable_by_key(|(_, waiting)| waiting.slot);
+        let mut errors = Vec::new();
+        for (path, Waiting { name, slot }) in waiting {
+            if let Err(source) = appear(target, &name, &path) {
+                let slot = Some(slot);
+                errors.push(ApplyError::System { action: "make", path, slot, source });
+            }
+        }
+        errors
+    }
+}
+
+fn appear(target: &Target<'_>, name: &[u8], path: &RelPath) -> io::Result<()> {
+    let (from, to) = (Place::waiting().open(target)?, Place::of_parent(path).open(target)?);
+    let flags = RenameFlags::NOREPLACE;
+    Ok(rustix::fs::renameat_with(from, name, to, path.name(), flags)?)
+}
+
+/// Makes the directory of what waits, if it is not there.
+fn make_waiting(target: &Target<'_>) -> io::Result<()> {
+    let path = Place::waiting().0;
+    match rustix::fs::mkdirat(target.root(), &path, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(err) => Err(err.into()),
+    }
+}
+
+/// Removes what a player that was killed has left waiting.
+pub fn clear_waiting(target: &Target<'_>) -> io::Result<()> {
+    let mut found = vec![(Place::waiting().0, true)];
+    let mut next = 0;
+    while let Some((path, is_dir)) = found.get(next).cloned() {
+        next += 1;
+        if !is_dir {
+            continue;
+        }
+        let dir = match target.open_at(&path) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
+            dir => dir?,
+        };
+        for (name, kind) in names(&dir)? {
+            found.push((path.join(OsStr::from_bytes(&name)), kind == FileType::Directory));
+        }
+    }
+    for (path, is_dir) in found.into_iter().rev() {
+        match target.root().remove_at(&path, is_dir) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -65,6 +65,28 @@ famfs mkdir /mnt/famfs/models
 famfs logplay /mnt/famfs
 famfs logplay --dry-run -v /mnt/famfs
 
+# Names and attributes.
+prepare famfs cp dataset/one /mnt/famfs/models/a
+famfs ln /mnt/famfs/models/a /mnt/famfs/best
+famfs ln -s models/v2 /mnt/famfs/next
+prepare famfs ln -s models/v1 /mnt/famfs/current
+famfs mv /mnt/famfs/next /mnt/famfs/current
+prepare famfs touch /mnt/famfs/draft /mnt/famfs/x /mnt/famfs/y
+famfs mv /mnt/famfs/draft /mnt/famfs/final
+famfs mv -n /mnt/famfs/x /mnt/famfs/y /mnt/famfs/models/
+prepare famfs touch /mnt/famfs/secret /mnt/famfs/tool
+famfs chmod 640 /mnt/famfs/secret
+famfs chmod u+x,go-w /mnt/famfs/tool
+prepare famfs mkdir /mnt/famfs/shared
+famfs chmod -R a+rX /mnt/famfs/shared
+prepare famfs mkdir /mnt/famfs/home
+famfs chown 1000:100 /mnt/famfs/home
+famfs chown -R 0:0 /mnt/famfs/shared
+famfs touch /mnt/famfs/ready
+famfs touch -c -d 2026-11-28T12:00:00Z /mnt/famfs/models/a
+famfs touch -r /mnt/famfs/models/a /mnt/famfs/best
+famfs rm -r /mnt/famfs/shared /mnt/famfs/home
+
 # Reading.
 famfs ls /mnt/famfs
 famfs stat /mnt/famfs/data

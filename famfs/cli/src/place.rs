@@ -83,7 +83,7 @@ impl Place {
             LastLink::Keep if !is_dir => locate_link(path)?,
             _ => locate(path)?,
         };
-        let path = inside(found.inside.as_os_str().as_bytes())?;
+        let path = mounted_path(&found)?;
         let system = match access {
             // Master and client read in the same way.
             Access::Read => None,
@@ -229,8 +229,13 @@ pub fn locate_link(path: &Path) -> Result<MountedPath> {
     locate(path)
 }
 
+/// The path in a mounted famfs; `None` is its root.
+pub fn mounted_path(found: &MountedPath) -> Result<Option<RelPath>> {
+    inside(found.inside.as_os_str().as_bytes())
+}
+
 /// Whether a path ends as only one of a directory does.
-fn names_dir(path: &Path) -> bool {
+pub fn names_dir(path: &Path) -> bool {
     let bytes = path.as_os_str().as_bytes();
     bytes.ends_with(b"/") || bytes.ends_with(b"/.")
 }

@@ -3,6 +3,7 @@
 
 pub mod error_report;
 pub mod json_name;
+pub mod mode;
 pub mod number;
 pub mod terminal;
 pub mod time;

@@ -14,16 +14,22 @@ its space and its log slots, run `famfs compact` afterwards. The reference's too
 deletions and keep showing the file: while they are in use, do not make a new file of the same \
 name.
 
+A symbolic link is deleted, not what it leads to. A file with several names is there until its last \
+name is deleted. Several paths, or a tree, go at once: other systems see all of them or none. In a \
+file system without extensions they go in steps, and what was deleted before a failure stays \
+deleted.
+
 Examples:
   famfs rm /mnt/famfs/old              delete a file
   famfs --pool pool rm -r dataset      delete a tree in a pool file
+  famfs rm -r /mnt/famfs/shared /mnt/famfs/home
 
-Exit codes: 0 success; 1 failure (what was deleted before it stays deleted); 2 wrong usage.")]
+Exit codes: 0 success; 1 failure; 2 wrong usage; 130 interrupted.")]
 pub struct Rm {
-    /// Files and directories to delete, all of one famfs
+    /// Files, links and directories to delete, all of one famfs
     #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
-    /// Delete directories and everything in them
+    /// Delete directories and everything in them; an empty directory needs no -r
     #[arg(short, long)]
     pub recursive: bool,
     /// Ignore paths that do not exist

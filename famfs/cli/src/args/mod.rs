@@ -2,12 +2,15 @@
 //! The command line. Options that the reference tools have too mean the same here.
 
 mod archives;
+mod changing;
 mod deleting;
 mod following;
 mod mounting;
 mod number;
+mod owner;
 mod reading;
 mod roles;
+mod time;
 mod writing;
 
 use std::path::PathBuf;
@@ -16,9 +19,11 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 
 pub use self::archives::*;
+pub use self::changing::*;
 pub use self::deleting::*;
 pub use self::following::*;
 pub use self::mounting::*;
+pub use self::owner::{Id, NewGroup, NewOwner};
 pub use self::reading::*;
 pub use self::roles::*;
 pub use self::writing::*;
@@ -94,7 +99,17 @@ pub enum Command {
     Export(Export),
     /// Unpack a tar archive
     Import(Import),
-    /// Delete files and directories
+    /// Give a file another name, or make a symbolic link
+    Ln(Ln),
+    /// Move or rename files and directories
+    Mv(Mv),
+    /// Change permissions
+    Chmod(Chmod),
+    /// Change user and group
+    Chown(Chown),
+    /// Change the time of files, or make empty files
+    Touch(Touch),
+    /// Delete files, links and directories
     Rm(Rm),
     /// Free the space and log slots of deleted files
     Compact(Compact),

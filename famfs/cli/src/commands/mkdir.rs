@@ -3,16 +3,18 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use famfs::format::path::RelPath;
-use famfs::replay::NodeKind;
-use famfs::sys::dax::Access;
+use famfs::replay::tree::list::Listed;
+use famfs::replay::tree::object::ObjectKind;
+use famfs::replay::tree::resolve::LastLink;
 use famfs::text::json_name::Names;
 use famfs_cli::args::Mkdir;
 use serde::Serialize;
 
+use crate::operands::Operands;
 use crate::output::{OK, Outcome, print_json, say};
-use crate::place::{Place, owner};
+use crate::place::owner;
 
 const DEFAULT_MODE: u32 = 0o755;
 
@@ -26,20 +28,24 @@ struct MkdirReport {
 }
 
 pub fn run(pool: Option<&Path>, args: &Mkdir) -> Outcome {
-    let place = Place::open(pool, Some(&args.path), Access::Write)?;
+    let (place, operands) = Operands::open(pool, &args.path)?;
     let mut writer = place.writer(args.dry_run)?;
     let owner = owner(args.owner.uid, args.owner.gid, args.owner.mode.unwrap_or(DEFAULT_MODE));
-    let path = match (&place.path, args.parents) {
+    // A link to a directory is as good as the directory where one may exist.
+    let last = if args.parents { LastLink::Follow } else { LastLink::Keep };
+    let path = match (operands.find(writer.plan().tree(), &args.path, last)?, args.parents) {
+        (Some(path), _) => path,
         (None, true) => {
             print_report(args, &[])?;
             return Ok(OK);
         }
-        _ => place.file_path()?,
+        (None, false) => return Err(anyhow!("the root of the file system exists").into()),
     };
     let mut made = Vec::new();
-    for dir in if args.parents { chain(path) } else { vec![path.clone()] } {
-        let exists = writer.plan().get(&dir).is_some_and(|node| node.kind == NodeKind::Dir);
-        if args.parents && exists {
+    for dir in if args.parents { chain(&path) } else { vec![path] } {
+        let found = writer.plan().tree().get(&dir);
+        let is_dir = |listed: Listed<'_>| matches!(listed.object.kind, ObjectKind::Dir { .. });
+        if args.parents && found.is_some_and(is_dir) {
             continue;
         }
         writer.mkdir(&dir, owner)?;

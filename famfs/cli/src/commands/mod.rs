@@ -3,8 +3,11 @@
 
 mod attach;
 mod cat;
+mod changes;
 mod check;
 mod chkread;
+mod chmod;
+mod chown;
 mod clone;
 mod compact;
 mod cp;
@@ -19,6 +22,7 @@ mod flush;
 mod fsck;
 mod getmap;
 mod import;
+mod ln;
 mod logplay;
 mod ls;
 mod map;
@@ -28,6 +32,7 @@ mod mkfs;
 mod mkmeta;
 mod mode;
 mod mount;
+mod mv;
 mod play;
 mod rm;
 mod role;
@@ -35,6 +40,7 @@ mod rows;
 mod stat;
 mod sum;
 mod takeover;
+mod touch;
 mod tree;
 mod umount;
 mod verify;
@@ -64,6 +70,11 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Cp(args) => cp::run(pool, args),
         Command::Export(args) => export::run(pool, args),
         Command::Import(args) => import::run(pool, args),
+        Command::Ln(args) => ln::run(pool, args),
+        Command::Mv(args) => mv::run(pool, args),
+        Command::Chmod(args) => chmod::run(pool, args),
+        Command::Chown(args) => chown::run(pool, args),
+        Command::Touch(args) => touch::run(pool, args),
         Command::Rm(args) => rm::run(pool, args),
         Command::Compact(args) => compact::run(pool, args),
         Command::Role(args) => role::run(pool, args),

@@ -1,25 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `famfs rm`
 
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use famfs::format::path::RelPath;
-use famfs::replay::{Node, NodeKind, Plan};
-use famfs::sys::dax::Access;
+use famfs::replay::tree::Tree;
+use famfs::replay::tree::object::ObjectKind;
 use famfs::text::json_name::Names;
 use famfs_cli::args::Rm;
 use serde::{Serialize, Serializer};
 
+use super::changes::group;
+use crate::operands::Operands;
 use crate::output::{INTERRUPTED, OK, OrExit, Outcome, human, print_json, say, stop_flag, stopped};
-use crate::place::{Place, paths_of_one};
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct RmReport {
     version: u32,
     dry_run: bool,
     files: u64,
     directories: u64,
+    symlinks: u64,
     /// Bytes that `compact` will free.
     bytes: u64,
     #[serde(serialize_with = "as_names", flatten)]
@@ -36,41 +39,47 @@ fn as_names<S: Serializer>(
 pub fn run(pool: Option<&Path>, args: &Rm) -> Outcome {
     let stop = stop_flag()?;
     let Some(first) = args.paths.first() else { return Ok(OK) };
-    let place = Place::open(pool, Some(first), Access::Write)?;
+    let (place, operands) = Operands::open(pool, first)?;
     let mut writer = place.writer(args.dry_run)?;
-    let nodes = nodes_to_delete(pool, args, writer.plan())?;
-    writer.check_slots(nodes.len() as u64)?;
-    let mut report = RmReport {
-        version: 1,
-        dry_run: args.dry_run,
-        files: 0,
-        directories: 0,
-        bytes: 0,
-        paths: Vec::new(),
-    };
-    for node in nodes {
+    let paths = paths_to_delete(&operands, args, writer.plan().tree())?;
+    writer.check_slots(paths.len() as u64)?;
+    group(&mut writer, paths.len())?;
+    // A group appears as a whole, or not at all.
+    let is_group = paths.len() > 1 && writer.plan().has_extensions();
+    let mut report = RmReport { version: 1, dry_run: args.dry_run, ..RmReport::default() };
+    for path in paths {
         if stopped(&stop) {
-            writer.commit()?;
-            return Err(anyhow::anyhow!("interrupted; {} paths are deleted", report.paths.len()))
-                .or_exit(INTERRUPTED);
+            let mut deleted = 0;
+            if !is_group {
+                writer.commit()?;
+                deleted = report.paths.len();
+            }
+            return Err(anyhow!("interrupted; {deleted} paths are deleted")).or_exit(INTERRUPTED);
         }
-        if let Err(error) = writer.delete(&node.path) {
-            // What was deleted before stays deleted, and is reported.
-            let done = match writer.commit() {
-                Ok(()) => "",
-                Err(_) => "not all of ",
-            };
-            let count = report.paths.len();
-            return Err(error).context(format!("{done}{count} paths before it are deleted"))?;
-        }
-        match &node.kind {
-            NodeKind::Dir => report.directories += 1,
-            NodeKind::File { map, .. } => {
-                report.files += 1;
-                report.bytes += map.extents().iter().map(|extent| extent.len).sum::<u64>();
+        let tree = writer.plan().tree();
+        if let Some(listed) = tree.get(&path) {
+            match &listed.object.kind {
+                ObjectKind::Dir { .. } => report.directories += 1,
+                ObjectKind::Symlink { .. } => report.symlinks += 1,
+                ObjectKind::File { bytes, .. } => {
+                    report.files += 1;
+                    // Other names of the file keep its bytes.
+                    if listed.object.links == 1 {
+                        report.bytes += tree.allocated(bytes);
+                    }
+                }
             }
         }
-        report.paths.push(node.path);
+        if let Err(error) = writer.delete(&path) {
+            // What was deleted before stays deleted, and is reported.
+            let (count, committed) = match is_group {
+                true => (0, Ok(())),
+                false => (report.paths.len(), writer.commit()),
+            };
+            let done = if committed.is_ok() { "" } else { "not all of " };
+            return Err(error).context(format!("{done}{count} paths before it are deleted"))?;
+        }
+        report.paths.push(path);
     }
     writer.commit()?;
     print_report(args, &report)?;
@@ -85,10 +94,15 @@ fn print_report(args: &Rm, report: &RmReport) -> Result<()> {
         for path in &report.paths {
             say!("{path}")?;
         }
-        let RmReport { files, directories, bytes, .. } = report;
+        let RmReport { files, directories, symlinks, bytes, .. } = report;
+        let links = match symlinks {
+            0 => String::new(),
+            _ => format!(", {symlinks} symbolic links"),
+        };
         let verb = if args.dry_run { "would be deleted" } else { "deleted" };
         say!(
-            "{files} files and {directories} directories {verb}; `famfs compact` then frees {}",
+            "{files} files{links} and {directories} directories {verb}; `famfs compact` then frees \
+             {}",
             human(*bytes)
         )?;
     }
@@ -96,24 +110,23 @@ fn print_report(args: &Rm, report: &RmReport) -> Result<()> {
 }
 
 /// What to delete; the contents of a directory come before it.
-fn nodes_to_delete(pool: Option<&Path>, args: &Rm, plan: &Plan) -> Result<Vec<Node>> {
-    let mut roots = Vec::new();
-    let paths: Vec<&Path> = args.paths.iter().map(PathBuf::as_path).collect();
-    for path in paths_of_one(pool, &paths)? {
-        match plan.get(&path).map(|node| &node.kind) {
-            Some(NodeKind::Dir) if !args.recursive => {
-                plan.check_delete(&path)
-                    .with_context(|| format!("\"{path}\" is a directory: use --recursive"))?;
-                roots.push(path);
-            }
-            Some(_) => roots.push(path),
-            None if args.force => {}
+fn paths_to_delete(operands: &Operands<'_>, args: &Rm, tree: &Tree) -> Result<Vec<RelPath>> {
+    let (mut paths, mut seen) = (Vec::new(), HashSet::new());
+    for arg in &args.paths {
+        let path = operands.name(tree, arg)?;
+        let found = tree.get(&path);
+        match found.map(|listed| &listed.object.kind) {
+            Some(ObjectKind::Dir { children, .. }) if !args.recursive && *children > 0 => bail!(
+                "\"{path}\" is a directory with {children} names in it: use --recursive to delete \
+                 them too"
+            ),
+            Some(_) => {}
+            None if args.force => continue,
             None => bail!("\"{path}\" is not in the log"),
         }
+        let entries = tree.at_and_below(Some(&path)).into_iter().rev();
+        let new = entries.filter(|entry| seen.insert(entry.listed.slot));
+        paths.extend(new.map(|entry| entry.path));
     }
-    let is_to_delete = |node: &&Node| roots.iter().any(|root| node.path.is_within(root));
-    let mut nodes: Vec<Node> = plan.nodes().iter().filter(is_to_delete).cloned().collect();
-    // A plan has directories before their contents; they are deleted after them.
-    nodes.reverse();
-    Ok(nodes)
+    Ok(paths)
 }

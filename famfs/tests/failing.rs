@@ -163,6 +163,10 @@ impl FileBytes for DeviceFile<'_> {
         Ok(())
     }
 
+    fn clear_tail(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn finish(&self) -> io::Result<()> {
         Ok(())
     }

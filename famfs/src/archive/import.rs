@@ -335,6 +335,7 @@ impl<'w, 'v> Import<'w, 'v> {
             _ => What::Dir,
         };
         self.place_item(&member.name, member.owner, what, items)?;
+        self.done.dropped.times += 1;
         self.done.dropped.add(&escape_name(&member.name), member.attributes.iter().copied());
         Ok(())
     }

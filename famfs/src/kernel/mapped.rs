@@ -71,17 +71,6 @@ impl MappedFile {
         Ok(range)
     }
 
-    /// Clears what is behind the end of the file in its last page, if the file is in pieces.
-    fn clear_tail(&self) -> io::Result<()> {
-        let held = self.held.iter().flatten().last();
-        match (&self.mapping, held) {
-            (Some(mapping), Some((_, end))) if *end > self.size => {
-                let at = usize::try_from(self.size).map_err(|_| io::ErrorKind::FileTooLarge)?;
-                mapping.write(at, &vec![0; mapping.len().saturating_sub(at)])
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 impl FileBytes for MappedFile {
@@ -135,6 +124,18 @@ impl FileBytes for MappedFile {
         }
         let (mapping, at) = self.range(offset, len)?;
         mapping.invalidate(at, len)
+    }
+
+    /// Clears what is behind the end of the file in its last page, if the file is in pieces.
+    fn clear_tail(&self) -> io::Result<()> {
+        let held = self.held.iter().flatten().last();
+        match (&self.mapping, held) {
+            (Some(mapping), Some((_, end))) if *end > self.size => {
+                let at = usize::try_from(self.size).map_err(|_| io::ErrorKind::FileTooLarge)?;
+                mapping.write(at, &vec![0; mapping.len().saturating_sub(at)])
+            }
+            _ => Ok(()),
+        }
     }
 
     fn finish(&self) -> io::Result<()> {

@@ -4,6 +4,7 @@
 pub mod faults;
 pub mod holders;
 pub mod lock;
+pub mod long_path;
 pub mod mounts;
 pub mod output_file;
 pub mod ownership;

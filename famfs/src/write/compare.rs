@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Compares files and directory trees with the contents of a file system, and writes nothing.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use crate::format::map::{FileMap, Memory};
+use crate::format::map::Memory;
 use crate::format::path::RelPath;
-use crate::replay::{NodeKind, Plan};
+use crate::replay::tree::Tree;
+use crate::replay::tree::list::Listed;
+use crate::replay::tree::object::ObjectKind;
+use crate::replay::{Attributes, Plan};
 use crate::sys::dax::Access;
+use crate::text::terminal::escape_name;
 use crate::write::copy::{self, CopyError};
-use crate::write::sources::{self, Item, Scan};
+use crate::write::existing::differing;
+use crate::write::sources::{self, Item, Scan, What};
 use crate::write::volume::{Volume, steps};
 
 /// Bytes that are compared at a time: two buffers stay in the processor's cache.
@@ -52,16 +58,21 @@ pub struct Difference {
 pub struct Compared {
     /// Files that are the same.
     pub files: u64,
-    /// Directories that exist.
+    /// Directories that are the same.
     pub directories: u64,
+    /// Symbolic links that are the same.
+    pub symlinks: u64,
+    /// Further names of files that are the same.
+    pub hard_links: u64,
     /// Bytes of the files that are the same.
     pub bytes: u64,
     /// What is not the same, in the order of the sources.
     pub differences: Vec<Difference>,
 }
 
-/// Compares sizes and contents of the sources with the files of a plan. `progress` gets the bytes
-/// of each step, and returns whether to go on.
+/// Compares the sources with the tree of a plan: what they are, their bytes, targets and links, and
+/// owners, modes and times as far as the file system holds them. `progress` gets the bytes of each
+/// step, and returns whether to go on.
 pub fn compare(
     scan: &Scan,
     plan: &Plan,
@@ -70,27 +81,36 @@ pub fn compare(
 ) -> Result<Compared, CompareError> {
     let mut compared = Compared::default();
     let mut buffers = [vec![0; PIECE], vec![0; PIECE]];
+    let (tree, mut seen) = (plan.tree(), HashSet::new());
     for item in &scan.items {
-        let reason = match (plan.get(&item.path).map(|node| &node.kind), item.size) {
-            (Some(NodeKind::Dir), None) => {
-                compared.directories += 1;
-                continue;
-            }
-            (Some(NodeKind::File { size, map }), Some(wanted)) if *size == wanted => {
-                let pair = Pair { item, size: wanted, map };
-                match first_difference(&pair, volume, &mut buffers, &progress)? {
-                    Some(offset) => format!("differs at offset {offset}"),
-                    None => {
-                        compared.files += 1;
-                        compared.bytes += wanted;
-                        continue;
+        let reason = match tree.get(&item.path) {
+            None => Some("does not exist".to_owned()),
+            Some(there) => match difference(item, &there, tree, &mut seen) {
+                None => match (&there.object.kind, &item.what) {
+                    (ObjectKind::File { size, bytes }, What::File(_)) => {
+                        let memory = tree.memory(bytes, *size);
+                        let pair = Pair { item, size: *size, memory };
+                        let found = first_difference(&pair, volume, &mut buffers, &progress)?;
+                        found.map(|offset| format!("differs at offset {offset}"))
                     }
-                }
-            }
-            (there, wanted) => reason(there, wanted),
+                    _ => None,
+                },
+                reason => reason,
+            },
         };
-        let (source, path) = (item.source.clone(), item.path.clone());
-        compared.differences.push(Difference { source, path, reason });
+        match (reason, &item.what) {
+            (Some(reason), _) => {
+                let (source, path) = (item.source.clone(), item.path.clone());
+                compared.differences.push(Difference { source, path, reason });
+            }
+            (None, What::Dir) => compared.directories += 1,
+            (None, What::Symlink(_)) => compared.symlinks += 1,
+            (None, What::Link(_)) => compared.hard_links += 1,
+            (None, What::File(layout)) => {
+                compared.files += 1;
+                compared.bytes += layout.size();
+            }
+        }
     }
     Ok(compared)
 }
@@ -99,33 +119,82 @@ pub fn compare(
 struct Pair<'a> {
     item: &'a Item,
     size: u64,
-    map: &'a FileMap,
+    memory: Memory,
 }
 
-/// Why a counterpart cannot be the same, whatever its contents.
-fn reason(there: Option<&NodeKind>, wanted: Option<u64>) -> String {
-    match (there, wanted) {
-        (None, _) => "does not exist".to_owned(),
-        (Some(NodeKind::File { size, .. }), Some(wanted)) => {
-            format!("has {size} bytes, the source {wanted}")
+/// How a counterpart differs, whatever its bytes.
+fn difference(
+    item: &Item,
+    there: &Listed<'_>,
+    tree: &Tree,
+    seen: &mut HashSet<u64>,
+) -> Option<String> {
+    let object = there.object;
+    match (&object.kind, &item.what) {
+        (ObjectKind::Dir { .. }, What::Dir) => {}
+        (ObjectKind::File { .. }, What::Link(first)) => {
+            let first_object = tree.get(first).map(|listed| listed.name.object);
+            if first_object != Some(there.name.object) {
+                return Some(format!("is not another name of \"{first}\""));
+            }
         }
-        (Some(NodeKind::File { .. }), None) => "is a file, the source a directory".to_owned(),
-        (Some(NodeKind::Dir), _) => "is a directory, the source a file".to_owned(),
+        (ObjectKind::File { size, .. }, What::File(layout)) => {
+            if *size != layout.size() {
+                return Some(format!("has {size} bytes, the source {}", layout.size()));
+            }
+            if !seen.insert(there.name.object) {
+                return Some("is another name of a file, the source a file of its own".to_owned());
+            }
+        }
+        (ObjectKind::Symlink { target }, What::Symlink(wanted)) => {
+            if target != wanted {
+                let [target, wanted] = [target, wanted].map(|target| escape_name(target));
+                return Some(format!("leads to \"{target}\", the source to \"{wanted}\""));
+            }
+        }
+        (_, wanted) => {
+            let wanted = match wanted {
+                What::Dir => "directory",
+                What::File(_) | What::Link(_) => "file",
+                What::Symlink(_) => "symbolic link",
+            };
+            return Some(format!("is a {}, the source a {wanted}", object.kind_name()));
+        }
     }
+    match item.contents_only {
+        true => None,
+        false => other_attributes(
+            &Attributes { owner: object.owner, mtime: object.mtime },
+            &item.attributes,
+        ),
+    }
+}
+
+/// How attributes differ. A conventional entry holds no time.
+fn other_attributes(there: &Attributes, wanted: &Attributes) -> Option<String> {
+    let new = differing(there, wanted);
+    let other_time = there.mtime.is_some() && new.mtime.is_some();
+    let (there, wanted) = (there.owner, wanted.owner);
+    if new.uid.is_some() || new.gid.is_some() {
+        let [there, wanted] = [there, wanted].map(|owner| format!("{}:{}", owner.uid, owner.gid));
+        return Some(format!("has owner {there}, the source {wanted}"));
+    }
+    if new.mode.is_some() {
+        return Some(format!("has mode {:04o}, the source {:04o}", there.mode, wanted.mode));
+    }
+    other_time.then(|| "has another time".to_owned())
 }
 
 /// The offset of the first byte that differs.
 fn first_difference(
-    Pair { item, size, map }: &Pair<'_>,
+    Pair { item, size, memory }: &Pair<'_>,
     volume: &dyn Volume,
     buffers: &mut [Vec<u8>; 2],
     progress: &dyn Fn(u64) -> bool,
 ) -> Result<Option<u64>, CompareError> {
     let failed = |source| CompareError::Target { path: item.path.clone(), source };
     let source = copy::open(item, *size)?;
-    let bytes = volume
-        .open_file(&item.path, *size, &Memory::Map((*map).clone()), Access::Read)
-        .map_err(failed)?;
+    let bytes = volume.open_file(&item.path, *size, memory, Access::Read).map_err(failed)?;
     for (offset, len) in steps(*size) {
         bytes.refresh(offset, len).map_err(failed)?;
         let end = offset + len as u64;

@@ -6,25 +6,25 @@
 //! work fails before anything is written. A second copy of the same sources finds what a first one
 //! had finished: existing files are compared, and only what differs is written.
 
-use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
-use rustix::fs::OFlags;
-
 use crate::format::ALLOC_UNIT;
-use crate::format::map::Memory;
+use crate::format::extension::PAGE;
 use crate::format::path::RelPath;
-use crate::replay::{EntryProblem, Node, NodeKind, Owner};
-use crate::sys::dax::Access;
+use crate::replay::Attributes;
+use crate::system::long_path;
 use crate::text::terminal::shown;
 use crate::text::units::human;
+use crate::write::change::NewAttributes;
 use crate::write::dropped::Dropped;
-use crate::write::room::Room;
-use crate::write::sources::{self, Item, Scan, SourceError, Unsupported};
-use crate::write::transfer::{Crew, How, Job, Moved, Problem, with_crew};
+use crate::write::examine::Meta;
+use crate::write::existing::{Found, Targets, differing, interim_mode};
+use crate::write::layout::Layout;
+use crate::write::session::{Session, Step, Todo};
+use crate::write::sources::{self, Item, Scan, SourceError, Unsupported, What};
+use crate::write::transfer::How;
 use crate::write::unsupported::{Why, first_names, kept_owner};
 use crate::write::volume::Volume;
 use crate::write::writer::{WriteError, Writer};
@@ -47,20 +47,23 @@ pub enum CopyError {
     Kept(Vec<Unsupported>),
     /// All files together need more than is free.
     #[error(
-        "no space: the files need {} in units of 2 MiB, {} free; nothing was written{}",
-        human(*.needed), human(*.free), holes_hint(*.holes)
+        "no space: the files need {} in {}, {} free; nothing was written{}",
+        human(*.needed), match *.unit { PAGE => "pages of 4 KiB", _ => "units of 2 MiB" },
+        human(*.free), holes_hint(*.holes)
     )]
     NoSpace {
         /// Sum of the files' sizes in whole units.
         needed: u64,
+        /// Bytes of a unit.
+        unit: u64,
         /// Free bytes.
         free: u64,
-        /// Bytes of the sources that are holes.
+        /// Bytes of holes that take space.
         holes: u64,
     },
-    /// The source became shorter, or another file.
+    /// The source has another size or time than before, or is another file.
     #[error(
-        "{} changed while it was copied: expected the same file with {size} bytes",
+        "{} changed while it was copied: expected the same file with {size} bytes and the same time",
         shown(path)
     )]
     Changed {
@@ -82,9 +85,40 @@ pub enum CopyError {
         /// Offset of the first byte that differs.
         offset: u64,
     },
+    /// A file has no memory for bytes of its source.
+    #[error(
+        "\"{path}\" exists and has a hole where {} has data: remove it first with `famfs rm`",
+        shown(source_path)
+    )]
+    Hole {
+        /// The file in the file system.
+        path: RelPath,
+        /// The source.
+        source_path: PathBuf,
+    },
+    /// An existing file would have to be written to.
+    #[error(
+        "\"{path}\" exists and differs from {} at offset {offset}, so the copy cannot appear at \
+         once; nothing was written: remove it first, or copy without --atomic",
+        shown(source_path)
+    )]
+    NotAtomic {
+        /// The file in the file system.
+        path: RelPath,
+        /// The source.
+        source_path: PathBuf,
+        /// Offset of the first byte that differs.
+        offset: u64,
+    },
     /// The user asked to stop.
-    #[error("interrupted; what was complete is kept: run the same command again to continue")]
-    Interrupted,
+    #[error("interrupted; {}", match *.atomic {
+        true => "nothing was written",
+        false => "what was complete is kept: run the same command again to continue",
+    })]
+    Interrupted {
+        /// Whether all was to appear at once.
+        atomic: bool,
+    },
     /// The file could not be written.
     #[error("cannot write \"{path}\"")]
     Target {
@@ -117,21 +151,18 @@ pub enum CopyError {
 fn holes_hint(holes: u64) -> String {
     match holes {
         0 => String::new(),
-        _ => format!(" ({} of the sources are holes, which famfs stores as zeros)", human(holes)),
+        _ => format!(
+            " ({} of the sources are holes, which take space without extensions)",
+            human(holes)
+        ),
     }
-}
-
-/// What to do for one item.
-enum Step {
-    Mkdir(Item),
-    Create(Item, u64, Option<Room>),
-    /// A file of the same size exists: what differs is replaced in place.
-    Update(Item, u64, Memory),
 }
 
 /// A copy that has room for all its files.
 pub struct Copy {
     steps: Vec<Step>,
+    /// Modes of existing files while their bytes are replaced.
+    interim: Vec<(RelPath, u32)>,
     /// Sum of the files' sizes.
     pub bytes: u64,
     /// Targets that keep an owner or mode that is not the source's.
@@ -151,11 +182,17 @@ pub struct Done {
     pub unchanged: u64,
     /// Directories made.
     pub directories: u64,
+    /// Symbolic links made.
+    pub symlinks: u64,
+    /// Further names of files made.
+    pub hard_links: u64,
+    /// Existing files, directories and links that got the owner, mode or time of their sources.
+    pub attributes: u64,
     /// Bytes of files that were made or overwritten.
     pub bytes: u64,
 }
 
-/// What a copy would do with a file or directory.
+/// What a copy would do with a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Make a directory.
@@ -164,41 +201,51 @@ pub enum Action {
     Create,
     /// Compare an existing file, and replace what differs.
     Update,
+    /// Make a symbolic link.
+    Symlink,
+    /// Give a file of the copy another name.
+    Link,
+    /// Change owner, mode or time.
+    Attributes,
 }
 
 impl Copy {
     /// Finds out what to make, and takes memory and log slots for it.
     pub fn prepare(scan: Scan, writer: &mut Writer<'_>) -> Result<Self, CopyError> {
-        let (mut steps, mut taken, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
-        let mut kept = Vec::new();
-        let (mut bytes, mut needed, holes) = (0_u64, 0_u64, scan.holes);
+        let extensions = writer.plan().has_extensions();
+        let (mut steps, mut taken, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut interim, mut bytes) = (Vec::new(), 0_u64);
+        let mut targets = Targets::new(writer.plan().tree());
         for item in scan.items {
-            let existing = writer.plan().get(&item.path).cloned();
-            let before = existing.as_ref().map(|node| node.owner);
-            let before = before.or_else(|| seen.get(&item.path).copied());
-            let new = seen.insert(item.path.clone(), before.unwrap_or(item.owner)).is_none();
-            if let Some(reason) = in_the_way(&item, existing.as_ref(), new) {
-                taken.push(Unsupported { source: item.source, why: Why::Taken, reason });
-                continue;
-            }
-            if let Some(before) = before.filter(|before| *before != item.owner) {
-                let reason = format!("\"{}\" {}", item.path, kept_owner(before, item.owner));
-                kept.push(Unsupported { source: item.source.clone(), why: Why::Kept, reason });
-            }
-            check_parent(&item, &seen, writer)?;
-            bytes = item.size.unwrap_or(0).saturating_add(bytes);
-            match (existing.map(|node| node.kind), item.size) {
-                (Some(NodeKind::File { size, map }), _) => {
-                    steps.push(Step::Update(item, size, Memory::Map(map)));
+            let (found, before) = match targets.look(&item) {
+                Ok(found) => found,
+                Err(reason) => {
+                    taken.push(Unsupported { source: item.source, why: Why::Taken, reason });
+                    continue;
                 }
-                (None, Some(size)) => {
-                    let units = size.div_ceil(ALLOC_UNIT);
-                    needed = needed.saturating_add(units.saturating_mul(ALLOC_UNIT));
-                    steps.push(Step::Create(item, size, None));
+            };
+            targets.check_parent(&item)?;
+            bytes = item.size().unwrap_or(0).saturating_add(bytes);
+            let mut new = NewAttributes::default();
+            if let Some(before) = before.filter(|_| !item.contents_only) {
+                if extensions {
+                    new = changes(&item, &before, &found, &mut interim);
+                } else if before.owner != item.attributes.owner {
+                    let reason = kept_owner(before.owner, item.attributes.owner);
+                    let reason = format!("\"{}\" {reason}", item.path);
+                    kept.push(Unsupported { source: item.source.clone(), why: Why::Kept, reason });
                 }
-                (None, None) if new => steps.push(Step::Mkdir(item)),
-                _ => {}
             }
+            let todo = match (found, &item.what) {
+                (Found::File(memory), _) => Todo::Update(memory),
+                (Found::Same, _) if new.is_empty() => continue,
+                (Found::Same, _) => Todo::Attributes,
+                (Found::New, What::Dir) => Todo::Mkdir,
+                (Found::New, What::File(_)) => Todo::Create(None),
+                (Found::New, What::Symlink(_)) => Todo::Symlink,
+                (Found::New, What::Link(_)) => Todo::Link,
+            };
+            steps.push(Step { item, todo, new });
         }
         if !taken.is_empty() {
             return Err(CopyError::Taken(taken));
@@ -206,33 +253,36 @@ impl Copy {
         if !kept.is_empty() && !scan.skip {
             return Err(CopyError::Kept(kept));
         }
-        let new = steps.iter().filter(|step| !matches!(step, Step::Update(..))).count();
-        writer.check_slots(new as u64)?;
-        let free = writer.plan().space.free();
-        if needed > free {
-            return Err(CopyError::NoSpace { needed, free, holes });
-        }
-        for step in &mut steps {
-            if let Step::Create(item, size, room) = step {
-                *room = Some(writer.allocate(&item.path, *size)?);
-            }
-        }
-        // The log does not depend on which thread is done first: directories, then files.
-        steps.sort_by_key(|step| !matches!(step, Step::Mkdir(_)));
-        Ok(Self { steps, bytes, kept, dropped: scan.dropped })
+        take_room(&mut steps, &interim, scan.holes, writer)?;
+        // The log does not depend on which thread is done first: directories, then files and
+        // symbolic links, then further names, which need the first ones.
+        steps.sort_by_key(|step| match step.todo {
+            Todo::Mkdir => 0,
+            Todo::Create(_) | Todo::Update(_) | Todo::Symlink => 1,
+            Todo::Link => 2,
+            Todo::Attributes => 3,
+        });
+        Ok(Self { steps, interim, bytes, kept, dropped: scan.dropped })
     }
 
     /// What [`Copy::run`] will do, in order: each with its source and target.
     pub fn actions(&self) -> impl Iterator<Item = (Action, &PathBuf, &RelPath)> {
-        self.steps.iter().map(|step| match step {
-            Step::Mkdir(item) => (Action::Mkdir, &item.source, &item.path),
-            Step::Create(item, ..) => (Action::Create, &item.source, &item.path),
-            Step::Update(item, ..) => (Action::Update, &item.source, &item.path),
+        self.steps.iter().map(|step| {
+            let action = match step.todo {
+                Todo::Mkdir => Action::Mkdir,
+                Todo::Create(_) => Action::Create,
+                Todo::Update(_) => Action::Update,
+                Todo::Symlink => Action::Symlink,
+                Todo::Link => Action::Link,
+                Todo::Attributes => Action::Attributes,
+            };
+            (action, &step.item.source, &step.item.path)
         })
     }
 
     /// Copies everything. `progress` gets the bytes of each step, and returns whether to go on.
-    /// What was complete before an error stays.
+    /// What was complete before an error stays, unless the writer's changes are to be
+    /// [one group](Writer::atomic): then nothing is published, and the writer is of no more use.
     pub fn run<'v>(
         self,
         volume: &'v dyn Volume,
@@ -240,215 +290,109 @@ impl Copy {
         how: &How,
         progress: impl Fn(u64) -> bool + Sync,
     ) -> Result<Done, CopyError> {
-        let states = self.steps.iter().map(|_| State::Waiting).collect();
-        let mut session =
-            Session { steps: self.steps, states, next: 0, done: Done::default(), error: None };
-        let led = with_crew(how, &progress, |crew| session.lead(volume, writer, crew));
-        if let Err(error) = led {
-            session.fail(CopyError::Threads(error));
+        let atomic = writer.is_atomic();
+        if !atomic && !self.interim.is_empty() {
+            for (path, mode) in &self.interim {
+                let new = NewAttributes { mode: Some(*mode), ..NewAttributes::default() };
+                writer.set_attributes(Some(path), &new)?;
+            }
+            writer.commit()?;
         }
-        session.clean_up(writer);
+        let (done, error) = Session::new(self.steps, atomic).run(volume, writer, how, &progress);
+        let error = match error {
+            Some(error) if atomic => return Err(error),
+            error => error,
+        };
         let committed = writer.commit();
         // What is the same may come from a copy that was killed before it got here.
-        let synced = match session.done.overwritten + session.done.unchanged {
+        let synced = match done.overwritten + done.unchanged {
             0 => Ok(()),
             _ => volume.sync().map_err(CopyError::Sync),
         };
         // The first error is the cause of the later ones.
-        match session.error {
+        match error {
             Some(error) => Err(error),
-            None => committed.map_err(CopyError::from).and(synced).map(|()| session.done),
+            None => committed.map_err(CopyError::from).and(synced).map(|()| done),
         }
     }
 }
 
-/// Why an item cannot have its target.
-fn in_the_way(item: &Item, existing: Option<&Node>, new: bool) -> Option<String> {
-    match (existing.map(|node| &node.kind), item.size) {
-        (_, Some(_)) if !new => Some("another source has the same target".to_owned()),
-        (Some(NodeKind::File { size, .. }), Some(wanted)) if *size != wanted => {
-            Some(format!("\"{}\" exists with {size} bytes, not {wanted}", item.path))
-        }
-        (Some(NodeKind::File { .. }), None) => {
-            Some(format!("\"{}\" is a file, not a directory", item.path))
-        }
-        (Some(NodeKind::Dir), Some(_)) => Some(format!("\"{}\" is a directory", item.path)),
-        _ => None,
-    }
-}
-
-/// Refuses an item whose directory neither exists nor is part of this copy.
-fn check_parent(
+/// What is to be changed of an existing target's attributes.
+fn changes(
     item: &Item,
-    seen: &HashMap<RelPath, Owner>,
-    writer: &Writer<'_>,
+    before: &Attributes,
+    found: &Found,
+    interim: &mut Vec<(RelPath, u32)>,
+) -> NewAttributes {
+    let mut new = differing(before, &item.attributes);
+    if let Found::File(_) = found
+        && let Some(mode) = interim_mode(before.owner, &new)
+    {
+        interim.push((item.path.clone(), mode));
+        let wanted = item.attributes.owner.mode;
+        new.mode = (mode != wanted).then_some(wanted);
+    }
+    new
+}
+
+/// Takes memory for all new files, and makes sure that the log has slots for everything.
+fn take_room(
+    steps: &mut [Step],
+    interim: &[(RelPath, u32)],
+    holes: u64,
+    writer: &mut Writer<'_>,
 ) -> Result<(), CopyError> {
-    if item.path.parent().is_some_and(|parent| seen.contains_key(&parent)) {
-        return Ok(());
-    }
-    let path = || item.path.clone();
-    let error = |source: EntryProblem| WriteError::Path { path: path(), source };
-    Ok(writer.plan().check_parent(&item.path).map_err(error)?)
-}
-
-/// How far a step has come.
-enum State {
-    Waiting,
-    /// Its bytes are being written.
-    Begun,
-    /// Its bytes are complete; whether any were written.
-    Ready(bool),
-    /// It is in the log, or needs nothing more.
-    Settled,
-}
-
-struct Session {
-    steps: Vec<Step>,
-    states: Vec<State>,
-    /// All steps before this one are settled.
-    next: usize,
-    done: Done,
-    error: Option<CopyError>,
-}
-
-impl Session {
-    fn lead<'v>(&mut self, volume: &'v dyn Volume, writer: &mut Writer<'v>, crew: Crew<'_, 'v>) {
-        for index in 0..self.steps.len() {
-            if self.error.is_some() || crew.stopped() {
-                break;
-            }
-            match self.begin(index, volume, writer) {
-                Ok(Some(job)) => crew.give(job),
-                Ok(None) => {}
-                Err(error) => self.fail(error),
-            }
-            for moved in crew.finished() {
-                self.take(moved);
-            }
-            self.publish_in_order(writer);
-        }
-        for moved in crew.wait() {
-            self.take(moved);
-            self.publish_in_order(writer);
+    let mut slots = interim.len() as u64;
+    for step in &*steps {
+        let made = !matches!(step.todo, Todo::Update(_) | Todo::Attributes);
+        slots += u64::from(made) + u64::from(!step.new.is_empty());
+        if let (Todo::Symlink, What::Symlink(target)) = (&step.todo, &step.item.what) {
+            slots += Writer::lists_of_target(target);
         }
     }
-
-    /// Makes a directory, or prepares a file for its bytes.
-    fn begin<'v>(
-        &mut self,
-        index: usize,
-        volume: &'v dyn Volume,
-        writer: &mut Writer<'v>,
-    ) -> Result<Option<Job<'v>>, CopyError> {
-        let (source, size, bytes, compare) = match &self.steps[index] {
-            Step::Mkdir(item) => {
-                writer.mkdir(&item.path, item.owner)?;
-                self.done.directories += 1;
-                self.states[index] = State::Settled;
-                return Ok(None);
-            }
-            Step::Create(_, _, None) => return Ok(None),
-            Step::Create(item, size, Some(room)) => {
-                let source = open(item, *size)?;
-                (source, *size, writer.begin(&item.path, item.owner, room)?, false)
-            }
-            Step::Update(item, size, memory) => {
-                let target = |source| CopyError::Target { path: item.path.clone(), source };
-                let source = open(item, *size)?;
-                let bytes =
-                    volume.open_file(&item.path, *size, memory, Access::Write).map_err(target)?;
-                (source, *size, bytes, true)
-            }
-        };
-        self.states[index] = State::Begun;
-        Ok(Some(Job { index, source, size, bytes, compare }))
+    writer.check_slots(slots)?;
+    let extensions = writer.plan().has_extensions();
+    let unit = if extensions { PAGE } else { ALLOC_UNIT };
+    let needs = |layout: &Layout| match extensions {
+        true => layout.pages().saturating_mul(PAGE),
+        false => layout.size().div_ceil(ALLOC_UNIT).saturating_mul(ALLOC_UNIT),
+    };
+    let new = steps.iter().filter_map(|step| match (&step.todo, &step.item.what) {
+        (Todo::Create(_), What::File(layout)) => Some(needs(layout)),
+        _ => None,
+    });
+    let needed = new.fold(0, u64::saturating_add);
+    let free = writer.free();
+    if needed > free {
+        let holes = if extensions { 0 } else { holes };
+        return Err(CopyError::NoSpace { needed, unit, free, holes });
     }
-
-    fn take(&mut self, moved: Moved) {
-        match moved.result {
-            Ok(written) => self.states[moved.index] = State::Ready(written),
-            Err(problem) => self.fail(self.error_of(moved.index, problem)),
+    for step in steps {
+        let Step { item, todo, .. } = step;
+        match (todo, &item.what) {
+            (Todo::Create(room), What::File(layout)) => {
+                let taken = writer.allocate(&item.path, layout.clone())?;
+                slots += taken.lists();
+                *room = Some(taken);
+            }
+            (Todo::Symlink, _) => writer.require_extensions(&item.path, "symbolic links")?,
+            (Todo::Link, _) => writer.require_extensions(&item.path, "hard links")?,
+            _ => {}
         }
     }
-
-    /// Keeps the first error, except one that only follows from another's end.
-    fn fail(&mut self, error: CopyError) {
-        if matches!(self.error, None | Some(CopyError::Interrupted)) {
-            self.error = Some(error);
-        }
-    }
-
-    fn error_of(&self, index: usize, problem: Problem) -> CopyError {
-        let (Step::Mkdir(item) | Step::Create(item, ..) | Step::Update(item, ..)) =
-            &self.steps[index];
-        let (path, source_path) = (item.path.clone(), item.source.clone());
-        match problem {
-            Problem::Source(err) if err.kind() == io::ErrorKind::UnexpectedEof => {
-                CopyError::Changed { path: source_path, size: item.size.unwrap_or(0) }
-            }
-            Problem::Source(err) => sources::read_error("read", &item.source, err).into(),
-            Problem::Target(source) => CopyError::Target { path, source },
-            Problem::Differs(offset) => CopyError::Differs { path, source_path, offset },
-            Problem::Stopped => CopyError::Interrupted,
-            Problem::Panicked(message) => CopyError::Panicked { path, message },
-        }
-    }
-
-    /// Adds what is complete to the log, in the order of the steps.
-    fn publish_in_order(&mut self, writer: &mut Writer<'_>) {
-        while let Some(State::Settled | State::Ready(_)) = self.states.get(self.next) {
-            self.publish(self.next, writer);
-            self.next += 1;
-        }
-    }
-
-    fn publish(&mut self, index: usize, writer: &mut Writer<'_>) {
-        let State::Ready(written) = self.states[index] else { return };
-        let (size, published) = match &self.steps[index] {
-            Step::Mkdir(_) => return,
-            Step::Update(_, size, _) if written => (*size, Ok(&mut self.done.overwritten)),
-            Step::Update(..) => (0, Ok(&mut self.done.unchanged)),
-            Step::Create(_, _, None) => return,
-            Step::Create(item, size, Some(room)) => {
-                let published = writer.publish(&item.path, item.owner, room.clone());
-                (*size, published.map(|()| &mut self.done.files))
-            }
-        };
-        match published {
-            Ok(count) => {
-                *count += 1;
-                self.done.bytes += size;
-                self.states[index] = State::Settled;
-            }
-            Err(error) => self.fail(error.into()),
-        }
-    }
-
-    /// Keeps the complete files after an incomplete one, and removes the others.
-    fn clean_up(&mut self, writer: &mut Writer<'_>) {
-        for index in self.next..self.steps.len() {
-            self.publish(index, writer);
-            let Step::Create(item, _, Some(room)) = &self.steps[index] else { continue };
-            match self.states[index] {
-                State::Waiting => writer.release(room),
-                State::Begun => writer.abandon(&item.path, room),
-                State::Ready(_) | State::Settled => {}
-            }
-        }
-    }
+    // Memory of shared files needs entries too, which are known only now.
+    Ok(writer.check_slots(slots)?)
 }
 
 /// Opens a source that was examined.
 pub(crate) fn open(item: &Item, size: u64) -> Result<File, CopyError> {
     let read_error = |err| sources::read_error("read", &item.source, err);
-    // Do not wait for a pipe that has taken the file's place.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file =
-        OpenOptions::new().read(true).custom_flags(flags).open(&item.source).map_err(read_error)?;
+    let file = long_path::open(&item.source, sources::open_flags()).map_err(read_error)?;
     // Nor may a link lead to a file that was never examined: the sources may belong to others.
-    let metadata = file.metadata().map_err(read_error)?;
-    if (metadata.dev(), metadata.ino()) != item.id || !metadata.is_file() {
+    let meta = Meta::of(&file).map_err(read_error)?;
+    let same = meta.id == item.id && meta.is_file() && meta.size == size;
+    if !same || item.attributes.mtime != Some(meta.mtime) {
         return Err(CopyError::Changed { path: item.source.clone(), size });
     }
-    Ok(file)
+    Ok(file.into())
 }

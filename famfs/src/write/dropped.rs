@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a file loses on its way into a famfs, which keeps only bytes, owner and mode.
+//! What a file loses on its way into a famfs: extended attributes everywhere, and without extensions
+//! also holes, hard links and times.
 
 use serde::Serialize;
 
@@ -80,7 +81,7 @@ pub struct Counts {
     pub holes: usize,
     /// Additional names of files.
     pub hard_links: usize,
-    /// Files and directories, which all lose their times.
+    /// Files and directories that lost their times.
     pub times: u64,
 }
 
@@ -89,14 +90,13 @@ pub struct Counts {
 pub struct Dropped {
     /// Files with what each lost, except its times.
     pub items: Vec<(String, Attribute)>,
-    /// Files and directories that lost their times, as all do.
+    /// Files and directories that lost their times.
     pub times: u64,
 }
 
 impl Dropped {
     /// Adds what a file lost.
     pub fn add(&mut self, name: &str, attributes: impl IntoIterator<Item = Attribute>) {
-        self.times += 1;
         self.items.extend(attributes.into_iter().map(|attribute| (name.to_owned(), attribute)));
     }
 
@@ -131,7 +131,9 @@ impl Dropped {
         if texts.is_empty() {
             return None;
         }
-        texts.push(format!("times of {}", self.times));
+        if self.times > 0 {
+            texts.push(format!("times of {}", self.times));
+        }
         Some(texts.join(", "))
     }
 }
@@ -158,9 +160,9 @@ mod tests {
     #[test]
     fn times_alone_are_no_news() {
         let mut dropped = Dropped::default();
-        dropped.add("a", []);
+        dropped.times += 1;
         assert_eq!(dropped.summary(), None);
         dropped.add("b", [Attribute::Acl, Attribute::HardLink]);
-        assert_eq!(dropped.summary().unwrap(), "ACLs of 1 file, 1 hard link, times of 2");
+        assert_eq!(dropped.summary().unwrap(), "ACLs of 1 file, 1 hard link, times of 1");
     }
 }

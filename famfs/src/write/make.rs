@@ -66,7 +66,7 @@ impl<'v> Writer<'v> {
 
     fn no_space(&self, path: &RelPath, layout: &Layout) -> WriteError {
         let (path, space, size) = (path.clone(), &self.plan.space, layout.size());
-        let free = space.free() + self.pages.free();
+        let free = self.free();
         match self.striping.filter(|how| size >= how.chunk_size) {
             Some(how) => {
                 let strip_len = how.strip_len(size).unwrap_or(u64::MAX);
@@ -131,9 +131,7 @@ impl<'v> Writer<'v> {
         attributes: impl Into<Attributes>,
     ) -> Result<(), WriteError> {
         self.check_new(path)?;
-        if !self.plan.has_extensions() {
-            return Err(needs_extensions(path, "symbolic links"));
-        }
+        self.require_extensions(path, "symbolic links")?;
         let mut body = self.name_body(path, &attributes.into(), KIND_SYMLINK)?;
         let len = u32::try_from(target.len()).unwrap_or(u32::MAX);
         (body.size, body.count) = (U64::new(len.into()), U32::new(len));
@@ -145,12 +143,35 @@ impl<'v> Writer<'v> {
         self.publish_if_large()
     }
 
+    /// Entries that a target needs besides that of the link.
+    pub(super) fn lists_of_target(target: &[u8]) -> u64 {
+        match target.len() > size_of_val(&NameBody::new_zeroed().tail) {
+            true => target.len().div_ceil(LIST_LEN) as u64,
+            false => 0,
+        }
+    }
+
+    /// Refuses what only a file system with extensions holds.
+    pub(super) fn require_extensions(
+        &self,
+        path: &RelPath,
+        what: &'static str,
+    ) -> Result<(), WriteError> {
+        match self.plan.has_extensions() {
+            true => Ok(()),
+            false => Err(needs_extensions(path, what)),
+        }
+    }
+
+    /// Bytes that new files can have in all.
+    pub(super) fn free(&self) -> u64 {
+        self.plan.space.free() + self.pages.free()
+    }
+
     /// Gives a file another name.
     pub fn link(&mut self, old: &RelPath, new: &RelPath) -> Result<(), WriteError> {
         self.check_new(new)?;
-        if !self.plan.has_extensions() {
-            return Err(needs_extensions(new, "hard links"));
-        }
+        self.require_extensions(new, "hard links")?;
         let found = self.plan.tree().get(old).map(|listed| listed.name.object);
         let target = found.ok_or_else(|| path_error(old, EntryProblem::NotThere))?;
         let mut body = LinkBody::new_zeroed();

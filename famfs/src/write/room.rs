@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Memory that was taken for a new file.
 
+use crate::format::extension::{ENTRY_PIECES, LIST_PIECES};
 use crate::format::map::{FileMap, Memory};
 
 /// A file entry that holds bytes of others.
@@ -48,6 +49,16 @@ impl Room {
     /// Memory that is a conventional entry's own.
     pub fn own(size: u64, map: FileMap) -> Self {
         Self { size, memory: Memory::Map(map.clone()), how: How::Own(map) }
+    }
+
+    /// Entries that its pieces need besides that of the name.
+    pub(super) fn lists(&self) -> u64 {
+        match &self.how {
+            How::Pieces(pieces) if pieces.len() > ENTRY_PIECES => {
+                (pieces.len() as u64).div_ceil(LIST_PIECES.into())
+            }
+            How::Own(_) | How::Pieces(_) => 0,
+        }
     }
 
     /// Size of the file in bytes.

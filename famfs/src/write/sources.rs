@@ -3,34 +3,35 @@
 //!
 //! [`scan`] lists what exists and what famfs cannot hold, and changes nothing.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, FileType, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::vec;
 
-use rustix::fs::{CWD, Mode, OFlags, SeekFrom};
+use rustix::fs::{FileType, OFlags};
 
 use crate::format::path::{PathError, RelPath};
-use crate::replay::Owner;
+use crate::replay::{Attributes, Owner};
+use crate::system::long_path;
 use crate::text::terminal::shown;
 use crate::write::dropped::{Attribute, Dropped};
+use crate::write::examine::{self, FileId, Meta, OpenDir};
+use crate::write::layout::Layout;
 use crate::write::unsupported::{self, LeftOut, Why, first_names};
-
-/// Highest number of bytes of the names of a file's extended attributes (XATTR_LIST_MAX of
-/// linux/limits.h).
-const XATTR_NAMES: usize = 65_536;
-
-/// Bytes of the blocks in which stat(2) counts the space of a file.
-const STAT_BLOCK: u64 = 512;
 
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Copy directories and everything in them.
     pub recursive: bool,
+    /// Copy what symbolic links lead to instead of the links.
+    pub dereference: bool,
+    /// The file system has no extensions, so it holds neither empty files nor symbolic links nor
+    /// long paths.
+    pub conventional: bool,
     /// Skip what famfs cannot hold.
     pub skip_unsupported: bool,
     /// Permission bits instead of the source's.
@@ -83,12 +84,36 @@ pub enum SourceError {
     /// A directory without `--recursive`.
     #[error("{} is a directory; use --recursive to copy it", shown(.0))]
     NotRecursive(PathBuf),
+    /// A directory or file is not what it was a moment ago.
+    #[error("{} changed while it was examined; run the command again", shown(.0))]
+    Changed(PathBuf),
+    /// A symbolic link to a directory that it is in.
+    #[error("{} is a symbolic link that leads back to {}, which it is in", shown(link), shown(dir))]
+    Loop {
+        /// The link.
+        link: PathBuf,
+        /// The directory.
+        dir: PathBuf,
+    },
     /// Sources that famfs cannot hold.
     #[error(
         "{} of the sources cannot be copied ({}), so nothing was written:{}\n\
-         use --skip-unsupported to copy the rest", .0.len(), reasons(.0), first_names(.0)
+         use --skip-unsupported to copy the rest{}",
+        items.len(), reasons(items), first_names(items), upgrade_hint(*upgrade)
     )]
-    Unsupported(Vec<Unsupported>),
+    Unsupported {
+        /// What they are.
+        items: Vec<Unsupported>,
+        /// Whether a file system with extensions holds some of them.
+        upgrade: bool,
+    },
+}
+
+fn upgrade_hint(upgrade: bool) -> &'static str {
+    match upgrade {
+        true => ", or `famfs upgrade` so that this file system holds more",
+        false => "",
+    }
 }
 
 /// How many items there are of each reason.
@@ -96,23 +121,44 @@ pub fn reasons(items: &[Unsupported]) -> String {
     unsupported::counts(items.iter().map(|item| item.why))
 }
 
-/// A file or directory to make.
+/// A name to make.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
     pub source: PathBuf,
     pub path: RelPath,
-    pub owner: Owner,
+    pub attributes: Attributes,
     /// Device and inode of the source.
-    pub id: (u64, u64),
-    /// `None` for a directory.
-    pub size: Option<u64>,
+    pub id: FileId,
+    pub what: What,
+    /// It stands for what is in it: if it exists, only that is copied.
+    pub contents_only: bool,
+}
+
+/// What an item is.
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    Dir,
+    File(Layout),
+    Symlink(Box<[u8]>),
+    /// Another name of the file with this path, which comes before it.
+    Link(RelPath),
+}
+
+impl Item {
+    /// Bytes of a file.
+    pub fn size(&self) -> Option<u64> {
+        match &self.what {
+            What::File(layout) => Some(layout.size()),
+            _ => None,
+        }
+    }
 }
 
 /// What the sources hold, directories before their contents.
 #[derive(Debug, Default)]
 pub struct Scan {
     pub(crate) items: Vec<Item>,
-    /// Bytes of the sources that are holes, which famfs stores as zeros.
+    /// Bytes of the sources that are holes, for which conventional files have memory.
     pub(crate) holes: u64,
     /// What was skipped.
     pub unsupported: Vec<Unsupported>,
@@ -120,14 +166,14 @@ pub struct Scan {
     pub dropped: Dropped,
     /// Whether to go on without what cannot be copied.
     pub(crate) skip: bool,
-    /// Files with more than one name that were seen.
-    linked: HashSet<(u64, u64)>,
+    /// The first names of files that have more.
+    first_names: HashMap<FileId, RelPath>,
 }
 
 impl Scan {
-    /// The sizes of the files to make; `None` for a directory.
+    /// The sizes of the files to make; `None` for everything else.
     pub fn sizes(&self) -> impl Iterator<Item = Option<u64>> + '_ {
-        self.items.iter().map(|item| item.size)
+        self.items.iter().map(Item::size)
     }
 }
 
@@ -146,23 +192,39 @@ pub fn scan(
     let mut scan = Scan { skip: options.skip_unsupported, ..Scan::default() };
     for source in sources {
         // A source that the user named is followed if it is a symbolic link, as cp does.
-        let metadata = fs::metadata(source).map_err(|err| read_error("examine", source, err))?;
-        if metadata.is_dir() && !options.recursive {
+        let meta = Meta::followed(source).map_err(|err| read_error("examine", source, err))?;
+        if meta.is_dir() && !options.recursive {
             return Err(SourceError::NotRecursive(source.clone()));
         }
+        let contents_only = names_contents(source);
         let path = match destination {
             Destination::As(path) => path.as_bytes().to_vec(),
             Destination::Into(dir) => {
-                let name = if names_contents(source) { None } else { source.file_name() };
+                let name = if contents_only { None } else { source.file_name() };
                 join(dir.as_ref().map(RelPath::as_bytes), name.map(OsStrExt::as_bytes))
             }
         };
-        scan.visit(source, &path, &metadata, options)?;
+        let layout = match meta.is_file() && examine::may_have_holes(&meta) {
+            true => long_path::open(source, open_flags())
+                .and_then(|file| examine::layout(&file.into(), meta.size))
+                .map_err(|err| read_error("read", source, err))?,
+            false => meta.size.into(),
+        };
+        let lost = examine::extended_attributes(source, true);
+        let found = Found { name: OsString::new(), meta, layout, target: None, lost };
+        scan.walk(source, path, contents_only, found, options)?;
     }
     if !scan.unsupported.is_empty() && !options.skip_unsupported {
-        return Err(SourceError::Unsupported(scan.unsupported));
+        let items = scan.unsupported;
+        let upgrade = options.conventional && items.iter().any(|item| item.why.needs_extensions());
+        return Err(SourceError::Unsupported { items, upgrade });
     }
     Ok(scan)
+}
+
+/// How sources are opened: without waiting for a pipe that has taken the file's place.
+pub(crate) fn open_flags() -> OFlags {
+    OFlags::RDONLY | OFlags::NONBLOCK
 }
 
 /// Whether a source means the contents of the directory rather than the directory: `DIR/.`
@@ -172,14 +234,14 @@ fn names_contents(source: &Path) -> bool {
 }
 
 /// Why famfs cannot hold a file of this kind and size.
-fn unfit(kind: FileType, size: u64) -> Option<Why> {
-    match () {
-        () if kind.is_file() && size > 0 || kind.is_dir() => None,
-        () if kind.is_file() => Some(Why::Empty),
-        () if kind.is_symlink() => Some(Why::SymbolicLink),
-        () if kind.is_fifo() => Some(Why::Pipe),
-        () if kind.is_socket() => Some(Why::Socket),
-        () => Some(Why::Device),
+fn unfit(meta: &Meta, options: &Options) -> Option<Why> {
+    match meta.kind {
+        FileType::RegularFile if options.conventional && meta.size == 0 => Some(Why::Empty),
+        FileType::Symlink if options.conventional => Some(Why::SymbolicLink),
+        FileType::RegularFile | FileType::Directory | FileType::Symlink => None,
+        FileType::Fifo => Some(Why::Pipe),
+        FileType::Socket => Some(Why::Socket),
+        _ => Some(Why::Device),
     }
 }
 
@@ -187,121 +249,197 @@ fn join(dir: Option<&[u8]>, name: Option<&[u8]>) -> Vec<u8> {
     [dir, name].into_iter().flatten().collect::<Vec<_>>().join(&b'/')
 }
 
-/// A path that a conventional entry can hold.
-fn entry_path(path: &[u8]) -> Result<RelPath, PathError> {
-    RelPath::new(path).and_then(|path| path.to_field().map(|_| path))
+/// A path that the file system can hold.
+fn checked(path: &[u8], options: &Options) -> Result<RelPath, PathError> {
+    let path = RelPath::new(path)?;
+    if options.conventional {
+        path.to_field()?;
+    }
+    Ok(path)
+}
+
+/// A name of a directory, examined.
+struct Found {
+    name: OsString,
+    meta: Meta,
+    layout: Layout,
+    target: Option<Box<[u8]>>,
+    lost: Vec<Attribute>,
+}
+
+/// A directory on the way, with what is left of it.
+struct Level {
+    source: PathBuf,
+    path: Vec<u8>,
+    id: FileId,
+    left: vec::IntoIter<Found>,
 }
 
 impl Scan {
-    fn visit(
+    /// Adds a source and everything in it. Only one directory is open at a time, however deep it
+    /// goes.
+    fn walk(
         &mut self,
         source: &Path,
-        path: &[u8],
-        metadata: &Metadata,
+        path: Vec<u8>,
+        contents_only: bool,
+        found: Found,
         options: &Options,
     ) -> Result<(), SourceError> {
-        let kind = metadata.file_type();
-        let reason = unfit(kind, metadata.len());
-        // The root exists; its contents may be copied into it.
-        let checked = if path.is_empty() && kind.is_dir() { None } else { Some(entry_path(path)) };
-        match (reason, checked) {
-            (Some(why), _) => self.leave_out(source, why, why.text()),
-            (None, Some(Err(err))) => {
-                self.leave_out(source, Why::of_path(&err), err.to_string());
-                // Its contents cannot be copied either, and each file is named.
-                if kind.is_dir() {
-                    self.visit_children(source, path, options)?;
+        let mut levels: Vec<Level> = Vec::new();
+        let (is_dir, id) = (found.meta.is_dir(), found.meta.id);
+        self.add(source, &path, contents_only, found, options);
+        if is_dir {
+            levels.push(Level::read(source.to_owned(), path, id, options)?);
+        }
+        while let Some(level) = levels.last_mut() {
+            let Some(found) = level.left.next() else {
+                levels.pop();
+                continue;
+            };
+            let source = level.source.join(&found.name);
+            let parent = (!level.path.is_empty()).then_some(&*level.path);
+            let path = join(parent, Some(found.name.as_bytes()));
+            let (is_dir, id) = (found.meta.is_dir(), found.meta.id);
+            self.add(&source, &path, false, found, options);
+            // What is in a directory whose path is too long cannot be copied either, and each file
+            // is named.
+            if is_dir {
+                if let Some(above) = levels.iter().find(|above| above.id == id) {
+                    return Err(SourceError::Loop { link: source, dir: above.source.clone() });
                 }
-            }
-            (None, checked) => {
-                if let Some(Ok(path)) = checked {
-                    let owner = Owner {
-                        uid: options.uid.unwrap_or(metadata.uid()),
-                        gid: options.gid.unwrap_or(metadata.gid()),
-                        mode: match options.mode {
-                            Some(mode) if kind.is_file() => mode,
-                            _ => metadata.permissions().mode() & 0o7777,
-                        },
-                    };
-                    let size = kind.is_file().then_some(metadata.len());
-                    let stored = metadata.blocks().saturating_mul(STAT_BLOCK);
-                    let holes = size.unwrap_or(0).saturating_sub(stored);
-                    self.holes = self.holes.saturating_add(holes);
-                    let id = (metadata.dev(), metadata.ino());
-                    self.note_dropped(source, metadata, holes > 0);
-                    self.items.push(Item { source: source.to_owned(), path, owner, id, size });
-                }
-                if kind.is_dir() {
-                    self.visit_children(source, path, options)?;
-                }
+                levels.push(Level::read(source, path, id, options)?);
             }
         }
         Ok(())
     }
 
-    fn visit_children(
+    /// Adds one name.
+    fn add(
         &mut self,
-        dir: &Path,
+        source: &Path,
         path: &[u8],
+        contents_only: bool,
+        found: Found,
         options: &Options,
-    ) -> Result<(), SourceError> {
-        let mut names = fs::read_dir(dir)
-            .and_then(|entries| {
-                entries.map(|e| e.map(|e| e.file_name())).collect::<io::Result<Vec<_>>>()
-            })
-            .map_err(|err| read_error("read", dir, err))?;
-        names.sort_unstable();
-        for name in names {
-            let source = dir.join(&name);
-            let metadata =
-                fs::symlink_metadata(&source).map_err(|err| read_error("examine", &source, err))?;
-            let parent = (!path.is_empty()).then_some(path);
-            self.visit(&source, &join(parent, Some(name.as_bytes())), &metadata, options)?;
+    ) {
+        let Found { meta, layout, target, lost, .. } = found;
+        if let Some(why) = unfit(&meta, options) {
+            return self.leave_out(source, why, why.text());
         }
-        Ok(())
+        // The root exists; its contents may be copied into it.
+        if path.is_empty() && meta.is_dir() {
+            return;
+        }
+        let path = match checked(path, options) {
+            Ok(path) => path,
+            Err(err) => return self.leave_out(source, Why::of_path(&err), err.to_string()),
+        };
+        let first = match meta.is_file() && meta.names > 1 {
+            true => self.first_names.get(&meta.id).cloned(),
+            false => None,
+        };
+        if first.is_none() && meta.is_file() && meta.names > 1 {
+            self.first_names.insert(meta.id, path.clone());
+        }
+        let data: u64 = layout.data().map(|range| range.end - range.start).sum();
+        let holes = if meta.is_file() { meta.size - data } else { 0 };
+        self.note_dropped(source, lost, options, holes > 0, first.is_some());
+        self.holes = self.holes.saturating_add(holes);
+        let what = match (target, first) {
+            _ if meta.is_dir() => What::Dir,
+            (Some(target), _) => What::Symlink(target),
+            (None, Some(first)) if !options.conventional => What::Link(first),
+            (None, _) => What::File(layout),
+        };
+        let mode = options.mode.filter(|_| meta.is_file());
+        let owner = Owner {
+            uid: options.uid.unwrap_or(meta.owner.uid),
+            gid: options.gid.unwrap_or(meta.owner.gid),
+            mode: mode.unwrap_or(meta.owner.mode),
+        };
+        let attributes = Attributes { owner, mtime: Some(meta.mtime) };
+        let source = source.to_owned();
+        self.items.push(Item { source, path, attributes, id: meta.id, what, contents_only });
     }
 
     fn leave_out(&mut self, source: &Path, why: Why, reason: String) {
         self.unsupported.push(Unsupported { source: source.to_owned(), why, reason });
     }
 
-    /// Notes what an item has and famfs does not keep.
-    fn note_dropped(&mut self, source: &Path, metadata: &Metadata, fewer_blocks: bool) {
-        let mut found = extended_attributes(source);
-        // A file system that compresses uses fewer blocks too.
-        if metadata.is_file() && fewer_blocks && has_holes(source, metadata.len()) {
-            found.push(Attribute::Holes);
+    /// Notes what an item has and the file system does not keep.
+    fn note_dropped(
+        &mut self,
+        source: &Path,
+        mut lost: Vec<Attribute>,
+        options: &Options,
+        has_holes: bool,
+        is_link: bool,
+    ) {
+        if options.conventional {
+            lost.extend(has_holes.then_some(Attribute::Holes));
+            lost.extend(is_link.then_some(Attribute::HardLink));
+            self.dropped.times += 1;
         }
-        let id = (metadata.dev(), metadata.ino());
-        if metadata.is_file() && metadata.nlink() > 1 && !self.linked.insert(id) {
-            found.push(Attribute::HardLink);
+        if !lost.is_empty() {
+            self.dropped.add(&source.to_string_lossy(), lost);
         }
-        self.dropped.add(&source.to_string_lossy(), found);
     }
+}
+
+impl Level {
+    /// Reads a directory, and examines what is in it.
+    fn read(
+        source: PathBuf,
+        path: Vec<u8>,
+        id: FileId,
+        options: &Options,
+    ) -> Result<Self, SourceError> {
+        let failed = |err| read_error("read", &source, err);
+        let Some(dir) = OpenDir::open(&source, id).map_err(failed)? else {
+            return Err(SourceError::Changed(source));
+        };
+        let names = dir.names().map_err(failed)?;
+        let mut found = Vec::with_capacity(names.len());
+        for name in names {
+            found.push(examine(&dir, &source, name, options)?);
+        }
+        Ok(Self { source, path, id, left: found.into_iter() })
+    }
+}
+
+/// Examines a name in an open directory.
+fn examine(
+    dir: &OpenDir,
+    source: &Path,
+    name: OsString,
+    options: &Options,
+) -> Result<Found, SourceError> {
+    let follow = options.dereference;
+    let path = source.join(&name);
+    let failed = |action| {
+        let path = &path;
+        move |err| read_error(action, path, err)
+    };
+    let meta = dir.examine(&name, follow).map_err(failed("examine"))?;
+    let target = match meta.kind {
+        FileType::Symlink => Some(dir.target(&name).map_err(failed("read"))?),
+        _ => None,
+    };
+    let layout = match meta.is_file() && examine::may_have_holes(&meta) {
+        true => {
+            let file = dir.open_file(&name).map_err(failed("read"))?;
+            if Meta::of(&file).map_err(failed("examine"))?.id != meta.id {
+                return Err(SourceError::Changed(path.clone()));
+            }
+            examine::layout(&file, meta.size).map_err(failed("read"))?
+        }
+        false => meta.size.into(),
+    };
+    let lost = dir.attributes(&path, &name, follow);
+    Ok(Found { name, meta, layout, target, lost })
 }
 
 pub(crate) fn read_error(action: &'static str, path: &Path, source: io::Error) -> SourceError {
     SourceError::Read { action, path: path.to_owned(), source }
-}
-
-/// What a file's extended attributes are.
-fn extended_attributes(path: &Path) -> Vec<Attribute> {
-    let mut names = Vec::with_capacity(XATTR_NAMES);
-    // A file system without them has none; and those that may not be listed cannot be reported.
-    if rustix::fs::llistxattr(path, rustix::buffer::spare_capacity(&mut names)).is_err() {
-        return Vec::new();
-    }
-    let found = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    let mut found: Vec<_> = found.filter_map(Attribute::of_xattr).collect();
-    found.sort_unstable();
-    found.dedup();
-    found
-}
-
-/// Whether a file has a hole before its end.
-fn has_holes(path: &Path, size: u64) -> bool {
-    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let hole = rustix::fs::openat(CWD, path, flags, Mode::empty())
-        .and_then(|file| rustix::fs::seek(file, SeekFrom::Hole(0)));
-    hole.is_ok_and(|hole| hole < size)
 }

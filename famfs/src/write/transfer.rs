@@ -11,6 +11,7 @@ use std::any::Any;
 use std::fs::File;
 use std::io;
 use std::num::NonZero;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +19,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use crate::write::volume::{COPY_STEP, FileBytes, TransferError, steps};
+use crate::write::volume::{FileBytes, TransferError, steps};
 
 /// Bytes of a thread's buffers: they stay in its CPU's second-level cache.
 const BUFFER: usize = 256 << 10;
@@ -49,12 +50,23 @@ pub struct Job<'v> {
     pub index: usize,
     /// Where the bytes come from.
     pub source: File,
-    /// Number of bytes.
-    pub size: u64,
+    /// Which ranges of bytes; at least one.
+    pub ranges: Vec<Range<u64>>,
     /// Where they go.
     pub bytes: Box<dyn FileBytes + 'v>,
-    /// Write only what differs from the source.
-    pub compare: bool,
+    /// What is to be done with them.
+    pub task: Task,
+}
+
+/// What is to be done with the bytes of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Write all of them.
+    Write,
+    /// Write what differs.
+    Replace,
+    /// Write nothing: what differs is a [`Problem::Differs`].
+    Compare,
 }
 
 /// Why a file's bytes are not complete.
@@ -112,13 +124,13 @@ pub struct Crew<'s, 'v> {
 }
 
 impl<'v> Crew<'_, 'v> {
-    /// Hands over a file, which must have at least one byte; waits while the threads have enough
-    /// to do.
+    /// Hands over a file; waits while the threads have enough to do.
     pub fn give(&self, job: Job<'v>) {
-        let (size, count) = (job.size, job.size.div_ceil(COPY_STEP as u64));
+        let pieces: Vec<_> = job.ranges.iter().flat_map(steps_of).collect();
+        let count = pieces.len() as u64;
         let (left, written, failed) = (AtomicU64::new(count), false.into(), false.into());
         let file = Arc::new(Open { job, left, written, failed });
-        for (offset, len) in steps(size) {
+        for (offset, len) in pieces {
             // The threads end only after this sender.
             let _ = self.pieces.send(Piece { file: file.clone(), offset, len });
         }
@@ -215,8 +227,15 @@ impl<'v> Worker<'_, 'v> {
         let last = file.left.fetch_sub(1, Ordering::AcqRel) == 1;
         if last && !file.failed.load(Ordering::Acquire) {
             let written = file.written.load(Ordering::Acquire);
+            let result = match file.job.task {
+                Task::Write => file.job.bytes.clear_tail().map_err(Problem::Target),
+                Task::Replace | Task::Compare => Ok(()),
+            };
+            if result.is_err() {
+                self.stop.store(true, Ordering::Relaxed);
+            }
             drop(file);
-            let _ = self.tell.send(Moved { index, result: Ok(written) });
+            let _ = self.tell.send(Moved { index, result: result.map(|()| written) });
         }
     }
 
@@ -227,12 +246,16 @@ impl<'v> Worker<'_, 'v> {
         len: usize,
         buffers: &mut [Vec<u8>; 2],
     ) -> Result<(), Problem> {
-        let Job { source, bytes, compare, .. } = &file.job;
-        let written = match compare {
-            true => write_differences(source, &**bytes, offset, len, buffers)?,
-            false => {
+        let Job { source, bytes, task, .. } = &file.job;
+        let written = match task {
+            Task::Write => {
                 bytes.write_from(source, offset, len, &mut buffers[0])?;
                 true
+            }
+            Task::Replace => write_differences(source, &**bytes, offset, len, buffers)?,
+            Task::Compare => {
+                verify(source, &**bytes, offset, len, buffers)?;
+                false
             }
         };
         if written {
@@ -244,6 +267,12 @@ impl<'v> Worker<'_, 'v> {
             false => Ok(()),
         }
     }
+}
+
+/// Cuts a range into pieces: offset and length of each.
+fn steps_of(range: &Range<u64>) -> impl Iterator<Item = (u64, usize)> + use<> {
+    let start = range.start;
+    steps(range.end - start).map(move |(offset, len)| (start + offset, len))
 }
 
 /// The message of a panic.

@@ -6,7 +6,6 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::format::MAX_PATH;
 use crate::format::path::PathError;
 use crate::replay::Owner;
 use crate::text::terminal::escape_name;
@@ -49,17 +48,24 @@ impl Why {
     /// Why a path was refused.
     pub fn of_path(error: &PathError) -> Self {
         match error {
-            PathError::TooLong { .. } => Self::LongPath,
+            PathError::TooLong { .. } | PathError::LongName { .. } => Self::LongPath,
             _ => Self::Path,
         }
+    }
+
+    /// Whether a file system with extensions holds such an item.
+    pub fn needs_extensions(self) -> bool {
+        matches!(self, Self::LongPath | Self::Empty | Self::SymbolicLink)
     }
 
     /// The reason for one item; reasons with details have a text of their own.
     pub fn text(self) -> String {
         match self {
-            Self::LongPath => format!("its path has more than {MAX_PATH} bytes"),
+            Self::LongPath => "its path is too long".to_owned(),
             Self::Path => "its path cannot be used in a famfs".to_owned(),
-            Self::Empty => "empty file: famfs files have at least one byte".to_owned(),
+            Self::Empty => {
+                "empty file: without extensions, files have at least one byte".to_owned()
+            }
             Self::SymbolicLink => "symbolic link".to_owned(),
             Self::HardLink => "hard link to another member".to_owned(),
             Self::Pipe => "named pipe".to_owned(),
@@ -80,10 +86,7 @@ impl Why {
             _ => format!("{number} {many}"),
         };
         match self {
-            Self::LongPath => plural(
-                &format!("path over {MAX_PATH} bytes"),
-                &format!("paths over {MAX_PATH} bytes"),
-            ),
+            Self::LongPath => plural("path that is too long", "paths that are too long"),
             Self::Path => plural("unusable path", "unusable paths"),
             Self::Empty => plural("empty file", "empty files"),
             Self::SymbolicLink => plural("symbolic link", "symbolic links"),
@@ -177,7 +180,7 @@ mod tests {
         items.extend(vec![item(Why::LongPath); 11]);
         assert_eq!(
             counts(items.iter().map(|item| item.why)),
-            "11 paths over 79 bytes, 2 members of unknown type, 1 socket"
+            "11 paths that are too long, 2 members of unknown type, 1 socket"
         );
         let names = first_names(&items);
         assert_eq!(names.lines().count(), 12);

@@ -65,6 +65,11 @@ pub trait Volume {
     /// entry before it has this checksum.
     fn note_played(&self, tree: &Tree, next: u64, checksum: u64, complete: bool) -> io::Result<()>;
 
+    /// The device, if the memory of files may be written through it; else each file is to be opened.
+    fn device(&self) -> Option<&dyn Media> {
+        None
+    }
+
     /// Makes durable what was written to files that are in the log already. For new files, the
     /// append that publishes them does it.
     fn sync(&self) -> io::Result<()>;
@@ -100,6 +105,9 @@ pub trait FileBytes: Send + Sync {
 
     /// Drops cached copies of a range, so that the next read sees what the memory holds.
     fn refresh(&self, offset: u64, len: usize) -> io::Result<()>;
+
+    /// Clears what is behind the end of the file in its last page, if the file is in pieces.
+    fn clear_tail(&self) -> io::Result<()>;
 
     /// Clears what is behind the end of the file in its last page, if the file is in pieces, and
     /// makes all that was written visible to other hosts.
@@ -172,6 +180,10 @@ impl<M: Media> Volume for OfflineVolume<M> {
         Ok(())
     }
 
+    fn device(&self) -> Option<&dyn Media> {
+        Some(&self.pool)
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.pool.persist(0, self.pool.len()).map_err(io::Error::other)
     }
@@ -206,19 +218,6 @@ impl PoolRanges<'_> {
         }
         Ok(())
     }
-
-    /// Clears the rest of the last page.
-    fn clear_tail(&self) -> io::Result<()> {
-        let Memory::Pieces(pieces) = &self.memory else { return Ok(()) };
-        let Some((at, extent)) = pieces.last().filter(|(at, extent)| at + extent.len > self.size)
-        else {
-            return Ok(());
-        };
-        let zeros = [0; PAGE as usize];
-        let start = self.size - at;
-        let tail = usize::try_from(extent.len - start).unwrap_or(usize::MAX).min(zeros.len());
-        self.pool.write_at(extent.offset + start, &zeros[..tail]).map_err(io::Error::other)
-    }
 }
 
 impl FileBytes for PoolRanges<'_> {
@@ -246,6 +245,18 @@ impl FileBytes for PoolRanges<'_> {
     fn refresh(&self, _offset: u64, _len: usize) -> io::Result<()> {
         // The page cache is the memory that guests map.
         Ok(())
+    }
+
+    fn clear_tail(&self) -> io::Result<()> {
+        let Memory::Pieces(pieces) = &self.memory else { return Ok(()) };
+        let Some((at, extent)) = pieces.last().filter(|(at, extent)| at + extent.len > self.size)
+        else {
+            return Ok(());
+        };
+        let zeros = [0; PAGE as usize];
+        let start = self.size - at;
+        let tail = usize::try_from(extent.len - start).unwrap_or(usize::MAX).min(zeros.len());
+        self.pool.write_at(extent.offset + start, &zeros[..tail]).map_err(io::Error::other)
     }
 
     /// The append that publishes the file syncs the pool before it moves the index; a file that

@@ -178,6 +178,11 @@ impl<'v> Writer<'v> {
         Ok(())
     }
 
+    /// Whether the next commit publishes one group.
+    pub fn is_atomic(&self) -> bool {
+        self.atomic
+    }
+
     /// The slot of the next entry.
     pub(super) fn next_slot(&self) -> u64 {
         self.log.next_index() + self.batch.len() as u64

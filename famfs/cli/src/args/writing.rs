@@ -135,17 +135,25 @@ fn parse_new_file(text: &str) -> Result<NewFile, String> {
 #[derive(Args, Debug)]
 #[command(override_usage = "famfs cp [OPTIONS] <SRC>... <DEST>")]
 #[command(after_help = "\
-cp checks all sources first. It stops before it writes anything if famfs cannot hold one of them \
-(empty files, symbolic links, special files, paths over 79 bytes), if there is too little space, \
-or if the log is full. Holes of sparse files become zeros and take space. `DIR/.` copies the \
-contents of DIR.
+cp copies files, directories and symbolic links with their owners, modes and times; holes and hard \
+links stay what they are. A SRC that is a symbolic link is followed, links below it only with \
+--dereference. `DIR/.` copies the contents of DIR.
+
+cp checks all sources first. It stops before it writes anything if one of them is a pipe, a socket \
+or a device, if there is too little space, or if the log is full. In a file system without \
+extensions it also refuses empty files, symbolic links and paths over 79 bytes, stores holes as \
+zeros and hard links as files of their own, and keeps no times; `famfs upgrade` turns extensions on.
 
 A new file appears only when its data is complete and written back. If a file exists with the same \
 size, cp compares it with its source and replaces what differs in place: others see it change. So \
-to continue after an interruption, run the same command again. Owner and mode of an existing file \
-stay: if they differ from the source's, nothing is written, unless --skip-unsupported is given. \
-Extended attributes, ACLs, capabilities, holes and hard links are not kept; files that had them \
-are counted, and named with -v. Times are never kept.
+to continue after an interruption, run the same command again. What exists gets the owner, mode \
+and time of its source; without extensions they stay, and if owner or mode differ, nothing is \
+written, unless --skip-unsupported is given. Extended attributes, ACLs and capabilities are not \
+kept; files that had them are counted, and named with -v.
+
+With --atomic others see everything at once, or nothing if the copy fails or is interrupted. \
+Copy one directory, so that one new name appears; an existing file that differs is an error. In the \
+mount of the system that copies, names appear as they are written.
 
 With --out a file appears under its name only when it is complete, and replaces an existing one. \
 Modes are kept, owners only for root. Set-user-ID and set-group-ID bits are dropped, because any \
@@ -155,6 +163,7 @@ symbolic link below DEST is followed.
 Examples:
   famfs cp -r dataset /mnt/famfs               copy a tree into a mounted famfs
   famfs --pool pool cp -r -m 444 dataset/. /   copy its contents into a pool file
+  famfs cp -r --atomic v2 /mnt/famfs           let v2 appear as a whole
   famfs --pool pool cp --dry-run -r dataset /  print what would be copied
   famfs --pool pool cp --out -r /data out      copy a tree out of a pool file
   famfs cp --compare -r dataset /mnt/famfs     compare a tree with its copy
@@ -167,6 +176,12 @@ pub struct Cp {
     /// Copy directories and everything in them
     #[arg(short, long)]
     pub recursive: bool,
+    /// Copy what symbolic links lead to instead of the links
+    #[arg(short = 'L', long, conflicts_with = "out")]
+    pub dereference: bool,
+    /// Let everything appear at once, or nothing
+    #[arg(long, conflicts_with_all = ["out", "compare"])]
+    pub atomic: bool,
     /// Copy out of the pool of --pool: SRC are paths in the pool, DEST is a path of the host
     #[arg(short, long)]
     pub out: bool,
@@ -177,14 +192,15 @@ pub struct Cp {
     /// Interleaving.
     #[command(flatten)]
     pub interleave: InterleaveArgs,
-    /// Write nothing: compare sizes and contents with the existing files, and fail if one differs
-    /// or is missing. Options about new files have no effect
+    /// Write nothing: compare the sources with what exists, also owners, modes and times, and fail
+    /// if anything differs or is missing
     #[arg(short, long, conflicts_with_all = ["verify", "out"])]
     pub compare: bool,
     /// Read back every written file, and compare it with its source before it appears
     #[arg(long)]
     pub verify: bool,
-    /// Skip and report what famfs cannot hold; keep owners and modes of existing files
+    /// Skip and report what famfs cannot hold; without extensions, keep owners and modes of existing
+    /// files
     #[arg(long)]
     pub skip_unsupported: bool,
     /// With --out: keep set-user-ID and set-group-ID bits, which any guest can set
@@ -199,7 +215,7 @@ pub struct Cp {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
-    /// Always print a summary, and name the files that lose attributes, holes or hard links
+    /// Always print a summary, and name the files that lose attributes
     #[arg(short, long, overrides_with = "verbose")]
     pub verbose: bool,
 }

@@ -10,11 +10,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use famfs::archive::extract::{self, Base, ExtractError};
 use famfs::format::path::RelPath;
-use famfs::replay::{NodeKind, Plan};
+use famfs::replay::Plan;
+use famfs::replay::tree::object::ObjectKind;
+use famfs::replay::tree::resolve::LastLink;
 use famfs::sys::dax::Access;
 use famfs::text::json_name::{Name, Names};
 use famfs::text::terminal::escape_name;
-use famfs::write::copy::{Action, Copy, CopyError, Done};
+use famfs::write::copy::{Action, Copy, CopyError};
 use famfs::write::dropped::{Counts, Dropped};
 use famfs::write::sources::{Destination, Options, Unsupported, scan};
 use famfs::write::transfer::How;
@@ -37,6 +39,10 @@ struct CpReport {
     overwritten: u64,
     unchanged: u64,
     directories: u64,
+    symlinks: u64,
+    hard_links: u64,
+    /// Existing files, directories and links that got the owner, mode or time of their sources.
+    attributes: u64,
     bytes: u64,
     seconds: f64,
     skipped: Vec<Skipped>,
@@ -116,14 +122,10 @@ fn copy_in(
         writer.interleave(striping)?;
     }
     let destination = destination(&place, writer.plan(), target, sources)?;
-    let options = Options {
-        recursive: args.recursive,
-        skip_unsupported: args.skip_unsupported,
-        mode: args.owner.mode.map(masked),
-        uid: args.owner.uid,
-        gid: args.owner.gid,
-    };
-    let scan = scan(sources, &destination, &options)?;
+    let scan = scan(sources, &destination, &options(args, writer.plan()))?;
+    if args.atomic {
+        writer.atomic()?;
+    }
     let skipped = scan.unsupported.iter().map(Skipped::from).collect();
     let mut copy = Copy::prepare(scan, &mut writer)?;
     let kept = copy.kept.iter().map(Skipped::from).collect();
@@ -142,11 +144,33 @@ fn copy_in(
         !stopped(&stop)
     });
     bar.finish_and_clear();
-    let code = if matches!(result, Err(CopyError::Interrupted)) { INTERRUPTED } else { FAILED };
-    let Done { files, overwritten, unchanged, directories, bytes } = result.or_exit(code)?;
-    let counts =
-        CpReport { files, overwritten, unchanged, directories, bytes, ..CpReport::default() };
+    let interrupted = matches!(result, Err(CopyError::Interrupted { .. }));
+    let done = result.or_exit(if interrupted { INTERRUPTED } else { FAILED })?;
+    let counts = CpReport {
+        files: done.files,
+        overwritten: done.overwritten,
+        unchanged: done.unchanged,
+        directories: done.directories,
+        symlinks: done.symlinks,
+        hard_links: done.hard_links,
+        attributes: done.attributes,
+        bytes: done.bytes,
+        ..CpReport::default()
+    };
     Ok(CpReport { skipped, kept, dropped, lost, ..counts })
+}
+
+/// How to examine the sources.
+fn options(args: &Cp, plan: &Plan) -> Options {
+    Options {
+        recursive: args.recursive,
+        dereference: args.dereference,
+        conventional: !plan.has_extensions(),
+        skip_unsupported: args.skip_unsupported,
+        mode: args.owner.mode.map(masked),
+        uid: args.owner.uid,
+        gid: args.owner.gid,
+    }
 }
 
 impl From<&Unsupported> for Skipped {
@@ -163,6 +187,9 @@ fn planned(copy: &Copy) -> CpReport {
             Action::Mkdir => (&mut report.directories, "mkdir"),
             Action::Create => (&mut report.files, "create"),
             Action::Update => (&mut report.overwritten, "update"),
+            Action::Symlink => (&mut report.symlinks, "symlink"),
+            Action::Link => (&mut report.hard_links, "link"),
+            Action::Attributes => (&mut report.attributes, "attributes"),
         };
         *count += 1;
         let target = Name::new("target", target.as_bytes());
@@ -179,9 +206,11 @@ fn destination(
     target: &Path,
     sources: &[PathBuf],
 ) -> Result<Destination> {
-    let Some(path) = &place.path else { return Ok(Destination::Into(None)) };
-    match plan.get(path).map(|node| &node.kind) {
-        Some(NodeKind::Dir) => Ok(Destination::Into(Some(path.clone()))),
+    let Some(path) = &place.resolve(plan, LastLink::Follow)? else {
+        return Ok(Destination::Into(None));
+    };
+    match plan.tree().get(path).map(|listed| &listed.object.kind) {
+        Some(ObjectKind::Dir { .. }) => Ok(Destination::Into(Some(path.clone()))),
         _ if sources.len() > 1 => {
             bail!("\"{path}\" is not a directory, expected one for more than one source")
         }
@@ -284,6 +313,8 @@ fn print(args: &Cp, report: &CpReport) -> Result<()> {
             "mkdir" => say!("would make directory {target}")?,
             "update" => say!("would compare {target} with {source} and replace what differs")?,
             "replace" => say!("would replace {target} with {source}")?,
+            "link" => say!("would link {target} to the other name of {source}")?,
+            "attributes" => say!("would give {target} owner, mode and time of {source}")?,
             _ => say!("would copy {source} to {target}")?,
         }
     }
@@ -299,8 +330,18 @@ fn print(args: &Cp, report: &CpReport) -> Result<()> {
     }
     if args.verbose || args.dry_run || !report.skipped.is_empty() {
         let CpReport { files, directories, overwritten, unchanged, bytes, skipped, .. } = report;
+        let CpReport { symlinks, hard_links, attributes, .. } = report;
         let skipped = skipped.len();
-        let counts = format!("{files} files, {directories} directories, {overwritten} overwritten");
+        let mut counts = format!("{files} files, {directories} directories");
+        for (number, what) in [(symlinks, "symbolic links"), (hard_links, "hard links")] {
+            if *number > 0 {
+                counts.push_str(&format!(", {number} {what}"));
+            }
+        }
+        counts.push_str(&format!(", {overwritten} overwritten"));
+        if *attributes > 0 {
+            counts.push_str(&format!(", attributes of {attributes}"));
+        }
         match args.dry_run {
             true => say!("{counts}, {skipped} skipped, {}; nothing was written", human(*bytes))?,
             false => say!("{counts}, {unchanged} unchanged, {skipped} skipped, {}", human(*bytes))?,

@@ -7,7 +7,9 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 use famfs::format::path::RelPath;
-use famfs::replay::{NodeKind, Owner, Plan};
+use famfs::replay::tree::object::{Object, ObjectKind};
+use famfs::replay::tree::resolve::LastLink;
+use famfs::replay::{Owner, Plan};
 use famfs::sys::dax::Access;
 use famfs::text::json_name::Name;
 use famfs::write::prng::SeededBytes;
@@ -111,6 +113,8 @@ fn jobs(args: &Creat, paths: Vec<RelPath>, plan: &Plan) -> Result<Vec<Job>> {
     let mut seen = std::collections::HashSet::new();
     let mut jobs = Vec::new();
     for (path, (bytes, seed)) in paths.into_iter().zip(sizes) {
+        let path = plan.tree().resolve(&path, LastLink::Follow)?;
+        let path = path.context("a symbolic link leads to the root, expected a file")?;
         if !seen.insert(path.clone()) {
             bail!("\"{path}\" is named twice");
         }
@@ -120,14 +124,14 @@ fn jobs(args: &Creat, paths: Vec<RelPath>, plan: &Plan) -> Result<Vec<Job>> {
             None if args.randomize => Some(random_seed()),
             seed => seed,
         };
-        let action = match plan.get(&path).map(|node| &node.kind) {
-            None if bytes == 0 => bail!("size of \"{path}\" is 0, expected at least 1"),
+        let object = plan.tree().get(&path).map(|listed| listed.object);
+        let action = match object.map(|object| &object.kind) {
             None => "create",
-            Some(NodeKind::Dir) => bail!("\"{path}\" is a directory"),
-            Some(NodeKind::File { size, .. }) if *size != bytes => {
+            Some(ObjectKind::File { size, .. }) if *size == bytes => "keep",
+            Some(ObjectKind::File { size, .. }) => {
                 bail!("\"{path}\" exists with {size} bytes, not {bytes}")
             }
-            Some(_) => "keep",
+            Some(_) => bail!("\"{path}\" is a {}", object.map_or("", Object::kind_name)),
         };
         jobs.push(Job { path, bytes, seed, action });
     }

@@ -25,12 +25,11 @@ pub fn run(
 ) -> Result<(CpReport, bool), Failure> {
     let stop = stop_flag()?;
     let place = Place::open(pool, Some(target), Access::Read)?;
-    let plan = place.plan()?;
+    let plan = place.whole_plan()?;
     let damaged = warn_of_damage(&plan);
     let destination = destination(&place, &plan, target, sources)?;
     // What famfs cannot hold has no counterpart: it is reported as such, with everything else.
-    let options =
-        Options { recursive: args.recursive, skip_unsupported: true, ..Options::default() };
+    let options = Options { skip_unsupported: true, ..super::options(args, &plan) };
     let scan = scan(sources, &destination, &options)?;
     let skipped: Vec<Skipped> = scan.unsupported.iter().map(Skipped::from).collect();
     let bar = progress_bar(0);
@@ -40,13 +39,16 @@ pub fn run(
     });
     bar.finish_and_clear();
     let code = if matches!(result, Err(CompareError::Interrupted)) { INTERRUPTED } else { FAILED };
-    let Compared { files, directories, bytes, differences } = result.or_exit(code)?;
+    let Compared { files, directories, symlinks, hard_links, bytes, differences } =
+        result.or_exit(code)?;
     let incomplete = damaged || !skipped.is_empty() && !args.skip_unsupported;
     let failed = incomplete || !differences.is_empty();
     let differences = differences.iter().map(Differing::from).collect();
     let report = CpReport {
         unchanged: files,
         directories,
+        symlinks,
+        hard_links,
         bytes,
         skipped,
         differences: Some(differences),

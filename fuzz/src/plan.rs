@@ -13,7 +13,8 @@
 //!   not even a deleted one;
 //! * memory use follows the input, not what the input claims;
 //! * where appending is allowed, an entry can be appended, and everything else stays as it was;
-//! * where compacting is allowed, all nodes stay, and only their memory is taken;
+//! * where compacting is allowed, the tree stays, and only its memory is taken;
+//! * pages that a new file may have belong to no file;
 //! * a device that is cut where the data ends keeps all of it, before and after a compaction, and
 //!   deleted files still count.
 
@@ -26,11 +27,12 @@ use famfs::format::{ALLOC_UNIT, Body, ENTRY_LEN, EntryKind, MkdirBody};
 use famfs::media::Media;
 use famfs::media::in_memory::InMemory;
 use famfs::replay::compact::compact;
+use famfs::replay::dead::Dead;
 use famfs::replay::fsck;
 use famfs::replay::size;
 use famfs::replay::tree::Tree;
 use famfs::replay::tree::list::Listed;
-use famfs::replay::tree::object::ObjectKind;
+use famfs::replay::tree::object::{Object, ObjectKind};
 use famfs::replay::{Contents, Node, NodeKind, Plan};
 use famfs::store::log::Log;
 use zerocopy::{FromZeros, IntoBytes};
@@ -104,18 +106,42 @@ fn recovered(media: &InMemory) -> Option<(Vec<Node>, usize)> {
 
 /// Compacts if that is allowed.
 fn compacted(media: &InMemory) {
-    let before = Contents::read(media).expect("it was readable a moment ago").plan;
-    if compact(media, false).is_err() {
-        return;
-    }
+    let contents = Contents::read(media).expect("it was readable a moment ago");
+    let end = size::data_end(&contents, media.len());
+    let before = contents.plan;
+    let Ok(freed) = compact(media, false) else { return };
     let contents = Contents::read(media).expect("compacting damaged the header");
     promises(media, &contents);
+    let after = size::data_end(&contents, media.len());
+    assert_eq!(after.map(|after| after.now), end.map(|end| end.compacted));
     let Contents { log, plan, .. } = contents;
     assert!(log.counter_problem().is_none() && log.interrupted().is_none());
-    assert_eq!(plan.nodes(), before.nodes());
-    assert!(plan.deletions_since(0).is_empty() && plan.idle().is_empty());
-    assert!(plan.refused.is_empty() && plan.stopped.is_none());
-    assert_eq!(plan.space.used() + before.deleted_space(), before.space.used());
+    assert_eq!(listing(plan.tree()), listing(before.tree()));
+    let mut old = before.nodes().iter();
+    assert!(plan.nodes().iter().all(|node| old.any(|old| old == node)), "a node is new");
+    assert!(plan.idle().is_empty() && plan.refused.is_empty() && plan.stopped.is_none());
+    let dead = Dead::of(&log, &plan).expect("the log was readable a moment ago");
+    assert!(dead.made.is_empty() && dead.rest.is_empty(), "something is left to free");
+    assert_eq!(plan.space.used() + freed.bytes, before.space.used());
+    let (old, new) = (before.tree().store_use(), plan.tree().store_use());
+    assert_eq!((new.used, new.retired), (old.used, 0));
+    assert!(new.free >= freed.page_bytes);
+}
+
+/// Every path of a tree with what it names.
+fn listing(tree: &Tree) -> Vec<(Vec<u8>, Object)> {
+    let mut paths = Vec::new();
+    let walked = tree.walk(NO_ENTRY, |path, listed| {
+        let mut object = listed.object.clone();
+        // A directory forgets how long paths in it have been.
+        if let ObjectKind::Dir { below, .. } = &mut object.kind {
+            *below = 0;
+        }
+        paths.push((path.to_vec(), object));
+        Ok::<(), ()>(())
+    });
+    assert!(walked.is_ok());
+    paths
 }
 
 /// Asserts what a plan promises.
@@ -216,6 +242,14 @@ fn tree_promises(plan: &Plan, tree: &Tree) {
     for (((slot, _), end), ((next_slot, page), _)) in pages.iter().zip(pages.iter().skip(1)) {
         assert!(slot != next_slot || end <= page, "pieces overlap");
     }
+    for run in tree.free_runs() {
+        let end = run.page + run.pages;
+        let before = pages.range(..(run.slot, end)).next_back();
+        let apart = before.is_none_or(|((slot, _), end)| *slot != run.slot || *end <= run.page);
+        assert!(apart && run.pages > 0, "a page in use is free");
+    }
+    let store = tree.store_use();
+    assert_eq!(store.used + store.free + store.retired, store.bytes);
     let _ = plan.require_conventional();
 }
 

@@ -2,10 +2,11 @@
 //! Frees what deleted files hold: their memory, and the log slots at the end of the log.
 //!
 //! A deleted file's memory is free once its entry is void. The log stays in place: first the entry
-//! of the file and then its deletion become void, by one atomic store each ([`Entry::voided`]), the
-//! contents of a directory before the directory. So a crash at any store leaves a log that plays to
-//! the same files. Void entries at the end of the log free their slots; those in between keep
-//! theirs, because an entry's number is its place.
+//! of the file and then all others about it become void, by one atomic store each
+//! ([`Entry::voided`]), the contents of a directory before the directory. So a crash at any store
+//! leaves a log that plays to the same files. Void entries at the end of the log free their slots;
+//! those in between keep theirs, because an entry's number is its place. So do entries that later
+//! ones have made pointless, as long as what they are about is there.
 //!
 //! A process that still has a deleted file mapped would see a new file's bytes in it. So the caller
 //! must make sure that nobody holds the pool.
@@ -13,7 +14,7 @@
 //! [`Entry::voided`]: crate::format::Entry::voided
 
 use crate::media::Media;
-use crate::replay::extended::Extended;
+use crate::replay::dead::Dead;
 use crate::replay::{EntryError, Plan};
 use crate::store::log::{Log, LogError};
 use crate::store::superblock::{Superblock, SuperblockError};
@@ -33,9 +34,6 @@ pub enum CompactError {
     /// An entry was left out of the plan, and might count once another one is void.
     #[error("an entry of the log is left out, so nothing can be freed: see `famfs fsck`")]
     LeftOut(#[source] Box<EntryError>),
-    /// The file system has extensions in use, which are not compacted yet.
-    #[error("nothing can be given back")]
-    Extended(#[from] Extended),
     /// A later version of the format may delete in other ways.
     #[error(
         "{count} log entries are of types that this version does not know, so it does not know \
@@ -50,10 +48,12 @@ pub enum CompactError {
 /// What a compaction freed, or would free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compacted {
-    /// Deleted files and directories that are gone for good.
+    /// Deleted files, directories and symbolic links that are gone for good.
     pub deletions: u64,
-    /// Bytes of memory.
+    /// Bytes of whole units.
     pub bytes: u64,
+    /// Bytes of pages in files of the store that hold others too.
+    pub page_bytes: u64,
     /// Log slots at the end of the log.
     pub slots: u64,
     /// Void entries that stay where they are.
@@ -80,17 +80,11 @@ pub fn compact(media: &dyn Media, dry_run: bool) -> Result<Compacted, CompactErr
     if !plan.refused.is_empty() {
         return Err(CompactError::LeftOut(Box::new(plan.refused.swap_remove(0))));
     }
-    plan.require_conventional()?;
     if plan.unknown > 0 {
         return Err(CompactError::Unknown { count: plan.unknown });
     }
-    let deletions = plan.deletions_since(0);
-    // Later entries first: a directory is older than its contents.
-    let mut made: Vec<u64> = deletions.iter().map(|deletion| deletion.node.slot).collect();
-    made.sort_unstable_by(|a, b| b.cmp(a));
-    let deleting = deletions.iter().map(|deletion| deletion.slot);
-    let deleting: Vec<u64> = deleting.chain(plan.idle().iter().copied()).collect();
-    let mut voids: Vec<u64> = [plan.voids(), &made, &deleting].concat();
+    let dead = Dead::of(&log, &plan)?;
+    let mut voids = [plan.voids(), &dead.made, &dead.rest].concat();
     voids.sort_unstable();
     let end = log.published();
     let mut next = end;
@@ -99,18 +93,17 @@ pub fn compact(media: &dyn Media, dry_run: bool) -> Result<Compacted, CompactErr
         next -= 1;
     }
     let compacted = Compacted {
-        deletions: deletions.len() as u64,
-        bytes: plan.deleted_space(),
+        deletions: dead.objects,
+        bytes: dead.units,
+        page_bytes: dead.pages,
         slots: end - next,
         voids: voids.len() as u64,
     };
     if dry_run {
         return Ok(compacted);
     }
-    for slots in [&made, &deleting] {
-        for slot in slots {
-            log.void(*slot)?;
-        }
+    for slot in dead.made.iter().chain(&dead.rest) {
+        log.void(*slot)?;
     }
     if next < end {
         log.give_back(next)?;

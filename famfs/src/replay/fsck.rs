@@ -5,8 +5,10 @@ use serde::Serialize;
 
 use crate::format::{self, ALLOC_UNIT};
 use crate::media::Media;
+use crate::replay::Contents;
+use crate::replay::dead::Dead;
 use crate::replay::tree::list::Counts;
-use crate::replay::{Contents, NodeKind};
+use crate::replay::tree::store::StoreUse;
 use crate::store::superblock::Superblock;
 use crate::text::error_report::one_line;
 
@@ -28,17 +30,21 @@ pub struct FsckReport {
     /// The log.
     pub log: LogReport,
     /// Number of files that can be used.
-    pub files: usize,
+    pub files: u64,
     /// Number of directories that can be used.
-    pub directories: usize,
+    pub directories: u64,
+    /// Number of symbolic links.
+    pub symlinks: u64,
     /// Sum of the files' sizes in bytes.
     pub file_bytes: u64,
     /// The data area.
     pub space: SpaceReport,
-    /// What the extensions add up to, if any are in use; `files`, `directories` and `file_bytes`
-    /// are those of conventional entries.
+    /// What the tree adds up to, if extensions are in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extensions: Option<Counts>,
+    /// The files that hold the bytes of others, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreUse>,
     /// Entries that share memory with an earlier file.
     pub collisions: u64,
     /// Entries of types that this version does not know.
@@ -77,22 +83,15 @@ pub struct SpaceReport {
     pub free: u64,
     /// Longest free run.
     pub largest_free: u64,
-    /// Part of `used` that deleted files keep until the log is compacted.
+    /// Part of `used` that `famfs compact` gives back, in whole units: deleted files keep it, and
+    /// files of the store that hold nothing.
     pub deleted: u64,
 }
 
 /// Checks everything after a valid superblock and a valid log header.
 pub fn check(media: &dyn Media, contents: &Contents<'_>) -> FsckReport {
     let Contents { superblock, log, plan } = contents;
-    let (files, directories) = plan.counts();
-    let file_bytes = plan
-        .nodes()
-        .iter()
-        .map(|node| match &node.kind {
-            NodeKind::File { size, .. } => *size,
-            NodeKind::Dir => 0,
-        })
-        .sum();
+    let counts = plan.tree().counts();
     let mut problems = Vec::new();
     problems.extend(superblock.size_problem(media.len()).as_ref().map(|e| one_line(e)));
     problems.extend(log.counter_problem().as_ref().map(|e| one_line(e)));
@@ -106,12 +105,18 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> FsckReport {
             log.next_index()
         ));
     }
-    let deletions = plan.deletions_since(0).len();
-    if deletions > 0 {
+    let dead = Dead::of(log, plan).unwrap_or_else(|err| {
+        problems.push(one_line(&err));
+        Dead::default()
+    });
+    let freed = dead.units + dead.pages;
+    if dead.objects > 0 {
         notes.push(format!(
-            "{deletions} files and directories are deleted; `famfs compact` frees their {} bytes",
-            plan.deleted_space()
+            "{} files and directories are deleted; `famfs compact` frees their {freed} bytes",
+            dead.objects
         ));
+    } else if freed > 0 {
+        notes.push(format!("no file has {freed} bytes of the store; `famfs compact` frees them"));
     }
     let idle = plan.idle().len();
     if idle > 0 {
@@ -158,10 +163,12 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> FsckReport {
             slots: log.slots(),
             entries: log.published(),
         },
-        files,
-        directories,
-        file_bytes,
-        extensions: (!plan.tree().is_conventional()).then(|| plan.tree().counts()),
+        files: counts.files,
+        directories: counts.directories,
+        symlinks: counts.symlinks,
+        file_bytes: counts.file_bytes,
+        extensions: (!plan.tree().is_conventional()).then_some(counts),
+        store: Some(plan.tree().store_use()).filter(|store| store.files > 0),
         space: SpaceReport {
             alloc_unit: ALLOC_UNIT,
             start: area.start,
@@ -169,7 +176,7 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> FsckReport {
             used: plan.space.used(),
             free: plan.space.free(),
             largest_free: plan.space.largest_free(),
-            deleted: plan.deleted_space(),
+            deleted: dead.units,
         },
         collisions: plan.collisions,
         unknown_entries: plan.unknown,

@@ -4,6 +4,7 @@
 //! system or let two files share memory.
 
 pub mod compact;
+pub mod dead;
 pub mod dump;
 mod entry_error;
 pub mod extended;
@@ -263,7 +264,7 @@ impl Plan {
         found.ok().map(|index| &self.deletions[index])
     }
 
-    /// Slots of entries without effect: changes of what is void, and lists that no name needs. They
+    /// Slots of entries without effect: those about what is void, and lists that no name needs. They
     /// are harmless, and void after a compaction.
     pub fn idle(&self) -> &[u64] {
         &self.idle
@@ -274,13 +275,15 @@ impl Plan {
         &self.voids
     }
 
-    /// Bytes that deleted files keep until the log is compacted.
-    pub fn deleted_space(&self) -> u64 {
-        let extents = self.deletions.iter().filter_map(|deletion| match &deletion.node.kind {
-            NodeKind::File { map, .. } => Some(map.extents()),
-            NodeKind::Dir => None,
-        });
-        extents.flatten().map(|extent| extent.len).sum()
+    /// Whether the entry of a slot is void or without effect.
+    fn is_void(&self, slot: u64) -> bool {
+        is_in(&self.voids, slot) || is_in(&self.idle, slot)
+    }
+
+    /// The conventional file or directory that a slot made, if it is not deleted.
+    pub fn node(&self, slot: u64) -> Option<&Node> {
+        let found = self.nodes.binary_search_by_key(&slot, |node| node.slot);
+        found.ok().map(|index| &self.nodes[index])
     }
 
     /// Finds a file or directory.
@@ -406,12 +409,16 @@ impl Plan {
         self.index_of(&path.parent()?)
     }
 
+    /// Whether a conventional path is the store, or in it.
+    fn is_store(&self, path: &RelPath) -> bool {
+        let first = path.as_bytes().split(|&byte| byte == b'/').next();
+        self.extensions && first == Some(STORE_DIR.as_bytes())
+    }
+
     /// Where a conventional path is in the tree: slot of its directory, and its name there. What is
     /// in the store has no place.
     fn place(&self, path: &RelPath) -> Option<(u64, Component)> {
-        let bytes = path.as_bytes();
-        let first = bytes.split(|&byte| byte == b'/').next();
-        if self.extensions && first == Some(STORE_DIR.as_bytes()) {
+        if self.is_store(path) {
             return None;
         }
         let parent = self.parent_index(path).map_or(NO_ENTRY, |index| self.nodes[index].slot);
@@ -465,7 +472,11 @@ impl Plan {
                 }
                 let taken = match kind {
                     EntryKind::Group if self.group.contains(&slot) => Err(TreeProblem::NestedGroup),
-                    _ => self.tree.take(slot, kind, &entry.body, &self.voids),
+                    _ => {
+                        let (voids, idle) = (&self.voids, &self.idle);
+                        let is_void = |slot: u64| is_in(voids, slot) || is_in(idle, slot);
+                        self.tree.take(slot, kind, &entry.body, is_void)
+                    }
                 };
                 let counts = matches!(taken, Ok(Taken::Done(_)));
                 match taken {
@@ -553,4 +564,9 @@ impl Plan {
             None => "itself, or a file that was left out or deleted".to_owned(),
         }
     }
+}
+
+/// Whether a slot is among some in ascending order.
+fn is_in(slots: &[u64], slot: u64) -> bool {
+    slots.binary_search(&slot).is_ok()
 }

@@ -5,6 +5,7 @@
 //! taken: files, and deleted files that are not compacted, whose entries are still in the log and
 //! would be damage on a shorter device.
 
+use std::collections::HashSet;
 use std::mem::offset_of;
 
 use zerocopy::transmute;
@@ -12,6 +13,7 @@ use zerocopy::transmute;
 use crate::format::map::{DataArea, Extent, FileMap};
 use crate::format::{self, ALLOC_UNIT, EntryKind, FileBody};
 use crate::media::Media;
+use crate::replay::dead::Dead;
 use crate::replay::{Contents, Node, NodeKind};
 use crate::store::superblock::{Superblock, SuperblockError};
 use crate::store::takeover::takeover;
@@ -44,7 +46,9 @@ pub fn data_end(contents: &Contents<'_>, device_len: u64) -> Option<DataEnd> {
         let (_, entry) = entry.ok()?;
         least = least.max(unpublished_end(&entry, area, plan.has_extensions())?);
     }
-    let live = plan.nodes().iter().map(node_end).max().unwrap_or(0);
+    let dead: HashSet<u64> = Dead::of(log, plan).ok()?.made.into_iter().collect();
+    let live = plan.nodes().iter().filter(|node| !dead.contains(&node.slot));
+    let live = live.map(node_end).max().unwrap_or(0);
     Some(DataEnd { now: plan.space.end().max(least), compacted: live.max(least) })
 }
 

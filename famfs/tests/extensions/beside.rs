@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Extension entries beside conventional ones, and those who know only these.
 
+use famfs::format::EntryKind;
 use famfs::format::extension::SET_UID;
-use famfs::format::{DeleteBody, EntryKind};
-use famfs::replay::compact::compact;
 use famfs::replay::size;
-use famfs::text::error_report::one_line;
-use zerocopy::little_endian::U64;
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 
 use crate::log::{DEVICE_LEN, ExtendedLog, attributes, file, link, moved, removal};
 use crate::sample::{Prepared, ROOT, clean, paths, piece, prepared, refused};
@@ -27,16 +24,10 @@ fn conventional_entries_beside_the_tree() {
     let taken_at_top = log.mkdir("moved");
     let hard = log.file("hard", 1, 0);
     let more = log.push(EntryKind::Link, link(hard, d, b"other").as_bytes());
-    let delete = |log: &mut ExtendedLog, slot: u64, path: &[u8]| {
-        let mut body = DeleteBody::new_zeroed();
-        body.slot = U64::new(slot);
-        body.path[..path.len()].copy_from_slice(path);
-        log.push(EntryKind::Delete, body.as_bytes())
-    };
-    let in_use = delete(&mut log, slab, b".famfs/0");
-    let has_links = delete(&mut log, hard, b"hard");
+    let in_use = log.delete(slab, ".famfs/0");
+    let has_links = log.delete(hard, "hard");
     log.push(EntryKind::Remove, removal(more).as_bytes());
-    delete(&mut log, hard, b"hard");
+    log.delete(hard, "hard");
     let contents = log.contents();
     let expected = [
         (taken, "\"g\" already exists in its directory; slot 5 made it"),
@@ -79,10 +70,6 @@ fn others_refuse_by_name() {
                    \"dir/inner/file\"; this command supports only conventional entries. \
                    Use a newer version of the famfs tools";
     assert_eq!(contents.plan.require_conventional().unwrap_err().to_string(), message);
-    for dry_run in [true, false] {
-        let error = compact(&log.media, dry_run).unwrap_err();
-        assert_eq!(one_line(&error), format!("nothing can be given back: {message}"));
-    }
     // Where data ends is told by the file entries.
     let end = size::data_end(&contents, DEVICE_LEN).unwrap();
     assert_eq!((end.now, end.compacted), (log.free, log.free));

@@ -7,7 +7,7 @@ use famfs::format::extension::{
 };
 use famfs::format::map::{Extent, FileMap};
 use famfs::format::piece::Piece;
-use famfs::format::{ALLOC_UNIT, Body, EntryKind, FileBody, LOG_OFFSET, MkdirBody};
+use famfs::format::{ALLOC_UNIT, Body, DeleteBody, EntryKind, FileBody, LOG_OFFSET, MkdirBody};
 use famfs::media::Media;
 use famfs::media::in_memory::InMemory;
 use famfs::replay::Contents;
@@ -105,6 +105,14 @@ impl ExtendedLog {
         body.path[..path.len()].copy_from_slice(path.as_bytes());
         map.encode(&mut body);
         self.push(EntryKind::File, body.as_bytes())
+    }
+
+    /// Appends a deletion of what a conventional entry made.
+    pub fn delete(&mut self, slot: u64, path: &str) -> u64 {
+        let mut body = DeleteBody::new_zeroed();
+        body.slot = U64::new(slot);
+        body.path[..path.len()].copy_from_slice(path.as_bytes());
+        self.push(EntryKind::Delete, body.as_bytes())
     }
 
     /// Appends the directory of the store.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 mod beside;
+mod compaction;
 mod damage;
 mod groups;
 mod links;

@@ -25,7 +25,7 @@ const NAMES: [&[u8]; 6] = [b"a", b"b", b"\xff\x01 ", b"d e", b"f", b".famfs"];
 
 /// An operation, in numbers that choose among what is there.
 #[derive(Clone, Copy, Debug)]
-struct Op {
+pub struct Op {
     what: u8,
     of: usize,
     to: usize,
@@ -33,14 +33,14 @@ struct Op {
     number: u32,
 }
 
-fn op() -> impl Strategy<Value = Op> {
-    let parts = (0_u8..20, 0_usize..64, 0_usize..64, 0..NAMES.len(), 0_u32..4000);
+pub fn op() -> impl Strategy<Value = Op> {
+    let parts = (0_u8..26, 0_usize..64, 0_usize..64, 0..NAMES.len(), 0_u32..4000);
     parts.prop_map(|(what, of, to, name, number)| Op { what, of, to, name, number })
 }
 
 /// What a user sees of a file, directory or link.
 #[derive(Clone, Debug, PartialEq)]
-struct Seen {
+pub struct Seen {
     kind: char,
     size: u64,
     uid: u32,
@@ -49,21 +49,21 @@ struct Seen {
     mtime: Option<(i64, u32)>,
     target: Vec<u8>,
     /// Page of the file, and where that is on the device.
-    pages: BTreeMap<u64, u64>,
+    pub pages: BTreeMap<u64, u64>,
 }
 
 /// Path to slot of the name, slot of what it names, number of its names, and what it is.
-type Listing = BTreeMap<Vec<u8>, (u64, u64, u64, Seen)>;
+pub type Listing = BTreeMap<Vec<u8>, (u64, u64, u64, Seen)>;
 
 #[derive(Default)]
-struct Model {
+pub struct Model {
     /// Slot of the name, and of what it names, by path.
     paths: BTreeMap<Vec<u8>, (u64, u64)>,
     objects: HashMap<u64, Seen>,
     /// Pages of the device that a file has.
     taken: BTreeSet<u64>,
     /// Slots that must be refused.
-    refused: BTreeSet<u64>,
+    pub refused: BTreeSet<u64>,
 }
 
 fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
@@ -114,7 +114,7 @@ impl Model {
         }
     }
 
-    fn list(&self) -> Listing {
+    pub fn list(&self) -> Listing {
         let links = |object: u64| self.paths.values().filter(|(_, o)| *o == object).count() as u64;
         let item = |(path, (name, object)): (&Vec<u8>, &(u64, u64))| {
             (path.clone(), (*name, *object, links(*object), self.objects[object].clone()))
@@ -124,15 +124,28 @@ impl Model {
 }
 
 /// The log and the model, which get the same operations.
-struct Pair {
-    log: ExtendedLog,
-    model: Model,
-    /// The file entry that holds bytes, and its first page on the device.
-    slab: (u64, u64),
+pub struct Pair {
+    pub log: ExtendedLog,
+    pub model: Model,
+    /// The file entries that hold bytes, and their first pages on the device.
+    slabs: [(u64, u64); 2],
+    /// Slots of conventional directories and files, and the path in the entry.
+    conventional: Vec<(u64, String)>,
 }
 
 impl Pair {
-    fn run(&mut self, op: Op) {
+    pub fn new() -> Self {
+        let mut log = ExtendedLog::new(true);
+        log.store();
+        let slabs = [".famfs/0", ".famfs/1"].map(|path| {
+            let first_page = log.free / PAGE;
+            (log.file(path, 1, 0), first_page)
+        });
+        Self { log, model: Model::default(), slabs, conventional: Vec::new() }
+    }
+
+    /// Does it in the log, and in the model if it is legal.
+    pub fn run(&mut self, op: Op) {
         let Op { what, of, to, name, number } = op;
         let name = NAMES[name];
         let (path, name_slot, object) = self.model.pick(of);
@@ -202,6 +215,16 @@ impl Pair {
                 legal
             }
             14..18 => self.rename(&path, name_slot, &dir_path, dir_slot, name, number),
+            20 => {
+                let path = format!("k{slot}");
+                self.log.mkdir(&path);
+                let seen = Seen { uid: 0, gid: 0, mode: 0o755, mtime: None, ..plain('d') };
+                self.model.add(b"", path.as_bytes(), slot, seen);
+                self.conventional.push((slot, path));
+                true
+            }
+            21..23 => self.conventional_file(of, plain('f')),
+            23 => self.delete(of),
             _ => {
                 self.log.push(EntryKind::Remove, removal(name_slot).as_bytes());
                 let legal = !path.is_empty() && self.model.is_empty(&path);
@@ -216,6 +239,51 @@ impl Pair {
         }
     }
 
+    /// A conventional file at the top, or in a conventional directory.
+    fn conventional_file(&mut self, of: usize, plain: Seen) -> bool {
+        let slot = self.log.next;
+        let dirs = self.conventional.iter().filter(|(_, path)| path.starts_with('k'));
+        let dirs: Vec<_> = dirs.filter(|(_, path)| !path.contains('/')).cloned().collect();
+        let dir = dirs.get(of % (dirs.len() + 1));
+        let path = dir.map_or(format!("c{slot}"), |(_, dir)| format!("{dir}/c{slot}"));
+        let first = self.log.free / PAGE;
+        self.log.file(&path, 1, 0);
+        // Wherever the directory is now.
+        let place = dir.map_or(Some(Vec::new()), |(dir, _)| {
+            let found = self.model.paths.iter().find(|(_, (name, _))| name == dir);
+            found.map(|(path, _)| path.clone())
+        });
+        let Some(place) = place else { return false };
+        let pages = (0..UNIT_PAGES).map(|n| (n, first + n)).collect();
+        let (size, mtime) = (UNIT_PAGES * PAGE, None);
+        let seen = Seen { size, mtime, uid: 0, gid: 0, mode: 0o644, pages, ..plain };
+        self.model.add(&place, format!("c{slot}").as_bytes(), slot, seen);
+        self.conventional.push((slot, path));
+        true
+    }
+
+    /// A conventional deletion of a file, which may be gone but for its entry.
+    fn delete(&mut self, of: usize) -> bool {
+        let files = (0..self.conventional.len()).filter(|n| self.conventional[*n].1.contains('c'));
+        let files: Vec<_> = files.collect();
+        if files.is_empty() {
+            self.log.delete(0, ".famfs");
+            return false;
+        }
+        let index = files[of % files.len()];
+        let (slot, path) = self.conventional[index].clone();
+        self.log.delete(slot, &path);
+        let names = self.model.paths.iter().filter(|(_, (_, object))| *object == slot);
+        let names: Vec<_> = names.map(|(path, (name, _))| (path.clone(), *name)).collect();
+        match &names[..] {
+            [] => {}
+            [(path, name)] if *name == slot => self.model.remove(path),
+            _ => return false,
+        }
+        self.conventional.remove(index);
+        true
+    }
+
     /// A file of up to three pieces with holes between them.
     fn file(
         &mut self,
@@ -228,14 +296,15 @@ impl Pair {
     ) -> bool {
         let in_lists = number.is_multiple_of(3);
         let (mut pieces, mut pages) = (Vec::new(), BTreeMap::new());
+        let (slab, first_page) = self.slabs[usize::from(number.is_multiple_of(4))];
         let mut number = u64::from(number);
         let mut at = 0;
         while number > 0 && pieces.len() < 3 {
             let (page, len, hole) = (number % UNIT_PAGES, 1 + number % 3, number % 2);
             at += hole;
-            pieces.push(Piece { slot: self.slab.0, page, at, pages: len });
+            pieces.push(Piece { slot: slab, page, at, pages: len });
             for n in 0..len {
-                pages.insert(at + n, self.slab.1 + page + n);
+                pages.insert(at + n, first_page + page + n);
             }
             at += len;
             number /= 7;
@@ -303,7 +372,7 @@ impl Pair {
 }
 
 /// The tree of a plan as a user sees it.
-fn listing(plan: &Plan) -> Listing {
+pub fn listing(plan: &Plan) -> Listing {
     let tree = plan.tree();
     let mut listing = Listing::new();
     tree.walk(NO_ENTRY, |path, listed| {
@@ -342,13 +411,9 @@ proptest! {
         group_at in 0_usize..80,
         group_len in 1_u64..12,
     ) {
-        let mut log = ExtendedLog::new(true);
-        log.store();
-        let first_page = log.free / PAGE;
-        let slab = log.file(".famfs/0", 1, 0);
-        let mut pair = Pair { log, model: Model::default(), slab: (slab, first_page) };
+        let mut pair = Pair::new();
         // What is to be seen when so many entries are published.
-        let mut moments = vec![Listing::new(); 3];
+        let mut moments = vec![Listing::new(); 4];
         let mut head = None;
         for (index, op) in ops.iter().enumerate() {
             if index == group_at && group_at as u64 + group_len <= ops.len() as u64 {
@@ -364,7 +429,7 @@ proptest! {
         let mut follower: Option<Plan> = None;
         let mount = mounted::Mount::new();
         let mut player = None;
-        for cut in 2..=pair.log.next {
+        for cut in 3..=pair.log.next {
             pair.log.cut(cut);
             let contents = pair.log.contents();
             let plan = &contents.plan;

@@ -2,6 +2,7 @@
 //! What `pool inspect` reports about a pool's file system; `famfs fsck` reports everything.
 
 use famfs::media::Media;
+use famfs::replay::dead::Dead;
 use famfs::replay::size;
 use famfs::replay::{Contents, ContentsError};
 use famfs::store::superblock::SuperblockError;
@@ -18,9 +19,9 @@ pub struct FamfsReport {
     /// Number of entries for which the log has room.
     pub log_slots: u64,
     /// Number of files.
-    pub files: usize,
+    pub files: u64,
     /// Number of directories.
-    pub directories: usize,
+    pub directories: u64,
     /// Bytes in use by files.
     pub used: u64,
     /// How many of these belong to deleted files, until `famfs compact`.
@@ -43,7 +44,8 @@ pub(super) fn read(media: &dyn Media) -> Option<FamfsReport> {
             return Some(FamfsReport { problem: Some(one_line(&err)), ..FamfsReport::default() });
         }
     };
-    let (files, directories) = contents.plan.counts();
+    let counts = contents.plan.tree().counts();
+    let dead = Dead::of(&contents.log, &contents.plan).ok();
     let space = &contents.plan.space;
     let stopped = contents.plan.stopped.as_ref().map(|err| one_line(err));
     let refused = contents.plan.refused.first().map(|err| one_line(err));
@@ -51,10 +53,10 @@ pub(super) fn read(media: &dyn Media) -> Option<FamfsReport> {
         uuid: contents.superblock.fs_uuid.to_string(),
         log_entries: contents.log.published(),
         log_slots: contents.log.slots(),
-        files,
-        directories,
+        files: counts.files,
+        directories: counts.directories,
         used: space.used(),
-        deleted: contents.plan.deleted_space(),
+        deleted: dead.map_or(0, |dead| dead.units),
         capacity: space.used() + space.free(),
         data_end: size::data_end(&contents, media.len()).map(|end| end.now + media.origin()),
         problem: stopped.or(refused),

@@ -19,6 +19,7 @@ struct CompactReport {
     dry_run: bool,
     deletions: u64,
     bytes: u64,
+    page_bytes: u64,
     slots: u64,
     voids: u64,
 }
@@ -34,16 +35,25 @@ pub fn run(pool: Option<&Path>, args: &Compact) -> Outcome {
     if !args.dry_run {
         refuse_held(pool)?;
     }
-    let Compacted { deletions, bytes, slots, voids } = compact(place.volume.media(), args.dry_run)?;
+    let compacted = compact(place.volume.media(), args.dry_run)?;
+    let Compacted { deletions, bytes, page_bytes, slots, voids } = compacted;
     if args.json {
         let dry_run = args.dry_run;
-        print_json(&CompactReport { version: 1, dry_run, deletions, bytes, slots, voids })?;
+        print_json(&CompactReport {
+            version: 1,
+            dry_run,
+            deletions,
+            bytes,
+            page_bytes,
+            slots,
+            voids,
+        })?;
         return Ok(OK);
     }
     let verb = if args.dry_run { "would free" } else { "freed" };
     say!(
         "{verb} {} of {deletions} deleted files and directories, {slots} log slots",
-        human(bytes)
+        human(bytes + page_bytes)
     )?;
     if voids > 0 {
         say!("{voids} void log entries stay, because entries of other files follow them")?;

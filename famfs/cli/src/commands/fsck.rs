@@ -10,6 +10,7 @@ use famfs::kernel::mount::Mounted;
 use famfs::media::PoolFile;
 use famfs::replay::fsck::{self, FsckReport};
 use famfs::replay::tree::list::Counts;
+use famfs::replay::tree::store::StoreUse;
 use famfs::replay::{Contents, Plan};
 use famfs::sys::dax::Access;
 use famfs::write::volume::{OfflineVolume, Volume};
@@ -127,12 +128,20 @@ fn print(args: &Fsck, report: &FsckReport, buckets: &[Bucket]) -> Result<()> {
         writeln!(out, "  log_len: {}", size(log.bytes))?;
         writeln!(out, "  log: {} of {} slots used", log.entries, log.slots)?;
         writeln!(out, "  {} files, {} directories", report.files, report.directories)?;
-        if let Some(counts) = &report.extensions {
-            let Counts { entries, names, files, directories, symlinks, .. } = counts;
+        if let Some(Counts { entries, names, symlinks, .. }) = &report.extensions {
             writeln!(
                 out,
-                "  with extensions ({entries} log entries): {files} files, {directories} \
-                 directories, {symlinks} symbolic links, {names} names"
+                "  {symlinks} symbolic links, {names} names, {entries} log entries of extensions"
+            )?;
+        }
+        if let Some(StoreUse { files, bytes, used, free, retired }) = &report.store {
+            writeln!(
+                out,
+                "  store: {files} files of {}, used {}, free {}, free after famfs compact {}",
+                size(*bytes),
+                size(*used),
+                size(*free),
+                size(*retired)
             )?;
         }
         writeln!(out, "Device capacity: {}", size(report.device_bytes))?;

@@ -26,21 +26,23 @@ const PIECE_LEN: usize = size_of::<RawPiece>();
 const MAX_SIZE: u64 = i64::MAX.cast_unsigned();
 
 impl Tree {
-    /// Carries out an extension entry. `voids` are the slots that count no more, in order.
+    /// Carries out an extension entry. `is_void` tells which slots before it do not count.
     pub fn take(
         &mut self,
         slot: u64,
         kind: EntryKind,
         body: &Body,
-        voids: &[u64],
+        is_void: impl Fn(u64) -> bool,
     ) -> Result<Taken, TreeProblem> {
-        let is_void = |slot: u64| voids.binary_search(&slot).is_ok();
         let taken = match kind {
             EntryKind::Name => self.take_name(slot, &transmute!(*body))?,
             EntryKind::Link => {
                 let body: LinkBody = transmute!(*body);
                 zero("bytes behind the link", &body.rest)?;
-                self.take_link(slot, &body)?
+                match body.target.get() {
+                    target if is_void(target) => Taken::Idle,
+                    _ => self.take_link(slot, &body)?,
+                }
             }
             EntryKind::Attr => {
                 let body: AttrBody = transmute!(*body);

@@ -158,6 +158,16 @@ impl Tree {
         self.store.free_runs()
     }
 
+    /// Whether a slot made a file of the store that holds nothing.
+    pub(super) fn is_unused(&self, slot: u64) -> bool {
+        self.store.is_unused(slot)
+    }
+
+    /// Bytes of pages that a compaction makes free in files of the store that stay.
+    pub(super) fn reusable_pages(&self) -> u64 {
+        self.store.reusable()
+    }
+
     /// What the files of the store are used for.
     pub fn store_use(&self) -> StoreUse {
         self.store.usage()

@@ -160,21 +160,44 @@ impl Store {
         simple.flat_map(|(slot, holder)| self.gaps(*slot, holder.pages))
     }
 
+    /// Whether a file entry holds nothing.
+    pub fn is_unused(&self, slot: u64) -> bool {
+        self.holders.get(&slot).is_some_and(|holder| holder.used == 0)
+    }
+
+    /// Bytes that removed files had in those that hold something else.
+    pub fn reusable(&self) -> u64 {
+        let used = self.holders.iter().filter(|(_, holder)| holder.used > 0);
+        used.map(|(slot, holder)| self.usage_of(*slot, holder).retired).sum()
+    }
+
     /// What all files are used for.
     pub fn usage(&self) -> StoreUse {
-        let mut usage = StoreUse { files: self.holders.len() as u64, ..StoreUse::default() };
+        let mut all = StoreUse::default();
         for (slot, holder) in &self.holders {
-            // What is left of an interleaved file is of no use to others.
-            let (used, free) = match holder.is_interleaved() {
-                true => (if holder.used > 0 { holder.pages } else { 0 }, 0),
-                false => (holder.used, self.gaps(*slot, holder.pages).map(|run| run.pages).sum()),
-            };
-            usage.bytes += holder.pages * PAGE;
-            usage.used += used * PAGE;
-            usage.free += free * PAGE;
-            usage.retired += (holder.pages - used - free) * PAGE;
+            let usage = self.usage_of(*slot, holder);
+            all.files += usage.files;
+            all.bytes += usage.bytes;
+            all.used += usage.used;
+            all.free += usage.free;
+            all.retired += usage.retired;
         }
-        usage
+        all
+    }
+
+    fn usage_of(&self, slot: u64, holder: &Holder) -> StoreUse {
+        // What is left of an interleaved file is of no use to others.
+        let (used, free) = match holder.is_interleaved() {
+            true => (if holder.used > 0 { holder.pages } else { 0 }, 0),
+            false => (holder.used, self.gaps(slot, holder.pages).map(|run| run.pages).sum()),
+        };
+        StoreUse {
+            files: 1,
+            bytes: holder.pages * PAGE,
+            used: used * PAGE,
+            free: free * PAGE,
+            retired: (holder.pages - used - free) * PAGE,
+        }
     }
 
     /// Runs of pages of a file that belong to nothing and never did.

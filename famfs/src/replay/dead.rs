@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Which entries of a log a compaction makes void, and in which order: those of files, directories
+//! and symbolic links that are gone, and of files of the store that hold nothing.
+//!
+//! What made something can become void as soon as no entry that stays names it as a directory. From
+//! then on all other entries about it have no effect, in whatever order they become void. So files
+//! go first, then directories from the inside out. A directory through which something moved that
+//! is still there stays, and so do directories that have been in each other.
+
+use std::collections::{BTreeMap, HashMap};
+
+use zerocopy::transmute;
+
+use crate::format::extension::{
+    AttrBody, GroupBody, KIND_FILE, LIST_LEN, LIST_PIECES, LinkBody, MoveBody, NameBody,
+    PLACE_LIST, RemoveBody,
+};
+use crate::format::path::RelPath;
+use crate::format::{DeleteBody, Entry, EntryKind, FileBody, MAX_PATH, MkdirBody};
+use crate::replay::node::{Node, NodeKind};
+use crate::replay::{Deletion, Plan};
+use crate::store::log::{Log, LogError};
+
+/// Entries of a log that a compaction makes void, and what that frees.
+#[derive(Debug, Default)]
+pub struct Dead {
+    /// Slots of those that made something, in the order in which they may become void.
+    pub made: Vec<u64>,
+    /// Slots of those that have no effect once the first ones are void, in order.
+    pub rest: Vec<u64>,
+    /// Number of files, directories and symbolic links that they made.
+    pub objects: u64,
+    /// Bytes of whole units.
+    pub units: u64,
+    /// Bytes of pages in files of the store that stay.
+    pub pages: u64,
+}
+
+/// Something that is gone.
+#[derive(Default)]
+struct Gone {
+    /// Slots of the other entries about it.
+    rest: Vec<u64>,
+    /// Slots of the directories that are gone too and that its entries name.
+    parents: Vec<u64>,
+}
+
+/// What is known of the entries read so far.
+struct Reader<'p> {
+    plan: &'p Plan,
+    deletions: HashMap<u64, &'p Deletion>,
+    gone: BTreeMap<u64, Gone>,
+    /// How many entries name a directory that is gone.
+    named: HashMap<u64, u64>,
+    /// What removed links are names of.
+    links: HashMap<u64, u64>,
+    /// Slots of conventional directories that are gone, by their path at this point of the log.
+    dirs: HashMap<RelPath, u64>,
+    /// Slot and last slot of each group.
+    groups: Vec<(u64, u64)>,
+}
+
+impl Dead {
+    /// Finds what is dead in a log, as far as the plan has read it.
+    pub fn of(log: &Log<'_>, plan: &Plan) -> Result<Self, LogError> {
+        let mut reader = Reader {
+            plan,
+            deletions: plan.deletions_since(0).iter().map(|d| (d.node.slot, d)).collect(),
+            gone: BTreeMap::new(),
+            named: HashMap::new(),
+            links: HashMap::new(),
+            dirs: HashMap::new(),
+            groups: Vec::new(),
+        };
+        let read = usize::try_from(plan.next_slot()).unwrap_or(usize::MAX);
+        for entry in log.entries_from(0).take(read) {
+            let (slot, entry) = entry?;
+            reader.add(slot, &entry);
+        }
+        Ok(reader.dead())
+    }
+}
+
+impl<'p> Reader<'p> {
+    fn add(&mut self, slot: u64, entry: &Entry) {
+        let refused = self.plan.refused.binary_search_by_key(&slot, |error| error.slot).is_ok();
+        if refused || self.plan.is_void(slot) {
+            return;
+        }
+        let Some(kind) = EntryKind::of(entry) else { return };
+        match kind {
+            EntryKind::File => {
+                let body: FileBody = transmute!(entry.body);
+                self.conventional(slot, &body.path, false);
+            }
+            EntryKind::Mkdir => {
+                let body: MkdirBody = transmute!(entry.body);
+                self.conventional(slot, &body.path, true);
+            }
+            EntryKind::Delete => {
+                let body: DeleteBody = transmute!(entry.body);
+                self.about(slot, body.slot.get(), None);
+            }
+            EntryKind::Daxdev | EntryKind::Void => {}
+            _ if self.plan.has_extensions() => self.extension(slot, kind, entry),
+            _ => {}
+        }
+    }
+
+    fn extension(&mut self, slot: u64, kind: EntryKind, entry: &Entry) {
+        match kind {
+            EntryKind::Name => {
+                let body: NameBody = transmute!(entry.body);
+                self.about(slot, slot, Some(body.parent.get()));
+                if let Some(gone) = self.gone.get_mut(&slot) {
+                    gone.rest.extend(slot.saturating_sub(lists(&body))..slot);
+                }
+            }
+            EntryKind::Link => {
+                let body: LinkBody = transmute!(entry.body);
+                let object = body.target.get();
+                if self.plan.tree().name(slot).is_none() {
+                    self.links.insert(slot, object);
+                }
+                self.about(slot, object, Some(body.parent.get()));
+            }
+            EntryKind::Attr => {
+                let body: AttrBody = transmute!(entry.body);
+                self.about(slot, body.target.get(), None);
+            }
+            EntryKind::Move => {
+                let body: MoveBody = transmute!(entry.body);
+                let object = self.object_of(body.name_slot.get());
+                self.about(slot, object, Some(body.parent.get()));
+            }
+            EntryKind::Remove => {
+                let body: RemoveBody = transmute!(entry.body);
+                self.about(slot, self.object_of(body.name_slot.get()), None);
+            }
+            EntryKind::Group => {
+                let body: GroupBody = transmute!(entry.body);
+                self.groups.push((slot, slot.saturating_add(body.count.get())));
+            }
+            _ => {}
+        }
+    }
+
+    /// An entry that made a conventional file or directory.
+    fn conventional(&mut self, slot: u64, path: &[u8; MAX_PATH + 1], is_dir: bool) {
+        let Ok(path) = RelPath::from_field(path) else { return };
+        let parent = path.parent().and_then(|parent| self.dirs.get(&parent).copied());
+        self.about(slot, slot, parent);
+        if is_dir && self.gone.contains_key(&slot) {
+            self.dirs.insert(path, slot);
+        } else {
+            self.dirs.remove(&path);
+        }
+    }
+
+    /// An entry about what slot `object` made, which it may put into a directory.
+    fn about(&mut self, slot: u64, object: u64, parent: Option<u64>) {
+        let parent = parent.filter(|parent| self.is_gone(*parent));
+        if let Some(parent) = parent {
+            *self.named.entry(parent).or_default() += 1;
+        }
+        if self.is_gone(object) {
+            let gone = self.gone.entry(object).or_default();
+            gone.parents.extend(parent);
+            if slot != object {
+                gone.rest.push(slot);
+            }
+        }
+    }
+
+    /// Slot of what a name is or was a name of.
+    fn object_of(&self, name_slot: u64) -> u64 {
+        let name = self.plan.tree().name(name_slot).map(|name| name.object);
+        name.or_else(|| self.links.get(&name_slot).copied()).unwrap_or(name_slot)
+    }
+
+    /// Whether what a slot made is gone, or is a file of the store that holds nothing.
+    fn is_gone(&self, slot: u64) -> bool {
+        if self.plan.tree().object(slot).is_some() {
+            return false;
+        }
+        match self.plan.node(slot).filter(|node| self.plan.is_store(&node.path)) {
+            Some(Node { kind: NodeKind::Dir, .. }) => false,
+            Some(Node { kind: NodeKind::File { .. }, .. }) => self.plan.tree().is_unused(slot),
+            None => true,
+        }
+    }
+
+    /// The conventional file or directory that a slot made, deleted or not.
+    fn node(&self, slot: u64) -> Option<&'p Node> {
+        self.deletions.get(&slot).map(|deletion| &deletion.node).or_else(|| self.plan.node(slot))
+    }
+
+    fn is_store(&self, slot: u64) -> bool {
+        self.node(slot).is_some_and(|node| self.plan.is_store(&node.path))
+    }
+
+    fn dead(mut self) -> Dead {
+        let mut dead = Dead { pages: self.plan.tree().reusable_pages(), ..Dead::default() };
+        // Files of the store go when nothing has pages in them any more.
+        for store in [false, true] {
+            let free = |slot: &u64| !self.named.contains_key(slot) && self.is_store(*slot) == store;
+            let mut next: Vec<u64> = self.gone.keys().copied().filter(free).collect();
+            while let Some(slot) = next.pop() {
+                let Some(gone) = self.gone.remove(&slot) else { continue };
+                dead.made.push(slot);
+                dead.rest.extend(gone.rest);
+                for parent in gone.parents {
+                    if let Some(named) = self.named.get_mut(&parent) {
+                        *named -= 1;
+                        if *named == 0 {
+                            self.named.remove(&parent);
+                            next.push(parent);
+                        }
+                    }
+                }
+            }
+        }
+        for slot in &dead.made {
+            let node = self.node(*slot);
+            if let Some(Node { kind: NodeKind::File { map, .. }, .. }) = node {
+                dead.units += map.extents().iter().map(|extent| extent.len).sum::<u64>();
+            }
+            dead.objects += u64::from(!self.is_store(*slot) || self.deletions.contains_key(slot));
+        }
+        dead.rest.extend(self.plan.idle());
+        // A group with a void entry was whole once. Its head must not wait for entries that are
+        // given back with the end of the log.
+        let mut void = [self.plan.voids(), &dead.made, &dead.rest].concat();
+        void.sort_unstable();
+        for (head, last) in self.groups {
+            let first = void.partition_point(|slot| *slot <= head);
+            if void.get(first).is_some_and(|slot| *slot <= last) {
+                dead.rest.push(head);
+            }
+        }
+        dead.rest.sort_unstable();
+        dead
+    }
+}
+
+/// How many entries before a name hold its pieces or target.
+fn lists(body: &NameBody) -> u64 {
+    match (body.place.get(), body.kind.get()) {
+        (PLACE_LIST, KIND_FILE) => body.count.get().div_ceil(LIST_PIECES).into(),
+        (PLACE_LIST, _) => u64::from(body.count.get()).div_ceil(LIST_LEN as u64),
+        _ => 0,
+    }
+}

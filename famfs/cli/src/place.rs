@@ -13,7 +13,9 @@ use famfs::kernel::mount::Mounted;
 use famfs::kernel::play::play;
 use famfs::kernel::player::Task;
 use famfs::media::PoolFile;
+use famfs::replay::tree::Tree;
 use famfs::replay::tree::list::Entry;
+use famfs::replay::tree::object::{FileBytes, Object, ObjectKind};
 use famfs::replay::tree::resolve::LastLink;
 use famfs::replay::{Contents, Owner, Plan};
 use famfs::store::alloc::Striping;
@@ -24,6 +26,7 @@ use famfs::sys::dax::Access;
 use famfs::system::mounts::{self, MountedPath, MountsError};
 use famfs::system::parent;
 use famfs::text::error_report::one_line;
+use famfs::write::reading::Reading;
 use famfs::write::volume::{OfflineVolume, Volume};
 use famfs::write::writer::Writer;
 use famfs_cli::args::InterleaveArgs;
@@ -149,8 +152,15 @@ impl Place {
 
     /// Refuses to write an output file over the file system that it is made from.
     pub fn check_output(&self, path: &Path) -> Result<()> {
-        let is_memory = |memory| path.metadata().is_ok_and(|found| is_same(&found, memory));
-        if self.memory.as_ref().is_some_and(is_memory) {
+        match path.metadata() {
+            Ok(found) => self.check_existing(&found, path),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The same for what is found at a path.
+    pub fn check_existing(&self, found: &Metadata, path: &Path) -> Result<()> {
+        if self.memory.as_ref().is_some_and(|memory| is_same(found, memory)) {
             bail!(
                 "{} holds the file system that is being read, and would be overwritten: name another \
                  file",
@@ -160,16 +170,8 @@ impl Place {
         Ok(())
     }
 
-    /// Reads the log. An error if it has entries of extensions: most commands know only what
-    /// conventional entries describe.
+    /// Reads the log.
     pub fn plan(&self) -> Result<Plan> {
-        let plan = self.whole_plan()?;
-        plan.require_conventional()?;
-        Ok(plan)
-    }
-
-    /// Reads the log, for commands that show the tree of extensions as well.
-    pub fn whole_plan(&self) -> Result<Plan> {
         Ok(Contents::read(self.volume.media())?.plan)
     }
 
@@ -192,9 +194,47 @@ impl Place {
         }
     }
 
+    /// The file at the path, symbolic links followed.
+    pub fn file<'p>(&self, plan: &'p Plan) -> Result<FileOf<'p>> {
+        let Some(path) = self.resolve(plan, LastLink::Follow)? else {
+            bail!("the path names the root of the file system, expected a file")
+        };
+        FileOf::new(plan.tree(), path)
+    }
+
     /// The path, which must not be the root.
     pub fn file_path(&self) -> Result<&RelPath> {
         self.path.as_ref().context("the path names the root of the file system, expected a file")
+    }
+}
+
+/// A file of a log.
+pub struct FileOf<'p> {
+    /// Its path.
+    pub path: RelPath,
+    /// Its size in bytes.
+    pub size: u64,
+    tree: &'p Tree,
+    bytes: &'p FileBytes,
+}
+
+impl<'p> FileOf<'p> {
+    /// What is at a path, which must be a file.
+    pub fn new(tree: &'p Tree, path: RelPath) -> Result<Self> {
+        match tree.get(&path).map(|listed| listed.object) {
+            Some(Object { kind: ObjectKind::File { size, bytes }, .. }) => {
+                Ok(Self { path, size: *size, tree, bytes })
+            }
+            Some(object) => bail!("\"{path}\" is a {}, expected a file", object.kind_name()),
+            None => bail!("\"{path}\" is not in the log"),
+        }
+    }
+
+    /// Opens it for reading.
+    pub fn open<'v>(&self, volume: &'v dyn Volume) -> Result<Reading<'v>> {
+        let memory = self.tree.memory(self.bytes, self.size);
+        Reading::open(volume, &self.path, self.size, &memory)
+            .with_context(|| format!("cannot open \"{}\"", self.path))
     }
 }
 

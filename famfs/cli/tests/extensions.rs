@@ -13,7 +13,7 @@ use std::process::Command;
 use common::Pool;
 use famfs::format::extension::NO_ENTRY;
 use famfs::format::piece::Piece;
-use famfs::format::{EntryKind, LEASE_OFFSET, Lease, slot_offset};
+use famfs::format::{EntryKind, slot_offset};
 use famfs::media::Media;
 use log::{DEVICE_LEN, ExtendedLog, attributes, dir, file, link, symlink};
 use zerocopy::IntoBytes;
@@ -177,36 +177,4 @@ fn every_byte_is_dumped() {
             "tail.rest zero",
         ]
     );
-}
-
-/// Whatever knows only conventional entries says so, and changes nothing.
-#[test]
-fn others_refuse() {
-    let pool = pool();
-    let before = std::fs::read(&pool.path).unwrap();
-    for args in [
-        &["cat", "plain"][..],
-        &["export", "-o", "/dev/null"],
-        &["sum"],
-        &["verify", "-f", "plain", "-S", "1"],
-        &["mkdir", "new"],
-        &["rm", "plain"],
-        &["creat", "-s", "1", "new"],
-        &["cp", "Cargo.toml", "/"],
-        &["compact"],
-    ] {
-        let (code, _, err) = famfs(&pool, args);
-        assert_ne!(code, 0, "{args:?}");
-        let message = "the log has 6 extension entries, such as \"dir\", \"dir/empty\", \
-                       \"dir/sp\\u0001rse\"; this command supports only conventional entries. \
-                       Use a newer version of the famfs tools";
-        assert!(err.contains(message), "{args:?}: {err}");
-    }
-    // Whoever wants to write takes the lease, and gives it back.
-    let mut after = std::fs::read(&pool.path).unwrap();
-    let lease = usize::try_from(LEASE_OFFSET).unwrap();
-    let lease = lease..lease + size_of::<Lease>();
-    after[lease.clone()].copy_from_slice(&before[lease]);
-    let differs = before.iter().zip(&after).position(|(before, after)| before != after);
-    assert_eq!((differs, before.len()), (None, after.len()), "something was written");
 }

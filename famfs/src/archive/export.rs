@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Packs a part of a file system into a tar archive.
 
+use std::collections::HashMap;
 use std::io::{self, BufReader, Read, Write};
 
-use tar::Builder;
-
 use crate::archive::extract::SET_ID_BITS;
-use crate::archive::pack::{SUFFIX, append, is_pack};
+use crate::archive::pack::{SUFFIX, is_pack};
+use crate::archive::tar_writer::{Head, TarWriter};
 use crate::archive::{ArchiveError, Content, read_stream};
-use crate::format::map::Memory;
 use crate::format::path::RelPath;
-use crate::replay::{Node, NodeKind, Owner};
-use crate::sys::dax::Access;
-use crate::write::stream::FileReader;
+use crate::replay::Owner;
+use crate::replay::tree::Tree;
+use crate::replay::tree::list::{Entry, Listed};
+use crate::replay::tree::object::{Name, ObjectKind};
+use crate::write::reading::Reading;
 use crate::write::unsupported::LeftOut;
 use crate::write::volume::{COPY_STEP, Volume};
 
@@ -68,6 +69,10 @@ pub struct Done {
     pub files: u64,
     /// Directories.
     pub directories: u64,
+    /// Symbolic links.
+    pub symlinks: u64,
+    /// Names of files that were packed under another name before.
+    pub hard_links: u64,
     /// Packs that were unpacked.
     pub packs: u64,
     /// Bytes of the files.
@@ -94,56 +99,37 @@ impl Options {
     }
 }
 
-/// Writes the archive of some nodes. Names lose what `below` names: the directory that is exported.
-/// `progress` gets the bytes of each step, and returns whether to go on.
+/// An export under way.
+struct Export<'e, W: Write> {
+    volume: &'e dyn Volume,
+    tree: &'e Tree,
+    options: Options,
+    out: TarWriter<W>,
+    /// The name in the archive of each file that has several: by the slot that made it.
+    first_names: HashMap<u64, Vec<u8>>,
+    done: Done,
+    progress: &'e mut dyn FnMut(u64) -> bool,
+}
+
+/// Writes the archive of a part of a tree. Names lose what `below` names: the directory that is
+/// exported. `progress` gets the bytes of each step, and returns whether to go on.
 pub fn export(
     volume: &dyn Volume,
-    nodes: &[&Node],
+    (tree, entries): (&Tree, &[Entry<'_>]),
     below: Option<&RelPath>,
     options: Options,
     out: impl Write,
     progress: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Done, ExportError> {
-    let mut builder = Builder::new(out);
-    let mut done = Done::default();
-    for node in nodes {
-        let Some(name) = name_below(&node.path, below) else { continue };
-        let copy = |source| ExportError::Copy { path: node.path.clone(), source };
-        let (owner, lost) = options.owner(node.owner);
-        if lost {
-            done.without_set_id.push(node.path.clone());
+    let (out, first_names, done) = (TarWriter::new(out), HashMap::new(), Done::default());
+    let mut export = Export { volume, tree, options, out, first_names, done, progress };
+    for entry in entries {
+        if let Some(name) = name_below(&entry.path, below) {
+            export.member(entry, name)?;
         }
-        let NodeKind::File { size, map } = &node.kind else {
-            append(&mut builder, name, owner, None, io::empty()).map_err(copy)?;
-            done.directories += 1;
-            continue;
-        };
-        let bytes = volume
-            .open_file(&node.path, *size, &Memory::Map(map.clone()), Access::Read)
-            .map_err(|source| ExportError::Open { path: node.path.clone(), source })?;
-        let reader = || BufReader::with_capacity(COPY_STEP, FileReader::new(&*bytes, *size));
-        if !options.keep_packs
-            && let Some(dir) = name.strip_suffix(SUFFIX)
-            && is_pack(FileReader::new(&*bytes, *size))
-        {
-            unpack(&mut builder, (node, dir), options, reader(), &mut done)?;
-            done.packs += 1;
-            if !progress(*size) {
-                return Err(ExportError::Interrupted);
-            }
-            continue;
-        }
-        let mut stopped = false;
-        let input = Watched { input: reader(), progress: &mut *progress, stopped: &mut stopped };
-        let result = append(&mut builder, name, owner, Some(*size), input);
-        if stopped {
-            return Err(ExportError::Interrupted);
-        }
-        result.map_err(copy)?;
-        done.files += 1;
-        done.bytes += size;
     }
-    builder.into_inner().and_then(|mut out| out.flush()).map_err(ExportError::End)?;
+    let Export { out, done, .. } = export;
+    out.finish().map_err(ExportError::End)?;
     Ok(done)
 }
 
@@ -155,61 +141,128 @@ fn name_below<'p>(path: &'p RelPath, below: Option<&RelPath>) -> Option<&'p [u8]
     }
 }
 
-/// Copies the members of a pack, as the directory that it was made from.
-fn unpack<W: Write>(
-    builder: &mut Builder<W>,
-    (node, dir): (&Node, &[u8]),
-    options: Options,
-    input: impl Read,
-    done: &mut Done,
-) -> Result<(), ExportError> {
-    // Reading can fail in two ways: with an error of the archive, or with one that ends it here.
-    enum End {
-        Archive(ArchiveError),
-        Export(ExportError),
-    }
-    impl From<ArchiveError> for End {
-        fn from(error: ArchiveError) -> Self {
-            Self::Archive(error)
-        }
-    }
-    let path = || node.path.clone();
-    let result = read_stream(input, |member, bytes| {
-        let member =
-            member.map_err(|member| End::Export(ExportError::Member { path: path(), member }))?;
-        let mut name = dir.to_vec();
-        if !member.name.is_empty() {
-            name.push(b'/');
-            name.extend(&member.name);
-        }
-        let size = match member.content {
-            Content::Dir => None,
-            Content::File { size, .. } => Some(size),
-            Content::Unfit(why) => {
-                let member = LeftOut::plain(&member.name, why);
-                return Err(End::Export(ExportError::Member { path: path(), member }));
+impl<W: Write> Export<'_, W> {
+    fn member(&mut self, entry: &Entry<'_>, name: &[u8]) -> Result<(), ExportError> {
+        let Entry { path, listed: Listed { name: Name { object: slot, .. }, object, .. } } = entry;
+        let copy = |source| ExportError::Copy { path: path.clone(), source };
+        let (owner, lost) = self.options.owner(object.owner);
+        let head = Head { name, owner, mtime: object.mtime };
+        match &object.kind {
+            ObjectKind::Symlink { target, .. } => {
+                self.out.symlink(&head, target).map_err(copy)?;
+                self.done.symlinks += 1;
+                return Ok(());
             }
-        };
-        let (owner, lost) = options.owner(member.owner);
-        // Once for the pack, for any number of its members.
-        if lost && done.without_set_id.last() != Some(&node.path) {
-            done.without_set_id.push(node.path.clone());
-        }
-        append(builder, &name, owner, size, bytes)
-            .map_err(|source| End::Export(ExportError::Copy { path: path(), source }))?;
-        match size {
-            None => done.directories += 1,
-            Some(size) => {
-                done.files += 1;
-                done.bytes += size;
+            ObjectKind::Dir { .. } => {
+                self.out.directory(&head).map_err(copy)?;
+                self.done.directories += 1;
             }
+            ObjectKind::File { size, bytes } => match self.first_names.get(slot) {
+                Some(first) => {
+                    self.out.hard_link(&head, first).map_err(copy)?;
+                    self.done.hard_links += 1;
+                    return Ok(());
+                }
+                None => {
+                    let memory = self.tree.memory(bytes, *size);
+                    let file = Reading::open(self.volume, path, *size, &memory)
+                        .map_err(|source| ExportError::Open { path: path.clone(), source })?;
+                    self.file(path, &head, &file)?;
+                    if object.links > 1 {
+                        self.first_names.insert(*slot, name.to_vec());
+                    }
+                }
+            },
+        }
+        if lost {
+            self.done.without_set_id.push(path.clone());
         }
         Ok(())
-    });
-    result.map_err(|end| match end {
-        End::Archive(source) => ExportError::Pack { path: path(), source },
-        End::Export(error) => error,
-    })
+    }
+
+    fn file(
+        &mut self,
+        path: &RelPath,
+        head: &Head<'_>,
+        file: &Reading<'_>,
+    ) -> Result<(), ExportError> {
+        let input = BufReader::with_capacity(COPY_STEP, file.data_stream());
+        if !self.options.keep_packs
+            && let Some(dir) = head.name.strip_suffix(SUFFIX)
+            && is_pack(file.stream())
+        {
+            self.unpack(path, dir, BufReader::with_capacity(COPY_STEP, file.stream()))?;
+            self.done.packs += 1;
+            return match (self.progress)(file.size()) {
+                true => Ok(()),
+                false => Err(ExportError::Interrupted),
+            };
+        }
+        let mut stopped = false;
+        let input = Watched { input, progress: &mut *self.progress, stopped: &mut stopped };
+        let result = match file.is_sparse() {
+            true => self.out.sparse(head, file.size(), file.data(), input),
+            false => self.out.file(head, file.size(), input),
+        };
+        if stopped {
+            return Err(ExportError::Interrupted);
+        }
+        result.map_err(|source| ExportError::Copy { path: path.clone(), source })?;
+        self.done.files += 1;
+        self.done.bytes = self.done.bytes.saturating_add(file.size());
+        Ok(())
+    }
+
+    /// Copies the members of a pack, as the directory that it was made from.
+    fn unpack(&mut self, pack: &RelPath, dir: &[u8], input: impl Read) -> Result<(), ExportError> {
+        // Reading can fail in two ways: with an error of the archive, or with one that ends it here.
+        enum End {
+            Archive(ArchiveError),
+            Export(ExportError),
+        }
+        impl From<ArchiveError> for End {
+            fn from(error: ArchiveError) -> Self {
+                Self::Archive(error)
+            }
+        }
+        let path = || pack.clone();
+        let result = read_stream(input, |member, bytes| {
+            let member = member
+                .map_err(|member| End::Export(ExportError::Member { path: path(), member }))?;
+            let mut name = dir.to_vec();
+            if !member.name.is_empty() {
+                name.push(b'/');
+                name.extend(&member.name);
+            }
+            let (owner, lost) = self.options.owner(member.owner);
+            let head = Head { name: &name, owner, mtime: None };
+            let written = match member.content {
+                Content::Dir => {
+                    self.done.directories += 1;
+                    self.out.directory(&head)
+                }
+                Content::File { size, .. } => {
+                    self.done.files += 1;
+                    self.done.bytes = self.done.bytes.saturating_add(size);
+                    self.out.file(&head, size, bytes)
+                }
+                Content::Unfit(why) => {
+                    let member = LeftOut::plain(&member.name, why);
+                    return Err(End::Export(ExportError::Member { path: path(), member }));
+                }
+            };
+            written.map_err(|source| End::Export(ExportError::Copy { path: path(), source }))?;
+            // Once for the pack, for any number of its members.
+            if lost && self.done.without_set_id.last() != Some(pack) {
+                self.done.without_set_id.push(path());
+            }
+            Ok(())
+        });
+        result.map_err(|end| match end {
+            End::Archive(source) => ExportError::Pack { path: path(), source },
+            End::Export(error) => error,
+        })
+    }
 }
 
 /// A file that is read, with its progress reported.

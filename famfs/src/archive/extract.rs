@@ -1,37 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Copies files and directories out of a file system, to a directory of the host.
+//! Copies files, directories and links out of a file system, to a directory of the host.
 //!
 //! Owners and modes in a log are another system's claim: set-user-ID and set-group-ID bits are kept
 //! only if the user asks for that, and owners only by root. Below the directory that the user
 //! named, no symbolic link is followed, whoever made it, and when.
 
-use std::fs::{File, Permissions};
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Metadata, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
-use crate::format::map::Memory;
+use crate::format::extension::NO_ENTRY;
 use crate::format::path::RelPath;
 use crate::kernel::beneath::Root;
-use crate::replay::{Node, NodeKind, Owner, Plan};
-use crate::sys::dax::Access;
+use crate::replay::tree::Tree;
+use crate::replay::tree::list::Entry;
+use crate::replay::tree::object::{Object, ObjectKind};
+use crate::replay::{Owner, Time};
 use crate::system::output_file::temporary_name;
 use crate::text::terminal::shown;
-use crate::write::volume::{COPY_STEP, Volume, steps};
+use crate::write::reading::Reading;
+use crate::write::volume::{COPY_STEP, Volume};
 
 /// Bits that let a program run with its file's owner or group, and pass a directory's group on.
 pub const SET_ID_BITS: u32 = 0o6000;
 /// All bits that chmod(2) knows.
 const MODE_BITS: u32 = 0o7777;
-/// Owner of a directory that is made for the root of a file system, which has no log entry.
-const ROOT_OWNER: Owner = Owner { uid: 0, gid: 0, mode: 0o755 };
-
 /// Why something cannot be copied out.
 #[derive(Debug, thiserror::Error)]
 pub enum ExtractError {
@@ -46,7 +48,7 @@ pub enum ExtractError {
     InTheWay {
         /// The target.
         path: PathBuf,
-        /// "directory" or "regular file".
+        /// "directory", "regular file" or "symbolic link".
         expected: &'static str,
     },
     /// A file of the file system could not be read.
@@ -93,15 +95,18 @@ impl Base {
     }
 }
 
-/// One file or directory to make on the host.
+/// One file, directory or symbolic link to make on the host.
 pub struct Item<'p> {
-    /// What the log says; `None` for the root.
-    node: Option<&'p Node>,
+    /// Its path in the file system; `None` for the root.
+    path: Option<RelPath>,
+    /// Slot that made it.
+    slot: u64,
+    object: &'p Object,
     base: Base,
     /// Where it goes, below the base; empty for the base itself.
     below: PathBuf,
-    /// Whether something is there, which the item replaces or uses.
-    pub exists: bool,
+    /// What is there, which the item replaces or uses.
+    pub existing: Option<Metadata>,
 }
 
 /// What was made.
@@ -111,17 +116,31 @@ pub struct Done {
     pub files: u64,
     /// Directories.
     pub directories: u64,
+    /// Symbolic links.
+    pub symlinks: u64,
+    /// Names of files that were made under another name before.
+    pub hard_links: u64,
     /// Those that lost set-user-ID or set-group-ID bits.
     pub without_set_id: Vec<RelPath>,
 }
 
 impl Item<'_> {
-    /// Size of a file in bytes; `None` for a directory.
+    /// Size of a file in bytes; `None` for anything else.
     pub fn size(&self) -> Option<u64> {
-        match self.node.map(|node| &node.kind) {
-            Some(NodeKind::File { size, .. }) => Some(*size),
-            Some(NodeKind::Dir) | None => None,
+        match self.object.kind {
+            ObjectKind::File { size, .. } => Some(size),
+            _ => None,
         }
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        matches!(self.object.kind, ObjectKind::Dir { .. })
+    }
+
+    /// Whether it is a symbolic link.
+    pub fn is_symlink(&self) -> bool {
+        matches!(self.object.kind, ObjectKind::Symlink { .. })
     }
 
     fn error(&self, action: &'static str) -> impl Fn(io::Error) -> ExtractError + '_ {
@@ -136,13 +155,24 @@ impl Item<'_> {
         }
     }
 
-    fn owner(&self) -> Owner {
-        self.node.map_or(ROOT_OWNER, |node| node.owner)
-    }
-
     /// Its path in the file system; `None` for the root.
     pub fn path(&self) -> Option<&RelPath> {
-        self.node.map(|node| &node.path)
+        self.path.as_ref()
+    }
+
+    fn name(&self) -> &OsStr {
+        self.below.file_name().unwrap_or_default()
+    }
+
+    fn parent(&self) -> Result<OwnedFd, ExtractError> {
+        self.base.root.open_parent(&self.below).map_err(self.error("make"))
+    }
+
+    /// Gives what was made as `temporary` its own name. Until then its name cannot be guessed, so
+    /// that it cannot be a link of somebody else.
+    fn take_name(&self, dir: &OwnedFd, temporary: &OsStr) -> Result<(), ExtractError> {
+        let renamed = rustix::fs::renameat(dir, temporary, dir, self.name());
+        renamed.map_err(|errno| self.error("make")(errno.into()))
     }
 }
 
@@ -150,155 +180,279 @@ impl Item<'_> {
 /// below the base, or the base itself if that is empty; with `recursive` also everything below it,
 /// directories first.
 pub fn list<'p>(
-    plan: &'p Plan,
+    tree: &'p Tree,
     source: Option<&RelPath>,
     (base, target): (&Base, &Path),
     recursive: bool,
 ) -> Result<Vec<Item<'p>>, ExtractError> {
-    let node = match source {
-        None => None,
-        Some(path) => Some(plan.get(path).ok_or_else(|| ExtractError::Missing(path.clone()))?),
+    let item = |path: Option<RelPath>, slot, object, below| Item {
+        path,
+        slot,
+        object,
+        base: base.clone(),
+        below,
+        existing: None,
     };
-    let item = |node, below| Item { node, base: base.clone(), below, exists: false };
-    let mut items = vec![item(node, target.to_owned())];
-    if items[0].size().is_none() {
+    let mut entries = tree.at_and_below(source).into_iter();
+    let mut items = Vec::new();
+    match (source, tree.object(NO_ENTRY)) {
+        (None, Some(root)) => items.push(item(None, NO_ENTRY, root, target.to_owned())),
+        (None, None) => {}
+        (Some(path), _) => {
+            let Some(Entry { path, listed }) = entries.next() else {
+                return Err(ExtractError::Missing(path.clone()));
+            };
+            let (slot, object) = (listed.name.object, listed.object);
+            items.push(item(Some(path), slot, object, target.to_owned()));
+        }
+    }
+    if items.iter().any(Item::is_dir) {
         if !recursive {
             return Err(ExtractError::NotRecursive(source.cloned()));
         }
         let skip = source.map_or(0, |path| path.as_bytes().len() + 1);
-        let below = |node: &&Node| match source {
-            None => true,
-            Some(path) => node.path != *path && node.path.is_within(path),
-        };
-        let mut nodes: Vec<&Node> = plan.nodes().iter().filter(below).collect();
-        nodes.sort_by(|a, b| a.path.as_path().cmp(b.path.as_path()));
-        items.extend(nodes.into_iter().map(|node| {
-            let rest = Path::new(std::ffi::OsStr::from_bytes(&node.path.as_bytes()[skip..]));
-            item(Some(node), target.join(rest))
+        items.extend(entries.map(|Entry { path, listed }| {
+            let below = target.join(OsStr::from_bytes(&path.as_bytes()[skip..]));
+            item(Some(path), listed.name.object, listed.object, below)
         }));
     }
     for item in &mut items {
-        item.exists = is_there(item)?;
+        item.existing = existing(item)?;
     }
     Ok(items)
 }
 
-/// Whether the target exists. One of another kind is refused; links are not followed.
-fn is_there(item: &Item<'_>) -> Result<bool, ExtractError> {
+/// What is at the target. One of another kind is refused; links are not followed.
+fn existing(item: &Item<'_>) -> Result<Option<Metadata>, ExtractError> {
     let in_the_way = |expected| ExtractError::InTheWay { path: item.target(), expected };
+    let expected = match &item.object.kind {
+        ObjectKind::Dir { .. } => "directory",
+        ObjectKind::File { .. } => "regular file",
+        ObjectKind::Symlink { .. } => "symbolic link",
+    };
     if item.below.as_os_str().is_empty() {
-        return match item.size() {
-            Some(_) => Err(in_the_way("regular file")),
-            None => Ok(true),
-        };
+        let found = item.base.root.as_fd().try_clone_to_owned();
+        let found = found.and_then(|dir| File::from(dir).metadata());
+        let found = found.map_err(item.error("examine"))?;
+        return if item.is_dir() { Ok(Some(found)) } else { Err(in_the_way(expected)) };
     }
-    let flags = OFlags::PATH | OFlags::NOFOLLOW;
-    let found = match item.base.root.open(&item.below, flags, Mode::empty()) {
+    // The link itself is opened only with the directory it is in, of which no link is followed.
+    let dir = match item.base.root.open_parent(&item.below) {
+        Ok(dir) => dir,
+        Err(err) => {
+            return match Errno::from_io_error(&err) {
+                Some(Errno::NOENT) => Ok(None),
+                Some(Errno::LOOP | Errno::NOTDIR) => Err(in_the_way("directory")),
+                _ => Err(item.error("examine")(err)),
+            };
+        }
+    };
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = match rustix::fs::openat(&dir, item.name(), flags, Mode::empty()) {
         Ok(found) => File::from(found).metadata().map_err(item.error("examine"))?,
-        Err(Errno::NOENT) => return Ok(false),
-        Err(Errno::LOOP | Errno::NOTDIR) => return Err(in_the_way("directory")),
+        Err(Errno::NOENT) => return Ok(None),
         Err(errno) => return Err(item.error("examine")(errno.into())),
     };
-    match item.size() {
-        Some(_) if !found.is_file() => Err(in_the_way("regular file")),
-        None if !found.is_dir() => Err(in_the_way("directory")),
-        _ => Ok(true),
-    }
+    let is_same = match &item.object.kind {
+        ObjectKind::Dir { .. } => found.is_dir(),
+        ObjectKind::File { .. } => found.is_file(),
+        ObjectKind::Symlink { .. } => found.is_symlink(),
+    };
+    if is_same { Ok(Some(found)) } else { Err(in_the_way(expected)) }
+}
+
+/// A file that was made, and has more names.
+struct First<'i, 'p> {
+    item: &'i Item<'p>,
+    /// Device and number of the inode.
+    identity: (u64, u64),
 }
 
 /// Makes everything on the host, with set-user-ID and set-group-ID bits only if `set_id` is set.
 /// `progress` gets the bytes of each step, and returns whether to go on.
 pub fn extract(
-    volume: &dyn Volume,
+    (volume, tree): (&dyn Volume, &Tree),
     items: &[Item<'_>],
     set_id: bool,
     mut progress: impl FnMut(u64) -> bool,
 ) -> Result<Done, ExtractError> {
-    let mut made = Vec::new();
+    let mut dirs = Vec::new();
     let mut done = Done::default();
     let kept = if set_id { MODE_BITS } else { MODE_BITS & !SET_ID_BITS };
-    for item in items {
-        let is_new = match item.node.filter(|_| item.size().is_some()) {
-            Some(node) => {
-                make_file(volume, node, item, kept, &mut progress)?;
-                done.files += 1;
-                true
-            }
-            None => {
-                let new = make_dir(item)?;
-                made.extend(new.then_some(item));
-                new
-            }
-        };
-        if is_new && item.owner().mode & MODE_BITS & !kept != 0 {
-            done.without_set_id.extend(item.path().cloned());
-        }
-    }
-    // Last, because a directory's mode may forbid making its contents; from the bottom up.
-    for item in made.iter().rev() {
+    let made = make_all((volume, tree), items, kept, (&mut dirs, &mut done), &mut progress);
+    // Last, because a directory's mode may forbid making its contents, which also change its time;
+    // from the bottom up. Those of a copy that ends early are right, too, for the next one.
+    let mut finished = Ok(());
+    for item in dirs.iter().rev() {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        item.base
+        let set = item
+            .base
             .root
             .open(&item.below, flags, Mode::empty())
             .map_err(io::Error::from)
-            .and_then(|dir| set_owner(&File::from(dir), item.owner(), kept))
-            .map_err(item.error("set the owner of"))?;
+            .and_then(|dir| set_attributes(&File::from(dir), item.object, kept))
+            .map_err(item.error("set owner, mode and time of"));
+        finished = finished.and(set);
     }
-    done.directories = made.len() as u64;
-    Ok(done)
+    made.and(finished).map(|()| done)
 }
 
+/// Makes everything. `dirs` gets the directories whose attributes are to be set at the end.
+fn make_all<'i, 'p>(
+    source: (&dyn Volume, &Tree),
+    items: &'i [Item<'p>],
+    kept: u32,
+    (dirs, done): (&mut Vec<&'i Item<'p>>, &mut Done),
+    progress: &mut dyn FnMut(u64) -> bool,
+) -> Result<(), ExtractError> {
+    let mut firsts: HashMap<u64, First<'i, 'p>> = HashMap::new();
+    for item in items {
+        let is_new = match &item.object.kind {
+            ObjectKind::Dir { .. } => {
+                let new = make_dir(item)?;
+                done.directories += u64::from(new);
+                dirs.extend((new || is_copy(item)).then_some(item));
+                new
+            }
+            ObjectKind::Symlink { target, .. } => {
+                make_symlink(item, target)?;
+                done.symlinks += 1;
+                false
+            }
+            ObjectKind::File { .. } => {
+                let first = firsts.get(&item.slot);
+                if first.map(|first| make_link(item, first)).transpose()? == Some(true) {
+                    done.hard_links += 1;
+                    continue;
+                }
+                let identity = make_file(source, item, kept, progress)?;
+                if item.object.links > 1 {
+                    firsts.insert(item.slot, First { item, identity });
+                }
+                done.files += 1;
+                true
+            }
+        };
+        if is_new && item.object.owner.mode & MODE_BITS & !kept != 0 {
+            done.without_set_id.extend(item.path().cloned());
+        }
+    }
+    Ok(())
+}
+
+/// Whether an existing directory is an earlier copy, whose time stays right after new contents. All
+/// others are used as they are.
+fn is_copy(item: &Item<'_>) -> bool {
+    let is_base = item.below.as_os_str().is_empty();
+    let existing = item.existing.as_ref().filter(|_| !is_base);
+    existing.zip(item.object.mtime).is_some_and(|(existing, Time { sec, nsec })| {
+        (existing.mtime(), existing.mtime_nsec()) == (sec, nsec.into())
+    })
+}
+
+/// Makes a file; device and number of its inode.
 fn make_file(
-    volume: &dyn Volume,
-    node: &Node,
+    (volume, tree): (&dyn Volume, &Tree),
     item: &Item<'_>,
     kept: u32,
     progress: &mut dyn FnMut(u64) -> bool,
-) -> Result<(), ExtractError> {
-    // It gets its own name only when it is complete; until then its name cannot be guessed, so it
-    // cannot be a link.
-    let (dir, temporary) = (parent(item).map_err(item.error("make"))?, temporary_name());
+) -> Result<(u64, u64), ExtractError> {
+    let (dir, temporary) = (item.parent()?, temporary_name());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&dir, &temporary, flags, Mode::from_raw_mode(0o600))
         .map_err(|errno| item.error("make")(errno.into()))?;
     let file = File::from(file);
-    let filled = fill(volume, node, &file, progress, &item.error("write")).and_then(|()| {
-        set_owner(&file, node.owner, kept).map_err(item.error("set the owner of"))?;
-        let name = item.below.file_name().unwrap_or_default();
-        rustix::fs::renameat(&dir, &temporary, &dir, name)
-            .map_err(|errno| item.error("make")(errno.into()))
+    let made = fill((volume, tree), item, &file, progress).and_then(|()| {
+        set_attributes(&file, item.object, kept)
+            .map_err(item.error("set owner, mode and time of"))?;
+        item.take_name(&dir, &temporary)?;
+        let metadata = file.metadata().map_err(item.error("examine"))?;
+        Ok((metadata.dev(), metadata.ino()))
     });
-    filled.inspect_err(|_| {
-        // The earlier error is the one to report.
-        let _ = rustix::fs::unlinkat(&dir, &temporary, AtFlags::empty());
-    })
+    made.inspect_err(|_| discard(&dir, &temporary))
 }
 
-fn parent(item: &Item<'_>) -> io::Result<OwnedFd> {
-    item.base.root.open_parent(&item.below)
+/// Removes what is not complete; the earlier error is the one to report.
+fn discard(dir: &OwnedFd, temporary: &OsString) {
+    let _ = rustix::fs::unlinkat(dir, temporary, AtFlags::empty());
 }
 
 fn fill(
-    volume: &dyn Volume,
-    node: &Node,
+    (volume, tree): (&dyn Volume, &Tree),
+    item: &Item<'_>,
     file: &File,
     progress: &mut dyn FnMut(u64) -> bool,
-    write_error: &impl Fn(io::Error) -> ExtractError,
 ) -> Result<(), ExtractError> {
-    let NodeKind::File { size, map } = &node.kind else { return Ok(()) };
-    let read_error = |source| ExtractError::Read { path: node.path.clone(), source };
-    let bytes = volume
-        .open_file(&node.path, *size, &Memory::Map(map.clone()), Access::Read)
-        .map_err(read_error)?;
+    let (ObjectKind::File { size, bytes }, Some(path)) = (&item.object.kind, &item.path) else {
+        return Ok(());
+    };
+    let read_error = |source| ExtractError::Read { path: path.clone(), source };
+    let bytes = Reading::open(volume, path, *size, &tree.memory(bytes, *size));
+    let bytes = bytes.map_err(read_error)?;
+    if bytes.is_sparse() {
+        file.set_len(*size).map_err(item.error("write"))?;
+    }
     let mut buf = vec![0; COPY_STEP];
-    for (offset, len) in steps(*size) {
-        bytes.read(offset, &mut buf[..len]).map_err(read_error)?;
-        file.write_all_at(&buf[..len], offset).map_err(write_error)?;
-        if !progress(len as u64) {
-            return Err(ExtractError::Interrupted);
+    for range in bytes.data() {
+        for offset in (range.start..range.end).step_by(COPY_STEP) {
+            let len = usize::try_from(range.end - offset).unwrap_or(usize::MAX).min(COPY_STEP);
+            let buf = &mut buf[..len];
+            bytes.read(offset, buf).map_err(read_error)?;
+            file.write_all_at(buf, offset).map_err(item.error("write"))?;
+            if !progress(len as u64) {
+                return Err(ExtractError::Interrupted);
+            }
         }
     }
     Ok(())
+}
+
+/// Makes another name of a file; false if the file is no longer there under its first name, because
+/// another one took it.
+fn make_link(item: &Item<'_>, first: &First<'_, '_>) -> Result<bool, ExtractError> {
+    let error = |errno: Errno| item.error("link")(errno.into());
+    let old = match first.item.base.root.open_parent(&first.item.below) {
+        Ok(old) => old,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(err) => return Err(first.item.error("link")(err)),
+    };
+    let (dir, temporary) = (item.parent()?, temporary_name());
+    match rustix::fs::linkat(&old, first.item.name(), &dir, &temporary, AtFlags::empty()) {
+        Ok(()) => {}
+        Err(Errno::NOENT) => return Ok(false),
+        Err(errno) => return Err(error(errno)),
+    }
+    let linked = rustix::fs::statat(&dir, &temporary, AtFlags::SYMLINK_NOFOLLOW);
+    let result = match linked {
+        Ok(stat) if (stat.st_dev, stat.st_ino) == first.identity => {
+            item.take_name(&dir, &temporary).map(|()| true)
+        }
+        Ok(_) => Ok(false),
+        Err(errno) => Err(error(errno)),
+    };
+    // A rename to another name of the same file does nothing.
+    discard(&dir, &temporary);
+    result
+}
+
+fn make_symlink(item: &Item<'_>, target: &[u8]) -> Result<(), ExtractError> {
+    let (dir, temporary) = (item.parent()?, temporary_name());
+    rustix::fs::symlinkat(OsStr::from_bytes(target), &dir, &temporary)
+        .map_err(|errno| item.error("make symbolic link")(errno.into()))?;
+    let set = || -> Result<(), Errno> {
+        let Owner { uid, gid, .. } = item.object.owner;
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        if rustix::process::geteuid().is_root() {
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            rustix::fs::chownat(&dir, &temporary, Some(uid), Some(gid), flags)?;
+        }
+        match item.object.mtime {
+            Some(time) => rustix::fs::utimensat(&dir, &temporary, &times(time), flags),
+            None => Ok(()),
+        }
+    };
+    let made = set().map_err(|errno| item.error("set owner and time of")(errno.into()));
+    made.and_then(|()| item.take_name(&dir, &temporary)).inspect_err(|_| discard(&dir, &temporary))
 }
 
 /// Makes a directory; false if it exists, and is used as it is.
@@ -306,19 +460,31 @@ fn make_dir(item: &Item<'_>) -> Result<bool, ExtractError> {
     if item.below.as_os_str().is_empty() {
         return Ok(false);
     }
-    let name = item.below.file_name().unwrap_or_default();
-    let made = parent(item)
-        .and_then(|dir| Ok(rustix::fs::mkdirat(dir.as_fd(), name, Mode::from_raw_mode(0o700))?));
-    match made {
-        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        made => made.map(|()| true).map_err(item.error("make directory")),
+    let dir = item.parent()?;
+    match rustix::fs::mkdirat(dir.as_fd(), item.name(), Mode::from_raw_mode(0o700)) {
+        Err(Errno::EXIST) => Ok(false),
+        Err(errno) => Err(item.error("make directory")(errno.into())),
+        Ok(()) => Ok(true),
     }
 }
 
-fn set_owner(file: &File, owner: Owner, kept: u32) -> io::Result<()> {
+fn set_attributes(file: &File, object: &Object, kept: u32) -> io::Result<()> {
+    let Owner { uid, gid, mode } = object.owner;
     if rustix::process::geteuid().is_root() {
-        std::os::unix::fs::fchown(file, Some(owner.uid), Some(owner.gid))?;
+        std::os::unix::fs::fchown(file, Some(uid), Some(gid))?;
     }
     // After the owner, because changing that clears set-user-ID bits.
-    file.set_permissions(Permissions::from_mode(owner.mode & kept))
+    file.set_permissions(Permissions::from_mode(mode & kept))?;
+    match object.mtime {
+        Some(time) => Ok(rustix::fs::futimens(file, &times(time))?),
+        None => Ok(()),
+    }
+}
+
+/// The time of the last change, without that of the last access.
+fn times(Time { sec, nsec }: Time) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: sec, tv_nsec: nsec.into() },
+    }
 }

@@ -11,6 +11,7 @@ pub mod extract;
 pub mod import;
 pub mod pack;
 pub mod tar_reader;
+pub mod tar_writer;
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Where a file's bytes lie on the device.
 
+use std::ops::Range;
+
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes, transmute};
 
@@ -124,6 +126,23 @@ pub enum MapError {
 }
 
 impl Memory {
+    /// The ranges of a file of `size` bytes that have memory, in order. What lies between them is a
+    /// hole.
+    pub fn data(&self, size: u64) -> Vec<Range<u64>> {
+        let Self::Pieces(pieces) = self else {
+            return Vec::from_iter((size > 0).then_some(0..size));
+        };
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for (at, extent) in pieces {
+            let (start, end) = (*at, (at + extent.len).min(size));
+            match ranges.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => ranges.push(start..end),
+            }
+        }
+        ranges
+    }
+
     /// What holds a file from byte `from` on: its device offset, or `None` in a hole, and the number
     /// of bytes that go on like this. `None` behind everything that a map holds.
     pub fn part(&self, from: u64) -> Option<(Option<u64>, u64)> {
@@ -355,6 +374,16 @@ mod tests {
         assert_eq!(map.piece(10), Some(Extent { offset: 5 * MIB2 + 10, len: MIB2 - 10 }));
         assert_eq!(map.piece(MIB2), Some(extent(9, 2)));
         assert_eq!(map.piece(3 * MIB2), None);
+    }
+
+    #[test]
+    fn holes_are_between_the_data() {
+        let page = |at: u64, pages: u64| (at * 4096, Extent { offset: 0, len: pages * 4096 });
+        let memory = Memory::Pieces(vec![page(1, 1), page(2, 2), page(9, 1)]);
+        assert_eq!(memory.data(9 * 4096 + 7), [4096..4 * 4096, 9 * 4096..9 * 4096 + 7]);
+        assert!(Memory::Pieces(Vec::new()).data(1 << 60).is_empty());
+        let map = Memory::Map(FileMap::Simple(vec![extent(5, 1)]));
+        assert_eq!((map.data(7), map.data(0)), (vec![0..7], vec![]));
     }
 
     #[test]

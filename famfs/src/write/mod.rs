@@ -13,6 +13,7 @@ pub mod layout;
 mod make;
 mod pages;
 pub mod prng;
+pub mod reading;
 pub mod room;
 mod session;
 pub mod sources;

@@ -257,15 +257,18 @@ fn copy_out(
             (true, None) => Path::new(""),
             (false, _) => Path::new(target.file_name().unwrap_or_default()),
         };
-        items.extend(extract::list(&plan, path.as_ref(), (&base, below), args.recursive)?);
+        let path = source_path(&plan, source, path.as_ref())?;
+        items.extend(extract::list(plan.tree(), path.as_ref(), (&base, below), args.recursive)?);
     }
-    if !into && target.as_os_str().as_bytes().ends_with(b"/") && items[0].size().is_some() {
+    if !into && target.as_os_str().as_bytes().ends_with(b"/") && !items[0].is_dir() {
         let error = anyhow::anyhow!("{} is not a directory: make it first", target.display());
         return Err(error.into());
     }
     // A guest can give a file the name of the pool.
-    for item in items.iter().filter(|item| item.exists && item.size().is_some()) {
-        place.check_output(&item.target())?;
+    for item in items.iter().filter(|item| item.size().is_some()) {
+        if let Some(existing) = &item.existing {
+            place.check_existing(existing, &item.target())?;
+        }
     }
     let bytes = items.iter().filter_map(extract::Item::size).sum();
     let report = CpReport { bytes, ..CpReport::default() };
@@ -273,30 +276,48 @@ fn copy_out(
         return Ok((planned_out(&items, report), damaged));
     }
     let bar = progress_bar(bytes);
-    let result = extract::extract(&*place.volume, &items, args.keep_set_id, |bytes| {
-        bar.inc(bytes);
-        !stopped(&stop)
-    });
+    let result =
+        extract::extract((&*place.volume, plan.tree()), &items, args.keep_set_id, |bytes| {
+            bar.inc(bytes);
+            !stopped(&stop)
+        });
     bar.finish_and_clear();
     let code = if matches!(result, Err(ExtractError::Interrupted)) { INTERRUPTED } else { FAILED };
-    let extract::Done { files, directories, without_set_id } = result.or_exit(code)?;
+    let extract::Done { files, directories, symlinks, hard_links, without_set_id } =
+        result.or_exit(code)?;
     report_set_id(&without_set_id);
     let without_set_id = without_set_id_names(&without_set_id);
-    Ok((CpReport { files, directories, without_set_id, ..report }, damaged))
+    let report = CpReport { files, directories, symlinks, hard_links, without_set_id, ..report };
+    Ok((report, damaged))
+}
+
+/// The path that a source stands for. A symbolic link is copied as a link, as cp(1) does in a tree,
+/// unless the source names what is in the directory that it leads to.
+fn source_path(plan: &Plan, source: &Path, path: Option<&RelPath>) -> Result<Option<RelPath>> {
+    let bytes = source.as_os_str().as_bytes();
+    let last = match bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
+        true => LastLink::Follow,
+        false => LastLink::Keep,
+    };
+    match path {
+        Some(path) => Ok(plan.tree().resolve(path, last)?),
+        None => Ok(None),
+    }
 }
 
 fn planned_out(items: &[extract::Item<'_>], mut report: CpReport) -> CpReport {
     let mut actions = Vec::new();
     for item in items {
-        let action = match (item.size(), item.exists) {
-            (None, true) => continue,
-            (None, false) => "mkdir",
-            (Some(_), true) => "replace",
-            (Some(_), false) => "create",
+        let action = match (item.is_dir(), item.existing.is_some()) {
+            (true, true) => continue,
+            (true, false) => "mkdir",
+            (false, true) => "replace",
+            (false, false) => "create",
         };
         match action {
             "mkdir" => report.directories += 1,
             "replace" => report.overwritten += 1,
+            _ if item.is_symlink() => report.symlinks += 1,
             _ => report.files += 1,
         }
         let source = Name::new("source", item.path().map_or(b"/", RelPath::as_bytes));

@@ -35,7 +35,7 @@ struct Item {
 
 pub fn run(pool: Option<&Path>, args: &Du) -> Outcome {
     let place = Place::open_link(pool, args.path.as_deref(), Access::Read)?;
-    let plan = place.whole_plan()?;
+    let plan = place.plan()?;
     let damaged = warn_of_damage(&plan);
     let top = place.resolve(&plan, LastLink::Keep)?;
     let top = top.as_ref().map_or(Path::new(""), |path| path.as_path());

@@ -6,14 +6,18 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use famfs::archive::export::{self, Done, ExportError, Options};
-use famfs::replay::{Node, NodeKind};
+use famfs::replay::tree::Tree;
+use famfs::replay::tree::list::Entry;
+use famfs::replay::tree::object::ObjectKind;
+use famfs::replay::tree::resolve::LastLink;
 use famfs::sys::dax::Access;
 use famfs::system::output_file::{OutputFile, is_stdout};
 use famfs::text::json_name::Names;
 use famfs_cli::args::Export;
 use serde::Serialize;
 
-use super::{nodes_at, report_set_id, warn_of_damage, without_set_id_names};
+use super::rows::is_dir;
+use super::{report_set_id, warn_of_damage, without_set_id_names};
 use crate::output::{
     FAILED, Failure, INTERRUPTED, OK, OrExit, Outcome, USAGE, human, print_json, progress_bar,
 };
@@ -25,6 +29,8 @@ struct ExportReport {
     version: u32,
     files: u64,
     directories: u64,
+    symlinks: u64,
+    hard_links: u64,
     packs: u64,
     bytes: u64,
     /// What was exported without set-user-ID or set-group-ID bits.
@@ -46,15 +52,14 @@ pub fn run(pool: Option<&Path>, args: &Export) -> Outcome {
     let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
     let plan = place.plan()?;
     let damaged = warn_of_damage(&plan);
-    let nodes = nodes_at(&place, &plan)?;
+    let entries = place.entries(&plan, LastLink::Follow)?;
     // A file keeps its name, a directory stands for its contents.
-    let below = match &place.path {
-        Some(path) if matches!(nodes[..], [Node { kind: NodeKind::File { .. }, .. }]) => {
-            path.parent()
-        }
-        path => path.clone(),
+    let below = match (place.resolve(&plan, LastLink::Follow)?, &entries[..]) {
+        (Some(path), [only]) if !is_dir(only) => path.parent(),
+        (path, _) => path,
     };
-    let bytes = nodes.iter().map(|node| size(node)).sum();
+    let tree = plan.tree();
+    let bytes = entries.iter().map(|entry| size(tree, entry)).sum();
     let bar = progress_bar(bytes);
     let mut progress = |bytes| {
         bar.inc(bytes);
@@ -65,19 +70,18 @@ pub fn run(pool: Option<&Path>, args: &Export) -> Outcome {
     let result = match output {
         None => {
             let out = io::BufWriter::new(io::stdout().lock());
-            export::export(volume, &nodes, below.as_ref(), options, out, &mut progress)
+            export::export(volume, (tree, &entries), below.as_ref(), options, out, &mut progress)
         }
         Some(path) => {
             let failed = || format!("cannot write {}", path.display());
             place.check_output(path)?;
             let mut file = OutputFile::create(path).with_context(failed)?;
             let out = io::BufWriter::new(&mut file);
-            export::export(volume, &nodes, below.as_ref(), options, out, &mut progress).and_then(
-                |done| {
+            export::export(volume, (tree, &entries), below.as_ref(), options, out, &mut progress)
+                .and_then(|done| {
                     file.finish().map_err(ExportError::End)?;
                     Ok(done)
-                },
-            )
+                })
         }
     };
     bar.finish_and_clear();
@@ -88,16 +92,17 @@ pub fn run(pool: Option<&Path>, args: &Export) -> Outcome {
     Ok(if damaged { FAILED } else { OK })
 }
 
-fn size(node: &Node) -> u64 {
-    match node.kind {
-        NodeKind::File { size, .. } => size,
-        NodeKind::Dir => 0,
+/// Bytes of a file that have memory.
+fn size(tree: &Tree, entry: &Entry<'_>) -> u64 {
+    match &entry.listed.object.kind {
+        ObjectKind::File { size, bytes } => tree.allocated(bytes).min(*size),
+        _ => 0,
     }
 }
 
 /// A report on standard output is possible only if the archive goes elsewhere.
 fn report(args: &Export, output: Option<&Path>, done: Done) -> anyhow::Result<()> {
-    let Done { files, directories, packs, bytes, without_set_id } = done;
+    let Done { files, directories, symlinks, hard_links, packs, bytes, without_set_id } = done;
     let Some(path) = output else { return Ok(()) };
     if args.json {
         let without_set_id = without_set_id_names(&without_set_id);
@@ -106,12 +111,21 @@ fn report(args: &Export, output: Option<&Path>, done: Done) -> anyhow::Result<()
             version,
             files,
             directories,
+            symlinks,
+            hard_links,
             packs,
             bytes,
             without_set_id,
         });
     }
-    let packs = if packs == 0 { String::new() } else { format!(", {packs} packs unpacked") };
+    let mut also = String::new();
+    for (count, what) in
+        [(symlinks, "symbolic links"), (hard_links, "hard links"), (packs, "packs unpacked")]
+    {
+        if count > 0 {
+            also += &format!(", {count} {what}");
+        }
+    }
     let bytes = human(bytes);
-    say!("{}: {files} files, {directories} directories{packs}, {bytes}", path.display())
+    say!("{}: {files} files, {directories} directories{also}, {bytes}", path.display())
 }

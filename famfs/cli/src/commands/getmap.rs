@@ -78,7 +78,7 @@ pub fn run(pool: Option<&Path>, args: &Getmap) -> Outcome {
 /// Size and map of a file of a pool, from the log.
 fn get_offline(pool: &Path, path: &Path) -> Result<(u64, MapItem), Failure> {
     let place = Place::open(Some(pool), Some(path), Access::Read)?;
-    let plan = place.whole_plan()?;
+    let plan = place.plan()?;
     let Some(path) = place.resolve(&plan, LastLink::Follow)? else {
         return Err(anyhow!("the path names the root of the file system")).or_exit(NOT_REGULAR);
     };

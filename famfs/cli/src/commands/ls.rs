@@ -60,7 +60,7 @@ pub(super) struct Item {
 
 pub fn run(pool: Option<&Path>, args: &Ls) -> Outcome {
     let place = Place::open_link(pool, args.path.as_deref(), Access::Read)?;
-    let plan = place.whole_plan()?;
+    let plan = place.plan()?;
     let damaged = warn_of_damage(&plan);
     let entries = place.entries(&plan, LastLink::Keep)?;
     if args.json {

@@ -46,16 +46,14 @@ mod umount;
 mod verify;
 mod watch;
 
-use anyhow::{Result, anyhow, bail};
-use famfs::format::map::FileMap;
+use anyhow::anyhow;
 use famfs::format::path::RelPath;
 use famfs::kernel::play::left_out;
-use famfs::replay::{Node, NodeKind, Plan};
+use famfs::replay::Plan;
 use famfs::text::json_name::Names;
 use famfs_cli::args::{Cli, Command};
 
 use crate::output::{Failure, Outcome, USAGE, notice};
-use crate::place::Place;
 
 /// Highest number of names that a message lists.
 const LISTED: usize = 10;
@@ -108,28 +106,6 @@ pub fn run(cli: &Cli) -> Outcome {
 
 fn needs_mount() -> anyhow::Error {
     anyhow!("this command works on a mounted famfs and takes no --pool")
-}
-
-/// Size and map of a file of the log.
-fn file_of<'p>(plan: &'p Plan, path: &RelPath) -> Result<(u64, &'p FileMap)> {
-    match plan.get(path).map(|node| &node.kind) {
-        Some(NodeKind::File { size, map }) => Ok((*size, map)),
-        Some(NodeKind::Dir) => bail!("\"{path}\" is a directory"),
-        None => bail!("\"{path}\" is not in the log"),
-    }
-}
-
-/// Files and directories at and below the place's path, directories before their contents.
-fn nodes_at<'p>(place: &Place, plan: &'p Plan) -> Result<Vec<&'p Node>> {
-    let mut nodes: Vec<&Node> = plan.nodes().iter().collect();
-    if let Some(path) = &place.path {
-        nodes.retain(|node| node.path.is_within(path));
-        if nodes.is_empty() {
-            bail!("\"{path}\" is not in the log");
-        }
-    }
-    nodes.sort_by(|a, b| a.path.as_path().cmp(b.path.as_path()));
-    Ok(nodes)
 }
 
 /// Reports what the plan of a log leaves out. True if it leaves out anything.

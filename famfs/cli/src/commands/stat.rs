@@ -47,7 +47,7 @@ pub fn run(pool: Option<&Path>, args: &Stat) -> Outcome {
 
 fn look_up(pool: Option<&Path>, path: &Path) -> Result<(RelPath, Plan)> {
     let place = Place::open_link(pool, Some(path), Access::Read)?;
-    let plan = place.whole_plan()?;
+    let plan = place.plan()?;
     let path = place.resolve(&plan, LastLink::Keep)?;
     Ok((path.context("the root of the file system has no log entry")?, plan))
 }

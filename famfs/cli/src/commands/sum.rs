@@ -10,10 +10,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use famfs::format::map::Memory;
 use famfs::format::path::{META_DIR, RelPath};
 use famfs::kernel::mapped::MappedFile;
-use famfs::replay::{NodeKind, Plan};
+use famfs::replay::Plan;
+use famfs::replay::tree::object::ObjectKind;
+use famfs::replay::tree::resolve::LastLink;
 use famfs::sys::dax::Access;
 use famfs::sys::ioctl;
 use famfs::system::faults::{FaultCounter, Faults};
@@ -27,11 +28,11 @@ use sha2::{Digest, Sha256};
 
 use crate::output::{FAILED, INTERRUPTED, OK, Outcome, human, print_json, say, stop_flag};
 use crate::output::{list_to_stdout, notice, stopped};
-use crate::place::Place;
+use crate::place::{FileOf, Place};
 
 mod manifest;
 
-use manifest::Line;
+use manifest::{Kind, Line};
 
 #[derive(Serialize)]
 struct SumReport {
@@ -48,6 +49,9 @@ struct SumReport {
 struct Item {
     #[serde(flatten)]
     path: Name,
+    /// "symlink", whose size and sum are those of its target's text; left out of files.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
     size: u64,
     sha256: String,
     /// With --check: whether the sum matches the list.
@@ -63,7 +67,7 @@ pub fn run(pool: Option<&Path>, args: &Sum) -> Outcome {
     let source = Source::open(pool, args)?;
     let lines = match &args.check {
         Some(list) => read_list(list)?,
-        None => source.names()?.into_iter().map(Line::of_name).collect(),
+        None => source.lines()?,
     };
     let counter = match (args.faults, &source) {
         (true, Source::Disk { root, .. }) => Some(FaultCounter::start(root)?),
@@ -114,14 +118,15 @@ fn read_list(list: &Path) -> Result<Vec<Line>> {
 /// Sums one file and compares the sum with its line.
 fn check(source: &Source, line: &Line, stop: &AtomicBool) -> Item {
     let path = Name::new("path", &line.name);
-    match source.sum(&line.name, stop) {
+    let kind = (line.kind == Kind::Symlink).then_some("symlink");
+    match source.sum(line, stop) {
         Ok((size, sha256)) => {
             let ok = line.sha256.as_ref().map(|expected| *expected == sha256);
-            Item { path, size, sha256, ok, error: None }
+            Item { path, kind, size, sha256, ok, error: None }
         }
         Err(err) => {
             let ok = line.sha256.as_ref().map(|_| false);
-            Item { path, size: 0, sha256: String::new(), ok, error: Some(format!("{err:#}")) }
+            Item { path, kind, size: 0, sha256: String::new(), ok, error: Some(format!("{err:#}")) }
         }
     }
 }
@@ -133,7 +138,7 @@ fn print_item(line: &Line, item: &Item) -> Result<()> {
         (Some(false), None) => say!("{name}: FAILED")?,
         (Some(true), None) => {}
         // For sha256sum, byte for byte.
-        (None, None) => list_to_stdout(&manifest::format(&item.sha256, &line.name))?,
+        (None, None) => list_to_stdout(&manifest::format(line.kind, &item.sha256, &line.name))?,
     }
     Ok(())
 }
@@ -153,8 +158,8 @@ fn summarize(args: &Sum, report: &SumReport) -> Result<()> {
 
 /// Where the files are.
 enum Source {
-    /// A pool file: the volume with its log, and the directory in it.
-    Pool(Box<Place>, Box<Plan>),
+    /// A pool file with its log, and the file or directory in it; `None` is the root.
+    Pool { place: Box<Place>, plan: Box<Plan>, path: Option<RelPath> },
     /// A file or directory that the kernel shows.
     Disk { root: PathBuf, skip_meta: bool },
 }
@@ -170,12 +175,13 @@ impl Source {
             if super::warn_of_damage(&plan) {
                 bail!("the pool is damaged: see `famfs fsck`");
             }
-            if let Some(path) = &place.path
-                && plan.get(path).is_none()
+            let path = place.resolve(&plan, LastLink::Follow)?;
+            if let Some(path) = &path
+                && plan.tree().get(path).is_none()
             {
                 bail!("\"{path}\" is not in the log");
             }
-            return Ok(Self::Pool(Box::new(place), Box::new(plan)));
+            return Ok(Self::Pool { place: Box::new(place), plan: Box::new(plan), path });
         }
         let root = match &args.path {
             Some(path) => path.clone(),
@@ -185,15 +191,19 @@ impl Source {
         Ok(Self::Disk { root, skip_meta })
     }
 
-    /// Names of all regular files, relative to the root, in order.
-    fn names(&self) -> Result<Vec<Vec<u8>>> {
-        let mut names = Vec::new();
+    /// Names of all regular files and symbolic links, relative to the root, in order.
+    fn lines(&self) -> Result<Vec<Line>> {
+        let mut lines = Vec::new();
         match self {
-            Self::Pool(place, plan) => {
-                for node in plan.nodes() {
-                    let is_file = matches!(node.kind, NodeKind::File { .. });
-                    if let (true, Some(name)) = (is_file, name_below(&node.path, place)) {
-                        names.push(name);
+            Self::Pool { plan, path, .. } => {
+                for entry in plan.tree().at_and_below(path.as_ref()) {
+                    let name = name_below(&entry.path, path.as_ref());
+                    match &entry.listed.object.kind {
+                        ObjectKind::Dir { .. } => {}
+                        ObjectKind::File { .. } => lines.push(Line::of_name(Kind::File, name)),
+                        ObjectKind::Symlink { .. } => {
+                            lines.push(Line::of_name(Kind::Symlink, name));
+                        }
                     }
                 }
             }
@@ -201,39 +211,47 @@ impl Source {
                 let metadata = fs::metadata(root)
                     .with_context(|| format!("cannot examine {}", root.display()))?;
                 match metadata.is_dir() {
-                    true => walk(root, Path::new(""), *skip_meta, &mut names)?,
-                    false => names.extend(root.file_name().map(|name| name.as_bytes().to_vec())),
+                    true => walk(root, Path::new(""), *skip_meta, &mut lines)?,
+                    false => lines.extend(
+                        root.file_name()
+                            .map(|name| Line::of_name(Kind::File, name.as_bytes().to_vec())),
+                    ),
                 }
             }
         }
-        names.sort_unstable();
-        Ok(names)
+        lines.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(lines)
     }
 
-    /// Size and sum of a file.
-    fn sum(&self, name: &[u8], stop: &AtomicBool) -> Result<(u64, String)> {
+    /// Size and sum of a file, or of the target of a symbolic link.
+    fn sum(&self, line: &Line, stop: &AtomicBool) -> Result<(u64, String)> {
         match self {
-            Self::Pool(place, plan) => {
-                let path = pool_path(name, place, plan)?;
-                let Some(NodeKind::File { size, map }) = plan.get(&path).map(|node| &node.kind)
-                else {
-                    bail!("no such file in the pool");
+            Self::Pool { place, plan, path } => {
+                let path = pool_path(&line.name, plan, path.as_ref())?;
+                if line.kind == Kind::Symlink {
+                    return match plan.tree().get(&path).map(|listed| &listed.object.kind) {
+                        Some(ObjectKind::Symlink { target, .. }) => Ok(sum_of(target)),
+                        _ => bail!("no such symbolic link in the pool"),
+                    };
+                }
+                // As on a disk, a list may name a file through links.
+                let file = match plan.tree().resolve(&path, LastLink::Follow)? {
+                    Some(path) => FileOf::new(plan.tree(), path)?,
+                    None => bail!("it is the root of the pool"),
                 };
-                let bytes = place.volume.open_file(
-                    &path,
-                    *size,
-                    &Memory::Map(map.clone()),
-                    Access::Read,
-                )?;
-                hash(|offset, buf| bytes.read(offset, buf), *size, stop)
+                let bytes = file.open(&*place.volume)?;
+                hash(|offset, buf| bytes.read(offset, buf), file.size, stop)
             }
             Self::Disk { root, .. } => {
-                let name = PathBuf::from(std::ffi::OsString::from_vec(name.to_vec()));
+                let name = PathBuf::from(std::ffi::OsString::from_vec(line.name.clone()));
                 let path = if root.is_dir() { root.join(name) } else { root.clone() };
+                if line.kind == Kind::Symlink {
+                    return Ok(sum_of(fs::read_link(path)?.as_os_str().as_bytes()));
+                }
                 let file = File::open(path)?;
                 let size = file.metadata()?.len();
                 if size == 0 {
-                    return Ok((0, hex(&Sha256::new().finalize())));
+                    return Ok(sum_of(b""));
                 }
                 // A file of famfs keeps its length. A file of another file system may be truncated:
                 // read(2) then fails, but a process that has it mapped is killed.
@@ -250,26 +268,21 @@ impl Source {
 }
 
 /// A file's name relative to the directory (or the file itself) on the command line.
-fn name_below(path: &RelPath, place: &Place) -> Option<Vec<u8>> {
-    let Some(root) = &place.path else { return Some(path.as_bytes().to_vec()) };
-    if !path.is_within(root) {
-        return None;
-    }
-    let rest = &path.as_bytes()[root.as_bytes().len()..];
-    let own_name = || root.as_path().file_name().map(|name| name.as_bytes().to_vec());
-    if rest.is_empty() { own_name() } else { Some(rest[1..].to_vec()) }
+fn name_below(path: &RelPath, root: Option<&RelPath>) -> Vec<u8> {
+    let below = root.map_or(0, |root| root.as_bytes().len() + 1);
+    path.as_bytes().get(below..).unwrap_or(path.name()).to_vec()
 }
 
 /// The inverse of [`name_below`].
-fn pool_path(name: &[u8], place: &Place, plan: &Plan) -> Result<RelPath> {
-    let Some(root) = &place.path else { return Ok(RelPath::new(name)?) };
-    match plan.get(root).map(|node| &node.kind) {
-        Some(NodeKind::File { .. }) => Ok(root.clone()),
-        _ => Ok(RelPath::new(&[root.as_bytes(), b"/", name].concat())?),
+fn pool_path(name: &[u8], plan: &Plan, root: Option<&RelPath>) -> Result<RelPath> {
+    let Some(root) = root else { return Ok(RelPath::new(name)?) };
+    match plan.tree().get(root).map(|listed| &listed.object.kind) {
+        Some(ObjectKind::Dir { .. }) => Ok(RelPath::new(&[root.as_bytes(), b"/", name].concat())?),
+        _ => Ok(root.clone()),
     }
 }
 
-fn walk(root: &Path, below: &Path, skip_meta: bool, names: &mut Vec<Vec<u8>>) -> Result<()> {
+fn walk(root: &Path, below: &Path, skip_meta: bool, lines: &mut Vec<Line>) -> Result<()> {
     let dir = root.join(below);
     let error = || format!("cannot read {}", dir.display());
     for entry in fs::read_dir(&dir).with_context(error)? {
@@ -280,9 +293,11 @@ fn walk(root: &Path, below: &Path, skip_meta: bool, names: &mut Vec<Vec<u8>>) ->
             continue;
         }
         if kind.is_dir() {
-            walk(root, &name, skip_meta, names)?;
+            walk(root, &name, skip_meta, lines)?;
         } else if kind.is_file() {
-            names.push(name.into_os_string().into_vec());
+            lines.push(Line::of_name(Kind::File, name.into_os_string().into_vec()));
+        } else if kind.is_symlink() {
+            lines.push(Line::of_name(Kind::Symlink, name.into_os_string().into_vec()));
         }
     }
     Ok(())
@@ -314,6 +329,10 @@ fn hash(
         hash.update(&buf[..len]);
     }
     Ok((size, hex(&hash.finalize())))
+}
+
+fn sum_of(bytes: &[u8]) -> (u64, String) {
+    (bytes.len() as u64, hex(&Sha256::digest(bytes)))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -45,7 +45,7 @@ type Children<'e> = HashMap<&'e [u8], Vec<&'e Entry<'e>>>;
 
 pub fn run(pool: Option<&Path>, args: &Tree) -> Outcome {
     let place = Place::open_link(pool, args.path.as_deref(), Access::Read)?;
-    let plan = place.whole_plan()?;
+    let plan = place.plan()?;
     let damaged = warn_of_damage(&plan);
     let entries = place.entries(&plan, LastLink::Keep)?;
     let directories = entries.iter().filter(|entry| is_dir(entry)).count();

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result};
-use famfs::format::map::Memory;
 use famfs::sys::dax::Access;
 use famfs::text::json_name::Name;
 use famfs::text::terminal::escape_name;
@@ -17,7 +16,6 @@ use famfs::write::volume::{COPY_STEP, steps};
 use famfs_cli::args::Verify;
 use serde::Serialize;
 
-use super::file_of;
 use crate::output::{FAILED, OK, Outcome, notice, print_json, say};
 use crate::place::Place;
 
@@ -115,21 +113,17 @@ fn verify(pool: Option<&Path>, path: &Path, seed: u32) -> Verified {
 
 /// Offset of the first byte that differs from the data of the seed.
 fn first_difference(place: &Place, seed: u32) -> Result<Option<u64>> {
-    let path = place.file_path()?;
     let plan = place.plan()?;
-    let (size, map) = file_of(&plan, path)?;
-    let bytes = place
-        .volume
-        .open_file(path, size, &Memory::Map(map.clone()), Access::Read)
-        .with_context(|| format!("cannot open \"{path}\""))?;
+    let file = place.file(&plan)?;
+    let bytes = file.open(&*place.volume)?;
     let mut stream = SeededBytes::new(seed);
     let (mut found, mut expected) = (vec![0; COPY_STEP], vec![0; COPY_STEP]);
-    for (offset, len) in steps(size) {
+    for (offset, len) in steps(file.size) {
         let (found, expected) = (&mut found[..len], &mut expected[..len]);
         bytes
             .refresh(offset, len)
             .and_then(|()| bytes.read(offset, found))
-            .with_context(|| format!("cannot read \"{path}\""))?;
+            .with_context(|| format!("cannot read \"{}\"", file.path))?;
         stream.fill(expected);
         if let Some(at) = found.iter().zip(&*expected).position(|(a, b)| a != b) {
             return Ok(Some(offset + at as u64));

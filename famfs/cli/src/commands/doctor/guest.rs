@@ -5,13 +5,13 @@ use std::fs;
 use std::path::Path;
 
 use famfs::format::ALLOC_UNIT;
-use famfs::format::map::Memory;
 use famfs::guest::{self, Finding as Device};
 use famfs::kernel::mount::Mounted;
 use famfs::kernel::play::play;
 use famfs::kernel::player::Task;
 use famfs::kernel::volume::MountedVolume;
-use famfs::replay::{Contents, NodeKind, Plan};
+use famfs::replay::tree::object::ObjectKind;
+use famfs::replay::{Contents, Plan};
 use famfs::store::lease;
 use famfs::store::role::{self, Role};
 use famfs::sys::dax::Access;
@@ -260,11 +260,19 @@ fn played(mount: &MountEntry, volume: &MountedVolume) -> Finding {
 
 /// Touches a file and checks how the kernel mapped it.
 fn mapping(mount: &MountEntry, volume: &MountedVolume, plan: &Plan) -> Finding {
-    let large = plan.nodes().iter().find_map(|node| match &node.kind {
-        NodeKind::File { size, map } if *size >= ALLOC_UNIT => Some((&node.path, *size, map)),
-        _ => None,
+    let tree = plan.tree();
+    let large = tree.at_and_below(None).into_iter().find_map(|entry| {
+        let ObjectKind::File { size, bytes } = &entry.listed.object.kind else { return None };
+        let memory = tree.memory(bytes, *size);
+        // Only what has memory in whole units can be mapped by them.
+        let is_whole = |unit: &u64| {
+            matches!(memory.part(unit * ALLOC_UNIT), Some((Some(at), len))
+                if at.is_multiple_of(ALLOC_UNIT) && len >= ALLOC_UNIT)
+        };
+        let units = (0..(size / ALLOC_UNIT).min(TOUCHED)).take_while(is_whole).count() as u64;
+        (units > 0).then_some((entry.path, *size, memory, units))
     });
-    let Some((path, size, map)) = large else {
+    let Some((path, size, memory, units)) = large else {
         let mend =
             format!("run on the master: famfs creat -s 2m {}/FILE", mount.mount_point.display());
         return Finding::skipped("mapping", "no file of at least 2 MiB to test it with", mend);
@@ -273,9 +281,8 @@ fn mapping(mount: &MountEntry, volume: &MountedVolume, plan: &Plan) -> Finding {
         Ok(counter) => counter,
         Err(err) => return Finding::skipped("mapping", one_line(&err), "run as root"),
     };
-    let units = (size / ALLOC_UNIT).min(TOUCHED);
     let touched = volume
-        .open_file(path, size, &Memory::Map(map.clone()), Access::Read)
+        .open_file(&path, size, &memory, Access::Read)
         .and_then(|bytes| (0..units).try_for_each(|unit| bytes.read(unit * ALLOC_UNIT, &mut [0])));
     if let Err(err) = touched {
         let mend = format!("famfs verify or famfs sum {path}, to see how much of it is lost");

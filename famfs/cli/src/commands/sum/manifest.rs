@@ -1,14 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The list format of sha256sum(1): sum, two spaces, name. A name with a backslash or a line
-//! break is escaped, and its line starts with a backslash.
+//! break is escaped, and its line starts with a backslash. The line of a symbolic link, with the sum
+//! of its target's text, stands behind a mark that makes it a comment for sha256sum(1).
 
 use anyhow::{Context, Result, bail};
 
 /// Characters of a SHA-256 sum.
 const SUM_LEN: usize = 64;
 
+/// The mark of a symbolic link.
+const SYMLINK: &[u8] = b"#symlink ";
+
+/// What a line is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Symlink,
+}
+
 /// A line of a list.
 pub struct Line {
+    /// What it is for.
+    pub kind: Kind,
     /// The sum, in lower-case hexadecimal; `None` if there is nothing to compare with.
     pub sha256: Option<String>,
     /// The file's name.
@@ -16,14 +31,14 @@ pub struct Line {
 }
 
 impl Line {
-    /// A file whose sum is unknown.
-    pub fn of_name(name: Vec<u8>) -> Self {
-        Self { sha256: None, name }
+    /// A line whose sum is unknown.
+    pub fn of_name(kind: Kind, name: Vec<u8>) -> Self {
+        Self { kind, sha256: None, name }
     }
 }
 
-/// The line of a file.
-pub fn format(sha256: &str, name: &[u8]) -> Vec<u8> {
+/// The line of a file or symbolic link.
+pub fn format(kind: Kind, sha256: &str, name: &[u8]) -> Vec<u8> {
     let mut escaped = Vec::with_capacity(name.len());
     for &byte in name {
         match byte {
@@ -34,16 +49,24 @@ pub fn format(sha256: &str, name: &[u8]) -> Vec<u8> {
         }
     }
     let mark: &[u8] = if escaped.len() == name.len() { b"" } else { b"\\" };
-    [mark, sha256.as_bytes(), b"  ", &escaped, b"\n"].concat()
+    let comment = if kind == Kind::Symlink { SYMLINK } else { b"" };
+    [comment, mark, sha256.as_bytes(), b"  ", &escaped, b"\n"].concat()
 }
 
-/// Reads a list.
+/// Reads a list. Other comments are skipped, as sha256sum(1) does.
 pub fn parse(list: &[u8]) -> Result<Vec<Line>> {
-    let lines = list.split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
+    let lines = list.split(|&b| b == b'\n').enumerate().filter(|(_, line)| {
+        let is_comment = line.starts_with(b"#") && !line.starts_with(SYMLINK);
+        !line.is_empty() && !is_comment
+    });
     lines.map(|(at, line)| parse_line(line).with_context(|| format!("line {}", at + 1))).collect()
 }
 
 fn parse_line(line: &[u8]) -> Result<Line> {
+    let (kind, line) = match line.strip_prefix(SYMLINK) {
+        Some(rest) => (Kind::Symlink, rest),
+        None => (Kind::File, line),
+    };
     let (escaped, line) = match line.strip_prefix(b"\\") {
         Some(rest) => (true, rest),
         None => (false, line),
@@ -56,6 +79,7 @@ fn parse_line(line: &[u8]) -> Result<Line> {
         bail!("expected a SHA-256 sum, two spaces and a name");
     };
     Ok(Line {
+        kind,
         sha256: Some(String::from_utf8_lossy(sum).to_ascii_lowercase()),
         name: if escaped { unescape(name)? } else { name.to_vec() },
     })
@@ -86,19 +110,21 @@ mod tests {
     fn survives_a_round_trip() {
         let sum = "0123456789abcdef".repeat(4);
         for name in ["plain", "with  spaces ", "line\nbreak", "back\\slash", "näme\r"] {
-            let line = format(&sum, name.as_bytes());
-            let parsed = parse(&line).unwrap();
-            assert_eq!(parsed.len(), 1, "{name:?}");
-            assert_eq!(parsed[0].name, name.as_bytes());
-            assert_eq!(parsed[0].sha256.as_deref(), Some(sum.as_str()));
+            for kind in [Kind::File, Kind::Symlink] {
+                let line = format(kind, &sum, name.as_bytes());
+                let parsed = parse(&[b"# a comment\n", &line[..]].concat()).unwrap();
+                assert_eq!(parsed.len(), 1, "{name:?}");
+                assert_eq!((parsed[0].kind, &parsed[0].name[..]), (kind, name.as_bytes()));
+                assert_eq!(parsed[0].sha256.as_deref(), Some(sum.as_str()));
+            }
         }
     }
 
     #[test]
     fn writes_what_sha256sum_writes() {
         let sum = "a".repeat(64);
-        assert_eq!(format(&sum, b"a b"), format!("{sum}  a b\n").as_bytes());
-        assert_eq!(format(&sum, b"a\\b\n"), format!("\\{sum}  a\\\\b\\n\n").as_bytes());
+        assert_eq!(format(Kind::File, &sum, b"a b"), format!("{sum}  a b\n").as_bytes());
+        assert_eq!(format(Kind::File, &sum, b"a\\b\n"), format!("\\{sum}  a\\\\b\\n\n").as_bytes());
     }
 
     #[test]

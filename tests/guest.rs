@@ -9,6 +9,8 @@ mod layers;
 mod mounted;
 #[path = "guest/script.rs"]
 mod script;
+#[path = "guest/whole_tree.rs"]
+mod whole_tree;
 
 use std::fs;
 use std::path::Path;
@@ -33,6 +35,7 @@ fn main() -> Result<ExitCode> {
     let mut session = Session::from_args()?;
     session.scenario("three VMs, one pool", |s| three_vms(s, &artifacts));
     session.scenario("the tools on a mount", |s| mounted::scenario(s, &artifacts));
+    session.scenario("a whole tree", |s| whole_tree::scenario(s, &artifacts));
     session.scenario("clones", |s| clones::scenario(s, &artifacts));
     session.scenario("raw view and a read-only window", |s| raw_view(s, &artifacts));
     Ok(session.finish())

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Groups of changes in a mounted tree: what a group puts into directories that were there before it
-//! is made elsewhere in the mount, and appears as a whole at the end of the group. A move or removal
-//! in a group has what waits appear before it, and ends that.
+//! Groups of changes in a mounted tree: what a group puts into directories that were there before
+//! it is made elsewhere in the mount, and appears as a whole at the end of the group. A move or
+//! removal in a group has what waits appear before it, and ends that.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

@@ -183,11 +183,10 @@ mod tests {
     #[test]
     fn an_empty_file_has_no_bytes() {
         let file = tempfile::tempfile().unwrap();
-        for memory in [Memory::Pieces(Vec::new())] {
-            let bytes = MappedFile::with_memory(&file, 0, &memory, Access::Write).unwrap();
-            bytes.read(0, &mut []).unwrap();
-            bytes.finish().unwrap();
-            assert!(bytes.write(0, &[1]).is_err() && bytes.read(0, &mut [0]).is_err());
-        }
+        let memory = Memory::Pieces(Vec::new());
+        let bytes = MappedFile::with_memory(&file, 0, &memory, Access::Write).unwrap();
+        bytes.read(0, &mut []).unwrap();
+        bytes.finish().unwrap();
+        assert!(bytes.write(0, &[1]).is_err() && bytes.read(0, &mut [0]).is_err());
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Removes what is in a mounted tree but not in the log: what could not be removed or moved when its
-//! entry was carried out, and what a command that was killed left.
+//! Removes what is in a mounted tree but not in the log: what could not be removed or moved when
+//! its entry was carried out, and what a command that was killed left.
 
 use std::io;
 use std::os::fd::AsFd;

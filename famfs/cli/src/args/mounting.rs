@@ -439,6 +439,9 @@ pub struct Attach {
     /// Mount noexec: programs in the pool cannot be run
     #[arg(long)]
     pub noexec: bool,
+    /// Leave out symbolic links that lead out of the mount, now and as the log goes on
+    #[arg(long)]
+    pub safe_links: bool,
     /// Seconds to wait for the device
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
         value_parser = number::<u64>(0..=u64::MAX))]

@@ -34,6 +34,7 @@ struct AttachReport {
     directories: u64,
     symlinks: u64,
     links: u64,
+    unsafe_links: usize,
     existed: u64,
     errors: usize,
     steps: Vec<Step>,
@@ -75,7 +76,8 @@ pub fn run(args: &Attach) -> Outcome {
     };
     let volume = volume.open(Access::Read, system_or_client())?;
     clock.step("open");
-    let played = play(&volume, Task::default(), false)?;
+    let task = Task { safe_links: args.safe_links, ..Task::default() };
+    let played = play(&volume, task, false)?;
     clock.step("logplay");
     match &attached {
         None => {
@@ -133,6 +135,7 @@ fn report(
             directories: applied.directories,
             symlinks: applied.symlinks,
             links: applied.links,
+            unsafe_links: applied.unsafe_links.len(),
             existed: applied.existed,
             errors: applied.errors.len(),
             steps,

@@ -3,13 +3,15 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use famfs::format::extension::NO_ENTRY;
+use famfs::format::map::Memory;
 use famfs::format::path::{META_DIR, RelPath};
 use famfs::kernel::mount::Mounted;
 use famfs::kernel::sweep::names;
-use famfs::kernel::target::{Dir, Found, Target, describe};
+use famfs::kernel::target::{Backed, Dir, Found, Target, describe};
 use famfs::replay::Contents;
 use famfs::replay::tree::Tree;
 use famfs::sys::dax::Access;
@@ -53,7 +55,8 @@ pub fn run(args: &Check) -> Outcome {
     let plan = Contents::read(volume.media())?.plan;
     let damaged = warn_of_damage(&plan);
     let no_writer = || false;
-    let check = Comparison { target: &volume.site(&no_writer).target, tree: plan.tree() };
+    let check =
+        Comparison { mount_point, target: &volume.site(&no_writer).target, tree: plan.tree() };
     let mut report = CheckReport { version: 1, ..CheckReport::default() };
     let verbose = args.verbose && !args.json && !args.quiet;
     check.walk(None, &mut report, verbose)?;
@@ -83,6 +86,7 @@ pub fn run(args: &Check) -> Outcome {
 
 /// A mounted tree, and what it should be.
 struct Comparison<'a> {
+    mount_point: &'a Path,
     target: &'a Target<'a>,
     tree: &'a Tree,
 }
@@ -114,7 +118,8 @@ impl Comparison<'_> {
                 _ => report.files += 1,
             }
             if let Some(problem) = problem {
-                report.problems.push(Problem { path: Name::new("path", &path), problem });
+                let path = self.mount_point.join(OsStr::from_bytes(&path));
+                report.problems.push(Problem { path: Name::of_path("path", &path), problem });
             }
         }
         Ok(())
@@ -122,13 +127,16 @@ impl Comparison<'_> {
 
     /// What is wrong with a name of an open directory.
     fn problem_of(&self, dir: &Dir, name: &[u8], path: &RelPath) -> Option<String> {
-        let Some(listed) = self.tree.get(path) else { return Some("not in the log".to_owned()) };
+        const NO_MAP: &str = "no map and no memory: the famfs tools did not make it";
+        let Some(listed) = self.tree.get(path) else {
+            let memory = self.target.memory(dir, name, 0, &Memory::Pieces(Vec::new()));
+            let stranger = matches!(memory, Ok(Backed::Without));
+            return Some(if stranger { NO_MAP } else { "not in the log" }.to_owned());
+        };
         match self.target.examine(dir, name, self.tree, listed.object) {
             Ok(Found::Same(_)) => None,
             Ok(Found::Missing) => Some("it was just removed".to_owned()),
-            Ok(Found::Stub) => {
-                Some("no map and no memory: the famfs tools did not make it".to_owned())
-            }
+            Ok(Found::Stub) => Some(NO_MAP.to_owned()),
             Ok(Found::OtherMemory) => {
                 Some("its memory differs from the log: unmount and mount again".to_owned())
             }

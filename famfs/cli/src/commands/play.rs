@@ -2,6 +2,7 @@
 //! Playing a log: shared by `mount`, `logplay` and `attach`.
 
 use anyhow::Result;
+use famfs::format::path::RelPath;
 use famfs::kernel::apply::Applied;
 use famfs::kernel::play::Played;
 use famfs::kernel::player::Task;
@@ -25,7 +26,22 @@ pub fn play(volume: &MountedVolume, task: Task, verbose: bool) -> Result<Played>
         notice!("{problem}");
     }
     told?;
+    tell_unsafe_links(&played.applied.unsafe_links);
     Ok(played)
+}
+
+/// Names symbolic links that were left out.
+fn tell_unsafe_links(links: &[RelPath]) {
+    /// So many are named.
+    const NAMED: usize = 3;
+    let named: Vec<String> = links.iter().take(NAMED).map(|path| format!("\"{path}\"")).collect();
+    if !named.is_empty() {
+        let (count, more) = (links.len(), if links.len() > NAMED { ", ..." } else { "" });
+        notice!(
+            "{count} symbolic links that lead out of the mount are left out: {}{more}",
+            named.join(", ")
+        );
+    }
 }
 
 /// This system's UUID, for its role. A system that has none is a client; the reason is reported.

@@ -36,6 +36,11 @@ famfs attach --mount-point /mnt/famfs --device /dev/dax0.0 --json
 prepare famfs umount /mnt/famfs
 famfs logplay --dry-run --daxdev /dev/dax0.0
 famfs mkfs --force --kill /dev/dax0.0
+prepare famfs mkfs --reference /dev/dax0.0
+prepare famfs mount /dev/dax0.0 /mnt/famfs
+famfs upgrade /mnt/famfs
+prepare famfs umount /mnt/famfs
+prepare famfs mkfs --force --kill /dev/dax0.0
 famfs mkfs --entries 100000 /dev/dax0.0
 famfs mount --dry-run /dev/dax0.0 /mnt/famfs
 famfs mount /dev/dax0.0 /mnt/famfs

@@ -28,7 +28,7 @@ use famfs::system::parent;
 use famfs::text::error_report::one_line;
 use famfs::write::reading::Reading;
 use famfs::write::volume::{OfflineVolume, Volume};
-use famfs::write::writer::Writer;
+use famfs::write::writer::{WriteError, Writer};
 use famfs_cli::args::InterleaveArgs;
 use uuid::Uuid;
 
@@ -148,6 +148,18 @@ impl Place {
         };
         let taken = Keeper::acquire(media, superblock.fs_uuid, me, false, timing, waiting)?;
         Ok(Some(self.lease.get_or_init(|| taken)))
+    }
+
+    /// The same, for a command that only the master may run.
+    pub fn masters_lease(&self) -> Result<&Keeper> {
+        match self.lease()? {
+            Some(lease) => Ok(lease),
+            None => {
+                let system = self.system.unwrap_or_default();
+                let master = Superblock::read(self.volume.media())?.system_uuid;
+                Err(WriteError::Client { system, master }.into())
+            }
+        }
     }
 
     /// Refuses to write an output file over the file system that it is made from.

@@ -22,7 +22,7 @@ const SEED: &str = "VHOST_FAMFS_SEED";
 const FAMFS: &str = env!("CARGO_BIN_EXE_famfs");
 
 /// The commands to run on the pool. Those that only need a path get one that may or may not exist.
-const LINES: [&str; 35] = [
+const LINES: [&str; 36] = [
     "ls",
     "ls -l --json",
     "tree",
@@ -56,6 +56,7 @@ const LINES: [&str; 35] = [
     "rm f1",
     "compact",
     "takeover --yes",
+    "upgrade",
     "mkfs --dry-run",
     "clone f1 f99",
 ];

@@ -361,6 +361,8 @@ impl<'w, 'v> Import<'w, 'v> {
         let Some(path) = path_of(self.options.into.as_ref(), name)? else {
             return Err(taken("it is the directory that the archive is unpacked into".to_owned()));
         };
+        let reserved = self.writer.plan().check_reserved(&path);
+        reserved.map_err(|err| left_out(Why::of_path(&err), err.to_string()))?;
         let found = self.writer.plan().get(&path);
         match (found.map(|node| (&node.kind, node.owner)), &what) {
             (Some((NodeKind::Dir, found)), What::Dir) => {

@@ -57,6 +57,9 @@ pub enum PathError {
     /// The path is below the directory of the meta files.
     #[error("path \"{0}\" is below {META_DIR}, which is reserved")]
     Reserved(String),
+    /// The path is in the store, which is not part of the tree.
+    #[error("path \"{0}\" is reserved: {STORE_DIR} holds the data of other files")]
+    Store(String),
 }
 
 impl RelPath {
@@ -130,6 +133,11 @@ impl RelPath {
     /// The last name of the path.
     pub fn name(&self) -> &[u8] {
         self.0.rsplit(|&b| b == b'/').next().unwrap_or(&self.0)
+    }
+
+    /// The first component.
+    pub fn first(&self) -> &[u8] {
+        self.0.split(|&b| b == b'/').next().unwrap_or_default()
     }
 
     /// Whether the path is `dir` or below it.

@@ -16,9 +16,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::Errno;
+use zerocopy::transmute;
 
-use crate::format::LOG_OFFSET;
 use crate::format::view::{View, ViewError};
+use crate::format::{ENTRY_LEN, LOG_HEADER_LEN, LOG_OFFSET, LogHeader};
 use crate::sys::dax::{Access, Mapping};
 use crate::system::holders::{self, NamedProcess};
 use crate::system::lock::{self, LockError};
@@ -397,7 +398,14 @@ impl MetaFiles {
         let media = Self { superblock, log, device, device_len };
         media.refresh(0, media.superblock.len() as u64)?;
         if let Some(log) = &media.log {
-            media.refresh(LOG_OFFSET, log.len() as u64)?;
+            let mut bytes = [0; size_of::<LogHeader>()];
+            media.refresh(LOG_OFFSET, bytes.len() as u64)?;
+            media.read_at(LOG_OFFSET, &mut bytes)?;
+            let header: LogHeader = transmute!(bytes);
+            // The slots behind these are not read, and may be millions.
+            let used = header.next_index.get().max(header.next_seqnum.get());
+            let used = used.saturating_mul(ENTRY_LEN).saturating_add(LOG_HEADER_LEN);
+            media.refresh(LOG_OFFSET, used.min(log.len() as u64))?;
         }
         Ok(media)
     }

@@ -14,6 +14,7 @@ mod node;
 pub mod picture;
 pub mod size;
 pub mod tree;
+pub mod upgrade;
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -25,7 +26,7 @@ use zerocopy::transmute;
 use crate::format::component::Component;
 use crate::format::extension::{GroupBody, NO_ENTRY, STORE_DIR};
 use crate::format::map::{DataArea, Extent, FileMap};
-use crate::format::path::RelPath;
+use crate::format::path::{PathError, RelPath};
 use crate::format::{self, DeleteBody, Entry, EntryKind, FileBody, MkdirBody};
 use crate::media::Media;
 use crate::replay::names::NameIndex;
@@ -409,16 +410,22 @@ impl Plan {
         self.index_of(&path.parent()?)
     }
 
-    /// Whether a conventional path is the store, or in it.
-    fn is_store(&self, path: &RelPath) -> bool {
-        let first = path.as_bytes().split(|&byte| byte == b'/').next();
-        self.extensions && first == Some(STORE_DIR.as_bytes())
+    /// Refuses a path for what is to be in the tree: with extensions, the store has none.
+    pub fn check_reserved(&self, path: &RelPath) -> Result<(), PathError> {
+        match self.is_in_store(path) {
+            true => Err(PathError::Store(path.to_string())),
+            false => Ok(()),
+        }
+    }
+
+    fn is_in_store(&self, path: &RelPath) -> bool {
+        self.extensions && path.first() == STORE_DIR.as_bytes()
     }
 
     /// Where a conventional path is in the tree: slot of its directory, and its name there. What is
     /// in the store has no place.
     fn place(&self, path: &RelPath) -> Option<(u64, Component)> {
-        if self.is_store(path) {
+        if self.is_in_store(path) {
             return None;
         }
         let parent = self.parent_index(path).map_or(NO_ENTRY, |index| self.nodes[index].slot);

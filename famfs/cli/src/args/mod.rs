@@ -11,6 +11,7 @@ mod owner;
 mod reading;
 mod roles;
 mod time;
+mod upgrading;
 mod writing;
 
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ pub use self::mounting::*;
 pub use self::owner::{Id, NewGroup, NewOwner};
 pub use self::reading::*;
 pub use self::roles::*;
+pub use self::upgrading::*;
 pub use self::writing::*;
 
 /// Environment variable with the effect of `--coherent`; empty, `0`, `no`, `off` and `false` have
@@ -117,6 +119,8 @@ pub enum Command {
     Role(Role),
     /// Make this or another system the master
     Takeover(Takeover),
+    /// Turn on the extensions of an existing file system
+    Upgrade(Upgrade),
     /// List files and directories
     Ls(Ls),
     /// Check a file system without changing it

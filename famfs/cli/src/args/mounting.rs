@@ -30,7 +30,8 @@ pub struct ModeArgs {
 The new file system has extensions: long names, empty and small files, symbolic and hard links, \
 times. The reference's tools can read it, but skip what uses the extensions. With --reference the \
 file system has none, and is byte for byte what the reference's mkfs makes. Use that if a VM or a \
-host has only the reference's tools, or older versions of these.
+host has only the reference's tools, or older versions of these. `famfs upgrade` turns extensions on \
+later.
 
 Each file, directory or link needs an entry in the log, and so does each later change of its name or \
 attributes. The log's length is fixed.

@@ -43,6 +43,7 @@ mod takeover;
 mod touch;
 mod tree;
 mod umount;
+mod upgrade;
 mod verify;
 mod watch;
 
@@ -77,6 +78,7 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Compact(args) => compact::run(pool, args),
         Command::Role(args) => role::run(pool, args),
         Command::Takeover(args) => takeover::run(pool, args),
+        Command::Upgrade(args) => upgrade::run(pool, args),
         Command::Ls(args) => ls::run(pool, args),
         Command::Fsck(args) => fsck::run(pool, args),
         Command::Cat(args) => cat::run(pool, args),

@@ -58,7 +58,7 @@ pub fn examine<'m>(
     let (entries, slots) = (report.log.entries, report.log.slots);
     let found = format!("{entries} of {slots} slots used");
     let mend = "copy the files into a new pool with a longer log: famfs export, in the new pool \
-                famfs mkfs --loglen SIZE and famfs import";
+                famfs mkfs --entries N and famfs import";
     findings.push(fill("log", entries, slots, found, mend));
     let space = &report.space;
     let found = format!(

@@ -119,6 +119,10 @@ impl FileBytes for DeviceFile<'_> {
         Ok(())
     }
 
+    fn clear_tail(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn finish(&self) -> io::Result<()> {
         self.write_back(0, usize::try_from(self.size).unwrap())
     }

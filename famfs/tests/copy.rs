@@ -68,8 +68,15 @@ fn contents(volume: &OfflineVolume) -> Vec<(String, u32, Option<u64>)> {
     writer.plan().nodes().iter().map(item).collect()
 }
 
-const ALL: Options =
-    Options { recursive: true, skip_unsupported: true, mode: None, uid: Some(7), gid: Some(8) };
+const ALL: Options = Options {
+    recursive: true,
+    dereference: false,
+    conventional: true,
+    skip_unsupported: true,
+    mode: None,
+    uid: Some(7),
+    gid: Some(8),
+};
 
 #[test]
 fn a_tree_keeps_its_shape_and_modes() {
@@ -103,7 +110,7 @@ fn a_tree_keeps_its_shape_and_modes() {
     let message = refused.unwrap_err().to_string();
     assert!(message.contains("has 123 bytes, expected at most 79"), "{message}");
     // The directory, and the file in it, which would be lost too.
-    assert!(message.starts_with("2 of the sources cannot be copied (2 paths over 79 bytes)"));
+    assert!(message.starts_with("2 of the sources cannot be copied (2 paths that are too long)"));
     assert!(contents(&volume).is_empty(), "nothing was written");
 
     copy(&volume, &[&source.path().join("a")], &into_root, &ALL).unwrap();
@@ -337,7 +344,7 @@ fn a_second_run_goes_on_after_an_interruption() {
                 pieces.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1 < stop_at
             })
             .unwrap_err();
-        assert!(matches!(error, CopyError::Interrupted), "{error:?}");
+        assert!(matches!(error, CopyError::Interrupted { .. }), "{error:?}");
         let taken = free - writer.plan().space.free();
         drop(writer);
         let kept = contents(&volume);

@@ -70,7 +70,6 @@ impl MappedFile {
         }
         Ok(range)
     }
-
 }
 
 impl FileBytes for MappedFile {

@@ -183,7 +183,7 @@ impl<'p> Reader<'p> {
         if self.plan.tree().object(slot).is_some() {
             return false;
         }
-        match self.plan.node(slot).filter(|node| self.plan.is_store(&node.path)) {
+        match self.plan.node(slot).filter(|node| self.plan.is_in_store(&node.path)) {
             Some(Node { kind: NodeKind::Dir, .. }) => false,
             Some(Node { kind: NodeKind::File { .. }, .. }) => self.plan.tree().is_unused(slot),
             None => true,
@@ -195,15 +195,16 @@ impl<'p> Reader<'p> {
         self.deletions.get(&slot).map(|deletion| &deletion.node).or_else(|| self.plan.node(slot))
     }
 
-    fn is_store(&self, slot: u64) -> bool {
-        self.node(slot).is_some_and(|node| self.plan.is_store(&node.path))
+    fn is_in_store(&self, slot: u64) -> bool {
+        self.node(slot).is_some_and(|node| self.plan.is_in_store(&node.path))
     }
 
     fn dead(mut self) -> Dead {
         let mut dead = Dead { pages: self.plan.tree().reusable_pages(), ..Dead::default() };
         // Files of the store go when nothing has pages in them any more.
         for store in [false, true] {
-            let free = |slot: &u64| !self.named.contains_key(slot) && self.is_store(*slot) == store;
+            let free =
+                |slot: &u64| !self.named.contains_key(slot) && self.is_in_store(*slot) == store;
             let mut next: Vec<u64> = self.gone.keys().copied().filter(free).collect();
             while let Some(slot) = next.pop() {
                 let Some(gone) = self.gone.remove(&slot) else { continue };
@@ -225,7 +226,8 @@ impl<'p> Reader<'p> {
             if let Some(Node { kind: NodeKind::File { map, .. }, .. }) = node {
                 dead.units += map.extents().iter().map(|extent| extent.len).sum::<u64>();
             }
-            dead.objects += u64::from(!self.is_store(*slot) || self.deletions.contains_key(slot));
+            dead.objects +=
+                u64::from(!self.is_in_store(*slot) || self.deletions.contains_key(slot));
         }
         dead.rest.extend(self.plan.idle());
         // A group with a void entry was whole once. Its head must not wait for entries that are

@@ -418,7 +418,7 @@ impl Plan {
         }
     }
 
-    fn is_in_store(&self, path: &RelPath) -> bool {
+    pub(super) fn is_in_store(&self, path: &RelPath) -> bool {
         self.extensions && path.first() == STORE_DIR.as_bytes()
     }
 

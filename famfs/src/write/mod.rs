@@ -11,6 +11,7 @@ mod existing;
 mod gather;
 pub mod layout;
 mod make;
+pub mod need;
 mod pages;
 pub mod prng;
 pub mod reading;

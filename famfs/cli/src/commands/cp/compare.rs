@@ -25,7 +25,7 @@ pub fn run(
 ) -> Result<(CpReport, bool), Failure> {
     let stop = stop_flag()?;
     let place = Place::open(pool, Some(target), Access::Read)?;
-    let plan = place.whole_plan()?;
+    let plan = place.plan()?;
     let damaged = warn_of_damage(&plan);
     let destination = destination(&place, &plan, target, sources)?;
     // What famfs cannot hold has no counterpart: it is reported as such, with everything else.

@@ -4,8 +4,9 @@
  *
  * Four users create, map, fork, touch, read, write, link, rename and unlink
  * files, large ones and some of a few pages. One process mounts and unmounts
- * below them, one poisons memory and takes the driver away. What each call may answer is known all the same, and what a
- * user wrote into its part of the device stays there through all of it.
+ * below them, one poisons memory and takes the driver away. What each call may
+ * answer is known all the same, and what a user wrote into its part of the
+ * device stays there through all of it.
  */
 #include <sys/prctl.h>
 #include <time.h>

@@ -156,16 +156,21 @@ mod tests {
     use super::*;
     use crate::format::map::Extent;
 
+    /// Bytes of some pages.
+    fn bytes_of(pages: u64, byte: u8) -> Vec<u8> {
+        vec![byte; usize::try_from(pages * PAGE).unwrap()]
+    }
+
     #[test]
     fn holes_are_read_and_not_written() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(5 * PAGE).unwrap();
-        std::os::unix::fs::FileExt::write_all_at(&file, &[7; 5 * PAGE as usize], 0).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &bytes_of(5, 7), 0).unwrap();
         let piece = |page: u64| (page * PAGE, Extent { offset: 0, len: PAGE });
         let memory = Memory::Pieces(vec![piece(1), piece(2), piece(4)]);
         let size = 4 * PAGE + 5;
         let bytes = MappedFile::with_memory(&file, size, &memory, Access::Write).unwrap();
-        bytes.write(PAGE, &vec![1; 2 * PAGE as usize]).unwrap();
+        bytes.write(PAGE, &bytes_of(2, 1)).unwrap();
         bytes.write(4 * PAGE, &[2; 5]).unwrap();
         for (offset, len) in [(0, 1), (PAGE - 1, 2), (3 * PAGE - 1, 2), (4 * PAGE - 1, 1)] {
             let error = bytes.write(offset, &vec![1; len]).unwrap_err();
@@ -174,7 +179,7 @@ mod tests {
         assert!(bytes.write(4 * PAGE, &[2; 6]).is_err(), "behind the end");
         bytes.finish().unwrap();
         let whole = MappedFile::new(&file, 5 * PAGE, Access::Read).unwrap();
-        let mut found = vec![9; PAGE as usize];
+        let mut found = bytes_of(1, 9);
         whole.read(4 * PAGE, &mut found).unwrap();
         assert_eq!((&found[..5], found[5..].iter().max()), (&[2; 5][..], Some(&0)));
     }

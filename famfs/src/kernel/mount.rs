@@ -107,9 +107,9 @@ impl AsFd for Mounted {
 impl Mounted {
     /// The file system whose root is open.
     fn new(root: OwnedFd, device: &Path) -> Self {
-        let editor = becomeeditor(&root);
+        let editor = become_editor(&root);
         let tell = |_: &str| {};
-        Self { root: Root::new(root), editor: editor, device: device.to_owned(), tell }
+        Self { root: Root::new(root), editor, device: device.to_owned(), tell }
     }
 
     /// Makes a file system for a device, without a mount point. It is strict if the kernel's famfs
@@ -331,7 +331,7 @@ impl Mounted {
 /// Lets this process change a strict mount until the result is closed. The kernel refuses that to
 /// users without privileges, who cannot make files anyway. A kernel without strict mounts refuses
 /// no change.
-fn becomeeditor(root: &OwnedFd) -> Option<OwnedFd> {
+fn become_editor(root: &OwnedFd) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::openat(root, ".", flags, Mode::empty()).ok()?;
     ioctl::edit(&dir).ok().map(|()| dir)

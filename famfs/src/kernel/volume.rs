@@ -88,10 +88,11 @@ struct Kernel;
 
 impl Backing for Kernel {
     fn give(&self, file: BorrowedFd<'_>, size: u64, memory: &Memory) -> io::Result<()> {
-        Ok(match memory {
+        match memory {
             Memory::Map(map) => ioctl::map_create(file, FileType::Regular, size, map)?,
             Memory::Pieces(pieces) => ioctl::map_pieces(file, size, &pieces_of(pieces))?,
-        })
+        }
+        Ok(())
     }
 
     fn compare(&self, file: BorrowedFd<'_>, size: u64, memory: &Memory) -> io::Result<Backed> {

@@ -70,6 +70,9 @@ impl<'m> Contents<'m> {
     }
 }
 
+/// Gets the slot of an entry, what it changed, and the tree as it is then.
+type Each<'e> = dyn FnMut(&Tree, u64, Change) + 'e;
+
 /// The nodes' extents by offset: end of the extent, and index of the node.
 type Owners = BTreeMap<u64, (u64, usize)>;
 
@@ -178,7 +181,7 @@ impl Plan {
         log: &Log<'_>,
         area: DataArea,
         end: u64,
-        mut each: Option<&mut dyn FnMut(&Tree, u64, Change)>,
+        mut each: Option<&mut Each<'_>>,
     ) {
         self.stopped = None;
         for entry in log.entries_from(self.next) {

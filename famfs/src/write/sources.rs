@@ -20,6 +20,7 @@ use crate::text::terminal::shown;
 use crate::write::dropped::{Attribute, Dropped};
 use crate::write::examine::{self, FileId, Meta, OpenDir};
 use crate::write::layout::Layout;
+use crate::write::need::Need;
 use crate::write::unsupported::{self, LeftOut, Why, first_names};
 
 /// What the user asked for.
@@ -174,6 +175,19 @@ impl Scan {
     /// The sizes of the files to make; `None` for everything else.
     pub fn sizes(&self) -> impl Iterator<Item = Option<u64>> + '_ {
         self.items.iter().map(Item::size)
+    }
+
+    /// What the items need in a new file system with extensions.
+    pub fn need(&self) -> Need {
+        let mut need = Need::default();
+        for item in &self.items {
+            match &item.what {
+                What::Dir | What::Link(_) => need.add_name(),
+                What::Symlink(target) => need.add_symlink(target.len()),
+                What::File(layout) => need.add_file(layout),
+            }
+        }
+        need
     }
 }
 

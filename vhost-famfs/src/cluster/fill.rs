@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use famfs::archive::import::{self, Import};
 use famfs::format::path::RelPath;
 use famfs::media::{Media, MediaError, PoolFile};
-use famfs::replay::{NodeKind, Owner};
+use famfs::replay::Owner;
+use famfs::replay::tree::object::ObjectKind;
 use famfs::store::mkfs::{self, MkfsError};
 use famfs::sys::dax::Access;
 use famfs::write::copy::{Copy, CopyError};
@@ -214,10 +215,15 @@ fn copy(
     progress: &(dyn Fn(u64) -> bool + Sync),
 ) -> Result<(), Cause> {
     let mut writer = Writer::open(volume, None)?;
+    let is_dir = import.from.is_dir();
+    // Whatever ends this half-way leaves the pool as it was.
+    if is_dir && writer.plan().has_extensions() {
+        writer.atomic()?;
+    }
     if let Some(to) = &import.to {
         make_directories(&mut writer, to)?;
     }
-    if import.from.is_dir() {
+    if is_dir {
         copy_directory(import, volume, &mut writer, filled, progress)
     } else {
         unpack(import, &mut writer, filled, progress)
@@ -226,14 +232,14 @@ fn copy(
 
 /// Creates a directory and its missing parents.
 fn make_directories(writer: &mut Writer<'_>, path: &RelPath) -> Result<(), WriteError> {
-    if matches!(writer.plan().get(path).map(|node| &node.kind), Some(NodeKind::Dir)) {
+    let found = writer.plan().tree().get(path).map(|listed| &listed.object.kind);
+    if matches!(found, Some(ObjectKind::Dir { .. })) {
         return Ok(());
     }
     if let Some(parent) = path.parent() {
         make_directories(writer, &parent)?;
     }
-    writer.mkdir(path, owner())?;
-    writer.commit()
+    writer.mkdir(path, owner())
 }
 
 /// The owner of directories that come from no source: this user, and readable by all.
@@ -288,6 +294,8 @@ fn unpack(
 mod tests {
     use std::fs;
 
+    use rustix::fs::FileType;
+
     use super::*;
     use crate::cluster::host::Host;
     use crate::cluster::plan::ClusterPlan;
@@ -304,15 +312,15 @@ mod tests {
         spec.pool.path = Some(dir.path().join("pool"));
         let mut plan = ClusterPlan::new(&spec, &Host::for_tests(dir.path(), "image")).unwrap();
         plan.pool.refuse_left_out().unwrap();
-        fs::write(data.join("empty"), "").unwrap();
+        let pipe = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, data.join("pipe"), FileType::Fifo, pipe, 0).unwrap();
         let pool = OpenPool::make(&plan.pool, true, |_| (), &mut |_, _| ()).unwrap();
         let error = pool.fill(&plan.pool, &|_| true).unwrap_err();
         let cause = std::error::Error::source(&error).unwrap().to_string();
-        assert!(cause.contains("(1 empty file), so nothing was written"), "{cause}");
+        assert!(cause.contains("(1 named pipe), so nothing was written"), "{cause}");
         plan.pool.imports[0].skip_unsupported = true;
         let filled = pool.fill(&plan.pool, &|_| true).unwrap();
         assert_eq!((filled.files, filled.left_out), (1, 1));
-        assert_eq!(filled.skipped[0].reason, "empty file: famfs files have at least one byte");
-        assert_eq!(filled.dropped.times, 1);
+        assert_eq!(filled.skipped[0].reason, "named pipe");
     }
 }

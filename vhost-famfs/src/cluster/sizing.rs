@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use famfs::archive::import::{self, Survey};
-use famfs::format::ALLOC_UNIT;
+use famfs::write::need::Need;
 use famfs::write::sources::{self, Destination, Scan, SourceError};
 use famfs::write::unsupported::{LeftOut, first_names};
 
@@ -16,14 +16,12 @@ use super::spec::ImportSpec;
 /// What files and directories need in a famfs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Needs {
-    /// Number of files.
-    pub files: u64,
-    /// Number of directories.
-    pub directories: u64,
+    /// Number of files, directories and links.
+    pub names: u64,
     /// Bytes of the files.
     pub bytes: u64,
-    /// Bytes of the files, rounded up to whole allocation units.
-    pub allocated: u64,
+    /// Log entries and memory.
+    pub need: Need,
 }
 
 /// Why an import cannot be examined.
@@ -71,7 +69,7 @@ pub enum ImportError {
         items: Vec<LeftOut>,
     },
     /// It contains nothing to import.
-    #[error("nothing to import: {} contains no regular file", .0.display())]
+    #[error("nothing to import: {} is empty", .0.display())]
     Empty(PathBuf),
 }
 
@@ -93,7 +91,7 @@ impl Needs {
     /// What a directory or archive needs, and what famfs cannot store of it.
     ///
     /// # Errors
-    /// It cannot be read, or contains no file.
+    /// It cannot be read, or is empty.
     pub fn of(import: &ImportSpec) -> Result<(Self, Vec<LeftOut>), ImportError> {
         let path = &import.from;
         let read = |action| move |source| ImportError::Read { action, path: path.into(), source };
@@ -103,7 +101,7 @@ impl Needs {
         } else {
             needs.add_archive(import, &File::open(path).map_err(read("open"))?)?
         };
-        if needs.files == 0 && left_out.is_empty() {
+        if needs.names == 0 && left_out.is_empty() {
             return Err(ImportError::Empty(path.into()));
         }
         Ok((needs, left_out))
@@ -114,11 +112,10 @@ impl Needs {
         let found =
             found.map_err(|source| ImportError::Directory { path: import.from.clone(), source })?;
         for size in found.sizes() {
-            match size {
-                Some(size) => self.add_file(size),
-                None => self.directories += 1,
-            }
+            self.names += 1;
+            self.bytes = self.bytes.saturating_add(size.unwrap_or(0));
         }
+        self.need = self.need.and(found.need());
         Ok(found.unsupported.iter().map(LeftOut::from).collect())
     }
 
@@ -129,34 +126,31 @@ impl Needs {
     ) -> Result<Vec<LeftOut>, ImportError> {
         let found = Survey::of(file, import.to.as_ref())
             .map_err(|source| ImportError::Archive { path: import.from.clone(), source })?;
-        found.files.iter().for_each(|size| self.add_file(*size));
-        self.directories += found.directories;
+        for size in found.files {
+            self.names += 1;
+            // A size near the maximum is a claim in an archive's header.
+            self.bytes = self.bytes.saturating_add(size);
+            self.need.add_file(&size.into());
+        }
+        self.names += found.directories;
+        (0..found.directories).for_each(|_| self.need.add_name());
         Ok(found.left_out)
-    }
-
-    fn add_file(&mut self, size: u64) {
-        self.files += 1;
-        self.bytes = self.bytes.saturating_add(size);
-        // A size near the maximum is a claim in an archive's header.
-        let allocated = size.checked_next_multiple_of(ALLOC_UNIT).unwrap_or(u64::MAX);
-        self.allocated = self.allocated.saturating_add(allocated);
     }
 
     /// The sum of both.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
-            files: self.files + other.files,
-            directories: self.directories + other.directories,
+            names: self.names + other.names,
             bytes: self.bytes.saturating_add(other.bytes),
-            allocated: self.allocated.saturating_add(other.allocated),
+            need: self.need.and(other.need),
         }
     }
 
     /// What they take in a pool.
     #[must_use]
     pub fn room(self) -> Room {
-        Room { entries: self.files + self.directories, data: self.allocated }
+        Room { entries: self.need.entries(), data: self.need.data() }
     }
 }
 
@@ -182,20 +176,20 @@ mod tests {
         let tree = dir.path().join("tree");
         fs::create_dir_all(tree.join("sub")).unwrap();
         fs::write(tree.join("one"), "x").unwrap();
-        fs::write(tree.join("sub/two"), "").unwrap();
-        std::os::unix::fs::symlink("one", tree.join("link")).unwrap();
+        fs::write(tree.join("sub/two"), vec![1; 3 << 20]).unwrap();
+        let (pipe, mode) = (tree.join("pipe"), rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         let found = |path: &Path| Needs::of(&ImportSpec::of(path.to_owned())).unwrap();
         let (needs, left_out) = found(&tree);
-        let expected = Needs { files: 1, directories: 1, bytes: 1, allocated: ALLOC_UNIT };
-        assert_eq!(needs, expected);
-        assert_eq!(import::reasons(&left_out), "1 empty file, 1 symbolic link");
+        assert_eq!((needs.names, needs.bytes), (3, 1 + (3 << 20)));
+        assert_eq!(import::reasons(&left_out), "1 named pipe");
         let archive = dir.path().join("tree.tar");
         let mut tar = Command::new("tar");
-        tar.arg("-C").arg(&tree).arg("-cf").arg(&archive).args(["sub", "one", "link"]);
+        tar.arg("-C").arg(&tree).arg("-cf").arg(&archive).args(["sub", "one", "pipe"]);
         assert!(tar.status().unwrap().success());
         let (of_archive, left_out) = found(&archive);
         assert_eq!(of_archive, needs);
-        assert_eq!(import::reasons(&left_out), "1 empty file, 1 symbolic link");
+        assert_eq!(import::reasons(&left_out), "1 named pipe");
     }
 
     #[test]
@@ -206,7 +200,7 @@ mod tests {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             format!("{error}: {}", source.unwrap_or_default())
         };
-        assert!(error(dir.path()).contains("contains no regular file"));
+        assert!(error(dir.path()).contains("is empty"));
         assert!(error(&dir.path().join("none")).contains("cannot import"));
         let text = dir.path().join("text");
         fs::write(&text, "password: secret".repeat(100)).unwrap();

@@ -120,7 +120,7 @@ fn the_pool_is_as_large_as_the_imports_need() {
     fs::create_dir(&data).unwrap();
     fs::write(data.join("file"), vec![1; 11 << 20]).unwrap();
     let plan = place.plan("[[import]]\nfrom = \"data\"\n[[vm]]\n").unwrap();
-    assert_eq!(plan.pool.needs.allocated, 12 << 20);
+    assert_eq!(plan.pool.needs.need.data(), (10 << 20) + 2 * (2 << 20));
     assert!(plan.pool.size >= 256 << 20 && plan.pool.ours && plan.pool.create.is_some());
     assert_eq!(plan.pool.mkfs.unwrap().system, plan.vms[0].config.uuid);
     let refusal = place.refusal("[pool]\nsize = \"16M\"\n[[import]]\nfrom = \"data\"\n[[vm]]\n");
@@ -158,7 +158,7 @@ fn what_would_be_missing_in_the_pool_is_refused_and_listed() {
         let plan = place.plan(&text("skip-unsupported = true")).unwrap();
         plan.pool.refuse_left_out().unwrap();
         assert!(plan.to_string().contains(counts), "{plan}");
-        assert_eq!(plan.pool.needs.files, 1);
+        assert_eq!(plan.pool.needs.names, 1);
     }
 }
 

@@ -2,9 +2,9 @@
 //! Which entries of a log a compaction makes void, and in which order: those of files, directories
 //! and symbolic links that are gone, and of files of the store that hold nothing.
 //!
-//! What made something can become void as soon as no entry that stays names it as a directory. From
-//! then on all other entries about it have no effect, in whatever order they become void. So files
-//! go first, then directories from the inside out. A directory through which something moved that
+//! What made something can become void as soon as no entry that stays names it as a directory, and
+//! what it took the place of is void. From then on all other entries about it have no effect, in
+//! whatever order they become void. So files go first, then directories from the inside out. A directory through which something moved that
 //! is still there stays, and so do directories that have been in each other.
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use zerocopy::transmute;
 
 use crate::format::extension::{
-    AttrBody, GroupBody, KIND_FILE, LIST_LEN, LIST_PIECES, LinkBody, MoveBody, NameBody,
+    AttrBody, GroupBody, KIND_FILE, LIST_LEN, LIST_PIECES, LinkBody, MoveBody, NO_ENTRY, NameBody,
     PLACE_LIST, RemoveBody,
 };
 use crate::format::path::RelPath;
@@ -41,8 +41,9 @@ pub struct Dead {
 struct Gone {
     /// Slots of the other entries about it.
     rest: Vec<u64>,
-    /// Slots of the directories that are gone too and that its entries name.
-    parents: Vec<u64>,
+    /// Slots of what is gone too and has to wait for it: directories that its entries name, and
+    /// what took its place.
+    waiting: Vec<u64>,
 }
 
 /// What is known of the entries read so far.
@@ -50,8 +51,8 @@ struct Reader<'p> {
     plan: &'p Plan,
     deletions: HashMap<u64, &'p Deletion>,
     gone: BTreeMap<u64, Gone>,
-    /// How many entries name a directory that is gone.
-    named: HashMap<u64, u64>,
+    /// For how many entries of others something that is gone has to wait.
+    awaited: HashMap<u64, u64>,
     /// What removed links are names of.
     links: HashMap<u64, u64>,
     /// Slots of conventional directories that are gone, by their path at this point of the log.
@@ -67,7 +68,7 @@ impl Dead {
             plan,
             deletions: plan.deletions_since(0).iter().map(|d| (d.node.slot, d)).collect(),
             gone: BTreeMap::new(),
-            named: HashMap::new(),
+            awaited: HashMap::new(),
             links: HashMap::new(),
             dirs: HashMap::new(),
             groups: Vec::new(),
@@ -132,6 +133,7 @@ impl<'p> Reader<'p> {
                 let body: MoveBody = transmute!(entry.body);
                 let object = self.object_of(body.name_slot.get());
                 self.about(slot, object, Some(body.parent.get()));
+                self.replaced(body.replaces.get(), object);
             }
             EntryKind::Remove => {
                 let body: RemoveBody = transmute!(entry.body);
@@ -161,14 +163,27 @@ impl<'p> Reader<'p> {
     fn about(&mut self, slot: u64, object: u64, parent: Option<u64>) {
         let parent = parent.filter(|parent| self.is_gone(*parent));
         if let Some(parent) = parent {
-            *self.named.entry(parent).or_default() += 1;
+            *self.awaited.entry(parent).or_default() += 1;
         }
         if self.is_gone(object) {
             let gone = self.gone.entry(object).or_default();
-            gone.parents.extend(parent);
+            gone.waiting.extend(parent);
             if slot != object {
                 gone.rest.push(slot);
             }
+        }
+    }
+
+    /// A move that took the place of the only name of something. Without it the name would be back,
+    /// so what moved has to wait until the other is void.
+    fn replaced(&mut self, name_slot: u64, by: u64) {
+        if name_slot == NO_ENTRY || self.plan.is_void(name_slot) || !self.is_gone(by) {
+            return;
+        }
+        let object = self.object_of(name_slot);
+        if self.is_gone(object) {
+            *self.awaited.entry(by).or_default() += 1;
+            self.gone.entry(object).or_default().waiting.push(by);
         }
     }
 
@@ -204,18 +219,18 @@ impl<'p> Reader<'p> {
         // Files of the store go when nothing has pages in them any more.
         for store in [false, true] {
             let free =
-                |slot: &u64| !self.named.contains_key(slot) && self.is_in_store(*slot) == store;
+                |slot: &u64| !self.awaited.contains_key(slot) && self.is_in_store(*slot) == store;
             let mut next: Vec<u64> = self.gone.keys().copied().filter(free).collect();
             while let Some(slot) = next.pop() {
                 let Some(gone) = self.gone.remove(&slot) else { continue };
                 dead.made.push(slot);
                 dead.rest.extend(gone.rest);
-                for parent in gone.parents {
-                    if let Some(named) = self.named.get_mut(&parent) {
-                        *named -= 1;
-                        if *named == 0 {
-                            self.named.remove(&parent);
-                            next.push(parent);
+                for waiting in gone.waiting {
+                    if let Some(awaited) = self.awaited.get_mut(&waiting) {
+                        *awaited -= 1;
+                        if *awaited == 0 {
+                            self.awaited.remove(&waiting);
+                            next.push(waiting);
                         }
                     }
                 }

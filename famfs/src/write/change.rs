@@ -13,6 +13,7 @@ use crate::replay::EntryProblem;
 use crate::replay::Time;
 use crate::replay::tree::change::Change;
 use crate::replay::tree::object::ObjectKind;
+use crate::replay::tree::problem::TreeProblem;
 use crate::write::make::{component, needs_extensions, path_error};
 use crate::write::writer::{WriteError, Writer};
 
@@ -92,12 +93,34 @@ impl Writer<'_> {
         if !self.plan.has_extensions() {
             return Err(needs_extensions(to, "moves"));
         }
-        let there = self.plan.tree().get(to).map(|listed| (listed.slot, listed.name.object));
+        let source = self.plan.tree().object(object).map(|object| &object.kind);
+        let is_dir = matches!(source, Some(ObjectKind::Dir { .. }));
+        let there = self.plan.tree().get(to);
+        let there = there.map(|there| (there.slot, there.name.object, there.object.links));
         let replaces = match there {
             // Two names of one file, or the name itself: as rename(2), nothing is to be done.
-            Some((_, other)) if other == object => return Ok(()),
-            Some((slot, _)) if replace => slot,
-            Some((slot, _)) => return Err(path_error(to, EntryProblem::Exists(slot))),
+            Some((_, other, _)) if other == object => return Ok(()),
+            Some((slot, ..)) if !replace => {
+                return Err(path_error(to, EntryProblem::Exists(slot)));
+            }
+            Some((_, _, 2..)) if is_dir => {
+                let problem = TreeProblem::OtherKind { new: "directory", old: "file" };
+                return Err(path_error(to, problem.into()));
+            }
+            // A move replaces no name of a file that has others; both entries count, or none.
+            Some((_, _, 2..)) if !self.is_atomic() => {
+                self.check_slots(3)?;
+                self.atomic()?;
+                self.delete(to)?;
+                self.rename(from, to, false)?;
+                return self.commit();
+            }
+            Some((_, _, 2..)) => {
+                self.check_slots(2)?;
+                self.delete(to)?;
+                NO_ENTRY
+            }
+            Some((slot, ..)) => slot,
             None => NO_ENTRY,
         };
         let mut body = MoveBody::new_zeroed();

@@ -83,12 +83,12 @@ fn every_crash(log: &ExtendedLog, same: impl Fn(&Plan)) -> Compacted {
         let media = Crashing::new(log, stores);
         let done = compact(&media, false);
         let contents = Contents::read(&media).unwrap();
-        assert!(fsck::check(&media, &contents).problems.is_empty());
+        assert_eq!(fsck::check(&media, &contents).problems, Vec::<String>::new());
         same(&contents.plan);
         media.left.store(u64::MAX, Ordering::Relaxed);
         compact(&media, false).unwrap();
         let contents = Contents::read(&media).unwrap();
-        assert!(fsck::check(&media, &contents).problems.is_empty());
+        assert_eq!(fsck::check(&media, &contents).problems, Vec::<String>::new());
         same(&contents.plan);
         let plan = &contents.plan;
         assert!(plan.idle().is_empty());

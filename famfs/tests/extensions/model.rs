@@ -94,6 +94,11 @@ impl Model {
         !self.paths.keys().any(|other| Self::is_below(other, path))
     }
 
+    /// Number of names of what a slot made.
+    fn names_of(&self, object: u64) -> usize {
+        self.paths.values().filter(|(_, other)| *other == object).count()
+    }
+
     /// Whether a new name may be there.
     fn is_free(&self, dir: &[u8], name: &[u8]) -> bool {
         let reserved = dir.is_empty() && name == b".famfs";
@@ -352,6 +357,7 @@ impl Pair {
             || replaces.is_some()
                 && new != path
                 && self.model.is_dir(&new) == is_dir
+                && there.is_some_and(|(_, object)| self.model.names_of(object) == 1)
                 && self.model.is_empty(&new);
         let legal =
             !path.is_empty() && self.model.is_dir(dir_path) && !inside && !reserved && place;

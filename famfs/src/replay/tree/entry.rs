@@ -280,6 +280,10 @@ impl Tree {
             let (new, old) = (new.kind_name(), old_object.kind_name());
             return Err(TreeProblem::OtherKind { new, old });
         }
+        // Its other names would keep an entry for ever that makes the moved name.
+        if old_object.links > 1 {
+            return Err(TreeProblem::MoreNames);
+        }
         self.check_empty(old)
     }
 

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
@@ -15,10 +16,11 @@ use crate::replay::tree::object::ObjectKind;
 use crate::replay::{Attributes, Plan};
 use crate::sys::dax::Access;
 use crate::text::terminal::escape_name;
-use crate::write::copy::{self, CopyError};
+use crate::write::copy_error::CopyError;
 use crate::write::existing::differing;
+use crate::write::session::open;
 use crate::write::sources::{self, Item, Scan, What};
-use crate::write::volume::{Volume, steps};
+use crate::write::volume::{Volume, steps_of};
 
 /// Bytes that are compared at a time: two buffers stay in the processor's cache.
 const PIECE: usize = 256 << 10;
@@ -87,9 +89,10 @@ pub fn compare(
             None => Some("does not exist".to_owned()),
             Some(there) => match difference(item, &there, tree, &mut seen) {
                 None => match (&there.object.kind, &item.what) {
-                    (ObjectKind::File { size, bytes }, What::File(_)) => {
+                    (ObjectKind::File { size, bytes }, What::File(layout)) => {
                         let memory = tree.memory(bytes, *size);
-                        let pair = Pair { item, size: *size, memory };
+                        let ranges = layout.and_memory(&memory);
+                        let pair = Pair { item, size: *size, memory, ranges };
                         let found = first_difference(&pair, volume, &mut buffers, &progress)?;
                         found.map(|offset| format!("differs at offset {offset}"))
                     }
@@ -120,6 +123,8 @@ struct Pair<'a> {
     item: &'a Item,
     size: u64,
     memory: Memory,
+    /// What may differ.
+    ranges: Vec<Range<u64>>,
 }
 
 /// How a counterpart differs, whatever its bytes.
@@ -187,15 +192,15 @@ fn other_attributes(there: &Attributes, wanted: &Attributes) -> Option<String> {
 
 /// The offset of the first byte that differs.
 fn first_difference(
-    Pair { item, size, memory }: &Pair<'_>,
+    Pair { item, size, memory, ranges }: &Pair<'_>,
     volume: &dyn Volume,
     buffers: &mut [Vec<u8>; 2],
     progress: &dyn Fn(u64) -> bool,
 ) -> Result<Option<u64>, CompareError> {
     let failed = |source| CompareError::Target { path: item.path.clone(), source };
-    let source = copy::open(item, *size)?;
+    let source = open(item, *size)?;
     let bytes = volume.open_file(&item.path, *size, memory, Access::Read).map_err(failed)?;
-    for (offset, len) in steps(*size) {
+    for (offset, len) in ranges.iter().flat_map(steps_of) {
         bytes.refresh(offset, len).map_err(failed)?;
         let end = offset + len as u64;
         for at in (offset..end).step_by(PIECE) {

@@ -6,157 +6,24 @@
 //! work fails before anything is written. A second copy of the same sources finds what a first one
 //! had finished: existing files are compared, and only what differs is written.
 
-use std::fs::File;
-use std::io;
 use std::path::PathBuf;
 
 use crate::format::ALLOC_UNIT;
 use crate::format::extension::PAGE;
 use crate::format::path::RelPath;
 use crate::replay::Attributes;
-use crate::system::long_path;
-use crate::text::terminal::shown;
-use crate::text::units::human;
 use crate::write::change::NewAttributes;
+pub use crate::write::copy_error::CopyError;
 use crate::write::dropped::Dropped;
-use crate::write::examine::Meta;
 use crate::write::existing::{Found, Targets, differing, interim_mode};
 use crate::write::layout::Layout;
+pub use crate::write::session::Done;
 use crate::write::session::{Session, Step, Todo};
-use crate::write::sources::{self, Item, Scan, SourceError, Unsupported, What};
+use crate::write::sources::{Item, Scan, Unsupported, What};
 use crate::write::transfer::How;
-use crate::write::unsupported::{Why, first_names, kept_owner};
+use crate::write::unsupported::{Why, kept_owner};
 use crate::write::volume::Volume;
-use crate::write::writer::{WriteError, Writer};
-
-/// Why sources cannot be copied.
-#[derive(Debug, thiserror::Error)]
-pub enum CopyError {
-    /// A source is not fit to be copied.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// Targets that are already something else.
-    #[error("{} of the targets are taken, so nothing was written:{}", .0.len(), first_names(.0))]
-    Taken(Vec<Unsupported>),
-    /// Targets that would keep an owner or mode that is not the source's.
-    #[error(
-        "{} of the targets exist with another owner or mode, which no copy changes, so nothing was \
-         written:{}\nremove them first with `famfs rm`, pass theirs with --uid, --gid and --mode, \
-         or use --skip-unsupported to copy and keep them", .0.len(), first_names(.0)
-    )]
-    Kept(Vec<Unsupported>),
-    /// All files together need more than is free.
-    #[error(
-        "no space: the files need {} in {}, {} free; nothing was written{}",
-        human(*.needed), match *.unit { PAGE => "pages of 4 KiB", _ => "units of 2 MiB" },
-        human(*.free), holes_hint(*.holes)
-    )]
-    NoSpace {
-        /// Sum of the files' sizes in whole units.
-        needed: u64,
-        /// Bytes of a unit.
-        unit: u64,
-        /// Free bytes.
-        free: u64,
-        /// Bytes of holes that take space.
-        holes: u64,
-    },
-    /// The source has another size or time than before, or is another file.
-    #[error(
-        "{} changed while it was copied: expected the same file with {size} bytes and the same time",
-        shown(path)
-    )]
-    Changed {
-        /// The source.
-        path: PathBuf,
-        /// Its size when the copy began.
-        size: u64,
-    },
-    /// The memory does not hold what was written.
-    #[error(
-        "\"{path}\" differs from {} at offset {offset} after it was written",
-        shown(source_path)
-    )]
-    Differs {
-        /// The file in the file system.
-        path: RelPath,
-        /// The source.
-        source_path: PathBuf,
-        /// Offset of the first byte that differs.
-        offset: u64,
-    },
-    /// A file has no memory for bytes of its source.
-    #[error(
-        "\"{path}\" exists and has a hole where {} has data: remove it first with `famfs rm`",
-        shown(source_path)
-    )]
-    Hole {
-        /// The file in the file system.
-        path: RelPath,
-        /// The source.
-        source_path: PathBuf,
-    },
-    /// An existing file would have to be written to.
-    #[error(
-        "\"{path}\" exists and differs from {} at offset {offset}, so the copy cannot appear at \
-         once; nothing was written: remove it first, or copy without --atomic",
-        shown(source_path)
-    )]
-    NotAtomic {
-        /// The file in the file system.
-        path: RelPath,
-        /// The source.
-        source_path: PathBuf,
-        /// Offset of the first byte that differs.
-        offset: u64,
-    },
-    /// The user asked to stop.
-    #[error("interrupted; {}", match *.atomic {
-        true => "nothing was written",
-        false => "what was complete is kept: run the same command again to continue",
-    })]
-    Interrupted {
-        /// Whether all was to appear at once.
-        atomic: bool,
-    },
-    /// The file could not be written.
-    #[error("cannot write \"{path}\"")]
-    Target {
-        /// The file in the file system.
-        path: RelPath,
-        /// The error of the system.
-        source: io::Error,
-    },
-    /// A thread panicked.
-    #[error(
-        "\"{path}\" is not complete: a thread that copied it panicked ({message}); please report this"
-    )]
-    Panicked {
-        /// The file in the file system.
-        path: RelPath,
-        /// What the panic said.
-        message: String,
-    },
-    /// No thread could be started.
-    #[error("cannot start a thread that copies")]
-    Threads(#[source] io::Error),
-    /// Files that were overwritten may not survive a crash.
-    #[error("cannot make the copied files durable")]
-    Sync(#[source] io::Error),
-    /// The file system could not be changed.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-}
-
-fn holes_hint(holes: u64) -> String {
-    match holes {
-        0 => String::new(),
-        _ => format!(
-            " ({} of the sources are holes, which take space without extensions)",
-            human(holes)
-        ),
-    }
-}
+use crate::write::writer::Writer;
 
 /// A copy that has room for all its files.
 pub struct Copy {
@@ -169,27 +36,6 @@ pub struct Copy {
     pub kept: Vec<Unsupported>,
     /// What the sources have and famfs does not keep.
     pub dropped: Dropped,
-}
-
-/// What a copy did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Done {
-    /// Files made.
-    pub files: u64,
-    /// Files whose bytes were replaced, in whole or in part.
-    pub overwritten: u64,
-    /// Files that existed with the same bytes.
-    pub unchanged: u64,
-    /// Directories made.
-    pub directories: u64,
-    /// Symbolic links made.
-    pub symlinks: u64,
-    /// Further names of files made.
-    pub hard_links: u64,
-    /// Existing files, directories and links that got the owner, mode or time of their sources.
-    pub attributes: u64,
-    /// Bytes of files that were made or overwritten.
-    pub bytes: u64,
 }
 
 /// What a copy would do with a name.
@@ -387,17 +233,4 @@ fn take_room(
     }
     // Memory of shared files needs entries too, which are known only now.
     Ok(writer.check_slots(slots)?)
-}
-
-/// Opens a source that was examined.
-pub(crate) fn open(item: &Item, size: u64) -> Result<File, CopyError> {
-    let read_error = |err| sources::read_error("read", &item.source, err);
-    let file = long_path::open(&item.source, sources::open_flags()).map_err(read_error)?;
-    // Nor may a link lead to a file that was never examined: the sources may belong to others.
-    let meta = Meta::of(&file).map_err(read_error)?;
-    let same = meta.id == item.id && meta.is_file() && meta.size == size;
-    if !same || item.attributes.mtime != Some(meta.mtime) {
-        return Err(CopyError::Changed { path: item.source.clone(), size });
-    }
-    Ok(file.into())
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::format::ALLOC_UNIT;
 use crate::format::extension::PAGE;
+use crate::format::map::Memory;
 
 /// Pages of an allocation unit.
 pub const UNIT_PAGES: u64 = ALLOC_UNIT / PAGE;
@@ -65,6 +66,15 @@ impl Layout {
     pub fn data(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         let bytes = |range: &Range<u64>| range.start * PAGE..(range.end * PAGE).min(self.size);
         self.ranges.iter().map(bytes)
+    }
+
+    /// The parts of a file in bytes that have data here or memory there: all others are zero.
+    pub(super) fn and_memory(&self, memory: &Memory) -> Vec<Range<u64>> {
+        let Memory::Pieces(pieces) = memory else { return vec![0..self.size] };
+        let mut ranges: Vec<Range<u64>> = self.data().collect();
+        ranges.extend(pieces.iter().map(|(at, extent)| *at..at + extent.len));
+        ranges.sort_unstable_by_key(|range| range.start);
+        Self::new(self.size, ranges).data().collect()
     }
 
     /// The pages that fill whole allocation units of the file, as ranges of pages, and all others.

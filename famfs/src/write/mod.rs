@@ -4,6 +4,7 @@
 pub mod change;
 pub mod compare;
 pub mod copy;
+mod copy_error;
 pub mod dropped;
 mod error;
 mod examine;

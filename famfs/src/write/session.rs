@@ -4,14 +4,14 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 
 use crate::format::map::{Extent, Memory};
 use crate::sys::dax::Access;
+use crate::system::long_path;
 use crate::write::change::NewAttributes;
-use crate::write::copy::{CopyError, Done, open};
+use crate::write::copy_error::CopyError;
+use crate::write::examine::Meta;
 use crate::write::gather::{self, Gather};
-use crate::write::layout::Layout;
 use crate::write::room::Room;
 use crate::write::sources::{self, Item, What};
 use crate::write::transfer::{Crew, How, Job, Moved, Problem, Task, with_crew};
@@ -35,6 +35,27 @@ pub(super) enum Todo {
     Symlink,
     Link,
     Attributes,
+}
+
+/// What a copy did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Files made.
+    pub files: u64,
+    /// Files whose bytes were replaced, in whole or in part.
+    pub overwritten: u64,
+    /// Files that existed with the same bytes.
+    pub unchanged: u64,
+    /// Directories made.
+    pub directories: u64,
+    /// Symbolic links made.
+    pub symlinks: u64,
+    /// Further names of files made.
+    pub hard_links: u64,
+    /// Existing files, directories and links that got the owner, mode or time of their sources.
+    pub attributes: u64,
+    /// Bytes of files that were made or overwritten.
+    pub bytes: u64,
 }
 
 /// How far a step has come.
@@ -152,7 +173,7 @@ impl<'v> Session<'v> {
                 };
                 let size = layout.size();
                 let bytes = volume.open_file(&item.path, size, memory, access).map_err(target)?;
-                (source, parts_of_both(layout, memory), bytes, task)
+                (source, layout.and_memory(memory), bytes, task)
             }
             (Todo::Create(_) | Todo::Update(_), _) => return Ok(None),
             // Only the log has them.
@@ -298,13 +319,15 @@ impl<'v> Session<'v> {
     }
 }
 
-/// The parts of a file that its source has data for, or that have memory.
-fn parts_of_both(layout: &Layout, memory: &Memory) -> Vec<Range<u64>> {
-    let Memory::Pieces(pieces) = memory else {
-        return Layout::from(layout.size()).data().collect();
-    };
-    let mut ranges: Vec<Range<u64>> = layout.data().collect();
-    ranges.extend(pieces.iter().map(|(at, extent)| *at..at + extent.len));
-    ranges.sort_unstable_by_key(|range| range.start);
-    Layout::new(layout.size(), ranges).data().collect()
+/// Opens a source that was examined.
+pub(crate) fn open(item: &Item, size: u64) -> Result<File, CopyError> {
+    let read_error = |err| sources::read_error("read", &item.source, err);
+    let file = long_path::open(&item.source, sources::open_flags()).map_err(read_error)?;
+    // Nor may a link lead to a file that was never examined: the sources may belong to others.
+    let meta = Meta::of(&file).map_err(read_error)?;
+    let same = meta.id == item.id && meta.is_file() && meta.size == size;
+    if !same || item.attributes.mtime != Some(meta.mtime) {
+        return Err(CopyError::Changed { path: item.source.clone(), size });
+    }
+    Ok(file.into())
 }

@@ -19,7 +19,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use crate::write::volume::{FileBytes, TransferError, steps};
+use crate::write::volume::{FileBytes, TransferError, steps_of};
 
 /// Bytes of a thread's buffers: they stay in its CPU's second-level cache.
 const BUFFER: usize = 256 << 10;
@@ -267,12 +267,6 @@ impl<'v> Worker<'_, 'v> {
             false => Ok(()),
         }
     }
-}
-
-/// Cuts a range into pieces: offset and length of each.
-fn steps_of(range: &Range<u64>) -> impl Iterator<Item = (u64, usize)> + use<> {
-    let start = range.start;
-    steps(range.end - start).map(move |(offset, len)| (start + offset, len))
 }
 
 /// The message of a panic.

@@ -283,3 +283,9 @@ pub fn steps(size: u64) -> impl Iterator<Item = (u64, usize)> {
         (offset, left.min(COPY_STEP))
     })
 }
+
+/// The same for a range of bytes.
+pub fn steps_of(range: &Range<u64>) -> impl Iterator<Item = (u64, usize)> + use<> {
+    let start = range.start;
+    steps(range.end - start).map(move |(offset, len)| (start + offset, len))
+}

@@ -37,6 +37,35 @@ pub struct Contents {
     pub data: Vec<Range<u64>>,
 }
 
+impl Contents {
+    /// The contents of a file with data in these ranges of whole pages, which `read` reads.
+    pub fn of(
+        size: u64,
+        data: Vec<Range<u64>>,
+        mut read: impl FnMut(u64, &mut [u8]) -> Result<()>,
+    ) -> Result<Self> {
+        let mut digest = Sha256::new();
+        let mut buffer = vec![0; 1 << 18];
+        for range in &data {
+            let mut offset = range.start;
+            let end = range.end.min(size);
+            while offset < end {
+                let wanted = usize::try_from(end - offset)?.min(buffer.len());
+                read(offset, &mut buffer[..wanted])?;
+                for page in buffer[..wanted].chunks(usize::try_from(PAGE)?) {
+                    if page.iter().any(|byte| *byte != 0) {
+                        digest.update((offset / PAGE).to_le_bytes());
+                        digest.update(page);
+                    }
+                    offset += u64::try_from(page.len())?;
+                }
+            }
+        }
+        digest.update(size.to_le_bytes());
+        Ok(Self { size, digest: digest.finalize().into(), data })
+    }
+}
+
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -180,25 +209,7 @@ fn contents(dir: &OwnedFd, name: &[u8]) -> Result<Contents> {
     let file = File::from(rustix::fs::openat(dir, name, flags, Mode::empty())?);
     let size = file.metadata()?.len();
     let data = data_ranges(&file, size)?;
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; 1 << 18];
-    for range in &data {
-        let mut offset = range.start;
-        let end = range.end.min(size);
-        while offset < end {
-            let wanted = usize::try_from(end - offset)?.min(buffer.len());
-            file.read_exact_at(&mut buffer[..wanted], offset)?;
-            for page in buffer[..wanted].chunks(usize::try_from(PAGE)?) {
-                if page.iter().any(|byte| *byte != 0) {
-                    digest.update((offset / PAGE).to_le_bytes());
-                    digest.update(page);
-                }
-                offset += u64::try_from(page.len())?;
-            }
-        }
-    }
-    digest.update(size.to_le_bytes());
-    Ok(Contents { size, digest: digest.finalize().into(), data })
+    Contents::of(size, data, |offset, buffer| Ok(file.read_exact_at(buffer, offset)?))
 }
 
 /// Where a file has data, in whole pages.

@@ -250,7 +250,6 @@ fn tree_promises(plan: &Plan, tree: &Tree) {
     }
     let store = tree.store_use();
     assert_eq!(store.used + store.free + store.retired, store.bytes);
-    let _ = plan.require_conventional();
 }
 
 /// Whether an extent overlaps none of the taken ones, given as offsets and lengths.

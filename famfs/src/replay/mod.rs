@@ -7,7 +7,6 @@ pub mod compact;
 pub mod dead;
 pub mod dump;
 mod entry_error;
-pub mod extended;
 pub mod fsck;
 pub mod names;
 mod node;

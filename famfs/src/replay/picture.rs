@@ -2,11 +2,18 @@
 //! A picture of a file system as figures: what lies where, in a bounded number of cells for any
 //! number of files.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 use crate::format::ALLOC_UNIT;
-use crate::format::map::{DataArea, FileMap};
-use crate::replay::{NodeKind, Plan};
+use crate::format::map::{DataArea, Extent, FileMap, Memory};
+use crate::format::path::RelPath;
+use crate::format::piece::Piece;
+use crate::replay::Plan;
+use crate::replay::tree::Tree;
+use crate::replay::tree::list::Entry;
+use crate::replay::tree::object::{FileBytes, ObjectKind};
 use crate::store::log::Log;
 use crate::store::superblock::Superblock;
 use crate::text::json_name::Name;
@@ -28,9 +35,11 @@ pub struct Picture {
     /// The log.
     pub log: LogPicture,
     /// Number of files.
-    pub files: usize,
+    pub files: u64,
     /// Number of directories.
-    pub directories: usize,
+    pub directories: u64,
+    /// Number of symbolic links.
+    pub symlinks: u64,
     /// Files in more than one piece that are not interleaved on purpose.
     pub fragmented_files: usize,
     /// The data area.
@@ -61,11 +70,12 @@ pub struct SpacePicture {
     pub start: u64,
     /// Size of the area.
     pub capacity: u64,
-    /// Taken by files, in whole units.
+    /// Taken by files: whole units, or pages of units that files share.
     pub used: u64,
-    /// Taken, but by no file: by entries that were deleted, or left out because they are damaged.
+    /// Taken, but by no file: by files that were deleted, or by entries that are left out because
+    /// they are damaged.
     pub held: u64,
-    /// Not taken.
+    /// Not taken, free pages of units that files share included.
     pub free: u64,
     /// Number of free runs.
     pub free_runs: u64,
@@ -80,7 +90,7 @@ pub struct SpacePicture {
 /// Free runs of at least `at_least` bytes, and less than twice that.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Bar {
-    /// Lower bound of the runs' length, a power of two times the allocation unit.
+    /// Lower bound of the runs' length, a power of two.
     pub at_least: u64,
     /// Number of runs.
     pub runs: u64,
@@ -96,7 +106,7 @@ pub struct FilePicture {
     pub path: Name,
     /// Its size.
     pub size: u64,
-    /// Extents or strips.
+    /// Extents, strips or pieces.
     pub pieces: usize,
 }
 
@@ -111,7 +121,9 @@ pub struct Cell {
     pub used: u64,
     /// Bytes that are not taken.
     pub free: u64,
-    /// Number of extents or strips in it.
+    /// Bytes that files of less than an allocation unit take, which share units.
+    pub small: u64,
+    /// Number of extents, strips or pieces in it.
     pub pieces: u64,
     /// Log slot of the file, if it is the only one and takes all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,25 +150,32 @@ impl Picture {
         cells: usize,
     ) -> Self {
         let area = superblock.data_area(device_bytes);
-        let (files, directories) = plan.counts();
-        let (largest, nodes) = largest(plan);
+        let tree = plan.tree();
+        let counts = tree.counts();
+        let (largest, ranks) = largest(tree);
         let mut grid = Grid::new(area, cells.max(1));
         let (mut used, mut fragmented_files) = (0, 0);
-        for (index, node) in plan.nodes().iter().enumerate() {
-            let NodeKind::File { map, .. } = &node.kind else { continue };
-            let rank = nodes.iter().position(|named| *named == index);
-            for extent in map.extents() {
-                used += extent.len;
-                grid.put(extent.offset, extent.len, node.slot, rank);
+        for (slot, _, bytes, size) in files(tree) {
+            let rank = ranks.iter().position(|named| *named == slot);
+            let allocated = tree.allocated(bytes);
+            let is_small = matches!(bytes, FileBytes::Pieces { .. }) && allocated < ALLOC_UNIT;
+            used += allocated;
+            for Extent { offset, len } in memory(tree, bytes, size) {
+                grid.put(offset, len, File { slot, rank, is_small });
             }
-            if matches!(map, FileMap::Simple(extents) if extents.len() > 1) {
-                fragmented_files += 1;
-            }
+            fragmented_files += usize::from(is_fragmented(tree, bytes, size));
         }
         let mut space = SpacePicture::of(area, plan, used);
         for run in plan.space.free_runs() {
             grid.free(run.offset, run.len);
             space.count(run.len);
+        }
+        for run in tree.free_runs() {
+            let piece = Piece { slot: run.slot, page: run.page, at: 0, pages: run.pages };
+            for (_, Extent { offset, len }) in tree.piece_extents(&piece) {
+                grid.free(offset, len);
+                space.count(len);
+            }
         }
         Self {
             version: 1,
@@ -169,8 +188,9 @@ impl Picture {
                 slots: log.slots(),
                 used: log.published(),
             },
-            files,
-            directories,
+            files: counts.files,
+            directories: counts.directories,
+            symlinks: counts.symlinks,
             fragmented_files,
             space,
             largest,
@@ -179,32 +199,65 @@ impl Picture {
     }
 }
 
-/// The largest files, and their places among the plan's nodes.
-fn largest(plan: &Plan) -> (Vec<FilePicture>, Vec<usize>) {
-    let mut files: Vec<(u64, usize)> = Vec::with_capacity(NAMED_FILES + 1);
-    for (index, node) in plan.nodes().iter().enumerate() {
-        let NodeKind::File { size, .. } = node.kind else { continue };
-        // Among files of equal size the first ones stay.
-        let at = files.partition_point(|(other, _)| *other >= size);
-        if at < NAMED_FILES {
-            files.insert(at, (size, index));
-            files.truncate(NAMED_FILES);
+/// The files of a tree in the order of their paths, each once: slot, path, bytes and size.
+fn files(tree: &Tree) -> Vec<(u64, RelPath, &FileBytes, u64)> {
+    let mut seen = HashSet::new();
+    let mut files = Vec::new();
+    for Entry { path, listed } in tree.at_and_below(None) {
+        let slot = listed.name.object;
+        if let ObjectKind::File { size, bytes } = &listed.object.kind
+            && (listed.object.links == 1 || seen.insert(slot))
+        {
+            files.push((slot, path, bytes, *size));
         }
     }
-    let picture = |&(size, index): &(u64, usize)| {
-        let node = &plan.nodes()[index];
-        let pieces = match &node.kind {
-            NodeKind::File { map, .. } => map.extents().len(),
-            NodeKind::Dir => 0,
-        };
-        FilePicture { path: Name::new("path", node.path.as_bytes()), size, pieces }
-    };
-    (files.iter().map(picture).collect(), files.iter().map(|(_, index)| *index).collect())
+    files
+}
+
+/// The ranges of the device that a file takes.
+fn memory(tree: &Tree, bytes: &FileBytes, size: u64) -> Vec<Extent> {
+    match bytes {
+        FileBytes::Own(map) => map.extents().to_vec(),
+        FileBytes::Pieces { .. } => {
+            tree.extents(bytes, size).into_iter().map(|(_, extent)| extent).collect()
+        }
+    }
+}
+
+/// Whether a file is in more pieces than its holes and chunks make necessary.
+fn is_fragmented(tree: &Tree, bytes: &FileBytes, size: u64) -> bool {
+    match tree.memory(bytes, size) {
+        Memory::Map(FileMap::Simple(extents)) => extents.len() > 1,
+        Memory::Map(FileMap::Interleaved { .. }) => false,
+        Memory::Pieces(pieces) => pieces.windows(2).any(|pair| {
+            let [(at, extent), (next_at, next)] = pair else { return false };
+            at + extent.len == *next_at && extent.offset + extent.len != next.offset
+        }),
+    }
+}
+
+/// The largest files, and the slots that made them.
+fn largest(tree: &Tree) -> (Vec<FilePicture>, Vec<u64>) {
+    let mut largest: Vec<(u64, FilePicture)> = Vec::with_capacity(NAMED_FILES + 1);
+    for (slot, path, bytes, size) in files(tree) {
+        // Among files of equal size the first ones stay.
+        let at = largest.partition_point(|(_, other)| other.size >= size);
+        if at < NAMED_FILES {
+            let pieces = memory(tree, bytes, size).len();
+            let path = Name::new("path", path.as_bytes());
+            largest.insert(at, (slot, FilePicture { path, size, pieces }));
+            largest.truncate(NAMED_FILES);
+        }
+    }
+    let slots = largest.iter().map(|(slot, _)| *slot).collect();
+    (largest.into_iter().map(|(_, file)| file).collect(), slots)
 }
 
 impl SpacePicture {
     fn of(area: DataArea, plan: &Plan, used: u64) -> Self {
-        let (free, largest_free) = (plan.space.free(), plan.space.largest_free());
+        let store = plan.tree().store_use();
+        let free = plan.space.free() + store.free;
+        let largest_free = plan.space.largest_free();
         let scattered = free - largest_free;
         #[allow(clippy::cast_precision_loss, reason = "a percentage for people")]
         let fragmentation = if free == 0 { 0.0 } else { 100.0 * scattered as f64 / free as f64 };
@@ -212,7 +265,7 @@ impl SpacePicture {
             start: area.start,
             capacity: plan.space.free() + plan.space.used(),
             used,
-            held: plan.space.used().saturating_sub(used),
+            held: plan.space.used().saturating_sub(used + store.free),
             free,
             free_runs: 0,
             largest_free,
@@ -223,8 +276,8 @@ impl SpacePicture {
 
     fn count(&mut self, bytes: u64) {
         self.free_runs += 1;
-        let units = (bytes / ALLOC_UNIT).max(1);
-        let at_least = ALLOC_UNIT << units.ilog2();
+        self.largest_free = self.largest_free.max(bytes);
+        let at_least = 1 << bytes.max(1).ilog2();
         let at = self.histogram.partition_point(|bar| bar.at_least < at_least);
         if self.histogram.get(at).is_none_or(|bar| bar.at_least != at_least) {
             self.histogram.insert(at, Bar { at_least, runs: 0, bytes: 0 });
@@ -232,6 +285,15 @@ impl SpacePicture {
         self.histogram[at].runs += 1;
         self.histogram[at].bytes += bytes;
     }
+}
+
+/// Whose memory is put into the cells.
+#[derive(Clone, Copy)]
+struct File {
+    slot: u64,
+    /// Which of the named files it is.
+    rank: Option<usize>,
+    is_small: bool,
 }
 
 /// The data area, divided into cells.
@@ -271,10 +333,12 @@ impl Grid {
         }
     }
 
-    fn put(&mut self, offset: u64, len: u64, slot: u64, rank: Option<usize>) {
+    fn put(&mut self, offset: u64, len: u64, file: File) {
+        let File { slot, rank, is_small } = file;
         let mut shares = Vec::new();
         self.each(offset, len, |cell, index, share| {
             cell.used += share;
+            cell.small += if is_small { share } else { 0 };
             cell.pieces += 1;
             cell.slot = (share == cell.len).then_some(slot);
             if rank.is_some() {
@@ -328,8 +392,9 @@ mod tests {
     #[test]
     fn extents_and_free_runs_fill_cells() {
         let mut grid = Grid::new(area(8), 4);
-        grid.put(START + ALLOC_UNIT, 4 * ALLOC_UNIT, 3, Some(2));
-        grid.put(START + 5 * ALLOC_UNIT, ALLOC_UNIT, 4, None);
+        let file = |slot, rank| File { slot, rank, is_small: false };
+        grid.put(START + ALLOC_UNIT, 4 * ALLOC_UNIT, file(3, Some(2)));
+        grid.put(START + 5 * ALLOC_UNIT, ALLOC_UNIT, file(4, None));
         grid.free(START + 6 * ALLOC_UNIT, 2 * ALLOC_UNIT);
         let cells = grid.finish();
         let seen: Vec<_> = cells

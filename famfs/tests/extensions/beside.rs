@@ -61,16 +61,10 @@ fn void_entries_leave_idle_ones() {
     assert_eq!(contents.plan.idle(), [f + 2, f + 3, f + 4, f + 5]);
 }
 
-/// Those that only know conventional entries say so, and change nothing.
 #[test]
-fn others_refuse_by_name() {
+fn where_data_ends_is_told_by_the_file_entries() {
     let Prepared { log, .. } = prepared();
     let contents = log.contents();
-    let message = "the log has 4 extension entries, such as \"dir\", \"dir/inner\", \
-                   \"dir/inner/file\"; this command supports only conventional entries. \
-                   Use a newer version of the famfs tools";
-    assert_eq!(contents.plan.require_conventional().unwrap_err().to_string(), message);
-    // Where data ends is told by the file entries.
     let end = size::data_end(&contents, DEVICE_LEN).unwrap();
     assert_eq!((end.now, end.compacted), (log.free, log.free));
 }

@@ -8,12 +8,12 @@ use clap::Args;
 /// Options of `export`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Names in the archive are relative to PATH. Owners and modes are kept. Times are 0, because the \
-media holds none, so equal files give equal archives. Set-user-ID and set-group-ID bits are \
+Names in the archive are relative to PATH. Owners, modes, times, links and holes are kept; equal \
+trees give equal archives. The time of what a pool without extensions holds is 0. Set-user-ID and set-group-ID bits are \
 dropped, because any guest can set them, and the files that lost them are named; --keep-set-id \
 keeps the bits.
 
-A pack (see `import --pack`) becomes the directory that it was made from, unless --keep-packs is \
+A pack, which older tools made, becomes the directory that it was made from, unless --keep-packs is \
 given.
 
 Examples:

@@ -124,8 +124,9 @@ pub struct Stat {
 #[command(
     disable_help_flag = true,
     after_help = "\
-A file takes whole units of 2 MiB, and every file and directory takes one log slot. A new file \
-needs a free piece of at least its own size.
+A file takes whole units of 2 MiB, and for what is left pages of 4 KiB in units that files share; \
+with `mkfs --reference` it takes whole units. Holes take nothing. Every name takes at least one log \
+slot.
 
 Examples:
   famfs df -h /mnt/famfs
@@ -400,7 +401,8 @@ pub struct Flush {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The output has the format of sha256sum, with names relative to PATH, so a list made from a source \
-directory can check its copy. Only regular files are read.
+directory can check its copy. A symbolic link has a line with the sum of its target's text, which \
+sha256sum skips as a comment.
 
 Examples:
   famfs --pool /dev/shm/pool sum             sums of all files

@@ -29,17 +29,22 @@ struct Space {
 pub fn run(pool: Option<&Path>, args: &Df) -> Outcome {
     let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
     let media = place.volume.media();
-    let report = fsck::check(media, &Contents::read(media)?);
+    let contents = Contents::read(media)?;
+    let report = fsck::check(media, &contents);
     for problem in &report.problems {
         notice!("{problem}");
     }
+    // A new file also gets free pages of units that others share.
+    let pages = contents.plan.tree().store_use().free;
+    let used = report.space.used.saturating_sub(pages);
+    let reusable = contents.plan.tree().reusable_pages();
     let space = Space {
         version: 1,
         capacity: report.space.capacity,
-        used: report.space.used,
-        free: report.space.free,
+        used,
+        free: report.space.free + pages,
         largest_free: report.space.largest_free,
-        deleted: report.space.deleted,
+        deleted: (report.space.deleted + reusable).min(used),
         file_bytes: report.file_bytes,
         log_slots: report.log.slots,
         log_slots_used: report.log.entries,

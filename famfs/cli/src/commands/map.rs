@@ -85,6 +85,8 @@ enum Look {
     One,
     /// Several files.
     Several,
+    /// Files that share units.
+    Small,
     /// Taken by no file.
     Held,
 }
@@ -95,6 +97,7 @@ impl Look {
             Cell { largest: Some(rank), .. } => Self::Named(*rank),
             cell if cell.held() * 2 > cell.len => Self::Held,
             Cell { free, len, .. } if free == len => Self::Free,
+            Cell { small, len, .. } if small * 2 > *len => Self::Small,
             Cell { free, .. } if *free > 0 => Self::Partly,
             Cell { pieces: 1, .. } => Self::One,
             _ => Self::Several,
@@ -109,12 +112,16 @@ fn count(number: u64, thing: &str) -> String {
 
 /// How many files and directories there are.
 fn contents(picture: &Picture) -> String {
-    let Picture { files, directories, .. } = picture;
+    let Picture { files, directories, symlinks, .. } = picture;
     let directories = match directories {
         1 => "1 directory".to_owned(),
         number => format!("{number} directories"),
     };
-    format!("{}, {directories}", count(*files as u64, "file"))
+    let links = match symlinks {
+        0 => String::new(),
+        links => format!(", {}", count(*links, "symbolic link")),
+    };
+    format!("{}, {directories}{links}", count(*files, "file"))
 }
 
 /// How much is free, and how scattered it is.

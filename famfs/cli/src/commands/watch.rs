@@ -46,13 +46,7 @@ const TELL_PAUSE: Duration = Duration::from_secs(60);
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Event<'a> {
     /// The log is played; from now on it is followed.
-    Ready {
-        version: u32,
-        mount_point: &'a Path,
-        role: &'static str,
-        files: usize,
-        directories: usize,
-    },
+    Ready { version: u32, mount_point: &'a Path, role: &'static str, files: u64, directories: u64 },
     /// A directory was made.
     Directory {
         #[serde(flatten)]
@@ -256,7 +250,8 @@ impl<'a> Reporter<'a> {
     }
 
     fn ready(&mut self, mount_point: &Path, follower: &Follower) {
-        let (files, directories) = follower.plan().counts();
+        let counts = follower.plan().tree().counts();
+        let (files, directories) = (counts.files, counts.directories);
         let role = follower.role().name();
         let status = following(follower, mount_point);
         // Without a service manager there is nobody to notify.

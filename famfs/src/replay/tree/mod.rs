@@ -164,7 +164,7 @@ impl Tree {
     }
 
     /// Bytes of pages that a compaction makes free in files of the store that stay.
-    pub(super) fn reusable_pages(&self) -> u64 {
+    pub fn reusable_pages(&self) -> u64 {
         self.store.reusable()
     }
 

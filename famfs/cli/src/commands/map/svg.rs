@@ -32,6 +32,8 @@ const COLOURS: [&str; NAMED_FILES] =
     ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#b8a800", "#7a5195"];
 const ONE: &str = "#8a949e";
 const SEVERAL: &str = "#5b6570";
+/// Between those of one and of several files.
+const SMALL: &str = "#737d88";
 const PARTLY: &str = "#c3cad1";
 const FREE: &str = "#eef1f4";
 const HELD: &str = "#b3261e";
@@ -211,6 +213,7 @@ impl Drawing {
         let kinds = [
             (Look::One, "one other file"),
             (Look::Several, "several files"),
+            (Look::Small, "small files"),
             (Look::Partly, "partly free"),
             (Look::Free, "free"),
             (Look::Held, "held by deleted or damaged entries"),
@@ -286,6 +289,7 @@ fn fill(look: Look) -> &'static str {
         Look::Named(rank) => COLOURS[rank % COLOURS.len()],
         Look::One => ONE,
         Look::Several => SEVERAL,
+        Look::Small => SMALL,
         Look::Held => HELD,
     }
 }

@@ -116,6 +116,7 @@ fn paint(look: Look) -> (Style, char) {
         }
         Look::One => (colour(250), '█'),
         Look::Several => (colour(247), '▓'),
+        Look::Small => (colour(247), '▒'),
         Look::Held => (Style::new().fg_color(Some(AnsiColor::Red.into())), 'x'),
     }
 }
@@ -137,6 +138,7 @@ fn legend(out: &mut impl Write, picture: &Picture) -> std::io::Result<()> {
     for (look, text) in [
         (Look::One, "one other file"),
         (Look::Several, "several files"),
+        (Look::Small, "small files"),
         (Look::Partly, "partly free"),
         (Look::Free, "free"),
         (Look::Held, "held by deleted or damaged entries"),
@@ -178,6 +180,7 @@ mod tests {
             log: LogPicture { offset: UNIT, bytes: 8 << 20, slots: 15420, used: 3 },
             files: 2,
             directories: 1,
+            symlinks: 2,
             fragmented_files: 0,
             space: SpacePicture {
                 start: 5 * UNIT,
@@ -202,6 +205,7 @@ mod tests {
             len: 2 * UNIT,
             used: used * UNIT,
             free: free * UNIT,
+            small: 0,
             pieces,
             slot: None,
             largest,
@@ -213,13 +217,17 @@ mod tests {
             cell(1, 1, 1, None),
             cell(0, 2, 0, None),
             cell(0, 0, 0, None),
+            Cell { small: 3 * UNIT / 2, ..cell(2, 0, 9, None) },
         ];
         let mut bytes = Vec::new();
         let mut out = AutoStream::never(&mut bytes);
         write(&mut out, &picture(cells), "a\u{1b}pool", 30).unwrap();
         let text = String::from_utf8(bytes).unwrap();
-        assert!(text.contains("A█▓░·x\n"), "{text}");
-        assert!(text.starts_with("a\\u001bpool  128.00 MiB, 2 files, 1 directory"), "{text}");
+        assert!(text.contains("A█▓░·x▒\n"), "{text}");
+        assert!(
+            text.starts_with("a\\u001bpool  128.00 MiB, 2 files, 1 directory, 2 symbolic links"),
+            "{text}"
+        );
         assert!(text.contains("\nlog        █·············· 3 of 15420 slots\n"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text:?}");
     }

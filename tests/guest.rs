@@ -51,7 +51,7 @@ fn three_vms(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     session.check("cp names what famfs cannot hold, and copies nothing", || {
         let error = pool.famfs(["cp".as_ref(), "-r".as_ref(), from.as_os_str(), "/".as_ref()]);
         let text = format!("{:#}", error.err().context("the copy succeeded")?);
-        ensure!(text.contains("empty") && text.contains("--skip-unsupported"), "{text}");
+        ensure!(text.contains("named pipe") && text.contains("--skip-unsupported"), "{text}");
         let listing: Value = serde_json::from_slice(&pool.famfs(["ls", "--json"])?)?;
         ensure!(!listing.to_string().contains("plain"), "{listing}");
         Ok(())
@@ -281,8 +281,8 @@ fn reads_only(session: &mut Session, writer: &Node, reader: &Node) {
     );
 }
 
-/// A directory with names and sizes that are easy to get wrong. Returns how many of its files famfs
-/// can store.
+/// A directory with names and sizes that are easy to get wrong, and a pipe. Returns the number of
+/// its files.
 fn make_source(dir: &Path) -> Result<u64> {
     let deep = dir.join("a directory/日本");
     fs::create_dir_all(&deep).context("cannot make the source")?;
@@ -299,8 +299,11 @@ fn make_source(dir: &Path) -> Result<u64> {
     for number in 0..100 {
         write(&dir.join(format!("a directory/small {number}")), 1000 + number)?;
     }
-    fs::write(dir.join("nothing in it"), "").context("cannot make the source")?;
-    fs::write(dir.join("n".repeat(80)), "too long").context("cannot make the source")?;
+    write(&dir.join("nothing in it"), 0)?;
+    write(&dir.join("n".repeat(80)), 8)?;
+    let (pipe, mode) = (dir.join("pipe"), rustix::fs::Mode::RUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, pipe, rustix::fs::FileType::Fifo, mode, 0)
+        .context("cannot make the source")?;
     Ok(count)
 }
 

@@ -5,8 +5,11 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use famfs::format::map::{Extent, FileMap, Memory};
 use famfs::format::path::RelPath;
-use famfs::replay::{NodeKind, Owner};
+use famfs::format::{ALLOC_UNIT, MAX_EXTENTS};
+use famfs::replay::tree::object::ObjectKind;
+use famfs::replay::{Owner, Plan};
 use famfs::sys::dax::Access;
 use famfs::system::mounts;
 use famfs::text::json_name::Name;
@@ -38,18 +41,12 @@ pub fn run(pool: Option<&Path>, args: &CloneFile) -> Outcome {
     let target = place.file_path()?;
     let source = source(pool, args)?;
     let mut writer = place.writer(args.dry_run)?;
-    let node = match writer.plan().get(&source) {
-        Some(node) => node.clone(),
-        None => return Err(anyhow::anyhow!("\"{source}\" is not in the log").into()),
-    };
-    let NodeKind::File { size, map } = node.kind else {
-        return Err(anyhow::anyhow!("\"{source}\" is a directory").into());
-    };
+    let (owner, size, map) = memory(writer.plan(), &source)?;
     let room = Room::own(size, map);
     if !args.dry_run {
-        begin(&writer, target, node.owner, &room)?;
+        begin(&writer, target, owner, &room)?;
     }
-    writer.publish(target, node.owner, room)?;
+    writer.publish(target, owner, room)?;
     writer.commit()?;
     if !args.dry_run {
         notice!("\"{target}\" and \"{source}\" now have the same memory: fsck reports damage");
@@ -64,6 +61,34 @@ pub fn run(pool: Option<&Path>, args: &CloneFile) -> Outcome {
         say!("{target}: {size} bytes of {source}")?;
     }
     Ok(OK)
+}
+
+/// Owner, size and memory of the source, as a conventional entry would have them.
+fn memory(plan: &Plan, source: &RelPath) -> Result<(Owner, u64, FileMap)> {
+    let tree = plan.tree();
+    let Some(found) = tree.get(source) else { bail!("\"{source}\" is not in the log") };
+    let ObjectKind::File { size, bytes } = &found.object.kind else {
+        bail!("\"{source}\" is a {}, expected a file", found.object.kind_name());
+    };
+    let map = match tree.memory(bytes, *size) {
+        Memory::Map(map) => map,
+        Memory::Pieces(pieces) => {
+            let extents: Vec<Extent> = pieces.into_iter().map(|(_, extent)| extent).collect();
+            let is_whole =
+                |extent: &Extent| extent.offset % ALLOC_UNIT == 0 && extent.len % ALLOC_UNIT == 0;
+            let held: u64 = extents.iter().map(|extent| extent.len).sum();
+            let fits = held == *size && extents.len() <= MAX_EXTENTS;
+            if !fits || !extents.iter().all(is_whole) {
+                bail!(
+                    "\"{source}\" is not in whole units of 2 MiB, in at most {MAX_EXTENTS} places, \
+                     so no second entry can have its memory: clone a file whose size is a multiple \
+                     of 2 MiB"
+                );
+            }
+            FileMap::Simple(extents)
+        }
+    };
+    Ok((found.object.owner, *size, map))
 }
 
 /// Makes the file, unless the kernel refuses files that share memory, as famfs.ko does.

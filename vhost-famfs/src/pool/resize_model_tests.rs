@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use famfs::format::ALLOC_UNIT;
 use famfs::format::path::RelPath;
 use famfs::media::{MediaError, PoolFile};
+use famfs::replay::Owner;
 use famfs::replay::compact::compact;
 use famfs::replay::fsck::check;
-use famfs::replay::{NodeKind, Owner};
+use famfs::replay::tree::object::ObjectKind;
 use famfs::sys::dax::Access;
 use famfs::write::volume::{OfflineVolume, Volume};
 use famfs::write::writer::{WriteError, Writer};
@@ -219,7 +220,8 @@ impl Model {
             // From now on the file exists, or it does not: an interrupted append is completed
             // first.
             drop(Writer::open(&volume, None).unwrap());
-            if Contents::read(volume.media()).unwrap().plan.get(&name(number)).is_none() {
+            let contents = Contents::read(volume.media()).unwrap();
+            if contents.plan.tree().get(&name(number)).is_none() {
                 self.files.remove(&number);
             }
             self.look_at(volume.media());
@@ -231,21 +233,24 @@ impl Model {
         let report = check(host, &contents);
         assert!(report.problems.is_empty(), "{:?}", report.problems);
         for (number, (units, mark)) in &self.files {
-            let Some(node) = contents.plan.get(&name(*number)) else {
+            let tree = contents.plan.tree();
+            let Some(listed) = tree.get(&name(*number)) else {
                 assert_eq!(self.unsure, Some(*number), "a file that was reported is gone");
                 continue;
             };
-            let NodeKind::File { size, map } = &node.kind else { panic!("{node:?}") };
+            let ObjectKind::File { size, bytes } = &listed.object.kind else { panic!("no file") };
             assert_eq!(*size, units * ALLOC_UNIT);
-            let start = map.extents()[0].offset;
-            for at in [start, start + size - 1] {
+            let extents = tree.extents(bytes, *size);
+            assert_eq!(extents.iter().map(|(_, extent)| extent.len).sum::<u64>(), *size);
+            for at in extents.iter().flat_map(|(_, e)| [e.offset, e.offset + e.len - 1]) {
                 let mut found = [0];
                 host.read_at(at, &mut found).unwrap();
                 assert_eq!(found, [*mark], "file {number} at {at}");
             }
         }
-        let all = contents.plan.nodes().len() + usize::from(self.unsure.is_some());
-        assert!(all >= self.files.len() && all <= self.files.len() + 1);
+        let all = contents.plan.tree().counts().files + u64::from(self.unsure.is_some());
+        let expected = self.files.len() as u64;
+        assert!(all >= expected && all <= expected + 1);
     }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Target: unpacking a tar archive into a pool. Input: one byte (bit 0: read it as a stream instead
-//! of a file, bit 1: pack small files, bit 2: skip what famfs cannot hold, bit 3: correct the
+//! of a file, bit 1: it is a layer, and comes twice, bit 2: skip what famfs cannot hold, bit 3: correct the
 //! headers' checksums, bits 4 and 5: compress it with nothing, gzip, xz or zstd), then the archive.
 //!
 //! Invariants, whether it succeeds or not:
@@ -87,8 +87,8 @@ pub fn run(data: &[u8]) {
     let options = Options {
         into: None,
         skip_unsupported: has(2),
-        pack: has(1) && !has(0),
-        dry_run: false,
+        layers: has(1) && !has(0),
+        atomic: false,
         owner: Owner { uid: 0, gid: 0, mode: 0o755 },
     };
 
@@ -100,7 +100,9 @@ pub fn run(data: &[u8]) {
         } else {
             let mut file = memory_file();
             file.write_all(&archive).expect("no memory for the archive");
-            import.file(&file, |_| {}, &mut |_| true)
+            let again = if has(1) { file.try_clone().ok() } else { None };
+            let files: Vec<File> = again.into_iter().chain([file]).collect();
+            import.files(&files, |_| {}, &mut |_| true)
         }
     });
 
@@ -109,8 +111,13 @@ pub fn run(data: &[u8]) {
     let problems = fsck::check(volume.media(), &contents).problems;
     assert!(problems.is_empty(), "{problems:?}");
     if let Ok(done) = made {
-        let counts = contents.plan.tree().counts();
-        assert_eq!((counts.files, counts.directories), (done.files, done.directories));
+        let found = contents.plan.tree().counts();
+        let names = done.files + done.directories + done.symlinks + done.hard_links;
+        assert_eq!(
+            (found.files, found.directories, found.symlinks, found.names),
+            (done.files, done.directories, done.symlinks, names)
+        );
+        assert_eq!(done.removed, 0, "the file system was empty");
     }
 }
 

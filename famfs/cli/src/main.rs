@@ -3,6 +3,7 @@
 //! it runs that command.
 
 mod commands;
+mod oci;
 mod operands;
 mod output;
 mod place;

@@ -14,7 +14,7 @@ use crate::replay::tree::Tree;
 use crate::replay::tree::list::{Entry, Listed};
 use crate::replay::tree::object::{Name, ObjectKind};
 use crate::write::reading::Reading;
-use crate::write::unsupported::LeftOut;
+use crate::write::unsupported::{LeftOut, Why};
 use crate::write::volume::{COPY_STEP, Volume};
 
 /// Why a file system, or a part of it, cannot be packed.
@@ -234,6 +234,10 @@ impl<W: Write> Export<'_, W> {
                 name.push(b'/');
                 name.extend(&member.name);
             }
+            let odd = |why| {
+                let member = LeftOut::plain(&member.name, why);
+                End::Export(ExportError::Member { path: path(), member })
+            };
             let (owner, lost) = self.options.owner(member.owner);
             let head = Head { name: &name, owner, mtime: None };
             let written = match member.content {
@@ -241,15 +245,16 @@ impl<W: Write> Export<'_, W> {
                     self.done.directories += 1;
                     self.out.directory(&head)
                 }
+                Content::File { map: Some(_), .. } => return Err(odd(Why::Sparse)),
                 Content::File { size, .. } => {
                     self.done.files += 1;
                     self.done.bytes = self.done.bytes.saturating_add(size);
                     self.out.file(&head, size, bytes)
                 }
-                Content::Unfit(why) => {
-                    let member = LeftOut::plain(&member.name, why);
-                    return Err(End::Export(ExportError::Member { path: path(), member }));
-                }
+                // A pack has nothing else.
+                Content::Symlink(_) => return Err(odd(Why::SymbolicLink)),
+                Content::HardLink(_) => return Err(odd(Why::HardLink)),
+                Content::Unfit(why) => return Err(odd(why)),
             };
             written.map_err(|source| End::Export(ExportError::Copy { path: path(), source }))?;
             // Once for the pack, for any number of its members.

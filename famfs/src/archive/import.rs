@@ -1,35 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Unpacks a tar archive into a file system.
+//! Unpacks tar archives into a file system, also those that are the layers of a container image.
 //!
-//! An archive in a file is checked first: what cannot work fails before anything is written. A
+//! Archives in files are examined first: what cannot work fails before anything is written. A
 //! stream is unpacked member by member, and what is complete before an error stays.
+//!
+//! ```text
+//! archives -> layer -> Stage (the tree in the end) -> Work (what is to be done) -> Writer
+//! ```
 
-mod members;
+mod fill;
+mod layer;
+mod stage;
+mod survey;
+mod work;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Take};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::slice;
 
 use crate::archive::compression::Compression;
-use crate::archive::pack::{self, Pack};
-use crate::archive::{ArchiveError, Content, Member};
-use crate::archive::{compression, from_start, read_stream};
+use crate::archive::{ArchiveError, Content, Member, compression, from_start, read_stream};
 use crate::format::ALLOC_UNIT;
-
-use crate::format::path::RelPath;
-use crate::replay::{NodeKind, Owner};
+use crate::format::extension::PAGE;
+use crate::format::path::{PathError, RelPath};
+use crate::replay::Owner;
 use crate::text::terminal::escape_name;
 use crate::text::units::human;
 use crate::write::dropped::Dropped;
+use crate::write::layout::Layout;
 use crate::write::room::Room;
-use crate::write::stream::FileWriter;
-use crate::write::unsupported::{LeftOut, Why, counts, first_names, kept_owner};
-use crate::write::volume::{COPY_STEP, FileBytes, steps};
+use crate::write::unsupported::{LeftOut, Why, counts, first_names};
+use crate::write::volume::{COPY_STEP, FileBytes};
 use crate::write::writer::{WriteError, Writer};
 
-use members::{Members, fit, path_of};
+use fill::fill;
+use stage::{NewFile, Rules, Stage};
+use work::{Old, Work};
 
-pub use members::Survey;
+pub use survey::Survey;
 
 /// Highest number of bytes of names in a compressed archive: a short archive can claim more than
 /// the memory holds. A log of 2 GiB has room for a quarter of that.
@@ -42,10 +51,11 @@ pub struct Options {
     pub into: Option<RelPath>,
     /// Skip what famfs cannot hold.
     pub skip_unsupported: bool,
-    /// Pack each directory of small files into one file.
-    pub pack: bool,
-    /// Only check, and write nothing.
-    pub dry_run: bool,
+    /// The archives are layers of a container image, the lowest first: each can remove and replace
+    /// what is there. All of them appear at once.
+    pub layers: bool,
+    /// What is unpacked appears at once.
+    pub atomic: bool,
     /// Owner and mode of directories that the archive has no member for.
     pub owner: Owner,
 }
@@ -59,10 +69,17 @@ pub enum ImportError {
     /// Members that famfs cannot hold, or whose place is taken.
     #[error(
         "{} of the members cannot be unpacked ({}):{}\n\
-         use --skip-unsupported to unpack the rest", .0.len(), reasons(.0), first_names(.0)
+         use --skip-unsupported to unpack the rest{}", items.len(), reasons(items),
+        first_names(items),
+        if *.upgrade { "; `famfs upgrade` lets this file system hold more" } else { "" }
     )]
-    Unsupported(Vec<LeftOut>),
-    /// A stream has a file twice, or later something else in its place.
+    Unsupported {
+        /// The members.
+        items: Vec<LeftOut>,
+        /// Whether a file system with extensions could hold some of them.
+        upgrade: bool,
+    },
+    /// A stream has a name twice.
     #[error(
         "\"{0}\" is in the archive twice, and its first version is already in place; import the \
          archive from a file (--input): then the last version counts"
@@ -74,22 +91,20 @@ pub enum ImportError {
         human(MAX_NAMES)
     )]
     Names,
-    /// Packs of a compressed archive.
-    #[error(
-        "--pack reads an archive out of order, and this one is compressed; decompress it first"
-    )]
-    CompressedPack,
-    /// The archive is not the one that was checked.
+    /// The archive is not the one that was examined.
     #[error("the archive changed while it was unpacked: {0} of its files were not found again")]
     Changed(usize),
     /// All files together need more than is free.
     #[error(
-        "no space: the files need {} in units of 2 MiB, {} free; nothing was written",
-        human(*.needed), human(*.free)
+        "no space: the files need {} in {}, {} free; nothing was written",
+        human(*.needed), match *.unit { PAGE => "pages of 4 KiB", _ => "units of 2 MiB" },
+        human(*.free)
     )]
     NoSpace {
         /// Sum of the files' sizes in whole units.
         needed: u64,
+        /// Bytes of a unit.
+        unit: u64,
         /// Free bytes.
         free: u64,
     },
@@ -109,9 +124,15 @@ pub enum ImportError {
         /// The error of the system.
         source: io::Error,
     },
+    /// The path of a member cannot be used.
+    #[error(transparent)]
+    Path(#[from] PathError),
     /// The user asked to stop.
-    #[error("interrupted; what was complete is kept")]
-    Interrupted,
+    #[error("interrupted; {}", if *.atomic { "nothing was written" } else { "what was complete is kept" })]
+    Interrupted {
+        /// Whether all was to appear at once.
+        atomic: bool,
+    },
     /// The file system could not be changed.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -125,15 +146,19 @@ pub fn reasons(items: &[LeftOut]) -> String {
 /// What was unpacked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Done {
-    /// Files made, packs among them.
+    /// Files made.
     pub files: u64,
     /// Directories made.
     pub directories: u64,
-    /// Packs made.
-    pub packs: u64,
-    /// Files that are in the packs.
-    pub packed_files: u64,
-    /// Bytes written.
+    /// Symbolic links made.
+    pub symlinks: u64,
+    /// Further names of files made.
+    pub hard_links: u64,
+    /// Names that layers removed or replaced in the file system.
+    pub removed: u64,
+    /// Existing directories that got the owner, mode or time of their members.
+    pub attributes: u64,
+    /// Bytes of the files, without their holes.
     pub bytes: u64,
     /// Members that were skipped.
     pub left_out: Vec<LeftOut>,
@@ -143,372 +168,319 @@ pub struct Done {
     pub dropped: Dropped,
 }
 
-/// A file or directory to make.
-struct Item {
-    path: RelPath,
-    owner: Owner,
-    what: What,
-}
-
-enum What {
-    Dir,
-    File { size: u64, position: u64 },
-    Pack { size: u64, pack: Pack },
-}
-
-impl What {
-    fn size(&self) -> Option<u64> {
-        match self {
-            Self::Dir => None,
-            Self::File { size, .. } | Self::Pack { size, .. } => Some(*size),
-        }
-    }
-}
+/// Memory for the new files, by their numbers.
+type Rooms = HashMap<usize, Room>;
 
 /// An import in progress.
 pub struct Import<'w, 'v> {
     writer: &'w mut Writer<'v>,
+    /// The caller has begun a group, and ends it.
+    grouped: bool,
     options: Options,
-    /// Paths of this archive, with the owner of those that are directories.
-    seen: HashMap<RelPath, Option<Owner>>,
     done: Done,
     buf: Vec<u8>,
 }
 
 impl<'w, 'v> Import<'w, 'v> {
-    /// Starts to unpack into a file system.
+    /// Starts to unpack into a file system. If the writer has begun a group, what is unpacked becomes
+    /// a part of it.
     pub fn new(writer: &'w mut Writer<'v>, options: Options) -> Self {
-        let (seen, done, buf) = (HashMap::new(), Done::default(), vec![0; COPY_STEP]);
-        Self { writer, options, seen, done, buf }
+        let (grouped, done) = (writer.is_atomic(), Done::default());
+        Self { writer, grouped, options, done, buf: vec![0; COPY_STEP] }
     }
 
-    /// Unpacks an archive in a file. `begin` gets the number of bytes, `progress` the bytes of each
-    /// step; `progress` returns whether to go on.
-    pub fn file(
+    /// Unpacks archives in files, one after the other. `begin` gets the number of bytes, `progress`
+    /// the bytes of each step; `progress` returns whether to go on.
+    pub fn files(
         mut self,
-        file: &File,
+        archives: &[File],
         begin: impl FnOnce(u64),
         progress: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Done, ImportError> {
-        let compression = compression(&mut &*file)?;
-        if self.options.pack && compression != Compression::None {
-            return Err(ImportError::CompressedPack);
-        }
-        let found = Members::read(file, compression)?;
-        self.done.left_out = found.left_out;
-        self.done.superseded = found.superseded;
-        let mut members: Vec<Member> = found.list.into_values().collect();
-        let mut items = Vec::new();
-        if self.options.pack {
-            let (packs, rest) = pack::split(members, self.options.owner);
-            members = rest;
-            for pack in packs {
-                self.place_pack(pack, &mut items);
-            }
-        }
-        // Directories first: one that comes after its contents still gets its own owner.
-        let (dirs, files): (Vec<_>, Vec<_>) =
-            members.into_iter().partition(|member| member.content == Content::Dir);
-        for member in dirs.into_iter().chain(files) {
-            if let Err(left_out) = self.place(&member, &mut items) {
-                self.done.left_out.push(left_out);
-            }
+        let mut stage = self.stage();
+        let tree = self.writer.plan().tree();
+        let left_out = &mut self.done.left_out;
+        for archive in archives.iter().enumerate() {
+            layer::add(&mut stage, tree, archive, self.options.layers, left_out)?;
         }
         if !self.done.left_out.is_empty() && !self.options.skip_unsupported {
-            return Err(ImportError::Unsupported(self.done.left_out));
+            return Err(self.unsupported());
         }
-        let items = self.make_room(items)?;
-        begin(items.iter().filter_map(|(item, _)| item.what.size()).sum());
-        let result = match compression {
-            Compression::None => self.make_all(items, file, progress),
-            _ => self.make_from_stream(items, file, progress),
-        };
+        let work = self.work(stage);
+        // Before memory is taken: that of shared files is part of the group.
+        if !self.grouped && (self.options.atomic || self.options.layers) {
+            self.writer.atomic()?;
+        }
+        let mut rooms = self.make_room(&work)?;
+        begin(work.files().map(|(_, file)| layout(file, self.extensions()).data_bytes()).sum());
+        self.make_tree(&work)?;
+        for (number, archive) in archives.iter().enumerate() {
+            let result = self.make_files(&work, (number, archive), &mut rooms, progress);
+            if result.is_err() {
+                return self.finish(result);
+            }
+        }
+        let result = self.make_rest(&work);
         self.finish(result)
     }
 
-    fn make_all(
-        &mut self,
-        items: Vec<(Item, Option<Room>)>,
-        file: &File,
+    /// Unpacks one archive in a file.
+    pub fn file(
+        self,
+        archive: &File,
+        begin: impl FnOnce(u64),
         progress: &mut dyn FnMut(u64) -> bool,
-    ) -> Result<(), ImportError> {
-        for (item, map) in items {
-            match &item.what {
-                What::File { position, size } => {
-                    let mut bytes = part(file, *position, *size)
-                        .map_err(|source| bytes_error(&item.path, source))?;
-                    self.make(&item, map, &mut bytes, progress)?;
-                }
-                What::Pack { pack, .. } => self.make_pack(&item, pack, map, file, progress)?,
-                What::Dir => self.make(&item, map, &mut io::empty(), progress)?,
-            }
-        }
-        Ok(())
+    ) -> Result<Done, ImportError> {
+        let archive = archive.try_clone().map_err(ArchiveError::Read)?;
+        self.files(slice::from_ref(&archive), begin, progress)
     }
 
-    /// Reads a compressed archive a second time, and makes each file when its bytes come.
-    fn make_from_stream(
-        &mut self,
-        items: Vec<(Item, Option<Room>)>,
-        file: &File,
-        progress: &mut dyn FnMut(u64) -> bool,
-    ) -> Result<(), ImportError> {
-        let mut waiting = HashMap::new();
-        for (item, map) in items {
-            match item.what {
-                What::File { position, .. } => {
-                    waiting.insert(position, (item, map));
-                }
-                _ => self.make(&item, map, &mut io::empty(), progress)?,
-            }
-        }
-        if self.options.dry_run {
-            for (item, map) in waiting.into_values() {
-                self.make(&item, map, &mut io::empty(), progress)?;
-            }
-            return Ok(());
-        }
-        read_stream(from_start(file)?, |member, bytes| {
-            let Ok(Member { content: Content::File { size, position }, .. }) = member else {
-                return Ok(());
-            };
-            match waiting.remove(&position) {
-                Some((item, map)) if item.what.size() == Some(size) => {
-                    self.make(&item, map, bytes, progress)
-                }
-                Some(_) => Err(ImportError::Changed(1)),
-                None => Ok(()),
-            }
-        })?;
-        if waiting.is_empty() { Ok(()) } else { Err(ImportError::Changed(waiting.len())) }
-    }
-
-    /// Unpacks an archive that comes as a stream.
+    /// Unpacks an archive that comes as a stream. Its members are never made at once.
     pub fn stream(
         mut self,
         input: impl Read,
         progress: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Done, ImportError> {
+        let mut seen = HashSet::new();
         let result = read_stream(BufReader::with_capacity(COPY_STEP, input), |member, bytes| {
-            let mut items = Vec::new();
-            if let Ok(member) = &member {
-                self.refuse_again(member)?;
-            }
-            if let Err(left_out) = member.and_then(|member| self.place(&member, &mut items)) {
-                if !self.options.skip_unsupported {
-                    return Err(ImportError::Unsupported(vec![left_out]));
-                }
+            if let Err(left_out) = self.stream_member(member, bytes, &mut seen, progress)? {
                 self.done.left_out.push(left_out);
-            }
-            for (item, map) in self.make_room(items)? {
-                self.make(&item, map, bytes, progress)?;
+                if !self.options.skip_unsupported {
+                    return Err(self.unsupported());
+                }
             }
             Ok(())
         });
         self.finish(result)
     }
 
-    /// Publishes what is complete, whatever happened after that.
-    fn finish(self, result: Result<(), ImportError>) -> Result<Done, ImportError> {
-        let committed = self.writer.commit();
-        // The first error is the cause of the later ones.
-        result?;
-        committed?;
-        Ok(self.done)
-    }
-
-    /// Refuses a member if a file of this stream already has its name.
-    fn refuse_again(&self, member: &Member) -> Result<(), ImportError> {
-        let path = path_of(self.options.into.as_ref(), &member.name).ok().flatten();
-        match path.and_then(|path| self.seen.get(&path)) {
-            Some(None) => Err(ImportError::Again(escape_name(&member.name))),
-            _ => Ok(()),
-        }
-    }
-
-    /// Finds out what to make for a member: the member, and directories above it that are missing.
-    fn place(&mut self, member: &Member, items: &mut Vec<Item>) -> Result<(), LeftOut> {
-        fit(member)?;
-        let what = match member.content {
-            Content::File { size, position } => What::File { size, position },
-            _ if member.name.is_empty() => return Ok(()),
-            _ => What::Dir,
+    fn stream_member(
+        &mut self,
+        member: Result<Member, LeftOut>,
+        mut bytes: &mut dyn Read,
+        seen: &mut HashSet<RelPath>,
+        progress: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Result<(), LeftOut>, ImportError> {
+        let member = match member {
+            Ok(member) => member,
+            Err(left_out) => return Ok(Err(left_out)),
         };
-        self.place_item(&member.name, member.owner, what, items)?;
-        self.done.dropped.times += 1;
-        self.done.dropped.add(&escape_name(&member.name), member.attributes.iter().copied());
-        Ok(())
+        let (name, is_dir) = (member.name.clone(), member.content == Content::Dir);
+        let mut stage = self.stage();
+        if let Err(left_out) = stage.add(self.writer.plan().tree(), member, 0) {
+            let path = match &self.options.into {
+                Some(dir) => RelPath::new(&[dir.as_bytes(), b"/", &name].concat()),
+                None => RelPath::new(&name),
+            };
+            return match left_out.why {
+                Why::Taken if path.is_ok_and(|path| seen.contains(&path)) => {
+                    Err(ImportError::Again(escape_name(&name)))
+                }
+                _ => Ok(Err(left_out)),
+            };
+        }
+        let work = self.work(stage);
+        let mut rooms = self.make_room(&work)?;
+        self.make_tree(&work)?;
+        let files: Vec<usize> = work.files().map(|(file, _)| file).collect();
+        for file in files {
+            self.make_file(&work, file, &mut rooms, &mut bytes, progress)?;
+        }
+        self.make_rest(&work)?;
+        if !is_dir {
+            let made = work.names.iter().flatten().chain(&work.symlinks);
+            let linked = work.links.iter().map(|(node, _)| node);
+            for node in made.chain(linked) {
+                seen.insert(work.last_path(*node)?);
+            }
+        }
+        Ok(Ok(()))
     }
 
-    fn place_pack(&mut self, pack: Pack, items: &mut Vec<Item>) {
-        let name = pack.path();
-        let size = pack.size().map_err(|err| LeftOut::new(&name, Why::Path, err));
-        let placed = size.and_then(|size| {
-            self.place_item(&name, pack.file_owner(), What::Pack { size, pack }, items)
+    fn extensions(&self) -> bool {
+        self.writer.plan().has_extensions()
+    }
+
+    fn stage(&self) -> Stage {
+        let rules = Rules { layers: self.options.layers, extensions: self.extensions() };
+        Stage::new(self.writer.plan().tree(), self.options.into.clone(), rules)
+    }
+
+    fn unsupported(&mut self) -> ImportError {
+        let items = std::mem::take(&mut self.done.left_out);
+        let more = |item: &LeftOut| item.why.needs_extensions() || item.why == Why::HardLink;
+        let upgrade = !self.extensions() && items.iter().any(more);
+        ImportError::Unsupported { items, upgrade }
+    }
+
+    fn work(&mut self, stage: Stage) -> Work {
+        self.done.superseded += stage.superseded;
+        let mut work = Work::of(stage, self.writer.plan().tree(), self.extensions());
+        self.done.dropped.extend(std::mem::take(&mut work.dropped));
+        work
+    }
+
+    /// Takes memory and log slots for everything.
+    fn make_room(&mut self, work: &Work) -> Result<Rooms, ImportError> {
+        let entries = work.entries();
+        self.writer.check_slots(entries)?;
+        let extensions = self.extensions();
+        let unit = if extensions { PAGE } else { ALLOC_UNIT };
+        let sizes = work.files().map(|(_, file)| match extensions {
+            true => layout(file, true).pages().saturating_mul(PAGE),
+            false => file.size.div_ceil(unit).saturating_mul(unit),
         });
-        self.done.left_out.extend(placed.err());
+        let needed = sizes.fold(0, u64::saturating_add);
+        let free = self.writer.free();
+        if needed > free {
+            return Err(ImportError::NoSpace { needed, unit, free });
+        }
+        let (mut rooms, mut lists) = (Rooms::new(), 0);
+        for (number, file) in work.files() {
+            let Some(node) = work.names[number] else { continue };
+            let room = self.writer.allocate(&work.last_path(node)?, layout(file, extensions))?;
+            lists += room.lists();
+            rooms.insert(number, room);
+        }
+        // Memory of shared files needs entries too, which are known only now.
+        self.writer.check_slots(entries + lists)?;
+        Ok(rooms)
     }
 
-    fn place_item(
-        &mut self,
-        name: &[u8],
-        owner: Owner,
-        what: What,
-        items: &mut Vec<Item>,
-    ) -> Result<(), LeftOut> {
-        let left_out = |why, reason: String| LeftOut::new(name, why, reason);
-        let taken = |reason| left_out(Why::Taken, reason);
-        let Some(path) = path_of(self.options.into.as_ref(), name)? else {
-            return Err(taken("it is the directory that the archive is unpacked into".to_owned()));
-        };
-        let reserved = self.writer.plan().check_reserved(&path);
-        reserved.map_err(|err| left_out(Why::of_path(&err), err.to_string()))?;
-        let found = self.writer.plan().get(&path);
-        match (found.map(|node| (&node.kind, node.owner)), &what) {
-            (Some((NodeKind::Dir, found)), What::Dir) => {
-                return match found == owner {
-                    true => Ok(()),
-                    false => {
-                        let reason = format!("\"{path}\" {}", kept_owner(found, owner));
-                        Err(left_out(Why::Kept, reason))
-                    }
-                };
-            }
-            (Some((NodeKind::Dir, _)), _) => {
-                return Err(taken(format!("\"{path}\" is a directory")));
-            }
-            (Some((NodeKind::File { .. }, _)), _) => {
-                return Err(taken(format!("\"{path}\" exists already")));
-            }
-            (None, what) => match (self.seen.get(&path), what) {
-                (None, _) => {}
-                (Some(Some(found)), What::Dir) if *found == owner => return Ok(()),
-                (Some(Some(found)), What::Dir) => {
-                    let reason = format!("\"{path}\" {}", kept_owner(*found, owner));
-                    return Err(left_out(Why::Kept, reason));
-                }
-                _ => return Err(taken("another member has the same name".to_owned())),
-            },
+    /// Makes directories.
+    fn make_tree(&mut self, work: &Work) -> Result<(), ImportError> {
+        for node in &work.dirs {
+            self.writer.mkdir(&work.path(*node)?, work.dir(*node, self.options.owner))?;
+            self.done.directories += 1;
         }
-        let mut missing = Vec::new();
-        let mut above = path.parent();
-        while let Some(dir) = above {
-            match self.writer.plan().get(&dir).map(|node| &node.kind) {
-                Some(NodeKind::Dir) => break,
-                Some(NodeKind::File { .. }) => {
-                    return Err(taken(format!("\"{dir}\" is a file, expected a directory")));
-                }
-                None => match self.seen.get(&dir) {
-                    Some(Some(_)) => break,
-                    Some(None) => {
-                        return Err(taken(format!("\"{dir}\" is a file of this archive too")));
-                    }
-                    None => {}
-                },
-            }
-            above = dir.parent();
-            missing.push(dir);
-        }
-        for dir in missing.into_iter().rev() {
-            self.seen.insert(dir.clone(), Some(self.options.owner));
-            items.push(Item { path: dir, owner: self.options.owner, what: What::Dir });
-        }
-        self.seen.insert(path.clone(), what.size().is_none().then_some(owner));
-        items.push(Item { path, owner, what });
         Ok(())
     }
 
-    /// Takes memory and log slots for all items.
-    fn make_room(&mut self, items: Vec<Item>) -> Result<Vec<(Item, Option<Room>)>, ImportError> {
-        self.writer.check_slots(items.len() as u64)?;
-        let units = |size: u64| size.div_ceil(ALLOC_UNIT).saturating_mul(ALLOC_UNIT);
-        let sizes = items.iter().filter_map(|item| item.what.size());
-        let needed = sizes.fold(0_u64, |sum, size| sum.saturating_add(units(size)));
-        let free = self.writer.plan().space.free();
-        if needed > free {
-            return Err(ImportError::NoSpace { needed, free });
+    /// Makes the files of one archive.
+    fn make_files(
+        &mut self,
+        work: &Work,
+        (archive, input): (usize, &File),
+        rooms: &mut Rooms,
+        progress: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<(), ImportError> {
+        let files = work.files().filter(|(_, file)| file.archive == archive);
+        let files: Vec<(usize, u64)> =
+            files.map(|(number, file)| (number, file.position)).collect();
+        if self.writer.is_preview() {
+            for (number, _) in files {
+                self.make_file(work, number, rooms, &mut io::empty(), progress)?;
+            }
+            return Ok(());
         }
-        items
-            .into_iter()
-            .map(|item| {
-                let size = item.what.size();
-                let map = size.map(|size| self.writer.allocate(&item.path, size)).transpose()?;
-                Ok((item, map))
-            })
-            .collect()
+        if compression(&mut &*input)? == Compression::None {
+            let mut input = input;
+            for (number, position) in files {
+                input.seek(SeekFrom::Start(position)).map_err(ArchiveError::Read)?;
+                self.make_file(work, number, rooms, &mut input, progress)?;
+            }
+            return Ok(());
+        }
+        // A second time, and each file when its bytes come.
+        let mut waiting: HashMap<u64, usize> =
+            files.into_iter().map(|(number, position)| (position, number)).collect();
+        read_stream(from_start(input)?, |member, mut bytes| {
+            let Ok(Member { content: Content::File { size, position, map }, .. }) = member else {
+                return Ok(());
+            };
+            let Some(number) = waiting.remove(&position) else { return Ok(()) };
+            let file = work.file(number);
+            match (file.size, &file.map) == (size, &map) {
+                true => self.make_file(work, number, rooms, &mut bytes, progress),
+                false => Err(ImportError::Changed(1)),
+            }
+        })?;
+        if waiting.is_empty() { Ok(()) } else { Err(ImportError::Changed(waiting.len())) }
     }
 
-    /// Makes a directory, or a file with the contents of `bytes`.
-    fn make(
+    fn make_file(
         &mut self,
-        item: &Item,
-        map: Option<Room>,
+        work: &Work,
+        number: usize,
+        rooms: &mut Rooms,
         bytes: &mut dyn Read,
         progress: &mut dyn FnMut(u64) -> bool,
     ) -> Result<(), ImportError> {
-        let (Some(size), Some(map)) = (item.what.size(), map) else {
-            if !self.options.dry_run {
-                self.writer.mkdir(&item.path, item.owner)?;
-            }
-            self.done.directories += 1;
+        let (Some(node), Some(room)) = (work.names[number], rooms.remove(&number)) else {
             return Ok(());
         };
-        self.done.files += 1;
-        self.done.bytes += size;
-        if self.options.dry_run {
-            return Ok(());
-        }
+        let (path, file) = (work.path(node)?, work.file(number));
+        let layout = layout(file, self.extensions());
+        let whole = [0..file.size];
+        let map = file.map.as_deref().unwrap_or(if file.size > 0 { &whole } else { &[] });
         let buf = &mut self.buf;
-        self.writer.create(&item.path, item.owner, map, |file: &dyn FileBytes| {
-            for (offset, len) in steps(size) {
-                let buf = &mut buf[..len];
-                bytes.read_exact(buf).map_err(|source| bytes_error(&item.path, source))?;
-                file.write(offset, buf)
-                    .map_err(|source| ImportError::Target { path: item.path.clone(), source })?;
-                if !progress(len as u64) {
-                    return Err(ImportError::Interrupted);
-                }
-            }
-            Ok(())
-        })
-    }
-
-    fn make_pack(
-        &mut self,
-        item: &Item,
-        pack: &Pack,
-        map: Option<Room>,
-        file: &File,
-        progress: &mut dyn FnMut(u64) -> bool,
-    ) -> Result<(), ImportError> {
-        let (What::Pack { size, .. }, Some(map)) = (&item.what, map) else { return Ok(()) };
-        let files = pack.members.iter().filter(|member| member.content != Content::Dir).count();
+        self.done.bytes = self.done.bytes.saturating_add(layout.data_bytes());
         self.done.files += 1;
-        self.done.packs += 1;
-        self.done.packed_files += files as u64;
-        self.done.bytes += size;
-        if self.options.dry_run {
-            return Ok(());
-        }
-        self.writer.create(&item.path, item.owner, map, |bytes: &dyn FileBytes| {
-            // A few large writes instead of many of one block each.
-            let out = io::BufWriter::with_capacity(COPY_STEP, FileWriter::new(bytes));
-            pack.write(out, |member| match member.content {
-                Content::File { size, position } => part(file, position, size),
-                Content::Dir | Content::Unfit(_) => part(file, 0, 0),
-            })
-            .map_err(|source| bytes_error(&item.path, source))?;
-            if progress(*size) { Ok(()) } else { Err(ImportError::Interrupted) }
+        self.writer.create(&path, file.attributes, room, |target: &dyn FileBytes| {
+            fill(target, &path, (&layout, map), bytes, buf, progress)
         })
+    }
+
+    /// Makes links, removes what layers remove, and gives everything its place.
+    fn make_rest(&mut self, work: &Work) -> Result<(), ImportError> {
+        for node in &work.symlinks {
+            let (target, attributes) = work.symlink(*node);
+            self.writer.symlink(&work.path(*node)?, target, attributes)?;
+            self.done.symlinks += 1;
+        }
+        for (node, old) in &work.links {
+            let old = match old {
+                Old::File(file) => work.names[*file].map(|node| work.path(node)).transpose()?,
+                Old::Object(slot) => {
+                    let tree = self.writer.plan().tree();
+                    let name = tree.names_of(*slot).next();
+                    name.and_then(|name| tree.path_of(name))
+                }
+            };
+            // It has a name: nothing was removed yet.
+            if let Some(old) = old {
+                self.writer.link(&old, &work.path(*node)?)?;
+                self.done.hard_links += 1;
+            }
+        }
+        for slot in &work.deletions {
+            if let Some(path) = self.writer.plan().tree().path_of(*slot) {
+                self.writer.delete(&path)?;
+                self.done.removed += 1;
+            }
+        }
+        for node in &work.moves {
+            self.writer.rename(&work.path(*node)?, &work.last_path(*node)?, false)?;
+        }
+        for (node, new) in &work.attributes {
+            self.writer.set_attributes(Some(&work.last_path(*node)?), new)?;
+            self.done.attributes += 1;
+        }
+        Ok(())
+    }
+
+    /// Publishes what is complete, whatever happened after that; a group only as a whole.
+    fn finish(self, result: Result<(), ImportError>) -> Result<Done, ImportError> {
+        let atomic = self.writer.is_atomic();
+        let committed = match (&result, atomic) {
+            (Err(_), true) => Ok(()),
+            (Ok(()), true) if self.grouped => Ok(()),
+            _ => self.writer.commit(),
+        };
+        // The first error is the cause of the later ones.
+        result.map_err(|error| match error {
+            ImportError::Interrupted { .. } => ImportError::Interrupted { atomic },
+            error => error,
+        })?;
+        committed?;
+        Ok(self.done)
     }
 }
 
-fn bytes_error(path: &RelPath, source: io::Error) -> ImportError {
-    ImportError::Bytes { path: path.clone(), source }
-}
-
-/// A part of an archive's file.
-fn part(mut file: &File, position: u64, size: u64) -> io::Result<Take<&File>> {
-    file.seek(SeekFrom::Start(position))?;
-    Ok(file.take(size))
+/// Which parts of a file get memory: without extensions, all of it.
+fn layout(file: &NewFile, extensions: bool) -> Layout {
+    match &file.map {
+        Some(map) if extensions => Layout::new(file.size, map.iter().cloned()),
+        _ => file.size.into(),
+    }
 }

@@ -2,7 +2,7 @@
 //! Reads tar archives from sources that nobody vouches for.
 //!
 //! A member becomes a checked value before anything is done with it: its name stays below the place
-//! where it is unpacked, and it is a file, a directory, or something that famfs cannot hold.
+//! where it is unpacked, and it is a file, a directory, a link, or something that famfs cannot hold.
 //! An archive may be compressed.
 
 pub mod compression;
@@ -10,6 +10,7 @@ pub mod export;
 pub mod extract;
 pub mod import;
 pub mod pack;
+mod sparse;
 pub mod tar_reader;
 pub mod tar_writer;
 
@@ -21,10 +22,12 @@ use tar::EntryType;
 use crate::archive::compression::{Compression, Decoded};
 use crate::archive::tar_reader::{RawMember, TarReader};
 use crate::format::path::{PathError, normal};
-use crate::replay::{NO_ID, Owner};
+use crate::replay::{NO_ID, Owner, Time};
+use crate::text::time::parse_seconds;
 use crate::write::dropped::Attribute;
 use crate::write::unsupported::{LeftOut, Why};
 
+pub use crate::archive::sparse::Map;
 pub use crate::archive::tar_reader::ArchiveError;
 
 /// Type of a directory with a list of its contents, as `tar --listed-incremental` writes it.
@@ -38,6 +41,8 @@ pub struct Member {
     pub name: Vec<u8>,
     /// Its owner.
     pub owner: Owner,
+    /// When it was changed last.
+    pub mtime: Option<Time>,
     /// What it is.
     pub content: Content,
     /// What it has and famfs does not keep.
@@ -45,7 +50,7 @@ pub struct Member {
 }
 
 /// What a member is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A directory.
     Dir,
@@ -55,7 +60,13 @@ pub enum Content {
         size: u64,
         /// Where its bytes are in the archive.
         position: u64,
+        /// The ranges of a sparse file that have data; the archive has only these bytes.
+        map: Option<Map>,
     },
+    /// A symbolic link with its target.
+    Symlink(Vec<u8>),
+    /// Another name of an earlier member, which has this name.
+    HardLink(Vec<u8>),
     /// Something else.
     Unfit(Why),
 }
@@ -121,21 +132,20 @@ fn parse(raw: &RawMember) -> Result<Result<Member, LeftOut>, ArchiveError> {
     let content = match raw.header.entry_type() {
         // As programs wrote a directory before there were types.
         EntryType::Regular if raw.name.ends_with(b"/") => Content::Dir,
-        EntryType::Regular | EntryType::Continuous => {
-            Content::File { size: raw.size, position: raw.position }
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+            Content::File { size: raw.size, position: raw.position, map: raw.map.clone() }
         }
         EntryType::Directory => Content::Dir,
         other if other.as_byte() == DIRECTORY_LIST => Content::Dir,
-        EntryType::Symlink => Content::Unfit(Why::SymbolicLink),
-        EntryType::Link => Content::Unfit(Why::HardLink),
+        EntryType::Symlink => Content::Symlink(raw.link.clone()),
+        EntryType::Link => match normal(&raw.link) {
+            Ok(name) => Content::HardLink(name),
+            Err(err) => return Ok(Err(LeftOut::new(&raw.name, Why::HardLink, err))),
+        },
         EntryType::Char | EntryType::Block => Content::Unfit(Why::Device),
         EntryType::Fifo => Content::Unfit(Why::Pipe),
-        EntryType::GNUSparse => Content::Unfit(Why::Sparse),
         other => Content::Unfit(Why::Type(other.as_byte())),
     };
-    // Sparse files of the pax format look like regular ones with a map before their bytes.
-    let sparse = raw.records.iter().any(|(key, _)| key.starts_with(b"GNU.sparse."));
-    let content = if sparse { Content::Unfit(Why::Sparse) } else { content };
     let name = match normal(&raw.name) {
         Ok(name) => name,
         Err(PathError::Empty(_)) => Vec::new(),
@@ -156,7 +166,18 @@ fn parse(raw: &RawMember) -> Result<Result<Member, LeftOut>, ArchiveError> {
     let mut attributes: Vec<_> = found.collect();
     attributes.sort_unstable();
     attributes.dedup();
-    Ok(Ok(Member { name, owner: Owner { uid, gid, mode }, content, attributes }))
+    let owner = Owner { uid, gid, mode };
+    Ok(Ok(Member { name, owner, mtime: mtime(raw), content, attributes }))
+}
+
+/// The time of a member; `None` if the archive does not say it in a way that is known.
+fn mtime(raw: &RawMember) -> Option<Time> {
+    let record = raw.record(b"mtime").and_then(|text| std::str::from_utf8(text).ok());
+    match record.and_then(parse_seconds) {
+        Some((sec, nsec)) => Some(Time { sec, nsec }),
+        // Of a time before 1970 the header has the 64 bits of its negative number.
+        None => Some(Time { sec: raw.header.mtime().ok()?.cast_signed(), nsec: 0 }),
+    }
 }
 
 fn damaged(raw: &RawMember) -> ArchiveError {
@@ -211,7 +232,7 @@ mod tests {
         let file = members(&archive(b"./a//b/../c", |_| {})).unwrap().remove(0).unwrap();
         assert_eq!(file.name, b"a/c");
         assert_eq!(file.owner, Owner { uid: 1, gid: 2, mode: 0o644 });
-        assert_eq!(file.content, Content::File { size: 3, position: 512 });
+        assert_eq!(file.content, Content::File { size: 3, position: 512, map: None });
         let root = archive(b"./", |header| header.set_entry_type(EntryType::Directory));
         assert_eq!(members(&root).unwrap().remove(0).unwrap().name, b"");
     }
@@ -221,14 +242,17 @@ mod tests {
         assert!(reason(&archive(b"../a", |_| {})).contains("leaves the file system through"));
         assert!(reason(&archive(b"/etc/passwd", |_| {})).contains("is absolute"));
         for (kind, expected) in [
-            (EntryType::Symlink, "symbolic link"),
-            (EntryType::Link, "hard link to another member"),
             (EntryType::Char, "device"),
             (EntryType::Fifo, "named pipe"),
             (EntryType::new(b'Z'), "member of unknown type 0x5a"),
         ] {
             assert_eq!(reason(&archive(b"a", |header| header.set_entry_type(kind))), expected);
         }
+        let up = archive(b"a", |header| {
+            header.set_entry_type(EntryType::Link);
+            header.set_link_name("../b").unwrap();
+        });
+        assert!(reason(&up).contains("leaves the file system through"));
         let nobody = archive(b"a", |header| header.set_uid(u64::from(u32::MAX)));
         assert!(reason(&nobody).starts_with("owner 4294967295:2, expected"));
         let negative = with_records(&[("uid", b"-1")]);
@@ -236,13 +260,76 @@ mod tests {
     }
 
     #[test]
-    fn sparse_files_of_the_pax_format_are_recognised() {
-        let mut builder = Builder::new(Vec::new());
-        builder.append_pax_extensions([("GNU.sparse.major", &b"1"[..])]).unwrap();
-        let mut bytes = builder.into_inner().unwrap();
+    fn links_have_what_they_lead_to() {
+        let link = |kind, target: &str| {
+            let bytes = archive(b"a", |header| {
+                header.set_entry_type(kind);
+                header.set_size(0);
+                header.set_link_name(target).unwrap();
+            });
+            members(&bytes[..1536]).unwrap().remove(0).unwrap().content
+        };
+        assert_eq!(link(EntryType::Symlink, "../b//"), Content::Symlink(b"../b//".to_vec()));
+        assert_eq!(link(EntryType::Link, "./d/../b"), Content::HardLink(b"b".to_vec()));
+        let mut bytes = with_records(&[("linkpath", &[b'x'; 300])]);
+        let header = bytes.len() - 2048;
+        bytes[header + 156] = b'2';
+        let mut sealed = Header::new_gnu();
+        sealed.as_mut_bytes().copy_from_slice(&bytes[header..header + 512]);
+        sealed.set_cksum();
+        bytes[header..header + 512].copy_from_slice(sealed.as_bytes());
+        let member = members(&bytes).unwrap().remove(0).unwrap();
+        assert_eq!(member.content, Content::Symlink(vec![b'x'; 300]));
+    }
+
+    #[test]
+    fn times_are_read_to_the_nanosecond() {
+        let time = |bytes: &[u8]| members(bytes).unwrap().remove(0).unwrap().mtime;
+        let at = |sec, nsec| Some(Time { sec, nsec });
+        assert_eq!(time(&archive(b"a", |header| header.set_mtime(5))), at(5, 0));
+        assert_eq!(time(&archive(b"a", |header| header.set_mtime(u64::MAX))), at(-1, 0));
+        assert_eq!(time(&with_records(&[("mtime", b"-0.25")])), at(-1, 750_000_000));
+        let odd = archive(b"a", |header| header.as_old_mut().mtime = *b"yesterday   ");
+        assert_eq!(time(&odd), None);
+    }
+
+    #[test]
+    fn sparse_files_have_their_holes() {
+        let (major, minor) = (("GNU.sparse.major", &b"1"[..]), ("GNU.sparse.minor", &b"0"[..]));
+        let name = ("GNU.sparse.name", &b"real"[..]);
+        let member = |records: &[(&str, &[u8])]| {
+            members(&with_records(records)).map(|mut members| members.remove(0).unwrap())
+        };
+        let map = |member: &Member| match &member.content {
+            Content::File { size, map, .. } => (*size, map.clone().unwrap().to_vec()),
+            other => panic!("{other:?}"),
+        };
+        // The member has 3 bytes.
+        let old = member(&[name, ("GNU.sparse.size", b"9"), ("GNU.sparse.map", b"0,1,7,2")]);
+        assert_eq!(map(&old.unwrap()), (9, vec![0..1, 7..9]));
+        for damaged in [
+            &[name, ("GNU.sparse.size", b"8"), ("GNU.sparse.map", b"0,1,7,2")][..],
+            &[name, ("GNU.sparse.size", b"9"), ("GNU.sparse.map", b"0,1,7,1")],
+            &[name, ("GNU.sparse.map", b"0,1,7,2")],
+            &[major, minor, name, ("GNU.sparse.realsize", b"9")],
+            &[("GNU.sparse.major", b"2"), minor],
+        ] {
+            let error = member(damaged).unwrap_err().to_string();
+            assert!(error.contains("sparse file at byte"), "{error}");
+        }
+        let mut block = [0; 512];
+        block[..10].copy_from_slice(b"2\n0\n1\n7\n2");
+        block[10] = b'\n';
+        let mut bytes = with_records(&[major, minor, name, ("GNU.sparse.realsize", b"9")]);
         bytes.truncate(1024);
-        bytes.extend(archive(b"GNUSparseFile.0/a", |_| {}));
-        assert!(reason(&bytes).starts_with("sparse file"));
+        let whole = archive(b"GNUSparseFile.0/a", |header| header.set_size(512 + 3));
+        bytes.extend(&whole[..512]);
+        bytes.extend(block);
+        bytes.extend(&whole[512..]);
+        let found = members(&bytes).unwrap().remove(0).unwrap();
+        assert_eq!((&found.name[..], map(&found)), (&b"real"[..], (9, vec![0..1, 7..9])));
+        let content = Content::File { size: 9, position: 2048, map: Some([0..1, 7..9].into()) };
+        assert_eq!(found.content, content);
     }
 
     #[test]
@@ -347,7 +434,7 @@ mod tests {
         ];
         let members = members(&bytes.concat()).unwrap().into_iter().map(Result::unwrap);
         let found: Vec<_> = members.map(|member| (member.name, member.content)).collect();
-        let file = Content::File { size: 3, position: 2560 };
+        let file = Content::File { size: 3, position: 2560, map: None };
         assert_eq!(
             found,
             [

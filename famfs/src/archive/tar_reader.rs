@@ -7,9 +7,10 @@
 
 use std::io::{self, Read, Seek};
 
-use tar::{EntryType, Header};
+use tar::{EntryType, GnuExtSparseHeader, GnuHeader, Header};
 
 use crate::archive::compression::{NoArchive, describe};
+use crate::archive::sparse::{self, Claims, Map, MapText};
 use crate::text::units::human;
 
 /// Bytes of a block.
@@ -17,8 +18,10 @@ const BLOCK: usize = 512;
 /// Highest number of bytes of the headers of one member: its own and those with a long name or pax
 /// records, which are kept in memory. PATH_MAX (4096) twice and some records fit many times.
 const MAX_HEADERS: u64 = 256 << 10;
+/// Highest number of bytes of the map of a sparse member.
+const MAX_MAP: u64 = 4 << 20;
 /// Records of a global pax header that count here, for all members after it.
-const GLOBAL_KEYS: [&[u8]; 4] = [b"path", b"size", b"uid", b"gid"];
+const GLOBAL_KEYS: [&[u8]; 5] = [b"path", b"size", b"uid", b"gid", b"mtime"];
 /// Type of a label for the whole archive, as `tar --label` writes it.
 const LABEL: u8 = b'V';
 
@@ -40,7 +43,11 @@ pub enum ArchiveError {
         at: u64,
     },
     /// The headers of a member claim to be huge.
-    #[error("the headers of a member take more than {}", human(MAX_HEADERS))]
+    #[error(
+        "the headers of a member take more than {}, or its map of holes more than {}",
+        human(MAX_HEADERS),
+        human(MAX_MAP)
+    )]
     Headers,
     /// The end mark is missing.
     #[error("the archive was cut short: it ends without an end mark")]
@@ -54,12 +61,16 @@ pub struct RawMember {
     pub header: Header,
     /// Its name, however it is stored.
     pub name: Vec<u8>,
+    /// What a link leads to.
+    pub link: Vec<u8>,
     /// The pax records that apply to it, the last one of a key last.
     pub records: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Its number of bytes.
+    /// Its number of bytes, with its holes.
     pub size: u64,
     /// Where its bytes begin.
     pub position: u64,
+    /// The ranges of a sparse file that have data; the archive has only these bytes.
+    pub map: Option<Map>,
 }
 
 impl RawMember {
@@ -105,7 +116,7 @@ impl<R: Read> TarReader<R> {
     /// Reads the next member; `None` at the end of the archive.
     pub fn next_member(&mut self) -> Result<Option<RawMember>, ArchiveError> {
         let mut budget = MAX_HEADERS;
-        let (mut long_name, mut own, mut begun) = (None, Vec::new(), false);
+        let (mut long_name, mut long_link, mut own, mut begun) = (None, None, Vec::new(), false);
         loop {
             let Some((header, at)) = self.header()? else {
                 return if begun { Err(ArchiveError::CutShort) } else { Ok(None) };
@@ -134,25 +145,31 @@ impl<R: Read> TarReader<R> {
                     EntryType::XHeader => own.extend(records()?),
                     EntryType::XGlobalHeader => self.add_global(records()?),
                     EntryType::GNULongName => long_name = Some(until_nul(&bytes)),
+                    EntryType::GNULongLink => long_link = Some(until_nul(&bytes)),
                     _ => {}
                 }
                 continue;
             }
             let name = long_name.unwrap_or_else(|| header.path_bytes().into_owned());
+            let short_link = || header.link_name_bytes().unwrap_or_default().into_owned();
+            let link = long_link.unwrap_or_else(short_link);
             let records = self.global.iter().cloned().chain(own).collect();
-            let mut member = RawMember { header, name, records, size: 0, position: self.at };
-            if let Some(path) = member.record(b"path") {
-                member.name = path.to_vec();
+            let (size, position, map) = (0, self.at, None);
+            let mut member = RawMember { header, name, link, records, size, position, map };
+            // A sparse file of the pax format has another name for programs that do not know it.
+            for key in [&b"path"[..], b"GNU.sparse.name"] {
+                if let Some(path) = member.record(key) {
+                    member.name = path.to_vec();
+                }
+            }
+            if let Some(link) = member.record(b"linkpath") {
+                member.link = link.to_vec();
             }
             member.size = match member.number(b"size") {
                 Some(size) => size?,
                 None => member.header.entry_size().map_err(|_| damaged("damaged size"))?,
             };
-            if kind == EntryType::GNUSparse {
-                self.sparse_headers(&member.header, &mut budget)?;
-                member.position = self.at;
-            }
-            (self.end, self.next) = ends(self.at, member.size).ok_or(damaged("damaged size"))?;
+            self.find_holes(&mut member, at)?;
             return Ok(Some(member));
         }
     }
@@ -214,16 +231,73 @@ impl<R: Read> TarReader<R> {
         Ok(bytes)
     }
 
-    /// Skips the blocks with the rest of a sparse file's map, which come before its bytes.
-    fn sparse_headers(&mut self, header: &Header, budget: &mut u64) -> Result<(), ArchiveError> {
-        let mut more = header.as_gnu().is_some_and(tar::GnuHeader::is_extended);
-        while more {
-            let block = self.extension(BLOCK as u64, budget)?;
-            let mut extended = tar::GnuExtSparseHeader::new();
-            extended.as_mut_bytes().copy_from_slice(&block);
-            more = extended.is_extended();
+    /// Finds out where the bytes of a member end, and reads its map if it is sparse.
+    fn find_holes(&mut self, member: &mut RawMember, at: u64) -> Result<(), ArchiveError> {
+        let damaged = |what| ArchiveError::Damaged { what, at };
+        let bad_map = || damaged("damaged map of a sparse file");
+        let stored = member.size;
+        let (mut claims, mut real_size) = (None, None);
+        if member.header.entry_type() == EntryType::GNUSparse {
+            let header = member.header.as_gnu().ok_or_else(bad_map)?;
+            real_size = Some(header.real_size().map_err(|_| bad_map())?);
+            claims = Some(self.header_map(header, at)?);
+            member.position = self.at;
+        }
+        (self.end, self.next) = ends(self.at, stored).ok_or(damaged("damaged size"))?;
+        let first = self.at;
+        if member.record(b"GNU.sparse.major").is_some() {
+            let version = [b"GNU.sparse.major", b"GNU.sparse.minor"].map(|key| member.number(key));
+            let [Some(Ok(1)), Some(Ok(0))] = version else {
+                return Err(damaged("unknown version of a sparse file"));
+            };
+            real_size = member.number(b"GNU.sparse.realsize").transpose()?;
+            claims = Some(self.map_before_data(at)?);
+            member.position = self.at;
+        } else if member.records.iter().any(|(key, _)| key.starts_with(b"GNU.sparse.")) {
+            real_size = member.number(b"GNU.sparse.size").transpose()?;
+            claims = Some(sparse::of_records(&member.records).ok_or_else(bad_map)?);
+        }
+        if let Some(claims) = claims {
+            member.size = real_size.ok_or_else(bad_map)?;
+            let stored = stored - (self.at - first);
+            let map = sparse::checked(&claims, member.size, stored).ok_or_else(bad_map)?;
+            member.map = Some(map);
         }
         Ok(())
+    }
+
+    /// The map in a header of GNU's own format, and in the blocks after it.
+    fn header_map(&mut self, header: &GnuHeader, at: u64) -> Result<Claims, ArchiveError> {
+        let bad_map = || ArchiveError::Damaged { what: "damaged map of a sparse file", at };
+        let (mut claims, mut budget) = (Vec::new(), MAX_MAP);
+        sparse::of_header(header, &mut claims).ok_or_else(bad_map)?;
+        let mut more = header.is_extended();
+        while more {
+            let block = self.extension(BLOCK as u64, &mut budget)?;
+            let mut extended = GnuExtSparseHeader::new();
+            extended.as_mut_bytes().copy_from_slice(&block);
+            sparse::of_extension(&extended, &mut claims).ok_or_else(bad_map)?;
+            more = extended.is_extended();
+        }
+        Ok(claims)
+    }
+
+    /// The map of the pax format 1.0, in the first blocks of the current member's bytes.
+    fn map_before_data(&mut self, at: u64) -> Result<Claims, ArchiveError> {
+        let bad_map = || ArchiveError::Damaged { what: "damaged map of a sparse file", at };
+        let (mut text, mut budget) = (MapText::default(), MAX_MAP);
+        while !text.is_whole() {
+            let mut block = [0; BLOCK];
+            if self.end - self.at < BLOCK as u64 {
+                return Err(bad_map());
+            }
+            budget = budget.checked_sub(BLOCK as u64).ok_or(ArchiveError::Headers)?;
+            if self.fill(&mut block)? < BLOCK {
+                return Err(ArchiveError::CutShort);
+            }
+            text.add(&block).ok_or_else(bad_map)?;
+        }
+        Ok(text.claims())
     }
 
     /// Reads as much as there is, at most all of `buf`.

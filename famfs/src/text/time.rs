@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Times for people.
 
+/// Nanoseconds of a second.
+const NANOSECONDS: i128 = 1_000_000_000;
 /// Seconds of a day.
 const DAY: i64 = 86_400;
 /// Days of 400 years, after which the calendar repeats.
@@ -25,9 +27,54 @@ pub fn utc(sec: i64, nsec: u32) -> String {
     format!("{year:04}-{month:02}-{day_of_month:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
 }
 
+/// Reads seconds since 1970 in decimal, with a sign and a fraction if there are any: whole seconds,
+/// and the nanoseconds after them. Digits after the ninth of a fraction do not count.
+pub fn parse_seconds(text: &str) -> Option<(i64, u32)> {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !is_number(whole) || !is_number(fraction) {
+        return None;
+    }
+    let nanoseconds: i128 = format!("{:0<9}", &fraction[..fraction.len().min(9)]).parse().ok()?;
+    let all = i128::from(whole.parse::<u64>().ok()?) * NANOSECONDS + nanoseconds;
+    split(if negative { -all } else { all })
+}
+
+/// Nanoseconds since 1970 as whole seconds and the nanoseconds after them.
+pub fn split(nanoseconds: i128) -> Option<(i64, u32)> {
+    let sec = i64::try_from(nanoseconds.div_euclid(NANOSECONDS)).ok()?;
+    Some((sec, u32::try_from(nanoseconds.rem_euclid(NANOSECONDS)).ok()?))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::utc;
+    use super::{parse_seconds, utc};
+
+    #[test]
+    fn seconds_are_read_to_the_nanosecond() {
+        for (text, expected) in [
+            ("0", Some((0, 0))),
+            ("1.5", Some((1, 500_000_000))),
+            ("-1.5", Some((-2, 500_000_000))),
+            ("-0.000000001", Some((-1, 999_999_999))),
+            ("1.1234567899", Some((1, 123_456_789))),
+            ("9223372036854775807", Some((i64::MAX, 0))),
+            ("-9223372036854775808", Some((i64::MIN, 0))),
+            ("9223372036854775808", None),
+            ("", None),
+            ("x", None),
+            ("1.", None),
+            (".5", None),
+            ("--1", None),
+            ("+1", None),
+        ] {
+            assert_eq!(parse_seconds(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn times_are_those_of_the_calendar() {

@@ -62,6 +62,11 @@ impl Layout {
         self.ranges.iter().map(|range| range.end - range.start).sum()
     }
 
+    /// Number of bytes with data, without what lies behind the end of the file.
+    pub fn data_bytes(&self) -> u64 {
+        self.data().map(|range| range.end - range.start).sum()
+    }
+
     /// The parts with data in bytes, without what lies behind the end of the file.
     pub fn data(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         let bytes = |range: &Range<u64>| range.start * PAGE..(range.end * PAGE).min(self.size);

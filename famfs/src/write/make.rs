@@ -144,7 +144,7 @@ impl<'v> Writer<'v> {
     }
 
     /// Entries that a target needs besides that of the link.
-    pub(super) fn lists_of_target(target: &[u8]) -> u64 {
+    pub(crate) fn lists_of_target(target: &[u8]) -> u64 {
         match target.len() > size_of_val(&NameBody::new_zeroed().tail) {
             true => target.len().div_ceil(LIST_LEN) as u64,
             false => 0,
@@ -164,7 +164,7 @@ impl<'v> Writer<'v> {
     }
 
     /// Bytes that new files can have in all.
-    pub(super) fn free(&self) -> u64 {
+    pub(crate) fn free(&self) -> u64 {
         self.plan.space.free() + self.pages.free()
     }
 

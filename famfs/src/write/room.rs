@@ -52,7 +52,7 @@ impl Room {
     }
 
     /// Entries that its pieces need besides that of the name.
-    pub(super) fn lists(&self) -> u64 {
+    pub(crate) fn lists(&self) -> u64 {
         match &self.how {
             How::Pieces(pieces) if pieces.len() > ENTRY_PIECES => {
                 (pieces.len() as u64).div_ceil(LIST_PIECES.into())

@@ -32,7 +32,7 @@ pub enum Why {
     Socket,
     /// A character or block device.
     Device,
-    /// A file that an archive stores without its holes.
+    /// A file that a pack stores without its holes.
     Sparse,
     /// A member of an archive whose type is unknown.
     Type(u8),
@@ -71,7 +71,7 @@ impl Why {
             Self::Pipe => "named pipe".to_owned(),
             Self::Socket => "socket".to_owned(),
             Self::Device => "device".to_owned(),
-            Self::Sparse => "sparse file: archive it without --sparse".to_owned(),
+            Self::Sparse => "sparse file".to_owned(),
             Self::Type(byte) => format!("member of unknown type {byte:#04x}"),
             Self::Owner => "a log entry cannot hold its owner".to_owned(),
             Self::Taken => "its path is taken".to_owned(),

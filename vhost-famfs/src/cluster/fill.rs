@@ -217,7 +217,7 @@ fn copy(
     let mut writer = Writer::open(volume, None)?;
     let is_dir = import.from.is_dir();
     // Whatever ends this half-way leaves the pool as it was.
-    if is_dir && writer.plan().has_extensions() {
+    if writer.plan().has_extensions() {
         writer.atomic()?;
     }
     if let Some(to) = &import.to {
@@ -278,11 +278,12 @@ fn unpack(
     let options = import::Options {
         into: import.to.clone(),
         skip_unsupported: import.skip_unsupported,
-        pack: false,
-        dry_run: false,
+        layers: false,
+        atomic: false,
         owner: owner(),
     };
     let done = Import::new(writer, options).file(&archive, |_| (), &mut |bytes| progress(bytes))?;
+    writer.commit()?;
     filled.files += done.files;
     filled.bytes += done.bytes;
     filled.leave_out(done.left_out);

@@ -126,14 +126,10 @@ impl Needs {
     ) -> Result<Vec<LeftOut>, ImportError> {
         let found = Survey::of(file, import.to.as_ref())
             .map_err(|source| ImportError::Archive { path: import.from.clone(), source })?;
-        for size in found.files {
-            self.names += 1;
-            // A size near the maximum is a claim in an archive's header.
-            self.bytes = self.bytes.saturating_add(size);
-            self.need.add_file(&size.into());
-        }
-        self.names += found.directories;
-        (0..found.directories).for_each(|_| self.need.add_name());
+        self.names += found.names;
+        // A size near the maximum is a claim in an archive's header.
+        self.bytes = self.bytes.saturating_add(found.bytes);
+        self.need = self.need.and(found.need);
         Ok(found.left_out)
     }
 
@@ -177,15 +173,19 @@ mod tests {
         fs::create_dir_all(tree.join("sub")).unwrap();
         fs::write(tree.join("one"), "x").unwrap();
         fs::write(tree.join("sub/two"), vec![1; 3 << 20]).unwrap();
+        std::os::unix::fs::symlink("one", tree.join("link")).unwrap();
+        fs::hard_link(tree.join("one"), tree.join("hard")).unwrap();
+        fs::File::create(tree.join("holes")).unwrap().set_len(1 << 30).unwrap();
         let (pipe, mode) = (tree.join("pipe"), rustix::fs::Mode::RUSR);
         rustix::fs::mknodat(rustix::fs::CWD, pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         let found = |path: &Path| Needs::of(&ImportSpec::of(path.to_owned())).unwrap();
         let (needs, left_out) = found(&tree);
-        assert_eq!((needs.names, needs.bytes), (3, 1 + (3 << 20)));
+        assert_eq!((needs.names, needs.bytes), (6, 1 + (3 << 20) + (1 << 30)));
         assert_eq!(import::reasons(&left_out), "1 named pipe");
         let archive = dir.path().join("tree.tar");
         let mut tar = Command::new("tar");
-        tar.arg("-C").arg(&tree).arg("-cf").arg(&archive).args(["sub", "one", "pipe"]);
+        tar.arg("-C").arg(&tree).arg("-Scf").arg(&archive);
+        tar.args(["sub", "one", "hard", "holes", "link", "pipe"]);
         assert!(tar.status().unwrap().success());
         let (of_archive, left_out) = found(&archive);
         assert_eq!(of_archive, needs);

@@ -44,33 +44,48 @@ pub struct Export {
 /// Options of `import`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Owners and modes are kept. The archive may be compressed with gzip, xz or zstd. An archive in a \
-file is checked first: import stops before it writes anything if famfs cannot hold a member \
-(links, special and sparse files, empty files, names over 79 bytes, names that lead outside), if a \
-name is taken, if there is too little space, or if the log is full. If a name occurs twice, the \
-last member counts. Members from a pipe are imported one by one; those that were complete before \
-an error stay.
+Kept are names, owners, modes, times to the nanosecond, symbolic and hard links, and the holes of \
+sparse files. Devices and named pipes are refused; extended attributes are counted. The archive may \
+be compressed with gzip, xz or zstd. A file system without extensions holds less: `famfs upgrade` \
+turns them on.
 
---pack makes one file, DIR.tar, of each directory that holds at least two files, and only files \
-below 2 MiB. It takes the topmost such directories. DIR.tar is a tar archive with a mark. A file \
-takes at least 2 MiB in a famfs, but in a pack only its size and 512 bytes. Any program that reads \
-tar reads a pack (`tar -xf /mnt/famfs/DIR.tar`), and `famfs export` unpacks it. A pack can hold \
-empty files and long names.
+Archives in files are examined first: import stops before it writes anything if famfs cannot hold a \
+member, if a name leads outside or is taken, if there is too little space, or if the log is full. \
+If a name occurs twice, the last member counts. With --atomic, all of it appears at once. Members \
+from a pipe are imported one by one; those that were complete before an error stay.
+
+A member below a symbolic link goes where the link leads, but never out of the directory that the \
+archive is unpacked into: for links on the way, that directory is the root. That directory itself \
+keeps its owner, mode and time; others that exist get those of their members.
+
+--layers unpacks the layers of a container image, the lowest first: each replaces what is there, \
+`.wh.NAME` removes NAME of the layers below, and `.wh..wh..opq` all that its directory has from \
+them. --oci finds the layers in an image layout, and checks their sums. Layers always appear at \
+once.
 
 Examples:
   tar -c dataset | famfs --pool POOL import
-  famfs import --pack --input dataset.tar /mnt/famfs/datasets
+  famfs import --atomic --input dataset.tar /mnt/famfs/datasets
+  famfs --pool POOL import --layers --input layer1.tar --input layer2.tar /rootfs
+  famfs --pool POOL import --oci image /rootfs
 
 Exit codes: 0 success; 1 failure; 2 wrong usage; 130 interrupted.")]
 pub struct Import {
     /// Existing directory to unpack into; with --pool a path in the pool [default: the root]
     pub path: Option<PathBuf>,
-    /// Read the archive from this file [default: standard input]
+    /// Read the archive from this file; several are unpacked one after the other [default:
+    /// standard input]
     #[arg(short, long, value_name = "FILE")]
-    pub input: Option<PathBuf>,
-    /// Pack each directory of small files into one file
-    #[arg(long)]
-    pub pack: bool,
+    pub input: Vec<PathBuf>,
+    /// The archives are layers of a container image, the lowest first
+    #[arg(long, requires = "input")]
+    pub layers: bool,
+    /// Unpack the container image in this directory (OCI image layout)
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["input", "layers"])]
+    pub oci: Option<PathBuf>,
+    /// Let everything appear at once, or nothing; needs --input
+    #[arg(long, requires = "input")]
+    pub atomic: bool,
     /// Skip and report what famfs cannot hold
     #[arg(long)]
     pub skip_unsupported: bool,

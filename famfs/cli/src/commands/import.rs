@@ -4,11 +4,14 @@
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use famfs::archive::import::{Done, Import, ImportError, Options};
-use famfs::replay::NodeKind;
+use famfs::format::path::RelPath;
+use famfs::replay::Plan;
+use famfs::replay::tree::object::ObjectKind;
+use famfs::replay::tree::resolve::LastLink;
 use famfs::sys::dax::Access;
 use famfs::text::json_name::Name;
 use famfs::write::dropped::Counts;
@@ -16,6 +19,7 @@ use famfs_cli::args::Import as Args;
 use serde::Serialize;
 
 use super::dropped::report_dropped;
+use crate::oci;
 use crate::output::{FAILED, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar};
 use crate::output::{notice, say, stop_flag, stopped};
 use crate::place::{Place, masked, owner};
@@ -26,8 +30,12 @@ struct ImportReport<'a> {
     dry_run: bool,
     files: u64,
     directories: u64,
-    packs: u64,
-    packed_files: u64,
+    symlinks: u64,
+    hard_links: u64,
+    /// Names that layers removed or replaced.
+    removed: u64,
+    /// Existing directories with new attributes.
+    attributes: u64,
     bytes: u64,
     superseded: u64,
     skipped: Vec<Skipped<'a>>,
@@ -41,36 +49,22 @@ struct Skipped<'a> {
     reason: &'a str,
 }
 
+/// Where archives come from.
+enum Input {
+    Files(Vec<File>),
+    Stream(File),
+}
+
 pub fn run(pool: Option<&Path>, args: &Args) -> Outcome {
     let input = open(args)?;
-    let is_file = input.metadata().is_ok_and(|metadata| metadata.is_file());
-    if args.pack && !is_file {
-        let error = anyhow!(
-            "--pack reads the whole archive first, so it needs a file: save the archive and \
-             name it with --input"
-        );
-        return Err(error.into());
-    }
     let stop = stop_flag()?;
     let place = Place::open(pool, args.path.as_deref(), Access::Write)?;
     let mut writer = place.writer(args.dry_run)?;
-    if let Some(path) = &place.path {
-        match writer.plan().get(path).map(|node| &node.kind) {
-            Some(NodeKind::Dir) => {}
-            Some(NodeKind::File { .. }) => {
-                return Err(anyhow!("\"{path}\" is a file, expected a directory").into());
-            }
-            None => {
-                let error = anyhow!("no directory \"{path}\": make it with `famfs mkdir`");
-                return Err(error.into());
-            }
-        }
-    }
     let options = Options {
-        into: place.path.clone(),
+        into: directory(&place, writer.plan())?,
         skip_unsupported: args.skip_unsupported,
-        pack: args.pack,
-        dry_run: args.dry_run,
+        layers: args.layers || args.oci.is_some(),
+        atomic: args.atomic,
         owner: owner(None, None, masked(0o777)),
     };
     let import = Import::new(&mut writer, options);
@@ -79,72 +73,113 @@ pub fn run(pool: Option<&Path>, args: &Args) -> Outcome {
         bar.inc(bytes);
         !stopped(&stop)
     };
-    let result = if is_file {
-        import.file(&input, |bytes| bar.set_length(bytes), &mut progress)
-    } else {
-        import.stream(&input, &mut progress)
+    let result = match &input {
+        Input::Files(files) => import.files(files, |bytes| bar.set_length(bytes), &mut progress),
+        Input::Stream(stream) => import.stream(stream, &mut progress),
     };
     bar.finish_and_clear();
-    let code = if matches!(result, Err(ImportError::Interrupted)) { INTERRUPTED } else { FAILED };
-    let name = || match &args.input {
-        Some(path) => format!("cannot unpack {}", path.display()),
-        None => "cannot unpack standard input".to_owned(),
-    };
+    let interrupted = matches!(result, Err(ImportError::Interrupted { .. }));
     let result = match result {
-        Err(err @ ImportError::Archive(_)) => Err(anyhow::Error::new(err).context(name())),
+        Err(err @ ImportError::Archive(_)) => Err(anyhow::Error::new(err).context(name(args))),
         result => result.map_err(Into::into),
     };
-    report(args, &result.or_exit(code)?)?;
+    report(args, &result.or_exit(if interrupted { INTERRUPTED } else { FAILED })?)?;
     Ok(OK)
 }
 
-/// Opens the archive: a file, or standard input.
-fn open(args: &Args) -> Result<File> {
-    match &args.input {
-        Some(path) => File::open(path).with_context(|| format!("cannot open {}", path.display())),
-        None if io::stdin().is_terminal() => {
-            Err(anyhow!("name an archive with --input FILE, or send it through a pipe"))
+/// The directory to unpack into; `None` is the root.
+fn directory(place: &Place, plan: &Plan) -> Result<Option<RelPath>> {
+    let Some(path) = place.resolve(plan, LastLink::Follow)? else { return Ok(None) };
+    match plan.tree().get(&path).map(|listed| &listed.object.kind) {
+        Some(ObjectKind::Dir { .. }) => Ok(Some(path)),
+        Some(_) => Err(anyhow!("\"{path}\" is a file, expected a directory")),
+        None => Err(anyhow!("no directory \"{path}\": make it with `famfs mkdir`")),
+    }
+}
+
+/// What is unpacked, for a message.
+fn name(args: &Args) -> String {
+    match (&args.oci, args.input.as_slice()) {
+        (Some(dir), _) => format!("cannot unpack the image in {}", dir.display()),
+        (None, []) => "cannot unpack standard input".to_owned(),
+        (None, [path]) => format!("cannot unpack {}", path.display()),
+        (None, paths) => format!("cannot unpack {} archives", paths.len()),
+    }
+}
+
+/// Opens the archives: files, or standard input.
+fn open(args: &Args) -> Result<Input> {
+    if let Some(dir) = &args.oci {
+        return Ok(Input::Files(oci::layers(dir)?));
+    }
+    let open = |path: &PathBuf| {
+        File::open(path).with_context(|| format!("cannot open {}", path.display()))
+    };
+    let mut files: Vec<File> = args.input.iter().map(open).collect::<Result<_>>()?;
+    if files.is_empty() {
+        if io::stdin().is_terminal() {
+            return Err(anyhow!("name an archive with --input FILE, or send it through a pipe"));
         }
-        None => {
-            let stdin = io::stdin().as_fd().try_clone_to_owned();
-            Ok(File::from(stdin.context("cannot use standard input")?))
-        }
+        let stdin = io::stdin().as_fd().try_clone_to_owned();
+        files.push(File::from(stdin.context("cannot use standard input")?));
+    }
+    let is_stream = |file: &File| file.metadata().is_ok_and(|metadata| !metadata.is_file());
+    if !files.iter().any(is_stream) {
+        return Ok(Input::Files(files));
+    }
+    if args.layers || args.atomic {
+        return Err(anyhow!(
+            "--layers and --atomic examine the whole archive first, so they need a regular file: \
+             save the archive and name it with --input"
+        ));
+    }
+    match files.pop().filter(|_| files.is_empty()) {
+        Some(stream) => Ok(Input::Stream(stream)),
+        None => Err(anyhow!("several archives need regular files: import a pipe on its own")),
     }
 }
 
 fn report(args: &Args, done: &Done) -> Result<()> {
-    let Done { files, directories, packs, packed_files, bytes, left_out, superseded, dropped } =
-        done;
+    let Done { files, directories, symlinks, hard_links, removed, bytes, superseded, .. } = *done;
     if args.json {
-        let skipped = left_out
+        let skipped = done
+            .left_out
             .iter()
             .map(|item| Skipped { path: Name::new("path", &item.bytes), reason: &item.reason })
             .collect();
         return print_json(&ImportReport {
             version: 1,
             dry_run: args.dry_run,
-            files: *files,
-            directories: *directories,
-            packs: *packs,
-            packed_files: *packed_files,
-            bytes: *bytes,
-            superseded: *superseded,
+            files,
+            directories,
+            symlinks,
+            hard_links,
+            removed,
+            attributes: done.attributes,
+            bytes,
+            superseded,
             skipped,
-            dropped: dropped.counts(),
+            dropped: done.dropped.counts(),
         });
     }
-    for item in left_out {
+    for item in &done.left_out {
         say!("skipped {}: {}", item.name, item.reason)?;
     }
-    let packs = match packs {
-        0 => String::new(),
-        _ => format!(", {packs} of them packs of {packed_files} files"),
-    };
-    let (skipped, bytes) = (left_out.len(), human(*bytes));
-    report_dropped(dropped, args.verbose)?;
-    if *superseded > 0 {
+    report_dropped(&done.dropped, args.verbose)?;
+    if superseded > 0 {
         notice!("{superseded} members were skipped, because a later one has the same name");
     }
+    let some = |count: u64, what: &str| match count {
+        0 => String::new(),
+        _ => format!(", {count} {what}"),
+    };
     let would = if args.dry_run { "would make " } else { "" };
-    say!("{would}{files} files{packs}, {directories} directories, {skipped} skipped, {bytes}")
+    say!(
+        "{would}{files} files, {directories} directories{}{}{}, {} skipped, {}",
+        some(symlinks, "symbolic links"),
+        some(hard_links, "hard links"),
+        some(removed, "removed"),
+        done.left_out.len(),
+        human(bytes)
+    )
 }

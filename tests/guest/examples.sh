@@ -118,7 +118,7 @@ famfs doctor
 # Archives; names that were files become directories.
 prepare famfs export -o dataset.tar /mnt/famfs/dataset
 prepare famfs mkdir /mnt/famfs/datasets
-famfs import --pack --input dataset.tar /mnt/famfs/datasets
+famfs import --atomic --input dataset.tar /mnt/famfs/datasets
 prepare famfs rm /mnt/famfs/a /mnt/famfs/data
 prepare famfs mkdir /mnt/famfs/a
 prepare famfs cp dataset/one /mnt/famfs/a/one

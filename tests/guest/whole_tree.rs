@@ -18,7 +18,7 @@ use famfs::write::volume::OfflineVolume;
 use famfs::write::writer::{WriteError, Writer};
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
-use trees::{Rules, Tree};
+use trees::{Kind, Rules, Tree};
 use vm_tests::{
     Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View, read_tree, send_trees,
 };
@@ -89,7 +89,14 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
 /// Compares a tree of a VM with one of the host.
 fn same(node: &Node, host: &Path, source: &str, path: &str) -> Result<()> {
     let found = read_tree(node, &format!("/mnt/famfs/{path}"), &[])?;
-    trees::compare(&Tree::read(&host.join(source))?, &found, Rules::default())
+    let mut expected = Tree::read(&host.join(source))?;
+    // Only files have several names in a famfs: of a link there is a second one.
+    for entry in expected.entries.values_mut() {
+        if matches!(entry.kind, Kind::Symlink(_)) {
+            entry.same_as = None;
+        }
+    }
+    trees::compare(&expected, &found, Rules::default())
         .none()
         .with_context(|| format!("tree {source}"))
 }

@@ -74,14 +74,18 @@ fn prepare(dir: &Path, bin: &Path, formatted: bool) {
         tar -cf dataset.tar dataset
         cp dataset.tar small.tar
         cp dataset.tar all.tar
+        cp dataset.tar layer1.tar
+        cp dataset.tar layer2.tar
         truncate -s 64M pool other";
     let contents = "famfs --pool pool mkfs
         famfs --pool other mkfs
         famfs --pool pool mkdir /data
         famfs --pool pool cp dataset/a /data/a
         famfs --pool pool creat -s 4k -S 42 /new
+        famfs --pool pool mkdir /rootfs
         famfs --pool other mkdir b";
     run(dir, bin, script);
+    trees::plant_oci_image(&dir.join("image")).unwrap();
     if formatted {
         run(dir, bin, contents);
     }

@@ -148,8 +148,9 @@ fn trees_are_as_tar_unpacks_them() {
                 let script = "touch -r other ../time && cp -dp --no-preserve=links \
                               'other/same link' ../link && mv -f ../link 'other/same link' && \
                               touch -r ../time other";
-                let status = Command::new("sh").args(["-c", script]).current_dir(&expected);
-                assert!({ status }.status().unwrap().success());
+                let mut shell = Command::new("sh");
+                shell.args(["-c", script]).current_dir(&expected);
+                assert!(shell.status().unwrap().success());
             }
             let pool = formatted();
             run(&pool, &["mkdir", "/in"]);

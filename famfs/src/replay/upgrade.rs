@@ -114,9 +114,7 @@ pub fn mark(media: &dyn Media) -> Result<Superblock, UpgradeError> {
     let (magic, rest) = mark.as_bytes().split_at(offset_of!(Extensions, version));
     let rest_offset = EXTENSIONS_OFFSET + magic.len() as u64;
     // An earlier file system may have left one.
-    for (offset, bytes) in
-        [(EXTENSIONS_OFFSET, &[0; 8][..]), (rest_offset, rest), (EXTENSIONS_OFFSET, magic)]
-    {
+    for (offset, bytes) in [(rest_offset, rest), (EXTENSIONS_OFFSET, magic)] {
         media.write_at(offset, bytes)?;
         media.persist(offset, bytes.len() as u64)?;
     }

@@ -175,7 +175,7 @@ mod tests {
         fs::write(tree.join("sub/two"), vec![1; 3 << 20]).unwrap();
         std::os::unix::fs::symlink("one", tree.join("link")).unwrap();
         fs::hard_link(tree.join("one"), tree.join("hard")).unwrap();
-        fs::File::create(tree.join("holes")).unwrap().set_len(1 << 30).unwrap();
+        File::create(tree.join("holes")).unwrap().set_len(1 << 30).unwrap();
         let (pipe, mode) = (tree.join("pipe"), rustix::fs::Mode::RUSR);
         rustix::fs::mknodat(rustix::fs::CWD, pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         let found = |path: &Path| Needs::of(&ImportSpec::of(path.to_owned())).unwrap();

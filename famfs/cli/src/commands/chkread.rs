@@ -109,6 +109,9 @@ impl MetaBytes {
     }
 }
 
+/// How often what differs is read again.
+const LOOKS: u32 = 3;
+
 /// Size of a file, and the offset of the first byte at which read(2) and a mapping differ.
 fn compare(path: &Path) -> Result<(u64, Option<u64>)> {
     let file = File::open(path)?;
@@ -121,9 +124,17 @@ fn compare(path: &Path) -> Result<(u64, Option<u64>)> {
     let (mut by_read, mut by_mmap) = (vec![0; COPY_STEP], vec![0; COPY_STEP]);
     for (offset, len) in steps(size) {
         let (by_read, by_mmap) = (&mut by_read[..len], &mut by_mmap[..len]);
-        file.read_exact_at(by_read, offset)?;
-        mapped.read(offset, by_mmap)?;
-        if let Some(at) = by_read.iter().zip(&*by_mmap).position(|(a, b)| a != b) {
+        let mut differs = None;
+        // A store of somebody else, like the heartbeat of a lease, can come between the two.
+        for _ in 0..LOOKS {
+            file.read_exact_at(by_read, offset)?;
+            mapped.read(offset, by_mmap)?;
+            differs = by_read.iter().zip(&*by_mmap).position(|(a, b)| a != b);
+            if differs.is_none() {
+                break;
+            }
+        }
+        if let Some(at) = differs {
             return Ok((size, Some(offset + at as u64)));
         }
     }

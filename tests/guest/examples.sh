@@ -57,6 +57,8 @@ famfs watch /mnt/famfs &
 prepare watched
 famfs creat --size 64m --seed 42 /mnt/famfs/new
 famfs cp -r dataset /mnt/famfs
+prepare cp -r dataset v2
+famfs cp -r --atomic v2 /mnt/famfs
 famfs cp --compare -r dataset /mnt/famfs
 famfs creat -s 64m -S 42 /mnt/famfs/a
 famfs creat -s 64m -B 8 -N 4 -C 2m /mnt/famfs/b
@@ -94,6 +96,7 @@ famfs rm -r /mnt/famfs/shared /mnt/famfs/home
 
 # Reading.
 famfs ls /mnt/famfs
+famfs ls -l /mnt/famfs
 famfs stat /mnt/famfs/data
 famfs tree /mnt/famfs
 famfs df -h /mnt/famfs

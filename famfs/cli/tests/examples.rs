@@ -80,7 +80,7 @@ fn prepare(dir: &Path, bin: &Path, formatted: bool) {
     let contents = "famfs --pool pool mkfs
         famfs --pool other mkfs
         famfs --pool pool mkdir /data
-        famfs --pool pool cp dataset/a /data/a
+        famfs --pool pool creat -s 2m -S 1 /data/a
         famfs --pool pool creat -s 4k -S 42 /new
         famfs --pool pool mkdir /rootfs
         famfs --pool other mkdir b";

@@ -265,7 +265,7 @@ mod tests {
             let mut bytes = archive(b"a", |header| {
                 header.set_entry_type(kind);
                 header.set_size(0);
-                header.set_link_name(target).unwrap();
+                header.set_link_name_literal(target).unwrap();
             });
             // A link has no data.
             bytes.drain(512..1024);

@@ -113,8 +113,11 @@ pub fn mark(media: &dyn Media) -> Result<Superblock, UpgradeError> {
     let mark = Extensions::new(superblock.fs_uuid.into_bytes());
     let (magic, rest) = mark.as_bytes().split_at(offset_of!(Extensions, version));
     let rest_offset = EXTENSIONS_OFFSET + magic.len() as u64;
-    // An earlier file system may have left one.
-    for (offset, bytes) in [(rest_offset, rest), (EXTENSIONS_OFFSET, magic)] {
+    // An earlier file system may have left one, which must not count while half of it is this one.
+    let no_magic = [0; 8];
+    for (offset, bytes) in
+        [(EXTENSIONS_OFFSET, &no_magic[..]), (rest_offset, rest), (EXTENSIONS_OFFSET, magic)]
+    {
         media.write_at(offset, bytes)?;
         media.persist(offset, bytes.len() as u64)?;
     }

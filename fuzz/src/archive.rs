@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Target: unpacking a tar archive into a pool. Input: one byte (bit 0: read it as a stream instead
-//! of a file, bit 1: it is a layer, and comes twice, bit 2: skip what famfs cannot hold, bit 3: correct the
-//! headers' checksums, bits 4 and 5: compress it with nothing, gzip, xz or zstd), then the archive.
+//! of a file, bit 1: it is a layer, and comes twice, bit 2: skip what famfs cannot hold, bit 3:
+//! correct the headers' checksums, bits 4 and 5: compress it with nothing, gzip, xz or zstd), then
+//! the archive.
 //!
 //! Invariants, whether it succeeds or not:
 //! * the file system is clean, and its plan keeps everything that [`plan::promises`] asserts;

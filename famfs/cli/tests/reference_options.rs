@@ -169,7 +169,8 @@ fn make(dir: &Path) {
     fs::write(dir.join("src/one"), "one\n12").unwrap();
     fs::write(dir.join("theirs"), "other\n").unwrap();
     fs::File::create(dir.join("fresh")).unwrap().set_len(24 << 20).unwrap();
-    for line in ["mkfs --reference", "cp src/one one", "cp theirs other", "creat -s 2m -S 7 seeded"] {
+    for line in ["mkfs --reference", "cp src/one one", "cp theirs other", "creat -s 2m -S 7 seeded"]
+    {
         let words: Vec<&str> = ["--pool", "fresh"].into_iter().chain(line.split(' ')).collect();
         let output = famfs(dir, &words);
         assert!(output.status.success(), "{line}: {output:?}");

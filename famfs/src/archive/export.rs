@@ -215,7 +215,8 @@ impl<W: Write> Export<'_, W> {
 
     /// Copies the members of a pack, as the directory that it was made from.
     fn unpack(&mut self, pack: &RelPath, dir: &[u8], input: impl Read) -> Result<(), ExportError> {
-        // Reading can fail in two ways: with an error of the archive, or with one that ends it here.
+        // Reading can fail in two ways: with an error of the archive, or with one that ends it
+        // here.
         enum End {
             Archive(ArchiveError),
             Export(ExportError),

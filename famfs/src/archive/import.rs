@@ -182,8 +182,8 @@ pub struct Import<'w, 'v> {
 }
 
 impl<'w, 'v> Import<'w, 'v> {
-    /// Starts to unpack into a file system. If the writer has begun a group, what is unpacked becomes
-    /// a part of it.
+    /// Starts to unpack into a file system. If the writer has begun a group, what is unpacked
+    /// becomes a part of it.
     pub fn new(writer: &'w mut Writer<'v>, options: Options) -> Self {
         let (grouped, done) = (writer.is_atomic(), Done::default());
         Self { writer, grouped, options, done, buf: vec![0; COPY_STEP] }

@@ -2,8 +2,8 @@
 //! Reads tar archives from sources that nobody vouches for.
 //!
 //! A member becomes a checked value before anything is done with it: its name stays below the place
-//! where it is unpacked, and it is a file, a directory, a link, or something that famfs cannot hold.
-//! An archive may be compressed.
+//! where it is unpacked, and it is a file, a directory, a link, or something that famfs cannot
+//! hold. An archive may be compressed.
 
 pub mod compression;
 pub mod export;

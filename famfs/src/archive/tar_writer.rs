@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Writes the members of a tar archive. What a ustar header has no room for is in pax records before
-//! it; sparse files are in the form that GNU tar writes as "pax, version 1.0".
+//! Writes the members of a tar archive. What a ustar header has no room for is in pax records
+//! before it; sparse files are in the form that GNU tar writes as "pax, version 1.0".
 
 use std::io::{self, Read, Write};
 use std::ops::Range;

@@ -143,8 +143,8 @@ impl Memory {
         ranges
     }
 
-    /// What holds a file from byte `from` on: its device offset, or `None` in a hole, and the number
-    /// of bytes that go on like this. `None` behind everything that a map holds.
+    /// What holds a file from byte `from` on: its device offset, or `None` in a hole, and the
+    /// number of bytes that go on like this. `None` behind everything that a map holds.
     pub fn part(&self, from: u64) -> Option<(Option<u64>, u64)> {
         match self {
             Self::Map(map) => map.piece(from).map(|piece| (Some(piece.offset), piece.len)),

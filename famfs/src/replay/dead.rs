@@ -4,8 +4,9 @@
 //!
 //! What made something can become void as soon as no entry that stays names it as a directory, and
 //! what it took the place of is void. From then on all other entries about it have no effect, in
-//! whatever order they become void. So files go first, then directories from the inside out. A directory through which something moved that
-//! is still there stays, and so do directories that have been in each other.
+//! whatever order they become void. So files go first, then directories from the inside out. A
+//! directory through which something moved that is still there stays, and so do directories that
+//! have been in each other.
 
 use std::collections::{BTreeMap, HashMap};
 

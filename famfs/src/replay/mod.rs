@@ -267,8 +267,8 @@ impl Plan {
         found.ok().map(|index| &self.deletions[index])
     }
 
-    /// Slots of entries without effect: those about what is void, and lists that no name needs. They
-    /// are harmless, and void after a compaction.
+    /// Slots of entries without effect: those about what is void, and lists that no name needs.
+    /// They are harmless, and void after a compaction.
     pub fn idle(&self) -> &[u64] {
         &self.idle
     }

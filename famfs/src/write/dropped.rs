@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a file loses on its way into a famfs: extended attributes everywhere, and without extensions
-//! also holes, hard links and times.
+//! What a file loses on its way into a famfs: extended attributes everywhere, and without
+//! extensions also holes, hard links and times.
 
 use serde::Serialize;
 

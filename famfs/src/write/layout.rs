@@ -9,8 +9,8 @@ use crate::format::map::Memory;
 
 /// Pages of an allocation unit.
 pub const UNIT_PAGES: u64 = ALLOC_UNIT / PAGE;
-/// Most ranges of a file: each needs at most three pieces, and a file has room for 65,536. Of a file
-/// with more, the shortest holes become zeros.
+/// Most ranges of a file: each needs at most three pieces, and a file has room for 65,536. Of a
+/// file with more, the shortest holes become zeros.
 const MAX_RANGES: usize = 20_000;
 
 /// Size of a file, and its pages with data. What lies between is a hole, which reads as zeros and

@@ -8,7 +8,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use crate::format::ALLOC_UNIT;
-use crate::format::extension::PAGE;
 use crate::format::map::Memory;
 use crate::format::path::RelPath;
 use crate::media::{Media, PoolFile};
@@ -65,7 +64,8 @@ pub trait Volume {
     /// entry before it has this checksum.
     fn note_played(&self, tree: &Tree, next: u64, checksum: u64, complete: bool) -> io::Result<()>;
 
-    /// The device, if the memory of files may be written through it; else each file is to be opened.
+    /// The device, if the memory of files may be written through it; else each file is to be
+    /// opened.
     fn device(&self) -> Option<&dyn Media> {
         None
     }
@@ -253,10 +253,10 @@ impl FileBytes for PoolRanges<'_> {
         else {
             return Ok(());
         };
-        let zeros = [0; PAGE as usize];
         let start = self.size - at;
-        let tail = usize::try_from(extent.len - start).unwrap_or(usize::MAX).min(zeros.len());
-        self.pool.write_at(extent.offset + start, &zeros[..tail]).map_err(io::Error::other)
+        // Less than a page.
+        let zeros = vec![0; usize::try_from(extent.len - start).unwrap_or(0)];
+        self.pool.write_at(extent.offset + start, &zeros).map_err(io::Error::other)
     }
 
     /// The append that publishes the file syncs the pool before it moves the index; a file that

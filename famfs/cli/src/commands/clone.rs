@@ -74,8 +74,9 @@ fn memory(plan: &Plan, source: &RelPath) -> Result<(Owner, u64, FileMap)> {
         Memory::Map(map) => map,
         Memory::Pieces(pieces) => {
             let extents: Vec<Extent> = pieces.into_iter().map(|(_, extent)| extent).collect();
-            let is_whole =
-                |extent: &Extent| extent.offset % ALLOC_UNIT == 0 && extent.len % ALLOC_UNIT == 0;
+            let is_whole = |extent: &Extent| {
+                [extent.offset, extent.len].iter().all(|end| end.is_multiple_of(ALLOC_UNIT))
+            };
             let held: u64 = extents.iter().map(|extent| extent.len).sum();
             let fits = held == *size && extents.len() <= MAX_EXTENTS;
             if !fits || !extents.iter().all(is_whole) {

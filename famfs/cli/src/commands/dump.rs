@@ -61,7 +61,7 @@ fn counted<S: Serializer>(counts: &&Cell<Counts>, serializer: S) -> Result<S::Ok
 /// Superblock and log, as far as they can be reached.
 enum Source {
     Pool(PoolFile),
-    Mounted(MountedVolume),
+    Mounted(Box<MountedVolume>),
     /// Of a mounted famfs whose superblock does not record where its log is.
     SuperblockOnly(MetaFiles),
 }
@@ -76,7 +76,7 @@ impl Source {
         let mount = locate(path)?.mount;
         let mounted = || Mounted::at(&mount.mount_point, &mount.source);
         match mounted()?.open(Access::Read, None) {
-            Ok(volume) => Ok(Self::Mounted(volume)),
+            Ok(volume) => Ok(Self::Mounted(Box::new(volume))),
             Err(err) => {
                 notice!("the log cannot be reached: {}", one_line(&err));
                 Ok(Self::SuperblockOnly(mounted()?.superblock_media()?))

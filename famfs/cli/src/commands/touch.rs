@@ -41,17 +41,14 @@ pub fn run(pool: Option<&Path>, args: &Touch) -> Outcome {
     for arg in &args.paths {
         let path = operands.find(tree, arg, last)?;
         match &path {
+            Some(missing) if tree.get(missing).is_none() && args.no_create => continue,
+            _ if !seen.insert(path.clone()) => continue,
             Some(missing) if tree.get(missing).is_none() => {
-                if !args.no_create && seen.insert(path.clone()) {
-                    made.push(missing.clone());
-                    let text = format!("new, {text}");
-                    changes.push(Change { path, new: NewAttributes::default(), text });
-                }
+                made.push(missing.clone());
+                let text = format!("new, {text}");
+                changes.push(Change { path, new: NewAttributes::default(), text });
             }
-            _ if seen.insert(path.clone()) => {
-                changes.push(Change { path, new, text: text.clone() });
-            }
-            _ => {}
+            _ => changes.push(Change { path, new, text: text.clone() }),
         }
     }
     group(&mut writer, changes.len())?;

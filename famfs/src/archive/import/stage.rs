@@ -85,13 +85,16 @@ pub(super) struct NewFile {
     pub attributes: Attributes,
 }
 
+/// A place in a directory: the directory, how often that was emptied, and the name.
+type PlaceName = (usize, u32, Box<[u8]>);
+
 /// The tree.
 pub(super) struct Stage {
     into: Option<RelPath>,
     rules: Rules,
     pub nodes: Vec<Node>,
-    /// Nodes by directory, how often that was emptied, and name; `None` is a name that is gone.
-    pub names: HashMap<(usize, u32, Box<[u8]>), Option<usize>>,
+    /// Nodes by place; `None` is a name that is gone.
+    pub names: HashMap<PlaceName, Option<usize>>,
     pub files: Vec<NewFile>,
     /// Members that a later one of the same name replaced.
     pub superseded: u64,
@@ -433,7 +436,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Removes a name of the layers below; of a directory that this layer has too, only its contents.
+    /// Removes a name of the layers below; of a directory that this layer has too, only its
+    /// contents.
     pub fn remove(&mut self, tree: &Tree, name: &[u8], archive: usize) {
         let Ok((dir, last)) = self.place(tree, name, false) else { return };
         match self.child(tree, dir, last) {

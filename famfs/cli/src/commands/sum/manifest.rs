@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The list format of sha256sum(1): sum, two spaces, name. A name with a backslash or a line
-//! break is escaped, and its line starts with a backslash. The line of a symbolic link, with the sum
-//! of its target's text, stands behind a mark that makes it a comment for sha256sum(1).
+//! break is escaped, and its line starts with a backslash. The line of a symbolic link, with the
+//! sum of its target's text, stands behind a mark that makes it a comment for sha256sum(1).
 
 use anyhow::{Context, Result, bail};
 

@@ -123,7 +123,7 @@ fn manifest(pool: &Pool) -> Tree {
                     let mut tail = vec![1; usize::try_from(offset + extent.len - size).unwrap()];
                     let start = extent.offset + (size - offset);
                     pool.media().read_at(start, &mut tail).unwrap();
-                    assert!(tail.iter().all(|byte| *byte == 0) && tail.len() < PAGE as usize);
+                    assert!(tail.iter().all(|byte| *byte == 0) && (tail.len() as u64) < PAGE);
                 }
                 let read = |offset, buf: &mut [u8]| Ok(file.read(offset, buf)?);
                 Kind::File(trees::Contents::of(*size, joined(&data), read).unwrap())
@@ -371,9 +371,9 @@ fn an_atomic_copy_publishes_all_or_nothing() {
     let pool = pool(64 << 20);
     let into = Destination::Into(None);
     let tree = source.path().join("tree");
-    let count = scan(&[tree.clone()], &into, &ALL).unwrap().sizes().count();
+    let count = scan(std::slice::from_ref(&tree), &into, &ALL).unwrap().sizes().count();
     for stop in 0..2 {
-        let found = scan(&[tree.clone()], &into, &ALL).unwrap();
+        let found = scan(std::slice::from_ref(&tree), &into, &ALL).unwrap();
         let mut writer = Writer::open(&pool, None).unwrap();
         writer.atomic().unwrap();
         let calls = std::sync::atomic::AtomicUsize::new(0);

@@ -2,6 +2,8 @@
 //! Writing sessions in a file system with extensions: what they make is what a reader of the log
 //! finds.
 
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
 use std::collections::BTreeMap;
 
 use famfs::format::ALLOC_UNIT;
@@ -57,7 +59,8 @@ fn create(writer: &mut Writer<'_>, name: &str, layout: Layout) -> Result<(), Wri
     let room = writer.allocate(&path(name), layout.clone())?;
     writer.create(&path(name), attributes(0o644), room, |file| {
         for range in layout.data() {
-            let bytes: Vec<u8> = range.clone().map(|at| (at / PAGE % 250) as u8 + 1).collect();
+            let bytes: Vec<u8> =
+                range.clone().map(|at| u8::try_from(at / PAGE % 250).unwrap() + 1).collect();
             file.write(range.start, &bytes).unwrap();
         }
         Ok::<_, WriteError>(())

@@ -57,8 +57,11 @@ fn copied_out(pool: &Pool, from: &str, dir: &Path) -> PathBuf {
     out
 }
 
+/// Adds a member to an archive.
+type Member<'m> = &'m dyn Fn(&mut Builder<Vec<u8>>);
+
 /// An archive of members, each made by one of the functions below.
-fn archive(members: &[&dyn Fn(&mut Builder<Vec<u8>>)]) -> Vec<u8> {
+fn archive(members: &[Member<'_>]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     members.iter().for_each(|member| member(&mut builder));
     builder.into_inner().unwrap()
@@ -235,9 +238,14 @@ fn a_pool_without_extensions_says_what_it_cannot_hold() {
     ]);
     let message = "4 of the members cannot be unpacked (1 path that is too long, 1 empty file, \
                    1 symbolic link, 1 hard link)";
-    refused(&pool, &[odd.clone()], &[], message);
-    refused(&pool, &[odd.clone()], &[], "`famfs upgrade` lets this file system hold more");
-    refused(&pool, &[odd.clone()], &["--layers"], "`famfs upgrade`");
+    refused(&pool, std::slice::from_ref(&odd), &[], message);
+    refused(
+        &pool,
+        std::slice::from_ref(&odd),
+        &[],
+        "`famfs upgrade` lets this file system hold more",
+    );
+    refused(&pool, std::slice::from_ref(&odd), &["--layers"], "`famfs upgrade`");
     let done = imported(&pool, &[odd], &["--skip-unsupported"]);
     assert!(done.contains("1 files, 0 directories, 4 skipped"), "{done}");
 }
@@ -454,9 +462,9 @@ fn layers_remove_and_replace() {
     assert!(!both.contains("removed"), "{both}");
     assert_eq!(names(&pool, "both"), expected);
     // One after the other: the second removes and replaces what the file system has.
-    imported(&pool, &[first.clone()], &["--layers", "/steps"]);
+    imported(&pool, std::slice::from_ref(&first), &["--layers", "/steps"]);
     let before = published(&pool);
-    let done = imported(&pool, &[second.clone()], &["--layers", "/steps"]);
+    let done = imported(&pool, std::slice::from_ref(&second), &["--layers", "/steps"]);
     // opaque/{old,deep,deep/er}, merged/gone, kind, other{,/file}, linked, gone, again/old.
     assert!(done.contains(", 10 removed,"), "{done}");
     assert!(published(&pool) > before);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a path is and has, for the commands that show it.
 
-use famfs::format::map::Extent;
+use famfs::format::map::{Extent, Memory};
 use famfs::replay::Time;
 use famfs::replay::tree::Tree;
 use famfs::replay::tree::list::Entry;
@@ -17,12 +17,11 @@ pub fn is_dir(entry: &Entry<'_>) -> bool {
 
 /// Where the bytes of a file are.
 pub fn map_item(tree: &Tree, bytes: &FileBytes, size: u64) -> MapItem {
-    match bytes {
-        FileBytes::Own(map) => map.into(),
-        FileBytes::Pieces { .. } => {
-            let extents = tree.extents(bytes, size).into_iter();
+    match tree.memory(bytes, size) {
+        Memory::Map(map) => (&map).into(),
+        Memory::Pieces(pieces) => {
             let item = |(at, Extent { offset, len })| ExtentItem { at: Some(at), offset, len };
-            MapItem::pieces(extents.map(item).collect())
+            MapItem::pieces(pieces.into_iter().map(item).collect())
         }
     }
 }

@@ -242,8 +242,12 @@ fn copy(dir: &Path) {
 fn copy_offset(path: &Path) -> usize {
     let media = PoolFile::open(path, Access::Read).unwrap();
     let plan = famfs::replay::Contents::read(&media).unwrap().plan;
-    let NodeKind::File { map, .. } = &plan.nodes()[0].kind else { panic!("no file") };
-    usize::try_from(map.extents()[0].offset + media.origin()).unwrap()
+    // The file fills whole units, which are a store file of its own.
+    let map = plan.nodes().iter().find_map(|node| match &node.kind {
+        NodeKind::File { map, .. } => Some(map),
+        NodeKind::Dir => None,
+    });
+    usize::try_from(map.unwrap().extents()[0].offset + media.origin()).unwrap()
 }
 
 /// Copies `bytes` into a new mapping of the pool, on every processor.

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The famfs tools in VMs: a reader that follows the master, many files, spread files, and a master
-//! that is killed during a copy.
+//! The famfs tools in VMs: a reader that follows the master, many files, spread files, a host that
+//! writes beside the master, and a master that is killed during a copy.
 
+#[path = "pool/host.rs"]
+mod host;
 #[path = "pool/kill.rs"]
 mod kill;
 #[path = "pool/latency.rs"]
@@ -92,6 +94,15 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
             health::check(&node.member.name, &output.stdout)?;
         }
         Ok(())
+    });
+    session.check("the host changes names while the VMs have the pool", || {
+        host::changes_names(&pool, master, reader)
+    });
+    session.check("host and master add files in turn, and none is lost", || {
+        host::takes_turns(&pool, master, reader)
+    });
+    session.check("the master goes on after a command of the host was killed", || {
+        host::is_killed(&pool, master)
     });
     session.check("umount(8) ends the watch, and after a new mount all is there again", || {
         shell(reader, "umount /mnt/famfs")?;

@@ -97,10 +97,18 @@ impl Pool {
         &self,
         arguments: impl IntoIterator<Item = A>,
     ) -> Result<Vec<u8>> {
+        run(&mut self.famfs_command(arguments))
+    }
+
+    /// The command `famfs --pool` with these arguments.
+    pub fn famfs_command<A: Into<OsString>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Command {
         let mut command = Command::new(self.programs.join("famfs"));
         command.arg("--pool").arg(&self.path);
         command.args(arguments.into_iter().map(Into::into));
-        run(&mut command)
+        command
     }
 }
 

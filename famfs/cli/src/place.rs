@@ -46,7 +46,7 @@ pub struct Place {
     is_dir: bool,
     /// The pool file or device.
     memory: Option<Metadata>,
-    /// This system's UUID; `None` offline, where the holder of the pool's lock is the master.
+    /// This system's UUID; `None` with a pool file, whose host may always write.
     system: Option<Uuid>,
     /// The master's lease, if this process writes.
     lease: OnceCell<Keeper>,
@@ -60,16 +60,29 @@ impl Place {
             Some(pool) => {
                 let path = path.unwrap_or(Path::new(""));
                 let (path, is_dir) = (pool_path(path)?, names_dir(path));
-                let volume = Box::new(OfflineVolume::new(PoolFile::open(pool, access)?));
-                let memory = pool.metadata().ok();
-                let (system, lease) = (None, OnceCell::new());
-                Ok(Self { volume, path, is_dir, memory, system, lease })
+                let file = match access {
+                    Access::Read => PoolFile::open(pool, access)?,
+                    Access::Write => PoolFile::open_beside_others(pool, |text| notice!("{text}"))?,
+                };
+                Ok(Self::offline(pool, file, path, is_dir))
             }
             None => match path {
                 Some(path) => Self::mounted(path, access, LastLink::Follow),
                 None => Self::mounted(&mounts::only()?, access, LastLink::Follow),
             },
         }
+    }
+
+    /// The root of a pool file that nobody else may have, for commands that change what others
+    /// rely on.
+    pub fn open_alone(pool: &Path, access: Access) -> Result<Self> {
+        Ok(Self::offline(pool, PoolFile::open(pool, access)?, None, false))
+    }
+
+    fn offline(pool: &Path, file: PoolFile, path: Option<RelPath>, is_dir: bool) -> Self {
+        let volume = Box::new(OfflineVolume::new(file));
+        let memory = pool.metadata().ok();
+        Self { volume, path, is_dir, memory, system: None, lease: OnceCell::new() }
     }
 
     /// The same for a path that may be that of a symbolic link.
@@ -140,11 +153,15 @@ impl Place {
         let me = RunningSystem::this(self.system.unwrap_or_default())?;
         let media = self.volume.lease_media()?;
         let timing = Timing::default();
-        let waiting = |holder: &RunningSystem| {
-            notice!(
+        let waiting = |holder: &RunningSystem| match me.is_host() || holder.is_host() {
+            true => notice!(
+                "waiting up to {} s for {holder}, which is writing, or has just ended",
+                timing.patience.as_secs()
+            ),
+            false => notice!(
                 "waiting up to {} seconds to see whether the last master is alive: {holder}",
                 timing.expiry.as_secs()
-            );
+            ),
         };
         let taken = Keeper::acquire(media, superblock.fs_uuid, me, false, timing, waiting)?;
         Ok(Some(self.lease.get_or_init(|| taken)))

@@ -6,6 +6,7 @@
 mod common;
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -148,15 +149,45 @@ fn a_stopped_creat_says_what_is_left() {
 }
 
 #[test]
-fn only_one_writer_at_a_time() {
+fn a_second_writer_waits_for_the_first() {
     let (pool, sources) = (pool(), sources());
     let mut copy = start_copy(&pool, sources.path());
-    // It stays there until the other process has looked.
-    kill_process(Pid::from_child(&copy), Signal::STOP).unwrap();
-    let second = famfs(&pool).args(["mkdir", "d"]).output().unwrap();
+    // It stays there until the other process has said that it waits.
+    let copy_pid = Pid::from_child(&copy);
+    kill_process(copy_pid, Signal::STOP).unwrap();
+    let mut second = famfs(&pool).args(["mkdir", "d"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut message = String::new();
+    BufReader::new(second.stderr.take().unwrap()).read_line(&mut message).unwrap();
+    let expected = format!("locked by process {copy_pid} (famfs)");
+    assert!(
+        message.contains("waiting up to 59 s for ") && message.contains(&expected),
+        "{message}"
+    );
+    assert_eq!(second.try_wait().unwrap(), None);
     copy.kill().unwrap();
     copy.wait().unwrap();
-    assert_eq!(second.status.code(), Some(1));
-    let message = String::from_utf8(second.stderr).unwrap();
-    assert!(message.contains("is in use by another process"), "{message}");
+    assert!(second.wait().unwrap().success());
+}
+
+/// What changes more than names needs the pool for itself: virtual machines have its lock shared.
+#[test]
+fn names_change_beside_others_and_the_rest_alone() {
+    use rustix::fs::{FlockOperation, flock};
+    let pool = pool();
+    let vm = File::open(&pool.path).unwrap();
+    flock(&vm, FlockOperation::NonBlockingLockShared).unwrap();
+    for args in [&["mkdir", "d"][..], &["touch", "d"], &["mv", "d", "e"], &["rm", "-r", "e"]] {
+        let output = famfs(&pool).args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {output:?}");
+    }
+    for args in [&["compact"][..], &["mkfs", "--force"]] {
+        let output = famfs(&pool).args(args).output().unwrap();
+        assert!(!output.status.success(), "{args:?}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains("is in use by another process"), "{args:?}: {message}");
+    }
+    // Whoever has the pool alone keeps all others out.
+    flock(&vm, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let refused = famfs(&pool).args(["mkdir", "d"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
 }

@@ -123,6 +123,10 @@ pub struct Lease {
     pub heartbeat: U64,
 }
 
+/// Device offset of a number that is not zero while the host asks for the lease; not in the
+/// reference's format. It has a cache line of its own.
+pub const LEASE_REQUEST_OFFSET: u64 = LEASE_OFFSET + 192;
+
 /// Device offset of a copy of the superblock that exists while the master changes; not in the
 /// reference's format.
 pub const SUPERBLOCK_COPY_OFFSET: u64 = 0x5000;

@@ -148,12 +148,15 @@ impl MountedVolume {
     /// Whether no other process adds files now: each keeps the log's lock as long as it may have
     /// made some.
     pub fn has_no_writer(&self) -> bool {
-        let free = || {
-            // A lock of its own, which ends with this file.
-            let log = self.mounted.meta_file(FileType::Log).ok()?;
-            lock::within(&log, lock::Mode::Exclusive, Duration::ZERO).ok()
-        };
-        self.access == Access::Write || free().unwrap_or(false)
+        self.access == Access::Write || self.keep_writers_out().is_some()
+    }
+
+    /// Takes the log's lock if it is free, and so keeps writers waiting until the result is
+    /// dropped; `None` if another process writes.
+    pub fn keep_writers_out(&self) -> Option<File> {
+        // A lock of its own, which ends with this file.
+        let log = self.mounted.meta_file(FileType::Log).ok()?;
+        lock::within(&log, lock::Mode::Exclusive, Duration::ZERO).ok()?.then_some(log)
     }
 
     /// Waits until no other process makes files of the log, and keeps others waiting until the

@@ -207,33 +207,21 @@ impl PoolFile {
     /// refused a mounted block device, and a file that users other than itself and root can change
     /// ([`allow_foreign_pools`]).
     pub fn open(path: &Path, access: Access) -> Result<Self, MediaError> {
-        let open_error = |source| MediaError::Open { path: path.to_owned(), source };
-        let own = access == Access::Write && !FOREIGN.load(Ordering::Relaxed);
-        // This is only a hint; the open file is what counts.
-        let found = path.metadata().map_err(open_error)?;
-        check_kind(path, &found)?;
-        let exclusive = match access == Access::Write && found.file_type().is_block_device() {
-            true => OFlags::EXCL,
-            false => OFlags::empty(),
+        Self::from_file(open_file(path, access)?, path, access)
+    }
+
+    /// Opens a pool file or block device to add to its log, as [`Self::open`] does. Virtual
+    /// machines may have it meanwhile. Other writers of this host wait; `tell` gets whom this one
+    /// waits for.
+    pub fn open_beside_others(path: &Path, tell: impl FnOnce(&str)) -> Result<Self, MediaError> {
+        let file = open_file(path, Access::Write)?;
+        let error = |error| match error {
+            LockError::Busy { holders, .. } => MediaError::Busy { path: path.to_owned(), holders },
+            LockError::System { source, .. } => MediaError::Open { path: path.to_owned(), source },
         };
-        // If the path has become a pipe meanwhile, this does not wait for its other end.
-        let flags = exclusive | OFlags::NONBLOCK;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(access == Access::Write)
-            .custom_flags(flags.bits().cast_signed())
-            .open(path)
-            .map_err(|err| match err.kind() {
-                io::ErrorKind::ResourceBusy => MediaError::Claimed { path: path.to_owned() },
-                _ => open_error(err),
-            })?;
-        let opened = file.metadata().map_err(open_error)?;
-        check_kind(path, &opened)?;
-        if own && opened.is_file() {
-            ownership::trusted_file(&opened)
-                .map_err(|fault| MediaError::Foreign { path: path.to_owned(), fault })?;
-        }
-        Self::from_file(file, path, access)
+        lock::shared(&file, "pool", lock::BRIEF, |_| {}).map_err(error)?;
+        lock::writers(&file, &path.display().to_string(), lock::PATIENCE, tell).map_err(error)?;
+        Self::new(file, path, Access::Write)
     }
 
     /// Uses a pool that is already open, as [`Self::open`] does; `path` is its name in messages.
@@ -251,6 +239,11 @@ impl PoolFile {
                 Err(LockError::System { source, .. }) => return Err(open_error(source)),
             }
         }
+        Self::new(file, path, access)
+    }
+
+    fn new(file: File, path: &Path, access: Access) -> Result<Self, MediaError> {
+        let open_error = |source| MediaError::Open { path: path.to_owned(), source };
         // Metadata has no size for a block device; seeking to the end works for both.
         let pool_len =
             rustix::fs::seek(&file, SeekFrom::End(0)).map_err(|err| open_error(err.into()))?;
@@ -298,6 +291,37 @@ impl PoolFile {
         let offset = offset.saturating_add(self.origin());
         MediaError::Io { action, offset, len, path: self.path.clone(), source }
     }
+}
+
+/// Opens what a [`PoolFile`] is made of, without a lock.
+fn open_file(path: &Path, access: Access) -> Result<File, MediaError> {
+    let open_error = |source| MediaError::Open { path: path.to_owned(), source };
+    let own = access == Access::Write && !FOREIGN.load(Ordering::Relaxed);
+    // This is only a hint; the open file is what counts.
+    let found = path.metadata().map_err(open_error)?;
+    check_kind(path, &found)?;
+    let exclusive = match access == Access::Write && found.file_type().is_block_device() {
+        true => OFlags::EXCL,
+        false => OFlags::empty(),
+    };
+    // If the path has become a pipe meanwhile, this does not wait for its other end.
+    let flags = exclusive | OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(access == Access::Write)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+        .map_err(|err| match err.kind() {
+            io::ErrorKind::ResourceBusy => MediaError::Claimed { path: path.to_owned() },
+            _ => open_error(err),
+        })?;
+    let opened = file.metadata().map_err(open_error)?;
+    check_kind(path, &opened)?;
+    if own && opened.is_file() {
+        ownership::trusted_file(&opened)
+            .map_err(|fault| MediaError::Foreign { path: path.to_owned(), fault })?;
+    }
+    Ok(file)
 }
 
 fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), MediaError> {

@@ -12,6 +12,9 @@
 //! checks the lease again before each publication, so that one that was paused for longer than the
 //! expiry stops instead of writing over its successor. Between that check and the store there is no
 //! protection: memory that is not coherent between hosts has no atomic exchange.
+//!
+//! The host of a pool file may always write, whoever is the master: it asks for the lease
+//! ([`lease_request`]), and a master that only follows the log gives it back meanwhile.
 
 use std::io;
 use std::mem::offset_of;
@@ -26,7 +29,8 @@ use zerocopy::{IntoBytes, transmute};
 
 use crate::format::{self, LEASE_MAGIC, LEASE_OFFSET};
 use crate::media::{Media, MediaError};
-use crate::store::role;
+use crate::store::{lease_request, role};
+use crate::system::lock::PATIENCE;
 use crate::system::process;
 
 const LEN: usize = size_of::<format::Lease>();
@@ -47,6 +51,9 @@ pub struct Timing {
     /// Time between taking the lease and checking whether another system took it at the same
     /// moment.
     pub settle: Duration,
+    /// How long the host waits for a master that writes, and a master for the host. Zero: a living
+    /// holder is an error at once, and the host does not ask.
+    pub patience: Duration,
 }
 
 impl Default for Timing {
@@ -55,11 +62,12 @@ impl Default for Timing {
             interval: Duration::from_secs(1),
             expiry: Duration::from_secs(5),
             settle: Duration::from_millis(20),
+            patience: PATIENCE,
         }
     }
 }
 
-/// A running system.
+/// A running system, or the host of a pool file, which has no system UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunningSystem {
     /// Its system UUID.
@@ -76,11 +84,19 @@ impl RunningSystem {
         let boot = process::boot_id().map_err(LeaseError::BootId)?;
         Ok(Self { system, machine: role::machine_uuid(), boot })
     }
+
+    /// Whether it is the host of a pool file: its programs use the pool without a mount.
+    pub fn is_host(&self) -> bool {
+        self.system.is_nil()
+    }
 }
 
 impl std::fmt::Display for RunningSystem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "system {}", self.system)?;
+        match self.is_host() {
+            true => write!(f, "a command with --pool")?,
+            false => write!(f, "system {}", self.system)?,
+        }
         if let Some(machine) = self.machine {
             write!(f, " on machine {machine}")?;
         }
@@ -202,6 +218,55 @@ pub fn living(
     }
 }
 
+/// Waits until the lease is free, this system's, or a dead one's. The host asks for it; a master
+/// waits for the host. Any other living holder is an error.
+fn wait_for_holder(
+    media: &dyn Media,
+    fs_uuid: Uuid,
+    me: &RunningSystem,
+    timing: Timing,
+    mut waiting: impl FnMut(&RunningSystem),
+) -> Result<(), LeaseError> {
+    let start = Instant::now();
+    let mut told = None;
+    let mut waiting = |holder: &RunningSystem| {
+        if told.replace(*holder) != Some(*holder) {
+            waiting(holder);
+        }
+    };
+    let asks = me.is_host() && !timing.patience.is_zero();
+    loop {
+        let found = read(media, fs_uuid)?.filter(|found| found.heartbeat != 0);
+        match found {
+            Some(found) if found.holder.boot == me.boot => return Ok(()),
+            Some(_) if asks => {
+                lease_request::ask(media)?;
+                let released = || Ok(read(media, fs_uuid)?.is_none_or(|now| now.heartbeat == 0));
+                if lease_request::wait_until(released)? {
+                    return Ok(());
+                }
+            }
+            None if !me.is_host() => {
+                // The host is about to take what was released for it.
+                let unasked = || Ok(!lease_request::is_asked(media)?);
+                if !lease_request::wait_until(unasked)? {
+                    lease_request::clear(media)?;
+                }
+            }
+            _ => {}
+        }
+        match living(media, fs_uuid, Some(me), timing, &mut waiting)? {
+            Some(holder) if holder.boot != me.boot => {
+                let waits = me.is_host() || holder.is_host();
+                if !waits || start.elapsed() >= timing.patience {
+                    return Err(LeaseError::Held { holder });
+                }
+            }
+            _ => return Ok(()),
+        }
+    }
+}
+
 /// The lease, held by this process: a thread keeps its heartbeat going until it is dropped.
 #[derive(Debug)]
 pub struct Keeper {
@@ -233,7 +298,8 @@ impl std::fmt::Debug for Shared {
 impl Keeper {
     /// Takes the lease, or joins the program of this running system that holds it. If another
     /// system's name is on it, this waits for [`Timing::expiry`] to see whether that system lives,
-    /// and passes it to `waiting`; `force` takes the lease from a living system too.
+    /// and passes it to `waiting`; `force` takes the lease from a living system too. Between the
+    /// host and a master, a living holder is waited for: see [`Timing::patience`].
     ///
     /// `media` must be open for writing and belongs to this keeper alone.
     pub fn acquire(
@@ -244,14 +310,30 @@ impl Keeper {
         timing: Timing,
         waiting: impl FnMut(&RunningSystem),
     ) -> Result<Self, LeaseError> {
-        let before = read(&*media, fs_uuid)?;
-        let mine = before.filter(|found| found.holder.boot == me.boot);
-        if mine.is_none() && !force {
-            match living(&*media, fs_uuid, Some(&me), timing, waiting)? {
-                Some(holder) if holder.boot != me.boot => return Err(LeaseError::Held { holder }),
-                _ => {}
-            }
+        if force {
+            return Self::take(media, fs_uuid, me, timing);
         }
+        let free = wait_for_holder(&*media, fs_uuid, &me, timing, waiting);
+        if free.is_err() && me.is_host() {
+            // The first error counts; a request that stays is cleared by whoever waits for it.
+            let _ = lease_request::clear(&*media);
+        }
+        free?;
+        let keeper = Self::take(media, fs_uuid, me, timing)?;
+        if me.is_host() {
+            lease_request::clear(&*keeper.shared.media)?;
+        }
+        Ok(keeper)
+    }
+
+    /// Puts this system's name on the lease, if it is not there, and keeps the heartbeat going.
+    fn take(
+        media: Box<dyn Media>,
+        fs_uuid: Uuid,
+        me: RunningSystem,
+        timing: Timing,
+    ) -> Result<Self, LeaseError> {
+        let mine = read(&*media, fs_uuid)?.filter(|found| found.holder.boot == me.boot);
         let stop = Mutex::new(false);
         let next = AtomicU64::new(Uuid::new_v4().as_u64_pair().1);
         let (lost, wake) = (OnceLock::new(), Condvar::new());
@@ -269,6 +351,20 @@ impl Keeper {
         let thread = thread.spawn(move || shared.keep(timing.interval / 2));
         keeper.thread = Some(thread.map_err(LeaseError::Thread)?);
         Ok(keeper)
+    }
+
+    /// Whether the host asks for the lease.
+    ///
+    /// # Errors
+    /// The media cannot be read.
+    pub fn is_asked_for(&self) -> Result<bool, LeaseError> {
+        Ok(lease_request::is_asked(&*self.shared.media)?)
+    }
+
+    /// Gives the lease back, even if another program of this system took it. No program of this
+    /// system may be writing.
+    pub fn release(mut self) {
+        self.taken = true;
     }
 
     /// Checks that the lease is still this system's. Call it before each publication.
@@ -366,6 +462,7 @@ mod tests {
         interval: Duration::from_millis(20),
         expiry: Duration::from_millis(300),
         settle: Duration::from_millis(1),
+        patience: Duration::from_secs(60),
     };
     /// On a busy host a holder may miss many beats.
     const PATIENT: Timing = Timing { expiry: Duration::from_secs(60), ..QUICK };
@@ -457,6 +554,83 @@ mod tests {
         assert!(matches!(first.check(), Err(LeaseError::Lost { .. })));
         drop(first);
         second.check().unwrap();
+    }
+
+    /// The host of the pool.
+    fn host() -> RunningSystem {
+        RunningSystem { system: Uuid::nil(), machine: None, boot: Uuid::from_u128(9) }
+    }
+
+    #[test]
+    fn a_master_lends_the_lease_to_the_host() {
+        let pool = Pool::new();
+        let watch = pool.acquire(system(1), false).unwrap();
+        let told = Cell::new(0);
+        let again = thread::scope(|scope| {
+            let lender = scope.spawn(|| {
+                let end = Instant::now() + PATIENT.expiry;
+                while !watch.is_asked_for().unwrap() {
+                    assert!(Instant::now() < end, "nobody asks");
+                }
+                watch.release();
+                // It wants it back at once, and has to wait.
+                let media = Box::new(pool.0.try_clone().unwrap());
+                let keeper = Keeper::acquire(media, FS, system(1), false, PATIENT, |holder| {
+                    assert!(holder.is_host(), "{holder}");
+                });
+                (Instant::now(), keeper.unwrap())
+            });
+            let media = Box::new(pool.0.try_clone().unwrap());
+            let count = |_: &RunningSystem| told.set(told.get() + 1);
+            let keeper = Keeper::acquire(media, FS, host(), false, PATIENT, count).unwrap();
+            assert!(!keeper.is_asked_for().unwrap());
+            assert_eq!(pool.found().holder, host());
+            // Long enough for a master that does not wait.
+            thread::sleep(QUICK.expiry);
+            keeper.check().unwrap();
+            let end = Instant::now();
+            drop(keeper);
+            let (back, keeper) = lender.join().unwrap();
+            assert!(back > end, "the master had it back before the host was done");
+            keeper
+        });
+        assert_eq!((pool.found().holder, told.get()), (system(1), 0));
+        again.check().unwrap();
+    }
+
+    #[test]
+    fn a_master_that_writes_is_waited_for() {
+        let pool = Pool::new();
+        let writer = pool.acquire(system(1), false).unwrap();
+        let media = || Box::new(pool.0.try_clone().unwrap());
+        let told = Cell::new(0);
+        let brief = Timing { patience: Duration::from_millis(1), ..PATIENT };
+        let count = |holder: &RunningSystem| {
+            assert_eq!(*holder, system(1));
+            told.set(told.get() + 1);
+        };
+        let error = Keeper::acquire(media(), FS, host(), false, brief, count).unwrap_err();
+        assert!(matches!(error, LeaseError::Held { holder } if holder == system(1)), "{error}");
+        assert_eq!(told.get(), 1);
+        assert!(!writer.is_asked_for().unwrap(), "nobody asks any more");
+        writer.check().unwrap();
+        // Nor does a host that takes a living master for an answer.
+        let never = Timing { patience: Duration::ZERO, ..PATIENT };
+        let start = Instant::now();
+        Keeper::acquire(media(), FS, host(), false, never, |_| {}).unwrap_err();
+        assert!(start.elapsed() < lease_request::GRACE);
+        drop(writer);
+        Keeper::acquire(media(), FS, host(), false, PATIENT, |_| {}).unwrap();
+    }
+
+    #[test]
+    fn a_request_of_a_host_that_was_killed_is_cleared() {
+        let pool = Pool::new();
+        drop(pool.acquire(system(1), false).unwrap());
+        lease_request::ask(&pool.0).unwrap();
+        let start = Instant::now();
+        let keeper = pool.acquire(system(1), false).unwrap();
+        assert!(start.elapsed() >= lease_request::GRACE && !keeper.is_asked_for().unwrap());
     }
 
     #[test]

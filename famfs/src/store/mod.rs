@@ -3,6 +3,7 @@
 
 pub mod alloc;
 pub mod lease;
+pub mod lease_request;
 pub mod log;
 pub mod mkfs;
 pub mod role;

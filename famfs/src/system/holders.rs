@@ -98,22 +98,38 @@ pub fn of_lock(device: u64, inode: u64) -> Vec<NamedProcess> {
     if holders.is_empty() { gone } else { holders }
 }
 
+/// The other processes that hold a record lock of a file. The kernel's list has no process for a
+/// lock that belongs to an open file, but lists it with that file's descriptors
+/// (proc_pid_fdinfo(5)).
+pub fn of_record_lock(device: u64, inode: u64) -> Vec<NamedProcess> {
+    let has = |pid: &u32| {
+        let files = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+        files.filter_map(|file| fs::read_to_string(file.path()).ok()).any(|info| {
+            let locks = info.lines().filter_map(|line| line.strip_prefix("lock:"));
+            locks.filter(|line| line.contains("OFDLCK")).any(|line| is_on(line, device, inode))
+        })
+    };
+    process::others().into_iter().flatten().filter(has).map(named).collect()
+}
+
 /// The processes with a lock on a file, by proc_locks(5).
 fn lockers(locks: &str, device: u64, inode: u64) -> Vec<u32> {
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    let file = format!("{major:02x}:{minor:02x}:{inode}");
     // "1: FLOCK  ADVISORY  WRITE 1234 00:2d:42 0 EOF"; waiters have "->" as second field.
     let mut pids: Vec<u32> = locks
         .lines()
         .filter(|line| !line.contains("->"))
-        .filter_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            (fields.get(5) == Some(&file.as_str())).then(|| fields.get(4)?.parse().ok())?
-        })
+        .filter(|line| is_on(line, device, inode))
+        .filter_map(|line| line.split_whitespace().nth(4)?.parse().ok())
         .collect();
     pids.sort_unstable();
     pids.dedup();
     pids
+}
+
+/// Whether a line of the kernel's about a lock is about that of a file.
+fn is_on(line: &str, device: u64, inode: u64) -> bool {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    line.split_whitespace().nth(5) == Some(&format!("{major:02x}:{minor:02x}:{inode}"))
 }
 
 /// Processes as a list in words: " by ...", or nothing if none is known.
@@ -129,10 +145,12 @@ pub fn by(holders: &[NamedProcess]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::process::{Command, Stdio};
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::sys::record_lock;
 
     #[test]
     fn another_process_with_the_file_is_found() {
@@ -151,7 +169,7 @@ mod tests {
         };
         // This process does not count.
         expect(&[]);
-        let input = fs::File::open(file.path()).unwrap();
+        let input = File::open(file.path()).unwrap();
         rustix::fs::flock(&input, rustix::fs::FlockOperation::LockExclusive).unwrap();
         let metadata = input.metadata().unwrap();
         let mine = || of_lock(metadata.dev(), metadata.ino());
@@ -174,6 +192,20 @@ mod tests {
         let text = by(&of_busy_lock(metadata.dev(), metadata.ino()));
         Command::new("kill").arg(heir.to_string()).status().unwrap();
         assert_eq!(text, format!(" by process {heir} (sleep)"));
+    }
+
+    #[test]
+    fn a_record_lock_has_a_holder() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = File::options().write(true).open(file.path()).unwrap();
+        assert!(record_lock::take(&open).unwrap());
+        let metadata = open.metadata().unwrap();
+        let child = Command::new("sleep").arg("60").stdin(Stdio::from(open)).spawn();
+        let mut child = child.unwrap();
+        let found = of_record_lock(metadata.dev(), metadata.ino());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found.iter().any(|process| process.pid == child.id()), "{found:?}");
     }
 
     #[test]

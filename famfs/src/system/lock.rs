@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock, fstat};
 use rustix::io::Errno;
 
+use crate::sys::record_lock;
 use crate::system::holders::{self, NamedProcess};
 
 /// How long to wait for a lock.
@@ -96,15 +97,39 @@ pub fn within(file: impl AsFd, mode: Mode, patience: Duration) -> io::Result<boo
         Mode::Exclusive => FlockOperation::NonBlockingLockExclusive,
         Mode::Shared => FlockOperation::NonBlockingLockShared,
     };
+    poll(patience, || match flock(&file, operation) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(false),
+        Err(err) => Err(err.into()),
+    })
+}
+
+/// Tries until it succeeds, for at most `patience`; returns whether it did.
+fn poll(patience: Duration, mut attempt: impl FnMut() -> io::Result<bool>) -> io::Result<bool> {
     let end = Instant::now() + patience;
     loop {
-        match flock(&file, operation) {
-            Ok(()) => return Ok(true),
-            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => thread::sleep(PAUSE),
-            Err(Errno::WOULDBLOCK | Errno::INTR) => return Ok(false),
-            Err(err) => return Err(err.into()),
+        match attempt()? {
+            true => return Ok(true),
+            false if Instant::now() < end => thread::sleep(PAUSE),
+            false => return Ok(false),
         }
     }
+}
+
+/// Takes the lock that those who write a file have among themselves, whoever has the others
+/// ([`record_lock`]). It reports and gives up as [`exclusive`] does.
+pub fn writers(
+    file: impl AsFd,
+    name: &str,
+    patience: Duration,
+    tell: impl FnOnce(&str),
+) -> Result<(), LockError> {
+    let by = || {
+        fstat(&file)
+            .map_or_else(|_| Vec::new(), |stat| holders::of_record_lock(stat.st_dev, stat.st_ino))
+    };
+    let take = |patience| poll(patience, || record_lock::take(&file));
+    take_patiently(take, by, name, patience, tell)
 }
 
 fn take(
@@ -114,19 +139,30 @@ fn take(
     patience: Duration,
     tell: impl FnOnce(&str),
 ) -> Result<(), LockError> {
+    let take = |patience| within(&file, mode, patience);
+    take_patiently(take, || holders_of(&file), name, patience, tell)
+}
+
+fn take_patiently(
+    take: impl Fn(Duration) -> io::Result<bool>,
+    holders_now: impl Fn() -> Vec<NamedProcess>,
+    name: &str,
+    patience: Duration,
+    tell: impl FnOnce(&str),
+) -> Result<(), LockError> {
     let error = |source| LockError::System { name: name.to_owned(), source };
     let start = Instant::now();
-    let mut taken = within(&file, mode, patience.min(SILENCE)).map_err(error)?;
+    let mut taken = take(patience.min(SILENCE)).map_err(error)?;
     if !taken && patience > SILENCE {
         let left = patience - SILENCE;
-        let by = holders::by(&holders_of(&file));
+        let by = holders::by(&holders_now());
         tell(&format!("waiting up to {} s for {name}, locked{by}", left.as_secs()));
-        taken = within(&file, mode, left).map_err(error)?;
+        taken = take(left).map_err(error)?;
     }
     if taken {
         return Ok(());
     }
-    let holders = holders_of(&file);
+    let holders = holders_now();
     Err(LockError::Busy { name: name.to_owned(), holders, waited: start.elapsed() })
 }
 
@@ -156,5 +192,19 @@ mod tests {
         drop(first);
         // A program that another test starts just now has it for a moment, too.
         exclusive(&second, "x", PATIENCE, |_| {}).unwrap();
+    }
+
+    #[test]
+    fn a_writer_is_named_and_waited_for() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let [first, second] =
+            [(); 2].map(|()| File::options().write(true).open(file.path()).unwrap());
+        exclusive(&second, "x", PATIENCE, |_| {}).unwrap();
+        writers(&first, "x", Duration::ZERO, |_| panic!("it is free")).unwrap();
+        let error = writers(&second, "x", Duration::ZERO, |_| {}).unwrap_err().to_string();
+        // The test itself is no other process.
+        assert!(error.starts_with("x is locked, and was not free within 0 s"), "{error}");
+        drop(first);
+        writers(&second, "x", PATIENCE, |_| {}).unwrap();
     }
 }

@@ -30,7 +30,7 @@ pub fn run(pool: Option<&Path>, args: &Compact) -> Outcome {
     )?;
     let access = if args.dry_run { Access::Read } else { Access::Write };
     // The pool's lock keeps out the back-ends of virtual machines and other commands.
-    let place = Place::open(Some(pool), None, access)?;
+    let place = Place::open_alone(pool, access)?;
     let _lease = if args.dry_run { None } else { place.lease()? };
     if !args.dry_run {
         refuse_held(pool)?;

@@ -3,6 +3,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use famfs::store::lease::{Keeper, LeaseError, RunningSystem, Timing};
@@ -45,14 +46,15 @@ pub fn run(pool: Option<&Path>, args: &args::Takeover) -> Outcome {
     }
     let me = RunningSystem::this(here.unwrap_or_default())?;
     let lease = place.volume.lease_media()?;
-    let _lease =
-        Keeper::acquire(lease, superblock.fs_uuid, me, args.force, Timing::default(), |holder| {
-            notice!("checking whether the current master is alive: {holder}")
-        })
-        .map_err(|err| {
-            let code = if matches!(err, LeaseError::Held { .. }) { ALIVE } else { FAILED };
-            Failure { code, error: err.into() }
-        })?;
+    // A living master is an answer, not to be waited for.
+    let timing = Timing { patience: Duration::ZERO, ..Timing::default() };
+    let _lease = Keeper::acquire(lease, superblock.fs_uuid, me, args.force, timing, |holder| {
+        notice!("checking whether the current master is alive: {holder}")
+    })
+    .map_err(|err| {
+        let code = if matches!(err, LeaseError::Held { .. }) { ALIVE } else { FAILED };
+        Failure { code, error: err.into() }
+    })?;
     takeover(&*media, master)?;
     print_report(args, &TakeoverReport { version: 1, former, master })?;
     Ok(OK)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The master's lease while its log is followed. Without it, a clone of this system could take
-//! itself for the master between two commands that write.
+//! itself for the master between two commands that write. It is lent to the host on request.
 
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::thread;
@@ -17,12 +17,16 @@ use uuid::Uuid;
 /// How often the lease is checked, and how long to wait after it was refused.
 const LOOK: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(10);
+/// How often to look whether the host asks for the lease: its command waits for that.
+const ASKED: Duration = Duration::from_millis(50);
 
 /// The lease of a system that may be the master.
 pub struct Lease {
     system: Option<Uuid>,
     state: State,
     next: Instant,
+    /// When to look whether it is asked for.
+    next_request: Instant,
 }
 
 enum State {
@@ -35,12 +39,14 @@ enum State {
 impl Lease {
     /// No lease yet. A system without a UUID is not a master and needs none.
     pub fn new(system: Option<Uuid>) -> Self {
-        Self { system, state: State::Without, next: Instant::now() }
+        let now = Instant::now();
+        Self { system, state: State::Without, next: now, next_request: now }
     }
 
     /// Acquires the lease if this system is the master, and releases it when it no longer is.
     /// Returns what to report.
     pub fn tend(&mut self, follower: &Follower) -> Option<String> {
+        self.lend(follower);
         if Instant::now() < self.next {
             return None;
         }
@@ -71,13 +77,35 @@ impl Lease {
         problem
     }
 
+    /// Releases the lease if the host asks for it and no program here writes. Until the host has
+    /// taken it, [`Keeper::acquire`] waits.
+    fn lend(&mut self, follower: &Follower) {
+        let State::Held(keeper) = &self.state else { return };
+        if Instant::now() < self.next_request {
+            return;
+        }
+        self.next_request = Instant::now() + ASKED;
+        // What cannot be read is reported with the log.
+        if !keeper.is_asked_for().unwrap_or(false) {
+            return;
+        }
+        // Whoever writes has the log's lock before the lease.
+        let Some(_no_writer) = follower.volume().keep_writers_out() else { return };
+        if let State::Held(keeper) = std::mem::replace(&mut self.state, State::Without) {
+            keeper.release();
+        }
+        self.next = Instant::now();
+    }
+
     fn begin(&mut self, system: Uuid, follower: &Follower) -> Result<()> {
         let me = RunningSystem::this(system)?;
         let media = follower.volume().lease_media()?;
         let fs_uuid = follower.fs_uuid();
         let (sender, result) = mpsc::channel();
         thread::Builder::new().name("lease-wait".to_owned()).spawn(move || {
-            let keeper = Keeper::acquire(media, fs_uuid, me, false, Timing::default(), |_| {});
+            // However long the host works.
+            let timing = Timing { patience: Duration::MAX, ..Timing::default() };
+            let keeper = Keeper::acquire(media, fs_uuid, me, false, timing, |_| {});
             // If the watch has ended, nobody waits any more: then the lease is released at once.
             let _ = sender.send(keeper);
         })?;

@@ -39,7 +39,7 @@ pub const COHERENT: &str = "FAMFS_COHERENT";
 /// famfs keeps files in memory that several systems share. A file is a list of 2 MiB units of that
 /// memory. A log in the same memory records which units belong to which file. Every system plays
 /// the log to see the files, and maps them without copying. Only one system, the master, adds
-/// files.
+/// files, and the host of the pool file.
 ///
 /// Most commands work on a mounted famfs. With --pool FILE they work on a pool file of the host
 /// instead, which needs neither a kernel module nor a mount.
@@ -49,7 +49,8 @@ pub struct Cli {
     /// Work on a pool file instead of a mounted file system; paths are then paths in the pool
     ///
     /// The view is detected: famfs starts at 2 MiB if the pool has a devdax info block, else at 0.
-    /// Commands that write lock the file exclusively.
+    /// Commands that change names work while virtual machines use the pool, one command at a time;
+    /// they ask the master for its lease. mkfs and compact need the pool for themselves.
     #[arg(long, global = true, value_name = "FILE")]
     pub pool: Option<PathBuf>,
 

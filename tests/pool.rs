@@ -104,6 +104,9 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     session.check("the master goes on after a command of the host was killed", || {
         host::is_killed(&pool, master)
     });
+    session.check("the host knows when every VM has what it published", || {
+        host::knows_who_has_it(&pool, master, reader)
+    });
     session.check("umount(8) ends the watch, and after a new mount all is there again", || {
         shell(reader, "umount /mnt/famfs")?;
         // What is still ending would not start again.

@@ -128,6 +128,10 @@ prepare famfs cp dataset/one /mnt/famfs/a/one
 famfs export /mnt/famfs/a | famfs --pool OTHER import /b
 famfs mkdir -p -m 2775 -g 100 /mnt/famfs/data/2026
 
+# The watch takes its place as soon as it follows.
+famfs publish --wait-all --members 1 /mnt/famfs
+famfs members /mnt/famfs
+
 # A watch ends when the file system is unmounted.
 prepare famfs umount /mnt/famfs
 prepare wait $!

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use vm_tests::{Node, Pool};
 
 use super::{LIMIT, shell};
@@ -86,7 +87,7 @@ pub fn is_killed(pool: &Pool, master: &Node) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     loop {
         let role = pool.famfs(["role", "--json"])?;
-        let role: serde_json::Value = serde_json::from_slice(&role)?;
+        let role: Value = serde_json::from_slice(&role)?;
         if role["lease"]["state"] == "ours" {
             break;
         }
@@ -97,4 +98,36 @@ pub fn is_killed(pool: &Pool, master: &Node) -> Result<()> {
     import.wait()?;
     shell(master, "famfs mkdir /mnt/famfs/after-a-kill")?;
     pool.famfs(["fsck"]).map(drop)
+}
+
+/// `publish --wait-all` returns when every VM shows all that the host has published, and names the
+/// VM that does not.
+pub fn knows_who_has_it(pool: &Pool, master: &Node, reader: &Node) -> Result<()> {
+    for n in 0..10 {
+        pool.famfs(["mkdir", &format!("/known{n}")])?;
+        let start = Instant::now();
+        pool.famfs(["publish", "--wait-all", "--members", "2", "--timeout", "100"])?;
+        println!("# all members have it after {:.1?}", start.elapsed());
+        for node in [master, reader] {
+            shell(node, &format!("[[ -d /mnt/famfs/known{n} ]]"))?;
+        }
+    }
+    shell(reader, "kill -STOP $(systemctl show -P MainPID famfs-watch)")?;
+    pool.famfs(["mkdir", "/late"])?;
+    let publish = ["publish", "--wait-all", "--timeout", "2", "--json"];
+    let stopped = pool.famfs_command(publish).output()?;
+    shell(reader, "kill -CONT $(systemctl show -P MainPID famfs-watch)")?;
+    ensure!(stopped.status.code() == Some(3), "{stopped:?}");
+    let report: Value = serde_json::from_slice(&stopped.stdout)?;
+    let role = shell(reader, "famfs role --json")?;
+    let role: Value = serde_json::from_slice(&role.stdout)?;
+    let behind = &report["behind"];
+    ensure!(
+        behind.as_array().is_some_and(|behind| behind.len() == 1)
+            && behind[0]["system"] == role["system"]
+            && behind[0]["state"] == "silent",
+        "{report}"
+    );
+    pool.famfs(["publish", "--wait-all", "--members", "2", "--timeout", "100"])?;
+    shell(reader, "[[ -d /mnt/famfs/late ]]").map(drop)
 }

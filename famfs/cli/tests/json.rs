@@ -117,6 +117,10 @@ fn reports_are_what_the_schema_says() {
         "creat --multi src/d/b,2097152",
         "mkdir src/x",
         "role",
+        "members",
+        "members --drop-silent",
+        "publish --wait-all",
+        "publish --wait-all --members 1 --timeout 0",
         "takeover --yes --system-uuid 44444444-4444-4444-8444-444444444444",
         "clone src/d/b src/x/b",
     ];

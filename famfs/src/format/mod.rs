@@ -127,6 +127,38 @@ pub struct Lease {
 /// reference's format. It has a cache line of its own.
 pub const LEASE_REQUEST_OFFSET: u64 = LEASE_OFFSET + 192;
 
+/// Device offset of the first [`Member`]; not in the reference's format.
+pub const MEMBERS_OFFSET: u64 = 0x8000;
+/// Number of members that there is room for.
+pub const MAX_MEMBERS: u64 = 1024;
+/// First bytes of a member: `FAMMEMBR` as text.
+pub const MEMBER_MAGIC: u64 = u64::from_le_bytes(*b"FAMMEMBR");
+
+/// A running system that follows the log, in the table at [`MEMBERS_OFFSET`]. Only that system
+/// writes it: who it is in one cache line, and how far it has come in another.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Member {
+    /// [`MEMBER_MAGIC`]; anything else if the place is free.
+    pub magic: U64,
+    /// System UUID.
+    pub system_uuid: [u8; 16],
+    /// Machine UUID from the firmware, or zero.
+    pub machine_uuid: [u8; 16],
+    /// Boot id of its kernel.
+    pub boot_id: [u8; 16],
+    /// CRC-32 of the file system's UUID and the bytes before this field: a member of an earlier
+    /// file system does not count.
+    pub crc: U64,
+
+    /// Its mount shows every entry below this slot.
+    pub applied: U64,
+    /// Another number with each beat.
+    pub heartbeat: U64,
+    /// Zero.
+    pub rest: [u8; 48],
+}
+
 /// Device offset of a copy of the superblock that exists while the master changes; not in the
 /// reference's format.
 pub const SUPERBLOCK_COPY_OFFSET: u64 = 0x5000;
@@ -411,6 +443,15 @@ impl Lease {
     /// The right value of [`Lease::crc`].
     pub fn checksum(&self) -> u64 {
         crc64(&self.as_bytes()[..offset_of!(Self, crc)])
+    }
+}
+
+impl Member {
+    /// The right value of [`Member::crc`] in a file system.
+    pub fn checksum(&self, fs_uuid: &[u8; 16]) -> u64 {
+        let mut bytes = fs_uuid.to_vec();
+        bytes.extend_from_slice(&self.as_bytes()[..offset_of!(Self, crc)]);
+        crc64(&bytes)
     }
 }
 

@@ -5,6 +5,7 @@ pub mod alloc;
 pub mod lease;
 pub mod lease_request;
 pub mod log;
+pub mod members;
 pub mod mkfs;
 pub mod role;
 pub mod superblock;

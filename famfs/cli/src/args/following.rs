@@ -16,7 +16,9 @@ millisecond after a change, and less often, up to --interval, while nothing happ
 famfs takes one watch. It ends when the famfs is unmounted (`famfs umount` stops it first), on \
 SIGINT and on SIGTERM. Under systemd it reports when it is ready (Type=notify).
 
-On the master it also holds the master's lease, so that no clone of this system can add files.
+On the master it also holds the master's lease, so that no clone of this system can add files, and \
+lends it to commands of the host. It takes a place among the members (`famfs members`), if the \
+memory can be written.
 
 Each error is reported once. A file or directory that cannot be made or removed is tried again \
 after a second, then less and less often, but at least every 30 seconds. So is a log that cannot \
@@ -48,6 +50,61 @@ pub struct Watch {
     /// No pool file.
     #[command(flatten)]
     pub mounted: MountedOnly,
+}
+
+/// Options of `members`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A member is a running system whose `famfs watch` follows the log. It has a place in a table in the \
+memory, where it says how far its mount is. A system that cannot write the memory, such as a \
+read-only VM, has no place and is not listed. The command looks for up to 5 seconds whether each \
+heartbeat changes; a member that is silent has ended, or is stopped.
+
+Examples:
+  famfs members /mnt/famfs
+  famfs --pool pool members --json
+
+Exit codes: 0 whoever follows; 1 failure; 2 wrong usage.")]
+pub struct Members {
+    /// A path in a mounted famfs; not needed with --pool, nor if only one famfs is mounted
+    pub path: Option<PathBuf>,
+    /// Free the places of silent members; one that is alive after all takes a new one
+    #[arg(long)]
+    pub drop_silent: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `publish`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Other systems show a change a few milliseconds after the command that made it. This command waits \
+until every member (see `famfs members`) shows all that was published when it started. Systems \
+that cannot write the memory, such as read-only VMs, are not waited for. Use --members so that a \
+system that does not follow at all is noticed.
+
+Examples:
+  famfs publish --wait-all --members 1 /mnt/famfs
+  famfs --pool pool publish --wait-all --timeout 10
+
+Exit codes: 0 every member has everything; 1 failure; 2 wrong usage; 3 not all have it in time; \
+130 interrupted.")]
+pub struct Publish {
+    /// A path in a mounted famfs; not needed with --pool, nor if only one famfs is mounted
+    pub path: Option<PathBuf>,
+    /// Wait for all members
+    #[arg(long, required = true)]
+    pub wait_all: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = number::<u64>(0..=86_400))]
+    pub timeout: u64,
+    /// Fail unless there are at least so many members
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number::<u64>(0..=1024))]
+    pub members: u64,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `doctor`.

@@ -120,6 +120,10 @@ pub enum Command {
     Role(Role),
     /// Make this or another system the master
     Takeover(Takeover),
+    /// Show which systems follow the log, and how far each has come
+    Members(Members),
+    /// Wait until every system that follows the log shows all that was published
+    Publish(Publish),
     /// Turn on the extensions of an existing file system
     Upgrade(Upgrade),
     /// List files and directories

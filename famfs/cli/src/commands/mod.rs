@@ -27,6 +27,7 @@ mod logplay;
 mod ls;
 mod map;
 mod map_item;
+mod members;
 mod mkdir;
 mod mkfs;
 mod mkmeta;
@@ -34,6 +35,7 @@ mod mode;
 mod mount;
 mod mv;
 mod play;
+mod publish;
 mod rm;
 mod role;
 mod rows;
@@ -78,6 +80,8 @@ pub fn run(cli: &Cli) -> Outcome {
         Command::Compact(args) => compact::run(pool, args),
         Command::Role(args) => role::run(pool, args),
         Command::Takeover(args) => takeover::run(pool, args),
+        Command::Members(args) => members::run(pool, args),
+        Command::Publish(args) => publish::run(pool, args),
         Command::Upgrade(args) => upgrade::run(pool, args),
         Command::Ls(args) => ls::run(pool, args),
         Command::Fsck(args) => fsck::run(pool, args),

@@ -2,6 +2,7 @@
 //! `famfs watch`
 
 mod master;
+mod member;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -26,6 +27,7 @@ use sd_notify::NotifyState;
 use serde::Serialize;
 
 use self::master::Lease;
+use self::member::Membership;
 use super::play::system_or_client;
 use crate::output::{FAILED, OK, Outcome, notice, print_json_line, say, stop_flag, stopped};
 
@@ -85,7 +87,8 @@ pub fn run(args: &Watch) -> Outcome {
     let _watcher = Watcher::begin(&mount_point)?;
     let table = Presence::of(&mount_point)?;
     // A system that may not write is not the master.
-    let client = args.client || Mounted::at(&mount_point, &found.mount.source)?.is_read_only()?;
+    let read_only = Mounted::at(&mount_point, &found.mount.source)?.is_read_only()?;
+    let client = args.client || read_only;
     let system = if client { None } else { system_or_client() };
     let mut reporter = Reporter::new(args);
     let start = Instant::now();
@@ -102,8 +105,8 @@ pub fn run(args: &Watch) -> Outcome {
     };
     reporter.step(&step);
     reporter.ready(&mount_point, &follower);
-    let mut lease = Lease::new(system);
-    let end = follow(args, &mut follower, &mut lease, &table, &mut reporter, &stop);
+    let mut shared = Shared { lease: Lease::new(system), member: Membership::new(!read_only) };
+    let end = follow(args, &mut follower, &mut shared, &table, &mut reporter, &stop);
     // Whoever started this may be gone, and there is nobody else to report to.
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     if let Some(failure) = reporter.failure {
@@ -127,11 +130,24 @@ pub fn run(args: &Watch) -> Outcome {
     }
 }
 
+/// What this system tells others in the memory.
+struct Shared {
+    lease: Lease,
+    member: Membership,
+}
+
+impl Shared {
+    /// Keeps it up to date; returns what to report.
+    fn tend(&mut self, follower: &Follower) -> impl Iterator<Item = String> + use<> {
+        [self.lease.tend(follower), self.member.tend(follower)].into_iter().flatten()
+    }
+}
+
 /// Polls and plays until it has to stop; returns the reason.
 fn follow(
     args: &Watch,
     follower: &mut Follower,
-    lease: &mut Lease,
+    shared: &mut Shared,
     table: &Presence,
     reporter: &mut Reporter<'_>,
     stop: &AtomicBool,
@@ -145,7 +161,7 @@ fn follow(
         if !table.wait(pause.max(pace.pause())) {
             return Ok("unmounted");
         }
-        if let Some(problem) = lease.tend(follower) {
+        for problem in shared.tend(follower) {
             reporter.error(&problem);
         }
         let changed = follower.look()?;

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs members`
+
+use std::path::Path;
+
+use anyhow::Result;
+use famfs::store::lease::Timing;
+use famfs::store::log::Log;
+use famfs::store::members::{Member, drop_silent, look};
+use famfs::store::superblock::Superblock;
+use famfs::sys::dax::Access;
+use famfs_cli::args::Members;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::output::{OK, Outcome, print_json, say};
+use crate::place::Place;
+
+#[derive(Serialize)]
+struct MembersReport {
+    version: u32,
+    /// Entries of the log.
+    published: u64,
+    members: Vec<MemberItem>,
+    /// Number of silent ones whose place was freed.
+    dropped: u64,
+}
+
+/// A running system that follows the log.
+#[derive(Serialize)]
+pub struct MemberItem {
+    /// Its system UUID.
+    pub system: Uuid,
+    /// Its machine UUID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Uuid>,
+    /// Its boot id.
+    pub boot: Uuid,
+    /// Its mount shows the entries below this slot.
+    pub applied: u64,
+    /// "alive", or "silent" if its heartbeat stood still while this looked.
+    pub state: &'static str,
+}
+
+impl MemberItem {
+    pub fn new(member: &Member, alive: bool) -> Self {
+        let state = if alive { "alive" } else { "silent" };
+        let Member { system, applied, .. } = member;
+        let (machine, boot) = (system.machine, system.boot);
+        Self { system: system.system, machine, boot, applied: *applied, state }
+    }
+}
+
+pub fn run(pool: Option<&Path>, args: &Members) -> Outcome {
+    let access = if args.drop_silent { Access::Write } else { Access::Read };
+    let place = Place::open(pool, args.path.as_deref(), access)?;
+    let superblock = Superblock::read(place.volume.media())?;
+    let fs_uuid = superblock.fs_uuid;
+    let mut members = look(place.volume.media(), fs_uuid, Timing::default())?;
+    let published = Log::open(place.volume.media(), superblock.log_len)?.published();
+    let mut dropped = 0;
+    if args.drop_silent {
+        let media = place.volume.lease_media()?;
+        let mut left = Vec::new();
+        for (member, alive) in members {
+            match !alive && drop_silent(&*media, fs_uuid, &member)? {
+                true => dropped += 1,
+                false => left.push((member, alive)),
+            }
+        }
+        members = left;
+    }
+    let items = members.iter().map(|(member, alive)| MemberItem::new(member, *alive)).collect();
+    let report = MembersReport { version: 1, published, members: items, dropped };
+    if args.json {
+        print_json(&report)?;
+    } else {
+        print_report(&report)?;
+    }
+    Ok(OK)
+}
+
+fn print_report(report: &MembersReport) -> Result<()> {
+    let MembersReport { published, members, dropped, .. } = report;
+    if *dropped > 0 {
+        say!("dropped {dropped} silent members")?;
+    }
+    if members.is_empty() {
+        return say!("no members: no system that can write the memory follows the log");
+    }
+    say!("{:36}  {:36}  {:>9}  {:>9}  STATE", "SYSTEM", "MACHINE", "APPLIED", "BEHIND")?;
+    for MemberItem { system, machine, applied, state, .. } in members {
+        let machine = machine.map_or("-".to_owned(), |machine| machine.to_string());
+        let behind = published.saturating_sub(*applied);
+        say!("{system}  {machine:36}  {applied:>9}  {behind:>9}  {state}")?;
+    }
+    Ok(())
+}

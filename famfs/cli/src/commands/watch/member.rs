@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! This system's place among the members while it follows the log: how others see how far it is.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use famfs::kernel::follow::Follower;
+use famfs::store::lease::{RunningSystem, Timing};
+use famfs::store::members::Seat;
+use famfs::store::role;
+use famfs::write::volume::Volume;
+
+/// How often to beat, and how long to wait before another try.
+const BEAT: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// The place, if this system can have one.
+pub struct Membership {
+    /// Whether the memory can be written.
+    writable: bool,
+    seat: Option<Seat>,
+    next: Instant,
+}
+
+impl Membership {
+    /// None yet. A system that cannot write the memory takes no place.
+    pub fn new(writable: bool) -> Self {
+        Self { writable, seat: None, next: Instant::now() }
+    }
+
+    /// Takes a place or keeps it, and tells how far the mount is. Returns what to report.
+    pub fn tend(&mut self, follower: &Follower) -> Option<String> {
+        if !self.writable {
+            return None;
+        }
+        let now = Instant::now();
+        let due = now >= self.next;
+        let result = match &mut self.seat {
+            Some(seat) => {
+                // What could not be made is not there: the last position counts.
+                let applied = match follower.has_failed() {
+                    true => Ok(()),
+                    false => seat.report(follower.plan().next_slot()),
+                };
+                match due {
+                    true => applied.and_then(|()| seat.tend(Timing::default())).map_err(Into::into),
+                    false => applied.map_err(Into::into),
+                }
+            }
+            None if due => take(follower).map(|seat| self.seat = Some(seat)),
+            None => return None,
+        };
+        match result {
+            Ok(()) if due => {
+                self.next = now + BEAT;
+                None
+            }
+            Ok(()) => None,
+            Err(error) => {
+                (self.seat, self.next) = (None, now + AGAIN);
+                Some(format!("{error:#}"))
+            }
+        }
+    }
+}
+
+fn take(follower: &Follower) -> Result<Seat> {
+    let me = RunningSystem::this(role::system_uuid()?)?;
+    let media = follower.volume().lease_media()?;
+    Ok(Seat::take(media, follower.fs_uuid(), me, Timing::default())?)
+}

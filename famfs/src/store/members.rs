@@ -1,0 +1,408 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The members of a file system: the running systems that follow its log, and how far each is.
+//!
+//! A member takes a place in a table in the superblock's 2 MiB, and only it writes there. Whoever
+//! publishes sees in the table when everybody has what was published. A system that cannot write
+//! the memory takes no place, and nothing is known of it.
+
+use std::collections::HashMap;
+use std::mem::offset_of;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+use zerocopy::little_endian::U64;
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::format::{self, MAX_MEMBERS, MEMBER_MAGIC, MEMBERS_OFFSET};
+use crate::media::{Media, MediaError};
+use crate::store::lease::{RunningSystem, Timing};
+
+const LEN: u64 = size_of::<format::Member>() as u64;
+/// Bytes that say who it is; how far it has come is in the next cache line.
+const IDENTITY_LEN: usize = offset_of!(format::Member, applied);
+/// Pause between two looks at the heartbeats.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How often to try to take a place: others may claim the same one, at the same moment or for ever.
+const ATTEMPTS: usize = 16;
+
+/// A running system that follows the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its place in the table.
+    pub place: u64,
+    /// Who it is.
+    pub system: RunningSystem,
+    /// Its mount shows every entry below this slot, as far as the entry counts.
+    pub applied: u64,
+    /// A number that a living member changes.
+    pub heartbeat: u64,
+}
+
+/// Why a system cannot become a member, or is none any more.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// The bytes cannot be accessed.
+    #[error("cannot access the table of members")]
+    Media(#[from] MediaError),
+    /// No place is free.
+    #[error(
+        "all {MAX_MEMBERS} places in the table of members are taken: `famfs members --drop-silent` \
+         frees those of systems that have ended"
+    )]
+    Full,
+    /// Somebody else has the place.
+    #[error("place {place} in the table of members is no longer this system's")]
+    Lost {
+        /// The place.
+        place: u64,
+    },
+}
+
+/// All members, in the order of their places.
+///
+/// # Errors
+/// The media cannot be read.
+pub fn read(media: &dyn Media, fs_uuid: Uuid) -> Result<Vec<Member>, MediaError> {
+    let mut table = vec![format::Member::new_zeroed(); usize::try_from(MAX_MEMBERS).unwrap_or(0)];
+    media.refresh(MEMBERS_OFFSET, MAX_MEMBERS * LEN)?;
+    media.read_at(MEMBERS_OFFSET, table.as_mut_bytes())?;
+    Ok((0..).zip(&table).filter_map(|(place, raw)| member(place, raw, fs_uuid)).collect())
+}
+
+fn member(place: u64, raw: &format::Member, fs_uuid: Uuid) -> Option<Member> {
+    if raw.magic.get() != MEMBER_MAGIC || raw.crc.get() != raw.checksum(fs_uuid.as_bytes()) {
+        return None;
+    }
+    let machine = Uuid::from_bytes(raw.machine_uuid);
+    let system = RunningSystem {
+        system: Uuid::from_bytes(raw.system_uuid),
+        machine: (!machine.is_nil()).then_some(machine),
+        boot: Uuid::from_bytes(raw.boot_id),
+    };
+    let (applied, heartbeat) = (raw.applied.get(), raw.heartbeat.get());
+    Some(Member { place, system, applied, heartbeat })
+}
+
+/// The members, each with whether its heartbeat changed while this looked: until all have, for at
+/// most [`Timing::expiry`].
+///
+/// # Errors
+/// The media cannot be read.
+pub fn look(
+    media: &dyn Media,
+    fs_uuid: Uuid,
+    timing: Timing,
+) -> Result<Vec<(Member, bool)>, MediaError> {
+    let start = Instant::now();
+    let mut first: HashMap<(u64, Uuid), u64> = HashMap::new();
+    loop {
+        let members = read(media, fs_uuid)?;
+        let mut looked = Vec::new();
+        for member in members {
+            let key = (member.place, member.system.boot);
+            let before = *first.entry(key).or_insert(member.heartbeat);
+            looked.push((member, member.heartbeat != before));
+        }
+        if looked.iter().all(|(_, alive)| *alive) || start.elapsed() >= timing.expiry {
+            return Ok(looked);
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Frees the place of a member, if it is still that one's and its heartbeat has not changed since.
+///
+/// # Errors
+/// The media cannot be read or written.
+pub fn drop_silent(media: &dyn Media, fs_uuid: Uuid, silent: &Member) -> Result<bool, MediaError> {
+    let same = |now: &Member| now.system == silent.system && now.heartbeat == silent.heartbeat;
+    let found = at(media, fs_uuid, silent.place)?.is_some_and(|now| same(&now));
+    if found {
+        free(media, silent.place)?;
+    }
+    Ok(found)
+}
+
+fn at(media: &dyn Media, fs_uuid: Uuid, place: u64) -> Result<Option<Member>, MediaError> {
+    let mut raw = format::Member::new_zeroed();
+    media.refresh(offset(place), LEN)?;
+    media.read_at(offset(place), raw.as_mut_bytes())?;
+    Ok(member(place, &raw, fs_uuid))
+}
+
+fn free(media: &dyn Media, place: u64) -> Result<(), MediaError> {
+    media.write_at(offset(place), &[0; 8])?;
+    media.show(offset(place), 8)
+}
+
+fn offset(place: u64) -> u64 {
+    MEMBERS_OFFSET + place * LEN
+}
+
+/// This system's place, until it is dropped.
+pub struct Seat {
+    media: Box<dyn Media>,
+    fs_uuid: Uuid,
+    me: RunningSystem,
+    place: u64,
+    applied: u64,
+    heartbeat: u64,
+    /// Places of systems with this one's UUIDs that were booted before, or are clones of it.
+    before: Vec<Member>,
+    since: Instant,
+}
+
+impl Seat {
+    /// Takes a free place, or the one that another program of this running system has left.
+    /// `media` must be open for writing.
+    ///
+    /// # Errors
+    /// No place is free, or the media cannot be read or written.
+    pub fn take(
+        media: Box<dyn Media>,
+        fs_uuid: Uuid,
+        me: RunningSystem,
+        timing: Timing,
+    ) -> Result<Self, MemberError> {
+        let mut place = None;
+        for _ in 0..ATTEMPTS {
+            let members = read(&*media, fs_uuid)?;
+            let mine = members.iter().find(|member| member.system == me).map(|mine| mine.place);
+            if let Some(place) = place.filter(|place| mine == Some(*place)) {
+                let is_before = |member: &&Member| is_kin(&member.system, &me);
+                let before = members.iter().filter(is_before).copied().collect();
+                let heartbeat = Uuid::new_v4().as_u64_pair().1;
+                let since = Instant::now();
+                let mut seat =
+                    Self { media, fs_uuid, me, place, applied: 0, heartbeat, before, since };
+                seat.beat()?;
+                return Ok(seat);
+            }
+            let mut taken = members.iter().map(|member| member.place).peekable();
+            let free = (0..MAX_MEMBERS).find(|place| taken.next_if_eq(place).is_none());
+            let wanted = mine.or(free).ok_or(MemberError::Full)?;
+            claim(&*media, fs_uuid, me, wanted)?;
+            // Another system may claim the same place at the same moment.
+            thread::sleep(timing.settle);
+            place = Some(wanted);
+        }
+        Err(MemberError::Lost { place: place.unwrap_or_default() })
+    }
+
+    /// Tells that the mount shows every entry below `applied`.
+    ///
+    /// # Errors
+    /// The place is lost, or the media cannot be written.
+    pub fn report(&mut self, applied: u64) -> Result<(), MemberError> {
+        if applied == self.applied {
+            return Ok(());
+        }
+        self.applied = applied;
+        self.beat()
+    }
+
+    /// Tells that this system lives, and frees the places of those before it that do not.
+    ///
+    /// # Errors
+    /// The place is lost, or the media cannot be written.
+    pub fn tend(&mut self, timing: Timing) -> Result<(), MemberError> {
+        self.beat()?;
+        if self.since.elapsed() >= timing.expiry {
+            for member in std::mem::take(&mut self.before) {
+                drop_silent(&*self.media, self.fs_uuid, &member)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_mine(&self) -> Result<bool, MediaError> {
+        let found = at(&*self.media, self.fs_uuid, self.place)?;
+        Ok(found.is_some_and(|member| member.system == self.me))
+    }
+
+    fn beat(&mut self) -> Result<(), MemberError> {
+        if !self.is_mine()? {
+            return Err(MemberError::Lost { place: self.place });
+        }
+        self.heartbeat = self.heartbeat.wrapping_add(1);
+        let progress = [self.applied.to_le_bytes(), self.heartbeat.to_le_bytes()].concat();
+        let offset = offset(self.place) + IDENTITY_LEN as u64;
+        self.media.write_at(offset, &progress)?;
+        Ok(self.media.show(offset, progress.len() as u64)?)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.is_mine().unwrap_or(false) {
+            // A place that cannot be freed is that of a silent member.
+            let _ = free(&*self.media, self.place);
+        }
+    }
+}
+
+/// Whether a system is another boot of this one, or a clone of it.
+fn is_kin(one: &RunningSystem, me: &RunningSystem) -> bool {
+    one.boot != me.boot && (one.system, one.machine) == (me.system, me.machine)
+}
+
+/// Writes who this is into a place. Nothing is applied yet.
+fn claim(
+    media: &dyn Media,
+    fs_uuid: Uuid,
+    me: RunningSystem,
+    place: u64,
+) -> Result<(), MediaError> {
+    let mut raw = format::Member {
+        magic: U64::new(MEMBER_MAGIC),
+        system_uuid: me.system.into_bytes(),
+        machine_uuid: me.machine.unwrap_or_default().into_bytes(),
+        boot_id: me.boot.into_bytes(),
+        crc: U64::ZERO,
+        applied: U64::ZERO,
+        heartbeat: U64::ZERO,
+        rest: [0; 48],
+    };
+    raw.crc = U64::new(raw.checksum(fs_uuid.as_bytes()));
+    let (identity, progress) = raw.as_bytes().split_at(IDENTITY_LEN);
+    // What the last one had applied must not count for this one.
+    media.write_at(offset(place) + IDENTITY_LEN as u64, progress)?;
+    media.show(offset(place) + IDENTITY_LEN as u64, progress.len() as u64)?;
+    media.write_at(offset(place), identity)?;
+    media.show(offset(place), IDENTITY_LEN as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::media::PoolFile;
+    use crate::sys::dax::Access;
+
+    const FS: Uuid = Uuid::from_u128(77);
+    const QUICK: Timing = Timing {
+        interval: Duration::from_millis(20),
+        expiry: Duration::from_millis(200),
+        settle: Duration::from_millis(5),
+        patience: Duration::from_secs(60),
+    };
+
+    fn system(number: u128, boot: u128) -> RunningSystem {
+        let (system, boot) = (Uuid::from_u128(number), Uuid::from_u128(boot));
+        RunningSystem { system, machine: None, boot }
+    }
+
+    struct Pool(PoolFile);
+
+    impl Pool {
+        fn new() -> Self {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            File::options().write(true).open(file.path()).unwrap().set_len(16 << 20).unwrap();
+            Self(PoolFile::open(file.path(), Access::Write).unwrap())
+        }
+
+        fn take(&self, me: RunningSystem) -> Result<Seat, MemberError> {
+            Seat::take(Box::new(self.0.try_clone().unwrap()), FS, me, QUICK)
+        }
+
+        /// Number of the system, and how far it is.
+        fn members(&self) -> Vec<(u128, u64)> {
+            let members = read(&self.0, FS).unwrap();
+            members.iter().map(|m| (m.system.system.as_u128(), m.applied)).collect()
+        }
+    }
+
+    #[test]
+    fn members_come_report_and_go() {
+        let pool = Pool::new();
+        assert_eq!(pool.members(), []);
+        let mut seats: Vec<Seat> = (1..=3).map(|n| pool.take(system(n, n)).unwrap()).collect();
+        seats[1].report(7).unwrap();
+        assert_eq!(pool.members(), [(1, 0), (2, 7), (3, 0)]);
+        drop(seats.remove(0));
+        assert_eq!(pool.members(), [(2, 7), (3, 0)]);
+        // The free place is used again, and begins at nothing.
+        let fourth = pool.take(system(4, 4)).unwrap();
+        assert_eq!((fourth.place, pool.members()[0]), (0, (4, 0)));
+        assert_eq!(read(&pool.0, Uuid::from_u128(78)).unwrap(), [], "another file system's");
+    }
+
+    #[test]
+    fn at_the_same_moment_each_gets_a_place_of_its_own() {
+        let pool = Pool::new();
+        let seats: Vec<Seat> = thread::scope(|scope| {
+            let pool = &pool;
+            let takers: Vec<_> =
+                (1..=4).map(|n| scope.spawn(move || pool.take(system(n, n)).unwrap())).collect();
+            takers.into_iter().map(|taker| taker.join().unwrap()).collect()
+        });
+        let mut places: Vec<u64> = seats.iter().map(|seat| seat.place).collect();
+        places.sort_unstable();
+        assert_eq!(places, [0, 1, 2, 3]);
+        assert_eq!(pool.members().len(), 4);
+    }
+
+    #[test]
+    fn a_system_that_was_killed_leaves_a_silent_place_until_it_is_back() {
+        let pool = Pool::new();
+        std::mem::forget(pool.take(system(1, 1)).unwrap());
+        let other = pool.take(system(2, 2)).unwrap();
+        let looked = look(&pool.0, FS, QUICK).unwrap();
+        assert!(looked.iter().all(|(_, alive)| !alive), "nobody beats: {looked:?}");
+        // The same machine after a reboot: whether the first is a living clone is not known yet.
+        let mut back = pool.take(system(1, 9)).unwrap();
+        back.tend(QUICK).unwrap();
+        assert_eq!(pool.members(), [(1, 0), (2, 0), (1, 0)]);
+        thread::sleep(QUICK.expiry);
+        back.tend(QUICK).unwrap();
+        assert_eq!(pool.members(), [(2, 0), (1, 0)]);
+        drop(other);
+        // A program of the running system that was killed: the next one goes on in its place.
+        let place = back.place;
+        std::mem::forget(back);
+        assert_eq!(pool.take(system(1, 9)).unwrap().place, place);
+    }
+
+    #[test]
+    fn who_beats_is_alive_and_is_not_dropped() {
+        let pool = Pool::new();
+        let mut seat = pool.take(system(1, 1)).unwrap();
+        let before = read(&pool.0, FS).unwrap()[0];
+        thread::scope(|scope| {
+            let looked = scope.spawn(|| look(&pool.0, FS, QUICK).unwrap());
+            while !looked.is_finished() {
+                seat.tend(QUICK).unwrap();
+                thread::sleep(QUICK.interval);
+            }
+            assert!(matches!(looked.join().unwrap()[..], [(_, true)]));
+        });
+        assert!(!drop_silent(&pool.0, FS, &before).unwrap());
+        let now = read(&pool.0, FS).unwrap()[0];
+        assert!(drop_silent(&pool.0, FS, &now).unwrap());
+        assert!(matches!(seat.tend(QUICK), Err(MemberError::Lost { place: 0 })));
+        assert!(matches!(seat.report(3), Err(MemberError::Lost { place: 0 })));
+    }
+
+    #[test]
+    fn a_full_table_takes_nobody() {
+        let pool = Pool::new();
+        for place in 0..MAX_MEMBERS {
+            claim(&pool.0, FS, system(place.into(), 1), place).unwrap();
+        }
+        assert!(matches!(pool.take(system(5000, 5000)), Err(MemberError::Full)));
+    }
+
+    #[test]
+    fn a_torn_place_is_free() {
+        let pool = Pool::new();
+        let seat = pool.take(system(1, 1)).unwrap();
+        pool.0.write_at(offset(seat.place) + 20, &[0xee; 4]).unwrap();
+        assert_eq!(pool.members(), []);
+        let other = pool.take(system(2, 2)).unwrap();
+        assert_eq!(other.place, seat.place);
+        drop(seat);
+        assert_eq!(pool.members(), [(2, 0)], "the first has lost it, and frees nothing");
+    }
+}

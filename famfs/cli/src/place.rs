@@ -6,12 +6,14 @@ use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use famfs::format::path::{PathError, RelPath};
 use famfs::kernel::mount::Mounted;
 use famfs::kernel::play::play;
 use famfs::kernel::player::Task;
+use famfs::kernel::volume::MountedVolume;
 use famfs::media::PoolFile;
 use famfs::replay::tree::Tree;
 use famfs::replay::tree::list::Entry;
@@ -37,7 +39,9 @@ use crate::output::notice;
 /// A file system and a path in it.
 pub struct Place {
     /// The file system.
-    pub volume: Box<dyn Volume>,
+    pub volume: Rc<dyn Volume>,
+    /// The same, if it is mounted.
+    mounted: Option<Rc<MountedVolume>>,
     /// The path; `None` is the root. In a pool file it may lead through symbolic links: see
     /// [`Place::resolve`].
     pub path: Option<RelPath>,
@@ -80,9 +84,10 @@ impl Place {
     }
 
     fn offline(pool: &Path, file: PoolFile, path: Option<RelPath>, is_dir: bool) -> Self {
-        let volume = Box::new(OfflineVolume::new(file));
+        let volume = Rc::new(OfflineVolume::new(file));
         let memory = pool.metadata().ok();
-        Self { volume, path, is_dir, memory, system: None, lease: OnceCell::new() }
+        let lease = OnceCell::new();
+        Self { volume, mounted: None, path, is_dir, memory, system: None, lease }
     }
 
     /// The same for a path that may be that of a symbolic link.
@@ -114,31 +119,37 @@ impl Place {
                 found.mount.mount_point.display()
             );
         }
-        let volume = mounted.open(access, system)?;
-        if access == Access::Write {
-            // The mount has to show all that others have published before it shows what is new.
-            let played = play(&volume, Task::default(), |_| {})?;
-            for error in &played.applied.errors {
-                notice!("{}", one_line(error));
-            }
-        }
-        let volume = Box::new(volume);
+        let volume = Rc::new(mounted.open(access, system)?);
+        let mounted = Some(Rc::clone(&volume));
         let memory = Path::new(&found.mount.source).metadata().ok();
-        Ok(Self { volume, path, is_dir, memory, system, lease: OnceCell::new() })
+        let lease = OnceCell::new();
+        Ok(Self { volume, mounted, path, is_dir, memory, system, lease })
     }
 
     /// Opens the file system for additions; with `dry_run`, for a session that changes nothing.
     pub fn writer(&self, dry_run: bool) -> Result<Writer<'_>> {
         if dry_run {
+            self.catch_up()?;
             return Ok(Writer::preview(&*self.volume, self.system)?);
         }
         // Before the log is read, so that nobody adds to it afterwards.
         let lease = self.lease()?;
+        self.catch_up()?;
         let writer = Writer::open(&*self.volume, self.system)?;
         Ok(match lease {
             Some(lease) => writer.guarded_by(lease),
             None => writer,
         })
+    }
+
+    /// Makes a mount show all that others have published, before it shows what is new.
+    fn catch_up(&self) -> Result<()> {
+        let Some(volume) = &self.mounted else { return Ok(()) };
+        let played = play(volume, Task::default(), |_| {})?;
+        for error in &played.applied.errors {
+            notice!("{}", one_line(error));
+        }
+        Ok(())
     }
 
     /// The master's lease, acquired at the first call; `None` on a client.

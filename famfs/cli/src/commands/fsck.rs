@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow};
 use famfs::format::ALLOC_UNIT;
@@ -82,13 +83,13 @@ fn buckets(report: &FsckReport, plan: &Plan, count: u64) -> Vec<Bucket> {
     (0..count).map(bucket).collect()
 }
 
-fn open(pool: Option<&Path>, args: &Fsck) -> Result<Box<dyn Volume>, Failure> {
+fn open(pool: Option<&Path>, args: &Fsck) -> Result<Rc<dyn Volume>, Failure> {
     let path = match (pool, &args.path) {
         (Some(pool), None) => {
             pool.metadata()
                 .with_context(|| format!("cannot check {}", pool.display()))
                 .or_exit(NOT_FOUND)?;
-            return Ok(Box::new(OfflineVolume::new(PoolFile::open(pool, Access::Read)?)));
+            return Ok(Rc::new(OfflineVolume::new(PoolFile::open(pool, Access::Read)?)));
         }
         (None, Some(path)) => path,
         _ => return Err(anyhow!("name either a device or path, or --pool FILE").into()),
@@ -105,7 +106,7 @@ fn open(pool: Option<&Path>, args: &Fsck) -> Result<Box<dyn Volume>, Failure> {
             let busy = err.device_errno() == Some(rustix::io::Errno::BUSY.raw_os_error());
             Failure { code: if busy { MOUNTED } else { FAILED }, error: err.into() }
         })?;
-        return Ok(Box::new(mounted.open(Access::Read, None)?));
+        return Ok(Rc::new(mounted.open(Access::Read, None)?));
     }
     Ok(Place::open(None, Some(path), Access::Read)?.volume)
 }

@@ -15,7 +15,9 @@ use famfs_cli::args::Publish;
 use serde::Serialize;
 
 use super::members::MemberItem;
-use crate::output::{Failure, INTERRUPTED, OK, Outcome, notice, print_json, say, stop_flag, stopped};
+use crate::output::{
+    Failure, INTERRUPTED, OK, Outcome, notice, print_json, say, stop_flag, stopped,
+};
 use crate::place::Place;
 
 /// Not every member has applied everything in time.

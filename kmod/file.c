@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * famfs: reading, writing and mapping files, all of it through fs/dax.c.
+ * famfs: reading, writing and mapping files, through fs/dax.c but for reads
+ * within one extent.
  *
  * A file's extents never change, so the lookup takes no lock. What the locks
  * here are for: the inode lock because dax_iomap_rw() asks for it, and the
@@ -67,16 +68,50 @@ static ssize_t famfs_iomap_rw(struct kiocb *iocb, struct iov_iter *iter)
 	return ret;
 }
 
-static ssize_t famfs_read_iter(struct kiocb *iocb, struct iov_iter *to)
+/*
+ * Read what lies in one extent or chunk, as small files do as a whole, without
+ * the iterator of fs/iomap. The inode lock has nothing to guard here: extents
+ * and size are constant, and the open file keeps them. The copy ends before
+ * bad memory, as that of fs/dax.c does.
+ *
+ * Return: bytes read; 0 if famfs_read_pieces() has to look at it.
+ */
+static size_t famfs_read_piece(struct famfs_fs_info *fsi,
+			       const struct famfs_map *map, u64 pos,
+			       struct iov_iter *to)
+{
+	size_t count = iov_iter_count(to), copied = 0;
+	struct famfs_piece piece;
+	int lookup, id;
+	pgoff_t pgoff;
+	void *kaddr;
+	long pages;
+
+	famfs_piece_at(map, pos, &piece);
+	pos -= piece.file_offset;
+	if (piece.hole || count > piece.len - pos)
+		return 0;
+	pgoff = (fsi->start + piece.dev_offset + pos) >> PAGE_SHIFT;
+	pages = PFN_UP(offset_in_page(pos) + count);
+
+	/* The one for the removal, as in famfs_iomap_rw(), the other for dax */
+	lookup = srcu_read_lock(&famfs_lookup_srcu);
+	id = dax_read_lock();
+	if (!famfs_is_dead(fsi) &&
+	    dax_direct_access(fsi->dax_dev, pgoff, pages, DAX_ACCESS, &kaddr,
+			      NULL) == pages)
+		copied = _copy_mc_to_iter(kaddr + offset_in_page(pos), count,
+					  to);
+	dax_read_unlock(id);
+	srcu_read_unlock(&famfs_lookup_srcu, lookup);
+	return copied;
+}
+
+/* Several extents, holes, and whatever ends in an error. */
+static ssize_t famfs_read_pieces(struct kiocb *iocb, struct iov_iter *to)
 {
 	struct inode *inode = file_inode(iocb->ki_filp);
-	loff_t size = i_size_read(inode);
 	ssize_t ret;
-
-	if (!famfs_inode_map(inode))
-		return -ENODATA;
-	if (!iov_iter_count(to) || iocb->ki_pos >= size)
-		return 0;
 
 	if (iocb->ki_flags & IOCB_NOWAIT) {
 		if (!inode_trylock_shared(inode))
@@ -84,10 +119,28 @@ static ssize_t famfs_read_iter(struct kiocb *iocb, struct iov_iter *to)
 	} else {
 		inode_lock_shared(inode);
 	}
-
-	iov_iter_truncate(to, size - iocb->ki_pos);
 	ret = famfs_iomap_rw(iocb, to);
 	inode_unlock_shared(inode);
+	return ret;
+}
+
+static ssize_t famfs_read_iter(struct kiocb *iocb, struct iov_iter *to)
+{
+	struct inode *inode = file_inode(iocb->ki_filp);
+	struct famfs_map *map = famfs_inode_map(inode);
+	ssize_t ret;
+
+	if (!map)
+		return -ENODATA;
+	if (!iov_iter_count(to) || iocb->ki_pos >= map->file_size)
+		return 0;
+
+	iov_iter_truncate(to, map->file_size - iocb->ki_pos);
+	ret = famfs_read_piece(famfs_sb(inode->i_sb), map, iocb->ki_pos, to);
+	if (ret)
+		iocb->ki_pos += ret;
+	else
+		ret = famfs_read_pieces(iocb, to);
 
 	file_accessed(iocb->ki_filp);
 	return ret;

@@ -8,6 +8,7 @@
  */
 #include <linux/fs.h>
 #include <linux/pagemap.h>
+#include <linux/posix_acl.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
@@ -57,6 +58,8 @@ struct inode *famfs_new_inode(struct mnt_idmap *idmap, struct super_block *sb,
 	inode->i_ino = get_next_ino();
 	inode_init_owner(idmap, inode, dir, mode);
 	simple_inode_init_ts(inode);
+	/* There are none, which spares path walks the question */
+	cache_no_acl(inode);
 	if (S_ISDIR(mode)) {
 		inode->i_op = &famfs_dir_inode_operations;
 		inode->i_fop = &famfs_dir_operations;

@@ -160,7 +160,6 @@ static int famfs_dir_release(struct inode *inode, struct file *file)
 
 /* simple_dir_operations and the ioctl */
 const struct file_operations famfs_dir_operations = {
-	.owner = THIS_MODULE,
 	.open = dcache_dir_open,
 	.release = famfs_dir_release,
 	.llseek = dcache_dir_lseek,

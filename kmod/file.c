@@ -370,7 +370,6 @@ const struct address_space_operations famfs_aops = {
 };
 
 const struct file_operations famfs_file_operations = {
-	.owner = THIS_MODULE,
 	.open = famfs_open,
 	.llseek = famfs_llseek,
 	.read_iter = famfs_read_iter,

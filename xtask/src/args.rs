@@ -148,8 +148,11 @@ pub struct TestArgs {
     #[arg(long, conflicts_with = "suites")]
     pub debug_kernel: bool,
 
-    /// With --debug-kernel: run only this part, such as 'devdax' or 'pmem/storm' (repeatable)
-    #[arg(long, value_name = "PART", requires = "debug_kernel")]
+    /// Run only this part of the suite, such as 'devdax' or 'pmem/storm' of kmod (repeatable)
+    ///
+    /// With --debug-kernel, or with one suite that boots VMs. Of that suite, the checks before the
+    /// VMs are left out.
+    #[arg(long, value_name = "PART")]
     pub only: Vec<String>,
 }
 

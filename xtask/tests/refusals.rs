@@ -37,6 +37,14 @@ fn a_share_larger_than_the_pool_is_refused_with_the_size_it_needs() {
 }
 
 #[test]
+fn parts_are_those_of_one_suite_with_vms() {
+    let said = refusal(Command::new(XTASK).args(["test", "--only", "devdax"]));
+    assert!(said.contains("--only chooses parts of one suite: name one"), "{said}");
+    let said = refusal(Command::new(XTASK).args(["test", "unit", "--only", "devdax"]));
+    assert!(said.contains("--only: the suite unit has no parts"), "{said}");
+}
+
+#[test]
 fn without_root_it_says_so() {
     // In a user namespace without a mapping, nobody is root.
     let said = refusal(Command::new("unshare").args(["--user", XTASK, "setup"]));

@@ -12,7 +12,7 @@ mod tally;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use vm_tests::interrupt;
 
@@ -27,6 +27,7 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
     if args.debug_kernel {
         return debug_kernel(args);
     }
+    check_only(args)?;
     let chosen: Vec<Suite> = Suite::value_variants()
         .iter()
         .copied()
@@ -35,10 +36,10 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
     packages::install_missing_for_build()?;
     let mut total = Tally::default();
     for suite in chosen {
-        let name = suite.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
+        let name = name(suite);
         println!("== suite {name}");
         let start = Instant::now();
-        let mut run = Run::new(args.all);
+        let mut run = Run::new(args);
         let result = suites::run(suite, &mut run);
         interrupt::check()?;
         let mut tally = run.tally;
@@ -58,11 +59,32 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Refuses parts that no chosen suite has.
+fn check_only(args: &TestArgs) -> Result<()> {
+    if args.only.is_empty() {
+        return Ok(());
+    }
+    let example = "as in 'cargo xtask test kmod --only devdax/storm'";
+    let [suite] = args.suites[..] else {
+        bail!("--only chooses parts of one suite: name one, {example}");
+    };
+    ensure!(
+        suites::boots_vms(suite),
+        "--only: the suite {} has no parts, only suites that boot VMs have, {example}",
+        name(suite)
+    );
+    Ok(())
+}
+
+fn name(suite: Suite) -> String {
+    suite.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
 /// Runs the kmod suite's programs on the debug kernel.
 fn debug_kernel(args: &TestArgs) -> Result<ExitCode> {
     println!("== suite kmod on the debug kernel");
-    let mut run = Run::new(args.all);
-    suites::on_debug_kernel(&args.only, &mut run)?;
+    let mut run = Run::new(args);
+    suites::on_debug_kernel(&mut run)?;
     interrupt::check()?;
     let mut tally = run.tally;
     tally.failures.set_suite("kmod");

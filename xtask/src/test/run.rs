@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use vm_tests::{Artifacts, interrupt};
 
 use super::tally::Tally;
+use crate::args::TestArgs;
 use crate::{build, paths};
 
 /// A run, passed to everything that checks something.
@@ -15,14 +16,16 @@ use crate::{build, paths};
 pub struct Run {
     /// Whether to run tests that are too slow for continuous integration.
     pub all: bool,
+    /// The parts of the suite to run; empty for all.
+    pub only: Vec<String>,
     /// The counts so far.
     pub tally: Tally,
 }
 
 impl Run {
-    /// A run with empty counts.
-    pub fn new(all: bool) -> Self {
-        Self { all, ..Self::default() }
+    /// A run of what `args` choose, with empty counts.
+    pub fn new(args: &TestArgs) -> Self {
+        Self { all: args.all, only: args.only.clone(), tally: Tally::default() }
     }
 
     /// Counts a check by its result.

@@ -39,22 +39,33 @@ pub fn run(suite: Suite, run: &mut Run) -> Result<()> {
         }
         Suite::Fuzz => fuzz::run(run),
         Suite::Kmod => {
-            kmod::lints(run)?;
+            if run.only.is_empty() {
+                kmod::lints(run)?;
+            }
             in_vms("kmod", run)
         }
         Suite::Device => in_vms("device", run),
         Suite::Image => {
-            super::image::run(&image::run()?, run)?;
+            if run.only.is_empty() {
+                super::image::run(&image::run()?, run)?;
+            }
             in_vms("image", run)
         }
         Suite::Guest => in_vms("guest", run),
         Suite::Pool => in_vms("pool", run),
         Suite::Cluster => in_vms("cluster", run),
         Suite::Ublk => {
-            without_default_features(run)?;
+            if run.only.is_empty() {
+                without_default_features(run)?;
+            }
             in_vms("ublk", run)
         }
     }
+}
+
+/// Whether a suite boots virtual machines, and so has parts that can be chosen.
+pub fn boots_vms(suite: Suite) -> bool {
+    !matches!(suite, Suite::Unit | Suite::Protocol | Suite::Tools | Suite::Fuzz)
 }
 
 /// Runs one of the test programs that boot virtual machines.
@@ -83,7 +94,7 @@ fn in_vms(name: &str, run: &mut Run) -> Result<()> {
     if name == "ublk" {
         artifacts.guest_programs = Some(guest_programs(&imaged.built)?);
     }
-    with_artifacts(name, &artifacts, &[], run)
+    with_artifacts(name, &artifacts, run)
 }
 
 /// What the guest of the ublk suite runs beside what the appliance has.
@@ -109,20 +120,16 @@ fn without_default_features(run: &mut Run) -> Result<()> {
 }
 
 /// Runs the module's test programs, or parts of that, on the debug kernel.
-pub fn on_debug_kernel(parts: &[String], run: &mut Run) -> Result<()> {
+pub fn on_debug_kernel(run: &mut Run) -> Result<()> {
     let imaged = image::run_debug()?;
     let artifacts = imaged.artifacts(&paths::target().join("vm/kmod-debug"))?;
     let artifacts = Artifacts { all: run.all, debug_kernel: true, ..artifacts };
-    with_artifacts("kmod", &artifacts, parts, run)
+    with_artifacts("kmod", &artifacts, run)
 }
 
-fn with_artifacts(
-    name: &str,
-    artifacts: &Artifacts,
-    parts: &[String],
-    run: &mut Run,
-) -> Result<()> {
+fn with_artifacts(name: &str, artifacts: &Artifacts, run: &mut Run) -> Result<()> {
     artifacts.save(&paths::target().join("artifacts.json"))?;
+    let parts = run.only.clone();
     let mut args = vec!["-p", "vm-tests", "--test", name, "--"];
     args.extend(parts.iter().map(String::as_str));
     run.cargo_test(&args)

@@ -306,7 +306,7 @@ fn create(writer: &mut Writer<'_>, name: &str, size: u64, byte: u8) -> Result<()
 
 /// Every further call returns the same error.
 fn stays_ended(writer: &mut Writer<'_>, why: &str) {
-    let room = Room::own(1, FileMap::Simple(Vec::new()));
+    let room = Room::own(1, FileMap::Simple(Vec::new().into()));
     let answers = [
         writer.commit(),
         writer.mkdir(&path("late"), OWNER),

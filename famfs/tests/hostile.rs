@@ -155,7 +155,7 @@ fn file_entry(number: u64, extents: Vec<Extent>) -> (u32, Body) {
     let mut body = FileBody::new_zeroed();
     body.size = U64::new(1);
     put(&mut body.path, 0, format!("f{number}").as_bytes());
-    FileMap::Simple(extents).encode(&mut body);
+    FileMap::Simple(extents.into()).encode(&mut body);
     (EntryKind::File as u32, body.as_bytes().try_into().unwrap())
 }
 

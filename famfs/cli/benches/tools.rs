@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark may end where it fails")]
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -29,15 +30,19 @@ use uuid::Uuid;
 use zerocopy::{FromZeros, IntoBytes, little_endian::U64};
 
 const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 /// How often a value is measured; the median counts.
 const ROUNDS: usize = 5;
-/// Files that an 8 MiB log has slots for.
-const SMALL_LOG: u64 = 15_400;
+/// Files of one byte that an 8 MiB log has slots for, with what holds their pages.
+const SMALL_LOG: u64 = 15_380;
 /// Files that a 512 MiB log has slots for.
 const LARGE_LOG: u64 = 986_894;
 /// Size of the file that is copied.
 const COPIED: usize = 512 << 20;
+/// Small files that are copied, and the directories that they are in.
+const SMALL_FILES: usize = 100_000;
+const SMALL_DIRS: usize = 1000;
 /// Bytes that a thread of the plain copy moves at a time.
 const STEP: usize = 2 << 20;
 
@@ -51,6 +56,7 @@ fn main() {
     create(dir.path());
     large_log(dir.path());
     copy(dir.path());
+    small_files(dir.path());
     mkfs_of_a_tebibyte(dir.path());
 }
 
@@ -141,7 +147,7 @@ fn create(dir: &Path) {
     }
     limited(
         "tools.create",
-        "one of 15,400 creates in a session, 8 MiB log",
+        "one of 15,380 creates in a session, 8 MiB log",
         "us",
         median(rounds),
         true,
@@ -179,14 +185,9 @@ fn large_log(dir: &Path) {
     assert_eq!(files as u64, LARGE_LOG);
     limited("tools.plan", "the same, and a plan of it", "M entries/s", rate / 1e6, false, 0.5);
 
-    let (mut times, mut peaks) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let (time, peak) = run_and_watch(famfs(&path).arg("fsck"));
-        times.push(time);
-        peaks.push(peak as f64 / 1024.0);
-    }
-    limited("tools.fsck", "fsck of a full 512 MiB log", "s", median(times), true, 2.0);
-    limited("tools.fsck-memory", "its peak memory", "MiB", median(peaks), true, 256.0);
+    let (time, peak) = checks(&path);
+    limited("tools.fsck", "fsck of a full 512 MiB log", "s", time, true, 2.0);
+    limited("tools.fsck-memory", "its peak memory", "MiB", peak, true, 256.0);
     fs::remove_file(path).unwrap();
 }
 
@@ -201,7 +202,7 @@ fn fill_log(path: &Path) {
         body.size = U64::new(1);
         body.path = name(number).to_field().expect("a short path");
         let extent = Extent { offset: start + number * ALLOC_UNIT, len: ALLOC_UNIT };
-        FileMap::Simple(vec![extent]).encode(&mut body);
+        FileMap::Simple(extent.into()).encode(&mut body);
         (EntryKind::File as u32, body.as_bytes().try_into().unwrap())
     };
     for first in (0..LARGE_LOG).step_by(10_000) {
@@ -264,6 +265,69 @@ fn memcpy(bytes: &[u8], pool: &File, offset: usize) {
             });
         }
     });
+}
+
+/// Copies a tree of small files into a new pool, compared with cp(1) into another directory of the
+/// same tmpfs; then measures the memory of the pool, and checks it.
+fn small_files(dir: &Path) {
+    let source = dir.join("tree");
+    let pages = small_tree(&source);
+    let copy = dir.join("copy");
+    let log_len = 64 * MIB;
+    let (mut ours, mut cps, mut path) = (Vec::new(), Vec::new(), PathBuf::new());
+    for _ in 0..ROUNDS {
+        path = pool(dir, GIB, log_len);
+        ours.push(seconds(|| {
+            quiet(famfs(&path).args(["cp", "-r"]).arg(&source).arg("/tree"));
+        }));
+        cps.push(seconds(|| {
+            quiet(Command::new("cp").arg("-r").arg(&source).arg(&copy));
+        }));
+        fs::remove_dir_all(&copy).unwrap();
+    }
+    let what = "famfs cp -r of 100,000 files of up to 4 KiB into a new pool";
+    let peer = ("cp -r into tmpfs", median(cps));
+    report("tools.cp-small", what, "s", median(ours), peer, (true, 1.5));
+
+    let used = fs::metadata(&path).unwrap().blocks() * 512;
+    let peer = ("their pages, and the log", (pages + log_len) as f64 / 1e6);
+    let goal = (pages as f64 * 1.1 + log_len as f64) / (pages + log_len) as f64;
+    let what = "memory of that pool";
+    report("tools.cp-small-memory", what, "MB", used as f64 / 1e6, peer, (true, goal));
+
+    let (times, _) = checks(&path);
+    limited("tools.fsck-small", "fsck of that pool", "s", times, true, 0.5);
+    fs::remove_dir_all(&source).unwrap();
+}
+
+/// Makes the tree; returns the bytes of the pages of its files.
+fn small_tree(source: &Path) -> u64 {
+    let mut bytes = [0; 4096];
+    SeededBytes::new(2).fill(&mut bytes);
+    let mut pages = 0;
+    for number in 0..SMALL_FILES {
+        let dir = source.join(format!("dir-{:04}", number % SMALL_DIRS));
+        if number < SMALL_DIRS {
+            fs::create_dir_all(&dir).unwrap();
+        }
+        // All sizes from 1 to 4,096, in no order.
+        let len = number * 2_654_435_761 % 4096 + 1;
+        fs::write(dir.join(format!("file-{number:06}.json")), &bytes[..len]).unwrap();
+        pages += len.next_multiple_of(4096) as u64;
+    }
+    pages
+}
+
+/// Checks a pool with the program; returns the seconds of processor time, and the peak memory in
+/// MiB.
+fn checks(path: &Path) -> (f64, f64) {
+    let (mut times, mut peaks) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let (time, peak) = run_and_watch(famfs(path).arg("fsck"));
+        times.push(time);
+        peaks.push(peak as f64 / 1024.0);
+    }
+    (median(times), median(peaks))
 }
 
 /// Makes a file system on a sparse pool.

@@ -139,7 +139,7 @@ fn parse(raw: &RawMember) -> Result<Result<Member, LeftOut>, ArchiveError> {
         other if other.as_byte() == DIRECTORY_LIST => Content::Dir,
         EntryType::Symlink => Content::Symlink(raw.link.clone()),
         EntryType::Link => match normal(&raw.link) {
-            Ok(name) => Content::HardLink(name),
+            Ok(name) => Content::HardLink(name.into_owned()),
             Err(err) => return Ok(Err(LeftOut::new(&raw.name, Why::HardLink, err))),
         },
         EntryType::Char | EntryType::Block => Content::Unfit(Why::Device),
@@ -147,7 +147,7 @@ fn parse(raw: &RawMember) -> Result<Result<Member, LeftOut>, ArchiveError> {
         other => Content::Unfit(Why::Type(other.as_byte())),
     };
     let name = match normal(&raw.name) {
-        Ok(name) => name,
+        Ok(name) => name.into_owned(),
         Err(PathError::Empty(_)) => Vec::new(),
         Err(err) => return Ok(Err(LeftOut::new(&raw.name, Why::of_path(&err), err))),
     };

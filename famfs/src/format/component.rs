@@ -7,11 +7,12 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::format::extension::{MAX_COMPONENT, STORE_DIR};
 use crate::format::path::META_DIR;
+use crate::format::short::ShortBytes;
 use crate::text::terminal::escape_name as escape;
 
 /// A name in a directory: 1 to 255 bytes, any but NUL and `/`, and not `.` or `..`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Component(Box<[u8]>);
+pub struct Component(ShortBytes);
 
 /// Why bytes are no component.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Where a file's bytes lie on the device.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes, transmute};
@@ -31,15 +31,73 @@ pub struct DataArea {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileMap {
     /// Extents, one after the other.
-    Simple(Vec<Extent>),
+    Simple(Extents),
     /// Chunks in turn over strips of one length.
     Interleaved {
         /// Bytes per chunk.
         chunk_size: u64,
         /// The strips in data order.
-        strips: Vec<Extent>,
+        strips: Extents,
     },
 }
+
+/// Extents in the order of the data. Most files have one, which needs no memory of its own.
+#[derive(Clone, Debug)]
+pub enum Extents {
+    /// A single one.
+    One(Extent),
+    /// Any number.
+    Many(Box<[Extent]>),
+}
+
+impl From<Extent> for Extents {
+    fn from(extent: Extent) -> Self {
+        Self::One(extent)
+    }
+}
+
+impl From<Vec<Extent>> for Extents {
+    fn from(extents: Vec<Extent>) -> Self {
+        match extents[..] {
+            [extent] => Self::One(extent),
+            _ => Self::Many(extents.into()),
+        }
+    }
+}
+
+impl Deref for Extents {
+    type Target = [Extent];
+
+    fn deref(&self) -> &[Extent] {
+        match self {
+            Self::One(extent) => std::slice::from_ref(extent),
+            Self::Many(extents) => extents,
+        }
+    }
+}
+
+impl<'e> IntoIterator for &'e Extents {
+    type Item = &'e Extent;
+    type IntoIter = std::slice::Iter<'e, Extent>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl FromIterator<Extent> for Extents {
+    fn from_iter<I: IntoIterator<Item = Extent>>(extents: I) -> Self {
+        Vec::from_iter(extents).into()
+    }
+}
+
+impl PartialEq for Extents {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Extents {}
 
 /// Where the bytes of a file are on the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -278,7 +336,7 @@ fn checked_count(what: &'static str, found: u64, max: usize) -> Result<usize, Ma
     }
 }
 
-fn parse_extents(raw: &[format::RawExtent], area: DataArea) -> Result<Vec<Extent>, MapError> {
+fn parse_extents(raw: &[format::RawExtent], area: DataArea) -> Result<Extents, MapError> {
     let parse = |(index, raw): (usize, &format::RawExtent)| {
         let (offset, len) = (raw.offset.get(), raw.len.get());
         if raw.devindex.get() != 0 {
@@ -295,12 +353,10 @@ fn parse_extents(raw: &[format::RawExtent], area: DataArea) -> Result<Vec<Extent
         }
         Ok(Extent { offset, len })
     };
-    // `collect` would reserve four elements: too much for most of a million files.
-    let mut extents = Vec::with_capacity(raw.len());
-    for extent in raw.iter().enumerate().map(parse) {
-        extents.push(extent?);
+    match raw {
+        [one] => Ok(Extents::One(parse((0, one))?)),
+        _ => raw.iter().enumerate().map(parse).collect(),
     }
-    Ok(extents)
 }
 
 #[cfg(test)]
@@ -324,8 +380,11 @@ mod tests {
     #[test]
     fn round_trips() {
         for map in [
-            FileMap::Simple(vec![extent(5, 1), extent(9, 2)]),
-            FileMap::Interleaved { chunk_size: MIB2, strips: vec![extent(8, 4), extent(20, 4)] },
+            FileMap::Simple(vec![extent(5, 1), extent(9, 2)].into()),
+            FileMap::Interleaved {
+                chunk_size: MIB2,
+                strips: vec![extent(8, 4), extent(20, 4)].into(),
+            },
         ] {
             assert_eq!(FileMap::parse(&body(MIB2, &map), AREA), Ok(map));
         }
@@ -363,14 +422,15 @@ mod tests {
             (vec![], 1, "extent count is 0, expected 1 to 16"),
             (vec![extent(5, 1)], 0, "file size is 0, expected at least 1"),
         ] {
-            let error = FileMap::parse(&body(size, &FileMap::Simple(map)), AREA).unwrap_err();
+            let error =
+                FileMap::parse(&body(size, &FileMap::Simple(map.into())), AREA).unwrap_err();
             assert!(error.to_string().ends_with(message), "{error}");
         }
     }
 
     #[test]
     fn simple_pieces_follow_the_extents() {
-        let map = FileMap::Simple(vec![extent(5, 1), extent(9, 2)]);
+        let map = FileMap::Simple(vec![extent(5, 1), extent(9, 2)].into());
         assert_eq!(map.piece(10), Some(Extent { offset: 5 * MIB2 + 10, len: MIB2 - 10 }));
         assert_eq!(map.piece(MIB2), Some(extent(9, 2)));
         assert_eq!(map.piece(3 * MIB2), None);
@@ -382,14 +442,16 @@ mod tests {
         let memory = Memory::Pieces(vec![page(1, 1), page(2, 2), page(9, 1)]);
         assert_eq!(memory.data(9 * 4096 + 7), [4096..4 * 4096, 9 * 4096..9 * 4096 + 7]);
         assert!(Memory::Pieces(Vec::new()).data(1 << 60).is_empty());
-        let map = Memory::Map(FileMap::Simple(vec![extent(5, 1)]));
+        let map = Memory::Map(FileMap::Simple(extent(5, 1).into()));
         assert_eq!((map.data(7), map.data(0)), (vec![0..7], vec![]));
     }
 
     #[test]
     fn interleaved_pieces_go_round() {
-        let map =
-            FileMap::Interleaved { chunk_size: MIB2, strips: vec![extent(8, 2), extent(20, 2)] };
+        let map = FileMap::Interleaved {
+            chunk_size: MIB2,
+            strips: vec![extent(8, 2), extent(20, 2)].into(),
+        };
         let starts: Vec<_> = (0..5).map(|n| map.piece(n * MIB2).map(|p| p.offset / MIB2)).collect();
         assert_eq!(starts, [Some(8), Some(20), Some(9), Some(21), None]);
         assert_eq!(map.piece(MIB2 + 7), Some(Extent { offset: 20 * MIB2 + 7, len: MIB2 - 7 }));

@@ -12,6 +12,7 @@ pub mod fields;
 pub mod map;
 pub mod path;
 pub mod piece;
+mod short;
 pub mod view;
 
 use std::mem::offset_of;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Paths of files and directories inside a famfs, checked and in one normal form.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -8,6 +9,7 @@ use std::path::Path;
 
 use crate::format::MAX_PATH;
 use crate::format::extension::{MAX_COMPONENT, MAX_LONG_PATH, STORE_DIR};
+use crate::format::short::ShortBytes;
 use crate::text::terminal::escape_name as escape;
 
 /// Directory of the superblock and log files in a mount; no log entry may reach into it.
@@ -17,7 +19,7 @@ pub const META_DIR: &str = ".meta";
 /// most 4,095 bytes with names of at most 255, not below `.meta`. A conventional entry can hold it
 /// if it has at most 79 bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RelPath(Box<[u8]>);
+pub struct RelPath(ShortBytes);
 
 /// Why a path cannot be used inside a famfs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,7 +79,7 @@ impl RelPath {
         if let Some(name) = normal.split(|&b| b == b'/').find(|name| name.len() > MAX_COMPONENT) {
             return Err(PathError::LongName { path: shown(), len: name.len() });
         }
-        Ok(Self(normal.into()))
+        Ok(Self(normal[..].into()))
     }
 
     /// The directory of the store.
@@ -87,7 +89,7 @@ impl RelPath {
 
     /// The file of the store with a number.
     pub fn in_store(number: u64) -> Self {
-        Self(format!("{STORE_DIR}/{number}").into_bytes().into())
+        Self(format!("{STORE_DIR}/{number}").as_bytes().into())
     }
 
     /// Reads a path field of a log entry.
@@ -150,8 +152,12 @@ impl RelPath {
 }
 
 /// Normalizes a relative path: without `.`, `..` and doubled slashes, and not empty.
-pub fn normal(path: &[u8]) -> Result<Vec<u8>, PathError> {
+pub fn normal(path: &[u8]) -> Result<Cow<'_, [u8]>, PathError> {
     let shown = || escape(path);
+    let as_it_is = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && !name.contains(&0);
+    if path.split(|&b| b == b'/').all(as_it_is) {
+        return Ok(Cow::Borrowed(path));
+    }
     if path.first() == Some(&b'/') {
         return Err(PathError::Absolute(shown()));
     }
@@ -172,7 +178,7 @@ pub fn normal(path: &[u8]) -> Result<Vec<u8>, PathError> {
             }
         }
     }
-    if normal.is_empty() { Err(PathError::Empty(shown())) } else { Ok(normal) }
+    if normal.is_empty() { Err(PathError::Empty(shown())) } else { Ok(Cow::Owned(normal)) }
 }
 
 impl fmt::Display for RelPath {

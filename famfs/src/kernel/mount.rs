@@ -319,7 +319,7 @@ impl Mounted {
         let file = self.root.open(Path::new(&path), flags, mode).map_err(error("open"))?;
         let file = File::from(file);
         if ioctl::map_get(&file).is_err() {
-            let map = FileMap::Simple(vec![Extent { offset, len }]);
+            let map = FileMap::Simple(Extent { offset, len }.into());
             // Every famfs has the older interface for these files.
             ioctl::map_create_v42(&file, kind, len, &map).map_err(error("map"))?;
             rustix::fs::fchmod(&file, mode).map_err(error("set the mode of"))?;

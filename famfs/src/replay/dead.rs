@@ -65,6 +65,13 @@ struct Reader<'p> {
 impl Dead {
     /// Finds what is dead in a log, as far as the plan has read it.
     pub fn of(log: &Log<'_>, plan: &Plan) -> Result<Self, LogError> {
+        let nothing = plan.deletions_since(0).is_empty()
+            && plan.idle().is_empty()
+            && plan.voids().is_empty()
+            && plan.tree().is_whole();
+        if nothing {
+            return Ok(Self::default());
+        }
         let mut reader = Reader {
             plan,
             deletions: plan.deletions_since(0).iter().map(|d| (d.node.slot, d)).collect(),

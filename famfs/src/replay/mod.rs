@@ -10,12 +10,13 @@ mod entry_error;
 pub mod fsck;
 pub mod names;
 mod node;
+mod owners;
 pub mod picture;
 pub mod size;
 pub mod tree;
 pub mod upgrade;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::ops::Range;
 
 pub use entry_error::{EntryError, EntryProblem};
@@ -24,11 +25,12 @@ use zerocopy::transmute;
 
 use crate::format::component::Component;
 use crate::format::extension::{GroupBody, NO_ENTRY, STORE_DIR};
-use crate::format::map::{DataArea, Extent, FileMap};
+use crate::format::map::{DataArea, FileMap};
 use crate::format::path::{PathError, RelPath};
 use crate::format::{self, DeleteBody, Entry, EntryKind, FileBody, MkdirBody};
 use crate::media::Media;
 use crate::replay::names::NameIndex;
+use crate::replay::owners::Owners;
 use crate::replay::tree::Tree;
 use crate::replay::tree::change::{Before, Change};
 use crate::replay::tree::object::{Name, Taken};
@@ -72,16 +74,6 @@ impl<'m> Contents<'m> {
 /// Gets the slot of an entry, what it changed, and the tree as it is then.
 type Each<'e> = dyn FnMut(&Tree, u64, Change) + 'e;
 
-/// The nodes' extents by offset: end of the extent, and index of the node.
-type Owners = BTreeMap<u64, (u64, usize)>;
-
-fn own(owners: &mut Owners, index: usize, node: &Node) {
-    if let NodeKind::File { map, .. } = &node.kind {
-        let owned = |extent: &Extent| (extent.offset, (extent.offset + extent.len, index));
-        owners.extend(map.extents().iter().map(owned));
-    }
-}
-
 /// All that a log describes.
 #[derive(Debug)]
 pub struct Plan {
@@ -95,7 +87,10 @@ pub struct Plan {
     idle: Vec<u64>,
     /// Slots of entries that no longer count.
     voids: Vec<u64>,
+    /// Nodes of the store by path; all nodes, once a name of the tree was moved or removed alone.
     by_path: NameIndex,
+    /// Whether `by_path` has all nodes. Until then the tree has each at its path.
+    indexed: bool,
     /// Names and what they name.
     tree: Tree,
     /// Whether the file system has extensions.
@@ -139,6 +134,7 @@ impl Plan {
             idle: Vec::new(),
             voids: Vec::new(),
             by_path: NameIndex::default(),
+            indexed: false,
             tree: Tree::new(extensions),
             extensions,
             group: 0..0,
@@ -285,8 +281,7 @@ impl Plan {
 
     /// The conventional file or directory that a slot made, if it is not deleted.
     pub fn node(&self, slot: u64) -> Option<&Node> {
-        let found = self.nodes.binary_search_by_key(&slot, |node| node.slot);
-        found.ok().map(|index| &self.nodes[index])
+        self.index_of_slot(slot).map(|index| &self.nodes[index])
     }
 
     /// Finds a file or directory.
@@ -314,28 +309,42 @@ impl Plan {
 
     /// Adds a node whose path is free, whose directory exists and whose memory is its own.
     pub fn insert(&mut self, node: Node) {
-        let place = self.place(&node.path);
-        match place {
+        let parent = self.parent_index(&node.path);
+        match self.place(&node.path, parent) {
             Some((parent, component)) => {
                 let name = Name { parent, component, object: node.slot };
                 self.tree.add_plain(node.slot, name, node.owner, &node.kind);
             }
             None => self.tree.add_store(&node),
         }
-        self.push(node);
+        self.push(node, parent);
     }
 
-    fn push(&mut self, node: Node) {
+    /// Adds a node in the directory with an index; in the root there is none.
+    fn push(&mut self, node: Node, parent: Option<usize>) {
         let index = self.nodes.len();
         if let Some(owners) = &mut self.owners {
-            own(owners, index, &node);
+            owners.add(index, &node);
         }
-        if let Some(parent) = self.parent_index(&node.path) {
+        if let Some(parent) = parent {
             self.children[parent] += 1;
         }
-        self.by_path.insert(&node.path, index);
+        if self.indexed || self.is_in_store(&node.path) {
+            self.by_path.insert(&node.path, index);
+        }
         self.nodes.push(node);
         self.children.push(0);
+    }
+
+    /// Indexes all nodes, because the tree may have one elsewhere from now on.
+    fn index_all(&mut self) {
+        let nodes = self.nodes.iter().enumerate().filter(|_| !self.indexed);
+        for (index, node) in nodes {
+            if !self.dead.contains(&index) && !self.is_in_store(&node.path) {
+                self.by_path.insert(&node.path, index);
+            }
+        }
+        self.indexed = true;
     }
 
     /// Checks that a file or directory can be deleted; returns its node.
@@ -358,7 +367,8 @@ impl Plan {
             self.children[parent] -= 1;
         }
         let nodes = &self.nodes;
-        self.dead.extend(self.by_path.remove(path, |index| &nodes[index].path));
+        self.by_path.remove(path, |index| &nodes[index].path);
+        self.dead.extend(self.index_of_slot(made_by));
         self.deletions.push(Deletion { slot, node });
         Ok(())
     }
@@ -399,13 +409,30 @@ impl Plan {
         // Directories come before their contents, so this counts the children again.
         for (index, node) in nodes.into_iter().enumerate() {
             if !dead.contains(&index) {
-                self.push(node);
+                let parent = self.parent_index(&node.path);
+                self.push(node, parent);
             }
         }
     }
 
     fn index_of(&self, path: &RelPath) -> Option<usize> {
-        self.by_path.get(path, |index| &self.nodes[index].path)
+        if self.indexed || self.is_in_store(path) {
+            return self.by_path.get(path, |index| &self.nodes[index].path);
+        }
+        self.index_of_slot(self.tree.look_up(path.as_bytes())?)
+    }
+
+    /// Index of the node that a slot made.
+    fn index_of_slot(&self, slot: u64) -> Option<usize> {
+        // Each node has a slot of its own, so none has a larger index; few have a much smaller one.
+        let end = usize::try_from(slot).ok()?.saturating_add(1).min(self.nodes.len());
+        let mut step = 1;
+        while step < end && self.nodes[end - step].slot > slot {
+            step *= 2;
+        }
+        let start = end.saturating_sub(step);
+        let found = self.nodes[start..end].binary_search_by_key(&slot, |node| node.slot);
+        found.ok().map(|index| start + index)
     }
 
     fn parent_index(&self, path: &RelPath) -> Option<usize> {
@@ -424,13 +451,13 @@ impl Plan {
         self.extensions && path.first() == STORE_DIR.as_bytes()
     }
 
-    /// Where a conventional path is in the tree: slot of its directory, and its name there. What is
-    /// in the store has no place.
-    fn place(&self, path: &RelPath) -> Option<(u64, Component)> {
+    /// Where a path is in the tree, if it is not in the store: slot of its directory, whose node has
+    /// the index `parent`, and its name there.
+    fn place(&self, path: &RelPath, parent: Option<usize>) -> Option<(u64, Component)> {
         if self.is_in_store(path) {
             return None;
         }
-        let parent = self.parent_index(path).map_or(NO_ENTRY, |index| self.nodes[index].slot);
+        let parent = parent.map_or(NO_ENTRY, |index| self.nodes[index].slot);
         Some((parent, Component::new(path.name()).ok()?))
     }
 
@@ -478,6 +505,9 @@ impl Plan {
                 if !self.extensions {
                     self.unknown += 1;
                     return false;
+                }
+                if matches!(kind, EntryKind::Move | EntryKind::Remove) {
+                    self.index_all();
                 }
                 let taken = match kind {
                     EntryKind::Group if self.group.contains(&slot) => Err(TreeProblem::NestedGroup),
@@ -528,7 +558,7 @@ impl Plan {
             Some(taken) => Err(EntryProblem::Exists(taken.slot)),
             None => {
                 self.check_parent(path)?;
-                if let Some((parent, component)) = self.place(path) {
+                if let Some((parent, component)) = self.place(path, self.parent_index(path)) {
                     self.tree.check_plain(parent, component)?;
                 }
                 Ok(())
@@ -553,19 +583,8 @@ impl Plan {
 
     /// Names a file that shares memory with `map`.
     fn owner_of_overlap(&mut self, map: &FileMap) -> String {
-        let owners = self.owners.get_or_insert_with(|| {
-            let mut owners = Owners::new();
-            for (index, node) in self.nodes.iter().enumerate() {
-                own(&mut owners, index, node);
-            }
-            owners
-        });
-        // The nodes' extents are disjoint, so only the last one before an end can reach back.
-        let owner = map.extents().iter().find_map(|extent| {
-            let before = owners.range(..extent.offset + extent.len).next_back();
-            before.filter(|(_, (end, _))| *end > extent.offset).map(|(_, (_, index))| *index)
-        });
-        match owner {
+        let owners = self.owners.get_or_insert_with(|| Owners::of(&self.nodes));
+        match owners.find(map) {
             Some(index) => {
                 let node = &self.nodes[index];
                 format!("\"{}\" of slot {}", node.path, node.slot)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Finds nodes by path, with 17 bytes for each: the paths stay in the nodes, and their hashes are
-//! kept so that growing touches no path.
+//! Finds those nodes by path that the tree cannot find. The paths stay in the nodes, and their
+//! hashes are kept so that growing touches no path.
 
 use std::hash::{BuildHasher, RandomState};
 

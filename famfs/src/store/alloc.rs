@@ -154,7 +154,7 @@ impl SpaceMap {
     /// `turn` says which bucket comes first, so that files take turns.
     pub fn allocate_striped(&mut self, size: u64, how: &Striping, turn: u64) -> Option<FileMap> {
         if size < how.chunk_size {
-            return self.allocate(size).map(|extent| FileMap::Simple(vec![extent]));
+            return self.allocate(size).map(|extent| FileMap::Simple(extent.into()));
         }
         let strip_len = how.strip_len(size)?;
         let bucket_len = how.bucket_units(self.area) * ALLOC_UNIT;
@@ -169,7 +169,7 @@ impl SpaceMap {
         for strip in &strips {
             self.mark(*strip);
         }
-        Some(FileMap::Interleaved { chunk_size: how.chunk_size, strips })
+        Some(FileMap::Interleaved { chunk_size: how.chunk_size, strips: strips.into() })
     }
 
     /// The first free extent of `len` bytes within a part of the device.
@@ -366,7 +366,7 @@ mod tests {
             for (size, turn, striped) in files {
                 let map = match striped {
                     true => space.allocate_striped(size, &how, turn),
-                    false => space.allocate(size).map(|extent| FileMap::Simple(vec![extent])),
+                    false => space.allocate(size).map(|extent| FileMap::Simple(extent.into())),
                 };
                 if striped {
                     prop_assert_eq!(&map, &again.allocate_striped(size, &how, turn));

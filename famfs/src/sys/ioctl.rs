@@ -377,7 +377,7 @@ mod tests {
         assert_eq!(nop(&file), Err(Errno::NOTTY));
         assert_eq!(edit(&file), Err(Errno::NOTTY));
         assert_eq!(map_get(&file), Err(Errno::NOTTY));
-        let map = FileMap::Simple(vec![Extent { offset: 2 << 20, len: 2 << 20 }]);
+        let map = FileMap::Simple(Extent { offset: 2 << 20, len: 2 << 20 }.into());
         assert_eq!(map_create(&file, FileType::Regular, 1, &map), Err(Errno::NOTTY));
         assert_eq!(map_pieces(&file, 0, &[]), Err(Errno::NOTTY));
         assert_eq!(get_pieces(&file), Err(Errno::NOTTY));

@@ -57,7 +57,7 @@ impl<'v> Writer<'v> {
             }
             let map = match &self.striping {
                 Some(how) => space.allocate_striped(size, how, turn),
-                None => space.allocate(size).map(|extent| FileMap::Simple(vec![extent])),
+                None => space.allocate(size).map(|extent| FileMap::Simple(extent.into())),
             };
             map.map(|map| Room::own(size, map))
         };
@@ -299,7 +299,7 @@ impl<'v> Writer<'v> {
         }
         let slot = self.next_slot();
         let path = RelPath::in_store(slot);
-        let map = map.unwrap_or(FileMap::Simple(Vec::new()));
+        let map = map.unwrap_or(FileMap::Simple(Vec::new().into()));
         self.add_file(&path, STORE_FILE, size, map)?;
         self.pages.new_holder(number).slot = Some(slot);
         Ok(slot)

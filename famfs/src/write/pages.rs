@@ -214,7 +214,7 @@ impl Pages {
     fn add(&mut self, extents: Vec<Extent>) -> Run {
         let size = extents.iter().map(|extent| extent.len).sum::<u64>();
         let holder = Holder::New(self.new.len());
-        let map = Some(FileMap::Simple(extents));
+        let map = Some(FileMap::Simple(extents.into()));
         self.new.push(NewHolder { map, size, slot: None });
         Run { holder, page: 0, pages: size / PAGE }
     }

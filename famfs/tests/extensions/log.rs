@@ -91,7 +91,7 @@ impl ExtendedLog {
         let len = units * ALLOC_UNIT;
         let extent = |n: u64| Extent { offset: self.free + n * len, len };
         let map = match strips {
-            0 => FileMap::Simple(vec![extent(0)]),
+            0 => FileMap::Simple(extent(0).into()),
             _ => FileMap::Interleaved {
                 chunk_size: ALLOC_UNIT,
                 strips: (0..strips).map(extent).collect(),

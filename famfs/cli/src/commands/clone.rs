@@ -86,7 +86,7 @@ fn memory(plan: &Plan, source: &RelPath) -> Result<(Owner, u64, FileMap)> {
                      of 2 MiB"
                 );
             }
-            FileMap::Simple(extents)
+            FileMap::Simple(extents.into())
         }
     };
     Ok((found.object.owner, *size, map))

@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::Tree;
 use super::object::{Name, Object, ObjectKind};
-use crate::format::component::Component;
 use crate::format::extension::NO_ENTRY;
 use crate::format::path::RelPath;
 
@@ -133,7 +132,7 @@ impl Tree {
     pub fn look_up(&self, path: &[u8]) -> Option<u64> {
         let (mut dir, mut found) = (NO_ENTRY, None);
         for part in path.split(|&byte| byte == b'/') {
-            let slot = self.find(dir, &Component::new(part).ok()?)?;
+            let slot = self.names.find(dir, part)?;
             (dir, found) = (self.name(slot)?.object, Some(slot));
         }
         found

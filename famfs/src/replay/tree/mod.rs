@@ -49,6 +49,8 @@ pub struct Tree {
     extensions: bool,
     /// Number of extension entries that count.
     extended: u64,
+    /// Whether a name was ever moved or removed.
+    changed: bool,
 }
 
 impl Tree {
@@ -64,12 +66,19 @@ impl Tree {
             lists: Lists::default(),
             extensions,
             extended: 0,
+            changed: false,
         }
     }
 
     /// Whether the conventional entries are all there is, and none of them is in the store.
     pub fn is_conventional(&self) -> bool {
         self.extended == 0 && self.store.is_empty()
+    }
+
+    /// Whether all that any entry made is still there, under the name that it made, and no file of
+    /// the store is unused.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.changed && !self.store.has_unused()
     }
 
     /// Number of extension entries that count.
@@ -107,7 +116,7 @@ impl Tree {
 
     /// Slot of a name in a directory.
     pub fn find(&self, parent: u64, component: &Component) -> Option<u64> {
-        self.names.find(parent, component)
+        self.names.find(parent, component.as_bytes())
     }
 
     /// The ranges of the device that hold a file, each with its offset in the file. What lies
@@ -250,7 +259,7 @@ impl Tree {
         if len > MAX_LONG_PATH {
             return Err(TreeProblem::PathTooLong { name: component.clone(), len });
         }
-        Ok(self.names.find(parent, component))
+        Ok(self.names.find(parent, component.as_bytes()))
     }
 
     /// Whether what a name names may go: anything but a directory with names in it.
@@ -293,6 +302,7 @@ impl Tree {
     /// Takes a name out, and what it names with its last name.
     fn drop_name(&mut self, slot: u64) {
         let Some(name) = self.names.remove(slot) else { return };
+        self.changed = true;
         if let Some(Object { kind: ObjectKind::Dir { children, .. }, .. }) =
             self.object_mut(name.parent)
         {

@@ -160,9 +160,14 @@ impl Store {
         simple.flat_map(|(slot, holder)| self.gaps(*slot, holder.pages))
     }
 
-    /// Whether a file entry holds nothing.
+    /// Whether the file entry of a slot holds nothing.
     pub fn is_unused(&self, slot: u64) -> bool {
         self.holders.get(&slot).is_some_and(|holder| holder.used == 0)
+    }
+
+    /// Whether any file entry holds nothing.
+    pub fn has_unused(&self) -> bool {
+        self.holders.values().any(|holder| holder.used == 0)
     }
 
     /// Bytes that removed files had in those that hold something else.

@@ -6,6 +6,7 @@
  * make: time for NAMES names in directories of 100, as a log is played: of ten
  * names eight are files without contents, one is a link and one is symbolic.
  * memory: bytes of kernel memory for one of them.
+ * keep: makes the same names, with a byte in each file, and prints how many.
  * fill: makes FILES files of 1 to 4,096 bytes, and prints how many bytes.
  * read: time to open, read and close each of the files that fill made.
  * copy: copies a tree with its times into a directory, and prints how many
@@ -175,6 +176,22 @@ static void measure_memory(uint64_t count)
 	report((after - before) / count);
 }
 
+static void keep_names(uint64_t count)
+{
+	make_names(count);
+	for (uint64_t i = 0; i < count; i++) {
+		int fd;
+
+		if (i % 10 >= 8)
+			continue;
+		fd = open_file(name_of(i), O_WRONLY);
+		if (write(fd, "x", 1) != 1)
+			die("write %s", name_of(i));
+		close(fd);
+	}
+	report(count);
+}
+
 static void fill(uint64_t count)
 {
 	uint64_t state = 88172645463325252ULL, bytes = 0;
@@ -275,7 +292,7 @@ int main(int argc, char **argv)
 	const char *what = argc > 1 ? argv[1] : "";
 
 	if (argc != 4 && argc != 5)
-		usage("make|memory|fill|read DIRECTORY COUNT [OFFSET], or copy FROM TO [OFFSET]");
+		usage("make|memory|keep|fill|read DIRECTORY COUNT [OFFSET], or copy FROM TO [OFFSET]");
 	offset = argc == 5 ? number(argv[4]) : 0;
 	if (!strcmp(what, "copy")) {
 		copy(argv[2], argv[3]);
@@ -286,11 +303,13 @@ int main(int argc, char **argv)
 		measure_make(number(argv[3]));
 	else if (!strcmp(what, "memory"))
 		measure_memory(number(argv[3]));
+	else if (!strcmp(what, "keep"))
+		keep_names(number(argv[3]));
 	else if (!strcmp(what, "fill"))
 		fill(number(argv[3]));
 	else if (!strcmp(what, "read"))
 		measure_read(number(argv[3]));
 	else
-		usage("what to do is make, memory, fill, read or copy");
+		usage("what to do is make, memory, keep, fill, read or copy");
 	return 0;
 }

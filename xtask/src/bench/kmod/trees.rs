@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Trees of small files in famfs and in tmpfs: making them as a log is played, the kernel memory
-//! for a name, reading them, and a Python that imports its library from them.
+//! for a name, reading them, a Python that imports its library from them, and a mount of them by
+//! the tools.
 
 use anyhow::Result;
 use vhost_famfs::vm::Command;
@@ -35,6 +36,30 @@ const MOUNT: &str = "
     mount -i -t famfs -o noatime,nosuid,nodev,strict /dev/dax0.0 /run/mnt
     mount -t tmpfs -o noatime,nosuid,nodev,size=90% tmpfs /run/peer";
 
+/// A pool with the names that are in the peer, which is empty in the end. Each step is a script,
+/// because emulation takes long for all of them.
+const POOL_OF_NAMES: [&str; 3] = [
+    "
+    famfs mkfs --force --entries $((2 * COUNT)) /dev/dax0.0
+    famfs mount /dev/dax0.0 /run/mnt
+    mount -t tmpfs -o noatime,nosuid,nodev,size=90% tmpfs /run/peer
+    tree keep /run/peer $COUNT",
+    "famfs cp -r /run/peer/. /run/mnt",
+    "
+    famfs umount /run/mnt
+    umount /run/peer
+    mount -t tmpfs -o noatime,nosuid,nodev,size=90% tmpfs /run/peer",
+];
+
+/// Mounts and plays its log, and prints how long that took in nanoseconds.
+const MOUNT_WITH_TOOLS: &str = "
+    start=${EPOCHREALTIME/[.,]/}
+    famfs mount /dev/dax0.0 /run/mnt >/dev/null
+    end=${EPOCHREALTIME/[.,]/}
+    [[ $(find /run/mnt -name .meta -prune -o -print | wc -l) == $((COUNT + COUNT / 100 + 1)) ]]
+    famfs umount /run/mnt
+    echo $(((end - start) * 1000))";
+
 const UNMOUNT: &str = "umount /run/mnt /run/peer";
 
 /// Everything on one guest for each clock.
@@ -50,6 +75,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Measurement>> {
         }
         measurements.push(read(&guest, clock)?);
         measurements.push(import(&guest, clock)?);
+        measurements.push(mount(&guest, clock)?);
         guest.end()?;
     }
     Ok(measurements)
@@ -74,6 +100,27 @@ fn make(guest: &Guest, clock: Clock) -> Result<Measurement> {
         Scale::Million,
         values[0],
         ("empty files and links on tmpfs", values[1]),
+        Some(1.5),
+    ))
+}
+
+/// The tools: a mount of a pool with as many names, from the command's start to its end.
+fn mount(guest: &Guest, clock: Clock) -> Result<Measurement> {
+    let with_count = |script: &str| format!("COUNT={COUNT}\n{script}");
+    for step in POOL_OF_NAMES {
+        guest.shell(&with_count(step))?;
+    }
+    let command = Command::shell(&with_count(MOUNT_WITH_TOOLS));
+    let values = least_of(clock.rounds(), || {
+        let peers = arguments("make", "").1;
+        Ok(vec![guest.measure_command(&command)?, guest.measure("tree", &peers)?])
+    })?;
+    guest.shell("umount /run/peer")?;
+    Ok(clock.measurement(
+        ("tree.mount", "`famfs mount` of a pool with such names"),
+        Scale::Million,
+        values[0],
+        ("empty files and links on tmpfs, made by one program", values[1]),
         Some(1.5),
     ))
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One component of a path, checked: what an extension entry calls a file.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::format::extension::{MAX_COMPONENT, STORE_DIR};
+use crate::format::is_zero;
 use crate::format::path::META_DIR;
 use crate::format::short::ShortBytes;
 use crate::text::terminal::escape_name as escape;
@@ -57,13 +58,14 @@ impl Component {
 
     /// Reads the name field of an extension entry.
     pub fn from_field(field: &[u8; MAX_COMPONENT + 1]) -> Result<Self, ComponentError> {
-        let Some(len) = field.iter().position(|&byte| byte == 0) else {
+        let Ok(name) = CStr::from_bytes_until_nul(field) else {
             return Err(ComponentError::Nul(escape(field)));
         };
-        if field[len..].iter().any(|&byte| byte != 0) {
-            return Err(ComponentError::Behind(escape(&field[..len])));
+        let name = name.to_bytes();
+        if !is_zero(&field[name.len()..]) {
+            return Err(ComponentError::Behind(escape(name)));
         }
-        Self::new(&field[..len])
+        Self::new(name)
     }
 
     /// The name as an extension entry holds it.

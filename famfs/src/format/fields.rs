@@ -14,7 +14,8 @@ use crate::format::extension::NO_ENTRY;
 use crate::format::{
     ALLOC_UNIT, DaxdevBody, DeleteBody, EXT_INTERLEAVED, EXT_SIMPLE, Entry, EntryKind, FileBody,
     InterleavedMap, LEASE_MAGIC, LOG_MAGIC, LOG_OFFSET, Lease, LogHeader, MAX_EXTENTS, MkdirBody,
-    OMF_MAJOR, RawExtent, SUPERBLOCK_MAGIC, SUPERBLOCK_VERSION, SimpleMap, Superblock, slots,
+    OMF_MAJOR, RawExtent, SUPERBLOCK_MAGIC, SUPERBLOCK_VERSION, SimpleMap, Superblock, is_zero,
+    slots,
 };
 use crate::text::terminal::escape_name as escape;
 
@@ -117,7 +118,7 @@ impl<'b> Fields<'b> {
     }
 
     fn push(&mut self, start: usize, name: String, bytes: &[u8], kind: Kind) {
-        let is_zero = bytes.iter().all(|&byte| byte == 0);
+        let is_zero = is_zero(bytes);
         let expected = matches!(kind, Kind::Zero).then(|| "zero".to_owned());
         self.list.push(Field {
             offset: self.offset + start as u64,

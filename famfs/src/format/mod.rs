@@ -425,6 +425,12 @@ const _: () = {
     assert!(size_of::<DaxdevBody>() == size_of::<Body>());
 };
 
+/// Whether all bytes are zero. It looks at all of them, because that is faster than to stop at each
+/// to find out.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().fold(0, |any, byte| any | byte) == 0
+}
+
 /// The format's checksum of `bytes`.
 fn crc64(bytes: &[u8]) -> u64 {
     crc32fast::hash(bytes).into()

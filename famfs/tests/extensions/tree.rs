@@ -5,6 +5,7 @@ use famfs::format::extension::{
     EXTENSIONS_OFFSET, Extensions, MAX_COMPONENT, PAGE, RawPiece, SET_GID, SET_MODE, SET_MTIME,
     SET_UID,
 };
+use famfs::format::path::RelPath;
 use famfs::format::{EntryKind, slot_offset};
 use famfs::media::Media;
 use famfs::replay::Time;
@@ -311,4 +312,32 @@ fn names_are_found() {
     for path in [&b""[..], b"dir/", b"none", b"dir/inner/file/x", b"link/inner", b".famfs"] {
         assert_eq!(tree.look_up(path), None);
     }
+}
+
+/// Conventional readers see no moves: their paths stay, however the plan finds them.
+#[test]
+fn conventional_paths_stay_where_they_were() {
+    let mut log = ExtendedLog::new(true);
+    log.store();
+    let slab = log.file(".famfs/0", 1, 0);
+    let top = log.mkdir("top");
+    log.name(&dir(ROOT, b"extended"));
+    let inner = log.file("top/inner", 1, 0);
+    let beside = log.file("beside", 1, 0);
+    let paths = |log: &ExtendedLog| {
+        let contents = log.contents();
+        clean(&contents);
+        let slot = |path: &str| {
+            let node = contents.plan.get(&RelPath::new(path.as_bytes()).unwrap());
+            node.map(|node| node.slot)
+        };
+        [".famfs/0", "top", "top/inner", "beside", "extended", "moved/inner"].map(slot)
+    };
+    let expected = [Some(slab), Some(top), Some(inner), Some(beside), None, None];
+    assert_eq!(paths(&log), expected);
+    log.push(EntryKind::Move, moved(top, ROOT, b"moved", None).as_bytes());
+    log.push(EntryKind::Remove, removal(beside).as_bytes());
+    assert_eq!(paths(&log), expected);
+    log.delete(slab, ".famfs/0");
+    assert_eq!(paths(&log)[0], None);
 }

@@ -14,7 +14,7 @@ use crate::format::extension::{
     RemoveBody, SET_GID, SET_MODE, SET_MTIME, SET_UID, TAIL_LEN,
 };
 use crate::format::piece::Piece;
-use crate::format::{Body, EntryKind};
+use crate::format::{self, Body, EntryKind};
 use crate::replay::node::Owner;
 use crate::replay::node::Time;
 
@@ -323,7 +323,7 @@ fn field(field: &'static str, found: u32, expected: &'static str) -> TreeProblem
 }
 
 fn zero(what: &'static str, bytes: &[u8]) -> Result<(), TreeProblem> {
-    match bytes.iter().all(|&byte| byte == 0) {
+    match format::is_zero(bytes) {
         true => Ok(()),
         false => Err(TreeProblem::NotZero(what)),
     }

@@ -338,8 +338,7 @@ impl Plan {
 
     /// Indexes all nodes, because the tree may have one elsewhere from now on.
     fn index_all(&mut self) {
-        let nodes = self.nodes.iter().enumerate().filter(|_| !self.indexed);
-        for (index, node) in nodes {
+        for (index, node) in self.nodes.iter().enumerate() {
             if !self.dead.contains(&index) && !self.is_in_store(&node.path) {
                 self.by_path.insert(&node.path, index);
             }
@@ -506,7 +505,7 @@ impl Plan {
                     self.unknown += 1;
                     return false;
                 }
-                if matches!(kind, EntryKind::Move | EntryKind::Remove) {
+                if !self.indexed && matches!(kind, EntryKind::Move | EntryKind::Remove) {
                     self.index_all();
                 }
                 let taken = match kind {

@@ -125,13 +125,14 @@ impl FileBytes for MappedFile {
         mapping.invalidate(at, len)
     }
 
-    /// Clears what is behind the end of the file in its last page, if the file is in pieces.
     fn clear_tail(&self) -> io::Result<()> {
         let held = self.held.iter().flatten().last();
         match (&self.mapping, held) {
             (Some(mapping), Some((_, end))) if *end > self.size => {
                 let at = usize::try_from(self.size).map_err(|_| io::ErrorKind::FileTooLarge)?;
-                mapping.write(at, &vec![0; mapping.len().saturating_sub(at)])
+                let len = mapping.len().saturating_sub(at);
+                mapping.write(at, &vec![0; len])?;
+                mapping.write_back(at, len)
             }
             _ => Ok(()),
         }

@@ -106,7 +106,8 @@ pub trait FileBytes: Send + Sync {
     /// Drops cached copies of a range, so that the next read sees what the memory holds.
     fn refresh(&self, offset: u64, len: usize) -> io::Result<()>;
 
-    /// Clears what is behind the end of the file in its last page, if the file is in pieces.
+    /// Clears what is behind the end of the file in its last page, if the file is in pieces, and
+    /// makes that visible to other hosts.
     fn clear_tail(&self) -> io::Result<()>;
 
     /// Clears what is behind the end of the file in its last page, if the file is in pieces, and

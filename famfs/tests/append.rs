@@ -5,128 +5,34 @@
 
 #[path = "common/crash.rs"]
 mod crash;
+#[path = "common/crash_volume.rs"]
+mod crash_volume;
+#[path = "common/formatting.rs"]
+mod formatting;
 
-use std::io;
 use std::sync::LazyLock;
 
 use crash::{BACKWARD, Device, Event, FORWARD, Kind, Words, crash};
-use famfs::format::map::Memory;
+use crash_volume::DeviceVolume;
 use famfs::format::path::RelPath;
 use famfs::media::Media;
-use famfs::replay::Attributes;
 use famfs::replay::compact::compact;
 use famfs::replay::fsck::check;
-use famfs::replay::tree::Tree;
-use famfs::replay::tree::change::Change;
 use famfs::replay::{Contents, NodeKind, Owner};
 use famfs::store::log::Log;
-use famfs::store::mkfs::{self, mkfs};
+use famfs::store::mkfs::mkfs;
 use famfs::store::superblock::Superblock;
 use famfs::store::takeover::takeover;
-use famfs::sys::dax::Access;
 use famfs::write::copy::Copy;
 use famfs::write::prng::SeededBytes;
 use famfs::write::sources::{Destination, Options, scan};
 use famfs::write::transfer::How;
-use famfs::write::volume::{FileBytes, Volume};
+use famfs::write::volume::FileBytes;
 use famfs::write::writer::{WriteError, Writer};
 use proptest::prelude::*;
 use uuid::Uuid;
 
 const OWNER: Owner = Owner { uid: 1, gid: 2, mode: 0o640 };
-
-/// Files of the device, of one extent each.
-struct DeviceVolume<'d>(&'d Device);
-
-struct DeviceFile<'d> {
-    device: &'d Device,
-    start: u64,
-    size: u64,
-}
-
-impl Volume for DeviceVolume<'_> {
-    fn media(&self) -> &dyn Media {
-        self.0
-    }
-
-    fn lease_media(&self) -> io::Result<Box<dyn Media>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn make_dir(&self, _path: &RelPath, _attributes: &Attributes) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn make_file(
-        &self,
-        path: &RelPath,
-        _attributes: &Attributes,
-        size: u64,
-        memory: &Memory,
-    ) -> io::Result<Box<dyn FileBytes + '_>> {
-        self.open_file(path, size, memory, Access::Write)
-    }
-
-    fn open_file(
-        &self,
-        _path: &RelPath,
-        size: u64,
-        memory: &Memory,
-        _access: Access,
-    ) -> io::Result<Box<dyn FileBytes + '_>> {
-        let Some((Some(start), _)) = memory.part(0) else { panic!("no memory") };
-        Ok(Box::new(DeviceFile { device: self.0, start, size }))
-    }
-
-    fn remove(&self, _path: &RelPath, _is_dir: bool) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn carry_out(&self, _tree: &Tree, _change: &Change) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn note_played(&self, _: &Tree, _: u64, _: u64, _: bool) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        match self.0.kind {
-            Kind::Mapped => Ok(()),
-            Kind::PoolFile => self.0.persist(0, self.0.len()).map_err(io::Error::other),
-        }
-    }
-}
-
-impl FileBytes for DeviceFile<'_> {
-    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.device.read_at(self.start + offset, buf).map_err(io::Error::other)
-    }
-
-    fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        self.device.write_at(self.start + offset, buf).map_err(io::Error::other)
-    }
-
-    fn write_back(&self, offset: u64, len: usize) -> io::Result<()> {
-        let start = self.start + offset;
-        match self.device.kind {
-            Kind::Mapped => self.device.persist(start, len as u64).map_err(io::Error::other),
-            Kind::PoolFile => Ok(()),
-        }
-    }
-
-    fn refresh(&self, _offset: u64, _len: usize) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn clear_tail(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn finish(&self) -> io::Result<()> {
-        self.write_back(0, usize::try_from(self.size).unwrap())
-    }
-}
 
 /// What a session adds, in order.
 #[derive(Clone, Debug)]
@@ -151,16 +57,7 @@ fn contents(number: usize, len: usize) -> Vec<u8> {
 /// An empty file system; made once, because that is most of a session's stores.
 static FORMATTED: LazyLock<Words> = LazyLock::new(|| {
     let device = Device::new(Words::new(), Kind::Mapped);
-    let options = mkfs::Options {
-        log_len: None,
-        extensions: false,
-        force: false,
-        fs_uuid: Uuid::from_u128(1),
-        dev_uuid: Uuid::from_u128(2),
-        system_uuid: Uuid::from_u128(3),
-        dev_name: "test".into(),
-    };
-    mkfs(&device, &options).unwrap();
+    mkfs(&device, &formatting::options(false)).unwrap();
     device.state.into_inner().unwrap().words
 });
 

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 mod common;
+#[path = "common/formatting.rs"]
+mod formatting;
 
 use std::sync::Mutex;
 
@@ -15,7 +17,6 @@ use famfs::replay::compact::compact;
 use famfs::store::log::Log;
 use famfs::store::mkfs::{self, kill, mkfs};
 use famfs::sys::dax::Access;
-use uuid::Uuid;
 
 const MIB: u64 = 1 << 20;
 
@@ -79,15 +80,7 @@ fn formatted() -> (Pool, Recorder) {
     let pool = Pool::new(&[], 64 * MIB);
     let file = PoolFile::open(&pool.path, Access::Write).unwrap();
     let recorder = Recorder { pool: file, events: Mutex::default() };
-    let options = mkfs::Options {
-        log_len: Some(4 * MIB),
-        extensions: true,
-        force: false,
-        fs_uuid: Uuid::from_u128(1),
-        dev_uuid: Uuid::from_u128(2),
-        system_uuid: Uuid::from_u128(3),
-        dev_name: "test".into(),
-    };
+    let options = mkfs::Options { log_len: Some(4 * MIB), ..formatting::options(true) };
     mkfs(&recorder, &options).unwrap();
     (pool, recorder)
 }

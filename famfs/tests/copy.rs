@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 mod common;
+#[path = "common/formatting.rs"]
+mod formatting;
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -31,15 +33,7 @@ fn open(pool: &Pool) -> OfflineVolume {
 }
 
 fn format(volume: &OfflineVolume, log_len: Option<u64>) {
-    let options = mkfs::Options {
-        log_len,
-        extensions: false,
-        force: false,
-        fs_uuid: Uuid::nil(),
-        dev_uuid: Uuid::nil(),
-        system_uuid: Uuid::nil(),
-        dev_name: "pool".into(),
-    };
+    let options = mkfs::Options { log_len, ..formatting::options(false) };
     mkfs(volume.media(), &options).unwrap();
 }
 

@@ -2,29 +2,28 @@
 //! Trees as people have them go into a file system with extensions as they are.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
-use std::collections::BTreeMap;
+#[path = "common/formatting.rs"]
+mod formatting;
+#[path = "common/pool_tree.rs"]
+mod pool_tree;
+
 use std::fs;
-use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use famfs::format::extension::{NO_ENTRY, PAGE};
-use famfs::format::map::Extent;
+use famfs::format::extension::PAGE;
 use famfs::format::path::RelPath;
 use famfs::media::in_memory::InMemory;
 use famfs::replay::Contents;
-use famfs::replay::fsck::check;
-use famfs::replay::tree::object::ObjectKind;
-use famfs::store::mkfs::{self, mkfs};
-use famfs::sys::dax::Access;
+use famfs::store::mkfs::mkfs;
 use famfs::write::compare::compare;
 use famfs::write::copy::{Copy, CopyError, Done};
 use famfs::write::sources::{Destination, Options, SourceError, scan};
 use famfs::write::transfer::How;
 use famfs::write::volume::{OfflineVolume, Volume};
 use famfs::write::writer::Writer;
-use trees::{Entry, Kind, Rules, Time, Tree};
-use uuid::Uuid;
+use pool_tree::manifest;
+use trees::{Kind, Rules, Tree};
 
 const ALL: Options = Options {
     recursive: true,
@@ -40,16 +39,7 @@ type Pool = OfflineVolume<InMemory>;
 
 fn pool(len: u64) -> Pool {
     let media = InMemory::new(len);
-    let options = mkfs::Options {
-        log_len: None,
-        extensions: true,
-        force: false,
-        fs_uuid: Uuid::from_u128(1),
-        dev_uuid: Uuid::from_u128(2),
-        system_uuid: Uuid::from_u128(3),
-        dev_name: "x".into(),
-    };
-    mkfs(&media, &options).unwrap();
+    mkfs(&media, &formatting::options(true)).unwrap();
     OfflineVolume::new(media)
 }
 
@@ -85,72 +75,6 @@ fn differences(pool: &Pool, source: &Path) -> Vec<String> {
     let compared = compare(&found, &plan, pool, |_| true).unwrap();
     let text = |d: &famfs::write::compare::Difference| format!("{} {}", d.path, d.reason);
     compared.differences.iter().map(text).collect()
-}
-
-/// The root of a file system as a manifest like that of a directory.
-fn manifest(pool: &Pool) -> Tree {
-    let contents = Contents::read(pool.media()).unwrap();
-    let problems = check(pool.media(), &contents).problems;
-    assert!(problems.is_empty(), "{problems:?}");
-    let tree = contents.plan.tree();
-    let mut entries = BTreeMap::new();
-    let mut first: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-    let mut named: Vec<_> = Vec::new();
-    tree.walk(NO_ENTRY, |at, listed| {
-        named.push((at.to_vec(), listed));
-        Ok::<(), ()>(())
-    })
-    .unwrap();
-    named.sort_by(|a, b| a.0.cmp(&b.0));
-    for (at, listed) in named {
-        let object = listed.object;
-        let mtime = object.mtime.unwrap();
-        let (mode, user, group) = (object.owner.mode, object.owner.uid, object.owner.gid);
-        let time = Time { seconds: mtime.sec, nanoseconds: mtime.nsec };
-        let kind = match &object.kind {
-            ObjectKind::Dir { .. } => Kind::Directory,
-            ObjectKind::Symlink { target } => Kind::Symlink(target.to_vec()),
-            ObjectKind::File { size, bytes } => {
-                let memory = tree.memory(bytes, *size);
-                let data = tree.extents(bytes, *size);
-                let file = pool
-                    .open_file(&RelPath::new(&at).unwrap(), *size, &memory, Access::Read)
-                    .unwrap();
-                // What is behind the end is zero.
-                if let Some((offset, extent)) = data.last()
-                    && offset + extent.len > *size
-                {
-                    let mut tail = vec![1; usize::try_from(offset + extent.len - size).unwrap()];
-                    let start = extent.offset + (size - offset);
-                    pool.media().read_at(start, &mut tail).unwrap();
-                    assert!(tail.iter().all(|byte| *byte == 0) && (tail.len() as u64) < PAGE);
-                }
-                let read = |offset, buf: &mut [u8]| Ok(file.read(offset, buf)?);
-                Kind::File(trees::Contents::of(*size, joined(&data), read).unwrap())
-            }
-        };
-        let same_as = match first.get(&listed.name.object) {
-            Some(first) => Some(first.clone()),
-            None => {
-                first.insert(listed.name.object, at.clone());
-                None
-            }
-        };
-        entries.insert(at, Entry { kind, mode, user, group, time, same_as });
-    }
-    Tree { entries }
-}
-
-/// A file's ranges of data, in whole pages, joined.
-fn joined(data: &[(u64, Extent)]) -> Vec<Range<u64>> {
-    let mut ranges: Vec<Range<u64>> = Vec::new();
-    for (at, extent) in data {
-        match ranges.last_mut() {
-            Some(last) if last.end == *at => last.end += extent.len,
-            _ => ranges.push(*at..at + extent.len),
-        }
-    }
-    ranges
 }
 
 #[test]

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 mod common;
+#[path = "common/formatting.rs"]
+mod formatting;
 
 use common::Pool;
 use famfs::format::path::RelPath;
@@ -10,11 +12,10 @@ use famfs::media::PoolFile;
 use famfs::replay::compact::{CompactError, compact};
 use famfs::replay::dead::Dead;
 use famfs::replay::{Contents, EntryProblem, NodeKind, Owner, Plan};
-use famfs::store::mkfs::{self, mkfs};
+use famfs::store::mkfs::mkfs;
 use famfs::sys::dax::Access;
 use famfs::write::volume::{OfflineVolume, Volume};
 use famfs::write::writer::{WriteError, Writer};
-use uuid::Uuid;
 
 const OWNER: Owner = Owner { uid: 1, gid: 2, mode: 0o640 };
 
@@ -26,16 +27,7 @@ fn path(text: &str) -> RelPath {
 fn volume() -> (Pool, OfflineVolume) {
     let pool = Pool::new(&[], 64 << 20);
     let file = PoolFile::open(&pool.path, Access::Write).unwrap();
-    let options = mkfs::Options {
-        log_len: None,
-        extensions: false,
-        force: false,
-        fs_uuid: Uuid::from_u128(1),
-        dev_uuid: Uuid::from_u128(2),
-        system_uuid: Uuid::from_u128(3),
-        dev_name: "test".into(),
-    };
-    mkfs(&file, &options).unwrap();
+    mkfs(&file, &formatting::options(false)).unwrap();
     (pool, OfflineVolume::new(file))
 }
 

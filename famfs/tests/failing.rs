@@ -4,6 +4,9 @@
 //! more.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
+#[path = "common/formatting.rs"]
+mod formatting;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -68,15 +71,7 @@ struct Device {
 impl Device {
     fn new(failure: Failure, dead: bool) -> Self {
         let memory = InMemory::new(DEVICE_LEN);
-        let options = mkfs::Options {
-            log_len: Some(LOG_LEN),
-            extensions: false,
-            force: false,
-            fs_uuid: Uuid::from_u128(1),
-            dev_uuid: Uuid::from_u128(2),
-            system_uuid: Uuid::from_u128(3),
-            dev_name: "test".into(),
-        };
+        let options = mkfs::Options { log_len: Some(LOG_LEN), ..formatting::options(false) };
         mkfs::mkfs(&memory, &options).unwrap();
         let (left, mounted) = (AtomicUsize::new(usize::MAX), Mutex::default());
         Self { memory, failure, dead, left, only_log: false, mounted }

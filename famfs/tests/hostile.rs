@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 mod common;
+#[path = "common/formatting.rs"]
+mod formatting;
 #[path = "common/images.rs"]
 mod images;
 
@@ -20,12 +22,12 @@ use famfs::media::{Media, PoolFile};
 use famfs::replay::fsck;
 use famfs::replay::{Contents, NodeKind};
 use famfs::store::log::Log;
-use famfs::store::mkfs::{self, mkfs};
+use famfs::store::mkfs::mkfs;
 use famfs::sys::dax::Access;
 use famfs::text::error_report::one_line;
 use images::{DEVICE_LEN, image};
 use proptest::prelude::*;
-use uuid::Uuid;
+
 use zerocopy::{FromBytes, FromZeros, IntoBytes, little_endian::U64};
 
 /// Superblock, log header and 18 entries of the image with every kind of entry.
@@ -165,16 +167,7 @@ fn file_entry(number: u64, extents: Vec<Extent>) -> (u32, Body) {
 fn a_full_log_of_claims_to_everything_is_read() {
     let pool = Pool::new(&[], 8 << 40);
     let media = PoolFile::open(&pool.path, Access::Write).unwrap();
-    let options = mkfs::Options {
-        log_len: None,
-        extensions: false,
-        force: false,
-        fs_uuid: Uuid::nil(),
-        dev_uuid: Uuid::nil(),
-        system_uuid: Uuid::nil(),
-        dev_name: "pool".into(),
-    };
-    let superblock = mkfs(&media, &options).unwrap();
+    let superblock = mkfs(&media, &formatting::options(false)).unwrap();
     let mut log = Log::open(&media, superblock.log_len).unwrap();
     let area = superblock.data_area(media.len());
     let half = log.slots() / 2;

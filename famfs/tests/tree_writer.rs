@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
+#[path = "common/formatting.rs"]
+mod formatting;
+
 use std::collections::BTreeMap;
 
 use famfs::format::ALLOC_UNIT;
@@ -13,14 +16,13 @@ use famfs::media::Media;
 use famfs::media::in_memory::InMemory;
 use famfs::replay::tree::object::ObjectKind;
 use famfs::replay::{Attributes, Contents, Owner, Time};
-use famfs::store::mkfs::{Options, mkfs};
+use famfs::store::mkfs::mkfs;
 use famfs::sys::dax::Access;
 use famfs::write::change::NewAttributes;
 use famfs::write::layout::Layout;
 use famfs::write::volume::{OfflineVolume, Volume};
 use famfs::write::writer::{WriteError, Writer};
 use proptest::prelude::*;
-use uuid::Uuid;
 
 fn path(path: &str) -> RelPath {
     RelPath::new(path.as_bytes()).unwrap()
@@ -34,19 +36,7 @@ fn attributes(mode: u32) -> Attributes {
 /// An empty pool with extensions, filled with ones: memory is not clear when it is taken.
 fn volume(len: u64) -> OfflineVolume<InMemory> {
     let media = InMemory::new(len);
-    let made = mkfs(
-        &media,
-        &Options {
-            log_len: None,
-            extensions: true,
-            force: false,
-            fs_uuid: Uuid::from_u128(1),
-            dev_uuid: Uuid::from_u128(2),
-            system_uuid: Uuid::from_u128(3),
-            dev_name: "x".into(),
-        },
-    )
-    .unwrap();
+    let made = mkfs(&media, &formatting::options(true)).unwrap();
     let ones = vec![0xff; 1 << 20];
     for at in (made.data_start()..len).step_by(ones.len()) {
         media.write_at(at, &ones).unwrap();

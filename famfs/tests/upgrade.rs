@@ -6,6 +6,8 @@
 #[allow(dead_code, reason = "the tests of appends need more of it")]
 #[path = "common/crash.rs"]
 mod crash;
+#[path = "common/formatting.rs"]
+mod formatting;
 
 use crash::{BACKWARD, DEVICE_LEN, Device, FORWARD, Kind, Words, crash};
 use famfs::format::extension::{EXTENSIONS_OFFSET, Extensions, NO_ENTRY, RemoveBody};
@@ -28,12 +30,9 @@ const OWNER: Owner = Owner { uid: 1, gid: 2, mode: 0o755 };
 fn options(extensions: bool) -> mkfs::Options {
     mkfs::Options {
         log_len: Some(MIN_LOG_LEN),
-        extensions,
         force: true,
         fs_uuid: Uuid::from_u128(0x1111_2222_3333_4444_5555_6666_7777_8888),
-        dev_uuid: Uuid::from_u128(2),
-        system_uuid: Uuid::from_u128(3),
-        dev_name: "test".into(),
+        ..formatting::options(extensions)
     }
 }
 

@@ -5,6 +5,9 @@
 #[path = "../../tests/common/mod.rs"]
 mod common;
 #[allow(dead_code, reason = "the library's tests need more of it")]
+#[path = "../../tests/common/formatting.rs"]
+mod formatting;
+#[allow(dead_code, reason = "the library's tests need more of it")]
 #[path = "../../tests/extensions/log.rs"]
 mod log;
 

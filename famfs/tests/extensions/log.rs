@@ -12,10 +12,12 @@ use famfs::media::Media;
 use famfs::media::in_memory::InMemory;
 use famfs::replay::Contents;
 use famfs::store::log::Log;
-use famfs::store::mkfs::{self, mkfs};
-use uuid::Uuid;
+use famfs::store::mkfs::mkfs;
+
 use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
+
+use crate::formatting;
 
 /// Size of the device.
 pub const DEVICE_LEN: u64 = 256 << 20;
@@ -36,16 +38,7 @@ impl ExtendedLog {
     /// An empty file system, with or without the mark.
     pub fn new(marked: bool) -> Self {
         let media = InMemory::new(DEVICE_LEN);
-        let options = mkfs::Options {
-            log_len: None,
-            extensions: marked,
-            force: false,
-            fs_uuid: Uuid::from_u128(1),
-            dev_uuid: Uuid::from_u128(2),
-            system_uuid: Uuid::from_u128(3),
-            dev_name: "x".into(),
-        };
-        let made = mkfs(&media, &options).unwrap();
+        let made = mkfs(&media, &formatting::options(marked)).unwrap();
         Self { media, log_len: made.log_len, free: made.data_start(), next: 0 }
     }
 

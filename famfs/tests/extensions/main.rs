@@ -5,6 +5,8 @@
 mod beside;
 mod compaction;
 mod damage;
+#[path = "../common/formatting.rs"]
+mod formatting;
 mod groups;
 mod links;
 mod log;

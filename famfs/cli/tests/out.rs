@@ -136,16 +136,21 @@ fn trees_come_out_as_they_were() {
             assert!(told.is_ok(), "{name} through cp: {told:?}");
         }
 
-        // A list of sums checks the source, and the other way round.
-        let list = dir.path().join("sums");
-        fs::write(&list, run(&pool, &["sum"])).unwrap();
-        let check = ["sum", "--check", list.to_str().unwrap()];
-        let host = [&check[..], &[source.to_str().unwrap()]].concat();
-        let output = Command::new(env!("CARGO_BIN_EXE_famfs")).args(&host).output().unwrap();
-        assert!(output.status.success(), "{name}: {output:?}");
-        let of_host = Command::new(env!("CARGO_BIN_EXE_famfs")).arg("sum").arg(&source).output();
-        assert!(of_host.unwrap().stdout == fs::read(&list).unwrap(), "{name}: lists differ");
-        run(&pool, &check);
+        // Pool and source have one list of sums, which are made at the same time.
+        let mut sum = Command::new(env!("CARGO_BIN_EXE_famfs"));
+        let sum = sum.arg("sum").arg(&source).stdout(Stdio::piped()).spawn().unwrap();
+        let sums = run(&pool, &["sum"]);
+        assert!(sum.wait_with_output().unwrap().stdout == sums, "{name}: lists differ");
+        // It checks both. A check sums as a list does: that of four GiB need not be made again.
+        if name != "sparse" {
+            let list = dir.path().join("sums");
+            fs::write(&list, sums).unwrap();
+            let check = ["sum", "--check", list.to_str().unwrap()];
+            let host = [&check[..], &[source.to_str().unwrap()]].concat();
+            let output = Command::new(env!("CARGO_BIN_EXE_famfs")).args(&host).output().unwrap();
+            assert!(output.status.success(), "{name}: {output:?}");
+            run(&pool, &check);
+        }
         trees::remove_all(dir.path()).unwrap();
     }
 }

@@ -204,3 +204,117 @@ impl<R: Read> Read for Exactly<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWNER: Owner = Owner { uid: 1000, gid: 100, mode: 0o4755 };
+
+    fn head(name: &[u8]) -> Head<'_> {
+        Head { name, owner: OWNER, mtime: Some(Time { sec: 1_700_000_000, nsec: 0 }) }
+    }
+
+    /// A member alone: its records, if it has any, and the block of its header.
+    fn written(write: impl FnOnce(&mut TarWriter<&mut Vec<u8>>)) -> (String, Vec<u8>, Vec<u8>) {
+        let mut bytes = Vec::new();
+        let mut writer = TarWriter::new(&mut bytes);
+        write(&mut writer);
+        writer.finish().unwrap();
+        assert!(bytes.len() % BLOCK == 0 && bytes.ends_with(&[0; 2 * BLOCK]));
+        bytes.truncate(bytes.len() - 2 * BLOCK);
+        let mut records = String::new();
+        if bytes[156] == b'x' {
+            let len = usize::try_from(octal(&bytes[124..136])).unwrap();
+            records = String::from_utf8(bytes[BLOCK..BLOCK + len].to_vec()).unwrap();
+            bytes.drain(..BLOCK + len.next_multiple_of(BLOCK));
+        }
+        let rest = bytes.split_off(BLOCK);
+        (records, bytes, rest)
+    }
+
+    fn octal(field: &[u8]) -> u64 {
+        let text = std::str::from_utf8(field).unwrap();
+        u64::from_str_radix(text.trim_end_matches('\0').trim(), 8).unwrap()
+    }
+
+    #[test]
+    fn what_fits_is_in_the_header() {
+        let (records, header, rest) = written(|tar| tar.directory(&head(b"a/b")).unwrap());
+        assert_eq!((records.as_str(), rest.len()), ("", 0));
+        assert!(header.starts_with(b"a/b/\0") && header[156] == b'5');
+        let numbers = [100..108, 108..116, 116..124, 124..136, 136..148];
+        let numbers = numbers.map(|range| octal(&header[range]));
+        assert_eq!(numbers, [0o4755, 1000, 100, 0, 1_700_000_000]);
+        let name = [b'n'; NAME_LEN];
+        let (records, header, rest) =
+            written(|tar| tar.file(&head(&name), 5, &b"12345"[..]).unwrap());
+        assert_eq!((records.as_str(), &header[..NAME_LEN]), ("", &name[..]));
+        assert!(
+            rest.len() == BLOCK && rest.starts_with(b"12345\0") && octal(&header[124..136]) == 5
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_in_records() {
+        let long = vec![b'n'; NAME_LEN + 1];
+        let (records, ..) = written(|tar| tar.symlink(&head(&long), &long).unwrap());
+        let text = "n".repeat(NAME_LEN + 1);
+        assert_eq!(records, format!("111 path={text}\n115 linkpath={text}\n"));
+        let (records, ..) = written(|tar| tar.hard_link(&head(b"a"), &long).unwrap());
+        assert_eq!(records, format!("115 linkpath={text}\n"));
+        let owner = Owner { uid: u32::MAX - 1, gid: 0o10_000_000, mode: 0o644 };
+        for (sec, nsec, shown) in [
+            (-1, 999_999_999, "-0.000000001"),
+            (-5, 0, "-5"),
+            (-2, 500_000_000, "-1.500000000"),
+            (0, 1, "0.000000001"),
+            (1 << 33, 0, "8589934592"),
+            (i64::MAX, 999_999_999, "9223372036854775807.999999999"),
+        ] {
+            let head = Head { name: b"a", owner, mtime: Some(Time { sec, nsec }) };
+            let (records, header, _) = written(|tar| tar.directory(&head).unwrap());
+            let line = format!(" mtime={shown}\n");
+            assert!(records.starts_with("18 uid=4294967294\n15 gid=2097152\n"), "{records}");
+            assert!(records.ends_with(&line), "{records}");
+            assert_eq!((octal(&header[108..116]), octal(&header[116..124])), (0, 0));
+        }
+        let large = Member::new(&head(b"a"), EntryType::Regular, MAX_NUMBER + 1);
+        assert_eq!(large.records, [("size", b"8589934592".to_vec())]);
+        let fits = Member::new(&head(b"a"), EntryType::Regular, MAX_NUMBER);
+        assert!(fits.records.is_empty());
+    }
+
+    #[test]
+    fn a_sparse_file_has_its_map_before_its_bytes() {
+        let data = [4096..8192, 1 << 40..(1 << 40) + 10];
+        let held = vec![7; 4096 + 10];
+        let size = 1 << 41;
+        let (records, header, rest) =
+            written(|tar| tar.sparse(&head(b"d/f"), size, &data, &held[..]).unwrap());
+        for line in ["GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.name=d/f"] {
+            assert!(records.contains(&format!(" {line}\n")), "{records}");
+        }
+        assert!(records.contains(" GNU.sparse.realsize=2199023255552\n"), "{records}");
+        assert!(header.starts_with(b"d/GNUSparseFile.0/f\0"));
+        let map = "3\n4096\n4096\n1099511627776\n10\n2199023255552\n0\n";
+        assert_eq!(octal(&header[124..136]), (BLOCK + held.len()) as u64);
+        assert!(rest.starts_with(map.as_bytes()) && rest[map.len()..BLOCK].iter().all(|b| *b == 0));
+        assert_eq!(rest[BLOCK..BLOCK + held.len()], held);
+        // Nothing but a hole, and no hole at the end.
+        assert!(sparse_map(5, &[]).starts_with(b"1\n5\n0\n\0"));
+        assert!(sparse_map(10, &[5..10]).starts_with(b"1\n5\n5\n\0"));
+        assert_eq!(sparse_map(0, &[]).len(), BLOCK);
+    }
+
+    /// A member that is shorter than its header says would make the next one unreadable.
+    #[test]
+    fn a_file_that_becomes_shorter_is_an_error() {
+        let mut bytes = Vec::new();
+        let mut writer = TarWriter::new(&mut bytes);
+        let error = writer.file(&head(b"a"), 6, &b"12345"[..]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let (_, header, rest) = written(|tar| tar.file(&head(b"a"), 3, &b"12345"[..]).unwrap());
+        assert!(octal(&header[124..136]) == 3 && rest.starts_with(b"123\0"));
+    }
+}

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::ChangeArgs;
+
 /// Options of `rm`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -35,15 +37,9 @@ pub struct Rm {
     /// Ignore paths that do not exist
     #[arg(short, long)]
     pub force: bool,
-    /// Check everything and print what would be deleted
-    #[arg(long, visible_alias = "dryrun")]
-    pub dry_run: bool,
-    /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Print the name of everything that is deleted
-    #[arg(short, long, overrides_with = "verbose")]
-    pub verbose: bool,
+    /// Output.
+    #[command(flatten)]
+    pub change: ChangeArgs,
 }
 
 /// Options of `compact`.

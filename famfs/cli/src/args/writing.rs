@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::OwnerArgs;
+use super::changing::ChangeArgs;
 use famfs::text::number::{number, parse_size};
 
 use super::number::{seed, threads};
@@ -29,15 +30,9 @@ pub struct Mkdir {
     /// Owner and permissions.
     #[command(flatten)]
     pub owner: OwnerArgs,
-    /// Check everything and print what would be made
-    #[arg(long, visible_alias = "dryrun")]
-    pub dry_run: bool,
-    /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Print the name of everything that is made
-    #[arg(short, long, overrides_with = "verbose")]
-    pub verbose: bool,
+    /// Output.
+    #[command(flatten)]
+    pub change: ChangeArgs,
 }
 
 /// How the bytes of new files are spread over the device.
@@ -94,18 +89,12 @@ pub struct Creat {
     /// Interleaving.
     #[command(flatten)]
     pub interleave: InterleaveArgs,
-    /// Check everything and print what would be made
-    #[arg(long, visible_alias = "dryrun")]
-    pub dry_run: bool,
     /// Owner and permissions.
     #[command(flatten)]
     pub owner: OwnerArgs,
-    /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Print the name of everything that is made
-    #[arg(short, long, overrides_with = "verbose")]
-    pub verbose: bool,
+    /// Output.
+    #[command(flatten)]
+    pub change: ChangeArgs,
 }
 
 /// A file of `creat --multi`.
@@ -238,15 +227,9 @@ pub struct CloneFile {
     /// New file
     #[arg(value_name = "DST")]
     pub target: PathBuf,
-    /// Print the name of everything that is made
-    #[arg(short, long, overrides_with = "verbose")]
-    pub verbose: bool,
-    /// Check everything and print what would be made
-    #[arg(long, visible_alias = "dryrun")]
-    pub dry_run: bool,
-    /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
+    /// Output.
+    #[command(flatten)]
+    pub change: ChangeArgs,
 }
 
 #[cfg(test)]

@@ -40,24 +40,30 @@ pub fn run(pool: Option<&Path>, args: &CloneFile) -> Outcome {
     let place = Place::open(pool, Some(&args.target), Access::Write)?;
     let target = place.file_path()?;
     let source = source(pool, args)?;
-    let mut writer = place.writer(args.dry_run)?;
+    let mut writer = place.writer(args.change.dry_run)?;
     let (owner, size, map) = memory(writer.plan(), &source)?;
     let room = Room::own(size, map);
-    if !args.dry_run {
+    if !args.change.dry_run {
         begin(&writer, target, owner, &room)?;
     }
     writer.publish(target, owner, room)?;
     writer.commit()?;
-    if !args.dry_run {
+    if !args.change.dry_run {
         notice!("\"{target}\" and \"{source}\" now have the same memory: fsck reports damage");
     }
-    if args.json {
+    if args.change.json {
         let source = Name::new("source", source.as_bytes());
         let path = Name::new("path", target.as_bytes());
-        print_json(&CloneReport { version: 1, dry_run: args.dry_run, source, path, bytes: size })?;
-    } else if args.dry_run {
+        print_json(&CloneReport {
+            version: 1,
+            dry_run: args.change.dry_run,
+            source,
+            path,
+            bytes: size,
+        })?;
+    } else if args.change.dry_run {
         say!("would make {target} with the memory of {source}")?;
-    } else if args.verbose {
+    } else if args.change.verbose {
         say!("{target}: {size} bytes of {source}")?;
     }
     Ok(OK)

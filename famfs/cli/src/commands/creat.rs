@@ -60,7 +60,7 @@ pub fn run(pool: Option<&Path>, args: &Creat) -> Outcome {
     };
     let Some(first) = names.first() else { return Ok(OK) };
     let place = Place::open(pool, Some(first), Access::Write)?;
-    let mut writer = place.writer(args.dry_run)?;
+    let mut writer = place.writer(args.change.dry_run)?;
     if let Some(striping) = striping(&args.interleave)? {
         writer.interleave(striping)?;
     }
@@ -89,12 +89,12 @@ fn print_report(args: &Creat, jobs: Vec<Job>) -> Result<()> {
     for Job { path, bytes, .. } in kept.filter(|job| job.seed.is_some()) {
         notice!("\"{path}\" exists with {bytes} bytes: kept as it is, not filled");
     }
-    if args.json {
-        return print_json(&CreatReport { version: 1, dry_run: args.dry_run, files: jobs });
+    if args.change.json {
+        return print_json(&CreatReport { version: 1, dry_run: args.change.dry_run, files: jobs });
     }
-    if args.verbose || args.dry_run {
+    if args.change.verbose || args.change.dry_run {
         for Job { path, bytes, seed, action } in jobs {
-            let action = if args.dry_run { format!("{action} ") } else { String::new() };
+            let action = if args.change.dry_run { format!("{action} ") } else { String::new() };
             match seed {
                 Some(seed) => say!("{action}{path}: {bytes} bytes of seed {seed}")?,
                 None => say!("{action}{path}: {bytes} bytes")?,

@@ -29,7 +29,7 @@ struct MkdirReport {
 
 pub fn run(pool: Option<&Path>, args: &Mkdir) -> Outcome {
     let (place, operands) = Operands::open(pool, &args.path)?;
-    let mut writer = place.writer(args.dry_run)?;
+    let mut writer = place.writer(args.change.dry_run)?;
     let owner = owner(args.owner.uid, args.owner.gid, args.owner.mode.unwrap_or(DEFAULT_MODE));
     // A link to a directory is as good as the directory where one may exist.
     let last = if args.parents { LastLink::Follow } else { LastLink::Keep };
@@ -57,12 +57,12 @@ pub fn run(pool: Option<&Path>, args: &Mkdir) -> Outcome {
 }
 
 fn print_report(args: &Mkdir, made: &[RelPath]) -> Result<()> {
-    if args.json {
+    if args.change.json {
         let paths = Names::new("paths", made.iter().map(RelPath::as_bytes));
-        return print_json(&MkdirReport { version: 1, dry_run: args.dry_run, paths });
+        return print_json(&MkdirReport { version: 1, dry_run: args.change.dry_run, paths });
     }
-    for dir in made.iter().filter(|_| args.verbose || args.dry_run) {
-        match args.dry_run {
+    for dir in made.iter().filter(|_| args.change.verbose || args.change.dry_run) {
+        match args.change.dry_run {
             true => say!("would make directory {dir}")?,
             false => say!("{dir}")?,
         }

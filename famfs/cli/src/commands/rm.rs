@@ -40,13 +40,13 @@ pub fn run(pool: Option<&Path>, args: &Rm) -> Outcome {
     let stop = stop_flag()?;
     let Some(first) = args.paths.first() else { return Ok(OK) };
     let (place, operands) = Operands::open(pool, first)?;
-    let mut writer = place.writer(args.dry_run)?;
+    let mut writer = place.writer(args.change.dry_run)?;
     let paths = paths_to_delete(&operands, args, writer.plan().tree())?;
     writer.check_slots(paths.len() as u64)?;
     group(&mut writer, paths.len())?;
     // A group appears as a whole, or not at all.
     let is_group = paths.len() > 1 && writer.plan().has_extensions();
-    let mut report = RmReport { version: 1, dry_run: args.dry_run, ..RmReport::default() };
+    let mut report = RmReport { version: 1, dry_run: args.change.dry_run, ..RmReport::default() };
     for path in paths {
         if stopped(&stop) {
             let mut deleted = 0;
@@ -87,10 +87,10 @@ pub fn run(pool: Option<&Path>, args: &Rm) -> Outcome {
 }
 
 fn print_report(args: &Rm, report: &RmReport) -> Result<()> {
-    if args.json {
+    if args.change.json {
         return print_json(report);
     }
-    if args.verbose || args.dry_run {
+    if args.change.verbose || args.change.dry_run {
         for path in &report.paths {
             say!("{path}")?;
         }
@@ -99,7 +99,7 @@ fn print_report(args: &Rm, report: &RmReport) -> Result<()> {
             0 => String::new(),
             _ => format!(", {symlinks} symbolic links"),
         };
-        let verb = if args.dry_run { "would be deleted" } else { "deleted" };
+        let verb = if args.change.dry_run { "would be deleted" } else { "deleted" };
         say!(
             "{files} files{links} and {directories} directories {verb}; `famfs compact` then frees \
              {}",

@@ -147,7 +147,7 @@ fn memory_file() -> File {
 }
 
 /// Corrects the checksums of the headers, which are where the sizes before them say.
-fn seal(archive: &mut [u8]) {
+pub(crate) fn seal(archive: &mut [u8]) {
     let mut at = 0;
     while let Some(block) = archive.get_mut(at..at + BLOCK) {
         let mut header = tar::Header::from_byte_slice(block).clone();

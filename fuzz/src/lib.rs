@@ -12,7 +12,9 @@ pub mod map;
 pub mod messages;
 pub mod plan;
 pub mod queue;
+pub mod replies;
 pub mod superblock;
+pub mod transfer;
 pub mod tree;
 pub mod view;
 
@@ -35,7 +37,9 @@ pub const TARGETS: &[Target] = &[
     ("messages", messages::run),
     ("plan", plan::run),
     ("queue", queue::run),
+    ("replies", replies::run),
     ("superblock", superblock::run),
+    ("transfer", transfer::run),
     ("tree", tree::run),
     ("view", view::run),
 ];

@@ -171,7 +171,7 @@ fn parse(raw: &RawMember) -> Result<Result<Member, LeftOut>, ArchiveError> {
 }
 
 /// The time of a member; `None` if the archive does not say it in a way that is known.
-fn mtime(raw: &RawMember) -> Option<Time> {
+pub fn mtime(raw: &RawMember) -> Option<Time> {
     let record = raw.record(b"mtime").and_then(|text| std::str::from_utf8(text).ok());
     match record.and_then(parse_seconds) {
         Some((sec, nsec)) => Some(Time { sec, nsec }),

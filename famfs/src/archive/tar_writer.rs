@@ -18,6 +18,9 @@ const MAX_ID: u64 = 0o7_777_777;
 /// Largest size, and time: 11 octal digits.
 const MAX_NUMBER: u64 = 0o77_777_777_777;
 
+/// Type of a member that continues the file before it.
+pub const CONTINUED: u8 = b'M';
+
 /// What every member has.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
@@ -61,6 +64,13 @@ impl<W: Write> TarWriter<W> {
     /// Appends a file of `size` bytes.
     pub fn file(&mut self, head: &Head<'_>, size: u64, bytes: impl Read) -> io::Result<()> {
         let member = Member::new(head, EntryType::Regular, size);
+        self.append(member, Exactly { bytes, left: size })
+    }
+
+    /// Appends more bytes to the file that was appended last, in the form of GNU tar's archives of
+    /// several volumes ([`CONTINUED`]).
+    pub fn more(&mut self, head: &Head<'_>, size: u64, bytes: impl Read) -> io::Result<()> {
+        let member = Member::new(head, EntryType::new(CONTINUED), size);
         self.append(member, Exactly { bytes, left: size })
     }
 

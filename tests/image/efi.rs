@@ -71,7 +71,7 @@ fn start(artifacts: &Artifacts, pool: &Pool, dir: &Path, console: &Path) -> Resu
     // The agent's port; nobody connects to it.
     qemu.args(["-device", "virtio-serial-pci,max_ports=2", "-chardev", "null,id=agent"]);
     qemu.arg("-device")
-        .arg(format!("virtserialport,nr=1,chardev=agent,name={}", protocol::exec::PORT));
+        .arg(format!("virtserialport,nr=1,chardev=agent,name={}", protocol::exec::port(0)));
     qemu.arg("-serial").arg(format!("file:{}", console.display()));
     let child = qemu.stdin(Stdio::null()).spawn().context("cannot start QEMU")?;
     Ok(Machine(child))

@@ -1,27 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The command protocol between host and guest, version [`VERSION`].
 //!
-//! Transport: a virtio-serial port named [`PORT`]. Each message is one JSON object on one line of
-//! at most [`MAX_LINE`](crate::line::MAX_LINE) bytes; stream data is encoded in base64, at most
-//! [`CHUNK`] bytes per message.
+//! Transport: [`PORTS`] virtio-serial ports with the names of [`port`]. Each is a stream of its own
+//! with one session at a time, so several programs of the host can run commands at once, and none
+//! waits for the data of another. Port 0 is for short requests of the launcher, the others run
+//! commands of users. Each message is one JSON object on one line of at most
+//! [`MAX_LINE`](crate::line::MAX_LINE) bytes; stream data is encoded in base64, at most [`CHUNK`]
+//! bytes per message.
 //!
 //! 1. The host sends a line feed and [`Request::Hello`] with a session name of its choice; it may
 //!    do so before the guest runs. The guest ends a command of an earlier session and answers
 //!    [`Reply::Hello`] with the same session name. The host drops everything before that answer: it
 //!    belongs to an earlier host.
-//! 2. [`Request::Exec`] starts a command. Only one runs at a time; a second one is answered with
-//!    [`Reply::Refused`]. If the program does not exist, the command ends with code 127, and if it
-//!    cannot be executed, with 126; the reason is on its standard error. If `stdin` is set,
-//!    [`Request::Stdin`] messages follow, the last one without data; more than [`MAX_STDIN`] bytes
-//!    kill the command.
-//! 3. The guest sends [`Reply::Output`] messages as output arrives, then exactly one
+//! 2. [`Request::Exec`] starts a command. Only one runs in a session at a time; a second one is
+//!    answered with [`Reply::Refused`]. If the program does not exist, the command ends with code
+//!    127, and if it cannot be executed, with 126; the reason is on its standard error.
+//! 3. If `stdin` is set, [`Request::Stdin`] messages follow, the last one without data. The guest
+//!    answers [`Reply::Taken`] with the number of bytes that the command has taken; the last of
+//!    these answers may come after the end of the command. At most [`WINDOW`] bytes may be under
+//!    way, so the guest can always read the next request; more than that kill the command.
+//! 4. The guest sends [`Reply::Output`] messages as output arrives, then exactly one
 //!    [`Reply::Exit`] or [`Reply::Refused`] with the id of the command. A command has ended when
 //!    its process has ended *and* its output streams are closed by all processes that inherited
-//!    them.
-//! 4. Closing the connection, or opening another session, kills the command's process group.
-//! 5. [`Reply::Attach`] is sent unasked when the state of the pool changes.
-//! 6. [`Reply::Ran`] is sent unasked when the command for which the guest was started has ended.
-//! 7. [`Request::Poweroff`] starts an orderly power-off. There is no answer: the machine ends.
+//!    them. While the host does not read, the output waits in the command.
+//! 5. Closing the connection, or opening another session on the port, kills the command's process
+//!    group.
+//! 6. [`Reply::Started`] is sent unasked to a host that is connected when the agent starts: the
+//!    session that it had with an earlier agent has ended.
+//! 7. [`Reply::Attach`] is sent unasked on port 0 when the state of the pool changes.
+//! 8. [`Reply::Ran`] is sent unasked on port 0 when the command for which the guest was started has
+//!    ended.
+//! 9. [`Request::Poweroff`] starts an orderly power-off. There is no answer: the machine ends.
 //!
 //! Unknown messages and fields are refused: both ends are built from one source tree.
 
@@ -33,19 +42,25 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::attach::Attach;
 
-/// Name of the virtio-serial port.
-pub const PORT: &str = "org.vhost-famfs.exec.0";
+/// Number of ports. Each costs the guest memory for the driver's buffers.
+pub const PORTS: usize = 9;
 
 /// Version of this protocol. Both ends must have the same version.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Maximum stream data in one message, in bytes: encoded in base64, it takes half of the longest
 /// line.
 pub const CHUNK: usize = 48 * 1024;
 
-/// Maximum standard input of one command, in bytes. The guest holds it in memory, so that it can
-/// always read the next request; put larger data into the pool.
-pub const MAX_STDIN: usize = 8 * 1024 * 1024;
+/// Maximum standard input of one command, in bytes, that was sent and that the command has not
+/// taken. The guest holds it in memory.
+pub const WINDOW: u64 = 512 * 1024;
+
+/// Name of the virtio-serial port with that number, below [`PORTS`].
+#[must_use]
+pub fn port(number: usize) -> String {
+    format!("org.vhost-famfs.exec.{number}")
+}
 
 /// From host to guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +123,15 @@ pub enum Reply {
     Ran {
         /// How it ended.
         status: Status,
+    },
+    /// The agent has started. Sessions of an earlier one have ended.
+    Started {},
+    /// A command has taken standard input.
+    Taken {
+        /// The command.
+        id: u64,
+        /// How many bytes, since the last such message.
+        bytes: u64,
     },
     /// Output of a command.
     Output {
@@ -205,6 +229,13 @@ pub fn encode<M: Serialize>(message: &M) -> serde_json::Result<Vec<u8>> {
     Ok(line)
 }
 
+/// Whether a line says [`Reply::Started`]. If an earlier agent ended in the middle of a message,
+/// that is the end of the line.
+#[must_use]
+pub fn says_started(line: &[u8]) -> bool {
+    serde_json::to_vec(&Reply::Started {}).is_ok_and(|message| line.ends_with(&message))
+}
+
 /// Parses the message in a line.
 ///
 /// # Errors
@@ -226,12 +257,17 @@ mod tests {
             env: BTreeMap::from([("LANG".into(), "C".into())]),
             stdin: false,
         };
-        let table: [(&str, Vec<u8>); 4] = [
+        let table: [(&str, Vec<u8>); 6] = [
             (
                 r#"{"request":"exec","id":7,"argv":["cat","/mnt/famfs/ä b"],"env":{"LANG":"C"},"stdin":false}"#,
                 encode(&exec).unwrap(),
             ),
             (r#"{"request":"poweroff"}"#, encode(&Request::Poweroff {}).unwrap()),
+            (r#"{"reply":"started"}"#, encode(&Reply::Started {}).unwrap()),
+            (
+                r#"{"reply":"taken","id":7,"bytes":49152}"#,
+                encode(&Reply::Taken { id: 7, bytes: CHUNK as u64 }).unwrap(),
+            ),
             (
                 r#"{"reply":"output","id":7,"stream":"stderr","data":"AP8K"}"#,
                 encode(&Reply::Output {
@@ -256,6 +292,20 @@ mod tests {
     fn a_full_chunk_fits_into_a_line() {
         let message = Request::Stdin { id: u64::MAX, data: Bytes(vec![0xff; CHUNK]) };
         assert!(encode(&message).unwrap().len() <= MAX_LINE);
+    }
+
+    #[test]
+    fn the_start_of_an_agent_is_seen_after_a_part_of_a_message() {
+        let (started, mut output) = (
+            encode(&Reply::Started {}).unwrap(),
+            encode(&Reply::Output { id: 1, stream: Stream::Stdout, data: Bytes(vec![0; 9]) })
+                .unwrap(),
+        );
+        output.pop();
+        assert!(!says_started(&output));
+        for cut in 0..output.len() {
+            assert!(says_started([&output[..cut], &started].concat().trim_ascii()), "{cut}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!  host (vhost-famfs)                               guest (appliance-agent)
 //!  Credentials             ---- SMBIOS ---------->  where to mount the pool, and as what
 //!  Request, one JSON line  ---- virtio-serial --->  run a command, power off
-//!  Reply, one JSON line    <--- port exec::PORT --  output, exit status, state of the pool
+//!  Reply, one JSON line    <--- ports exec::port -  output, exit status, state of the pool
 //! ```
 //!
 //! This crate defines messages and names only; it opens no file. The guest trusts its host. The

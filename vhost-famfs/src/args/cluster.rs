@@ -55,9 +55,9 @@ pub(super) struct PsArgs {
 
 /// Run a command in a VM
 ///
-/// The command uses this terminal's standard input (at most 8 MiB), output and error. When `exec`
-/// ends, for example at Ctrl-C, the command is killed. Each VM runs one command at a time. No
-/// network is needed.
+/// The command uses this terminal's standard input, output and error, of any length. When `exec`
+/// ends, for example at Ctrl-C, the command is killed. Each VM runs up to eight commands and copies
+/// at a time. No network is needed.
 ///
 /// The exit code is that of the command; 127 if the program does not exist, 126 if it cannot be
 /// executed, 125 if `exec` itself fails, 128 + N if signal N ended the command.
@@ -85,7 +85,8 @@ pub(super) struct ExecArgs {
     /// Give the command no standard input, for example to run in the background.
     #[arg(short, long)]
     no_stdin: bool,
-    /// Seconds to wait for the guest to accept the command.
+    /// Seconds to wait for another command to end if eight are running, and for the guest to accept
+    /// this one.
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
         value_parser = number::<u64>(0..=MAX_SECONDS))]
     timeout: u64,

@@ -4,7 +4,8 @@
 use std::io::{self, Read};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use signal_hook::consts::SIGPIPE;
 
 use super::notice;
 use vhost_famfs::args::ExecConfig;
@@ -50,14 +51,18 @@ fn status(config: ExecConfig) -> Result<Status> {
         false => None,
     };
     let streams = Streams { input, stdout: &mut stdout, stderr: &mut stderr };
-    let mut guest = Guest::new(directory.vm(&config.vm).agent);
+    let name = &config.vm;
+    let of_vm = || format!("VM {name}");
+    let mut guest = Guest::on_free_port(&directory.vm(name), config.timeout).with_context(of_vm)?;
     match guest.stream(&command, streams, config.timeout) {
         Err(ExecError::Timeout { limit, .. }) => bail!(
-            "VM {}: the guest did not accept the command within {limit:?}: either another command \
-             is running in it (one at a time is possible), or it hangs; see `vhost-famfs logs {}`",
-            config.vm,
-            config.vm
+            "VM {name}: the guest did not accept the command within {limit:?}; see `vhost-famfs \
+             logs {name}` for what it does"
         ),
-        result => Ok(result?),
+        // Like a program that writes to a closed pipe.
+        Err(ExecError::Output { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
+            Ok(Status::Signal(SIGPIPE))
+        }
+        result => result.with_context(of_vm),
     }
 }

@@ -3,20 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use protocol::attach::Attach;
-use protocol::exec::{self, Bytes, CHUNK, MAX_STDIN, Reply, Request, Status, Stream};
+use protocol::exec::{self, PORTS, Reply, Request, Status};
 use protocol::line::Lines;
 use uuid::Uuid;
 
 use super::deadline::Deadline;
 use super::socket::connect_until;
-
-/// Maximum output to keep for one command: a guest must not fill the host's memory.
-const MAX_OUTPUT: usize = 64 * 1024 * 1024;
 
 /// Maximum length of a command in a message.
 const MAX_SHOWN: usize = 120;
@@ -53,7 +51,12 @@ impl Command {
         (self.argv.clone(), self.env.clone())
     }
 
-    /// Sets its standard input, at most [`MAX_STDIN`] bytes.
+    /// Its standard input, if all of it is known.
+    pub(super) fn input(&self) -> &[u8] {
+        &self.stdin
+    }
+
+    /// Sets its standard input.
     #[must_use]
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = bytes.into();
@@ -106,9 +109,14 @@ pub enum ExecError {
         /// How long it was given.
         limit: Duration,
     },
+    /// The agent ended, and another one took its place.
+    #[error("the guest's agent has ended, and with it the command; it runs again")]
+    Restarted,
     /// The guest's agent was built from another version of the source.
     #[error(
-        "the guest's agent speaks protocol version {found}, expected {expected}; rebuild the image"
+        "the guest's agent speaks protocol version {found}, expected {expected}: its image is of \
+         another version than this program; use the image of this version (`cargo xtask image` \
+         builds it), and start the VM again with `vhost-famfs down` and `up`"
     )]
     Version {
         /// The guest's.
@@ -116,6 +124,20 @@ pub enum ExecError {
         /// Ours.
         expected: u32,
     },
+    /// The VM has no ports for commands.
+    #[error(
+        "the VM was started by an older vhost-famfs, without ports for commands; start it again \
+         with `vhost-famfs down` and `up`"
+    )]
+    NoPorts,
+    /// All ports are in use.
+    #[error(
+        "{count} commands are running in it at the host's request, which is as many as are \
+         possible, and none ended within {limit:?}",
+        count = PORTS - 1,
+        limit = .0
+    )]
+    Busy(Duration),
     /// The guest did not start the command.
     #[error("the guest refused: {command}: {reason}")]
     Refused {
@@ -127,15 +149,24 @@ pub enum ExecError {
     /// The guest sent a message that the protocol does not allow.
     #[error("the guest's agent sent an unexpected message: {0}")]
     Protocol(String),
-    /// More input than the guest can hold.
-    #[error(
-        "{0} bytes of standard input, but at most {MAX_STDIN} are possible; put larger data into \
-         the pool or on a disk"
-    )]
-    Input(usize),
-    /// More output than the host keeps.
-    #[error("{0}: more than {MAX_OUTPUT} bytes of output")]
-    TooMuchOutput(String),
+    /// Standard input cannot be read.
+    #[error("cannot read the standard input of {command}")]
+    Input {
+        /// The command.
+        command: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Output cannot be written.
+    #[error("cannot write the output of {command}")]
+    Output {
+        /// The command.
+        command: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// A connection to a guest's agent. After an error, the connection is closed, which ends the
@@ -211,17 +242,6 @@ impl Agent {
                 }
                 connection.receive(wait)?;
             }
-        })
-    }
-
-    /// Runs a command to completion.
-    pub(super) fn exec(&mut self, command: &Command, limit: Duration) -> Result<Output, ExecError> {
-        if command.stdin.len() > MAX_STDIN {
-            return Err(ExecError::Input(command.stdin.len()));
-        }
-        self.session(&command.to_string(), limit, |connection, wait| {
-            connection.greeted(wait)?;
-            connection.run(command, wait)
         })
     }
 
@@ -333,42 +353,6 @@ impl Connection {
         self.stream.try_clone()
     }
 
-    fn run(&mut self, command: &Command, wait: &Wait<'_>) -> Result<Output, Failure> {
-        let id = self.next_id();
-        let has_input = !command.stdin.is_empty();
-        let (argv, env) = command.parts();
-        self.send(&Request::Exec { id, argv, env, stdin: has_input }, wait)?;
-        if has_input {
-            for chunk in command.stdin.chunks(CHUNK).chain([&[][..]]) {
-                self.send(&Request::Stdin { id, data: Bytes(chunk.to_vec()) }, wait)?;
-            }
-        }
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        loop {
-            match self.receive(wait)? {
-                Some(Reply::Output { id: of, stream, data: Bytes(data) }) if of == id => {
-                    if stdout.len() + stderr.len() + data.len() > MAX_OUTPUT {
-                        return Err(ExecError::TooMuchOutput(wait.doing.to_owned()).into());
-                    }
-                    match stream {
-                        Stream::Stdout => stdout.extend(data),
-                        Stream::Stderr => stderr.extend(data),
-                    }
-                }
-                Some(Reply::Exit { id: of, status }) if of == id => {
-                    return Ok(Output { status, stdout, stderr });
-                }
-                Some(Reply::Refused { id: of, reason }) if of == Some(id) || of.is_none() => {
-                    return Err(
-                        ExecError::Refused { command: wait.doing.to_owned(), reason }.into()
-                    );
-                }
-                Some(other) => return Err(ExecError::Protocol(format!("{other:?}")).into()),
-                None => {}
-            }
-        }
-    }
-
     pub(super) fn send(&mut self, request: &Request, wait: &Wait<'_>) -> Result<(), Failure> {
         let line = exec::encode(request).map_err(|error| Failure::Io(error.into()))?;
         self.stream.set_write_timeout(Some(wait.left()?)).map_err(Failure::Io)?;
@@ -391,9 +375,12 @@ impl Connection {
                 Err(error) => return Err(io_failure(error, wait)),
             }
         };
-        let reply = line
-            .map_err(|error| error.to_string())
-            .and_then(|line| exec::decode::<Reply>(&line).map_err(|error| error.to_string()));
+        let reply = line.map_err(|error| error.to_string()).and_then(|line| {
+            if exec::says_started(&line) {
+                return Ok(Reply::Started {});
+            }
+            exec::decode::<Reply>(&line).map_err(|error| error.to_string())
+        });
         match reply {
             Ok(Reply::Hello { version, session, boot_id, uptime_ms, attach, ran })
                 if session == self.session =>
@@ -419,9 +406,18 @@ impl Connection {
                 }
                 Ok(None)
             }
+            Ok(Reply::Started {}) => Err(ExecError::Restarted.into()),
             Ok(reply) => Ok(Some(reply)),
             Err(error) => Err(ExecError::Protocol(error).into()),
         }
+    }
+}
+
+/// Another thread may hold the stream; the guest must learn of the end nevertheless.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Fails only if the connection has ended already.
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
 

@@ -4,7 +4,10 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::thread::{self, JoinHandle};
 
-use super::super::guest::{Guest, Streams};
+use protocol::exec::{Bytes, CHUNK, Stream, WINDOW};
+
+use super::super::guest::Guest;
+use super::super::stream::Streams;
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -64,7 +67,8 @@ fn a_command_runs_with_input_and_both_streams() {
             send(Reply::Exit { id, status: Status::Code(3) });
         }
         Request::Stdin { id, data } => {
-            send(output(id, Stream::Stdout, &format!(" {}", data.0.len())))
+            send(output(id, Stream::Stdout, &format!(" {}", data.0.len())));
+            send(Reply::Taken { id, bytes: data.0.len() as u64 });
         }
         other => panic!("unexpected {other:?}"),
     });
@@ -114,7 +118,10 @@ fn silence_ends_with_the_limit_and_the_name_of_the_command() {
 
 #[test]
 fn a_lying_guest_is_an_error() {
-    let lies: [fn(u64) -> Reply; 3] = [
+    let lies: [fn(u64) -> Reply; 6] = [
+        |id| Reply::Taken { id, bytes: 1 },
+        |id| Reply::Taken { id, bytes: 0 },
+        |id| Reply::Taken { id: id + 1, bytes: 1 },
         |id| output(id + 1, Stream::Stdout, "whose?"),
         |id| Reply::Exit { id: id + 1, status: Status::Code(0) },
         |id| Reply::Output { id, stream: Stream::Stdout, data: Bytes(vec![0; CHUNK + 1]) },
@@ -157,6 +164,66 @@ fn a_command_is_shown_on_one_short_line() {
     for (command, expected) in table {
         assert_eq!(command.to_string(), expected);
     }
+}
+
+#[test]
+fn no_more_input_is_sent_than_the_guest_takes() {
+    const CHUNKS: usize = 40;
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent");
+    let held = std::sync::Mutex::new(0);
+    let guest = guest(&socket, Attach::Off, move |request, send| match request {
+        Request::Exec { .. } => {}
+        Request::Stdin { id, data: Bytes(data) } => {
+            let mut held = held.lock().unwrap();
+            *held += data.len() as u64;
+            assert!(*held <= WINDOW, "{held} bytes are not taken");
+            if data.is_empty() {
+                send(Reply::Exit { id, status: Status::Code(0) });
+            } else if *held + CHUNK as u64 > WINDOW {
+                send(Reply::Taken { id, bytes: *held });
+                *held = 0;
+            }
+        }
+        other => panic!("unexpected {other:?}"),
+    });
+    let mut agent = Agent::new(socket);
+    let command = Command::new(["cat"]).stdin(vec![b'x'; CHUNKS * CHUNK]);
+    assert_eq!(agent.exec(&command, LIMIT).unwrap().status, Status::Code(0));
+    drop(agent);
+    guest.join().unwrap();
+}
+
+#[test]
+fn a_new_agent_ends_the_command_of_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent");
+    let guest = guest(&socket, Attach::Off, |_, send| {
+        send(Reply::Attach { attach: Attach::Pending });
+        send(Reply::Started {});
+    });
+    let error = Agent::new(socket).exec(&Command::new(["true"]), LIMIT).unwrap_err();
+    assert!(matches!(error, ExecError::Restarted), "{error}");
+    guest.join().unwrap();
+}
+
+#[test]
+fn input_that_cannot_be_read_ends_the_command() {
+    struct Broken;
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other("it broke"))
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent");
+    let guest = guest(&socket, Attach::Off, |_, _| {});
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let input: Option<Box<dyn Read + Send>> = Some(Box::new(Broken));
+    let streams = Streams { input, stdout: &mut stdout, stderr: &mut stderr };
+    let error = Guest::new(socket).stream(&Command::new(["cat"]), streams, LIMIT).unwrap_err();
+    assert_eq!(error.to_string(), "cannot read the standard input of cat");
+    guest.join().unwrap();
 }
 
 /// Messages without end, as long as the host listens.

@@ -2,26 +2,22 @@
 //! The guest of a VM that another program started. Runs commands and passes their streams on as
 //! they come.
 
-use std::io::{self, Read, Write};
-use std::net::Shutdown;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use protocol::exec::{self, Bytes, CHUNK, MAX_STDIN, Reply, Request, Status, Stream};
+use protocol::exec::Status;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 
-use super::agent::{Agent, Command, Connection, ExecError, Failure, Wait};
+use super::agent::{Agent, Command, ExecError, Wait};
 use super::deadline::Deadline;
+use super::paths::VmPaths;
+use super::stream::Streams;
 
 /// Time limit for sending or receiving one message; a command may take any number of messages.
 const STEP: Duration = Duration::from_secs(3600);
-
-/// Maximum number of messages during one command that neither carry output nor end it. A healthy
-/// agent sends one when the state of the pool changes; an agent that keeps sending them would keep
-/// the command from ending.
-const MAX_TALK: u32 = 10_000;
 
 /// The guest's unit that follows the pool's log.
 const WATCH_SERVICE: &str = "famfs-watch.service";
@@ -33,24 +29,37 @@ const MOST_STATUS: usize = 300;
 #[derive(Debug)]
 pub struct Guest {
     agent: Agent,
-}
-
-/// The streams of a command.
-pub struct Streams<'s> {
-    /// The source of its standard input, if it has any; read by a thread that may outlive the
-    /// command.
-    pub input: Option<Box<dyn Read + Send>>,
-    /// Receives its standard output.
-    pub stdout: &'s mut dyn Write,
-    /// Receives its standard error.
-    pub stderr: &'s mut dyn Write,
+    /// The lock of the port, if it is one for commands.
+    _lock: Option<File>,
 }
 
 impl Guest {
     /// The guest behind a socket.
     #[must_use]
     pub fn new(agent_socket: PathBuf) -> Self {
-        Self { agent: Agent::new(agent_socket) }
+        Self { agent: Agent::new(agent_socket), _lock: None }
+    }
+
+    /// The guest of a VM, on a port that this process has for itself. Waits until one is free.
+    ///
+    /// # Errors
+    /// None is free within `limit`, or the VM has no such ports.
+    pub fn on_free_port(paths: &VmPaths, limit: Duration) -> Result<Self, ExecError> {
+        let mut sockets = paths.commands.iter();
+        if paths.agent.exists() && sockets.all(|socket| !socket.exists()) {
+            return Err(ExecError::NoPorts);
+        }
+        let free = Deadline::after(limit).poll(|| {
+            for socket in &paths.commands {
+                let failed = |source| ExecError::Socket { socket: socket.clone(), source };
+                if let Some(lock) = lock(&socket.with_extension("lock")).map_err(failed)? {
+                    return Ok(Some((socket, lock)));
+                }
+            }
+            Ok(None)
+        });
+        let (socket, lock) = free?.ok_or(ExecError::Busy(limit))?;
+        Ok(Self { agent: Agent::new(socket.clone()), _lock: Some(lock) })
     }
 
     /// Asks for an orderly power-off.
@@ -78,7 +87,7 @@ impl Guest {
     }
 
     /// Runs a command to completion, no matter how long that takes. `limit` is the time for the
-    /// agent to answer: it serves one program at a time.
+    /// agent to answer.
     ///
     /// The command is killed when this program ends or the call fails.
     ///
@@ -90,98 +99,27 @@ impl Guest {
         streams: Streams<'_>,
         limit: Duration,
     ) -> Result<Status, ExecError> {
-        let too_much = Arc::new(AtomicBool::new(false));
         let doing = command.to_string();
+        let step = || Wait { doing: &doing, limit: STEP, deadline: Deadline::after(STEP) };
         let result =
             self.agent.session("waiting for the guest's agent", limit, |connection, wait| {
                 connection.greeted(wait)?;
-                connection.stream(command, &doing, streams, &too_much)
+                connection.run(command, streams, step, true)
             });
-        if too_much.load(Ordering::Relaxed) {
-            return Err(ExecError::Input(MAX_STDIN + 1));
-        }
         // Messages about one command do not count for the next.
         self.agent.close();
         result
     }
 }
 
-impl Connection {
-    fn stream(
-        &mut self,
-        command: &Command,
-        doing: &str,
-        mut streams: Streams<'_>,
-        too_much: &Arc<AtomicBool>,
-    ) -> Result<Status, Failure> {
-        let step = || Wait { doing, limit: STEP, deadline: Deadline::after(STEP) };
-        let id = self.next_id();
-        let (argv, env) = command.parts();
-        let stdin = streams.input.is_some();
-        self.send(&Request::Exec { id, argv, env, stdin }, &step())?;
-        if let Some(input) = streams.input.take() {
-            let port = self.stream_clone().map_err(Failure::Io)?;
-            let too_much = Arc::clone(too_much);
-            thread::spawn(move || {
-                if feed(input, &port, id).is_err() {
-                    too_much.store(true, Ordering::Relaxed);
-                    let _ = port.shutdown(Shutdown::Both);
-                }
-            });
-        }
-        let mut talk = 0;
-        loop {
-            if talk > MAX_TALK {
-                let said = format!("{talk} messages that are not output of {doing}");
-                return Err(ExecError::Protocol(said).into());
-            }
-            match self.receive(&step()) {
-                Ok(Some(Reply::Output { id: of, stream, data: Bytes(data) })) if of == id => {
-                    talk += u32::from(data.is_empty());
-                    let to = match stream {
-                        Stream::Stdout => &mut streams.stdout,
-                        Stream::Stderr => &mut streams.stderr,
-                    };
-                    to.write_all(&data).and_then(|()| to.flush()).map_err(Failure::Io)?;
-                }
-                Ok(Some(Reply::Exit { id: of, status })) if of == id => return Ok(status),
-                Ok(Some(Reply::Refused { id: of, reason })) if of == Some(id) || of.is_none() => {
-                    let command = doing.to_owned();
-                    return Err(ExecError::Refused { command, reason }.into());
-                }
-                Ok(Some(other)) => return Err(ExecError::Protocol(format!("{other:?}")).into()),
-                Ok(None) => talk += 1,
-                // No message for an hour: the command is still running.
-                Err(Failure::Exec(ExecError::Timeout { .. })) => {}
-                Err(failure) => return Err(failure),
-            }
-        }
-    }
-}
-
-/// Sends standard input until its end. Fails if it is more than the guest can hold.
-fn feed(
-    mut input: Box<dyn Read + Send>,
-    mut port: &std::os::unix::net::UnixStream,
-    id: u64,
-) -> Result<(), ()> {
-    let (mut buffer, mut sent) = (vec![0; CHUNK], 0);
-    loop {
-        let count = match input.read(&mut buffer) {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // Input that cannot be read has ended.
-            Err(_) => 0,
-        };
-        sent += count;
-        if sent > MAX_STDIN {
-            return Err(());
-        }
-        let request = Request::Stdin { id, data: Bytes(buffer[..count].to_vec()) };
-        let line = exec::encode(&request).map_err(|_| ())?;
-        // A command that has ended needs no more input.
-        if port.write_all(&line).is_err() || count == 0 {
-            return Ok(());
-        }
+/// Locks a file, which is made if it does not exist; `None` if another process holds the lock. The
+/// kernel releases it when this process ends.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(File::from(file))),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(errno.into()),
     }
 }

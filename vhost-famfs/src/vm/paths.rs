@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The paths of a VM's files. Their names are defined only here.
 
+use std::array;
 use std::path::{Path, PathBuf};
+
+use protocol::exec::PORTS;
 
 /// The sockets and logs of a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmPaths {
     /// Directory for QEMU's sockets, created at the start of the VM and removed at its end.
     pub runtime_dir: PathBuf,
-    /// The socket of the guest's command agent.
+    /// The socket of the guest's agent for requests of the launcher: port 0 of the protocol.
     pub agent: PathBuf,
+    /// The sockets for commands of users: the other ports. Beside each is the lock of the process
+    /// that uses it.
+    pub commands: [PathBuf; PORTS - 1],
     /// QEMU's control socket.
     pub qmp: PathBuf,
     /// The socket of the serial console.
@@ -34,6 +40,7 @@ impl VmPaths {
         let own = run.join(name);
         Self {
             agent: own.join("agent.sock"),
+            commands: array::from_fn(|index| own.join(format!("exec{}.sock", index + 1))),
             qmp: own.join("qmp.sock"),
             console: own.join("console.sock"),
             runtime_dir: own,

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-use protocol::exec::PORT;
+use protocol::exec::{PORTS, port};
 
 use super::accelerator::Accelerator;
 use super::arguments::{CommandLine, join, quote};
@@ -134,15 +134,20 @@ impl VmConfig {
         };
         argv.option("-chardev", console);
         argv.option("-serial", "chardev:console");
-        let agent = quote(self.paths.agent.as_os_str());
-        argv.option(
-            "-chardev",
-            join(["socket,id=agent,server=on,wait=off,path=".as_ref(), &agent]),
-        );
         let qmp = quote(self.paths.qmp.as_os_str());
         argv.option("-qmp", join(["unix:".as_ref(), &qmp, ",server=on,wait=off".as_ref()]));
-        argv.option("-device", "virtio-serial-pci,max_ports=2");
-        argv.option("-device", format!("virtserialport,nr=1,chardev=agent,name={PORT}"));
+        // Port 0 of the device is for consoles.
+        let max_ports = PORTS + 1;
+        argv.option("-device", format!("virtio-serial-pci,max_ports={max_ports}"));
+        let agents = [&self.paths.agent].into_iter().chain(&self.paths.commands);
+        for (number, socket) in agents.enumerate() {
+            let id = format!("agent{number}");
+            let head = format!("socket,id={id},server=on,wait=off,path=");
+            argv.option("-chardev", join([head.as_ref(), &quote(socket.as_os_str())]));
+            let name = port(number);
+            let device = format!("virtserialport,nr={},chardev={id},name={name}", number + 1);
+            argv.option("-device", device);
+        }
     }
 }
 

@@ -26,10 +26,20 @@ fn the_plain_appliance_is_this_command() {
         -blockdev driver=file,node-name=disk0,read-only=on,filename=IMAGE/root.erofs \
         -device virtio-blk-pci,drive=disk0,serial=famfs-root \
         -chardev file,id=console,path=/logs,,1/vm1.console -serial chardev:console \
-        -chardev socket,id=agent,server=on,wait=off,path=/run/vm1/agent.sock \
         -qmp unix:/run/vm1/qmp.sock,server=on,wait=off \
-        -device virtio-serial-pci,max_ports=2 \
-        -device virtserialport,nr=1,chardev=agent,name=org.vhost-famfs.exec.0";
+        -device virtio-serial-pci,max_ports=10 \
+        -chardev socket,id=agent0,server=on,wait=off,path=/run/vm1/agent.sock \
+        -device virtserialport,nr=1,chardev=agent0,name=org.vhost-famfs.exec.0";
+    let commands: String = (1..=8)
+        .map(|port| {
+            format!(
+                " -chardev socket,id=agent{port},server=on,wait=off,path=/run/vm1/exec{port}.sock \
+                 -device virtserialport,nr={},chardev=agent{port},name=org.vhost-famfs.exec.{port}",
+                port + 1
+            )
+        })
+        .collect();
+    let expected = expected.to_owned() + &commands;
     assert_eq!(text(&VmConfig::for_tests()), expected);
 }
 

@@ -87,8 +87,9 @@ pub fn run(name: &str) -> ExitCode {
     eprint!("{}", mode.text(""));
     let qmp = argv.iter().find(|arg| arg.as_bytes().starts_with(b"unix:")).unwrap();
     serve(path_in(qmp), move |stream| monitor(stream, mode));
-    let agent = argv.iter().find(|arg| is_chardev(arg, "agent")).unwrap();
-    serve(path_in(agent), move |stream| agent_of_guest(stream, mode));
+    for agent in argv.iter().filter(|arg| is_chardev(arg, "agent")) {
+        serve(path_in(agent), move |stream| agent_of_guest(stream, mode));
+    }
     thread::sleep(LIFETIME);
     drop(held);
     ExitCode::FAILURE

@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::fmt::Write;
 
-use protocol::exec::PORT;
+use protocol::exec::port;
 
 use super::prepare::{self, Lines};
 use super::{EmitError, Emitted, accelerator};
@@ -80,7 +80,7 @@ fn domain(plan: &ClusterPlan, vm: &VmPlan) -> Result<Emitted, EmitError> {
     </serial>
     <channel type=\"unix\">
       <source mode=\"bind\" path=\"{agent}\"/>
-      <target type=\"virtio\" name=\"{PORT}\"/>
+      <target type=\"virtio\" name=\"{port}\"/>
     </channel>
     <controller type=\"usb\" model=\"none\"/>
     <memballoon model=\"none\"/>
@@ -97,6 +97,7 @@ fn domain(plan: &ClusterPlan, vm: &VmPlan) -> Result<Emitted, EmitError> {
         serial = ROOT_SERIAL,
         console = path("console log", &config.paths.console_log)?,
         agent = path("socket", &config.paths.agent)?,
+        port = port(0),
     );
     for word in arguments(vm) {
         let word = word.to_str().ok_or_else(|| unfit("argument", &word.to_string_lossy()))?;

@@ -111,6 +111,7 @@ impl VmConfig {
             word("disk serial", &disk.serial, MAX_SERIAL)?;
         }
         let mut sockets = vec![self.paths.agent.as_path(), &self.paths.qmp];
+        sockets.extend(self.paths.commands.iter().map(PathBuf::as_path));
         if matches!(self.console, Console::Socket { .. }) {
             sockets.push(&self.paths.console);
         }

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Runs one command at a time.
+//! Runs the command of a session: one at a time.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use protocol::exec::{Bytes, CHUNK, MAX_STDIN, Reply, Status, Stream};
+use protocol::exec::{Bytes, CHUNK, Reply, Status, Stream, WINDOW};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
@@ -31,8 +32,8 @@ struct Running {
     id: u64,
     group: Pid,
     stdin: Option<Sender<Vec<u8>>>,
-    /// Bytes of standard input received so far.
-    received: usize,
+    /// Bytes of standard input that were received and that it has not taken.
+    pending: Arc<AtomicU64>,
 }
 
 impl Slot {
@@ -76,27 +77,35 @@ impl Slot {
             }
         };
         let group = Pid::from_child(&child);
+        let pending = Arc::new(AtomicU64::new(0));
         let stdin = child.stdin.take().map(|pipe| {
             let (sender, chunks) = mpsc::channel();
-            thread::spawn(move || feed(pipe, &chunks));
+            let (pending, outlet) = (Arc::clone(&pending), outlet.clone());
+            thread::spawn(move || {
+                feed(pipe, &chunks, |bytes| {
+                    pending.fetch_sub(bytes, Ordering::Relaxed);
+                    outlet.send(session, &Reply::Taken { id, bytes });
+                });
+            });
             sender
         });
-        *running = Some(Running { id, group, stdin, received: 0 });
+        *running = Some(Running { id, group, stdin, pending });
         let (slot, outlet) = (self.clone(), outlet.clone());
         thread::spawn(move || slot.attend(child, id, group, session, &outlet));
         Ok(())
     }
 
     /// Passes standard input to a command; an empty message closes it. Input for a command that has
-    /// ended is dropped: it was sent before the host knew of the end. Too much input kills the
-    /// command.
+    /// ended is dropped: it was sent before the host knew of the end. More than [`WINDOW`] bytes
+    /// that the command has not taken kill it.
     pub fn input(&self, id: u64, data: Vec<u8>) {
         let mut running = self.lock();
         let Some(command) = running.as_mut().filter(|command| command.id == id) else { return };
-        command.received += data.len();
-        if command.received > MAX_STDIN {
+        let bytes = data.len() as u64;
+        if command.pending.fetch_add(bytes, Ordering::Relaxed) + bytes > WINDOW {
             eprintln!(
-                "appliance-agent: command {id}: more than {MAX_STDIN} bytes of standard input"
+                "appliance-agent: command {id}: the host sent more than {WINDOW} bytes of standard \
+                 input that it has not taken"
             );
             drop(running);
             self.kill();
@@ -175,12 +184,14 @@ fn pump(stream: Option<impl Read>, id: u64, name: Stream, session: u64, outlet: 
     }
 }
 
-/// Writes standard input until all of it is written or the program closes it.
-fn feed(mut pipe: impl Write, chunks: &Receiver<Vec<u8>>) {
+/// Writes standard input until all of it is written or the program closes it. Calls `taken` with
+/// the length of each chunk that is written.
+fn feed(mut pipe: impl Write, chunks: &Receiver<Vec<u8>>, taken: impl Fn(u64)) {
     for chunk in chunks {
         if pipe.write_all(&chunk).is_err() {
             return;
         }
+        taken(chunk.len() as u64);
     }
 }
 

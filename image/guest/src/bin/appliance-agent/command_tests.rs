@@ -26,8 +26,20 @@ impl Sink {
         lines.push(&self.0.lock().unwrap());
         std::iter::from_fn(|| lines.next_line())
             .map(|line| decode(&line.unwrap()).unwrap())
-            .filter(|reply| *reply != greeting())
+            .filter(|reply| *reply != greeting() && !matches!(reply, Reply::Taken { .. }))
             .collect()
+    }
+
+    /// How many bytes of standard input were taken.
+    fn taken(&self) -> u64 {
+        let mut lines = Lines::default();
+        lines.push(&self.0.lock().unwrap());
+        std::iter::from_fn(|| lines.next_line())
+            .map(|line| match decode(&line.unwrap()).unwrap() {
+                Reply::Taken { bytes, .. } => bytes,
+                _ => 0,
+            })
+            .sum()
     }
 
     /// Waits for the last reply of a command.
@@ -79,7 +91,10 @@ fn text(replies: &[Reply], wanted: Stream) -> String {
 
 #[test]
 fn input_output_and_exit_code_arrive() {
-    let bench = Bench::new();
+    input_output(&Bench::new());
+}
+
+fn input_output(bench: &Bench) {
     bench.start(1, &["sh", "-c", "cat; echo oops >&2; exit 3"], true).unwrap();
     bench.slot.input(1, b"hello".to_vec());
     bench.slot.input(1, Vec::new());
@@ -137,12 +152,42 @@ fn an_earlier_session_is_not_heard() {
 }
 
 #[test]
-fn too_much_input_ends_the_command() {
+fn input_that_is_not_taken_ends_the_command_beyond_the_window() {
     let bench = Bench::new();
     bench.start(1, &["sleep", "60"], true).unwrap();
-    for _ in 0..=MAX_STDIN / CHUNK {
+    // A pipe takes 64 KiB of a program that does not read.
+    for _ in 0..=WINDOW / CHUNK as u64 + 2 {
         bench.slot.input(1, vec![0; CHUNK]);
     }
     let replies = bench.sink.finished();
     assert_eq!(replies, [Reply::Exit { id: 1, status: Status::Signal(9) }]);
+}
+
+#[test]
+fn every_byte_that_is_taken_is_reported() {
+    const SENT: u64 = 4 * WINDOW;
+    let bench = Bench::new();
+    bench.start(1, &["wc", "-c"], true).unwrap();
+    let taken = || bench.sink.taken();
+    let (start, mut sent) = (Instant::now(), 0);
+    while sent < SENT {
+        if sent - taken() + CHUNK as u64 <= WINDOW {
+            bench.slot.input(1, vec![0; CHUNK]);
+            sent += CHUNK as u64;
+        }
+        assert!(start.elapsed() < Duration::from_secs(120), "{} of {sent} are taken", taken());
+    }
+    bench.slot.input(1, Vec::new());
+    assert_eq!(text(&bench.sink.finished(), Stream::Stdout).trim(), sent.to_string());
+}
+
+#[test]
+fn a_command_that_does_not_read_stops_no_other() {
+    let benches = [Bench::new(), Bench::new()];
+    benches[0].start(1, &["sleep", "60"], true).unwrap();
+    for _ in 0..WINDOW / CHUNK as u64 {
+        benches[0].slot.input(1, vec![0; CHUNK]);
+    }
+    input_output(&benches[1]);
+    benches[0].slot.kill();
 }

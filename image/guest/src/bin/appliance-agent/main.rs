@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => session::serve(session::PowerOff::Systemd).map(|()| ExitCode::SUCCESS),
-        ["diskless"] => session::serve(session::PowerOff::Return).map(|()| ExitCode::SUCCESS),
+        ["diskless"] => session::serve(session::PowerOff::End).map(|()| ExitCode::SUCCESS),
         ["attach"] => mounting::attach().map(|()| ExitCode::SUCCESS),
         ["attached"] => pool::wait_attached().map(|()| ExitCode::SUCCESS),
         ["watch"] => mounting::watch(),

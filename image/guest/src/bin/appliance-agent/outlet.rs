@@ -32,6 +32,11 @@ impl Outlet {
         state.write(&greeting());
     }
 
+    /// Sends a reply outside any session.
+    pub fn tell(&self, reply: &Reply) {
+        self.state().write(reply);
+    }
+
     /// Ends the session.
     pub fn close(&self) {
         self.state().session = None;

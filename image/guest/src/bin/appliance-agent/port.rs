@@ -1,44 +1,118 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The virtio-serial port.
+//! The virtio-serial ports.
 
 use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use protocol::exec::PORT;
+use protocol::exec::{self, PORTS};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::io::Errno;
 
 /// Where the kernel lists its ports.
-const PORTS: &str = "/sys/class/virtio-ports";
+const LIST: &str = "/sys/class/virtio-ports";
 
-/// How long to wait for the port: the driver asks the host for port names after it has probed.
+/// How long to wait for a port: the driver asks the host for port names after it has probed.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Opens the port for reading and writing.
-pub fn open() -> Result<File> {
-    let start = Instant::now();
-    let path = loop {
-        if let Some(path) = find() {
-            break path;
-        }
-        if start.elapsed() > LIMIT {
-            bail!("no virtio-serial port named {PORT} after {LIMIT:?}");
-        }
-        thread::sleep(Duration::from_millis(20));
-    };
-    File::options()
-        .read(true)
-        .write(true)
-        .open(&path)
-        .with_context(|| format!("cannot open {}", path.display()))
+/// Pause between two looks.
+const STEP: Duration = Duration::from_millis(20);
+
+/// An open port.
+pub struct Port {
+    file: File,
+    /// Becomes readable when the host connects, disconnects or sends something.
+    events: OwnedFd,
 }
 
-/// Without udev there is no /dev/virtio-ports, but the name is in sysfs.
-fn find() -> Option<PathBuf> {
-    let entries = fs::read_dir(PORTS).ok()?;
-    entries.flatten().find_map(|entry| {
+impl Port {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).open(path)?;
+        let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        // Edge-triggered: while no host is connected, the port reports that without end.
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
+        epoll::add(&events, &file, epoll::EventData::new_u64(0), flags)?;
+        Ok(Self { file, events })
+    }
+
+    /// A handle for writing.
+    pub fn writer(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// Whether a host is connected.
+    pub fn has_host(&self) -> io::Result<bool> {
+        let mut fds = [PollFd::new(&self.file, PollFlags::empty())];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        Ok(!fds[0].revents().contains(PollFlags::HUP))
+    }
+
+    /// Waits until something about the port has changed since the last call.
+    pub fn wait(&self) -> io::Result<()> {
+        let mut events = [epoll::Event {
+            flags: epoll::EventFlags::empty(),
+            data: epoll::EventData::new_u64(0),
+        }];
+        match epoll::wait(&self.events, &mut events, None) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+impl Read for Port {
+    /// Waits for bytes; there are none if no host is connected.
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.file.read(bytes)
+    }
+}
+
+/// Opens the first port.
+pub fn first() -> Result<Port> {
+    let start = Instant::now();
+    loop {
+        if let Some((_, path)) = list().into_iter().find(|(number, _)| *number == 0) {
+            return Port::open(&path).with_context(|| format!("cannot open {}", path.display()));
+        }
+        if start.elapsed() > LIMIT {
+            bail!("no virtio-serial port named {} after {LIMIT:?}", exec::port(0));
+        }
+        thread::sleep(STEP);
+    }
+}
+
+/// Opens the other ports as they appear, and calls `found` with each. A machine of another launcher
+/// may have none.
+pub fn others(found: impl Fn(usize, Port)) {
+    let (start, mut open) = (Instant::now(), [false; PORTS]);
+    open[0] = true;
+    while open.contains(&false) && start.elapsed() < LIMIT {
+        for (number, path) in list() {
+            if !std::mem::replace(&mut open[number], true) {
+                match Port::open(&path) {
+                    Ok(port) => found(number, port),
+                    Err(error) => {
+                        eprintln!("appliance-agent: cannot open {}: {error}", path.display());
+                    }
+                }
+            }
+        }
+        thread::sleep(STEP);
+    }
+}
+
+/// The ports that there are, with their numbers. Without udev there is no /dev/virtio-ports, but
+/// the names are in sysfs.
+fn list() -> Vec<(usize, PathBuf)> {
+    let entries = fs::read_dir(LIST).into_iter().flatten().flatten();
+    let ports = entries.filter_map(|entry| {
         let name = fs::read_to_string(entry.path().join("name")).ok()?;
-        (name.trim_end() == PORT).then(|| Path::new("/dev").join(entry.file_name()))
-    })
+        let number = (0..PORTS).find(|number| exec::port(*number) == name.trim_end())?;
+        Some((number, Path::new("/dev").join(entry.file_name())))
+    });
+    ports.collect()
 }

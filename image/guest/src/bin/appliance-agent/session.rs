@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Sessions: receives requests, and runs one command at a time.
+//! Sessions: one for each port, which receives requests and runs one command at a time.
 
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::process;
+use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use guest::report;
-use protocol::exec::{self, Reply, Request};
+use protocol::exec::{self, PORTS, Reply, Request};
 use protocol::line::Lines;
 
 use crate::batch::Batch;
@@ -18,85 +18,113 @@ use crate::confine;
 use crate::handover;
 use crate::outlet::Outlet;
 use crate::pool::Pool;
-use crate::{port, systemd};
-
-/// Pause while no host is connected, because then the port cannot be polled.
-const NO_HOST: Duration = Duration::from_millis(50);
+use crate::port::{self, Port};
+use crate::systemd;
 
 /// How to power off the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PowerOff {
     /// With a systemd unit.
     Systemd,
-    /// By the caller of this program, once it returns.
-    Return,
+    /// By the process that started this one, once it ends.
+    End,
 }
 
-/// Serves one host after the other, until the machine is powered off.
+/// Serves one host after the other on each port, until the machine is powered off.
 pub fn serve(power_off: PowerOff) -> Result<()> {
     confine::serve()?;
     handover::listen()?;
-    let mut port = port::open()?;
-    let outlet = Outlet::new(port.try_clone().context("cannot duplicate the port")?);
+    let port = port::first()?;
+    let outlet = outlet_of(&port)?;
     let pool = Pool::watch(outlet.clone())?;
     let batch = Batch::start(pool.clone(), outlet.clone(), move || match power_off {
         PowerOff::Systemd => {
             systemd::power_off().unwrap_or_else(|error| eprintln!("appliance-agent: {error}"))
         }
-        PowerOff::Return => process::exit(0),
+        PowerOff::End => process::exit(0),
     });
-    let mut session = Session {
+    let machine = Arc::new(Machine {
         boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .context("cannot read the boot id")?
             .trim()
             .into(),
         pool,
         batch,
-        outlet,
-        number: 0,
-        slot: Slot::default(),
+        slots: Default::default(),
         power_off,
-        ended: false,
-    };
-    let mut lines = Lines::default();
-    let mut bytes = vec![0; 64 * 1024];
-    while !session.ended {
-        match port.read(&mut bytes) {
-            Ok(0) => {
-                session.close();
-                thread::sleep(NO_HOST);
-            }
-            Ok(count) => {
-                lines.push(&bytes[..count]);
-                while let Some(line) = lines.next_line() {
-                    match line {
-                        Ok(line) => session.line(&line),
-                        Err(error) => session.refuse(None, error.to_string()),
-                    }
+    });
+    let session = Session::new(0, &machine, outlet);
+    thread::spawn(move || {
+        port::others(|number, port| {
+            let machine = Arc::clone(&machine);
+            thread::spawn(move || {
+                let served = outlet_of(&port)
+                    .and_then(|outlet| Session::new(number, &machine, outlet).serve(port));
+                if let Err(error) = served {
+                    eprintln!("appliance-agent: port {number}: {error:#}");
                 }
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).context("cannot read from the host"),
-        }
-    }
-    session.slot.kill();
-    Ok(())
+            });
+        });
+    });
+    session.serve(port)
 }
 
-struct Session {
+fn outlet_of(port: &Port) -> Result<Outlet> {
+    Ok(Outlet::new(port.writer().context("cannot duplicate the port")?))
+}
+
+/// What all sessions share.
+struct Machine {
     boot_id: String,
     pool: Pool,
     batch: Batch,
+    /// The command of each port.
+    slots: [Slot; PORTS],
+    power_off: PowerOff,
+}
+
+struct Session {
+    machine: Arc<Machine>,
     outlet: Outlet,
     /// Counts the sessions, to distinguish threads of earlier ones.
     number: u64,
     slot: Slot,
-    power_off: PowerOff,
-    /// Whether to stop serving.
-    ended: bool,
 }
 
 impl Session {
+    fn new(port: usize, machine: &Arc<Machine>, outlet: Outlet) -> Self {
+        let slot = machine.slots[port].clone();
+        Self { machine: Arc::clone(machine), outlet, number: 0, slot }
+    }
+
+    fn serve(mut self, mut port: Port) -> Result<()> {
+        let mut lines = Lines::default();
+        let mut bytes = vec![0; 64 * 1024];
+        // A host that an earlier agent served waits for that agent's answers.
+        if port.has_host().context("cannot look for a host")? {
+            self.outlet.tell(&Reply::Started {});
+        }
+        loop {
+            match port.read(&mut bytes) {
+                Ok(0) => {
+                    self.close();
+                    port.wait().context("cannot wait for a host")?;
+                }
+                Ok(count) => {
+                    lines.push(&bytes[..count]);
+                    while let Some(line) = lines.next_line() {
+                        match line {
+                            Ok(line) => self.line(&line),
+                            Err(error) => self.refuse(None, error.to_string()),
+                        }
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("cannot read from the host"),
+            }
+        }
+    }
+
     /// Processes one line. An empty line only ends what was before it.
     fn line(&mut self, line: &[u8]) {
         if line.is_empty() {
@@ -131,10 +159,10 @@ impl Session {
             Ok(uptime_ms) => Reply::Hello {
                 version: exec::VERSION,
                 session,
-                boot_id: self.boot_id.clone(),
+                boot_id: self.machine.boot_id.clone(),
                 uptime_ms,
-                attach: self.pool.attach(),
-                ran: self.batch.ran(),
+                attach: self.machine.pool.attach(),
+                ran: self.machine.batch.ran(),
             },
             Err(error) => Reply::Refused { id: None, reason: error.to_string() },
         });
@@ -148,11 +176,10 @@ impl Session {
     }
 
     fn power_off(&mut self) {
-        // It may use files that are about to be unmounted.
-        self.slot.kill();
-        if self.power_off == PowerOff::Return {
-            self.ended = true;
-            return;
+        // Commands may use files that are about to be unmounted.
+        self.machine.slots.iter().for_each(Slot::kill);
+        if self.machine.power_off == PowerOff::End {
+            process::exit(0);
         }
         if let Err(reason) = systemd::power_off() {
             self.refuse(None, reason);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Clusters as users start them: up, ps, exec, logs, down, and kills in between.
+//! Clusters as users start them: up, ps, exec, cp, logs, down, and kills in between.
 
 #[path = "cluster/console.rs"]
 mod console;
+#[path = "cluster/copies.rs"]
+mod copies;
 #[path = "../vhost-famfs/tests/support/huge_pages.rs"]
 mod huge_pages;
 #[path = "cluster/kills.rs"]
@@ -24,6 +26,7 @@ fn main() -> Result<ExitCode> {
     let artifacts = Artifacts::from_env()?;
     let mut session = Session::from_args()?;
     session.scenario("file", |s| from_a_file(s, &artifacts));
+    session.scenario("copies", |s| copies::scenario(s, &artifacts));
     session.scenario("kinds", |s| kinds::scenario(s, &artifacts));
     session.scenario("kills", |s| kills::scenario(s, &artifacts));
     Ok(session.finish())

@@ -3,6 +3,7 @@
 
 mod cluster;
 pub mod complete;
+mod cp;
 mod device;
 mod doctor;
 mod emitted;
@@ -19,6 +20,8 @@ use clap::{Parser, Subcommand};
 
 use cluster::{ConsoleArgs, DownArgs, ExecArgs, LogsArgs, PsArgs};
 pub use cluster::{ConsoleConfig, DownConfig, ExecConfig, LogsConfig, PsConfig};
+use cp::CpArgs;
+pub use cp::{CpConfig, HostEnd, Route};
 use device::DeviceArgs;
 pub use device::{DeviceConfig, LogFormat, Source};
 use doctor::DoctorArgs;
@@ -41,9 +44,9 @@ pub const DEVICE_PROGRAM: &str = "vhost-user-famfs";
 /// Share one memory pool between virtual machines.
 ///
 /// A pool is a file in memory (tmpfs, hugetlbfs, memfd) or on disk that several VMs map at the same
-/// time. `up` starts a cluster of VMs that share a pool; `ps`, `exec`, `console` and `logs` let you
-/// look into it; `down` stops it. To use a pool with VMs that other programs start, make it with
-/// `pool create`, then run `device` for each VM: the VM sees a virtio-pmem device.
+/// time. `up` starts a cluster of VMs that share a pool; `ps`, `exec`, `cp`, `console` and `logs`
+/// let you look into it; `down` stops it. To use a pool with VMs that other programs start, make it
+/// with `pool create`, then run `device` for each VM: the VM sees a virtio-pmem device.
 ///
 /// Exit codes: 0 success (for `device`: the VM disconnected, or SIGTERM); 1 failure, with a message
 /// on standard error; 2 wrong command line; 130 interrupted. `exec` returns the exit code of its
@@ -68,6 +71,7 @@ enum Command {
     Down(DownArgs),
     Ps(PsArgs),
     Exec(ExecArgs),
+    Cp(CpArgs),
     Console(ConsoleArgs),
     Logs(LogsArgs),
     #[command(hide = true)]
@@ -118,6 +122,8 @@ pub enum Config {
     Ps(PsConfig),
     /// Run a command in a VM.
     Exec(ExecConfig),
+    /// Copy files from or to a VM.
+    Cp(CpConfig),
     /// Attach to a serial console.
     Console(ConsoleConfig),
     /// Show logs.
@@ -159,6 +165,24 @@ pub enum ArgsError {
          --read-only to refuse writes"
     )]
     NoChanges,
+    /// No end of a copy is in a VM.
+    #[error("neither the sources nor the target is in a VM; write VM:PATH for the one that is")]
+    NoVm,
+    /// A copy between two VMs.
+    #[error("cp copies between the host and one VM; copy to the host first, and from there")]
+    TwoVms,
+    /// Sources of the host and of a VM.
+    #[error("the target is on the host, so all sources must be in the VM")]
+    Mixed,
+    /// A stream is one file.
+    #[error("`-` is one file, so there must be one source")]
+    OneStream,
+    /// A word that names a VM but no path in it.
+    #[error(
+        "{word}: expected VM:PATH in UTF-8; write ./{word} for a path of the host",
+        word = cp::shown(.0)
+    )]
+    VmPath(OsString),
     /// A path that cannot be made absolute.
     #[error("cannot make {path} an absolute path: {reason}", path = .0.display(), reason = .1)]
     Path(std::path::PathBuf, String),
@@ -177,6 +201,7 @@ impl TryFrom<Cli> for Config {
             Command::Down(args) => Self::Down(args.into()),
             Command::Ps(args) => Self::Ps(args.into()),
             Command::Exec(args) => Self::Exec(args.into()),
+            Command::Cp(args) => Self::Cp(args.try_into()?),
             Command::Console(args) => Self::Console(args.into()),
             Command::Logs(args) => Self::Logs(args.into()),
             Command::KeepLogs(args) => Self::KeepLogs(args.into()),

@@ -3,6 +3,7 @@
 
 mod bar;
 mod console;
+mod cp;
 mod device;
 mod doctor;
 mod down;
@@ -47,6 +48,7 @@ pub fn run(config: Config) -> Result<ExitCode> {
         Config::Down(config) => down::run(config)?,
         Config::Ps(config) => return ps::run(config),
         Config::Exec(config) => return exec::run(config),
+        Config::Cp(config) => return cp::run(config),
         Config::Console(config) => console::run(config)?,
         Config::Logs(config) => logs::run(config)?,
         Config::KeepLogs(config) => keep_logs::run(&config)?,

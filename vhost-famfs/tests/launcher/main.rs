@@ -7,8 +7,10 @@
 //! moments.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
 
+mod copies;
 mod descriptors;
 mod emitted;
+mod guest_copy;
 #[path = "../support/harmful.rs"]
 mod harmful;
 mod host;
@@ -34,7 +36,7 @@ fn main() -> ExitCode {
         _ => {}
     }
     let trials = descriptors::trials().into_iter().chain(emitted::trials());
-    let trials = trials.chain(reports::trials()).chain(terminal::trials());
+    let trials = trials.chain(copies::trials()).chain(reports::trials()).chain(terminal::trials());
     let trials = trials.chain(kills::trials()).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -17,12 +17,15 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use protocol::attach::Attach;
 use protocol::exec::{self, Bytes, Reply, Request, Status, Stream};
 use serde_json::{Value, json};
+
+use super::guest_copy;
 
 /// Its maximum lifetime, so that a killed test leaves none behind.
 const LIFETIME: Duration = Duration::from_secs(600);
@@ -159,11 +162,11 @@ fn monitor(stream: UnixStream, mode: Mode) {
     }
 }
 
-/// The agent in the guest. A command that it runs prints its arguments.
+/// The agent in the guest. A command that it runs prints its arguments, and copies are made with
+/// the files of the host.
 fn agent_of_guest(stream: UnixStream, mode: Mode) {
-    let say = |reply: &Reply| {
-        let _ = (&stream).write_all(&exec::encode(reply).unwrap());
-    };
+    let port = Port::new(&stream);
+    let mut copy = None;
     for line in BufReader::new(&stream).lines().map_while(Result::ok) {
         if line.is_empty() {
             continue;
@@ -173,23 +176,49 @@ fn agent_of_guest(stream: UnixStream, mode: Mode) {
                 if mode == Mode::Slow {
                     thread::sleep(SLOW);
                 }
-                say(&hello(session, mode));
+                port.say(&hello(session, mode));
             }
             Request::Exec { argv, .. } if argv == ["nonsense"] => {
                 let _ = (&stream).write_all((mode.text("nonsense") + "\n").as_bytes());
             }
+            Request::Exec { argv, .. } if argv == ["wait"] => {}
+            Request::Exec { id, argv, .. } if guest_copy::is_for(&argv) => {
+                copy = guest_copy::start(port.clone(), id, &argv, mode == Mode::Rude);
+            }
             Request::Exec { id, .. } if mode == Mode::Rude => {
-                say(&Reply::Refused { id: Some(id), reason: mode.text("") });
+                port.say(&Reply::Refused { id: Some(id), reason: mode.text("") });
             }
             Request::Exec { id, argv, .. } => {
                 let data = Bytes((argv.join(" ") + "\n").into_bytes());
-                say(&Reply::Output { id, stream: Stream::Stdout, data });
-                say(&Reply::Exit { id, status: Status::Code(0) });
+                port.say(&Reply::Output { id, stream: Stream::Stdout, data });
+                port.say(&Reply::Exit { id, status: Status::Code(0) });
             }
-            Request::Stdin { .. } => {}
+            Request::Stdin { data: Bytes(data), .. } if data.is_empty() => copy = None,
+            Request::Stdin { id, data: Bytes(data) } => {
+                if let Some(input) = &mut copy {
+                    // A copy that has failed has said so.
+                    let _ = input.write_all(&data);
+                    port.say(&Reply::Taken { id, bytes: data.len() as u64 });
+                }
+            }
             Request::Poweroff {} if matches!(mode, Mode::Deaf | Mode::Stuck) => {}
             Request::Poweroff {} => std::process::exit(0),
         }
+    }
+}
+
+/// The agent's end of a connection, for several threads.
+#[derive(Clone)]
+pub struct Port(Arc<Mutex<UnixStream>>);
+
+impl Port {
+    fn new(stream: &UnixStream) -> Self {
+        Self(Arc::new(Mutex::new(stream.try_clone().unwrap())))
+    }
+
+    /// Sends a message, if the host still listens.
+    pub fn say(&self, reply: &Reply) {
+        let _ = self.0.lock().unwrap().write_all(&exec::encode(reply).unwrap());
     }
 }
 

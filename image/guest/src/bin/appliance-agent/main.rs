@@ -11,12 +11,13 @@
 //! so, and ends when the host requests a power-off. `attach` mounts the pool and passes it to the
 //! serving agent. appliance-init starts both. Units run `attached`, which waits for the end of
 //! `attach`, and `watch`, which follows the pool (in the diskless appliance, appliance-init does
-//! this). `check` reports what is wrong with the machine.
+//! this). `check` reports what is wrong with the machine. `send` and `receive` copy files.
 
 mod asked;
 mod batch;
 mod command;
 mod confine;
+mod copying;
 mod handover;
 mod health;
 mod mounting;
@@ -38,8 +39,12 @@ fn main() -> ExitCode {
         ["attached"] => pool::wait_attached().map(|()| ExitCode::SUCCESS),
         ["watch"] => mounting::watch(),
         ["check"] => health::check(),
+        ["send", "--", ref paths @ ..] => copying::send(false, paths),
+        ["send", "-r", "--", ref paths @ ..] => copying::send(true, paths),
+        ["receive", target, ref names @ ..] => copying::receive(target, names),
         _ => Err(anyhow::anyhow!(
-            "unexpected arguments {arguments:?}; usage: appliance-agent [diskless | attach | attached | watch | check]"
+            "unexpected arguments {arguments:?}; usage: appliance-agent [diskless | attach | attached | watch | check | \
+             send [-r] -- PATH... | receive TARGET NAME...]"
         )),
     };
     match result {

@@ -83,7 +83,7 @@ pub fn takes_turns(pool: &Pool, master: &Node, reader: &Node) -> Result<()> {
 /// master goes on after the lease has expired.
 pub fn is_killed(pool: &Pool, master: &Node) -> Result<()> {
     // It has the lease while it waits for an archive that never comes.
-    let mut import = pool.famfs_command(["import", "-"]).stdin(Stdio::piped()).spawn()?;
+    let mut import = pool.famfs_command(["import"]).stdin(Stdio::piped()).spawn()?;
     let deadline = Instant::now() + LIMIT;
     loop {
         let role = pool.famfs(["role", "--json"])?;

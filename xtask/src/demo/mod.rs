@@ -8,7 +8,7 @@ mod share;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -19,7 +19,7 @@ use vhost_famfs::vm::Attach;
 use vm_tests::{Artifacts, Cluster, Member, Pool, View, interrupt};
 
 use crate::args::DemoArgs;
-use crate::{exec, image, paths, setup};
+use crate::{image, paths, setup};
 use guest::Checked;
 use report::{HostMemory, Report, Shared, VmRow};
 use share::Share;
@@ -77,10 +77,10 @@ fn demo(args: &DemoArgs) -> Result<Report> {
 
     let shmem_before = shmem()?;
     let vms = u64::from(args.vms);
-    let content = share.bytes() + share.log_size() + vms * GUEST_NEEDS;
+    let content = share.memory() + share.log_size(size) + vms * GUEST_NEEDS;
     let pool = Pool::create(&artifacts, size, content, View::Devdax)?;
     eprintln!("Pool: {} MiB at {}", size >> 20, pool.path().display());
-    let skipped = fill(&pool, &share)?;
+    let skipped = fill(&pool, size, &share)?;
     interrupt::check()?;
     let left_out: HashSet<PathBuf> = skipped.iter().map(|s| s.path.clone()).collect();
     let (manifest, files) = share.manifest(&left_out)?;
@@ -140,9 +140,7 @@ fn share_dir(args: &DemoArgs) -> Result<PathBuf> {
         }
         return Ok(dir.clone());
     }
-    let sysroot = exec::output(Command::new("rustc").args(["--print", "sysroot"]))
-        .context("cannot ask the Rust toolchain for its directory; name one with --share")?;
-    Ok(Path::new(&sysroot).join("lib"))
+    share::default_dir()
 }
 
 /// Builds what the demo needs.
@@ -152,8 +150,8 @@ fn prepare() -> Result<Artifacts> {
 }
 
 /// Creates the file system and copies the directory into it, on the host.
-fn fill(pool: &Pool, share: &Share) -> Result<Vec<Skipped>> {
-    pool.mkfs(&["--loglen", &share.log_size().to_string()])?;
+fn fill(pool: &Pool, size: u64, share: &Share) -> Result<Vec<Skipped>> {
+    pool.mkfs(&["--loglen", &share.log_size(size).to_string()])?;
     eprintln!("Copying {} MiB from {} ...", share.bytes() >> 20, share.dir.display());
     let source = share.dir.join(".");
     let options = ["cp", "--recursive", "--skip-unsupported", "--json"].map(Into::into);

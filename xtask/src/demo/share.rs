@@ -7,34 +7,25 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
+use vhost_famfs::cluster::sizing::Needs;
+use vhost_famfs::cluster::spec::ImportSpec;
+use vhost_famfs::pool::ALIGNMENT;
 
-/// The allocation unit of famfs in bytes.
-const UNIT: u64 = 2 << 20;
-
-/// The space before the data: the devdax info area and the superblock, one unit each.
-const FRONT: u64 = 2 * UNIT;
-
-/// The size of the smallest log, and how many entries (files and directories) it holds.
-const LOG: u64 = 8 << 20;
-const LOG_ENTRIES: u64 = 15_420;
-
-/// Extra space in the pool for the file that the demo creates, and for the user to try things.
-const SPARE: u64 = 64 << 20;
-
-/// Pool sizes are a multiple of this, the alignment that libnvdimm prefers for regions.
-const POOL_STEP: u64 = 16 << 20;
+use crate::exec;
 
 /// A directory with its files.
 #[derive(Debug)]
 pub struct Share {
     /// The directory.
     pub dir: PathBuf,
-    /// Its regular files with their sizes in bytes; paths are relative to it.
-    pub files: Vec<(PathBuf, u64)>,
-    directories: u64,
+    /// Its regular files; paths are relative to it.
+    pub files: Vec<PathBuf>,
+    /// What it needs in a pool, as `vhost-famfs up --share` counts.
+    needs: Needs,
 }
 
 impl Share {
@@ -43,12 +34,14 @@ impl Share {
         let dir = dir
             .canonicalize()
             .with_context(|| format!("cannot share the directory {}", dir.display()))?;
-        let mut share = Self { files: Vec::new(), directories: 0, dir: dir.clone() };
+        let mut share = Self { files: Vec::new(), needs: Needs::default(), dir: dir.clone() };
         share.visit(&dir)?;
         if share.files.is_empty() {
             bail!("nothing to share: {} contains no regular file", dir.display());
         }
         share.files.sort();
+        // What famfs cannot hold is reported when the pool is filled.
+        (share.needs, _) = Needs::of(&ImportSpec::of(dir))?;
         Ok(share)
     }
 
@@ -62,11 +55,10 @@ impl Share {
                 .metadata()
                 .with_context(|| format!("cannot read the metadata of {}", path.display()))?;
             if metadata.is_dir() {
-                self.directories += 1;
                 self.visit(&path)?;
             } else if metadata.is_file() {
                 let name = path.strip_prefix(&self.dir).unwrap_or(&path).to_path_buf();
-                self.files.push((name, metadata.len()));
+                self.files.push(name);
             }
         }
         Ok(())
@@ -74,19 +66,22 @@ impl Share {
 
     /// The total size of all files.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|(_, size)| size).sum()
+        self.needs.bytes
     }
 
-    /// The size of the log for all files and directories: a power of two.
-    pub fn log_size(&self) -> u64 {
-        let entries = self.files.len() as u64 + self.directories + 100;
-        LOG * entries.div_ceil(LOG_ENTRIES).next_power_of_two()
+    /// The memory that the directory takes in a pool, without the log.
+    pub fn memory(&self) -> u64 {
+        self.needs.room().data
     }
 
-    /// The size of a pool for the files; each takes whole units.
+    /// The length of the log in a pool of this size.
+    pub fn log_size(&self, pool: u64) -> u64 {
+        self.needs.room().log_len(pool - ALIGNMENT)
+    }
+
+    /// The size of a pool for the directory, and for what the demo and its user add.
     pub fn pool_size(&self) -> u64 {
-        let data: u64 = self.files.iter().map(|(_, size)| size.next_multiple_of(UNIT)).sum();
-        (FRONT + self.log_size() + data + SPARE).next_multiple_of(POOL_STEP)
+        self.needs.room().pool_size()
     }
 
     /// The SHA-256 of every file except `skipped`, in the format of sha256sum, and the number of
@@ -95,7 +90,7 @@ impl Share {
     pub fn manifest(&self, skipped: &HashSet<PathBuf>) -> Result<(Vec<u8>, u64)> {
         let mut text = Vec::new();
         let mut lines = 0;
-        for (name, _) in self.files.iter().filter(|(name, _)| !skipped.contains(name)) {
+        for name in self.files.iter().filter(|name| !skipped.contains(*name)) {
             let path = self.dir.join(name);
             let mut hash = Sha256::new();
             File::open(&path)
@@ -107,6 +102,13 @@ impl Share {
         }
         Ok((text, lines))
     }
+}
+
+/// What the demo shares if nothing is named: the toolchain's libraries.
+pub fn default_dir() -> Result<PathBuf> {
+    let sysroot = exec::output(Command::new("rustc").args(["--print", "sysroot"]))
+        .context("cannot ask the Rust toolchain for its directory; name one with --share")?;
+    Ok(Path::new(&sysroot).join("lib"))
 }
 
 /// A line of sha256sum(1). If the name contains a line break or a backslash, it is escaped, and the
@@ -129,24 +131,37 @@ fn line(sum: &str, name: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn share(sizes: &[u64]) -> Share {
-        let files = sizes.iter().enumerate().map(|(i, s)| (PathBuf::from(i.to_string()), *s));
-        Share { dir: PathBuf::new(), files: files.collect(), directories: 0 }
+    /// The size follows the tree: pages for files, and none for holes.
+    #[test]
+    fn the_pool_holds_any_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        trees::plant_many(dir.path(), 3000).unwrap();
+        let small = Share::scan(dir.path()).unwrap();
+        assert_eq!(small.files.len(), 3000);
+        let hole = File::create(dir.path().join("hole")).unwrap();
+        hole.set_len(1 << 40).unwrap();
+        let sparse = Share::scan(dir.path()).unwrap();
+        assert_eq!(sparse.pool_size(), small.pool_size());
+        assert!(sparse.bytes() > 1 << 40 && small.pool_size() < 1 << 30);
+        trees::plant_many(&dir.path().join("more"), 40_000).unwrap();
+        let many = Share::scan(dir.path()).unwrap();
+        assert!(many.log_size(many.pool_size()) >= 40_000 * 544);
     }
 
+    /// Nothing of what the demo shares by default, or of a tree with one of each kind, is left out.
     #[test]
-    fn pool_holds_whole_units() {
-        let small = share(&[1, UNIT, UNIT + 1]);
-        assert_eq!(small.log_size(), LOG);
-        assert!(small.pool_size() >= FRONT + LOG + 4 * UNIT);
-        assert_eq!(small.pool_size() % POOL_STEP, 0);
-    }
-
-    #[test]
-    fn log_grows_with_the_number_of_files() {
-        assert_eq!(share(&vec![1; 15_320]).log_size(), LOG);
-        assert_eq!(share(&vec![1; 15_321]).log_size(), 2 * LOG);
-        assert_eq!(share(&vec![1; 40_000]).log_size(), 4 * LOG);
+    fn nothing_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        trees::plant("links", &dir.path().join("links")).unwrap();
+        trees::plant("names", &dir.path().join("names")).unwrap();
+        fs::write(dir.path().join("empty"), "").unwrap();
+        for dir in [dir.path().to_owned(), default_dir().unwrap()] {
+            let (needs, left_out) = Needs::of(&ImportSpec::of(dir.clone())).unwrap();
+            assert!(left_out.is_empty(), "{}: {left_out:?}", dir.display());
+            let share = Share::scan(&dir).unwrap();
+            assert!(needs.names >= share.files.len() as u64 && share.bytes() == needs.bytes);
+        }
+        trees::remove_all(dir.path()).unwrap();
     }
 
     #[test]

@@ -5,8 +5,12 @@
 mod clones;
 #[path = "guest/layers.rs"]
 mod layers;
+#[path = "guest/model.rs"]
+mod model;
 #[path = "guest/mounted.rs"]
 mod mounted;
+#[path = "guest/python.rs"]
+mod python;
 #[path = "guest/script.rs"]
 mod script;
 #[path = "guest/whole_tree.rs"]
@@ -35,6 +39,7 @@ fn main() -> Result<ExitCode> {
     let mut session = Session::from_args()?;
     session.scenario("three VMs, one pool", |s| three_vms(s, &artifacts));
     session.scenario("the tools on a mount", |s| mounted::scenario(s, &artifacts));
+    session.scenario("a model", |s| model::scenario(s, &artifacts));
     session.scenario("a whole tree", |s| whole_tree::scenario(s, &artifacts));
     session.scenario("clones", |s| clones::scenario(s, &artifacts));
     session.scenario("raw view and a read-only window", |s| raw_view(s, &artifacts));

@@ -2,11 +2,13 @@
 //! Tests every command on a mounted famfs: mounting by hand and through mount(8), the commands that
 //! examine a mount, and the examples in helps and documents that need a guest.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
-use super::script::{json, refused, run};
+use super::script::{LIMIT, json, refused, run};
 use super::{MEMORY, POOL, layers};
 
 /// Bytes of host memory that the files occupy.
@@ -14,6 +16,13 @@ const CONTENT: u64 = 512 << 20;
 
 /// The examples, in a working order.
 const EXAMPLES: &str = include_str!("examples.sh");
+
+/// Of examples that fail, the line is what a reader of the report needs. What is in the background
+/// would hold the output open.
+const TRAPS: &str = "
+trap 'echo \"line $LINENO: $BASH_COMMAND\" >&2' ERR
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+";
 
 /// One VM whose pool is not attached at boot.
 pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
@@ -61,11 +70,15 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     writing(session, node);
     mounting(session, node);
     layers::checks(session, artifacts, node);
+    session.check("an example that fails ends what it has started", || {
+        let start = Instant::now();
+        let said = refused(node, &format!("{TRAPS}sleep 1000 &\nfalse\n"), 1)?;
+        ensure!(said.contains("line ") && start.elapsed() < LIMIT / 2, "{said}");
+        Ok(())
+    });
     session.check("every example of a guest runs", || {
         run(node, "mountpoint -q /mnt/famfs && famfs umount /mnt/famfs || true")?;
-        // The failed line is what a reader of the report needs.
-        let trap = "trap 'echo \"line $LINENO: $BASH_COMMAND\" >&2' ERR\n";
-        run(node, &format!("{trap}{EXAMPLES}")).map(drop)
+        run(node, &format!("{TRAPS}{EXAMPLES}")).map(drop)
     });
     session.check("it shuts down in order", || cluster.end());
     session.check("the host finds the pool clean", || pool.famfs(["fsck"]).map(drop));

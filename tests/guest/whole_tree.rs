@@ -24,7 +24,7 @@ use vm_tests::{
 };
 
 use super::script::{json, run};
-use super::{MEMORY, POOL};
+use super::{MEMORY, POOL, python};
 
 /// What the trees are about.
 const TREES: [&str; 6] = ["names", "deep", "links", "sizes", "sparse", "times"];
@@ -33,6 +33,7 @@ const TREES: [&str; 6] = ["names", "deep", "links", "sizes", "sparse", "times"];
 pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
     pool.mkfs(&[])?;
+    python::copy(&pool, artifacts)?;
     let host = tempfile::tempdir().context("no temporary directory")?;
     for name in TREES {
         trees::plant(name, &host.path().join(name))?;
@@ -53,6 +54,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(made.iter().all(|count| **count == 0) && report["existed"] != 0, "{report}");
         run(node, "famfs check /mnt/famfs").map(drop)
     });
+    python::checks(session, node);
     session.check("links that lead out are left out of a mount with safe links", || {
         run(
             node,

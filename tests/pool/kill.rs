@@ -9,13 +9,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use famfs::write::prng::SeededBytes;
 use rustix::process::{Pid, Signal, kill_process};
 use vhost_famfs::vm::Command;
-use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
+use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View, seed};
 
 use super::source::{Source, Tree};
 use super::{LIMIT, MEMORY, shell};
@@ -37,8 +37,6 @@ const LAST: f64 = 0.9;
 /// How long the host waits between two checks of the console.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The seed for the times of the kills; if it is not set, one is taken from the clock and printed.
-const SEED: &str = "VHOST_FAMFS_SEED";
 /// How long QEMU may take to end.
 const GONE: Duration = Duration::from_secs(120);
 
@@ -49,8 +47,8 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let source = Source::make(artifacts, dir.path(), TREE)?;
     let pool = Pool::create(artifacts, POOL, CONTENT, View::Devdax)?;
     pool.mkfs(&[])?;
-    let seed = seed()?;
-    println!("# {SEED}={seed}");
+    let (seed, name) = seed()?;
+    println!("# {name}={seed}");
     let mut random = SeededBytes::new(seed);
 
     let start = Instant::now();
@@ -118,13 +116,6 @@ impl Moment {
         let done = part * f64::from(TREE.directories);
         let complete = (0..TREE.directories).filter(|n| f64::from(n + 1) <= done).count();
         Self { complete, then: directory.mul_f64(done.fract()) }
-    }
-}
-
-fn seed() -> Result<u32> {
-    match std::env::var(SEED) {
-        Ok(text) => text.parse().with_context(|| format!("{SEED}={text} is no 32-bit number")),
-        Err(_) => Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos()),
     }
 }
 

@@ -17,6 +17,7 @@ mod manifest;
 mod memory_dir;
 mod pool;
 mod root_cache;
+mod seed;
 mod session;
 mod waiting;
 
@@ -28,4 +29,5 @@ pub use manifest::{read_tree, send_trees};
 pub use memory_dir::memory_dir;
 pub use pool::{Pool, View};
 pub use root_cache::{cached, read_root};
+pub use seed::seed;
 pub use session::Session;

@@ -20,6 +20,7 @@ mod debug_kernel;
 mod demo;
 mod exec;
 mod guest_programs;
+mod guest_python;
 mod hash;
 mod image;
 mod manual;

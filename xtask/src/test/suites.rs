@@ -11,7 +11,7 @@ use vm_tests::Artifacts;
 use super::{Run, fuzz, kmod};
 use crate::args::Suite;
 use crate::build::{self, Built};
-use crate::{guest_programs, image, paths};
+use crate::{guest_programs, guest_python, image, paths};
 
 /// Runs one suite.
 pub fn run(suite: Suite, run: &mut Run) -> Result<()> {
@@ -91,26 +91,40 @@ fn in_vms(name: &str, run: &mut Run) -> Result<()> {
             }
         }
     }
-    if name == "ublk" {
-        artifacts.guest_programs = Some(guest_programs(&imaged.built)?);
+    match name {
+        "ublk" => artifacts.guest_programs = Some(ublk_programs(&imaged.built)?),
+        "guest" => artifacts.guest_programs = Some(python(&imaged.built)?),
+        _ => {}
     }
     with_artifacts(name, &artifacts, run)
 }
 
 /// What the guest of the ublk suite runs beside what the appliance has.
-fn guest_programs(built: &Built) -> Result<PathBuf> {
-    let dir = paths::target().join("ublk-programs");
-    match fs::remove_dir_all(&dir) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => {
-            return Err(err).with_context(|| format!("cannot remove {}", dir.display()));
-        }
-        _ => {}
-    }
+fn ublk_programs(built: &Built) -> Result<PathBuf> {
+    let dir = new_directory("ublk-programs")?;
     let program = built.host.join("vhost-famfs");
     let names = ["fio", "mkfs.ext4", "logger", "cmp", "diff", "setpriv"].map(Path::new);
     let programs: Vec<&Path> = names.into_iter().chain([program.as_path()]).collect();
     guest_programs::collect(&built.tools, &dir, Artifacts::GUEST_PROGRAMS, &programs)?;
     Ok(dir)
+}
+
+/// A Python that the guest suite runs from a mount.
+fn python(built: &Built) -> Result<PathBuf> {
+    let dir = new_directory("guest-python")?;
+    guest_python::collect(&built.tools, &dir, "/mnt/famfs/programs", true)?;
+    Ok(dir)
+}
+
+/// A directory of the build whose former contents are removed.
+fn new_directory(name: &str) -> Result<PathBuf> {
+    let dir = paths::target().join(name);
+    match fs::remove_dir_all(&dir) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => {
+            Err(err).with_context(|| format!("cannot remove {}", dir.display()))
+        }
+        _ => Ok(dir),
+    }
 }
 
 /// The program without what needs libclang to be built.

@@ -11,10 +11,9 @@ use tempfile::TempDir;
 use vhost_famfs::vm::Disk;
 use vm_tests::{Artifacts, pack_disk};
 
-use super::python;
 use crate::build;
 use crate::image::Imaged;
-use crate::{exec, guest_programs, paths};
+use crate::{exec, guest_programs, guest_python, paths};
 
 /// Where guests mount the disk.
 pub const PROGRAMS: &str = "/run/bench";
@@ -63,7 +62,10 @@ impl Bench {
         exec::step("bench-disk", "Collecting the peers' modules", &mut fill)?;
         let peers = ["fio", "mkfs.ext4", "mkfs.xfs"].map(Path::new);
         guest_programs::collect(tools, &tree, PROGRAMS, &peers)?;
-        python::collect(tools, &tree, PROGRAMS)?;
+        guest_python::collect(tools, &tree, PROGRAMS, false)?;
+        let import = paths::root().join("kmod/bench/import.py");
+        fs::copy(&import, tree.join("bin/import.py"))
+            .with_context(|| format!("cannot copy {}", import.display()))?;
         let artifacts = imaged.artifacts(logs)?;
         let disk = pack_disk(&artifacts, &tree, dir.path().join("disk.erofs"), DISK)?;
         Ok(Self { artifacts, disk, _dir: dir })

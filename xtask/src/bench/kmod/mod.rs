@@ -13,7 +13,6 @@ mod files;
 mod fio;
 mod guest;
 mod pmem;
-mod python;
 mod trees;
 
 use anyhow::Result;

@@ -6,10 +6,10 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::tools::Tools;
-use crate::{exec, guest_programs, paths};
+use crate::{exec, guest_programs};
 
-/// Puts the library into `$1/python`, without tests and compiled modules, and what its extensions
-/// link to into `$1/lib`.
+/// Puts the library into `$1/python`, without tests, and what its extensions link to into `$1/lib`.
+/// If `$2` is `compiled`, the compiled modules are there too.
 const FILL: &str = r#"
 set -euo pipefail
 PATH=/usr/sbin:/usr/bin
@@ -21,14 +21,16 @@ rm -rf "$copy"/test "$copy"/lib-dynload/*test*
 find "$copy" -name __pycache__ -exec rm -r {} +
 ldd "$copy"/lib-dynload/*.so | sed -n 's,^[^/]*=> \(/[^ ]*\) (0x.*,\1,p' | sort -u |
     xargs cp -L -t "$1/lib"
-cp "$2" "$1/bin/"
+if [[ $2 = compiled ]]; then
+    unset SOURCE_DATE_EPOCH
+    python3 -m compileall -q "$copy"
+fi
 "#;
 
-/// Puts Python and the program that imports its modules into `tree`, which a guest will see at
-/// `guest`.
-pub fn collect(tools: &Tools, tree: &Path, guest: &str) -> Result<()> {
+/// Puts Python into `tree`, which a guest will see at `guest`.
+pub fn collect(tools: &Tools, tree: &Path, guest: &str, compiled: bool) -> Result<()> {
     guest_programs::collect(tools, tree, guest, &[Path::new("python3")])?;
     let mut fill = tools.command("bash");
-    fill.args(["-c", FILL, "bash"]).arg(tree).arg(paths::root().join("kmod/bench/import.py"));
-    exec::step("bench-python", "Collecting Python for guests", &mut fill)
+    fill.args(["-c", FILL, "bash"]).arg(tree).arg(if compiled { "compiled" } else { "sources" });
+    exec::step("guest-python", "Collecting Python for guests", &mut fill)
 }

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd};
 ///
 /// # Errors
 /// The file system has no locks, or the file is not open for writing.
+#[allow(clippy::cast_possible_truncation, reason = "the constants are 1 and 0")]
 pub fn take(file: impl AsFd) -> io::Result<bool> {
     // A length of 0 is the whole file, however long it gets.
     let lock = libc::flock {

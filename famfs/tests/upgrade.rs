@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Turning on extensions: a crash at any store leaves a file system with or without them, and what
-//! they would change refuses.
+//! Turning on extensions: a crash at any store leaves a file system with or without them. A log that
+//! is not good is refused, and a mark that was lost is restored.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 #[allow(dead_code, reason = "the tests of appends need more of it")]
@@ -15,7 +15,9 @@ use famfs::format::path::RelPath;
 use famfs::format::{Body, EntryKind, LOG_OFFSET, LogHeader, slot_offset};
 use famfs::media::in_memory::InMemory;
 use famfs::media::{Media, MediaError};
-use famfs::replay::upgrade::{UpgradeError, check, mark};
+use famfs::replay::compact::compact;
+use famfs::replay::fsck;
+use famfs::replay::upgrade::{Upgrade, UpgradeError, check, mark};
 use famfs::replay::{Contents, Owner};
 use famfs::store::log::Log;
 use famfs::store::mkfs::{self, mkfs};
@@ -23,7 +25,7 @@ use famfs::store::superblock::{MIN_LOG_LEN, Superblock};
 use famfs::write::volume::OfflineVolume;
 use famfs::write::writer::{WriteError, Writer};
 use uuid::Uuid;
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 
 const OWNER: Owner = Owner { uid: 1, gid: 2, mode: 0o755 };
 
@@ -118,14 +120,14 @@ fn a_crash_leaves_the_file_system_with_or_without_extensions() {
         at_every_crash(
             &start,
             |device| {
-                assert!(check(device).unwrap());
+                assert_eq!(check(device).unwrap(), Upgrade::TurnOn);
                 mark(device).unwrap();
-                assert!(!check(device).unwrap(), "it has them");
+                assert_eq!(check(device).unwrap(), Upgrade::None, "it has them");
             },
             |device| {
                 Contents::read(device).unwrap();
                 // A second run completes the work.
-                if check(device).unwrap() {
+                if check(device).unwrap() != Upgrade::None {
                     mark(device).unwrap();
                 }
                 assert!(Superblock::read(device).unwrap().has_extensions(device).unwrap());
@@ -159,7 +161,7 @@ fn the_name_of_the_store_must_be_free() {
     writer.delete(&path(".famfs")).unwrap();
     writer.commit().unwrap();
     drop(writer);
-    assert!(check(&media).unwrap());
+    assert_eq!(check(&media).unwrap(), Upgrade::TurnOn);
     mark(&media).unwrap();
     let plan = Contents::read(&media).unwrap().plan;
     assert!(plan.stopped.is_none() && plan.refused.is_empty(), "{:?}", plan.refused);
@@ -175,23 +177,82 @@ fn the_name_of_the_store_must_be_free() {
     writer.mkdir(&path("a/.famfs"), OWNER).unwrap();
 }
 
-#[test]
-fn a_log_that_would_be_read_differently_is_refused() {
-    let log_len = MIN_LOG_LEN;
+/// A file system with extensions: "a", and in it "b", which an extension entry moved there.
+fn with_extensions() -> InMemory {
     let media = with_directories(&["a", "b"]);
-    let body: Body = RemoveBody::new_zeroed().as_bytes().try_into().unwrap();
-    Log::open(&media, log_len).unwrap().append(&[(EntryKind::Remove as u32, body)]).unwrap();
-    let error = check(&media).unwrap_err();
-    assert!(matches!(error, UpgradeError::Extended { count: 1 }), "{error}");
+    mark(&media).unwrap();
+    let volume = OfflineVolume::new(Shared(&media));
+    let mut writer = Writer::open(&volume, None).unwrap();
+    writer.rename(&path("b"), &path("a/b"), false).unwrap();
+    writer.commit().unwrap();
+    drop(writer);
+    media
+}
 
-    // One that would be refused.
-    let media = with_directories(&["a", "b"]);
+/// Whichever byte of the mark is lost, nothing is written, all is reported, and all comes back.
+#[test]
+fn a_lost_mark_is_restored() {
+    for byte in 0..size_of::<Extensions>() as u64 {
+        let media = with_extensions();
+        let mut bytes = [0];
+        media.read_at(EXTENSIONS_OFFSET + byte, &mut bytes).unwrap();
+        media.write_at(EXTENSIONS_OFFSET + byte, &[bytes[0] ^ 0x10]).unwrap();
+        if let Ok(contents) = Contents::read(&media) {
+            assert_eq!((contents.plan.unmarked, contents.plan.unknown), (1, 0), "byte {byte}");
+            assert_eq!(fsck::check(&media, &contents).problems.len(), 1, "byte {byte}");
+            assert!(compact(&media, false).is_err(), "byte {byte}");
+        }
+        let volume = OfflineVolume::new(Shared(&media));
+        assert!(Writer::open(&volume, None).is_err(), "byte {byte}");
+        assert!(Writer::preview(&volume, None).is_err(), "byte {byte}");
+        assert_eq!(check(&media).unwrap(), Upgrade::Restore, "byte {byte}");
+        mark(&media).unwrap();
+        assert_eq!(check(&media).unwrap(), Upgrade::None, "byte {byte}");
+        let contents = Contents::read(&media).unwrap();
+        assert_eq!(fsck::check(&media, &contents).problems, [""; 0], "byte {byte}");
+        assert!(contents.plan.tree().get(&path("a/b")).is_some(), "byte {byte}");
+    }
+}
+
+#[test]
+fn a_lost_mark_of_a_log_with_other_faults_stays_lost() {
+    let lose = |media: &InMemory| media.write_at(EXTENSIONS_OFFSET, &[0]).unwrap();
+    let media = with_extensions();
+    media.write_at(slot_offset(1) + 100, &[1]).unwrap();
+    media.write_at(EXTENSIONS_OFFSET + 32, &[0; 8]).unwrap();
+    let error = check(&media).unwrap_err();
+    assert!(matches!(error, UpgradeError::NotRestored(_)), "{error}");
+
+    let media = with_extensions();
+    lose(&media);
     let body = RemoveBody { name_slot: NO_ENTRY.into(), rest: [0; 512] };
     let body: Body = body.as_bytes().try_into().unwrap();
-    Log::open(&media, log_len).unwrap().append(&[(EntryKind::Remove as u32, body)]).unwrap();
+    Log::open(&media, MIN_LOG_LEN).unwrap().append(&[(EntryKind::Remove as u32, body)]).unwrap();
     let error = check(&media).unwrap_err();
-    assert!(matches!(error, UpgradeError::LeftOut(_)), "{error}");
+    assert!(matches!(error, UpgradeError::NotRestored(_)), "{error}");
 
+    let media = with_extensions();
+    lose(&media);
+    Log::open(&media, MIN_LOG_LEN).unwrap().append(&[(77, [0; 520])]).unwrap();
+    let error = check(&media).unwrap_err();
+    assert!(matches!(error, UpgradeError::Unknown { count: 1 }), "{error}");
+}
+
+/// Types that nobody knows are no fault of a file system without extensions.
+#[test]
+fn unknown_types_are_no_lost_mark() {
+    let media = with_directories(&["a", "b"]);
+    Log::open(&media, MIN_LOG_LEN).unwrap().append(&[(77, [0; 520])]).unwrap();
+    let contents = Contents::read(&media).unwrap();
+    assert_eq!((contents.plan.unmarked, contents.plan.unknown), (0, 1));
+    assert_eq!(fsck::check(&media, &contents).problems, [""; 0]);
+    let volume = OfflineVolume::new(Shared(&media));
+    Writer::open(&volume, None).unwrap().mkdir(&path("c"), OWNER).unwrap();
+    assert_eq!(check(&media).unwrap(), Upgrade::TurnOn);
+}
+
+#[test]
+fn a_damaged_log_is_refused() {
     let media = with_directories(&["a", "b"]);
     media.write_at(slot_offset(1) + 100, &[1]).unwrap();
     let error = check(&media).unwrap_err();

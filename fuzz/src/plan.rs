@@ -185,7 +185,8 @@ pub fn promises(media: &dyn Media, contents: &Contents<'_>) {
     }
 
     let idle = plan.voids().len() + plan.idle().len();
-    let left_out = (plan.refused.len() + idle) as u64 + plan.unknown;
+    let left_out =
+        (plan.refused.len() + idle) as u64 + plan.unknown + plan.unmarked.saturating_sub(1);
     let stopped = plan.stopped.is_some();
     let extended = plan.tree().extended();
     let read = (plan.nodes().len() + 2 * deletions.len()) as u64 + left_out + extended;

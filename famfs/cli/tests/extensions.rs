@@ -11,10 +11,11 @@ mod formatting;
 #[path = "../../tests/extensions/log.rs"]
 mod log;
 
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use common::Pool;
-use famfs::format::extension::NO_ENTRY;
+use famfs::format::extension::{EXTENSIONS_OFFSET, NO_ENTRY};
 use famfs::format::piece::Piece;
 use famfs::format::{EntryKind, slot_offset};
 use famfs::media::Media;
@@ -181,4 +182,40 @@ fn every_byte_is_dumped() {
             "tail.rest zero",
         ]
     );
+}
+
+/// One damaged byte in the mark must not make files vanish in silence.
+#[test]
+fn a_lost_mark_is_an_error_of_all_commands_and_restored_by_one() {
+    let pool = pool();
+    let before = shown(&pool, &["ls", "-l"]);
+    let device = std::fs::OpenOptions::new().write(true).open(&pool.path).unwrap();
+    device.write_all_at(b"x", EXTENSIONS_OFFSET).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let [out, archive] = ["out", "x.tar"].map(|name| dir.path().join(name).display().to_string());
+    let commands: [&[&str]; 12] = [
+        &["fsck"],
+        &["doctor"],
+        &["ls"],
+        &["tree"],
+        &["sum"],
+        &["export", "-o", &archive],
+        &["cp", "--out", "-r", "/", &out],
+        &["mkdir", "new"],
+        &["mkdir", "--dry-run", "new"],
+        &["rm", "-r", ".famfs"],
+        &["cp", "-r", "src", "/"],
+        &["compact"],
+    ];
+    for args in commands {
+        let (code, out, err) = famfs(&pool, args);
+        assert_eq!(code, 1, "{args:?}: {out}{err}");
+        assert!((out + &err).contains("`famfs upgrade` restores the mark"), "{args:?}: {err}");
+    }
+    let (_, out, err) = famfs(&pool, &["ls"]);
+    assert!(err.contains("all that 6 log entries of extensions made or changed"), "{out}{err}");
+    assert!(shown(&pool, &["upgrade", "--dry-run"]).contains("would restore the mark"));
+    assert!(shown(&pool, &["upgrade"]).contains("the mark of extensions is restored"));
+    assert_eq!(shown(&pool, &["ls", "-l"]), before);
+    assert!(shown(&pool, &["fsck"]).contains("clean"));
 }

@@ -73,5 +73,8 @@ pub fn left_out(plan: &Plan) -> Vec<String> {
     let refused = plan.refused.iter().map(|refused| format!("left out: {}", one_line(refused)));
     let stopped =
         plan.stopped.iter().map(|damage| format!("the log ends early: {}", one_line(damage)));
-    refused.chain(stopped).collect()
+    let unmarked = (plan.unmarked > 0).then(|| {
+        format!("left out: all that {} log entries of extensions made or changed", plan.unmarked)
+    });
+    refused.chain(unmarked).chain(stopped).collect()
 }

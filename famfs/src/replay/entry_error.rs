@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Why an entry of the log is left out of the plan.
 
+use crate::format::extension::EXTENSIONS_OFFSET;
 use crate::format::map::MapError;
 use crate::format::path::{PathError, RelPath};
 use crate::replay::node::OwnerError;
@@ -30,6 +31,13 @@ pub enum EntryProblem {
     /// It does not fit the tree of a file system with extensions.
     #[error(transparent)]
     Tree(#[from] TreeProblem),
+    /// The file system does not say that it has extensions.
+    #[error(
+        "it is of extensions, but the mark of extensions at {EXTENSIONS_OFFSET:#x} of the file \
+         system was lost, so it and all others of this kind do not count: `famfs upgrade` restores \
+         the mark"
+    )]
+    Unmarked,
     /// The path is not legal.
     #[error(transparent)]
     Path(#[from] PathError),

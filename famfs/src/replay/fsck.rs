@@ -98,6 +98,12 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> FsckReport {
     problems.extend(plan.refused.iter().map(|e| one_line(e)));
     problems.extend(plan.stopped.as_ref().map(|e| one_line(e)));
     let mut notes = Vec::new();
+    if plan.unmarked > 0 {
+        notes.push(format!(
+            "{} log entries of extensions do not count, and what they made is not shown",
+            plan.unmarked
+        ));
+    }
     if let Some(count) = log.interrupted() {
         notes.push(format!(
             "an append was interrupted: {count} complete entries from slot {} on are not \

@@ -4,6 +4,7 @@
 //! system or let two files share memory.
 
 pub mod compact;
+mod contents;
 pub mod dead;
 pub mod dump;
 mod entry_error;
@@ -19,6 +20,7 @@ pub mod upgrade;
 use std::collections::HashSet;
 use std::ops::Range;
 
+pub use contents::{Contents, ContentsError};
 pub use entry_error::{EntryError, EntryProblem};
 pub use node::{Attributes, Deletion, NO_ID, Node, NodeKind, Owner, OwnerError, Time};
 use zerocopy::transmute;
@@ -28,7 +30,6 @@ use crate::format::extension::{GroupBody, NO_ENTRY, STORE_DIR};
 use crate::format::map::{DataArea, FileMap};
 use crate::format::path::{PathError, RelPath};
 use crate::format::{self, DeleteBody, Entry, EntryKind, FileBody, MkdirBody};
-use crate::media::Media;
 use crate::replay::names::NameIndex;
 use crate::replay::owners::Owners;
 use crate::replay::tree::Tree;
@@ -37,39 +38,6 @@ use crate::replay::tree::object::{Name, Taken};
 use crate::replay::tree::problem::TreeProblem;
 use crate::store::alloc::SpaceMap;
 use crate::store::log::{Log, LogError};
-use crate::store::superblock::{Superblock, SuperblockError};
-
-/// A file system as it was read: its superblock, its log, and what the log describes.
-pub struct Contents<'m> {
-    /// The superblock.
-    pub superblock: Superblock,
-    /// The log.
-    pub log: Log<'m>,
-    /// What the log describes.
-    pub plan: Plan,
-}
-
-/// Why a file system cannot be read at all.
-#[derive(Debug, thiserror::Error)]
-pub enum ContentsError {
-    /// There is no usable superblock.
-    #[error(transparent)]
-    Superblock(#[from] SuperblockError),
-    /// There is no usable log.
-    #[error(transparent)]
-    Log(#[from] LogError),
-}
-
-impl<'m> Contents<'m> {
-    /// Reads a whole file system.
-    pub fn read(media: &'m dyn Media) -> Result<Self, ContentsError> {
-        let superblock = Superblock::read(media)?;
-        let log = Log::open(media, superblock.log_len)?;
-        let extensions = superblock.has_extensions(media)?;
-        let plan = Plan::read(&log, superblock.data_area(media.len()), extensions);
-        Ok(Self { superblock, log, plan })
-    }
-}
 
 /// Gets the slot of an entry, what it changed, and the tree as it is then.
 type Each<'e> = dyn FnMut(&Tree, u64, Change) + 'e;
@@ -107,6 +75,9 @@ pub struct Plan {
     pub collisions: u64,
     /// Entries of unknown types, which later versions of the format may add.
     pub unknown: u64,
+    /// Entries of [extensions](format::extension) in a file system without the mark of them, which
+    /// must have been lost. The first one is among the refused.
+    pub unmarked: u64,
     /// The damaged entry at which reading ended.
     pub stopped: Option<LogError>,
     /// The first slot that was not read yet.
@@ -143,6 +114,7 @@ impl Plan {
             refused: Vec::new(),
             collisions: 0,
             unknown: 0,
+            unmarked: 0,
             stopped: None,
             next: 0,
             last: None,
@@ -502,7 +474,11 @@ impl Plan {
                 | EntryKind::List),
             ) => {
                 if !self.extensions {
-                    self.unknown += 1;
+                    if self.unmarked == 0 {
+                        let problem = EntryProblem::Unmarked;
+                        self.refused.push(EntryError { slot, offset, path: None, problem });
+                    }
+                    self.unmarked += 1;
                     return false;
                 }
                 if !self.indexed && matches!(kind, EntryKind::Move | EntryKind::Remove) {

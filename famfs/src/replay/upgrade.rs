@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Turns on the extensions of an existing file system.
+//! Turns on the extensions of an existing file system, or restores its mark of extensions.
 //!
 //! The mark is checked by its checksum, and a wrong one keeps everybody out. So its magic number,
 //! without which there is no mark, is durable after all the rest of it: a crash at any store leaves
@@ -11,8 +11,8 @@ use zerocopy::IntoBytes;
 
 use crate::format::extension::{EXTENSIONS_OFFSET, Extensions, STORE_DIR};
 use crate::media::{Media, MediaError};
-use crate::replay::{Contents, ContentsError, EntryError, Plan};
-use crate::store::log::LogError;
+use crate::replay::{ContentsError, EntryError, Plan};
+use crate::store::log::{Log, LogError};
 use crate::store::superblock::{Superblock, SuperblockError};
 
 /// Why a file system cannot get extensions.
@@ -48,13 +48,18 @@ pub enum UpgradeError {
         /// The slot that made it.
         slot: u64,
     },
-    /// There are entries that would count from now on.
+    /// The mark was lost, and with it the log is not good either.
     #[error(
-        "the log has {count} entries of extensions, which do not count now and would then: the mark \
-         of extensions was lost; save the files with `famfs export`, make a new file system, and \
-         restore them"
+        "the mark of extensions was lost, and is not restored, because the log has other damage: \
+         restore the pool from a copy, or save with `famfs export` what can still be read"
     )]
-    Extended {
+    NotRestored(#[source] Box<UpgradeError>),
+    /// The mark was lost, and a later version of the format may have written the log.
+    #[error(
+        "the mark of extensions was lost, and is not restored, because {count} log entries are of \
+         types that this version does not know: use the version that wrote them"
+    )]
+    Unknown {
         /// Number of such entries.
         count: u64,
     },
@@ -69,17 +74,44 @@ pub enum UpgradeError {
     Media(#[from] MediaError),
 }
 
-/// Checks that a file system can get extensions; returns false if it has them.
-pub fn check(media: &dyn Media) -> Result<bool, UpgradeError> {
-    let Contents { superblock, log, plan } = Contents::read(media)?;
-    if superblock.has_extensions(media)? {
-        return Ok(false);
-    }
+/// What [`mark`] would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    /// Nothing: there are extensions.
+    None,
+    /// Turn extensions on.
+    TurnOn,
+    /// Restore the mark of a file system with extensions, which was lost or is damaged.
+    Restore,
+}
+
+/// Checks that a file system can get extensions, or get them back.
+pub fn check(media: &dyn Media) -> Result<Upgrade, UpgradeError> {
+    let superblock = Superblock::read(media)?;
+    let damaged = match superblock.has_extensions(media) {
+        Ok(true) => return Ok(Upgrade::None),
+        Ok(false) => false,
+        Err(SuperblockError::ExtensionsChecksum { .. }) => true,
+        Err(err) => return Err(err.into()),
+    };
+    let log = Log::open(media, superblock.log_len).map_err(ContentsError::from)?;
     if let Some(problem) = superblock.size_problem(media.len()) {
         return Err(problem.into());
     }
     if let Some(problem) = log.counter_problem() {
         return Err(UpgradeError::Damaged(problem));
+    }
+    let area = superblock.data_area(media.len());
+    let plan = Plan::read(&log, area, false);
+    // The log as it will be read.
+    let with_extensions = Plan::read(&log, area, true);
+    if damaged || plan.unmarked > 0 {
+        let plan = sound(with_extensions);
+        let plan = plan.map_err(|err| UpgradeError::NotRestored(Box::new(err)))?;
+        return match plan.unknown {
+            0 => Ok(Upgrade::Restore),
+            count => Err(UpgradeError::Unknown { count }),
+        };
     }
     let plan = sound(plan)?;
     if let Some(count) = log.interrupted() {
@@ -88,12 +120,7 @@ pub fn check(media: &dyn Media) -> Result<bool, UpgradeError> {
     if let Some(node) = plan.nodes().iter().find(|node| node.path.first() == STORE_DIR.as_bytes()) {
         return Err(UpgradeError::Reserved { slot: node.slot });
     }
-    // The log as it will be read.
-    let plan = Plan::read(&log, superblock.data_area(media.len()), true);
-    match plan.tree().extended() {
-        0 => sound(plan).map(|_| true),
-        count => Err(UpgradeError::Extended { count }),
-    }
+    sound(with_extensions).map(|_| Upgrade::TurnOn)
 }
 
 /// Refuses a plan that does not have every entry.
@@ -107,7 +134,7 @@ fn sound(mut plan: Plan) -> Result<Plan, UpgradeError> {
     }
 }
 
-/// Turns extensions on, after [`check`]. `media` needs to have no more than the superblock's 2 MiB.
+/// Writes the mark of extensions, after [`check`]. `media` needs to have no more than the superblock's 2 MiB.
 pub fn mark(media: &dyn Media) -> Result<Superblock, UpgradeError> {
     let superblock = Superblock::read(media)?;
     let mark = Extensions::new(superblock.fs_uuid.into_bytes());

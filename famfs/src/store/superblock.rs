@@ -99,7 +99,10 @@ pub enum SuperblockError {
         device_len: u64,
     },
     /// The mark of extensions is damaged, so it is unknown which entries count.
-    #[error("mark of extensions at {offset:#x}: checksum {found:#x}, expected {expected:#x}")]
+    #[error(
+        "mark of extensions at {offset:#x}: checksum {found:#x}, expected {expected:#x}; `famfs \
+         upgrade` restores the mark, if the log is good"
+    )]
     ExtensionsChecksum {
         /// Offset in the device or pool.
         offset: u64,

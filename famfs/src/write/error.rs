@@ -26,6 +26,15 @@ pub enum WriteError {
     /// An entry of the log is damaged: what follows it is unknown, and so is its memory.
     #[error("the log is damaged, so nothing can be added: see `famfs fsck`")]
     Damaged(#[source] LogError),
+    /// The log has entries of extensions, and the file system does not say that it has any.
+    #[error(
+        "{count} log entries are of extensions, but the mark of extensions was lost, so nothing can \
+         be added: `famfs upgrade` restores the mark"
+    )]
+    Unmarked {
+        /// Number of such entries.
+        count: u64,
+    },
     /// This system may only read.
     #[error(
         "this system ({system}) is a client, only the master ({master}) can add files: \

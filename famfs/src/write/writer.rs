@@ -99,6 +99,9 @@ impl<'v> Writer<'v> {
         if let Some(damage) = plan.stopped.take() {
             return Err(WriteError::Damaged(damage));
         }
+        if plan.unmarked > 0 {
+            return Err(WriteError::Unmarked { count: plan.unmarked });
+        }
         Ok(Self {
             volume,
             pages: Pages::new(plan.tree()),

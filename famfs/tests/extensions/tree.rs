@@ -82,7 +82,7 @@ fn a_whole_tree() {
     assert_eq!(report.unknown_entries, 0);
 }
 
-/// Without the mark the entries are of unknown types, as for the reference.
+/// Without the mark the entries do not count, as for the reference, and that is reported.
 #[test]
 fn no_mark_no_extensions() {
     let mut log = ExtendedLog::new(false);
@@ -91,9 +91,14 @@ fn no_mark_no_extensions() {
     log.push(EntryKind::Group, group(100).as_bytes());
     log.mkdir(".famfs");
     let contents = log.contents();
-    clean(&contents);
-    assert!(!contents.plan.has_extensions());
-    assert_eq!((contents.plan.unknown, contents.plan.nodes().len()), (2, 2));
+    let plan = &contents.plan;
+    assert!(!plan.has_extensions());
+    assert_eq!((plan.unmarked, plan.unknown, plan.nodes().len()), (2, 0, 2));
+    let [problem] = &fsck::check(&log.media, &contents).problems[..] else { panic!("problems") };
+    assert!(
+        problem.starts_with("log slot 1 at ") && problem.contains("famfs upgrade"),
+        "{problem}"
+    );
     // A mark that an earlier file system left, and one of a later version.
     let mut mark = Extensions::new([9; 16]);
     log.media.write_at(EXTENSIONS_OFFSET, mark.as_bytes()).unwrap();

@@ -19,6 +19,9 @@ names where files were moved. VMs with present tools need not remount.
 With extensions the name `.famfs` is reserved, so nothing may have it now. The log must not be \
 damaged. An interruption does no harm: run the command again.
 
+If the mark of extensions of a file system that has them was lost or damaged, this command restores \
+it, and changes nothing else.
+
 Examples:
   famfs --pool pool upgrade --dry-run   check whether it is possible
   famfs --pool pool upgrade             turn extensions on

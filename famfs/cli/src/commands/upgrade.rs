@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use famfs::replay::upgrade::{check, mark};
+use famfs::replay::upgrade::{Upgrade as Todo, check, mark};
 use famfs::store::superblock::Superblock;
 use famfs::sys::dax::Access;
 use famfs_cli::args::Upgrade;
@@ -18,7 +18,7 @@ struct UpgradeReport {
     version: u32,
     dry_run: bool,
     fs_uuid: Uuid,
-    /// Whether this run turned extensions on, or would.
+    /// Whether this run turned extensions on or restored their mark, or would.
     upgraded: bool,
 }
 
@@ -29,7 +29,8 @@ pub fn run(pool: Option<&Path>, args: &Upgrade) -> Outcome {
     // Before the log is read, so that nobody adds to it afterwards.
     let lease = if dry_run { None } else { Some(place.masters_lease()?) };
     let media = place.volume.media();
-    let upgraded = check(media)?;
+    let todo = check(media)?;
+    let upgraded = todo != Todo::None;
     if upgraded && let Some(lease) = lease {
         lease.check()?;
         mark(&*place.volume.lease_media()?)?;
@@ -39,10 +40,14 @@ pub fn run(pool: Option<&Path>, args: &Upgrade) -> Outcome {
         print_json(&UpgradeReport { version: 1, dry_run, fs_uuid, upgraded })?;
         return Ok(OK);
     }
-    match (upgraded, dry_run) {
-        (false, _) => say!("famfs {fs_uuid} has extensions already")?,
-        (true, true) => say!("famfs {fs_uuid}: would turn extensions on")?,
-        (true, false) => say!("famfs {fs_uuid}: extensions are on")?,
+    match (todo, dry_run) {
+        (Todo::None, _) => say!("famfs {fs_uuid} has extensions already")?,
+        (Todo::TurnOn, true) => say!("famfs {fs_uuid}: would turn extensions on")?,
+        (Todo::TurnOn, false) => say!("famfs {fs_uuid}: extensions are on")?,
+        (Todo::Restore, true) => {
+            say!("famfs {fs_uuid}: would restore the mark of extensions, which was lost")?;
+        }
+        (Todo::Restore, false) => say!("famfs {fs_uuid}: the mark of extensions is restored")?,
     }
     Ok(OK)
 }

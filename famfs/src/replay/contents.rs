@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A whole file system, read at once.
+
+use crate::media::Media;
+use crate::replay::Plan;
+use crate::store::log::{Log, LogError};
+use crate::store::superblock::{Superblock, SuperblockError};
+
+/// A file system as it was read: its superblock, its log, and what the log describes.
+pub struct Contents<'m> {
+    /// The superblock.
+    pub superblock: Superblock,
+    /// The log.
+    pub log: Log<'m>,
+    /// What the log describes.
+    pub plan: Plan,
+}
+
+/// Why a file system cannot be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentsError {
+    /// There is no usable superblock.
+    #[error(transparent)]
+    Superblock(#[from] SuperblockError),
+    /// There is no usable log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+impl<'m> Contents<'m> {
+    /// Reads a whole file system.
+    pub fn read(media: &'m dyn Media) -> Result<Self, ContentsError> {
+        let superblock = Superblock::read(media)?;
+        let log = Log::open(media, superblock.log_len)?;
+        let extensions = superblock.has_extensions(media)?;
+        let plan = Plan::read(&log, superblock.data_area(media.len()), extensions);
+        Ok(Self { superblock, log, plan })
+    }
+}

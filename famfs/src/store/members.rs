@@ -84,6 +84,32 @@ fn member(place: u64, raw: &format::Member, fs_uuid: Uuid) -> Option<Member> {
     Some(Member { place, system, applied, heartbeat })
 }
 
+/// Looks at the members again and again, and sees who lives.
+#[derive(Default)]
+pub struct Looker {
+    /// The first heartbeat of each place and boot.
+    first: HashMap<(u64, Uuid), u64>,
+}
+
+impl Looker {
+    /// The members, each with whether its heartbeat has changed since the first look at it.
+    ///
+    /// # Errors
+    /// The media cannot be read.
+    pub fn look(
+        &mut self,
+        media: &dyn Media,
+        fs_uuid: Uuid,
+    ) -> Result<Vec<(Member, bool)>, MediaError> {
+        let seen = |member: Member| {
+            let key = (member.place, member.system.boot);
+            let before = *self.first.entry(key).or_insert(member.heartbeat);
+            (member, member.heartbeat != before)
+        };
+        Ok(read(media, fs_uuid)?.into_iter().map(seen).collect())
+    }
+}
+
 /// The members, each with whether its heartbeat changed while this looked: until all have, for at
 /// most [`Timing::expiry`].
 ///
@@ -95,15 +121,9 @@ pub fn look(
     timing: Timing,
 ) -> Result<Vec<(Member, bool)>, MediaError> {
     let start = Instant::now();
-    let mut first: HashMap<(u64, Uuid), u64> = HashMap::new();
+    let mut looker = Looker::default();
     loop {
-        let members = read(media, fs_uuid)?;
-        let mut looked = Vec::new();
-        for member in members {
-            let key = (member.place, member.system.boot);
-            let before = *first.entry(key).or_insert(member.heartbeat);
-            looked.push((member, member.heartbeat != before));
-        }
+        let looked = looker.look(media, fs_uuid)?;
         if looked.iter().all(|(_, alive)| *alive) || start.elapsed() >= timing.expiry {
             return Ok(looked);
         }

@@ -26,6 +26,13 @@ struct MembersReport {
     dropped: u64,
 }
 
+/// The heartbeat changed while this looked.
+pub const ALIVE: &str = "alive";
+/// It did not.
+pub const SILENT: &str = "silent";
+/// It says that it has applied more than there is.
+pub const WRONG: &str = "wrong";
+
 /// A running system that follows the log.
 #[derive(Serialize)]
 pub struct MemberItem {
@@ -38,14 +45,19 @@ pub struct MemberItem {
     pub boot: Uuid,
     /// Its mount shows the entries below this slot.
     pub applied: u64,
-    /// "alive", or "silent" if its heartbeat stood still while this looked.
+    /// [`ALIVE`], [`SILENT`] or [`WRONG`].
     pub state: &'static str,
 }
 
 impl MemberItem {
-    pub fn new(member: &Member, alive: bool) -> Self {
-        let state = if alive { "alive" } else { "silent" };
+    /// `published` is the number of entries that were published when it was looked at, or later.
+    pub fn new(member: &Member, alive: bool, published: u64) -> Self {
         let Member { system, applied, .. } = member;
+        let state = match alive {
+            _ if *applied > published => WRONG,
+            true => ALIVE,
+            false => SILENT,
+        };
         let (machine, boot) = (system.machine, system.boot);
         Self { system: system.system, machine, boot, applied: *applied, state }
     }
@@ -70,7 +82,8 @@ pub fn run(pool: Option<&Path>, args: &Members) -> Outcome {
         }
         members = left;
     }
-    let items = members.iter().map(|(member, alive)| MemberItem::new(member, *alive)).collect();
+    let item = |(member, alive): &(Member, bool)| MemberItem::new(member, *alive, published);
+    let items = members.iter().map(item).collect();
     let report = MembersReport { version: 1, published, members: items, dropped };
     if args.json {
         print_json(&report)?;

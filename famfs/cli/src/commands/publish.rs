@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 use famfs::store::lease::Timing;
 use famfs::store::log::Log;
-use famfs::store::members::{Member, look, read};
+use famfs::store::members::Looker;
 use famfs::store::superblock::Superblock;
 use famfs::sys::dax::Access;
 use famfs_cli::args::Publish;
 use serde::Serialize;
 
-use super::members::MemberItem;
+use super::members::{ALIVE, MemberItem, SILENT, WRONG};
 use crate::output::{
     Failure, INTERRUPTED, OK, Outcome, notice, print_json, say, stop_flag, stopped,
 };
@@ -32,7 +32,7 @@ struct PublishReport {
     published: u64,
     /// Number of members that have applied them all.
     members: u64,
-    /// Those that have not.
+    /// Those that have not, or of which it is not known.
     behind: Vec<MemberItem>,
 }
 
@@ -42,30 +42,35 @@ pub fn run(pool: Option<&Path>, args: &Publish) -> Outcome {
     let media = place.volume.media();
     let superblock = Superblock::read(media)?;
     let published = Log::open(media, superblock.log_len)?.published();
-    let has_all = |member: &Member| member.applied >= published;
-    let start = Instant::now();
-    let (applied, done) = loop {
-        let members = read(media, superblock.fs_uuid)?;
-        let applied = members.iter().filter(|member| has_all(member)).count() as u64;
-        if applied == members.len() as u64 && applied >= args.members {
-            break (applied, true);
+    let (start, timing, timeout) =
+        (Instant::now(), Timing::default(), Duration::from_secs(args.timeout));
+    let mut looker = Looker::default();
+    let (items, done) = loop {
+        let looked = looker.look(media, superblock.fs_uuid)?;
+        // Read afterwards, so that no member that is right can be ahead of it.
+        let latest = Log::open(media, superblock.log_len)?.published();
+        let items: Vec<MemberItem> =
+            looked.iter().map(|(member, alive)| MemberItem::new(member, *alive, latest)).collect();
+        let enough = items.len() as u64 >= args.members;
+        if enough && items.iter().all(|item| has_all(item, published)) {
+            break (items, true);
         }
-        if start.elapsed() >= Duration::from_secs(args.timeout) {
-            break (applied, false);
+        // Only time brings what is missing; but who does not beat now will not do so later.
+        let waits = !enough || items.iter().any(|item| item.applied < published);
+        let elapsed = start.elapsed();
+        let known = elapsed >= timing.expiry || items.iter().all(|item| item.state != SILENT);
+        let over = elapsed >= timeout || !waits;
+        if known && over {
+            break (items, false);
         }
         if stopped(&stop) {
             return Err(Failure { code: INTERRUPTED, error: anyhow!("interrupted") });
         }
         thread::sleep(PAUSE);
     };
-    let behind: Vec<MemberItem> = match done {
-        true => Vec::new(),
-        false => look(media, superblock.fs_uuid, Timing::default())?
-            .iter()
-            .filter(|(member, _)| !has_all(member))
-            .map(|(member, alive)| MemberItem::new(member, *alive))
-            .collect(),
-    };
+    let (complete, behind): (Vec<MemberItem>, Vec<MemberItem>) =
+        items.into_iter().partition(|item| has_all(item, published));
+    let applied = complete.len() as u64;
     let report = PublishReport { version: 1, published, members: applied, behind };
     if args.json {
         print_json(&report)?;
@@ -73,25 +78,39 @@ pub fn run(pool: Option<&Path>, args: &Publish) -> Outcome {
         say!("{applied} members have applied all {published} entries")?;
     }
     if !done {
-        notice!("{}", failure(&report, args));
+        notice!("{}", failure(&report, args, start.elapsed()));
         return Ok(BEHIND);
     }
     Ok(OK)
 }
 
+/// Whether a member is known to show everything: it lives, and tells what can be true.
+fn has_all(item: &MemberItem, published: u64) -> bool {
+    item.state == ALIVE && item.applied >= published
+}
+
 /// Who is behind or missing, in words.
-fn failure(report: &PublishReport, args: &Publish) -> String {
+fn failure(report: &PublishReport, args: &Publish, waited: Duration) -> String {
     let PublishReport { published, members, behind, .. } = report;
-    let mut text = format!("not every member has applied all {published} entries");
-    text += &format!(" within {} s", args.timeout);
+    let mut text = format!(
+        "not every member is known to have applied all {published} entries after {} s",
+        waited.as_secs()
+    );
     let found = members + behind.len() as u64;
     if found < args.members {
         text += &format!("; {found} members, expected {}", args.members);
     }
     for MemberItem { system, applied, state, .. } in behind {
         text += &format!("; system {system} has applied {applied}");
-        if *state == "silent" {
-            text += ", and is silent: if it has ended, `famfs members --drop-silent` removes it";
+        match *state {
+            SILENT => {
+                text +=
+                    ", and is silent: if it has ended, `famfs members --drop-silent` removes it";
+            }
+            WRONG => {
+                text += ", as it says, but so many are not published: restart its `famfs watch`";
+            }
+            _ => {}
         }
     }
     text

@@ -10,8 +10,9 @@ use famfs::store::members::Seat;
 use famfs::store::role;
 use famfs::write::volume::Volume;
 
-/// How often to beat, and how long to wait before another try.
-const BEAT: Duration = Duration::from_secs(1);
+/// How often to beat: who waits for all members waits for a beat of each.
+const BEAT: Duration = Duration::from_millis(200);
+/// How long to wait before another try to take a place.
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// The place, if this system can have one.

@@ -80,7 +80,11 @@ impl Place {
     /// The root of a pool file that nobody else may have, for commands that change what others
     /// rely on.
     pub fn open_alone(pool: &Path, access: Access) -> Result<Self> {
-        Ok(Self::offline(pool, PoolFile::open(pool, access)?, None, false))
+        let file = match access {
+            Access::Read => PoolFile::open(pool, access)?,
+            Access::Write => PoolFile::open_alone(pool, |text| notice!("{text}"))?,
+        };
+        Ok(Self::offline(pool, file, None, false))
     }
 
     fn offline(pool: &Path, file: PoolFile, path: Option<RelPath>, is_dir: bool) -> Self {

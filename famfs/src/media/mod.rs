@@ -215,13 +215,27 @@ impl PoolFile {
     /// waits for.
     pub fn open_beside_others(path: &Path, tell: impl FnOnce(&str)) -> Result<Self, MediaError> {
         let file = open_file(path, Access::Write)?;
-        let error = |error| match error {
-            LockError::Busy { holders, .. } => MediaError::Busy { path: path.to_owned(), holders },
-            LockError::System { source, .. } => MediaError::Open { path: path.to_owned(), source },
+        let (name, mut tell) = (path.display().to_string(), Some(tell));
+        let mut tell = |text: &str| {
+            if let Some(tell) = tell.take() {
+                tell(text);
+            }
         };
-        lock::shared(&file, "pool", lock::BRIEF, |_| {}).map_err(error)?;
-        lock::writers(&file, &path.display().to_string(), lock::PATIENCE, tell).map_err(error)?;
+        let error = |error| lock_error(path, error);
+        lock::writers(&file, &name, lock::PATIENCE, &mut tell).map_err(error)?;
+        // Who has it alone is at work on the whole pool, and ends.
+        lock::shared(&file, &name, lock::PATIENCE, &mut tell).map_err(error)?;
         Self::new(file, path, Access::Write)
+    }
+
+    /// Opens a pool file or block device for a command that nobody else may be beside. Other
+    /// commands of this host are waited for, as by [`Self::open_beside_others`]; virtual machines
+    /// are not.
+    pub fn open_alone(path: &Path, tell: impl FnOnce(&str)) -> Result<Self, MediaError> {
+        let file = open_file(path, Access::Write)?;
+        lock::writers(&file, &path.display().to_string(), lock::PATIENCE, tell)
+            .map_err(|error| lock_error(path, error))?;
+        Self::from_file(file, path, Access::Write)
     }
 
     /// Uses a pool that is already open, as [`Self::open`] does; `path` is its name in messages.
@@ -229,15 +243,9 @@ impl PoolFile {
     /// # Errors
     /// It is locked, or cannot be measured.
     pub fn from_file(file: File, path: &Path, access: Access) -> Result<Self, MediaError> {
-        let open_error = |source| MediaError::Open { path: path.to_owned(), source };
         if access == Access::Write {
-            match lock::exclusive(&file, "pool", lock::BRIEF, |_| {}) {
-                Ok(()) => {}
-                Err(LockError::Busy { holders, .. }) => {
-                    return Err(MediaError::Busy { path: path.to_owned(), holders });
-                }
-                Err(LockError::System { source, .. }) => return Err(open_error(source)),
-            }
+            lock::exclusive(&file, "pool", lock::BRIEF, |_| {})
+                .map_err(|error| lock_error(path, error))?;
         }
         Self::new(file, path, access)
     }
@@ -290,6 +298,14 @@ impl PoolFile {
     ) -> MediaError {
         let offset = offset.saturating_add(self.origin());
         MediaError::Io { action, offset, len, path: self.path.clone(), source }
+    }
+}
+
+fn lock_error(path: &Path, error: LockError) -> MediaError {
+    let path = path.to_owned();
+    match error {
+        LockError::Busy { holders, .. } => MediaError::Busy { path, holders },
+        LockError::System { source, .. } => MediaError::Open { path, source },
     }
 }
 

@@ -10,14 +10,13 @@ use famfs::media::{Media, PoolFile};
 use famfs::store::mkfs::{self, Options};
 use famfs::store::role;
 use famfs::store::superblock::{MIN_LOG_LEN, Superblock, log_len_for};
-use famfs::sys::dax::Access;
 use famfs::system::mounts;
 use famfs_cli::args::Mkfs;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::mode;
-use crate::output::{OK, OrExit, Outcome, human, print_json, say};
+use crate::output::{OK, OrExit, Outcome, human, notice, print_json, say};
 
 /// Exit code of every failure, as with the reference.
 const MKFS_FAILED: u8 = 2;
@@ -54,7 +53,7 @@ pub fn run(pool: Option<&Path>, args: &Mkfs) -> Outcome {
 
 fn make(pool: Option<&Path>, args: &Mkfs) -> Result<()> {
     let media: Box<dyn Media> = match (pool, &args.device) {
-        (Some(pool), None) => Box::new(PoolFile::open(pool, Access::Write)?),
+        (Some(pool), None) => Box::new(PoolFile::open_alone(pool, |text| notice!("{text}"))?),
         (None, Some(device)) => Box::new(open_device(device, args)?),
         _ => bail!("name either a device or --pool FILE"),
     };

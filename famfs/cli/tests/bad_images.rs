@@ -117,6 +117,24 @@ fn fsck_names_the_damage() {
     }
 }
 
+/// Whatever cannot be read at all: the error names the pool, and a way out.
+#[test]
+fn damage_is_named_with_the_pool_and_a_way_out() {
+    for image in ["sb-crc-high", "sb-alloc-unit-4k", "log-zero-header", "log-last-index"] {
+        let pool = pool(image);
+        for args in [&["fsck"][..], &["ls"], &["mkdir", "new"], &["compact"], &["upgrade"]] {
+            let run = famfs(&pool, args);
+            assert_eq!(run.code, 1, "{image} {args:?}:\n{}", run.text);
+            let named = format!("pool {}: ", pool.path.display());
+            assert!(run.text.contains(&named), "{image} {args:?}:\n{}", run.text);
+            assert!(run.text.contains("restore the pool from a copy"), "{image}:\n{}", run.text);
+        }
+        let run = famfs(&pool, &["doctor"]);
+        assert!(run.text.contains("restore the pool from a copy"), "{image}:\n{}", run.text);
+        assert!(!run.text.contains(" fsck"), "{image}:\n{}", run.text);
+    }
+}
+
 /// Where any of the reference's checks failed or crashed, ours reports a problem.
 #[test]
 fn fsck_finds_at_least_what_the_reference_finds() {

@@ -14,6 +14,7 @@ use crate::format::{
     self, Body, ENTRY_LEN, Entry, LOG_HEADER_LEN, LOG_MAGIC, LOG_OFFSET, LogHeader,
 };
 use crate::media::{Media, MediaError};
+use crate::store::superblock::RESTORE;
 
 /// Device offsets of the header's counters.
 const NEXT_SEQNUM_OFFSET: u64 = LOG_OFFSET + offset_of!(LogHeader, next_seqnum) as u64;
@@ -28,7 +29,7 @@ pub enum LogError {
     #[error("cannot access the log")]
     Media(#[from] MediaError),
     /// The header has another magic number.
-    #[error("log header at {offset:#x}: magic {found:#x}, expected {LOG_MAGIC:#x}")]
+    #[error("log header at {offset:#x}: magic {found:#x}, expected {LOG_MAGIC:#x}; {RESTORE}")]
     Magic {
         /// Offset in the device or pool.
         offset: u64,
@@ -36,7 +37,7 @@ pub enum LogError {
         found: u64,
     },
     /// A header field does not fit the rest.
-    #[error("log header at {offset:#x}: {field} {found:#x}, expected {expected:#x}")]
+    #[error("log header at {offset:#x}: {field} {found:#x}, expected {expected:#x}; {RESTORE}")]
     Header {
         /// Offset in the device or pool.
         offset: u64,
@@ -48,7 +49,10 @@ pub enum LogError {
         expected: u64,
     },
     /// A published entry is damaged; it and all later ones are lost.
-    #[error("log slot {slot} at {offset:#x}: {field} {found:#x}, expected {expected:#x}")]
+    #[error(
+        "log slot {slot} at {offset:#x}: {field} {found:#x}, expected {expected:#x}; `famfs export` \
+         saves what is before it, or {RESTORE}"
+    )]
     Slot {
         /// Index of the slot.
         slot: u64,

@@ -35,6 +35,9 @@ pub const MAX_DEFAULT_LOG_LEN: u64 = 1 << 30;
 /// rounded down to half of that.
 const LOG_SHARE: u64 = 64;
 
+/// The way out of damage that no command mends.
+pub(super) const RESTORE: &str = "restore the pool from a copy; `famfs dump` shows what is there";
+
 /// A superblock that passed all checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
@@ -73,7 +76,7 @@ pub enum SuperblockError {
         offset: u64,
     },
     /// A field has a value other than its only legal one.
-    #[error("superblock: {field} is {found}, expected {expected}")]
+    #[error("superblock: {field} is {found}, expected {expected}; {RESTORE}")]
     Field {
         /// Name of the field.
         field: &'static str,
@@ -83,7 +86,7 @@ pub enum SuperblockError {
         expected: String,
     },
     /// The checksum does not match the bytes.
-    #[error("superblock: checksum {found:#x}, expected {expected:#x}")]
+    #[error("superblock: checksum {found:#x}, expected {expected:#x}; {RESTORE}")]
     Checksum {
         /// Checksum on the media.
         found: u64,

@@ -12,6 +12,7 @@ mod clone;
 mod compact;
 mod cp;
 mod creat;
+mod damage;
 mod df;
 mod doctor;
 mod dropped;
@@ -61,8 +62,17 @@ use crate::output::{Failure, Outcome, USAGE, notice};
 /// Highest number of names that a message lists.
 const LISTED: usize = 10;
 
-/// Runs a command.
+/// Runs a command. An error about damaged media names the pool.
 pub fn run(cli: &Cli) -> Outcome {
+    run_command(cli).map_err(|failure| match &cli.pool {
+        Some(pool) if damage::is_cause(&failure.error) => {
+            Failure { error: failure.error.context(format!("pool {}", pool.display())), ..failure }
+        }
+        _ => failure,
+    })
+}
+
+fn run_command(cli: &Cli) -> Outcome {
     let pool = cli.pool.as_deref();
     match &cli.command {
         Command::Mkfs(args) => mkfs::run(pool, args),

@@ -30,7 +30,11 @@ pub fn examine<'m>(
                 ContentsError::Superblock(SuperblockError::Magic { found: 0, .. }) => {
                     format!("{mkfs}, if the pool is new")
                 }
-                _ => format!("{fsck}, and restore the pool from a copy"),
+                ContentsError::Superblock(SuperblockError::ExtensionsChecksum { .. }) => {
+                    "famfs upgrade, for this pool or mount".to_owned()
+                }
+                // fsck would only say the same again.
+                _ => "restore the pool from a copy".to_owned(),
             };
             findings.push(Finding::failed("media", one_line(&err), mend));
             return None;

@@ -191,6 +191,7 @@ fn a_lost_mark_is_an_error_of_all_commands_and_restored_by_one() {
     let before = shown(&pool, &["ls", "-l"]);
     let device = std::fs::OpenOptions::new().write(true).open(&pool.path).unwrap();
     device.write_all_at(b"x", EXTENSIONS_OFFSET).unwrap();
+    drop(device);
     let dir = tempfile::tempdir().unwrap();
     let [out, archive] = ["out", "x.tar"].map(|name| dir.path().join(name).display().to_string());
     let commands: [&[&str]; 12] = [

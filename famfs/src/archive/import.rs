@@ -28,6 +28,7 @@ use crate::replay::Owner;
 use crate::text::terminal::escape_name;
 use crate::text::units::human;
 use crate::write::dropped::Dropped;
+use crate::write::error::compact_hint;
 use crate::write::layout::Layout;
 use crate::write::room::Room;
 use crate::write::unsupported::{LeftOut, Why, counts, first_names};
@@ -96,9 +97,9 @@ pub enum ImportError {
     Changed(usize),
     /// All files together need more than is free.
     #[error(
-        "no space: the files need {} in {}, {} free; nothing was written",
+        "no space: the files need {} in {}, {} free; nothing was written{}",
         human(*.needed), match *.unit { PAGE => "pages of 4 KiB", _ => "units of 2 MiB" },
-        human(*.free)
+        human(*.free), compact_hint(*.deleted)
     )]
     NoSpace {
         /// Sum of the files' sizes in whole units.
@@ -107,6 +108,8 @@ pub enum ImportError {
         unit: u64,
         /// Free bytes.
         free: u64,
+        /// Bytes that a compaction frees.
+        deleted: u64,
     },
     /// The bytes of a member cannot be read.
     #[error("cannot read the bytes of \"{path}\" from the archive")]
@@ -333,7 +336,8 @@ impl<'w, 'v> Import<'w, 'v> {
         let needed = sizes.fold(0, u64::saturating_add);
         let free = self.writer.free();
         if needed > free {
-            return Err(ImportError::NoSpace { needed, unit, free });
+            let deleted = self.writer.deleted();
+            return Err(ImportError::NoSpace { needed, unit, free, deleted });
         }
         let (mut rooms, mut lists) = (Rooms::new(), 0);
         for (number, file) in work.files() {

@@ -69,7 +69,7 @@ impl Dead {
             && plan.idle().is_empty()
             && plan.voids().is_empty()
             && plan.tree().is_whole();
-        if nothing {
+        if nothing || plan.unmarked > 0 {
             return Ok(Self::default());
         }
         let mut reader = Reader {

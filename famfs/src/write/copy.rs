@@ -216,7 +216,8 @@ fn take_room(
     let free = writer.free();
     if needed > free {
         let holes = if extensions { 0 } else { holes };
-        return Err(CopyError::NoSpace { needed, unit, free, holes });
+        let deleted = writer.deleted();
+        return Err(CopyError::NoSpace { needed, unit, free, holes, deleted });
     }
     for step in steps {
         let Step { item, todo, .. } = step;

@@ -8,6 +8,7 @@ use crate::format::extension::PAGE;
 use crate::format::path::RelPath;
 use crate::text::terminal::shown;
 use crate::text::units::human;
+use crate::write::error::compact_hint;
 use crate::write::sources::{SourceError, Unsupported};
 use crate::write::unsupported::first_names;
 use crate::write::writer::WriteError;
@@ -30,9 +31,9 @@ pub enum CopyError {
     Kept(Vec<Unsupported>),
     /// All files together need more than is free.
     #[error(
-        "no space: the files need {} in {}, {} free; nothing was written{}",
+        "no space: the files need {} in {}, {} free; nothing was written{}{}",
         human(*.needed), match *.unit { PAGE => "pages of 4 KiB", _ => "units of 2 MiB" },
-        human(*.free), holes_hint(*.holes)
+        human(*.free), holes_hint(*.holes), compact_hint(*.deleted)
     )]
     NoSpace {
         /// Sum of the files' sizes in whole units.
@@ -43,6 +44,8 @@ pub enum CopyError {
         free: u64,
         /// Bytes of holes that take space.
         holes: u64,
+        /// Bytes that a compaction frees.
+        deleted: u64,
     },
     /// The source has another size or time than before, or is another file.
     #[error(

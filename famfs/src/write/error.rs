@@ -83,8 +83,8 @@ pub enum WriteError {
     },
     /// No free run of memory is long enough, or all that is free is not enough.
     #[error(
-        "no space for \"{path}\": {} needed, {} free, the largest free piece has {}",
-        human(*.size), human(*.free), human(*.largest)
+        "no space for \"{path}\": {} needed, {} free, the largest free piece has {}{}",
+        human(*.size), human(*.free), human(*.largest), compact_hint(*.deleted)
     )]
     NoSpace {
         /// The new file.
@@ -95,6 +95,8 @@ pub enum WriteError {
         free: u64,
         /// Bytes of the longest free run.
         largest: u64,
+        /// Bytes that a compaction frees.
+        deleted: u64,
     },
     /// There are too few buckets with a free run for a strip.
     #[error(
@@ -153,6 +155,14 @@ pub enum WriteError {
     /// A batch could not be published. Every later call of the session returns the same error.
     #[error(transparent)]
     Ended(Arc<WriteError>),
+}
+
+/// What an error about space says of the memory of deleted files.
+pub(crate) fn compact_hint(deleted: u64) -> String {
+    match deleted {
+        0 => String::new(),
+        _ => format!("; deleted files still hold {}, which `famfs compact` frees", human(deleted)),
+    }
 }
 
 /// A path in an error; `None` is the root.

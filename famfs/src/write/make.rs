@@ -72,7 +72,10 @@ impl<'v> Writer<'v> {
                 let strip_len = how.strip_len(size).unwrap_or(u64::MAX);
                 WriteError::NoStrips { path, strips: how.strips, strip_len, free }
             }
-            None => WriteError::NoSpace { path, size, free, largest: space.largest_free() },
+            None => {
+                let (largest, deleted) = (space.largest_free(), self.deleted());
+                WriteError::NoSpace { path, size, free, largest, deleted }
+            }
         }
     }
 

@@ -6,7 +6,7 @@ pub mod compare;
 pub mod copy;
 mod copy_error;
 pub mod dropped;
-mod error;
+pub(crate) mod error;
 mod examine;
 mod existing;
 mod gather;

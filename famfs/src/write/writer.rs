@@ -17,6 +17,7 @@ use crate::format::extension::GroupBody;
 use crate::format::map::DataArea;
 use crate::format::path::RelPath;
 use crate::format::{Body, Entry, EntryKind};
+use crate::replay::dead::Dead;
 use crate::replay::tree::change::Change;
 use crate::replay::{EntryProblem, Plan};
 use crate::store::alloc::Striping;
@@ -151,6 +152,11 @@ impl<'v> Writer<'v> {
             return Err(LogError::Full { needed, free, slots: self.log.slots() }.into());
         }
         Ok(())
+    }
+
+    /// Bytes that a compaction frees, as far as the log can be read.
+    pub(crate) fn deleted(&self) -> u64 {
+        Dead::of(&self.log, &self.plan).map_or(0, |dead| dead.units + dead.pages)
     }
 
     /// Publishes only while the master's lease is held.

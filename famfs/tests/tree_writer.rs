@@ -57,6 +57,19 @@ fn create(writer: &mut Writer<'_>, name: &str, layout: Layout) -> Result<(), Wri
     })
 }
 
+/// What is planned and not published counts as needed, and leaves the free slots as they are.
+#[test]
+fn a_log_that_is_too_short_for_a_group_tells_what_all_of_it_needs() {
+    let volume = volume(64 << 20);
+    let free = Contents::read(volume.media()).unwrap().log.free_slots();
+    let mut writer = Writer::open(&volume, None).unwrap();
+    writer.atomic().unwrap();
+    writer.check_slots(free - 1).unwrap();
+    let error = writer.check_slots(free).unwrap_err().to_string();
+    let expected = format!("{} more entries needed, {free} of {free} slots free", free + 1);
+    assert!(error.contains(&expected), "{error}");
+}
+
 /// Names with kind, size, links, and the parts of a file that are not zero.
 fn found(volume: &OfflineVolume<InMemory>) -> BTreeMap<String, String> {
     let Contents { plan, .. } = Contents::read(volume.media()).unwrap();

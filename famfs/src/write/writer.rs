@@ -141,13 +141,14 @@ impl<'v> Writer<'v> {
     }
 
     /// Refuses a session that needs more log entries than there are slots. Entries of holders that
-    /// memory was taken in count as well.
+    /// memory was taken in count as well, and those that are not published yet.
     pub fn check_slots(&self, needed: u64) -> Result<(), WriteError> {
         self.check_live()?;
         let holders = self.pages.unpublished();
         let dir = holders > 0 && self.plan.get(&RelPath::store()).is_none();
-        let needed = needed.saturating_add(holders + u64::from(dir));
-        let free = self.log.free_slots().saturating_sub(self.batch.len() as u64);
+        let planned = holders + u64::from(dir) + self.batch.len() as u64;
+        let needed = needed.saturating_add(planned);
+        let free = self.log.free_slots();
         if needed > free {
             return Err(LogError::Full { needed, free, slots: self.log.slots() }.into());
         }

@@ -285,6 +285,13 @@ fn a_directory_that_changes_is_no_success() {
         let error = copy.run(&pool, &mut writer, &How::default(), |_| true).unwrap_err();
         assert!(error.to_string().contains("changed while it was copied"), "{error}");
     }
+    let pool = pool(32 << 20);
+    let found = scan(&[source.path().join(".")], &Destination::Into(None), &ALL).unwrap();
+    let mut writer = Writer::open(&pool, None).unwrap();
+    let copy = Copy::prepare(found, &mut writer).unwrap();
+    fs::remove_file(source.path().join("file")).unwrap();
+    let error = copy.run(&pool, &mut writer, &How::default(), |_| true).unwrap_err();
+    assert!(error.to_string().contains("examined, but vanished"), "{error}");
 }
 
 /// A group is all or nothing, also after an error or an interruption.
@@ -339,4 +346,61 @@ fn walk_first_file(dir: &Path) -> PathBuf {
         Some(file) => file.clone(),
         None => walk_first_file(found.iter().find(|path| path.is_dir()).unwrap()),
     }
+}
+
+/// What may not be read is found before anything is written, named, and skipped on request.
+#[test]
+fn unreadable_sources_are_found_in_advance() {
+    let source = tempfile::tempdir().unwrap();
+    let at = |name: &str| source.path().join(name);
+    fs::create_dir_all(at("tree/closed")).unwrap();
+    fs::create_dir_all(at("tree/open")).unwrap();
+    fs::create_dir_all(at("tree/listed")).unwrap();
+    let large = vec![1; 2 * PAGE as usize];
+    let files = [("open/file", b"read" as &[u8]), ("open/small", b"4"), ("open/large", &large)];
+    for (name, bytes) in files.into_iter().chain([("closed/in", &b"in"[..]), ("listed/in", b"in")])
+    {
+        fs::write(at("tree").join(name), bytes).unwrap();
+    }
+    let modes = [("open/small", 0), ("open/large", 0), ("closed", 0), ("listed", 0o444)];
+    let set = |mode: Option<u32>| {
+        for (name, own) in modes {
+            let mode = fs::Permissions::from_mode(mode.unwrap_or(own));
+            fs::set_permissions(at("tree").join(name), mode).unwrap();
+        }
+    };
+    set(None);
+    let (error, kept, done, compared) = without_privileges(|| {
+        let into = Destination::Into(None);
+        let error = scan(&[at("tree")], &into, &ALL).unwrap_err().to_string();
+        let pool = pool(32 << 20);
+        let options = Options { skip_unsupported: true, ..ALL };
+        let found = scan(&[at("tree"), at("tree/closed")], &into, &options).unwrap();
+        let kept: Vec<_> = found.unsupported.iter().map(ToString::to_string).collect();
+        let done = copy_with(&pool, &[&at("tree")], &into, &options, false).unwrap();
+        let contents = Contents::read(pool.media()).unwrap();
+        let compared = compare(&found, &contents.plan, &pool, |_| true).unwrap();
+        (error, kept, done, compared.differences)
+    });
+    set(Some(0o755));
+    assert!(error.starts_with("4 of the sources cannot be copied (4 unreadable names)"), "{error}");
+    for name in ["open/small", "open/large", "closed", "listed"] {
+        assert!(error.contains(&format!("tree/{name}: cannot ")), "{error}");
+    }
+    assert!(error.contains("Permission denied"), "{error}");
+    assert_eq!(kept.len(), 5, "{kept:?}");
+    assert_eq!((done.files, done.directories), (1, 2));
+    assert!(compared.is_empty(), "{compared:?}");
+}
+
+/// Does something as a user whom modes bind, on a thread of its own.
+fn without_privileges<T: Send>(job: impl FnOnce() -> T + Send) -> T {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let unprivileged = || {
+        let mut sets = capabilities(None).unwrap();
+        sets.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+        set_capabilities(None, sets).unwrap();
+        job()
+    };
+    std::thread::scope(|scope| scope.spawn(unprivileged).join().unwrap())
 }

@@ -294,3 +294,16 @@ fn a_name_with_a_slash_behind_it_is_a_directory() {
         assert!(!place.path("new").exists(), "{args:?}");
     }
 }
+
+/// A source that has fewer bytes than its size says is like one that shrinks during the copy.
+#[test]
+fn a_copy_that_fails_half_way_says_what_stays() {
+    let place = Place::new();
+    place.write("first", "complete");
+    let short = "/sys/kernel/uevent_seqnum";
+    let error = place.refusal(&["cp", "first", short, "/"]);
+    let kept = "what was complete is kept, and the same command continues it: ";
+    assert!(error.contains(kept) && error.contains(short), "{error}");
+    let error = place.refusal(&["cp", "--atomic", "first", short, "/"]);
+    assert!(error.contains("nothing was written: /sys/"), "{error}");
+}

@@ -58,6 +58,9 @@ pub enum CopyError {
         /// Its size when the copy began.
         size: u64,
     },
+    /// The source is no longer there.
+    #[error("{} was there when the sources were examined, but vanished since", shown(.0))]
+    Vanished(PathBuf),
     /// The memory does not hold what was written.
     #[error(
         "\"{path}\" differs from {} at offset {offset} after it was written",

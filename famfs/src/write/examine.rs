@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Statx, StatxFlags};
+use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use crate::format::extension::PAGE;
@@ -127,6 +127,15 @@ impl OpenDir {
     pub fn open_file(&self, name: &OsStr) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?.into())
+    }
+
+    /// Fails if this process may not read a file in it. The check costs less than to open the file.
+    pub fn check_readable(&self, name: &OsStr) -> io::Result<()> {
+        match rustix::fs::accessat(&self.fd, name, Access::READ_OK, AtFlags::EACCESS) {
+            Err(error @ (Errno::ACCESS | Errno::NOENT)) => Err(error.into()),
+            // Where the system cannot tell, the copy will.
+            _ => Ok(()),
+        }
     }
 
     /// What the extended attributes of a name at this path are.

@@ -322,7 +322,12 @@ impl<'v> Session<'v> {
 /// Opens a source that was examined.
 pub(crate) fn open(item: &Item, size: u64) -> Result<File, CopyError> {
     let read_error = |err| sources::read_error("read", &item.source, err);
-    let file = long_path::open(&item.source, sources::open_flags()).map_err(read_error)?;
+    let file = match long_path::open(&item.source, sources::open_flags()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(CopyError::Vanished(item.source.clone()));
+        }
+        opened => opened.map_err(read_error)?,
+    };
     // Nor may a link lead to a file that was never examined: the sources may belong to others.
     let meta = Meta::of(&file).map_err(read_error)?;
     let same = meta.id == item.id && meta.is_file() && meta.size == size;

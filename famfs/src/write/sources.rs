@@ -205,28 +205,11 @@ pub fn scan(
 ) -> Result<Scan, SourceError> {
     let mut scan = Scan { skip: options.skip_unsupported, ..Scan::default() };
     for source in sources {
-        // A source that the user named is followed if it is a symbolic link, as cp does.
-        let meta = Meta::followed(source).map_err(|err| read_error("examine", source, err))?;
-        if meta.is_dir() && !options.recursive {
-            return Err(SourceError::NotRecursive(source.clone()));
+        match scan.named(source, destination, options) {
+            Err(Failed::One(unsupported)) => scan.unsupported.push(unsupported),
+            Err(Failed::All(error)) => return Err(error),
+            Ok(()) => {}
         }
-        let contents_only = names_contents(source);
-        let path = match destination {
-            Destination::As(path) => path.as_bytes().to_vec(),
-            Destination::Into(dir) => {
-                let name = if contents_only { None } else { source.file_name() };
-                join(dir.as_ref().map(RelPath::as_bytes), name.map(OsStrExt::as_bytes))
-            }
-        };
-        let layout = match meta.is_file() && examine::may_have_holes(&meta) {
-            true => long_path::open(source, open_flags())
-                .and_then(|file| examine::layout(&file.into(), meta.size))
-                .map_err(|err| read_error("read", source, err))?,
-            false => meta.size.into(),
-        };
-        let lost = examine::extended_attributes(source, true);
-        let found = Found { name: OsString::new(), meta, layout, target: None, lost };
-        scan.walk(source, path, contents_only, found, options)?;
     }
     if !scan.unsupported.is_empty() && !options.skip_unsupported {
         let items = scan.unsupported;
@@ -286,10 +269,77 @@ struct Level {
     source: PathBuf,
     path: Vec<u8>,
     id: FileId,
-    left: vec::IntoIter<Found>,
+    left: vec::IntoIter<Result<Found, Unsupported>>,
+}
+
+/// What an error means for the examination.
+enum Failed {
+    /// Only this name cannot be copied.
+    One(Unsupported),
+    /// It cannot go on.
+    All(SourceError),
+}
+
+impl From<SourceError> for Failed {
+    fn from(error: SourceError) -> Self {
+        Self::All(error)
+    }
+}
+
+impl Failed {
+    fn new(action: &'static str, path: &Path, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Self::One(Unsupported {
+                source: path.to_owned(),
+                why: Why::Unreadable,
+                reason: format!("cannot {action} it: {error}"),
+            }),
+            _ => Self::All(read_error(action, path, error)),
+        }
+    }
+
+    /// The same for what a directory had a moment ago.
+    fn inside(action: &'static str, path: &Path, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::All(SourceError::Changed(path.to_owned())),
+            _ => Self::new(action, path, error),
+        }
+    }
 }
 
 impl Scan {
+    /// Adds what the user named.
+    fn named(
+        &mut self,
+        source: &Path,
+        destination: &Destination,
+        options: &Options,
+    ) -> Result<(), Failed> {
+        let failed = |action| move |err| Failed::new(action, source, err);
+        // A source that the user named is followed if it is a symbolic link, as cp does.
+        let meta = Meta::followed(source).map_err(failed("examine"))?;
+        if meta.is_dir() && !options.recursive {
+            return Err(SourceError::NotRecursive(source.to_owned()).into());
+        }
+        let contents_only = names_contents(source);
+        let path = match destination {
+            Destination::As(path) => path.as_bytes().to_vec(),
+            Destination::Into(dir) => {
+                let name = if contents_only { None } else { source.file_name() };
+                join(dir.as_ref().map(RelPath::as_bytes), name.map(OsStrExt::as_bytes))
+            }
+        };
+        let layout = match meta.is_file() {
+            true => long_path::open(source, open_flags())
+                .and_then(|file| examine::layout(&file.into(), meta.size))
+                .map_err(failed("read"))?,
+            false => meta.size.into(),
+        };
+        let lost = examine::extended_attributes(source, true);
+        let found = Found { name: OsString::new(), meta, layout, target: None, lost };
+        self.walk(source, path, contents_only, found, options)
+    }
+
     /// Adds a source and everything in it. Only one directory is open at a time, however deep it
     /// goes.
     fn walk(
@@ -299,31 +349,46 @@ impl Scan {
         contents_only: bool,
         found: Found,
         options: &Options,
-    ) -> Result<(), SourceError> {
+    ) -> Result<(), Failed> {
         let mut levels: Vec<Level> = Vec::new();
-        let (is_dir, id) = (found.meta.is_dir(), found.meta.id);
-        self.add(source, &path, contents_only, found, options);
-        if is_dir {
-            levels.push(Level::read(source.to_owned(), path, id, options)?);
+        if found.meta.is_dir() {
+            levels.push(Level::read(source.to_owned(), path.clone(), found.meta.id, options)?);
         }
+        self.add(source, &path, contents_only, found, options);
         while let Some(level) = levels.last_mut() {
-            let Some(found) = level.left.next() else {
-                levels.pop();
-                continue;
+            let found = match level.left.next() {
+                Some(Ok(found)) => found,
+                Some(Err(unsupported)) => {
+                    self.unsupported.push(unsupported);
+                    continue;
+                }
+                None => {
+                    levels.pop();
+                    continue;
+                }
             };
             let source = level.source.join(&found.name);
             let parent = (!level.path.is_empty()).then_some(&*level.path);
             let path = join(parent, Some(found.name.as_bytes()));
-            let (is_dir, id) = (found.meta.is_dir(), found.meta.id);
-            self.add(&source, &path, false, found, options);
+            let id = found.meta.id;
+            let mut inside = None;
+            if found.meta.is_dir() {
+                if let Some(above) = levels.iter().find(|above| above.id == id) {
+                    let dir = above.source.clone();
+                    return Err(SourceError::Loop { link: source, dir }.into());
+                }
+                match Level::read(source.clone(), path.clone(), id, options) {
+                    Err(Failed::One(unsupported)) => {
+                        self.unsupported.push(unsupported);
+                        continue;
+                    }
+                    read => inside = Some(read?),
+                }
+            }
             // What is in a directory whose path is too long cannot be copied either, and each file
             // is named.
-            if is_dir {
-                if let Some(above) = levels.iter().find(|above| above.id == id) {
-                    return Err(SourceError::Loop { link: source, dir: above.source.clone() });
-                }
-                levels.push(Level::read(source, path, id, options)?);
-            }
+            self.add(&source, &path, false, found, options);
+            levels.extend(inside);
         }
         Ok(())
     }
@@ -403,20 +468,19 @@ impl Scan {
 
 impl Level {
     /// Reads a directory, and examines what is in it.
-    fn read(
-        source: PathBuf,
-        path: Vec<u8>,
-        id: FileId,
-        options: &Options,
-    ) -> Result<Self, SourceError> {
-        let failed = |err| read_error("read", &source, err);
+    fn read(source: PathBuf, path: Vec<u8>, id: FileId, options: &Options) -> Result<Self, Failed> {
+        let failed = |err| Failed::inside("read", &source, err);
         let Some(dir) = OpenDir::open(&source, id).map_err(failed)? else {
-            return Err(SourceError::Changed(source));
+            return Err(SourceError::Changed(source).into());
         };
         let names = dir.names().map_err(failed)?;
         let mut found = Vec::with_capacity(names.len());
         for name in names {
-            found.push(examine(&dir, &source, name, options)?);
+            match examine(&dir, &source, name, options) {
+                Err(Failed::One(unsupported)) => found.push(Err(unsupported)),
+                Err(Failed::All(error)) => return Err(error.into()),
+                Ok(examined) => found.push(Ok(examined)),
+            }
         }
         Ok(Self { source, path, id, left: found.into_iter() })
     }
@@ -428,25 +492,29 @@ fn examine(
     source: &Path,
     name: OsString,
     options: &Options,
-) -> Result<Found, SourceError> {
+) -> Result<Found, Failed> {
     let follow = options.dereference;
     let path = source.join(&name);
     let failed = |action| {
         let path = &path;
-        move |err| read_error(action, path, err)
+        move |err| Failed::inside(action, path, err)
     };
     let meta = dir.examine(&name, follow).map_err(failed("examine"))?;
     let target = match meta.kind {
         FileType::Symlink => Some(dir.target(&name).map_err(failed("read"))?),
         _ => None,
     };
-    let layout = match meta.is_file() && examine::may_have_holes(&meta) {
-        true => {
+    let layout = match meta.is_file() {
+        true if examine::may_have_holes(&meta) => {
             let file = dir.open_file(&name).map_err(failed("read"))?;
             if Meta::of(&file).map_err(failed("examine"))?.id != meta.id {
-                return Err(SourceError::Changed(path.clone()));
+                return Err(SourceError::Changed(path.clone()).into());
             }
             examine::layout(&file, meta.size).map_err(failed("read"))?
+        }
+        true => {
+            dir.check_readable(&name).map_err(failed("read"))?;
+            meta.size.into()
         }
         false => meta.size.into(),
     };

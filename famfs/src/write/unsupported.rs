@@ -36,6 +36,8 @@ pub enum Why {
     Sparse,
     /// A member of an archive whose type is unknown.
     Type(u8),
+    /// This process may not read it.
+    Unreadable,
     /// A user or group that no log entry can name.
     Owner,
     /// Something else has its path.
@@ -73,6 +75,7 @@ impl Why {
             Self::Device => "device".to_owned(),
             Self::Sparse => "sparse file".to_owned(),
             Self::Type(byte) => format!("member of unknown type {byte:#04x}"),
+            Self::Unreadable => "it cannot be read".to_owned(),
             Self::Owner => "a log entry cannot hold its owner".to_owned(),
             Self::Taken => "its path is taken".to_owned(),
             Self::Kept => "its owner and mode stay".to_owned(),
@@ -96,6 +99,7 @@ impl Why {
             Self::Device => plural("device", "devices"),
             Self::Sparse => plural("sparse file", "sparse files"),
             Self::Type(_) => plural("member of unknown type", "members of unknown type"),
+            Self::Unreadable => plural("unreadable name", "unreadable names"),
             Self::Owner => plural("unusable owner", "unusable owners"),
             Self::Taken => plural("taken path", "taken paths"),
             Self::Kept => plural("owner or mode that stays", "owners or modes that stay"),

@@ -66,8 +66,8 @@ pub(super) struct UpArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 240,
         value_parser = number::<u64>(0..=MAX_SECONDS))]
     timeout: u64,
-    /// Skip what famfs cannot store of the shares and imports (symbolic links, empty files, long
-    /// paths and so on), and print how much was skipped.
+    /// Skip what famfs cannot store of the shares and imports (sockets, devices, files that may not
+    /// be read and so on), and print how much was skipped.
     #[arg(long)]
     skip_unsupported: bool,
     /// List everything that is not copied, or not copied exactly.

@@ -188,8 +188,8 @@ pub struct Cp {
     /// Read back every written file, and compare it with its source before it appears
     #[arg(long)]
     pub verify: bool,
-    /// Skip and report what famfs cannot hold; without extensions, keep owners and modes of
-    /// existing files
+    /// Skip and report what famfs cannot hold and what may not be read; without extensions, keep
+    /// owners and modes of existing files
     #[arg(long)]
     pub skip_unsupported: bool,
     /// With --out: keep set-user-ID and set-group-ID bits, which any guest can set

@@ -144,8 +144,18 @@ fn copy_in(
         !stopped(&stop)
     });
     bar.finish_and_clear();
-    let interrupted = matches!(result, Err(CopyError::Interrupted { .. }));
-    let done = result.or_exit(if interrupted { INTERRUPTED } else { FAILED })?;
+    let done = match result {
+        Err(error @ CopyError::Interrupted { .. }) => Err(error).or_exit(INTERRUPTED)?,
+        // Says itself what became of the rest.
+        Err(error @ CopyError::NotAtomic { .. }) => return Err(error.into()),
+        result => result.context(match args.atomic {
+            true => "the copy failed, and nothing was written",
+            false => {
+                "the copy is not complete; what was complete is kept, and the same command continues \
+                 it"
+            }
+        })?,
+    };
     let counts = CpReport {
         files: done.files,
         overwritten: done.overwritten,

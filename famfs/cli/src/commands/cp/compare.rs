@@ -75,7 +75,7 @@ pub fn print(args: &Cp, report: &CpReport) -> Result<()> {
     if !report.skipped.is_empty() && !args.skip_unsupported {
         let count = report.skipped.len();
         notice!(
-            "{count} of the sources cannot be in a famfs, so they differ: use --skip-unsupported \
+            "{count} of the sources cannot be read, or be in a famfs, so they differ: use --skip-unsupported \
              to compare the rest only"
         );
     }

@@ -348,6 +348,29 @@ fn walk_first_file(dir: &Path) -> PathBuf {
     }
 }
 
+/// Both names of the root that famfs keeps for itself are reported together, and can be skipped.
+#[test]
+fn reserved_names_are_unusable_paths() {
+    let source = tempfile::tempdir().unwrap();
+    for name in [".meta", ".famfs", "dir", "dir/.famfs"] {
+        fs::create_dir(source.path().join(name)).unwrap();
+    }
+    fs::write(source.path().join(".famfs/file"), "text").unwrap();
+    let pool = pool(32 << 20);
+    let error = copy(&pool, source.path()).unwrap_err().to_string();
+    assert!(error.starts_with("3 of the sources cannot be copied (3 unusable paths)"), "{error}");
+    let options = Options { skip_unsupported: true, ..ALL };
+    let all = source.path().join(".");
+    let into = Destination::Into(None);
+    let done = copy_with(&pool, &[&all], &into, &options, false).unwrap();
+    assert_eq!((done.files, done.directories), (0, 2));
+    // Below another directory they are names like any other.
+    let options = Options { skip_unsupported: true, ..ALL };
+    let into = Destination::Into(Some(path("dir")));
+    let done = copy_with(&pool, &[&all], &into, &options, false).unwrap();
+    assert_eq!((done.files, done.directories), (1, 3));
+}
+
 /// What may not be read is found before anything is written, named, and skipped on request.
 #[test]
 fn unreadable_sources_are_found_in_advance() {

@@ -28,7 +28,7 @@ use zerocopy::transmute;
 use crate::format::component::Component;
 use crate::format::extension::{GroupBody, NO_ENTRY, STORE_DIR};
 use crate::format::map::{DataArea, FileMap};
-use crate::format::path::{PathError, RelPath};
+use crate::format::path::RelPath;
 use crate::format::{self, DeleteBody, Entry, EntryKind, FileBody, MkdirBody};
 use crate::replay::names::NameIndex;
 use crate::replay::owners::Owners;
@@ -408,14 +408,6 @@ impl Plan {
 
     fn parent_index(&self, path: &RelPath) -> Option<usize> {
         self.index_of(&path.parent()?)
-    }
-
-    /// Refuses a path for what is to be in the tree: with extensions, the store has none.
-    pub fn check_reserved(&self, path: &RelPath) -> Result<(), PathError> {
-        match self.is_in_store(path) {
-            true => Err(PathError::Store(path.to_string())),
-            false => Ok(()),
-        }
     }
 
     pub(super) fn is_in_store(&self, path: &RelPath) -> bool {

@@ -63,11 +63,6 @@ impl Copy {
         let (mut interim, mut bytes) = (Vec::new(), 0_u64);
         let mut targets = Targets::new(writer.plan().tree());
         for item in scan.items {
-            if let Err(error) = writer.plan().check_reserved(&item.path) {
-                let reason = error.to_string();
-                taken.push(Unsupported { source: item.source, why: Why::Taken, reason });
-                continue;
-            }
             let (found, before) = match targets.look(&item) {
                 Ok(found) => found,
                 Err(reason) => {

@@ -13,6 +13,7 @@ use std::vec;
 
 use rustix::fs::{FileType, OFlags};
 
+use crate::format::extension::STORE_DIR;
 use crate::format::path::{PathError, RelPath};
 use crate::replay::{Attributes, Owner};
 use crate::system::long_path;
@@ -251,6 +252,8 @@ fn checked(path: &[u8], options: &Options) -> Result<RelPath, PathError> {
     let path = RelPath::new(path)?;
     if options.conventional {
         path.to_field()?;
+    } else if path.first() == STORE_DIR.as_bytes() {
+        return Err(PathError::Store(path.to_string()));
     }
     Ok(path)
 }

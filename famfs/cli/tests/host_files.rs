@@ -307,3 +307,27 @@ fn a_copy_that_fails_half_way_says_what_stays() {
     let error = place.refusal(&["cp", "--atomic", "first", short, "/"]);
     assert!(error.contains("nothing was written: /sys/"), "{error}");
 }
+
+/// A directory that is missing is not the same as a file that is in its place.
+#[test]
+fn a_copy_says_what_is_wrong_with_its_target() {
+    let place = Place::new();
+    place.write("a", "text");
+    place.write("b", "text");
+    let missing = "no directory \"none\": make it with `famfs mkdir`";
+    let taken = "\"file\" is a file, expected a directory";
+    let [out, out_file] = ["no directory none", "a is not a directory"];
+    for (args, message) in [
+        (&["cp", "a", "/none/"][..], missing),
+        (&["cp", "-r", ".", "/none/"], missing),
+        (&["cp", "a", "b", "/none"], missing),
+        (&["cp", "a", "/file/"], taken),
+        (&["cp", "a", "b", "/file"], taken),
+        (&["cp", "--out", "/file", "/file", "none"], out),
+        (&["cp", "--out", "/file", "none/"], out),
+        (&["cp", "--out", "/file", "/file", "a"], out_file),
+    ] {
+        let error = place.refusal(args);
+        assert!(error.contains(message), "{args:?}: {error}");
+    }
+}

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use famfs::archive::extract::{self, Base, ExtractError};
 use famfs::format::path::RelPath;
 use famfs::replay::Plan;
-use famfs::replay::tree::object::ObjectKind;
+use famfs::replay::tree::object::{Object, ObjectKind};
 use famfs::replay::tree::resolve::LastLink;
 use famfs::sys::dax::Access;
 use famfs::text::json_name::{Name, Names};
@@ -29,7 +29,7 @@ use crate::output::{
     FAILED, Failure, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar,
 };
 use crate::output::{say, stop_flag, stopped};
-use crate::place::{Place, masked, pool_path, striping};
+use crate::place::{Place, masked, names_dir, pool_path, striping};
 
 #[derive(Default, Serialize)]
 struct CpReport {
@@ -219,13 +219,14 @@ fn destination(
     let Some(path) = &place.resolve(plan, LastLink::Follow)? else {
         return Ok(Destination::Into(None));
     };
-    match plan.tree().get(path).map(|listed| &listed.object.kind) {
-        Some(ObjectKind::Dir { .. }) => Ok(Destination::Into(Some(path.clone()))),
-        _ if sources.len() > 1 => {
-            bail!("\"{path}\" is not a directory, expected one for more than one source")
+    let dir_wanted = sources.len() > 1 || names_dir(target);
+    match plan.tree().get(path).map(|listed| listed.object) {
+        Some(Object { kind: ObjectKind::Dir { .. }, .. }) => {
+            Ok(Destination::Into(Some(path.clone())))
         }
-        _ if target.as_os_str().as_bytes().ends_with(b"/") => {
-            bail!("\"{path}\" is not a directory: make it with `famfs mkdir`")
+        None if dir_wanted => bail!("no directory \"{path}\": make it with `famfs mkdir`"),
+        Some(object) if dir_wanted => {
+            bail!("\"{path}\" is a {}, expected a directory", object.kind_name())
         }
         _ => Ok(Destination::As(path.clone())),
     }
@@ -248,8 +249,7 @@ fn copy_out(
     let damaged = warn_of_damage(&plan);
     let into = target.is_dir();
     if !into && sources.len() > 1 {
-        let error = "is not a directory, expected one for more than one source";
-        return Err(anyhow::anyhow!("{} {error}", target.display()).into());
+        return Err(no_directory(target).into());
     }
     // Paths below the named directory are opened without following links.
     let base = match into {
@@ -270,9 +270,8 @@ fn copy_out(
         let path = source_path(&plan, source, path.as_ref())?;
         items.extend(extract::list(plan.tree(), path.as_ref(), (&base, below), args.recursive)?);
     }
-    if !into && target.as_os_str().as_bytes().ends_with(b"/") && !items[0].is_dir() {
-        let error = anyhow::anyhow!("{} is not a directory: make it first", target.display());
-        return Err(error.into());
+    if !into && names_dir(target) && !items[0].is_dir() {
+        return Err(no_directory(target).into());
     }
     // A guest can give a file the name of the pool.
     for item in items.iter().filter(|item| item.size().is_some()) {
@@ -299,6 +298,15 @@ fn copy_out(
     let without_set_id = without_set_id_names(&without_set_id);
     let report = CpReport { files, directories, symlinks, hard_links, without_set_id, ..report };
     Ok((report, damaged))
+}
+
+/// What is wrong with a target on the host that should be a directory.
+fn no_directory(target: &Path) -> anyhow::Error {
+    let name = target.display();
+    match target.symlink_metadata() {
+        Ok(_) => anyhow::anyhow!("{name} is not a directory, expected one"),
+        Err(_) => anyhow::anyhow!("no directory {name}: make it first"),
+    }
 }
 
 /// The path that a source stands for. A symbolic link is copied as a link, as cp(1) does in a tree,

@@ -86,7 +86,8 @@ fn a_tree_changes_as_one() {
 fn several_changes_are_all_or_none() {
     let pool = planted(2);
     let before = (published(&pool), run(&pool, &["ls", "-l"]));
-    fails(&pool, &["mv", "d/0", "d/e", "d/e/f"], "would be inside itself");
+    fails(&pool, &["mv", "d/0", "d/e", "d/e/f"], "directory \"e\" would be inside itself");
+    fails(&pool, &["mv", "d/e", "d/e/new"], "directory \"e\" would be inside itself");
     fails(&pool, &["mv", "d/1", "d/e/up", "d/e"], "\"d/e/up\" is there already");
     fails(&pool, &["mv", "-n", "d/e/up", "d/0", "d/e/f/"], "\"d/e/f/0\": it already exists");
     fails(&pool, &["ln", "d/0", "d/e/f", "/"], "slot 2 made a directory, expected a file");

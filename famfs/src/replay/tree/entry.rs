@@ -243,7 +243,8 @@ impl Tree {
         let is_dir = matches!(object.kind, ObjectKind::Dir { .. });
         let there = self.check_place(parent, &component, below)?;
         if is_dir && self.ancestors(parent).any(|(dir, _)| dir == object_slot) {
-            return Err(TreeProblem::Loop(component));
+            let moved = self.names.get(slot).map(|name| name.component.clone());
+            return Err(TreeProblem::Loop(moved.unwrap_or(component)));
         }
         match (there, replaces) {
             (Some(there), Some(replaced)) if there == replaced && there != slot => {

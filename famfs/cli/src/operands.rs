@@ -12,7 +12,7 @@ use famfs::replay::tree::object::ObjectKind;
 use famfs::replay::tree::resolve::LastLink;
 use famfs::sys::dax::Access;
 
-use crate::place::{Place, locate, locate_link, mounted_path, names_dir, pool_path};
+use crate::place::{Place, check_dir, locate, locate_link, mounted_path, names_dir, pool_path};
 
 /// Finds paths in the pool, or in the mounted famfs that the first of them is in.
 pub struct Operands<'p> {
@@ -59,10 +59,12 @@ impl<'p> Operands<'p> {
             }
         };
         // In a mount, only links that lead nowhere are left.
-        Ok(match path {
-            Some(path) => tree.resolve(&path, last)?,
-            None => None,
-        })
+        let Some(path) = path else { return Ok(None) };
+        let path = tree.resolve(&path, last)?;
+        if names_dir(arg) {
+            check_dir(tree, path.as_ref())?;
+        }
+        Ok(path)
     }
 
     /// The path of a name itself, for commands that move or delete names: a link at its end is not
@@ -71,16 +73,10 @@ impl<'p> Operands<'p> {
         let found = self.find(tree, bare(arg), LastLink::Keep)?;
         let path =
             found.with_context(|| format!("{} is the root of the file system", arg.display()))?;
-        match tree.get(&path) {
-            Some(listed) if names_dir(arg) => match &listed.object.kind {
-                ObjectKind::Dir { .. } => Ok(path),
-                _ => bail!(
-                    "\"{path}\" is a {}, expected a directory: leave out what follows its name",
-                    listed.object.kind_name()
-                ),
-            },
-            _ => Ok(path),
+        if names_dir(arg) {
+            check_dir(tree, Some(&path))?;
         }
+        Ok(path)
     }
 
     /// The same for a name that must exist.

@@ -222,10 +222,12 @@ impl Place {
     /// The path in a tree, after the symbolic links that lead to it; `None` is the root.
     pub fn resolve(&self, plan: &Plan, last: LastLink) -> Result<Option<RelPath>> {
         let last = if self.is_dir { LastLink::Follow } else { last };
-        match &self.path {
-            Some(path) => Ok(plan.tree().resolve(path, last)?),
-            None => Ok(None),
+        let Some(path) = &self.path else { return Ok(None) };
+        let path = plan.tree().resolve(path, last)?;
+        if self.is_dir {
+            check_dir(plan.tree(), path.as_ref())?;
         }
+        Ok(path)
     }
 
     /// What is at the path, and everything below it.
@@ -322,6 +324,19 @@ pub fn mounted_path(found: &MountedPath) -> Result<Option<RelPath>> {
 pub fn names_dir(path: &Path) -> bool {
     let bytes = path.as_os_str().as_bytes();
     bytes.ends_with(b"/") || bytes.ends_with(b"/.")
+}
+
+/// Refuses what is no directory at a path that ends as one of a directory does. What does not exist
+/// may be made there.
+pub fn check_dir(tree: &Tree, path: Option<&RelPath>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    match tree.get(path).map(|listed| listed.object) {
+        None | Some(Object { kind: ObjectKind::Dir { .. }, .. }) => Ok(()),
+        Some(object) => bail!(
+            "\"{path}\" is a {}, expected a directory: leave out what follows its name",
+            object.kind_name()
+        ),
+    }
 }
 
 /// A path in a pool file. A leading slash is allowed: the pool is the root.

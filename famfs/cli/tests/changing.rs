@@ -179,3 +179,24 @@ fn a_dry_run_changes_nothing() {
     }
     assert!(std::fs::read(&pool.path).unwrap() == before);
 }
+
+/// A slash behind a name means a directory, also where a link leads to the name.
+#[test]
+fn a_slash_behind_a_file_is_refused() {
+    let pool = planted(1);
+    run(&pool, &["ln", "-s", "d/0", "file"]);
+    let before = (published(&pool), run(&pool, &["ls", "-l"]));
+    let is_file = "\"d/0\" is a file, expected a directory: leave out what follows its name";
+    let commands = ["ls", "stat", "cat", "touch", "chmod 600", "chown 7", "rm", "du", "getmap", "sum"];
+    for command in commands {
+        let words = || command.split(' ');
+        fails(&pool, &words().chain(["d/0/"]).collect::<Vec<_>>(), is_file);
+        if command != "rm" {
+            fails(&pool, &words().chain(["file/."]).collect::<Vec<_>>(), is_file);
+        }
+    }
+    fails(&pool, &["cp", "--out", "d/0/", "/none"], is_file);
+    fails(&pool, &["touch", "new/"], "no directory \"new\": make it with `famfs mkdir`");
+    fails(&pool, &["creat", "--size", "1", "/new/"], "/new/ is the name of a directory");
+    assert_eq!((published(&pool), run(&pool, &["ls", "-l"])), before);
+}

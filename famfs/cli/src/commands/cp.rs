@@ -29,7 +29,7 @@ use crate::output::{
     FAILED, Failure, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar,
 };
 use crate::output::{say, stop_flag, stopped};
-use crate::place::{Place, masked, names_dir, pool_path, striping};
+use crate::place::{Place, check_dir, masked, names_dir, pool_path, striping};
 
 #[derive(Default, Serialize)]
 struct CpReport {
@@ -312,15 +312,16 @@ fn no_directory(target: &Path) -> anyhow::Error {
 /// The path that a source stands for. A symbolic link is copied as a link, as cp(1) does in a tree,
 /// unless the source names what is in the directory that it leads to.
 fn source_path(plan: &Plan, source: &Path, path: Option<&RelPath>) -> Result<Option<RelPath>> {
-    let bytes = source.as_os_str().as_bytes();
-    let last = match bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
+    let last = match names_dir(source) {
         true => LastLink::Follow,
         false => LastLink::Keep,
     };
-    match path {
-        Some(path) => Ok(plan.tree().resolve(path, last)?),
-        None => Ok(None),
+    let Some(path) = path else { return Ok(None) };
+    let path = plan.tree().resolve(path, last)?;
+    if names_dir(source) {
+        check_dir(plan.tree(), path.as_ref())?;
     }
+    Ok(path)
 }
 
 fn planned_out(items: &[extract::Item<'_>], mut report: CpReport) -> CpReport {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use famfs::format::path::RelPath;
 use famfs::replay::tree::object::{Object, ObjectKind};
 use famfs::replay::tree::resolve::LastLink;
@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use crate::output::{FAILED, INTERRUPTED, OK, OrExit, Outcome};
 use crate::output::{notice, print_json, progress_bar, say, stop_flag, stopped};
-use crate::place::{Place, masked, owner, paths_of_one, striping};
+use crate::place::{Place, masked, names_dir, owner, paths_of_one, striping};
 
 const DEFAULT_MODE: u32 = 0o644;
 /// Total bytes of several files from which on starting threads to fill them pays off.
@@ -59,6 +59,10 @@ pub fn run(pool: Option<&Path>, args: &Creat) -> Outcome {
         None => args.multi.iter().map(|file| file.path.as_path()).collect(),
     };
     let Some(first) = names.first() else { return Ok(OK) };
+    if let Some(dir) = names.iter().find(|name| names_dir(name)) {
+        let name = dir.display();
+        return Err(anyhow!("{name} is the name of a directory, expected one of a file").into());
+    }
     let place = Place::open(pool, Some(first), Access::Write)?;
     let mut writer = place.writer(args.change.dry_run)?;
     if let Some(striping) = striping(&args.interleave)? {

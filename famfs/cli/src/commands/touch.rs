@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use famfs::format::path::RelPath;
 use famfs::replay::tree::Tree;
 use famfs::replay::tree::resolve::LastLink;
@@ -19,7 +19,7 @@ use famfs_cli::args::Touch;
 use super::changes::{Change, group, report};
 use crate::operands::Operands;
 use crate::output::{OK, Outcome};
-use crate::place::{masked, owner};
+use crate::place::{masked, names_dir, owner};
 
 /// Permissions of a new file, less the umask.
 const NEW_MODE: u32 = 0o666;
@@ -42,6 +42,9 @@ pub fn run(pool: Option<&Path>, args: &Touch) -> Outcome {
         let path = operands.find(tree, arg, last)?;
         match &path {
             Some(missing) if tree.get(missing).is_none() && args.no_create => continue,
+            Some(missing) if tree.get(missing).is_none() && names_dir(arg) => {
+                return Err(anyhow!("no directory \"{missing}\": make it with `famfs mkdir`").into());
+            }
             _ if !seen.insert(path.clone()) => continue,
             Some(missing) if tree.get(missing).is_none() => {
                 made.push(missing.clone());

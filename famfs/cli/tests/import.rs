@@ -513,3 +513,13 @@ fn a_pipe_has_links_too() {
     let (code, stderr) = pipe(&["import", "--layers", "--input", "/dev/stdin"], &members);
     assert!(code == Some(1) && stderr.contains("need a regular file"), "{stderr}");
 }
+
+/// Links have the mode that Linux gives all of them, whatever the archive says.
+#[test]
+fn links_have_all_permission_bits() {
+    let pool = formatted();
+    let members = archive(&[&file("a", "text"), &link(EntryType::Symlink, "l", "a")]);
+    imported(&pool, &[members], &[]);
+    let listed = run(&pool, &["ls"]);
+    assert!(listed.lines().any(|line| line.starts_with("lrwxrwxrwx ")), "{listed}");
+}

@@ -11,9 +11,9 @@ use crate::format::component::Component;
 use crate::format::extension::{MAX_LONG_PATH, MAX_TARGET, NO_ENTRY};
 use crate::format::path::RelPath;
 use crate::format::{MAX_PATH, path};
-use crate::replay::Attributes;
 use crate::replay::tree::Tree;
 use crate::replay::tree::object::{Object, ObjectKind};
+use crate::replay::{Attributes, Owner};
 use crate::text::terminal::escape_name;
 use crate::write::dropped::Attribute;
 use crate::write::unsupported::{LeftOut, Why, kept_owner};
@@ -22,6 +22,8 @@ use crate::write::unsupported::{LeftOut, Why, kept_owner};
 const MAX_LINKS: usize = 40;
 /// Memory that a node takes besides its name, approximately.
 const NODE: u64 = 256;
+/// Permission bits of symbolic links.
+const LINK_MODE: u32 = 0o777;
 /// The node of the directory that archives are unpacked into.
 pub(super) const ROOT: usize = 0;
 
@@ -337,7 +339,9 @@ impl Stage {
             }
             Content::Symlink(target) => {
                 self.weight += target.len() as u64;
-                Kind::Symlink { target, attributes }
+                // As on Linux, whatever an archive says.
+                let owner = Owner { mode: LINK_MODE, ..attributes.owner };
+                Kind::Symlink { target, attributes: Attributes { owner, ..attributes } }
             }
             Content::HardLink(_) | Content::Unfit(_) => {
                 let node = linked.unwrap_or(ROOT);

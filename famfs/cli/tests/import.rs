@@ -523,3 +523,15 @@ fn links_have_all_permission_bits() {
     let listed = run(&pool, &["ls"]);
     assert!(listed.lines().any(|line| line.starts_with("lrwxrwxrwx ")), "{listed}");
 }
+
+/// What a later layer replaces is no loss; what a later member of one archive replaces may be one.
+#[test]
+fn only_members_that_may_be_missed_are_mentioned() {
+    let pool = formatted();
+    let once = archive(&[&file("a", "first")]);
+    let both = [once, archive(&[&file("a", "second")])];
+    let said = |args: &[&str]| String::from_utf8(import(&pool, &both, args).stderr).unwrap();
+    let plain = said(&["--dry-run"]);
+    assert!(plain.contains(": 1 member was skipped, because"), "{plain}");
+    assert_eq!(said(&["--layers"]), "");
+}

@@ -166,8 +166,10 @@ fn report(args: &Args, done: &Done) -> Result<()> {
         say!("skipped {}: {}", item.name, item.reason)?;
     }
     report_dropped(&done.dropped, args.verbose)?;
-    if superseded > 0 {
-        notice!("{superseded} members were skipped, because a later one has the same name");
+    // A layer that replaces what is in another one is nothing to tell.
+    if superseded > 0 && !args.layers && args.oci.is_none() {
+        let members = if superseded == 1 { "1 member was" } else { &format!("{superseded} members were") };
+        notice!("{members} skipped, because a later one has the same name");
     }
     let some = |count: u64, what: &str| match count {
         0 => String::new(),

@@ -6,9 +6,10 @@
 
 use std::io::{self, BufReader, Cursor, Read};
 
-use flate2::bufread::MultiGzDecoder;
 use liblzma::read::XzDecoder;
 use liblzma::stream::{CONCATENATED, Stream};
+
+use crate::archive::gzip::Members;
 
 /// Highest memory use of an xz decoder: `xz -9` takes 65 MiB.
 const XZ_MEMORY: u64 = 256 << 20;
@@ -69,7 +70,7 @@ impl<'r> Decoded<'r> {
         let input = Cursor::new(magic).chain(input);
         let reader: Box<dyn Read + 'r> = match compression {
             Compression::None => Box::new(input),
-            Compression::Gzip => Box::new(MultiGzDecoder::new(BufReader::new(input))),
+            Compression::Gzip => Box::new(Members::new(BufReader::new(input))),
             Compression::Xz => {
                 let stream = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED)?;
                 Box::new(XzDecoder::new_stream(input, stream))
@@ -170,6 +171,13 @@ mod tests {
             let middle = damaged.len() / 2;
             damaged[middle] ^= 0x10;
             assert!(decoded(&damaged).map_or(true, |out| out != plain), "{compression:?}");
+        }
+        let stream = compressed(Compression::Gzip, &plain);
+        let behind = |bytes: &[u8]| decoded(&[&stream[..], bytes].concat());
+        assert!(behind(&[0; 20_000]).unwrap() == plain, "tapes end in zeros");
+        for bytes in [&b"\0garbage"[..], b"garbage", b"g", b"\0\x1f\x8b"] {
+            let error = behind(bytes).unwrap_err().to_string();
+            assert!(error.contains("other bytes follow the gzip stream"), "{error}");
         }
         assert_eq!(decoded(b"plain").unwrap(), b"plain");
         assert_eq!(decoded(b"").unwrap(), b"");

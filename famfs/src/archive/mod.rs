@@ -8,6 +8,7 @@
 pub mod compression;
 pub mod export;
 pub mod extract;
+mod gzip;
 pub mod import;
 pub mod pack;
 mod sparse;

@@ -245,7 +245,12 @@ fn links_are_followed_if_asked_for() {
     fs::remove_file(at("tree/sub/up")).unwrap();
     symlink("self", at("tree/self")).unwrap();
     let error = copy_with(&pool, &[&at("tree")], &into, &options, false).unwrap_err();
-    assert!(error.to_string().starts_with("cannot examine "), "{error}");
+    assert!(error.to_string().contains("tree/self: dangling symbolic link"), "{error}");
+    symlink("missing", at("tree/missing")).unwrap();
+    let options = Options { skip_unsupported: true, ..options };
+    let found = scan(&[at("tree"), at("tree/missing")], &into, &options).unwrap();
+    assert_eq!(found.unsupported.len(), 3, "{:?}", found.unsupported);
+    copy_with(&pool, &[&at("tree")], &into, &options, false).unwrap();
 }
 
 /// What is no file, directory or link is refused by name.

@@ -77,6 +77,10 @@ impl Meta {
     pub fn is_dir(&self) -> bool {
         self.kind == FileType::Directory
     }
+
+    pub fn is_symlink(&self) -> bool {
+        self.kind == FileType::Symlink
+    }
 }
 
 fn statx(dir: impl AsFd, path: &Path, flags: AtFlags) -> io::Result<Meta> {
@@ -166,6 +170,12 @@ pub(crate) fn extended_attributes(path: &Path, follow: bool) -> Vec<Attribute> {
     found.sort_unstable();
     found.dedup();
     found
+}
+
+/// Whether this is the error of a symbolic link with nothing at its end, or one that leads to itself.
+pub(crate) fn leads_nowhere(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::NOENT | Errno::LOOP | Errno::NOTDIR))
 }
 
 /// Whether a file may have holes that are worth a look: a file system can count blocks of its own

@@ -301,6 +301,11 @@ impl Failed {
         }
     }
 
+    fn dangling(path: &Path) -> Self {
+        let (source, why) = (path.to_owned(), Why::Dangling);
+        Self::One(Unsupported { source, why, reason: why.text() })
+    }
+
     /// The same for what a directory had a moment ago.
     fn inside(action: &'static str, path: &Path, error: io::Error) -> Self {
         match error.kind() {
@@ -320,7 +325,12 @@ impl Scan {
     ) -> Result<(), Failed> {
         let failed = |action| move |err| Failed::new(action, source, err);
         // A source that the user named is followed if it is a symbolic link, as cp does.
-        let meta = Meta::followed(source).map_err(failed("examine"))?;
+        let meta = match Meta::followed(source) {
+            Err(error) if examine::leads_nowhere(&error) && source.is_symlink() => {
+                return Err(Failed::dangling(source));
+            }
+            examined => examined.map_err(failed("examine"))?,
+        };
         if meta.is_dir() && !options.recursive {
             return Err(SourceError::NotRecursive(source.to_owned()).into());
         }
@@ -502,7 +512,15 @@ fn examine(
         let path = &path;
         move |err| Failed::inside(action, path, err)
     };
-    let meta = dir.examine(&name, follow).map_err(failed("examine"))?;
+    let meta = match dir.examine(&name, follow) {
+        Err(error)
+            if examine::leads_nowhere(&error)
+                && dir.examine(&name, false).is_ok_and(|found| found.is_symlink()) =>
+        {
+            return Err(Failed::dangling(&path));
+        }
+        examined => examined.map_err(failed("examine"))?,
+    };
     let target = match meta.kind {
         FileType::Symlink => Some(dir.target(&name).map_err(failed("read"))?),
         _ => None,

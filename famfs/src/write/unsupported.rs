@@ -24,6 +24,8 @@ pub enum Why {
     Empty,
     /// A symbolic link.
     SymbolicLink,
+    /// A symbolic link that leads nowhere, where links are followed.
+    Dangling,
     /// A hard link to another member of an archive.
     HardLink,
     /// A named pipe.
@@ -69,6 +71,7 @@ impl Why {
                 "empty file: without extensions, files have at least one byte".to_owned()
             }
             Self::SymbolicLink => "symbolic link".to_owned(),
+            Self::Dangling => "dangling symbolic link: nothing is where it leads".to_owned(),
             Self::HardLink => "hard link to another member".to_owned(),
             Self::Pipe => "named pipe".to_owned(),
             Self::Socket => "socket".to_owned(),
@@ -93,6 +96,7 @@ impl Why {
             Self::Path => plural("unusable path", "unusable paths"),
             Self::Empty => plural("empty file", "empty files"),
             Self::SymbolicLink => plural("symbolic link", "symbolic links"),
+            Self::Dangling => plural("dangling symbolic link", "dangling symbolic links"),
             Self::HardLink => plural("hard link", "hard links"),
             Self::Pipe => plural("named pipe", "named pipes"),
             Self::Socket => plural("socket", "sockets"),

@@ -384,7 +384,7 @@ fn unreadable_sources_are_found_in_advance() {
     fs::create_dir_all(at("tree/closed")).unwrap();
     fs::create_dir_all(at("tree/open")).unwrap();
     fs::create_dir_all(at("tree/listed")).unwrap();
-    let large = vec![1; 2 * PAGE as usize];
+    let large = vec![1; 2 * usize::try_from(PAGE).unwrap()];
     let files = [("open/file", b"read" as &[u8]), ("open/small", b"4"), ("open/large", &large)];
     for (name, bytes) in files.into_iter().chain([("closed/in", &b"in"[..]), ("listed/in", b"in")])
     {

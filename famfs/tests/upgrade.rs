@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Turning on extensions: a crash at any store leaves a file system with or without them. A log that
-//! is not good is refused, and a mark that was lost is restored.
+//! Turning on extensions: a crash at any store leaves a file system with or without them. A log
+//! that is not good is refused, and a mark that was lost is restored.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 #[allow(dead_code, reason = "the tests of appends need more of it")]

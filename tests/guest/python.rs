@@ -43,7 +43,7 @@ pub fn checks(session: &mut Session, node: &Node) {
             &format!(
                 "time=$(stat -c %.9Y {source})
                  famfs touch -d @1 {source}
-                 ! {python} 2> /run/said
+                 if {python} 2> /run/said; then exit 1; fi
                  grep -q 'json/__init__.py: its compiled module is stale' /run/said
                  famfs touch -d @$time {source}
                  {python}"

@@ -187,7 +187,8 @@ fn a_slash_behind_a_file_is_refused() {
     run(&pool, &["ln", "-s", "d/0", "file"]);
     let before = (published(&pool), run(&pool, &["ls", "-l"]));
     let is_file = "\"d/0\" is a file, expected a directory: leave out what follows its name";
-    let commands = ["ls", "stat", "cat", "touch", "chmod 600", "chown 7", "rm", "du", "getmap", "sum"];
+    let commands =
+        ["ls", "stat", "cat", "touch", "chmod 600", "chown 7", "rm", "du", "getmap", "sum"];
     for command in commands {
         let words = || command.split(' ');
         fails(&pool, &words().chain(["d/0/"]).collect::<Vec<_>>(), is_file);

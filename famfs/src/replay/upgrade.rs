@@ -134,7 +134,8 @@ fn sound(mut plan: Plan) -> Result<Plan, UpgradeError> {
     }
 }
 
-/// Writes the mark of extensions, after [`check`]. `media` needs to have no more than the superblock's 2 MiB.
+/// Writes the mark of extensions, after [`check`]. `media` needs to have no more than the
+/// superblock's 2 MiB.
 pub fn mark(media: &dyn Media) -> Result<Superblock, UpgradeError> {
     let superblock = Superblock::read(media)?;
     let mark = Extensions::new(superblock.fs_uuid.into_bytes());

@@ -168,7 +168,8 @@ fn report(args: &Args, done: &Done) -> Result<()> {
     report_dropped(&done.dropped, args.verbose)?;
     // A layer that replaces what is in another one is nothing to tell.
     if superseded > 0 && !args.layers && args.oci.is_none() {
-        let members = if superseded == 1 { "1 member was" } else { &format!("{superseded} members were") };
+        let members =
+            if superseded == 1 { "1 member was" } else { &format!("{superseded} members were") };
         notice!("{members} skipped, because a later one has the same name");
     }
     let some = |count: u64, what: &str| match count {

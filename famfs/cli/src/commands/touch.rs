@@ -43,7 +43,9 @@ pub fn run(pool: Option<&Path>, args: &Touch) -> Outcome {
         match &path {
             Some(missing) if tree.get(missing).is_none() && args.no_create => continue,
             Some(missing) if tree.get(missing).is_none() && names_dir(arg) => {
-                return Err(anyhow!("no directory \"{missing}\": make it with `famfs mkdir`").into());
+                return Err(
+                    anyhow!("no directory \"{missing}\": make it with `famfs mkdir`").into()
+                );
             }
             _ if !seen.insert(path.clone()) => continue,
             Some(missing) if tree.get(missing).is_none() => {

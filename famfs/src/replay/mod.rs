@@ -414,8 +414,8 @@ impl Plan {
         self.extensions && path.first() == STORE_DIR.as_bytes()
     }
 
-    /// Where a path is in the tree, if it is not in the store: slot of its directory, whose node has
-    /// the index `parent`, and its name there.
+    /// Where a path is in the tree, if it is not in the store: slot of its directory, whose node
+    /// has the index `parent`, and its name there.
     fn place(&self, path: &RelPath, parent: Option<usize>) -> Option<(u64, Component)> {
         if self.is_in_store(path) {
             return None;

@@ -172,7 +172,8 @@ pub(crate) fn extended_attributes(path: &Path, follow: bool) -> Vec<Attribute> {
     found
 }
 
-/// Whether this is the error of a symbolic link with nothing at its end, or one that leads to itself.
+/// Whether this is the error of a symbolic link with nothing at its end, or one that leads to
+/// itself.
 pub(crate) fn leads_nowhere(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     matches!(errno, Some(Errno::NOENT | Errno::LOOP | Errno::NOTDIR))

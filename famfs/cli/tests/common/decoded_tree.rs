@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Plays the log that [`super::decoder`] has read, as `docs/reference/format.md` says: the tree that
-//! it describes, as a manifest.
+//! Plays the log that [`super::decoder`] has read, as `docs/reference/format.md` says: the tree
+//! that it describes, as a manifest.
 
 use std::collections::BTreeMap;
 

@@ -20,13 +20,13 @@ pub enum CopyError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// Targets that are already something else.
-    #[error("{} of the targets are taken, so nothing was written:{}", .0.len(), first_names(.0))]
+    #[error("{} taken, so nothing was written:{}", targets(.0.len(), "is", "are"), first_names(.0))]
     Taken(Vec<Unsupported>),
     /// Targets that would keep an owner or mode that is not the source's.
     #[error(
-        "{} of the targets exist with another owner or mode, which no copy changes, so nothing was \
+        "{} with another owner or mode, which no copy changes, so nothing was \
          written:{}\nremove them first with `famfs rm`, pass theirs with --uid, --gid and --mode, \
-         or use --skip-unsupported to copy and keep them", .0.len(), first_names(.0)
+         or use --skip-unsupported to copy and keep them", targets(.0.len(), "exists", "exist"), first_names(.0)
     )]
     Kept(Vec<Unsupported>),
     /// All files together need more than is free.
@@ -135,6 +135,10 @@ pub enum CopyError {
     /// The file system could not be changed.
     #[error(transparent)]
     Write(#[from] WriteError),
+}
+
+fn targets(count: usize, one: &str, many: &str) -> String {
+    format!("{count} of the targets {}", if count == 1 { one } else { many })
 }
 
 fn holes_hint(holes: u64) -> String {

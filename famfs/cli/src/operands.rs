@@ -84,7 +84,7 @@ impl<'p> Operands<'p> {
         let path = self.name(tree, arg)?;
         match tree.get(&path) {
             Some(_) => Ok(path),
-            None => bail!("\"{path}\" is not in the log"),
+            None => bail!("\"{path}\" does not exist"),
         }
     }
 

@@ -235,7 +235,7 @@ impl Place {
         let path = self.resolve(plan, last)?;
         let entries = plan.tree().at_and_below(path.as_ref());
         match path {
-            Some(path) if entries.is_empty() => bail!("\"{path}\" is not in the log"),
+            Some(path) if entries.is_empty() => bail!("\"{path}\" does not exist"),
             _ => Ok(entries),
         }
     }
@@ -272,7 +272,7 @@ impl<'p> FileOf<'p> {
                 Ok(Self { path, size: *size, tree, bytes })
             }
             Some(object) => bail!("\"{path}\" is a {}, expected a file", object.kind_name()),
-            None => bail!("\"{path}\" is not in the log"),
+            None => bail!("\"{path}\" does not exist"),
         }
     }
 

@@ -92,7 +92,7 @@ fn several_changes_are_all_or_none() {
     fails(&pool, &["mv", "-n", "d/e/up", "d/0", "d/e/f/"], "\"d/e/f/0\": it already exists");
     fails(&pool, &["ln", "d/0", "d/e/f", "/"], "slot 2 made a directory, expected a file");
     fails(&pool, &["rm", "d/0", "d/e"], "\"d/e\" is a directory with 5 names in it");
-    fails(&pool, &["chmod", "600", "d/0", "missing"], "\"missing\" is not in the log");
+    fails(&pool, &["chmod", "600", "d/0", "missing"], "\"missing\" does not exist");
     fails(&pool, &["touch", "new", "missing/new"], "its directory \"missing\" does not exist");
     assert_eq!((published(&pool), run(&pool, &["ls", "-l"])), before);
 }

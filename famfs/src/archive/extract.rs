@@ -38,7 +38,7 @@ const MODE_BITS: u32 = 0o7777;
 #[derive(Debug, thiserror::Error)]
 pub enum ExtractError {
     /// The log does not have it.
-    #[error("\"{0}\" is not in the log")]
+    #[error("\"{0}\" does not exist")]
     Missing(RelPath),
     /// A directory without `--recursive`.
     #[error("{} is a directory; use --recursive to copy it", .0.as_ref().map_or("/".to_owned(), |p| format!("\"{p}\"")))]

@@ -67,7 +67,7 @@ pub fn find<'t>(
             None => (NO_ENTRY, tree.object(NO_ENTRY)),
             Some(path) => match tree.get(path) {
                 Some(listed) => (listed.name.object, Some(listed.object)),
-                None => bail!("\"{path}\" is not in the log"),
+                None => bail!("\"{path}\" does not exist"),
             },
         };
         if let Some(object) = object.filter(|_| seen.insert(slot)) {

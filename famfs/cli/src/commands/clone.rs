@@ -72,7 +72,7 @@ pub fn run(pool: Option<&Path>, args: &CloneFile) -> Outcome {
 /// Owner, size and memory of the source, as a conventional entry would have them.
 fn memory(plan: &Plan, source: &RelPath) -> Result<(Owner, u64, FileMap)> {
     let tree = plan.tree();
-    let Some(found) = tree.get(source) else { bail!("\"{source}\" is not in the log") };
+    let Some(found) = tree.get(source) else { bail!("\"{source}\" does not exist") };
     let ObjectKind::File { size, bytes } = &found.object.kind else {
         bail!("\"{source}\" is a {}, expected a file", found.object.kind_name());
     };

@@ -83,7 +83,7 @@ fn get_offline(pool: &Path, path: &Path) -> Result<(u64, MapItem), Failure> {
         return Err(anyhow!("the path names the root of the file system")).or_exit(NOT_REGULAR);
     };
     let Some(Listed { object, .. }) = plan.tree().get(&path) else {
-        return Err(anyhow!("\"{path}\" is not in the log")).or_exit(NOT_FOUND);
+        return Err(anyhow!("\"{path}\" does not exist")).or_exit(NOT_FOUND);
     };
     match &object.kind {
         ObjectKind::File { size, bytes } => Ok((*size, map_item(plan.tree(), bytes, *size))),

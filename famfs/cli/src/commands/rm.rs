@@ -122,7 +122,7 @@ fn paths_to_delete(operands: &Operands<'_>, args: &Rm, tree: &Tree) -> Result<Ve
             ),
             Some(_) => {}
             None if args.force => continue,
-            None => bail!("\"{path}\" is not in the log"),
+            None => bail!("\"{path}\" does not exist"),
         }
         let entries = tree.at_and_below(Some(&path)).into_iter().rev();
         let new = entries.filter(|entry| seen.insert(entry.listed.slot));

@@ -26,7 +26,7 @@ pub fn run(pool: Option<&Path>, args: &Stat) -> Outcome {
     for path in &args.paths {
         let shown = look_up(pool, path).and_then(|(path, plan)| {
             let listed = plan.tree().get(&path);
-            let listed = listed.with_context(|| format!("\"{path}\" is not in the log"))?;
+            let listed = listed.with_context(|| format!("\"{path}\" does not exist"))?;
             let entry = Entry { path, listed };
             if args.json {
                 list.entries.push(item(plan.tree(), &entry));

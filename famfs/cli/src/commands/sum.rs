@@ -179,7 +179,7 @@ impl Source {
             if let Some(path) = &path
                 && plan.tree().get(path).is_none()
             {
-                bail!("\"{path}\" is not in the log");
+                bail!("\"{path}\" does not exist");
             }
             return Ok(Self::Pool { place: Box::new(place), plan: Box::new(plan), path });
         }

@@ -90,7 +90,7 @@ fn time_of(pool: Option<&Path>, operands: &Operands<'_>, tree: &Tree, file: &Pat
     };
     let name = || path.as_ref().map_or("/".to_owned(), RelPath::to_string);
     match object {
-        None => bail!("\"{}\" is not in the log", name()),
+        None => bail!("\"{}\" does not exist", name()),
         Some(object) => object
             .mtime
             .with_context(|| format!("\"{}\" has no time: nothing has set it yet", name())),

@@ -236,11 +236,11 @@ fn refusals() {
         ),
         (
             (EntryKind::Move, moved(d, inner, b"n2", None).as_bytes().to_vec()),
-            "directory \"d\" would be inside itself".into(),
+            "directory \"dir\" would be inside itself".into(),
         ),
         (
             (EntryKind::Move, moved(d, d, b"n2", None).as_bytes().to_vec()),
-            "directory \"d\" would be inside itself".into(),
+            "directory \"dir\" would be inside itself".into(),
         ),
         (
             (EntryKind::Move, moved(f, ROOT, b"link", None).as_bytes().to_vec()),

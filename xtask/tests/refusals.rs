@@ -33,7 +33,7 @@ fn a_share_larger_than_the_pool_is_refused_with_the_size_it_needs() {
     std::fs::write(dir.path().join("file"), [1; 100]).expect("a file");
     let mut demo = Command::new(XTASK);
     let said = refusal(demo.args(["demo", "--pool-size", "16", "--share"]).arg(dir.path()));
-    assert!(said.contains("needs a pool of 80 MiB, but --pool-size is 16 MiB"), "{said}");
+    assert!(said.contains("needs a pool of 272 MiB, but --pool-size is 16 MiB"), "{said}");
 }
 
 #[test]

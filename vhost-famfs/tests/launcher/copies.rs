@@ -149,11 +149,13 @@ fn hostile() {
     let words = ["cp", "-r", "vm1:/etc", &target];
     let said = failing(&host, "qemu-rude", &words);
     assert_eq!(harmful(said.as_bytes()), None, "{}", said.escape_debug());
-    assert!(said.contains("pwned"), "it tells what the guest said: {said}");
+    // The host ends it at the first such name, or has heard the guest's words before.
+    assert!(said.contains("link/planted") || said.contains("pwned"), "{said}");
     assert_eq!(names(&host.path().join("here")), ["target"]);
     assert_eq!(names(&host.path().join("here/target")), ["link"]);
     let words = ["cp", &path(&host, "image/vmlinux"), "vm1:/tmp"];
     let said = failing(&host, "qemu-rude", &words);
+    assert!(said.contains("pwned"), "it tells what the guest said: {said}");
     assert_eq!(harmful(said.as_bytes()), None, "{}", said.escape_debug());
 }
 

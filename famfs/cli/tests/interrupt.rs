@@ -41,11 +41,13 @@ fn output(command: &mut Command) -> Output {
     output
 }
 
-/// Files that differ at their ends, with holes between.
+/// Files that differ at their ends, without holes, so that a copy takes its time.
 fn sources() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
+    let between = vec![0xaa; usize::try_from(FILE_LEN).unwrap()];
     for number in 0..FILES {
         let file = File::create(dir.path().join(format!("f{number}"))).unwrap();
+        file.write_all_at(&between, 0).unwrap();
         file.write_all_at(format!("start {number}").as_bytes(), 0).unwrap();
         file.write_all_at(format!("end {number}").as_bytes(), FILE_LEN - 5).unwrap();
     }

@@ -149,6 +149,15 @@ enum What {
     /// A file, by number: names of one file have the same.
     File(u64),
     Link,
+    /// A symbolic link that may lead to a directory: mv(1) would move into that, `famfs mv` takes
+    /// the link's place.
+    DirLink,
+}
+
+impl What {
+    fn is_link(self) -> bool {
+        matches!(self, Self::Link | Self::DirLink)
+    }
 }
 
 /// The names that there are, so that each change has something to change.
@@ -249,11 +258,11 @@ impl Model {
             }
             8 | 9 => self.rename()?,
             10 => {
-                let (path, mode) = (self.pick(|_, what| what != What::Link)?, self.below(8));
+                let (path, mode) = (self.pick(|_, what| !what.is_link())?, self.below(8));
                 format!("change chmod 7{mode}5 {path}")
             }
             11 => {
-                let (path, time) = (self.pick(|_, what| what != What::Link)?, self.time());
+                let (path, time) = (self.pick(|_, what| !what.is_link())?, self.time());
                 format!("change touch -d @{time} {path}")
             }
             12 if rustix::process::geteuid().is_root() => {
@@ -287,7 +296,7 @@ impl Model {
             ("/in/file", What::File(number)),
             ("/same", What::File(number)),
             ("/sparse", What::File(number + 1)),
-            ("/link", What::Link),
+            ("/link", What::DirLink),
         ] {
             self.names.insert(format!("{name}{path}"), what);
         }
@@ -308,7 +317,8 @@ impl Model {
             What::Directory => None,
             // A move over another name of the same file does nothing.
             _ => self.pick(|path, other| {
-                path != old && other != What::Directory && (other != what || what == What::Link)
+                let is_over = matches!(other, What::File(_) | What::Link);
+                path != old && is_over && (other != what || what == What::Link)
             }),
         };
         let new = match over {

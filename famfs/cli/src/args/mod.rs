@@ -36,10 +36,10 @@ pub const COHERENT: &str = "FAMFS_COHERENT";
 
 /// Make, fill, mount, check and read famfs file systems
 ///
-/// famfs keeps files in memory that several systems share. A file is a list of 2 MiB units of that
-/// memory. A log in the same memory records which units belong to which file. Every system plays
-/// the log to see the files, and maps them without copying. Only one system, the master, adds
-/// files, and the host of the pool file.
+/// famfs keeps files in memory that several systems share. A file is a list of pieces of that
+/// memory. A log in the same memory records which pieces belong to which file. Every system plays
+/// the log to see the files, and maps them without copying. One system, the master, adds files; so
+/// can the host of the pool file.
 ///
 /// Most commands work on a mounted famfs. With --pool FILE they work on a pool file of the host
 /// instead, which needs neither a kernel module nor a mount.

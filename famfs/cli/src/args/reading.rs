@@ -109,7 +109,7 @@ Examples:
   famfs stat /mnt/famfs/data
   famfs --pool /dev/shm/pool stat --json /data/a
 
-Exit codes: 0 success; 1 some path is not in the log, or failure; 2 wrong usage.")]
+Exit codes: 0 success; 1 some path does not exist, or failure; 2 wrong usage.")]
 pub struct Stat {
     /// Files and directories of a mounted famfs; with --pool paths in the pool
     #[arg(value_name = "PATH", required = true)]

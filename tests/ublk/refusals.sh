@@ -29,9 +29,15 @@ for wish in {1..4}; do
     setsid "${add[@]}" --image $scratch/image "${overlay[@]}" --id 6 >$scratch/out.$wish 2>&1 </dev/null &
 done
 all_have_answered() {
-    [[ $(cat $scratch/out.[1-4] | grep -c 'exists already\|busy\|File exists\|^/dev/') == 4 ]]
+    for wish in {1..4}; do
+        [[ $(wc -l <$scratch/out.$wish) -gt 0 ]] || return 1
+    done
 }
 until_it_is all_have_answered
+for wish in {1..4}; do
+    grep -q 'exists already\|: busy: \|^/dev/ublkb6$' $scratch/out.$wish ||
+        fail "another answer: $(<$scratch/out.$wish)"
+done
 [[ $(cat $scratch/out.[1-4] | grep -c '^/dev/ublkb6$') == 1 ]] || fail "$(cat $scratch/out.[1-4])"
 [[ -e $scratch/overlay ]] || fail "the overlay of device 6 was removed"
 printf x | dd of=/dev/ublkb6 bs=512 conv=notrunc,fsync status=none

@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -81,18 +81,23 @@ pub struct OverlayFile {
 
 /// A newly created overlay. It is removed unless a device uses it.
 #[derive(Debug)]
-pub struct NewFile(Option<PathBuf>);
+pub struct NewFile {
+    /// `None` once a device uses it.
+    path: Option<PathBuf>,
+    /// Keeps its lock until it is removed: nobody else may begin to use it before.
+    _locked: File,
+}
 
 impl NewFile {
     /// A device uses it now, so it is kept.
     pub fn keep(mut self) {
-        self.0 = None;
+        self.path = None;
     }
 }
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        if let Some(path) = &self.0
+        if let Some(path) = &self.path
             && let Err(err) = std::fs::remove_file(path)
         {
             warn!(path = %path.display(), %err, "cannot remove the new overlay");
@@ -121,57 +126,95 @@ pub fn open(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<OverlayFile, OverlayFileError> {
     let boot = process::boot_id().map_err(OverlayFileError::Boot)?;
-    // Without this flag, opening a pipe would wait for its other end.
-    let nonblock = OFlags::NONBLOCK.bits().cast_signed();
-    match OpenOptions::new().read(true).write(writable).custom_flags(nonblock).open(path) {
-        Ok(file) => {
-            let meta = file.metadata().map_err(io(path, "look at"))?;
-            if !meta.is_file() {
-                return Err(OverlayFileError::Type(path.to_owned()));
-            }
-            lock(&file, path, writable, patience)?;
-            let header =
-                overlay::read_header(&file, length(&file, path)?).map_err(refused(path))?;
+    // Other commands may create and remove the same overlay, so its name may change meanwhile.
+    loop {
+        if let Some(file) = open_locked(path, writable, patience)? {
+            let len = file.metadata().map_err(io(path, "look at"))?.len();
+            let header = overlay::read_header(&file, len).map_err(refused(path))?;
             // Check the size first: that is cheap.
             let known = BaseIdentity { size: base.size(), ..header.base() };
             overlay::check_base(&header, known).map_err(refused(path))?;
             overlay::check_base(&header, base.identity(progress)?).map_err(refused(path))?;
             let overlay =
                 Overlay::open(file, base.size(), boot, writable).map_err(refused(path))?;
-            Ok(OverlayFile { overlay, uuid: header.uuid(), new: None })
+            return Ok(OverlayFile { overlay, uuid: header.uuid(), new: None });
         }
-        Err(err) if err.kind() == io::ErrorKind::NotFound && writable => {
-            let identity = base.identity(progress)?;
-            create(path, identity, boot)
+        if !writable {
+            return Err(OverlayFileError::Missing(path.to_owned()));
         }
-        Err(err) if err.kind() == io::ErrorKind::NotFound => {
-            Err(OverlayFileError::Missing(path.to_owned()))
+        let identity = base.identity(progress)?;
+        if let Some(created) = create(path, identity, boot)? {
+            return Ok(created);
         }
-        Err(err) if err.kind() == io::ErrorKind::IsADirectory => {
-            Err(OverlayFileError::Type(path.to_owned()))
-        }
-        Err(err) => Err(io(path, "open")(err)),
     }
 }
 
-/// Read after taking the lock: before that, the file may still have been growing.
-fn length(file: &File, path: &Path) -> Result<u64, OverlayFileError> {
-    Ok(file.metadata().map_err(io(path, "look at"))?.len())
+/// Opens and locks the file that has the name `path`; `None` if there is none.
+fn open_locked(
+    path: &Path,
+    writable: bool,
+    patience: Duration,
+) -> Result<Option<File>, OverlayFileError> {
+    // Without this flag, opening a pipe would wait for its other end.
+    let nonblock = OFlags::NONBLOCK.bits().cast_signed();
+    loop {
+        let mut options = OpenOptions::new();
+        let file = match options.read(true).write(writable).custom_flags(nonblock).open(path) {
+            Ok(file) => file,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(err) if err.kind() == io::ErrorKind::IsADirectory => {
+                return Err(OverlayFileError::Type(path.to_owned()));
+            }
+            Err(err) => return Err(io(path, "open")(err)),
+        };
+        let meta = file.metadata().map_err(io(path, "look at"))?;
+        if !meta.is_file() {
+            return Err(OverlayFileError::Type(path.to_owned()));
+        }
+        lock(&file, path, writable, patience)?;
+        // Whoever had the lock may have removed it: then its changes would be lost.
+        if has_name(&file, path)? {
+            return Ok(Some(file));
+        }
+    }
 }
 
-/// Creates a new overlay; if that fails, nothing of it remains.
-fn create(path: &Path, base: BaseIdentity, boot: Uuid) -> Result<OverlayFile, OverlayFileError> {
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create_new(true).mode(0o600).open(path);
-    let file = file.map_err(io(path, "make"))?;
-    let new = NewFile(Some(path.to_owned()));
-    lock(&file, path, true, Duration::ZERO)?;
+/// Whether `path` is still the name of `file`.
+fn has_name(file: &File, path: &Path) -> Result<bool, OverlayFileError> {
+    let ours = file.metadata().map_err(io(path, "look at"))?;
+    match std::fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(err) => Err(io(path, "look at")(err)),
+    }
+}
+
+/// Creates a new overlay; if that fails, nothing of it remains. It gets its name when it is
+/// complete and locked, so that nobody else sees less. `None` if the name exists by then.
+fn create(
+    path: &Path,
+    base: BaseIdentity,
+    boot: Uuid,
+) -> Result<Option<OverlayFile>, OverlayFileError> {
+    let unnamed = tempfile::Builder::new()
+        .prefix(".vhost-famfs-overlay-")
+        .tempfile_in(parent::of(path))
+        .map_err(io(path, "make"))?;
+    let file = unnamed.as_file();
+    lock(file, path, true, Duration::ZERO)?;
     file.set_len(overlay::file_len(base.size)).map_err(io(path, "set the size of"))?;
     let uuid = Uuid::new_v4();
-    overlay::format(&file, base, uuid).map_err(refused(path))?;
+    overlay::format(file, base, uuid).map_err(refused(path))?;
+    let locked = file.try_clone().map_err(io(path, "open"))?;
+    let file = match unnamed.persist_noclobber(path) {
+        Ok(file) => file,
+        Err(err) if err.error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+        Err(err) => return Err(io(path, "name")(err.error)),
+    };
+    let new = NewFile { path: Some(path.to_owned()), _locked: locked };
     sync_directory(path).map_err(io(path, "make its name durable, sync the directory of"))?;
     let overlay = Overlay::open(file, base.size, boot, true).map_err(refused(path))?;
-    Ok(OverlayFile { overlay, uuid, new: Some(new) })
+    Ok(Some(OverlayFile { overlay, uuid, new: Some(new) }))
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
@@ -191,6 +234,8 @@ mod tests {
     use super::*;
     use crate::test_files::Files;
     use std::fs;
+    use std::sync::Barrier;
+    use std::thread;
 
     impl Files {
         fn open(&self, path: &Path, writable: bool) -> Result<OverlayFile, OverlayFileError> {
@@ -277,6 +322,52 @@ mod tests {
         assert!(!files.overlay().exists());
         let uuid = files.kept().unwrap().uuid;
         assert_eq!(files.open(&files.overlay(), true).unwrap().uuid, uuid);
+        assert!(files.overlay().exists());
+    }
+
+    #[test]
+    fn of_several_that_want_a_new_overlay_one_gets_it_and_the_others_find_it_busy() {
+        let files = Files::new();
+        for _ in 0..30 {
+            let start = Barrier::new(4);
+            // Each keeps what it got until all have asked.
+            let opened: Vec<_> = thread::scope(|scope| {
+                let threads: Vec<_> = (0..4)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            start.wait();
+                            files.open(&files.overlay(), true)
+                        })
+                    })
+                    .collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert_eq!(opened.iter().filter(|opened| opened.is_ok()).count(), 1, "{opened:?}");
+            for refusal in opened.iter().filter_map(|opened| opened.as_ref().err()) {
+                assert!(matches!(refusal, OverlayFileError::Busy(_)), "{refusal:?}");
+            }
+            // The image, the overlay, and nothing unfinished.
+            assert_eq!(fs::read_dir(files.dir()).unwrap().count(), 2);
+            drop(opened);
+            assert!(!files.overlay().exists());
+        }
+    }
+
+    #[test]
+    fn an_overlay_that_is_removed_while_another_waits_for_it_is_not_used() {
+        let files = Files::new();
+        let first = files.open(&files.overlay(), true).unwrap();
+        let uuid = first.uuid;
+        let second = thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let base = Base::open(&files.image()).unwrap();
+                open(&files.overlay(), &base, true, Duration::from_secs(60), &mut |_, _| {})
+            });
+            thread::sleep(Duration::from_millis(50));
+            drop(first);
+            waiting.join().unwrap().unwrap()
+        });
+        assert_ne!(second.uuid, uuid);
         assert!(files.overlay().exists());
     }
 

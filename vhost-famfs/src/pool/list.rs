@@ -150,7 +150,9 @@ mod tests {
         }
         assert!(table(&reports).contains("below/other"));
         let again = list(&[dir.path().to_owned(), dir.path().join("below/..")]).unwrap();
-        assert_eq!(again.len(), reports.len(), "under another name");
+        // Others may have pools, too.
+        let of_ours = |report: &&PoolReport| report.path.starts_with(dir.path());
+        assert_eq!(again.iter().filter(of_ours).count(), 2, "under another name");
         assert!(list(&[ours("missing")]).is_err());
     }
 }

@@ -18,7 +18,7 @@ use crate::{build, exec, paths};
 /// How many seconds each target runs in continuous integration, and with `--all`.
 const SECONDS: u64 = 60;
 const SECONDS_ALL: u64 = 600;
-/// How many targets run at the same time.
+/// How many targets run at the same time, unless another suite runs beside them.
 const AT_A_TIME: usize = 2;
 /// Seconds that one input may take, and MiB of memory that a target may use.
 const INPUT_SECONDS: u64 = 10;
@@ -47,17 +47,20 @@ pub fn run(run: &mut Run) -> Result<()> {
     names.sort_unstable_by(|one, other| other.cmp(one));
     let seconds = if run.all { SECONDS_ALL } else { SECONDS };
     let waiting = Mutex::new(names);
+    let output = Mutex::new(&mut run.output);
+    let say = |text: &str| output.lock().unwrap_or_else(PoisonError::into_inner).say(text);
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let results: Vec<Result<Tally>> = thread::scope(|scope| {
         let worker = || {
             let mut tally = Tally::default();
             while let Some(name) = next() {
                 interrupt::check()?;
-                fuzz(&name, &programs, seconds, &mut tally)?;
+                say(&fuzz(&name, &programs, seconds, &mut tally)?);
             }
             Ok(tally)
         };
-        let workers: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(worker)).collect();
+        let at_a_time = if run.beside { 1 } else { AT_A_TIME };
+        let workers: Vec<_> = (0..at_a_time).map(|_| scope.spawn(worker)).collect();
         let join = |worker: thread::ScopedJoinHandle<'_, Result<Tally>>| {
             worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
@@ -90,8 +93,8 @@ fn build() -> Result<PathBuf> {
 }
 
 /// Runs one target, which fails if it finds something. Its corpus is kept in target/fuzz/corpus,
-/// where the next run continues.
-fn fuzz(name: &str, programs: &Path, seconds: u64, tally: &mut Tally) -> Result<()> {
+/// where the next run continues. Returns what there is to say of it.
+fn fuzz(name: &str, programs: &Path, seconds: u64, tally: &mut Tally) -> Result<String> {
     let target = paths::target().join("fuzz");
     let (learned, found) = (target.join("corpus").join(name), target.join("crashes").join(name));
     for dir in [&learned, &found] {
@@ -119,12 +122,11 @@ fn fuzz(name: &str, programs: &Path, seconds: u64, tally: &mut Tally) -> Result<
     if status.success() {
         let runs =
             text.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
-        println!("fuzz {name} ... ok ({} inputs in {seconds} s)", runs.unwrap_or("?").trim());
         tally.pass();
-        return Ok(());
+        let runs = runs.unwrap_or("?").trim();
+        return Ok(format!("fuzz {name} ... ok ({runs} inputs in {seconds} s)"));
     }
     let lines: Vec<&str> = text.lines().collect();
-    println!("fuzz {name} ... FAILED ({status})");
     // A panic message says what is wrong; if there is none, the end of the output does.
     let tail = lines.len().saturating_sub(TAIL_LINES);
     let shown = match lines.iter().position(|line| line.contains(" panicked at ")) {
@@ -132,14 +134,15 @@ fn fuzz(name: &str, programs: &Path, seconds: u64, tally: &mut Tally) -> Result<
         None => &lines[tail..],
     };
     let shown = shown.join("\n");
-    println!("{shown}");
     tally.fail(&format!("fuzz {name}"), &shown);
-    println!("output: {}", log_path.display());
+    let mut said = format!("fuzz {name} ... FAILED ({status})\n{shown}\n");
+    said += &format!("output: {}", log_path.display());
     let written = "Test unit written to ";
     if let Some((_, input)) = lines.iter().find_map(|line| line.split_once(written)) {
-        println!("input:  {input}");
-        println!("replay: {} {input}", program.display());
-        println!("keep:   cp {input} fuzz/crashes/{name}/  (`cargo test -p fuzz` replays it)");
+        said += &format!("\ninput:  {input}\nreplay: {} {input}", program.display());
+        said += &format!(
+            "\nkeep:   cp {input} fuzz/crashes/{name}/  (`cargo test -p fuzz` replays it)"
+        );
     }
-    Ok(())
+    Ok(said)
 }

@@ -34,11 +34,11 @@ fn locked(imaged: &Imaged, run: &mut Run) -> Result<()> {
     let name = "the packages are those of the lock file";
     let differences = image::unlocked(imaged)?;
     for line in &differences {
-        println!("{line}");
+        run.output.say(line);
     }
     match differences.is_empty() {
         true => run.report(name, Ok(())),
-        false => run.tally.skip(name, "the mirror has others; see 'cargo xtask image --update'"),
+        false => run.skip(name, "the mirror has others; see 'cargo xtask image --update'"),
     }
     Ok(())
 }

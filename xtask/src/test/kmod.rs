@@ -44,7 +44,7 @@ fn check(tools: &Tools, headers: &KernelHeaders, run: &mut Run) -> Result<()> {
 /// The kernel's style check for module and interface.
 fn checkpatch(tools: &Tools, run: &mut Run) -> Result<()> {
     let Some(scripts) = tools.kernel_scripts() else {
-        run.tally.skip("checkpatch --strict", "the host's own tools have no checkpatch.pl");
+        run.skip("checkpatch --strict", "the host's own tools have no checkpatch.pl");
         return Ok(());
     };
     let kmod = source();
@@ -70,7 +70,7 @@ fn checkpatch(tools: &Tools, run: &mut Run) -> Result<()> {
 fn manual(run: &mut Run) -> Result<()> {
     let name = "famfs(5) formats without warnings";
     if !exec::in_path("groff") {
-        run.tally.skip(name, "this host has no groff");
+        run.skip(name, "this host has no groff");
         return Ok(());
     }
     // groff's exit status does not reflect warnings, so there must be no warning in its output.

@@ -76,7 +76,7 @@ fn in_vms(name: &str, run: &mut Run) -> Result<()> {
     if name == "kmod" {
         artifacts.lts_image = image::run_lts(&imaged.built)?;
         if artifacts.lts_image.is_none() {
-            run.tally.skip(
+            run.skip(
                 "famfs.ko on the long-term kernel",
                 "the host's own tools have no headers of it",
             );
@@ -84,7 +84,7 @@ fn in_vms(name: &str, run: &mut Run) -> Result<()> {
         if run.all {
             artifacts.oldest_image = image::run_oldest(&imaged.built)?;
             if artifacts.oldest_image.is_none() {
-                run.tally.skip(
+                run.skip(
                     "famfs.ko on the oldest kernel with fsdev_dax",
                     "these tools have headers of one such kernel only",
                 );

@@ -43,12 +43,6 @@ impl Tally {
         self.failures.add(name, said);
     }
 
-    /// Counts a check that is not possible here, and prints the reason.
-    pub fn skip(&mut self, name: &str, reason: &str) {
-        println!("check {name} ... skipped: {reason}");
-        self.skipped += 1;
-    }
-
     /// Adds the counts of a line with which a libtest harness closes a test binary: `test result:
     /// ok. 3 passed; 0 failed; 1 ignored; ...`. Other lines do not count; those about failed tests
     /// are kept as their messages.

@@ -76,9 +76,13 @@ pub fn check(program: &Program<'_>, vm: &str) -> Result<()> {
     );
     let mut terminal = Terminal::start(program, &script)?;
     terminal.shows(&format!("Console of {vm}; press Ctrl-] to leave."))?;
-    // Characters typed before the terminal is raw would be shown twice; that does no harm.
-    terminal.types(b"echo answer $((6 * 7))\r")?;
-    terminal.shows("answer 42")?;
+    // Characters typed before the terminal is raw would be shown twice; that does no harm. Those
+    // typed before the guest's shell reads may be discarded, and are typed again.
+    let answers = until("the shell answers", LIMIT, || {
+        terminal.types(b"echo answer $((6 * 7))\r")?;
+        Ok(until("the answer", ANSWER, || terminal.has("answer 42")).is_ok())
+    });
+    answers.with_context(|| terminal.screen())?;
     terminal.types(b"echo sleeps $((6 * 8)); sleep 1000\r")?;
     terminal.shows("sleeps 48")?;
     // The interrupt must reach the guest: it ends the guest's command, but not the terminal's

@@ -12,6 +12,8 @@ pub mod fields;
 pub mod map;
 pub mod path;
 pub mod piece;
+pub mod references;
+pub mod renumbering;
 mod short;
 pub mod view;
 

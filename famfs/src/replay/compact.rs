@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Frees what deleted files hold: their memory, and the log slots at the end of the log.
+//! Frees what deleted files hold: their memory, and their log slots.
 //!
-//! A deleted file's memory is free once its entry is void. The log stays in place: first the entry
-//! of the file and then all others about it become void, by one atomic store each
-//! ([`Entry::voided`]), the contents of a directory before the directory. So a crash at any store
-//! leaves a log that plays to the same files. Void entries at the end of the log free their slots;
-//! those in between keep theirs, because an entry's number is its place. So do entries that later
-//! ones have made pointless, as long as what they are about is there.
+//! A deleted file's memory is free once its entry is void. First the entry of the file and then all
+//! others about it become void, by one atomic store each ([`Entry::voided`]), the contents of a
+//! directory before the directory. So a crash at any store leaves a log that plays to the same
+//! files. Then all that is not void moves into slots without gaps ([`Log::renumber`]). Entries that
+//! later ones have made pointless stay, as long as what they are about is there.
 //!
 //! A process that still has a deleted file mapped would see a new file's bytes in it. So the caller
 //! must make sure that nobody holds the pool.
@@ -17,6 +16,7 @@ use crate::media::Media;
 use crate::replay::dead::Dead;
 use crate::replay::{EntryError, Plan};
 use crate::store::log::{Log, LogError};
+use crate::store::members;
 use crate::store::superblock::{Superblock, SuperblockError};
 
 /// Why a log cannot be compacted.
@@ -54,9 +54,9 @@ pub struct Compacted {
     pub bytes: u64,
     /// Bytes of pages in files of the store that hold others too.
     pub page_bytes: u64,
-    /// Log slots at the end of the log.
+    /// Log slots.
     pub slots: u64,
-    /// Void entries that stay where they are.
+    /// Void entries that stay where they are, because the log is too long to move the others.
     pub voids: u64,
 }
 
@@ -92,12 +92,13 @@ pub fn compact(media: &dyn Media, dry_run: bool) -> Result<Compacted, CompactErr
         voids.pop();
         next -= 1;
     }
-    let compacted = Compacted {
+    let gaps = voids.len() as u64;
+    let mut compacted = Compacted {
         deletions: dead.objects,
         bytes: dead.units,
         page_bytes: dead.pages,
-        slots: end - next,
-        voids: voids.len() as u64,
+        slots: end - next + gaps,
+        voids: 0,
     };
     if dry_run {
         return Ok(compacted);
@@ -107,6 +108,14 @@ pub fn compact(media: &dyn Media, dry_run: bool) -> Result<Compacted, CompactErr
     }
     if next < end {
         log.give_back(next)?;
+    }
+    // Nobody uses the pool, and whoever comes begins to follow the log anew.
+    for ended in members::read(media, superblock.fs_uuid).map_err(LogError::from)? {
+        members::drop_silent(media, superblock.fs_uuid, &ended).map_err(LogError::from)?;
+    }
+    if gaps > 0 && !log.renumber()? {
+        compacted.slots -= gaps;
+        compacted.voids = gaps;
     }
     Ok(compacted)
 }

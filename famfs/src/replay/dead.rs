@@ -13,10 +13,10 @@ use std::collections::{BTreeMap, HashMap};
 use zerocopy::transmute;
 
 use crate::format::extension::{
-    AttrBody, GroupBody, KIND_FILE, LIST_LEN, LIST_PIECES, LinkBody, MoveBody, NO_ENTRY, NameBody,
-    PLACE_LIST, RemoveBody,
+    AttrBody, GroupBody, LinkBody, MoveBody, NO_ENTRY, NameBody, RemoveBody,
 };
 use crate::format::path::RelPath;
+use crate::format::references;
 use crate::format::{DeleteBody, Entry, EntryKind, FileBody, MAX_PATH, MkdirBody};
 use crate::replay::node::{Node, NodeKind};
 use crate::replay::{Deletion, Plan};
@@ -122,7 +122,7 @@ impl<'p> Reader<'p> {
                 let body: NameBody = transmute!(entry.body);
                 self.about(slot, slot, Some(body.parent.get()));
                 if let Some(gone) = self.gone.get_mut(&slot) {
-                    gone.rest.extend(slot.saturating_sub(lists(&body))..slot);
+                    gone.rest.extend(slot.saturating_sub(references::lists_of(&body).0)..slot);
                 }
             }
             EntryKind::Link => {
@@ -265,14 +265,5 @@ impl<'p> Reader<'p> {
         }
         dead.rest.sort_unstable();
         dead
-    }
-}
-
-/// How many entries before a name hold its pieces or target.
-fn lists(body: &NameBody) -> u64 {
-    match (body.place.get(), body.kind.get()) {
-        (PLACE_LIST, KIND_FILE) => body.count.get().div_ceil(LIST_PIECES).into(),
-        (PLACE_LIST, _) => u64::from(body.count.get()).div_ceil(LIST_LEN as u64),
-        _ => 0,
     }
 }

@@ -104,6 +104,13 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> FsckReport {
             plan.unmarked
         ));
     }
+    if log.is_moving() {
+        notes.push(
+            "`famfs compact` was interrupted while it moved log entries; the next command that \
+             writes with --pool goes on with it"
+                .to_owned(),
+        );
+    }
     if let Some(count) = log.interrupted() {
         notes.push(format!(
             "an append was interrupted: {count} complete entries from slot {} on are not \
@@ -131,7 +138,10 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> FsckReport {
         ));
     }
     if !plan.voids().is_empty() {
-        notes.push(format!("{} log slots are void since `famfs compact`", plan.voids().len()));
+        notes.push(format!(
+            "{} log slots are void; `famfs compact` gives them back",
+            plan.voids().len()
+        ));
     }
     match Superblock::left_by_takeover(media) {
         Ok(None) => {}

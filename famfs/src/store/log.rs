@@ -10,10 +10,12 @@ use std::mem::offset_of;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromZeros, IntoBytes, transmute};
 
+use crate::format::renumbering::RENUMBERING_MAGIC;
 use crate::format::{
     self, Body, ENTRY_LEN, Entry, LOG_HEADER_LEN, LOG_MAGIC, LOG_OFFSET, LogHeader,
 };
 use crate::media::{Media, MediaError};
+use crate::store::renumber;
 use crate::store::superblock::RESTORE;
 
 /// Device offsets of the header's counters.
@@ -65,6 +67,27 @@ pub enum LogError {
         /// Value that would be right.
         expected: u64,
     },
+    /// What tells how far entries have moved into other slots is damaged.
+    #[error(
+        "the log's entries were moving into slots without gaps, and the record of that at \
+         {offset:#x} is damaged: {what}; {RESTORE}"
+    )]
+    Renumbering {
+        /// Offset in the device or pool.
+        offset: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// An entry names a slot that is void.
+    #[error("log slot {slot} at {offset:#x} names slot {void}, which is void")]
+    Reference {
+        /// Index of the slot.
+        slot: u64,
+        /// Offset in the device or pool.
+        offset: u64,
+        /// The slot that it names.
+        void: u64,
+    },
     /// Not all entries of a group are published, so none of them counts.
     #[error(
         "log slot {slot} at {offset:#x}: {count} entries belong together, but only {published} of \
@@ -105,8 +128,8 @@ pub enum LogError {
     },
     /// There is no room for more entries.
     #[error(
-        "the log is {}: {needed} more entries needed, {free} of {slots} slots free; for a longer \
-         log, make a new file system: `famfs export` all files, `famfs mkfs --force --entries {}`, \
+        "the log is {}: {needed} more entries needed, {free} of {slots} slots free; `famfs --pool \
+         FILE compact` gives back the slots of deleted files; for a longer log, make a new file system: `famfs export` all files, `famfs mkfs --force --entries {}`, \
          which erases them, and `famfs import`",
         if *.free == 0 { "full" } else { "too short for this" }, twice(*.slots, *.needed)
     )]
@@ -131,6 +154,8 @@ pub struct Log<'m> {
     slots: u64,
     next_seqnum: u64,
     next_index: u64,
+    /// The entries as they will be, if they were moving into other slots and that was interrupted.
+    moving: Option<Vec<Entry>>,
 }
 
 impl<'m> Log<'m> {
@@ -140,6 +165,12 @@ impl<'m> Log<'m> {
         media.read_at(LOG_OFFSET, &mut bytes)?;
         let raw: LogHeader = transmute!(bytes);
         let offset = LOG_OFFSET + media.origin();
+        if raw.magic.get() == RENUMBERING_MAGIC {
+            let entries = renumber::view(media)?;
+            let (slots, next) = (format::slots(log_len), entries.len() as u64);
+            let moving = Some(entries);
+            return Ok(Self { media, slots, next_seqnum: next, next_index: next, moving });
+        }
         if raw.magic.get() != LOG_MAGIC {
             return Err(LogError::Magic { offset, found: raw.magic.get() });
         }
@@ -154,7 +185,7 @@ impl<'m> Log<'m> {
             }
         }
         let (next_seqnum, next_index) = (raw.next_seqnum.get(), raw.next_index.get());
-        Ok(Self { media, slots, next_seqnum, next_index })
+        Ok(Self { media, slots, next_seqnum, next_index, moving: None })
     }
 
     /// Writes an empty log of `log_len` bytes, header last.
@@ -246,9 +277,19 @@ impl<'m> Log<'m> {
         self.range(self.next_index, self.next_index + self.interrupted().unwrap_or(0))
     }
 
-    /// Makes the log ready for appends: publishes what an interrupted append had completed, and
-    /// refuses counters that make no sense.
+    /// Whether entries were moving into other slots, and that was interrupted. What is read here is
+    /// what the log will be.
+    pub fn is_moving(&self) -> bool {
+        self.moving.is_some()
+    }
+
+    /// Makes the log ready for appends: goes on with moves into other slots, publishes what an
+    /// interrupted append had completed, and refuses counters that make no sense.
     pub fn prepare_append(&mut self) -> Result<(), LogError> {
+        if self.moving.is_some() {
+            renumber::finish(self.media)?;
+            self.moving = None;
+        }
         if let Some(problem) = self.counter_problem() {
             return Err(problem);
         }
@@ -311,6 +352,17 @@ impl<'m> Log<'m> {
         Ok(())
     }
 
+    /// Moves all entries that are not void into slots without gaps, and frees the others. Returns
+    /// whether it could; no entry names the slots that it had before. Nobody else may read the log
+    /// by slots meanwhile.
+    pub fn renumber(&mut self) -> Result<bool, LogError> {
+        let Some(next) = renumber::renumber(self.media, self.published())? else {
+            return Ok(false);
+        };
+        (self.next_seqnum, self.next_index) = (next, next);
+        Ok(true)
+    }
+
     fn publish(&mut self, next: u64) -> Result<(), LogError> {
         self.media.write_at(NEXT_SEQNUM_OFFSET, &next.to_le_bytes())?;
         self.media.write_at(NEXT_INDEX_OFFSET, &next.to_le_bytes())?;
@@ -320,21 +372,36 @@ impl<'m> Log<'m> {
     }
 
     fn range(&self, next: u64, end: u64) -> Entries<'_> {
-        Entries { media: self.media, next, end, chunk: Vec::new(), at: 0 }
+        let mut entries = Entries::of(self.media, next, end);
+        entries.memory = self.moving.as_deref();
+        entries
     }
 }
 
 /// Entries of a log in order, each with its slot, checked.
 pub struct Entries<'l> {
     media: &'l dyn Media,
+    /// The entries, if they are not on the media yet.
+    memory: Option<&'l [Entry]>,
     next: u64,
     end: u64,
     chunk: Vec<Entry>,
     at: usize,
 }
 
-impl Entries<'_> {
+impl<'l> Entries<'l> {
+    /// The entries from slot `next` on, and below `end`.
+    pub(super) fn of(media: &'l dyn Media, next: u64, end: u64) -> Self {
+        Self { media, memory: None, next, end, chunk: Vec::new(), at: 0 }
+    }
+
     fn fetch(&mut self) -> Result<Entry, LogError> {
+        if let Some(memory) = self.memory {
+            let entry = usize::try_from(self.next).ok().and_then(|slot| memory.get(slot));
+            // There are as many as are published.
+            let entry = entry.copied().unwrap_or_else(Entry::new_zeroed);
+            return self.check(&entry).map(|()| entry);
+        }
         if self.at == self.chunk.len() {
             let left = usize::try_from(self.end - self.next).unwrap_or(usize::MAX);
             self.chunk.resize(left.min(SCAN_ENTRIES), Entry::new_zeroed());

@@ -7,6 +7,7 @@ pub mod lease_request;
 pub mod log;
 pub mod members;
 pub mod mkfs;
+mod renumber;
 pub mod role;
 pub mod superblock;
 pub mod takeover;

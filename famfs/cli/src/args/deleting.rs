@@ -45,11 +45,10 @@ pub struct Rm {
 /// Options of `compact`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Turns the entries of deleted files and those of their deletions into void entries, which all \
-readers skip, including the reference's. Void entries at the end of the log free their slots. The \
-others keep theirs; to get these back too, make a new file system: `export`, `mkfs --force`, \
-`import`. A deletion itself needs a free slot, so nothing can be deleted while the log is full. An \
-interruption does no harm: run the command again.
+Turns the entries of deleted files and those of their deletions into void entries, and moves all \
+others into slots without gaps. A deletion itself needs a free slot, so nothing can be deleted while \
+the log is full. An interruption does no harm: run the command again. What it left is read as if it \
+had ended; the next command that writes with --pool ends it.
 
 It works only with --pool, on a pool that is not in use: it takes the pool's lock and the master's \
 lease, and refuses if another process has the pool open or mapped. Only root can see the processes \

@@ -56,12 +56,7 @@ pub fn run(pool: Option<&Path>, args: &Compact) -> Outcome {
         human(bytes + page_bytes)
     )?;
     if voids > 0 {
-        match voids {
-            1 => say!("1 void log entry stays, because entries of other files follow it")?,
-            _ => {
-                say!("{voids} void log entries stay, because entries of other files follow them")?;
-            }
-        }
+        say!("{voids} void log entries stay, because this log is too long to move the others")?;
     }
     Ok(OK)
 }

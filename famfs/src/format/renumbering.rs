@@ -15,7 +15,7 @@ use crate::format::{ALLOC_UNIT, ENTRY_LEN, MAX_MEMBERS, MEMBERS_OFFSET, Member, 
 /// text.
 pub const RENUMBERING_MAGIC: u64 = u64::from_le_bytes(*b"FAMRENUM");
 /// Device offset of two [`Renumbering`]s, of which the newer one counts.
-pub const RENUMBERING_OFFSET: u64 = 0x7000;
+pub const RENUMBERING_OFFSET: u64 = 0x7100;
 /// Device offset of a bit for each slot, the lowest bit of a byte first: whether its entry counts.
 pub const COUNTING_OFFSET: u64 = 0x30000;
 /// Device offset of the entries that are about to be written into their new slots.

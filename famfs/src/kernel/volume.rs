@@ -47,7 +47,10 @@ impl Mounted {
             lock::exclusive(&locked, &name, lock::PATIENCE, |text| self.tell(text))?;
         }
         let superblock = self.map_meta(FileType::Superblock, Access::Read, ALLOC_UNIT, 0o444)?.1;
-        let meta = MetaFiles::new(superblock, Some(log), self.device(), self.device_len()?)?;
+        let found = rustix::fs::fstat(&locked);
+        let device = found.map_err(|err| meta_error("examine", LOG_FILE, err))?.st_dev;
+        let meta = MetaFiles::new(superblock, Some(log), self.device(), self.device_len()?)?
+            .watched_as(device);
         let work = RefCell::default();
         Ok(MountedVolume { mounted: self, meta, role, access, _locked: locked, work })
     }

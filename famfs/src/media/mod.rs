@@ -23,7 +23,9 @@ use crate::format::{ENTRY_LEN, LOG_HEADER_LEN, LOG_OFFSET, LogHeader};
 use crate::sys::dax::{Access, Mapping};
 use crate::system::holders::{self, NamedProcess};
 use crate::system::lock::{self, LockError};
+use crate::system::neighbours::{self, PoolId};
 use crate::system::ownership;
+use crate::system::watcher;
 
 /// Bytes of a famfs device.
 pub trait Media: Send + Sync {
@@ -59,6 +61,10 @@ pub trait Media: Send + Sync {
 
     /// Drops cached copies of the range, so that the next read sees what others wrote.
     fn refresh(&self, offset: u64, len: u64) -> Result<(), MediaError>;
+
+    /// Tells those who follow the log, or may lend the lease, to look. Whom this does not reach
+    /// looks by himself, later.
+    fn announce(&self) {}
 
     /// Another handle of the same bytes, which lives as long as it is needed.
     ///
@@ -413,6 +419,12 @@ impl Media for PoolFile {
         Ok(())
     }
 
+    fn announce(&self) {
+        if let Ok(metadata) = self.file.metadata() {
+            neighbours::wake_all(PoolId::of(&metadata));
+        }
+    }
+
     fn another(&self) -> io::Result<Box<dyn Media>> {
         Ok(Box::new(self.try_clone().map_err(io::Error::other)?))
     }
@@ -425,6 +437,8 @@ pub struct MetaFiles {
     log: Option<Mapping>,
     device: PathBuf,
     device_len: u64,
+    /// Device number of the mounted file system, whose watch is told of what is published.
+    watched: Option<u64>,
 }
 
 impl MetaFiles {
@@ -435,7 +449,7 @@ impl MetaFiles {
         device: PathBuf,
         device_len: u64,
     ) -> Result<Self, MediaError> {
-        let media = Self { superblock, log, device, device_len };
+        let media = Self { superblock, log, device, device_len, watched: None };
         media.refresh(0, media.superblock.len() as u64)?;
         if let Some(log) = &media.log {
             let mut bytes = [0; size_of::<LogHeader>()];
@@ -448,6 +462,13 @@ impl MetaFiles {
             media.refresh(LOG_OFFSET, used.min(log.len() as u64))?;
         }
         Ok(media)
+    }
+
+    /// The same, of the mounted file system with that device number: its watch is told of what is
+    /// published.
+    #[must_use]
+    pub fn watched_as(self, device: u64) -> Self {
+        Self { watched: Some(device), ..self }
     }
 
     /// Runs `op` on the mapping that holds the range, at the offset inside it.
@@ -500,5 +521,11 @@ impl Media for MetaFiles {
 
     fn refresh(&self, offset: u64, len: u64) -> Result<(), MediaError> {
         self.locate("read", offset, len, |map, start| map.invalidate(start, as_len(len)))
+    }
+
+    fn announce(&self) {
+        if let Some(device) = self.watched {
+            watcher::wake(device);
+        }
     }
 }

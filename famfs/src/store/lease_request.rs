@@ -31,7 +31,9 @@ pub fn is_asked(media: &dyn Media) -> Result<bool, MediaError> {
 
 /// Asks for the lease.
 pub(super) fn ask(media: &dyn Media) -> Result<(), MediaError> {
-    store(media, 1)
+    store(media, 1)?;
+    media.announce();
+    Ok(())
 }
 
 /// Ends the request, answered or not.

@@ -368,6 +368,7 @@ impl<'m> Log<'m> {
         self.media.write_at(NEXT_INDEX_OFFSET, &next.to_le_bytes())?;
         self.media.persist(NEXT_SEQNUM_OFFSET, 16)?;
         (self.next_seqnum, self.next_index) = (next, next);
+        self.media.announce();
         Ok(())
     }
 

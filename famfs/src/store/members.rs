@@ -122,6 +122,12 @@ pub fn look(
 ) -> Result<Vec<(Member, bool)>, MediaError> {
     let start = Instant::now();
     let mut looker = Looker::default();
+    let first = looker.look(media, fs_uuid)?;
+    if first.is_empty() {
+        return Ok(first);
+    }
+    // Who hears it beats at once.
+    media.announce();
     loop {
         let looked = looker.look(media, fs_uuid)?;
         if looked.iter().all(|(_, alive)| *alive) || start.elapsed() >= timing.expiry {

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -103,9 +104,17 @@ impl Presence {
     /// Waits, but not longer than until the table changes or a signal arrives; false if the file
     /// system is no longer in the table.
     pub fn wait(&self, pause: Duration) -> bool {
+        self.wait_beside(&[], pause)
+    }
+
+    /// The same, but not longer than until one of the other files can be read.
+    pub fn wait_beside(&self, others: &[BorrowedFd<'_>], pause: Duration) -> bool {
         let pause = Timespec::try_from(pause).unwrap_or_default();
-        match poll(&mut [PollFd::new(&self.table, PollFlags::PRI)], Some(&pause)) {
+        let mut fds = vec![PollFd::new(&self.table, PollFlags::PRI)];
+        fds.extend(others.iter().map(|other| PollFd::new(other, PollFlags::IN)));
+        match poll(&mut fds, Some(&pause)) {
             Ok(0) | Err(Errno::INTR) => true,
+            Ok(_) if fds[0].revents().is_empty() => true,
             _ => on(&self.mount_point).is_ok_and(|mount| mount.is_some()),
         }
     }

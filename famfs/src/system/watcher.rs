@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The one program that follows the log of a mounted file system: finds it, and asks it to end,
-//! because it keeps the file system from being unmounted.
+//! The one program that follows the log of a mounted file system: finds it, wakes it, and asks it to
+//! end, because it keeps the file system from being unmounted.
 //!
 //! It holds the lock of a file below /run/famfs, named after the file system's device number, and
 //! writes its process id there. The lock says whether it lives; the id says which process it is.
+//! Beside it is a socket for wake-ups.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -17,9 +18,12 @@ use rustix::process::Signal;
 
 use crate::system::lock::{self, Mode};
 use crate::system::process::Handle;
+use crate::system::wake::{self, WakeSocket};
 
 /// Directory of the files; a boot removes it, and ends the watchers.
 const DIR: &str = "/run/famfs";
+/// Extension of the sockets.
+const WAKE: &str = "wake";
 /// How long a watcher may take to write its id.
 const BEGINNING: Duration = Duration::from_secs(1);
 /// How long a watcher may take to end.
@@ -81,10 +85,28 @@ impl Watcher {
         Ok(Self { _lock: file })
     }
 
+    /// Begins to be woken by [`wake`].
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub fn listen(&self, mount_point: &Path) -> Result<WakeSocket, WatcherError> {
+        let path = file_of(mount_point)?.with_extension(WAKE);
+        // That of an earlier watcher; this one holds the lock.
+        let _ = fs::remove_file(&path);
+        WakeSocket::bind(&path).map_err(|err| system("make", &path, err))
+    }
+
     /// The process that follows a mounted file system, if there is one.
     pub fn of(mount_point: &Path) -> Result<Option<u32>, WatcherError> {
         find(mount_point)
     }
+}
+
+/// Wakes who follows the file system with that device number, if there is somebody: something was
+/// published.
+pub fn wake(device: u64) {
+    // Who cannot be woken finds it at the next look.
+    let _ = wake::wake(&file_of_device(device).with_extension(WAKE));
 }
 
 /// A process that follows a mounted file system, held so that its id cannot pass to another.
@@ -151,10 +173,13 @@ fn read_pid(file: &mut File) -> Option<u32> {
 }
 
 fn file_of(mount_point: &Path) -> Result<PathBuf, WatcherError> {
-    let device =
-        fs::metadata(mount_point).map_err(|err| system("examine", mount_point, err))?.dev();
+    let found = fs::metadata(mount_point).map_err(|err| system("examine", mount_point, err))?;
+    Ok(file_of_device(found.dev()))
+}
+
+fn file_of_device(device: u64) -> PathBuf {
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    Ok(Path::new(DIR).join(format!("watch-{major}-{minor}.pid")))
+    Path::new(DIR).join(format!("watch-{major}-{minor}.pid"))
 }
 
 fn system(action: &'static str, path: &Path, source: io::Error) -> WatcherError {

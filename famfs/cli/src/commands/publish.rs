@@ -45,6 +45,9 @@ pub fn run(pool: Option<&Path>, args: &Publish) -> Outcome {
     let (start, timing, timeout) =
         (Instant::now(), Timing::default(), Duration::from_secs(args.timeout));
     let mut looker = Looker::default();
+    looker.look(media, superblock.fs_uuid)?;
+    // Who hears it beats at once.
+    media.announce();
     let (items, done) = loop {
         let looked = looker.look(media, superblock.fs_uuid)?;
         // Read afterwards, so that no member that is right can be ahead of it.

@@ -3,6 +3,7 @@
 
 mod master;
 mod member;
+mod wake;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -28,6 +29,7 @@ use serde::Serialize;
 
 use self::master::Lease;
 use self::member::Membership;
+use self::wake::Wake;
 use super::play::system_or_client;
 use crate::output::{FAILED, OK, Outcome, notice, print_json_line, say, stop_flag, stopped};
 
@@ -42,6 +44,9 @@ const START_PAUSE: Duration = Duration::from_millis(100);
 /// can cause any number of them; after this many, nothing is reported for [`TELL_PAUSE`].
 const MOST_MESSAGES: usize = 100;
 const TELL_PAUSE: Duration = Duration::from_secs(60);
+/// Longest pause of a watch that is told when others publish: whoever publishes may be unable to
+/// tell it.
+const TOLD_PAUSE: Duration = Duration::from_millis(250);
 
 /// A line of the JSON output.
 #[derive(Serialize)]
@@ -84,7 +89,8 @@ pub fn run(args: &Watch) -> Outcome {
     ignore_poison_notices().context("cannot ignore SIGBUS")?;
     let found = mounts::locate(&args.mount_point)?;
     let mount_point = found.mount.mount_point;
-    let _watcher = Watcher::begin(&mount_point)?;
+    let watcher = Watcher::begin(&mount_point)?;
+    let mut wake = Wake::listen(&watcher, &mount_point)?;
     let table = Presence::of(&mount_point)?;
     // A system that may not write is not the master.
     let read_only = Mounted::at(&mount_point, &found.mount.source)?.is_read_only()?;
@@ -106,7 +112,8 @@ pub fn run(args: &Watch) -> Outcome {
     reporter.step(&step);
     reporter.ready(&mount_point, &follower);
     let mut shared = Shared { lease: Lease::new(system), member: Membership::new(!read_only) };
-    let end = follow(args, &mut follower, &mut shared, &table, &mut reporter, &stop);
+    let waits = Waits { table: &table, wake: &mut wake };
+    let end = follow(args, &mut follower, &mut shared, waits, &mut reporter, &stop);
     // Whoever started this may be gone, and there is nobody else to report to.
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     if let Some(failure) = reporter.failure {
@@ -141,6 +148,23 @@ impl Shared {
     fn tend(&mut self, follower: &Follower) -> impl Iterator<Item = String> + use<> {
         [self.lease.tend(follower), self.member.tend(follower)].into_iter().flatten()
     }
+
+    /// Somebody may wait for an answer.
+    fn hurry(&mut self) {
+        self.lease.hurry();
+        self.member.hurry();
+    }
+
+    /// Time until it has to be brought up to date.
+    fn left(&self) -> Duration {
+        self.lease.left().min(self.member.left())
+    }
+}
+
+/// What ends a pause.
+struct Waits<'w> {
+    table: &'w Presence,
+    wake: &'w mut Wake,
 }
 
 /// Polls and plays until it has to stop; returns the reason.
@@ -148,19 +172,34 @@ fn follow(
     args: &Watch,
     follower: &mut Follower,
     shared: &mut Shared,
-    table: &Presence,
+    Waits { table, wake }: Waits<'_>,
     reporter: &mut Reporter<'_>,
     stop: &AtomicBool,
 ) -> Result<&'static str, FollowError> {
-    let mut pace = Pace::new(Duration::from_millis(args.interval));
+    let interval = Duration::from_millis(args.interval);
+    let mut pace = Pace::new(interval);
     // When to retry what could not be made or removed.
     let mut retry = Backoff::new();
     let mut trouble: Option<Trouble> = None;
+    // Something was published since the last pause.
+    let mut fresh = true;
     while !stopped(stop) && reporter.failure.is_none() {
-        let pause = trouble.as_ref().map_or(Duration::ZERO, Trouble::pause);
-        if !table.wait(pause.max(pace.pause())) {
+        let told = wake.is_told();
+        let pause = match told {
+            // Once more after a change, to tell others how far this is.
+            true if std::mem::take(&mut fresh) => Pace::SHORTEST,
+            true => TOLD_PAUSE.max(interval).min(shared.left()),
+            false => pace.pause(),
+        };
+        let trouble_pause = trouble.as_ref().map_or(Duration::ZERO, Trouble::pause);
+        let waited = wake.wait(table, pause.max(trouble_pause));
+        if !waited.mounted {
             return Ok("unmounted");
         }
+        if waited.woken {
+            shared.hurry();
+        }
+        shared.member.rest(told);
         for problem in shared.tend(follower) {
             reporter.error(&problem);
         }
@@ -189,6 +228,7 @@ fn follow(
                     }
                 }
                 pace.hurry();
+                fresh = true;
             }
             // A file system that was formatted again stays so; one that only looks like it for a
             // moment does not.

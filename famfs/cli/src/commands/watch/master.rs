@@ -27,6 +27,8 @@ pub struct Lease {
     next: Instant,
     /// When to look whether it is asked for.
     next_request: Instant,
+    /// It is asked for, and could not be released yet.
+    is_asked_for: bool,
 }
 
 enum State {
@@ -40,7 +42,7 @@ impl Lease {
     /// No lease yet. A system without a UUID is not a master and needs none.
     pub fn new(system: Option<Uuid>) -> Self {
         let now = Instant::now();
-        Self { system, state: State::Without, next: now, next_request: now }
+        Self { system, state: State::Without, next: now, next_request: now, is_asked_for: false }
     }
 
     /// Acquires the lease if this system is the master, and releases it when it no longer is.
@@ -77,6 +79,20 @@ impl Lease {
         problem
     }
 
+    /// Somebody may ask for it now.
+    pub fn hurry(&mut self) {
+        self.next_request = Instant::now();
+    }
+
+    /// Time until [`Lease::tend`] has something to do.
+    pub fn left(&self) -> Duration {
+        let next = match &self.state {
+            State::Held(_) if self.is_asked_for => self.next.min(self.next_request),
+            _ => self.next,
+        };
+        next.saturating_duration_since(Instant::now())
+    }
+
     /// Releases the lease if the host asks for it and no program here writes. Until the host has
     /// taken it, [`Keeper::acquire`] waits.
     fn lend(&mut self, follower: &Follower) {
@@ -86,7 +102,8 @@ impl Lease {
         }
         self.next_request = Instant::now() + ASKED;
         // What cannot be read is reported with the log.
-        if !keeper.is_asked_for().unwrap_or(false) {
+        self.is_asked_for = keeper.is_asked_for().unwrap_or(false);
+        if !self.is_asked_for {
             return;
         }
         // Whoever writes has the log's lock before the lease.
@@ -94,6 +111,7 @@ impl Lease {
         if let State::Held(keeper) = std::mem::replace(&mut self.state, State::Without) {
             keeper.release();
         }
+        self.is_asked_for = false;
         self.next = Instant::now();
     }
 

@@ -10,8 +10,14 @@ use famfs::store::members::Seat;
 use famfs::store::role;
 use famfs::write::volume::Volume;
 
-/// How often to beat: who waits for all members waits for a beat of each.
+/// How often to beat: who waits for all members waits for a beat of each, and may be unable to wake
+/// them.
 const BEAT: Duration = Duration::from_millis(200);
+/// How often if others wake this system, so that it beats when somebody waits. Far less than
+/// [`Timing::expiry`].
+const TOLD_BEAT: Duration = Duration::from_secs(1);
+/// Shortest time between two beats, however often this system is woken.
+const SHORTEST: Duration = Duration::from_millis(50);
 /// How long to wait before another try to take a place.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -21,12 +27,39 @@ pub struct Membership {
     writable: bool,
     seat: Option<Seat>,
     next: Instant,
+    beat: Duration,
+    /// When it last beat.
+    last: Instant,
 }
 
 impl Membership {
     /// None yet. A system that cannot write the memory takes no place.
     pub fn new(writable: bool) -> Self {
-        Self { writable, seat: None, next: Instant::now() }
+        let now = Instant::now();
+        Self { writable, seat: None, next: now, beat: BEAT, last: now }
+    }
+
+    /// Sets how often to beat, by whether others wake this system.
+    pub fn rest(&mut self, told: bool) {
+        self.beat = if told { TOLD_BEAT } else { BEAT };
+        if self.seat.is_some() {
+            self.next = self.next.min(self.last + self.beat);
+        }
+    }
+
+    /// Somebody may wait for a beat.
+    pub fn hurry(&mut self) {
+        if self.seat.is_some() {
+            self.next = self.next.min(self.last + SHORTEST);
+        }
+    }
+
+    /// Time until [`Membership::tend`] has something to do.
+    pub fn left(&self) -> Duration {
+        match self.writable {
+            true => self.next.saturating_duration_since(Instant::now()),
+            false => Duration::MAX,
+        }
     }
 
     /// Takes a place or keeps it, and tells how far the mount is. Returns what to report.
@@ -53,7 +86,7 @@ impl Membership {
         };
         match result {
             Ok(()) if due => {
-                self.next = now + BEAT;
+                (self.last, self.next) = (now, now + self.beat);
                 None
             }
             Ok(()) => None,

@@ -12,8 +12,8 @@
 //! [`vm`] is one virtual machine. A [`cluster`] describes, starts and stops several VMs that share
 //! a pool; it keeps running after the command that starts it.
 //!
-//! Each module uses only those before it in this list: [`bounded_log`], [`host`], [`pool`],
-//! [`device`], [`vm`], [`cluster`], [`doctor`], [`args`]. The code that carries out the program's
+//! Each module uses only those before it in this list: [`bounded_log`], [`wake`], [`host`],
+//! [`pool`], [`device`], [`vm`], [`cluster`], [`doctor`], [`args`]. The code that carries out the program's
 //! commands (`run`) is not part of this library; block devices ([`ublk`]) have a library of their
 //! own.
 //!
@@ -31,3 +31,4 @@ pub mod doctor;
 pub mod host;
 pub mod pool;
 pub mod vm;
+pub mod wake;

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use famfs::system::neighbours::PoolId;
 use famfs::text::number::parse_size;
 
 use crate::bounded_log::{DEFAULT_LIMIT, MIN_LIMIT};
@@ -11,7 +12,8 @@ use crate::bounded_log::{DEFAULT_LIMIT, MIN_LIMIT};
 /// Limit the size of logs: copy the output of FILE.pipe into FILE and FILE.old.
 ///
 /// `up` starts one for each VM. It creates the pipes. It ends when no process has the pipes open
-/// for writing and all processes whose end it records have ended.
+/// for writing and all processes whose end it records have ended. With --wake-port, it also wakes
+/// the guest when something is published in the pool, and others when the guest publishes.
 #[derive(Debug, Args)]
 pub(super) struct KeepLogsArgs {
     /// The log files.
@@ -23,6 +25,12 @@ pub(super) struct KeepLogsArgs {
     /// Record in FILE how processes end; standard input lists their ids, one per line
     #[arg(long, value_name = "FILE")]
     ends: Option<PathBuf>,
+    /// The socket of the VM's wake-up port, which QEMU makes
+    #[arg(long, value_name = "SOCKET", requires = "wake_pool")]
+    wake_port: Option<PathBuf>,
+    /// The pool: device and inode number of its file, in hexadecimal, as in 1a-2b3c
+    #[arg(long, value_name = "ID", requires = "wake_port")]
+    wake_pool: Option<PoolId>,
 }
 
 fn limit(text: &str) -> Result<u64, String> {
@@ -41,10 +49,14 @@ pub struct KeepLogsConfig {
     pub limit: u64,
     /// Where to record how the processes listed on standard input end.
     pub ends: Option<PathBuf>,
+    /// The pool whose changes wake the VM, and the socket of the VM's port.
+    pub wake: Option<(PoolId, PathBuf)>,
 }
 
 impl From<KeepLogsArgs> for KeepLogsConfig {
-    fn from(KeepLogsArgs { logs, limit, ends }: KeepLogsArgs) -> Self {
-        Self { logs, limit: limit.unwrap_or(DEFAULT_LIMIT), ends }
+    fn from(args: KeepLogsArgs) -> Self {
+        let KeepLogsArgs { logs, limit, ends, wake_port, wake_pool } = args;
+        let wake = wake_pool.zip(wake_port);
+        Self { logs, limit: limit.unwrap_or(DEFAULT_LIMIT), ends, wake }
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use famfs::system::lock::{self, Mode as LockMode};
+use famfs::system::neighbours;
 use famfs::system::ownership::{self, Fault};
 use famfs::system::process::boot_id;
 use rustix::fs::{Mode, OFlags, openat};
@@ -376,6 +377,8 @@ impl Directory {
             }
             _ => {}
         }
+        // A keeper that was killed leaves its socket.
+        neighbours::sweep(&self.base);
         // Fails if there are other clusters.
         let _ = fs::remove_dir(&self.base);
         Ok(())

@@ -13,6 +13,7 @@ use famfs::replay::Owner;
 use famfs::replay::tree::object::ObjectKind;
 use famfs::store::mkfs::{self, MkfsError};
 use famfs::sys::dax::Access;
+use famfs::system::neighbours::PoolId;
 use famfs::write::copy::{Copy, CopyError};
 use famfs::write::dropped::{Counts, Dropped};
 use famfs::write::transfer::How;
@@ -125,6 +126,14 @@ impl OpenPool {
             open.format(mkfs)?;
         }
         Ok(open)
+    }
+
+    /// Which pool it is, for those who are told what is published in it.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn id(&self) -> Result<PoolId, PoolError> {
+        Ok(PoolId::of(&self.file.metadata().map_err(self.io("look at it"))?))
     }
 
     fn io(&self, action: &'static str) -> impl Fn(io::Error) -> PoolError + use<> {

@@ -5,6 +5,8 @@ use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use famfs::system::runtime::{self, NoRuntime};
+
 use crate::vm::{Accelerator, Confinement, Image, Qemu, QemuVersion, SelectError, has_filter};
 
 /// Environment variable that names the QEMU program.
@@ -20,11 +22,8 @@ pub enum HostError {
     #[error("no QEMU to run VMs with; install it, or name one with --qemu or ${QEMU_VARIABLE}")]
     Qemu(#[source] SelectError),
     /// There is no directory for files that live as long as a cluster.
-    #[error(
-        "no runtime directory: XDG_RUNTIME_DIR is not set and {} does not exist; log in through \
-         your system's login service, or set XDG_RUNTIME_DIR to a directory of your own in memory", .0.display()
-    )]
-    NoRuntime(PathBuf),
+    #[error(transparent)]
+    NoRuntime(#[from] NoRuntime),
     /// The path of this program is unknown.
     #[error("cannot determine the path of this program")]
     Program(#[source] io::Error),
@@ -91,26 +90,12 @@ fn from_anywhere(path: PathBuf) -> PathBuf {
     if is_path { std::path::absolute(&path).unwrap_or(path) } else { path }
 }
 
-/// The directory that holds all clusters of this user: in `$XDG_RUNTIME_DIR`, else where login
-/// services put that directory. It need not exist.
+/// The directory that holds all clusters of this user. It need not exist.
 ///
 /// # Errors
-/// There is no such directory.
+/// There is no place for it.
 pub fn runtime_dir() -> Result<PathBuf, HostError> {
-    const NAME: &str = "vhost-famfs";
-    if let Some(dir) = non_empty("XDG_RUNTIME_DIR") {
-        return Ok(PathBuf::from(dir).join(NAME));
-    }
-    let uid = rustix::process::geteuid();
-    let usual = PathBuf::from(format!("/run/user/{}", uid.as_raw()));
-    if usual.is_dir() {
-        return Ok(usual.join(NAME));
-    }
-    // Root uses /run directly, as system services do.
-    if uid.is_root() && Path::new("/run").is_dir() {
-        return Ok(Path::new("/run").join(NAME));
-    }
-    Err(HostError::NoRuntime(usual))
+    Ok(runtime::runtime_dir()?)
 }
 
 /// Looks for the image: in the directory the variable names, where the package installs it, and

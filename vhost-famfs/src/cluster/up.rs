@@ -259,7 +259,7 @@ impl<'p> Start<'p> {
         let begun = Instant::now();
         let mut keepers = Vec::new();
         for (index, vm) in self.plan.vms.iter().enumerate() {
-            keepers.push(self.start_keeper(index, vm)?);
+            keepers.push(self.start_keeper(index, vm, &open)?);
         }
         let nodes = self.start_all(&open, &keepers)?;
         let vms = self.wait_all(&nodes, limit, events)?;
@@ -316,14 +316,19 @@ impl<'p> Start<'p> {
         Ok(nodes)
     }
 
-    /// Starts the process that limits the size of a VM's logs.
-    fn start_keeper(&self, index: usize, vm: &VmPlan) -> Result<LogKeeper, UpError> {
+    /// Starts the process that limits the size of a VM's logs and wakes its guest.
+    fn start_keeper(
+        &self,
+        index: usize,
+        vm: &VmPlan,
+        pool: &OpenPool,
+    ) -> Result<LogKeeper, UpError> {
+        let id = pool.id()?;
         let mut inner = self.going_on()?;
         let failed = |source| UpError::Keeper { vm: vm.name().to_owned(), source };
         let (program, limit) = (&self.plan.program, self.plan.log_limit);
-        let ends = &vm.config.paths.ends;
         let lifetime = |input| self.detached(Some(input));
-        let keeper = LogKeeper::spawn(program, &vm.logs(), ends, limit, lifetime);
+        let keeper = LogKeeper::spawn(program, &vm.logs(), &vm.config.paths, id, limit, lifetime);
         let keeper = keeper.map_err(failed)?;
         inner.state.vms[index].keeper = Some(started(vm, keeper.pid())?);
         self.directory.write(&inner.state)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The process that limits the size of a VM's logs and records how the VM ends; each VM of a
-//! cluster has one.
+//! The process that limits the size of a VM's logs, records how the VM ends, and wakes its guest when
+//! something is published in the pool; each VM of a cluster has one.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -9,6 +9,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 
+use famfs::system::neighbours::PoolId;
+
+use super::paths::VmPaths;
 use super::process::Lifetime;
 use crate::bounded_log::make_pipe;
 
@@ -24,20 +27,23 @@ pub struct LogKeeper {
 }
 
 impl LogKeeper {
-    /// Starts a keeper.
+    /// Starts the keeper of a VM that has the pool.
     ///
     /// # Errors
     /// A pipe cannot be created, or the keeper cannot be started.
     pub fn spawn(
         program: &Path,
         logs: &[PathBuf],
-        ends: &Path,
+        paths: &VmPaths,
+        pool: PoolId,
         limit: u64,
         lifetime: impl FnOnce(File) -> Lifetime,
     ) -> io::Result<Self> {
         let pipes = logs.iter().map(|log| make_pipe(log)).collect::<io::Result<_>>()?;
         let mut argv: Vec<OsString> = vec![program.into(), "keep-logs".into(), "--limit".into()];
-        argv.extend([limit.to_string().into(), "--ends".into(), ends.into()]);
+        argv.extend([limit.to_string().into(), "--ends".into(), (&paths.ends).into()]);
+        argv.extend(["--wake-pool".into(), pool.to_string().into()]);
+        argv.extend(["--wake-port".into(), (&paths.wake).into()]);
         argv.extend(logs.iter().map(Into::into));
         let null = File::options().write(true).open("/dev/null")?;
         let (input, ids) = io::pipe()?;

@@ -16,6 +16,8 @@ pub struct VmPaths {
     /// The sockets for commands of users: the other ports. Beside each is the lock of the process
     /// that uses it.
     pub commands: [PathBuf; PORTS - 1],
+    /// The socket of the port through which guest and host wake each other.
+    pub wake: PathBuf,
     /// QEMU's control socket.
     pub qmp: PathBuf,
     /// The socket of the serial console.
@@ -41,6 +43,7 @@ impl VmPaths {
         Self {
             agent: own.join("agent.sock"),
             commands: array::from_fn(|index| own.join(format!("exec{}.sock", index + 1))),
+            wake: own.join("wake.sock"),
             qmp: own.join("qmp.sock"),
             console: own.join("console.sock"),
             runtime_dir: own,

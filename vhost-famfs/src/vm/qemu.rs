@@ -2,8 +2,10 @@
 //! Builds QEMU's exact command line from the configuration of a VM. Pure: accesses no file.
 
 use std::ffi::OsString;
+use std::path::Path;
 
-use protocol::exec::{PORTS, port};
+use famfs::system::port;
+use protocol::exec::{self, PORTS};
 
 use super::accelerator::Accelerator;
 use super::arguments::{CommandLine, join, quote};
@@ -137,18 +139,21 @@ impl VmConfig {
         let qmp = quote(self.paths.qmp.as_os_str());
         argv.option("-qmp", join(["unix:".as_ref(), &qmp, ",server=on,wait=off".as_ref()]));
         // Port 0 of the device is for consoles.
-        let max_ports = PORTS + 1;
+        let max_ports = PORTS + 2;
         argv.option("-device", format!("virtio-serial-pci,max_ports={max_ports}"));
         let agents = [&self.paths.agent].into_iter().chain(&self.paths.commands);
         for (number, socket) in agents.enumerate() {
-            let id = format!("agent{number}");
-            let head = format!("socket,id={id},server=on,wait=off,path=");
-            argv.option("-chardev", join([head.as_ref(), &quote(socket.as_os_str())]));
-            let name = port(number);
-            let device = format!("virtserialport,nr={},chardev={id},name={name}", number + 1);
-            argv.option("-device", device);
+            serial_port(argv, number + 1, &format!("agent{number}"), &exec::port(number), socket);
         }
+        serial_port(argv, PORTS + 1, "wake", port::NAME, &self.paths.wake);
     }
+}
+
+/// A virtio-serial port, which is a socket on the host.
+fn serial_port(argv: &mut CommandLine, number: usize, id: &str, name: &str, socket: &Path) {
+    let head = format!("socket,id={id},server=on,wait=off,path=");
+    argv.option("-chardev", join([head.as_ref(), &quote(socket.as_os_str())]));
+    argv.option("-device", format!("virtserialport,nr={number},chardev={id},name={name}"));
 }
 
 impl PoolDevice {

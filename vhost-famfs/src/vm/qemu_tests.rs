@@ -27,7 +27,7 @@ fn the_plain_appliance_is_this_command() {
         -device virtio-blk-pci,drive=disk0,serial=famfs-root \
         -chardev file,id=console,path=/logs,,1/vm1.console -serial chardev:console \
         -qmp unix:/run/vm1/qmp.sock,server=on,wait=off \
-        -device virtio-serial-pci,max_ports=10 \
+        -device virtio-serial-pci,max_ports=11 \
         -chardev socket,id=agent0,server=on,wait=off,path=/run/vm1/agent.sock \
         -device virtserialport,nr=1,chardev=agent0,name=org.vhost-famfs.exec.0";
     let commands: String = (1..=8)
@@ -39,7 +39,9 @@ fn the_plain_appliance_is_this_command() {
             )
         })
         .collect();
-    let expected = expected.to_owned() + &commands;
+    let wake = " -chardev socket,id=wake,server=on,wait=off,path=/run/vm1/wake.sock \
+        -device virtserialport,nr=10,chardev=wake,name=org.vhost-famfs.wake";
+    let expected = expected.to_owned() + &commands + wake;
     assert_eq!(text(&VmConfig::for_tests()), expected);
 }
 

@@ -50,13 +50,11 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         Member::new("master", true).with_disk(source.disk.clone()),
         Member::new("reader", false),
     ];
-    let cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
+    let mut cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
     cluster.wait_ready(BOOT)?;
-    let (master, reader) = (cluster.node("master")?, cluster.node("reader")?);
     cluster.in_all(Node::wait_watch)?;
-    session
-        .check("a new file is visible in the other VM", || latency::check(&pool, master, reader));
-    session.check("a watch that waits takes little of the processor", || latency::idle(reader));
+    wake_ups(session, &mut cluster, &pool)?;
+    let (master, reader) = (cluster.node("master")?, cluster.node("reader")?);
     // Before the many files, which fill the first buckets.
     session.check("spread files read back right, in every VM and on the host", || {
         for (seed, strips) in [(11, 2), (12, 3), (13, 8)] {
@@ -155,6 +153,21 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         shell(reader, "famfs umount /mnt/famfs").map(drop)
     });
     session.check("all shut down in order", || cluster.end());
+    Ok(())
+}
+
+/// How a watch learns what others publish.
+fn wake_ups(session: &mut Session, cluster: &mut Cluster, pool: &Pool) -> Result<()> {
+    session.check("a VM without a keeper looks by itself, until there is one again", || {
+        latency::without_keeper(cluster, pool)
+    });
+    let (master, reader) = (cluster.node("master")?, cluster.node("reader")?);
+    session.check("a new file is visible in the other VM", || latency::check(pool, master, reader));
+    session.check("a watch that waits looks rarely", || latency::idle(reader));
+    session.check("what nobody tells is seen nevertheless", || latency::unheard(pool, reader));
+    session.check("a guest that floods its port harms nobody", || {
+        latency::flood(pool, reader, master)
+    });
     Ok(())
 }
 

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The cost of a watch: the time until a new file is visible in another VM, and processor time.
+//! The cost of a watch: the time until a new file is visible in another VM, how often it looks, and
+//! processor time.
 
-use anyhow::{Context, Result, bail, ensure};
-use vm_tests::{Node, Pool, watch_latency};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use vm_tests::{Cluster, Idle, Node, Pool, RunningRelay, watch_latency};
 
 use super::shell;
 
-/// How many seconds to observe an idle watch, and the units of its processor time per second
-/// (USER_HZ of proc_pid_stat(5)).
-const IDLE: f64 = 10.0;
-const TICKS: f64 = 100.0;
+/// How many seconds to observe an idle watch.
+const IDLE: u32 = 10;
 
-/// Per cent of a processor that it may use, and how often to measure.
-const MOST: f64 = 25.0;
-const LOOKS: usize = 6;
+/// Most looks in a second of a watch that is told when others publish, and least of one that is not.
+/// These are counts: a busy host can only lower the first, and the second is far above it.
+const TOLD: f64 = 20.0;
+const UNTOLD: f64 = 30.0;
 
 /// Measures and prints, and requires only what a busy host can achieve.
 pub fn check(pool: &Pool, master: &Node, reader: &Node) -> Result<()> {
@@ -30,27 +33,65 @@ pub fn check(pool: &Pool, master: &Node, reader: &Node) -> Result<()> {
     Ok(())
 }
 
-/// How much of a processor the watch uses while nothing happens. A busy host can only increase
-/// this, so the minimum of several measurements counts.
-pub fn idle(node: &Node) -> Result<()> {
-    let script = format!(
-        "
-        pid=$(systemctl show --property=MainPID --value famfs-watch)
-        ticks() {{ read -ra stat < /proc/$pid/stat; echo $((stat[13] + stat[14])); }}
-        sleep 1; before=$(ticks); sleep {IDLE}; echo $(($(ticks) - before))"
+fn observe(node: &Node, what: &str) -> Result<f64> {
+    let Idle { watch, looks, vm } = Idle::of(node, IDLE)?;
+    println!(
+        "# {what}: the watch looks {looks:.1} times a second and takes {watch:.2} % of an emulated \
+         processor; its VM takes {vm:.1} %"
     );
-    let mut least = f64::INFINITY;
-    for _ in 0..LOOKS {
-        let output = shell(node, &script)?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let ticks: f64 =
-            text.trim().parse().with_context(|| format!("unexpected output: {text}"))?;
-        let share = ticks / (TICKS * IDLE) * 100.0;
-        println!("# an idle watch takes {share:.1} % of an emulated processor");
-        least = least.min(share);
-        if least < MOST {
-            return Ok(());
-        }
-    }
-    bail!("{least:.1} % at least, expected less than {MOST} %")
+    Ok(looks)
+}
+
+/// While nothing happens, a watch that is told when others publish rarely looks.
+pub fn idle(node: &Node) -> Result<()> {
+    let looks = observe(node, "told by others")?;
+    ensure!(looks <= TOLD, "{looks:.1} looks a second, expected at most {TOLD}");
+    Ok(())
+}
+
+/// A VM whose keeper has been killed looks by itself, until there is one again.
+pub fn without_keeper(cluster: &mut Cluster, pool: &Pool) -> Result<()> {
+    cluster.set_relay("reader", None)?;
+    let (master, reader) = (cluster.node("master")?, cluster.node("reader")?);
+    let looks = observe(reader, "without a keeper")?;
+    ensure!(looks >= UNTOLD, "{looks:.1} looks a second, expected at least {UNTOLD}");
+    shell(master, "famfs mkdir /mnt/famfs/unheard")?;
+    reader.wait_for("[[ -d /mnt/famfs/unheard ]]")?;
+    let relay = RunningRelay::start(pool, reader.wake_port())?;
+    cluster.set_relay("reader", Some(relay))?;
+    idle(cluster.node("reader")?)
+}
+
+/// A publisher that can wake nobody is seen nevertheless.
+pub fn unheard(pool: &Pool, reader: &Node) -> Result<()> {
+    // Another runtime directory, as that of another user.
+    let dir = tempfile::tempdir()?;
+    let mut command = pool.famfs_command(["mkdir", "/silently"]);
+    let made = command.env("XDG_RUNTIME_DIR", dir.path()).output()?;
+    ensure!(made.status.success(), "{made:?}");
+    reader.wait_for("[[ -d /mnt/famfs/silently ]]")
+}
+
+/// A guest that writes to its port without end wakes others only so often, and keeps nobody from
+/// being woken. It does not read its port either.
+pub fn flood(pool: &Pool, bad: &Node, good: &Node) -> Result<()> {
+    shell(
+        bad,
+        "
+        systemctl stop famfs-watch
+        for port in /sys/class/virtio-ports/*; do
+            [[ $(< $port/name) != org.vhost-famfs.wake ]] || wake=/dev/${port##*/}
+        done
+        (cat /dev/zero > $wake) 2> /tmp/flood & echo $! > /tmp/flood.pid",
+    )?;
+    thread::sleep(Duration::from_secs(1));
+    let looks = observe(good, "beside a guest that floods its port")?;
+    // 50 wake-ups, each followed by one look, and a look of its own now and then.
+    ensure!(looks <= 150.0, "{looks:.1} looks a second");
+    shell(bad, "kill -0 $(< /tmp/flood.pid)")?;
+    pool.famfs(["mkdir", "/beside-a-flood"])?;
+    good.wait_for("[[ -d /mnt/famfs/beside-a-flood ]]")?;
+    shell(bad, "kill $(< /tmp/flood.pid); systemctl start famfs-watch")?;
+    bad.wait_for("[[ -d /mnt/famfs/beside-a-flood ]]")?;
+    idle(bad)
 }

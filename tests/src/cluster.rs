@@ -16,7 +16,7 @@ use vhost_famfs::vm::{
     Root, Shutdown, Vm, VmConfig, VmPaths,
 };
 
-use crate::{Artifacts, Pool, interrupt, kernel_log};
+use crate::{Artifacts, Pool, RunningRelay, interrupt, kernel_log};
 
 /// How long a VM may take to mount its pool, under emulation on a busy host.
 pub const BOOT: Duration = Duration::from_secs(240);
@@ -56,6 +56,8 @@ pub struct Member {
     pub credentials: BTreeMap<String, String>,
     /// Whether it mounts the pool at boot.
     pub attach: bool,
+    /// Whether it is told what others publish, as a VM of `up` is.
+    pub told: bool,
     /// Whether its serial console is this terminal, with a shell on it.
     pub interactive: bool,
     /// Whether its clock counts instructions.
@@ -82,6 +84,7 @@ impl Member {
             root: Root::Disk,
             credentials: BTreeMap::new(),
             attach: true,
+            told: true,
             interactive: false,
             counted: false,
             threads: false,
@@ -100,6 +103,12 @@ impl Member {
     /// The same VM, which does not attach the pool's device at boot.
     pub fn without_attach(mut self) -> Self {
         self.attach = false;
+        self
+    }
+
+    /// The same VM, whose watch has to look by itself for what others publish.
+    pub fn without_wake_ups(mut self) -> Self {
+        self.told = false;
         self
     }
 
@@ -170,6 +179,9 @@ pub struct Node {
     pub vm: Vm,
     /// Its back-end, if its transport has one.
     pub backend: Option<Backend>,
+    /// What wakes it, and what it wakes others by.
+    pub relay: Option<RunningRelay>,
+    wake: PathBuf,
     console_log: PathBuf,
 }
 
@@ -189,6 +201,11 @@ impl Node {
         Ok(output)
     }
 
+    /// The socket of its wake-up port.
+    pub fn wake_port(&self) -> &Path {
+        &self.wake
+    }
+
     /// The log of the guest's console.
     pub fn console_log(&self) -> &Path {
         &self.console_log
@@ -202,7 +219,7 @@ impl Node {
     /// Powers off the VM and checks that everything ended in order: guest, QEMU, back-end, kernel
     /// log.
     pub fn end(self) -> Result<()> {
-        let Self { member: Member { name, .. }, vm, backend, console_log } = self;
+        let Self { member: Member { name, .. }, vm, backend, relay: _, console_log, .. } = self;
         let shutdown = vm.poweroff(POWEROFF)?;
         if shutdown != Shutdown::Orderly {
             bail!("VM {name}: did not power off within {POWEROFF:?}: {shutdown:?}");
@@ -247,7 +264,7 @@ impl Cluster {
         for member in members {
             let dir = cluster.runtime.path().to_owned();
             let paths = VmPaths::new(&member.name, &dir, &artifacts.logs);
-            let console_log = paths.console_log.clone();
+            let (console_log, wake) = (paths.console_log.clone(), paths.wake.clone());
             let backend = match member.transport {
                 Some(Transport::Shmem) => Some(Backend::start(BackendConfig {
                     program: artifacts.programs.join("vhost-famfs"),
@@ -294,7 +311,9 @@ impl Cluster {
             };
             config.pools.extend(member.pools_beside.iter().cloned());
             let vm = Vm::start(config)?;
-            cluster.nodes.push(Node { member, vm, backend, console_log });
+            let told = member.told && member.transport.is_some();
+            let relay = told.then(|| RunningRelay::start(pool, &wake)).transpose()?;
+            cluster.nodes.push(Node { member, vm, backend, relay, wake, console_log });
         }
         Ok(cluster)
     }
@@ -322,6 +341,13 @@ impl Cluster {
     /// The processes of the VMs. Back-ends end together with their VMs.
     pub fn pids(&self) -> impl Iterator<Item = u32> {
         self.nodes.iter().map(|node| node.vm.pid())
+    }
+
+    /// Gives a VM another relay, or none.
+    pub fn set_relay(&mut self, name: &str, relay: Option<RunningRelay>) -> Result<()> {
+        let node = self.nodes.iter_mut().find(|node| node.member.name == name);
+        node.with_context(|| format!("no VM {name} in this cluster"))?.relay = relay;
+        Ok(())
     }
 
     /// The VM of that name.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How long it takes until a new file is visible in another VM, by the host's clock.
+//! What a watch costs, and how long it takes until a new file is visible in another VM, by the host's
+//! clock.
 //!
 //! The host sees the same memory as the guests. The master has published an entry when the log's
 //! index changes. The reader has found the file when a byte changes that a loop in the reader
@@ -85,6 +86,63 @@ pub fn watch_latency(pool: &Pool, master: &Node, reader: &Node) -> Result<Vec<f6
         times.sort_by(f64::total_cmp);
         Ok(times)
     })
+}
+
+/// What a VM does while nothing is published.
+#[derive(Clone, Copy, Debug)]
+pub struct Idle {
+    /// Processor time of the guest's watch, in per cent of one processor.
+    pub watch: f64,
+    /// How often the watch waits, in a second: once for each look.
+    pub looks: f64,
+    /// Processor time of QEMU with the whole guest, in per cent of one processor.
+    pub vm: f64,
+}
+
+impl Idle {
+    /// Observes a VM for so many seconds.
+    pub fn of(node: &Node, seconds: u32) -> Result<Self> {
+        let script = format!(
+            "
+            pid=$(systemctl show --property=MainPID --value famfs-watch)
+            used() {{
+                local all=0 ns rest key value
+                for task in /proc/$pid/task/*/schedstat; do
+                    read ns rest < $task; all=$((all + ns))
+                done
+                while read key value; do
+                    [[ $key == voluntary_ctxt_switches: ]] && echo $((all)) $value
+                done < /proc/$pid/status
+            }}
+            sleep 2; before=$(used); sleep {seconds}; echo $before $(used)"
+        );
+        let (at, before) = (Instant::now(), processor_time(node.vm.pid())?);
+        let output = node.run(&Command::shell(&script), LIMIT)?;
+        let vm = processor_time(node.vm.pid())? - before;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let numbers: Vec<f64> =
+            text.split_whitespace().map_while(|word| word.parse().ok()).collect();
+        let [ns_before, looks_before, ns, looks] = numbers[..] else {
+            bail!("unexpected output: {text}");
+        };
+        let seconds = f64::from(seconds);
+        Ok(Self {
+            watch: (ns - ns_before) / 1e9 / seconds * 100.0,
+            looks: (looks - looks_before) / seconds,
+            vm: vm / at.elapsed().as_secs_f64() * 100.0,
+        })
+    }
+}
+
+/// Processor time that a process has used, in seconds (proc_pid_stat(5)).
+fn processor_time(pid: u32) -> Result<f64> {
+    const TICKS: f64 = 100.0;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .with_context(|| format!("cannot look at process {pid}"))?;
+    let numbers = text.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
+    let ticks = numbers.split(' ').skip(11).take(2).map(str::parse::<f64>);
+    let ticks = ticks.sum::<Result<f64, _>>().with_context(|| format!("unexpected: {text}"))?;
+    Ok(ticks / TICKS)
 }
 
 fn read_u64(file: &File, offset: u64) -> Result<u64> {

@@ -89,6 +89,15 @@ pub struct Presence {
     mount_point: PathBuf,
 }
 
+/// How a wait ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Waited {
+    /// The file system is still in the table.
+    pub mounted: bool,
+    /// One of the other files can be read.
+    pub woken: bool,
+}
+
 impl Presence {
     /// Of the famfs that is mounted on a directory, which is given without symbolic links.
     pub fn of(mount_point: &Path) -> Result<Self, MountsError> {
@@ -104,19 +113,22 @@ impl Presence {
     /// Waits, but not longer than until the table changes or a signal arrives; false if the file
     /// system is no longer in the table.
     pub fn wait(&self, pause: Duration) -> bool {
-        self.wait_beside(&[], pause)
+        self.wait_beside(&[], pause).mounted
     }
 
     /// The same, but not longer than until one of the other files can be read.
-    pub fn wait_beside(&self, others: &[BorrowedFd<'_>], pause: Duration) -> bool {
+    pub fn wait_beside(&self, others: &[BorrowedFd<'_>], pause: Duration) -> Waited {
         let pause = Timespec::try_from(pause).unwrap_or_default();
         let mut fds = vec![PollFd::new(&self.table, PollFlags::PRI)];
         fds.extend(others.iter().map(|other| PollFd::new(other, PollFlags::IN)));
-        match poll(&mut fds, Some(&pause)) {
+        let polled = poll(&mut fds, Some(&pause));
+        let woken = polled.is_ok() && fds[1..].iter().any(|fd| !fd.revents().is_empty());
+        let mounted = match polled {
             Ok(0) | Err(Errno::INTR) => true,
             Ok(_) if fds[0].revents().is_empty() => true,
             _ => on(&self.mount_point).is_ok_and(|mount| mount.is_some()),
-        }
+        };
+        Waited { mounted, woken }
     }
 }
 

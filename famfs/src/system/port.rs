@@ -51,7 +51,8 @@ impl WakePort {
         let file = File::options().read(true).write(true).custom_flags(flags).open(path)?;
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         // Edge-triggered: while no host is connected, the port reports that without end.
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        // OUT is how the port reports that one connects.
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
         epoll::add(&events, &file, epoll::EventData::new_u64(0), flags)?;
         Ok(Self { file, events })
     }

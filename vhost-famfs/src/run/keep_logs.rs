@@ -30,7 +30,8 @@ pub(super) fn run(config: &KeepLogsConfig) -> Result<()> {
     // The process reads what guests wrote, and only writes it to files.
     privileges::drop_all().map_err(|(action, errno)| anyhow!("cannot {action}: {errno}"))?;
     let (done_waking, woken) = UnixStream::pair().context("cannot make a pair of sockets")?;
-    let waking = relay.map(|relay| thread::spawn(move || relay.run(woken)));
+    let waking =
+        relay.and_then(|relay| thread::Builder::new().spawn(move || relay.run(woken)).ok());
     let watch = record.map(|record| ends::watch(std::io::stdin(), record));
     let done = watch.transpose().context("cannot watch processes")?;
     keeper.run(&stop).context("cannot wait for the pipes")?;

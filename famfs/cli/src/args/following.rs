@@ -11,9 +11,10 @@ use famfs::text::number::number;
 /// Options of `watch`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Plays the log, then polls its header and makes new files appear at once. It polls every \
-millisecond after a change, and less often, up to --interval, while nothing happens. Each mounted \
-famfs takes one watch. It ends when the famfs is unmounted (`famfs umount` stops it first), on \
+Plays the log, then makes new files appear at once. In a VM of `vhost-famfs up` it waits until \
+somebody says that there is something new, and looks at the log's header only four times a second. \
+Elsewhere it polls the header: every millisecond after a change, and less often, up to --interval, \
+while nothing happens. Each mounted famfs takes one watch. It ends when the famfs is unmounted (`famfs umount` stops it first), on \
 SIGINT and on SIGTERM. Under systemd it reports when it is ready (Type=notify).
 
 On the master it also holds the master's lease, so that no clone of this system can add files, and \
@@ -35,7 +36,7 @@ pub struct Watch {
     /// Mount point, or any path in the mounted famfs
     #[arg(value_name = "MPT")]
     pub mount_point: PathBuf,
-    /// Longest pause between two polls, in milliseconds
+    /// Longest pause between two polls, in milliseconds; at least 250 where others wake the watch
     #[arg(long, value_name = "MS", default_value_t = 5, value_parser = number::<u64>(1..=60_000))]
     pub interval: u64,
     /// Follow as a client, even on the master: take no lease

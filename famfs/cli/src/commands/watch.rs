@@ -90,7 +90,7 @@ pub fn run(args: &Watch) -> Outcome {
     let found = mounts::locate(&args.mount_point)?;
     let mount_point = found.mount.mount_point;
     let watcher = Watcher::begin(&mount_point)?;
-    let mut wake = Wake::listen(&watcher, &mount_point)?;
+    let mut wake = Wake::listen(&watcher, &mount_point);
     let table = Presence::of(&mount_point)?;
     // A system that may not write is not the master.
     let read_only = Mounted::at(&mount_point, &found.mount.source)?.is_read_only()?;

@@ -5,10 +5,10 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use famfs::system::mounts::Presence;
+use famfs::system::mounts::{Presence, Waited};
 use famfs::system::port::WakePort;
 use famfs::system::wake::WakeSocket;
-use famfs::system::watcher::{Watcher, WatcherError};
+use famfs::system::watcher::Watcher;
 
 /// How long the port may take to appear after the machine has started, or to be closed by the watch
 /// before this one, and how often to try.
@@ -17,26 +17,21 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Both.
 pub struct Wake {
-    socket: WakeSocket,
+    /// None where the system forbids sockets.
+    socket: Option<WakeSocket>,
     port: Option<WakePort>,
+    /// Whether the host's side of the port listens.
+    has_host: bool,
     /// When to try to open the port, and until when.
     next: Instant,
     until: Instant,
 }
 
-/// How a pause ended.
-pub struct Waited {
-    /// The file system is still mounted.
-    pub mounted: bool,
-    /// Somebody has published something, or asks for something.
-    pub woken: bool,
-}
-
 impl Wake {
     /// Listens from now on.
-    pub fn listen(watcher: &Watcher, mount_point: &Path) -> Result<Self, WatcherError> {
-        let (socket, now) = (watcher.listen(mount_point)?, Instant::now());
-        Ok(Self { socket, port: None, next: now, until: now + APPEARS })
+    pub fn listen(watcher: &Watcher, mount_point: &Path) -> Self {
+        let (socket, now) = (watcher.listen(mount_point).ok(), Instant::now());
+        Self { socket, port: None, has_host: false, next: now, until: now + APPEARS }
     }
 
     /// Whether the host tells when others publish.
@@ -46,20 +41,30 @@ impl Wake {
             self.next = now + AGAIN;
             // Another watch has it, or may not: then this one looks often.
             self.port = WakePort::open().ok().flatten();
+            self.has_host = self.port.as_ref().is_some_and(WakePort::has_host);
         }
-        self.port.as_ref().is_some_and(WakePort::has_host)
+        self.has_host
     }
 
-    /// Waits until somebody wakes this watch, but not longer than `pause`, and tells the host what
-    /// comes from this system.
-    pub fn wait(&self, table: &Presence, pause: Duration) -> Waited {
-        let port = self.port.as_ref();
-        let fds: Vec<_> = port.map(AsFd::as_fd).into_iter().chain([self.socket.as_fd()]).collect();
-        let mounted = table.wait_beside(&fds, pause);
-        let from_here = self.socket.take();
-        if from_here && let Some(port) = port {
-            port.wake();
+    /// Waits until somebody has published something, or asks for something, but not longer than
+    /// `pause`, and tells the host what comes from this system.
+    pub fn wait(&mut self, table: &Presence, pause: Duration) -> Waited {
+        let (port, socket) = (self.port.as_ref(), self.socket.as_ref());
+        let fds: Vec<_> =
+            port.map(AsFd::as_fd).into_iter().chain(socket.map(AsFd::as_fd)).collect();
+        let waited = table.wait_beside(&fds, pause);
+        if !waited.woken {
+            return waited;
         }
-        Waited { mounted, woken: port.is_some_and(WakePort::take) || from_here }
+        let from_here = socket.is_some_and(WakeSocket::take);
+        let mut woken = from_here;
+        if let Some(port) = port {
+            if from_here {
+                port.wake();
+            }
+            woken |= port.take();
+            self.has_host = port.has_host();
+        }
+        Waited { woken, ..waited }
     }
 }

@@ -16,6 +16,7 @@ mod program;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -97,6 +98,7 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(held.stdout == b"TWO", "the pool holds {held:?}");
         Ok(())
     });
+    session.check("keepers wake the guests, which look rarely", || wake_ups(&program, &pool));
     session.check("doctor finds nothing wrong with either VM", || {
         ["writer", "reader"]
             .iter()
@@ -200,6 +202,35 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(fsck.status.success(), "{fsck:?}");
         Ok(())
     });
+    Ok(())
+}
+
+/// Counts of looks in 5 seconds do not depend on how busy the host is.
+fn wake_ups(program: &Program<'_>, pool: &Path) -> Result<()> {
+    let sockets = || {
+        let pools =
+            fs::read_dir(program.directory().join(".wake"))?.collect::<Result<Vec<_>, _>>()?;
+        pools.iter().map(|pool| Ok(fs::read_dir(pool.path())?.count())).sum::<Result<usize>>()
+    };
+    ensure!(sockets()? == 2, "{} sockets of two keepers", sockets()?);
+    for vm in ["writer", "reader"] {
+        let looks = program.shell(
+            vm,
+            "
+            pid=$(systemctl show -P MainPID famfs-watch)
+            looks() { grep -w voluntary_ctxt_switches /proc/$pid/status | tr -dc 0-9; }
+            before=$(looks); sleep 5; echo $(($(looks) - before))",
+        )?;
+        let count: u32 = looks.trim().parse().with_context(|| format!("{vm}: {looks:?}"))?;
+        ensure!(count <= 100, "{vm}: {count} looks in 5 seconds");
+    }
+    let made = program.famfs(pool, &["mkdir", "woken"])?;
+    ensure!(made.status.success(), "{made:?}");
+    for vm in ["writer", "reader"] {
+        until("the directory is there", LIMIT, || {
+            Ok(program.shell(vm, "[[ ! -d /mnt/famfs/woken ]] || echo there")? == "there\n")
+        })?;
+    }
     Ok(())
 }
 

@@ -73,6 +73,7 @@ impl<'a> Program<'a> {
     /// Runs `famfs --pool` on a pool.
     pub fn famfs(&self, pool: &Path, words: &[&str]) -> Result<Output> {
         let mut command = Command::new(self.artifacts.programs.join("famfs"));
+        command.env("XDG_RUNTIME_DIR", self.runtime.path());
         command.arg("--pool").arg(pool).args(words).output().context("cannot run famfs")
     }
 

@@ -111,7 +111,7 @@ impl Idle {
                     read ns rest < $task; all=$((all + ns))
                 done
                 while read key value; do
-                    [[ $key == voluntary_ctxt_switches: ]] && echo $((all)) $value
+                    [[ $key != voluntary_ctxt_switches: ]] || echo $all $value
                 done < /proc/$pid/status
             }}
             sleep 2; before=$(used); sleep {seconds}; echo $before $(used)"

@@ -314,6 +314,11 @@ impl Pace {
         self.pause
     }
 
+    /// Whether something was found a short time ago.
+    pub fn is_quick(self) -> bool {
+        self.quick > 0
+    }
+
     /// Something was found.
     pub fn hurry(&mut self) {
         *self = Self::new(self.longest);
@@ -337,9 +342,10 @@ mod tests {
         let longest = Duration::from_millis(5);
         let mut pace = Pace::new(longest);
         for _ in 0..Pace::QUICK_LOOKS {
-            assert_eq!(pace.pause(), Pace::SHORTEST);
+            assert_eq!((pace.pause(), pace.is_quick()), (Pace::SHORTEST, true));
             pace.relax();
         }
+        assert!(!pace.is_quick());
         let pauses: Vec<_> = (0..4)
             .map(|_| {
                 pace.relax();
@@ -348,7 +354,7 @@ mod tests {
             .collect();
         assert_eq!(pauses, [2, 4, 5, 5]);
         pace.hurry();
-        assert_eq!(pace.pause(), Pace::SHORTEST);
+        assert_eq!((pace.pause(), pace.is_quick()), (Pace::SHORTEST, true));
         assert_eq!(Pace::new(Duration::from_micros(10)).pause(), Duration::from_micros(10));
     }
 }

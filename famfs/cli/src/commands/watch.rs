@@ -181,15 +181,12 @@ fn follow(
     // When to retry what could not be made or removed.
     let mut retry = Backoff::new();
     let mut trouble: Option<Trouble> = None;
-    // Something was published since the last pause.
-    let mut fresh = true;
     while !stopped(stop) && reporter.failure.is_none() {
         let told = wake.is_told();
         let pause = match told {
-            // Once more after a change, to tell others how far this is.
-            true if std::mem::take(&mut fresh) => Pace::SHORTEST,
-            true => TOLD_PAUSE.max(interval).min(shared.left()),
-            false => pace.pause(),
+            // After a change it looks often: changes come in groups, and a wake-up takes longer.
+            true if !pace.is_quick() => TOLD_PAUSE.max(interval).min(shared.left()),
+            _ => pace.pause(),
         };
         let trouble_pause = trouble.as_ref().map_or(Duration::ZERO, Trouble::pause);
         let waited = wake.wait(table, pause.max(trouble_pause));
@@ -228,7 +225,6 @@ fn follow(
                     }
                 }
                 pace.hurry();
-                fresh = true;
             }
             // A file system that was formatted again stays so; one that only looks like it for a
             // moment does not.

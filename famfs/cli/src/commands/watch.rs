@@ -197,10 +197,11 @@ fn follow(
             shared.hurry();
         }
         shared.member.rest(told);
+        // First: if the memory is gone, this is an error, and what follows would be a signal.
+        let changed = follower.look()?;
         for problem in shared.tend(follower) {
             reporter.error(&problem);
         }
-        let changed = follower.look()?;
         let again = follower.has_failed() && retry.left().is_zero();
         if !(changed || again || trouble.is_some()) {
             pace.relax();

@@ -149,7 +149,7 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     });
     session.check("a guest that fills its console finds the end of its log", || {
         let log = program.directory().join("lab/reader.console");
-        let size = |path: &std::path::Path| fs::metadata(path).map_or(0, |meta| meta.len());
+        let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
         let limit = 256 << 10;
         // Output goes byte by byte through an emulated UART, so write only a little more than a log
         // holds.

@@ -78,8 +78,8 @@ impl WakePort {
         taken.count() > 0
     }
 
-    /// Wakes the host's side, if it listens. Never waits: a host that has not read the last wake-ups
-    /// will look anyway.
+    /// Wakes the host's side, if it listens. Never waits: a host that has not read the last
+    /// wake-ups will look anyway.
     pub fn wake(&self) {
         let _ = (&self.file).write(&[0]);
     }

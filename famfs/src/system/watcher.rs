@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The one program that follows the log of a mounted file system: finds it, wakes it, and asks it to
-//! end, because it keeps the file system from being unmounted.
+//! The one program that follows the log of a mounted file system: finds it, wakes it, and asks it
+//! to end, because it keeps the file system from being unmounted.
 //!
 //! It holds the lock of a file below /run/famfs, named after the file system's device number, and
 //! writes its process id there. The lock says whether it lives; the id says which process it is.

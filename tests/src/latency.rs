@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a watch costs, and how long it takes until a new file is visible in another VM, by the host's
-//! clock.
+//! What a watch costs, and how long it takes until a new file is visible in another VM, by the
+//! host's clock.
 //!
 //! The host sees the same memory as the guests. The master has published an entry when the log's
 //! index changes. The reader has found the file when a byte changes that a loop in the reader

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The process that limits the size of a VM's logs, records how the VM ends, and wakes its guest when
-//! something is published in the pool; each VM of a cluster has one.
+//! The process that limits the size of a VM's logs, records how the VM ends, and wakes its guest
+//! when something is published in the pool; each VM of a cluster has one.
 
 use std::ffi::OsString;
 use std::fs::File;

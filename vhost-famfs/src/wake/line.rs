@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-/// Time between two attempts to connect: QEMU makes the socket when it starts, and removes none when
-/// it ends.
+/// Time between two attempts to connect: QEMU makes the socket when it starts, and removes none
+/// when it ends.
 const SOON: Duration = Duration::from_millis(20);
 const LATE: Duration = Duration::from_secs(1);
 

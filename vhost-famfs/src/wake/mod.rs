@@ -33,8 +33,8 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Begins to listen for what is published in a pool. `base` is the runtime directory, and `port`
-    /// the socket of the VM's port, which QEMU makes later.
+    /// Begins to listen for what is published in a pool. `base` is the runtime directory, and
+    /// `port` the socket of the VM's port, which QEMU makes later.
     ///
     /// # Errors
     /// The runtime directory cannot be used.

@@ -158,9 +158,17 @@ pub struct Member {
     pub applied: U64,
     /// Another number with each beat.
     pub heartbeat: U64,
+
+    /// Nothing there has a file open, mapped or pinned whose last name an entry below this slot
+    /// removed.
+    pub released: U64,
     /// Zero.
-    pub rest: [u8; 48],
+    pub rest: [u8; 40],
 }
+
+/// Device offset of a number of 8 bytes that changes whenever published entries become void; not
+/// in the reference's format. It is odd while they do.
+pub const VOIDED_OFFSET: u64 = 0x7000;
 
 /// Device offset of a copy of the superblock that exists while the master changes; not in the
 /// reference's format.

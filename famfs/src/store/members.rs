@@ -2,7 +2,8 @@
 //! The members of a file system: the running systems that follow its log, and how far each is.
 //!
 //! A member takes a place in a table in the superblock's 2 MiB, and only it writes there. Whoever
-//! publishes sees in the table when everybody has what was published. A system that cannot write
+//! publishes sees in the table when everybody has what was published, and whoever gives memory of
+//! removed files back sees what nobody uses any more. A system that cannot write
 //! the memory takes no place, and nothing is known of it.
 
 use std::collections::HashMap;
@@ -37,6 +38,9 @@ pub struct Member {
     pub applied: u64,
     /// A number that a living member changes.
     pub heartbeat: u64,
+    /// Nothing there has a file open, mapped or pinned whose last name was removed by an entry
+    /// below this slot. Once that is true it stays so, whatever becomes of the member.
+    pub released: u64,
 }
 
 /// Why a system cannot become a member, or is none any more.
@@ -81,7 +85,9 @@ fn member(place: u64, raw: &format::Member, fs_uuid: Uuid) -> Option<Member> {
         boot: Uuid::from_bytes(raw.boot_id),
     };
     let (applied, heartbeat) = (raw.applied.get(), raw.heartbeat.get());
-    Some(Member { place, system, applied, heartbeat })
+    // Who has not applied a removal has not released what it removes.
+    let released = raw.released.get().min(applied);
+    Some(Member { place, system, applied, heartbeat, released })
 }
 
 /// Looks at the members again and again, and sees who lives.
@@ -173,6 +179,7 @@ pub struct Seat {
     me: RunningSystem,
     place: u64,
     applied: u64,
+    released: u64,
     heartbeat: u64,
     /// Places of systems with this one's UUIDs that were booted before, or are clones of it.
     before: Vec<Member>,
@@ -200,8 +207,9 @@ impl Seat {
                 let before = members.iter().filter(is_before).copied().collect();
                 let heartbeat = Uuid::new_v4().as_u64_pair().1;
                 let since = Instant::now();
+                let (applied, released) = (0, 0);
                 let mut seat =
-                    Self { media, fs_uuid, me, place, applied: 0, heartbeat, before, since };
+                    Self { media, fs_uuid, me, place, applied, released, heartbeat, before, since };
                 seat.beat()?;
                 return Ok(seat);
             }
@@ -225,6 +233,18 @@ impl Seat {
             return Ok(());
         }
         self.applied = applied;
+        self.beat()
+    }
+
+    /// Tells that nothing here uses a file that an entry below `released` removed.
+    ///
+    /// # Errors
+    /// The place is lost, or the media cannot be written.
+    pub fn release(&mut self, released: u64) -> Result<(), MemberError> {
+        if released == self.released {
+            return Ok(());
+        }
+        self.released = released;
         self.beat()
     }
 
@@ -252,7 +272,8 @@ impl Seat {
             return Err(MemberError::Lost { place: self.place });
         }
         self.heartbeat = self.heartbeat.wrapping_add(1);
-        let progress = [self.applied.to_le_bytes(), self.heartbeat.to_le_bytes()].concat();
+        let progress = [self.applied, self.heartbeat, self.released];
+        let progress = progress.map(u64::to_le_bytes).concat();
         let offset = offset(self.place) + IDENTITY_LEN as u64;
         self.media.write_at(offset, &progress)?;
         Ok(self.media.show(offset, progress.len() as u64)?)
@@ -288,7 +309,8 @@ fn claim(
         crc: U64::ZERO,
         applied: U64::ZERO,
         heartbeat: U64::ZERO,
-        rest: [0; 48],
+        released: U64::ZERO,
+        rest: [0; 40],
     };
     raw.crc = U64::new(raw.checksum(fs_uuid.as_bytes()));
     let (identity, progress) = raw.as_bytes().split_at(IDENTITY_LEN);
@@ -347,6 +369,12 @@ mod tests {
         let mut seats: Vec<Seat> = (1..=3).map(|n| pool.take(system(n, n)).unwrap()).collect();
         seats[1].report(7).unwrap();
         assert_eq!(pool.members(), [(1, 0), (2, 7), (3, 0)]);
+        // Nobody has released what he has not applied.
+        let released = || read(&pool.0, FS).unwrap()[1].released;
+        for (told, found) in [(5, 5), (9, 7)] {
+            seats[1].release(told).unwrap();
+            assert_eq!(released(), found);
+        }
         drop(seats.remove(0));
         assert_eq!(pool.members(), [(2, 7), (3, 0)]);
         // The free place is used again, and begins at nothing.

@@ -32,8 +32,8 @@
 //!   the file system, and no two of its files share memory.
 //! * **Data before its entry, the entry before the index.** After a crash at any store, the file
 //!   system mounts with every file that was reported complete.
-//! * **A deleted file keeps its memory** until the log is compacted, because others may have it
-//!   mapped.
+//! * **A deleted file keeps its memory** until nobody has it open or mapped: every system that
+//!   follows the log has proven that, or nobody has the pool at all.
 //!
 //! The library does not order writers of one file, has no daemon, and neither prints nor exits. The
 //! crate `famfs-cli` is the command line, which does.

@@ -18,7 +18,7 @@ use crate::kernel::apply::{Appeared, Applied};
 use crate::kernel::mount::MountError;
 use crate::kernel::player::{Player, PlayerError, Task};
 use crate::kernel::volume::MountedVolume;
-use crate::replay::Plan;
+use crate::replay::{Plan, reclaim};
 use crate::store::log::{Log, LogError};
 use crate::store::role::Role;
 use crate::store::superblock::{Superblock, SuperblockError};
@@ -131,6 +131,8 @@ pub struct Follower {
     player: Player,
     /// Fewer entries were seen than had been read, so the log may be another one.
     suspect: bool,
+    /// The number that changes when entries become void, as it was when the plan was read.
+    voided: u64,
     /// Number of entries left out of the plan that were reported.
     told: usize,
     system: Option<Uuid>,
@@ -167,6 +169,7 @@ impl Follower {
             area,
             player,
             suspect: false,
+            voided: 0,
             told: 0,
             system,
             volume,
@@ -265,6 +268,13 @@ impl Follower {
     ) -> Result<(), FollowError> {
         let _only_player = self.volume.lock_for_play()?;
         let log = Log::open(self.volume.media(), self.superblock.log_len)?;
+        // Later than the number of entries: what they use was free when they were published.
+        let voided = reclaim::number(self.volume.media()).map_err(MountError::from)?;
+        if !reclaim::is_same(self.voided, voided) {
+            self.player.read_again(self.area);
+            self.voided = voided;
+            self.told = 0;
+        }
         let has_no_writer = || self.volume.has_no_writer();
         let site = self.volume.site(&has_no_writer);
         step.applied = self.player.play(&site, &log, self.area, Task::default(), &mut each)?;

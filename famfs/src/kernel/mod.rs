@@ -14,6 +14,7 @@ pub mod mount;
 pub mod note;
 pub mod play;
 pub mod player;
+pub mod release;
 pub mod safe_links;
 pub mod sweep;
 pub mod target;

@@ -12,7 +12,7 @@ use crate::kernel::grow::{How, grow};
 use crate::kernel::note::Note;
 use crate::kernel::sweep::{is_empty, sweep};
 use crate::kernel::target::Target;
-use crate::replay::Plan;
+use crate::replay::{Plan, reclaim};
 use crate::store::log::{Log, LogError};
 
 /// Why a log cannot be played in a mount.
@@ -103,6 +103,12 @@ impl Player {
         Self { plan: Plan::unread(area, extensions), failed: false, note: None }
     }
 
+    /// Forgets what was read, because entries became void: their memory may belong to new files
+    /// now.
+    pub fn read_again(&mut self, area: DataArea) {
+        self.plan = Plan::unread(area, self.plan.has_extensions());
+    }
+
     /// What the log describes, as far as it was read.
     pub fn plan(&self) -> &Plan {
         &self.plan
@@ -138,6 +144,17 @@ impl Player {
             let other_links = task.safe_links && !note.safe_links;
             note.complete && note.next >= self.plan.next_slot() && !other_links
         });
+        if self.plan.next_slot() == 0 {
+            let quick = known.filter(|_| !(task.whole || task.dry_run || self.failed));
+            let end = quick.map_or(u64::MAX, |note| note.next);
+            let extensions = self.plan.has_extensions();
+            let read = || {
+                let mut plan = Plan::unread(area, extensions);
+                plan.read_before(log, area, end);
+                plan
+            };
+            self.plan = reclaim::read_steadily(log.media(), read).map_err(LogError::from)?;
+        }
         // The note that is in the mount.
         let mut left = note;
         let (mut applied, mut done) = (Applied::default(), false);

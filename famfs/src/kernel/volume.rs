@@ -34,6 +34,9 @@ use crate::sys::ioctl::{self, FileType};
 use crate::system::lock;
 use crate::write::volume::{FileBytes, Volume};
 
+/// Name of a file in [`META_DIR`] that only asks the kernel a question.
+const PROBE_FILE: &str = ".unused";
+
 impl Mounted {
     /// Gives access to superblock and log of a formatted device. A writer waits for the log's lock.
     /// `system` is this system's UUID; without one it is a client.
@@ -160,6 +163,35 @@ impl MountedVolume {
         // A lock of its own, which ends with this file.
         let log = self.mounted.meta_file(FileType::Log).ok()?;
         lock::within(&log, lock::Mode::Exclusive, Duration::ZERO).ok()?.then_some(log)
+    }
+
+    /// Whether nothing here has files of this memory open, mapped or pinned: then a new file can
+    /// have it, which is gone again at once.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] if the kernel's module does not keep files apart like that.
+    pub fn is_unused(&self, ranges: &[Extent]) -> io::Result<bool> {
+        if !self.mounted.is_edited() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let path = format!("{META_DIR}/{PROBE_FILE}");
+        let path = Path::new(&path);
+        // What a killed process left has no memory.
+        let _ = self.root().remove_at(path, false);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let file = self.root().open(path, flags, Mode::RUSR | Mode::WUSR)?;
+        // Without a name it ends with this process, whatever happens.
+        self.root().remove_at(path, false)?;
+        let (mut pieces, mut size) = (Vec::with_capacity(ranges.len()), 0);
+        for &Extent { offset, len } in ranges {
+            pieces.push(ioctl::Piece { file_offset: size, offset, len });
+            size += len;
+        }
+        match ioctl::map_pieces(&file, size, &pieces) {
+            Ok(()) => Ok(true),
+            Err(Errno::BUSY) => Ok(false),
+            Err(err) => Err(err.into()),
+        }
     }
 
     /// Waits until no other process makes files of the log, and keeps others waiting until the

@@ -12,6 +12,7 @@
 //!
 //! [`Entry::voided`]: crate::format::Entry::voided
 
+use crate::format::map::DataArea;
 use crate::media::Media;
 use crate::replay::dead::Dead;
 use crate::replay::{EntryError, Plan};
@@ -62,27 +63,7 @@ pub struct Compacted {
 
 /// Frees what deleted files hold; with `dry_run` only reports how much that is.
 pub fn compact(media: &dyn Media, dry_run: bool) -> Result<Compacted, CompactError> {
-    let superblock = Superblock::read(media)?;
-    if let Some(problem) = superblock.size_problem(media.len()) {
-        return Err(problem.into());
-    }
-    let extensions = superblock.has_extensions(media)?;
-    let mut log = Log::open(media, superblock.log_len)?;
-    match (dry_run, log.counter_problem()) {
-        (true, Some(problem)) => return Err(problem.into()),
-        (true, None) => {}
-        (false, _) => log.prepare_append()?,
-    }
-    let mut plan = Plan::read(&log, superblock.data_area(media.len()), extensions);
-    if let Some(damage) = plan.stopped.take() {
-        return Err(CompactError::Damaged(damage));
-    }
-    if !plan.refused.is_empty() {
-        return Err(CompactError::LeftOut(Box::new(plan.refused.swap_remove(0))));
-    }
-    if plan.unknown > 0 {
-        return Err(CompactError::Unknown { count: plan.unknown });
-    }
+    let (mut log, plan, _) = open(media, dry_run)?;
     let dead = Dead::of(&log, &plan)?;
     let mut voids = [plan.voids(), &dead.made, &dead.rest].concat();
     voids.sort_unstable();
@@ -118,4 +99,35 @@ pub fn compact(media: &dyn Media, dry_run: bool) -> Result<Compacted, CompactErr
         compacted.voids = gaps;
     }
     Ok(compacted)
+}
+
+/// Opens a log of which entries may become void, and reads it: it must be good in all of its
+/// entries.
+pub(super) fn open(
+    media: &dyn Media,
+    dry_run: bool,
+) -> Result<(Log<'_>, Plan, DataArea), CompactError> {
+    let superblock = Superblock::read(media)?;
+    if let Some(problem) = superblock.size_problem(media.len()) {
+        return Err(problem.into());
+    }
+    let extensions = superblock.has_extensions(media)?;
+    let mut log = Log::open(media, superblock.log_len)?;
+    match (dry_run, log.counter_problem()) {
+        (true, Some(problem)) => return Err(problem.into()),
+        (true, None) => {}
+        (false, _) => log.prepare_append()?,
+    }
+    let area = superblock.data_area(media.len());
+    let mut plan = Plan::read(&log, area, extensions);
+    if let Some(damage) = plan.stopped.take() {
+        return Err(CompactError::Damaged(damage));
+    }
+    if !plan.refused.is_empty() {
+        return Err(CompactError::LeftOut(Box::new(plan.refused.swap_remove(0))));
+    }
+    if plan.unknown > 0 {
+        return Err(CompactError::Unknown { count: plan.unknown });
+    }
+    Ok((log, plan, area))
 }

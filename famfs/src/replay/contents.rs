@@ -2,7 +2,7 @@
 //! A whole file system, read at once.
 
 use crate::media::Media;
-use crate::replay::Plan;
+use crate::replay::{Plan, reclaim};
 use crate::store::log::{Log, LogError};
 use crate::store::superblock::{Superblock, SuperblockError};
 
@@ -33,7 +33,9 @@ impl<'m> Contents<'m> {
         let superblock = Superblock::read(media)?;
         let log = Log::open(media, superblock.log_len)?;
         let extensions = superblock.has_extensions(media)?;
-        let plan = Plan::read(&log, superblock.data_area(media.len()), extensions);
+        let area = superblock.data_area(media.len());
+        let plan = reclaim::read_steadily(media, || Plan::read(&log, area, extensions))
+            .map_err(LogError::from)?;
         Ok(Self { superblock, log, plan })
     }
 }

@@ -7,6 +7,9 @@
 //! whatever order they become void. So files go first, then directories from the inside out. A
 //! directory through which something moved that is still there stays, and so do directories that
 //! have been in each other.
+//!
+//! While others use the pool, only what is gone from the plan of the log's first entries becomes
+//! void ([`Dead::released`]): those whose removals everybody has released.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -62,11 +65,37 @@ struct Reader<'p> {
     groups: Vec<(u64, u64)>,
 }
 
+/// What of it to find.
+#[derive(Clone, Copy)]
+enum Scope<'i> {
+    All,
+    /// No files of the store; and these entries without effect.
+    Released(&'i [u64]),
+    /// Only files of the store that hold nothing, not even of removed files.
+    Store,
+}
+
 impl Dead {
     /// Finds what is dead in a log, as far as the plan has read it.
     pub fn of(log: &Log<'_>, plan: &Plan) -> Result<Self, LogError> {
+        Self::find(log, plan, Scope::All)
+    }
+
+    /// What is dead in a plan of the first entries of a log, without files of the store, which
+    /// later entries may use. `idle` are entries that have no effect in the whole log.
+    pub(super) fn released(log: &Log<'_>, plan: &Plan, idle: &[u64]) -> Result<Self, LogError> {
+        Self::find(log, plan, Scope::Released(idle))
+    }
+
+    /// The files of the store that hold nothing, not even of removed files.
+    pub(super) fn in_store(log: &Log<'_>, plan: &Plan) -> Result<Self, LogError> {
+        Self::find(log, plan, Scope::Store)
+    }
+
+    fn find(log: &Log<'_>, plan: &Plan, scope: Scope<'_>) -> Result<Self, LogError> {
         let nothing = plan.deletions_since(0).is_empty()
             && plan.idle().is_empty()
+            && matches!(scope, Scope::All | Scope::Store | Scope::Released([]))
             && plan.voids().is_empty()
             && plan.tree().is_whole();
         if nothing || plan.unmarked > 0 {
@@ -86,7 +115,7 @@ impl Dead {
             let (slot, entry) = entry?;
             reader.add(slot, &entry);
         }
-        Ok(reader.dead())
+        Ok(reader.dead(scope))
     }
 }
 
@@ -222,12 +251,22 @@ impl<'p> Reader<'p> {
         self.node(slot).is_some_and(|node| self.plan.is_in_store(&node.path))
     }
 
-    fn dead(mut self) -> Dead {
+    fn dead(mut self, scope: Scope<'_>) -> Dead {
         let mut dead = Dead { pages: self.plan.tree().reusable_pages(), ..Dead::default() };
-        // Files of the store go when nothing has pages in them any more.
-        for store in [false, true] {
-            let free =
-                |slot: &u64| !self.awaited.contains_key(slot) && self.is_in_store(*slot) == store;
+        let rounds: &[bool] = match scope {
+            // Files of the store go when nothing has pages in them any more.
+            Scope::All => &[false, true],
+            Scope::Released(_) => &[false],
+            Scope::Store => &[true],
+        };
+        for &store in rounds {
+            let stays =
+                |slot: u64| matches!(scope, Scope::Store) && !self.plan.tree().is_idle_store(slot);
+            let free = |slot: &u64| {
+                !self.awaited.contains_key(slot)
+                    && self.is_in_store(*slot) == store
+                    && !stays(*slot)
+            };
             let mut next: Vec<u64> = self.gone.keys().copied().filter(free).collect();
             while let Some(slot) = next.pop() {
                 let Some(gone) = self.gone.remove(&slot) else { continue };
@@ -252,7 +291,11 @@ impl<'p> Reader<'p> {
             dead.objects +=
                 u64::from(!self.is_in_store(*slot) || self.deletions.contains_key(slot));
         }
-        dead.rest.extend(self.plan.idle());
+        match scope {
+            Scope::All => dead.rest.extend(self.plan.idle()),
+            Scope::Released(idle) => dead.rest.extend(idle),
+            Scope::Store => {}
+        }
         // A group with a void entry was whole once. Its head must not wait for entries that are
         // given back with the end of the log.
         let mut void = [self.plan.voids(), &dead.made, &dead.rest].concat();

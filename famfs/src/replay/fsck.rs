@@ -125,16 +125,18 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> FsckReport {
     let freed = dead.units + dead.pages;
     if dead.objects > 0 {
         notes.push(format!(
-            "{} files and directories are deleted; `famfs compact` frees their {freed} bytes",
+            "{} files and directories are deleted; `famfs reclaim` gives back their {freed} bytes",
             dead.objects
         ));
     } else if freed > 0 {
-        notes.push(format!("no file has {freed} bytes of the store; `famfs compact` frees them"));
+        notes.push(format!(
+            "no file has {freed} bytes of the store; `famfs reclaim` gives them back"
+        ));
     }
     let idle = plan.idle().len();
     if idle > 0 {
         notes.push(format!(
-            "{idle} log entries have no effect, as when a `famfs compact` was interrupted: run it"
+            "{idle} log entries have no effect, as when a `famfs reclaim` was interrupted: run it"
         ));
     }
     if !plan.voids().is_empty() {

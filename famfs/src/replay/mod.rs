@@ -13,6 +13,7 @@ pub mod names;
 mod node;
 mod owners;
 pub mod picture;
+pub mod reclaim;
 pub mod size;
 pub mod tree;
 pub mod upgrade;
@@ -333,7 +334,7 @@ impl Plan {
         if node.slot != made_by {
             return Err(EntryProblem::OtherSlot { found: node.slot, expected: made_by });
         }
-        self.tree.delete_plain(made_by)?;
+        self.tree.delete_plain(made_by, slot)?;
         if let Some(parent) = self.parent_index(path) {
             self.children[parent] -= 1;
         }

@@ -11,3 +11,4 @@ mod renumber;
 pub mod role;
 pub mod superblock;
 pub mod takeover;
+pub mod users;

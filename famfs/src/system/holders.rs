@@ -7,6 +7,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use uuid::Uuid;
+
 use crate::system::process;
 
 /// A process that has a file open or mapped.
@@ -45,6 +47,48 @@ impl std::fmt::Display for NamedProcess {
 pub fn of(file: &Path) -> io::Result<Vec<NamedProcess>> {
     let wanted = fs::metadata(file)?;
     with_file((wanted.dev(), wanted.ino()))
+}
+
+/// What a process does with the pool that it has open or mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It is a virtual machine with this machine UUID.
+    Machine(Uuid),
+    /// It passes the pool to a virtual machine, or watches one, and does not look into files.
+    Passes,
+    /// Anything else.
+    Other,
+}
+
+/// Programs and their first arguments that only pass a pool on.
+const PASSES: &[(&str, &[&str])] = &[
+    ("vhost-famfs", &["device", "up", "keep-logs", "ps", "down", "exec", "console", "logs"]),
+    ("vhost-user-famfs", &[]),
+];
+
+/// What a process does with a pool, by its program and its arguments.
+#[must_use]
+pub fn role(pid: u32) -> Role {
+    let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    let program = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let args: Vec<&[u8]> = command.split(|byte| *byte == 0).skip(1).collect();
+    role_of(&program, &args)
+}
+
+fn role_of(program: &str, args: &[&[u8]]) -> Role {
+    // The file of a program that runs may have been replaced.
+    let program = program.trim_end_matches(" (deleted)");
+    if program.starts_with("qemu") {
+        let at = args.iter().position(|arg| matches!(*arg, b"-uuid" | b"--uuid"));
+        let uuid = at.and_then(|at| std::str::from_utf8(args.get(at + 1)?).ok());
+        return uuid.and_then(|uuid| Uuid::try_parse(uuid).ok()).map_or(Role::Other, Role::Machine);
+    }
+    let passes = PASSES.iter().any(|(name, first)| {
+        let is_first = |arg: &&[u8]| first.iter().any(|first| first.as_bytes() == *arg);
+        *name == program && (first.is_empty() || args.first().is_some_and(is_first))
+    });
+    if passes { Role::Passes } else { Role::Other }
 }
 
 /// The other processes that have a file open or mapped, given as device and inode.
@@ -206,6 +250,23 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(found.iter().any(|process| process.pid == child.id()), "{found:?}");
+    }
+
+    #[test]
+    fn a_machine_is_told_by_its_uuid() {
+        let role = |line: &str| {
+            let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            role_of(std::str::from_utf8(args[0]).unwrap(), &args[1..])
+        };
+        let uuid = Uuid::from_u128(7);
+        assert_eq!(role(&format!("qemu-system-x86_64 -m 1 -uuid {uuid}")), Role::Machine(uuid));
+        assert_eq!(role("qemu-kvm (deleted) -uuid x"), Role::Other);
+        assert_eq!(role("qemu-kvm -m 1 -uuid"), Role::Other);
+        assert_eq!(role(&format!("cat -uuid {uuid}")), Role::Other);
+        assert_eq!(role("vhost-famfs device --pool x"), Role::Passes);
+        assert_eq!(role("vhost-user-famfs --pool x"), Role::Passes);
+        assert_eq!(role("vhost-famfs ublk add"), Role::Other);
+        assert_eq!(role("vhost-famfs"), Role::Other);
     }
 
     #[test]

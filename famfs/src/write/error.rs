@@ -95,7 +95,7 @@ pub enum WriteError {
         free: u64,
         /// Bytes of the longest free run.
         largest: u64,
-        /// Bytes that a compaction frees.
+        /// Bytes that removed files still hold.
         deleted: u64,
     },
     /// There are too few buckets with a free run for a strip.
@@ -161,7 +161,11 @@ pub enum WriteError {
 pub(crate) fn compact_hint(deleted: u64) -> String {
     match deleted {
         0 => String::new(),
-        _ => format!("; deleted files still hold {}, which `famfs compact` frees", human(deleted)),
+        _ => format!(
+            "; {} of deleted files are being released: `famfs reclaim` gives them back, or names \
+             who holds them",
+            human(deleted)
+        ),
     }
 }
 

@@ -155,8 +155,9 @@ impl<'v> Writer<'v> {
         Ok(())
     }
 
-    /// Bytes that a compaction frees, as far as the log can be read.
-    pub(crate) fn deleted(&self) -> u64 {
+    /// Bytes that removed files still hold, as far as the log can be read.
+    #[must_use]
+    pub fn deleted(&self) -> u64 {
         Dead::of(&self.log, &self.plan).map_or(0, |dead| dead.units + dead.pages)
     }
 

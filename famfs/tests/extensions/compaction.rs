@@ -22,13 +22,13 @@ use crate::model::{self, Listing, Pair, Seen, op};
 use crate::sample::{Prepared, ROOT, clean, paths, piece, prepared};
 
 /// A copy of a file system that takes only so many parts of writes more.
-struct Crashing {
+pub struct Crashing {
     media: InMemory,
     left: AtomicU64,
 }
 
 impl Crashing {
-    fn new(log: &ExtendedLog, left: u64) -> Self {
+    pub fn new(log: &ExtendedLog, left: u64) -> Self {
         let media = InMemory::new(DEVICE_LEN);
         let mark = (EXTENSIONS_OFFSET, size_of::<Extensions>() as u64);
         for (start, len) in [(0, 200), mark, (LOG_OFFSET, slot_offset(log.next) - LOG_OFFSET)] {
@@ -37,6 +37,11 @@ impl Crashing {
             media.write_at(start, &bytes).unwrap();
         }
         Self { media, left: AtomicU64::new(left) }
+    }
+
+    /// From now on all stores arrive.
+    pub fn go_on(&self) {
+        self.left.store(u64::MAX, Ordering::Relaxed);
     }
 }
 
@@ -93,7 +98,7 @@ fn every_crash(log: &ExtendedLog, same: impl Fn(&Plan)) -> Compacted {
         let contents = Contents::read(&media).unwrap();
         assert_eq!(fsck::check(&media, &contents).problems, Vec::<String>::new());
         same(&contents.plan);
-        media.left.store(u64::MAX, Ordering::Relaxed);
+        media.go_on();
         compact(&media, false).unwrap();
         let contents = Contents::read(&media).unwrap();
         assert_eq!(fsck::check(&media, &contents).problems, Vec::<String>::new());

@@ -12,6 +12,7 @@ mod links;
 mod log;
 mod model;
 mod mounted;
+mod reclaim;
 mod refusals;
 mod sample;
 mod tree;

@@ -34,6 +34,7 @@ impl Tree {
         body: &Body,
         is_void: impl Fn(u64) -> bool,
     ) -> Result<Taken, TreeProblem> {
+        self.slot = slot;
         let taken = match kind {
             EntryKind::Name => self.take_name(slot, &transmute!(*body))?,
             EntryKind::Link => {

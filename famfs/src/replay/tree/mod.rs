@@ -51,6 +51,10 @@ pub struct Tree {
     extended: u64,
     /// Whether a name was ever moved or removed.
     changed: bool,
+    /// The slot whose entry is being taken.
+    slot: u64,
+    /// Memory of the files that are gone, each with the slot that removed its last name.
+    removed: Vec<(u64, Extent)>,
 }
 
 impl Tree {
@@ -67,6 +71,8 @@ impl Tree {
             extensions,
             extended: 0,
             changed: false,
+            slot: 0,
+            removed: Vec::new(),
         }
     }
 
@@ -89,6 +95,12 @@ impl Tree {
     /// What a slot made, if it is still there; [`NO_ENTRY`] is the root.
     pub fn object(&self, slot: u64) -> Option<&Object> {
         if slot == NO_ENTRY { Some(&self.root) } else { self.objects.get(slot) }
+    }
+
+    /// The memory of files that are gone and whose entries are not void, each with the slot of the
+    /// entry that removed the last name, in the order of these slots.
+    pub fn removed(&self) -> &[(u64, Extent)] {
+        &self.removed
     }
 
     fn object_mut(&mut self, slot: u64) -> Option<&mut Object> {
@@ -172,6 +184,11 @@ impl Tree {
         self.store.is_unused(slot)
     }
 
+    /// Whether a slot made a file of the store that holds nothing, not even of removed files.
+    pub(super) fn is_idle_store(&self, slot: u64) -> bool {
+        self.store.is_idle(slot)
+    }
+
     /// Bytes of pages that a compaction makes free in files of the store that stay.
     pub fn reusable_pages(&self) -> u64 {
         self.store.reusable()
@@ -211,7 +228,8 @@ impl Tree {
 
     /// Removes what a conventional deletion deletes, if it is still there. A file whose bytes are
     /// others' stays, and so do one with more names and a directory with names in it.
-    pub(super) fn delete_plain(&mut self, slot: u64) -> Result<(), TreeProblem> {
+    pub(super) fn delete_plain(&mut self, slot: u64, by: u64) -> Result<(), TreeProblem> {
+        self.slot = by;
         self.store.remove(slot)?;
         if self.object(slot).is_some_and(|object| object.links > 1)
             || self.names.get(slot).is_none() && self.object(slot).is_some()
@@ -299,6 +317,21 @@ impl Tree {
         self.names.insert(slot, name);
     }
 
+    /// Notes whose memory somebody may still use.
+    fn remember_memory(&mut self, gone: &Object) {
+        let ObjectKind::File { bytes, .. } = &gone.kind else { return };
+        let slot = self.slot;
+        match bytes {
+            FileBytes::Own(map) => {
+                self.removed.extend(map.extents().iter().map(|extent| (slot, *extent)));
+            }
+            FileBytes::Pieces { pieces } => {
+                let extents = pieces.iter().flat_map(|piece| self.store.extents(piece));
+                self.removed.extend(extents.map(|(_, extent)| (slot, extent)));
+            }
+        }
+    }
+
     /// Takes a name out, and what it names with its last name.
     fn drop_name(&mut self, slot: u64) {
         let Some(name) = self.names.remove(slot) else { return };
@@ -313,6 +346,7 @@ impl Tree {
             if object.links == 0
                 && let Some(object) = self.objects.remove(name.object)
             {
+                self.remember_memory(&object);
                 self.store.retire(object.pieces());
             }
         }

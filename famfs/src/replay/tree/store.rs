@@ -165,6 +165,13 @@ impl Store {
         self.holders.get(&slot).is_some_and(|holder| holder.used == 0)
     }
 
+    /// Whether the file entry of a slot holds nothing, and no removed file had pages in it whose
+    /// entry is not void.
+    pub fn is_idle(&self, slot: u64) -> bool {
+        let mut retired = self.retired.range((slot, 0)..=(slot, u64::MAX));
+        self.is_unused(slot) && retired.next().is_none()
+    }
+
     /// Whether any file entry holds nothing.
     pub fn has_unused(&self) -> bool {
         self.holders.values().any(|holder| holder.used == 0)

@@ -7,6 +7,7 @@ mod oci;
 mod operands;
 mod output;
 mod place;
+mod reclaiming;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -35,6 +35,7 @@ use famfs_cli::args::InterleaveArgs;
 use uuid::Uuid;
 
 use crate::output::notice;
+use crate::reclaiming::{Look, Patience};
 
 /// A file system and a path in it.
 pub struct Place {
@@ -48,6 +49,8 @@ pub struct Place {
     /// Whether the path ends as one of a directory does, so that a link at its end counts as what
     /// it leads to.
     is_dir: bool,
+    /// The pool file, if it is one.
+    pool: Option<PathBuf>,
     /// The pool file or device.
     memory: Option<Metadata>,
     /// This system's UUID; `None` with a pool file, whose host may always write.
@@ -90,8 +93,8 @@ impl Place {
     fn offline(pool: &Path, file: PoolFile, path: Option<RelPath>, is_dir: bool) -> Self {
         let volume = Rc::new(OfflineVolume::new(file));
         let memory = pool.metadata().ok();
-        let lease = OnceCell::new();
-        Self { volume, mounted: None, path, is_dir, memory, system: None, lease }
+        let (pool, lease) = (Some(pool.to_owned()), OnceCell::new());
+        Self { volume, mounted: None, path, is_dir, pool, memory, system: None, lease }
     }
 
     /// The same for a path that may be that of a symbolic link.
@@ -127,7 +130,7 @@ impl Place {
         let mounted = Some(Rc::clone(&volume));
         let memory = Path::new(&found.mount.source).metadata().ok();
         let lease = OnceCell::new();
-        Ok(Self { volume, mounted, path, is_dir, memory, system, lease })
+        Ok(Self { volume, mounted, path, is_dir, pool: None, memory, system, lease })
     }
 
     /// Opens the file system for additions; with `dry_run`, for a session that changes nothing.
@@ -139,11 +142,28 @@ impl Place {
         // Before the log is read, so that nobody adds to it afterwards.
         let lease = self.lease()?;
         self.catch_up()?;
-        let writer = Writer::open(&*self.volume, self.system)?;
+        let mut writer = Writer::open(&*self.volume, self.system)?;
+        if self.pool.is_some() && writer.deleted() > 0 {
+            drop(writer);
+            self.reclaim_at_once();
+            writer = Writer::open(&*self.volume, self.system)?;
+        }
         Ok(match lease {
             Some(lease) => writer.guarded_by(lease),
             None => writer,
         })
+    }
+
+    /// Gives back the memory of removed files of a pool file, as far as that is possible at once;
+    /// how many bytes it was. What is in the way does not matter to the caller: `famfs reclaim`
+    /// tells it.
+    pub fn reclaim_at_once(&self) -> u64 {
+        let Some(pool) = &self.pool else { return 0 };
+        let given = Look::new(self.volume.media(), pool, Patience::None).and_then(|look| {
+            let Some(look) = look.filter(|look| look.standing.released > 0) else { return Ok(0) };
+            Ok(look.give_back(self.volume.media(), pool, self.lease()?)?.bytes)
+        });
+        given.unwrap_or(0)
     }
 
     /// Makes a mount show all that others have published, before it shows what is new.

@@ -107,6 +107,7 @@ fn reports_are_what_the_schema_says() {
         "rm src/a",
         "creat --multi new,5,7 --multi other,5",
         "creat --dry-run --size 5 --seed 9 new",
+        "reclaim",
         "compact --dry-run",
         "compact",
         "upgrade",

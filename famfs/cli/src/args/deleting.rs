@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::ChangeArgs;
+use famfs::text::number::number;
 
 /// Options of `rm`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Only the master deletes. A deletion is an entry of the log: other systems see it at their next \
-`logplay`, or at once with `watch`. Processes that have the file open or mapped keep it. To free \
-its space and its log slots, run `famfs compact` afterwards. The reference's tools do not know \
+`logplay`, or at once with `watch`. Processes that have the file open or mapped keep it. Its space \
+is free again when no program uses it any more: see `famfs reclaim`. `famfs compact` also frees its \
+log slots. The reference's tools do not know \
 deletions and keep showing the file: while they are in use, do not make a new file of the same \
 name.
 
@@ -40,6 +42,36 @@ pub struct Rm {
     /// Output.
     #[command(flatten)]
     pub change: ChangeArgs,
+}
+
+/// Options of `reclaim`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A deleted file keeps its space while a program in any VM has it open or mapped. Each VM's `famfs \
+watch` tells how far it has released deleted files; this command gives back what all have \
+released, while they go on. Commands of the host that change names do the same before they \
+start, and `rm` at its end, so this one is needed only to wait, or to see who holds what.
+
+The kernel says who has the pool. Whoever has it and is no member (see `famfs members`) may use \
+any deleted file, and nothing is given back: a VM without `famfs watch`, with read-only access or \
+with older tools, a block device, or another program. The command names it. Only root can see the \
+processes of other users, and nobody those of other hosts: a pool on a file system that hosts \
+share is refused. Log slots are given back only by `compact`.
+
+Examples:
+  famfs --pool pool reclaim                give back what nobody uses
+  famfs --pool pool reclaim --wait 60      wait for those who use it
+  famfs --pool pool reclaim --json
+
+Exit codes: 0 all is given back; 1 failure; 2 wrong usage; 3 something is still held; 130 \
+interrupted.")]
+pub struct Reclaim {
+    /// How long to wait for those who hold deleted files, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = number::<u64>(0..=86_400))]
+    pub wait: u64,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `compact`.

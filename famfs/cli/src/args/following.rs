@@ -19,7 +19,8 @@ SIGINT and on SIGTERM. Under systemd it reports when it is ready (Type=notify).
 
 On the master it also holds the master's lease, so that no clone of this system can add files, and \
 lends it to commands of the host. It takes a place among the members (`famfs members`), if the \
-memory can be written.
+memory can be written. There it tells how far its mount is, and of which deleted files no program \
+here has any open or mapped, so that `famfs reclaim` can give their memory back.
 
 Each error is reported once. A file or directory that cannot be made or removed is tried again \
 after a second, then less and less often, but at least every 30 seconds. So is a log that cannot \
@@ -61,6 +62,10 @@ memory, where it says how far its mount is. A system that cannot write the memor
 read-only VM, has no place and is not listed. The command looks for up to 5 seconds whether each \
 heartbeat changes; a member that is silent has ended, or is stopped. One that says it has applied \
 more than is published is shown as wrong.
+
+APPLIED is the log slot below which its mount shows all entries, BEHIND the number of entries that \
+are missing there. No program there uses a file that an entry below RELEASED deleted; `famfs \
+reclaim` names the file that entry deleted.
 
 Examples:
   famfs members /mnt/famfs

@@ -114,7 +114,9 @@ pub enum Command {
     Touch(Touch),
     /// Delete files, links and directories
     Rm(Rm),
-    /// Free the space and log slots of deleted files
+    /// Free the space of deleted files that nobody uses any more, while VMs run
+    Reclaim(Reclaim),
+    /// Free the space and log slots of deleted files, while nobody uses the pool
     Compact(Compact),
     /// Show which system is the master and whether it is alive
     Role(Role),

@@ -37,14 +37,14 @@ pub fn run(pool: Option<&Path>, args: &Df) -> Outcome {
     // A new file also gets free pages of units that others share.
     let pages = contents.plan.tree().store_use().free;
     let used = report.space.used.saturating_sub(pages);
-    let reusable = contents.plan.tree().reusable_pages();
+    let deleted = (report.space.deleted + contents.plan.tree().reusable_pages()).min(used);
     let space = Space {
         version: 1,
         capacity: report.space.capacity,
-        used,
+        used: used - deleted,
         free: report.space.free + pages,
         largest_free: report.space.largest_free,
-        deleted: (report.space.deleted + reusable).min(used),
+        deleted,
         file_bytes: report.file_bytes,
         log_slots: report.log.slots,
         log_slots_used: report.log.entries,
@@ -70,7 +70,7 @@ fn print(args: &Df, space: &Space) -> anyhow::Result<()> {
             writeln!(out, "{name:<18} {:>14}", size(bytes))?;
         }
         if space.deleted > 0 {
-            writeln!(out, "{:<18} {:>14}", "deleted, see rm", size(space.deleted))?;
+            writeln!(out, "{:<18} {:>14}", "being released", size(space.deleted))?;
         }
         writeln!(
             out,

@@ -45,6 +45,8 @@ pub struct MemberItem {
     pub boot: Uuid,
     /// Its mount shows the entries below this slot.
     pub applied: u64,
+    /// No program there uses what the entries below this slot deleted.
+    pub released: u64,
     /// [`ALIVE`], [`SILENT`] or [`WRONG`].
     pub state: &'static str,
 }
@@ -52,14 +54,15 @@ pub struct MemberItem {
 impl MemberItem {
     /// `published` is the number of entries that were published when it was looked at, or later.
     pub fn new(member: &Member, alive: bool, published: u64) -> Self {
-        let Member { system, applied, .. } = member;
+        let Member { system, applied, released, .. } = member;
         let state = match alive {
             _ if *applied > published => WRONG,
             true => ALIVE,
             false => SILENT,
         };
         let (machine, boot) = (system.machine, system.boot);
-        Self { system: system.system, machine, boot, applied: *applied, state }
+        let (applied, released) = (*applied, *released);
+        Self { system: system.system, machine, boot, applied, released, state }
     }
 }
 
@@ -101,11 +104,18 @@ fn print_report(report: &MembersReport) -> Result<()> {
     if members.is_empty() {
         return say!("no members: no system that can write the memory follows the log");
     }
-    say!("{:36}  {:36}  {:>9}  {:>9}  STATE", "SYSTEM", "MACHINE", "APPLIED", "BEHIND")?;
-    for MemberItem { system, machine, applied, state, .. } in members {
+    say!(
+        "{:36}  {:36}  {:>9}  {:>9}  {:>9}  STATE",
+        "SYSTEM",
+        "MACHINE",
+        "APPLIED",
+        "BEHIND",
+        "RELEASED"
+    )?;
+    for MemberItem { system, machine, applied, released, state, .. } in members {
         let machine = machine.map_or("-".to_owned(), |machine| machine.to_string());
         let behind = published.saturating_sub(*applied);
-        say!("{system}  {machine:36}  {applied:>9}  {behind:>9}  {state}")?;
+        say!("{system}  {machine:36}  {applied:>9}  {behind:>9}  {released:>9}  {state}")?;
     }
     Ok(())
 }

@@ -37,6 +37,7 @@ mod mount;
 mod mv;
 mod play;
 mod publish;
+mod reclaim;
 mod rm;
 mod role;
 mod rows;
@@ -87,6 +88,7 @@ fn run_command(cli: &Cli) -> Outcome {
         Command::Chown(args) => chown::run(pool, args),
         Command::Touch(args) => touch::run(pool, args),
         Command::Rm(args) => rm::run(pool, args),
+        Command::Reclaim(args) => reclaim::run(pool, args),
         Command::Compact(args) => compact::run(pool, args),
         Command::Role(args) => role::run(pool, args),
         Command::Takeover(args) => takeover::run(pool, args),

@@ -23,8 +23,10 @@ struct RmReport {
     files: u64,
     directories: u64,
     symlinks: u64,
-    /// Bytes that `compact` will free.
+    /// Bytes that they held.
     bytes: u64,
+    /// Bytes of deleted files that became free at once.
+    freed: u64,
     #[serde(serialize_with = "as_names", flatten)]
     paths: Vec<RelPath>,
 }
@@ -82,6 +84,10 @@ pub fn run(pool: Option<&Path>, args: &Rm) -> Outcome {
         report.paths.push(path);
     }
     writer.commit()?;
+    drop(writer);
+    if !args.change.dry_run {
+        report.freed = place.reclaim_at_once();
+    }
     print_report(args, &report)?;
     Ok(OK)
 }
@@ -94,17 +100,23 @@ fn print_report(args: &Rm, report: &RmReport) -> Result<()> {
         for path in &report.paths {
             say!("{path}")?;
         }
-        let RmReport { files, directories, symlinks, bytes, .. } = report;
+        let RmReport { files, directories, symlinks, bytes, freed, .. } = report;
         let links = match symlinks {
             0 => String::new(),
             _ => format!(", {symlinks} symbolic links"),
         };
         let verb = if args.change.dry_run { "would be deleted" } else { "deleted" };
-        say!(
-            "{files} files{links} and {directories} directories {verb}; `famfs compact` then frees \
-             {}",
-            human(*bytes)
-        )?;
+        let space = match (args.change.dry_run, *bytes, *freed) {
+            (_, 0, 0) => String::new(),
+            (true, bytes, _) => {
+                format!("; {} are free when nobody uses them any more", human(bytes))
+            }
+            (false, bytes, 0) => {
+                format!("; {} are being released, see `famfs reclaim`", human(bytes))
+            }
+            (false, _, freed) => format!("; {} became free", human(freed)),
+        };
+        say!("{files} files{links} and {directories} directories {verb}{space}")?;
     }
     Ok(())
 }

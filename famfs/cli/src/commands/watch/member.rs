@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! This system's place among the members while it follows the log: how others see how far it is.
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use famfs::kernel::follow::Follower;
+use famfs::kernel::release::Release;
 use famfs::store::lease::{RunningSystem, Timing};
 use famfs::store::members::Seat;
 use famfs::store::role;
@@ -30,13 +32,15 @@ pub struct Membership {
     beat: Duration,
     /// When it last beat.
     last: Instant,
+    /// How far removed files are known to be unused here.
+    release: Release,
 }
 
 impl Membership {
     /// None yet. A system that cannot write the memory takes no place.
     pub fn new(writable: bool) -> Self {
         let now = Instant::now();
-        Self { writable, seat: None, next: now, beat: BEAT, last: now }
+        Self { writable, seat: None, next: now, beat: BEAT, last: now, release: Release::default() }
     }
 
     /// Sets how often to beat, by whether others wake this system.
@@ -69,6 +73,8 @@ impl Membership {
         }
         let now = Instant::now();
         let due = now >= self.next;
+        let unproven = self.prove(follower);
+        let proven = self.release.proven();
         let result = match &mut self.seat {
             Some(seat) => {
                 // What could not be made is not there: the last position counts.
@@ -76,24 +82,40 @@ impl Membership {
                     true => Ok(()),
                     false => seat.report(follower.plan().next_slot()),
                 };
+                let applied = applied.and_then(|()| seat.release(proven));
                 match due {
                     true => applied.and_then(|()| seat.tend(Timing::default())).map_err(Into::into),
                     false => applied.map_err(Into::into),
                 }
             }
             None if due => take(follower).map(|seat| self.seat = Some(seat)),
-            None => return None,
+            None => return unproven,
         };
         match result {
             Ok(()) if due => {
                 (self.last, self.next) = (now, now + self.beat);
-                None
+                unproven
             }
-            Ok(()) => None,
+            Ok(()) => unproven,
             Err(error) => {
                 (self.seat, self.next) = (None, now + AGAIN);
                 Some(format!("{error:#}"))
             }
+        }
+    }
+}
+
+impl Membership {
+    /// Tries to find out that removed files are unused. Returns what to report.
+    fn prove(&mut self, follower: &Follower) -> Option<String> {
+        let plan = follower.plan();
+        let volume = follower.volume();
+        let (removed, next) = (plan.tree().removed(), plan.next_slot());
+        match self.release.advance(removed, next, |ranges| volume.is_unused(ranges)) {
+            Err(err) if err.kind() != ErrorKind::Unsupported => {
+                Some(format!("cannot find out whether deleted files are in use: {err}"))
+            }
+            _ => None,
         }
     }
 }

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `famfs reclaim`
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use famfs::replay::reclaim::{Reclaimed, removed_by};
+use famfs::store::members::Member;
+use famfs::sys::dax::Access;
+use famfs::system::holders::NamedProcess;
+use famfs::text::json_name::Name;
+use famfs_cli::args::Reclaim;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::output::{
+    Failure, INTERRUPTED, OK, Outcome, human, notice, print_json, say, stop_flag, stopped,
+};
+use crate::place::Place;
+use crate::reclaiming::{Look, Patience};
+
+/// Something is still being released.
+const HELD: u8 = 3;
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Default, Serialize)]
+struct ReclaimReport {
+    version: u32,
+    /// Removed files, directories and links that are gone for good.
+    objects: u64,
+    /// Bytes that became free.
+    bytes: u64,
+    /// Bytes that are still being released.
+    left: u64,
+    /// Who is waited for.
+    held: Vec<Holder>,
+}
+
+/// Who may still use something, and why that is known or not.
+#[derive(Serialize)]
+struct Holder {
+    /// In words.
+    reason: String,
+    /// Its machine UUID, of a member.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    machine: Option<Uuid>,
+    /// Its system UUID, of a member.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system: Option<Uuid>,
+    /// The slot of the first removal that it has not released, of a member.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    released: Option<u64>,
+    /// What that entry removed.
+    #[serde(flatten)]
+    path: Option<Name>,
+}
+
+pub fn run(pool: Option<&Path>, args: &Reclaim) -> Outcome {
+    let pool =
+        pool.context("reclaim needs --pool FILE: only the host can see who uses the pool")?;
+    let stop = stop_flag()?;
+    let end = Instant::now() + Duration::from_secs(args.wait);
+    let mut report = ReclaimReport { version: 1, ..ReclaimReport::default() };
+    // How far everything is given back.
+    let mut done = 0;
+    loop {
+        // Others may write while this waits.
+        let view = Place::open(Some(pool), None, Access::Read)?;
+        let look = Look::new(view.volume.media(), pool, Patience::Heartbeats)?;
+        report.held.clear();
+        let Some(look) = look else {
+            report.left = 0;
+            break;
+        };
+        report.left = look.releasing.bytes;
+        if look.standing.released > done {
+            done = look.standing.released;
+            let Reclaimed { objects, bytes, left } = give_back(pool)?;
+            report.objects += objects;
+            report.bytes += bytes;
+            report.left = left;
+        }
+        if report.left == 0 {
+            break;
+        }
+        if Instant::now() >= end {
+            report.held = holders(&view, &look)?;
+            break;
+        }
+        if stopped(&stop) {
+            return Err(Failure { code: INTERRUPTED, error: anyhow!("interrupted") });
+        }
+        thread::sleep(PAUSE);
+    }
+    let code = if report.left == 0 { OK } else { HELD };
+    if args.json {
+        print_json(&report)?;
+    } else {
+        print_report(&report)?;
+    }
+    Ok(code)
+}
+
+/// Looks again with the right to write, and gives back what is unused then.
+fn give_back(pool: &Path) -> Result<Reclaimed> {
+    let place = Place::open(Some(pool), None, Access::Write)?;
+    place.lease()?;
+    match Look::new(place.volume.media(), pool, Patience::Heartbeats)? {
+        Some(look) if look.standing.released > 0 => {
+            look.give_back(place.volume.media(), pool, place.lease()?)
+        }
+        Some(look) => Ok(Reclaimed { left: look.releasing.bytes, ..Reclaimed::default() }),
+        None => Ok(Reclaimed::default()),
+    }
+}
+
+/// Who keeps something from being given back.
+fn holders(place: &Place, look: &Look) -> Result<Vec<Holder>> {
+    let unknown = look.standing.unknown.iter().map(|unknown| Holder {
+        reason: unknown.to_string(),
+        machine: None,
+        system: None,
+        released: None,
+        path: None,
+    });
+    let mut holders: Vec<Holder> = unknown.collect();
+    for (member, process) in &look.standing.members {
+        if member.released < look.releasing.published {
+            holders.push(member_of(place, member, process)?);
+        }
+    }
+    Ok(holders)
+}
+
+fn member_of(place: &Place, member: &Member, process: &NamedProcess) -> Result<Holder> {
+    let Member { system, released, applied, .. } = *member;
+    let machine = system.machine.unwrap_or_default();
+    let path = removed_by(place.volume.media(), released)?;
+    let what = match &path {
+        Some(path) => format!("\"{path}\", which"),
+        None => "what".to_owned(),
+    };
+    let reason = match released < applied {
+        true => format!(
+            "VM {machine} ({process}) has not released {what} log slot {released} removed: a \
+             program there has it open or mapped, or its famfs cannot tell"
+        ),
+        false => format!(
+            "VM {machine} ({process}) shows the entries below log slot {applied} only, so it still \
+             has {what} that slot removed"
+        ),
+    };
+    let path = path.map(|path| Name::new("path", path.as_bytes()));
+    let (machine, system) = (system.machine, Some(system.system));
+    Ok(Holder { reason, machine, system, released: Some(released), path })
+}
+
+fn print_report(report: &ReclaimReport) -> Result<()> {
+    let ReclaimReport { objects, bytes, left, held, .. } = report;
+    match (objects, left) {
+        (0, 0) => say!("nothing is being released")?,
+        (1, _) => say!("gave back {} of 1 removed file, directory or link", human(*bytes))?,
+        _ => say!("gave back {} of {objects} removed files, directories and links", human(*bytes))?,
+    }
+    if *left > 0 {
+        notice!("{} are still being released", human(*left));
+    }
+    for holder in held {
+        notice!("{}", holder.reason);
+    }
+    Ok(())
+}

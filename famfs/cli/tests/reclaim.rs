@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Memory of deleted files while a program that looks like a virtual machine has the pool.
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use famfs::format::{MEMBER_MAGIC, MEMBERS_OFFSET, Member};
+use famfs::media::PoolFile;
+use famfs::store::superblock::Superblock;
+use famfs::sys::dax::Access;
+use serde_json::Value;
+use uuid::Uuid;
+use zerocopy::little_endian::U64;
+use zerocopy::{FromZeros, IntoBytes};
+
+const MACHINE: Uuid = Uuid::from_u128(0xabc);
+
+/// One test at a time: what another one starts has this one's files for a moment.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A directory with a pool.
+struct Pool {
+    dir: tempfile::TempDir,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Pool {
+    fn new() -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = tempfile::tempdir().unwrap();
+        File::create_new(dir.path().join("pool")).unwrap().set_len(64 << 20).unwrap();
+        let pool = Self { dir, _alone: alone };
+        pool.famfs(&["mkfs"]);
+        pool
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("pool")
+    }
+
+    fn famfs(&self, args: &[&str]) -> (i32, Value) {
+        famfs(&self.path(), args)
+    }
+
+    /// A program whose name and arguments are those of a VM, and which has the pool open.
+    fn machine(&self) -> Machine {
+        let program = self.dir.path().join("qemu-system-none");
+        if !program.exists() {
+            fs::copy(fs::canonicalize("/bin/sh").unwrap(), &program).unwrap();
+        }
+        let uuid = MACHINE.to_string();
+        let mut command = Command::new(program);
+        command.args(["-c", "read x", "-uuid", &uuid]).stdin(Stdio::piped());
+        Machine(command.stderr(File::open(self.path()).unwrap()).spawn().unwrap())
+    }
+
+    /// Writes its place among the members.
+    fn member(&self, applied: u64, released: u64) {
+        let media = PoolFile::open(&self.path(), Access::Read).unwrap();
+        let fs_uuid = Superblock::read(&media).unwrap().fs_uuid;
+        let mut member = Member::new_zeroed();
+        member.magic = U64::new(MEMBER_MAGIC);
+        member.system_uuid = [7; 16];
+        member.machine_uuid = MACHINE.into_bytes();
+        member.boot_id = [9; 16];
+        member.crc = U64::new(member.checksum(fs_uuid.as_bytes()));
+        (member.applied, member.released) = (U64::new(applied), U64::new(released));
+        let file = File::options().write(true).open(self.path()).unwrap();
+        file.write_all_at(member.as_bytes(), MEMBERS_OFFSET).unwrap();
+    }
+
+    fn make(&self, name: &str) -> Value {
+        assert_eq!(self.famfs(&["creat", "-s", "4m", name]).0, 0);
+        self.famfs(&["getmap", name]).1["files"][0]["map"].clone()
+    }
+
+    fn published(&self) -> u64 {
+        self.famfs(&["members"]).1["published"].as_u64().unwrap()
+    }
+}
+
+/// Exit code and report.
+fn famfs(pool: &Path, args: &[&str]) -> (i32, Value) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_famfs"));
+    let output = command.arg("--pool").arg(pool).args(args).arg("--json").output().unwrap();
+    let report = serde_json::from_slice(&output.stdout).unwrap();
+    (output.status.code().unwrap(), report)
+}
+
+struct Machine(Child);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn reason(report: &Value) -> &str {
+    report["held"][0]["reason"].as_str().unwrap()
+}
+
+#[test]
+fn a_machine_keeps_what_it_has_not_released() {
+    let pool = Pool::new();
+    let old = pool.make("first");
+    let machine = pool.machine();
+    assert_eq!(pool.famfs(&["rm", "first"]).1["freed"], 0);
+    let (code, report) = pool.famfs(&["reclaim"]);
+    assert_eq!((code, &report["left"]), (3, &(4 << 20).into()), "{report}");
+    assert!(reason(&report).contains("is no member"), "{report}");
+
+    let published = pool.published();
+    pool.member(published, published - 1);
+    let (code, report) = pool.famfs(&["reclaim", "--wait", "1"]);
+    assert_eq!((code, &report["held"][0]["path"]), (3, &"first".into()), "{report}");
+    assert_eq!(report["held"][0]["machine"], MACHINE.to_string());
+    assert_ne!(pool.make("second"), old);
+    let df = pool.famfs(&["df"]).1;
+    let sum = ["used", "free", "deleted"].map(|field| df[field].as_u64().unwrap());
+    assert_eq!((sum[2], sum.iter().sum::<u64>()), (4 << 20, df["capacity"].as_u64().unwrap()));
+
+    pool.member(pool.published(), pool.published());
+    assert_eq!(pool.make("third"), old, "a command that writes gives it back first");
+    assert_eq!(pool.famfs(&["reclaim"]).0, 0);
+
+    // Another program may read anything.
+    let reader = File::open(pool.path()).unwrap();
+    pool.famfs(&["rm", "third"]);
+    pool.member(pool.published(), pool.published());
+    let (code, report) = pool.famfs(&["reclaim"]);
+    assert_eq!(code, 3);
+    assert!(reason(&report).contains(&format!("process {}", std::process::id())), "{report}");
+    drop(reader);
+
+    // It ends, and leaves its place.
+    pool.member(pool.published(), 0);
+    drop(machine);
+    let (code, report) = pool.famfs(&["reclaim"]);
+    assert_eq!((code, &report["bytes"]), (0, &(4 << 20).into()), "{report}");
+    assert_eq!(pool.famfs(&["members"]).1["members"], serde_json::json!([]));
+    assert_eq!(pool.famfs(&["fsck"]).0, 0);
+}
+
+#[test]
+fn machines_that_cannot_be_told_apart_release_nothing() {
+    let pool = Pool::new();
+    pool.make("first");
+    let _machines = [pool.machine(), pool.machine()];
+    pool.famfs(&["rm", "first"]);
+    pool.member(pool.published(), pool.published());
+    let (code, report) = pool.famfs(&["reclaim"]);
+    assert_eq!(code, 3);
+    assert!(reason(&report).contains("several VMs have the machine UUID"), "{report}");
+}
+
+/// A member that beats, and whose VM this process does not see, may have anything.
+#[test]
+fn a_member_that_nobody_sees_counts() {
+    let pool = Pool::new();
+    pool.make("first");
+    let machine = pool.machine();
+    pool.famfs(&["rm", "first"]);
+    drop(machine);
+    pool.member(pool.published(), 0);
+    let path = pool.path();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| famfs(&path, &["reclaim"]));
+        let mut beat = 0_u64;
+        while !waiting.is_finished() {
+            beat += 1;
+            set_heartbeat(&path, beat);
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let (code, report) = waiting.join().unwrap();
+        assert_eq!(code, 3);
+        // This process has the pool open at times.
+        assert!(report.to_string().contains("run the command as root"), "{report}");
+    });
+}
+
+/// Beats, without having the pool open in between.
+fn set_heartbeat(pool: &Path, beat: u64) {
+    let file = File::options().write(true).open(pool).unwrap();
+    file.write_all_at(&beat.to_le_bytes(), MEMBERS_OFFSET + 72).unwrap();
+}

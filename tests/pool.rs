@@ -8,6 +8,8 @@ mod host;
 mod kill;
 #[path = "pool/latency.rs"]
 mod latency;
+#[path = "pool/reclaim.rs"]
+mod reclaim;
 #[path = "pool/source.rs"]
 mod source;
 
@@ -37,6 +39,7 @@ fn main() -> Result<ExitCode> {
     let mut session = Session::from_args()?;
     session.scenario("a reader follows the master", |s| follow(s, &artifacts));
     session.scenario("a killed master", |s| kill::scenario(s, &artifacts));
+    session.scenario("memory comes back", |s| reclaim::scenario(s, &artifacts));
     Ok(session.finish())
 }
 

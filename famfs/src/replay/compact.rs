@@ -91,8 +91,9 @@ pub fn compact(media: &dyn Media, dry_run: bool) -> Result<Compacted, CompactErr
         log.give_back(next)?;
     }
     // Nobody uses the pool, and whoever comes begins to follow the log anew.
-    for ended in members::read(media, superblock.fs_uuid).map_err(LogError::from)? {
-        members::drop_silent(media, superblock.fs_uuid, &ended).map_err(LogError::from)?;
+    let fs_uuid = Superblock::read(media)?.fs_uuid;
+    for ended in members::read(media, fs_uuid).map_err(LogError::from)? {
+        members::drop_silent(media, fs_uuid, &ended).map_err(LogError::from)?;
     }
     if gaps > 0 && !log.renumber()? {
         compacted.slots -= gaps;

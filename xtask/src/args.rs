@@ -26,6 +26,12 @@ pub enum Command {
     Build,
     /// Build the appliance image in target/image, and list its files with their sizes
     Image(ImageArgs),
+    /// Make Debian packages, and an archive for other distributions, in target/package
+    ///
+    /// The packages are vhost-famfs, famfs-tools, famfs-dkms, vhost-famfs-image and
+    /// vhost-famfs-guest. Install those of a host with:
+    /// apt install ./target/package/{vhost-famfs,famfs-tools,vhost-famfs-image}_*.deb
+    Package,
     /// Share a directory between several VMs through one pool, check every file, and print the cost
     Demo(DemoArgs),
     /// Run the tests; the last line is "N passed, N failed, N skipped"
@@ -181,6 +187,8 @@ pub enum Suite {
     Pool,
     /// `vhost-famfs up`, `ps`, `exec` and `down`, with kills in between
     Cluster,
+    /// The packages: lintian, and install, use, upgrade, removal in systems of their own
+    Package,
 }
 
 /// Options of `bench`.

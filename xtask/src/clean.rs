@@ -29,6 +29,7 @@ const BUILT: &[&str] = &[
     "log",
     "man",
     "mkosi",
+    "package",
     "release",
     "vm",
 ];

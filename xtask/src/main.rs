@@ -6,6 +6,7 @@
 //! build -> host programs, guest programs, famfs.ko        (target/)
 //! image -> the appliance                                  (target/image/)
 //! debug-kernel -> a kernel with checkers (in the cache directory)
+//! package -> Debian packages, an archive                 (target/package/)
 //! demo, vm, test, bench -> virtual machines from the image
 //! ```
 //! Each command first runs the ones above it that it needs; a command does nothing if its result is
@@ -15,6 +16,7 @@ mod args;
 mod bench;
 mod build;
 mod cache;
+mod chroot;
 mod clean;
 mod debug_kernel;
 mod demo;
@@ -24,6 +26,7 @@ mod guest_python;
 mod hash;
 mod image;
 mod manual;
+mod package;
 mod packages;
 mod paths;
 mod setup;
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Build => build::run().map(|_| ExitCode::SUCCESS),
         Command::Image(args) => image::command(&args).map(|()| ExitCode::SUCCESS),
         Command::DebugKernel => debug_kernel::run().map(|()| ExitCode::SUCCESS),
+        Command::Package => package::command().map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),

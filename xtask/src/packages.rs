@@ -64,10 +64,14 @@ fn update() -> Result<()> {
 
 /// The contents of a deb822 sources file for [`SUITE`], its updates and its backports.
 pub fn sources() -> Result<String> {
+    sources_of(&format!("{SUITE} {SUITE}-updates {SUITE}-backports"))
+}
+
+/// The contents of a deb822 sources file for suites of the archive.
+pub fn sources_of(suites: &str) -> Result<String> {
     let uri = archive()?;
     Ok(format!(
-        "Types: deb\nURIs: {uri}\nSuites: {SUITE} {SUITE}-updates {SUITE}-backports\n\
-         Components: main\nSigned-By: {KEYRING}\n"
+        "Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: main\nSigned-By: {KEYRING}\n"
     ))
 }
 
@@ -83,6 +87,14 @@ pub fn install_missing() -> Result<()> {
         missing.push("debian-archive-keyring");
     }
     install(&missing)
+}
+
+/// Installs what making packages needs, if it is missing.
+pub fn install_missing_for_packages(check: bool) -> Result<()> {
+    let needed = [("dpkg-shlibdeps", "dpkg-dev"), ("lintian", "lintian")];
+    let needed = if check { &needed[..] } else { &needed[..1] };
+    let missing = needed.iter().filter(|(program, _)| !exec::in_path(program));
+    install(&missing.map(|(_, package)| *package).collect::<Vec<_>>())
 }
 
 /// Installs what `cargo build` itself needs, if it is missing.

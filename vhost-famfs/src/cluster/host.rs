@@ -12,6 +12,9 @@ use crate::vm::{Accelerator, Confinement, Image, Qemu, QemuVersion, SelectError,
 /// Environment variable that names the QEMU program.
 pub const QEMU_VARIABLE: &str = "VHOST_FAMFS_QEMU";
 
+/// Where packages install the appliance image.
+pub const INSTALLED_IMAGE: &str = "/usr/share/vhost-famfs/image";
+
 /// Environment variable that names the directory of the appliance image.
 pub const IMAGE_VARIABLE: &str = "VHOST_FAMFS_IMAGE";
 
@@ -72,7 +75,10 @@ impl Host {
             qemu_filter: has_filter(&qemu),
             confinement,
             confinement_reason,
-            image: image.map(Path::to_owned).or_else(|| find_image(&program)).map(from_anywhere),
+            image: image
+                .map(Path::to_owned)
+                .or_else(|| find_image(&program, Path::new(INSTALLED_IMAGE)))
+                .map(from_anywhere),
             program,
             qemu: from_anywhere(qemu),
             qemu_version,
@@ -98,15 +104,21 @@ pub fn runtime_dir() -> Result<PathBuf, HostError> {
     Ok(runtime::runtime_dir()?)
 }
 
-/// Looks for the image: in the directory the variable names, where the package installs it, and
-/// next to the programs of a build.
-fn find_image(program: &Path) -> Option<PathBuf> {
+/// The image that this program would take if the user named none.
+#[must_use]
+pub fn image() -> Option<PathBuf> {
+    find_image(&env::current_exe().ok()?, Path::new(INSTALLED_IMAGE))
+}
+
+/// Looks for the image: in the directory the variable names, below the prefix that the program is
+/// installed in, next to the programs of a build, and where the package installs it.
+fn find_image(program: &Path, installed: &Path) -> Option<PathBuf> {
     if let Some(dir) = non_empty(IMAGE_VARIABLE) {
         return Some(dir.into());
     }
     let prefix = program.parent()?.parent()?;
-    let places = [prefix.join("share/vhost-famfs/image"), prefix.join("image")];
-    places.into_iter().find(|dir| Image::open(dir).is_ok())
+    let own = [prefix.join("share/vhost-famfs/image"), prefix.join("image")];
+    own.into_iter().chain([installed.to_owned()]).find(|dir| Image::open(dir).is_ok())
 }
 
 fn non_empty(variable: &str) -> Option<std::ffi::OsString> {
@@ -143,15 +155,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_image_is_found_beside_the_programs() {
+    fn the_image_of_the_program_comes_before_the_installed_one() {
         let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("release/vhost-famfs");
-        assert_eq!(find_image(&program), None);
-        let image = dir.path().join("image");
-        std::fs::create_dir(&image).unwrap();
-        for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
-            std::fs::write(image.join(file), "").unwrap();
+        let (program, installed) = (dir.path().join("release/vhost-famfs"), dir.path().join("usr"));
+        let found = || find_image(&program, &installed);
+        assert_eq!(found(), None);
+        for image in [installed.clone(), dir.path().join("image")] {
+            std::fs::create_dir(&image).unwrap();
+            for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
+                std::fs::write(image.join(file), "").unwrap();
+            }
+            assert_eq!(found(), Some(image));
         }
-        assert_eq!(find_image(&program), Some(image));
     }
 }

@@ -2,6 +2,7 @@
 //! Checks whether a host can run clusters: one finding for each requirement, with its fix.
 
 mod host;
+mod image;
 mod room;
 mod ublk;
 mod vmm;
@@ -11,6 +12,8 @@ use std::path::Path;
 
 use famfs::text::terminal::is_harmful;
 use serde::Serialize;
+
+use crate::cluster;
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -102,6 +105,7 @@ impl fmt::Display for DoctorReport {
 pub fn examine(qemu: Option<&Path>) -> DoctorReport {
     let (mut findings, qemu) = vmm::qemu(qemu);
     findings.push(vmm::kvm(qemu.as_deref()));
+    findings.push(image::examine(cluster::host::image()));
     findings.push(vmm::cloud_hypervisor());
     findings.extend(host::examine());
     findings.extend(room::examine());

@@ -9,7 +9,7 @@ use crate::cluster::host::QEMU_VARIABLE;
 use crate::vm::cloud_hypervisor::{self, CloudHypervisor};
 use crate::vm::{Accelerator, Confinement, Qemu, QemuVersion, find_in_path, has_filter};
 
-const SETUP: &str = "install QEMU 11.1 or newer, or run: cargo xtask setup";
+const SETUP: &str = "install the package qemu-system-x86, or run: cargo xtask setup";
 
 /// The QEMU that `up` would use.
 pub(super) fn qemu(given: Option<&Path>) -> (Vec<Finding>, Option<PathBuf>) {
@@ -17,13 +17,7 @@ pub(super) fn qemu(given: Option<&Path>) -> (Vec<Finding>, Option<PathBuf>) {
     match Qemu::select(given.or(named.as_deref())) {
         Ok(Qemu { program, version, origin }) => {
             let found = format!("{} {version}, {origin}", program.display());
-            let finding = if version >= QemuVersion::SHARED_MEMORY {
-                Finding::ok("qemu", found)
-            } else {
-                let found =
-                    format!("{found}: too old for back-ends; VMs map whole pools without one");
-                Finding::with("qemu", Status::Warning, found, SETUP)
-            };
+            let finding = Finding::ok("qemu", format!("{found}{}", lacks(version)));
             (vec![finding, sandbox(&program)], Some(program))
         }
         Err(error) => {
@@ -36,6 +30,24 @@ pub(super) fn qemu(given: Option<&Path>) -> (Vec<Finding>, Option<PathBuf>) {
             (vec![finding], None)
         }
     }
+}
+
+/// What an older QEMU cannot do. Clusters run with it nonetheless.
+fn lacks(version: QemuVersion) -> String {
+    let mut without = Vec::new();
+    if version < QemuVersion::SHARED_MEMORY {
+        without.push(format!(
+            "no back-ends and no slices, which need {}: VMs map the whole pool (transport pmem)",
+            QemuVersion::SHARED_MEMORY
+        ));
+    }
+    if version < QemuVersion::READ_ONLY_MEMORY {
+        without.push(format!(
+            "no root in memory, which needs {}: VMs have it on a disk",
+            QemuVersion::READ_ONLY_MEMORY
+        ));
+    }
+    if without.is_empty() { String::new() } else { format!("; {}", without.join("; ")) }
 }
 
 /// What a guest that breaks out into QEMU could reach.
@@ -100,5 +112,19 @@ pub(super) fn cloud_hypervisor() -> Finding {
             }
         }
         Err(error) => Finding::with(CHECK, Status::Warning, error.to_string(), INSTALL),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_qemu_is_told_by_what_it_lacks() {
+        let lacks = |text: &str| lacks(text.parse().unwrap());
+        assert_eq!(lacks("QEMU emulator version 11.1.3"), "");
+        let debian13 = lacks("QEMU emulator version 10.0.2");
+        assert!(debian13.contains("slices, which need 11.1") && !debian13.contains("root"));
+        assert!(lacks("QEMU emulator version 7.2.22").contains("root in memory, which needs 8.2"));
     }
 }

@@ -25,9 +25,10 @@ use vhost_famfs::cluster::cluster_file::{self, ClusterFile};
 use vhost_famfs::cluster::host::Host;
 use vhost_famfs::cluster::plan::ClusterPlan;
 use vhost_famfs::cluster::preflight;
-use vhost_famfs::cluster::spec::{Spec, Subject};
+use vhost_famfs::cluster::spec::{Access, Spec, Subject};
 use vhost_famfs::cluster::up::{Event, Start, UpError, UpReport};
 use vhost_famfs::host::{privileges, sys};
+use vhost_famfs::vm::QemuVersion;
 
 /// The exit code after Ctrl-C, as in a shell: 128 plus the number of SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -70,7 +71,7 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
             if config.verbose {
                 name_dropped(&report);
             }
-            say(table(&report))?;
+            say(format!("{}{}", table(&report), old_qemu(&plan, &host)))?;
         }
         Err(error) => {
             if let Some(UpError::Interrupted) = error.downcast_ref() {
@@ -217,6 +218,19 @@ impl Progress {
             self.0.set_style(style);
         }
     }
+}
+
+/// Which transport the VMs have, if that is because of the QEMU.
+fn old_qemu(plan: &ClusterPlan, host: &Host) -> String {
+    let needed = QemuVersion::SHARED_MEMORY;
+    if host.qemu_version >= needed || plan.vms.iter().all(|vm| vm.access == Access::ReadOnly) {
+        return String::new();
+    }
+    format!(
+        "\ntransport pmem, because this is QEMU {}: VMs map the whole pool without a back-end; \
+         slices and back-ends need {needed}",
+        host.qemu_version
+    )
 }
 
 fn table(report: &UpReport) -> String {

@@ -56,7 +56,7 @@ pub struct Image {
 
 /// A directory is not an appliance image, or its image lacks what was requested.
 #[derive(Debug, thiserror::Error)]
-#[error("no appliance image in {}: {file} is missing; build one with: cargo xtask image", dir.display())]
+#[error("no appliance image in {}: {file} is missing; install the package vhost-famfs-image, or build one with: cargo xtask image", dir.display())]
 pub struct ImageError {
     /// The directory.
     pub dir: PathBuf,
@@ -175,7 +175,7 @@ mod tests {
         fs::write(dir.path().join("vmlinux"), "").unwrap();
         let error = Image::open(dir.path()).unwrap_err().to_string();
         assert!(
-            error.ends_with("initrd.cpio is missing; build one with: cargo xtask image"),
+            error.contains("initrd.cpio is missing") && error.ends_with("cargo xtask image"),
             "{error}"
         );
     }

@@ -6,6 +6,7 @@ mod fuzz;
 mod image;
 mod kmod;
 mod output;
+mod package;
 mod run;
 mod suites;
 mod tally;

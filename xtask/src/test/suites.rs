@@ -54,6 +54,7 @@ pub fn run(suite: Suite, run: &mut Run) -> Result<()> {
         Suite::Guest => in_vms("guest", run),
         Suite::Pool => in_vms("pool", run),
         Suite::Cluster => in_vms("cluster", run),
+        Suite::Package => super::package::run(run),
         Suite::Ublk => {
             if run.only.is_empty() {
                 without_default_features(run)?;
@@ -65,7 +66,8 @@ pub fn run(suite: Suite, run: &mut Run) -> Result<()> {
 
 /// Whether a suite boots virtual machines, and so has parts that can be chosen.
 pub fn boots_vms(suite: Suite) -> bool {
-    !matches!(suite, Suite::Unit | Suite::Protocol | Suite::Tools | Suite::Fuzz)
+    use Suite::{Fuzz, Package, Protocol, Tools, Unit};
+    !matches!(suite, Unit | Protocol | Tools | Fuzz | Package)
 }
 
 /// Runs one of the test programs that boot virtual machines.

@@ -90,8 +90,8 @@ pub enum PlanError {
     ImportDevdax(PathBuf),
     /// There is no image.
     #[error(
-        "VM {0}: no appliance image; build one with `cargo xtask image`, or name its directory with \
-         --image or image = \"...\""
+        "VM {0}: no appliance image; install the package vhost-famfs-image, build one with `cargo xtask image`, \
+         or name its directory with --image or image = \"...\""
     )]
     NoImage(String),
     /// The image is not complete.

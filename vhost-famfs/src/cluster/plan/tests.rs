@@ -97,7 +97,7 @@ fn the_root_is_shared_memory_where_that_works() {
     };
     assert_eq!(root(&place, ""), Root::Disk);
     let refusal = place.refusal("[[vm]]\nroot = \"memory\"\n");
-    assert!(refusal.contains("root-dax.erofs is missing; build one with"), "{refusal}");
+    assert!(refusal.contains("root-dax.erofs is missing; install the package"), "{refusal}");
     let file = place.host.image.as_ref().unwrap().join("root-dax.erofs");
     fs::File::create(file).unwrap().set_len(2 << 20).unwrap();
     assert_eq!(root(&place, ""), Root::Memory);

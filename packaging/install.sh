@@ -87,10 +87,10 @@ if [ $action = remove ]; then
     (cd "$root/" && rmdir -p $lists 2>/dev/null) || true
     exit
 fi
-mkdir -p "$root/$lists"
 for package; do
     check "$package"
 done
+mkdir -p "$root/$lists"
 for package; do
     copy "$package"
     echo "installed $package"

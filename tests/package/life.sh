@@ -75,7 +75,7 @@ ok "doctor finds the image and says what this QEMU cannot do"
 run vhost-famfs pool create /dev/shm/pool --size 64M
 run mkfs.famfs --pool /dev/shm/pool
 run fsck.famfs --pool /dev/shm/pool
-run vhost-famfs pool rm /dev/shm/pool
+run vhost-famfs pool rm /dev/shm/pool --force
 ok "famfs makes and checks a pool"
 
 mkdir /tmp/share

@@ -106,8 +106,7 @@ fn glibc_of(text: &str) -> Option<(u32, u32)> {
 fn lintian(packaged: &Packaged, package: Package, run: &mut Run) -> Result<()> {
     let mut lintian = Command::new("lintian");
     lintian
-        .args(["--fail-on", "error,warning", "--tag-display-limit", "0", "--no-tag-display-limit"])
-        .arg("--allow-root")
+        .args(["--fail-on", "error,warning", "--tag-display-limit", "0", "--allow-root"])
         .arg(packaged.deb(package));
     run.lint(&format!("lintian: {}", package.name()), &mut lintian)
 }

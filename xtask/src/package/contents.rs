@@ -77,13 +77,13 @@ impl Package {
 }
 
 /// Fills a tree with a package.
-pub fn install(package: Package, tree: &Tree, imaged: &Imaged, epoch: u64) -> Result<()> {
+pub fn install(package: Package, tree: &Tree, imaged: &Imaged) -> Result<()> {
     let built = &imaged.built;
     match package {
         Package::Host => host(tree, &built.host)?,
         Package::Tools => tools(tree, &built.host)?,
         Package::Dkms => dkms(tree)?,
-        Package::Image => image(tree, &imaged.dir, epoch)?,
+        Package::Image => image(tree, &imaged.dir)?,
         Package::Guest => guest(tree, &built.guest)?,
     }
     let given = paths::root().join("packaging");
@@ -155,7 +155,7 @@ fn dkms(tree: &Tree) -> Result<()> {
 }
 
 /// The image with checksums of what is in the package.
-fn image(tree: &Tree, dir: &Path, _epoch: u64) -> Result<()> {
+fn image(tree: &Tree, dir: &Path) -> Result<()> {
     let mut sums = String::new();
     for name in IMAGE_FILES {
         let from = dir.join(name);

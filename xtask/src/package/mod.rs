@@ -7,7 +7,7 @@
 //!                               `-- tar, zstd --> target/package/vhost-famfs-VERSION-x86_64.tar.zst
 //! packaging/NAME/               names, texts, dependencies, scripts of the package
 //! ```
-//! The same sources give the same bytes: all times are that of the commit.
+//! The same sources give the same bytes: all times are that of the commit, or of the image.
 
 mod archive;
 mod contents;
@@ -28,8 +28,8 @@ pub use contents::Package;
 pub use debs::version;
 use tree::Tree;
 
-/// The file beside the packages that identifies their inputs.
-const STAMP: &str = "inputs";
+/// The directory beside the packages with files that identify their inputs.
+const STAMPS: &str = "inputs";
 
 /// What was made.
 pub struct Packaged {
@@ -37,7 +37,7 @@ pub struct Packaged {
     pub dir: PathBuf,
     /// The build results and the image in them.
     pub imaged: Imaged,
-    /// The time that all files have.
+    /// The time that files have.
     epoch: u64,
 }
 
@@ -59,7 +59,21 @@ impl Packaged {
 
     /// Makes one package again in `dir`, under another version.
     pub fn again(&self, package: Package, version: &str, dir: &Path) -> Result<PathBuf> {
-        debs::make(package, &self.tree(package), version, self.epoch, dir)
+        debs::make(package, &self.tree(package), version, self.epoch_of(package)?, dir)
+    }
+
+    /// The time of a package's files. The image has its own, so that it is not packed again, which
+    /// takes a minute, for each commit.
+    fn epoch_of(&self, package: Package) -> Result<u64> {
+        if package != Package::Image {
+            return Ok(self.epoch);
+        }
+        let path = paths::root().join("mkosi.conf");
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let time = text.lines().find_map(|line| line.strip_prefix("SourceDateEpoch="));
+        let time = time.and_then(|time| time.parse().ok());
+        time.with_context(|| format!("{} has no SourceDateEpoch", path.display()))
     }
 }
 
@@ -80,46 +94,64 @@ pub fn command() -> Result<()> {
     Ok(())
 }
 
-/// Makes the packages that are not up to date.
+/// Makes what is not up to date.
 pub fn run() -> Result<Packaged> {
     let imaged = image::run()?;
     packages::install_missing_for_packages(false)?;
-    let dir = paths::target().join("package");
-    let epoch = epoch()?;
-    let mut key = Key::default().text(&epoch.to_string()).text(tool::VERSION);
+    let packaged = Packaged { dir: paths::target().join("package"), imaged, epoch: epoch()? };
+    let mut all = Key::default().path(&paths::root().join("packaging/install.sh"))?;
     for package in Package::ALL {
-        let tree = Tree::new(tree_dir(&dir, package))?;
-        contents::install(package, &tree, &imaged, epoch)?;
-        key = tree.add_to(key)?;
+        let tree = Tree::new(packaged.tree(package))?;
+        contents::install(package, &tree, &packaged.imaged)?;
+        let epoch = packaged.epoch_of(package)?;
+        let key = Key::default().text(&epoch.to_string()).text(tool::VERSION).text(&version());
+        let key = key.path(&paths::root().join("packaging").join(package.name()))?;
+        let key = tree.add_to(key)?.finish();
+        all = all.text(&key);
+        make_once(&packaged.deb(package), &key, || {
+            packaged.again(package, &version(), &packaged.dir).map(drop)
+        })?;
     }
-    let key = key.path(&paths::root().join("packaging"))?.finish();
-    let packaged = Packaged { dir, imaged, epoch };
-    let stamp = packaged.dir.join(STAMP);
-    if fs::read_to_string(&stamp).is_ok_and(|there| there == key) {
-        return Ok(packaged);
-    }
-    clear(&packaged.dir)?;
-    for package in Package::ALL {
-        packaged.again(package, &version(), &packaged.dir)?;
-    }
-    archive::make(&packaged, epoch)?;
-    fs::write(&stamp, key).with_context(|| format!("cannot write {}", stamp.display()))?;
+    let key = all.text(&packaged.epoch.to_string()).finish();
+    make_once(&packaged.archive(), &key, || archive::make(&packaged, packaged.epoch))?;
+    remove_others(&packaged)?;
     Ok(packaged)
 }
 
-fn tree_dir(dir: &Path, package: Package) -> PathBuf {
-    dir.join("tree").join(package.name())
+/// Makes a file with `make`, unless the one that is there has the same inputs.
+fn make_once(file: &Path, key: &str, make: impl FnOnce() -> Result<()>) -> Result<()> {
+    let stamp = stamp(file);
+    if file.exists() && fs::read_to_string(&stamp).is_ok_and(|there| there == key) {
+        return Ok(());
+    }
+    make()?;
+    let parent = stamp.parent().context("a file without a directory")?;
+    fs::create_dir_all(parent)
+        .and_then(|()| fs::write(&stamp, key))
+        .with_context(|| format!("cannot write {}", stamp.display()))
 }
 
-/// Removes packages of earlier runs, which may have other names.
-fn clear(dir: &Path) -> Result<()> {
-    for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
-        let path = entry.with_context(|| format!("cannot list {}", dir.display()))?.path();
-        if path.is_file() {
+/// The file that identifies the inputs of another one.
+fn stamp(file: &Path) -> PathBuf {
+    file.with_file_name(STAMPS).join(file.file_name().unwrap_or_default())
+}
+
+/// Removes packages of earlier runs that have other names.
+fn remove_others(packaged: &Packaged) -> Result<()> {
+    let dir = &packaged.dir;
+    let cannot = || format!("cannot list {}", dir.display());
+    let keep = Package::ALL.map(|package| packaged.deb(package));
+    for entry in fs::read_dir(dir).with_context(cannot)? {
+        let path = entry.with_context(cannot)?.path();
+        if path.is_file() && !keep.contains(&path) && path != packaged.archive() {
             fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }
     Ok(())
+}
+
+fn tree_dir(dir: &Path, package: Package) -> PathBuf {
+    dir.join("tree").join(package.name())
 }
 
 /// The time of the commit that is checked out, in seconds since 1970; `SOURCE_DATE_EPOCH` if that

@@ -58,8 +58,9 @@ pub(super) struct UpArgs {
     /// PATH]
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
-    /// Directory of the appliance image [default: $VHOST_FAMFS_IMAGE, else the installed one, else
-    /// the one built by `cargo xtask image`]
+    /// Directory of the appliance image [default: $VHOST_FAMFS_IMAGE, else share/vhost-famfs/image
+    /// beside the program's directory, else the one built by `cargo xtask image`, else
+    /// /usr/share/vhost-famfs/image]
     #[arg(long, value_name = "DIR")]
     image: Option<PathBuf>,
     /// Seconds that a VM has to mount the pool.

@@ -36,8 +36,22 @@ fn keys(text: &str) -> BTreeSet<String> {
     let mut up = Command::new(env!("CARGO_BIN_EXE_vhost-famfs"));
     let output = up.arg("up").arg(&file).arg("--dry-run").output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    let (_, list) = said.split_once("expected one of").unwrap_or_else(|| panic!("{said}"));
-    list.lines().next().unwrap().split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    if let Some((_, list)) = said.split_once("expected one of") {
+        return list
+            .lines()
+            .next()
+            .unwrap()
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .map(Into::into)
+            .collect();
+    }
+    // At the top there are tables too: "use the keys A and B, and the tables [C], [[D]] and [[E]]".
+    let (_, hint) = said.split_once("hint: use the ").unwrap_or_else(|| panic!("{said}"));
+    let words = hint.split(|c: char| !c.is_ascii_lowercase() && c != '-');
+    let ours = |word: &&str| !["", "keys", "and", "the", "tables"].contains(word);
+    words.filter(ours).map(str::to_owned).collect()
 }
 
 #[test]

@@ -7,9 +7,9 @@ use clap::Args;
 
 /// Check whether this host can run clusters, and show how to fix what is missing
 ///
-/// Checks VMMs and their versions, KVM (by running a guest of four instructions), the image that VMs
-/// boot, the directory for sockets, memory and its limits, huge pages, and ublk. Changes nothing.
-/// `absent` marks something that is missing but optional.
+/// Checks VMMs and their versions, KVM (by running a guest of four instructions), the image that
+/// VMs boot, the directory for sockets, memory and its limits, huge pages, and ublk. Changes
+/// nothing. `absent` marks something that is missing but optional.
 ///
 /// Exit codes: 0 this host can run clusters, 1 it cannot, 2 wrong command line.
 ///

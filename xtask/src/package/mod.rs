@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `cargo xtask package`: Debian packages, and one archive for other distributions.
+//! `cargo xtask package`: Debian packages, and one archive for other distributions, in
+//! target/package.
 //!
 //! ```text
-//! build, image --contents--> target/package/tree/NAME/   what NAME installs, as below /
-//!                               |-- cargo-deb --> target/package/NAME_VERSION_amd64.deb
-//!                               `-- tar, zstd --> target/package/vhost-famfs-VERSION-x86_64.tar.zst
-//! packaging/NAME/               names, texts, dependencies, scripts of the package
+//! build, image --contents--> tree/NAME/              what NAME installs, as below /
+//!                               |-- cargo-deb --> NAME_VERSION_amd64.deb
+//!                               `-- tar, zstd --> vhost-famfs-VERSION-x86_64.tar.zst
+//! packaging/NAME/ in the checkout                   names, texts, dependencies, scripts
 //! ```
 //! The same sources give the same bytes: all times are that of the commit, or of the image.
 

@@ -63,6 +63,20 @@ registered=$(sed -n 's/.*"binary": "\(.*\)".*/\1/p' /usr/share/qemu/vhost-user/5
 [[ $("$registered" --print-capabilities) == *pmem* ]]
 ok "programs, manuals and the registered back-end are there"
 
+units=(/usr/lib/systemd/system/{famfs-agent,famfs-attach,famfs-watch}.service)
+for kind in vhost-famfs vhost-famfs-ublk; do
+    for end in socket service; do
+        cp "/usr/lib/systemd/system/$kind@.$end" "/tmp/$kind@vm1.$end"
+        units+=("/tmp/$kind@vm1.$end")
+    done
+done
+run systemd-analyze verify "${units[@]}" 2>/tmp/complaints || fail "$(cat /tmp/complaints)"
+for unit in "${units[@]}"; do
+    said=$(grep -F "${unit##*/}" /tmp/complaints || true)
+    [[ -z $said ]] || fail "$said"
+done
+ok "systemd finds nothing wrong with the units"
+
 (cd /usr/share/vhost-famfs/image && run sha256sum --check --quiet --strict SHA256SUMS)
 ok "the image is as its checksums say"
 

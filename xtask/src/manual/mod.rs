@@ -5,6 +5,7 @@
 mod page;
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -21,6 +22,8 @@ pub fn write() -> Result<()> {
     let completions = paths::target().join("completions");
     for dir in [&man, &completions] {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        // A page of a command that is gone would get into the packages.
+        clear(dir).with_context(|| format!("cannot clear {}", dir.display()))?;
     }
     let page = "famfs.5";
     fs::copy(paths::root().join("docs/reference").join(page), man.join(page))
@@ -40,6 +43,11 @@ pub fn write() -> Result<()> {
         ask_program(*shell, "vhost-famfs", &completions)?;
     }
     Ok(())
+}
+
+/// Removes all files in a directory.
+fn clear(dir: &Path) -> io::Result<()> {
+    fs::read_dir(dir)?.try_for_each(|entry| fs::remove_file(entry?.path()))
 }
 
 /// Writes completions that call the program from the search path, which knows the names of clusters

@@ -47,6 +47,14 @@ pub enum EntryProblem {
     /// An earlier entry has the path.
     #[error("it already exists, from log slot {0}")]
     Exists(u64),
+    /// Something has the path of what is to be made.
+    #[error("it already exists: a {kind}, from log slot {slot}")]
+    Taken {
+        /// What it is.
+        kind: &'static str,
+        /// Slot of its name.
+        slot: u64,
+    },
     /// The directory that it should be in has no entry before this one.
     #[error("its directory \"{0}\" does not exist")]
     NoParent(RelPath),

@@ -101,7 +101,7 @@ impl Writer<'_> {
             // Two names of one file, or the name itself: as rename(2), nothing is to be done.
             Some((_, other, _)) if other == object => return Ok(()),
             Some((slot, ..)) if !replace => {
-                return Err(path_error(to, EntryProblem::Exists(slot)));
+                return Err(path_error(to, self.taken(slot)));
             }
             Some((_, _, 2..)) if is_dir => {
                 let problem = TreeProblem::OtherKind { new: "directory", old: "file" };
@@ -168,6 +168,12 @@ impl Writer<'_> {
         let error = |source| WriteError::Change { path: path.cloned(), source };
         self.add(kind, bytes).map_err(error)?;
         self.publish_if_large()
+    }
+
+    /// What has the name of a slot already.
+    pub(super) fn taken(&self, slot: u64) -> EntryProblem {
+        let kind = self.plan.tree().listed(slot).map_or("name", |listed| listed.object.kind_name());
+        EntryProblem::Taken { kind, slot }
     }
 
     /// Slots of the name at a path and of what it names.

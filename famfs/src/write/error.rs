@@ -101,7 +101,7 @@ pub enum WriteError {
     /// There are too few buckets with a free run for a strip.
     #[error(
         "no space for \"{path}\": {strips} strips of {} needed in buckets of their own, {} free in \
-         all", human(*.strip_len), human(*.free)
+         all{}", human(*.strip_len), human(*.free), compact_hint(*.deleted)
     )]
     NoStrips {
         /// The new file.
@@ -112,6 +112,8 @@ pub enum WriteError {
         strip_len: u64,
         /// Free bytes in all.
         free: u64,
+        /// Bytes that a compaction frees.
+        deleted: u64,
     },
     /// Another system has become the master.
     #[error(transparent)]

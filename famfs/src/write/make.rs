@@ -70,7 +70,8 @@ impl<'v> Writer<'v> {
         match self.striping.filter(|how| size >= how.chunk_size) {
             Some(how) => {
                 let strip_len = how.strip_len(size).unwrap_or(u64::MAX);
-                WriteError::NoStrips { path, strips: how.strips, strip_len, free }
+                let deleted = self.deleted();
+                WriteError::NoStrips { path, strips: how.strips, strip_len, free, deleted }
             }
             None => {
                 let (largest, deleted) = (space.largest_free(), self.deleted());
@@ -385,7 +386,7 @@ impl<'v> Writer<'v> {
     pub(super) fn check_new(&self, path: &RelPath) -> Result<(), WriteError> {
         self.check_live()?;
         if let Some(found) = self.plan.tree().look_up(path.as_bytes()) {
-            return Err(path_error(path, EntryProblem::Exists(found)));
+            return Err(path_error(path, self.taken(found)));
         }
         self.parent_slot(path)?;
         if !self.plan.has_extensions() {

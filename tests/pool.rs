@@ -10,6 +10,8 @@ mod kill;
 mod latency;
 #[path = "pool/reclaim.rs"]
 mod reclaim;
+#[path = "pool/replace.rs"]
+mod replace;
 #[path = "pool/source.rs"]
 mod source;
 
@@ -98,6 +100,12 @@ fn follow(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     });
     session.check("the host changes names while the VMs have the pool", || {
         host::changes_names(&pool, master, reader)
+    });
+    session.check("a file that is replaced stays with who has it open or mapped", || {
+        replace::leaves_the_old_file(&pool, master, reader)
+    });
+    session.check("a file that is replaced is read as old or new", || {
+        replace::is_never_seen_in_part(&pool, master, reader)
     });
     session.check("host and master add files in turn, and none is lost", || {
         host::takes_turns(&pool, master, reader)

@@ -57,6 +57,9 @@ famfs watch /mnt/famfs &
 prepare watched
 famfs creat --size 64m --seed 42 /mnt/famfs/new
 famfs cp -r dataset /mnt/famfs
+prepare famfs cp dataset/one /mnt/famfs/model
+prepare cp dataset/two model
+famfs cp --replace model /mnt/famfs/model
 prepare cp -r dataset v2
 famfs cp -r --atomic v2 /mnt/famfs
 famfs cp --compare -r dataset /mnt/famfs

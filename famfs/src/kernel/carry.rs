@@ -316,6 +316,10 @@ impl Progress {
             slot: None,
             source,
         };
+        if !is_dir && self.group.as_mut().is_some_and(|group| group.keep(path)) {
+            self.touch_parent(tree, path);
+            return Ok(());
+        }
         self.publish(target, tree);
         self.touch_parent(tree, path);
         let (dir, at) = self.locate(target, path).map_err(error)?;
@@ -346,7 +350,8 @@ impl Progress {
         Ok(())
     }
 
-    /// In a group, has a new name in a directory that was there before it appear at its end.
+    /// In a group, has a new name in a directory that was there before it appear at its end, also
+    /// in the place of another one.
     fn stage(
         &mut self,
         target: &Target<'_>,
@@ -361,8 +366,13 @@ impl Progress {
         let (dir, at) = self.locate(target, path)?;
         let object = tree.listed(slot).map(|listed| listed.object);
         let there = object.map(|object| target.examine(&dir, &at, tree, object)).transpose()?;
-        if let (Some(Found::Missing), Some(group)) = (there, &mut self.group) {
-            group.stage(target, slot, path)?;
+        if let (Some(there), Some(group)) = (there, &mut self.group) {
+            match there {
+                Found::Missing => group.stage(target, slot, path)?,
+                Found::Same(_) => group.stays(path),
+                _ if group.is_going(path) => group.stage(target, slot, path)?,
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -378,7 +388,9 @@ impl Progress {
         }
         self.last = None;
         if let Some(group) = self.group.take() {
-            self.applied.errors.extend(group.publish(target));
+            let published = group.publish(target);
+            self.applied.removed += published.removed;
+            self.applied.errors.extend(published.errors);
         }
     }
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Groups of changes in a mounted tree: what a group puts into directories that were there before
-//! it is made elsewhere in the mount, and appears as a whole at the end of the group. A move or
-//! removal in a group has what waits appear before it, and ends that.
+//! it is made elsewhere in the mount, and appears as a whole at the end of the group. Files and
+//! links that a group removes go then too, so that a new one takes the place of an old one in one
+//! step. A move or the removal of a directory has what waits appear before it, and ends that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -56,12 +57,23 @@ pub struct Group {
     end: u64,
     /// By path.
     waiting: HashMap<RelPath, Waiting>,
+    /// Where something is to go.
+    going: HashSet<RelPath>,
+}
+
+/// What became of what waited.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// Number of names that are gone.
+    pub removed: u64,
+    /// What could not be done.
+    pub errors: Vec<ApplyError>,
 }
 
 impl Group {
     /// A group that ends before slot `end`.
     pub fn new(end: u64) -> Self {
-        Self { end, waiting: HashMap::new() }
+        Self { end, waiting: HashMap::new(), going: HashSet::new() }
     }
 
     /// The first slot behind it.
@@ -118,26 +130,74 @@ impl Group {
         Ok(())
     }
 
-    /// Has all that waits appear, in the order in which it was made. What cannot is told, and made
-    /// again from the log.
-    pub fn publish(self, target: &Target<'_>) -> Vec<ApplyError> {
+    /// Has a file or link stay until the end of the group; false if it is one of the group, which
+    /// nobody sees yet.
+    pub fn keep(&mut self, path: &RelPath) -> bool {
+        let is_old = self.is_top(path) && !self.waiting.contains_key(path);
+        is_old && self.going.insert(path.clone())
+    }
+
+    /// Whether what was at a path before the group is to go.
+    pub fn is_going(&self, path: &RelPath) -> bool {
+        self.going.contains(path)
+    }
+
+    /// Has what is at a path stay: it is what the group makes there already.
+    pub fn stays(&mut self, path: &RelPath) {
+        self.going.remove(path);
+    }
+
+    /// Has all that waits appear, in the order in which it was made, and what is to go be gone.
+    /// What cannot is told, and made again from the log.
+    pub fn publish(mut self, target: &Target<'_>) -> Published {
         let mut waiting: Vec<_> = self.waiting.into_iter().collect();
         waiting.sort_unstable_by_key(|(_, waiting)| waiting.slot);
-        let mut errors = Vec::new();
+        let mut published = Published::default();
         for (path, Waiting { name, slot }) in waiting {
-            if let Err(source) = appear(target, &name, &path) {
+            let replaces = self.going.remove(&path);
+            if let Err(source) = appear(target, &name, &path, replaces) {
                 let slot = Some(slot);
-                errors.push(ApplyError::System { action: "make", path, slot, source });
+                published.errors.push(ApplyError::System { action: "make", path, slot, source });
             }
         }
-        errors
+        for path in self.going {
+            match remove(target, &path) {
+                Ok(removed) => published.removed += u64::from(removed),
+                Err(source) => {
+                    let (action, slot) = ("remove", None);
+                    published.errors.push(ApplyError::System { action, path, slot, source });
+                }
+            }
+        }
+        published
     }
 }
 
-fn appear(target: &Target<'_>, name: &[u8], path: &RelPath) -> io::Result<()> {
+fn appear(target: &Target<'_>, name: &[u8], path: &RelPath, replaces: bool) -> io::Result<()> {
     let (from, to) = (Place::waiting().open(target)?, Place::of_parent(path).open(target)?);
-    let flags = RenameFlags::NOREPLACE;
+    let flags = if replaces { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
     Ok(rustix::fs::renameat_with(from, name, to, path.name(), flags)?)
+}
+
+/// Removes a file or link; whether it was there.
+fn remove(target: &Target<'_>, path: &RelPath) -> io::Result<bool> {
+    match target.root().remove(path, false) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
+        removed => removed.map(|()| true),
+    }
+}
+
+/// Has `make` make something where nobody sees it, which then takes the place of what is at a path.
+pub fn replace(
+    target: &Target<'_>,
+    path: &RelPath,
+    slot: u64,
+    make: impl FnOnce(&Dir, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    make_waiting(target)?;
+    let name = slot.to_string();
+    make(&Place::waiting().open(target)?, name.as_bytes())?;
+    appear(target, name.as_bytes(), path, true)
 }
 
 /// Makes the directory of what waits, if it is not there.

@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Stat};
 
 use crate::format::extension::NO_ENTRY;
 use crate::format::path::{PathError, RelPath};
 use crate::kernel::apply::{Appeared, Applied, ApplyError};
+use crate::kernel::group::replace;
 use crate::kernel::safe_links::leads_out;
 use crate::kernel::target::{Dir, Found, Target, describe, set_time};
 use crate::replay::Time;
@@ -32,6 +33,9 @@ pub struct How {
     pub exact: bool,
     /// Symbolic links that lead out of the tree are left out.
     pub safe_links: bool,
+    /// What entries from this slot on made takes the place of other files and links: whoever played
+    /// them was killed.
+    pub unplayed: Option<u64>,
 }
 
 /// Makes what is missing of a tree. What cannot be made keeps nothing back but what is below it.
@@ -179,7 +183,7 @@ impl Walk<'_> {
                 return Ok(State::Absent);
             }
             let made = match self.firsts.get(&listed.name.object) {
-                Some(first) => self.link(&dir, name, listed.name.parent, first),
+                Some(first) => self.link(&dir, name, Some(listed.name.parent), first),
                 None => self.target.make(&dir, name, self.tree, object),
             };
             match made {
@@ -211,6 +215,18 @@ impl Walk<'_> {
             .examine(dir, path.name(), self.tree, object)
             .map_err(|err| error("examine", err))?;
         match found {
+            Found::OtherMemory | Found::Other(_) if self.is_unplayed(dir, path, listed) => {
+                if !self.how.dry_run {
+                    let make = |aside: &Dir, name: &[u8]| match self.firsts.get(&listed.name.object)
+                    {
+                        Some(first) => self.link(aside, name, None, first),
+                        None => self.target.make(aside, name, self.tree, object),
+                    };
+                    replace(self.target, path, slot, make).map_err(|err| error("replace", err))?;
+                }
+                self.made(path, listed);
+                Ok(Some(State::Closed))
+            }
             Found::Missing => Ok(None),
             Found::Stub => {
                 if !self.how.dry_run {
@@ -235,6 +251,16 @@ impl Walk<'_> {
                 Ok(Some(State::Closed))
             }
         }
+    }
+
+    /// Whether a file or link at a name is of before the entry that made what should be there.
+    fn is_unplayed(&self, dir: &Dir, path: &RelPath, listed: Listed<'_>) -> bool {
+        let is_dir = || {
+            let stat = rustix::fs::statat(dir, path.name(), AtFlags::SYMLINK_NOFOLLOW);
+            stat.map_or(true, |stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+        };
+        let wants_dir = matches!(listed.object.kind, ObjectKind::Dir { .. });
+        self.how.unplayed.is_some_and(|first| listed.slot >= first) && !wants_dir && !is_dir()
     }
 
     /// Makes sure that all names of a file name the same one.
@@ -299,10 +325,10 @@ impl Walk<'_> {
         (self.each)(Appeared { slot, path, object });
     }
 
-    /// Makes another name of a file.
-    fn link(&self, dir: &Dir, name: &[u8], parent: u64, first: &First) -> io::Result<()> {
+    /// Makes another name of a file in a directory, which is that of a slot if there is one.
+    fn link(&self, dir: &Dir, name: &[u8], parent: Option<u64>, first: &First) -> io::Result<()> {
         let old = first.path.name();
-        match first.parent == parent {
+        match parent == Some(first.parent) {
             true => rustix::fs::linkat(dir, old, dir, name, AtFlags::empty())?,
             false => {
                 let old_dir = self.target.root().open_parent(first.path.as_path())?;

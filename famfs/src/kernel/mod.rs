@@ -2,6 +2,7 @@
 //! A file system of the kernel: mounting it, and making its tree appear.
 
 pub mod apply;
+mod aside;
 pub mod backoff;
 pub mod beneath;
 pub mod carry;

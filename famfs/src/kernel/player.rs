@@ -183,7 +183,14 @@ impl Player {
                 left = Some(self.leave(site, possible, Note { complete: false, ..note })?);
             }
             let again = self.failed || note.is_none_or(|note| !note.complete);
-            let how = How { dry_run: task.dry_run, exact: site.is_ours, safe_links, fresh: false };
+            let unplayed = note.filter(|_| site.is_ours).map(|note| note.next);
+            let how = How {
+                dry_run: task.dry_run,
+                exact: site.is_ours,
+                safe_links,
+                fresh: false,
+                unplayed,
+            };
             let (mended, swept) = self.mend(site, how, each)?;
             if swept {
                 applied.errors.clear();

@@ -309,7 +309,7 @@ pub fn set_time(at: impl AsFd, name: &[u8], time: Option<Time>, flags: AtFlags) 
 }
 
 /// Removes what could not be completed; the user must learn why it could not, and no more.
-fn discard(dir: impl AsFd, name: &[u8], flags: AtFlags) {
+pub(super) fn discard(dir: impl AsFd, name: &[u8], flags: AtFlags) {
     let _ = rustix::fs::unlinkat(dir, name, flags);
 }
 

@@ -8,24 +8,25 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use uuid::Uuid;
 
 use crate::format::ALLOC_UNIT;
 use crate::format::map::{Extent, Memory};
 use crate::format::path::{META_DIR, RelPath};
+use crate::kernel::aside::{Aside, clear_aside};
 use crate::kernel::beneath::Root;
 use crate::kernel::carry::Progress;
 use crate::kernel::mapped::MappedFile;
 use crate::kernel::mount::{LOG_FILE, MountError, Mounted, meta_error};
 use crate::kernel::note::Note;
 use crate::kernel::player::Site;
-use crate::kernel::target::{Backed, Backing, Target};
+use crate::kernel::target::{Backed, Backing, Dir, Target, discard};
 use crate::media::{Media, MetaFiles};
-use crate::replay::Attributes;
 use crate::replay::tree::Tree;
 use crate::replay::tree::change::Change;
+use crate::replay::{Attributes, Owner};
 use crate::store::log::Log;
 use crate::store::role::Role;
 use crate::store::superblock::Superblock;
@@ -54,8 +55,14 @@ impl Mounted {
         let device = found.map_err(|err| meta_error("examine", LOG_FILE, err))?.st_dev;
         let meta = MetaFiles::new(superblock, Some(log), self.device(), self.device_len()?)?
             .watched_as(device);
-        let work = RefCell::default();
-        Ok(MountedVolume { mounted: self, meta, role, access, _locked: locked, work })
+        let (work, aside) = (RefCell::default(), RefCell::default());
+        let volume =
+            MountedVolume { mounted: self, meta, role, access, _locked: locked, work, aside };
+        if access == Access::Write && volume.mounted.is_edited() {
+            let cleared = clear_aside(&volume.target());
+            cleared.map_err(|source| MountError::Meta { action: "clear", name: ".new", source })?;
+        }
+        Ok(volume)
     }
 }
 
@@ -69,6 +76,8 @@ pub struct MountedVolume {
     _locked: File,
     /// What of a published batch was carried out.
     work: RefCell<Work>,
+    /// Files that are to take the place of others.
+    aside: RefCell<Aside>,
 }
 
 #[derive(Default)]
@@ -152,9 +161,15 @@ impl MountedVolume {
     }
 
     /// Whether no other process adds files now: each keeps the log's lock as long as it may have
-    /// made some.
+    /// made some. If not, what one that was killed has left aside is removed.
     pub fn has_no_writer(&self) -> bool {
-        self.access == Access::Write || self.keep_writers_out().is_some()
+        if self.access == Access::Write {
+            return true;
+        }
+        let Some(_kept) = self.keep_writers_out() else { return false };
+        // What stays is in the way of what is made in its memory, which is told.
+        let _ = clear_aside(&self.target());
+        true
     }
 
     /// Takes the log's lock if it is free, and so keeps writers waiting until the result is
@@ -205,6 +220,27 @@ impl MountedVolume {
     }
 }
 
+impl MountedVolume {
+    /// Makes a file with exactly this owner, mode and memory; removes it if that fails.
+    fn make_in(
+        &self,
+        dir: &Dir,
+        name: &[u8],
+        owner: Owner,
+        size: u64,
+        memory: &Memory,
+    ) -> io::Result<Box<dyn FileBytes + '_>> {
+        let target = self.target();
+        let file = target.create(dir, name, owner.mode)?;
+        Kernel
+            .give(file.as_fd(), size, memory)
+            .and_then(|()| target.complete_file(dir, &file, owner))
+            .and_then(|()| MappedFile::with_memory(&File::from(file), size, memory, Access::Write))
+            .map(|bytes| Box::new(bytes) as Box<dyn FileBytes>)
+            .inspect_err(|_| discard(dir, name, AtFlags::empty()))
+    }
+}
+
 impl Volume for MountedVolume {
     fn media(&self) -> &dyn Media {
         &self.meta
@@ -219,7 +255,6 @@ impl Volume for MountedVolume {
         target.make_dir(&target.open(path.parent().as_ref())?, path.name(), attributes.owner)
     }
 
-    /// Makes a file with exactly this owner, mode and memory; removes it if that fails.
     fn make_file(
         &self,
         path: &RelPath,
@@ -227,15 +262,23 @@ impl Volume for MountedVolume {
         size: u64,
         memory: &Memory,
     ) -> io::Result<Box<dyn FileBytes + '_>> {
-        let target = self.target();
-        let dir = target.open(path.parent().as_ref())?;
-        let file = target.create(&dir, path.name(), attributes.owner.mode)?;
-        Kernel
-            .give(file.as_fd(), size, memory)
-            .and_then(|()| target.complete_file(&dir, &file, attributes.owner))
-            .and_then(|()| MappedFile::with_memory(&File::from(file), size, memory, Access::Write))
-            .map(|bytes| Box::new(bytes) as Box<dyn FileBytes>)
-            .inspect_err(|_| self.root().discard(path, false))
+        let dir = self.target().open(path.parent().as_ref())?;
+        self.make_in(&dir, path.name(), attributes.owner, size, memory)
+    }
+
+    fn make_replacement(
+        &self,
+        path: &RelPath,
+        attributes: &Attributes,
+        size: u64,
+        memory: &Memory,
+    ) -> io::Result<Box<dyn FileBytes + '_>> {
+        let (dir, name) = self.aside.borrow_mut().add(&self.target(), path)?;
+        self.make_in(&dir, name.as_bytes(), attributes.owner, size, memory)
+    }
+
+    fn remove_replacement(&self, path: &RelPath) -> io::Result<()> {
+        self.aside.borrow_mut().discard(&self.target(), path)
     }
 
     fn open_file(
@@ -275,6 +318,13 @@ impl Volume for MountedVolume {
         if let Some(note) = work.note.as_mut().filter(|note| note.complete) {
             note.complete = false;
             note.write(self.root())?;
+        }
+        let aside = &mut *self.aside.borrow_mut();
+        match change {
+            // What is there goes when the new file takes its place.
+            Change::Removed { path, is_dir: false } if aside.has(path) => return Ok(()),
+            Change::Made { path, .. } => aside.put_in_place(&self.target(), path)?,
+            _ => {}
         }
         work.progress.carry(&self.target(), tree, 0, change, &mut |_| {});
         work.first_error()

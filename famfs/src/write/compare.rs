@@ -44,6 +44,17 @@ pub enum CompareError {
     Interrupted,
 }
 
+impl From<CompareError> for CopyError {
+    fn from(error: CompareError) -> Self {
+        match error {
+            CompareError::Source(error) => error,
+            CompareError::Target { path, source } => Self::Existing { path, source },
+            // Sources are compared before anything is written.
+            CompareError::Interrupted => Self::Interrupted { atomic: true },
+        }
+    }
+}
+
 /// A source whose counterpart differs, or does not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
@@ -125,6 +136,20 @@ struct Pair<'a> {
     memory: Memory,
     /// What may differ.
     ranges: Vec<Range<u64>>,
+}
+
+/// Whether the bytes of a file differ from those of its counterpart of the same size.
+pub(super) fn differs(
+    item: &Item,
+    memory: &Memory,
+    volume: &dyn Volume,
+    progress: &dyn Fn(u64) -> bool,
+) -> Result<bool, CompareError> {
+    let What::File(layout) = &item.what else { return Ok(false) };
+    let (memory, ranges) = (memory.clone(), layout.and_memory(memory));
+    let pair = Pair { item, size: layout.size(), memory, ranges };
+    let mut buffers = [vec![0; PIECE], vec![0; PIECE]];
+    Ok(first_difference(&pair, volume, &mut buffers, progress)?.is_some())
 }
 
 /// How a counterpart differs, whatever its bytes.

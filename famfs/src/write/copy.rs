@@ -4,7 +4,9 @@
 //! It takes three steps: [`scan`](crate::write::sources::scan) examines the sources,
 //! [`Copy::prepare`] finds room for everything, and only then [`Copy::run`] writes. So what cannot
 //! work fails before anything is written. A second copy of the same sources finds what a first one
-//! had finished: existing files are compared, and only what differs is written.
+//! had finished: existing files are compared, and only what differs is written. Or, with
+//! [`Copy::prepare_to_replace`], files that differ are written anew, and take the place of those
+//! that are there.
 
 use std::path::PathBuf;
 
@@ -13,6 +15,7 @@ use crate::format::extension::PAGE;
 use crate::format::path::RelPath;
 use crate::replay::Attributes;
 use crate::write::change::NewAttributes;
+use crate::write::compare::differs;
 pub use crate::write::copy_error::CopyError;
 use crate::write::dropped::Dropped;
 use crate::write::existing::{Found, Targets, differing, interim_mode};
@@ -23,7 +26,7 @@ use crate::write::sources::{Item, Scan, Unsupported, What};
 use crate::write::transfer::How;
 use crate::write::unsupported::{Why, kept_owner};
 use crate::write::volume::Volume;
-use crate::write::writer::Writer;
+use crate::write::writer::{WriteError, Writer};
 
 /// A copy that has room for all its files.
 pub struct Copy {
@@ -47,6 +50,8 @@ pub enum Action {
     Create,
     /// Compare an existing file, and replace what differs.
     Update,
+    /// Make a file or link that takes the place of what is there.
+    Replace,
     /// Make a symbolic link.
     Symlink,
     /// Give a file of the copy another name.
@@ -58,10 +63,34 @@ pub enum Action {
 impl Copy {
     /// Finds out what to make, and takes memory and log slots for it.
     pub fn prepare(scan: Scan, writer: &mut Writer<'_>) -> Result<Self, CopyError> {
+        Self::plan(scan, writer, None)
+    }
+
+    /// The same for a copy that takes the place of the files and links that are there, except of
+    /// files with the same bytes. `progress` gets how many bytes were compared, and returns whether
+    /// to go on.
+    pub fn prepare_to_replace(
+        scan: Scan,
+        writer: &mut Writer<'_>,
+        progress: &dyn Fn(u64) -> bool,
+    ) -> Result<Self, CopyError> {
+        if !writer.plan().has_extensions() {
+            let what = "replacements in one step";
+            return Err(WriteError::NeedsExtensions { path: None, what }.into());
+        }
+        Self::plan(scan, writer, Some(progress))
+    }
+
+    fn plan(
+        scan: Scan,
+        writer: &mut Writer<'_>,
+        replace: Option<&dyn Fn(u64) -> bool>,
+    ) -> Result<Self, CopyError> {
+        let volume = writer.volume;
         let extensions = writer.plan().has_extensions();
         let (mut steps, mut taken, mut kept) = (Vec::new(), Vec::new(), Vec::new());
         let (mut interim, mut bytes) = (Vec::new(), 0_u64);
-        let mut targets = Targets::new(writer.plan().tree());
+        let mut targets = Targets::new(writer.plan().tree(), replace.is_some());
         for item in scan.items {
             let (found, before) = match targets.look(&item) {
                 Ok(found) => found,
@@ -71,10 +100,23 @@ impl Copy {
                 }
             };
             targets.check_parent(&item)?;
-            bytes = item.size().unwrap_or(0).saturating_add(bytes);
+            let replaces = match (&found, replace) {
+                (Found::InPlaceOf, _) => true,
+                (Found::File(memory), Some(progress)) => differs(&item, memory, volume, progress)?,
+                _ => false,
+            };
+            if replaces {
+                targets.replaces(&item.path);
+            }
+            let same = replace.is_some() && !replaces && matches!(found, Found::File(_));
+            if !same {
+                bytes = item.size().unwrap_or(0).saturating_add(bytes);
+            }
             let mut new = NewAttributes::default();
-            if let Some(before) = before.filter(|_| !item.contents_only) {
-                if extensions {
+            if let Some(before) = before.filter(|_| !item.contents_only && !replaces) {
+                if same {
+                    new = differing(&before, &item.attributes);
+                } else if extensions {
                     new = changes(&item, &before, &found, &mut interim);
                 } else if before.owner != item.attributes.owner {
                     let reason = kept_owner(before.owner, item.attributes.owner);
@@ -83,15 +125,16 @@ impl Copy {
                 }
             }
             let todo = match (found, &item.what) {
-                (Found::File(memory), _) => Todo::Update(memory),
+                (Found::File(_), _) if same => Todo::Same,
+                (Found::File(memory), _) if !replaces => Todo::Update(memory),
                 (Found::Same, _) if new.is_empty() => continue,
                 (Found::Same, _) => Todo::Attributes,
-                (Found::New, What::Dir) => Todo::Mkdir,
-                (Found::New, What::File(_)) => Todo::Create(None),
-                (Found::New, What::Symlink(_)) => Todo::Symlink,
-                (Found::New, What::Link(_)) => Todo::Link,
+                (_, What::Dir) => Todo::Mkdir,
+                (_, What::File(_)) => Todo::Create(None),
+                (_, What::Symlink(_)) => Todo::Symlink,
+                (_, What::Link(_)) => Todo::Link,
             };
-            steps.push(Step { item, todo, new });
+            steps.push(Step { item, todo, replaces, new });
         }
         if !taken.is_empty() {
             return Err(CopyError::Taken(taken));
@@ -106,24 +149,31 @@ impl Copy {
             Todo::Mkdir => 0,
             Todo::Create(_) | Todo::Update(_) | Todo::Symlink => 1,
             Todo::Link => 2,
-            Todo::Attributes => 3,
+            Todo::Same | Todo::Attributes => 3,
         });
         Ok(Self { steps, interim, bytes, kept, dropped: scan.dropped })
     }
 
     /// What [`Copy::run`] will do, in order: each with its source and target.
     pub fn actions(&self) -> impl Iterator<Item = (Action, &PathBuf, &RelPath)> {
-        self.steps.iter().map(|step| {
+        self.steps.iter().filter_map(|step| {
             let action = match step.todo {
+                _ if step.replaces => Action::Replace,
                 Todo::Mkdir => Action::Mkdir,
                 Todo::Create(_) => Action::Create,
                 Todo::Update(_) => Action::Update,
                 Todo::Symlink => Action::Symlink,
                 Todo::Link => Action::Link,
-                Todo::Attributes => Action::Attributes,
+                Todo::Same if step.new.is_empty() => return None,
+                Todo::Same | Todo::Attributes => Action::Attributes,
             };
-            (action, &step.item.source, &step.item.path)
+            Some((action, &step.item.source, &step.item.path))
         })
+    }
+
+    /// Number of files that exist with the same bytes, if they were compared already.
+    pub fn unchanged(&self) -> u64 {
+        self.steps.iter().filter(|step| matches!(step.todo, Todo::Same)).count() as u64
     }
 
     /// Copies everything. `progress` gets the bytes of each step, and returns whether to go on.
@@ -190,8 +240,12 @@ fn take_room(
 ) -> Result<(), CopyError> {
     let mut slots = interim.len() as u64;
     for step in &*steps {
-        let made = !matches!(step.todo, Todo::Update(_) | Todo::Attributes);
+        let made = !matches!(step.todo, Todo::Update(_) | Todo::Same | Todo::Attributes);
         slots += u64::from(made) + u64::from(!step.new.is_empty());
+        if step.replaces {
+            // The removal, and the head of a group of both.
+            slots += if writer.is_atomic() { 1 } else { 2 };
+        }
         if let (Todo::Symlink, What::Symlink(target)) = (&step.todo, &step.item.what) {
             slots += Writer::lists_of_target(target);
         }
@@ -212,15 +266,17 @@ fn take_room(
     if needed > free {
         let holes = if extensions { 0 } else { holes };
         let deleted = writer.deleted();
-        return Err(CopyError::NoSpace { needed, unit, free, holes, deleted });
+        let replaces =
+            steps.iter().any(|step| step.replaces && matches!(step.todo, Todo::Create(_)));
+        return Err(CopyError::NoSpace { needed, unit, free, holes, replaces, deleted });
     }
     for step in steps {
-        let Step { item, todo, .. } = step;
+        let Step { item, todo, replaces, .. } = step;
         match (todo, &item.what) {
             (Todo::Create(room), What::File(layout)) => {
                 let taken = writer.allocate(&item.path, layout.clone())?;
                 slots += taken.lists();
-                *room = Some(taken);
+                *room = Some(if *replaces { taken.replacing() } else { taken });
             }
             (Todo::Symlink, _) => writer.require_extensions(&item.path, "symbolic links")?,
             (Todo::Link, _) => writer.require_extensions(&item.path, "hard links")?,

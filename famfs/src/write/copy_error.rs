@@ -31,9 +31,9 @@ pub enum CopyError {
     Kept(Vec<Unsupported>),
     /// All files together need more than is free.
     #[error(
-        "no space: the files need {} in {}, {} free; nothing was written{}{}",
+        "no space: the files need {} in {}, {} free; nothing was written{}{}{}",
         human(*.needed), match *.unit { PAGE => "pages of 4 KiB", _ => "units of 2 MiB" },
-        human(*.free), holes_hint(*.holes), compact_hint(*.deleted)
+        human(*.free), holes_hint(*.holes), replace_hint(*.replaces), compact_hint(*.deleted)
     )]
     NoSpace {
         /// Sum of the files' sizes in whole units.
@@ -44,6 +44,8 @@ pub enum CopyError {
         free: u64,
         /// Bytes of holes that take space.
         holes: u64,
+        /// Whether some of the files take the place of others.
+        replaces: bool,
         /// Bytes that a compaction frees.
         deleted: u64,
     },
@@ -88,7 +90,7 @@ pub enum CopyError {
     /// An existing file would have to be written to.
     #[error(
         "\"{path}\" exists and differs from {} at offset {offset}, so the copy cannot appear at \
-         once; nothing was written: remove it first, or copy without --atomic",
+         once; nothing was written: remove it first, or copy with --replace or without --atomic",
         shown(source_path)
     )]
     NotAtomic {
@@ -111,6 +113,14 @@ pub enum CopyError {
     /// The file could not be written.
     #[error("cannot write \"{path}\"")]
     Target {
+        /// The file in the file system.
+        path: RelPath,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// An existing file could not be read.
+    #[error("cannot read \"{path}\", so nothing was written")]
+    Existing {
         /// The file in the file system.
         path: RelPath,
         /// The error of the system.
@@ -139,6 +149,13 @@ pub enum CopyError {
 
 fn targets(count: usize, one: &str, many: &str) -> String {
     format!("{count} of the targets {}", if count == 1 { one } else { many })
+}
+
+fn replace_hint(replaces: bool) -> &'static str {
+    match replaces {
+        true => "; --replace needs room for the old files and the new ones",
+        false => "",
+    }
 }
 
 fn holes_hint(holes: u64) -> String {

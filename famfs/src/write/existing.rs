@@ -22,6 +22,8 @@ pub(super) enum Found {
     File(Memory),
     /// The same directory, symbolic link or hard link.
     Same,
+    /// A file or link whose place the item takes.
+    InPlaceOf,
 }
 
 /// Targets that were looked at.
@@ -31,11 +33,21 @@ pub(super) struct Targets<'t> {
     seen: HashMap<RelPath, Attributes>,
     /// Slots of the existing files that the copy writes to.
     written: HashSet<u64>,
+    /// Whether items may take the place of files and links.
+    replace: bool,
+    /// The paths where they do.
+    replaced: HashSet<RelPath>,
 }
 
 impl<'t> Targets<'t> {
-    pub fn new(tree: &'t Tree) -> Self {
-        Self { tree, seen: HashMap::new(), written: HashSet::new() }
+    pub fn new(tree: &'t Tree, replace: bool) -> Self {
+        let (seen, written, replaced) = (HashMap::new(), HashSet::new(), HashSet::new());
+        Self { tree, seen, written, replace, replaced }
+    }
+
+    /// Notes that an item takes the place of what is at its target.
+    pub fn replaces(&mut self, path: &RelPath) {
+        self.replaced.insert(path.clone());
     }
 
     /// What is at a target, and the attributes that it has; the reason if the item cannot go there.
@@ -58,21 +70,30 @@ impl<'t> Targets<'t> {
             }
             (ObjectKind::File { .. }, What::Link(first)) => {
                 let of_first = self.tree.get(first).map(|listed| listed.name.object);
-                if of_first != Some(listed.name.object) {
+                let same = of_first == Some(listed.name.object) && !self.replaced.contains(first);
+                if !same && !self.replace {
                     return Err(format!(
                         "\"{path}\" exists and is not another name of \"{first}\""
                     ));
                 }
-                Found::Same
+                if same { Found::Same } else { Found::InPlaceOf }
             }
             (ObjectKind::File { size, bytes }, What::File(layout)) if *size == layout.size() => {
-                if !self.written.insert(listed.name.object) {
-                    return Err(format!(
-                        "\"{path}\" exists as another name of a file that another source replaces"
-                    ));
+                match self.written.insert(listed.name.object) {
+                    true => Found::File(self.tree.memory(bytes, *size)),
+                    false if self.replace => Found::InPlaceOf,
+                    false => {
+                        return Err(format!(
+                            "\"{path}\" exists as another name of a file that another source \
+                             replaces"
+                        ));
+                    }
                 }
-                Found::File(self.tree.memory(bytes, *size))
             }
+            (ObjectKind::Dir { .. }, _) | (_, What::Dir) => {
+                return Err(in_the_way(path, &listed, &item.what));
+            }
+            _ if self.replace => Found::InPlaceOf,
             _ => return Err(in_the_way(path, &listed, &item.what)),
         };
         Ok((found, before))

@@ -18,12 +18,13 @@ use crate::format::piece::Piece;
 use crate::format::{EntryKind, FILE_FLAGS, FileBody, MAX_PATH, MkdirBody};
 use crate::replay::Time;
 use crate::replay::tree::change::Change;
-use crate::replay::tree::object::ObjectKind;
+use crate::replay::tree::object::{Object, ObjectKind};
+use crate::replay::tree::problem::TreeProblem;
 use crate::replay::{Attributes, EntryProblem, Node, NodeKind, Owner};
 use crate::write::layout::Layout;
 use crate::write::room::{Holder, How, Room};
 use crate::write::volume::FileBytes;
-use crate::write::writer::{WriteError, Writer};
+use crate::write::writer::{Made, WriteError, Writer};
 
 /// Of the store's own files and directory: root's alone.
 const STORE_FILE: Owner = Owner { uid: 0, gid: 0, mode: 0o600 };
@@ -104,7 +105,7 @@ impl<'v> Writer<'v> {
             self.volume
                 .make_dir(path, &attributes)
                 .map_err(|source| volume_error("make directory", path, source))?;
-            self.made.push((path.clone(), true));
+            self.made.push((path.clone(), Made::Dir));
         }
         if self.plan.has_extensions() {
             let mut body = self.name_body(path, &attributes, KIND_DIR)?;
@@ -215,10 +216,18 @@ impl<'v> Writer<'v> {
         attributes: impl Into<Attributes>,
         room: &Room,
     ) -> Result<Box<dyn FileBytes + 'v>, WriteError> {
-        self.check_new(path)?;
-        self.volume
-            .make_file(path, &attributes.into(), room.size, &room.memory)
-            .map_err(|source| volume_error("make file", path, source))
+        let (attributes, size, memory) = (attributes.into(), room.size, &room.memory);
+        let made = match room.replaces {
+            true => {
+                self.check_replaced(path)?;
+                self.volume.make_replacement(path, &attributes, size, memory)
+            }
+            false => {
+                self.check_new(path)?;
+                self.volume.make_file(path, &attributes, size, memory)
+            }
+        };
+        made.map_err(|source| volume_error("make file", path, source))
     }
 
     /// Adds a file that was begun and whose bytes are complete and written back. If it cannot be
@@ -229,10 +238,17 @@ impl<'v> Writer<'v> {
         attributes: impl Into<Attributes>,
         room: Room,
     ) -> Result<(), WriteError> {
-        self.publish_file(path, &attributes.into(), &room)
-            .inspect_err(|_| self.abandon(path, &room))?;
+        let attributes = attributes.into();
+        let (made, published) = match room.replaces {
+            true => {
+                let add = |writer: &mut Self| writer.publish_file(path, &attributes, &room);
+                (Made::Replacement, self.in_place_of(path, add))
+            }
+            false => (Made::File, self.publish_file(path, &attributes, &room)),
+        };
+        published.inspect_err(|_| self.abandon(path, &room))?;
         if !self.is_preview() {
-            self.made.push((path.clone(), false));
+            self.made.push((path.clone(), made));
         }
         self.batch_bytes += room.size;
         self.publish_if_large()
@@ -313,7 +329,10 @@ impl<'v> Writer<'v> {
     pub fn abandon(&mut self, path: &RelPath, room: &Room) {
         if !self.is_preview() {
             // The earlier error is the one to report.
-            let _ = self.volume.remove(path, false);
+            let _ = match room.replaces {
+                true => self.volume.remove_replacement(path),
+                false => self.volume.remove(path, false),
+            };
         }
         self.release(room);
     }
@@ -393,6 +412,43 @@ impl<'v> Writer<'v> {
             self.field(path)?;
         }
         self.check_slots(1)
+    }
+
+    /// Checks that a file can take the place of what is at a path: of anything but a directory.
+    fn check_replaced(&self, path: &RelPath) -> Result<(), WriteError> {
+        self.check_live()?;
+        self.require_extensions(path, "replacements in one step")?;
+        match self.plan.tree().get(path).map(|listed| listed.object) {
+            None => Err(path_error(path, EntryProblem::NotThere)),
+            Some(Object { kind: ObjectKind::Dir { .. }, .. }) => {
+                let problem = TreeProblem::OtherKind { new: "file", old: "directory" };
+                Err(path_error(path, problem.into()))
+            }
+            Some(_) => self.check_slots(3),
+        }
+    }
+
+    /// Has `add` make what takes the place of the file or link at a path: readers see the one or
+    /// the other. Other names of the same file keep it.
+    pub fn replace(
+        &mut self,
+        path: &RelPath,
+        add: impl FnOnce(&mut Self) -> Result<(), WriteError>,
+    ) -> Result<(), WriteError> {
+        self.in_place_of(path, add)?;
+        self.publish_if_large()
+    }
+
+    fn in_place_of(
+        &mut self,
+        path: &RelPath,
+        add: impl FnOnce(&mut Self) -> Result<(), WriteError>,
+    ) -> Result<(), WriteError> {
+        self.check_replaced(path)?;
+        self.together(|writer| {
+            writer.delete(path)?;
+            add(writer)
+        })
     }
 
     /// Slot of the directory that a path is in.

@@ -97,7 +97,7 @@ impl Pages {
             return None;
         }
         let memory = self.memory(&pieces, tree);
-        Some(Room { size: layout.size(), how: How::Pieces(pieces), memory })
+        Some(Room { size: layout.size(), how: How::Pieces(pieces), memory, replaces: false })
     }
 
     /// Uses a map of its own for a file without holes.
@@ -105,7 +105,8 @@ impl Pages {
         let holder = Holder::New(self.new.len());
         self.new.push(NewHolder { map: Some(map.clone()), size: layout.size(), slot: None });
         let run = Run { holder, page: 0, pages: layout.pages() };
-        Room { size: layout.size(), how: How::Pieces(vec![(0, run)]), memory: Memory::Map(map) }
+        let (size, how) = (layout.size(), How::Pieces(vec![(0, run)]));
+        Room { size, how, memory: Memory::Map(map), replaces: false }
     }
 
     /// Frees the memory of a file that was not made in the end.

@@ -43,12 +43,20 @@ pub struct Room {
     pub(super) size: u64,
     pub(super) how: How,
     pub(super) memory: Memory,
+    /// The file takes the place of what is at its path.
+    pub(super) replaces: bool,
 }
 
 impl Room {
     /// Memory that is a conventional entry's own.
     pub fn own(size: u64, map: FileMap) -> Self {
-        Self { size, memory: Memory::Map(map.clone()), how: How::Own(map) }
+        Self { size, memory: Memory::Map(map.clone()), how: How::Own(map), replaces: false }
+    }
+
+    /// The same for a file that takes the place of what is at its path.
+    #[must_use]
+    pub fn replacing(self) -> Self {
+        Self { replaces: true, ..self }
     }
 
     /// Entries that its pieces need besides that of the name.

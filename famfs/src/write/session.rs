@@ -22,6 +22,8 @@ use crate::write::writer::Writer;
 pub(super) struct Step {
     pub item: Item,
     pub todo: Todo,
+    /// It takes the place of what is at its target.
+    pub replaces: bool,
     /// What is to be changed of an existing target's attributes.
     pub new: NewAttributes,
 }
@@ -32,6 +34,8 @@ pub(super) enum Todo {
     Create(Option<Room>),
     /// A file of the same size exists: what differs is replaced in place.
     Update(Memory),
+    /// A file with the same bytes exists.
+    Same,
     Symlink,
     Link,
     Attributes,
@@ -44,6 +48,8 @@ pub struct Done {
     pub files: u64,
     /// Files whose bytes were replaced, in whole or in part.
     pub overwritten: u64,
+    /// Files and links that others took the place of.
+    pub replaced: u64,
     /// Files that existed with the same bytes.
     pub unchanged: u64,
     /// Directories made.
@@ -177,7 +183,7 @@ impl<'v> Session<'v> {
             }
             (Todo::Create(_) | Todo::Update(_), _) => return Ok(None),
             // Only the log has them.
-            (Todo::Symlink | Todo::Link | Todo::Attributes, _) => {
+            (Todo::Symlink | Todo::Link | Todo::Same | Todo::Attributes, _) => {
                 self.states[index] = State::Ready(true);
                 return Ok(None);
             }
@@ -267,18 +273,27 @@ impl<'v> Session<'v> {
 
     fn publish(&mut self, index: usize, writer: &mut Writer<'_>) {
         let State::Ready(written) = self.states[index] else { return };
-        let Step { item, todo, new } = &mut self.steps[index];
+        let Step { item, todo, replaces, new } = &mut self.steps[index];
         let (path, attributes, size) = (&item.path, item.attributes, item.size().unwrap_or(0));
         let done = &mut self.done;
         let (size, count, published) = match (todo, &item.what) {
             (Todo::Update(_), _) if written => (size, Some(&mut done.overwritten), Ok(())),
-            (Todo::Update(_), _) => (0, Some(&mut done.unchanged), Ok(())),
+            (Todo::Update(_) | Todo::Same, _) => (0, Some(&mut done.unchanged), Ok(())),
             (Todo::Create(room), _) => {
                 let Some(room) = room.take() else { return };
-                (size, Some(&mut done.files), writer.publish(path, attributes, room))
+                let count = if *replaces { &mut done.replaced } else { &mut done.files };
+                (size, Some(count), writer.publish(path, attributes, room))
+            }
+            (Todo::Symlink, What::Symlink(target)) if *replaces => {
+                let add = |writer: &mut Writer<'_>| writer.symlink(path, target, attributes);
+                (0, Some(&mut done.replaced), writer.replace(path, add))
             }
             (Todo::Symlink, What::Symlink(target)) => {
                 (0, Some(&mut done.symlinks), writer.symlink(path, target, attributes))
+            }
+            (Todo::Link, What::Link(first)) if *replaces => {
+                let add = |writer: &mut Writer<'_>| writer.link(first, path);
+                (0, Some(&mut done.replaced), writer.replace(path, add))
             }
             (Todo::Link, What::Link(first)) => {
                 (0, Some(&mut done.hard_links), writer.link(first, path))

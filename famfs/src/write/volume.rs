@@ -40,6 +40,18 @@ pub trait Volume {
         memory: &Memory,
     ) -> io::Result<Box<dyn FileBytes + '_>>;
 
+    /// Makes a file that takes the place of what is at its path when the change that makes it is
+    /// carried out. Until then nobody sees it.
+    fn make_replacement(
+        &self,
+        path: &RelPath,
+        attributes: &Attributes,
+        size: u64,
+        memory: &Memory,
+    ) -> io::Result<Box<dyn FileBytes + '_>> {
+        self.make_file(path, attributes, size, memory)
+    }
+
     /// Opens a file of the log.
     fn open_file(
         &self,
@@ -48,6 +60,11 @@ pub trait Volume {
         memory: &Memory,
         access: Access,
     ) -> io::Result<Box<dyn FileBytes + '_>>;
+
+    /// Removes a file that was to take the place of another one, and did not make it into the log.
+    fn remove_replacement(&self, _path: &RelPath) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Removes a file or directory that did not make it into the log.
     fn remove(&self, path: &RelPath, is_dir: bool) -> io::Result<()>;

@@ -34,6 +34,15 @@ const BATCH_ENTRIES: usize = 256;
 /// Bytes of file data per batch; limits the work that an interrupted copy loses.
 const BATCH_BYTES: u64 = 64 << 20;
 
+/// What a mount has before its entry is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Made {
+    Dir,
+    File,
+    /// A file that is to take the place of another one.
+    Replacement,
+}
+
 /// A file system open for changes.
 pub struct Writer<'v> {
     pub(super) volume: &'v dyn Volume,
@@ -49,11 +58,13 @@ pub struct Writer<'v> {
     batch: Vec<(u32, Body)>,
     /// What the batch changes, in order.
     changes: Vec<Change>,
-    /// Paths that the batch makes, with "is a directory": they exist already in a mount.
-    pub(super) made: Vec<(RelPath, bool)>,
+    /// Paths that the batch makes, which exist already in a mount.
+    pub(super) made: Vec<(RelPath, Made)>,
     pub(super) batch_bytes: u64,
     /// The batch is one group, which is published only by [`Writer::commit`].
     atomic: bool,
+    /// Entries are added that count together, so nothing is published between them.
+    grouping: bool,
     /// Nothing is changed, only checked and counted.
     preview: bool,
     /// Why a batch was not published: from then on nothing is.
@@ -117,6 +128,7 @@ impl<'v> Writer<'v> {
             made: Vec::new(),
             batch_bytes: 0,
             atomic: false,
+            grouping: false,
             preview,
             ended: None,
         })
@@ -217,7 +229,7 @@ impl<'v> Writer<'v> {
     /// Publishes a batch that is large enough.
     pub(super) fn publish_if_large(&mut self) -> Result<(), WriteError> {
         let large = self.batch.len() >= BATCH_ENTRIES || self.batch_bytes >= BATCH_BYTES;
-        if large && !self.atomic { self.commit() } else { Ok(()) }
+        if large && !self.atomic && !self.grouping { self.commit() } else { Ok(()) }
     }
 
     /// Publishes what was changed so far. If that fails, the session is over.
@@ -228,7 +240,7 @@ impl<'v> Writer<'v> {
             return Ok(());
         }
         if std::mem::take(&mut self.atomic) {
-            self.close_group();
+            self.close_group(0);
         }
         if self.batch.is_empty() {
             return Ok(());
@@ -240,13 +252,48 @@ impl<'v> Writer<'v> {
         })
     }
 
-    /// Gives the head of the group its count; a group of nothing is left out.
-    fn close_group(&mut self) {
+    /// Has everything that `add` adds count together: readers see all of it, or nothing. If it
+    /// fails, the session is over, and what was added before is published.
+    pub(super) fn together(
+        &mut self,
+        add: impl FnOnce(&mut Self) -> Result<(), WriteError>,
+    ) -> Result<(), WriteError> {
+        self.check_live()?;
+        let (head, changes) = (self.batch.len(), self.changes.len());
+        // Also in this mount, until the next group or the end of the batch.
+        self.changes.push(Change::Group { end: u64::MAX });
+        if self.atomic {
+            return add(self);
+        }
+        self.batch.push((EntryKind::Group as u32, body(GroupBody::new_zeroed().as_bytes())));
+        self.grouping = true;
+        let added = add(self);
+        self.grouping = false;
+        match added {
+            Ok(()) => {
+                self.close_group(head);
+                Ok(())
+            }
+            Err(error) => {
+                self.batch.truncate(head);
+                self.changes.truncate(changes);
+                // The error is the one to report; the plan is no longer that of the log.
+                let _ = self.commit();
+                let why = Arc::new(error);
+                self.ended = Some(why.clone());
+                Err(WriteError::Ended(why))
+            }
+        }
+    }
+
+    /// Gives the head of a group its count; a group of nothing is left out.
+    fn close_group(&mut self, at: usize) {
+        let count = self.batch.len() - at - 1;
         let mut head = GroupBody::new_zeroed();
-        head.count = U64::new(self.batch.len() as u64 - 1);
-        match self.batch.len() {
-            1 => self.batch.clear(),
-            _ => self.batch[0].1 = body(head.as_bytes()),
+        head.count = U64::new(count as u64);
+        match count {
+            0 => self.batch.truncate(at),
+            _ => self.batch[at].1 = body(head.as_bytes()),
         }
     }
 
@@ -278,10 +325,14 @@ impl<'v> Writer<'v> {
     }
 
     /// Removes what was made for unpublished entries.
-    fn discard(&self, made: &[(RelPath, bool)]) {
-        for (path, is_dir) in made.iter().rev() {
+    fn discard(&self, made: &[(RelPath, Made)]) {
+        for (path, made) in made.iter().rev() {
             // The log's error is the one to report; a stub without entry is gone at the next mount.
-            let _ = self.volume.remove(path, *is_dir);
+            let _ = match made {
+                Made::Dir => self.volume.remove(path, true),
+                Made::File => self.volume.remove(path, false),
+                Made::Replacement => self.volume.remove_replacement(path),
+            };
         }
     }
 

@@ -14,5 +14,6 @@ mod model;
 mod mounted;
 mod reclaim;
 mod refusals;
+mod replaced;
 mod sample;
 mod tree;

@@ -14,7 +14,7 @@ use famfs::format::EntryKind;
 use famfs::format::extension::NO_ENTRY;
 use famfs::format::map::Memory;
 use famfs::format::path::RelPath;
-use famfs::kernel::apply::{Applied, ApplyError};
+use famfs::kernel::apply::{Appeared, Applied, ApplyError};
 use famfs::kernel::beneath::Root;
 use famfs::kernel::note::Note;
 use famfs::kernel::player::{Player, PlayerError, Site, Task};
@@ -100,6 +100,10 @@ impl Mount {
         self.dir.path().join(name)
     }
 
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
     pub fn note(&self) -> Note {
         Note::read(&self.root).unwrap().unwrap()
     }
@@ -111,15 +115,25 @@ impl Mount {
         contents: &Contents<'_>,
         task: Task,
     ) -> Result<(Applied, Vec<String>), PlayerError> {
+        let mut appeared = Vec::new();
+        let each = &mut |new: Appeared<'_>| appeared.push(new.path.to_string());
+        let applied = self.play_each(player, contents, task, each)?;
+        Ok((applied, appeared))
+    }
+
+    /// The same; `each` gets what appears.
+    pub fn play_each(
+        &self,
+        player: &mut Player,
+        contents: &Contents<'_>,
+        task: Task,
+        each: &mut dyn FnMut(Appeared<'_>),
+    ) -> Result<Applied, PlayerError> {
         let has_no_writer = || true;
         let target = Target::new(&self.root, &self.given);
         let site = Site { target, is_ours: true, has_no_writer: &has_no_writer };
         let area = contents.superblock.data_area(DEVICE_LEN);
-        let mut appeared = Vec::new();
-        let applied = player.play(&site, &contents.log, area, task, &mut |new| {
-            appeared.push(new.path.to_string());
-        })?;
-        Ok((applied, appeared))
+        player.play(&site, &contents.log, area, task, each)
     }
 
     /// The same with a player that has read nothing.
@@ -356,12 +370,8 @@ fn a_group_appears_as_a_whole() {
     let contents = all.log.contents();
     // Each name is made where no reader looks.
     let seen = RefCell::new(Vec::new());
-    let has_no_writer = || true;
-    let target = Target::new(&mount.root, &mount.given);
-    let site = Site { target, is_ours: true, has_no_writer: &has_no_writer };
-    let area = contents.superblock.data_area(DEVICE_LEN);
-    let applied = watch
-        .play(&site, &contents.log, area, Task::default(), &mut |new| {
+    let applied = mount
+        .play_each(&mut watch, &contents, Task::default(), &mut |new| {
             let there = ["dir/top", "beside"]
                 .map(|name| mount.path(name).is_symlink() || mount.path(name).exists());
             seen.borrow_mut().push((new.path.to_string(), there));

@@ -140,8 +140,17 @@ and time of its source; without extensions they stay, and if owner or mode diffe
 written, unless --skip-unsupported is given. Extended attributes, ACLs and capabilities are not \
 kept; files that had them are counted, and named with -v.
 
+With --replace a file that differs is written anew and takes the place of the old one in one step, \
+whatever its size: others find the old file or the new one under its name, and who has the old one \
+open or mapped keeps it, bytes, owner and mode. Files with the same bytes stay. A symbolic link at \
+the place of a file or link is replaced, and so is one name of a file that has several: its other \
+names keep the old file. A directory is never replaced. A link that DEST names is followed. Each \
+file is replaced on its own; --atomic replaces all at once. Old and new files need room at the same \
+time, until `famfs compact`. An interrupted copy leaves the old files. All this needs extensions.
+
 With --atomic others see everything at once, or nothing if the copy fails or is interrupted. \
-Copy one directory, so that one new name appears; an existing file that differs is an error. In the \
+Copy one directory, so that one new name appears; an existing file that differs is an error without \
+--replace. In the \
 mount of the system that copies, names appear as they are written.
 
 With --out a file appears under its name only when it is complete, and replaces an existing one. \
@@ -153,6 +162,7 @@ Examples:
   famfs cp -r dataset /mnt/famfs               copy a tree into a mounted famfs
   famfs --pool pool cp -r -m 444 dataset/. /   copy its contents into a pool file
   famfs cp -r --atomic v2 /mnt/famfs           let v2 appear as a whole
+  famfs cp --replace model /mnt/famfs/model    give a name new contents in one step
   famfs --pool pool cp --dry-run -r dataset /  print what would be copied
   famfs --pool pool cp --out -r /data out      copy a tree out of a pool file
   famfs cp --compare -r dataset /mnt/famfs     compare a tree with its copy
@@ -171,6 +181,10 @@ pub struct Cp {
     /// Let everything appear at once, or nothing
     #[arg(long, conflicts_with_all = ["out", "compare"])]
     pub atomic: bool,
+    /// Let new files take the place of files that differ, in one step each; who has an old one open
+    /// keeps it
+    #[arg(long, conflicts_with_all = ["out", "compare"])]
+    pub replace: bool,
     /// Copy out of the pool of --pool: SRC are paths in the pool, DEST is a path of the host
     #[arg(short, long)]
     pub out: bool,

@@ -37,6 +37,8 @@ struct CpReport {
     dry_run: bool,
     files: u64,
     overwritten: u64,
+    /// Files and links that others took the place of.
+    replaced: u64,
     unchanged: u64,
     directories: u64,
     symlinks: u64,
@@ -127,7 +129,19 @@ fn copy_in(
         writer.atomic()?;
     }
     let skipped = scan.unsupported.iter().map(Skipped::from).collect();
-    let mut copy = Copy::prepare(scan, &mut writer)?;
+    let mut copy = match args.replace {
+        false => match Copy::prepare(scan, &mut writer) {
+            Err(error @ CopyError::Taken(_)) => {
+                let hint = "files and links that are in the way: see --replace";
+                return Err(anyhow::anyhow!("{error}\n{hint}").into());
+            }
+            prepared => prepared?,
+        },
+        true => match Copy::prepare_to_replace(scan, &mut writer, &|_| !stopped(&stop)) {
+            Err(error @ CopyError::Interrupted { .. }) => Err(error).or_exit(INTERRUPTED)?,
+            prepared => prepared?,
+        },
+    };
     let kept = copy.kept.iter().map(Skipped::from).collect();
     let lost = std::mem::take(&mut copy.dropped);
     let dropped = Some(lost.counts());
@@ -159,6 +173,7 @@ fn copy_in(
     let counts = CpReport {
         files: done.files,
         overwritten: done.overwritten,
+        replaced: done.replaced,
         unchanged: done.unchanged,
         directories: done.directories,
         symlinks: done.symlinks,
@@ -191,12 +206,14 @@ impl From<&Unsupported> for Skipped {
 
 /// What a copy would do, as counts and as a list.
 fn planned(copy: &Copy) -> CpReport {
-    let mut report = CpReport { bytes: copy.bytes, ..CpReport::default() };
+    let unchanged = copy.unchanged();
+    let mut report = CpReport { bytes: copy.bytes, unchanged, ..CpReport::default() };
     let actions = copy.actions().map(|(action, source, target)| {
         let (count, action) = match action {
             Action::Mkdir => (&mut report.directories, "mkdir"),
             Action::Create => (&mut report.files, "create"),
             Action::Update => (&mut report.overwritten, "update"),
+            Action::Replace => (&mut report.replaced, "replace"),
             Action::Symlink => (&mut report.symlinks, "symlink"),
             Action::Link => (&mut report.hard_links, "link"),
             Action::Attributes => (&mut report.attributes, "attributes"),
@@ -369,7 +386,8 @@ fn print(args: &Cp, report: &CpReport) -> Result<()> {
         return compare::print(args, report);
     }
     if args.verbose || args.dry_run || !report.skipped.is_empty() {
-        let CpReport { files, directories, overwritten, unchanged, bytes, skipped, .. } = report;
+        let CpReport { files, directories, overwritten, replaced, .. } = report;
+        let CpReport { unchanged, bytes, skipped, .. } = report;
         let CpReport { symlinks, hard_links, attributes, .. } = report;
         let skipped = skipped.len();
         let mut counts = format!("{files} files, {directories} directories");
@@ -378,7 +396,10 @@ fn print(args: &Cp, report: &CpReport) -> Result<()> {
                 counts.push_str(&format!(", {number} {what}"));
             }
         }
-        counts.push_str(&format!(", {overwritten} overwritten"));
+        match args.replace {
+            true => counts.push_str(&format!(", {replaced} replaced")),
+            false => counts.push_str(&format!(", {overwritten} overwritten")),
+        }
         if *attributes > 0 {
             counts.push_str(&format!(", attributes of {attributes}"));
         }

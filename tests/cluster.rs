@@ -124,6 +124,11 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         let root = number(&report["root_bytes"])?;
         ensure!(
             number(&report["host_bytes"])? == ram + root,
+        let (writer, reader) = (&report["vms"][0], &report["vms"][1]);
+        ensure!(writer["role"] == "master" && reader["role"] == "client", "{report}");
+        ensure!(report["famfs"]["master_vm"] == "writer", "{report}");
+        // One that cannot write the memory cannot tell how far it is.
+        ensure!(writer["behind"] == 0 && reader["applied"].is_null(), "{report}");
             "storage is counted as memory: {report}"
         );
         ensure!(root > 4 << 20 && root * 3 / 2 < roots, "the image is not counted once: {report}");

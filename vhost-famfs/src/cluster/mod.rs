@@ -24,6 +24,7 @@ pub mod emitted;
 pub mod ends;
 pub mod failed;
 pub mod fill;
+pub mod follow;
 pub mod headroom;
 pub mod host;
 pub mod logs;

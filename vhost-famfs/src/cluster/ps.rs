@@ -8,10 +8,12 @@ use std::time::Duration;
 use famfs::system::process::Handle;
 use famfs::text::units::Bytes;
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::FindError;
 use super::directory::{Directory, DirectoryError};
 use super::ends::{self, End};
+use super::follow::{Followers, LeaseState, PsFamfs, Role};
 use super::process::Process;
 use super::state::{Phase, State, VmState};
 use crate::host::residency::{self, MappedFile, Usage, VmMemory};
@@ -19,6 +21,9 @@ use crate::vm::Guest;
 
 /// How long a guest may take to report how it follows the pool.
 const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// The access of a VM that sees only a part of the pool.
+const SLICE: &str = "slice";
 
 /// How the status of a watch that cannot do its work begins (`famfs watch`).
 const CANNOT_FOLLOW: &str = "cannot follow the log";
@@ -32,6 +37,8 @@ pub struct PsReport {
     pub status: ClusterStatus,
     /// Its pool.
     pub pool: PsPool,
+    /// The file system in the pool; `None` if the host reads none there.
+    pub famfs: Option<PsFamfs>,
     /// Its VMs.
     pub vms: Vec<PsVm>,
     /// Bytes of the images that are VMs' roots, counted once: the sum of the VMs' shares.
@@ -81,6 +88,16 @@ pub struct PsVm {
     pub transport: String,
     /// Whether the guest reported at its start that it mounted the pool.
     pub mounted: bool,
+    /// Its machine UUID; `None` if an older version of this program started it.
+    pub uuid: Option<Uuid>,
+    /// What it may do with the file system; `None` if it sees only a part of the pool, or the host
+    /// reads no file system there.
+    pub role: Option<Role>,
+    /// Its mount shows the log's entries below this slot; `None` if it is not a member.
+    pub applied: Option<u64>,
+    /// How many entries it is behind; `None` if it is not a member, or says that it has applied
+    /// more than there is.
+    pub behind: Option<u64>,
     /// Its QEMU, while it runs.
     pub pid: Option<u32>,
     /// Its back-end, while it runs.
@@ -158,11 +175,13 @@ fn ask_guests(directory: &Directory, vms: &mut [PsVm], emitted: bool) {
 pub fn look(directory: &Directory) -> Result<PsReport, FindError> {
     let state = super::state_of(directory)?;
     let pool = MappedFile::of(&state.pool.path).ok();
+    let followers = Followers::of(&state.pool.path);
     let look_at = |vm| look_at(vm, &state, pool.as_ref(), directory);
     let mut vms: Vec<_> = state.vms.iter().map(look_at).collect();
     if state.phase == Phase::Up {
         ask_guests(directory, &mut vms, state.emitted);
     }
+    let famfs = followers.and_then(|followers| follow(followers, &mut vms));
     let allocated = residency::allocated(&state.pool.path).ok();
     let in_memory = matches!(state.pool.kind.as_str(), "tmpfs" | "hugetlbfs");
     let pool_bytes = allocated.filter(|_| in_memory).unwrap_or(0);
@@ -173,7 +192,26 @@ pub fn look(directory: &Directory) -> Result<PsReport, FindError> {
     let State { name, pool, .. } = state;
     let (path, kind, size) = (pool.path.display().to_string(), pool.kind, pool.size);
     let pool = PsPool { path, kind, size, allocated };
-    Ok(PsReport { cluster: name, status, pool, vms, root_bytes, host_bytes })
+    Ok(PsReport { cluster: name, status, pool, famfs, vms, root_bytes, host_bytes })
+}
+
+/// Finds out who writes, and how far each VM follows.
+fn follow(followers: Followers, vms: &mut [PsVm]) -> Option<PsFamfs> {
+    let machines: Vec<_> = vms.iter().map(|vm| (vm.name.as_str(), vm.uuid)).collect();
+    let (famfs, follows) = followers.look(&machines);
+    let famfs = famfs?;
+    for (vm, follows) in vms.iter_mut().zip(follows) {
+        vm.role = match vm.uuid {
+            Some(_) if famfs.master_vm.as_ref() == Some(&vm.name) => Some(Role::Master),
+            Some(_) if vm.access != SLICE => Some(Role::Client),
+            _ => None,
+        };
+        // What one that has ended has left is no longer how far it is.
+        if let Some(follows) = follows.filter(|_| vm.status != VmStatus::Ended) {
+            (vm.applied, vm.behind) = (Some(follows.applied), follows.behind);
+        }
+    }
+    Some(famfs)
 }
 
 fn status(state: &State, vms: &[PsVm], directory: &Directory) -> Result<ClusterStatus, FindError> {
@@ -228,6 +266,10 @@ fn look_at(vm: &VmState, state: &State, pool: Option<&MappedFile>, directory: &D
         access: vm.access.clone(),
         transport: vm.transport.clone(),
         mounted: vm.booted.as_ref().is_some_and(|booted| booted.mounted),
+        uuid: vm.uuid,
+        role: None,
+        applied: None,
+        behind: None,
         pid: qemu.as_ref().map(Handle::pid),
         backend_pid: backend.as_ref().map(Handle::pid),
         ram_bytes: vm.memory,
@@ -263,6 +305,36 @@ impl PsVm {
             (huge, touched) if huge >= touched => "2M",
             _ => "4K+2M",
         }
+    }
+}
+
+impl PsReport {
+    /// Who writes the file system, and how far its VMs follow.
+    fn write_famfs(&self, f: &mut fmt::Formatter<'_>, famfs: &PsFamfs, name: usize) -> fmt::Result {
+        match &famfs.master_vm {
+            Some(vm) => write!(f, "\n\nmaster: {vm}")?,
+            None => write!(f, "\n\nmaster: none of these VMs; the host writes (`famfs --pool`)")?,
+        }
+        match (famfs.lease, &famfs.lease_vm) {
+            (LeaseState::Vm, Some(vm)) => write!(f, "; {vm} holds the lease")?,
+            (LeaseState::Host, _) => write!(f, "; a command of the host holds the lease")?,
+            (LeaseState::Other | LeaseState::Vm, _) => {
+                write!(f, "; a system outside this cluster holds the lease")?;
+            }
+            (LeaseState::Free, _) => write!(f, "; the lease is free")?,
+        }
+        write!(f, "\nlog entries: {}", famfs.published)?;
+        write!(f, "\n\n{:<name$} {:<7} {:>9} {:>9}", "VM", "ROLE", "APPLIED", "BEHIND")?;
+        for vm in &self.vms {
+            let role = vm.role.map_or("-", Role::name);
+            let (applied, behind) = match (vm.applied, vm.behind) {
+                (None, _) => ("-".to_owned(), "-".to_owned()),
+                (Some(applied), None) => (applied.to_string(), "wrong".to_owned()),
+                (Some(applied), Some(behind)) => (applied.to_string(), behind.to_string()),
+            };
+            write!(f, "\n{:<name$} {role:<7} {applied:>9} {behind:>9}", vm.name)?;
+        }
+        Ok(())
     }
 }
 
@@ -310,6 +382,9 @@ impl fmt::Display for PsReport {
                 mib(vm.pool_touched_bytes),
                 vm.pages()
             )?;
+        }
+        if let Some(famfs) = &self.famfs {
+            self.write_famfs(f, famfs, name)?;
         }
         for vm in &self.vms {
             if let Some(watch) = vm.watch.as_ref().filter(|text| text.starts_with(CANNOT_FOLLOW)) {

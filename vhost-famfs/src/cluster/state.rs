@@ -75,6 +75,9 @@ pub struct PoolState {
 pub struct VmState {
     /// Its name.
     pub name: String,
+    /// Its machine UUID; older versions of this program did not write it.
+    #[serde(default)]
+    pub uuid: Option<Uuid>,
     /// `rw`, `ro` or `slice`.
     pub access: String,
     /// `shmem` or `pmem`.
@@ -164,6 +167,7 @@ impl VmState {
     fn new(plan: &VmPlan) -> Self {
         Self {
             name: plan.name().to_owned(),
+            uuid: Some(plan.config.uuid),
             access: plan.access.name().to_owned(),
             transport: plan.transport.name().to_owned(),
             mount: plan.mount,
@@ -174,5 +178,25 @@ impl VmState {
             keeper: None,
             booted: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_of_an_older_version_is_read() {
+        let vm = serde_json::json!({
+            "name": "vm1", "access": "rw", "transport": "shmem", "mount": true, "memory": 1,
+            "qemu": null, "backend": null, "booted": null,
+        });
+        let old: VmState = serde_json::from_value(vm.clone()).unwrap();
+        assert_eq!(old.uuid, None);
+        let mut new = vm;
+        let uuid = Uuid::from_u128(7);
+        new["uuid"] = uuid.to_string().into();
+        let new: VmState = serde_json::from_value(new).unwrap();
+        assert_eq!(new, VmState { uuid: Some(uuid), ..old });
     }
 }

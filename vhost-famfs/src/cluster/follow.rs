@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Who writes the file system of a cluster's pool, and how far its VMs follow the log.
+//!
+//! VMs are known by their machine UUID, which QEMU gives them. What guests wrote into the pool is
+//! only shown.
+
+use std::path::Path;
+
+use famfs::media::PoolFile;
+use famfs::store::lease;
+use famfs::store::log::Log;
+use famfs::store::members::{Looker, Member};
+use famfs::store::superblock::Superblock;
+use famfs::sys::dax;
+use serde::Serialize;
+use uuid::Uuid;
+
+/// The file system in the pool of a cluster.
+#[derive(Debug, Serialize)]
+pub struct PsFamfs {
+    /// Entries of its log.
+    pub published: u64,
+    /// The system UUID of its master.
+    pub master: Uuid,
+    /// The VM that is the master; `None` if it is none of the cluster: then the host writes.
+    pub master_vm: Option<String>,
+    /// Who holds the lease.
+    pub lease: LeaseState,
+    /// The VM that holds it.
+    pub lease_vm: Option<String>,
+}
+
+/// Who holds the lease of a file system: who may write now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LeaseState {
+    /// Nobody does.
+    Free,
+    /// A VM of the cluster.
+    Vm,
+    /// A command of the host.
+    Host,
+    /// A system that is no VM of the cluster.
+    Other,
+}
+
+/// What a VM may do with the file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// It may change names.
+    Master,
+    /// It may not.
+    Client,
+}
+
+impl Role {
+    /// The word for tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Master => "master",
+            Self::Client => "client",
+        }
+    }
+}
+
+/// How far a VM follows the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Follows {
+    /// Its mount shows the entries below this slot.
+    pub applied: u64,
+    /// How many entries it is behind; `None` if it says that it has applied more than there is.
+    pub behind: Option<u64>,
+}
+
+/// A file system, looked at from the host.
+pub struct Followers {
+    media: PoolFile,
+    superblock: Superblock,
+    looker: Looker,
+}
+
+impl Followers {
+    /// Begins to look at the members of a pool's file system; `None` if it has none that can be
+    /// read, or is a device, whose memory only VMs reach.
+    #[must_use]
+    pub fn of(pool: &Path) -> Option<Self> {
+        let media = PoolFile::open(pool, dax::Access::Read).ok()?;
+        let superblock = Superblock::read(&media).ok()?;
+        let mut followers = Self { media, superblock, looker: Looker::default() };
+        // Those whose heartbeats change until the next look live.
+        followers.members();
+        Some(followers)
+    }
+
+    fn members(&mut self) -> Vec<(Member, bool)> {
+        self.looker.look(&self.media, self.superblock.fs_uuid).unwrap_or_default()
+    }
+
+    /// What the file system says now, and how far each of these machines is.
+    #[must_use]
+    pub fn look(mut self, vms: &[(&str, Option<Uuid>)]) -> (Option<PsFamfs>, Vec<Option<Follows>>) {
+        // Members first: nobody has applied what was published later.
+        let members = self.members();
+        let log = Log::open(&self.media, self.superblock.log_len);
+        let Ok(published) = log.map(|log| log.published()) else {
+            return (None, vec![None; vms.len()]);
+        };
+        let follows = vms.iter().map(|(_, uuid)| follows(&members, (*uuid)?, published)).collect();
+        let named = |uuid: Uuid| {
+            let vm = vms.iter().find(|(_, vm)| *vm == Some(uuid));
+            vm.map(|(name, _)| (*name).to_owned())
+        };
+        let master = self.superblock.system_uuid;
+        let found = lease::read(&self.media, self.superblock.fs_uuid).ok().flatten();
+        let (lease, lease_vm) = match found.filter(|found| found.heartbeat != 0) {
+            None => (LeaseState::Free, None),
+            Some(found) if found.holder.is_host() => (LeaseState::Host, None),
+            Some(found) => match named(found.holder.machine.unwrap_or(found.holder.system)) {
+                Some(vm) => (LeaseState::Vm, Some(vm)),
+                None => (LeaseState::Other, None),
+            },
+        };
+        let famfs = PsFamfs { published, master, master_vm: named(master), lease, lease_vm };
+        (Some(famfs), follows)
+    }
+}
+
+/// How far a machine is: of several places, which an earlier boot can have left, a living one.
+fn follows(members: &[(Member, bool)], machine: Uuid, published: u64) -> Option<Follows> {
+    let is_it = |member: &Member| {
+        let system = &member.system;
+        system.machine.unwrap_or(system.system) == machine
+    };
+    let its = members.iter().filter(|(member, _)| is_it(member));
+    let (member, _) = its.max_by_key(|(member, alive)| (*alive, u64::MAX - member.applied))?;
+    let applied = member.applied;
+    Some(Follows { applied, behind: published.checked_sub(applied) })
+}
+
+#[cfg(test)]
+mod tests {
+    use famfs::store::lease::RunningSystem;
+
+    use super::*;
+
+    fn member(place: u64, machine: Option<u128>, system: u128, applied: u64) -> Member {
+        let (system, machine) = (Uuid::from_u128(system), machine.map(Uuid::from_u128));
+        let system = RunningSystem { system, machine, boot: Uuid::from_u128(place.into()) };
+        Member { place, system, applied, heartbeat: 1 }
+    }
+
+    #[test]
+    fn a_vm_is_known_by_its_machine() {
+        let members = [
+            (member(0, Some(1), 9, 5), true),
+            (member(1, None, 2, 7), true),
+            (member(2, Some(3), 3, 12), true),
+            // Two boots of one machine: the living one counts.
+            (member(3, Some(4), 4, 2), false),
+            (member(4, Some(4), 4, 10), true),
+            (member(5, Some(5), 5, 8), false),
+            (member(6, Some(5), 5, 3), false),
+        ];
+        let of = |machine| {
+            let found = follows(&members, Uuid::from_u128(machine), 10);
+            found.map(|Follows { applied, behind }| (applied, behind))
+        };
+        assert_eq!(of(1), Some((5, Some(5))));
+        assert_eq!(of(9), None, "a system UUID of another machine");
+        assert_eq!(of(2), Some((7, Some(3))));
+        assert_eq!(of(3), Some((12, None)), "more than there is");
+        assert_eq!(of(4), Some((10, Some(0))));
+        assert_eq!(of(5), Some((3, Some(7))));
+        assert_eq!(of(6), None);
+    }
+}

@@ -35,11 +35,14 @@ pub(super) struct DownArgs {
     json: bool,
 }
 
-/// Show running VMs and the memory they use.
+/// Show running VMs, the memory they use, and how far they follow the pool.
 ///
 /// The figures come from the host kernel: RAM that the guests have touched, how much of the pool
 /// they map and have touched, and the page size. The pool is in memory once, no matter how many VMs
 /// map it.
+///
+/// If the pool has a file system, it also shows who may write it, and of each VM its role, how many
+/// entries of the log its mount shows, and how many it is behind.
 ///
 /// Exit code 3 if a VM or back-end of a cluster has ended, a start was interrupted, or a cluster is
 /// damaged.

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use famfs::text::number::{number, parse_size};
 
 use super::ArgsError;
-use crate::cluster::spec::{MAX_VMS, check_name};
+use crate::cluster::spec::{MAX_VMS, Master, check_name};
 
 /// Start a cluster: a pool, its contents, and the VMs that share it
 ///
@@ -20,6 +20,8 @@ use crate::cluster::spec::{MAX_VMS, check_name};
 /// Examples:
 ///
 ///   vhost-famfs up --vms 3 --share /srv/models
+///
+///   vhost-famfs up --vms 3 --share /srv/models --master host
 ///
 ///   vhost-famfs up cluster.toml
 ///
@@ -46,6 +48,10 @@ pub(super) struct UpArgs {
     /// Without a cluster file: size of a new pool [default: what the shares need, plus 256M]
     #[arg(long, value_name = "SIZE", requires = "vms", value_parser = parse_size)]
     size: Option<u64>,
+    /// Who may change names in the pool: the VM of this name, or `host` for nobody but `famfs
+    /// --pool` on the host [default: the one in the cluster file, else the first VM that can write]
+    #[arg(long, value_name = "VM", value_parser = name)]
+    master: Option<String>,
     /// Accept a pool that another user owns or can change, or whose name is a link.
     #[arg(long)]
     foreign_pool: bool,
@@ -121,6 +127,8 @@ pub struct UpConfig {
     pub cluster: Described,
     /// The name of the cluster, if it overrides the file's.
     pub name: Option<String>,
+    /// Who may change the file system, if it overrides the file's.
+    pub master: Option<Master>,
     /// Accept a pool of another user.
     pub foreign_pool: bool,
     /// The QEMU program.
@@ -190,6 +198,7 @@ impl TryFrom<UpArgs> for UpConfig {
         Ok(Self {
             cluster,
             name: args.name,
+            master: args.master.map(Master::from),
             foreign_pool: args.foreign_pool,
             qemu: args.qemu,
             image: args.image,

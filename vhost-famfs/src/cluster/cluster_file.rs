@@ -62,6 +62,7 @@ pub enum FileError {
 #[serde(deny_unknown_fields)]
 struct FileTable {
     name: Option<Name>,
+    master: Option<Name>,
     #[serde(rename = "log-limit")]
     log_limit: Option<Spanned<Size>>,
     #[serde(default)]
@@ -212,6 +213,7 @@ impl ClusterFile {
     #[must_use]
     pub fn locate(&self, subject: &Subject, error: &dyn std::error::Error) -> Option<FileError> {
         let range = match subject {
+            Subject::Master => range_of(&self.text, "master", 0, ""),
             Subject::Pool(key) => range_of(&self.text, "pool", 0, key),
             Subject::Vm(name, key) => {
                 let vm = self.spec.vms.iter().position(|vm| vm.name == *name);
@@ -293,7 +295,8 @@ fn parse(text: &str, path: &Path) -> Result<(Spec, Vec<usize>), Fault> {
     let imports = imports.collect();
     let pool = pool(table.pool, base)?;
     let (vms, tables) = vms(table.vm, base)?;
-    Ok((Spec { name, pool, imports, log_limit, vms }, tables))
+    let master = table.master.map(|Name(name)| name.into());
+    Ok((Spec { name, pool, imports, master, log_limit, vms }, tables))
 }
 
 /// Translates a message of the parser from Rust's terms (fields and variants) into TOML's.

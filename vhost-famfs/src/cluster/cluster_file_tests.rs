@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
+use super::super::spec::Master;
 use super::*;
 
 fn spec(text: &str) -> Spec {
@@ -18,6 +19,17 @@ fn the_shortest_file_is_a_cluster() {
     assert_eq!((spec.name.as_str(), spec.vms.len()), ("demo", 1));
     assert_eq!(spec.vms[0], VmSpec::new("vm"));
     assert_eq!(spec.pool, PoolSpec::default());
+}
+
+#[test]
+fn the_master_is_a_vm_or_the_host() {
+    assert_eq!(spec("[[vm]]\n").master, None);
+    let host = spec("master = \"host\"\n[[vm]]\n").master;
+    assert_eq!(host, Some(Master::Host));
+    let vm = spec("master = \"vm\"\n[[vm]]\n").master;
+    assert_eq!(vm, Some(Master::Vm("vm".to_owned())));
+    let wrong = wrong("master = \"no/name\"\n[[vm]]\n");
+    assert!(wrong.starts_with("1:10: \"no/name\" is not a valid name"), "{wrong}");
 }
 
 #[test]

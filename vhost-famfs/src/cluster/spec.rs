@@ -27,15 +27,39 @@ pub struct Spec {
     pub pool: PoolSpec,
     /// What to put into the pool, in this order.
     pub imports: Vec<ImportSpec>,
+    /// Who may change the file system; `None` for the first VM that can write.
+    pub master: Option<Master>,
     /// Maximum size of each log of a VM, in bytes.
     pub log_limit: Option<u64>,
     /// Its VMs, with unique names.
     pub vms: Vec<VmSpec>,
 }
 
+/// The master of a cluster's file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Master {
+    /// No VM: only the host writes, with `famfs --pool`.
+    Host,
+    /// The VM of that name.
+    Vm(String),
+}
+
+impl From<String> for Master {
+    fn from(name: String) -> Self {
+        if name == Self::HOST { Self::Host } else { Self::Vm(name) }
+    }
+}
+
+impl Master {
+    /// What stands for [`Master::Host`] in cluster files and options.
+    pub const HOST: &str = "host";
+}
+
 /// The part of a cluster that an error is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
+    /// The key `master`.
+    Master,
     /// A key of the pool.
     Pool(&'static str),
     /// A key of the VM of that name.
@@ -231,6 +255,7 @@ impl Spec {
         Self {
             name: name.to_owned(),
             pool: PoolSpec::default(),
+            master: None,
             log_limit: None,
             imports: shares.into_iter().map(ImportSpec::of).collect(),
             vms: (1..=vms).map(|number| VmSpec::new(format!("vm{number}"))).collect(),

@@ -104,6 +104,9 @@ fn spec(config: &UpConfig) -> Result<(Spec, Option<ClusterFile>)> {
     if let Some(name) = &config.name {
         spec.name.clone_from(name);
     }
+    if config.master.is_some() {
+        spec.master.clone_from(&config.master);
+    }
     spec.pool.foreign |= config.foreign_pool;
     // Other commands, and emitted scripts, may run in other directories.
     let images = spec.vms.iter_mut().flat_map(|vm| [&mut vm.image, &mut vm.kernel]);
@@ -259,6 +262,10 @@ fn table(report: &UpReport) -> String {
     }
     if let Some(lost) = imported.lost.summary() {
         let _ = write!(text, "\nnot kept: {lost} (-v names the files)");
+    }
+    if report.vms.iter().all(|vm| !vm.master) && report.vms.iter().any(|vm| vm.mounted) {
+        let pool = &report.pool;
+        let _ = write!(text, "\nno VM is the master: change files with famfs --pool {pool}");
     }
     let first = report.vms.first().map_or("vm1", |vm| vm.name.as_str());
     let name = &report.cluster;

@@ -88,6 +88,14 @@ pub enum PlanError {
     /// The host cannot copy files into the pool.
     #[error("pool {}: the host cannot import files into a devdax device; copy them in a VM", .0.display())]
     ImportDevdax(PathBuf),
+    /// It cannot be the master.
+    #[error("master {name:?}: {why}")]
+    Master {
+        /// How it was named.
+        name: String,
+        /// Why not, and what to do.
+        why: String,
+    },
     /// There is no image.
     #[error(
         "VM {0}: no appliance image; install the package vhost-famfs-image, build one with `cargo xtask image`, \
@@ -208,6 +216,7 @@ impl PlanError {
     #[must_use]
     pub fn subject(&self) -> Option<Subject> {
         Some(match self {
+            Self::Master { .. } => Subject::Master,
             Self::Import(error) => Subject::Import(error.path().to_owned()),
             Self::OtherPool { what, .. } => Subject::Pool(match *what {
                 "its size" => "size",

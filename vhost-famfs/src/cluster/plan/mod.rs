@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::host::Host;
 use super::sizing::{ImportError, Needs};
-use super::spec::{Access, ImportSpec, Spec, Transport, VmSpec};
+use super::spec::{Access, ImportSpec, Master, Spec, Transport, VmSpec};
 use crate::bounded_log::DEFAULT_LIMIT;
 use crate::pool::{CreateOptions, Identity, Kind, Owners};
 use crate::vm::{BackendConfig, Confinement, VmConfig};
@@ -149,15 +149,12 @@ impl ClusterPlan {
         let mounts = |vm: &VmSpec| vm.mount.unwrap_or(!matches!(vm.access, Access::Slice { .. }));
         let wants_files = !spec.imports.is_empty() || spec.vms.iter().any(mounts);
         let (pool, system) = pool::plan(spec, host, wants_files)?;
+        let master = master(spec, pool.kind)?;
         let mut vms = Vec::new();
-        let mut master = None;
         for vm in &spec.vms {
-            let first = vm.access == Access::ReadWrite && master.is_none();
-            if first {
-                master = Some(vm.name.clone());
-            }
-            let uuid = if first { system } else { Uuid::new_v4() };
-            vms.push(vm::plan(vm, host, &dir, &pool, mounts(vm), (first, uuid))?);
+            let is_master = master == Some(&vm.name);
+            let uuid = if is_master { system } else { Uuid::new_v4() };
+            vms.push(vm::plan(vm, host, &dir, &pool, mounts(vm), (is_master, uuid))?);
         }
         let accelerator = format!("{} ({})", host.accelerator, host.accelerator_reason);
         let confinement = match vms.iter().all(|vm| vm.config.confinement == Confinement::None) {
@@ -169,6 +166,33 @@ impl ClusterPlan {
         let program = host.program.clone();
         let log_limit = spec.log_limit.unwrap_or(DEFAULT_LIMIT);
         Ok(Self { name, instance, dir, accelerator, confinement, program, log_limit, pool, vms })
+    }
+}
+
+/// The name of the VM that may change the file system; `None` if only the host may, or no VM can
+/// write.
+fn master(spec: &Spec, kind: Kind) -> Result<Option<&String>, PlanError> {
+    let can_write = |vm: &&VmSpec| vm.access == Access::ReadWrite;
+    let refused = |name: &str, why: String| Err(PlanError::Master { name: name.to_owned(), why });
+    match &spec.master {
+        None => Ok(spec.vms.iter().find(can_write).map(|vm| &vm.name)),
+        Some(Master::Host) if kind == Kind::Devdax => {
+            let why = "only VMs can format and fill a devdax device; name one of them";
+            refused(Master::HOST, why.to_owned())
+        }
+        Some(Master::Host) => Ok(None),
+        Some(Master::Vm(name)) => match spec.vms.iter().find(|vm| vm.name == *name) {
+            Some(vm) if vm.access == Access::ReadWrite => Ok(Some(&vm.name)),
+            Some(vm) => {
+                let access = vm.access.name();
+                refused(name, format!("this VM has access {access}; only one with rw can write"))
+            }
+            None => {
+                let names: Vec<_> = spec.vms.iter().map(|vm| vm.name.as_str()).collect();
+                let names = names.join(", ");
+                refused(name, format!("no VM has this name; use \"host\", or one of {names}"))
+            }
+        },
     }
 }
 

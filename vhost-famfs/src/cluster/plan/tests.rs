@@ -73,6 +73,36 @@ fn the_best_transport_is_taken() {
 }
 
 #[test]
+fn the_master_is_the_first_writer_or_the_one_that_is_named() {
+    let place = Place::new();
+    let vms = "[[vm]]\nname = \"a\"\naccess = \"ro\"\n[[vm]]\nname = \"b\"\n[[vm]]\nname = \"c\"\n";
+    for (asked, master) in [
+        ("", Some("b")),
+        ("master = \"b\"\n", Some("b")),
+        ("master = \"c\"\n", Some("c")),
+        ("master = \"host\"\n", None),
+    ] {
+        let plan = place.plan(&format!("{asked}{vms}")).unwrap();
+        let system = plan.pool.mkfs.unwrap().system;
+        for vm in &plan.vms {
+            let is_master = master == Some(vm.name());
+            assert_eq!((vm.master, vm.config.uuid == system), (is_master, is_master), "{asked}");
+        }
+        assert!(!system.is_nil(), "the host's commands have no system UUID");
+        let text = plan.to_string();
+        let told = format!("master:       {}", master.unwrap_or("none of these VMs; the host"));
+        assert!(text.contains(&told), "{text}");
+    }
+    for (asked, why) in [
+        ("a", "this VM has access ro; only one with rw can write"),
+        ("d", "no VM has this name; use \"host\", or one of a, b, c"),
+    ] {
+        let refusal = place.refusal(&format!("master = {asked:?}\n{vms}"));
+        assert_eq!(refusal, format!("master {asked:?}: {why}"));
+    }
+}
+
+#[test]
 fn a_guest_is_told_to_run_no_programs_of_the_pool() {
     let plan = Place::new().plan("[[vm]]\nname = \"a\"\n[[vm]]\nname = \"b\"\nnoexec = true\n");
     let told: Vec<_> =

@@ -6,7 +6,7 @@ use std::fmt;
 use famfs::archive::import::reasons;
 use famfs::text::units::Bytes;
 
-use super::{ClusterPlan, PoolPlan};
+use super::{ClusterPlan, PoolPlan, VmPlan};
 
 impl fmt::Display for ClusterPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -15,6 +15,11 @@ impl fmt::Display for ClusterPlan {
         writeln!(f, "accelerator:  {}", self.accelerator)?;
         writeln!(f, "QEMU:         {}", self.confinement)?;
         writeln!(f, "pool:         {}", self.pool)?;
+        let master = self.vms.iter().find(|vm| vm.master).map(VmPlan::name);
+        let master = master.unwrap_or("none of these VMs; the host writes (`famfs --pool`)");
+        if self.pool.famfs_end.is_some() {
+            writeln!(f, "master:       {master}")?;
+        }
         for (import, left_out) in self.pool.imports() {
             let to = import.to.as_ref().map(ToString::to_string).unwrap_or_default();
             writeln!(f, "import:       {} -> /{to}", import.from.display())?;

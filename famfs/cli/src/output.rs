@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use famfs::text::error_report::ErrorReport;
 use famfs::text::terminal::Escaping;
+use famfs::text::units::count;
 pub use famfs::text::units::human;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -49,6 +50,12 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
     fn or_exit(self, code: u8) -> Result<T, Failure> {
         self.map_err(|error| Failure { code, error: error.into() })
     }
+}
+
+/// How many files and directories, in words.
+pub fn files_and_dirs(files: u64, directories: u64) -> String {
+    let files = count(files, "file", "files");
+    format!("{files}, {}", count(directories, "directory", "directories"))
 }
 
 /// Reports why the program failed, once: on standard error, and on standard output if that is read

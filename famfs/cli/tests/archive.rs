@@ -140,7 +140,7 @@ fn packs_of_earlier_versions_are_read() {
     assert_eq!(found["small/7"], (0o640, 1000, 100, vec![7; 700]));
     let kept = run(&pool, &["export", "--keep-packs"]);
     assert_eq!(contents(&kept)["small.tar"].3, pack());
-    for (archive, count) in [(out, "3 files, 1 directories"), (kept, "1 files, 0 directories")] {
+    for (archive, count) in [(out, "3 files, 1 directory"), (kept, "1 file, 0 directories")] {
         let (code, stdout, stderr) = pipe(&again, &["import"], &archive);
         assert!(code == Some(0) && stdout.starts_with(count), "{stdout} {stderr}");
     }

@@ -93,7 +93,7 @@ fn the_tree_is_shown() {
          ├── hard\n\
          ├── link -> no\\nwhere\n\
          └── plain\n\n\
-         1 directories, 5 files\n"
+         1 directory, 5 files\n"
     );
     assert_eq!(
         shown(&pool, &["stat", "hard", "dir"]),

@@ -247,7 +247,7 @@ fn a_pool_without_extensions_says_what_it_cannot_hold() {
     );
     refused(&pool, std::slice::from_ref(&odd), &["--layers"], "`famfs upgrade`");
     let done = imported(&pool, &[odd], &["--skip-unsupported"]);
-    assert!(done.contains("1 files, 0 directories, 4 skipped"), "{done}");
+    assert!(done.contains("1 file, 0 directories, 4 skipped"), "{done}");
 }
 
 /// A member never gets out of the directory that its archive is unpacked into.
@@ -319,7 +319,7 @@ fn the_last_member_counts_whatever_it_is() {
         &link(EntryType::Link, "h", "g"),
     ]);
     let done = imported(&pool, &[odd], &["-v"]);
-    let summary = "4 files, 1 directories, 2 symbolic links, 1 hard links, 0 skipped, 16 B\n";
+    let summary = "4 files, 1 directory, 2 symbolic links, 1 hard link, 0 skipped, 16 B\n";
     assert!(done.ends_with(summary), "{done}");
     assert!(done.contains("not kept of h: hard link"), "{done}");
     assert_eq!(run(&pool, &["cat", "/a", "/b", "/c/d", "/e"]), "secondfirstdfile");
@@ -478,7 +478,7 @@ fn layers_remove_and_replace() {
     }
     // Without the option they are names like others.
     let done = imported(&pool, &[archive(&[&file("q/.wh.a", "")])], &["/both"]);
-    assert!(done.starts_with("1 files, 1 directories"), "{done}");
+    assert!(done.starts_with("1 file, 1 directory"), "{done}");
 }
 
 /// From a pipe, what a file can have and what needs the whole archive.

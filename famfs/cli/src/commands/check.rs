@@ -18,13 +18,14 @@ use famfs::sys::dax::Access;
 use famfs::system::mounts;
 use famfs::text::json_name::Name;
 use famfs::text::terminal::escape_name;
+use famfs::text::units::count;
 use famfs::write::volume::Volume;
 use famfs_cli::args::Check;
 use rustix::fs::FileType;
 use serde::Serialize;
 
 use super::warn_of_damage;
-use crate::output::{FAILED, OK, Outcome, print_json, say};
+use crate::output::{FAILED, OK, Outcome, files_and_dirs, print_json, say};
 
 #[derive(Default, Serialize)]
 struct CheckReport {
@@ -79,7 +80,8 @@ pub fn run(args: &Check) -> Outcome {
             )?;
         }
         let CheckReport { files, directories, problems, .. } = &report;
-        say!("{files} files, {directories} directories, {} errors", problems.len())?;
+        let errors = count(problems.len(), "error", "errors");
+        say!("{}, {errors}", files_and_dirs(*files, *directories))?;
     }
     Ok(if damaged || !report.problems.is_empty() { FAILED } else { OK })
 }

@@ -16,6 +16,7 @@ use famfs::replay::tree::resolve::LastLink;
 use famfs::sys::dax::Access;
 use famfs::text::json_name::{Name, Names};
 use famfs::text::terminal::escape_name;
+use famfs::text::units::count;
 use famfs::write::copy::{Action, Copy, CopyError};
 use famfs::write::dropped::{Counts, Dropped};
 use famfs::write::sources::{Destination, Options, Unsupported, scan};
@@ -26,7 +27,8 @@ use serde::Serialize;
 use super::dropped::report_dropped;
 use super::{report_set_id, warn_of_damage, without_set_id_names};
 use crate::output::{
-    FAILED, Failure, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar,
+    FAILED, Failure, INTERRUPTED, OK, OrExit, Outcome, files_and_dirs, human, print_json,
+    progress_bar,
 };
 use crate::output::{say, stop_flag, stopped};
 use crate::place::{Place, check_dir, masked, names_dir, pool_path, striping};
@@ -390,10 +392,12 @@ fn print(args: &Cp, report: &CpReport) -> Result<()> {
         let CpReport { unchanged, bytes, skipped, .. } = report;
         let CpReport { symlinks, hard_links, attributes, .. } = report;
         let skipped = skipped.len();
-        let mut counts = format!("{files} files, {directories} directories");
-        for (number, what) in [(symlinks, "symbolic links"), (hard_links, "hard links")] {
+        let mut counts = files_and_dirs(*files, *directories);
+        for (number, one, many) in
+            [(symlinks, "symbolic link", "symbolic links"), (hard_links, "hard link", "hard links")]
+        {
             if *number > 0 {
-                counts.push_str(&format!(", {number} {what}"));
+                counts.push_str(&format!(", {}", count(*number, one, many)));
             }
         }
         match args.replace {

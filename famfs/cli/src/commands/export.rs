@@ -13,6 +13,7 @@ use famfs::replay::tree::resolve::LastLink;
 use famfs::sys::dax::Access;
 use famfs::system::output_file::{OutputFile, is_stdout};
 use famfs::text::json_name::Names;
+use famfs::text::units::count;
 use famfs_cli::args::Export;
 use serde::Serialize;
 
@@ -21,7 +22,7 @@ use super::{report_set_id, warn_of_damage, without_set_id_names};
 use crate::output::{
     FAILED, Failure, INTERRUPTED, OK, OrExit, Outcome, USAGE, human, print_json, progress_bar,
 };
-use crate::output::{say, stop_flag, stopped};
+use crate::output::{files_and_dirs, say, stop_flag, stopped};
 use crate::place::Place;
 
 #[derive(Serialize)]
@@ -119,13 +120,15 @@ fn report(args: &Export, output: Option<&Path>, done: Done) -> anyhow::Result<()
         });
     }
     let mut also = String::new();
-    for (count, what) in
-        [(symlinks, "symbolic links"), (hard_links, "hard links"), (packs, "packs unpacked")]
-    {
-        if count > 0 {
-            also += &format!(", {count} {what}");
+    for (number, one, many) in [
+        (symlinks, "symbolic link", "symbolic links"),
+        (hard_links, "hard link", "hard links"),
+        (packs, "pack unpacked", "packs unpacked"),
+    ] {
+        if number > 0 {
+            also += &format!(", {}", count(number, one, many));
         }
     }
     let bytes = human(bytes);
-    say!("{}: {files} files, {directories} directories{also}, {bytes}", path.display())
+    say!("{}: {}{also}, {bytes}", path.display(), files_and_dirs(files, directories))
 }

@@ -14,6 +14,7 @@ use famfs::replay::tree::object::ObjectKind;
 use famfs::replay::tree::resolve::LastLink;
 use famfs::sys::dax::Access;
 use famfs::text::json_name::Name;
+use famfs::text::units::count;
 use famfs::write::dropped::Counts;
 use famfs_cli::args::Import as Args;
 use serde::Serialize;
@@ -21,7 +22,7 @@ use serde::Serialize;
 use super::dropped::report_dropped;
 use crate::oci;
 use crate::output::{FAILED, INTERRUPTED, OK, OrExit, Outcome, human, print_json, progress_bar};
-use crate::output::{notice, say, stop_flag, stopped};
+use crate::output::{files_and_dirs, notice, say, stop_flag, stopped};
 use crate::place::{Place, masked, owner};
 
 #[derive(Serialize)]
@@ -172,16 +173,17 @@ fn report(args: &Args, done: &Done) -> Result<()> {
             if superseded == 1 { "1 member was" } else { &format!("{superseded} members were") };
         notice!("{members} skipped, because a later one has the same name");
     }
-    let some = |count: u64, what: &str| match count {
+    let some = |number: u64, one: &str, many: &str| match number {
         0 => String::new(),
-        _ => format!(", {count} {what}"),
+        _ => format!(", {}", count(number, one, many)),
     };
     let would = if args.dry_run { "would make " } else { "" };
     say!(
-        "{would}{files} files, {directories} directories{}{}{}, {} skipped, {}",
-        some(symlinks, "symbolic links"),
-        some(hard_links, "hard links"),
-        some(removed, "removed"),
+        "{would}{}{}{}{}, {} skipped, {}",
+        files_and_dirs(files, directories),
+        some(symlinks, "symbolic link", "symbolic links"),
+        some(hard_links, "hard link", "hard links"),
+        some(removed, "removed", "removed"),
         done.left_out.len(),
         human(bytes)
     )

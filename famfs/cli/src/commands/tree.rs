@@ -11,6 +11,7 @@ use famfs::replay::tree::resolve::LastLink;
 use famfs::sys::dax::Access;
 use famfs::text::json_name::Name;
 use famfs::text::terminal::escape_name;
+use famfs::text::units::count;
 use famfs_cli::args::Tree;
 use serde::Serialize;
 
@@ -69,7 +70,8 @@ pub fn run(pool: Option<&Path>, args: &Tree) -> Outcome {
         to_stdout(|out| {
             writeln!(out, "{}", escape_name(root.name.as_bytes()))?;
             print(out, &root, "")?;
-            writeln!(out, "\n{directories} directories, {files} files")
+            let directories = count(directories, "directory", "directories");
+            writeln!(out, "\n{directories}, {}", count(files, "file", "files"))
         })?;
     }
     Ok(if damaged { FAILED } else { OK })

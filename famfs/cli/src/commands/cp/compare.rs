@@ -12,7 +12,7 @@ use famfs::write::sources::{Options, scan};
 use famfs_cli::args::Cp;
 
 use super::{CpReport, Differing, Skipped, destination, warn_of_damage};
-use crate::output::{FAILED, Failure, INTERRUPTED, OrExit, human, progress_bar};
+use crate::output::{FAILED, Failure, INTERRUPTED, OrExit, files_and_dirs, human, progress_bar};
 use crate::output::{notice, say, stop_flag, stopped};
 use crate::place::Place;
 
@@ -83,8 +83,8 @@ pub fn print(args: &Cp, report: &CpReport) -> Result<()> {
         let CpReport { unchanged, directories, bytes, skipped, .. } = report;
         let (different, skipped) = (differences.len(), skipped.len());
         say!(
-            "{unchanged} files and {directories} directories are the same, {different} differ, \
-             {skipped} skipped, {}",
+            "the same: {}; {different} differ, {skipped} skipped, {}",
+            files_and_dirs(*unchanged, *directories),
             human(*bytes)
         )?;
     }

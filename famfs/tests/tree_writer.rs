@@ -44,9 +44,10 @@ fn volume(len: u64) -> OfflineVolume<InMemory> {
     OfflineVolume::new(media)
 }
 
-/// Makes a file whose data has a byte for each page.
+/// Makes a file whose data has a byte for each page, in the memory that readers of the log find.
 fn create(writer: &mut Writer<'_>, name: &str, layout: Layout) -> Result<(), WriteError> {
     let room = writer.allocate(&path(name), layout.clone())?;
+    let memory = room.memory().clone();
     writer.create(&path(name), attributes(0o644), room, |file| {
         for range in layout.data() {
             let bytes: Vec<u8> =
@@ -54,7 +55,12 @@ fn create(writer: &mut Writer<'_>, name: &str, layout: Layout) -> Result<(), Wri
             file.write(range.start, &bytes).unwrap();
         }
         Ok::<_, WriteError>(())
-    })
+    })?;
+    let tree = writer.plan().tree();
+    let made = tree.get(&path(name)).unwrap();
+    let ObjectKind::File { size, bytes } = &made.object.kind else { panic!("{name} is no file") };
+    assert_eq!(tree.memory(bytes, *size), memory, "{name}");
+    Ok(())
 }
 
 /// What is planned and not published counts as needed, and leaves the free slots as they are.

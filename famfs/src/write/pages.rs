@@ -140,16 +140,8 @@ impl Pages {
                     None => Vec::new(),
                 },
             };
-            for (at, extent) in extents {
-                match memory.last_mut() {
-                    Some((before, last))
-                        if *before + last.len == at && last.offset + last.len == extent.offset =>
-                    {
-                        last.len += extent.len;
-                    }
-                    _ => memory.push((at, extent)),
-                }
-            }
+            // Piece by piece, as whoever reads the log finds it.
+            memory.extend(extents);
         }
         Memory::Pieces(memory)
     }

@@ -148,7 +148,7 @@ mod tests {
     fn member(place: u64, machine: Option<u128>, system: u128, applied: u64) -> Member {
         let (system, machine) = (Uuid::from_u128(system), machine.map(Uuid::from_u128));
         let system = RunningSystem { system, machine, boot: Uuid::from_u128(place.into()) };
-        Member { place, system, applied, heartbeat: 1 }
+        Member { place, system, applied, released: applied, heartbeat: 1 }
     }
 
     #[test]

@@ -246,6 +246,14 @@ fn wait_for_holder(
                     return Ok(());
                 }
             }
+            // A master may be about to take it; it gives way to who asks.
+            None if asks => {
+                lease_request::ask(media)?;
+                thread::sleep(timing.settle);
+                if read(media, fs_uuid)?.is_none_or(|now| now.heartbeat == 0) {
+                    return Ok(());
+                }
+            }
             None if !me.is_host() => {
                 // The host is about to take what was released for it.
                 let unasked = || Ok(!lease_request::is_asked(media)?);
@@ -308,44 +316,19 @@ impl Keeper {
         me: RunningSystem,
         force: bool,
         timing: Timing,
-        waiting: impl FnMut(&RunningSystem),
+        mut waiting: impl FnMut(&RunningSystem),
     ) -> Result<Self, LeaseError> {
-        if force {
-            return Self::take(media, fs_uuid, me, timing);
-        }
-        let free = wait_for_holder(&*media, fs_uuid, &me, timing, waiting);
-        if free.is_err() && me.is_host() {
-            // The first error counts; a request that stays is cleared by whoever waits for it.
-            let _ = lease_request::clear(&*media);
-        }
-        free?;
-        let keeper = Self::take(media, fs_uuid, me, timing)?;
-        if me.is_host() {
-            lease_request::clear(&*keeper.shared.media)?;
-        }
-        Ok(keeper)
-    }
-
-    /// Puts this system's name on the lease, if it is not there, and keeps the heartbeat going.
-    fn take(
-        media: Box<dyn Media>,
-        fs_uuid: Uuid,
-        me: RunningSystem,
-        timing: Timing,
-    ) -> Result<Self, LeaseError> {
-        let mine = read(&*media, fs_uuid)?.filter(|found| found.holder.boot == me.boot);
         let stop = Mutex::new(false);
         let next = AtomicU64::new(Uuid::new_v4().as_u64_pair().1);
         let (lost, wake) = (OnceLock::new(), Condvar::new());
         let shared = Shared { media, fs_uuid, me, next, lost, stop, wake };
-        if mine.is_none() {
-            shared.claim()?;
-            thread::sleep(timing.settle);
+        let taken = shared.acquire(force, timing, &mut waiting);
+        if me.is_host() {
+            let cleared = lease_request::clear(&*shared.media);
+            // The first error counts; a request that stays is cleared by whoever waits for it.
+            taken.as_ref().map_or(Ok(()), |_| cleared)?;
         }
-        shared.beat()?;
-        let shared = Arc::new(shared);
-        let mut keeper =
-            Self { shared, thread: None, taken: mine.is_none_or(|found| found.heartbeat == 0) };
+        let mut keeper = Self { shared: Arc::new(shared), thread: None, taken: taken? };
         let shared = keeper.shared.clone();
         let thread = thread::Builder::new().name("lease".to_owned());
         let thread = thread.spawn(move || shared.keep(timing.interval / 2));
@@ -389,6 +372,59 @@ impl Drop for Keeper {
 }
 
 impl Shared {
+    /// Acquires the lease. Returns whether this process took it, and did not join another program
+    /// of this system.
+    fn acquire(
+        &self,
+        force: bool,
+        timing: Timing,
+        waiting: &mut dyn FnMut(&RunningSystem),
+    ) -> Result<bool, LeaseError> {
+        let start = Instant::now();
+        loop {
+            if !force {
+                wait_for_holder(&*self.media, self.fs_uuid, &self.me, timing, &mut *waiting)?;
+            }
+            let (found, taken) = self.claim(force, timing)?;
+            match found {
+                None => {
+                    self.beat()?;
+                    return Ok(taken);
+                }
+                Some(_) if !force && start.elapsed() < timing.patience => {}
+                Some(holder) => return Err(LeaseError::Lost { holder }),
+            }
+        }
+    }
+
+    /// Puts this system's name on the lease, if it is not there, and waits whether another system
+    /// does so at the same moment, or the host asks: then that one has it, and is returned. Also
+    /// returns whether nobody held the lease.
+    fn claim(
+        &self,
+        force: bool,
+        timing: Timing,
+    ) -> Result<(Option<RunningSystem>, bool), LeaseError> {
+        let mine = |found: &Found| found.holder.boot == self.me.boot;
+        let found = read(&*self.media, self.fs_uuid)?.filter(mine);
+        if found.is_some_and(|found| found.heartbeat != 0) {
+            return Ok((None, false));
+        }
+        if found.is_none() {
+            self.write_name()?;
+        }
+        // Another program of this system may have written the name a moment ago.
+        thread::sleep(timing.settle);
+        let holder = match read(&*self.media, self.fs_uuid)? {
+            Some(found) if mine(&found) => None,
+            Some(found) => Some(found.holder),
+            None => return Err(LeaseError::Gone { fs_uuid: self.fs_uuid }),
+        };
+        let yields = !force && !self.me.is_host() && lease_request::is_asked(&*self.media)?;
+        let host = RunningSystem { system: Uuid::nil(), ..self.me };
+        Ok((holder.or_else(|| yields.then_some(host)), true))
+    }
+
     /// Beats until it is told to stop, or the lease is lost, which [`Keeper::check`] reports. After
     /// any other error the next beat may succeed; to stop then would let another system take this
     /// one for dead.
@@ -424,7 +460,7 @@ impl Shared {
         }
     }
 
-    fn claim(&self) -> Result<(), MediaError> {
+    fn write_name(&self) -> Result<(), MediaError> {
         let mut raw = format::Lease {
             magic: U64::new(LEASE_MAGIC),
             pad: U64::ZERO,

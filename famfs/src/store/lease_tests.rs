@@ -232,3 +232,26 @@ fn a_lease_of_an_earlier_file_system_does_not_count() {
     assert_eq!(read(&pool.0, FS).unwrap(), None);
     assert!(matches!(keeper.check(), Err(LeaseError::Gone { .. })));
 }
+
+/// A master and the host want the free lease at the same moment, again and again: each gets it, and
+/// keeps it as long as it works.
+#[test]
+fn at_the_same_moment_one_has_it_after_the_other() {
+    let pool = Pool::new();
+    // Longer than a thread waits for a processor.
+    let timing = Timing { settle: Duration::from_millis(100), ..PATIENT };
+    for _ in 0..5 {
+        thread::scope(|scope| {
+            for me in [system(1), host()] {
+                let media = Box::new(pool.0.try_clone().unwrap());
+                scope.spawn(move || {
+                    let keeper = Keeper::acquire(media, FS, me, false, timing, |_| {}).unwrap();
+                    for _ in 0..5 {
+                        thread::sleep(Duration::from_millis(10));
+                        keeper.check().unwrap();
+                    }
+                });
+            }
+        });
+    }
+}

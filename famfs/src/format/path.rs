@@ -87,7 +87,7 @@ impl RelPath {
         Self(STORE_DIR.as_bytes().into())
     }
 
-    /// The file of the store with a number.
+    /// The file of the store with a number, which is its slot unless that number was taken.
     pub fn in_store(number: u64) -> Self {
         Self(format!("{STORE_DIR}/{number}").as_bytes().into())
     }

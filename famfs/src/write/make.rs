@@ -318,11 +318,24 @@ impl<'v> Writer<'v> {
             self.add_dir(&dir, STORE_OWNER)?;
         }
         let slot = self.next_slot();
-        let path = RelPath::in_store(slot);
+        let path = self.holder_path(slot);
         let map = map.unwrap_or(FileMap::Simple(Vec::new().into()));
         self.add_file(&path, STORE_FILE, size, map)?;
         self.pages.new_holder(number).slot = Some(slot);
         Ok(slot)
+    }
+
+    /// Path of the holder with this slot. One whose entry has moved since may have the number.
+    fn holder_path(&self, slot: u64) -> RelPath {
+        let mut number = slot;
+        loop {
+            let path = RelPath::in_store(number);
+            // Each number that is taken is that of another file.
+            if self.plan.get(&path).is_none() {
+                return path;
+            }
+            number = number.wrapping_add(self.slots());
+        }
     }
 
     /// Removes a file that was begun, and frees its memory.

@@ -206,6 +206,11 @@ impl<'v> Writer<'v> {
         self.atomic
     }
 
+    /// Slots of the log.
+    pub(super) fn slots(&self) -> u64 {
+        self.log.slots()
+    }
+
     /// The slot of the next entry.
     pub(super) fn next_slot(&self) -> u64 {
         self.log.next_index() + self.batch.len() as u64

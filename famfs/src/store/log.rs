@@ -8,145 +8,22 @@
 use std::mem::offset_of;
 
 use zerocopy::little_endian::U64;
-use zerocopy::{FromZeros, IntoBytes, transmute};
+use zerocopy::{IntoBytes, transmute};
 
 use crate::format::renumbering::RENUMBERING_MAGIC;
 use crate::format::{
     self, Body, ENTRY_LEN, Entry, LOG_HEADER_LEN, LOG_MAGIC, LOG_OFFSET, LogHeader,
 };
 use crate::media::{Media, MediaError};
+use crate::store::entries::SCAN_ENTRIES;
 use crate::store::renumber;
-use crate::store::superblock::RESTORE;
+
+pub use crate::store::entries::Entries;
+pub use crate::store::log_error::LogError;
 
 /// Device offsets of the header's counters.
 const NEXT_SEQNUM_OFFSET: u64 = LOG_OFFSET + offset_of!(LogHeader, next_seqnum) as u64;
 const NEXT_INDEX_OFFSET: u64 = LOG_OFFSET + offset_of!(LogHeader, next_index) as u64;
-/// Entries that one read of a scan fetches, and one write of an append holds: about 1 MiB.
-const SCAN_ENTRIES: usize = 1928;
-
-/// Why a log cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// The bytes cannot be accessed.
-    #[error("cannot access the log")]
-    Media(#[from] MediaError),
-    /// The header has another magic number.
-    #[error("log header at {offset:#x}: magic {found:#x}, expected {LOG_MAGIC:#x}; {RESTORE}")]
-    Magic {
-        /// Offset in the device or pool.
-        offset: u64,
-        /// What is there.
-        found: u64,
-    },
-    /// A header field does not fit the rest.
-    #[error("log header at {offset:#x}: {field} {found:#x}, expected {expected:#x}; {RESTORE}")]
-    Header {
-        /// Offset in the device or pool.
-        offset: u64,
-        /// Name of the field.
-        field: &'static str,
-        /// Value on the media.
-        found: u64,
-        /// Value that would be right.
-        expected: u64,
-    },
-    /// A published entry is damaged; it and all later ones are lost.
-    #[error(
-        "log slot {slot} at {offset:#x}: {field} {found:#x}, expected {expected:#x}; `famfs export` \
-         saves what is before it, or {RESTORE}"
-    )]
-    Slot {
-        /// Index of the slot.
-        slot: u64,
-        /// Offset in the device or pool.
-        offset: u64,
-        /// "checksum" or "sequence number".
-        field: &'static str,
-        /// Value on the media.
-        found: u64,
-        /// Value that would be right.
-        expected: u64,
-    },
-    /// What tells how far entries have moved into other slots is damaged.
-    #[error(
-        "the log's entries were moving into slots without gaps, and the record of that at \
-         {offset:#x} is damaged: {what}; {RESTORE}"
-    )]
-    Renumbering {
-        /// Offset in the device or pool.
-        offset: u64,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// An entry names a slot that is void.
-    #[error("log slot {slot} at {offset:#x} names slot {void}, which is void")]
-    Reference {
-        /// Index of the slot.
-        slot: u64,
-        /// Offset in the device or pool.
-        offset: u64,
-        /// The slot that it names.
-        void: u64,
-    },
-    /// Not all entries of a group are published, so none of them counts.
-    #[error(
-        "log slot {slot} at {offset:#x}: {count} entries belong together, but only {published} of \
-         them are published"
-    )]
-    Group {
-        /// Slot of the group's head.
-        slot: u64,
-        /// Offset of it in the device or pool.
-        offset: u64,
-        /// Entries of the group.
-        count: u64,
-        /// Those that are published.
-        published: u64,
-    },
-    /// The header claims more entries than there are slots.
-    #[error("log header at {offset:#x}: next index {found}, but the log has {slots} slots")]
-    PastEnd {
-        /// Offset in the device or pool.
-        offset: u64,
-        /// Value on the media.
-        found: u64,
-        /// Number of slots.
-        slots: u64,
-    },
-    /// The two counters differ in a way that no interrupted append leaves.
-    #[error(
-        "log header at {offset:#x}: next sequence number {next_seqnum}, next index {next_index}, \
-         expected them to be equal"
-    )]
-    Counters {
-        /// Offset in the device or pool.
-        offset: u64,
-        /// Value on the media.
-        next_seqnum: u64,
-        /// Value on the media.
-        next_index: u64,
-    },
-    /// There is no room for more entries.
-    #[error(
-        "the log is {}: {needed} more entries needed, {free} of {slots} slots free; `famfs --pool \
-         FILE compact` gives back the slots of deleted files; for a longer log, make a new file system: `famfs export` all files, `famfs mkfs --force --entries {}`, \
-         which erases them, and `famfs import`",
-        if *.free == 0 { "full" } else { "too short for this" }, twice(*.slots, *.needed)
-    )]
-    Full {
-        /// Entries to append.
-        needed: u64,
-        /// Slots left.
-        free: u64,
-        /// Slots of the log.
-        slots: u64,
-    },
-}
-
-/// Entries to ask for next time: twice as many as there are, and as are needed.
-fn twice(slots: u64, needed: u64) -> u64 {
-    slots.saturating_add(needed).max(slots.saturating_mul(2))
-}
 
 /// A log with a valid header.
 pub struct Log<'m> {
@@ -373,82 +250,10 @@ impl<'m> Log<'m> {
     }
 
     fn range(&self, next: u64, end: u64) -> Entries<'_> {
-        let mut entries = Entries::of(self.media, next, end);
-        entries.memory = self.moving.as_deref();
-        entries
-    }
-}
-
-/// Entries of a log in order, each with its slot, checked.
-pub struct Entries<'l> {
-    media: &'l dyn Media,
-    /// The entries, if they are not on the media yet.
-    memory: Option<&'l [Entry]>,
-    next: u64,
-    end: u64,
-    chunk: Vec<Entry>,
-    at: usize,
-}
-
-impl<'l> Entries<'l> {
-    /// The entries from slot `next` on, and below `end`.
-    pub(super) fn of(media: &'l dyn Media, next: u64, end: u64) -> Self {
-        Self { media, memory: None, next, end, chunk: Vec::new(), at: 0 }
-    }
-
-    fn fetch(&mut self) -> Result<Entry, LogError> {
-        if let Some(memory) = self.memory {
-            let entry = usize::try_from(self.next).ok().and_then(|slot| memory.get(slot));
-            // There are as many as are published.
-            let entry = entry.copied().unwrap_or_else(Entry::new_zeroed);
-            return self.check(&entry).map(|()| entry);
+        let entries = Entries::of(self.media, next, end);
+        match &self.moving {
+            Some(moving) => entries.in_memory(moving),
+            None => entries,
         }
-        if self.at == self.chunk.len() {
-            let left = usize::try_from(self.end - self.next).unwrap_or(usize::MAX);
-            self.chunk.resize(left.min(SCAN_ENTRIES), Entry::new_zeroed());
-            self.media.read_at(format::slot_offset(self.next), self.chunk.as_mut_bytes())?;
-            self.at = 0;
-        }
-        let entry = self.chunk[self.at];
-        self.at += 1;
-        self.check(&entry).map(|()| entry).or_else(|_| self.read_again())
-    }
-
-    /// Reads a bad entry once more, past the CPU's caches.
-    fn read_again(&self) -> Result<Entry, LogError> {
-        let offset = format::slot_offset(self.next);
-        let mut bytes = [0; size_of::<Entry>()];
-        self.media.refresh(offset, ENTRY_LEN)?;
-        self.media.read_at(offset, &mut bytes)?;
-        let entry: Entry = transmute!(bytes);
-        self.check(&entry).map(|()| entry)
-    }
-
-    fn check(&self, entry: &Entry) -> Result<(), LogError> {
-        let slot = self.next;
-        let offset = format::slot_offset(slot) + self.media.origin();
-        for (field, found, expected) in [
-            ("checksum", entry.crc.get(), entry.checksum()),
-            ("sequence number", entry.seqnum.get(), slot),
-        ] {
-            if found != expected {
-                return Err(LogError::Slot { slot, offset, field, found, expected });
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Iterator for Entries<'_> {
-    type Item = Result<(u64, Entry), LogError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.next >= self.end {
-            return None;
-        }
-        let slot = self.next;
-        let result = self.fetch().map(|entry| (slot, entry));
-        self.next = if result.is_ok() { slot + 1 } else { self.end };
-        Some(result)
     }
 }

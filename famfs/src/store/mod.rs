@@ -2,9 +2,11 @@
 //! What the media holds: superblock, log, free space, and who may write.
 
 pub mod alloc;
+mod entries;
 pub mod lease;
 pub mod lease_request;
 pub mod log;
+mod log_error;
 pub mod members;
 pub mod mkfs;
 mod renumber;

@@ -24,7 +24,8 @@ use crate::format::{
     self, ENTRY_LEN, Entry, EntryKind, LOG_HEADER_LEN, LOG_MAGIC, LOG_OFFSET, LogHeader,
 };
 use crate::media::Media;
-use crate::store::log::{Entries, LogError};
+use crate::store::entries::Entries;
+use crate::store::log_error::LogError;
 
 const RECORD_LEN: u64 = size_of::<Renumbering>() as u64;
 /// Instead of the new number of a slot whose entry does not count.

@@ -210,10 +210,14 @@ fn a_pool_with_everything_is_clean_for_every_reader() {
     let media = pair.check("after changes");
     kinds(&media, &["0", "1", "ATTR", "GRUP", "LINK", "LIST", "MOVE", "NAME", "RMOV"]);
     drop(reader);
+    pair.famfs(&["reclaim"]);
+    let reclaimed = pair.check("after reclaim");
+    assert!(reclaimed.kinds().contains("VOID"));
+    assert!(reclaimed.store_pages() < media.store_pages());
     pair.famfs(&["compact"]);
     let compacted = pair.check("after compact");
-    assert!(compacted.kinds().contains("VOID"));
-    assert!(compacted.store_pages() < media.store_pages());
+    assert!(!compacted.kinds().contains("VOID"), "entries moved into the slots of void ones");
+    assert_eq!(compacted.store_pages(), reclaimed.store_pages());
     pair.check_figures(&compacted);
     // New files take the place of what is gone.
     trees::plant("names", &pair.at("again")).unwrap();

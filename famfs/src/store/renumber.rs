@@ -20,9 +20,7 @@ use crate::format::renumbering::{
     self, BATCH_ENTRIES, BATCH_OFFSET, COUNTING_OFFSET, MAX_SLOTS, RENUMBERING_MAGIC,
     RENUMBERING_OFFSET, Renumbering,
 };
-use crate::format::{
-    self, ENTRY_LEN, Entry, EntryKind, LOG_HEADER_LEN, LOG_MAGIC, LOG_OFFSET, LogHeader,
-};
+use crate::format::{self, ENTRY_LEN, Entry, EntryKind, LOG_MAGIC, LOG_OFFSET, LogHeader};
 use crate::media::Media;
 use crate::store::entries::Entries;
 use crate::store::log_error::LogError;
@@ -327,4 +325,5 @@ impl Iterator for Numbered<'_> {
     }
 }
 
-const _: () = assert!(LOG_HEADER_LEN == 48 && offset_of!(LogHeader, magic) == 0);
+// The magic number is written at the offset of the log.
+const _: () = assert!(offset_of!(LogHeader, magic) == 0);

@@ -104,8 +104,11 @@ fn glibc_of(text: &str) -> Option<(u32, u32)> {
 
 /// lintian finds nothing that the package's overrides do not explain.
 fn lintian(packaged: &Packaged, package: Package, run: &mut Run) -> Result<()> {
+    // It leaves files there.
+    let dir = tempfile::tempdir().context("no temporary directory")?;
     let mut lintian = Command::new("lintian");
     lintian
+        .env("TMPDIR", dir.path())
         .args(["--fail-on", "error,warning", "--tag-display-limit", "0", "--allow-root"])
         .arg(packaged.deb(package));
     run.lint(&format!("lintian: {}", package.name()), &mut lintian)

@@ -114,11 +114,7 @@ pub(super) fn open(
     }
     let extensions = superblock.has_extensions(media)?;
     let mut log = Log::open(media, superblock.log_len)?;
-    match (dry_run, log.counter_problem()) {
-        (true, Some(problem)) => return Err(problem.into()),
-        (true, None) => {}
-        (false, _) => log.prepare_append()?,
-    }
+    log.prepare(dry_run)?;
     let area = superblock.data_area(media.len());
     let mut plan = Plan::read(&log, area, extensions);
     if let Some(damage) = plan.stopped.take() {

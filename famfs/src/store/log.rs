@@ -176,6 +176,14 @@ impl<'m> Log<'m> {
         Ok(())
     }
 
+    /// Makes the log ready for appends; with `dry_run` only refuses counters that make no sense.
+    pub fn prepare(&mut self, dry_run: bool) -> Result<(), LogError> {
+        match dry_run {
+            true => self.counter_problem().map_or(Ok(()), Err),
+            false => self.prepare_append(),
+        }
+    }
+
     /// Appends entries, given as kind and body, and publishes them together.
     pub fn append(&mut self, entries: &[(u32, Body)]) -> Result<(), LogError> {
         let needed = entries.len() as u64;

@@ -59,6 +59,15 @@ pub enum LogError {
         /// What is wrong.
         what: &'static str,
     },
+    /// Somebody moves the entries into other slots right now.
+    #[error(
+        "the log's entries are moving into other slots right now (record at {offset:#x}): try again \
+         when `famfs compact`, or the command that goes on with it, has ended"
+    )]
+    Moving {
+        /// Offset in the device or pool.
+        offset: u64,
+    },
     /// An entry names a slot that is void.
     #[error("log slot {slot} at {offset:#x} names slot {void}, which is void")]
     Reference {

@@ -93,17 +93,16 @@ pub(super) fn finish(media: &dyn Media) -> Result<u64, LogError> {
 /// # Errors
 /// What tells how far it is, or an entry, is damaged; or the media cannot be read.
 pub(super) fn view(media: &dyn Media) -> Result<Vec<Entry>, LogError> {
-    let mut attempts = 0;
-    loop {
+    for _ in 0..ATTEMPTS {
         let (record, counting) = state(media)?;
         let viewed = view_at(media, &record, &counting);
-        attempts += 1;
         // Somebody may go on with it while this reads.
         let same = |now: &Renumbering| now.as_bytes() == record.as_bytes();
-        if newest(media)?.as_ref().is_some_and(same) || attempts == ATTEMPTS {
+        if newest(media)?.as_ref().is_some_and(same) {
             return viewed;
         }
     }
+    Err(LogError::Moving { offset: RENUMBERING_OFFSET + media.origin() })
 }
 
 fn view_at(

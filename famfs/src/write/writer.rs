@@ -101,11 +101,7 @@ impl<'v> Writer<'v> {
         }
         let extensions = superblock.has_extensions(media)?;
         let mut log = Log::open(media, superblock.log_len)?;
-        match (preview, log.counter_problem()) {
-            (true, Some(problem)) => return Err(problem.into()),
-            (true, None) => {}
-            (false, _) => log.prepare_append()?,
-        }
+        log.prepare(preview)?;
         let area = superblock.data_area(media.len());
         let mut plan = Plan::read(&log, area, extensions);
         if let Some(damage) = plan.stopped.take() {

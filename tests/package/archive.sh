@@ -13,24 +13,24 @@ fail() {
 cd "$2"
 tar -xf "$1"
 install=$(echo vhost-famfs-*/install.sh)
-mkdir -p root/usr/bin
-echo mine >root/usr/bin/mine
-before=$(find root | sort)
+mkdir -p dest/usr/bin
+echo mine >dest/usr/bin/mine
+before=$(find dest | sort)
 
-"$install" --root root
-[[ $(root/usr/bin/vhost-famfs --version) == "vhost-famfs "* ]]
-[[ $(readlink root/usr/libexec/vhost-user-famfs) == ../bin/vhost-famfs ]]
-(cd root/usr/share/vhost-famfs/image && sha256sum --check --quiet --strict SHA256SUMS)
+"$install" --root dest
+[[ $(dest/usr/bin/vhost-famfs --version) == "vhost-famfs "* ]]
+[[ $(readlink dest/usr/libexec/vhost-user-famfs) == ../bin/vhost-famfs ]]
+(cd dest/usr/share/vhost-famfs/image && sha256sum --check --quiet --strict SHA256SUMS)
 # The image is found below the prefix of the program.
-found=$(root/usr/bin/vhost-famfs doctor || true)
-[[ $found == *"$PWD/root/usr/share/vhost-famfs/image, with root"* ]] || fail "$found"
+found=$(dest/usr/bin/vhost-famfs doctor || true)
+[[ $found == *"$PWD/dest/usr/share/vhost-famfs/image, with root"* ]] || fail "$found"
 # Once more, as an update does.
-"$install" --root root vhost-famfs
-"$install" --root root --remove
-[[ $(find root | sort) == "$before" ]] || fail "left: $(find root)"
+"$install" --root dest vhost-famfs
+"$install" --root dest --remove
+[[ $(find dest | sort) == "$before" ]] || fail "left: $(find dest)"
 
 # What somebody else installed is not replaced.
-echo other >root/usr/bin/famfs
-said=$("$install" --root root famfs-tools 2>&1) && fail "it replaced a file: $said"
+echo other >dest/usr/bin/famfs
+said=$("$install" --root dest famfs-tools 2>&1) && fail "it replaced a file: $said"
 [[ $said == *"/usr/bin/famfs exists, and this script did not install it"* ]] || fail "$said"
-[[ $(cat root/usr/bin/famfs) == other && ! -e root/usr/sbin && ! -e root/var ]]
+[[ $(cat dest/usr/bin/famfs) == other && ! -e dest/usr/sbin && ! -e dest/var ]]

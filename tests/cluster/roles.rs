@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A cluster whose host is the only writer, until a VM takes the role over; `ps` tells who writes
-//! and how far each VM is.
+//! and how far each VM is. The pool grows meanwhile.
 
 use std::fs;
 
@@ -16,9 +16,11 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let program = Program::new(artifacts)?;
     let pool = program.pools.path().join("roles");
     let text = format!(
-        "master = \"host\"\n[pool]\npath = {pool:?}\nsize = \"64M\"\n\
+        "master = \"host\"\n[pool]\npath = {pool:?}\n\
          [[vm]]\nname = \"one\"\nmemory = \"512M\"\n[[vm]]\nname = \"two\"\nmemory = \"512M\"\n"
     );
+    let path = pool.to_string_lossy();
+    program.ok(&["pool", "create", &path, "--size", "64M", "--max", "256M", "--mkfs"])?;
     let file = program.pools.path().join("roles.toml");
     fs::write(&file, text)?;
     let up = program.json(&["up", &file.to_string_lossy(), "--json"])?;
@@ -67,6 +69,19 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(report["vms"][1]["behind"] == 2, "{report}");
         publish().map(drop)
     });
+    session.check("the pool grows while both VMs have it, and they use the room", || {
+        let full = program.famfs(&pool, &["creat", "-s", "100m", "-S", "5", "/large"])?;
+        ensure!(!full.status.success(), "{full:?}");
+        program.ok(&["pool", "grow", &path, "--size", "192M"])?;
+        famfs(&["creat", "-s", "100m", "-S", "5", "/large"])?;
+        publish()?;
+        for name in NAMES {
+            program.shell(name, "famfs verify -S 5 -f /mnt/famfs/large")?;
+            let left_out = program.shell(name, "journalctl -u famfs-watch -o cat")?;
+            ensure!(!left_out.contains("left out"), "{name}: {left_out}");
+        }
+        famfs(&["fsck"]).map(drop)
+    });
     session.check("takeover in a VM moves the role there, and ps says so", || {
         program.shell("two", "famfs takeover --yes && famfs mkdir /mnt/famfs/by-two")?;
         let (report, _) = program.ps()?;
@@ -74,11 +89,12 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         let roles: Vec<_> = NAMES.iter().zip(0..).map(|(_, n)| &report["vms"][n]["role"]).collect();
         ensure!(roles == [&Value::from("client"), &Value::from("master")], "{report}");
         ensure!(program.ok(&["ps"])?.contains("master: two"), "{report}");
+        program.shell("two", "famfs creat -s 16m -S 6 /mnt/famfs/in-the-room")?;
         // The host still writes, in turn with it.
         famfs(&["mkdir", "/and-the-host"])?;
         publish()?;
         program.shell("one", "[[ -d /mnt/famfs/by-two && -d /mnt/famfs/and-the-host ]]").map(drop)
     });
     program.ok(&["down", "roles"])?;
-    program.ok(&["pool", "rm", "--force", &pool.to_string_lossy()]).map(drop)
+    program.ok(&["pool", "rm", "--force", &path]).map(drop)
 }

@@ -23,12 +23,13 @@ const ORIGIN: u64 = 2 << 20;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vhost-famfs");
 
-const LINES: [&str; 9] = [
+const LINES: [&str; 10] = [
     "pool inspect pool",
     "pool inspect pool --json",
     "pool list .",
     "pool list . --json",
     "pool create pool --size 128M --mkfs",
+    "pool grow pool --size 128M",
     "pool resize pool --size 128M",
     "pool resize pool --size 16M",
     "pool rm pool",

@@ -34,6 +34,8 @@ fn reports_are_what_the_schema_says() {
         ("pool_create", "pool create pool --size 64M --mkfs --json"),
         ("pool_create", "pool create raw --size 16M --view raw --json"),
         ("pool_inspect", "pool inspect pool --json"),
+        ("pool_create", "pool create room --size 32M --max 1G --mkfs --json"),
+        ("pool_grow", "pool grow room --size 64M --json"),
         ("pool_resize", "pool resize pool --size 32M --json"),
         ("pool_list", "pool list . --json"),
         ("ps", "ps --json"),
@@ -50,6 +52,7 @@ fn errors_are_what_the_schema_says() {
     let lines = [
         (1, "pool inspect none --json"),
         (1, "pool create none/pool --size 16M --json"),
+        (1, "pool grow none --size 16M --json"),
         (1, "pool resize none --size 16M --json"),
         (2, "pool create pool --size 16X --json"),
         (2, "pool create --json"),

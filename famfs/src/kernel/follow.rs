@@ -125,8 +125,8 @@ pub struct Follower {
     header: [u8; HEADER_LEN],
     /// When the superblock was last polled.
     looked: Instant,
-    /// The part of the device that files may use, as it was at first: it does not change below a
-    /// mount, whatever anybody stores.
+    /// The part of the device that files may use. It only grows below a mount, whatever anybody
+    /// stores.
     area: DataArea,
     player: Player,
     /// Fewer entries were seen than had been read, so the log may be another one.
@@ -273,6 +273,13 @@ impl Follower {
         if !reclaim::is_same(self.voided, voided) {
             self.player.read_again(self.area);
             self.voided = voided;
+            self.told = 0;
+        }
+        // Likewise: what was published before may use what the file system got before.
+        let now = Superblock::read(self.volume.media())?.data_area(self.volume.media().len());
+        if now.start == self.area.start && now.end > self.area.end {
+            self.area = now;
+            self.player.read_again(now);
             self.told = 0;
         }
         let has_no_writer = || self.volume.has_no_writer();

@@ -220,7 +220,19 @@ impl PoolFile {
     /// machines may have it meanwhile. Other writers of this host wait; `tell` gets whom this one
     /// waits for.
     pub fn open_beside_others(path: &Path, tell: impl FnOnce(&str)) -> Result<Self, MediaError> {
-        let file = open_file(path, Access::Write)?;
+        Self::beside_others(open_file(path, Access::Write)?, path, tell)
+    }
+
+    /// Uses a pool that is already open for reading and writing, as [`Self::open_beside_others`]
+    /// does; `path` is its name in messages.
+    ///
+    /// # Errors
+    /// It stays locked, or cannot be measured.
+    pub fn beside_others(
+        file: File,
+        path: &Path,
+        tell: impl FnOnce(&str),
+    ) -> Result<Self, MediaError> {
         let (name, mut tell) = (path.display().to_string(), Some(tell));
         let mut tell = |text: &str| {
             if let Some(tell) = tell.take() {

@@ -62,7 +62,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create, find, inspect, resize or remove pools.
+    /// Create, find, inspect, grow, resize or remove pools.
     #[command(subcommand)]
     Pool(PoolCommand),
     Device(DeviceArgs),

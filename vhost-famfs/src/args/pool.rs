@@ -8,13 +8,14 @@ use famfs::format::view::View;
 use famfs::text::number::{number, parse_size};
 use uuid::Uuid;
 
-use crate::pool::{CreateOptions, Owners, ResizeOptions, is_in_own_directory};
+use crate::pool::{CreateOptions, GrowOptions, Owners, ResizeOptions, is_in_own_directory};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PoolCommand {
     Create(CreateArgs),
     List(ListArgs),
     Inspect(InspectArgs),
+    Grow(GrowArgs),
     Resize(ResizeArgs),
     Rm(RmArgs),
 }
@@ -38,6 +39,11 @@ pub(super) struct CreateArgs {
     /// powers of 1024.
     #[arg(long, value_parser = parse_size)]
     size: u64,
+    /// Leave room, so that `pool grow` can make the file system larger while VMs run: the file gets
+    /// this size, the file system that of --size. Room takes no memory and no storage of the host,
+    /// but 1/64 of it in the RAM of each guest.
+    #[arg(long, value_parser = parse_size, value_name = "SIZE", requires = "mkfs")]
+    max: Option<u64>,
     /// Which device guests see.
     #[arg(long, value_enum, default_value_t = ViewArg::Devdax)]
     view: ViewArg,
@@ -91,6 +97,32 @@ pub(super) struct InspectArgs {
     /// Fail if the pool's name is a link, or if users other than you and root can change the pool.
     #[arg(long)]
     trusted: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Make the file system of a pool larger while VMs run
+///
+/// The pool must have room behind its file system: make it with `pool create --max`, or stop the
+/// VMs and use `pool resize`. VMs see the new space at once.
+///
+/// Examples:
+///
+///   vhost-famfs pool create /dev/shm/pool --size 4G --max 16G --mkfs
+///
+///   vhost-famfs pool grow /dev/shm/pool --size 8G
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct GrowArgs {
+    /// The pool.
+    path: PathBuf,
+    /// Where the file system is to end, from the start of the pool: a multiple of 2M.
+    #[arg(long, value_parser = parse_size)]
+    size: u64,
+    /// Accept a pool that another user owns or can change.
+    #[arg(long)]
+    foreign_pool: bool,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -156,6 +188,13 @@ pub enum PoolConfig {
         /// Print JSON.
         json: bool,
     },
+    /// Make a file system larger, within its pool.
+    Grow {
+        /// Which pool, and what its file system gets.
+        options: GrowOptions,
+        /// Print JSON.
+        json: bool,
+    },
     /// Change the size of a pool.
     Resize {
         /// Which pool, and its new size.
@@ -182,6 +221,7 @@ impl From<PoolCommand> for PoolConfig {
                     own: is_in_own_directory(&args.path),
                     path: args.path,
                     size: args.size,
+                    max: args.max,
                     view: match args.view {
                         ViewArg::Devdax => View::Devdax,
                         ViewArg::Raw => View::Raw,
@@ -196,6 +236,10 @@ impl From<PoolCommand> for PoolConfig {
             PoolCommand::List(ListArgs { directories, json }) => Self::List { directories, json },
             PoolCommand::Inspect(InspectArgs { path, trusted, json }) => {
                 Self::Inspect { path, owners: Owners::foreign(!trusted), json }
+            }
+            PoolCommand::Grow(GrowArgs { path, size, foreign_pool, json }) => {
+                let options = GrowOptions { path, size, owners: Owners::foreign(foreign_pool) };
+                Self::Grow { options, json }
             }
             PoolCommand::Resize(ResizeArgs { path, size, foreign_pool, json }) => {
                 let owners = Owners::foreign(foreign_pool);

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use famfs::text::units::{Bytes, count};
 
-use super::plan::{ClusterPlan, PoolPlan};
+use super::plan::ClusterPlan;
+use super::spec::Access;
 use crate::host::memory::{Available, Bound};
 use crate::host::residency;
 use crate::pool::Kind;
@@ -67,7 +68,7 @@ impl Headroom {
         Ok(Self {
             vms: plan.vms.len(),
             ram: plan.vms.iter().map(|vm| vm.config.memory).fold(0, u64::saturating_add),
-            pool: missing(&plan.pool).map_err(source)?,
+            pool: missing(plan).map_err(source)?,
             available: Available::look().map_err(HeadroomError::Unknown)?,
         })
     }
@@ -81,13 +82,15 @@ impl Headroom {
 
 /// Bytes of memory that a pool still needs if guests touch all of it. Reserved huge pages are not
 /// part of the available memory, and the kernel can reclaim the pages of a file on disk.
-fn missing(pool: &PoolPlan) -> Result<u64, residency::MemoryError> {
+fn missing(plan: &ClusterPlan) -> Result<u64, residency::MemoryError> {
+    let pool = &plan.pool;
+    // Nobody stores behind the file system but slices.
+    let has_slices = plan.vms.iter().any(|vm| matches!(vm.access, Access::Slice { .. }));
+    let end = pool.famfs_end.filter(|_| !has_slices).unwrap_or(pool.size);
     match pool.kind {
         Kind::Hugetlbfs | Kind::File | Kind::Devdax => Ok(0),
-        Kind::Memfd | Kind::Tmpfs if pool.create.is_some() => Ok(pool.size),
-        Kind::Memfd | Kind::Tmpfs => {
-            Ok(pool.size.saturating_sub(residency::allocated(&pool.path)?))
-        }
+        Kind::Memfd | Kind::Tmpfs if pool.create.is_some() => Ok(end),
+        Kind::Memfd | Kind::Tmpfs => Ok(end.saturating_sub(residency::allocated(&pool.path)?)),
     }
 }
 

@@ -116,6 +116,13 @@ pub(super) fn check_free(
     Err(MemoryError::Little { needed: Bytes(bytes), available })
 }
 
+/// Free bytes of the file's file system; `None` if it has no limit of its own, as a tmpfs or
+/// hugetlbfs can be made.
+pub(super) fn free_space(file: &File) -> rustix::io::Result<Option<u64>> {
+    let stat = rustix::fs::fstatvfs(file)?;
+    Ok((stat.f_blocks != 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize)))
+}
+
 /// Allocates the memory or storage of the bytes from `from` to `size`.
 pub(super) fn take(
     file: &File,

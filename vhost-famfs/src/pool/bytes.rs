@@ -13,6 +13,9 @@ use famfs::format::view::View;
 use famfs::media::{Media, MediaError, zero_data};
 use famfs::sys::dax::{Access, Mapping};
 
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+
 use super::kind::Facts;
 
 /// The bytes of an open pool, from the first one.
@@ -36,6 +39,27 @@ impl PoolBytes<'_> {
             return self.file.write_all_at(buf, offset);
         }
         self.map(offset, buf.len(), Access::Write)?.write(index(offset)?, buf)
+    }
+
+    /// The offset after the last byte that is not zero from `start` to `end`; `start` if there is
+    /// none. The pool is a file.
+    pub fn end_of_data(&self, start: u64, end: u64) -> io::Result<u64> {
+        let (mut found, mut at) = (start, start);
+        let mut buf = vec![0; 1 << 20];
+        while at < end {
+            at = match rustix::fs::seek(self.file, SeekFrom::Data(at)) {
+                Ok(at) if at < end => at,
+                Ok(_) | Err(Errno::NXIO) => break,
+                Err(errno) => return Err(errno.into()),
+            };
+            let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(buf.len());
+            self.read(at, &mut buf[..len])?;
+            if let Some(last) = buf[..len].iter().rposition(|byte| *byte != 0) {
+                found = at + last as u64 + 1;
+            }
+            at += len as u64;
+        }
+        Ok(found)
     }
 
     /// Maps the pool from its start to the end of a range.

@@ -10,8 +10,10 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use famfs::format::view::{INFO_BLOCK_OFFSET, InfoBlock, View, ViewError};
+use famfs::media::Media;
 use famfs::store::mkfs::{self, MkfsError};
 use famfs::store::role;
+use famfs::store::superblock::default_log_len;
 use famfs::system::parent;
 use famfs::text::units::{About, Bytes};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -34,6 +36,8 @@ pub struct CreateOptions {
     pub path: PathBuf,
     /// Size in bytes.
     pub size: u64,
+    /// Size of the file, if it has room for the file system to grow into: more than `size`.
+    pub max: Option<u64>,
     /// Which device guests will see.
     pub view: View,
     /// Identity of the devdax info block; random if `None`. Not used in the raw view.
@@ -51,7 +55,22 @@ pub struct CreateOptions {
 impl CreateOptions {
     /// Options for a pool with default settings.
     pub fn new(path: PathBuf, size: u64, view: View) -> Self {
-        Self { path, size, view, uuid: None, mkfs: false, numa: None, prefault: false, own: false }
+        Self {
+            path,
+            size,
+            max: None,
+            view,
+            uuid: None,
+            mkfs: false,
+            numa: None,
+            prefault: false,
+            own: false,
+        }
+    }
+
+    /// Size of the file in bytes.
+    pub fn file_size(&self) -> u64 {
+        self.max.unwrap_or(self.size)
     }
 }
 
@@ -68,6 +87,20 @@ pub enum CreateError {
         /// The nearest valid size.
         near: Bytes,
     },
+    /// The room is not more than what the pool has at first.
+    #[error("--max {max}: expected more than --size {size}")]
+    Max {
+        /// The requested size of the file.
+        max: Bytes,
+        /// The requested size.
+        size: Bytes,
+    },
+    /// Huge pages are reserved for all that is mapped.
+    #[error(
+        "pool {}: --max: a pool in huge pages cannot have room to grow, because the kernel reserves \
+         pages for all of it when a VM maps it; use a directory in tmpfs, or leave out --max", .0.display()
+    )]
+    NoRoom(PathBuf),
     /// The path already exists.
     #[error("pool {}: exists already, and is not replaced; remove it first if its data is no \
              longer needed", .0.display())]
@@ -192,14 +225,16 @@ fn make(
     maker.allocate(&file, kind, page_size, options, progress)?;
     let facts = Facts::of(&file, path)?;
     if options.view == View::Devdax {
-        let block = InfoBlock::build(options.size, options.uuid.unwrap_or_else(Uuid::new_v4))
-            .map_err(|source| CreateError::View { pool: path.clone(), source })?;
+        let block =
+            InfoBlock::build(options.file_size(), options.uuid.unwrap_or_else(Uuid::new_v4))
+                .map_err(|source| CreateError::View { pool: path.clone(), source })?;
         PoolBytes { file: &file, facts }
             .write(INFO_BLOCK_OFFSET, block.as_bytes())
             .map_err(|source| maker.io("write the devdax info block", source))?;
     }
     if options.mkfs {
-        maker.mkfs(&PoolMedia::new(&file, facts, path, options.view))?;
+        let media = PoolMedia::new(&file, facts, path, options.view);
+        maker.mkfs(&media, options.size - media.origin())?;
     }
     file.sync_all().map_err(|source| maker.io("sync it", source))?;
     maker.link(&file)?;
@@ -215,6 +250,13 @@ pub fn check_room(options: &CreateOptions) -> Result<(), CreateError> {
     }
     let (file, kind, page_size) = maker.open(options)?;
     maker.check_room(&file, kind, page_size, options)
+}
+
+/// The default length of the log for all that the file system can become, or for what it is at
+/// first if that is less than 16 times such a log.
+fn log_len(len: u64, device_len: u64) -> u64 {
+    let most = 1 << (len / 16).max(1).ilog2();
+    default_log_len(device_len).min(most).max(default_log_len(len))
 }
 
 fn check_size(size: u64, unit: u64) -> Result<(), CreateError> {
@@ -252,6 +294,15 @@ impl<'a> Maker<'a> {
         let file = self.open_unnamed()?;
         let (kind, page_size) = kind_of(&file, self.path)?;
         check_size(options.size, page_size.max(ALIGNMENT))?;
+        if let Some(max) = options.max {
+            check_size(max, page_size.max(ALIGNMENT))?;
+            if max <= options.size {
+                return Err(CreateError::Max { max: Bytes(max), size: Bytes(options.size) });
+            }
+            if kind == Kind::Hugetlbfs {
+                return Err(CreateError::NoRoom(self.path.to_owned()));
+            }
+        }
         Ok((file, kind, page_size))
     }
 
@@ -284,11 +335,11 @@ impl<'a> Maker<'a> {
     ) -> Result<(), CreateError> {
         let memory = |source| CreateError::Memory { pool: self.path.to_owned(), source };
         self.check_room(file, kind, page_size, options)?;
-        if kind != Kind::File {
-            file.set_len(self.size).map_err(|source| self.io("set its size", source))?;
+        if kind != Kind::File || options.max.is_some() {
+            file.set_len(options.file_size()).map_err(|source| self.io("set its size", source))?;
         }
         if let Some(node) = options.numa {
-            allocation::bind(file, self.size, node).map_err(memory)?;
+            allocation::bind(file, options.file_size(), node).map_err(memory)?;
         }
         if options.prefault || matches!(kind, Kind::File | Kind::Hugetlbfs) {
             allocation::take(file, page_size, 0, self.size, progress).map_err(
@@ -321,19 +372,16 @@ impl<'a> Maker<'a> {
     }
 
     fn check_space(&self, file: &File) -> Result<(), CreateError> {
-        let stat = rustix::fs::fstatvfs(file)
+        let free = allocation::free_space(file)
             .map_err(|errno| self.io("determine the free space", errno.into()))?;
-        // A tmpfs or hugetlbfs without a limit reports no blocks.
-        let unlimited = stat.f_blocks == 0;
-        if !unlimited && stat.f_bavail.saturating_mul(stat.f_frsize) < self.size {
+        if free.is_some_and(|free| free < self.size) {
             return Err(self.no_space(file));
         }
         Ok(())
     }
 
     fn no_space(&self, file: &File) -> CreateError {
-        let free = rustix::fs::fstatvfs(file)
-            .map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        let free = allocation::free_space(file).ok().flatten().unwrap_or(0);
         CreateError::Space {
             pool: self.path.to_owned(),
             directory: self.directory.to_owned(),
@@ -342,14 +390,15 @@ impl<'a> Maker<'a> {
         }
     }
 
-    fn mkfs(&self, media: &PoolMedia<'_>) -> Result<(), CreateError> {
+    /// Makes a file system in the first `len` bytes of the device.
+    fn mkfs(&self, media: &PoolMedia<'_>, len: u64) -> Result<(), CreateError> {
         let pool = || self.path.to_owned();
         // Creating the pool does not make the host the master; the guest whose system UUID this is
         // becomes the master.
         let system = role::known_system_uuid()
             .map_err(|source| CreateError::Role { pool: pool(), source })?;
         let options = mkfs::Options {
-            log_len: None,
+            log_len: Some(log_len(len, media.len())),
             extensions: true,
             force: false,
             fs_uuid: Uuid::new_v4(),
@@ -357,7 +406,8 @@ impl<'a> Maker<'a> {
             system_uuid: system.unwrap_or_else(Uuid::new_v4),
             dev_name: self.path.display().to_string(),
         };
-        mkfs::mkfs(media, &options).map_err(|source| CreateError::Mkfs { pool: pool(), source })?;
+        mkfs::mkfs_within(media, &options, len)
+            .map_err(|source| CreateError::Mkfs { pool: pool(), source })?;
         Ok(())
     }
 

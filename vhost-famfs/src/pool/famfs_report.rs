@@ -28,6 +28,8 @@ pub struct FamfsReport {
     pub deleted: u64,
     /// Bytes that files can use in total.
     pub capacity: u64,
+    /// The first byte of the pool after the file system.
+    pub end: u64,
     /// The first byte of the pool after all of this, including deleted files: the pool cannot be
     /// smaller. `None` if that is not known.
     pub data_end: Option<u64>,
@@ -58,6 +60,7 @@ pub(super) fn read(media: &dyn Media) -> Option<FamfsReport> {
         used: space.used(),
         deleted: dead.map_or(0, |dead| dead.units),
         capacity: space.used() + space.free(),
+        end: media.origin() + contents.superblock.capacity(media.len()),
         data_end: size::data_end(&contents, media.len()).map(|end| end.now + media.origin()),
         problem: stopped.or(refused),
     })

@@ -2,8 +2,10 @@
 //! Finds out who has a pool open or mapped, from /proc (proc_pid_fd(5), proc_pid_maps(5)).
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
+use famfs::system::holders::NamedProcess;
 use famfs::system::{holders, process};
 use serde::Serialize;
 
@@ -54,6 +56,22 @@ fn holder(pid: u32, identity: Identity, pool: Option<&MappedFile>) -> Option<Hol
         resident: usage.rss,
         huge: usage.huge,
     })
+}
+
+/// The processes that map a part of the pool which begins between two offsets in it.
+pub(super) fn of_part(identity: Identity, part: &Range<u64>) -> Vec<NamedProcess> {
+    let Ok(processes) = process::others() else { return Vec::new() };
+    let inode = identity.ino.to_string();
+    let maps_it = |pid: &u32| {
+        let table = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+        String::from_utf8_lossy(&table).lines().any(|line| {
+            let mut words = line.split_ascii_whitespace().skip(2);
+            let offset = words.next().and_then(|offset| u64::from_str_radix(offset, 16).ok());
+            let is_pool = words.nth(1) == Some(inode.as_str());
+            is_pool && offset.is_some_and(|offset| part.contains(&offset))
+        })
+    };
+    processes.filter(maps_it).map(holders::named).collect()
 }
 
 /// Whether a mapping of the process has the pool's inode number.

@@ -167,7 +167,12 @@ impl fmt::Display for PoolReport {
         if self.kind == Kind::Hugetlbfs {
             write!(f, " (pages of {})", Bytes(self.page_size))?;
         }
-        writeln!(f, "\nsize:       {}", Bytes(self.size))?;
+        write!(f, "\nsize:       {}", Bytes(self.size))?;
+        let intact = self.famfs.as_ref().filter(|famfs| famfs.problem.is_none());
+        if let Some(famfs) = intact.filter(|famfs| famfs.end < self.size) {
+            write!(f, " ({} of it behind the file system)", Bytes(self.size - famfs.end))?;
+        }
+        writeln!(f)?;
         writeln!(f, "allocated:  {}", About(self.allocated))?;
         let Self { uid, gid, mode, .. } = self;
         writeln!(f, "owner:      user {uid}, group {gid}, mode {mode}")?;

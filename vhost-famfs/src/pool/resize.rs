@@ -17,7 +17,6 @@ use famfs::replay::{Contents, ContentsError};
 use famfs::store::superblock::{Superblock, SuperblockError};
 use famfs::system::lock::{self, LockError};
 use famfs::text::units::Bytes;
-use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
@@ -326,24 +325,8 @@ impl Work<'_> {
 
     /// The offset after the last non-zero byte from `start` on; `start` if there is none.
     fn bytes_end(&self, start: u64) -> Result<u64, ResizeError> {
-        let cannot = self.cannot("read it");
-        let (mut end, mut at) = (start, start);
-        let mut buf = vec![0; 1 << 20];
-        while at < self.old.size {
-            at = match rustix::fs::seek(self.file, SeekFrom::Data(at)) {
-                Ok(at) => at,
-                Err(Errno::NXIO) => break,
-                Err(errno) => return Err(cannot(errno.into())),
-            };
-            let len = usize::try_from(self.old.size - at).unwrap_or(usize::MAX).min(buf.len());
-            let bytes = PoolBytes { file: self.file, facts: self.old };
-            bytes.read(at, &mut buf[..len]).map_err(&cannot)?;
-            if let Some(last) = buf[..len].iter().rposition(|byte| *byte != 0) {
-                end = at + last as u64 + 1;
-            }
-            at += len as u64;
-        }
-        Ok(end)
+        let bytes = PoolBytes { file: self.file, facts: self.old };
+        bytes.end_of_data(start, self.old.size).map_err(self.cannot("read it"))
     }
 
     fn grow(&self, progress: Progress<'_>) -> Result<(), ResizeError> {

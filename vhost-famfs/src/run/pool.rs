@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use super::bar::Bar;
 use super::report::{json, json_list};
-use super::say;
+use super::{notice, say};
 use vhost_famfs::args::PoolConfig;
 use vhost_famfs::pool::{self, PoolReport};
 
@@ -24,6 +24,13 @@ pub(super) fn run(config: PoolConfig) -> Result<()> {
         PoolConfig::Inspect { path, owners, json } => {
             pool::check_owners(&path, owners)?;
             print(&pool::inspect(&path)?, json)
+        }
+        PoolConfig::Grow { options, json } => {
+            let bar = Bar::new("reserving storage");
+            let tell = |text: &str| notice(text);
+            let report = pool::grow(&options, &mut |done, total| bar.show(done, total), tell)?;
+            bar.clear();
+            print(&report, json)
         }
         PoolConfig::Resize { options, json } => {
             let bar = Bar::new("allocating memory");

@@ -11,7 +11,7 @@ use std::thread;
 use anyhow::Result;
 
 use crate::tools::{KernelHeaders, Tools};
-use crate::{exec, manual, paths, setup};
+use crate::{cache, exec, manual, paths, setup};
 
 /// The target of guest programs. It is set on the command line so that cargo builds procedural
 /// macros and build scripts without the guest's flags, and only once for host and guest.
@@ -36,6 +36,7 @@ pub struct Built {
 pub fn run() -> Result<Built> {
     let tools = setup::run()?;
     let target = paths::target();
+    let _lock = cache::lock(&target, "build.lock")?;
     let host = target.join("release");
     exec::step(
         "build-host",

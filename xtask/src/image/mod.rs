@@ -19,7 +19,7 @@ use vm_tests::Artifacts;
 use crate::args::{ImageArgs, Profile};
 use crate::build::{self, Built};
 use crate::hash::Key;
-use crate::{debug_kernel, exec, paths};
+use crate::{cache, debug_kernel, exec, paths};
 use inputs::Kernel;
 
 /// The file of an image that identifies its inputs.
@@ -214,6 +214,8 @@ impl Job<'_> {
     /// Runs mkosi, unless the image already exists with the same inputs.
     fn make(&self) -> Result<()> {
         let Self { built, dir, .. } = self;
+        // Suites that run side by side, or two commands, want the same image.
+        let _lock = cache::lock(&paths::target(), "build.lock")?;
         let stamp = dir.join(STAMP);
         let key = self.key()?;
         let locked = format!("{key}{LOCKED}");

@@ -10,7 +10,7 @@
 use std::collections::HashSet;
 
 use famfs::store::lease::RunningSystem;
-use famfs::store::members::Member;
+use famfs::store::members::{Member, Tools};
 use famfs::store::users::Users;
 use famfs::system::holders::NamedProcess;
 use uuid::Uuid;
@@ -99,7 +99,17 @@ impl World {
                     machine: Some(machine(n)),
                     boot: machine(n),
                 };
-                Some(Member { place: n as u64, system, applied: 2, heartbeat: 0, released })
+                let (tools, is_current) = (Tools::Same, true);
+                let place = n as u64;
+                Some(Member {
+                    place,
+                    system,
+                    tools,
+                    is_current,
+                    applied: 2,
+                    heartbeat: 0,
+                    released,
+                })
             })
             .collect();
         // Whoever is not seen may as well be silent.

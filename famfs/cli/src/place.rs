@@ -35,7 +35,7 @@ use famfs_cli::args::InterleaveArgs;
 use uuid::Uuid;
 
 use crate::output::notice;
-use crate::reclaiming::{Look, Patience};
+use crate::reclaiming::{Look, Patience, Slots};
 
 /// A file system and a path in it.
 pub struct Place {
@@ -143,7 +143,7 @@ impl Place {
         let lease = self.lease()?;
         self.catch_up()?;
         let mut writer = Writer::open(&*self.volume, self.system)?;
-        if self.pool.is_some() && writer.deleted() > 0 {
+        if self.pool.is_some() && (writer.deleted() > 0 || writer.is_short_of_slots()) {
             drop(writer);
             self.reclaim_at_once();
             writer = Writer::open(&*self.volume, self.system)?;
@@ -154,14 +154,17 @@ impl Place {
         })
     }
 
-    /// Gives back the memory of removed files of a pool file, as far as that is possible at once;
-    /// how many bytes it was. What is in the way does not matter to the caller: `famfs reclaim`
-    /// tells it.
+    /// Gives back the memory of removed files of a pool file, as far as that is possible at once,
+    /// and their log slots if the log becomes short; how many bytes it was. What is in the way does
+    /// not matter to the caller: `famfs reclaim` tells it.
     pub fn reclaim_at_once(&self) -> u64 {
         let Some(pool) = &self.pool else { return 0 };
-        let given = Look::new(self.volume.media(), pool, Patience::None).and_then(|look| {
-            let Some(look) = look.filter(|look| look.standing.released > 0) else { return Ok(0) };
-            Ok(look.give_back(self.volume.media(), pool, self.lease()?)?.bytes)
+        let given = self.lease().and_then(|lease| {
+            let media = self.volume.media();
+            match Look::new(media, pool, Patience::None, Slots::IfWorth)? {
+                Some(look) => Ok(look.give_back(media, pool, lease)?.memory.bytes),
+                None => Ok(0),
+            }
         });
         given.unwrap_or(0)
     }

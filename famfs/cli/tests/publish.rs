@@ -41,7 +41,7 @@ fn only_who_lives_and_tells_what_can_be_true_counts() {
     let me = RunningSystem { system: boot, machine: None, boot };
     let timing = Timing::default();
     let mut seat = Seat::take(media, superblock.fs_uuid, me, timing).unwrap();
-    seat.report(published).unwrap();
+    seat.report(0, published, 0).unwrap();
 
     let wait = ["publish", "--wait-all", "--timeout", "30"];
     let start = Instant::now();
@@ -51,7 +51,7 @@ fn only_who_lives_and_tells_what_can_be_true_counts() {
     assert!(start.elapsed() < Duration::from_secs(20), "silence is known after 5 s");
 
     let mut beating = |applied| {
-        seat.report(applied).unwrap();
+        seat.report(0, applied, 0).unwrap();
         thread::scope(|scope| {
             let waiting = scope.spawn(|| famfs(&pool, &wait));
             while !waiting.is_finished() {

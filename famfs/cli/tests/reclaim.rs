@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use famfs::format::{MEMBER_MAGIC, MEMBERS_OFFSET, Member};
+use famfs::format::{MEMBER_MAGIC, MEMBER_VERSION, MEMBERS_OFFSET, Member, numbered};
 use famfs::media::PoolFile;
+use famfs::store::numbering::numbering;
 use famfs::store::superblock::Superblock;
 use famfs::sys::dax::Access;
 use serde_json::Value;
@@ -68,7 +69,10 @@ impl Pool {
         member.machine_uuid = MACHINE.into_bytes();
         member.boot_id = [9; 16];
         member.crc = U64::new(member.checksum(fs_uuid.as_bytes()));
-        (member.applied, member.released) = (U64::new(applied), U64::new(released));
+        let numbering = numbering(&media).unwrap();
+        member.version = U64::new(MEMBER_VERSION);
+        member.applied = numbered(numbering, applied);
+        member.released = numbered(numbering, released);
         let file = File::options().write(true).open(self.path()).unwrap();
         file.write_all_at(member.as_bytes(), MEMBERS_OFFSET).unwrap();
     }

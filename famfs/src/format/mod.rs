@@ -137,6 +137,9 @@ pub const MAX_MEMBERS: u64 = 1024;
 /// First bytes of a member: `FAMMEMBR` as text.
 pub const MEMBER_MAGIC: u64 = u64::from_le_bytes(*b"FAMMEMBR");
 
+/// What the second half of a member says, and how: its system follows entries into other slots.
+pub const MEMBER_VERSION: u64 = 2;
+
 /// A running system that follows the log, in the table at [`MEMBERS_OFFSET`]. Only that system
 /// writes it: who it is in one cache line, and how far it has come in another.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -154,16 +157,37 @@ pub struct Member {
     /// file system does not count.
     pub crc: U64,
 
-    /// Its mount shows every entry below this slot.
-    pub applied: U64,
+    /// Zero. Tools that do not follow entries into other slots have what is now `applied` here.
+    pub old_applied: U64,
     /// Another number with each beat.
     pub heartbeat: U64,
 
+    /// Zero. The same for `released`.
+    pub old_released: U64,
+    /// [`MEMBER_VERSION`]; what is below counts only then.
+    pub version: U64,
+
+    /// Its mount shows every entry below this slot: a [`numbered`] slot.
+    pub applied: U64,
     /// Nothing there has a file open, mapped or pinned whose last name an entry below this slot
-    /// removed.
+    /// removed: a [`numbered`] slot.
     pub released: U64,
+
     /// Zero.
-    pub rest: [u8; 40],
+    pub rest: [u8; 16],
+}
+
+/// A slot with the numbering that it is of, in one word, so that no store separates the two: the
+/// low half of the numbering, then the slot. 0 if there are more slots than that.
+pub fn numbered(numbering: u64, slot: u64) -> U64 {
+    let slot = u32::try_from(slot).unwrap_or(0);
+    U64::new(numbering << 32 | u64::from(slot))
+}
+
+/// The slot, if it is of a numbering.
+pub fn slot_in(word: U64, numbering: u64) -> Option<u64> {
+    let (found, slot) = (word.get() >> 32, word.get() & u64::from(u32::MAX));
+    (found == numbering & u64::from(u32::MAX)).then_some(slot)
 }
 
 /// Device offset of a number of 8 bytes that changes whenever published entries become void; not

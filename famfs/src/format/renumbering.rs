@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What is on the media while the entries of a log are moved into slots without gaps, in the
-//! superblock's 2 MiB behind the members; ours alone. It counts only as long as the log's header
-//! begins with [`RENUMBERING_MAGIC`].
+//! superblock's 2 MiB behind the members; ours alone. All but the generation counts only as long as
+//! the log's header begins with [`RENUMBERING_MAGIC`]; the last record stays, and tells what the
+//! slots were before.
 
 use std::mem::{offset_of, size_of};
 
@@ -41,7 +42,8 @@ pub struct Renumbering {
 
     /// Entries of the batch, which may be in their new slots in part.
     pub batch: U64,
-    /// CRC-32 of the batch.
+    /// CRC-32 of the batch. Without a batch it is 0, and in the last record the generation of the
+    /// first one.
     pub batch_crc: U64,
 
     /// CRC-32 of the bits.
@@ -69,6 +71,12 @@ impl Renumbering {
     /// Whether magic number and checksum are right.
     pub fn is_whole(&self) -> bool {
         self.magic.get() == RENUMBERING_MAGIC && self.crc.get() == self.checksum()
+    }
+
+    /// In the last record, the generation of the first one.
+    pub fn first(&self) -> Option<u64> {
+        let first = self.batch_crc.get();
+        (self.batch.get() == 0 && first != 0).then_some(first)
     }
 
     fn checksum(&self) -> u64 {

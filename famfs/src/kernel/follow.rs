@@ -14,8 +14,10 @@ use uuid::Uuid;
 
 use crate::format;
 use crate::format::map::DataArea;
+use crate::format::renumbering::{RENUMBERING_OFFSET, Renumbering};
 use crate::kernel::apply::{Appeared, Applied};
 use crate::kernel::mount::MountError;
+use crate::kernel::play::MOST_READS;
 use crate::kernel::player::{Player, PlayerError, Task};
 use crate::kernel::volume::MountedVolume;
 use crate::replay::{Plan, reclaim};
@@ -30,8 +32,10 @@ use crate::write::volume::Volume;
 const HEADER_LEN: usize = size_of::<format::LogHeader>();
 /// Bytes of the superblock that are polled.
 const SUPERBLOCK_LEN: usize = size_of::<format::Superblock>();
-/// How often the superblock is polled: it changes only when a file system is formatted again, or
-/// its master changes.
+/// Bytes of the two records of how far entries have moved.
+const RECORDS_LEN: usize = 2 * size_of::<Renumbering>();
+/// How often the superblock is polled: it changes only when a file system is formatted again, its
+/// master changes, or entries get other slots.
 const SUPERBLOCK_PERIOD: Duration = Duration::from_millis(100);
 
 /// Why a log cannot be followed, for good or for now.
@@ -92,6 +96,15 @@ pub enum FollowError {
 }
 
 impl FollowError {
+    /// Whether the log's entries moved into other slots while they were read.
+    fn is_overtaken(&self) -> bool {
+        match self {
+            Self::Log(LogError::Moved { .. }) => true,
+            Self::Player(err) => err.is_overtaken(),
+            _ => false,
+        }
+    }
+
     /// Whether another look may help: what one store of another system has caused, or a process of
     /// this system with a lock, another one can undo.
     pub fn may_pass(&self) -> bool {
@@ -122,6 +135,7 @@ pub struct Follower {
     log_file: File,
     superblock: Superblock,
     superblock_bytes: [u8; SUPERBLOCK_LEN],
+    records: [u8; RECORDS_LEN],
     header: [u8; HEADER_LEN],
     /// When the superblock was last polled.
     looked: Instant,
@@ -150,6 +164,7 @@ impl Follower {
         let log_file = volume.mounted().meta_file(FileType::Log)?;
         // The header before the entries: the next look sees what is published in between.
         let superblock_bytes = read("superblock", &superblock_file, 0)?;
+        let records = read("superblock", &superblock_file, RENUMBERING_OFFSET)?;
         let header = read("log", &log_file, 0)?;
         let superblock = Superblock::read(volume.media())?;
         let log = Log::open(volume.media(), superblock.log_len)?;
@@ -164,6 +179,7 @@ impl Follower {
             log_file,
             superblock,
             superblock_bytes,
+            records,
             header,
             looked: Instant::now(),
             area,
@@ -174,7 +190,7 @@ impl Follower {
             system,
             volume,
         };
-        follower.make(&mut step, each)?;
+        follower.make_undisturbed(&mut step, each)?;
         Ok((follower, step))
     }
 
@@ -191,6 +207,11 @@ impl Follower {
     /// What the log describes, as far as it was read.
     pub fn plan(&self) -> &Plan {
         self.player.plan()
+    }
+
+    /// Which numbers the slots of the plan have; `None` if that is not certain.
+    pub fn numbering(&self) -> Option<u64> {
+        self.player.numbering()
     }
 
     /// What this system may do, by the superblock as it was last seen.
@@ -212,6 +233,8 @@ impl Follower {
             self.looked = Instant::now();
             let bytes = read("superblock", &self.superblock_file, 0)?;
             changed |= bytes != self.superblock_bytes;
+            let records = read("superblock", &self.superblock_file, RENUMBERING_OFFSET)?;
+            changed |= records != self.records;
         }
         if !changed {
             // If memory is not coherent between hosts, the next look must not see this one's cache
@@ -220,6 +243,8 @@ impl Follower {
             let header_len = HEADER_LEN as u64;
             let media = self.volume.media();
             media.refresh(format::LOG_OFFSET, header_len).map_err(MountError::from)?;
+            let records = (RENUMBERING_OFFSET, RECORDS_LEN as u64);
+            media.refresh(records.0, records.1).map_err(MountError::from)?;
         }
         Ok(changed)
     }
@@ -228,6 +253,7 @@ impl Follower {
     /// failed before. An error loses nothing: the next call continues from there.
     pub fn advance(&mut self, each: impl FnMut(Appeared<'_>)) -> Result<Step, FollowError> {
         let superblock_bytes = read("superblock", &self.superblock_file, 0)?;
+        let records = read("superblock", &self.superblock_file, RENUMBERING_OFFSET)?;
         let header = read("log", &self.log_file, 0)?;
         let media = self.volume.media();
         let superblock = Superblock::parse(&superblock_bytes, media.origin())?;
@@ -236,18 +262,17 @@ impl Follower {
             return Err(FollowError::Remade { old, new });
         }
         let log = Log::open(media, superblock.log_len)?;
-        let (read, found) = (self.plan().next_slot(), log.published());
-        self.suspect |= found < read;
-        if found < read {
-            return Err(FollowError::Rewritten { read, found });
+        if log.is_moving() {
+            // The next look sees when it has ended; until then nothing is new.
+            (self.superblock_bytes, self.records, self.header) =
+                (superblock_bytes, records, header);
+            return Ok(Step::default());
         }
-        if self.suspect
-            && let Some(slot) = read.checked_sub(1)
-            && log.checksum(slot)? != self.plan().last_checksum()
-        {
-            return Err(FollowError::Replaced { slot });
+        match check(&self.player, &mut self.suspect, &log) {
+            // It is read again from the start.
+            Err(err) if err.is_overtaken() => {}
+            checked => checked?,
         }
-        self.suspect = false;
         // If extensions were turned on meanwhile, entries that were unknown ones count now.
         if !self.plan().has_extensions() && superblock.has_extensions(media)? {
             self.player = Player::new(self.area, true);
@@ -255,9 +280,24 @@ impl Follower {
         let mut step = Step::default();
         step.problems.extend(log.counter_problem().as_ref().map(|err| one_line(err)));
         self.superblock = superblock;
-        self.make(&mut step, each)?;
-        (self.superblock_bytes, self.header) = (superblock_bytes, header);
+        self.make_undisturbed(&mut step, each)?;
+        (self.superblock_bytes, self.records, self.header) = (superblock_bytes, records, header);
         Ok(step)
+    }
+
+    /// The same as [`Follower::make`], again while entries move into other slots.
+    fn make_undisturbed(
+        &mut self,
+        step: &mut Step,
+        mut each: impl FnMut(Appeared<'_>),
+    ) -> Result<(), FollowError> {
+        let mut again = 0;
+        loop {
+            match self.make(step, &mut each) {
+                Err(err) if err.is_overtaken() && again < MOST_READS => again += 1,
+                made => return made,
+            }
+        }
     }
 
     /// Has the mount follow, and reports what is left out.
@@ -282,6 +322,9 @@ impl Follower {
             self.player.read_again(now);
             self.told = 0;
         }
+        if self.numbering() != log.numbering() {
+            self.told = 0;
+        }
         let has_no_writer = || self.volume.has_no_writer();
         let site = self.volume.site(&has_no_writer);
         step.applied = self.player.play(&site, &log, self.area, Task::default(), &mut each)?;
@@ -292,6 +335,28 @@ impl Follower {
         self.told = plan.refused.len();
         Ok(())
     }
+}
+
+/// Makes sure that a log with the numbers that were read is the one that was read. Once fewer entries
+/// were seen it is `suspect`.
+fn check(player: &Player, suspect: &mut bool, log: &Log<'_>) -> Result<(), FollowError> {
+    if log.numbering() != player.numbering() {
+        *suspect = false;
+        return Ok(());
+    }
+    let (read, found) = (player.plan().next_slot(), log.published());
+    *suspect |= found < read;
+    if found < read {
+        return Err(FollowError::Rewritten { read, found });
+    }
+    if *suspect
+        && let Some(slot) = read.checked_sub(1)
+        && log.checksum(slot)? != player.plan().last_checksum()
+    {
+        return Err(FollowError::Replaced { slot });
+    }
+    *suspect = false;
+    Ok(())
 }
 
 fn read<const LEN: usize>(

@@ -18,6 +18,9 @@ pub const NOTE_FILE: &str = ".played";
 /// Name of the next note, until it takes the place of the last one.
 const NEXT_FILE: &str = ".played.next";
 
+/// Before the numbering.
+const NUMBERING: &str = "numbering=";
+
 /// How far a log is played.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Note {
@@ -30,6 +33,8 @@ pub struct Note {
     pub complete: bool,
     /// Whether symbolic links that lead out of the mount are left out.
     pub safe_links: bool,
+    /// The [numbering](crate::store::numbering) that the slot is of.
+    pub numbering: u64,
 }
 
 impl fmt::Display for Note {
@@ -40,7 +45,11 @@ impl fmt::Display for Note {
             None => write!(f, "none")?,
         }
         write!(f, " {}", if self.complete { "complete" } else { "incomplete" })?;
-        if self.safe_links { write!(f, " safe-links") } else { Ok(()) }
+        if self.safe_links {
+            write!(f, " safe-links")?;
+        }
+        // Entries have rarely moved, and earlier versions do not know the word.
+        if self.numbering != 0 { write!(f, " {NUMBERING}{}", self.numbering) } else { Ok(()) }
     }
 }
 
@@ -57,12 +66,13 @@ impl Note {
             "incomplete" => false,
             _ => return None,
         };
-        let safe_links = match words.next() {
-            None => false,
-            Some("safe-links") => true,
-            Some(_) => return None,
+        let mut words = words.peekable();
+        let safe_links = words.next_if_eq(&"safe-links").is_some();
+        let numbering = match words.next() {
+            None => 0,
+            Some(word) => word.strip_prefix(NUMBERING)?.parse().ok().filter(|&n| n != 0)?,
         };
-        words.next().is_none().then_some(Self { next, checksum, complete, safe_links })
+        words.next().is_none().then_some(Self { next, checksum, complete, safe_links, numbering })
     }
 
     /// The note of a mount; `None` if there is none, or one that tells nothing.
@@ -122,10 +132,16 @@ mod tests {
         assert_eq!(Note::read(&root).unwrap(), None);
         assert!(Note::is_possible(&root).unwrap());
         let first = Note::default();
-        let second = Note { next: 7, checksum: Some(0xabc), complete: true, safe_links: true };
-        for (note, text) in
-            [(first, "0 none incomplete"), (second, "7 0x00000abc complete safe-links")]
-        {
+        let (next, checksum) = (7, Some(0xabc));
+        let second = Note { next, checksum, complete: true, safe_links: true, numbering: 0 };
+        let third = Note { safe_links: false, numbering: 12, ..second };
+        let fourth = Note { safe_links: true, ..third };
+        for (note, text) in [
+            (first, "0 none incomplete"),
+            (second, "7 0x00000abc complete safe-links"),
+            (third, "7 0x00000abc complete numbering=12"),
+            (fourth, "7 0x00000abc complete safe-links numbering=12"),
+        ] {
             // What a killed player left does not matter.
             let _ = std::os::unix::fs::symlink("x", dir.path().join(META_DIR).join(NEXT_FILE));
             note.write(&root).unwrap();
@@ -147,6 +163,9 @@ mod tests {
             "-1 none complete",
             "7 none complete more",
             "7 none complete safe-links x",
+            "7 none complete numbering=0",
+            "7 none complete numbering=x",
+            "7 none complete numbering=1 safe-links",
         ] {
             assert_eq!(Note::parse(text), None, "{text}");
         }

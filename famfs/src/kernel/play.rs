@@ -42,6 +42,9 @@ pub enum PlayError {
     Player(#[from] PlayerError),
 }
 
+/// How often a log is read again because its entries moved.
+pub(super) const MOST_READS: u32 = 20;
+
 /// Makes what of a log is missing in a mount, or with [`Task::dry_run`] finds out what is. `made`
 /// gets each path.
 ///
@@ -55,13 +58,19 @@ pub fn play(
     let _only_player = (!task.dry_run).then(|| volume.lock_for_play()).transpose()?;
     let media = volume.media();
     let superblock = Superblock::read(media).map_err(ContentsError::from)?;
-    let log = Log::open(media, superblock.log_len).map_err(ContentsError::from)?;
     let extensions = superblock.has_extensions(media).map_err(ContentsError::from)?;
     let area = superblock.data_area(media.len());
     let mut player = Player::new(area, extensions);
     let has_no_writer = || volume.has_no_writer();
     let site = volume.site(&has_no_writer);
-    let applied = player.play(&site, &log, area, task, &mut |new| made(new.path))?;
+    let mut again = 0;
+    let (log, applied) = loop {
+        let log = Log::open(media, superblock.log_len).map_err(ContentsError::from)?;
+        match player.play(&site, &log, area, task, &mut |new| made(new.path)) {
+            Err(error) if error.is_overtaken() && again < MOST_READS => again += 1,
+            played => break (log, played?),
+        }
+    };
     let mut problems = left_out(player.plan());
     problems.extend(log.counter_problem().iter().map(|problem| one_line(problem)));
     problems.extend(applied.errors.iter().map(|error| one_line(error)));

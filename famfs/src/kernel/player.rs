@@ -14,6 +14,7 @@ use crate::kernel::sweep::{is_empty, sweep};
 use crate::kernel::target::Target;
 use crate::replay::{Plan, reclaim};
 use crate::store::log::{Log, LogError};
+use crate::store::numbering::Restated;
 
 /// Why a log cannot be played in a mount.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,11 @@ pub enum PlayerError {
 }
 
 impl PlayerError {
+    /// Whether the log's entries moved into other slots while they were read.
+    pub fn is_overtaken(&self) -> bool {
+        matches!(self, Self::Log(LogError::Moved { .. }))
+    }
+
     /// Whether another try may help, because another system may be writing the log's header.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Log(_) | Self::Rewritten { .. } | Self::Replaced { .. })
@@ -92,6 +98,8 @@ pub struct Task {
 /// A log, as far as it was read, and what of it could not be shown.
 pub struct Player {
     plan: Plan,
+    /// Which numbers the plan's slots have; `None` if they were moving, or nothing is read yet.
+    numbering: Option<u64>,
     failed: bool,
     /// The note of a mount that can have none.
     note: Option<Note>,
@@ -100,7 +108,7 @@ pub struct Player {
 impl Player {
     /// Nothing is read yet.
     pub fn new(area: DataArea, extensions: bool) -> Self {
-        Self { plan: Plan::unread(area, extensions), failed: false, note: None }
+        Self { plan: Plan::unread(area, extensions), numbering: None, failed: false, note: None }
     }
 
     /// Forgets what was read, because entries became void: their memory may belong to new files
@@ -112,6 +120,11 @@ impl Player {
     /// What the log describes, as far as it was read.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Which numbers the plan's slots have; `None` if that is not certain.
+    pub fn numbering(&self) -> Option<u64> {
+        self.numbering
     }
 
     /// Whether the mount is not what the log says, so that another try makes sense even if nothing
@@ -135,9 +148,18 @@ impl Player {
         let possible = in_mount.is_some()
             || task.dry_run
             || Note::is_possible(root).map_err(mount_error("leave a note in the mount"))?;
-        let note = in_mount.or(self.note);
-        if let Some(note) = note {
-            check(&note, log)?;
+        let found = in_mount.or(self.note);
+        if log.is_moving()
+            && found.is_some_and(|note| note.complete)
+            && !(task.whole || task.dry_run)
+        {
+            // Until the entries are in their places there is nothing new.
+            return Ok(Applied::default());
+        }
+        let note = found.map(|note| restated(note, log)).transpose()?;
+        if self.numbering != log.numbering() || log.is_moving() {
+            self.read_again(area);
+            self.numbering = log.numbering();
         }
         let safe_links = task.safe_links || note.is_some_and(|note| note.safe_links);
         let known = note.filter(|note| {
@@ -154,22 +176,26 @@ impl Player {
                 plan
             };
             self.plan = reclaim::read_steadily(log.media(), read).map_err(LogError::from)?;
+            self.check_numbering(area)?;
         }
         // The note that is in the mount.
-        let mut left = note;
+        let mut left = found;
         let (mut applied, mut done) = (Applied::default(), false);
         if let Some(note) = known.filter(|_| !(task.whole || task.dry_run || self.failed)) {
             self.plan.read_before(log, area, note.next);
+            self.check_numbering(area)?;
             if self.plan.next_slot() == note.next {
                 if log.published() > note.next {
                     left = Some(self.leave(site, possible, Note { complete: false, ..note })?);
                     applied = self.follow(site, log, area, safe_links, each);
+                    self.check_numbering(area)?;
                 }
                 done = applied.errors.is_empty();
             }
         }
         if !done {
             self.plan.read_on(log, area);
+            self.check_numbering(area)?;
             if note.is_some_and(|note| self.plan.next_slot() < note.next) {
                 // It is damaged, and the mount knows more of it than can be read now.
                 self.failed = !task.dry_run;
@@ -201,12 +227,31 @@ impl Player {
         if !task.dry_run {
             self.failed = !done;
             let (next, checksum) = (self.plan.next_slot(), self.plan.last_checksum());
-            let new = Note { next, checksum, complete: done, safe_links };
+            // What slots will be called while they move is not known.
+            let complete = done && !log.is_moving();
+            let numbering = log.numbering().unwrap_or(0);
+            let new = Note { next, checksum, complete, safe_links, numbering };
             if left != Some(new) {
                 self.leave(site, possible, new)?;
             }
         }
         Ok(applied)
+    }
+
+    /// Makes sure that what was read has the numbers that it had when the log was opened; else
+    /// forgets it.
+    fn check_numbering(&mut self, area: DataArea) -> Result<(), PlayerError> {
+        match self.plan.stopped.take() {
+            Some(moved @ LogError::Moved { .. }) => {
+                self.read_again(area);
+                self.numbering = None;
+                Err(moved.into())
+            }
+            stopped => {
+                self.plan.stopped = stopped;
+                Ok(())
+            }
+        }
     }
 
     /// Carries out the entries that were not read yet.
@@ -269,6 +314,29 @@ impl Player {
             false => self.note = Some(note),
         }
         Ok(note)
+    }
+}
+
+/// The note of a mount, for the log as it is numbered now. If it is not known how far that is
+/// played, the whole tree has to be compared.
+fn restated(note: Note, log: &Log<'_>) -> Result<Note, PlayerError> {
+    let anything = Note { next: 0, checksum: None, complete: false, numbering: 0, ..note };
+    let Some(numbering) = log.numbering() else { return Ok(anything) };
+    if numbering == note.numbering {
+        return check(&note, log).map(|()| note);
+    }
+    if numbering < note.numbering {
+        // Only a file system that is formatted again begins anew.
+        return Err(PlayerError::Rewritten { played: note.next, found: log.published() });
+    }
+    let moved = Restated::read(log.media()).map_err(LogError::from)?;
+    let next = moved.filter(|moved| moved.is_from(note.numbering) && moved.old == note.next);
+    match next.map(|moved| moved.new).filter(|next| *next <= log.published()) {
+        None => Ok(Note { numbering, ..anything }),
+        Some(next) => {
+            let last = next.checked_sub(1).map(|slot| log.checksum(slot)).transpose()?;
+            Ok(Note { next, checksum: last.flatten(), numbering, ..note })
+        }
     }
 }
 

@@ -307,7 +307,10 @@ impl Volume for MountedVolume {
         let superblock = Superblock::read(&self.meta).map_err(io::Error::other)?;
         let log = Log::open(&self.meta, superblock.log_len).map_err(io::Error::other)?;
         let published = log.published();
-        let is_at_end = note.is_some_and(|note| note.complete && note.next == published);
+        let is_at_end = note.is_some_and(|note| {
+            let is_same = Some(note.numbering) == log.numbering();
+            note.complete && is_same && note.next == published
+        });
         let progress = Progress::new(note.is_some_and(|note| note.safe_links));
         *self.work.borrow_mut() = Work { progress, note, is_at_end };
         Ok(Some(alone))

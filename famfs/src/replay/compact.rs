@@ -15,7 +15,7 @@
 use crate::format::map::DataArea;
 use crate::media::Media;
 use crate::replay::dead::Dead;
-use crate::replay::{EntryError, Plan};
+use crate::replay::{EntryError, Plan, read_undisturbed};
 use crate::store::log::{Log, LogError};
 use crate::store::members;
 use crate::store::superblock::{Superblock, SuperblockError};
@@ -92,10 +92,10 @@ pub fn compact(media: &dyn Media, dry_run: bool) -> Result<Compacted, CompactErr
     }
     // Nobody uses the pool, and whoever comes begins to follow the log anew.
     let fs_uuid = Superblock::read(media)?.fs_uuid;
-    for ended in members::read(media, fs_uuid).map_err(LogError::from)? {
+    for ended in members::read(media, fs_uuid, None).map_err(LogError::from)? {
         members::drop_silent(media, fs_uuid, &ended).map_err(LogError::from)?;
     }
-    if gaps > 0 && !log.renumber()? {
+    if gaps > 0 && !log.renumber(|| true)? {
         compacted.slots -= gaps;
         compacted.voids = gaps;
     }
@@ -113,10 +113,9 @@ pub(super) fn open(
         return Err(problem.into());
     }
     let extensions = superblock.has_extensions(media)?;
-    let mut log = Log::open(media, superblock.log_len)?;
-    log.prepare(dry_run)?;
+    Log::open(media, superblock.log_len)?.prepare(dry_run)?;
     let area = superblock.data_area(media.len());
-    let mut plan = Plan::read(&log, area, extensions);
+    let (log, mut plan) = read_undisturbed(media, superblock.log_len, area, extensions)?;
     if let Some(damage) = plan.stopped.take() {
         return Err(CompactError::Damaged(damage));
     }

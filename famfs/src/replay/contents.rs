@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A whole file system, read at once.
 
+use crate::format::map::DataArea;
 use crate::media::Media;
 use crate::replay::{Plan, reclaim};
 use crate::store::log::{Log, LogError};
 use crate::store::superblock::{Superblock, SuperblockError};
+
+/// How often a log is read again because its entries moved.
+const MOST_READS: u32 = 20;
 
 /// A file system as it was read: its superblock, its log, and what the log describes.
 pub struct Contents<'m> {
@@ -31,11 +35,31 @@ impl<'m> Contents<'m> {
     /// Reads a whole file system.
     pub fn read(media: &'m dyn Media) -> Result<Self, ContentsError> {
         let superblock = Superblock::read(media)?;
-        let log = Log::open(media, superblock.log_len)?;
         let extensions = superblock.has_extensions(media)?;
         let area = superblock.data_area(media.len());
-        let plan = reclaim::read_steadily(media, || Plan::read(&log, area, extensions))
-            .map_err(LogError::from)?;
+        let (log, plan) = read_undisturbed(media, superblock.log_len, area, extensions)?;
         Ok(Self { superblock, log, plan })
+    }
+}
+
+/// Opens and reads a log whose entries others may move or make void.
+///
+/// # Errors
+/// The log cannot be read, or its entries go on moving. Damage of an entry is in the plan.
+pub fn read_undisturbed(
+    media: &dyn Media,
+    log_len: u64,
+    area: DataArea,
+    extensions: bool,
+) -> Result<(Log<'_>, Plan), LogError> {
+    let mut again = 0;
+    loop {
+        let log = Log::open(media, log_len)?;
+        let plan = reclaim::read_steadily(media, || Plan::read(&log, area, extensions))?;
+        match plan.stopped {
+            Some(moved @ LogError::Moved { .. }) if again == MOST_READS => return Err(moved),
+            Some(LogError::Moved { .. }) => again += 1,
+            _ => return Ok((log, plan)),
+        }
     }
 }

@@ -9,6 +9,7 @@ use crate::replay::Contents;
 use crate::replay::dead::Dead;
 use crate::replay::tree::list::Counts;
 use crate::replay::tree::store::StoreUse;
+use crate::store::log::LogError;
 use crate::store::superblock::Superblock;
 use crate::text::error_report::one_line;
 
@@ -106,8 +107,8 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> FsckReport {
     }
     if log.is_moving() {
         notes.push(
-            "`famfs compact` was interrupted while it moved log entries; the next command that \
-             writes with --pool goes on with it"
+            "`famfs reclaim` or `famfs compact` moves log entries, or was interrupted; the next \
+             command that writes with --pool goes on with it"
                 .to_owned(),
         );
     }
@@ -119,7 +120,13 @@ pub fn check(media: &dyn Media, contents: &Contents<'_>) -> FsckReport {
         ));
     }
     let dead = Dead::of(log, plan).unwrap_or_else(|err| {
-        problems.push(one_line(&err));
+        match err {
+            LogError::Moved { .. } => notes.push(
+                "log entries moved meanwhile, so what deleted files hold was not counted"
+                    .to_owned(),
+            ),
+            damage => problems.push(one_line(&damage)),
+        }
         Dead::default()
     });
     let freed = dead.units + dead.pages;

@@ -21,7 +21,7 @@ pub mod upgrade;
 use std::collections::HashSet;
 use std::ops::Range;
 
-pub use contents::{Contents, ContentsError};
+pub use contents::{Contents, ContentsError, read_undisturbed};
 pub use entry_error::{EntryError, EntryProblem};
 pub use node::{Attributes, Deletion, NO_ID, Node, NodeKind, Owner, OwnerError, Time};
 use zerocopy::transmute;

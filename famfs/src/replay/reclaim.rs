@@ -55,13 +55,41 @@ pub struct Releasing {
     pub objects: u64,
     /// Number of entries without effect.
     pub idle: u64,
+    /// Which numbers the slots have; `None` while entries move.
+    pub numbering: Option<u64>,
+    /// Log slots of entries that are void.
+    pub voids: u64,
+    /// Log slots for new entries.
+    pub free: u64,
+    /// Log slots in all.
+    pub slots: u64,
 }
 
 impl Releasing {
-    /// Whether there is nothing to be given back.
+    /// Whether no memory is to be given back.
     pub fn is_nothing(&self) -> bool {
         (self.bytes, self.objects, self.idle) == (0, 0, 0)
     }
+
+    /// Whether the log should get the slots of void entries back: fewer than a quarter are free.
+    pub fn is_short(&self) -> bool {
+        is_short(self.free, self.slots) && self.voids > 0
+    }
+
+    /// The same for who writes something else, and moves entries only if it is worth it.
+    pub fn is_shorter(&self) -> bool {
+        is_shorter(self.voids, self.free, self.slots)
+    }
+}
+
+fn is_short(free: u64, slots: u64) -> bool {
+    free < slots / 4
+}
+
+/// Whether a writer should have entries moved before it begins: each time, that gives back enough
+/// for as many new entries as make it worth the next time.
+pub fn is_shorter(voids: u64, free: u64, slots: u64) -> bool {
+    is_short(free, slots) && voids > free / 4
 }
 
 /// What a reclamation would free if nobody used anything.
@@ -72,12 +100,44 @@ pub fn releasing(media: &dyn Media) -> Result<Releasing, CompactError> {
     let (log, plan, _) = compact::open(media, true)?;
     let dead = Dead::of(&log, &plan)?;
     let idle = plan.idle().len() as u64;
-    let (bytes, objects) = (dead.units + dead.pages, dead.objects);
-    Ok(Releasing { published: log.published(), bytes, objects, idle })
+    Ok(Releasing {
+        published: log.published(),
+        bytes: dead.units + dead.pages,
+        objects: dead.objects,
+        idle,
+        numbering: log.numbering(),
+        voids: plan.voids().len() as u64,
+        free: log.free_slots(),
+        slots: log.slots(),
+    })
 }
 
-/// Gives back what entries below slot `released` have removed. The caller has the right to write,
-/// and has made sure that nobody uses any of it. When all that made something is void,
+/// Goes on with moves of entries that were interrupted. The caller has the right to write.
+///
+/// # Errors
+/// The log cannot be read or written, or is not good in all of its entries.
+pub fn end_moves(media: &dyn Media) -> Result<(), CompactError> {
+    compact::open(media, false).map(drop)
+}
+
+/// Gives back the slots of void entries: all others move into slots without gaps. The caller has
+/// the right to write, and has made sure that whoever reads the log notices; `is_unread` tells
+/// whether nobody else has begun to. Returns the number of slots; 0 if it could not.
+///
+/// # Errors
+/// The log cannot be read or written, or is not good in all of its entries.
+pub fn renumber(media: &dyn Media, is_unread: impl FnMut() -> bool) -> Result<u64, CompactError> {
+    let (mut log, plan, _) = compact::open(media, false)?;
+    let before = log.published();
+    Ok(match !plan.voids().is_empty() && log.renumber(is_unread)? {
+        true => before - log.published(),
+        false => 0,
+    })
+}
+
+/// Gives back what entries below slot `released` of a numbering have removed. The caller has the
+/// right to write, and has made sure that nobody uses any of it. If the slots have other numbers by
+/// now, that is not known of anything. When all that made something is void,
 /// `is_unread` tells whether nobody has begun to read the log since; else the entries that have no
 /// effect any more stay.
 ///
@@ -86,9 +146,11 @@ pub fn releasing(media: &dyn Media) -> Result<Releasing, CompactError> {
 pub fn reclaim(
     media: &dyn Media,
     released: u64,
+    numbering: u64,
     mut is_unread: impl FnMut() -> bool,
 ) -> Result<Reclaimed, CompactError> {
     let (mut log, mut plan, area) = compact::open(media, false)?;
+    let released = if log.numbering() == Some(numbering) { released } else { 0 };
     let before = available(&plan);
     let early = match released < log.published() {
         true => Some(read_before(&log, area, &plan, released)?),

@@ -6,6 +6,7 @@ use zerocopy::{FromZeros, IntoBytes, transmute};
 use crate::format::{self, ENTRY_LEN, Entry};
 use crate::media::Media;
 use crate::store::log_error::LogError;
+use crate::store::numbering::numbering;
 
 /// Entries that one read of a scan fetches, and one write of an append holds: about 1 MiB.
 pub(super) const SCAN_ENTRIES: usize = 1928;
@@ -15,6 +16,8 @@ pub struct Entries<'l> {
     media: &'l dyn Media,
     /// The entries, if they are not on the media yet.
     memory: Option<&'l [Entry]>,
+    /// The numbering that the slots are of, if entries may move while this reads.
+    numbering: Option<u64>,
     next: u64,
     end: u64,
     chunk: Vec<Entry>,
@@ -24,7 +27,13 @@ pub struct Entries<'l> {
 impl<'l> Entries<'l> {
     /// The entries from slot `next` on, and below `end`.
     pub(super) fn of(media: &'l dyn Media, next: u64, end: u64) -> Self {
-        Self { media, memory: None, next, end, chunk: Vec::new(), at: 0 }
+        Self { media, memory: None, numbering: None, next, end, chunk: Vec::new(), at: 0 }
+    }
+
+    /// The same; ends with an error when they are no longer those of a numbering.
+    pub(super) fn numbered(mut self, numbering: u64) -> Self {
+        self.numbering = Some(numbering);
+        self
     }
 
     /// The same, but of `memory`, which has all entries of the log.
@@ -44,6 +53,7 @@ impl<'l> Entries<'l> {
             let left = usize::try_from(self.end - self.next).unwrap_or(usize::MAX);
             self.chunk.resize(left.min(SCAN_ENTRIES), Entry::new_zeroed());
             self.media.read_at(format::slot_offset(self.next), self.chunk.as_mut_bytes())?;
+            self.check_numbering()?;
             self.at = 0;
         }
         let entry = self.chunk[self.at];
@@ -57,8 +67,18 @@ impl<'l> Entries<'l> {
         let mut bytes = [0; size_of::<Entry>()];
         self.media.refresh(offset, ENTRY_LEN)?;
         self.media.read_at(offset, &mut bytes)?;
+        self.check_numbering()?;
         let entry: Entry = transmute!(bytes);
         self.check(&entry).map(|()| entry)
+    }
+
+    /// Makes sure that what was read has the numbers that it had when the log was opened.
+    fn check_numbering(&self) -> Result<(), LogError> {
+        let Some(expected) = self.numbering else { return Ok(()) };
+        match numbering(self.media)? {
+            found if found == expected => Ok(()),
+            found => Err(LogError::Moved { slot: self.next, found, expected }),
+        }
     }
 
     fn check(&self, entry: &Entry) -> Result<(), LogError> {

@@ -10,12 +10,13 @@ use std::mem::offset_of;
 use zerocopy::little_endian::U64;
 use zerocopy::{IntoBytes, transmute};
 
-use crate::format::renumbering::RENUMBERING_MAGIC;
+use crate::format::renumbering::{RENUMBERING_MAGIC, RENUMBERING_OFFSET};
 use crate::format::{
     self, Body, ENTRY_LEN, Entry, LOG_HEADER_LEN, LOG_MAGIC, LOG_OFFSET, LogHeader,
 };
 use crate::media::{Media, MediaError};
 use crate::store::entries::SCAN_ENTRIES;
+use crate::store::numbering::numbering;
 use crate::store::renumber;
 
 pub use crate::store::entries::Entries;
@@ -25,44 +26,78 @@ pub use crate::store::log_error::LogError;
 const NEXT_SEQNUM_OFFSET: u64 = LOG_OFFSET + offset_of!(LogHeader, next_seqnum) as u64;
 const NEXT_INDEX_OFFSET: u64 = LOG_OFFSET + offset_of!(LogHeader, next_index) as u64;
 
+/// How often a log is opened whose entries begin or end to move meanwhile.
+const ATTEMPTS: u32 = 100;
+
 /// A log with a valid header.
 pub struct Log<'m> {
     media: &'m dyn Media,
     slots: u64,
     next_seqnum: u64,
     next_index: u64,
-    /// The entries as they will be, if they were moving into other slots and that was interrupted.
+    /// Which numbers the entries have.
+    numbering: u64,
+    /// The entries as they will be, if they are moving into other slots.
     moving: Option<Vec<Entry>>,
 }
 
 impl<'m> Log<'m> {
     /// Reads and checks the header of a log of `log_len` bytes.
     pub fn open(media: &'m dyn Media, log_len: u64) -> Result<Self, LogError> {
+        for _ in 0..ATTEMPTS {
+            let before = numbering(media)?;
+            let opened = Self::open_once(media, log_len, before);
+            // What is read while entries begin or end to move may be of both.
+            if numbering(media)? == before {
+                return opened;
+            }
+        }
+        Err(LogError::Moving { offset: RENUMBERING_OFFSET + media.origin() })
+    }
+
+    fn open_once(media: &'m dyn Media, log_len: u64, numbering: u64) -> Result<Self, LogError> {
+        let raw = Self::header(media, log_len)?;
+        let slots = format::slots(log_len);
+        if raw.magic.get() == RENUMBERING_MAGIC {
+            let entries = renumber::view(media)?;
+            let next = entries.len() as u64;
+            let moving = Some(entries);
+            return Ok(Self {
+                media,
+                slots,
+                next_seqnum: next,
+                next_index: next,
+                numbering,
+                moving,
+            });
+        }
+        let (next_seqnum, next_index) = (raw.next_seqnum.get(), raw.next_index.get());
+        Ok(Self { media, slots, next_seqnum, next_index, numbering, moving: None })
+    }
+
+    /// Reads and checks the header of a log of `log_len` bytes, and nothing else.
+    pub fn header(media: &dyn Media, log_len: u64) -> Result<LogHeader, LogError> {
         let mut bytes = [0; size_of::<LogHeader>()];
         media.read_at(LOG_OFFSET, &mut bytes)?;
         let raw: LogHeader = transmute!(bytes);
         let offset = LOG_OFFSET + media.origin();
         if raw.magic.get() == RENUMBERING_MAGIC {
-            let entries = renumber::view(media)?;
-            let (slots, next) = (format::slots(log_len), entries.len() as u64);
-            let moving = Some(entries);
-            return Ok(Self { media, slots, next_seqnum: next, next_index: next, moving });
+            // The checksum is that of a log whose entries do not move.
+            return Ok(raw);
         }
         if raw.magic.get() != LOG_MAGIC {
             return Err(LogError::Magic { offset, found: raw.magic.get() });
         }
-        let slots = format::slots(log_len);
         for (field, found, expected) in [
             ("checksum", raw.crc.get(), raw.checksum()),
             ("length", raw.len.get(), log_len),
-            ("last index", raw.last_index.get(), slots.saturating_sub(1)),
+            ("last index", raw.last_index.get(), format::slots(log_len).saturating_sub(1)),
         ] {
             if found != expected {
                 return Err(LogError::Header { offset, field, found, expected });
             }
         }
-        let (next_seqnum, next_index) = (raw.next_seqnum.get(), raw.next_index.get());
-        Ok(Self { media, slots, next_seqnum, next_index, moving: None })
+        Ok(raw)
     }
 
     /// Writes an empty log of `log_len` bytes, header last.
@@ -154,18 +189,25 @@ impl<'m> Log<'m> {
         self.range(self.next_index, self.next_index + self.interrupted().unwrap_or(0))
     }
 
-    /// Whether entries were moving into other slots, and that was interrupted. What is read here is
+    /// Whether entries are moving into other slots, or that was interrupted. What is read here is
     /// what the log will be.
     pub fn is_moving(&self) -> bool {
         self.moving.is_some()
+    }
+
+    /// Which numbers the entries have; `None` while they move.
+    pub fn numbering(&self) -> Option<u64> {
+        self.moving.is_none().then_some(self.numbering)
     }
 
     /// Makes the log ready for appends: goes on with moves into other slots, publishes what an
     /// interrupted append had completed, and refuses counters that make no sense.
     pub fn prepare_append(&mut self) -> Result<(), LogError> {
         if self.moving.is_some() {
-            renumber::finish(self.media)?;
-            self.moving = None;
+            let next = renumber::finish(self.media)?;
+            (self.next_seqnum, self.next_index) = (next, next);
+            (self.numbering, self.moving) = (numbering(self.media)?, None);
+            self.media.announce();
         }
         if let Some(problem) = self.counter_problem() {
             return Err(problem);
@@ -238,13 +280,14 @@ impl<'m> Log<'m> {
     }
 
     /// Moves all entries that are not void into slots without gaps, and frees the others. Returns
-    /// whether it could; no entry names the slots that it had before. Nobody else may read the log
-    /// by slots meanwhile.
-    pub fn renumber(&mut self) -> Result<bool, LogError> {
-        let Some(next) = renumber::renumber(self.media, self.published())? else {
-            return Ok(false);
-        };
+    /// whether it could; no entry names the slots that it had before. Whoever reads the log by slots
+    /// must know of this: `is_unread` tells whether nobody else has begun to.
+    pub fn renumber(&mut self, mut is_unread: impl FnMut() -> bool) -> Result<bool, LogError> {
+        let moved = renumber::renumber(self.media, self.published(), &mut is_unread);
+        self.numbering = numbering(self.media)?;
+        let Some(next) = moved? else { return Ok(false) };
         (self.next_seqnum, self.next_index) = (next, next);
+        self.media.announce();
         Ok(true)
     }
 
@@ -261,7 +304,7 @@ impl<'m> Log<'m> {
         let entries = Entries::of(self.media, next, end);
         match &self.moving {
             Some(moving) => entries.in_memory(moving),
-            None => entries,
+            None => entries.numbered(self.numbering),
         }
     }
 }

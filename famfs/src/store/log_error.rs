@@ -59,14 +59,28 @@ pub enum LogError {
         /// What is wrong.
         what: &'static str,
     },
-    /// Somebody moves the entries into other slots right now.
+    /// Somebody moves the entries into other slots right now, or was killed.
     #[error(
-        "the log's entries are moving into other slots right now (record at {offset:#x}): try again \
-         when `famfs compact`, or the command that goes on with it, has ended"
+        "the log's entries are moving into other slots (record at {offset:#x}): try again when \
+         `famfs reclaim` or `famfs compact` has ended; if it was killed, run `famfs reclaim --pool \
+         FILE` on the host, which goes on"
     )]
     Moving {
         /// Offset in the device or pool.
         offset: u64,
+    },
+    /// Entries have moved since the log was opened.
+    #[error(
+        "the log's entries moved into other slots while they were read (slot {slot}, numbering \
+         {found}, expected {expected}): try again"
+    )]
+    Moved {
+        /// The slot that was being read.
+        slot: u64,
+        /// Numbering on the media.
+        found: u64,
+        /// Numbering of the log that was opened.
+        expected: u64,
     },
     /// An entry names a slot that is void.
     #[error("log slot {slot} at {offset:#x} names slot {void}, which is void")]
@@ -118,9 +132,10 @@ pub enum LogError {
     },
     /// There is no room for more entries.
     #[error(
-        "the log is {}: {needed} more entries needed, {free} of {slots} slots free; `famfs --pool \
-         FILE compact` gives back the slots of deleted files; for a longer log, make a new file system: `famfs export` all files, `famfs mkfs --force --entries {}`, \
-         which erases them, and `famfs import`",
+        "the log is {}: {needed} more entries needed, {free} of {slots} slots free; `famfs reclaim \
+         --slots --pool FILE` on the host gives back the slots of deleted files; for a longer log, \
+         make a new file system: `famfs export` all files, `famfs mkfs --force --entries {}`, which \
+         erases them, and `famfs import`",
         if *.free == 0 { "full" } else { "too short for this" }, twice(*.slots, *.needed)
     )]
     Full {

@@ -15,17 +15,31 @@ use uuid::Uuid;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::format::{self, MAX_MEMBERS, MEMBER_MAGIC, MEMBERS_OFFSET};
+use crate::format::{
+    self, MAX_MEMBERS, MEMBER_MAGIC, MEMBER_VERSION, MEMBERS_OFFSET, numbered, slot_in,
+};
 use crate::media::{Media, MediaError};
 use crate::store::lease::{RunningSystem, Timing};
 
 const LEN: u64 = size_of::<format::Member>() as u64;
 /// Bytes that say who it is; how far it has come is in the next cache line.
-const IDENTITY_LEN: usize = offset_of!(format::Member, applied);
+const IDENTITY_LEN: usize = offset_of!(format::Member, old_applied);
 /// Pause between two looks at the heartbeats.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How often to try to take a place: others may claim the same one, at the same moment or for ever.
 const ATTEMPTS: usize = 16;
+
+/// The tools of a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tools {
+    /// They say what these say.
+    #[default]
+    Same,
+    /// They do not follow entries into other slots.
+    Older,
+    /// They tell how far it is in a way that these do not know.
+    Newer,
+}
 
 /// A running system that follows the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +48,10 @@ pub struct Member {
     pub place: u64,
     /// Who it is.
     pub system: RunningSystem,
+    /// Whether its tools tell how far it is in the same way as these.
+    pub tools: Tools,
+    /// Whether it has told anything in the numbering of the log; else it has applied nothing.
+    pub is_current: bool,
     /// Its mount shows every entry below this slot, as far as the entry counts.
     pub applied: u64,
     /// A number that a living member changes.
@@ -63,18 +81,29 @@ pub enum MemberError {
     },
 }
 
-/// All members, in the order of their places.
+/// All members, in the order of their places. What one says of slots of another numbering than the
+/// log's counts as nothing, as all does while entries move.
 ///
 /// # Errors
 /// The media cannot be read.
-pub fn read(media: &dyn Media, fs_uuid: Uuid) -> Result<Vec<Member>, MediaError> {
+pub fn read(
+    media: &dyn Media,
+    fs_uuid: Uuid,
+    numbering: Option<u64>,
+) -> Result<Vec<Member>, MediaError> {
     let mut table = vec![format::Member::new_zeroed(); usize::try_from(MAX_MEMBERS).unwrap_or(0)];
     media.refresh(MEMBERS_OFFSET, MAX_MEMBERS * LEN)?;
     media.read_at(MEMBERS_OFFSET, table.as_mut_bytes())?;
-    Ok((0..).zip(&table).filter_map(|(place, raw)| member(place, raw, fs_uuid)).collect())
+    let found = (0..).zip(&table);
+    Ok(found.filter_map(|(place, raw)| member(place, raw, fs_uuid, numbering)).collect())
 }
 
-fn member(place: u64, raw: &format::Member, fs_uuid: Uuid) -> Option<Member> {
+fn member(
+    place: u64,
+    raw: &format::Member,
+    fs_uuid: Uuid,
+    numbering: Option<u64>,
+) -> Option<Member> {
     if raw.magic.get() != MEMBER_MAGIC || raw.crc.get() != raw.checksum(fs_uuid.as_bytes()) {
         return None;
     }
@@ -84,10 +113,25 @@ fn member(place: u64, raw: &format::Member, fs_uuid: Uuid) -> Option<Member> {
         machine: (!machine.is_nil()).then_some(machine),
         boot: Uuid::from_bytes(raw.boot_id),
     };
-    let (applied, heartbeat) = (raw.applied.get(), raw.heartbeat.get());
+    let tools = match raw.version.get() {
+        MEMBER_VERSION => Tools::Same,
+        version if version < MEMBER_VERSION => Tools::Older,
+        _ => Tools::Newer,
+    };
+    let numbering = numbering.filter(|_| tools == Tools::Same);
+    let slot = |word| numbering.and_then(|numbering| slot_in(word, numbering));
+    let applied = slot(raw.applied);
     // Who has not applied a removal has not released what it removes.
-    let released = raw.released.get().min(applied);
-    Some(Member { place, system, applied, heartbeat, released })
+    let released = slot(raw.released).unwrap_or(0).min(applied.unwrap_or(0));
+    Some(Member {
+        place,
+        system,
+        tools,
+        is_current: applied.is_some(),
+        applied: applied.unwrap_or(0),
+        heartbeat: raw.heartbeat.get(),
+        released,
+    })
 }
 
 /// Looks at the members again and again, and sees who lives.
@@ -106,13 +150,14 @@ impl Looker {
         &mut self,
         media: &dyn Media,
         fs_uuid: Uuid,
+        numbering: Option<u64>,
     ) -> Result<Vec<(Member, bool)>, MediaError> {
         let seen = |member: Member| {
             let key = (member.place, member.system.boot);
             let before = *self.first.entry(key).or_insert(member.heartbeat);
             (member, member.heartbeat != before)
         };
-        Ok(read(media, fs_uuid)?.into_iter().map(seen).collect())
+        Ok(read(media, fs_uuid, numbering)?.into_iter().map(seen).collect())
     }
 }
 
@@ -124,18 +169,19 @@ impl Looker {
 pub fn look(
     media: &dyn Media,
     fs_uuid: Uuid,
+    numbering: Option<u64>,
     timing: Timing,
 ) -> Result<Vec<(Member, bool)>, MediaError> {
     let start = Instant::now();
     let mut looker = Looker::default();
-    let first = looker.look(media, fs_uuid)?;
+    let first = looker.look(media, fs_uuid, numbering)?;
     if first.is_empty() {
         return Ok(first);
     }
     // Who hears it beats at once.
     media.announce();
     loop {
-        let looked = looker.look(media, fs_uuid)?;
+        let looked = looker.look(media, fs_uuid, numbering)?;
         if looked.iter().all(|(_, alive)| *alive) || start.elapsed() >= timing.expiry {
             return Ok(looked);
         }
@@ -160,7 +206,7 @@ fn at(media: &dyn Media, fs_uuid: Uuid, place: u64) -> Result<Option<Member>, Me
     let mut raw = format::Member::new_zeroed();
     media.refresh(offset(place), LEN)?;
     media.read_at(offset(place), raw.as_mut_bytes())?;
-    Ok(member(place, &raw, fs_uuid))
+    Ok(member(place, &raw, fs_uuid, None))
 }
 
 fn free(media: &dyn Media, place: u64) -> Result<(), MediaError> {
@@ -178,6 +224,8 @@ pub struct Seat {
     fs_uuid: Uuid,
     me: RunningSystem,
     place: u64,
+    /// What the slots are of.
+    numbering: u64,
     applied: u64,
     released: u64,
     heartbeat: u64,
@@ -200,16 +248,26 @@ impl Seat {
     ) -> Result<Self, MemberError> {
         let mut place = None;
         for _ in 0..ATTEMPTS {
-            let members = read(&*media, fs_uuid)?;
+            let members = read(&*media, fs_uuid, None)?;
             let mine = members.iter().find(|member| member.system == me).map(|mine| mine.place);
             if let Some(place) = place.filter(|place| mine == Some(*place)) {
                 let is_before = |member: &&Member| is_kin(&member.system, &me);
                 let before = members.iter().filter(is_before).copied().collect();
                 let heartbeat = Uuid::new_v4().as_u64_pair().1;
                 let since = Instant::now();
-                let (applied, released) = (0, 0);
-                let mut seat =
-                    Self { media, fs_uuid, me, place, applied, released, heartbeat, before, since };
+                let (numbering, applied, released) = (0, 0, 0);
+                let mut seat = Self {
+                    media,
+                    fs_uuid,
+                    me,
+                    place,
+                    numbering,
+                    applied,
+                    released,
+                    heartbeat,
+                    before,
+                    since,
+                };
                 seat.beat()?;
                 return Ok(seat);
             }
@@ -224,27 +282,26 @@ impl Seat {
         Err(MemberError::Lost { place: place.unwrap_or_default() })
     }
 
-    /// Tells that the mount shows every entry below `applied`.
-    ///
-    /// # Errors
-    /// The place is lost, or the media cannot be written.
-    pub fn report(&mut self, applied: u64) -> Result<(), MemberError> {
-        if applied == self.applied {
-            return Ok(());
-        }
-        self.applied = applied;
-        self.beat()
+    /// What was told last of the mount, in slots of a numbering.
+    pub fn applied(&self, numbering: u64) -> u64 {
+        if self.numbering == numbering { self.applied } else { 0 }
     }
 
-    /// Tells that nothing here uses a file that an entry below `released` removed.
+    /// Tells that the mount shows every entry below `applied`, and that nothing here uses a file
+    /// that an entry below `released` removed. Both are slots of a numbering.
     ///
     /// # Errors
     /// The place is lost, or the media cannot be written.
-    pub fn release(&mut self, released: u64) -> Result<(), MemberError> {
-        if released == self.released {
+    pub fn report(
+        &mut self,
+        numbering: u64,
+        applied: u64,
+        released: u64,
+    ) -> Result<(), MemberError> {
+        if (numbering, applied, released) == (self.numbering, self.applied, self.released) {
             return Ok(());
         }
-        self.released = released;
+        (self.numbering, self.applied, self.released) = (numbering, applied, released);
         self.beat()
     }
 
@@ -272,11 +329,16 @@ impl Seat {
             return Err(MemberError::Lost { place: self.place });
         }
         self.heartbeat = self.heartbeat.wrapping_add(1);
-        let progress = [self.applied, self.heartbeat, self.released];
-        let progress = progress.map(u64::to_le_bytes).concat();
-        let offset = offset(self.place) + IDENTITY_LEN as u64;
-        self.media.write_at(offset, &progress)?;
-        Ok(self.media.show(offset, progress.len() as u64)?)
+        let start = offset(self.place);
+        // Each in one store: who reads meanwhile sees the old word or the new one.
+        for (field, word) in [
+            (offset_of!(format::Member, applied), numbered(self.numbering, self.applied)),
+            (offset_of!(format::Member, released), numbered(self.numbering, self.released)),
+            (offset_of!(format::Member, heartbeat), U64::new(self.heartbeat)),
+        ] {
+            self.media.write_at(start + field as u64, word.as_bytes())?;
+        }
+        Ok(self.media.show(start + IDENTITY_LEN as u64, LEN - IDENTITY_LEN as u64)?)
     }
 }
 
@@ -307,10 +369,13 @@ fn claim(
         machine_uuid: me.machine.unwrap_or_default().into_bytes(),
         boot_id: me.boot.into_bytes(),
         crc: U64::ZERO,
-        applied: U64::ZERO,
+        old_applied: U64::ZERO,
         heartbeat: U64::ZERO,
+        old_released: U64::ZERO,
+        version: U64::new(MEMBER_VERSION),
+        applied: U64::ZERO,
         released: U64::ZERO,
-        rest: [0; 40],
+        rest: [0; 16],
     };
     raw.crc = U64::new(raw.checksum(fs_uuid.as_bytes()));
     let (identity, progress) = raw.as_bytes().split_at(IDENTITY_LEN);
@@ -357,7 +422,7 @@ mod tests {
 
         /// Number of the system, and how far it is.
         fn members(&self) -> Vec<(u128, u64)> {
-            let members = read(&self.0, FS).unwrap();
+            let members = read(&self.0, FS, Some(0)).unwrap();
             members.iter().map(|m| (m.system.system.as_u128(), m.applied)).collect()
         }
     }
@@ -367,12 +432,12 @@ mod tests {
         let pool = Pool::new();
         assert_eq!(pool.members(), []);
         let mut seats: Vec<Seat> = (1..=3).map(|n| pool.take(system(n, n)).unwrap()).collect();
-        seats[1].report(7).unwrap();
+        seats[1].report(0, 7, 0).unwrap();
         assert_eq!(pool.members(), [(1, 0), (2, 7), (3, 0)]);
         // Nobody has released what he has not applied.
-        let released = || read(&pool.0, FS).unwrap()[1].released;
+        let released = || read(&pool.0, FS, Some(0)).unwrap()[1].released;
         for (told, found) in [(5, 5), (9, 7)] {
-            seats[1].release(told).unwrap();
+            seats[1].report(0, 7, told).unwrap();
             assert_eq!(released(), found);
         }
         drop(seats.remove(0));
@@ -380,7 +445,48 @@ mod tests {
         // The free place is used again, and begins at nothing.
         let fourth = pool.take(system(4, 4)).unwrap();
         assert_eq!((fourth.place, pool.members()[0]), (0, (4, 0)));
-        assert_eq!(read(&pool.0, Uuid::from_u128(78)).unwrap(), [], "another file system's");
+        assert_eq!(
+            read(&pool.0, Uuid::from_u128(78), Some(0)).unwrap(),
+            [],
+            "another file system's"
+        );
+    }
+
+    #[test]
+    fn what_is_of_another_numbering_does_not_count() {
+        let pool = Pool::new();
+        let mut seat = pool.take(system(1, 1)).unwrap();
+        seat.report(5, 9, 8).unwrap();
+        let found = |numbering| {
+            let found = read(&pool.0, FS, numbering).unwrap()[0];
+            (found.is_current, found.applied, found.released)
+        };
+        assert_eq!(found(Some(5)), (true, 9, 8));
+        for other in [None, Some(0), Some(4), Some(6)] {
+            assert_eq!(found(other), (false, 0, 0));
+        }
+        // In between the two stores neither is taken for one of the other.
+        let field = offset(0) + offset_of!(format::Member, applied) as u64;
+        pool.0.write_at(field, numbered(7, 3).as_bytes()).unwrap();
+        assert_eq!((found(Some(5)), found(Some(7))), ((false, 0, 0), (true, 3, 0)));
+    }
+
+    #[test]
+    fn tools_of_other_versions_are_known_as_such() {
+        let pool = Pool::new();
+        let mut seat = pool.take(system(1, 1)).unwrap();
+        seat.report(0, 9, 9).unwrap();
+        let mut raw = format::Member::new_zeroed();
+        pool.0.read_at(offset(0), raw.as_mut_bytes()).unwrap();
+        // What older tools read.
+        assert_eq!((raw.old_applied.get(), raw.old_released.get()), (0, 0));
+        for (version, tools) in [(0, Tools::Older), (MEMBER_VERSION + 1, Tools::Newer)] {
+            raw.version = U64::new(version);
+            (raw.old_applied, raw.old_released) = (U64::new(9), U64::new(9));
+            pool.0.write_at(offset(0), raw.as_bytes()).unwrap();
+            let found = read(&pool.0, FS, Some(0)).unwrap()[0];
+            assert_eq!((found.tools, found.applied, found.released), (tools, 0, 0));
+        }
     }
 
     #[test]
@@ -403,7 +509,7 @@ mod tests {
         let pool = Pool::new();
         std::mem::forget(pool.take(system(1, 1)).unwrap());
         let other = pool.take(system(2, 2)).unwrap();
-        let looked = look(&pool.0, FS, QUICK).unwrap();
+        let looked = look(&pool.0, FS, Some(0), QUICK).unwrap();
         assert!(looked.iter().all(|(_, alive)| !alive), "nobody beats: {looked:?}");
         // The same machine after a reboot: whether the first is a living clone is not known yet.
         let mut back = pool.take(system(1, 9)).unwrap();
@@ -423,9 +529,9 @@ mod tests {
     fn who_beats_is_alive_and_is_not_dropped() {
         let pool = Pool::new();
         let mut seat = pool.take(system(1, 1)).unwrap();
-        let before = read(&pool.0, FS).unwrap()[0];
+        let before = read(&pool.0, FS, Some(0)).unwrap()[0];
         thread::scope(|scope| {
-            let looked = scope.spawn(|| look(&pool.0, FS, QUICK).unwrap());
+            let looked = scope.spawn(|| look(&pool.0, FS, Some(0), QUICK).unwrap());
             while !looked.is_finished() {
                 seat.tend(QUICK).unwrap();
                 thread::sleep(QUICK.interval);
@@ -433,10 +539,10 @@ mod tests {
             assert!(matches!(looked.join().unwrap()[..], [(_, true)]));
         });
         assert!(!drop_silent(&pool.0, FS, &before).unwrap());
-        let now = read(&pool.0, FS).unwrap()[0];
+        let now = read(&pool.0, FS, Some(0)).unwrap()[0];
         assert!(drop_silent(&pool.0, FS, &now).unwrap());
         assert!(matches!(seat.tend(QUICK), Err(MemberError::Lost { place: 0 })));
-        assert!(matches!(seat.report(3), Err(MemberError::Lost { place: 0 })));
+        assert!(matches!(seat.report(0, 3, 0), Err(MemberError::Lost { place: 0 })));
     }
 
     #[test]

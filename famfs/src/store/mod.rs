@@ -9,6 +9,7 @@ pub mod log;
 mod log_error;
 pub mod members;
 pub mod mkfs;
+pub mod numbering;
 mod renumber;
 pub mod role;
 pub mod superblock;

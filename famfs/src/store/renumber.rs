@@ -5,12 +5,15 @@
 //! it names gets the new numbers. Meanwhile the log's header begins with another magic number, so
 //! that whoever does not know of this reads nothing, and the superblock's 2 MiB say which old
 //! entries count and how many have moved. So readers see at any moment what the log will be, and
-//! whoever writes next goes on after a crash.
+//! whoever writes next goes on after a crash. The last record stays: its generation is the
+//! [numbering](crate::store::numbering) of the log from then on.
 //!
 //! A batch of entries is durable in its buffer before it is written over slots, whose old entries
 //! are in that batch or before it.
 
-use std::mem::{offset_of, size_of};
+use std::mem::offset_of;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use zerocopy::little_endian::U64;
 use zerocopy::{FromZeros, IntoBytes};
@@ -24,19 +27,26 @@ use crate::format::{self, ENTRY_LEN, Entry, EntryKind, LOG_MAGIC, LOG_OFFSET, Lo
 use crate::media::Media;
 use crate::store::entries::Entries;
 use crate::store::log_error::LogError;
+use crate::store::numbering::{RECORD_LEN, newest};
 
-const RECORD_LEN: u64 = size_of::<Renumbering>() as u64;
 /// Instead of the new number of a slot whose entry does not count.
 const NONE: u32 = u32::MAX;
-/// How often a reader tries to read while the entries move.
-const ATTEMPTS: usize = 8;
+/// How long a reader waits for entries that move, and its pause between two looks.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Moves all entries that are not void into slots without gaps and frees the rest. Returns how many
-/// there are; `None` if the log is too long for that, or names slots that are void, and stays.
+/// there are; `None` if the log is too long for that, or names slots that are void, and stays, as
+/// it does if `is_unread` says that somebody has begun to read it by slots. That is asked when
+/// nobody begins to any more.
 ///
 /// # Errors
 /// An entry is damaged, or the media cannot be read or written.
-pub(super) fn renumber(media: &dyn Media, published: u64) -> Result<Option<u64>, LogError> {
+pub(super) fn renumber(
+    media: &dyn Media,
+    published: u64,
+    is_unread: &mut dyn FnMut() -> bool,
+) -> Result<Option<u64>, LogError> {
     let counting = Counting::of(media, published)?;
     let Some(counting) = counting.filter(|counting| counting.slots() <= MAX_SLOTS) else {
         return Ok(None);
@@ -48,13 +58,21 @@ pub(super) fn renumber(media: &dyn Media, published: u64) -> Result<Option<u64>,
         None => {}
     }
     write(media, COUNTING_OFFSET, &counting.bits)?;
-    let before = records(media)?.into_iter().flatten().map(|record| record.generation.get()).max();
+    let before = newest(media)?.map_or(0, |record| record.generation.get());
     let mut record = Renumbering::new_zeroed();
-    record.generation = U64::new(before.map_or(1, |before| before.wrapping_add(1)));
+    record.generation = U64::new(before.wrapping_add(1));
     record.slots = U64::new(published);
     record.counting_crc = U64::new(renumbering::checksum(&counting.bits));
     write_record(media, record)?;
     write(media, LOG_OFFSET, &RENUMBERING_MAGIC.to_le_bytes())?;
+    // Whoever lost the right to write may not have noticed, and others have published.
+    let mut next = [0; 8];
+    media.read_at(LOG_OFFSET + offset_of!(LogHeader, next_index) as u64, &mut next)?;
+    if !is_unread() || u64::from_le_bytes(next) != published {
+        // No entry has moved.
+        write(media, LOG_OFFSET, &LOG_MAGIC.to_le_bytes())?;
+        return Ok(None);
+    }
     finish(media).map(Some)
 }
 
@@ -81,6 +99,13 @@ pub(super) fn finish(media: &dyn Media) -> Result<u64, LogError> {
         moved += batch.len() as u64;
         record = write_next(media, record, moved, &[])?;
     }
+    if record.first().is_none() {
+        let batches = moved.div_ceil(BATCH_ENTRIES);
+        let first = record.generation.get().wrapping_sub(2 * batches);
+        record.generation = U64::new(record.generation.get().wrapping_add(1));
+        record.batch_crc = U64::new(first);
+        write_record(media, record)?;
+    }
     // The counters first: with the magic number, they count.
     let counters = offset_of!(LogHeader, next_seqnum) as u64;
     write(media, LOG_OFFSET + counters, &[moved.to_le_bytes(), moved.to_le_bytes()].concat())?;
@@ -93,7 +118,8 @@ pub(super) fn finish(media: &dyn Media) -> Result<u64, LogError> {
 /// # Errors
 /// What tells how far it is, or an entry, is damaged; or the media cannot be read.
 pub(super) fn view(media: &dyn Media) -> Result<Vec<Entry>, LogError> {
-    for _ in 0..ATTEMPTS {
+    let start = Instant::now();
+    loop {
         let (record, counting) = state(media)?;
         let viewed = view_at(media, &record, &counting);
         // Somebody may go on with it while this reads.
@@ -101,8 +127,11 @@ pub(super) fn view(media: &dyn Media) -> Result<Vec<Entry>, LogError> {
         if newest(media)?.as_ref().is_some_and(same) {
             return viewed;
         }
+        if start.elapsed() >= PATIENCE {
+            return Err(LogError::Moving { offset: RENUMBERING_OFFSET + media.origin() });
+        }
+        thread::sleep(PAUSE);
     }
-    Err(LogError::Moving { offset: RENUMBERING_OFFSET + media.origin() })
 }
 
 fn view_at(
@@ -120,19 +149,6 @@ fn view_at(
         entries.push(entry?);
     }
     Ok(entries)
-}
-
-/// The newer record, if one is whole.
-fn newest(media: &dyn Media) -> Result<Option<Renumbering>, LogError> {
-    let [one, other] = records(media)?;
-    Ok(one.into_iter().chain(other).max_by_key(|record| record.generation.get()))
-}
-
-fn records(media: &dyn Media) -> Result<[Option<Renumbering>; 2], LogError> {
-    let mut raw = [Renumbering::new_zeroed(); 2];
-    media.refresh(RENUMBERING_OFFSET, 2 * RECORD_LEN)?;
-    media.read_at(RENUMBERING_OFFSET, raw.as_mut_bytes())?;
-    Ok(raw.map(|record| Some(record).filter(Renumbering::is_whole)))
 }
 
 /// How far it is, and which entries count; checked.

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use crate::store::members::Member;
+use crate::store::members::{Member, Tools};
 use crate::system::holders::{self, NamedProcess, Role};
 
 /// File systems whose files other hosts can have, which this kernel does not see: NFS, SMB, CIFS,
@@ -52,6 +52,19 @@ pub enum Unknown {
         /// Its machine UUID.
         machine: Uuid,
     },
+    /// A machine takes part in another way.
+    #[error(
+        "VM {machine} ({process}) has the pool, but is no member for this command: its tools are \
+         {}; install the same version there and here, or stop the VM", words(*.tools)
+    )]
+    OtherTools {
+        /// Its process.
+        process: NamedProcess,
+        /// Its machine UUID.
+        machine: Uuid,
+        /// How its tools differ.
+        tools: Tools,
+    },
     /// Several machines cannot be told apart.
     #[error(
         "several VMs have the machine UUID {machine}: give each its own (QEMU's -uuid), or stop all \
@@ -78,6 +91,14 @@ pub enum Unknown {
     },
 }
 
+fn words(tools: Tools) -> &'static str {
+    match tools {
+        Tools::Same => "the same",
+        Tools::Older => "older, and do not follow log entries into other slots",
+        Tools::Newer => "newer",
+    }
+}
+
 /// How far removed files are known to be unused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
@@ -89,6 +110,22 @@ pub struct Standing {
     pub members: Vec<(Member, NamedProcess)>,
     /// Members whose machine does not run on this host, as far as this process can see.
     pub gone: Vec<Member>,
+}
+
+impl Standing {
+    /// Whether entries may get other slots: nobody reads the log who would not notice, and everybody
+    /// shows all that is published.
+    #[must_use]
+    pub fn may_move(&self, published: u64) -> bool {
+        self.unknown.is_empty() && self.behind(published).next().is_none()
+    }
+
+    /// Members that do not show all that is published, or have not told so.
+    pub fn behind(&self, published: u64) -> impl Iterator<Item = &(Member, NamedProcess)> {
+        let is_behind =
+            move |(member, _): &&(Member, _)| !member.is_current || member.applied < published;
+        self.members.iter().filter(is_behind)
+    }
 }
 
 impl Users {
@@ -176,6 +213,10 @@ impl Users {
         for member in members {
             let machine = member.system.machine;
             match self.machines.iter().find(|(_, uuid)| Some(*uuid) == machine) {
+                Some((process, machine)) if member.tools != Tools::Same => {
+                    let (process, machine, tools) = (process.clone(), *machine, member.tools);
+                    standing.unknown.push(Unknown::OtherTools { process, machine, tools });
+                }
                 Some((process, _)) => {
                     standing.released = standing.released.min(member.released);
                     standing.members.push((*member, process.clone()));
@@ -207,7 +248,8 @@ mod tests {
     fn member(machine: u128, released: u64) -> Member {
         let uuid = Uuid::from_u128(machine);
         let system = RunningSystem { system: uuid, machine: Some(uuid), boot: uuid };
-        Member { place: 0, system, applied: released, heartbeat: 0, released }
+        let (tools, is_current) = (Tools::Same, true);
+        Member { place: 0, system, tools, is_current, applied: released, heartbeat: 0, released }
     }
 
     fn users(machines: &[u128], others: &[u32]) -> Users {
@@ -247,6 +289,28 @@ mod tests {
         assert_eq!(unknown(&users(&[1, 1, 1], &[]), false), [Unknown::Twins { machine }]);
         // It beats, and nobody sees its machine.
         assert_eq!(unknown(&users(&[], &[]), true), [Unknown::Unseen { system: machine }]);
+    }
+
+    #[test]
+    fn tools_of_another_version_are_no_member() {
+        for tools in [Tools::Older, Tools::Newer] {
+            let members = [Member { tools, ..member(1, 9) }];
+            let standing = users(&[1], &[]).standing(&members, 9, |_| false);
+            let (machine, process) = (Uuid::from_u128(1), process(1));
+            assert_eq!(standing.unknown, [Unknown::OtherTools { process, machine, tools }]);
+            assert!(standing.released == 0 && !standing.may_move(9));
+        }
+    }
+
+    #[test]
+    fn entries_move_when_everybody_has_them() {
+        let standing = |second| users(&[1, 2], &[]).standing(&[member(1, 9), second], 9, |_| true);
+        assert!(standing(member(2, 9)).may_move(9));
+        assert!(!standing(member(2, 8)).may_move(9));
+        let stale = Member { is_current: false, ..member(2, 9) };
+        assert!(!standing(stale).may_move(9) && !standing(stale).may_move(0));
+        // One that does not run will begin anew.
+        assert!(users(&[1], &[]).standing(&[member(1, 9), member(2, 1)], 9, |_| false).may_move(9));
     }
 
     #[test]

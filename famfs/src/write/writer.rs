@@ -16,10 +16,11 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::format::extension::GroupBody;
 use crate::format::map::DataArea;
 use crate::format::path::RelPath;
+use crate::format::renumbering::RENUMBERING_OFFSET;
 use crate::format::{Body, Entry, EntryKind};
 use crate::replay::dead::Dead;
 use crate::replay::tree::change::Change;
-use crate::replay::{EntryProblem, Plan};
+use crate::replay::{EntryProblem, Plan, read_undisturbed, reclaim};
 use crate::store::alloc::Striping;
 use crate::store::lease::Keeper;
 use crate::store::log::{Log, LogError};
@@ -101,9 +102,13 @@ impl<'v> Writer<'v> {
         }
         let extensions = superblock.has_extensions(media)?;
         let mut log = Log::open(media, superblock.log_len)?;
+        if system.is_some() && log.is_moving() {
+            // Only the host can write what tells how far it is.
+            return Err(LogError::Moving { offset: RENUMBERING_OFFSET + media.origin() }.into());
+        }
         log.prepare(preview)?;
         let area = superblock.data_area(media.len());
-        let mut plan = Plan::read(&log, area, extensions);
+        let (log, mut plan) = read_undisturbed(media, superblock.log_len, area, extensions)?;
         if let Some(damage) = plan.stopped.take() {
             return Err(WriteError::Damaged(damage));
         }
@@ -167,6 +172,13 @@ impl<'v> Writer<'v> {
     #[must_use]
     pub fn deleted(&self) -> u64 {
         Dead::of(&self.log, &self.plan).map_or(0, |dead| dead.units + dead.pages)
+    }
+
+    /// Whether the log should get the slots of void entries back first, if that is possible.
+    #[must_use]
+    pub fn is_short_of_slots(&self) -> bool {
+        let voids = self.plan.voids().len() as u64;
+        reclaim::is_shorter(voids, self.log.free_slots(), self.log.slots())
     }
 
     /// Publishes only while the master's lease is held.

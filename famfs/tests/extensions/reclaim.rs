@@ -61,11 +61,11 @@ fn every_crash(log: &ExtendedLog, released: u64, same: impl Fn(&Plan)) {
     let compacted = Contents::read(&compacted).unwrap();
     for stores in 0.. {
         let media = Crashing::new(log, stores);
-        let done = reclaim(&media, released, || true);
+        let done = reclaim(&media, released, 0, || true);
         for goes_on in [false, true] {
             if goes_on {
                 media.go_on();
-                reclaim(&media, released, || true).unwrap();
+                reclaim(&media, released, 0, || true).unwrap();
                 assert_eq!(number(&media).unwrap() % 2, 0);
             }
             let mut contents = Contents::read(&media).unwrap();
@@ -75,7 +75,7 @@ fn every_crash(log: &ExtendedLog, released: u64, same: impl Fn(&Plan)) {
             assert_eq!(removed_since(&contents.plan, released), held);
             are_taken(&mut contents, &held);
         }
-        reclaim(&media, u64::MAX, || true).unwrap();
+        reclaim(&media, u64::MAX, 0, || true).unwrap();
         let contents = Contents::read(&media).unwrap();
         same(&contents.plan);
         let (plan, expected) = (&contents.plan, &compacted.plan);
@@ -105,7 +105,7 @@ fn only_what_is_released_becomes_free() {
         every_crash(&log, released, |plan| assert_eq!(paths(plan), ["stays 4096"]));
     }
     let left = |released: u64| {
-        let done = reclaim(&log.media, released, || true).unwrap();
+        let done = reclaim(&log.media, released, 0, || true).unwrap();
         (done.objects, done.bytes, done.left)
     };
     assert_eq!(left(at[0]), (0, 0, whole.bytes));
@@ -126,12 +126,12 @@ fn removals_stay_while_somebody_reads() {
     let Prepared { mut log, file: f, .. } = prepared();
     log.push(EntryKind::Remove, removal(f).as_bytes());
     let expected = paths(&log.contents().plan);
-    let done = reclaim(&log.media, log.next, || false).unwrap();
+    let done = reclaim(&log.media, log.next, 0, || false).unwrap();
     assert!(done.bytes > 0);
     let contents = log.contents();
     assert_eq!((contents.plan.idle().len(), paths(&contents.plan)), (1, expected.clone()));
     assert!(!releasing(&log.media).unwrap().is_nothing());
-    reclaim(&log.media, log.next, || true).unwrap();
+    reclaim(&log.media, log.next, 0, || true).unwrap();
     assert!(releasing(&log.media).unwrap().is_nothing());
     assert_eq!(paths(&log.contents().plan), expected);
 }
@@ -153,7 +153,7 @@ impl Media for Torn<'_> {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), MediaError> {
         if offset > LOG_OFFSET + (1 << 20) && self.due.swap(false, Ordering::Relaxed) {
-            reclaim(&self.log.media, u64::MAX, || true).unwrap();
+            reclaim(&self.log.media, u64::MAX, 0, || true).unwrap();
         }
         self.log.media.read_at(offset, buf)
     }

@@ -90,19 +90,20 @@ impl Followers {
         let superblock = Superblock::read(&media).ok()?;
         let mut followers = Self { media, superblock, looker: Looker::default() };
         // Those whose heartbeats change until the next look live.
-        followers.members();
+        followers.members(None);
         Some(followers)
     }
 
-    fn members(&mut self) -> Vec<(Member, bool)> {
-        self.looker.look(&self.media, self.superblock.fs_uuid).unwrap_or_default()
+    fn members(&mut self, numbering: Option<u64>) -> Vec<(Member, bool)> {
+        self.looker.look(&self.media, self.superblock.fs_uuid, numbering).unwrap_or_default()
     }
 
     /// What the file system says now, and how far each of these machines is.
     #[must_use]
     pub fn look(mut self, vms: &[(&str, Option<Uuid>)]) -> (Option<PsFamfs>, Vec<Option<Follows>>) {
+        let numbering = Log::open(&self.media, self.superblock.log_len).map(|log| log.numbering());
         // Members first: nobody has applied what was published later.
-        let members = self.members();
+        let members = self.members(numbering.unwrap_or(None));
         let log = Log::open(&self.media, self.superblock.log_len);
         let Ok(published) = log.map(|log| log.published()) else {
             return (None, vec![None; vms.len()]);
@@ -142,13 +143,15 @@ fn follows(members: &[(Member, bool)], machine: Uuid, published: u64) -> Option<
 #[cfg(test)]
 mod tests {
     use famfs::store::lease::RunningSystem;
+    use famfs::store::members::Tools;
 
     use super::*;
 
     fn member(place: u64, machine: Option<u128>, system: u128, applied: u64) -> Member {
         let (system, machine) = (Uuid::from_u128(system), machine.map(Uuid::from_u128));
         let system = RunningSystem { system, machine, boot: Uuid::from_u128(place.into()) };
-        Member { place, system, applied, released: applied, heartbeat: 1 }
+        let (tools, is_current) = (Tools::Same, true);
+        Member { place, system, tools, is_current, applied, released: applied, heartbeat: 1 }
     }
 
     #[test]

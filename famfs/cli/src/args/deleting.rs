@@ -56,19 +56,27 @@ The kernel says who has the pool. Whoever has it and is no member (see `famfs me
 any deleted file, and nothing is given back: a VM without `famfs watch`, with read-only access or \
 with older tools, a block device, or another program. The command names it. Only root can see the \
 processes of other users, and nobody those of other hosts: a pool on a file system that hosts \
-share is refused. Log slots are given back only by `compact`.
+share is refused.
+
+The log slots of deleted files come back as well, once fewer than a quarter of the log is free: the \
+other entries move together. For that, each VM that has the pool must be a member and show all that \
+is published. Commands of the host that change names do the same before they start.
 
 Examples:
   famfs --pool pool reclaim                give back what nobody uses
   famfs --pool pool reclaim --wait 60      wait for those who use it
+  famfs --pool pool reclaim --slots        give back log slots, even if the log is not short
   famfs --pool pool reclaim --json
 
-Exit codes: 0 all is given back; 1 failure; 2 wrong usage; 3 something is still held; 130 \
-interrupted.")]
+Exit codes: 0 all is given back; 1 failure; 2 wrong usage; 3 something is still held, or log slots \
+cannot be given back now; 130 interrupted.")]
 pub struct Reclaim {
     /// How long to wait for those who hold deleted files, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = number::<u64>(0..=86_400))]
     pub wait: u64,
+    /// Give back all log slots of deleted files, even if the log has many free ones
+    #[arg(long)]
+    pub slots: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,

@@ -61,7 +61,7 @@ fn check_kind(args: &Chkread) -> Result<()> {
     }
     let size = file.metadata()?.len();
     let bytes = MetaBytes { file, start: LOG_OFFSET, size };
-    Log::open(&bytes, size)?;
+    Log::header(&bytes, size)?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use famfs::store::lease::Timing;
 use famfs::store::log::Log;
-use famfs::store::members::{Member, drop_silent, look};
+use famfs::store::members::{Member, Tools, drop_silent, look};
 use famfs::store::superblock::Superblock;
 use famfs::sys::dax::Access;
 use famfs_cli::args::Members;
@@ -32,6 +32,8 @@ pub const ALIVE: &str = "alive";
 pub const SILENT: &str = "silent";
 /// It says that it has applied more than there is.
 pub const WRONG: &str = "wrong";
+/// Its tools are older or newer, so how far it is is not known.
+pub const OTHER: &str = "other tools";
 
 /// A running system that follows the log.
 #[derive(Serialize)]
@@ -47,15 +49,16 @@ pub struct MemberItem {
     pub applied: u64,
     /// No program there uses what the entries below this slot deleted.
     pub released: u64,
-    /// [`ALIVE`], [`SILENT`] or [`WRONG`].
+    /// [`ALIVE`], [`SILENT`], [`WRONG`] or [`OTHER`].
     pub state: &'static str,
 }
 
 impl MemberItem {
     /// `published` is the number of entries that were published when it was looked at, or later.
     pub fn new(member: &Member, alive: bool, published: u64) -> Self {
-        let Member { system, applied, released, .. } = member;
+        let Member { system, tools, applied, released, .. } = member;
         let state = match alive {
+            _ if *tools != Tools::Same => OTHER,
             _ if *applied > published => WRONG,
             true => ALIVE,
             false => SILENT,
@@ -71,8 +74,15 @@ pub fn run(pool: Option<&Path>, args: &Members) -> Outcome {
     let place = Place::open(pool, args.path.as_deref(), access)?;
     let superblock = Superblock::read(place.volume.media())?;
     let fs_uuid = superblock.fs_uuid;
-    let mut members = look(place.volume.media(), fs_uuid, Timing::default())?;
-    let published = Log::open(place.volume.media(), superblock.log_len)?.published();
+    let media = place.volume.media();
+    let (mut members, published) = loop {
+        let numbering = Log::open(media, superblock.log_len)?.numbering();
+        let members = look(media, fs_uuid, numbering, Timing::default())?;
+        let log = Log::open(media, superblock.log_len)?;
+        if log.numbering() == numbering {
+            break (members, log.published());
+        }
+    };
     let mut dropped = 0;
     if args.drop_silent {
         let media = place.volume.lease_media()?;

@@ -14,7 +14,7 @@ use famfs::sys::dax::Access;
 use famfs_cli::args::Publish;
 use serde::Serialize;
 
-use super::members::{ALIVE, MemberItem, SILENT, WRONG};
+use super::members::{ALIVE, MemberItem, OTHER, SILENT, WRONG};
 use crate::output::{
     Failure, INTERRUPTED, OK, Outcome, notice, print_json, say, stop_flag, stopped,
 };
@@ -41,17 +41,24 @@ pub fn run(pool: Option<&Path>, args: &Publish) -> Outcome {
     let place = Place::open(pool, args.path.as_deref(), Access::Read)?;
     let media = place.volume.media();
     let superblock = Superblock::read(media)?;
-    let published = Log::open(media, superblock.log_len)?.published();
+    let log = Log::open(media, superblock.log_len)?;
+    let (mut published, mut numbering) = (log.published(), log.numbering());
     let (start, timing, timeout) =
         (Instant::now(), Timing::default(), Duration::from_secs(args.timeout));
     let mut looker = Looker::default();
-    looker.look(media, superblock.fs_uuid)?;
+    looker.look(media, superblock.fs_uuid, numbering)?;
     // Who hears it beats at once.
     media.announce();
     let (items, done) = loop {
-        let looked = looker.look(media, superblock.fs_uuid)?;
+        let looked = looker.look(media, superblock.fs_uuid, numbering)?;
         // Read afterwards, so that no member that is right can be ahead of it.
-        let latest = Log::open(media, superblock.log_len)?.published();
+        let log = Log::open(media, superblock.log_len)?;
+        let latest = log.published();
+        if log.numbering() != numbering {
+            // The entries have other numbers; all that count are among those that there are now.
+            (published, numbering) = (latest, log.numbering());
+            continue;
+        }
         let items: Vec<MemberItem> =
             looked.iter().map(|(member, alive)| MemberItem::new(member, *alive, latest)).collect();
         let enough = items.len() as u64 >= args.members;
@@ -110,6 +117,7 @@ fn failure(report: &PublishReport, args: &Publish, waited: Duration) -> String {
                 text +=
                     ", and is silent: if it has ended, `famfs members --drop-silent` removes it";
             }
+            OTHER => text += ", as far as this can be known: its tools are of another version",
             WRONG => {
                 text += ", as it says, but so many are not published: restart its `famfs watch`";
             }

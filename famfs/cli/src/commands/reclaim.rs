@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use famfs::replay::reclaim::{Reclaimed, removed_by};
+use famfs::replay::reclaim::{self, removed_by};
 use famfs::store::members::Member;
 use famfs::sys::dax::Access;
 use famfs::system::holders::NamedProcess;
@@ -19,7 +19,7 @@ use crate::output::{
     Failure, INTERRUPTED, OK, Outcome, human, notice, print_json, say, stop_flag, stopped,
 };
 use crate::place::Place;
-use crate::reclaiming::{Look, Patience};
+use crate::reclaiming::{Given, Look, Patience, Slots};
 
 /// Something is still being released.
 const HELD: u8 = 3;
@@ -35,6 +35,8 @@ struct ReclaimReport {
     bytes: u64,
     /// Bytes that are still being released.
     left: u64,
+    /// Log slots that became free.
+    slots: u64,
     /// Who is waited for.
     held: Vec<Holder>,
 }
@@ -63,31 +65,38 @@ pub fn run(pool: Option<&Path>, args: &Reclaim) -> Outcome {
         pool.context("reclaim needs --pool FILE: only the host can see who uses the pool")?;
     let stop = stop_flag()?;
     let end = Instant::now() + Duration::from_secs(args.wait);
+    let slots = if args.slots { Slots::All } else { Slots::IfShort };
     let mut report = ReclaimReport { version: 1, ..ReclaimReport::default() };
-    // How far everything is given back.
-    let mut done = 0;
+    // How far everything is given back, by which numbers.
+    let mut done = None;
+    let mut slots_left;
     loop {
         // Others may write while this waits.
         let view = Place::open(Some(pool), None, Access::Read)?;
-        let look = Look::new(view.volume.media(), pool, Patience::Heartbeats)?;
+        let look = Look::new(view.volume.media(), pool, Patience::Heartbeats, slots)?;
         report.held.clear();
         let Some(look) = look else {
-            report.left = 0;
+            (report.left, slots_left) = (0, false);
             break;
         };
         report.left = look.releasing.bytes;
-        if look.standing.released > done {
-            done = look.standing.released;
-            let Reclaimed { objects, bytes, left } = give_back(pool)?;
-            report.objects += objects;
-            report.bytes += bytes;
-            report.left = left;
+        slots_left = slots.are_wanted(&look.releasing);
+        let released = (look.releasing.numbering, look.standing.released);
+        let is_news = look.standing.released > 0 && done != Some(released);
+        let is_moving = look.releasing.numbering.is_none();
+        if is_news || look.may_move() || is_moving {
+            done = Some(released);
+            let given = give_back(pool, slots)?;
+            report.objects += given.memory.objects;
+            report.bytes += given.memory.bytes;
+            report.slots += given.slots;
+            (report.left, slots_left) = (given.memory.left, given.slots_left);
         }
-        if report.left == 0 {
+        if report.left == 0 && !slots_left {
             break;
         }
         if Instant::now() >= end {
-            report.held = holders(&view, &look)?;
+            report.held = holders(&view, &look, report.left > 0)?;
             break;
         }
         if stopped(&stop) {
@@ -95,30 +104,31 @@ pub fn run(pool: Option<&Path>, args: &Reclaim) -> Outcome {
         }
         thread::sleep(PAUSE);
     }
-    let code = if report.left == 0 { OK } else { HELD };
+    let code = if report.left == 0 && !slots_left { OK } else { HELD };
     if args.json {
         print_json(&report)?;
     } else {
-        print_report(&report)?;
+        print_report(&report, slots_left)?;
     }
     Ok(code)
 }
 
 /// Looks again with the right to write, and gives back what is unused then.
-fn give_back(pool: &Path) -> Result<Reclaimed> {
+fn give_back(pool: &Path, slots: Slots) -> Result<Given> {
     let place = Place::open(Some(pool), None, Access::Write)?;
-    place.lease()?;
-    match Look::new(place.volume.media(), pool, Patience::Heartbeats)? {
-        Some(look) if look.standing.released > 0 => {
-            look.give_back(place.volume.media(), pool, place.lease()?)
-        }
-        Some(look) => Ok(Reclaimed { left: look.releasing.bytes, ..Reclaimed::default() }),
-        None => Ok(Reclaimed::default()),
+    let lease = place.lease()?;
+    let media = place.volume.media();
+    if reclaim::releasing(media)?.numbering.is_none() {
+        reclaim::end_moves(media)?;
+    }
+    match Look::new(media, pool, Patience::Heartbeats, slots)? {
+        Some(look) => look.give_back(media, pool, lease),
+        None => Ok(Given::default()),
     }
 }
 
 /// Who keeps something from being given back.
-fn holders(place: &Place, look: &Look) -> Result<Vec<Holder>> {
+fn holders(place: &Place, look: &Look, memory: bool) -> Result<Vec<Holder>> {
     let unknown = look.standing.unknown.iter().map(|unknown| Holder {
         reason: unknown.to_string(),
         machine: None,
@@ -127,10 +137,27 @@ fn holders(place: &Place, look: &Look) -> Result<Vec<Holder>> {
         path: None,
     });
     let mut holders: Vec<Holder> = unknown.collect();
-    for (member, process) in &look.standing.members {
-        if member.released < look.releasing.published {
-            holders.push(member_of(place, member, process)?);
+    if memory {
+        for (member, process) in &look.standing.members {
+            if member.released < look.releasing.published {
+                holders.push(member_of(place, member, process)?);
+            }
         }
+        return Ok(holders);
+    }
+    for (Member { system, applied, .. }, process) in look.standing.behind(look.releasing.published)
+    {
+        let machine = system.machine.unwrap_or_default();
+        holders.push(Holder {
+            reason: format!(
+                "VM {machine} ({process}) shows the entries below log slot {applied} only, so log \
+                 slots cannot be given back yet"
+            ),
+            machine: system.machine,
+            system: Some(system.system),
+            released: None,
+            path: None,
+        });
     }
     Ok(holders)
 }
@@ -158,15 +185,23 @@ fn member_of(place: &Place, member: &Member, process: &NamedProcess) -> Result<H
     Ok(Holder { reason, machine, system, released: Some(released), path })
 }
 
-fn print_report(report: &ReclaimReport) -> Result<()> {
-    let ReclaimReport { objects, bytes, left, held, .. } = report;
+fn print_report(report: &ReclaimReport, slots_left: bool) -> Result<()> {
+    let ReclaimReport { objects, bytes, left, slots, held, .. } = report;
     match (objects, left) {
+        (0, 0) if *slots > 0 => {}
+        (0, 0) if slots_left => {}
         (0, 0) => say!("nothing is being released")?,
         (1, _) => say!("gave back {} of 1 removed file, directory or link", human(*bytes))?,
         _ => say!("gave back {} of {objects} removed files, directories and links", human(*bytes))?,
     }
+    if *slots > 0 {
+        say!("gave back {slots} log slots")?;
+    }
     if *left > 0 {
         notice!("{} are still being released", human(*left));
+    }
+    if slots_left {
+        notice!("log slots of deleted files cannot be given back now");
     }
     for holder in held {
         notice!("{}", holder.reason);

@@ -32,15 +32,17 @@ pub struct Membership {
     beat: Duration,
     /// When it last beat.
     last: Instant,
-    /// How far removed files are known to be unused here.
+    /// How far removed files are known to be unused here, in slots of a numbering.
     release: Release,
+    numbering: Option<u64>,
 }
 
 impl Membership {
     /// None yet. A system that cannot write the memory takes no place.
     pub fn new(writable: bool) -> Self {
         let now = Instant::now();
-        Self { writable, seat: None, next: now, beat: BEAT, last: now, release: Release::default() }
+        let (release, numbering) = (Release::default(), None);
+        Self { writable, seat: None, next: now, beat: BEAT, last: now, release, numbering }
     }
 
     /// Sets how often to beat, by whether others wake this system.
@@ -77,15 +79,20 @@ impl Membership {
         let proven = self.release.proven();
         let result = match &mut self.seat {
             Some(seat) => {
-                // What could not be made is not there: the last position counts.
-                let applied = match follower.has_failed() {
-                    true => Ok(()),
-                    false => seat.report(follower.plan().next_slot()),
+                let told = match follower.numbering() {
+                    None => Ok(()),
+                    Some(numbering) => {
+                        let applied = match follower.has_failed() {
+                            // What could not be made is not there: the last position counts.
+                            true => seat.applied(numbering),
+                            false => follower.plan().next_slot(),
+                        };
+                        seat.report(numbering, applied, proven)
+                    }
                 };
-                let applied = applied.and_then(|()| seat.release(proven));
                 match due {
-                    true => applied.and_then(|()| seat.tend(Timing::default())).map_err(Into::into),
-                    false => applied.map_err(Into::into),
+                    true => told.and_then(|()| seat.tend(Timing::default())).map_err(Into::into),
+                    false => told.map_err(Into::into),
                 }
             }
             None if due => take(follower).map(|seat| self.seat = Some(seat)),
@@ -108,6 +115,10 @@ impl Membership {
 impl Membership {
     /// Tries to find out that removed files are unused. Returns what to report.
     fn prove(&mut self, follower: &Follower) -> Option<String> {
+        if self.numbering != follower.numbering() {
+            // The slots have other numbers, so it begins at the first one.
+            (self.numbering, self.release) = (follower.numbering(), Release::default());
+        }
         let plan = follower.plan();
         let volume = follower.volume();
         let (removed, next) = (plan.tree().removed(), plan.next_slot());

@@ -13,9 +13,9 @@
 //! a pool; it keeps running after the command that starts it.
 //!
 //! Each module uses only those before it in this list: [`bounded_log`], [`wake`], [`host`],
-//! [`pool`], [`device`], [`vm`], [`cluster`], [`doctor`], [`args`]. The code that carries out the
-//! program's commands (`run`) is not part of this library; block devices ([`ublk`]) have a library
-//! of their own.
+//! [`pool`], [`device`], [`vm`], [`space`], [`cluster`], [`doctor`], [`args`]. The code that
+//! carries out the program's commands (`run`) is not part of this library; block devices ([`ublk`])
+//! have a library of their own.
 //!
 //! Guests are hostile until proven otherwise: a malformed request is answered with an error, a
 //! broken queue is ignored until the guest resets its device, and neither ends the process.
@@ -30,5 +30,6 @@ pub mod device;
 pub mod doctor;
 pub mod host;
 pub mod pool;
+pub mod space;
 pub mod vm;
 pub mod wake;

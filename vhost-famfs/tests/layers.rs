@@ -11,8 +11,19 @@ use layers::Layers;
 
 /// Folders from the bottom up; each may use those before it. `run` belongs to the program, not to
 /// the library.
-const ORDER: &[&str] =
-    &["bounded_log", "wake", "host", "pool", "device", "vm", "cluster", "doctor", "args", "run"];
+const ORDER: &[&str] = &[
+    "bounded_log",
+    "wake",
+    "host",
+    "pool",
+    "device",
+    "vm",
+    "space",
+    "cluster",
+    "doctor",
+    "args",
+    "run",
+];
 
 fn sources() -> Layers {
     Layers::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "vhost_famfs", ORDER)

@@ -60,10 +60,11 @@ pub enum Role {
     Other,
 }
 
-/// Programs and their first arguments that only pass a pool on.
+/// Programs and their first arguments that only pass a pool on, or read its log only.
 const PASSES: &[(&str, &[&str])] = &[
     ("vhost-famfs", &["device", "up", "keep-logs", "ps", "down", "exec", "console", "logs"]),
     ("vhost-user-famfs", &[]),
+    ("famfs", &["reclaim"]),
 ];
 
 /// What a process does with a pool, by its program and its arguments.
@@ -265,6 +266,8 @@ mod tests {
         assert_eq!(role(&format!("cat -uuid {uuid}")), Role::Other);
         assert_eq!(role("vhost-famfs device --pool x"), Role::Passes);
         assert_eq!(role("vhost-user-famfs --pool x"), Role::Passes);
+        assert_eq!(role("famfs reclaim --pool x"), Role::Passes);
+        assert_eq!(role("famfs --pool x cat reclaim"), Role::Other);
         assert_eq!(role("vhost-famfs ublk add"), Role::Other);
         assert_eq!(role("vhost-famfs"), Role::Other);
     }

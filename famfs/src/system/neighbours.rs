@@ -15,7 +15,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags};
+use rustix::fs::{flock, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 use uuid::Uuid;
 
@@ -161,6 +162,27 @@ impl Drop for Neighbour {
     }
 }
 
+/// The right to do what one neighbour does for all of a pool, until it is dropped.
+#[derive(Debug)]
+pub struct Lead {
+    _dir: File,
+}
+
+impl Lead {
+    /// Takes it, if nobody has it; only a [`Neighbour`] can. `base` is the runtime directory.
+    ///
+    /// # Errors
+    /// The runtime directory cannot be used.
+    pub fn take(base: &Path, pool: PoolId) -> io::Result<Option<Self>> {
+        let Some(dir) = open(base, pool)? else { return Ok(None) };
+        match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self { _dir: dir })),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
 /// The directory of a pool's sockets, if there is one.
 fn open(base: &Path, pool: PoolId) -> io::Result<Option<File>> {
     let Some(base) = enter(CWD, base)? else { return Ok(None) };
@@ -256,6 +278,20 @@ mod tests {
         assert!(!base.join(DIR).join(POOL.to_string()).exists());
         drop(other);
         assert_eq!(fs::read_dir(&base).unwrap().count(), 0, "nothing is left");
+    }
+
+    #[test]
+    fn one_leads_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let lead = |pool| Lead::take(dir.path(), pool).unwrap();
+        assert!(lead(POOL).is_none(), "no neighbour");
+        let _neighbour = Neighbour::join(dir.path(), POOL).unwrap();
+        let _other = Neighbour::join(dir.path(), OTHER).unwrap();
+        let first = lead(POOL).unwrap();
+        assert!(lead(POOL).is_none());
+        lead(OTHER).unwrap();
+        drop(first);
+        lead(POOL).unwrap();
     }
 
     #[test]

@@ -8,12 +8,14 @@ use famfs::system::neighbours::PoolId;
 use famfs::text::number::parse_size;
 
 use crate::bounded_log::{DEFAULT_LIMIT, MIN_LIMIT};
+use crate::pool::Owners;
 
 /// Limit the size of logs: copy the output of FILE.pipe into FILE and FILE.old.
 ///
 /// `up` starts one for each VM. It creates the pipes. It ends when no process has the pipes open
 /// for writing and all processes whose end it records have ended. With --wake-port, it also wakes
-/// the guest when something is published in the pool, and others when the guest publishes.
+/// the guest when something is published in the pool, and others when the guest publishes. With
+/// --pool, it runs `famfs reclaim` when files were deleted.
 #[derive(Debug, Args)]
 pub(super) struct KeepLogsArgs {
     /// The log files.
@@ -31,6 +33,12 @@ pub(super) struct KeepLogsArgs {
     /// The pool: device and inode number of its file, in hexadecimal, as in 1a-2b3c
     #[arg(long, value_name = "ID", requires = "wake_port")]
     wake_pool: Option<PoolId>,
+    /// The path of the pool, to give the memory of deleted files back
+    #[arg(long, value_name = "FILE", requires = "wake_pool")]
+    pool: Option<PathBuf>,
+    /// The pool may belong to another user
+    #[arg(long, requires = "pool")]
+    foreign_pool: bool,
 }
 
 fn limit(text: &str) -> Result<u64, String> {
@@ -51,12 +59,15 @@ pub struct KeepLogsConfig {
     pub ends: Option<PathBuf>,
     /// The pool whose changes wake the VM, and the socket of the VM's port.
     pub wake: Option<(PoolId, PathBuf)>,
+    /// The path of the pool whose deleted files' memory is given back, and whose it may be.
+    pub pool: Option<(PathBuf, Owners)>,
 }
 
 impl From<KeepLogsArgs> for KeepLogsConfig {
     fn from(args: KeepLogsArgs) -> Self {
-        let KeepLogsArgs { logs, limit, ends, wake_port, wake_pool } = args;
+        let KeepLogsArgs { logs, limit, ends, wake_port, wake_pool, pool, foreign_pool } = args;
         let wake = wake_pool.zip(wake_port);
-        Self { logs, limit: limit.unwrap_or(DEFAULT_LIMIT), ends, wake }
+        let pool = pool.map(|pool| (pool, Owners::foreign(foreign_pool)));
+        Self { logs, limit: limit.unwrap_or(DEFAULT_LIMIT), ends, wake, pool }
     }
 }

@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub use keeper::Keeper;
-pub use pipe::{make_pipe, open_for_writing, pipe_of, settle};
+pub use pipe::{add_line, make_pipe, open_for_writing, pipe_of, settle};
 pub use reader::{MAX_LINE, Reader, tail};
 pub use writer::{DEFAULT_LIMIT, MIN_LIMIT};
 

@@ -53,6 +53,16 @@ pub fn open_for_writing(log: &Path, piped: bool) -> io::Result<File> {
     if piped { File::options().write(true).open(pipe_of(log)) } else { File::create(log) }
 }
 
+/// Adds a line to a log, through its pipe, between what programs write there. If nobody reads the
+/// pipe, or it is full, the line is lost.
+pub fn add_line(log: &Path, text: &str) {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if let Ok(pipe) = rustix::fs::open(pipe_of(log), flags, Mode::empty()) {
+        // A short write to a pipe is not divided (pipe(7)).
+        let _ = rustix::io::write(pipe, format!("vhost-famfs: {text}\n").as_bytes());
+    }
+}
+
 /// Waits until everything in a log's pipe has reached the log, but not for long.
 pub fn settle(log: &Path) {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -15,13 +15,14 @@ use serde::Serialize;
 use super::directory::{Directory, DirectoryError, Lock};
 use super::failed;
 use super::fill::{FillError, Filled, OpenPool};
-use super::plan::{ClusterPlan, VmPlan};
+use super::plan::{ClusterPlan, PoolPlan, VmPlan};
 use super::process::{self, MARK, Process};
 use super::spec::Access;
 use super::state::{Booted, Phase, State};
 use crate::pool::{self, Identity, PoolError};
 use crate::vm::{
-    Attach, Backend, BackendConfig, BackendError, Lifetime, LogKeeper, Ready, Vm, VmConfig, VmError,
+    Attach, Backend, BackendConfig, BackendError, KeptPool, Lifetime, LogKeeper, Ready, Vm,
+    VmConfig, VmError,
 };
 
 /// Why a cluster did not start. Nothing of it remains.
@@ -323,12 +324,14 @@ impl<'p> Start<'p> {
         vm: &VmPlan,
         pool: &OpenPool,
     ) -> Result<LogKeeper, UpError> {
-        let id = pool.id()?;
+        let PoolPlan { path, owners, .. } = &self.plan.pool;
+        let pool = KeptPool { path, id: pool.id()?, owners: *owners };
         let mut inner = self.going_on()?;
         let failed = |source| UpError::Keeper { vm: vm.name().to_owned(), source };
         let (program, limit) = (&self.plan.program, self.plan.log_limit);
         let lifetime = |input| self.detached(Some(input));
-        let keeper = LogKeeper::spawn(program, &vm.logs(), &vm.config.paths, id, limit, lifetime);
+        let keeper =
+            LogKeeper::spawn(program, &vm.logs(), &vm.config.paths, &pool, limit, lifetime);
         let keeper = keeper.map_err(failed)?;
         inner.state.vms[index].keeper = Some(started(vm, keeper.pid())?);
         self.directory.write(&inner.state)?;

@@ -25,18 +25,34 @@ pub fn drop_all() -> Result<(), Failure> {
 /// # Errors
 /// What could not be given up.
 pub fn keep_only(kept: CapabilitySet) -> Result<(), Failure> {
+    keep(kept, CapabilitySet::empty())
+}
+
+/// Like [`keep_only`], but programs that the thread starts as root also have what is kept.
+///
+/// # Errors
+/// What could not be given up, or kept.
+pub fn keep_for_programs(kept: CapabilitySet) -> Result<(), Failure> {
+    keep(kept, kept)
+}
+
+fn keep(kept: CapabilitySet, inherited: CapabilitySet) -> Result<(), Failure> {
     limit(Resource::Core, 0).map_err(|errno| ("disable core dumps", errno))?;
     rustix::thread::set_no_new_privs(true).map_err(|errno| ("refuse new privileges", errno))?;
     let now =
         rustix::thread::capabilities(None).map_err(|errno| ("read its capabilities", errno))?;
+    let inherited = inherited & now.permitted;
+    // While the bounding set has them: nothing can be added to what is inherited afterwards.
+    let sets = CapabilitySets { inheritable: inherited, ..now };
+    rustix::thread::set_capabilities(None, sets)
+        .map_err(|errno| ("keep capabilities for programs", errno))?;
     // A process that may not empty the bounding set has no capability that it could regain through
     // it.
     if now.effective.contains(CapabilitySet::SETPCAP) {
         empty_bounding_set().map_err(|errno| ("empty the capability bounding set", errno))?;
     }
     let kept = kept & now.permitted;
-    let none = CapabilitySet::empty();
-    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: none };
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: inherited };
     rustix::thread::set_capabilities(None, sets).map_err(|errno| ("drop the capabilities", errno))
 }
 

@@ -2,17 +2,21 @@
 //! `keep-logs`.
 
 use std::os::unix::net::UnixStream;
-use std::thread;
+use std::path::PathBuf;
+use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 
 use vhost_famfs::args::KeepLogsConfig;
-use vhost_famfs::bounded_log::Keeper;
+use vhost_famfs::bounded_log::{Keeper, add_line};
 use vhost_famfs::cluster::ends;
 use vhost_famfs::cluster::host::runtime_dir;
 use vhost_famfs::host::{privileges, signals};
+use vhost_famfs::pool::Owners;
+use vhost_famfs::space::Space;
 use vhost_famfs::wake::Relay;
 
 pub(super) fn run(config: &KeepLogsConfig) -> Result<()> {
@@ -27,6 +31,15 @@ pub(super) fn run(config: &KeepLogsConfig) -> Result<()> {
         let base = runtime_dir().ok()?;
         Relay::join(&base, pool, port).ok()
     });
+    let (relay, space) = match (relay, space(config)) {
+        (Some(relay), Some(space)) => {
+            let (wakes, listener) = UnixStream::pair().context("cannot make a pair of sockets")?;
+            let relay = relay.telling(listener).context("cannot set up a socket")?;
+            let log = config.logs.last().cloned();
+            (Some(relay), give_back(space, wakes, log))
+        }
+        (relay, _) => (relay, None),
+    };
     // The process reads what guests wrote, and only writes it to files.
     privileges::drop_all().map_err(|(action, errno)| anyhow!("cannot {action}: {errno}"))?;
     let (done_waking, woken) = UnixStream::pair().context("cannot make a pair of sockets")?;
@@ -41,7 +54,41 @@ pub(super) fn run(config: &KeepLogsConfig) -> Result<()> {
         // It ends in any case, and removes its socket.
         let _ = waking.join();
     }
+    if let Some(giving) = space {
+        // The relay has closed its end.
+        let _ = giving.join();
+    }
     ended.context("cannot wait for processes")
+}
+
+/// What gives memory back, if the pool's path is known.
+fn space(config: &KeepLogsConfig) -> Option<Space> {
+    let ((id, _), (pool, owners)) = config.wake.clone().zip(config.pool.clone())?;
+    // Both programs are installed in one directory.
+    let famfs = std::env::current_exe().ok()?.with_file_name("famfs");
+    let foreign = owners == Owners::Any;
+    Some(Space { pool, id, base: runtime_dir().ok()?, famfs, foreign })
+}
+
+/// Gives memory back in a thread of its own, which reads nothing that a guest sent. It needs to see
+/// whose processes have the pool, and QEMU's belong to another user if this is root.
+fn give_back(space: Space, wakes: UnixStream, log: Option<PathBuf>) -> Option<JoinHandle<()>> {
+    let give_back = move || {
+        let tell = |text: &str| {
+            if let Some(log) = &log {
+                add_line(log, text);
+            }
+        };
+        let seeing = CapabilitySet::SYS_PTRACE
+            | CapabilitySet::DAC_READ_SEARCH
+            | CapabilitySet::CHECKPOINT_RESTORE;
+        match privileges::keep_for_programs(seeing) {
+            // Nobody waits for it.
+            Ok(()) => drop(space.run(&wakes, tell)),
+            Err((action, errno)) => tell(&format!("cannot {action}: {errno}")),
+        }
+    };
+    thread::Builder::new().spawn(give_back).ok()
 }
 
 fn wait_for_either(one: &UnixStream, other: &UnixStream) -> rustix::io::Result<()> {

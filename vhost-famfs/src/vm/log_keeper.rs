@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The process that limits the size of a VM's logs, records how the VM ends, and wakes its guest
-//! when something is published in the pool; each VM of a cluster has one.
+//! The process that limits the size of a VM's logs, records how the VM ends, wakes its guest when
+//! something is published in the pool, and gives the memory of removed files back; each VM of a
+//! cluster has one.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -14,6 +15,18 @@ use famfs::system::neighbours::PoolId;
 use super::paths::VmPaths;
 use super::process::Lifetime;
 use crate::bounded_log::make_pipe;
+use crate::pool::Owners;
+
+/// The pool of a VM.
+#[derive(Debug)]
+pub struct KeptPool<'p> {
+    /// Its file or device.
+    pub path: &'p Path,
+    /// Which one it is.
+    pub id: PoolId,
+    /// Whose it may be.
+    pub owners: Owners,
+}
 
 /// `vhost-famfs keep-logs` for one VM. It ends when no process can write to the logs any more and
 /// all processes that it watches have ended.
@@ -35,14 +48,18 @@ impl LogKeeper {
         program: &Path,
         logs: &[PathBuf],
         paths: &VmPaths,
-        pool: PoolId,
+        pool: &KeptPool<'_>,
         limit: u64,
         lifetime: impl FnOnce(File) -> Lifetime,
     ) -> io::Result<Self> {
         let pipes = logs.iter().map(|log| make_pipe(log)).collect::<io::Result<_>>()?;
         let mut argv: Vec<OsString> = vec![program.into(), "keep-logs".into(), "--limit".into()];
         argv.extend([limit.to_string().into(), "--ends".into(), (&paths.ends).into()]);
-        argv.extend(["--wake-pool".into(), pool.to_string().into()]);
+        argv.extend(["--wake-pool".into(), pool.id.to_string().into()]);
+        argv.extend(["--pool".into(), std::path::absolute(pool.path)?.into()]);
+        if pool.owners == Owners::Any {
+            argv.push("--foreign-pool".into());
+        }
         argv.extend(["--wake-port".into(), (&paths.wake).into()]);
         argv.extend(logs.iter().map(Into::into));
         let null = File::options().write(true).open("/dev/null")?;

@@ -70,8 +70,9 @@ impl Lifetime {
     }
 }
 
-/// A command that is killed when this program ends. Use only [`spawn`] to start it.
-pub(super) fn tied(program: &OsStr) -> Command {
+/// A command that is killed when the thread that starts it ends: [`spawn`] starts it from one that
+/// lives as long as this program.
+pub(crate) fn tied(program: &OsStr) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command

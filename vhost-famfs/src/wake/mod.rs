@@ -13,8 +13,9 @@
 mod gate;
 mod line;
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ use line::Line;
 pub struct Relay {
     neighbour: Neighbour,
     line: Line,
+    /// Where a byte goes when somebody has published something.
+    listener: Option<UnixStream>,
 }
 
 impl Relay {
@@ -39,7 +42,17 @@ impl Relay {
     /// # Errors
     /// The runtime directory cannot be used.
     pub fn join(base: &Path, pool: PoolId, port: PathBuf) -> io::Result<Self> {
-        Ok(Self { neighbour: Neighbour::join(base, pool)?, line: Line::new(port) })
+        let neighbour = Neighbour::join(base, pool)?;
+        Ok(Self { neighbour, line: Line::new(port), listener: None })
+    }
+
+    /// Also tells a thread of this process, which may be slow: a byte for each wake-up that passes.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn telling(self, listener: UnixStream) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener: Some(listener), ..self })
     }
 
     /// Passes wake-ups on until `stop` becomes readable.
@@ -53,9 +66,11 @@ impl Relay {
             self.line.connect(now);
             if inward.pass(now) {
                 self.line.wake();
+                self.tell();
             }
             if outward.pass(now) {
                 self.neighbour.wake_others();
+                self.tell();
             }
             let next = [inward.opens(), outward.opens(), self.line.retries()];
             let pause = next.into_iter().flatten().min();
@@ -76,6 +91,15 @@ impl Relay {
             if guest && self.line.take() {
                 outward.ask();
             }
+        }
+    }
+}
+
+impl Relay {
+    fn tell(&self) {
+        if let Some(mut listener) = self.listener.as_ref() {
+            // If it is full, the listener has not seen the last ones, and will look.
+            let _ = listener.write(&[0]);
         }
     }
 }

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Keepers give the memory of removed files back by themselves, without QEMU.
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use famfs::system::neighbours::PoolId;
+use serde_json::Value;
+
+/// A time that nothing here needs.
+const LIMIT: Duration = Duration::from_secs(60);
+const TICK: Duration = Duration::from_millis(20);
+const PROGRAM: &str = env!("CARGO_BIN_EXE_vhost-famfs");
+
+/// A directory with a pool, and with the programs if `famfs` is a stand-in.
+struct Host {
+    dir: tempfile::TempDir,
+    program: PathBuf,
+}
+
+impl Host {
+    fn new() -> Self {
+        // Where the programs are, so that they can have a second name.
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        File::create_new(dir.path().join("pool")).unwrap().set_len(64 << 20).unwrap();
+        fs::create_dir(dir.path().join("run")).unwrap();
+        let host = Self { dir, program: PROGRAM.into() };
+        host.famfs(&["mkfs"]);
+        host.famfs(&["creat", "-s", "4m", "file"]);
+        host
+    }
+
+    /// One whose `famfs` is a script. It notes its arguments, and does what `does` says.
+    fn with_script(does: &str) -> Self {
+        let mut host = Self::new();
+        fs::create_dir(host.path("bin")).unwrap();
+        host.program = host.path("bin/vhost-famfs");
+        fs::hard_link(PROGRAM, &host.program).unwrap();
+        let text = format!("#!/bin/sh\ncd \"${{0%/*}}/..\"\necho \"$@\" >> runs\n{does}\n");
+        let script = host.path("bin/famfs");
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(script, Permissions::from_mode(0o755)).unwrap();
+        host
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Runs the true `famfs`, as a command of the host that keepers do not hear.
+    fn famfs(&self, args: &[&str]) -> Value {
+        let mut command = Command::new(Path::new(PROGRAM).with_file_name("famfs"));
+        command.arg("--pool").arg(self.path("pool")).args(args).arg("--json");
+        command.env("XDG_RUNTIME_DIR", self.path("elsewhere"));
+        let output = command.output().expect("famfs is beside vhost-famfs: build famfs-cli");
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Removes the file, as a guest does: the memory stays.
+    fn remove(&self, name: &str) {
+        let _reader = File::open(self.path("pool")).unwrap();
+        assert_eq!(self.famfs(&["rm", name])["freed"], 0);
+    }
+
+    fn deleted(&self) -> u64 {
+        self.famfs(&["df"])["deleted"].as_u64().unwrap()
+    }
+
+    /// How often the stand-in was run.
+    fn runs(&self) -> usize {
+        fs::read_to_string(self.path("runs")).unwrap_or_default().lines().count()
+    }
+}
+
+struct Keeper {
+    child: Child,
+    /// Stands for QEMU and its guest.
+    port: UnixStream,
+    log: PathBuf,
+    pipe: File,
+}
+
+impl Keeper {
+    fn start(host: &Host, name: &str) -> Self {
+        let (log, socket) = (host.path(name), host.path(&format!("{name}.sock")));
+        let listener = UnixListener::bind(&socket).unwrap();
+        let pool = host.path("pool");
+        let id = PoolId::of(&pool.metadata().unwrap()).to_string();
+        let mut command = Command::new(&host.program);
+        command.env("XDG_RUNTIME_DIR", host.path("run")).arg("keep-logs").arg(&log);
+        command.arg("--wake-port").arg(&socket).args(["--wake-pool", &id]).arg("--pool").arg(pool);
+        let child = command.spawn().unwrap();
+        let (port, _) = listener.accept().unwrap();
+        let pipe = File::options().write(true).open(host.path(&format!("{name}.pipe"))).unwrap();
+        Self { child, port, log, pipe }
+    }
+
+    /// The guest publishes something.
+    fn publish(&mut self) {
+        self.port.write_all(&[0]).unwrap();
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// The VM ends.
+    fn end(self) {
+        let Self { mut child, port, pipe, .. } = self;
+        drop((port, pipe));
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + LIMIT;
+    while !done() {
+        assert!(Instant::now() < end, "{what}");
+        thread::sleep(TICK);
+    }
+}
+
+#[test]
+fn what_a_guest_removes_comes_back_without_a_command_of_the_host() {
+    let host = Host::new();
+    let mut keepers = ["one", "two"].map(|name| Keeper::start(&host, name));
+    let reader = File::open(host.path("pool")).unwrap();
+    host.remove("file");
+    keepers[0].publish();
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(host.deleted(), 4 << 20, "this process may read it");
+    drop(reader);
+    // Nobody tells.
+    until("the memory is free again", || host.deleted() == 0);
+    host.famfs(&["fsck"]);
+    host.famfs(&["creat", "-s", "4m", "file"]);
+    host.remove("file");
+    keepers[1].publish();
+    until("the memory is free again", || host.deleted() == 0);
+    for keeper in keepers {
+        assert_eq!(keeper.said(), "");
+        keeper.end();
+    }
+    assert!(!host.path("run/vhost-famfs/.wake").exists());
+}
+
+#[test]
+fn nothing_runs_for_an_idle_pool_and_one_keeper_runs_for_all() {
+    let host = Host::with_script("exit 0");
+    let mut keepers = ["one", "two", "three"].map(|name| Keeper::start(&host, name));
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(host.runs(), 0);
+    // What was removed before is not known.
+    keepers[1].publish();
+    until("a first run", || host.runs() == 1);
+    thread::sleep(Duration::from_millis(1500));
+    host.famfs(&["creat", "-s", "2m", "other"]);
+    for keeper in &mut keepers {
+        keeper.publish();
+    }
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(host.runs(), 1, "nothing was removed");
+    host.remove("file");
+    for keeper in &mut keepers {
+        keeper.publish();
+    }
+    until("a second run", || host.runs() == 2);
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(host.runs(), 2);
+    let runs = fs::read_to_string(host.path("runs")).unwrap();
+    let expected = format!("reclaim --pool {}", host.path("pool").display());
+    assert!(runs.lines().all(|line| line == expected), "{runs}");
+    // Whoever led has ended, and another one leads.
+    let [one, two, mut three] = keepers;
+    one.end();
+    two.end();
+    three.publish();
+    until("the last one leads", || host.runs() == 3);
+    three.end();
+}
+
+#[test]
+fn what_is_held_is_tried_again_with_longer_pauses_and_what_fails_is_told_once() {
+    let host =
+        Host::with_script("if [ -e wrong ]; then echo 'not your pool' >&2; exit 1; fi; exit 3");
+    let mut keeper = Keeper::start(&host, "one");
+    keeper.publish();
+    thread::sleep(Duration::from_secs(9));
+    let runs = host.runs();
+    assert!((2..=5).contains(&runs), "{runs} runs in 9 seconds");
+    fs::write(host.path("wrong"), "").unwrap();
+    until("a run that fails", || keeper.said().contains("not your pool"));
+    let (runs, said) = (host.runs(), keeper.said());
+    host.remove("file");
+    keeper.publish();
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!((host.runs(), keeper.said()), (runs, said.clone()), "it rests");
+    let expected = "vhost-famfs: memory of removed files is not given back by itself: not your \
+                    pool\n";
+    assert_eq!(said, expected);
+    keeper.end();
+}
+
+#[test]
+fn a_run_ends_with_its_keeper() {
+    for how in ["end", "kill"] {
+        let host = Host::with_script("echo $$ > pid; exec sleep 1000");
+        let mut keeper = Keeper::start(&host, "one");
+        keeper.publish();
+        let pid = || fs::read_to_string(host.path("pid")).unwrap_or_default();
+        until("a run", || pid().ends_with('\n'));
+        // It goes on passing wake-ups meanwhile.
+        let mut other = Keeper::start(&host, "two");
+        other.port.set_read_timeout(Some(LIMIT)).unwrap();
+        keeper.publish();
+        assert_ne!(std::io::Read::read(&mut other.port, &mut [0; 64]).unwrap(), 0);
+        let running = PathBuf::from("/proc").join(pid().trim());
+        assert!(running.exists());
+        match how {
+            "end" => keeper.end(),
+            _ => {
+                keeper.child.kill().unwrap();
+                keeper.child.wait().unwrap();
+            }
+        }
+        until("the run has ended", || {
+            let state = fs::read_to_string(running.join("stat")).unwrap_or_default();
+            state.is_empty() || state.contains(" Z ")
+        });
+        other.end();
+    }
+}

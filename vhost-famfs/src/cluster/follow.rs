@@ -5,8 +5,11 @@
 //! only shown.
 
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use famfs::media::PoolFile;
+use famfs::replay::reclaim;
 use famfs::store::lease;
 use famfs::store::log::Log;
 use famfs::store::members::{Looker, Member};
@@ -65,13 +68,21 @@ impl Role {
     }
 }
 
+/// How long a VM may take to let go of a removed file that no program there uses.
+const MOMENT: Duration = Duration::from_millis(500);
+
 /// How far a VM follows the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Follows {
     /// Its mount shows the entries below this slot.
     pub applied: u64,
     /// How many entries it is behind; `None` if it says that it has applied more than there is.
     pub behind: Option<u64>,
+    /// Nothing there uses what the entries below this slot removed.
+    pub released: u64,
+    /// The first removed file that a program there has had for longer than a moment, or the slot of
+    /// its removal.
+    pub holds: Option<String>,
 }
 
 /// A file system, looked at from the host.
@@ -79,6 +90,9 @@ pub struct Followers {
     media: PoolFile,
     superblock: Superblock,
     looker: Looker,
+    /// The members at the first look, and when that was.
+    first: Vec<(Member, bool)>,
+    since: Instant,
 }
 
 impl Followers {
@@ -88,27 +102,52 @@ impl Followers {
     pub fn of(pool: &Path) -> Option<Self> {
         let media = PoolFile::open(pool, dax::Access::Read).ok()?;
         let superblock = Superblock::read(&media).ok()?;
-        let mut followers = Self { media, superblock, looker: Looker::default() };
+        let (looker, first, since) = (Looker::default(), Vec::new(), Instant::now());
+        let mut followers = Self { media, superblock, looker, first, since };
         // Those whose heartbeats change until the next look live.
-        followers.members(None);
+        followers.first = followers.members();
         Some(followers)
     }
 
-    fn members(&mut self, numbering: Option<u64>) -> Vec<(Member, bool)> {
+    fn members(&mut self) -> Vec<(Member, bool)> {
+        let log = Log::open(&self.media, self.superblock.log_len);
+        let numbering = log.ok().and_then(|log| log.numbering());
         self.looker.look(&self.media, self.superblock.fs_uuid, numbering).unwrap_or_default()
+    }
+
+    /// Looks again, and for a moment longer if that tells who holds something.
+    fn look_for_a_moment(&mut self) -> Vec<(Member, bool)> {
+        let now = self.members();
+        if !now.iter().any(|(member, _)| self.has_held(member)) {
+            return now;
+        }
+        thread::sleep((self.since + MOMENT).saturating_duration_since(Instant::now()));
+        self.members()
+    }
+
+    /// Whether what a member had applied at the first look is not released yet.
+    fn has_held(&self, now: &Member) -> bool {
+        let is_it = |then: &Member| (then.place, then.system) == (now.place, now.system);
+        let mut first = self.first.iter().map(|(member, _)| member);
+        first.find(|then| is_it(then)).is_some_and(|then| then.applied > now.released)
     }
 
     /// What the file system says now, and how far each of these machines is.
     #[must_use]
     pub fn look(mut self, vms: &[(&str, Option<Uuid>)]) -> (Option<PsFamfs>, Vec<Option<Follows>>) {
-        let numbering = Log::open(&self.media, self.superblock.log_len).map(|log| log.numbering());
         // Members first: nobody has applied what was published later.
-        let members = self.members(numbering.unwrap_or(None));
+        let members = self.look_for_a_moment();
         let log = Log::open(&self.media, self.superblock.log_len);
         let Ok(published) = log.map(|log| log.published()) else {
             return (None, vec![None; vms.len()]);
         };
-        let follows = vms.iter().map(|(_, uuid)| follows(&members, (*uuid)?, published)).collect();
+        let follows = vms.iter().map(|(_, uuid)| {
+            let (member, follows) = follows(&members, (*uuid)?, published)?;
+            let is_holding = member.released < member.applied && self.has_held(&member);
+            let holds = is_holding.then(|| self.removed_by(member.released));
+            Some(Follows { holds, ..follows })
+        });
+        let follows = follows.collect();
         let named = |uuid: Uuid| {
             let vm = vms.iter().find(|(_, vm)| *vm == Some(uuid));
             vm.map(|(name, _)| (*name).to_owned())
@@ -128,16 +167,28 @@ impl Followers {
     }
 }
 
-/// How far a machine is: of several places, which an earlier boot can have left, a living one.
-fn follows(members: &[(Member, bool)], machine: Uuid, published: u64) -> Option<Follows> {
+impl Followers {
+    /// What the entry of a slot removed, in words.
+    fn removed_by(&self, slot: u64) -> String {
+        match reclaim::removed_by(&self.media, slot) {
+            Ok(Some(path)) => path.to_string(),
+            _ => format!("what log slot {slot} removed"),
+        }
+    }
+}
+
+/// How far a machine is, and as which member: of several places, which an earlier boot can have
+/// left, a living one.
+fn follows(members: &[(Member, bool)], machine: Uuid, published: u64) -> Option<(Member, Follows)> {
     let is_it = |member: &Member| {
         let system = &member.system;
         system.machine.unwrap_or(system.system) == machine
     };
     let its = members.iter().filter(|(member, _)| is_it(member));
     let (member, _) = its.max_by_key(|(member, alive)| (*alive, u64::MAX - member.applied))?;
-    let applied = member.applied;
-    Some(Follows { applied, behind: published.checked_sub(applied) })
+    let Member { applied, released, .. } = *member;
+    let behind = published.checked_sub(applied);
+    Some((*member, Follows { applied, behind, released, holds: None }))
 }
 
 #[cfg(test)]
@@ -168,7 +219,7 @@ mod tests {
         ];
         let of = |machine| {
             let found = follows(&members, Uuid::from_u128(machine), 10);
-            found.map(|Follows { applied, behind }| (applied, behind))
+            found.map(|(_, Follows { applied, behind, .. })| (applied, behind))
         };
         assert_eq!(of(1), Some((5, Some(5))));
         assert_eq!(of(9), None, "a system UUID of another machine");

@@ -98,6 +98,15 @@ pub struct PsVm {
     /// How many entries it is behind; `None` if it is not a member, or says that it has applied
     /// more than there is.
     pub behind: Option<u64>,
+    /// No program there uses what the log's entries below this slot deleted; `None` if it is not a
+    /// member.
+    pub released: Option<u64>,
+    /// The first deleted file that a program there keeps open or mapped; `None` if there is none,
+    /// or it is not known.
+    pub holds: Option<String>,
+    /// Whether it runs with the whole pool and is not a member, so that no deleted file's memory
+    /// can be given back.
+    pub no_place: bool,
     /// Its QEMU, while it runs.
     pub pid: Option<u32>,
     /// Its back-end, while it runs.
@@ -209,7 +218,10 @@ fn follow(followers: Followers, vms: &mut [PsVm]) -> Option<PsFamfs> {
         // What one that has ended has left is no longer how far it is.
         if let Some(follows) = follows.filter(|_| vm.status != VmStatus::Ended) {
             (vm.applied, vm.behind) = (Some(follows.applied), follows.behind);
+            (vm.released, vm.holds) = (Some(follows.released), follows.holds);
         }
+        let runs = matches!(vm.status, VmStatus::Running | VmStatus::NoFlush);
+        vm.no_place = runs && vm.role.is_some() && vm.applied.is_none();
     }
     Some(famfs)
 }
@@ -270,6 +282,9 @@ fn look_at(vm: &VmState, state: &State, pool: Option<&MappedFile>, directory: &D
         role: None,
         applied: None,
         behind: None,
+        released: None,
+        holds: None,
+        no_place: false,
         pid: qemu.as_ref().map(Handle::pid),
         backend_pid: backend.as_ref().map(Handle::pid),
         ram_bytes: vm.memory,
@@ -392,6 +407,13 @@ impl fmt::Display for PsReport {
             }
             if let Some(end) = vm.backend_ended.filter(|_| vm.status == VmStatus::NoFlush) {
                 write!(f, "\n{}: back-end {end}", vm.name)?;
+            }
+            if let Some(path) = &vm.holds {
+                write!(f, "\n{}: holds {path}, which is deleted", vm.name)?;
+            }
+            if vm.no_place {
+                let text = "no place among the members, so deleted files keep their memory";
+                write!(f, "\n{}: {text}", vm.name)?;
             }
             if let Some(note) = vm.note {
                 write!(f, "\n{}: {note}", vm.name)?;

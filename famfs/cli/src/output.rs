@@ -52,6 +52,18 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
     }
 }
 
+/// Asks on the terminal whether to go on; without one it is an error that names the option for it.
+pub fn confirmed(question: &str, option: &str) -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() {
+        anyhow::bail!("{question}; use {option} to do so");
+    }
+    let mut out = Escaping::new(io::stderr());
+    write!(out, "{question}. Go on? [y/N] ").and_then(|()| out.finish())?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
 /// How many files and directories, in words.
 pub fn files_and_dirs(files: u64, directories: u64) -> String {
     let files = count(files, "file", "files");

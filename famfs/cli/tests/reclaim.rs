@@ -55,8 +55,17 @@ impl Pool {
         }
         let uuid = MACHINE.to_string();
         let mut command = Command::new(program);
-        command.args(["-c", "read x", "-uuid", &uuid]).stdin(Stdio::piped());
+        command.args(["-c", "read x", "-name", "vm1", "-uuid", &uuid]).stdin(Stdio::piped());
         Machine(command.stderr(File::open(self.path()).unwrap()).spawn().unwrap())
+    }
+
+    /// What a command that fails says.
+    fn fails(&self, args: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_famfs"));
+        let command = command.arg("--pool").arg(self.path()).args(args).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
     }
 
     /// Writes its place among the members.
@@ -102,6 +111,88 @@ impl Drop for Machine {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
+}
+
+impl Machine {
+    fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
+
+/// A VM that hangs, by its name.
+#[test]
+fn a_machine_that_is_in_the_way_is_ended_on_demand() {
+    let pool = Pool::new();
+    pool.make("first");
+    let mut machine = pool.machine();
+    kill(&machine, "STOP");
+    pool.famfs(&["rm", "first"]);
+    pool.member(pool.published(), 0);
+    assert_eq!(pool.famfs(&["reclaim"]).0, 3);
+    let said = pool.fails(&["reclaim", "--yes", "--fence", "vm2"]);
+    let listed = format!("\"vm1\" {MACHINE} (process {} (qemu-system-non))", machine.0.id());
+    assert!(said.contains("no VM that has ") && said.contains(&listed), "{said}");
+    let said = pool.fails(&["reclaim", "--fence", "vm1"]);
+    assert!(said.contains("is killed at once") && said.contains("use --yes"), "{said}");
+    assert!(!machine.has_ended());
+
+    // It does not matter what else has the pool.
+    let bystander = File::open(pool.path()).unwrap();
+    let (code, report) = pool.famfs(&["reclaim", "--yes", "--fence", "vm1"]);
+    assert_eq!((code, &report["fenced"]["pid"]), (3, &machine.0.id().into()), "{report}");
+    assert!(machine.has_ended() && report["fenced"]["name"] == "vm1", "{report}");
+    drop(bystander);
+    let (code, report) = pool.famfs(&["reclaim"]);
+    assert_eq!((code, &report["bytes"]), (0, &(4 << 20).into()), "{report}");
+    assert_eq!(pool.famfs(&["members"]).1["members"], serde_json::json!([]));
+}
+
+/// One without a place, by its machine UUID.
+#[test]
+fn the_memory_comes_back_after_a_machine_was_ended() {
+    let pool = Pool::new();
+    pool.make("first");
+    let mut machine = pool.machine();
+    pool.famfs(&["rm", "first"]);
+    let uuid = MACHINE.to_string();
+    let (code, report) = pool.famfs(&["reclaim", "--yes", "--fence", &uuid]);
+    assert_eq!((code, &report["bytes"]), (0, &(4 << 20).into()), "{report}");
+    assert!(machine.has_ended() && report["fenced"]["machine"] == uuid, "{report}");
+    assert_eq!(pool.famfs(&["fsck"]).0, 0);
+}
+
+#[test]
+fn what_is_not_one_machine_in_the_way_is_not_ended() {
+    let pool = Pool::new();
+    pool.make("first");
+    pool.make("second");
+    let uuid = MACHINE.to_string();
+    let mut machine = pool.machine();
+    pool.famfs(&["rm", "first"]);
+    pool.member(pool.published(), pool.published());
+    // It has let go, and another process is in the way.
+    let reader = File::open(pool.path()).unwrap();
+    let (code, report) = pool.famfs(&["reclaim", "--yes", "--fence", &uuid]);
+    assert_eq!((code, report.get("fenced")), (3, None), "{report}");
+    drop(reader);
+    let (code, report) = pool.famfs(&["reclaim", "--yes", "--fence", &uuid]);
+    assert_eq!((code, report.get("fenced")), (0, None), "{report}");
+    pool.famfs(&["rm", "second"]);
+    let mut twin = pool.machine();
+    for wanted in ["vm1", &uuid] {
+        let said = pool.fails(&["reclaim", "--yes", "--fence", wanted]);
+        assert!(said.contains("more than one VM"), "{said}");
+    }
+    assert!(!machine.has_ended() && !twin.has_ended());
+    // A program that only has the name of a VM does not have the pool.
+    drop((machine, twin));
+    let said = pool.fails(&["reclaim", "--yes", "--fence", "vm1"]);
+    assert!(said.contains("no VM has it"), "{said}");
+}
+
+fn kill(machine: &Machine, signal: &str) {
+    let id = machine.0.id().to_string();
+    assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
 }
 
 fn reason(report: &Value) -> &str {

@@ -77,6 +77,20 @@ pub fn role(pid: u32) -> Role {
     role_of(&program, &args)
 }
 
+/// The name that a virtual machine was given (QEMU's `-name`); anybody may have given it.
+#[must_use]
+pub fn machine_name(pid: u32) -> Option<String> {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    name_in(&command.split(|byte| *byte == 0).collect::<Vec<_>>())
+}
+
+fn name_in(args: &[&[u8]]) -> Option<String> {
+    let at = args.iter().position(|arg| matches!(*arg, b"-name" | b"--name"))?;
+    let value = std::str::from_utf8(args.get(at + 1)?).ok()?;
+    let name = value.split(',').next()?;
+    Some(name.strip_prefix("guest=").unwrap_or(name).to_owned())
+}
+
 fn role_of(program: &str, args: &[&[u8]]) -> Role {
     // The file of a program that runs may have been replaced.
     let program = program.trim_end_matches(" (deleted)");
@@ -270,6 +284,19 @@ mod tests {
         assert_eq!(role("famfs --pool x cat reclaim"), Role::Other);
         assert_eq!(role("vhost-famfs ublk add"), Role::Other);
         assert_eq!(role("vhost-famfs"), Role::Other);
+    }
+
+    #[test]
+    fn a_machine_may_have_a_name() {
+        let name = |line: &str| {
+            let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            name_in(&args)
+        };
+        for line in ["qemu -name vm1", "qemu --name guest=vm1,process=x", "qemu -name vm1,x=y -m 1"]
+        {
+            assert_eq!(name(line).as_deref(), Some("vm1"), "{line}");
+        }
+        assert_eq!((name("qemu -m 1"), name("qemu -name")), (None, None));
     }
 
     #[test]

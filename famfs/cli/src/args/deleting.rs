@@ -62,13 +62,18 @@ The log slots of deleted files come back as well, once fewer than a quarter of t
 other entries move together. For that, each VM that has the pool must be a member and show all that \
 is published. Commands of the host that change names do the same before they start.
 
+--fence ends a VM that hangs, or keeps a deleted file, as a power cut would: its QEMU is killed, \
+and its place among the members freed, before the memory is given back. It must be one VM that has \
+the pool and is in the way. With `vhost-famfs ps`, see which one holds what.
+
 Examples:
   famfs --pool pool reclaim                give back what nobody uses
   famfs --pool pool reclaim --wait 60      wait for those who use it
   famfs --pool pool reclaim --slots        give back log slots, even if the log is not short
+  famfs --pool pool reclaim --fence vm2    end a VM that does not let go
   famfs --pool pool reclaim --json
 
-Exit codes: 0 all is given back; 1 failure; 2 wrong usage; 3 something is still held, or log slots \
+Exit codes: 0 all is given back; 1 failure, or not confirmed; 2 wrong usage; 3 something is still held, or log slots \
 cannot be given back now; 130 interrupted.")]
 pub struct Reclaim {
     /// How long to wait for those who hold deleted files, in seconds
@@ -77,6 +82,13 @@ pub struct Reclaim {
     /// Give back all log slots of deleted files, even if the log has many free ones
     #[arg(long)]
     pub slots: bool,
+    /// End the VM with this name or machine UUID, if it does not let go within the time of --wait,
+    /// and at least 5 seconds
+    #[arg(long, value_name = "VM")]
+    pub fence: Option<String>,
+    /// Do not ask for confirmation
+    #[arg(short, long, requires = "fence")]
+    pub yes: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,

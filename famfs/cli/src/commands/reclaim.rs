@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `famfs reclaim`
 
+mod fence;
+
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use famfs_cli::args::Reclaim;
 use serde::Serialize;
 use uuid::Uuid;
 
+use self::fence::{Fenced, Target};
 use crate::output::{
     Failure, INTERRUPTED, OK, Outcome, human, notice, print_json, say, stop_flag, stopped,
 };
@@ -23,6 +26,8 @@ use crate::reclaiming::{Given, Look, Patience, Slots};
 
 /// Something is still being released.
 const HELD: u8 = 3;
+/// How long a VM that is to be ended may take at least to let go.
+const FENCE: Duration = Duration::from_secs(5);
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -39,6 +44,9 @@ struct ReclaimReport {
     slots: u64,
     /// Who is waited for.
     held: Vec<Holder>,
+    /// The VM that was ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fenced: Option<Fenced>,
 }
 
 /// Who may still use something, and why that is known or not.
@@ -64,9 +72,18 @@ pub fn run(pool: Option<&Path>, args: &Reclaim) -> Outcome {
     let pool =
         pool.context("reclaim needs --pool FILE: only the host can see who uses the pool")?;
     let stop = stop_flag()?;
-    let end = Instant::now() + Duration::from_secs(args.wait);
+    let wait = Duration::from_secs(args.wait);
+    let end = Instant::now() + if args.fence.is_some() { wait.max(FENCE) } else { wait };
     let slots = if args.slots { Slots::All } else { Slots::IfShort };
     let mut report = ReclaimReport { version: 1, ..ReclaimReport::default() };
+    let mut target = match &args.fence {
+        Some(wanted) => {
+            // Who uses the pool is known to those who have it open.
+            let _view = Place::open(Some(pool), None, Access::Read)?;
+            Some(Target::find(pool, wanted)?)
+        }
+        None => None,
+    };
     // How far everything is given back, by which numbers.
     let mut done = None;
     let mut slots_left;
@@ -96,6 +113,14 @@ pub fn run(pool: Option<&Path>, args: &Reclaim) -> Outcome {
             break;
         }
         if Instant::now() >= end {
+            let is_it = |target: &mut Target| {
+                target.is_in_the_way(&look.standing, look.releasing.published)
+            };
+            if let Some(target) = target.take_if(is_it) {
+                report.fenced = Some(target.end(pool, args.yes)?);
+                // What it held is looked at once more.
+                continue;
+            }
             report.held = holders(&view, &look, report.left > 0)?;
             break;
         }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `famfs takeover`
 
-use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use famfs_cli::args;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::output::{FAILED, Failure, OK, Outcome, notice, print_json, say};
+use crate::output::{FAILED, Failure, OK, Outcome, confirmed, notice, print_json, say};
 use crate::place::Place;
 
 /// The current master is alive.
@@ -41,7 +40,8 @@ pub fn run(pool: Option<&Path>, args: &args::Takeover) -> Outcome {
         .or(here)
         .context("this system has no UUID of its own: name the new master with --system-uuid")?;
     let former = superblock.system_uuid;
-    if !args.yes && former != master && !confirmed(former, master)? {
+    let question = format!("system {former} is the master, and system {master} becomes it");
+    if !args.yes && former != master && !confirmed(&question, "--yes")? {
         return Err(anyhow!("not confirmed; nothing was changed").into());
     }
     let me = RunningSystem::this(here.unwrap_or_default())?;
@@ -69,19 +69,4 @@ fn print_report(args: &args::Takeover, report: &TakeoverReport) -> Result<()> {
     } else {
         say!("the master is system {master}; it was {former}")
     }
-}
-
-/// Asks for confirmation on the terminal.
-fn confirmed(former: Uuid, master: Uuid) -> Result<bool> {
-    if !io::stdin().is_terminal() {
-        return Err(anyhow!(
-            "system {former} is the master; use --yes to make system {master} the master"
-        ));
-    }
-    let mut question = io::stderr();
-    write!(question, "The master is system {former}. Make system {master} the master? [y/N] ")?;
-    question.flush()?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -15,6 +15,8 @@ mod kinds;
 mod program;
 #[path = "cluster/roles.rs"]
 mod roles;
+#[path = "cluster/space.rs"]
+mod space;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -32,6 +34,7 @@ fn main() -> Result<ExitCode> {
     session.scenario("copies", |s| copies::scenario(s, &artifacts));
     session.scenario("kinds", |s| kinds::scenario(s, &artifacts));
     session.scenario("roles", |s| roles::scenario(s, &artifacts));
+    session.scenario("space", |s| space::scenario(s, &artifacts));
     session.scenario("kills", |s| kills::scenario(s, &artifacts));
     Ok(session.finish())
 }

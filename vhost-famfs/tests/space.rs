@@ -11,13 +11,21 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use famfs::format::report::{REPORT_LEN, Report};
+use famfs::media::PoolFile;
+use famfs::store::superblock::Superblock;
+use famfs::sys::dax::Access;
 use famfs::system::neighbours::PoolId;
-use serde_json::Value;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 /// A time that nothing here needs.
 const LIMIT: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(20);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vhost-famfs");
+
+/// The machine UUID of each VM.
+const MACHINE: Uuid = Uuid::from_u128(0xabc);
 
 /// A directory with a pool, and with the programs if `famfs` is a stand-in.
 struct Host {
@@ -70,6 +78,28 @@ impl Host {
         assert_eq!(self.famfs(&["rm", name])["freed"], 0);
     }
 
+    /// What a guest of this pool reports.
+    fn report(&self, boot: u128, applied: u64, released: u64) -> Report {
+        let media = PoolFile::open(&self.path("pool"), Access::Read).unwrap();
+        let fs_uuid = Superblock::read(&media).unwrap().fs_uuid;
+        let (system, boot) = (Uuid::from_u128(7), Uuid::from_u128(boot));
+        Report { fs_uuid, system, boot, numbering: 0, applied, released }
+    }
+
+    /// Boot, applied and released of all members, which must be of the one machine.
+    fn members(&self) -> Vec<(u128, u64, u64)> {
+        let report = self.famfs(&["members"]);
+        let members = report["members"].as_array().unwrap().iter();
+        let number = |value: &Value| value.as_u64().unwrap();
+        members
+            .map(|member| {
+                assert_eq!(member["machine"], json!(MACHINE));
+                let boot = Uuid::try_parse(member["boot"].as_str().unwrap()).unwrap();
+                (boot.as_u128(), number(&member["applied"]), number(&member["released"]))
+            })
+            .collect()
+    }
+
     fn deleted(&self) -> u64 {
         self.famfs(&["df"])["deleted"].as_u64().unwrap()
     }
@@ -97,6 +127,7 @@ impl Keeper {
         let mut command = Command::new(&host.program);
         command.env("XDG_RUNTIME_DIR", host.path("run")).arg("keep-logs").arg(&log);
         command.arg("--wake-port").arg(&socket).args(["--wake-pool", &id]).arg("--pool").arg(pool);
+        command.args(["--machine", &MACHINE.to_string()]);
         let child = command.spawn().unwrap();
         let (port, _) = listener.accept().unwrap();
         let pipe = File::options().write(true).open(host.path(&format!("{name}.pipe"))).unwrap();
@@ -106,6 +137,11 @@ impl Keeper {
     /// The guest publishes something.
     fn publish(&mut self) {
         self.port.write_all(&[0]).unwrap();
+    }
+
+    /// The guest reports.
+    fn report(&mut self, report: &Report) {
+        self.port.write_all(&report.encode()).unwrap();
     }
 
     fn said(&self) -> String {
@@ -237,4 +273,85 @@ fn a_run_ends_with_its_keeper() {
         });
         other.end();
     }
+}
+
+#[test]
+fn a_guest_that_cannot_write_has_a_place_by_its_keeper() {
+    let host = Host::with_script("exit 0");
+    let mut keeper = Keeper::start(&host, "one");
+    let other = Keeper::start(&host, "two");
+    other.port.set_nonblocking(true).unwrap();
+    keeper.report(&host.report(1, 2, 1));
+    until("a place", || host.members() == [(1, 2, 1)]);
+    // In two pieces, behind a wake-up.
+    let bytes = [&[0][..], &host.report(1, 3, 9).encode()].concat();
+    keeper.port.write_all(&bytes[..40]).unwrap();
+    thread::sleep(TICK);
+    keeper.port.write_all(&bytes[40..]).unwrap();
+    until("it got further", || host.members() == [(1, 3, 3)]);
+    let heard = || std::io::Read::read(&mut &other.port, &mut [0; 64]).is_ok();
+    until("the wake-up", heard);
+    thread::sleep(Duration::from_millis(200));
+    while heard() {}
+    keeper.report(&host.report(1, 4, 4));
+    until("it got further", || host.members() == [(1, 4, 4)]);
+    thread::sleep(Duration::from_millis(100));
+    assert!(!heard(), "reports wake nobody");
+    // Another file system's, a damaged one and one of nobody change nothing.
+    let report = host.report(1, 5, 5);
+    let mut damaged = report.encode();
+    damaged[REPORT_LEN - 1] ^= 1;
+    keeper.port.write_all(&damaged).unwrap();
+    keeper.report(&Report { system: Uuid::nil(), ..report });
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(host.members(), [(1, 4, 4)]);
+    // It boots again.
+    thread::sleep(Duration::from_secs(1));
+    keeper.report(&host.report(2, 1, 0));
+    until("the other boot", || host.members() == [(2, 1, 0)]);
+    keeper.end();
+    assert_eq!(host.members(), [], "its place is free");
+    other.end();
+}
+
+#[test]
+fn a_guest_that_reports_without_end_has_one_place_and_holds_nothing_up() {
+    let host = Host::with_script("exit 0");
+    let mut keeper = Keeper::start(&host, "one");
+    let mut other = Keeper::start(&host, "two");
+    other.port.set_read_timeout(Some(LIMIT)).unwrap();
+    let (start, mut boot) = (Instant::now(), 0);
+    while start.elapsed() < Duration::from_secs(4) {
+        boot += 1;
+        let report = Report { fs_uuid: host.report(1, 0, 0).fs_uuid, ..host.report(boot, 7, 7) };
+        let _ = keeper.port.write_all(&report.encode());
+        if boot % 64 == 0 {
+            assert!(host.members().len() <= 1);
+        }
+    }
+    keeper.port.write_all(&[0xff, 1, 80, 0, 0, 1, 80]).unwrap();
+    keeper.publish();
+    assert_ne!(std::io::Read::read(&mut other.port, &mut [0; 64]).unwrap(), 0);
+    let child = keeper.child.id();
+    let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap();
+    let rss = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let kib: u64 = rss.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kib < 64 << 10, "{rss}");
+    keeper.end();
+    assert_eq!(host.members(), []);
+    other.end();
+}
+
+#[test]
+fn without_the_right_to_write_there_is_no_place_and_the_log_says_why() {
+    let host = Host::with_script("exit 0");
+    let mut keeper = Keeper::start(&host, "one");
+    fs::set_permissions(host.path("pool"), Permissions::from_mode(0o400)).unwrap();
+    for _ in 0..3 {
+        keeper.report(&host.report(1, 2, 2));
+        thread::sleep(Duration::from_millis(200));
+    }
+    until("the reason", || keeper.said().contains("Permission denied"));
+    assert_eq!((host.members(), keeper.said().lines().count()), (vec![], 1));
+    keeper.end();
 }

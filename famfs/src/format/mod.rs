@@ -14,6 +14,7 @@ pub mod path;
 pub mod piece;
 pub mod references;
 pub mod renumbering;
+pub mod report;
 mod short;
 pub mod view;
 

@@ -246,6 +246,18 @@ impl PoolFile {
         Self::new(file, path, Access::Write)
     }
 
+    /// Opens a pool file to keep a place among the members: what is written there is not others',
+    /// so this takes no lock.
+    pub fn open_for_place(path: &Path) -> Result<Self, MediaError> {
+        Self::new(open_file(path, Access::Write)?, path, Access::Write)
+    }
+
+    /// Which pool it is.
+    pub fn id(&self) -> Result<PoolId, MediaError> {
+        let open_error = |source| MediaError::Open { path: self.path.clone(), source };
+        Ok(PoolId::of(&self.file.metadata().map_err(open_error)?))
+    }
+
     /// Opens a pool file or block device for a command that nobody else may be beside. Other
     /// commands of this host are waited for, as by [`Self::open_beside_others`]; virtual machines
     /// are not.

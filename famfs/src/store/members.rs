@@ -3,8 +3,8 @@
 //!
 //! A member takes a place in a table in the superblock's 2 MiB, and only it writes there. Whoever
 //! publishes sees in the table when everybody has what was published, and whoever gives memory of
-//! removed files back sees what nobody uses any more. A system that cannot write
-//! the memory takes no place, and nothing is known of it.
+//! removed files back sees what nobody uses any more. A system that cannot write the memory takes
+//! no place; its host may take one for it, or nothing is known of it.
 
 use std::collections::HashMap;
 use std::mem::offset_of;

@@ -44,7 +44,8 @@ pub enum Unknown {
     /// A machine does not take part.
     #[error(
         "VM {machine} ({process}) has the pool, but is no member: its `famfs watch` does not run, \
-         it cannot write the pool, or its tools are older; start the watch, or stop the VM"
+         its tools are older, or it cannot write the pool and `vhost-famfs keep-logs` cannot do so \
+         for it; start the watch, or stop the VM"
     )]
     NoMember {
         /// Its process.

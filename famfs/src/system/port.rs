@@ -10,6 +10,8 @@ use std::path::Path;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fs::OFlags;
 
+use crate::format::report::Report;
+
 /// The port's name.
 pub const NAME: &str = "org.vhost-famfs.wake";
 
@@ -76,6 +78,13 @@ impl WakePort {
         let mut bytes = [0; CHUNK];
         let taken = (0..MOST).take_while(|_| matches!((&self.file).read(&mut bytes), Ok(1..)));
         taken.count() > 0
+    }
+
+    /// Sends the host's side a report, as a whole or not at all; returns whether it did. Never
+    /// waits.
+    pub fn report(&self, report: &Report) -> bool {
+        let bytes = report.encode();
+        (&self.file).write(&bytes).is_ok_and(|count| count == bytes.len())
     }
 
     /// Wakes the host's side, if it listens. Never waits: a host that has not read the last

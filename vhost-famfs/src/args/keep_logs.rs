@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use famfs::system::neighbours::PoolId;
 use famfs::text::number::parse_size;
+use uuid::Uuid;
 
 use crate::bounded_log::{DEFAULT_LIMIT, MIN_LIMIT};
 use crate::pool::Owners;
@@ -36,6 +37,9 @@ pub(super) struct KeepLogsArgs {
     /// The path of the pool, to give the memory of deleted files back
     #[arg(long, value_name = "FILE", requires = "wake_pool")]
     pool: Option<PathBuf>,
+    /// The machine UUID of the VM, for its place among the members if it cannot write the pool
+    #[arg(long, value_name = "UUID", requires = "pool")]
+    machine: Option<Uuid>,
     /// The pool may belong to another user
     #[arg(long, requires = "pool")]
     foreign_pool: bool,
@@ -61,13 +65,16 @@ pub struct KeepLogsConfig {
     pub wake: Option<(PoolId, PathBuf)>,
     /// The path of the pool whose deleted files' memory is given back, and whose it may be.
     pub pool: Option<(PathBuf, Owners)>,
+    /// The machine UUID of the VM.
+    pub machine: Option<Uuid>,
 }
 
 impl From<KeepLogsArgs> for KeepLogsConfig {
     fn from(args: KeepLogsArgs) -> Self {
-        let KeepLogsArgs { logs, limit, ends, wake_port, wake_pool, pool, foreign_pool } = args;
+        let KeepLogsArgs { logs, limit, ends, wake_port, wake_pool, pool, machine, foreign_pool } =
+            args;
         let wake = wake_pool.zip(wake_port);
         let pool = pool.map(|pool| (pool, Owners::foreign(foreign_pool)));
-        Self { logs, limit: limit.unwrap_or(DEFAULT_LIMIT), ends, wake, pool }
+        Self { logs, limit: limit.unwrap_or(DEFAULT_LIMIT), ends, wake, pool, machine }
     }
 }

@@ -325,7 +325,7 @@ impl<'p> Start<'p> {
         pool: &OpenPool,
     ) -> Result<LogKeeper, UpError> {
         let PoolPlan { path, owners, .. } = &self.plan.pool;
-        let pool = KeptPool { path, id: pool.id()?, owners: *owners };
+        let pool = KeptPool { path, id: pool.id()?, owners: *owners, machine: vm.config.uuid };
         let mut inner = self.going_on()?;
         let failed = |source| UpError::Keeper { vm: vm.name().to_owned(), source };
         let (program, limit) = (&self.plan.program, self.plan.log_limit);

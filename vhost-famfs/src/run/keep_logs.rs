@@ -3,9 +3,11 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow};
+use famfs::media::allow_foreign_pools;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
@@ -16,8 +18,11 @@ use vhost_famfs::cluster::ends;
 use vhost_famfs::cluster::host::runtime_dir;
 use vhost_famfs::host::{privileges, signals};
 use vhost_famfs::pool::Owners;
-use vhost_famfs::space::Space;
+use vhost_famfs::space::{Place, Space};
 use vhost_famfs::wake::Relay;
+
+/// Reports of a guest that wait; the relay passes fewer on while one is written.
+const MOST_REPORTS: usize = 8;
 
 pub(super) fn run(config: &KeepLogsConfig) -> Result<()> {
     let stop = signals::stop_requests().context("cannot handle signals")?;
@@ -40,11 +45,27 @@ pub(super) fn run(config: &KeepLogsConfig) -> Result<()> {
         }
         (relay, _) => (relay, None),
     };
-    // The process reads what guests wrote, and only writes it to files.
+    let (relay, place) = match (relay, place(config)) {
+        (Some(relay), Some(place)) => {
+            let (sender, reports) = mpsc::sync_channel(MOST_REPORTS);
+            let log = config.logs.last().cloned();
+            allow_foreign_pools(config.pool.as_ref().is_some_and(|(_, of)| *of == Owners::Any));
+            (Some(relay.reporting(sender)), Some((place, reports, log)))
+        }
+        (relay, _) => (relay, None),
+    };
+    // The process reads what guests wrote, and only writes it to files. Only its thread for the
+    // memory of removed files keeps more.
     privileges::drop_all().map_err(|(action, errno)| anyhow!("cannot {action}: {errno}"))?;
     let (done_waking, woken) = UnixStream::pair().context("cannot make a pair of sockets")?;
     let waking =
         relay.and_then(|relay| thread::Builder::new().spawn(move || relay.run(woken)).ok());
+    let place = place.and_then(|(place, reports, log)| {
+        let keep = move || {
+            place.run(&reports, |text| _ = log.as_ref().map(|log| add_line(log, text)));
+        };
+        thread::Builder::new().spawn(keep).ok()
+    });
     let watch = record.map(|record| ends::watch(std::io::stdin(), record));
     let done = watch.transpose().context("cannot watch processes")?;
     keeper.run(&stop).context("cannot wait for the pipes")?;
@@ -54,9 +75,9 @@ pub(super) fn run(config: &KeepLogsConfig) -> Result<()> {
         // It ends in any case, and removes its socket.
         let _ = waking.join();
     }
-    if let Some(giving) = space {
-        // The relay has closed its end.
-        let _ = giving.join();
+    for thread in [space, place].into_iter().flatten() {
+        // The relay has closed its ends.
+        let _ = thread.join();
     }
     ended.context("cannot wait for processes")
 }
@@ -68,6 +89,13 @@ fn space(config: &KeepLogsConfig) -> Option<Space> {
     let famfs = std::env::current_exe().ok()?.with_file_name("famfs");
     let foreign = owners == Owners::Any;
     Some(Space { pool, id, base: runtime_dir().ok()?, famfs, foreign })
+}
+
+/// What keeps a place for a VM that cannot write the pool.
+fn place(config: &KeepLogsConfig) -> Option<Place> {
+    let ((id, _), (pool, _)) = config.wake.clone().zip(config.pool.clone())?;
+    // The memory of a device is not this kernel's file.
+    pool.is_file().then_some(Place { pool, id, machine: config.machine? })
 }
 
 /// Gives memory back in a thread of its own, which reads nothing that a guest sent. It needs to see

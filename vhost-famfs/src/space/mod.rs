@@ -11,6 +11,7 @@
 //! removed is given back.
 
 mod glance;
+mod place;
 mod program;
 mod schedule;
 
@@ -25,6 +26,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use glance::Glance;
+pub use place::Place;
 use program::Ended;
 use schedule::{Outcome, Schedule};
 

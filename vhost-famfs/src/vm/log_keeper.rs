@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 
 use famfs::system::neighbours::PoolId;
+use uuid::Uuid;
 
 use super::paths::VmPaths;
 use super::process::Lifetime;
@@ -26,6 +27,8 @@ pub struct KeptPool<'p> {
     pub id: PoolId,
     /// Whose it may be.
     pub owners: Owners,
+    /// The machine UUID of the VM.
+    pub machine: Uuid,
 }
 
 /// `vhost-famfs keep-logs` for one VM. It ends when no process can write to the logs any more and
@@ -57,6 +60,7 @@ impl LogKeeper {
         argv.extend([limit.to_string().into(), "--ends".into(), (&paths.ends).into()]);
         argv.extend(["--wake-pool".into(), pool.id.to_string().into()]);
         argv.extend(["--pool".into(), std::path::absolute(pool.path)?.into()]);
+        argv.extend(["--machine".into(), pool.machine.to_string().into()]);
         if pool.owners == Owners::Any {
             argv.push("--foreign-pool".into());
         }

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::messages::{Messages, Sent};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 /// Time between two attempts to connect: QEMU makes the socket when it starts, and removes none
@@ -14,7 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 const SOON: Duration = Duration::from_millis(20);
 const LATE: Duration = Duration::from_secs(1);
 
-/// How many bytes of the guest to drop at once. The kernel holds few more.
+/// How many bytes of the guest to take at once. The kernel holds few more.
 const CHUNK: usize = 64 << 10;
 
 /// The socket, connected or not.
@@ -25,19 +26,22 @@ pub struct Line {
     next: Instant,
     pause: Duration,
     chunk: Vec<u8>,
+    messages: Messages,
 }
 
 impl Line {
     /// Not connected yet.
     pub fn new(path: PathBuf) -> Self {
         let chunk = vec![0; CHUNK];
-        Self { path, stream: None, next: Instant::now(), pause: SOON, chunk }
+        let messages = Messages::default();
+        Self { path, stream: None, next: Instant::now(), pause: SOON, chunk, messages }
     }
 
     /// Connects, if that is due.
     pub fn connect(&mut self, now: Instant) {
         if self.stream.is_none() && now >= self.next {
             self.stream = open(&self.path).ok();
+            self.messages.clear();
             self.next = now + self.pause;
             self.pause = (2 * self.pause).min(LATE);
         }
@@ -56,15 +60,15 @@ impl Line {
         }
     }
 
-    /// Drops what the guest sent; returns whether it sent anything.
-    pub fn take(&mut self) -> bool {
-        let Some(mut stream) = self.stream.as_ref() else { return false };
+    /// Takes what the guest sent.
+    pub fn take(&mut self) -> Sent {
+        let Some(mut stream) = self.stream.as_ref() else { return Sent::default() };
         match stream.read(&mut self.chunk) {
             Ok(0) => self.check(&io::ErrorKind::BrokenPipe.into()),
-            Ok(_) => return true,
+            Ok(count) => return self.messages.take(&self.chunk[..count]),
             Err(error) => self.check(&error),
         }
-        false
+        Sent::default()
     }
 
     /// The end of the connection, if there is one.

@@ -7,18 +7,24 @@
 //!          other relays <-- Neighbour <--Relay-- virtio-serial port <-- famfs watch in the guest
 //! ```
 //!
-//! A wake-up has no contents, so that many count as one. A guest that does not read, or sends
-//! without end, costs the relay neither memory nor much time, and its neighbours little.
+//! A guest that cannot write the pool also reports how far it is; others do not hear of that.
+//!
+//! A wake-up has no contents, so that many count as one, and of reports only the last one counts. A
+//! guest that does not read, or sends without end, costs the relay neither memory nor much time,
+//! and its neighbours little.
 
 mod gate;
 mod line;
+mod messages;
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
+use famfs::format::report::Report;
 use famfs::system::neighbours::{Neighbour, PoolId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -33,6 +39,8 @@ pub struct Relay {
     line: Line,
     /// Where a byte goes when somebody has published something.
     listener: Option<UnixStream>,
+    /// Where reports of the guest go.
+    reports: Option<SyncSender<Report>>,
 }
 
 impl Relay {
@@ -43,7 +51,7 @@ impl Relay {
     /// The runtime directory cannot be used.
     pub fn join(base: &Path, pool: PoolId, port: PathBuf) -> io::Result<Self> {
         let neighbour = Neighbour::join(base, pool)?;
-        Ok(Self { neighbour, line: Line::new(port), listener: None })
+        Ok(Self { neighbour, line: Line::new(port), listener: None, reports: None })
     }
 
     /// Also tells a thread of this process, which may be slow: a byte for each wake-up that passes.
@@ -55,12 +63,20 @@ impl Relay {
         Ok(Self { listener: Some(listener), ..self })
     }
 
+    /// Also passes on what the guest reports. What its receiver has no room for is dropped: the
+    /// next report says more.
+    #[must_use]
+    pub fn reporting(self, reports: SyncSender<Report>) -> Self {
+        Self { reports: Some(reports), ..self }
+    }
+
     /// Passes wake-ups on until `stop` becomes readable.
     ///
     /// # Errors
     /// The kernel cannot wait for them.
     pub fn run(mut self, stop: impl AsFd) -> io::Result<()> {
-        let (mut inward, mut outward) = (Gate::new(), Gate::new());
+        let (mut inward, mut outward, mut reports) = (Gate::new(), Gate::new(), Gate::new());
+        let mut report = None;
         loop {
             let now = Instant::now();
             self.line.connect(now);
@@ -72,14 +88,20 @@ impl Relay {
                 self.neighbour.wake_others();
                 self.tell();
             }
-            let next = [inward.opens(), outward.opens(), self.line.retries()];
+            if reports.pass(now)
+                && let (Some(report), Some(reports)) = (report.take(), &self.reports)
+            {
+                let _ = reports.try_send(report);
+            }
+            let next = [inward.opens(), outward.opens(), reports.opens(), self.line.retries()];
             let pause = next.into_iter().flatten().min();
             let pause =
                 pause.map(|at| at.saturating_duration_since(now) + Duration::from_micros(1));
             // While a gate is shut, what comes waits in the kernel.
             let [stopped, neighbour, guest] = {
                 let neighbour = (!inward.is_waiting()).then_some(self.neighbour.as_fd());
-                let guest = self.line.as_fd().filter(|_| !outward.is_waiting());
+                let is_shut = outward.is_waiting() || reports.is_waiting();
+                let guest = self.line.as_fd().filter(|_| !is_shut);
                 wait([Some(stop.as_fd()), neighbour, guest], pause)?
             };
             if stopped {
@@ -88,8 +110,15 @@ impl Relay {
             if neighbour && self.neighbour.take() {
                 inward.ask();
             }
-            if guest && self.line.take() {
-                outward.ask();
+            if guest {
+                let sent = self.line.take();
+                if sent.is_wake {
+                    outward.ask();
+                }
+                if sent.report.is_some() {
+                    report = sent.report;
+                    reports.ask();
+                }
             }
         }
     }

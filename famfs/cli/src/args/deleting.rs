@@ -53,8 +53,8 @@ released, while they go on. Commands of the host that change names do the same b
 start, and `rm` at its end, so this one is needed only to wait, or to see who holds what.
 
 The kernel says who has the pool. Whoever has it and is no member (see `famfs members`) may use \
-any deleted file, and nothing is given back: a VM without `famfs watch`, with read-only access or \
-with older tools, a block device, or another program. The command names it. Only root can see the \
+any deleted file, and nothing is given back: a VM without `famfs watch` or with older tools, a \
+read-only one that `vhost-famfs up` did not start, a block device, or another program. The command names it. Only root can see the \
 processes of other users, and nobody those of other hosts: a pool on a file system that hosts \
 share is refused.
 

@@ -58,8 +58,8 @@ pub struct Watch {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A member is a running system whose `famfs watch` follows the log. It has a place in a table in the \
-memory, where it says how far its mount is. A system that cannot write the memory, such as a \
-read-only VM, has no place and is not listed. The command looks for up to 5 seconds whether each \
+memory, where it says how far its mount is. A system that cannot write the memory has one if its \
+host writes for it, as for read-only VMs of `vhost-famfs up`; else it is not listed. The command looks for up to 5 seconds whether each \
 heartbeat changes; a member that is silent has ended, or is stopped. One that says it has applied \
 more than is published is shown as wrong.
 
@@ -88,7 +88,7 @@ pub struct Members {
 #[command(after_help = "\
 Other systems show a change a few milliseconds after the command that made it. This command waits \
 until every member (see `famfs members`) shows all that was published when it started. Systems \
-that cannot write the memory, such as read-only VMs, are not waited for. Use --members so that a \
+that are no members, such as read-only VMs of others than `vhost-famfs up`, are not waited for. Use --members so that a \
 system that does not follow at all is noticed. A member whose heartbeat stands still does not count: \
 after 5 seconds of silence it is named, even if it had applied everything.
 

@@ -202,6 +202,9 @@ fn follow(
         for problem in shared.tend(follower) {
             reporter.error(&problem);
         }
+        if let Some(problem) = shared.member.tell_host(follower, |report| wake.report(report)) {
+            reporter.error(&problem);
+        }
         let again = follower.has_failed() && retry.left().is_zero();
         if !(changed || again || trouble.is_some()) {
             pace.relax();

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! This system's place among the members while it follows the log: how others see how far it is.
+//! This system's place among the members while it follows the log: how others see how far it is. A
+//! system that cannot write the memory tells its host, which has a place for it.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use famfs::format::report::Report;
 use famfs::kernel::follow::Follower;
 use famfs::kernel::release::Release;
 use famfs::store::lease::{RunningSystem, Timing};
@@ -28,6 +30,10 @@ pub struct Membership {
     /// Whether the memory can be written.
     writable: bool,
     seat: Option<Seat>,
+    /// What the host was told last.
+    told: Option<Report>,
+    /// Whether the host listens.
+    has_host: bool,
     next: Instant,
     beat: Duration,
     /// When it last beat.
@@ -38,31 +44,38 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// None yet. A system that cannot write the memory takes no place.
+    /// None yet.
     pub fn new(writable: bool) -> Self {
         let now = Instant::now();
-        let (release, numbering) = (Release::default(), None);
-        Self { writable, seat: None, next: now, beat: BEAT, last: now, release, numbering }
+        let (release, numbering, told, has_host) = (Release::default(), None, None, false);
+        let (next, last, beat) = (now, now, BEAT);
+        Self { writable, seat: None, told, has_host, next, beat, last, release, numbering }
     }
 
     /// Sets how often to beat, by whether others wake this system.
     pub fn rest(&mut self, told: bool) {
         self.beat = if told { TOLD_BEAT } else { BEAT };
-        if self.seat.is_some() {
+        self.has_host = told;
+        if self.beats() {
             self.next = self.next.min(self.last + self.beat);
         }
     }
 
     /// Somebody may wait for a beat.
     pub fn hurry(&mut self) {
-        if self.seat.is_some() {
+        if self.beats() {
             self.next = self.next.min(self.last + SHORTEST);
         }
     }
 
-    /// Time until [`Membership::tend`] has something to do.
+    /// Whether somebody sees this system's beats.
+    fn beats(&self) -> bool {
+        if self.writable { self.seat.is_some() } else { self.has_host }
+    }
+
+    /// Time until this has something to do.
     pub fn left(&self) -> Duration {
-        match self.writable {
+        match self.writable || self.has_host {
             true => self.next.saturating_duration_since(Instant::now()),
             false => Duration::MAX,
         }
@@ -113,6 +126,41 @@ impl Membership {
 }
 
 impl Membership {
+    /// Tells the host how far a system is that cannot write the memory. `send` returns whether the
+    /// host gets it. Returns what to report.
+    pub fn tell_host(
+        &mut self,
+        follower: &Follower,
+        send: impl FnOnce(&Report) -> bool,
+    ) -> Option<String> {
+        if self.writable || !self.has_host {
+            return None;
+        }
+        let now = Instant::now();
+        let problem = self.prove(follower);
+        let (Some(numbering), Ok(me)) = (follower.numbering(), this()) else {
+            self.next = self.next.max(now + self.beat);
+            return problem;
+        };
+        let before = self.told.filter(|told| told.numbering == numbering);
+        let applied = match follower.has_failed() {
+            // What could not be made is not there: the last position counts.
+            true => before.map_or(0, |told| told.applied),
+            false => follower.plan().next_slot(),
+        };
+        let RunningSystem { system, boot, .. } = me;
+        let (fs_uuid, released) = (follower.fs_uuid(), self.release.proven());
+        let report = Report { fs_uuid, system, boot, numbering, applied, released };
+        // What was not sent is sent with the next beat.
+        if now >= self.next || self.told.is_some_and(|told| told != report) {
+            if send(&report) {
+                self.told = Some(report);
+            }
+            (self.last, self.next) = (now, now + self.beat);
+        }
+        problem
+    }
+
     /// Tries to find out that removed files are unused. Returns what to report.
     fn prove(&mut self, follower: &Follower) -> Option<String> {
         if self.numbering != follower.numbering() {
@@ -131,8 +179,12 @@ impl Membership {
     }
 }
 
+fn this() -> Result<RunningSystem> {
+    Ok(RunningSystem::this(role::system_uuid()?)?)
+}
+
 fn take(follower: &Follower) -> Result<Seat> {
-    let me = RunningSystem::this(role::system_uuid()?)?;
+    let me = this()?;
     let media = follower.volume().lease_media()?;
     Ok(Seat::take(media, follower.fs_uuid(), me, Timing::default())?)
 }

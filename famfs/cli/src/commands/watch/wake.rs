@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use famfs::format::report::Report;
 use famfs::system::mounts::{Presence, Waited};
 use famfs::system::port::WakePort;
 use famfs::system::wake::WakeSocket;
@@ -44,6 +45,11 @@ impl Wake {
             self.has_host = self.port.as_ref().is_some_and(WakePort::has_host);
         }
         self.has_host
+    }
+
+    /// Reports to the host how far this system is; returns whether the host gets it.
+    pub fn report(&self, report: &Report) -> bool {
+        self.port.as_ref().is_some_and(|port| port.report(report))
     }
 
     /// Waits until somebody has published something, or asks for something, but not longer than

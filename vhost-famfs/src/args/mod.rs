@@ -8,6 +8,7 @@ mod device;
 mod doctor;
 mod emitted;
 mod keep_logs;
+mod life;
 mod pool;
 mod ublk;
 mod up;
@@ -30,6 +31,8 @@ use emitted::EmittedCommand;
 pub use emitted::EmittedConfig;
 use keep_logs::KeepLogsArgs;
 pub use keep_logs::KeepLogsConfig;
+use life::{RestartArgs, StartArgs, StopArgs};
+pub use life::{StartConfig, StopConfig};
 use pool::PoolCommand;
 pub use pool::PoolConfig;
 use ublk::UblkCommand;
@@ -45,8 +48,9 @@ pub const DEVICE_PROGRAM: &str = "vhost-user-famfs";
 ///
 /// A pool is a file in memory (tmpfs, hugetlbfs, memfd) or on disk that several VMs map at the same
 /// time. `up` starts a cluster of VMs that share a pool; `ps`, `exec`, `cp`, `console` and `logs`
-/// let you look into it; `down` stops it. To use a pool with VMs that other programs start, make it
-/// with `pool create`, then run `device` for each VM: the VM sees a virtio-pmem device.
+/// let you look into it; `stop`, `start` and `restart` are for single VMs; `down` stops it. To use
+/// a pool with VMs that other programs start, make it with `pool create`, then run `device` for
+/// each VM: the VM sees a virtio-pmem device.
 ///
 /// Exit codes: 0 success (for `device`: the VM disconnected, or SIGTERM); 1 failure, with a message
 /// on standard error; 2 wrong command line; 130 interrupted. `exec` returns the exit code of its
@@ -69,6 +73,9 @@ enum Command {
     Up(UpArgs),
     Doctor(DoctorArgs),
     Down(DownArgs),
+    Stop(StopArgs),
+    Start(StartArgs),
+    Restart(RestartArgs),
     Ps(PsArgs),
     Exec(ExecArgs),
     Cp(CpArgs),
@@ -118,6 +125,10 @@ pub enum Config {
     Doctor(DoctorConfig),
     /// Stop a cluster.
     Down(DownConfig),
+    /// Stop VMs.
+    Stop(StopConfig),
+    /// Start VMs again.
+    Start(StartConfig),
     /// Show clusters.
     Ps(PsConfig),
     /// Run a command in a VM.
@@ -199,6 +210,9 @@ impl TryFrom<Cli> for Config {
             Command::Up(args) => Self::Up(args.try_into()?),
             Command::Doctor(args) => Self::Doctor(args.into()),
             Command::Down(args) => Self::Down(args.into()),
+            Command::Stop(args) => Self::Stop(args.into()),
+            Command::Start(args) => Self::Start(args.into()),
+            Command::Restart(args) => Self::Start(args.into()),
             Command::Ps(args) => Self::Ps(args.into()),
             Command::Exec(args) => Self::Exec(args.into()),
             Command::Cp(args) => Self::Cp(args.try_into()?),

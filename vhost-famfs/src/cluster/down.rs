@@ -13,8 +13,9 @@ use super::FindError;
 use super::directory::{Directory, DirectoryError};
 use super::process::{self, Process};
 use super::state::{Phase, State, VmState};
+use super::stopped::End;
 use crate::pool::{self, Owners, PoolError};
-use crate::vm::{Ending, Guest, Shutdown, VmPaths, end_vm};
+use crate::vm::{Ending, Guest, VmPaths, end_vm};
 
 /// How long a back-end may take to end after its VM.
 const BACKEND_LIMIT: Duration = Duration::from_secs(5);
@@ -107,36 +108,6 @@ pub struct DownVm {
     pub end: End,
 }
 
-/// How a VM ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum End {
-    /// The guest shut itself down.
-    Orderly,
-    /// The guest did not shut down; QEMU ended when asked to.
-    Quit,
-    /// QEMU was killed.
-    Killed,
-    /// It had already ended.
-    WasDead,
-    /// It was never started.
-    NotStarted,
-}
-
-impl End {
-    /// The name of the variant in tables.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Orderly => "powered off",
-            Self::Quit => "did not power off in time, stopped by QEMU",
-            Self::Killed => "killed",
-            Self::WasDead => "had already ended",
-            Self::NotStarted => "was not started",
-        }
-    }
-}
-
 /// Stops a cluster.
 ///
 /// # Errors
@@ -224,10 +195,12 @@ fn remove_pool(state: &State, keep: bool) -> Result<bool, DownError> {
         .map_err(|source| DownError::Pool { path: path.clone(), source })
 }
 
-fn end(state: &State, vm: &VmState, paths: &VmPaths, limit: Duration) -> End {
+/// Stops a VM, its back-end and its keeper.
+pub(super) fn end(state: &State, vm: &VmState, paths: &VmPaths, limit: Duration) -> End {
     let open = |process: Option<Process>| process.and_then(|process| process.open(state.instance));
     let backend = open(vm.backend);
     let end = match (vm.qemu, open(vm.qemu)) {
+        (None, _) if vm.stopped.is_some() => End::WasStopped,
         (None, _) => End::NotStarted,
         (Some(_), None) => End::WasDead,
         (Some(_), Some(qemu)) => {
@@ -237,7 +210,11 @@ fn end(state: &State, vm: &VmState, paths: &VmPaths, limit: Duration) -> End {
         }
     };
     if let Some(backend) = backend
-        && !backend.wait(if end == End::NotStarted { Duration::ZERO } else { BACKEND_LIMIT })
+        && !backend.wait(if matches!(end, End::NotStarted | End::WasStopped) {
+            Duration::ZERO
+        } else {
+            BACKEND_LIMIT
+        })
     {
         // If it is still running, it is found by its mark.
         let _ = backend.end(BACKEND_LIMIT);
@@ -267,16 +244,6 @@ impl Ending for Recorded<'_> {
     fn kill(&self) {
         // If it is still running, it is found by its mark.
         let _ = self.qemu.kill();
-    }
-}
-
-impl From<Shutdown> for End {
-    fn from(shutdown: Shutdown) -> Self {
-        match shutdown {
-            Shutdown::Orderly => Self::Orderly,
-            Shutdown::Quit => Self::Quit,
-            Shutdown::Killed => Self::Killed,
-        }
     }
 }
 

@@ -47,8 +47,7 @@ pub struct End {
 
 impl End {
     fn now(pid: u32) -> Self {
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        Self { pid, time, exit_code: None, signal: None }
+        Self { pid, time: When::now().0, exit_code: None, signal: None }
     }
 
     fn with(self, status: ExitStatus) -> Self {
@@ -129,9 +128,27 @@ impl fmt::Display for End {
             (_, Some(code)) => write!(f, "exited {code}")?,
             (None, None) => write!(f, "ended")?,
         }
-        let Some(then) = sys::local_time(self.time) else { return Ok(()) };
+        write!(f, "{}", When(self.time))
+    }
+}
+
+/// A moment for a table, with a space before it: only the time if it is today. Nothing if the
+/// kernel does not tell the local time.
+pub(super) struct When(pub(super) u64);
+
+impl When {
+    /// This moment.
+    pub(super) fn now() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self(now.map_or(0, |time| time.as_secs()))
+    }
+}
+
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(then) = sys::local_time(self.0) else { return Ok(()) };
         let day = |tm: &libc::tm| (tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday);
-        let today = sys::local_time(Self::now(self.pid).time);
+        let today = sys::local_time(Self::now().0);
         if today.is_none_or(|today| day(&today) != day(&then)) {
             let (year, month, day) = day(&then);
             write!(f, " {year}-{month:02}-{day:02}")?;

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use famfs::archive::import::{self, Import};
 use famfs::format::path::RelPath;
@@ -26,7 +26,8 @@ use uuid::Uuid;
 use super::plan::{MkfsPlan, PoolPlan};
 use super::sizing;
 use super::spec::ImportSpec;
-use crate::pool::{self, CreateError, Identity, PoolError};
+use crate::pool::{self, CreateError, Identity, Owners, PoolError};
+use crate::vm::KeptPool;
 
 /// Why the pool of a cluster cannot be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +99,7 @@ impl Filled {
 pub struct OpenPool {
     file: File,
     path: PathBuf,
+    owners: Owners,
 }
 
 impl OpenPool {
@@ -121,19 +123,43 @@ impl OpenPool {
             identity = Some(new);
         }
         let file = pool::open_for(&plan.path, write, plan.owners, identity)?;
-        let open = Self { file, path: plan.path.clone() };
+        let open = Self { file, path: plan.path.clone(), owners: plan.owners };
         if let Some(mkfs) = &plan.mkfs {
             open.format(mkfs)?;
         }
         Ok(open)
     }
 
-    /// Which pool it is, for those who are told what is published in it.
+    /// Opens the pool of a cluster that runs, for writing if `write` is set. It must be the file
+    /// with that identity.
+    ///
+    /// # Errors
+    /// It cannot be opened, or another file has its name.
+    pub fn of_cluster(
+        path: &Path,
+        write: bool,
+        owners: Owners,
+        identity: Identity,
+    ) -> Result<Self, PoolError> {
+        let file = pool::open_for(path, write, owners, Some(identity))?;
+        Ok(Self { file, path: path.to_owned(), owners })
+    }
+
+    /// The identity of its file.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn id(&self) -> Result<PoolId, PoolError> {
-        Ok(PoolId::of(&self.file.metadata().map_err(self.io("look at it"))?))
+    pub fn identity(&self) -> Result<Identity, PoolError> {
+        Identity::of(&self.file).map_err(self.io("look at it"))
+    }
+
+    /// The pool as the keeper of the VM with that machine UUID needs it.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn kept(&self, machine: Uuid) -> Result<KeptPool<'_>, PoolError> {
+        let id = PoolId::of(&self.file.metadata().map_err(self.io("look at it"))?);
+        Ok(KeptPool { path: &self.path, id, owners: self.owners, machine })
     }
 
     fn io(&self, action: &'static str) -> impl Fn(io::Error) -> PoolError + use<> {

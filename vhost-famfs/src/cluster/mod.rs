@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  Spec --> ClusterPlan --up--> runtime directory: state.json, sockets, logs
-//!                         |                ^-- ps, exec, console, logs, down
+//!                         |                ^-- ps, exec, console, logs, stop, start, down
 //!                         '--> processes, each with the cluster's mark: QEMU, back-ends
 //! ```
 //!
@@ -13,8 +13,8 @@
 //! signalled through a pidfd. If a start was interrupted before it could be recorded, it is found
 //! by its mark.
 //!
-//! The directory is locked while a cluster is started or stopped. Reading takes no lock: the state
-//! file is replaced as a whole.
+//! The directory is locked while a cluster is started or stopped, and while the state of a single
+//! VM changes ([`life`]). Reading takes no lock: the state file is replaced as a whole.
 
 pub mod cluster_file;
 pub mod directory;
@@ -27,7 +27,9 @@ pub mod fill;
 pub mod follow;
 pub mod headroom;
 pub mod host;
+pub mod life;
 pub mod logs;
+pub mod parts;
 pub mod plan;
 pub mod preflight;
 pub mod process;
@@ -36,12 +38,16 @@ mod roles;
 mod room;
 pub mod sizing;
 pub mod spec;
+pub mod start;
 pub mod state;
+pub mod stop;
+pub mod stopped;
 pub mod up;
 
 use std::path::Path;
 
 use directory::{Directory, DirectoryError};
+use process::Process;
 use state::{State, VmState};
 
 /// Why a cluster or VM was not found.
@@ -73,6 +79,16 @@ pub enum FindError {
         vm: String,
         /// The names of its VMs.
         vms: Vec<String>,
+    },
+    /// The VM does not run.
+    #[error("VM {vm} of cluster {cluster} is not running: {how}")]
+    NotRunning {
+        /// The cluster.
+        cluster: String,
+        /// The VM.
+        vm: String,
+        /// Why not, and what to do.
+        how: String,
     },
     /// Its start was interrupted before any process was started.
     #[error("cluster {0}: nothing was started; `vhost-famfs down {0}` removes what is left")]
@@ -118,5 +134,48 @@ pub fn vm_of<'s>(state: &'s State, vm: &str) -> Result<&'s VmState, FindError> {
         cluster: state.name.clone(),
         vm: vm.to_owned(),
         vms: state.vms.iter().map(|vm| vm.name.clone()).collect(),
+    })
+}
+
+/// A VM of a cluster that runs.
+///
+/// # Errors
+/// The cluster has no VM of that name, or the VM does not run.
+pub fn running_vm<'s>(
+    state: &'s State,
+    directory: &Directory,
+    vm: &str,
+) -> Result<&'s VmState, FindError> {
+    let found = vm_of(state, vm)?;
+    match why_not_running(state, directory, found) {
+        None => Ok(found),
+        Some(how) => {
+            Err(FindError::NotRunning { cluster: state.name.clone(), vm: found.name.clone(), how })
+        }
+    }
+}
+
+/// Why a VM does not run, and what to do; `None` if it runs.
+#[must_use]
+pub fn why_not_running(state: &State, directory: &Directory, vm: &VmState) -> Option<String> {
+    if vm.qemu.is_some_and(Process::is_alive) {
+        return None;
+    }
+    let (name, cluster) = (&vm.name, &state.name);
+    let start = match state.emitted {
+        true => "start it with the program that started it".to_owned(),
+        false => format!("start it with `vhost-famfs start --cluster {cluster} {name}`"),
+    };
+    if vm.starting.is_some_and(Process::is_alive) {
+        return Some("it is being started; see `vhost-famfs ps`".to_owned());
+    }
+    let record = directory.ends(name);
+    Some(match (vm.stopped, vm.qemu) {
+        (Some(stopped), _) => format!("{stopped}; {start}"),
+        (None, None) => "it was not started; see `vhost-famfs ps`".to_owned(),
+        (None, Some(qemu)) => match ends::find(&record, qemu.pid) {
+            Some(end) => format!("{end}; {start}"),
+            None => format!("it has ended; {start}"),
+        },
     })
 }

@@ -15,6 +15,8 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::vm::VmPaths;
+
 /// Environment variable in all processes of a cluster. Its value identifies the start.
 pub const MARK: &str = "VHOST_FAMFS_CLUSTER_INSTANCE";
 
@@ -117,9 +119,22 @@ pub fn marks_in(directory: &Path) -> HashSet<Uuid> {
 
 /// Whether the command line of a process names something in a directory.
 fn names(pid: u32, directory: &Path) -> bool {
-    let inside = [directory.as_os_str().as_bytes(), b"/"].concat();
+    has_in_line(pid, directory, b'/')
+}
+
+/// Whether the command line of a process has a path, followed by this character.
+fn has_in_line(pid: u32, path: &Path, next: u8) -> bool {
+    let wanted = [path.as_os_str().as_bytes(), &[next]].concat();
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    line.windows(inside.len()).any(|part| part == inside)
+    line.windows(wanted.len()).any(|part| part == wanted)
+}
+
+/// All living processes of a VM: those with its cluster's mark whose command lines name its sockets
+/// or logs. Names of VMs have no dot.
+#[must_use]
+pub fn of_vm(instance: Uuid, paths: &VmPaths) -> Vec<Handle> {
+    let names = |pid| b"/.".iter().any(|next| has_in_line(pid, &paths.runtime_dir, *next));
+    marked(instance).into_iter().filter(|handle| names(handle.pid())).collect()
 }
 
 /// As root: the processes whose command lines name something in a directory but that may not be
@@ -182,9 +197,18 @@ fn pids() -> impl Iterator<Item = u32> {
 /// # Errors
 /// The ids of those that are still there some time after they were killed.
 pub fn kill_marked(instance: Uuid) -> Result<usize, Vec<u32>> {
+    kill_found(|| marked(instance))
+}
+
+/// Kills all processes that are found, including new ones that appear meanwhile. Returns how many
+/// there were.
+///
+/// # Errors
+/// As [`kill_marked`].
+pub fn kill_found(find: impl Fn() -> Vec<Handle>) -> Result<usize, Vec<u32>> {
     let mut count = 0;
     loop {
-        let found = marked(instance);
+        let found = find();
         if found.is_empty() {
             return Ok(count);
         }

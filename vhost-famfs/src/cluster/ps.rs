@@ -16,6 +16,7 @@ use super::ends::{self, End};
 use super::follow::{Followers, LeaseState, PsFamfs, Role};
 use super::process::Process;
 use super::state::{Phase, State, VmState};
+use super::stopped::Stopped;
 use crate::host::residency::{self, MappedFile, Usage, VmMemory};
 use crate::vm::Guest;
 
@@ -133,6 +134,8 @@ pub struct PsVm {
     pub watch: Option<String>,
     /// How its QEMU ended, if it ended and that was recorded.
     pub ended: Option<End>,
+    /// When and how the user stopped it; `None` if nobody did.
+    pub stopped: Option<Stopped>,
     /// How its back-end ended, if it ended and that was recorded.
     pub backend_ended: Option<End>,
     /// What is wrong, and what to do.
@@ -147,8 +150,12 @@ pub enum VmStatus {
     Running,
     /// It runs, but its back-end has ended.
     NoFlush,
-    /// It has ended.
+    /// It has ended by itself.
     Ended,
+    /// The user stopped it.
+    Stopped,
+    /// It is being started again.
+    Starting,
     /// It has not been started yet.
     NotStarted,
 }
@@ -159,6 +166,8 @@ impl VmStatus {
             Self::Running => "running",
             Self::NoFlush => "no-flush",
             Self::Ended => "ended",
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
             Self::NotStarted => "not-started",
         }
     }
@@ -216,7 +225,9 @@ fn follow(followers: Followers, vms: &mut [PsVm]) -> Option<PsFamfs> {
             _ => None,
         };
         // What one that has ended has left is no longer how far it is.
-        if let Some(follows) = follows.filter(|_| vm.status != VmStatus::Ended) {
+        if let Some(follows) =
+            follows.filter(|_| matches!(vm.status, VmStatus::Running | VmStatus::NoFlush))
+        {
             (vm.applied, vm.behind) = (Some(follows.applied), follows.behind);
             (vm.released, vm.holds) = (Some(follows.released), follows.holds);
         }
@@ -239,25 +250,41 @@ fn status(state: &State, vms: &[PsVm], directory: &Directory) -> Result<ClusterS
             Err(_) => Ok(ClusterStatus::Interrupted),
         };
     }
-    let fine = vms.iter().all(|vm| vm.status == VmStatus::Running);
+    let is_fine =
+        |status| !matches!(status, VmStatus::Ended | VmStatus::NoFlush | VmStatus::NotStarted);
+    let fine = vms.iter().all(|vm| is_fine(vm.status));
     Ok(if fine { ClusterStatus::Up } else { ClusterStatus::Degraded })
 }
 
 fn look_at(vm: &VmState, state: &State, pool: Option<&MappedFile>, directory: &Directory) -> PsVm {
     let alive = |process: Option<Process>| process.and_then(|process| process.open(state.instance));
     let (qemu, backend) = (alive(vm.qemu), alive(vm.backend));
+    let is_starting = vm.starting.is_some_and(Process::is_alive);
     let (status, note) = match (&vm.qemu, &qemu) {
+        _ if is_starting => (VmStatus::Starting, None),
+        (_, None) if vm.stopped.is_some() => (VmStatus::Stopped, None),
         (None, _) => (VmStatus::NotStarted, None),
         (Some(hidden), None) if hidden.is_hidden() => {
             (VmStatus::Running, Some("more can be seen only with the privileges of `up`"))
         }
         (Some(_), None) => (
             VmStatus::Ended,
-            Some("`vhost-famfs logs` shows its last messages; other VMs are not affected"),
+            Some(match state.emitted {
+                true => "`vhost-famfs logs` shows its last messages; other VMs are not affected",
+                false => "`vhost-famfs logs` shows its last messages, `start` starts it again",
+            }),
         ),
         (Some(_), Some(_)) if vm.backend.is_some() && backend.is_none() => (
             VmStatus::NoFlush,
             Some("its back-end ended: data is intact, flushes fail; power it off, no reboot"),
+        ),
+        _ if vm.starting.is_some() => (
+            VmStatus::Running,
+            Some("its start was interrupted; `vhost-famfs start` begins it again"),
+        ),
+        _ if vm.stopped.is_some() => (
+            VmStatus::Running,
+            Some("it is being stopped, or that was interrupted: then use `stop` again"),
         ),
         _ => (VmStatus::Running, None),
     };
@@ -297,7 +324,8 @@ fn look_at(vm: &VmState, state: &State, pool: Option<&MappedFile>, directory: &D
         root_touched_bytes: root.rss,
         root_share_bytes: root.pss,
         watch: None,
-        ended: end_of(vm.qemu, &qemu),
+        ended: end_of(vm.qemu, &qemu).filter(|_| status == VmStatus::Ended),
+        stopped: vm.stopped,
         backend_ended: end_of(vm.backend, &backend),
         note,
     }
@@ -383,6 +411,10 @@ impl fmt::Display for PsReport {
         for vm in &self.vms {
             let status = vm.status.name();
             write!(f, "\n{:<name$} {status:<11} {:<6} {:<5} ", vm.name, vm.access, vm.transport)?;
+            if let Some(stopped) = vm.stopped.filter(|_| vm.status == VmStatus::Stopped) {
+                write!(f, "{stopped}")?;
+                continue;
+            }
             if let Some(end) = vm.ended {
                 // Instead of numbers that no longer exist.
                 write!(f, "{end}")?;

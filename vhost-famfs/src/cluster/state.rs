@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::parts::Launch;
 use super::plan::{ClusterPlan, PoolPlan, VmPlan, is_own_pool};
 use super::process::Process;
 use super::spec::check_name;
+use super::stopped::Stopped;
+use crate::pool::{Identity, Owners};
 
 /// Version of the file. Other versions are refused: they were written by other versions of this
 /// program.
@@ -67,6 +70,12 @@ pub struct PoolState {
     /// The identity of the info block of the pool that this start creates. If the start is
     /// interrupted, the pool is removed by it. A raw pool has none, and is kept.
     pub made: Option<Uuid>,
+    /// The identity of its file; older versions of this program did not write it.
+    #[serde(default)]
+    pub identity: Option<Identity>,
+    /// Whether it may be another user's.
+    #[serde(default)]
+    pub foreign: bool,
 }
 
 /// A VM of a cluster.
@@ -98,6 +107,16 @@ pub struct VmState {
     pub keeper: Option<Process>,
     /// How its start went, once it was up.
     pub booted: Option<Booted>,
+    /// Set when the user asks to stop it, until it is started again.
+    #[serde(default)]
+    pub stopped: Option<Stopped>,
+    /// The process that starts it again, until it is up.
+    #[serde(default)]
+    pub starting: Option<Process>,
+    /// How to start it again. `None` if others start it, if an older version of this program
+    /// started it, or if a path is not UTF-8.
+    #[serde(default)]
+    pub launch: Option<Box<Launch>>,
 }
 
 /// The start of a VM.
@@ -123,7 +142,7 @@ impl State {
             phase: Phase::Starting,
             launcher,
             pool: PoolState::new(&plan.pool),
-            vms: plan.vms.iter().map(VmState::new).collect(),
+            vms: plan.vms.iter().map(|vm| VmState::new(plan, vm)).collect(),
         }
     }
 }
@@ -159,12 +178,16 @@ impl PoolState {
             view: plan.view.name().to_owned(),
             ours: plan.ours,
             made: plan.create.as_ref().and_then(|options| options.uuid),
+            identity: None,
+            foreign: plan.owners == Owners::Any,
         }
     }
 }
 
 impl VmState {
-    fn new(plan: &VmPlan) -> Self {
+    fn new(cluster: &ClusterPlan, plan: &VmPlan) -> Self {
+        let launch = Launch::new(cluster, plan);
+        let can_be_kept = serde_json::to_value(&launch).is_ok();
         Self {
             name: plan.name().to_owned(),
             uuid: Some(plan.config.uuid),
@@ -177,6 +200,9 @@ impl VmState {
             backend: None,
             keeper: None,
             booted: None,
+            stopped: None,
+            starting: None,
+            launch: can_be_kept.then(|| Box::new(launch)),
         }
     }
 }

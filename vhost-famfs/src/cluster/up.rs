@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Starts a cluster: all of it, or nothing.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,15 +14,12 @@ use serde::Serialize;
 use super::directory::{Directory, DirectoryError, Lock};
 use super::failed;
 use super::fill::{FillError, Filled, OpenPool};
-use super::plan::{ClusterPlan, PoolPlan, VmPlan};
-use super::process::{self, MARK, Process};
-use super::spec::Access;
+use super::parts::{Launch, PartError};
+use super::plan::{ClusterPlan, VmPlan};
+use super::process::{self, Process};
 use super::state::{Booted, Phase, State};
-use crate::pool::{self, Identity, PoolError};
-use crate::vm::{
-    Attach, Backend, BackendConfig, BackendError, KeptPool, Lifetime, LogKeeper, Ready, Vm,
-    VmConfig, VmError,
-};
+use crate::pool::{self, Identity};
+use crate::vm::{Attach, Backend, LogKeeper, Ready, Vm};
 
 /// Why a cluster did not start. Nothing of it remains.
 #[derive(Debug, thiserror::Error)]
@@ -34,41 +30,9 @@ pub enum UpError {
     /// Its pool cannot be made or filled.
     #[error(transparent)]
     Fill(#[from] FillError),
-    /// Its pool cannot be held.
-    #[error(transparent)]
-    Pool(#[from] PoolError),
-    /// A back-end does not start.
-    #[error("VM {vm}")]
-    Backend {
-        /// The VM.
-        vm: String,
-        /// The cause.
-        #[source]
-        source: BackendError,
-    },
-    /// The process that keeps its logs does not start.
-    #[error("VM {vm}: cannot start the process that keeps its logs")]
-    Keeper {
-        /// The VM.
-        vm: String,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
     /// A VM does not start.
     #[error(transparent)]
-    Vm(#[from] Box<VmError>),
-    /// A process that was started has disappeared.
-    #[error("VM {vm}: cannot examine process {pid}")]
-    Process {
-        /// The VM.
-        vm: String,
-        /// The process.
-        pid: u32,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
+    Part(#[from] PartError),
     /// The kernel does not tell the start time of this process.
     #[error("cannot look at this process in /proc")]
     This(#[source] io::Error),
@@ -255,7 +219,9 @@ impl<'p> Start<'p> {
             events(Event::Copied(bytes, all));
             !self.interrupted.load(Ordering::Relaxed)
         })?;
-        open.hold()?;
+        open.hold().map_err(PartError::from)?;
+        let identity = open.identity().map_err(PartError::from)?;
+        self.going_on()?.state.pool.identity = Some(identity);
         events(Event::Starting);
         let begun = Instant::now();
         let mut keepers = Vec::new();
@@ -290,28 +256,24 @@ impl<'p> Start<'p> {
     }
 
     fn start_all(&self, pool: &OpenPool, keepers: &[LogKeeper]) -> Result<Vec<Node<'p>>, UpError> {
-        let watch = |index: usize, vm: &VmPlan, pid| {
-            let keeper: &LogKeeper = &keepers[index];
-            let failed = |source| UpError::Keeper { vm: vm.name().to_owned(), source };
-            keeper.watch(pid).map_err(failed)
-        };
+        let launches: Vec<_> = self.plan.vms.iter().map(|vm| Launch::new(self.plan, vm)).collect();
         let mut nodes = Vec::new();
         let mut backends = Vec::new();
         // All back-ends first: they get ready while the next one is started.
-        for (index, vm) in self.plan.vms.iter().enumerate() {
-            let backend = self.start_backend(index, vm, pool)?;
+        for (index, launch) in launches.iter().enumerate() {
+            let backend = self.start_backend(index, launch, pool)?;
             if let Some(backend) = &backend {
-                watch(index, vm, backend.pid())?;
+                launch.watch(&keepers[index], backend.pid())?;
             }
             backends.push(backend);
         }
-        for ((index, vm), mut backend) in self.plan.vms.iter().enumerate().zip(backends) {
+        let all = self.plan.vms.iter().zip(&launches);
+        for ((index, (vm, launch)), mut backend) in all.enumerate().zip(backends) {
             if let Some(backend) = &mut backend {
-                let failed = |source| UpError::Backend { vm: vm.name().to_owned(), source };
-                backend.wait_listening().map_err(failed)?;
+                launch.wait_listening(backend)?;
             }
-            let machine = self.start_vm(index, vm, pool)?;
-            watch(index, vm, machine.pid())?;
+            let machine = self.start_vm(index, launch, pool)?;
+            launch.watch(&keepers[index], machine.pid())?;
             nodes.push((vm, machine, backend));
         }
         Ok(nodes)
@@ -324,16 +286,10 @@ impl<'p> Start<'p> {
         vm: &VmPlan,
         pool: &OpenPool,
     ) -> Result<LogKeeper, UpError> {
-        let PoolPlan { path, owners, .. } = &self.plan.pool;
-        let pool = KeptPool { path, id: pool.id()?, owners: *owners, machine: vm.config.uuid };
+        let launch = Launch::new(self.plan, vm);
         let mut inner = self.going_on()?;
-        let failed = |source| UpError::Keeper { vm: vm.name().to_owned(), source };
-        let (program, limit) = (&self.plan.program, self.plan.log_limit);
-        let lifetime = |input| self.detached(Some(input));
-        let keeper =
-            LogKeeper::spawn(program, &vm.logs(), &vm.config.paths, &pool, limit, lifetime);
-        let keeper = keeper.map_err(failed)?;
-        inner.state.vms[index].keeper = Some(started(vm, keeper.pid())?);
+        let keeper = launch.keeper(self.plan.instance, pool)?;
+        inner.state.vms[index].keeper = Some(launch.started(keeper.pid())?);
         self.directory.write(&inner.state)?;
         Ok(keeper)
     }
@@ -341,38 +297,22 @@ impl<'p> Start<'p> {
     fn start_backend(
         &self,
         index: usize,
-        vm: &VmPlan,
+        launch: &Launch,
         pool: &OpenPool,
     ) -> Result<Option<Backend>, UpError> {
-        let Some(config) = &vm.backend else { return Ok(None) };
         let mut inner = self.going_on()?;
-        let failed = |source| UpError::Backend { vm: vm.name().to_owned(), source };
-        // QEMU locks the pool itself.
-        let lifetime = self.detached(Some(pool.again(true)?));
-        let config = BackendConfig { piped: true, ..config.clone() };
-        let backend = Backend::spawn(config, lifetime).map_err(failed)?;
-        inner.state.vms[index].backend = Some(started(vm, backend.pid())?);
+        let Some(backend) = launch.backend(self.plan.instance, pool)? else { return Ok(None) };
+        inner.state.vms[index].backend = Some(launch.started(backend.pid())?);
         self.directory.write(&inner.state)?;
         Ok(Some(backend))
     }
 
-    fn start_vm(&self, index: usize, vm: &VmPlan, pool: &OpenPool) -> Result<Vm, UpError> {
+    fn start_vm(&self, index: usize, launch: &Launch, pool: &OpenPool) -> Result<Vm, UpError> {
         let mut inner = self.going_on()?;
-        // A VM with a back-end holds the lock through it. A VM that maps the pool itself inherits
-        // the locked file.
-        let holds = match &vm.backend {
-            Some(_) => None,
-            None => Some(pool.held(vm.access != Access::ReadOnly)?),
-        };
-        let config = VmConfig { piped: true, ..vm.config.clone() };
-        let machine = Vm::spawn(config, self.detached(holds)).map_err(Box::new)?;
-        inner.state.vms[index].qemu = Some(started(vm, machine.pid())?);
+        let machine = launch.machine(self.plan.instance, pool)?;
+        inner.state.vms[index].qemu = Some(launch.started(machine.pid())?);
         self.directory.write(&inner.state)?;
         Ok(machine)
-    }
-
-    fn detached(&self, holds: Option<File>) -> Lifetime {
-        Lifetime::Detached { mark: (MARK, self.plan.instance.to_string()), holds }
     }
 
     /// Waits for all VMs at the same time. If one fails, the wait for the others ends.
@@ -398,12 +338,13 @@ impl<'p> Start<'p> {
             drop(results);
             let mut reports: Vec<Option<UpVm>> = nodes.iter().map(|_| None).collect();
             for (index, ready) in outcomes {
-                let done =
-                    ready.map_err(|error| UpError::from(Box::new(error))).and_then(|ready| {
+                let done = ready.map_err(|error| PartError::from(Box::new(error)).into()).and_then(
+                    |ready| {
                         let report = self.booted(index, &ready)?;
                         events(Event::Up(&report));
                         Ok(report)
-                    });
+                    },
+                );
                 match done {
                     Ok(report) => reports[index] = Some(report),
                     Err(error) => {
@@ -443,10 +384,6 @@ impl<'p> Start<'p> {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn started(vm: &VmPlan, pid: u32) -> Result<Process, UpError> {
-    Process::of(pid).map_err(|source| UpError::Process { vm: vm.name().to_owned(), pid, source })
 }
 
 #[cfg(test)]

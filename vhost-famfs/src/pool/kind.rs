@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use famfs::system::parent;
 use famfs::text::units::Bytes;
 use rustix::fs::{FileType, major, minor};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::own::is_own_directory;
 use super::{ALIGNMENT, MIN_SIZE, PoolError};
@@ -65,7 +65,7 @@ impl Kind {
 }
 
 /// Identifies the file of a pool, even if it is renamed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Device number of the file system; for a device, its own.
     pub dev: u64,

@@ -9,7 +9,7 @@ use super::terminal::{End, attach};
 use vhost_famfs::args::ConsoleConfig;
 use vhost_famfs::bounded_log::tail;
 use vhost_famfs::cluster::host::runtime_dir;
-use vhost_famfs::cluster::{find, state_of, vm_of};
+use vhost_famfs::cluster::{find, running_vm, state_of, vm_of};
 use vhost_famfs::vm::VmPaths;
 
 /// How much of the log to show first: about one screen.
@@ -26,6 +26,7 @@ pub(super) fn run(config: ConsoleConfig) -> Result<()> {
     }
     // Even if the VM has ended, its log is there.
     show_end(&paths).context("cannot show the console's log")?;
+    running_vm(&state, &directory, &vm.name)?;
     let end = attach(&paths.console).with_context(|| {
         format!(
             "VM {}: cannot attach to its console; see `vhost-famfs ps` for whether it runs",

@@ -19,7 +19,7 @@ use super::bar::Bar;
 use super::notice;
 use vhost_famfs::args::{CpConfig, HostEnd, Route};
 use vhost_famfs::cluster::host::runtime_dir;
-use vhost_famfs::cluster::{find, state_of, vm_of};
+use vhost_famfs::cluster::{find, running_vm, state_of};
 use vhost_famfs::vm::{Command, ExecError, Guest, Status, Streams};
 
 /// The program that copies in the guest.
@@ -37,10 +37,7 @@ const SOON: Duration = Duration::from_millis(500);
 pub(super) fn run(config: CpConfig) -> Result<ExitCode> {
     let directory = find(&runtime_dir()?, config.cluster.as_deref())?;
     let state = state_of(&directory)?;
-    let name = &vm_of(&state, &config.vm)?.name;
-    if !vm_of(&state, name)?.qemu.is_some_and(|qemu| qemu.is_alive()) {
-        bail!("VM {name} of cluster {} is not running; see `vhost-famfs ps`", state.name);
-    }
+    let name = &running_vm(&state, &directory, &config.vm)?.name;
     let port = Guest::on_free_port(&directory.vm(name), config.timeout);
     let guest = port.with_context(|| format!("VM {name}"))?;
     let mut copy = Copy { vm: name, guest, recursive: config.recursive, timeout: config.timeout };

@@ -10,7 +10,7 @@ use signal_hook::consts::SIGPIPE;
 use super::notice;
 use vhost_famfs::args::ExecConfig;
 use vhost_famfs::cluster::host::runtime_dir;
-use vhost_famfs::cluster::{find, state_of, vm_of};
+use vhost_famfs::cluster::{find, running_vm, state_of};
 use vhost_famfs::vm::{Command, ExecError, Guest, Status, Streams};
 
 /// Exit code if the command was not run, as in other programs that run commands (env(1), docker).
@@ -37,10 +37,7 @@ fn exit_code(code: i32) -> ExitCode {
 fn status(config: ExecConfig) -> Result<Status> {
     let directory = find(&runtime_dir()?, config.cluster.as_deref())?;
     let state = state_of(&directory)?;
-    let vm = vm_of(&state, &config.vm)?;
-    if !vm.qemu.is_some_and(|qemu| qemu.is_alive()) {
-        bail!("VM {} of cluster {} is not running; see `vhost-famfs ps`", vm.name, state.name);
-    }
+    running_vm(&state, &directory, &config.vm)?;
     let mut command = Command::new(config.command);
     for (name, value) in config.env {
         command = command.env(name, value);

@@ -15,6 +15,8 @@ mod logs;
 mod pool;
 mod ps;
 pub mod report;
+mod start;
+mod stop;
 mod terminal;
 #[cfg(feature = "ublk")]
 mod ublk;
@@ -46,6 +48,8 @@ pub fn run(config: Config) -> Result<ExitCode> {
         Config::Up(config) => return up::run(config),
         Config::Doctor(config) => return doctor::run(&config),
         Config::Down(config) => down::run(config)?,
+        Config::Stop(config) => stop::run(&config)?,
+        Config::Start(config) => return start::run(&config),
         Config::Ps(config) => return ps::run(config),
         Config::Exec(config) => return exec::run(config),
         Config::Cp(config) => return cp::run(config),

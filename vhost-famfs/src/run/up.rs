@@ -31,7 +31,7 @@ use vhost_famfs::host::{privileges, sys};
 use vhost_famfs::vm::QemuVersion;
 
 /// The exit code after Ctrl-C, as in a shell: 128 plus the number of SIGINT.
-const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
     let (spec, file) = spec(&config)?;
@@ -60,11 +60,7 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    // The VMs outlive this program, so they must not hold descriptors of its parent.
-    sys::keep_descriptors().context("cannot keep descriptors from reaching the VMs")?;
-    // Files that QEMU creates are for the owner only; a core dump would contain the guest's memory.
-    rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    privileges::limit(Resource::Core, 0).context("cannot disable core dumps")?;
+    before_vms()?;
     match start(&plan, config.timeout) {
         Ok(report) if config.json => json(&report)?,
         Ok(report) => {
@@ -81,6 +77,15 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prepares this program for starting VMs that outlive it.
+pub(super) fn before_vms() -> Result<()> {
+    // They must not hold descriptors of this program's parent.
+    sys::keep_descriptors().context("cannot keep descriptors from reaching the VMs")?;
+    // Files that QEMU creates are for the owner only; a core dump would contain the guest's memory.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    privileges::limit(Resource::Core, 0).context("cannot disable core dumps")
 }
 
 /// The cluster that the command line describes, and its cluster file, if any.

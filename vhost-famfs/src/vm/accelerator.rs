@@ -11,11 +11,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
+use serde::{Deserialize, Serialize};
 
 use super::deadline::Deadline;
 
 /// A QEMU accelerator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Accelerator {
     /// The host's processor, through /dev/kvm.
     Kvm,

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::deadline::Deadline;
 use super::process::{self, Lifetime};
 use crate::bounded_log::open_for_writing;
@@ -17,7 +19,7 @@ use crate::bounded_log::open_for_writing;
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// How to start a back-end.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendConfig {
     /// The `vhost-famfs` program.
     pub program: PathBuf,

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::thread::CapabilitySet;
+use serde::{Deserialize, Serialize};
 
 use super::version::QemuVersion;
 
@@ -25,7 +26,7 @@ const FOR_THE_START: [(CapabilitySet, &str); 4] = [
 ];
 
 /// How a QEMU is confined.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Confinement {
     /// Not confined.
     None,
@@ -34,7 +35,7 @@ pub enum Confinement {
     /// These, and before the guest runs, QEMU becomes user nobody, without capabilities. For root.
     Nobody {
         /// The capabilities that it has until then.
-        until_then: Vec<&'static str>,
+        until_then: Vec<String>,
     },
 }
 
@@ -67,8 +68,10 @@ impl Confinement {
                        (CAP_SYS_PTRACE), so it would not find QEMU again";
             return (Self::Filter, why);
         }
-        let until_then =
-            FOR_THE_START.iter().filter(|(set, _)| ours.contains(*set)).map(|(_, name)| *name);
+        let until_then = FOR_THE_START
+            .iter()
+            .filter(|(set, _)| ours.contains(*set))
+            .map(|(_, name)| (*name).to_owned());
         (
             Self::Nobody { until_then: until_then.collect() },
             "it becomes nobody before the guest runs",
@@ -182,7 +185,7 @@ mod tests {
 
     #[test]
     fn root_keeps_nothing_but_what_the_start_takes() {
-        let nobody = Confinement::Nobody { until_then: vec!["setuid", "setgid"] };
+        let nobody = Confinement::Nobody { until_then: vec!["setuid".into(), "setgid".into()] };
         let words = nobody.prefix();
         let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap()).collect();
         let expected =

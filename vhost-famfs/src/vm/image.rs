@@ -4,8 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 /// Where a guest's root file system is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub enum Root {
     /// On a virtio disk, as a compressed image (profile `default`).
     #[default]
@@ -44,7 +48,7 @@ impl Root {
 }
 
 /// An appliance image: a directory with the files that `mkosi build` (`cargo xtask image`) creates.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     dir: PathBuf,
     kernel: Option<PathBuf>,

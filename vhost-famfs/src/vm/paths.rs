@@ -5,9 +5,10 @@ use std::array;
 use std::path::{Path, PathBuf};
 
 use protocol::exec::PORTS;
+use serde::{Deserialize, Serialize};
 
 /// The sockets and logs of a VM.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmPaths {
     /// Directory for QEMU's sockets, created at the start of the VM and removed at its end.
     pub runtime_dir: PathBuf,

@@ -17,6 +17,7 @@ mod host;
 #[path = "../support/kernel.rs"]
 mod kernel;
 mod kills;
+mod life;
 mod reports;
 #[path = "../support/schema.rs"]
 mod schema;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     }
     let trials = descriptors::trials().into_iter().chain(emitted::trials());
     let trials = trials.chain(copies::trials()).chain(reports::trials()).chain(terminal::trials());
-    let trials = trials.chain(kills::trials()).collect();
+    let trials = trials.chain(life::trials()).chain(kills::trials()).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

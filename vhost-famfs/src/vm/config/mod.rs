@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use protocol::credentials::{CONSOLE, NO_POOL};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::accelerator::Accelerator;
@@ -29,7 +30,7 @@ pub(crate) const ROOT_SERIAL: &str = "famfs-root";
 pub(super) const ROOT_SLOT: &str = "1e";
 
 /// The configuration of an appliance VM.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmConfig {
     /// Name in messages and the guest's host name: 1 to 32 letters, digits, `-`.
     pub name: String,
@@ -76,7 +77,7 @@ pub struct VmConfig {
 }
 
 /// Where a serial console goes in addition to its log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Console {
     /// Nowhere; it takes no input.
     Log,
@@ -90,7 +91,7 @@ pub enum Console {
 }
 
 /// How the VM gets a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PoolDevice {
     /// A window that a back-end on this socket maps (`SHMEM_MAP`). Read-write; QEMU 11.1 or newer.
     Shmem {
@@ -109,7 +110,7 @@ pub enum PoolDevice {
 }
 
 /// A read-only disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// Image file.
     pub path: PathBuf,

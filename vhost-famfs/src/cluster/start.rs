@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Starts a VM of a cluster again that was stopped or has ended.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use famfs::system::process::boot_id;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::directory::Directory;
+use super::fill::OpenPool;
+use super::life::{LifeError, change, clear, own_vm};
+use super::parts::Launch;
+use super::process::Process;
+use super::state::{Booted, PoolState, VmState};
+use crate::pool::Owners;
+use crate::vm::{Attach, VmPaths};
+
+/// A VM that was started again.
+#[derive(Debug, Serialize)]
+pub struct StartVm {
+    /// Its name.
+    pub name: String,
+    /// Whether the pool is mounted in it.
+    pub mounted: bool,
+    /// Time from the start of QEMU to the guest's report, in seconds.
+    pub boot_seconds: f64,
+}
+
+/// The start of a VM.
+pub struct Start<'s> {
+    directory: &'s Directory,
+    name: String,
+    paths: VmPaths,
+    instance: Uuid,
+    /// This process, which the state names until the VM is up.
+    me: Process,
+    /// The state of the VM before.
+    before: VmState,
+    pool: PoolState,
+    launch: Launch,
+    interrupted: AtomicBool,
+}
+
+impl<'s> Start<'s> {
+    /// Reserves the VM, and removes what remains of its last run.
+    ///
+    /// # Errors
+    /// It runs, is being started, or cannot be started by this program.
+    pub fn new(directory: &'s Directory, name: &str) -> Result<Self, LifeError> {
+        let me = Process::of(std::process::id()).map_err(LifeError::This)?;
+        let boot = boot_id().map_err(LifeError::This)?.to_string();
+        let paths = directory.vm(name);
+        change(directory, None, |state| {
+            let (instance, pool) = (state.instance, state.pool.clone());
+            // The processes of an earlier boot are gone.
+            state.boot_id = boot;
+            let cluster = state.name.clone();
+            let vm = own_vm(state, name)?;
+            if let Some(Process { pid, .. }) = vm.starting.filter(|process| process.is_alive()) {
+                return Err(LifeError::Starting { cluster, vm: name.to_owned(), pid });
+            }
+            // One whose start was killed halfway is started from the beginning.
+            let runs = vm.starting.is_none() && vm.qemu.is_some_and(|qemu| qemu.is_alive());
+            if runs {
+                return Err(LifeError::Running { cluster, vm: name.to_owned() });
+            }
+            let launch = match (&vm.launch, pool.identity) {
+                (Some(launch), Some(_)) => launch.as_ref().clone().at(paths.clone()),
+                _ => return Err(LifeError::NotRecorded { cluster, vm: name.to_owned() }),
+            };
+            clear(instance, name, &paths)?;
+            vm.starting = None;
+            let before = vm.clone();
+            (vm.qemu, vm.backend, vm.keeper, vm.booted) = (None, None, None, None);
+            vm.starting = Some(me);
+            let interrupted = AtomicBool::new(false);
+            let name = name.to_owned();
+            Ok(Self { directory, name, paths, instance, me, before, pool, launch, interrupted })
+        })
+    }
+
+    /// Starts the VM, which has `limit` to mount the pool.
+    ///
+    /// # Errors
+    /// What keeps it from coming up. It does not run then.
+    pub fn run(&self, limit: Duration) -> Result<StartVm, LifeError> {
+        let started = self.bring_up(limit);
+        if started.is_err() {
+            self.undo();
+        }
+        match started {
+            Err(_) if self.interrupted.load(Ordering::Relaxed) => {
+                Err(LifeError::Interrupted(self.name.clone()))
+            }
+            started => started,
+        }
+    }
+
+    /// Stops the start at the user's request, from another thread: [`Start::run`] fails.
+    pub fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::Relaxed);
+        // What is left is found by the thread that runs the start.
+        let _ = clear(self.instance, &self.name, &self.paths);
+    }
+
+    fn bring_up(&self, limit: Duration) -> Result<StartVm, LifeError> {
+        let Some(identity) = self.pool.identity else {
+            return Err(LifeError::Gone(self.directory.name().to_owned()));
+        };
+        let owners = Owners::foreign(self.pool.foreign);
+        let write = !self.launch.read_only;
+        let pool = OpenPool::of_cluster(&self.pool.path, write, owners, identity)?;
+        pool.hold()?;
+        let keeper = self.step(|vm| {
+            let keeper = self.launch.keeper(self.instance, &pool)?;
+            vm.keeper = Some(self.launch.started(keeper.pid())?);
+            Ok(keeper)
+        })?;
+        let mut backend = self.step(|vm| {
+            let backend = self.launch.backend(self.instance, &pool)?;
+            if let Some(backend) = &backend {
+                vm.backend = Some(self.launch.started(backend.pid())?);
+            }
+            Ok(backend)
+        })?;
+        if let Some(backend) = &mut backend {
+            self.launch.watch(&keeper, backend.pid())?;
+            self.launch.wait_listening(backend)?;
+        }
+        let machine = self.step(|vm| {
+            let machine = self.launch.machine(self.instance, &pool)?;
+            vm.qemu = Some(self.launch.started(machine.pid())?);
+            Ok(machine)
+        })?;
+        self.launch.watch(&keeper, machine.pid())?;
+        machine.wait_started().map_err(Box::new)?;
+        let ready = match self.before.mount {
+            true => machine.wait_ready(limit),
+            false => machine.wait_up(limit),
+        };
+        let ready = ready.map_err(Box::new)?;
+        let mounted = matches!(ready.attach, Attach::Mounted { .. });
+        let boot_ms = u64::try_from(ready.boot.as_millis()).unwrap_or(u64::MAX);
+        self.step(|vm| {
+            vm.booted = Some(Booted { boot_ms, mounted });
+            (vm.starting, vm.stopped) = (None, None);
+            Ok(())
+        })?;
+        machine.leave();
+        if let Some(backend) = backend {
+            backend.leave();
+        }
+        let boot_seconds = ready.boot.as_secs_f64();
+        Ok(StartVm { name: self.name.clone(), mounted, boot_seconds })
+    }
+
+    /// Changes the state of the VM, while it is this process that starts it.
+    fn step<T>(
+        &self,
+        work: impl FnOnce(&mut VmState) -> Result<T, LifeError>,
+    ) -> Result<T, LifeError> {
+        change(self.directory, Some(self.instance), |state| {
+            let vm = own_vm(state, &self.name)?;
+            if vm.starting != Some(self.me) {
+                return Err(LifeError::Stopped(self.name.clone()));
+            }
+            if self.interrupted.load(Ordering::Relaxed) {
+                return Err(LifeError::Interrupted(self.name.clone()));
+            }
+            work(vm)
+        })
+    }
+
+    /// Ends what was started; the VM is as it was before. The first error is the one to report.
+    pub fn undo(&self) {
+        let _ = change(self.directory, Some(self.instance), |state| {
+            let vm = own_vm(state, &self.name)?;
+            // Another command may have stopped it, and even started it again.
+            if vm.starting == Some(self.me) {
+                clear(self.instance, &self.name, &self.paths)?;
+                *vm = self.before.clone();
+            }
+            Ok(())
+        });
+    }
+}

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Stops single VMs of a running cluster and starts them again.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::{Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use famfs::system::process::Handle;
+use famfs::write::prng::SeededBytes;
+use libtest_mimic::Trial;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::host::Host;
+use super::schema::problem;
+use super::trial;
+
+/// How often to kill a command.
+const KILLS: u32 = 30;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_vm_stops_and_starts_and_the_others_do_not_notice", stop_and_start),
+        trial("a_vm_that_does_not_follow_is_ended", stubborn),
+        trial("a_vm_that_ended_by_itself_starts_again", ended),
+        trial("a_start_that_fails_leaves_the_vm_as_it_was", failed_start),
+        trial("a_start_that_is_interrupted_leaves_the_vm_as_it_was", interrupted_start),
+        trial("one_of_two_starts_wins", two_starts),
+        trial("kills_of_stop_and_start_leave_what_the_next_command_clears", kills),
+        trial("names_of_vms_are_checked_before_anything_stops", wrong_names),
+    ]
+}
+
+fn up(host: &Host, qemu: &str) {
+    let words = ["up", "--name", "lab", "--vms", "2", "--overcommit", "--size", "64M"];
+    let output = host.command(qemu, &words).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn down(mut host: Host) {
+    host.json(&["down", "lab", "--timeout", "1", "--json"]);
+    host.assert_nothing_left("down");
+    host.assert_bystander_unharmed();
+}
+
+/// What `ps` says, and its exit code.
+fn ps(host: &Host) -> (Value, i32) {
+    let output = host.run(&["ps", "--json"]);
+    let mut all: Value = serde_json::from_slice(&output.stdout).unwrap();
+    (all["clusters"][0].take(), output.status.code().unwrap())
+}
+
+fn vm_of(host: &Host, name: &str) -> Value {
+    let (cluster, _) = ps(host);
+    let vms = cluster["vms"].as_array().unwrap();
+    vms.iter().find(|vm| vm["name"] == name).unwrap().clone()
+}
+
+fn pid_of(vm: &Value, part: &str) -> i32 {
+    i32::try_from(vm[part].as_i64().unwrap()).unwrap()
+}
+
+fn command_line(pid: i32) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/cmdline")).unwrap()
+}
+
+fn processes_of_vm1(host: &Host) -> Vec<(i32, String)> {
+    let vm1 = host.clusters().join("lab/vm1");
+    let vm1 = vm1.to_str().unwrap();
+    host.processes().into_iter().filter(|(_, words)| words.contains(vm1)).collect()
+}
+
+fn error(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn stop_and_start() {
+    let host = Host::new();
+    up(&host, "qemu");
+    let [first, other] = ["vm1", "vm2"].map(|name| vm_of(&host, name));
+    let line = command_line(pid_of(&first, "pid"));
+    let stopped = host.json(&["stop", "vm1", "--json"]);
+    assert_eq!(problem("stop", &stopped), None);
+    assert_eq!(stopped["vms"][0]["end"], "orderly", "{stopped}");
+    assert_eq!(problem("ps", &host.json(&["ps", "--json"])), None);
+    assert_eq!(processes_of_vm1(&host), [], "all of its processes have ended");
+    let (cluster, code) = ps(&host);
+    assert_eq!((&cluster["status"], code), (&"up".into(), 0), "{cluster}");
+    let vm = vm_of(&host, "vm1");
+    assert_eq!((&vm["status"], &vm["stopped"]["end"]), (&"stopped".into(), &"orderly".into()));
+    let text = String::from_utf8(host.run(&["ps"]).stdout).unwrap();
+    assert!(text.contains("vm1  stopped") && text.contains("stopped by user "), "{text}");
+    let way = "start it with `vhost-famfs start --cluster lab vm1`";
+    let commands: [(&[&str], i32); 4] = [
+        (&["exec", "vm1", "--", "true"], 125),
+        (&["cp", "vm1:/etc/hosts", "-"], 1),
+        (&["console", "vm1"], 1),
+        (&["logs", "vm1"], 0),
+    ];
+    for (words, code) in commands {
+        let output = host.run(words);
+        let said = error(&output);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
+        assert!(said.contains("stopped by user ") && said.contains(way), "{words:?}: {said}");
+    }
+    let again = host.json(&["stop", "vm1", "--json"]);
+    assert_eq!(again["vms"][0]["end"], "was-stopped");
+    assert_eq!(vm_of(&host, "vm1")["stopped"]["end"], "orderly", "that is not forgotten");
+    let started = host.json(&["start", "vm1", "--json"]);
+    assert_eq!(problem("start", &started), None);
+    assert_eq!(started["vms"][0]["mounted"], true, "{started}");
+    let vm = vm_of(&host, "vm1");
+    assert_eq!((&vm["status"], &vm["stopped"]), (&"running".into(), &Value::Null));
+    assert_eq!((&vm["uuid"], vm["mounted"].as_bool()), (&first["uuid"], Some(true)));
+    assert_eq!(command_line(pid_of(&vm, "pid")), line, "the same command line");
+    assert!(host.run(&["exec", "vm1", "--", "true"]).status.success());
+    let refused = error(&host.run(&["start", "vm1"]));
+    assert!(refused.contains("VM vm1 is running"), "{refused}");
+    let restarted = host.json(&["restart", "vm1", "--json"]);
+    assert_eq!(problem("restart", &restarted), None);
+    assert_ne!(vm_of(&host, "vm1")["pid"], vm["pid"]);
+    let now = vm_of(&host, "vm2");
+    assert_eq!((&now["pid"], &now["backend_pid"]), (&other["pid"], &other["backend_pid"]));
+    let text = String::from_utf8(host.run(&["stop", "vm2", "vm1", "vm2"]).stdout).unwrap();
+    assert_eq!(text.matches("powered off").count(), 2, "{text}");
+    assert!(text.contains("vm1 is the master") && text.contains("famfs --pool"), "{text}");
+    let report = host.json(&["down", "lab", "--json"]);
+    assert_eq!(problem("down", &report), None);
+    assert_eq!(report["vms"][0]["end"], "was-stopped");
+    host.assert_nothing_left("down");
+}
+
+fn stubborn() {
+    for (qemu, end) in [("qemu-deaf", "quit"), ("qemu-stuck", "killed")] {
+        let host = Host::new();
+        up(&host, qemu);
+        let stopped = host.json(&["stop", "vm1", "--timeout", "0", "--json"]);
+        assert_eq!(stopped["vms"][0]["end"], end, "{qemu}");
+        assert_eq!(processes_of_vm1(&host), [], "{qemu}");
+        assert_eq!(vm_of(&host, "vm1")["stopped"]["end"], end);
+        down(host);
+    }
+}
+
+fn ended() {
+    let host = Host::new();
+    up(&host, "qemu");
+    for part in ["pid", "backend_pid"] {
+        let vm = vm_of(&host, "vm1");
+        let handle = Handle::open(pid_of(&vm, part).cast_unsigned()).unwrap();
+        assert!(handle.kill());
+        let (_, code) = ps(&host);
+        assert_eq!(code, 3, "{part}");
+        // A VM without its back-end still runs.
+        let word = if part == "pid" { "start" } else { "restart" };
+        if part == "pid" {
+            let said = error(&host.run(&["exec", "vm1", "--", "true"]));
+            assert!(said.contains("`vhost-famfs start --cluster lab vm1`"), "{said}");
+        }
+        host.json(&[word, "vm1", "--json"]);
+        let (_, code) = ps(&host);
+        assert_eq!(code, 0, "{part}");
+        assert_ne!(vm_of(&host, "vm1")["backend_pid"], vm["backend_pid"], "{part}");
+    }
+    // A stop after its end changes nothing of what is known of that.
+    let vm = vm_of(&host, "vm1");
+    assert!(Handle::open(pid_of(&vm, "pid").cast_unsigned()).unwrap().kill());
+    let stopped = host.json(&["stop", "vm1", "--json"]);
+    assert_eq!(stopped["vms"][0]["end"], "was-dead");
+    assert_eq!(processes_of_vm1(&host), []);
+    assert_eq!(vm_of(&host, "vm1")["status"], "ended");
+    down(host);
+}
+
+fn failed_start() {
+    let host = Host::new();
+    up(&host, "qemu");
+    host.json(&["stop", "vm1", "--json"]);
+    let before = host.state("lab");
+    let qemu = host.path().join("qemu");
+    let program = fs::read_link(&qemu).unwrap();
+    fs::remove_file(&qemu).unwrap();
+    // The command needs another one for itself.
+    let refused = host.command("qemu-slow", &["start", "vm1"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert_eq!(processes_of_vm1(&host), []);
+    assert_eq!(host.state("lab"), before);
+    symlink(program, &qemu).unwrap();
+    // Another file with the pool's name is not the pool.
+    let pool = ps(&host).0["pool"]["path"].as_str().unwrap().to_owned();
+    fs::rename(&pool, pool.clone() + ".old").unwrap();
+    fs::copy(pool.clone() + ".old", &pool).unwrap();
+    let refused = host.run(&["start", "vm1"]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    fs::rename(pool.clone() + ".old", &pool).unwrap();
+    host.json(&["start", "vm1", "--json"]);
+    down(host);
+}
+
+fn interrupted_start() {
+    let host = Host::new();
+    up(&host, "qemu-slow");
+    host.json(&["stop", "vm1", "--json"]);
+    let before = host.state("lab");
+    let mut start = host.command("qemu-slow", &["start", "vm1"]).stderr(Stdio::piped()).spawn();
+    let start = start.as_mut().unwrap();
+    let end = Instant::now() + Duration::from_secs(60);
+    while host.state("lab").unwrap()["vms"][0]["qemu"].is_null() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+    }
+    kill_process(Pid::from_child(start), Signal::INT).unwrap();
+    assert_eq!(start.wait().unwrap().code(), Some(130));
+    assert_eq!(processes_of_vm1(&host), []);
+    assert_eq!(host.state("lab"), before);
+    host.json(&["start", "vm1", "--json"]);
+    down(host);
+}
+
+fn two_starts() {
+    let host = Host::new();
+    up(&host, "qemu-slow");
+    host.json(&["stop", "vm1", "--json"]);
+    let spawn = || {
+        let mut command = host.command("qemu-slow", &["start", "vm1"]);
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let outputs = [spawn(), spawn()].map(|child| child.wait_with_output().unwrap());
+    let won = outputs.iter().filter(|output| output.status.success()).count();
+    assert_eq!(won, 1, "{outputs:?}");
+    assert_eq!(vm_of(&host, "vm1")["status"], "running");
+    down(host);
+}
+
+fn wrong_names() {
+    let host = Host::new();
+    up(&host, "qemu");
+    for word in ["stop", "start", "restart"] {
+        let refused = host.run(&[word, "vm1", "vm9"]);
+        assert_eq!(refused.status.code(), Some(1), "{word}");
+        let said = error(&refused);
+        assert!(word == "start" || said.contains("has no VM vm9; it has vm1, vm2"), "{said}");
+        assert_eq!(vm_of(&host, "vm1")["status"], "running", "{word}");
+    }
+    down(host);
+}
+
+/// SIGKILL to `stop`, `start` and `restart` at random moments.
+fn kills() {
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
+    println!("# seed {seed}");
+    let mut random = SeededBytes::new(seed);
+    let mut below = |end: u32| {
+        let mut bytes = [0; 4];
+        random.fill(&mut bytes);
+        u32::from_le_bytes(bytes) % end
+    };
+    let host = Host::new();
+    up(&host, "qemu-slow");
+    let other = vm_of(&host, "vm2");
+    let begun = Instant::now();
+    host.json(&["restart", "vm1", "--json"]);
+    let takes = begun.elapsed();
+    for _ in 0..KILLS {
+        let word = ["stop", "start", "restart"][below(3) as usize];
+        if word == "start" {
+            host.json(&["stop", "vm1", "--json"]);
+        }
+        let mut command = host.command("qemu-slow", &[word, "vm1"]);
+        let mut command = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let after = takes * below(1000) / 1000;
+        thread::sleep(after);
+        command.kill().unwrap();
+        command.wait().unwrap();
+        let moment = format!("{word} killed after {after:?}");
+        let (_, code) = ps(&host);
+        assert!(matches!(code, 0 | 3), "{moment}");
+        match below(2) {
+            0 => {
+                host.json(&["stop", "vm1", "--json"]);
+                assert_eq!(processes_of_vm1(&host), [], "{moment}");
+                host.json(&["start", "vm1", "--json"]);
+            }
+            _ => _ = host.json(&["restart", "vm1", "--json"]),
+        }
+        let vm = vm_of(&host, "vm1");
+        assert_eq!((&vm["status"], &vm["note"]), (&"running".into(), &Value::Null), "{moment}");
+        // Keeper, back-end and QEMU.
+        assert_eq!(processes_of_vm1(&host).len(), 3, "{moment}");
+        assert_eq!(vm_of(&host, "vm2")["pid"], other["pid"], "{moment}");
+    }
+    down(host);
+}

@@ -95,6 +95,21 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         publish()?;
         program.shell("one", "[[ -d /mnt/famfs/by-two && -d /mnt/famfs/and-the-host ]]").map(drop)
     });
+    session.check("a master that is stopped and started is the master of the same pool", || {
+        let told = program.ok(&["stop", "two"])?;
+        ensure!(told.contains("two: powered off") && told.contains("two is the master"), "{told}");
+        let (report, code) = program.ps()?;
+        ensure!(code == Some(0) && report["vms"][1]["status"] == "stopped", "{report}");
+        famfs(&["mkdir", "/while-two-is-away"])?;
+        program.ok(&["start", "two"])?;
+        program.shell("two", "cd /mnt/famfs; [[ -d while-two-is-away ]]; famfs mkdir back")?;
+        publish()?;
+        program.shell("one", "[[ -d /mnt/famfs/back ]]")?;
+        let (report, _) = program.ps()?;
+        ensure!(report["famfs"]["master_vm"] == "two", "{report}");
+        ensure!(report["vms"][1]["behind"] == 0, "{report}");
+        Ok(())
+    });
     program.ok(&["down", "roles"])?;
     program.ok(&["pool", "rm", "--force", &path]).map(drop)
 }

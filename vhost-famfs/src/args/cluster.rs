@@ -7,13 +7,15 @@ use clap::{Args, ValueEnum};
 use famfs::text::number::number;
 
 use super::complete::{clusters, vms};
+use super::since::since;
 use super::up::{MAX_SECONDS, name};
-use crate::cluster::logs::Kind;
+use crate::cluster::logs::{Kind, View};
 
 /// Stop a cluster and remove what was made for it.
 ///
 /// Shuts down the guests in order and kills those that do not respond in time. No process, socket
-/// or file of the cluster remains. A pool that was passed to `up` by path is kept.
+/// or file of the cluster remains, except its logs, which `logs` shows until the next `up` of the
+/// same name. A pool that was passed to `up` by path is kept.
 #[derive(Debug, Args)]
 pub(super) struct DownArgs {
     /// The cluster [default: the only one]
@@ -112,10 +114,18 @@ pub(super) struct ConsoleArgs {
     cluster: Option<String>,
 }
 
-/// Show the output of VMs' consoles, of QEMU and of back-ends.
+/// Show the output of VMs' consoles, of QEMU and of back-ends
 ///
-/// On a terminal, control characters are escaped. A pipe or a file receives the output unchanged.
+/// Each line has its VM and log in front. Control characters are left out. After `down` or a failed
+/// `up`, the logs can be shown until the next `up` of the same name.
+///
+/// Examples:
+///
+///   vhost-famfs logs vm1 --tail 50 --follow
+///
+///   vhost-famfs logs --since 10m --timestamps --of console
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub(super) struct LogsArgs {
     /// The VM [default: all]
     #[arg(value_name = "VM", value_parser = name, add = vms())]
@@ -129,6 +139,16 @@ pub(super) struct LogsArgs {
     /// Keep printing new output until the cluster is gone.
     #[arg(short, long)]
     follow: bool,
+    /// Show only lines that came at this time or later: how long ago, as in 90s, 10m, 1h30m or 2d,
+    /// a time as in 2026-11-28T12:00 (local) or 2026-11-28T12:00:00Z, or seconds since 1970.
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<u64>,
+    /// Show only the last N lines of each log.
+    #[arg(short = 'n', long, value_name = "N", value_parser = number::<u64>(0..=u64::MAX))]
+    tail: Option<u64>,
+    /// Show when each line came, in UTC.
+    #[arg(short, long)]
+    timestamps: bool,
 }
 
 /// A log of a VM.
@@ -203,6 +223,8 @@ pub struct LogsConfig {
     pub kind: Option<Kind>,
     /// Keep printing new output.
     pub follow: bool,
+    /// Which lines, and how.
+    pub view: View,
 }
 
 /// Reads `NAME=VALUE`.
@@ -240,12 +262,13 @@ impl From<ConsoleArgs> for ConsoleConfig {
 }
 
 impl From<LogsArgs> for LogsConfig {
-    fn from(LogsArgs { vm, cluster, of, follow }: LogsArgs) -> Self {
+    fn from(LogsArgs { vm, cluster, of, follow, since, tail, timestamps }: LogsArgs) -> Self {
         let kind = of.map(|of| match of {
             KindArg::Console => Kind::Console,
             KindArg::Qemu => Kind::Qemu,
             KindArg::Backend => Kind::Backend,
         });
-        Self { cluster, vm, kind, follow }
+        let view = View { since, tail, timestamps };
+        Self { cluster, vm, kind, follow, view }
     }
 }

@@ -17,7 +17,8 @@ use super::up::{MAX_SECONDS, name};
 /// removes it.
 ///
 /// If the master is stopped, no other VM can add or remove files in the pool meanwhile, but the
-/// host can, with `famfs --pool`. In a VM with access rw, `famfs takeover` makes that VM the master.
+/// host can, with `famfs --pool`. In a VM with access rw, `famfs takeover --yes` makes that VM the
+/// master.
 ///
 /// Examples:
 ///

@@ -10,6 +10,7 @@ mod emitted;
 mod keep_logs;
 mod life;
 mod pool;
+mod since;
 mod ublk;
 mod up;
 

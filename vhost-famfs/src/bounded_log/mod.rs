@@ -8,11 +8,12 @@
 //! A log is a ring of two files, each at most half of the limit: when the newer file is full, it
 //! replaces the older one. Together, the files always contain the most recent data, at least half
 //! of the limit. Writers have a pipe, not the file, so they cannot exceed the limit: a writer that
-//! is faster than the keeper waits.
+//! is faster than the keeper waits. Beside each file is one with the times at which its bytes came.
 
 mod keeper;
 mod pipe;
 mod reader;
+mod times;
 mod writer;
 
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 pub use keeper::Keeper;
 pub use pipe::{add_line, make_pipe, open_for_writing, pipe_of, settle};
 pub use reader::{MAX_LINE, Reader, tail};
+pub use times::times_of;
 pub use writer::{DEFAULT_LIMIT, MIN_LIMIT};
 
 /// The path of the older file of a log.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use super::older;
+use super::times::Times;
 
 /// Longest line that is returned whole; a longer one is split into pieces of this length.
 pub const MAX_LINE: usize = 8 * 1024;
@@ -19,6 +20,9 @@ const CHUNK: usize = 64 * 1024;
 /// How often to reopen a log whose files are rotated while it is opened.
 const ATTEMPTS: usize = 8;
 
+/// What lines are passed to: the time, and the line.
+type Sink<'s> = dyn FnMut(Option<u64>, &[u8]) -> io::Result<()> + 's;
+
 /// A log, and how far it has been read. The log need not exist yet, and its files may be rotated
 /// meanwhile.
 #[derive(Debug)]
@@ -27,6 +31,12 @@ pub struct Reader {
     file: Option<File>,
     /// The beginning of a line whose end is still missing; shorter than [`MAX_LINE`].
     rest: Vec<u8>,
+    /// When that came.
+    rest_time: Option<u64>,
+    /// When the bytes of the file came that is being read.
+    times: Times,
+    /// How far it has been read.
+    position: u64,
     chunk: Vec<u8>,
 }
 
@@ -34,10 +44,12 @@ impl Reader {
     /// A reader at the beginning of a log.
     #[must_use]
     pub fn new(log: PathBuf) -> Self {
-        Self { log, file: None, rest: Vec::new(), chunk: vec![0; CHUNK] }
+        let (rest, times) = (Vec::new(), Times::default());
+        Self { log, file: None, rest, rest_time: None, times, position: 0, chunk: vec![0; CHUNK] }
     }
 
-    /// Passes on all new lines, without their line feeds. Returns `true` if some lines before them
+    /// Passes on all new lines, without their line feeds, each with the time at which its beginning
+    /// came, if known: milliseconds since 1970, UTC. Returns `true` if some lines before them
     /// are lost, because more was written than the log holds.
     ///
     /// Data that is written after the call begins may be left to the next call, so that the call
@@ -45,7 +57,7 @@ impl Reader {
     ///
     /// # Errors
     /// An error of `line`, or the log cannot be read.
-    pub fn lines(&mut self, line: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
+    pub fn lines(&mut self, line: &mut Sink<'_>) -> io::Result<bool> {
         let Some(mut file) = self.file.take() else { return self.begin(line) };
         let newest = open(&self.log)?;
         self.read(&mut file, u64::MAX, line)?;
@@ -60,6 +72,7 @@ impl Reader {
         if gap {
             self.finish(line)?;
             if let Some(mut before) = before {
+                self.turn_to(&before);
                 self.read(&mut before, u64::MAX, line)?;
             }
         }
@@ -71,14 +84,15 @@ impl Reader {
     ///
     /// # Errors
     /// An error of `line`.
-    pub fn finish(&mut self, line: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    pub fn finish(&mut self, line: &mut Sink<'_>) -> io::Result<()> {
         let rest = std::mem::take(&mut self.rest);
-        if rest.is_empty() { Ok(()) } else { line(&rest) }
+        if rest.is_empty() { Ok(()) } else { line(self.rest_time, &rest) }
     }
 
-    fn begin(&mut self, line: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
+    fn begin(&mut self, line: &mut Sink<'_>) -> io::Result<bool> {
         let (before, newest) = open_both(&self.log)?;
         if let Some(mut before) = before {
+            self.turn_to(&before);
             self.read(&mut before, u64::MAX, line)?;
         }
         if let Some(newest) = newest {
@@ -88,23 +102,20 @@ impl Reader {
     }
 
     /// Reads the current contents of the newest file.
-    fn read_newest(
-        &mut self,
-        mut newest: File,
-        line: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
+    fn read_newest(&mut self, mut newest: File, line: &mut Sink<'_>) -> io::Result<()> {
+        self.turn_to(&newest);
         let len = newest.metadata()?.len();
         self.read(&mut newest, len, line)?;
         self.file = Some(newest);
         Ok(())
     }
 
-    fn read(
-        &mut self,
-        file: &mut File,
-        most: u64,
-        line: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
+    /// Reads this file of the log from its beginning next.
+    fn turn_to(&mut self, file: &File) {
+        (self.times, self.position) = (Times::of(&self.log, file), 0);
+    }
+
+    fn read(&mut self, file: &mut File, most: u64, line: &mut Sink<'_>) -> io::Result<()> {
         let mut left = most;
         while left > 0 {
             let count = match file.read(&mut self.chunk) {
@@ -113,19 +124,30 @@ impl Reader {
                 count => count.map_err(named(&self.log))?,
             };
             left = left.saturating_sub(count as u64);
-            split(&mut self.rest, &self.chunk[..count], line)?;
+            self.times.refresh();
+            let (times, position) = (&mut self.times, self.position);
+            let time = &mut |offset| times.at(position + offset);
+            split(&mut self.rest, &mut self.rest_time, &self.chunk[..count], time, line)?;
+            self.position += count as u64;
         }
         Ok(())
     }
 }
 
-/// Splits bytes into lines; an incomplete line is kept in `rest`.
+/// Splits bytes into lines; an incomplete line is kept in `rest`. `time_at` tells when the byte at
+/// an offset came.
 fn split(
     rest: &mut Vec<u8>,
+    rest_time: &mut Option<u64>,
     mut bytes: &[u8],
-    line: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    time_at: &mut dyn FnMut(u64) -> Option<u64>,
+    line: &mut Sink<'_>,
 ) -> io::Result<()> {
+    let all = bytes.len();
     while !bytes.is_empty() {
+        if rest.is_empty() {
+            *rest_time = time_at((all - bytes.len()) as u64);
+        }
         let end = bytes.iter().position(|byte| *byte == b'\n');
         let part = &bytes[..end.unwrap_or(bytes.len())];
         bytes = end.map_or(&[], |end| &bytes[end + 1..]);
@@ -133,17 +155,17 @@ fn split(
         while rest.len() + part.len() > MAX_LINE {
             let (piece, more) = part.split_at(MAX_LINE - rest.len());
             rest.extend_from_slice(piece);
-            line(rest)?;
+            line(*rest_time, rest)?;
             rest.clear();
             part = more;
         }
         if end.is_none() {
             rest.extend_from_slice(part);
         } else if rest.is_empty() {
-            line(part)?;
+            line(*rest_time, part)?;
         } else {
             rest.extend_from_slice(part);
-            line(rest)?;
+            line(*rest_time, rest)?;
             rest.clear();
         }
     }
@@ -218,7 +240,7 @@ mod tests {
 
     fn lines(reader: &mut Reader) -> (Vec<String>, bool) {
         let mut lines = Vec::new();
-        let gap = reader.lines(&mut |line| {
+        let gap = reader.lines(&mut |_, line| {
             lines.push(String::from_utf8(line.to_vec()).unwrap());
             Ok(())
         });
@@ -236,7 +258,7 @@ mod tests {
         fs::write(&log, "one\n\ntwo\nrest").unwrap();
         assert_eq!(lines(&mut reader).0, ["two"]);
         let mut rest = Vec::new();
-        let mut keep = |line: &[u8]| {
+        let mut keep = |_: Option<u64>, line: &[u8]| {
             rest.extend_from_slice(line);
             Ok(())
         };
@@ -246,15 +268,15 @@ mod tests {
 
     #[test]
     fn a_line_without_an_end_comes_in_pieces() {
-        let (mut rest, mut found) = (Vec::new(), Vec::new());
-        let mut line = |line: &[u8]| {
+        let (mut rest, mut time, mut found) = (Vec::new(), None, Vec::new());
+        let mut line = |_: Option<u64>, line: &[u8]| {
             found.push(line.len());
             Ok(())
         };
         for _ in 0..10 {
-            split(&mut rest, &[b'x'; 5000], &mut line).unwrap();
+            split(&mut rest, &mut time, &[b'x'; 5000], &mut |_| None, &mut line).unwrap();
         }
-        split(&mut rest, b"\nnext\n", &mut line).unwrap();
+        split(&mut rest, &mut time, b"\nnext\n", &mut |_| None, &mut line).unwrap();
         assert_eq!(found, [8192, 8192, 8192, 8192, 8192, 8192, 848, 4]);
         assert!(rest.capacity() <= 4 * MAX_LINE);
     }

@@ -11,6 +11,7 @@ use famfs::system::parent;
 use rustix::fs::{Mode, OFlags};
 
 use super::older;
+use super::times::{TimesWriter, times_of};
 
 /// Default maximum size of a log, in bytes.
 pub const DEFAULT_LIMIT: u64 = 16 << 20;
@@ -27,6 +28,7 @@ pub(super) struct Writer {
     file: File,
     /// Bytes in the file.
     size: u64,
+    times: TimesWriter,
     /// Maximum size of the file: half of the limit.
     most: u64,
     /// Bytes that could not be written and are not yet reported in the log.
@@ -45,8 +47,8 @@ impl Writer {
         if rustix::fs::statat(&dir, &name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok() {
             rustix::fs::renameat(&dir, &name, &dir, &older)?;
         }
-        let file = create(&dir, &name)?;
-        Ok(Self { dir, name, older, file, size: 0, most: limit / 2, lost: 0 })
+        let (file, times) = begin(&dir, &name, &older)?;
+        Ok(Self { dir, name, older, file, times, size: 0, most: limit / 2, lost: 0 })
     }
 
     /// Adds bytes. Bytes that cannot be written, for example on a full disk, are counted, and
@@ -76,9 +78,11 @@ impl Writer {
             rustix::fs::renameat(&self.dir, &self.name, &self.dir, &self.older)?;
             // If no new file can be created, the old one stays full: nothing is written until there
             // is a new one.
-            self.file = create(&self.dir, &self.name)?;
+            (self.file, self.times) = begin(&self.dir, &self.name, &self.older)?;
             self.size = 0;
         }
+        // Before the bytes, so that whoever sees them knows when they came.
+        self.times.note(self.size);
         let room = usize::try_from(self.most - self.size).unwrap_or(usize::MAX);
         let count = self.file.write(&bytes[..bytes.len().min(room)])?;
         if count == 0 {
@@ -87,6 +91,16 @@ impl Writer {
         self.size += count as u64;
         Ok(count)
     }
+}
+
+/// Creates a file of a log and the one for its times; those of the file before become the older's.
+fn begin(dir: &OwnedFd, name: &OsString, older: &OsString) -> io::Result<(File, TimesWriter)> {
+    let file = create(dir, name)?;
+    let [times, old_times] = [name, older].map(|name| times_of(Path::new(name)).into_os_string());
+    // Without it, it is not known when the older bytes came.
+    let _ = rustix::fs::renameat(dir, &times, dir, &old_times);
+    let times = TimesWriter::new(dir, &times, &file);
+    Ok((file, times))
 }
 
 fn create(dir: &OwnedFd, name: &OsString) -> io::Result<File> {
@@ -115,7 +129,7 @@ mod tests {
         }
         let kept = [fs::read(older(&log)).unwrap(), fs::read(&log).unwrap()].concat();
         assert!(kept.len() as u64 >= MIN_LIMIT / 2 && all.ends_with(&kept));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4, "with the times");
     }
 
     #[test]

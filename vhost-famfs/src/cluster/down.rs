@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::FindError;
 use super::directory::{Directory, DirectoryError};
+use super::kept_logs;
 use super::process::{self, Process};
 use super::state::{Phase, State, VmState};
 use super::stopped::End;
@@ -95,6 +96,8 @@ pub struct DownReport {
     pub pool: Option<String>,
     /// Whether the pool was removed.
     pub pool_removed: bool,
+    /// Where its logs are, until the next start with its name.
+    pub logs: Option<String>,
     /// Number of processes of the cluster that were not in its state, and were killed.
     pub strays: usize,
 }
@@ -130,7 +133,7 @@ pub fn down(directory: &Directory, options: Options) -> Result<DownReport, DownE
         directory.remove()?;
         let cluster = directory.name().to_owned();
         let (vms, pool) = (Vec::new(), None);
-        return Ok(DownReport { cluster, vms, pool, pool_removed: false, strays: 0 });
+        return Ok(DownReport { cluster, vms, pool, pool_removed: false, logs: None, strays: 0 });
     };
     let recorded = state.vms.iter().flat_map(|vm| [vm.qemu, vm.backend, vm.keeper]).flatten();
     let denied = recorded.filter(|process| process.is_hidden());
@@ -153,9 +156,14 @@ pub fn down(directory: &Directory, options: Options) -> Result<DownReport, DownE
     let strays = process::kill_marked(state.instance)
         .map_err(|pids| DownError::Stuck { cluster: state.name.clone(), pids })?;
     let pool_removed = remove_pool(&state, options.keep_pool)?;
+    let logs = state.vms.iter().flat_map(|vm| directory.vm(&vm.name).logs());
+    let logs: Vec<_> = logs.collect();
+    // Logs that cannot be kept are no reason to keep the cluster.
+    let logs = kept_logs::keep(directory.base(), directory.name(), &logs).ok().flatten();
+    let logs = logs.map(|logs| logs.display().to_string());
     directory.remove()?;
     let pool = Some(state.pool.path.display().to_string());
-    Ok(DownReport { cluster: state.name, vms, pool, pool_removed, strays })
+    Ok(DownReport { cluster: state.name, vms, pool, pool_removed, logs, strays })
 }
 
 /// Stops a cluster whose state cannot be read: kills all processes with its mark. Its pool is kept.
@@ -169,7 +177,8 @@ fn by_force(directory: &Directory) -> Result<DownReport, DownError> {
             .map_err(|pids| DownError::Stuck { cluster: cluster.clone(), pids })?;
     }
     directory.remove()?;
-    Ok(DownReport { cluster, vms: Vec::new(), pool: None, pool_removed: false, strays })
+    let (vms, pool) = (Vec::new(), None);
+    Ok(DownReport { cluster, vms, pool, pool_removed: false, logs: None, strays })
 }
 
 /// Removes the pool if it was made for the cluster, or is only half made.

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::directory::{Directory, DirectoryError};
 use super::down::{self, DownError};
-use super::failed;
+use super::kept_logs;
 use super::plan::ClusterPlan;
 use super::process::Process;
 use super::state::{Phase, State};
@@ -70,7 +70,7 @@ pub fn start(base: &Path, text: &str) -> Result<(), StartError> {
     let directory = Directory::new(base, &name);
     let _lock = directory.create(state.instance)?;
     // Logs of an earlier start; they may stay if they cannot be removed.
-    let _ = failed::forget(base, &name);
+    let _ = kept_logs::forget(base, &name);
     let made = state.vms.iter().try_for_each(|vm| {
         let path = directory.path().join(&vm.name);
         let made = DirBuilder::new().mode(0o700).create(&path);
@@ -110,7 +110,7 @@ pub fn stop(
         let logs = state.vms.iter().flat_map(|vm| directory.vm(&vm.name).logs());
         let logs: Vec<_> = logs.collect();
         // If they cannot be kept, only what was printed remains.
-        kept = failed::keep(base, name, &logs).ok().flatten();
+        kept = kept_logs::keep(base, name, &logs).ok().flatten();
     }
     drop(lock);
     let options = down::Options { limit, keep_pool: true, force: false };

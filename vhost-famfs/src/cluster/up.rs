@@ -12,8 +12,8 @@ use famfs::system::process::boot_id;
 use serde::Serialize;
 
 use super::directory::{Directory, DirectoryError, Lock};
-use super::failed;
 use super::fill::{FillError, Filled, OpenPool};
+use super::kept_logs;
 use super::parts::{Launch, PartError};
 use super::plan::{ClusterPlan, VmPlan};
 use super::process::{self, Process};
@@ -132,7 +132,7 @@ impl<'p> Start<'p> {
         let directory = Directory::new(base, &plan.name);
         let lock = directory.create(plan.instance)?;
         // Logs of an earlier start; they may stay if they cannot be removed.
-        let _ = failed::forget(base, &plan.name);
+        let _ = kept_logs::forget(base, &plan.name);
         let start = Self {
             plan,
             directory,
@@ -198,7 +198,7 @@ impl<'p> Start<'p> {
         if !self.interrupted.load(Ordering::Relaxed) {
             let logs: Vec<_> = self.plan.vms.iter().flat_map(VmPlan::logs).collect();
             // If they cannot be kept, the end of the logs in the error is all that remains.
-            let kept = failed::keep(self.directory.base(), self.directory.name(), &logs);
+            let kept = kept_logs::keep(self.directory.base(), self.directory.name(), &logs);
             inner.kept = kept.ok().flatten().or(inner.kept.take());
         }
         let _ = self.directory.remove();

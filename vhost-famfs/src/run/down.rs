@@ -31,6 +31,11 @@ fn text(report: &DownReport) -> String {
         Some(pool) => lines.push(format!("pool {pool}: kept")),
         None => {}
     }
+    if report.logs.is_some() {
+        let name = &report.cluster;
+        let how = format!("vhost-famfs logs --cluster {name}");
+        lines.push(format!("logs: kept until the next `up` of {name}; see `{how}`"));
+    }
     lines.push(format!("cluster {}: stopped", report.cluster));
     lines.join("\n")
 }

@@ -111,7 +111,7 @@ fn interrupted() {
     kill_process(pid, Signal::TERM).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(143), "{output:?}");
-    let kept = host.path().join("run/vhost-famfs-failed/lab");
+    let kept = host.path().join("run/vhost-famfs-logs/lab");
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.contains(kept.to_str().unwrap()), "{told}");
     assert!(fs::read(kept.join("vm1.console")).unwrap().ends_with(b"is up\r\n"));

@@ -29,6 +29,7 @@ pub fn trials() -> Vec<Trial> {
         trial("a_start_that_is_interrupted_leaves_the_vm_as_it_was", interrupted_start),
         trial("one_of_two_starts_wins", two_starts),
         trial("kills_of_stop_and_start_leave_what_the_next_command_clears", kills),
+        trial("logs_are_dated_and_outlive_the_cluster", logs),
         trial("names_of_vms_are_checked_before_anything_stops", wrong_names),
     ]
 }
@@ -230,6 +231,50 @@ fn two_starts() {
     let won = outputs.iter().filter(|output| output.status.success()).count();
     assert_eq!(won, 1, "{outputs:?}");
     assert_eq!(vm_of(&host, "vm1")["status"], "running");
+    down(host);
+}
+
+fn logs() {
+    let host = Host::new();
+    up(&host, "qemu");
+    let shown = |words: &[&str]| {
+        let words = [&["logs", "--of", "console"], words].concat();
+        let output = host.run(&words);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let line = "vm1 console | the stand-in for a guest is up\n";
+    assert_eq!(shown(&["vm1"]), line);
+    let dated = shown(&["vm1", "--timestamps", "--since", "10m"]);
+    let (label, rest) = dated.split_at("vm1 console | ".len());
+    let (time, text) = rest.split_at("2026-11-28T12:00:00.000Z".len());
+    assert_eq!(label.to_owned() + text.strip_prefix(' ').unwrap(), line, "{dated}");
+    // What is shown can be asked for.
+    assert_eq!(shown(&["vm1", "--since", time]), line);
+    assert_eq!(shown(&["vm1", "--since", "0s"]), "");
+    assert_eq!(shown(&["vm1", "--tail", "0"]), "");
+    // The lines of the run before are there after a restart, with their time.
+    host.json(&["restart", "vm1", "--json"]);
+    assert_eq!(shown(&["vm1", "--tail", "5"]), line.repeat(2));
+    let both = shown(&["vm1", "--timestamps"]);
+    assert!(both.starts_with(&dated) && both.lines().count() == 2, "{both}");
+    let last = shown(&["vm1", "--timestamps", "-n", "1"]);
+    assert!(both.ends_with(&last) && last.lines().count() == 1, "{last}");
+
+    let all = shown(&["--timestamps"]);
+    let told = String::from_utf8(host.run(&["down", "lab"]).stdout).unwrap();
+    assert!(told.contains("see `vhost-famfs logs --cluster lab`"), "{told}");
+    assert_eq!(shown(&["--timestamps"]), all, "the same after its end");
+    assert_eq!(shown(&["--cluster", "lab", "vm1", "--timestamps"]), both);
+    assert_eq!(shown(&["--follow", "vm1", "-n", "1"]), line);
+    let said = error(&host.run(&["logs"]));
+    assert!(said.contains("cluster lab is not running; its last logs"), "{said}");
+    let refused = error(&host.run(&["logs", "vm9"]));
+    assert!(refused.contains("no logs of this VM"), "{refused}");
+    assert_eq!(host.run(&["logs", "--cluster", "other"]).status.code(), Some(1));
+    up(&host, "qemu");
+    assert_eq!(shown(&["vm1"]), line, "the logs of a new cluster are its own");
+    assert!(!host.path().join("run/vhost-famfs-logs").exists());
     down(host);
 }
 

@@ -89,6 +89,28 @@ pub(super) struct RestartArgs {
     stop_timeout: u64,
 }
 
+/// Start a VM again when it fails
+///
+/// `up` and `start` start one for each VM with `restart = "on-failure"`.
+#[derive(Debug, Args)]
+pub(super) struct KeepRunningArgs {
+    /// The VM.
+    #[arg(value_name = "VM", value_parser = name)]
+    vm: String,
+    /// The cluster
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    cluster: String,
+}
+
+/// Which VM to keep running.
+#[derive(Debug)]
+pub struct KeepRunningConfig {
+    /// The cluster.
+    pub cluster: String,
+    /// The VM.
+    pub vm: String,
+}
+
 /// Which VMs to stop, and how.
 #[derive(Debug)]
 pub struct StopConfig {
@@ -135,6 +157,12 @@ impl From<StartArgs> for StartConfig {
 impl From<RestartArgs> for StartConfig {
     fn from(RestartArgs { start, stop_timeout }: RestartArgs) -> Self {
         Self { stop: Some(Duration::from_secs(stop_timeout)), ..start.into() }
+    }
+}
+
+impl From<KeepRunningArgs> for KeepRunningConfig {
+    fn from(KeepRunningArgs { vm, cluster }: KeepRunningArgs) -> Self {
+        Self { cluster, vm }
     }
 }
 

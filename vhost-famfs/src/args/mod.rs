@@ -32,8 +32,8 @@ use emitted::EmittedCommand;
 pub use emitted::EmittedConfig;
 use keep_logs::KeepLogsArgs;
 pub use keep_logs::KeepLogsConfig;
-use life::{RestartArgs, StartArgs, StopArgs};
-pub use life::{StartConfig, StopConfig};
+use life::{KeepRunningArgs, RestartArgs, StartArgs, StopArgs};
+pub use life::{KeepRunningConfig, StartConfig, StopConfig};
 use pool::PoolCommand;
 pub use pool::PoolConfig;
 use ublk::UblkCommand;
@@ -84,6 +84,8 @@ enum Command {
     Logs(LogsArgs),
     #[command(hide = true)]
     KeepLogs(KeepLogsArgs),
+    #[command(hide = true)]
+    KeepRunning(KeepRunningArgs),
     #[command(subcommand, hide = true)]
     Emitted(EmittedCommand),
     /// Export an image or a pool to the host as a block device.
@@ -142,6 +144,8 @@ pub enum Config {
     Logs(LogsConfig),
     /// Limit the size of logs.
     KeepLogs(KeepLogsConfig),
+    /// Start a VM again when it fails.
+    KeepRunning(KeepRunningConfig),
     /// Do what the output of `up --emit` needs.
     Emitted(EmittedConfig),
     /// Manage block devices.
@@ -220,6 +224,7 @@ impl TryFrom<Cli> for Config {
             Command::Console(args) => Self::Console(args.into()),
             Command::Logs(args) => Self::Logs(args.into()),
             Command::KeepLogs(args) => Self::KeepLogs(args.into()),
+            Command::KeepRunning(args) => Self::KeepRunning(args.into()),
             Command::Emitted(command) => Self::Emitted(command.into()),
             Command::Ublk(command) => Self::Ublk(command.try_into()?),
         })

@@ -18,7 +18,8 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use super::spec::{
-    Access, ImportSpec, MAX_VMS, PoolKind, PoolSpec, Spec, Subject, Transport, VmSpec, check_name,
+    Access, ImportSpec, MAX_VMS, PoolKind, PoolSpec, Restart, Spec, Subject, Transport, VmSpec,
+    check_name,
 };
 use crate::bounded_log::MIN_LIMIT;
 use crate::vm::Root;
@@ -65,6 +66,8 @@ struct FileTable {
     master: Option<Name>,
     #[serde(rename = "log-limit")]
     log_limit: Option<Spanned<Size>>,
+    #[serde(default)]
+    restart: Restart,
     #[serde(default)]
     pool: PoolTable,
     #[serde(default)]
@@ -123,6 +126,7 @@ struct VmTable {
     #[serde(default)]
     shell: bool,
     confine: Option<bool>,
+    restart: Option<Restart>,
     #[serde(default)]
     args: Vec<String>,
 }
@@ -294,7 +298,7 @@ fn parse(text: &str, path: &Path) -> Result<(Spec, Vec<usize>), Fault> {
     });
     let imports = imports.collect();
     let pool = pool(table.pool, base)?;
-    let (vms, tables) = vms(table.vm, base)?;
+    let (vms, tables) = vms(table.vm, base, table.restart)?;
     let master = table.master.map(|Name(name)| name.into());
     Ok((Spec { name, pool, imports, master, log_limit, vms }, tables))
 }
@@ -327,7 +331,11 @@ fn pool(table: PoolTable, base: &Path) -> Result<PoolSpec, Fault> {
     })
 }
 
-fn vms(tables: Vec<Spanned<VmTable>>, base: &Path) -> Result<(Vec<VmSpec>, Vec<usize>), Fault> {
+fn vms(
+    tables: Vec<Spanned<VmTable>>,
+    base: &Path,
+    restart: Restart,
+) -> Result<(Vec<VmSpec>, Vec<usize>), Fault> {
     if tables.is_empty() {
         return Err(Fault::new(&(0..0), "this file has no VM", "add a table: [[vm]]"));
     }
@@ -344,7 +352,8 @@ fn vms(tables: Vec<Spanned<VmTable>>, base: &Path) -> Result<(Vec<VmSpec>, Vec<u
             return Err(Fault::new(&given.span(), format!("count is {count}"), hint));
         }
         let name = table.name.as_ref().map_or("vm", |Name(name)| name.as_str()).to_owned();
-        let spec = vm(table, base)?;
+        let restart = table.restart.unwrap_or(restart);
+        let spec = VmSpec { restart, ..vm(table, base)? };
         for number in 1..=count {
             let name = if numbered { format!("{name}{number}") } else { name.clone() };
             check_name(&name).map_err(|why| Fault::new(&at, why, "use a shorter name"))?;
@@ -409,6 +418,7 @@ fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
         noexec: table.noexec,
         shell: table.shell,
         confine: table.confine.unwrap_or(true),
+        restart: Restart::No,
         args: table.args,
     })
 }

@@ -37,6 +37,7 @@ fn every_key_is_read() {
     let spec = spec(
         r#"
         name = "lab"
+        restart = "on-failure"
         [pool]
         path = "pools/a"
         kind = "hugetlbfs"
@@ -61,6 +62,7 @@ fn every_key_is_read() {
         mount = false
         noexec = true
         shell = true
+        restart = "no"
         args = ["-device", "virtio-rng-pci"]
         [[vm]]
         name = "reader"
@@ -102,10 +104,12 @@ fn every_key_is_read() {
         noexec: true,
         shell: true,
         confine: true,
+        restart: Restart::No,
         args: vec!["-device".into(), "virtio-rng-pci".into()],
     };
     assert_eq!(spec.vms[0], writer);
     assert_eq!(spec.vms[2].access, Access::ReadOnly);
+    assert_eq!(spec.vms[2].restart, Restart::OnFailure, "the default of the file");
     assert_eq!(spec.vms[3].access, Access::Slice { offset: 1 << 30, length: 512 << 20 });
 }
 

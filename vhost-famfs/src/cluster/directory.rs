@@ -327,7 +327,7 @@ impl Directory {
         // After a reboot, the process ids in it belong to other processes.
         if boot_id().is_ok_and(|now| now.to_string() != state.boot_id) {
             for vm in &mut state.vms {
-                (vm.qemu, vm.backend, vm.keeper) = (None, None, None);
+                (vm.qemu, vm.backend, vm.keeper, vm.supervisor) = (None, None, None, None);
             }
         }
         if state.emitted {

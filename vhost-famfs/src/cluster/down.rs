@@ -138,6 +138,11 @@ pub fn down(directory: &Directory, options: Options) -> Result<DownReport, DownE
     let recorded = state.vms.iter().flat_map(|vm| [vm.qemu, vm.backend, vm.keeper]).flatten();
     let denied = recorded.filter(|process| process.is_hidden());
     hidden(denied.map(|process| process.pid).collect())?;
+    // Whoever would start VMs again goes first.
+    for supervisor in state.vms.iter().filter_map(|vm| vm.supervisor?.open(state.instance)) {
+        // If it is still running, it is found by its mark.
+        let _ = supervisor.signal(rustix::process::Signal::KILL);
+    }
     let vms = thread::scope(|scope| {
         let ends: Vec<_> = state
             .vms

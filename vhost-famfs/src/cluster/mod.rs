@@ -26,6 +26,7 @@ pub mod fill;
 pub mod follow;
 pub mod headroom;
 pub mod host;
+pub mod keep_running;
 pub mod kept_logs;
 pub mod life;
 pub mod logs;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::fill::OpenPool;
 use super::plan::{ClusterPlan, VmPlan};
 use super::process::{MARK, Process};
-use super::spec::Access;
+use super::spec::{Access, Restart};
 use crate::pool::PoolError;
 use crate::vm::{
     Backend, BackendConfig, BackendError, Lifetime, LogKeeper, Vm, VmConfig, VmError, VmPaths,
@@ -35,6 +35,15 @@ pub enum PartError {
     /// The process that keeps its logs does not start.
     #[error("VM {vm}: cannot start the process that keeps its logs")]
     Keeper {
+        /// The VM.
+        vm: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The process that starts it again when it fails does not start.
+    #[error("VM {vm}: cannot start the process that starts it again when it fails")]
+    Supervisor {
         /// The VM.
         vm: String,
         /// The cause.
@@ -67,6 +76,9 @@ pub struct Launch {
     pub log_limit: u64,
     /// Whether the VM only reads the pool.
     pub read_only: bool,
+    /// Whether it is started again when it fails.
+    #[serde(default)]
+    pub restart: Restart,
     /// Its back-end, if the transport has one.
     pub backend: Option<BackendConfig>,
     /// The VM.
@@ -80,6 +92,7 @@ impl Launch {
         Self {
             program: plan.program.clone(),
             log_limit: plan.log_limit,
+            restart: vm.restart,
             read_only: vm.access == Access::ReadOnly,
             backend: vm.backend.clone().map(|config| BackendConfig { piped: true, ..config }),
             config: VmConfig { piped: true, ..vm.config.clone() },
@@ -152,6 +165,21 @@ impl Launch {
             None => Some(pool.held(!self.read_only)?),
         };
         Ok(Vm::spawn(self.config.clone(), detached(instance, holds)).map_err(Box::new)?)
+    }
+
+    /// Starts the process that starts the VM again when it fails, if there should be one.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn supervisor(&self, instance: Uuid, cluster: &str) -> Result<Option<Process>, PartError> {
+        if self.restart == Restart::No {
+            return Ok(None);
+        }
+        let words = ["keep-running", "--cluster", cluster, &self.config.name].map(Into::into);
+        let argv: Vec<_> = [self.program.clone().into()].into_iter().chain(words).collect();
+        let failed = |source| PartError::Supervisor { vm: self.vm(), source };
+        let child = detached(instance, None).start_quietly(&argv).map_err(failed)?;
+        self.started(child.id()).map(Some)
     }
 
     /// Makes the keeper record how a process ends.

@@ -14,7 +14,9 @@ use super::FindError;
 use super::directory::{Directory, DirectoryError};
 use super::ends::{self, End};
 use super::follow::{Followers, LeaseState, PsFamfs, Role};
+use super::keep_running::LIMIT;
 use super::process::Process;
+use super::spec::Restart;
 use super::state::{Phase, State, VmState};
 use super::stopped::Stopped;
 use crate::host::residency::{self, MappedFile, Usage, VmMemory};
@@ -136,6 +138,12 @@ pub struct PsVm {
     pub ended: Option<End>,
     /// When and how the user stopped it; `None` if nobody did.
     pub stopped: Option<Stopped>,
+    /// Whether it is started again when it fails.
+    pub restart: Restart,
+    /// How often that was done.
+    pub restarts: u32,
+    /// Why that was in vain, once it is no longer tried.
+    pub given_up: Option<String>,
     /// How its back-end ended, if it ended and that was recorded.
     pub backend_ended: Option<End>,
     /// What is wrong, and what to do.
@@ -191,7 +199,12 @@ fn ask_guests(directory: &Directory, vms: &mut [PsVm], emitted: bool) {
 /// # Errors
 /// The cluster has no state.
 pub fn look(directory: &Directory) -> Result<PsReport, FindError> {
-    let state = super::state_of(directory)?;
+    let mut state = super::state_of(directory)?;
+    let has_finished = |vm: &VmState| vm.starting.is_some_and(|process| !process.is_alive());
+    if state.vms.iter().any(has_finished) {
+        // It may have finished after the state was read.
+        state = super::state_of(directory)?;
+    }
     let pool = MappedFile::of(&state.pool.path).ok();
     let followers = Followers::of(&state.pool.path);
     let look_at = |vm| look_at(vm, &state, pool.as_ref(), directory);
@@ -326,6 +339,9 @@ fn look_at(vm: &VmState, state: &State, pool: Option<&MappedFile>, directory: &D
         watch: None,
         ended: end_of(vm.qemu, &qemu).filter(|_| status == VmStatus::Ended),
         stopped: vm.stopped,
+        restart: vm.launch.as_ref().map(|launch| launch.restart).unwrap_or_default(),
+        restarts: vm.restarts,
+        given_up: vm.given_up.clone(),
         backend_ended: end_of(vm.backend, &backend),
         note,
     }
@@ -446,6 +462,12 @@ impl fmt::Display for PsReport {
             if vm.no_place {
                 let text = "no place among the members, so deleted files keep their memory";
                 write!(f, "\n{}: {text}", vm.name)?;
+            }
+            if vm.restarts > 0 {
+                write!(f, "\n{}: restarts {}", vm.name, vm.restarts)?;
+            }
+            if let Some(why) = &vm.given_up {
+                write!(f, "\n{}: no longer started again, {LIMIT} times in vain: {why}", vm.name)?;
             }
             if let Some(note) = vm.note {
                 write!(f, "\n{}: {note}", vm.name)?;

@@ -223,8 +223,21 @@ pub struct VmSpec {
     pub shell: bool,
     /// Whether QEMU is confined.
     pub confine: bool,
+    /// Whether it is started again when it ends.
+    pub restart: Restart,
     /// More arguments for the VMM.
     pub args: Vec<String>,
+}
+
+/// Whether a VM is started again when it ends by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// It is not.
+    #[default]
+    No,
+    /// If QEMU fails or the guest panics.
+    OnFailure,
 }
 
 impl VmSpec {
@@ -243,6 +256,7 @@ impl VmSpec {
             noexec: false,
             shell: false,
             confine: true,
+            restart: Restart::No,
             args: Vec::new(),
         }
     }

@@ -145,7 +145,10 @@ impl<'s> Start<'s> {
         let boot_ms = u64::try_from(ready.boot.as_millis()).unwrap_or(u64::MAX);
         self.step(|vm| {
             vm.booted = Some(Booted { boot_ms, mounted });
-            (vm.starting, vm.stopped) = (None, None);
+            (vm.starting, vm.stopped, vm.given_up) = (None, None, None);
+            if !vm.supervisor.is_some_and(Process::is_alive) {
+                vm.supervisor = self.launch.supervisor(self.instance, self.directory.name())?;
+            }
             Ok(())
         })?;
         machine.leave();

@@ -113,6 +113,15 @@ pub struct VmState {
     /// The process that starts it again, until it is up.
     #[serde(default)]
     pub starting: Option<Process>,
+    /// The process that starts it again when it fails, if there is one.
+    #[serde(default)]
+    pub supervisor: Option<Process>,
+    /// How often that was done since the start of the cluster.
+    #[serde(default)]
+    pub restarts: u32,
+    /// Why that was in vain, once it is no longer tried.
+    #[serde(default)]
+    pub given_up: Option<String>,
     /// How to start it again. `None` if others start it, if an older version of this program
     /// started it, or if a path is not UTF-8.
     #[serde(default)]
@@ -202,6 +211,9 @@ impl VmState {
             booted: None,
             stopped: None,
             starting: None,
+            supervisor: None,
+            restarts: 0,
+            given_up: None,
             launch: can_be_kept.then(|| Box::new(launch)),
         }
     }

@@ -75,6 +75,10 @@ fn stop_vm(
     limit: Duration,
 ) -> Result<StopVm, LifeError> {
     let paths = directory.vm(&vm.name);
+    // Whoever would start it again goes first.
+    if let Some(supervisor) = vm.supervisor.and_then(|process| process.open(state.instance)) {
+        let _ = supervisor.kill();
+    }
     let end = down::end(state, vm, &paths, limit);
     clear(state.instance, &vm.name, &paths)?;
     change(directory, Some(state.instance), |now| {
@@ -88,7 +92,7 @@ fn stop_vm(
             if now.stopped.is_some() {
                 now.qemu = None;
             }
-            (now.backend, now.keeper) = (None, None);
+            (now.backend, now.keeper, now.supervisor) = (None, None, None);
         }
         Ok(())
     })?;

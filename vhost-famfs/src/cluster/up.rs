@@ -233,6 +233,11 @@ impl<'p> Start<'p> {
         let seconds = begun.elapsed().as_secs_f64();
         {
             let mut inner = self.going_on()?;
+            for (index, vm) in self.plan.vms.iter().enumerate() {
+                let launch = Launch::new(self.plan, vm);
+                let supervisor = launch.supervisor(self.plan.instance, &self.plan.name)?;
+                inner.state.vms[index].supervisor = supervisor;
+            }
             let up = State { phase: Phase::Up, ..inner.state.clone() };
             self.directory.write(&up)?;
             inner.state = up;

@@ -11,6 +11,7 @@ mod emit;
 mod emitted;
 mod exec;
 mod keep_logs;
+mod keep_running;
 mod logs;
 mod pool;
 mod ps;
@@ -56,6 +57,7 @@ pub fn run(config: Config) -> Result<ExitCode> {
         Config::Console(config) => console::run(config)?,
         Config::Logs(config) => logs::run(config)?,
         Config::KeepLogs(config) => keep_logs::run(&config)?,
+        Config::KeepRunning(config) => keep_running::run(&config)?,
         Config::Emitted(config) => emitted::run(&config)?,
         #[cfg(feature = "ublk")]
         Config::Ublk(config) => ublk::run(config)?,

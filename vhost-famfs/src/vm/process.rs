@@ -48,6 +48,15 @@ pub enum Lifetime {
 }
 
 impl Lifetime {
+    /// Starts a program without input and output.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_quietly(self, argv: &[OsString]) -> io::Result<Child> {
+        let null = File::options().write(true).open("/dev/null")?;
+        self.start(argv, null)
+    }
+
     /// Starts a program without input; its standard error goes to a file.
     pub(super) fn start(self, argv: &[OsString], stderr: File) -> io::Result<Child> {
         match self {

@@ -2,7 +2,9 @@
 //! Stops single VMs of a running cluster and starts them again.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use std::process::{Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::host::Host;
+use super::kernel;
 use super::schema::problem;
 use super::trial;
 
@@ -29,6 +32,8 @@ pub fn trials() -> Vec<Trial> {
         trial("a_start_that_is_interrupted_leaves_the_vm_as_it_was", interrupted_start),
         trial("one_of_two_starts_wins", two_starts),
         trial("kills_of_stop_and_start_leave_what_the_next_command_clears", kills),
+        trial("a_vm_that_fails_is_started_again", restarts),
+        trial("starting_again_in_vain_ends", in_vain),
         trial("logs_are_dated_and_outlive_the_cluster", logs),
         trial("names_of_vms_are_checked_before_anything_stops", wrong_names),
     ]
@@ -231,6 +236,113 @@ fn two_starts() {
     let won = outputs.iter().filter(|output| output.status.success()).count();
     assert_eq!(won, 1, "{outputs:?}");
     assert_eq!(vm_of(&host, "vm1")["status"], "running");
+    down(host);
+}
+
+/// A cluster of which vm1 is started again when it fails.
+fn up_with_restart(host: &Host) {
+    let file = host.path().join("lab.toml");
+    let text = "restart = \"on-failure\"\n[pool]\nsize = \"64M\"\n[[vm]]\nname = \"vm1\"\n\
+                [[vm]]\nname = \"vm2\"\nrestart = \"no\"\n";
+    fs::write(&file, text).unwrap();
+    let output = host.run(&["up", file.to_str().unwrap(), "--overcommit"]);
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn kill_vm(host: &Host, name: &str) {
+    let pid = pid_of(&vm_of(host, name), "pid");
+    assert!(Handle::open(pid.cast_unsigned()).unwrap().kill());
+}
+
+/// Waits until `ps` says so of vm1.
+fn wait_for(host: &Host, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let end = Instant::now() + Duration::from_secs(120);
+    loop {
+        let vm = vm_of(host, "vm1");
+        if is_so(&vm) {
+            return vm;
+        }
+        assert!(Instant::now() < end, "{what}: {vm}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn supervisors(host: &Host) -> usize {
+    let state = host.state("lab").unwrap();
+    let pids = state["vms"].as_array().unwrap().iter().map(|vm| vm["supervisor"]["pid"].as_u64());
+    let alive = |pid: &u64| Handle::open(u32::try_from(*pid).unwrap()).is_ok_and(|p| p.is_alive());
+    pids.flatten().filter(alive).count()
+}
+
+fn restarts() {
+    let mut host = Host::new();
+    up_with_restart(&host);
+    assert_eq!(supervisors(&host), 1, "only for VMs that ask for it");
+    for count in 1..=2 {
+        kill_vm(&host, "vm1");
+        let again = |vm: &Value| vm["status"] == "running" && vm["restarts"] == count;
+        let vm = wait_for(&host, "it is started again", again);
+        assert_eq!((&vm["mounted"], &vm["given_up"]), (&true.into(), &Value::Null), "{vm}");
+    }
+    let text = String::from_utf8(host.run(&["ps"]).stdout).unwrap();
+    assert!(text.contains("vm1: restarts 2"), "{text}");
+    assert_eq!(problem("ps", &host.json(&["ps", "--json"])), None);
+    // The other one is not.
+    kill_vm(&host, "vm2");
+    // Nor one that the user stops, also while it is about to be started again.
+    host.json(&["stop", "vm1", "--json"]);
+    assert_eq!(supervisors(&host), 0);
+    thread::sleep(Duration::from_secs(3));
+    assert_eq!(vm_of(&host, "vm1")["status"], "stopped");
+    assert_eq!(
+        (&vm_of(&host, "vm2")["status"], processes_of_vm1(&host)),
+        (&"ended".into(), vec![])
+    );
+    host.json(&["start", "vm1", "--json"]);
+    assert_eq!(supervisors(&host), 1, "start begins anew");
+    kill_vm(&host, "vm1");
+    let stopped = host.json(&["stop", "vm1", "--json"]);
+    assert_eq!(stopped["vms"][0]["end"], "was-dead");
+    thread::sleep(Duration::from_secs(3));
+    assert_eq!(processes_of_vm1(&host), []);
+    // A QEMU that is told to quit has not failed.
+    host.json(&["start", "vm1", "--json"]);
+    if kernel::tells_ends() {
+        let mut qmp = UnixStream::connect(host.clusters().join("lab/vm1/qmp.sock")).unwrap();
+        qmp.write_all(b"{\"execute\": \"quit\"}\n").unwrap();
+        wait_for(&host, "it ends", |vm| vm["status"] == "ended");
+        let end = Instant::now() + Duration::from_secs(30);
+        while supervisors(&host) > 0 && Instant::now() < end {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let vm = vm_of(&host, "vm1");
+        assert_eq!((&vm["status"], &vm["restarts"]), (&"ended".into(), &2.into()), "{vm}");
+        host.json(&["start", "vm1", "--json"]);
+    }
+    // The end of the cluster is no failure, even if the VM has just failed.
+    kill_vm(&host, "vm1");
+    let report = host.json(&["down", "lab", "--json"]);
+    assert_eq!(report["strays"], 0, "{report}");
+    host.assert_nothing_left("down");
+    host.assert_bystander_unharmed();
+}
+
+fn in_vain() {
+    let host = Host::new();
+    up_with_restart(&host);
+    fs::remove_file(host.path().join("qemu")).unwrap();
+    kill_vm(&host, "vm1");
+    let vm = wait_for(&host, "it is given up", |vm| !vm["given_up"].is_null());
+    assert_eq!((&vm["status"], &vm["restarts"]), (&"ended".into(), &5.into()), "{vm}");
+    let why = vm["given_up"].as_str().unwrap();
+    assert!(why.contains("VM vm1: QEMU ended"), "{why}");
+    let text = String::from_utf8(host.run(&["ps"]).stdout).unwrap();
+    assert!(text.contains("vm1: no longer started again, 5 times in vain: "), "{text}");
+    assert_eq!(supervisors(&host), 0);
+    let program = std::env::current_exe().unwrap();
+    symlink(program, host.path().join("qemu")).unwrap();
+    host.json(&["start", "vm1", "--json"]);
+    assert_eq!((&vm_of(&host, "vm1")["given_up"], supervisors(&host)), (&Value::Null, 1));
     down(host);
 }
 

@@ -89,10 +89,10 @@ pub(super) fn check_tables(text: &str) -> Result<(), Fault> {
                     return Err(Fault::new(&import.span(), "this import has no `from`", hint));
                 }
             }
-            ("name" | "master" | "log-limit" | "pool" | "vm" | "import", _) => {}
+            ("name" | "master" | "log-limit" | "restart" | "pool" | "vm" | "import", _) => {}
             _ => {
-                let hint = "use the keys name, master and log-limit, and the tables [pool], \
-                            [[import]] and [[vm]]";
+                let hint = "use the keys name, master, log-limit and restart, and the tables \
+                            [pool], [[import]] and [[vm]]";
                 return Err(Fault::new(
                     &key.span(),
                     format!("unknown table or key {name:?}"),

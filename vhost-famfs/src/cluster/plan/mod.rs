@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::host::Host;
 use super::sizing::{ImportError, Needs};
-use super::spec::{Access, ImportSpec, Master, Spec, Transport, VmSpec};
+use super::spec::{Access, ImportSpec, Master, Restart, Spec, Transport, VmSpec};
 use crate::bounded_log::DEFAULT_LIMIT;
 use crate::pool::{CreateOptions, Identity, Kind, Owners};
 use crate::vm::{BackendConfig, Confinement, VmConfig};
@@ -108,6 +108,8 @@ pub struct VmPlan {
     pub mount: bool,
     /// Whether it is the VM that may add files.
     pub master: bool,
+    /// Whether it is started again when it fails.
+    pub restart: Restart,
     /// Its back-end, if the transport has one.
     pub backend: Option<BackendConfig>,
     /// The VM.

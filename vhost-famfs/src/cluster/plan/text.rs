@@ -7,6 +7,7 @@ use famfs::archive::import::reasons;
 use famfs::text::units::Bytes;
 
 use super::{ClusterPlan, PoolPlan, VmPlan};
+use crate::cluster::spec::Restart;
 
 impl fmt::Display for ClusterPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,6 +30,11 @@ impl fmt::Display for ClusterPlan {
             for item in left_out {
                 writeln!(f, "    {item}")?;
             }
+        }
+        let restarts = self.vms.iter().filter(|vm| vm.restart == Restart::OnFailure);
+        let restarts: Vec<_> = restarts.map(VmPlan::name).collect();
+        if !restarts.is_empty() {
+            writeln!(f, "restarted:    on failure: {}", restarts.join(", "))?;
         }
         write!(
             f,

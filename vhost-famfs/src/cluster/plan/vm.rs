@@ -95,8 +95,8 @@ pub(super) fn plan(
     config.qemu_args = spec.args.iter().map(Into::into).collect();
     // Errors in its settings must show before anything is started.
     config.command_line()?;
-    let access = spec.access;
-    Ok(VmPlan { access, pool_bytes, transport, reason, mount, master, backend, config })
+    let (access, restart) = (spec.access, spec.restart);
+    Ok(VmPlan { access, pool_bytes, transport, reason, mount, master, restart, backend, config })
 }
 
 /// The transport, and the reason for it.

@@ -18,6 +18,7 @@ pub(super) enum PoolCommand {
     Grow(GrowArgs),
     Resize(ResizeArgs),
     Rm(RmArgs),
+    Prune(PruneArgs),
 }
 
 /// Create a pool; never replaces an existing file
@@ -162,6 +163,34 @@ pub(super) struct RmArgs {
     foreign_pool: bool,
 }
 
+/// Remove your pools that nobody uses
+///
+/// Finds pools as `list` does, of those only your own that no process has and no cluster of yours,
+/// even one whose VMs are all stopped. Names each with its size and asks whether to remove it.
+///
+/// With --yes nothing is asked. Pools with files are then kept, except those that you name.
+///
+/// Examples:
+///
+///   vhost-famfs pool prune --dry-run
+///
+///   vhost-famfs pool prune --yes
+///
+///   vhost-famfs pool prune --yes /dev/shm/old
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct PruneArgs {
+    /// Only these pools.
+    #[arg(value_name = "POOL")]
+    pools: Vec<PathBuf>,
+    /// Do not ask.
+    #[arg(short, long)]
+    yes: bool,
+    /// Only say what would be removed.
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+}
+
 /// What to do with which pool.
 #[derive(Debug)]
 pub enum PoolConfig {
@@ -201,6 +230,15 @@ pub enum PoolConfig {
         options: ResizeOptions,
         /// Print JSON.
         json: bool,
+    },
+    /// Remove pools that nobody uses.
+    Prune {
+        /// Only these; all if there are none.
+        pools: Vec<PathBuf>,
+        /// Do not ask.
+        yes: bool,
+        /// Remove nothing.
+        dry_run: bool,
     },
     /// Remove a pool.
     Remove {
@@ -244,6 +282,9 @@ impl From<PoolCommand> for PoolConfig {
             PoolCommand::Resize(ResizeArgs { path, size, foreign_pool, json }) => {
                 let owners = Owners::foreign(foreign_pool);
                 Self::Resize { options: ResizeOptions { path, size, owners }, json }
+            }
+            PoolCommand::Prune(PruneArgs { pools, yes, dry_run }) => {
+                Self::Prune { pools, yes, dry_run }
             }
             PoolCommand::Rm(RmArgs { path, force, foreign_pool }) => {
                 Self::Remove { path, force, owners: Owners::foreign(foreign_pool) }

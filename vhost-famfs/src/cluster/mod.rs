@@ -32,6 +32,7 @@ pub mod life;
 pub mod logs;
 pub mod parts;
 pub mod plan;
+pub mod pools;
 pub mod preflight;
 pub mod process;
 pub mod ps;

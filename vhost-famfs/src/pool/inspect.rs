@@ -47,6 +47,8 @@ pub struct PoolReport {
     pub famfs: Option<FamfsReport>,
     /// Processes that use it.
     pub holders: Vec<Holder>,
+    /// This user's clusters that have it, even if all of their VMs are stopped.
+    pub clusters: Vec<String>,
     /// Device number of the file system.
     pub dev: u64,
     /// Inode number.
@@ -152,6 +154,7 @@ pub(super) fn without_holders(
         uuid,
         famfs,
         holders: Vec::new(),
+        clusters: Vec::new(),
         dev: identity.dev,
         ino: identity.ino,
         uid: metadata.uid(),

@@ -94,7 +94,7 @@ pub fn table(reports: &[PoolReport]) -> String {
     }
     let width = reports.iter().map(|r| r.path.display().to_string().len()).max().unwrap_or(0);
     let mut text = format!(
-        "{:<width$}  {:<9}  {:>10}  {:>12}  {:<7}  {:>6}  {:>5}",
+        "{:<width$}  {:<9}  {:>10}  {:>12}  {:<7}  {:>6}  {:>5}  CLUSTER",
         "POOL", "KIND", "SIZE", "ALLOCATED", "VIEW", "FILES", "USERS"
     );
     for report in reports {
@@ -103,10 +103,14 @@ pub fn table(reports: &[PoolReport]) -> String {
             Some(famfs) if famfs.problem.is_some() => "?".to_owned(),
             Some(famfs) => famfs.files.to_string(),
         };
+        let clusters = match report.clusters.as_slice() {
+            [] => "-".to_owned(),
+            names => names.join(","),
+        };
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "\n{:<width$}  {:<9}  {:>10}  {:>12}  {:<7}  {files:>6}  {:>5}",
+            "\n{:<width$}  {:<9}  {:>10}  {:>12}  {:<7}  {files:>6}  {:>5}  {clusters}",
             report.path.display().to_string(),
             report.kind.name(),
             Bytes(report.size).to_string(),

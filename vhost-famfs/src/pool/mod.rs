@@ -14,6 +14,7 @@ mod list;
 mod open;
 mod own;
 mod part;
+mod prune;
 mod remove;
 mod resize;
 mod window;
@@ -32,6 +33,7 @@ pub use own::{
     check_own_directory, is_in_own_directory, is_own_directory, make_own_directory, own_directory,
     tidy_own_directory,
 };
+pub use prune::{PruneError, Unused, remove_unused, unused};
 pub use remove::{RemoveError, remove, unlink};
 pub use resize::{ResizeError, ResizeOptions, resize};
 pub use window::{Window, WindowError};

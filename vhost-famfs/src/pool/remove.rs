@@ -12,8 +12,8 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::bytes::PoolMedia;
 use super::holders::{self, Holder};
-use super::inspect::{open_to_read, without_holders};
-use super::kind::Identity;
+use super::inspect::{PoolReport, open_to_read, without_holders};
+use super::kind::{Facts, Identity};
 use super::open::Owners;
 use super::own::tidy_own_directory;
 use super::{Kind, PoolError};
@@ -68,25 +68,27 @@ pub fn remove(path: &Path, force: bool, owners: Owners) -> Result<(), RemoveErro
             return Err(RemoveError::Held { pool: pool(), holders });
         }
         let report = without_holders(&file, facts, path)?;
-        let view = if report.view == View::Devdax.name() { View::Devdax } else { View::Raw };
-        let found = match report.damage {
-            Some(damage) => Some(damage),
-            None => match check_unformatted(&PoolMedia::new(&file, facts, path, view)) {
-                Ok(()) => None,
-                Err(MkfsError::Formatted { fs_uuid: Some(uuid) }) => {
-                    Some(format!("holds the famfs {uuid}"))
-                }
-                Err(MkfsError::Formatted { fs_uuid: None }) => {
-                    Some("holds a damaged famfs".to_owned())
-                }
-                Err(_) => Some("holds other data".to_owned()),
-            },
-        };
-        if let Some(found) = found {
+        if let Some(found) = data_in(&file, facts, &report) {
             return Err(RemoveError::Data { pool: pool(), found });
         }
     }
     Ok(unlink(path, &file)?)
+}
+
+/// What a pool holds; `None` if it is empty.
+pub(super) fn data_in(file: &File, facts: Facts, report: &PoolReport) -> Option<String> {
+    if let Some(damage) = &report.damage {
+        return Some(damage.clone());
+    }
+    let view = if report.view == View::Devdax.name() { View::Devdax } else { View::Raw };
+    match check_unformatted(&PoolMedia::new(file, facts, &report.path, view)) {
+        Ok(()) => None,
+        Err(MkfsError::Formatted { fs_uuid: Some(uuid) }) => {
+            Some(format!("holds the famfs {uuid}"))
+        }
+        Err(MkfsError::Formatted { fs_uuid: None }) => Some("holds a damaged famfs".to_owned()),
+        Err(_) => Some("holds other data".to_owned()),
+    }
 }
 
 /// Removes the name `path` of an open file, but not if another file has it. If it was the last of

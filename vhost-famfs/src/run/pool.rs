@@ -1,13 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `pool`.
 
-use anyhow::Result;
+use std::io::{self, BufRead, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
 
 use super::bar::Bar;
 use super::report::{json, json_list};
 use super::{notice, say};
 use vhost_famfs::args::PoolConfig;
-use vhost_famfs::pool::{self, PoolReport};
+use vhost_famfs::cluster::host::runtime_dir;
+use vhost_famfs::cluster::pools;
+use vhost_famfs::pool::{self, Identity, PoolReport, Unused};
+
+/// Longest answer that is read.
+const MAX_ANSWER: u64 = 80;
 
 pub(super) fn run(config: PoolConfig) -> Result<()> {
     match config {
@@ -18,12 +26,15 @@ pub(super) fn run(config: PoolConfig) -> Result<()> {
             print(&report, json)
         }
         PoolConfig::List { directories, json } => {
-            let reports = pool::list(&directories)?;
+            let mut reports = pool::list(&directories)?;
+            name_clusters(&mut reports);
             if json { json_list("pools", &reports) } else { say(pool::table(&reports)) }
         }
         PoolConfig::Inspect { path, owners, json } => {
             pool::check_owners(&path, owners)?;
-            print(&pool::inspect(&path)?, json)
+            let mut report = pool::inspect(&path)?;
+            name_clusters(std::slice::from_mut(&mut report));
+            print(&report, json)
         }
         PoolConfig::Grow { options, json } => {
             let bar = Bar::new("reserving storage");
@@ -38,11 +49,105 @@ pub(super) fn run(config: PoolConfig) -> Result<()> {
             bar.clear();
             print(&report, json)
         }
+        PoolConfig::Prune { pools, yes, dry_run } => prune(&pools, yes, dry_run),
         PoolConfig::Remove { path, force, owners } => {
             pool::remove(&path, force, owners)?;
             say(format_args!("{}: removed", path.display()))
         }
     }
+}
+
+/// Fills in which clusters have the pools.
+fn name_clusters(reports: &mut [PoolReport]) {
+    // Without a runtime directory there are no clusters.
+    let users = runtime_dir().map(|base| pools::users(&base)).unwrap_or_default();
+    for report in reports {
+        let found = Identity { dev: report.dev, ino: report.ino };
+        let names = users.iter().filter(|(pool, _)| *pool == found);
+        report.clusters = names.map(|(_, name)| name.clone()).collect();
+    }
+}
+
+fn prune(paths: &[PathBuf], yes: bool, dry_run: bool) -> Result<()> {
+    let mut named = Vec::new();
+    for path in paths {
+        named.push(path.canonicalize().with_context(|| path.display().to_string())?);
+    }
+    let directories: Vec<_> = named.iter().filter_map(|path| path.parent()).collect();
+    let directories: Vec<_> = directories.into_iter().map(Path::to_owned).collect();
+    let mut reports = pool::list(&directories)?;
+    name_clusters(&mut reports);
+    if !named.is_empty() {
+        reports.retain(|report| named.contains(&report.path));
+    }
+    let is_pool = |path: &PathBuf| reports.iter().any(|found| found.path == *path);
+    if let Some(path) = named.iter().find(|path| !is_pool(path)) {
+        bail!("{}: is not a pool; `vhost-famfs pool list` shows all", path.display());
+    }
+    let mut failed = 0;
+    let mut removed = 0;
+    for report in &reports {
+        let unused = match pool::unused(report) {
+            Ok(unused) => unused,
+            Err(why) if !named.is_empty() => {
+                notice(format_args!("{}: {why}; not removed", report.path.display()));
+                failed += 1;
+                continue;
+            }
+            // A pool that is not for this command.
+            Err(_) => continue,
+        };
+        let remove = match (dry_run, yes) {
+            (true, _) => {
+                say(format_args!("{unused}: would be removed{}", condition(&unused)))?;
+                continue;
+            }
+            (_, true) => unused.contents.is_empty() || !named.is_empty(),
+            _ => ask(&unused)?,
+        };
+        if !remove {
+            say(format_args!("{unused}: kept{}", condition(&unused)))?;
+            continue;
+        }
+        match pool::remove_unused(report) {
+            Ok(()) => {
+                removed += 1;
+                say(format_args!("{unused}: removed"))?;
+            }
+            Err(error) => {
+                notice(format_args!("{:#}", anyhow::Error::from(error)));
+                failed += 1;
+            }
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} pools were not removed");
+    }
+    if !dry_run {
+        say(format_args!("pools removed: {removed}"))?;
+    }
+    Ok(())
+}
+
+/// What it takes to remove a pool with files.
+fn condition(unused: &Unused) -> String {
+    match unused.contents.is_empty() {
+        true => String::new(),
+        false => format!("; to remove it unasked: pool prune --yes {}", unused.path.display()),
+    }
+}
+
+/// Asks on the terminal; everything but `y` or `yes` is no.
+fn ask(unused: &Unused) -> Result<bool> {
+    if !io::stdin().is_terminal() {
+        bail!(
+            "{unused}: cannot ask without a terminal; use --yes, or --dry-run to see what there is"
+        );
+    }
+    notice(format_args!("remove {unused}? [y/N]"));
+    let mut answer = String::new();
+    io::stdin().lock().take(MAX_ANSWER).read_line(&mut answer).context("cannot read the answer")?;
+    Ok(matches!(answer.trim(), "y" | "yes"))
 }
 
 fn print(report: &PoolReport, as_json: bool) -> Result<()> {

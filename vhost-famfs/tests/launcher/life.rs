@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -34,6 +35,7 @@ pub fn trials() -> Vec<Trial> {
         trial("kills_of_stop_and_start_leave_what_the_next_command_clears", kills),
         trial("a_vm_that_fails_is_started_again", restarts),
         trial("starting_again_in_vain_ends", in_vain),
+        trial("pools_that_nobody_uses_are_removed_when_asked", pools),
         trial("logs_are_dated_and_outlive_the_cluster", logs),
         trial("names_of_vms_are_checked_before_anything_stops", wrong_names),
     ]
@@ -344,6 +346,68 @@ fn in_vain() {
     host.json(&["start", "vm1", "--json"]);
     assert_eq!((&vm_of(&host, "vm1")["given_up"], supervisors(&host)), (&Value::Null, 1));
     down(host);
+}
+
+fn pools() {
+    let host = Host::new();
+    let [empty, full, bare, mine] =
+        ["empty", "full", "bare", "mine"].map(|name| host.path().join(name));
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    for (path, more) in
+        [(&empty, Some("--mkfs")), (&full, None), (&bare, None), (&mine, Some("--mkfs"))]
+    {
+        let path = text(path);
+        let words = ["pool", "create", &path, "--size", "64M"];
+        let words: Vec<&str> = words.into_iter().chain(more).collect();
+        assert!(host.run(&words).status.success());
+    }
+    let share = host.path().join("share");
+    fs::create_dir(&share).unwrap();
+    fs::write(share.join("file"), "treasure").unwrap();
+    for (pool, share) in [(&full, Some(&share)), (&mine, None)] {
+        let (pool, share) = (text(pool), share.map(|share| text(share)));
+        let words = ["up", "--name", "lab", "--vms", "1", "--overcommit", "--pool", &pool];
+        let share = share.iter().flat_map(|share| ["--share", share]);
+        let words: Vec<&str> = words.into_iter().chain(share).collect();
+        assert!(host.run(&words).status.success());
+        if pool == text(&full) {
+            host.json(&["down", "lab", "--json"]);
+        }
+    }
+    host.json(&["stop", "vm1", "--json"]);
+    let dir = text(host.path());
+    let list = host.json(&["pool", "list", &dir, "--json"]);
+    assert_eq!(problem("pool_list", &list), None);
+    let of = |path: &Path| {
+        let pools = list["pools"].as_array().unwrap();
+        pools.iter().find(|pool| pool["path"] == text(path)).unwrap()["clusters"].clone()
+    };
+    assert_eq!((of(&mine), of(&full)), (serde_json::json!(["lab"]), serde_json::json!([])));
+    let all = [&empty, &full, &bare, &mine];
+    let prune = |words: &[&str], paths: &[&PathBuf]| {
+        let paths: Vec<String> = paths.iter().map(|path| text(path)).collect();
+        let words = ["pool", "prune"].into_iter().chain(words.iter().copied());
+        host.run(&words.chain(paths.iter().map(String::as_str)).collect::<Vec<_>>())
+    };
+    // The pool of a cluster is not one that nobody uses, even if nothing of the cluster runs.
+    let refused = prune(&["--dry-run"], &all);
+    assert!(error(&refused).contains("it belongs to cluster lab; not removed"), "{refused:?}");
+    let asked = prune(&[], &[&full]);
+    assert!(error(&asked).contains("cannot ask without a terminal"), "{asked:?}");
+    let told = String::from_utf8(prune(&["--dry-run"], &[&empty, &full, &bare]).stdout).unwrap();
+    assert_eq!(told.matches("would be removed").count(), 3, "{told}");
+    assert!(told.contains(", 1 file): would be removed; to remove it unasked: "), "{told}");
+    assert!(all.iter().all(|path| path.exists()));
+    let held = fs::File::open(&bare).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockShared).unwrap();
+    let used = prune(&["--yes"], &[&empty, &bare]);
+    assert!(error(&used).contains("not removed"), "{used:?}");
+    assert_eq!((empty.exists(), bare.exists()), (false, true), "{used:?}");
+    drop(held);
+    assert!(prune(&["--yes"], &[&bare, &full]).status.success());
+    assert_eq!((bare.exists(), full.exists(), mine.exists()), (false, false, true));
+    down(host);
+    assert!(!mine.exists(), "the directory of the host is gone");
 }
 
 fn logs() {

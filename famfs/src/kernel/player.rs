@@ -335,7 +335,11 @@ fn restated(note: Note, log: &Log<'_>) -> Result<Note, PlayerError> {
         None => Ok(Note { numbering, ..anything }),
         Some(next) => {
             let last = next.checked_sub(1).map(|slot| log.checksum(slot)).transpose()?;
-            Ok(Note { next, checksum: last.flatten(), numbering, ..note })
+            let checksum = last.flatten();
+            match next == note.next && checksum != note.checksum {
+                true => Ok(Note { numbering, ..anything }),
+                false => Ok(Note { next, checksum, numbering, ..note }),
+            }
         }
     }
 }

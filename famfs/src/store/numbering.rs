@@ -39,14 +39,21 @@ pub struct Restated {
 }
 
 impl Restated {
-    /// The last move, if its record tells where it began.
+    /// The last move, if its record tells where it began. One that did not begin leaves all entries
+    /// where they are.
     ///
     /// # Errors
     /// The media cannot be read.
     pub fn read(media: &dyn Media) -> Result<Option<Self>, MediaError> {
         let restated = |record: Renumbering| {
-            let first = record.first()?;
-            Some(Self { first, old: record.slots.get(), new: record.moved.get() })
+            let old = record.slots.get();
+            match record.first() {
+                Some(first) => Some(Self { first, old, new: record.moved.get() }),
+                None if (record.moved.get(), record.batch.get()) == (0, 0) => {
+                    Some(Self { first: record.generation.get(), old, new: old })
+                }
+                None => None,
+            }
         };
         Ok(newest(media)?.and_then(restated))
     }

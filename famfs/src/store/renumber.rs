@@ -66,9 +66,10 @@ pub(super) fn renumber(
     write_record(media, record)?;
     write(media, LOG_OFFSET, &RENUMBERING_MAGIC.to_le_bytes())?;
     // Whoever lost the right to write may not have noticed, and others have published.
+    let is_unread = is_unread();
     let mut next = [0; 8];
     media.read_at(LOG_OFFSET + offset_of!(LogHeader, next_index) as u64, &mut next)?;
-    if !is_unread() || u64::from_le_bytes(next) != published {
+    if !is_unread || u64::from_le_bytes(next) != published {
         // No entry has moved.
         write(media, LOG_OFFSET, &LOG_MAGIC.to_le_bytes())?;
         return Ok(None);

@@ -4,6 +4,7 @@
 
 mod beside;
 mod compaction;
+mod cycles;
 mod damage;
 #[path = "../common/formatting.rs"]
 mod formatting;
@@ -14,6 +15,7 @@ mod model;
 mod mounted;
 mod reclaim;
 mod refusals;
+mod renumbered;
 mod replaced;
 mod sample;
 mod tree;

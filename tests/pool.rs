@@ -12,6 +12,8 @@ mod latency;
 mod reclaim;
 #[path = "pool/replace.rs"]
 mod replace;
+#[path = "pool/slots.rs"]
+mod slots;
 #[path = "pool/source.rs"]
 mod source;
 
@@ -42,6 +44,7 @@ fn main() -> Result<ExitCode> {
     session.scenario("a reader follows the master", |s| follow(s, &artifacts));
     session.scenario("a killed master", |s| kill::scenario(s, &artifacts));
     session.scenario("memory comes back", |s| reclaim::scenario(s, &artifacts));
+    session.scenario("slots come back", |s| slots::scenario(s, &artifacts));
     Ok(session.finish())
 }
 

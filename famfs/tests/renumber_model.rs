@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The protocol by which log slots get other numbers while machines follow the log, with every order
-//! of the steps of a host and two virtual machines. The host's judgement is the real one.
+//! The protocol by which log slots get other numbers while machines follow the log, with every
+//! order of the steps of a host and two virtual machines. The host's judgement is the real one.
 //!
 //! At first slots 0 and 1 are of a file that is gone. Then the log has no entry any more, slot 0
-//! makes another file, slot 1 removes it, and the host gives its memory to a third one. At no moment
-//! may a machine have the second file then: what it said of the first two entries must not count for
-//! the next two.
+//! makes another file, slot 1 removes it, and the host gives its memory to a third one. At no
+//! moment may a machine have the second file then: what it said of the first two entries must not
+//! count for the next two.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 use std::collections::HashSet;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Gives back what removed files of a pool hold: their memory, if nobody uses it any more, and their
-//! log slots.
+//! Gives back what removed files of a pool hold: their memory, if nobody uses it any more, and
+//! their log slots.
 
 use std::path::Path;
 
@@ -100,8 +100,8 @@ impl Look {
         self.slots.are_wanted(&self.releasing) && self.standing.may_move(self.releasing.published)
     }
 
-    /// Gives back what is unused, by a command that may write the pool, and has had that right since
-    /// before it looked.
+    /// Gives back what is unused, by a command that may write the pool, and has had that right
+    /// since before it looked.
     pub fn give_back(
         &self,
         media: &dyn Media,

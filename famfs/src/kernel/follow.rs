@@ -337,8 +337,8 @@ impl Follower {
     }
 }
 
-/// Makes sure that a log with the numbers that were read is the one that was read. Once fewer entries
-/// were seen it is `suspect`.
+/// Makes sure that a log with the numbers that were read is the one that was read. Once fewer
+/// entries were seen it is `suspect`.
 fn check(player: &Player, suspect: &mut bool, log: &Log<'_>) -> Result<(), FollowError> {
     if log.numbering() != player.numbering() {
         *suspect = false;

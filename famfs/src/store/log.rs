@@ -280,8 +280,8 @@ impl<'m> Log<'m> {
     }
 
     /// Moves all entries that are not void into slots without gaps, and frees the others. Returns
-    /// whether it could; no entry names the slots that it had before. Whoever reads the log by slots
-    /// must know of this: `is_unread` tells whether nobody else has begun to.
+    /// whether it could; no entry names the slots that it had before. Whoever reads the log by
+    /// slots must know of this: `is_unread` tells whether nobody else has begun to.
     pub fn renumber(&mut self, mut is_unread: impl FnMut() -> bool) -> Result<bool, LogError> {
         let moved = renumber::renumber(self.media, self.published(), &mut is_unread);
         self.numbering = numbering(self.media)?;

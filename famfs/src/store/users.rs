@@ -114,8 +114,8 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Whether entries may get other slots: nobody reads the log who would not notice, and everybody
-    /// shows all that is published.
+    /// Whether entries may get other slots: nobody reads the log who would not notice, and
+    /// everybody shows all that is published.
     #[must_use]
     pub fn may_move(&self, published: u64) -> bool {
         self.unknown.is_empty() && self.behind(published).next().is_none()

@@ -316,7 +316,7 @@ impl Follower {
             self.told = 0;
         }
         // Likewise: what was published before may use what the file system got before.
-        let now = Superblock::read(self.volume.media())?.data_area(self.volume.media().len());
+        let now = self.superblock.area_now(self.volume.media()).map_err(MountError::from)?;
         if now.start == self.area.start && now.end > self.area.end {
             self.area = now;
             self.player.read_again(now);

@@ -59,13 +59,18 @@ pub fn play(
     let media = volume.media();
     let superblock = Superblock::read(media).map_err(ContentsError::from)?;
     let extensions = superblock.has_extensions(media).map_err(ContentsError::from)?;
-    let area = superblock.data_area(media.len());
+    let mut area = superblock.data_area(media.len());
     let mut player = Player::new(area, extensions);
     let has_no_writer = || volume.has_no_writer();
     let site = volume.site(&has_no_writer);
     let mut again = 0;
     let (log, applied) = loop {
         let log = Log::open(media, superblock.log_len).map_err(ContentsError::from)?;
+        let now = superblock.area_now(media).map_err(MountError::from)?;
+        if now.end != area.end {
+            area = now;
+            player.read_again(area);
+        }
         match player.play(&site, &log, area, task, &mut |new| made(new.path)) {
             Err(error) if error.is_overtaken() && again < MOST_READS => again += 1,
             played => break (log, played?),

@@ -95,7 +95,7 @@ pub fn compact(media: &dyn Media, dry_run: bool) -> Result<Compacted, CompactErr
     for ended in members::read(media, fs_uuid, None).map_err(LogError::from)? {
         members::drop_silent(media, fs_uuid, &ended).map_err(LogError::from)?;
     }
-    if gaps > 0 && !log.renumber(|| true)? {
+    if gaps > 0 && !log.renumber(None)? {
         compacted.slots -= gaps;
         compacted.voids = gaps;
     }
@@ -114,8 +114,7 @@ pub(super) fn open(
     }
     let extensions = superblock.has_extensions(media)?;
     Log::open(media, superblock.log_len)?.prepare(dry_run)?;
-    let area = superblock.data_area(media.len());
-    let (log, mut plan) = read_undisturbed(media, superblock.log_len, area, extensions)?;
+    let (log, mut plan, area) = read_undisturbed(media, &superblock, extensions)?;
     if let Some(damage) = plan.stopped.take() {
         return Err(CompactError::Damaged(damage));
     }

@@ -36,30 +36,30 @@ impl<'m> Contents<'m> {
     pub fn read(media: &'m dyn Media) -> Result<Self, ContentsError> {
         let superblock = Superblock::read(media)?;
         let extensions = superblock.has_extensions(media)?;
-        let area = superblock.data_area(media.len());
-        let (log, plan) = read_undisturbed(media, superblock.log_len, area, extensions)?;
+        let (log, plan, _) = read_undisturbed(media, &superblock, extensions)?;
         Ok(Self { superblock, log, plan })
     }
 }
 
-/// Opens and reads a log whose entries others may move or make void.
+/// Opens and reads a log whose entries others may move or make void, on a file system that others
+/// may make larger; also returns the part of the device that files may use.
 ///
 /// # Errors
 /// The log cannot be read, or its entries go on moving. Damage of an entry is in the plan.
-pub fn read_undisturbed(
-    media: &dyn Media,
-    log_len: u64,
-    area: DataArea,
+pub fn read_undisturbed<'m>(
+    media: &'m dyn Media,
+    superblock: &Superblock,
     extensions: bool,
-) -> Result<(Log<'_>, Plan), LogError> {
+) -> Result<(Log<'m>, Plan, DataArea), LogError> {
     let mut again = 0;
     loop {
-        let log = Log::open(media, log_len)?;
+        let log = Log::open(media, superblock.log_len)?;
+        let area = superblock.area_now(media)?;
         let plan = reclaim::read_steadily(media, || Plan::read(&log, area, extensions))?;
         match plan.stopped {
             Some(moved @ LogError::Moved { .. }) if again == MOST_READS => return Err(moved),
             Some(LogError::Moved { .. }) => again += 1,
-            _ => return Ok((log, plan)),
+            _ => return Ok((log, plan, area)),
         }
     }
 }

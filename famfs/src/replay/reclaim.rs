@@ -126,10 +126,13 @@ pub fn end_moves(media: &dyn Media) -> Result<(), CompactError> {
 ///
 /// # Errors
 /// The log cannot be read or written, or is not good in all of its entries.
-pub fn renumber(media: &dyn Media, is_unread: impl FnMut() -> bool) -> Result<u64, CompactError> {
+pub fn renumber(
+    media: &dyn Media,
+    mut is_unread: impl FnMut() -> bool,
+) -> Result<u64, CompactError> {
     let (mut log, plan, _) = compact::open(media, false)?;
     let before = log.published();
-    Ok(match !plan.voids().is_empty() && log.renumber(is_unread)? {
+    Ok(match !plan.voids().is_empty() && log.renumber(Some(&mut is_unread))? {
         true => before - log.published(),
         false => 0,
     })

@@ -59,7 +59,7 @@ impl<'m> Log<'m> {
         let raw = Self::header(media, log_len)?;
         let slots = format::slots(log_len);
         if raw.magic.get() == RENUMBERING_MAGIC {
-            let entries = renumber::view(media)?;
+            let entries = renumber::view(media, slots)?;
             let next = entries.len() as u64;
             let moving = Some(entries);
             return Ok(Self {
@@ -204,7 +204,7 @@ impl<'m> Log<'m> {
     /// interrupted append had completed, and refuses counters that make no sense.
     pub fn prepare_append(&mut self) -> Result<(), LogError> {
         if self.moving.is_some() {
-            let next = renumber::finish(self.media)?;
+            let next = renumber::finish(self.media, self.slots)?;
             (self.next_seqnum, self.next_index) = (next, next);
             (self.numbering, self.moving) = (numbering(self.media)?, None);
             self.media.announce();
@@ -281,9 +281,13 @@ impl<'m> Log<'m> {
 
     /// Moves all entries that are not void into slots without gaps, and frees the others. Returns
     /// whether it could; no entry names the slots that it had before. Whoever reads the log by
-    /// slots must know of this: `is_unread` tells whether nobody else has begun to.
-    pub fn renumber(&mut self, mut is_unread: impl FnMut() -> bool) -> Result<bool, LogError> {
-        let moved = renumber::renumber(self.media, self.published(), &mut is_unread);
+    /// slots must know of this: `is_unread` tells whether nobody else has begun to; without it,
+    /// nobody else has the log.
+    pub fn renumber(
+        &mut self,
+        is_unread: Option<&mut dyn FnMut() -> bool>,
+    ) -> Result<bool, LogError> {
+        let moved = renumber::renumber(self.media, self.published(), is_unread);
         self.numbering = numbering(self.media)?;
         let Some(next) = moved? else { return Ok(false) };
         (self.next_seqnum, self.next_index) = (next, next);

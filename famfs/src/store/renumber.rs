@@ -16,8 +16,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use zerocopy::little_endian::U64;
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromZeros, IntoBytes, transmute};
 
+use crate::format::extension::GroupBody;
 use crate::format::references;
 use crate::format::renumbering::{
     self, BATCH_ENTRIES, BATCH_OFFSET, COUNTING_OFFSET, MAX_SLOTS, RENUMBERING_MAGIC,
@@ -35,17 +36,23 @@ const NONE: u32 = u32::MAX;
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// How far the generation goes up at the start of a move. Who knows the numbers from right before
+/// it keeps them where they are, but for a move behind the back of all.
+const FOLLOWED: u64 = 1;
+const UNFOLLOWED: u64 = 3;
+
 /// Moves all entries that are not void into slots without gaps and frees the rest. Returns how many
 /// there are; `None` if the log is too long for that, or names slots that are void, and stays, as
 /// it does if `is_unread` says that somebody has begun to read it by slots. That is asked when
-/// nobody begins to any more.
+/// nobody begins to any more. Without that, nobody else has the log: a mount that is resumed
+/// later is not told where its entries are.
 ///
 /// # Errors
 /// An entry is damaged, or the media cannot be read or written.
 pub(super) fn renumber(
     media: &dyn Media,
     published: u64,
-    is_unread: &mut dyn FnMut() -> bool,
+    is_unread: Option<&mut dyn FnMut() -> bool>,
 ) -> Result<Option<u64>, LogError> {
     let counting = Counting::of(media, published)?;
     let Some(counting) = counting.filter(|counting| counting.slots() <= MAX_SLOTS) else {
@@ -57,33 +64,51 @@ pub(super) fn renumber(
         Some(damage) => return Err(damage),
         None => {}
     }
-    write(media, COUNTING_OFFSET, &counting.bits)?;
     let before = newest(media)?.map_or(0, |record| record.generation.get());
+    let step = if is_unread.is_some() { FOLLOWED } else { UNFOLLOWED };
+    let records = 2 * counting.total().div_ceil(BATCH_ENTRIES) + 1;
+    if before.checked_add(step + records).is_none() {
+        // Only somebody who means harm gets there.
+        return Ok(None);
+    }
+    write(media, COUNTING_OFFSET, &counting.bits)?;
     let mut record = Renumbering::new_zeroed();
-    record.generation = U64::new(before.wrapping_add(1));
+    record.generation = U64::new(before + step);
     record.slots = U64::new(published);
     record.counting_crc = U64::new(renumbering::checksum(&counting.bits));
     write_record(media, record)?;
     write(media, LOG_OFFSET, &RENUMBERING_MAGIC.to_le_bytes())?;
     // Whoever lost the right to write may not have noticed, and others have published.
-    let is_unread = is_unread();
-    let mut next = [0; 8];
-    media.read_at(LOG_OFFSET + offset_of!(LogHeader, next_index) as u64, &mut next)?;
-    if !is_unread || u64::from_le_bytes(next) != published {
+    let is_unread = is_unread.is_none_or(|is_unread| is_unread());
+    if !is_unread || next_index(media)? != published {
         // No entry has moved.
         write(media, LOG_OFFSET, &LOG_MAGIC.to_le_bytes())?;
         return Ok(None);
     }
-    finish(media).map(Some)
+    finish(media, published).map(Some)
 }
 
-/// Goes on where a renumbering was interrupted. Returns the number of entries.
+/// The number of published entries that the log's header has.
+fn next_index(media: &dyn Media) -> Result<u64, LogError> {
+    let mut next = [0; 8];
+    media.read_at(LOG_OFFSET + offset_of!(LogHeader, next_index) as u64, &mut next)?;
+    Ok(u64::from_le_bytes(next))
+}
+
+/// Goes on where a renumbering of a log of so many slots was interrupted. Returns the number of
+/// entries.
 ///
 /// # Errors
 /// What tells how far it is, or an entry, is damaged; or the media cannot be read or written.
-pub(super) fn finish(media: &dyn Media) -> Result<u64, LogError> {
-    let (mut record, counting) = state(media)?;
+pub(super) fn finish(media: &dyn Media, most: u64) -> Result<u64, LogError> {
+    let (mut record, counting) = state(media, most)?;
     let (mut moved, batch) = (record.moved.get(), record.batch.get());
+    let next = next_index(media)?;
+    if (moved, batch) == (0, 0) && record.first().is_none() && next != record.slots.get() {
+        // Somebody else had published before the first entry moved.
+        write(media, LOG_OFFSET, &LOG_MAGIC.to_le_bytes())?;
+        return Ok(next);
+    }
     if batch > 0 {
         let entries = read_batch(media, &record)?;
         write(media, format::slot_offset(moved), entries.as_bytes())?;
@@ -118,10 +143,10 @@ pub(super) fn finish(media: &dyn Media) -> Result<u64, LogError> {
 ///
 /// # Errors
 /// What tells how far it is, or an entry, is damaged; or the media cannot be read.
-pub(super) fn view(media: &dyn Media) -> Result<Vec<Entry>, LogError> {
+pub(super) fn view(media: &dyn Media, most: u64) -> Result<Vec<Entry>, LogError> {
     let start = Instant::now();
     loop {
-        let (record, counting) = state(media)?;
+        let (record, counting) = state(media, most)?;
         let viewed = view_at(media, &record, &counting);
         // Somebody may go on with it while this reads.
         let same = |now: &Renumbering| now.as_bytes() == record.as_bytes();
@@ -153,11 +178,11 @@ fn view_at(
 }
 
 /// How far it is, and which entries count; checked.
-fn state(media: &dyn Media) -> Result<(Renumbering, Counting), LogError> {
+fn state(media: &dyn Media, most: u64) -> Result<(Renumbering, Counting), LogError> {
     let damaged =
         |what| LogError::Renumbering { offset: RENUMBERING_OFFSET + media.origin(), what };
     let record = newest(media)?.ok_or_else(|| damaged("no record is whole"))?;
-    if record.slots.get() > MAX_SLOTS {
+    if record.slots.get() > MAX_SLOTS.min(most) {
         return Err(damaged("more slots than there is room for"));
     }
     let bytes = usize::try_from(record.slots.get().div_ceil(8)).unwrap_or(usize::MAX);
@@ -214,6 +239,14 @@ fn write(media: &dyn Media, offset: u64, bytes: &[u8]) -> Result<(), LogError> {
     Ok(media.persist(offset, bytes.len() as u64)?)
 }
 
+/// Sets the bit of a slot.
+fn set(bits: &mut [u8], slot: u64, counts: bool) {
+    if let Some(byte) = bits.get_mut(usize::try_from(slot / 8).unwrap_or(usize::MAX)) {
+        let bit = 1 << (slot % 8);
+        *byte = if counts { *byte | bit } else { *byte & !bit };
+    }
+}
+
 /// Which old entries count.
 struct Counting {
     /// A bit for each slot.
@@ -230,13 +263,30 @@ impl Counting {
             return Ok(None);
         }
         let mut bits = vec![0; usize::try_from(published.div_ceil(8)).unwrap_or(0)];
+        // The head of the last group, its last entry, and whether the group has a void one.
+        let mut group: Option<(u64, u64, bool)> = None;
         for entry in Entries::of(media, 0, published) {
             let (slot, entry) = entry?;
-            if EntryKind::of(&entry) != Some(EntryKind::Void)
-                && let Some(byte) = bits.get_mut(usize::try_from(slot / 8).unwrap_or(usize::MAX))
-            {
-                *byte |= 1 << (slot % 8);
+            let kind = EntryKind::of(&entry);
+            if kind != Some(EntryKind::Void) {
+                set(&mut bits, slot, true);
             }
+            if let Some((_, last, has_void)) = &mut group
+                && slot <= *last
+            {
+                *has_void |= kind == Some(EntryKind::Void);
+            } else {
+                if let Some((head, _, true)) = group {
+                    set(&mut bits, head, false);
+                }
+                let body: GroupBody = transmute!(entry.body);
+                let last = slot.saturating_add(body.count.get());
+                group = (kind == Some(EntryKind::Group)).then_some((slot, last, false));
+            }
+        }
+        // A head counts the entries behind it, which would be others.
+        if let Some((head, _, true)) = group {
+            set(&mut bits, head, false);
         }
         Ok(Some(Self::new(bits, published)))
     }

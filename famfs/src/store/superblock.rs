@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Reading, checking and building the superblock.
 
+use std::mem::offset_of;
 use std::ops::Range;
 
 use uuid::Uuid;
@@ -251,6 +252,19 @@ impl Superblock {
         let known = if self.dev_size == 0 { device_len } else { self.dev_size };
         let len = known.min(device_len).min(MAX_DEVICE_LEN);
         len - len % ALLOC_UNIT
+    }
+
+    /// The part of the device that files may use now: it may have grown since the superblock was
+    /// read. Read it after the number of published entries, so that none of them lies outside.
+    ///
+    /// # Errors
+    /// The media cannot be read.
+    pub fn area_now(&self, media: &dyn Media) -> Result<DataArea, MediaError> {
+        let (offset, mut bytes) = (offset_of!(format::Superblock, dev_size) as u64, [0; 8]);
+        media.refresh(offset, 8)?;
+        media.read_at(offset, &mut bytes)?;
+        let now = Self { dev_size: u64::from_le_bytes(bytes), ..self.clone() };
+        Ok(now.data_area(media.len()))
     }
 
     /// The part of a device of `device_len` bytes that files may use.

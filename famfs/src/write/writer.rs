@@ -103,12 +103,12 @@ impl<'v> Writer<'v> {
         let extensions = superblock.has_extensions(media)?;
         let mut log = Log::open(media, superblock.log_len)?;
         if system.is_some() && log.is_moving() {
-            // Only the host can write what tells how far it is.
+            // Only the host can write what tells how far it is; whoever hears this goes on.
+            media.announce();
             return Err(LogError::Moving { offset: RENUMBERING_OFFSET + media.origin() }.into());
         }
         log.prepare(preview)?;
-        let area = superblock.data_area(media.len());
-        let (log, mut plan) = read_undisturbed(media, superblock.log_len, area, extensions)?;
+        let (log, mut plan, area) = read_undisturbed(media, &superblock, extensions)?;
         if let Some(damage) = plan.stopped.take() {
             return Err(WriteError::Damaged(damage));
         }

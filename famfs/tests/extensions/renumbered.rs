@@ -7,17 +7,20 @@ use std::sync::{Condvar, Mutex};
 
 use famfs::format::EntryKind;
 use famfs::format::LOG_OFFSET;
+use famfs::format::renumbering::{RENUMBERING_OFFSET, Renumbering};
 use famfs::kernel::apply::Applied;
 use famfs::kernel::player::{Player, Task};
 use famfs::media::{Media, MediaError};
 use famfs::replay::reclaim::{reclaim, renumber};
-use famfs::replay::{Contents, Plan, fsck};
+use famfs::replay::{Contents, Plan, fsck, read_undisturbed};
 use famfs::store::log::Log;
 use famfs::store::numbering::numbering;
-use zerocopy::IntoBytes;
+use famfs::store::superblock::Superblock;
+use zerocopy::little_endian::U64;
+use zerocopy::{FromZeros, IntoBytes};
 
 use crate::compaction::Crashing;
-use crate::log::{DEVICE_LEN, ExtendedLog, dir, file, removal, symlink};
+use crate::log::{DEVICE_LEN, ExtendedLog, dir, file, group, removal, symlink};
 use crate::mounted::{Mount, follows, player};
 use crate::sample::{Prepared, ROOT, paths, piece, prepared};
 
@@ -166,6 +169,90 @@ fn newcomers_keep_entries_in_their_slots() {
     assert_eq!(renumber(&sample.log.media, published).unwrap(), 0);
     assert_eq!(play(&mount, &mut follower, &sample.log.media).1, ["new"]);
     follows(&mount, &sample.log.contents().plan);
+}
+
+/// The same, but whoever moves them is killed before it looks.
+#[test]
+fn what_was_published_before_a_kill_is_not_moved_over() {
+    let sample = Sample::new();
+    let media = &sample.log.media;
+    let before = sample.log.contents().log.published();
+    let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        renumber(media, || {
+            // Entries and both counters, as one who does not notice leaves them.
+            let mut header = [0; 48];
+            media.read_at(LOG_OFFSET, &mut header).unwrap();
+            media.write_at(LOG_OFFSET, &famfs::format::LOG_MAGIC.to_le_bytes()).unwrap();
+            end_and_append(media, sample.log.log_len);
+            media.write_at(LOG_OFFSET, &header[..8]).unwrap();
+            panic!("killed");
+        })
+    }));
+    assert!(killed.is_err());
+    let mut log = Log::open(media, sample.log.log_len).unwrap();
+    assert!(log.is_moving());
+    log.prepare_append().unwrap();
+    assert_eq!((log.published(), log.is_moving()), (before + 1, false));
+    drop(log);
+    let contents = sample.log.contents();
+    assert_eq!(fsck::check(media, &contents).problems, Vec::<String>::new());
+    let there = paths(&contents.plan);
+    assert!(there.iter().any(|path| path.starts_with("new")), "{there:?}");
+}
+
+/// The head of a group counts the entries behind it: it goes if one of them is void.
+#[test]
+fn a_group_with_a_void_entry_is_none() {
+    for void in [1, 2] {
+        let mut sample = Sample::new();
+        let log = &mut sample.log;
+        let head = log.push(EntryKind::Group, group(2).as_bytes());
+        for name in [b"g", b"h"] {
+            log.name(&dir(ROOT, name));
+        }
+        log.push(EntryKind::Group, group(2).as_bytes());
+        for name in [b"i", b"j"] {
+            log.name(&dir(ROOT, name));
+        }
+        let media = &sample.log.media;
+        Log::open(media, sample.log.log_len).unwrap().void(head + void).unwrap();
+        assert!(renumber(media, || true).unwrap() > 0);
+        let contents = sample.log.contents();
+        assert_eq!(fsck::check(media, &contents).problems, Vec::<String>::new());
+        let there = paths(&contents.plan);
+        let names =
+            ["g", "h", "i", "j"].map(|name| there.iter().any(|path| path.starts_with(name)));
+        let mut expected = [true; 4];
+        expected[usize::try_from(void).unwrap() - 1] = false;
+        assert_eq!(names, expected, "{there:?}");
+    }
+}
+
+/// Generations only go up; at their end nothing moves any more.
+#[test]
+fn the_last_generation_is_no_trap() {
+    let sample = Sample::new();
+    let media = &sample.log.media;
+    let mut record = Renumbering::new_zeroed();
+    record.generation = U64::new(u64::MAX - 1);
+    media.write_at(RENUMBERING_OFFSET, record.sealed().as_bytes()).unwrap();
+    assert_eq!(renumber(media, || true).unwrap(), 0);
+    let contents = sample.log.contents();
+    assert_eq!(paths(&contents.plan), sample.paths);
+    assert!(!contents.log.is_moving());
+}
+
+/// A file system that grows after its superblock was read: what is in the new part counts.
+#[test]
+fn the_size_is_read_after_the_entries() {
+    let sample = Sample::new();
+    let media = &sample.log.media;
+    let mut superblock = Superblock::read(media).unwrap();
+    let whole = superblock.area_now(media).unwrap();
+    superblock.dev_size -= 4 << 20;
+    let (_, _, area) = read_undisturbed(media, &superblock, true).unwrap();
+    assert_eq!((area.start, area.end), (whole.start, whole.end));
+    assert!(superblock.data_area(media.len()).end < whole.end);
 }
 
 #[test]

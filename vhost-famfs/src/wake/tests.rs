@@ -95,7 +95,7 @@ fn a_guest_that_sends_without_end_wakes_others_now_and_then() {
         let _ = bad.port.write(&[0; 4096]);
         heard += good.port.read(&mut [0; 4096]).unwrap_or(0);
     }
-    assert!((1..=40).contains(&heard), "woken {heard} times in half a second");
+    assert!((1..=100).contains(&heard), "woken {heard} times in half a second");
     good.port.set_nonblocking(false).unwrap();
     good.port.write_all(b"x").unwrap();
     bad.port.set_nonblocking(false).unwrap();

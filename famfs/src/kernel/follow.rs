@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::format;
 use crate::format::map::DataArea;
-use crate::format::renumbering::{RENUMBERING_OFFSET, Renumbering};
+use crate::format::renumbering::{RENUMBERING_MAGIC, RENUMBERING_OFFSET, Renumbering};
 use crate::kernel::apply::{Appeared, Applied};
 use crate::kernel::mount::MountError;
 use crate::kernel::play::MOST_READS;
@@ -261,11 +261,16 @@ impl Follower {
         if old != new {
             return Err(FollowError::Remade { old, new });
         }
-        let log = Log::open(media, superblock.log_len)?;
-        if log.is_moving() {
-            // The next look sees when it has ended; until then nothing is new.
+        if header[..8] == RENUMBERING_MAGIC.to_le_bytes() {
+            // The next look sees when it has ended; until then nothing is new. What the log will be
+            // takes as much memory as the log.
             (self.superblock_bytes, self.records, self.header) =
                 (superblock_bytes, records, header);
+            return Ok(Step::default());
+        }
+        let log = Log::open(media, superblock.log_len)?;
+        if log.is_moving() {
+            // It has begun since; the next look sees that.
             return Ok(Step::default());
         }
         match check(&self.player, &mut self.suspect, &log) {

@@ -170,9 +170,18 @@ pub fn grow(
     if *size <= end {
         return Err(GrowError::Less { pool: path.clone(), has: Bytes(end) });
     }
-    take(&file, facts, path, end..*size, progress)?;
+    let room = end..*size;
+    check_free(&file, facts, path, &room)?;
+    reserve(&file, facts, path, &room, progress)?;
     lease.check().map_err(|source| GrowError::Lease { pool: path.clone(), source })?;
+    // That took a while.
+    check_free(&file, facts, path, &room)?;
     size::record(&media, size - media.origin()).map_err(failed)?;
+    // Who comes from now on sees the new size; nobody has put anything there yet.
+    if let Err(error) = check_free(&file, facts, path, &room) {
+        size::record(&media, end - media.origin()).map_err(failed)?;
+        return Err(error);
+    }
     media.announce();
     drop(lease);
     Ok(inspect(path)?)
@@ -202,27 +211,33 @@ fn lease(
     Keeper::acquire(another, superblock.fs_uuid, host, false, timing, waiting).map_err(failed)
 }
 
-/// Makes sure that a range of the pool is free, and that there is memory or storage for it.
-fn take(
+/// Makes sure that nobody has a range of the pool, and nothing is in it.
+fn check_free(file: &File, facts: Facts, path: &Path, room: &Range<u64>) -> Result<(), GrowError> {
+    let pool = || path.to_owned();
+    let by = holders::of_part(facts.identity, room);
+    if !by.is_empty() {
+        return Err(GrowError::Part { pool: pool(), by });
+    }
+    if facts.kind == Kind::Devdax {
+        return Ok(());
+    }
+    let end = PoolBytes { file, facts }.end_of_data(room.start, room.end);
+    match end.map_err(|source| GrowError::Io { pool: pool(), action: "read it", source })? {
+        end if end > room.start => Err(GrowError::Data { pool: pool(), end: Bytes(end) }),
+        _ => Ok(()),
+    }
+}
+
+/// Makes sure that there is memory or storage for a range of the pool.
+fn reserve(
     file: &File,
     facts: Facts,
     path: &Path,
-    room: Range<u64>,
+    room: &Range<u64>,
     progress: Progress<'_>,
 ) -> Result<(), GrowError> {
     let pool = || path.to_owned();
     let io = |action| move |source| GrowError::Io { pool: path.to_owned(), action, source };
-    let by = holders::of_part(facts.identity, &room);
-    if !by.is_empty() {
-        return Err(GrowError::Part { pool: pool(), by });
-    }
-    if facts.kind != Kind::Devdax {
-        let bytes = PoolBytes { file, facts };
-        let end = bytes.end_of_data(room.start, room.end).map_err(io("read it"))?;
-        if end > room.start {
-            return Err(GrowError::Data { pool: pool(), end: Bytes(end) });
-        }
-    }
     let needed = room.end - room.start;
     match facts.kind {
         Kind::Tmpfs => {

@@ -5,12 +5,13 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use famfs::format::view::View;
+use famfs::format::view::{INFO_BLOCK_LEN, INFO_BLOCK_OFFSET, View};
 use famfs::store::mkfs::{MkfsError, check_unformatted};
 use famfs::system::parent;
+use famfs::text::units::Bytes;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use super::bytes::PoolMedia;
+use super::bytes::{PoolBytes, PoolMedia};
 use super::holders::{self, Holder};
 use super::inspect::{PoolReport, open_to_read, without_holders};
 use super::kind::{Facts, Identity};
@@ -68,7 +69,7 @@ pub fn remove(path: &Path, force: bool, owners: Owners) -> Result<(), RemoveErro
             return Err(RemoveError::Held { pool: pool(), holders });
         }
         let report = without_holders(&file, facts, path)?;
-        if let Some(found) = data_in(&file, facts, &report) {
+        if let Some(found) = data_in(&file, facts, &report)? {
             return Err(RemoveError::Data { pool: pool(), found });
         }
     }
@@ -76,19 +77,41 @@ pub fn remove(path: &Path, force: bool, owners: Owners) -> Result<(), RemoveErro
 }
 
 /// What a pool holds; `None` if it is empty.
-pub(super) fn data_in(file: &File, facts: Facts, report: &PoolReport) -> Option<String> {
+pub(super) fn data_in(
+    file: &File,
+    facts: Facts,
+    report: &PoolReport,
+) -> Result<Option<String>, PoolError> {
     if let Some(damage) = &report.damage {
-        return Some(damage.clone());
+        return Ok(Some(damage.clone()));
     }
     let view = if report.view == View::Devdax.name() { View::Devdax } else { View::Raw };
-    match check_unformatted(&PoolMedia::new(file, facts, &report.path, view)) {
-        Ok(()) => None,
+    Ok(match check_unformatted(&PoolMedia::new(file, facts, &report.path, view)) {
+        // Slices are anywhere in a pool without a famfs.
+        Ok(()) => match view {
+            View::Devdax => {
+                data_from(file, facts, &report.path, INFO_BLOCK_OFFSET + INFO_BLOCK_LEN as u64)?
+            }
+            View::Raw => data_from(file, facts, &report.path, 0)?,
+        },
         Err(MkfsError::Formatted { fs_uuid: Some(uuid) }) => {
             Some(format!("holds the famfs {uuid}"))
         }
         Err(MkfsError::Formatted { fs_uuid: None }) => Some("holds a damaged famfs".to_owned()),
         Err(_) => Some("holds other data".to_owned()),
-    }
+    })
+}
+
+/// What a pool holds from `start` to its end, where no file system is; `None` if only zeros.
+pub(super) fn data_from(
+    file: &File,
+    facts: Facts,
+    path: &Path,
+    start: u64,
+) -> Result<Option<String>, PoolError> {
+    let io = |source| PoolError::Io { pool: path.to_owned(), action: "read it", source };
+    let end = PoolBytes { file, facts }.end_of_data(start, facts.size).map_err(io)?;
+    Ok((end > start).then(|| format!("holds other data up to {}", Bytes(end))))
 }
 
 /// Removes the name `path` of an open file, but not if another file has it. If it was the last of
@@ -138,6 +161,21 @@ mod tests {
             assert!(matches!(err, RemoveError::Data { .. }), "{err}");
             remove(&path, true, Owners::Trusted).unwrap();
             assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn a_slice_is_data() {
+        use std::os::unix::fs::FileExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pool");
+        for view in [View::Raw, View::Devdax] {
+            create(&CreateOptions::new(path.clone(), 16 << 20, view), &mut |_, _| ()).unwrap();
+            let file = File::options().write(true).open(&path).unwrap();
+            file.write_all_at(b"x", (9 << 20) + 7).unwrap();
+            let err = remove(&path, false, Owners::Trusted).unwrap_err();
+            assert!(err.to_string().contains("holds other data up to"), "{err}");
+            remove(&path, true, Owners::Trusted).unwrap();
         }
     }
 

@@ -109,7 +109,7 @@ fn prune(paths: &[PathBuf], yes: bool, dry_run: bool) -> Result<()> {
             say(format_args!("{unused}: kept{}", condition(&unused)))?;
             continue;
         }
-        match pool::remove_unused(report) {
+        match pool::remove_unused(report, &unused) {
             Ok(()) => {
                 removed += 1;
                 say(format_args!("{unused}: removed"))?;

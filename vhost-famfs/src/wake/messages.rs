@@ -41,7 +41,10 @@ impl Messages {
                     sent.report = Some(report);
                     self.begun.clear();
                 }
-                None => self.skip(),
+                None => {
+                    self.skip();
+                    sent.is_wake = true;
+                }
             }
         }
         sent

@@ -84,14 +84,19 @@ impl Headroom {
 /// part of the available memory, and the kernel can reclaim the pages of a file on disk.
 fn missing(plan: &ClusterPlan) -> Result<u64, residency::MemoryError> {
     let pool = &plan.pool;
-    // Nobody stores behind the file system but slices.
-    let has_slices = plan.vms.iter().any(|vm| matches!(vm.access, Access::Slice { .. }));
-    let end = pool.famfs_end.filter(|_| !has_slices).unwrap_or(pool.size);
+    let end = used_end(plan);
     match pool.kind {
         Kind::Hugetlbfs | Kind::File | Kind::Devdax => Ok(0),
         Kind::Memfd | Kind::Tmpfs if pool.create.is_some() => Ok(end),
         Kind::Memfd | Kind::Tmpfs => Ok(end.saturating_sub(residency::allocated(&pool.path)?)),
     }
+}
+
+/// The first byte of the pool after all that the cluster uses: nobody stores behind the file system
+/// but slices.
+pub(super) fn used_end(plan: &ClusterPlan) -> u64 {
+    let has_slices = plan.vms.iter().any(|vm| matches!(vm.access, Access::Slice { .. }));
+    plan.pool.famfs_end.filter(|_| !has_slices).unwrap_or(plan.pool.size)
 }
 
 impl fmt::Display for Headroom {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use famfs::text::units::{About, Bytes};
 
-use super::headroom::{Headroom, HeadroomError};
+use super::headroom::{Headroom, HeadroomError, used_end};
 use super::plan::{ClusterPlan, PoolPlan, VmPlan};
 use super::spec::{Access, Subject};
 use crate::pool::{self, CreateError, Kind, MemoryError, Pool, PoolError};
@@ -121,7 +121,7 @@ fn new_pool(plan: &PoolPlan) -> Result<(), PreflightError> {
 
 /// Checks what VMs need of an existing pool.
 fn existing_pool(plan: &ClusterPlan) -> Result<(), PreflightError> {
-    let PoolPlan { path, kind, size, owners, .. } = &plan.pool;
+    let PoolPlan { path, kind, owners, .. } = &plan.pool;
     if plan.vms.iter().all(|vm| vm.access == Access::ReadOnly) {
         pool::check_readable(path, *owners)?;
     } else {
@@ -129,15 +129,15 @@ fn existing_pool(plan: &ClusterPlan) -> Result<(), PreflightError> {
         // pool.
         drop(Pool::open(path, *owners)?);
     }
-    if *kind == Kind::Devdax { Ok(()) } else { holes(path, *size, *kind) }
+    if *kind == Kind::Devdax { Ok(()) } else { holes(path, used_end(plan), *kind) }
 }
 
-/// Checks whether there is storage for the holes of the file.
-fn holes(path: &Path, size: u64, kind: Kind) -> Result<(), PreflightError> {
+/// Checks whether there is storage for the holes of the file before `end`.
+fn holes(path: &Path, end: u64, kind: Kind) -> Result<(), PreflightError> {
     let look = |source| PreflightError::Look { path: path.into(), source };
     let file = File::open(path).map_err(look)?;
     let held = file.metadata().map_err(look)?.blocks().saturating_mul(512);
-    let missing = size.saturating_sub(held);
+    let missing = end.saturating_sub(held);
     if missing == 0 {
         return Ok(());
     }

@@ -2,7 +2,9 @@
 use super::*;
 use crate::cluster::cluster_file;
 use crate::cluster::host::Host;
+use crate::pool::CreateOptions;
 use crate::vm::Accelerator;
+use famfs::format::view::View;
 use rustix::fs::FlockOperation;
 use tempfile::TempDir;
 
@@ -65,6 +67,19 @@ fn a_pool_to_be_made_must_have_a_size_and_room() {
         let refusal = refusal(&dir, Accelerator::Tcg, &text).unwrap();
         assert!(refusal.contains(expected), "{size}: {refusal}");
     }
+}
+
+#[test]
+fn the_room_of_a_file_system_needs_no_storage() {
+    let dir = on_storage();
+    let options = CreateOptions::new(dir.path().join("pool"), 32 << 20, View::Devdax);
+    let options = CreateOptions { mkfs: true, max: Some(4 << 40), ..options };
+    pool::create(&options, &mut |_, _| ()).unwrap();
+    // A guest needs RAM for the descriptions of so many pages.
+    before_start(&plan(&dir, Accelerator::Tcg, MINE), true).unwrap();
+    let slice = "access = \"slice\"\noffset = \"64M\"\nlength = \"16M\"\n";
+    let error = before_start(&plan(&dir, Accelerator::Tcg, &(MINE.to_owned() + slice)), true);
+    assert!(matches!(error, Err(PreflightError::Holes { .. })), "{error:?}");
 }
 
 #[test]

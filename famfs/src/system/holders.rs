@@ -60,9 +60,12 @@ pub enum Role {
     Other,
 }
 
-/// Programs and their first arguments that only pass a pool on, or read its log only.
+/// Programs and their commands that only pass a pool on, or read its log only.
 const PASSES: &[(&str, &[&str])] = &[
-    ("vhost-famfs", &["device", "up", "keep-logs", "ps", "down", "exec", "console", "logs"]),
+    (
+        "vhost-famfs",
+        &["device", "up", "start", "restart", "keep-logs", "ps", "down", "exec", "console", "logs"],
+    ),
     ("vhost-user-famfs", &[]),
     ("famfs", &["reclaim"]),
 ];
@@ -99,11 +102,25 @@ fn role_of(program: &str, args: &[&[u8]]) -> Role {
         let uuid = at.and_then(|at| std::str::from_utf8(args.get(at + 1)?).ok());
         return uuid.and_then(|uuid| Uuid::try_parse(uuid).ok()).map_or(Role::Other, Role::Machine);
     }
-    let passes = PASSES.iter().any(|(name, first)| {
-        let is_first = |arg: &&[u8]| first.iter().any(|first| first.as_bytes() == *arg);
-        *name == program && (first.is_empty() || args.first().is_some_and(is_first))
+    let command = command_in(args);
+    let passes = PASSES.iter().any(|(name, commands)| {
+        let is_it = |found: &[u8]| commands.iter().any(|command| command.as_bytes() == found);
+        *name == program && (commands.is_empty() || command.is_some_and(is_it))
     });
     if passes { Role::Passes } else { Role::Other }
+}
+
+/// The command among the arguments of a program of this project: the first one that is neither an
+/// option nor the value of `--pool`, the only option with a value that may be in front of it.
+fn command_in<'a>(args: &[&'a [u8]]) -> Option<&'a [u8]> {
+    let mut args = args.iter();
+    loop {
+        match *args.next()? {
+            b"--pool" => drop(args.next()?),
+            option if option.starts_with(b"-") => {}
+            command => return Some(command),
+        }
+    }
 }
 
 /// The other processes that have a file open or mapped, given as device and inode.
@@ -281,7 +298,13 @@ mod tests {
         assert_eq!(role("vhost-famfs device --pool x"), Role::Passes);
         assert_eq!(role("vhost-user-famfs --pool x"), Role::Passes);
         assert_eq!(role("famfs reclaim --pool x"), Role::Passes);
+        assert_eq!(role("famfs --pool x reclaim --wait"), Role::Passes);
+        assert_eq!(role("famfs --coherent --pool=x --foreign-pool reclaim"), Role::Passes);
         assert_eq!(role("famfs --pool x cat reclaim"), Role::Other);
+        assert_eq!(role("famfs --pool reclaim cat x"), Role::Other);
+        assert_eq!(role("famfs --pool"), Role::Other);
+        assert_eq!(role("vhost-famfs start vm1"), Role::Passes);
+        assert_eq!(role("vhost-famfs restart vm1"), Role::Passes);
         assert_eq!(role("vhost-famfs ublk add"), Role::Other);
         assert_eq!(role("vhost-famfs"), Role::Other);
     }

@@ -61,17 +61,31 @@ fn holder(pid: u32, identity: Identity, pool: Option<&MappedFile>) -> Option<Hol
 /// The processes that map a part of the pool which begins between two offsets in it.
 pub(super) fn of_part(identity: Identity, part: &Range<u64>) -> Vec<NamedProcess> {
     let Ok(processes) = process::others() else { return Vec::new() };
-    let inode = identity.ino.to_string();
     let maps_it = |pid: &u32| {
         let table = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
-        String::from_utf8_lossy(&table).lines().any(|line| {
-            let mut words = line.split_ascii_whitespace().skip(2);
-            let offset = words.next().and_then(|offset| u64::from_str_radix(offset, 16).ok());
-            let is_pool = words.nth(1) == Some(inode.as_str());
-            is_pool && offset.is_some_and(|offset| part.contains(&offset))
-        })
+        // Some file systems (btrfs) show another device here than to stat(2).
+        let is_open = || holders::has_open(*pid, |meta| Identity::from_metadata(meta) == identity);
+        let table = String::from_utf8_lossy(&table);
+        table.lines().any(|line| is_of_part(line, identity, part, is_open))
     };
     processes.filter(maps_it).map(holders::named).collect()
+}
+
+/// Whether a line of proc_pid_maps(5) is about a mapping that begins in a part of the pool. The
+/// device may be another one if the process has the pool open.
+fn is_of_part(
+    line: &str,
+    identity: Identity,
+    part: &Range<u64>,
+    is_open: impl Fn() -> bool,
+) -> bool {
+    let mut words = line.split_ascii_whitespace().skip(2);
+    let [offset, device, inode] = [(); 3].map(|()| words.next());
+    let offset = offset.and_then(|offset| u64::from_str_radix(offset, 16).ok());
+    let (major, minor) = (rustix::fs::major(identity.dev), rustix::fs::minor(identity.dev));
+    inode == Some(identity.ino.to_string().as_str())
+        && offset.is_some_and(|offset| part.contains(&offset))
+        && (device == Some(format!("{major:02x}:{minor:02x}").as_str()) || is_open())
 }
 
 /// Whether a mapping of the process has the pool's inode number.
@@ -88,6 +102,18 @@ mod tests {
     use super::*;
     use std::process::{Command, Stdio};
     use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_mapping_of_a_part_is_told_by_device_inode_and_offset() {
+        let of = |device, inode| Identity { dev: rustix::fs::makedev(0, device), ino: inode };
+        let line = "7f00-7f80 rw-s 00200000 00:1b 4711                /dev/shm/a pool";
+        let is_it = |identity, part, open| is_of_part(line, identity, &part, || open);
+        assert!(is_it(of(0x1b, 4711), 0x10_0000..0x30_0000, false));
+        assert!(!is_it(of(0x1b, 4711), 0..0x20_0000, true));
+        assert!(!is_it(of(0x1b, 471), 0..0x30_0000, true));
+        assert!(!is_it(of(0x1c, 4711), 0..0x30_0000, false), "a file of another file system");
+        assert!(is_it(of(0x1c, 4711), 0..0x30_0000, true));
+    }
 
     #[test]
     fn finds_a_process_that_has_the_file_open() {

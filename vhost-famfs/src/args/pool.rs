@@ -168,7 +168,10 @@ pub(super) struct RmArgs {
 /// Finds pools as `list` does, of those only your own that no process has and no cluster of yours,
 /// even one whose VMs are all stopped. Names each with its size and asks whether to remove it.
 ///
-/// With --yes nothing is asked. Pools with files are then kept, except those that you name.
+/// With --yes nothing is asked. Pools with files, or with data outside the file system, as in
+/// slices, are then kept, except those that you name.
+///
+/// Nothing is removed while the state of one of your clusters cannot be read.
 ///
 /// Examples:
 ///

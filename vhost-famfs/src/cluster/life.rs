@@ -7,8 +7,10 @@
 
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 
 use famfs::system::process::Handle;
+use famfs::text::units::Bytes;
 use uuid::Uuid;
 
 use super::directory::{Directory, DirectoryError};
@@ -55,6 +57,21 @@ pub enum LifeError {
         cluster: String,
         /// The VM.
         vm: String,
+    },
+    /// The VMs were planned for another size of the pool.
+    #[error(
+        "pool {}: its size is {found}, but cluster {cluster} was started with {expected}; for the \
+         new size, use `vhost-famfs down {cluster}` and `vhost-famfs up`", .pool.display()
+    )]
+    Resized {
+        /// The cluster.
+        cluster: String,
+        /// The pool.
+        pool: PathBuf,
+        /// Its size.
+        found: Bytes,
+        /// The size that it had.
+        expected: Bytes,
     },
     /// It runs.
     #[error(

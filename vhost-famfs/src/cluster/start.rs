@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Starts a VM of a cluster again that was stopped or has ended.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use famfs::system::process::boot_id;
+use famfs::text::units::Bytes;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -13,8 +14,8 @@ use super::fill::OpenPool;
 use super::life::{LifeError, change, clear, own_vm};
 use super::parts::Launch;
 use super::process::Process;
-use super::state::{Booted, PoolState, VmState};
-use crate::pool::Owners;
+use super::state::{Booted, PoolState, State, VmState};
+use crate::pool::{self, Owners, PoolError};
 use crate::vm::{Attach, VmPaths};
 
 /// A VM that was started again.
@@ -40,7 +41,47 @@ pub struct Start<'s> {
     before: VmState,
     pool: PoolState,
     launch: Launch,
-    interrupted: AtomicBool,
+    course: Mutex<Course>,
+}
+
+/// How far a start is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Course {
+    Runs,
+    Interrupted,
+    /// The VM is up: it is no longer this start's to end.
+    Done,
+}
+
+/// Checks whether VMs could be started if they did not run.
+///
+/// # Errors
+/// Why the first one of them could not.
+pub fn check(directory: &Directory, names: &[String]) -> Result<(), LifeError> {
+    let gone = || LifeError::Gone(directory.name().to_owned());
+    let mut state = directory.read()?.ok_or_else(gone)?;
+    for name in names {
+        launch_of(&mut state, name)?;
+    }
+    Ok(())
+}
+
+/// How to start a VM.
+fn launch_of(state: &mut State, name: &str) -> Result<Launch, LifeError> {
+    let (cluster, pool) = (state.name.clone(), state.pool.clone());
+    let vm = own_vm(state, name)?;
+    let (Some(launch), Some(identity)) = (&vm.launch, pool.identity) else {
+        return Err(LifeError::NotRecorded { cluster, vm: name.to_owned() });
+    };
+    let form = pool::form(&pool.path, Owners::foreign(pool.foreign))?;
+    if form.identity != identity {
+        return Err(PoolError::Replaced(pool.path).into());
+    }
+    if form.size != pool.size {
+        let (found, expected) = (Bytes(form.size), Bytes(pool.size));
+        return Err(LifeError::Resized { cluster, pool: pool.path, found, expected });
+    }
+    Ok(launch.as_ref().clone())
 }
 
 impl<'s> Start<'s> {
@@ -66,18 +107,16 @@ impl<'s> Start<'s> {
             if runs {
                 return Err(LifeError::Running { cluster, vm: name.to_owned() });
             }
-            let launch = match (&vm.launch, pool.identity) {
-                (Some(launch), Some(_)) => launch.as_ref().clone().at(paths.clone()),
-                _ => return Err(LifeError::NotRecorded { cluster, vm: name.to_owned() }),
-            };
+            let launch = launch_of(state, name)?.at(paths.clone());
+            let vm = own_vm(state, name)?;
             clear(instance, name, &paths)?;
             vm.starting = None;
             let before = vm.clone();
             (vm.qemu, vm.backend, vm.keeper, vm.booted) = (None, None, None, None);
             vm.starting = Some(me);
-            let interrupted = AtomicBool::new(false);
+            let course = Mutex::new(Course::Runs);
             let name = name.to_owned();
-            Ok(Self { directory, name, paths, instance, me, before, pool, launch, interrupted })
+            Ok(Self { directory, name, paths, instance, me, before, pool, launch, course })
         })
     }
 
@@ -91,16 +130,22 @@ impl<'s> Start<'s> {
             self.undo();
         }
         match started {
-            Err(_) if self.interrupted.load(Ordering::Relaxed) => {
+            Err(_) if *self.course() == Course::Interrupted => {
                 Err(LifeError::Interrupted(self.name.clone()))
             }
             started => started,
         }
     }
 
-    /// Stops the start at the user's request, from another thread: [`Start::run`] fails.
+    /// Stops the start at the user's request, from another thread: [`Start::run`] fails. Does
+    /// nothing once the VM is up.
     pub fn interrupt(&self) {
-        self.interrupted.store(true, Ordering::Relaxed);
+        // The last step waits until this is done.
+        let mut course = self.course();
+        if *course == Course::Done {
+            return;
+        }
+        *course = Course::Interrupted;
         // What is left is found by the thread that runs the start.
         let _ = clear(self.instance, &self.name, &self.paths);
     }
@@ -144,11 +189,14 @@ impl<'s> Start<'s> {
         let mounted = matches!(ready.attach, Attach::Mounted { .. });
         let boot_ms = u64::try_from(ready.boot.as_millis()).unwrap_or(u64::MAX);
         self.step(|vm| {
+            let mut course = self.course();
+            self.go_on(*course)?;
             vm.booted = Some(Booted { boot_ms, mounted });
             (vm.starting, vm.stopped, vm.given_up) = (None, None, None);
             if !vm.supervisor.is_some_and(Process::is_alive) {
                 vm.supervisor = self.launch.supervisor(self.instance, self.directory.name())?;
             }
+            *course = Course::Done;
             Ok(())
         })?;
         machine.leave();
@@ -169,11 +217,21 @@ impl<'s> Start<'s> {
             if vm.starting != Some(self.me) {
                 return Err(LifeError::Stopped(self.name.clone()));
             }
-            if self.interrupted.load(Ordering::Relaxed) {
-                return Err(LifeError::Interrupted(self.name.clone()));
-            }
+            self.go_on(*self.course())?;
             work(vm)
         })
+    }
+
+    fn course(&self) -> MutexGuard<'_, Course> {
+        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails if the user has interrupted the start.
+    fn go_on(&self, course: Course) -> Result<(), LifeError> {
+        match course {
+            Course::Interrupted => Err(LifeError::Interrupted(self.name.clone())),
+            Course::Runs | Course::Done => Ok(()),
+        }
     }
 
     /// Ends what was started; the VM is as it was before. The first error is the one to report.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::directory::Directory;
 use super::down;
 use super::life::{LifeError, change, clear, own_vm};
+use super::process::Process;
 use super::state::{State, VmState};
 use super::stopped::{End, Stopped};
 
@@ -49,7 +50,8 @@ pub fn stop(
         for vm in state.vms.iter_mut().filter(|vm| names.contains(&vm.name)) {
             // Whoever starts it sees that another command has taken over.
             vm.starting = None;
-            if vm.qemu.is_some_and(|qemu| qemu.open(instance).is_some()) {
+            let is_alive = |qemu: Process| qemu.open(instance).is_some();
+            if vm.qemu.is_some_and(|qemu| vm.stopped.is_none() || is_alive(qemu)) {
                 vm.stopped = Some(Stopped::now(None));
             }
         }
@@ -85,13 +87,11 @@ fn stop_vm(
         let now = own_vm(now, &vm.name)?;
         // Another command may have started it again.
         if now.qemu == vm.qemu && now.starting.is_none() {
-            if !matches!(end, End::WasDead | End::NotStarted | End::WasStopped) {
+            // Also if it had failed: the user does not want it to run.
+            if end != End::WasStopped {
                 now.stopped = Some(Stopped::now(Some(end)));
             }
-            // If it ended by itself, the record says how.
-            if now.stopped.is_some() {
-                now.qemu = None;
-            }
+            now.qemu = None;
             (now.backend, now.keeper, now.supervisor) = (None, None, None);
         }
         Ok(())

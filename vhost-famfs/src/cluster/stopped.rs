@@ -74,6 +74,7 @@ impl fmt::Display for Stopped {
         match self.end {
             Some(End::Quit) => f.write_str(" (by QEMU)")?,
             Some(End::Killed) => f.write_str(" (killed)")?,
+            Some(End::WasDead) => f.write_str(" (had already ended)")?,
             _ => {}
         }
         write!(f, "{}", When(self.time))

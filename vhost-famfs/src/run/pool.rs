@@ -57,14 +57,27 @@ pub(super) fn run(config: PoolConfig) -> Result<()> {
     }
 }
 
-/// Fills in which clusters have the pools.
-fn name_clusters(reports: &mut [PoolReport]) {
-    // Without a runtime directory there are no clusters.
-    let users = runtime_dir().map(|base| pools::users(&base)).unwrap_or_default();
+/// Fills in which clusters have the pools. Returns why the pools of some clusters are not known.
+fn name_clusters(reports: &mut [PoolReport]) -> Vec<anyhow::Error> {
+    let users = match runtime_dir() {
+        Ok(base) => pools::users(&base),
+        Err(error) => return vec![error.into()],
+    };
     for report in reports {
         let found = Identity { dev: report.dev, ino: report.ino };
-        let names = users.iter().filter(|(pool, _)| *pool == found);
+        let names = users.pools.iter().filter(|(pool, _)| *pool == found);
         report.clusters = names.map(|(_, name)| name.clone()).collect();
+    }
+    users.unknown.into_iter().map(anyhow::Error::from).collect()
+}
+
+/// Fails if the pools of a cluster are not known.
+fn name_all_clusters(reports: &mut [PoolReport]) -> Result<()> {
+    match name_clusters(reports).into_iter().next() {
+        Some(error) => {
+            Err(error.context("it is not known which pools clusters have, so none is removed"))
+        }
+        None => Ok(()),
     }
 }
 
@@ -76,7 +89,7 @@ fn prune(paths: &[PathBuf], yes: bool, dry_run: bool) -> Result<()> {
     let directories: Vec<_> = named.iter().filter_map(|path| path.parent()).collect();
     let directories: Vec<_> = directories.into_iter().map(Path::to_owned).collect();
     let mut reports = pool::list(&directories)?;
-    name_clusters(&mut reports);
+    name_all_clusters(&mut reports)?;
     if !named.is_empty() {
         reports.retain(|report| named.contains(&report.path));
     }
@@ -109,13 +122,13 @@ fn prune(paths: &[PathBuf], yes: bool, dry_run: bool) -> Result<()> {
             say(format_args!("{unused}: kept{}", condition(&unused)))?;
             continue;
         }
-        match pool::remove_unused(report, &unused) {
+        match remove_pool(report, &unused) {
             Ok(()) => {
                 removed += 1;
                 say(format_args!("{unused}: removed"))?;
             }
             Err(error) => {
-                notice(format_args!("{:#}", anyhow::Error::from(error)));
+                notice(format_args!("{error:#}"));
                 failed += 1;
             }
         }
@@ -127,6 +140,16 @@ fn prune(paths: &[PathBuf], yes: bool, dry_run: bool) -> Result<()> {
         say(format_args!("pools removed: {removed}"))?;
     }
     Ok(())
+}
+
+/// Removes a pool, unless somebody uses it by now.
+fn remove_pool(report: &PoolReport, unused: &Unused) -> Result<()> {
+    let mut now = [report.clone()];
+    name_all_clusters(&mut now)?;
+    if let [cluster, ..] = &now[0].clusters[..] {
+        bail!("pool {}: cluster {cluster} has it now; not removed", report.path.display());
+    }
+    Ok(pool::remove_unused(report, unused)?)
 }
 
 /// What it takes to remove a pool with files.

@@ -17,7 +17,7 @@ use vhost_famfs::cluster::directory::Directory;
 use vhost_famfs::cluster::find;
 use vhost_famfs::cluster::host::runtime_dir;
 use vhost_famfs::cluster::life::LifeError;
-use vhost_famfs::cluster::start::{Start, StartVm};
+use vhost_famfs::cluster::start::{Start, StartVm, check};
 use vhost_famfs::cluster::stop::stop;
 
 /// The VMs that were started.
@@ -31,6 +31,7 @@ pub(super) fn run(config: &StartConfig) -> Result<ExitCode> {
     let directory = find(&runtime_dir()?, config.cluster.as_deref())?;
     before_vms()?;
     if let Some(limit) = config.stop {
+        check(&directory, &config.vms)?;
         stop(&directory, &config.vms, limit)?;
     }
     let mut started = Vec::new();

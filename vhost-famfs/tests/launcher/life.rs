@@ -31,6 +31,8 @@ pub fn trials() -> Vec<Trial> {
         trial("a_vm_that_ended_by_itself_starts_again", ended),
         trial("a_start_that_fails_leaves_the_vm_as_it_was", failed_start),
         trial("a_start_that_is_interrupted_leaves_the_vm_as_it_was", interrupted_start),
+        trial("a_start_that_is_interrupted_leaves_a_vm_that_is_up", interrupted_late),
+        trial("a_restart_that_could_not_start_stops_nothing", restart_in_vain),
         trial("one_of_two_starts_wins", two_starts),
         trial("kills_of_stop_and_start_leave_what_the_next_command_clears", kills),
         trial("a_vm_that_fails_is_started_again", restarts),
@@ -172,13 +174,16 @@ fn ended() {
         assert_eq!(code, 0, "{part}");
         assert_ne!(vm_of(&host, "vm1")["backend_pid"], vm["backend_pid"], "{part}");
     }
-    // A stop after its end changes nothing of what is known of that.
+    // A stop after its end tells that nobody wants it to run.
     let vm = vm_of(&host, "vm1");
     assert!(Handle::open(pid_of(&vm, "pid").cast_unsigned()).unwrap().kill());
     let stopped = host.json(&["stop", "vm1", "--json"]);
     assert_eq!(stopped["vms"][0]["end"], "was-dead");
     assert_eq!(processes_of_vm1(&host), []);
-    assert_eq!(vm_of(&host, "vm1")["status"], "ended");
+    let (cluster, code) = ps(&host);
+    assert_eq!((&cluster["vms"][0]["status"], code), (&"stopped".into(), 0), "{cluster}");
+    let text = String::from_utf8(host.run(&["ps"]).stdout).unwrap();
+    assert!(text.contains("stopped by user (had already ended) "), "{text}");
     down(host);
 }
 
@@ -224,6 +229,65 @@ fn interrupted_start() {
     assert_eq!(host.state("lab"), before);
     host.json(&["start", "vm1", "--json"]);
     down(host);
+}
+
+fn interrupted_late() {
+    let host = Host::new();
+    up(&host, "qemu");
+    host.json(&["stop", "vm1", "vm2", "--json"]);
+    change_state(&host, |state| {
+        let launch = &mut state["vms"][1]["launch"];
+        let path = |name: &str| format!("\"{}\"", host.path().join(name).display());
+        let text = launch.to_string().replace(&path("qemu"), &path("qemu-slow"));
+        *launch = serde_json::from_str(&text).unwrap();
+    });
+    let mut start = host.command("qemu", &["start", "vm1", "vm2"]).stderr(Stdio::piped()).spawn();
+    let start = start.as_mut().unwrap();
+    let end = Instant::now() + Duration::from_secs(60);
+    while !host.state("lab").unwrap()["vms"][0]["stopped"].is_null() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+    }
+    kill_process(Pid::from_child(start), Signal::INT).unwrap();
+    // The other one may have been fast.
+    let up = match start.wait().unwrap().code() {
+        Some(130) => "stopped",
+        code => {
+            assert_eq!(code, Some(0));
+            "running"
+        }
+    };
+    let is = ["vm1", "vm2"].map(|name| vm_of(&host, name)["status"].clone());
+    assert_eq!(is, ["running", up]);
+    down(host);
+}
+
+fn restart_in_vain() {
+    let host = Host::new();
+    up(&host, "qemu");
+    let before = host.state("lab").unwrap();
+    let refused = |host: &Host, change: &dyn Fn(&mut Value), expected: &str| {
+        change_state(host, change);
+        let said = error(&host.run(&["restart", "vm1", "vm2"]));
+        assert!(said.contains(expected), "{said}");
+        let (cluster, code) = ps(host);
+        let pid = |vm: usize| cluster["vms"][vm]["pid"] == before["vms"][vm]["qemu"]["pid"];
+        assert!(code == 0 && pid(0) && pid(1), "{cluster}");
+        change_state(host, |state| *state = before.clone());
+    };
+    refused(&host, &|state| state["vms"][1]["launch"] = Value::Null, "VM vm2: how it was started");
+    refused(&host, &|state| state["pool"]["identity"] = Value::Null, "VM vm1: how it was started");
+    let expected = "its size is 64 MiB, but cluster lab was started with 32 MiB";
+    refused(&host, &|state| state["pool"]["size"] = (32 << 20).into(), expected);
+    host.json(&["restart", "vm1", "--json"]);
+    down(host);
+}
+
+/// Changes the state of the cluster as no command would.
+fn change_state(host: &Host, change: impl FnOnce(&mut Value)) {
+    let mut state = host.state("lab").unwrap();
+    change(&mut state);
+    let path = host.clusters().join("lab/state.json");
+    fs::write(path, serde_json::to_string(&state).unwrap()).unwrap();
 }
 
 fn two_starts() {
@@ -307,6 +371,7 @@ fn restarts() {
     assert_eq!(stopped["vms"][0]["end"], "was-dead");
     thread::sleep(Duration::from_secs(3));
     assert_eq!(processes_of_vm1(&host), []);
+    assert_eq!(vm_of(&host, "vm1")["status"], "stopped", "also during the pause");
     // A QEMU that is told to quit has not failed.
     host.json(&["start", "vm1", "--json"]);
     if kernel::tells_ends() {
@@ -404,6 +469,14 @@ fn pools() {
     assert!(error(&used).contains("not removed"), "{used:?}");
     assert_eq!((empty.exists(), bare.exists()), (false, true), "{used:?}");
     drop(held);
+    // Without a cluster's state it is not known which pool it has.
+    let unread = host.clusters().join("unread");
+    fs::create_dir(&unread).unwrap();
+    fs::copy(host.clusters().join("lab/state.json"), unread.join("state.json")).unwrap();
+    let refused = error(&prune(&["--yes"], &[&bare, &full]));
+    assert!(refused.contains("it is not known") && refused.contains("unread"), "{refused}");
+    assert!(bare.exists() && full.exists());
+    fs::remove_dir_all(&unread).unwrap();
     assert!(prune(&["--yes"], &[&bare, &full]).status.success());
     assert_eq!((bare.exists(), full.exists(), mine.exists()), (false, false, true));
     down(host);

@@ -76,8 +76,8 @@ impl Look {
     ) -> Result<Option<Self>> {
         // Who comes later reads these removals.
         let releasing = reclaim::releasing(media)?;
-        let is_moving = releasing.numbering.is_none();
-        if releasing.is_nothing() && !slots.are_wanted(&releasing) && !is_moving {
+        let is_idle = releasing.is_nothing() && !releasing.is_interrupted();
+        if is_idle && !slots.are_wanted(&releasing) {
             return Ok(None);
         }
         let users = Users::of(pool)

@@ -7,9 +7,14 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
-use famfs::format::{MEMBER_MAGIC, MEMBER_VERSION, MEMBERS_OFFSET, Member, numbered};
+use famfs::format::{
+    MEMBER_MAGIC, MEMBER_VERSION, MEMBERS_OFFSET, Member, VOIDED_OFFSET, numbered,
+};
 use famfs::media::PoolFile;
+use famfs::replay::reclaim::{number, releasing, renumber};
 use famfs::store::numbering::numbering;
 use famfs::store::superblock::Superblock;
 use famfs::sys::dax::Access;
@@ -84,6 +89,13 @@ impl Pool {
         member.released = numbered(numbering, released);
         let file = File::options().write(true).open(self.path()).unwrap();
         file.write_all_at(member.as_bytes(), MEMBERS_OFFSET).unwrap();
+    }
+
+    /// The same, by the numbers that slots have now: it has released all but the last `held`.
+    fn member_now(&self, held: u64) {
+        let media = PoolFile::open(&self.path(), Access::Read).unwrap();
+        let published = releasing(&media).unwrap().published;
+        self.member(published, published - held);
     }
 
     fn make(&self, name: &str) -> Value {
@@ -263,13 +275,13 @@ fn a_member_that_nobody_sees_counts() {
     drop(machine);
     pool.member(pool.published(), 0);
     let path = pool.path();
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let waiting = scope.spawn(|| famfs(&path, &["reclaim"]));
         let mut beat = 0_u64;
         while !waiting.is_finished() {
             beat += 1;
             set_heartbeat(&path, beat);
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(50));
         }
         let (code, report) = waiting.join().unwrap();
         assert_eq!(code, 3);
@@ -282,4 +294,74 @@ fn a_member_that_nobody_sees_counts() {
 fn set_heartbeat(pool: &Path, beat: u64) {
     let file = File::options().write(true).open(pool).unwrap();
     file.write_all_at(&beat.to_le_bytes(), MEMBERS_OFFSET + 72).unwrap();
+}
+
+/// Whoever moves entries makes what members have told mean nothing, until they tell it anew.
+#[test]
+fn a_machine_that_has_let_go_is_not_ended_because_entries_moved() {
+    let pool = Pool::new();
+    pool.make("first");
+    pool.make("second");
+    pool.famfs(&["rm", "first"]);
+    assert_eq!(pool.famfs(&["reclaim"]).0, 0);
+    let mut machine = pool.machine();
+    let bystander = File::open(pool.path()).unwrap();
+    pool.famfs(&["rm", "second"]);
+    pool.member_now(0);
+    let path = pool.path();
+    let fence = ["reclaim", "--yes", "--fence", "vm1"];
+    let (code, report) = thread::scope(|scope| {
+        let waiting = scope.spawn(|| famfs(&path, &fence));
+        thread::sleep(Duration::from_secs(4));
+        let media = PoolFile::open(&path, Access::Write).unwrap();
+        assert_ne!(renumber(&media, || true).unwrap(), 0);
+        drop(media);
+        thread::sleep(Duration::from_secs(2));
+        pool.member_now(0);
+        waiting.join().unwrap()
+    });
+    assert_eq!((code, report.get("fenced")), (3, None), "{report}");
+    assert!(!machine.has_ended());
+    drop(bystander);
+    // One that does not tell at all is in the way.
+    pool.member(0, 0);
+    let media = PoolFile::open(&path, Access::Write).unwrap();
+    renumber(&media, || true).unwrap();
+    drop(media);
+    let (code, report) = famfs(&path, &fence);
+    assert_eq!((code, &report["fenced"]["name"]), (0, &"vm1".into()), "{report}");
+}
+
+#[test]
+fn what_is_held_has_its_name_after_entries_have_moved() {
+    let pool = Pool::new();
+    pool.make("first");
+    pool.make("second");
+    pool.famfs(&["rm", "first"]);
+    assert_eq!(pool.famfs(&["reclaim"]).0, 0);
+    let _machine = pool.machine();
+    pool.famfs(&["rm", "second"]);
+    pool.member_now(1);
+    let path = pool.path();
+    let (code, report) = thread::scope(|scope| {
+        let waiting = scope.spawn(|| famfs(&path, &["reclaim", "--slots"]));
+        thread::sleep(Duration::from_secs(1));
+        pool.member_now(1);
+        waiting.join().unwrap()
+    });
+    assert!(code == 3 && report["slots"].as_u64() > Some(0), "{report}");
+    assert_eq!(report["held"][0]["path"], "second", "{report}");
+}
+
+/// A reclamation that was killed between its first and its last store.
+#[test]
+fn an_interrupted_reclamation_is_ended_even_if_nothing_is_left() {
+    let pool = Pool::new();
+    pool.make("first");
+    let file = File::options().write(true).open(pool.path()).unwrap();
+    file.write_all_at(&7_u64.to_le_bytes(), VOIDED_OFFSET).unwrap();
+    drop(file);
+    assert_eq!(pool.famfs(&["reclaim"]).0, 0);
+    let media = PoolFile::open(&pool.path(), Access::Read).unwrap();
+    assert_eq!(number(&media).unwrap(), 8);
 }

@@ -63,12 +63,20 @@ pub struct Releasing {
     pub free: u64,
     /// Log slots in all.
     pub slots: u64,
+    /// Somebody makes entries void right now, or was killed: the number on the media is odd.
+    pub is_voiding: bool,
 }
 
 impl Releasing {
     /// Whether no memory is to be given back.
     pub fn is_nothing(&self) -> bool {
         (self.bytes, self.objects, self.idle) == (0, 0, 0)
+    }
+
+    /// Whether something goes on in the log, or was interrupted, that whoever has the right to write
+    /// is to end.
+    pub fn is_interrupted(&self) -> bool {
+        self.is_voiding || self.numbering.is_none()
     }
 
     /// Whether the log should get the slots of void entries back: fewer than a quarter are free.
@@ -97,27 +105,53 @@ pub fn is_shorter(voids: u64, free: u64, slots: u64) -> bool {
 /// # Errors
 /// The log cannot be read, or is not good in all of its entries.
 pub fn releasing(media: &dyn Media) -> Result<Releasing, CompactError> {
-    let (log, plan, _) = compact::open(media, true)?;
-    let dead = Dead::of(&log, &plan)?;
-    let idle = plan.idle().len() as u64;
-    Ok(Releasing {
-        published: log.published(),
-        bytes: dead.units + dead.pages,
-        objects: dead.objects,
-        idle,
-        numbering: log.numbering(),
-        voids: plan.voids().len() as u64,
-        free: log.free_slots(),
-        slots: log.slots(),
+    undisturbed(|| {
+        let is_voiding = !number(media).map_err(LogError::from)?.is_multiple_of(2);
+        let (log, plan, _) = compact::open(media, true)?;
+        let dead = Dead::of(&log, &plan)?;
+        Ok(Releasing {
+            published: log.published(),
+            bytes: dead.units + dead.pages,
+            objects: dead.objects,
+            idle: plan.idle().len() as u64,
+            numbering: log.numbering(),
+            voids: plan.voids().len() as u64,
+            free: log.free_slots(),
+            slots: log.slots(),
+            is_voiding,
+        })
     })
 }
 
-/// Goes on with moves of entries that were interrupted. The caller has the right to write.
+/// Reads again, but not for ever, what others disturb by moving entries into other slots.
+fn undisturbed<T>(mut read: impl FnMut() -> Result<T, CompactError>) -> Result<T, CompactError> {
+    let moved = |result: &Result<T, CompactError>| {
+        let error = result.as_ref().err();
+        matches!(
+            error,
+            Some(CompactError::Log(LogError::Moved { .. }))
+                | Some(CompactError::Damaged(LogError::Moved { .. }))
+        )
+    };
+    let mut result = read();
+    for _ in 1..MOST_READS {
+        if !moved(&result) {
+            break;
+        }
+        result = read();
+    }
+    result
+}
+
+/// Ends what was interrupted: goes on with moves of entries, and says that none becomes void any
+/// more, or whoever follows the log reads all of it again and again. The caller has the right to
+/// write.
 ///
 /// # Errors
 /// The log cannot be read or written, or is not good in all of its entries.
-pub fn end_moves(media: &dyn Media) -> Result<(), CompactError> {
-    compact::open(media, false).map(drop)
+pub fn end_interrupted(media: &dyn Media) -> Result<(), CompactError> {
+    compact::open(media, false)?;
+    Ok(Number::read(media)?.end()?)
 }
 
 /// Gives back the slots of void entries: all others move into slots without gaps. The caller has
@@ -201,15 +235,20 @@ fn read_before(
 /// # Errors
 /// The log cannot be read, or is not good in all of its entries.
 pub fn removed_by(media: &dyn Media, slot: u64) -> Result<Option<RelPath>, CompactError> {
-    let (log, plan, area) = compact::open(media, true)?;
-    let mut plan = read_before(&log, area, &plan, slot)?;
-    let mut path = None;
-    plan.read_each(&log, area, |_, at, change| {
-        if at == slot {
-            path = change.path().cloned();
+    undisturbed(|| {
+        let (log, plan, area) = compact::open(media, true)?;
+        let mut plan = read_before(&log, area, &plan, slot)?;
+        let mut path = None;
+        plan.read_each(&log, area, |_, at, change| {
+            if at == slot {
+                path = change.path().cloned();
+            }
+        });
+        match plan.stopped.take() {
+            Some(damage) => Err(CompactError::Damaged(damage)),
+            None => Ok(path),
         }
-    });
-    Ok(path)
+    })
 }
 
 /// Bytes that a new file can have.

@@ -2,13 +2,13 @@
 //! Memory of removed files that is given back while others use it: no tree changes, wherever that
 //! is interrupted, and nothing becomes free that somebody may still have.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use famfs::format::map::{DataArea, Extent};
 use famfs::format::{ALLOC_UNIT, EntryKind, LOG_OFFSET, VOIDED_OFFSET};
 use famfs::media::{Media, MediaError};
 use famfs::replay::compact::compact;
-use famfs::replay::reclaim::{number, reclaim, releasing, removed_by};
+use famfs::replay::reclaim::{number, reclaim, releasing, removed_by, renumber};
 use famfs::replay::{Contents, Plan, fsck};
 use famfs::store::log::Log;
 use proptest::prelude::*;
@@ -169,6 +169,64 @@ impl Media for Torn<'_> {
     fn refresh(&self, _: u64, _: u64) -> Result<(), MediaError> {
         Ok(())
     }
+}
+
+/// Media on which entries move after a number of reads of the log.
+struct Moving<'l> {
+    log: &'l ExtendedLog,
+    reads: AtomicU32,
+}
+
+impl Media for Moving<'_> {
+    fn len(&self) -> u64 {
+        DEVICE_LEN
+    }
+
+    fn origin(&self) -> u64 {
+        0
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), MediaError> {
+        if offset > LOG_OFFSET && self.reads.fetch_sub(1, Ordering::Relaxed) == 1 {
+            renumber(&self.log.media, || true).unwrap();
+        }
+        self.log.media.read_at(offset, buf)
+    }
+
+    fn write_at(&self, _: u64, _: &[u8]) -> Result<(), MediaError> {
+        unreachable!("a reader")
+    }
+
+    fn persist(&self, _: u64, _: u64) -> Result<(), MediaError> {
+        Ok(())
+    }
+
+    fn refresh(&self, _: u64, _: u64) -> Result<(), MediaError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_releasing_is_read_again_if_entries_move() {
+    let mut is_past = false;
+    for reads in 1..100 {
+        let Prepared { mut log, file: f, dir: d, .. } = prepared();
+        for n in 0..300 {
+            log.name(&dir(d, format!("{n}").as_bytes()));
+        }
+        log.push(EntryKind::Remove, removal(f).as_bytes());
+        reclaim(&log.media, u64::MAX, 0, || true).unwrap();
+        let before = releasing(&log.media).unwrap();
+        assert!(before.voids > 0);
+        let moving = Moving { log: &log, reads: AtomicU32::new(reads) };
+        let found = releasing(&moving).unwrap();
+        is_past = found.voids > 0;
+        if is_past {
+            break;
+        }
+        assert!(found.voids == 0 && found.numbering > before.numbering);
+    }
+    assert!(is_past, "at last they move after all was read");
 }
 
 /// A log that is read while entries become void brings no removed file back.

@@ -8,8 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use famfs::replay::reclaim::{self, removed_by};
+use famfs::replay::reclaim::{self, Releasing, removed_by};
 use famfs::store::members::Member;
+use famfs::store::numbering::numbering as slot_numbering;
 use famfs::sys::dax::Access;
 use famfs::system::holders::NamedProcess;
 use famfs::text::json_name::Name;
@@ -28,6 +29,9 @@ use crate::reclaiming::{Given, Look, Patience, Slots};
 const HELD: u8 = 3;
 /// How long a VM that is to be ended may take at least to let go.
 const FENCE: Duration = Duration::from_secs(5);
+/// How long members may take to tell how far they are by new numbers of the log slots; it takes
+/// them a quarter of a second.
+const SETTLE: Duration = Duration::from_secs(2);
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -73,7 +77,7 @@ pub fn run(pool: Option<&Path>, args: &Reclaim) -> Outcome {
         pool.context("reclaim needs --pool FILE: only the host can see who uses the pool")?;
     let stop = stop_flag()?;
     let wait = Duration::from_secs(args.wait);
-    let end = Instant::now() + if args.fence.is_some() { wait.max(FENCE) } else { wait };
+    let mut end = Instant::now() + wait;
     let slots = if args.slots { Slots::All } else { Slots::IfShort };
     let mut report = ReclaimReport { version: 1, ..ReclaimReport::default() };
     let mut target = match &args.fence {
@@ -86,6 +90,8 @@ pub fn run(pool: Option<&Path>, args: &Reclaim) -> Outcome {
     };
     // How far everything is given back, by which numbers.
     let mut done = None;
+    // Which numbers the slots have, and how many entries were published when they got them.
+    let mut since: Option<(Option<u64>, u64)> = None;
     let mut slots_left;
     loop {
         // Others may write while this waits.
@@ -96,12 +102,21 @@ pub fn run(pool: Option<&Path>, args: &Reclaim) -> Outcome {
             (report.left, slots_left) = (0, false);
             break;
         };
-        report.left = look.releasing.bytes;
+        let Releasing { numbering, published, bytes, .. } = look.releasing;
+        if since.is_none_or(|(before, _)| before != numbering) {
+            let pause = match (&target, since) {
+                (Some(_), _) => FENCE,
+                (None, Some(_)) => SETTLE,
+                (None, None) => Duration::ZERO,
+            };
+            end = end.max(Instant::now() + pause);
+            since = Some((numbering, published));
+        }
+        report.left = bytes;
         slots_left = slots.are_wanted(&look.releasing);
-        let released = (look.releasing.numbering, look.standing.released);
+        let released = (numbering, look.standing.released);
         let is_news = look.standing.released > 0 && done != Some(released);
-        let is_moving = look.releasing.numbering.is_none();
-        if is_news || look.may_move() || is_moving {
+        if is_news || look.may_move() || look.releasing.is_interrupted() {
             done = Some(released);
             let given = give_back(pool, slots)?;
             report.objects += given.memory.objects;
@@ -113,16 +128,18 @@ pub fn run(pool: Option<&Path>, args: &Reclaim) -> Outcome {
             break;
         }
         if Instant::now() >= end {
-            let is_it = |target: &mut Target| {
-                target.is_in_the_way(&look.standing, look.releasing.published)
-            };
+            let asked = since.map_or(published, |(_, asked)| asked);
+            let is_it = |target: &mut Target| target.is_in_the_way(&look.standing, asked);
             if let Some(target) = target.take_if(is_it) {
                 report.fenced = Some(target.end(pool, args.yes)?);
                 // What it held is looked at once more.
                 continue;
             }
             report.held = holders(&view, &look, report.left > 0)?;
-            break;
+            // Else the slots have other numbers than when this looked.
+            if numbering == Some(slot_numbering(view.volume.media())?) {
+                break;
+            }
         }
         if stopped(&stop) {
             return Err(Failure { code: INTERRUPTED, error: anyhow!("interrupted") });
@@ -143,8 +160,8 @@ fn give_back(pool: &Path, slots: Slots) -> Result<Given> {
     let place = Place::open(Some(pool), None, Access::Write)?;
     let lease = place.lease()?;
     let media = place.volume.media();
-    if reclaim::releasing(media)?.numbering.is_none() {
-        reclaim::end_moves(media)?;
+    if reclaim::releasing(media)?.is_interrupted() {
+        reclaim::end_interrupted(media)?;
     }
     match Look::new(media, pool, Patience::Heartbeats, slots)? {
         Some(look) => look.give_back(media, pool, lease),
@@ -164,14 +181,20 @@ fn holders(place: &Place, look: &Look, memory: bool) -> Result<Vec<Holder>> {
     let mut holders: Vec<Holder> = unknown.collect();
     if memory {
         for (member, process) in &look.standing.members {
-            if member.released < look.releasing.published {
+            if !member.is_current {
+                holders.push(silent(member, process));
+            } else if member.released < look.releasing.published {
                 holders.push(member_of(place, member, process)?);
             }
         }
         return Ok(holders);
     }
-    for (Member { system, applied, .. }, process) in look.standing.behind(look.releasing.published)
-    {
+    for (member, process) in look.standing.behind(look.releasing.published) {
+        let Member { system, applied, is_current, .. } = *member;
+        if !is_current {
+            holders.push(silent(member, process));
+            continue;
+        }
         let machine = system.machine.unwrap_or_default();
         holders.push(Holder {
             reason: format!(
@@ -185,6 +208,22 @@ fn holders(place: &Place, look: &Look, memory: bool) -> Result<Vec<Holder>> {
         });
     }
     Ok(holders)
+}
+
+/// A member that has not told how far it is by the numbers that the slots have now.
+fn silent(member: &Member, process: &NamedProcess) -> Holder {
+    let system = member.system;
+    let machine = system.machine.unwrap_or_default();
+    Holder {
+        reason: format!(
+            "VM {machine} ({process}) has not told how far it is since log entries moved into \
+             other slots: its `famfs watch` does not get to it"
+        ),
+        machine: system.machine,
+        system: Some(system.system),
+        released: None,
+        path: None,
+    }
 }
 
 fn member_of(place: &Place, member: &Member, process: &NamedProcess) -> Result<Holder> {

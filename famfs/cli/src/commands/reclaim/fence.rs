@@ -77,7 +77,9 @@ impl Target {
         Ok(Self { process: process.clone(), machine: *machine, name: name.clone(), handle })
     }
 
-    /// Whether it is this VM, perhaps beside others, that keeps something from being given back.
+    /// Whether it is this VM, perhaps beside others, that keeps from being given back what the
+    /// entries below slot `published` removed. A member that has not told how far it is, by the
+    /// numbers that the entries have now, must have had time for that.
     pub fn is_in_the_way(&self, standing: &Standing, published: u64) -> bool {
         let is_unknown = standing.unknown.iter().any(|unknown| match unknown {
             Unknown::NoMember { process, .. } | Unknown::OtherTools { process, .. } => {

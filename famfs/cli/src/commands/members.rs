@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use famfs::media::Media;
 use famfs::store::lease::Timing;
 use famfs::store::log::Log;
 use famfs::store::members::{Member, Tools, drop_silent, look};
@@ -15,6 +16,9 @@ use uuid::Uuid;
 
 use crate::output::{OK, Outcome, print_json, say};
 use crate::place::Place;
+
+/// How often to look at members while entries move.
+const MOST_LOOKS: u32 = 5;
 
 #[derive(Serialize)]
 struct MembersReport {
@@ -75,14 +79,14 @@ pub fn run(pool: Option<&Path>, args: &Members) -> Outcome {
     let superblock = Superblock::read(place.volume.media())?;
     let fs_uuid = superblock.fs_uuid;
     let media = place.volume.media();
-    let (mut members, published) = loop {
-        let numbering = Log::open(media, superblock.log_len)?.numbering();
-        let members = look(media, fs_uuid, numbering, Timing::default())?;
-        let log = Log::open(media, superblock.log_len)?;
-        if log.numbering() == numbering {
-            break (members, log.published());
-        }
+    let seen = (0..MOST_LOOKS).find_map(|_| look_undisturbed(media, &superblock).transpose());
+    let moving = || {
+        anyhow!(
+            "the log's entries have moved into other slots during each of {MOST_LOOKS} looks at the \
+             members, so how far these are is not known: try again"
+        )
     };
+    let (mut members, published) = seen.transpose()?.ok_or_else(moving)?;
     let mut dropped = 0;
     if args.drop_silent {
         let media = place.volume.lease_media()?;
@@ -104,6 +108,20 @@ pub fn run(pool: Option<&Path>, args: &Members) -> Outcome {
         print_report(&report)?;
     }
     Ok(OK)
+}
+
+/// A member, and whether it lives.
+type Looked = (Member, bool);
+
+/// The members and the number of published entries, unless entries move meanwhile.
+fn look_undisturbed(
+    media: &dyn Media,
+    superblock: &Superblock,
+) -> Result<Option<(Vec<Looked>, u64)>> {
+    let numbering = Log::open(media, superblock.log_len)?.numbering();
+    let members = look(media, superblock.fs_uuid, numbering, Timing::default())?;
+    let log = Log::open(media, superblock.log_len)?;
+    Ok((log.numbering() == numbering).then(|| (members, log.published())))
 }
 
 fn print_report(report: &MembersReport) -> Result<()> {

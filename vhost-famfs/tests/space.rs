@@ -4,15 +4,17 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use famfs::format::VOIDED_OFFSET;
 use famfs::format::report::{REPORT_LEN, Report};
 use famfs::media::PoolFile;
+use famfs::replay::reclaim;
 use famfs::store::superblock::Superblock;
 use famfs::sys::dax::Access;
 use famfs::system::neighbours::PoolId;
@@ -273,6 +275,42 @@ fn a_run_ends_with_its_keeper() {
         });
         other.end();
     }
+}
+
+/// One that is killed while it moves entries leaves a pool that no mount can write.
+#[test]
+fn a_run_may_come_to_its_end_when_its_keeper_stops() {
+    let host = Host::with_script("echo > begun; sleep 2; echo > finished; exit 0");
+    let mut keeper = Keeper::start(&host, "one");
+    keeper.publish();
+    until("a run", || host.path("begun").exists());
+    keeper.end();
+    assert!(host.path("finished").exists());
+}
+
+/// Nobody is woken.
+#[test]
+fn who_begins_to_lead_ends_what_was_interrupted() {
+    let host = Host::new();
+    let number = || {
+        let media = PoolFile::open(&host.path("pool"), Access::Read).unwrap();
+        reclaim::number(&media).unwrap()
+    };
+    let interrupt = |number: u64| {
+        let file = File::options().write(true).open(host.path("pool")).unwrap();
+        file.write_all_at(&number.to_le_bytes(), VOIDED_OFFSET).unwrap();
+    };
+    interrupt(1);
+    let mut first = Keeper::start(&host, "one");
+    until("the first one has ended it", || number() == 2);
+    let second = Keeper::start(&host, "two");
+    interrupt(3);
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(number(), 3, "only at the beginning");
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+    until("the second one has ended it", || number() == 4);
+    second.end();
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use famfs::format::{Entry, EntryKind};
 use famfs::media::{MediaError, PoolFile};
+use famfs::replay::reclaim;
 use famfs::store::log::{Log, LogError};
 use famfs::store::members;
 use famfs::store::superblock::{Superblock, SuperblockError};
@@ -43,7 +44,8 @@ pub enum GlanceError {
 pub struct Found {
     /// There may be something to give back.
     pub is_pending: bool,
-    /// There are new removals, or a member has released more, or is gone, since the last look.
+    /// There are new removals, or a member has released more, or is gone, since the last look, or a
+    /// reclamation was interrupted.
     pub is_news: bool,
 }
 
@@ -71,6 +73,14 @@ impl Glance {
         Self { path, id, seen: None, is_pending: false, removed: 0, standing: Standing::default() }
     }
 
+    /// Whether a reclamation goes on, or was killed: then no mount can write, or each reads the
+    /// whole log again and again.
+    pub fn is_interrupted(&self) -> Result<bool, GlanceError> {
+        let media = self.open()?;
+        let superblock = Superblock::read(&media)?;
+        is_interrupted(&media, &Log::open(&media, superblock.log_len)?)
+    }
+
     /// Looks. The first time, anything may be there to give back.
     pub fn look(&mut self) -> Result<Found, GlanceError> {
         let media = self.open()?;
@@ -83,6 +93,7 @@ impl Glance {
             Some(_) => removes(&log, 0),
             None => true,
         };
+        let is_new = is_new || is_interrupted(&media, &log)?;
         self.seen = Some((numbering, published));
         if is_new {
             (self.is_pending, self.removed) = (true, published);
@@ -118,6 +129,10 @@ impl Glance {
             () => Ok(PoolFile::from_file(file, &self.path, Access::Read)?),
         }
     }
+}
+
+fn is_interrupted(media: &PoolFile, log: &Log<'_>) -> Result<bool, GlanceError> {
+    Ok(log.is_moving() || !reclaim::number(media)?.is_multiple_of(2))
 }
 
 /// Whether an entry from a slot on takes a name away. What cannot be read is for `famfs fsck`.

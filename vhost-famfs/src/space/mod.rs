@@ -7,8 +7,9 @@
 //! ```
 //!
 //! The keeper of each virtual machine has one of these. Of all keepers of a pool, one leads until
-//! it ends; the others do nothing. Nothing happens without a wake-up, or until something that was
-//! removed is given back.
+//! it ends; the others only try to lead, now and then. Nothing else happens without a wake-up, or until
+//! something that was removed is given back. But who begins to lead looks whether a reclamation was
+//! interrupted, which keeps mounts from writing.
 
 mod glance;
 mod place;
@@ -29,6 +30,9 @@ use glance::Glance;
 pub use place::Place;
 use program::Ended;
 use schedule::{Outcome, Schedule};
+
+/// Time between two attempts to lead without a wake-up: nobody tells that the one who led has ended.
+const LEAD: Duration = Duration::from_secs(10);
 
 /// A pool whose memory is given back.
 #[derive(Debug)]
@@ -54,20 +58,23 @@ impl Space {
     pub fn run(self, wakes: &UnixStream, mut tell: impl FnMut(&str)) -> io::Result<()> {
         wakes.set_nonblocking(true)?;
         let (mut schedule, mut glance) = (Schedule::default(), Glance::new(&self.pool, self.id));
-        let (mut lead, mut told) = (None, String::new());
+        let (mut lead, mut told) = (self.lead(&glance, &mut schedule), String::new());
+        let mut tried = Instant::now();
         loop {
             let now = Instant::now();
-            match wait(wakes, schedule.next().map(|at| at.saturating_duration_since(now)))? {
+            let next =
+                schedule.next().into_iter().chain(lead.is_none().then(|| tried + LEAD)).min();
+            match wait(wakes, next.map(|at| at.saturating_duration_since(now)))? {
                 Waited::Ended => return Ok(()),
                 Waited::Woken => schedule.wake(Instant::now()),
                 Waited::Nothing => {}
             }
             let now = Instant::now();
-            if !schedule.take(now) {
-                continue;
+            let is_time = schedule.take(now);
+            if lead.is_none() && (is_time || now >= tried + LEAD) {
+                (lead, tried) = (self.lead(&glance, &mut schedule), now);
             }
-            lead = lead.or_else(|| Lead::take(&self.base, self.id).ok().flatten());
-            if lead.is_none() {
+            if lead.is_none() || !is_time {
                 continue;
             }
             let found = match glance.look() {
@@ -106,6 +113,19 @@ impl Space {
                 }
             }
         }
+    }
+}
+
+impl Space {
+    /// Begins to lead, if nobody does, and then takes a wake-up as given if a reclamation was
+    /// interrupted.
+    fn lead(&self, glance: &Glance, schedule: &mut Schedule) -> Option<Lead> {
+        let lead = Lead::take(&self.base, self.id).ok().flatten()?;
+        // A look at what was removed tells why a pool cannot be read.
+        if glance.is_interrupted().unwrap_or(false) {
+            schedule.wake(Instant::now());
+        }
+        Some(lead)
     }
 }
 

@@ -4,6 +4,7 @@
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStderr, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,6 +16,11 @@ use crate::vm::tied;
 /// How long it may take: it waits for other commands of the host, and for a master that writes, up
 /// to a minute each.
 const LIMIT: Duration = Duration::from_secs(180);
+/// How long it may still take when this process is to end: it is not waiting for anybody most of the
+/// time, and if it is killed while it moves entries, no mount can write. Less than this process has.
+const GRACE: Duration = Duration::from_secs(4);
+/// Pause between two looks whether it has ended.
+const PAUSE: Duration = Duration::from_millis(20);
 /// How much of its messages to keep.
 const MOST_TEXT: usize = 1024;
 /// Its exit code if something is held.
@@ -33,8 +39,8 @@ pub enum Ended {
     Stopped,
 }
 
-/// Runs it, and kills it if nobody holds the other end of `wakes` any more. Tells whether something
-/// woke this meanwhile.
+/// Runs it until nobody holds the other end of `wakes` any more; then it has a moment to end before
+/// it is killed. Tells whether something woke this meanwhile.
 pub fn reclaim(space: &Space, wakes: &UnixStream, is_woken: &mut bool) -> io::Result<Ended> {
     // The first argument tells others what the process does: see `holders::role`.
     let mut command = tied(space.famfs.as_os_str());
@@ -45,7 +51,7 @@ pub fn reclaim(space: &Space, wakes: &UnixStream, is_woken: &mut bool) -> io::Re
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let ended = watch(&mut child, wakes, is_woken);
-    if !matches!(ended, Ok(Some(_))) {
+    if !matches!(ended, Ok(Some(_))) && !has_ended(&mut child, Instant::now() + GRACE) {
         // It may have ended just now.
         let _ = child.kill();
     }
@@ -59,7 +65,19 @@ pub fn reclaim(space: &Space, wakes: &UnixStream, is_woken: &mut bool) -> io::Re
     })
 }
 
-/// Reads its messages until it ends; `None` if it is to be killed.
+/// Whether it ends by itself until then. It gets no signal: together with one from a terminal, that
+/// would end it at once.
+fn has_ended(child: &mut Child, end: Instant) -> bool {
+    loop {
+        match child.try_wait() {
+            Ok(None) if Instant::now() < end => thread::sleep(PAUSE),
+            Ok(status) => return status.is_some(),
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Reads its messages until it ends; `None` if it is to end.
 fn watch(child: &mut Child, wakes: &UnixStream, is_woken: &mut bool) -> io::Result<Option<String>> {
     let end = Instant::now() + LIMIT;
     let Some(mut messages) = child.stderr.take() else { return Ok(Some(String::new())) };

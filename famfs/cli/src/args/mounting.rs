@@ -63,7 +63,8 @@ pub struct Mkfs {
     #[arg(long)]
     pub reference: bool,
     /// Use only this many bytes from the start of the device, a multiple of 2 MiB; the rest, such
-    /// as the slices of VMs, is never allocated [default: all]
+    /// as the slices of VMs, is never allocated [default: all, or with --force as many as the file
+    /// system before had]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub size: Option<u64>,
     /// UUID of the system that will be the master; for a VM its SMBIOS UUID [default: this

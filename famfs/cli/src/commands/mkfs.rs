@@ -78,13 +78,30 @@ fn make(pool: Option<&Path>, args: &Mkfs) -> Result<()> {
         },
         dev_name: name.clone(),
     };
-    let len = args.size.unwrap_or_else(|| media.len());
+    let kept = if args.size.is_none() && args.force { limited_size(&*media) } else { None };
+    let len = args.size.or(kept).unwrap_or_else(|| media.len());
     let made = match args.dry_run {
         true => mkfs::plan_within(&*media, &options, len),
         false => mkfs::mkfs_within(&*media, &options, len),
     };
     let made = made.with_context(|| name.clone())?;
+    if let Some(kept) = kept {
+        notice!(
+            "{name}: the file system before it had {} of {}, and so has the new one: --size gives it \
+             another size",
+            human(kept),
+            human(media.len())
+        );
+    }
     report(name, &*media, &made, args)
+}
+
+/// The size of a file system that is there, if it does not have the whole device: the rest may be
+/// room to grow that nobody has reserved, or belong to others.
+fn limited_size(media: &dyn Media) -> Option<u64> {
+    let there = Superblock::read(media).ok()?;
+    let is_limited = there.dev_size < media.len() && there.size_problem(media.len()).is_none();
+    is_limited.then_some(there.dev_size)
 }
 
 fn kill(name: &str, media: &dyn Media, args: &Mkfs) -> Result<()> {

@@ -73,8 +73,8 @@ impl Releasing {
         (self.bytes, self.objects, self.idle) == (0, 0, 0)
     }
 
-    /// Whether something goes on in the log, or was interrupted, that whoever has the right to write
-    /// is to end.
+    /// Whether something goes on in the log, or was interrupted, that whoever has the right to
+    /// write is to end.
     pub fn is_interrupted(&self) -> bool {
         self.is_voiding || self.numbering.is_none()
     }

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! The keeper of each virtual machine has one of these. Of all keepers of a pool, one leads until
-//! it ends; the others only try to lead, now and then. Nothing else happens without a wake-up, or until
-//! something that was removed is given back. But who begins to lead looks whether a reclamation was
-//! interrupted, which keeps mounts from writing.
+//! it ends; the others only try to lead, now and then. Nothing else happens without a wake-up, or
+//! until something that was removed is given back. But who begins to lead looks whether a
+//! reclamation was interrupted, which keeps mounts from writing.
 
 mod glance;
 mod place;
@@ -31,7 +31,7 @@ pub use place::Place;
 use program::Ended;
 use schedule::{Outcome, Schedule};
 
-/// Time between two attempts to lead without a wake-up: nobody tells that the one who led has ended.
+/// Time between two attempts to lead without a wake-up: nobody tells that the leader has ended.
 const LEAD: Duration = Duration::from_secs(10);
 
 /// A pool whose memory is given back.

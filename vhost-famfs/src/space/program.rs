@@ -16,8 +16,8 @@ use crate::vm::tied;
 /// How long it may take: it waits for other commands of the host, and for a master that writes, up
 /// to a minute each.
 const LIMIT: Duration = Duration::from_secs(180);
-/// How long it may still take when this process is to end: it is not waiting for anybody most of the
-/// time, and if it is killed while it moves entries, no mount can write. Less than this process has.
+/// How long it may still take when this process is to end: if it is killed while it moves entries,
+/// no mount can write. Less than this process has.
 const GRACE: Duration = Duration::from_secs(4);
 /// Pause between two looks whether it has ended.
 const PAUSE: Duration = Duration::from_millis(20);

@@ -112,6 +112,11 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     });
     session.check("exec has the streams and the exit code of the command", || exec(&program));
     session.check("ps tells states, and the memory of the kernel's account", || {
+        // The keeper of the one that cannot write the memory tells how far it is.
+        until("both show everything", LIMIT, || {
+            let (report, _) = program.ps()?;
+            Ok((0..2).all(|vm| report["vms"][vm]["behind"] == 0))
+        })?;
         let (report, code) = program.ps()?;
         ensure!(code == Some(0) && report["status"] == "up", "{code:?} {report}");
         ensure!(report["pool"]["kind"] == "file", "no test of storage: {report}");
@@ -130,8 +135,7 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         let (writer, reader) = (&report["vms"][0], &report["vms"][1]);
         ensure!(writer["role"] == "master" && reader["role"] == "client", "{report}");
         ensure!(report["famfs"]["master_vm"] == "writer", "{report}");
-        // One that cannot write the memory cannot tell how far it is.
-        ensure!(writer["behind"] == 0 && reader["applied"].is_null(), "{report}");
+        ensure!(reader["applied"] == report["famfs"]["published"], "{report}");
         let root = number(&report["root_bytes"])?;
         ensure!(
             number(&report["host_bytes"])? == ram + root,
@@ -225,15 +229,19 @@ fn wake_ups(program: &Program<'_>, pool: &Path) -> Result<()> {
     };
     ensure!(sockets()? == 2, "{} sockets of two keepers", sockets()?);
     for vm in ["writer", "reader"] {
-        let looks = program.shell(
-            vm,
-            "
-            pid=$(systemctl show -P MainPID famfs-watch)
-            looks() { grep -w voluntary_ctxt_switches /proc/$pid/status | tr -dc 0-9; }
-            before=$(looks); sleep 5; echo $(($(looks) - before))",
-        )?;
-        let count: u32 = looks.trim().parse().with_context(|| format!("{vm}: {looks:?}"))?;
-        ensure!(count <= 100, "{vm}: {count} looks in 5 seconds");
+        // What was published just before makes it look a hundred times more.
+        until("it looks rarely", LIMIT, || {
+            let looks = program.shell(
+                vm,
+                "
+                pid=$(systemctl show -P MainPID famfs-watch)
+                looks() { grep -w voluntary_ctxt_switches /proc/$pid/status | tr -dc 0-9; }
+                before=$(looks); sleep 5; echo $(($(looks) - before))",
+            )?;
+            let count: u32 = looks.trim().parse().with_context(|| format!("{vm}: {looks:?}"))?;
+            println!("# {vm}: {count} looks in 5 seconds");
+            Ok(count <= 100)
+        })?;
     }
     let made = program.famfs(pool, &["mkdir", "woken"])?;
     ensure!(made.status.success(), "{made:?}");

@@ -7,11 +7,14 @@ mod common;
 #[path = "common/formatting.rs"]
 mod formatting;
 
+use std::mem::offset_of;
 use std::sync::Mutex;
 
 use common::Pool;
 use famfs::format::renumbering::RENUMBERING_OFFSET;
-use famfs::format::{Body, ENTRY_LEN, EntryKind, LOG_OFFSET, VOIDED_OFFSET, slot_offset};
+use famfs::format::{
+    Body, ENTRY_LEN, EntryKind, LOG_OFFSET, Superblock, VOIDED_OFFSET, slot_offset,
+};
 use famfs::media::{Media, MediaError, PoolFile};
 use famfs::replay::Contents;
 use famfs::replay::compact::compact;
@@ -128,11 +131,12 @@ fn a_bad_entry_is_dropped_from_the_cache_and_read_once_more() {
     recorder.write_at(slot_offset(1) + 100, &[1]).unwrap();
     recorder.taken();
     assert!(Contents::read(&recorder).unwrap().plan.stopped.is_some());
-    // Whether entries move: around the header, after the entries, and after the bad one. Whether
-    // published ones become void: around all of them.
+    // Whether entries move: around the header, after the entries, and after the bad one. How large
+    // the file system is: after the header. Whether published entries become void: around all.
     let (voided, moved) = (Drop(VOIDED_OFFSET, 8), Drop(RENUMBERING_OFFSET, 128));
+    let size = Drop(offset_of!(Superblock, dev_size) as u64, 8);
     let bad = Drop(slot_offset(1), ENTRY_LEN);
-    assert_eq!(recorder.taken(), [moved, moved, voided, moved, bad, moved, voided]);
+    assert_eq!(recorder.taken(), [moved, moved, size, voided, moved, bad, moved, voided]);
 }
 
 #[test]

@@ -74,8 +74,7 @@ fn pid_of(vm: &Value, part: &str) -> i32 {
 
 /// The command line of a process, without the clock rate, which each start measures.
 fn command_line(pid: i32) -> String {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
-    let line = String::from_utf8(line).unwrap();
+    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
     let (before, rate) = line.split_once("tsc_early_khz=").unwrap_or((&line, ""));
     before.to_owned() + rate.trim_start_matches(|digit: char| digit.is_ascii_digit())
 }
@@ -522,7 +521,6 @@ fn logs() {
     assert!(both.starts_with(&dated) && both.lines().count() == 2, "{both}");
     let last = shown(&["vm1", "--timestamps", "-n", "1"]);
     assert!(both.ends_with(&last) && last.lines().count() == 1, "{last}");
-
     let all = shown(&["--timestamps"]);
     let told = String::from_utf8(host.run(&["down", "lab"]).stdout).unwrap();
     assert!(told.contains("see `vhost-famfs logs --cluster lab`"), "{told}");

@@ -9,6 +9,16 @@ use famfs::text::number::number;
 use super::complete::{clusters, vms};
 use super::up::{MAX_SECONDS, name};
 
+#[derive(Debug, Args)]
+struct Which {
+    /// The VMs.
+    #[arg(value_name = "VM", required = true, value_parser = name, add = vms())]
+    vms: Vec<String>,
+    /// The cluster [default: the only one]
+    #[arg(long, value_name = "NAME", value_parser = name, add = clusters())]
+    cluster: Option<String>,
+}
+
 /// Stop VMs of a running cluster; the others keep running
 ///
 /// Shuts down the guests in order and ends those that do not respond in time, with their back-ends.
@@ -28,12 +38,8 @@ use super::up::{MAX_SECONDS, name};
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct StopArgs {
-    /// The VMs.
-    #[arg(value_name = "VM", required = true, value_parser = name, add = vms())]
-    vms: Vec<String>,
-    /// The cluster [default: the only one]
-    #[arg(long, value_name = "NAME", value_parser = name, add = clusters())]
-    cluster: Option<String>,
+    #[command(flatten)]
+    which: Which,
     /// Seconds that guests have to shut down.
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
         value_parser = number::<u64>(0..=MAX_SECONDS))]
@@ -55,12 +61,8 @@ pub(super) struct StopArgs {
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct StartArgs {
-    /// The VMs.
-    #[arg(value_name = "VM", required = true, value_parser = name, add = vms())]
-    vms: Vec<String>,
-    /// The cluster [default: the only one]
-    #[arg(long, value_name = "NAME", value_parser = name, add = clusters())]
-    cluster: Option<String>,
+    #[command(flatten)]
+    which: Which,
     /// Seconds that a VM has to mount the pool.
     #[arg(long, value_name = "SECONDS", default_value_t = 240,
         value_parser = number::<u64>(0..=MAX_SECONDS))]
@@ -141,14 +143,14 @@ pub struct StartConfig {
 
 impl From<StopArgs> for StopConfig {
     fn from(args: StopArgs) -> Self {
-        let StopArgs { vms, cluster, timeout, json } = args;
+        let StopArgs { which: Which { vms, cluster }, timeout, json } = args;
         Self { cluster, vms: each_once(vms), timeout: Duration::from_secs(timeout), json }
     }
 }
 
 impl From<StartArgs> for StartConfig {
     fn from(args: StartArgs) -> Self {
-        let StartArgs { vms, cluster, timeout, json } = args;
+        let StartArgs { which: Which { vms, cluster }, timeout, json } = args;
         let (vms, timeout) = (each_once(vms), Duration::from_secs(timeout));
         Self { cluster, vms, stop: None, timeout, json }
     }

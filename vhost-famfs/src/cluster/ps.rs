@@ -289,7 +289,7 @@ fn look_at(vm: &VmState, state: &State, pool: Option<&MappedFile>, directory: &D
         ),
         (Some(_), Some(_)) if vm.backend.is_some() && backend.is_none() => (
             VmStatus::NoFlush,
-            Some("its back-end ended: data is intact, flushes fail; power it off, no reboot"),
+            Some("its back-end ended: data is intact, but fsync never returns; use `restart`"),
         ),
         _ if vm.starting.is_some() => (
             VmStatus::Running,

@@ -215,7 +215,7 @@ impl fmt::Display for FamfsReport {
             Bytes(self.capacity)
         )?;
         if self.deleted > 0 {
-            write!(f, " ({} by deleted files, until `famfs compact`)", Bytes(self.deleted))?;
+            write!(f, " ({} by deleted files: see `famfs reclaim`)", Bytes(self.deleted))?;
         }
         write!(f, ", log {} of {} entries", self.log_entries, self.log_slots)
     }

@@ -72,7 +72,7 @@ fn cluster(
         until("ps sees it", BEAT_LIMIT, || Ok(program.ps()?.0["vms"][2]["status"] == "no-flush"))?;
         let (report, code) = program.ps()?;
         ensure!(code == Some(3) && report["status"] == "degraded", "{code:?} {report}");
-        ensure!(report["vms"][2]["note"].to_string().contains("power it off"), "{report}");
+        ensure!(report["vms"][2]["note"].to_string().contains("use `restart`"), "{report}");
         beat.goes_on()?;
         // Its memory is still the pool, and it follows the log.
         let exists = ["exec", "vm3", "--", "test", "-e", "/mnt/famfs/beat"];

@@ -72,8 +72,8 @@ pub fn unheard(pool: &Pool, reader: &Node) -> Result<()> {
     reader.wait_for("[[ -d /mnt/famfs/silently ]]")
 }
 
-/// A guest that writes to its port without end wakes others only so often, and keeps nobody from
-/// being woken. It does not read its port either.
+/// A guest that writes to its port without end keeps nobody from being woken. It does not read its
+/// port either.
 pub fn flood(pool: &Pool, bad: &Node, good: &Node) -> Result<()> {
     shell(
         bad,
@@ -87,13 +87,19 @@ pub fn flood(pool: &Pool, bad: &Node, good: &Node) -> Result<()> {
         echo $! > /tmp/flood.pid",
     )?;
     thread::sleep(Duration::from_secs(1));
-    let looks = observe(good, "beside a guest that floods its port")?;
-    // 50 wake-ups, each followed by one look, and a look of its own now and then.
-    ensure!(looks <= 150.0, "{looks:.1} looks a second");
-    shell(bad, "kill -0 $(< /tmp/flood.pid)")?;
-    pool.famfs(["mkdir", "/beside-a-flood"])?;
-    good.wait_for("[[ -d /mnt/famfs/beside-a-flood ]]")?;
+    let checked = beside_a_flood(pool, bad, good);
+    // Also if that failed: what follows needs both watches.
     shell(bad, "kill $(< /tmp/flood.pid); systemctl start famfs-watch")?;
+    checked?;
     bad.wait_for("[[ -d /mnt/famfs/beside-a-flood ]]")?;
     idle(bad)
+}
+
+fn beside_a_flood(pool: &Pool, bad: &Node, good: &Node) -> Result<()> {
+    // How often it is woken is not tested here: a busy host wakes it seldom anyway. The relay's own
+    // tests count that.
+    observe(good, "beside a guest that floods its port")?;
+    shell(bad, "kill -0 $(< /tmp/flood.pid)")?;
+    pool.famfs(["mkdir", "/beside-a-flood"])?;
+    good.wait_for("[[ -d /mnt/famfs/beside-a-flood ]]")
 }

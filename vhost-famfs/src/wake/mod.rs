@@ -75,7 +75,7 @@ impl Relay {
     /// # Errors
     /// The kernel cannot wait for them.
     pub fn run(mut self, stop: impl AsFd) -> io::Result<()> {
-        let (mut inward, mut outward, mut reports) = (Gate::new(), Gate::new(), Gate::new());
+        let [mut inward, mut outward, mut reports] = [(); 3].map(|()| Gate::new(Instant::now()));
         let mut report = None;
         loop {
             let now = Instant::now();

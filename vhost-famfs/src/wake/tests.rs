@@ -97,8 +97,11 @@ fn a_guest_that_sends_without_end_wakes_others_now_and_then() {
             taken += bad.port.write(stream).unwrap_or(0);
             heard += good.port.read(&mut [0; 4096]).unwrap_or(0);
         }
-        assert!((1..=100).contains(&heard), "woken {heard} times in half a second");
-        assert!(taken < 8 << 20, "read {taken} bytes in half a second");
+        // A burst, and one each 20 ms.
+        let most = 9 + usize::try_from(start.elapsed().as_millis()).unwrap() / 20;
+        assert!((1..=most).contains(&heard), "woken {heard} times, expected at most {most}");
+        // What each takes of the port, and what the kernel holds.
+        assert!(taken < (most + 8) << 16, "took {taken} bytes");
         good.port.set_nonblocking(false).unwrap();
         good.port.write_all(b"x").unwrap();
         bad.port.set_nonblocking(false).unwrap();

@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -233,10 +233,18 @@ impl Tools {
         let Some(tree) = &self.tree else { return Ok(PathBuf::from(program)) };
         let dir = tree.with_extension("bin");
         let path = dir.join(program);
+        // By its whole name: this script may be what a search in PATH finds.
+        let inside = ["usr/bin", "usr/sbin"].map(|dir| Path::new(dir).join(program));
+        let is_there = |inside: &&PathBuf| tree.join(inside).symlink_metadata().is_ok();
+        let inside = inside
+            .iter()
+            .find(is_there)
+            .with_context(|| format!("the tools in {} have no {program}", tree.display()))?;
         let script = format!(
             "#!/bin/sh\nexec unshare --mount --propagation private sh -c '{ENTER}' \\\n\t'{}' \
-             {program} \"$@\"\n",
-            tree.display()
+             /{} \"$@\"\n",
+            tree.display(),
+            inside.display()
         );
         if fs::read_to_string(&path).is_ok_and(|old| old == script) {
             return Ok(path);
@@ -338,7 +346,22 @@ fn version(text: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{KernelHeaders, version};
+    use std::fs;
+
+    use super::{KernelHeaders, Tools, version};
+
+    #[test]
+    fn a_script_names_its_program_by_the_path_in_the_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tools");
+        fs::create_dir_all(tree.join("usr/sbin")).unwrap();
+        fs::write(tree.join("usr/sbin/mkfs.x"), "").unwrap();
+        let tools = Tools { tree: Some(tree), _held: None };
+        let script = fs::read_to_string(tools.executable("mkfs.x").unwrap()).unwrap();
+        assert!(script.ends_with(" /usr/sbin/mkfs.x \"$@\"\n"), "{script}");
+        let error = tools.executable("mkfs.y").unwrap_err().to_string();
+        assert!(error.ends_with("have no mkfs.y"), "{error}");
+    }
 
     #[test]
     fn kernels_are_in_the_order_of_their_numbers() {

@@ -2,7 +2,8 @@
 //! The features of a cloud-hypervisor program, according to its own help.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+
+use super::ask::ask;
 
 /// Name of the program.
 pub const PROGRAM: &str = "cloud-hypervisor";
@@ -71,26 +72,22 @@ impl CloudHypervisor {
     /// Runs a program to find out.
     ///
     /// # Errors
-    /// It does not start, or its output is not that of cloud-hypervisor.
+    /// It does not start or not end, or its output is not that of cloud-hypervisor.
     pub fn of(program: &Path) -> Result<Self, CloudHypervisorError> {
-        let ask = |argument| {
-            let output = Command::new(program).arg(argument).stdin(Stdio::null()).output();
-            match output {
-                Ok(output) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-                Err(source) => {
-                    let program = program.into();
-                    Err(CloudHypervisorError::Run { program, argument, source })
-                }
-            }
+        let said = |argument| {
+            ask(program, argument).map_err(|source| {
+                let program = program.into();
+                CloudHypervisorError::Run { program, argument, source }
+            })
         };
-        let version = ask("--version")?;
+        let version = said("--version")?;
         let first = version.lines().next().unwrap_or_default();
         let version = first.strip_prefix("cloud-hypervisor v").map(str::to_owned);
         let version = version.ok_or_else(|| CloudHypervisorError::Unknown {
             program: program.into(),
             found: first.into(),
         })?;
-        let help = ask("--help")?;
+        let help = said("--help")?;
         let device = option(&help, "--generic-vhost-user");
         Ok(Self {
             program: program.into(),

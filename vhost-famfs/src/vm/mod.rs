@@ -19,6 +19,7 @@ mod accelerator;
 pub mod address_bits;
 mod agent;
 mod arguments;
+mod ask;
 mod backend;
 mod clock;
 pub mod cloud_hypervisor;

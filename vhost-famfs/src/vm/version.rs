@@ -3,10 +3,11 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use super::ask::ask;
 
 /// Version of a QEMU program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -18,7 +19,7 @@ pub struct QemuVersion {
 /// Why a program is not a usable QEMU.
 #[derive(Debug, thiserror::Error)]
 pub enum VersionError {
-    /// The program does not start.
+    /// The program does not start, or not end.
     #[error("cannot run {} --version", program.display())]
     Run {
         /// The program.
@@ -69,13 +70,10 @@ impl QemuVersion {
     /// Asks a program for its version.
     ///
     /// # Errors
-    /// It does not start, or its output is not QEMU's.
+    /// It does not start or not end, or its output is not QEMU's.
     pub fn of(program: &Path) -> Result<Self, VersionError> {
-        let output = Command::new(program)
-            .arg("--version")
-            .output()
+        let text = ask(program, "--version")
             .map_err(|source| VersionError::Run { program: program.into(), source })?;
-        let text = String::from_utf8_lossy(&output.stdout);
         text.parse().map_err(|()| VersionError::Unknown {
             program: program.into(),
             found: text.lines().next().unwrap_or_default().into(),

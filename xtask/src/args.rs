@@ -60,6 +60,15 @@ pub struct ImageArgs {
     #[arg(long, value_name = "PROFILE")]
     pub profile: Vec<Profile>,
 
+    /// Add a Debian package with all that it needs (repeatable); the image goes to target/image-with
+    ///
+    /// The root of the profiles default and dax, with programs and libraries of more packages: start
+    /// VMs from it with 'vhost-famfs up --image target/image-with'. The appliance's own packages are
+    /// those of image/lock where the mirror has them; added ones are the mirror's current versions.
+    /// Services of added packages do not start.
+    #[arg(long, value_name = "PACKAGE", value_parser = package, conflicts_with_all = ["profile", "update", "prepare"])]
+    pub with: Vec<String>,
+
     /// Use the mirror's current package versions, and write them to the lock file
     ///
     /// Without this option, a package version that differs from image/lock is an error.
@@ -77,6 +86,21 @@ pub struct ImageArgs {
     /// Certificate for --sign-key (PEM)
     #[arg(long, value_name = "FILE", requires = "sign_key")]
     pub sign_certificate: Option<PathBuf>,
+}
+
+/// A package's name (Debian Policy, 5.6.7): it becomes part of mkosi's configuration.
+fn package(name: &str) -> Result<String, String> {
+    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let fits = name.len() >= 2
+        && name.bytes().next().is_some_and(is_name)
+        && name.bytes().all(|byte| is_name(byte) || b"+-.".contains(&byte));
+    match fits {
+        true => Ok(name.to_owned()),
+        false => {
+            Err("expected a Debian package's name: lower-case letters, digits, '+', '-' and '.'"
+                .to_owned())
+        }
+    }
 }
 
 /// A mkosi profile of the image.

@@ -21,6 +21,7 @@ const BUILT: &[&str] = &[
     "image-debug",
     "image-debug-kernel",
     "image-lts",
+    "image-with",
     "kmod",
     "kmod-check",
     "kmod-debug",

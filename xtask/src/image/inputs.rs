@@ -138,14 +138,16 @@ pub fn write(job: &Job<'_>) -> Result<()> {
     }
     let module = format!("{}/usr/lib/modules/{}/extra/famfs.ko", kernel.profile, kernel.release);
     install(&built.tools, &["-D", "-m", "644"], &kernel.module, &base.join(module))?;
+    let more = job.with.iter().map(|package| format!("Packages={package}\n"));
     save(
         &base.join("mkosi.conf"),
         &format!(
             "[Build]\nSandboxTrees={base}/sandbox\nPackageCacheDirectory={downloads}\n\
-             WorkspaceDirectory={workspace}\n\n[Content]\nExtraTrees={base}/extra\n",
+             WorkspaceDirectory={workspace}\n\n[Content]\nExtraTrees={base}/extra\n{more}",
             base = base.display(),
             downloads = downloads.display(),
             workspace = workspace.display(),
+            more = more.collect::<String>(),
         ),
     )?;
     let mut text = format!(

@@ -65,6 +65,8 @@ struct Job<'a> {
     kernel: Kernel,
     /// If empty, mkosi's default profiles are used.
     profiles: Vec<String>,
+    /// Packages beside the appliance's own.
+    with: Vec<String>,
     /// Under target/.
     dir: PathBuf,
     /// How to use the lock file.
@@ -85,6 +87,9 @@ enum Lock {
 /// The command.
 pub fn command(args: &ImageArgs) -> Result<()> {
     let built = build::run()?;
+    if !args.with.is_empty() {
+        return with(args, &built);
+    }
     let own_tree = args.profile.iter().find(|profile| profile.has_own_tree());
     let variant = own_tree.copied();
     let kernel = match variant {
@@ -97,6 +102,7 @@ pub fn command(args: &ImageArgs) -> Result<()> {
         built: &built,
         kernel,
         profiles: args.profile.iter().map(|profile| profile.name()).collect(),
+        with: Vec::new(),
         dir: paths::target()
             .join(variant.map_or("image".into(), |variant| format!("image-{}", variant.name()))),
         lock: if args.update { Lock::Update } else { Lock::Insist },
@@ -111,16 +117,22 @@ pub fn command(args: &ImageArgs) -> Result<()> {
     if variant == Some(Profile::Lts) {
         job.profiles.push(Profile::Default.name());
     }
-    job.make()?;
-    if let Some(key) = &args.sign_key {
-        let certificate = args.sign_certificate.as_deref().context("no certificate")?;
-        // Signed files do not follow from the inputs alone, so the next build creates them anew.
-        let stamp = job.dir.join(STAMP);
-        fs::remove_file(&stamp).with_context(|| format!("cannot remove {}", stamp.display()))?;
-        sign::sign(&built.tools, &job.dir, key, certificate)?;
-    }
-    for entry in sizes(&job.dir)? {
-        println!("{entry}");
+    job.finish(args)
+}
+
+/// Builds the image with more packages, and says which those are.
+fn with(args: &ImageArgs, built: &Built) -> Result<()> {
+    let job = Job {
+        built,
+        kernel: stock_kernel(built)?,
+        profiles: [Profile::Default, Profile::Dax].map(Profile::name).into(),
+        with: args.with.clone(),
+        dir: paths::target().join("image-with"),
+        lock: Lock::Prefer,
+    };
+    job.finish(args)?;
+    for line in lock::differences(&lock::path(None), &job.dir.join("manifest.json"))? {
+        println!("{line}");
     }
     Ok(())
 }
@@ -130,8 +142,7 @@ pub fn run() -> Result<Imaged> {
     let built = build::run()?;
     let dir = paths::target().join("image");
     let kernel = stock_kernel(&built)?;
-    Job { built: &built, kernel, profiles: Vec::new(), dir: dir.clone(), lock: Lock::Prefer }
-        .make()?;
+    Job::of(&built, kernel, Vec::new(), &dir).make()?;
     Ok(Imaged { built, dir })
 }
 
@@ -148,8 +159,7 @@ pub fn differences(imaged: &Imaged) -> Result<Vec<String>> {
     if dir.exists() {
         fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     }
-    let profiles = Vec::new();
-    Job { built: &imaged.built, kernel, profiles, dir: dir.clone(), lock: Lock::Prefer }.make()?;
+    Job::of(&imaged.built, kernel, Vec::new(), &dir).make()?;
     let sums = |dir: &Path| {
         let path = dir.join("SHA256SUMS");
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
@@ -171,7 +181,7 @@ pub fn run_lts(built: &Built) -> Result<Option<PathBuf>> {
     let Some(kernel) = lts_kernel(built)? else { return Ok(None) };
     let dir = paths::target().join("image-lts");
     let profiles = [Profile::Lts, Profile::Default].map(Profile::name).into();
-    Job { built, kernel, profiles, dir: dir.clone(), lock: Lock::Prefer }.make()?;
+    Job::of(built, kernel, profiles, &dir).make()?;
     Ok(Some(dir))
 }
 
@@ -183,7 +193,7 @@ pub fn run_oldest(built: &Built) -> Result<Option<PathBuf>> {
     let kernel = Kernel::packaged(&built.tools, module, inputs::OLDEST)?;
     let dir = paths::target().join("image-oldest");
     let profiles = vec![inputs::OLDEST.to_owned(), Profile::Default.name()];
-    Job { built, kernel, profiles, dir: dir.clone(), lock: Lock::Prefer }.make()?;
+    Job::of(built, kernel, profiles, &dir).make()?;
     Ok(Some(dir))
 }
 
@@ -196,7 +206,7 @@ pub fn run_debug() -> Result<Imaged> {
     let dir = paths::target().join("image-debug-kernel");
     let kernel = Kernel::ours(&built.tools, module, kernel.modules())?;
     let profiles = vec![inputs::DEBUG_KERNEL.to_owned(), Profile::Default.name()];
-    Job { built: &built, kernel, profiles, dir: dir.clone(), lock: Lock::Prefer }.make()?;
+    Job::of(&built, kernel, profiles, &dir).make()?;
     Ok(Imaged { built, dir })
 }
 
@@ -210,7 +220,33 @@ fn lts_kernel(built: &Built) -> Result<Option<Kernel>> {
     Kernel::packaged(&built.tools, module, inputs::LTS).map(Some)
 }
 
+impl<'a> Job<'a> {
+    /// The appliance's own packages, for tests and demonstrations.
+    fn of(built: &'a Built, kernel: Kernel, profiles: Vec<String>, dir: &Path) -> Self {
+        let (with, dir) = (Vec::new(), dir.to_owned());
+        Self { built, kernel, profiles, with, dir, lock: Lock::Prefer }
+    }
+}
+
 impl Job<'_> {
+    /// Builds it, signs what is to be signed, and lists the files.
+    fn finish(&self, args: &ImageArgs) -> Result<()> {
+        self.make()?;
+        if let Some(key) = &args.sign_key {
+            let certificate = args.sign_certificate.as_deref().context("no certificate")?;
+            // Signed files do not follow from the inputs alone, so the next build creates them
+            // anew.
+            let stamp = self.dir.join(STAMP);
+            fs::remove_file(&stamp)
+                .with_context(|| format!("cannot remove {}", stamp.display()))?;
+            sign::sign(&self.built.tools, &self.dir, key, certificate)?;
+        }
+        for entry in sizes(&self.dir)? {
+            println!("{entry}");
+        }
+        Ok(())
+    }
+
     /// Runs mkosi, unless the image already exists with the same inputs.
     fn make(&self) -> Result<()> {
         let Self { built, dir, .. } = self;
@@ -243,6 +279,9 @@ impl Job<'_> {
         if self.lock != Lock::Insist {
             command.args(["--environment", "LOCK=ignore"]);
         }
+        if !self.with.is_empty() {
+            command.args(["--environment", "WITH=more"]);
+        }
         command.args(["--force", "build"]);
         exec::step(&name, &format!("Building the appliance {name}"), &mut command)?;
         let key = match self.lock {
@@ -266,6 +305,7 @@ impl Job<'_> {
         Ok(Key::default()
             .text(&self.built.tools.key())
             .text(&self.profiles.join(" "))
+            .text(&self.with.join(" "))
             .path(&root.join("mkosi.conf"))?
             .path(&root.join("mkosi.profiles"))?
             .path(&root.join("image"))?

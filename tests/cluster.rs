@@ -24,7 +24,7 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use program::{LIMIT, Program, until};
+use program::{LIMIT, Program, end_of, until};
 use vm_tests::{Artifacts, Session, health};
 
 fn main() -> Result<ExitCode> {
@@ -261,7 +261,7 @@ fn exec(program: &Program<'_>) -> Result<()> {
     let mut child = command.spawn()?;
     // Dropped at once, so that the guest sees the end of the input.
     child.stdin.take().context("no input")?.write_all(b"through\n")?;
-    let output = child.wait_with_output()?;
+    let output = end_of(child, &["exec"])?;
     ensure!(output.status.code() == Some(7), "{output:?}");
     ensure!(output.stdout == b"through\n" && output.stderr == b"oops\n", "{output:?}");
     let killed = program.run(&["exec", "writer", "--", "sh", "-c", "kill -9 $$"])?;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use vm_tests::{Artifacts, Session};
 
-use super::program::{LIMIT, Program, until};
+use super::program::{LIMIT, Program, end_of, until};
 
 /// More than was once the most for standard input.
 const LARGE: u64 = 20 << 20;
@@ -26,7 +26,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         let mut input = child.stdin.take().context("no input")?;
         io::copy(&mut io::repeat(b'x').take(LARGE), &mut input)?;
         drop(input);
-        let output = child.wait_with_output()?;
+        let output = end_of(child, &["exec", "wc"])?;
         ensure!(output.stdout == format!("{LARGE}\n").as_bytes(), "{output:?}");
         Ok(())
     });
@@ -80,7 +80,7 @@ fn side_by_side(program: &Program<'_>) -> Result<()> {
         child.stdin.take().context("no input")?.write_all(&[*number])?;
     }
     for (number, child) in children {
-        let output = child.wait_with_output()?;
+        let output = end_of(child, &["exec", "cat"])?;
         ensure!(output.status.code() == Some(number.into()), "{number}: {output:?}");
         ensure!(output.stdout == [number], "{number}: {output:?}");
         ensure!(output.stderr == format!("{number}\n").as_bytes(), "{number}: {output:?}");
@@ -124,7 +124,7 @@ fn trees(program: &Program<'_>, dir: &Path) -> Result<()> {
     ensure!(kernel.starts_with("Linux version "), "{kernel:?}");
     let mut child = piped(program, &["cp", "-", "vm1:/tmp/stream"])?;
     child.stdin.take().context("no input")?.write_all(b"through")?;
-    let output = child.wait_with_output()?;
+    let output = end_of(child, &["cp", "-"])?;
     ensure!(output.status.success(), "{output:?}");
     ensure!(program.shell("vm1", "cat /tmp/stream")? == "through");
     Ok(())
@@ -168,7 +168,7 @@ fn agent(program: &Program<'_>) -> Result<()> {
         program.run(&["exec", "-n", "vm1", "--", "sh", "-c", "kill -9 $PPID; sleep 60"])?;
     ensure!(killed.status.code() == Some(125), "{killed:?}");
     ensure!(said(&killed).contains("the guest's agent has ended"), "{}", said(&killed));
-    let output = copy.wait_with_output()?;
+    let output = end_of(copy, &["cp"])?;
     ensure!(output.status.code() == Some(1), "{output:?}");
     ensure!(said(&output).contains("the guest's agent has ended"), "{}", said(&output));
     drop(input);
@@ -189,7 +189,7 @@ fn ended(program: &Program<'_>, dir: &Path) -> Result<()> {
     let pid = program.ps()?.0["vms"][0]["pid"].as_i64().context("the VM has no process")?;
     let pid = Pid::from_raw(i32::try_from(pid)?).context("no process has this number")?;
     kill_process(pid, Signal::KILL)?;
-    let output = copy.wait_with_output()?;
+    let output = end_of(copy, &["cp"])?;
     ensure!(output.status.code() == Some(1), "{output:?}");
     ensure!(said(&output).contains("the VM has ended"), "{}", said(&output));
     let left: Vec<_> = fs::read_dir(dir)?.flatten().map(|entry| entry.file_name()).collect();

@@ -3,10 +3,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 use tempfile::TempDir;
 use vhost_famfs::cluster::process;
@@ -39,9 +42,12 @@ impl<'a> Program<'a> {
         command
     }
 
-    /// Runs it to completion, whatever the result.
+    /// Runs it to completion, whatever the result, but not for ever.
     pub fn run(&self, words: &[&str]) -> Result<Output> {
-        self.command(words).output().context("cannot run vhost-famfs")
+        let mut command = self.command(words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().context("cannot run vhost-famfs")?;
+        end_of(child, words)
     }
 
     /// Runs it, which must succeed, and returns its output.
@@ -108,6 +114,32 @@ impl Drop for Program<'_> {
     }
 }
 
+/// Waits for the end of a program that was started with these words, and collects what it says to
+/// pipes. Kills it if it takes longer than [`ENDLESS`].
+pub fn end_of(child: Child, words: &[&str]) -> Result<Output> {
+    let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+    let (ended, end) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let killer = scope.spawn(move || {
+            let is_late = end.recv_timeout(ENDLESS) == Err(RecvTimeoutError::Timeout);
+            if is_late {
+                // Fails only if it has just ended.
+                let _ = pidfd_send_signal(&process, Signal::KILL);
+            }
+            is_late
+        });
+        let output = child.wait_with_output();
+        drop(ended);
+        let was_late = killer.join().unwrap_or_default();
+        let output = output.context("cannot wait for vhost-famfs")?;
+        ensure!(!was_late, "{words:?}: not ended after {ENDLESS:?}, and killed: {output:?}");
+        Ok(output)
+    })
+}
+
+/// How long a program may take that a test waits for: longer than any of them needs.
+const ENDLESS: Duration = Duration::from_secs(600);
+
 /// How long anything may take on a busy host.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
@@ -119,7 +151,7 @@ pub fn until(what: &str, limit: Duration, mut look: impl FnMut() -> Result<bool>
         if Instant::now() > end {
             bail!("{what}: not within {limit:?}");
         }
-        std::thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Target: what a guest's agent answers while the host runs a command. Input: one byte (bit 0: the
-//! command has standard input), then the agent's bytes after its greeting.
+//! command has standard input; bit 1: only the bytes can accept it), then the agent's bytes after
+//! its greeting.
 //!
 //! Invariants:
 //! * the host ends with a result or an error when the connection does (libFuzzer's time limit finds
@@ -36,7 +37,7 @@ pub fn run(data: &[u8]) {
         _ => Some(Box::new(Cursor::new(vec![0; INPUT]))),
     };
     thread::scope(|scope| {
-        scope.spawn(move || answer(&listener, data));
+        scope.spawn(move || answer(listener, first & 2 == 0, data));
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let streams = Streams { input, stdout: &mut stdout, stderr: &mut stderr };
         let result = Guest::new(path).stream(&Command::new(["command"]), streams, LIMIT);
@@ -45,9 +46,11 @@ pub fn run(data: &[u8]) {
     });
 }
 
-/// Greets the host, then sends the bytes once it has sent its command.
-fn answer(listener: &UnixListener, data: &[u8]) {
+/// Greets the host, then sends the bytes once it has sent its command, which it accepts before if
+/// `accepts`. An agent that ends before that is asked again by the host, but there is no other.
+fn answer(listener: UnixListener, accepts: bool, data: &[u8]) {
     let (stream, _) = listener.accept().expect("the host connects");
+    drop(listener);
     let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
     let greeting = lines.find(|line| !line.is_empty());
     let greeting = greeting.and_then(|line| exec::decode(line.as_bytes()).ok());
@@ -57,7 +60,9 @@ fn answer(listener: &UnixListener, data: &[u8]) {
     let hello = exec::encode(&hello).expect("it is a message");
     // A host that has heard enough closes the connection.
     if (&stream).write_all(&hello).is_ok() && lines.next().is_some() {
-        let _ = (&stream).write_all(data);
+        let accepted = exec::encode(&Reply::Accepted { id: 1 }).expect("it is a message");
+        let accepted = if accepts { accepted } else { Vec::new() };
+        let _ = (&stream).write_all(&[&accepted, data].concat());
     }
     let _ = stream.shutdown(Shutdown::Write);
     // What the host sends is read, so that its end is not an error.

@@ -9,28 +9,38 @@
 //! bytes per message.
 //!
 //! 1. The host sends a line feed and [`Request::Hello`] with a session name of its choice; it may
-//!    do so before the guest runs. The guest ends a command of an earlier session and answers
-//!    [`Reply::Hello`] with the same session name. The host drops everything before that answer: it
-//!    belongs to an earlier host.
-//! 2. [`Request::Exec`] starts a command. Only one runs in a session at a time; a second one is
-//!    answered with [`Reply::Refused`]. If the program does not exist, the command ends with code
-//!    127, and if it cannot be executed, with 126; the reason is on its standard error.
-//! 3. If `stdin` is set, [`Request::Stdin`] messages follow, the last one without data. The guest
-//!    answers [`Reply::Taken`] with the number of bytes that the command has taken; the last of
-//!    these answers may come after the end of the command. At most [`WINDOW`] bytes may be under
-//!    way, so the guest can always read the next request; more than that kill the command.
+//!    do so before the guest runs. The guest ends a command of an earlier session and answers with
+//!    a line feed and [`Reply::Hello`] with the same session name. The host drops everything
+//!    before that answer: it belongs to an earlier host. The host repeats its greeting until it is
+//!    answered: what an agent had not read when it ended is lost. A repeated greeting changes
+//!    nothing.
+//! 2. [`Request::Exec`] asks for a command. The guest answers [`Reply::Accepted`], and then starts
+//!    it: a command that was not accepted was not started, and the host may ask again in another
+//!    session. Only one command runs in a session at a time; a second one is answered with
+//!    [`Reply::Refused`]. If the program does not exist, the command ends with code 127, and if it
+//!    cannot be executed, with 126; the reason is on its standard error. Without a session, nothing
+//!    is started, and the answer is [`Reply::Pong`].
+//! 3. If `stdin` is set, [`Request::Stdin`] messages follow the acceptance, the last one without
+//!    data. The guest answers [`Reply::Taken`] with the number of bytes that the command has taken;
+//!    the last of these answers may come after the end of the command. At most [`WINDOW`] bytes may
+//!    be under way, so the guest can always read the next request; more than that kill the command.
 //! 4. The guest sends [`Reply::Output`] messages as output arrives, then exactly one
 //!    [`Reply::Exit`] or [`Reply::Refused`] with the id of the command. A command has ended when
 //!    its process has ended *and* its output streams are closed by all processes that inherited
 //!    them. While the host does not read, the output waits in the command.
 //! 5. Closing the connection, or opening another session on the port, kills the command's process
-//!    group.
-//! 6. [`Reply::Started`] is sent unasked to a host that is connected when the agent starts: the
+//!    group. The guest hears of a closed connection apart from the data, so possibly late: after
+//!    the greeting of the next host, or after its command. It therefore waits a moment for a host
+//!    before it ends the session, and the host must not rely on that: see the next rule.
+//! 6. While a host waits, it sends [`Request::Ping`] now and then. The guest answers with
+//!    [`Reply::Pong`], which names the open session. If that is another one or none, the host's
+//!    session has ended, and its command with it.
+//! 7. [`Reply::Started`] is sent unasked to a host that is connected when the agent starts: the
 //!    session that it had with an earlier agent has ended.
-//! 7. [`Reply::Attach`] is sent unasked on port 0 when the state of the pool changes.
-//! 8. [`Reply::Ran`] is sent unasked on port 0 when the command for which the guest was started has
+//! 8. [`Reply::Attach`] is sent unasked on port 0 when the state of the pool changes.
+//! 9. [`Reply::Ran`] is sent unasked on port 0 when the command for which the guest was started has
 //!    ended.
-//! 9. [`Request::Poweroff`] starts an orderly power-off. There is no answer: the machine ends.
+//! 10. [`Request::Poweroff`] starts an orderly power-off. There is no answer: the machine ends.
 //!
 //! Unknown messages and fields are refused: both ends are built from one source tree.
 
@@ -46,7 +56,7 @@ use crate::attach::Attach;
 pub const PORTS: usize = 9;
 
 /// Version of this protocol. Both ends must have the same version.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Maximum stream data in one message, in bytes: encoded in base64, it takes half of the longest
 /// line.
@@ -74,16 +84,7 @@ pub enum Request {
         session: String,
     },
     /// Starts a command.
-    Exec {
-        /// The host's id for this command, unique in the session.
-        id: u64,
-        /// Program (looked up in the guest's `PATH`) and arguments.
-        argv: Vec<String>,
-        /// Variables to set in addition to the guest's own.
-        env: BTreeMap<String, String>,
-        /// Whether [`Request::Stdin`] messages follow; otherwise standard input is empty.
-        stdin: bool,
-    },
+    Exec(Exec),
     /// Bytes for the standard input of a command.
     Stdin {
         /// The command.
@@ -91,8 +92,24 @@ pub enum Request {
         /// At most [`CHUNK`] bytes; an empty message closes the stream.
         data: Bytes,
     },
+    /// Asks which session is open.
+    Ping {},
     /// Shuts the guest down.
     Poweroff {},
+}
+
+/// A command to start.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exec {
+    /// The host's id for this command, unique in the session.
+    pub id: u64,
+    /// Program (looked up in the guest's `PATH`) and arguments.
+    pub argv: Vec<String>,
+    /// Variables to set in addition to the guest's own.
+    pub env: BTreeMap<String, String>,
+    /// Whether [`Request::Stdin`] messages follow; otherwise standard input is empty.
+    pub stdin: bool,
 }
 
 /// From guest to host.
@@ -126,6 +143,16 @@ pub enum Reply {
     },
     /// The agent has started. Sessions of an earlier one have ended.
     Started {},
+    /// Which session is open.
+    Pong {
+        /// Its name, if one is open.
+        session: Option<String>,
+    },
+    /// A command is about to be started.
+    Accepted {
+        /// The command.
+        id: u64,
+    },
     /// A command has taken standard input.
     Taken {
         /// The command.
@@ -251,18 +278,23 @@ mod tests {
 
     #[test]
     fn messages_look_like_this_on_the_wire() {
-        let exec = Request::Exec {
+        let exec = Request::Exec(Exec {
             id: 7,
             argv: vec!["cat".into(), "/mnt/famfs/ä b".into()],
             env: BTreeMap::from([("LANG".into(), "C".into())]),
             stdin: false,
-        };
-        let table: [(&str, Vec<u8>); 6] = [
+        });
+        let pong = Reply::Pong { session: Some("s".into()) };
+        let table: [(&str, Vec<u8>); 10] = [
             (
                 r#"{"request":"exec","id":7,"argv":["cat","/mnt/famfs/ä b"],"env":{"LANG":"C"},"stdin":false}"#,
                 encode(&exec).unwrap(),
             ),
             (r#"{"request":"poweroff"}"#, encode(&Request::Poweroff {}).unwrap()),
+            (r#"{"request":"ping"}"#, encode(&Request::Ping {}).unwrap()),
+            (r#"{"reply":"pong","session":null}"#, encode(&Reply::Pong { session: None }).unwrap()),
+            (r#"{"reply":"pong","session":"s"}"#, encode(&pong).unwrap()),
+            (r#"{"reply":"accepted","id":7}"#, encode(&Reply::Accepted { id: 7 }).unwrap()),
             (r#"{"reply":"started"}"#, encode(&Reply::Started {}).unwrap()),
             (
                 r#"{"reply":"taken","id":7,"bytes":49152}"#,
@@ -311,7 +343,7 @@ mod tests {
     #[test]
     fn hostile_lines_are_errors() {
         let too_much = encode(&Request::Stdin { id: 1, data: Bytes(vec![0; CHUNK + 1]) }).unwrap();
-        let lines: [&[u8]; 7] = [
+        let lines: [&[u8]; 9] = [
             b"",
             b"{}",
             b"\xff\xfe",
@@ -319,6 +351,8 @@ mod tests {
             br#"{"request":"stdin","id":-1,"data":""}"#,
             br#"{"request":"poweroff","force":true}"#,
             br#"{"request":"stdin","id":1,"data":"*"}"#,
+            br#"{"request":"ping","session":"s"}"#,
+            br#"{"request":"exec","id":1,"argv":["a"],"env":{},"stdin":false,"shell":"sh"}"#,
         ];
         for line in lines.into_iter().chain([too_much.as_slice()]) {
             assert!(decode::<Request>(line).is_err(), "{}", String::from_utf8_lossy(line));

@@ -2,17 +2,14 @@
 //! The host's end of the guest command protocol ([`protocol::exec`]).
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use protocol::attach::Attach;
-use protocol::exec::{self, PORTS, Reply, Request, Status};
-use protocol::line::Lines;
-use uuid::Uuid;
+use protocol::exec::{Exec, PORTS, Request, Status};
 
+use super::connection::Connection;
 use super::deadline::Deadline;
 use super::socket::connect_until;
 
@@ -46,9 +43,9 @@ impl Command {
         self
     }
 
-    /// Arguments and environment variables, in the form of a request.
-    pub(super) fn parts(&self) -> (Vec<String>, BTreeMap<String, String>) {
-        (self.argv.clone(), self.env.clone())
+    /// The command in the form of a request.
+    pub(super) fn request(&self, id: u64, stdin: bool) -> Request {
+        Request::Exec(Exec { id, argv: self.argv.clone(), env: self.env.clone(), stdin })
     }
 
     /// Its standard input, if all of it is known.
@@ -112,6 +109,18 @@ pub enum ExecError {
     /// The agent ended, and another one took its place.
     #[error("the guest's agent has ended, and with it the command; it runs again")]
     Restarted,
+    /// The agent runs, but has no such session any more.
+    #[error(
+        "the guest took the connection for closed and ended the command; run it again if it may \
+         run twice"
+    )]
+    Lost,
+    /// The agent does not answer any more.
+    #[error(
+        "the guest has not answered for {0:?}: it hangs or is paused, or its agent has ended; its \
+         command may still be running"
+    )]
+    Silent(Duration),
     /// The guest's agent was built from another version of the source.
     #[error(
         "the guest's agent speaks protocol version {found}, expected {expected}: its image is of \
@@ -169,11 +178,28 @@ pub enum ExecError {
     },
 }
 
+/// How to make sure that the guest still has what it was sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Pause between two greetings, or two questions for the session.
+    pub(super) step: Duration,
+    /// How long a guest that has greeted may leave such questions unanswered. Longer than any busy
+    /// host lets a guest wait.
+    pub(super) silence: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { step: Duration::from_secs(5), silence: Duration::from_secs(300) }
+    }
+}
+
 /// A connection to a guest's agent. After an error, the connection is closed, which ends the
 /// command in the guest; the next use opens a new one.
 #[derive(Debug)]
 pub(super) struct Agent {
     socket: PathBuf,
+    patience: Patience,
     connection: Option<Connection>,
 }
 
@@ -189,7 +215,13 @@ pub(super) struct Hello {
 impl Agent {
     /// The agent behind a socket. Does not connect yet.
     pub(super) fn new(socket: PathBuf) -> Self {
-        Self { socket, connection: None }
+        Self { socket, patience: Patience::default(), connection: None }
+    }
+
+    /// With another patience, for tests.
+    #[cfg(test)]
+    pub(super) fn patient(self, patience: Patience) -> Self {
+        Self { patience, ..self }
     }
 
     /// Tries to connect; `false` if nobody is listening yet.
@@ -197,7 +229,7 @@ impl Agent {
         let failed = |source| ExecError::Socket { socket: self.socket.clone(), source };
         match connect_until(&self.socket, deadline) {
             Ok(stream) => {
-                self.connection = Some(Connection::open(stream).map_err(failed)?);
+                self.connection = Some(Connection::open(stream, self.patience).map_err(failed)?);
                 Ok(true)
             }
             Err(error)
@@ -228,7 +260,7 @@ impl Agent {
                 if hello.attach != Attach::Pending {
                     return Ok(hello.clone());
                 }
-                connection.receive(wait)?;
+                connection.listen(wait)?;
             }
         })
     }
@@ -240,7 +272,7 @@ impl Agent {
                 if let Some(status) = connection.greeted(wait)?.ran {
                     return Ok(status);
                 }
-                connection.receive(wait)?;
+                connection.listen(wait)?;
             }
         })
     }
@@ -256,6 +288,32 @@ impl Agent {
     /// Closes the connection; the next use opens a new one.
     pub(super) fn close(&mut self) {
         self.connection = None;
+    }
+
+    /// Has the guest accept a command, which it then runs; returns the command's id. If the agent
+    /// ends before it accepts the command, the next one is asked.
+    pub(super) fn accept(
+        &mut self,
+        command: &Command,
+        stdin: bool,
+        doing: &str,
+        limit: Duration,
+    ) -> Result<u64, ExecError> {
+        let deadline = Deadline::after(limit);
+        loop {
+            let left = deadline.left().unwrap_or_default();
+            let accepted = self.session(doing, left, |connection, wait| {
+                connection.greeted(wait)?;
+                connection.ask(command, stdin, wait)
+            });
+            match accepted {
+                Err(ExecError::Restarted | ExecError::Lost) if deadline.left().is_some() => {}
+                Err(ExecError::Timeout { doing, .. }) => {
+                    return Err(ExecError::Timeout { doing, limit });
+                }
+                result => return result,
+            }
+        }
     }
 
     /// Runs an operation on an open connection; closes the connection if it fails.
@@ -291,11 +349,11 @@ pub(super) struct Wait<'a> {
 }
 
 impl Wait<'_> {
-    fn left(&self) -> Result<Duration, ExecError> {
+    pub(super) fn left(&self) -> Result<Duration, ExecError> {
         self.deadline.left().ok_or_else(|| self.timeout())
     }
 
-    fn timeout(&self) -> ExecError {
+    pub(super) fn timeout(&self) -> ExecError {
         ExecError::Timeout { doing: self.doing.to_owned(), limit: self.limit }
     }
 }
@@ -309,126 +367,6 @@ pub(super) enum Failure {
 impl From<ExecError> for Failure {
     fn from(error: ExecError) -> Self {
         Self::Exec(error)
-    }
-}
-
-/// An open session.
-#[derive(Debug)]
-pub(super) struct Connection {
-    stream: UnixStream,
-    lines: Lines,
-    session: String,
-    hello: Option<Hello>,
-    last_id: u64,
-}
-
-impl Connection {
-    /// Starts a session without waiting. The guest answers once it is up.
-    fn open(stream: UnixStream) -> io::Result<Self> {
-        let session = Uuid::new_v4().to_string();
-        let hello = Request::Hello { version: exec::VERSION, session: session.clone() };
-        // The line feed ends a message that an earlier host left incomplete.
-        let mut line = vec![b'\n'];
-        line.extend(exec::encode(&hello)?);
-        (&stream).write_all(&line)?;
-        Ok(Self { stream, lines: Lines::default(), session, hello: None, last_id: 0 })
-    }
-
-    /// Waits for the answer to the first message.
-    pub(super) fn greeted(&mut self, wait: &Wait<'_>) -> Result<&Hello, Failure> {
-        while self.hello.is_none() {
-            self.receive(wait)?;
-        }
-        self.hello.as_ref().ok_or_else(|| Failure::Exec(wait.timeout()))
-    }
-
-    /// An id for a command, unique in this session.
-    pub(super) fn next_id(&mut self) -> u64 {
-        self.last_id += 1;
-        self.last_id
-    }
-
-    /// A handle of the connection for another thread, which only writes.
-    pub(super) fn stream_clone(&self) -> io::Result<UnixStream> {
-        self.stream.try_clone()
-    }
-
-    pub(super) fn send(&mut self, request: &Request, wait: &Wait<'_>) -> Result<(), Failure> {
-        let line = exec::encode(request).map_err(|error| Failure::Io(error.into()))?;
-        self.stream.set_write_timeout(Some(wait.left()?)).map_err(Failure::Io)?;
-        self.stream.write_all(&line).map_err(|error| io_failure(error, wait))
-    }
-
-    /// Receives the next message. Greetings and changes of the pool's state are recorded, not
-    /// returned; messages of an earlier session are ignored.
-    pub(super) fn receive(&mut self, wait: &Wait<'_>) -> Result<Option<Reply>, Failure> {
-        let line = loop {
-            if let Some(line) = self.lines.next_line() {
-                break line;
-            }
-            self.stream.set_read_timeout(Some(wait.left()?)).map_err(Failure::Io)?;
-            let mut bytes = [0; 16 * 1024];
-            match self.stream.read(&mut bytes) {
-                Ok(0) => return Err(ExecError::Ended.into()),
-                Ok(count) => self.lines.push(&bytes[..count]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(io_failure(error, wait)),
-            }
-        };
-        let reply = line.map_err(|error| error.to_string()).and_then(|line| {
-            if exec::says_started(&line) {
-                return Ok(Reply::Started {});
-            }
-            exec::decode::<Reply>(&line).map_err(|error| error.to_string())
-        });
-        match reply {
-            Ok(Reply::Hello { version, session, boot_id, uptime_ms, attach, ran })
-                if session == self.session =>
-            {
-                if version != exec::VERSION {
-                    let expected = exec::VERSION;
-                    return Err(ExecError::Version { found: version, expected }.into());
-                }
-                self.hello = Some(Hello { boot_id, uptime_ms, attach, ran });
-                Ok(None)
-            }
-            // Everything before the greeting belongs to an earlier session.
-            _ if self.hello.is_none() => Ok(None),
-            Ok(Reply::Attach { attach: new }) => {
-                if let Some(hello) = &mut self.hello {
-                    hello.attach = new;
-                }
-                Ok(None)
-            }
-            Ok(Reply::Ran { status }) => {
-                if let Some(hello) = &mut self.hello {
-                    hello.ran = Some(status);
-                }
-                Ok(None)
-            }
-            Ok(Reply::Started {}) => Err(ExecError::Restarted.into()),
-            Ok(reply) => Ok(Some(reply)),
-            Err(error) => Err(ExecError::Protocol(error).into()),
-        }
-    }
-}
-
-/// Another thread may hold the stream; the guest must learn of the end nevertheless.
-impl Drop for Connection {
-    fn drop(&mut self) {
-        // Fails only if the connection has ended already.
-        let _ = self.stream.shutdown(Shutdown::Both);
-    }
-}
-
-/// A closed connection and an expired timeout have their own errors.
-fn io_failure(error: io::Error, wait: &Wait<'_>) -> Failure {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Failure::Exec(wait.timeout()),
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
-            Failure::Exec(ExecError::Ended)
-        }
-        _ => Failure::Io(error),
     }
 }
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-use std::io::{BufRead, BufReader};
-use std::os::unix::net::UnixListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread::{self, JoinHandle};
 
-use protocol::exec::{Bytes, CHUNK, Stream, WINDOW};
+use protocol::exec::{self, Bytes, CHUNK, Reply, Stream, WINDOW};
 
 use super::super::guest::Guest;
 use super::super::stream::Streams;
@@ -12,7 +12,8 @@ use super::*;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A guest's agent: answers the greeting as given, then passes each request to `answer`.
+/// A guest's agent: answers the greeting as given, accepts commands, then passes each request to
+/// `answer`.
 fn guest(
     socket: &Path,
     attach: Attach,
@@ -26,26 +27,32 @@ fn guest(
             let _ = (&stream).write_all(&exec::encode(&reply).unwrap());
         };
         (&stream).write_all(b"left over from an earlier host\n").unwrap();
-        for line in BufReader::new(&stream).lines().map_while(Result::ok) {
-            if line.is_empty() {
-                continue;
-            }
-            match exec::decode(line.as_bytes()).unwrap() {
-                Request::Hello { version, session } => {
-                    let boot_id = "boot".into();
-                    send(Reply::Hello {
-                        version,
-                        session,
-                        boot_id,
-                        uptime_ms: 5,
-                        attach: attach.clone(),
-                        ran: None,
-                    });
+        let mut name = None;
+        for request in requests(&stream) {
+            match request {
+                Request::Hello { session, .. } => {
+                    name = Some(session.clone());
+                    send(hello(session, attach.clone()));
+                }
+                Request::Ping {} => send(Reply::Pong { session: name.clone() }),
+                Request::Exec(exec) => {
+                    send(Reply::Accepted { id: exec.id });
+                    answer(Request::Exec(exec), &mut send);
                 }
                 request => answer(request, &mut send),
             }
         }
     })
+}
+
+fn requests(stream: &UnixStream) -> impl Iterator<Item = Request> {
+    let lines = BufReader::new(stream).lines().map_while(Result::ok);
+    lines.filter(|line| !line.is_empty()).map(|line| exec::decode(line.as_bytes()).unwrap())
+}
+
+fn hello(session: String, attach: Attach) -> Reply {
+    let (version, boot_id) = (exec::VERSION, "boot".into());
+    Reply::Hello { version, session, boot_id, uptime_ms: 5, attach, ran: None }
 }
 
 fn output(id: u64, stream: Stream, text: &str) -> Reply {
@@ -57,7 +64,7 @@ fn a_command_runs_with_input_and_both_streams() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("agent");
     let guest = guest(&socket, Attach::Off, |request, send| match request {
-        Request::Exec { id, argv, env, stdin } => {
+        Request::Exec(Exec { id, argv, env, stdin, .. }) => {
             assert_eq!((argv, stdin), (vec!["tr".into(), "a".into()], true));
             send(output(id, Stream::Stdout, &env["LANG"]));
         }
@@ -87,10 +94,10 @@ fn a_refusal_leaves_the_session_open() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("agent");
     let guest = guest(&socket, Attach::Off, |request, send| match request {
-        Request::Exec { id, .. } if id == 1 => {
+        Request::Exec(Exec { id, .. }) if id == 1 => {
             send(Reply::Refused { id: Some(id), reason: "no such program".into() });
         }
-        Request::Exec { id, .. } => send(Reply::Exit { id, status: Status::Signal(9) }),
+        Request::Exec(Exec { id, .. }) => send(Reply::Exit { id, status: Status::Signal(9) }),
         other => panic!("unexpected {other:?}"),
     });
     let mut agent = Agent::new(socket);
@@ -130,7 +137,7 @@ fn a_lying_guest_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("agent");
         let guest = guest(&socket, Attach::Off, move |request, send| {
-            let Request::Exec { id, .. } = request else { panic!("unexpected {request:?}") };
+            let Request::Exec(Exec { id, .. }) = request else { panic!("unexpected {request:?}") };
             send(lie(id));
         });
         let mut agent = Agent::new(socket);
@@ -143,8 +150,8 @@ fn a_lying_guest_is_an_error() {
 #[test]
 fn another_protocol_version_is_named() {
     let (host, mut guest) = UnixStream::pair().unwrap();
-    let mut connection = Connection::open(host).unwrap();
-    let session = connection.session.clone();
+    let mut connection = Connection::open(host, Patience::default()).unwrap();
+    let Some(Request::Hello { session, .. }) = requests(&guest).next() else { panic!("no hello") };
     let (boot_id, attach) = (String::new(), Attach::Off);
     let hello = Reply::Hello { version: 99, session, boot_id, uptime_ms: 0, attach, ran: None };
     guest.write_all(&exec::encode(&hello).unwrap()).unwrap();
@@ -173,7 +180,7 @@ fn no_more_input_is_sent_than_the_guest_takes() {
     let socket = dir.path().join("agent");
     let held = std::sync::Mutex::new(0);
     let guest = guest(&socket, Attach::Off, move |request, send| match request {
-        Request::Exec { .. } => {}
+        Request::Exec(_) => {}
         Request::Stdin { id, data: Bytes(data) } => {
             let mut held = held.lock().unwrap();
             *held += data.len() as u64;
@@ -240,15 +247,11 @@ fn an_agent_that_only_talks_does_not_keep_a_command_for_ever() {
         let listener = UnixListener::bind(&socket).unwrap();
         let agent = thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap();
-            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
-            let hello = lines.find(|line| !line.is_empty()).unwrap();
-            let Request::Hello { version, session } = exec::decode(hello.as_bytes()).unwrap()
-            else {
-                panic!("unexpected {hello}")
-            };
-            let (boot_id, attach) = ("boot".to_owned(), Attach::Off);
-            let hello = Reply::Hello { version, session, boot_id, uptime_ms: 5, attach, ran: None };
-            (&stream).write_all(&exec::encode(&hello).unwrap()).unwrap();
+            let mut requests = requests(&stream);
+            let Some(Request::Hello { session, .. }) = requests.next() else { panic!("no hello") };
+            (&stream).write_all(&exec::encode(&hello(session, Attach::Off)).unwrap()).unwrap();
+            let accepted = Reply::Accepted { id: 1 };
+            (&stream).write_all(&exec::encode(&accepted).unwrap()).unwrap();
             let line = exec::encode(&say(1)).unwrap();
             while (&stream).write_all(&line).is_ok() {}
         });
@@ -274,7 +277,7 @@ fn a_guest_tells_how_it_follows_the_pool() {
     ] {
         let socket = dir.path().join(name);
         let guest = guest(&socket, Attach::Off, move |request, send| {
-            let Request::Exec { id, .. } = request else { panic!("{request:?}") };
+            let Request::Exec(Exec { id, .. }) = request else { panic!("{request:?}") };
             send(output(id, Stream::Stdout, said));
             send(Reply::Exit { id, status: Status::Code(0) });
         });

@@ -87,7 +87,7 @@ impl Guest {
     }
 
     /// Runs a command to completion, no matter how long that takes. `limit` is the time for the
-    /// agent to answer.
+    /// guest to accept it; if the agent ends before that, the next one is asked.
     ///
     /// The command is killed when this program ends or the call fails.
     ///
@@ -101,11 +101,13 @@ impl Guest {
     ) -> Result<Status, ExecError> {
         let doing = command.to_string();
         let step = || Wait { doing: &doing, limit: STEP, deadline: Deadline::after(STEP) };
-        let result =
-            self.agent.session("waiting for the guest's agent", limit, |connection, wait| {
-                connection.greeted(wait)?;
-                connection.run(command, streams, step, true)
-            });
+        let stdin = streams.input.is_some();
+        let accepted = self.agent.accept(command, stdin, "waiting for the guest's agent", limit);
+        let result = accepted.and_then(|id| {
+            self.agent.session(&doing, STEP, |connection, _| {
+                connection.run(command, id, streams, step, true)
+            })
+        });
         // Messages about one command do not count for the next.
         self.agent.close();
         result

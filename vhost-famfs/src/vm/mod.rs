@@ -25,6 +25,7 @@ mod clock;
 pub mod cloud_hypervisor;
 mod config;
 mod confine;
+mod connection;
 mod deadline;
 mod guest;
 mod image;

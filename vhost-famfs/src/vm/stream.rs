@@ -2,15 +2,15 @@
 //! A command in a guest, with its streams: both ends wait for each other, so memory is bounded.
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use protocol::exec::{self, Bytes, CHUNK, Reply, Request, Status, Stream, WINDOW};
+use protocol::exec::{Bytes, CHUNK, Reply, Request, Status, Stream, WINDOW};
 
-use super::agent::{Agent, Command, Connection, ExecError, Failure, Output, Wait};
+use super::agent::{Agent, Command, ExecError, Failure, Output, Wait};
+use super::connection::{Connection, Sender};
+use super::deadline::Deadline;
 
 /// Maximum output to keep for one command: a guest must not fill the host's memory.
 const MAX_OUTPUT: usize = 64 * 1024 * 1024;
@@ -35,38 +35,36 @@ impl Agent {
     /// Runs a command to completion and keeps its output.
     pub(super) fn exec(&mut self, command: &Command, limit: Duration) -> Result<Output, ExecError> {
         let doing = command.to_string();
-        self.session(&doing, limit, |connection, wait| {
-            connection.greeted(wait)?;
-            let (mut stdout, mut stderr) = (Kept::default(), Kept::default());
-            let input = command.input();
-            let input: Option<Box<dyn Read + Send>> = match input {
-                [] => None,
-                bytes => Some(Box::new(io::Cursor::new(bytes.to_vec()))),
-            };
-            let streams = Streams { input, stdout: &mut stdout, stderr: &mut stderr };
-            let status = connection.run(command, streams, || Wait { ..*wait }, false)?;
-            Ok(Output { status, stdout: stdout.0, stderr: stderr.0 })
-        })
+        let deadline = Deadline::after(limit);
+        let (mut stdout, mut stderr) = (Kept::default(), Kept::default());
+        let input: Option<Box<dyn Read + Send>> = match command.input() {
+            [] => None,
+            bytes => Some(Box::new(io::Cursor::new(bytes.to_vec()))),
+        };
+        let id = self.accept(command, input.is_some(), &doing, limit)?;
+        let streams = Streams { input, stdout: &mut stdout, stderr: &mut stderr };
+        let status = self.session(&doing, limit, |connection, _| {
+            let wait = || Wait { doing: &doing, limit, deadline };
+            connection.run(command, id, streams, wait, false)
+        })?;
+        Ok(Output { status, stdout: stdout.0, stderr: stderr.0 })
     }
 }
 
 impl Connection {
-    /// Runs a command to its end. `wait` is for each message; a `patient` caller gives the command
-    /// any number of them.
+    /// Passes the streams of a command that was accepted, to its end. `wait` is for each message; a
+    /// `patient` caller gives the command any number of them.
     pub(super) fn run<'w>(
         &mut self,
         command: &Command,
+        id: u64,
         mut streams: Streams<'_>,
         wait: impl Fn() -> Wait<'w>,
         patient: bool,
     ) -> Result<Status, Failure> {
-        let id = self.next_id();
-        let (argv, env) = command.parts();
-        let stdin = streams.input.is_some();
-        self.send(&Request::Exec { id, argv, env, stdin }, &wait())?;
         let credit = Arc::new(Credit::default());
         if let Some(input) = streams.input.take() {
-            let (port, credit) = (self.stream_clone().map_err(Failure::Io)?, Arc::clone(&credit));
+            let (port, credit) = (self.sender().map_err(Failure::Io)?, Arc::clone(&credit));
             thread::spawn(move || feed(input, &port, id, &credit));
         }
         let result = self.replies(command, id, &mut streams, &wait, patient, &credit);
@@ -181,7 +179,7 @@ impl Credit {
 
 /// Sends standard input until its end, or until the command ends. Input that cannot be read ends
 /// the connection, and so the command: it must not take a part for the whole.
-fn feed(mut input: Box<dyn Read + Send>, mut port: &UnixStream, id: u64, credit: &Credit) {
+fn feed(mut input: Box<dyn Read + Send>, port: &Sender, id: u64, credit: &Credit) {
     let mut buffer = vec![0; CHUNK];
     loop {
         let count = match input.read(&mut buffer) {
@@ -189,14 +187,13 @@ fn feed(mut input: Box<dyn Read + Send>, mut port: &UnixStream, id: u64, credit:
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
                 credit.fail(error);
-                let _ = port.shutdown(Shutdown::Both);
+                port.close();
                 return;
             }
         };
         let request = Request::Stdin { id, data: Bytes(buffer[..count].to_vec()) };
-        let Ok(line) = exec::encode(&request) else { return };
         // A command that has ended needs no more input.
-        if !credit.spend(count as u64) || port.write_all(&line).is_err() || count == 0 {
+        if !credit.spend(count as u64) || port.send(&request).is_err() || count == 0 {
             return;
         }
     }

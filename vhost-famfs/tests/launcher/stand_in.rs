@@ -22,7 +22,7 @@ use std::thread;
 use std::time::Duration;
 
 use protocol::attach::Attach;
-use protocol::exec::{self, Bytes, Reply, Request, Status, Stream};
+use protocol::exec::{self, Bytes, Exec, Reply, Request, Status, Stream};
 use serde_json::{Value, json};
 
 use super::guest_copy;
@@ -166,7 +166,7 @@ fn monitor(stream: UnixStream, mode: Mode) {
 /// the files of the host.
 fn agent_of_guest(stream: UnixStream, mode: Mode) {
     let port = Port::new(&stream);
-    let mut copy = None;
+    let (mut copy, mut name) = (None, None);
     for line in BufReader::new(&stream).lines().map_while(Result::ok) {
         if line.is_empty() {
             continue;
@@ -176,19 +176,25 @@ fn agent_of_guest(stream: UnixStream, mode: Mode) {
                 if mode == Mode::Slow {
                     thread::sleep(SLOW);
                 }
+                name = Some(session.clone());
                 port.say(&hello(session, mode));
             }
-            Request::Exec { argv, .. } if argv == ["nonsense"] => {
+            Request::Ping {} => port.say(&Reply::Pong { session: name.clone() }),
+            Request::Exec(Exec { argv, .. }) if argv == ["nonsense"] => {
                 let _ = (&stream).write_all((mode.text("nonsense") + "\n").as_bytes());
             }
-            Request::Exec { argv, .. } if argv == ["wait"] => {}
-            Request::Exec { id, argv, .. } if guest_copy::is_for(&argv) => {
+            Request::Exec(Exec { id, argv, .. }) if argv == ["wait"] => {
+                port.say(&Reply::Accepted { id });
+            }
+            Request::Exec(Exec { id, argv, .. }) if guest_copy::is_for(&argv) => {
+                port.say(&Reply::Accepted { id });
                 copy = guest_copy::start(port.clone(), id, &argv, mode == Mode::Rude);
             }
-            Request::Exec { id, .. } if mode == Mode::Rude => {
+            Request::Exec(Exec { id, .. }) if mode == Mode::Rude => {
                 port.say(&Reply::Refused { id: Some(id), reason: mode.text("") });
             }
-            Request::Exec { id, argv, .. } => {
+            Request::Exec(Exec { id, argv, .. }) => {
+                port.say(&Reply::Accepted { id });
                 let data = Bytes((argv.join(" ") + "\n").into_bytes());
                 port.say(&Reply::Output { id, stream: Stream::Stdout, data });
                 port.say(&Reply::Exit { id, status: Status::Code(0) });

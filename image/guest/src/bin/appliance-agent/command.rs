@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Runs the command of a session: one at a time.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -10,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use protocol::exec::{Bytes, CHUNK, Reply, Status, Stream, WINDOW};
+use protocol::exec::{Bytes, CHUNK, Exec, Reply, Status, Stream, WINDOW};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
@@ -41,20 +40,13 @@ impl Slot {
     ///
     /// # Errors
     /// Why it cannot be started, for people.
-    pub fn start(
-        &self,
-        id: u64,
-        argv: &[String],
-        env: &BTreeMap<String, String>,
-        stdin: bool,
-        session: u64,
-        outlet: &Outlet,
-    ) -> Result<(), String> {
+    pub fn start(&self, exec: Exec, session: u64, outlet: &Outlet) -> Result<(), String> {
+        let Exec { id, argv, env, stdin } = exec;
         let mut running = self.lock();
         if let Some(running) = &*running {
             return Err(format!("command {} is still running", running.id));
         }
-        let [program, arguments @ ..] = argv else { return Err("no program to run".into()) };
+        let [program, arguments @ ..] = &argv[..] else { return Err("no program to run".into()) };
         let input = if stdin { Stdio::piped() } else { Stdio::null() };
         let child = Command::new(program)
             .args(arguments)

@@ -25,6 +25,7 @@ impl Sink {
         let mut lines = Lines::default();
         lines.push(&self.0.lock().unwrap());
         std::iter::from_fn(|| lines.next_line())
+            .filter(|line| line.as_ref().is_ok_and(|line| !line.is_empty()))
             .map(|line| decode(&line.unwrap()).unwrap())
             .filter(|reply| *reply != greeting() && !matches!(reply, Reply::Taken { .. }))
             .collect()
@@ -35,6 +36,7 @@ impl Sink {
         let mut lines = Lines::default();
         lines.push(&self.0.lock().unwrap());
         std::iter::from_fn(|| lines.next_line())
+            .filter(|line| line.as_ref().is_ok_and(|line| !line.is_empty()))
             .map(|line| match decode(&line.unwrap()).unwrap() {
                 Reply::Taken { bytes, .. } => bytes,
                 _ => 0,
@@ -77,7 +79,7 @@ impl Bench {
 
     fn start(&self, id: u64, argv: &[&str], stdin: bool) -> Result<(), String> {
         let argv: Vec<String> = argv.iter().copied().map(Into::into).collect();
-        self.slot.start(id, &argv, &BTreeMap::new(), stdin, 1, &self.outlet)
+        self.slot.start(Exec { id, argv, stdin, ..Exec::default() }, 1, &self.outlet)
     }
 }
 
@@ -143,8 +145,8 @@ fn an_earlier_session_is_not_heard() {
     bench.slot.kill();
     bench.outlet.open(2, greeting);
     // The same id, in the next session.
-    let argv = ["echo".to_owned(), "new".to_owned()];
-    bench.slot.start(1, &argv, &BTreeMap::new(), false, 2, &bench.outlet).unwrap();
+    let exec = Exec { id: 1, argv: ["echo", "new"].map(Into::into).into(), ..Exec::default() };
+    bench.slot.start(exec, 2, &bench.outlet).unwrap();
     let replies = bench.sink.finished();
     assert!(text(&replies, Stream::Stdout).ends_with("new\n"), "{replies:?}");
     assert_eq!(replies.last(), Some(&Reply::Exit { id: 1, status: Status::Code(0) }));

@@ -24,17 +24,18 @@ impl Outlet {
         Self { state: Arc::new(Mutex::new(State { port: Box::new(port), session: None })) }
     }
 
-    /// Opens a session with a greeting. The greeting is created and sent before any other reply, so
-    /// changes that happen after it was created follow it.
+    /// Opens a session with a greeting, on a line of its own even if an earlier agent ended in the
+    /// middle of a message. The greeting is created and sent before any other reply, so changes
+    /// that happen after it was created follow it.
     pub fn open(&self, session: u64, greeting: impl FnOnce() -> Reply) {
         let mut state = self.state();
         state.session = Some(session);
-        state.write(&greeting());
+        state.write(b"\n", &greeting());
     }
 
     /// Sends a reply outside any session.
     pub fn tell(&self, reply: &Reply) {
-        self.state().write(reply);
+        self.state().write(b"", reply);
     }
 
     /// Ends the session.
@@ -46,7 +47,7 @@ impl Outlet {
     pub fn send(&self, session: u64, reply: &Reply) {
         let mut state = self.state();
         if state.session == Some(session) {
-            state.write(reply);
+            state.write(b"", reply);
         }
     }
 
@@ -54,7 +55,7 @@ impl Outlet {
     pub fn announce(&self, reply: &Reply) -> bool {
         let mut state = self.state();
         if state.session.is_some() {
-            state.write(reply);
+            state.write(b"", reply);
         }
         state.session.is_some()
     }
@@ -65,9 +66,10 @@ impl Outlet {
 }
 
 impl State {
-    fn write(&mut self, reply: &Reply) {
-        let written =
-            exec::encode(reply).map_err(Into::into).and_then(|line| self.port.write_all(&line));
+    fn write(&mut self, before: &[u8], reply: &Reply) {
+        let written = exec::encode(reply)
+            .map_err(Into::into)
+            .and_then(|line| self.port.write_all(&[before, &line].concat()));
         if let Err(error) = written {
             eprintln!("appliance-agent: cannot reply to the host: {error}");
         }

@@ -34,7 +34,7 @@ impl Pool {
     /// Starts watching; changes are announced.
     pub fn watch(outlet: Outlet) -> Result<Self> {
         if given::has(NO_POOL) {
-            return Ok(Self { attach: Arc::new(Mutex::new(Attach::Off)) });
+            return Ok(Self::none());
         }
         let inotify = inotify::init(CreateFlags::CLOEXEC).context("cannot use inotify")?;
         inotify::add_watch(&inotify, DIR, WatchFlags::MOVED_TO)
@@ -44,6 +44,11 @@ impl Pool {
         let watched = pool.clone();
         thread::spawn(move || watched.follow(File::from(inotify), &outlet));
         Ok(pool)
+    }
+
+    /// No pool.
+    pub fn none() -> Self {
+        Self { attach: Arc::new(Mutex::new(Attach::Off)) }
     }
 
     /// The current state.

@@ -22,6 +22,21 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Pause between two looks.
 const STEP: Duration = Duration::from_millis(20);
 
+/// The host at the other end. A read returns no bytes if no host is connected.
+pub trait Host: Read {
+    /// Whether a host is connected, as far as the kernel has heard.
+    ///
+    /// # Errors
+    /// The port cannot be asked.
+    fn is_there(&self) -> io::Result<bool>;
+
+    /// Waits until something has changed since the last call, or for at most `limit`.
+    ///
+    /// # Errors
+    /// The port cannot be waited for.
+    fn wait(&self, limit: Option<Duration>) -> io::Result<()>;
+}
+
 /// An open port.
 pub struct Port {
     file: File,
@@ -43,21 +58,22 @@ impl Port {
     pub fn writer(&self) -> io::Result<File> {
         self.file.try_clone()
     }
+}
 
-    /// Whether a host is connected.
-    pub fn has_host(&self) -> io::Result<bool> {
+impl Host for Port {
+    fn is_there(&self) -> io::Result<bool> {
         let mut fds = [PollFd::new(&self.file, PollFlags::empty())];
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
         Ok(!fds[0].revents().contains(PollFlags::HUP))
     }
 
-    /// Waits until something about the port has changed since the last call.
-    pub fn wait(&self) -> io::Result<()> {
+    fn wait(&self, limit: Option<Duration>) -> io::Result<()> {
         let mut events = [epoll::Event {
             flags: epoll::EventFlags::empty(),
             data: epoll::EventData::new_u64(0),
         }];
-        match epoll::wait(&self.events, &mut events, None) {
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        match epoll::wait(&self.events, &mut events, limit.as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }

@@ -2,10 +2,11 @@
 //! Sessions: one for each port, which receives requests and runs one command at a time.
 
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::process;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use guest::report;
@@ -18,8 +19,13 @@ use crate::confine;
 use crate::handover;
 use crate::outlet::Outlet;
 use crate::pool::Pool;
-use crate::port::{self, Port};
+use crate::port::{self, Host, Port};
 use crate::systemd;
+
+/// How long no host may be connected before the session ends. The kernel tells of the end of a
+/// connection apart from the data of the next, and on a busy machine after it: a session that is
+/// open by then must not end with the connection before it.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// How to power off the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +92,8 @@ struct Machine {
 struct Session {
     machine: Arc<Machine>,
     outlet: Outlet,
+    /// The host's name for the open session, if one is open.
+    name: Option<String>,
     /// Counts the sessions, to distinguish threads of earlier ones.
     number: u64,
     slot: Slot,
@@ -94,33 +102,46 @@ struct Session {
 impl Session {
     fn new(port: usize, machine: &Arc<Machine>, outlet: Outlet) -> Self {
         let slot = machine.slots[port].clone();
-        Self { machine: Arc::clone(machine), outlet, number: 0, slot }
+        Self { machine: Arc::clone(machine), outlet, name: None, number: 0, slot }
     }
 
-    fn serve(mut self, mut port: Port) -> Result<()> {
+    fn serve(mut self, mut port: impl Host) -> Result<()> {
         let mut lines = Lines::default();
         let mut bytes = vec![0; 64 * 1024];
         // A host that an earlier agent served waits for that agent's answers.
-        if port.has_host().context("cannot look for a host")? {
+        if port.is_there().context("cannot look for a host")? {
             self.outlet.tell(&Reply::Started {});
         }
         loop {
-            match port.read(&mut bytes) {
-                Ok(0) => {
-                    self.close();
-                    port.wait().context("cannot wait for a host")?;
+            let count = self.read(&mut port, &mut bytes)?;
+            lines.push(&bytes[..count]);
+            while let Some(line) = lines.next_line() {
+                match line {
+                    Ok(line) => self.line(&line),
+                    Err(error) => self.refuse(None, error.to_string()),
                 }
-                Ok(count) => {
-                    lines.push(&bytes[..count]);
-                    while let Some(line) = lines.next_line() {
-                        match line {
-                            Ok(line) => self.line(&line),
-                            Err(error) => self.refuse(None, error.to_string()),
-                        }
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            }
+        }
+    }
+
+    /// Waits for bytes from a host. The session ends if none is connected for [`GRACE`].
+    fn read(&mut self, port: &mut impl Host, bytes: &mut [u8]) -> Result<usize> {
+        let mut alone: Option<Instant> = None;
+        loop {
+            match port.read(bytes) {
+                Ok(0) => {}
+                Ok(count) => return Ok(count),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error).context("cannot read from the host"),
+            }
+            let since = *alone.get_or_insert_with(Instant::now);
+            let left = GRACE.checked_sub(since.elapsed()).filter(|left| !left.is_zero());
+            if left.is_none() {
+                self.close();
+            }
+            port.wait(left).context("cannot wait for a host")?;
+            if port.is_there().context("cannot look for a host")? {
+                alone = None;
             }
         }
     }
@@ -139,22 +160,29 @@ impl Session {
     fn request(&mut self, request: Request) {
         match request {
             Request::Hello { version: _, session } => self.open(session),
-            Request::Exec { id, argv, env, stdin } => {
-                if let Err(reason) =
-                    self.slot.start(id, &argv, &env, stdin, self.number, &self.outlet)
-                {
+            // Without a session, its output would go nowhere.
+            Request::Exec(_) if self.name.is_none() => self.tell_name(),
+            Request::Exec(exec) => {
+                let id = exec.id;
+                self.outlet.send(self.number, &Reply::Accepted { id });
+                if let Err(reason) = self.slot.start(exec, self.number, &self.outlet) {
                     self.refuse(Some(id), reason);
                 }
             }
             Request::Stdin { id, data } => self.slot.input(id, data.0),
+            Request::Ping {} => self.tell_name(),
             Request::Poweroff {} => self.power_off(),
         }
     }
 
-    /// Opens a session. The host compares the versions, because only the host can tell the user.
+    /// Opens a session, or greets the host of the open one again. The host compares the versions,
+    /// because only the host can tell the user.
     fn open(&mut self, session: String) {
-        self.close();
-        self.number += 1;
+        if self.name.as_ref() != Some(&session) {
+            self.close();
+            self.number += 1;
+            self.name = Some(session.clone());
+        }
         self.outlet.open(self.number, || match report::uptime_ms() {
             Ok(uptime_ms) => Reply::Hello {
                 version: exec::VERSION,
@@ -168,7 +196,13 @@ impl Session {
         });
     }
 
+    /// Tells whichever host is connected which session is open.
+    fn tell_name(&self) {
+        self.outlet.tell(&Reply::Pong { session: self.name.clone() });
+    }
+
     fn close(&mut self) {
+        self.name = None;
         // Kill the command first: its output may be blocking the outlet, which a disconnected host
         // does not read.
         self.slot.kill();
@@ -190,3 +224,7 @@ impl Session {
         self.outlet.send(self.number, &Reply::Refused { id, reason });
     }
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -15,6 +15,8 @@ mod kinds;
 mod program;
 #[path = "cluster/roles.rs"]
 mod roles;
+#[path = "cluster/shell.rs"]
+mod shell;
 #[path = "cluster/space.rs"]
 mod space;
 

@@ -17,14 +17,14 @@ const LIMIT: Duration = Duration::from_secs(120);
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// A terminal that runs a shell script; a file has the contents of its screen.
-struct Terminal {
+pub struct Terminal {
     script: Child,
     screen: tempfile::NamedTempFile,
 }
 
 impl Terminal {
     /// Starts a script in which `$PROGRAM` is `vhost-famfs`.
-    fn start(program: &Program<'_>, script: &str) -> Result<Self> {
+    pub fn start(program: &Program<'_>, script: &str) -> Result<Self> {
         let screen = tempfile::NamedTempFile::new().context("no temporary file")?;
         let program = program.command(&[]);
         let mut command = Command::new("script");
@@ -35,16 +35,26 @@ impl Terminal {
         Ok(Self { script: command.spawn().context("cannot run script")?, screen })
     }
 
-    fn types(&mut self, keys: &[u8]) -> Result<()> {
+    pub fn types(&mut self, keys: &[u8]) -> Result<()> {
         Ok(self.script.stdin.as_mut().context("no keyboard")?.write_all(keys)?)
     }
 
-    fn shows(&self, text: &str) -> Result<()> {
+    pub fn shows(&self, text: &str) -> Result<()> {
         until(text, LIMIT, || self.has(text)).with_context(|| self.screen())
     }
 
-    fn screen(&self) -> String {
+    pub fn screen(&self) -> String {
         format!("the screen: {:?}", fs::read_to_string(self.screen.path()))
+    }
+
+    /// Types a command until the shell shows this.
+    pub fn answers(&mut self, command: &str, text: &str) -> Result<()> {
+        let before = self.count(text)?;
+        let answer = until(text, LIMIT, || {
+            self.types(format!("{command}\r").as_bytes())?;
+            Ok(until(text, ANSWER, || Ok(self.count(text)? > before)).is_ok())
+        });
+        answer.with_context(|| self.screen())
     }
 
     fn has(&self, text: &str) -> Result<bool> {
@@ -78,11 +88,7 @@ pub fn check(program: &Program<'_>, vm: &str) -> Result<()> {
     terminal.shows(&format!("Console of {vm}; press Ctrl-] to leave."))?;
     // Characters typed before the terminal is raw would be shown twice; that does no harm. Those
     // typed before the guest's shell reads may be discarded, and are typed again.
-    let answers = until("the shell answers", LIMIT, || {
-        terminal.types(b"echo answer $((6 * 7))\r")?;
-        Ok(until("the answer", ANSWER, || terminal.has("answer 42")).is_ok())
-    });
-    answers.with_context(|| terminal.screen())?;
+    terminal.answers("echo answer $((6 * 7))", "answer 42")?;
     terminal.types(b"echo sleeps $((6 * 8)); sleep 1000\r")?;
     terminal.shows("sleeps 48")?;
     // The interrupt must reach the guest: it ends the guest's command, but not the terminal's

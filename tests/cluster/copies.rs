@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use vm_tests::{Artifacts, Session};
 
 use super::program::{LIMIT, Program, end_of, until};
+use super::shell;
 
 /// More than was once the most for standard input.
 const LARGE: u64 = 20 << 20;
@@ -32,6 +33,11 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     });
     session.check("commands run beside each other, also if one does not read", || {
         side_by_side(&program)
+    });
+    session
+        .check("commands run as users, in directories, or say why not", || shell::users(&program));
+    session.check("a terminal has its size and its keys in the guest, and is restored", || {
+        shell::terminal(&program)
     });
     session.check("files and trees go in and out as they are", || trees(&program, dir));
     session.check("what cannot be written is named, and leaves nothing", || full(&program, dir));

@@ -28,19 +28,21 @@
 //!    [`Reply::Exit`] or [`Reply::Refused`] with the id of the command. A command has ended when
 //!    its process has ended *and* its output streams are closed by all processes that inherited
 //!    them. While the host does not read, the output waits in the command.
-//! 5. Closing the connection, or opening another session on the port, kills the command's process
+//! 5. A command with a [`Size`] has a terminal of its own, whose output is all on
+//!    [`Stream::Stdout`]; [`Request::Resize`] changes its size.
+//! 6. Closing the connection, or opening another session on the port, kills the command's process
 //!    group. The guest hears of a closed connection apart from the data, so possibly late: after
 //!    the greeting of the next host, or after its command. It therefore waits a moment for a host
 //!    before it ends the session, and the host must not rely on that: see the next rule.
-//! 6. While a host waits, it sends [`Request::Ping`] now and then. The guest answers with
+//! 7. While a host waits, it sends [`Request::Ping`] now and then. The guest answers with
 //!    [`Reply::Pong`], which names the open session. If that is another one or none, the host's
 //!    session has ended, and its command with it.
-//! 7. [`Reply::Started`] is sent unasked to a host that is connected when the agent starts: the
+//! 8. [`Reply::Started`] is sent unasked to a host that is connected when the agent starts: the
 //!    session that it had with an earlier agent has ended.
-//! 8. [`Reply::Attach`] is sent unasked on port 0 when the state of the pool changes.
-//! 9. [`Reply::Ran`] is sent unasked on port 0 when the command for which the guest was started has
-//!    ended.
-//! 10. [`Request::Poweroff`] starts an orderly power-off. There is no answer: the machine ends.
+//! 9. [`Reply::Attach`] is sent unasked on port 0 when the state of the pool changes.
+//! 10. [`Reply::Ran`] is sent unasked on port 0 when the command for which the guest was started
+//!     has ended.
+//! 11. [`Request::Poweroff`] starts an orderly power-off. There is no answer: the machine ends.
 //!
 //! Unknown messages and fields are refused: both ends are built from one source tree.
 
@@ -56,7 +58,7 @@ use crate::attach::Attach;
 pub const PORTS: usize = 9;
 
 /// Version of this protocol. Both ends must have the same version.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Maximum stream data in one message, in bytes: encoded in base64, it takes half of the longest
 /// line.
@@ -92,6 +94,13 @@ pub enum Request {
         /// At most [`CHUNK`] bytes; an empty message closes the stream.
         data: Bytes,
     },
+    /// Changes the size of a command's terminal. A command without one is not affected.
+    Resize {
+        /// The command.
+        id: u64,
+        /// The new size.
+        size: Size,
+    },
     /// Asks which session is open.
     Ping {},
     /// Shuts the guest down.
@@ -110,6 +119,12 @@ pub struct Exec {
     pub env: BTreeMap<String, String>,
     /// Whether [`Request::Stdin`] messages follow; otherwise standard input is empty.
     pub stdin: bool,
+    /// The size of its terminal, if it gets one.
+    pub tty: Option<Size>,
+    /// The directory to run it in; otherwise the agent's.
+    pub workdir: Option<String>,
+    /// Whom to run it as, `NAME|UID[:GROUP|GID]`; otherwise root. The guest looks the names up.
+    pub user: Option<String>,
 }
 
 /// From guest to host.
@@ -183,6 +198,16 @@ pub enum Reply {
         /// The reason, for people.
         reason: String,
     },
+}
+
+/// The size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Size {
+    /// Number of lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
 }
 
 /// An output stream of a command.
@@ -283,15 +308,23 @@ mod tests {
             argv: vec!["cat".into(), "/mnt/famfs/ä b".into()],
             env: BTreeMap::from([("LANG".into(), "C".into())]),
             stdin: false,
+            tty: Some(Size { rows: 24, columns: 80 }),
+            workdir: None,
+            user: Some("nobody:0".into()),
         });
+        let resize = Request::Resize { id: 7, size: Size { rows: 1, columns: 65535 } };
         let pong = Reply::Pong { session: Some("s".into()) };
-        let table: [(&str, Vec<u8>); 10] = [
+        let table: [(&str, Vec<u8>); 11] = [
             (
-                r#"{"request":"exec","id":7,"argv":["cat","/mnt/famfs/ä b"],"env":{"LANG":"C"},"stdin":false}"#,
+                r#"{"request":"exec","id":7,"argv":["cat","/mnt/famfs/ä b"],"env":{"LANG":"C"},"stdin":false,"tty":{"rows":24,"columns":80},"workdir":null,"user":"nobody:0"}"#,
                 encode(&exec).unwrap(),
             ),
             (r#"{"request":"poweroff"}"#, encode(&Request::Poweroff {}).unwrap()),
             (r#"{"request":"ping"}"#, encode(&Request::Ping {}).unwrap()),
+            (
+                r#"{"request":"resize","id":7,"size":{"rows":1,"columns":65535}}"#,
+                encode(&resize).unwrap(),
+            ),
             (r#"{"reply":"pong","session":null}"#, encode(&Reply::Pong { session: None }).unwrap()),
             (r#"{"reply":"pong","session":"s"}"#, encode(&pong).unwrap()),
             (r#"{"reply":"accepted","id":7}"#, encode(&Reply::Accepted { id: 7 }).unwrap()),
@@ -343,7 +376,7 @@ mod tests {
     #[test]
     fn hostile_lines_are_errors() {
         let too_much = encode(&Request::Stdin { id: 1, data: Bytes(vec![0; CHUNK + 1]) }).unwrap();
-        let lines: [&[u8]; 9] = [
+        let lines: [&[u8]; 15] = [
             b"",
             b"{}",
             b"\xff\xfe",
@@ -352,7 +385,13 @@ mod tests {
             br#"{"request":"poweroff","force":true}"#,
             br#"{"request":"stdin","id":1,"data":"*"}"#,
             br#"{"request":"ping","session":"s"}"#,
+            br#"{"request":"resize","id":1}"#,
+            br#"{"request":"resize","id":1,"size":{"rows":65536,"columns":80}}"#,
+            br#"{"request":"resize","id":1,"size":{"rows":-1,"columns":80}}"#,
+            br#"{"request":"resize","id":1,"size":{"rows":1,"columns":80,"pixels":9}}"#,
+            br#"{"request":"exec","id":1,"argv":["a"],"env":{},"stdin":false,"tty":true}"#,
             br#"{"request":"exec","id":1,"argv":["a"],"env":{},"stdin":false,"shell":"sh"}"#,
+            br#"{"request":"exec","id":1,"argv":["a"],"env":{},"stdin":false,"user":0}"#,
         ];
         for line in lines.into_iter().chain([too_much.as_slice()]) {
             assert!(decode::<Request>(line).is_err(), "{}", String::from_utf8_lossy(line));

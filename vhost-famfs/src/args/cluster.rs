@@ -64,12 +64,20 @@ pub(super) struct PsArgs {
 /// ends, for example at Ctrl-C, the command is killed. Each VM runs up to eight commands and copies
 /// at a time. No network is needed.
 ///
+/// With --tty, the command has a terminal of its own in the guest, of the size of this one, for a
+/// shell or an editor. All keys go to it, also Ctrl-C and Ctrl-Z.
+///
 /// The exit code is that of the command; 127 if the program does not exist, 126 if it cannot be
-/// executed, 125 if `exec` itself fails, 128 + N if signal N ended the command.
+/// executed, or not as that user or in that directory, 125 if `exec` itself fails, 128 + N if
+/// signal N ended the command.
 ///
 /// Examples:
 ///
 ///   vhost-famfs exec vm1 -- ls -l /mnt/famfs
+///
+///   vhost-famfs exec -it vm1 -- bash
+///
+///   vhost-famfs exec --user nobody --workdir /mnt/famfs vm1 -- ls -l
 ///
 ///   vhost-famfs exec --cluster lab vm2 -- sh -c 'cat > /tmp/x' < x
 #[derive(Debug, Args)]
@@ -85,8 +93,21 @@ pub(super) struct ExecArgs {
     #[arg(long, value_name = "NAME", value_parser = name, add = clusters())]
     cluster: Option<String>,
     /// Set an environment variable for the command: NAME=VALUE (repeatable).
-    #[arg(long, value_name = "VARIABLE", value_parser = variable)]
+    #[arg(short, long, value_name = "VARIABLE", value_parser = variable)]
     env: Vec<(String, String)>,
+    /// Run the command in this directory of the guest.
+    #[arg(short, long, value_name = "DIR", value_parser = directory)]
+    workdir: Option<String>,
+    /// Run the command as this user: NAME or UID, and optionally :GROUP or :GID. Names are those of
+    /// the guest. Without a group, it has the user's own and supplementary groups.
+    #[arg(short, long, value_name = "USER", value_parser = user)]
+    user: Option<String>,
+    /// Give the command a terminal; standard input must be one.
+    #[arg(short, long, conflicts_with = "no_stdin")]
+    tty: bool,
+    /// Pass standard input to the command. This is the default; see --no-stdin.
+    #[arg(short, long, conflicts_with = "no_stdin")]
+    interactive: bool,
     /// Give the command no standard input, for example to run in the background.
     #[arg(short, long)]
     no_stdin: bool,
@@ -197,6 +218,12 @@ pub struct ExecConfig {
     pub command: Vec<String>,
     /// Environment variables.
     pub env: Vec<(String, String)>,
+    /// The directory to run it in, if not the guest's default.
+    pub workdir: Option<String>,
+    /// Whom to run it as, if not as root.
+    pub user: Option<String>,
+    /// Whether it has a terminal.
+    pub tty: bool,
     /// Whether standard input is passed on.
     pub stdin: bool,
     /// Time for the guest to accept the command.
@@ -227,6 +254,21 @@ pub struct LogsConfig {
     pub view: View,
 }
 
+/// Reads an absolute path in the guest.
+fn directory(text: &str) -> Result<String, String> {
+    let is_whole = text.starts_with('/');
+    is_whole
+        .then(|| text.to_owned())
+        .ok_or_else(|| "expected a path from the root: /...".to_owned())
+}
+
+/// Reads `NAME|UID[:GROUP|GID]`; the guest knows the names.
+fn user(text: &str) -> Result<String, String> {
+    let mut parts = text.split(':');
+    let is_whole = parts.clone().count() <= 2 && parts.all(|part| !part.is_empty());
+    is_whole.then(|| text.to_owned()).ok_or_else(|| "expected NAME|UID[:GROUP|GID]".to_owned())
+}
+
 /// Reads `NAME=VALUE`.
 fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -250,8 +292,10 @@ impl From<PsArgs> for PsConfig {
 
 impl From<ExecArgs> for ExecConfig {
     fn from(args: ExecArgs) -> Self {
-        let ExecArgs { vm, command, cluster, env, no_stdin, timeout } = args;
-        Self { cluster, vm, command, env, stdin: !no_stdin, timeout: Duration::from_secs(timeout) }
+        let ExecArgs { vm, command, cluster, env, workdir, user, tty, .. } = args;
+        let stdin = args.interactive || !args.no_stdin;
+        let timeout = Duration::from_secs(args.timeout);
+        Self { cluster, vm, command, env, workdir, user, tty, stdin, timeout }
     }
 }
 

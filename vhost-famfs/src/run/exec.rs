@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use signal_hook::consts::SIGPIPE;
 
 use super::notice;
+use super::screen::Screen;
 use vhost_famfs::args::ExecConfig;
 use vhost_famfs::cluster::host::runtime_dir;
 use vhost_famfs::cluster::{find, running_vm, state_of};
@@ -39,6 +40,21 @@ fn status(config: ExecConfig) -> Result<Status> {
     let state = state_of(&directory)?;
     running_vm(&state, &directory, &config.vm)?;
     let mut command = Command::new(config.command);
+    if let Some(workdir) = config.workdir {
+        command = command.workdir(workdir);
+    }
+    if let Some(user) = config.user {
+        command = command.user(user);
+    }
+    let (_screen, sizes) = match config.tty {
+        true => {
+            let (screen, sizes) = Screen::take()?;
+            let kind = std::env::var("TERM").unwrap_or_else(|_| "xterm".to_owned());
+            command = command.tty(screen.size).env("TERM", kind);
+            (Some(screen), Some(sizes))
+        }
+        false => (None, None),
+    };
     for (name, value) in config.env {
         command = command.env(name, value);
     }
@@ -47,7 +63,7 @@ fn status(config: ExecConfig) -> Result<Status> {
         true => Some(Box::new(io::stdin())),
         false => None,
     };
-    let streams = Streams { input, stdout: &mut stdout, stderr: &mut stderr };
+    let streams = Streams { input, sizes, stdout: &mut stdout, stderr: &mut stderr };
     let name = &config.vm;
     let of_vm = || format!("VM {name}");
     let mut guest = Guest::on_free_port(&directory.vm(name), config.timeout).with_context(of_vm)?;

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Connects the terminal to the serial console of a VM.
 
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
+use super::raw::Raw;
 use vhost_famfs::host::signals;
 
 /// Ctrl-], as in telnet: ends the connection.
@@ -22,30 +22,6 @@ pub enum End {
     Vm,
     /// The user left, or a signal asked this program to stop.
     User,
-}
-
-/// Keeps the user's terminal in raw mode until dropped.
-struct Raw(Termios);
-
-impl Raw {
-    /// `None` if standard input is not a terminal.
-    fn enter() -> io::Result<Option<Self>> {
-        let stdin = io::stdin();
-        if !stdin.is_terminal() {
-            return Ok(None);
-        }
-        let before = tcgetattr(&stdin)?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(&stdin, OptionalActions::Drain, &raw)?;
-        Ok(Some(Self(before)))
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &self.0);
-    }
 }
 
 /// Connects the terminal to a console until either ends.

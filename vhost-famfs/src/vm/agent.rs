@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use protocol::attach::Attach;
-use protocol::exec::{Exec, PORTS, Request, Status};
+use protocol::exec::{Exec, PORTS, Request, Size, Status};
 
 use super::connection::Connection;
 use super::deadline::Deadline;
@@ -22,6 +22,9 @@ pub struct Command {
     argv: Vec<String>,
     env: BTreeMap<String, String>,
     stdin: Vec<u8>,
+    tty: Option<Size>,
+    workdir: Option<String>,
+    user: Option<String>,
 }
 
 impl Command {
@@ -43,9 +46,28 @@ impl Command {
         self
     }
 
+    /// Gives it a terminal of this size.
+    #[must_use]
+    pub fn tty(self, size: Size) -> Self {
+        Self { tty: Some(size), ..self }
+    }
+
+    /// Sets the directory to run it in.
+    #[must_use]
+    pub fn workdir(self, directory: impl Into<String>) -> Self {
+        Self { workdir: Some(directory.into()), ..self }
+    }
+
+    /// Sets whom to run it as: `NAME|UID[:GROUP|GID]`. The guest looks the names up.
+    #[must_use]
+    pub fn user(self, user: impl Into<String>) -> Self {
+        Self { user: Some(user.into()), ..self }
+    }
+
     /// The command in the form of a request.
     pub(super) fn request(&self, id: u64, stdin: bool) -> Request {
-        Request::Exec(Exec { id, argv: self.argv.clone(), env: self.env.clone(), stdin })
+        let Self { argv, env, stdin: _, tty, workdir, user } = self.clone();
+        Request::Exec(Exec { id, argv, env, stdin, tty, workdir, user })
     }
 
     /// Its standard input, if all of it is known.

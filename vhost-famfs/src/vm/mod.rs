@@ -56,7 +56,7 @@ pub use paths::VmPaths;
 pub use process::Lifetime;
 pub(crate) use process::tied;
 pub use protocol::attach::Attach;
-pub use protocol::exec::Status;
+pub use protocol::exec::{Size, Status};
 pub use qmp::{Qmp, QmpError};
 pub use select::{Origin, Qemu, SelectError, find_in_path};
 pub use shutdown::{Ending, Shutdown, end_vm};

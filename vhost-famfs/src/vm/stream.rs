@@ -2,11 +2,12 @@
 //! A command in a guest, with its streams: both ends wait for each other, so memory is bounded.
 
 use std::io::{self, Read, Write};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use protocol::exec::{Bytes, CHUNK, Reply, Request, Status, Stream, WINDOW};
+use protocol::exec::{Bytes, CHUNK, Reply, Request, Size, Status, Stream, WINDOW};
 
 use super::agent::{Agent, Command, ExecError, Failure, Output, Wait};
 use super::connection::{Connection, Sender};
@@ -25,6 +26,8 @@ pub struct Streams<'s> {
     /// The source of its standard input, if it has any; read by a thread that may outlive the
     /// command.
     pub input: Option<Box<dyn Read + Send>>,
+    /// New sizes of its terminal, if it has one; read by a thread that may outlive the command.
+    pub sizes: Option<Receiver<Size>>,
     /// Receives its standard output.
     pub stdout: &'s mut dyn Write,
     /// Receives its standard error.
@@ -42,7 +45,7 @@ impl Agent {
             bytes => Some(Box::new(io::Cursor::new(bytes.to_vec()))),
         };
         let id = self.accept(command, input.is_some(), &doing, limit)?;
-        let streams = Streams { input, stdout: &mut stdout, stderr: &mut stderr };
+        let streams = Streams { input, sizes: None, stdout: &mut stdout, stderr: &mut stderr };
         let status = self.session(&doing, limit, |connection, _| {
             let wait = || Wait { doing: &doing, limit, deadline };
             connection.run(command, id, streams, wait, false)
@@ -66,6 +69,14 @@ impl Connection {
         if let Some(input) = streams.input.take() {
             let (port, credit) = (self.sender().map_err(Failure::Io)?, Arc::clone(&credit));
             thread::spawn(move || feed(input, &port, id, &credit));
+        }
+        if let Some(sizes) = streams.sizes.take() {
+            let port = self.sender().map_err(Failure::Io)?;
+            thread::spawn(move || {
+                let mut resizes = sizes.into_iter().map(|size| Request::Resize { id, size });
+                // Ends with the connection, or when there are no more sizes.
+                resizes.all(|resize| port.send(&resize).is_ok())
+            });
         }
         let result = self.replies(command, id, &mut streams, &wait, patient, &credit);
         match (credit.end(), result) {

@@ -1,24 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Runs the command of a session: one at a time.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use protocol::exec::{Bytes, CHUNK, Exec, Reply, Status, Stream, WINDOW};
+use protocol::exec::{Bytes, CHUNK, Exec, Reply, Size, Status, Stream, WINDOW};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::batch::as_reported;
 use crate::outlet::Outlet;
-
-/// Exit codes for commands that were not run, as in shells (POSIX, "Exit Status for Commands").
-const NOT_FOUND: i32 = 127;
-const NOT_EXECUTABLE: i32 = 126;
+use crate::spawn::{NotRun, Started, spawn};
+use crate::terminal;
 
 /// Holds the running command, if there is one.
 #[derive(Clone, Default)]
@@ -33,6 +30,8 @@ struct Running {
     stdin: Option<Sender<Vec<u8>>>,
     /// Bytes of standard input that were received and that it has not taken.
     pending: Arc<AtomicU64>,
+    /// Its terminal, if it has one.
+    terminal: Option<File>,
 }
 
 impl Slot {
@@ -41,36 +40,25 @@ impl Slot {
     /// # Errors
     /// Why it cannot be started, for people.
     pub fn start(&self, exec: Exec, session: u64, outlet: &Outlet) -> Result<(), String> {
-        let Exec { id, argv, env, stdin } = exec;
+        let id = exec.id;
         let mut running = self.lock();
         if let Some(running) = &*running {
             return Err(format!("command {} is still running", running.id));
         }
-        let [program, arguments @ ..] = &argv[..] else { return Err("no program to run".into()) };
-        let input = if stdin { Stdio::piped() } else { Stdio::null() };
-        let child = Command::new(program)
-            .args(arguments)
-            .envs(env)
-            .stdin(input)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn();
-        let mut child = match child {
-            Ok(child) => child,
-            Err(error) => {
-                let said = format!("cannot run {program}: {error}");
-                let code = not_run(&error).ok_or_else(|| said.clone())?;
+        let mut started = match spawn(&exec) {
+            Ok(started) => started,
+            Err(NotRun { code: None, reason }) => return Err(reason),
+            Err(NotRun { code: Some(code), reason }) => {
                 drop(running);
-                let data = Bytes((said + "\n").into_bytes());
+                let data = Bytes((reason + "\n").into_bytes());
                 outlet.send(session, &Reply::Output { id, stream: Stream::Stderr, data });
                 outlet.send(session, &Reply::Exit { id, status: Status::Code(code) });
                 return Ok(());
             }
         };
-        let group = Pid::from_child(&child);
+        let group = Pid::from_child(&started.child);
         let pending = Arc::new(AtomicU64::new(0));
-        let stdin = child.stdin.take().map(|pipe| {
+        let stdin = started.stdin.take().map(|pipe| {
             let (sender, chunks) = mpsc::channel();
             let (pending, outlet) = (Arc::clone(&pending), outlet.clone());
             thread::spawn(move || {
@@ -81,9 +69,10 @@ impl Slot {
             });
             sender
         });
-        *running = Some(Running { id, group, stdin, pending });
+        let terminal = started.terminal.take();
+        *running = Some(Running { id, group, stdin, pending, terminal });
         let (slot, outlet) = (self.clone(), outlet.clone());
-        thread::spawn(move || slot.attend(child, id, group, session, &outlet));
+        thread::spawn(move || slot.attend(started, id, group, session, &outlet));
         Ok(())
     }
 
@@ -109,6 +98,17 @@ impl Slot {
         }
     }
 
+    /// Changes the size of a command's terminal, if it has one.
+    pub fn resize(&self, id: u64, size: Size) {
+        let running = self.lock();
+        let command = running.as_ref().filter(|command| command.id == id);
+        if let Some(terminal) = command.and_then(|command| command.terminal.as_ref())
+            && let Err(error) = terminal::resize(terminal, size)
+        {
+            eprintln!("appliance-agent: command {id}: cannot resize its terminal: {error}");
+        }
+    }
+
     /// Kills the command with its whole process group, and forgets it.
     pub fn kill(&self) {
         let mut running = self.lock();
@@ -119,11 +119,11 @@ impl Slot {
     }
 
     /// Sends the command's output and how it ends.
-    fn attend(&self, mut child: Child, id: u64, group: Pid, session: u64, outlet: &Outlet) {
-        let streams = (child.stdout.take(), child.stderr.take());
+    fn attend(&self, started: Started, id: u64, group: Pid, session: u64, outlet: &Outlet) {
+        let Started { mut child, stdout, stderr, .. } = started;
         thread::scope(|scope| {
-            scope.spawn(|| pump(streams.0, id, Stream::Stdout, session, outlet));
-            scope.spawn(|| pump(streams.1, id, Stream::Stderr, session, outlet));
+            scope.spawn(|| pump(stdout, id, Stream::Stdout, session, outlet));
+            scope.spawn(|| pump(stderr, id, Stream::Stderr, session, outlet));
         });
         // Waits without reaping: the group id belongs to the command until the slot is empty.
         let _ = waitid(WaitId::Pid(group), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
@@ -147,15 +147,6 @@ impl Slot {
     }
 }
 
-/// The exit code for a program that cannot be run; `None` if the program is not the reason.
-fn not_run(error: &io::Error) -> Option<i32> {
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Some(NOT_FOUND),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::IsADirectory => Some(NOT_EXECUTABLE),
-        _ => (error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error())).then_some(NOT_EXECUTABLE),
-    }
-}
-
 /// Sends a stream of a command until it is closed.
 fn pump(stream: Option<impl Read>, id: u64, name: Stream, session: u64, outlet: &Outlet) {
     let Some(mut stream) = stream else { return };
@@ -168,6 +159,8 @@ fn pump(stream: Option<impl Read>, id: u64, name: Stream, session: u64, outlet: 
                 outlet.send(session, &Reply::Output { id, stream: name, data });
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Of a terminal that no process of the command has open any more.
+            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => return,
             Err(error) => {
                 eprintln!("appliance-agent: command {id}: {name:?}: {error}");
                 return;

@@ -193,3 +193,70 @@ fn a_command_that_does_not_read_stops_no_other() {
     input_output(&benches[1]);
     benches[0].slot.kill();
 }
+
+/// The part of a text before its first carriage return; a terminal ends lines with one.
+fn first_line(replies: &[Reply]) -> String {
+    text(replies, Stream::Stdout).split('\r').next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_terminal_has_a_size_that_changes_and_keys_that_interrupt() {
+    let bench = Bench::new();
+    let tty = Some(Size { rows: 33, columns: 99 });
+    let exec = |id, script: &str| {
+        let argv = ["sh", "-c", script].map(Into::into).into();
+        Exec { id, argv, stdin: true, tty, ..Exec::default() }
+    };
+    let start = |exec| bench.slot.start(exec, 1, &bench.outlet).unwrap();
+    start(exec(1, "stty size; tty >/dev/null && exit 3"));
+    let replies = bench.sink.finished();
+    assert_eq!(first_line(&replies), "33 99");
+    assert_eq!(replies.last(), Some(&Reply::Exit { id: 1, status: Status::Code(3) }));
+
+    let bench = Bench::new();
+    let start = |exec| bench.slot.start(exec, 1, &bench.outlet).unwrap();
+    start(exec(2, "until [ \"$(stty size)\" = '1 65535' ]; do :; done; exit 4"));
+    bench.slot.resize(9, Size { rows: 7, columns: 7 });
+    bench.slot.resize(2, Size { rows: 1, columns: u16::MAX });
+    assert_eq!(bench.sink.finished().last(), Some(&Reply::Exit { id: 2, status: Status::Code(4) }));
+
+    // What remains in the background does not keep the command from ending.
+    let bench = Bench::new();
+    let start = |exec| bench.slot.start(exec, 1, &bench.outlet).unwrap();
+    start(exec(3, "trap 'exit 5' INT; sleep 1000 & echo on; while :; do sleep 0.1; done"));
+    let begun = Instant::now();
+    while bench.sink.replies().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "no output");
+        thread::sleep(Duration::from_millis(5));
+    }
+    bench.slot.input(3, vec![0x03]);
+    let replies = bench.sink.finished();
+    assert_eq!(first_line(&replies), "on");
+    assert_eq!(replies.last(), Some(&Reply::Exit { id: 3, status: Status::Code(5) }));
+}
+
+#[test]
+fn a_directory_or_user_that_is_not_there_is_named() {
+    let bench = Bench::new();
+    let exec = |id| Exec { id, argv: vec!["pwd".into()], ..Exec::default() };
+    let table = [
+        (Exec { workdir: Some("/proc/self".into()), ..exec(1) }, 0, "/proc/self"),
+        (Exec { workdir: Some("/none".into()), ..exec(2) }, 126, "cannot enter /none: No such"),
+        (
+            Exec { workdir: Some("/dev/null".into()), ..exec(3) },
+            126,
+            "cannot enter /dev/null: Not a",
+        ),
+        (Exec { user: Some("no-such".into()), ..exec(4) }, 126, "no user no-such in the guest's"),
+    ];
+    for (exec, code, words) in table {
+        let id = exec.id;
+        bench.slot.start(exec, 1, &bench.outlet).unwrap();
+        let replies = bench.sink.finished();
+        assert_eq!(replies.last(), Some(&Reply::Exit { id, status: Status::Code(code) }));
+        let stream = if code == 0 { Stream::Stdout } else { Stream::Stderr };
+        let said = text(&replies, stream);
+        let said = said.lines().last().unwrap();
+        assert!(said.starts_with(words) || code == 0 && said.starts_with("/proc/"), "{said}");
+    }
+}

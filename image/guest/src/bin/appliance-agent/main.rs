@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  port: requests --> session --> command: one child, its streams pumped by threads
+//!                                    | spawn: as a user, on a terminal
 //!  port: replies  <-- outlet  <-- command, pool (watches for the report of attach)
 //!  mount point    <-- handover <-- mounting (attach) in confinement
 //! ```
@@ -25,7 +26,11 @@ mod outlet;
 mod pool;
 mod port;
 mod session;
+mod spawn;
+mod sys;
 mod systemd;
+mod terminal;
+mod user;
 
 use std::env;
 use std::process::ExitCode;

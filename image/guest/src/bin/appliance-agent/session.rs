@@ -170,6 +170,7 @@ impl Session {
                 }
             }
             Request::Stdin { id, data } => self.slot.input(id, data.0),
+            Request::Resize { id, size } => self.slot.resize(id, size),
             Request::Ping {} => self.tell_name(),
             Request::Poweroff {} => self.power_off(),
         }

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The user's terminal in raw mode: every key goes to the guest.
+
+use std::io::{self, IsTerminal};
+
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+
+/// Keeps the terminal on standard input in raw mode until dropped.
+pub struct Raw(Before);
+
+/// The state of the terminal before that.
+#[derive(Clone)]
+pub struct Before(Termios);
+
+impl Raw {
+    /// `None` if standard input is not a terminal.
+    pub fn enter() -> io::Result<Option<Self>> {
+        let stdin = io::stdin();
+        if !stdin.is_terminal() {
+            return Ok(None);
+        }
+        let before = tcgetattr(&stdin)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(&stdin, OptionalActions::Drain, &raw)?;
+        Ok(Some(Self(Before(before))))
+    }
+
+    /// For a thread that ends the process.
+    pub fn before(&self) -> Before {
+        self.0.clone()
+    }
+}
+
+impl Before {
+    /// Brings that state back.
+    pub fn restore(&self) {
+        // What was a terminal may be gone.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &self.0);
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        self.0.restore();
+    }
+}

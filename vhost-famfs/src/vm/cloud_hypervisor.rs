@@ -13,6 +13,11 @@ pub const NO_SHARED_MEMORY: &str = "its generic vhost-user device has no shared 
                                     (VHOST_USER_PROTOCOL_F_SHMEM), which vhost-famfs back-ends \
                                     need; it maps pools itself with --pmem";
 
+/// The option of `--platform` for the machine's UUID, and its name before. Newer programs warn about
+/// the old one.
+pub(crate) const UUID_OPTION: &str = "system_uuid";
+const OLD_UUID_OPTION: &str = "uuid";
+
 /// What `--version` and `--help` report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloudHypervisor {
@@ -26,6 +31,10 @@ pub struct CloudHypervisor {
     pub generic_vhost_user: bool,
     /// Whether its help mentions shared memory regions for that device.
     pub shared_memory: bool,
+    /// Its option for the machine's UUID, of `--platform`.
+    pub uuid_option: &'static str,
+    /// Whether its disks have an option for the format of the image.
+    pub image_type: bool,
 }
 
 /// Why a program cannot be used as cloud-hypervisor.
@@ -53,6 +62,20 @@ pub enum CloudHypervisorError {
 }
 
 impl CloudHypervisor {
+    /// The newest known one, found by its name where it runs.
+    #[must_use]
+    pub fn newest() -> Self {
+        Self {
+            program: PROGRAM.into(),
+            version: String::new(),
+            pmem: true,
+            generic_vhost_user: true,
+            shared_memory: false,
+            uuid_option: UUID_OPTION,
+            image_type: true,
+        }
+    }
+
     /// How its VMs can get pools, for the user.
     #[must_use]
     pub fn transports(&self) -> &'static str {
@@ -89,15 +112,21 @@ impl CloudHypervisor {
         })?;
         let help = said("--help")?;
         let device = option(&help, "--generic-vhost-user");
+        let says = |name, word| option(&help, name).is_some_and(|text| text.contains(word));
         Ok(Self {
             program: program.into(),
             version,
-            pmem: option(&help, "--pmem").is_some_and(|text| text.contains("discard_writes")),
+            pmem: says("--pmem", "discard_writes"),
             generic_vhost_user: device.is_some(),
             shared_memory: device.is_some_and(|text| {
                 let text = text.to_lowercase();
                 text.contains("shmem") || text.contains("shared memory")
             }),
+            uuid_option: match says("--platform", UUID_OPTION) {
+                true => UUID_OPTION,
+                false => OLD_UUID_OPTION,
+            },
+            image_type: says("--disk", "image_type"),
         })
     }
 }
@@ -145,11 +174,20 @@ mod tests {
         write(
             "case $1 in --version) echo cloud-hypervisor v53.0.0;; \
              *) echo '  --pmem <p>  file=,discard_writes=on|off'; \
-             echo '  --generic-vhost-user <g>  virtio_id=,socket=';; esac",
+             echo '  --generic-vhost-user <g>  virtio_id=,socket='; \
+             echo '  --platform <p>  uuid=,oem_strings='; echo '  --disk <d>  path=';; esac",
         );
         let found = CloudHypervisor::of(&program).unwrap();
         assert_eq!(found.version, "53.0.0");
+        assert!(found.uuid_option == "uuid" && !found.image_type, "{found:?}");
         assert!(found.pmem && found.generic_vhost_user && !found.shared_memory, "{found:?}");
+        write(
+            "case $1 in --version) echo cloud-hypervisor v54.0.0;; \
+             *) echo '  --platform <p>  uuid=,system_uuid='; \
+             echo '  --disk <d>  path=,image_type=';; esac",
+        );
+        let found = CloudHypervisor::of(&program).unwrap();
+        assert!(found.uuid_option == "system_uuid" && found.image_type, "{found:?}");
         write("echo something else");
         let error = CloudHypervisor::of(&program).unwrap_err().to_string();
         assert!(error.contains("says \"something else\""), "{error}");

@@ -8,7 +8,7 @@ use super::{EmitError, Emitted, prepare, qemu};
 use crate::cluster::plan::{ClusterPlan, VmPlan};
 use crate::cluster::spec::{Access, Transport};
 use crate::vm::ROOT_SERIAL;
-use crate::vm::cloud_hypervisor::{CloudHypervisor, NO_SHARED_MEMORY, PROGRAM};
+use crate::vm::cloud_hypervisor::{CloudHypervisor, NO_SHARED_MEMORY, UUID_OPTION};
 use crate::vm::shell_quoted;
 
 /// The script; `found` is this host's program, which must support it.
@@ -26,17 +26,21 @@ pub(super) fn script(
         Some(found) => {
             writeln!(text, "\n# cloud-hypervisor {}: {}.", found.version, found.transports())
         }
-        None => writeln!(text, "\n# Of cloud-hypervisor: {NO_SHARED_MEMORY}."),
+        None => writeln!(
+            text,
+            "\n# Of cloud-hypervisor: {NO_SHARED_MEMORY}.\n# A program that does not know \
+             {UUID_OPTION}= and image_type=raw takes uuid=, and no image_type."
+        ),
     };
     text.push_str(
         "# Needs KVM. `vhost-famfs exec` does not work, as there is no port for it; the serial \
          console goes to a file.\n",
     );
-    let program = found.map_or_else(|| PROGRAM.into(), |found| found.program.clone().into());
+    let newest = CloudHypervisor::newest();
+    let program = found.unwrap_or(&newest);
     for vm in &plan.vms {
         let _ = writeln!(text, "\n# VM {}: {}{}", vm.name(), vm.access, note(vm));
-        let _ =
-            writeln!(text, "{} < /dev/null &", shell_quoted(&command_line(vm, plan, &program)?));
+        let _ = writeln!(text, "{} < /dev/null &", shell_quoted(&command_line(vm, plan, program)?));
     }
     text.push_str("\nwait\n");
     Ok(Emitted { name: format!("{}-cloud-hypervisor.sh", plan.name), text })
@@ -56,7 +60,7 @@ fn note(vm: &VmPlan) -> &'static str {
 fn command_line(
     vm: &VmPlan,
     plan: &ClusterPlan,
-    program: &OsString,
+    program: &CloudHypervisor,
 ) -> Result<Vec<OsString>, EmitError> {
     if matches!(vm.access, Access::Slice { .. }) {
         return Err(EmitError::Slice(vm.name().to_owned()));
@@ -79,7 +83,7 @@ fn command_line(
     let pool = file("pool", &plan.pool.path)?;
     let root = file("image", &config.image.root())?;
     let console = file("console log", &config.paths.console_log)?;
-    let mut argv: Vec<OsString> = vec![program.clone()];
+    let mut argv: Vec<OsString> = vec![program.program.clone().into()];
     let mut option = |name: &str, value: OsString| argv.extend([name.into(), value]);
     option("--kernel", config.image.kernel().into());
     option("--initramfs", config.image.initrd(config.root).into());
@@ -88,10 +92,12 @@ fn command_line(
     option("--memory", format!("size={}M,shared=on", config.memory >> 20).into());
     option(
         "--platform",
-        format!("uuid={},oem_strings=[{}]", config.uuid, strings.join(",")).into(),
+        format!("{}={},oem_strings=[{}]", program.uuid_option, config.uuid, strings.join(","))
+            .into(),
     );
     option("--pmem", format!("file={pool},discard_writes={discard}").into());
-    option("--disk", format!("path={root},readonly=on,serial={ROOT_SERIAL}").into());
+    let image_type = if program.image_type { ",image_type=raw" } else { "" };
+    option("--disk", format!("path={root},readonly=on,serial={ROOT_SERIAL}{image_type}").into());
     option("--serial", format!("file={console}").into());
     option("--console", "off".into());
     Ok(argv)

@@ -330,13 +330,13 @@ fn cloud_hypervisor_maps_pools_itself() {
     assert!(text.contains(&format!("--pmem file={pool},discard_writes=off")), "{text}");
     assert!(text.contains(&format!("--pmem file={pool},discard_writes=on")), "the read-only VM");
     assert!(text.contains("VHOST_USER_PROTOCOL_F_SHMEM"), "says why: {text}");
-    let old = CloudHypervisor {
-        program: "ch".into(),
-        version: "20.0".into(),
-        pmem: false,
-        generic_vhost_user: false,
-        shared_memory: false,
-    };
+    let newest = CloudHypervisor::newest();
+    assert!(text.contains("system_uuid=") && text.contains(",image_type=raw"), "{text}");
+    let before = CloudHypervisor { uuid_option: "uuid", image_type: false, ..newest.clone() };
+    let before = only(emit(&plan, Form::CloudHypervisor(Some(&before))).unwrap());
+    assert!(before.contains("uuid=") && !before.contains("system_uuid="), "{before}");
+    assert!(!before.contains("image_type="), "{before}");
+    let old = CloudHypervisor { version: "20.0".into(), pmem: false, ..newest };
     let error = emit(&plan, Form::CloudHypervisor(Some(&old))).unwrap_err().to_string();
     assert!(error.contains("cloud-hypervisor 20.0: it has no --pmem"), "{error}");
 }
@@ -402,7 +402,7 @@ fn a_pool_that_exists_keeps_its_master() {
         (Form::Qemu, "-uuid "),
         (Form::Systemd, "-uuid "),
         (Form::Libvirt, "<uuid>"),
-        (Form::CloudHypervisor(None), "uuid="),
+        (Form::CloudHypervisor(None), "system_uuid="),
     ] {
         let all: String = emit(&plan, form).unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(all.matches(&format!("{before}{master}")).count(), 1, "{all}");

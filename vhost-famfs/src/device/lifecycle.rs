@@ -47,14 +47,16 @@ pub enum StartError {
     #[error(
         "the front-end did not open a back-end channel (VHOST_USER_PROTOCOL_F_BACKEND_REQ): this \
          device needs QEMU 11.1 or newer with vhost-user-test-device-pci,virtio-id={DEVICE_ID}; \
-         other VMMs map the pool themselves (virtio-pmem-pci, or --pmem of cloud-hypervisor)"
+         other VMMs map the pool themselves, without this program (virtio-pmem-pci of an older QEMU, \
+         --pmem file=POOL,discard_writes=off of cloud-hypervisor)"
     )]
     NoChannel,
     /// The front-end does not support shared memory regions.
     #[error(
         "the front-end did not ask for the shared memory regions (VHOST_USER_PROTOCOL_F_SHMEM): \
          this device needs QEMU 11.1 or newer with vhost-user-test-device-pci,virtio-id={DEVICE_ID}; \
-         other VMMs map the pool themselves (virtio-pmem-pci, or --pmem of cloud-hypervisor)"
+         other VMMs map the pool themselves, without this program (virtio-pmem-pci of an older QEMU, \
+         --pmem file=POOL,discard_writes=off of cloud-hypervisor)"
     )]
     NoRegions,
 }

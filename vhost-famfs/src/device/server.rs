@@ -15,6 +15,7 @@ use vhost::vhost_user::{Error as VhostUserError, Listener};
 use vhost_user_backend::{Error as DaemonError, ShutdownHandle, VhostUserDaemon};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
+use super::lifecycle::StartError;
 use super::listen::Socket;
 use super::sandbox::{Entered, SandboxError};
 use super::vhost_user::Device;
@@ -39,6 +40,9 @@ pub enum ServerError {
          flush: power it off"
     )]
     Protocol(#[source] VhostUserError),
+    /// The front-end cannot show the pool to its guest.
+    #[error("this VMM cannot map the pool for its guest, which sees no pool")]
+    Unfit(#[source] StartError),
 }
 
 /// Why serving ended without an error.
@@ -68,14 +72,15 @@ pub fn serve(
     let (connected, connection) = channel();
     // Do everything now that needs no VM: a VM waits for the rest.
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let device = Device::new(pool, window, memory.clone()).map_err(ServerError::Setup)?;
+    let (fit, unfit) = UnixStream::pair().map_err(ServerError::Setup)?;
+    let device = Device::new(pool, window, memory.clone(), fit).map_err(ServerError::Setup)?;
     let mut daemon = VhostUserDaemon::new("vhost-user".to_owned(), device.clone(), memory)
         .map_err(daemon_error)?;
     let watched = device.as_ref();
     thread::scope(|scope| {
         let stopper = thread::Builder::new()
             .name("stopper".to_owned())
-            .spawn_scoped(scope, move || shut_down_on(stop, &done, &connection, watched))
+            .spawn_scoped(scope, move || shut_down_on(stop, &done, &unfit, &connection, watched))
             .map_err(ServerError::Setup)?;
         // Dropped together with this closure, however it ends; that ends the stopper.
         let (connected, finished) = (connected, finished);
@@ -102,29 +107,36 @@ pub fn serve(
         if let Some(number) = device.take_exit_descriptor() {
             sys::close_abandoned(number);
         }
-        end(result, stopped)
+        match device.unfit() {
+            Some(reason) if !stopped => Err(ServerError::Unfit(reason)),
+            _ => end(result, stopped),
+        }
     })
 }
 
-/// Shuts down the connection when `stop` becomes readable, and returns whether it did so. Returns
-/// as soon as `done` is closed.
+/// Shuts down the connection when `stop` becomes readable or `unfit` is closed, and returns whether
+/// it was `stop`. Returns as soon as `done` is closed.
 fn shut_down_on(
     stop: BorrowedFd<'_>,
     done: &UnixStream,
+    unfit: &UnixStream,
     connection: &Receiver<ShutdownHandle>,
     device: &Device,
 ) -> bool {
-    let stopped = matches!(wait_readable(&[done.as_fd(), stop]), Ok(1));
+    let ready = wait_readable(&[done.as_fd(), unfit.as_fd(), stop]).unwrap_or(0);
+    let (ended, stopped) = (ready == 0, ready == 2);
     // Without a connection there is nothing to shut down: the sender has been dropped.
-    let Some(connection) = stopped.then(|| connection.recv().ok()).flatten() else { return false };
-    if device.is_started() {
+    let Some(connection) = (!ended).then(|| connection.recv().ok()).flatten() else {
+        return false;
+    };
+    if stopped && device.is_started() {
         warn!(
             "asked to stop while a VM uses the pool: the VM keeps its memory, but its flushes hang \
              from now on; power it off, as a reboot would abort QEMU"
         );
     }
     connection.shutdown();
-    true
+    stopped
 }
 
 /// Why serving ended.

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ use vmm_sys_util::event::{
 };
 
 use super::durability::Durability;
-use super::lifecycle::{Generation, Lifecycle, OnAck, OnFlush, OnTable, Phase};
+use super::lifecycle::{Generation, Lifecycle, OnAck, OnFlush, OnTable, Phase, StartError};
 use super::mapper::{self, Order};
 use super::pmem::{F_SHMEM_REGION, QUEUES, Reply};
 use super::queue::{self, Batch};
@@ -67,6 +68,10 @@ struct State {
     durability: Durability,
     /// The descriptor that ends the queue's thread; the library releases it without closing it.
     exit: Option<RawFd>,
+    /// Why this front-end cannot show the pool to its guest.
+    unfit: Option<StartError>,
+    /// Closed when that is known; somebody waits for it at the other end.
+    fit: Option<UnixStream>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -75,10 +80,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Device {
-    /// A device for one connection.
-    pub fn new(pool: Pool, window: Window, memory: Memory) -> io::Result<Arc<Self>> {
+    /// A device for one connection. It closes `fit` if the front-end cannot show the pool to its
+    /// guest.
+    pub fn new(
+        pool: Pool,
+        window: Window,
+        memory: Memory,
+        fit: UnixStream,
+    ) -> io::Result<Arc<Self>> {
         let (orders, received) = channel();
-        let (state, limits) = Default::default();
+        let state = Mutex::new(State { fit: Some(fit), ..State::default() });
+        let limits = Mutex::default();
         let device = Arc::new(Self { pool, window, memory, orders, state, limits });
         // The mapper ends with the device, so it must not keep the device alive.
         let mapped = Arc::downgrade(&device);
@@ -97,6 +109,11 @@ impl Device {
     /// Whether the guest may be using the window.
     pub fn is_started(&self) -> bool {
         matches!(self.state().life.phase(), Phase::Starting | Phase::Mapped | Phase::Failed)
+    }
+
+    /// Why this front-end cannot show the pool to its guest, if that is known.
+    pub fn unfit(&self) -> Option<StartError> {
+        self.state().unfit
     }
 
     /// The descriptor that the library left open when the connection ended. It has no owner.
@@ -321,9 +338,11 @@ impl VhostUserBackend for Device {
             Ok(_) => self.limited("started", |suppressed| {
                 info!(features, suppressed, "started by the guest");
             }),
-            Err(err) => self.limited("not started", |suppressed| {
-                error!(%err, suppressed, "cannot map the window");
-            }),
+            Err(err) => {
+                let mut state = self.state();
+                state.unfit = Some(err);
+                state.fit = None;
+            }
         }
     }
 

@@ -40,17 +40,29 @@ fn offers_only_what_qemu_survives() {
     assert_eq!(vmm.frontend.get_protocol_features().unwrap(), expected_protocol_features());
 }
 
+/// What cloud-hypervisor's generic vhost-user device lacks is the last one.
 #[test]
-fn names_the_feature_that_a_front_end_lacks() {
-    let pool = TestPool::tmpfs(16 * MIB);
-    let backend = Backend::start(&pool, &[]);
-    let mut vmm = Vmm::connect(&backend);
-    vmm.frontend.get_features().unwrap();
-    vmm.frontend.get_protocol_features().unwrap();
-    vmm.frontend.set_protocol_features(VhostUserProtocolFeatures::REPLY_ACK).unwrap();
-    vmm.start();
-    backend.expect_log("VHOST_USER_PROTOCOL_F_BACKEND_REQ");
-    assert_eq!(vmm.flush(), 1, "what the guest stores goes nowhere");
+fn a_front_end_without_shared_memory_regions_is_told_the_way_out() {
+    let nothing = VhostUserProtocolFeatures::REPLY_ACK;
+    let channel = expected_protocol_features() - VhostUserProtocolFeatures::SHMEM;
+    for (features, missing) in
+        [(nothing, "VHOST_USER_PROTOCOL_F_BACKEND_REQ"), (channel, "VHOST_USER_PROTOCOL_F_SHMEM")]
+    {
+        let pool = TestPool::tmpfs(16 * MIB);
+        let mut backend = Backend::start(&pool, &[]);
+        let mut vmm = Vmm::connect(&backend);
+        vmm.frontend.get_features().unwrap();
+        vmm.frontend.get_protocol_features().unwrap();
+        vmm.frontend.set_protocol_features(features).unwrap();
+        if features == channel {
+            vmm.send_channel();
+        }
+        vmm.set_features();
+        assert_eq!(backend.wait().code(), Some(1));
+        backend.expect_log("this VMM cannot map the pool for its guest");
+        backend.expect_log(missing);
+        backend.expect_log("--pmem file=POOL,discard_writes=off of cloud-hypervisor");
+    }
 }
 
 #[test]

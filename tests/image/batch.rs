@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A guest that is started for one command, and credentials that describe its pool.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use serde_json::json;
 use vhost_famfs::vm::{Command, Root, Status};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
 const POOL: u64 = 64 << 20;
 const MEMORY: u64 = 512 << 20;
 const SHORT: Duration = Duration::from_secs(180);
+/// When to press a power button again: a press is lost while the guest still loads the driver.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// Starts four VMs on one pool, three of them without a root.
 pub fn diskless(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
@@ -77,6 +80,12 @@ pub fn diskless(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(text.contains("several devices hold a famfs: /dev/dax"), "{text}");
         Ok(())
     });
+    session.check("the power button powers off, without systemd and with it", || {
+        for node in [serving, cluster.node("pretender")?] {
+            press_power_button(node)?;
+        }
+        Ok(())
+    });
     session.check("the others shut down in order", || {
         let mut cluster = cluster;
         drop(cluster.remove("batch")?);
@@ -90,5 +99,21 @@ fn refusal(node: &Node) -> Result<String> {
     match node.vm.wait_ready(BOOT) {
         Ok(ready) => bail!("the VM says: {:?}", ready.attach),
         Err(error) => Ok(format!("{error:#}")),
+    }
+}
+
+/// What `virsh shutdown` and other VMMs' commands do to a machine.
+fn press_power_button(node: &Node) -> Result<()> {
+    let name = node.vm.name();
+    let mut qmp = node.vm.qmp(SHORT)?;
+    let begin = Instant::now();
+    loop {
+        let pressed = qmp.execute("system_powerdown", json!({}), SHORT);
+        if let Some(status) = node.vm.wait_exit(AGAIN) {
+            ensure!(status.success(), "VM {name}: {status}");
+            return Ok(());
+        }
+        pressed?;
+        ensure!(begin.elapsed() < SHORT, "VM {name} is still running");
     }
 }

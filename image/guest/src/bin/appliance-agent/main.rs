@@ -12,7 +12,8 @@
 //! so, and ends when the host requests a power-off. `attach` mounts the pool and passes it to the
 //! serving agent. appliance-init starts both. Units run `attached`, which waits for the end of
 //! `attach`, and `watch`, which follows the pool (in the diskless appliance, appliance-init does
-//! this). `check` reports what is wrong with the machine. `send` and `receive` copy files.
+//! this). `power-off` asks systemd to power the machine off, `check` reports what is wrong with the
+//! machine, `send` and `receive` copy files.
 
 mod asked;
 mod batch;
@@ -35,6 +36,8 @@ mod user;
 use std::env;
 use std::process::ExitCode;
 
+use anyhow::Error;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -43,13 +46,14 @@ fn main() -> ExitCode {
         ["attach"] => mounting::attach().map(|()| ExitCode::SUCCESS),
         ["attached"] => pool::wait_attached().map(|()| ExitCode::SUCCESS),
         ["watch"] => mounting::watch(),
+        ["power-off"] => systemd::power_off().map_err(Error::msg).map(|()| ExitCode::SUCCESS),
         ["check"] => health::check(),
         ["send", "--", ref paths @ ..] => copying::send(false, paths),
         ["send", "-r", "--", ref paths @ ..] => copying::send(true, paths),
         ["receive", target, ref names @ ..] => copying::receive(target, names),
         _ => Err(anyhow::anyhow!(
-            "unexpected arguments {arguments:?}; usage: appliance-agent [diskless | attach | attached | watch | check | \
-             send [-r] -- PATH... | receive TARGET NAME...]"
+            "unexpected arguments {arguments:?}; usage: appliance-agent [diskless | attach | attached | watch | power-off | \
+             check | send [-r] -- PATH... | receive TARGET NAME...]"
         )),
     };
     match result {

@@ -6,6 +6,7 @@
 //! modules  ->  agent                               serves the host
 //! agent attach                                     mounts the pool
 //!            |-- without systemd: agent watch (famfs watch); with it, famfs-watch.service
+//!            |-- modules of the power button  ->  when it is pressed: power-off
 //! ```
 //!
 //! Next to systemd, this is a separate process, which systemd does not supervise.
@@ -24,10 +25,12 @@ use guest::{given, report};
 use protocol::attach::Attach;
 use protocol::credentials::NO_POOL;
 use rustix::io::Errno;
-use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus, setrlimit, setsid, wait};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, kill_process, setrlimit, setsid, wait,
+};
 use rustix::termios::tcdrain;
 
-use crate::modules;
+use crate::{modules, power_button};
 
 /// Serves the host, and mounts and follows the pool.
 pub const AGENT: &str = "/usr/bin/appliance-agent";
@@ -118,6 +121,9 @@ fn bind_dax_devices() {
 
 /// Waits for the services and, as process 1, reaps all orphaned processes.
 fn look_after(manager: Manager, mut agent: Pid, mut attach: Option<Pid>) -> Result<()> {
+    if attach.is_none() {
+        heed_power_button(manager, agent);
+    }
     while let Some((pid, status)) = next_end()? {
         if pid == agent {
             if manager == Manager::None {
@@ -128,6 +134,7 @@ fn look_after(manager: Manager, mut agent: Pid, mut attach: Option<Pid>) -> Resu
             agent = start_agent(manager)?;
         } else if attach == Some(pid) {
             attach = None;
+            heed_power_button(manager, agent);
             match status.exit_status() {
                 Some(0) if manager == Manager::None => drop(start(&["watch"])?),
                 Some(0) => {}
@@ -137,6 +144,31 @@ fn look_after(manager: Manager, mut agent: Pid, mut attach: Option<Pid>) -> Resu
         }
     }
     Ok(())
+}
+
+/// Powers the machine off when its power button is pressed. This comes after the pool, which is
+/// waited for.
+fn heed_power_button(manager: Manager, agent: Pid) {
+    let list = match manager {
+        Manager::None => modules::INITRD,
+        Manager::Systemd => modules::ROOT,
+    };
+    let heed = move || {
+        modules::load(list, &[power_button::MODULES])?;
+        match (power_button::wait()?, manager) {
+            (false, _) => Ok(()),
+            // Its end is the end of all.
+            (true, Manager::None) => {
+                kill_process(agent, Signal::TERM).context("cannot end the agent")
+            }
+            (true, Manager::Systemd) => start(&["power-off"]).map(drop),
+        }
+    };
+    thread::spawn(move || {
+        heed().unwrap_or_else(|error: anyhow::Error| {
+            eprintln!("appliance-init: {error:#}; continuing without the power button");
+        });
+    });
 }
 
 fn start_agent(manager: Manager) -> Result<Pid> {

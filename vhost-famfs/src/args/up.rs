@@ -114,7 +114,7 @@ pub enum Emit {
     Qemu,
     /// Command lines for cloud-hypervisor.
     CloudHypervisor,
-    /// libvirt domains.
+    /// libvirt domains, and a script that prepares their starts.
     Libvirt,
     /// systemd units.
     Systemd,

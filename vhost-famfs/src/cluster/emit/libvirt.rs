@@ -1,32 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! libvirt domains (formatdomain). The pool is passed through libvirt's `qemu:commandline`, because
-//! libvirt has no element for the generic vhost-user device.
+//! libvirt domains (formatdomain), two for each VM: for hosts with KVM and without. The pool is passed
+//! through libvirt's `qemu:commandline`, because libvirt has no element for the generic vhost-user
+//! device. What a start needs beforehand is a script.
 
 use std::ffi::OsString;
 use std::fmt::Write;
 
 use protocol::exec::port;
 
-use super::prepare::{self, Lines};
-use super::{EmitError, Emitted, accelerator};
+use super::prepare;
+use super::{EmitError, Emitted, accelerator, libvirt_prepare};
 use crate::cluster::plan::{ClusterPlan, VmPlan};
-use crate::vm::{PoolDevice, ROOT_SERIAL, shell_quoted};
+use crate::vm::{Accelerator, PoolDevice, ROOT_SERIAL, VmConfig};
 
-/// One domain per VM.
+/// PCI slot of a VM's first pool. libvirt does not know of it, and fills slots from below.
+const POOL_SLOT: usize = 0x10;
+
+/// The domains of each VM, and the script that prepares their starts.
 pub(super) fn domains(plan: &ClusterPlan) -> Result<Vec<Emitted>, EmitError> {
-    plan.vms.iter().map(|vm| domain(plan, vm)).collect()
+    let mut files = Vec::new();
+    for vm in &plan.vms {
+        for accelerator in [Accelerator::Kvm, accelerator::EMULATOR] {
+            files.push(domain(plan, vm, accelerator)?);
+        }
+    }
+    files.push(libvirt_prepare::script(plan));
+    Ok(files)
 }
 
-fn domain(plan: &ClusterPlan, vm: &VmPlan) -> Result<Emitted, EmitError> {
-    let config = &vm.config;
+/// The file of a VM's domain.
+pub(super) fn file_name(plan: &ClusterPlan, vm: &VmPlan, accelerator: Accelerator) -> String {
+    // A dot, which no name has.
+    let suffix = if accelerator == Accelerator::Kvm { "" } else { ".emulated" };
+    format!("{}-{}{suffix}.xml", plan.name, vm.name())
+}
+
+fn domain(plan: &ClusterPlan, vm: &VmPlan, accelerator: Accelerator) -> Result<Emitted, EmitError> {
+    let config = VmConfig { accelerator, ..vm.config.clone() };
+    let is_kvm = accelerator == Accelerator::Kvm;
     let name = format!("{}-{}", plan.name, vm.name());
     let path = |what, path: &std::path::Path| {
         let text = path.to_str().ok_or_else(|| unfit(what, &path.to_string_lossy()))?;
         escaped(what, text)
     };
     let mut text = format!(
-        "<domain type=\"kvm\" xmlns:qemu=\"http://libvirt.org/schemas/domain/qemu/1.0\">\n{}",
-        comment(plan, vm)?
+        "<domain type=\"{}\" xmlns:qemu=\"http://libvirt.org/schemas/domain/qemu/1.0\">\n{}",
+        if is_kvm { "kvm" } else { "qemu" },
+        comment(plan, vm, accelerator)?
     );
     let memory = config.memory >> 10;
     let mut credentials = String::new();
@@ -63,8 +83,7 @@ fn domain(plan: &ClusterPlan, vm: &VmPlan) -> Result<Emitted, EmitError> {
     <acpi/>
     <apic/>
   </features>
-  <cpu mode=\"host-passthrough\"/>
-  <on_reboot>destroy</on_reboot>
+{processor}  <on_reboot>destroy</on_reboot>
   <on_crash>destroy</on_crash>
   <devices>
     <emulator>{emulator}</emulator>
@@ -88,7 +107,10 @@ fn domain(plan: &ClusterPlan, vm: &VmPlan) -> Result<Emitted, EmitError> {
   <qemu:commandline>
 ",
         uuid = config.uuid,
-        cpus = config.cpus,
+        // One thread has to emulate all processors (Accelerator::TcgThreads), which libvirt does
+        // not ask QEMU for; more than one would gain nothing then.
+        cpus = if is_kvm { config.cpus } else { 1 },
+        processor = processor(&config),
         kernel = path("kernel", &config.image.kernel())?,
         initrd = path("initrd", &config.image.initrd(config.root))?,
         cmdline = escaped("kernel command line", &config.kernel_command_line())?,
@@ -104,30 +126,37 @@ fn domain(plan: &ClusterPlan, vm: &VmPlan) -> Result<Emitted, EmitError> {
         let _ = writeln!(text, "    <qemu:arg value=\"{}\"/>", escaped("argument", word)?);
     }
     text.push_str("  </qemu:commandline>\n</domain>\n");
-    Ok(Emitted { name: format!("{name}.xml"), text })
+    Ok(Emitted { name: file_name(plan, vm, accelerator), text })
 }
 
-/// What others must do before the domain starts.
-fn comment(plan: &ClusterPlan, vm: &VmPlan) -> Result<String, EmitError> {
-    let mut lines = vec![prepare::remark(vm), "Before you start it:".to_owned()];
-    lines.push(format!("  {}", prepare::make_directories(plan)));
-    lines.extend(prepare::pool(plan, Lines::One).into_iter().map(|command| format!("  {command}")));
-    if let Some(backend) = &vm.backend {
-        lines.push(format!("  {} &", shell_quoted(&backend.command_line())));
-        lines.push("The back-end ends with the domain; start a new one for each start.".into());
+/// The element for the processor.
+fn processor(config: &VmConfig) -> String {
+    if config.accelerator == Accelerator::Kvm {
+        return "  <cpu mode=\"host-passthrough\"/>\n".to_owned();
     }
-    lines.extend([
-        "Needs KVM. On a host without KVM, change:".to_owned(),
-        "  type=\"kvm\" of the domain to type=\"qemu\"".to_owned(),
-        "  mode=\"host-passthrough\" of the cpu to mode=\"maximum\", and for speed add to it:"
-            .to_owned(),
-        "    <feature policy=\"disable\" name=\"erms\"/> and the same for fsrm".to_owned(),
-        format!("  and append to the cmdline:{}", accelerator::kernel_words()),
-    ]);
+    let mut text = "  <cpu mode=\"maximum\">\n".to_owned();
+    if let Some(bits) = config.phys_bits {
+        let _ = writeln!(text, "    <maxphysaddr mode=\"emulate\" bits=\"{bits}\"/>");
+    }
+    let without = config.accelerator.cpu().split(',').filter_map(|word| word.strip_prefix('-'));
+    for feature in without {
+        let _ = writeln!(text, "    <feature policy=\"disable\" name=\"{feature}\"/>");
+    }
+    text + "  </cpu>\n"
+}
+
+/// What the domain is, and what must come before its start.
+fn comment(plan: &ClusterPlan, vm: &VmPlan, accelerator: Accelerator) -> Result<String, EmitError> {
+    let host = match accelerator {
+        Accelerator::Kvm => "For hosts with KVM.",
+        _ => "For hosts without KVM: QEMU emulates one processor, in one thread.",
+    };
+    let script = libvirt_prepare::file_name(plan);
+    let before = format!("Before each start of the domain: sh {script} {}", vm.name());
     let mut text = String::from("  <!--\n");
-    for line in lines {
-        // Two hyphens would end the comment; a shell reads a quoted pair the same way.
-        let line = without_controls("comment", &line)?.replace("--", "-''-");
+    for line in [&prepare::remark(vm), host, &before] {
+        // Two hyphens would end the comment.
+        let line = without_controls("comment", line)?.replace("--", "- -");
         let _ = writeln!(text, "    {line}");
     }
     text.push_str("  -->\n");
@@ -153,6 +182,10 @@ fn arguments(vm: &VmPlan) -> Vec<OsString> {
     }
     for (index, pool) in vm.config.pools.iter().enumerate() {
         argv.extend(pool.arguments(index));
+        // The last word is the device.
+        if let Some(device) = argv.last_mut() {
+            device.push(format!(",addr={:#x}", POOL_SLOT + index));
+        }
     }
     argv.extend(vm.config.qemu_args.iter().cloned());
     argv

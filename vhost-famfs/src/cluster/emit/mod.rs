@@ -9,6 +9,7 @@
 mod accelerator;
 mod cloud_hypervisor;
 mod libvirt;
+mod libvirt_prepare;
 mod prepare;
 mod qemu;
 mod systemd;
@@ -61,7 +62,7 @@ pub enum Form<'a> {
     /// A shell script with cloud-hypervisor's command lines; the host's program and its features,
     /// if it is installed.
     CloudHypervisor(Option<&'a CloudHypervisor>),
-    /// Domains of libvirt.
+    /// Domains of libvirt, and a script that prepares their starts.
     Libvirt,
     /// Units of systemd.
     Systemd,

@@ -213,6 +213,8 @@ pub enum Suite {
     Cluster,
     /// The packages: lintian, and install, use, upgrade, removal in systems of their own
     Package,
+    /// Emitted domains under a real libvirt: define, start, shut down, destroy
+    Libvirt,
 }
 
 /// Options of `bench`.

@@ -18,11 +18,13 @@ const BYTES: u64 = 1 << 30;
 /// Must be increased when the way they are made changes.
 const RECIPE: &str = "1";
 
-/// A distribution release.
+/// What such a system is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Release {
     /// Its name for users.
     pub name: &'static str,
+    /// Its name in the cache, where a system with another list of packages takes its place.
+    pub id: &'static str,
     /// Its suite in the archive.
     pub suite: &'static str,
     /// Further suites, whose packages are taken only where they are asked for.
@@ -40,11 +42,11 @@ pub struct Chroot {
 
 /// The system of a release; makes it if the cache has none.
 pub fn get(release: Release) -> Result<Chroot> {
-    let Release { name, suite, more, packages } = release;
+    let Release { name, id, suite, more, packages } = release;
     let cache = paths::cache()?;
     let suites = [&[suite], more].concat().join(" ");
     let key = Key::default().text(RECIPE).text(&suites).text(&packages.join(" ")).finish();
-    let prefix = format!("chroot-{suite}-");
+    let prefix = format!("chroot-{id}-");
     let dir = cache.join(format!("{prefix}{key}"));
     if let Some(held) = cache::hold(&dir)? {
         return Ok(Chroot { dir, _held: held });
@@ -58,7 +60,7 @@ pub fn get(release: Release) -> Result<Chroot> {
         fs::write(sources.path(), packages::sources_of(&suites)?).context("cannot write")?;
         let work = dir.with_extension("part");
         exec::step(
-            &format!("chroot-{suite}"),
+            &format!("chroot-{id}"),
             &format!("Building a system with {name} (2 minutes, kept in the cache)"),
             Command::new("mmdebstrap")
                 .args(["--mode=root", "--variant=minbase", "--format=directory"])

@@ -4,7 +4,9 @@
 mod failures;
 mod fuzz;
 mod image;
+mod in_system;
 mod kmod;
+mod libvirt;
 mod output;
 mod package;
 mod run;

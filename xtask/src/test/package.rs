@@ -2,15 +2,13 @@
 //! Checks the packages: what is in them, and what they do to systems of their own.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
-use vm_tests::interrupt;
+use anyhow::{Context, Result, ensure};
 
+use super::in_system;
 use super::run::Run;
-use crate::chroot::{self, Release};
+use crate::chroot::Release;
 use crate::package::{self, Package, Packaged};
 use crate::{exec, packages, paths};
 
@@ -23,17 +21,22 @@ const MAX_BYTES: u64 = 60_000_000;
 /// The version that is installed before the upgrade.
 const EARLIER: &str = "0.0.1-1";
 
+/// What runs in the systems.
+const SCRIPT: &str = "life.sh";
+
 /// The systems. QEMU is in them, and what else the packages depend on, so that their installation
 /// downloads nothing.
 const RELEASES: [Release; 2] = [
     Release {
         name: "Debian 12",
+        id: "bookworm",
         suite: "bookworm",
         more: &["bookworm-updates"],
         packages: &["kmod", "man-db", "procps", "qemu-system-x86", "systemd"],
     },
     Release {
         name: "Debian 13",
+        id: "trixie",
         suite: "trixie",
         more: &["trixie-updates", "trixie-backports"],
         packages: &[
@@ -61,7 +64,7 @@ pub fn run(run: &mut Run) -> Result<()> {
     run.report("the archive installs and removes itself", archive(&packaged));
     let given = given(&packaged)?;
     for release in RELEASES {
-        in_system(release, given.path(), run)?;
+        in_system::run("package", release, given.path(), SCRIPT, run)?;
     }
     Ok(())
 }
@@ -150,39 +153,8 @@ fn given(packaged: &Packaged) -> Result<tempfile::TempDir> {
             packaged.again(package, EARLIER, &old)?;
         }
     }
-    let script = "life.sh";
-    fs::copy(paths::root().join("tests/package").join(script), dir.path().join(script))?;
+    fs::copy(paths::root().join("tests/package").join(SCRIPT), dir.path().join(SCRIPT))?;
     Ok(dir)
-}
-
-/// Runs the script in a system. Each of its lines `ok: WHAT` is a test that passed.
-fn in_system(release: Release, given: &Path, run: &mut Run) -> Result<()> {
-    let chroot = chroot::get(release)?;
-    let log = paths::target().join("log").join(format!("package-{}.log", release.suite));
-    let file = fs::File::create(&log).with_context(|| format!("no log {}", log.display()))?;
-    let mut command = chroot.command(given, "life.sh");
-    let mut child =
-        interrupt::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file))?;
-    let stdout = child.stdout.take().context("no standard output")?;
-    let mut last = "the beginning".to_owned();
-    for line in BufReader::new(stdout).lines() {
-        let line = line.context("cannot read what the script prints")?;
-        if let Some(what) = line.strip_prefix("ok: ") {
-            run.report(&format!("{}: {what}", release.name), Ok(()));
-            last = what.to_owned();
-        } else {
-            println!("{line}");
-        }
-    }
-    let status = child.wait().context("cannot wait")?;
-    if !status.success() {
-        interrupt::check()?;
-        let tail = vhost_famfs::bounded_log::tail(&log, 4096).unwrap_or_default();
-        let tail = String::from_utf8_lossy(&tail).into_owned();
-        let failed = || -> Result<()> { bail!("{status}, after: {last}\n{tail}") };
-        run.report(&format!("{}: what comes next", release.name), failed());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -55,6 +55,7 @@ pub fn run(suite: Suite, run: &mut Run) -> Result<()> {
         Suite::Pool => in_vms("pool", run),
         Suite::Cluster => in_vms("cluster", run),
         Suite::Package => super::package::run(run),
+        Suite::Libvirt => super::libvirt::run(run),
         Suite::Ublk => {
             if run.only.is_empty() {
                 without_default_features(run)?;
@@ -64,10 +65,10 @@ pub fn run(suite: Suite, run: &mut Run) -> Result<()> {
     }
 }
 
-/// Whether a suite boots virtual machines, and so has parts that can be chosen.
+/// Whether a suite is of scenarios that boot virtual machines, and so has parts that can be chosen.
 pub fn boots_vms(suite: Suite) -> bool {
-    use Suite::{Fuzz, Package, Protocol, Tools, Unit};
-    !matches!(suite, Unit | Protocol | Tools | Fuzz | Package)
+    use Suite::{Fuzz, Libvirt, Package, Protocol, Tools, Unit};
+    !matches!(suite, Unit | Protocol | Tools | Fuzz | Package | Libvirt)
 }
 
 /// Runs one of the test programs that boot virtual machines.
@@ -119,7 +120,7 @@ fn python(built: &Built) -> Result<PathBuf> {
 }
 
 /// A directory of the build whose former contents are removed.
-fn new_directory(name: &str) -> Result<PathBuf> {
+pub fn new_directory(name: &str) -> Result<PathBuf> {
     let dir = paths::target().join(name);
     match fs::remove_dir_all(&dir) {
         Err(err) if err.kind() != io::ErrorKind::NotFound => {

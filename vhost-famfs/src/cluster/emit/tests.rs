@@ -463,3 +463,36 @@ fn a_pool_that_exists_keeps_its_master() {
         assert!(!all.contains("mkfs") && !all.contains("pool create"), "{all}");
     }
 }
+
+#[test]
+fn the_page_about_vmms_names_the_options_that_are_emitted() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/using/vmms.md");
+    let page = fs::read_to_string(page).unwrap();
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut plan = plan(&dir, &format!("{TWO}[[vm]]\nname = \"c\"\ntransport = \"pmem\"\n"));
+    for vm in &mut plan.vms {
+        vm.config.image = crate::vm::Image::open(with_image(&dir)).unwrap();
+    }
+    let pool = plan.pool.path.display().to_string();
+    let size = format!("{}M", plan.vms[0].pool_bytes >> 20);
+    // The texts between backticks in the first row of a VMM.
+    let row = |vmm: &str| -> Vec<String> {
+        let row = page.lines().find(|line| line.starts_with(&format!("| {vmm}"))).unwrap();
+        let texts = row.split('`').skip(1).step_by(2);
+        texts.map(|text| text.replace("POOL", &pool).replace("SIZE", &size)).collect()
+    };
+    let all = |form| emit(&plan, form).unwrap().iter().map(ToString::to_string).collect::<String>();
+    let (qemu, libvirt) = (all(Form::Qemu), all(Form::Libvirt));
+    let (old, new) = (row("older QEMU"), row("QEMU 11.1"));
+    let readonly = old[0].replace("share=on", &format!("{},{}", old[3], old[2]));
+    for option in [&new[0], &old[0], &old[1], &readonly] {
+        assert!(qemu.contains(option), "{option}: {qemu}");
+    }
+    let device = format!("{},{}", new[0], row("libvirt")[1]);
+    assert!(libvirt.contains(&device), "{device}: {libvirt}");
+    let cloud_hypervisor = all(Form::CloudHypervisor(None));
+    for option in row("cloud-hypervisor") {
+        assert!(cloud_hypervisor.contains(&option), "{option}: {cloud_hypervisor}");
+    }
+    assert!(!row("Firecracker").is_empty() && !row("crosvm").is_empty());
+}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The back-end with a real QEMU: the window's size and data, everything that restarts the device,
-//! who may write to it, a cluster started by an emitted script, and four VMs that all write.
+//! who may write to it, a cluster started by an emitted script, emitted units, and four VMs that all
+//! write.
 
 #[path = "device/emitted.rs"]
 mod emitted;
@@ -10,6 +11,8 @@ mod poke;
 mod readonly;
 #[path = "device/restart.rs"]
 mod restart;
+#[path = "device/units.rs"]
+mod units;
 #[path = "device/writers.rs"]
 mod writers;
 
@@ -51,6 +54,7 @@ fn main() -> Result<ExitCode> {
     session.scenario("one window", |s| one_window(s, &artifacts));
     session.scenario("a read-only VM", |s| readonly::scenario(s, &artifacts));
     session.scenario("an emitted script", |s| emitted::scenario(s, &artifacts));
+    session.scenario("emitted units", |s| units::scenario(s, &artifacts));
     session.scenario("four writers", |s| writers::scenario(s, &artifacts));
     Ok(session.finish())
 }

@@ -65,7 +65,8 @@ fn backend(plan: &ClusterPlan, vm: &VmPlan, register: &Register) -> Result<Emitt
     let pool = pool_unit(plan);
     let text = format!(
         "[Unit]\nDescription=Pool of cluster {} for VM {}\nDocumentation=man:vhost-famfs(1)\n\
-         Requires={pool}\nAfter={pool}\n\n\
+         Requires={pool}\nAfter={pool}\n\
+         # For a VM that ends without having connected.\nStopWhenUnneeded=yes\n\n\
          [Service]\nType=notify\n\
          # QEMU 11.1 aborts when a second back-end takes over a VM.\nRestart=no\nUMask=0077\n\
          NoNewPrivileges=yes\nLimitCORE=0\nEnvironment={}\nExecStart={}\n",

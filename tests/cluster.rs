@@ -203,16 +203,50 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         Ok(())
     });
     session.check("a second cluster of the name is refused, and harms nothing", || {
-        let output = program.run(&["up", &file])?;
+        let other = dir.join("data/lab.toml").to_string_lossy().into_owned();
+        fs::write(&other, text)?;
+        let output = program.run(&["up", &other])?;
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.code() == Some(1), "{output:?}");
-        ensure!(stderr.contains("in use") || stderr.contains("is running"), "{stderr}");
+        ensure!(stderr.contains("is running, and is another one"), "{stderr}");
         program.shell("reader", "true").map(drop)
+    });
+    session.check("a changed file changes the cluster, and the reader does not notice", || {
+        let reader = program.ps()?.0["vms"][1]["pid"].clone();
+        let changed = text.replace("writer\"\nmemory = \"640M\"", "writer\"\nmemory = \"704M\"")
+            + "[[vm]]\nname = \"late\"\nmemory = \"640M\"\n";
+        fs::write(&file, &changed)?;
+        let report = program.json(&["up", &file, "--overcommit", "--json"])?;
+        let actions: Vec<_> = (0..3).map(|vm| report["vms"][vm]["action"].clone()).collect();
+        ensure!(actions == ["start", "keep", "start"], "{report}");
+        ensure!(report["vms"][2]["mounted"] == true, "{report}");
+        // Whoever came late sees what is there, and the master writes again.
+        let seen = program.shell("late", "cat /mnt/famfs/two")?;
+        ensure!(seen == "TWO", "{seen:?}");
+        program.shell("writer", "famfs mkdir /mnt/famfs/again")?;
+        for vm in ["reader", "late"] {
+            until("the directory is there", LIMIT, || {
+                Ok(program.shell(vm, "[[ ! -d /mnt/famfs/again ]] || echo there")? == "there\n")
+            })?;
+        }
+        let ps = program.ps()?.0;
+        ensure!(ps["vms"][1]["pid"] == reader && ps["famfs"]["master_vm"] == "writer", "{ps}");
+        ensure!(ps["vms"][0]["ram_bytes"] == 704 << 20, "{ps}");
+        fs::write(&file, text)?;
+        let report = program.json(&["up", &file, "--overcommit", "--json"])?;
+        let actions: Vec<_> = (0..3).map(|vm| report["vms"][vm]["action"].clone()).collect();
+        ensure!(actions == ["restart", "keep", "stop"], "{report}");
+        let ps = program.ps()?.0;
+        ensure!(
+            ps["vms"][1]["pid"] == reader && ps["vms"].as_array().map(Vec::len) == Some(2),
+            "{ps}"
+        );
+        program.shell("writer", "ls -d /mnt/famfs/again").map(drop)
     });
     session.check("down leaves nothing but the user's pool", || {
         let down = program.json(&["down", "lab", "--timeout", "180", "--json"])?;
         ensure!(down["pool_removed"] == false && down["strays"] == 0, "{down}");
-        ensure!(down["vms"][0]["end"] == "was-dead", "{down}");
+        ensure!(down["vms"][0]["end"] == "orderly", "{down}");
         ensure!(down["vms"][1]["end"] == "orderly", "{down}");
         program.check_nothing_left(&state["instance"])?;
         let fsck = program.famfs(&pool, &["fsck"])?;

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use famfs::text::number::{number, parse_size};
 
 use super::ArgsError;
+use crate::cluster::cluster_file::Scale;
 use crate::cluster::spec::{MAX_VMS, Master, check_name};
 
 /// Start a cluster: a pool, its contents, and the VMs that share it
@@ -16,6 +17,11 @@ use crate::cluster::spec::{MAX_VMS, Master, check_name};
 /// waits until every VM has mounted the pool, and prints a table. The VMs keep running after the
 /// command ends; stop them with `down`. If anything fails, or at Ctrl-C, everything that was
 /// started or created is removed again.
+///
+/// If the cluster runs already, `up` changes it to what the file now says: it stops VMs that are no
+/// longer there, restarts VMs with other settings, and starts new VMs and those that do not run.
+/// All others keep running. The pool stays, and imports are not repeated. --dry-run shows what
+/// would be done. A cluster that was started from another file is not touched.
 ///
 /// Examples:
 ///
@@ -27,6 +33,8 @@ use crate::cluster::spec::{MAX_VMS, Master, check_name};
 ///
 ///   vhost-famfs up cluster.toml --dry-run
 ///
+///   vhost-famfs up cluster.toml --scale reader=5
+///
 ///   vhost-famfs up cluster.toml --dry-run --emit systemd --output units
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
@@ -34,6 +42,9 @@ pub(super) struct UpArgs {
     /// Cluster file (TOML), see docs/reference/cluster-file.md.
     #[arg(value_name = "FILE", conflicts_with_all = ["vms", "share", "pool", "size"])]
     file: Option<PathBuf>,
+    /// Make so many VMs of the table [[vm]] with this name, instead of its count (repeatable).
+    #[arg(long, value_name = "NAME=N", value_parser = scale, requires = "file")]
+    scale: Vec<Scale>,
     /// Without a cluster file: number of VMs. They are called vm1, vm2 and so on.
     #[arg(long, value_name = "N", value_parser = number::<u32>(1..=MAX_VMS as u32))]
     vms: Option<u32>,
@@ -73,6 +84,10 @@ pub(super) struct UpArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 240,
         value_parser = number::<u64>(0..=MAX_SECONDS))]
     timeout: u64,
+    /// Seconds that guests have to shut down, if a running cluster is changed.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+        value_parser = number::<u64>(0..=MAX_SECONDS))]
+    stop_timeout: u64,
     /// Skip what famfs cannot store of the shares and imports (sockets, devices, files that may not
     /// be read and so on), and print how much was skipped.
     #[arg(long)]
@@ -102,8 +117,8 @@ pub(super) struct UpArgs {
     /// overwritten.
     #[arg(long, value_name = "DIR", requires = "emit")]
     output: Option<PathBuf>,
-    /// Print the result as JSON; not with --dry-run.
-    #[arg(long, conflicts_with = "dry_run")]
+    /// Print the result as JSON; with --dry-run, what would be done with each VM.
+    #[arg(long, conflicts_with = "emit")]
     json: bool,
 }
 
@@ -135,8 +150,12 @@ pub struct UpConfig {
     pub qemu: Option<PathBuf>,
     /// The directory of the image.
     pub image: Option<PathBuf>,
+    /// Numbers of VMs, instead of those in the file.
+    pub scales: Vec<Scale>,
     /// Time for a VM to mount the pool.
     pub timeout: Duration,
+    /// Time for guests to shut down.
+    pub stop_timeout: Duration,
     /// Skip what famfs cannot store.
     pub skip_unsupported: bool,
     /// List everything that is not copied.
@@ -183,6 +202,14 @@ pub(super) fn name(text: &str) -> Result<String, String> {
     check_name(text).map(|()| text.to_owned())
 }
 
+/// A table of the cluster file and a number of VMs.
+fn scale(text: &str) -> Result<Scale, String> {
+    let (table, count) = text.split_once('=').ok_or("expected NAME=N, such as reader=3")?;
+    let name = name(table)?;
+    let count = number::<u64>(0..=MAX_VMS as u64)(count)?;
+    Ok(Scale { name, count: u32::try_from(count).map_err(|error| error.to_string())? })
+}
+
 impl TryFrom<UpArgs> for UpConfig {
     type Error = ArgsError;
 
@@ -202,7 +229,9 @@ impl TryFrom<UpArgs> for UpConfig {
             foreign_pool: args.foreign_pool,
             qemu: args.qemu,
             image: args.image,
+            scales: args.scale,
             timeout: Duration::from_secs(args.timeout),
+            stop_timeout: Duration::from_secs(args.stop_timeout),
             skip_unsupported: args.skip_unsupported,
             verbose: args.verbose,
             overcommit: args.overcommit,

@@ -239,11 +239,28 @@ impl ClusterFile {
     }
 }
 
+/// How many VMs to make of a table, instead of its `count`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scale {
+    /// The table's name.
+    pub name: String,
+    /// The number.
+    pub count: u32,
+}
+
 /// Reads a cluster file.
 ///
 /// # Errors
 /// What is wrong with it, and where.
 pub fn read(path: &Path) -> Result<ClusterFile, FileError> {
+    read_scaled(path, &[])
+}
+
+/// Reads a cluster file, with other numbers of VMs.
+///
+/// # Errors
+/// What is wrong with it, and where, or that no table with a count has such a name.
+pub fn read_scaled(path: &Path, scales: &[Scale]) -> Result<ClusterFile, FileError> {
     let cannot = |source| FileError::Read { path: path.into(), source };
     let not_text = |what| FileError::NotText { path: path.into(), what };
     let metadata = fs::metadata(path).map_err(cannot)?;
@@ -255,7 +272,7 @@ pub fn read(path: &Path) -> Result<ClusterFile, FileError> {
     }
     let bytes = fs::read(path).map_err(cannot)?;
     let text = String::from_utf8(bytes).map_err(|_| not_text("it is not UTF-8 text"))?;
-    match parse(&text, path) {
+    match parse(&text, path, scales) {
         Ok((spec, tables)) => Ok(ClusterFile { spec, path: path.into(), text, tables }),
         Err(fault) => {
             let place = Box::new(place(&text, fault));
@@ -266,7 +283,7 @@ pub fn read(path: &Path) -> Result<ClusterFile, FileError> {
 
 /// Parses the text of a cluster file. Returns the cluster, and for each VM the index of its table.
 /// `path` gives the default name and the base of relative paths.
-fn parse(text: &str, path: &Path) -> Result<(Spec, Vec<usize>), Fault> {
+fn parse(text: &str, path: &Path, scales: &[Scale]) -> Result<(Spec, Vec<usize>), Fault> {
     check_tables(text)?;
     let table: FileTable = toml::from_str(text).map_err(|error| Fault {
         at: error.span().unwrap_or(0..0),
@@ -298,9 +315,10 @@ fn parse(text: &str, path: &Path) -> Result<(Spec, Vec<usize>), Fault> {
     });
     let imports = imports.collect();
     let pool = pool(table.pool, base)?;
-    let (vms, tables) = vms(table.vm, base, table.restart)?;
+    let (vms, tables) = vms(table.vm, base, table.restart, scales)?;
     let master = table.master.map(|Name(name)| name.into());
-    Ok((Spec { name, pool, imports, master, log_limit, vms }, tables))
+    let file = Some(path.to_owned());
+    Ok((Spec { name, file, pool, imports, master, log_limit, vms }, tables))
 }
 
 /// Translates a message of the parser from Rust's terms (fields and variants) into TOML's.
@@ -335,10 +353,12 @@ fn vms(
     tables: Vec<Spanned<VmTable>>,
     base: &Path,
     restart: Restart,
+    scales: &[Scale],
 ) -> Result<(Vec<VmSpec>, Vec<usize>), Fault> {
     if tables.is_empty() {
         return Err(Fault::new(&(0..0), "this file has no VM", "add a table: [[vm]]"));
     }
+    check_scales(&tables, scales)?;
     let (mut vms, mut numbers, mut names) = (Vec::new(), Vec::new(), HashSet::new());
     for (number_of_table, table) in tables.into_iter().enumerate() {
         let at = table.span();
@@ -352,6 +372,8 @@ fn vms(
             return Err(Fault::new(&given.span(), format!("count is {count}"), hint));
         }
         let name = table.name.as_ref().map_or("vm", |Name(name)| name.as_str()).to_owned();
+        let scale = scales.iter().find(|scale| numbered && scale.name == name);
+        let count = scale.map_or(count, |scale| scale.count);
         let restart = table.restart.unwrap_or(restart);
         let spec = VmSpec { restart, ..vm(table, base)? };
         for number in 1..=count {
@@ -369,7 +391,29 @@ fn vms(
             return Err(Fault::new(&at, message, "start several clusters that use the same pool"));
         }
     }
+    if vms.is_empty() {
+        return Err(Fault::new(&(0..0), "no VM is left", "scale one table to 1 or more"));
+    }
     Ok((vms, numbers))
+}
+
+/// Refuses numbers for tables that do not exist, or have no count.
+fn check_scales(tables: &[Spanned<VmTable>], scales: &[Scale]) -> Result<(), Fault> {
+    let name = |table: &VmTable| table.name.as_ref().map_or("vm", |Name(name)| name).to_owned();
+    let counted = tables.iter().map(Spanned::get_ref).filter(|table| table.count.is_some());
+    let counted: Vec<_> = counted.map(name).collect();
+    let Some(Scale { name: unknown, count }) =
+        scales.iter().find(|scale| !counted.contains(&scale.name))
+    else {
+        return Ok(());
+    };
+    let message = format!("--scale {unknown}={count}: no [[vm]] with this name has a count");
+    let hint = match counted.is_empty() {
+        true => "add count = 1 to the table that should be scaled".to_owned(),
+        false => format!("tables with a count: {}", counted.join(", ")),
+    };
+    let at = tables.iter().find(|table| name(table.get_ref()) == *unknown);
+    Err(Fault { at: at.map_or(0..0, Spanned::span), message, hint: Some(hint) })
 }
 
 /// A VM of a table, before it has its final name.

@@ -3,13 +3,13 @@ use super::super::spec::Master;
 use super::*;
 
 fn spec(text: &str) -> Spec {
-    let parsed = parse(text, Path::new("/etc/demo.toml"));
+    let parsed = parse(text, Path::new("/etc/demo.toml"), &[]);
     parsed.unwrap_or_else(|fault| panic!("{}", fault.message)).0
 }
 
 /// The error for a text, as it is printed.
 fn wrong(text: &str) -> String {
-    let fault = parse(text, Path::new("/etc/demo.toml")).expect_err(text);
+    let fault = parse(text, Path::new("/etc/demo.toml"), &[]).expect_err(text);
     place(text, fault).to_string()
 }
 
@@ -30,6 +30,24 @@ fn the_master_is_a_vm_or_the_host() {
     assert_eq!(vm, Some(Master::Vm("vm".to_owned())));
     let wrong = wrong("master = \"no/name\"\n[[vm]]\n");
     assert!(wrong.starts_with("1:10: \"no/name\" is not a valid name"), "{wrong}");
+}
+
+#[test]
+fn tables_with_a_count_are_scaled() {
+    let text = "[[vm]]\nname = \"writer\"\n[[vm]]\nname = \"r\"\ncount = 2\n";
+    let scaled = |name: &str, count| {
+        let scale = Scale { name: name.to_owned(), count };
+        let parsed = parse(text, Path::new("/etc/demo.toml"), &[scale]);
+        parsed.map(|(spec, _)| spec.vms.into_iter().map(|vm| vm.name).collect::<Vec<_>>())
+    };
+    assert_eq!(scaled("r", 3).unwrap(), ["writer", "r1", "r2", "r3"]);
+    assert_eq!(scaled("r", 0).unwrap(), ["writer"]);
+    let fault = scaled("writer", 2).unwrap_err();
+    assert_eq!(fault.message, "--scale writer=2: no [[vm]] with this name has a count");
+    assert_eq!((fault.hint.as_deref(), fault.at), (Some("tables with a count: r"), 0..6));
+    assert_eq!(scaled("x", 1).unwrap_err().at, 0..0);
+    let fault = scaled("r", 64).unwrap_err();
+    assert!(fault.message.contains("65 VMs, but a cluster can have at most 64"), "{fault:?}");
 }
 
 #[test]

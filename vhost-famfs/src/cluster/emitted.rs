@@ -47,7 +47,8 @@ pub enum StartError {
 pub fn describe(plan: &ClusterPlan) -> String {
     let mut state = State::new(plan, String::new(), Process::NONE);
     state.emitted = true;
-    state.vms.iter_mut().for_each(|vm| vm.launch = None);
+    state.vms.iter_mut().for_each(|vm| (vm.launch, vm.asked) = (None, None));
+    state.source = None;
     // Others make the pool, and it is kept for the next start.
     (state.pool.ours, state.pool.made) = (false, None);
     serde_json::json!(state).to_string()

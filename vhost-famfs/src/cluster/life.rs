@@ -118,7 +118,7 @@ pub enum LifeError {
         pids: Vec<u32>,
     },
     /// Something of it cannot be removed.
-    #[error("VM {vm}: cannot remove its sockets")]
+    #[error("VM {vm}: cannot remove its sockets or logs")]
     Sockets {
         /// The VM.
         vm: String,
@@ -126,6 +126,15 @@ pub enum LifeError {
         #[source]
         source: io::Error,
     },
+    /// Another command has changed the cluster meanwhile.
+    #[error("cluster {0} was changed by another command meanwhile; nothing was done: try again")]
+    Changed(String),
+    /// Another command has started a VM that is to be changed.
+    #[error(
+        "VM {0} was started by another command while the cluster was changed; use `vhost-famfs up` \
+         again"
+    )]
+    Meanwhile(String),
     /// The cluster has ended meanwhile.
     #[error("cluster {0} was taken down meanwhile")]
     Gone(String),

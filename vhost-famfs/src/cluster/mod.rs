@@ -16,7 +16,10 @@
 //! The directory is locked while a cluster is started or stopped, and while the state of a single
 //! VM changes ([`life`]). Reading takes no lock: the state file is replaced as a whole.
 
+pub mod apply;
+pub mod change;
 pub mod cluster_file;
+pub mod difference;
 pub mod directory;
 pub mod down;
 pub mod emit;
@@ -50,7 +53,7 @@ use std::path::Path;
 
 use directory::{Directory, DirectoryError};
 use process::Process;
-use state::{State, VmState};
+use state::{Phase, State, VmState};
 
 /// Why a cluster or VM was not found.
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +177,9 @@ pub fn why_not_running(state: &State, directory: &Directory, vm: &VmState) -> Op
     let record = directory.ends(name);
     Some(match (vm.stopped, vm.qemu) {
         (Some(stopped), _) => format!("{stopped}; {start}"),
+        (None, None) if state.phase == Phase::Up && !state.emitted => {
+            format!("it was not started; {start}")
+        }
         (None, None) => "it was not started; see `vhost-famfs ps`".to_owned(),
         (None, Some(qemu)) => match ends::find(&record, qemu.pid) {
             Some(end) => format!("{end}; {start}"),

@@ -23,6 +23,8 @@ pub const MAX_VMS: usize = 64;
 pub struct Spec {
     /// Its name.
     pub name: String,
+    /// The cluster file that describes it; `None` for the command line.
+    pub file: Option<PathBuf>,
     /// Its pool.
     pub pool: PoolSpec,
     /// What to put into the pool, in this order.
@@ -135,7 +137,8 @@ impl ImportSpec {
 }
 
 /// What a VM may do with the pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Access {
     /// Read and write all of it.
     ReadWrite,
@@ -196,7 +199,8 @@ impl fmt::Display for Transport {
 }
 
 /// A VM as requested.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct VmSpec {
     /// Its name, and the guest's host name.
     pub name: String,
@@ -268,6 +272,7 @@ impl Spec {
     pub fn of_shares(name: &str, vms: u32, shares: Vec<PathBuf>) -> Self {
         Self {
             name: name.to_owned(),
+            file: None,
             pool: PoolSpec::default(),
             master: None,
             log_limit: None,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::parts::Launch;
 use super::plan::{ClusterPlan, PoolPlan, VmPlan, is_own_pool};
 use super::process::Process;
-use super::spec::check_name;
+use super::spec::{ImportSpec, VmSpec, check_name};
 use super::stopped::Stopped;
 use crate::pool::{Identity, Owners};
 
@@ -37,6 +37,13 @@ pub struct State {
     pub phase: Phase,
     /// The process that starts it, or did so.
     pub launcher: Process,
+    /// What described it at its start. `None` if an older version of this program started it, or a
+    /// path is not UTF-8.
+    #[serde(default)]
+    pub source: Option<Source>,
+    /// The `up` that changes it, until it has finished.
+    #[serde(default)]
+    pub changing: Option<Process>,
     /// Its pool.
     pub pool: PoolState,
     /// Its VMs.
@@ -126,6 +133,19 @@ pub struct VmState {
     /// started it, or if a path is not UTF-8.
     #[serde(default)]
     pub launch: Option<Box<Launch>>,
+    /// What was asked for, to notice what changes. `None` as for `launch`.
+    #[serde(default)]
+    pub asked: Option<Box<VmSpec>>,
+}
+
+/// What described a cluster at its start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The cluster file; `None` for the command line.
+    pub file: Option<PathBuf>,
+    /// The directories and archives that were imported.
+    pub imports: Vec<PathBuf>,
 }
 
 /// The start of a VM.
@@ -150,6 +170,8 @@ impl State {
             emitted: false,
             phase: Phase::Starting,
             launcher,
+            source: Source::of(plan.file.as_deref(), &plan.pool.imports),
+            changing: None,
             pool: PoolState::new(&plan.pool),
             vms: plan.vms.iter().map(|vm| VmState::new(plan, vm)).collect(),
         }
@@ -178,6 +200,24 @@ impl State {
     }
 }
 
+impl Source {
+    /// What describes a cluster, by paths that are the same in every directory; `None` if a state
+    /// file cannot hold them.
+    #[must_use]
+    pub fn of(file: Option<&Path>, imports: &[ImportSpec]) -> Option<Self> {
+        let whole = |path: &Path| {
+            let path = path.canonicalize().or_else(|_| std::path::absolute(path)).ok()?;
+            path.to_str().is_some().then_some(path)
+        };
+        let imports = imports.iter().map(|import| whole(&import.from)).collect::<Option<_>>()?;
+        let file = match file {
+            Some(file) => Some(whole(file)?),
+            None => None,
+        };
+        Some(Self { file, imports })
+    }
+}
+
 impl PoolState {
     fn new(plan: &PoolPlan) -> Self {
         Self {
@@ -194,9 +234,11 @@ impl PoolState {
 }
 
 impl VmState {
-    fn new(cluster: &ClusterPlan, plan: &VmPlan) -> Self {
-        let launch = Launch::new(cluster, plan);
-        let can_be_kept = serde_json::to_value(&launch).is_ok();
+    /// A VM before any process is started.
+    #[must_use]
+    pub fn new(cluster: &ClusterPlan, plan: &VmPlan) -> Self {
+        let (launch, asked) = (Launch::new(cluster, plan), plan.asked.clone());
+        let can_be_kept = serde_json::to_value((&launch, &asked)).is_ok();
         Self {
             name: plan.name().to_owned(),
             uuid: Some(plan.config.uuid),
@@ -215,6 +257,7 @@ impl VmState {
             restarts: 0,
             given_up: None,
             launch: can_be_kept.then(|| Box::new(launch)),
+            asked: can_be_kept.then(|| Box::new(asked)),
         }
     }
 }

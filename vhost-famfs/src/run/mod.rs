@@ -2,8 +2,10 @@
 //! Carries out the commands.
 
 mod bar;
+mod change;
 mod console;
 mod cp;
+mod described;
 mod device;
 mod doctor;
 mod down;
@@ -12,6 +14,7 @@ mod emitted;
 mod exec;
 mod keep_logs;
 mod keep_running;
+mod launching;
 mod logs;
 mod pool;
 mod ps;

@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
-use std::path::absolute;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -11,32 +10,34 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use famfs::archive::import::reasons;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use rustix::fs::Mode;
-use rustix::process::Resource;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::change::{self, ChangeReport};
+use super::described::{located, spec};
 use super::emit::emit;
+use super::launching::{INTERRUPTED, before_vms};
 use super::report::{fail, json};
 use super::say;
 use famfs::text::units::{About, count};
-use vhost_famfs::args::{Described, UpConfig};
-use vhost_famfs::cluster::cluster_file::{self, ClusterFile};
+use vhost_famfs::args::UpConfig;
+use vhost_famfs::cluster::change::running;
 use vhost_famfs::cluster::host::Host;
 use vhost_famfs::cluster::plan::ClusterPlan;
 use vhost_famfs::cluster::preflight;
-use vhost_famfs::cluster::spec::{Access, Spec, Subject};
+use vhost_famfs::cluster::spec::Access;
 use vhost_famfs::cluster::up::{Event, Start, UpError, UpReport};
-use vhost_famfs::host::{privileges, sys};
 use vhost_famfs::vm::QemuVersion;
-
-/// The exit code after Ctrl-C, as in a shell: 128 plus the number of SIGINT.
-pub(super) const INTERRUPTED: u8 = 130;
 
 pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
     let (spec, file) = spec(&config)?;
     let host = Host::look(config.qemu.as_deref(), config.image.as_deref())?;
     let file = file.as_ref();
+    if config.emit.is_none()
+        && let Some(state) = running(&host.runtime, &spec.name)?
+    {
+        return change::run(&config, &spec, &host, state, file);
+    }
     let plan =
         ClusterPlan::new(&spec, &host).map_err(|error| located(file, error.subject(), error))?;
     if config.verbose && !config.dry_run {
@@ -49,6 +50,12 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
         .map_err(|error| located(file, error.subject(), error))?;
     if config.dry_run {
         match config.emit {
+            None if config.json => {
+                plan.pool
+                    .refuse_left_out()
+                    .map_err(|error| located(file, error.subject(), error))?;
+                json(&ChangeReport::of_new(&plan))?;
+            }
             None => {
                 say(format!("{plan}\n\nmemory:       {headroom}"))?;
                 // The plan is printed; that the start would be refused is still an error.
@@ -79,52 +86,6 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prepares this program for starting VMs that outlive it.
-pub(super) fn before_vms() -> Result<()> {
-    // They must not hold descriptors of this program's parent.
-    sys::keep_descriptors().context("cannot keep descriptors from reaching the VMs")?;
-    // Files that QEMU creates are for the owner only; a core dump would contain the guest's memory.
-    rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    privileges::limit(Resource::Core, 0).context("cannot disable core dumps")
-}
-
-/// The cluster that the command line describes, and its cluster file, if any.
-fn spec(config: &UpConfig) -> Result<(Spec, Option<ClusterFile>)> {
-    let (mut spec, file) = match &config.cluster {
-        Described::File(path) => {
-            let file = cluster_file::read(path)?;
-            (file.spec.clone(), Some(file))
-        }
-        Described::Here { vms, shares, pool, size } => {
-            let mut spec = Spec::of_shares("default", *vms, shares.clone());
-            spec.pool.path.clone_from(pool);
-            spec.pool.size = *size;
-            (spec, None)
-        }
-    };
-    if config.unconfined {
-        spec.vms.iter_mut().for_each(|vm| vm.confine = false);
-    }
-    spec.vms.iter_mut().for_each(|vm| vm.noexec |= config.noexec);
-    if let Some(name) = &config.name {
-        spec.name.clone_from(name);
-    }
-    if config.master.is_some() {
-        spec.master.clone_from(&config.master);
-    }
-    spec.pool.foreign |= config.foreign_pool;
-    // Other commands, and emitted scripts, may run in other directories.
-    let images = spec.vms.iter_mut().flat_map(|vm| [&mut vm.image, &mut vm.kernel]);
-    for path in images.chain([&mut spec.pool.path]).flatten() {
-        *path = absolute(&*path)
-            .with_context(|| format!("cannot make {} an absolute path", path.display()))?;
-    }
-    for import in &mut spec.imports {
-        import.skip_unsupported |= config.skip_unsupported;
-    }
-    Ok((spec, file))
-}
-
 /// Lists everything in the imports that famfs cannot store.
 fn name_left_out(plan: &ClusterPlan) {
     for (import, items) in plan.pool.imports() {
@@ -140,16 +101,6 @@ fn name_dropped(report: &UpReport) {
     for (name, lost) in &report.imported.lost.items {
         let _ = writeln!(io::stderr(), "not kept of {name}: {}", lost.name());
     }
-}
-
-/// An error about a part of the cluster file, with its position there.
-fn located<E: std::error::Error + Send + Sync + 'static>(
-    file: Option<&ClusterFile>,
-    subject: Option<Subject>,
-    error: E,
-) -> anyhow::Error {
-    let located = file.zip(subject).and_then(|(file, subject)| file.locate(&subject, &error));
-    located.map_or_else(|| error.into(), Into::into)
 }
 
 fn start(plan: &ClusterPlan, timeout: Duration) -> Result<UpReport> {

@@ -7,6 +7,7 @@
 //! moments.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
 
+mod change;
 mod copies;
 mod descriptors;
 mod emitted;
@@ -38,7 +39,8 @@ fn main() -> ExitCode {
     }
     let trials = descriptors::trials().into_iter().chain(emitted::trials());
     let trials = trials.chain(copies::trials()).chain(reports::trials()).chain(terminal::trials());
-    let trials = trials.chain(life::trials()).chain(kills::trials()).collect();
+    let trials =
+        trials.chain(life::trials()).chain(change::trials()).chain(kills::trials()).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

@@ -36,6 +36,7 @@ impl fmt::Display for Place {
 }
 
 /// An error at a range of bytes of the file.
+#[derive(Debug)]
 pub(super) struct Fault {
     pub(super) at: Range<usize>,
     pub(super) message: String,

@@ -6,6 +6,7 @@
 //! ```
 //! Planning examines the host and changes nothing.
 
+mod again;
 mod error;
 mod pool;
 mod text;
@@ -24,6 +25,7 @@ use crate::bounded_log::DEFAULT_LIMIT;
 use crate::pool::{CreateOptions, Identity, Kind, Owners};
 use crate::vm::{BackendConfig, Confinement, VmConfig};
 
+pub use again::{AgainError, Machines};
 pub use error::PlanError;
 pub use pool::is_own_pool;
 
@@ -34,7 +36,9 @@ pub struct ClusterPlan {
     pub name: String,
     /// Marks the processes of this start.
     pub instance: Uuid,
-    /// The directory with its state and sockets; it does not exist.
+    /// The cluster file that describes it; `None` for the command line.
+    pub file: Option<PathBuf>,
+    /// The directory with its state and sockets.
     pub dir: PathBuf,
     /// What runs the guests, and why, for the user.
     pub accelerator: String,
@@ -114,6 +118,8 @@ pub struct VmPlan {
     pub backend: Option<BackendConfig>,
     /// The VM.
     pub config: VmConfig,
+    /// What was asked for.
+    pub asked: VmSpec,
 }
 
 impl VmPlan {
@@ -147,28 +153,57 @@ impl ClusterPlan {
     /// # Errors
     /// The first obstacle, with a way out.
     pub fn new(spec: &Spec, host: &Host) -> Result<Self, PlanError> {
-        let dir = host.runtime.join(&spec.name);
-        let mounts = |vm: &VmSpec| vm.mount.unwrap_or(!matches!(vm.access, Access::Slice { .. }));
         let wants_files = !spec.imports.is_empty() || spec.vms.iter().any(mounts);
         let (pool, system) = pool::plan(spec, host, wants_files)?;
         let master = master(spec, pool.kind)?;
-        let mut vms = Vec::new();
-        for vm in &spec.vms {
-            let is_master = master == Some(&vm.name);
-            let uuid = if is_master { system } else { Uuid::new_v4() };
-            vms.push(vm::plan(vm, host, &dir, &pool, mounts(vm), (is_master, uuid))?);
-        }
+        let uuid = |vm: &VmSpec| match master == Some(&vm.name) {
+            true => system,
+            false => Uuid::new_v4(),
+        };
+        Self::with(spec, host, pool, Uuid::new_v4(), master, &uuid)
+    }
+
+    /// Plans the VMs on a pool. `uuid` tells the machine UUID of each.
+    fn with(
+        spec: &Spec,
+        host: &Host,
+        pool: PoolPlan,
+        instance: Uuid,
+        master: Option<&String>,
+        uuid: &dyn Fn(&VmSpec) -> Uuid,
+    ) -> Result<Self, PlanError> {
+        let dir = host.runtime.join(&spec.name);
+        let plan_one = |vm: &VmSpec| {
+            let identity = (master == Some(&vm.name), uuid(vm));
+            vm::plan(vm, host, &dir, &pool, mounts(vm), identity)
+        };
+        let vms: Vec<_> = spec.vms.iter().map(plan_one).collect::<Result<_, _>>()?;
         let accelerator = format!("{} ({})", host.accelerator, host.accelerator_reason);
         let confinement = match vms.iter().all(|vm| vm.config.confinement == Confinement::None) {
             true => Confinement::None.to_string(),
             false => format!("{} ({})", host.confinement, host.confinement_reason),
         };
-        let instance = Uuid::new_v4();
-        let name = spec.name.clone();
+        let (name, file) = (spec.name.clone(), spec.file.clone());
         let program = host.program.clone();
         let log_limit = spec.log_limit.unwrap_or(DEFAULT_LIMIT);
-        Ok(Self { name, instance, dir, accelerator, confinement, program, log_limit, pool, vms })
+        Ok(Self {
+            name,
+            file,
+            instance,
+            dir,
+            accelerator,
+            confinement,
+            program,
+            log_limit,
+            pool,
+            vms,
+        })
     }
+}
+
+/// Whether a VM mounts the pool.
+fn mounts(vm: &VmSpec) -> bool {
+    vm.mount.unwrap_or(!matches!(vm.access, Access::Slice { .. }))
 }
 
 /// The name of the VM that may change the file system; `None` if only the host may, or no VM can

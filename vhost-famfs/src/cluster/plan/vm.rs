@@ -95,8 +95,19 @@ pub(super) fn plan(
     config.qemu_args = spec.args.iter().map(Into::into).collect();
     // Errors in its settings must show before anything is started.
     config.command_line()?;
-    let (access, restart) = (spec.access, spec.restart);
-    Ok(VmPlan { access, pool_bytes, transport, reason, mount, master, restart, backend, config })
+    let (access, restart, asked) = (spec.access, spec.restart, spec.clone());
+    Ok(VmPlan {
+        access,
+        pool_bytes,
+        transport,
+        reason,
+        mount,
+        master,
+        restart,
+        backend,
+        config,
+        asked,
+    })
 }
 
 /// The transport, and the reason for it.

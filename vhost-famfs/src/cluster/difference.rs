@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What differs between two descriptions of a VM, in the words of the cluster file.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use famfs::text::units::Bytes;
+
+use super::spec::{Access, Restart, VmSpec};
+use crate::vm::Root;
+
+/// What is asked for in `new` that was not in `old`; empty if nothing changes.
+#[must_use]
+pub fn between(old: &VmSpec, new: &VmSpec) -> Vec<String> {
+    // Without `..`, so that no key is forgotten.
+    let VmSpec {
+        name: _,
+        access,
+        transport,
+        memory,
+        cpus,
+        image,
+        root,
+        kernel,
+        mount,
+        noexec,
+        shell,
+        confine,
+        restart,
+        args,
+    } = new;
+    let mut found = Vec::new();
+    let mut compare = |key: &str, old: String, new: String| {
+        if old != new {
+            found.push(format!("{key} {old} -> {new}"));
+        }
+    };
+    compare("access", access_of(old.access), access_of(*access));
+    compare("transport", or_default(old.transport), or_default(*transport));
+    compare("memory", or_default(old.memory.map(Bytes)), or_default(memory.map(Bytes)));
+    compare("cpus", old.cpus.to_string(), cpus.to_string());
+    compare("image", path_of(old.image.as_deref()), path_of(image.as_deref()));
+    compare("root", or_default(old.root.map(Root::name)), or_default(root.map(Root::name)));
+    compare("kernel", path_of(old.kernel.as_deref()), path_of(kernel.as_deref()));
+    compare("mount", or_default(old.mount), or_default(*mount));
+    compare("noexec", old.noexec.to_string(), noexec.to_string());
+    compare("shell", old.shell.to_string(), shell.to_string());
+    compare("confine", old.confine.to_string(), confine.to_string());
+    compare("restart", restart_of(old.restart).into(), restart_of(*restart).into());
+    compare("args", format!("{:?}", old.args), format!("{args:?}"));
+    found
+}
+
+fn or_default(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "the default".to_owned(), |value| value.to_string())
+}
+
+fn path_of(path: Option<&Path>) -> String {
+    or_default(path.map(Path::display))
+}
+
+fn access_of(access: Access) -> String {
+    match access {
+        Access::Slice { offset, length } => {
+            format!("slice of {} from {}", Bytes(length), Bytes(offset))
+        }
+        whole => whole.name().to_owned(),
+    }
+}
+
+fn restart_of(restart: Restart) -> &'static str {
+    match restart {
+        Restart::No => "no",
+        Restart::OnFailure => "on-failure",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::spec::Transport;
+
+    #[test]
+    fn every_change_is_told_and_nothing_else() {
+        let old = VmSpec::new("vm1");
+        assert_eq!(between(&old, &old.clone()), [""; 0]);
+        type Change = fn(&mut VmSpec);
+        let table: [(Change, &str); 13] = [
+            (|vm| vm.access = Access::ReadOnly, "access rw -> ro"),
+            (
+                |vm| vm.access = Access::Slice { offset: 2 << 20, length: 1 << 30 },
+                "access rw -> slice of 1 GiB from 2 MiB",
+            ),
+            (|vm| vm.transport = Some(Transport::Pmem), "transport the default -> pmem"),
+            (|vm| vm.memory = Some(2 << 30), "memory the default -> 2 GiB"),
+            (|vm| vm.cpus = 4, "cpus 2 -> 4"),
+            (|vm| vm.image = Some("/image".into()), "image the default -> /image"),
+            (|vm| vm.root = Some(Root::Disk), "root the default -> disk"),
+            (|vm| vm.kernel = Some("/vmlinux".into()), "kernel the default -> /vmlinux"),
+            (|vm| vm.mount = Some(false), "mount the default -> false"),
+            (|vm| vm.noexec = true, "noexec false -> true"),
+            (|vm| vm.shell = true, "shell false -> true"),
+            (|vm| vm.restart = Restart::OnFailure, "restart no -> on-failure"),
+            (|vm| vm.args.push("-x".into()), "args [] -> [\"-x\"]"),
+        ];
+        for (change, expected) in table {
+            let mut new = old.clone();
+            change(&mut new);
+            assert_eq!(between(&old, &new), [expected]);
+        }
+    }
+}

@@ -84,7 +84,11 @@ impl<'c> Applied<'c> {
                 };
                 let old = before.iter_mut().find(is_it).and_then(Option::take);
                 let old = old.filter(|old| kept.contains(&old.name));
-                state.vms.push(old.unwrap_or_else(|| VmState::new(plan, vm)));
+                let new = VmState::new(plan, vm);
+                state.vms.push(match old {
+                    Some(old) => VmState { asked: new.asked, ..old },
+                    None => new,
+                });
             }
             Ok(())
         })

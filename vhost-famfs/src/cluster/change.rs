@@ -239,7 +239,12 @@ impl Change {
     /// Whether the cluster is already what is asked for.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.vms.iter().all(|vm| vm.action == Action::Keep)
+        let asked = |vm: &VmPlan| Some(Box::new(vm.asked.clone()));
+        let is_same = |vm: &VmPlan| {
+            self.state.vms.iter().any(|now| now.name == vm.name() && now.asked == asked(vm))
+        };
+        // Not only the order of the next start.
+        self.vms.iter().all(|vm| vm.action == Action::Keep) && self.plan.vms.iter().all(is_same)
     }
 
     /// The plan with only those VMs that are started.

@@ -2,6 +2,7 @@
 //! Cluster files: TOML, described in docs/reference/cluster-file.md. Errors name file, line and
 //! column.
 
+mod dependencies;
 mod text;
 
 use std::collections::HashSet;
@@ -23,6 +24,7 @@ use super::spec::{
 };
 use crate::bounded_log::MIN_LIMIT;
 use crate::vm::Root;
+use dependencies::Dependencies;
 pub use text::Place;
 use text::{Fault, check_tables, place, range_of};
 
@@ -127,6 +129,8 @@ struct VmTable {
     shell: bool,
     confine: Option<bool>,
     restart: Option<Restart>,
+    #[serde(default, rename = "depends-on")]
+    depends_on: Vec<Spanned<String>>,
     #[serde(default)]
     args: Vec<String>,
 }
@@ -359,6 +363,7 @@ fn vms(
         return Err(Fault::new(&(0..0), "this file has no VM", "add a table: [[vm]]"));
     }
     check_scales(&tables, scales)?;
+    let dependencies = Dependencies::new(&tables);
     let (mut vms, mut numbers, mut names) = (Vec::new(), Vec::new(), HashSet::new());
     for (number_of_table, table) in tables.into_iter().enumerate() {
         let at = table.span();
@@ -394,6 +399,7 @@ fn vms(
     if vms.is_empty() {
         return Err(Fault::new(&(0..0), "no VM is left", "scale one table to 1 or more"));
     }
+    dependencies.resolve(&mut vms)?;
     Ok((vms, numbers))
 }
 
@@ -463,6 +469,7 @@ fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
         shell: table.shell,
         confine: table.confine.unwrap_or(true),
         restart: Restart::No,
+        depends_on: table.depends_on.into_iter().map(Spanned::into_inner).collect(),
         args: table.args,
     })
 }

@@ -51,6 +51,25 @@ fn tables_with_a_count_are_scaled() {
 }
 
 #[test]
+fn what_vms_depend_on_is_resolved_and_checked() {
+    let table = |name: &str, more: &str| format!("[[vm]]\nname = \"{name}\"\n{more}");
+    let after = |name: &str| format!("depends-on = [\"{name}\"]\n");
+    let parsed = |text: &str| parse(text, Path::new("/etc/demo.toml"), &[]);
+    let text = table("a", &after("r")) + &table("r", "count = 2\n") + &table("b", &after("r2"));
+    let (spec, _) = parsed(&text).unwrap();
+    let depends = |index: usize| spec.vms[index].depends_on.join(" ");
+    assert_eq!([depends(0), depends(1), depends(3)], ["r1 r2", "", "r2"]);
+    let fault = parsed(&(table("a", &after("x")) + &table("b", ""))).unwrap_err();
+    assert_eq!(fault.message, "no VM has the name \"x\"");
+    assert_eq!(fault.hint.as_deref(), Some("the VMs of this file are a, b"));
+    let text = table("a", &after("b")) + &table("b", &after("c")) + &table("c", &after("b"));
+    let fault = parsed(&text).unwrap_err();
+    assert_eq!(fault.message, "VMs wait for each other: b -> c -> b");
+    let fault = parsed(&table("r", &("count = 2\n".to_owned() + &after("r")))).unwrap_err();
+    assert_eq!(fault.message, "VMs wait for each other: r1 -> r1");
+}
+
+#[test]
 fn every_key_is_read() {
     let spec = spec(
         r#"
@@ -81,6 +100,7 @@ fn every_key_is_read() {
         noexec = true
         shell = true
         restart = "no"
+        depends-on = ["reader"]
         args = ["-device", "virtio-rng-pci"]
         [[vm]]
         name = "reader"
@@ -123,6 +143,7 @@ fn every_key_is_read() {
         shell: true,
         confine: true,
         restart: Restart::No,
+        depends_on: vec!["reader1".into(), "reader2".into()],
         args: vec!["-device".into(), "virtio-rng-pci".into()],
     };
     assert_eq!(spec.vms[0], writer);

@@ -27,6 +27,8 @@ pub fn between(old: &VmSpec, new: &VmSpec) -> Vec<String> {
         shell,
         confine,
         restart,
+        // Only the next start is different.
+        depends_on: _,
         args,
     } = new;
     let mut found = Vec::new();

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::FindError;
 use super::directory::{Directory, DirectoryError};
 use super::kept_logs;
+use super::order::waves;
 use super::process::{self, Process};
 use super::state::{Phase, State, VmState};
 use super::stopped::End;
@@ -143,20 +144,7 @@ pub fn down(directory: &Directory, options: Options) -> Result<DownReport, DownE
         // If it is still running, it is found by its mark.
         let _ = supervisor.signal(rustix::process::Signal::KILL);
     }
-    let vms = thread::scope(|scope| {
-        let ends: Vec<_> = state
-            .vms
-            .iter()
-            .map(|vm| scope.spawn(|| end(&state, vm, &directory.vm(&vm.name), options.limit)))
-            .collect();
-        ends.into_iter()
-            .zip(&state.vms)
-            .map(|(thread, vm)| {
-                let end = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                DownVm { name: vm.name.clone(), end }
-            })
-            .collect()
-    });
+    let vms = end_all(directory, &state, options.limit);
     // Processes that were started but not recorded, and what remains of the others.
     let strays = process::kill_marked(state.instance)
         .map_err(|pids| DownError::Stuck { cluster: state.name.clone(), pids })?;
@@ -169,6 +157,29 @@ pub fn down(directory: &Directory, options: Options) -> Result<DownReport, DownE
     directory.remove()?;
     let pool = Some(state.pool.path.display().to_string());
     Ok(DownReport { cluster: state.name, vms, pool, pool_removed, logs, strays })
+}
+
+/// Ends all VMs: those that depend on others before these.
+fn end_all(directory: &Directory, state: &State, limit: Duration) -> Vec<DownVm> {
+    let vms: Vec<_> = state.vms.iter().map(|vm| (vm.name.as_str(), vm.depends_on())).collect();
+    // A circle has no order.
+    let waves = waves(&vms).unwrap_or_else(|_| vec![(0..vms.len()).collect()]);
+    let mut ended = Vec::new();
+    for wave in waves.into_iter().rev() {
+        thread::scope(|scope| {
+            let begin = |index: usize| {
+                let vm = &state.vms[index];
+                (index, scope.spawn(|| end(state, vm, &directory.vm(&vm.name), limit)))
+            };
+            let ends: Vec<_> = wave.into_iter().map(begin).collect();
+            for (index, thread) in ends {
+                let end = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                ended.push((index, DownVm { name: state.vms[index].name.clone(), end }));
+            }
+        });
+    }
+    ended.sort_by_key(|(index, _)| *index);
+    ended.into_iter().map(|(_, vm)| vm).collect()
 }
 
 /// Stops a cluster whose state cannot be read: kills all processes with its mark. Its pool is kept.

@@ -135,6 +135,14 @@ pub enum LifeError {
          again"
     )]
     Meanwhile(String),
+    /// A VM that it depends on does not come up.
+    #[error("VM {vm} was not started, because it depends on {on}")]
+    Dependency {
+        /// The VM.
+        vm: String,
+        /// The other one.
+        on: String,
+    },
     /// The cluster has ended meanwhile.
     #[error("cluster {0} was taken down meanwhile")]
     Gone(String),

@@ -33,6 +33,7 @@ pub mod keep_running;
 pub mod kept_logs;
 pub mod life;
 pub mod logs;
+pub mod order;
 pub mod parts;
 pub mod plan;
 pub mod pools;

@@ -229,6 +229,9 @@ pub struct VmSpec {
     pub confine: bool,
     /// Whether it is started again when it ends.
     pub restart: Restart,
+    /// The VMs that must be up before it is started.
+    #[serde(default)]
+    pub depends_on: Vec<String>,
     /// More arguments for the VMM.
     pub args: Vec<String>,
 }
@@ -261,6 +264,7 @@ impl VmSpec {
             shell: false,
             confine: true,
             restart: Restart::No,
+            depends_on: Vec::new(),
             args: Vec::new(),
         }
     }

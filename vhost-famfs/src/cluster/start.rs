@@ -120,6 +120,18 @@ impl<'s> Start<'s> {
         })
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The names of the VMs that must be up before it is started.
+    #[must_use]
+    pub fn depends_on(&self) -> &[String] {
+        self.before.depends_on()
+    }
+
     /// Starts the VM, which has `limit` to mount the pool.
     ///
     /// # Errors

@@ -260,6 +260,12 @@ impl VmState {
             asked: can_be_kept.then(|| Box::new(asked)),
         }
     }
+
+    /// The names of the VMs that must be up before it is started.
+    #[must_use]
+    pub fn depends_on(&self) -> &[String] {
+        self.asked.as_ref().map(|asked| asked.depends_on.as_slice()).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::directory::{Directory, DirectoryError, Lock};
 use super::fill::{FillError, Filled, OpenPool};
 use super::kept_logs;
+use super::order::{Circle, waves};
 use super::parts::{Launch, PartError};
 use super::plan::{ClusterPlan, VmPlan};
 use super::process::{self, Process};
@@ -30,6 +31,9 @@ pub enum UpError {
     /// Its pool cannot be made or filled.
     #[error(transparent)]
     Fill(#[from] FillError),
+    /// VMs depend on each other.
+    #[error("VMs wait for each other: {0}; remove one of these depends-on")]
+    Circle(String),
     /// A VM does not start.
     #[error(transparent)]
     Part(#[from] PartError),
@@ -118,7 +122,7 @@ struct Inner {
     kept: Option<PathBuf>,
 }
 
-type Node<'p> = (&'p VmPlan, Vm, Option<Backend>);
+type Node<'p> = (usize, &'p VmPlan, Vm, Option<Backend>);
 
 impl<'p> Start<'p> {
     /// Reserves the cluster's name; starts nothing.
@@ -228,8 +232,14 @@ impl<'p> Start<'p> {
         for (index, vm) in self.plan.vms.iter().enumerate() {
             keepers.push(self.start_keeper(index, vm, &open)?);
         }
-        let nodes = self.start_all(&open, &keepers)?;
-        let vms = self.wait_all(&nodes, limit, events)?;
+        let (mut nodes, mut vms) = (Vec::new(), Vec::new());
+        for wave in self.waves()? {
+            let started = self.start_wave(&wave, &open, &keepers)?;
+            vms.extend(self.wait_all(&started, limit, events)?);
+            nodes.extend(started);
+        }
+        vms.sort_by_key(|(index, _)| *index);
+        let vms = vms.into_iter().map(|(_, vm)| vm).collect();
         let seconds = begun.elapsed().as_secs_f64();
         {
             let mut inner = self.going_on()?;
@@ -244,7 +254,7 @@ impl<'p> Start<'p> {
             inner.lock = None;
         }
         drop(keepers);
-        for (_, vm, backend) in nodes {
+        for (_, _, vm, backend) in nodes {
             vm.leave();
             if let Some(backend) = backend {
                 backend.leave();
@@ -260,26 +270,38 @@ impl<'p> Start<'p> {
         })
     }
 
-    fn start_all(&self, pool: &OpenPool, keepers: &[LogKeeper]) -> Result<Vec<Node<'p>>, UpError> {
-        let launches: Vec<_> = self.plan.vms.iter().map(|vm| Launch::new(self.plan, vm)).collect();
+    /// The VMs by their indices, in groups that are started one after the other.
+    fn waves(&self) -> Result<Vec<Vec<usize>>, UpError> {
+        let vms = self.plan.vms.iter();
+        let vms: Vec<_> = vms.map(|vm| (vm.name(), vm.asked.depends_on.as_slice())).collect();
+        waves(&vms).map_err(|Circle(vms)| UpError::Circle(vms.join(" -> ")))
+    }
+
+    fn start_wave(
+        &self,
+        wave: &[usize],
+        pool: &OpenPool,
+        keepers: &[LogKeeper],
+    ) -> Result<Vec<Node<'p>>, UpError> {
+        let launch = |index: &usize| (*index, Launch::new(self.plan, &self.plan.vms[*index]));
+        let launches: Vec<_> = wave.iter().map(launch).collect();
         let mut nodes = Vec::new();
         let mut backends = Vec::new();
         // All back-ends first: they get ready while the next one is started.
-        for (index, launch) in launches.iter().enumerate() {
-            let backend = self.start_backend(index, launch, pool)?;
+        for (index, launch) in &launches {
+            let backend = self.start_backend(*index, launch, pool)?;
             if let Some(backend) = &backend {
-                launch.watch(&keepers[index], backend.pid())?;
+                launch.watch(&keepers[*index], backend.pid())?;
             }
             backends.push(backend);
         }
-        let all = self.plan.vms.iter().zip(&launches);
-        for ((index, (vm, launch)), mut backend) in all.enumerate().zip(backends) {
+        for ((index, launch), mut backend) in launches.iter().zip(backends) {
             if let Some(backend) = &mut backend {
                 launch.wait_listening(backend)?;
             }
-            let machine = self.start_vm(index, launch, pool)?;
-            launch.watch(&keepers[index], machine.pid())?;
-            nodes.push((vm, machine, backend));
+            let machine = self.start_vm(*index, launch, pool)?;
+            launch.watch(&keepers[*index], machine.pid())?;
+            nodes.push((*index, &self.plan.vms[*index], machine, backend));
         }
         Ok(nodes)
     }
@@ -326,10 +348,10 @@ impl<'p> Start<'p> {
         nodes: &[Node<'p>],
         limit: Duration,
         events: &(dyn Fn(Event<'_>) + Sync),
-    ) -> Result<Vec<UpVm>, UpError> {
+    ) -> Result<Vec<(usize, UpVm)>, UpError> {
         let (results, outcomes) = std::sync::mpsc::channel();
         thread::scope(|scope| {
-            for (index, (plan, vm, _)) in nodes.iter().enumerate() {
+            for (index, plan, vm, _) in nodes {
                 let results = results.clone();
                 scope.spawn(move || {
                     let ready = vm.wait_started().and_then(|()| match plan.mount {
@@ -337,11 +359,11 @@ impl<'p> Start<'p> {
                         false => vm.wait_up(limit),
                     });
                     // After another VM has failed, nobody receives this.
-                    let _ = results.send((index, ready));
+                    let _ = results.send((*index, ready));
                 });
             }
             drop(results);
-            let mut reports: Vec<Option<UpVm>> = nodes.iter().map(|_| None).collect();
+            let mut reports = Vec::new();
             for (index, ready) in outcomes {
                 let done = ready.map_err(|error| PartError::from(Box::new(error)).into()).and_then(
                     |ready| {
@@ -351,7 +373,7 @@ impl<'p> Start<'p> {
                     },
                 );
                 match done {
-                    Ok(report) => reports[index] = Some(report),
+                    Ok(report) => reports.push((index, report)),
                     Err(error) => {
                         // Also ends the other waits.
                         self.abort();
@@ -359,7 +381,7 @@ impl<'p> Start<'p> {
                     }
                 }
             }
-            Ok(reports.into_iter().flatten().collect())
+            Ok(reports)
         })
     }
 

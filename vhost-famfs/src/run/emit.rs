@@ -7,12 +7,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{print_for_program, say};
+use super::{notice, print_for_program, say};
 use vhost_famfs::args::Emit;
 use vhost_famfs::cluster::emit::{self, Form, Register};
 use vhost_famfs::cluster::emitted;
 use vhost_famfs::cluster::plan::ClusterPlan;
 use vhost_famfs::cluster::process::MARK;
+use vhost_famfs::cluster::spec::Restart;
 use vhost_famfs::vm::cloud_hypervisor::{self, CloudHypervisor};
 use vhost_famfs::vm::find_in_path;
 
@@ -33,6 +34,16 @@ pub(super) fn emit(plan: &ClusterPlan, form: Emit, output: Option<&Path>) -> Res
         },
         &Register { state: emitted::describe(plan), mark: MARK },
     )?;
+    for vm in &plan.vms {
+        let keys = [
+            ("restart", vm.restart == Restart::OnFailure),
+            ("depends-on", !vm.asked.depends_on.is_empty()),
+        ];
+        for (key, _) in keys.into_iter().filter(|(_, is_set)| *is_set) {
+            let name = vm.name();
+            notice(format_args!("VM {name}: {key} is not in this output; that program decides"));
+        }
+    }
     if let Some(dir) = output {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     }

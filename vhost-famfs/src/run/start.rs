@@ -18,6 +18,7 @@ use vhost_famfs::cluster::directory::Directory;
 use vhost_famfs::cluster::find;
 use vhost_famfs::cluster::host::runtime_dir;
 use vhost_famfs::cluster::life::LifeError;
+use vhost_famfs::cluster::order::waves;
 use vhost_famfs::cluster::start::{Start, StartVm, check};
 use vhost_famfs::cluster::stop::stop;
 
@@ -67,6 +68,8 @@ pub(super) fn start_vms(
             Err(error) => failures.push(error),
         }
     }
+    // What comes of an interruption is not to be told as the reason.
+    failures.sort_by_key(|failure| matches!(failure, LifeError::Interrupted(_)));
     let Some(last) = failures.pop() else { return Ok(Ok(started)) };
     for failure in failures {
         notice(format_args!("{:#}", anyhow::Error::from(failure)));
@@ -80,7 +83,8 @@ pub(super) fn start_vms(
     }
 }
 
-/// Starts all VMs at the same time. Nothing is started if one of them cannot be reserved.
+/// Starts all VMs: those that depend on others when these are up, all others at the same time.
+/// Nothing is started if one of them cannot be reserved.
 fn start_all(
     directory: &Directory,
     names: &[String],
@@ -100,6 +104,9 @@ fn start_all(
         }
     }
     let starts = &starts;
+    let order: Vec<_> = starts.iter().map(|start| (start.name(), start.depends_on())).collect();
+    // A circle has no order.
+    let waves = waves(&order).unwrap_or_else(|_| vec![(0..starts.len()).collect()]);
     Ok(thread::scope(|scope| {
         scope.spawn(move || {
             let mut asked = false;
@@ -112,12 +119,28 @@ fn start_all(
                 starts.iter().for_each(Start::interrupt);
             }
         });
-        let run = |start| scope.spawn(move || Start::run(start, timeout));
-        let threads: Vec<_> = starts.iter().map(run).collect();
-        let join = |thread: thread::ScopedJoinHandle<'_, _>| {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        let results = threads.into_iter().map(join).collect();
+        let (mut results, mut missing) = (Vec::new(), Vec::new());
+        for wave in waves {
+            let run = |index: usize| {
+                let start = &starts[index];
+                let on = start.depends_on().iter().find(|name| missing.contains(*name)).cloned();
+                scope.spawn(move || match on {
+                    None => start.run(timeout),
+                    Some(on) => {
+                        start.undo();
+                        Err(LifeError::Dependency { vm: start.name().to_owned(), on })
+                    }
+                })
+            };
+            let threads: Vec<_> = wave.iter().copied().map(run).collect();
+            for (index, thread) in wave.into_iter().zip(threads) {
+                let result = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                if result.is_err() {
+                    missing.push(starts[index].name().to_owned());
+                }
+                results.push(result);
+            }
+        }
         handle.close();
         results
     }))

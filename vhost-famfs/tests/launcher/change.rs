@@ -28,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
         trial("up_again_does_not_touch_another_cluster_of_the_name", others),
         trial("up_again_leaves_the_others_alone_if_a_new_vm_fails", failed),
         trial("up_again_completes_one_that_was_killed", kills),
+        trial("vms_start_after_those_that_they_depend_on_and_end_before", dependencies),
     ]
 }
 
@@ -323,6 +324,66 @@ fn failed() {
     up(&host, &file, &[]);
     assert_eq!(vms(&host), before);
     down(host);
+}
+
+/// When the QEMU of a VM was started.
+fn started(host: &Host, name: &str) -> u64 {
+    let state = host.state("lab").unwrap();
+    let vm = state["vms"].as_array().unwrap().iter().find(|vm| vm["name"] == name).unwrap();
+    vm["qemu"]["start_ticks"].as_u64().unwrap()
+}
+
+fn dependencies() {
+    let host = Host::new();
+    let after = |name: &str| format!("depends-on = [\"{name}\"]\n");
+    let first = [HEAD, &vm("a", &after("b")), &vm("b", "count = 1\n")].concat();
+    let file = write(&host, &first);
+    let words = ["up", &file, "--overcommit", "--json"];
+    let output = host.command("qemu-slow", &words).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["vms"][0]["name"], &report["vms"][1]["name"]), (&"a".into(), &"b1".into()));
+    assert!(started(&host, "a") > started(&host, "b1"), "the guest of b takes longer");
+    host.json(&["restart", "a", "b1", "--json"]);
+    assert!(started(&host, "a") > started(&host, "b1"));
+    // What only the next start does differently is noted, and touches nothing.
+    let before = vms(&host);
+    let none = first.replace(&after("b"), "");
+    up(&host, &none, &[]);
+    assert_eq!(host.state("lab").unwrap()["vms"][0]["asked"]["depends_on"], json!([]));
+    up(&host, &first, &[]);
+    assert_eq!(host.state("lab").unwrap()["vms"][0]["asked"]["depends_on"], json!(["b1"]));
+    assert_eq!(vms(&host), before);
+    // Whoever depends on what does not come up is not started.
+    let more = write(&host, &[&first[..], &vm("c", &after("d")), &vm("d", "")].concat());
+    let output = host.command("qemu-failing", &["up", &more, "--overcommit"]).output().unwrap();
+    let said = text(&output.stderr);
+    assert!(said.contains("VM c was not started, because it depends on d"), "{said}");
+    assert!(said.contains("VM d"), "{said}");
+    let circle = write(&host, &first.replace("count = 1\n", &after("a")));
+    let said = refused(&host, &["up", &circle]);
+    assert!(said.contains("VMs wait for each other: a -> b -> a"), "{said}");
+    // Other programs start VMs in their own order.
+    let file = write(&host, &first);
+    let emitted = host.run(&["up", &file, "--dry-run", "--emit", "qemu"]);
+    let expected = "VM a: depends-on is not in this output; that program decides\n";
+    assert!(text(&emitted.stderr).ends_with(expected), "{emitted:?}");
+    // All of these are deaf, so that each takes a second to end.
+    host.json(&["down", "lab", "--timeout", "1", "--json"]);
+    assert!(host.command("qemu-deaf", &words).output().unwrap().status.success());
+    let handles = ["a", "b1"].map(|name| {
+        let pid = vms(&host).into_iter().find(|vm| vm.0 == name).unwrap().1;
+        Handle::open(u32::try_from(pid).unwrap()).unwrap()
+    });
+    let mut down = host.command("qemu", &["down", "lab", "--timeout", "1"]);
+    let mut down = down.stdout(Stdio::null()).spawn().unwrap();
+    while down.try_wait().unwrap().is_none() {
+        let [a, b] = handles.each_ref().map(Handle::is_alive);
+        assert!(b || !a, "b has ended before a");
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(down.wait().unwrap().success());
+    host.assert_nothing_left("down");
 }
 
 /// SIGKILL to a changing `up` at random moments.

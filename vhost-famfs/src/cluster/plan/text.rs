@@ -36,6 +36,9 @@ impl fmt::Display for ClusterPlan {
         if !restarts.is_empty() {
             writeln!(f, "restarted:    on failure: {}", restarts.join(", "))?;
         }
+        for vm in self.vms.iter().filter(|vm| !vm.asked.depends_on.is_empty()) {
+            writeln!(f, "started:      {} after {}", vm.name(), vm.asked.depends_on.join(", "))?;
+        }
         write!(
             f,
             "\n{:<16} {:<6} {:<9} {:<5} {:<6} {:>8} {:>4}  TRANSPORT BECAUSE",

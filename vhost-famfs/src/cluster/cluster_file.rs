@@ -23,6 +23,7 @@ use super::spec::{
     check_name,
 };
 use crate::bounded_log::MIN_LIMIT;
+use crate::host::processors::Processors;
 use crate::vm::Root;
 use dependencies::Dependencies;
 pub use text::Place;
@@ -119,6 +120,8 @@ struct VmTable {
     transport: Option<Spanned<Transport>>,
     memory: Option<Size>,
     cpus: Option<Spanned<u32>>,
+    #[serde(rename = "cpus-allowed")]
+    cpus_allowed: Option<Processors>,
     image: Option<PathBuf>,
     root: Option<RootWord>,
     kernel: Option<PathBuf>,
@@ -458,6 +461,7 @@ fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
         transport,
         memory: table.memory.map(|Size(memory)| memory),
         cpus: table.cpus.map_or(2, Spanned::into_inner),
+        cpus_allowed: table.cpus_allowed,
         image: table.image.map(|path| base.join(path)),
         root: table.root.map(|root| match root {
             RootWord::Memory => Root::Memory,

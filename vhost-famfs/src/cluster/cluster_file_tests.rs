@@ -92,6 +92,7 @@ fn every_key_is_read() {
         name = "writer"
         memory = "2G"
         cpus = 4
+        cpus-allowed = "0-2,5"
         transport = "pmem"
         image = "image"
         root = "disk"
@@ -135,6 +136,7 @@ fn every_key_is_read() {
         transport: Some(Transport::Pmem),
         memory: Some(2 << 30),
         cpus: 4,
+        cpus_allowed: Some("0-2,5".parse().unwrap()),
         image: Some("/etc/image".into()),
         root: Some(Root::Disk),
         kernel: Some("/boot/vmlinux".into()),

@@ -7,6 +7,7 @@ use std::path::Path;
 use famfs::text::units::Bytes;
 
 use super::spec::{Access, Restart, VmSpec};
+use crate::host::processors::Processors;
 use crate::vm::Root;
 
 /// What is asked for in `new` that was not in `old`; empty if nothing changes.
@@ -19,6 +20,7 @@ pub fn between(old: &VmSpec, new: &VmSpec) -> Vec<String> {
         transport,
         memory,
         cpus,
+        cpus_allowed,
         image,
         root,
         kernel,
@@ -41,6 +43,8 @@ pub fn between(old: &VmSpec, new: &VmSpec) -> Vec<String> {
     compare("transport", or_default(old.transport), or_default(*transport));
     compare("memory", or_default(old.memory.map(Bytes)), or_default(memory.map(Bytes)));
     compare("cpus", old.cpus.to_string(), cpus.to_string());
+    let processors = |allowed: &Option<Processors>| or_default(allowed.as_ref());
+    compare("cpus-allowed", processors(&old.cpus_allowed), processors(cpus_allowed));
     compare("image", path_of(old.image.as_deref()), path_of(image.as_deref()));
     compare("root", or_default(old.root.map(Root::name)), or_default(root.map(Root::name)));
     compare("kernel", path_of(old.kernel.as_deref()), path_of(kernel.as_deref()));
@@ -87,7 +91,7 @@ mod tests {
         let old = VmSpec::new("vm1");
         assert_eq!(between(&old, &old.clone()), [""; 0]);
         type Change = fn(&mut VmSpec);
-        let table: [(Change, &str); 13] = [
+        let table: [(Change, &str); 14] = [
             (|vm| vm.access = Access::ReadOnly, "access rw -> ro"),
             (
                 |vm| vm.access = Access::Slice { offset: 2 << 20, length: 1 << 30 },
@@ -96,6 +100,7 @@ mod tests {
             (|vm| vm.transport = Some(Transport::Pmem), "transport the default -> pmem"),
             (|vm| vm.memory = Some(2 << 30), "memory the default -> 2 GiB"),
             (|vm| vm.cpus = 4, "cpus 2 -> 4"),
+            (|vm| vm.cpus_allowed = "0-1".parse().ok(), "cpus-allowed the default -> 0-1"),
             (|vm| vm.image = Some("/image".into()), "image the default -> /image"),
             (|vm| vm.root = Some(Root::Disk), "root the default -> disk"),
             (|vm| vm.kernel = Some("/vmlinux".into()), "kernel the default -> /vmlinux"),

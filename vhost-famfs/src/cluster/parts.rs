@@ -12,6 +12,7 @@ use super::fill::OpenPool;
 use super::plan::{ClusterPlan, VmPlan};
 use super::process::{MARK, Process};
 use super::spec::{Access, Restart};
+use crate::host::processors::Processors;
 use crate::pool::PoolError;
 use crate::vm::{
     Backend, BackendConfig, BackendError, Lifetime, LogKeeper, Vm, VmConfig, VmError, VmPaths,
@@ -50,6 +51,20 @@ pub enum PartError {
         #[source]
         source: io::Error,
     },
+    /// The processors that are allowed for it cannot be used any more.
+    #[error(
+        "VM {vm}: cannot bind QEMU to the processors {processors} of cpus-allowed; change it and \
+         use `vhost-famfs up` again"
+    )]
+    Processors {
+        /// The VM.
+        vm: String,
+        /// The processors.
+        processors: Processors,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
     /// QEMU does not start, or the guest does not come up.
     #[error(transparent)]
     Vm(#[from] Box<VmError>),
@@ -79,6 +94,9 @@ pub struct Launch {
     /// Whether it is started again when it fails.
     #[serde(default)]
     pub restart: Restart,
+    /// The processors of the host on which QEMU runs; `None` for all.
+    #[serde(default)]
+    pub cpus_allowed: Option<Processors>,
     /// Its back-end, if the transport has one.
     pub backend: Option<BackendConfig>,
     /// The VM.
@@ -93,6 +111,7 @@ impl Launch {
             program: plan.program.clone(),
             log_limit: plan.log_limit,
             restart: vm.restart,
+            cpus_allowed: vm.asked.cpus_allowed.clone(),
             read_only: vm.access == Access::ReadOnly,
             backend: vm.backend.clone().map(|config| BackendConfig { piped: true, ..config }),
             config: VmConfig { piped: true, ..vm.config.clone() },
@@ -164,7 +183,13 @@ impl Launch {
             Some(_) => None,
             None => Some(pool.held(!self.read_only)?),
         };
-        Ok(Vm::spawn(self.config.clone(), detached(instance, holds)).map_err(Box::new)?)
+        let start = || Vm::spawn(self.config.clone(), detached(instance, holds)).map_err(Box::new);
+        let Some(processors) = &self.cpus_allowed else { return Ok(start()?) };
+        let failed = |source| {
+            let processors = processors.clone();
+            PartError::Processors { vm: self.vm(), processors, source }
+        };
+        Ok(processors.run(start).map_err(failed)??)
     }
 
     /// Starts the process that starts the VM again when it fails, if there should be one.

@@ -9,6 +9,7 @@ use famfs::format::path::RelPath;
 use famfs::format::view::View;
 use serde::{Deserialize, Serialize};
 
+use crate::host::processors::Processors;
 use crate::pool::Kind;
 use crate::vm::Root;
 
@@ -212,6 +213,9 @@ pub struct VmSpec {
     pub memory: Option<u64>,
     /// Number of virtual processors.
     pub cpus: u32,
+    /// The processors of the host on which it runs; `None` for all.
+    #[serde(default)]
+    pub cpus_allowed: Option<Processors>,
     /// The directory of the appliance image; `None` for the installed one.
     pub image: Option<PathBuf>,
     /// The root file system: [`Root::Memory`] or [`Root::Disk`]; `None` for memory where that
@@ -256,6 +260,7 @@ impl VmSpec {
             transport: None,
             memory: None,
             cpus: 2,
+            cpus_allowed: None,
             image: None,
             root: None,
             kernel: None,

@@ -4,6 +4,7 @@
 
 pub mod memory;
 pub mod privileges;
+pub mod processors;
 pub mod residency;
 pub mod signals;
 pub mod sys;

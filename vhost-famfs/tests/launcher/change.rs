@@ -28,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
         trial("up_again_does_not_touch_another_cluster_of_the_name", others),
         trial("up_again_leaves_the_others_alone_if_a_new_vm_fails", failed),
         trial("up_again_completes_one_that_was_killed", kills),
+        trial("vms_start_on_the_processors_that_are_allowed", processors),
         trial("vms_start_after_those_that_they_depend_on_and_end_before", dependencies),
     ]
 }
@@ -324,6 +325,37 @@ fn failed() {
     up(&host, &file, &[]);
     assert_eq!(vms(&host), before);
     down(host);
+}
+
+fn processors() {
+    let host = Host::new();
+    // Some hosts have only one.
+    let all = allowed(std::process::id().into());
+    let one = all.split([',', '-']).next().unwrap().to_owned();
+    let bound = format!("cpus-allowed = \"{one}\"\n");
+    let file = [HEAD, &vm("bound", &bound), &vm("free", "")].concat();
+    up(&host, &file, &[]);
+    let is = || vms(&host).into_iter().map(|(_, pid)| allowed(pid)).collect::<Vec<_>>();
+    assert_eq!(is(), [one.clone(), all.clone()]);
+    host.json(&["restart", "bound", "--json"]);
+    assert_eq!(is(), [one.clone(), all.clone()], "also after that");
+    let report = up(&host, &file.replace(&bound, ""), &[]);
+    assert_eq!(report["vms"][0]["why"], json!([format!("cpus-allowed {one} -> the default")]));
+    assert_eq!(is(), [all.clone(), all]);
+    let path = write(&host, &file.replace(&bound, "cpus-allowed = \"1023\"\n"));
+    let said = refused(&host, &["up", &path]);
+    assert!(said.contains("lab.toml:5:") && said.contains("cpus-allowed is 1023, but "), "{said}");
+    let path = write(&host, &file.replace(&bound, "cpus-allowed = \"all\"\n"));
+    let said = refused(&host, &["up", &path]);
+    assert!(said.contains("\"all\" is not a list of processors"), "{said}");
+    down(host);
+}
+
+/// The processors on which a process may run.
+fn allowed(pid: u64) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    line.unwrap().trim().to_owned()
 }
 
 /// When the QEMU of a VM was started.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Why a cluster cannot be started.
 
+use std::io;
 use std::path::PathBuf;
 
 use famfs::media::MediaError;
@@ -10,6 +11,7 @@ use famfs::text::units::Bytes;
 use super::vm::MIN_MEMORY;
 use crate::cluster::sizing::ImportError;
 use crate::cluster::spec::{Subject, Transport};
+use crate::host::processors::Processors;
 use crate::pool::{PoolError, WindowError};
 use crate::vm::{ConfigError, ImageError, QemuVersion};
 
@@ -193,6 +195,28 @@ pub enum PlanError {
         /// The program.
         qemu: PathBuf,
     },
+    /// Processors that this program may not use.
+    #[error(
+        "VM {name}: cpus-allowed is {asked}, but only processors {found} can be used here; choose \
+         among these, or give this shell others (taskset, AllowedCPUs= of its systemd unit)"
+    )]
+    Processors {
+        /// The VM.
+        name: String,
+        /// What is asked for.
+        asked: Processors,
+        /// What there is.
+        found: Processors,
+    },
+    /// It is not known which processors there are.
+    #[error("VM {name}: cannot determine which processors can be used; omit cpus-allowed")]
+    NoProcessors {
+        /// The VM.
+        name: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
     /// Too little RAM for the pool.
     #[error(
         "VM {name}: {memory} of memory is too little: the pool alone costs a guest {}, and it \
@@ -238,6 +262,9 @@ impl PlanError {
                 Subject::Vm(name.clone(), "offset")
             }
             Self::Transport { name, .. } => Subject::Vm(name.clone(), "transport"),
+            Self::Processors { name, .. } | Self::NoProcessors { name, .. } => {
+                Subject::Vm(name.clone(), "cpus-allowed")
+            }
             Self::Root { name, .. } => Subject::Vm(name.clone(), "root"),
             Self::Memory { name, .. } => Subject::Vm(name.clone(), "memory"),
             Self::Config(ConfigError::Memory { name, .. }) => Subject::Vm(name.clone(), "memory"),

@@ -36,6 +36,11 @@ impl fmt::Display for ClusterPlan {
         if !restarts.is_empty() {
             writeln!(f, "restarted:    on failure: {}", restarts.join(", "))?;
         }
+        for vm in &self.vms {
+            if let Some(allowed) = &vm.asked.cpus_allowed {
+                writeln!(f, "processors:   {allowed} for {}", vm.name())?;
+            }
+        }
         for vm in self.vms.iter().filter(|vm| !vm.asked.depends_on.is_empty()) {
             writeln!(f, "started:      {} after {}", vm.name(), vm.asked.depends_on.join(", "))?;
         }

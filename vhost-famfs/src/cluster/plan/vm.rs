@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{PlanError, PoolPlan, VmPlan};
 use crate::cluster::host::Host;
 use crate::cluster::spec::{Access, Transport, VmSpec};
+use crate::host::processors::Processors;
 use crate::pool::{ALIGNMENT, Kind, Owners, Window};
 use crate::vm::{
     BackendConfig, Confinement, Console, Image, PoolDevice, QemuVersion, Root, VmConfig, VmPaths,
@@ -52,6 +53,7 @@ pub(super) fn plan(
     if memory < pages + MIN_MEMORY {
         return Err(PlanError::Memory { name: name.clone(), memory: Bytes(memory), pages });
     }
+    check_processors(spec)?;
     let image = image(spec, host)?;
     let root = root(spec, host, &image)?;
     let paths = VmPaths::new(name, dir, dir);
@@ -108,6 +110,17 @@ pub(super) fn plan(
         config,
         asked,
     })
+}
+
+/// Checks whether this program may run on the processors that are allowed for a VM.
+fn check_processors(spec: &VmSpec) -> Result<(), PlanError> {
+    let Some(asked) = &spec.cpus_allowed else { return Ok(()) };
+    let (name, asked) = (spec.name.clone(), asked.clone());
+    match Processors::of_this_thread() {
+        Ok(found) if asked.is_within(&found) => Ok(()),
+        Ok(found) => Err(PlanError::Processors { name, asked, found }),
+        Err(source) => Err(PlanError::NoProcessors { name, source }),
+    }
 }
 
 /// The transport, and the reason for it.

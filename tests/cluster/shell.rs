@@ -47,7 +47,7 @@ pub fn terminal(program: &Program<'_>) -> Result<()> {
     // The terminal is resized when the file is gone.
     let script = format!(
         "stty rows 30 cols 100; before=$(stty -g)
-         (while [ -e {flag} ]; do sleep 0.1; done; stty rows 41 cols 77) &
+         (while [ -e {flag} ]; do sleep 0.1; done; stty rows 41 cols 77 </dev/tty) &
          $PROGRAM exec -it vm1 -- bash --norc; echo code $?
          [ \"$before\" = \"$(stty -g)\" ] && echo restored by exit
          timeout --foreground --preserve-status 5 $PROGRAM exec -it vm1 -- sleep 1000; echo code $?
@@ -74,7 +74,7 @@ pub fn terminal(program: &Program<'_>) -> Result<()> {
         Ok(terminal.answers("echo awake $((6 * 9))", "awake 54").is_ok())
     })
     .with_context(|| terminal.screen())?;
-    terminal.types(b"kill -9 %1; exit 7\r")?;
+    terminal.types(b"kill -9 %1; wait; exit 7\r")?;
     terminal.shows("code 7")?;
     terminal.shows("restored by exit")?;
     terminal.shows("code 143")?;

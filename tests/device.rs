@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The back-end with a real QEMU: the window's size and data, everything that restarts the device,
-//! who may write to it, a cluster started by an emitted script, emitted units, and four VMs that all
-//! write.
+//! who may write to it, a cluster started by an emitted script, emitted units, and four VMs that
+//! all write.
 
 #[path = "device/emitted.rs"]
 mod emitted;

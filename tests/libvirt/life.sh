@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-# The life of emitted domains under libvirt, for a user without privileges: a writer with a back-end,
-# and a reader whose QEMU maps the pool. Runs as root in a system of its own, with the programs and
-# the image in /mnt. For each thing that works it prints a line "ok: WHAT".
+# The life of emitted domains under libvirt, for a user without privileges: a writer with a
+# back-end, and a reader whose QEMU maps the pool. Runs as root in a system of its own, with the
+# programs and the image in /mnt. For each thing that works it prints a line "ok: WHAT".
 set -euo pipefail
 
 if [[ $(id -u) == 0 ]]; then

@@ -39,7 +39,7 @@ name = "a"
 name = "b"
 access = "ro"
 END
-vhost-famfs up $lab/lab.toml --qemu $lab/qemu --image $lab/image --dry-run --emit systemd --output $units
+vhost-famfs up $lab/lab.toml --qemu $lab/qemu --image $lab/image --overcommit --dry-run --emit systemd --output $units
 systemctl daemon-reload
 
 truncate --size 64M $lab/pool

@@ -13,8 +13,8 @@ pub const NO_SHARED_MEMORY: &str = "its generic vhost-user device has no shared 
                                     (VHOST_USER_PROTOCOL_F_SHMEM), which vhost-famfs back-ends \
                                     need; it maps pools itself with --pmem";
 
-/// The option of `--platform` for the machine's UUID, and its name before. Newer programs warn about
-/// the old one.
+/// The option of `--platform` for the machine's UUID, and its name before. Newer programs warn
+/// about the old one.
 pub(crate) const UUID_OPTION: &str = "system_uuid";
 const OLD_UUID_OPTION: &str = "uuid";
 

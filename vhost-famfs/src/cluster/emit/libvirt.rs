@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! libvirt domains (formatdomain), two for each VM: for hosts with KVM and without. The pool is passed
-//! through libvirt's `qemu:commandline`, because libvirt has no element for the generic vhost-user
-//! device. What a start needs beforehand is a script.
+//! libvirt domains (formatdomain), two for each VM: for hosts with KVM and without. The pool is
+//! passed through libvirt's `qemu:commandline`, because libvirt has no element for the generic
+//! vhost-user device. What a start needs beforehand is a script.
 
 use std::ffi::OsString;
 use std::fmt::Write;

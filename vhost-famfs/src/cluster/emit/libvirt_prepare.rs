@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The script beside libvirt's domains: checks the host, prepares the pool, and starts the back-ends,
-//! each of which serves one start of its domain.
+//! The script beside libvirt's domains: checks the host, prepares the pool, and starts the
+//! back-ends, each of which serves one start of its domain.
 
 use std::fmt::Write;
 use std::path::Path;

@@ -145,7 +145,7 @@ impl Place {
         let mut writer = Writer::open(&*self.volume, self.system)?;
         if self.pool.is_some() && (writer.deleted() > 0 || writer.is_short_of_slots()) {
             drop(writer);
-            self.reclaim_at_once();
+            self.reclaim_at_once(Slots::IfWorth);
             writer = Writer::open(&*self.volume, self.system)?;
         }
         Ok(match lease {
@@ -155,13 +155,13 @@ impl Place {
     }
 
     /// Gives back the memory of removed files of a pool file, as far as that is possible at once,
-    /// and their log slots if the log becomes short; how many bytes it was. What is in the way does
-    /// not matter to the caller: `famfs reclaim` tells it.
-    pub fn reclaim_at_once(&self) -> u64 {
+    /// and their log slots if that is wanted; how many bytes it was. What is in the way does not
+    /// matter to the caller: `famfs reclaim` tells it.
+    pub fn reclaim_at_once(&self, slots: Slots) -> u64 {
         let Some(pool) = &self.pool else { return 0 };
         let given = self.lease().and_then(|lease| {
             let media = self.volume.media();
-            match Look::new(media, pool, Patience::None, Slots::IfWorth)? {
+            match Look::new(media, pool, Patience::None, slots)? {
                 Some(look) => Ok(look.give_back(media, pool, lease)?.memory.bytes),
                 None => Ok(0),
             }

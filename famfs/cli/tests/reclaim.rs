@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use famfs::format::{
     MEMBER_MAGIC, MEMBER_VERSION, MEMBERS_OFFSET, Member, VOIDED_OFFSET, numbered,
@@ -364,4 +364,48 @@ fn an_interrupted_reclamation_is_ended_even_if_nothing_is_left() {
     assert_eq!(pool.famfs(&["reclaim"]).0, 0);
     let media = PoolFile::open(&pool.path(), Access::Read).unwrap();
     assert_eq!(number(&media).unwrap(), 8);
+}
+
+/// A machine needs a moment to let go, and then a full log has room again.
+#[test]
+fn a_command_waits_for_slots_that_come_back_and_for_no_others() {
+    let pool = Pool::new();
+    assert_eq!(pool.famfs(&["mkfs", "--force", "--entries", "1"]).0, 0);
+    let slots = |field: &str| pool.famfs(&["df"]).1[field].as_u64().unwrap();
+    let full = slots("log_slots");
+    // With the head of their group, two slots remain.
+    let files: Vec<String> = (3..full).map(|n| format!("file{n}")).collect();
+    let touch: Vec<&str> = ["touch"].into_iter().chain(files.iter().map(|f| &**f)).collect();
+    assert_eq!((pool.famfs(&touch).0, slots("log_slots_used")), (0, full - 2));
+    let _machine = pool.machine();
+    pool.famfs(&["rm", "file3"]);
+    pool.famfs(&["mkdir", "last"]);
+    assert_eq!(slots("log_slots_used"), full);
+    pool.member(full - 1, 0);
+    let start = Instant::now();
+    let output = thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_famfs"));
+            command.arg("--pool").arg(pool.path()).args(["mkdir", "more"]).output().unwrap()
+        });
+        thread::sleep(Duration::from_secs(1));
+        assert!(!waiting.is_finished());
+        pool.member_now(0);
+        waiting.join().unwrap()
+    });
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("waiting up to 30 s for the slots"), "{said}");
+    assert!(start.elapsed() < Duration::from_secs(25), "it was told when there was room");
+    // The removal, what it removed and the head of its group have left room for two more.
+    pool.member_now(0);
+    for name in ["again", "once more"] {
+        assert_eq!(pool.famfs(&["mkdir", name]).0, 0);
+    }
+    assert_eq!(slots("log_slots_used"), full);
+    let start = Instant::now();
+    let said = pool.fails(&["mkdir", "none"]);
+    assert!(said.contains("the log is full") && said.contains("famfs reclaim --slots"), "{said}");
+    assert!(start.elapsed() < Duration::from_secs(25), "nothing is to come");
+    assert!(!said.contains("waiting"), "{said}");
+    assert_eq!(pool.famfs(&["fsck"]).0, 0);
 }

@@ -159,6 +159,18 @@ pub enum WriteError {
     Ended(Arc<WriteError>),
 }
 
+impl WriteError {
+    /// How many log slots were needed at once, if there were too few.
+    #[must_use]
+    pub fn slots_needed(&self) -> Option<u64> {
+        match self {
+            Self::Log(LogError::Full { needed, .. }) => Some(*needed),
+            Self::Ended(why) => why.slots_needed(),
+            _ => None,
+        }
+    }
+}
+
 /// What an error about space says of the memory of deleted files.
 pub(crate) fn compact_hint(deleted: u64) -> String {
     match deleted {

@@ -40,6 +40,7 @@ mod publish;
 mod reclaim;
 mod rm;
 mod role;
+mod room_in_log;
 mod rows;
 mod stat;
 mod sum;
@@ -58,19 +59,28 @@ use famfs::replay::Plan;
 use famfs::text::json_name::Names;
 use famfs_cli::args::{Cli, Command};
 
+use self::room_in_log::Shortage;
 use crate::output::{Failure, Outcome, USAGE, notice};
 
 /// Highest number of names that a message lists.
 const LISTED: usize = 10;
 
-/// Runs a command. An error about damaged media names the pool.
+/// Runs a command, once more if the log was full and then has room again. An error about damaged
+/// media names the pool.
 pub fn run(cli: &Cli) -> Outcome {
-    run_command(cli).map_err(|failure| match &cli.pool {
+    run_command(cli).or_else(|failure| again(cli, failure)).map_err(|failure| match &cli.pool {
         Some(pool) if damage::is_cause(&failure.error) => {
             Failure { error: failure.error.context(format!("pool {}", pool.display())), ..failure }
         }
         _ => failure,
     })
+}
+
+fn again(cli: &Cli, failure: Failure) -> Outcome {
+    match Shortage::of(cli.pool.as_deref(), &cli.command, &failure) {
+        Some(shortage) if shortage.wait()? => run_command(cli),
+        _ => Err(failure),
+    }
 }
 
 fn run_command(cli: &Cli) -> Outcome {

@@ -15,6 +15,7 @@ use serde::{Serialize, Serializer};
 use super::changes::group;
 use crate::operands::Operands;
 use crate::output::{INTERRUPTED, OK, OrExit, Outcome, human, print_json, say, stop_flag, stopped};
+use crate::reclaiming::Slots;
 
 #[derive(Default, Serialize)]
 struct RmReport {
@@ -86,7 +87,7 @@ pub fn run(pool: Option<&Path>, args: &Rm) -> Outcome {
     writer.commit()?;
     drop(writer);
     if !args.change.dry_run {
-        report.freed = place.reclaim_at_once();
+        report.freed = place.reclaim_at_once(Slots::IfWorth);
     }
     print_report(args, &report)?;
     Ok(OK)

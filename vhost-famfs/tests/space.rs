@@ -225,6 +225,40 @@ fn nothing_runs_for_an_idle_pool_and_one_keeper_runs_for_all() {
     three.end();
 }
 
+/// A guest that only adds cannot make room itself.
+#[test]
+fn slots_come_back_when_the_log_becomes_short() {
+    let host = Host::new();
+    host.famfs(&["mkfs", "--force", "--entries", "1"]);
+    let slots = |field: &str| host.famfs(&["df"])[field].as_u64().unwrap();
+    let full = slots("log_slots");
+    let each = |command: &str, count: u64| {
+        let names: Vec<String> = (0..count).map(|n| format!("file{n}")).collect();
+        let args: Vec<&str> = [command].into_iter().chain(names.iter().map(|n| &**n)).collect();
+        host.famfs(&args)
+    };
+    each("touch", full / 4);
+    // What is before it stays in its slot.
+    host.famfs(&["mkdir", "last"]);
+    each("rm", full / 4);
+    let mut keeper = Keeper::start(&host, "one");
+    keeper.publish();
+    thread::sleep(Duration::from_secs(2));
+    // Someone who has the pool keeps commands of the host from making room themselves.
+    let reader = File::open(host.path("pool")).unwrap();
+    each("touch", full - slots("log_slots_used") - 1);
+    assert_eq!(slots("log_slots_used"), full);
+    drop(reader);
+    keeper.publish();
+    // Whoever looks has the pool, too, and must do so rarely.
+    let used = || {
+        thread::sleep(Duration::from_secs(2));
+        slots("log_slots_used")
+    };
+    assert!((0..30).any(|_| used() < full), "there is room again");
+    keeper.end();
+}
+
 #[test]
 fn what_is_held_is_tried_again_with_longer_pauses_and_what_fails_is_told_once() {
     let host =

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A cheap look at a pool: whether its log has new removals, and whether those who hold what was
-//! removed have got further. It reads new entries once, and the table of members.
+//! A cheap look at a pool: whether its log has new removals or has become short, and whether those
+//! who hold what was removed have got further. It reads new entries once, and the table of members.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
@@ -44,8 +44,8 @@ pub enum GlanceError {
 pub struct Found {
     /// There may be something to give back.
     pub is_pending: bool,
-    /// There are new removals, or a member has released more, or is gone, since the last look, or a
-    /// reclamation was interrupted.
+    /// There are new removals, or new entries in a log that is short of slots, or a member has
+    /// released more, or is gone, since the last look, or a reclamation was interrupted.
     pub is_news: bool,
 }
 
@@ -64,13 +64,16 @@ pub struct Glance {
     /// Number of entries when the last removal was seen.
     removed: u64,
     standing: Standing,
+    /// Whether the log has void entries, under this numbering and number of reclamations.
+    voids: Option<(Option<u64>, u64, bool)>,
 }
 
 impl Glance {
     /// Nothing has been seen.
     pub fn new(path: &Path, id: PoolId) -> Self {
         let path = path.to_owned();
-        Self { path, id, seen: None, is_pending: false, removed: 0, standing: Standing::default() }
+        let (seen, standing, voids) = (None, Standing::default(), None);
+        Self { path, id, seen, is_pending: false, removed: 0, standing, voids }
     }
 
     /// Whether a reclamation goes on, or was killed: then no mount can write, or each reads the
@@ -93,7 +96,9 @@ impl Glance {
             Some(_) => removes(&log, 0),
             None => true,
         };
-        let is_new = is_new || is_interrupted(&media, &log)?;
+        let has_grown = self.seen != Some((numbering, published));
+        let is_new =
+            is_new || is_interrupted(&media, &log)? || has_grown && self.is_short(&media, &log)?;
         self.seen = Some((numbering, published));
         if is_new {
             (self.is_pending, self.removed) = (true, published);
@@ -113,6 +118,24 @@ impl Glance {
     /// Everything that was seen is given back.
     pub fn given_back(&mut self) {
         self.is_pending = false;
+    }
+
+    /// Whether the log is short, and has slots to give back. It is read as a whole only if nothing
+    /// is known of it since the last reclamation: nothing else makes entries void.
+    fn is_short(&mut self, media: &PoolFile, log: &Log<'_>) -> Result<bool, GlanceError> {
+        if !reclaim::is_short(log.free_slots(), log.slots()) {
+            return Ok(false);
+        }
+        let state = (log.numbering(), reclaim::number(media)?);
+        if let Some((numbering, number, has_voids)) = self.voids
+            && (numbering, number) == state
+        {
+            return Ok(has_voids);
+        }
+        let is_void = |entry: &Entry| EntryKind::of(entry) == Some(EntryKind::Void);
+        let has_voids = log.entries_from(0).map_while(Result::ok).any(|(_, entry)| is_void(&entry));
+        self.voids = Some((state.0, state.1, has_voids));
+        Ok(has_voids)
     }
 
     fn open(&self) -> Result<PoolFile, GlanceError> {

@@ -16,6 +16,8 @@ mod replace;
 mod slots;
 #[path = "pool/source.rs"]
 mod source;
+#[path = "pool/storm.rs"]
+mod storm;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

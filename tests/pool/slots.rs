@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A log never fills up with what is deleted, while virtual machines follow it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
 use super::shell;
+use super::storm::{self, Length};
 
 const POOL: u64 = 256 << 20;
 const MEMORY: u64 = 512 << 20;
 /// Cycles of making, mapping and deleting.
 const CYCLES: u64 = 30;
-/// The same with `--all`, and for how long at most.
-const MOST_CYCLES: u64 = 100_000;
-const MOST_TIME: Duration = Duration::from_secs(600);
+/// The storm of many files at once: in a short log, or with `--all` in one of 8 MiB.
+const STORM: Length = Length { cycles: 2_560, time: Duration::from_secs(600) };
+const LONG_STORM: Length = Length { cycles: 100_000, time: Duration::from_secs(600) };
+const LONG_LOG: &str = "8m";
 /// Small files that come and go with each file.
 const FILES: u64 = 200;
 /// After how many cycles a VM keeps a file open for the whole of the next one. What is removed
@@ -25,15 +27,25 @@ const HELD: u64 = 5;
 /// Two VMs that map what the host makes and deletes, or three for longer.
 pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
-    pool.mkfs(&["--entries", "1000"])?;
     let long = artifacts.all;
+    let log = if long { ["--loglen", LONG_LOG] } else { ["--entries", "1000"] };
+    pool.mkfs(&log)?;
+    let scratch = tempfile::tempdir().context("no temporary directory")?;
+    let disk = storm::disk(artifacts, scratch.path())?;
     let names: &[&str] = if long { &["one", "two", "three"] } else { &["one", "two"] };
-    let members = names.iter().map(|name| Member::new(name, false)).collect();
+    let member = |name: &&str| Member::new(name, false).with_disk(disk.clone());
+    let members = names.iter().map(member).collect();
     let cluster = Cluster::start(artifacts, &pool, MEMORY, members)?;
     cluster.wait_ready(BOOT)?;
     cluster.in_all(Node::wait_watch)?;
     let nodes = names.iter().map(|name| cluster.node(name)).collect::<Result<Vec<_>>>()?;
-    session.check("a log is never full of what is deleted", || cycles(&pool, &nodes, long));
+    if !long {
+        session.check("a log is never full of what is deleted", || cycles(&pool, &nodes));
+    }
+    session
+        .check("a storm of files never fills the log, and no VM sees bytes of another one", || {
+            storm::rage(&pool, &nodes, if long { LONG_STORM } else { STORM })
+        });
     session.check("a VM that was behind, and one that mounts now, show the same tree", || {
         pool.famfs(["creat", "-s", "1m", "-S", "9", "/last"])?;
         for node in &nodes {
@@ -50,17 +62,11 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     Ok(())
 }
 
-fn cycles(pool: &Pool, nodes: &[&Node], long: bool) -> Result<()> {
+fn cycles(pool: &Pool, nodes: &[&Node]) -> Result<()> {
     let dir = tempfile::tempdir().context("no temporary directory")?;
     let source = dir.path().to_str().context("a name that is not text")?;
-    let start = Instant::now();
     let (mut moves, mut published, mut held) = (0, 0, None);
-    let most = if long { MOST_CYCLES } else { CYCLES };
-    let mut done = 0;
-    for (n, node) in (1..=most).zip(nodes.iter().cycle()) {
-        if long && start.elapsed() >= MOST_TIME {
-            break;
-        }
+    for (n, node) in (1..=CYCLES).zip(nodes.iter().cycle()) {
         for file in 0..FILES {
             std::fs::write(dir.path().join(file.to_string()), format!("files of {n}\n"))?;
         }
@@ -93,10 +99,10 @@ fn cycles(pool: &Pool, nodes: &[&Node], long: bool) -> Result<()> {
         ensure!(output.status.success() || is_held, "{n}: {report}");
         let now = entries(pool)?;
         moves += u64::from(now < published);
-        (published, done) = (now, n);
+        published = now;
     }
-    println!("# {done} cycles, entries moved {moves} times, {published} are in the log");
-    ensure!(moves >= 3, "entries moved only {moves} times in {done} cycles");
+    println!("# {CYCLES} cycles, entries moved {moves} times, {published} are in the log");
+    ensure!(moves >= 3, "entries moved only {moves} times in {CYCLES} cycles");
     if let Some((node, before)) = held {
         ensure!(sum(node)? == before, "a file that is open has other bytes");
         shell(node, "kill $(cat /run/holder)")?;
@@ -110,7 +116,7 @@ fn sum(node: &Node) -> Result<Vec<u8>> {
 }
 
 /// Number of log entries.
-fn entries(pool: &Pool) -> Result<u64> {
+pub fn entries(pool: &Pool) -> Result<u64> {
     let df: Value = serde_json::from_slice(&pool.famfs(["df", "--json"])?)?;
     df["log_slots_used"].as_u64().with_context(|| df.to_string())
 }

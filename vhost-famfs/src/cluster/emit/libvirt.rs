@@ -9,7 +9,7 @@ use std::fmt::Write;
 use protocol::exec::port;
 
 use super::prepare;
-use super::{EmitError, Emitted, accelerator, libvirt_prepare};
+use super::{EmitError, Emitted, accelerator, libvirt_names, libvirt_prepare};
 use crate::cluster::plan::{ClusterPlan, VmPlan};
 use crate::vm::{Accelerator, PoolDevice, ROOT_SERIAL, VmConfig};
 
@@ -26,13 +26,6 @@ pub(super) fn domains(plan: &ClusterPlan) -> Result<Vec<Emitted>, EmitError> {
     }
     files.push(libvirt_prepare::script(plan));
     Ok(files)
-}
-
-/// The file of a VM's domain.
-pub(super) fn file_name(plan: &ClusterPlan, vm: &VmPlan, accelerator: Accelerator) -> String {
-    // A dot, which no name has.
-    let suffix = if accelerator == Accelerator::Kvm { "" } else { ".emulated" };
-    format!("{}-{}{suffix}.xml", plan.name, vm.name())
 }
 
 fn domain(plan: &ClusterPlan, vm: &VmPlan, accelerator: Accelerator) -> Result<Emitted, EmitError> {
@@ -126,7 +119,7 @@ fn domain(plan: &ClusterPlan, vm: &VmPlan, accelerator: Accelerator) -> Result<E
         let _ = writeln!(text, "    <qemu:arg value=\"{}\"/>", escaped("argument", word)?);
     }
     text.push_str("  </qemu:commandline>\n</domain>\n");
-    Ok(Emitted { name: file_name(plan, vm, accelerator), text })
+    Ok(Emitted { name: libvirt_names::domain(plan, vm, accelerator), text })
 }
 
 /// The element for the processor.
@@ -151,7 +144,7 @@ fn comment(plan: &ClusterPlan, vm: &VmPlan, accelerator: Accelerator) -> Result<
         Accelerator::Kvm => "For hosts with KVM.",
         _ => "For hosts without KVM: QEMU emulates one processor, in one thread.",
     };
-    let script = libvirt_prepare::file_name(plan);
+    let script = libvirt_names::script(plan);
     let before = format!("Before each start of the domain: sh {script} {}", vm.name());
     let mut text = String::from("  <!--\n");
     for line in [&prepare::remark(vm), host, &before] {

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::prepare::{self, Lines};
-use super::{Emitted, accelerator, libvirt};
+use super::{Emitted, accelerator, libvirt_names};
 use crate::cluster::plan::{ClusterPlan, VmPlan};
 use crate::vm::{Accelerator, BackendConfig, shell_quoted};
 
@@ -14,15 +14,10 @@ use crate::vm::{Accelerator, BackendConfig, shell_quoted};
 /// be emulated.
 const OLDEST: &str = "7.1.0";
 
-/// Its file.
-pub(super) fn file_name(plan: &ClusterPlan) -> String {
-    format!("{}-prepare.sh", plan.name)
-}
-
 /// The script. It prints the files of the domains that suit the host.
 pub(super) fn script(plan: &ClusterPlan) -> Emitted {
     let names: Vec<&str> = plan.vms.iter().map(VmPlan::name).collect();
-    let script = file_name(plan);
+    let script = libvirt_names::script(plan);
     let mut text = format!(
         "#!/bin/sh
 # {script} [VM...]: prepares the start of domains of cluster {cluster}, of all without a VM. Run it
@@ -73,7 +68,7 @@ for vm; do
     );
     for vm in &plan.vms {
         for (kvm, accelerator) in [("yes", Accelerator::Kvm), ("no", accelerator::EMULATOR)] {
-            let file = libvirt::file_name(plan, vm, accelerator);
+            let file = libvirt_names::domain(plan, vm, accelerator);
             let _ = writeln!(text, "    {}-{kvm}) file={file} ;;", vm.name());
         }
     }

@@ -9,6 +9,7 @@
 mod accelerator;
 mod cloud_hypervisor;
 mod libvirt;
+mod libvirt_names;
 mod libvirt_prepare;
 mod prepare;
 mod qemu;

@@ -5,29 +5,43 @@
 # programs and the image in /mnt. For each thing that works it prints a line "ok: WHAT".
 set -euo pipefail
 
+# How long a guest may take to boot or to shut down on a busy host, in seconds.
+LIMIT=240
+
 if [[ $(id -u) == 0 ]]; then
     useradd --create-home --uid 1000 user
     install -d -o user -g user -m 700 /run/user /run/user/1000
     export HOME=/home/user XDG_RUNTIME_DIR=/run/user/1000 LIBVIRT_DEFAULT_URI=qemu:///session
     cd "$HOME"
-    # As process 1, this shell takes the end of QEMU, which libvirt starts in the background.
-    timeout 300 setpriv --reuid user --regid user --clear-groups bash "$0"
+    # More than all steps that wait. As process 1, this shell takes the end of QEMU, which libvirt
+    # starts in the background.
+    timeout --kill-after=30 $((8 * LIMIT)) \
+        setpriv --reuid user --regid user --clear-groups bash "$0"
     exit
 fi
 
-# How long a guest may take to boot or to shut down on a busy host, in seconds.
-LIMIT=90
 VMS=(writer reader)
+why="the script ended early"
 
 ok() {
     echo "ok: $*"
 }
 
 fail() {
-    echo "$*" >&2
-    tail -n 40 "$XDG_RUNTIME_DIR"/vhost-famfs/lab/*.{console,log} .cache/libvirt/qemu/log/*.log >&2 || true
+    why=$*
     exit 1
 }
+
+# What the programs logged, and last the reason.
+ended() {
+    (($1 != 0)) || return 0
+    tail -n 40 "$XDG_RUNTIME_DIR"/vhost-famfs/lab/*.{console,log} .cache/libvirt/qemu/log/*.log >&2 || true
+    echo "$why" >&2
+}
+set -o errtrace
+trap 'why="line $LINENO failed: $BASH_COMMAND"' ERR
+trap 'fail "not within the time for all: $BASH_COMMAND"' TERM
+trap 'ended $?' EXIT
 
 # within WHAT COMMAND...: until the command succeeds.
 within() {

@@ -119,8 +119,8 @@ fn check_only(args: &TestArgs) -> Result<()> {
         bail!("--only chooses parts of one suite: name one, {example}");
     };
     ensure!(
-        suites::boots_vms(suite),
-        "--only: the suite {} has no parts, only suites that boot VMs have, {example}",
+        suites::has_parts(suite),
+        "--only: the suite {} has no parts, only suites of scenarios in VMs have, {example}",
         name(suite)
     );
     Ok(())

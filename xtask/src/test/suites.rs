@@ -65,8 +65,13 @@ pub fn run(suite: Suite, run: &mut Run) -> Result<()> {
     }
 }
 
-/// Whether a suite is of scenarios that boot virtual machines, and so has parts that can be chosen.
+/// Whether a suite boots virtual machines, and so runs alone among those that do.
 pub fn boots_vms(suite: Suite) -> bool {
+    suite == Suite::Libvirt || has_parts(suite)
+}
+
+/// Whether a suite is of scenarios in virtual machines, of which parts can be chosen.
+pub fn has_parts(suite: Suite) -> bool {
     use Suite::{Fuzz, Libvirt, Package, Protocol, Tools, Unit};
     !matches!(suite, Unit | Protocol | Tools | Fuzz | Package | Libvirt)
 }
@@ -150,4 +155,16 @@ fn with_artifacts(name: &str, artifacts: &Artifacts, run: &mut Run) -> Result<()
     let mut args = vec!["-p", "vm-tests", "--test", name, "--"];
     args.extend(parts.iter().map(String::as_str));
     run.cargo_test(&args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libvirt_boots_vms_and_has_no_parts() {
+        assert!(boots_vms(Suite::Libvirt) && !has_parts(Suite::Libvirt));
+        assert!(boots_vms(Suite::Kmod) && has_parts(Suite::Kmod));
+        assert!(!boots_vms(Suite::Unit));
+    }
 }

@@ -37,9 +37,8 @@ fn domain(plan: &ClusterPlan, vm: &VmPlan, accelerator: Accelerator) -> Result<E
         escaped(what, text)
     };
     let mut text = format!(
-        "<domain type=\"{}\" xmlns:qemu=\"http://libvirt.org/schemas/domain/qemu/1.0\">\n{}",
+        "<domain type=\"{}\" xmlns:qemu=\"http://libvirt.org/schemas/domain/qemu/1.0\">\n",
         if is_kvm { "kvm" } else { "qemu" },
-        comment(plan, vm, accelerator)?
     );
     let memory = config.memory >> 10;
     let mut credentials = String::new();
@@ -52,6 +51,7 @@ fn domain(plan: &ClusterPlan, vm: &VmPlan, accelerator: Accelerator) -> Result<E
         text,
         "  <name>{name}</name>
   <uuid>{uuid}</uuid>
+  <description>{description}</description>
   <memory unit=\"KiB\">{memory}</memory>
   <memoryBacking>
     <source type=\"memfd\"/>
@@ -100,6 +100,7 @@ fn domain(plan: &ClusterPlan, vm: &VmPlan, accelerator: Accelerator) -> Result<E
   <qemu:commandline>
 ",
         uuid = config.uuid,
+        description = escaped("description", &description(plan, vm, accelerator))?,
         // One thread has to emulate all processors (Accelerator::TcgThreads), which libvirt does
         // not ask QEMU for; more than one would gain nothing then.
         cpus = if is_kvm { config.cpus } else { 1 },
@@ -138,22 +139,16 @@ fn processor(config: &VmConfig) -> String {
     text + "  </cpu>\n"
 }
 
-/// What the domain is, and what must come before its start.
-fn comment(plan: &ClusterPlan, vm: &VmPlan, accelerator: Accelerator) -> Result<String, EmitError> {
+/// What the domain is, and what must come before its start. Not a comment: that could not have the
+/// names, in which two hyphens may follow each other.
+fn description(plan: &ClusterPlan, vm: &VmPlan, accelerator: Accelerator) -> String {
     let host = match accelerator {
         Accelerator::Kvm => "For hosts with KVM.",
         _ => "For hosts without KVM: QEMU emulates one processor, in one thread.",
     };
     let script = libvirt_names::script(plan);
-    let before = format!("Before each start of the domain: sh {script} {}", vm.name());
-    let mut text = String::from("  <!--\n");
-    for line in [&prepare::remark(vm), host, &before] {
-        // Two hyphens would end the comment.
-        let line = without_controls("comment", line)?.replace("--", "- -");
-        let _ = writeln!(text, "    {line}");
-    }
-    text.push_str("  -->\n");
-    Ok(text)
+    let (what, name) = (prepare::remark(vm), vm.name());
+    format!("{what}. {host} Before each start of the domain: sh {script} {name}")
 }
 
 /// What libvirt has no element for: the pool, and the user's own arguments.
@@ -184,14 +179,11 @@ fn arguments(vm: &VmPlan) -> Vec<OsString> {
     argv
 }
 
-/// A text that XML can represent.
-fn without_controls<'t>(what: &'static str, text: &'t str) -> Result<&'t str, EmitError> {
-    if text.chars().any(char::is_control) { Err(unfit(what, text)) } else { Ok(text) }
-}
-
-/// A text for an element or a quoted attribute.
+/// A text for an element or a quoted attribute. XML cannot represent control characters.
 fn escaped(what: &'static str, text: &str) -> Result<String, EmitError> {
-    let text = without_controls(what, text)?;
+    if text.chars().any(char::is_control) {
+        return Err(unfit(what, text));
+    }
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -14,6 +14,17 @@ use crate::vm::{Accelerator, BackendConfig, shell_quoted};
 /// be emulated.
 const OLDEST: &str = "7.1.0";
 
+/// A shell function that tells a process from later ones with the same number. It fails if there is
+/// no such process; one that only waits for its parent to notice its end is none.
+const PROCESS: &str = "\
+# process PID: the number of a process, and when it started (proc_pid_stat(5), field 22).
+process() {
+    stat=$(cat \"/proc/${1:-none}/stat\" 2> /dev/null) || return 1
+    # The second field, a name in parentheses, may have spaces.
+    set -- \"$1\" ${stat##*)}
+    [ \"$2\" != Z ] && echo \"$1 ${21}\"
+}";
+
 /// The script. It prints the files of the domains that suit the host.
 pub(super) fn script(plan: &ClusterPlan) -> Emitted {
     let names: Vec<&str> = plan.vms.iter().map(VmPlan::name).collect();
@@ -25,6 +36,8 @@ pub(super) fn script(plan: &ClusterPlan) -> Emitted {
 # host, of which those are for emulation if it has no KVM.
 set -eu
 umask 077
+
+{PROCESS}
 
 [ $# -gt 0 ] || set -- {all}
 for vm; do
@@ -82,8 +95,8 @@ for vm; do
     Emitted { name: script, text }
 }
 
-/// Starts a back-end, unless one is there that waits for its VM, and waits until it listens. A
-/// back-end removes its socket when the VM connects.
+/// Starts a back-end, unless the one that this script started waits for its VM, and waits until it
+/// listens. A back-end removes its socket when the VM connects; one that was killed leaves it.
 fn start(backend: &BackendConfig) -> String {
     let quoted = |path: &Path| shell_quoted(&[path.into()]);
     let (log, socket) = (quoted(&backend.log), quoted(&backend.socket));
@@ -92,12 +105,11 @@ fn start(backend: &BackendConfig) -> String {
     format!(
         "
         backend=$(cat {number} 2> /dev/null) || backend=
-        if [ ! -S {socket} ] || ! kill -0 \"${{backend:-none}}\" 2> /dev/null; then
+        if [ ! -S {socket} ] || [ \"${{backend:-none}}\" != \"$(process \"${{backend%% *}}\")\" ]; then
+            rm -f {socket} {number}
             nohup {line} > /dev/null 2> {log} < /dev/null &
-            backend=$!
-            echo $backend > {number}
-            until [ -S {socket} ]; do
-                kill -0 $backend 2> /dev/null || {{ cat {log} >&2; exit 1; }}
+            until [ -S {socket} ] && process $! > {number}; do
+                process $! > /dev/null || {{ cat {log} >&2; exit 1; }}
                 sleep 0.1
             done
         fi"

@@ -127,11 +127,12 @@ fn simple(plan: &ClusterPlan) -> ClusterPlan {
     plan
 }
 
-/// A single file unchanged; if there are several, each has its name above it, as a comment.
+/// A single file unchanged; if there are several, each has its name above it. In XML, that is a
+/// processing instruction: a comment cannot have two hyphens, which a name can.
 impl fmt::Display for Emitted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.name.ends_with(".xml") {
-            writeln!(f, "<!-- {} -->", self.name)?;
+            writeln!(f, "<?file {}?>", self.name)?;
         } else if !self.text.starts_with("#!") {
             writeln!(f, "# {}", self.name)?;
         }

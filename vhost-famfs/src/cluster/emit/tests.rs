@@ -245,13 +245,13 @@ fn domains_are_well_formed_and_hold_what_the_plan_does() {
     for (index, file) in files.iter().take(domains.len()).enumerate() {
         let (vm, emulated) = (&plan.vms[index / 2], index % 2 == 1);
         let printed = file.to_string();
-        let comment = &printed[..printed.find("<name>").unwrap()];
-        assert!(comment.contains(&format!("sh lab-prepare.sh {}", vm.name())), "{comment}");
         let document = roxmltree::Document::parse(&printed).unwrap();
         let root = document.root_element();
         let element = |name: &str| root.descendants().find(|node| node.has_tag_name(name));
         let child = |name: &str| element(name).and_then(|node| node.text()).unwrap_or_default();
         assert_eq!(child("name"), format!("lab-{}", vm.name()));
+        let before = format!("sh lab-prepare.sh {}", vm.name());
+        assert!(child("description").ends_with(&before), "{file}");
         assert_eq!(child("uuid"), vm.config.uuid.to_string());
         assert_eq!(child("memory"), (vm.config.memory >> 10).to_string());
         assert_eq!(child("kernel"), vm.config.image.kernel().to_str().unwrap());
@@ -280,6 +280,23 @@ fn domains_are_well_formed_and_hold_what_the_plan_does() {
             .filter(|word| !word.starts_with("slots=") && !has(word))
             .collect();
         assert!(missing.is_empty(), "not of the plan: {missing:?}");
+    }
+}
+
+#[test]
+fn hyphens_in_names_are_kept_in_domains() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let plan = plan(&dir, "[[vm]]\nname = \"a--b\"\n[[vm]]\nname = \"a---b\"\n");
+    let mut files = emit(&plan, Form::Libvirt).unwrap();
+    files.pop();
+    for (file, name) in files.iter().zip(["a--b", "a--b", "a---b", "a---b"]) {
+        let printed = file.to_string();
+        let document = roxmltree::Document::parse(&printed).unwrap();
+        let mut nodes = document.descendants();
+        let description = nodes.find(|node| node.has_tag_name("description")).unwrap();
+        let command = format!(": sh lab-prepare.sh {name}");
+        assert!(description.text().unwrap().ends_with(&command), "{printed}");
+        assert!(printed.starts_with(&format!("<?file {}?>\n", file.name)), "{printed}");
     }
 }
 
@@ -323,6 +340,43 @@ fn domains_are_prepared_for_a_libvirt_that_knows_them() {
     let one = [file, emulated].map(|path| format!("{}\n", path.display()));
     assert!(code == Some(0) && one.contains(&files), "{code:?} {files} {said}");
     assert!(plan.vms[1].config.paths.runtime_dir.is_dir());
+}
+
+#[test]
+fn only_a_back_end_that_waits_is_not_started_again() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut plan = plan(&dir, TWO);
+    plan.pool.mkfs = None;
+    plan.pool.imports.clear();
+    let program = dir.path().join("back-end");
+    fs::write(&program, "#!/bin/sh\necho no pool >&2\nexit 1\n").unwrap();
+    fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+    let backend = plan.vms[0].backend.as_mut().unwrap();
+    backend.program = program;
+    let (socket, number) = (backend.socket.clone(), backend.socket.with_extension("pid"));
+    fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    let script = emit(&plan, Form::Libvirt).unwrap().pop().unwrap().text;
+    let with = |process: Option<&str>| {
+        let _ = fs::remove_file(&socket);
+        drop(UnixListener::bind(&socket).unwrap());
+        let _ = fs::remove_file(&number);
+        if let Some(process) = process {
+            fs::write(&number, format!("{process}\n")).unwrap();
+        }
+        let output = prepare_domains(&dir, &script, "echo 11.3.0", "a");
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let this = std::process::id();
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, after_name) = stat.rsplit_once(") ").unwrap();
+    let start = after_name.split(' ').nth(19).unwrap();
+    assert_eq!(with(Some(&format!("{this} {start}"))), (Some(0), String::new()));
+    // The socket remains of one that was killed; its number may be another process's by now.
+    let reused = [format!("{this} 1"), this.to_string(), format!("0 {start}"), String::new()];
+    for process in reused.iter().map(|process| Some(process.as_str())).chain([None]) {
+        assert_eq!(with(process), (Some(1), "no pool\n".to_owned()), "{process:?}");
+        assert!(!socket.exists() && !number.exists(), "{process:?}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -32,20 +33,27 @@ const TYPE_KEY: u16 = 1;
 const CODE_POWER: u16 = 116;
 const PRESSED: i32 = 1;
 
-/// Waits until somebody presses the button; returns `false` at once if the machine has none.
-pub fn wait() -> Result<bool> {
+/// Opens the button; `None` if the machine has none.
+pub fn open() -> Result<Option<File>> {
     let device = (0..LOOKS).find_map(|_| {
         thread::sleep(STEP);
         find(Path::new(INPUT))
     });
-    let Some(device) = device else { return Ok(false) };
-    let mut file =
-        File::open(&device).with_context(|| format!("cannot open {}", device.display()))?;
+    device
+        .map(|path| File::open(&path).with_context(|| format!("cannot open {}", path.display())))
+        .transpose()
+}
+
+/// Calls a function each time that somebody presses the button, until it breaks or fails.
+pub fn on_presses(
+    mut button: impl Read,
+    mut pressed: impl FnMut() -> Result<ControlFlow<()>>,
+) -> Result<()> {
     let mut event = [0; EVENT];
     loop {
-        file.read_exact(&mut event).context("cannot read from the power button")?;
-        if is_press(&event) {
-            return Ok(true);
+        button.read_exact(&mut event).context("cannot read from the power button")?;
+        if is_press(&event) && pressed()?.is_break() {
+            return Ok(());
         }
     }
 }
@@ -72,19 +80,36 @@ fn is_press(event: &[u8; EVENT]) -> bool {
 mod tests {
     use super::*;
 
+    fn event(kind: u16, code: u16, value: i32) -> [u8; EVENT] {
+        let mut bytes = [7; EVENT];
+        bytes[16..18].copy_from_slice(&kind.to_ne_bytes());
+        bytes[18..20].copy_from_slice(&code.to_ne_bytes());
+        bytes[20..].copy_from_slice(&value.to_ne_bytes());
+        bytes
+    }
+
     #[test]
     fn a_press_is_told_from_other_events() {
-        let event = |kind: u16, code: u16, value: i32| {
-            let mut bytes = [7; EVENT];
-            bytes[16..18].copy_from_slice(&kind.to_ne_bytes());
-            bytes[18..20].copy_from_slice(&code.to_ne_bytes());
-            bytes[20..].copy_from_slice(&value.to_ne_bytes());
-            bytes
-        };
         assert!(is_press(&event(1, 116, 1)));
         for other in [event(0, 0, 0), event(1, 116, 0), event(1, 28, 1)] {
             assert!(!is_press(&other), "{other:?}");
         }
+    }
+
+    #[test]
+    fn each_press_counts_until_one_is_enough() {
+        let (press, release) = (event(1, 116, 1), event(1, 116, 0));
+        let events = [press, release, press, release, press].concat();
+        let presses = |enough: usize| {
+            let mut count = 0;
+            let end = on_presses(&events[..], || {
+                count += 1;
+                Ok(if count == enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            });
+            (count, end.is_ok())
+        };
+        assert_eq!(presses(2), (2, true));
+        assert_eq!(presses(9), (3, false), "the button is gone");
     }
 
     #[test]

@@ -13,6 +13,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::Command;
@@ -153,16 +154,21 @@ fn heed_power_button(manager: Manager, agent: Pid) {
         Manager::None => modules::INITRD,
         Manager::Systemd => modules::ROOT,
     };
+    let pressed = move || match manager {
+        // Its end is the end of all.
+        Manager::None => {
+            kill_process(agent, Signal::TERM).context("cannot end the agent")?;
+            Ok(ControlFlow::Break(()))
+        }
+        // If systemd could not be asked, the next press asks again.
+        Manager::Systemd => {
+            start(&["power-off"])?;
+            Ok(ControlFlow::Continue(()))
+        }
+    };
     let heed = move || {
         modules::load(list, &[power_button::MODULES])?;
-        match (power_button::wait()?, manager) {
-            (false, _) => Ok(()),
-            // Its end is the end of all.
-            (true, Manager::None) => {
-                kill_process(agent, Signal::TERM).context("cannot end the agent")
-            }
-            (true, Manager::Systemd) => start(&["power-off"]).map(drop),
-        }
+        power_button::open()?.map_or(Ok(()), |button| power_button::on_presses(button, pressed))
     };
     thread::spawn(move || {
         heed().unwrap_or_else(|error: anyhow::Error| {

@@ -329,8 +329,8 @@ impl VhostUserBackend for Device {
                 warn!(
                     features,
                     suppressed,
-                    "the guest's driver does not use VIRTIO_PMEM_F_SHMEM_REGION: its kernel is too \
-                     old to find the pool"
+                    "the guest's driver does not use VIRTIO_PMEM_F_SHMEM_REGION: it does not find \
+                     the pool; its kernel is too old, or the VMM does not offer it the feature"
                 );
             });
         }

@@ -65,6 +65,18 @@ fn a_front_end_without_shared_memory_regions_is_told_the_way_out() {
     }
 }
 
+/// The driver may not know the feature, or the VMM may hide it from the driver.
+#[test]
+fn a_guest_that_cannot_find_the_pool_is_warned_of_with_both_causes() {
+    let pool = TestPool::tmpfs(16 * MIB);
+    let backend = Backend::start(&pool, &[]);
+    let (vmm, _) = Vmm::set_up(&backend);
+    let region = 1;
+    vmm.frontend.set_features(expected_features() & !region).unwrap();
+    backend.expect_log("does not use VIRTIO_PMEM_F_SHMEM_REGION");
+    backend.expect_log("its kernel is too old, or the VMM does not offer it the feature");
+}
+
 #[test]
 fn a_front_end_that_promises_no_answer_must_answer_the_map() {
     let pool = TestPool::tmpfs(16 * MIB);

@@ -6,15 +6,18 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use protocol::exec::{self, Reply, Request};
+use protocol::attach::Attach;
+use protocol::exec::{self, Reply, Request, Status};
 use protocol::line::Lines;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use uuid::Uuid;
 
-use super::agent::{Command, ExecError, Failure, Hello, Patience, Wait};
+use super::command::Command;
+use super::exec_error::{ExecError, Failure};
+use super::wait::Wait;
 
 /// Sends whole requests, from any thread.
 #[derive(Debug, Clone)]
@@ -48,6 +51,31 @@ impl Sender {
     fn stream(&self) -> MutexGuard<'_, UnixStream> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How to make sure that the guest still has what it was sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Pause between two greetings, or two questions for the session.
+    pub(super) step: Duration,
+    /// How long a guest that has greeted may leave such questions unanswered. Longer than any busy
+    /// host lets a guest wait.
+    pub(super) silence: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { step: Duration::from_secs(5), silence: Duration::from_secs(300) }
+    }
+}
+
+/// The agent's message at the start of a session.
+#[derive(Debug, Clone)]
+pub(super) struct Hello {
+    pub(super) boot_id: String,
+    pub(super) uptime_ms: u64,
+    pub(super) attach: Attach,
+    pub(super) ran: Option<Status>,
 }
 
 /// An open session.

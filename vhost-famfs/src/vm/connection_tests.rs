@@ -5,10 +5,10 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use protocol::attach::Attach;
 use protocol::exec::{Exec, Status};
 
-use super::super::agent::{Agent, Output};
+use super::super::agent::Agent;
+use super::super::command::Output;
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(120);

@@ -11,10 +11,13 @@ use protocol::exec::Status;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
-use super::agent::{Agent, Command, ExecError, Wait};
+use super::agent::Agent;
+use super::command::Command;
 use super::deadline::Deadline;
+use super::exec_error::ExecError;
 use super::paths::VmPaths;
 use super::stream::Streams;
+use super::wait::Wait;
 
 /// Time limit for sending or receiving one message; a command may take any number of messages.
 const STEP: Duration = Duration::from_secs(3600);

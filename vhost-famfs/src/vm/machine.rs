@@ -13,9 +13,12 @@ use std::time::{Duration, Instant};
 use protocol::attach::Attach;
 use protocol::exec::Status;
 
-use super::agent::{Agent, Command, ExecError, Output};
+use super::agent::Agent;
+use super::command::{Command, Output};
 use super::config::{ConfigError, Console, PoolDevice, VmConfig};
+use super::connection::Hello;
 use super::deadline::Deadline;
+use super::exec_error::ExecError;
 use super::image::ImageError;
 use super::process::{self, Lifetime};
 use super::qmp::{Qmp, QmpError};
@@ -339,8 +342,8 @@ impl Vm {
         })
     }
 
-    fn ready(&self, hello: super::agent::Hello) -> Ready {
-        let super::agent::Hello { boot_id, uptime_ms, attach, .. } = hello;
+    fn ready(&self, hello: Hello) -> Ready {
+        let Hello { boot_id, uptime_ms, attach, .. } = hello;
         Ready { boot: self.started.elapsed(), uptime_ms, boot_id, attach }
     }
 

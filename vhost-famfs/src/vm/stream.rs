@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use protocol::exec::{Bytes, CHUNK, Reply, Request, Size, Status, Stream, WINDOW};
 
-use super::agent::{Agent, Command, ExecError, Failure, Output, Wait};
+use super::agent::Agent;
+use super::command::{Command, Output};
 use super::connection::{Connection, Sender};
 use super::deadline::Deadline;
+use super::exec_error::{ExecError, Failure};
+use super::wait::Wait;
 
 /// Maximum output to keep for one command: a guest must not fill the host's memory.
 const MAX_OUTPUT: usize = 64 * 1024 * 1024;

@@ -35,7 +35,8 @@ fail() {
 # What the programs logged, and last the reason.
 ended() {
     (($1 != 0)) || return 0
-    tail -n 40 "$XDG_RUNTIME_DIR"/vhost-famfs/lab/*.{console,log} .cache/libvirt/qemu/log/*.log >&2 || true
+    local logs=("$XDG_RUNTIME_DIR"/vhost-famfs/lab/*.{console,log} .cache/libvirt/qemu/log/*.log)
+    tail -n 40 "${logs[@]}" >&2 || true
     echo "$why" >&2
 }
 set -o errtrace

@@ -60,12 +60,12 @@ pub struct ImageArgs {
     #[arg(long, value_name = "PROFILE")]
     pub profile: Vec<Profile>,
 
-    /// Add a Debian package with all that it needs (repeatable); the image goes to target/image-with
+    /// Add a Debian package and what it needs (repeatable); the image goes to target/image-with
     ///
-    /// The root of the profiles default and dax, with programs and libraries of more packages: start
-    /// VMs from it with 'vhost-famfs up --image target/image-with'. The appliance's own packages are
-    /// those of image/lock where the mirror has them; added ones are the mirror's current versions.
-    /// Services of added packages do not start.
+    /// The roots of the profiles default and dax, with programs and libraries of more packages.
+    /// Start VMs from it with 'vhost-famfs up --image target/image-with'. The appliance's own
+    /// packages are those of image/lock where the mirror has them; added ones are the mirror's
+    /// current versions. Services of added packages do not start.
     #[arg(long, value_name = "PACKAGE", value_parser = package, conflicts_with_all = ["profile", "update", "prepare"])]
     pub with: Vec<String>,
 

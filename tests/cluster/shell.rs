@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Shells in a VM: `exec -it` on a terminal, directories and users.
 
+use std::fs;
+use std::process::Command;
+
 use anyhow::{Context, Result, ensure};
 
 use super::console::Terminal;
@@ -44,15 +47,18 @@ pub fn users(program: &Program<'_>) -> Result<()> {
 /// Uses a shell on a terminal, leaves it, and ends another one by a signal.
 pub fn terminal(program: &Program<'_>) -> Result<()> {
     let flag = tempfile::NamedTempFile::new().context("no temporary file")?;
+    let pid = tempfile::NamedTempFile::new().context("no temporary file")?;
     // The terminal is resized when the file is gone.
     let script = format!(
         "stty rows 30 cols 100; before=$(stty -g)
          (while [ -e {flag} ]; do sleep 0.1; done; stty rows 41 cols 77 </dev/tty) &
          $PROGRAM exec -it vm1 -- bash --norc; echo code $?
          [ \"$before\" = \"$(stty -g)\" ] && echo restored by exit
-         timeout --foreground --preserve-status 5 $PROGRAM exec -it vm1 -- sleep 1000; echo code $?
+         sh -c 'echo $$ > {pid}; exec $PROGRAM exec -it vm1 -- sh -c \"echo in raw mode; sleep 1002\"'
+         echo code $?
          [ \"$before\" = \"$(stty -g)\" ] && echo restored by signal",
-        flag = flag.path().display()
+        flag = flag.path().display(),
+        pid = pid.path().display()
     );
     let mut terminal = Terminal::start(program, &script)?;
     terminal.answers("stty size", "30 100")?;
@@ -74,13 +80,19 @@ pub fn terminal(program: &Program<'_>) -> Result<()> {
         Ok(terminal.answers("echo awake $((6 * 9))", "awake 54").is_ok())
     })
     .with_context(|| terminal.screen())?;
-    terminal.types(b"kill -9 %1; wait; exit 7\r")?;
-    terminal.shows("code 7")?;
+    // A job that runs does not keep the shell, and one that is stopped only the first time.
+    terminal.types(b"sleep 1003 &\r")?;
+    terminal.answers("exit 7", "code 7")?;
     terminal.shows("restored by exit")?;
+    // The terminal was changed before the guest's program could say so.
+    terminal.shows("in raw mode")?;
+    let pid = fs::read_to_string(pid.path()).context("no process")?;
+    let killed = Command::new("kill").arg(pid.trim()).status().context("cannot run kill")?;
+    ensure!(killed.success(), "kill {pid}: {killed}");
     terminal.shows("code 143")?;
     terminal.shows("restored by signal")?;
     until("the command ends with exec", LIMIT, || {
         let running = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; :";
-        Ok(!program.shell("vm1", running)?.contains("sleep 1000"))
+        Ok(!program.shell("vm1", running)?.contains("sleep 1002"))
     })
 }

@@ -29,9 +29,11 @@
 //!    its process has ended *and* its output streams are closed by all processes that inherited
 //!    them. While the host does not read, the output waits in the command.
 //! 5. A command with a [`Size`] has a terminal of its own, whose output is all on
-//!    [`Stream::Stdout`]; [`Request::Resize`] changes its size.
+//!    [`Stream::Stdout`]; [`Request::Resize`] changes its size. Such a command has ended when its
+//!    process has ended and its output until then is sent. The guest then hangs up the terminal:
+//!    programs that remain in the background cannot use it any more.
 //! 6. Closing the connection, or opening another session on the port, kills the command's process
-//!    group. The guest hears of a closed connection apart from the data, so possibly late: after
+//!    group, or all processes of its terminal's session if it has a terminal. The guest hears of a closed connection apart from the data, so possibly late: after
 //!    the greeting of the next host, or after its command. It therefore waits a moment for a host
 //!    before it ends the session, and the host must not rely on that: see the next rule.
 //! 7. While a host waits, it sends [`Request::Ping`] now and then. The guest answers with

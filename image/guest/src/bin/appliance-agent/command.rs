@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Runs the command of a session: one at a time.
 
-use std::fs::File;
+use std::collections::HashSet;
+use std::fs;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -9,13 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use protocol::exec::{Bytes, CHUNK, Exec, Reply, Size, Status, Stream, WINDOW};
-use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
+};
 
 use crate::batch::as_reported;
 use crate::outlet::Outlet;
 use crate::spawn::{NotRun, Started, spawn};
-use crate::terminal;
+use crate::terminal::Terminal;
 
 /// Holds the running command, if there is one.
 #[derive(Clone, Default)]
@@ -31,7 +33,7 @@ struct Running {
     /// Bytes of standard input that were received and that it has not taken.
     pending: Arc<AtomicU64>,
     /// Its terminal, if it has one.
-    terminal: Option<File>,
+    terminal: Option<Terminal>,
 }
 
 impl Slot {
@@ -69,7 +71,7 @@ impl Slot {
             });
             sender
         });
-        let terminal = started.terminal.take();
+        let terminal = started.terminal.clone();
         *running = Some(Running { id, group, stdin, pending, terminal });
         let (slot, outlet) = (self.clone(), outlet.clone());
         thread::spawn(move || slot.attend(started, id, group, session, &outlet));
@@ -103,30 +105,42 @@ impl Slot {
         let running = self.lock();
         let command = running.as_ref().filter(|command| command.id == id);
         if let Some(terminal) = command.and_then(|command| command.terminal.as_ref())
-            && let Err(error) = terminal::resize(terminal, size)
+            && let Err(error) = terminal.resize(size)
         {
             eprintln!("appliance-agent: command {id}: cannot resize its terminal: {error}");
         }
     }
 
-    /// Kills the command with its whole process group, and forgets it.
+    /// Kills the command with its whole process group, or with all processes of its terminal: there
+    /// an interactive shell gives each job a group of its own. Forgets the command.
     pub fn kill(&self) {
         let mut running = self.lock();
         if let Some(command) = running.take() {
             // Fails only if the whole group has already ended.
             let _ = kill_process_group(command.group, Signal::KILL);
+            if command.terminal.is_some() {
+                kill_session(command.group);
+            }
         }
     }
 
     /// Sends the command's output and how it ends.
     fn attend(&self, started: Started, id: u64, group: Pid, session: u64, outlet: &Outlet) {
-        let Started { mut child, stdout, stderr, .. } = started;
+        let Started { mut child, stdout, stderr, terminal, .. } = started;
+        // Waits without reaping: the group id belongs to the command until the slot is empty.
+        let wait = || waitid(WaitId::Pid(group), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
         thread::scope(|scope| {
             scope.spawn(|| pump(stdout, id, Stream::Stdout, session, outlet));
             scope.spawn(|| pump(stderr, id, Stream::Stderr, session, outlet));
+            // What remains in the background may keep the terminal open for ever.
+            if let Some(terminal) = terminal {
+                let _ = wait();
+                terminal.end().unwrap_or_else(|error| {
+                    eprintln!("appliance-agent: command {id}: cannot end its terminal: {error}");
+                });
+            }
         });
-        // Waits without reaping: the group id belongs to the command until the slot is empty.
-        let _ = waitid(WaitId::Pid(group), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        let _ = wait();
         let status = {
             let mut running = self.lock();
             let status = child.wait();
@@ -147,6 +161,34 @@ impl Slot {
     }
 }
 
+/// Kills all processes of the session of `leader`, which has not been reaped.
+fn kill_session(leader: Pid) {
+    let mut killed = HashSet::new();
+    loop {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let mut found: Vec<Pid> = pids.filter_map(Pid::from_raw).collect();
+        found.retain(|pid| session_of(*pid) == Some(leader) && killed.insert(*pid));
+        if found.is_empty() {
+            // A process that is killed starts no other, so there are no more.
+            return;
+        }
+        for pid in found {
+            // Fails only if it has ended.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// The session of a process; a kernel thread has none.
+fn session_of(pid: Pid) -> Option<Pid> {
+    // number (name) state parent group session
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    let (_, fields) = stat.rsplit_once(") ")?;
+    Pid::from_raw(fields.split(' ').nth(3)?.parse().ok()?)
+}
+
 /// Sends a stream of a command until it is closed.
 fn pump(stream: Option<impl Read>, id: u64, name: Stream, session: u64, outlet: &Outlet) {
     let Some(mut stream) = stream else { return };
@@ -159,8 +201,6 @@ fn pump(stream: Option<impl Read>, id: u64, name: Stream, session: u64, outlet: 
                 outlet.send(session, &Reply::Output { id, stream: name, data });
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Of a terminal that no process of the command has open any more.
-            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => return,
             Err(error) => {
                 eprintln!("appliance-agent: command {id}: {name:?}: {error}");
                 return;

@@ -5,6 +5,8 @@ use protocol::exec::decode;
 use protocol::line::Lines;
 use std::time::{Duration, Instant};
 
+use crate::watched::{LIMIT, is_running, wait_for_end};
+
 /// Collects the output of an outlet.
 #[derive(Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -259,4 +261,60 @@ fn a_directory_or_user_that_is_not_there_is_named() {
         let said = said.lines().last().unwrap();
         assert!(said.starts_with(words) || code == 0 && said.starts_with("/proc/"), "{said}");
     }
+}
+
+/// An interactive shell on a terminal, with a job in the background; returns the job's process.
+fn shell_with_a_job(bench: &Bench) -> u32 {
+    let argv = ["bash", "--norc", "--noprofile", "-i"].map(Into::into).into();
+    let tty = Some(Size { rows: 24, columns: 80 });
+    bench
+        .slot
+        .start(Exec { id: 1, argv, stdin: true, tty, ..Exec::default() }, 1, &bench.outlet)
+        .unwrap();
+    bench.slot.input(1, b"sleep 1000 & echo \"<$!>\"\r".to_vec());
+    let start = Instant::now();
+    loop {
+        let shown = text(&bench.sink.replies(), Stream::Stdout);
+        let numbers = shown.split('<').skip(1).filter_map(|rest| rest.split_once('>'));
+        if let Some(pid) = numbers.filter_map(|(number, _)| number.parse().ok()).next() {
+            return pid;
+        }
+        assert!(start.elapsed() < LIMIT, "no job: {shown:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_shell_ends_while_its_job_runs_and_all_that_it_wrote_arrives() {
+    let bench = Bench::new();
+    let job = shell_with_a_job(&bench);
+    bench.slot.input(1, b"seq 10000; echo at the end; exit 5\r".to_vec());
+    let replies = bench.sink.finished();
+    assert_eq!(replies.last(), Some(&Reply::Exit { id: 1, status: Status::Code(5) }));
+    let shown = text(&replies, Stream::Stdout);
+    assert!(shown.contains("\r\n10000\r\nat the end\r\n"), "{shown:?}");
+    assert!(is_running(job), "the job has ended");
+    kill_process(Pid::from_raw(job.cast_signed()).unwrap(), Signal::KILL).unwrap();
+}
+
+#[test]
+fn the_end_of_a_session_ends_the_jobs_of_its_shell() {
+    let bench = Bench::new();
+    let job = shell_with_a_job(&bench);
+    bench.slot.kill();
+    wait_for_end(job);
+    assert_eq!(
+        bench.sink.finished().last(),
+        Some(&Reply::Exit { id: 1, status: Status::Signal(9) })
+    );
+}
+
+#[test]
+fn output_without_end_in_the_background_does_not_keep_a_shell() {
+    let bench = Bench::new();
+    let argv = ["sh", "-c", "trap '' HUP; (while echo more; do :; done) & exit 6"];
+    let argv = argv.map(Into::into).into();
+    let tty = Some(Size { rows: 24, columns: 80 });
+    bench.slot.start(Exec { id: 1, argv, tty, ..Exec::default() }, 1, &bench.outlet).unwrap();
+    assert_eq!(bench.sink.finished().last(), Some(&Reply::Exit { id: 1, status: Status::Code(6) }));
 }

@@ -32,6 +32,8 @@ mod sys;
 mod systemd;
 mod terminal;
 mod user;
+#[cfg(test)]
+mod watched;
 
 use std::env;
 use std::process::ExitCode;

@@ -11,7 +11,7 @@ use protocol::exec::Exec;
 use rustix::io::Errno;
 
 use crate::sys;
-use crate::terminal;
+use crate::terminal::Terminal;
 use crate::user::User;
 
 /// Exit codes for commands that were not run, as in shells (POSIX, "Exit Status for Commands").
@@ -25,7 +25,7 @@ pub struct Started {
     pub stdout: Option<Box<dyn Read + Send>>,
     pub stderr: Option<Box<dyn Read + Send>>,
     /// Its terminal, if it has one; all streams are that.
-    pub terminal: Option<File>,
+    pub terminal: Option<Terminal>,
 }
 
 /// Why a command was not run.
@@ -85,18 +85,16 @@ pub fn spawn(exec: &Exec) -> Result<Started, NotRun> {
         });
     };
     let owner = user.as_ref().map(|user| user.uid);
-    let (agents, commands) = terminal::open(size, owner).map_err(no_terminal)?;
+    let (terminal, commands) = Terminal::open(size, owner).map_err(no_terminal)?;
     let clone = |end: &OwnedFd| end.try_clone().map(File::from).map_err(no_terminal);
     command.stdin(clone(&commands)?).stdout(clone(&commands)?).stderr(clone(&commands)?);
-    let stdin = if exec.stdin { Some(clone(&agents)?) } else { None };
-    let stdout = clone(&agents)?;
     sys::prepare(&mut command, Some(commands), user);
     Ok(Started {
         child: command.spawn().map_err(failed)?,
-        stdin: stdin.map(|end| Box::new(end) as _),
-        stdout: Some(Box::new(stdout)),
+        stdin: exec.stdin.then(|| Box::new(terminal.clone()) as _),
+        stdout: Some(Box::new(terminal.output())),
         stderr: None,
-        terminal: Some(agents.into()),
+        terminal: Some(terminal),
     })
 }
 

@@ -39,7 +39,8 @@ pub fn run(data: &[u8]) {
     thread::scope(|scope| {
         scope.spawn(move || answer(listener, first & 2 == 0, data));
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let streams = Streams { input, sizes: None, stdout: &mut stdout, stderr: &mut stderr };
+        let streams =
+            Streams { input, sizes: None, begin: None, stdout: &mut stdout, stderr: &mut stderr };
         let result = Guest::new(path).stream(&Command::new(["command"]), streams, LIMIT);
         let output = stdout.len() + stderr.len();
         assert!(output <= data.len(), "{output} bytes of output: {result:?}");

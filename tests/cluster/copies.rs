@@ -173,10 +173,18 @@ fn agent(program: &Program<'_>) -> Result<()> {
     let killed =
         program.run(&["exec", "-n", "vm1", "--", "sh", "-c", "kill -9 $PPID; sleep 60"])?;
     ensure!(killed.status.code() == Some(125), "{killed:?}");
-    ensure!(said(&killed).contains("the guest's agent has ended"), "{}", said(&killed));
+    ensure!(
+        said(&killed).contains("the guest's agent ended and was started again"),
+        "{}",
+        said(&killed)
+    );
     let output = end_of(copy, &["cp"])?;
     ensure!(output.status.code() == Some(1), "{output:?}");
-    ensure!(said(&output).contains("the guest's agent has ended"), "{}", said(&output));
+    ensure!(
+        said(&output).contains("the guest's agent ended and was started again"),
+        "{}",
+        said(&output)
+    );
     drop(input);
     let left = program.shell("vm1", "ls -A /tmp")?;
     ensure!(!left.contains("part") && !left.contains(".vhost-famfs"), "{left:?}");

@@ -14,13 +14,14 @@
 //!    before that answer: it belongs to an earlier host. The host repeats its greeting until it is
 //!    answered: what an agent had not read when it ended is lost. A repeated greeting changes
 //!    nothing.
-//! 2. [`Request::Exec`] asks for a command. The guest answers [`Reply::Accepted`], and then starts
-//!    it: a command that was not accepted was not started, and the host may ask again in another
-//!    session. Only one command runs in a session at a time; a second one is answered with
+//! 2. [`Request::Exec`] asks for a command. The guest answers [`Reply::Accepted`], and starts it at
+//!    [`Request::Start`], which the host sends once. Until then, the host may ask again in another
+//!    session. A guest that reads the request of a host that has left meanwhile starts nothing: no
+//!    start follows. Only one command runs in a session at a time; a second one is answered with
 //!    [`Reply::Refused`]. If the program does not exist, the command ends with code 127, and if it
 //!    cannot be executed, with 126; the reason is on its standard error. Without a session, nothing
 //!    is started, and the answer is [`Reply::Pong`].
-//! 3. If `stdin` is set, [`Request::Stdin`] messages follow the acceptance, the last one without
+//! 3. If `stdin` is set, [`Request::Stdin`] messages follow the start, the last one without
 //!    data. The guest answers [`Reply::Taken`] with the number of bytes that the command has taken;
 //!    the last of these answers may come after the end of the command. At most [`WINDOW`] bytes may
 //!    be under way, so the guest can always read the next request; more than that kill the command.
@@ -60,7 +61,7 @@ use crate::attach::Attach;
 pub const PORTS: usize = 9;
 
 /// Version of this protocol. Both ends must have the same version.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Maximum stream data in one message, in bytes: encoded in base64, it takes half of the longest
 /// line.
@@ -87,8 +88,13 @@ pub enum Request {
         /// A name that no other session of this port has.
         session: String,
     },
-    /// Starts a command.
+    /// Asks for a command.
     Exec(Exec),
+    /// Starts the command that was accepted.
+    Start {
+        /// The command.
+        id: u64,
+    },
     /// Bytes for the standard input of a command.
     Stdin {
         /// The command.
@@ -109,7 +115,7 @@ pub enum Request {
     Poweroff {},
 }
 
-/// A command to start.
+/// A command.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exec {
@@ -165,7 +171,7 @@ pub enum Reply {
         /// Its name, if one is open.
         session: Option<String>,
     },
-    /// A command is about to be started.
+    /// A command can be started.
     Accepted {
         /// The command.
         id: u64,
@@ -316,12 +322,13 @@ mod tests {
         });
         let resize = Request::Resize { id: 7, size: Size { rows: 1, columns: 65535 } };
         let pong = Reply::Pong { session: Some("s".into()) };
-        let table: [(&str, Vec<u8>); 11] = [
+        let table: [(&str, Vec<u8>); 12] = [
             (
                 r#"{"request":"exec","id":7,"argv":["cat","/mnt/famfs/ä b"],"env":{"LANG":"C"},"stdin":false,"tty":{"rows":24,"columns":80},"workdir":null,"user":"nobody:0"}"#,
                 encode(&exec).unwrap(),
             ),
             (r#"{"request":"poweroff"}"#, encode(&Request::Poweroff {}).unwrap()),
+            (r#"{"request":"start","id":7}"#, encode(&Request::Start { id: 7 }).unwrap()),
             (r#"{"request":"ping"}"#, encode(&Request::Ping {}).unwrap()),
             (
                 r#"{"request":"resize","id":7,"size":{"rows":1,"columns":65535}}"#,

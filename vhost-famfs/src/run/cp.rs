@@ -157,7 +157,7 @@ impl Copy<'_> {
         let vm = self.vm;
         let mut stderr = Relay { vm, bar, line: Vec::new(), said: false };
         let input = input.map(|input| Box::new(input) as Box<dyn io::Read + Send>);
-        let streams = Streams { input, sizes: None, stdout, stderr: &mut stderr };
+        let streams = Streams { input, sizes: None, begin: None, stdout, stderr: &mut stderr };
         let status = self.guest.stream(command, streams, self.timeout);
         stderr.end_line();
         match status {

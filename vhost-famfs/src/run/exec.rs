@@ -12,7 +12,7 @@ use super::screen::Screen;
 use vhost_famfs::args::ExecConfig;
 use vhost_famfs::cluster::host::runtime_dir;
 use vhost_famfs::cluster::{find, running_vm, state_of};
-use vhost_famfs::vm::{Command, ExecError, Guest, Status, Streams};
+use vhost_famfs::vm::{Begin, Command, ExecError, Guest, Status, Streams};
 
 /// Exit code if the command was not run, as in other programs that run commands (env(1), docker).
 const NOT_RUN: u8 = 125;
@@ -46,15 +46,19 @@ fn status(config: ExecConfig) -> Result<Status> {
     if let Some(user) = config.user {
         command = command.user(user);
     }
-    let (_screen, sizes) = match config.tty {
-        true => {
-            let (screen, sizes) = Screen::take()?;
-            let kind = std::env::var("TERM").unwrap_or_else(|_| "xterm".to_owned());
-            command = command.tty(screen.size).env("TERM", kind);
-            (Some(screen), Some(sizes))
-        }
-        false => (None, None),
-    };
+    let mut raw = None;
+    let (mut sizes, mut begin): (_, Option<Begin<'_>>) = (None, None);
+    if config.tty {
+        let screen = Screen::look()?;
+        let kind = std::env::var("TERM").unwrap_or_else(|_| "xterm".to_owned());
+        command = command.tty(screen.size).env("TERM", kind);
+        sizes = Some(screen.sizes);
+        // Until the guest takes the keys, Ctrl-C ends this process.
+        begin = Some(Box::new(|| {
+            raw = Some(screen.before.make_raw()?);
+            Ok(())
+        }));
+    }
     for (name, value) in config.env {
         command = command.env(name, value);
     }
@@ -63,7 +67,7 @@ fn status(config: ExecConfig) -> Result<Status> {
         true => Some(Box::new(io::stdin())),
         false => None,
     };
-    let streams = Streams { input, sizes, stdout: &mut stdout, stderr: &mut stderr };
+    let streams = Streams { input, sizes, begin, stdout: &mut stdout, stderr: &mut stderr };
     let name = &config.vm;
     let of_vm = || format!("VM {name}");
     let mut guest = Guest::on_free_port(&directory.vm(name), config.timeout).with_context(of_vm)?;

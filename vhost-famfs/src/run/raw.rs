@@ -15,24 +15,28 @@ pub struct Before(Termios);
 impl Raw {
     /// `None` if standard input is not a terminal.
     pub fn enter() -> io::Result<Option<Self>> {
-        let stdin = io::stdin();
-        if !stdin.is_terminal() {
-            return Ok(None);
-        }
-        let before = tcgetattr(&stdin)?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(&stdin, OptionalActions::Drain, &raw)?;
-        Ok(Some(Self(Before(before))))
-    }
-
-    /// For a thread that ends the process.
-    pub fn before(&self) -> Before {
-        self.0.clone()
+        Before::now()?.map(Before::make_raw).transpose()
     }
 }
 
 impl Before {
+    /// The present state; `None` if standard input is not a terminal.
+    pub fn now() -> io::Result<Option<Self>> {
+        let stdin = io::stdin();
+        if !stdin.is_terminal() {
+            return Ok(None);
+        }
+        Ok(Some(Self(tcgetattr(&stdin)?)))
+    }
+
+    /// Changes the terminal.
+    pub fn make_raw(self) -> io::Result<Raw> {
+        let mut raw = self.0.clone();
+        raw.make_raw();
+        tcsetattr(io::stdin(), OptionalActions::Drain, &raw)?;
+        Ok(Raw(self))
+    }
+
     /// Brings that state back.
     pub fn restore(&self) {
         // What was a terminal may be gone.

@@ -11,30 +11,33 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-use super::raw::Raw;
+use super::raw::Before;
 use vhost_famfs::vm::Size;
 
-/// The terminal, in raw mode until dropped. A signal that ends this process restores it first.
+/// The terminal. A signal that ends this process restores it first.
 pub struct Screen {
     /// Its size at the start.
     pub size: Size,
-    _raw: Raw,
+    /// Its state at the start.
+    pub before: Before,
+    /// Its later sizes.
+    pub sizes: Receiver<Size>,
 }
 
 impl Screen {
-    /// Takes the terminal; the second value is its later sizes.
-    pub fn take() -> Result<(Self, Receiver<Size>)> {
+    /// Looks at the terminal, without changing it.
+    pub fn look() -> Result<Self> {
         // Before the terminal changes, so that no signal ends this process in between.
         let mut signals = Signals::new([SIGWINCH, SIGHUP, SIGINT, SIGQUIT, SIGTERM])
             .context("cannot catch signals")?;
-        let raw = Raw::enter().context("cannot change the terminal")?;
-        let raw = raw.context(
+        let state = Before::now().context("cannot ask the terminal for its state")?;
+        let state = state.context(
             "--tty needs a terminal, and standard input is not one; leave --tty out, or run this \
              in a terminal",
         )?;
         let size = size_now().context("cannot ask the terminal for its size")?;
         let (sender, sizes) = mpsc::channel();
-        let before = raw.before();
+        let before = state.clone();
         thread::spawn(move || {
             for signal in signals.forever() {
                 if signal == SIGWINCH {
@@ -46,7 +49,7 @@ impl Screen {
                 }
             }
         });
-        Ok((Self { size, _raw: raw }, sizes))
+        Ok(Self { size, before: state, sizes })
     }
 }
 

@@ -102,8 +102,8 @@ impl Agent {
         self.connection = None;
     }
 
-    /// Has the guest accept a command, which it then runs; returns the command's id. If the agent
-    /// ends before it accepts the command, the next one is asked.
+    /// Has the guest accept a command, which runs once it is started; returns the command's id. If
+    /// the agent ends before it accepts the command, the next one is asked.
     pub(super) fn accept(
         &mut self,
         command: &Command,

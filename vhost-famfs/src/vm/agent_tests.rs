@@ -39,6 +39,7 @@ fn guest(
                     send(Reply::Accepted { id: exec.id });
                     answer(Request::Exec(exec), &mut send);
                 }
+                Request::Start { .. } => {}
                 request => answer(request, &mut send),
             }
         }
@@ -215,7 +216,8 @@ fn input_that_cannot_be_read_ends_the_command() {
     let guest = guest(&socket, Attach::Off, |_, _| {});
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let input: Option<Box<dyn Read + Send>> = Some(Box::new(Broken));
-    let streams = Streams { input, sizes: None, stdout: &mut stdout, stderr: &mut stderr };
+    let streams =
+        Streams { input, sizes: None, begin: None, stdout: &mut stdout, stderr: &mut stderr };
     let error = Guest::new(socket).stream(&Command::new(["cat"]), streams, LIMIT).unwrap_err();
     assert_eq!(error.to_string(), "cannot read the standard input of cat");
     guest.join().unwrap();
@@ -244,8 +246,13 @@ fn an_agent_that_only_talks_does_not_keep_a_command_for_ever() {
             while (&stream).write_all(&line).is_ok() {}
         });
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let streams =
-            Streams { input: None, sizes: None, stdout: &mut stdout, stderr: &mut stderr };
+        let streams = Streams {
+            input: None,
+            sizes: None,
+            begin: None,
+            stdout: &mut stdout,
+            stderr: &mut stderr,
+        };
         let error = Guest::new(socket).stream(&Command::new(["true"]), streams, LIMIT).unwrap_err();
         assert!(error.to_string().contains("not output of true"), "{error}");
         agent.join().unwrap();

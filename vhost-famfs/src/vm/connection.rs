@@ -19,6 +19,10 @@ use super::command::Command;
 use super::exec_error::{ExecError, Failure};
 use super::wait::Wait;
 
+/// Maximum number of questions that are unanswered at a time: more than a guest gets before its
+/// silence is an error.
+const MOST_QUESTIONS: u32 = 100;
+
 /// Sends whole requests, from any thread.
 #[derive(Debug, Clone)]
 pub(super) struct Sender(Arc<Mutex<UnixStream>>);
@@ -30,14 +34,16 @@ impl Sender {
         self.stream().write_all(&line)
     }
 
-    /// Sends a short request if that is possible at once. It is not while the guest does not read.
-    fn offer(&self, request: &Request) -> io::Result<()> {
+    /// Sends a short request if that is possible at once; returns whether it was. It is not while
+    /// the guest does not read.
+    fn offer(&self, request: &Request) -> io::Result<bool> {
         let line = exec::encode(request)?;
         // Another thread that sends holds the lock, and waits for the guest as this one would.
-        let Ok(stream) = self.0.try_lock() else { return Ok(()) };
+        let Ok(stream) = self.0.try_lock() else { return Ok(false) };
         match send(&*stream, &line, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(count) if count < line.len() => Err(io::ErrorKind::BrokenPipe.into()),
-            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -133,13 +139,13 @@ impl Connection {
         match self.receive(wait) {
             Err(Failure::Exec(ExecError::Restarted | ExecError::Lost)) => {
                 self.hello = None;
-                self.offer(&self.greeting())
+                self.offer(&self.greeting()).map(drop)
             }
             result => result.map(drop),
         }
     }
 
-    /// Asks for a command; returns its id once the guest has accepted it.
+    /// Asks for a command; returns its id once the guest has accepted it. It does not run yet.
     pub(super) fn ask(
         &mut self,
         command: &Command,
@@ -175,7 +181,7 @@ impl Connection {
         self.sender.send(request).map_err(|error| io_failure(error, wait))
     }
 
-    fn offer(&self, request: &Request) -> Result<(), Failure> {
+    fn offer(&self, request: &Request) -> Result<bool, Failure> {
         self.sender.offer(request).map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
                 Failure::Exec(ExecError::Ended)
@@ -187,15 +193,30 @@ impl Connection {
     /// Receives the next message. Greetings, answers to questions and changes of the pool's state
     /// are recorded, not returned; messages of an earlier session are ignored.
     pub(super) fn receive(&mut self, wait: &Wait<'_>) -> Result<Option<Reply>, Failure> {
-        let line = loop {
+        loop {
+            let line = self.line(wait)?;
+            match self.take(line)? {
+                Some(Reply::Pong { .. }) if self.questions > 0 => self.questions -= 1,
+                reply => return Ok(reply),
+            }
+        }
+    }
+
+    /// Waits for a line that is not empty.
+    fn line(&mut self, wait: &Wait<'_>) -> Result<Result<Vec<u8>, String>, Failure> {
+        loop {
             match self.lines.next_line() {
                 // It ends what an earlier agent left incomplete.
                 Some(Ok(line)) if line.is_empty() => {}
-                Some(line) => break line,
+                Some(line) => return Ok(line.map_err(|error| error.to_string())),
                 None => self.read(wait)?,
             }
-        };
-        let reply = line.map_err(|error| error.to_string()).and_then(|line| {
+        }
+    }
+
+    /// Records what a line says about the guest; returns what it says about commands.
+    fn take(&mut self, line: Result<Vec<u8>, String>) -> Result<Option<Reply>, Failure> {
+        let reply = line.and_then(|line| {
             if exec::says_started(&line) {
                 return Ok(Reply::Started {});
             }
@@ -214,16 +235,12 @@ impl Connection {
             }
             // The greeting may have gone to the agent before.
             Ok(Reply::Started {}) if self.hello.is_none() => {
-                self.offer(&self.greeting()).map(|()| None)
+                self.offer(&self.greeting()).map(|_| None)
             }
             // Everything else before the greeting belongs to an earlier session.
             _ if self.hello.is_none() => Ok(None),
             Ok(Reply::Pong { session }) if session.as_ref() != Some(&self.session) => {
                 Err(ExecError::Lost.into())
-            }
-            Ok(Reply::Pong { .. }) if self.questions > 0 => {
-                self.questions -= 1;
-                self.receive(wait)
             }
             Ok(Reply::Attach { attach: new }) => {
                 if let Some(hello) = &mut self.hello {
@@ -264,14 +281,16 @@ impl Connection {
     /// Asks a silent guest for the session, or greets it again if it has not greeted.
     fn wonder(&mut self) -> Result<(), Failure> {
         if self.hello.is_none() {
-            return self.offer(&self.greeting());
+            return self.offer(&self.greeting()).map(drop);
         }
         let since = *self.asked.get_or_insert_with(Instant::now);
         if since.elapsed() > self.patience.silence {
             return Err(ExecError::Silent(self.patience.silence).into());
         }
-        self.questions += 1;
-        self.offer(&Request::Ping {})
+        if self.questions < MOST_QUESTIONS && self.offer(&Request::Ping {})? {
+            self.questions += 1;
+        }
+        Ok(())
     }
 }
 

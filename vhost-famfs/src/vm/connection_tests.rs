@@ -16,52 +16,92 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Questions come quickly, and a guest has all the time it wants.
 const QUICK: Patience = Patience { step: Duration::from_millis(20), silence: LIMIT };
 
-/// What the guest does with a request, and what the host then hears.
+/// What the guest does with a request of a kind, and what the host then hears.
 enum Does {
     /// The port is closed, or the agent ends before it reads the request.
-    Drops,
+    Drops(Kind),
     /// The same, and another agent says that it has started.
-    DropsAndStarts,
+    DropsAndStarts(Kind),
     /// Greets, accepts, or ends the command with code 7.
-    Answers,
+    Answers(Kind),
     /// As if its session had ended.
-    HasNoSession,
+    HasNoSession(Kind),
 }
 
 use Does::{Answers, Drops, DropsAndStarts, HasNoSession};
 
-/// A guest that does this with the requests that it gets, on as many connections as there are
-/// lists. A command that is accepted ends at the next request. Returns how often it accepted one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Hello,
+    Exec,
+    Ping,
+}
+
+const HELLO: Kind = Kind::Hello;
+const EXEC: Kind = Kind::Exec;
+const PING: Kind = Kind::Ping;
+
+impl Does {
+    fn kind(&self) -> Kind {
+        let (Drops(kind) | DropsAndStarts(kind) | Answers(kind) | HasNoSession(kind)) = self;
+        *kind
+    }
+}
+
+/// A guest with a plan for each connection: what it does with the next requests of some kinds. A
+/// host repeats its greetings and questions, more often if the guest is slow, so those that are not
+/// next in the plan are answered without it. At the end of the plan, the guest is silent. Returns
+/// how often it accepted a command.
 fn guest(socket: &Path, connections: Vec<Vec<Does>>) -> JoinHandle<u32> {
     let listener = UnixListener::bind(socket).unwrap();
     thread::spawn(move || {
         let mut accepted = 0;
         for plan in connections {
             let (stream, _) = listener.accept().unwrap();
-            let say = |reply: &Reply| (&stream).write_all(&exec::encode(reply).unwrap()).unwrap();
-            let mut plan = plan.into_iter();
+            // A host that has heard enough closes the connection.
+            let say = |reply: &Reply| drop((&stream).write_all(&exec::encode(reply).unwrap()));
+            let greet = |session: &str| {
+                let (boot_id, attach) = ("boot".into(), Attach::Off);
+                let (version, uptime_ms, ran) = (exec::VERSION, 5, None);
+                let session = session.to_owned();
+                say(&Reply::Hello { version, session, boot_id, uptime_ms, attach, ran });
+            };
+            let (mut plan, mut name) = (plan.into_iter().peekable(), None);
             for line in BufReader::new(&stream).lines().map_while(Result::ok) {
                 if line.is_empty() {
                     continue;
                 }
                 let request = exec::decode::<Request>(line.as_bytes()).unwrap();
-                match (plan.next(), request) {
-                    (None | Some(Drops), _) => {}
-                    (Some(DropsAndStarts), _) => say(&Reply::Started {}),
-                    (Some(HasNoSession), _) => say(&Reply::Pong { session: None }),
-                    (Some(Answers), Request::Hello { version, session }) => {
-                        let (boot_id, attach) = ("boot".into(), Attach::Off);
-                        let (uptime_ms, ran) = (5, None);
-                        say(&Reply::Hello { version, session, boot_id, uptime_ms, attach, ran });
+                let kind = match &request {
+                    Request::Hello { .. } => HELLO,
+                    Request::Exec(_) => EXEC,
+                    Request::Ping {} => PING,
+                    Request::Start { .. } => continue,
+                    other => panic!("unexpected {other:?}"),
+                };
+                let is_over = plan.peek().is_none();
+                match (plan.next_if(|does| does.kind() == kind), request) {
+                    (Some(Drops(_)), _) => {}
+                    (Some(DropsAndStarts(_)), _) => say(&Reply::Started {}),
+                    (Some(HasNoSession(_)), _) => say(&Reply::Pong { session: None }),
+                    (Some(Answers(_)), Request::Hello { session, .. }) => {
+                        greet(&session);
+                        name = Some(session);
                     }
-                    (Some(Answers), Request::Exec(Exec { id, .. })) => {
+                    (Some(Answers(_)), Request::Exec(Exec { id, .. })) => {
                         accepted += 1;
                         say(&Reply::Accepted { id });
                     }
-                    (Some(Answers), Request::Ping {}) => {
+                    (Some(Answers(_)), _) => {
                         say(&Reply::Exit { id: 1, status: Status::Code(7) });
                     }
-                    (Some(Answers), other) => panic!("unexpected {other:?}"),
+                    (None, Request::Hello { session, .. }) if name.as_ref() == Some(&session) => {
+                        greet(&session);
+                    }
+                    (None, Request::Ping {}) if !is_over => {
+                        say(&Reply::Pong { session: name.clone() });
+                    }
+                    (None, _) => {}
                 }
             }
         }
@@ -82,15 +122,17 @@ fn run(patience: Patience, connections: Vec<Vec<Does>>) -> (Result<Output, ExecE
 
 #[test]
 fn what_was_lost_before_the_command_was_accepted_is_asked_again() {
+    let runs = || [Answers(HELLO), Answers(EXEC), Answers(PING)];
+    let after = |first: Vec<Does>| first.into_iter().chain(runs()).collect::<Vec<_>>();
     let table = [
         // Bytes that were sent to a port which the guest had closed.
-        vec![vec![Drops, Answers, Answers, Answers]],
-        vec![vec![Drops, Drops, Drops, Answers, Answers, Answers]],
-        vec![vec![DropsAndStarts, Answers, Answers, Answers]],
+        vec![after(vec![Drops(HELLO)])],
+        vec![after(vec![Drops(HELLO), Drops(HELLO), Drops(HELLO)])],
+        vec![after(vec![DropsAndStarts(HELLO)])],
         // The agent ends between its greeting and the command.
-        vec![vec![Answers, DropsAndStarts], vec![Answers, Answers, Answers]],
-        vec![vec![Answers, HasNoSession], vec![Answers, Answers, Answers]],
-        vec![vec![Answers, Drops, HasNoSession], vec![Drops, Answers, Answers, Answers]],
+        vec![vec![Answers(HELLO), DropsAndStarts(EXEC)], after(vec![])],
+        vec![vec![Answers(HELLO), HasNoSession(EXEC)], after(vec![])],
+        vec![vec![Answers(HELLO), Drops(EXEC), HasNoSession(PING)], after(vec![Drops(HELLO)])],
     ];
     for (number, connections) in table.into_iter().enumerate() {
         let (result, accepted) = run(QUICK, connections);
@@ -101,10 +143,10 @@ fn what_was_lost_before_the_command_was_accepted_is_asked_again() {
 
 #[test]
 fn a_command_that_was_accepted_is_never_run_twice() {
-    let restarted = "the guest's agent has ended, and with it the command; it runs again";
+    let restarted = "the guest's agent ended and was started again; the command has been killed";
     let lost = "the guest took the connection for closed";
-    for (end, expected) in [(DropsAndStarts, restarted), (HasNoSession, lost)] {
-        let (result, accepted) = run(QUICK, vec![vec![Answers, Answers, end]]);
+    for (end, expected) in [(DropsAndStarts(PING), restarted), (HasNoSession(PING), lost)] {
+        let (result, accepted) = run(QUICK, vec![vec![Answers(HELLO), Answers(EXEC), end]]);
         let error = result.unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
         assert_eq!(accepted, 1);
@@ -113,10 +155,10 @@ fn a_command_that_was_accepted_is_never_run_twice() {
 
 #[test]
 fn a_guest_that_is_silent_for_ever_is_an_error() {
-    let patience = Patience { silence: Duration::from_millis(200), ..QUICK };
-    let (result, accepted) = run(patience, vec![vec![Answers, Answers]]);
+    let patience = Patience { silence: Duration::from_secs(2), ..QUICK };
+    let (result, accepted) = run(patience, vec![vec![Answers(HELLO), Answers(EXEC)]]);
     let error = result.unwrap_err().to_string();
-    assert!(error.starts_with("the guest has not answered for 200ms"), "{error}");
+    assert!(error.starts_with("the guest has not answered for 2s"), "{error}");
     assert_eq!(accepted, 1);
 }
 
@@ -142,18 +184,37 @@ fn answers_to_questions_are_not_talk() {
         Some(Hello { boot_id: String::new(), uptime_ms: 0, attach: Attach::Off, ran: None });
     let deadline = super::super::deadline::Deadline::after(LIMIT);
     let wait = Wait { doing: "test", limit: LIMIT, deadline };
-    connection.questions = 2;
-    for _ in 0..3 {
-        let pong = Reply::Pong { session: Some(name.clone()) };
-        (&guest).write_all(&exec::encode(&pong).unwrap()).unwrap();
-    }
+    // As many as a stack would not hold.
+    connection.questions = 100_000;
+    let pong = exec::encode(&Reply::Pong { session: Some(name.clone()) }).unwrap();
+    let writer = guest.try_clone().unwrap();
+    let writing = thread::spawn(move || {
+        for _ in 0..=100_000 {
+            (&writer).write_all(&pong).unwrap();
+        }
+    });
     let exit = Reply::Exit { id: 1, status: Status::Code(0) };
+    let Ok(first) = connection.receive(&wait) else { panic!("an error") };
+    writing.join().unwrap();
     (&guest).write_all(&exec::encode(&exit).unwrap()).unwrap();
-    let mut received = Vec::new();
-    while received.len() < 2 {
-        let Ok(reply) = connection.receive(&wait) else { panic!("an error") };
-        received.push(reply);
-    }
+    let Ok(second) = connection.receive(&wait) else { panic!("an error") };
     // One answer too many, and the message.
-    assert_eq!(received, [Some(Reply::Pong { session: Some(name) }), Some(exit)]);
+    assert_eq!([first, second], [Some(Reply::Pong { session: Some(name) }), Some(exit)]);
+}
+
+/// A guest that reads nothing gets no more questions than it can have.
+#[test]
+fn only_questions_that_were_sent_have_answers() {
+    let (host, _guest) = UnixStream::pair().unwrap();
+    let mut connection = Connection::open(host, QUICK).unwrap();
+    connection.hello =
+        Some(Hello { boot_id: String::new(), uptime_ms: 0, attach: Attach::Off, ran: None });
+    for _ in 0..2 * MOST_QUESTIONS {
+        assert!(connection.wonder().is_ok());
+    }
+    assert_eq!(connection.questions, MOST_QUESTIONS);
+    connection.questions = 0;
+    while connection.sender.offer(&connection.greeting()).unwrap() {}
+    assert!(connection.wonder().is_ok());
+    assert_eq!(connection.questions, 0);
 }

@@ -31,7 +31,7 @@ pub enum ExecError {
         limit: Duration,
     },
     /// The agent ended, and another one took its place.
-    #[error("the guest's agent has ended, and with it the command; it runs again")]
+    #[error("the guest's agent ended and was started again; the command has been killed")]
     Restarted,
     /// The agent runs, but has no such session any more.
     #[error(
@@ -82,6 +82,9 @@ pub enum ExecError {
     /// The guest sent a message that the protocol does not allow.
     #[error("the guest's agent sent an unexpected message: {0}")]
     Protocol(String),
+    /// The user's terminal cannot be prepared; the command was not started.
+    #[error("cannot change the terminal")]
+    Terminal(#[source] io::Error),
     /// Standard input cannot be read.
     #[error("cannot read the standard input of {command}")]
     Input {

@@ -64,5 +64,5 @@ pub use protocol::exec::{Size, Status};
 pub use qmp::{Qmp, QmpError};
 pub use select::{Origin, Qemu, SelectError, find_in_path};
 pub use shutdown::{Ending, Shutdown, end_vm};
-pub use stream::Streams;
+pub use stream::{Begin, Streams};
 pub use version::{QemuVersion, VersionError};

@@ -24,6 +24,9 @@ const MAX_OUTPUT: usize = 64 * 1024 * 1024;
 /// the command from ending.
 const MAX_TALK: u32 = 10_000;
 
+/// Prepares the user's terminal.
+pub type Begin<'s> = Box<dyn FnOnce() -> io::Result<()> + 's>;
+
 /// The streams of a command.
 pub struct Streams<'s> {
     /// The source of its standard input, if it has any; read by a thread that may outlive the
@@ -31,6 +34,8 @@ pub struct Streams<'s> {
     pub input: Option<Box<dyn Read + Send>>,
     /// New sizes of its terminal, if it has one; read by a thread that may outlive the command.
     pub sizes: Option<Receiver<Size>>,
+    /// Called when the guest has accepted the command, before it starts.
+    pub begin: Option<Begin<'s>>,
     /// Receives its standard output.
     pub stdout: &'s mut dyn Write,
     /// Receives its standard error.
@@ -48,7 +53,8 @@ impl Agent {
             bytes => Some(Box::new(io::Cursor::new(bytes.to_vec()))),
         };
         let id = self.accept(command, input.is_some(), &doing, limit)?;
-        let streams = Streams { input, sizes: None, stdout: &mut stdout, stderr: &mut stderr };
+        let streams =
+            Streams { input, sizes: None, begin: None, stdout: &mut stdout, stderr: &mut stderr };
         let status = self.session(&doing, limit, |connection, _| {
             let wait = || Wait { doing: &doing, limit, deadline };
             connection.run(command, id, streams, wait, false)
@@ -58,7 +64,7 @@ impl Agent {
 }
 
 impl Connection {
-    /// Passes the streams of a command that was accepted, to its end. `wait` is for each message; a
+    /// Starts a command that was accepted, and passes its streams to its end. `wait` is for each message; a
     /// `patient` caller gives the command any number of them.
     pub(super) fn run<'w>(
         &mut self,
@@ -68,6 +74,10 @@ impl Connection {
         wait: impl Fn() -> Wait<'w>,
         patient: bool,
     ) -> Result<Status, Failure> {
+        if let Some(begin) = streams.begin.take() {
+            begin().map_err(ExecError::Terminal)?;
+        }
+        self.send(&Request::Start { id }, &wait())?;
         let credit = Arc::new(Credit::default());
         if let Some(input) = streams.input.take() {
             let (port, credit) = (self.sender().map_err(Failure::Io)?, Arc::clone(&credit));

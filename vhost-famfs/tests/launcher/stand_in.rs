@@ -207,8 +207,8 @@ fn agent_of_guest(stream: UnixStream, mode: Mode) {
                     port.say(&Reply::Taken { id, bytes: data.len() as u64 });
                 }
             }
-            // Its commands have no terminal.
-            Request::Resize { .. } => {}
+            // Its commands need no start, and have no terminal.
+            Request::Start { .. } | Request::Resize { .. } => {}
             Request::Poweroff {} if matches!(mode, Mode::Deaf | Mode::Stuck) => {}
             Request::Poweroff {} => std::process::exit(0),
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use guest::report;
-use protocol::exec::{self, PORTS, Reply, Request};
+use protocol::exec::{self, Exec, PORTS, Reply, Request};
 use protocol::line::Lines;
 
 use crate::batch::Batch;
@@ -96,13 +96,15 @@ struct Session {
     name: Option<String>,
     /// Counts the sessions, to distinguish threads of earlier ones.
     number: u64,
+    /// A command that the host has not started yet.
+    accepted: Option<Exec>,
     slot: Slot,
 }
 
 impl Session {
     fn new(port: usize, machine: &Arc<Machine>, outlet: Outlet) -> Self {
         let slot = machine.slots[port].clone();
-        Self { machine: Arc::clone(machine), outlet, name: None, number: 0, slot }
+        Self { machine: Arc::clone(machine), outlet, name: None, number: 0, accepted: None, slot }
     }
 
     fn serve(mut self, mut port: impl Host) -> Result<()> {
@@ -164,15 +166,25 @@ impl Session {
             Request::Exec(_) if self.name.is_none() => self.tell_name(),
             Request::Exec(exec) => {
                 let id = exec.id;
+                self.accepted = Some(exec);
                 self.outlet.send(self.number, &Reply::Accepted { id });
-                if let Err(reason) = self.slot.start(exec, self.number, &self.outlet) {
-                    self.refuse(Some(id), reason);
-                }
             }
+            Request::Start { id } => self.start(id),
             Request::Stdin { id, data } => self.slot.input(id, data.0),
             Request::Resize { id, size } => self.slot.resize(id, size),
             Request::Ping {} => self.tell_name(),
             Request::Poweroff {} => self.power_off(),
+        }
+    }
+
+    /// Starts the command that was accepted. A host that has left does not ask for that.
+    fn start(&mut self, id: u64) {
+        let started = match self.accepted.take_if(|exec| exec.id == id) {
+            Some(exec) => self.slot.start(exec, self.number, &self.outlet),
+            None => Err(format!("no command {id} was accepted in this session")),
+        };
+        if let Err(reason) = started {
+            self.refuse(Some(id), reason);
         }
     }
 
@@ -204,6 +216,7 @@ impl Session {
 
     fn close(&mut self) {
         self.name = None;
+        self.accepted = None;
         // Kill the command first: its output may be blocking the outlet, which a disconnected host
         // does not read.
         self.slot.kill();

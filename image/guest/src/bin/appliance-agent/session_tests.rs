@@ -8,9 +8,7 @@ use std::thread::JoinHandle;
 use protocol::exec::{Exec, Status};
 
 use super::*;
-
-/// How long anything may take on a busy machine.
-const LIMIT: Duration = Duration::from_secs(120);
+use crate::watched::{LIMIT, wait_for_end};
 
 /// What happens at the host's end, in the order in which the guest's kernel tells of it.
 enum Event {
@@ -105,9 +103,26 @@ impl Bench {
         assert!(matches!(&reply, Reply::Hello { session, .. } if session == name), "{reply:?}");
     }
 
-    fn runs(&self, id: u64, argv: &[&str]) {
+    fn asks_for(&self, id: u64, argv: &[&str]) {
         let argv = argv.iter().copied().map(Into::into).collect();
         self.asks(&Request::Exec(Exec { id, argv, ..Exec::default() }));
+    }
+
+    fn runs(&mut self, id: u64, argv: &[&str]) {
+        self.asks_for(id, argv);
+        assert_eq!(self.reply(), Reply::Accepted { id });
+        self.asks(&Request::Start { id });
+    }
+
+    /// Runs a command that does not end by itself; returns its process.
+    fn runs_long(&mut self, id: u64) -> u32 {
+        self.runs(id, &["sh", "-c", "echo $$; exec sleep 3600"]);
+        match self.reply() {
+            Reply::Output { data, .. } => {
+                String::from_utf8(data.0).unwrap().trim().parse().unwrap()
+            }
+            other => panic!("unexpected {other:?}"),
+        }
     }
 
     fn reply(&mut self) -> Reply {
@@ -144,7 +159,6 @@ fn late_news_of_an_earlier_host_does_not_end_the_command_of_the_next() {
     let mut bench = Bench::new();
     bench.greets("late");
     bench.runs(1, &["sh", "-c", "sleep 1; exit 3"]);
-    assert_eq!(bench.reply(), Reply::Accepted { id: 1 });
     bench.happens(Event::Leaves);
     bench.happens(Event::Comes);
     assert_eq!(bench.reply(), Reply::Exit { id: 1, status: Status::Code(3) });
@@ -154,19 +168,17 @@ fn late_news_of_an_earlier_host_does_not_end_the_command_of_the_next() {
 fn the_end_of_a_connection_ends_its_command_and_a_late_host_learns_of_it() {
     let mut bench = Bench::new();
     bench.greets("ends");
-    bench.runs(1, &["sleep", "3600"]);
-    assert_eq!(bench.reply(), Reply::Accepted { id: 1 });
+    let command = bench.runs_long(1);
     bench.happens(Event::Leaves);
-    thread::sleep(2 * GRACE);
+    wait_for_end(command);
     bench.happens(Event::Comes);
     bench.asks(&Request::Ping {});
     assert_eq!(bench.reply(), Reply::Pong { session: None });
     // Nothing is started whose output would go nowhere.
-    bench.runs(2, &["true"]);
+    bench.asks_for(2, &["true"]);
     assert_eq!(bench.reply(), Reply::Pong { session: None });
     bench.greets("next");
     bench.runs(1, &["true"]);
-    assert_eq!(bench.reply(), Reply::Accepted { id: 1 });
     assert_eq!(bench.reply(), Reply::Exit { id: 1, status: Status::Code(0) });
 }
 
@@ -175,16 +187,14 @@ fn a_repeated_greeting_changes_nothing_and_another_ends_the_command() {
     let mut bench = Bench::new();
     bench.greets("one");
     bench.runs(1, &["sh", "-c", "sleep 1; exit 3"]);
-    assert_eq!(bench.reply(), Reply::Accepted { id: 1 });
     bench.greets("one");
     bench.asks(&Request::Ping {});
     assert_eq!(bench.reply(), Reply::Pong { session: Some("one".into()) });
     assert_eq!(bench.reply(), Reply::Exit { id: 1, status: Status::Code(3) });
-    bench.runs(2, &["sleep", "3600"]);
-    assert_eq!(bench.reply(), Reply::Accepted { id: 2 });
+    let command = bench.runs_long(2);
     bench.greets("two");
+    wait_for_end(command);
     bench.runs(1, &["true"]);
-    assert_eq!(bench.reply(), Reply::Accepted { id: 1 });
     assert_eq!(bench.reply(), Reply::Exit { id: 1, status: Status::Code(0) });
 }
 
@@ -192,7 +202,27 @@ fn a_repeated_greeting_changes_nothing_and_another_ends_the_command() {
 fn what_an_earlier_agent_began_to_hear_starts_nothing() {
     let mut bench = Bench::new();
     bench.happens(Event::Sends(b"d\",\"data\":\"AAAA\"}\n".to_vec()));
-    bench.runs(7, &["true"]);
+    bench.asks_for(7, &["true"]);
     assert_eq!(bench.reply(), Reply::Pong { session: None });
     bench.greets("new");
+}
+
+/// The guest reads what a host has sent before it left, but only a host that is there starts it.
+#[test]
+fn a_command_starts_only_when_its_host_has_heard_that_it_can() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("started");
+    let words = ["touch", file.to_str().unwrap()];
+    let mut bench = Bench::new();
+    bench.greets("left");
+    bench.asks_for(1, &words);
+    assert_eq!(bench.reply(), Reply::Accepted { id: 1 });
+    bench.greets("next");
+    bench.asks(&Request::Start { id: 1 });
+    let reason = "no command 1 was accepted in this session".into();
+    assert_eq!(bench.reply(), Reply::Refused { id: Some(1), reason });
+    assert!(!file.exists());
+    bench.runs(1, &words);
+    assert_eq!(bench.reply(), Reply::Exit { id: 1, status: Status::Code(0) });
+    assert!(file.exists());
 }

@@ -29,7 +29,9 @@ pub fn users(program: &Program<'_>) -> Result<()> {
         let found = seen(options)?;
         ensure!(found == expected, "{options:?}: {found:?}, expected {expected:?}");
     }
-    let table: [(&[&str], i32, &str); 5] = [
+    let open = "cat /dev/stdin > /dev/stdout; echo through > /dev/stderr; exit 9";
+    let table: [(&[&str], i32, &str); 6] = [
+        (&["-u", "nobody", "vm1", "sh", "-c", open], 9, "through"),
         (&["-u", "nobody-at-all", "vm1", "true"], 126, "no user nobody-at-all in the guest"),
         (&["-w", "/none", "vm1", "true"], 126, "cannot enter /none: No such file"),
         (&["-u", "nobody", "vm1", "/usr/bin/appliance-none"], 127, "No such file"),

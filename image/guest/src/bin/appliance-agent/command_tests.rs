@@ -3,6 +3,7 @@ use super::*;
 use protocol::attach::Attach;
 use protocol::exec::decode;
 use protocol::line::Lines;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use crate::watched::{LIMIT, is_running, wait_for_end};
@@ -250,6 +251,12 @@ fn a_directory_or_user_that_is_not_there_is_named() {
             "cannot enter /dev/null: Not a",
         ),
         (Exec { user: Some("no-such".into()), ..exec(4) }, 126, "no user no-such in the guest's"),
+        (Exec { workdir: Some("/tmp\0x".into()), ..exec(5) }, 126, "cannot enter /tmp"),
+        (
+            Exec { argv: vec!["no-such-program".into()], workdir: Some("/".into()), ..exec(6) },
+            127,
+            "cannot run no-such-program",
+        ),
     ];
     for (exec, code, words) in table {
         let id = exec.id;
@@ -317,4 +324,54 @@ fn output_without_end_in_the_background_does_not_keep_a_shell() {
     let tty = Some(Size { rows: 24, columns: 80 });
     bench.slot.start(Exec { id: 1, argv, tty, ..Exec::default() }, 1, &bench.outlet).unwrap();
     assert_eq!(bench.sink.finished().last(), Some(&Reply::Exit { id: 1, status: Status::Code(6) }));
+}
+
+/// Needs root, as the agent has.
+#[test]
+fn a_user_can_open_its_streams_but_not_enter_the_directory_of_another() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let user = Some("1234:1234".to_owned());
+    let argv = ["sh", "-c", "cat /dev/stdin > /dev/stdout; echo no > /dev/stderr"];
+    let argv = argv.map(Into::into).to_vec();
+    let exec = Exec { id: 1, argv, stdin: true, user: user.clone(), ..Exec::default() };
+    bench.slot.start(exec, 1, &bench.outlet).unwrap();
+    bench.slot.input(1, b"yes".to_vec());
+    bench.slot.input(1, Vec::new());
+    let replies = bench.sink.finished();
+    assert_eq!(
+        replies.last(),
+        Some(&Reply::Exit { id: 1, status: Status::Code(0) }),
+        "{replies:?}"
+    );
+    assert_eq!(text(&replies, Stream::Stdout), "yes");
+    assert_eq!(text(&replies, Stream::Stderr), "no\n");
+    let bench = Bench::new();
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let workdir = Some(directory.path().to_str().unwrap().to_owned());
+    let exec = Exec { id: 2, argv: vec!["true".into()], workdir, user, ..Exec::default() };
+    bench.slot.start(exec, 1, &bench.outlet).unwrap();
+    let replies = bench.sink.finished();
+    assert_eq!(replies.last(), Some(&Reply::Exit { id: 2, status: Status::Code(126) }));
+    let said = text(&replies, Stream::Stderr);
+    assert!(said.ends_with(": Permission denied (os error 13)\n"), "{said}");
+    assert!(said.starts_with("cannot enter /"), "{said}");
+}
+
+/// A command ends with the thread that started it; in the agent, that one lives as long as it.
+#[test]
+fn the_end_of_the_agent_ends_its_command() {
+    for tty in [None, Some(Size { rows: 24, columns: 80 })] {
+        let bench = Bench::new();
+        let argv = ["sleep", "1000"].map(Into::into).to_vec();
+        let exec = Exec { id: 1, argv, tty, ..Exec::default() };
+        thread::scope(|scope| {
+            scope.spawn(|| bench.slot.start(exec, 1, &bench.outlet).unwrap());
+        });
+        let end = [Reply::Exit { id: 1, status: Status::Signal(9) }];
+        assert_eq!(bench.sink.finished(), end);
+    }
 }

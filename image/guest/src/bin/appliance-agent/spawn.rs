@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Starts the process of a command.
 
-use std::fs::{self, File};
+use std::ffi::CString;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use protocol::exec::Exec;
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
 use crate::sys;
@@ -55,26 +57,31 @@ pub fn spawn(exec: &Exec) -> Result<Started, NotRun> {
         }
     }
     command.envs(&exec.env);
-    if let Some(workdir) = &exec.workdir {
-        // Asked first, because an error of spawn(3) does not say what was not found.
-        let entered = fs::metadata(workdir).and_then(|meta| match meta.is_dir() {
-            true => Ok(()),
-            false => Err(Errno::NOTDIR.into()),
-        });
-        entered.map_err(|error| not_executable(format!("cannot enter {workdir}: {error}")))?;
-        command.current_dir(workdir);
-    }
+    let workdir = exec.workdir.as_deref().map(|path| {
+        let no_directory = |error| not_executable(format!("cannot enter {path}: {error}"));
+        CString::new(path).map_err(|error| no_directory(io::Error::other(error)))
+    });
+    let workdir = workdir.transpose()?;
     let failed = |error: io::Error| NotRun {
         code: not_run(&error),
         reason: format!("cannot run {program}: {error}"),
     };
+    // An error of a child does not say what it was about.
+    let not_entered = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(|errno| failed(errno.into()))?;
+    let told = not_entered.try_clone().map_err(failed)?;
+    let failed =
+        |error: io::Error| match (&exec.workdir, rustix::io::read(&not_entered, &mut [0; 8])) {
+            (Some(path), Ok(_)) => not_executable(format!("cannot enter {path}: {error}")),
+            _ => failed(error),
+        };
+    let mut setup = sys::Setup { user, workdir, not_entered: Some(told), ..Default::default() };
     let no_terminal = |error: io::Error| not_executable(format!("cannot make a terminal: {error}"));
     let Some(size) = exec.tty else {
         command.stdin(if exec.stdin { Stdio::piped() } else { Stdio::null() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        if user.is_some() {
-            sys::prepare(&mut command, None, user);
-        }
+        setup.pipes = if exec.stdin { &[0, 1, 2] } else { &[1, 2] };
+        sys::prepare(&mut command, setup);
         let mut child = command.spawn().map_err(failed)?;
         return Ok(Started {
             stdin: child.stdin.take().map(|pipe| Box::new(pipe) as _),
@@ -84,11 +91,12 @@ pub fn spawn(exec: &Exec) -> Result<Started, NotRun> {
             terminal: None,
         });
     };
-    let owner = user.as_ref().map(|user| user.uid);
+    let owner = setup.user.as_ref().map(|user| user.uid);
     let (terminal, commands) = Terminal::open(size, owner).map_err(no_terminal)?;
     let clone = |end: &OwnedFd| end.try_clone().map(File::from).map_err(no_terminal);
     command.stdin(clone(&commands)?).stdout(clone(&commands)?).stderr(clone(&commands)?);
-    sys::prepare(&mut command, Some(commands), user);
+    setup.terminal = Some(commands);
+    sys::prepare(&mut command, setup);
     Ok(Started {
         child: command.spawn().map_err(failed)?,
         stdin: exec.stdin.then(|| Box::new(terminal.clone()) as _),

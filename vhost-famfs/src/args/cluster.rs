@@ -99,7 +99,8 @@ pub(super) struct ExecArgs {
     #[arg(short, long, value_name = "DIR", value_parser = directory)]
     workdir: Option<String>,
     /// Run the command as this user: NAME or UID, and optionally :GROUP or :GID. Names are those of
-    /// the guest. Without a group, it has the user's own and supplementary groups.
+    /// the guest. Without a group, it has the user's own and supplementary groups; a UID that the
+    /// guest does not know has group 0.
     #[arg(short, long, value_name = "USER", value_parser = user)]
     user: Option<String>,
     /// Give the command a terminal; standard input must be one.

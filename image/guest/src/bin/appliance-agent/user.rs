@@ -29,7 +29,8 @@ pub struct User {
 }
 
 impl User {
-    /// Finds `NAME|UID[:GROUP|GID]`. A number needs no entry; without one, the group is 0.
+    /// Finds `NAME|UID[:GROUP|GID]`. A number needs no entry; without one, the group is 0 unless one
+    /// is asked for.
     ///
     /// # Errors
     /// What is not there, for people.
@@ -56,7 +57,13 @@ impl User {
                 (gid, vec![gid])
             }
             None => {
-                let gid = field(3).and_then(number).unwrap_or_default();
+                let gid = field(3).map_or(Ok(0), |gid| {
+                    number(gid).ok_or_else(|| {
+                        format!(
+                            "user {user} in the guest's {USERS}: {gid:?} is not a group's number"
+                        )
+                    })
+                })?;
                 let mut all = vec![gid];
                 all.extend(name.iter().flat_map(|name| groups_of(groups, name)));
                 all.sort_unstable();
@@ -114,6 +121,7 @@ mod tests {
                          broken:x:7\n\
                          worse:x:-1:x::/:\n\
                          ann:x:1000:1001:Ann:/home/ann:/bin/sh\n\
+                         odd:x:3000:users::/:\n\
                          42:x:2000:2000::relative:\n";
     const GROUPS: &str =
         "root:x:0:\nann:x:1001:\ndisk:x:6:bob,ann\nkvm:x:9:anna\ncut:x\nbad:x:y:ann\n";
@@ -147,6 +155,8 @@ mod tests {
     fn what_is_not_there_is_named() {
         let (user, group) = ("no user", "no group");
         let table = [
+            ("odd", "user odd in the guest's /etc/passwd: \"users\" is not a group's number"),
+            ("3000", "user 3000 in the guest's /etc/passwd: \"users\" is not"),
             ("bob", user),
             ("broken", user),
             ("worse", user),

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Batch mode: runs the command of the credential `famfs.run`, then powers off.
 
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -12,12 +14,18 @@ use guest::given;
 use protocol::attach::Attach;
 use protocol::credentials::RUN;
 use protocol::exec::{Reply, Status};
+use rustix::process::Signal;
 
 use crate::outlet::Outlet;
 use crate::pool::Pool;
+use crate::sys;
 
 /// The shell, if the image has one.
 const SHELL: &str = "/usr/bin/bash";
+
+/// Exists once the command has been started, and has its result once it has ended. On a file system
+/// that a new boot empties.
+const MARK: &str = "/run/famfs-run";
 
 /// How long to wait for the host to receive the result before powering off.
 const LISTEN: Duration = Duration::from_secs(10);
@@ -65,7 +73,10 @@ impl Batch {
                 );
                 Status::Code(CANNOT_RUN)
             }
-            _ => execute(command),
+            _ => once(Path::new(MARK), || execute(command)).unwrap_or_else(|error| {
+                eprintln!("appliance-agent: {RUN}={command:?}: not run: {MARK}: {error}");
+                Status::Code(CANNOT_RUN)
+            }),
         };
         println!("appliance-agent: {RUN}: {status}");
         *self.ran.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
@@ -74,6 +85,26 @@ impl Batch {
         while !outlet.announce(&Reply::Ran { status }) && start.elapsed() < LISTEN {
             thread::sleep(STEP);
         }
+    }
+}
+
+/// Runs the command, unless an earlier agent has started it; then the result is what it recorded.
+/// Without a record, the command was killed: it ends with the agent.
+fn once(mark: &Path, run: impl FnOnce() -> Status) -> io::Result<Status> {
+    match File::create_new(mark) {
+        Ok(_) => {
+            let status = run();
+            fs::write(mark, serde_json::to_vec(&status)?)?;
+            Ok(status)
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            let recorded = serde_json::from_slice(&fs::read(mark)?);
+            Ok(recorded.unwrap_or_else(|_| {
+                eprintln!("appliance-agent: {RUN}: the agent ended during the command, and with it the command");
+                Status::Signal(Signal::KILL.as_raw())
+            }))
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -89,6 +120,7 @@ fn execute(command: &str) -> Status {
         program.args(words);
         program
     };
+    sys::prepare(&mut program, sys::Setup::default());
     match program.stdin(Stdio::null()).status() {
         Ok(status) => as_reported(status),
         Err(error) => {
@@ -109,6 +141,18 @@ pub fn as_reported(status: ExitStatus) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_that_is_started_again_does_not_run_the_command_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mark = directory.path().join("mark");
+        assert_eq!(once(&mark, || execute("exit 3")).unwrap(), Status::Code(3));
+        let again = || -> Status { panic!("it has run") };
+        assert_eq!(once(&mark, again).unwrap(), Status::Code(3));
+        fs::write(&mark, "").unwrap();
+        assert_eq!(once(&mark, again).unwrap(), Status::Signal(9));
+        assert!(once(Path::new("/nonexistent/mark"), again).is_err());
+    }
 
     #[test]
     fn the_exit_status_is_the_command_s() {

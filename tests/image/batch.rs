@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
-use vhost_famfs::vm::{Command, Root, Status};
+use vhost_famfs::vm::{Command, Root, Size, Status};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
 const POOL: u64 = 64 << 20;
@@ -48,6 +48,15 @@ pub fn diskless(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
             said.contains("is already mounted on /run/pool; to replay its log, use `famfs"),
             "{said}"
         );
+        Ok(())
+    });
+    session.check("without systemd, a command can have a terminal", || {
+        // Its errors are on standard output too: a terminal is one stream.
+        let command = Command::new(["famfs", "--no-such-option"]);
+        let command = command.tty(Size { rows: 24, columns: 80 });
+        let output = serving.vm.exec(&command, SHORT)?;
+        ensure!(output.status == Status::Code(2), "{output:?}");
+        ensure!(output.stderr.is_empty() && !output.stdout.is_empty(), "{output:?}");
         Ok(())
     });
     session.check("without systemd, the self-check finds nothing", || {

@@ -21,7 +21,9 @@ use crate::services::{self, AGENT, Manager};
 use crate::{DATA_ONLY, NO_DEVICES, modules, mount_kind, mount_run};
 
 /// Mounted in addition to the initrd's own.
-const MOUNTS: [(&str, &str, MountFlags); 3] = [
+const MOUNTS: [(&str, &str, MountFlags); 4] = [
+    // Terminals of `exec -t`; they are devices.
+    ("/dev/pts", "devpts", MountFlags::NOSUID.union(MountFlags::NOEXEC)),
     ("/tmp", "tmpfs", NO_DEVICES),
     ("/dev/shm", "tmpfs", NO_DEVICES),
     ("/sys/kernel/tracing", "tracefs", DATA_ONLY),

@@ -34,9 +34,10 @@
 //!    process has ended and its output until then is sent. The guest then hangs up the terminal:
 //!    programs that remain in the background cannot use it any more.
 //! 6. Closing the connection, or opening another session on the port, kills the command's process
-//!    group, or all processes of its terminal's session if it has a terminal. The guest hears of a closed connection apart from the data, so possibly late: after
-//!    the greeting of the next host, or after its command. It therefore waits a moment for a host
-//!    before it ends the session, and the host must not rely on that: see the next rule.
+//!    group, or all processes of its terminal's session if it has a terminal. The guest hears of a
+//!    closed connection apart from the data, so possibly late: after the greeting of the next host,
+//!    or after its command. It therefore waits a moment for a host before it ends the session, and
+//!    the host must not rely on that: see the next rule.
 //! 7. While a host waits, it sends [`Request::Ping`] now and then. The guest answers with
 //!    [`Reply::Pong`], which names the open session. If that is another one or none, the host's
 //!    session has ended, and its command with it.

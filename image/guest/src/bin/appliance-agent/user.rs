@@ -29,8 +29,8 @@ pub struct User {
 }
 
 impl User {
-    /// Finds `NAME|UID[:GROUP|GID]`. A number needs no entry; without one, the group is 0 unless one
-    /// is asked for.
+    /// Finds `NAME|UID[:GROUP|GID]`. A number needs no entry; without one, the group is 0 unless
+    /// one is asked for.
     ///
     /// # Errors
     /// What is not there, for people.

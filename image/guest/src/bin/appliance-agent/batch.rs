@@ -100,7 +100,7 @@ fn once(mark: &Path, run: impl FnOnce() -> Status) -> io::Result<Status> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             let recorded = serde_json::from_slice(&fs::read(mark)?);
             Ok(recorded.unwrap_or_else(|_| {
-                eprintln!("appliance-agent: {RUN}: the agent ended during the command, and with it the command");
+                eprintln!("appliance-agent: {RUN}: the agent ended, and with it the command");
                 Status::Signal(Signal::KILL.as_raw())
             }))
         }

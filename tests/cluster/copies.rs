@@ -98,7 +98,7 @@ fn side_by_side(program: &Program<'_>) -> Result<()> {
     }
     until("both commands end with Ctrl-C", LIMIT, || {
         let running =
-            program.shell("vm1", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; :")?;
+            program.shell("vm1", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' || :")?;
         Ok(!running.contains("sleep 54321") && !running.contains("cat /dev/zero"))
     })
 }
@@ -158,7 +158,7 @@ fn interrupted(program: &Program<'_>) -> Result<()> {
     child.wait()?;
     until("the guest's end of the copy ends", LIMIT, || {
         let running =
-            program.shell("vm1", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; :")?;
+            program.shell("vm1", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' || :")?;
         Ok(!running.contains("appliance-agent receive"))
     })?;
     let left = program.shell("vm1", "ls -A /tmp")?;

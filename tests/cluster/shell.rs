@@ -94,7 +94,7 @@ pub fn terminal(program: &Program<'_>) -> Result<()> {
     terminal.shows("code 143")?;
     terminal.shows("restored by signal")?;
     until("the command ends with exec", LIMIT, || {
-        let running = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; :";
+        let running = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' || :";
         Ok(!program.shell("vm1", running)?.contains("sleep 1002"))
     })
 }

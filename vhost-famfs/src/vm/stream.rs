@@ -64,8 +64,8 @@ impl Agent {
 }
 
 impl Connection {
-    /// Starts a command that was accepted, and passes its streams to its end. `wait` is for each message; a
-    /// `patient` caller gives the command any number of them.
+    /// Starts a command that was accepted, and passes its streams to its end. `wait` is for each
+    /// message; a `patient` caller gives the command any number of them.
     pub(super) fn run<'w>(
         &mut self,
         command: &Command,

@@ -41,7 +41,7 @@ impl Sender {
         // Another thread that sends holds the lock, and waits for the guest as this one would.
         let Ok(stream) = self.0.try_lock() else { return Ok(false) };
         match send(&*stream, &line, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(count) if count < line.len() => Err(io::ErrorKind::BrokenPipe.into()),
+            Ok(count) if count < line.len() => Err(io::ErrorKind::WriteZero.into()),
             Ok(_) => Ok(true),
             Err(Errno::AGAIN | Errno::INTR) => Ok(false),
             Err(errno) => Err(errno.into()),
@@ -182,12 +182,19 @@ impl Connection {
     }
 
     fn offer(&self, request: &Request) -> Result<bool, Failure> {
-        self.sender.offer(request).map_err(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
-                Failure::Exec(ExecError::Ended)
+        match self.sender.offer(request) {
+            // The guest has ended. What it sent before is still to be read; then a read finds the
+            // end.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                Ok(false)
             }
-            _ => Failure::Io(error),
-        })
+            offered => offered.map_err(Failure::Io),
+        }
     }
 
     /// Receives the next message. Greetings, answers to questions and changes of the pool's state

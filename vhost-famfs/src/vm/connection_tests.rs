@@ -218,3 +218,28 @@ fn only_questions_that_were_sent_have_answers() {
     assert!(connection.wonder().is_ok());
     assert_eq!(connection.questions, 0);
 }
+
+/// A guest that was started for one command says how that ended, and powers off. It may have done so
+/// before the host looks.
+#[test]
+fn what_a_guest_said_before_its_end_is_heard() {
+    let (host, guest) = UnixStream::pair().unwrap();
+    let mut connection = Connection::open(host, QUICK).unwrap();
+    let session = connection.session.clone();
+    let (boot_id, attach, ran) = (String::new(), Attach::Off, None);
+    let version = exec::VERSION;
+    for reply in [
+        Reply::Started {},
+        Reply::Hello { version, session, boot_id, uptime_ms: 0, attach, ran },
+        Reply::Ran { status: Status::Code(2) },
+    ] {
+        (&guest).write_all(&exec::encode(&reply).unwrap()).unwrap();
+    }
+    drop(guest);
+    let deadline = super::super::deadline::Deadline::after(LIMIT);
+    let wait = Wait { doing: "test", limit: LIMIT, deadline };
+    assert!(connection.greeted(&wait).is_ok());
+    assert!(connection.listen(&wait).is_ok());
+    assert_eq!(connection.hello.as_ref().unwrap().ran, Some(Status::Code(2)));
+    assert!(matches!(connection.listen(&wait), Err(Failure::Exec(ExecError::Ended))));
+}

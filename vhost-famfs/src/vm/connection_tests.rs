@@ -219,8 +219,8 @@ fn only_questions_that_were_sent_have_answers() {
     assert_eq!(connection.questions, 0);
 }
 
-/// A guest that was started for one command says how that ended, and powers off. It may have done so
-/// before the host looks.
+/// A guest that was started for one command says how that ended, and powers off. It may have done
+/// so before the host looks.
 #[test]
 fn what_a_guest_said_before_its_end_is_heard() {
     let (host, guest) = UnixStream::pair().unwrap();

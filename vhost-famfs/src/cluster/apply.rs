@@ -58,10 +58,11 @@ impl<'c> Applied<'c> {
         let changed = self.change.names(&[Action::Stop, Action::Restart, Action::Start]);
         let stopped: Vec<_> = changed.into_iter().filter(known).collect();
         let report = stop(self.directory, &stopped, limit)?;
-        self.describe()?;
+        // Before the cluster forgets them: whoever repeats this after a kill removes them again.
         for name in self.change.names(&[Action::Stop]) {
             remove_files(self.directory, &name)?;
         }
+        self.describe()?;
         Ok(report)
     }
 
@@ -107,8 +108,8 @@ impl Drop for Applied<'_> {
     }
 }
 
-/// Removes the logs of a VM that is gone. Names of VMs have no dot, so what begins with its name
-/// and one is its own.
+/// Removes the logs of a VM that is gone. Names of VMs have no dot and are not those of the
+/// cluster's files, so what begins with its name and one is its own.
 fn remove_files(directory: &Directory, name: &str) -> Result<(), LifeError> {
     let failed = |source| LifeError::Sockets { vm: name.to_owned(), source };
     let prefix = format!("{name}.");

@@ -20,7 +20,7 @@ use toml::Spanned;
 
 use super::spec::{
     Access, ImportSpec, MAX_VMS, PoolKind, PoolSpec, Restart, Spec, Subject, Transport, VmSpec,
-    check_name,
+    check_name, check_vm_name,
 };
 use crate::bounded_log::MIN_LIMIT;
 use crate::host::processors::Processors;
@@ -386,7 +386,7 @@ fn vms(
         let spec = VmSpec { restart, ..vm(table, base)? };
         for number in 1..=count {
             let name = if numbered { format!("{name}{number}") } else { name.clone() };
-            check_name(&name).map_err(|why| Fault::new(&at, why, "use a shorter name"))?;
+            check_vm_name(&name).map_err(|why| Fault::new(&at, why, "use another name"))?;
             if !names.insert(name.clone()) {
                 let hint = "give each [[vm]] its own name; count = N appends a number to it";
                 return Err(Fault::new(&at, format!("two VMs have the name {name:?}"), hint));
@@ -402,7 +402,7 @@ fn vms(
     if vms.is_empty() {
         return Err(Fault::new(&(0..0), "no VM is left", "scale one table to 1 or more"));
     }
-    dependencies.resolve(&mut vms)?;
+    dependencies.resolve(&mut vms, &numbers)?;
     Ok((vms, numbers))
 }
 

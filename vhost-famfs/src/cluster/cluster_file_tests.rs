@@ -67,6 +67,14 @@ fn what_vms_depend_on_is_resolved_and_checked() {
     assert_eq!(fault.message, "VMs wait for each other: b -> c -> b");
     let fault = parsed(&table("r", &("count = 2\n".to_owned() + &after("r")))).unwrap_err();
     assert_eq!(fault.message, "VMs wait for each other: r1 -> r1");
+    // A table is known by its number, not by how the names of its VMs begin.
+    let two = |more: &str| "count = 2\n".to_owned() + more;
+    let text = table("n", &two("")) + &table("n1", &two(&after("n")));
+    let (spec, _) = parsed(&text).unwrap();
+    assert_eq!(spec.vms[2].depends_on, ["n1", "n2"]);
+    // The cluster's own files are beside those of its VMs.
+    let fault = parsed(&table("state", "")).unwrap_err();
+    assert!(fault.message.contains("not a valid name of a VM"), "{fault:?}");
 }
 
 #[test]

@@ -19,6 +19,10 @@ pub const MAX_NAME: usize = 32;
 /// Maximum number of VMs in a cluster: more would be a mistake, as each takes a gigabyte.
 pub const MAX_VMS: usize = 64;
 
+/// The names of the files of a cluster, without what follows a dot, in the directory that also has
+/// those of its VMs.
+const OF_CLUSTERS: [&str; 2] = ["instance", "state"];
+
 /// A cluster as requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
@@ -307,9 +311,30 @@ pub fn check_name(name: &str) -> Result<(), String> {
     ))
 }
 
+/// Checks the name of a VM, whose files are in one directory with those of its cluster.
+///
+/// # Errors
+/// What a valid name is.
+pub fn check_vm_name(name: &str) -> Result<(), String> {
+    check_name(name)?;
+    match OF_CLUSTERS.contains(&name) {
+        true => Err(format!("{name:?} is not a valid name of a VM: files of its cluster have it")),
+        false => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_vm_has_no_name_of_a_file_of_its_cluster() {
+        for name in OF_CLUSTERS {
+            assert_eq!(check_name(name), Ok(()));
+            assert!(check_vm_name(name).is_err(), "{name}");
+        }
+        assert_eq!(check_vm_name("states"), Ok(()));
+    }
 
     #[test]
     fn names_are_words() {

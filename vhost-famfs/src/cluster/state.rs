@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::parts::Launch;
 use super::plan::{ClusterPlan, PoolPlan, VmPlan, is_own_pool};
 use super::process::Process;
-use super::spec::{ImportSpec, VmSpec, check_name};
+use super::spec::{ImportSpec, VmSpec, check_vm_name};
 use super::stopped::Stopped;
 use crate::pool::{Identity, Owners};
 
@@ -187,7 +187,7 @@ impl State {
         }
         let mut names = HashSet::new();
         for vm in &self.vms {
-            check_name(&vm.name)?;
+            check_vm_name(&vm.name)?;
             if !names.insert(&vm.name) {
                 return Err(format!("two VMs named {}", vm.name));
             }

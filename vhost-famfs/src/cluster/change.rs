@@ -17,6 +17,7 @@ use super::plan::{AgainError, ClusterPlan, Machines, VmPlan};
 use super::process::Process;
 use super::spec::{Spec, Subject};
 use super::state::{Phase, Source, State, VmState};
+use crate::host::residency::{self, MappedFile};
 
 /// Why a running cluster is not changed.
 #[derive(Debug, thiserror::Error)]
@@ -234,6 +235,20 @@ impl Change {
     pub fn names(&self, actions: &[Action]) -> Vec<String> {
         let chosen = self.vms.iter().filter(|vm| actions.contains(&vm.action));
         chosen.map(|vm| vm.name.clone()).collect()
+    }
+
+    /// Bytes of the host's memory that come back when the VMs end that are stopped or restarted.
+    #[must_use]
+    pub fn returned(&self) -> u64 {
+        let Ok(pool) = MappedFile::of(&self.state.pool.path) else { return 0 };
+        let ends = self.names(&[Action::Stop, Action::Restart]);
+        let qemus = self.state.vms.iter().filter(|vm| ends.contains(&vm.name));
+        let qemus = qemus.filter_map(|vm| vm.qemu.filter(|qemu| qemu.is_alive()));
+        // Who may not look counts nothing.
+        qemus
+            .filter_map(|qemu| residency::of_process(qemu.pid, &pool).ok())
+            .map(|held| held.ram.rss)
+            .sum()
     }
 
     /// Whether the cluster is already what is asked for.

@@ -59,17 +59,19 @@ fn way_out(bound: &Bound) -> &'static str {
 }
 
 impl Headroom {
-    /// What a plan may need, and what is available.
+    /// What a plan may need, and what is available. `returned` is the number of bytes that VMs have
+    /// which end before.
     ///
     /// # Errors
     /// The memory of the pool or of the host cannot be determined.
-    pub fn of(plan: &ClusterPlan) -> Result<Self, HeadroomError> {
+    pub fn of(plan: &ClusterPlan, returned: u64) -> Result<Self, HeadroomError> {
         let source = |source| HeadroomError::Pool { path: plan.pool.path.clone(), source };
+        let available = Available::look().map_err(HeadroomError::Unknown)?;
         Ok(Self {
             vms: plan.vms.len(),
             ram: plan.vms.iter().map(|vm| vm.config.memory).fold(0, u64::saturating_add),
             pool: missing(plan).map_err(source)?,
-            available: Available::look().map_err(HeadroomError::Unknown)?,
+            available: Available { bytes: available.bytes.saturating_add(returned), ..available },
         })
     }
 

@@ -95,17 +95,22 @@ impl PreflightError {
 }
 
 /// Checks a plan against the current state of the host and returns how much memory it may need of
-/// what is available. With `overcommit`, it may need more.
+/// what is available. With `overcommit`, it may need more. `returned` is the number of bytes that
+/// VMs have which end before.
 ///
 /// # Errors
 /// The first obstacle found, with a way out.
-pub fn before_start(plan: &ClusterPlan, overcommit: bool) -> Result<Headroom, PreflightError> {
+pub fn before_start(
+    plan: &ClusterPlan,
+    overcommit: bool,
+    returned: u64,
+) -> Result<Headroom, PreflightError> {
     for vm in &plan.vms {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         address_space(vm, &cpuinfo)?;
     }
     if plan.pool.create.is_some() { new_pool(&plan.pool) } else { existing_pool(plan) }?;
-    let headroom = Headroom::of(plan)?;
+    let headroom = Headroom::of(plan, returned)?;
     if headroom.is_enough() || overcommit {
         Ok(headroom)
     } else {

@@ -18,7 +18,7 @@ fn plan(dir: &TempDir, accelerator: Accelerator, text: &str) -> ClusterPlan {
 
 /// Why the plan is refused.
 fn refusal(dir: &TempDir, accelerator: Accelerator, text: &str) -> Option<String> {
-    let error = before_start(&plan(dir, accelerator, text), false).err()?;
+    let error = before_start(&plan(dir, accelerator, text), false, 0).err()?;
     let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
     Some(chain.map(ToString::to_string).collect::<Vec<_>>().join(": "))
 }
@@ -76,9 +76,9 @@ fn the_room_of_a_file_system_needs_no_storage() {
     let options = CreateOptions { mkfs: true, max: Some(4 << 40), ..options };
     pool::create(&options, &mut |_, _| ()).unwrap();
     // A guest needs RAM for the descriptions of so many pages.
-    before_start(&plan(&dir, Accelerator::Tcg, MINE), true).unwrap();
+    before_start(&plan(&dir, Accelerator::Tcg, MINE), true, 0).unwrap();
     let slice = "access = \"slice\"\noffset = \"64M\"\nlength = \"16M\"\n";
-    let error = before_start(&plan(&dir, Accelerator::Tcg, &(MINE.to_owned() + slice)), true);
+    let error = before_start(&plan(&dir, Accelerator::Tcg, &(MINE.to_owned() + slice)), true, 0);
     assert!(matches!(error, Err(PreflightError::Holes { .. })), "{error:?}");
 }
 
@@ -162,6 +162,8 @@ fn all_vms_together_must_fit_into_memory() {
         "{refusal}"
     );
     assert!(refusal.contains("MiB available; reduce the VMs' memory"), "{refusal}");
-    let headroom = before_start(&plan(&dir, Accelerator::Tcg, &text), true).unwrap();
+    let headroom = before_start(&plan(&dir, Accelerator::Tcg, &text), true, 0).unwrap();
     assert_eq!((headroom.ram, headroom.is_enough()), (64 << 40, false));
+    // What VMs have that end before counts as available.
+    before_start(&plan(&dir, Accelerator::Tcg, &text), false, 65 << 40).unwrap();
 }

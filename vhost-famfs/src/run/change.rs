@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use super::described::located;
@@ -77,11 +77,14 @@ pub(super) fn run(
 ) -> Result<ExitCode> {
     let change = Change::new(spec, host, state, config.qemu.is_some())
         .map_err(|error| located(file, error.subject(), error))?;
+    if spec.file.is_none() && config.name.is_none() {
+        refuse_to_stop(&change)?;
+    }
     let starting = change.starting();
     let headroom = match starting.vms.is_empty() {
         true => None,
         false => Some(
-            preflight::before_start(&starting, config.overcommit)
+            preflight::before_start(&starting, config.overcommit, change.returned())
                 .map_err(|error| located(file, error.subject(), error))?,
         ),
     };
@@ -121,6 +124,19 @@ pub(super) fn run(
         false => say(done(&report))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Without a file and a name, nothing tells this cluster from another one that somebody wants to
+/// start.
+fn refuse_to_stop(change: &Change) -> Result<()> {
+    let (name, stopped) = (&change.plan.name, change.names(&[Action::Stop]));
+    ensure!(
+        stopped.is_empty(),
+        "cluster {name} is running, and has VMs that are not asked for: {}; to stop them, repeat \
+         this with --name {name}; to start another cluster, use another --name",
+        stopped.join(", ")
+    );
+    Ok(())
 }
 
 /// What would be done.

@@ -300,7 +300,16 @@ fn others() {
     let report = host.json(&[&words[..], &["2"]].concat());
     assert_eq!(actions(&report), pairs(&[("vm1", "keep"), ("vm2", "start")]));
     assert_eq!(vms(&host)[..1], before);
-    down(host);
+    host.json(&["down", "lab", "--timeout", "1", "--json"]);
+    // Without a name either, nothing tells: no VM is stopped.
+    let words = ["up", "--overcommit", "--json", "--share", share, "--vms"];
+    host.json(&[&words[..], &["2"]].concat());
+    let said = refused(&host, &[&words[..], &["1"]].concat());
+    assert!(said.contains("not asked for: vm2; to stop them, repeat this with --name"), "{said}");
+    let named = host.json(&[&words[..], &["1", "--name", "default"]].concat());
+    assert_eq!(actions(&named), pairs(&[("vm1", "keep"), ("vm2", "stop")]));
+    host.json(&["down", "default", "--timeout", "1", "--json"]);
+    host.assert_nothing_left("down");
 }
 
 fn failed() {
@@ -410,7 +419,9 @@ fn dependencies() {
     let mut down = host.command("qemu", &["down", "lab", "--timeout", "1"]);
     let mut down = down.stdout(Stdio::null()).spawn().unwrap();
     while down.try_wait().unwrap().is_none() {
-        let [a, b] = handles.each_ref().map(Handle::is_alive);
+        // In this order: both may end between the two looks.
+        let b = handles[1].is_alive();
+        let a = handles[0].is_alive();
         assert!(b || !a, "b has ended before a");
         thread::sleep(Duration::from_millis(1));
     }

@@ -34,13 +34,17 @@ impl Processors {
     /// Does something in a thread that runs only on these processors. What it starts inherits that.
     ///
     /// # Errors
-    /// The kernel does not permit these processors.
+    /// The kernel does not permit all of these processors.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         let mut set = CpuSet::new();
         self.0.iter().for_each(|number| set.set(*number));
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 sched_setaffinity(None, &set)?;
+                // The kernel leaves out what this process may not use.
+                if sched_getaffinity(None)? != set {
+                    return Err(io::ErrorKind::PermissionDenied.into());
+                }
                 Ok(work())
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

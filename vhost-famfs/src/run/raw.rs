@@ -33,7 +33,8 @@ impl Before {
     pub fn make_raw(self) -> io::Result<Raw> {
         let mut raw = self.0.clone();
         raw.make_raw();
-        tcsetattr(io::stdin(), OptionalActions::Drain, &raw)?;
+        // At once: a terminal that the user has stopped would be waited for.
+        tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
         Ok(Raw(self))
     }
 

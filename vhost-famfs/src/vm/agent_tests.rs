@@ -27,7 +27,7 @@ fn guest(
             let _ = (&stream).write_all(&exec::encode(&reply).unwrap());
         };
         (&stream).write_all(b"left over from an earlier host\n").unwrap();
-        let mut name = None;
+        let (mut name, mut accepted) = (None, None::<Exec>);
         for request in requests(&stream) {
             match request {
                 Request::Hello { session, .. } => {
@@ -37,9 +37,13 @@ fn guest(
                 Request::Ping {} => send(Reply::Pong { session: name.clone() }),
                 Request::Exec(exec) => {
                     send(Reply::Accepted { id: exec.id });
+                    accepted = Some(exec);
+                }
+                // Once, and only for what was accepted.
+                Request::Start { id } => {
+                    let exec = accepted.take().filter(|exec| exec.id == id).unwrap();
                     answer(Request::Exec(exec), &mut send);
                 }
-                Request::Start { .. } => {}
                 request => answer(request, &mut send),
             }
         }

@@ -143,7 +143,8 @@ fn what_was_lost_before_the_command_was_accepted_is_asked_again() {
 
 #[test]
 fn a_command_that_was_accepted_is_never_run_twice() {
-    let restarted = "the guest's agent ended and was started again; the command has been killed";
+    let restarted = "the guest's agent ended and was started again; the command has been killed, \
+                     but not what that has started";
     let lost = "the guest took the connection for closed";
     for (end, expected) in [(DropsAndStarts(PING), restarted), (HasNoSession(PING), lost)] {
         let (result, accepted) = run(QUICK, vec![vec![Answers(HELLO), Answers(EXEC), end]]);

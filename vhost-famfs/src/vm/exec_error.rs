@@ -31,7 +31,10 @@ pub enum ExecError {
         limit: Duration,
     },
     /// The agent ended, and another one took its place.
-    #[error("the guest's agent ended and was started again; the command has been killed")]
+    #[error(
+        "the guest's agent ended and was started again; the command has been killed, but not what \
+         that has started"
+    )]
     Restarted,
     /// The agent runs, but has no such session any more.
     #[error(

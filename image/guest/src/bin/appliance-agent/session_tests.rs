@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 
-use protocol::exec::{Exec, Status};
+use protocol::exec::{Bytes, Exec, Status};
 
 use super::*;
 use crate::watched::{LIMIT, wait_for_end};
@@ -105,7 +105,20 @@ impl Bench {
 
     fn asks_for(&self, id: u64, argv: &[&str]) {
         let argv = argv.iter().copied().map(Into::into).collect();
-        self.asks(&Request::Exec(Exec { id, argv, ..Exec::default() }));
+        self.asks(&Request::Exec(Exec { id, argv, stdin: true, ..Exec::default() }));
+    }
+
+    /// Runs a command that ends with code 3 once [`Self::lets_end`] says so.
+    fn runs_until_told(&mut self, id: u64) {
+        self.runs(id, &["sh", "-c", "read line; exit 3"]);
+    }
+
+    fn lets_end(&mut self, id: u64) {
+        self.asks(&Request::Stdin { id, data: Bytes(b"end\n".to_vec()) });
+        let ended = Reply::Exit { id, status: Status::Code(3) };
+        let replies = [self.reply(), self.reply()];
+        let taken = Reply::Taken { id, bytes: 4 };
+        assert!(replies.contains(&ended) && replies.contains(&taken), "{replies:?}");
     }
 
     fn runs(&mut self, id: u64, argv: &[&str]) {
@@ -158,10 +171,10 @@ impl Drop for Bench {
 fn late_news_of_an_earlier_host_does_not_end_the_command_of_the_next() {
     let mut bench = Bench::new();
     bench.greets("late");
-    bench.runs(1, &["sh", "-c", "sleep 1; exit 3"]);
+    bench.runs_until_told(1);
     bench.happens(Event::Leaves);
     bench.happens(Event::Comes);
-    assert_eq!(bench.reply(), Reply::Exit { id: 1, status: Status::Code(3) });
+    bench.lets_end(1);
 }
 
 #[test]
@@ -186,11 +199,11 @@ fn the_end_of_a_connection_ends_its_command_and_a_late_host_learns_of_it() {
 fn a_repeated_greeting_changes_nothing_and_another_ends_the_command() {
     let mut bench = Bench::new();
     bench.greets("one");
-    bench.runs(1, &["sh", "-c", "sleep 1; exit 3"]);
+    bench.runs_until_told(1);
     bench.greets("one");
     bench.asks(&Request::Ping {});
     assert_eq!(bench.reply(), Reply::Pong { session: Some("one".into()) });
-    assert_eq!(bench.reply(), Reply::Exit { id: 1, status: Status::Code(3) });
+    bench.lets_end(1);
     let command = bench.runs_long(2);
     bench.greets("two");
     wait_for_end(command);

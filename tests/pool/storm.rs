@@ -89,12 +89,20 @@ fn make(pool: &Pool, dir: &Path, group: u64) -> Result<()> {
         fs::write(dir.join(file.to_string()), word.repeat(FILE / word.len()))?;
     }
     let source = dir.to_str().context("a name that is not text")?;
-    pool.famfs(["cp", "-r", "--atomic", source, &format!("/storm/{group}")]).map(drop)
+    at_once(pool, &["cp", "-r", "--atomic", source, &format!("/storm/{group}")])
 }
 
 fn wait_and_delete(pool: &Pool, nodes: &[&Node], group: u64) -> Result<()> {
     nodes.iter().try_for_each(|node| wait_console(node, &format!("mapper: {group}.")))?;
-    pool.famfs(["rm", "-r", &format!("/storm/{group}")]).map(drop)
+    at_once(pool, &["rm", "-r", &format!("/storm/{group}")])
+}
+
+/// Runs a command of the host, which would wait for slots if the log were full.
+fn at_once(pool: &Pool, words: &[&str]) -> Result<()> {
+    let output = pool.famfs_command(words).output().context("cannot run famfs")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success() && !said.contains("log is full"), "{words:?}: {said}");
+    Ok(())
 }
 
 /// Waits for what the mapper says.

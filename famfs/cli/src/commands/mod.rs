@@ -60,7 +60,7 @@ use famfs::text::json_name::Names;
 use famfs_cli::args::{Cli, Command};
 
 use self::room_in_log::Shortage;
-use crate::output::{Failure, Outcome, USAGE, notice};
+use crate::output::{Failure, INTERRUPTED, Outcome, USAGE, notice};
 
 /// Highest number of names that a message lists.
 const LISTED: usize = 10;
@@ -77,8 +77,11 @@ pub fn run(cli: &Cli) -> Outcome {
 }
 
 fn again(cli: &Cli, failure: Failure) -> Outcome {
-    match Shortage::of(cli.pool.as_deref(), &cli.command, &failure) {
-        Some(shortage) if shortage.wait()? => run_command(cli),
+    let shortage = Shortage::of(cli.pool.as_deref(), &cli.command, &failure);
+    match shortage.map(|shortage| shortage.wait()) {
+        Some(Ok(true)) => run_command(cli),
+        Some(Err(stopped)) if stopped.code == INTERRUPTED => Err(stopped),
+        // Also if the wait failed: that the log is full is what the user can mend.
         _ => Err(failure),
     }
 }

@@ -133,7 +133,7 @@ pub struct VmChange {
     pub name: String,
     /// What is done.
     pub action: Action,
-    /// Why, for the user; empty if nothing is done.
+    /// Why, for the user. For a VM that is kept: why it is not up yet; empty if it is.
     pub why: Vec<String>,
 }
 
@@ -211,7 +211,10 @@ impl Change {
             let mut why = difference::between(asked, &vm.asked);
             why.extend(others(launch, &Launch::new(&plan, vm), qemu));
             let action = match (ended(now), why.is_empty()) {
-                (None, true) => Action::Keep,
+                (None, true) => {
+                    why.extend(coming_up(now));
+                    Action::Keep
+                }
                 (None, false) => Action::Restart,
                 (Some(ended), _) => {
                     why.insert(0, ended.to_owned());
@@ -251,7 +254,23 @@ impl Change {
             .sum()
     }
 
-    /// Whether the cluster is already what is asked for.
+    /// The VMs that are kept and are not up yet.
+    pub fn coming_up(&self) -> impl Iterator<Item = &VmChange> {
+        self.vms.iter().filter(|vm| vm.action == Action::Keep && !vm.why.is_empty())
+    }
+
+    /// A VM to be started that depends on one that is kept and is not up yet, and that one.
+    #[must_use]
+    pub fn too_early(&self) -> Option<(&str, &VmChange)> {
+        let started = self.names(&[Action::Start, Action::Restart]);
+        let started = |vm: &&VmPlan| started.iter().any(|name| name == vm.name());
+        self.plan.vms.iter().filter(started).find_map(|vm| {
+            let on = self.coming_up().find(|on| vm.asked.depends_on.contains(&on.name))?;
+            Some((vm.name(), on))
+        })
+    }
+
+    /// Whether the cluster is already what is asked for, or becomes it without this command.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let asked = |vm: &VmPlan| Some(Box::new(vm.asked.clone()));
@@ -284,6 +303,15 @@ fn ended(vm: &VmState) -> Option<&'static str> {
         None => Some("it was not started"),
         Some(_) if is_alive(vm.qemu) || is_alive(vm.supervisor) => None,
         Some(_) => Some("it has ended"),
+    }
+}
+
+/// Why a VM that runs, or will without this command, is not up; `None` if it is.
+fn coming_up(vm: &VmState) -> Option<String> {
+    match vm.starting.filter(|process| process.is_alive()) {
+        Some(process) => Some(format!("process {} is starting it", process.pid)),
+        None if vm.qemu.is_some_and(Process::is_alive) => None,
+        None => Some("it has failed and is about to be started again".to_owned()),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde::Serialize;
 
 use super::described::located;
@@ -102,11 +102,18 @@ pub(super) fn run(
         }
         let memory = headroom.map(|headroom| format!("\n\nmemory:       {headroom}"));
         let text = match change.is_empty() {
-            true => format!("cluster {} runs as asked; nothing to do", change.plan.name),
+            true => nothing_to_do(&change),
             false => table(&change) + &memory.unwrap_or_default(),
         };
         say(text)?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some((vm, on)) = change.too_early() {
+        bail!(
+            "VM {vm} depends on {}, which is not up: {}; repeat this when it is",
+            on.name,
+            on.why.join(", ")
+        );
     }
     before_vms()?;
     let directory = Directory::new(&host.runtime, &change.plan.name);
@@ -137,6 +144,18 @@ fn refuse_to_stop(change: &Change) -> Result<()> {
         stopped.join(", ")
     );
     Ok(())
+}
+
+/// What is said if there is nothing to do.
+fn nothing_to_do(change: &Change) -> String {
+    let vms: Vec<_> = change.coming_up().collect();
+    let name = &change.plan.name;
+    if vms.is_empty() {
+        return format!("cluster {name} runs as asked; nothing to do");
+    }
+    let line = |vm: &&VmChange| format!("{} is not up: {}\n", vm.name, vm.why.join(", "));
+    let lines: String = vms.iter().map(line).collect();
+    format!("{lines}cluster {name} has what is asked for; nothing else to do")
 }
 
 /// What would be done.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `up` of a cluster that runs: VMs come, go and change, and all others do not notice.
 
-use std::fs;
+use std::fs::{self, File};
 use std::process::{Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,11 +9,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use famfs::system::process::Handle;
 use famfs::write::prng::SeededBytes;
 use libtest_mimic::Trial;
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::host::Host;
 use super::schema::problem;
 use super::trial;
+
+/// How long anything may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// How often to kill a command.
 const KILLS: u32 = 20;
@@ -28,6 +33,7 @@ pub fn trials() -> Vec<Trial> {
         trial("up_again_does_not_touch_another_cluster_of_the_name", others),
         trial("up_again_leaves_the_others_alone_if_a_new_vm_fails", failed),
         trial("up_again_completes_one_that_was_killed", kills),
+        trial("up_again_does_not_take_a_vm_for_up_that_another_process_starts", starting),
         trial("vms_start_on_the_processors_that_are_allowed", processors),
         trial("vms_start_after_those_that_they_depend_on_and_end_before", dependencies),
     ]
@@ -193,6 +199,43 @@ fn ended() {
     assert_eq!(report["vms"][1]["why"], json!(["it was stopped", "cpus 2 -> 3"]));
     let words = host.processes().into_iter().find(|(_, words)| words.contains("-name stopped "));
     assert!(words.unwrap().1.contains("-smp 3"));
+    down(host);
+}
+
+/// A `start` that stands still while it waits for its guest.
+fn starting() {
+    let host = Host::new();
+    let file = [HEAD, &vm("a", "")].concat();
+    up(&host, &file, &[]);
+    let same = write(&host, &file);
+    let deadline = Instant::now() + LIMIT;
+    let mut start = loop {
+        host.json(&["stop", "a", "--timeout", "1", "--json"]);
+        let mut start = host.command("qemu-slow", &["start", "a"]).spawn().unwrap();
+        while host.state("lab").unwrap()["vms"][0]["starting"].is_null() {
+            assert!(Instant::now() < deadline, "start does not begin");
+        }
+        let pid = Pid::from_child(&start);
+        kill_process(pid, Signal::STOP).unwrap();
+        // On a busy machine it may have finished before, or stand still while others wait for it.
+        let directory = File::open(host.clusters().join("lab")).unwrap();
+        let is_free = flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if is_free && !host.state("lab").unwrap()["vms"][0]["starting"].is_null() {
+            break start;
+        }
+        kill_process(pid, Signal::CONT).unwrap();
+        start.wait().unwrap();
+    };
+    let nothing = text(&host.run(&["up", &same, "--overcommit"]).stdout);
+    let expected = format!("a is not up: process {} is starting it", start.id());
+    assert!(nothing.contains(&expected) && nothing.contains("nothing else to do"), "{nothing}");
+    let more = write(&host, &(file.clone() + &vm("b", "depends-on = [\"a\"]\n")));
+    let said = refused(&host, &["up", &more, "--overcommit"]);
+    assert!(said.contains("VM b depends on a, which is not up: process"), "{said}");
+    kill_process(Pid::from_child(&start), Signal::CONT).unwrap();
+    assert!(start.wait().unwrap().success());
+    let report = host.json(&["up", &more, "--overcommit", "--json"]);
+    assert_eq!(actions(&report), pairs(&[("a", "keep"), ("b", "start")]));
     down(host);
 }
 

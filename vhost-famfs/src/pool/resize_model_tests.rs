@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use famfs::format::ALLOC_UNIT;
 use famfs::format::path::RelPath;
@@ -48,6 +50,20 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ];
     let crash = prop_oneof![2 => Just(None), 1 => (0..8_u64).prop_map(Some)];
     prop::collection::vec((action, crash), 1..24)
+}
+
+/// Does something again while other tests of this process start programs: until such a program
+/// runs, its process has what this one maps.
+fn alone<T>(mut work: impl FnMut() -> Result<T, ResizeError>) -> Result<T, ResizeError> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match work() {
+            Err(ResizeError::Held { .. }) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            result => return result,
+        }
+    }
 }
 
 /// A pool whose host crashes after a given number of stores.
@@ -187,10 +203,11 @@ impl Model {
     fn resize(&mut self, size: u64, crash: Option<u64>) {
         let of = |size| ResizeOptions { path: self.path.clone(), size, owners: Owners::Trusted };
         let options = of(size);
-        let to = |size| resize(&of(size), &mut |_, _| ());
+        let to = |size| alone(|| resize(&of(size), &mut |_, _| ()));
         let before = inspect(&self.path).unwrap().size;
         let places = crash.and_then(|crash| usize::try_from(crash % 4).ok());
-        let least = match change(&options, &mut |_, _| (), places.unwrap_or(usize::MAX)) {
+        let to_place = places.unwrap_or(usize::MAX);
+        let least = match alone(|| change(&options, &mut |_, _| (), to_place)) {
             Ok(()) => {
                 // After a crash in between: the same command repairs what looks damaged.
                 let report = inspect(&self.path).unwrap();

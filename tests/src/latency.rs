@@ -135,7 +135,7 @@ impl Idle {
 }
 
 /// Processor time that a process has used, in seconds (proc_pid_stat(5)).
-fn processor_time(pid: u32) -> Result<f64> {
+pub fn processor_time(pid: u32) -> Result<f64> {
     const TICKS: f64 = 100.0;
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .with_context(|| format!("cannot look at process {pid}"))?;

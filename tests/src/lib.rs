@@ -25,7 +25,7 @@ mod waiting;
 pub use artifacts::Artifacts;
 pub use cluster::{BOOT, Cluster, Member, Node, Transport};
 pub use disk::{mount_disk, pack_disk};
-pub use latency::{Idle, watch_latency};
+pub use latency::{Idle, processor_time, watch_latency};
 pub use manifest::{read_tree, send_trees};
 pub use memory_dir::memory_dir;
 pub use pool::{Pool, View};

@@ -242,6 +242,8 @@ pub enum Benchmark {
     Ublk,
     /// Time until a new file of the master is visible in another VM
     Watch,
+    /// A pool in use: copies of the host while VMs run, publishing to all, many idle VMs
+    Live,
     /// `vhost-famfs up` compared with starting the same processes by hand
     Up,
 }

@@ -5,6 +5,7 @@
 mod boot;
 mod device;
 mod kmod;
+mod live;
 mod machine;
 mod measurement;
 mod native;
@@ -49,6 +50,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
             Benchmark::Device => ("device", device::run()?),
             Benchmark::Ublk => ("ublk", ublk::run()?),
             Benchmark::Watch => ("watch", watch::run()?),
+            Benchmark::Live => ("live", live::run()?),
             Benchmark::Up => ("up", up::run()?),
         };
         println!("{}", measurement::table(name, &measurements));

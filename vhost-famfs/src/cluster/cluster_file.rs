@@ -134,6 +134,7 @@ struct VmTable {
     restart: Option<Restart>,
     #[serde(default, rename = "depends-on")]
     depends_on: Vec<Spanned<String>>,
+    health: Option<Spanned<String>>,
     #[serde(default)]
     args: Vec<String>,
 }
@@ -455,6 +456,12 @@ fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
             return Err(Fault::new(&given.span(), message, hint));
         }
     }
+    if let Some(health) = &table.health
+        && health.get_ref().trim().is_empty()
+    {
+        let hint = "set a command for the guest's shell, or omit health";
+        return Err(Fault::new(&health.span(), "health is empty", hint));
+    }
     Ok(VmSpec {
         name: String::new(),
         access,
@@ -474,6 +481,7 @@ fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
         confine: table.confine.unwrap_or(true),
         restart: Restart::No,
         depends_on: table.depends_on.into_iter().map(Spanned::into_inner).collect(),
+        health: table.health.map(Spanned::into_inner),
         args: table.args,
     })
 }

@@ -110,6 +110,7 @@ fn every_key_is_read() {
         shell = true
         restart = "no"
         depends-on = ["reader"]
+        health = "test -e /run/well"
         args = ["-device", "virtio-rng-pci"]
         [[vm]]
         name = "reader"
@@ -154,6 +155,7 @@ fn every_key_is_read() {
         confine: true,
         restart: Restart::No,
         depends_on: vec!["reader1".into(), "reader2".into()],
+        health: Some("test -e /run/well".into()),
         args: vec!["-device".into(), "virtio-rng-pci".into()],
     };
     assert_eq!(spec.vms[0], writer);
@@ -192,6 +194,7 @@ fn what_is_not_understood_is_refused() {
         ("[[vm]]\ncount = 0\n", "2:9: count is 0"),
         ("[[vm]]\ncount = 64\n[[vm]]\n", "3:1: 65 VMs, but a cluster can have at most 64"),
         ("[[vm]]\ncpus = 0\n", "2:8: cpus is 0"),
+        ("[[vm]]\nhealth = \" \"\n", "2:10: health is empty"),
         ("[[vm]]\naccess = \"x\"\n", "2:10: unknown value `x`, expected one of `rw`, `ro`"),
         ("[[vm]]\nlength = \"1G\"\n", "2:10: offset and length are only for slices"),
         (

@@ -31,6 +31,8 @@ pub fn between(old: &VmSpec, new: &VmSpec) -> Vec<String> {
         restart,
         // Only the next start is different.
         depends_on: _,
+        // What runs does not notice.
+        health: _,
         args,
     } = new;
     let mut found = Vec::new();

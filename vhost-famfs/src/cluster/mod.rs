@@ -28,6 +28,7 @@ pub mod ends;
 pub mod fill;
 pub mod follow;
 pub mod headroom;
+pub mod health;
 pub mod host;
 pub mod keep_running;
 pub mod kept_logs;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::fill::OpenPool;
+use super::health::HealthError;
 use super::plan::{ClusterPlan, VmPlan};
 use super::process::{MARK, Process};
 use super::spec::{Access, Restart};
@@ -68,6 +69,9 @@ pub enum PartError {
     /// QEMU does not start, or the guest does not come up.
     #[error(transparent)]
     Vm(#[from] Box<VmError>),
+    /// The guest is up, but not healthy.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// A process that was started has disappeared.
     #[error("VM {vm}: cannot examine process {pid}")]
     Process {

@@ -14,6 +14,7 @@ use super::FindError;
 use super::directory::{Directory, DirectoryError};
 use super::ends::{self, End};
 use super::follow::{Followers, LeaseState, PsFamfs, Role};
+use super::health::{self, Health};
 use super::keep_running::LIMIT;
 use super::process::Process;
 use super::spec::Restart;
@@ -24,6 +25,9 @@ use crate::vm::Guest;
 
 /// How long a guest may take to report how it follows the pool.
 const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// How long its health command may take.
+const HEALTH_LIMIT: Duration = Duration::from_secs(5);
 
 /// The access of a VM that sees only a part of the pool.
 const SLICE: &str = "slice";
@@ -57,7 +61,7 @@ pub struct PsReport {
 pub enum ClusterStatus {
     /// Everything runs.
     Up,
-    /// A VM or a back-end has ended.
+    /// A VM or a back-end has ended, or a VM is not healthy.
     Degraded,
     /// It is being started.
     Starting,
@@ -134,6 +138,8 @@ pub struct PsVm {
     pub root_share_bytes: u64,
     /// The status of the guest's watch on the pool; `None` if the guest does not report one.
     pub watch: Option<String>,
+    /// Whether its health command succeeds; `None` if it has none, or the guest did not answer.
+    pub health: Option<Health>,
     /// How its QEMU ended, if it ended and that was recorded.
     pub ended: Option<End>,
     /// When and how the user stopped it; `None` if nobody did.
@@ -181,12 +187,22 @@ impl VmStatus {
     }
 }
 
-/// Asks all running guests at once how they follow the pool.
-fn ask_guests(directory: &Directory, vms: &mut [PsVm], emitted: bool) {
+/// Asks all running guests at once how they follow the pool, and whether they are healthy.
+fn ask_guests(directory: &Directory, state: &State, vms: &mut [PsVm]) {
     thread::scope(|scope| {
-        for vm in vms.iter_mut().filter(|vm| vm.pid.is_some() && (vm.mounted || emitted)) {
+        let asked = vms.iter_mut().zip(&state.vms).filter(|(vm, _)| vm.pid.is_some());
+        for (vm, described) in asked {
             let mut guest = Guest::new(directory.vm(&vm.name).agent);
-            let ask = move || vm.watch = guest.watch_status(PATIENCE);
+            // One that is starting has not succeeded yet, which is no news.
+            let command = described.health().filter(|_| vm.status != VmStatus::Starting);
+            let follows = vm.mounted || state.emitted;
+            let ask = move || {
+                if follows {
+                    vm.watch = guest.watch_status(PATIENCE);
+                }
+                let look = |command| health::look(&mut guest, command, HEALTH_LIMIT);
+                vm.health = command.and_then(look);
+            };
             // Without a thread there is no answer, just as from a guest that does not report.
             drop(thread::Builder::new().spawn_scoped(scope, ask));
         }
@@ -210,7 +226,7 @@ pub fn look(directory: &Directory) -> Result<PsReport, FindError> {
     let look_at = |vm| look_at(vm, &state, pool.as_ref(), directory);
     let mut vms: Vec<_> = state.vms.iter().map(look_at).collect();
     if state.phase == Phase::Up {
-        ask_guests(directory, &mut vms, state.emitted);
+        ask_guests(directory, &state, &mut vms);
     }
     let famfs = followers.and_then(|followers| follow(followers, &mut vms));
     let allocated = residency::allocated(&state.pool.path).ok();
@@ -265,7 +281,8 @@ fn status(state: &State, vms: &[PsVm], directory: &Directory) -> Result<ClusterS
     }
     let is_fine =
         |status| !matches!(status, VmStatus::Ended | VmStatus::NoFlush | VmStatus::NotStarted);
-    let fine = vms.iter().all(|vm| is_fine(vm.status));
+    let is_healthy = |vm: &PsVm| vm.health.as_ref().is_none_or(|health| health.healthy);
+    let fine = vms.iter().all(|vm| is_fine(vm.status) && is_healthy(vm));
     Ok(if fine { ClusterStatus::Up } else { ClusterStatus::Degraded })
 }
 
@@ -337,6 +354,7 @@ fn look_at(vm: &VmState, state: &State, pool: Option<&MappedFile>, directory: &D
         root_touched_bytes: root.rss,
         root_share_bytes: root.pss,
         watch: None,
+        health: None,
         ended: end_of(vm.qemu, &qemu).filter(|_| status == VmStatus::Ended),
         stopped: vm.stopped,
         restart: vm.launch.as_ref().map(|launch| launch.restart).unwrap_or_default(),
@@ -406,7 +424,7 @@ impl fmt::Display for PsReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = match self.status {
             ClusterStatus::Up => "up",
-            ClusterStatus::Degraded => "degraded: parts of it have ended",
+            ClusterStatus::Degraded => "degraded: parts of it have ended or are not healthy",
             ClusterStatus::Starting => "starting",
             ClusterStatus::Interrupted => {
                 "the start was interrupted; remove it with `vhost-famfs \
@@ -452,6 +470,10 @@ impl fmt::Display for PsReport {
         for vm in &self.vms {
             if let Some(watch) = vm.watch.as_ref().filter(|text| text.starts_with(CANNOT_FOLLOW)) {
                 write!(f, "\n{}: {watch}; see `vhost-famfs logs {0}`", vm.name)?;
+            }
+            let unhealthy = vm.health.as_ref().filter(|health| !health.healthy);
+            if let Some(said) = unhealthy.and_then(|health| health.said.as_ref()) {
+                write!(f, "\n{}: not healthy: its health command failed: {said}", vm.name)?;
             }
             if let Some(end) = vm.backend_ended.filter(|_| vm.status == VmStatus::NoFlush) {
                 write!(f, "\n{}: back-end {end}", vm.name)?;

@@ -240,6 +240,9 @@ pub struct VmSpec {
     /// The VMs that must be up before it is started.
     #[serde(default)]
     pub depends_on: Vec<String>,
+    /// A shell command in the guest that succeeds when what the VM is for works.
+    #[serde(default)]
+    pub health: Option<String>,
     /// More arguments for the VMM.
     pub args: Vec<String>,
 }
@@ -274,6 +277,7 @@ impl VmSpec {
             confine: true,
             restart: Restart::No,
             depends_on: Vec::new(),
+            health: None,
             args: Vec::new(),
         }
     }

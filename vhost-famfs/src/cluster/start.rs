@@ -2,7 +2,7 @@
 //! Starts a VM of a cluster again that was stopped or has ended.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use famfs::system::process::boot_id;
 use famfs::text::units::Bytes;
@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use super::directory::Directory;
 use super::fill::OpenPool;
+use super::health;
 use super::life::{LifeError, change, clear, own_vm};
-use super::parts::Launch;
+use super::parts::{Launch, PartError};
 use super::process::Process;
 use super::state::{Booted, PoolState, State, VmState};
 use crate::pool::{self, Owners, PoolError};
@@ -192,12 +193,16 @@ impl<'s> Start<'s> {
             Ok(machine)
         })?;
         self.launch.watch(&keeper, machine.pid())?;
+        let begun = Instant::now();
         machine.wait_started().map_err(Box::new)?;
         let ready = match self.before.mount {
             true => machine.wait_ready(limit),
             false => machine.wait_up(limit),
         };
         let ready = ready.map_err(Box::new)?;
+        if let Some(command) = self.before.health() {
+            health::wait(&machine, command, begun, limit).map_err(PartError::from)?;
+        }
         let mounted = matches!(ready.attach, Attach::Mounted { .. });
         let boot_ms = u64::try_from(ready.boot.as_millis()).unwrap_or(u64::MAX);
         self.step(|vm| {

@@ -261,6 +261,12 @@ impl VmState {
         }
     }
 
+    /// A shell command in the guest that succeeds when what the VM is for works.
+    #[must_use]
+    pub fn health(&self) -> Option<&str> {
+        self.asked.as_ref()?.health.as_deref()
+    }
+
     /// The names of the VMs that must be up before it is started.
     #[must_use]
     pub fn depends_on(&self) -> &[String] {

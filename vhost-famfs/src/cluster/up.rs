@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::directory::{Directory, DirectoryError, Lock};
 use super::fill::{FillError, Filled, OpenPool};
+use super::health;
 use super::kept_logs;
 use super::order::{Circle, waves};
 use super::parts::{Launch, PartError};
@@ -354,24 +355,18 @@ impl<'p> Start<'p> {
             for (index, plan, vm, _) in nodes {
                 let results = results.clone();
                 scope.spawn(move || {
-                    let ready = vm.wait_started().and_then(|()| match plan.mount {
-                        true => vm.wait_ready(limit),
-                        false => vm.wait_up(limit),
-                    });
                     // After another VM has failed, nobody receives this.
-                    let _ = results.send((*index, ready));
+                    let _ = results.send((*index, wait(plan, vm, limit)));
                 });
             }
             drop(results);
             let mut reports = Vec::new();
             for (index, ready) in outcomes {
-                let done = ready.map_err(|error| PartError::from(Box::new(error)).into()).and_then(
-                    |ready| {
-                        let report = self.booted(index, &ready)?;
-                        events(Event::Up(&report));
-                        Ok(report)
-                    },
-                );
+                let done = ready.map_err(UpError::from).and_then(|ready| {
+                    let report = self.booted(index, &ready)?;
+                    events(Event::Up(&report));
+                    Ok(report)
+                });
                 match done {
                     Ok(report) => reports.push((index, report)),
                     Err(error) => {
@@ -411,6 +406,21 @@ impl<'p> Start<'p> {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Waits until a VM is up, with the pool mounted if it is to mount it, and healthy.
+fn wait(plan: &VmPlan, vm: &Vm, limit: Duration) -> Result<Ready, PartError> {
+    let begun = Instant::now();
+    vm.wait_started().map_err(Box::new)?;
+    let ready = match plan.mount {
+        true => vm.wait_ready(limit),
+        false => vm.wait_up(limit),
+    };
+    let ready = ready.map_err(Box::new)?;
+    if let Some(command) = &plan.asked.health {
+        health::wait(vm, command, begun, limit)?;
+    }
+    Ok(ready)
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ pub(super) fn emit(plan: &ClusterPlan, form: Emit, output: Option<&Path>) -> Res
         let keys = [
             ("restart", vm.restart == Restart::OnFailure),
             ("cpus-allowed", vm.asked.cpus_allowed.is_some()),
+            ("health", vm.asked.health.is_some()),
             ("depends-on", !vm.asked.depends_on.is_empty()),
         ];
         for (key, _) in keys.into_iter().filter(|(_, is_set)| *is_set) {

@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
 use super::agent::Agent;
-use super::command::Command;
+use super::command::{Command, Output};
 use super::deadline::Deadline;
 use super::exec_error::ExecError;
 use super::paths::VmPaths;
@@ -78,15 +78,24 @@ impl Guest {
     pub fn watch_status(&mut self, limit: Duration) -> Option<String> {
         let command =
             Command::new(["systemctl", "show", "--property=StatusText", "--value", WATCH_SERVICE]);
-        let output = self.agent.exec(&command, limit);
-        self.agent.close();
-        let said = output.ok().filter(|output| output.status.success())?.stdout;
+        let said = self.exec(&command, limit).ok().filter(|output| output.status.success())?.stdout;
         let text: String = String::from_utf8_lossy(said.trim_ascii())
             .chars()
             .take(MOST_STATUS)
             .flat_map(char::escape_debug)
             .collect();
         (!text.is_empty()).then_some(text)
+    }
+
+    /// Runs a command to completion and keeps its output.
+    ///
+    /// # Errors
+    /// The guest does not answer or the command has not ended within `limit`, in which case it is
+    /// killed; or the VM has ended.
+    pub fn exec(&mut self, command: &Command, limit: Duration) -> Result<Output, ExecError> {
+        let output = self.agent.exec(command, limit);
+        self.agent.close();
+        output
     }
 
     /// Runs a command to completion, no matter how long that takes. `limit` is the time for the

@@ -14,6 +14,7 @@ mod emitted;
 mod guest_copy;
 #[path = "../support/harmful.rs"]
 mod harmful;
+mod health;
 mod host;
 #[path = "../support/kernel.rs"]
 mod kernel;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     }
     let trials = descriptors::trials().into_iter().chain(emitted::trials());
     let trials = trials.chain(copies::trials()).chain(reports::trials()).chain(terminal::trials());
+    let trials = trials.chain(health::trials());
     let trials =
         trials.chain(life::trials()).chain(change::trials()).chain(kills::trials()).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()

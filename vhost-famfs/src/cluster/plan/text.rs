@@ -44,6 +44,11 @@ impl fmt::Display for ClusterPlan {
         for vm in self.vms.iter().filter(|vm| !vm.asked.depends_on.is_empty()) {
             writeln!(f, "started:      {} after {}", vm.name(), vm.asked.depends_on.join(", "))?;
         }
+        for vm in &self.vms {
+            if let Some(command) = &vm.asked.health {
+                writeln!(f, "healthy:      {} when {command:?} succeeds", vm.name())?;
+            }
+        }
         write!(
             f,
             "\n{:<16} {:<6} {:<9} {:<5} {:<6} {:>8} {:>4}  TRANSPORT BECAUSE",

@@ -14,7 +14,7 @@ use super::shell;
 const IDLE: u32 = 10;
 
 /// Most looks in a second of a watch that is told when others publish, and least of one that is
-/// not. These are counts, of about 5 and 200 on a host that is not busy.
+/// not. These are counts, of about 3 and 200 on a host that is not busy.
 const TOLD: f64 = 12.0;
 const UNTOLD: f64 = 15.0;
 

@@ -12,7 +12,7 @@ use famfs::text::number::number;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Plays the log, then makes new files appear at once. In a VM of `vhost-famfs up` it waits until \
-somebody says that there is something new, and looks at the log's header only four times a second \
+somebody says that there is something new, and looks at the log's header only twice a second \
 by itself. Elsewhere it polls the header less and less often, up to --interval. In both it looks \
 every millisecond after a change. Each mounted famfs takes one watch. It ends when the famfs is unmounted (`famfs umount` stops it first), on \
 SIGINT and on SIGTERM. Under systemd it reports when it is ready (Type=notify).

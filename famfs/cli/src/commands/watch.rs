@@ -46,7 +46,7 @@ const MOST_MESSAGES: usize = 100;
 const TELL_PAUSE: Duration = Duration::from_secs(60);
 /// Longest pause of a watch that is told when others publish: whoever publishes may be unable to
 /// tell it.
-const TOLD_PAUSE: Duration = Duration::from_millis(250);
+const TOLD_PAUSE: Duration = Duration::from_millis(500);
 
 /// A line of the JSON output.
 #[derive(Serialize)]

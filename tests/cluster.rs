@@ -11,6 +11,8 @@ mod huge_pages;
 mod kills;
 #[path = "cluster/kinds.rs"]
 mod kinds;
+#[path = "cluster/network.rs"]
+mod network;
 #[path = "cluster/program.rs"]
 mod program;
 #[path = "cluster/roles.rs"]

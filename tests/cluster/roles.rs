@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use vm_tests::{Artifacts, Session};
 
+use super::network;
 use super::program::{LIMIT, Program, until};
 
 const NAMES: [&str; 2] = ["one", "two"];
@@ -15,9 +16,13 @@ const NAMES: [&str; 2] = ["one", "two"];
 pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let program = Program::new(artifacts)?;
     let pool = program.pools.path().join("roles");
+    let port = network::free_port()?;
     let text = format!(
         "master = \"host\"\n[pool]\npath = {pool:?}\n\
-         [[vm]]\nname = \"one\"\nmemory = \"512M\"\n[[vm]]\nname = \"two\"\nmemory = \"512M\"\n"
+         [[vm]]\nname = \"one\"\nmemory = \"512M\"\nhealth = \"test -d /mnt/famfs/.meta\"\n\
+         [[vm]]\nname = \"two\"\nmemory = \"512M\"\nnetwork = \"user\"\n\
+         ports = [\"{port}:{guest_port}\"]\n",
+        guest_port = network::PORT
     );
     let path = pool.to_string_lossy();
     program.ok(&["pool", "create", &path, "--size", "64M", "--max", "256M", "--mkfs"])?;
@@ -40,9 +45,15 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         publish()?;
         program.shell("two", "[[ -d /mnt/famfs/by-the-host ]]").map(drop)
     });
+    session.check("a VM has a network if it is to have one", || {
+        network::none(&program, "one")?;
+        network::reaches_the_host(&program, "two")?;
+        network::is_reached(&program, "two", port)
+    });
     session.check("ps says that the host writes, and that both VMs have everything", || {
         let (report, _) = program.ps()?;
         let famfs = &report["famfs"];
+        ensure!(report["vms"][0]["health"]["healthy"] == true, "{report}");
         ensure!(famfs["master_vm"] == Value::Null && famfs["published"] == 1, "{report}");
         for vm in report["vms"].as_array().context("no VMs")? {
             let follows = (&vm["role"], &vm["applied"], &vm["behind"]);

@@ -7,6 +7,8 @@
 //! host checks them with [`check`]; the guest checks them again, because other programs start VMs
 //! too.
 
+use super::network::{self, Network};
+
 /// Any value: do not attach a pool.
 pub const NO_POOL: &str = "famfs.no-pool";
 /// Any value: a root shell on the serial console; leaving it powers off the VM.
@@ -28,6 +30,8 @@ pub const NOEXEC: &str = "famfs.noexec";
 /// A command to run once the pool is mounted. Its exit status is sent to the host, then the machine
 /// powers off.
 pub const RUN: &str = "famfs.run";
+/// The addresses of the guest's network interface ([`Network`](super::network::Network)).
+pub const NETWORK: &str = "famfs.network";
 /// The guest's name.
 pub const HOSTNAME: &str = "system.hostname";
 
@@ -71,7 +75,7 @@ pub enum CredentialError {
 /// A credential, its allowed values in words, and the check.
 type Rule = (&'static str, &'static str, fn(&str) -> bool);
 
-const RULES: [Rule; 9] = [
+const RULES: [Rule; 10] = [
     (NO_POOL, "any value", |_| true),
     (CONSOLE, "any value", |_| true),
     (MOUNT_POINT, "/mnt/famfs or a directory below /run, /tmp or /var", is_mount_point),
@@ -82,6 +86,7 @@ const RULES: [Rule; 9] = [
     (RUN, "a command of at most 1024 bytes", |value| {
         !value.trim().is_empty() && value.len() <= MAX_COMMAND
     }),
+    (NETWORK, network::EXPECTED, |value| value.parse::<Network>().is_ok()),
     (HOSTNAME, "1 to 64 letters, digits, '-' or '.'", |value| {
         (1..=64).contains(&value.len())
             && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
@@ -131,6 +136,7 @@ mod tests {
             (ROLE, "client"),
             (ACCESS, "read-only"),
             (RUN, "sha256sum /mnt/famfs/a"),
+            (NETWORK, "10.0.2.15/24,10.0.2.2"),
             (HOSTNAME, "vm-1.example"),
             (SSH_KEYS, "is systemd's business"),
         ];
@@ -148,6 +154,7 @@ mod tests {
             (ACCESS, "rw"),
             (RUN, " "),
             (RUN, &long),
+            (NETWORK, "user"),
             (HOSTNAME, "a b"),
         ];
         for (name, value) in bad {

@@ -15,3 +15,4 @@ pub mod attach;
 pub mod credentials;
 pub mod exec;
 pub mod line;
+pub mod network;

@@ -19,12 +19,12 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use super::spec::{
-    Access, ImportSpec, MAX_VMS, PoolKind, PoolSpec, Restart, Spec, Subject, Transport, VmSpec,
-    check_name, check_vm_name,
+    Access, ImportSpec, MAX_VMS, Network, PoolKind, PoolSpec, Restart, Spec, Subject, Transport,
+    VmSpec, check_name, check_vm_name,
 };
 use crate::bounded_log::MIN_LIMIT;
 use crate::host::processors::Processors;
-use crate::vm::Root;
+use crate::vm::{Forward, Root};
 use dependencies::Dependencies;
 pub use text::Place;
 use text::{Fault, check_tables, place, range_of};
@@ -135,6 +135,9 @@ struct VmTable {
     #[serde(default, rename = "depends-on")]
     depends_on: Vec<Spanned<String>>,
     health: Option<Spanned<String>>,
+    network: Option<Spanned<Network>>,
+    #[serde(default)]
+    ports: Vec<Spanned<Forward>>,
     #[serde(default)]
     args: Vec<String>,
 }
@@ -369,6 +372,8 @@ fn vms(
     check_scales(&tables, scales)?;
     let dependencies = Dependencies::new(&tables);
     let (mut vms, mut numbers, mut names) = (Vec::new(), Vec::new(), HashSet::new());
+    let ports: Vec<Spanned<Forward>> =
+        tables.iter().flat_map(|table| table.get_ref().ports.clone()).collect();
     for (number_of_table, table) in tables.into_iter().enumerate() {
         let at = table.span();
         let table = table.into_inner();
@@ -403,8 +408,25 @@ fn vms(
     if vms.is_empty() {
         return Err(Fault::new(&(0..0), "no VM is left", "scale one table to 1 or more"));
     }
+    check_ports(&vms, &ports)?;
     dependencies.resolve(&mut vms, &numbers)?;
     Ok((vms, numbers))
+}
+
+/// Refuses ports that two VMs, or one VM twice, would listen on; `given` is where they are.
+fn check_ports(vms: &[VmSpec], given: &[Spanned<Forward>]) -> Result<(), Fault> {
+    let all: Vec<_> =
+        vms.iter().flat_map(|vm| vm.ports.iter().map(move |port| (port, &vm.name))).collect();
+    for (number, (port, name)) in all.iter().enumerate() {
+        if let Some((_, other)) = all[..number].iter().find(|(other, _)| other.conflicts(port)) {
+            let at = given.iter().rfind(|given| given.get_ref() == *port);
+            let message =
+                format!("port {} of the host is forwarded to {other} and {name}", port.host);
+            let hint = "forward another port of the host; a table with ports has no count";
+            return Err(Fault::new(&at.map_or(0..0, Spanned::span), message, hint));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses numbers for tables that do not exist, or have no count.
@@ -456,6 +478,12 @@ fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
             return Err(Fault::new(&given.span(), message, hint));
         }
     }
+    if let Some(port) = table.ports.first()
+        && table.network.as_ref().map(Spanned::get_ref) != Some(&Network::User)
+    {
+        let hint = "add network = \"user\"";
+        return Err(Fault::new(&port.span(), "ports of a VM without a network", hint));
+    }
     if let Some(health) = &table.health
         && health.get_ref().trim().is_empty()
     {
@@ -482,6 +510,8 @@ fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
         restart: Restart::No,
         depends_on: table.depends_on.into_iter().map(Spanned::into_inner).collect(),
         health: table.health.map(Spanned::into_inner),
+        network: table.network.map(Spanned::into_inner).unwrap_or_default(),
+        ports: table.ports.into_iter().map(Spanned::into_inner).collect(),
         args: table.args,
     })
 }

@@ -111,6 +111,8 @@ fn every_key_is_read() {
         restart = "no"
         depends-on = ["reader"]
         health = "test -e /run/well"
+        network = "user"
+        ports = ["8080:80"]
         args = ["-device", "virtio-rng-pci"]
         [[vm]]
         name = "reader"
@@ -156,6 +158,8 @@ fn every_key_is_read() {
         restart: Restart::No,
         depends_on: vec!["reader1".into(), "reader2".into()],
         health: Some("test -e /run/well".into()),
+        network: Network::User,
+        ports: vec!["8080:80".parse().unwrap()],
         args: vec!["-device".into(), "virtio-rng-pci".into()],
     };
     assert_eq!(spec.vms[0], writer);
@@ -195,6 +199,16 @@ fn what_is_not_understood_is_refused() {
         ("[[vm]]\ncount = 64\n[[vm]]\n", "3:1: 65 VMs, but a cluster can have at most 64"),
         ("[[vm]]\ncpus = 0\n", "2:8: cpus is 0"),
         ("[[vm]]\nhealth = \" \"\n", "2:10: health is empty"),
+        ("[[vm]]\nnetwork = \"tap\"\n", "2:11: unknown value `tap`, expected `none` or `user`"),
+        ("[[vm]]\nports = [\"1:2\"]\n", "2:10: ports of a VM without a network"),
+        (
+            "[[vm]]\nnetwork = \"user\"\nports = [\"80\"]\n",
+            "3:10: \"80\" is not a port to forward: write HOST-PORT:GUEST-PORT",
+        ),
+        (
+            "[[vm]]\ncount = 2\nnetwork = \"user\"\nports = [\"80:80\"]\n",
+            "4:10: port 127.0.0.1:80 of the host is forwarded to vm1 and vm2",
+        ),
         ("[[vm]]\naccess = \"x\"\n", "2:10: unknown value `x`, expected one of `rw`, `ro`"),
         ("[[vm]]\nlength = \"1G\"\n", "2:10: offset and length are only for slices"),
         (

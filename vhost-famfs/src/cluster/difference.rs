@@ -8,7 +8,7 @@ use famfs::text::units::Bytes;
 
 use super::spec::{Access, Restart, VmSpec};
 use crate::host::processors::Processors;
-use crate::vm::Root;
+use crate::vm::{Forward, Root};
 
 /// What is asked for in `new` that was not in `old`; empty if nothing changes.
 #[must_use]
@@ -33,6 +33,8 @@ pub fn between(old: &VmSpec, new: &VmSpec) -> Vec<String> {
         depends_on: _,
         // What runs does not notice.
         health: _,
+        network,
+        ports,
         args,
     } = new;
     let mut found = Vec::new();
@@ -55,6 +57,8 @@ pub fn between(old: &VmSpec, new: &VmSpec) -> Vec<String> {
     compare("shell", old.shell.to_string(), shell.to_string());
     compare("confine", old.confine.to_string(), confine.to_string());
     compare("restart", restart_of(old.restart).into(), restart_of(*restart).into());
+    compare("network", old.network.name().into(), network.name().into());
+    compare("ports", ports_of(&old.ports), ports_of(ports));
     compare("args", format!("{:?}", old.args), format!("{args:?}"));
     found
 }
@@ -76,6 +80,11 @@ fn access_of(access: Access) -> String {
     }
 }
 
+fn ports_of(ports: &[Forward]) -> String {
+    let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
+    if ports.is_empty() { "none".to_owned() } else { ports.join(" ") }
+}
+
 fn restart_of(restart: Restart) -> &'static str {
     match restart {
         Restart::No => "no",
@@ -86,14 +95,14 @@ fn restart_of(restart: Restart) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::spec::Transport;
+    use crate::cluster::spec::{Network, Transport};
 
     #[test]
     fn every_change_is_told_and_nothing_else() {
         let old = VmSpec::new("vm1");
         assert_eq!(between(&old, &old.clone()), [""; 0]);
         type Change = fn(&mut VmSpec);
-        let table: [(Change, &str); 14] = [
+        let table: [(Change, &str); 16] = [
             (|vm| vm.access = Access::ReadOnly, "access rw -> ro"),
             (
                 |vm| vm.access = Access::Slice { offset: 2 << 20, length: 1 << 30 },
@@ -110,6 +119,8 @@ mod tests {
             (|vm| vm.noexec = true, "noexec false -> true"),
             (|vm| vm.shell = true, "shell false -> true"),
             (|vm| vm.restart = Restart::OnFailure, "restart no -> on-failure"),
+            (|vm| vm.network = Network::User, "network none -> user"),
+            (|vm| vm.ports.extend("80:81".parse::<Forward>()), "ports none -> 127.0.0.1:80:81/tcp"),
             (|vm| vm.args.push("-x".into()), "args [] -> [\"-x\"]"),
         ];
         for (change, expected) in table {

@@ -13,7 +13,11 @@ use super::headroom::{Headroom, HeadroomError, used_end};
 use super::plan::{ClusterPlan, PoolPlan, VmPlan};
 use super::spec::{Access, Subject};
 use crate::pool::{self, CreateError, Kind, MemoryError, Pool, PoolError};
-use crate::vm::address_bits;
+use crate::vm::{Confinement, Forward, address_bits};
+
+/// The first port that needs no privilege: the kernel's setting and its default (ip-sysctl).
+const UNPRIVILEGED: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+const PRIVILEGED: u16 = 1024;
 
 /// Why a cluster cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +71,34 @@ pub enum PreflightError {
         /// Whose bits they are.
         who: &'static str,
     },
+    /// A port of the host cannot be forwarded.
+    #[error(
+        "VM {name}: cannot listen on {} of the host for {port}; forward another port, or end what \
+         listens there (`ss -lntup`)", .port.host
+    )]
+    Port {
+        /// The VM.
+        name: String,
+        /// The port.
+        port: Forward,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A port that only root may use.
+    #[error(
+        "VM {name}: port {} of the host is below {least}, and QEMU runs without the right to \
+         listen there; use one from {least}, or change net.ipv4.ip_unprivileged_port_start",
+        .port.host.port()
+    )]
+    PrivilegedPort {
+        /// The VM.
+        name: String,
+        /// The port.
+        port: Forward,
+        /// The first port for everybody.
+        least: u16,
+    },
     /// A file cannot be examined.
     #[error("cannot examine {}", path.display())]
     Look {
@@ -87,6 +119,9 @@ impl PreflightError {
             | Self::Memory { .. } => Some(Subject::Pool("size")),
             Self::Pool(_) | Self::Create(_) | Self::Holes { .. } | Self::Look { .. } => {
                 Some(Subject::Pool("path"))
+            }
+            Self::Port { name, .. } | Self::PrivilegedPort { name, .. } => {
+                Some(Subject::Vm(name.clone(), "ports"))
             }
             Self::AddressBits { name, .. } => Some(Subject::Vm(name.clone(), "access")),
             Self::Headroom(_) => None,
@@ -116,6 +151,25 @@ pub fn before_start(
     } else {
         Err(HeadroomError::TooLittle(headroom).into())
     }
+}
+
+/// Checks whether QEMU can listen on the ports that are forwarded to these VMs.
+///
+/// # Errors
+/// The first one that it cannot listen on.
+pub fn ports(vms: &[VmPlan]) -> Result<(), PreflightError> {
+    let least = fs::read_to_string(UNPRIVILEGED).ok().and_then(|text| text.trim().parse().ok());
+    let least = least.unwrap_or(PRIVILEGED);
+    for vm in vms {
+        for port in vm.config.network.iter().flatten() {
+            let (name, port) = (vm.name().to_owned(), *port);
+            if port.host.port() < least && vm.config.confinement != Confinement::None {
+                return Err(PreflightError::PrivilegedPort { name, port, least });
+            }
+            port.try_listen().map_err(|source| PreflightError::Port { name, port, source })?;
+        }
+    }
+    Ok(())
 }
 
 /// Checks what is needed to create the pool.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::processors::Processors;
 use crate::pool::Kind;
-use crate::vm::Root;
+use crate::vm::{Forward, Root};
 
 /// Maximum length of the name of a cluster or VM: it becomes part of the paths of sockets.
 pub const MAX_NAME: usize = 32;
@@ -243,8 +243,36 @@ pub struct VmSpec {
     /// A shell command in the guest that succeeds when what the VM is for works.
     #[serde(default)]
     pub health: Option<String>,
+    /// Whether it has a network.
+    #[serde(default)]
+    pub network: Network,
+    /// The ports of the host that lead to ports of the guest; only with a network.
+    #[serde(default)]
+    pub ports: Vec<Forward>,
     /// More arguments for the VMM.
     pub args: Vec<String>,
+}
+
+/// The network of a VM.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// None.
+    #[default]
+    None,
+    /// One that QEMU makes, with the rights of its user.
+    User,
+}
+
+impl Network {
+    /// The name of the variant in cluster files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::User => "user",
+        }
+    }
 }
 
 /// Whether a VM is started again when it ends by itself.
@@ -278,6 +306,8 @@ impl VmSpec {
             restart: Restart::No,
             depends_on: Vec::new(),
             health: None,
+            network: Network::None,
+            ports: Vec::new(),
             args: Vec::new(),
         }
     }

@@ -31,6 +31,7 @@ impl VmConfig {
         }
         self.memory_root(&mut argv);
         self.storage(&mut argv);
+        argv.0.extend(self.network_arguments());
         self.channels(&mut argv);
         argv.0.extend(self.qemu_args.iter().cloned());
         Ok(argv.0)
@@ -116,6 +117,19 @@ impl VmConfig {
                 format!("virtio-blk-pci,drive=disk{index},serial={}", disk.serial),
             );
         }
+    }
+
+    /// QEMU's arguments for the network.
+    pub(crate) fn network_arguments(&self) -> Vec<OsString> {
+        let mut argv = CommandLine(Vec::new());
+        if let Some(forwards) = &self.network {
+            let forwards: String =
+                forwards.iter().map(|forward| format!(",{}", forward.option())).collect();
+            argv.option("-netdev", format!("user,id=network,ipv6=off{forwards}"));
+            // No machine of ours boots from it.
+            argv.option("-device", "virtio-net-pci,netdev=network,romfile=");
+        }
+        argv.0
     }
 
     fn channels(&self, argv: &mut CommandLine) {

@@ -97,6 +97,21 @@ fn disks_credentials_and_more_arguments_are_appended() {
 }
 
 #[test]
+fn a_network_has_its_ports_and_the_guest_its_addresses() {
+    let mut config = VmConfig::for_tests();
+    assert!(!text(&config).contains("net"), "none unless somebody asks for it");
+    config.network = Some(vec!["8080:80".parse().unwrap(), "0.0.0.0:53:53/udp".parse().unwrap()]);
+    let text = text(&config);
+    for part in [
+        "-netdev user,id=network,ipv6=off,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:0.0.0.0:53-:53 ",
+        "-device virtio-net-pci,netdev=network,romfile= ",
+        "credential:famfs.network=10.0.2.15/24,,10.0.2.2,,10.0.2.3 ",
+    ] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+}
+
+#[test]
 fn a_root_in_memory_is_mapped_read_only_at_its_slot() {
     let mut config = VmConfig::for_tests();
     let dir = tempfile::tempdir().unwrap();

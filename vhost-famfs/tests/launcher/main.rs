@@ -20,6 +20,7 @@ mod host;
 mod kernel;
 mod kills;
 mod life;
+mod network;
 mod reports;
 #[path = "../support/schema.rs"]
 mod schema;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     }
     let trials = descriptors::trials().into_iter().chain(emitted::trials());
     let trials = trials.chain(copies::trials()).chain(reports::trials()).chain(terminal::trials());
-    let trials = trials.chain(health::trials());
+    let trials = trials.chain(health::trials()).chain(network::trials());
     let trials =
         trials.chain(life::trials()).chain(change::trials()).chain(kills::trials()).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()

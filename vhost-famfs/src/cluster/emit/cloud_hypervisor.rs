@@ -66,6 +66,9 @@ fn command_line(
         return Err(EmitError::Slice(vm.name().to_owned()));
     }
     let config = &vm.config;
+    if config.network.is_some() {
+        return Err(EmitError::Network(vm.name().to_owned()));
+    }
     let discard = if vm.access == Access::ReadOnly { "on" } else { "off" };
     let strings: Vec<_> = config
         .all_credentials()

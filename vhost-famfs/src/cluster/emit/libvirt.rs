@@ -16,6 +16,9 @@ use crate::vm::{Accelerator, PoolDevice, ROOT_SERIAL, VmConfig};
 /// PCI slot of a VM's first pool. libvirt does not know of it, and fills slots from below.
 const POOL_SLOT: usize = 0x10;
 
+/// PCI slot of a VM's network interface, behind all slots of pools.
+const NETWORK_SLOT: usize = 0x1d;
+
 /// The domains of each VM, and the script that prepares their starts.
 pub(super) fn domains(plan: &ClusterPlan) -> Result<Vec<Emitted>, EmitError> {
     let mut files = Vec::new();
@@ -175,6 +178,11 @@ fn arguments(vm: &VmPlan) -> Vec<OsString> {
             device.push(format!(",addr={:#x}", POOL_SLOT + index));
         }
     }
+    let mut network = vm.config.network_arguments();
+    if let Some(device) = network.last_mut() {
+        device.push(format!(",addr={NETWORK_SLOT:#x}"));
+    }
+    argv.extend(network);
     argv.extend(vm.config.qemu_args.iter().cloned());
     argv
 }

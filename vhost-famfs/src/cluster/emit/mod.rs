@@ -75,6 +75,12 @@ pub enum EmitError {
     /// A part of the pool, for a VMM that maps files from their start.
     #[error("VM {0}: cloud-hypervisor maps whole pools only; use access rw or ro, or QEMU")]
     Slice(String),
+    /// It makes no network by itself.
+    #[error(
+        "VM {0}: cloud-hypervisor has no network in user mode; omit network, and add --net with a \
+         tap device to the output"
+    )]
+    Network(String),
     /// The installed program does not support it.
     #[error("cloud-hypervisor {version}: {why}")]
     Unfit {

@@ -490,6 +490,23 @@ fn a_slice_needs_qemu() {
 }
 
 #[test]
+fn a_network_in_user_mode_needs_qemu() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let plan = plan(&dir, "[[vm]]\nnetwork = \"user\"\nports = [\"8080:80\"]\n");
+    let error = emit(&plan, Form::CloudHypervisor(None)).unwrap_err();
+    assert_eq!(error, EmitError::Network("vm".to_owned()));
+    let forward = "hostfwd=tcp:127.0.0.1:8080-:80";
+    for form in [Form::Qemu, Form::Libvirt, Form::Systemd] {
+        let files = emit(&plan, form).unwrap();
+        let text: String = files.into_iter().map(|file| file.text).collect();
+        assert!(text.contains(forward), "{text}");
+    }
+    let domains = emit(&plan, Form::Libvirt).unwrap();
+    let slot = "virtio-net-pci,netdev=network,romfile=,addr=0x1d";
+    assert!(domains[0].text.contains(slot), "{}", domains[0].text);
+}
+
+#[test]
 fn a_pool_that_exists_keeps_its_master() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let pool = dir.path().join("pool");

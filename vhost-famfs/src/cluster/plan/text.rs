@@ -8,6 +8,7 @@ use famfs::text::units::Bytes;
 
 use super::{ClusterPlan, PoolPlan, VmPlan};
 use crate::cluster::spec::Restart;
+use crate::vm::Forward;
 
 impl fmt::Display for ClusterPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,6 +44,15 @@ impl fmt::Display for ClusterPlan {
         }
         for vm in self.vms.iter().filter(|vm| !vm.asked.depends_on.is_empty()) {
             writeln!(f, "started:      {} after {}", vm.name(), vm.asked.depends_on.join(", "))?;
+        }
+        for vm in &self.vms {
+            if let Some(forwards) = &vm.config.network {
+                write!(f, "network:      {} in user mode", vm.name())?;
+                for Forward { protocol, host, guest } in forwards {
+                    write!(f, ", {host} -> {guest}/{}", protocol.name())?;
+                }
+                writeln!(f)?;
+            }
         }
         for vm in &self.vms {
             if let Some(command) = &vm.asked.health {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{PlanError, PoolPlan, VmPlan};
 use crate::cluster::host::Host;
-use crate::cluster::spec::{Access, Transport, VmSpec};
+use crate::cluster::spec::{Access, Network, Transport, VmSpec};
 use crate::host::processors::Processors;
 use crate::pool::{ALIGNMENT, Kind, Owners, Window};
 use crate::vm::{
@@ -93,6 +93,7 @@ pub(super) fn plan(
             readonly: spec.access == Access::ReadOnly,
         },
     }];
+    config.network = (spec.network == Network::User).then(|| spec.ports.clone());
     config.phys_bits = address_bits::emulated(address_bits::needed(&config, pool_bytes));
     config.qemu_args = spec.args.iter().map(Into::into).collect();
     // Errors in its settings must show before anything is started.

@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use protocol::credentials::{CONSOLE, NO_POOL};
+use protocol::credentials::{CONSOLE, NETWORK, NO_POOL};
+use protocol::network::Network;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::accelerator::Accelerator;
 use super::confine::Confinement;
+use super::forward::Forward;
 use super::image::{Image, Root};
 use super::paths::VmPaths;
 use super::version::QemuVersion;
@@ -68,6 +70,10 @@ pub struct VmConfig {
     pub pools: Vec<PoolDevice>,
     /// Read-only disks in addition to the root disk.
     pub disks: Vec<Disk>,
+    /// A network in user mode, with these ports of the host that lead into it; `None` for no
+    /// network.
+    #[serde(default)]
+    pub network: Option<Vec<Forward>>,
     /// systemd credentials for the guest, passed by SMBIOS.
     pub credentials: BTreeMap<String, String>,
     /// Additional kernel parameters.
@@ -144,6 +150,7 @@ impl VmConfig {
             uuid: Uuid::new_v4(),
             pools: Vec::new(),
             disks: Vec::new(),
+            network: None,
             credentials: BTreeMap::new(),
             kernel_args: Vec::new(),
             qemu_args: Vec::new(),
@@ -162,6 +169,9 @@ impl VmConfig {
         credentials.entry("system.hostname".into()).or_insert_with(|| self.name.clone());
         if self.pools.is_empty() {
             credentials.insert(NO_POOL.into(), "1".into());
+        }
+        if self.network.is_some() {
+            credentials.insert(NETWORK.into(), Network::USER.to_string());
         }
         if matches!(self.console, Console::Terminal | Console::Socket { shell: true }) {
             credentials.insert(CONSOLE.into(), "shell".into());

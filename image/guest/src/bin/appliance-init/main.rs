@@ -11,6 +11,7 @@
 mod diskless;
 mod large;
 mod modules;
+mod network;
 mod power_button;
 mod root;
 mod services;

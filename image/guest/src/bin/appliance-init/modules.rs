@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use guest::given;
-use protocol::credentials::NO_POOL;
+use protocol::credentials::{NETWORK, NO_POOL};
 use rustix::cstr;
 use rustix::io::Errno;
 use rustix::system::finit_module;
@@ -23,8 +23,9 @@ pub const INITRD: &str = "/modules/order";
 /// The list of a root.
 pub const ROOT: &str = "/usr/lib/appliance/modules";
 
-/// The kind of modules that only machines with a pool need.
+/// The kinds of modules that only machines with a pool need, and only those with a network.
 const POOL: &str = "pool";
+const NETWORKED: &str = "network";
 
 /// Loads the modules of a list that all machines need, or that one of these kinds needs.
 pub fn load(list: &str, kinds: &[&str]) -> Result<()> {
@@ -58,7 +59,8 @@ fn load_part(list: &str, part: &str, kinds: &[&str]) -> Result<()> {
 
 /// The kinds of modules in [`ROOT`] that this machine needs.
 pub fn kinds_of_this_machine() -> Vec<&'static str> {
-    if given::has(NO_POOL) { Vec::new() } else { vec![POOL] }
+    let kinds = [(POOL, !given::has(NO_POOL)), (NETWORKED, given::has(NETWORK))];
+    kinds.into_iter().filter(|(_, is_needed)| *is_needed).map(|(kind, _)| kind).collect()
 }
 
 /// The files that a list names for these kinds.

@@ -3,7 +3,7 @@
 //! systemd, whose own start takes longer than all of this.
 //!
 //! ```text
-//! modules  ->  agent                               serves the host
+//! modules  ->  network  ->  agent                    serves the host
 //! agent attach                                     mounts the pool
 //!            |-- without systemd: agent watch (famfs watch); with it, famfs-watch.service
 //!            |-- modules of the power button  ->  when it is pressed: power-off
@@ -24,14 +24,14 @@ use anyhow::{Context, Result, anyhow};
 use famfs::guest::{bind_fsdev, dax_devices};
 use guest::{given, report};
 use protocol::attach::Attach;
-use protocol::credentials::NO_POOL;
+use protocol::credentials::{NETWORK, NO_POOL};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, kill_process, setrlimit, setsid, wait,
 };
 use rustix::termios::tcdrain;
 
-use crate::{modules, power_button};
+use crate::{modules, network, power_button};
 
 /// Serves the host, and mounts and follows the pool.
 pub const AGENT: &str = "/usr/bin/appliance-agent";
@@ -106,6 +106,12 @@ pub fn run(manager: Manager, modules: ScopedJoinHandle<'_, Result<()>>) -> Resul
     }
     if attach.is_some() {
         bind_dax_devices();
+    }
+    if let Some(text) = given::credentials().get(NETWORK) {
+        // The host reaches this machine without it.
+        network::set_up(text).unwrap_or_else(|error| {
+            eprintln!("appliance-init: {error:#}; continuing without a network");
+        });
     }
     // Started last, because it is needed last: it receives the mount.
     let agent = start_agent(manager)?;

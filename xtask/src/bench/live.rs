@@ -34,6 +34,8 @@ const PUBLISHED: usize = 100;
 /// VMs that do nothing: how many, the memory of each, their pool, and how many seconds to wait
 /// until they have come to rest, and to observe them.
 const IDLE_VMS: usize = 16;
+/// How many of them boot at the same time, so that none waits too long for its devices.
+const AT_ONCE: usize = 4;
 const IDLE_MEMORY: u64 = 384 << 20;
 const IDLE_POOL: u64 = 64 << 20;
 const REST: Duration = Duration::from_secs(30);
@@ -152,19 +154,22 @@ fn idle(artifacts: &Artifacts) -> Result<Measurement> {
     let pool = Pool::create(artifacts, IDLE_POOL, IDLE_POOL, View::Devdax)?;
     pool.mkfs(&[])?;
     let members = (0..IDLE_VMS).map(|n| Member::new(&format!("vm{n}"), n == 0).in_threads());
-    let cluster = Cluster::start(artifacts, &pool, IDLE_MEMORY, members.collect())?;
-    // All boot at once, on few processors.
-    cluster.wait_ready(BOOT * 4)?;
-    for node in cluster.nodes() {
-        node.wait_watch()?;
+    let members: Vec<Member> = members.collect();
+    let mut clusters = Vec::new();
+    for group in members.chunks(AT_ONCE) {
+        let cluster = Cluster::start(artifacts, &pool, IDLE_MEMORY, group.to_vec())?;
+        cluster.wait_ready(BOOT)?;
+        cluster.in_all(Node::wait_watch)?;
+        clusters.push(cluster);
     }
     thread::sleep(REST);
-    let pids: Vec<u32> = cluster.nodes().iter().map(|node| node.vm.pid()).collect();
+    let nodes = clusters.iter().flat_map(Cluster::nodes);
+    let pids: Vec<u32> = nodes.map(|node| node.vm.pid()).collect();
     let used = || pids.iter().map(|pid| processor_time(*pid)).sum::<Result<f64>>();
     let (start, before) = (Instant::now(), used()?);
     thread::sleep(OBSERVED);
     let per_cent = (used()? - before) / start.elapsed().as_secs_f64() * 100.0;
-    cluster.end()?;
+    clusters.into_iter().try_for_each(Cluster::end)?;
     Ok(Measurement::new(
         "live.idle-vms",
         "processor of the QEMUs of 16 idle VMs",

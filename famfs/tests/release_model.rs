@@ -9,7 +9,7 @@
 
 use std::collections::HashSet;
 
-use famfs::store::lease::RunningSystem;
+use famfs::store::identity::RunningSystem;
 use famfs::store::members::{Member, Tools};
 use famfs::store::users::Users;
 use famfs::system::holders::NamedProcess;

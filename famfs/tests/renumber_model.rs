@@ -11,7 +11,7 @@
 
 use std::collections::HashSet;
 
-use famfs::store::lease::RunningSystem;
+use famfs::store::identity::RunningSystem;
 use famfs::store::members::{Member, Tools};
 use famfs::store::users::{Standing, Users};
 use famfs::system::holders::NamedProcess;

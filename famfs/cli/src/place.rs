@@ -21,7 +21,8 @@ use famfs::replay::tree::object::{FileBytes, Object, ObjectKind};
 use famfs::replay::tree::resolve::LastLink;
 use famfs::replay::{Contents, Owner, Plan};
 use famfs::store::alloc::Striping;
-use famfs::store::lease::{Keeper, RunningSystem, Timing};
+use famfs::store::identity::{Identity, RunningSystem};
+use famfs::store::lease::{Keeper, Timing};
 use famfs::store::role::{self, Role};
 use famfs::store::superblock::Superblock;
 use famfs::sys::dax::Access;
@@ -188,7 +189,8 @@ impl Place {
         if self.system.is_some_and(|system| Role::of(&superblock, system) == Role::Client) {
             return Ok(None);
         }
-        let me = RunningSystem::this(self.system.unwrap_or_default())?;
+        let identity = Identity::this(self.system.unwrap_or_default())?;
+        let me = identity.system();
         let media = self.volume.lease_media()?;
         let timing = Timing::default();
         let waiting = |holder: &RunningSystem| match me.is_host() || holder.is_host() {
@@ -201,7 +203,7 @@ impl Place {
                 timing.expiry.as_secs()
             ),
         };
-        let taken = Keeper::acquire(media, superblock.fs_uuid, me, false, timing, waiting)?;
+        let taken = Keeper::acquire(media, superblock.fs_uuid, identity, false, timing, waiting)?;
         Ok(Some(self.lease.get_or_init(|| taken)))
     }
 

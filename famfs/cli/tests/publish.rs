@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use famfs::media::PoolFile;
-use famfs::store::lease::{RunningSystem, Timing};
+use famfs::store::identity::{Identity, RunningSystem};
+use famfs::store::lease::Timing;
 use famfs::store::log::Log;
 use famfs::store::members::Seat;
 use famfs::store::superblock::Superblock;
@@ -40,7 +41,7 @@ fn only_who_lives_and_tells_what_can_be_true_counts() {
     let boot = Uuid::from_u128(1);
     let me = RunningSystem { system: boot, machine: None, boot };
     let timing = Timing::default();
-    let mut seat = Seat::take(media, superblock.fs_uuid, me, timing).unwrap();
+    let mut seat = Seat::take(media, superblock.fs_uuid, Identity::of_another(me), timing).unwrap();
     seat.report(0, published, 0).unwrap();
 
     let wait = ["publish", "--wait-all", "--timeout", "30"];

@@ -32,7 +32,7 @@ pub struct RawReport {
     pub fs_uuid: [u8; 16],
     /// The system.
     pub system_uuid: [u8; 16],
-    /// Its kernel's boot id.
+    /// Which running of it.
     pub boot_id: [u8; 16],
 
     /// Its mount shows every entry below this slot.
@@ -57,7 +57,7 @@ pub struct Report {
     pub fs_uuid: Uuid,
     /// The system, which is not the host.
     pub system: Uuid,
-    /// Its kernel's boot id.
+    /// Which running of it.
     pub boot: Uuid,
     /// What the slots are of.
     pub numbering: u64,

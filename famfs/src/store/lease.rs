@@ -4,14 +4,15 @@
 //!
 //! The superblock's system UUID says which system is the master, but a copied disk image has the
 //! same UUID. So a writer also holds the lease: a block after the superblock that names the
-//! *running* kernel (its boot id) and has a heartbeat, which changes once in [`Timing::interval`].
+//! *running* system ([`Identity`]) and has a heartbeat, which changes once in [`Timing::interval`].
 //! Others do not compare clocks: they watch whether the heartbeat changes while their own clock
 //! advances by [`Timing::expiry`]. If it does not, the holder is dead.
 //!
 //! All programs of one running system share its lease; the log's lock keeps them apart. A writer
 //! checks the lease again before each publication, so that one that was paused for longer than the
-//! expiry stops instead of writing over its successor. Between that check and the store there is no
-//! protection: memory that is not coherent between hosts has no atomic exchange.
+//! expiry stops instead of writing over its successor, and so does a clone of it. Between that
+//! check and the store there is no protection: memory that is not coherent between hosts has no
+//! atomic exchange.
 //!
 //! The host of a pool file may always write, whoever is the master: it asks for the lease
 //! ([`lease_request`]), and a master that only follows the log gives it back meanwhile.
@@ -29,9 +30,9 @@ use zerocopy::{IntoBytes, transmute};
 
 use crate::format::{self, LEASE_MAGIC, LEASE_OFFSET};
 use crate::media::{Media, MediaError};
-use crate::store::{lease_request, role};
+use crate::store::identity::{Identity, IdentityError, RunningSystem};
+use crate::store::lease_request;
 use crate::system::lock::PATIENCE;
-use crate::system::process;
 
 const LEN: usize = size_of::<format::Lease>();
 /// Bytes that identify the holder; the heartbeat follows them.
@@ -67,43 +68,6 @@ impl Default for Timing {
     }
 }
 
-/// A running system, or the host of a pool file, which has no system UUID.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RunningSystem {
-    /// Its system UUID.
-    pub system: Uuid,
-    /// Its machine UUID, if known.
-    pub machine: Option<Uuid>,
-    /// Its kernel's boot id.
-    pub boot: Uuid,
-}
-
-impl RunningSystem {
-    /// This system, with the UUID `system`.
-    pub fn this(system: Uuid) -> Result<Self, LeaseError> {
-        let boot = process::boot_id().map_err(LeaseError::BootId)?;
-        Ok(Self { system, machine: role::machine_uuid(), boot })
-    }
-
-    /// Whether it is the host of a pool file: its programs use the pool without a mount.
-    pub fn is_host(&self) -> bool {
-        self.system.is_nil()
-    }
-}
-
-impl std::fmt::Display for RunningSystem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.is_host() {
-            true => write!(f, "a command with --pool")?,
-            false => write!(f, "system {}", self.system)?,
-        }
-        if let Some(machine) = self.machine {
-            write!(f, " on machine {machine}")?;
-        }
-        write!(f, ", boot {}", self.boot)
-    }
-}
-
 /// What the media says about its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -119,9 +83,9 @@ pub enum LeaseError {
     /// The bytes cannot be accessed.
     #[error("cannot access the master's lease")]
     Media(#[from] MediaError),
-    /// This kernel does not report its boot id.
-    #[error("cannot read {}, which the master's lease needs", process::BOOT_ID)]
-    BootId(#[source] io::Error),
+    /// It is not known who this system is.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// Another running system is the master.
     #[error(
         "another master is at work: {holder} (its heartbeat changes); stop it, or take the role \
@@ -137,6 +101,12 @@ pub enum LeaseError {
         /// The other system.
         holder: RunningSystem,
     },
+    /// This system is no longer the one that took it.
+    #[error(
+        "this VM was resumed from a snapshot, and the master's lease is that of the VM that was \
+         saved; nothing was published since; run the command again"
+    )]
+    Resumed,
     /// It no longer exists.
     #[error(
         "the master's lease of file system {fs_uuid} is gone: the file system was formatted again \
@@ -287,6 +257,7 @@ pub struct Keeper {
 struct Shared {
     media: Box<dyn Media>,
     fs_uuid: Uuid,
+    identity: Identity,
     me: RunningSystem,
     /// The next heartbeat; the first is random, because programs of one system may beat in turn.
     next: AtomicU64,
@@ -313,15 +284,16 @@ impl Keeper {
     pub fn acquire(
         media: Box<dyn Media>,
         fs_uuid: Uuid,
-        me: RunningSystem,
+        identity: Identity,
         force: bool,
         timing: Timing,
         mut waiting: impl FnMut(&RunningSystem),
     ) -> Result<Self, LeaseError> {
+        let me = identity.system();
         let stop = Mutex::new(false);
         let next = AtomicU64::new(Uuid::new_v4().as_u64_pair().1);
         let (lost, wake) = (OnceLock::new(), Condvar::new());
-        let shared = Shared { media, fs_uuid, me, next, lost, stop, wake };
+        let shared = Shared { media, fs_uuid, identity, me, next, lost, stop, wake };
         let taken = shared.acquire(force, timing, &mut waiting);
         if me.is_host() {
             let cleared = lease_request::clear(&*shared.media);
@@ -405,6 +377,7 @@ impl Shared {
         force: bool,
         timing: Timing,
     ) -> Result<(Option<RunningSystem>, bool), LeaseError> {
+        self.check_identity()?;
         let mine = |found: &Found| found.holder.boot == self.me.boot;
         let found = read(&*self.media, self.fs_uuid)?.filter(mine);
         if found.is_some_and(|found| found.heartbeat != 0) {
@@ -425,15 +398,16 @@ impl Shared {
         Ok((holder.or_else(|| yields.then_some(host)), true))
     }
 
-    /// Beats until it is told to stop, or the lease is lost, which [`Keeper::check`] reports. After
-    /// any other error the next beat may succeed; to stop then would let another system take this
-    /// one for dead.
+    /// Beats until it is told to stop, or the lease is lost or that of the system which this one
+    /// was; [`Keeper::check`] reports both. After any other error the next beat may succeed; to
+    /// stop then would let another system take this one for dead.
     fn keep(&self, pause: Duration) {
         let mut stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
         while !*stop {
             let waited = self.wake.wait_timeout(stop, pause);
             stop = waited.unwrap_or_else(PoisonError::into_inner).0;
-            if !*stop && matches!(self.beat(), Err(LeaseError::Lost { .. })) {
+            let ends = |err| matches!(err, LeaseError::Lost { .. } | LeaseError::Resumed);
+            if !*stop && self.beat().is_err_and(ends) {
                 return;
             }
         }
@@ -448,6 +422,7 @@ impl Shared {
     }
 
     fn check(&self) -> Result<(), LeaseError> {
+        self.check_identity()?;
         if let Some(holder) = self.lost.get() {
             return Err(LeaseError::Lost { holder: *holder });
         }
@@ -458,6 +433,10 @@ impl Shared {
             }
             None => Err(LeaseError::Gone { fs_uuid: self.fs_uuid }),
         }
+    }
+
+    fn check_identity(&self) -> Result<(), LeaseError> {
+        if self.identity.has_changed()? { Err(LeaseError::Resumed) } else { Ok(()) }
     }
 
     fn write_name(&self) -> Result<(), MediaError> {

@@ -4,6 +4,7 @@ use std::fs::File;
 
 use super::*;
 use crate::media::PoolFile;
+use crate::store::identity::stand_in::Machine;
 use crate::sys::dax::Access;
 
 const FS: Uuid = Uuid::from_u128(77);
@@ -22,6 +23,10 @@ fn system(boot: u128) -> RunningSystem {
     RunningSystem { system: Uuid::from_u128(1), machine: None, boot: Uuid::from_u128(boot) }
 }
 
+fn as_is(system: RunningSystem) -> Identity {
+    Identity::of_another(system)
+}
+
 /// A pool, and handles of it as several systems have them.
 struct Pool(PoolFile);
 
@@ -34,7 +39,7 @@ impl Pool {
 
     fn acquire(&self, me: RunningSystem, force: bool) -> Result<Keeper, LeaseError> {
         let media = Box::new(self.0.try_clone().unwrap());
-        Keeper::acquire(media, FS, me, force, PATIENT, |_| {})
+        Keeper::acquire(media, FS, as_is(me), force, PATIENT, |_| {})
     }
 
     fn found(&self) -> Found {
@@ -71,7 +76,7 @@ fn a_dead_master_is_waited_for_and_replaced() {
         assert_eq!(*holder, system(1));
         waited.set(waited.get() + 1);
     };
-    let second = Keeper::acquire(media, FS, system(2), false, QUICK, count).unwrap();
+    let second = Keeper::acquire(media, FS, as_is(system(2)), false, QUICK, count).unwrap();
     assert!(start.elapsed() >= QUICK.expiry && waited.get() >= 1);
     assert_ne!(pool.found().heartbeat, last);
     // The dead one only slept: it notices before it does harm.
@@ -125,14 +130,14 @@ fn a_master_lends_the_lease_to_the_host() {
             watch.release();
             // It wants it back at once, and has to wait.
             let media = Box::new(pool.0.try_clone().unwrap());
-            let keeper = Keeper::acquire(media, FS, system(1), false, PATIENT, |holder| {
+            let keeper = Keeper::acquire(media, FS, as_is(system(1)), false, PATIENT, |holder| {
                 assert!(holder.is_host(), "{holder}");
             });
             (Instant::now(), keeper.unwrap())
         });
         let media = Box::new(pool.0.try_clone().unwrap());
         let count = |_: &RunningSystem| told.set(told.get() + 1);
-        let keeper = Keeper::acquire(media, FS, host(), false, PATIENT, count).unwrap();
+        let keeper = Keeper::acquire(media, FS, as_is(host()), false, PATIENT, count).unwrap();
         assert!(!keeper.is_asked_for().unwrap());
         assert_eq!(pool.found().holder, host());
         // Long enough for a master that does not wait.
@@ -159,7 +164,7 @@ fn a_master_that_writes_is_waited_for() {
         assert_eq!(*holder, system(1));
         told.set(told.get() + 1);
     };
-    let error = Keeper::acquire(media(), FS, host(), false, brief, count).unwrap_err();
+    let error = Keeper::acquire(media(), FS, as_is(host()), false, brief, count).unwrap_err();
     assert!(matches!(error, LeaseError::Held { holder } if holder == system(1)), "{error}");
     assert_eq!(told.get(), 1);
     assert!(!writer.is_asked_for().unwrap(), "nobody asks any more");
@@ -167,10 +172,10 @@ fn a_master_that_writes_is_waited_for() {
     // Nor does a host that takes a living master for an answer.
     let never = Timing { patience: Duration::ZERO, ..PATIENT };
     let start = Instant::now();
-    Keeper::acquire(media(), FS, host(), false, never, |_| {}).unwrap_err();
+    Keeper::acquire(media(), FS, as_is(host()), false, never, |_| {}).unwrap_err();
     assert!(start.elapsed() < lease_request::GRACE);
     drop(writer);
-    Keeper::acquire(media(), FS, host(), false, PATIENT, |_| {}).unwrap();
+    Keeper::acquire(media(), FS, as_is(host()), false, PATIENT, |_| {}).unwrap();
 }
 
 #[test]
@@ -200,6 +205,46 @@ fn what_was_lost_stays_lost_when_the_system_has_the_lease_again() {
     again.check().unwrap();
     drop(stale);
     assert_ne!(pool.found().heartbeat, 0, "the new one has it still");
+}
+
+#[test]
+fn a_clone_of_the_master_leaves_the_lease_alone() {
+    let (pool, machine) = (Pool::new(), Machine::new());
+    let media = || Box::new(pool.0.try_clone().unwrap());
+    let acquire = |timing| Keeper::acquire(media(), FS, machine.identity(), false, timing, |_| {});
+    let saved = acquire(PATIENT).unwrap();
+    machine.resume(2);
+    // From here on this is the clone, and the last one that was saved beats elsewhere.
+    assert!(matches!(saved.check(), Err(LeaseError::Resumed)));
+    // Its own thread has noticed too.
+    let thread = saved.thread.as_ref().unwrap();
+    let end = Instant::now() + PATIENT.expiry;
+    while !thread.is_finished() {
+        assert!(Instant::now() < end, "it beats for another VM");
+        thread::sleep(QUICK.interval);
+    }
+    let before = pool.found();
+    drop(saved);
+    assert_eq!(pool.found(), before, "it is not this system's to release");
+    assert_ne!(before.holder, machine.identity().system());
+    // It is refused while the one that was saved lives.
+    let living = pool.acquire(before.holder, false).unwrap();
+    let error = acquire(PATIENT).unwrap_err();
+    assert!(matches!(error, LeaseError::Held { holder } if holder == before.holder), "{error}");
+    living.check().unwrap();
+    living.release();
+    acquire(PATIENT).unwrap().check().unwrap();
+}
+
+#[test]
+fn a_clone_of_who_waits_for_the_lease_does_not_take_it() {
+    let (pool, machine) = (Pool::new(), Machine::new());
+    let identity = machine.identity();
+    machine.resume(2);
+    let media = Box::new(pool.0.try_clone().unwrap());
+    let error = Keeper::acquire(media, FS, identity, false, QUICK, |_| {}).unwrap_err();
+    assert!(matches!(error, LeaseError::Resumed), "{error}");
+    assert_eq!(read(&pool.0, FS).unwrap(), None, "nothing was written");
 }
 
 #[test]
@@ -245,7 +290,8 @@ fn at_the_same_moment_one_has_it_after_the_other() {
             for me in [system(1), host()] {
                 let media = Box::new(pool.0.try_clone().unwrap());
                 scope.spawn(move || {
-                    let keeper = Keeper::acquire(media, FS, me, false, timing, |_| {}).unwrap();
+                    let keeper =
+                        Keeper::acquire(media, FS, as_is(me), false, timing, |_| {}).unwrap();
                     for _ in 0..5 {
                         thread::sleep(Duration::from_millis(10));
                         keeper.check().unwrap();

@@ -19,7 +19,8 @@ use crate::format::{
     self, MAX_MEMBERS, MEMBER_MAGIC, MEMBER_VERSION, MEMBERS_OFFSET, numbered, slot_in,
 };
 use crate::media::{Media, MediaError};
-use crate::store::lease::{RunningSystem, Timing};
+use crate::store::identity::{Identity, IdentityError, RunningSystem};
+use crate::store::lease::Timing;
 
 const LEN: u64 = size_of::<format::Member>() as u64;
 /// Bytes that say who it is; how far it has come is in the next cache line.
@@ -73,6 +74,18 @@ pub enum MemberError {
          frees those of systems that have ended"
     )]
     Full,
+    /// It is not known who this system is.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// This system is no longer the one that took the place.
+    #[error(
+        "this VM was resumed from a snapshot: place {place} in the table of members is that of the \
+         VM that was saved"
+    )]
+    Resumed {
+        /// The place.
+        place: u64,
+    },
     /// Somebody else has the place.
     #[error("place {place} in the table of members is no longer this system's")]
     Lost {
@@ -222,6 +235,7 @@ fn offset(place: u64) -> u64 {
 pub struct Seat {
     media: Box<dyn Media>,
     fs_uuid: Uuid,
+    identity: Identity,
     me: RunningSystem,
     place: u64,
     /// What the slots are of.
@@ -243,9 +257,10 @@ impl Seat {
     pub fn take(
         media: Box<dyn Media>,
         fs_uuid: Uuid,
-        me: RunningSystem,
+        identity: Identity,
         timing: Timing,
     ) -> Result<Self, MemberError> {
+        let me = identity.system();
         let mut place = None;
         for _ in 0..ATTEMPTS {
             let members = read(&*media, fs_uuid, None)?;
@@ -259,6 +274,7 @@ impl Seat {
                 let mut seat = Self {
                     media,
                     fs_uuid,
+                    identity,
                     me,
                     place,
                     numbering,
@@ -274,6 +290,9 @@ impl Seat {
             let mut taken = members.iter().map(|member| member.place).peekable();
             let free = (0..MAX_MEMBERS).find(|place| taken.next_if_eq(place).is_none());
             let wanted = mine.or(free).ok_or(MemberError::Full)?;
+            if identity.has_changed()? {
+                return Err(MemberError::Resumed { place: wanted });
+            }
             claim(&*media, fs_uuid, me, wanted)?;
             // Another system may claim the same place at the same moment.
             thread::sleep(timing.settle);
@@ -319,15 +338,19 @@ impl Seat {
         Ok(())
     }
 
-    fn is_mine(&self) -> Result<bool, MediaError> {
-        let found = at(&*self.media, self.fs_uuid, self.place)?;
-        Ok(found.is_some_and(|member| member.system == self.me))
+    fn check(&self) -> Result<(), MemberError> {
+        let place = self.place;
+        if self.identity.has_changed()? {
+            return Err(MemberError::Resumed { place });
+        }
+        match at(&*self.media, self.fs_uuid, place)? {
+            Some(member) if member.system == self.me => Ok(()),
+            _ => Err(MemberError::Lost { place }),
+        }
     }
 
     fn beat(&mut self) -> Result<(), MemberError> {
-        if !self.is_mine()? {
-            return Err(MemberError::Lost { place: self.place });
-        }
+        self.check()?;
         self.heartbeat = self.heartbeat.wrapping_add(1);
         let start = offset(self.place);
         // Each in one store: who reads meanwhile sees the old word or the new one.
@@ -344,7 +367,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if self.is_mine().unwrap_or(false) {
+        if self.check().is_ok() {
             // A place that cannot be freed is that of a silent member.
             let _ = free(&*self.media, self.place);
         }
@@ -387,182 +410,5 @@ fn claim(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs::File;
-
-    use super::*;
-    use crate::media::PoolFile;
-    use crate::sys::dax::Access;
-
-    const FS: Uuid = Uuid::from_u128(77);
-    const QUICK: Timing = Timing {
-        interval: Duration::from_millis(20),
-        expiry: Duration::from_millis(200),
-        settle: Duration::from_millis(5),
-        patience: Duration::from_secs(60),
-    };
-
-    fn system(number: u128, boot: u128) -> RunningSystem {
-        let (system, boot) = (Uuid::from_u128(number), Uuid::from_u128(boot));
-        RunningSystem { system, machine: None, boot }
-    }
-
-    struct Pool(PoolFile);
-
-    impl Pool {
-        fn new() -> Self {
-            let file = tempfile::NamedTempFile::new().unwrap();
-            File::options().write(true).open(file.path()).unwrap().set_len(16 << 20).unwrap();
-            Self(PoolFile::open(file.path(), Access::Write).unwrap())
-        }
-
-        fn take(&self, me: RunningSystem) -> Result<Seat, MemberError> {
-            Seat::take(Box::new(self.0.try_clone().unwrap()), FS, me, QUICK)
-        }
-
-        /// Number of the system, and how far it is.
-        fn members(&self) -> Vec<(u128, u64)> {
-            let members = read(&self.0, FS, Some(0)).unwrap();
-            members.iter().map(|m| (m.system.system.as_u128(), m.applied)).collect()
-        }
-    }
-
-    #[test]
-    fn members_come_report_and_go() {
-        let pool = Pool::new();
-        assert_eq!(pool.members(), []);
-        let mut seats: Vec<Seat> = (1..=3).map(|n| pool.take(system(n, n)).unwrap()).collect();
-        seats[1].report(0, 7, 0).unwrap();
-        assert_eq!(pool.members(), [(1, 0), (2, 7), (3, 0)]);
-        // Nobody has released what he has not applied.
-        let released = || read(&pool.0, FS, Some(0)).unwrap()[1].released;
-        for (told, found) in [(5, 5), (9, 7)] {
-            seats[1].report(0, 7, told).unwrap();
-            assert_eq!(released(), found);
-        }
-        drop(seats.remove(0));
-        assert_eq!(pool.members(), [(2, 7), (3, 0)]);
-        // The free place is used again, and begins at nothing.
-        let fourth = pool.take(system(4, 4)).unwrap();
-        assert_eq!((fourth.place, pool.members()[0]), (0, (4, 0)));
-        assert_eq!(
-            read(&pool.0, Uuid::from_u128(78), Some(0)).unwrap(),
-            [],
-            "another file system's"
-        );
-    }
-
-    #[test]
-    fn what_is_of_another_numbering_does_not_count() {
-        let pool = Pool::new();
-        let mut seat = pool.take(system(1, 1)).unwrap();
-        seat.report(5, 9, 8).unwrap();
-        let found = |numbering| {
-            let found = read(&pool.0, FS, numbering).unwrap()[0];
-            (found.is_current, found.applied, found.released)
-        };
-        assert_eq!(found(Some(5)), (true, 9, 8));
-        for other in [None, Some(0), Some(4), Some(6)] {
-            assert_eq!(found(other), (false, 0, 0));
-        }
-        // In between the two stores neither is taken for one of the other.
-        let field = offset(0) + offset_of!(format::Member, applied) as u64;
-        pool.0.write_at(field, numbered(7, 3).as_bytes()).unwrap();
-        assert_eq!((found(Some(5)), found(Some(7))), ((false, 0, 0), (true, 3, 0)));
-    }
-
-    #[test]
-    fn tools_of_other_versions_are_known_as_such() {
-        let pool = Pool::new();
-        let mut seat = pool.take(system(1, 1)).unwrap();
-        seat.report(0, 9, 9).unwrap();
-        let mut raw = format::Member::new_zeroed();
-        pool.0.read_at(offset(0), raw.as_mut_bytes()).unwrap();
-        // What older tools read.
-        assert_eq!((raw.old_applied.get(), raw.old_released.get()), (0, 0));
-        for (version, tools) in [(0, Tools::Older), (MEMBER_VERSION + 1, Tools::Newer)] {
-            raw.version = U64::new(version);
-            (raw.old_applied, raw.old_released) = (U64::new(9), U64::new(9));
-            pool.0.write_at(offset(0), raw.as_bytes()).unwrap();
-            let found = read(&pool.0, FS, Some(0)).unwrap()[0];
-            assert_eq!((found.tools, found.applied, found.released), (tools, 0, 0));
-        }
-    }
-
-    #[test]
-    fn at_the_same_moment_each_gets_a_place_of_its_own() {
-        let pool = Pool::new();
-        let seats: Vec<Seat> = thread::scope(|scope| {
-            let pool = &pool;
-            let takers: Vec<_> =
-                (1..=4).map(|n| scope.spawn(move || pool.take(system(n, n)).unwrap())).collect();
-            takers.into_iter().map(|taker| taker.join().unwrap()).collect()
-        });
-        let mut places: Vec<u64> = seats.iter().map(|seat| seat.place).collect();
-        places.sort_unstable();
-        assert_eq!(places, [0, 1, 2, 3]);
-        assert_eq!(pool.members().len(), 4);
-    }
-
-    #[test]
-    fn a_system_that_was_killed_leaves_a_silent_place_until_it_is_back() {
-        let pool = Pool::new();
-        std::mem::forget(pool.take(system(1, 1)).unwrap());
-        let other = pool.take(system(2, 2)).unwrap();
-        let looked = look(&pool.0, FS, Some(0), QUICK).unwrap();
-        assert!(looked.iter().all(|(_, alive)| !alive), "nobody beats: {looked:?}");
-        // The same machine after a reboot: whether the first is a living clone is not known yet.
-        let mut back = pool.take(system(1, 9)).unwrap();
-        back.tend(QUICK).unwrap();
-        assert_eq!(pool.members(), [(1, 0), (2, 0), (1, 0)]);
-        thread::sleep(QUICK.expiry);
-        back.tend(QUICK).unwrap();
-        assert_eq!(pool.members(), [(2, 0), (1, 0)]);
-        drop(other);
-        // A program of the running system that was killed: the next one goes on in its place.
-        let place = back.place;
-        std::mem::forget(back);
-        assert_eq!(pool.take(system(1, 9)).unwrap().place, place);
-    }
-
-    #[test]
-    fn who_beats_is_alive_and_is_not_dropped() {
-        let pool = Pool::new();
-        let mut seat = pool.take(system(1, 1)).unwrap();
-        let before = read(&pool.0, FS, Some(0)).unwrap()[0];
-        thread::scope(|scope| {
-            let looked = scope.spawn(|| look(&pool.0, FS, Some(0), QUICK).unwrap());
-            while !looked.is_finished() {
-                seat.tend(QUICK).unwrap();
-                thread::sleep(QUICK.interval);
-            }
-            assert!(matches!(looked.join().unwrap()[..], [(_, true)]));
-        });
-        assert!(!drop_silent(&pool.0, FS, &before).unwrap());
-        let now = read(&pool.0, FS, Some(0)).unwrap()[0];
-        assert!(drop_silent(&pool.0, FS, &now).unwrap());
-        assert!(matches!(seat.tend(QUICK), Err(MemberError::Lost { place: 0 })));
-        assert!(matches!(seat.report(0, 3, 0), Err(MemberError::Lost { place: 0 })));
-    }
-
-    #[test]
-    fn a_full_table_takes_nobody() {
-        let pool = Pool::new();
-        for place in 0..MAX_MEMBERS {
-            claim(&pool.0, FS, system(place.into(), 1), place).unwrap();
-        }
-        assert!(matches!(pool.take(system(5000, 5000)), Err(MemberError::Full)));
-    }
-
-    #[test]
-    fn a_torn_place_is_free() {
-        let pool = Pool::new();
-        let seat = pool.take(system(1, 1)).unwrap();
-        pool.0.write_at(offset(seat.place) + 20, &[0xee; 4]).unwrap();
-        assert_eq!(pool.members(), []);
-        let other = pool.take(system(2, 2)).unwrap();
-        assert_eq!(other.place, seat.place);
-        drop(seat);
-        assert_eq!(pool.members(), [(2, 0)], "the first has lost it, and frees nothing");
-    }
-}
+#[path = "members_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 
 pub mod alloc;
 mod entries;
+pub mod identity;
 pub mod lease;
 pub mod lease_request;
 pub mod log;

@@ -240,7 +240,7 @@ impl Users {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::lease::RunningSystem;
+    use crate::store::identity::RunningSystem;
 
     fn process(pid: u32) -> NamedProcess {
         NamedProcess { pid, name: None, user: None }

@@ -2,6 +2,7 @@
 //! This machine: its mounts, its processes, its locks and files.
 
 pub mod faults;
+pub mod generation;
 pub mod holders;
 pub mod lock;
 pub mod long_path;

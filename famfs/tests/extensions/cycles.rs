@@ -16,7 +16,8 @@ use famfs::media::{Media, MediaError};
 use famfs::replay::reclaim::{reclaim, releasing, renumber};
 use famfs::replay::tree::object::ObjectKind;
 use famfs::replay::{Attributes, Contents, Owner, fsck};
-use famfs::store::lease::{RunningSystem, Timing};
+use famfs::store::identity::{Identity, RunningSystem};
+use famfs::store::lease::Timing;
 use famfs::store::members::{self, Seat};
 use famfs::store::mkfs::{Options, mkfs};
 use famfs::store::users::Users;
@@ -127,6 +128,7 @@ impl Machine {
             let boot = Uuid::from_u128(self.boot);
             let me = RunningSystem { system: uuid, machine: Some(uuid), boot };
             let media = Box::new(media.clone());
+            let me = Identity::of_another(me);
             self.seat = Some(Seat::take(media, Uuid::from_u128(1), me, TIMING).unwrap());
         }
         let plan = self.player.plan();

@@ -193,7 +193,7 @@ fn follows(members: &[(Member, bool)], machine: Uuid, published: u64) -> Option<
 
 #[cfg(test)]
 mod tests {
-    use famfs::store::lease::RunningSystem;
+    use famfs::store::identity::RunningSystem;
     use famfs::store::members::Tools;
 
     use super::*;

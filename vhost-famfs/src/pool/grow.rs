@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use famfs::media::{Media, MediaError, PoolFile};
 use famfs::replay::size;
-use famfs::store::lease::{Keeper, LeaseError, RunningSystem, Timing};
+use famfs::store::identity::{Identity, RunningSystem};
+use famfs::store::lease::{Keeper, LeaseError, Timing};
 use famfs::store::superblock::{Superblock, SuperblockError};
 use famfs::system::holders::{self as famfs_holders, NamedProcess};
 use famfs::text::units::{About, Bytes};
@@ -200,7 +201,7 @@ fn lease(
         action: "open it again",
         source,
     })?;
-    let host = RunningSystem::this(Uuid::nil()).map_err(failed)?;
+    let host = Identity::this(Uuid::nil()).map_err(LeaseError::from).map_err(failed)?;
     let timing = Timing::default();
     let waiting = |holder: &RunningSystem| {
         let patience = timing.patience.as_secs();

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use famfs::format::report::Report;
 use famfs::media::{MediaError, PoolFile};
-use famfs::store::lease::{RunningSystem, Timing};
+use famfs::store::identity::{Identity, RunningSystem};
+use famfs::store::lease::Timing;
 use famfs::store::members::{MemberError, Seat};
 use famfs::store::superblock::{Superblock, SuperblockError};
 use famfs::system::neighbours::PoolId;
@@ -89,7 +90,12 @@ impl Place {
         if media.id()? != self.id || superblock.fs_uuid != report.fs_uuid {
             return Err(PlaceError::Other(self.pool.clone()));
         }
-        Ok(Seat::take(Box::new(media), report.fs_uuid, me, Timing::default())?)
+        Ok(Seat::take(
+            Box::new(media),
+            report.fs_uuid,
+            Identity::of_another(me),
+            Timing::default(),
+        )?)
     }
 }
 

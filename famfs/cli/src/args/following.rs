@@ -20,13 +20,16 @@ SIGINT and on SIGTERM. Under systemd it reports when it is ready (Type=notify).
 On the master it also holds the master's lease, so that no clone of this system can add files, and \
 lends it to commands of the host. It takes a place among the members (`famfs members`), if the \
 memory can be written. There it tells how far its mount is, and of which deleted files no program \
-here has any open or mapped, so that `famfs reclaim` can give their memory back.
+here has any open or mapped, so that `famfs reclaim` can give their memory back. In a VM that was \
+resumed from a snapshot it leaves lease and place to the VM that was saved, and takes new ones; \
+for that, QEMU must give it a generation, as `vhost-famfs` does.
 
 Each error is reported once. A file or directory that cannot be made or removed is tried again \
 after a second, then less and less often, but at least every 30 seconds. So is a log that cannot \
 be followed because another system damaged it: once it is correct again, the watch continues.
 
-With --json each event is one line: `ready`, `directory`, `file`, `error`, `recovered`, `end`.
+With --json each event is one line: `ready`, `directory`, `file`, `error`, `recovered`, `resumed`, \
+`end`.
 
 Examples:
   famfs watch /mnt/famfs

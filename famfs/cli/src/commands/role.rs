@@ -4,15 +4,17 @@
 use std::path::Path;
 
 use anyhow::Result;
-use famfs::store::lease::{self, RunningSystem, Timing};
+use famfs::store::identity::{Identity, RunningSystem};
+use famfs::store::lease::{self, Timing};
 use famfs::store::role::{self, Role};
 use famfs::store::superblock::Superblock;
 use famfs::sys::dax::Access;
+use famfs::text::error_report::one_line;
 use famfs_cli::args;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::output::{OK, Outcome, print_json, say};
+use crate::output::{OK, Outcome, notice, print_json, say};
 use crate::place::Place;
 
 #[derive(Serialize)]
@@ -67,12 +69,14 @@ fn look(place: &Place, superblock: &Superblock, system: Uuid) -> Result<Lease> {
     let Some(found) = lease::read(media, fs_uuid)? else {
         return Ok(Lease { state: "none", system: None, machine: None, boot: None });
     };
-    let me = RunningSystem::this(system)?;
+    // Without root it may be unknown which running of this system this is.
+    let me = Identity::this(system).map_err(|err| notice!("{}", one_line(&err))).ok();
+    let me = me.as_ref().map(Identity::system);
     let state = if found.heartbeat == 0 {
         "free"
-    } else if found.holder.boot == me.boot {
+    } else if me.is_some_and(|me| found.holder.boot == me.boot) {
         "ours"
-    } else if lease::living(media, fs_uuid, Some(&me), Timing::default(), |_| {})?.is_some() {
+    } else if lease::living(media, fs_uuid, me.as_ref(), Timing::default(), |_| {})?.is_some() {
         "alive"
     } else {
         "dead"

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use famfs::store::lease::{Keeper, LeaseError, RunningSystem, Timing};
+use famfs::store::identity::Identity;
+use famfs::store::lease::{Keeper, LeaseError, Timing};
 use famfs::store::role;
 use famfs::store::superblock::Superblock;
 use famfs::store::takeover::takeover;
@@ -44,7 +45,7 @@ pub fn run(pool: Option<&Path>, args: &args::Takeover) -> Outcome {
     if !args.yes && former != master && !confirmed(&question, "--yes")? {
         return Err(anyhow!("not confirmed; nothing was changed").into());
     }
-    let me = RunningSystem::this(here.unwrap_or_default())?;
+    let me = Identity::this(here.unwrap_or_default())?;
     let lease = place.volume.lease_media()?;
     // A living master is an answer, not to be waited for.
     let timing = Timing { patience: Duration::ZERO, ..Timing::default() };

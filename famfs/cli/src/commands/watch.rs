@@ -79,6 +79,8 @@ enum Event<'a> {
     Error { message: &'a str },
     /// Something that went wrong before works again.
     Recovered { message: &'a str },
+    /// This system is no longer the one that began to follow the log.
+    Resumed { message: &'a str },
     /// The log is no longer followed.
     End { reason: &'static str },
 }
@@ -204,6 +206,9 @@ fn follow(
         }
         if let Some(problem) = shared.member.tell_host(follower, |report| wake.report(report)) {
             reporter.error(&problem);
+        }
+        if shared.member.take_resumed() {
+            reporter.resumed();
         }
         let again = follower.has_failed() && retry.left().is_zero();
         if !(changed || again || trouble.is_some()) {
@@ -364,6 +369,18 @@ impl<'a> Reporter<'a> {
         notice!("{message}");
         if self.args.json {
             self.event(&Event::Recovered { message });
+        }
+    }
+
+    /// Reports that this system was resumed from a snapshot. Errors are reported again: those
+    /// before were another system's.
+    fn resumed(&mut self) {
+        let message = "this VM was resumed from a snapshot: it leaves lease and place among the \
+                       members to the VM that was saved, and takes new ones";
+        self.told.clear();
+        notice!("{message}");
+        if self.args.json {
+            self.event(&Event::Resumed { message });
         }
     }
 

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use famfs::kernel::follow::Follower;
-use famfs::store::lease::{Keeper, LeaseError, RunningSystem, Timing};
+use famfs::store::identity::Identity;
+use famfs::store::lease::{Keeper, LeaseError, Timing};
 use famfs::store::role::Role;
 use famfs::text::error_report::one_line;
 use famfs::write::volume::Volume;
@@ -64,19 +65,30 @@ impl Lease {
                     self.state = State::Held(keeper);
                     None
                 }
+                Ok(Err(LeaseError::Resumed)) => return self.resumed(),
                 Ok(Err(err)) => Some(one_line(&err)),
                 Err(TryRecvError::Empty) => return None,
                 Err(TryRecvError::Disconnected) => {
                     Some("the thread that waits for the lease ended".to_owned())
                 }
             },
-            State::Held(keeper) => keeper.check().err().map(|err| one_line(&err)),
+            State::Held(keeper) => match keeper.check() {
+                Err(LeaseError::Resumed) => return self.resumed(),
+                held => held.err().map(|err| one_line(&err)),
+            },
         };
         if problem.is_some() {
             self.state = State::Without;
             self.next = Instant::now() + AGAIN;
         }
         problem
+    }
+
+    /// Forgets the lease of the system that this one was resumed from, and at once asks for one of
+    /// its own. Nothing is written: what was held is that system's. [`super::member`] reports it.
+    fn resumed(&mut self) -> Option<String> {
+        (self.state, self.next) = (State::Without, Instant::now());
+        None
     }
 
     /// Somebody may ask for it now.
@@ -116,7 +128,7 @@ impl Lease {
     }
 
     fn begin(&mut self, system: Uuid, follower: &Follower) -> Result<()> {
-        let me = RunningSystem::this(system)?;
+        let me = Identity::this(system)?;
         let media = follower.volume().lease_media()?;
         let fs_uuid = follower.fs_uuid();
         let (sender, result) = mpsc::channel();

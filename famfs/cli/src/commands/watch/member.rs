@@ -9,8 +9,9 @@ use anyhow::Result;
 use famfs::format::report::Report;
 use famfs::kernel::follow::Follower;
 use famfs::kernel::release::Release;
-use famfs::store::lease::{RunningSystem, Timing};
-use famfs::store::members::Seat;
+use famfs::store::identity::{Identity, RunningSystem};
+use famfs::store::lease::Timing;
+use famfs::store::members::{MemberError, Seat};
 use famfs::store::role;
 use famfs::write::volume::Volume;
 
@@ -41,6 +42,10 @@ pub struct Membership {
     /// How far removed files are known to be unused here, in slots of a numbering.
     release: Release,
     numbering: Option<u64>,
+    /// Who the host was told that this is.
+    me: Option<Identity>,
+    /// Whether this system was resumed from a snapshot, and that was not reported yet.
+    was_resumed: bool,
 }
 
 impl Membership {
@@ -49,7 +54,24 @@ impl Membership {
         let now = Instant::now();
         let (release, numbering, told, has_host) = (Release::default(), None, None, false);
         let (next, last, beat) = (now, now, BEAT);
-        Self { writable, seat: None, told, has_host, next, beat, last, release, numbering }
+        Self {
+            writable,
+            seat: None,
+            told,
+            has_host,
+            next,
+            beat,
+            last,
+            release,
+            numbering,
+            me: None,
+            was_resumed: false,
+        }
+    }
+
+    /// Whether this system was resumed from a snapshot since the last call.
+    pub fn take_resumed(&mut self) -> bool {
+        std::mem::take(&mut self.was_resumed)
     }
 
     /// Sets how often to beat, by whether others wake this system.
@@ -103,10 +125,16 @@ impl Membership {
                         seat.report(numbering, applied, proven)
                     }
                 };
-                match due {
-                    true => told.and_then(|()| seat.tend(Timing::default())).map_err(Into::into),
-                    false => told.map_err(Into::into),
+                let told = match due {
+                    true => told.and_then(|()| seat.tend(Timing::default())),
+                    false => told,
+                };
+                if let Err(MemberError::Resumed { .. }) = told {
+                    // The place is that of the system which was saved; the next call takes another.
+                    (self.seat, self.next, self.was_resumed) = (None, now, true);
+                    return unproven;
                 }
+                told.map_err(Into::into)
             }
             None if due => take(follower).map(|seat| self.seat = Some(seat)),
             None => return unproven,
@@ -138,7 +166,7 @@ impl Membership {
         }
         let now = Instant::now();
         let problem = self.prove(follower);
-        let (Some(numbering), Ok(me)) = (follower.numbering(), this()) else {
+        let (Some(numbering), Some(me)) = (follower.numbering(), self.identity(now)) else {
             self.next = self.next.max(now + self.beat);
             return problem;
         };
@@ -161,6 +189,22 @@ impl Membership {
         problem
     }
 
+    /// Who this is. It is found out again with each beat.
+    fn identity(&mut self, now: Instant) -> Option<RunningSystem> {
+        if let Some(me) = self.me.as_ref().filter(|_| now >= self.next) {
+            let changed = me.has_changed();
+            self.was_resumed |= matches!(changed, Ok(true));
+            // What cannot be read may have changed.
+            if changed.unwrap_or(true) {
+                self.me = None;
+            }
+        }
+        if self.me.is_none() {
+            self.me = this().ok();
+        }
+        self.me.as_ref().map(Identity::system)
+    }
+
     /// Tries to find out that removed files are unused. Returns what to report.
     fn prove(&mut self, follower: &Follower) -> Option<String> {
         if self.numbering != follower.numbering() {
@@ -179,8 +223,8 @@ impl Membership {
     }
 }
 
-fn this() -> Result<RunningSystem> {
-    Ok(RunningSystem::this(role::system_uuid()?)?)
+fn this() -> Result<Identity> {
+    Ok(Identity::this(role::system_uuid()?)?)
 }
 
 fn take(follower: &Follower) -> Result<Seat> {

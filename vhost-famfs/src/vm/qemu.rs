@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use famfs::system::port;
+use famfs::system::{generation, port};
 use protocol::exec::{self, PORTS};
 
 use super::accelerator::Accelerator;
@@ -14,6 +14,8 @@ use super::version::QemuVersion;
 use crate::device::pmem::DEVICE_ID;
 
 const MIB: u64 = 1 << 20;
+/// Another one each time it is read, which QEMU does when it starts.
+const RANDOM_UUID: &str = "/proc/sys/kernel/random/uuid";
 
 impl VmConfig {
     /// Program and arguments.
@@ -85,6 +87,9 @@ impl VmConfig {
         // vhost-user devices need guest RAM that another process can map.
         argv.option("-object", format!("memory-backend-memfd,id=ram,size={memory}M,share=on"));
         argv.option("-uuid", self.uuid.to_string());
+        // All else that a guest knows itself by is the same in a clone. The device `vmgenid` would
+        // do this too, but with it QEMU's qboot does not start the guest.
+        argv.option("-fw_cfg", format!("name={},file={RANDOM_UUID}", generation::LAUNCHER));
         for (id, value) in self.all_credentials() {
             let value = format!("value=io.systemd.credential:{id}={value}");
             argv.option("-smbios", join(["type=11,".as_ref(), &quote(value.as_ref())]));

@@ -17,7 +17,7 @@ fn the_plain_appliance_is_this_command() {
         -machine q35,memory-backend=ram,sata=off,smbus=off,vmport=off,i8042=off \
         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny -accel tcg,thread=single -cpu max,-erms,-fsrm -smp 2 -m 1024M \
         -object memory-backend-memfd,id=ram,size=1024M,share=on \
-        -uuid 00000000-0000-0000-0000-000000001234 \
+        -uuid 00000000-0000-0000-0000-000000001234 -fw_cfg name=opt/org.vhost-famfs/generation,file=/proc/sys/kernel/random/uuid \
         -smbios type=11,value=io.systemd.credential:famfs.no-pool=1 \
         -smbios type=11,value=io.systemd.credential:system.hostname=vm1 \
         -bios qboot.rom -kernel IMAGE/vmlinux -initrd IMAGE/initrd.cpio -append 'console=ttyS0 \

@@ -54,6 +54,7 @@ fn domain(plan: &ClusterPlan, vm: &VmPlan, accelerator: Accelerator) -> Result<E
         text,
         "  <name>{name}</name>
   <uuid>{uuid}</uuid>
+  <genid/>
   <description>{description}</description>
   <memory unit=\"KiB\">{memory}</memory>
   <memoryBacking>

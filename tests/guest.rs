@@ -11,6 +11,8 @@ mod model;
 mod mounted;
 #[path = "guest/python.rs"]
 mod python;
+#[path = "guest/running_clones.rs"]
+mod running_clones;
 #[path = "guest/script.rs"]
 mod script;
 #[path = "guest/whole_tree.rs"]
@@ -42,6 +44,7 @@ fn main() -> Result<ExitCode> {
     session.scenario("a model", |s| model::scenario(s, &artifacts));
     session.scenario("a whole tree", |s| whole_tree::scenario(s, &artifacts));
     session.scenario("clones", |s| clones::scenario(s, &artifacts));
+    session.scenario("running clones", |s| running_clones::scenario(s, &artifacts));
     session.scenario("raw view and a read-only window", |s| raw_view(s, &artifacts));
     Ok(session.finish())
 }

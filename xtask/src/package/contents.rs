@@ -173,8 +173,13 @@ fn guest(tree: &Tree, programs: &Path) -> Result<()> {
     for unit in files(&given.join("units"))? {
         tree.copy(&unit, &format!("{UNITS}/{}", name_of(&unit)), 0o644)?;
     }
-    let name = "vhost-famfs-guest.conf";
-    tree.copy(&given.join("tmpfiles.conf"), &format!("usr/lib/tmpfiles.d/{name}"), 0o644)
+    for (from, to) in [
+        ("tmpfiles.conf", "usr/lib/tmpfiles.d/vhost-famfs-guest.conf"),
+        ("udev.rules", "usr/lib/udev/rules.d/60-vhost-famfs-guest.rules"),
+    ] {
+        tree.copy(&given.join(from), to, 0o644)?;
+    }
+    Ok(())
 }
 
 /// A program without the names of its symbols.

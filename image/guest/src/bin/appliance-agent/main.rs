@@ -10,7 +10,8 @@
 //!
 //! `appliance-agent` serves the host. In the diskless appliance, `appliance-agent diskless` does
 //! so, and ends when the host requests a power-off. `attach` mounts the pool and passes it to the
-//! serving agent. appliance-init starts both. Units run `attached`, which waits for the end of
+//! serving agent. appliance-init starts both; in guests that are no appliances, units do, and
+//! `unattached` reports how `attach` failed. Units run `attached`, which waits for the end of
 //! `attach`, and `watch`, which follows the pool (in the diskless appliance, appliance-init does
 //! this). `power-off` asks systemd to power the machine off, `check` reports what is wrong with the
 //! machine, `send` and `receive` copy files.
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         [] => session::serve(session::PowerOff::Systemd).map(|()| ExitCode::SUCCESS),
         ["diskless"] => session::serve(session::PowerOff::End).map(|()| ExitCode::SUCCESS),
         ["attach"] => mounting::attach().map(|()| ExitCode::SUCCESS),
+        ["unattached"] => pool::report_failure().map(|()| ExitCode::SUCCESS),
         ["attached"] => pool::wait_attached().map(|()| ExitCode::SUCCESS),
         ["watch"] => mounting::watch(),
         ["power-off"] => systemd::power_off().map_err(Error::msg).map(|()| ExitCode::SUCCESS),
@@ -54,7 +56,7 @@ fn main() -> ExitCode {
         ["send", "-r", "--", ref paths @ ..] => copying::send(true, paths),
         ["receive", target, ref names @ ..] => copying::receive(target, names),
         _ => Err(anyhow::anyhow!(
-            "unexpected arguments {arguments:?}; usage: appliance-agent [diskless | attach | attached | watch | power-off | \
+            "unexpected arguments {arguments:?}; usage: appliance-agent [diskless | attach | attached | unattached | watch | power-off | \
              check | send [-r] -- PATH... | receive TARGET NAME...]"
         )),
     };

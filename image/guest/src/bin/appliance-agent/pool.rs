@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The state of the pool, as reported by the program that mounts it, and announced to the host.
 
+use std::env;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -79,6 +80,22 @@ pub fn mark_followed() -> Result<()> {
     fs::write(&mark, "").with_context(|| format!("cannot write {}", mark.display()))
 }
 
+/// Reports that the unit that mounts the pool has failed; systemd tells how (systemd.exec(5),
+/// `$SERVICE_RESULT`). Does nothing if it has not.
+pub fn report_failure() -> Result<()> {
+    let variable = |name| env::var(name).unwrap_or_default();
+    let uptime_ms = report::uptime_ms().context("cannot read the time")?;
+    match failure(&variable("SERVICE_RESULT"), &variable("EXIT_STATUS"), uptime_ms) {
+        Some(attach) => report::leave(&attach).context("cannot report the failure"),
+        None => Ok(()),
+    }
+}
+
+fn failure(result: &str, status: &str, uptime_ms: u64) -> Option<Attach> {
+    let failed = !["", "success"].contains(&result);
+    failed.then(|| Attach::Failed { result: result.into(), status: status.into(), uptime_ms })
+}
+
 /// Waits for the first report; fails if the pool is not mounted. This is famfs-attach.service,
 /// which has a time limit.
 pub fn wait_attached() -> Result<()> {
@@ -90,5 +107,19 @@ pub fn wait_attached() -> Result<()> {
             Some(Attach::Mounted { .. } | Attach::Off) => return Ok(()),
             Some(Attach::Pending) | None => thread::sleep(STEP),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_unit_that_failed_is_reported() {
+        assert_eq!(failure("success", "0", 7), None);
+        assert_eq!(failure("", "", 7), None);
+        let (result, status) = ("exit-code".to_owned(), "1".to_owned());
+        let expected = Attach::Failed { result, status, uptime_ms: 7 };
+        assert_eq!(failure("exit-code", "1", 7), Some(expected));
     }
 }

@@ -254,6 +254,26 @@ fn every_option_of_the_users_pages_exists() {
     expect_none("options that no program has", &unknown);
 }
 
+/// What a guest of a user's own relies on.
+#[test]
+fn the_contract_for_own_guests_is_as_the_protocol() {
+    let page = fs::read_to_string(root().join("docs/using/own-guests.md")).unwrap();
+    let (_, contract) = page.split_once("## The contract").unwrap();
+    let version = format!("**{}**", protocol::exec::VERSION);
+    let last = protocol::exec::port(protocol::exec::PORTS - 1);
+    let words = [version, protocol::exec::port(0), last, famfs::system::port::NAME.to_owned()];
+    let credentials = protocol::credentials::known().into_iter().map(str::to_owned);
+    let units = fs::read_dir(root().join("packaging/vhost-famfs-guest/units")).unwrap();
+    let units = units.map(|unit| unit.unwrap().file_name().into_string().unwrap());
+    let missing: Vec<_> = words
+        .into_iter()
+        .chain(credentials)
+        .chain(units)
+        .filter(|word| !contract.contains(word))
+        .collect();
+    expect_none("missing in the contract", &missing);
+}
+
 #[test]
 fn every_example_of_vhost_famfs_is_a_valid_command_line() {
     let mut count = 0;

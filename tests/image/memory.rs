@@ -71,7 +71,7 @@ pub fn shared_root(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         Ok(())
     });
     session.check("the host has the root's pages once for both VMs", || {
-        let (root, _) = first.vm.config().image.memory_root().context("no root in memory")?;
+        let (root, _) = first.vm.config().root_in_memory().context("no root in memory")?;
         let file = residency::MappedFile::of(&root)?;
         let usage: Vec<residency::Usage> = cluster
             .pids()

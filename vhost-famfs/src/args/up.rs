@@ -75,10 +75,10 @@ pub(super) struct UpArgs {
     /// PATH]
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
-    /// Directory of the appliance image [default: $VHOST_FAMFS_IMAGE, else share/vhost-famfs/image
-    /// beside the program's directory, else the one built by `cargo xtask image`, else
-    /// /usr/share/vhost-famfs/image]
-    #[arg(long, value_name = "DIR")]
+    /// Directory of the appliance image, or a disk image with a guest of your own [default:
+    /// $VHOST_FAMFS_IMAGE, else share/vhost-famfs/image beside the program's directory, else the
+    /// one built by `cargo xtask image`, else /usr/share/vhost-famfs/image]
+    #[arg(long, value_name = "PATH")]
     image: Option<PathBuf>,
     /// Seconds that a VM has to mount the pool.
     #[arg(long, value_name = "SECONDS", default_value_t = 240,

@@ -105,6 +105,9 @@ fn every_key_is_read() {
         image = "image"
         root = "disk"
         kernel = "/boot/vmlinux"
+        initrd = "initrd"
+        append = "root=/dev/vda1"
+        firmware = "OVMF.fd"
         mount = false
         noexec = true
         shell = true
@@ -151,6 +154,9 @@ fn every_key_is_read() {
         image: Some("/etc/image".into()),
         root: Some(Root::Disk),
         kernel: Some("/boot/vmlinux".into()),
+        initrd: Some("/etc/initrd".into()),
+        append: Some("root=/dev/vda1".into()),
+        firmware: Some("/etc/OVMF.fd".into()),
         mount: Some(false),
         noexec: true,
         shell: true,

@@ -24,6 +24,9 @@ pub fn between(old: &VmSpec, new: &VmSpec) -> Vec<String> {
         image,
         root,
         kernel,
+        initrd,
+        append,
+        firmware,
         mount,
         noexec,
         shell,
@@ -52,6 +55,9 @@ pub fn between(old: &VmSpec, new: &VmSpec) -> Vec<String> {
     compare("image", path_of(old.image.as_deref()), path_of(image.as_deref()));
     compare("root", or_default(old.root.map(Root::name)), or_default(root.map(Root::name)));
     compare("kernel", path_of(old.kernel.as_deref()), path_of(kernel.as_deref()));
+    compare("initrd", path_of(old.initrd.as_deref()), path_of(initrd.as_deref()));
+    compare("append", or_default(old.append.as_ref()), or_default(append.as_ref()));
+    compare("firmware", path_of(old.firmware.as_deref()), path_of(firmware.as_deref()));
     compare("mount", or_default(old.mount), or_default(*mount));
     compare("noexec", old.noexec.to_string(), noexec.to_string());
     compare("shell", old.shell.to_string(), shell.to_string());
@@ -102,7 +108,7 @@ mod tests {
         let old = VmSpec::new("vm1");
         assert_eq!(between(&old, &old.clone()), [""; 0]);
         type Change = fn(&mut VmSpec);
-        let table: [(Change, &str); 16] = [
+        let table: [(Change, &str); 19] = [
             (|vm| vm.access = Access::ReadOnly, "access rw -> ro"),
             (
                 |vm| vm.access = Access::Slice { offset: 2 << 20, length: 1 << 30 },
@@ -115,6 +121,9 @@ mod tests {
             (|vm| vm.image = Some("/image".into()), "image the default -> /image"),
             (|vm| vm.root = Some(Root::Disk), "root the default -> disk"),
             (|vm| vm.kernel = Some("/vmlinux".into()), "kernel the default -> /vmlinux"),
+            (|vm| vm.initrd = Some("/initrd".into()), "initrd the default -> /initrd"),
+            (|vm| vm.append = Some("quiet".into()), "append the default -> quiet"),
+            (|vm| vm.firmware = Some("/fd".into()), "firmware the default -> /fd"),
             (|vm| vm.mount = Some(false), "mount the default -> false"),
             (|vm| vm.noexec = true, "noexec false -> true"),
             (|vm| vm.shell = true, "shell false -> true"),

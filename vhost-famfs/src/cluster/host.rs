@@ -15,7 +15,7 @@ pub const QEMU_VARIABLE: &str = "VHOST_FAMFS_QEMU";
 /// Where packages install the appliance image.
 pub const INSTALLED_IMAGE: &str = "/usr/share/vhost-famfs/image";
 
-/// Environment variable that names the directory of the appliance image.
+/// Environment variable that names the image.
 pub const IMAGE_VARIABLE: &str = "VHOST_FAMFS_IMAGE";
 
 /// Why this host cannot run a cluster.
@@ -51,7 +51,7 @@ pub struct Host {
     pub accelerator: Accelerator,
     /// Why that one.
     pub accelerator_reason: String,
-    /// The directory of the appliance image that VMs boot, if there is one.
+    /// The image that VMs boot, if there is one: the directory of an appliance, or the user's disk.
     pub image: Option<PathBuf>,
     /// The directory of all clusters.
     pub runtime: PathBuf,
@@ -78,7 +78,7 @@ impl Host {
             image: image
                 .map(Path::to_owned)
                 .or_else(|| find_image(&program, Path::new(INSTALLED_IMAGE)))
-                .map(from_anywhere),
+                .map(|path| std::path::absolute(&path).unwrap_or(path)),
             program,
             qemu: from_anywhere(qemu),
             qemu_version,
@@ -92,7 +92,7 @@ impl Host {
 
 /// Makes a path absolute. The name of a program that is searched for in PATH stays as it is.
 fn from_anywhere(path: PathBuf) -> PathBuf {
-    let is_path = path.components().count() > 1 || path.is_dir();
+    let is_path = path.components().count() > 1;
     if is_path { std::path::absolute(&path).unwrap_or(path) } else { path }
 }
 

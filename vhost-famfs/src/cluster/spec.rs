@@ -220,13 +220,23 @@ pub struct VmSpec {
     /// The processors of the host on which it runs; `None` for all.
     #[serde(default)]
     pub cpus_allowed: Option<Processors>,
-    /// The directory of the appliance image; `None` for the installed one.
+    /// The directory of the appliance image, or a disk image of the user's own guest; `None` for
+    /// the installed appliance.
     pub image: Option<PathBuf>,
     /// The root file system: [`Root::Memory`] or [`Root::Disk`]; `None` for memory where that
     /// works.
     pub root: Option<Root>,
     /// A kernel (`vmlinux` with a PVH entry, or `bzImage`) instead of the image's.
     pub kernel: Option<PathBuf>,
+    /// The initrd for the kernel of the user's own guest.
+    #[serde(default)]
+    pub initrd: Option<PathBuf>,
+    /// The parameters for the kernel of the user's own guest.
+    #[serde(default)]
+    pub append: Option<String>,
+    /// The firmware that boots the user's own guest; `None` for QEMU's BIOS.
+    #[serde(default)]
+    pub firmware: Option<PathBuf>,
     /// Whether the guest mounts the pool; `None` for yes, unless it sees only a part.
     pub mount: Option<bool>,
     /// Whether programs in the pool cannot be run in the guest.
@@ -299,6 +309,9 @@ impl VmSpec {
             image: None,
             root: None,
             kernel: None,
+            initrd: None,
+            append: None,
+            firmware: None,
             mount: None,
             noexec: false,
             shell: false,

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::{Finding, Status};
-use crate::vm::{Image, Root};
+use crate::vm::{DiskFormat, Image, Root};
 
 const FIX: &str = "install the package vhost-famfs-image, or run: cargo xtask image; or name one with \
                    $VHOST_FAMFS_IMAGE, --image, or image = \"...\"";
@@ -16,6 +16,15 @@ pub(super) fn examine(found: Option<PathBuf>) -> Finding {
         // VMs may have images of their own, and emitted clusters other kernels.
         return Finding::with(CHECK, Status::Warning, "no appliance image for `up`", FIX);
     };
+    if dir.is_file() {
+        return match DiskFormat::of(&dir) {
+            Ok(format) => {
+                let (dir, format) = (dir.display(), format.name());
+                Finding::ok(CHECK, format!("{dir}, a disk ({format}) of your own"))
+            }
+            Err(error) => Finding::with(CHECK, Status::Failed, error.to_string(), FIX),
+        };
+    }
     match Image::open(&dir) {
         Ok(image) => {
             let all = [Root::Memory, Root::Disk, Root::Initrd, Root::Verity];
@@ -40,6 +49,12 @@ mod tests {
         for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
             std::fs::write(dir.path().join(file), "").unwrap();
         }
+        // The variable may name a disk.
+        let disk = dir.path().join("disk");
+        std::fs::write(&disk, "no disk").unwrap();
+        assert_eq!(examine(Some(disk.clone())).status, Status::Failed);
+        std::fs::write(&disk, [" ".repeat(512).as_str(), "EFI PART"].concat()).unwrap();
+        assert!(examine(Some(disk)).found.ends_with("/disk, a disk (raw) of your own"));
         let finding = finding();
         assert_eq!(finding.status, Status::Ok);
         assert!(finding.found.ends_with(", with root: disk"), "{finding:?}");

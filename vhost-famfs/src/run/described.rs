@@ -35,7 +35,10 @@ pub(super) fn spec(config: &UpConfig) -> Result<(Spec, Option<ClusterFile>)> {
     }
     spec.pool.foreign |= config.foreign_pool;
     // Other commands, and emitted scripts, may run in other directories.
-    let images = spec.vms.iter_mut().flat_map(|vm| [&mut vm.image, &mut vm.kernel]);
+    let images = spec
+        .vms
+        .iter_mut()
+        .flat_map(|vm| [&mut vm.image, &mut vm.kernel, &mut vm.initrd, &mut vm.firmware]);
     for path in images.chain([&mut spec.pool.path]).flatten() {
         *path = absolute(&*path)
             .with_context(|| format!("cannot make {} an absolute path", path.display()))?;

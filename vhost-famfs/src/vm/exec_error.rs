@@ -52,7 +52,8 @@ pub enum ExecError {
     #[error(
         "the guest's agent speaks protocol version {found}, expected {expected}: its image is of \
          another version than this program; use the image of this version (`cargo xtask image` \
-         builds it), and start the VM again with `vhost-famfs down` and `up`"
+         builds it), or install the package vhost-famfs-guest of this version in your own guest, \
+         and start the VM again with `vhost-famfs down` and `up`"
     )]
     Version {
         /// The guest's.

@@ -127,6 +127,25 @@ pub enum VmError {
         /// The cause.
         cause: ExecError,
     },
+    /// The agent of a user's own guest was not heard in time.
+    #[error(
+        "VM {name}: no agent in the guest has answered within {limit:?}; the system on {} needs \
+         the package vhost-famfs-guest, systemd 252 or newer and a kernel with virtio_console \
+         (docs/using/own-guests.md); the last lines of {}, its console, which has what the guest \
+         writes to ttyS0:\n{console}", disk.display(), log.display()
+    )]
+    NoAgent {
+        /// The VM.
+        name: String,
+        /// How long it was given.
+        limit: Duration,
+        /// The disk image.
+        disk: PathBuf,
+        /// The log of the console.
+        log: PathBuf,
+        /// Its last lines.
+        console: String,
+    },
     /// The guest is up, but its pool is not mounted.
     #[error(
         "VM {name}: the pool is not mounted: the program that mounts it ended with {result} \
@@ -159,7 +178,7 @@ impl Vm {
     /// # Errors
     /// What keeps QEMU from running, with its messages.
     pub fn start(config: VmConfig) -> Result<Self, VmError> {
-        config.image.require(config.root)?;
+        config.system.require(config.root)?;
         config.command_line()?;
         if config.pools.iter().any(|pool| matches!(pool, PoolDevice::Shmem { .. })) {
             QemuVersion::require(
@@ -227,7 +246,16 @@ impl Vm {
     /// # Errors
     /// QEMU has ended, or the guest is not up within `limit`.
     pub fn wait_up(&self, limit: Duration) -> Result<Ready, VmError> {
-        let hello = self.agent().hello(limit).map_err(|error| self.not_ready(error))?;
+        let hello = self.agent().hello(limit).map_err(|error| match self.config.system.own() {
+            Some(own) if matches!(error, ExecError::Timeout { .. }) => VmError::NoAgent {
+                name: self.config.name.clone(),
+                limit,
+                disk: own.disk.clone(),
+                log: self.config.paths.console_log.clone(),
+                console: self.console(),
+            },
+            _ => self.not_ready(error),
+        })?;
         Ok(self.ready(hello))
     }
 
@@ -236,7 +264,13 @@ impl Vm {
     /// # Errors
     /// QEMU has ended, the guest is not ready within `limit`, or it could not mount the pool.
     pub fn wait_ready(&self, limit: Duration) -> Result<Ready, VmError> {
-        let hello = self.agent().attached(limit).map_err(|error| self.not_ready(error))?;
+        let deadline = Deadline::after(limit);
+        self.wait_up(limit)?;
+        let left = deadline.left().unwrap_or_default();
+        let hello = self.agent().attached(left).map_err(|error| match error {
+            ExecError::Timeout { doing, .. } => self.not_ready(ExecError::Timeout { doing, limit }),
+            error => self.not_ready(error),
+        })?;
         if let Attach::Failed { result, status, .. } = hello.attach {
             let name = self.config.name.clone();
             let console = self.console();

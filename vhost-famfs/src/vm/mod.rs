@@ -5,7 +5,8 @@
 //!  VmConfig --command_line()--> argv --Vm::start()--> QEMU process
 //!      |                                               |  console log, QMP socket
 //!      | pools: the Backend's socket, or a file        |  agent socket <-> agent in the guest
-//!      '-- Image (kernel, initrd, root), Root           '-- residency::of_process(pid)
+//!      '-- System: Image (kernel, initrd, root), Root   '-- residency::of_process(pid)
+//!                  or OwnGuest (disk, firmware or kernel)
 //! ```
 //!
 //! Principles: a command line is a pure function of its configuration (except that starting a VM
@@ -28,6 +29,7 @@ mod config;
 mod confine;
 mod connection;
 mod deadline;
+mod disk_format;
 mod exec_error;
 mod forward;
 mod guest;
@@ -42,6 +44,7 @@ mod select;
 mod shutdown;
 mod socket;
 mod stream;
+mod system;
 mod version;
 mod wait;
 
@@ -52,6 +55,7 @@ pub use command::{Command, Output};
 pub use config::{ConfigError, Console, Disk, PoolDevice, VmConfig};
 pub(crate) use config::{EMULATED_WORDS, ROOT_SERIAL};
 pub use confine::{Confinement, has_filter};
+pub use disk_format::{DiskError, DiskFormat};
 pub use exec_error::ExecError;
 pub use forward::{Forward, Protocol};
 pub use guest::Guest;
@@ -67,4 +71,5 @@ pub use qmp::{Qmp, QmpError};
 pub use select::{Origin, Qemu, SelectError, find_in_path};
 pub use shutdown::{Ending, Shutdown, end_vm};
 pub use stream::{Begin, Streams};
+pub use system::{OwnGuest, Start, System};
 pub use version::{QemuVersion, VersionError};

@@ -10,6 +10,7 @@ use protocol::exec::{self, PORTS};
 use super::accelerator::Accelerator;
 use super::arguments::{CommandLine, join, quote};
 use super::config::{ConfigError, Console, Disk, PoolDevice, ROOT_SERIAL, ROOT_SLOT, VmConfig};
+use super::system::{OwnGuest, Start, System};
 use super::version::QemuVersion;
 use crate::device::pmem::DEVICE_ID;
 
@@ -94,10 +95,25 @@ impl VmConfig {
             let value = format!("value=io.systemd.credential:{id}={value}");
             argv.option("-smbios", join(["type=11,".as_ref(), &quote(value.as_ref())]));
         }
+        self.boot(argv);
+    }
+
+    /// Where the kernel comes from.
+    fn boot(&self, argv: &mut CommandLine) {
+        let (kernel, initrd) = match &self.system {
+            System::Appliance(image) => (image.kernel(), Some(image.initrd(self.root))),
+            System::Own(own) => match &own.start {
+                Start::Kernel { kernel, initrd, .. } => (kernel.clone(), initrd.clone()),
+                Start::Firmware(Some(firmware)) => return argv.option("-bios", firmware),
+                Start::Firmware(None) => return,
+            },
+        };
         // qboot and the PVH entry point skip the firmware and the kernel's own decompression.
         argv.option("-bios", "qboot.rom");
-        argv.option("-kernel", self.image.kernel());
-        argv.option("-initrd", self.image.initrd(self.root));
+        argv.option("-kernel", kernel);
+        if let Some(initrd) = initrd {
+            argv.option("-initrd", initrd);
+        }
         argv.option("-append", self.kernel_command_line());
     }
 
@@ -112,9 +128,18 @@ impl VmConfig {
     }
 
     fn storage(&self, argv: &mut CommandLine) {
-        let root = self.image.disk(self.root);
+        let root = match &self.system {
+            System::Appliance(image) => image.disk(self.root),
+            System::Own(own) => {
+                own.add_disk(argv);
+                None
+            }
+        };
         let root = root.map(|path| Disk { path, serial: ROOT_SERIAL.into() });
+        // The disk of a user's own guest is disk0, too.
+        let first = usize::from(self.system.own().is_some());
         for (index, disk) in root.iter().chain(&self.disks).enumerate() {
+            let index = first + index;
             let node = format!("driver=file,node-name=disk{index},read-only=on,filename=");
             argv.option("-blockdev", join([node.as_ref(), &quote(disk.path.as_os_str())]));
             argv.option(
@@ -165,6 +190,24 @@ impl VmConfig {
             serial_port(argv, number + 1, &format!("agent{number}"), &exec::port(number), socket);
         }
         serial_port(argv, PORTS + 1, "wake", port::NAME, &self.paths.wake);
+    }
+}
+
+impl OwnGuest {
+    /// QEMU opens the image read-only, and writes to a temporary file of its own, which has no name
+    /// any more when the guest runs.
+    fn add_disk(&self, argv: &mut CommandLine) {
+        let format = self.format.name();
+        let head = format!(
+            "if=none,id=disk0,snapshot=on,discard=unmap,driver={format},file.driver=file,\
+             file.filename="
+        );
+        argv.option("-drive", join([head.as_ref(), &quote(self.disk.as_os_str())]));
+        // A kernel of the host, which QEMU boots by a ROM of its own, has index 0.
+        argv.option(
+            "-device",
+            format!("virtio-blk-pci,drive=disk0,serial={ROOT_SERIAL},bootindex=1"),
+        );
     }
 }
 

@@ -2,13 +2,17 @@
 use super::super::accelerator::Accelerator;
 use super::super::arguments::shell_quoted;
 use super::super::confine::Confinement;
+use super::super::disk_format::DiskFormat;
 use super::super::image::{Image, Root};
 use super::*;
 
 /// The command line as text, with IMAGE for the image's directory.
 fn text(config: &VmConfig) -> String {
-    let dir = config.image.dir().to_str().unwrap();
-    shell_quoted(&config.command_line().unwrap()).replace(dir, "IMAGE")
+    let text = shell_quoted(&config.command_line().unwrap());
+    match config.system.appliance() {
+        Some(image) => text.replace(image.dir().to_str().unwrap(), "IMAGE"),
+        None => text,
+    }
 }
 
 #[test]
@@ -119,7 +123,7 @@ fn a_root_in_memory_is_mapped_read_only_at_its_slot() {
         std::fs::write(dir.path().join(file), "").unwrap();
     }
     std::fs::File::create(dir.path().join("root-dax.erofs")).unwrap().set_len(64 * MIB).unwrap();
-    config.image = Image::open(dir.path()).unwrap();
+    config.system = Image::open(dir.path()).unwrap().into();
     config.root = Root::Memory;
     let text = text(&config);
     for part in [
@@ -140,6 +144,48 @@ fn a_guest_without_a_root_has_its_own_initrd() {
     let text = text(&config);
     assert!(text.contains("-initrd IMAGE/initrd-diskless.cpio "), "{text}");
     assert!(!text.contains("root=") && !text.contains("virtio-blk"), "{text}");
+}
+
+#[test]
+fn an_own_guest_boots_from_a_disk_that_is_not_written() {
+    let mut config = VmConfig::for_tests();
+    let own = |format, start| System::Own(OwnGuest { disk: "/my,disk".into(), format, start });
+    config.system = own(DiskFormat::Qcow2, Start::Firmware(None));
+    config.disks = vec![Disk { path: "/tests.img".into(), serial: "tests".into() }];
+    let by_bios = text(&config);
+    let disk = "-drive if=none,id=disk0,snapshot=on,discard=unmap,driver=qcow2,file.driver=file,\
+        file.filename=/my,,disk -device virtio-blk-pci,drive=disk0,serial=famfs-root,bootindex=1 \
+        -blockdev driver=file,node-name=disk1,read-only=on,";
+    assert!(by_bios.contains(disk), "{by_bios}");
+    assert!(by_bios.contains("credential:system.hostname=vm1 "), "{by_bios}");
+    for word in ["-bios", "-kernel", "-initrd", "-append"] {
+        assert!(!by_bios.contains(word), "{by_bios}");
+    }
+    config.system = own(DiskFormat::Raw, Start::Firmware(Some("/OVMF.fd".into())));
+    let by_uefi = text(&config);
+    assert!(by_uefi.contains(" -bios /OVMF.fd ") && by_uefi.contains("driver=raw,"), "{by_uefi}");
+    assert!(!by_uefi.contains("-append"), "{by_uefi}");
+}
+
+#[test]
+fn an_own_kernel_has_the_users_parameters_last() {
+    let mut config = VmConfig::for_tests();
+    let mut start = |initrd: Option<&str>| {
+        let start = Start::Kernel {
+            kernel: "/vmlinuz".into(),
+            initrd: initrd.map(Into::into),
+            append: "root=/dev/vda1 console=tty0".into(),
+        };
+        let disk = "/disk".into();
+        config.system = System::Own(OwnGuest { disk, format: DiskFormat::Raw, start });
+        text(&config)
+    };
+    let with = start(Some("/initrd"));
+    let expected = "-bios qboot.rom -kernel /vmlinuz -initrd /initrd -append 'console=ttyS0 \
+        panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check cryptomgr.notests \
+        root=/dev/vda1 console=tty0' -drive ";
+    assert!(with.contains(expected), "{with}");
+    assert!(!start(None).contains("-initrd"));
 }
 
 #[test]

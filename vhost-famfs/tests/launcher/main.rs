@@ -21,6 +21,7 @@ mod kernel;
 mod kills;
 mod life;
 mod network;
+mod own_guest;
 mod reports;
 #[path = "../support/schema.rs"]
 mod schema;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         _ => {}
     }
     let trials = descriptors::trials().into_iter().chain(emitted::trials());
+    let trials = trials.chain(own_guest::trials());
     let trials = trials.chain(copies::trials()).chain(reports::trials()).chain(terminal::trials());
     let trials = trials.chain(health::trials()).chain(network::trials());
     let trials =

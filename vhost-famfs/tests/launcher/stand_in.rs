@@ -9,6 +9,7 @@
 //! - `qemu-stuck`: QEMU does not end either, and must be killed.
 //! - `qemu-rude`: guest and QEMU send [`RUDE`] wherever they can send any text.
 //! - `qemu-failing`: like `qemu-rude`, and the guest cannot mount the pool.
+//! - `qemu-mute`: the guest has no agent.
 
 use std::ffi::OsString;
 use std::fs;
@@ -37,8 +38,8 @@ const SLOW: Duration = Duration::from_millis(150);
 const TRIAL: u8 = 85;
 
 /// The names under which it can be started.
-pub const NAMES: [&str; 6] =
-    ["qemu", "qemu-slow", "qemu-deaf", "qemu-stuck", "qemu-rude", "qemu-failing"];
+pub const NAMES: [&str; 7] =
+    ["qemu", "qemu-slow", "qemu-deaf", "qemu-stuck", "qemu-rude", "qemu-failing", "qemu-mute"];
 
 /// Control characters of all kinds: a title, a colour, an erased line and reversed text.
 pub const RUDE: &str = "a\x1b]0;pwned\x07\x1b[2J\r\x08\x7f\u{9b}31m\u{202e}\u{2066}z";
@@ -51,6 +52,7 @@ enum Mode {
     Stuck,
     Rude,
     Failing,
+    Mute,
 }
 
 impl Mode {
@@ -79,6 +81,7 @@ pub fn run(name: &str) -> ExitCode {
         "qemu-stuck" => Mode::Stuck,
         "qemu-rude" => Mode::Rude,
         "qemu-failing" => Mode::Failing,
+        "qemu-mute" => Mode::Mute,
         _ => panic!("{name}: no such stand-in"),
     };
     // A started device holds the connection to its back-end.
@@ -172,6 +175,7 @@ fn agent_of_guest(stream: UnixStream, mode: Mode) {
             continue;
         }
         match serde_json::from_str(&line).unwrap() {
+            _ if mode == Mode::Mute => {}
             Request::Hello { session, .. } => {
                 if mode == Mode::Slow {
                     thread::sleep(SLOW);

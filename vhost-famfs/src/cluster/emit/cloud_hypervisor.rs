@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fmt::Write;
 
-use super::{EmitError, Emitted, prepare, qemu};
+use super::{EmitError, Emitted, appliance, prepare, qemu};
 use crate::cluster::plan::{ClusterPlan, VmPlan};
 use crate::cluster::spec::{Access, Transport};
 use crate::vm::ROOT_SERIAL;
@@ -69,6 +69,7 @@ fn command_line(
     if config.network.is_some() {
         return Err(EmitError::Network(vm.name().to_owned()));
     }
+    let image = appliance(config, "cloud-hypervisor")?;
     let discard = if vm.access == Access::ReadOnly { "on" } else { "off" };
     let strings: Vec<_> = config
         .all_credentials()
@@ -84,12 +85,12 @@ fn command_line(
         })
     };
     let pool = file("pool", &plan.pool.path)?;
-    let root = file("image", &config.image.root())?;
+    let root = file("image", &image.root())?;
     let console = file("console log", &config.paths.console_log)?;
     let mut argv: Vec<OsString> = vec![program.program.clone().into()];
     let mut option = |name: &str, value: OsString| argv.extend([name.into(), value]);
-    option("--kernel", config.image.kernel().into());
-    option("--initramfs", config.image.initrd(config.root).into());
+    option("--kernel", image.kernel().into());
+    option("--initramfs", image.initrd(config.root).into());
     option("--cmdline", config.kernel_command_line().into());
     option("--cpus", format!("boot={}", config.cpus).into());
     option("--memory", format!("size={}M,shared=on", config.memory >> 20).into());

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use protocol::exec::port;
 
 use super::prepare;
-use super::{EmitError, Emitted, accelerator, libvirt_names, libvirt_prepare};
+use super::{EmitError, Emitted, accelerator, appliance, libvirt_names, libvirt_prepare};
 use crate::cluster::plan::{ClusterPlan, VmPlan};
 use crate::vm::{Accelerator, PoolDevice, ROOT_SERIAL, VmConfig};
 
@@ -33,6 +33,7 @@ pub(super) fn domains(plan: &ClusterPlan) -> Result<Vec<Emitted>, EmitError> {
 
 fn domain(plan: &ClusterPlan, vm: &VmPlan, accelerator: Accelerator) -> Result<Emitted, EmitError> {
     let config = VmConfig { accelerator, ..vm.config.clone() };
+    let image = appliance(&config, "libvirt")?;
     let is_kvm = accelerator == Accelerator::Kvm;
     let name = format!("{}-{}", plan.name, vm.name());
     let path = |what, path: &std::path::Path| {
@@ -109,11 +110,11 @@ fn domain(plan: &ClusterPlan, vm: &VmPlan, accelerator: Accelerator) -> Result<E
         // not ask QEMU for; more than one would gain nothing then.
         cpus = if is_kvm { config.cpus } else { 1 },
         processor = processor(&config),
-        kernel = path("kernel", &config.image.kernel())?,
-        initrd = path("initrd", &config.image.initrd(config.root))?,
+        kernel = path("kernel", &image.kernel())?,
+        initrd = path("initrd", &image.initrd(config.root))?,
         cmdline = escaped("kernel command line", &config.kernel_command_line())?,
         emulator = path("emulator", &config.qemu)?,
-        root = path("image", &config.image.root())?,
+        root = path("image", &image.root())?,
         serial = ROOT_SERIAL,
         console = path("console log", &config.paths.console_log)?,
         agent = path("socket", &config.paths.agent)?,

@@ -19,7 +19,7 @@ use std::fmt;
 
 use super::plan::ClusterPlan;
 use crate::vm::cloud_hypervisor::CloudHypervisor;
-use crate::vm::{Accelerator, Root};
+use crate::vm::{Accelerator, Image, Root, VmConfig};
 
 /// A file made from a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +81,17 @@ pub enum EmitError {
          tap device to the output"
     )]
     Network(String),
+    /// A guest of the user's own, for a program that is only told of appliances.
+    #[error(
+        "VM {name}: its image is a disk of your own, which cannot be written for {form}; use the \
+         form qemu or systemd"
+    )]
+    OwnGuest {
+        /// The VM.
+        name: String,
+        /// The form.
+        form: &'static str,
+    },
     /// The installed program does not support it.
     #[error("cloud-hypervisor {version}: {why}")]
     Unfit {
@@ -120,6 +131,12 @@ pub fn emit(
         Form::Libvirt => libvirt::domains(&simple(plan)),
         Form::Systemd => systemd::units(plan, register),
     }
+}
+
+/// The appliance image of a VM, for a form that has no other guests.
+fn appliance<'a>(config: &'a VmConfig, form: &'static str) -> Result<&'a Image, EmitError> {
+    let own = || EmitError::OwnGuest { name: config.name.clone(), form };
+    config.system.appliance().ok_or_else(own)
 }
 
 /// The plan for programs that cannot give a guest read-only memory, or choose its address

@@ -4,6 +4,7 @@ use crate::cluster::cluster_file;
 use crate::cluster::host::Host;
 use crate::cluster::plan::VmPlan;
 use crate::pool::{self, CreateOptions};
+use crate::vm::{DiskFormat, OwnGuest, Start};
 use famfs::format::view::View;
 use famfs::media::PoolFile;
 use famfs::store::superblock::Superblock;
@@ -74,6 +75,13 @@ fn the_host_that_runs_the_script_decides_what_runs_the_guests() {
     let mut plan = plan(&dir, TWO);
     plan.vms[0].config.phys_bits = Some(46);
     plan.vms[1].config.kernel_args = vec!["mine=it's".into()];
+    let mut own = plan.vms[0].clone();
+    own.config.name = "own".into();
+    let append = "root='/dev/vda1' quiet".into();
+    let start = Start::Kernel { kernel: "/vmlinuz".into(), initrd: None, append };
+    let disk = "/disk".into();
+    own.config.system = OwnGuest { disk, format: DiskFormat::Raw, start }.into();
+    plan.vms.push(own);
     for emitting in [Accelerator::Kvm, Accelerator::Tcg] {
         plan.vms.iter_mut().for_each(|vm| vm.config.accelerator = emitting);
         let text = only(emit(&plan, Form::Qemu).unwrap());
@@ -95,7 +103,7 @@ fn no_form_depends_on_whether_the_emitting_host_has_kvm() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let mut plan = plan(&dir, TWO);
     for vm in &mut plan.vms {
-        vm.config.image = crate::vm::Image::open(with_image(&dir)).unwrap();
+        vm.config.system = Image::open(with_image(&dir)).unwrap().into();
     }
     for form in [Form::Qemu, Form::Systemd, Form::Libvirt, Form::CloudHypervisor(None)] {
         let [with, without] = [Accelerator::Kvm, Accelerator::Tcg].map(|accelerator| {
@@ -254,7 +262,10 @@ fn domains_are_well_formed_and_hold_what_the_plan_does() {
         assert!(child("description").ends_with(&before), "{file}");
         assert_eq!(child("uuid"), vm.config.uuid.to_string());
         assert_eq!(child("memory"), (vm.config.memory >> 10).to_string());
-        assert_eq!(child("kernel"), vm.config.image.kernel().to_str().unwrap());
+        assert_eq!(
+            child("kernel"),
+            vm.config.system.appliance().unwrap().kernel().to_str().unwrap()
+        );
         let cpus = if emulated { 1 } else { vm.config.cpus };
         assert_eq!(child("vcpu"), cpus.to_string(), "{file}");
         let off: Vec<_> = root.descendants().filter_map(|node| node.attribute("name")).collect();
@@ -429,7 +440,7 @@ fn cloud_hypervisor_maps_pools_itself() {
     let error = emit(&plan, Form::CloudHypervisor(None)).unwrap_err().to_string();
     assert!(error.contains("image, of 100%"), "a comma cannot be quoted there: {error}");
     for vm in &mut plan.vms {
-        vm.config.image = crate::vm::Image::open(with_image(&dir)).unwrap();
+        vm.config.system = Image::open(with_image(&dir)).unwrap().into();
     }
     let text = only(emit(&plan, Form::CloudHypervisor(None)).unwrap());
     let pool = plan.pool.path.display();
@@ -507,6 +518,25 @@ fn a_network_in_user_mode_needs_qemu() {
 }
 
 #[test]
+fn an_own_guest_needs_qemu() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut disk = [0; 512];
+    disk[510..].copy_from_slice(&[0x55, 0xaa]);
+    fs::write(dir.path().join("disk"), disk).unwrap();
+    let plan = plan(&dir, "[[vm]]\nimage = \"disk\"\n");
+    for (form, name) in
+        [(Form::CloudHypervisor(None), "cloud-hypervisor"), (Form::Libvirt, "libvirt")]
+    {
+        let expected = EmitError::OwnGuest { name: "vm".to_owned(), form: name };
+        assert_eq!(emit(&plan, form).unwrap_err(), expected);
+    }
+    for form in [Form::Qemu, Form::Systemd] {
+        let files = emit(&plan, form).unwrap();
+        assert!(files.iter().any(|file| file.text.contains("snapshot=on,")), "{files:?}");
+    }
+}
+
+#[test]
 fn a_pool_that_exists_keeps_its_master() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let pool = dir.path().join("pool");
@@ -542,7 +572,7 @@ fn the_page_about_vmms_names_the_options_that_are_emitted() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let mut plan = plan(&dir, &format!("{TWO}[[vm]]\nname = \"c\"\ntransport = \"pmem\"\n"));
     for vm in &mut plan.vms {
-        vm.config.image = crate::vm::Image::open(with_image(&dir)).unwrap();
+        vm.config.system = Image::open(with_image(&dir)).unwrap().into();
     }
     let pool = plan.pool.path.display().to_string();
     let size = format!("{}M", plan.vms[0].pool_bytes >> 20);

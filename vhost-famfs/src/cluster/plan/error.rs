@@ -13,7 +13,7 @@ use crate::cluster::sizing::ImportError;
 use crate::cluster::spec::{Subject, Transport};
 use crate::host::processors::Processors;
 use crate::pool::{PoolError, WindowError};
-use crate::vm::{ConfigError, ImageError, QemuVersion};
+use crate::vm::{ConfigError, DiskError, ImageError, QemuVersion};
 
 /// Why a cluster cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -113,13 +113,47 @@ pub enum PlanError {
         #[source]
         source: ImageError,
     },
-    /// The kernel does not exist.
-    #[error("VM {name}: no kernel {}", path.display())]
-    Kernel {
+    /// The image is no image.
+    #[error(
+        "VM {name}: image {}: expected the directory of an appliance image, or the disk image of a \
+         guest of your own, found {found}", path.display()
+    )]
+    NeitherImage {
         /// The VM.
         name: String,
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+    },
+    /// The disk image cannot be used.
+    #[error("VM {name}")]
+    Disk {
+        /// The VM.
+        name: String,
+        /// Why not.
+        #[source]
+        source: DiskError,
+    },
+    /// The file that a key names does not exist.
+    #[error("VM {name}: no {key} {}", path.display())]
+    NoFile {
+        /// The VM.
+        name: String,
+        /// The key.
+        key: &'static str,
         /// The file.
         path: PathBuf,
+    },
+    /// A key that this kind of image does not take.
+    #[error("VM {name}: {key}: {why}")]
+    Key {
+        /// The VM.
+        name: String,
+        /// The key.
+        key: &'static str,
+        /// Why not, and what to do.
+        why: String,
     },
     /// A slice that is not within the pool.
     #[error("VM {name}: slice")]
@@ -255,8 +289,13 @@ impl PlanError {
             | Self::Media { .. }
             | Self::NoSize(_)
             | Self::ImportDevdax(_) => Subject::Pool("path"),
-            Self::NoImage(name) | Self::Image { name, .. } => Subject::Vm(name.clone(), "image"),
-            Self::Kernel { name, .. } => Subject::Vm(name.clone(), "kernel"),
+            Self::NoImage(name)
+            | Self::Image { name, .. }
+            | Self::NeitherImage { name, .. }
+            | Self::Disk { name, .. } => Subject::Vm(name.clone(), "image"),
+            Self::NoFile { name, key, .. } | Self::Key { name, key, .. } => {
+                Subject::Vm(name.clone(), key)
+            }
             Self::Slice { name, .. } => Subject::Vm(name.clone(), "length"),
             Self::SliceOverFiles { name, .. } | Self::SliceInFront { name, .. } => {
                 Subject::Vm(name.clone(), "offset")

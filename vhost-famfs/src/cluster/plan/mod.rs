@@ -9,6 +9,7 @@
 mod again;
 mod error;
 mod pool;
+mod system;
 mod text;
 mod vm;
 

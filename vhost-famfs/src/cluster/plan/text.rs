@@ -73,7 +73,7 @@ impl fmt::Display for ClusterPlan {
                 vm.access.name(),
                 vm.transport.name(),
                 if vm.mount { "yes" } else { "no" },
-                vm.config.root.name(),
+                if vm.config.system.own().is_some() { "own" } else { vm.config.root.name() },
                 vm.config.cpus,
                 vm.reason
             )?;

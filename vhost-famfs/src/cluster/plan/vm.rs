@@ -7,14 +7,13 @@ use famfs::text::units::Bytes;
 use protocol::credentials::{ACCESS, NO_POOL, NOEXEC, READ_ONLY};
 use uuid::Uuid;
 
-use super::{PlanError, PoolPlan, VmPlan};
+use super::{PlanError, PoolPlan, VmPlan, system};
 use crate::cluster::host::Host;
 use crate::cluster::spec::{Access, Network, Transport, VmSpec};
 use crate::host::processors::Processors;
 use crate::pool::{ALIGNMENT, Kind, Owners, Window};
 use crate::vm::{
-    BackendConfig, Confinement, Console, Image, PoolDevice, QemuVersion, Root, VmConfig, VmPaths,
-    address_bits,
+    BackendConfig, Confinement, Console, PoolDevice, QemuVersion, VmConfig, VmPaths, address_bits,
 };
 
 /// Default RAM of a VM, in addition to what the pool costs it.
@@ -54,8 +53,7 @@ pub(super) fn plan(
         return Err(PlanError::Memory { name: name.clone(), memory: Bytes(memory), pages });
     }
     check_processors(spec)?;
-    let image = image(spec, host)?;
-    let root = root(spec, host, &image)?;
+    let (system, root) = system::plan(spec, host)?;
     let paths = VmPaths::new(name, dir, dir);
     let backend = (transport == Transport::Shmem).then(|| BackendConfig {
         program: host.program.clone(),
@@ -66,7 +64,7 @@ pub(super) fn plan(
         log: paths.backend_log.clone(),
         piped: false,
     });
-    let mut config = VmConfig::new(name, &host.qemu, image, paths);
+    let mut config = VmConfig::new(name, &host.qemu, system, paths);
     config.root = root;
     config.console = Console::Socket { shell: spec.shell };
     config.accelerator = host.accelerator;
@@ -174,36 +172,5 @@ fn confinement(spec: &VmSpec, host: &Host) -> Result<Confinement, PlanError> {
         (true, false) => {
             Err(PlanError::Filter { name: spec.name.clone(), qemu: host.qemu.clone() })
         }
-    }
-}
-
-fn image(spec: &VmSpec, host: &Host) -> Result<Image, PlanError> {
-    let name = || spec.name.clone();
-    let dir = spec.image.as_ref().or(host.image.as_ref());
-    let dir = dir.ok_or_else(|| PlanError::NoImage(name()))?;
-    let image = Image::open(dir).map_err(|source| PlanError::Image { name: name(), source })?;
-    match &spec.kernel {
-        None => Ok(image),
-        Some(path) if path.is_file() => Ok(image.with_kernel(path.clone())),
-        Some(path) => Err(PlanError::Kernel { name: name(), path: path.clone() }),
-    }
-}
-
-/// The requested root; by default, the one that VMs share, if image and QEMU support it.
-fn root(spec: &VmSpec, host: &Host, image: &Image) -> Result<Root, PlanError> {
-    let recent = host.qemu_version >= QemuVersion::READ_ONLY_MEMORY;
-    let there = image.require(Root::Memory);
-    match (spec.root, there) {
-        (Some(Root::Memory), Err(source)) => {
-            Err(PlanError::Image { name: spec.name.clone(), source })
-        }
-        (Some(Root::Memory), Ok(())) if !recent => Err(PlanError::Root {
-            name: spec.name.clone(),
-            qemu: host.qemu.clone(),
-            found: host.qemu_version,
-        }),
-        (Some(root), _) => Ok(root),
-        (None, Ok(())) if recent => Ok(Root::Memory),
-        (None, _) => Ok(Root::Disk),
     }
 }

@@ -11,6 +11,7 @@ use protocol::credentials::{self, CredentialError};
 use super::{Console, PoolDevice, VmConfig};
 use crate::device::listen::MAX_PATH;
 use crate::pool::ALIGNMENT;
+use crate::vm::system::Start;
 
 /// Minimum memory for the appliance to boot, in bytes.
 const MIN_MEMORY: u64 = 256 << 20;
@@ -130,7 +131,12 @@ impl VmConfig {
             return Err(ConfigError::SocketPath { name: name.clone(), path: path.to_owned() });
         }
         let arguments = self.kernel_args.iter().map(|word| OsStr::new(word.as_str()));
-        let mut arguments = arguments.chain(self.qemu_args.iter().map(OsString::as_os_str));
+        let append = match self.system.own().map(|own| &own.start) {
+            Some(Start::Kernel { append, .. }) => Some(OsStr::new(append.as_str())),
+            _ => None,
+        };
+        let more = self.qemu_args.iter().map(OsString::as_os_str);
+        let mut arguments = arguments.chain(append).chain(more);
         if let Some(found) = arguments.find(|word| word.as_bytes().contains(&0)) {
             let argument = found.to_string_lossy().into_owned();
             return Err(ConfigError::Argument { name: name.clone(), argument });

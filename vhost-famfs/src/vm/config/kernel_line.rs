@@ -3,51 +3,63 @@
 
 use super::{ROOT_SERIAL, ROOT_SLOT, VmConfig};
 use crate::vm::accelerator::Accelerator;
-use crate::vm::image::Root;
+use crate::vm::image::{Image, Root};
+use crate::vm::system::{Start, System};
 
 /// Emulated code needs no mitigations against speculation, and its clock is QEMU's.
 pub(crate) const EMULATED_WORDS: [&str; 5] =
     ["mitigations=off", "nokaslr", "tsc=reliable", "no_timer_check", "cryptomgr.notests"];
 
+/// What an appliance is told besides.
+const APPLIANCE_WORDS: [&str; 7] = [
+    // Only warnings and worse go to the console, which prints slowly; dmesg has the rest.
+    "loglevel=5",
+    // Do not rate-limit systemd's messages in the kernel log.
+    "printk.devkmsg=on",
+    "systemd.tty.term.console=dumb",
+    // No security module has a policy in the guest.
+    "lsm=",
+    "audit=0",
+    "8250.nr_uarts=1",
+    // If there can be memory above 4 GiB, the kernel reserves 64 MiB of bounce buffers for
+    // devices that cannot reach it. Virtio devices can, so reserve the minimum, 512 slots
+    // of 2 KiB.
+    "swiotlb=512",
+];
+
 impl VmConfig {
-    /// The parameters for the guest's kernel, as one line.
+    /// The parameters for the guest's kernel, as one line. Firmware takes none.
     pub(crate) fn kernel_command_line(&self) -> String {
         let mut words = vec!["console=ttyS0".to_owned()];
-        words.extend(self.root_words());
-        words.extend([
-            // A panic ends the VM at once instead of waiting for a reader: the message is in the
-            // console log.
-            "panic=-1".to_owned(),
-            // Only warnings and worse go to the console, which prints slowly; dmesg has the rest.
-            "loglevel=5".into(),
-            // Do not rate-limit systemd's messages in the kernel log.
-            "printk.devkmsg=on".into(),
-            "systemd.tty.term.console=dumb".into(),
-            // No security module has a policy in the guest.
-            "lsm=".into(),
-            "audit=0".into(),
-            "8250.nr_uarts=1".into(),
-            // If there can be memory above 4 GiB, the kernel reserves 64 MiB of bounce buffers for
-            // devices that cannot reach it. Virtio devices can, so reserve the minimum, 512 slots
-            // of 2 KiB.
-            "swiotlb=512".into(),
-        ]);
+        if let System::Appliance(image) = &self.system {
+            words.extend(self.root_words(image));
+        }
+        // A panic ends the VM at once instead of waiting for a reader: the message is in the
+        // console log.
+        words.push("panic=-1".to_owned());
+        if self.system.appliance().is_some() {
+            words.extend(APPLIANCE_WORDS.map(str::to_owned));
+        }
         if self.accelerator != Accelerator::Kvm {
             words.extend(EMULATED_WORDS.map(str::to_owned));
         }
         words.extend(self.kernel_args.iter().cloned());
+        // The last word counts, so the user's come last.
+        if let Some(Start::Kernel { append, .. }) = self.system.own().map(|own| &own.start) {
+            words.push(append.clone());
+        }
         words.join(" ")
     }
 
     /// The parameters that tell the guest where its root is.
-    fn root_words(&self) -> Vec<String> {
+    fn root_words(&self, image: &Image) -> Vec<String> {
         let disk = format!("root=/dev/disk/by-id/virtio-{ROOT_SERIAL}");
         match self.root {
             Root::Disk => vec![disk],
             Root::Memory => vec![format!("root=/dev/disk/by-path/pci-0000:00:{ROOT_SLOT}.0")],
             Root::Initrd => Vec::new(),
             Root::Verity => {
-                vec![disk, format!("roothash={}", self.image.root_hash().unwrap_or_default())]
+                vec![disk, format!("roothash={}", image.root_hash().unwrap_or_default())]
             }
         }
     }

@@ -16,8 +16,9 @@ use uuid::Uuid;
 use super::accelerator::Accelerator;
 use super::confine::Confinement;
 use super::forward::Forward;
-use super::image::{Image, Root};
+use super::image::Root;
 use super::paths::VmPaths;
+use super::system::System;
 use super::version::QemuVersion;
 use crate::bounded_log::pipe_of;
 
@@ -31,7 +32,7 @@ pub(crate) const ROOT_SERIAL: &str = "famfs-root";
 /// imitate an address.
 pub(super) const ROOT_SLOT: &str = "1e";
 
-/// The configuration of an appliance VM.
+/// The configuration of a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmConfig {
     /// Name in messages and the guest's host name: 1 to 32 letters, digits, `-`.
@@ -43,8 +44,9 @@ pub struct VmConfig {
     /// What QEMU may do on the host.
     pub confinement: Confinement,
     /// What to boot.
-    pub image: Image,
-    /// Which root of the image.
+    #[serde(alias = "image")]
+    pub system: System,
+    /// Which root of an appliance image.
     pub root: Root,
     /// Its sockets and logs. The logs are kept.
     pub paths: VmPaths,
@@ -130,7 +132,7 @@ impl VmConfig {
     pub fn new(
         name: impl Into<String>,
         qemu: impl Into<PathBuf>,
-        image: Image,
+        system: impl Into<System>,
         paths: VmPaths,
     ) -> Self {
         Self {
@@ -138,7 +140,7 @@ impl VmConfig {
             qemu: qemu.into(),
             qemu_version: QemuVersion::SHARED_MEMORY,
             confinement: Confinement::Filter,
-            image,
+            system: system.into(),
             root: Root::default(),
             paths,
             piped: false,
@@ -193,7 +195,8 @@ impl VmConfig {
     /// The root that is mapped into the guest's address space, with its size in bytes.
     #[must_use]
     pub fn root_in_memory(&self) -> Option<(PathBuf, u64)> {
-        self.image.memory_root().filter(|_| self.root == Root::Memory)
+        let root = self.system.appliance()?.memory_root();
+        root.filter(|_| self.root == Root::Memory)
     }
 }
 
@@ -205,7 +208,7 @@ impl VmConfig {
         for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
             std::fs::write(dir.path().join(file), "").unwrap();
         }
-        let image = Image::open(dir.path()).unwrap();
+        let image = crate::vm::Image::open(dir.path()).unwrap();
         let paths = VmPaths::new("vm1", Path::new("/run"), Path::new("/logs,1"));
         let mut config = Self::new("vm1", "qemu-system-x86_64", image, paths);
         config.uuid = Uuid::from_u128(0x1234);

@@ -215,3 +215,17 @@ impl VmConfig {
         config
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vm_of_an_older_version_is_read() {
+        let config = VmConfig::for_tests();
+        let mut old = serde_json::to_value(&config).unwrap();
+        old["image"] = old["system"].take();
+        old.as_object_mut().unwrap().remove("system");
+        assert_eq!(serde_json::from_value::<VmConfig>(old).unwrap(), config);
+    }
+}

@@ -13,6 +13,8 @@ mod kills;
 mod kinds;
 #[path = "cluster/network.rs"]
 mod network;
+#[path = "cluster/own_guest.rs"]
+mod own_guest;
 #[path = "cluster/program.rs"]
 mod program;
 #[path = "cluster/roles.rs"]
@@ -39,6 +41,7 @@ fn main() -> Result<ExitCode> {
     session.scenario("kinds", |s| kinds::scenario(s, &artifacts));
     session.scenario("roles", |s| roles::scenario(s, &artifacts));
     session.scenario("space", |s| space::scenario(s, &artifacts));
+    session.scenario(Artifacts::OWN_GUEST, |s| own_guest::scenario(s, &artifacts));
     session.scenario("kills", |s| kills::scenario(s, &artifacts));
     Ok(session.finish())
 }

@@ -32,6 +32,9 @@ pub struct Artifacts {
     /// A directory with programs for guests and their libraries, for the tests that need them;
     /// guests see it at [`Self::GUEST_PROGRAMS`].
     pub guest_programs: Option<PathBuf>,
+    /// A directory with the disk of a Debian of its own, in two formats, and what boots it, for the
+    /// scenario [`Self::OWN_GUEST`].
+    pub own_guest: Option<PathBuf>,
     /// Where console logs go.
     pub logs: PathBuf,
     /// Where sockets and other files go that exist only during a run.
@@ -45,6 +48,9 @@ pub struct Artifacts {
 impl Artifacts {
     /// The environment variable that names the file with this description.
     pub const VARIABLE: &str = "VHOST_FAMFS_ARTIFACTS";
+
+    /// The scenario of the cluster suite with a guest of the user's own.
+    pub const OWN_GUEST: &str = "own-guest";
 
     /// Where guests see [`Self::guest_programs`].
     pub const GUEST_PROGRAMS: &str = "/run/tests";

@@ -26,6 +26,7 @@ mod guest_python;
 mod hash;
 mod image;
 mod manual;
+mod own_guest;
 mod package;
 mod packages;
 mod paths;

@@ -2,6 +2,8 @@
 //! The paths that xtask uses.
 
 use std::env;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -39,4 +41,15 @@ pub fn runtime() -> PathBuf {
     env::var_os("XDG_RUNTIME_DIR")
         .filter(|dir| Path::new(dir).is_dir())
         .map_or_else(env::temp_dir, PathBuf::from)
+}
+
+/// A directory of the build whose former contents are removed.
+pub fn new_directory(name: &str) -> Result<PathBuf> {
+    let dir = target().join(name);
+    match fs::remove_dir_all(&dir) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => {
+            Err(err).with_context(|| format!("cannot remove {}", dir.display()))
+        }
+        _ => Ok(dir),
+    }
 }

@@ -51,6 +51,7 @@ impl Imaged {
             lts_image: None,
             oldest_image: None,
             guest_programs: None,
+            own_guest: None,
             logs: logs.to_owned(),
             runtime: paths::runtime(),
             all: false,

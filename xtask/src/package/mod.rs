@@ -102,21 +102,37 @@ pub fn run() -> Result<Packaged> {
     let packaged = Packaged { dir: paths::target().join("package"), imaged, epoch: epoch()? };
     let mut all = Key::default().path(&paths::root().join("packaging/install.sh"))?;
     for package in Package::ALL {
-        let tree = Tree::new(packaged.tree(package))?;
-        contents::install(package, &tree, &packaged.imaged)?;
-        let epoch = packaged.epoch_of(package)?;
-        let key = Key::default().text(&epoch.to_string()).text(tool::VERSION).text(&version());
-        let key = key.path(&paths::root().join("packaging").join(package.name()))?;
-        let key = tree.add_to(key)?.finish();
-        all = all.text(&key);
-        make_once(&packaged.deb(package), &key, || {
-            packaged.again(package, &version(), &packaged.dir).map(drop)
-        })?;
+        all =
+            all.text(&one(package, &packaged.dir, &packaged.imaged, packaged.epoch_of(package)?)?);
     }
     let key = all.text(&packaged.epoch.to_string()).finish();
     make_once(&packaged.archive(), &key, || archive::make(&packaged, packaged.epoch))?;
     remove_others(&packaged)?;
     Ok(packaged)
+}
+
+/// Makes some packages in a directory of their own, for a test. They have no time of a commit, so
+/// that they stay the same from commit to commit.
+pub fn some(imaged: &Imaged, packages: &[Package], dir: &Path) -> Result<Vec<PathBuf>> {
+    let make = |package: &Package| {
+        one(*package, dir, imaged, 0)?;
+        Ok(dir.join(debs::file_name(*package, &version())))
+    };
+    packages.iter().map(make).collect()
+}
+
+/// Makes a package unless it is up to date; returns the key of its inputs.
+fn one(package: Package, dir: &Path, imaged: &Imaged, epoch: u64) -> Result<String> {
+    let tree_dir = tree_dir(dir, package);
+    let tree = Tree::new(tree_dir.clone())?;
+    contents::install(package, &tree, imaged)?;
+    let key = Key::default().text(&epoch.to_string()).text(tool::VERSION).text(&version());
+    let key = key.path(&paths::root().join("packaging").join(package.name()))?;
+    let key = tree.add_to(key)?.finish();
+    make_once(&dir.join(debs::file_name(package, &version())), &key, || {
+        debs::make(package, &tree_dir, &version(), epoch, dir).map(drop)
+    })?;
+    Ok(key)
 }
 
 /// Makes a file with `make`, unless the one that is there has the same inputs.

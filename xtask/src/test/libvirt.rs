@@ -7,7 +7,6 @@ use anyhow::{Context, Result};
 
 use super::in_system;
 use super::run::Run;
-use super::suites::new_directory;
 use crate::chroot::Release;
 use crate::{image, paths};
 
@@ -40,7 +39,7 @@ const IMAGE: [&str; 3] = ["vmlinux", "initrd.cpio", "root.erofs"];
 pub fn run(run: &mut Run) -> Result<()> {
     let imaged = image::run()?;
     // In the same file system as the image, for hard links.
-    let given = new_directory("libvirt")?;
+    let given = paths::new_directory("libvirt")?;
     let image = given.join("image");
     fs::create_dir_all(&image).with_context(|| format!("cannot create {}", image.display()))?;
     for name in IMAGE {

@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What each suite runs.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use vm_tests::Artifacts;
 
 use super::{Run, fuzz, kmod};
 use crate::args::Suite;
 use crate::build::{self, Built};
-use crate::{guest_programs, guest_python, image, paths};
+use crate::{guest_programs, guest_python, image, own_guest, paths};
 
 /// Runs one suite.
 pub fn run(suite: Suite, run: &mut Run) -> Result<()> {
@@ -102,6 +100,9 @@ fn in_vms(name: &str, run: &mut Run) -> Result<()> {
     match name {
         "ublk" => artifacts.guest_programs = Some(ublk_programs(&imaged.built)?),
         "guest" => artifacts.guest_programs = Some(python(&imaged.built)?),
+        "cluster" if wants_own_guest(run) => {
+            artifacts.own_guest = Some(own_guest::make(&imaged)?);
+        }
         _ => {}
     }
     with_artifacts(name, &artifacts, run)
@@ -109,7 +110,7 @@ fn in_vms(name: &str, run: &mut Run) -> Result<()> {
 
 /// What the guest of the ublk suite runs beside what the appliance has.
 fn ublk_programs(built: &Built) -> Result<PathBuf> {
-    let dir = new_directory("ublk-programs")?;
+    let dir = paths::new_directory("ublk-programs")?;
     let program = built.host.join("vhost-famfs");
     let names = ["fio", "mkfs.ext4", "logger", "cmp", "diff", "setpriv"].map(Path::new);
     let programs: Vec<&Path> = names.into_iter().chain([program.as_path()]).collect();
@@ -117,22 +118,18 @@ fn ublk_programs(built: &Built) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// A Python that the guest suite runs from a mount.
-fn python(built: &Built) -> Result<PathBuf> {
-    let dir = new_directory("guest-python")?;
-    guest_python::collect(&built.tools, &dir, "/mnt/famfs/programs", true)?;
-    Ok(dir)
+/// Whether the scenario with a guest of the user's own is chosen, for which much is made.
+fn wants_own_guest(run: &Run) -> bool {
+    let scenario = |word: &String| word.split('/').next().unwrap_or_default().to_owned();
+    run.only.is_empty()
+        || run.only.iter().any(|word| Artifacts::OWN_GUEST.contains(&scenario(word)))
 }
 
-/// A directory of the build whose former contents are removed.
-pub fn new_directory(name: &str) -> Result<PathBuf> {
-    let dir = paths::target().join(name);
-    match fs::remove_dir_all(&dir) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => {
-            Err(err).with_context(|| format!("cannot remove {}", dir.display()))
-        }
-        _ => Ok(dir),
-    }
+/// A Python that the guest suite runs from a mount.
+fn python(built: &Built) -> Result<PathBuf> {
+    let dir = paths::new_directory("guest-python")?;
+    guest_python::collect(&built.tools, &dir, "/mnt/famfs/programs", true)?;
+    Ok(dir)
 }
 
 /// The program without what needs libclang to be built.

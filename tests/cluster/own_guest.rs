@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A Debian of a user's own in a cluster: one VM boots from its disk by UEFI firmware, the other
-//! with a kernel of the host.
+//! A Debian of a user's own in a cluster: VMs boot from its disk by QEMU's BIOS and by UEFI
+//! firmware, and with a kernel of the host.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use vm_tests::{Artifacts, Session, health};
 
 use super::program::{LIMIT, Program, until};
 
-const NAMES: [&str; 2] = ["kernel", "firmware"];
+const NAMES: [&str; 3] = ["kernel", "firmware", "bios"];
 
 /// How long a whole distribution may take to boot on a busy host, in seconds.
 const BOOT: &str = "540";
@@ -31,6 +31,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
             given.join("vmlinuz"),
             given.join("initrd")
         ),
+        "bios" => format!("[[vm]]\nname = {name:?}\nimage = {qcow2:?}\n"),
         _ => format!(
             "[[vm]]\nname = {name:?}\nimage = {qcow2:?}\nfirmware = {:?}\n",
             given.join("firmware")
@@ -56,7 +57,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     write(&NAMES.map(vm).concat())?;
     let up = program.json(&["up", &path, "--timeout", BOOT, "--json"])?;
     let state = program.state("own")?;
-    session.check("both mount the pool, and are told apart by the host's name for them", || {
+    session.check("all mount the pool, and are told apart by the host's name for them", || {
         for (vm, name) in up["vms"].as_array().context("no VMs")?.iter().zip(NAMES) {
             ensure!(vm["mounted"] == true && vm["transport"] == "shmem", "{up}");
             ensure!(vm["master"] == (name == "kernel"), "{up}");
@@ -68,10 +69,11 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         }
         let line = program.shell("firmware", "cat /proc/cmdline; [[ -d /sys/firmware/efi ]]")?;
         ensure!(!line.contains("tsc_early_khz"), "the host added to {line:?}");
+        program.shell("bios", "[[ ! -d /sys/firmware/efi ]]")?;
         Ok(())
     });
     let published = || {
-        let wait = ["publish", "--wait-all", "--members", "2", "--timeout", "100"];
+        let wait = ["publish", "--wait-all", "--members", "3", "--timeout", "100"];
         let output = program.famfs(&pool, &wait)?;
         ensure!(output.status.success(), "{output:?}");
         Ok(())
@@ -79,10 +81,12 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     session.check("a new file of the master is seen by the other's watch", || {
         program.shell("kernel", "echo hello > /tmp/new && famfs cp /tmp/new /mnt/famfs/new")?;
         published()?;
-        ensure!(program.shell("firmware", "cat /mnt/famfs/new")? == "hello\n");
-        until("ps shows both with everything", LIMIT, || {
+        for name in NAMES {
+            ensure!(program.shell(name, "cat /mnt/famfs/new")? == "hello\n", "{name}");
+        }
+        until("ps shows all with everything", LIMIT, || {
             let (report, _) = program.ps()?;
-            let vms = [&report["vms"][0], &report["vms"][1]];
+            let vms = [&report["vms"][0], &report["vms"][1], &report["vms"][2]];
             Ok(vms[0]["role"] == "master"
                 && vms[1]["role"] == "client"
                 && vms.iter().all(|vm| vm["behind"] == 0))
@@ -120,7 +124,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
             Ok(())
         },
     );
-    session.check("down powers both off and leaves nothing", || {
+    session.check("down powers all off and leaves nothing", || {
         let down = program.json(&["down", "own", "--timeout", "120", "--json"])?;
         println!("# {down}");
         program.check_nothing_left(&state["instance"])

@@ -44,6 +44,8 @@ const RELEASE: Release = Release {
         "linux-image-cloud-amd64/trixie-backports",
         "mtools",
         "ovmf",
+        "syslinux",
+        "syslinux-common",
         "systemd-boot-efi",
         "systemd-sysv",
         "systemd-ukify",

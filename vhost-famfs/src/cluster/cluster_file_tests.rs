@@ -209,7 +209,7 @@ fn what_is_not_understood_is_refused() {
         ("[[vm]]\nports = [\"1:2\"]\n", "2:10: ports of a VM without a network"),
         (
             "[[vm]]\nnetwork = \"user\"\nports = [\"80\"]\n",
-            "3:10: \"80\" is not a port to forward: write HOST-PORT:GUEST-PORT",
+            "3:9: \"80\" is not a port to forward: write HOST-PORT:GUEST-PORT",
         ),
         (
             "[[vm]]\ncount = 2\nnetwork = \"user\"\nports = [\"80:80\"]\n",

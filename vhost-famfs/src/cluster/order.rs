@@ -2,6 +2,13 @@
 //! The order in which VMs start that depend on others.
 
 use std::collections::BTreeSet;
+use std::thread;
+
+use crate::vm::Accelerator;
+
+/// How many emulated VMs boot at the same time on each processor of the host. With more, guests give
+/// up on devices for which they wait.
+const EMULATED: usize = 2;
 
 /// VMs that wait for each other in a circle, each for the next one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +35,20 @@ pub fn waves(vms: &[(&str, &[String])]) -> Result<Vec<Vec<usize>>, Circle> {
         waves.push(wave);
     }
     Ok(waves)
+}
+
+/// Splits groups so that no more VMs boot at the same time than this host can emulate.
+#[must_use]
+pub fn in_turns(waves: Vec<Vec<usize>>, accelerator: Accelerator) -> Vec<Vec<usize>> {
+    if accelerator == Accelerator::Kvm {
+        return waves;
+    }
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    split(&waves, EMULATED * processors)
+}
+
+fn split(waves: &[Vec<usize>], most: usize) -> Vec<Vec<usize>> {
+    waves.iter().flat_map(|wave| wave.chunks(most)).map(<[usize]>::to_vec).collect()
 }
 
 /// A circle among those that are not done: each of them waits for another one of them.
@@ -66,6 +87,15 @@ mod tests {
         let vms: [(&str, &[&str]); 4] =
             [("a", &["c"]), ("b", &[]), ("c", &["b", "running"]), ("d", &["b", "b"])];
         assert_eq!(of(&vms), Ok(vec![vec![1], vec![2, 3], vec![0]]));
+    }
+
+    #[test]
+    fn groups_are_split_in_their_order() {
+        let waves = vec![vec![4], vec![0, 1, 2, 3, 5], vec![]];
+        assert_eq!(split(&waves, 2), [vec![4], vec![0, 1], vec![2, 3], vec![5]]);
+        assert_eq!(in_turns(waves.clone(), Accelerator::Kvm), waves);
+        let many = vec![(0..10_000).collect::<Vec<_>>()];
+        assert!(in_turns(many, Accelerator::Tcg).len() > 1);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::parts::{Launch, PartError};
 use super::process::Process;
 use super::state::{Booted, PoolState, State, VmState};
 use crate::pool::{self, Owners, PoolError};
-use crate::vm::{Attach, VmPaths};
+use crate::vm::{Accelerator, Attach, VmPaths};
 
 /// A VM that was started again.
 #[derive(Debug, Serialize)]
@@ -131,6 +131,12 @@ impl<'s> Start<'s> {
     #[must_use]
     pub fn depends_on(&self) -> &[String] {
         self.before.depends_on()
+    }
+
+    /// What runs its guest.
+    #[must_use]
+    pub fn accelerator(&self) -> Accelerator {
+        self.launch.config.accelerator
     }
 
     /// Starts the VM, which has `limit` to mount the pool.

@@ -15,7 +15,7 @@ use super::directory::{Directory, DirectoryError, Lock};
 use super::fill::{FillError, Filled, OpenPool};
 use super::health;
 use super::kept_logs;
-use super::order::{Circle, waves};
+use super::order::{Circle, in_turns, waves};
 use super::parts::{Launch, PartError};
 use super::plan::{ClusterPlan, VmPlan};
 use super::process::{self, Process};
@@ -275,7 +275,11 @@ impl<'p> Start<'p> {
     fn waves(&self) -> Result<Vec<Vec<usize>>, UpError> {
         let vms = self.plan.vms.iter();
         let vms: Vec<_> = vms.map(|vm| (vm.name(), vm.asked.depends_on.as_slice())).collect();
-        waves(&vms).map_err(|Circle(vms)| UpError::Circle(vms.join(" -> ")))
+        let waves = waves(&vms).map_err(|Circle(vms)| UpError::Circle(vms.join(" -> ")))?;
+        Ok(match self.plan.vms.first() {
+            Some(vm) => in_turns(waves, vm.config.accelerator),
+            None => waves,
+        })
     }
 
     fn start_wave(

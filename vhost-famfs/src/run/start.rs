@@ -18,7 +18,7 @@ use vhost_famfs::cluster::directory::Directory;
 use vhost_famfs::cluster::find;
 use vhost_famfs::cluster::host::runtime_dir;
 use vhost_famfs::cluster::life::LifeError;
-use vhost_famfs::cluster::order::waves;
+use vhost_famfs::cluster::order::{in_turns, waves};
 use vhost_famfs::cluster::start::{Start, StartVm, check};
 use vhost_famfs::cluster::stop::stop;
 
@@ -107,6 +107,10 @@ fn start_all(
     let order: Vec<_> = starts.iter().map(|start| (start.name(), start.depends_on())).collect();
     // A circle has no order.
     let waves = waves(&order).unwrap_or_else(|_| vec![(0..starts.len()).collect()]);
+    let waves = match starts.first() {
+        Some(start) => in_turns(waves, start.accelerator()),
+        None => waves,
+    };
     Ok(thread::scope(|scope| {
         scope.spawn(move || {
             let mut asked = false;

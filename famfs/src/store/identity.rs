@@ -55,8 +55,8 @@ pub enum IdentityError {
     BootId(#[source] io::Error),
     /// The generation is there, and cannot be read.
     #[error(
-        "cannot read the generation of this VM in {}, which tells it from its clones; only root \
-         with CAP_SYS_ADMIN can", .0.display()
+        "cannot read the generation of this VM in {}, which tells it from its clones; it takes root \
+         with CAP_SYS_ADMIN", .0.display()
     )]
     Generation(PathBuf, #[source] io::Error),
 }
@@ -81,16 +81,12 @@ impl Identity {
     fn here(system: Uuid, files: PathBuf) -> Result<Self, IdentityError> {
         let boot = process::boot_id().map_err(IdentityError::BootId)?;
         let machine = role::machine_uuid();
-        let generation = match read(&files) {
-            // Whoever uses a pool file on the host need not be root. The file's locks keep the
-            // host's programs apart.
-            Err(IdentityError::Generation(_, error))
-                if system.is_nil() && error.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                return Ok(Self::of_another(RunningSystem { system, machine, boot }));
-            }
-            generation => generation?,
-        };
+        // Whoever uses a pool file on the host need not be root, so could not read it. The file's
+        // locks keep the host's programs apart.
+        if system.is_nil() {
+            return Ok(Self::of_another(RunningSystem { system, machine, boot }));
+        }
+        let generation = read(&files)?;
         let boot = running(boot, generation);
         Ok(Self {
             system: RunningSystem { system, machine, boot },

@@ -89,11 +89,13 @@ pub enum LeaseError {
     /// Another running system is the master.
     #[error(
         "another master is at work: {holder} (its heartbeat changes); stop it, or take the role \
-         from it with `famfs takeover --yes --force`"
+         from it with `famfs takeover --yes --force`{}", kin(*is_kin)
     )]
     Held {
         /// The other system.
         holder: RunningSystem,
+        /// Whether it has this system's UUIDs.
+        is_kin: bool,
     },
     /// Another system has taken it.
     #[error("the master's lease was taken by {holder}; nothing was published since")]
@@ -119,6 +121,16 @@ pub enum LeaseError {
     /// The thread that keeps it cannot be started.
     #[error("cannot start the thread that keeps the master's lease")]
     Thread(#[source] io::Error),
+}
+
+fn kin(is_kin: bool) -> &'static str {
+    match is_kin {
+        true => {
+            "; it has the UUIDs of this system: it is a clone, or a watch here of another version, \
+             or without /sys/firmware/qemu_fw_cfg; that needs `famfs watch` to be started again"
+        }
+        false => "",
+    }
 }
 
 /// Reads the lease of a file system; `None` if it never had one.
@@ -237,7 +249,8 @@ fn wait_for_holder(
             Some(holder) if holder.boot != me.boot => {
                 let waits = me.is_host() || holder.is_host();
                 if !waits || start.elapsed() >= timing.patience {
-                    return Err(LeaseError::Held { holder });
+                    let is_kin = (holder.system, holder.machine) == (me.system, me.machine);
+                    return Err(LeaseError::Held { holder, is_kin });
                 }
             }
             _ => return Ok(()),

@@ -53,7 +53,7 @@ fn a_living_master_keeps_clones_out() {
     assert_eq!(read(&pool.0, FS).unwrap(), None, "old media have no lease");
     let first = pool.acquire(system(1), false).unwrap();
     let error = pool.acquire(system(2), false).unwrap_err();
-    assert!(matches!(error, LeaseError::Held { holder } if holder == system(1)), "{error}");
+    assert!(matches!(error, LeaseError::Held { holder, .. } if holder == system(1)), "{error}");
     first.check().unwrap();
     drop(first);
     assert_eq!(pool.found(), Found { holder: system(1), heartbeat: 0 });
@@ -165,7 +165,7 @@ fn a_master_that_writes_is_waited_for() {
         told.set(told.get() + 1);
     };
     let error = Keeper::acquire(media(), FS, as_is(host()), false, brief, count).unwrap_err();
-    assert!(matches!(error, LeaseError::Held { holder } if holder == system(1)), "{error}");
+    assert!(matches!(error, LeaseError::Held { holder, .. } if holder == system(1)), "{error}");
     assert_eq!(told.get(), 1);
     assert!(!writer.is_asked_for().unwrap(), "nobody asks any more");
     writer.check().unwrap();
@@ -230,7 +230,7 @@ fn a_clone_of_the_master_leaves_the_lease_alone() {
     // It is refused while the one that was saved lives.
     let living = pool.acquire(before.holder, false).unwrap();
     let error = acquire(PATIENT).unwrap_err();
-    assert!(matches!(error, LeaseError::Held { holder } if holder == before.holder), "{error}");
+    assert!(matches!(error, LeaseError::Held { holder, .. } if holder == before.holder), "{error}");
     living.check().unwrap();
     living.release();
     acquire(PATIENT).unwrap().check().unwrap();

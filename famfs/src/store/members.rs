@@ -301,6 +301,12 @@ impl Seat {
         Err(MemberError::Lost { place: place.unwrap_or_default() })
     }
 
+    /// Leaves the places of systems with this one's UUIDs alone. One that this was resumed from may
+    /// only be paused: its silence is not its end.
+    pub fn spare_kin(&mut self) {
+        self.before.clear();
+    }
+
     /// What was told last of the mount, in slots of a numbering.
     pub fn applied(&self, numbering: u64) -> u64 {
         if self.numbering == numbering { self.applied } else { 0 }

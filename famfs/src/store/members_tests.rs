@@ -181,6 +181,21 @@ fn a_clone_takes_a_place_of_its_own() {
 }
 
 #[test]
+fn a_clone_can_leave_an_original_alone_that_is_silent() {
+    let pool = Pool::new();
+    for (spares, left) in [(true, 2), (false, 1)] {
+        std::mem::forget(pool.take(system(1, 1)).unwrap());
+        let mut clone = pool.take(system(1, 2)).unwrap();
+        if spares {
+            clone.spare_kin();
+        }
+        thread::sleep(QUICK.expiry);
+        clone.tend(QUICK).unwrap();
+        assert_eq!(pool.members().len(), left, "spares: {spares}");
+    }
+}
+
+#[test]
 fn a_clone_of_who_takes_a_place_writes_nothing() {
     let (pool, machine) = (Pool::new(), Machine::new());
     let identity = machine.identity();

@@ -200,6 +200,11 @@ impl Copy {
             error => error,
         };
         let committed = writer.commit();
+        // Who has lost the lease may have overwritten what is no longer that file.
+        let held = match done.overwritten {
+            0 => Ok(()),
+            _ => writer.check_lease(),
+        };
         // What is the same may come from a copy that was killed before it got here.
         let synced = match done.overwritten + done.unchanged {
             0 => Ok(()),
@@ -208,7 +213,7 @@ impl Copy {
         // The first error is the cause of the later ones.
         match error {
             Some(error) => Err(error),
-            None => committed.map_err(CopyError::from).and(synced).map(|()| done),
+            None => committed.and(held).map_err(CopyError::from).and(synced).map(|()| done),
         }
     }
 }

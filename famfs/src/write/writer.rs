@@ -310,14 +310,23 @@ impl<'v> Writer<'v> {
         }
     }
 
+    /// Checks that this system may still write, for those who change bytes of files and publish
+    /// nothing.
+    ///
+    /// # Errors
+    /// The lease was lost.
+    pub(super) fn check_lease(&self) -> Result<(), WriteError> {
+        self.lease.map_or(Ok(()), |lease| lease.check().map_err(WriteError::from))
+    }
+
     fn publish_batch(&mut self) -> Result<(), WriteError> {
         let batch = std::mem::take(&mut self.batch);
         let changes = std::mem::take(&mut self.changes);
         let made = std::mem::take(&mut self.made);
         self.batch_bytes = 0;
         self.plan.sweep();
-        let held = self.lease.map_or(Ok(()), |lease| lease.check().map_err(WriteError::from));
-        let alone = held.and_then(|()| self.volume.lock_play().map_err(WriteError::Played));
+        let alone =
+            self.check_lease().and_then(|()| self.volume.lock_play().map_err(WriteError::Played));
         let end = self.log.next_index() + batch.len() as u64;
         let (appended, visible) = match &alone {
             Ok(_) => match self.log.append(&batch) {

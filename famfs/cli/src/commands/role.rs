@@ -69,8 +69,14 @@ fn look(place: &Place, superblock: &Superblock, system: Uuid) -> Result<Lease> {
     let Some(found) = lease::read(media, fs_uuid)? else {
         return Ok(Lease { state: "none", system: None, machine: None, boot: None });
     };
-    // Without root it may be unknown which running of this system this is.
-    let me = Identity::this(system).map_err(|err| notice!("{}", one_line(&err))).ok();
+    // Without root it may be unknown which running of this system this is; if another system is the
+    // holder, that does not matter.
+    let tell = |err| {
+        if found.holder.system == system {
+            notice!("{}", one_line(&err));
+        }
+    };
+    let me = Identity::this(system).map_err(tell).ok();
     let me = me.as_ref().map(Identity::system);
     let state = if found.heartbeat == 0 {
         "free"

@@ -46,6 +46,8 @@ pub struct Membership {
     me: Option<Identity>,
     /// Whether this system was resumed from a snapshot, and that was not reported yet.
     was_resumed: bool,
+    /// Whether that ever happened.
+    is_clone: bool,
 }
 
 impl Membership {
@@ -66,6 +68,7 @@ impl Membership {
             numbering,
             me: None,
             was_resumed: false,
+            is_clone: false,
         }
     }
 
@@ -129,17 +132,23 @@ impl Membership {
                     true => told.and_then(|()| seat.tend(Timing::default())),
                     false => told,
                 };
-                if let Err(MemberError::Resumed { .. }) = told {
-                    // The place is that of the system which was saved; the next call takes another.
-                    (self.seat, self.next, self.was_resumed) = (None, now, true);
-                    return unproven;
-                }
                 told.map_err(Into::into)
             }
-            None if due => take(follower).map(|seat| self.seat = Some(seat)),
+            None if due => take(follower).map(|mut seat| {
+                if self.is_clone {
+                    seat.spare_kin();
+                }
+                self.seat = Some(seat);
+            }),
             None => return unproven,
         };
         match result {
+            Err(error) if matches!(error.downcast_ref(), Some(MemberError::Resumed { .. })) => {
+                // The place is that of the system which was saved; the next call takes another.
+                (self.seat, self.next) = (None, now);
+                (self.was_resumed, self.is_clone) = (true, true);
+                unproven
+            }
             Ok(()) if due => {
                 (self.last, self.next) = (now, now + self.beat);
                 unproven
@@ -166,7 +175,7 @@ impl Membership {
         }
         let now = Instant::now();
         let problem = self.prove(follower);
-        let (Some(numbering), Some(me)) = (follower.numbering(), self.identity(now)) else {
+        let Some(numbering) = follower.numbering() else {
             self.next = self.next.max(now + self.beat);
             return problem;
         };
@@ -176,33 +185,41 @@ impl Membership {
             true => before.map_or(0, |told| told.applied),
             false => follower.plan().next_slot(),
         };
-        let RunningSystem { system, boot, .. } = me;
         let (fs_uuid, released) = (follower.fs_uuid(), self.release.proven());
-        let report = Report { fs_uuid, system, boot, numbering, applied, released };
-        // What was not sent is sent with the next beat.
-        if now >= self.next || self.told.is_some_and(|told| told != report) {
-            if send(&report) {
-                self.told = Some(report);
-            }
-            (self.last, self.next) = (now, now + self.beat);
+        let now_told = (numbering, applied, released);
+        let is_news =
+            self.told.is_some_and(|told| (told.numbering, told.applied, told.released) != now_told);
+        if now < self.next && !is_news {
+            return problem;
         }
-        problem
+        // What was not sent is sent with the next beat.
+        (self.last, self.next) = (now, now + self.beat);
+        match self.identity() {
+            Ok(RunningSystem { system, boot, .. }) => {
+                let report = Report { fs_uuid, system, boot, numbering, applied, released };
+                if send(&report) {
+                    self.told = Some(report);
+                }
+                problem
+            }
+            Err(error) => Some(format!("{error:#}")),
+        }
     }
 
-    /// Who this is. It is found out again with each beat.
-    fn identity(&mut self, now: Instant) -> Option<RunningSystem> {
-        if let Some(me) = self.me.as_ref().filter(|_| now >= self.next) {
-            let changed = me.has_changed();
-            self.was_resumed |= matches!(changed, Ok(true));
-            // What cannot be read may have changed.
-            if changed.unwrap_or(true) {
+    /// Who this is, found out again.
+    fn identity(&mut self) -> Result<RunningSystem> {
+        if let Some(me) = &self.me {
+            let changed = me.has_changed()?;
+            self.was_resumed |= changed;
+            if changed {
                 self.me = None;
             }
         }
-        if self.me.is_none() {
-            self.me = this().ok();
-        }
-        self.me.as_ref().map(Identity::system)
+        let me = match self.me.take() {
+            Some(me) => me,
+            None => this()?,
+        };
+        Ok(self.me.insert(me).system())
     }
 
     /// Tries to find out that removed files are unused. Returns what to report.

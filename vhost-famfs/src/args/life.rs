@@ -102,6 +102,10 @@ pub(super) struct KeepRunningArgs {
     /// The cluster
     #[arg(long, value_name = "NAME", value_parser = name)]
     cluster: String,
+    /// Seconds that each start may take, as for `start`.
+    #[arg(long, value_name = "SECONDS", default_value_t = 240,
+        value_parser = number::<u64>(0..=MAX_SECONDS))]
+    timeout: u64,
 }
 
 /// Which VM to keep running.
@@ -111,6 +115,8 @@ pub struct KeepRunningConfig {
     pub cluster: String,
     /// The VM.
     pub vm: String,
+    /// Time for each start.
+    pub timeout: Duration,
 }
 
 /// Which VMs to stop, and how.
@@ -163,8 +169,8 @@ impl From<RestartArgs> for StartConfig {
 }
 
 impl From<KeepRunningArgs> for KeepRunningConfig {
-    fn from(KeepRunningArgs { vm, cluster }: KeepRunningArgs) -> Self {
-        Self { cluster, vm }
+    fn from(KeepRunningArgs { vm, cluster, timeout }: KeepRunningArgs) -> Self {
+        Self { cluster, vm, timeout: Duration::from_secs(timeout) }
     }
 }
 

@@ -41,11 +41,16 @@ const PANIC: &[u8] = b"Kernel panic - not syncing";
 /// Longest reason that is kept.
 const MAX_REASON: usize = 400;
 
-/// Keeps a VM of a cluster running; `program` is this program.
+/// Keeps a VM of a cluster running; `program` is this program, and each start has `limit`.
 ///
 /// # Errors
 /// The state of the cluster cannot be read or written.
-pub fn keep_running(directory: &Directory, name: &str, program: &Path) -> Result<(), LifeError> {
+pub fn keep_running(
+    directory: &Directory,
+    name: &str,
+    program: &Path,
+    limit: Duration,
+) -> Result<(), LifeError> {
     let me = Process::of(std::process::id()).map_err(LifeError::This)?;
     let mut failures = 0;
     let mut reason = String::new();
@@ -84,7 +89,7 @@ pub fn keep_running(directory: &Directory, name: &str, program: &Path) -> Result
         }
         thread::sleep(FIRST_PAUSE * 2_u32.pow(failures));
         failures += 1;
-        match start_again(directory, instance, name, program) {
+        match start_again(directory, instance, name, (program, limit)) {
             Ok(()) => reason = "it ends soon after each start".to_owned(),
             Err(why) => reason = why,
         }
@@ -102,7 +107,7 @@ fn start_again(
     directory: &Directory,
     instance: Option<Uuid>,
     name: &str,
-    program: &Path,
+    (program, limit): (&Path, Duration),
 ) -> Result<(), String> {
     let counted = change(directory, instance, |state| {
         let vm = own_vm(state, name)?;
@@ -119,7 +124,9 @@ fn start_again(
         Err(error) => return Err(error.to_string()),
     }
     let mut command = Command::new(program);
-    command.args(["start", "--cluster", directory.name(), name]).stdin(Stdio::null());
+    let seconds = limit.as_secs().to_string();
+    let words = ["start", "--cluster", directory.name(), "--timeout", &seconds, name];
+    command.args(words).stdin(Stdio::null());
     let output = command.output().map_err(|error| error.to_string())?;
     if output.status.success() {
         return Ok(());

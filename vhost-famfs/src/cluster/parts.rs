@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -196,15 +197,24 @@ impl Launch {
         Ok(processors.run(start).map_err(failed)??)
     }
 
-    /// Starts the process that starts the VM again when it fails, if there should be one.
+    /// Starts the process that starts the VM again when it fails, if there should be one. Each of
+    /// these starts has `limit`.
     ///
     /// # Errors
     /// It does not start.
-    pub fn supervisor(&self, instance: Uuid, cluster: &str) -> Result<Option<Process>, PartError> {
+    pub fn supervisor(
+        &self,
+        instance: Uuid,
+        cluster: &str,
+        limit: Duration,
+    ) -> Result<Option<Process>, PartError> {
         if self.restart == Restart::No {
             return Ok(None);
         }
-        let words = ["keep-running", "--cluster", cluster, &self.config.name].map(Into::into);
+        let seconds = limit.as_secs().to_string();
+        let words =
+            ["keep-running", "--cluster", cluster, "--timeout", &seconds, &self.config.name];
+        let words = words.map(Into::into);
         let argv: Vec<_> = [self.program.clone().into()].into_iter().chain(words).collect();
         let failed = |source| PartError::Supervisor { vm: self.vm(), source };
         let child = detached(instance, None).start_quietly(&argv).map_err(failed)?;

@@ -211,13 +211,19 @@ impl<'s> Start<'s> {
         }
         let mounted = matches!(ready.attach, Attach::Mounted { .. });
         let boot_ms = u64::try_from(ready.boot.as_millis()).unwrap_or(u64::MAX);
+        // Before its supervisor runs, which ends if the user has stopped the VM.
+        self.step(|vm| {
+            vm.stopped = None;
+            Ok(())
+        })?;
         self.step(|vm| {
             let mut course = self.course();
             self.go_on(*course)?;
             vm.booted = Some(Booted { boot_ms, mounted });
-            (vm.starting, vm.stopped, vm.given_up) = (None, None, None);
+            (vm.starting, vm.given_up) = (None, None);
             if !vm.supervisor.is_some_and(Process::is_alive) {
-                vm.supervisor = self.launch.supervisor(self.instance, self.directory.name())?;
+                vm.supervisor =
+                    self.launch.supervisor(self.instance, self.directory.name(), limit)?;
             }
             *course = Course::Done;
             Ok(())

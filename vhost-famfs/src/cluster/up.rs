@@ -246,7 +246,7 @@ impl<'p> Start<'p> {
             let mut inner = self.going_on()?;
             for (index, vm) in self.plan.vms.iter().enumerate() {
                 let launch = Launch::new(self.plan, vm);
-                let supervisor = launch.supervisor(self.plan.instance, &self.plan.name)?;
+                let supervisor = launch.supervisor(self.plan.instance, &self.plan.name, limit)?;
                 inner.state.vms[index].supervisor = supervisor;
             }
             let up = State { phase: Phase::Up, ..inner.state.clone() };

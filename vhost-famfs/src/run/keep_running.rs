@@ -13,5 +13,5 @@ use vhost_famfs::cluster::keep_running::keep_running;
 pub(super) fn run(config: &KeepRunningConfig) -> Result<()> {
     let directory = Directory::new(&runtime_dir()?, &config.cluster);
     let program = env::current_exe().context("cannot find this program")?;
-    Ok(keep_running(&directory, &config.vm, &program)?)
+    Ok(keep_running(&directory, &config.vm, &program, config.timeout)?)
 }

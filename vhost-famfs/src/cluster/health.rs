@@ -76,7 +76,7 @@ pub fn look(guest: &mut Guest, command: &str, limit: Duration) -> Option<Health>
     match guest.exec(&shell(command), limit) {
         Ok(output) if output.status.success() => Some(Health { healthy: true, said: None }),
         Ok(output) => Some(Health { healthy: false, said: Some(describe(&output)) }),
-        // The guest has answered: it has accepted the command.
+        // It was accepted, so the guest has answered.
         Err(error @ (ExecError::Refused { .. } | ExecError::Timeout { .. })) => {
             Some(Health { healthy: false, said: Some(on_one_line(&error.to_string())) })
         }

@@ -171,7 +171,8 @@ fn a_guest_that_never_greets_ends_with_the_limit() {
     let mut agent = Agent::new(socket).patient(QUICK);
     let limit = Duration::from_millis(200);
     let error = agent.exec(&Command::new(["true"]), limit).unwrap_err();
-    assert_eq!(error.to_string(), "true: not finished after 200ms");
+    let expected = "the guest's agent has not accepted true within 200ms";
+    assert_eq!(error.to_string(), expected);
     drop(agent);
     assert_eq!(guest.join().unwrap(), 0);
 }

@@ -37,6 +37,19 @@ pub enum DiskFormat {
 /// Why a file is no disk image for a VM.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
+    /// Another image has its name.
+    #[error(
+        "disk image {}: it is {}, but was {} when the VM was planned; use `vhost-famfs down` and \
+         `up` for the new image", path.display(), found.name(), expected.name()
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: DiskFormat,
+        /// The format that it had.
+        expected: DiskFormat,
+    },
     /// It cannot be read.
     #[error("cannot read the disk image {}", path.display())]
     Read {

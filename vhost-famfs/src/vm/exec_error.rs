@@ -30,6 +30,14 @@ pub enum ExecError {
         /// How long it was given.
         limit: Duration,
     },
+    /// The guest has not accepted a command in time.
+    #[error("the guest's agent has not accepted {command} within {limit:?}")]
+    NotAccepted {
+        /// The command.
+        command: String,
+        /// How long the guest was given.
+        limit: Duration,
+    },
     /// The agent ended, and another one took its place.
     #[error(
         "the guest's agent ended and was started again; the command has been killed, but not what \

@@ -18,6 +18,7 @@ use super::command::{Command, Output};
 use super::config::{ConfigError, Console, PoolDevice, VmConfig};
 use super::connection::Hello;
 use super::deadline::Deadline;
+use super::disk_format::DiskError;
 use super::exec_error::ExecError;
 use super::image::ImageError;
 use super::process::{self, Lifetime};
@@ -65,6 +66,9 @@ pub enum VmError {
     /// The image lacks the requested root.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The disk of a user's own guest is not what it was.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// QEMU has the wrong version.
     #[error(transparent)]
     Version(#[from] VersionError),
@@ -197,6 +201,9 @@ impl Vm {
     /// # Errors
     /// It cannot be started.
     pub fn spawn(mut config: VmConfig, lifetime: Lifetime) -> Result<Self, VmError> {
+        if let Some(own) = config.system.own() {
+            own.check()?;
+        }
         config.tell_clock();
         let argv = match lifetime {
             // Use the file that is held, even if another file has the pool's name by now.

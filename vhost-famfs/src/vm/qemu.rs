@@ -203,10 +203,11 @@ impl OwnGuest {
              file.filename="
         );
         argv.option("-drive", join([head.as_ref(), &quote(self.disk.as_os_str())]));
-        // A kernel of the host, which QEMU boots by a ROM of its own, has index 0.
+        // A kernel of the host, which QEMU boots by a ROM of its own, has index 0. If the host has
+        // no room for what the guest writes, the guest gets the error, and is not paused for good.
         argv.option(
             "-device",
-            format!("virtio-blk-pci,drive=disk0,serial={ROOT_SERIAL},bootindex=1"),
+            format!("virtio-blk-pci,drive=disk0,serial={ROOT_SERIAL},bootindex=1,werror=report"),
         );
     }
 }

@@ -154,8 +154,8 @@ fn an_own_guest_boots_from_a_disk_that_is_not_written() {
     config.disks = vec![Disk { path: "/tests.img".into(), serial: "tests".into() }];
     let by_bios = text(&config);
     let disk = "-drive if=none,id=disk0,snapshot=on,discard=unmap,driver=qcow2,file.driver=file,\
-        file.filename=/my,,disk -device virtio-blk-pci,drive=disk0,serial=famfs-root,bootindex=1 \
-        -blockdev driver=file,node-name=disk1,read-only=on,";
+        file.filename=/my,,disk -device virtio-blk-pci,drive=disk0,serial=famfs-root,bootindex=1,\
+        werror=report -blockdev driver=file,node-name=disk1,read-only=on,";
     assert!(by_bios.contains(disk), "{by_bios}");
     assert!(by_bios.contains("credential:system.hostname=vm1 "), "{by_bios}");
     for word in ["-bios", "-kernel", "-initrd", "-append"] {

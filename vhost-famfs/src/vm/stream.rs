@@ -52,7 +52,13 @@ impl Agent {
             [] => None,
             bytes => Some(Box::new(io::Cursor::new(bytes.to_vec()))),
         };
-        let id = self.accept(command, input.is_some(), &doing, limit)?;
+        let id =
+            self.accept(command, input.is_some(), &doing, limit).map_err(|error| match error {
+                ExecError::Timeout { doing, limit } => {
+                    ExecError::NotAccepted { command: doing, limit }
+                }
+                error => error,
+            })?;
         let streams =
             Streams { input, sizes: None, begin: None, stdout: &mut stdout, stderr: &mut stderr };
         let status = self.session(&doing, limit, |connection, _| {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::disk_format::DiskFormat;
+use super::disk_format::{DiskError, DiskFormat};
 use super::image::{Image, ImageError, Root};
 
 /// What a VM boots.
@@ -72,6 +72,23 @@ impl System {
     /// The file that the image lacks.
     pub fn require(&self, root: Root) -> Result<(), ImageError> {
         self.appliance().map_or(Ok(()), |image| image.require(root))
+    }
+}
+
+impl OwnGuest {
+    /// Checks that the file is still the disk image that it was: whoever can write it could name
+    /// another file of the host in it.
+    ///
+    /// # Errors
+    /// It is another one, or none.
+    pub fn check(&self) -> Result<(), DiskError> {
+        match DiskFormat::of(&self.disk)? {
+            found if found == self.format => Ok(()),
+            found => {
+                let (path, expected) = (self.disk.clone(), self.format);
+                Err(DiskError::Changed { path, found, expected })
+            }
+        }
     }
 }
 

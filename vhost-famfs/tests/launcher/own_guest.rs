@@ -48,6 +48,14 @@ fn life() {
     assert!(qemu("b").contains(&disk) && qemu("b").contains(" root=/dev/vda1 "), "{}", qemu("b"));
     // A stopped VM is started again from what the state says of it.
     host.json(&["stop", "b", "--json"]);
+    // Another image by now, which would have QEMU open a file of the host.
+    let mut other = [&b"QFI\xfb\0\0\0\x02\0\0\0\0\0\0\0\x48\0\0\0\x0b"[..], &[0; 52]].concat();
+    other.extend(b"/etc/shadow");
+    fs::write(host.path().join("disk"), other).unwrap();
+    let refused = host.run(&["start", "b"]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.status.code() == Some(1) && said.contains("backing file"), "{said}");
+    fs::write(host.path().join("disk"), &before).unwrap();
     host.json(&["start", "b", "--json"]);
     let same = host.run(&["up", &file, "--overcommit"]);
     let same = String::from_utf8(same.stdout).unwrap();

@@ -46,8 +46,8 @@ pub(super) struct DownArgs {
 /// If the pool has a file system, it also shows who may write it, and of each VM its role, how many
 /// entries of the log its mount shows, and how many it is behind.
 ///
-/// Exit code 3 if a VM or back-end of a cluster has ended, a start was interrupted, or a cluster is
-/// damaged.
+/// Exit code 3 if a VM or back-end of a cluster has ended, a VM is not healthy, a start was
+/// interrupted, or a cluster is damaged.
 #[derive(Debug, Args)]
 pub(super) struct PsArgs {
     /// The cluster [default: all]

@@ -18,6 +18,7 @@ use super::process::Process;
 use super::spec::{Spec, Subject};
 use super::state::{Phase, Source, State, VmState};
 use crate::host::residency::{self, MappedFile};
+use crate::vm::Forward;
 
 /// Why a running cluster is not changed.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +147,15 @@ impl VmChange {
     }
 }
 
+/// What the command line names, and so asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Named {
+    /// A QEMU.
+    pub qemu: bool,
+    /// An image.
+    pub image: bool,
+}
+
 /// How to change a running cluster.
 #[derive(Debug)]
 pub struct Change {
@@ -176,12 +186,12 @@ pub fn running(base: &Path, name: &str) -> Result<Option<State>, ChangeError> {
 }
 
 impl Change {
-    /// Compares a running cluster with what is asked for. With `qemu`, VMs that run with another
-    /// QEMU than the host's are restarted.
+    /// Compares a running cluster with what is asked for. VMs that run with another QEMU or another
+    /// image than the ones that are `named` are restarted.
     ///
     /// # Errors
     /// Why the cluster cannot become that.
-    pub fn new(spec: &Spec, host: &Host, state: State, qemu: bool) -> Result<Self, ChangeError> {
+    pub fn new(spec: &Spec, host: &Host, state: State, named: Named) -> Result<Self, ChangeError> {
         let not_recorded = || ChangeError::NotRecorded(state.name.clone());
         let found = state.source.as_ref().ok_or_else(not_recorded)?;
         let asked = Source::of(spec.file.as_deref(), &spec.imports).ok_or_else(not_recorded)?;
@@ -209,7 +219,7 @@ impl Change {
                 return Err(not_recorded());
             };
             let mut why = difference::between(asked, &vm.asked);
-            why.extend(others(launch, &Launch::new(&plan, vm), qemu));
+            why.extend(others(launch, &Launch::new(&plan, vm), named));
             let action = match (ended(now), why.is_empty()) {
                 (None, true) => {
                     why.extend(coming_up(now));
@@ -257,6 +267,16 @@ impl Change {
     /// The VMs that are kept and are not up yet.
     pub fn coming_up(&self) -> impl Iterator<Item = &VmChange> {
         self.vms.iter().filter(|vm| vm.action == Action::Keep && !vm.why.is_empty())
+    }
+
+    /// The ports of the host that VMs have which end before others are started.
+    #[must_use]
+    pub fn released_ports(&self) -> Vec<Forward> {
+        let ends = self.names(&[Action::Stop, Action::Restart]);
+        let vms = self.state.vms.iter().filter(|vm| ends.contains(&vm.name));
+        let vms = vms.filter(|vm| vm.qemu.is_some_and(Process::is_alive));
+        let launches = vms.filter_map(|vm| vm.launch.as_ref());
+        launches.flat_map(|launch| launch.config.network.iter().flatten().copied()).collect()
     }
 
     /// A VM to be started that depends on one that is kept and is not up yet, and that one.
@@ -316,14 +336,17 @@ fn coming_up(vm: &VmState) -> Option<String> {
 }
 
 /// What differs of the settings that are not a VM's own.
-fn others(old: &Launch, new: &Launch, qemu: bool) -> Vec<String> {
+fn others(old: &Launch, new: &Launch, named: Named) -> Vec<String> {
     let mut found = Vec::new();
     if old.log_limit != new.log_limit {
         found.push(format!("log-limit {} -> {}", old.log_limit, new.log_limit));
     }
     let (before, now) = (&old.config.qemu, &new.config.qemu);
-    if qemu && before != now {
+    if named.qemu && before != now {
         found.push(format!("QEMU {} -> {}", before.display(), now.display()));
+    }
+    if named.image && old.config.system != new.config.system {
+        found.push("another image".to_owned());
     }
     found
 }

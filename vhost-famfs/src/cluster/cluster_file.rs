@@ -32,6 +32,9 @@ use text::{Fault, check_tables, place, range_of};
 /// Largest cluster file that is read; enough for a thousand VMs.
 const MAX_FILE: u64 = 1 << 20;
 
+/// Longest health command in bytes: a message to a guest is not much longer.
+const MAX_HEALTH: usize = 4096;
+
 /// Why a cluster file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -487,11 +490,19 @@ fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
         let hint = "add network = \"user\"";
         return Err(Fault::new(&port.span(), "ports of a VM without a network", hint));
     }
-    if let Some(health) = &table.health
-        && health.get_ref().trim().is_empty()
-    {
-        let hint = "set a command for the guest's shell, or omit health";
-        return Err(Fault::new(&health.span(), "health is empty", hint));
+    if let Some(health) = &table.health {
+        let wrong = match health.get_ref().as_str() {
+            text if text.trim().is_empty() => Some("health is empty".to_owned()),
+            text if text.contains('\0') => Some("health has a NUL character".to_owned()),
+            text if text.len() > MAX_HEALTH => {
+                Some(format!("health has {} bytes, at most {MAX_HEALTH} fit", text.len()))
+            }
+            _ => None,
+        };
+        if let Some(wrong) = wrong {
+            let hint = "set a command for the guest's shell, or omit health";
+            return Err(Fault::new(&health.span(), wrong, hint));
+        }
     }
     Ok(VmSpec {
         name: String::new(),

@@ -205,6 +205,7 @@ fn what_is_not_understood_is_refused() {
         ("[[vm]]\ncount = 64\n[[vm]]\n", "3:1: 65 VMs, but a cluster can have at most 64"),
         ("[[vm]]\ncpus = 0\n", "2:8: cpus is 0"),
         ("[[vm]]\nhealth = \" \"\n", "2:10: health is empty"),
+        ("[[vm]]\nhealth = \"a\\u0000\"\n", "2:10: health has a NUL character"),
         ("[[vm]]\nnetwork = \"tap\"\n", "2:11: unknown value `tap`, expected `none` or `user`"),
         ("[[vm]]\nports = [\"1:2\"]\n", "2:10: ports of a VM without a network"),
         (

@@ -6,8 +6,8 @@ use std::thread;
 
 use crate::vm::Accelerator;
 
-/// How many emulated VMs boot at the same time on each processor of the host. With more, guests give
-/// up on devices for which they wait.
+/// How many emulated VMs boot at the same time on each processor of the host. With more, guests
+/// give up on devices for which they wait.
 const EMULATED: usize = 2;
 
 /// VMs that wait for each other in a circle, each for the next one.

@@ -88,7 +88,8 @@ pub enum PreflightError {
     /// A port that only root may use.
     #[error(
         "VM {name}: port {} of the host is below {least}, and QEMU runs without the right to \
-         listen there; use one from {least}, or change net.ipv4.ip_unprivileged_port_start",
+         listen there; use one from {least}, change net.ipv4.ip_unprivileged_port_start, or, as \
+         root, set confine = false",
         .port.host.port()
     )]
     PrivilegedPort {
@@ -153,23 +154,32 @@ pub fn before_start(
     }
 }
 
-/// Checks whether QEMU can listen on the ports that are forwarded to these VMs.
+/// Checks whether QEMU can listen on the ports that are forwarded to these VMs. `released` are
+/// ports of VMs that end before.
 ///
 /// # Errors
 /// The first one that it cannot listen on.
-pub fn ports(vms: &[VmPlan]) -> Result<(), PreflightError> {
+pub fn ports(vms: &[VmPlan], released: &[Forward]) -> Result<(), PreflightError> {
     let least = fs::read_to_string(UNPRIVILEGED).ok().and_then(|text| text.trim().parse().ok());
     let least = least.unwrap_or(PRIVILEGED);
     for vm in vms {
         for port in vm.config.network.iter().flatten() {
             let (name, port) = (vm.name().to_owned(), *port);
-            if port.host.port() < least && vm.config.confinement != Confinement::None {
+            if port.host.port() < least && is_unprivileged(&vm.config.confinement) {
                 return Err(PreflightError::PrivilegedPort { name, port, least });
             }
-            port.try_listen().map_err(|source| PreflightError::Port { name, port, source })?;
+            if !released.iter().any(|other| other.conflicts(&port)) {
+                port.try_listen().map_err(|source| PreflightError::Port { name, port, source })?;
+            }
         }
     }
     Ok(())
+}
+
+/// Whether QEMU has no right to the ports that only root may use.
+fn is_unprivileged(confinement: &Confinement) -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    !is_root || matches!(confinement, Confinement::Nobody { .. })
 }
 
 /// Checks what is needed to create the pool.

@@ -13,7 +13,7 @@ use super::start::start_vms;
 use super::{notice, say};
 use vhost_famfs::args::UpConfig;
 use vhost_famfs::cluster::apply::Applied;
-use vhost_famfs::cluster::change::{Action, Change, VmChange};
+use vhost_famfs::cluster::change::{Action, Change, Named, VmChange};
 use vhost_famfs::cluster::cluster_file::ClusterFile;
 use vhost_famfs::cluster::directory::Directory;
 use vhost_famfs::cluster::host::Host;
@@ -75,12 +75,15 @@ pub(super) fn run(
     state: State,
     file: Option<&ClusterFile>,
 ) -> Result<ExitCode> {
-    let change = Change::new(spec, host, state, config.qemu.is_some())
+    let named = Named { qemu: config.qemu.is_some(), image: config.image.is_some() };
+    let change = Change::new(spec, host, state, named)
         .map_err(|error| located(file, error.subject(), error))?;
     if spec.file.is_none() && config.name.is_none() {
         refuse_to_stop(&change)?;
     }
     let starting = change.starting();
+    preflight::ports(&starting.vms, &change.released_ports())
+        .map_err(|error| located(file, error.subject(), error))?;
     let headroom = match starting.vms.is_empty() {
         true => None,
         false => Some(

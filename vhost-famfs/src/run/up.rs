@@ -47,7 +47,7 @@ pub(super) fn run(config: UpConfig) -> Result<ExitCode> {
         plan.pool.refuse_left_out().map_err(|error| located(file, error.subject(), error))?;
     }
     if config.emit.is_none() {
-        preflight::ports(&plan.vms).map_err(|error| located(file, error.subject(), error))?;
+        preflight::ports(&plan.vms, &[]).map_err(|error| located(file, error.subject(), error))?;
     }
     let headroom = preflight::before_start(&plan, config.overcommit, 0)
         .map_err(|error| located(file, error.subject(), error))?;

@@ -59,21 +59,14 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     session.check("running clones: the clone notices that it is one", || {
         clone.wait_console("this VM was resumed from a snapshot").map(drop)
     });
-    session.check(
-        "running clones: both are members, and differ only in which running it is",
-        || {
-            let [one, other] = members(original)?;
-            ensure!(
-                one["system"] == other["system"] && one["boot"] != other["boot"],
-                "{one} {other}"
-            );
-            let boots =
-                [original, clone].map(|node| run(node, "cat /proc/sys/kernel/random/boot_id"));
-            let [one, other] = boots;
-            ensure!(one?.stdout == other?.stdout, "the clone has booted");
-            Ok(())
-        },
-    );
+    session.check("running clones: both are members, and differ only in which run it is", || {
+        let [one, other] = members(original)?;
+        ensure!(one["system"] == other["system"] && one["boot"] != other["boot"], "{one} {other}");
+        let boots = [original, clone].map(|node| run(node, "cat /proc/sys/kernel/random/boot_id"));
+        let [one, other] = boots;
+        ensure!(one?.stdout == other?.stdout, "the clone has booted");
+        Ok(())
+    });
     session.check("running clones: the clone of a command publishes nothing", || {
         let said = String::from_utf8_lossy(&run(clone, GO_ON)?.stdout).into_owned();
         ensure!(said.contains("this VM was resumed from a snapshot"), "{said}");

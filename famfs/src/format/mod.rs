@@ -115,7 +115,7 @@ pub struct Lease {
     /// Machine UUID of the holder from its firmware, or zero.
     pub machine_uuid: [u8; 16],
 
-    /// Which running of the holder: clones of one machine have different ones.
+    /// Which run of the holder: clones of one machine have different ones.
     pub boot_id: [u8; 16],
 
     /// CRC-32 of the bytes before this field.
@@ -152,7 +152,7 @@ pub struct Member {
     pub system_uuid: [u8; 16],
     /// Machine UUID from the firmware, or zero.
     pub machine_uuid: [u8; 16],
-    /// Which running of it.
+    /// Which run of it.
     pub boot_id: [u8; 16],
     /// CRC-32 of the file system's UUID and the bytes before this field: a member of an earlier
     /// file system does not count.

@@ -32,7 +32,7 @@ pub struct RawReport {
     pub fs_uuid: [u8; 16],
     /// The system.
     pub system_uuid: [u8; 16],
-    /// Which running of it.
+    /// Which run of it.
     pub boot_id: [u8; 16],
 
     /// Its mount shows every entry below this slot.
@@ -57,7 +57,7 @@ pub struct Report {
     pub fs_uuid: Uuid,
     /// The system, which is not the host.
     pub system: Uuid,
-    /// Which running of it.
+    /// Which run of it.
     pub boot: Uuid,
     /// What the slots are of.
     pub numbering: u64,

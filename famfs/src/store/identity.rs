@@ -22,7 +22,7 @@ pub struct RunningSystem {
     pub system: Uuid,
     /// Its machine UUID, if known.
     pub machine: Option<Uuid>,
-    /// Which running of it: its kernel's boot id, combined with the [generation](generation) of a
+    /// Which run of it: its kernel's boot id, combined with the [generation](generation) of a
     /// virtual machine that has one.
     pub boot: Uuid,
 }
@@ -73,7 +73,7 @@ impl Identity {
     /// This system, with the UUID `system`.
     ///
     /// # Errors
-    /// It is not known which running of it this is.
+    /// It is not known which run of it this is.
     pub fn this(system: Uuid) -> Result<Self, IdentityError> {
         Self::here(system, generation::FILES.into())
     }
@@ -122,7 +122,7 @@ fn read(files: &Path) -> Result<Option<Uuid>, IdentityError> {
     generation::read(files).map_err(|error| IdentityError::Generation(files.to_owned(), error))
 }
 
-/// The id of a running: exclusive or. Two clones have one boot id, two boots of a machine that was
+/// The id of a run: exclusive or. Two clones have one boot id, two boots of a machine that was
 /// not resumed in between one generation, and neither pair can get the same id. With both different
 /// they are independent random numbers, and so is the result.
 fn running(boot: Uuid, generation: Option<Uuid>) -> Uuid {

@@ -47,7 +47,7 @@ pub struct MemberItem {
     /// Its machine UUID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub machine: Option<Uuid>,
-    /// Which running of it.
+    /// Which run of it.
     pub boot: Uuid,
     /// Its mount shows the entries below this slot.
     pub applied: u64,

@@ -69,7 +69,7 @@ fn look(place: &Place, superblock: &Superblock, system: Uuid) -> Result<Lease> {
     let Some(found) = lease::read(media, fs_uuid)? else {
         return Ok(Lease { state: "none", system: None, machine: None, boot: None });
     };
-    // Without root it may be unknown which running of this system this is; if another system is the
+    // Without root it may be unknown which run of this system this is; if another system is the
     // holder, that does not matter.
     let tell = |err| {
         if found.holder.system == system {

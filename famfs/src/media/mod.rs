@@ -208,6 +208,16 @@ pub struct PoolFile {
     sync_failed: Arc<AtomicBool>,
 }
 
+#[cfg(test)]
+impl PoolFile {
+    /// A new pool of so many bytes, open for writing, without a name.
+    pub(crate) fn for_tests(bytes: u64) -> Self {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(bytes).unwrap();
+        Self::open(file.path(), Access::Write).unwrap()
+    }
+}
+
 impl PoolFile {
     /// Opens a pool file or block device. A writer takes the pool's lock and keeps it. A writer is
     /// refused a mounted block device, and a file that users other than itself and root can change

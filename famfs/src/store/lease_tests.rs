@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 use std::cell::Cell;
-use std::fs::File;
 
 use super::*;
 use crate::media::PoolFile;
 use crate::store::identity::stand_in::Machine;
-use crate::sys::dax::Access;
 
 const FS: Uuid = Uuid::from_u128(77);
 /// The dead expire soon.
@@ -32,9 +30,7 @@ struct Pool(PoolFile);
 
 impl Pool {
     fn new() -> Self {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        File::options().write(true).open(file.path()).unwrap().set_len(16 << 20).unwrap();
-        Self(PoolFile::open(file.path(), Access::Write).unwrap())
+        Self(PoolFile::for_tests(16 << 20))
     }
 
     fn acquire(&self, me: RunningSystem, force: bool) -> Result<Keeper, LeaseError> {
@@ -54,6 +50,10 @@ fn a_living_master_keeps_clones_out() {
     let first = pool.acquire(system(1), false).unwrap();
     let error = pool.acquire(system(2), false).unwrap_err();
     assert!(matches!(error, LeaseError::Held { holder, .. } if holder == system(1)), "{error}");
+    assert!(
+        error.to_string().contains("; it has the UUIDs of this system: it is a clone"),
+        "{error}"
+    );
     first.check().unwrap();
     drop(first);
     assert_eq!(pool.found(), Found { holder: system(1), heartbeat: 0 });

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-use std::fs::File;
 
 use super::*;
 use crate::media::PoolFile;
 use crate::store::identity::stand_in::Machine;
-use crate::sys::dax::Access;
 
 const FS: Uuid = Uuid::from_u128(77);
 const QUICK: Timing = Timing {
@@ -23,9 +21,7 @@ struct Pool(PoolFile);
 
 impl Pool {
     fn new() -> Self {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        File::options().write(true).open(file.path()).unwrap().set_len(16 << 20).unwrap();
-        Self(PoolFile::open(file.path(), Access::Write).unwrap())
+        Self(PoolFile::for_tests(16 << 20))
     }
 
     fn take(&self, me: RunningSystem) -> Result<Seat, MemberError> {

@@ -4,16 +4,16 @@
 use std::fs::{self, File};
 use std::process::{Output, Stdio};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use famfs::system::process::Handle;
-use famfs::write::prng::SeededBytes;
 use libtest_mimic::Trial;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::host::Host;
+use super::random::{Random, seed};
 use super::schema::problem;
 use super::trial;
 
@@ -124,6 +124,16 @@ fn nothing() {
     let words = ["up", file.to_str().unwrap(), "--dry-run", "--overcommit", "--qemu"];
     let named = host.run(&[&words[..], &[slow.to_str().unwrap()]].concat());
     assert!(text(&named.stdout).contains("vm1              restart  QEMU "), "{named:?}");
+    // The same for an image.
+    let image = host.path().join("other-image");
+    fs::create_dir(&image).unwrap();
+    for file in ["vmlinux", "initrd.cpio", "root.erofs"] {
+        fs::write(image.join(file), file).unwrap();
+    }
+    let words = ["up", file.to_str().unwrap(), "--dry-run", "--overcommit", "--image"];
+    let named = host.run(&[&words[..], &[image.to_str().unwrap()]].concat());
+    let expected = "vm1              restart  another image";
+    assert!(text(&named.stdout).contains(expected), "{named:?}");
     down(host);
 }
 
@@ -474,14 +484,7 @@ fn dependencies() {
 
 /// SIGKILL to a changing `up` at random moments.
 fn kills() {
-    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
-    println!("# seed {seed}");
-    let mut random = SeededBytes::new(seed);
-    let mut below = |end: u32| {
-        let mut bytes = [0; 4];
-        random.fill(&mut bytes);
-        u32::from_le_bytes(bytes) % end
-    };
+    let mut random = Random::new(seed());
     let host = Host::new();
     let both = [
         [HEAD, &vm("a", ""), &vm("b", "memory = \"512M\"\n"), &vm("c", "")].concat(),
@@ -496,7 +499,7 @@ fn kills() {
         let file = write(&host, &both[round as usize % 2]);
         let mut command = host.command("qemu", &["up", &file, "--overcommit"]);
         let mut command = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let after = takes * below(1000) / 1000;
+        let after = takes * random.below(1000) / 1000;
         thread::sleep(after);
         command.kill().unwrap();
         command.wait().unwrap();
@@ -504,7 +507,7 @@ fn kills() {
         let (_, code) = ps(&host);
         assert!(matches!(code, 0 | 3), "{moment}");
         // To this or to the other.
-        let wanted = below(2) as usize;
+        let wanted = random.below(2) as usize;
         up(&host, &both[wanted], &[]);
         let now = vms(&host);
         assert_eq!(now[0], first, "{moment}");

@@ -9,23 +9,20 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use famfs::media::PoolFile;
 use famfs::store::mkfs;
 use famfs::sys::dax::Access;
 use famfs::system::process::Handle;
-use famfs::write::prng::SeededBytes;
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::host::Host;
+use super::random::{Random, seed};
 use super::trial;
-
-/// The seed for the moments; if it is not set, one is taken from the clock and printed.
-const SEED: &str = "VHOST_FAMFS_SEED";
 
 /// How often to run each kind.
 const ROUNDS: u32 = 60;
@@ -40,11 +37,7 @@ const TREASURE: [u8; 5000] = [b'$'; 5000];
 const POOL_SIZE: u64 = 16 << 20;
 
 pub fn trials() -> Vec<Trial> {
-    let seed = match std::env::var(SEED) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{SEED}={text}: not a 32-bit number")),
-        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos(),
-    };
-    println!("# {SEED}={seed}");
+    let seed = seed();
     type Round = fn(&mut Test);
     let kinds: [(&str, Round); 4] = [
         ("kills_of_up_leave_what_down_clears", up_is_killed),
@@ -64,7 +57,7 @@ pub fn trials() -> Vec<Trial> {
 
 struct Test {
     host: Host,
-    random: SeededBytes,
+    random: Random,
     /// How long an undisturbed `up` takes.
     up_takes: Duration,
     /// All bytes of the user's pool.
@@ -84,7 +77,7 @@ enum PoolOf {
 
 impl Test {
     fn new(seed: u32) -> Self {
-        let (host, random) = (Host::new(), SeededBytes::new(seed));
+        let (host, random) = (Host::new(), Random::new(seed));
         let mut test = Self { host, random, up_takes: Duration::ZERO, users: Vec::new() };
         // The first run is slower, because its programs are not in memory yet.
         for _ in 0..2 {
@@ -96,22 +89,15 @@ impl Test {
         test
     }
 
-    /// A number below `end`.
-    fn below(&mut self, end: u32) -> u32 {
-        let mut bytes = [0; 4];
-        self.random.fill(&mut bytes);
-        u32::from_le_bytes(bytes) % end
-    }
-
     /// Waits for a random part of a duration.
     fn wait_within(&mut self, most: Duration) -> Duration {
-        let part = most * self.below(1000) / 1000;
+        let part = most * self.random.below(1000) / 1000;
         thread::sleep(part);
         part
     }
 
     fn some_pool(&mut self) -> PoolOf {
-        match self.below(3) {
+        match self.random.below(3) {
             0 => PoolOf::Cluster,
             1 => PoolOf::Start,
             _ => PoolOf::User,
@@ -158,7 +144,7 @@ impl Test {
                 words.extend(["--pool", named]);
             }
         }
-        if pool != PoolOf::User && self.below(2) == 0 {
+        if pool != PoolOf::User && self.random.below(2) == 0 {
             words.extend(["--share", share.to_str().unwrap()]);
         }
         let mut command = self.host.command(qemu, &words);
@@ -232,7 +218,7 @@ fn up_is_killed(test: &mut Test) {
 /// A signal with which users and their systems ask `up` to stop.
 fn up_is_stopped(test: &mut Test) {
     let pool = test.some_pool();
-    let signal = [Signal::INT, Signal::TERM, Signal::HUP][test.below(3) as usize];
+    let signal = [Signal::INT, Signal::TERM, Signal::HUP][test.random.below(3) as usize];
     let mut up = test.up("qemu-slow", pool);
     let after = test.wait_within(test.up_takes * 3);
     let moment = format!("up with a pool of {pool:?} asked by {signal:?} after {after:?}");
@@ -252,7 +238,7 @@ fn up_is_stopped(test: &mut Test) {
 fn down_is_killed(test: &mut Test) {
     let pool = test.some_pool();
     // Only few must be waited for, because QEMU has five seconds to end.
-    let qemu = match test.below(20) {
+    let qemu = match test.random.below(20) {
         0 => "qemu-stuck",
         1 | 2 => "qemu-deaf",
         _ => "qemu",
@@ -279,7 +265,8 @@ fn down_is_killed(test: &mut Test) {
 fn part_is_killed(test: &mut Test) {
     let pool = test.some_pool();
     let mut up = test.up("qemu-slow", pool);
-    let (vm, part) = (test.below(2) as usize, ["qemu", "backend"][test.below(2) as usize]);
+    let (vm, part) =
+        (test.random.below(2) as usize, ["qemu", "backend"][test.random.below(2) as usize]);
     let end = Instant::now() + Duration::from_secs(60);
     let victim = loop {
         let state = test.host.state(NAME);

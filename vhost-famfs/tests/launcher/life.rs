@@ -8,16 +8,16 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use famfs::system::process::Handle;
-use famfs::write::prng::SeededBytes;
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::host::Host;
 use super::kernel;
+use super::random::{Random, seed};
 use super::schema::problem;
 use super::trial;
 
@@ -314,7 +314,8 @@ fn up_with_restart(host: &Host) {
     let text = "restart = \"on-failure\"\n[pool]\nsize = \"64M\"\n[[vm]]\nname = \"vm1\"\n\
                 [[vm]]\nname = \"vm2\"\nrestart = \"no\"\n";
     fs::write(&file, text).unwrap();
-    let output = host.run(&["up", file.to_str().unwrap(), "--overcommit"]);
+    let words = ["up", file.to_str().unwrap(), "--overcommit", "--timeout", "77"];
+    let output = host.run(&words);
     assert!(output.status.success(), "{output:?}");
 }
 
@@ -347,6 +348,9 @@ fn restarts() {
     let mut host = Host::new();
     up_with_restart(&host);
     assert_eq!(supervisors(&host), 1, "only for VMs that ask for it");
+    let supervisor = &host.state("lab").unwrap()["vms"][0]["supervisor"]["pid"];
+    let line = fs::read_to_string(format!("/proc/{supervisor}/cmdline")).unwrap();
+    assert!(line.contains("\0--timeout\x0077\0vm1\0"), "as for up: {line:?}");
     for count in 1..=2 {
         kill_vm(&host, "vm1");
         let again = |vm: &Value| vm["status"] == "running" && vm["restarts"] == count;
@@ -554,14 +558,7 @@ fn wrong_names() {
 
 /// SIGKILL to `stop`, `start` and `restart` at random moments.
 fn kills() {
-    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
-    println!("# seed {seed}");
-    let mut random = SeededBytes::new(seed);
-    let mut below = |end: u32| {
-        let mut bytes = [0; 4];
-        random.fill(&mut bytes);
-        u32::from_le_bytes(bytes) % end
-    };
+    let mut random = Random::new(seed());
     let host = Host::new();
     up(&host, "qemu-slow");
     let other = vm_of(&host, "vm2");
@@ -569,20 +566,20 @@ fn kills() {
     host.json(&["restart", "vm1", "--json"]);
     let takes = begun.elapsed();
     for _ in 0..KILLS {
-        let word = ["stop", "start", "restart"][below(3) as usize];
+        let word = ["stop", "start", "restart"][random.below(3) as usize];
         if word == "start" {
             host.json(&["stop", "vm1", "--json"]);
         }
         let mut command = host.command("qemu-slow", &[word, "vm1"]);
         let mut command = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let after = takes * below(1000) / 1000;
+        let after = takes * random.below(1000) / 1000;
         thread::sleep(after);
         command.kill().unwrap();
         command.wait().unwrap();
         let moment = format!("{word} killed after {after:?}");
         let (_, code) = ps(&host);
         assert!(matches!(code, 0 | 3), "{moment}");
-        match below(2) {
+        match random.below(2) {
             0 => {
                 host.json(&["stop", "vm1", "--json"]);
                 assert_eq!(processes_of_vm1(&host), [], "{moment}");

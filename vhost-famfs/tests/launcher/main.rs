@@ -22,6 +22,7 @@ mod kills;
 mod life;
 mod network;
 mod own_guest;
+mod random;
 mod reports;
 #[path = "../support/schema.rs"]
 mod schema;

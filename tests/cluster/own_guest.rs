@@ -106,8 +106,8 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     session.check("files are copied in and out, and the console is logged", || {
         let (here, back) = (program.pools.path().join("sent"), program.pools.path().join("back"));
         fs::write(&here, "a file of the host")?;
-        program.ok(&["cp", &here.to_string_lossy(), "firmware:/root/sent"])?;
-        program.ok(&["cp", "firmware:/root/sent", &back.to_string_lossy()])?;
+        program.ok(&["cp", &here.to_string_lossy(), "firmware:/srv/sent"])?;
+        program.ok(&["cp", "firmware:/srv/sent", &back.to_string_lossy()])?;
         ensure!(fs::read_to_string(back)? == "a file of the host");
         let logs = program.ok(&["logs", "kernel", "--of", "console"])?;
         ensure!(logs.contains("on /mnt/famfs: master"), "{logs}");
@@ -119,7 +119,7 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
             let told = program.ok(&["stop", "firmware"])?;
             ensure!(told.contains("firmware: powered off"), "{told}");
             program.ok(&["start", "firmware", "--timeout", BOOT])?;
-            program.shell("firmware", "[[ ! -e /root/sent && -e /mnt/famfs/new ]]")?;
+            program.shell("firmware", "[[ ! -e /srv/sent && -e /mnt/famfs/new ]]")?;
             ensure!(before == (written(&raw)?, written(&qcow2)?), "a disk image was written");
             Ok(())
         },

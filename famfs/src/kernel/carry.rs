@@ -209,6 +209,8 @@ impl Progress {
         let Some(object) = tree.object(slot) else { return Ok(()) };
         if let ObjectKind::Dir { .. } = object.kind {
             self.touched.insert(slot);
+            // What it gives to new names changes with its group and mode.
+            self.last = None;
         }
         let Some(path) = path else {
             return match slot {

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, RenameFlags};
+use rustix::fs::{AtFlags, FileType, Mode, RenameFlags};
 use rustix::io::Errno;
 
 use crate::format::path::{META_DIR, RelPath};
@@ -175,8 +175,20 @@ impl Group {
 
 fn appear(target: &Target<'_>, name: &[u8], path: &RelPath, replaces: bool) -> io::Result<()> {
     let (from, to) = (Place::waiting().open(target)?, Place::of_parent(path).open(target)?);
-    let flags = if replaces { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
-    Ok(rustix::fs::renameat_with(from, name, to, path.name(), flags)?)
+    let rename = |flags| rustix::fs::renameat_with(&from, name, &to, path.name(), flags);
+    if !replaces {
+        return Ok(rename(RenameFlags::NOREPLACE)?);
+    }
+    match rename(RenameFlags::empty()) {
+        // A directory and something else do not replace each other, but can change places.
+        Err(Errno::NOTDIR | Errno::ISDIR) => {
+            rename(RenameFlags::EXCHANGE)?;
+            let old = rustix::fs::statat(&from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let is_dir = FileType::from_raw_mode(old.st_mode) == FileType::Directory;
+            remove_all(target, Place::waiting().0.join(OsStr::from_bytes(name)), is_dir)
+        }
+        renamed => Ok(renamed?),
+    }
 }
 
 /// Removes a file or link; whether it was there.
@@ -211,7 +223,12 @@ fn make_waiting(target: &Target<'_>) -> io::Result<()> {
 
 /// Removes what a player that was killed has left waiting.
 pub fn clear_waiting(target: &Target<'_>) -> io::Result<()> {
-    let mut found = vec![(Place::waiting().0, true)];
+    remove_all(target, Place::waiting().0, true)
+}
+
+/// Removes what is at a path, with all that is below it, if it is there.
+fn remove_all(target: &Target<'_>, path: PathBuf, is_dir: bool) -> io::Result<()> {
+    let mut found = vec![(path, is_dir)];
     let mut next = 0;
     while let Some((path, is_dir)) = found.get(next).cloned() {
         next += 1;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Stat};
+use rustix::fs::{AtFlags, Stat};
 
 use crate::format::extension::NO_ENTRY;
 use crate::format::path::{PathError, RelPath};
@@ -33,8 +33,8 @@ pub struct How {
     pub exact: bool,
     /// Symbolic links that lead out of the tree are left out.
     pub safe_links: bool,
-    /// What entries from this slot on made takes the place of other files and links: whoever played
-    /// them was killed.
+    /// What entries from this slot on made or moved takes the place of what else is there: whoever
+    /// played them was killed.
     pub unplayed: Option<u64>,
 }
 
@@ -215,17 +215,9 @@ impl Walk<'_> {
             .examine(dir, path.name(), self.tree, object)
             .map_err(|err| error("examine", err))?;
         match found {
-            Found::OtherMemory | Found::Other(_) if self.is_unplayed(dir, path, listed) => {
-                if !self.how.dry_run {
-                    let make = |aside: &Dir, name: &[u8]| match self.firsts.get(&listed.name.object)
-                    {
-                        Some(first) => self.link(aside, name, None, first),
-                        None => self.target.make(aside, name, self.tree, object),
-                    };
-                    replace(self.target, path, slot, make).map_err(|err| error("replace", err))?;
-                }
-                self.made(path, listed);
-                Ok(Some(State::Closed))
+            Found::OtherMemory | Found::Other(_) if self.is_unplayed(slot) => {
+                self.find_another(listed);
+                self.replace(path, listed).map(Some)
             }
             Found::Missing => Ok(None),
             Found::Stub => {
@@ -241,7 +233,9 @@ impl Walk<'_> {
                 Err(ApplyError::InTheWay { path, slot, found, expected })
             }
             Found::Same(stat) => {
-                self.check_link(path, listed, &stat)?;
+                if !self.is_linked(path, listed, &stat)? {
+                    return self.replace(path, listed).map(Some);
+                }
                 self.applied.existed += 1;
                 if self.how.exact && !self.how.dry_run {
                     self.target
@@ -253,27 +247,44 @@ impl Walk<'_> {
         }
     }
 
-    /// Whether a file or link at a name is of before the entry that made what should be there.
-    fn is_unplayed(&self, dir: &Dir, path: &RelPath, listed: Listed<'_>) -> bool {
-        let is_dir = || {
-            let stat = rustix::fs::statat(dir, path.name(), AtFlags::SYMLINK_NOFOLLOW);
-            stat.map_or(true, |stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-        };
-        let wants_dir = matches!(listed.object.kind, ObjectKind::Dir { .. });
-        self.how.unplayed.is_some_and(|first| listed.slot >= first) && !wants_dir && !is_dir()
+    /// Whether what is at a name may be of before the entry that put there what should be.
+    fn is_unplayed(&self, name_slot: u64) -> bool {
+        self.how.unplayed.is_some_and(|first| self.tree.placed_by(name_slot) >= first)
     }
 
-    /// Makes sure that all names of a file name the same one.
-    fn check_link(
+    /// Has what a name should be take the place of what is there.
+    fn replace(&mut self, path: &RelPath, listed: Listed<'_>) -> Result<State, ApplyError> {
+        let Listed { slot, object, .. } = listed;
+        if !self.how.dry_run {
+            let make = |aside: &Dir, name: &[u8]| match self.firsts.get(&listed.name.object) {
+                Some(first) => self.link(aside, name, None, first),
+                None => self.target.make(aside, name, self.tree, object),
+            };
+            replace(self.target, path, slot, make).map_err(|source| {
+                let path = path.clone();
+                ApplyError::System { action: "replace", path, slot: Some(slot), source }
+            })?;
+        }
+        self.made(path, listed);
+        Ok(if self.how.dry_run { State::Absent } else { State::Closed })
+    }
+
+    /// Whether what is at a name is also at the other names of its file. If not, that is an error,
+    /// unless it may be another file of before.
+    fn is_linked(
         &mut self,
         path: &RelPath,
         listed: Listed<'_>,
         stat: &Stat,
-    ) -> Result<(), ApplyError> {
+    ) -> Result<bool, ApplyError> {
+        if self.is_unplayed(listed.slot) {
+            self.find_another(listed);
+        }
         let identity = Some((stat.st_dev, stat.st_ino));
         match self.firsts.get(&listed.name.object) {
             None => self.remember(path, listed, identity),
             Some(first) if first.identity == identity => {}
+            Some(_) if self.is_unplayed(listed.slot) => return Ok(false),
             Some(first) => {
                 let expected = format!("another name of \"{}\"", first.path);
                 let found = format!("another {}", listed.object.kind_name());
@@ -281,16 +292,19 @@ impl Walk<'_> {
                 return Err(ApplyError::InTheWay { path, slot, found, expected });
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Looks for a name of a file that is there already, before the file is made.
+    /// Looks for a name of a file that is there already, before the file is made: if there is one,
+    /// for a name where no other file can be.
     fn find_another(&mut self, listed: Listed<'_>) {
         let object = listed.name.object;
         if !has_links(listed.object) || self.firsts.contains_key(&object) {
             return;
         }
-        for slot in self.tree.names_of(object) {
+        let mut names: Vec<_> = self.tree.names_of(object).collect();
+        names.sort_by_key(|slot| self.is_unplayed(*slot));
+        for slot in names {
             let (Some(path), Some(other)) = (self.tree.path_of(slot), self.tree.listed(slot))
             else {
                 continue;

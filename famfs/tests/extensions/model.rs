@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use famfs::format::EntryKind;
 use famfs::format::extension::{NO_ENTRY, PAGE};
 use famfs::format::piece::Piece;
+use famfs::kernel::note::Note;
 use famfs::kernel::player::Task;
 use famfs::replay::Plan;
 use famfs::replay::Time;
@@ -408,17 +409,18 @@ pub fn listing(plan: &Plan) -> Listing {
     listing
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+/// A log of operations, with a group among them.
+struct History {
+    pair: Pair,
+    /// What is to be seen when so many entries are published.
+    moments: Vec<Listing>,
+    /// Slot of the entry that begins the group.
+    group: Option<u64>,
+}
 
-    #[test]
-    fn every_cut_is_the_tree_of_its_moment(
-        ops in prop::collection::vec(op(), 1..80),
-        group_at in 0_usize..80,
-        group_len in 1_u64..12,
-    ) {
+impl History {
+    fn new(ops: &[Op], group_at: usize, group_len: u64) -> Self {
         let mut pair = Pair::new();
-        // What is to be seen when so many entries are published.
         let mut moments = vec![Listing::new(); 4];
         let mut head = None;
         for (index, op) in ops.iter().enumerate() {
@@ -432,6 +434,20 @@ proptest! {
             moments.resize(usize::try_from(pair.log.next).unwrap(), before);
             moments.push(pair.model.list());
         }
+        Self { pair, moments, group: head }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn every_cut_is_the_tree_of_its_moment(
+        ops in prop::collection::vec(op(), 1..80),
+        group_at in 0_usize..80,
+        group_len in 1_u64..12,
+    ) {
+        let History { pair, moments, group: head } = History::new(&ops, group_at, group_len);
         let mut follower: Option<Plan> = None;
         let mount = mounted::Mount::new();
         let mut player = None;
@@ -439,7 +455,7 @@ proptest! {
             pair.log.cut(cut);
             let contents = pair.log.contents();
             let plan = &contents.plan;
-            let in_group = head.filter(|head| (*head + 1..=head + group_len).contains(&cut));
+            let in_group = head.filter(|head| (head + 1..=head + group_len).contains(&cut));
             prop_assert_eq!(plan.stopped.is_some(), in_group.is_some());
             let seen = in_group.unwrap_or(cut);
             let expected = &moments[usize::try_from(seen).unwrap()];
@@ -467,5 +483,36 @@ proptest! {
             };
             follower = Some(plan);
         }
+    }
+
+    /// A player is killed when it has carried out entries that the note of the mount does not have
+    /// yet. The next one makes up for it, and reads on.
+    #[test]
+    fn what_a_killed_player_left_becomes_the_tree(
+        ops in prop::collection::vec(op(), 1..80),
+        group_at in 0_usize..80,
+        group_len in 1_u64..12,
+        noted in 0_usize..80,
+        played in 0_u64..20,
+        more in 0_u64..20,
+    ) {
+        let History { pair, group, .. } = History::new(&ops, group_at, group_len);
+        let end = pair.log.next;
+        let noted = 3 + noted as u64 % (end - 2);
+        let mount = mounted::Mount::new();
+        pair.log.cut(noted);
+        mount.play_all(&pair.log.contents(), Task::default());
+        let note = mount.note();
+        let played = end.min(noted + played);
+        pair.log.cut(played);
+        mount.play_all(&pair.log.contents(), Task::default());
+        Note { complete: false, ..note }.write(mount.root()).unwrap();
+        // Where a group is open, the mount is not complete.
+        let more = end.min(played + more);
+        let in_group = group.is_some_and(|head| (head + 1..=head + group_len).contains(&more));
+        pair.log.cut(if in_group { end } else { more });
+        let contents = pair.log.contents();
+        mount.play_all(&contents, Task::default());
+        mounted::follows(&mount, &contents.plan);
     }
 }

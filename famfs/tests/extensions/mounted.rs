@@ -305,6 +305,26 @@ fn a_player_that_was_killed_is_made_up_for() {
     assert!(!mount.path(".meta/.group").exists());
 }
 
+/// A directory with the set-group-ID bit gives its group and the bit to new directories.
+#[test]
+fn new_names_have_their_own_group_in_a_directory_that_gives_one() {
+    let mut all = prepared();
+    let mount = Mount::new();
+    let contents = all.log.contents();
+    let mut watch = player(&contents);
+    mount.play(&mut watch, &contents, Task::default()).unwrap();
+    for parent in [ROOT, all.dir] {
+        all.log.name(&dir(parent, b"before"));
+        let (mode_and_group, setgid) = (5, 0o2770);
+        let given = attributes(parent, mode_and_group, setgid);
+        all.log.push(EntryKind::Attr, given.as_bytes());
+        all.log.name(&dir(parent, b"after"));
+    }
+    let contents = all.log.contents();
+    mount.play(&mut watch, &contents, Task::default()).unwrap();
+    follows(&mount, &contents.plan);
+}
+
 #[test]
 fn what_is_in_the_way_keeps_nothing_back() {
     let mut all = prepared();

@@ -78,6 +78,49 @@ fn what_a_killed_player_left_is_replaced() {
     }
 }
 
+/// Removes a link and a tree, and makes a tree and a file in their places.
+fn other_kinds(all: &mut Prepared) {
+    all.log.push(EntryKind::Remove, removal(all.link).as_bytes());
+    let tree = all.log.name(&dir(ROOT, b"link"));
+    all.log.name(&file(tree, b"file", 5000, &[piece(all.store, 14, 0, 2)]));
+    all.log.push(EntryKind::Remove, removal(all.file).as_bytes());
+    all.log.push(EntryKind::Remove, removal(all.inner).as_bytes());
+    all.log.name(&symlink(all.dir, b"inner", b"elsewhere"));
+}
+
+#[test]
+fn a_directory_takes_the_place_of_a_link_and_a_link_that_of_a_directory() {
+    let mut all = prepared();
+    let mount = Mount::new();
+    let contents = all.log.contents();
+    let mut watch = player(&contents);
+    mount.play(&mut watch, &contents, Task::default()).unwrap();
+    all.log.push(EntryKind::Group, group(6).as_bytes());
+    other_kinds(&mut all);
+    let contents = all.log.contents();
+    let (applied, _) = mount.play(&mut watch, &contents, Task::default()).unwrap();
+    assert!(applied.errors.is_empty(), "{:?}", applied.errors);
+    follows(&mount, &contents.plan);
+    assert_eq!(fs::read_dir(mount.path(".meta/.group")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_a_killed_player_left_of_another_kind_is_replaced() {
+    let mut all = prepared();
+    let mount = Mount::new();
+    mount.play_all(&all.log.contents(), Task::default());
+    other_kinds(&mut all);
+    Note { complete: false, ..mount.note() }.write(mount.root()).unwrap();
+    let contents = all.log.contents();
+    // To find out what would be done, nothing is needed that is not there yet.
+    let applied = mount.play_all(&contents, Task { dry_run: true, ..Task::default() });
+    assert!(applied.errors.is_empty(), "{:?}", applied.errors);
+    assert_eq!((applied.directories, applied.files, applied.symlinks), (1, 1, 1));
+    let applied = mount.play_all(&contents, Task::default());
+    assert!(applied.errors.is_empty(), "{:?}", applied.errors);
+    follows(&mount, &contents.plan);
+}
+
 /// The writer's own mount has the new file already.
 #[test]
 fn what_is_replaced_already_stays() {

@@ -267,6 +267,7 @@ impl Tree {
             object.links -= 1;
         }
         self.add_name(slot, Name { parent, component, object: object_slot });
+        self.moves.insert(slot, self.slot);
         Ok(Taken::Done(0))
     }
 

@@ -17,6 +17,8 @@ pub mod problem;
 pub mod resolve;
 pub mod store;
 
+use std::collections::HashMap;
+
 use by_slot::BySlot;
 
 use crate::format::component::Component;
@@ -49,6 +51,8 @@ pub struct Tree {
     extensions: bool,
     /// Number of extension entries that count.
     extended: u64,
+    /// Slot of the last move of each name that moved.
+    moves: HashMap<u64, u64>,
     /// Whether a name was ever moved or removed.
     changed: bool,
     /// The slot whose entry is being taken.
@@ -66,6 +70,7 @@ impl Tree {
             root,
             objects: BySlot::default(),
             names: Names::default(),
+            moves: HashMap::new(),
             store: Store::default(),
             lists: Lists::default(),
             extensions,
@@ -110,6 +115,13 @@ impl Tree {
     /// The name that a slot made, if it is still there.
     pub fn name(&self, slot: u64) -> Option<&Name> {
         self.names.get(slot)
+    }
+
+    /// Slot of the last entry that put a name, or a directory above it, where it is: by making or
+    /// moving it.
+    pub fn placed_by(&self, name_slot: u64) -> u64 {
+        let placed = |(slot, _)| self.moves.get(&slot).copied().unwrap_or(slot);
+        self.ancestors(name_slot).map(placed).max().unwrap_or(name_slot)
     }
 
     /// Slots of the names of what a slot made; the root has none.
@@ -335,6 +347,7 @@ impl Tree {
     /// Takes a name out, and what it names with its last name.
     fn drop_name(&mut self, slot: u64) {
         let Some(name) = self.names.remove(slot) else { return };
+        self.moves.remove(&slot);
         self.changed = true;
         if let Some(Object { kind: ObjectKind::Dir { children, .. }, .. }) =
             self.object_mut(name.parent)

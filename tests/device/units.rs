@@ -19,7 +19,7 @@ const LIBRARY: &str = include_str!("units/lib.sh");
 
 /// The checks: each has a description, and a script that fails if it does not hold. They are one
 /// life of a cluster, so each depends on those before.
-const CHECKS: [(&str, &str); 4] = [
+const CHECKS: [(&str, &str); 5] = [
     ("a pool that others can change starts nothing", include_str!("units/refused.sh")),
     ("pool, back-end and VM start in this order", include_str!("units/order.sh")),
     (
@@ -27,6 +27,7 @@ const CHECKS: [(&str, &str); 4] = [
         include_str!("units/again.sh"),
     ),
     ("a stopped target leaves nothing but the pool and the logs", include_str!("units/stop.sh")),
+    ("a VM that `up` starts is kept to its limits", include_str!("units/limits.sh")),
 ];
 
 pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {

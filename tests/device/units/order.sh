@@ -14,4 +14,7 @@ moments=(
 sorted=$(printf '%s\n' "${moments[@]}" | sort -n)
 [[ $(printf '%s\n' "${moments[@]}") == "$sorted" ]] || fail "in another order: ${moments[*]}"
 (($(property lab-b.service ExecMainStartTimestampMonotonic) >= moments[0])) || fail "b before the pool"
+limits=$(systemctl show lab-b.service --property CPUWeight --property MemoryMax --property CPUAffinity)
+[[ $limits == *CPUWeight=7* && $limits == *MemoryMax=$((3 << 30))* && $limits == *CPUAffinity=0* ]] ||
+    fail "not its limits: $limits"
 famfs --pool $lab/pool fsck >/dev/null

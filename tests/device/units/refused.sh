@@ -38,6 +38,9 @@ name = "a"
 [[vm]]
 name = "b"
 access = "ro"
+cpu-weight = 7
+memory-max = "3G"
+cpus-allowed = "0"
 END
 vhost-famfs up $lab/lab.toml --qemu $lab/qemu --image $lab/image --overcommit --dry-run --emit systemd --output $units
 systemctl daemon-reload

@@ -24,7 +24,7 @@ use super::spec::{
 };
 use crate::bounded_log::MIN_LIMIT;
 use crate::host::processors::Processors;
-use crate::vm::{Forward, Root};
+use crate::vm::{DEFAULT_WEIGHT, Forward, Limits, MAX_WEIGHT, Root};
 use dependencies::Dependencies;
 pub use text::Place;
 use text::{Fault, check_tables, place, range_of};
@@ -125,6 +125,11 @@ struct VmTable {
     cpus: Option<Spanned<u32>>,
     #[serde(rename = "cpus-allowed")]
     cpus_allowed: Option<Processors>,
+    #[serde(rename = "cpu-weight")]
+    cpu_weight: Option<Spanned<u32>>,
+    #[serde(rename = "memory-max")]
+    memory_max: Option<Size>,
+    numa: Option<u32>,
     image: Option<PathBuf>,
     root: Option<RootWord>,
     kernel: Option<PathBuf>,
@@ -490,6 +495,13 @@ fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
         let hint = "add network = \"user\"";
         return Err(Fault::new(&port.span(), "ports of a VM without a network", hint));
     }
+    if let Some(weight) = &table.cpu_weight
+        && !(1..=MAX_WEIGHT).contains(weight.get_ref())
+    {
+        let message = format!("cpu-weight is {}", weight.get_ref());
+        let hint = format!("set 1 to {MAX_WEIGHT}; what has no weight has {DEFAULT_WEIGHT}");
+        return Err(Fault::new(&weight.span(), message, &hint));
+    }
     if let Some(health) = &table.health {
         let wrong = match health.get_ref().as_str() {
             text if text.trim().is_empty() => Some("health is empty".to_owned()),
@@ -511,6 +523,11 @@ fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
         memory: table.memory.map(|Size(memory)| memory),
         cpus: table.cpus.map_or(2, Spanned::into_inner),
         cpus_allowed: table.cpus_allowed,
+        limits: Limits {
+            cpu_weight: table.cpu_weight.map(Spanned::into_inner),
+            memory_max: table.memory_max.map(|Size(bytes)| bytes),
+        },
+        numa: table.numa,
         image: table.image.map(|path| base.join(path)),
         root: table.root.map(|root| match root {
             RootWord::Memory => Root::Memory,

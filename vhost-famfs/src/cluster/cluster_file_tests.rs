@@ -101,6 +101,9 @@ fn every_key_is_read() {
         memory = "2G"
         cpus = 4
         cpus-allowed = "0-2,5"
+        cpu-weight = 50
+        memory-max = "3G"
+        numa = 1
         transport = "pmem"
         image = "image"
         root = "disk"
@@ -151,6 +154,8 @@ fn every_key_is_read() {
         memory: Some(2 << 30),
         cpus: 4,
         cpus_allowed: Some("0-2,5".parse().unwrap()),
+        limits: Limits { cpu_weight: Some(50), memory_max: Some(3 << 30) },
+        numa: Some(1),
         image: Some("/etc/image".into()),
         root: Some(Root::Disk),
         kernel: Some("/boot/vmlinux".into()),

@@ -8,7 +8,7 @@ use famfs::text::units::Bytes;
 
 use super::spec::{Access, Restart, VmSpec};
 use crate::host::processors::Processors;
-use crate::vm::{Forward, Root};
+use crate::vm::{Forward, Limits, Root};
 
 /// What is asked for in `new` that was not in `old`; empty if nothing changes.
 #[must_use]
@@ -21,6 +21,8 @@ pub fn between(old: &VmSpec, new: &VmSpec) -> Vec<String> {
         memory,
         cpus,
         cpus_allowed,
+        limits: Limits { cpu_weight, memory_max },
+        numa,
         image,
         root,
         kernel,
@@ -52,6 +54,10 @@ pub fn between(old: &VmSpec, new: &VmSpec) -> Vec<String> {
     compare("cpus", old.cpus.to_string(), cpus.to_string());
     let processors = |allowed: &Option<Processors>| or_default(allowed.as_ref());
     compare("cpus-allowed", processors(&old.cpus_allowed), processors(cpus_allowed));
+    compare("cpu-weight", or_default(old.limits.cpu_weight), or_default(*cpu_weight));
+    let bytes = |bytes: Option<u64>| or_default(bytes.map(Bytes));
+    compare("memory-max", bytes(old.limits.memory_max), bytes(*memory_max));
+    compare("numa", or_default(old.numa), or_default(*numa));
     compare("image", path_of(old.image.as_deref()), path_of(image.as_deref()));
     compare("root", or_default(old.root.map(Root::name)), or_default(root.map(Root::name)));
     compare("kernel", path_of(old.kernel.as_deref()), path_of(kernel.as_deref()));
@@ -108,7 +114,7 @@ mod tests {
         let old = VmSpec::new("vm1");
         assert_eq!(between(&old, &old.clone()), [""; 0]);
         type Change = fn(&mut VmSpec);
-        let table: [(Change, &str); 19] = [
+        let table: [(Change, &str); 22] = [
             (|vm| vm.access = Access::ReadOnly, "access rw -> ro"),
             (
                 |vm| vm.access = Access::Slice { offset: 2 << 20, length: 1 << 30 },
@@ -118,6 +124,9 @@ mod tests {
             (|vm| vm.memory = Some(2 << 30), "memory the default -> 2 GiB"),
             (|vm| vm.cpus = 4, "cpus 2 -> 4"),
             (|vm| vm.cpus_allowed = "0-1".parse().ok(), "cpus-allowed the default -> 0-1"),
+            (|vm| vm.limits.cpu_weight = Some(50), "cpu-weight the default -> 50"),
+            (|vm| vm.limits.memory_max = Some(2 << 30), "memory-max the default -> 2 GiB"),
+            (|vm| vm.numa = Some(1), "numa the default -> 1"),
             (|vm| vm.image = Some("/image".into()), "image the default -> /image"),
             (|vm| vm.root = Some(Root::Disk), "root the default -> disk"),
             (|vm| vm.kernel = Some("/vmlinux".into()), "kernel the default -> /vmlinux"),

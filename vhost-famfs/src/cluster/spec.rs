@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::processors::Processors;
 use crate::pool::Kind;
-use crate::vm::{Forward, Root};
+use crate::vm::{Forward, Limits, Root};
 
 /// Maximum length of the name of a cluster or VM: it becomes part of the paths of sockets.
 pub const MAX_NAME: usize = 32;
@@ -220,6 +220,12 @@ pub struct VmSpec {
     /// The processors of the host on which it runs; `None` for all.
     #[serde(default)]
     pub cpus_allowed: Option<Processors>,
+    /// What a control group keeps QEMU to.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The NUMA node of the host that its RAM is in; `None` for any.
+    #[serde(default)]
+    pub numa: Option<u32>,
     /// The directory of the appliance image, or a disk image of the user's own guest; `None` for
     /// the installed appliance.
     pub image: Option<PathBuf>,
@@ -306,6 +312,8 @@ impl VmSpec {
             memory: None,
             cpus: 2,
             cpus_allowed: None,
+            limits: Limits::default(),
+            numa: None,
             image: None,
             root: None,
             kernel: None,

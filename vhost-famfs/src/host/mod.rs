@@ -3,6 +3,7 @@
 //! this one.
 
 pub mod memory;
+pub mod numa;
 pub mod privileges;
 pub mod processors;
 pub mod residency;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Allocates a pool's memory, optionally on one NUMA node.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 
 use famfs::text::units::{About, Bytes};
@@ -11,6 +11,7 @@ use vm_memory::{FileOffset, MmapRegion};
 use super::hugepages::{HugePages, TooFew};
 use super::kind::Kind;
 use crate::host::memory::Available;
+use crate::host::numa::Nodes;
 use crate::host::sys;
 
 /// Bytes to allocate between two progress reports; this limits the reaction time to Ctrl-C.
@@ -46,8 +47,8 @@ pub enum MemoryError {
     Node {
         /// The requested node.
         node: u32,
-        /// The nodes with memory, as the kernel prints them.
-        found: String,
+        /// The nodes with memory.
+        found: Nodes,
     },
     /// A system call failed.
     #[error("cannot {action}")]
@@ -69,22 +70,11 @@ pub(super) fn check_node(kind: Kind, node: u32) -> Result<(), MemoryError> {
     if !matches!(kind, Kind::Tmpfs | Kind::Hugetlbfs) {
         return Err(MemoryError::Placement(kind));
     }
-    let found = fs::read_to_string("/sys/devices/system/node/has_memory")
-        .map_err(cannot("determine the NUMA nodes with memory"))?;
-    let found = found.trim();
-    if holds(found, node) {
-        return Ok(());
+    let found = Nodes::with_memory().map_err(cannot("determine the NUMA nodes with memory"))?;
+    match found.has(node) {
+        true => Ok(()),
+        false => Err(MemoryError::Node { node, found }),
     }
-    Err(MemoryError::Node { node, found: found.to_owned() })
-}
-
-/// Whether a number is in a list such as `0-2,5`.
-fn holds(list: &str, number: u32) -> bool {
-    list.split(',').any(|range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let bounds = (first.parse::<u32>(), last.parse::<u32>());
-        matches!(bounds, (Ok(first), Ok(last)) if (first..=last).contains(&number))
-    })
 }
 
 /// Binds all memory of the file to one NUMA node.
@@ -145,14 +135,6 @@ pub(super) fn take(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_lists_of_nodes() {
-        for (list, inside, outside) in [("0", 0, 1), ("0-2,5", 5, 4), ("0-2,5", 1, 6), ("", 9, 0)] {
-            assert_eq!(holds(list, inside), !list.is_empty(), "{inside} in {list:?}");
-            assert!(!holds(list, outside), "{outside} in {list:?}");
-        }
-    }
 
     #[test]
     fn only_memory_has_a_place() {

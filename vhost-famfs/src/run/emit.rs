@@ -34,10 +34,15 @@ pub(super) fn emit(plan: &ClusterPlan, form: Emit, output: Option<&Path>) -> Res
         },
         &Register { state: emitted::describe(plan), mark: MARK },
     )?;
+    let foreign = matches!(form, Emit::CloudHypervisor | Emit::Libvirt);
     for vm in &plan.vms {
+        let limits = &vm.asked.limits;
         let keys = [
             ("restart", vm.restart == Restart::OnFailure),
-            ("cpus-allowed", vm.asked.cpus_allowed.is_some()),
+            ("cpus-allowed", vm.asked.cpus_allowed.is_some() && form != Emit::Systemd),
+            ("cpu-weight", limits.cpu_weight.is_some() && foreign),
+            ("memory-max", limits.memory_max.is_some() && foreign),
+            ("numa", vm.asked.numa.is_some() && foreign),
             ("health", vm.asked.health.is_some()),
             ("depends-on", !vm.asked.depends_on.is_empty()),
         ];

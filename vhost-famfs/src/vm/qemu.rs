@@ -40,12 +40,14 @@ impl VmConfig {
         Ok(argv.0)
     }
 
-    /// Like [`VmConfig::command_line`], with the confining program in front, as it is started.
+    /// Like [`VmConfig::command_line`], with the programs in front that limit and confine it, as it
+    /// is started.
     ///
     /// # Errors
     /// Why the configuration cannot run.
     pub fn confined_command_line(&self) -> Result<Vec<OsString>, ConfigError> {
-        let mut argv = self.confinement.prefix();
+        let mut argv = self.limits.prefix(&format!("VM {} of vhost-famfs", self.name));
+        argv.extend(self.confinement.prefix());
         argv.extend(self.command_line()?);
         Ok(argv)
     }
@@ -86,7 +88,12 @@ impl VmConfig {
             argv.option("-m", format!("{memory}M,maxmem={}M,slots={slots}", memory + pmem / MIB));
         }
         // vhost-user devices need guest RAM that another process can map.
-        argv.option("-object", format!("memory-backend-memfd,id=ram,size={memory}M,share=on"));
+        let node = self.numa.map(|node| format!(",host-nodes={node},policy=bind"));
+        let node = node.unwrap_or_default();
+        argv.option(
+            "-object",
+            format!("memory-backend-memfd,id=ram,size={memory}M,share=on{node}"),
+        );
         argv.option("-uuid", self.uuid.to_string());
         // All else that a guest knows itself by is the same in a clone. The device `vmgenid` would
         // do this too, but with it QEMU's qboot does not start the guest.

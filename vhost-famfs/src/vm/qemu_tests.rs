@@ -208,6 +208,22 @@ fn an_old_qemu_keeps_its_keyboard_controller() {
 }
 
 #[test]
+fn memory_of_a_node_and_limits_are_told() {
+    let mut config = VmConfig::for_tests();
+    let before = config.confined_command_line().unwrap();
+    assert!(!text(&config).contains("host-nodes"));
+    config.numa = Some(3);
+    config.limits.cpu_weight = Some(7);
+    assert!(text(&config).contains("id=ram,size=1024M,share=on,host-nodes=3,policy=bind "));
+    let after = config.confined_command_line().unwrap();
+    let limited = after.iter().position(|word| *word == before[0]).unwrap();
+    assert_eq!(after[0], "systemd-run");
+    assert_eq!(after[limited - 1], "--");
+    assert!(after[..limited].contains(&"--property=CPUWeight=7".into()), "{after:?}");
+    assert!(!text(&config).contains("CPUWeight"), "the group is not a matter of QEMU");
+}
+
+#[test]
 fn without_confinement_there_is_no_word_of_it() {
     let mut config = VmConfig::for_tests();
     config.confinement = Confinement::None;

@@ -2,6 +2,7 @@
 //! `up` of a cluster that runs: VMs come, go and change, and all others do not notice.
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,6 +36,7 @@ pub fn trials() -> Vec<Trial> {
         trial("up_again_completes_one_that_was_killed", kills),
         trial("up_again_does_not_take_a_vm_for_up_that_another_process_starts", starting),
         trial("vms_start_on_the_processors_that_are_allowed", processors),
+        trial("limits_that_cannot_be_kept_start_nothing", limits),
         trial("vms_start_after_those_that_they_depend_on_and_end_before", dependencies),
     ]
 }
@@ -410,6 +412,32 @@ fn processors() {
     let path = write(&host, &file.replace(&bound, "cpus-allowed = \"all\"\n"));
     let said = refused(&host, &["up", &path]);
     assert!(said.contains("\"all\" is not a list of processors"), "{said}");
+    down(host);
+}
+
+/// That limits are kept is tested with a real systemd, in a VM.
+fn limits() {
+    let host = Host::new();
+    let said = |keys: &str| {
+        let path = write(&host, &[HEAD, &vm("a", keys)].concat());
+        refused(&host, &["up", &path, "--overcommit"])
+    };
+    let node = said("numa = 1023\n");
+    assert!(node.contains("lab.toml:5:") && node.contains("numa is 1023, but this node"), "{node}");
+    let little = said("memory = \"1G\"\nmemory-max = \"512M\"\n");
+    assert!(little.contains("memory-max is 512 MiB, but the VM has 1 GiB of RAM"), "{little}");
+    let weight = said("cpu-weight = 0\n");
+    assert!(weight.contains("cpu-weight is 0") && weight.contains("set 1 to 10000"), "{weight}");
+    if !Path::new("/run/systemd/system").exists() {
+        let alone = said("cpu-weight = 50\n");
+        assert!(alone.contains("VM a: cannot keep it to its cpu-weight"), "{alone}");
+        assert!(alone.contains("systemd does not run on this host"), "{alone}");
+    }
+    assert!(host.state("lab").is_none());
+    let file = [HEAD, &vm("a", "numa = 0\n")].concat();
+    up(&host, &file, &[]);
+    let words = fs::read(format!("/proc/{}/cmdline", vms(&host)[0].1)).unwrap();
+    assert!(String::from_utf8_lossy(&words).contains(",host-nodes=0,policy=bind"));
     down(host);
 }
 

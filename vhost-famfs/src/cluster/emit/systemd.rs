@@ -86,6 +86,9 @@ fn machine(plan: &ClusterPlan, vm: &VmPlan, register: &Register) -> Result<Emitt
     let argv: Vec<OsString> = vec!["/bin/sh".into(), "-c".into(), script.into()];
     let bounding = vm.config.confinement.bounding_set();
     let bounding = bounding.map(|set| format!("CapabilityBoundingSet={set}\n")).unwrap_or_default();
+    let mut limits = vm.asked.limits.settings();
+    limits.extend(vm.asked.cpus_allowed.iter().map(|allowed| format!("CPUAffinity={allowed}")));
+    let limits: String = limits.iter().map(|setting| format!("{setting}\n")).collect();
     let mut needs = pool_unit(plan);
     if vm.backend.is_some() {
         let _ = write!(needs, " {}", backend_unit(plan, vm));
@@ -93,7 +96,7 @@ fn machine(plan: &ClusterPlan, vm: &VmPlan, register: &Register) -> Result<Emitt
     let text = format!(
         "# {}\n[Unit]\nDescription=VM {} of cluster {}\nRequires={needs}\nAfter={needs}\n\
          PartOf={}.target\n\n\
-         [Service]\nType=exec\nUMask=0077\nNoNewPrivileges=yes\nLimitCORE=0\n{}Environment={}\n\
+         [Service]\nType=exec\nUMask=0077\nNoNewPrivileges=yes\nLimitCORE=0\n{}{limits}Environment={}\n\
          # Stopping is a power cut for the guest, which the pool survives; power the guest off before.\n\
          ExecStart={}\n",
         prepare::remark(vm),

@@ -11,9 +11,10 @@ use famfs::text::units::Bytes;
 use super::vm::MIN_MEMORY;
 use crate::cluster::sizing::ImportError;
 use crate::cluster::spec::{Subject, Transport};
+use crate::host::numa::Nodes;
 use crate::host::processors::Processors;
 use crate::pool::{PoolError, WindowError};
-use crate::vm::{ConfigError, DiskError, ImageError, QemuVersion};
+use crate::vm::{ConfigError, DiskError, ImageError, LimitsError, QemuVersion};
 
 /// Why a cluster cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -251,6 +252,49 @@ pub enum PlanError {
         #[source]
         source: io::Error,
     },
+    /// A NUMA node without memory.
+    #[error("VM {name}: numa is {node}, but this node has no memory; nodes with memory: {found}")]
+    Node {
+        /// The VM.
+        name: String,
+        /// What is asked for.
+        node: u32,
+        /// What there is.
+        found: Nodes,
+    },
+    /// It is not known which NUMA nodes there are.
+    #[error("VM {name}: cannot determine the NUMA nodes of this host; omit numa")]
+    NoNodes {
+        /// The VM.
+        name: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The most memory is less than the VM's RAM.
+    #[error(
+        "VM {name}: memory-max is {max}, but the VM has {memory} of RAM, and QEMU needs some as \
+         well; set more, or less memory"
+    )]
+    MemoryMax {
+        /// The VM.
+        name: String,
+        /// What is asked for.
+        max: Bytes,
+        /// Its RAM.
+        memory: Bytes,
+    },
+    /// Nothing can keep its limits.
+    #[error("VM {name}: cannot keep it to its {key}")]
+    Limits {
+        /// The VM.
+        name: String,
+        /// The limit.
+        key: &'static str,
+        /// The reason.
+        #[source]
+        source: LimitsError,
+    },
     /// Too little RAM for the pool.
     #[error(
         "VM {name}: {memory} of memory is too little: the pool alone costs a guest {}, and it \
@@ -304,6 +348,11 @@ impl PlanError {
             Self::Processors { name, .. } | Self::NoProcessors { name, .. } => {
                 Subject::Vm(name.clone(), "cpus-allowed")
             }
+            Self::Node { name, .. } | Self::NoNodes { name, .. } => {
+                Subject::Vm(name.clone(), "numa")
+            }
+            Self::MemoryMax { name, .. } => Subject::Vm(name.clone(), "memory-max"),
+            Self::Limits { name, key, .. } => Subject::Vm(name.clone(), key),
             Self::Root { name, .. } => Subject::Vm(name.clone(), "root"),
             Self::Memory { name, .. } => Subject::Vm(name.clone(), "memory"),
             Self::Config(ConfigError::Memory { name, .. }) => Subject::Vm(name.clone(), "memory"),

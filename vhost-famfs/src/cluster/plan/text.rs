@@ -41,6 +41,12 @@ impl fmt::Display for ClusterPlan {
             if let Some(allowed) = &vm.asked.cpus_allowed {
                 writeln!(f, "processors:   {allowed} for {}", vm.name())?;
             }
+            if let Some(node) = vm.asked.numa {
+                writeln!(f, "numa node:    {node} for {}", vm.name())?;
+            }
+            for setting in vm.asked.limits.settings() {
+                writeln!(f, "limit:        {setting} for {}", vm.name())?;
+            }
         }
         for vm in self.vms.iter().filter(|vm| !vm.asked.depends_on.is_empty()) {
             writeln!(f, "started:      {} after {}", vm.name(), vm.asked.depends_on.join(", "))?;

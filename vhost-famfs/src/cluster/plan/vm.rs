@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{PlanError, PoolPlan, VmPlan, system};
 use crate::cluster::host::Host;
 use crate::cluster::spec::{Access, Network, Transport, VmSpec};
+use crate::host::numa::Nodes;
 use crate::host::processors::Processors;
 use crate::pool::{ALIGNMENT, Kind, Owners, Window};
 use crate::vm::{
@@ -53,6 +54,8 @@ pub(super) fn plan(
         return Err(PlanError::Memory { name: name.clone(), memory: Bytes(memory), pages });
     }
     check_processors(spec)?;
+    check_node(spec)?;
+    check_limits(spec, memory)?;
     let (system, root) = system::plan(spec, host)?;
     let paths = VmPaths::new(name, dir, dir);
     let backend = (transport == Transport::Shmem).then(|| BackendConfig {
@@ -72,6 +75,8 @@ pub(super) fn plan(
     config.confinement = confinement(spec, host)?;
     config.cpus = spec.cpus;
     config.memory = memory;
+    config.numa = spec.numa;
+    config.limits = spec.limits;
     config.uuid = uuid;
     if !mount {
         config.credentials.insert(NO_POOL.to_owned(), "1".to_owned());
@@ -120,6 +125,27 @@ fn check_processors(spec: &VmSpec) -> Result<(), PlanError> {
         Ok(found) => Err(PlanError::Processors { name, asked, found }),
         Err(source) => Err(PlanError::NoProcessors { name, source }),
     }
+}
+
+/// Checks whether the NUMA node of a VM has memory.
+fn check_node(spec: &VmSpec) -> Result<(), PlanError> {
+    let Some(node) = spec.numa else { return Ok(()) };
+    let name = spec.name.clone();
+    match Nodes::with_memory() {
+        Ok(found) if found.has(node) => Ok(()),
+        Ok(found) => Err(PlanError::Node { name, node, found }),
+        Err(source) => Err(PlanError::NoNodes { name, source }),
+    }
+}
+
+/// Checks whether the limits of a VM can be kept, and leave it its RAM of `memory` bytes.
+fn check_limits(spec: &VmSpec, memory: u64) -> Result<(), PlanError> {
+    let name = spec.name.clone();
+    if let Some(max) = spec.limits.memory_max.filter(|max| *max < memory) {
+        return Err(PlanError::MemoryMax { name, max: Bytes(max), memory: Bytes(memory) });
+    }
+    let key = if spec.limits.cpu_weight.is_some() { "cpu-weight" } else { "memory-max" };
+    spec.limits.check().map_err(|source| PlanError::Limits { name, key, source })
 }
 
 /// The transport, and the reason for it.

@@ -17,6 +17,7 @@ use super::accelerator::Accelerator;
 use super::confine::Confinement;
 use super::forward::Forward;
 use super::image::Root;
+use super::limits::Limits;
 use super::paths::VmPaths;
 use super::system::System;
 use super::version::QemuVersion;
@@ -43,6 +44,9 @@ pub struct VmConfig {
     pub qemu_version: QemuVersion,
     /// What QEMU may do on the host.
     pub confinement: Confinement,
+    /// What a control group keeps it to.
+    #[serde(default)]
+    pub limits: Limits,
     /// What to boot.
     #[serde(alias = "image")]
     pub system: System,
@@ -61,6 +65,9 @@ pub struct VmConfig {
     pub cpus: u32,
     /// Guest RAM in bytes, a multiple of 2 MiB.
     pub memory: u64,
+    /// The NUMA node of the host that the guest's RAM is in; `None` for any.
+    #[serde(default)]
+    pub numa: Option<u32>,
     /// Bits of an emulated guest's physical addresses, if QEMU's default is too small for its
     /// pools. Under KVM, a guest has as many as the host.
     pub phys_bits: Option<u32>,
@@ -140,6 +147,7 @@ impl VmConfig {
             qemu: qemu.into(),
             qemu_version: QemuVersion::SHARED_MEMORY,
             confinement: Confinement::Filter,
+            limits: Limits::default(),
             system: system.into(),
             root: Root::default(),
             paths,
@@ -148,6 +156,7 @@ impl VmConfig {
             accelerator: Accelerator::Tcg,
             cpus: 2,
             memory: 1 << 30,
+            numa: None,
             phys_bits: None,
             uuid: Uuid::new_v4(),
             pools: Vec::new(),

@@ -62,7 +62,7 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     ensure!(tar.status()?.success(), "tar fails");
     let text = "name = \"lab\"\nlog-limit = \"256K\"\n[pool]\npath = \"tank\"\nsize = \"128M\"\n\
                 [[import]]\nfrom = \"data\"\nto = \"/a/b\"\n[[import]]\nfrom = \"data.tar\"\n\
-                [[vm]]\nname = \"writer\"\nmemory = \"640M\"\nshell = true\n\
+                [[vm]]\nname = \"writer\"\nmemory = \"640M\"\nshell = true\nnuma = 0\n\
                 [[vm]]\nname = \"reader\"\naccess = \"ro\"\nmemory = \"640M\"\n";
     let file = dir.join("lab.toml").to_string_lossy().into_owned();
     fs::write(&file, text)?;
@@ -90,6 +90,16 @@ fn from_a_file(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
                 ensure!(field("CapBnd:") == "0000000000000000", "{status}");
             }
         }
+        Ok(())
+    });
+    session.check("the RAM of a VM is bound to its NUMA node, and only that", || {
+        let bound = |vm: &serde_json::Value| -> Result<usize> {
+            let maps = fs::read_to_string(format!("/proc/{}/numa_maps", vm["qemu"]["pid"]))?;
+            let ram = maps.lines().filter(|line| line.contains("memfd:memory-backend"));
+            Ok(ram.filter(|line| line.contains(" bind:0 ")).count())
+        };
+        let (writer, reader) = (bound(&state["vms"][0])?, bound(&state["vms"][1])?);
+        ensure!(writer > 0 && reader == 0, "{writer} and {reader} mappings are bound");
         Ok(())
     });
     session.check("the imports are where the file puts them, in every VM", || {

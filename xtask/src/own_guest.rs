@@ -43,6 +43,7 @@ const RELEASE: Release = Release {
         "linux-headers-cloud-amd64/trixie-backports",
         "linux-image-cloud-amd64/trixie-backports",
         "mtools",
+        "openssl",
         "ovmf",
         "syslinux",
         "syslinux-common",

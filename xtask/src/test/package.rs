@@ -44,6 +44,7 @@ const RELEASES: [Release; 2] = [
             "kmod",
             "linux-headers-cloud-amd64/trixie-backports",
             "man-db",
+            "openssl",
             "procps",
             "qemu-system-x86",
             "systemd",

@@ -48,6 +48,16 @@ impl Process {
         self.handle().filter(|_| is_marked(self.pid, instance)).filter(Handle::is_alive)
     }
 
+    /// How long ago it started; `None` if the kernel does not tell.
+    #[must_use]
+    pub fn age(self) -> Option<Duration> {
+        let uptime = fs::read_to_string("/proc/uptime").ok()?;
+        let now: f64 = uptime.split_ascii_whitespace().next()?.parse().ok()?;
+        let started = Duration::from_secs(self.start_ticks)
+            .checked_div(u32::try_from(rustix::param::clock_ticks_per_second()).ok()?)?;
+        Some(Duration::try_from_secs_f64(now).ok()?.saturating_sub(started))
+    }
+
     fn handle(self) -> Option<Handle> {
         let handle = Handle::open(self.pid).ok()?;
         // Compare after opening the handle: from here on, the handle refers to that process.
@@ -237,6 +247,16 @@ mod tests {
     use rustix::thread::{CapabilitySet, CapabilitySets};
     use std::os::unix::fs::MetadataExt;
     use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_process_gets_older() {
+        let process = Process::of(std::process::id()).unwrap();
+        let age = process.age().unwrap();
+        thread::sleep(Duration::from_millis(30));
+        let later = process.age().unwrap();
+        assert!(age < later && later < Duration::from_secs(86_400), "{age:?} {later:?}");
+        assert!(Process::NONE.age().unwrap() >= later, "as old as the host");
+    }
 
     #[test]
     fn names_with_parentheses_do_not_confuse() {

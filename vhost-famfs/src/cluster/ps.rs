@@ -29,6 +29,10 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 /// How long its health command may take.
 const HEALTH_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a VM may take to become a member after its start, on a busy host, before text says that
+/// it has not.
+const NEW: Duration = Duration::from_secs(60);
+
 /// The access of a VM that sees only a part of the pool.
 const SLICE: &str = "slice";
 
@@ -114,6 +118,9 @@ pub struct PsVm {
     /// Whether it runs with the whole pool and is not a member, so that no deleted file's memory
     /// can be given back.
     pub no_place: bool,
+    /// Whether it was started a moment ago, so that it may well become a member.
+    #[serde(skip)]
+    pub is_new: bool,
     /// Its QEMU, while it runs.
     pub pid: Option<u32>,
     /// Its back-end, while it runs.
@@ -342,6 +349,7 @@ fn look_at(vm: &VmState, state: &State, pool: Option<&MappedFile>, directory: &D
         released: None,
         holds: None,
         no_place: false,
+        is_new: vm.qemu.and_then(Process::age).is_some_and(|age| age < NEW),
         pid: qemu.as_ref().map(Handle::pid),
         backend_pid: backend.as_ref().map(Handle::pid),
         ram_bytes: vm.memory,
@@ -481,7 +489,7 @@ impl fmt::Display for PsReport {
             if let Some(path) = &vm.holds {
                 write!(f, "\n{}: holds {path}, which is deleted", vm.name)?;
             }
-            if vm.no_place {
+            if vm.no_place && !vm.is_new {
                 let text = "no place among the members, so deleted files keep their memory";
                 write!(f, "\n{}: {text}", vm.name)?;
             }

@@ -152,8 +152,11 @@ impl Progress {
             }
             Event::Starting => {
                 self.style("starting VMs {bar:30} {pos}/{len} up, {elapsed}");
-                self.0.set_length(self.1 as u64);
-                self.0.set_position(0);
+                // At once, or the bytes that were copied would be shown as VMs for a moment.
+                self.0.update(|state| {
+                    state.set_pos(0);
+                    state.set_len(self.1 as u64);
+                });
                 self.0.enable_steady_tick(Duration::from_millis(250));
             }
             Event::Up(vm) => {

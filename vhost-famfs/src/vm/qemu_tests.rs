@@ -18,7 +18,7 @@ fn text(config: &VmConfig) -> String {
 #[test]
 fn the_plain_appliance_is_this_command() {
     let expected = "qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none -name vm1 \
-        -machine q35,memory-backend=ram,sata=off,smbus=off,vmport=off,i8042=off \
+        -machine q35,memory-backend=ram,sata=off,smbus=off,vmport=off,hpet=off,i8042=off \
         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny -accel tcg,thread=single -cpu max,-erms,-fsrm -smp 2 -m 1024M \
         -object memory-backend-memfd,id=ram,size=1024M,share=on \
         -uuid 00000000-0000-0000-0000-000000001234 -fw_cfg name=opt/org.vhost-famfs/generation,file=/proc/sys/kernel/random/uuid \
@@ -26,7 +26,8 @@ fn the_plain_appliance_is_this_command() {
         -smbios type=11,value=io.systemd.credential:system.hostname=vm1 \
         -bios qboot.rom -kernel IMAGE/vmlinux -initrd IMAGE/initrd.cpio -append 'console=ttyS0 \
         root=/dev/disk/by-id/virtio-famfs-root panic=-1 loglevel=5 printk.devkmsg=on \
-        systemd.tty.term.console=dumb lsm= audit=0 8250.nr_uarts=1 swiotlb=512 mitigations=off nokaslr tsc=reliable no_timer_check cryptomgr.notests' \
+        systemd.tty.term.console=dumb lsm= audit=0 8250.nr_uarts=1 swiotlb=512 psi=0 damon_stat.enabled=N \
+        sysctl.vm.compaction_proactiveness=0 watchdog_thresh=60 mitigations=off nokaslr tsc=reliable no_timer_check cryptomgr.notests' \
         -blockdev driver=file,node-name=disk0,read-only=on,filename=IMAGE/root.erofs \
         -device virtio-blk-pci,drive=disk0,serial=famfs-root \
         -chardev file,id=console,path=/logs,,1/vm1.console -serial chardev:console \
@@ -202,9 +203,9 @@ fn an_old_qemu_keeps_its_keyboard_controller() {
     let mut config = VmConfig::for_tests();
     config.qemu_version = "QEMU emulator version 6.2.0".parse().unwrap();
     let text = text(&config);
-    assert!(
-        text.contains("-machine q35,memory-backend=ram,sata=off,smbus=off,vmport=off -sandbox")
-    );
+    assert!(text.contains(
+        "-machine q35,memory-backend=ram,sata=off,smbus=off,vmport=off,hpet=off -sandbox"
+    ));
 }
 
 #[test]

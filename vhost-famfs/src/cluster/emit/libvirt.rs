@@ -81,6 +81,9 @@ fn domain(plan: &ClusterPlan, vm: &VmPlan, accelerator: Accelerator) -> Result<E
     <acpi/>
     <apic/>
   </features>
+  <clock offset=\"utc\">
+    <timer name=\"hpet\" present=\"no\"/>
+  </clock>
 {processor}  <on_reboot>destroy</on_reboot>
   <on_crash>destroy</on_crash>
   <devices>

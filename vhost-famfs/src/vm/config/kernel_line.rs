@@ -11,7 +11,7 @@ pub(crate) const EMULATED_WORDS: [&str; 5] =
     ["mitigations=off", "nokaslr", "tsc=reliable", "no_timer_check", "cryptomgr.notests"];
 
 /// What an appliance is told besides.
-const APPLIANCE_WORDS: [&str; 7] = [
+const APPLIANCE_WORDS: [&str; 11] = [
     // Only warnings and worse go to the console, which prints slowly; dmesg has the rest.
     "loglevel=5",
     // Do not rate-limit systemd's messages in the kernel log.
@@ -25,6 +25,15 @@ const APPLIANCE_WORDS: [&str; 7] = [
     // devices that cannot reach it. Virtio devices can, so reserve the minimum, 512 slots
     // of 2 KiB.
     "swiotlb=512",
+    // What wakes an idle guest for nobody, several times a second: accounts of waiting that no
+    // program here reads, statistics of accesses to memory, and compaction before anybody needs
+    // it (what needs huge pages still compacts memory then; those of a pool are no guest RAM).
+    "psi=0",
+    "damon_stat.enabled=N",
+    "sysctl.vm.compaction_proactiveness=0",
+    // A processor counts as locked up after 120 s instead of 20 s, and is checked every 24 s
+    // instead of 4 s: on a busy host, a VM may well not run for some seconds.
+    "watchdog_thresh=60",
 ];
 
 impl VmConfig {

@@ -270,11 +270,7 @@ fn domains_are_well_formed_and_hold_what_the_plan_does() {
         assert_eq!(child("vcpu"), cpus.to_string(), "{file}");
         let off: Vec<_> = root.descendants().filter_map(|node| node.attribute("name")).collect();
         assert_eq!(emulated, off.contains(&"erms") && off.contains(&"fsrm"), "{file}");
-        let timer = element("timer").unwrap();
-        assert_eq!(
-            (timer.attribute("name"), timer.attribute("present")),
-            (Some("hpet"), Some("no"))
-        );
+        assert!(printed.contains("<timer name=\"hpet\" present=\"no\"/>"), "{file}");
         let bits = element("maxphysaddr").and_then(|node| node.attribute("bits"));
         assert_eq!(bits, (emulated && index == 3).then_some("46"), "{file}");
         let space = "http://libvirt.org/schemas/domain/qemu/1.0";

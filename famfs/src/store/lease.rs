@@ -235,6 +235,10 @@ fn wait_for_holder(
                 if read(media, fs_uuid)?.is_none_or(|now| now.heartbeat == 0) {
                     return Ok(());
                 }
+                if start.elapsed() < timing.patience {
+                    // It has taken it just before that: it is asked like any other holder.
+                    continue;
+                }
             }
             None if !me.is_host() => {
                 // The host is about to take what was released for it.

@@ -154,6 +154,28 @@ fn a_master_lends_the_lease_to_the_host() {
 }
 
 #[test]
+fn a_master_that_takes_the_lease_while_the_host_waits_is_asked_for_it() {
+    let pool = Pool::new();
+    let media = || Box::new(pool.0.try_clone().unwrap());
+    let slow = Timing { settle: QUICK.expiry, ..PATIENT };
+    let told = Cell::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !lease_request::is_asked(&pool.0).unwrap() {
+                thread::yield_now();
+            }
+            // By force: in time, though it is asked for.
+            let keeper = pool.acquire(system(1), true).unwrap();
+            thread::sleep(2 * slow.settle);
+            keeper.release();
+        });
+        let count = |_: &RunningSystem| told.set(told.get() + 1);
+        Keeper::acquire(media(), FS, as_is(host()), false, slow, count).unwrap();
+    });
+    assert_eq!(told.get(), 0, "the host watched whether the master lives");
+}
+
+#[test]
 fn a_master_that_writes_is_waited_for() {
     let pool = Pool::new();
     let writer = pool.acquire(system(1), false).unwrap();

@@ -191,7 +191,7 @@ fn follow(
             _ => pace.pause(),
         };
         let trouble_pause = trouble.as_ref().map_or(Duration::ZERO, Trouble::pause);
-        let waited = wake.wait(table, pause.max(trouble_pause));
+        let waited = wake.wait(table, shared.lease.taken(), pause.max(trouble_pause));
         if !waited.mounted {
             return Ok("unmounted");
         }
@@ -201,23 +201,12 @@ fn follow(
         shared.member.rest(told);
         // First: if the memory is gone, this is an error, and what follows would be a signal.
         let changed = follower.look()?;
-        for problem in shared.tend(follower) {
-            reporter.error(&problem);
-        }
-        if let Some(problem) = shared.member.tell_host(follower, |report| wake.report(report)) {
-            reporter.error(&problem);
-        }
-        if shared.member.take_resumed() {
-            reporter.resumed();
-        }
         let again = follower.has_failed() && retry.left().is_zero();
-        if !(changed || again || trouble.is_some()) {
-            pace.relax();
-            continue;
-        }
+        let is_due = changed || again || trouble.is_some();
         let failed_before = follower.has_failed();
-        match follower.advance(|new| reporter.made(new)) {
-            Ok(step) => {
+        match is_due.then(|| follower.advance(|new| reporter.made(new))).transpose() {
+            Ok(None) => pace.relax(),
+            Ok(Some(step)) => {
                 reporter.step(&step);
                 match (failed_before, follower.has_failed()) {
                     (true, true) if again => retry.failed(),
@@ -248,6 +237,17 @@ fn follow(
                 pace.relax();
             }
             Err(err) => return Err(err),
+        }
+        // Only now: somebody may wait for what was published, and others see at once how far this
+        // system is.
+        for problem in shared.tend(follower) {
+            reporter.error(&problem);
+        }
+        if let Some(problem) = shared.member.tell_host(follower, |report| wake.report(report)) {
+            reporter.error(&problem);
+        }
+        if shared.member.take_resumed() {
+            reporter.resumed();
         }
     }
     Ok("stopped")

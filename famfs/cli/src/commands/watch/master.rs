@@ -2,6 +2,8 @@
 //! The master's lease while its log is followed. Without it, a clone of this system could take
 //! itself for the master between two commands that write. It is lent to the host on request.
 
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,9 +36,17 @@ pub struct Lease {
 
 enum State {
     Without,
-    /// Somebody else had it: a thread watches whether that holder lives, which takes seconds.
-    Waiting(Receiver<Result<Keeper, LeaseError>>),
+    /// A thread takes it. If somebody else has it, the thread watches whether that holder lives,
+    /// which takes seconds.
+    Waiting(Taking),
     Held(Keeper),
+}
+
+/// A thread that takes the lease.
+struct Taking {
+    result: Receiver<Result<Keeper, LeaseError>>,
+    /// Ends when the result is there.
+    end: UnixStream,
 }
 
 impl Lease {
@@ -50,7 +60,8 @@ impl Lease {
     /// Returns what to report.
     pub fn tend(&mut self, follower: &Follower) -> Option<String> {
         self.lend(follower);
-        if Instant::now() < self.next {
+        // The host may already wait for what a thread has just taken.
+        if Instant::now() < self.next && !matches!(self.state, State::Waiting(_)) {
             return None;
         }
         self.next = Instant::now() + LOOK;
@@ -60,9 +71,11 @@ impl Lease {
         };
         let problem = match &self.state {
             State::Without => self.begin(system, follower).map_err(|err| format!("{err:#}")).err(),
-            State::Waiting(result) => match result.try_recv() {
+            State::Waiting(taking) => match taking.result.try_recv() {
                 Ok(Ok(keeper)) => {
-                    self.state = State::Held(keeper);
+                    (self.state, self.next_request) = (State::Held(keeper), Instant::now());
+                    // The host may have asked for it while it was not here yet.
+                    self.lend(follower);
                     None
                 }
                 Ok(Err(LeaseError::Resumed)) => return self.resumed(),
@@ -96,13 +109,23 @@ impl Lease {
         self.next_request = Instant::now();
     }
 
-    /// Time until [`Lease::tend`] has something to do.
+    /// Becomes readable when [`Lease::tend`] has something to do before its time.
+    pub fn taken(&self) -> Option<BorrowedFd<'_>> {
+        match &self.state {
+            State::Waiting(taking) => Some(taking.end.as_fd()),
+            _ => None,
+        }
+    }
+
+    /// Time until [`Lease::tend`] must be called, because somebody waits for it. All else it does
+    /// when the log is looked at anyway, so that an idle system does not wake up for it.
     pub fn left(&self) -> Duration {
-        let next = match &self.state {
-            State::Held(_) if self.is_asked_for => self.next.min(self.next_request),
-            _ => self.next,
-        };
-        next.saturating_duration_since(Instant::now())
+        match &self.state {
+            State::Held(_) if self.is_asked_for => {
+                self.next_request.saturating_duration_since(Instant::now())
+            }
+            _ => Duration::MAX,
+        }
     }
 
     /// Releases the lease if the host asks for it and no program here writes. Until the host has
@@ -132,14 +155,47 @@ impl Lease {
         let media = follower.volume().lease_media()?;
         let fs_uuid = follower.fs_uuid();
         let (sender, result) = mpsc::channel();
+        let (end, ends) = UnixStream::pair()?;
         thread::Builder::new().name("lease-wait".to_owned()).spawn(move || {
             // However long the host works.
             let timing = Timing { patience: Duration::MAX, ..Timing::default() };
             let keeper = Keeper::acquire(media, fs_uuid, me, false, timing, |_| {});
             // If the watch has ended, nobody waits any more: then the lease is released at once.
             let _ = sender.send(keeper);
+            drop(ends);
         })?;
-        self.state = State::Waiting(result);
+        self.state = State::Waiting(Taking { result, end });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+
+    #[test]
+    fn an_idle_system_does_not_wake_up_for_its_lease() {
+        let mut lease = Lease::new(Some(Uuid::from_u128(1)));
+        assert_eq!(lease.left(), Duration::MAX);
+        lease.hurry();
+        assert_eq!(lease.left(), Duration::MAX);
+    }
+
+    #[test]
+    fn what_a_thread_has_taken_ends_a_pause() {
+        let mut lease = Lease::new(Some(Uuid::from_u128(1)));
+        assert!(lease.taken().is_none());
+        let (_sender, result) = mpsc::channel();
+        let (end, ends) = UnixStream::pair().unwrap();
+        lease.state = State::Waiting(Taking { result, end });
+        let is_readable = |lease: &Lease| {
+            let mut fds = [PollFd::from_borrowed_fd(lease.taken().unwrap(), PollFlags::IN)];
+            poll(&mut fds, Some(&Timespec::default())).unwrap() == 1
+        };
+        assert!(!is_readable(&lease));
+        drop(ends);
+        assert!(is_readable(&lease));
     }
 }

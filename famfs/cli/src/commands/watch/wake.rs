@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What tells a watch to look: the port to the host, and the socket for commands of this system.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -52,12 +52,17 @@ impl Wake {
         self.port.as_ref().is_some_and(|port| port.report(report))
     }
 
-    /// Waits until somebody has published something, or asks for something, but not longer than
-    /// `pause`, and tells the host what comes from this system.
-    pub fn wait(&mut self, table: &Presence, pause: Duration) -> Waited {
+    /// Waits until somebody has published something, or asks for something, or `taken` can be read,
+    /// but not longer than `pause`, and tells the host what comes from this system.
+    pub fn wait(
+        &mut self,
+        table: &Presence,
+        taken: Option<BorrowedFd<'_>>,
+        pause: Duration,
+    ) -> Waited {
         let (port, socket) = (self.port.as_ref(), self.socket.as_ref());
         let fds: Vec<_> =
-            port.map(AsFd::as_fd).into_iter().chain(socket.map(AsFd::as_fd)).collect();
+            [port.map(AsFd::as_fd), socket.map(AsFd::as_fd), taken].into_iter().flatten().collect();
         let waited = table.wait_beside(&fds, pause);
         if !waited.woken {
             return waited;

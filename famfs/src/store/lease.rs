@@ -201,14 +201,15 @@ pub fn living(
 }
 
 /// Waits until the lease is free, this system's, or a dead one's. The host asks for it; a master
-/// waits for the host. Any other living holder is an error.
+/// waits for the host. Any other living holder is an error. Returns the lease that was found dead or
+/// this system's; `None` if it is free.
 fn wait_for_holder(
     media: &dyn Media,
     fs_uuid: Uuid,
     me: &RunningSystem,
     timing: Timing,
     mut waiting: impl FnMut(&RunningSystem),
-) -> Result<(), LeaseError> {
+) -> Result<Option<Found>, LeaseError> {
     let start = Instant::now();
     let mut told = None;
     let mut waiting = |holder: &RunningSystem| {
@@ -220,12 +221,12 @@ fn wait_for_holder(
     loop {
         let found = read(media, fs_uuid)?.filter(|found| found.heartbeat != 0);
         match found {
-            Some(found) if found.holder.boot == me.boot => return Ok(()),
+            Some(found) if found.holder.boot == me.boot => return Ok(Some(found)),
             Some(_) if asks => {
                 lease_request::ask(media)?;
                 let released = || Ok(read(media, fs_uuid)?.is_none_or(|now| now.heartbeat == 0));
                 if lease_request::wait_until(released)? {
-                    return Ok(());
+                    return Ok(None);
                 }
             }
             // A master may be about to take it; it gives way to who asks.
@@ -233,7 +234,7 @@ fn wait_for_holder(
                 lease_request::ask(media)?;
                 thread::sleep(timing.settle);
                 if read(media, fs_uuid)?.is_none_or(|now| now.heartbeat == 0) {
-                    return Ok(());
+                    return Ok(None);
                 }
                 if start.elapsed() < timing.patience {
                     // It has taken it just before that: it is asked like any other holder.
@@ -257,7 +258,8 @@ fn wait_for_holder(
                     return Err(LeaseError::Held { holder, is_kin });
                 }
             }
-            _ => return Ok(()),
+            // What was seen first, and not what somebody has taken in this moment.
+            _ => return Ok(found),
         }
     }
 }
@@ -371,10 +373,13 @@ impl Shared {
     ) -> Result<bool, LeaseError> {
         let start = Instant::now();
         loop {
-            if !force {
-                wait_for_holder(&*self.media, self.fs_uuid, &self.me, timing, &mut *waiting)?;
-            }
-            let (found, taken) = self.claim(force, timing)?;
+            let judged = match force {
+                true => None,
+                false => {
+                    wait_for_holder(&*self.media, self.fs_uuid, &self.me, timing, &mut *waiting)?
+                }
+            };
+            let (found, taken) = self.claim(force, judged, timing)?;
             match found {
                 None => {
                     self.beat()?;
@@ -388,15 +393,23 @@ impl Shared {
 
     /// Puts this system's name on the lease, if it is not there, and waits whether another system
     /// does so at the same moment, or the host asks: then that one has it, and is returned. Also
-    /// returns whether nobody held the lease.
+    /// returns whether nobody held the lease. `judged` is the lease that was found dead, if any: one
+    /// that somebody else has taken since is left alone.
     fn claim(
         &self,
         force: bool,
+        judged: Option<Found>,
         timing: Timing,
     ) -> Result<(Option<RunningSystem>, bool), LeaseError> {
         self.check_identity()?;
         let mine = |found: &Found| found.holder.boot == self.me.boot;
-        let found = read(&*self.media, self.fs_uuid)?.filter(mine);
+        let now = read(&*self.media, self.fs_uuid)?;
+        let since = now.filter(|now| now.heartbeat != 0 && !mine(now) && Some(*now) != judged);
+        if let (Some(other), false) = (since, force) {
+            // Another system was faster.
+            return Ok((Some(other.holder), true));
+        }
+        let found = now.filter(mine);
         if found.is_some_and(|found| found.heartbeat != 0) {
             return Ok((None, false));
         }

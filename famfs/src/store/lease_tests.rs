@@ -176,6 +176,25 @@ fn a_master_that_takes_the_lease_while_the_host_waits_is_asked_for_it() {
 }
 
 #[test]
+fn a_lease_that_was_taken_since_it_was_free_is_left_alone() {
+    let pool = Pool::new();
+    let keeper = pool.acquire(host(), false).unwrap();
+    let shared = Shared {
+        media: Box::new(pool.0.try_clone().unwrap()),
+        fs_uuid: FS,
+        identity: as_is(system(1)),
+        me: system(1),
+        next: AtomicU64::new(1),
+        lost: OnceLock::new(),
+        stop: Mutex::new(false),
+        wake: Condvar::new(),
+    };
+    let (holder, _) = shared.claim(false, None, QUICK).unwrap();
+    assert_eq!((holder, pool.found().holder), (Some(host()), host()));
+    keeper.check().unwrap();
+}
+
+#[test]
 fn a_master_that_writes_is_waited_for() {
     let pool = Pool::new();
     let writer = pool.acquire(system(1), false).unwrap();

@@ -226,8 +226,8 @@ pub struct VmSpec {
     /// The NUMA node of the host that its RAM is in; `None` for any.
     #[serde(default)]
     pub numa: Option<u32>,
-    /// The directory of the appliance image, or a disk image of the user's own guest; `None` for
-    /// the installed appliance.
+    /// The directory of the appliance image, or the disk image of the user's own guest, a file or a
+    /// block device; `None` for the installed appliance.
     pub image: Option<PathBuf>,
     /// The root file system: [`Root::Memory`] or [`Root::Disk`]; `None` for memory where that
     /// works.

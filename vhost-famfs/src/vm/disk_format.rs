@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The format of a user's disk image, by its content. QEMU is told the format instead of guessing:
-//! the content of a disk is a guest's.
+//! The format of a user's disk image: of a file by its content, of a block device always the same.
+//! QEMU is told the format instead of guessing: the content of a disk is a guest's.
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,9 @@ pub enum DiskFormat {
     Raw,
     /// QEMU's own format.
     Qcow2,
+    /// A block device of the host: its sectors, whatever they hold. It may have been another
+    /// guest's, so that nothing in it is followed to other files.
+    Device,
 }
 
 /// Why a file is no disk image for a VM.
@@ -40,7 +44,7 @@ pub enum DiskError {
     /// Another image has its name.
     #[error(
         "disk image {}: it is {}, but was {} when the VM was planned; use `vhost-famfs down` and \
-         `up` for the new image", path.display(), found.name(), expected.name()
+         `up` for the new image", path.display(), found.words(), expected.words()
     )]
     Changed {
         /// The file.
@@ -72,6 +76,12 @@ pub enum DiskError {
         /// What to do.
         way: &'static str,
     },
+    /// It is a block device without a disk in it.
+    #[error(
+        "{}: this block device has a size of 0; attach a disk image to it first (losetup, qemu-nbd), \
+         or name another device", .0.display()
+    )]
+    EmptyDevice(PathBuf),
     /// It is a qcow2 image that needs more than its file.
     #[error(
         "{}: this qcow2 image {what}; make one of it that stands alone, with `qemu-img convert -O \
@@ -115,20 +125,45 @@ impl DiskFormat {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Raw => "raw",
+            Self::Raw | Self::Device => "raw",
             Self::Qcow2 => "qcow2",
         }
     }
 
-    /// The format of a file.
+    /// QEMU's name of what is below it.
+    #[must_use]
+    pub fn protocol(self) -> &'static str {
+        match self {
+            Self::Raw | Self::Qcow2 => "file",
+            Self::Device => "host_device",
+        }
+    }
+
+    /// What it is, for the user.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Device => "a block device",
+        }
+    }
+
+    /// The format of a file or block device.
     ///
     /// # Errors
-    /// What the file is instead, and what to do.
+    /// What it is instead, and what to do.
     pub fn of(path: &Path) -> Result<Self, DiskError> {
         let mut head = Vec::new();
-        let file = File::open(path);
-        file.and_then(|file| file.take(HEAD).read_to_end(&mut head))
-            .map_err(|source| DiskError::Read { path: path.into(), source })?;
+        let read = |source| DiskError::Read { path: path.into(), source };
+        let file = File::open(path).map_err(read)?;
+        let is_device = file.metadata().map_err(read)?.file_type().is_block_device();
+        file.take(HEAD).read_to_end(&mut head).map_err(read)?;
+        if is_device {
+            return match head.is_empty() {
+                true => Err(DiskError::EmptyDevice(path.into())),
+                false => Ok(Self::Device),
+            };
+        }
         let is = |(offset, signature): (usize, &[u8])| {
             head.get(offset..).is_some_and(|rest| rest.starts_with(signature))
         };

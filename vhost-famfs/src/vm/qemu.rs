@@ -206,9 +206,9 @@ impl OwnGuest {
     /// QEMU opens the image read-only, and writes to a temporary file of its own, which has no name
     /// any more when the guest runs.
     fn add_disk(&self, argv: &mut CommandLine) {
-        let format = self.format.name();
+        let (format, protocol) = (self.format.name(), self.format.protocol());
         let head = format!(
-            "if=none,id=disk0,snapshot=on,discard=unmap,driver={format},file.driver=file,\
+            "if=none,id=disk0,snapshot=on,discard=unmap,driver={format},file.driver={protocol},\
              file.filename="
         );
         argv.option("-drive", join([head.as_ref(), &quote(self.disk.as_os_str())]));

@@ -166,6 +166,9 @@ fn an_own_guest_boots_from_a_disk_that_is_not_written() {
     let by_uefi = text(&config);
     assert!(by_uefi.contains(" -bios /OVMF.fd ") && by_uefi.contains("driver=raw,"), "{by_uefi}");
     assert!(!by_uefi.contains("-append"), "{by_uefi}");
+    config.system = own(DiskFormat::Device, Start::Firmware(None));
+    let device = "snapshot=on,discard=unmap,driver=raw,file.driver=host_device,file.filename=";
+    assert!(text(&config).contains(device), "{}", text(&config));
 }
 
 #[test]

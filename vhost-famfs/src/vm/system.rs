@@ -22,7 +22,7 @@ pub enum System {
 /// A guest of the user's own: a disk image with a system that has the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnGuest {
-    /// The disk image. It is never written: what the guest writes goes to a temporary file.
+    /// The disk image, a file or a block device. It is never written: what the guest writes goes to a temporary file.
     pub disk: PathBuf,
     /// Its format.
     pub format: DiskFormat,

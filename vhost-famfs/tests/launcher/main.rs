@@ -20,6 +20,8 @@ mod host;
 mod kernel;
 mod kills;
 mod life;
+#[path = "../support/loop_device.rs"]
+mod loop_device;
 mod network;
 mod own_guest;
 mod random;

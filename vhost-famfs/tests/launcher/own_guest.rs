@@ -6,13 +6,23 @@ use std::fs;
 use libtest_mimic::Trial;
 
 use super::host::Host;
+use super::loop_device::LoopDevice;
 use super::trial;
 
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("an_own_guest_lives_like_an_appliance", life),
         trial("an_own_guest_without_an_agent_is_told_what_it_lacks", no_agent),
+        trial("a_block_device_is_a_disk_whatever_it_holds", block_device)
+            .with_ignored_flag(!has_loop_devices()),
     ]
+}
+
+/// Whether this user can make loop devices.
+fn has_loop_devices() -> bool {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(4096).unwrap();
+    LoopDevice::of(file.path()).is_some()
 }
 
 /// Writes a disk and a cluster file with two VMs on it; returns the path of the file.
@@ -91,5 +101,44 @@ fn no_agent() {
     let expected = "waiting for the guest's agent: not finished after 1s";
     assert!(said.contains(expected) && !said.contains("vhost-famfs-guest"), "{said}");
     host.assert_nothing_left("a start that failed");
+    host.assert_bystander_unharmed();
+}
+
+fn block_device() {
+    let mut host = Host::new();
+    // With it in a file, QEMU would open another file of the host.
+    let mut content = [&b"QFI\xfb\0\0\0\x02\0\0\0\0\0\0\0\x48\0\0\0\x0b"[..], &[0; 52]].concat();
+    content.extend(b"/etc/shadow");
+    content.resize(4096, 0);
+    let disk = host.path().join("disk");
+    fs::write(&disk, &content).unwrap();
+    let device = LoopDevice::of(&disk).unwrap();
+    let file = host.path().join("device.toml");
+    let write = |device: &LoopDevice| {
+        let path = device.path();
+        let text = format!("[pool]\nsize = \"16M\"\n[[vm]]\nname = \"a\"\nimage = {path:?}\n");
+        fs::write(&file, text).unwrap();
+    };
+    let words = ["up", file.to_str().unwrap(), "--overcommit", "--json"];
+    write(&device);
+    let up = host.json(&words);
+    assert_eq!(up["vms"][0]["mounted"], true, "{up}");
+    let line = format!(
+        "snapshot=on,discard=unmap,driver=raw,file.driver=host_device,file.filename={} ",
+        device.path().display()
+    );
+    let lines = host.processes();
+    assert!(lines.iter().any(|(_, words)| words.contains(&line)), "no {line} in {lines:#?}");
+    host.json(&["down", "--json"]);
+    host.assert_nothing_left("down");
+    assert_eq!(fs::read(&disk).unwrap(), content);
+    // A device without a disk in it.
+    fs::write(&disk, "").unwrap();
+    let empty = LoopDevice::of(&disk).unwrap();
+    write(&empty);
+    let refused = host.run(&words);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    let expected = "this block device has a size of 0";
+    assert!(refused.status.code() == Some(1) && said.contains(expected), "{said}");
     host.assert_bystander_unharmed();
 }

@@ -117,7 +117,7 @@ pub enum PlanError {
     /// The image is no image.
     #[error(
         "VM {name}: image {}: expected the directory of an appliance image, or the disk image of a \
-         guest of your own, found {found}", path.display()
+         guest of your own (a file or a block device), found {found}", path.display()
     )]
     NeitherImage {
         /// The VM.

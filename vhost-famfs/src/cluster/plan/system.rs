@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Decides what a VM boots: an appliance image, or a guest of the user's own.
 
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::PlanError;
@@ -13,7 +14,7 @@ pub(super) fn plan(spec: &VmSpec, host: &Host) -> Result<(System, Root), PlanErr
     let name = || spec.name.clone();
     let path = spec.image.as_ref().or(host.image.as_ref());
     let path = path.ok_or_else(|| PlanError::NoImage(name()))?;
-    if path.is_file() {
+    if path.is_file() || is_block_device(path) {
         return Ok((own(spec, path)?.into(), Root::Disk));
     }
     if !path.is_dir() {
@@ -23,6 +24,10 @@ pub(super) fn plan(spec: &VmSpec, host: &Host) -> Result<(System, Root), PlanErr
     let image = appliance(spec, path)?;
     let root = root(spec, host, &image)?;
     Ok((image.into(), root))
+}
+
+fn is_block_device(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device())
 }
 
 /// An appliance image, with the user's kernel if there is one.

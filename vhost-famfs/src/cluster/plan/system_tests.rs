@@ -108,7 +108,11 @@ fn what_an_image_does_not_take_is_refused_by_name() {
         (VmSpec { firmware: path("none"), ..own.clone() }, "firmware", "no firmware"),
         (VmSpec { image: path("vmlinuz"), ..own.clone() }, "image", "expected a disk image"),
         (VmSpec { image: path("none"), ..own }, "image", "found nothing"),
-        (VmSpec { image: Some("/dev/null".into()), ..place.own() }, "image", "found neither"),
+        (
+            VmSpec { image: Some("/dev/null".into()), ..place.own() },
+            "image",
+            "(a file or a block device)",
+        ),
         (VmSpec { append: words(), ..appliance.clone() }, "append", "a disk image of your own"),
         (VmSpec { initrd: path("initrd"), ..appliance.clone() }, "initrd", "has its own"),
         (VmSpec { firmware: path("fd"), ..appliance }, "firmware", "has its own"),

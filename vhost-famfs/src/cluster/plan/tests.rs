@@ -245,7 +245,10 @@ fn what_cannot_work_is_refused_with_the_way_out() {
         ("[pool]\npath = \"new\"\n[[vm]]\n", "set one (size = \"1G\""),
         ("[pool]\npath = \"new\"\nkind = \"file\"\nsize = \"1G\"\n[[vm]]\n", "asks for file"),
         ("[[import]]\nfrom = \"none\"\n[[vm]]\n", "cannot import"),
-        ("[[vm]]\nimage = \"none\"\n", "disk image of a guest of your own, found nothing"),
+        (
+            "[[vm]]\nimage = \"none\"\n",
+            "disk image of a guest of your own (a file or a block device), found nothing",
+        ),
         ("[[vm]]\nimage = \".\"\n", "vmlinux is missing"),
         ("[[vm]]\nkernel = \"none\"\n", "no kernel"),
         ("[pool]\nsize = \"64G\"\n[[vm]]\nmemory = \"1G\"\n", "give it at least 1280 MiB"),

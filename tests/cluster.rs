@@ -11,6 +11,8 @@ mod huge_pages;
 mod kills;
 #[path = "cluster/kinds.rs"]
 mod kinds;
+#[path = "../vhost-famfs/tests/support/loop_device.rs"]
+mod loop_device;
 #[path = "cluster/network.rs"]
 mod network;
 #[path = "cluster/own_guest.rs"]

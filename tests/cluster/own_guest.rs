@@ -4,16 +4,22 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use vm_tests::{Artifacts, Session, health};
 
-use super::program::{LIMIT, Program, until};
+use super::loop_device::LoopDevice;
+use super::program::{LIMIT, Program, end_of, until};
 
 const NAMES: [&str; 3] = ["kernel", "firmware", "bios"];
 
 /// How long a whole distribution may take to boot on a busy host, in seconds.
 const BOOT: &str = "540";
+
+/// What makes root devices without ublk.
+const LOOP_ROOT: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../vhost-famfs/tests/support/loop-root.sh");
 
 /// What the kernel of the host is told.
 const APPEND: &str = "root=LABEL=own-guest rw";
@@ -129,7 +135,48 @@ pub fn scenario(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         println!("# {down}");
         program.check_nothing_left(&state["instance"])
     });
+    match LoopDevice::of(&raw) {
+        Some(device) => session.check("block devices are its disk and its root", || {
+            block_devices(&program, given, &file, device.path())
+        }),
+        None => session.skip("block devices", "this user can make no loop devices"),
+    }
     program.ok(&["pool", "rm", "--force", &pool.to_string_lossy()]).map(drop)
+}
+
+/// One VM boots from a block device, which it does not write; another one from a root device of it,
+/// with an overlay, which has what the first run of the VM has written.
+fn block_devices(program: &Program, given: &Path, file: &Path, device: &Path) -> Result<()> {
+    // On storage: it becomes as large as the disk.
+    let dir = tempfile::tempdir_in(given).context("no directory for an overlay")?;
+    let overlay = dir.path().join("overlay");
+    let (kernel, initrd) = (given.join("vmlinuz"), given.join("initrd"));
+    let vm = format!("kernel = {kernel:?}\ninitrd = {initrd:?}\nappend = {APPEND:?}\n");
+    let text = format!(
+        "[pool]\nsize = \"64M\"\n[[vm]]\nname = \"shared\"\nimage = {device:?}\n{vm}\
+         [[vm]]\nname = \"kept\"\nimage = {device:?}\nroot = \"ublk\"\noverlay = {overlay:?}\n{vm}"
+    );
+    fs::write(file, text)?;
+    let run = |words: &[&str]| {
+        let mut command = program.command(words);
+        command.env("VHOST_FAMFS_UBLK", LOOP_ROOT).env("TMPDIR", dir.path());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = end_of(command.spawn().context("cannot run vhost-famfs")?, words)?;
+        ensure!(output.status.success(), "{words:?}: {output:?}");
+        Ok(())
+    };
+    run(&["up", &file.to_string_lossy(), "--timeout", BOOT])?;
+    let state = program.state("own")?;
+    for name in ["shared", "kept"] {
+        program
+            .shell(name, "findmnt -no FSTYPE /mnt/famfs; echo kept > /srv/kept; sync /srv/kept")?;
+    }
+    run(&["stop", "shared", "kept"])?;
+    run(&["start", "shared", "kept", "--timeout", BOOT])?;
+    ensure!(program.shell("kept", "cat /srv/kept")? == "kept\n", "it is lost");
+    program.shell("shared", "[[ ! -e /srv/kept ]]")?;
+    run(&["down", "own", "--timeout", "120"])?;
+    program.check_nothing_left(&state["instance"])
 }
 
 /// When a file was written, and how long it is.

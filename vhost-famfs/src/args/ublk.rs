@@ -74,6 +74,9 @@ pub(super) struct AddArgs {
     /// Copy all data through the process, as for drivers without registered buffers.
     #[arg(long)]
     copy: bool,
+    /// Whom the device is for, such as a VM; `ublk list --json` shows it.
+    #[arg(long, value_name = "TEXT")]
+    owner: Option<String>,
     /// Print the device as JSON.
     #[arg(long)]
     json: bool,
@@ -128,6 +131,8 @@ pub enum UblkConfig {
         queues: Option<u16>,
         /// Do not use registered buffers.
         copy: bool,
+        /// Whom it is for.
+        owner: Option<String>,
         /// Print JSON.
         json: bool,
     },
@@ -204,6 +209,7 @@ impl TryFrom<UblkCommand> for UblkConfig {
                 id: args.id,
                 queues: args.queues,
                 copy: args.copy,
+                owner: args.owner,
                 json: args.json,
             },
             UblkCommand::List(ListArgs { json }) => Self::List { json },

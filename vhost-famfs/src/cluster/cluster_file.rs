@@ -132,6 +132,7 @@ struct VmTable {
     numa: Option<u32>,
     image: Option<PathBuf>,
     root: Option<RootWord>,
+    overlay: Option<Spanned<PathBuf>>,
     kernel: Option<PathBuf>,
     initrd: Option<PathBuf>,
     append: Option<String>,
@@ -161,11 +162,12 @@ enum AccessWord {
     Slice,
 }
 
-#[derive(Deserialize, Clone, Copy)]
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 enum RootWord {
     Memory,
     Disk,
+    Ublk,
 }
 
 /// A number of bytes, written as text with a binary unit, such as "512M".
@@ -385,6 +387,8 @@ fn vms(
     let (mut vms, mut numbers, mut names) = (Vec::new(), Vec::new(), HashSet::new());
     let ports: Vec<Spanned<Forward>> =
         tables.iter().flat_map(|table| table.get_ref().ports.clone()).collect();
+    let overlays: Vec<_> =
+        tables.iter().filter_map(|table| table.get_ref().overlay.clone()).collect();
     for (number_of_table, table) in tables.into_iter().enumerate() {
         let at = table.span();
         let table = table.into_inner();
@@ -420,6 +424,7 @@ fn vms(
         return Err(Fault::new(&(0..0), "no VM is left", "scale one table to 1 or more"));
     }
     check_ports(&vms, &ports)?;
+    check_overlays(&vms, base, &overlays)?;
     dependencies.resolve(&mut vms, &numbers)?;
     Ok((vms, numbers))
 }
@@ -434,6 +439,20 @@ fn check_ports(vms: &[VmSpec], given: &[Spanned<Forward>]) -> Result<(), Fault> 
             let message =
                 format!("port {} of the host is forwarded to {other} and {name}", port.host);
             let hint = "forward another port of the host; a table with ports has no count";
+            return Err(Fault::new(&at.map_or(0..0, Spanned::span), message, hint));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses overlays of two VMs; `given` is where they are.
+fn check_overlays(vms: &[VmSpec], base: &Path, given: &[Spanned<PathBuf>]) -> Result<(), Fault> {
+    let all: Vec<_> = vms.iter().filter_map(|vm| Some((vm.overlay.as_ref()?, &vm.name))).collect();
+    for (number, (path, name)) in all.iter().enumerate() {
+        if let Some((_, other)) = all[..number].iter().find(|(other, _)| other == path) {
+            let at = given.iter().rfind(|given| base.join(given.get_ref()) == **path);
+            let message = format!("{} is the overlay of {other} and {name}", path.display());
+            let hint = "name a file for each VM; a table with an overlay has no count above 1";
             return Err(Fault::new(&at.map_or(0..0, Spanned::span), message, hint));
         }
     }
@@ -502,6 +521,10 @@ fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
         let hint = format!("set 1 to {MAX_WEIGHT}; what has no weight has {DEFAULT_WEIGHT}");
         return Err(Fault::new(&weight.span(), message, &hint));
     }
+    if let Some(overlay) = table.overlay.as_ref().filter(|_| table.root != Some(RootWord::Ublk)) {
+        let hint = "add root = \"ublk\": only such a root has an overlay with a name";
+        return Err(Fault::new(&overlay.span(), "an overlay of another root", hint));
+    }
     if let Some(health) = &table.health {
         let wrong = match health.get_ref().as_str() {
             text if text.trim().is_empty() => Some("health is empty".to_owned()),
@@ -532,7 +555,9 @@ fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
         root: table.root.map(|root| match root {
             RootWord::Memory => Root::Memory,
             RootWord::Disk => Root::Disk,
+            RootWord::Ublk => Root::Ublk,
         }),
+        overlay: table.overlay.map(|path| base.join(path.into_inner())),
         kernel: table.kernel.map(|path| base.join(path)),
         initrd: table.initrd.map(|path| base.join(path)),
         append: table.append,

@@ -106,7 +106,8 @@ fn every_key_is_read() {
         numa = 1
         transport = "pmem"
         image = "image"
-        root = "disk"
+        root = "ublk"
+        overlay = "writer.overlay"
         kernel = "/boot/vmlinux"
         initrd = "initrd"
         append = "root=/dev/vda1"
@@ -157,7 +158,8 @@ fn every_key_is_read() {
         limits: Limits { cpu_weight: Some(50), memory_max: Some(3 << 30) },
         numa: Some(1),
         image: Some("/etc/image".into()),
-        root: Some(Root::Disk),
+        root: Some(Root::Ublk),
+        overlay: Some("/etc/writer.overlay".into()),
         kernel: Some("/boot/vmlinux".into()),
         initrd: Some("/etc/initrd".into()),
         append: Some("root=/dev/vda1".into()),
@@ -198,7 +200,10 @@ fn what_is_not_understood_is_refused() {
         ("", "this file has no VM"),
         ("[[vm]]\nmemroy = \"1G\"\n", "2:1: unknown key `memroy`, expected one of `name`"),
         ("[[vm]]\nmemory = 1024\n", "expected a size as text"),
-        ("[[vm]]\nroot = \"ram\"\n", "unknown value `ram`, expected `memory` or `disk`"),
+        (
+            "[[vm]]\nroot = \"ram\"\n",
+            "unknown value `ram`, expected one of `memory`, `disk`, `ublk`",
+        ),
         ("[[vm]]\nmemory = \"1G\n", "2:"),
         ("[[vm]]\nname = \"../etc\"\n", "2:8: \"../etc\" is not a valid name"),
         ("[[vm]]\nname = \"a\"\n[[vm]]\nname = \"a\"\n", "3:1: two VMs have the name \"a\""),
@@ -220,6 +225,11 @@ fn what_is_not_understood_is_refused() {
         (
             "[[vm]]\ncount = 2\nnetwork = \"user\"\nports = [\"80:80\"]\n",
             "4:10: port 127.0.0.1:80 of the host is forwarded to vm1 and vm2",
+        ),
+        ("[[vm]]\noverlay = \"o\"\n", "2:11: an overlay of another root"),
+        (
+            "[[vm]]\ncount = 2\nroot = \"ublk\"\noverlay = \"o\"\n",
+            "4:11: /etc/o is the overlay of vm1 and vm2",
         ),
         ("[[vm]]\naccess = \"x\"\n", "2:10: unknown value `x`, expected one of `rw`, `ro`"),
         ("[[vm]]\nlength = \"1G\"\n", "2:10: offset and length are only for slices"),

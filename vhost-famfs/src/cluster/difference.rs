@@ -25,6 +25,7 @@ pub fn between(old: &VmSpec, new: &VmSpec) -> Vec<String> {
         numa,
         image,
         root,
+        overlay,
         kernel,
         initrd,
         append,
@@ -60,6 +61,7 @@ pub fn between(old: &VmSpec, new: &VmSpec) -> Vec<String> {
     compare("numa", or_default(old.numa), or_default(*numa));
     compare("image", path_of(old.image.as_deref()), path_of(image.as_deref()));
     compare("root", or_default(old.root.map(Root::name)), or_default(root.map(Root::name)));
+    compare("overlay", path_of(old.overlay.as_deref()), path_of(overlay.as_deref()));
     compare("kernel", path_of(old.kernel.as_deref()), path_of(kernel.as_deref()));
     compare("initrd", path_of(old.initrd.as_deref()), path_of(initrd.as_deref()));
     compare("append", or_default(old.append.as_ref()), or_default(append.as_ref()));
@@ -114,7 +116,7 @@ mod tests {
         let old = VmSpec::new("vm1");
         assert_eq!(between(&old, &old.clone()), [""; 0]);
         type Change = fn(&mut VmSpec);
-        let table: [(Change, &str); 22] = [
+        let table: [(Change, &str); 23] = [
             (|vm| vm.access = Access::ReadOnly, "access rw -> ro"),
             (
                 |vm| vm.access = Access::Slice { offset: 2 << 20, length: 1 << 30 },
@@ -129,6 +131,7 @@ mod tests {
             (|vm| vm.numa = Some(1), "numa the default -> 1"),
             (|vm| vm.image = Some("/image".into()), "image the default -> /image"),
             (|vm| vm.root = Some(Root::Disk), "root the default -> disk"),
+            (|vm| vm.overlay = Some("/o".into()), "overlay the default -> /o"),
             (|vm| vm.kernel = Some("/vmlinux".into()), "kernel the default -> /vmlinux"),
             (|vm| vm.initrd = Some("/initrd".into()), "initrd the default -> /initrd"),
             (|vm| vm.append = Some("quiet".into()), "append the default -> quiet"),

@@ -8,12 +8,14 @@ use std::time::Duration;
 use famfs::system::ownership::Fault;
 use famfs::system::process::Handle;
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::FindError;
 use super::directory::{Directory, DirectoryError};
 use super::kept_logs;
 use super::order::waves;
 use super::process::{self, Process};
+use super::root_devices::{self, DriverError};
 use super::state::{Phase, State, VmState};
 use super::stopped::End;
 use crate::pool::{self, Owners, PoolError};
@@ -58,6 +60,18 @@ pub enum DownError {
         cluster: String,
         /// Their ids.
         pids: Vec<u32>,
+    },
+    /// A root device stays.
+    #[error(
+        "cluster {cluster}: cannot remove a root device of its VMs; nothing else was removed: use \
+         `vhost-famfs ublk del --force`, and `vhost-famfs down {cluster}` again"
+    )]
+    RootDevice {
+        /// The cluster.
+        cluster: String,
+        /// Why not.
+        #[source]
+        source: DriverError,
     },
     /// Its pool cannot be removed.
     #[error("all VMs are stopped, but the pool {} cannot be removed", path.display())]
@@ -145,6 +159,7 @@ pub fn down(directory: &Directory, options: Options) -> Result<DownReport, DownE
         let _ = supervisor.signal(rustix::process::Signal::KILL);
     }
     let vms = end_all(directory, &state, options.limit);
+    remove_devices(directory, state.instance)?;
     // Processes that were started but not recorded, and what remains of the others.
     let strays = process::kill_marked(state.instance)
         .map_err(|pids| DownError::Stuck { cluster: state.name.clone(), pids })?;
@@ -157,6 +172,12 @@ pub fn down(directory: &Directory, options: Options) -> Result<DownReport, DownE
     directory.remove()?;
     let pool = Some(state.pool.path.display().to_string());
     Ok(DownReport { cluster: state.name, vms, pool, pool_removed, logs, strays })
+}
+
+fn remove_devices(directory: &Directory, instance: Uuid) -> Result<(), DownError> {
+    let cluster = directory.name().to_owned();
+    root_devices::remove_all(instance, directory.path())
+        .map_err(|source| DownError::RootDevice { cluster, source })
 }
 
 /// Ends all VMs: those that depend on others before these.
@@ -189,6 +210,7 @@ fn by_force(directory: &Directory) -> Result<DownReport, DownError> {
     instances.extend(directory.instance());
     let mut strays = 0;
     for instance in instances {
+        remove_devices(directory, instance)?;
         strays += process::kill_marked(instance)
             .map_err(|pids| DownError::Stuck { cluster: cluster.clone(), pids })?;
     }

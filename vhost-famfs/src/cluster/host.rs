@@ -18,6 +18,10 @@ pub const INSTALLED_IMAGE: &str = "/usr/share/vhost-famfs/image";
 /// Environment variable that names the image.
 pub const IMAGE_VARIABLE: &str = "VHOST_FAMFS_IMAGE";
 
+/// Environment variable that names the program that makes root devices, with the arguments of
+/// `vhost-famfs ublk add`.
+pub const UBLK_VARIABLE: &str = "VHOST_FAMFS_UBLK";
+
 /// Why this host cannot run a cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -37,6 +41,8 @@ pub enum HostError {
 pub struct Host {
     /// The `vhost-famfs` program, for back-ends.
     pub program: PathBuf,
+    /// The program that makes root devices, if it is another one: it needs no ublk driver.
+    pub ublk: Option<PathBuf>,
     /// QEMU.
     pub qemu: PathBuf,
     /// Its version.
@@ -80,6 +86,7 @@ impl Host {
                 .or_else(|| find_image(&program, Path::new(INSTALLED_IMAGE)))
                 .map(|path| std::path::absolute(&path).unwrap_or(path)),
             program,
+            ublk: non_empty(UBLK_VARIABLE).map(PathBuf::from),
             qemu: from_anywhere(qemu),
             qemu_version,
             accelerator,
@@ -136,6 +143,7 @@ impl Host {
         }
         Self {
             program: "vhost-famfs".into(),
+            ublk: None,
             qemu: "qemu".into(),
             qemu_version: QemuVersion::SHARED_MEMORY,
             qemu_filter: true,

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::directory::{Directory, DirectoryError};
 use super::parts::PartError;
 use super::process::{self, Process};
+use super::root_devices::{self, DriverError};
 use super::state::{Phase, State, VmState};
 use super::{FindError, vm_of};
 use crate::pool::PoolError;
@@ -117,6 +118,15 @@ pub enum LifeError {
         /// Their ids.
         pids: Vec<u32>,
     },
+    /// Its root device stays.
+    #[error("VM {vm}: cannot remove its root device")]
+    RootDevice {
+        /// The VM.
+        vm: String,
+        /// Why not.
+        #[source]
+        source: DriverError,
+    },
     /// Something of it cannot be removed.
     #[error("VM {vm}: cannot remove its sockets or logs")]
     Sockets {
@@ -206,8 +216,11 @@ pub(super) fn own_vm<'s>(state: &'s mut State, name: &str) -> Result<&'s mut VmS
     }
 }
 
-/// Kills what remains of a VM's processes, and removes its sockets.
+/// Kills what remains of a VM's processes, and removes its root device and its sockets.
 pub(super) fn clear(instance: Uuid, name: &str, paths: &VmPaths) -> Result<(), LifeError> {
+    // First: a QEMU that waits for a device without a process cannot be killed.
+    root_devices::remove(instance, paths)
+        .map_err(|source| LifeError::RootDevice { vm: name.to_owned(), source })?;
     let find = || -> Vec<Handle> { process::of_vm(instance, paths) };
     process::kill_found(find).map_err(|pids| LifeError::Stuck { vm: name.to_owned(), pids })?;
     let removed = [fs::remove_dir_all(&paths.runtime_dir), fs::remove_file(&paths.backend)];

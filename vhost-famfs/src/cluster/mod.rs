@@ -43,6 +43,7 @@ pub mod process;
 pub mod ps;
 mod roles;
 mod room;
+pub mod root_devices;
 pub mod sizing;
 pub mod spec;
 pub mod start;

@@ -17,7 +17,8 @@ use super::spec::{Access, Restart};
 use crate::host::processors::Processors;
 use crate::pool::PoolError;
 use crate::vm::{
-    Backend, BackendConfig, BackendError, Lifetime, LogKeeper, Vm, VmConfig, VmError, VmPaths,
+    Backend, BackendConfig, BackendError, Lifetime, LogKeeper, RootDevice, RootDeviceConfig,
+    RootDeviceError, Vm, VmConfig, VmError, VmPaths,
 };
 
 /// Why a process of a VM does not start.
@@ -34,6 +35,15 @@ pub enum PartError {
         /// The cause.
         #[source]
         source: BackendError,
+    },
+    /// There is no root device.
+    #[error("VM {vm}")]
+    RootDevice {
+        /// The VM.
+        vm: String,
+        /// The cause.
+        #[source]
+        source: RootDeviceError,
     },
     /// The process that keeps its logs does not start.
     #[error("VM {vm}: cannot start the process that keeps its logs")]
@@ -104,6 +114,9 @@ pub struct Launch {
     pub cpus_allowed: Option<Processors>,
     /// Its back-end, if the transport has one.
     pub backend: Option<BackendConfig>,
+    /// Its root device, if it has one.
+    #[serde(default)]
+    pub root_device: Option<RootDeviceConfig>,
     /// The VM.
     pub config: VmConfig,
 }
@@ -119,6 +132,7 @@ impl Launch {
             cpus_allowed: vm.asked.cpus_allowed.clone(),
             read_only: vm.access == Access::ReadOnly,
             backend: vm.backend.clone().map(|config| BackendConfig { piped: true, ..config }),
+            root_device: vm.root_device.clone(),
             config: VmConfig { piped: true, ..vm.config.clone() },
         }
     }
@@ -128,6 +142,9 @@ impl Launch {
     pub fn at(mut self, paths: VmPaths) -> Self {
         if let Some(backend) = &mut self.backend {
             (backend.socket, backend.log) = (paths.backend.clone(), paths.backend_log.clone());
+        }
+        if let Some(device) = &mut self.root_device {
+            device.log = paths.device_log.clone();
         }
         self.config.paths = paths;
         self
@@ -177,7 +194,33 @@ impl Launch {
         |source| PartError::Backend { vm: self.vm(), source }
     }
 
-    /// Starts QEMU. The back-end is listening.
+    /// Starts to make the root device, if there is to be one.
+    ///
+    /// # Errors
+    /// The process that serves it does not start.
+    pub fn root_device(&self, instance: Uuid) -> Result<Option<RootDevice>, PartError> {
+        let Some(config) = &self.root_device else { return Ok(None) };
+        let device = RootDevice::spawn(config.clone(), detached(instance, None));
+        device.map(Some).map_err(self.of_root_device())
+    }
+
+    /// Waits until there is a root device, and returns the VM with it.
+    ///
+    /// # Errors
+    /// What keeps it from appearing.
+    pub fn on_device(&self, device: Option<RootDevice>) -> Result<Self, PartError> {
+        let (Some(mut device), Some(own)) = (device, self.config.system.own()) else {
+            return Ok(self.clone());
+        };
+        let system = own.on_device(&device.wait().map_err(self.of_root_device())?).into();
+        Ok(Self { config: VmConfig { system, ..self.config.clone() }, ..self.clone() })
+    }
+
+    fn of_root_device(&self) -> impl Fn(RootDeviceError) -> PartError + use<'_> {
+        |source| PartError::RootDevice { vm: self.vm(), source }
+    }
+
+    /// Starts QEMU. The back-end is listening, and there is a root device.
     ///
     /// # Errors
     /// It does not start.

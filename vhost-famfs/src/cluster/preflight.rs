@@ -11,6 +11,7 @@ use famfs::text::units::{About, Bytes};
 
 use super::headroom::{Headroom, HeadroomError, used_end};
 use super::plan::{ClusterPlan, PoolPlan, VmPlan};
+use super::root_devices::{self, DriverError};
 use super::spec::{Access, Subject};
 use crate::pool::{self, CreateError, Kind, MemoryError, Pool, PoolError};
 use crate::vm::{Confinement, Forward, address_bits};
@@ -100,6 +101,15 @@ pub enum PreflightError {
         /// The first port for everybody.
         least: u16,
     },
+    /// No root device can be made.
+    #[error("VM {name}: root = \"ublk\"")]
+    RootDevice {
+        /// The VM.
+        name: String,
+        /// Why not, and what to do.
+        #[source]
+        source: DriverError,
+    },
     /// A file cannot be examined.
     #[error("cannot examine {}", path.display())]
     Look {
@@ -124,6 +134,7 @@ impl PreflightError {
             Self::Port { name, .. } | Self::PrivilegedPort { name, .. } => {
                 Some(Subject::Vm(name.clone(), "ports"))
             }
+            Self::RootDevice { name, .. } => Some(Subject::Vm(name.clone(), "root")),
             Self::AddressBits { name, .. } => Some(Subject::Vm(name.clone(), "access")),
             Self::Headroom(_) => None,
         }
@@ -144,6 +155,12 @@ pub fn before_start(
     for vm in &plan.vms {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         address_space(vm, &cpuinfo)?;
+        // Another program has another driver.
+        if vm.root_device.as_ref().is_some_and(|device| device.program == plan.program) {
+            let name = || vm.name().to_owned();
+            root_devices::check()
+                .map_err(|source| PreflightError::RootDevice { name: name(), source })?;
+        }
     }
     if plan.pool.create.is_some() { new_pool(&plan.pool) } else { existing_pool(plan) }?;
     let headroom = Headroom::of(plan, returned)?;

@@ -229,9 +229,12 @@ pub struct VmSpec {
     /// The directory of the appliance image, or the disk image of the user's own guest, a file or a
     /// block device; `None` for the installed appliance.
     pub image: Option<PathBuf>,
-    /// The root file system: [`Root::Memory`] or [`Root::Disk`]; `None` for memory where that
-    /// works.
+    /// The root file system: [`Root::Memory`], [`Root::Disk`] or [`Root::Ublk`]; `None` for memory
+    /// where that works.
     pub root: Option<Root>,
+    /// The file that keeps what the guest writes to a [`Root::Ublk`]; `None` to discard it.
+    #[serde(default)]
+    pub overlay: Option<PathBuf>,
     /// A kernel (`vmlinux` with a PVH entry, or `bzImage`) instead of the image's.
     pub kernel: Option<PathBuf>,
     /// The initrd for the kernel of the user's own guest.
@@ -316,6 +319,7 @@ impl VmSpec {
             numa: None,
             image: None,
             root: None,
+            overlay: None,
             kernel: None,
             initrd: None,
             append: None,

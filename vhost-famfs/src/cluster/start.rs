@@ -193,8 +193,10 @@ impl<'s> Start<'s> {
             self.launch.watch(&keeper, backend.pid())?;
             self.launch.wait_listening(backend)?;
         }
+        let device = self.step(|_| Ok(self.launch.root_device(self.instance)?))?;
+        let launch = self.launch.on_device(device)?;
         let machine = self.step(|vm| {
-            let machine = self.launch.machine(self.instance, &pool)?;
+            let machine = launch.machine(self.instance, &pool)?;
             vm.qemu = Some(self.launch.started(machine.pid())?);
             Ok(machine)
         })?;

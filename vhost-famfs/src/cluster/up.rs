@@ -19,6 +19,7 @@ use super::order::{Circle, in_turns, waves};
 use super::parts::{Launch, PartError};
 use super::plan::{ClusterPlan, VmPlan};
 use super::process::{self, Process};
+use super::root_devices;
 use super::state::{Booted, Phase, State};
 use crate::pool::{self, Identity};
 use crate::vm::{Attach, Backend, LogKeeper, Ready, Vm};
@@ -191,6 +192,12 @@ impl<'p> Start<'p> {
             return;
         }
         inner.aborted = true;
+        if self.plan.vms.iter().any(|vm| vm.root_device.is_some())
+            && root_devices::remove_all(self.plan.instance, self.directory.path()).is_err()
+        {
+            // `down` tries again, and says what is wrong.
+            return;
+        }
         if process::kill_marked(self.plan.instance).is_err() {
             // Processes that cannot be killed may still use the pool; `down` checks again.
             return;
@@ -291,20 +298,24 @@ impl<'p> Start<'p> {
         let launch = |index: &usize| (*index, Launch::new(self.plan, &self.plan.vms[*index]));
         let launches: Vec<_> = wave.iter().map(launch).collect();
         let mut nodes = Vec::new();
-        let mut backends = Vec::new();
-        // All back-ends first: they get ready while the next one is started.
+        let (mut backends, mut devices) = (Vec::new(), Vec::new());
+        // All of these first: they get ready while the next one is started.
         for (index, launch) in &launches {
+            let going_on = self.going_on()?;
+            devices.push(launch.root_device(self.plan.instance)?);
+            drop(going_on);
             let backend = self.start_backend(*index, launch, pool)?;
             if let Some(backend) = &backend {
                 launch.watch(&keepers[*index], backend.pid())?;
             }
             backends.push(backend);
         }
-        for ((index, launch), mut backend) in launches.iter().zip(backends) {
+        for (((index, launch), mut backend), device) in launches.iter().zip(backends).zip(devices) {
             if let Some(backend) = &mut backend {
                 launch.wait_listening(backend)?;
             }
-            let machine = self.start_vm(*index, launch, pool)?;
+            let launch = launch.on_device(device)?;
+            let machine = self.start_vm(*index, &launch, pool)?;
             launch.watch(&keepers[*index], machine.pid())?;
             nodes.push((*index, &self.plan.vms[*index], machine, backend));
         }

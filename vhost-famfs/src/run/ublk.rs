@@ -55,10 +55,10 @@ pub(super) fn run(config: UblkConfig) -> Result<()> {
             devices::delete(&records, id, force)?;
             say(format_args!("{}: removed", driver::node(id).display()))
         }
-        UblkConfig::Add { source, id, queues, copy, json } => {
+        UblkConfig::Add { source, id, queues, copy, owner, json } => {
             device::start_log(LogFormat::Text, false);
             let opened = open(&source, Duration::ZERO)?;
-            let record = Record::new(source, opened.overlay);
+            let record = Record::new(source, opened.overlay, owner);
             serve(&records, &record, opened, Device::New { id, queues, copy }, json)
         }
         UblkConfig::Recover { id, json } => {

@@ -21,6 +21,9 @@ pub enum Root {
     Initrd,
     /// On a disk whose contents are verified by hashes (profile `verity`).
     Verity,
+    /// On a block device of the host that has the writes of one VM: only of a guest of the user's
+    /// own.
+    Ublk,
 }
 
 impl Root {
@@ -32,6 +35,7 @@ impl Root {
             Self::Memory => "memory",
             Self::Initrd => "initrd",
             Self::Verity => "verity",
+            Self::Ublk => "ublk",
         }
     }
 
@@ -39,7 +43,7 @@ impl Root {
     #[must_use]
     pub fn profile(self) -> &'static str {
         match self {
-            Self::Disk => "default",
+            Self::Disk | Self::Ublk => "default",
             Self::Memory => "dax",
             Self::Initrd => "diskless",
             Self::Verity => "verity",
@@ -105,7 +109,7 @@ impl Image {
     /// The missing file.
     pub fn require(&self, root: Root) -> Result<(), ImageError> {
         let (there, file) = match root {
-            Root::Disk => (true, Self::ROOT),
+            Root::Disk | Root::Ublk => (true, Self::ROOT),
             Root::Memory => (self.memory_root.is_some(), Self::MEMORY_ROOT),
             Root::Initrd => (self.dir.join(Self::DISKLESS_INITRD).is_file(), Self::DISKLESS_INITRD),
             Root::Verity => (self.root_hash.is_some(), Self::ROOT_HASH),
@@ -150,7 +154,7 @@ impl Image {
     #[must_use]
     pub fn disk(&self, root: Root) -> Option<PathBuf> {
         match root {
-            Root::Disk => Some(self.root()),
+            Root::Disk | Root::Ublk => Some(self.root()),
             Root::Verity => Some(self.dir.join(Self::VERITY_ROOT)),
             Root::Memory | Root::Initrd => None,
         }

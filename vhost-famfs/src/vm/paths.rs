@@ -31,6 +31,9 @@ pub struct VmPaths {
     pub qemu_log: PathBuf,
     /// What the back-end said.
     pub backend_log: PathBuf,
+    /// What the process that serves the root device said. The device has this path as its owner.
+    #[serde(default)]
+    pub device_log: PathBuf,
     /// How QEMU and the back-end ended.
     pub ends: PathBuf,
 }
@@ -52,13 +55,14 @@ impl VmPaths {
             console_log: logs.join(format!("{name}.console")),
             qemu_log: logs.join(format!("{name}.qemu")),
             backend_log: logs.join(format!("{name}.backend")),
+            device_log: logs.join(format!("{name}.ublk")),
             ends: logs.join(format!("{name}.ends")),
         }
     }
 
-    /// The logs of the console, QEMU and the back-end.
+    /// The logs of the console, QEMU, the back-end and the root device.
     #[must_use]
-    pub fn logs(self) -> [PathBuf; 3] {
-        [self.console_log, self.qemu_log, self.backend_log]
+    pub fn logs(self) -> [PathBuf; 4] {
+        [self.console_log, self.qemu_log, self.backend_log, self.device_log]
     }
 }

@@ -59,11 +59,20 @@ impl Lifetime {
 
     /// Starts a program without input; its standard error goes to a file.
     pub(super) fn start(self, argv: &[OsString], stderr: File) -> io::Result<Child> {
+        self.start_with(argv, Stdio::null(), stderr)
+    }
+
+    /// Starts a program whose standard output can be read; its standard error goes to a file.
+    pub(super) fn start_to_read(self, argv: &[OsString], stderr: File) -> io::Result<Child> {
+        self.start_with(argv, Stdio::piped(), stderr)
+    }
+
+    fn start_with(self, argv: &[OsString], stdout: Stdio, stderr: File) -> io::Result<Child> {
         match self {
             Self::Tied => {
                 let mut command = tied(&argv[0]);
                 // Ctrl-C is for this program only, which then ends the others in order.
-                command.args(&argv[1..]).stdin(Stdio::null()).stdout(Stdio::null());
+                command.args(&argv[1..]).stdin(Stdio::null()).stdout(stdout);
                 command.stderr(stderr).process_group(0);
                 spawn(command)
             }
@@ -71,7 +80,7 @@ impl Lifetime {
                 // Without its own process group, `setsid` need not fork, so the child's id is the
                 // program's id.
                 let mut command = Command::new("setsid");
-                command.args(argv).env(name, value).stdout(Stdio::null()).stderr(stderr);
+                command.args(argv).env(name, value).stdout(stdout).stderr(stderr);
                 command.stdin(holds.map_or_else(Stdio::null, Stdio::from));
                 command.spawn().map_err(|error| missing(error, "setsid"))
             }

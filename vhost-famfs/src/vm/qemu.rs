@@ -203,12 +203,14 @@ impl VmConfig {
 }
 
 impl OwnGuest {
-    /// QEMU opens the image read-only, and writes to a temporary file of its own, which has no name
-    /// any more when the guest runs.
+    /// QEMU opens an image read-only, and writes to a temporary file of its own, which has no name
+    /// any more when the guest runs. It writes to a root device itself, past the host's cache:
+    /// that of the image below is enough, and all VMs share it.
     fn add_disk(&self, argv: &mut CommandLine) {
         let (format, protocol) = (self.format.name(), self.format.protocol());
+        let mode = if self.writable { "cache.direct=on" } else { "snapshot=on" };
         let head = format!(
-            "if=none,id=disk0,snapshot=on,discard=unmap,driver={format},file.driver={protocol},\
+            "if=none,id=disk0,{mode},discard=unmap,driver={format},file.driver={protocol},\
              file.filename="
         );
         argv.option("-drive", join([head.as_ref(), &quote(self.disk.as_os_str())]));

@@ -150,7 +150,9 @@ fn a_guest_without_a_root_has_its_own_initrd() {
 #[test]
 fn an_own_guest_boots_from_a_disk_that_is_not_written() {
     let mut config = VmConfig::for_tests();
-    let own = |format, start| System::Own(OwnGuest { disk: "/my,disk".into(), format, start });
+    let own = |format, start| {
+        System::Own(OwnGuest { disk: "/my,disk".into(), format, start, writable: false })
+    };
     config.system = own(DiskFormat::Qcow2, Start::Firmware(None));
     config.disks = vec![Disk { path: "/tests.img".into(), serial: "tests".into() }];
     let by_bios = text(&config);
@@ -169,6 +171,10 @@ fn an_own_guest_boots_from_a_disk_that_is_not_written() {
     config.system = own(DiskFormat::Device, Start::Firmware(None));
     let device = "snapshot=on,discard=unmap,driver=raw,file.driver=host_device,file.filename=";
     assert!(text(&config).contains(device), "{}", text(&config));
+    config.system = config.system.own().unwrap().on_device("/dev/ublkb3".as_ref()).into();
+    let root = "-drive if=none,id=disk0,cache.direct=on,discard=unmap,driver=raw,\
+        file.driver=host_device,file.filename=/dev/ublkb3 ";
+    assert!(text(&config).contains(root), "{}", text(&config));
 }
 
 #[test]
@@ -181,7 +187,8 @@ fn an_own_kernel_has_the_users_parameters_last() {
             append: "root=/dev/vda1 console=tty0".into(),
         };
         let disk = "/disk".into();
-        config.system = System::Own(OwnGuest { disk, format: DiskFormat::Raw, start });
+        let format = DiskFormat::Raw;
+        config.system = System::Own(OwnGuest { disk, format, start, writable: false });
         text(&config)
     };
     let with = start(Some("/initrd"));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a VM boots: an appliance image, or a guest of the user's own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,15 +19,18 @@ pub enum System {
     Own(OwnGuest),
 }
 
-/// A guest of the user's own: a disk image with a system that has the agent.
+/// A guest of the user's own: a disk with a system that has the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnGuest {
-    /// The disk image, a file or a block device. It is never written: what the guest writes goes to a temporary file.
+    /// The disk image, a file or a block device.
     pub disk: PathBuf,
     /// Its format.
     pub format: DiskFormat,
     /// Where its kernel comes from.
     pub start: Start,
+    /// Whether the guest writes to the disk itself. If not, its writes go to a temporary file.
+    #[serde(default)]
+    pub writable: bool,
 }
 
 /// Where the kernel of a guest of the user's own comes from.
@@ -76,6 +79,13 @@ impl System {
 }
 
 impl OwnGuest {
+    /// The same guest on a root device of its own, which takes its writes.
+    #[must_use]
+    pub fn on_device(&self, device: &Path) -> Self {
+        let (disk, format) = (device.to_owned(), DiskFormat::Device);
+        Self { disk, format, writable: true, start: self.start.clone() }
+    }
+
     /// Checks that the file is still the disk image that it was: whoever can write it could name
     /// another file of the host in it.
     ///
@@ -122,7 +132,8 @@ mod tests {
             append: "root=/dev/vda1".into(),
         };
         for start in [Start::Firmware(None), kernel] {
-            let own = OwnGuest { disk: "/disk".into(), format: DiskFormat::Raw, start };
+            let own =
+                OwnGuest { disk: "/disk".into(), format: DiskFormat::Raw, start, writable: false };
             let text = serde_json::to_string(&System::from(own.clone())).unwrap();
             assert_eq!(serde_json::from_str::<System>(&text).unwrap().own(), Some(&own));
         }

@@ -136,6 +136,8 @@ pub struct Report {
     pub zero_copy: Option<bool>,
     /// What it shows; `None` if another program or user created it.
     pub source: Option<Source>,
+    /// Whom it is for, if whoever created it said so.
+    pub owner: Option<String>,
 }
 
 /// All devices of the host.
@@ -144,6 +146,8 @@ pub fn list(records: &Records) -> Result<Vec<Report>, DeviceError> {
     ids.into_iter()
         .map(|id| {
             let facts = driver::facts(id).ok();
+            let record = records.get(id)?;
+            let owner = record.as_ref().and_then(|record| record.owner.clone());
             Ok(Report {
                 id,
                 device: driver::node(id).display().to_string(),
@@ -151,10 +155,32 @@ pub fn list(records: &Records) -> Result<Vec<Report>, DeviceError> {
                 size: driver::size(id),
                 server: facts.map(|facts| facts.server),
                 zero_copy: facts.map(|facts| facts.registered),
-                source: records.get(id)?.map(|record| record.source),
+                source: record.map(|record| record.source),
+                owner,
             })
         })
         .collect()
+}
+
+/// Removes all devices of some owners, even if they are in use. Returns how many there were.
+pub fn delete_of(is_owner: &dyn Fn(&str) -> bool) -> Result<usize, DeviceError> {
+    let ids = driver::ids().map_err(DeviceError::List)?;
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    let records = Records::open()?;
+    let mut count = 0;
+    for id in ids {
+        let owner = records.get(id)?.and_then(|record| record.owner);
+        if owner.is_some_and(|owner| is_owner(&owner)) {
+            match delete(&records, id, true) {
+                // Its server has just removed it.
+                Ok(()) | Err(DeviceError::None(_)) => count += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(count)
 }
 
 /// The reports as a table.

@@ -87,12 +87,15 @@ pub struct Record {
     /// The identity of its overlay, if the overlay outlives the device.
     #[serde(default)]
     pub overlay: Option<Uuid>,
+    /// Whom it is for, in the words of whoever requested it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 impl Record {
     /// The record of a new device.
-    pub fn new(source: Source, overlay: Option<Uuid>) -> Self {
-        Self { version: VERSION, source, overlay }
+    pub fn new(source: Source, overlay: Option<Uuid>, owner: Option<String>) -> Self {
+        Self { version: VERSION, source, overlay, owner }
     }
 }
 
@@ -214,7 +217,7 @@ mod tests {
     fn record() -> Record {
         let changes = Changes::Overlay("/overlay".into());
         let source = Source::Image { image: "/image".into(), changes };
-        Record::new(source, Some(Uuid::from_u128(5)))
+        Record::new(source, Some(Uuid::from_u128(5)), Some("vm1".into()))
     }
 
     #[test]

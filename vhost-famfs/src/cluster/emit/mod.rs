@@ -92,6 +92,12 @@ pub enum EmitError {
         /// The form.
         form: &'static str,
     },
+    /// A root device, which only `up` makes.
+    #[error(
+        "VM {0}: root = \"ublk\" is not for --emit, because only `up` makes and removes such a \
+         device; omit root"
+    )]
+    RootDevice(String),
     /// The installed program does not support it.
     #[error("cloud-hypervisor {version}: {why}")]
     Unfit {
@@ -123,6 +129,9 @@ pub fn emit(
     form: Form<'_>,
     register: &Register,
 ) -> Result<Vec<Emitted>, EmitError> {
+    if let Some(vm) = plan.vms.iter().find(|vm| vm.root_device.is_some()) {
+        return Err(EmitError::RootDevice(vm.name().to_owned()));
+    }
     match form {
         Form::Qemu => Ok(vec![qemu::script(plan, register)]),
         Form::CloudHypervisor(found) => {

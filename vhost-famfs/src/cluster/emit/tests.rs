@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::thread;
 use std::time::Duration;
+mod root_device;
 
 /// A host whose programs are real files, so that systemd finds them.
 fn plan(dir: &tempfile::TempDir, vms: &str) -> ClusterPlan {
@@ -80,7 +81,7 @@ fn the_host_that_runs_the_script_decides_what_runs_the_guests() {
     let append = "root='/dev/vda1' quiet".into();
     let start = Start::Kernel { kernel: "/vmlinuz".into(), initrd: None, append };
     let disk = "/disk".into();
-    own.config.system = OwnGuest { disk, format: DiskFormat::Raw, start }.into();
+    own.config.system = OwnGuest { disk, format: DiskFormat::Raw, start, writable: false }.into();
     plan.vms.push(own);
     for emitting in [Accelerator::Kvm, Accelerator::Tcg] {
         plan.vms.iter_mut().for_each(|vm| vm.config.accelerator = emitting);

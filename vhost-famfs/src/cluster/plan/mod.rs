@@ -24,7 +24,7 @@ use super::sizing::{ImportError, Needs};
 use super::spec::{Access, ImportSpec, Master, Restart, Spec, Transport, VmSpec};
 use crate::bounded_log::DEFAULT_LIMIT;
 use crate::pool::{CreateOptions, Identity, Kind, Owners};
-use crate::vm::{BackendConfig, Confinement, VmConfig};
+use crate::vm::{BackendConfig, Confinement, RootDeviceConfig, VmConfig};
 
 pub use again::{AgainError, Machines};
 pub use error::PlanError;
@@ -117,6 +117,8 @@ pub struct VmPlan {
     pub restart: Restart,
     /// Its back-end, if the transport has one.
     pub backend: Option<BackendConfig>,
+    /// Its root device, if it has one: the VM boots from it.
+    pub root_device: Option<RootDeviceConfig>,
     /// The VM.
     pub config: VmConfig,
     /// What was asked for.
@@ -130,13 +132,14 @@ impl VmPlan {
         &self.config.name
     }
 
-    /// Its logs: of the console, of QEMU, and of the back-end if it has one.
+    /// Its logs: of the console, of QEMU, and of the back-end and the root device if it has them.
     #[must_use]
     pub fn logs(&self) -> Vec<PathBuf> {
         let paths = &self.config.paths;
         let backend = self.backend.as_ref().map(|backend| backend.log.clone());
         let own = [paths.console_log.clone(), paths.qemu_log.clone()];
-        own.into_iter().chain(backend).collect()
+        let device = self.root_device.as_ref().map(|device| device.log.clone());
+        own.into_iter().chain(backend).chain(device).collect()
     }
 }
 

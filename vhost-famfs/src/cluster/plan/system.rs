@@ -15,7 +15,8 @@ pub(super) fn plan(spec: &VmSpec, host: &Host) -> Result<(System, Root), PlanErr
     let path = spec.image.as_ref().or(host.image.as_ref());
     let path = path.ok_or_else(|| PlanError::NoImage(name()))?;
     if path.is_file() || is_block_device(path) {
-        return Ok((own(spec, path)?.into(), Root::Disk));
+        let root = spec.root.filter(|root| *root == Root::Ublk).unwrap_or(Root::Disk);
+        return Ok((own(spec, path)?.into(), root));
     }
     if !path.is_dir() {
         let found = if path.exists() { "neither of them" } else { "nothing" };
@@ -32,6 +33,11 @@ fn is_block_device(path: &Path) -> bool {
 
 /// An appliance image, with the user's kernel if there is one.
 fn appliance(spec: &VmSpec, dir: &Path) -> Result<Image, PlanError> {
+    if spec.root == Some(Root::Ublk) {
+        let why = "the root of an appliance is never written, so a block device of its own is of \
+                   no use; omit it, or name a disk image of your own";
+        return Err(refused(spec, "root", why));
+    }
     let only_own = [
         ("initrd", spec.initrd.is_some()),
         ("append", spec.append.is_some()),
@@ -70,7 +76,7 @@ fn root(spec: &VmSpec, host: &Host, image: &Image) -> Result<Root, PlanError> {
 
 /// A guest of the user's own.
 fn own(spec: &VmSpec, disk: &Path) -> Result<OwnGuest, PlanError> {
-    if spec.root.is_some_and(|root| root != Root::Disk) {
+    if spec.root.is_some_and(|root| !matches!(root, Root::Disk | Root::Ublk)) {
         let why = "only appliance images have such a root; omit it, as this one is on the disk";
         return Err(refused(spec, "root", why));
     }
@@ -81,7 +87,12 @@ fn own(spec: &VmSpec, disk: &Path) -> Result<OwnGuest, PlanError> {
     }
     let format = DiskFormat::of(disk)
         .map_err(|source| PlanError::Disk { name: spec.name.clone(), source })?;
-    Ok(OwnGuest { disk: disk.to_owned(), format, start: start(spec)? })
+    if spec.root == Some(Root::Ublk) && format == DiskFormat::Qcow2 {
+        let why = "the device shows the bytes of the image, which is qcow2; make a raw one of it, \
+                   with `qemu-img convert -O raw`";
+        return Err(refused(spec, "root", why));
+    }
+    Ok(OwnGuest { disk: disk.to_owned(), format, start: start(spec)?, writable: false })
 }
 
 /// Where the kernel of the user's own guest comes from.

@@ -16,9 +16,10 @@ impl Place {
         let host = Host::for_tests(dir.path(), "image");
         let mut disk = vec![0; 4096];
         disk[510..512].copy_from_slice(&[0x55, 0xaa]);
-        for (name, content) in
-            [("disk", &disk[..]), ("vmlinuz", b"k"), ("initrd", b"i"), ("fd", b"f")]
-        {
+        let qcow2 = [&b"QFI\xfb\0\0\0\x03"[..], &[0; 96]].concat();
+        let others: [(_, &[u8]); 4] =
+            [("qcow2", &qcow2), ("vmlinuz", b"k"), ("initrd", b"i"), ("fd", b"f")];
+        for (name, content) in others.into_iter().chain([("disk", &disk[..])]) {
             fs::write(dir.path().join(name), content).unwrap();
         }
         Self { dir, host }
@@ -63,6 +64,8 @@ fn a_file_is_the_users_own_guest() {
     assert_eq!(place.start(&place.own()), Start::Firmware(None));
     let root = Some(Root::Disk);
     assert_eq!(place.start(&VmSpec { root, ..place.own() }), Start::Firmware(None));
+    let ublk = VmSpec { root: Some(Root::Ublk), ..place.own() };
+    assert_eq!(plan(&ublk, &place.host).unwrap().1, Root::Ublk);
     let firmware = Some(place.path("fd"));
     let spec = VmSpec { firmware: firmware.clone(), ..place.own() };
     assert_eq!(place.start(&spec), Start::Firmware(firmware));
@@ -87,9 +90,11 @@ fn what_an_image_does_not_take_is_refused_by_name() {
     let place = Place::new();
     let (own, path) = (place.own(), |name: &str| Some(place.path(name)));
     let words = || Some("root=/dev/vda1".to_owned());
-    let appliance = VmSpec::new("vm1");
+    let (appliance, ublk) = (VmSpec::new("vm1"), Some(Root::Ublk));
     let table = [
         (VmSpec { root: Some(Root::Memory), ..own.clone() }, "root", "only appliance images have"),
+        (VmSpec { root: ublk, image: path("qcow2"), ..own.clone() }, "root", "convert -O raw"),
+        (VmSpec { root: ublk, ..appliance.clone() }, "root", "is never written"),
         (VmSpec { shell: true, ..own.clone() }, "shell", "omit it"),
         (VmSpec { append: words(), ..own.clone() }, "append", "without kernel"),
         (VmSpec { initrd: path("initrd"), ..own.clone() }, "initrd", "without kernel"),

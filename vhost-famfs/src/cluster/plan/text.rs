@@ -79,12 +79,20 @@ impl fmt::Display for ClusterPlan {
                 vm.access.name(),
                 vm.transport.name(),
                 if vm.mount { "yes" } else { "no" },
-                if vm.config.system.own().is_some() { "own" } else { vm.config.root.name() },
+                root_of(vm),
                 vm.config.cpus,
                 vm.reason
             )?;
         }
         Ok(())
+    }
+}
+
+/// Where the root of a VM is: an own guest decides that itself, unless it has a device.
+fn root_of(vm: &VmPlan) -> &'static str {
+    match (vm.config.system.own(), &vm.root_device) {
+        (Some(_), None) => "own",
+        _ => vm.config.root.name(),
     }
 }
 

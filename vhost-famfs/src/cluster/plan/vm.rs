@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Plans a VM of a cluster.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use famfs::text::units::Bytes;
 use protocol::credentials::{ACCESS, NO_POOL, NOEXEC, READ_ONLY};
@@ -14,7 +14,8 @@ use crate::host::numa::Nodes;
 use crate::host::processors::Processors;
 use crate::pool::{ALIGNMENT, Kind, Owners, Window};
 use crate::vm::{
-    BackendConfig, Confinement, Console, PoolDevice, QemuVersion, VmConfig, VmPaths, address_bits,
+    BackendConfig, Confinement, Console, PoolDevice, QemuVersion, Root, RootDeviceConfig, VmConfig,
+    VmPaths, address_bits,
 };
 
 /// Default RAM of a VM, in addition to what the pool costs it.
@@ -67,6 +68,12 @@ pub(super) fn plan(
         log: paths.backend_log.clone(),
         piped: false,
     });
+    let root_device = system.own().filter(|_| root == Root::Ublk).map(|own| RootDeviceConfig {
+        program: host.ublk.clone().unwrap_or_else(|| host.program.clone()),
+        image: absolute(&own.disk),
+        overlay: spec.overlay.as_deref().map(absolute),
+        log: paths.device_log.clone(),
+    });
     let mut config = VmConfig::new(name, &host.qemu, system, paths);
     config.root = root;
     config.console = Console::Socket { shell: spec.shell };
@@ -111,9 +118,15 @@ pub(super) fn plan(
         master,
         restart,
         backend,
+        root_device,
         config,
         asked,
     })
+}
+
+/// The process of a root device may be started in another directory.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Checks whether this program may run on the processors that are allowed for a VM.

@@ -64,7 +64,7 @@ impl VmConfig {
     fn root_words(&self, image: &Image) -> Vec<String> {
         let disk = format!("root=/dev/disk/by-id/virtio-{ROOT_SERIAL}");
         match self.root {
-            Root::Disk => vec![disk],
+            Root::Disk | Root::Ublk => vec![disk],
             Root::Memory => vec![format!("root=/dev/disk/by-path/pci-0000:00:{ROOT_SLOT}.0")],
             Root::Initrd => Vec::new(),
             Root::Verity => {

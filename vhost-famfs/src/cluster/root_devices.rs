@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Removes the root devices of VMs. A device and the process that serves it have a path in the
+//! directory of the cluster as their owner. So they are found even if whoever started them was
+//! killed, and the process too.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use famfs::system::process::Handle;
+use uuid::Uuid;
+
+use super::process;
+use crate::vm::{RootDeviceConfig, VmPaths};
+
+/// How long a process may take to write back what its device has, and to remove the device.
+const END: Duration = Duration::from_secs(60);
+
+/// Why a root device is not removed, or cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The driver says why.
+    #[cfg(feature = "ublk")]
+    #[error(transparent)]
+    Driver(#[from] ublk::driver::DriverError),
+    /// A device stays.
+    #[cfg(feature = "ublk")]
+    #[error(transparent)]
+    Device(#[from] ublk::devices::DeviceError),
+    /// This program has no block devices.
+    #[error("this vhost-famfs was built without `vhost-famfs ublk`; use one that has it")]
+    NotBuilt,
+}
+
+/// Checks whether this user can make root devices.
+///
+/// # Errors
+/// Why not, and what to do.
+pub(super) fn check() -> Result<(), DriverError> {
+    #[cfg(feature = "ublk")]
+    return Ok(ublk::driver::Features::of_driver().map(drop)?);
+    #[cfg(not(feature = "ublk"))]
+    Err(DriverError::NotBuilt)
+}
+
+/// Removes the root device of a VM, if there is one. What its guest has flushed is in the overlay.
+///
+/// # Errors
+/// The device stays.
+pub(super) fn remove(instance: Uuid, paths: &VmPaths) -> Result<(), DriverError> {
+    remove_of(instance, &|owner| owner == paths.device_log)
+}
+
+/// Removes the root devices of all VMs of a cluster.
+///
+/// # Errors
+/// A device stays.
+pub(super) fn remove_all(instance: Uuid, directory: &Path) -> Result<(), DriverError> {
+    remove_of(instance, &|owner| owner.parent() == Some(directory))
+}
+
+fn remove_of(instance: Uuid, is_owner: &dyn Fn(&Path) -> bool) -> Result<(), DriverError> {
+    let is_theirs = |server: &Handle| {
+        owner_of(server.pid()).is_ok_and(|owner| owner.is_some_and(|owner| is_owner(&owner)))
+    };
+    let servers: Vec<_> = process::marked(instance).into_iter().filter(is_theirs).collect();
+    thread::scope(|scope| {
+        for server in &servers {
+            // If it was killed, its device is removed below.
+            scope.spawn(|| server.end(END));
+        }
+    });
+    #[cfg(feature = "ublk")]
+    ublk::devices::delete_of(&|owner| is_owner(Path::new(owner)))?;
+    Ok(())
+}
+
+/// The owner of the device that a process serves; `None` if it serves none.
+fn owner_of(pid: u32) -> io::Result<Option<PathBuf>> {
+    let line = fs::read(format!("/proc/{pid}/cmdline"))?;
+    let mut words = line.split(|byte| *byte == 0);
+    let option = words.find(|word| *word == RootDeviceConfig::OWNER.as_bytes());
+    Ok(option.and_then(|_| Some(OsStr::from_bytes(words.next()?).into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Child, Command, Stdio};
+
+    fn server(instance: Uuid, owner: &Path) -> Child {
+        // A shell that waits for its input keeps its command line.
+        let mut command = Command::new("sh");
+        command.args(["-c", "read line", "ublk", RootDeviceConfig::OWNER]).arg(owner);
+        command.env(process::MARK, instance.to_string()).stdin(Stdio::piped());
+        command.spawn().unwrap()
+    }
+
+    #[test]
+    fn only_the_servers_of_the_owner_end() {
+        let (instance, paths) = (Uuid::new_v4(), VmPaths::new("vm1", "/c".as_ref(), "/c".as_ref()));
+        let others = VmPaths::new("vm2", "/c".as_ref(), "/c".as_ref()).device_log;
+        let mut own = server(instance, &paths.device_log);
+        let mut of_another_vm = server(instance, &others);
+        let mut of_another_cluster = server(Uuid::new_v4(), &paths.device_log);
+        remove(instance, &paths).unwrap();
+        assert_eq!(own.wait().unwrap().signal(), Some(15));
+        assert!(of_another_vm.try_wait().unwrap().is_none());
+        remove_all(instance, "/c".as_ref()).unwrap();
+        assert_eq!(of_another_vm.wait().unwrap().signal(), Some(15));
+        assert!(of_another_cluster.try_wait().unwrap().is_none());
+        of_another_cluster.kill().unwrap();
+        of_another_cluster.wait().unwrap();
+    }
+}

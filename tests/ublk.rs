@@ -44,6 +44,7 @@ const CHECKS: &[(&str, &str)] = &[
     ("what cannot be is refused, and nothing is left", include_str!("ublk/refusals.sh")),
     ("a full disk below an overlay fails writes, and no more", include_str!("ublk/full.sh")),
     ("a socket unit makes the device when it is asked for", include_str!("ublk/activation.sh")),
+    ("VMs of a cluster have root devices, and leave none", include_str!("ublk/cluster.sh")),
     ("a user without privileges can have a device", include_str!("ublk/unprivileged.sh")),
 ];
 

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-# Stands in for `vhost-famfs ublk add --image FILE (--ephemeral | --overlay FILE) --owner TEXT`, with
-# the loop driver and a copy of the image. Whoever names it in VHOST_FAMFS_UBLK needs no ublk driver.
+# Stands in for `vhost-famfs ublk add --image FILE (--ephemeral | --overlay FILE) --owner TEXT`,
+# with the loop driver and a copy of the image. Whoever names it in VHOST_FAMFS_UBLK needs no ublk
+# driver.
 set -euo pipefail
 
 image=$4

@@ -11,7 +11,8 @@ case "$*" in
     *-version*) echo "QEMU emulator version 11.1.3"; exit ;;
     *isa-debug-exit*) exit 85 ;;
 esac
-device=${*##*file.filename=}
+line=$*
+device=${line##*file.filename=}
 device=${device%% *}
 printf kept | dd of="$device" bs=4096 seek=1 conv=fsync status=none || exit
 echo "$device" >>$scratch/devices

@@ -4,7 +4,7 @@
 //! killed, and the process too.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -52,6 +52,10 @@ pub(super) fn check() -> Result<(), DriverError> {
 /// # Errors
 /// The device stays.
 pub(super) fn remove(instance: Uuid, paths: &VmPaths) -> Result<(), DriverError> {
+    // It is there before the process.
+    if !paths.device_log.exists() {
+        return Ok(());
+    }
     remove_of(instance, &|owner| owner == paths.device_log)
 }
 
@@ -60,6 +64,10 @@ pub(super) fn remove(instance: Uuid, paths: &VmPaths) -> Result<(), DriverError>
 /// # Errors
 /// A device stays.
 pub(super) fn remove_all(instance: Uuid, directory: &Path) -> Result<(), DriverError> {
+    let is_log = |entry: DirEntry| entry.path().extension() == Some(VmPaths::DEVICE_LOG.as_ref());
+    if !fs::read_dir(directory).is_ok_and(|entries| entries.flatten().any(is_log)) {
+        return Ok(());
+    }
     remove_of(instance, &|owner| owner.parent() == Some(directory))
 }
 
@@ -103,15 +111,18 @@ mod tests {
 
     #[test]
     fn only_the_servers_of_the_owner_end() {
-        let (instance, paths) = (Uuid::new_v4(), VmPaths::new("vm1", "/c".as_ref(), "/c".as_ref()));
-        let others = VmPaths::new("vm2", "/c".as_ref(), "/c".as_ref()).device_log;
+        let dir = tempfile::tempdir().unwrap();
+        let (instance, paths) = (Uuid::new_v4(), VmPaths::new("vm1", dir.path(), dir.path()));
+        let others = VmPaths::new("vm2", dir.path(), dir.path()).device_log;
         let mut own = server(instance, &paths.device_log);
         let mut of_another_vm = server(instance, &others);
         let mut of_another_cluster = server(Uuid::new_v4(), &paths.device_log);
+        remove_all(instance, dir.path()).unwrap();
+        fs::write(&paths.device_log, "").unwrap();
         remove(instance, &paths).unwrap();
         assert_eq!(own.wait().unwrap().signal(), Some(15));
         assert!(of_another_vm.try_wait().unwrap().is_none());
-        remove_all(instance, "/c".as_ref()).unwrap();
+        remove_all(instance, dir.path()).unwrap();
         assert_eq!(of_another_vm.wait().unwrap().signal(), Some(15));
         assert!(of_another_cluster.try_wait().unwrap().is_none());
         of_another_cluster.kill().unwrap();

@@ -192,9 +192,7 @@ impl<'p> Start<'p> {
             return;
         }
         inner.aborted = true;
-        if self.plan.vms.iter().any(|vm| vm.root_device.is_some())
-            && root_devices::remove_all(self.plan.instance, self.directory.path()).is_err()
-        {
+        if root_devices::remove_all(self.plan.instance, self.directory.path()).is_err() {
             // `down` tries again, and says what is wrong.
             return;
         }

@@ -39,6 +39,9 @@ pub struct VmPaths {
 }
 
 impl VmPaths {
+    /// What the name of a [`VmPaths::device_log`] ends with.
+    pub const DEVICE_LOG: &str = "ublk";
+
     /// The paths of the VM with that name. Its sockets are in `run`, the files to be kept in
     /// `logs`.
     #[must_use]
@@ -55,7 +58,7 @@ impl VmPaths {
             console_log: logs.join(format!("{name}.console")),
             qemu_log: logs.join(format!("{name}.qemu")),
             backend_log: logs.join(format!("{name}.backend")),
-            device_log: logs.join(format!("{name}.ublk")),
+            device_log: logs.join(format!("{name}.{}", Self::DEVICE_LOG)),
             ends: logs.join(format!("{name}.ends")),
         }
     }

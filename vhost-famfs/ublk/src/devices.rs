@@ -162,7 +162,8 @@ pub fn list(records: &Records) -> Result<Vec<Report>, DeviceError> {
         .collect()
 }
 
-/// Removes all devices of some owners, even if they are in use. Returns how many there were.
+/// Removes all devices of some owners, even if they are in use. Returns how many there were. A
+/// device whose record cannot be read has no owner.
 pub fn delete_of(is_owner: &dyn Fn(&str) -> bool) -> Result<usize, DeviceError> {
     let ids = driver::ids().map_err(DeviceError::List)?;
     if ids.is_empty() {
@@ -171,7 +172,7 @@ pub fn delete_of(is_owner: &dyn Fn(&str) -> bool) -> Result<usize, DeviceError> 
     let records = Records::open()?;
     let mut count = 0;
     for id in ids {
-        let owner = records.get(id)?.and_then(|record| record.owner);
+        let owner = records.get(id).ok().flatten().and_then(|record| record.owner);
         if owner.is_some_and(|owner| is_owner(&owner)) {
             match delete(&records, id, true) {
                 // Its server has just removed it.

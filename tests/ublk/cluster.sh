@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # shellcheck shell=bash
-# Root devices of a cluster, with a script in place of QEMU: it writes to its disk, and ends or stays.
+# Root devices of a cluster, with a script in place of QEMU, because a VM in an emulated one takes
+# very long: it writes to its disk, and ends or stays.
 # The program finds itself only if it is run without a loader in between.
 program=/run/tests/tools/vhost-famfs
 export XDG_RUNTIME_DIR=$scratch/run VHOST_FAMFS_QEMU=$scratch/qemu scratch

@@ -127,6 +127,16 @@ pub fn names(base: &Path) -> Result<Vec<String>, DirectoryError> {
     Ok(names)
 }
 
+/// Removes a runtime directory that has no clusters, also if a `down` that was killed left it.
+pub fn clear(base: &Path) {
+    if is_own(base).unwrap_or(false) {
+        // A keeper that was killed leaves its socket.
+        neighbours::sweep(base);
+        // Fails if there are other clusters.
+        let _ = fs::remove_dir(base);
+    }
+}
+
 /// What a directory contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
@@ -377,10 +387,7 @@ impl Directory {
             }
             _ => {}
         }
-        // A keeper that was killed leaves its socket.
-        neighbours::sweep(&self.base);
-        // Fails if there are other clusters.
-        let _ = fs::remove_dir(&self.base);
+        clear(&self.base);
         Ok(())
     }
 }
@@ -431,6 +438,20 @@ mod tests {
         }
         let found = cluster.instance();
         assert_eq!(found, Some(Uuid::nil()), "its processes can be found anyway");
+    }
+
+    #[test]
+    fn only_a_runtime_directory_without_clusters_is_cleared() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("base");
+        clear(&base);
+        let cluster = Directory::new(&base, "a");
+        drop(cluster.create(Uuid::nil()).unwrap());
+        clear(&base);
+        assert!(cluster.path().exists());
+        fs::remove_dir_all(cluster.path()).unwrap();
+        clear(&base);
+        assert!(!base.exists());
     }
 
     #[test]

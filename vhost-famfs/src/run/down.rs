@@ -7,12 +7,14 @@ use super::report::json;
 use super::say;
 use famfs::text::units::count;
 use vhost_famfs::args::DownConfig;
+use vhost_famfs::cluster::directory::clear;
 use vhost_famfs::cluster::down::{DownReport, Options, down};
 use vhost_famfs::cluster::find;
 use vhost_famfs::cluster::host::runtime_dir;
 
 pub(super) fn run(config: DownConfig) -> Result<()> {
-    let directory = find(&runtime_dir()?, config.cluster.as_deref())?;
+    let base = runtime_dir()?;
+    let directory = find(&base, config.cluster.as_deref()).inspect_err(|_| clear(&base))?;
     let options =
         Options { limit: config.timeout, keep_pool: config.keep_pool, force: config.force };
     let report = down(&directory, options)?;

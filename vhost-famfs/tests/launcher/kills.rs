@@ -173,6 +173,7 @@ impl Test {
         } else {
             let refused = self.host.run(&["down", NAME]);
             assert_eq!(refused.status.code(), Some(1), "{moment}: {refused:?}");
+            // It clears what one that was killed at its very end has left.
         }
         self.host.assert_nothing_left(moment);
         state

@@ -13,6 +13,7 @@ mod image {
     pub mod units;
     pub mod verity;
     pub mod vsock;
+    pub mod vsock_peers;
 }
 
 use std::collections::BTreeSet;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use protocol::credentials::VSOCK;
 use vhost_famfs::vm::{Attach, Command};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Pool, Session, View};
 
@@ -59,7 +61,9 @@ fn modules(paths: &str) -> BTreeSet<String> {
 
 fn boot(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
-    let member = Member::new("plain", false).with_transport(None);
+    let scratch = tempfile::tempdir()?;
+    let member = Member::new("plain", false).with_transport(None).with_credential(VSOCK, "1");
+    let member = member.with_disk(image::vsock_peers::disk(artifacts, scratch.path())?);
     let cluster = Cluster::start(artifacts, &pool, MEMORY, vec![member])?;
     let ready = cluster.wait_ready(BOOT)?;
     let node = cluster.node("plain")?;
@@ -120,6 +124,9 @@ fn boot(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     });
     image::confinement::locked_in(session, node);
     image::agent::comes_back(session, node);
+    session.check("programs of the guest cannot use its agent over vsock", || {
+        image::vsock_peers::refused(node)
+    });
     image::mistakes::told(session, node);
     session.check("shuts down in order", || cluster.end());
     Ok(())

@@ -43,6 +43,12 @@ pub fn shared_root(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(source.starts_with("/dev/pmem") && source.contains("dax=always"), "{source}");
         Ok(())
     });
+    session.check("vsock is off unless the host asks for it", || {
+        let modules = says(first, "ls /sys/module")?;
+        let loaded: Vec<_> = modules.split_whitespace().filter(|m| m.contains("vsock")).collect();
+        ensure!(modules.contains("erofs") && loaded.is_empty(), "{loaded:?} of {modules}");
+        Ok(())
+    });
     session.check("the pool is mounted and followed as the host says", || {
         let pool = says(first, "findmnt --noheadings --output FSTYPE /run/pool")?;
         ensure!(pool == "famfs", "{pool}");

@@ -32,12 +32,18 @@ pub const NOEXEC: &str = "famfs.noexec";
 pub const RUN: &str = "famfs.run";
 /// The addresses of the guest's network interface ([`Network`](super::network::Network)).
 pub const NETWORK: &str = "famfs.network";
+/// Any value: the agent also serves the host over vsock, at
+/// [`VSOCK_PORT`](super::exec::VSOCK_PORT).
+pub const VSOCK: &str = "famfs.vsock";
 /// The guest's name.
 pub const HOSTNAME: &str = "system.hostname";
 
 /// Keys for SSH, defined by systemd for images with a server (systemd.io, "System Credentials").
 /// The appliance has no server.
 pub const SSH_KEYS: &str = "ssh.authorized_keys.root";
+
+/// Where systemd tells the host that it is ready (systemd.io, "System Credentials").
+pub const NOTIFY_SOCKET: &str = "vmm.notify_socket";
 
 /// Where the pool is mounted if [`MOUNT_POINT`] is not set.
 pub const DEFAULT_MOUNT_POINT: &str = "/mnt/famfs";
@@ -75,7 +81,7 @@ pub enum CredentialError {
 /// A credential, its allowed values in words, and the check.
 type Rule = (&'static str, &'static str, fn(&str) -> bool);
 
-const RULES: [Rule; 10] = [
+const RULES: [Rule; 11] = [
     (NO_POOL, "any value", |_| true),
     (CONSOLE, "any value", |_| true),
     (MOUNT_POINT, "/mnt/famfs or a directory below /run, /tmp or /var", is_mount_point),
@@ -86,6 +92,7 @@ const RULES: [Rule; 10] = [
     (RUN, "a command of at most 1024 bytes", |value| {
         !value.trim().is_empty() && value.len() <= MAX_COMMAND
     }),
+    (VSOCK, "any value", |_| true),
     (NETWORK, network::EXPECTED, |value| value.parse::<Network>().is_ok()),
     (HOSTNAME, "1 to 64 letters, digits, '-' or '.'", |value| {
         (1..=64).contains(&value.len())
@@ -137,6 +144,7 @@ mod tests {
             (ACCESS, "read-only"),
             (RUN, "sha256sum /mnt/famfs/a"),
             (NETWORK, "10.0.2.15/24,10.0.2.2"),
+            (VSOCK, "1"),
             (HOSTNAME, "vm-1.example"),
             (SSH_KEYS, "is systemd's business"),
         ];

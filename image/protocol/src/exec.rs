@@ -8,6 +8,12 @@
 //! [`MAX_LINE`](crate::line::MAX_LINE) bytes; stream data is encoded in base64, at most [`CHUNK`]
 //! bytes per message.
 //!
+//! Where the host has no such ports, it connects to [`VSOCK_PORT`] by vsock, if the credential
+//! `famfs.vsock` asks the guest to listen there. Each connection is a stream like a port, but has
+//! an end: then the guest ends its session and command at once. Only the host may connect, at most
+//! [`CONNECTIONS`] times at once; the guest closes other connections without an answer. Rules 8 to
+//! 10 are for ports only.
+//!
 //! 1. The host sends a line feed and [`Request::Hello`] with a session name of its choice; it may
 //!    do so before the guest runs. The guest ends a command of an earlier session and answers with
 //!    a line feed and [`Reply::Hello`] with the same session name. The host drops everything
@@ -60,6 +66,14 @@ use crate::attach::Attach;
 
 /// Number of ports. Each costs the guest memory for the driver's buffers.
 pub const PORTS: usize = 9;
+
+/// The vsock port of the agent. Below 1024, so that only privileged programs of the guest can
+/// listen there in its place (`LAST_RESERVED_PORT` in the kernel's net/vmw_vsock/af_vsock.c).
+pub const VSOCK_PORT: u32 = 512;
+
+/// Number of vsock connections that the agent serves at once: as many commands as there are ports
+/// for, and as many short requests.
+pub const CONNECTIONS: usize = 16;
 
 /// Version of this protocol. Both ends must have the same version.
 pub const VERSION: u32 = 7;

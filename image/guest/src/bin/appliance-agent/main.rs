@@ -5,6 +5,7 @@
 //!  port: requests --> session --> command: one child, its streams pumped by threads
 //!                                    | spawn: as a user, on a terminal
 //!  port: replies  <-- outlet  <-- command, pool (watches for the report of attach)
+//!  vsock: connections of the host, each like a port
 //!  mount point    <-- handover <-- mounting (attach) in confinement
 //! ```
 //!
@@ -33,6 +34,7 @@ mod sys;
 mod systemd;
 mod terminal;
 mod user;
+mod vsock;
 #[cfg(test)]
 mod watched;
 

@@ -24,6 +24,11 @@ impl Outlet {
         Self { state: Arc::new(Mutex::new(State { port: Box::new(port), session: None })) }
     }
 
+    /// Sends later replies to another port.
+    pub fn move_to(&self, port: impl Write + Send + 'static) {
+        self.state().port = Box::new(port);
+    }
+
     /// Opens a session with a greeting, on a line of its own even if an earlier agent ended in the
     /// middle of a message. The greeting is created and sent before any other reply, so changes
     /// that happen after it was created follow it.

@@ -24,6 +24,11 @@ const STEP: Duration = Duration::from_millis(20);
 
 /// The host at the other end. A read returns no bytes if no host is connected.
 pub trait Host: Read {
+    /// Whether no other host can come once this one has left.
+    fn has_end(&self) -> bool {
+        false
+    }
+
     /// Whether a host is connected, as far as the kernel has heard.
     ///
     /// # Errors

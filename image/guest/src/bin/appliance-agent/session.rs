@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Sessions: one for each port, which receives requests and runs one command at a time.
+//! Sessions: one for each port or connection, which receives requests and runs one command at a
+//! time.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::process;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use guest::report;
-use protocol::exec::{self, Exec, PORTS, Reply, Request};
+use protocol::exec::{self, CONNECTIONS, Exec, PORTS, Reply, Request};
 use protocol::line::Lines;
 
 use crate::batch::Batch;
@@ -21,6 +22,7 @@ use crate::outlet::Outlet;
 use crate::pool::Pool;
 use crate::port::{self, Host, Port};
 use crate::systemd;
+use crate::vsock::{Connection, Listener};
 
 /// How long no host may be connected before the session ends. The kernel tells of the end of a
 /// connection apart from the data of the next, and on a busy machine after it: a session that is
@@ -40,8 +42,15 @@ pub enum PowerOff {
 pub fn serve(power_off: PowerOff) -> Result<()> {
     confine::serve()?;
     handover::listen()?;
-    let port = port::first()?;
-    let outlet = outlet_of(&port)?;
+    let listener = Listener::asked_for();
+    let outlet = Outlet::new(io::sink());
+    let open = || -> Result<Port> {
+        let port = port::first()?;
+        outlet.move_to(writer_of(&port)?);
+        Ok(port)
+    };
+    // A host that uses vsock may have given this machine no ports.
+    let port = if listener.is_none() { Some(open()?) } else { None };
     let pool = Pool::watch(outlet.clone())?;
     let batch = Batch::start(pool.clone(), outlet.clone(), move || match power_off {
         PowerOff::Systemd => {
@@ -59,13 +68,24 @@ pub fn serve(power_off: PowerOff) -> Result<()> {
         slots: Default::default(),
         power_off,
     });
-    let session = Session::new(0, &machine, outlet);
+    if let Some(mut listener) = listener {
+        let machine = Arc::clone(&machine);
+        thread::spawn(move || serve_connections(&machine, || Some(listener.accept())));
+    }
+    let port = port.map_or_else(open, Ok).unwrap_or_else(|error| {
+        eprintln!("appliance-agent: {error:#}; serving the host over vsock only");
+        loop {
+            thread::park();
+        }
+    });
+    let session = Session::new(0, &machine, outlet.clone());
     thread::spawn(move || {
         port::others(|number, port| {
             let machine = Arc::clone(&machine);
             thread::spawn(move || {
-                let served = outlet_of(&port)
-                    .and_then(|outlet| Session::new(number, &machine, outlet).serve(port));
+                let served = writer_of(&port).map(Outlet::new);
+                let served =
+                    served.and_then(|outlet| Session::new(number, &machine, outlet).serve(port));
                 if let Err(error) = served {
                     eprintln!("appliance-agent: port {number}: {error:#}");
                 }
@@ -75,8 +95,33 @@ pub fn serve(power_off: PowerOff) -> Result<()> {
     session.serve(port)
 }
 
-fn outlet_of(port: &Port) -> Result<Outlet> {
-    Ok(Outlet::new(port.writer().context("cannot duplicate the port")?))
+fn writer_of(port: &Port) -> Result<File> {
+    port.writer().context("cannot duplicate the port")
+}
+
+/// Serves each connection in a thread, [`CONNECTIONS`] at once; closes those that are too many.
+fn serve_connections(machine: &Arc<Machine>, mut next: impl FnMut() -> Option<Connection>) {
+    let free: Arc<Mutex<Vec<usize>>> = Arc::new(Mutex::new((PORTS..PORTS + CONNECTIONS).collect()));
+    while let Some(connection) = next() {
+        let Some(number) = free.lock().unwrap_or_else(PoisonError::into_inner).pop() else {
+            eprintln!(
+                "appliance-agent: vsock: the host has more than {CONNECTIONS} connections; closed \
+                 the last one"
+            );
+            continue;
+        };
+        let (machine, free) = (Arc::clone(machine), Arc::clone(&free));
+        thread::spawn(move || {
+            let served = connection.writer().context("cannot duplicate the connection");
+            let served = served.and_then(|writer| {
+                Session::new(number, &machine, Outlet::new(writer)).serve(connection)
+            });
+            if let Err(error) = served {
+                eprintln!("appliance-agent: vsock: {error:#}");
+            }
+            free.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+        });
+    }
 }
 
 /// What all sessions share.
@@ -84,8 +129,8 @@ struct Machine {
     boot_id: String,
     pool: Pool,
     batch: Batch,
-    /// The command of each port.
-    slots: [Slot; PORTS],
+    /// The command of each port and connection.
+    slots: [Slot; PORTS + CONNECTIONS],
     power_off: PowerOff,
 }
 
@@ -102,20 +147,32 @@ struct Session {
 }
 
 impl Session {
+    /// A session on the port with that number, or on one of the connections, which come after the
+    /// ports.
     fn new(port: usize, machine: &Arc<Machine>, outlet: Outlet) -> Self {
         let slot = machine.slots[port].clone();
         Self { machine: Arc::clone(machine), outlet, name: None, number: 0, accepted: None, slot }
     }
 
+    /// Serves until the port has its end, or fails.
     fn serve(mut self, mut port: impl Host) -> Result<()> {
+        let served = self.talk(&mut port);
+        self.close();
+        served
+    }
+
+    fn talk(&mut self, port: &mut impl Host) -> Result<()> {
         let mut lines = Lines::default();
         let mut bytes = vec![0; 64 * 1024];
         // A host that an earlier agent served waits for that agent's answers.
-        if port.is_there().context("cannot look for a host")? {
+        if !port.has_end() && port.is_there().context("cannot look for a host")? {
             self.outlet.tell(&Reply::Started {});
         }
         loop {
-            let count = self.read(&mut port, &mut bytes)?;
+            let count = self.read(port, &mut bytes)?;
+            if count == 0 {
+                return Ok(());
+            }
             lines.push(&bytes[..count]);
             while let Some(line) = lines.next_line() {
                 match line {
@@ -126,11 +183,13 @@ impl Session {
         }
     }
 
-    /// Waits for bytes from a host. The session ends if none is connected for [`GRACE`].
+    /// Waits for bytes from a host; there are none only at the port's end. The session ends if no
+    /// host is connected for [`GRACE`].
     fn read(&mut self, port: &mut impl Host, bytes: &mut [u8]) -> Result<usize> {
         let mut alone: Option<Instant> = None;
         loop {
             match port.read(bytes) {
+                Ok(0) if port.has_end() => return Ok(0),
                 Ok(0) => {}
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,

@@ -58,11 +58,52 @@ impl Host for StandIn {
     }
 }
 
+fn machine() -> Arc<Machine> {
+    Arc::new(Machine {
+        boot_id: "boot".into(),
+        pool: Pool::none(),
+        batch: Batch::default(),
+        slots: Default::default(),
+        power_off: PowerOff::Systemd,
+    })
+}
+
+/// What the guest says on a stream.
+struct Replies {
+    stream: UnixStream,
+    lines: Lines,
+}
+
+impl Iterator for Replies {
+    type Item = Reply;
+
+    /// Waits for a reply; `None` at the end of the stream.
+    fn next(&mut self) -> Option<Reply> {
+        loop {
+            match self.lines.next_line() {
+                Some(line) => match &line.unwrap()[..] {
+                    [] => {}
+                    line => return Some(exec::decode(line).unwrap()),
+                },
+                None => {
+                    let mut bytes = [0; 4096];
+                    match self.stream.read(&mut bytes) {
+                        Ok(0) => return None,
+                        Ok(count) => self.lines.push(&bytes[..count]),
+                        Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                        Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                        Err(error) => panic!("no reply: {error}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// A session on a stand-in for a port.
 struct Bench {
     events: Option<Sender<Event>>,
-    replies: UnixStream,
-    lines: Lines,
+    replies: Replies,
     server: Option<JoinHandle<()>>,
 }
 
@@ -72,19 +113,13 @@ impl Bench {
         let (events, received) = mpsc::channel();
         let (replies, writer) = UnixStream::pair().unwrap();
         replies.set_read_timeout(Some(LIMIT)).unwrap();
-        let machine = Arc::new(Machine {
-            boot_id: "boot".into(),
-            pool: Pool::none(),
-            batch: Batch::default(),
-            slots: Default::default(),
-            power_off: PowerOff::Systemd,
-        });
+        let machine = machine();
         let port =
             StandIn { events: received, is_there: AtomicBool::new(true), unread: Vec::new() };
         let session = Session::new(0, &machine, Outlet::new(writer));
         let server = thread::spawn(move || drop(session.serve(port)));
-        let mut bench =
-            Self { events: Some(events), replies, lines: Lines::default(), server: Some(server) };
+        let replies = Replies { stream: replies, lines: Lines::default() };
+        let mut bench = Self { events: Some(events), replies, server: Some(server) };
         assert_eq!(bench.reply(), Reply::Started {});
         bench
     }
@@ -139,22 +174,7 @@ impl Bench {
     }
 
     fn reply(&mut self) -> Reply {
-        loop {
-            match self.lines.next_line() {
-                Some(line) => match &line.unwrap()[..] {
-                    [] => {}
-                    line => return exec::decode(line).unwrap(),
-                },
-                None => {
-                    let mut bytes = [0; 4096];
-                    match self.replies.read(&mut bytes) {
-                        Ok(count) => self.lines.push(&bytes[..count]),
-                        Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                        Err(error) => panic!("no reply: {error}"),
-                    }
-                }
-            }
-        }
+        self.replies.next().expect("no reply, but the end")
     }
 }
 
@@ -239,3 +259,6 @@ fn a_command_starts_only_when_its_host_has_heard_that_it_can() {
     assert_eq!(bench.reply(), Reply::Exit { id: 1, status: Status::Code(0) });
     assert!(file.exists());
 }
+
+#[path = "connection_tests.rs"]
+mod connections;

@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use guest::given;
-use protocol::credentials::{NETWORK, NO_POOL};
+use protocol::credentials::{NETWORK, NO_POOL, NOTIFY_SOCKET, VSOCK};
 use rustix::cstr;
 use rustix::io::Errno;
 use rustix::system::finit_module;
@@ -23,9 +23,11 @@ pub const INITRD: &str = "/modules/order";
 /// The list of a root.
 pub const ROOT: &str = "/usr/lib/appliance/modules";
 
-/// The kinds of modules that only machines with a pool need, and only those with a network.
+/// The kinds of modules that only machines with a pool need, only those with a network, and only
+/// those that talk to the host over vsock.
 const POOL: &str = "pool";
 const NETWORKED: &str = "network";
+const OVER_VSOCK: &str = "vsock";
 
 /// Loads the modules of a list that all machines need, or that one of these kinds needs.
 pub fn load(list: &str, kinds: &[&str]) -> Result<()> {
@@ -59,7 +61,11 @@ fn load_part(list: &str, part: &str, kinds: &[&str]) -> Result<()> {
 
 /// The kinds of modules in [`ROOT`] that this machine needs.
 pub fn kinds_of_this_machine() -> Vec<&'static str> {
-    let kinds = [(POOL, !given::has(NO_POOL)), (NETWORKED, given::has(NETWORK))];
+    let kinds = [
+        (POOL, !given::has(NO_POOL)),
+        (NETWORKED, given::has(NETWORK)),
+        (OVER_VSOCK, given::has(VSOCK) || given::has(NOTIFY_SOCKET)),
+    ];
     kinds.into_iter().filter(|(_, is_needed)| *is_needed).map(|(kind, _)| kind).collect()
 }
 

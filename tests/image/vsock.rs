@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! systemd's own notification to the host (`vmm.notify_socket`), through a vsock device that needs
-//! no /dev/vhost-vsock: vhost-device-vsock of rust-vmm, which turns the guest's connections into
-//! connections to Unix sockets.
+//! systemd's own notification to the host (`vmm.notify_socket`), and the host's connections to the
+//! agent, through a vsock device that needs no /dev/vhost-vsock: vhost-device-vsock of rust-vmm,
+//! which turns connections of both kinds into connections to Unix sockets.
 
 use std::io::{ErrorKind, Read};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,7 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use vhost_famfs::vm::{Command, find_in_path};
+use protocol::credentials::VSOCK;
+use vhost_famfs::vm::{Channel, Command, Guest, Status, VmPaths, find_in_path};
 use vm_tests::{Artifacts, BOOT, Cluster, Member, Node, Pool, Session, View};
 
 const POOL: u64 = 64 << 20;
@@ -27,7 +28,9 @@ const NOTIFY: &str = "vsock-stream:2:1234";
 /// Two VMs: one mounts its pool, one may not.
 pub fn notifies(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
     let Some(program) = find_in_path(DEVICE) else {
-        session.skip("READY=1 over vsock", &format!("no {DEVICE} in PATH"));
+        for name in ["READY=1 over vsock", "exec over vsock"] {
+            session.skip(name, &format!("no {DEVICE} in PATH"));
+        }
         return Ok(());
     };
     let pool = Pool::create(artifacts, POOL, POOL, View::Devdax)?;
@@ -41,7 +44,7 @@ pub fn notifies(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         member.with_credential("vmm.notify_socket", NOTIFY)
     };
     let members = vec![
-        member("mounting", &mounting, "master"),
+        member("mounting", &mounting, "master").with_credential(VSOCK, "1"),
         // Claims to be the master, but is not.
         member("refused", &refused, "client").with_credential("famfs.role", "master"),
     ];
@@ -57,6 +60,20 @@ pub fn notifies(session: &mut Session, artifacts: &Artifacts) -> Result<()> {
         ensure!(pool.trim() == "famfs", "{pool:?}");
         drop(held);
         node.vm.wait_ready(SHORT)?;
+        Ok(())
+    });
+    session.check("the agent runs commands over vsock", || {
+        let mut paths = VmPaths::new("mounting", dir.path(), dir.path());
+        paths.vsock = guest_path(dir.path(), 3);
+        let mut guest = Guest::of(&paths, Channel::Vsock);
+        let input = vec![b'x'; 1 << 20];
+        let output = guest.exec(&Command::shell("wc -c; exit 7").stdin(input), SHORT)?;
+        ensure!(output.stdout == b"1048576\n", "{output:?}");
+        ensure!(output.status == Status::Code(7), "{output:?}");
+        // It is the agent of the ports.
+        let by_vsock = guest.exec(&Command::shell("echo $PPID"), SHORT)?.stdout;
+        let by_port = says(cluster.node("mounting")?, "echo $PPID")?;
+        ensure!(by_vsock == by_port.as_bytes(), "{by_vsock:?}, by the port {by_port}");
         Ok(())
     });
     session.check("it sends that, too, when the pool could not be mounted", || {

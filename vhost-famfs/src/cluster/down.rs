@@ -19,7 +19,7 @@ use super::root_devices::{self, DriverError};
 use super::state::{Phase, State, VmState};
 use super::stopped::End;
 use crate::pool::{self, Owners, PoolError};
-use crate::vm::{Ending, Guest, VmPaths, end_vm};
+use crate::vm::{Channel, Ending, Guest, VmPaths, end_vm, quit_by_qmp};
 
 /// How long a back-end may take to end after its VM.
 const BACKEND_LIMIT: Duration = Duration::from_secs(5);
@@ -253,7 +253,7 @@ pub(super) fn end(state: &State, vm: &VmState, paths: &VmPaths, limit: Duration)
         (Some(_), Some(qemu)) => {
             let crippled = vm.backend.is_some() && backend.is_none();
             let limit = if crippled { limit.min(CRIPPLED_LIMIT) } else { limit };
-            end_vm(&Recorded { qemu: &qemu, paths }, &paths.qmp, limit).into()
+            end_vm(&Recorded { qemu: &qemu, paths, channel: vm.channel }, limit).into()
         }
     };
     if let Some(backend) = backend
@@ -277,15 +277,24 @@ pub(super) fn end(state: &State, vm: &VmState, paths: &VmPaths, limit: Duration)
 struct Recorded<'v> {
     qemu: &'v Handle,
     paths: &'v VmPaths,
+    channel: Channel,
 }
 
 impl Ending for Recorded<'_> {
     fn ask(&self, limit: Duration) {
-        let _ = Guest::new(self.paths.agent.clone()).poweroff(limit);
+        let _ = Guest::of(self.paths, self.channel).poweroff(limit);
     }
 
     fn ended(&self, limit: Duration) -> bool {
         self.qemu.wait(limit)
+    }
+
+    fn quit(&self) -> bool {
+        match self.channel {
+            Channel::Ports => quit_by_qmp(&self.paths.qmp),
+            // VMMs other than QEMU end in order at this signal.
+            Channel::Vsock => self.qemu.signal(rustix::process::Signal::TERM).is_ok(),
+        }
     }
 
     fn kill(&self) {

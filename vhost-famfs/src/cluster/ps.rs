@@ -199,7 +199,7 @@ fn ask_guests(directory: &Directory, state: &State, vms: &mut [PsVm]) {
     thread::scope(|scope| {
         let asked = vms.iter_mut().zip(&state.vms).filter(|(vm, _)| vm.pid.is_some());
         for (vm, described) in asked {
-            let mut guest = Guest::new(directory.vm(&vm.name).agent);
+            let mut guest = Guest::of(&directory.vm(&vm.name), described.channel);
             // One that is starting has not succeeded yet, which is no news.
             let command = described.health().filter(|_| vm.status != VmStatus::Starting);
             let follows = vm.mounted || state.emitted;

@@ -13,6 +13,7 @@ use super::process::Process;
 use super::spec::{ImportSpec, VmSpec, check_vm_name};
 use super::stopped::Stopped;
 use crate::pool::{Identity, Owners};
+use crate::vm::Channel;
 
 /// Version of the file. Other versions are refused: they were written by other versions of this
 /// program.
@@ -98,6 +99,9 @@ pub struct VmState {
     pub access: String,
     /// `shmem` or `pmem`.
     pub transport: String,
+    /// How its agent is reached.
+    #[serde(default)]
+    pub channel: Channel,
     /// Whether the guest was asked to mount the pool.
     pub mount: bool,
     /// The guest's RAM in bytes.
@@ -244,6 +248,7 @@ impl VmState {
             uuid: Some(plan.config.uuid),
             access: plan.access.name().to_owned(),
             transport: plan.transport.name().to_owned(),
+            channel: Channel::Ports,
             mount: plan.mount,
             memory: plan.config.memory,
             memory_root: plan.config.root_in_memory().map(|(path, _)| path),

@@ -14,9 +14,9 @@ use crate::vm::Shutdown;
 pub enum End {
     /// The guest shut itself down.
     Orderly,
-    /// The guest did not shut down; QEMU ended when asked to.
+    /// The guest did not shut down; the VMM ended when asked to.
     Quit,
-    /// QEMU was killed.
+    /// The VMM was killed.
     Killed,
     /// It had already ended.
     WasDead,
@@ -32,7 +32,7 @@ impl End {
     pub fn name(self) -> &'static str {
         match self {
             Self::Orderly => "powered off",
-            Self::Quit => "did not power off in time, stopped by QEMU",
+            Self::Quit => "did not power off in time, stopped by its VMM",
             Self::Killed => "killed",
             Self::WasDead => "had already ended",
             Self::WasStopped => "had already been stopped",
@@ -72,7 +72,7 @@ impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("stopped by user")?;
         match self.end {
-            Some(End::Quit) => f.write_str(" (by QEMU)")?,
+            Some(End::Quit) => f.write_str(" (by its VMM)")?,
             Some(End::Killed) => f.write_str(" (killed)")?,
             Some(End::WasDead) => f.write_str(" (had already ended)")?,
             _ => {}

@@ -37,8 +37,9 @@ const SOON: Duration = Duration::from_millis(500);
 pub(super) fn run(config: CpConfig) -> Result<ExitCode> {
     let directory = find(&runtime_dir()?, config.cluster.as_deref())?;
     let state = state_of(&directory)?;
-    let name = &running_vm(&state, &directory, &config.vm)?.name;
-    let port = Guest::on_free_port(&directory.vm(name), config.timeout);
+    let vm = running_vm(&state, &directory, &config.vm)?;
+    let name = &vm.name;
+    let port = Guest::on_free_port(&directory.vm(name), vm.channel, config.timeout);
     let guest = port.with_context(|| format!("VM {name}"))?;
     let mut copy = Copy { vm: name, guest, recursive: config.recursive, timeout: config.timeout };
     let is_complete = match config.route {

@@ -38,7 +38,7 @@ fn exit_code(code: i32) -> ExitCode {
 fn status(config: ExecConfig) -> Result<Status> {
     let directory = find(&runtime_dir()?, config.cluster.as_deref())?;
     let state = state_of(&directory)?;
-    running_vm(&state, &directory, &config.vm)?;
+    let channel = running_vm(&state, &directory, &config.vm)?.channel;
     let mut command = Command::new(config.command);
     if let Some(workdir) = config.workdir {
         command = command.workdir(workdir);
@@ -70,7 +70,8 @@ fn status(config: ExecConfig) -> Result<Status> {
     let streams = Streams { input, sizes, begin, stdout: &mut stdout, stderr: &mut stderr };
     let name = &config.vm;
     let of_vm = || format!("VM {name}");
-    let mut guest = Guest::on_free_port(&directory.vm(name), config.timeout).with_context(of_vm)?;
+    let mut guest =
+        Guest::on_free_port(&directory.vm(name), channel, config.timeout).with_context(of_vm)?;
     match guest.stream(&command, streams, config.timeout) {
         Err(ExecError::Timeout { limit, .. }) => bail!(
             "VM {name}: the guest did not accept the command within {limit:?}; see `vhost-famfs \

@@ -3,31 +3,43 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use protocol::attach::Attach;
-use protocol::exec::{Request, Status};
+use protocol::exec::{Request, Status, VSOCK_PORT};
 
+use super::channel::Channel;
 use super::command::Command;
 use super::connection::{Connection, Hello, Patience};
 use super::deadline::Deadline;
 use super::exec_error::{ExecError, Failure};
 use super::socket::connect_until;
+use super::vsock;
 use super::wait::Wait;
+
+/// Pause after the agent closed a connection: it may be starting again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection to a guest's agent. After an error, the connection is closed, which ends the
 /// command in the guest; the next use opens a new one.
 #[derive(Debug)]
 pub(super) struct Agent {
     socket: PathBuf,
+    channel: Channel,
     patience: Patience,
     connection: Option<Connection>,
 }
 
 impl Agent {
-    /// The agent behind a socket. Does not connect yet.
+    /// The agent behind the socket of a port. Does not connect yet.
     pub(super) fn new(socket: PathBuf) -> Self {
-        Self { socket, patience: Patience::default(), connection: None }
+        Self::over(Channel::Ports, socket)
+    }
+
+    /// The agent behind a socket of that kind. Does not connect yet.
+    pub(super) fn over(channel: Channel, socket: PathBuf) -> Self {
+        Self { socket, channel, patience: Patience::default(), connection: None }
     }
 
     /// With another patience, for tests.
@@ -36,14 +48,23 @@ impl Agent {
         Self { patience, ..self }
     }
 
-    /// Tries to connect; `false` if nobody is listening yet.
+    /// Tries to connect; `false` if no VMM is listening yet.
     pub(super) fn connect(&mut self, deadline: Deadline) -> Result<bool, ExecError> {
         let failed = |source| ExecError::Socket { socket: self.socket.clone(), source };
-        match connect_until(&self.socket, deadline) {
-            Ok(stream) => {
-                self.connection = Some(Connection::open(stream, self.patience).map_err(failed)?);
-                Ok(true)
-            }
+        let connected = match self.channel {
+            Channel::Ports => connect_until(&self.socket, deadline),
+            Channel::Vsock => vsock::connect(&self.socket, VSOCK_PORT, deadline),
+        };
+        match connected {
+            Ok(stream) => match Connection::open(stream, self.patience) {
+                Err(error) if self.channel == Channel::Vsock && vsock::is_closed(&error) => {
+                    Err(ExecError::Closed)
+                }
+                opened => {
+                    self.connection = Some(opened.map_err(failed)?);
+                    Ok(true)
+                }
+            },
             Err(error)
                 if matches!(
                     error.kind(),
@@ -120,6 +141,7 @@ impl Agent {
             });
             match accepted {
                 Err(ExecError::Restarted | ExecError::Lost) if deadline.left().is_some() => {}
+                Err(ExecError::Closed) if deadline.left().is_some() => thread::sleep(PAUSE),
                 Err(ExecError::Timeout { doing, .. }) => {
                     return Err(ExecError::Timeout { doing, limit });
                 }
@@ -146,6 +168,9 @@ impl Agent {
                 self.connection = None;
             }
             match failure {
+                Failure::Exec(ExecError::Ended) if self.channel == Channel::Vsock => {
+                    ExecError::Closed
+                }
                 Failure::Exec(error) => error,
                 Failure::Io(source) => ExecError::Socket { socket: self.socket.clone(), source },
             }

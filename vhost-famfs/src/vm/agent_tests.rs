@@ -285,3 +285,46 @@ fn a_guest_tells_how_it_follows_the_pool() {
         guest.join().unwrap();
     }
 }
+
+/// A VMM accepts a connection to the agent's vsock port.
+fn accept_by_vsock(listener: &UnixListener) -> UnixStream {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut request = [0; "CONNECT 512\n".len()];
+    stream.read_exact(&mut request).unwrap();
+    assert_eq!(&request, b"CONNECT 512\n");
+    stream.write_all(b"OK 1\n").unwrap();
+    stream
+}
+
+#[test]
+fn the_end_of_a_vsock_connection_is_not_that_of_the_vm() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("vsock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let vmm = thread::spawn(move || {
+        // The guest has too many. Nothing was accepted, so the host asks again.
+        drop(accept_by_vsock(&listener));
+        let stream = accept_by_vsock(&listener);
+        let send = |reply| (&stream).write_all(&exec::encode(&reply).unwrap()).unwrap();
+        let mut name = None;
+        for request in requests(&stream) {
+            match request {
+                Request::Hello { session, .. } => {
+                    name = Some(session.clone());
+                    send(hello(session, Attach::Off));
+                }
+                Request::Ping {} => send(Reply::Pong { session: name.clone() }),
+                Request::Exec(Exec { id, .. }) => send(Reply::Accepted { id }),
+                // The agent ends. The command may have run, so the host does not ask again.
+                Request::Start { .. } => return,
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    });
+    let mut agent = Agent::over(Channel::Vsock, socket);
+    let error = agent.exec(&Command::new(["true"]), LIMIT).unwrap_err();
+    assert!(matches!(error, ExecError::Closed), "{error}");
+    vmm.join().unwrap();
+    let error = agent.exec(&Command::new(["true"]), LIMIT).unwrap_err();
+    assert!(matches!(error, ExecError::Ended), "nobody listens any more: {error}");
+}

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use protocol::exec::PORTS;
+use protocol::exec::{CONNECTIONS, PORTS};
 
 /// Why a guest did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,12 @@ pub enum ExecError {
     /// QEMU closed the connection because it ended.
     #[error("the VM has ended")]
     Ended,
+    /// A connection by vsock has ended, which is not the end of the VM.
+    #[error(
+        "the guest's agent closed the connection, and so ended the command: the guest or its agent \
+         has ended, or {CONNECTIONS} other connections are open, which is as many as are possible"
+    )]
+    Closed,
     /// No answer in time.
     #[error("{doing}: not finished after {limit:?}")]
     Timeout {

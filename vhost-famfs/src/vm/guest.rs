@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
 use super::agent::Agent;
+use super::channel::Channel;
 use super::command::{Command, Output};
 use super::deadline::Deadline;
 use super::exec_error::ExecError;
@@ -37,19 +38,37 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// The guest behind a socket.
+    /// The guest behind the socket of a port.
     #[must_use]
     pub fn new(agent_socket: PathBuf) -> Self {
         Self { agent: Agent::new(agent_socket), _lock: None }
     }
 
-    /// The guest of a VM, on a port that this process has for itself. Waits until one is free.
+    /// The guest of a VM, for short requests.
+    #[must_use]
+    pub fn of(paths: &VmPaths, channel: Channel) -> Self {
+        let socket = match channel {
+            Channel::Ports => &paths.agent,
+            Channel::Vsock => &paths.vsock,
+        };
+        Self { agent: Agent::over(channel, socket.clone()), _lock: None }
+    }
+
+    /// The guest of a VM, on a port that this process has for itself. Waits until one is free. By
+    /// vsock, there are as many commands at a time as with ports.
     ///
     /// # Errors
     /// None is free within `limit`, or the VM has no such ports.
-    pub fn on_free_port(paths: &VmPaths, limit: Duration) -> Result<Self, ExecError> {
+    pub fn on_free_port(
+        paths: &VmPaths,
+        channel: Channel,
+        limit: Duration,
+    ) -> Result<Self, ExecError> {
         let mut sockets = paths.commands.iter();
-        if paths.agent.exists() && sockets.all(|socket| !socket.exists()) {
+        if channel == Channel::Ports
+            && paths.agent.exists()
+            && sockets.all(|socket| !socket.exists())
+        {
             return Err(ExecError::NoPorts);
         }
         let free = Deadline::after(limit).poll(|| {
@@ -62,7 +81,11 @@ impl Guest {
             Ok(None)
         });
         let (socket, lock) = free?.ok_or(ExecError::Busy(limit))?;
-        Ok(Self { agent: Agent::new(socket.clone()), _lock: Some(lock) })
+        let agent = match channel {
+            Channel::Ports => Agent::new(socket.clone()),
+            Channel::Vsock => Agent::over(channel, paths.vsock.clone()),
+        };
+        Ok(Self { agent, _lock: Some(lock) })
     }
 
     /// Asks for an orderly power-off.

@@ -23,7 +23,7 @@ use super::exec_error::ExecError;
 use super::image::ImageError;
 use super::process::{self, Lifetime};
 use super::qmp::{Qmp, QmpError};
-use super::shutdown::{Ending, QUIT_LIMIT, Shutdown, end_vm};
+use super::shutdown::{Ending, QUIT_LIMIT, Shutdown, end_vm, quit_by_qmp};
 use super::version::{QemuVersion, VersionError};
 use crate::bounded_log::open_for_writing;
 
@@ -353,7 +353,7 @@ impl Vm {
     /// # Errors
     /// QEMU had already ended, and not through an orderly shutdown.
     pub fn poweroff(self, limit: Duration) -> Result<Shutdown, VmError> {
-        let end = end_vm(&self, &self.config.paths.qmp, limit);
+        let end = end_vm(&self, limit);
         match (end, self.exit_status()) {
             (Shutdown::Orderly, Some(status)) if !status.success() => {
                 Err(self.gone(ExecError::Ended))
@@ -427,6 +427,10 @@ impl Ending for Vm {
 
     fn ended(&self, limit: Duration) -> bool {
         self.wait_exit(limit).is_some()
+    }
+
+    fn quit(&self) -> bool {
+        quit_by_qmp(&self.config.paths.qmp)
     }
 
     fn kill(&self) {

@@ -17,6 +17,10 @@ pub struct VmPaths {
     /// The sockets for commands of users: the other ports. Beside each is the lock of the process
     /// that uses it.
     pub commands: [PathBuf; PORTS - 1],
+    /// The VMM's socket for the vsock ports of the guest. Older versions of this program did not
+    /// write it.
+    #[serde(default)]
+    pub vsock: PathBuf,
     /// The socket of the port through which guest and host wake each other.
     pub wake: PathBuf,
     /// QEMU's control socket.
@@ -50,6 +54,7 @@ impl VmPaths {
         Self {
             agent: own.join("agent.sock"),
             commands: array::from_fn(|index| own.join(format!("exec{}.sock", index + 1))),
+            vsock: own.join("vsock.sock"),
             wake: own.join("wake.sock"),
             qmp: own.join("qmp.sock"),
             console: own.join("console.sock"),

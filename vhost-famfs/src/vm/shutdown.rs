@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Ends a VM: asks the guest to power off, then QEMU to quit, then kills QEMU.
+//! Ends a VM: asks the guest to power off, then the VMM to end, then kills the VMM.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::deadline::Deadline;
 use super::qmp::{Qmp, QmpError};
 
-/// How long QEMU may take to end after `quit`.
+/// How long a VMM may take to end when asked to.
 pub(super) const QUIT_LIMIT: Duration = Duration::from_secs(5);
 
 /// How a VM ended.
@@ -17,9 +17,9 @@ pub(super) const QUIT_LIMIT: Duration = Duration::from_secs(5);
 pub enum Shutdown {
     /// The guest shut itself down.
     Orderly,
-    /// The guest did not shut down; QEMU ended when asked to.
+    /// The guest did not shut down; the VMM ended when asked to.
     Quit,
-    /// QEMU did not end either, and was killed.
+    /// The VMM did not end either, and was killed.
     Killed,
 }
 
@@ -27,33 +27,38 @@ pub enum Shutdown {
 pub trait Ending {
     /// Asks the guest to power off, within `limit`.
     fn ask(&self, limit: Duration);
-    /// Waits up to `limit` for QEMU to end, and returns whether it did.
+    /// Waits up to `limit` for the VMM to end, and returns whether it did.
     fn ended(&self, limit: Duration) -> bool;
-    /// Kills QEMU.
+    /// Asks the VMM to end without its guest, and returns whether it may do so.
+    fn quit(&self) -> bool;
+    /// Kills the VMM.
     fn kill(&self);
 }
 
-/// Ends a VM whose QEMU listens on the control socket `qmp`. The guest has `limit` to power off;
-/// each step is taken only if the previous one failed.
-pub fn end_vm(vm: &impl Ending, qmp: &Path, limit: Duration) -> Shutdown {
+/// Ends a VM. The guest has `limit` to power off; each step is taken only if the previous one
+/// failed.
+pub fn end_vm(vm: &impl Ending, limit: Duration) -> Shutdown {
     let deadline = Deadline::after(limit);
     // If the agent does not accept the request, the next steps handle it.
     vm.ask(limit);
     if vm.ended(deadline.left().unwrap_or_default()) {
         return Shutdown::Orderly;
     }
-    let quit = Qmp::connect(qmp, QUIT_LIMIT)
-        .and_then(|mut qmp| qmp.execute("quit", json!({}), QUIT_LIMIT));
-    // QEMU may end before it answers, or before it is asked.
-    let left = match quit {
-        Ok(_) | Err(QmpError::Ended { .. }) => vm.ended(QUIT_LIMIT),
-        Err(_) => vm.ended(Duration::ZERO),
-    };
-    if left {
+    let limit = if vm.quit() { QUIT_LIMIT } else { Duration::ZERO };
+    if vm.ended(limit) {
         return Shutdown::Quit;
     }
     vm.kill();
     Shutdown::Killed
+}
+
+/// Asks the QEMU that listens on the control socket `qmp` to end, and returns whether it may do so.
+#[must_use]
+pub fn quit_by_qmp(qmp: &Path) -> bool {
+    let quit = Qmp::connect(qmp, QUIT_LIMIT)
+        .and_then(|mut qmp| qmp.execute("quit", json!({}), QUIT_LIMIT));
+    // QEMU may end before it answers, or before it is asked.
+    matches!(quit, Ok(_) | Err(QmpError::Ended { .. }))
 }
 
 #[cfg(test)]
@@ -61,12 +66,14 @@ mod tests {
     use super::*;
     use std::io::{BufRead, BufReader, Write};
     use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
     /// A VM that may have ended, and whether it was killed.
     #[derive(Default)]
     struct Fake {
+        qmp: PathBuf,
         gone: AtomicBool,
         killed: AtomicBool,
     }
@@ -76,6 +83,10 @@ mod tests {
 
         fn ended(&self, _limit: Duration) -> bool {
             self.gone.load(Ordering::SeqCst)
+        }
+
+        fn quit(&self) -> bool {
+            quit_by_qmp(&self.qmp)
         }
 
         fn kill(&self) {
@@ -89,7 +100,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("qmp");
         let listener = UnixListener::bind(&path).unwrap();
-        let vm = Fake::default();
+        let vm = Fake { qmp: path, ..Fake::default() };
         let end = thread::scope(|scope| {
             scope.spawn(|| {
                 let (stream, _) = listener.accept().unwrap();
@@ -100,7 +111,7 @@ mod tests {
                 requests.next().unwrap().unwrap();
                 vm.gone.store(true, Ordering::SeqCst);
             });
-            end_vm(&vm, &path, Duration::ZERO)
+            end_vm(&vm, Duration::ZERO)
         });
         assert_eq!(end, Shutdown::Quit);
         assert!(!vm.killed.into_inner());
@@ -108,10 +119,9 @@ mod tests {
 
     #[test]
     fn the_first_step_that_helps_is_told() {
-        let none = Path::new("/nonexistent/qmp");
         for (gone, end) in [(true, Shutdown::Orderly), (false, Shutdown::Killed)] {
             let vm = Fake { gone: gone.into(), ..Fake::default() };
-            assert_eq!(end_vm(&vm, none, Duration::ZERO), end);
+            assert_eq!(end_vm(&vm, Duration::ZERO), end);
             assert_eq!(vm.killed.into_inner(), !gone);
         }
     }

@@ -12,7 +12,7 @@ use std::process::Command;
 use clap::{CommandFactory, Parser};
 
 /// Options of other programs that users' pages mention.
-const FOREIGN: [&str; 1] = ["--pmem"];
+const FOREIGN: [&str; 2] = ["--pmem", "--vsock"];
 
 /// Directories of the kernel's source.
 const KERNEL: [&str; 2] = ["fs/", "drivers/"];

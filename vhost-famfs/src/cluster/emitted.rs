@@ -17,7 +17,9 @@ use super::down::{self, DownError};
 use super::kept_logs;
 use super::plan::ClusterPlan;
 use super::process::Process;
+use super::spec::Transport;
 use super::state::{Phase, State};
+use crate::vm::Channel;
 
 /// Why such a cluster cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -42,12 +44,20 @@ pub enum StartError {
     This(#[source] io::Error),
 }
 
-/// The state of a cluster to be emitted, as text for [`start`].
+/// The state of a cluster to be emitted, as text for [`start`]. A VMM that reaches its guests by
+/// vsock, which QEMU does not, maps pools itself.
 #[must_use]
-pub fn describe(plan: &ClusterPlan) -> String {
+pub fn describe(plan: &ClusterPlan, channel: Channel) -> String {
     let mut state = State::new(plan, String::new(), Process::NONE);
     state.emitted = true;
     state.vms.iter_mut().for_each(|vm| (vm.launch, vm.asked) = (None, None));
+    if channel == Channel::Vsock {
+        for vm in &mut state.vms {
+            vm.channel = channel;
+            vm.transport = Transport::Pmem.name().to_owned();
+            vm.memory_root = None;
+        }
+    }
     state.source = None;
     // Others make the pool, and it is kept for the next start.
     (state.pool.ours, state.pool.made) = (false, None);

@@ -15,7 +15,7 @@ use vhost_famfs::cluster::plan::ClusterPlan;
 use vhost_famfs::cluster::process::MARK;
 use vhost_famfs::cluster::spec::Restart;
 use vhost_famfs::vm::cloud_hypervisor::{self, CloudHypervisor};
-use vhost_famfs::vm::find_in_path;
+use vhost_famfs::vm::{Channel, find_in_path};
 
 /// Writes the plan in the format of another program.
 pub(super) fn emit(plan: &ClusterPlan, form: Emit, output: Option<&Path>) -> Result<()> {
@@ -24,6 +24,10 @@ pub(super) fn emit(plan: &ClusterPlan, form: Emit, output: Option<&Path>) -> Res
         _ => None,
     };
     let found = found.map(|program| CloudHypervisor::of(&program)).transpose()?;
+    let channel = match form {
+        Emit::CloudHypervisor => Channel::Vsock,
+        _ => Channel::Ports,
+    };
     let files = emit::emit(
         plan,
         match form {
@@ -32,7 +36,7 @@ pub(super) fn emit(plan: &ClusterPlan, form: Emit, output: Option<&Path>) -> Res
             Emit::Libvirt => Form::Libvirt,
             Emit::Systemd => Form::Systemd,
         },
-        &Register { state: emitted::describe(plan), mark: MARK },
+        &Register { state: emitted::describe(plan, channel), mark: MARK },
     )?;
     let foreign = matches!(form, Emit::CloudHypervisor | Emit::Libvirt);
     for vm in &plan.vms {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `ps`, `exec`, `logs` and `down` work with a cluster started by a script of `up --emit`.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -39,15 +40,21 @@ fn emitted(host: &Host, more: &[&str]) -> PathBuf {
 
 /// Starts a script, which calls both programs.
 fn run(script: &Path) -> Child {
+    run_with(script, &[])
+}
+
+/// The same, with environment variables.
+pub fn run_with(script: &Path, environment: &[(&str, OsString)]) -> Child {
     let famfs = Path::new(env!("CARGO_BIN_EXE_vhost-famfs")).with_file_name("famfs");
     assert!(famfs.exists(), "no {}: build it with `cargo build -p famfs-cli`", famfs.display());
     let mut command = Command::new("sh");
     command.arg(script).stdin(Stdio::null()).stderr(Stdio::piped());
+    command.envs(environment.iter().cloned());
     command.spawn().unwrap()
 }
 
 /// Waits until everything in a script's cluster is running.
-fn wait_up(host: &Host, script: &mut Child) -> Value {
+pub fn wait_up(host: &Host, script: &mut Child) -> Value {
     let end = Instant::now() + LIMIT;
     loop {
         let output = host.run(&["ps", "lab", "--json"]);
@@ -138,7 +145,7 @@ fn kept() {
     host.assert_bystander_unharmed();
 }
 
-fn remove(host: &Host, pool: &Path) {
+pub fn remove(host: &Host, pool: &Path) {
     let output = host.run(&["pool", "rm", "--force", pool.to_str().unwrap()]);
     assert!(output.status.success(), "{output:?}");
 }

@@ -3,11 +3,12 @@
 //! [stand-in](stand_in) for QEMU.
 //!
 //! The stand-in is this same program: a [`Host`](host::Host) links to it under a name that begins
-//! with `qemu`. An `up` takes a tenth of a second, so hundreds of starts can be killed at random
-//! moments.
+//! with `qemu`. Under its own name, cloud-hypervisor has [another](cloud_hypervisor). An `up` takes
+//! a tenth of a second, so hundreds of starts can be killed at random moments.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it is")]
 
 mod change;
+mod cloud_hypervisor;
 mod copies;
 mod descriptors;
 mod emitted;
@@ -40,10 +41,12 @@ fn main() -> ExitCode {
     let name = std::env::args_os().next().unwrap();
     match Path::new(&name).file_name().unwrap().to_str().unwrap() {
         name if name.starts_with("qemu") => return stand_in::run(name),
+        cloud_hypervisor::NAME => return cloud_hypervisor::run(),
         host::BYSTANDER => return host::bystander(),
         _ => {}
     }
     let trials = descriptors::trials().into_iter().chain(emitted::trials());
+    let trials = trials.chain(cloud_hypervisor::trials());
     let trials = trials.chain(own_guest::trials());
     let trials = trials.chain(copies::trials()).chain(reports::trials()).chain(terminal::trials());
     let trials = trials.chain(health::trials()).chain(network::trials());

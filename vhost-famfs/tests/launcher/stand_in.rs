@@ -45,7 +45,7 @@ pub const NAMES: [&str; 7] =
 pub const RUDE: &str = "a\x1b]0;pwned\x07\x1b[2J\r\x08\x7f\u{9b}31m\u{202e}\u{2066}z";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
+pub enum Mode {
     Normal,
     Slow,
     Deaf,
@@ -112,7 +112,7 @@ fn path_in(arg: &OsString) -> PathBuf {
     value_in(arg, "path=").or_else(|| value_in(arg, "unix:")).unwrap()
 }
 
-fn value_in(arg: &OsString, key: &str) -> Option<PathBuf> {
+pub fn value_in(arg: &OsString, key: &str) -> Option<PathBuf> {
     let bytes = arg.as_bytes();
     let start = bytes.windows(key.len()).position(|part| part == key.as_bytes())? + key.len();
     let mut value = Vec::new();
@@ -167,7 +167,7 @@ fn monitor(stream: UnixStream, mode: Mode) {
 
 /// The agent in the guest. A command that it runs prints its arguments, but a shell's command and
 /// copies are those of the host.
-fn agent_of_guest(stream: UnixStream, mode: Mode) {
+pub fn agent_of_guest(stream: UnixStream, mode: Mode) {
     let port = Port::new(&stream);
     let (mut copy, mut name) = (None, None);
     for line in BufReader::new(&stream).lines().map_while(Result::ok) {

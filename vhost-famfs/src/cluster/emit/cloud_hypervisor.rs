@@ -4,23 +4,30 @@
 use std::ffi::OsString;
 use std::fmt::Write;
 
-use super::{EmitError, Emitted, appliance, prepare, qemu};
+use protocol::credentials::VSOCK;
+
+use super::{EmitError, Emitted, Register, appliance, qemu};
 use crate::cluster::plan::{ClusterPlan, VmPlan};
 use crate::cluster::spec::{Access, Transport};
 use crate::vm::ROOT_SERIAL;
 use crate::vm::cloud_hypervisor::{CloudHypervisor, NO_SHARED_MEMORY, UUID_OPTION};
 use crate::vm::shell_quoted;
 
+/// The guest's vsock address. Each VMM has a socket of its own, so all VMs can have the same; lower
+/// numbers have a meaning (vsock(7)).
+const CID: u32 = 3;
+
 /// The script; `found` is this host's program, which must support it.
 pub(super) fn script(
     plan: &ClusterPlan,
     found: Option<&CloudHypervisor>,
+    register: &Register,
 ) -> Result<Emitted, EmitError> {
     if let Some(found) = found.filter(|found| !found.pmem) {
         let (version, why) = (found.version.clone(), found.transports());
         return Err(EmitError::Unfit { version, why });
     }
-    let mut text = qemu::head(plan, &prepare::make_directories(plan));
+    let mut text = qemu::head(plan, &qemu::directory(plan, register));
     // Writing to a String cannot fail.
     let _ = match found {
         Some(found) => {
@@ -33,16 +40,17 @@ pub(super) fn script(
         ),
     };
     text.push_str(
-        "# Needs KVM. `vhost-famfs exec` does not work, as there is no port for it; the serial \
-         console goes to a file.\n",
+        "# Needs KVM. `vhost-famfs exec` reaches the guests by vsock; the serial console goes to a \
+         file.\nvms=\n",
     );
     let newest = CloudHypervisor::newest();
     let program = found.unwrap_or(&newest);
     for vm in &plan.vms {
         let _ = writeln!(text, "\n# VM {}: {}{}", vm.name(), vm.access, note(vm));
-        let _ = writeln!(text, "{} < /dev/null &", shell_quoted(&command_line(vm, plan, program)?));
+        let line = shell_quoted(&command_line(vm, plan, program)?);
+        text.push_str(&qemu::started(plan, vm, register, &line));
     }
-    text.push_str("\nwait\n");
+    text.push_str(qemu::WAIT);
     Ok(Emitted { name: format!("{}-cloud-hypervisor.sh", plan.name), text })
 }
 
@@ -71,8 +79,9 @@ fn command_line(
     }
     let image = appliance(config, "cloud-hypervisor")?;
     let discard = if vm.access == Access::ReadOnly { "on" } else { "off" };
-    let strings: Vec<_> = config
-        .all_credentials()
+    let mut credentials = config.all_credentials();
+    credentials.insert(VSOCK.into(), "1".into());
+    let strings: Vec<_> = credentials
         .iter()
         .map(|(id, value)| format!("io.systemd.credential:{id}={value}"))
         .collect();
@@ -86,6 +95,7 @@ fn command_line(
     };
     let pool = file("pool", &plan.pool.path)?;
     let root = file("image", &image.root())?;
+    let vsock = file("socket", &config.paths.vsock)?;
     let console = file("console log", &config.paths.console_log)?;
     let mut argv: Vec<OsString> = vec![program.program.clone().into()];
     let mut option = |name: &str, value: OsString| argv.extend([name.into(), value]);
@@ -102,6 +112,7 @@ fn command_line(
     option("--pmem", format!("file={pool},discard_writes={discard}").into());
     let image_type = if program.image_type { ",image_type=raw" } else { "" };
     option("--disk", format!("path={root},readonly=on,serial={ROOT_SERIAL}{image_type}").into());
+    option("--vsock", format!("cid={CID},socket={vsock}").into());
     option("--serial", format!("file={console}").into());
     option("--console", "off".into());
     Ok(argv)

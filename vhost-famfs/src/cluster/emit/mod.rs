@@ -135,7 +135,7 @@ pub fn emit(
     match form {
         Form::Qemu => Ok(vec![qemu::script(plan, register)]),
         Form::CloudHypervisor(found) => {
-            cloud_hypervisor::script(&simple(plan), found).map(|file| vec![file])
+            cloud_hypervisor::script(&simple(plan), found, register).map(|file| vec![file])
         }
         Form::Libvirt => libvirt::domains(&simple(plan)),
         Form::Systemd => systemd::units(plan, register),

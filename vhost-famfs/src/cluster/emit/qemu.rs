@@ -8,6 +8,10 @@ use super::{Emitted, Register, accelerator, backend_role, qemu_role};
 use crate::cluster::plan::{ClusterPlan, VmPlan};
 use crate::vm::shell_quoted;
 
+/// Waits for all VMs; fails if one did.
+pub(super) const WAIT: &str =
+    "\nstatus=0\nfor vm in $vms; do\n    wait \"$vm\" || status=$?\ndone\nexit $status\n";
+
 /// The script. It ends when the last VM has ended; at Ctrl-C, everything ends.
 pub(super) fn script(plan: &ClusterPlan, register: &Register) -> Emitted {
     let mut text = head(plan, &directory(plan, register));
@@ -20,14 +24,12 @@ pub(super) fn script(plan: &ClusterPlan, register: &Register) -> Emitted {
     for vm in &plan.vms {
         let _ = write!(text, "\n# {}\n{}", prepare::remark(vm), start(plan, vm, register));
     }
-    text.push_str(
-        "\nstatus=0\nfor vm in $vms; do\n    wait \"$vm\" || status=$?\ndone\nexit $status\n",
-    );
+    text.push_str(WAIT);
     Emitted { name: format!("{}.sh", plan.name), text }
 }
 
 /// Creates the directories, and removes them when the script ends.
-fn directory(plan: &ClusterPlan, register: &Register) -> String {
+pub(super) fn directory(plan: &ClusterPlan, register: &Register) -> String {
     let start = shell_quoted(&prepare::start(plan, register));
     let stop = shell_quoted(&prepare::stop(plan));
     format!(
@@ -49,12 +51,12 @@ pub(super) fn head(plan: &ClusterPlan, directories: &str) -> String {
 
 fn start(plan: &ClusterPlan, vm: &VmPlan, register: &Register) -> String {
     let mut text = String::new();
-    let marked = |role: &str| prepare::environment(plan, register, role).join(" ") + " \\\n";
     if let Some(backend) = &vm.backend {
         let line = shell_quoted(&backend.command_line());
         let log = shell_quoted(&[backend.log.clone().into()]);
         let socket = shell_quoted(&[backend.socket.clone().into()]);
-        let marked = marked(&backend_role(vm.name()));
+        let role = backend_role(vm.name());
+        let marked = prepare::environment(plan, register, &role).join(" ") + " \\\n";
         let _ = write!(
             text,
             "{marked}{line} 2> {log} &\nbackend=$!\nuntil [ -S {socket} ]; do\n    \
@@ -65,7 +67,11 @@ fn start(plan: &ClusterPlan, vm: &VmPlan, register: &Register) -> String {
     let line = accelerator::command_line(&vm.config, |config| {
         config.confined_command_line().unwrap_or_default()
     });
-    let marked = marked(&qemu_role(vm.name()));
-    let _ = writeln!(text, "{marked}{line} < /dev/null &\nvms=\"$vms $!\"");
-    text
+    text + &started(plan, vm, register, &line)
+}
+
+/// A VMM's command line, with the marks by which other commands find its process.
+pub(super) fn started(plan: &ClusterPlan, vm: &VmPlan, register: &Register, line: &str) -> String {
+    let marks = prepare::environment(plan, register, &qemu_role(vm.name())).join(" ");
+    format!("{marks} \\\n{line} < /dev/null &\nvms=\"$vms $!\"\n")
 }

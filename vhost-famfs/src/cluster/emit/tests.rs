@@ -435,31 +435,6 @@ fn units_keep_what_systemd_would_replace() {
     assert!(error.contains("cannot be written into a systemd unit"), "{error}");
 }
 
-#[test]
-fn cloud_hypervisor_maps_pools_itself() {
-    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
-    let mut plan = plan(&dir, TWO);
-    let error = emit(&plan, Form::CloudHypervisor(None)).unwrap_err().to_string();
-    assert!(error.contains("image, of 100%"), "a comma cannot be quoted there: {error}");
-    for vm in &mut plan.vms {
-        vm.config.system = Image::open(with_image(&dir)).unwrap().into();
-    }
-    let text = only(emit(&plan, Form::CloudHypervisor(None)).unwrap());
-    let pool = plan.pool.path.display();
-    assert!(text.contains(&format!("--pmem file={pool},discard_writes=off")), "{text}");
-    assert!(text.contains(&format!("--pmem file={pool},discard_writes=on")), "the read-only VM");
-    assert!(text.contains("VHOST_USER_PROTOCOL_F_SHMEM"), "says why: {text}");
-    let newest = CloudHypervisor::newest();
-    assert!(text.contains("system_uuid=") && text.contains(",image_type=raw"), "{text}");
-    let before = CloudHypervisor { uuid_option: "uuid", image_type: false, ..newest.clone() };
-    let before = only(emit(&plan, Form::CloudHypervisor(Some(&before))).unwrap());
-    assert!(before.contains("uuid=") && !before.contains("system_uuid="), "{before}");
-    assert!(!before.contains("image_type="), "{before}");
-    let old = CloudHypervisor { version: "20.0".into(), pmem: false, ..newest };
-    let error = emit(&plan, Form::CloudHypervisor(Some(&old))).unwrap_err().to_string();
-    assert!(error.contains("cloud-hypervisor 20.0: it has no --pmem"), "{error}");
-}
-
 fn with_image(dir: &tempfile::TempDir) -> PathBuf {
     let image = dir.path().join("image");
     if !image.exists() {
@@ -599,3 +574,6 @@ fn the_page_about_vmms_names_the_options_that_are_emitted() {
     }
     assert!(!row("Firecracker").is_empty() && !row("crosvm").is_empty());
 }
+
+#[path = "cloud_hypervisor_tests.rs"]
+mod cloud_hypervisor_tests;

@@ -201,8 +201,8 @@ pub fn living(
 }
 
 /// Waits until the lease is free, this system's, or a dead one's. The host asks for it; a master
-/// waits for the host. Any other living holder is an error. Returns the lease that was found dead or
-/// this system's; `None` if it is free.
+/// waits for the host. Any other living holder is an error. Returns the lease that was found dead
+/// or this system's; `None` if it is free.
 fn wait_for_holder(
     media: &dyn Media,
     fs_uuid: Uuid,
@@ -393,8 +393,8 @@ impl Shared {
 
     /// Puts this system's name on the lease, if it is not there, and waits whether another system
     /// does so at the same moment, or the host asks: then that one has it, and is returned. Also
-    /// returns whether nobody held the lease. `judged` is the lease that was found dead, if any: one
-    /// that somebody else has taken since is left alone.
+    /// returns whether nobody held the lease. `judged` is the lease that was found dead, if any:
+    /// one that somebody else has taken since is left alone.
     fn claim(
         &self,
         force: bool,

@@ -2,6 +2,7 @@
 //! Cluster files: TOML, described in docs/reference/cluster-file.md. Errors name file, line and
 //! column.
 
+mod conflicts;
 mod dependencies;
 mod text;
 
@@ -25,6 +26,7 @@ use super::spec::{
 use crate::bounded_log::MIN_LIMIT;
 use crate::host::processors::Processors;
 use crate::vm::{DEFAULT_WEIGHT, Forward, Limits, MAX_WEIGHT, Root};
+use conflicts::{check_overlays, check_ports};
 use dependencies::Dependencies;
 pub use text::Place;
 use text::{Fault, check_tables, place, range_of};
@@ -427,36 +429,6 @@ fn vms(
     check_overlays(&vms, base, &overlays)?;
     dependencies.resolve(&mut vms, &numbers)?;
     Ok((vms, numbers))
-}
-
-/// Refuses ports that two VMs, or one VM twice, would listen on; `given` is where they are.
-fn check_ports(vms: &[VmSpec], given: &[Spanned<Forward>]) -> Result<(), Fault> {
-    let all: Vec<_> =
-        vms.iter().flat_map(|vm| vm.ports.iter().map(move |port| (port, &vm.name))).collect();
-    for (number, (port, name)) in all.iter().enumerate() {
-        if let Some((_, other)) = all[..number].iter().find(|(other, _)| other.conflicts(port)) {
-            let at = given.iter().rfind(|given| given.get_ref() == *port);
-            let message =
-                format!("port {} of the host is forwarded to {other} and {name}", port.host);
-            let hint = "forward another port of the host; a table with ports has no count";
-            return Err(Fault::new(&at.map_or(0..0, Spanned::span), message, hint));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses overlays of two VMs; `given` is where they are.
-fn check_overlays(vms: &[VmSpec], base: &Path, given: &[Spanned<PathBuf>]) -> Result<(), Fault> {
-    let all: Vec<_> = vms.iter().filter_map(|vm| Some((vm.overlay.as_ref()?, &vm.name))).collect();
-    for (number, (path, name)) in all.iter().enumerate() {
-        if let Some((_, other)) = all[..number].iter().find(|(other, _)| other == path) {
-            let at = given.iter().rfind(|given| base.join(given.get_ref()) == **path);
-            let message = format!("{} is the overlay of {other} and {name}", path.display());
-            let hint = "name a file for each VM; a table with an overlay has no count above 1";
-            return Err(Fault::new(&at.map_or(0..0, Spanned::span), message, hint));
-        }
-    }
-    Ok(())
 }
 
 /// Refuses numbers for tables that do not exist, or have no count.

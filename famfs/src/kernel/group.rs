@@ -226,7 +226,8 @@ pub fn clear_waiting(target: &Target<'_>) -> io::Result<()> {
     remove_all(target, Place::waiting().0, true)
 }
 
-/// Removes what is at a path, with all that is below it, if it is there.
+/// Removes what is at a path, with all that is below it, if it is there. What cannot be removed
+/// keeps nothing else; the first such error is returned.
 fn remove_all(target: &Target<'_>, path: PathBuf, is_dir: bool) -> io::Result<()> {
     let mut found = vec![(path, is_dir)];
     let mut next = 0;
@@ -235,19 +236,18 @@ fn remove_all(target: &Target<'_>, path: PathBuf, is_dir: bool) -> io::Result<()
         if !is_dir {
             continue;
         }
-        let dir = match target.open_at(&path) {
-            Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
-            dir => dir?,
-        };
-        for (name, kind) in names(&dir)? {
+        // What cannot be listed cannot be removed, which is told then.
+        let names = target.open_at(&path).and_then(names).unwrap_or_default();
+        for (name, kind) in names {
             found.push((path.join(OsStr::from_bytes(&name)), kind == FileType::Directory));
         }
     }
+    let mut first = Ok(());
     for (path, is_dir) in found.into_iter().rev() {
         match target.root().remove_at(&path, is_dir) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+            Err(err) if err.kind() != io::ErrorKind::NotFound => first = first.and(Err(err)),
             _ => {}
         }
     }
-    Ok(())
+    first
 }

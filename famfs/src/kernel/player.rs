@@ -286,12 +286,15 @@ impl Player {
         if how.dry_run {
             return Ok((grow(target, tree, how, each), true));
         }
-        clear_waiting(target).map_err(mount_error("remove what a killed command left"))?;
+        let mut applied = Applied::default();
+        // What stays there, such as something mounted in it, keeps nothing else back.
+        applied.errors.extend(clear_waiting(target).err().map(ApplyError::Waiting));
         how.fresh = is_empty(target).map_err(mount_error("read the root directory"))?;
         if how.fresh {
-            return Ok((grow(target, tree, how, each), true));
+            applied.add(grow(target, tree, how, each));
+            return Ok((applied, true));
         }
-        let mut applied = remove_deleted(target, &self.plan);
+        applied.add(remove_deleted(target, &self.plan));
         // Where others make names too, only what the log deletes is known to be nobody's.
         let mut swept = true;
         if site.is_ours && self.plan.has_extensions() {

@@ -413,7 +413,17 @@ impl Shared {
         if found.is_some_and(|found| found.heartbeat != 0) {
             return Ok((None, false));
         }
+        let host = RunningSystem { system: Uuid::nil(), ..self.me };
+        let yields = || {
+            Ok::<_, MediaError>(
+                !force && !self.me.is_host() && lease_request::is_asked(&*self.media)?,
+            )
+        };
         if found.is_none() {
+            if yields()? {
+                // The host may have put its name there, and not have beaten yet.
+                return Ok((Some(host), true));
+            }
             self.write_name()?;
         }
         // Another program of this system may have written the name a moment ago.
@@ -423,8 +433,7 @@ impl Shared {
             Some(found) => Some(found.holder),
             None => return Err(LeaseError::Gone { fs_uuid: self.fs_uuid }),
         };
-        let yields = !force && !self.me.is_host() && lease_request::is_asked(&*self.media)?;
-        let host = RunningSystem { system: Uuid::nil(), ..self.me };
+        let yields = yields()?;
         Ok((holder.or_else(|| yields.then_some(host)), true))
     }
 

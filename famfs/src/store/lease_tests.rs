@@ -179,7 +179,24 @@ fn a_master_that_takes_the_lease_while_the_host_waits_is_asked_for_it() {
 fn a_lease_that_was_taken_since_it_was_free_is_left_alone() {
     let pool = Pool::new();
     let keeper = pool.acquire(host(), false).unwrap();
-    let shared = Shared {
+    let (holder, _) = claimant(&pool).claim(false, None, QUICK).unwrap();
+    assert_eq!((holder, pool.found().holder), (Some(host()), host()));
+    keeper.check().unwrap();
+}
+
+/// The host puts its name on the lease some time before it beats.
+#[test]
+fn a_lease_for_which_the_host_asks_gets_no_name() {
+    let pool = Pool::new();
+    lease_request::ask(&pool.0).unwrap();
+    let (holder, _) = claimant(&pool).claim(false, None, QUICK).unwrap();
+    assert!(holder.is_some_and(|holder| holder.is_host()));
+    assert!(read(&pool.0, FS).unwrap().is_none_or(|found| found.holder != system(1)));
+}
+
+/// A guest that has judged the lease free.
+fn claimant(pool: &Pool) -> Shared {
+    Shared {
         media: Box::new(pool.0.try_clone().unwrap()),
         fs_uuid: FS,
         identity: as_is(system(1)),
@@ -188,10 +205,7 @@ fn a_lease_that_was_taken_since_it_was_free_is_left_alone() {
         lost: OnceLock::new(),
         stop: Mutex::new(false),
         wake: Condvar::new(),
-    };
-    let (holder, _) = shared.claim(false, None, QUICK).unwrap();
-    assert_eq!((holder, pool.found().holder), (Some(host()), host()));
-    keeper.check().unwrap();
+    }
 }
 
 #[test]

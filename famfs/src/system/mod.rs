@@ -15,5 +15,6 @@ pub mod port;
 pub mod process;
 pub mod runtime;
 pub mod seccomp;
+pub mod throttle;
 pub mod wake;
 pub mod watcher;

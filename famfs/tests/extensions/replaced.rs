@@ -121,6 +121,25 @@ fn what_a_killed_player_left_of_another_kind_is_replaced() {
     follows(&mount, &contents.plan);
 }
 
+#[test]
+fn what_a_killed_player_left_and_nobody_can_remove_keeps_nothing_back() {
+    let mut all = prepared();
+    let mount = Mount::new();
+    mount.play_all(&all.log.contents(), Task::default());
+    // In a real mount, something that is mounted there.
+    fs::write(mount.path(".meta/.group"), "").unwrap();
+    Note { complete: false, ..mount.note() }.write(mount.root()).unwrap();
+    all.log.name(&dir(ROOT, b"more"));
+    let contents = all.log.contents();
+    let applied = mount.play_all(&contents, Task::default());
+    assert_eq!(applied.errors.len(), 1, "{:?}", applied.errors);
+    assert!(mount.path("more").is_dir() && !mount.note().complete);
+    fs::remove_file(mount.path(".meta/.group")).unwrap();
+    let applied = mount.play_all(&contents, Task::default());
+    assert!(applied.errors.is_empty(), "{:?}", applied.errors);
+    follows(&mount, &contents.plan);
+}
+
 /// The writer's own mount has the new file already.
 #[test]
 fn what_is_replaced_already_stays() {

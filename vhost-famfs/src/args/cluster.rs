@@ -182,6 +182,8 @@ enum KindArg {
     Qemu,
     /// The back-end's messages.
     Backend,
+    /// The messages of the process that serves a root device (root = "ublk").
+    Ublk,
 }
 
 /// Which cluster to stop, and how.
@@ -312,6 +314,7 @@ impl From<LogsArgs> for LogsConfig {
             KindArg::Console => Kind::Console,
             KindArg::Qemu => Kind::Qemu,
             KindArg::Backend => Kind::Backend,
+            KindArg::Ublk => Kind::Ublk,
         });
         let view = View { since, tail, timestamps };
         Self { cluster, vm, kind, follow, view }

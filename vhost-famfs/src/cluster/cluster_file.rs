@@ -497,6 +497,12 @@ fn vm(table: VmTable, base: &Path) -> Result<VmSpec, Fault> {
         let hint = "add root = \"ublk\": only such a root has an overlay with a name";
         return Err(Fault::new(&overlay.span(), "an overlay of another root", hint));
     }
+    if let Some(overlay) = &table.overlay
+        && table.image.as_ref() == Some(overlay.get_ref())
+    {
+        let hint = "name another file: the image is never written";
+        return Err(Fault::new(&overlay.span(), "overlay is the image", hint));
+    }
     if let Some(health) = &table.health {
         let wrong = match health.get_ref().as_str() {
             text if text.trim().is_empty() => Some("health is empty".to_owned()),

@@ -227,6 +227,7 @@ fn what_is_not_understood_is_refused() {
             "4:10: port 127.0.0.1:80 of the host is forwarded to vm1 and vm2",
         ),
         ("[[vm]]\noverlay = \"o\"\n", "2:11: an overlay of another root"),
+        ("[[vm]]\nroot = \"ublk\"\nimage = \"o\"\noverlay = \"o\"\n", "overlay is the image"),
         (
             "[[vm]]\ncount = 2\nroot = \"ublk\"\noverlay = \"o\"\n",
             "4:11: /etc/o is the overlay of vm1 and vm2",

@@ -218,7 +218,8 @@ pub(super) fn own_vm<'s>(state: &'s mut State, name: &str) -> Result<&'s mut VmS
 
 /// Kills what remains of a VM's processes, and removes its root device and its sockets.
 pub(super) fn clear(instance: Uuid, name: &str, paths: &VmPaths) -> Result<(), LifeError> {
-    // First: a QEMU that waits for a device without a process cannot be killed.
+    // Before their end is waited for: a QEMU that waits for a device without a process cannot end.
+    root_devices::kill_users(&process::of_vm(instance, paths));
     root_devices::remove(instance, paths)
         .map_err(|source| LifeError::RootDevice { vm: name.to_owned(), source })?;
     let find = || -> Vec<Handle> { process::of_vm(instance, paths) };

@@ -27,16 +27,19 @@ pub enum Kind {
     Qemu,
     /// The back-end's messages.
     Backend,
+    /// The messages of the process that serves its root device.
+    Ublk,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Backend, Self::Qemu, Self::Console];
+    const ALL: [Self; 4] = [Self::Ublk, Self::Backend, Self::Qemu, Self::Console];
 
     fn name(self) -> &'static str {
         match self {
             Self::Console => "console",
             Self::Qemu => "qemu",
             Self::Backend => "backend",
+            Self::Ublk => "ublk",
         }
     }
 
@@ -45,6 +48,7 @@ impl Kind {
             Self::Console => paths.console_log.clone(),
             Self::Qemu => paths.qemu_log.clone(),
             Self::Backend => paths.backend_log.clone(),
+            Self::Ublk => paths.device_log.clone(),
         }
     }
 }

@@ -132,7 +132,10 @@ impl Launch {
             cpus_allowed: vm.asked.cpus_allowed.clone(),
             read_only: vm.access == Access::ReadOnly,
             backend: vm.backend.clone().map(|config| BackendConfig { piped: true, ..config }),
-            root_device: vm.root_device.clone(),
+            root_device: vm
+                .root_device
+                .clone()
+                .map(|config| RootDeviceConfig { piped: true, ..config }),
             config: VmConfig { piped: true, ..vm.config.clone() },
         }
     }
@@ -164,7 +167,8 @@ impl Launch {
         let paths = &self.config.paths;
         let backend = self.backend.as_ref().map(|backend| backend.log.clone());
         let own = [paths.console_log.clone(), paths.qemu_log.clone()];
-        let logs: Vec<_> = own.into_iter().chain(backend).collect();
+        let device = self.root_device.as_ref().map(|device| device.log.clone());
+        let logs: Vec<_> = own.into_iter().chain(backend).chain(device).collect();
         let lifetime = |input| detached(instance, Some(input));
         LogKeeper::spawn(&self.program, &logs, paths, &pool, self.log_limit, lifetime)
             .map_err(|source| PartError::Keeper { vm: self.vm(), source })

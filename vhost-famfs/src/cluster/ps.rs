@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 /// How long its health command may take.
 const HEALTH_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a VM may take to become a member after its start, on a busy host, before text says that
+/// How long a VM may take to become a member once it is up, on a busy host, before text says that
 /// it has not.
 const NEW: Duration = Duration::from_secs(60);
 
@@ -349,7 +349,7 @@ fn look_at(vm: &VmState, state: &State, pool: Option<&MappedFile>, directory: &D
         released: None,
         holds: None,
         no_place: false,
-        is_new: vm.qemu.and_then(Process::age).is_some_and(|age| age < NEW),
+        is_new: is_new(vm),
         pid: qemu.as_ref().map(Handle::pid),
         backend_pid: backend.as_ref().map(Handle::pid),
         ram_bytes: vm.memory,
@@ -371,6 +371,13 @@ fn look_at(vm: &VmState, state: &State, pool: Option<&MappedFile>, directory: &D
         backend_ended: end_of(vm.backend, &backend),
         note,
     }
+}
+
+/// Whether a VM came up a moment ago, or has not yet.
+fn is_new(vm: &VmState) -> bool {
+    let boot = vm.booted.as_ref().map(|booted| Duration::from_millis(booted.boot_ms));
+    let age = vm.qemu.and_then(Process::age);
+    age.zip(boot).is_none_or(|(age, boot)| age < boot + NEW)
 }
 
 /// How much memory a VM uses for its root, if the root is in memory.

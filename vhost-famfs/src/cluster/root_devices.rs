@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use famfs::system::process::Handle;
+use rustix::process::Signal;
 use uuid::Uuid;
 
 use super::process;
@@ -45,6 +46,16 @@ pub(super) fn check() -> Result<(), DriverError> {
     return Ok(ublk::driver::Features::of_driver().map(drop)?);
     #[cfg(not(feature = "ublk"))]
     Err(DriverError::NotBuilt)
+}
+
+/// Kills what may have a root device open, without waiting for its end: a QEMU keeps a user's
+/// device from being removed, and one that waits for a device without a process cannot end.
+pub(super) fn kill_users(processes: &[Handle]) {
+    let serves = |process: &Handle| owner_of(process.pid()).is_ok_and(|owner| owner.is_some());
+    for process in processes.iter().filter(|process| !serves(process)) {
+        // It may have ended.
+        let _ = process.signal(Signal::KILL);
+    }
 }
 
 /// Removes the root device of a VM, if there is one. What its guest has flushed is in the overlay.

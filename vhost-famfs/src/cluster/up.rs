@@ -192,6 +192,9 @@ impl<'p> Start<'p> {
             return;
         }
         inner.aborted = true;
+        if self.plan.vms.iter().any(|vm| vm.root_device.is_some()) {
+            root_devices::kill_users(&process::marked(self.plan.instance));
+        }
         if root_devices::remove_all(self.plan.instance, self.directory.path()).is_err() {
             // `down` tries again, and says what is wrong.
             return;

@@ -18,5 +18,4 @@ pub mod queue;
 pub mod ring;
 pub mod sandbox;
 pub mod server;
-mod throttle;
 pub mod vhost_user;

@@ -13,6 +13,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use famfs::system::throttle::Throttle;
 use rustix::fs::FileType;
 use tracing::{debug, error, info, warn};
 use vhost::vhost_user::Backend;
@@ -36,7 +37,6 @@ use super::mapper::{self, Order};
 use super::pmem::{F_SHMEM_REGION, QUEUES, Reply};
 use super::queue::{self, Batch};
 use super::ring::Ring;
-use super::throttle::Throttle;
 use crate::host::sys;
 use crate::pool::{Identity, Pool, Window};
 

@@ -29,7 +29,8 @@ pub(super) fn run(config: ConsoleConfig) -> Result<()> {
     running_vm(&state, &directory, &vm.name)?;
     let end = attach(&paths.console).with_context(|| {
         format!(
-            "VM {}: cannot attach to its console; see `vhost-famfs ps` for whether it runs",
+            "VM {}: cannot attach to its console; see `vhost-famfs ps` for whether it runs, and \
+             `vhost-famfs logs` for a console that is only a file, as with cloud-hypervisor",
             vm.name
         )
     })?;

@@ -45,8 +45,8 @@ pub enum LimitsError {
     NoProgram,
     /// The controller is missing.
     #[error(
-        "the control groups of {} have the controllers \"{found}\", but not \"{wanted}\"; \
-         let the host delegate it (Delegate= of user@.service), or be root", path.display()
+        "the control groups of {} have the controllers \"{found}\", but not \"{wanted}\"; {way_out}",
+        path.display()
     )]
     Controller {
         /// The parent of the groups.
@@ -55,6 +55,8 @@ pub enum LimitsError {
         found: String,
         /// What is needed.
         wanted: &'static str,
+        /// What to do.
+        way_out: &'static str,
     },
 }
 
@@ -90,10 +92,16 @@ impl Limits {
             path.push(format!("user@{uid}.service"));
         }
         let found = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
+        let way_out = match (uid, found.trim()) {
+            (0, "") => "boot with systemd.unified_cgroup_hierarchy=1",
+            (0, _) => "boot a kernel that has it, without cgroup_disable=",
+            (_, "") => "log in with a user manager (systemctl --user), or be root",
+            _ => "let the host delegate it (Delegate= of user@.service), or be root",
+        };
         for wanted in wanted {
             if !found.split_whitespace().any(|found| found == wanted) {
                 let found = found.trim().to_owned();
-                return Err(LimitsError::Controller { path, found, wanted });
+                return Err(LimitsError::Controller { path, found, wanted, way_out });
             }
         }
         Ok(())
@@ -174,12 +182,12 @@ mod tests {
             fs::write(groups.join(dir).join("cgroup.controllers"), controllers).unwrap();
         };
         let without = check(BOTH, 0, program).unwrap_err();
-        assert!(without.contains("have the controllers \"\", but not \"cpu\""), "{without}");
+        assert!(without.contains("have the controllers \"\", but not \"cpu\"; boot"), "{without}");
         offer("", "cpuset cpu io memory pids\n");
         check(BOTH, 0, program).unwrap();
         offer("user.slice/user-1000.slice/user@1000.service", "memory pids\n");
         let partly = check(BOTH, 1000, program).unwrap_err();
-        assert!(partly.contains("\"memory pids\", but not \"cpu\""), "{partly}");
+        assert!(partly.contains("\"memory pids\", but not \"cpu\"; let the host"), "{partly}");
         check(Limits { cpu_weight: None, ..BOTH }, 1000, program).unwrap();
     }
 }

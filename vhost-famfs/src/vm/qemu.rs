@@ -65,16 +65,18 @@ impl VmConfig {
         argv.flag("-no-reboot");
         argv.option("-display", "none");
         argv.option("-name", &self.name);
-        // Only the devices that our guests need: every device is code that a guest can attack. And
-        // firmware or kernel leave the HPET with a periodic timer, which wakes QEMU 250 times a
-        // second as long as the VM runs; a guest has better clocks.
+        // Only the devices that our guests need: every device is code that a guest can attack.
         let keyboard = match self.qemu_version >= QemuVersion::NO_KEYBOARD {
             true => ",i8042=off",
             false => "",
         };
+        // Firmware or kernel leave the HPET with a periodic timer, which wakes QEMU 250 times a
+        // second as long as the VM runs. The appliance has better clocks; guests of others may use
+        // this one.
+        let timer = self.system.appliance().map(|_| ",hpet=off").unwrap_or_default();
         argv.option(
             "-machine",
-            format!("q35,memory-backend=ram,sata=off,smbus=off,vmport=off,hpet=off{keyboard}"),
+            format!("q35,memory-backend=ram,sata=off,smbus=off,vmport=off{timer}{keyboard}"),
         );
         for (name, value) in self.confinement.options(self.qemu_version) {
             argv.option(name, value);

@@ -16,12 +16,16 @@ use serde::{Deserialize, Serialize};
 
 use super::deadline::Deadline;
 use super::process::{self, Lifetime};
+use crate::bounded_log::{open_for_writing, settle};
 
 /// How long a device may take to appear. The image of an overlay is read as a whole before.
 const START_LIMIT: Duration = Duration::from_secs(1800);
 
 /// How long it may take until it is known how a process ended that has closed its output.
 const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long udev may take to give a device to its user.
+const NODE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Longest name of a device that is read.
 const MAX_NAME: usize = 128;
@@ -39,6 +43,9 @@ pub struct RootDeviceConfig {
     pub overlay: Option<PathBuf>,
     /// File for its messages, and the owner of the device.
     pub log: PathBuf,
+    /// Whether it writes to the pipe of the log, which already has a reader.
+    #[serde(default)]
+    pub piped: bool,
 }
 
 impl RootDeviceConfig {
@@ -104,6 +111,18 @@ pub enum RootDeviceError {
         /// Its last messages.
         output: String,
     },
+    /// The device cannot be opened.
+    #[error(
+        "cannot open {} for reading and writing: a udev rule must give the devices of a user to \
+         that user, see \"Without root\" in docs/using/block-devices.md", device.display()
+    )]
+    Node {
+        /// The device.
+        device: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
     /// The process names something else.
     #[error("{} ublk add: printed {found:?}, expected the name of a block device", program.display())]
     NoDevice {
@@ -128,7 +147,7 @@ impl RootDevice {
     /// # Errors
     /// The process cannot be started.
     pub fn spawn(config: RootDeviceConfig, lifetime: Lifetime) -> Result<Self, RootDeviceError> {
-        let log = File::create(&config.log)
+        let log = open_for_writing(&config.log, config.piped)
             .map_err(|source| RootDeviceError::Log { log: config.log.clone(), source })?;
         let program = config.program.clone();
         let mut child = lifetime
@@ -151,14 +170,29 @@ impl RootDevice {
         if said.is_empty() {
             // What it said last is in the log by then.
             let _ = Deadline::after(END_LIMIT).poll(|| self.child.try_wait());
+            if self.config.piped {
+                settle(&self.config.log);
+            }
             let output = process::tail(&self.config.log);
             return Err(RootDeviceError::Ended { image, program, output });
         }
         let found = String::from_utf8_lossy(&said).trim_end().to_owned();
         let device = PathBuf::from(&found);
-        match is_block_device(&device) {
-            true => Ok(device),
-            false => Err(RootDeviceError::NoDevice { program, found }),
+        if !is_block_device(&device) {
+            return Err(RootDeviceError::NoDevice { program, found });
+        }
+        // A user's device is root's until udev has given it to the user.
+        let opened = || match File::options().read(true).write(true).open(&device) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+            opened => opened.map(Some),
+        };
+        match Deadline::after(NODE_LIMIT).poll(opened) {
+            Ok(Some(_)) => Ok(device),
+            Ok(None) => {
+                let source = io::ErrorKind::PermissionDenied.into();
+                Err(RootDeviceError::Node { device, source })
+            }
+            Err(source) => Err(RootDeviceError::Node { device, source }),
         }
     }
 }
@@ -199,6 +233,7 @@ mod tests {
             image: "/disk".into(),
             overlay: None,
             log: dir.join("vm1.ublk"),
+            piped: false,
         }
     }
 

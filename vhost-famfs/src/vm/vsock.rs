@@ -70,7 +70,12 @@ fn attempt(path: &Path, port: u32, deadline: Deadline) -> io::Result<Option<Unix
 fn answer(mut stream: &UnixStream, deadline: Deadline) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     while line.len() <= MAX_ANSWER {
-        let silent = || timed_out("the VMM does not answer in time: it hangs, or is paused".into());
+        let silent = || {
+            timed_out(
+                "no answer in time: the guest is still starting, or the VMM hangs or is paused"
+                    .into(),
+            )
+        };
         stream.set_read_timeout(Some(deadline.left().ok_or_else(silent)?))?;
         let mut byte = [0];
         match stream.read(&mut byte) {
@@ -203,7 +208,7 @@ mod tests {
             let limit = Deadline::after(Duration::from_millis(50));
             let error = connect(&path, 512, limit).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::TimedOut);
-            assert!(error.to_string().contains("does not answer in time"), "{error}");
+            assert!(error.to_string().contains("no answer in time"), "{error}");
             vmm.join().unwrap();
         }
     }

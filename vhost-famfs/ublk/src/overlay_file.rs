@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The file of an overlay: created, locked, and checked against its image before it is used.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,17 @@ use crate::overlay::{self, BaseIdentity, Overlay, OverlayError};
 /// Why a file cannot be used as an overlay.
 #[derive(Debug, thiserror::Error)]
 pub enum OverlayFileError {
+    /// It is a link to a file that is not there.
+    #[error(
+        "overlay {}: is a link to {}, which does not exist; make that file's directory available, \
+         or remove the link", .path.display(), .target.display()
+    )]
+    Link {
+        /// The overlay.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
     /// The image cannot be read to identify it.
     #[error(transparent)]
     Base(#[from] BaseError),
@@ -98,7 +109,7 @@ impl NewFile {
 impl Drop for NewFile {
     fn drop(&mut self) {
         if let Some(path) = &self.path
-            && let Err(err) = std::fs::remove_file(path)
+            && let Err(err) = fs::remove_file(path)
         {
             warn!(path = %path.display(), %err, "cannot remove the new overlay");
         }
@@ -142,6 +153,10 @@ pub fn open(
         if !writable {
             return Err(OverlayFileError::Missing(path.to_owned()));
         }
+        // A link to nothing is neither opened nor replaced.
+        if let Ok(target) = fs::read_link(path) {
+            return Err(OverlayFileError::Link { path: path.to_owned(), target });
+        }
         let identity = base.identity(progress)?;
         if let Some(created) = create(path, identity, boot)? {
             return Ok(created);
@@ -182,7 +197,7 @@ fn open_locked(
 /// Whether `path` is still the name of `file`.
 fn has_name(file: &File, path: &Path) -> Result<bool, OverlayFileError> {
     let ours = file.metadata().map_err(io(path, "look at"))?;
-    match std::fs::metadata(path) {
+    match fs::metadata(path) {
         Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(err) => Err(io(path, "look at")(err)),

@@ -14,8 +14,8 @@ use crate::host::numa::Nodes;
 use crate::host::processors::Processors;
 use crate::pool::{ALIGNMENT, Kind, Owners, Window};
 use crate::vm::{
-    BackendConfig, Confinement, Console, PoolDevice, QemuVersion, Root, RootDeviceConfig, VmConfig,
-    VmPaths, address_bits,
+    BackendConfig, Confinement, Console, LimitsError, PoolDevice, QemuVersion, Root,
+    RootDeviceConfig, VmConfig, VmPaths, address_bits,
 };
 
 /// Default RAM of a VM, in addition to what the pool costs it.
@@ -73,6 +73,7 @@ pub(super) fn plan(
         image: absolute(&own.disk),
         overlay: spec.overlay.as_deref().map(absolute),
         log: paths.device_log.clone(),
+        piped: false,
     });
     let mut config = VmConfig::new(name, &host.qemu, system, paths);
     config.root = root;
@@ -154,11 +155,17 @@ fn check_node(spec: &VmSpec) -> Result<(), PlanError> {
 /// Checks whether the limits of a VM can be kept, and leave it its RAM of `memory` bytes.
 fn check_limits(spec: &VmSpec, memory: u64) -> Result<(), PlanError> {
     let name = spec.name.clone();
-    if let Some(max) = spec.limits.memory_max.filter(|max| *max < memory) {
+    if let Some(max) = spec.limits.memory_max.filter(|max| *max <= memory) {
         return Err(PlanError::MemoryMax { name, max: Bytes(max), memory: Bytes(memory) });
     }
-    let key = if spec.limits.cpu_weight.is_some() { "cpu-weight" } else { "memory-max" };
-    spec.limits.check().map_err(|source| PlanError::Limits { name, key, source })
+    spec.limits.check().map_err(|source| {
+        let key = match &source {
+            LimitsError::Controller { wanted: "memory", .. } => "memory-max",
+            _ if spec.limits.cpu_weight.is_some() => "cpu-weight",
+            _ => "memory-max",
+        };
+        PlanError::Limits { name, key, source }
+    })
 }
 
 /// The transport, and the reason for it.

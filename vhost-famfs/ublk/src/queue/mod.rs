@@ -7,8 +7,12 @@
 mod copied;
 mod registered;
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
+use std::time::Instant;
+
+use famfs::system::throttle::Throttle;
 
 use libublk::io::{BufDesc, UblkDev, UblkIOCtx, UblkQueue};
 use libublk::{UblkError, UblkIORes, sys};
@@ -17,6 +21,11 @@ use tracing::error;
 use super::export::Export;
 use super::request::Request;
 pub use registered::pages;
+
+thread_local! {
+    /// The lines of this thread's queue about requests that failed.
+    static FAILED: RefCell<Throttle> = RefCell::default();
+}
 
 /// Serves the requests of one queue until the device is stopped. With registered buffers, `pages`
 /// is the result of [`pages`].
@@ -66,7 +75,10 @@ fn answer(
     buffer: BufDesc<'_>,
 ) {
     let result = result.unwrap_or_else(|err| {
-        error!(queue = queue.get_qid(), ?request, %err, "request failed");
+        // Whoever has the device can repeat such a request as often as it likes.
+        if let Some(suppressed) = FAILED.with_borrow_mut(|lines| lines.admit(Instant::now())) {
+            error!(queue = queue.get_qid(), ?request, %err, suppressed, "request failed");
+        }
         -err.raw_os_error().unwrap_or(libc::EIO)
     });
     if let Err(err) = queue.complete_io_cmd_unified(tag, buffer, Ok(UblkIORes::Result(result))) {

@@ -106,6 +106,11 @@ pub fn first() -> Result<Port> {
     }
 }
 
+/// Whether this machine has a port.
+pub fn is_any_there() -> bool {
+    !list().is_empty()
+}
+
 /// Opens the other ports as they appear, and calls `found` with each. A machine of another launcher
 /// may have none.
 pub fn others(found: impl Fn(usize, Port)) {

@@ -72,12 +72,17 @@ pub fn serve(power_off: PowerOff) -> Result<()> {
         let machine = Arc::clone(&machine);
         thread::spawn(move || serve_connections(&machine, || Some(listener.accept())));
     }
-    let port = port.map_or_else(open, Ok).unwrap_or_else(|error| {
-        eprintln!("appliance-agent: {error:#}; serving the host over vsock only");
-        loop {
-            thread::park();
+    let port = match port.map_or_else(open, Ok) {
+        Ok(port) => port,
+        // One that is there has failed: with another agent there may be a second try.
+        Err(error) if port::is_any_there() => return Err(error),
+        Err(error) => {
+            eprintln!("appliance-agent: {error:#}; serving the host over vsock only");
+            loop {
+                thread::park();
+            }
         }
-    });
+    };
     let session = Session::new(0, &machine, outlet.clone());
     thread::spawn(move || {
         port::others(|number, port| {

@@ -322,6 +322,17 @@ fn a_run_may_come_to_its_end_when_its_keeper_stops() {
     assert!(host.path("finished").exists());
 }
 
+/// Number of processes that a process has started and that have not ended.
+fn children(parent: u32) -> usize {
+    let stats = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path().join("stat"));
+    let stats = stats.filter_map(|path| fs::read_to_string(path).ok());
+    // The name is in parentheses and may contain anything; then come state and parent.
+    let parent_of = |stat: &str| -> Option<u32> {
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    };
+    stats.filter(|stat| parent_of(stat) == Some(parent)).count()
+}
+
 /// Nobody is woken.
 #[test]
 fn who_begins_to_lead_ends_what_was_interrupted() {
@@ -336,7 +347,7 @@ fn who_begins_to_lead_ends_what_was_interrupted() {
     };
     interrupt(1);
     let mut first = Keeper::start(&host, "one");
-    until("the first one has ended it", || number() == 2);
+    until("the first one has ended it", || number() == 2 && children(first.child.id()) == 0);
     let second = Keeper::start(&host, "two");
     interrupt(3);
     thread::sleep(Duration::from_secs(1));

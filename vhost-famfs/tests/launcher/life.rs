@@ -247,7 +247,9 @@ fn interrupted_late() {
     let mut start = host.command("qemu", &["start", "vm1", "vm2"]).stderr(Stdio::piped()).spawn();
     let start = start.as_mut().unwrap();
     let end = Instant::now() + Duration::from_secs(60);
-    while !host.state("lab").unwrap()["vms"][0]["stopped"].is_null() && Instant::now() < end {
+    // It is up.
+    let is_up = |vm: &Value| vm["stopped"].is_null() && vm["starting"].is_null();
+    while !is_up(&host.state("lab").unwrap()["vms"][0]) && Instant::now() < end {
         thread::sleep(Duration::from_millis(1));
     }
     kill_process(Pid::from_child(start), Signal::INT).unwrap();

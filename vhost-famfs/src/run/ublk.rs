@@ -123,7 +123,6 @@ fn serve(
         read_only: record.source.is_read_only(),
         recoverable: record.source.is_recoverable(),
         unprivileged: !rustix::process::geteuid().is_root(),
-        guests: record.owner.is_some(),
     };
     let (tell_started, started) = mpsc::channel();
     thread::spawn(move || {

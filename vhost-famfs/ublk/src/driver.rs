@@ -17,9 +17,6 @@ use rustix::io::Errno;
 pub const REGISTERED: u32 =
     sys::UBLK_F_SUPPORT_ZERO_COPY | sys::UBLK_F_AUTO_BUF_REG | sys::UBLK_F_USER_COPY;
 
-/// The flag of a device whose partitions the kernel does not look for when it appears.
-pub const NO_PARTITIONS: u32 = sys::UBLK_F_NO_AUTO_PART_SCAN;
-
 /// The device file for creating devices (`CTRL_PATH` of libublk).
 const CONTROL: &str = "/dev/ublk-control";
 

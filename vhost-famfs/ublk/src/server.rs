@@ -60,9 +60,6 @@ pub struct Options {
     pub recoverable: bool,
     /// Whether the device belongs to an unprivileged user.
     pub unprivileged: bool,
-    /// Whether a guest decides what is on it, so that the kernel should not look for partitions, if
-    /// the driver can leave that.
-    pub guests: bool,
 }
 
 /// Serves a device until it is stopped, then removes it. Calls `prepare` with its number once that
@@ -135,9 +132,6 @@ fn control(options: Options, features: Features) -> Result<UblkCtrl, DriverError
     }
     if !features.has(flags) {
         return Err(DriverError::Feature("recovery by the user, or devices of unprivileged users"));
-    }
-    if options.guests && features.has(driver::NO_PARTITIONS) {
-        flags |= driver::NO_PARTITIONS;
     }
     let builder = UblkCtrlBuilder::default().name(TARGET).depth(DEPTH).io_buf_bytes(REQUEST);
     match options.device {

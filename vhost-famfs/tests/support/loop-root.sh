@@ -15,11 +15,18 @@ else
     disk=$(mktemp)
     cp --sparse=always "$image" "$disk"
 fi
+# It may be ended at any moment.
+undo() {
+    losetup --associated "$disk" --noheadings --output NAME | xargs --no-run-if-empty losetup --detach
+}
+trap undo EXIT
+trap 'exit 143' TERM
 device=$(losetup --find --show "$disk")
-[[ $5 == --overlay ]] || rm "$disk"
 # From here on, the device lives as long as somebody has it open.
 exec {held}<>"$device"
 losetup --detach "$device"
+trap - TERM EXIT
+[[ $5 == --overlay ]] || rm "$disk"
 echo "$device"
 # Waits for a signal, without a child that would have another command line.
 exec {never}<> <(:)

@@ -18,7 +18,7 @@ use super::health::{self, Health};
 use super::keep_running::LIMIT;
 use super::process::Process;
 use super::spec::Restart;
-use super::state::{Phase, State, VmState};
+use super::state::{Booted, Phase, State, VmState};
 use super::stopped::Stopped;
 use crate::host::residency::{self, MappedFile, Usage, VmMemory};
 use crate::vm::Guest;
@@ -349,7 +349,7 @@ fn look_at(vm: &VmState, state: &State, pool: Option<&MappedFile>, directory: &D
         released: None,
         holds: None,
         no_place: false,
-        is_new: is_new(vm),
+        is_new: is_new(vm.qemu.and_then(Process::age), vm.booted.as_ref()),
         pid: qemu.as_ref().map(Handle::pid),
         backend_pid: backend.as_ref().map(Handle::pid),
         ram_bytes: vm.memory,
@@ -373,11 +373,10 @@ fn look_at(vm: &VmState, state: &State, pool: Option<&MappedFile>, directory: &D
     }
 }
 
-/// Whether a VM came up a moment ago, or has not yet.
-fn is_new(vm: &VmState) -> bool {
-    let boot = vm.booted.as_ref().map(|booted| Duration::from_millis(booted.boot_ms));
-    let age = vm.qemu.and_then(Process::age);
-    age.zip(boot).is_none_or(|(age, boot)| age < boot + NEW)
+/// Whether a VM with a QEMU of this age came up a moment ago, or has not yet.
+fn is_new(age: Option<Duration>, booted: Option<&Booted>) -> bool {
+    let boot = booted.map(|booted| Duration::from_millis(booted.boot_ms));
+    age.zip(boot).is_none_or(|(age, boot)| age < boot.saturating_add(NEW))
 }
 
 /// How much memory a VM uses for its root, if the root is in memory.
@@ -517,5 +516,20 @@ impl fmt::Display for PsReport {
             write!(f, " + image once {}", mib(self.root_bytes))?;
         }
         write!(f, " + guest RAM {}", mib(ram))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vm_is_new_until_a_minute_after_it_came_up() {
+        let booted = Booted { boot_ms: 90_000, mounted: true };
+        let after = |seconds| is_new(Some(Duration::from_secs(seconds)), Some(&booted));
+        assert!(after(91) && after(149) && !after(151));
+        assert!(is_new(Some(Duration::from_secs(3600)), None), "it is not up yet");
+        let endless = Booted { boot_ms: u64::MAX, mounted: true };
+        assert!(is_new(Some(Duration::from_secs(1)), Some(&endless)));
     }
 }

@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use uuid::Uuid;
 
 use super::process;
-use crate::vm::{RootDeviceConfig, VmPaths};
+use crate::vm::{LogKeeper, RootDeviceConfig, VmPaths};
 
 /// How long a process may take to write back what its device has, and to remove the device.
 const END: Duration = Duration::from_secs(60);
@@ -49,10 +49,14 @@ pub(super) fn check() -> Result<(), DriverError> {
 }
 
 /// Kills what may have a root device open, without waiting for its end: a QEMU keeps a user's
-/// device from being removed, and one that waits for a device without a process cannot end.
+/// device from being removed, and one that waits for a device without a process cannot end. The
+/// processes of the devices have work to do, and the keepers of the logs write what they say.
 pub(super) fn kill_users(processes: &[Handle]) {
-    let serves = |process: &Handle| owner_of(process.pid()).is_ok_and(|owner| owner.is_some());
-    for process in processes.iter().filter(|process| !serves(process)) {
+    let stays = |process: &Handle| {
+        let owner = owner_of(process.pid());
+        owner.is_ok_and(|owner| owner.is_some()) || is_keeper(process.pid())
+    };
+    for process in processes.iter().filter(|process| !stays(process)) {
         // It may have ended.
         let _ = process.signal(Signal::KILL);
     }
@@ -106,6 +110,12 @@ fn owner_of(pid: u32) -> io::Result<Option<PathBuf>> {
     Ok(option.and_then(|_| Some(OsStr::from_bytes(words.next()?).into())))
 }
 
+/// Whether a process keeps the logs of a VM.
+fn is_keeper(pid: u32) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).nth(1) == Some(LogKeeper::COMMAND.as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,5 +148,25 @@ mod tests {
         assert!(of_another_cluster.try_wait().unwrap().is_none());
         of_another_cluster.kill().unwrap();
         of_another_cluster.wait().unwrap();
+    }
+
+    #[test]
+    fn only_what_may_have_a_device_open_is_killed_first() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(LogKeeper::COMMAND), "read line").unwrap();
+        let mut keeper = Command::new("sh");
+        keeper.arg(LogKeeper::COMMAND).current_dir(&dir).stdin(Stdio::piped());
+        let mut qemu = Command::new("sh");
+        qemu.args(["-c", "read line"]).stdin(Stdio::piped());
+        let mut qemu = qemu.spawn().unwrap();
+        let mut others = [keeper.spawn().unwrap(), server(Uuid::new_v4(), "/c/vm1.ublk".as_ref())];
+        let all = [&qemu, &others[0], &others[1]].map(|child| Handle::open(child.id()).unwrap());
+        kill_users(&all);
+        assert_eq!(qemu.wait().unwrap().signal(), Some(9));
+        for child in &mut others {
+            assert!(child.try_wait().unwrap().is_none());
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 }

@@ -43,6 +43,9 @@ pub struct LogKeeper {
 }
 
 impl LogKeeper {
+    /// The subcommand of the program that is a keeper.
+    pub const COMMAND: &str = "keep-logs";
+
     /// Starts the keeper of a VM that has the pool.
     ///
     /// # Errors
@@ -56,7 +59,7 @@ impl LogKeeper {
         lifetime: impl FnOnce(File) -> Lifetime,
     ) -> io::Result<Self> {
         let pipes = logs.iter().map(|log| make_pipe(log)).collect::<io::Result<_>>()?;
-        let mut argv: Vec<OsString> = vec![program.into(), "keep-logs".into(), "--limit".into()];
+        let mut argv: Vec<OsString> = vec![program.into(), Self::COMMAND.into(), "--limit".into()];
         argv.extend([limit.to_string().into(), "--ends".into(), (&paths.ends).into()]);
         argv.extend(["--wake-pool".into(), pool.id.to_string().into()]);
         argv.extend(["--pool".into(), std::path::absolute(pool.path)?.into()]);
